@@ -1,0 +1,26 @@
+//! Takes an institution's data out of the Instructure Data Access Platform (DAP) and keeps it up to date where people use it.
+#![doc = ""]
+
+pub mod error;
+pub mod model;
+pub mod progress;
+pub mod redact;
+
+pub mod schema;
+
+pub mod api;
+pub mod decode;
+pub mod fetch;
+#[cfg(feature = "lake")]
+pub mod scan;
+pub mod sink;
+#[cfg(feature = "lake")]
+pub mod stage;
+
+pub mod ops;
+
+pub mod cli;
+#[cfg(feature = "demo")]
+pub mod demo;
+
+pub use error::{Error, Kind, Result};

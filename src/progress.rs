@@ -1,0 +1,36 @@
+//! What a run is doing, as trace spans and events on one target of their own. It draws nothing; whoever listens does.
+//!
+//! The library opens a span per step and says what moved inside it; a layer that listens to [`TARGET`] adds the numbers up.
+//! Spawned tasks must carry the span (`.in_current_span()`), and a span is never held entered across an await (`.instrument`).
+
+use std::fmt::Display;
+
+use tracing::Span;
+
+/// Target of all progress spans and events.
+pub const TARGET: &str = "daplake::progress";
+
+/// A step of the work on one table: `start`, `wait`, `load`, `download`, `commit`.
+pub fn step(name: &'static str, table: &dyn Display) -> Span {
+    tracing::info_span!(target: TARGET, "step", step = name, table = %table)
+}
+
+/// How many parts (objects) the current step has.
+pub fn expect(parts: u64) {
+    tracing::info!(target: TARGET, parts);
+}
+
+/// One part of the current step is done.
+pub fn part_done() {
+    tracing::info!(target: TARGET, part_done = 1_u64);
+}
+
+/// Bytes that came over the network in the current step.
+pub fn moved_bytes(bytes: u64) {
+    tracing::info!(target: TARGET, bytes);
+}
+
+/// Rows that were decoded or written in the current step.
+pub fn moved_rows(rows: u64) {
+    tracing::info!(target: TARGET, rows);
+}

@@ -1,0 +1,1 @@
+//! Reads the service's JSON Schema.

@@ -1,0 +1,11 @@
+//! Table schemas: from the service's JSON Schema to a [`TableSchema`], from there to Arrow, and the difference of two versions.
+//! Pure values, no I/O.
+
+mod arrow;
+mod diff;
+mod json;
+mod table;
+
+pub use arrow::{ACTION, Nested, SEQ, TS, arrow_type, change_schema, lake_schema};
+pub use diff::{SchemaChange, changes_between};
+pub use table::{Column, ColumnType, TableSchema};

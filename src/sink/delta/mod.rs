@@ -1,0 +1,1 @@
+//! Delta Lake tables: rows, schema and bookmark in one commit.

@@ -1,0 +1,122 @@
+//! The contract of all targets.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::error::Result;
+use crate::model::{Bookmark, Namespace, TableRef, Timestamp};
+use crate::redact::SafeUrl;
+use crate::schema::{Nested, TableSchema};
+use crate::stage::ChangeSet;
+
+/// A place where tables are kept: a lake folder or a database.
+///
+/// All methods may be called at once for different tables. For one table the first commit wins; the other gets kind `Conflict`.
+#[async_trait]
+pub trait Sink: Debug + Send + Sync {
+    /// Where, fit for messages.
+    fn location(&self) -> &SafeUrl;
+
+    /// Does the cheapest part of a real load, so that a wrong password or a read-only folder fails before anything is paid
+    /// for. Leaves nothing behind. Kind `Target`.
+    async fn check(&self) -> Result<()>;
+
+    /// What was last committed for `table`. `None`: never loaded. Kind `Target` when something foreign is in its place.
+    async fn held(&self, table: &TableRef) -> Result<Option<Held>>;
+
+    /// All tables kept here, sorted; of one namespace or of all.
+    async fn list(&self, namespace: Option<&Namespace>) -> Result<Vec<TableRef>>;
+
+    /// Figures of one table for `status`.
+    async fn status(&self, table: &TableRef) -> Result<Option<TableStatus>>;
+
+    /// Opens a load. Readers of the target see nothing of it until `commit`.
+    async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>>;
+}
+
+/// What is held of a table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Held {
+    /// How far it has come.
+    pub bookmark: Bookmark,
+}
+
+/// How the changes are to be applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoadKind {
+    /// The set is the whole table: all that was there before goes.
+    Replace,
+    /// Upsert and delete by key.
+    Merge,
+}
+
+/// What a load is about to do.
+#[derive(Debug, Clone)]
+pub struct LoadPlan {
+    /// Which table.
+    pub table: TableRef,
+    /// Its schema, as the rows follow it.
+    pub schema: Arc<TableSchema>,
+    /// How nested columns are kept.
+    pub nested: Nested,
+    /// Replace or merge.
+    pub kind: LoadKind,
+    /// The bookmark the caller saw when it asked for the changes; if the target has another by now, `begin` or `commit` fails
+    /// with kind `Conflict`.
+    pub expects: Option<Bookmark>,
+    /// Id of the run, for the target's history.
+    pub run_id: String,
+    /// Id of the service's job, for the target's history.
+    pub job_id: String,
+}
+
+/// One open load of one table. Dropped without `commit`, it leaves the target as it was (files that no commit names may stay).
+#[async_trait]
+pub trait Load: Send {
+    /// Takes the changes; called once. An error may come after rows were already pulled; nothing is visible then.
+    async fn write(&mut self, changes: ChangeSet) -> Result<()>;
+
+    /// Makes rows, schema and bookmark visible together, or nothing. Doing it again with the same bookmark changes nothing.
+    async fn commit(self: Box<Self>, reached: Bookmark) -> Result<Loaded>;
+
+    /// Cleans up at once what a drop would leave behind.
+    async fn abort(self: Box<Self>) -> Result<()>;
+}
+
+/// What a load did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// Rows of the set that were upserts.
+    pub upserted: u64,
+    /// Keys removed that were really there.
+    pub deleted: u64,
+    /// Rows in the table now, when the target knows.
+    pub rows: Option<u64>,
+    /// Bytes of data files written, or sent to the database.
+    pub bytes_written: u64,
+    /// Schema changes that were applied, one sentence each.
+    pub schema_changes: Vec<String>,
+    /// The bookmark was there already; nothing was written.
+    pub repeated: bool,
+}
+
+/// Figures of one table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TableStatus {
+    /// Which.
+    pub table: TableRef,
+    /// How far it has come.
+    pub bookmark: Bookmark,
+    /// Rows, when they can be had without a scan.
+    pub rows: Option<u64>,
+    /// Data files, for lake tables.
+    pub files: Option<u64>,
+    /// Bytes of these.
+    pub bytes: Option<u64>,
+    /// When it was last committed, by the target's clock.
+    pub last_commit: Option<Timestamp>,
+    /// Version of the target's own log.
+    pub version: Option<i64>,
+}

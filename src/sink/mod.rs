@@ -1,0 +1,9 @@
+//! Places where tables are kept, behind one trait. A sink never calls the API.
+
+#[cfg(feature = "lake")]
+pub mod delta;
+#[cfg(feature = "lake")]
+mod load;
+
+#[cfg(feature = "lake")]
+pub use load::{Held, Load, LoadKind, LoadPlan, Loaded, Sink, TableStatus};

@@ -1,0 +1,44 @@
+//! What a target gets to load.
+
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::execution::SendableRecordBatchStream;
+
+/// Streams of change batches (schema of [`crate::schema::change_schema`]), to be pulled once.
+///
+/// With `reduced`, every key occurs at most once over all streams. Without, the source promises unique keys (a snapshot) and
+/// the load must check that promise as it writes, failing with [`ChangeSet::duplicate_key`] if it is broken.
+pub struct ChangeSet {
+    /// Schema of all streams.
+    pub schema: SchemaRef,
+    /// Names of the key columns.
+    pub keys: Vec<String>,
+    /// Independent streams; they may be pulled one after the other or at once.
+    pub streams: Vec<SendableRecordBatchStream>,
+    /// The latest change per key was taken.
+    pub reduced: bool,
+    /// Each stream is in ascending key order.
+    pub sorted: bool,
+}
+
+impl std::fmt::Debug for ChangeSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChangeSet")
+            .field("keys", &self.keys)
+            .field("streams", &self.streams.len())
+            .field("reduced", &self.reduced)
+            .finish()
+    }
+}
+
+impl ChangeSet {
+    /// The error by which a load says that an unreduced set holds a key twice; the caller then reduces and loads again.
+    pub fn duplicate_key() -> crate::Error {
+        crate::Error::new(crate::Kind::Data, "A key occurs twice in a result that promises unique keys")
+            .with("reason", "duplicate_key")
+    }
+
+    /// Whether `error` is that error.
+    pub fn is_duplicate_key(error: &crate::Error) -> bool {
+        error.get("reason") == Some("duplicate_key")
+    }
+}

@@ -1,0 +1,1 @@
+//! Behaviour tests through the front door. One binary, one module per theme.
