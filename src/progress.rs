@@ -34,3 +34,13 @@ pub fn moved_bytes(bytes: u64) {
 pub fn moved_rows(rows: u64) {
     tracing::info!(target: TARGET, rows);
 }
+
+/// The current table is done; `words` say how, for people.
+pub fn table_done(words: &str) {
+    tracing::info!(target: TARGET, done = words);
+}
+
+/// The current table failed; `words` say what, for people.
+pub fn table_failed(words: &str) {
+    tracing::info!(target: TARGET, failed = words);
+}

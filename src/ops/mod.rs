@@ -1,1 +1,27 @@
 //! One file per verb; what a program would call. It prints nothing and reads no environment.
+
+#[cfg(feature = "lake")]
+mod bad_rows;
+#[cfg(feature = "lake")]
+mod query;
+#[cfg(feature = "lake")]
+mod replicate;
+mod report;
+mod select;
+#[cfg(feature = "lake")]
+mod status;
+#[cfg(feature = "lake")]
+mod sync;
+#[cfg(feature = "lake")]
+mod target;
+
+#[cfg(feature = "lake")]
+pub use query::{Answer, query};
+pub use report::{Outcome, Phases, Report, TableReport};
+pub use select::{KNOWN_NAMESPACES, Selection};
+#[cfg(feature = "lake")]
+pub use status::{StatusLine, status};
+#[cfg(feature = "lake")]
+pub use sync::{OnSnapshotRequired, SyncRequest, sync};
+#[cfg(feature = "lake")]
+pub use target::{Target, open_target};

@@ -1,2 +1,122 @@
-//! The scan of a job's objects as a DataFusion table: one partition per object, each downloaded, unpacked and decoded as it is
+//! The scan of a job's objects as a DataFusion table: each partition downloads, unpacks and decodes its objects as it is
 //! pulled. It composes `fetch` and `decode`; it does not reduce or write.
+//!
+//! The node keeps no state but descriptions (object ids, schema, options), so that it can be serialised later.
+
+mod exec;
+mod read;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Result as DfResult;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+
+pub use exec::ObjectScanExec;
+
+use crate::api::{Client, FinishedJob, ObjectId};
+use crate::decode::{BadRows, DecodeCounts};
+use crate::fetch::ObjectUrls;
+use crate::schema::{Nested, TableSchema, change_schema};
+
+/// How objects are read.
+#[derive(Debug, Clone)]
+pub struct ScanOptions {
+    /// Objects read at once; the rest wait.
+    pub partitions: usize,
+    /// Rows of a batch at most.
+    pub batch_rows: usize,
+    /// Bytes of a batch, about.
+    pub batch_bytes: usize,
+    /// Longest line.
+    pub max_line: usize,
+    /// Form of nested columns.
+    pub nested: Nested,
+    /// Folder for Parquet objects while they are read.
+    pub temp_dir: PathBuf,
+}
+
+/// What to do with rows that cannot be read, by object.
+pub type BadRowPolicy = Arc<dyn Fn(&ObjectId) -> BadRows + Send + Sync>;
+
+/// The objects of one finished job as a table of changes (schema: [`change_schema`]).
+#[derive(Clone)]
+pub struct ObjectScan {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    urls: ObjectUrls,
+    job: FinishedJob,
+    schema: Arc<TableSchema>,
+    arrow: SchemaRef,
+    options: ScanOptions,
+    bad_rows: BadRowPolicy,
+    counts: Mutex<DecodeCounts>,
+}
+
+impl std::fmt::Debug for ObjectScan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ObjectScan")
+            .field("table", &self.inner.schema.table.to_string())
+            .field("job", &self.inner.job.id)
+            .field("objects", &self.inner.job.objects.len())
+            .finish()
+    }
+}
+
+impl ObjectScan {
+    /// Nothing is downloaded until a partition is pulled.
+    pub fn new(
+        client: &Client,
+        job: FinishedJob,
+        schema: Arc<TableSchema>,
+        options: ScanOptions,
+        bad_rows: BadRowPolicy,
+    ) -> Self {
+        let arrow = change_schema(&schema, options.nested);
+        let urls = ObjectUrls::new(client, &job);
+        Self { inner: Arc::new(Inner { urls, job, schema, arrow, options, bad_rows, counts: Mutex::default() }) }
+    }
+
+    /// What the decoders saw in all streams that were pulled so far.
+    pub fn counts(&self) -> DecodeCounts {
+        self.inner.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Partitions of the scan: never more than objects, at least one.
+    pub fn partition_count(&self) -> usize {
+        self.inner.options.partitions.min(self.inner.job.objects.len()).max(1)
+    }
+
+    /// The stream of one partition: its objects one after the other.
+    pub fn stream(&self, partition: usize) -> SendableRecordBatchStream {
+        read::partition(self.inner.clone(), partition, self.partition_count())
+    }
+}
+
+#[async_trait]
+impl TableProvider for ObjectScan {
+    fn schema(&self) -> SchemaRef {
+        self.inner.arrow.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(ObjectScanExec::new(self.clone(), projection.cloned())?))
+    }
+}

@@ -1,0 +1,265 @@
+//! What may be typed: commands, flags, environment names, help texts. It checks words, not their meaning.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// The default address of the service.
+pub(super) const DEFAULT_BASE_URL: &str = "https://api-gateway.instructure.com";
+
+/// daplake: keeps a copy of your DAP (Canvas Data 2) tables right.
+#[derive(Debug, Parser)]
+#[command(name = "daplake", version, about, long_about = None, max_term_width = 110)]
+#[command(
+    after_help = "First steps, without an account:  daplake demo\nWith an API key:  DAP_CLIENT_ID=... DAP_CLIENT_SECRET=... daplake sync --target ./lake --table accounts,users"
+)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) global: GlobalArgs,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// Options of all commands; they may stand before or after the command.
+#[derive(Debug, Args)]
+pub(super) struct GlobalArgs {
+    /// Address of the DAP gateway.
+    #[arg(long, global = true, env = "DAP_API_URL", default_value = DEFAULT_BASE_URL, value_name = "URL", help_heading = "Global options")]
+    pub(super) base_url: String,
+    /// Client id of the API key, such as `us-east-1#0123...` (quote it: `#` begins a comment in many places).
+    #[arg(long, global = true, env = "DAP_CLIENT_ID", value_name = "CLIENTID", help_heading = "Global options")]
+    pub(super) client_id: Option<String>,
+    /// Client secret of the API key. Prefer the environment variable: arguments can be seen by other users of the machine.
+    #[arg(
+        long,
+        global = true,
+        env = "DAP_CLIENT_SECRET",
+        hide_env_values = true,
+        value_name = "CLIENTSECRET",
+        help_heading = "Global options"
+    )]
+    pub(super) client_secret: Option<String>,
+    /// Least severe log line that is written.
+    #[arg(long, global = true, value_enum, default_value_t = LogLevel::Info, value_name = "LEVEL", help_heading = "Global options")]
+    pub(super) loglevel: LogLevel,
+    /// Appends log lines to this file.
+    #[arg(long, global = true, value_name = "LOGFILE", help_heading = "Global options")]
+    pub(super) logfile: Option<PathBuf>,
+    /// Log lines as text or as JSON objects.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Plain, value_name = "FORMAT", help_heading = "Global options")]
+    pub(super) logformat: LogFormat,
+    /// Extra root certificates in PEM form, for networks that inspect TLS.
+    #[arg(long, global = true, env = "DAP_CA_BUNDLE", value_name = "FILE", help_heading = "Global options")]
+    pub(super) ca_bundle: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogLevel {
+    Debug,
+    Info,
+    Warning,
+    Error,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    Plain,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Create or update tables at a target.
+    #[cfg(feature = "lake")]
+    Sync(SyncArgs),
+    /// Show what a target holds: rows, data as of, age, schema version, files, bytes.
+    #[cfg(feature = "lake")]
+    Status(StatusArgs),
+    /// Run SQL over the tables of a target.
+    #[cfg(feature = "lake")]
+    Query(QueryArgs),
+    /// Try everything with a made-up school: no account, no network.
+    #[cfg(all(feature = "lake", feature = "demo"))]
+    Demo(DemoArgs),
+    /// Run the embedded DAP server alone.
+    #[cfg(feature = "demo")]
+    Serve(ServeArgs),
+}
+
+/// Which tables.
+#[derive(Debug, Args)]
+pub(super) struct SelectionArgs {
+    /// Namespaces: `canvas`, `canvas_logs`, `catalog`, `new_quizzes`, a comma list, or `all` that the account has.
+    #[arg(long, value_delimiter = ',', default_value = "canvas", value_name = "NAMESPACE")]
+    pub(super) namespace: Vec<String>,
+    /// Tables: `all`, a comma list, patterns with `*` and `?`; `namespace.table` to be exact.
+    #[arg(long, value_delimiter = ',', default_value = "all", value_name = "TABLE")]
+    pub(super) table: Vec<String>,
+    /// Tables to leave out: a comma list, patterns as above.
+    #[arg(long, value_delimiter = ',', value_name = "TABLE")]
+    pub(super) exclude: Vec<String>,
+}
+
+/// The place where tables are kept.
+#[cfg(feature = "lake")]
+#[derive(Debug, Args)]
+pub(super) struct TargetArgs {
+    /// Folder or `file://` URL that holds the Delta tables, as `<target>/<namespace>/<table>`.
+    #[arg(long, env = "DAPLAKE_TARGET", value_name = "TARGET")]
+    pub(super) target: String,
+}
+
+/// Limits of the engine.
+#[cfg(feature = "lake")]
+#[derive(Debug, Args)]
+pub(super) struct EngineArgs {
+    /// Memory that sorting and reducing may hold before they spill to disk, such as 256MiB or 2GB [default: a quarter of the machine, at least 256MiB].
+    #[arg(long, env = "DAPLAKE_MEMORY_LIMIT", value_name = "BYTES", value_parser = super::settings::parse_bytes)]
+    pub(super) memory_limit: Option<u64>,
+    /// Folder for spill files and staged objects [default: the system's folder for temporary files].
+    #[arg(long, env = "DAPLAKE_TEMP_DIR", value_name = "DIR")]
+    pub(super) temp_dir: Option<PathBuf>,
+}
+
+#[cfg(feature = "lake")]
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  daplake sync --target ./lake\n  daplake sync --target ./lake --namespace canvas,canvas_logs --exclude 'content_*'\n\nExit codes: 0 all tables are right; 2 wrong usage; 5 at least one table failed; 38 not supported; 125 interrupted."
+)]
+pub(super) struct SyncArgs {
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+    #[command(flatten)]
+    pub(super) selection: SelectionArgs,
+    #[command(flatten)]
+    pub(super) engine: EngineArgs,
+    /// Take new snapshots even where increments would do.
+    #[arg(long)]
+    pub(super) resnapshot: bool,
+    /// What to do when the service no longer gives increments since the bookmark.
+    #[arg(long, value_enum, default_value_t = OnSnapshotRequired::Resnapshot, value_name = "POLICY")]
+    pub(super) on_snapshot_required: OnSnapshotRequired,
+    /// Format in which objects are downloaded: jsonl, csv, tsv or parquet.
+    #[arg(long, default_value = "jsonl", value_name = "FORMAT")]
+    pub(super) download_format: crate::model::Format,
+    /// Nested objects and arrays as typed columns or as JSON text.
+    #[arg(long, value_enum, default_value_t = NestedArg::Typed)]
+    pub(super) nested: NestedArg,
+    /// Sets rows that cannot be read aside in this file (JSON lines, with the row itself) and goes on; without it such a row fails its table.
+    #[arg(long, value_name = "FILE")]
+    pub(super) bad_rows: Option<PathBuf>,
+    /// Tables that are loaded at once.
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub(super) concurrency: usize,
+    /// Job starts per minute; 0 for no limit of our own.
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub(super) jobs_per_minute: u32,
+    /// Writes the run report as JSON to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum OnSnapshotRequired {
+    Fail,
+    Resnapshot,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum NestedArg {
+    Typed,
+    Json,
+}
+
+#[cfg(feature = "lake")]
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+    /// Only these namespaces.
+    #[arg(long, value_delimiter = ',', value_name = "NAMESPACE")]
+    pub(super) namespace: Vec<String>,
+    /// Form of the output.
+    #[arg(long, value_enum, default_value_t = StatusOutput::Text)]
+    pub(super) output: StatusOutput,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum StatusOutput {
+    Text,
+    Json,
+}
+
+#[cfg(feature = "lake")]
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  daplake query --target ./lake \"SELECT workflow_state, count(*) FROM canvas.users GROUP BY 1\""
+)]
+pub(super) struct QueryArgs {
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+    /// The statement. Tables are `namespace.table`; those of `canvas` also go by their bare names. `-` reads it from standard input.
+    pub(super) sql: String,
+    /// Form of the output.
+    #[arg(long, value_enum, default_value_t = QueryOutput::Table)]
+    pub(super) output: QueryOutput,
+    #[command(flatten)]
+    pub(super) engine: EngineArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum QueryOutput {
+    Table,
+    Csv,
+    Json,
+}
+
+#[cfg(all(feature = "lake", feature = "demo"))]
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {
+    /// Where the tables go; emptied first if an earlier demo made it.
+    #[arg(long, default_value = "daplake-demo", value_name = "DIR")]
+    pub(super) dir: PathBuf,
+    /// Rows of `submissions`; other tables follow in proportion.
+    #[arg(long, default_value_t = 2000, value_name = "N", value_parser = clap::value_parser!(u64).range(100..=10_000_000))]
+    pub(super) rows: u64,
+    /// Another seed gives another school.
+    #[arg(long, default_value_t = 7, value_name = "N")]
+    pub(super) seed: u64,
+}
+
+#[cfg(feature = "demo")]
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  daplake serve --port 8080 --rows 100000 --commit-every 60s --fault throttle:3")]
+pub(super) struct ServeArgs {
+    /// Port on 127.0.0.1; 0 picks a free one.
+    #[arg(long, default_value_t = 8765, value_name = "PORT")]
+    pub(super) port: u16,
+    /// Rows of `submissions`; other tables follow in proportion.
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(100..=10_000_000))]
+    pub(super) rows: u64,
+    /// Another seed gives another school.
+    #[arg(long, default_value_t = 7, value_name = "N")]
+    pub(super) seed: u64,
+    /// Commits there are at the start.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(super) commits: u32,
+    /// Share of a table's rows that changes with each commit.
+    #[arg(long, default_value_t = 0.02, value_name = "SHARE")]
+    pub(super) change_rate: f64,
+    /// Makes a commit every so often, such as 30s, 10m, 4h.
+    #[arg(long, value_name = "TIME", value_parser = super::settings::parse_duration)]
+    pub(super) commit_every: Option<std::time::Duration>,
+    /// Rows per object.
+    #[arg(long, default_value_t = 100_000, value_name = "N")]
+    pub(super) rows_per_object: u64,
+    /// Keeps encoded objects in this folder for the next time.
+    #[arg(long, value_name = "DIR")]
+    pub(super) cache: Option<PathBuf>,
+    /// Limits calls per minute as the real service does (5 lists, 500 schemas, 5 job starts, 500 polls, 200 URL calls).
+    #[arg(long)]
+    pub(super) limits: bool,
+    /// Switches a fault on; `--fault list` names them. May be repeated.
+    #[arg(long, value_name = "NAME[:ARG]")]
+    pub(super) fault: Vec<String>,
+}

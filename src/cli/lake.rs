@@ -1,0 +1,194 @@
+//! `sync`, `status` and `query`: from arguments to requests, from answers to text.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use futures::TryStreamExt;
+
+use super::args::{
+    EngineArgs, GlobalArgs, NestedArg, OnSnapshotRequired, QueryArgs, QueryOutput, StatusArgs, StatusOutput, SyncArgs,
+};
+use super::output::{Grid, age, grouped, out, size};
+use super::{report, settings};
+use crate::error::{Error, Kind, Result, ResultExt};
+use crate::ops::{self, Report, Selection, StatusLine, SyncRequest, Target};
+use crate::schema::Nested;
+use crate::sink::delta::DeltaSink;
+use crate::stage::{Engine, EngineOptions};
+
+pub(super) async fn sync(global: &GlobalArgs, args: SyncArgs) -> Result<()> {
+    let target: Target = args.target.target.parse()?;
+    let client = settings::client(global, settings::pacing(args.jobs_per_minute))?;
+    let engine = engine(&args.engine)?;
+    let request = SyncRequest {
+        client,
+        sink: ops::open_target(&target, &engine)?,
+        engine,
+        selection: Selection {
+            namespaces: args.selection.namespace,
+            tables: args.selection.table,
+            exclude: args.selection.exclude,
+        },
+        format: args.download_format,
+        mode: None,
+        resnapshot: args.resnapshot,
+        on_snapshot_required: match args.on_snapshot_required {
+            OnSnapshotRequired::Fail => ops::OnSnapshotRequired::Fail,
+            OnSnapshotRequired::Resnapshot => ops::OnSnapshotRequired::Resnapshot,
+        },
+        nested: match args.nested {
+            NestedArg::Typed => Nested::Typed,
+            NestedArg::Json => Nested::Json,
+        },
+        bad_rows: args.bad_rows,
+        concurrency: args.concurrency,
+        object_concurrency: 2,
+        temp_dir: temp_dir(&args.engine),
+    };
+    let report = ops::sync(request).await?;
+    if let Some(path) = &args.report {
+        write_report(&report, path)?;
+    }
+    out(&report::summary(&report))?;
+    finish(report)
+}
+
+/// The failures on standard error, and the first one for the exit code.
+pub(super) fn finish(report: Report) -> Result<()> {
+    report::failures(&report);
+    let failed = report.failed().count();
+    match report.first_error() {
+        None => Ok(()),
+        Some(first) => Err(Error::new(first.kind(), format!("{failed} of {} tables failed; see above", report.tables.len()))
+            .hint("the others are right; run the same command again to go on")),
+    }
+}
+
+fn write_report(report: &Report, path: &PathBuf) -> Result<()> {
+    let text = serde_json::to_string_pretty(report).or_fail(Kind::Bug, "The report cannot be written as JSON")?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).map_or(PathBuf::from("."), PathBuf::from);
+    let write = || -> std::io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(&folder)?;
+        std::io::Write::write_all(&mut file, text.as_bytes())?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().or_fail(Kind::Io, format!("The report cannot be written: {}", path.display()))
+}
+
+pub(super) fn engine(args: &EngineArgs) -> Result<Engine> {
+    let limit = args.memory_limit.unwrap_or_else(settings::default_memory_limit);
+    Engine::new(EngineOptions {
+        memory_limit: usize::try_from(limit).unwrap_or(usize::MAX),
+        temp_dir: args.temp_dir.clone(),
+        partitions: std::thread::available_parallelism().map_or(2, usize::from),
+    })
+}
+
+fn temp_dir(args: &EngineArgs) -> PathBuf {
+    args.temp_dir.clone().unwrap_or_else(std::env::temp_dir)
+}
+
+pub(super) fn small_engine() -> Result<Engine> {
+    engine(&EngineArgs { memory_limit: None, temp_dir: None })
+}
+
+pub(super) async fn status(args: StatusArgs) -> Result<()> {
+    let target: Target = args.target.target.parse()?;
+    let sink = ops::open_target(&target, &small_engine()?)?;
+    let lines = ops::status(sink.as_ref(), &args.namespace).await?;
+    if lines.is_empty() && args.output == StatusOutput::Text {
+        return out(&format!("No tables at {}.\n", args.target.target));
+    }
+    out(&match args.output {
+        StatusOutput::Text => status_text(&lines),
+        StatusOutput::Json => {
+            serde_json::to_string_pretty(&lines).or_fail(Kind::Bug, "The status cannot be written as JSON")? + "\n"
+        }
+    })
+}
+
+pub(super) fn status_text(lines: &[StatusLine]) -> String {
+    let known = |number: Option<u64>| number.map_or("-".to_owned(), grouped);
+    let mut grid = Grid::new(&["table", ">rows", "data as of", ">age", ">schema", ">files", ">size"]);
+    for line in lines {
+        grid.row(vec![
+            format!("{}.{}", line.namespace, line.table),
+            known(line.rows),
+            line.data_as_of.clone(),
+            age(line.age_seconds),
+            line.schema_version.to_string(),
+            known(line.files),
+            line.bytes.map_or("-".to_owned(), size),
+        ]);
+    }
+    grid.render()
+}
+
+pub(super) async fn query(args: QueryArgs) -> Result<()> {
+    let target: Target = args.target.target.parse()?;
+    let engine = engine(&args.engine)?;
+    let sink = ops::open_target(&target, &engine)?;
+    let sql = match args.sql.as_str() {
+        "-" => {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).or_fail(Kind::Io, "Standard input cannot be read")?;
+            text
+        }
+        sql => sql.to_owned(),
+    };
+    if args.output == QueryOutput::Table {
+        return print_query(&sink, &engine, &sql).await;
+    }
+    let answer = ops::query(&sink, &engine, &sql).await?;
+    let mut batches = answer.batches;
+    match args.output {
+        QueryOutput::Table => Ok(()),
+        QueryOutput::Csv => {
+            let mut head = true;
+            while let Some(batch) = batches.try_next().await.or_fail(Kind::Target, "The query failed")? {
+                out(&csv_text(&batch, head)?)?;
+                head = false;
+            }
+            if head { out(&csv_text(&RecordBatch::new_empty(answer.schema), true)?) } else { Ok(()) }
+        }
+        QueryOutput::Json => {
+            while let Some(batch) = batches.try_next().await.or_fail(Kind::Target, "The query failed")? {
+                let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());
+                writer.write(&batch).or_fail(Kind::Data, "The answer cannot be written as JSON")?;
+                writer.finish().or_fail(Kind::Data, "The answer cannot be written as JSON")?;
+                out(&String::from_utf8_lossy(&writer.into_inner()))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Runs a query and prints a table. It needs the widest cell first, so the answer is collected; the other forms stream.
+pub(super) async fn print_query(sink: &Arc<DeltaSink>, engine: &Engine, sql: &str) -> Result<()> {
+    let answer = ops::query(sink, engine, sql).await?;
+    let rows: Vec<RecordBatch> = answer.batches.try_collect().await.or_fail(Kind::Target, "The query failed")?;
+    out(&table_text(&answer.schema, &rows)?)
+}
+
+fn table_text(schema: &arrow::datatypes::SchemaRef, rows: &[RecordBatch]) -> Result<String> {
+    let options = arrow::util::display::FormatOptions::default().with_null("NULL");
+    let rows = if rows.is_empty() { vec![RecordBatch::new_empty(schema.clone())] } else { rows.to_vec() };
+    let table = arrow::util::pretty::pretty_format_batches_with_options(&rows, &options);
+    let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
+    let rows = if count == 1 { "row" } else { "rows" };
+    Ok(format!("{}\n{count} {rows}\n", table.or_fail(Kind::Data, "The answer cannot be shown as a table")?))
+}
+
+fn csv_text(batch: &RecordBatch, head: bool) -> Result<String> {
+    let mut bytes = Vec::new();
+    let mut writer = arrow::csv::WriterBuilder::new().with_header(head).build(&mut bytes);
+    writer.write(batch).or_fail(
+        Kind::Unsupported,
+        "The answer cannot be written as CSV (nested columns: use --output json, or pick their members)",
+    )?;
+    drop(writer);
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

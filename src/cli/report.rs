@@ -1,0 +1,73 @@
+//! Errors and run reports as text.
+
+use super::output::{grouped, note, size};
+use crate::error::Error;
+use crate::ops::{Outcome, Report, TableReport};
+
+/// An error with its context, causes and hint, on standard error.
+pub(super) fn error(error: &Error) {
+    note(&error_text(error));
+}
+
+fn error_text(error: &Error) -> String {
+    let mut text = format!("error: {}", error.message());
+    if !error.context().is_empty() {
+        let context: Vec<String> = error.context().iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        text.push_str(&format!("\n  {}", context.join("    ")));
+    }
+    for cause in error.causes() {
+        text.push_str(&format!("\n  caused by: {cause}"));
+    }
+    if let Some(hint) = error.hint_text() {
+        text.push_str(&format!("\n\nhint: {hint}"));
+    }
+    text
+}
+
+/// All failures of a run, on standard error.
+pub(super) fn failures(report: &Report) {
+    for table in report.failed() {
+        if let Some(error) = &table.error {
+            note(&format!("\n{}", error_text(error)));
+        }
+    }
+}
+
+/// What a run did, in a few lines.
+pub(super) fn summary(report: &Report) -> String {
+    let count = |wanted: fn(&Outcome) -> bool| report.tables.iter().filter(|table| wanted(&table.outcome)).count();
+    let loaded = count(|outcome| matches!(outcome, Outcome::Loaded { .. }));
+    let unchanged = count(|outcome| matches!(outcome, Outcome::Unchanged { .. }));
+    let failed = count(|outcome| matches!(outcome, Outcome::Failed { .. }));
+    let skipped = count(|outcome| matches!(outcome, Outcome::Skipped));
+    let (mut up, mut gone, mut bytes, mut bad) = (0, 0, 0, 0);
+    for TableReport { outcome, .. } in &report.tables {
+        if let Outcome::Loaded { upserted, deleted, bytes_written, bad_rows, .. } = outcome {
+            up += upserted;
+            gone += deleted;
+            bytes += bytes_written;
+            bad += bad_rows;
+        }
+    }
+    let mut text = format!("{} tables: {loaded} loaded, {unchanged} unchanged, {failed} failed", report.tables.len());
+    if skipped > 0 {
+        text.push_str(&format!(", {skipped} not tried"));
+    }
+    text.push_str(&format!(
+        "\n{} rows upserted, {} deleted, {} written in {:.1} s\n",
+        grouped(up),
+        grouped(gone),
+        size(bytes),
+        report.seconds
+    ));
+    if bad > 0 {
+        text.push_str(&format!("{} rows could not be read and were set aside\n", grouped(bad)));
+    }
+    let warned = report.tables.iter().filter(|table| !table.warnings.is_empty());
+    for table in warned.take(20) {
+        for warning in &table.warnings {
+            text.push_str(&format!("note: {}: {warning}\n", table.table));
+        }
+    }
+    text
+}

@@ -1,0 +1,185 @@
+//! `demo` and `serve`: the embedded DAP server at work.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::args::ServeArgs;
+use super::output::out;
+use crate::demo::school::{School, SchoolOptions};
+use crate::demo::serve::{ServeOptions, Server};
+use crate::error::{Error, Kind, Result};
+use crate::model::Timestamp;
+
+/// Log in with these: the school holds nothing that needs hiding.
+const CREDENTIALS: (&str, &str) = ("demo#00000000-0000-4000-8000-000000000001", "demo-secret");
+/// 2026-01-01T00:00:00Z.
+const START: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
+
+fn serve_options(port: u16) -> ServeOptions {
+    ServeOptions {
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        credentials: (CREDENTIALS.0.to_owned(), CREDENTIALS.1.to_owned()),
+        rows_per_object: 100_000,
+        job_delay: (Duration::from_millis(20), Duration::from_millis(50)),
+        job_life: Duration::from_secs(24 * 3600),
+        url_life: Duration::from_secs(15 * 60),
+        token_life: Duration::from_secs(3600),
+        limits: [0; 5],
+        limit_window: Duration::from_secs(60),
+        cache: None,
+        commit_every: None,
+    }
+}
+
+pub(super) async fn serve(args: ServeArgs) -> Result<()> {
+    use crate::demo::serve::{Fault, Times};
+
+    if args.fault.iter().any(|fault| fault == "list") {
+        let lines: Vec<String> = Fault::names().iter().map(|(name, help)| format!("{name:<28} {help}\n")).collect();
+        return out(&lines.concat());
+    }
+    let school = School::new(SchoolOptions {
+        seed: args.seed,
+        rows: args.rows,
+        table_rows: Vec::new(),
+        change_rate: args.change_rate,
+        commits: args.commits.max(1),
+        start: START,
+        only: None,
+        evolving: true,
+    });
+    let options = ServeOptions {
+        rows_per_object: args.rows_per_object.max(1),
+        cache: args.cache,
+        commit_every: args.commit_every,
+        limits: if args.limits { [5, 500, 5, 500, 200] } else { [0; 5] },
+        ..serve_options(args.port)
+    };
+    let server = Server::start(Arc::new(school), options).await?;
+    for fault in &args.fault {
+        server.inject(Fault::parse(fault)?, Times::Always);
+    }
+    out(&format!(
+        "A made-up school is served at {url}\n\nIn another terminal:\n  export DAP_API_URL={url} DAP_CLIENT_ID='{id}' DAP_CLIENT_SECRET={secret}\n  daplake sync --target ./lake --namespace all --jobs-per-minute 0\n\nCtrl-C ends it.\n",
+        url = server.url().as_str().trim_end_matches('/'),
+        id = CREDENTIALS.0,
+        secret = CREDENTIALS.1,
+    ))?;
+    std::future::pending().await
+}
+
+#[cfg(feature = "lake")]
+pub(super) use walk::demo;
+
+#[cfg(feature = "lake")]
+mod walk {
+    //! The walk through everything: a first sync, three more with changes, a status, a query.
+
+    use std::path::Path;
+
+    use super::super::args::DemoArgs;
+    use super::super::{lake, report, settings};
+    use super::*;
+    use crate::api::{Client, ClientOptions, Credentials, RetryPolicy};
+    use crate::error::ResultExt;
+    use crate::model::Format;
+    use crate::ops::{self, Selection, SyncRequest, Target};
+    use crate::redact::Secret;
+    use crate::schema::Nested;
+
+    /// Says that a folder was made by the demo and may be emptied by it.
+    const MARKER: &str = ".made-by-daplake-demo";
+
+    const QUERY: &str = "SELECT c.name AS course, count(DISTINCT e.user_id) AS people, count(DISTINCT s.id) AS submissions, \
+        round(avg(s.score), 1) AS mean_score \
+        FROM courses c JOIN enrollments e ON e.course_id = c.id LEFT JOIN submissions s ON s.course_id = c.id \
+        GROUP BY c.name ORDER BY submissions DESC, course LIMIT 8";
+
+    pub(in super::super) async fn demo(args: DemoArgs) -> Result<()> {
+        prepare(&args.dir)?;
+        let school = Arc::new(School::new(SchoolOptions {
+            seed: args.seed,
+            rows: args.rows,
+            table_rows: Vec::new(),
+            change_rate: 0.02,
+            commits: 1,
+            start: START,
+            only: None,
+            evolving: true,
+        }));
+        let server = Server::start(school.clone(), serve_options(0)).await?;
+        let target = Target::Folder(args.dir.clone());
+        let shown = args.dir.display();
+
+        out(&format!(
+            "1. A made-up school is served at {} (no account, no network).\n   First sync of all its tables into ./{shown}:\n\n",
+            server.url()
+        ))?;
+        run(&server, &target).await?;
+        for round in 2..=4 {
+            let now = school.advance();
+            out(&format!(
+                "\n{round}. Time passes at the school (its data are now of {now}); the next sync takes only the changes:\n\n"
+            ))?;
+            run(&server, &target).await?;
+        }
+
+        let engine = lake::small_engine()?;
+        let sink = ops::open_target(&target, &engine)?;
+        let lines = ops::status(sink.as_ref(), &[]).await?;
+        out(&format!("\n5. `daplake status --target {shown}`:\n\n{}", lake::status_text(&lines)))?;
+        out(&format!("\n6. `daplake query --target {shown} \"{QUERY}\"`:\n\n"))?;
+        lake::print_query(&sink, &engine, QUERY).await?;
+        out(&format!(
+            "\nNext steps:\n  daplake query --target {shown} \"SELECT workflow_state, count(*) FROM users GROUP BY 1\"\n  python3 -c \"from deltalake import DeltaTable; print(DeltaTable('{shown}/canvas/users').to_pandas())\"\n  with your own API key:  DAP_CLIENT_ID='region#id' DAP_CLIENT_SECRET=... daplake sync --target ./lake\n"
+        ))
+    }
+
+    /// Makes the folder, or empties the one that an earlier demo made; never anything else.
+    fn prepare(dir: &Path) -> Result<()> {
+        let failed = |what: &str| format!("The folder for the demo cannot be {what}: {}", dir.display());
+        if dir.exists() {
+            let empty = dir.read_dir().or_fail(Kind::Io, failed("read"))?.next().is_none();
+            if !empty && !dir.join(MARKER).exists() {
+                return Err(
+                    Error::new(Kind::Usage, failed("used, for it holds something else")).hint("give another one with --dir")
+                );
+            }
+            std::fs::remove_dir_all(dir).or_fail(Kind::Io, failed("emptied"))?;
+        }
+        std::fs::create_dir_all(dir).or_fail(Kind::Io, failed("made"))?;
+        std::fs::File::create(dir.join(MARKER)).or_fail(Kind::Io, failed("written")).map(drop)
+    }
+
+    async fn run(server: &Server, target: &Target) -> Result<()> {
+        let client = Client::new(ClientOptions {
+            base_url: server.url(),
+            credentials: Credentials { client_id: CREDENTIALS.0.to_owned(), client_secret: Secret::new(CREDENTIALS.1) },
+            pacing: settings::pacing(0),
+            retry: RetryPolicy::default(),
+            ca_bundle: None,
+            poll: (Duration::from_millis(30), Duration::from_millis(500)),
+            idle_timeout: Duration::from_secs(60),
+        })?;
+        let engine = lake::small_engine()?;
+        let request = SyncRequest {
+            client,
+            sink: ops::open_target(target, &engine)?,
+            engine,
+            selection: Selection::all_of("all"),
+            format: Format::Jsonl,
+            mode: None,
+            resnapshot: false,
+            on_snapshot_required: ops::OnSnapshotRequired::Resnapshot,
+            nested: Nested::Typed,
+            bad_rows: None,
+            concurrency: 4,
+            object_concurrency: 2,
+            temp_dir: std::env::temp_dir(),
+        };
+        let answer = ops::sync(request).await?;
+        out(&format!("\n{}", report::summary(&answer)))?;
+        lake::finish(answer)
+    }
+}

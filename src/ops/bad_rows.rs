@@ -1,0 +1,48 @@
+//! The file where unreadable rows are set aside: JSON lines, one per row, with the row itself. It holds data, so only its owner
+//! may read it.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::decode::{BadRows, RowError};
+use crate::error::{Kind, Result, ResultExt};
+use crate::model::TableRef;
+
+/// One file for all tables of a run.
+#[derive(Debug, Clone)]
+pub(super) struct BadRowFile(Arc<Mutex<File>>);
+
+impl BadRowFile {
+    /// Appends to `path`; made when absent.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let mut options = OpenOptions::new();
+        options.create(true).append(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file =
+            options.open(path).or_fail(Kind::Io, format!("The file for bad rows cannot be opened: {}", path.display()))?;
+        Ok(Self(Arc::new(Mutex::new(file))))
+    }
+
+    /// The policy for one object of one table.
+    pub(super) fn policy(&self, table: &TableRef, object: &str) -> BadRows {
+        let (file, table, object) = (self.0.clone(), table.to_string(), object.to_owned());
+        BadRows::SetAside(Arc::new(move |error: &RowError, row: &[u8]| {
+            let mut line = serde_json::json!({
+                "table": table,
+                "object": object,
+                "line": error.line,
+                "column": error.column,
+                "reason": error.reason,
+                "row": String::from_utf8_lossy(row),
+            })
+            .to_string();
+            line.push('\n');
+            // One write per line, so that lines of several tables do not mix.
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            file.write_all(line.as_bytes()).or_fail(Kind::Io, "The file for bad rows cannot be written")
+        }))
+    }
+}

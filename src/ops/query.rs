@@ -1,0 +1,96 @@
+//! `query`: DataFusion SQL over the tables of a target.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, SchemaProvider, TableProvider};
+use datafusion::common::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
+
+use crate::error::{Error, Kind, Result, ResultExt};
+use crate::model::TableRef;
+use crate::sink::Sink;
+use crate::sink::delta::DeltaSink;
+use crate::stage::Engine;
+
+/// The answer of a query, as a stream.
+pub struct Answer {
+    /// Columns.
+    pub schema: SchemaRef,
+    /// Rows.
+    pub batches: SendableRecordBatchStream,
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answer").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+/// Runs one read-only statement. Tables are registered as `namespace.table`; those of `canvas` also go by their bare names.
+/// Kind `Usage` when the statement is wrong, `Resources` when it does not fit the memory limit.
+pub async fn query(sink: &Arc<DeltaSink>, engine: &Engine, sql: &str) -> Result<Answer> {
+    let context = session(sink, engine).await?;
+    let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    let frame = context.sql_with_options(sql, read_only).await.map_err(|error| {
+        Error::recover(error, |cause| {
+            Error::new(Kind::Usage, "The statement cannot be run")
+                .caused_by(cause)
+                .hint("tables are named namespace.table; see them with `daplake status` or `SHOW TABLES`")
+        })
+    })?;
+    let schema = Arc::new(frame.schema().as_arrow().clone());
+    let batches = frame.execute_stream().await.or_fail(Kind::Target, "The query failed")?;
+    Ok(Answer { schema, batches })
+}
+
+async fn session(sink: &Arc<DeltaSink>, engine: &Engine) -> Result<SessionContext> {
+    let base = engine.session();
+    let config: SessionConfig =
+        base.copied_config().with_information_schema(true).with_default_catalog_and_schema("daplake", "canvas");
+    let context = SessionContext::new_with_config_rt(config, base.runtime_env());
+    let mut namespaces: BTreeMap<String, Vec<TableRef>> = BTreeMap::new();
+    // There is always a default schema, also in a lake without Canvas.
+    namespaces.insert("canvas".to_owned(), Vec::new());
+    for table in sink.list(None).await? {
+        namespaces.entry(table.namespace.to_string()).or_default().push(table);
+    }
+    let catalog = Arc::new(MemoryCatalogProvider::new());
+    for (name, tables) in namespaces {
+        let schema = Arc::new(LazyTables { sink: sink.clone(), tables });
+        catalog.register_schema(&name, schema).or_fail(Kind::Bug, "A namespace cannot be registered")?;
+    }
+    context.register_catalog("daplake", catalog);
+    Ok(context)
+}
+
+/// The tables of a namespace, opened when a statement names them.
+#[derive(Debug)]
+struct LazyTables {
+    sink: Arc<DeltaSink>,
+    tables: Vec<TableRef>,
+}
+
+#[async_trait]
+impl SchemaProvider for LazyTables {
+    fn table_names(&self) -> Vec<String> {
+        self.tables.iter().map(|table| table.table.clone()).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        match self.tables.iter().find(|table| table.table == name) {
+            Some(table) => {
+                let provider = self.sink.provider(table).await.map_err(|error| DataFusionError::External(Box::new(error)))?;
+                Ok(Some(provider))
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.tables.iter().any(|table| table.table == name)
+    }
+}

@@ -1,0 +1,243 @@
+//! One table, from what the target holds to what the service has: the spine of `sync`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{Semaphore, watch};
+use tracing::Instrument;
+
+use super::report::{Outcome, Phases};
+use super::sync::OnSnapshotRequired;
+use crate::api::{Client, FinishedJob, Query};
+use crate::decode::{BadRows, DecodeCounts};
+use crate::error::{Kind, Result, ResultExt};
+use crate::model::{Format, Mode, TableRef, Timestamp, Window};
+use crate::progress;
+use crate::scan::{ObjectScan, ScanOptions};
+use crate::schema::{ColumnType, TableSchema};
+use crate::sink::{Held, LoadKind, LoadPlan, Loaded, Sink};
+use crate::stage::{ChangeSet, Engine, latest_per_key};
+
+/// What all tables of a run share.
+pub(super) struct Replicator {
+    pub(super) client: Client,
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) engine: Engine,
+    pub(super) format: Format,
+    pub(super) mode: Option<Mode>,
+    pub(super) resnapshot: bool,
+    pub(super) on_snapshot_required: OnSnapshotRequired,
+    pub(super) scan: ScanOptions,
+    pub(super) bad_rows: Option<super::bad_rows::BadRowFile>,
+    /// Tables that load at once; jobs of the others start and wait meanwhile.
+    pub(super) loads: Semaphore,
+    pub(super) run_id: String,
+    /// Raised when a table met a failure that all others would meet too.
+    pub(super) stop: watch::Sender<bool>,
+}
+
+/// A table that was brought up to date.
+pub(super) struct Done {
+    pub(super) outcome: Outcome,
+    pub(super) job_id: Option<String>,
+    pub(super) phases: Phases,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Logs are held for 30 days by the service; say so in time.
+const LOG_WARNING_DAYS: i64 = 20;
+
+impl Replicator {
+    /// Brings one table up to date. On an error the table is as it was. `None`: not tried, because the run had to stop.
+    pub(super) async fn replicate(&self, table: &TableRef) -> Result<Option<Done>> {
+        let held = self.sink.held(table).await?;
+        // An object or job may vanish between the answer and the download; the query is then asked anew, once.
+        match self.attempt(table, held.as_ref()).await {
+            Err(error) if error.kind() == Kind::Expired => {
+                tracing::warn!(table = %table, error = %error, "The job has expired; asking anew");
+                self.attempt(table, held.as_ref()).await
+            }
+            other => other,
+        }
+    }
+
+    async fn attempt(&self, table: &TableRef, held: Option<&Held>) -> Result<Option<Done>> {
+        let mut phases = Phases::default();
+        let begun = Instant::now();
+        let mut stop = self.stop.subscribe();
+        let (job, schema) = tokio::select! {
+            biased;
+            answer = self.ask(table, held).instrument(progress::step("job", table)) => answer?,
+            _ = stop.wait_for(|stopped| *stopped) => return Ok(None),
+        };
+        phases.job = begun.elapsed().as_secs_f64();
+
+        let is_snapshot = job.query.window == Window::Snapshot;
+        if let (false, Some(held)) = (is_snapshot, held)
+            && job.reached == held.bookmark.at
+            && job.objects.is_empty()
+            && schema.version == held.bookmark.schema_version
+        {
+            let outcome = Outcome::Unchanged { bookmark: job.reached };
+            return Ok(Some(Done { outcome, job_id: Some(job.id), phases, warnings: Vec::new() }));
+        }
+
+        let permit = self.loads.acquire().await.or_fail(Kind::Bug, "The run is closing")?;
+        let loading = Instant::now();
+        let load = self.load(table, held, &job, &schema);
+        let (loaded, counts, commit_seconds) = load.instrument(progress::step("load", table)).await?;
+        drop(permit);
+        phases.load = loading.elapsed().as_secs_f64() - commit_seconds;
+        phases.commit = commit_seconds;
+
+        let outcome = Outcome::Loaded {
+            query: if is_snapshot { "snapshot" } else { "increment" },
+            upserted: loaded.upserted,
+            deleted: loaded.deleted,
+            rows: loaded.rows,
+            objects: job.objects.len() as u64,
+            bytes_written: loaded.bytes_written,
+            bad_rows: counts.bad_rows,
+            bookmark: job.reached,
+            schema_version: schema.version,
+            schema_changes: loaded.schema_changes,
+        };
+        let warnings = warnings(table, held, &schema, &counts);
+        Ok(Some(Done { outcome, job_id: Some(job.id), phases, warnings }))
+    }
+
+    /// Asks for what is missing; falls back to a snapshot when the service demands one and the policy allows it.
+    async fn ask(&self, table: &TableRef, held: Option<&Held>) -> Result<(FinishedJob, Arc<TableSchema>)> {
+        let schema = self.client.table_schema(table).await?;
+        let window = match held {
+            Some(held) if !self.resnapshot => Window::Increment { since: held.bookmark.at, until: None },
+            _ => Window::Snapshot,
+        };
+        let query = |window| Query { table: table.clone(), format: self.format, mode: self.mode, window };
+        let job = match self.client.run(&query(window)).await {
+            Err(error) if matches!(error.kind(), Kind::SnapshotRequired | Kind::OutOfRange) && window != Window::Snapshot => {
+                match self.on_snapshot_required {
+                    OnSnapshotRequired::Fail => {
+                        return Err(error.hint("run again with --on-snapshot-required resnapshot to load the table anew"));
+                    }
+                    OnSnapshotRequired::Resnapshot => {
+                        tracing::warn!(table = %table, error = %error, "The service wants a new snapshot; taking one");
+                        self.client.run(&query(Window::Snapshot)).await?
+                    }
+                }
+            }
+            other => other?,
+        };
+        // The schema may have moved between the two calls. A newer one than the job's is fine: rows lack its new columns.
+        let schema = if schema.version < job.schema_version { self.client.table_schema(table).await? } else { schema };
+        let schema = TableSchema::read(table, schema.version, schema.schema)?;
+        for warning in &schema.warnings {
+            tracing::warn!(table = %table, warning, "The schema has a part that is kept as JSON text");
+        }
+        Ok((job, Arc::new(schema)))
+    }
+
+    async fn load(
+        &self,
+        table: &TableRef,
+        held: Option<&Held>,
+        job: &FinishedJob,
+        schema: &Arc<TableSchema>,
+    ) -> Result<(Loaded, DecodeCounts, f64)> {
+        progress::expect(job.objects.len() as u64);
+        let is_snapshot = job.query.window == Window::Snapshot;
+        // Snapshots promise unique keys, which the load checks as it writes (integer keys only: a bitmap is cheap); the logs
+        // break the promise by design.
+        let trust = is_snapshot && !table.is_log() && has_integer_key(schema);
+        match self.load_once(table, held, job, schema, trust).await {
+            Err(error) if trust && ChangeSet::is_duplicate_key(&error) => {
+                tracing::warn!(table = %table, "The snapshot holds a key twice; reducing it to the newest row per key");
+                self.load_once(table, held, job, schema, false).await
+            }
+            other => other,
+        }
+    }
+
+    async fn load_once(
+        &self,
+        table: &TableRef,
+        held: Option<&Held>,
+        job: &FinishedJob,
+        schema: &Arc<TableSchema>,
+        trust_unique: bool,
+    ) -> Result<(Loaded, DecodeCounts, f64)> {
+        let is_snapshot = job.query.window == Window::Snapshot;
+        let kind = if is_snapshot && !(table.is_log() && held.is_some()) { LoadKind::Replace } else { LoadKind::Merge };
+        let scan = self.scan(table, job, schema);
+        let keys: Vec<String> = schema.key.iter().map(|column| column.name.clone()).collect();
+        let changes = if trust_unique {
+            let streams = (0..scan.partition_count()).map(|partition| scan.stream(partition)).collect();
+            ChangeSet::unreduced(crate::schema::change_schema(schema, self.scan.nested), &keys, streams)
+        } else {
+            latest_per_key(&self.engine, Arc::new(scan.clone()), &keys).await?
+        };
+        let plan = LoadPlan {
+            table: table.clone(),
+            schema: schema.clone(),
+            nested: self.scan.nested,
+            kind,
+            expects: held.map(|held| held.bookmark),
+            run_id: self.run_id.clone(),
+            job_id: job.id.clone(),
+        };
+        let mut load = self.sink.begin(plan).await?;
+        if let Err(error) = load.write(changes).await {
+            if let Err(cleaning) = load.abort().await {
+                tracing::warn!(table = %table, error = %cleaning, "Files of the failed load could not be removed");
+            }
+            return Err(error);
+        }
+        let committing = Instant::now();
+        let mut reached = job.bookmark();
+        reached.schema_version = schema.version;
+        let loaded = load.commit(reached).await?;
+        Ok((loaded, scan.counts(), committing.elapsed().as_secs_f64()))
+    }
+
+    fn scan(&self, table: &TableRef, job: &FinishedJob, schema: &Arc<TableSchema>) -> ObjectScan {
+        let (file, table) = (self.bad_rows.clone(), table.clone());
+        let policy = Arc::new(move |object: &crate::api::ObjectId| match &file {
+            Some(file) => file.policy(&table, &object.0),
+            None => BadRows::Fail,
+        });
+        ObjectScan::new(&self.client, job.clone(), schema.clone(), self.scan.clone(), policy)
+    }
+}
+
+fn has_integer_key(schema: &TableSchema) -> bool {
+    matches!(&schema.key[..], [only] if matches!(only.column_type, ColumnType::Int16 | ColumnType::Int32 | ColumnType::Int64))
+}
+
+fn warnings(table: &TableRef, held: Option<&Held>, schema: &TableSchema, counts: &DecodeCounts) -> Vec<String> {
+    let mut warnings = schema.warnings.clone();
+    let mut note = |count: u64, text: &str| {
+        if count > 0 {
+            warnings.push(format!("{count} {text}"));
+        }
+    };
+    note(counts.bad_rows, "rows could not be read and were set aside");
+    note(counts.oversized, "values were too large for the service, which sent a placeholder in their place");
+    note(counts.cut_fractions, "times had digits beyond the microsecond, which were cut");
+    note(counts.required_nulls, "nulls came in required columns; they are kept");
+    if !counts.unknown_columns.is_empty() {
+        let names: Vec<&str> = counts.unknown_columns.iter().map(String::as_str).take(10).collect();
+        warnings.push(format!("columns that the schema does not know were left out: {}", names.join(", ")));
+    }
+    if let (true, Some(held)) = (table.is_log(), held) {
+        let days = (Timestamp::now().micros() - held.bookmark.at.micros()) / 86_400_000_000;
+        if days > LOG_WARNING_DAYS {
+            warnings.push(format!(
+                "the last sync was {days} days ago; the service keeps logs for 30 days only, older rows may be lost"
+            ));
+        }
+    }
+    for warning in &warnings {
+        tracing::warn!(table = %table, warning, "Note");
+    }
+    warnings
+}

@@ -1,0 +1,104 @@
+//! One partition: its objects one after the other, each as a stream of batches.
+
+use std::sync::{Arc, PoisonError};
+
+use arrow::record_batch::RecordBatch;
+use datafusion::common::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
+
+use super::Inner;
+use crate::api::ObjectId;
+use crate::decode::{self, DecodeCounts, DecodeOptions, TextDecoder};
+use crate::error::{Error, Kind, Result};
+use crate::fetch;
+use crate::model::Format;
+use crate::progress;
+
+pub(super) fn partition(inner: Arc<Inner>, partition: usize, of: usize) -> SendableRecordBatchStream {
+    let arrow = inner.arrow.clone();
+    let numbers = (partition..inner.job.objects.len()).step_by(of);
+    let batches = stream::iter(numbers.map(Ok)).and_then(move |number| object(inner.clone(), number)).try_flatten();
+    let batches = batches.map_err(|error: Error| DataFusionError::External(Box::new(error)));
+    Box::pin(RecordBatchStreamAdapter::new(arrow, batches))
+}
+
+async fn object(inner: Arc<Inner>, number: usize) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+    let id = inner.job.objects[number].clone();
+    match inner.job.query.format {
+        Format::Parquet => parquet(inner, number, id).await,
+        format => text(inner, number, id, format),
+    }
+}
+
+fn options(inner: &Inner, number: usize, id: &ObjectId) -> Result<DecodeOptions> {
+    let object_number = u32::try_from(number)
+        .ok()
+        .filter(|number| *number < 1 << 24)
+        .ok_or_else(|| Error::new(Kind::Unsupported, "A job has more than 16 million objects"))?;
+    Ok(DecodeOptions {
+        object_number,
+        object_name: id.0.clone(),
+        batch_rows: inner.options.batch_rows,
+        batch_bytes: inner.options.batch_bytes,
+        max_line: inner.options.max_line,
+        nested: inner.options.nested,
+        bad_rows: (inner.bad_rows)(id),
+    })
+}
+
+fn text(inner: Arc<Inner>, number: usize, id: ObjectId, format: Format) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+    let decoder = TextDecoder::new(inner.schema.clone(), format, options(&inner, number, &id)?)?;
+    let bytes = fetch::unpacked(fetch::open(&inner.urls, &id), format);
+    let state = (bytes, Some(decoder), inner, id);
+    let batches = stream::try_unfold(state, |(mut bytes, mut decoder, inner, id)| async move {
+        let Some(running) = decoder.as_mut() else { return Ok(None) };
+        let mut out = Vec::new();
+        while out.is_empty() {
+            match bytes.next().await {
+                Some(chunk) => running.push(&chunk?, &mut out).map_err(|error| error.with("object", &id.0))?,
+                None => {
+                    running.finish(&mut out).map_err(|error| error.with("object", &id.0))?;
+                    finished(&inner, running.counts());
+                    decoder = None;
+                    break;
+                }
+            }
+        }
+        Ok(Some((stream::iter(out.into_iter().map(Ok)), (bytes, decoder, inner, id))))
+    });
+    Ok(batches.try_flatten().inspect_ok(|batch: &RecordBatch| progress::moved_rows(batch.num_rows() as u64)).boxed())
+}
+
+/// Parquet needs its footer first, so the object is staged as a file that is gone when the stream is dropped.
+async fn parquet(inner: Arc<Inner>, number: usize, id: ObjectId) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+    let options = options(&inner, number, &id)?;
+    let file = inner.objects.stage(&id, &inner.options.temp_dir).await?;
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Result<RecordBatch>>(2);
+    let schema = inner.schema.clone();
+    tokio::task::spawn_blocking(move || {
+        let mut work = || -> Result<DecodeCounts> {
+            let mut batches = decode::parquet(file, schema, options)?;
+            for batch in batches.by_ref() {
+                // The other side is gone: nobody wants the rest.
+                if sender.blocking_send(Ok(batch?)).is_err() {
+                    break;
+                }
+            }
+            Ok(batches.counts().clone())
+        };
+        match work() {
+            Ok(counts) => finished(&inner, &counts),
+            Err(error) => drop(sender.blocking_send(Err(error.with("object", &id.0)))),
+        }
+    });
+    let batches = stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|batch| (batch, receiver)) });
+    Ok(batches.inspect_ok(|batch: &RecordBatch| progress::moved_rows(batch.num_rows() as u64)).boxed())
+}
+
+fn finished(inner: &Inner, seen: &DecodeCounts) {
+    inner.counts.lock().unwrap_or_else(PoisonError::into_inner).add(seen);
+    progress::part_done();
+}

@@ -1,0 +1,124 @@
+//! The house rule of `docs/architecture.md`: data goes down the page, imports go up. Reads every `crate::name` in `src`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+const FLOOR: [&str; 4] = ["error", "redact", "progress", "model"];
+
+/// What each module may import besides the floor.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("redact", &[]),
+    ("error", &["redact"]),
+    ("progress", &[]),
+    ("model", &["error", "redact"]),
+    ("schema", &[]),
+    ("api", &[]),
+    ("fetch", &["api"]),
+    ("decode", &["schema"]),
+    ("scan", &["api", "fetch", "decode", "schema"]),
+    ("stage", &["schema"]),
+    ("sink", &["schema", "stage"]),
+    ("ops", &["api", "fetch", "decode", "scan", "schema", "stage", "sink"]),
+    ("cli", &["api", "schema", "stage", "sink", "ops", "demo"]),
+    ("demo", &[]),
+];
+
+fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
+    for entry in folder.read_dir().unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push(path);
+        }
+    }
+}
+
+/// First names after `crate::`, grouped imports included; comments and doc links count as well, for they rot alike.
+fn imports(text: &str) -> BTreeSet<String> {
+    let word = |text: &str| text.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect::<String>();
+    let mut found = BTreeSet::new();
+    for (place, _) in text.match_indices("crate::") {
+        let rest = &text[place + "crate::".len()..];
+        if let Some(group) = rest.strip_prefix('{') {
+            let mut depth = 0;
+            let mut start = true;
+            for (at, c) in group.char_indices() {
+                match c {
+                    '{' => depth += 1,
+                    '}' if depth == 0 => break,
+                    '}' => depth -= 1,
+                    ',' if depth == 0 => start = true,
+                    c if c.is_whitespace() => {}
+                    _ if depth == 0 && start => {
+                        found.insert(word(&group[at..]));
+                        start = false;
+                    }
+                    _ => {}
+                }
+            }
+        } else {
+            found.insert(word(rest));
+        }
+    }
+    found.remove("");
+    found
+}
+
+#[test]
+fn every_module_imports_only_what_stands_above_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let allowed: BTreeMap<&str, &[&str]> = ALLOWED.iter().copied().collect();
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let mut wrong = Vec::new();
+    let mut seen = BTreeSet::new();
+    for path in files {
+        let inside = path.strip_prefix(&root).unwrap();
+        let module = inside.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();
+        if module == "lib" || module == "main" {
+            continue;
+        }
+        let rule = allowed.get(module.as_str()).unwrap_or_else(|| panic!("{module} has no rule"));
+        seen.insert(module.clone());
+        for name in imports(&std::fs::read_to_string(&path).unwrap()) {
+            let floor = FLOOR.contains(&name.as_str()) && !FLOOR.contains(&module.as_str());
+            if name != module && !floor && !rule.contains(&name.as_str()) {
+                wrong.push(format!("{} imports {name}", inside.display()));
+            }
+        }
+    }
+    assert_eq!(seen.len(), ALLOWED.len(), "every rule has its module");
+    assert_eq!(wrong, [""; 0]);
+}
+
+#[test]
+fn no_sink_knows_another() {
+    let sinks = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sink");
+    let names: Vec<String> = sinks
+        .read_dir()
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    assert!(!names.is_empty());
+    for name in &names {
+        let mut files = Vec::new();
+        sources(&sinks.join(name), &mut files);
+        for path in files {
+            let text = std::fs::read_to_string(&path).unwrap();
+            for other in names.iter().filter(|other| *other != name) {
+                assert!(!text.contains(&format!("sink::{other}")), "{} knows {other}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn there_is_one_of_each_large_library() {
+    let lock = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap();
+    for name in ["arrow", "parquet", "datafusion", "object_store", "deltalake-core"] {
+        assert_eq!(lock.matches(&format!("name = \"{name}\"\n")).count(), 1, "{name}");
+    }
+}

@@ -1,0 +1,350 @@
+//! A school served over HTTP, a folder for tables, and readers that are not ours.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::Duration;
+
+use daplake::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
+use daplake::demo::record::{Cell, Record};
+use daplake::demo::school::{School, SchoolOptions};
+use daplake::demo::serve::{ServeOptions, Server};
+use daplake::model::{Format, TableRef, Timestamp};
+use daplake::ops::{self, OnSnapshotRequired, Outcome, Report, Selection, SyncRequest, Target};
+use daplake::redact::Secret;
+use daplake::schema::Nested;
+use daplake::stage::{Engine, EngineOptions};
+use serde_json::Value;
+
+pub const CLIENT_ID: &str = "test-region#planted-client";
+pub const CLIENT_SECRET: &str = "planted-secret-f3a9";
+
+/// 2026-01-01T00:00:00Z.
+pub const START: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
+
+pub fn canvas(table: &str) -> TableRef {
+    TableRef::new("canvas", table)
+}
+
+pub fn web_logs() -> TableRef {
+    TableRef::new("canvas_logs", "web_logs")
+}
+
+/// A small school of the given tables (all of them when empty).
+pub fn school(only: &[TableRef]) -> SchoolOptions {
+    SchoolOptions {
+        seed: 11,
+        rows: 300,
+        table_rows: Vec::new(),
+        change_rate: 0.1,
+        commits: 1,
+        start: START,
+        only: (!only.is_empty()).then(|| only.to_vec()),
+        evolving: false,
+    }
+}
+
+pub fn serving() -> ServeOptions {
+    ServeOptions {
+        listen: ([127, 0, 0, 1], 0).into(),
+        credentials: (CLIENT_ID.to_owned(), CLIENT_SECRET.to_owned()),
+        rows_per_object: 100,
+        job_delay: (Duration::from_millis(5), Duration::from_millis(5)),
+        job_life: Duration::from_secs(3600),
+        url_life: Duration::from_secs(900),
+        token_life: Duration::from_secs(3600),
+        limits: [0; 5],
+        limit_window: Duration::from_secs(60),
+        cache: None,
+        commit_every: None,
+    }
+}
+
+pub struct World {
+    pub school: Arc<School>,
+    pub server: Server,
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    pub async fn new(school: SchoolOptions) -> Self {
+        Self::with(school, serving()).await
+    }
+
+    pub async fn with(school: SchoolOptions, serving: ServeOptions) -> Self {
+        let school = Arc::new(School::new(school));
+        let server = Server::start(school.clone(), serving).await.unwrap();
+        Self { school, server, folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// The target folder.
+    pub fn lake(&self) -> PathBuf {
+        self.folder.path().join("lake")
+    }
+
+    /// A place for other files.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(ClientOptions {
+            base_url: self.server.url(),
+            credentials: Credentials { client_id: CLIENT_ID.to_owned(), client_secret: Secret::new(CLIENT_SECRET) },
+            pacing: Pacing { job_starts: 0, job_status: 0, table_lists: 0, schemas: 0, object_urls: 0 },
+            retry: RetryPolicy {
+                attempts: 4,
+                first_delay: Duration::from_millis(5),
+                max_delay: Duration::from_millis(20),
+                throttle_budget: Duration::from_secs(20),
+                job_attempts: 3,
+            },
+            ca_bundle: None,
+            poll: (Duration::from_millis(5), Duration::from_millis(50)),
+            idle_timeout: Duration::from_millis(500),
+        })
+        .unwrap()
+    }
+
+    pub fn engine(&self) -> Engine {
+        Engine::new(EngineOptions { memory_limit: 256 << 20, temp_dir: Some(self.path("spill")), partitions: 2 }).unwrap()
+    }
+
+    /// A sync of all tables of all namespaces into the lake, to be changed as a test needs.
+    pub fn request(&self) -> SyncRequest {
+        let engine = self.engine();
+        SyncRequest {
+            client: self.client(),
+            sink: ops::open_target(&Target::Folder(self.lake()), &engine).unwrap(),
+            engine,
+            selection: Selection::all_of("all"),
+            format: Format::Jsonl,
+            mode: None,
+            resnapshot: false,
+            on_snapshot_required: OnSnapshotRequired::Resnapshot,
+            nested: Nested::Typed,
+            bad_rows: None,
+            concurrency: 4,
+            object_concurrency: 2,
+            temp_dir: self.folder.path().to_owned(),
+        }
+    }
+
+    pub async fn sync(&self) -> Report {
+        ops::sync(self.request()).await.unwrap()
+    }
+
+    /// A sync in which no table may fail.
+    pub async fn sync_all(&self) -> Report {
+        let report = self.sync().await;
+        assert_eq!(failures(&report), [""; 0], "no table fails");
+        report
+    }
+
+    /// The built binary with credentials in its environment.
+    pub fn daplake(&self, arguments: &[&str]) -> Run {
+        Run::of(self.command(arguments).output().unwrap())
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = bare_command(arguments);
+        command
+            .current_dir(self.folder.path())
+            .env("DAP_API_URL", self.server.url().as_str())
+            .env("DAP_CLIENT_ID", CLIENT_ID)
+            .env("DAP_CLIENT_SECRET", CLIENT_SECRET);
+        command
+    }
+
+    /// Asserts that every given table, as a foreign reader sees it, is exactly what the school says it is at `at`.
+    pub fn assert_tables(&self, reader: &str, tables: &[TableRef], at: Timestamp) {
+        let folders: Vec<PathBuf> =
+            tables.iter().map(|table| self.lake().join(table.namespace.as_str()).join(&table.table)).collect();
+        let Some(read) = read_tables(reader, &folders) else { return };
+        for (table, rows) in tables.iter().zip(read) {
+            assert_same(&self.school, table, at, rows);
+        }
+    }
+
+    /// As [`World::assert_tables`], for every table of the school.
+    pub fn assert_all(&self, reader: &str, at: Timestamp) {
+        let tables = self.all_tables();
+        self.assert_tables(reader, &tables, at);
+    }
+
+    pub fn all_tables(&self) -> Vec<TableRef> {
+        let tables_of = |namespace: &String| {
+            let tables = self.school.tables(namespace).unwrap_or_default();
+            tables.into_iter().map(|table| TableRef::new(namespace.clone(), table)).collect::<Vec<_>>()
+        };
+        self.school.namespaces().iter().flat_map(tables_of).collect()
+    }
+
+    /// Every file of the lake with its content's length and change time, to prove that nothing was touched.
+    pub fn fingerprint(&self) -> BTreeMap<PathBuf, (u64, std::time::SystemTime)> {
+        let mut files = BTreeMap::new();
+        let mut folders = vec![self.lake()];
+        while let Some(folder) = folders.pop() {
+            let Ok(entries) = folder.read_dir() else { continue };
+            for entry in entries {
+                let entry = entry.unwrap();
+                let metadata = entry.metadata().unwrap();
+                if metadata.is_dir() {
+                    folders.push(entry.path());
+                } else {
+                    files.insert(entry.path(), (metadata.len(), metadata.modified().unwrap()));
+                }
+            }
+        }
+        files
+    }
+}
+
+/// The built binary without any setting of the machine it runs on.
+pub fn bare_command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_daplake"));
+    command.args(arguments);
+    for name in ["DAP_API_URL", "DAP_CLIENT_ID", "DAP_CLIENT_SECRET", "DAPLAKE_TARGET", "DAPLAKE_MEMORY_LIMIT", "DAPLAKE_TEMP_DIR"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// What a run of the binary left.
+#[derive(Debug)]
+pub struct Run {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Run {
+    pub fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    #[track_caller]
+    pub fn assert_code(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    #[track_caller]
+    pub fn assert_says(self, words: &[&str]) -> Self {
+        for word in words {
+            assert!(self.stderr.contains(word) || self.stdout.contains(word), "{word:?} is not in\n{}\n{}", self.stdout, self.stderr);
+        }
+        self
+    }
+}
+
+pub fn failures(report: &Report) -> Vec<String> {
+    report.failed().map(|table| format!("{}: {:?}", table.table, table.error)).collect()
+}
+
+pub fn outcome<'a>(report: &'a Report, table: &TableRef) -> &'a Outcome {
+    &report.tables.iter().find(|line| line.table == *table).expect("the table is in the report").outcome
+}
+
+/// Rows of Delta tables as JSON, read by PyPI `deltalake`, `duckdb` or `polars`. `None` when there is no Python environment and
+/// none is required.
+pub fn read_tables(reader: &str, folders: &[PathBuf]) -> Option<Vec<Vec<Value>>> {
+    let required = std::env::var("DAPLAKE_TEST_REQUIRE").is_ok_and(|list| list.split(',').any(|word| word == "python"));
+    let Ok(python) = std::env::var("DAPLAKE_TEST_PYTHON") else {
+        assert!(!required, "DAPLAKE_TEST_PYTHON is not set");
+        eprintln!("not run: foreign reader {reader} (set DAPLAKE_TEST_PYTHON, or use tests/run)");
+        return None;
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/read.py");
+    let output = Command::new(python).arg(script).arg(reader).args(folders).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut tables = vec![Vec::new()];
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        if line == "end" {
+            tables.push(Vec::new());
+        } else {
+            tables.last_mut().unwrap().push(serde_json::from_str(line).unwrap());
+        }
+    }
+    tables.pop();
+    assert_eq!(tables.len(), folders.len());
+    Some(tables)
+}
+
+/// Asserts that `rows` are exactly the live rows of `table` at `at`.
+#[track_caller]
+pub fn assert_same(school: &School, table: &TableRef, at: Timestamp, rows: Vec<Value>) {
+    let version = school.schema_version(table, at).unwrap();
+    let layout = school.layout(table, version).unwrap();
+    let expected = school.expected(table, at).unwrap();
+    let key_of_row = |row: &Value| layout.key.iter().map(|name| row[name].to_string()).collect::<Vec<_>>().join("|");
+    let mut found: BTreeMap<String, Value> = BTreeMap::new();
+    for row in rows {
+        let key = key_of_row(&row);
+        assert!(found.insert(key.clone(), row).is_none(), "{table}: key {key} is doubled");
+    }
+    assert_eq!(found.len(), expected.len(), "{table}: number of rows");
+    for Record { key, value, .. } in &expected {
+        let words: Vec<String> = key.iter().map(cell_word).collect();
+        let word = words.join("|");
+        let row = found.get(&word).unwrap_or_else(|| panic!("{table}: key {word} is lost"));
+        let names = layout.value.iter().map(|field| &field.name);
+        for (name, cell) in names.zip(value.as_ref().unwrap()) {
+            assert!(same(cell, &row[name]), "{table}: key {word}, column {name}: expected {cell:?}, found {}", row[name]);
+        }
+    }
+}
+
+fn cell_word(cell: &Cell) -> String {
+    match cell {
+        Cell::Int(number) => number.to_string(),
+        Cell::Text(text) => Value::String(text.to_string()).to_string(),
+        other => panic!("no key is of this kind: {other:?}"),
+    }
+}
+
+fn is_blank(cell: &Cell) -> bool {
+    match cell {
+        Cell::Null => true,
+        Cell::Object(members) => members.iter().all(|(_, member)| is_blank(member)),
+        _ => false,
+    }
+}
+
+fn same(cell: &Cell, found: &Value) -> bool {
+    match (cell, found) {
+        // An object whose members are all null is null.
+        (cell, Value::Null) => is_blank(cell),
+        (Cell::Bool(expected), Value::Bool(found)) => expected == found,
+        (Cell::Int(expected), found) => found.as_i64() == Some(*expected),
+        (Cell::Time(expected), found) => found.as_i64() == Some(expected.micros()),
+        (Cell::Date(expected), found) => found.as_i64() == Some(i64::from(*expected)),
+        (Cell::Float(expected), Value::Number(found)) => found.as_f64() == Some(*expected),
+        (Cell::Float(expected), Value::String(found)) => found.parse::<f64>().is_ok_and(|found| found.to_bits() == expected.to_bits()),
+        (Cell::Decimal(unscaled, scale), Value::String(found)) => decimal(found, *scale) == Some(*unscaled),
+        // A bare number of the schema is a double in the lake.
+        (Cell::Decimal(unscaled, scale), Value::Number(found)) => {
+            let expected = *unscaled as f64 / 10_f64.powi(i32::from(*scale));
+            found.as_f64().is_some_and(|found| (found - expected).abs() <= expected.abs() * 1e-12)
+        }
+        (Cell::Text(expected), Value::String(found)) => expected == found,
+        (Cell::Object(members), Value::Object(found)) => {
+            members.iter().all(|(name, member)| same(member, found.get(name.as_ref()).unwrap_or(&Value::Null)))
+        }
+        (Cell::List(items), Value::Array(found)) => {
+            items.len() == found.len() && items.iter().zip(found).all(|(item, found)| same(item, found))
+        }
+        _ => false,
+    }
+}
+
+fn decimal(text: &str, scale: u8) -> Option<i128> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let scale = usize::from(scale);
+    (fraction.len() <= scale).then(|| format!("{whole}{fraction:0<scale$}").parse().ok())?
+}

@@ -1,0 +1,65 @@
+"""Reads Delta tables with other people's readers and prints them as JSON lines, one table after the other.
+
+usage: read.py (deltalake|duckdb|polars) TABLE_FOLDER...
+
+Times are microseconds since 1970 (UTC), dates are days, decimals are text; everything else is plain JSON.
+"""
+
+import datetime
+import decimal
+import json
+import math
+import sys
+
+from deltalake import DeltaTable
+
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+MICROSECOND = datetime.timedelta(microseconds=1)
+
+
+def plain(value):
+    if isinstance(value, datetime.datetime):
+        if value.tzinfo is None:
+            raise TypeError("a time without zone")
+        return (value - EPOCH) // MICROSECOND
+    if isinstance(value, datetime.date):
+        return (value - EPOCH.date()).days
+    if isinstance(value, decimal.Decimal):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {name: plain(member) for name, member in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def arrow_table(reader, folder):
+    table = DeltaTable(folder)
+    if reader == "deltalake":
+        return table.to_pyarrow_table()
+    if reader == "polars":
+        import polars
+
+        return polars.read_delta(folder).to_arrow()
+    import duckdb
+
+    files = table.file_uris()
+    if not files:
+        return table.to_pyarrow_table()
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection.execute("SELECT * FROM read_parquet(?, union_by_name = true)", [files]).to_arrow_table()
+
+
+def main():
+    reader, folders = sys.argv[1], sys.argv[2:]
+    for folder in folders:
+        for row in arrow_table(reader, folder).to_pylist():
+            print(json.dumps({name: plain(value) for name, value in row.items()}))
+        print("end")
+
+
+if __name__ == "__main__":
+    main()
