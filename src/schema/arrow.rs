@@ -1,8 +1,11 @@
-//! From a [`TableSchema`] to Arrow schemas: of change batches and of lake tables.
+//! From a [`TableSchema`] to Arrow schemas: of change batches and of lake tables. It converts no values.
 
-use arrow::datatypes::{DataType, SchemaRef};
+use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::{ColumnType, TableSchema};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+
+use super::{Column, ColumnType, TableSchema};
 
 /// Name of the column of a change batch that says `U` or `D` (Utf8, never null).
 pub const ACTION: &str = "_action";
@@ -10,6 +13,10 @@ pub const ACTION: &str = "_action";
 pub const TS: &str = "_ts";
 /// Name of the column with the place in the result (UInt64, never null): object number << 40 | row number.
 pub const SEQ: &str = "_seq";
+/// Name of the items of a list, as Delta and Spark spell it.
+pub const ELEMENT: &str = "element";
+/// Metadata key of a description, as Spark spells it.
+const COMMENT: &str = "comment";
 
 /// How nested columns appear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -21,18 +28,60 @@ pub enum Nested {
     Json,
 }
 
-/// The Arrow type of a column.
-pub fn arrow_type(_column_type: &ColumnType, _nested: Nested) -> DataType {
-    unimplemented!()
+/// The Arrow type of a column. Everything inside nested types is nullable.
+pub fn arrow_type(column_type: &ColumnType, nested: Nested) -> DataType {
+    match column_type {
+        ColumnType::Boolean => DataType::Boolean,
+        ColumnType::Int16 => DataType::Int16,
+        ColumnType::Int32 => DataType::Int32,
+        ColumnType::Int64 => DataType::Int64,
+        ColumnType::Float32 => DataType::Float32,
+        ColumnType::Float64 => DataType::Float64,
+        ColumnType::Decimal { precision, scale } => DataType::Decimal128(*precision, *scale),
+        ColumnType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        ColumnType::Date => DataType::Date32,
+        ColumnType::Text { .. }
+        | ColumnType::Enum { .. }
+        | ColumnType::Time
+        | ColumnType::Uuid
+        | ColumnType::Ip { .. }
+        | ColumnType::Json => DataType::Utf8,
+        ColumnType::Struct(_) | ColumnType::List(_) if nested == Nested::Json => DataType::Utf8,
+        ColumnType::Struct(members) => DataType::Struct(members.iter().map(member_field).collect::<Fields>()),
+        ColumnType::List(item) => DataType::List(Arc::new(Field::new(ELEMENT, arrow_type(item, nested), true))),
+    }
+}
+
+fn member_field(member: &Column) -> Field {
+    Field::new(&member.name, arrow_type(&member.column_type, Nested::Typed), true)
 }
 
 /// Schema of change batches: `_action`, `_ts`, `_seq`, key columns (not null), value columns (all nullable: deletes have none,
 /// and a null in a required column never loses a row).
-pub fn change_schema(_schema: &TableSchema, _nested: Nested) -> SchemaRef {
-    unimplemented!()
+pub fn change_schema(schema: &TableSchema, nested: Nested) -> SchemaRef {
+    let ours = [
+        Field::new(ACTION, DataType::Utf8, false),
+        Field::new(TS, arrow_type(&ColumnType::Timestamp, nested), false),
+        Field::new(SEQ, DataType::UInt64, false),
+    ];
+    let key = schema.key.iter().map(|column| Field::new(&column.name, arrow_type(&column.column_type, nested), false));
+    let value = schema.value.iter().map(|column| Field::new(&column.name, arrow_type(&column.column_type, nested), true));
+    Arc::new(Schema::new(ours.into_iter().chain(key).chain(value).collect::<Vec<_>>()))
 }
 
-/// Schema of a lake table: key and value columns only, nullability from `required`, descriptions as field metadata `comment`.
-pub fn lake_schema(_schema: &TableSchema, _nested: Nested) -> SchemaRef {
-    unimplemented!()
+/// Schema of a lake table: key and value columns only, nullability from `required`, descriptions as field metadata `comment`
+/// (of the table: schema metadata `comment`).
+pub fn lake_schema(schema: &TableSchema, nested: Nested) -> SchemaRef {
+    let fields: Vec<Field> = schema
+        .columns()
+        .map(|column| {
+            let field = Field::new(&column.name, arrow_type(&column.column_type, nested), !column.required);
+            field.with_metadata(comment(column.description.as_deref()))
+        })
+        .collect();
+    Arc::new(Schema::new_with_metadata(fields, comment(schema.description.as_deref())))
+}
+
+fn comment(text: Option<&str>) -> HashMap<String, String> {
+    text.map(|text| (COMMENT.to_owned(), text.to_owned())).into_iter().collect()
 }

@@ -1,6 +1,6 @@
-//! The difference of two versions of a table schema, as a value.
+//! The difference of two versions of a table schema, as a value. What to do about it is the target's affair.
 
-use super::{ColumnType, TableSchema};
+use super::{Column, ColumnType, ELEMENT, TableSchema};
 
 /// One change from an older to a newer schema. `path` is `column` or `column.member`.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,7 +36,8 @@ pub enum SchemaChange {
         /// After.
         to: ColumnType,
     },
-    /// Old values may not fit the new type.
+    /// Old values may not fit the new type. That includes a removed enum member, which targets that keep enums as text need
+    /// not mind.
     Incompatible {
         /// Where.
         path: String,
@@ -59,7 +60,134 @@ pub enum SchemaChange {
     },
 }
 
-/// All changes from `old` to `new`, in column order.
-pub fn changes_between(_old: &TableSchema, _new: &TableSchema) -> Vec<SchemaChange> {
-    unimplemented!()
+/// All changes from `old` to `new`: the key's and the table's first, then in the column order of `new`, removals last. Inside
+/// nested columns the path is `column.member`, items of a list are `column.element`. Column order and defaults do not count.
+pub fn changes_between(old: &TableSchema, new: &TableSchema) -> Vec<SchemaChange> {
+    let mut changes = Vec::new();
+    let (from, to) = (names(&old.key), names(&new.key));
+    if from != to {
+        changes.push(SchemaChange::KeyChanged { from, to });
+    }
+    if old.description != new.description {
+        changes.push(SchemaChange::DescriptionChanged { path: String::new() });
+    }
+    compare_columns("", &old.columns().collect::<Vec<_>>(), &new.columns().collect::<Vec<_>>(), &mut changes);
+    changes
+}
+
+fn names(columns: &[Column]) -> Vec<String> {
+    columns.iter().map(|column| column.name.clone()).collect()
+}
+
+fn compare_columns(prefix: &str, old: &[&Column], new: &[&Column], changes: &mut Vec<SchemaChange>) {
+    for column in new {
+        let path = format!("{prefix}{}", column.name);
+        match old.iter().find(|before| before.name == column.name) {
+            None => changes.push(SchemaChange::Added { path, required: column.required }),
+            Some(before) => compare_column(path, before, column, changes),
+        }
+    }
+    for column in old {
+        if !new.iter().any(|after| after.name == column.name) {
+            changes.push(SchemaChange::Removed { path: format!("{prefix}{}", column.name) });
+        }
+    }
+}
+
+fn compare_column(path: String, old: &Column, new: &Column, changes: &mut Vec<SchemaChange>) {
+    let before = changes.len();
+    compare_types(&path, &old.column_type, &new.column_type, changes);
+    // The placeholder may be longer than the declared length, so a column may have to grow for it alone.
+    if changes.len() == before && new.oversizeable && !old.oversizeable {
+        if let ColumnType::Text { max_length: Some(_) } = old.column_type {
+            let (from, to) = (old.column_type.clone(), new.column_type.clone());
+            changes.push(SchemaChange::Widened { path: path.clone(), from, to });
+        }
+    }
+    match (old.required, new.required) {
+        (true, false) => changes.push(SchemaChange::Relaxed { path: path.clone() }),
+        (false, true) => changes.push(SchemaChange::Tightened { path: path.clone() }),
+        _ => {}
+    }
+    if old.description != new.description {
+        changes.push(SchemaChange::DescriptionChanged { path });
+    }
+}
+
+fn compare_types(path: &str, old: &ColumnType, new: &ColumnType, changes: &mut Vec<SchemaChange>) {
+    match (old, new) {
+        (ColumnType::Struct(old), ColumnType::Struct(new)) => {
+            let (old, new): (Vec<&Column>, Vec<&Column>) = (old.iter().collect(), new.iter().collect());
+            compare_columns(&format!("{path}."), &old, &new, changes);
+        }
+        (ColumnType::List(old), ColumnType::List(new)) => compare_types(&format!("{path}.{ELEMENT}"), old, new, changes),
+        (old, new) => {
+            let (path, from, to) = (path.to_owned(), old.clone(), new.clone());
+            match fit(old, new) {
+                Fit::Same => {}
+                Fit::Wider => changes.push(SchemaChange::Widened { path, from, to }),
+                Fit::Other => changes.push(SchemaChange::Incompatible { path, from, to }),
+            }
+        }
+    }
+}
+
+enum Fit {
+    Same,
+    Wider,
+    Other,
+}
+
+/// Whether every value of `old` is one of `new`, in the same notation.
+fn fit(old: &ColumnType, new: &ColumnType) -> Fit {
+    use ColumnType::*;
+    let wider = match (old, new) {
+        (old, new) if old == new => return Fit::Same,
+        (Enum { members: a, open: x }, Enum { members: b, open: y }) => {
+            let kept = a.iter().all(|member| b.contains(member));
+            // The service does not keep the order of members, so order alone is no change.
+            if kept && a.len() == b.len() && x == y {
+                return Fit::Same;
+            }
+            (kept || *y) && (*y || !*x)
+        }
+        (Int16, Int32 | Int64 | Float32 | Float64) | (Int32, Int64 | Float64) | (Float32, Float64) => true,
+        (Int16, Decimal { precision, scale }) => digits_before_point(*precision, *scale) >= 5,
+        (Int32, Decimal { precision, scale }) => digits_before_point(*precision, *scale) >= 10,
+        (Int64, Decimal { precision, scale }) => digits_before_point(*precision, *scale) >= 19,
+        (Decimal { precision: p, scale: s }, Decimal { precision: q, scale: t }) => {
+            t >= s && digits_before_point(*q, *t) >= digits_before_point(*p, *s)
+        }
+        (Text { max_length: a }, Text { max_length: b }) => holds(*b, *a),
+        (Enum { members, open }, Text { max_length }) => {
+            let longest = members.iter().map(|member| member.chars().count() as u64).max();
+            holds(*max_length, if *open { None } else { longest })
+        }
+        (Uuid, Text { max_length }) => holds(*max_length, Some(UUID_LENGTH)),
+        (Ip { .. }, Text { max_length }) => holds(*max_length, Some(IP_LENGTH)),
+        (Time, Text { max_length }) => holds(*max_length, Some(TIME_LENGTH)),
+        (Json, Text { max_length }) => max_length.is_none(),
+        (Ip { v4: a, v6: b }, Ip { v4: c, v6: d }) => (*c || !*a) && (*d || !*b),
+        _ => false,
+    };
+    if wider { Fit::Wider } else { Fit::Other }
+}
+
+const UUID_LENGTH: u64 = 36;
+/// The longest form of an IPv6 address, with an IPv4 tail.
+const IP_LENGTH: u64 = 45;
+/// `hh:mm:ss.ffffff+hh:mm`.
+const TIME_LENGTH: u64 = 21;
+
+fn digits_before_point(precision: u8, scale: i8) -> i32 {
+    i32::from(precision) - i32::from(scale)
+}
+
+/// Whether a text bound holds texts of another bound; `None` is unbounded.
+fn holds(bound: Option<u64>, longest: Option<u64>) -> bool {
+    match (bound, longest) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(bound), Some(longest)) => bound >= longest,
+    }
 }

@@ -5,7 +5,9 @@ mod arrow;
 mod diff;
 mod json;
 mod table;
+#[cfg(test)]
+pub(crate) mod tests;
 
-pub use arrow::{ACTION, Nested, SEQ, TS, arrow_type, change_schema, lake_schema};
+pub use arrow::{ACTION, ELEMENT, Nested, SEQ, TS, arrow_type, change_schema, lake_schema};
 pub use diff::{SchemaChange, changes_between};
 pub use table::{Column, ColumnType, TableSchema};

@@ -28,8 +28,10 @@ pub struct TableSchema {
 impl TableSchema {
     /// Reads the `schema` member of the service's answer. Unknown nodes degrade to JSON text with a warning; only a schema
     /// without usable `properties.key` is an error (kind `Schema`).
-    pub fn read(_table: &TableRef, _version: i64, _schema: Value) -> crate::error::Result<Self> {
-        unimplemented!()
+    ///
+    /// Columns named `_action`, `_ts` or `_seq` are an error as well: change batches use these names.
+    pub fn read(table: &TableRef, version: i64, schema: Value) -> crate::error::Result<Self> {
+        super::json::read(table, version, schema)
     }
 
     /// Key columns, then value columns.

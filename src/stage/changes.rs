@@ -31,6 +31,11 @@ impl std::fmt::Debug for ChangeSet {
 }
 
 impl ChangeSet {
+    /// The streams as they come, for a source that promises unique keys: a snapshot, one stream per object.
+    pub fn unreduced(schema: SchemaRef, keys: &[String], streams: Vec<SendableRecordBatchStream>) -> Self {
+        Self { schema, keys: keys.to_vec(), streams, reduced: false, sorted: false }
+    }
+
     /// The error by which a load says that an unreduced set holds a key twice; the caller then reduces and loads again.
     pub fn duplicate_key() -> crate::Error {
         crate::Error::new(crate::Kind::Data, "A key occurs twice in a result that promises unique keys")

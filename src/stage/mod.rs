@@ -1,9 +1,16 @@
 //! DataFusion at work: the session with its memory limit and spill, and the latest change per key. It does not know the target.
 
+mod batches;
 mod changes;
 mod latest;
 mod session;
+mod source;
+mod spill;
+#[cfg(test)]
+mod tests;
 
+pub use batches::{pull_together, rebatch, split_batch};
 pub use changes::ChangeSet;
 pub use latest::latest_per_key;
-pub use session::{Engine, EngineOptions};
+pub use session::{Engine, EngineOptions, engine_error};
+pub use source::{batch_stream, table_of_batches, table_of_streams};

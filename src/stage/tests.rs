@@ -1,0 +1,246 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{
+    ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array,
+};
+use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, UInt64Type};
+use datafusion::execution::SendableRecordBatchStream;
+use futures::{StreamExt, TryStreamExt};
+use proptest::prelude::*;
+
+use super::*;
+use crate::error::{Kind, ResultExt};
+use crate::schema::{ACTION, SEQ, TS};
+
+#[derive(Debug, Clone)]
+struct Row {
+    id: i64,
+    part: String,
+    ts: i64,
+    deleted: bool,
+    text: String,
+}
+
+fn schema() -> SchemaRef {
+    let ts = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    Arc::new(Schema::new(vec![
+        Field::new(ACTION, DataType::Utf8, false),
+        Field::new(TS, ts, false),
+        Field::new(SEQ, DataType::UInt64, false),
+        Field::new("Id", DataType::Int64, false),
+        Field::new("part", DataType::Utf8, false),
+        Field::new("text", DataType::Utf8, true),
+    ]))
+}
+
+fn batch(rows: &[(usize, Row)]) -> RecordBatch {
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(rows.iter().map(|(_, row)| if row.deleted { "D" } else { "U" }))),
+        Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|(_, row)| row.ts)).with_timezone("UTC")),
+        Arc::new(UInt64Array::from_iter_values(rows.iter().map(|(seq, _)| *seq as u64))),
+        Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, row)| row.id))),
+        Arc::new(StringArray::from_iter_values(rows.iter().map(|(_, row)| row.part.as_str()))),
+        Arc::new(StringArray::from_iter(rows.iter().map(|(_, row)| (!row.deleted).then_some(row.text.as_str())))),
+    ];
+    RecordBatch::try_new(schema(), columns).unwrap()
+}
+
+/// The rows dealt out to `partitions` in small batches, as if each were an object.
+fn dealt(rows: &[Row], partitions: usize, batch_rows: usize) -> Vec<Vec<RecordBatch>> {
+    let mut dealt = vec![Vec::new(); partitions];
+    let numbered: Vec<(usize, Row)> = rows.iter().cloned().enumerate().collect();
+    for (number, chunk) in numbered.chunks(batch_rows).enumerate() {
+        dealt[number % partitions].push(batch(chunk));
+    }
+    dealt
+}
+
+type Kept = HashMap<(i64, String), (u64, bool, Option<String>)>;
+
+fn replay(rows: &[Row], composite: bool) -> Kept {
+    let mut best: HashMap<(i64, String), (i64, usize)> = HashMap::new();
+    for (seq, row) in rows.iter().enumerate() {
+        let key = (row.id, if composite { row.part.clone() } else { String::new() });
+        let entry = best.entry(key).or_insert((row.ts, seq));
+        if (row.ts, seq) >= *entry {
+            *entry = (row.ts, seq);
+        }
+    }
+    best.into_iter()
+        .map(|(key, (_, seq))| {
+            let row = &rows[seq];
+            (key, (seq as u64, row.deleted, (!row.deleted).then(|| row.text.clone())))
+        })
+        .collect()
+}
+
+fn collected(batches: &[RecordBatch], composite: bool) -> Kept {
+    let mut kept = Kept::new();
+    let mut last: Option<(i64, String)> = None;
+    for batch in batches {
+        assert_eq!(batch.schema(), schema());
+        let action = batch.column(0).as_string::<i32>();
+        let seq = batch.column(2).as_primitive::<UInt64Type>();
+        let id = batch.column(3).as_primitive::<Int64Type>();
+        let part = batch.column(4).as_string::<i32>();
+        let text = batch.column(5).as_string::<i32>();
+        for row in 0..batch.num_rows() {
+            let key = (id.value(row), if composite { part.value(row).to_owned() } else { String::new() });
+            assert!(last.as_ref() < Some(&key), "sorted by key, each once");
+            last = Some(key.clone());
+            let text = text.is_valid_at(row).then(|| text.value(row).to_owned());
+            kept.insert(key, (seq.value(row), action.value(row) == "D", text));
+        }
+    }
+    kept
+}
+
+trait ValidAt {
+    fn is_valid_at(&self, row: usize) -> bool;
+}
+
+impl ValidAt for StringArray {
+    fn is_valid_at(&self, row: usize) -> bool {
+        datafusion::arrow::array::Array::is_valid(self, row)
+    }
+}
+
+fn engine(memory_limit: usize, folder: &std::path::Path) -> Engine {
+    Engine::new(EngineOptions { memory_limit, temp_dir: Some(folder.to_owned()), partitions: 2 }).unwrap()
+}
+
+fn keys(composite: bool) -> Vec<String> {
+    if composite { vec!["Id".into(), "part".into()] } else { vec!["Id".into()] }
+}
+
+fn any_row() -> impl Strategy<Value = Row> {
+    (-20_i64..20, "[ab]?", 0_i64..6, any::<bool>(), ".{0,12}").prop_map(|(id, part, ts, deleted, text)| Row {
+        id,
+        part,
+        ts,
+        deleted,
+        text,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn the_latest_change_is_that_of_a_replay(
+        rows in prop::collection::vec(any_row(), 0..200),
+        partitions in 1_usize..5,
+        batch_rows in 1_usize..40,
+        composite in any::<bool>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let engine = engine(64 << 20, folder.path());
+        let batches = runtime.block_on(async {
+            let table = table_of_batches(schema(), dealt(&rows, partitions, batch_rows)).unwrap();
+            let mut set = latest_per_key(&engine, table, &keys(composite)).await.unwrap();
+            prop_assert!(set.reduced && set.sorted);
+            let stream = set.streams.remove(0);
+            Ok(stream.try_collect::<Vec<_>>().await.unwrap())
+        })?;
+        prop_assert_eq!(collected(&batches, composite), replay(&rows, composite));
+    }
+
+    #[test]
+    fn any_batches_come_out_of_rebatch_in_order_and_within_bounds(
+        sizes in prop::collection::vec(0_usize..60, 0..20),
+        bytes in 200_usize..5_000,
+        limit in 1_usize..40,
+    ) {
+        let mut seq = 0;
+        let input: Vec<RecordBatch> = sizes.iter().map(|size| {
+            let rows: Vec<(usize, Row)> = (0..*size).map(|_| {
+                seq += 1;
+                (seq, Row { id: 1, part: "p".into(), ts: 1, deleted: false, text: "text".into() })
+            }).collect();
+            batch(&rows)
+        }).collect();
+        let output: Vec<RecordBatch> = futures::executor::block_on(
+            rebatch(batch_stream(schema(), input), bytes, limit).try_collect()
+        ).unwrap();
+        let seen: Vec<u64> = output.iter().flat_map(|b| b.column(2).as_primitive::<UInt64Type>().values().to_vec()).collect();
+        prop_assert_eq!(seen, (1..=seq as u64).collect::<Vec<_>>());
+        for batch in output {
+            prop_assert!(batch.num_rows() >= 1 && batch.num_rows() <= limit);
+        }
+    }
+}
+
+fn many_rows(count: i64, text_bytes: usize) -> Vec<Row> {
+    (0..count)
+        .map(|n| Row {
+            // Every key three times, far apart, the newest not last.
+            id: (n * 7919) % (count / 3),
+            part: String::new(),
+            ts: (n * 31) % 997,
+            deleted: n % 11 == 0,
+            text: format!("{n}{}", "x".repeat(text_bytes)),
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_low_limit_spills_and_gives_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(12 << 20, folder.path());
+    let rows = many_rows(30_000, 600);
+    let table = table_of_batches(schema(), dealt(&rows, 3, 2_000)).unwrap();
+    let mut set = latest_per_key(&engine, table, &keys(false)).await.unwrap();
+    assert_eq!(engine.spilled_bytes(), 0, "nothing runs before the first poll");
+    let mut stream = set.streams.remove(0);
+    let first = stream.next().await.unwrap().unwrap();
+    assert!(engine.spilled_bytes() > 0, "18 MB of text do not fit into 12 MiB");
+    assert!(first.get_array_memory_size() < 1 << 20, "wide rows come in small batches");
+    let mut batches = vec![first];
+    while let Some(batch) = stream.next().await {
+        batches.push(batch.unwrap());
+    }
+    drop(stream);
+    assert_eq!(engine.spilled_bytes(), 0);
+    assert_eq!(collected(&batches, false), replay(&rows, false));
+    drop(engine);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the spill folder goes with the engine");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_wider_than_the_limit_say_what_to_raise() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(1 << 20, folder.path());
+    let rows = many_rows(6, 2 << 20);
+    let table = table_of_batches(schema(), dealt(&rows, 1, 1)).unwrap();
+    let mut set = latest_per_key(&engine, table, &keys(false)).await.unwrap();
+    let error = set.streams.remove(0).try_collect::<Vec<_>>().await.or_fail(Kind::Bug, "lost").unwrap_err();
+    assert_eq!(error.kind(), Kind::Resources, "{error:?}");
+    assert!(error.hint_text().unwrap().contains("--memory-limit"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_of_the_source_keeps_its_kind() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(64 << 20, folder.path());
+    let failure = crate::Error::new(Kind::Expired, "The job is gone").with("job", "j1");
+    let items = vec![Ok(batch(&[])), Err(datafusion::error::DataFusionError::External(Box::new(failure)))];
+    let stream: SendableRecordBatchStream =
+        Box::pin(datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(schema(), futures::stream::iter(items)));
+    let table = table_of_streams(schema(), vec![stream]).unwrap();
+    let mut set = latest_per_key(&engine, table, &keys(false)).await.unwrap();
+    let error = set.streams.remove(0).try_collect::<Vec<_>>().await.or_fail(Kind::Bug, "lost").unwrap_err();
+    assert_eq!(error.kind(), Kind::Expired);
+    assert_eq!(error.get("job"), Some("j1"));
+}
+
+#[tokio::test]
+async fn changes_without_their_columns_are_a_defect() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(64 << 20, folder.path());
+    let table = table_of_batches(schema(), vec![vec![]]).unwrap();
+    let error = latest_per_key(&engine, Arc::clone(&table), &["nope".into()]).await.unwrap_err();
+    assert_eq!((error.kind(), error.get("column")), (Kind::Bug, Some("nope")));
+    assert_eq!(latest_per_key(&engine, table, &[]).await.unwrap_err().kind(), Kind::Bug);
+}
