@@ -1,0 +1,285 @@
+//! Measures the parts of the way of the data, each on the same made-up school, and prints a table.
+//!
+//!     cargo bench                                  # 200,000 rows of submissions
+//!     DAPLAKE_BENCH_ROWS=1000000 cargo bench
+//!
+//! Every figure is the median of several runs in one process; CPU seconds are of the whole process, server included where it
+//! runs. Ratios within one table mean more than seconds: machines differ, and are often shared.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::record_batch::RecordBatch;
+use daplake::Result;
+use daplake::api::{Client, ClientOptions, Credentials, FinishedJob, Pacing, Query, RetryPolicy};
+use daplake::decode::{self, BadRows, DecodeOptions, TextDecoder};
+use daplake::demo::school::{School, SchoolOptions};
+use daplake::demo::serve::{ServeOptions, Server};
+use daplake::fetch::{ObjectUrls, open, unpacked};
+use daplake::model::{Bookmark, Format, Mode, TableRef, Timestamp, Window};
+use daplake::ops::{self, OnSnapshotRequired, Selection, SyncRequest, Target};
+use daplake::redact::Secret;
+use daplake::schema::{Nested, TableSchema, change_schema};
+use daplake::sink::{LoadKind, LoadPlan, Sink};
+use daplake::stage::{Engine, EngineOptions, batch_stream, latest_per_key, table_of_batches};
+use daplake::stage::ChangeSet;
+use futures::TryStreamExt;
+
+const RUNS: usize = 3;
+const MEMORY_LIMIT: usize = 256 << 20;
+
+fn main() -> Result<()> {
+    let rows = std::env::var("DAPLAKE_BENCH_ROWS").ok().and_then(|text| text.parse().ok()).unwrap_or(200_000);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(Box::pin(bench(rows)))
+}
+
+/// User and system time of this process in seconds, where the system tells.
+fn cpu_seconds() -> f64 {
+    let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return f64::NAN };
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |place: usize| fields.get(place).and_then(|text| text.parse::<f64>().ok()).unwrap_or(f64::NAN);
+    (ticks(11) + ticks(12)) / 100.0
+}
+
+struct Row {
+    wall: f64,
+    cpu: f64,
+}
+
+/// Median wall and CPU time of several runs.
+async fn measure<F: Future<Output = Result<()>>>(mut work: impl FnMut() -> F) -> Result<Row> {
+    let (mut walls, mut cpus) = (Vec::new(), Vec::new());
+    for _ in 0..RUNS {
+        let (begun, cpu) = (Instant::now(), cpu_seconds());
+        work().await?;
+        walls.push(begun.elapsed().as_secs_f64());
+        cpus.push(cpu_seconds() - cpu);
+    }
+    let median = |figures: &mut Vec<f64>| {
+        figures.sort_by(f64::total_cmp);
+        figures[figures.len() / 2]
+    };
+    Ok(Row { wall: median(&mut walls), cpu: median(&mut cpus) })
+}
+
+fn print(name: &str, row: &Row, rows: usize, bytes: usize) {
+    println!(
+        "{name:<34} {:>9.3} {:>9.3} {:>12.0} {:>9.0}",
+        row.wall,
+        row.cpu,
+        rows as f64 / row.wall,
+        bytes as f64 / row.wall / 1e6
+    );
+}
+
+struct Input {
+    job: FinishedJob,
+    schema: Arc<TableSchema>,
+    /// Unpacked objects (Parquet: as they are).
+    objects: Vec<Vec<u8>>,
+}
+
+impl Input {
+    fn bytes(&self) -> usize {
+        self.objects.iter().map(Vec::len).sum()
+    }
+
+    fn options(&self, number: usize) -> DecodeOptions {
+        DecodeOptions {
+            object_number: number as u32,
+            object_name: self.job.objects[number].0.clone(),
+            batch_rows: 8192,
+            batch_bytes: 4 << 20,
+            max_line: 256 << 20,
+            nested: Nested::Typed,
+            bad_rows: BadRows::Fail,
+        }
+    }
+
+    fn decode(&self) -> Result<Vec<RecordBatch>> {
+        let mut out = Vec::new();
+        for (number, bytes) in self.objects.iter().enumerate() {
+            if self.job.query.format == Format::Parquet {
+                let mut file = tempfile::tempfile().expect("a temporary file");
+                std::io::Write::write_all(&mut file, bytes).expect("room for it");
+                for batch in decode::parquet(file, self.schema.clone(), self.options(number))? {
+                    out.push(batch?);
+                }
+                continue;
+            }
+            let mut decoder = TextDecoder::new(self.schema.clone(), self.job.query.format, self.options(number))?;
+            for chunk in bytes.chunks(256 << 10) {
+                decoder.push(chunk, &mut out)?;
+            }
+            decoder.finish(&mut out)?;
+        }
+        Ok(out)
+    }
+}
+
+async fn input(client: &Client, table: &TableRef, format: Format, window: Window) -> Result<Input> {
+    let mode = matches!(format, Format::Csv | Format::Tsv).then_some(Mode::Condensed);
+    let job = client.run(&Query { table: table.clone(), format, mode, window }).await?;
+    let schema = client.table_schema(table).await?;
+    let schema = Arc::new(TableSchema::read(table, schema.version, schema.schema)?);
+    let urls = ObjectUrls::new(client, &job);
+    let mut objects = Vec::new();
+    for id in &job.objects {
+        let mut bytes = Vec::new();
+        let mut stream = unpacked(open(&urls, id), format);
+        while let Some(chunk) = stream.try_next().await? {
+            bytes.extend_from_slice(&chunk);
+        }
+        objects.push(bytes);
+    }
+    Ok(Input { job, schema, objects })
+}
+
+async fn bench(rows: u64) -> Result<()> {
+    let table = TableRef::new("canvas", "submissions");
+    let school = Arc::new(School::new(SchoolOptions {
+        seed: 7,
+        rows,
+        table_rows: Vec::new(),
+        change_rate: 0.01,
+        commits: 1,
+        start: Timestamp::from_micros(1_767_225_600_000_000),
+        only: Some(vec![table.clone()]),
+        evolving: false,
+    }));
+    let server = Server::start(
+        school.clone(),
+        ServeOptions {
+            listen: ([127, 0, 0, 1], 0).into(),
+            credentials: ("bench#client".into(), "bench-secret".into()),
+            rows_per_object: 50_000,
+            job_delay: (Duration::ZERO, Duration::ZERO),
+            job_life: Duration::from_secs(86_400),
+            url_life: Duration::from_secs(900),
+            token_life: Duration::from_secs(3600),
+            limits: [0; 5],
+            limit_window: Duration::from_secs(60),
+            cache: None,
+            commit_every: None,
+        },
+    )
+    .await?;
+    let client = Client::new(ClientOptions {
+        base_url: server.url(),
+        credentials: Credentials { client_id: "bench#client".into(), client_secret: Secret::new("bench-secret") },
+        pacing: Pacing { job_starts: 0, job_status: 0, table_lists: 0, schemas: 0, object_urls: 0 },
+        retry: RetryPolicy::default(),
+        ca_bundle: None,
+        poll: (Duration::from_millis(20), Duration::from_millis(200)),
+        idle_timeout: Duration::from_secs(60),
+    })?;
+    let first_at = school.now();
+
+    println!("{table}, {rows} rows, median of {RUNS}\n");
+    println!("{:<34} {:>9} {:>9} {:>12} {:>9}", "part", "wall s", "CPU s", "rows/s", "MB/s");
+    let mut snapshot = None;
+    for format in Format::ALL {
+        let input = input(&client, &table, format, Window::Snapshot).await?;
+        let figures = measure(|| std::future::ready(input.decode().map(drop))).await?;
+        print(&format!("decode {format}"), &figures, rows as usize, input.bytes());
+        if format == Format::Jsonl {
+            snapshot = Some(input);
+        }
+    }
+    let snapshot = snapshot.expect("JSONL is one of the formats");
+    let batches = snapshot.decode()?;
+    let bytes = snapshot.bytes();
+    let arrow = change_schema(&snapshot.schema, Nested::Typed);
+    let keys = vec!["id".to_owned()];
+    let spill = tempfile::tempdir().expect("a temporary folder");
+    let engine =
+        Engine::new(EngineOptions { memory_limit: MEMORY_LIMIT, temp_dir: Some(spill.path().to_owned()), partitions: 2 })?;
+
+    let figures = measure(|| async {
+        let source = table_of_batches(arrow.clone(), vec![batches.clone()])?;
+        let changes = latest_per_key(&engine, source, &keys).await?;
+        for mut stream in changes.streams {
+            while stream.try_next().await.expect("the stage runs").is_some() {}
+        }
+        Ok(())
+    })
+    .await?;
+    print("latest change per key (256 MiB)", &figures, rows as usize, bytes);
+
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let plan = |kind, expects| LoadPlan {
+        table: table.clone(),
+        schema: snapshot.schema.clone(),
+        nested: Nested::Typed,
+        kind,
+        expects,
+        run_id: "bench".into(),
+        job_id: "bench".into(),
+    };
+    let mut run = 0;
+    let figures = measure(|| {
+        run += 1;
+        let (folder, batches, arrow, engine, keys) = (folder.path().join(run.to_string()), &batches, &arrow, &engine, &keys);
+        let plan = plan(LoadKind::Replace, None);
+        async move {
+            let sink = ops::open_target(&Target::Folder(folder), engine)?;
+            let mut load = sink.begin(plan).await?;
+            load.write(ChangeSet::unreduced(arrow.clone(), keys, vec![batch_stream(arrow.clone(), batches.clone())])).await?;
+            load.commit(Bookmark { at: first_at, schema_version: 1 }).await.map(drop)
+        }
+    })
+    .await?;
+    print("Delta snapshot", &figures, rows as usize, bytes);
+
+    school.advance();
+    let increment = input(&client, &table, Format::Jsonl, Window::Increment { since: first_at, until: None }).await?;
+    let changes = increment.decode()?;
+    let changed: usize = changes.iter().map(RecordBatch::num_rows).sum();
+    run = 0;
+    let figures = measure(|| {
+        run += 1;
+        let (folder, changes, arrow, engine, keys) = (folder.path().join(run.to_string()), &changes, &arrow, &engine, &keys);
+        let reached = increment.job.bookmark();
+        let plan = plan(LoadKind::Merge, Some(Bookmark { at: first_at, schema_version: 1 }));
+        async move {
+            let sink = ops::open_target(&Target::Folder(folder), engine)?;
+            let source = table_of_batches(arrow.clone(), vec![changes.clone()])?;
+            let mut load = sink.begin(plan).await?;
+            load.write(latest_per_key(engine, source, keys).await?).await?;
+            load.commit(Bookmark { schema_version: 1, ..reached }).await.map(drop)
+        }
+    })
+    .await?;
+    print(&format!("Delta increment, {changed} changes"), &figures, changed, increment.bytes());
+
+    let figures = measure(|| {
+        run += 1;
+        let folder = folder.path().join(run.to_string());
+        let (client, engine) = (client.clone(), engine.clone());
+        let temp_dir = spill.path().to_owned();
+        async move {
+            let request = SyncRequest {
+                client,
+                sink: ops::open_target(&Target::Folder(folder), &engine)?,
+                engine,
+                selection: Selection::all_of("canvas"),
+                format: Format::Jsonl,
+                mode: None,
+                resnapshot: false,
+                on_snapshot_required: OnSnapshotRequired::Resnapshot,
+                nested: Nested::Typed,
+                bad_rows: None,
+                concurrency: 2,
+                object_concurrency: 2,
+                temp_dir,
+            };
+            let report = Box::pin(ops::sync(request)).await?;
+            assert!(report.first_error().is_none(), "{report:?}");
+            Ok(())
+        }
+    })
+    .await?;
+    print("whole sync (server included)", &figures, rows as usize, bytes);
+    Ok(())
+}

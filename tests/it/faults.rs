@@ -1,0 +1,254 @@
+//! Bad days: every fault of the embedded server, once and for good, during a first snapshot and during an increment. The table
+//! ends right, or there is a clear error and the table is exactly as before. Nothing printed holds a secret.
+
+use daplake::Kind;
+use daplake::demo::school::SchoolOptions;
+use daplake::demo::serve::{Fault, Times};
+use daplake::model::{Format, Timestamp};
+use daplake::ops;
+
+use crate::support::{CLIENT_SECRET, World, assert_same, canvas, read_tables, school};
+
+/// What must come of a fault.
+#[derive(Debug, Clone, Copy)]
+enum Ends {
+    /// The right table.
+    Right,
+    /// An error of one of these kinds, and the table as before.
+    Wrong(&'static [Kind]),
+}
+
+use Ends::{Right, Wrong};
+use Times::{Always, N, Once};
+
+/// Struck once (or a few times), a passing fault is overcome.
+const PASSING: &[(&str, Times)] = &[
+    ("throttle:login:0", Once),
+    ("throttle:tables:0", Once),
+    ("throttle:schema:0", N(3)),
+    ("throttle:data:1", Once),
+    ("throttle:data:date:1", Once),
+    ("throttle:job:0", N(5)),
+    ("throttle:urls:0", Once),
+    ("throttle:objects:0", Once),
+    ("error-500:tables", Once),
+    ("error-500:schema", N(2)),
+    ("error-500:data", Once),
+    ("error-502:job", Once),
+    ("error-504:urls", Once),
+    ("error-500:objects", Once),
+    ("html-503:data", Once),
+    ("html-503:objects", Once),
+    ("broken-json:job", Once),
+    ("hang-up:login", Once),
+    ("hang-up:schema", Once),
+    ("hang-up:data", Once),
+    ("hang-up:job", Once),
+    ("hang-up:urls", Once),
+    ("hang-up:objects", Once),
+    ("login-fails", Once),
+    ("token-dies", Once),
+    ("token-dies:2", Once),
+    ("job-fails", Once),
+    ("job-fails:Out of memory", N(2)),
+    ("job-vanishes", Once),
+    ("job-expires:1", Once),
+    ("unknown-status", Once),
+    ("newer-schema", Once),
+    ("url-expires", Once),
+    ("gone-at-trade", Once),
+    ("gone-at-download", Once),
+    ("redirect", Once),
+    ("cut:100", Once),
+    ("cut:1500", N(2)),
+    ("reset:0", Once),
+    ("reset:1500", Once),
+    ("stall:3:500", Once),
+];
+
+/// Unusual, but right for good.
+const HARMLESS: &[&str] = &[
+    "extra-members",
+    "unknown-status",
+    "newer-schema",
+    "redirect",
+    "content-encoding",
+    "no-ranges",
+    "drip:200000",
+    "multi-member",
+    "extra-column",
+    "empty-line",
+    "no-final-newline",
+    "empty-gzip",
+    "header-only",
+];
+
+/// For good, a clear error.
+const LASTING: &[(&str, &[Kind])] = &[
+    ("error-500:data", &[Kind::Unavailable]),
+    ("error-504:job", &[Kind::Unavailable]),
+    ("html-503:schema", &[Kind::Unavailable]),
+    ("error-502:objects", &[Kind::Unavailable]),
+    ("hang-up:urls", &[Kind::Unavailable]),
+    ("not-json:data", &[Kind::Unavailable, Kind::Data]),
+    ("broken-json:schema", &[Kind::Unavailable, Kind::Data]),
+    ("account-disabled", &[Kind::Account]),
+    ("account-not-onboarded", &[Kind::Account]),
+    ("account-under-maintenance", &[Kind::Account]),
+    ("request-type-forbidden", &[Kind::Job, Kind::Account, Kind::Unsupported]),
+    ("token-dies", &[Kind::Auth]),
+    ("job-fails:Out of memory", &[Kind::Job]),
+    ("job-vanishes", &[Kind::Expired]),
+    ("gone-at-trade", &[Kind::Expired]),
+    ("gone-at-download", &[Kind::Expired]),
+    ("url-expires", &[Kind::Unavailable, Kind::Expired, Kind::Auth]),
+    ("cut:0", &[Kind::Unavailable]),
+    ("reset:0", &[Kind::Unavailable]),
+    ("stall:3:0", &[Kind::Unavailable]),
+    ("short-length:200", &[Kind::Data]),
+    ("corrupt", &[Kind::Data]),
+    ("wrong-crc", &[Kind::Data]),
+    ("trailing-garbage", &[Kind::Data]),
+    ("malformed-line", &[Kind::Data]),
+    ("wrong-type", &[Kind::Data]),
+    ("empty-file", &[Kind::Data]),
+];
+
+/// A world whose table is to be compared at the end, all in one reading.
+struct Left {
+    label: String,
+    world: World,
+    /// `None`: there must be no table.
+    at: Option<Timestamp>,
+}
+
+async fn world() -> World {
+    World::new(SchoolOptions { table_rows: vec![(canvas("users"), 250)], ..school(&[canvas("users")]) }).await
+}
+
+async fn strike(fault: &str, times: Times, ends: Ends, increment: bool, format: Format) -> Left {
+    let label = format!("{fault} {times:?} during {} as {format}", if increment { "an increment" } else { "a snapshot" });
+    let world = world().await;
+    let mut before = None;
+    if increment {
+        world.sync_all().await;
+        before = Some(world.school.now());
+        world.school.advance();
+    }
+    let files = world.fingerprint();
+    world.server.inject(Fault::parse(fault).unwrap(), times);
+    let mut request = world.request();
+    request.format = format;
+    let answer = ops::sync(request).await;
+    let error = match &answer {
+        Ok(report) => report.first_error(),
+        Err(error) => Some(error),
+    };
+    let at = match (ends, error) {
+        (Right, None) => Some(world.school.now()),
+        (Wrong(kinds), Some(error)) => {
+            assert!(kinds.contains(&error.kind()), "{label}: {error:?}");
+            assert!(!error.message().is_empty());
+            let log = |files: &std::collections::BTreeMap<std::path::PathBuf, _>| {
+                files.keys().filter(|path| path.components().any(|part| part.as_os_str() == "_delta_log")).cloned().collect::<Vec<_>>()
+            };
+            assert_eq!(log(&world.fingerprint()), log(&files), "{label}: the log is as before");
+            before
+        }
+        (Right, Some(error)) => panic!("{label}: {error:?}"),
+        (Wrong(_), None) => panic!("{label}: must be an error"),
+    };
+    Left { label, world, at }
+}
+
+fn compare(left: Vec<Left>) {
+    let table = canvas("users");
+    let mut folders = Vec::new();
+    for Left { label, world, at } in &left {
+        let folder = world.lake().join("canvas/users");
+        match at {
+            Some(_) => folders.push(folder),
+            None => assert!(!folder.join("_delta_log").exists(), "{label}: there must be no table"),
+        }
+    }
+    let Some(rows) = read_tables("deltalake", &folders) else { return };
+    for (Left { label, world, at }, rows) in left.iter().filter(|left| left.at.is_some()).zip(rows) {
+        eprintln!("comparing after {label}");
+        assert_same(&world.school, &table, at.unwrap(), rows);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn passing_faults_are_overcome() {
+    let mut left = Vec::new();
+    for (fault, times) in PASSING {
+        for increment in [false, true] {
+            left.push(strike(fault, *times, Right, increment, Format::Jsonl).await);
+        }
+    }
+    compare(left);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unusual_but_valid_answers_are_taken() {
+    let mut left = Vec::new();
+    for fault in HARMLESS {
+        left.push(strike(fault, Always, Right, true, Format::Jsonl).await);
+        left.push(strike(fault, Always, Right, false, Format::Tsv).await);
+        left.push(strike(fault, Always, Right, true, Format::Csv).await);
+    }
+    left.push(strike("flat-parquet", Always, Right, false, Format::Parquet).await);
+    left.push(strike("flat-parquet", Always, Right, true, Format::Parquet).await);
+    compare(left);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lasting_faults_are_clear_errors_and_leave_the_table_as_it_was() {
+    let mut left = Vec::new();
+    for (fault, kinds) in LASTING {
+        for increment in [false, true] {
+            left.push(strike(fault, Always, Wrong(kinds), increment, Format::Jsonl).await);
+        }
+    }
+    for fault in ["corrupt", "cut:100", "gone-at-download"] {
+        left.push(strike(fault, Always, Wrong(&[Kind::Data, Kind::Unavailable, Kind::Expired]), true, Format::Parquet).await);
+    }
+    compare(left);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_in_one_table_leaves_the_others_alone() {
+    let tables = [canvas("accounts"), canvas("users"), canvas("courses")];
+    let world = World::new(school(&tables)).await;
+    world.server.inject_for(&tables[1], Fault::parse("wrong-type").unwrap(), Always);
+    let report = world.sync().await;
+    let failed: Vec<String> = report.failed().map(|table| table.table.to_string()).collect();
+    assert_eq!(failed, ["canvas.users"]);
+    world.assert_tables("deltalake", &[tables[0].clone(), tables[2].clone()], world.school.now());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_printed_or_written_holds_a_secret() {
+    let mut printed = String::new();
+    for fault in ["error-500:objects", "url-expires", "gone-at-download", "malformed-line", "token-dies", "corrupt", "reset:10"] {
+        let world = world().await;
+        world.server.inject(Fault::parse(fault).unwrap(), N(40));
+        let log = world.path("log.txt");
+        let run = world.daplake(&[
+            "sync", "--target", "lake", "--jobs-per-minute", "0", "--loglevel", "debug", "--logfile", log.to_str().unwrap(),
+            "--report", world.path("report.json").to_str().unwrap(),
+        ]);
+        printed.push_str(&run.stdout);
+        printed.push_str(&run.stderr);
+        for file in [log, world.path("report.json")] {
+            printed.push_str(&std::fs::read_to_string(file).unwrap_or_default());
+        }
+        for path in world.fingerprint().keys().filter(|path| path.extension().is_some_and(|kind| kind == "json")) {
+            printed.push_str(&std::fs::read_to_string(path).unwrap());
+        }
+    }
+    assert!(printed.len() > 1000, "there is something to search");
+    for secret in [CLIENT_SECRET, "Bearer ", "Basic ", "signature=", "sig=", "eyJ"] {
+        assert!(!printed.contains(secret), "{secret} was printed");
+    }
+}
