@@ -80,7 +80,7 @@ async fn parquet(inner: Arc<Inner>, number: usize, id: ObjectId) -> Result<BoxSt
         .prefix("daplake-object-")
         .tempdir_in(temp_dir)
         .or_fail(Kind::Io, format!("No folder can be made for staged objects in {}", temp_dir.display()))?;
-    let staged = fetch::spool_as(&inner.urls, &id, Format::Parquet, folder.path(), "object.parquet").await?;
+    let staged = fetch::spool_as(&inner.urls, &id, Format::Parquet, folder.path(), &format!("object-{number}.parquet")).await?;
     let file = std::fs::File::open(&staged.path).or_fail(Kind::Io, "A staged object cannot be read")?;
     let (sender, receiver) = tokio::sync::mpsc::channel::<Result<RecordBatch>>(2);
     let schema = inner.schema.clone();
