@@ -178,7 +178,7 @@ impl DeltaLoad {
         let mut writer = TableWriter::new(Arc::clone(&format), names.clone());
         let mut probe = Probe::new(self.log.store(), self.files(), self.key_columns(), engine.partitions());
         let mut keys = KeyCollector::new(&self.key_types())?;
-        let key_budget = (engine.memory_limit() / 8).max(1 << 20);
+        let key_budget = engine.memory_limit() / 8;
         let key_memory = MemoryConsumer::new("Keys").register(engine.memory_pool());
         let unique = self.unique(&changes)?;
         let (mut upserted, mut deleted) = (0, 0);
