@@ -1,6 +1,8 @@
 //! Behaviour tests through the front door: the built binary and `ops`, against the embedded server over real HTTP, read back
 //! by readers that are not ours. One binary, one module per theme.
 
+#![allow(unreachable_pub, reason = "the modules of a test binary reach nobody")]
+
 mod cli;
 mod crash;
 mod faults;
