@@ -194,8 +194,8 @@ impl TableLog {
 
     /// The present state; `None` if there is nothing yet. Kind `Target` if something else is in its place.
     pub(super) async fn state(&self) -> Result<Option<TableState>> {
-        let is_table = self.log.is_delta_table_location().await.or_fail(Kind::Target, "The table's folder cannot be read");
-        if !is_table.map_err(|error| error.with("table", &self.table).with("folder", self.folder.display()))? {
+        let is_table = self.log.is_delta_table_location().await;
+        if !is_table.map_err(|error| self.foreign("The table's folder cannot be read").caused_by(error))? {
             self.check_unused().await?;
             return Ok(None);
         }
