@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, Int64Array, StringArray};
 use arrow::datatypes::DataType;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
 use deltalake::kernel::{Action, LogicalFileView, Transaction};
-use deltalake::logstore::{LogStoreRef, StorageConfig, commit_uri_from_version, logstore_for};
+use deltalake::logstore::{LogStoreRef, StorageConfig, commit_uri_from_version, logstore_with};
 use deltalake::protocol::DeltaOperation;
 use deltalake::table::state::DeltaTableState;
 use deltalake::{DeltaTableError, ObjectStore};
@@ -157,8 +157,8 @@ pub(super) enum CommitFailure {
 }
 
 impl TableLog {
-    /// For the table below `root`. Kind `Target` if its names cannot be folders.
-    pub(super) fn new(root: &Url, table: &TableRef) -> Result<Self> {
+    /// For the table below `root`; `store` is that of all paths, not of the root. Kind `Target` if its names cannot be folders.
+    pub(super) fn new(store: Arc<dyn ObjectStore>, root: &Url, table: &TableRef) -> Result<Self> {
         if !table.is_path_safe() {
             return Err(Error::new(Kind::Target, "The table's name cannot be used as a folder").with("table", table));
         }
@@ -166,7 +166,7 @@ impl TableLog {
             .join(&format!("{}/{}/", table.namespace, table.table))
             .or_fail(Kind::Target, "The target's address cannot be used")?;
         let folder = url.to_file_path().map_err(|()| Error::new(Kind::Target, "The target is not a local folder"))?;
-        let log = logstore_for(&url, StorageConfig::default()).or_fail(Kind::Target, "The target's address cannot be used")?;
+        let log = logstore_with(store, &url, StorageConfig::default()).or_fail(Kind::Target, "The target's address cannot be used")?;
         Ok(Self { table: table.clone(), folder, log })
     }
 
