@@ -166,7 +166,8 @@ impl TableLog {
             .join(&format!("{}/{}/", table.namespace, table.table))
             .or_fail(Kind::Target, "The target's address cannot be used")?;
         let folder = url.to_file_path().map_err(|()| Error::new(Kind::Target, "The target is not a local folder"))?;
-        let log = logstore_with(store, &url, StorageConfig::default()).or_fail(Kind::Target, "The target's address cannot be used")?;
+        let log = logstore_with(store, &url, StorageConfig::default())
+            .or_fail(Kind::Target, "The target's address cannot be used")?;
         Ok(Self { table: table.clone(), folder, log })
     }
 
@@ -209,8 +210,8 @@ impl TableLog {
         let txn = delta.transaction_version(self.log.as_ref(), self.app_id()).await.map_err(unreadable)?;
         let metadata = serde_json::to_value(delta.metadata()).or_fail(Kind::Target, "The table's metadata cannot be read")?;
         let protocol = serde_json::to_value(delta.protocol()).or_fail(Kind::Target, "The table's protocol cannot be read")?;
-        let configuration: BTreeMap<String, String> =
-            serde_json::from_value(metadata["configuration"].clone()).or_fail(Kind::Target, "The table's properties cannot be read")?;
+        let configuration: BTreeMap<String, String> = serde_json::from_value(metadata["configuration"].clone())
+            .or_fail(Kind::Target, "The table's properties cannot be read")?;
 
         let (Some(at), Some(of)) = (txn, configuration.get(TABLE)) else {
             return Err(self.foreign("A Delta table that daplake did not make is in the place of this table"));
@@ -224,8 +225,7 @@ impl TableLog {
             return Err(self.foreign("The table lost the properties by which daplake knows it"));
         };
         let context = |error: Error| error.with("table", &self.table);
-        let columns =
-            LakeColumn::of_schema_string(metadata["schemaString"].as_str().unwrap_or_default()).map_err(context)?;
+        let columns = LakeColumn::of_schema_string(metadata["schemaString"].as_str().unwrap_or_default()).map_err(context)?;
         let files = delta.log_data().iter().map(|view| ActiveFile::of_view(view).map(Arc::new)).collect::<Result<Vec<_>>>();
         let state = TableState {
             version: delta.version(),
@@ -250,7 +250,8 @@ impl TableLog {
             return Ok(false);
         }
         let snapshot = deltalake::kernel::Snapshot::try_new(self.log.as_ref(), None).await.map_err(unreadable)?;
-        let metadata = serde_json::to_value(snapshot.metadata()).or_fail(Kind::Target, "The table's metadata cannot be read")?;
+        let metadata =
+            serde_json::to_value(snapshot.metadata()).or_fail(Kind::Target, "The table's metadata cannot be read")?;
         Ok(metadata["configuration"][TABLE] == self.table.to_string())
     }
 
@@ -344,7 +345,9 @@ fn is_conflict(error: &DeltaTableError) -> bool {
         DeltaTableError::VersionAlreadyExists(_) => true,
         DeltaTableError::Transaction { source } => matches!(
             source,
-            TransactionError::VersionAlreadyExists(_) | TransactionError::MaxCommitAttempts(_) | TransactionError::CommitConflict(_)
+            TransactionError::VersionAlreadyExists(_)
+                | TransactionError::MaxCommitAttempts(_)
+                | TransactionError::CommitConflict(_)
         ),
         _ => false,
     }
@@ -369,7 +372,9 @@ impl TableState {
             return refuse("delta.appendOnly".into());
         }
         let generated = ["delta.generationExpression", "delta.identity.start", "delta.invariants"];
-        if let Some(column) = self.columns.iter().find(|column| generated.iter().any(|name| column.metadata.contains_key(*name))) {
+        if let Some(column) =
+            self.columns.iter().find(|column| generated.iter().any(|name| column.metadata.contains_key(*name)))
+        {
             return refuse(format!("generated or constrained column {}", column.name));
         }
         let features = ["readerFeatures", "writerFeatures"].iter().filter_map(|list| self.protocol[*list].as_array()).flatten();

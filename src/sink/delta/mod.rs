@@ -39,10 +39,10 @@ use crate::redact::SafeUrl;
 use crate::sink::{Held, Load, LoadPlan, Sink, TableStatus};
 use crate::stage::Engine;
 
-#[cfg(not(test))]
-use crate::schema::lake_schema as wanted_schema;
 #[cfg(test)]
 use self::testing::lake_schema as wanted_schema;
+#[cfg(not(test))]
+use crate::schema::lake_schema as wanted_schema;
 
 /// How Delta tables are written.
 #[derive(Debug, Clone)]
@@ -122,7 +122,9 @@ impl DeltaSink {
             return Err(self.unusable("a file did not read as it was written"));
         }
         if !matches!(second, Err(object_store::Error::AlreadyExists { .. })) {
-            return Err(self.unusable("a file that exists can be made again, so two runs could overwrite each other").hint(hint));
+            return Err(self
+                .unusable("a file that exists can be made again, so two runs could overwrite each other")
+                .hint(hint));
         }
         removed.map_err(|error| self.unusable(error).hint(hint))
     }

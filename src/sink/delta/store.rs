@@ -11,8 +11,8 @@ use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, PutMode, PutMultipartOptions, PutOptions,
-    PutPayload, PutResult, RenameOptions, Result, UploadPart,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, PutMode, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
 };
 
 /// See the module.
@@ -102,7 +102,9 @@ impl ObjectStore for DurableStore {
         let shown = path.display().to_string();
         match blocking(move || put(&path, &payload, exclusive)).await {
             Ok(()) => Ok(PutResult { e_tag: None, version: None }),
-            Err(Error::Generic { source, .. }) if is_taken(source.as_ref()) => Err(Error::AlreadyExists { path: shown, source }),
+            Err(Error::Generic { source, .. }) if is_taken(source.as_ref()) => {
+                Err(Error::AlreadyExists { path: shown, source })
+            }
             Err(error) => Err(error),
         }
     }

@@ -52,12 +52,18 @@ async fn one_commit_holds_rows_schema_and_bookmark() {
     assert_eq!(info["operationMetrics"]["numUpsertedRows"], "1");
     let add = only(&actions, "add");
     assert_eq!(lake.data_files(&table()), [add["path"].as_str().unwrap()]);
-    assert_eq!(fs::metadata(lake.folder(&table()).join(add["path"].as_str().unwrap())).unwrap().len(), add["size"].as_u64().unwrap());
+    assert_eq!(
+        fs::metadata(lake.folder(&table()).join(add["path"].as_str().unwrap())).unwrap().len(),
+        add["size"].as_u64().unwrap()
+    );
 
     // Nothing but the bookmark: no metadata, no files.
     load(&lake.fixture, &schema, LoadKind::Merge, &[], Bookmark { schema_version: 7, ..at(4) }).await.unwrap();
-    let kinds: Vec<String> =
-        lake.commit(&table(), 1).iter().flat_map(|action| action.as_object().unwrap().keys().cloned().collect::<Vec<_>>()).collect();
+    let kinds: Vec<String> = lake
+        .commit(&table(), 1)
+        .iter()
+        .flat_map(|action| action.as_object().unwrap().keys().cloned().collect::<Vec<_>>())
+        .collect();
     assert_eq!(kinds, ["commitInfo", "txn"]);
 
     // Texts for people follow, too.
@@ -85,7 +91,11 @@ async fn a_load_that_is_not_committed_leaves_no_file() {
             let mut opened = lake.sink.begin(plan(&lake.fixture, &schema, kind).await).await.unwrap();
             opened.write(rows()).await.unwrap();
             assert_eq!(lake.data_files(&table()).len(), 1);
-            if abort { opened.abort().await.unwrap() } else { drop(opened) }
+            if abort {
+                opened.abort().await.unwrap()
+            } else {
+                drop(opened)
+            }
             assert!(!lake.root.join("canvas").exists(), "not even a folder");
         }
     }
@@ -117,7 +127,10 @@ async fn checking_leaves_nothing_and_finds_what_is_wrong() {
         let error = sink.begin(plan(&lake.fixture, &plain(&table()), LoadKind::Replace).await).await;
         let error = match error {
             Err(error) => error,
-            Ok(mut load) => load.write(reduced(&plain(&table()), vec![changes(&plain(&table()), &[Up(json!({"id": 1, "name": "a"}))])])).await.unwrap_err(),
+            Ok(mut load) => load
+                .write(reduced(&plain(&table()), vec![changes(&plain(&table()), &[Up(json!({"id": 1, "name": "a"}))])]))
+                .await
+                .unwrap_err(),
         };
         assert_eq!(error.kind(), Kind::Target, "{error:?}");
     }
@@ -162,7 +175,8 @@ async fn tables_answer_queries_by_their_names() {
     let session = lake.engine.session();
     let registered = lake.sink.register(&session, None).await.unwrap();
     assert_eq!(registered, [TableRef::new("canvas", "accounts"), TableRef::new("canvas", "users")]);
-    let sql = "SELECT count(*) AS n, sum(a.id) AS s FROM canvas.accounts a JOIN canvas.users u ON a.id = u.id WHERE u.score > 0.5";
+    let sql =
+        "SELECT count(*) AS n, sum(a.id) AS s FROM canvas.accounts a JOIN canvas.users u ON a.id = u.id WHERE u.score > 0.5";
     let batches = session.sql(sql).await.unwrap().collect().await.unwrap();
     assert_eq!(batches[0].column(0).as_primitive::<Int64Type>().value(0), 2);
     assert_eq!(batches[0].column(1).as_primitive::<Int64Type>().value(0), 1);
@@ -332,4 +346,3 @@ async fn wide_rows_stay_within_the_memory_limit() {
         assert!(largest < 2 << 20, "row groups are bounded by bytes: {largest}");
     }
 }
-
