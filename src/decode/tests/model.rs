@@ -70,7 +70,25 @@ fn moment() -> BoxedStrategy<i64> {
 }
 
 fn text() -> BoxedStrategy<String> {
-    let odd = ["", "NULL", "\\N", "null", "true", "12", " ", "a,b", "\"", "a\"\"b", "x\ty", "line\nline", "cr\r", "\r\n", "\\", "\\t", "\0"];
+    let odd = [
+        "",
+        "NULL",
+        "\\N",
+        "null",
+        "true",
+        "12",
+        " ",
+        "a,b",
+        "\"",
+        "a\"\"b",
+        "x\ty",
+        "line\nline",
+        "cr\r",
+        "\r\n",
+        "\\",
+        "\\t",
+        "\0",
+    ];
     prop_oneof![
         4 => "[a-zA-Z0-9 _.,;:/-]{0,40}",
         2 => proptest::sample::select(odd.to_vec()).prop_map(str::to_owned),

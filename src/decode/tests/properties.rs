@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
+use ::parquet::arrow::ArrowWriter;
 use arrow::array::{Array as _, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Field, Fields, Schema};
 use arrow::json::ReaderBuilder;
 use bytes::Bytes;
-use ::parquet::arrow::ArrowWriter;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
