@@ -101,13 +101,22 @@ pub(crate) fn arrow_type(column_type: &ColumnType) -> DataType {
 /// A batch of changes.
 pub(crate) fn changes(schema: &TableSchema, changes: &[Change]) -> RecordBatch {
     let target = change_schema(schema);
-    let rows: Vec<&Value> = changes.iter().map(|change| match change { Up(row) | Del(row) => row }).collect();
+    let rows: Vec<&Value> = changes
+        .iter()
+        .map(|change| match change {
+            Up(row) | Del(row) => row,
+        })
+        .collect();
     let fields: Vec<Field> = target.fields()[3..].iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
     let values = Arc::new(Schema::new(fields));
-    let mut decoder = arrow::json::ReaderBuilder::new(Arc::clone(&values)).with_batch_size(rows.len().max(1)).build_decoder().unwrap();
+    let mut decoder =
+        arrow::json::ReaderBuilder::new(Arc::clone(&values)).with_batch_size(rows.len().max(1)).build_decoder().unwrap();
     decoder.serialize(&rows).unwrap();
     let values = decoder.flush().unwrap().unwrap_or_else(|| RecordBatch::new_empty(values));
-    let letters = changes.iter().map(|change| match change { Up(_) => "U", Del(_) => "D" });
+    let letters = changes.iter().map(|change| match change {
+        Up(_) => "U",
+        Del(_) => "D",
+    });
     let count = changes.len();
     let mut columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(letters)),
@@ -253,13 +262,13 @@ pub(crate) async fn an_empty_first_load_makes_a_table(fixture: &Fixture) {
 pub(crate) async fn rows_are_upserted_and_deleted(fixture: &Fixture) {
     let schema = plain(&table("merged"));
     let first = [json!({"id": 1, "name": "a"}), json!({"id": 2, "name": "b", "score": 0.5}), json!({"id": 3, "name": "c"})];
-    let loaded =
-        load(fixture, &schema, LoadKind::Replace, &first.clone().map(Up), at(1)).await.unwrap();
+    let loaded = load(fixture, &schema, LoadKind::Replace, &first.clone().map(Up), at(1)).await.unwrap();
     assert_eq!((loaded.upserted, loaded.deleted), (3, 0));
     assert!(loaded.rows.is_none_or(|rows| rows == 3) && loaded.bytes_written > 0);
     assert_eq!(read(fixture, &schema.table).await, expected(&schema, &first));
 
-    let second = [Up(json!({"id": 2, "name": "B"})), Up(json!({"id": 9, "name": "i"})), Del(json!({"id": 1})), Del(json!({"id": 77}))];
+    let second =
+        [Up(json!({"id": 2, "name": "B"})), Up(json!({"id": 9, "name": "i"})), Del(json!({"id": 1})), Del(json!({"id": 77}))];
     let loaded = load(fixture, &schema, LoadKind::Merge, &second, at(2)).await.unwrap();
     assert_eq!((loaded.upserted, loaded.deleted), (2, 1), "a delete of the unknown is no delete");
     assert!(loaded.rows.is_none_or(|rows| rows == 3));
@@ -412,12 +421,9 @@ pub(crate) async fn an_error_of_the_stream_leaves_the_table_alone(fixture: &Fixt
         let mut opened = fixture.sink.begin(plan(fixture, &schema, kind).await).await.unwrap();
         let target = change_schema(&schema);
         let failure = Error::new(Kind::Expired, "The job is gone").with("job", "j");
-        let items = vec![
-            Ok(changes(&schema, &[Up(json!({"id": 2, "name": "b"}))])),
-            Err(DataFusionError::External(Box::new(failure))),
-        ];
-        let stream: SendableRecordBatchStream =
-            Box::pin(RecordBatchStreamAdapter::new(target, futures::stream::iter(items)));
+        let items =
+            vec![Ok(changes(&schema, &[Up(json!({"id": 2, "name": "b"}))])), Err(DataFusionError::External(Box::new(failure)))];
+        let stream: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(target, futures::stream::iter(items)));
         let error = opened.write(ChangeSet { streams: vec![stream], ..reduced(&schema, Vec::new()) }).await.unwrap_err();
         assert_eq!((error.kind(), error.get("job")), (Kind::Expired, Some("j")), "the kind of the cause survives");
         opened.abort().await.unwrap();
@@ -535,7 +541,10 @@ pub(crate) fn every_type() -> Vec<(Column, Vec<Value>)> {
         (column("ts", ColumnType::Timestamp, false), vec![json!("0001-01-01T00:00:00Z"), json!("9999-12-31T23:59:59.999999Z")]),
         (column("day", ColumnType::Date, false), vec![json!("0001-01-01"), json!("9999-12-31")]),
         (column("time", ColumnType::Time, false), vec![json!("00:00:00"), json!("23:59:59.999999")]),
-        (column("uuid", ColumnType::Uuid, false), vec![json!("00000000-0000-0000-0000-000000000000"), json!("ffffffff-ffff-ffff-ffff-ffffffffffff")]),
+        (
+            column("uuid", ColumnType::Uuid, false),
+            vec![json!("00000000-0000-0000-0000-000000000000"), json!("ffffffff-ffff-ffff-ffff-ffffffffffff")],
+        ),
         (column("ip", ColumnType::Ip { v4: true, v6: true }, false), vec![json!("0.0.0.0"), json!("ffff::1")]),
         (column("nested", nested, false), vec![json!({"a": "", "b": {"c": i64::MIN}}), json!({"a": "x", "b": null})]),
         (column("list", ColumnType::List(Box::new(TEXT)), false), vec![json!([]), json!(["a", null, ""])]),
@@ -588,7 +597,12 @@ pub(crate) async fn odd_names_are_only_names(fixture: &Fixture) {
 }
 
 pub(crate) async fn composite_and_text_keys_are_keys(fixture: &Fixture) {
-    let text = schema(&table("text_key"), 1, vec![column("uuid", ColumnType::Uuid, true)], vec![column("n", ColumnType::Int64, false)]);
+    let text = schema(
+        &table("text_key"),
+        1,
+        vec![column("uuid", ColumnType::Uuid, true)],
+        vec![column("n", ColumnType::Int64, false)],
+    );
     let two = schema(
         &table("composite_key"),
         1,
@@ -610,8 +624,11 @@ pub(crate) async fn composite_and_text_keys_are_keys(fixture: &Fixture) {
         let second = [Up(row(11, 1)), Up(row(70, 1)), Del(key(&schema, 12)), Del(key(&schema, 99))];
         let loaded = load(fixture, &schema, LoadKind::Merge, &second, at(2)).await.unwrap();
         assert_eq!((loaded.upserted, loaded.deleted), (2, 1));
-        let now: Vec<Value> = (0..50).filter(|number| ![11, 12].contains(number)).map(|number| row(number, 0))
-            .chain([row(11, 1), row(70, 1)]).collect();
+        let now: Vec<Value> = (0..50)
+            .filter(|number| ![11, 12].contains(number))
+            .map(|number| row(number, 0))
+            .chain([row(11, 1), row(70, 1)])
+            .collect();
         assert_eq!(read(fixture, &schema.table).await, expected(&schema, &now));
     }
 }

@@ -24,7 +24,7 @@ use super::evolve::{check_key, check_names, evolve, map_columns};
 use super::files::Uncommitted;
 use super::keys::{KeyCollector, Unique, key_columns};
 use super::log::{self, ActiveFile, CommitFailure, TableLog, TableState};
-use super::writer::{FileFormat, NewFile, TableWriter, sync_files};
+use super::writer::{FileFormat, NewFile, TableWriter};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::Bookmark;
 use crate::schema::{ACTION, Nested};
@@ -536,7 +536,6 @@ impl Load for DeltaLoad {
             repeated: false,
         };
 
-        sync_files(self.log.folder.clone(), written.added.iter().map(|file| file.name.clone()).collect()).await?;
         // From here on the commit may come about even if this future is dropped, so the files must stay.
         let names = self.uncommitted.release();
         let info = self.info(&written, reached);

@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, Int64Array, StringArray};
 use arrow::datatypes::DataType;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
 use deltalake::kernel::{Action, LogicalFileView, Transaction};
-use deltalake::logstore::{LogStoreRef, StorageConfig, commit_uri_from_version, logstore_for};
+use deltalake::logstore::{LogStoreRef, StorageConfig, commit_uri_from_version, logstore_with};
 use deltalake::protocol::DeltaOperation;
 use deltalake::table::state::DeltaTableState;
 use deltalake::{DeltaTableError, ObjectStore};
@@ -157,8 +157,8 @@ pub(super) enum CommitFailure {
 }
 
 impl TableLog {
-    /// For the table below `root`. Kind `Target` if its names cannot be folders.
-    pub(super) fn new(root: &Url, table: &TableRef) -> Result<Self> {
+    /// For the table below `root`; `store` is that of all paths, not of the root. Kind `Target` if its names cannot be folders.
+    pub(super) fn new(store: Arc<dyn ObjectStore>, root: &Url, table: &TableRef) -> Result<Self> {
         if !table.is_path_safe() {
             return Err(Error::new(Kind::Target, "The table's name cannot be used as a folder").with("table", table));
         }
@@ -166,7 +166,8 @@ impl TableLog {
             .join(&format!("{}/{}/", table.namespace, table.table))
             .or_fail(Kind::Target, "The target's address cannot be used")?;
         let folder = url.to_file_path().map_err(|()| Error::new(Kind::Target, "The target is not a local folder"))?;
-        let log = logstore_for(&url, StorageConfig::default()).or_fail(Kind::Target, "The target's address cannot be used")?;
+        let log = logstore_with(store, &url, StorageConfig::default())
+            .or_fail(Kind::Target, "The target's address cannot be used")?;
         Ok(Self { table: table.clone(), folder, log })
     }
 
@@ -194,8 +195,8 @@ impl TableLog {
 
     /// The present state; `None` if there is nothing yet. Kind `Target` if something else is in its place.
     pub(super) async fn state(&self) -> Result<Option<TableState>> {
-        let is_table = self.log.is_delta_table_location().await.or_fail(Kind::Target, "The table's folder cannot be read");
-        if !is_table.map_err(|error| error.with("table", &self.table).with("folder", self.folder.display()))? {
+        let is_table = self.log.is_delta_table_location().await;
+        if !is_table.map_err(|error| self.foreign("The table's folder cannot be read").caused_by(error))? {
             self.check_unused().await?;
             return Ok(None);
         }
@@ -209,8 +210,8 @@ impl TableLog {
         let txn = delta.transaction_version(self.log.as_ref(), self.app_id()).await.map_err(unreadable)?;
         let metadata = serde_json::to_value(delta.metadata()).or_fail(Kind::Target, "The table's metadata cannot be read")?;
         let protocol = serde_json::to_value(delta.protocol()).or_fail(Kind::Target, "The table's protocol cannot be read")?;
-        let configuration: BTreeMap<String, String> =
-            serde_json::from_value(metadata["configuration"].clone()).or_fail(Kind::Target, "The table's properties cannot be read")?;
+        let configuration: BTreeMap<String, String> = serde_json::from_value(metadata["configuration"].clone())
+            .or_fail(Kind::Target, "The table's properties cannot be read")?;
 
         let (Some(at), Some(of)) = (txn, configuration.get(TABLE)) else {
             return Err(self.foreign("A Delta table that daplake did not make is in the place of this table"));
@@ -224,8 +225,7 @@ impl TableLog {
             return Err(self.foreign("The table lost the properties by which daplake knows it"));
         };
         let context = |error: Error| error.with("table", &self.table);
-        let columns =
-            LakeColumn::of_schema_string(metadata["schemaString"].as_str().unwrap_or_default()).map_err(context)?;
+        let columns = LakeColumn::of_schema_string(metadata["schemaString"].as_str().unwrap_or_default()).map_err(context)?;
         let files = delta.log_data().iter().map(|view| ActiveFile::of_view(view).map(Arc::new)).collect::<Result<Vec<_>>>();
         let state = TableState {
             version: delta.version(),
@@ -250,7 +250,8 @@ impl TableLog {
             return Ok(false);
         }
         let snapshot = deltalake::kernel::Snapshot::try_new(self.log.as_ref(), None).await.map_err(unreadable)?;
-        let metadata = serde_json::to_value(snapshot.metadata()).or_fail(Kind::Target, "The table's metadata cannot be read")?;
+        let metadata =
+            serde_json::to_value(snapshot.metadata()).or_fail(Kind::Target, "The table's metadata cannot be read")?;
         Ok(metadata["configuration"][TABLE] == self.table.to_string())
     }
 
@@ -344,7 +345,9 @@ fn is_conflict(error: &DeltaTableError) -> bool {
         DeltaTableError::VersionAlreadyExists(_) => true,
         DeltaTableError::Transaction { source } => matches!(
             source,
-            TransactionError::VersionAlreadyExists(_) | TransactionError::MaxCommitAttempts(_) | TransactionError::CommitConflict(_)
+            TransactionError::VersionAlreadyExists(_)
+                | TransactionError::MaxCommitAttempts(_)
+                | TransactionError::CommitConflict(_)
         ),
         _ => false,
     }
@@ -369,7 +372,9 @@ impl TableState {
             return refuse("delta.appendOnly".into());
         }
         let generated = ["delta.generationExpression", "delta.identity.start", "delta.invariants"];
-        if let Some(column) = self.columns.iter().find(|column| generated.iter().any(|name| column.metadata.contains_key(*name))) {
+        if let Some(column) =
+            self.columns.iter().find(|column| generated.iter().any(|name| column.metadata.contains_key(*name)))
+        {
             return refuse(format!("generated or constrained column {}", column.name));
         }
         let features = ["readerFeatures", "writerFeatures"].iter().filter_map(|list| self.protocol[*list].as_array()).flatten();

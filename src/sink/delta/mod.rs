@@ -16,6 +16,7 @@ mod log;
 mod query;
 mod reader;
 mod stats;
+mod store;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -23,24 +24,25 @@ mod tests;
 mod writer;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use object_store::local::LocalFileSystem;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use url::Url;
 
 use self::load::DeltaLoad;
 use self::log::TableLog;
+use self::store::DurableStore;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::{Namespace, TableRef};
 use crate::redact::SafeUrl;
 use crate::sink::{Held, Load, LoadPlan, Sink, TableStatus};
 use crate::stage::Engine;
 
-#[cfg(not(test))]
-use crate::schema::lake_schema as wanted_schema;
 #[cfg(test)]
 use self::testing::lake_schema as wanted_schema;
+#[cfg(not(test))]
+use crate::schema::lake_schema as wanted_schema;
 
 /// How Delta tables are written.
 #[derive(Debug, Clone)]
@@ -70,6 +72,7 @@ impl DeltaOptions {
 pub struct DeltaSink {
     location: SafeUrl,
     root: PathBuf,
+    store: Arc<dyn ObjectStore>,
     options: DeltaOptions,
 }
 
@@ -79,7 +82,7 @@ impl DeltaSink {
         let root = std::path::absolute(root).or_fail(Kind::Target, "The target's path cannot be used")?;
         let url = Url::from_directory_path(&root)
             .map_err(|()| Error::new(Kind::Target, "The target's path cannot be used").with("folder", root.display()))?;
-        Ok(Self { location: SafeUrl::new(url), root, options })
+        Ok(Self { location: SafeUrl::new(url), root, store: Arc::new(DurableStore::new()), options })
     }
 
     /// Tables below a URL. Only `file` so far; kind `Unsupported` otherwise.
@@ -97,7 +100,7 @@ impl DeltaSink {
     }
 
     fn log(&self, table: &TableRef) -> Result<TableLog> {
-        TableLog::new(self.location.reveal(), table)
+        TableLog::new(Arc::clone(&self.store), self.location.reveal(), table)
     }
 
     fn unusable(&self, source: impl Into<crate::error::BoxError>) -> Error {
@@ -106,9 +109,9 @@ impl DeltaSink {
 
     /// Writes, reads and removes a file the way commits are made.
     async fn try_commit_way(&self) -> Result<()> {
-        let store = LocalFileSystem::new_with_prefix(&self.root).map_err(|error| self.unusable(error))?;
-        let name = format!(".daplake-check-{}", uuid::Uuid::new_v4());
-        let path = object_store::path::Path::from(name.as_str());
+        let store = &self.store;
+        let root = object_store::path::Path::from_absolute_path(&self.root).map_err(|error| self.unusable(error))?;
+        let path = root.join(format!(".daplake-check-{}", uuid::Uuid::new_v4()));
         let put = || store.put_opts(&path, "daplake".into(), PutOptions::from(PutMode::Create));
         let hint = "name a folder that you may write to, on a file system that has hard links";
         put().await.map_err(|error| self.unusable(error).hint(hint))?;
@@ -119,7 +122,9 @@ impl DeltaSink {
             return Err(self.unusable("a file did not read as it was written"));
         }
         if !matches!(second, Err(object_store::Error::AlreadyExists { .. })) {
-            return Err(self.unusable("a file that exists can be made again, so two runs could overwrite each other").hint(hint));
+            return Err(self
+                .unusable("a file that exists can be made again, so two runs could overwrite each other")
+                .hint(hint));
         }
         removed.map_err(|error| self.unusable(error).hint(hint))
     }
@@ -190,10 +195,9 @@ impl Sink for DeltaSink {
                 if !table.is_path_safe() || !self.root.join(&namespace).join(&name).join("_delta_log").is_dir() {
                     continue;
                 }
-                match self.log(&table)?.is_ours().await {
-                    Ok(true) => tables.push(table),
-                    Ok(false) => {}
-                    Err(error) => return Err(error),
+                // A table whose log is broken is reported when it is asked for, not by hiding all the others.
+                if self.log(&table)?.is_ours().await.unwrap_or(true) {
+                    tables.push(table);
                 }
             }
         }

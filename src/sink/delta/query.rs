@@ -19,7 +19,9 @@ impl DeltaSink {
         let log = self.log(table)?;
         let state = log.state().await?;
         let state = state.ok_or_else(|| {
-            Error::new(Kind::NotFound, "The table is not kept at this target").with("table", table).with("target", self.location())
+            Error::new(Kind::NotFound, "The table is not kept at this target")
+                .with("table", table)
+                .with("target", self.location())
         })?;
         let mut delta = DeltaTable::new(log.log_store());
         delta.state = Some(state.delta);

@@ -36,7 +36,10 @@ impl DataFile {
         let reader = StoreReader { store, path: path.clone(), size };
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await;
-        Ok(Self { builder: builder.map_err(DataFusionError::from).map_err(|error| unreadable(error, path))?, path: path.clone() })
+        Ok(Self {
+            builder: builder.map_err(DataFusionError::from).map_err(|error| unreadable(error, path))?,
+            path: path.clone(),
+        })
     }
 
     /// The footer.
@@ -70,9 +73,8 @@ impl DataFile {
             .with("file", &self.path)?;
         let schema = Arc::clone(stream.schema());
         let path = self.path;
-        let stream = stream.map_err(move |error| {
-            DataFusionError::External(Box::new(unreadable(DataFusionError::from(error), &path)))
-        });
+        let stream =
+            stream.map_err(move |error| DataFusionError::External(Box::new(unreadable(DataFusionError::from(error), &path))));
         let stream: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), stream));
         Ok(pull_together(schema, vec![stream], 1))
     }
@@ -109,8 +111,7 @@ impl AsyncFileReader for StoreReader {
     ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
         async move {
             let size = self.size;
-            let reader =
-                ParquetMetaDataReader::new().with_arrow_reader_options(options).with_prefetch_hint(Some(FOOTER_GUESS));
+            let reader = ParquetMetaDataReader::new().with_arrow_reader_options(options).with_prefetch_hint(Some(FOOTER_GUESS));
             Ok(Arc::new(reader.load_and_finish(self, size).await?))
         }
         .boxed()

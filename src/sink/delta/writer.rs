@@ -17,7 +17,7 @@ use parquet::schema::types::ColumnPath;
 use super::columns::{LakeColumn, file_schema};
 use super::files::{Names, new_name};
 use super::stats::FileStats;
-use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::error::{Error, Kind, Result, ResultExt};
 
 /// Rows encoded between two looks at the memory they take.
 const STEP_ROWS: usize = 1024;
@@ -135,7 +135,8 @@ impl TableWriter {
             None => Box::new(self.create(&batch).await?),
         };
         // Others may need the memory more: then the row group ends early.
-        let crowded = self.reservation.try_resize(open.writer.memory_size()).is_err();
+        let ahead = open.writer.memory_size() + batch.get_array_memory_size();
+        let crowded = self.reservation.try_resize(ahead).is_err();
         let (mut open, encoded) = blocking(move || {
             let encoded = open.encode(&batch, crowded);
             (open, encoded)
@@ -235,25 +236,4 @@ fn write_failed(error: object_store::Error) -> Error {
         .any(|error| error.kind() == std::io::ErrorKind::StorageFull);
     let made = Error::new(Kind::Target, "A data file cannot be written").caused_by(error);
     if full { made.of_kind(Kind::Resources).hint("make room at the target; nothing was changed, run it again") } else { made }
-}
-
-/// Makes sure that local files outlive a loss of power once a commit names them.
-pub(super) async fn sync_files(folder: std::path::PathBuf, names: Vec<String>) -> Result<()> {
-    if names.is_empty() {
-        return Ok(());
-    }
-    blocking(move || {
-        for name in &names {
-            std::fs::File::open(folder.join(name))
-                .and_then(|file| file.sync_all())
-                .or_fail(Kind::Target, "A data file cannot be made durable")
-                .with("file", name)?;
-        }
-        // Not every system can sync a folder; those that cannot do not need it.
-        if let Ok(folder) = std::fs::File::open(&folder) {
-            let _ = folder.sync_all();
-        }
-        Ok(())
-    })
-    .await?
 }

@@ -106,8 +106,7 @@ async fn deletion_vectors_stop_a_merge_and_not_a_replacement() {
     let first = lake.commit(&table(), 0);
     let mut add = only(&first, "add").clone();
     // One deleted row, inline: the kernel only carries it through the log here.
-    add["deletionVector"] =
-        json!({"storageType": "i", "pathOrInlineDv": "^Bg9^0rr910000000000iXQKl0rr91000f55c8Xg0@@D72lkbi5=-{L", "sizeInBytes": 44, "cardinality": 1});
+    add["deletionVector"] = json!({"storageType": "i", "pathOrInlineDv": "^Bg9^0rr910000000000iXQKl0rr91000f55c8Xg0@@D72lkbi5=-{L", "sizeInBytes": 44, "cardinality": 1});
     let path = add["path"].clone();
     let features = json!(["deletionVectors"]);
     commit_by_hand(
@@ -142,7 +141,8 @@ async fn properties_that_would_be_broken_are_refused() {
             1,
             &[json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 3}}), json!({"metaData": metadata})],
         );
-        let error = load(&lake.fixture, &schema, LoadKind::Merge, &[Up(json!({"id": 1, "name": "a"}))], at(2)).await.unwrap_err();
+        let error =
+            load(&lake.fixture, &schema, LoadKind::Merge, &[Up(json!({"id": 1, "name": "a"}))], at(2)).await.unwrap_err();
         assert_eq!((error.kind(), error.get("property")), (Kind::Target, Some(property)));
     }
     let lake = Lake::new();
@@ -151,7 +151,9 @@ async fn properties_that_would_be_broken_are_refused() {
     commit_by_hand(
         &lake,
         1,
-        &[json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 7, "writerFeatures": ["rowTracking", "domainMetadata"]}})],
+        &[
+            json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 7, "writerFeatures": ["rowTracking", "domainMetadata"]}}),
+        ],
     );
     let error = load(&lake.fixture, &schema, LoadKind::Merge, &[], at(2)).await.unwrap_err();
     assert_eq!((error.kind(), error.get("property")), (Kind::Target, Some("feature rowTracking")));
@@ -176,7 +178,11 @@ async fn files_that_another_program_compacted_are_merged_into() {
     let mut late = lake.sink.begin(plan(&lake.fixture, &schema, LoadKind::Merge).await).await.unwrap();
     late.write(reduced(&schema, vec![changes(&schema, &changed)])).await.unwrap();
     let opened = deltalake::open_table(lake.url(&table())).await.unwrap();
-    opened.set_tbl_properties().with_properties(HashMap::from([("delta.logRetentionDuration".into(), "interval 60 days".into())])).await.unwrap();
+    opened
+        .set_tbl_properties()
+        .with_properties(HashMap::from([("delta.logRetentionDuration".into(), "interval 60 days".into())]))
+        .await
+        .unwrap();
     let error = late.commit(at(seconds)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict);
     assert!(error.kind().is_transient());
@@ -189,10 +195,23 @@ async fn files_that_another_program_compacted_are_merged_into() {
 
 #[tokio::test]
 async fn only_files_that_hold_a_key_are_written_anew() {
-    let lake = Lake::with(64 << 20, |options| DeltaOptions { target_file_bytes: 1, ..options });
+    // Statistics come from log entries or from a checkpoint.
+    for checkpoint_interval in [10, 1] {
+        only_touched_files(Lake::with(64 << 20, |options| DeltaOptions {
+            target_file_bytes: 1,
+            checkpoint_interval,
+            ..options
+        }))
+        .await;
+    }
+}
+
+async fn only_touched_files(lake: Lake) {
     let schema = plain(&table());
     let batches: Vec<_> = (0..4_i64)
-        .map(|file| changes(&schema, &(0..10).map(|row| Up(json!({"id": file * 10 + row, "name": "a"}))).collect::<Vec<Change>>()))
+        .map(|file| {
+            changes(&schema, &(0..10).map(|row| Up(json!({"id": file * 10 + row, "name": "a"}))).collect::<Vec<Change>>())
+        })
         .collect();
     let mut opened = lake.sink.begin(plan(&lake.fixture, &schema, LoadKind::Replace).await).await.unwrap();
     opened.write(reduced(&schema, batches)).await.unwrap();
@@ -208,4 +227,8 @@ async fn only_files_that_hold_a_key_are_written_anew() {
     let loaded = load(&lake.fixture, &schema, LoadKind::Merge, &all, at(3)).await.unwrap();
     assert_eq!((loaded.deleted, loaded.bytes_written, loaded.rows), (10, 0, Some(31)));
     assert_eq!(removed(2), 1);
+    // Files that hold none of the keys are not even opened: they could be gone.
+    let state = lake.sink.log(&table()).unwrap().state().await.unwrap().unwrap();
+    let bounded = state.files.iter().filter(|file| file.key_bounds(&state.columns[0]).is_some()).count();
+    assert_eq!(bounded, state.files.len());
 }

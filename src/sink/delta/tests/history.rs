@@ -125,14 +125,21 @@ async fn reference(mut opened: DeltaTable, schema: &TableSchema, step: &Step, ba
 async fn reference_table(lake: &Lake, schema: &TableSchema) -> DeltaTable {
     let folder = lake.root.join("reference");
     std::fs::create_dir_all(&folder).unwrap();
-    let fields = super::super::columns::LakeColumn::of_fields(super::super::wanted_schema(schema, Default::default()).fields()).unwrap();
+    let fields =
+        super::super::columns::LakeColumn::of_fields(super::super::wanted_schema(schema, Default::default()).fields()).unwrap();
     let fields: StructType = serde_json::from_str(&super::super::columns::LakeColumn::schema_string(&fields)).unwrap();
     let url = url::Url::from_directory_path(&folder).unwrap();
     DeltaTable::try_from_url(url).await.unwrap().create().with_columns(fields.fields().cloned()).await.unwrap()
 }
 
 /// Plays a history and compares after every step. `with_reference`: with the crate's merge as well, which is slow.
-async fn play(lake: &Lake, kind: KeyKind, steps: &[Step], batch_rows: usize, with_reference: bool) -> Result<(), TestCaseError> {
+async fn play(
+    lake: &Lake,
+    kind: KeyKind,
+    steps: &[Step],
+    batch_rows: usize,
+    with_reference: bool,
+) -> Result<(), TestCaseError> {
     let schema = kind.schema();
     let mut kept: BTreeMap<i64, i64> = BTreeMap::new();
     let mut reference_state = if with_reference { Some(reference_table(lake, &schema).await) } else { None };

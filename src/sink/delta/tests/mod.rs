@@ -1,5 +1,6 @@
 //! Delta tables from the outside: written by the sink, read and judged by the Delta crate.
 
+mod faults;
 mod foreign;
 mod history;
 mod layout;
@@ -35,10 +36,7 @@ async fn read_with_crate(url: Url) -> Vec<RecordBatch> {
 fn fixture(root: &Path, options: DeltaOptions) -> Fixture {
     let sink = DeltaSink::at_path(root, options).unwrap();
     let base = sink.location.reveal().clone();
-    Fixture {
-        sink: Box::new(sink),
-        read: Box::new(move |table| Box::pin(read_with_crate(url_of(&base, &table)))),
-    }
+    Fixture { sink: Box::new(sink), read: Box::new(move |table| Box::pin(read_with_crate(url_of(&base, &table)))) }
 }
 
 fn url_of(base: &Url, table: &TableRef) -> Url {

@@ -129,8 +129,11 @@ async fn nested_columns_cannot_become_text_in_a_table_with_rows() {
     // A new snapshot may.
     let text = keyed(1, vec![column("s", TEXT, false)]);
     let row = json!({"id": 1, "s": "{\"a\":\"x\"}"});
-    let mut opened =
-        lake.sink.begin(LoadPlan { nested: Nested::Json, ..plan(&lake.fixture, &schema, LoadKind::Replace).await }).await.unwrap();
+    let mut opened = lake
+        .sink
+        .begin(LoadPlan { nested: Nested::Json, ..plan(&lake.fixture, &schema, LoadKind::Replace).await })
+        .await
+        .unwrap();
     opened.write(reduced(&text, vec![crate::sink::conformance::changes(&text, &[Up(row.clone())])])).await.unwrap();
     opened.commit(at(2)).await.unwrap();
     assert_eq!(read(&lake.fixture, &table()).await, expected(&text, &[row]));
