@@ -357,7 +357,7 @@ async fn wide_rows_stay_within_the_memory_limit() {
                     .collect();
                 Ok(changes(&schema, &rows))
             });
-            let target = crate::sink::conformance::change_schema(&plain(&table()));
+            let target = crate::schema::change_schema(&plain(&table()), Default::default());
             Box::pin(RecordBatchStreamAdapter::new(target, futures::stream::iter(batches)))
                 as datafusion::execution::SendableRecordBatchStream
         })
