@@ -38,11 +38,16 @@ fn run(cli: Cli) -> Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().or_fail(Kind::Io, "The runtime cannot be started")?;
     let Cli { global, command } = cli;
+    // For a server an interruption is the ordinary end.
+    #[cfg(feature = "demo")]
+    let serves = matches!(command, Command::Serve(_));
+    #[cfg(not(feature = "demo"))]
+    let serves = false;
     runtime.block_on(async move {
         // Dropping the work at an await is safe by design: every table is at its old or its new bookmark.
         tokio::select! {
             result = Box::pin(dispatch(&global, command)) => result,
-            () = interrupted() => Err(Error::new(Kind::Cancelled, "Interrupted; every table is as it was or up to date").hint("run the same command again to go on")),
+            () = interrupted() => if serves { Ok(()) } else { Err(Error::new(Kind::Cancelled, "Interrupted; every table is as it was or up to date").hint("run the same command again to go on")) },
         }
     })
 }
