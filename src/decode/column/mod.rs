@@ -265,14 +265,7 @@ impl Column {
     /// A value in its usual notation that begins at `at` of a table's record, read without a search for its end: gives its end.
     /// `None` when it is not so simple; then something may have been stored that the long way replaces.
     #[inline]
-    pub(super) fn direct(
-        &mut self,
-        record: &[u8],
-        at: usize,
-        separator: u8,
-        row: usize,
-        tally: &mut Tally,
-    ) -> Option<usize> {
+    pub(super) fn direct(&mut self, record: &[u8], at: usize, separator: u8, row: usize, tally: &mut Tally) -> Option<usize> {
         let end = match self {
             Column::Int64(column) => {
                 let (value, end) = number::int_at(record, at)?;

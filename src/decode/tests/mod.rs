@@ -4,6 +4,7 @@ mod files;
 mod model;
 mod properties;
 mod rules;
+mod tables;
 
 use std::sync::{Arc, Mutex};
 
@@ -73,4 +74,11 @@ fn decode(schema: &TableSchema, format: Format, text: &str) -> Decoded {
 /// The error of a decoder that must not set rows aside.
 fn failure(schema: &TableSchema, format: Format, text: &str) -> crate::Error {
     decode_parts(schema, format, [text.as_bytes()], |options| options.bad_rows = BadRows::Fail).unwrap_err()
+}
+
+#[test]
+fn decoders_may_move_between_threads() {
+    fn is_send<T: Send>() {}
+    is_send::<TextDecoder>();
+    is_send::<ParquetBatches>();
 }
