@@ -124,14 +124,11 @@ fn read_fields<'a, const SEPARATOR: u8>(
             Some(end) => end,
             None => {
                 let (cell, end) = field(record, at)?;
-                match cell {
-                    Some(cell) => {
-                        if let Err(fault) = store(target, cell, row, rows, &mut meta) {
-                            let (group, name) = target.label(rows);
-                            return Err(fault.inside(name).inside(group));
-                        }
-                    }
-                    None => {}
+                if let Some(cell) = cell
+                    && let Err(fault) = store(target, cell, row, rows, &mut meta)
+                {
+                    let (group, name) = target.label(rows);
+                    return Err(fault.inside(name).inside(group));
                 }
                 end
             }

@@ -61,8 +61,12 @@ pub enum BadRows {
     /// The table fails.
     Fail,
     /// It is handed over and the decoder goes on. Called on the decoding thread, one row at a time.
-    SetAside(Arc<dyn Fn(&RowError, &[u8]) -> Result<()> + Send + Sync>),
+    SetAside(TakeBadRow),
 }
+
+/// Takes the reason and the bytes of a row that cannot be read: the record as it stood without its line end, cut at `max_line`;
+/// of Parquet the row as JSON.
+pub type TakeBadRow = Arc<dyn Fn(&RowError, &[u8]) -> Result<()> + Send + Sync>;
 
 impl fmt::Debug for BadRows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

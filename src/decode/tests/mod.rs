@@ -23,11 +23,13 @@ struct Decoded {
     /// Rows of each batch.
     sizes: Vec<usize>,
     counts: DecodeCounts,
-    bad: Vec<(RowError, Vec<u8>)>,
+    bad: Vec<BadRow>,
 }
 
+type BadRow = (RowError, Vec<u8>);
+
 /// Options for tests: bad rows are set aside into the second.
-fn options() -> (DecodeOptions, Arc<Mutex<Vec<(RowError, Vec<u8>)>>>) {
+fn options() -> (DecodeOptions, Arc<Mutex<Vec<BadRow>>>) {
     let bad = Arc::new(Mutex::new(Vec::new()));
     let taken = bad.clone();
     let take = move |error: &RowError, raw: &[u8]| {
