@@ -9,5 +9,6 @@ mod crash;
 mod faults;
 mod formats;
 mod layering;
+mod schemas;
 mod support;
 mod sync;
