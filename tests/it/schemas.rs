@@ -8,7 +8,8 @@ fn all() -> Vec<TableSchema> {
     let read = |namespace: &str, table: &str| {
         let path = format!("{}/schemas/{namespace}/{table}.json", env!("CARGO_MANIFEST_DIR"));
         let answer: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-        TableSchema::read(&TableRef::new(namespace, table), answer["version"].as_i64().unwrap(), answer["schema"].clone()).unwrap()
+        TableSchema::read(&TableRef::new(namespace, table), answer["version"].as_i64().unwrap(), answer["schema"].clone())
+            .unwrap()
     };
     catalogue::tables().map(|(namespace, table)| read(namespace, table)).collect()
 }
@@ -35,7 +36,8 @@ fn every_table_of_the_catalogue_is_understood_whole() {
 fn the_types_are_as_many_as_the_catalogue_counts() {
     let count = |namespace: &str, wanted: fn(&ColumnType) -> bool| {
         let schemas = all();
-        let columns = schemas.iter().filter(|schema| schema.table.namespace.as_str() == namespace).flat_map(TableSchema::columns);
+        let columns =
+            schemas.iter().filter(|schema| schema.table.namespace.as_str() == namespace).flat_map(TableSchema::columns);
         columns.filter(|column| wanted(&column.column_type)).count()
     };
     assert_eq!(count("canvas", |kind| *kind == ColumnType::Int64), 377);
