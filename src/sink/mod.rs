@@ -6,6 +6,8 @@ pub(crate) mod conformance;
 pub mod delta;
 #[cfg(feature = "lake")]
 mod load;
+#[cfg(feature = "postgres")]
+pub mod sql;
 
 #[cfg(feature = "lake")]
 pub use load::{Held, Load, LoadKind, LoadPlan, Loaded, Sink, TableStatus};

@@ -1,0 +1,58 @@
+//! The seam to the drivers: I/O that knows no SQL of its own.
+
+use std::fmt::Debug;
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+
+use super::dialect::Dialect;
+use super::statement::{Row, Statement};
+use crate::error::Result;
+
+/// A server that can be connected to.
+#[async_trait]
+pub(super) trait Server: Debug + Send + Sync {
+    /// The text it understands.
+    fn dialect(&self) -> &dyn Dialect;
+
+    /// A new session. Kind `Target` when it cannot be had.
+    async fn connect(&self) -> Result<Box<dyn Connection>>;
+}
+
+/// One session. Dropping it ends the session, and the server undoes an open transaction.
+#[async_trait]
+pub(super) trait Connection: Send {
+    /// Runs it; rows of the last statement that changed any.
+    async fn execute(&mut self, statement: &Statement) -> Result<u64>;
+
+    /// Runs it and takes its rows.
+    async fn rows(&mut self, statement: &Statement) -> Result<Vec<Row>>;
+
+    /// Sends all rows of `batch` by the server's bulk path; bytes sent. A refusal by the server may come with the next call.
+    async fn copy_in(&mut self, into: &CopyInto, batch: &RecordBatch) -> Result<u64>;
+
+    /// Whether it can be used for something else: no error broke it and no transaction is open.
+    fn is_idle(&self) -> bool;
+}
+
+/// Where a copy goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CopyInto {
+    /// Quoted name of the table.
+    pub(super) table: String,
+    /// Its columns.
+    pub(super) columns: Vec<CopyColumn>,
+}
+
+/// A column of a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CopyColumn {
+    /// Quoted name.
+    pub(super) name: String,
+    /// Name in the record batch.
+    pub(super) source: String,
+    /// Type as the server spells it.
+    pub(super) sql_type: String,
+    /// Words that the type admits, where it is an enumeration.
+    pub(super) members: Option<Vec<String>>,
+}

@@ -1,0 +1,241 @@
+//! SQL databases, laid out as the official client lays them out, so that either can go on where the other stopped. It never
+//! calls the service.
+//!
+//! `load.rs` is written once over two seams: [`dialect`] makes text, [`connection`] talks to a server. A database is one folder
+//! with one of each. All of a table's load is one transaction: staging, schema change, upsert, delete, bookmark.
+
+mod connection;
+mod dialect;
+mod load;
+mod meta;
+mod postgres;
+mod statement;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use url::Url;
+
+use self::connection::{Connection, Server};
+use self::dialect::{Dialect, SqlTable};
+use self::load::SqlLoad;
+use self::statement::Statement;
+use crate::error::{Error, ErrorContext, Kind, Result};
+use crate::model::{Namespace, TableRef};
+use crate::redact::SafeUrl;
+use crate::sink::{Held, Load, LoadPlan, Sink, TableStatus};
+
+/// Sessions that are kept for the next table.
+const IDLE_SESSIONS: usize = 8;
+
+/// A database.
+///
+/// Loads of one table wait for each other's commit; the first wins, the other gets kind `Conflict`.
+#[derive(Debug, Clone)]
+pub struct SqlSink {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    location: SafeUrl,
+    server: Box<dyn Server>,
+    idle: Mutex<Vec<Box<dyn Connection>>>,
+    has_meta: AtomicBool,
+    namespaces: Mutex<HashSet<Namespace>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("location", &self.location).finish_non_exhaustive()
+    }
+}
+
+impl SqlSink {
+    /// The database of a URL such as `postgresql://user:password@host:5432/database?ssl=require`. Connects to nothing yet.
+    pub fn open(location: &Url) -> Result<Self> {
+        let server: Box<dyn Server> = match location.scheme() {
+            "postgresql" | "postgres" => Box::new(postgres::PostgresServer::from_url(location)?),
+            scheme => {
+                return Err(Error::new(Kind::Unsupported, "This version does not know that kind of database")
+                    .with("scheme", scheme)
+                    .hint("use postgresql://user:password@host:port/database"));
+            }
+        };
+        let shared = Shared {
+            location: SafeUrl::new(location.clone()),
+            server,
+            idle: Mutex::new(Vec::new()),
+            has_meta: AtomicBool::new(false),
+            namespaces: Mutex::new(HashSet::new()),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Makes the book-keeping where it is not there yet, as every command of the official client does. Kind `Unsupported` for
+    /// layouts that are older or newer than version 1.
+    pub async fn prepare(&self) -> Result<()> {
+        let mut session = self.shared.session().await?;
+        meta::prepare(session.as_mut(), self.shared.dialect()).await?;
+        self.shared.has_meta.store(true, Ordering::Relaxed);
+        self.shared.give_back(session);
+        Ok(())
+    }
+
+    /// Whether the book-keeping has a row for the table, be the table there or not.
+    pub async fn knows(&self, table: &TableRef) -> Result<bool> {
+        let mut session = self.shared.session().await?;
+        let has_meta = self.shared.has_meta(session.as_mut()).await?;
+        let entry = meta::entry(session.as_mut(), self.shared.dialect(), table, has_meta).await?;
+        self.shared.give_back(session);
+        Ok(entry.is_some())
+    }
+
+    /// Table and book-keeping row go together; types and lookup tables stay. Kind `NotFound` when there is no such row.
+    pub async fn remove(&self, table: &TableRef) -> Result<()> {
+        let dialect = self.shared.dialect();
+        let mut session = self.shared.session().await?;
+        let has_meta = self.shared.has_meta(session.as_mut()).await?;
+        session.execute(&dialect.begin()).await?;
+        session.execute(&dialect.lock(&table.to_string())).await?;
+        if meta::entry(session.as_mut(), dialect, table, has_meta).await?.is_none() {
+            return Err(Error::new(Kind::NotFound, "The table is not initialised").with("table", table));
+        }
+        session.execute(&meta::forget(dialect, table)).await?;
+        session.execute(&dialect.drop_table(table)).await.with("table", table)?;
+        session.execute(&dialect.commit()).await?;
+        self.shared.give_back(session);
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn dialect(&self) -> &dyn Dialect {
+        self.server.dialect()
+    }
+
+    async fn session(&self) -> Result<Box<dyn Connection>> {
+        let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match kept {
+            Some(session) => Ok(session),
+            None => self.server.connect().await.with("target", &self.location),
+        }
+    }
+
+    fn give_back(&self, session: Box<dyn Connection>) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if session.is_idle() && idle.len() < IDLE_SESSIONS {
+            idle.push(session);
+        }
+    }
+
+    /// Whether there is book-keeping. Once seen it is there, so that it is asked for once in a run.
+    async fn has_meta(&self, session: &mut dyn Connection) -> Result<bool> {
+        if self.has_meta.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        let found = meta::is_true(&session.rows(&self.dialect().has_meta()).await?);
+        self.has_meta.store(found, Ordering::Relaxed);
+        Ok(found)
+    }
+
+    /// Book-keeping and schema for the tables of a namespace.
+    async fn make_room(&self, session: &mut dyn Connection, namespace: &Namespace) -> Result<()> {
+        let dialect = self.dialect();
+        let known = |shared: &Self| shared.namespaces.lock().unwrap_or_else(PoisonError::into_inner).contains(namespace);
+        if known(self) {
+            return Ok(());
+        }
+        meta::prepare(session, dialect).await?;
+        self.has_meta.store(true, Ordering::Relaxed);
+        session.execute(&dialect.begin()).await?;
+        // Two that make it at once would fail, `IF NOT EXISTS` or not.
+        session.execute(&dialect.lock("book-keeping")).await?;
+        session.execute(&dialect.create_namespace(namespace)).await?;
+        session.execute(&dialect.commit()).await?;
+        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).insert(namespace.clone());
+        Ok(())
+    }
+}
+
+/// A table whose book-keeping row outlived it: an increment alone would be taken for the whole.
+fn gone_by_hand(table: &TableRef) -> Error {
+    Error::new(Kind::Target, "The table was removed from the database, but its book-keeping row is still there")
+        .with("table", table)
+        .hint("run dropdb for this table, then initdb")
+}
+
+#[async_trait]
+impl Sink for SqlSink {
+    fn location(&self) -> &SafeUrl {
+        &self.shared.location
+    }
+
+    async fn check(&self) -> Result<()> {
+        let dialect = self.shared.dialect();
+        let mut session = self.shared.session().await?;
+        let nothing = SqlTable { table: TableRef::new("daplake", "check"), columns: Vec::new(), comment: None };
+        session.execute(&dialect.begin()).await?;
+        let staged = session.execute(&dialect.create_stage(&nothing)).await;
+        staged.hint("let the user make temporary tables in this database")?;
+        session.execute(&dialect.rollback()).await?;
+        self.shared.give_back(session);
+        Ok(())
+    }
+
+    async fn held(&self, table: &TableRef) -> Result<Option<Held>> {
+        let mut session = self.shared.session().await?;
+        let has_meta = self.shared.has_meta(session.as_mut()).await?;
+        let entry = meta::entry(session.as_mut(), self.shared.dialect(), table, has_meta).await?;
+        self.shared.give_back(session);
+        match entry {
+            Some(entry) if !entry.exists => Err(gone_by_hand(table)),
+            entry => Ok(entry.map(|entry| Held { bookmark: entry.bookmark })),
+        }
+    }
+
+    async fn list(&self, namespace: Option<&Namespace>) -> Result<Vec<TableRef>> {
+        let mut session = self.shared.session().await?;
+        let tables = match self.shared.has_meta(session.as_mut()).await? {
+            true => meta::tables(session.as_mut(), self.shared.dialect(), namespace).await?,
+            false => Vec::new(),
+        };
+        self.shared.give_back(session);
+        Ok(tables)
+    }
+
+    /// Counts the rows.
+    async fn status(&self, table: &TableRef) -> Result<Option<TableStatus>> {
+        let dialect = self.shared.dialect();
+        let mut session = self.shared.session().await?;
+        let has_meta = self.shared.has_meta(session.as_mut()).await?;
+        let Some(entry) = meta::entry(session.as_mut(), dialect, table, has_meta).await? else { return Ok(None) };
+        let rows = match entry.exists {
+            true => {
+                let count = Statement::new(format!("SELECT COUNT(*) FROM {}", dialect.table_name(table)));
+                let rows = session.rows(&count).await?;
+                rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok())
+            }
+            false => None,
+        };
+        self.shared.give_back(session);
+        let table = table.clone();
+        Ok(Some(TableStatus {
+            table,
+            bookmark: entry.bookmark,
+            rows,
+            files: None,
+            bytes: None,
+            last_commit: None,
+            version: None,
+        }))
+    }
+
+    async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {
+        let table = plan.table.clone();
+        Ok(Box::new(SqlLoad::begin(Arc::clone(&self.shared), plan).await.with("table", table)?))
+    }
+}
