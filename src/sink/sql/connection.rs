@@ -33,6 +33,9 @@ pub(super) trait Connection: Send {
 
     /// Whether it can be used for something else: no error broke it and no transaction is open.
     fn is_idle(&self) -> bool;
+
+    /// Whether the server still holds an idle session, as far as can be told without asking it.
+    async fn is_alive(&mut self) -> bool;
 }
 
 /// Where a copy goes.

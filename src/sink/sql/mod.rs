@@ -118,10 +118,16 @@ impl Shared {
     }
 
     async fn session(&self) -> Result<Box<dyn Connection>> {
-        let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        match kept {
-            Some(session) => Ok(session),
-            None => self.server.connect().await.with("target", &self.location),
+        loop {
+            let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            match kept {
+                Some(mut session) => {
+                    if session.is_alive().await {
+                        return Ok(session);
+                    }
+                }
+                None => return self.server.connect().await.with("target", &self.location),
+            }
         }
     }
 

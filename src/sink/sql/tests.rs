@@ -12,7 +12,7 @@ use crate::error::Kind;
 use crate::model::TableRef;
 use crate::schema::{Column, ColumnType, TableSchema, arrow_type};
 use crate::sink::conformance::{self, Change, Fixture, at, column, load, plain, plan};
-use crate::sink::{LoadKind, Sink};
+use crate::sink::LoadKind;
 
 #[allow(clippy::print_stderr, unreachable_pub, missing_docs, reason = "it is shared with the tests outside")]
 #[path = "../../../tests/it/support/postgres.rs"]
@@ -232,7 +232,7 @@ async fn a_long_text_and_a_lost_server_leave_nothing() {
     let mut opened = fixture.sink.begin(plan(&fixture, &schema, LoadKind::Merge).await).await.unwrap();
     let rows = conformance::changes(&schema, &[Change::Up(json!({"id": 6, "a": "x"}))]);
     opened.write(conformance::reduced(&schema, vec![rows])).await.unwrap();
-    database.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'daplake'");
+    database.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'daplake' AND datname = current_database()");
     let error = opened.commit(at(2)).await.unwrap_err();
     assert!(error.kind() == Kind::Target && error.get("table") == Some("canvas.short"), "{error:?}");
     assert_eq!(database.psql("SELECT id, a FROM canvas.short"), "5|üüü\n");

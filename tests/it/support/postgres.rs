@@ -129,7 +129,7 @@ fn binaries() -> Option<PathBuf> {
         std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
     let versions = std::path::Path::new("/usr/lib/postgresql").read_dir().into_iter().flatten().flatten();
     folders.extend(versions.map(|entry| entry.path().join("bin")));
-    folders.into_iter().find(|folder| folder.join("initdb").is_file() && folder.join("postgres").is_file())
+    folders.into_iter().find(|folder| ["initdb", "postgres", "psql", "pg_isready"].iter().all(|name| folder.join(name).is_file()))
 }
 
 fn output(command: &mut Command) -> String {

@@ -27,11 +27,11 @@ pub(super) fn change_table(
         }
     }
     for gone in live.iter().filter(|live| !table.columns.iter().any(|column| column.name == live.name)) {
-        // What the user added stays exactly as it is.
-        if !ours.contains(&gone.name) {
+        // What the user added stays exactly as it is, as far as the stored schema tells.
+        if !ours.is_empty() && !ours.contains(&gone.name) {
             continue;
         }
-        if gone.not_null {
+        if gone.not_null && !gone.has_default {
             change.statements.push(alter(table, &format!("ALTER COLUMN {} DROP NOT NULL", quote(&gone.name))));
             change.notes.push(format!("`{}` is gone upstream; it is kept, without new values", gone.name));
         }

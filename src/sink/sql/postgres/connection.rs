@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use url::Url;
 
@@ -406,6 +406,11 @@ impl Connection for Session {
 
     fn is_idle(&self) -> bool {
         !self.broken && self.owed == 0 && self.state == b'I'
+    }
+
+    async fn is_alive(&mut self) -> bool {
+        // A server that has something to say to an idle session says goodbye.
+        futures::poll!(std::pin::pin!(self.stream.fill_buf())).is_pending()
     }
 }
 
