@@ -1,14 +1,36 @@
-//! The client itself: one per run, cheap to clone, paced and retried inside.
+//! The client itself: one per run, cheap to clone, paced and retried inside. The life of jobs is in `query.rs`.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use url::Url;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Method, redirect};
+use tokio::time::Instant;
+use url::{Host, Url};
 
+use super::auth::Tokens;
+use super::exchange::{Answer, exchange};
+use super::pacing::Pacer;
+use super::query::RunOptions;
+use super::retry::{Retry, Setback, retry_after, server_date};
+use super::wire::{self, Ask};
 use super::{Credentials, FinishedJob, ObjectId, Query, VersionedSchema};
-use crate::error::Result;
-use crate::model::Namespace;
+use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::model::{Namespace, TableRef, Timestamp};
 use crate::redact::SafeUrl;
+
+const USER_AGENT: &str = concat!("daplake/", env!("CARGO_PKG_VERSION"));
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_REDIRECTS: usize = 5;
+/// The service counts calls per minute.
+const PACING_WINDOW: Duration = Duration::from_secs(60);
+
+/// What may stand in a path segment as it is.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// Calls per minute for each kind of call; 0 switches pacing off for it.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,39 +99,352 @@ pub struct ClientOptions {
     pub idle_timeout: Duration,
 }
 
-/// A client of the DAP API.
-#[derive(Debug, Clone)]
-pub struct Client {}
+/// A client of the DAP API. Clones share token, pace and connections.
+///
+/// Proxies are taken from the environment (`HTTPS_PROXY`, `NO_PROXY`) or the system's settings, except when the base URL is this
+/// very machine. The bearer token goes to the base URL's origin and nowhere else.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    base: Url,
+    http: reqwest::Client,
+    objects: reqwest::Client,
+    tokens: Tokens,
+    pacers: Pacers,
+    retry: RetryPolicy,
+    poll: (Duration, Duration),
+    idle: Duration,
+    trace_id: String,
+    /// The server's clock minus ours, in microseconds, as of its last answer.
+    clock_offset: AtomicI64,
+}
+
+struct Pacers {
+    job_starts: Pacer,
+    job_status: Pacer,
+    table_lists: Pacer,
+    schemas: Pacer,
+    object_urls: Pacer,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("base_url", &SafeUrl::new(self.0.base.clone())).finish_non_exhaustive()
+    }
+}
+
+/// One call to the API.
+pub(super) struct Call<'a> {
+    pub(super) ask: Ask,
+    pub(super) method: Method,
+    /// Segments in clear.
+    pub(super) path: &'a [&'a str],
+    pub(super) body: Option<Vec<u8>>,
+}
 
 impl Client {
     /// Checks the options; no network yet.
-    pub fn new(_options: ClientOptions) -> Result<Self> {
-        unimplemented!()
+    pub fn new(options: ClientOptions) -> Result<Self> {
+        let ClientOptions { base_url, credentials, pacing, retry, ca_bundle, poll, idle_timeout } = options;
+        if !matches!(base_url.scheme(), "http" | "https") || !base_url.has_host() {
+            return Err(
+                Error::new(Kind::Usage, "The base URL is not an http or https URL").with("base_url", SafeUrl::new(base_url))
+            );
+        }
+        if credentials.client_id.is_empty() || credentials.client_secret.is_empty() {
+            return Err(Error::new(Kind::Auth, "The client id or the client secret is missing")
+                .hint("set `DAP_CLIENT_ID` and `DAP_CLIENT_SECRET`, in quotes: the id contains a `#`"));
+        }
+        if !base_url.username().is_empty() || base_url.password().is_some() {
+            return Err(Error::new(Kind::Usage, "The base URL must not contain a user or a password")
+                .with("base_url", SafeUrl::new(base_url)));
+        }
+        let roots = match &ca_bundle {
+            Some(path) => read_roots(path).with("ca_bundle", path.display())?,
+            None => Vec::new(),
+        };
+        let builder = || {
+            let mut builder = reqwest::Client::builder()
+                .user_agent(USER_AGENT)
+                .connect_timeout(CONNECT_TIMEOUT)
+                // A Referer would carry a signed URL to wherever a redirect leads.
+                .referer(false)
+                // What is stored is what is wanted; features that other crates switch on must not change that.
+                .no_gzip()
+                .no_brotli()
+                .no_zstd()
+                .no_deflate();
+            for root in &roots {
+                builder = builder.add_root_certificate(root.clone());
+            }
+            match is_loopback(&base_url) {
+                true => builder.no_proxy(),
+                false => builder,
+            }
+        };
+        let unusable = "The HTTP client cannot be set up";
+        let http = builder()
+            .redirect(same_origin_only())
+            .build()
+            .map_err(reqwest::Error::without_url)
+            .or_fail(Kind::Usage, unusable)?;
+        let objects = builder()
+            .redirect(never_to_clear_text())
+            // One connection per download: a slow reader then holds back its own object and no other.
+            .http1_only()
+            .build()
+            .map_err(reqwest::Error::without_url)
+            .or_fail(Kind::Usage, unusable)?;
+        let login = address(&base_url, &["ids", "auth", "login"])?;
+        let tokens = Tokens::new(http.clone(), login, credentials, retry.clone(), idle_timeout);
+        let pacer = |limit| Pacer::new(limit, PACING_WINDOW);
+        let pacers = Pacers {
+            job_starts: pacer(pacing.job_starts),
+            job_status: pacer(pacing.job_status),
+            table_lists: pacer(pacing.table_lists),
+            schemas: pacer(pacing.schemas),
+            object_urls: pacer(pacing.object_urls),
+        };
+        let trace_id = uuid::Uuid::new_v4().simple().to_string();
+        tracing::debug!(base_url = %SafeUrl::new(base_url.clone()), trace_id, "Client ready");
+        let clock_offset = AtomicI64::new(0);
+        let idle = idle_timeout;
+        Ok(Self(Arc::new(Inner { base: base_url, http, objects, tokens, pacers, retry, poll, idle, trace_id, clock_offset })))
     }
 
     /// Names of the tables of a namespace, in the service's order.
-    pub async fn tables(&self, _namespace: &Namespace) -> Result<Vec<String>> {
-        unimplemented!()
+    pub async fn tables(&self, namespace: &Namespace) -> Result<Vec<String>> {
+        let path = ["dap", "query", namespace.as_str(), "table"];
+        let call = Call { ask: Ask::Tables, method: Method::GET, path: &path, body: None };
+        let tables = self.call(call, wire::tables).await;
+        tables.map_err(|error| namespace_hint(error, namespace).with("namespace", namespace))
     }
 
     /// The present schema of a table.
-    pub async fn table_schema(&self, _table: &crate::model::TableRef) -> Result<VersionedSchema> {
-        unimplemented!()
+    pub async fn table_schema(&self, table: &TableRef) -> Result<VersionedSchema> {
+        let path = ["dap", "query", table.namespace.as_str(), "table", &table.table, "schema"];
+        let call = Call { ask: Ask::Schema, method: Method::GET, path: &path, body: None };
+        let schema = self.call(call, wire::schema).await;
+        schema.map_err(|error| namespace_hint(error, &table.namespace).with("table", table))
     }
 
     /// Starts a query (or re-attaches to its live job) and waits until it is complete. Failed jobs are asked again as the
     /// retry policy says; a complete job that is about to expire is waited out and asked anew.
-    pub async fn run(&self, _query: &Query) -> Result<FinishedJob> {
-        unimplemented!()
+    pub async fn run(&self, query: &Query) -> Result<FinishedJob> {
+        self.run_with(query, RunOptions::default()).await
     }
 
     /// As [`Client::run`], but first re-attaches to the job `id` if it still lives.
-    pub async fn resume(&self, _id: &str, _query: &Query) -> Result<FinishedJob> {
-        unimplemented!()
+    pub async fn resume(&self, id: &str, query: &Query) -> Result<FinishedJob> {
+        self.run_with(query, RunOptions { resume: Some(id), ..RunOptions::default() }).await
     }
 
     /// Pre-signed URLs, in the order of `ids`; batches are the caller's business. Kind `Expired` when an object is gone.
-    pub async fn object_urls(&self, _ids: &[ObjectId]) -> Result<Vec<SafeUrl>> {
-        unimplemented!()
+    pub async fn object_urls(&self, ids: &[ObjectId]) -> Result<Vec<SafeUrl>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let path = ["dap", "object", "url"];
+        let call = Call { ask: Ask::Urls, method: Method::POST, path: &path, body: Some(wire::objects_body(ids)) };
+        self.call(call, |headers, body| wire::urls(headers, body, ids)).await.with("objects", ids.len())
+    }
+
+    /// The service's clock, as near as its last answer told.
+    pub(crate) fn server_now(&self) -> Timestamp {
+        let offset = self.0.clock_offset.load(Ordering::Relaxed);
+        Timestamp::from_micros(Timestamp::now().micros().saturating_add(offset))
+    }
+
+    /// For object hosts: knows no token.
+    pub(crate) fn objects_http(&self) -> &reqwest::Client {
+        &self.0.objects
+    }
+
+    pub(crate) fn retry_policy(&self) -> &RetryPolicy {
+        &self.0.retry
+    }
+
+    pub(crate) fn idle_timeout(&self) -> Duration {
+        self.0.idle
+    }
+
+    pub(super) fn poll_bounds(&self) -> (Duration, Duration) {
+        self.0.poll
+    }
+
+    /// Makes a call: paced, with a fresh token, again after passing faults, once more with a new token after 401.
+    pub(super) async fn call<T>(&self, call: Call<'_>, read: impl FnOnce(&HeaderMap, &[u8]) -> Result<T>) -> Result<T> {
+        let inner = &*self.0;
+        let url = address(&inner.base, call.path).with("call", call.ask)?;
+        let pacer = inner.pacers.of(call.ask);
+        let mut retry = Retry::new(&inner.retry);
+        let (mut refused_token, mut has_renewed) = (None, false);
+        let mut permit = pacer.enter().await;
+        loop {
+            // After the permit: that can take long enough for a token to grow old.
+            let token = match refused_token.take() {
+                None => inner.tokens.fresh().await?,
+                Some(refused) => inner.tokens.instead_of(&refused).await?,
+            };
+            let attempt = retry.attempt();
+            let sent_at = Instant::now();
+            let mut request = inner
+                .http
+                .request(call.method.clone(), url.clone())
+                .header(AUTHORIZATION, token.header())
+                .header("traceparent", inner.traceparent());
+            if let Some(body) = &call.body {
+                request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
+            }
+            let outcome = exchange(request, inner.idle).await;
+            let took_ms = sent_at.elapsed().as_millis() as u64;
+            let (setback, error) = match outcome {
+                Ok(Answer { status, headers, body }) => {
+                    tracing::debug!(call = %call.ask, status = status.as_u16(), attempt, took_ms, bytes = body.len(), "Answered");
+                    inner.set_clock(&headers);
+                    if status.is_success() {
+                        return read(&headers, &body).map_err(|error| retry.told(error.with("call", call.ask)));
+                    }
+                    if status.as_u16() == 401 && !has_renewed {
+                        tracing::debug!(call = %call.ask, "The token is no longer accepted; logging in again");
+                        (refused_token, has_renewed) = (Some(token), true);
+                        drop(permit);
+                        permit = pacer.enter_again().await;
+                        continue;
+                    }
+                    let error = wire::refusal(call.ask, status, &headers, &body);
+                    match (error.kind(), retry_after(&headers)) {
+                        (Kind::Throttled, after) | (Kind::Unavailable, after @ Some(_)) => (Setback::Throttled(after), error),
+                        (Kind::Unavailable, None) => (Setback::Fault, error),
+                        _ => return Err(retry.told(error)),
+                    }
+                }
+                Err(fault) => {
+                    let error = fault.error.with("call", call.ask).with("host", url.host_str().unwrap_or_default());
+                    tracing::debug!(call = %call.ask, attempt, took_ms, %error, "No answer");
+                    match fault.passing {
+                        true => (Setback::Fault, error),
+                        false => return Err(retry.told(error)),
+                    }
+                }
+            };
+            match setback {
+                Setback::Throttled(_) => {
+                    // The whole bucket pauses: the others would only be refused as well.
+                    let Some(wait) = retry.next_wait(setback) else { return Err(retry.told(error)) };
+                    tracing::debug!(call = %call.ask, attempt, wait_ms = wait.as_millis() as u64, "Asked to slow down");
+                    permit.refused(wait);
+                }
+                Setback::Fault | Setback::Stale => {
+                    drop(permit);
+                    retry.again(setback, error).await?;
+                }
+            }
+            permit = pacer.enter_again().await;
+        }
+    }
+}
+
+impl Inner {
+    /// A valid W3C one: the same trace for the whole run, another parent for each call.
+    fn traceparent(&self) -> HeaderValue {
+        let span = uuid::Uuid::new_v4().simple().to_string();
+        // Bits 4 to 7 of byte 6 of a version 4 UUID are never all zero, so neither is this half.
+        HeaderValue::from_str(&format!("00-{}-{}-01", self.trace_id, &span[..16])).unwrap_or(HeaderValue::from_static(""))
+    }
+
+    fn set_clock(&self, headers: &HeaderMap) {
+        if let Some(theirs) = server_date(headers) {
+            self.clock_offset.store(theirs.micros().saturating_sub(Timestamp::now().micros()), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Pacers {
+    fn of(&self, ask: Ask) -> &Pacer {
+        match ask {
+            Ask::Start => &self.job_starts,
+            // Logins are rare, and made by `Tokens` without us.
+            Ask::Status | Ask::Login => &self.job_status,
+            Ask::Tables => &self.table_lists,
+            Ask::Schema => &self.schemas,
+            Ask::Urls => &self.object_urls,
+        }
+    }
+}
+
+/// `base` with encoded segments. Names that a URL would swallow (`..`) are unknown to any service.
+fn address(base: &Url, segments: &[&str]) -> Result<Url> {
+    let mut path = base.path().trim_end_matches('/').to_owned();
+    for segment in segments {
+        if matches!(*segment, "" | "." | "..") {
+            return Err(
+                Error::new(Kind::NotFound, "Not a name that the service could know").with("name", format_args!("{segment:?}"))
+            );
+        }
+        path.push('/');
+        path.extend(utf8_percent_encode(segment, SEGMENT));
+    }
+    let mut url = base.clone();
+    url.set_path(&path);
+    url.set_query(None);
+    url.set_fragment(None);
+    Ok(url)
+}
+
+/// A misspelling that the vendor's own pages have.
+pub(super) fn namespace_hint(error: Error, namespace: &Namespace) -> Error {
+    if error.kind() != Kind::NotFound {
+        return error;
+    }
+    match namespace.as_str() {
+        "canvas_log" => error.hint("the namespace is called `canvas_logs`"),
+        name => {
+            let hint = format!(
+                "`daplake list --namespace {name}` shows its tables; namespaces are canvas, canvas_logs, catalog, new_quizzes"
+            );
+            error.hint(hint)
+        }
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+fn same_origin_only() -> redirect::Policy {
+    redirect::Policy::custom(|attempt| {
+        let same = attempt.previous().first().is_some_and(|first| first.origin() == attempt.url().origin());
+        match same && attempt.previous().len() <= MAX_REDIRECTS {
+            true => attempt.follow(),
+            false => attempt.stop(),
+        }
+    })
+}
+
+fn never_to_clear_text() -> redirect::Policy {
+    redirect::Policy::custom(|attempt| {
+        let downgraded =
+            attempt.previous().last().is_some_and(|last| last.scheme() == "https") && attempt.url().scheme() != "https";
+        match !downgraded && attempt.previous().len() <= MAX_REDIRECTS {
+            true => attempt.follow(),
+            false => attempt.stop(),
+        }
+    })
+}
+
+fn read_roots(path: &std::path::Path) -> Result<Vec<reqwest::Certificate>> {
+    let pem = std::fs::read(path).or_fail(Kind::Usage, "The CA bundle cannot be read")?;
+    let roots =
+        reqwest::Certificate::from_pem_bundle(&pem).or_fail(Kind::Usage, "The CA bundle is not a list of PEM certificates")?;
+    match roots.is_empty() {
+        true => Err(Error::new(Kind::Usage, "The CA bundle holds no certificate")),
+        false => Ok(roots),
     }
 }

@@ -1,0 +1,246 @@
+//! Login, and a token that is always fresh enough. It does not know what the token is used for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use serde::Deserialize;
+use tokio::time::Instant;
+use url::Url;
+
+use super::exchange::{Answer, exchange};
+use super::retry::{Retry, Setback, retry_after, server_date};
+use super::wire::{self, Ask};
+use super::{Credentials, RetryPolicy};
+use crate::error::{Error, Kind, Result};
+use crate::model::Timestamp;
+
+/// A token is renewed when it has less than this to live, or a quarter of its life if that is shorter.
+const RENEWAL_MARGIN: Duration = Duration::from_secs(5 * 60);
+/// Assumed when the service does not say; a 401 would tell.
+const UNKNOWN_LIFE: Duration = Duration::from_secs(10 * 60);
+
+/// A bearer token, ready to send.
+pub(super) struct Token {
+    /// `Bearer ...`, marked sensitive so that no library prints it.
+    header: HeaderValue,
+    renew_at: Instant,
+}
+
+impl Token {
+    pub(super) fn header(&self) -> HeaderValue {
+        self.header.clone()
+    }
+}
+
+/// The token of a client. One login at a time; who comes meanwhile waits for its outcome and shares it, good or bad.
+pub(super) struct Tokens {
+    http: reqwest::Client,
+    url: Url,
+    credentials: Credentials,
+    retry: RetryPolicy,
+    idle: Duration,
+    state: tokio::sync::Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    token: Option<Arc<Token>>,
+    failed: Option<(Instant, Arc<Error>)>,
+}
+
+impl Tokens {
+    pub(super) fn new(http: reqwest::Client, url: Url, credentials: Credentials, retry: RetryPolicy, idle: Duration) -> Self {
+        Self { http, url, credentials, retry, idle, state: tokio::sync::Mutex::default() }
+    }
+
+    /// A token with enough life left.
+    pub(super) async fn fresh(&self) -> Result<Arc<Token>> {
+        self.get(|token| Instant::now() < token.renew_at).await
+    }
+
+    /// Another token than `refused`, which the service did not take.
+    pub(super) async fn instead_of(&self, refused: &Arc<Token>) -> Result<Arc<Token>> {
+        self.get(|token| !Arc::ptr_eq(token, refused)).await
+    }
+
+    async fn get(&self, good: impl Fn(&Arc<Token>) -> bool) -> Result<Arc<Token>> {
+        let asked = Instant::now();
+        let mut state = self.state.lock().await;
+        if let Some(token) = state.token.as_ref().filter(|token| good(token)) {
+            return Ok(token.clone());
+        }
+        if let Some((at, error)) = &state.failed
+            && *at >= asked
+        {
+            // It failed while we stood in line: asking again at once would only lock the account sooner.
+            return Err(Error::recover(error.clone(), |_| Error::new(Kind::Bug, "A login error was lost")));
+        }
+        state.token = None;
+        match self.login().await {
+            Ok(token) => {
+                let token = Arc::new(token);
+                *state = State { token: Some(token.clone()), failed: None };
+                Ok(token)
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                state.failed = Some((Instant::now(), error.clone()));
+                Err(Error::recover(error, |_| Error::new(Kind::Bug, "A login error was lost")))
+            }
+        }
+    }
+
+    async fn login(&self) -> Result<Token> {
+        let mut retry = Retry::new(&self.retry);
+        loop {
+            let attempt = retry.attempt();
+            let sent_at = Instant::now();
+            let request = self
+                .http
+                .post(self.url.clone())
+                .header(AUTHORIZATION, self.basic()?)
+                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .body("grant_type=client_credentials");
+            let (setback, error) = match exchange(request, self.idle).await {
+                Ok(answer) if answer.status.is_success() => {
+                    let token = read_token(&answer, sent_at).map_err(|error| retry.told(error.with("call", Ask::Login)))?;
+                    let life_s = token.renew_at.saturating_duration_since(sent_at).as_secs();
+                    tracing::debug!(attempt, renew_in_s = life_s, "Logged in");
+                    return Ok(token);
+                }
+                Ok(answer) => {
+                    let error = wire::refusal(Ask::Login, answer.status, &answer.headers, &answer.body);
+                    match error.kind() {
+                        Kind::Throttled => (Setback::Throttled(retry_after(&answer.headers)), error),
+                        Kind::Unavailable => match retry_after(&answer.headers) {
+                            Some(after) => (Setback::Throttled(Some(after)), error),
+                            None => (Setback::Fault, error),
+                        },
+                        Kind::Auth => return Err(retry.told(self.advice(error))),
+                        _ => return Err(retry.told(error)),
+                    }
+                }
+                Err(fault) if fault.passing => (Setback::Fault, fault.error.with("call", Ask::Login)),
+                Err(fault) => return Err(retry.told(fault.error.with("call", Ask::Login))),
+            };
+            retry.again(setback, error.with("host", self.url.host_str().unwrap_or_default())).await?;
+        }
+    }
+
+    fn basic(&self) -> Result<HeaderValue> {
+        let pair = format!("{}:{}", self.credentials.client_id, self.credentials.client_secret.reveal());
+        let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair)))
+            .map_err(|_| Error::new(Kind::Bug, "The credentials cannot be sent"))?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    fn advice(&self, error: Error) -> Error {
+        error.hint(match looks_whole(&self.credentials.client_id) {
+            true => {
+                "the key may have expired or been removed, or id and secret do not belong together: make a new key and set both"
+            }
+            false => {
+                "the client id should look like `us-east-1#...`, but it has no region before a `#` or nothing after it; \
+                 `#` begins a comment in shells, `.env` and YAML files: put the id in quotes. Or the key may have expired"
+            }
+        })
+    }
+}
+
+/// `region#id`.
+fn looks_whole(client_id: &str) -> bool {
+    client_id.split_once('#').is_some_and(|(region, id)| !region.trim().is_empty() && !id.trim().is_empty())
+}
+
+#[derive(Deserialize)]
+struct LoginAnswer {
+    access_token: String,
+    expires_in: Option<serde_json::Value>,
+}
+
+fn read_token(answer: &Answer, sent_at: Instant) -> Result<Token> {
+    let login: LoginAnswer = wire::parse(&answer.headers, &answer.body, "login")?;
+    let mut header = HeaderValue::from_str(&format!("Bearer {}", login.access_token))
+        .map_err(|_| Error::new(Kind::Data, "The token that the service gave cannot be sent"))?;
+    header.set_sensitive(true);
+    let said = login.expires_in.as_ref().and_then(seconds);
+    let life = life(said, expiry(&login.access_token), &answer.headers);
+    Ok(Token { header, renew_at: sent_at + life.saturating_sub(RENEWAL_MARGIN.min(life / 4)) })
+}
+
+/// The shorter of what the answer and the token say. The token's moment is measured by the server's clock: with ours, a
+/// laptop an hour ahead would log in before every call.
+fn life(said: Option<Duration>, expiry: Option<Timestamp>, headers: &HeaderMap) -> Duration {
+    let until =
+        |now: Timestamp| expiry.map(|expiry| Duration::from_micros(expiry.micros().saturating_sub(now.micros()).max(0) as u64));
+    match (said, server_date(headers)) {
+        (Some(said), Some(now)) => until(now).map_or(said, |left| left.min(said)),
+        (Some(said), None) => said,
+        (None, now) => until(now.unwrap_or_else(Timestamp::now)).unwrap_or(UNKNOWN_LIFE),
+    }
+    // A year is for ever; more would overflow the clock on some systems.
+    .min(Duration::from_secs(365 * 86_400))
+}
+
+fn seconds(value: &serde_json::Value) -> Option<Duration> {
+    let number = value.as_f64().or_else(|| value.as_str()?.parse().ok())?;
+    Duration::try_from_secs_f64(number).ok()
+}
+
+/// `exp` of a JWT. The signature is the service's business.
+fn expiry(token: &str) -> Option<Timestamp> {
+    #[derive(Deserialize)]
+    struct Claims {
+        exp: f64,
+    }
+    let payload = token.split('.').nth(1)?;
+    let bytes = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
+    let claims: Claims = serde_json::from_slice(&bytes).ok()?;
+    let micros = claims.exp * 1e6;
+    (micros.is_finite() && micros.abs() < 9e18).then(|| Timestamp::from_micros(micros as i64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dated(date: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(reqwest::header::DATE, date.parse().unwrap());
+        headers
+    }
+
+    #[test]
+    fn ids_cut_off_at_the_number_sign_are_noticed() {
+        assert!(looks_whole("us-east-1#1234"));
+        for cut in ["us-east-1", "us-east-1#", "#1234", "", "1234"] {
+            assert!(!looks_whole(cut), "{cut}");
+        }
+    }
+
+    #[test]
+    fn the_life_of_a_token_does_not_depend_on_our_clock() {
+        // exp = 1994-11-06T09:49:37Z, long ago for us, one hour ahead for the server.
+        let exp = Some(Timestamp::from_micros(784_115_377_000_000));
+        let headers = dated("Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(life(None, exp, &headers), Duration::from_secs(3600));
+        assert_eq!(life(Some(Duration::from_secs(60)), exp, &headers), Duration::from_secs(60));
+        assert_eq!(life(Some(Duration::from_secs(9000)), exp, &headers), Duration::from_secs(3600));
+        assert_eq!(life(Some(Duration::from_secs(3599)), exp, &HeaderMap::new()), Duration::from_secs(3599));
+        assert_eq!(life(None, exp, &HeaderMap::new()), Duration::ZERO);
+        assert_eq!(life(None, None, &HeaderMap::new()), UNKNOWN_LIFE);
+    }
+
+    #[test]
+    fn the_expiry_is_read_without_padding_and_never_trusted_to_be_there() {
+        let token = |claims: &str| format!("eyJ.{}.sig", URL_SAFE_NO_PAD.encode(claims));
+        assert_eq!(expiry(&token(r#"{"exp":1700000000,"x":[]}"#)), Some(Timestamp::from_micros(1_700_000_000_000_000)));
+        for odd in [token("{}"), token("not json"), "opaque".to_owned(), "a.%%%.b".to_owned(), token(r#"{"exp":1e300}"#)] {
+            assert_eq!(expiry(&odd), None);
+        }
+    }
+}

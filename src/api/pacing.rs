@@ -1,0 +1,274 @@
+//! Keeps our own calls below the service's limits: one [`Pacer`] per kind of call, shared by all clones of a client.
+//!
+//! Not a leaky bucket: the service counts calls in a window, so a call's slot is taken from its start until one window after its
+//! answer. That is the fastest pace which can never exceed the limit in any window, whatever the delay of the network.
+//! It retries nothing.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// The pace of one kind of call.
+#[derive(Debug)]
+pub(super) struct Pacer {
+    /// Calls per window; 0: as many as come (but pauses hold).
+    limit: usize,
+    window: Duration,
+    /// Held by the one who waits for the next slot; the lock hands over in the order of asking.
+    turn: tokio::sync::Mutex<()>,
+    slots: Mutex<Slots>,
+    changed: Notify,
+}
+
+/// Pure book-keeping; time is an argument.
+#[derive(Debug, Default)]
+struct Slots {
+    under_way: usize,
+    /// When slots of finished calls come free, earliest first.
+    free_at: VecDeque<Instant>,
+    paused_until: Option<Instant>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Go,
+    At(Instant),
+    WhenOneEnds,
+}
+
+impl Slots {
+    fn take(&mut self, limit: usize, now: Instant) -> Next {
+        if let Some(until) = self.paused_until {
+            if until > now {
+                return Next::At(until);
+            }
+            self.paused_until = None;
+        }
+        while self.free_at.front().is_some_and(|at| *at <= now) {
+            self.free_at.pop_front();
+        }
+        if limit == 0 || self.under_way + self.free_at.len() < limit {
+            self.under_way += 1;
+            return Next::Go;
+        }
+        match self.free_at.front() {
+            Some(at) => Next::At(*at),
+            None => Next::WhenOneEnds,
+        }
+    }
+
+    fn ended(&mut self, limit: usize, free_at: Instant) {
+        self.under_way -= 1;
+        if limit > 0 {
+            self.free_at.push_back(free_at);
+        }
+    }
+
+    fn refused(&mut self, until: Instant) {
+        self.under_way -= 1;
+        self.paused_until = self.paused_until.max(Some(until));
+    }
+}
+
+impl Pacer {
+    pub(super) fn new(limit: u32, window: Duration) -> Self {
+        Self {
+            limit: limit as usize,
+            window,
+            turn: tokio::sync::Mutex::new(()),
+            slots: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Waits for a slot, in the order of asking.
+    pub(super) async fn enter(&self) -> Permit<'_> {
+        let _turn = self.turn.lock().await;
+        self.slot().await
+    }
+
+    /// Waits for a slot without queueing: for another attempt of a call that has queued already.
+    pub(super) async fn enter_again(&self) -> Permit<'_> {
+        self.slot().await
+    }
+
+    async fn slot(&self) -> Permit<'_> {
+        loop {
+            // Listening before looking, or a change between the two would be missed.
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let next = self.slots().take(self.limit, Instant::now());
+            match next {
+                Next::Go => return Permit { pacer: self, open: true },
+                Next::At(at) => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(at) => {}
+                        () = changed => {}
+                    }
+                }
+                Next::WhenOneEnds => changed.await,
+            }
+        }
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One call under way. Dropped, it counts as made.
+#[derive(Debug)]
+pub(super) struct Permit<'a> {
+    pacer: &'a Pacer,
+    open: bool,
+}
+
+impl Permit<'_> {
+    /// The service answered 429: nobody calls before `wait` is over, and the call itself is not counted.
+    pub(super) fn refused(mut self, wait: Duration) {
+        self.open = false;
+        self.pacer.slots().refused(Instant::now() + wait);
+        self.pacer.changed.notify_waiters();
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        if self.open {
+            self.pacer.slots().ended(self.pacer.limit, Instant::now() + self.pacer.window);
+            self.pacer.changed.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn the_sixth_start_waits_until_a_window_after_the_first_answer() {
+        let begin = Instant::now();
+        let mut slots = Slots::default();
+        for _ in 0..5 {
+            assert_eq!(slots.take(5, begin), Next::Go);
+        }
+        assert_eq!(slots.take(5, begin), Next::WhenOneEnds);
+        let answered = begin + Duration::from_secs(3);
+        slots.ended(5, answered + MINUTE);
+        assert_eq!(slots.take(5, begin + MINUTE), Next::At(answered + MINUTE));
+        assert_eq!(slots.take(5, answered + MINUTE), Next::Go);
+        assert_eq!(slots.take(5, answered + MINUTE), Next::WhenOneEnds);
+    }
+
+    #[test]
+    fn a_refusal_stops_everybody_and_counts_for_nobody() {
+        let begin = Instant::now();
+        let mut slots = Slots::default();
+        assert_eq!(slots.take(1, begin), Next::Go);
+        slots.refused(begin + Duration::from_secs(7));
+        // A shorter one later does not shorten the pause.
+        slots.under_way += 1;
+        slots.refused(begin + Duration::from_secs(2));
+        assert_eq!(slots.take(1, begin), Next::At(begin + Duration::from_secs(7)));
+        assert_eq!(slots.take(1, begin + Duration::from_secs(7)), Next::Go);
+    }
+
+    #[test]
+    fn no_limit_still_honours_a_pause() {
+        let begin = Instant::now();
+        let mut slots = Slots::default();
+        for _ in 0..1000 {
+            assert_eq!(slots.take(0, begin), Next::Go);
+            slots.ended(0, begin + MINUTE);
+        }
+        assert!(slots.free_at.is_empty());
+        assert_eq!(slots.take(0, begin), Next::Go);
+        slots.refused(begin + MINUTE);
+        assert_eq!(slots.take(0, begin), Next::At(begin + MINUTE));
+    }
+
+    proptest! {
+        /// Whatever the delays, a server that counts arrivals in any window of a minute never sees more than the limit.
+        #[test]
+        fn no_window_ever_holds_more_than_the_limit(calls in prop::collection::vec((0..5_000_u64, 0..3_000_u64, 0..3_000_u64), 1..60), limit in 1..6_usize) {
+            let begin = Instant::now();
+            let mut now = begin;
+            let mut slots = Slots::default();
+            let mut arrivals = Vec::new();
+            for (pause, out, back) in calls {
+                now += Duration::from_millis(pause);
+                loop {
+                    match slots.take(limit, now) {
+                        Next::Go => break,
+                        Next::At(at) => now = at,
+                        Next::WhenOneEnds => unreachable!("calls end at once here"),
+                    }
+                }
+                let arrival = now + Duration::from_millis(out);
+                arrivals.push(arrival);
+                slots.ended(limit, arrival + Duration::from_millis(back) + MINUTE);
+                // `free_at` must stay sorted; real calls end in the order of the clock.
+                slots.free_at.make_contiguous().sort();
+            }
+            arrivals.sort();
+            for pair in arrivals.windows(limit + 1) {
+                prop_assert!(pair[limit] - pair[0] >= MINUTE);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn slots_are_given_in_the_order_of_asking() {
+        let pacer = Arc::new(Pacer::new(1, Duration::from_millis(2)));
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let first = pacer.enter().await;
+        let mut waiting = Vec::new();
+        for number in 0..8 {
+            let (pacer, order) = (pacer.clone(), order.clone());
+            waiting.push(tokio::spawn(async move {
+                let permit = pacer.enter().await;
+                order.lock().unwrap().push(number);
+                drop(permit);
+            }));
+            // The runtime of this test has one thread: the task now queues before the next is made.
+            tokio::task::yield_now().await;
+        }
+        drop(first);
+        for task in waiting {
+            task.await.unwrap();
+        }
+        assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 4, 5, 6, 7]);
+    }
+
+    #[tokio::test]
+    async fn one_who_leaves_the_queue_does_not_block_it() {
+        let pacer = Arc::new(Pacer::new(1, Duration::from_millis(1)));
+        let first = pacer.enter().await;
+        let leaver = tokio::spawn({
+            let pacer = pacer.clone();
+            async move { drop(pacer.enter().await) }
+        });
+        tokio::task::yield_now().await;
+        leaver.abort();
+        assert!(leaver.await.unwrap_err().is_cancelled());
+        drop(first);
+        drop(pacer.enter().await);
+        first_is_free(&pacer).await;
+    }
+
+    async fn first_is_free(pacer: &Pacer) {
+        let permit = pacer.enter_again().await;
+        permit.refused(Duration::ZERO);
+        assert_eq!(pacer.slots().under_way, 0);
+    }
+}

@@ -1,0 +1,213 @@
+//! Fresh pre-signed URLs for the objects of one job. It downloads nothing.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, NaiveDateTime};
+use tokio::time::Instant;
+use url::Url;
+
+use crate::api::{Client, FinishedJob, ObjectId};
+use crate::error::{Error, Kind, Result};
+use crate::model::Timestamp;
+use crate::redact::SafeUrl;
+
+/// How many upcoming objects are asked for at once.
+const BATCH: usize = 8;
+/// How long a URL is used when it does not say how long it lives; 15 minutes are typical.
+const UNKNOWN_LIFE: Duration = Duration::from_secs(15 * 60);
+/// A URL is not used in the last third of its life, nor in its last five minutes if that is less.
+const MARGIN: Duration = Duration::from_secs(5 * 60);
+
+/// The URLs of one job. Clones share what was asked for; concurrent downloads cause one request, not many.
+#[derive(Clone)]
+pub struct ObjectUrls(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    job: String,
+    ids: Vec<ObjectId>,
+    position: HashMap<ObjectId, usize>,
+    known: Mutex<Known>,
+    /// Held while asking, so that who comes meanwhile finds the answer.
+    asking: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Known {
+    urls: HashMap<ObjectId, Signed>,
+    next_stamp: u64,
+    /// File names in lower case (file systems may not tell `A` from `a`), and whose they are.
+    names: HashMap<String, ObjectId>,
+}
+
+/// A URL and which asking it came from.
+#[derive(Clone)]
+pub(super) struct Signed {
+    pub(super) url: SafeUrl,
+    stamp: u64,
+    use_until: Instant,
+}
+
+impl fmt::Debug for ObjectUrls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ObjectUrls").field("job", &self.0.job).field("objects", &self.0.ids.len()).finish_non_exhaustive()
+    }
+}
+
+impl ObjectUrls {
+    /// For the objects of `job`. Asks for nothing yet.
+    pub fn new(client: &Client, job: &FinishedJob) -> Self {
+        Self::of(client, &job.id, job.objects.clone())
+    }
+
+    /// For `objects` of the job `job`, in the order in which they will be downloaded.
+    pub fn of(client: &Client, job: &str, objects: Vec<ObjectId>) -> Self {
+        Self(Arc::new(Inner {
+            client: client.clone(),
+            job: job.to_owned(),
+            position: objects.iter().cloned().enumerate().map(|(position, id)| (id, position)).collect(),
+            ids: objects,
+            known: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// Reserves a file name for an object. A service that names two files alike must not make one overwrite the other: kind
+    /// `Data`. A run that skips objects it has already must claim their names first.
+    pub fn claim_name(&self, name: &str, id: &ObjectId) -> Result<()> {
+        let owner = self.known().names.entry(name.to_lowercase()).or_insert_with(|| id.clone()).clone();
+        match owner == *id {
+            true => Ok(()),
+            false => {
+                Err(Error::new(Kind::Data, "Two objects of the job have the same file name; one would overwrite the other")
+                    .with("job", &self.0.job)
+                    .with("object", &id.0)
+                    .with("other_object", &owner.0)
+                    .with("file", format_args!("{name:?}")))
+            }
+        }
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    pub(super) fn job(&self) -> &str {
+        &self.0.job
+    }
+
+    /// A URL that is fresh enough to begin a request with. Kind `Expired` when the object is gone.
+    pub(super) async fn get(&self, id: &ObjectId) -> Result<Signed> {
+        if let Some(signed) = self.known().usable(id) {
+            return Ok(signed);
+        }
+        let _asking = self.0.asking.lock().await;
+        if let Some(signed) = self.known().usable(id) {
+            return Ok(signed);
+        }
+        let batch = self.batch(id);
+        match self.ask(&batch).await {
+            // One lost object among the upcoming ones must not hide this one.
+            Err(error) if batch.len() > 1 && matches!(error.kind(), Kind::Expired | Kind::Data | Kind::NotFound) => {
+                self.ask(&batch[..1]).await?;
+            }
+            other => other?,
+        }
+        // Just asked for: handed out even if its life is too short for a second use.
+        self.known().urls.get(id).cloned().ok_or_else(|| Error::new(Kind::Bug, "A URL was lost").with("object", &id.0))
+    }
+
+    /// The store did not take the URL.
+    pub(super) fn refused(&self, id: &ObjectId, signed: &Signed) {
+        let mut known = self.known();
+        if known.urls.get(id).is_some_and(|current| current.stamp == signed.stamp) {
+            known.urls.remove(id);
+        }
+    }
+
+    /// The object is complete; its URL is not needed again.
+    pub(super) fn done(&self, id: &ObjectId) {
+        self.known().urls.remove(id);
+    }
+
+    /// `id` and what will probably be asked for next.
+    fn batch(&self, id: &ObjectId) -> Vec<ObjectId> {
+        let known = self.known();
+        let following = self.0.position.get(id).map_or(&[][..], |position| &self.0.ids[position + 1..]);
+        let upcoming = following.iter().take(BATCH - 1).filter(|next| known.usable(next).is_none());
+        std::iter::once(id).chain(upcoming).cloned().collect()
+    }
+
+    async fn ask(&self, ids: &[ObjectId]) -> Result<()> {
+        let asked = Instant::now();
+        let urls = self.0.client.object_urls(ids).await.map_err(|error| error.with("job", &self.0.job))?;
+        let now = self.0.client.server_now();
+        let mut known = self.known();
+        known.urls.retain(|_, signed| signed.use_until > asked);
+        for (id, url) in ids.iter().zip(urls) {
+            let life = life(url.reveal(), now).unwrap_or(UNKNOWN_LIFE);
+            let use_until = asked + life.saturating_sub(MARGIN.min(life / 3));
+            let stamp = known.next_stamp;
+            known.next_stamp += 1;
+            known.urls.insert(id.clone(), Signed { url, stamp, use_until });
+        }
+        tracing::debug!(job = %self.0.job, objects = ids.len(), "Got object URLs");
+        Ok(())
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn usable(&self, id: &ObjectId) -> Option<Signed> {
+        self.urls.get(id).filter(|signed| Instant::now() < signed.use_until).cloned()
+    }
+}
+
+/// How long a signed URL says it still lives: S3, Google, Azure, and `Expires` in seconds since the epoch.
+fn life(url: &Url, now: Timestamp) -> Option<Duration> {
+    let get = |names: &[&str]| {
+        url.query_pairs().find(|(name, _)| names.iter().any(|known| name.eq_ignore_ascii_case(known))).map(|(_, value)| value)
+    };
+    let since = |time: Timestamp| time.micros().saturating_sub(now.micros());
+    let micros = if let Some(seconds) = get(&["X-Amz-Expires", "X-Goog-Expires"]).and_then(|text| text.parse::<u32>().ok()) {
+        let signed_at = get(&["X-Amz-Date", "X-Goog-Date"])
+            .and_then(|text| NaiveDateTime::parse_from_str(&text, "%Y%m%dT%H%M%SZ").ok())
+            .map_or(0, |time| since(Timestamp::from_micros(time.and_utc().timestamp_micros())));
+        // Signed some time ago is possible, signed in the future is a clock that goes wrong.
+        i64::from(seconds) * 1_000_000 + signed_at.min(0)
+    } else if let Some(time) = get(&["se"]).and_then(|text| DateTime::parse_from_rfc3339(&text).ok()) {
+        since(Timestamp::from_micros(time.timestamp_micros()))
+    } else {
+        let seconds = get(&["Expires"])?.parse::<i64>().ok()?;
+        since(Timestamp::from_micros(seconds.checked_mul(1_000_000)?))
+    };
+    // At most what any store signs for: a week.
+    Some(Duration::from_micros(micros.clamp(0, 7 * 86_400_000_000) as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_life_of_a_url_is_learned_from_its_parameters() {
+        let now: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
+        let life = |query: &str| life(&Url::parse(&format!("https://h/p?{query}")).unwrap(), now).map(|life| life.as_secs());
+        assert_eq!(life("X-Amz-Expires=900&X-Amz-Date=20260102T030405Z"), Some(900));
+        assert_eq!(life("X-Amz-Expires=900&X-Amz-Date=20260102T030005Z"), Some(660));
+        assert_eq!(life("X-Amz-Expires=900&X-Amz-Date=20260102T040005Z"), Some(900));
+        assert_eq!(life("X-Amz-Expires=900"), Some(900));
+        assert_eq!(life("X-Goog-Date=20260102T030405Z&X-Goog-Expires=60"), Some(60));
+        assert_eq!(life("sv=2020&se=2026-01-02T03%3A14%3A05Z&sig=x"), Some(600));
+        assert_eq!(life("Expires=1767323165&Signature=x"), Some(120));
+        assert_eq!(life("Expires=1"), Some(0));
+        assert_eq!(life("a=b"), None);
+        assert_eq!(life("X-Amz-Expires=soon"), None);
+    }
+}
