@@ -1,0 +1,34 @@
+//! `list`, `schema`, `snapshot`, `incremental`: tables as files in a folder, as the official client lays them out. It parses rows
+//! only where another format is asked for, and merges nothing.
+//!
+//! A job's files gather in a hidden folder beside their final one, which appears when all of them are complete and checked. What
+//! an interrupted run leaves there is used by the next one; see [`Journal`].
+
+mod choice;
+mod convert;
+mod download;
+mod journal;
+mod manifest;
+mod object;
+mod run;
+mod schema;
+mod staging;
+#[cfg(test)]
+mod tests;
+
+pub use choice::TableChoice;
+pub use download::{DownloadRequest, download};
+pub use journal::Journal;
+pub use manifest::MANIFEST;
+pub use object::Shape;
+pub use run::{FilesOutcome, FilesReport, Observer, Step, TableEvent};
+pub use schema::{SchemaRequest, save_schemas, schema_text};
+
+use crate::api::Client;
+use crate::error::Result;
+use crate::model::Namespace;
+
+/// Names of the tables of a namespace, in the service's order.
+pub async fn list(client: &Client, namespace: &Namespace) -> Result<Vec<String>> {
+    client.tables(namespace).await
+}
