@@ -132,8 +132,10 @@ impl Server {
         let task = tokio::spawn({
             let seen = seen.clone();
             async move {
+                // Dropped with this task, and all conversations with it.
+                let mut conversations = tokio::task::JoinSet::new();
                 while let Ok((socket, _)) = listener.accept().await {
-                    tokio::spawn(converse(socket, handler.clone(), seen.clone()));
+                    conversations.spawn(converse(socket, handler.clone(), seen.clone()));
                 }
             }
         });

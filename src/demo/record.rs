@@ -59,3 +59,58 @@ pub struct Field {
     /// Members, when it is an object of fixed shape (one column per leaf in expanded mode).
     pub members: Vec<Field>,
 }
+
+impl Layout {
+    /// A record of another version of the same table with the columns of this one: by name, columns and members that the record
+    /// lacks become null, those that are gone are left out.
+    pub fn reshape(&self, from: &Layout, record: Record) -> Record {
+        let value = record.value.map(|cells| {
+            let named = from.value.iter().map(|field| field.name.as_str()).zip(cells).collect();
+            arrange(&self.value, named)
+        });
+        Record { value, ..record }
+    }
+}
+
+fn arrange(fields: &[Field], mut named: Vec<(&str, Cell)>) -> Vec<Cell> {
+    let mut take = |name: &str| match named.iter_mut().find(|(known, _)| *known == name) {
+        Some((_, cell)) => std::mem::replace(cell, Cell::Null),
+        None => Cell::Null,
+    };
+    let cell = |field: &Field| match take(&field.name) {
+        Cell::Object(members) => {
+            let old: Vec<_> = members.iter().map(|(name, cell)| (name.as_ref(), cell.clone())).collect();
+            let names = field.members.iter().map(|member| Cow::Owned(member.name.clone()));
+            Cell::Object(names.zip(arrange(&field.members, old)).collect())
+        }
+        other => other,
+    };
+    fields.iter().map(cell).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(name: &str, members: &[&str]) -> Field {
+        let members = members.iter().map(|member| field(member, &[])).collect();
+        Field { name: name.to_owned(), members }
+    }
+
+    #[test]
+    fn reshaping_goes_by_name_at_both_levels() {
+        let from = Layout { key: vec!["id".into()], value: vec![field("a", &[]), field("o", &["x"]), field("gone", &[])] };
+        let to = Layout { key: vec!["id".into()], value: vec![field("new", &[]), field("o", &["y", "x"]), field("a", &[])] };
+        let record = Record {
+            ts: Timestamp::from_micros(7),
+            op: Op::Upsert,
+            key: vec![Cell::Int(1)],
+            value: Some(vec![Cell::Bool(true), Cell::Object(vec![("x".into(), Cell::Int(5))]), Cell::Int(9)]),
+        };
+        let reshaped = to.reshape(&from, record.clone());
+        let object = Cell::Object(vec![("y".into(), Cell::Null), ("x".into(), Cell::Int(5))]);
+        assert_eq!(reshaped.value, Some(vec![Cell::Null, object, Cell::Bool(true)]));
+        assert_eq!((reshaped.ts, &reshaped.key), (record.ts, &record.key));
+        assert_eq!(from.reshape(&from, record.clone()), record);
+    }
+}

@@ -11,6 +11,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
@@ -27,6 +28,8 @@ use crate::model::Format;
 const WRITE_BYTES: usize = if cfg!(test) { 8 << 10 } else { 1 << 20 };
 /// Made safe at once; what a killed process may have to fetch again.
 const CHECKPOINT_BYTES: u64 = if cfg!(test) { 32 << 10 } else { 32 << 20 };
+/// How long a lock is waited for: a download that was just dropped in this very process may still be finishing a write.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 /// File systems allow 255 bytes; the suffixes need some.
 const MAX_NAME_BYTES: usize = 240;
 
@@ -78,7 +81,13 @@ async fn keep(urls: &ObjectUrls, id: &ObjectId, format: Format, paths: &Paths) -
             transfer = Transfer::new(urls, id);
             transfer.connect().await?;
         }
-        connected => connected?,
+        Err(error) => {
+            if part.written == 0 || error.kind() == Kind::Expired {
+                blocking(move || part.discarded()).await?;
+            }
+            return Err(error);
+        }
+        Ok(()) => {}
     }
     let version = transfer.version().clone();
     part = blocking(move || part.belongs_to(version)).await?;
@@ -91,11 +100,18 @@ async fn keep(urls: &ObjectUrls, id: &ObjectId, format: Format, paths: &Paths) -
             gathered += chunk.len();
             chunks.push(chunk.clone());
         }
-        let goes_on = matches!(next, Ok(Some(_)));
-        part =
-            blocking(move || part.append(&chunks).and_then(|part| if goes_on { Ok(part) } else { part.checkpoint() })).await?;
-        if !goes_on {
-            next?;
+        if let Err(error) = next {
+            if !matches!(error.kind(), Kind::Data | Kind::Expired) {
+                blocking(move || part.append(&chunks)?.checkpoint()).await?;
+                return Err(error);
+            }
+            // What was fetched is of no use to anybody.
+            blocking(move || part.discarded()).await?;
+            return Err(error);
+        }
+        let has_ended = matches!(next, Ok(None));
+        part = blocking(move || part.append(&chunks)).await?;
+        if has_ended {
             break;
         }
     }
@@ -317,6 +333,11 @@ impl Part {
         std::fs::remove_file(&self.paths.note).map_err(io_error("remove", &self.paths.note))
     }
 
+    fn discarded(mut self) -> Result<()> {
+        self.discard();
+        Ok(())
+    }
+
     /// As far as it can be done; what stays is found out by the next process.
     fn discard(&mut self) {
         self.forget();
@@ -328,11 +349,16 @@ impl Part {
 
 /// Opens and locks a note. A note that its last owner removed in this very moment is not the one on disk: look again.
 fn lock(path: &Path) -> Result<File> {
-    for _ in 0..100 {
+    let begun = Instant::now();
+    loop {
         let note = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let note = note.map_err(io_error("create", path))?;
         match note.try_lock() {
             Ok(()) => {}
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(5));
+                continue;
+            }
             Err(TryLockError::WouldBlock) => {
                 return Err(Error::new(Kind::Conflict, "Another run is downloading this file")
                     .hint("wait for it, or choose another folder"));
@@ -346,7 +372,6 @@ fn lock(path: &Path) -> Result<File> {
             return Ok(note);
         }
     }
-    Err(Error::new(Kind::Conflict, "Other runs are downloading this file").hint("wait for them, or choose another folder"))
 }
 
 #[cfg(unix)]

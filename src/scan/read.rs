@@ -12,7 +12,7 @@ use futures::{StreamExt, TryStreamExt};
 use super::Inner;
 use crate::api::ObjectId;
 use crate::decode::{self, DecodeCounts, DecodeOptions, TextDecoder};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, ResultExt};
 use crate::fetch;
 use crate::model::Format;
 use crate::progress;
@@ -72,14 +72,21 @@ fn text(inner: Arc<Inner>, number: usize, id: ObjectId, format: Format) -> Resul
     Ok(batches.try_flatten().inspect_ok(|batch: &RecordBatch| progress::moved_rows(batch.num_rows() as u64)).boxed())
 }
 
-/// Parquet needs its footer first, so the object is staged as a file that is gone when the stream is dropped.
+/// Parquet needs its footer first, so the object is staged as a file in a folder that goes when the reader is done.
 async fn parquet(inner: Arc<Inner>, number: usize, id: ObjectId) -> Result<BoxStream<'static, Result<RecordBatch>>> {
     let options = options(&inner, number, &id)?;
-    let file = inner.objects.stage(&id, &inner.options.temp_dir).await?;
+    let temp_dir = &inner.options.temp_dir;
+    let folder = tempfile::Builder::new()
+        .prefix("daplake-object-")
+        .tempdir_in(temp_dir)
+        .or_fail(Kind::Io, format!("No folder can be made for staged objects in {}", temp_dir.display()))?;
+    let staged = fetch::spool_as(&inner.urls, &id, Format::Parquet, folder.path(), &format!("object-{number}.parquet")).await?;
+    let file = std::fs::File::open(&staged.path).or_fail(Kind::Io, "A staged object cannot be read")?;
     let (sender, receiver) = tokio::sync::mpsc::channel::<Result<RecordBatch>>(2);
     let schema = inner.schema.clone();
     tokio::task::spawn_blocking(move || {
-        let mut work = || -> Result<DecodeCounts> {
+        let _kept = folder;
+        let work = || -> Result<DecodeCounts> {
             let mut batches = decode::parquet(file, schema, options)?;
             for batch in batches.by_ref() {
                 // The other side is gone: nobody wants the rest.
@@ -99,6 +106,14 @@ async fn parquet(inner: Arc<Inner>, number: usize, id: ObjectId) -> Result<BoxSt
 }
 
 fn finished(inner: &Inner, seen: &DecodeCounts) {
-    inner.counts.lock().unwrap_or_else(PoisonError::into_inner).add(seen);
+    let mut counts = inner.counts.lock().unwrap_or_else(PoisonError::into_inner);
+    counts.rows += seen.rows;
+    counts.deletes += seen.deletes;
+    counts.bad_rows += seen.bad_rows;
+    counts.oversized += seen.oversized;
+    counts.cut_fractions += seen.cut_fractions;
+    counts.required_nulls += seen.required_nulls;
+    counts.unknown_columns.extend(seen.unknown_columns.iter().cloned());
+    drop(counts);
     progress::part_done();
 }

@@ -1,1 +1,7 @@
-//! Delta Lake tables: rows, schema and bookmark in one commit.
+//! Delta tables.
+
+mod columns;
+mod conform;
+mod evolve;
+mod keys;
+mod stats;

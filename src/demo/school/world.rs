@@ -1,0 +1,146 @@
+//! All tables at a glance: what a row of one table needs to know of the others in order to refer to them. It knows no columns
+//! and no history.
+
+use std::collections::HashMap;
+
+use super::catalogue::Entry;
+use super::index::ENTRIES;
+use super::keys::{KeyKind, Space};
+use super::random::{mix, part_of, salt, unit};
+use super::scale;
+
+/// The id spaces of one school.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) seed: u64,
+    spaces: Vec<Space>,
+    names: HashMap<String, usize>,
+}
+
+impl World {
+    /// `rows_of` overrules the proportion for a table (full name).
+    pub(super) fn new(seed: u64, submissions: u64, rows_of: impl Fn(&str) -> Option<u64>) -> Self {
+        let mut world = Self { seed, spaces: Vec::new(), names: HashMap::new() };
+        for entry in ENTRIES {
+            let name = entry.full_name();
+            let kind = match (entry.namespace, entry.table) {
+                ("canvas_logs", _) => KeyKind::Uuid,
+                ("canvas", _) => KeyKind::Sharded,
+                _ => KeyKind::Plain,
+            };
+            world.add(&name, rows_of(&name).unwrap_or_else(|| scale::rows(&name, submissions)), kind);
+        }
+        for target in ENTRIES.iter().flat_map(|entry| entry.references).flat_map(|(_, targets)| *targets) {
+            if !world.names.contains_key(*target) {
+                world.add(target, scale::rows(target, submissions), KeyKind::Plain);
+            }
+        }
+        // The key of `enrollment_states` is the id of an enrollment.
+        let (states, enrollments) = (world.names["canvas.enrollment_states"], world.names["canvas.enrollments"]);
+        world.spaces[states] = world.spaces[enrollments].clone();
+        world
+    }
+
+    fn add(&mut self, name: &str, rows: u64, kind: KeyKind) {
+        self.names.insert(name.to_owned(), self.spaces.len());
+        self.spaces.push(Space { salt: mix(self.seed ^ salt(name)), rows, kind });
+    }
+
+    pub(super) fn find(&self, table: &str) -> Option<usize> {
+        self.names.get(table).copied()
+    }
+
+    #[inline]
+    pub(super) fn space(&self, table: usize) -> &Space {
+        &self.spaces[table]
+    }
+}
+
+impl Entry {
+    pub(super) fn full_name(&self) -> String {
+        [self.namespace, ".", self.table].concat()
+    }
+}
+
+/// Which row of another table a column points at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reference {
+    pub(super) table: usize,
+    salt: u64,
+    /// Early rows are pointed at much more often: a few courses have most of the students.
+    skewed: bool,
+}
+
+impl Reference {
+    pub(super) fn new(world: &World, target: &str, column: &str) -> Option<Self> {
+        let skewed =
+            ["canvas.courses", "canvas.accounts", "canvas.roles", "catalog.accounts", "catalog.products"].contains(&target);
+        world.find(target).map(|table| Self { table, salt: salt(column), skewed })
+    }
+
+    /// The row pointed at by the row of this seed. Within the rows of the target's first commit, 0 if it has none.
+    #[inline]
+    pub(super) fn row(&self, world: &World, seed: u64) -> u64 {
+        let hash = mix(seed ^ self.salt);
+        let rows = world.space(self.table).rows;
+        if self.skewed {
+            let part = unit(hash);
+            (part * part * rows as f64) as u64
+        } else {
+            part_of(hash, rows)
+        }
+    }
+
+    #[inline]
+    pub(super) fn id(&self, world: &World, seed: u64) -> i64 {
+        world.space(self.table).id(self.row(world, seed))
+    }
+}
+
+/// The table behind a word in a `*_type` column, without its namespace.
+pub(super) fn table_of(word: &str) -> Option<String> {
+    let irregular = match word {
+        "Announcement" => "discussion_topics",
+        "StudentEnrollment" => "enrollments",
+        "UserProfile" => "users",
+        "Purgatory" => "purgatories",
+        "Quizzes::Quiz" => "quizzes",
+        "Quizzes::QuizStatistics" => "quiz_statistics",
+        "Quizzes::QuizSubmission" => "quiz_submissions",
+        "SisBatch" => "sis_batches",
+        "ADHOC"
+        | "Noop"
+        | "College"
+        | "Department"
+        | "CoursePace"
+        | "MediaTrack"
+        | "ContextModuleSubHeader"
+        | "ExternalUrl" => {
+            return None;
+        }
+        _ => "",
+    };
+    if !irregular.is_empty() {
+        return Some(irregular.to_owned());
+    }
+    let mut name = String::with_capacity(word.len() + 4);
+    for (place, letter) in word.replace("::", "").char_indices() {
+        if letter.is_ascii_uppercase() && place > 0 {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_lowercase());
+    }
+    name.push('s');
+    Some(name)
+}
+
+/// The word for a table, where a plain text says which table an id belongs to.
+pub(super) fn word_of(table: &str) -> Option<&'static str> {
+    Some(match table {
+        "catalog.accounts" => "Account",
+        "catalog.products" => "Product",
+        "canvas.assessment_question_banks" => "AssessmentQuestionBank",
+        "canvas.courses" => "Course",
+        _ => return None,
+    })
+}
