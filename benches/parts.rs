@@ -16,13 +16,13 @@ use daplake::decode::{self, BadRows, DecodeOptions, TextDecoder};
 use daplake::demo::school::{School, SchoolOptions};
 use daplake::demo::serve::{ServeOptions, Server};
 use daplake::fetch::{ObjectUrls, open, unpacked};
-use daplake::model::{Bookmark, Format, Mode, TableRef, Timestamp, Window};
-use daplake::ops::{self, OnSnapshotRequired, Selection, SyncRequest, Target};
+use daplake::model::{Bookmark, Format, Mode, TableRef, Window};
+use daplake::ops::{self, Selection, SyncRequest, Target};
 use daplake::redact::Secret;
 use daplake::schema::{Nested, TableSchema, change_schema};
 use daplake::sink::{LoadKind, LoadPlan, Sink};
-use daplake::stage::{Engine, EngineOptions, batch_stream, latest_per_key, table_of_batches};
 use daplake::stage::ChangeSet;
+use daplake::stage::{Engine, EngineOptions, batch_stream, latest_per_key, table_of_batches};
 use futures::TryStreamExt;
 
 const RUNS: usize = 3;
@@ -141,28 +141,13 @@ async fn bench(rows: u64) -> Result<()> {
     let school = Arc::new(School::new(SchoolOptions {
         seed: 7,
         rows,
-        table_rows: Vec::new(),
-        change_rate: 0.01,
         commits: 1,
-        start: Timestamp::from_micros(1_767_225_600_000_000),
         only: Some(vec![table.clone()]),
-        evolving: false,
+        ..SchoolOptions::default()
     }));
     let server = Server::start(
         school.clone(),
-        ServeOptions {
-            listen: ([127, 0, 0, 1], 0).into(),
-            credentials: ("bench#client".into(), "bench-secret".into()),
-            rows_per_object: 50_000,
-            job_delay: (Duration::ZERO, Duration::ZERO),
-            job_life: Duration::from_secs(86_400),
-            url_life: Duration::from_secs(900),
-            token_life: Duration::from_secs(3600),
-            limits: [0; 5],
-            limit_window: Duration::from_secs(60),
-            cache: None,
-            commit_every: None,
-        },
+        ServeOptions { credentials: ("bench#client".into(), "bench-secret".into()), ..ServeOptions::instant() },
     )
     .await?;
     let client = Client::new(ClientOptions {
@@ -259,21 +244,8 @@ async fn bench(rows: u64) -> Result<()> {
         let (client, engine) = (client.clone(), engine.clone());
         let temp_dir = spill.path().to_owned();
         async move {
-            let request = SyncRequest {
-                client,
-                sink: ops::open_target(&Target::Folder(folder), &engine)?,
-                engine,
-                selection: Selection::all_of("canvas"),
-                format: Format::Jsonl,
-                mode: None,
-                resnapshot: false,
-                on_snapshot_required: OnSnapshotRequired::Resnapshot,
-                nested: Nested::Typed,
-                bad_rows: None,
-                concurrency: 2,
-                object_concurrency: 2,
-                temp_dir,
-            };
+            let sink = ops::open_target(&Target::Folder(folder), &engine)?;
+            let request = SyncRequest { temp_dir, ..SyncRequest::new(client, sink, engine, Selection::all_of("canvas")) };
             let report = Box::pin(ops::sync(request)).await?;
             assert!(report.first_error().is_none(), "{report:?}");
             Ok(())

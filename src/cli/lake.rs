@@ -22,17 +22,11 @@ pub(super) async fn sync(global: &GlobalArgs, args: SyncArgs) -> Result<()> {
     let target: Target = args.target.target.parse()?;
     let client = settings::client(global, settings::pacing(args.jobs_per_minute))?;
     let engine = engine(&args.engine)?;
+    let sink = ops::open_target(&target, &engine)?;
+    let selection =
+        Selection { namespaces: args.selection.namespace, tables: args.selection.table, exclude: args.selection.exclude };
     let request = SyncRequest {
-        client,
-        sink: ops::open_target(&target, &engine)?,
-        engine,
-        selection: Selection {
-            namespaces: args.selection.namespace,
-            tables: args.selection.table,
-            exclude: args.selection.exclude,
-        },
         format: args.download_format,
-        mode: None,
         resnapshot: args.resnapshot,
         on_snapshot_required: match args.on_snapshot_required {
             OnSnapshotRequired::Fail => ops::OnSnapshotRequired::Fail,
@@ -44,8 +38,8 @@ pub(super) async fn sync(global: &GlobalArgs, args: SyncArgs) -> Result<()> {
         },
         bad_rows: args.bad_rows,
         concurrency: args.concurrency,
-        object_concurrency: 2,
         temp_dir: temp_dir(&args.engine),
+        ..SyncRequest::new(client, sink, engine, selection)
     };
     let report = ops::sync(request).await?;
     if let Some(path) = &args.report {

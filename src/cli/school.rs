@@ -20,15 +20,9 @@ fn serve_options(port: u16) -> ServeOptions {
     ServeOptions {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         credentials: (CREDENTIALS.0.to_owned(), CREDENTIALS.1.to_owned()),
-        rows_per_object: 100_000,
         job_delay: (Duration::from_millis(20), Duration::from_millis(50)),
-        job_life: Duration::from_secs(24 * 3600),
-        url_life: Duration::from_secs(15 * 60),
-        token_life: Duration::from_secs(3600),
         limits: [0; 5],
-        limit_window: Duration::from_secs(60),
-        cache: None,
-        commit_every: None,
+        ..ServeOptions::default()
     }
 }
 
@@ -36,18 +30,17 @@ pub(super) async fn serve(args: ServeArgs) -> Result<()> {
     use crate::demo::serve::{Fault, Times};
 
     if args.fault.iter().any(|fault| fault == "list") {
-        let lines: Vec<String> = Fault::names().iter().map(|(name, help)| format!("{name:<28} {help}\n")).collect();
+        let lines: Vec<String> = Fault::catalogue().iter().map(|fault| format!("{fault}\n")).collect();
         return out(&lines.concat());
     }
     let school = School::new(SchoolOptions {
         seed: args.seed,
         rows: args.rows,
-        table_rows: Vec::new(),
         change_rate: args.change_rate,
         commits: args.commits.max(1),
         start: START,
-        only: None,
         evolving: true,
+        ..SchoolOptions::default()
     });
     let options = ServeOptions {
         rows_per_object: args.rows_per_object.max(1),
@@ -83,10 +76,8 @@ mod walk {
     use super::*;
     use crate::api::{Client, ClientOptions, Credentials, RetryPolicy};
     use crate::error::ResultExt;
-    use crate::model::Format;
     use crate::ops::{self, Selection, SyncRequest, Target};
     use crate::redact::Secret;
-    use crate::schema::Nested;
 
     /// Says that a folder was made by the demo and may be emptied by it.
     const MARKER: &str = ".made-by-daplake-demo";
@@ -101,12 +92,11 @@ mod walk {
         let school = Arc::new(School::new(SchoolOptions {
             seed: args.seed,
             rows: args.rows,
-            table_rows: Vec::new(),
             change_rate: 0.02,
             commits: 1,
             start: START,
-            only: None,
             evolving: true,
+            ..SchoolOptions::default()
         }));
         let server = Server::start(school.clone(), serve_options(0)).await?;
         let target = Target::Folder(args.dir.clone());
@@ -163,21 +153,8 @@ mod walk {
             idle_timeout: Duration::from_secs(60),
         })?;
         let engine = lake::small_engine()?;
-        let request = SyncRequest {
-            client,
-            sink: ops::open_target(target, &engine)?,
-            engine,
-            selection: Selection::all_of("all"),
-            format: Format::Jsonl,
-            mode: None,
-            resnapshot: false,
-            on_snapshot_required: ops::OnSnapshotRequired::Resnapshot,
-            nested: Nested::Typed,
-            bad_rows: None,
-            concurrency: 4,
-            object_concurrency: 2,
-            temp_dir: std::env::temp_dir(),
-        };
+        let sink = ops::open_target(target, &engine)?;
+        let request = SyncRequest { concurrency: 4, ..SyncRequest::new(client, sink, engine, Selection::all_of("all")) };
         let answer = ops::sync(request).await?;
         out(&format!("\n{}", report::summary(&answer)))?;
         lake::finish(answer)

@@ -61,6 +61,28 @@ pub struct SyncRequest {
     pub temp_dir: PathBuf,
 }
 
+impl SyncRequest {
+    /// With the defaults of the command line: JSONL, typed nested columns, two tables at once, a new snapshot when the service
+    /// demands one.
+    pub fn new(client: Client, sink: Arc<dyn Sink>, engine: Engine, selection: Selection) -> Self {
+        Self {
+            client,
+            sink,
+            engine,
+            selection,
+            format: Format::Jsonl,
+            mode: None,
+            resnapshot: false,
+            on_snapshot_required: OnSnapshotRequired::Resnapshot,
+            nested: Nested::Typed,
+            bad_rows: None,
+            concurrency: 2,
+            object_concurrency: 2,
+            temp_dir: std::env::temp_dir(),
+        }
+    }
+}
+
 /// Brings all chosen tables up to date. Single tables may fail: see the report. An error means that nothing was tried (target,
 /// login, unknown table). Safe to drop at any await: every table is at its old or its new bookmark.
 pub async fn sync(request: SyncRequest) -> Result<Report> {

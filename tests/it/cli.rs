@@ -120,7 +120,7 @@ async fn a_target_that_cannot_be_written_is_refused_before_anything_is_paid_for(
     std::fs::write(world.lake(), "a file in the way").unwrap();
     world.daplake(&["sync", "--target", "lake"]).assert_code(5).assert_says(&["lake", "hint:"]);
     assert_eq!(std::fs::read_to_string(world.lake()).unwrap(), "a file in the way");
-    assert_eq!(world.server.counters().jobs_started, 0);
+    assert_eq!(world.server.counters().jobs_started(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

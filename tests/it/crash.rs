@@ -13,9 +13,10 @@ fn random(state: &mut u64) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_random_moments_and_run_again_the_tables_are_right() {
-    let seed = std::env::var("DAPLAKE_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as u64
-    });
+    let seed = std::env::var("DAPLAKE_TEST_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as u64);
     eprintln!("DAPLAKE_TEST_SEED={seed}");
     let mut state = seed;
     let tables = [canvas("users"), canvas("submissions"), canvas("courses"), web_logs()];

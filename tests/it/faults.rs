@@ -150,7 +150,11 @@ async fn strike(fault: &str, times: Times, ends: Ends, increment: bool, format: 
             assert!(kinds.contains(&error.kind()), "{label}: {error:?}");
             assert!(!error.message().is_empty());
             let log = |files: &std::collections::BTreeMap<std::path::PathBuf, _>| {
-                files.keys().filter(|path| path.components().any(|part| part.as_os_str() == "_delta_log")).cloned().collect::<Vec<_>>()
+                files
+                    .keys()
+                    .filter(|path| path.components().any(|part| part.as_os_str() == "_delta_log"))
+                    .cloned()
+                    .collect::<Vec<_>>()
             };
             assert_eq!(log(&world.fingerprint()), log(&files), "{label}: the log is as before");
             before
@@ -230,13 +234,23 @@ async fn an_error_in_one_table_leaves_the_others_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_printed_or_written_holds_a_secret() {
     let mut printed = String::new();
-    for fault in ["error-500:objects", "url-expires", "gone-at-download", "malformed-line", "token-dies", "corrupt", "reset:10"] {
+    for fault in ["error-500:objects", "url-expires", "gone-at-download", "malformed-line", "token-dies", "corrupt", "reset:10"]
+    {
         let world = world().await;
         world.server.inject(Fault::parse(fault).unwrap(), N(40));
         let log = world.path("log.txt");
         let run = world.daplake(&[
-            "sync", "--target", "lake", "--jobs-per-minute", "0", "--loglevel", "debug", "--logfile", log.to_str().unwrap(),
-            "--report", world.path("report.json").to_str().unwrap(),
+            "sync",
+            "--target",
+            "lake",
+            "--jobs-per-minute",
+            "0",
+            "--loglevel",
+            "debug",
+            "--logfile",
+            log.to_str().unwrap(),
+            "--report",
+            world.path("report.json").to_str().unwrap(),
         ]);
         printed.push_str(&run.stdout);
         printed.push_str(&run.stderr);

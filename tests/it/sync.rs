@@ -113,7 +113,14 @@ async fn nested_columns_can_be_kept_as_json_text() {
     request.nested = Nested::Json;
     ops::sync(request).await.unwrap();
     let answer = world
-        .daplake(&["query", "--target", "lake", "--output", "json", "SELECT settings FROM courses WHERE settings IS NOT NULL LIMIT 1"])
+        .daplake(&[
+            "query",
+            "--target",
+            "lake",
+            "--output",
+            "json",
+            "SELECT settings FROM courses WHERE settings IS NOT NULL LIMIT 1",
+        ])
         .assert_code(0);
     let row: serde_json::Value = serde_json::from_str(&answer.stdout).unwrap();
     let settings: serde_json::Value = serde_json::from_str(row["settings"].as_str().unwrap()).unwrap();
@@ -122,7 +129,8 @@ async fn nested_columns_can_be_kept_as_json_text() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = MULTI_THREAD)]
 async fn all_formats_give_the_same_first_table() {
-    let tables = [canvas("courses"), canvas("assignments"), canvas("late_policies"), TableRef::new("catalog", "products"), web_logs()];
+    let tables =
+        [canvas("courses"), canvas("assignments"), canvas("late_policies"), TableRef::new("catalog", "products"), web_logs()];
     let world = World::new(school(&tables)).await;
     for format in Format::ALL {
         let other = World::new(school(&tables)).await;

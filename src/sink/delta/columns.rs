@@ -152,7 +152,9 @@ impl LakeType {
             | DataType::Float64
             | DataType::Utf8
             | DataType::Date32 => Self::Leaf(data_type.clone()),
-            DataType::Decimal128(precision, scale) if *scale >= 0 && *scale <= *precision as i8 => Self::Leaf(data_type.clone()),
+            DataType::Decimal128(precision, scale) if *scale >= 0 && *scale <= *precision as i8 => {
+                Self::Leaf(data_type.clone())
+            }
             DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => Self::Leaf(timestamp_type()),
             DataType::Struct(fields) => {
                 Self::Struct(fields.iter().map(|field| LakeColumn::of_field(field, true)).collect::<Result<_>>()?)
@@ -287,7 +289,8 @@ mod tests {
     #[test]
     fn types_that_are_not_ours_are_refused() {
         for foreign in ["\"binary\"", "\"timestamp_ntz\"", r#"{"type":"map","keyType":"string","valueType":"string"}"#] {
-            let text = format!(r#"{{"type":"struct","fields":[{{"name":"x","type":{foreign},"nullable":true,"metadata":{{}}}}]}}"#);
+            let text =
+                format!(r#"{{"type":"struct","fields":[{{"name":"x","type":{foreign},"nullable":true,"metadata":{{}}}}]}}"#);
             let error = LakeColumn::of_schema_string(&text).unwrap_err();
             assert_eq!((error.kind(), error.get("column")), (Kind::Target, Some("x")));
         }

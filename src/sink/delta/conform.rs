@@ -108,11 +108,9 @@ mod tests {
         let item = Arc::new(Field::new("item", DataType::Struct(old.clone()), true));
         let list = ListArray::new(item, OffsetBuffer::from_lengths([2, 0, 1]), Arc::new(members.clone()), None);
         let ids = Int64Array::from(vec![7, 8, 9]);
-        let batch = RecordBatch::try_new(
-            Arc::new(Schema::new(of(old))),
-            vec![Arc::new(ids), Arc::new(members), Arc::new(list)],
-        )
-        .unwrap();
+        let batch =
+            RecordBatch::try_new(Arc::new(Schema::new(of(old))), vec![Arc::new(ids), Arc::new(members), Arc::new(list)])
+                .unwrap();
         let mut columns = LakeColumn::of_fields(&of(new)).unwrap();
         columns.push(LakeColumn::of_fields(&Fields::from(vec![Field::new("late", DataType::Utf8, true)])).unwrap().remove(0));
         let target = file_schema(&columns, &["id".into()]);

@@ -141,9 +141,12 @@ pub(super) fn check_names(columns: &[LakeColumn]) -> Result<()> {
     let mut seen = HashSet::new();
     for column in columns {
         if !seen.insert(column.name.to_lowercase()) {
-            return Err(Error::new(Kind::Schema, "Two columns have names that differ only in case; Delta tables cannot hold both")
-                .with("column", &column.name)
-                .hint("load this table into a database target"));
+            return Err(Error::new(
+                Kind::Schema,
+                "Two columns have names that differ only in case; Delta tables cannot hold both",
+            )
+            .with("column", &column.name)
+            .hint("load this table into a database target"));
         }
         check_members(&column.kind).map_err(|error| error.with("inside", &column.name))?;
     }

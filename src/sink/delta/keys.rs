@@ -169,7 +169,9 @@ impl KeySet {
                 all.get(first).is_some_and(|key| *key <= max)
             }
             KeySet::Bytes(keys) => {
-                let (Some(min), Some(max)) = (keys.bytes.first(&bounds.min), keys.bytes.first(&bounds.max)) else { return true };
+                let (Some(min), Some(max)) = (keys.bytes.first(&bounds.min), keys.bytes.first(&bounds.max)) else {
+                    return true;
+                };
                 let first = keys.order.partition_point(|key| keys.get(*key) < min.as_slice());
                 keys.order.get(first).is_some_and(|key| {
                     // Only the first column is bounded: compare as much of the key as the bound has.

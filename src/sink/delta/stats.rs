@@ -303,7 +303,8 @@ fn object(nodes: &[(String, Node)], part: Part) -> String {
 mod tests {
     use super::*;
     use arrow::array::{
-        BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, StringArray, StructArray, TimestampMicrosecondArray,
+        BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, StringArray, StructArray,
+        TimestampMicrosecondArray,
     };
     use arrow::buffer::NullBuffer;
     use arrow::datatypes::{Field, Fields, Schema};
@@ -314,11 +315,8 @@ mod tests {
     fn stats_of(columns: Vec<(&str, ArrayRef)>) -> Value {
         let fields: Fields = columns.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), true)).collect();
         let lake = LakeColumn::of_fields(&fields).unwrap();
-        let batch = RecordBatch::try_new(
-            Arc::new(Schema::new(fields)),
-            columns.into_iter().map(|(_, array)| array).collect(),
-        )
-        .unwrap();
+        let batch =
+            RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|(_, array)| array).collect()).unwrap();
         let mut stats = FileStats::new(&lake);
         stats.update(&batch.slice(0, 1)).unwrap();
         stats.update(&batch.slice(1, batch.num_rows() - 1)).unwrap();

@@ -10,10 +10,9 @@ use daplake::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
 use daplake::demo::record::{Cell, Record};
 use daplake::demo::school::{School, SchoolOptions};
 use daplake::demo::serve::{ServeOptions, Server};
-use daplake::model::{Format, TableRef, Timestamp};
-use daplake::ops::{self, OnSnapshotRequired, Outcome, Report, Selection, SyncRequest, Target};
+use daplake::model::{TableRef, Timestamp};
+use daplake::ops::{self, Outcome, Report, Selection, SyncRequest, Target};
 use daplake::redact::Secret;
-use daplake::schema::Nested;
 use daplake::stage::{Engine, EngineOptions};
 use serde_json::Value;
 
@@ -36,28 +35,20 @@ pub fn school(only: &[TableRef]) -> SchoolOptions {
     SchoolOptions {
         seed: 11,
         rows: 300,
-        table_rows: Vec::new(),
         change_rate: 0.1,
         commits: 1,
         start: START,
         only: (!only.is_empty()).then(|| only.to_vec()),
-        evolving: false,
+        ..SchoolOptions::default()
     }
 }
 
 pub fn serving() -> ServeOptions {
     ServeOptions {
-        listen: ([127, 0, 0, 1], 0).into(),
         credentials: (CLIENT_ID.to_owned(), CLIENT_SECRET.to_owned()),
         rows_per_object: 100,
         job_delay: (Duration::from_millis(5), Duration::from_millis(5)),
-        job_life: Duration::from_secs(3600),
-        url_life: Duration::from_secs(900),
-        token_life: Duration::from_secs(3600),
-        limits: [0; 5],
-        limit_window: Duration::from_secs(60),
-        cache: None,
-        commit_every: None,
+        ..ServeOptions::instant()
     }
 }
 
@@ -114,21 +105,9 @@ impl World {
     /// A sync of all tables of all namespaces into the lake, to be changed as a test needs.
     pub fn request(&self) -> SyncRequest {
         let engine = self.engine();
-        SyncRequest {
-            client: self.client(),
-            sink: ops::open_target(&Target::Folder(self.lake()), &engine).unwrap(),
-            engine,
-            selection: Selection::all_of("all"),
-            format: Format::Jsonl,
-            mode: None,
-            resnapshot: false,
-            on_snapshot_required: OnSnapshotRequired::Resnapshot,
-            nested: Nested::Typed,
-            bad_rows: None,
-            concurrency: 4,
-            object_concurrency: 2,
-            temp_dir: self.folder.path().to_owned(),
-        }
+        let sink = ops::open_target(&Target::Folder(self.lake()), &engine).unwrap();
+        let temp_dir = self.folder.path().to_owned();
+        SyncRequest { concurrency: 4, temp_dir, ..SyncRequest::new(self.client(), sink, engine, Selection::all_of("all")) }
     }
 
     pub async fn sync(&self) -> Report {
@@ -205,7 +184,9 @@ impl World {
 pub fn bare_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_daplake"));
     command.args(arguments);
-    for name in ["DAP_API_URL", "DAP_CLIENT_ID", "DAP_CLIENT_SECRET", "DAPLAKE_TARGET", "DAPLAKE_MEMORY_LIMIT", "DAPLAKE_TEMP_DIR"] {
+    for name in
+        ["DAP_API_URL", "DAP_CLIENT_ID", "DAP_CLIENT_SECRET", "DAPLAKE_TARGET", "DAPLAKE_MEMORY_LIMIT", "DAPLAKE_TEMP_DIR"]
+    {
         command.env_remove(name);
     }
     command
@@ -237,7 +218,12 @@ impl Run {
     #[track_caller]
     pub fn assert_says(self, words: &[&str]) -> Self {
         for word in words {
-            assert!(self.stderr.contains(word) || self.stdout.contains(word), "{word:?} is not in\n{}\n{}", self.stdout, self.stderr);
+            assert!(
+                self.stderr.contains(word) || self.stdout.contains(word),
+                "{word:?} is not in\n{}\n{}",
+                self.stdout,
+                self.stderr
+            );
         }
         self
     }
@@ -325,7 +311,9 @@ fn same(cell: &Cell, found: &Value) -> bool {
         (Cell::Time(expected), found) => found.as_i64() == Some(expected.micros()),
         (Cell::Date(expected), found) => found.as_i64() == Some(i64::from(*expected)),
         (Cell::Float(expected), Value::Number(found)) => found.as_f64() == Some(*expected),
-        (Cell::Float(expected), Value::String(found)) => found.parse::<f64>().is_ok_and(|found| found.to_bits() == expected.to_bits()),
+        (Cell::Float(expected), Value::String(found)) => {
+            found.parse::<f64>().is_ok_and(|found| found.to_bits() == expected.to_bits())
+        }
         (Cell::Decimal(unscaled, scale), Value::String(found)) => decimal(found, *scale) == Some(*unscaled),
         // A bare number of the schema is a double in the lake.
         (Cell::Decimal(unscaled, scale), Value::Number(found)) => {
