@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValuesParser, Resettable, TypedValueParser};
 use clap::{Arg, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::iso::Moment;
@@ -279,14 +279,18 @@ pub(super) struct ManArgs {
 pub(super) fn definition(name: &'static str) -> clap::Command {
     let version = if name == "dap" { DAP_VERSION } else { env!("CARGO_PKG_VERSION") };
     // As in the official client, the last of several values of an option counts.
-    Cli::command().name(name).bin_name(name).version(version).args_override_self(true).mut_args(without_empty).mut_subcommands(
-        |command| command.args_override_self(true).mut_args(without_empty),
-    )
+    Cli::command()
+        .name(name)
+        .bin_name(name)
+        .version(version)
+        .args_override_self(true)
+        .mut_args(without_empty)
+        .mut_subcommands(|command| command.args_override_self(true).mut_args(without_empty))
 }
 
 fn without_empty(arg: Arg) -> Arg {
     let is_empty = arg.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
-    if is_empty { arg.env(None::<clap::builder::OsStr>) } else { arg }
+    if is_empty { arg.env(Resettable::<clap::builder::OsStr>::Reset) } else { arg }
 }
 
 /// Which tables.

@@ -9,6 +9,18 @@ pub(super) fn error(error: &Error) {
     note(&error_text(error));
 }
 
+/// The same in one line and without a mark, for the log and for people.
+pub(super) fn error_line(error: &Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.causes() {
+        text.push_str(&format!("; caused by: {cause}"));
+    }
+    if let Some(hint) = error.hint_text() {
+        text.push_str(&format!("; hint: {hint}"));
+    }
+    text
+}
+
 fn error_text(error: &Error) -> String {
     let mut text = format!("error: {}", error.message());
     if !error.context().is_empty() {
