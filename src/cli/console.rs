@@ -112,7 +112,8 @@ impl Console {
 
     /// An error with its context, causes and hint.
     pub(super) fn error(self, error: &Error) -> Result<()> {
-        self.say(Mark::Error, |_| report::error_line(error))
+        tracing::error!("{}", report::error_line(error));
+        self.show(Mark::Error, |_| report::error_lines(error))
     }
 
     /// Data for scripts, where there are scripts.

@@ -9,7 +9,7 @@ pub(super) fn error(error: &Error) {
     note(&error_text(error));
 }
 
-/// The same in one line and without a mark, for the log and for people.
+/// The same in one line and without a mark, for the log.
 pub(super) fn error_line(error: &Error) -> String {
     let mut text = error.to_string();
     for cause in error.causes() {
@@ -17,6 +17,18 @@ pub(super) fn error_line(error: &Error) -> String {
     }
     if let Some(hint) = error.hint_text() {
         text.push_str(&format!("; hint: {hint}"));
+    }
+    text
+}
+
+/// An error over several lines, without a mark.
+pub(super) fn error_lines(error: &Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.causes() {
+        text.push_str(&format!("\n  caused by: {cause}"));
+    }
+    if let Some(hint) = error.hint_text() {
+        text.push_str(&format!("\n  hint: {hint}"));
     }
     text
 }

@@ -1,10 +1,18 @@
 //! Behaviour tests through the front door: the built binary and `ops`, against the embedded server over real HTTP, read back
 //! by readers that are not ours. One binary, one module per theme.
 
+#[cfg(feature = "lake")]
 mod cli;
+#[cfg(feature = "lake")]
 mod crash;
+#[cfg(feature = "lake")]
 mod faults;
+#[cfg(feature = "lake")]
 mod formats;
+mod dropin;
+mod files;
 mod layering;
+#[cfg_attr(not(feature = "lake"), allow(dead_code, unused_imports))]
 mod support;
+#[cfg(feature = "lake")]
 mod sync;
