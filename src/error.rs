@@ -138,6 +138,13 @@ impl Error {
         self
     }
 
+    /// Sets what to do next in place of what was set before, for a caller that knows the way better.
+    #[must_use]
+    pub fn hint_instead(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
     /// Sets the cause.
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<BoxError>) -> Self {

@@ -274,7 +274,7 @@ impl Client {
     }
 
     /// Makes a call: paced, with a fresh token, again after passing faults, once more with a new token after 401.
-    pub(super) async fn call<T>(&self, call: Call<'_>, read: impl FnOnce(&HeaderMap, &[u8]) -> Result<T>) -> Result<T> {
+    pub(super) async fn call<T>(&self, call: Call<'_>, read: impl Fn(&HeaderMap, &[u8]) -> Result<T>) -> Result<T> {
         let inner = &*self.0;
         let url = address(&inner.base, call.path).with("call", call.ask)?;
         let pacer = inner.pacers.of(call.ask);
@@ -304,20 +304,24 @@ impl Client {
                     tracing::debug!(call = %call.ask, status = status.as_u16(), attempt, took_ms, bytes = body.len(), "Answered");
                     inner.set_clock(&headers);
                     if status.is_success() {
-                        return read(&headers, &body).map_err(|error| retry.told(error.with("call", call.ask)));
-                    }
-                    if status.as_u16() == 401 && !has_renewed {
+                        match read(&headers, &body) {
+                            // Cut short on the way, or a proxy's page in place of the answer: it may pass.
+                            Err(error) if error.kind() == Kind::Data => (Setback::Fault, error.with("call", call.ask)),
+                            done => return done.map_err(|error| retry.told(error.with("call", call.ask))),
+                        }
+                    } else if status.as_u16() == 401 && !has_renewed {
                         tracing::debug!(call = %call.ask, "The token is no longer accepted; logging in again");
                         (refused_token, has_renewed) = (Some(token), true);
                         drop(permit);
                         permit = pacer.enter_again().await;
                         continue;
-                    }
-                    let error = wire::refusal(call.ask, status, &headers, &body);
-                    match (error.kind(), retry_after(&headers)) {
-                        (Kind::Throttled, after) | (Kind::Unavailable, after @ Some(_)) => (Setback::Throttled(after), error),
-                        (Kind::Unavailable, None) => (Setback::Fault, error),
-                        _ => return Err(retry.told(error)),
+                    } else {
+                        let error = wire::refusal(call.ask, status, &headers, &body);
+                        match (error.kind(), retry_after(&headers)) {
+                            (Kind::Throttled, after) | (Kind::Unavailable, after @ Some(_)) => (Setback::Throttled(after), error),
+                            (Kind::Unavailable, None) => (Setback::Fault, error),
+                            _ => return Err(retry.told(error)),
+                        }
                     }
                 }
                 Err(fault) => {

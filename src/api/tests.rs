@@ -610,7 +610,7 @@ async fn a_vanished_job_is_started_anew_once() {
 
 #[tokio::test]
 async fn a_job_about_to_vanish_is_waited_out() {
-    let soon = Timestamp::from_micros(Timestamp::now().micros() + 100_000);
+    let after = |millis: i64| Timestamp::from_micros(Timestamp::now().micros() + millis * 1000);
     let body = |id: &str, objects: &str, expires_at: Timestamp| {
         Reply::json(
             200,
@@ -619,21 +619,29 @@ async fn a_job_about_to_vanish_is_waited_out() {
             ),
         )
     };
-    let server = Server::dap(move |_| match Timestamp::now() > soon {
-        true => body("new", r#"{"id":"o"}"#, Timestamp::from_micros(soon.micros() + 3_600_000_000)),
-        false => body("old", r#"{"id":"o"}"#, soon),
+    let mut first_ends = None;
+    let server = Server::dap(move |_| match first_ends {
+        None => {
+            let soon = after(100);
+            first_ends = Some(soon);
+            body("old", r#"{"id":"o"}"#, soon)
+        }
+        Some(soon) => {
+            assert!(Timestamp::now() > soon, "asked again before the first job was gone");
+            body("new", r#"{"id":"o"}"#, after(3_600_000))
+        }
     })
     .await;
     assert_eq!(server.client().run(&snapshot()).await.unwrap().id, "new");
     assert_eq!(server.calls().len(), 2);
 
     // Nothing to download, nothing to wait for.
-    let server = Server::dap(move |_| body("empty", "", soon)).await;
+    let server = Server::dap(move |_| body("empty", "", after(100))).await;
     assert_eq!(server.client().run(&snapshot()).await.unwrap().id, "empty");
     assert_eq!(server.calls().len(), 1);
 
     // A service that says so again is taken at its word: one more wait would not change it.
-    let past = Timestamp::from_micros(soon.micros() - 3_600_000_000);
+    let past = after(-3_600_000);
     let server = Server::dap(move |_| body("stale", r#"{"id":"o"}"#, past)).await;
     assert_eq!(server.client().run(&snapshot()).await.unwrap().id, "stale");
     assert_eq!(server.calls().len(), 2);

@@ -13,8 +13,11 @@ use crate::model::Timestamp;
 
 /// Log in with these: the school holds nothing that needs hiding.
 const CREDENTIALS: (&str, &str) = ("demo#00000000-0000-4000-8000-000000000001", "demo-secret");
-/// 2026-01-01T00:00:00Z.
+/// 2026-01-01T00:00:00Z: a server that is started again shows the same history.
 const START: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
+/// Commits of a school are so far apart.
+#[cfg(feature = "lake")]
+const COMMIT_DISTANCE_MICROS: i64 = 4 * 3600 * 1_000_000;
 
 fn serve_options(port: u16) -> ServeOptions {
     ServeOptions {
@@ -94,7 +97,8 @@ mod walk {
             rows: args.rows,
             change_rate: 0.02,
             commits: 1,
-            start: START,
+            // So that the last of the four commits is the newest there could be.
+            start: Timestamp::from_micros((Timestamp::now().micros() / COMMIT_DISTANCE_MICROS - 3) * COMMIT_DISTANCE_MICROS),
             evolving: true,
             ..SchoolOptions::default()
         }));

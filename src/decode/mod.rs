@@ -2,14 +2,40 @@
 //!
 //! Batches have the schema [`crate::schema::change_schema`]: `_action` (`U` or `D`), `_ts`, `_seq`, key columns, value columns.
 
+//!
+//! The same rows give the same batches in all four formats and both modes. The rules:
+//! - `_seq` is the object's number << 40 | the number of the record in the object, from 1; unreadable records are counted.
+//! - A null or missing key, a missing commit time, an action other than `U` and `D`, a value that does not fit its type: an
+//!   unreadable row. Nothing of it stays in a batch.
+//! - A missing `meta.action` is an upsert; an upsert without values is legal. A delete has no values, whatever the file says.
+//! - A null in a required column is kept and counted. Members and columns that the schema does not know are named and ignored.
+//! - An object of fixed shape whose members are all null is null itself: expanded files cannot tell the two apart.
+//! - Numbers are exact or an error; only times lose what is finer than a microsecond, and that is counted.
+//! - Any JSON value is taken for a text column: a string's content, else the JSON text.
+
+mod column;
+mod delimited;
+mod fault;
+mod frame;
+mod json;
+mod jsonl;
+mod parquet;
+mod render;
+mod rows;
+mod scan;
+mod target;
+#[cfg(test)]
+mod tests;
+mod text;
+
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::record_batch::RecordBatch;
-
 use crate::error::Result;
-use crate::model::Format;
-use crate::schema::{Nested, TableSchema};
+use crate::schema::Nested;
+
+pub use parquet::{ParquetBatches, parquet};
+pub use text::TextDecoder;
 
 /// Settings of one decoder; one decoder per object.
 #[derive(Debug, Clone)]
@@ -76,29 +102,4 @@ pub struct DecodeCounts {
     pub required_nulls: u64,
     /// Names of columns or members that the schema does not know.
     pub unknown_columns: std::collections::BTreeSet<String>,
-}
-
-/// Decoder for JSONL, CSV and TSV: bytes are pushed in any split, full batches come out.
-pub struct TextDecoder {}
-
-impl TextDecoder {
-    /// A decoder for one unpacked object.
-    pub fn new(_schema: Arc<TableSchema>, _format: Format, _options: DecodeOptions) -> Result<Self> {
-        unimplemented!()
-    }
-
-    /// Takes more bytes; full batches are appended to `out`.
-    pub fn push(&mut self, _bytes: &[u8], _out: &mut Vec<RecordBatch>) -> Result<()> {
-        unimplemented!()
-    }
-
-    /// The object ends here: a last line without newline is taken, the rest is given out.
-    pub fn finish(&mut self, _out: &mut Vec<RecordBatch>) -> Result<()> {
-        unimplemented!()
-    }
-
-    /// What was seen so far.
-    pub fn counts(&self) -> &DecodeCounts {
-        unimplemented!()
-    }
 }

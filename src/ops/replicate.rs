@@ -118,7 +118,7 @@ impl Replicator {
             Err(error) if matches!(error.kind(), Kind::SnapshotRequired | Kind::OutOfRange) && window != Window::Snapshot => {
                 match self.on_snapshot_required {
                     OnSnapshotRequired::Fail => {
-                        return Err(error.hint("run again with --on-snapshot-required resnapshot to load the table anew"));
+                        return Err(error.hint_instead("run again with --on-snapshot-required resnapshot to load the table anew"));
                     }
                     OnSnapshotRequired::Resnapshot => {
                         tracing::warn!(table = %table, error = %error, "The service wants a new snapshot; taking one");
@@ -237,7 +237,7 @@ fn warnings(table: &TableRef, held: Option<&Held>, schema: &TableSchema, counts:
         }
     }
     for warning in &warnings {
-        tracing::warn!(table = %table, warning, "Note");
+        tracing::info!(table = %table, warning, "Note");
     }
     warnings
 }

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, Kind, Result};
-use crate::sink::Sink;
 use crate::sink::delta::{DeltaOptions, DeltaSink};
 use crate::stage::Engine;
 
@@ -41,11 +40,6 @@ impl std::str::FromStr for Target {
 /// Opens the sink of a target. Touches nothing yet.
 pub fn open_target(target: &Target, engine: &Engine) -> Result<Arc<DeltaSink>> {
     match target {
-        Target::Folder(path) => Ok(Arc::new(DeltaSink::open(path, engine.clone(), DeltaOptions::default())?)),
+        Target::Folder(path) => Ok(Arc::new(DeltaSink::at_path(path, DeltaOptions::new(engine.clone()))?)),
     }
-}
-
-/// A sink that any verb can use.
-pub(super) fn as_sink(sink: &Arc<DeltaSink>) -> Arc<dyn Sink> {
-    sink.clone()
 }

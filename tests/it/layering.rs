@@ -34,8 +34,10 @@ fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-/// First names after `crate::`, grouped imports included; comments and doc links count as well, for they rot alike.
+/// First names after `crate::`, grouped imports included; comments do not count.
 fn imports(text: &str) -> BTreeSet<String> {
+    let code: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let text = code.join("\n");
     let word = |text: &str| text.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect::<String>();
     let mut found = BTreeSet::new();
     for (place, _) in text.match_indices("crate::") {

@@ -1,16 +1,18 @@
 //! Behaviour tests through the front door: the built binary and `ops`, against the embedded server over real HTTP, read back
 //! by readers that are not ours. One binary, one module per theme.
 
+#![allow(unreachable_pub, reason = "the modules of a test binary reach nobody")]
+
 #[cfg(feature = "lake")]
 mod cli;
 #[cfg(feature = "lake")]
 mod crash;
+mod dropin;
 #[cfg(feature = "lake")]
 mod faults;
+mod files;
 #[cfg(feature = "lake")]
 mod formats;
-mod dropin;
-mod files;
 mod layering;
 #[cfg_attr(not(feature = "lake"), allow(dead_code, unused_imports))]
 mod support;

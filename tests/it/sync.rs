@@ -7,9 +7,7 @@ use daplake::{Kind, model::Format};
 
 use crate::support::{World, canvas, outcome, school, web_logs};
 
-const MULTI_THREAD: usize = 2;
-
-#[tokio::test(flavor = "multi_thread", worker_threads = MULTI_THREAD)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_whole_school_of_all_namespaces_follows_its_history() {
     let world = World::new(daplake::demo::school::SchoolOptions { rows: 120, evolving: true, ..school(&[]) }).await;
     let first = world.sync_all().await;
@@ -23,7 +21,7 @@ async fn a_whole_school_of_all_namespaces_follows_its_history() {
     world.assert_all("duckdb", world.school.now());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = MULTI_THREAD)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_small_steps_and_one_large_step_end_in_the_same_table() {
     let tables = [canvas("users"), canvas("submissions"), canvas("enrollments"), web_logs()];
     let steps = World::new(school(&tables)).await;
@@ -47,7 +45,7 @@ async fn many_small_steps_and_one_large_step_end_in_the_same_table() {
     late.assert_tables("duckdb", &tables[..3], now);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = MULTI_THREAD)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn running_twice_changes_nothing() {
     let world = World::new(school(&[canvas("users"), web_logs()])).await;
     world.sync_all().await;
@@ -57,7 +55,7 @@ async fn running_twice_changes_nothing() {
     assert_eq!(world.fingerprint(), before);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = MULTI_THREAD)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn schema_changes_travel_with_the_rows() {
     let world = World::new(daplake::demo::school::SchoolOptions { evolving: true, rows: 200, ..school(&[]) }).await;
     world.sync_all().await;
@@ -74,7 +72,7 @@ async fn schema_changes_travel_with_the_rows() {
     assert!(changes.len() >= 4, "the history has schema changes: {changes:?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = MULTI_THREAD)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_empty_table_has_its_columns_and_a_bookmark() {
     let table = canvas("rubrics");
     let world = World::new(daplake::demo::school::SchoolOptions {
@@ -91,7 +89,7 @@ async fn an_empty_table_has_its_columns_and_a_bookmark() {
     assert_eq!(lines[0]["data_as_of"], world.school.now().to_string());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = MULTI_THREAD)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repeated_log_keys_become_one_row_and_a_resnapshot_keeps_old_logs() {
     let table = web_logs();
     let world = World::new(school(std::slice::from_ref(&table))).await;
@@ -105,7 +103,7 @@ async fn repeated_log_keys_become_one_row_and_a_resnapshot_keeps_old_logs() {
     world.assert_tables("deltalake", std::slice::from_ref(&table), world.school.now());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = MULTI_THREAD)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nested_columns_can_be_kept_as_json_text() {
     let table = canvas("courses");
     let world = World::new(school(std::slice::from_ref(&table))).await;
@@ -127,7 +125,7 @@ async fn nested_columns_can_be_kept_as_json_text() {
     assert!(settings.is_object(), "{settings}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = MULTI_THREAD)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_formats_give_the_same_first_table() {
     let tables =
         [canvas("courses"), canvas("assignments"), canvas("late_policies"), TableRef::new("catalog", "products"), web_logs()];
@@ -142,7 +140,7 @@ async fn all_formats_give_the_same_first_table() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = MULTI_THREAD)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_the_chosen_tables_are_made() {
     let world = World::new(school(&[])).await;
     let mut request = world.request();
@@ -154,7 +152,7 @@ async fn only_the_chosen_tables_are_made() {
     assert!(!world.lake().join("canvas/account_users").exists());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = MULTI_THREAD)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_syncs_at_once_leave_one_right_table() {
     let table = canvas("users");
     let world = World::new(school(std::slice::from_ref(&table))).await;
@@ -170,7 +168,7 @@ async fn two_syncs_at_once_leave_one_right_table() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = MULTI_THREAD)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_demanded_snapshot_is_taken_or_refused_as_told() {
     use daplake::demo::serve::{Fault, Times};
     let table = canvas("users");

@@ -2,13 +2,12 @@
 
 usage: read.py (deltalake|duckdb|polars) TABLE_FOLDER...
 
-Times are microseconds since 1970 (UTC), dates are days, decimals are text; everything else is plain JSON.
+Times are microseconds since 1970 (UTC), dates are days, decimals and floats are text; everything else is plain JSON.
 """
 
 import datetime
 import decimal
 import json
-import math
 import sys
 
 from deltalake import DeltaTable
@@ -26,8 +25,8 @@ def plain(value):
         return (value - EPOCH.date()).days
     if isinstance(value, decimal.Decimal):
         return str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
+    if isinstance(value, float):
+        return repr(value)
     if isinstance(value, dict):
         return {name: plain(member) for name, member in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,0 +1,42 @@
+//! Boolean columns and their text: `true` and `false`, no other words.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray};
+
+use super::super::fault::{Fault, Read};
+use super::validity::Bits;
+
+/// Booleans of a batch. Rows that were never set are null.
+#[derive(Debug, Default)]
+pub(in crate::decode) struct BooleanColumn {
+    values: Bits,
+    pub(super) valid: Bits,
+}
+
+impl BooleanColumn {
+    pub(super) fn reserve(&mut self, rows: usize) {
+        self.values.reserve(rows);
+        self.valid.reserve(rows);
+    }
+
+    #[inline]
+    pub(super) fn set(&mut self, row: usize, value: bool) {
+        self.values.put(row, value);
+        self.valid.set(row);
+    }
+
+    pub(super) fn finish(&mut self, rows: usize) -> ArrayRef {
+        Arc::new(BooleanArray::new(self.values.take(rows), self.valid.take_nulls(rows)))
+    }
+}
+
+/// The boolean that is the whole text.
+#[inline]
+pub(super) fn boolean(text: &[u8]) -> Read<bool> {
+    match text {
+        b"true" => Ok(true),
+        b"false" => Ok(false),
+        _ => Err(Fault::new("neither true nor false")),
+    }
+}

@@ -1,0 +1,424 @@
+//! Columns under construction. A column takes values for a row from JSON or from a cell of a table, leaves rows out (null), takes
+//! a row back, and becomes an Arrow array. It knows neither lines nor files.
+
+mod arrow;
+mod boolean;
+mod decimal;
+mod fixed;
+mod names;
+mod nested;
+mod number;
+mod text;
+mod time;
+mod validity;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ::arrow::array::{ArrayRef, ArrowPrimitiveType, Date32Array, Decimal128Array, PrimitiveArray, TimestampMicrosecondArray};
+use ::arrow::datatypes::{Float32Type, Float64Type, Int16Type, Int32Type, Int64Type};
+
+pub(super) use arrow::Source;
+pub(super) use names::{Found, Names};
+pub(super) use nested::Object;
+pub(super) use time::timestamp;
+
+use super::fault::{Fault, Read};
+use super::json::{Cursor, Token};
+use crate::error::{Kind, Result, ResultExt};
+use crate::schema::ColumnType;
+use boolean::BooleanColumn;
+use fixed::Fixed;
+use nested::{ListColumn, StructColumn};
+use text::TextColumn;
+
+/// What is counted while values are read. Counts of a row that turns out bad are thrown away with it.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Placeholders in this row.
+    pub(super) oversized: u64,
+    /// Times in this row that lost digits.
+    pub(super) cut_fractions: u64,
+    /// Bytes of text in this batch, rows taken back included.
+    pub(super) bytes: usize,
+    /// Names without a column, of the whole object.
+    pub(super) unknown_columns: BTreeSet<String>,
+    /// For values that must be put together before they can be read.
+    scratch: Vec<u8>,
+}
+
+impl Tally {
+    pub(super) fn unknown_column(&mut self, name: String) {
+        self.unknown_columns.insert(name);
+    }
+}
+
+/// A cell of a CSV or TSV file that is not null.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Cell<'a> {
+    /// The value as it stands.
+    Plain(&'a [u8]),
+    /// A value with escapes, and how to resolve them.
+    Escaped(&'a [u8], fn(&[u8], &mut Vec<u8>) -> Read<()>),
+}
+
+impl Cell<'_> {
+    /// Appends the value. On a fault `out` may hold a part of it.
+    #[inline]
+    pub(super) fn append_to(self, out: &mut Vec<u8>) -> Read<()> {
+        match self {
+            Cell::Plain(text) => {
+                out.extend_from_slice(text);
+                Ok(())
+            }
+            Cell::Escaped(text, unescape) => unescape(text, out),
+        }
+    }
+
+    #[inline]
+    fn read<T>(self, tally: &mut Tally, parse: impl FnOnce(&[u8], &mut Tally) -> Read<T>) -> Read<T> {
+        match self {
+            Cell::Plain(text) => parse(text, tally),
+            Cell::Escaped(text, unescape) => tally.with_scratch(|scratch, tally| {
+                unescape(text, scratch)?;
+                parse(scratch, tally)
+            }),
+        }
+    }
+}
+
+impl Tally {
+    /// Runs `work` with an empty buffer that is kept for the next time.
+    fn with_scratch<T>(&mut self, work: impl FnOnce(&mut Vec<u8>, &mut Tally) -> T) -> T {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        let result = work(&mut scratch, self);
+        self.scratch = scratch;
+        result
+    }
+}
+
+/// One column under construction.
+#[derive(Debug)]
+pub(super) enum Column {
+    Boolean(BooleanColumn),
+    Int16(Fixed<i16>),
+    Int32(Fixed<i32>),
+    Int64(Fixed<i64>),
+    Float32(Fixed<f32>),
+    Float64(Fixed<f64>),
+    Decimal {
+        values: Fixed<i128>,
+        precision: u8,
+        scale: u8,
+    },
+    Timestamp(Fixed<i64>),
+    Date(Fixed<i32>),
+    /// Text, enums, times of day, addresses, JSON.
+    Text(TextColumn),
+    Uuid(TextColumn),
+    Struct(Box<StructColumn>),
+    List(Box<ListColumn>),
+}
+
+impl Column {
+    /// `path` is where members of a nested column stand, with a dot at the end.
+    pub(super) fn new(column_type: &ColumnType, path: &str) -> Self {
+        match column_type {
+            ColumnType::Boolean => Column::Boolean(BooleanColumn::default()),
+            ColumnType::Int16 => Column::Int16(Fixed::default()),
+            ColumnType::Int32 => Column::Int32(Fixed::default()),
+            ColumnType::Int64 => Column::Int64(Fixed::default()),
+            ColumnType::Float32 => Column::Float32(Fixed::default()),
+            ColumnType::Float64 => Column::Float64(Fixed::default()),
+            ColumnType::Decimal { precision, scale } => {
+                Column::Decimal { values: Fixed::default(), precision: *precision, scale: scale.unsigned_abs() }
+            }
+            ColumnType::Timestamp => Column::Timestamp(Fixed::default()),
+            ColumnType::Date => Column::Date(Fixed::default()),
+            ColumnType::Text { .. } | ColumnType::Enum { .. } | ColumnType::Time | ColumnType::Ip { .. } | ColumnType::Json => {
+                Column::Text(TextColumn::new())
+            }
+            ColumnType::Uuid => Column::Uuid(TextColumn::new()),
+            ColumnType::Struct(members) => Column::Struct(Box::new(StructColumn::new(members, path))),
+            ColumnType::List(item) => Column::List(Box::new(ListColumn::new(item, path))),
+        }
+    }
+
+    /// Makes room for so many rows in all.
+    pub(super) fn reserve(&mut self, rows: usize) {
+        match self {
+            Column::Boolean(column) => column.reserve(rows),
+            Column::Int16(column) => column.reserve(rows),
+            Column::Int32(column) | Column::Date(column) => column.reserve(rows),
+            Column::Int64(column) | Column::Timestamp(column) => column.reserve(rows),
+            Column::Float32(column) => column.reserve(rows),
+            Column::Float64(column) => column.reserve(rows),
+            Column::Decimal { values, .. } => values.reserve(rows),
+            Column::Text(column) | Column::Uuid(column) => column.reserve(rows),
+            Column::Struct(column) => column.reserve(rows),
+            Column::List(column) => column.reserve(rows),
+        }
+    }
+
+    /// Bytes of a row besides its text, for cutting batches.
+    pub(super) fn row_bytes(&self) -> usize {
+        match self {
+            Column::Boolean(_) => 1,
+            Column::Int16(_) => 2,
+            Column::Int32(_) | Column::Date(_) | Column::Float32(_) => 4,
+            Column::Int64(_) | Column::Timestamp(_) | Column::Float64(_) => 8,
+            Column::Decimal { .. } => 16,
+            Column::Text(_) | Column::Uuid(_) | Column::List(_) => 4,
+            Column::Struct(column) => column.object.columns.iter().map(Column::row_bytes).sum(),
+        }
+    }
+
+    /// The JSON value at the cursor, which is not null; `false` when it counts as null all the same.
+    #[inline]
+    pub(super) fn json(&mut self, cursor: &mut Cursor<'_>, row: usize, tally: &mut Tally) -> Read<bool> {
+        match self {
+            Column::Text(column) => column.json(cursor, row, tally)?,
+            Column::Int64(column) => column.set(row, json_int(cursor, tally)?),
+            Column::Timestamp(column) => {
+                let (moment, cut) = json_string(cursor, tally, time::timestamp)?;
+                tally.cut_fractions += u64::from(cut);
+                column.set(row, moment);
+            }
+            Column::Boolean(column) => match cursor.peek() {
+                b't' | b'f' => column.set(row, cursor.bool()?),
+                _ => return Err(unlike(cursor, "true or false")),
+            },
+            Column::Int32(column) => column.set(row, narrow(json_int(cursor, tally)?)?),
+            Column::Int16(column) => column.set(row, narrow(json_int(cursor, tally)?)?),
+            Column::Float64(column) => column.set(row, json_number(cursor, tally, number::float64)?),
+            Column::Float32(column) => column.set(row, json_number(cursor, tally, number::float32)?),
+            Column::Decimal { values, precision, scale } => {
+                values.set(row, json_number(cursor, tally, |text| decimal::decimal(text, *precision, *scale))?);
+            }
+            Column::Date(column) => column.set(row, json_string(cursor, tally, time::date)?),
+            Column::Uuid(column) => {
+                let uuid = json_string(cursor, tally, text::uuid)?;
+                column.put(&uuid, row, tally)?;
+            }
+            Column::Struct(_) | Column::List(_) => return self.nested_json(cursor, row, tally),
+        }
+        Ok(true)
+    }
+
+    #[inline(never)]
+    fn nested_json(&mut self, cursor: &mut Cursor<'_>, row: usize, tally: &mut Tally) -> Read<bool> {
+        match (&mut *self, cursor.token()?) {
+            (Column::Struct(column), Token::Object) => column.json(cursor, row, tally),
+            (Column::List(column), Token::Array) => column.json(cursor, row, tally).map(|()| true),
+            // JSON text in a string, as a table format would have it.
+            (Column::Struct(_) | Column::List(_), Token::String) => tally.with_scratch(|scratch, tally| {
+                cursor.string_into(scratch)?;
+                self.json_text(scratch, row, tally)
+            }),
+            (Column::List(_), _) => Err(unlike(cursor, "an array")),
+            _ => Err(unlike(cursor, "an object")),
+        }
+    }
+
+    /// JSON text of a nested column.
+    fn json_text(&mut self, text: &[u8], row: usize, tally: &mut Tally) -> Read<bool> {
+        let mut cursor = Cursor::new(text);
+        let some = match (&mut *self, cursor.token()?) {
+            (_, Token::Null) => {
+                cursor.null()?;
+                self.unset(row);
+                false
+            }
+            (Column::Struct(column), Token::Object) => column.json(&mut cursor, row, tally)?,
+            (Column::List(column), Token::Array) => {
+                column.json(&mut cursor, row, tally)?;
+                true
+            }
+            (Column::List(_), _) => return Err(unlike(&mut cursor, "an array")),
+            _ => return Err(unlike(&mut cursor, "an object")),
+        };
+        cursor.end()?;
+        Ok(some)
+    }
+
+    /// A cell of a table, which is not null; `false` when it counts as null all the same.
+    #[inline]
+    pub(super) fn cell(&mut self, cell: Cell<'_>, row: usize, tally: &mut Tally) -> Read<bool> {
+        match self {
+            Column::Text(column) => column.cell(cell, row, tally)?,
+            Column::Int64(column) => column.set(row, cell.read(tally, |text, _| number::int(text))?),
+            Column::Timestamp(column) => {
+                let (moment, cut) = cell.read(tally, |text, _| time::timestamp(text))?;
+                tally.cut_fractions += u64::from(cut);
+                column.set(row, moment);
+            }
+            Column::Boolean(column) => column.set(row, cell.read(tally, |text, _| boolean::boolean(text))?),
+            Column::Int32(column) => column.set(row, narrow(cell.read(tally, |text, _| number::int(text))?)?),
+            Column::Int16(column) => column.set(row, narrow(cell.read(tally, |text, _| number::int(text))?)?),
+            Column::Float64(column) => column.set(row, cell.read(tally, |text, _| number::float64(text))?),
+            Column::Float32(column) => column.set(row, cell.read(tally, |text, _| number::float32(text))?),
+            Column::Decimal { values, precision, scale } => {
+                values.set(row, cell.read(tally, |text, _| decimal::decimal(text, *precision, *scale))?);
+            }
+            Column::Date(column) => column.set(row, cell.read(tally, |text, _| time::date(text))?),
+            Column::Uuid(column) => {
+                let uuid = cell.read(tally, |text, _| text::uuid(text))?;
+                column.put(&uuid, row, tally)?;
+            }
+            Column::Struct(_) | Column::List(_) => {
+                return cell.read(tally, |text, tally| self.json_text(text, row, tally));
+            }
+        }
+        Ok(true)
+    }
+
+    /// A cell that holds a leaf of this column; an empty path is the column itself.
+    pub(super) fn leaf(&mut self, path: &[usize], cell: Cell<'_>, row: usize, tally: &mut Tally) -> Read<bool> {
+        match self {
+            Column::Struct(column) if !path.is_empty() => {
+                column.leaf(path, cell, row, tally)?;
+                Ok(column.valid.get(row))
+            }
+            _ => self.cell(cell, row, tally),
+        }
+    }
+
+    /// Whether the row has a value.
+    #[inline]
+    pub(super) fn is_set(&self, row: usize) -> bool {
+        match self {
+            Column::Boolean(column) => column.valid.get(row),
+            Column::Int16(column) => column.valid.get(row),
+            Column::Int32(column) | Column::Date(column) => column.valid.get(row),
+            Column::Int64(column) | Column::Timestamp(column) => column.valid.get(row),
+            Column::Float32(column) => column.valid.get(row),
+            Column::Float64(column) => column.valid.get(row),
+            Column::Decimal { values, .. } => values.valid.get(row),
+            Column::Text(column) | Column::Uuid(column) => column.is_set(row),
+            Column::Struct(column) => column.valid.get(row),
+            Column::List(column) => column.valid.get(row),
+        }
+    }
+
+    /// Makes the row null; it is the last one.
+    #[inline]
+    pub(super) fn unset(&mut self, row: usize) {
+        match self {
+            Column::Boolean(column) => column.valid.unset(row),
+            Column::Int16(column) => column.valid.unset(row),
+            Column::Int32(column) | Column::Date(column) => column.valid.unset(row),
+            Column::Int64(column) | Column::Timestamp(column) => column.valid.unset(row),
+            Column::Float32(column) => column.valid.unset(row),
+            Column::Float64(column) => column.valid.unset(row),
+            Column::Decimal { values, .. } => values.valid.unset(row),
+            Column::Text(column) | Column::Uuid(column) => column.unset(row),
+            Column::Struct(column) => column.unset(row),
+            Column::List(column) => column.unset(row),
+        }
+    }
+
+    /// Forgets `row` and all after it, whatever state a fault has left them in.
+    pub(super) fn truncate(&mut self, row: usize) {
+        match self {
+            Column::Boolean(column) => column.valid.truncate(row),
+            Column::Int16(column) => column.valid.truncate(row),
+            Column::Int32(column) | Column::Date(column) => column.valid.truncate(row),
+            Column::Int64(column) | Column::Timestamp(column) => column.valid.truncate(row),
+            Column::Float32(column) => column.valid.truncate(row),
+            Column::Float64(column) => column.valid.truncate(row),
+            Column::Decimal { values, .. } => values.valid.truncate(row),
+            Column::Text(column) | Column::Uuid(column) => column.truncate(row),
+            Column::Struct(column) => column.truncate(row),
+            Column::List(column) => column.truncate(row),
+        }
+    }
+
+    /// The first `rows` rows as an array; the column is empty afterwards.
+    pub(super) fn finish(&mut self, rows: usize) -> Result<ArrayRef> {
+        Ok(match self {
+            Column::Boolean(column) => column.finish(rows),
+            Column::Int16(column) => primitive::<Int16Type>(column, rows),
+            Column::Int32(column) => primitive::<Int32Type>(column, rows),
+            Column::Int64(column) => primitive::<Int64Type>(column, rows),
+            Column::Float32(column) => primitive::<Float32Type>(column, rows),
+            Column::Float64(column) => primitive::<Float64Type>(column, rows),
+            Column::Decimal { values, precision, scale } => {
+                let (values, nulls) = values.take(rows);
+                let array = Decimal128Array::new(values.into(), nulls);
+                Arc::new(
+                    array
+                        .with_precision_and_scale(*precision, *scale as i8)
+                        .or_fail(Kind::Schema, "A decimal column has an impossible precision")?,
+                )
+            }
+            Column::Timestamp(column) => {
+                let (values, nulls) = column.take(rows);
+                Arc::new(TimestampMicrosecondArray::new(values.into(), nulls).with_timezone("UTC"))
+            }
+            Column::Date(column) => {
+                let (values, nulls) = column.take(rows);
+                Arc::new(Date32Array::new(values.into(), nulls))
+            }
+            Column::Text(column) | Column::Uuid(column) => column.finish(rows)?,
+            Column::Struct(column) => column.finish(rows)?,
+            Column::List(column) => column.finish(rows)?,
+        })
+    }
+}
+
+fn primitive<T: ArrowPrimitiveType>(column: &mut Fixed<T::Native>, rows: usize) -> ArrayRef {
+    let (values, nulls) = column.take(rows);
+    Arc::new(PrimitiveArray::<T>::new(values.into(), nulls))
+}
+
+fn narrow<T: TryFrom<i64>>(value: i64) -> Read<T> {
+    T::try_from(value).map_err(|_| Fault::new("an integer beyond the range of the column"))
+}
+
+/// An integer at the cursor: its digits, or what the slow way makes of it.
+#[inline(always)]
+fn json_int(cursor: &mut Cursor<'_>, tally: &mut Tally) -> Read<i64> {
+    if let Some((value, end)) = number::int_at(cursor.bytes, cursor.at)
+        && !matches!(cursor.bytes.get(end), Some(b'.' | b'e' | b'E'))
+        && cursor.peek() != b'+'
+    {
+        cursor.at = end;
+        return Ok(value);
+    }
+    json_number(cursor, tally, number::int)
+}
+
+/// A number at the cursor, or one in a string (where words such as `NaN` have to be, and exact decimals may be).
+#[inline]
+fn json_number<T>(cursor: &mut Cursor<'_>, tally: &mut Tally, parse: impl FnOnce(&[u8]) -> Read<T>) -> Read<T> {
+    match cursor.peek() {
+        b'-' | b'0'..=b'9' => parse(cursor.number()?),
+        b'"' => json_string(cursor, tally, parse),
+        _ => Err(unlike(cursor, "a number")),
+    }
+}
+
+/// What `parse` makes of the content of the string at the cursor.
+#[inline]
+fn json_string<T>(cursor: &mut Cursor<'_>, tally: &mut Tally, parse: impl FnOnce(&[u8]) -> Read<T>) -> Read<T> {
+    if cursor.peek() != b'"' {
+        return Err(unlike(cursor, "a string"));
+    }
+    match cursor.plain_string()? {
+        Some(text) => parse(text),
+        None => tally.with_scratch(|scratch, _| {
+            cursor.string_into(scratch)?;
+            parse(scratch)
+        }),
+    }
+}
+
+/// The fault of a JSON value of the wrong kind, or of no value at all.
+#[cold]
+fn unlike(cursor: &mut Cursor<'_>, wanted: &str) -> Fault {
+    match cursor.token() {
+        Ok(token) => Fault::new(format!("{} where {wanted} should be", token.name())),
+        Err(fault) => fault,
+    }
+}

@@ -1,0 +1,232 @@
+//! Integers and floats from their text. An integer never passes through a float.
+
+use super::super::fault::{Fault, Read};
+use super::super::scan::word;
+use super::decimal;
+
+/// The value of eight digits in a word, most significant first in memory; `None` if one of them is no digit.
+#[inline(always)]
+fn eight_digits(word: u64) -> Option<u64> {
+    const ZEROS: u64 = 0x3030_3030_3030_3030;
+    let digits = word ^ ZEROS;
+    // A digit leaves 0 to 9; adding 0x76 carries anything above into the high bit.
+    if (digits | digits.wrapping_add(0x7676_7676_7676_7676)) & 0x8080_8080_8080_8080 != 0 {
+        return None;
+    }
+    let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8) & 0x00FF_00FF_00FF_00FF;
+    let fours = pairs.wrapping_mul(100).wrapping_add(pairs >> 16) & 0x0000_FFFF_0000_FFFF;
+    Some(fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xFFFF_FFFF)
+}
+
+/// The digits from `at` on: value, place after, `false` when there are none or too many for 64 bits.
+#[inline(always)]
+pub(super) fn digits(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
+    let mut end = at;
+    let mut value = 0_u64;
+    while end - at < 16 {
+        let Some(eight) = word(bytes, end).and_then(eight_digits) else { break };
+        value = value * 100_000_000 + eight;
+        end += 8;
+    }
+    while let Some(digit) = bytes.get(end).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
+        value =
+            if end - at < 18 { value * 10 + u64::from(digit) } else { value.checked_mul(10)?.checked_add(u64::from(digit))? };
+        end += 1;
+    }
+    (end > at).then_some((value, end))
+}
+
+/// The integer that begins at `at` (sign allowed) and the place after it; `None` when there is none or it exceeds 64 bits.
+#[inline(always)]
+pub(super) fn int_at(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
+    match bytes.get(at) {
+        Some(b'-') => {
+            let (value, end) = digits(bytes, at + 1)?;
+            // -2^63 has no positive twin.
+            0_i64.checked_sub_unsigned(value).map(|value| (value, end))
+        }
+        Some(b'+') => {
+            let (value, end) = digits(bytes, at + 1)?;
+            i64::try_from(value).ok().map(|value| (value, end))
+        }
+        _ => {
+            let (value, end) = digits(bytes, at)?;
+            i64::try_from(value).ok().map(|value| (value, end))
+        }
+    }
+}
+
+/// The integer that is the whole text. `1.0` and `1e3` are integers too, as long as nothing is lost.
+#[inline]
+pub(super) fn int(text: &[u8]) -> Read<i64> {
+    match int_at(text, 0) {
+        Some((value, end)) if end == text.len() => Ok(value),
+        _ => exact_int(text),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn exact_int(text: &[u8]) -> Read<i64> {
+    let value = decimal::parse(text, 0).map_err(|reason| {
+        Fault::new(match reason {
+            decimal::Problem::NotANumber => "not an integer",
+            decimal::Problem::TooManyDigits => "an integer beyond 64 bits",
+            decimal::Problem::Fraction => "a number with a fraction in an integer column",
+        })
+    })?;
+    i64::try_from(value).map_err(|_| Fault::new("an integer beyond 64 bits"))
+}
+
+/// The 64-bit float that is the whole text; `NaN` and infinities by their usual names.
+#[inline]
+pub(super) fn float64(text: &[u8]) -> Read<f64> {
+    if let Some(value) = simple_float(text) {
+        return Ok(value);
+    }
+    let value = float_text(text)?.parse::<f64>().map_err(|_| Fault::new("not a number"))?;
+    check_float(value.is_infinite(), text)?;
+    Ok(value)
+}
+
+/// The 32-bit float that is the whole text.
+pub(super) fn float32(text: &[u8]) -> Read<f32> {
+    let value = float_text(text)?.parse::<f32>().map_err(|_| Fault::new("not a number"))?;
+    check_float(value.is_infinite(), text)?;
+    Ok(value)
+}
+
+/// Digits with at most one point: exact when the digits fit 53 bits and the power of ten is exact (Clinger's fast path).
+#[inline]
+fn simple_float(text: &[u8]) -> Option<f64> {
+    const POWERS: [f64; 16] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+    let negative = text.first() == Some(&b'-');
+    let unsigned = if negative { text.get(1..)? } else { text };
+    if unsigned.len() > 16 {
+        return None;
+    }
+    let mut value = 0_u64;
+    let mut fraction = None;
+    for &byte in unsigned {
+        let digit = byte.wrapping_sub(b'0');
+        if digit < 10 {
+            value = value * 10 + u64::from(digit);
+            fraction = fraction.map(|places: usize| places + 1);
+        } else if byte == b'.' && fraction.is_none() {
+            fraction = Some(0);
+        } else {
+            return None;
+        }
+    }
+    let digits = unsigned.len() - usize::from(fraction.is_some());
+    if digits == 0 || digits > 15 {
+        return None;
+    }
+    let value = value as f64 / POWERS[fraction.unwrap_or(0)];
+    Some(if negative { -value } else { value })
+}
+
+fn float_text(text: &[u8]) -> Read<&str> {
+    std::str::from_utf8(text).map_err(|_| Fault::new("not a number"))
+}
+
+/// Rust reads digits beyond the range as infinity; only the word may mean that.
+fn check_float(infinite: bool, text: &[u8]) -> Read<()> {
+    if infinite && text.iter().any(u8::is_ascii_digit) {
+        return Err(Fault::new("a number beyond the range of the column"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn integers() {
+        for (text, expected) in [
+            ("0", 0),
+            ("-0", 0),
+            ("+7", 7),
+            ("007", 7),
+            ("12345678", 12_345_678),
+            ("123456789012345678", 123_456_789_012_345_678),
+            ("9223372036854775807", i64::MAX),
+            ("-9223372036854775808", i64::MIN),
+            ("000000000000000000000000000001", 1),
+            ("1.0", 1),
+            ("1e5", 100_000),
+            ("12.50e1", 125),
+            ("-1.000", -1),
+            ("9223372036854775807.0", i64::MAX),
+        ] {
+            assert_eq!(int(text.as_bytes()).unwrap(), expected, "{text}");
+        }
+        for (text, reason) in [
+            ("", "not an integer"),
+            ("-", "not an integer"),
+            ("1x", "not an integer"),
+            (" 1", "not an integer"),
+            ("1 ", "not an integer"),
+            ("--1", "not an integer"),
+            ("1e", "not an integer"),
+            ("NaN", "not an integer"),
+            ("9223372036854775808", "beyond 64 bits"),
+            ("-9223372036854775809", "beyond 64 bits"),
+            ("99999999999999999999999999999999999999999999", "beyond 64 bits"),
+            ("1e99", "beyond 64 bits"),
+            ("1.5", "fraction"),
+            ("15e-1", "fraction"),
+        ] {
+            assert!(int(text.as_bytes()).unwrap_err().reason().contains(reason), "{text}");
+        }
+    }
+
+    #[test]
+    fn floats() {
+        for (text, expected) in [
+            ("0", 0.0),
+            ("1.5", 1.5),
+            ("-87.25", -87.25),
+            ("1e3", 1000.0),
+            ("1.7976931348623157e308", f64::MAX),
+            ("inf", f64::INFINITY),
+            ("-Infinity", f64::NEG_INFINITY),
+            ("123456789012345678901234567890", 123456789012345678901234567890.0),
+        ] {
+            assert_eq!(float64(text.as_bytes()).unwrap(), expected, "{text}");
+        }
+        assert!(float64(b"NaN").unwrap().is_nan());
+        assert!(float64(b"-0").unwrap().is_sign_negative());
+        for text in ["", "-", ".", "1..2", "1,5", "0x10", "1e999", "-1e999", "one"] {
+            assert!(float64(text.as_bytes()).is_err(), "{text}");
+        }
+        assert_eq!(float32(b"0.1").unwrap(), 0.1_f32);
+        assert!(float32(b"1e39").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn integers_come_back(value: i64) {
+            prop_assert_eq!(int(value.to_string().as_bytes()).unwrap(), value);
+        }
+
+        #[test]
+        fn short_integers_come_back(value in -1_000_000_000_000_i64..1_000_000_000_000, shift in 0_u32..40) {
+            prop_assert_eq!(int((value >> shift).to_string().as_bytes()).unwrap(), value >> shift);
+        }
+
+        #[test]
+        fn floats_come_back(bits: u64, short in -1_000_000_i64..1_000_000, places in 0_u32..6) {
+            let value = f64::from_bits(bits);
+            if value.is_finite() {
+                prop_assert_eq!(float64(value.to_string().as_bytes()).unwrap().to_bits(), bits);
+                prop_assert_eq!(float64(format!("{value:e}").as_bytes()).unwrap().to_bits(), bits);
+            }
+            let short = format!("{:.*}", places as usize, short as f64 / 10_f64.powi(places as i32));
+            prop_assert_eq!(float64(short.as_bytes()).unwrap().to_bits(), short.parse::<f64>().unwrap().to_bits());
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Records of CSV and TSV, mapped to columns by the names of the header. Expanded and condensed columns may be mixed.
+//!
+//! Null in CSV is an empty field, `NULL` or `\N`, each without quotes; with quotes they are text. Null in TSV is `\N`. It does
+//! not cut records.
+
+use std::collections::HashSet;
+
+use super::column::{Cell, timestamp};
+use super::fault::{Fault, Read};
+use super::rows::Rows;
+use super::scan::{find, find2};
+use super::target::{self, Target};
+use crate::error::{Error, Result};
+use crate::model::Op;
+
+/// Which of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    Csv,
+    Tsv,
+}
+
+/// Reader of CSV or TSV records.
+#[derive(Debug)]
+pub(super) struct Delimited {
+    dialect: Dialect,
+    /// One per field; `None` until the header has come.
+    targets: Option<Vec<Target>>,
+}
+
+/// Names of unknown columns are reported up to this length.
+const MAX_NAME_LENGTH: usize = 128;
+
+impl Delimited {
+    pub(super) fn new(dialect: Dialect) -> Self {
+        Self { dialect, targets: None }
+    }
+
+    pub(super) fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    pub(super) fn has_header(&self) -> bool {
+        self.targets.is_some()
+    }
+
+    /// Reads the first record.
+    pub(super) fn header(&mut self, record: &[u8], rows: &mut Rows) -> Result<()> {
+        let unreadable = |error: Error, fault: Fault| error.with("reason", fault.reason());
+        let mut names = Vec::new();
+        let mut name = Vec::new();
+        let record = record.strip_suffix(b"\r").unwrap_or(record);
+        let fields = self.dialect.fields(record, |_, cell| {
+            name.clear();
+            cell.map_or(Ok(()), |cell| cell.append_to(&mut name))?;
+            names.push(String::from_utf8(name.clone()).map_err(|_| Fault::new("a column name is not UTF-8"))?);
+            Ok(())
+        });
+        fields.map_err(|fault| unreadable(rows.broken("The header of the result cannot be read"), fault))?;
+
+        let targets: Vec<Target> = names.iter().map(|name| Target::of(name, rows)).collect();
+        let mut seen = HashSet::new();
+        for (name, target) in names.iter().zip(&targets) {
+            if *target == Target::Ignore {
+                rows.tally.unknown_column(name.chars().take(MAX_NAME_LENGTH).collect());
+            } else if !seen.insert(name) {
+                return Err(rows.broken("The header of the result names a column twice").with("column", name));
+            }
+        }
+        target::check(&targets, rows)?;
+        self.targets = Some(targets);
+        Ok(())
+    }
+
+    /// Reads one record after the header; `false` when it is a blank line.
+    pub(super) fn read(&mut self, record: &[u8], rows: &mut Rows) -> Read<bool> {
+        let targets = self.targets.as_deref().unwrap_or_default();
+        let record = record.strip_suffix(b"\r").unwrap_or(record);
+        // A blank line is a row only where a row has one field, and never the end of the data.
+        if record.is_empty() && targets.len() != 1 {
+            return Ok(false);
+        }
+        let row = rows.begin();
+        let mut ts = None;
+        let mut op = Op::Upsert;
+        let fields = self.dialect.fields(record, |number, cell| {
+            let target = targets.get(number).ok_or_else(|| Fault::new("more fields than the header has"))?;
+            let Some(cell) = cell else { return Ok(()) };
+            let read = match target {
+                Target::Value(column, way) => {
+                    if op == Op::Delete {
+                        return Ok(());
+                    }
+                    rows.value.columns[*column].leaf(way, cell, row, &mut rows.tally).map(drop)
+                }
+                Target::Key(column, way) => rows.key.columns[*column].leaf(way, cell, row, &mut rows.tally).map(drop),
+                Target::Ts => text(cell).and_then(|text| timestamp(&text)).map(|(moment, cut)| {
+                    rows.tally.cut_fractions += u64::from(cut);
+                    ts = Some(moment);
+                }),
+                Target::Action => text(cell).and_then(|text| {
+                    op = Op::from_letter(&text).ok_or_else(|| Fault::new("neither U nor D"))?;
+                    Ok(())
+                }),
+                Target::Ignore => Ok(()),
+            };
+            read.map_err(|fault| {
+                let (group, name) = target.label(rows);
+                fault.inside(name).inside(group)
+            })
+        })?;
+        if fields < targets.len() {
+            return Err(Fault::new("fewer fields than the header has"));
+        }
+        let ts = ts.ok_or_else(|| Fault::new("the commit time is null").inside("ts").inside("meta"))?;
+        rows.commit(op, ts)?;
+        Ok(true)
+    }
+}
+
+fn text(cell: Cell<'_>) -> Read<std::borrow::Cow<'_, [u8]>> {
+    match cell {
+        Cell::Plain(text) => Ok(text.into()),
+        Cell::Escaped(..) => {
+            let mut text = Vec::new();
+            cell.append_to(&mut text)?;
+            Ok(text.into())
+        }
+    }
+}
+
+impl Dialect {
+    /// Calls `take` with each field, `None` for null; gives their number.
+    #[inline]
+    fn fields<'a>(self, record: &'a [u8], take: impl FnMut(usize, Option<Cell<'a>>) -> Read<()>) -> Read<usize> {
+        match self {
+            Dialect::Csv => csv_fields(record, take),
+            Dialect::Tsv => tsv_fields(record, take),
+        }
+    }
+}
+
+#[inline]
+fn tsv_fields<'a>(record: &'a [u8], mut take: impl FnMut(usize, Option<Cell<'a>>) -> Read<()>) -> Read<usize> {
+    let mut at = 0;
+    let mut number = 0;
+    loop {
+        let mut end = find2::<b'\t', b'\\'>(record, at);
+        let cell = if record.get(end) == Some(&b'\\') {
+            end = find::<b'\t'>(record, end + 1);
+            match &record[at..end] {
+                b"\\N" => None,
+                text => Some(Cell::Escaped(text, unescape_tsv)),
+            }
+        } else {
+            Some(Cell::Plain(&record[at..end]))
+        };
+        take(number, cell)?;
+        number += 1;
+        if end >= record.len() {
+            return Ok(number);
+        }
+        at = end + 1;
+    }
+}
+
+fn unescape_tsv(text: &[u8], out: &mut Vec<u8>) -> Read<()> {
+    let mut at = 0;
+    loop {
+        let end = find::<b'\\'>(text, at);
+        out.extend_from_slice(&text[at..end]);
+        if end == text.len() {
+            return Ok(());
+        }
+        out.push(match text.get(end + 1) {
+            Some(b'\\') => b'\\',
+            Some(b'0') => 0,
+            Some(b'b') => 8,
+            Some(b'f') => 12,
+            Some(b'n') => b'\n',
+            Some(b'r') => b'\r',
+            Some(b't') => b'\t',
+            Some(b'v') => 11,
+            _ => return Err(Fault::new("an unknown escape")),
+        });
+        at = end + 2;
+    }
+}
+
+#[inline]
+fn csv_fields<'a>(record: &'a [u8], mut take: impl FnMut(usize, Option<Cell<'a>>) -> Read<()>) -> Read<usize> {
+    let mut at = 0;
+    let mut number = 0;
+    loop {
+        let cell = if record.get(at) == Some(&b'"') {
+            let start = at + 1;
+            let mut end = find::<b'"'>(record, start);
+            let mut doubled = false;
+            while record.get(end + 1) == Some(&b'"') {
+                doubled = true;
+                end = find::<b'"'>(record, end + 2);
+            }
+            if end >= record.len() {
+                return Err(Fault::new("a quote is opened and never closed"));
+            }
+            at = end + 1;
+            if !matches!(record.get(at), None | Some(b',')) {
+                return Err(Fault::new("text after a closing quote"));
+            }
+            let text = &record[start..end];
+            Some(if doubled { Cell::Escaped(text, unescape_csv) } else { Cell::Plain(text) })
+        } else {
+            let start = at;
+            at = find::<b','>(record, start);
+            match &record[start..at] {
+                b"" | b"NULL" | b"\\N" => None,
+                text => Some(Cell::Plain(text)),
+            }
+        };
+        take(number, cell)?;
+        number += 1;
+        if at >= record.len() {
+            return Ok(number);
+        }
+        at += 1;
+    }
+}
+
+fn unescape_csv(text: &[u8], out: &mut Vec<u8>) -> Read<()> {
+    let mut at = 0;
+    loop {
+        let end = find::<b'"'>(text, at);
+        out.extend_from_slice(&text[at..end]);
+        if end == text.len() {
+            return Ok(());
+        }
+        // The quote and its double, which the split has seen to be there.
+        out.push(b'"');
+        at = end + 2;
+    }
+}

@@ -1,0 +1,41 @@
+//! Why a row cannot be read, on its way up from the value. Small and only boxed when it happens, so that the good way stays fast.
+
+use std::borrow::Cow;
+
+/// A reason, and the path of the column as far as it is known.
+#[derive(Debug)]
+pub(super) struct Fault(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    reason: Cow<'static, str>,
+    /// Innermost name first.
+    path: Vec<String>,
+}
+
+/// What reading a value gives.
+pub(super) type Read<T> = std::result::Result<T, Fault>;
+
+impl Fault {
+    #[cold]
+    pub(super) fn new(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner { reason: reason.into(), path: Vec::new() }))
+    }
+
+    /// Adds the name of the column, member or group around the value.
+    #[cold]
+    pub(super) fn inside(mut self, name: &str) -> Self {
+        self.0.path.push(name.to_owned());
+        self
+    }
+
+    pub(super) fn reason(&self) -> &str {
+        &self.0.reason
+    }
+
+    /// `value.settings.limit`, when known.
+    pub(super) fn column(&self) -> Option<String> {
+        let names: Vec<&str> = self.0.path.iter().rev().map(String::as_str).collect();
+        (!names.is_empty()).then(|| names.join("."))
+    }
+}

@@ -1,0 +1,318 @@
+//! Parquet files of unusual layouts and types.
+
+use std::sync::Arc;
+
+use ::parquet::arrow::ArrowWriter;
+use ::parquet::data_type::{ByteArray, ByteArrayType, Int96, Int96Type};
+use ::parquet::file::properties::WriterProperties;
+use ::parquet::file::writer::SerializedFileWriter;
+use ::parquet::schema::parser::parse_message_type;
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, Decimal128Array, DictionaryArray, FixedSizeBinaryArray, Float32Array, Float64Array,
+    Int8Array, Int32Array, Int64Array, NullArray, StringArray, StringViewArray, TimestampMicrosecondArray,
+    TimestampMillisecondArray, TimestampNanosecondArray, UInt32Array, UInt64Array,
+};
+use arrow::datatypes::{Date32Type, Decimal128Type, Float64Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType};
+use bytes::Bytes;
+use serde_json::json;
+
+use super::*;
+use crate::error::Kind;
+use crate::schema::tests::{everything, table};
+
+fn write(columns: Vec<(&str, ArrayRef)>) -> Bytes {
+    let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true))).unwrap();
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    Bytes::from(bytes)
+}
+
+fn read(schema: &TableSchema, file: Bytes) -> Result<Decoded> {
+    let (options, bad) = options();
+    let mut batches = super::super::parquet(file, Arc::new(schema.clone()), options)?;
+    let all: Vec<RecordBatch> = batches.by_ref().collect::<Result<_>>()?;
+    let sizes = all.iter().map(RecordBatch::num_rows).collect();
+    let batch = concat_batches(&change_schema(schema, Nested::Typed), &all).unwrap();
+    let bad = bad.lock().unwrap().clone();
+    Ok(Decoded { batch, sizes, counts: batches.counts().clone(), bad })
+}
+
+/// The value column `c` of this type out of this array, and the reasons of rows that do not fit.
+fn column(node: serde_json::Value, array: ArrayRef) -> (ArrayRef, Vec<String>) {
+    let schema = table(json!({"id": {"type": "integer"}}), json!({"c": node}));
+    let rows = array.len();
+    let file = write(vec![
+        ("meta.ts", Arc::new(TimestampMicrosecondArray::from(vec![0; rows]))),
+        ("key.id", Arc::new(Int64Array::from_iter_values(1..=rows as i64))),
+        ("value.c", array),
+    ]);
+    let decoded = read(&schema, file).unwrap();
+    let reasons = decoded
+        .bad
+        .iter()
+        .map(|(error, _)| format!("{} {}: {}", error.line, error.column.as_deref().unwrap_or("-"), error.reason));
+    (decoded.batch.column_by_name("c").unwrap().clone(), reasons.collect())
+}
+
+#[test]
+fn integers_of_any_width() {
+    let int16 = json!({"type": "integer", "format": "int16"});
+    let arrays: [ArrayRef; 5] = [
+        Arc::new(Int8Array::from(vec![Some(-7), None])),
+        Arc::new(Int32Array::from(vec![Some(-7), None])),
+        Arc::new(Int64Array::from(vec![Some(-7), None])),
+        Arc::new(Float64Array::from(vec![Some(-7.0), None])),
+        Arc::new(StringArray::from(vec![Some("-7"), None])),
+    ];
+    for array in arrays {
+        let (array, bad) = column(int16.clone(), array);
+        assert_eq!(array.as_primitive::<Int16Type>().iter().collect::<Vec<_>>(), [Some(-7), None]);
+        assert!(bad.is_empty());
+    }
+    let (array, bad) = column(int16, Arc::new(UInt32Array::from(vec![1, 70_000, 2])));
+    assert_eq!(array.as_primitive::<Int16Type>().values(), &[1, 2]);
+    assert_eq!(bad, ["2 value.c: an integer beyond the range of the column"]);
+    let (array, bad) = column(json!({"type": "integer"}), Arc::new(UInt64Array::from(vec![1 << 60, u64::MAX])));
+    assert_eq!(array.as_primitive::<Int64Type>().values(), &[1 << 60]);
+    assert_eq!(bad, ["2 value.c: an integer beyond 64 bits"]);
+    let (_, bad) = column(json!({"type": "integer"}), Arc::new(Float64Array::from(vec![1.5, f64::NAN])));
+    assert_eq!(bad, ["1 value.c: a number with a fraction in an integer column", "2 value.c: not an integer"]);
+}
+
+#[test]
+fn floats_and_decimals() {
+    let float = json!({"type": "number"});
+    let arrays: [ArrayRef; 4] = [
+        Arc::new(Float32Array::from(vec![2.5])),
+        Arc::new(Float64Array::from(vec![2.5])),
+        Arc::new(Decimal128Array::from(vec![250]).with_precision_and_scale(9, 2).unwrap()),
+        Arc::new(StringArray::from(vec!["2.50"])),
+    ];
+    for array in arrays {
+        let (array, bad) = column(float.clone(), array);
+        assert_eq!((array.as_primitive::<Float64Type>().values().to_vec(), bad.len()), (vec![2.5], 0));
+    }
+    let (array, bad) = column(float, Arc::new(Int64Array::from(vec![1 << 60, (1 << 60) + 1, i64::MAX])));
+    assert_eq!(array.as_primitive::<Float64Type>().values(), &[1_152_921_504_606_846_976.0]);
+    assert_eq!(bad.len(), 2);
+
+    let decimal = json!({"type": "number", "multipleOf": 0.01, "exclusiveMinimum": -1000, "exclusiveMaximum": 1000});
+    let arrays: [ArrayRef; 6] = [
+        Arc::new(Decimal128Array::from(vec![250]).with_precision_and_scale(5, 2).unwrap()),
+        Arc::new(Decimal128Array::from(vec![25]).with_precision_and_scale(20, 1).unwrap()),
+        Arc::new(Decimal128Array::from(vec![25_000]).with_precision_and_scale(20, 4).unwrap()),
+        Arc::new(Float64Array::from(vec![2.5])),
+        Arc::new(Float32Array::from(vec![2.5])),
+        Arc::new(StringArray::from(vec!["2.5"])),
+    ];
+    for array in arrays {
+        let (array, bad) = column(decimal.clone(), array);
+        assert_eq!((array.as_primitive::<Decimal128Type>().values().to_vec(), bad.len()), (vec![250], 0));
+    }
+    let fine = Decimal128Array::from(vec![25_001, 10_000_000_00]).with_precision_and_scale(20, 4).unwrap();
+    let (_, bad) = column(decimal.clone(), Arc::new(fine));
+    assert_eq!(
+        bad,
+        ["1 value.c: more digits after the point than the column holds", "2 value.c: more digits than the column holds"]
+    );
+    let wide = Decimal128Array::from(vec![100_000, -99_999]).with_precision_and_scale(20, 2).unwrap();
+    let (array, bad) = column(decimal, Arc::new(wide));
+    assert_eq!(array.as_primitive::<Decimal128Type>().values(), &[-99_999]);
+    assert_eq!(bad, ["1 value.c: more digits than the column holds"]);
+}
+
+#[test]
+fn texts_in_any_form() {
+    let text = json!({"type": "string"});
+    let values = vec![Some("a"), None, Some("\u{e4}\u{1f600}")];
+    let dictionary: DictionaryArray<arrow::datatypes::Int8Type> = values.iter().copied().collect();
+    let arrays: [ArrayRef; 4] = [
+        Arc::new(StringArray::from(values.clone())),
+        Arc::new(StringViewArray::from(values.clone())),
+        Arc::new(dictionary),
+        Arc::new(values.iter().map(|value| value.map(str::as_bytes)).collect::<BinaryArray>()),
+    ];
+    for array in arrays {
+        let (array, bad) = column(text.clone(), array);
+        assert_eq!((array.as_string::<i32>().iter().collect::<Vec<_>>(), bad.len()), (values.clone(), 0));
+    }
+    let (_, bad) = column(text.clone(), Arc::new(BinaryArray::from(vec![&b"\xff"[..]])));
+    assert_eq!(bad, ["1 value.c: not UTF-8"]);
+    let (array, _) = column(text.clone(), Arc::new(TimestampMillisecondArray::from(vec![1500])));
+    assert_eq!(array.as_string::<i32>().value(0), "1970-01-01T00:00:01.500000Z");
+    let (array, _) = column(text.clone(), Arc::new(arrow::array::Time64MicrosecondArray::from(vec![45_000_000_500])));
+    assert_eq!(array.as_string::<i32>().value(0), "12:30:00.000500Z");
+    let (array, bad) = column(text, Arc::new(NullArray::new(2)));
+    assert_eq!((array.null_count(), bad.len()), (2, 0));
+}
+
+#[test]
+fn uuids_as_bytes_and_as_text() {
+    let uuid = json!({"type": "string", "format": "uuid"});
+    let bytes: Vec<u8> = (0..16).collect();
+    let arrays: [ArrayRef; 3] = [
+        Arc::new(FixedSizeBinaryArray::try_from_iter([&bytes].into_iter()).unwrap()),
+        Arc::new(BinaryArray::from(vec![&bytes[..]])),
+        Arc::new(StringArray::from(vec!["000102030405060708090A0B0C0D0E0F"])),
+    ];
+    for array in arrays {
+        let (array, bad) = column(uuid.clone(), array);
+        assert_eq!((array.as_string::<i32>().value(0), bad.len()), ("00010203-0405-0607-0809-0a0b0c0d0e0f", 0));
+    }
+    let (_, bad) = column(uuid, Arc::new(StringArray::from(vec!["x"])));
+    assert_eq!(bad, ["1 value.c: not a UUID"]);
+}
+
+#[test]
+fn times_of_any_unit() {
+    let time = json!({"type": "string", "format": "date-time"});
+    let arrays: [(ArrayRef, i64); 5] = [
+        (Arc::new(TimestampMillisecondArray::from(vec![1500])), 1_500_000),
+        (Arc::new(TimestampMicrosecondArray::from(vec![1_500_001]).with_timezone("UTC")), 1_500_001),
+        (Arc::new(TimestampNanosecondArray::from(vec![1_500_000_999])), 1_500_000),
+        (Arc::new(TimestampNanosecondArray::from(vec![-1])), -1),
+        (Arc::new(StringArray::from(vec!["1970-01-01T01:00:01.5+01:00"])), 1_500_000),
+    ];
+    for (array, expected) in arrays {
+        let (array, bad) = column(time.clone(), array);
+        assert_eq!((array.as_primitive::<TimestampMicrosecondType>().values().to_vec(), bad.len()), (vec![expected], 0));
+    }
+    let far = TimestampMillisecondArray::from(vec![i64::MAX, 253_402_300_800_000, -62_135_596_800_001]);
+    let (_, bad) = column(time.clone(), Arc::new(far));
+    assert_eq!(bad.len(), 3);
+    let (_, bad) = column(time, Arc::new(Int64Array::from(vec![5])));
+    assert_eq!(bad, ["1 value.c: not a time"]);
+    let date = json!({"type": "string", "format": "date"});
+    let (array, bad) = column(date, Arc::new(arrow::array::Date32Array::from(vec![1, 3_000_000])));
+    assert_eq!(array.as_primitive::<Date32Type>().values(), &[1]);
+    assert_eq!(bad, ["2 value.c: a date outside the years 1 to 9999"]);
+}
+
+#[test]
+fn times_of_96_bits_reach_the_year_9999() {
+    let message = "message spark { optional group meta { optional int96 ts; } optional group key { optional binary id (UTF8); }
+                   optional group value { optional int96 c; } }";
+    let mut bytes = Vec::new();
+    let schema = Arc::new(parse_message_type(message).unwrap());
+    let mut file = SerializedFileWriter::new(&mut bytes, schema, Arc::new(WriterProperties::new())).unwrap();
+    let mut group = file.next_row_group().unwrap();
+    // Julian days of 1970-01-01 and 9999-12-31, and nanoseconds of the day.
+    let epoch = Int96::from(vec![1_000_001_000, 0, 2_440_588]);
+    let last = Int96::from(vec![0, 0, 5_373_484]);
+    for values in [vec![epoch, epoch], Vec::new(), vec![epoch, last]] {
+        let mut column = group.next_column().unwrap().unwrap();
+        if values.is_empty() {
+            let ids = [ByteArray::from("a"), ByteArray::from("b")];
+            column.typed::<ByteArrayType>().write_batch(&ids, Some(&[2, 2]), None).unwrap();
+        } else {
+            column.typed::<Int96Type>().write_batch(&values, Some(&[2, 2]), None).unwrap();
+        }
+        column.close().unwrap();
+    }
+    group.close().unwrap();
+    file.close().unwrap();
+    let schema = table(json!({"id": {"type": "string"}}), json!({"c": {"type": "string", "format": "date-time"}}));
+    let decoded = read(&schema, Bytes::from(bytes)).unwrap();
+    assert_eq!(decoded.bad, []);
+    let times = decoded.batch.column_by_name("c").unwrap().as_primitive::<TimestampMicrosecondType>();
+    assert_eq!(times.values(), &[1_000_001, 253_402_214_400_000_000]);
+    assert_eq!(decoded.batch.column(1).as_primitive::<TimestampMicrosecondType>().values(), &[1_000_001; 2]);
+}
+
+#[test]
+fn nested_values_of_other_types_are_taken_or_refused() {
+    let object =
+        json!({"type": "object", "additionalProperties": false, "properties": {"n": {"type": "integer", "format": "int16"}}});
+    let members: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None, Some(100_000)]));
+    let stranger: ArrayRef = Arc::new(StringArray::from(vec!["x", "y", "z"]));
+    let array = arrow::array::StructArray::try_from(vec![("n", members), ("stranger", stranger)]).unwrap();
+    let (array, bad) = column(object.clone(), Arc::new(array));
+    assert_eq!((array.is_valid(0), array.is_valid(1)), (true, false));
+    assert_eq!(array.as_struct().column(0).as_primitive::<Int16Type>().value(0), 1);
+    assert_eq!(bad, ["3 value.c.n: an integer beyond the range of the column"]);
+    let (array, bad) = column(object, Arc::new(StringArray::from(vec!["{\"n\":5}", "{}", "[]", "x"])));
+    assert_eq!((array.len(), array.is_valid(0), array.is_valid(1)), (2, true, false));
+    assert_eq!(bad.len(), 2);
+    // An object in a file where the schema knows no members is JSON text.
+    let array = arrow::array::StructArray::try_from(vec![("a", Arc::new(Int32Array::from(vec![1])) as ArrayRef)]).unwrap();
+    let (array, bad) = column(json!({"type": "object"}), Arc::new(array));
+    assert_eq!((array.as_string::<i32>().value(0), bad.len()), ("{\"a\":1}", 0));
+    let list = arrow::array::ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), None]), None]);
+    let (array, bad) = column(json!({"type": "array", "items": {"type": "string"}}), Arc::new(list));
+    assert_eq!(array.as_list::<i32>().value(0).as_string::<i32>().iter().collect::<Vec<_>>(), [Some("1"), None]);
+    assert!(array.is_null(1) && bad.is_empty());
+}
+
+#[test]
+fn bad_rows_are_shown_as_json_and_leave_nothing() {
+    let schema = table(
+        json!({"id": {"type": "integer"}}),
+        json!({"t": {"type": "string"}, "n": {"type": "integer", "format": "int16"}}),
+    );
+    let file = || {
+        write(vec![
+            ("meta.ts", Arc::new(TimestampMicrosecondArray::from(vec![Some(0), Some(0), None, Some(0), Some(0)])) as ArrayRef),
+            ("meta.action", Arc::new(StringArray::from(vec![Some("U"), Some("D"), None, Some("Q"), None]))),
+            ("key.id", Arc::new(Int64Array::from(vec![Some(1), Some(2), Some(3), Some(4), None]))),
+            (
+                "value.t",
+                Arc::new(StringArray::from(vec!["__dap_oversized_truncated__", "x", "y", "z", "__dap_oversized_truncated__"])),
+            ),
+            ("value.n", Arc::new(Int64Array::from(vec![1, 99_999, 1, 1, 1]))),
+        ])
+    };
+    let decoded = read(&schema, file()).unwrap();
+    let seen: Vec<_> = decoded.bad.iter().map(|(error, _)| (error.line, error.column.as_deref().unwrap())).collect();
+    assert_eq!(seen, [(3, "meta.ts"), (4, "meta.action"), (5, "key.id")]);
+    assert_eq!(decoded.bad[2].1, br#"{"meta.ts":"1970-01-01T00:00:00Z","value.t":"__dap_oversized_truncated__","value.n":1}"#);
+    assert_eq!(decoded.counts, DecodeCounts { rows: 2, deletes: 1, bad_rows: 3, oversized: 1, ..DecodeCounts::default() });
+    let (mut options, _) = options();
+    options.bad_rows = BadRows::Fail;
+    let mut batches = super::super::parquet(file(), Arc::new(schema), options).unwrap();
+    let error = batches.next().unwrap().unwrap_err();
+    assert_eq!((error.kind(), error.get("line"), error.get("column")), (Kind::Data, Some("3"), Some("meta.ts")));
+    assert!(batches.next().is_none());
+}
+
+#[test]
+fn files_that_cannot_be_used_end_the_table() {
+    let schema = everything();
+    let ts: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![0]));
+    let id: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+    for (file, column) in [
+        (write(vec![("key.id", id.clone()), ("key.part", id.clone())]), "meta.ts"),
+        (write(vec![("meta.ts", ts.clone()), ("key.id", id.clone())]), "key.part"),
+    ] {
+        let error = read(&schema, file).unwrap_err();
+        assert_eq!((error.kind(), error.get("column")), (Kind::Data, Some(column)));
+    }
+    let whole = write(vec![("meta.ts", ts), ("key.id", id.clone()), ("key.part", id)]);
+    assert_eq!(read(&schema, whole.clone()).unwrap().counts.rows, 1);
+    for cut in [0, 3, 8, whole.len() / 2, whole.len() - 1] {
+        let error = read(&schema, whole.slice(..cut)).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.message(), error.get("object")),
+            (Kind::Data, "The Parquet file cannot be read", Some("part-1"))
+        );
+    }
+}
+
+#[test]
+fn enormous_rows_are_read_a_few_at_a_time() {
+    let schema = table(json!({"id": {"type": "integer"}}), json!({"t": {"type": "string"}}));
+    let texts: Vec<String> = (0..100).map(|row| char::from(b'a' + row % 26).to_string().repeat(20_000)).collect();
+    let file = write(vec![
+        ("meta.ts", Arc::new(TimestampMicrosecondArray::from(vec![0; 100])) as ArrayRef),
+        ("key.id", Arc::new(Int64Array::from_iter_values(0..100))),
+        ("value.t", Arc::new(StringArray::from(texts.clone()))),
+    ]);
+    let (mut options, _) = options();
+    options.batch_bytes = 50_000;
+    let batches: Vec<RecordBatch> =
+        super::super::parquet(file, Arc::new(schema.clone()), options).unwrap().collect::<Result<_>>().unwrap();
+    assert!(batches.iter().all(|batch| batch.num_rows() <= 3));
+    let all = concat_batches(&change_schema(&schema, Nested::Typed), &batches).unwrap();
+    assert_eq!(all.column_by_name("t").unwrap().as_string::<i32>().iter().map(Option::unwrap).collect::<Vec<_>>(), texts);
+}

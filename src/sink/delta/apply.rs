@@ -1,0 +1,249 @@
+//! Applies an increment to files that exist: finds the rows whose keys are in the change set, then writes the files that have
+//! any without them (copy on write). Marking rows with deletion vectors instead would replace [`rewrite`] alone.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use deltalake::ObjectStore;
+use futures::StreamExt;
+use parquet::file::metadata::RowGroupMetaData;
+use parquet::file::statistics::Statistics;
+use roaring::RoaringBitmap;
+use tokio::task::JoinSet;
+use tracing::Instrument;
+
+use super::columns::LakeColumn;
+use super::conform::{Names, conform};
+use super::keys::{KeyBounds, KeySet, key_columns};
+use super::log::ActiveFile;
+use super::reader::DataFile;
+use super::writer::{FileFormat, TableWriter};
+use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::stage::engine_error;
+
+/// Rows of a batch of key columns.
+const PROBE_ROWS: usize = 8192;
+
+/// Which rows of which files go. Filled by rounds, so that the keys of a change set need not be in memory together.
+#[derive(Debug)]
+pub(super) struct Probe {
+    store: Arc<dyn ObjectStore>,
+    files: Vec<Arc<ActiveFile>>,
+    bounds: Vec<Option<KeyBounds>>,
+    keys: Arc<Vec<LakeColumn>>,
+    at_once: usize,
+    hits: Vec<Hits>,
+}
+
+/// What is known of the rows of one file.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Hits {
+    /// Numbers of the rows that go.
+    pub(super) rows: RoaringBitmap,
+    /// Rows in all, once the file was looked into.
+    total: Option<u64>,
+}
+
+impl Hits {
+    /// Whether no row is left.
+    pub(super) fn is_all(&self) -> bool {
+        self.total == Some(self.rows.len())
+    }
+}
+
+impl Probe {
+    /// Over `files`, whose key columns are `keys`.
+    pub(super) fn new(store: Arc<dyn ObjectStore>, files: &[Arc<ActiveFile>], keys: Vec<LakeColumn>, at_once: usize) -> Self {
+        let bounds = files.iter().map(|file| keys.first().and_then(|key| file.key_bounds(key))).collect();
+        let hits = vec![Hits::default(); files.len()];
+        Self { store, files: files.to_vec(), bounds, keys: Arc::new(keys), at_once: at_once.max(1), hits }
+    }
+
+    /// Looks for `keys` in all files that may hold them. Gives how many of the deleted ones were there.
+    pub(super) async fn round(&mut self, keys: KeySet) -> Result<u64> {
+        let keys = Arc::new(keys);
+        let touched: Vec<usize> = (0..self.files.len()).filter(|file| keys.touches(self.bounds[*file].as_ref())).collect();
+        let mut left = touched.into_iter();
+        let mut running = JoinSet::new();
+        let mut deleted = 0;
+        loop {
+            while running.len() < self.at_once
+                && let Some(index) = left.next()
+            {
+                let file = Arc::clone(&self.files[index]);
+                let (store, columns, keys) = (Arc::clone(&self.store), Arc::clone(&self.keys), Arc::clone(&keys));
+                let work = async move { Ok::<_, Error>((index, probe_file(store, &file, &columns, &keys).await?)) };
+                running.spawn(work.in_current_span());
+            }
+            let Some(done) = running.join_next().await else { return Ok(deleted) };
+            let (index, found) = done.or_fail(Kind::Bug, "Looking for keys stopped unexpectedly")??;
+            self.hits[index].rows |= found.rows;
+            self.hits[index].total = Some(found.total);
+            deleted += found.deleted;
+        }
+    }
+
+    /// What was found, for each file.
+    pub(super) fn into_hits(self) -> Vec<Hits> {
+        self.hits
+    }
+}
+
+#[derive(Debug, Default)]
+struct Found {
+    rows: RoaringBitmap,
+    deleted: u64,
+    total: u64,
+}
+
+/// Rows of a file, as its footer says.
+fn row_count(opened: &DataFile, file: &ActiveFile) -> Result<u32> {
+    let rows = opened.metadata().file_metadata().num_rows();
+    u32::try_from(rows).map_err(|_| Error::new(Kind::Unsupported, "A data file has too many rows").with("file", &file.path))
+}
+
+async fn probe_file(store: Arc<dyn ObjectStore>, file: &ActiveFile, columns: &[LakeColumn], keys: &KeySet) -> Result<Found> {
+    let opened = DataFile::open(store, &file.path, file.size).await?;
+    for column in columns {
+        if !opened.has_column(&column.physical) {
+            let error = Error::new(Kind::Target, "A data file has no key column");
+            return Err(error.with("file", &file.path).with("column", &column.name));
+        }
+    }
+    let metadata = Arc::clone(opened.metadata());
+    let total = row_count(&opened, file)?;
+    let mut groups = Vec::new();
+    let mut ranges = Vec::new();
+    let mut start = 0_u32;
+    for (number, group) in metadata.row_groups().iter().enumerate() {
+        let end = start + group.num_rows() as u32;
+        if keys.touches(group_bounds(group, &columns[0].physical).as_ref()) {
+            groups.push(number);
+            ranges.push(start..end);
+        }
+        start = end;
+    }
+    let mut found = Found { total: u64::from(total), ..Found::default() };
+    if groups.is_empty() {
+        return Ok(found);
+    }
+    let mut rows = RowNumbers { ranges, next: 0 };
+    let names: Vec<String> = columns.iter().map(|column| column.physical.clone()).collect();
+    let mut stream = opened.stream(names.iter().map(String::as_str), groups, PROBE_ROWS)?;
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(engine_error)?;
+        let numbers = rows.take(batch.num_rows());
+        keys.matches(&key_columns(&batch, &names)?, |row, deleted| {
+            found.rows.insert(numbers.get(row));
+            found.deleted += u64::from(deleted);
+        })?;
+    }
+    Ok(found)
+}
+
+/// Smallest and greatest key of a row group of integers; other types are not worth the trouble of their truncated bounds.
+fn group_bounds(group: &RowGroupMetaData, column: &str) -> Option<KeyBounds> {
+    use arrow::array::{ArrayRef, Int64Array};
+    let one = |value: i64| Arc::new(Int64Array::from(vec![value])) as ArrayRef;
+    let chunk = group.columns().iter().find(|chunk| chunk.column_path().parts() == [column])?;
+    let (min, max) = match chunk.statistics()? {
+        Statistics::Int32(stats) => (i64::from(*stats.min_opt()?), i64::from(*stats.max_opt()?)),
+        Statistics::Int64(stats) => (*stats.min_opt()?, *stats.max_opt()?),
+        _ => return None,
+    };
+    Some(KeyBounds { min: one(min), max: one(max) })
+}
+
+/// Numbers of the rows of a stream that leaves row groups out.
+struct RowNumbers {
+    ranges: Vec<Range<u32>>,
+    next: usize,
+}
+
+impl RowNumbers {
+    /// The numbers of the next rows. A batch may span row groups.
+    fn take(&mut self, mut rows: usize) -> BatchNumbers {
+        let mut numbers = BatchNumbers::default();
+        while rows > 0 && self.next < self.ranges.len() {
+            let range = &mut self.ranges[self.next];
+            let taken = rows.min(range.len());
+            numbers.parts.push((numbers.rows, range.start));
+            numbers.rows += taken;
+            range.start += taken as u32;
+            rows -= taken;
+            if range.start >= range.end {
+                self.next += 1;
+            }
+        }
+        numbers
+    }
+}
+
+#[derive(Default)]
+struct BatchNumbers {
+    parts: Vec<(usize, u32)>,
+    rows: usize,
+}
+
+impl BatchNumbers {
+    fn get(&self, row: usize) -> u32 {
+        let part = self.parts.partition_point(|(first, _)| *first <= row).saturating_sub(1);
+        self.parts.get(part).map_or(0, |(first, number)| number + (row - first) as u32)
+    }
+}
+
+/// Writes the rows of `file` that are not in `gone` to `out`, in the table's present schema.
+pub(super) async fn rewrite(
+    format: &FileFormat,
+    file: &ActiveFile,
+    gone: &RoaringBitmap,
+    rows_for: impl Fn(usize) -> usize,
+    out: &mut TableWriter,
+) -> Result<u64> {
+    let opened = DataFile::open(Arc::clone(&format.store), &file.path, file.size).await?;
+    let metadata = Arc::clone(opened.metadata());
+    let total = u64::from(row_count(&opened, file)?);
+    let bytes: i64 = metadata.row_groups().iter().map(RowGroupMetaData::total_byte_size).sum();
+    let batch_rows = rows_for((bytes as u64).div_ceil(total.max(1)) as usize);
+    let columns = format.columns.iter().map(|column| column.physical.as_str());
+    let mut stream = opened.stream(columns, (0..metadata.num_row_groups()).collect(), batch_rows)?;
+    let (mut start, mut kept) = (0_u32, 0);
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(engine_error)?;
+        let left = without(&batch, start, gone)?;
+        start += batch.num_rows() as u32;
+        kept += left.num_rows() as u64;
+        out.write(conform(&left, &format.columns, &format.schema, Names::Physical).with("file", &file.path)?).await?;
+    }
+    if u64::from(start) != total || kept + gone.len() != total {
+        return Err(Error::new(Kind::Bug, "A data file was not copied in full").with("file", &file.path));
+    }
+    Ok(kept)
+}
+
+/// The rows of a batch, whose first row has the number `start`, that are not in `gone`.
+fn without(batch: &RecordBatch, start: u32, gone: &RoaringBitmap) -> Result<RecordBatch> {
+    let end = start + batch.num_rows() as u32;
+    if gone.range_cardinality(start..end) == 0 {
+        return Ok(batch.clone());
+    }
+    let kept: BooleanArray = (start..end).map(|row| Some(!gone.contains(row))).collect();
+    filter_record_batch(batch, &kept).or_fail(Kind::Bug, "Rows cannot be filtered")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row_numbers_follow_the_row_groups_that_are_read() {
+        let mut rows = RowNumbers { ranges: vec![10..13, 20..22, 30..40], next: 0 };
+        let first = rows.take(2);
+        assert_eq!((first.get(0), first.get(1)), (10, 11));
+        let second = rows.take(4);
+        assert_eq!([0, 1, 2, 3].map(|row| second.get(row)), [12, 20, 21, 30]);
+        assert_eq!(rows.take(1).get(0), 31);
+    }
+}

@@ -1,0 +1,117 @@
+//! Data files that no commit names yet, and their names. Whoever writes files registers them here first; unless a commit takes
+//! them over, they go when the load goes.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use deltalake::ObjectStore;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+
+const PREFIX: &str = "daplake-";
+const SUFFIX: &str = ".zstd.parquet";
+
+/// A name for a new data file.
+pub(super) fn new_name() -> String {
+    format!("{PREFIX}{}{SUFFIX}", uuid::Uuid::new_v4())
+}
+
+/// Whether a file may be one of ours, left by a process that was killed.
+pub(super) fn is_ours(name: &str) -> bool {
+    let id = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX));
+    id.is_some_and(|id| uuid::Uuid::try_parse(id).is_ok())
+}
+
+/// Names of files that are to be removed unless they are committed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Names(Arc<Mutex<Vec<String>>>);
+
+impl Names {
+    /// Adds one, before the file is made.
+    pub(super) fn add(&self, name: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Removes the files of a load that was not committed, at the latest when it is dropped. A process that is killed leaves them
+/// behind; no reader sees them, and a vacuum removes them.
+#[derive(Debug)]
+pub(super) struct Uncommitted {
+    names: Names,
+    store: Arc<dyn ObjectStore>,
+    folder: PathBuf,
+}
+
+impl Uncommitted {
+    /// For a table in `folder`, which is also the root of `store`.
+    pub(super) fn new(store: Arc<dyn ObjectStore>, folder: PathBuf) -> Self {
+        Self { names: Names::default(), store, folder }
+    }
+
+    /// Where writers register.
+    pub(super) fn names(&self) -> Names {
+        self.names.clone()
+    }
+
+    /// Takes the files out of our hands: from here on a commit may name them, whatever becomes of us. Gives their names, for
+    /// the case that the commit certainly failed.
+    pub(super) fn release(&self) -> Vec<String> {
+        self.names.take()
+    }
+
+    /// Puts released files back.
+    pub(super) fn reclaim(&self, names: Vec<String>) {
+        names.iter().for_each(|name| self.names.add(name));
+    }
+
+    /// Removes the files now.
+    pub(super) async fn remove(&self) {
+        for name in self.names.take() {
+            // The file may never have been finished; the store drops unfinished ones by itself.
+            if let Err(error) = self.store.delete(&Path::from(name.as_str())).await
+                && !matches!(error, object_store::Error::NotFound { .. })
+            {
+                tracing::warn!(file = name, error = %error, "A file of an unfinished load could not be removed");
+            }
+        }
+        self.remove_empty_folders();
+    }
+
+    /// A first load makes folders; without a table they have no use. Only empty ones go.
+    fn remove_empty_folders(&self) {
+        if std::fs::remove_dir(&self.folder).is_ok()
+            && let Some(namespace) = self.folder.parent()
+        {
+            let _ = std::fs::remove_dir(namespace);
+        }
+    }
+}
+
+impl Drop for Uncommitted {
+    fn drop(&mut self) {
+        let names = self.names.take();
+        if names.is_empty() {
+            return;
+        }
+        for name in names {
+            let _ = std::fs::remove_file(self.folder.join(name));
+        }
+        self.remove_empty_folders();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_names_are_known_again() {
+        assert!(is_ours(&new_name()));
+        assert!(!is_ours("part-00000-9f1f4a9c-2f1b-4a52-8a2e-0a8f6f6c0b11-c000.snappy.parquet"));
+        assert!(!is_ours("daplake-notes.zstd.parquet"));
+    }
+}

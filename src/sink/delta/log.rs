@@ -1,0 +1,400 @@
+//! The Delta log of one table: its state as of now, and the one commit that moves it on. It knows no rows.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, StringArray};
+use arrow::datatypes::DataType;
+use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
+use deltalake::kernel::{Action, LogicalFileView, Transaction};
+use deltalake::logstore::{LogStoreRef, StorageConfig, commit_uri_from_version, logstore_with};
+use deltalake::protocol::DeltaOperation;
+use deltalake::table::state::DeltaTableState;
+use deltalake::{DeltaTableError, ObjectStore};
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use serde_json::Value;
+use url::Url;
+
+use super::columns::{LakeColumn, LakeType};
+use super::files::is_ours;
+use super::keys::KeyBounds;
+use crate::error::{Error, Kind, Result, ResultExt};
+use crate::model::{Bookmark, TableRef, Timestamp};
+
+/// Table properties of ours.
+pub(super) const TABLE: &str = "daplake.table";
+/// Key columns, a JSON list.
+pub(super) const KEY: &str = "daplake.key";
+/// Schema version of the bookmark.
+pub(super) const SCHEMA_VERSION: &str = "daplake.schemaVersion";
+/// `typed` or `json`.
+pub(super) const NESTED: &str = "daplake.nested";
+/// Whether columns are mapped.
+pub(super) const MAPPING_MODE: &str = "delta.columnMapping.mode";
+/// Highest column number given.
+pub(super) const MAPPING_MAX_ID: &str = "delta.columnMapping.maxColumnId";
+
+/// Features of foreign making that neither our files nor our commits can break.
+const HARMLESS_FEATURES: [&str; 8] = [
+    "appendOnly",
+    "invariants",
+    "columnMapping",
+    "changeDataFeed",
+    "v2Checkpoint",
+    "vacuumProtocolCheck",
+    "deletionVectors",
+    "domainMetadata",
+];
+
+/// Where one table is kept.
+#[derive(Clone)]
+pub(super) struct TableLog {
+    /// Which table.
+    pub(super) table: TableRef,
+    /// Its folder.
+    pub(super) folder: PathBuf,
+    log: LogStoreRef,
+}
+
+impl std::fmt::Debug for TableLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TableLog").field("table", &self.table).field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// A table as it is at one version.
+#[derive(Debug, Clone)]
+pub(super) struct TableState {
+    /// Version of the log.
+    pub(super) version: u64,
+    /// How far it has come.
+    pub(super) bookmark: Bookmark,
+    /// Columns.
+    pub(super) columns: Vec<LakeColumn>,
+    /// Names of the key columns.
+    pub(super) key: Vec<String>,
+    /// Table properties.
+    pub(super) configuration: BTreeMap<String, String>,
+    /// The `metaData` action.
+    pub(super) metadata: Value,
+    /// The `protocol` action.
+    pub(super) protocol: Value,
+    /// Data files.
+    pub(super) files: Vec<Arc<ActiveFile>>,
+    /// What the crate has of it.
+    pub(super) delta: DeltaTableState,
+}
+
+/// A data file of the present version.
+#[derive(Clone)]
+pub(super) struct ActiveFile {
+    /// Inside the table's folder.
+    pub(super) path: Path,
+    /// Bytes.
+    pub(super) size: u64,
+    /// Rows, if its writer said.
+    pub(super) rows: Option<u64>,
+    /// Some of its rows are marked as deleted.
+    pub(super) has_deletion_vector: bool,
+    stats: Value,
+    view: LogicalFileView,
+}
+
+impl std::fmt::Debug for ActiveFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ActiveFile").field("path", &self.path).field("rows", &self.rows).finish_non_exhaustive()
+    }
+}
+
+impl ActiveFile {
+    fn of_view(view: LogicalFileView) -> Result<Self> {
+        if view.path().contains("://") {
+            return Err(Error::new(Kind::Target, "The table has data files outside of its folder")
+                .hint("it was made as a shallow clone; load into a new target"));
+        }
+        let stats: Value = view.stats().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(Value::Null);
+        Ok(Self {
+            path: view.object_store_path(),
+            size: u64::try_from(view.size()).unwrap_or(0),
+            rows: stats["numRecords"].as_u64().or(view.num_records().map(|rows| rows as u64)),
+            has_deletion_vector: view.deletion_vector_descriptor().is_some(),
+            stats,
+            view,
+        })
+    }
+
+    /// What its statistics say of a key column.
+    pub(super) fn key_bounds(&self, key: &LakeColumn) -> Option<KeyBounds> {
+        let LakeType::Leaf(leaf) = &key.kind else { return None };
+        let (min, max) = (&self.stats["minValues"][&key.physical], &self.stats["maxValues"][&key.physical]);
+        let array = |value: &Value| -> Option<ArrayRef> {
+            match leaf {
+                DataType::Int16 | DataType::Int32 | DataType::Int64 => Some(Arc::new(Int64Array::from(vec![value.as_i64()?]))),
+                DataType::Utf8 => Some(Arc::new(StringArray::from(vec![value.as_str()?]))),
+                _ => None,
+            }
+        };
+        Some(KeyBounds { min: array(min)?, max: array(max)? })
+    }
+
+    /// The action that takes it out of the table.
+    pub(super) fn remove_action(&self) -> Action {
+        Action::Remove(self.view.remove_action(true))
+    }
+}
+
+/// Why a commit did not come about.
+#[derive(Debug)]
+pub(super) enum CommitFailure {
+    /// Another commit came first: ours certainly is not there.
+    Conflict,
+    /// Refused before anything was sent.
+    Refused(Error),
+    /// It may have come about all the same.
+    Unknown(Error),
+}
+
+impl TableLog {
+    /// For the table below `root`; `store` is that of all paths, not of the root. Kind `Target` if its names cannot be folders.
+    pub(super) fn new(store: Arc<dyn ObjectStore>, root: &Url, table: &TableRef) -> Result<Self> {
+        if !table.is_path_safe() {
+            return Err(Error::new(Kind::Target, "The table's name cannot be used as a folder").with("table", table));
+        }
+        let url = root
+            .join(&format!("{}/{}/", table.namespace, table.table))
+            .or_fail(Kind::Target, "The target's address cannot be used")?;
+        let folder = url.to_file_path().map_err(|()| Error::new(Kind::Target, "The target is not a local folder"))?;
+        let log = logstore_with(store, &url, StorageConfig::default())
+            .or_fail(Kind::Target, "The target's address cannot be used")?;
+        Ok(Self { table: table.clone(), folder, log })
+    }
+
+    /// Its data files.
+    pub(super) fn store(&self) -> Arc<dyn ObjectStore> {
+        self.log.object_store(None)
+    }
+
+    /// For what the crate does with it.
+    pub(super) fn log_store(&self) -> LogStoreRef {
+        Arc::clone(&self.log)
+    }
+
+    /// Application id of our `txn` actions.
+    pub(super) fn app_id(&self) -> String {
+        format!("daplake/{}", self.table)
+    }
+
+    fn foreign(&self, message: &'static str) -> Error {
+        Error::new(Kind::Target, message)
+            .with("table", &self.table)
+            .with("folder", self.folder.display())
+            .hint("move it away or name another target; daplake changes only tables that it made")
+    }
+
+    /// The present state; `None` if there is nothing yet. Kind `Target` if something else is in its place.
+    pub(super) async fn state(&self) -> Result<Option<TableState>> {
+        let is_table = self.log.is_delta_table_location().await;
+        if !is_table.map_err(|error| self.foreign("The table's folder cannot be read").caused_by(error))? {
+            self.check_unused().await?;
+            return Ok(None);
+        }
+        let unreadable = |error: DeltaTableError| {
+            Error::new(Kind::Target, "The table's log cannot be read")
+                .with("table", &self.table)
+                .with("folder", self.folder.display())
+                .caused_by(error)
+        };
+        let delta = DeltaTableState::try_new(self.log.as_ref(), None).await.map_err(unreadable)?;
+        let txn = delta.transaction_version(self.log.as_ref(), self.app_id()).await.map_err(unreadable)?;
+        let metadata = serde_json::to_value(delta.metadata()).or_fail(Kind::Target, "The table's metadata cannot be read")?;
+        let protocol = serde_json::to_value(delta.protocol()).or_fail(Kind::Target, "The table's protocol cannot be read")?;
+        let configuration: BTreeMap<String, String> = serde_json::from_value(metadata["configuration"].clone())
+            .or_fail(Kind::Target, "The table's properties cannot be read")?;
+
+        let (Some(at), Some(of)) = (txn, configuration.get(TABLE)) else {
+            return Err(self.foreign("A Delta table that daplake did not make is in the place of this table"));
+        };
+        if *of != self.table.to_string() {
+            return Err(self.foreign("The folder holds another table of daplake").with("found", of));
+        }
+        let schema_version = configuration.get(SCHEMA_VERSION).and_then(|version| version.parse().ok());
+        let key = configuration.get(KEY).and_then(|key| serde_json::from_str(key).ok());
+        let (Some(schema_version), Some(key)) = (schema_version, key) else {
+            return Err(self.foreign("The table lost the properties by which daplake knows it"));
+        };
+        let context = |error: Error| error.with("table", &self.table);
+        let columns = LakeColumn::of_schema_string(metadata["schemaString"].as_str().unwrap_or_default()).map_err(context)?;
+        let files = delta.log_data().iter().map(|view| ActiveFile::of_view(view).map(Arc::new)).collect::<Result<Vec<_>>>();
+        let state = TableState {
+            version: delta.version(),
+            bookmark: Bookmark { at: Timestamp::from_micros(at), schema_version },
+            columns,
+            key,
+            configuration,
+            metadata,
+            protocol,
+            files: files.map_err(context)?,
+            delta,
+        };
+        Ok(Some(state))
+    }
+
+    /// Whether daplake made the table here; cheaper than its whole state. A folder without a table is not ours.
+    pub(super) async fn is_ours(&self) -> Result<bool> {
+        let unreadable = |error: DeltaTableError| {
+            Error::new(Kind::Target, "The table's log cannot be read").with("table", &self.table).caused_by(error)
+        };
+        if !self.log.is_delta_table_location().await.map_err(unreadable)? {
+            return Ok(false);
+        }
+        let snapshot = deltalake::kernel::Snapshot::try_new(self.log.as_ref(), None).await.map_err(unreadable)?;
+        let metadata =
+            serde_json::to_value(snapshot.metadata()).or_fail(Kind::Target, "The table's metadata cannot be read")?;
+        Ok(metadata["configuration"][TABLE] == self.table.to_string())
+    }
+
+    /// Nothing but leftovers of our own killed loads may be where a first load begins.
+    async fn check_unused(&self) -> Result<()> {
+        let listed = match self.store().list_with_delimiter(None).await {
+            Ok(listed) => listed,
+            Err(object_store::Error::NotFound { .. }) => return Ok(()),
+            Err(error) => {
+                return Err(self.foreign("The table's folder cannot be read").caused_by(error));
+            }
+        };
+        let folders = listed.common_prefixes.iter().filter(|folder| folder.filename() != Some("_delta_log"));
+        let files = listed.objects.iter().filter(|file| !file.location.filename().is_some_and(is_ours));
+        match folders.map(ToString::to_string).chain(files.map(|file| file.location.to_string())).next() {
+            None => Ok(()),
+            Some(found) => Err(self.foreign("Something else is in the place of this table").with("found", found)),
+        }
+    }
+
+    /// When the commit of a version was made, by the clock of the target.
+    pub(super) async fn committed_at(&self, version: u64) -> Option<Timestamp> {
+        let head = self.store().head(&commit_uri_from_version(Some(version))).await.ok()?;
+        Some(Timestamp::from_micros(head.last_modified.timestamp_micros()))
+    }
+
+    /// Commits `actions` and the bookmark on top of `base`, or as the first version. Any other commit since `base` wins.
+    ///
+    /// Checkpoints and the removal of expired log entries follow; if they fail, the commit stands.
+    pub(super) async fn commit(
+        &self,
+        base: Option<&TableState>,
+        mut actions: Vec<Action>,
+        reached: Bookmark,
+        operation: DeltaOperation,
+        mut info: HashMap<String, Value>,
+    ) -> std::result::Result<u64, CommitFailure> {
+        // By this we know our own commit again when its answer is lost.
+        let mark = uuid::Uuid::new_v4().to_string();
+        info.insert("daplakeCommit".into(), Value::String(mark.clone()));
+        info.insert("clientVersion".into(), Value::String(concat!("daplake.", env!("CARGO_PKG_VERSION")).into()));
+        actions.push(Action::Txn(Transaction::new_with_last_update(
+            self.app_id(),
+            reached.at.micros(),
+            Some(chrono::Utc::now().timestamp_millis()),
+        )));
+        let properties = CommitProperties::default().with_max_retries(0).with_metadata(info);
+        let table = base.map(|state| &state.delta as &dyn deltalake::kernel::transaction::TableReference);
+        let prepared = CommitBuilder::from(properties)
+            .with_actions(actions)
+            .build(table, self.log_store(), operation)
+            .into_prepared_commit_future()
+            .await;
+        let prepared = prepared.map_err(|error| {
+            CommitFailure::Refused(
+                Error::new(Kind::Target, "The table cannot be written as its properties demand")
+                    .with("table", &self.table)
+                    .hint("another program changed the table's properties; undo that or load into a new target")
+                    .caused_by(error),
+            )
+        })?;
+        let next = base.map_or(0, |state| state.version + 1);
+        match prepared.await {
+            Ok(committed) => {
+                let version = committed.version;
+                if let Err(error) = committed.await {
+                    tracing::warn!(table = %self.table, version, error = %error, "The care of the log after a commit failed");
+                }
+                Ok(version)
+            }
+            Err(error) => {
+                let ours = self.log.read_commit_entry(next).await;
+                match ours {
+                    Ok(Some(entry)) if String::from_utf8_lossy(&entry).contains(&mark) => return Ok(next),
+                    Ok(Some(_)) => return Err(CommitFailure::Conflict),
+                    Ok(None) | Err(_) => {}
+                }
+                if is_conflict(&error) {
+                    return Err(CommitFailure::Conflict);
+                }
+                Err(CommitFailure::Unknown(
+                    Error::new(Kind::Target, "The commit failed").with("table", &self.table).caused_by(error),
+                ))
+            }
+        }
+    }
+}
+
+fn is_conflict(error: &DeltaTableError) -> bool {
+    match error {
+        DeltaTableError::VersionAlreadyExists(_) => true,
+        DeltaTableError::Transaction { source } => matches!(
+            source,
+            TransactionError::VersionAlreadyExists(_)
+                | TransactionError::MaxCommitAttempts(_)
+                | TransactionError::CommitConflict(_)
+        ),
+        _ => false,
+    }
+}
+
+impl TableState {
+    /// Whether we can write to it: another program may have given it properties that we would break.
+    pub(super) fn check_writable(&self, table: &TableRef) -> Result<()> {
+        let refuse = |what: String| {
+            Err(Error::new(Kind::Target, "The table has a property that daplake cannot keep")
+                .with("table", table)
+                .with("property", what)
+                .hint("another program added it; remove it or load into a new target"))
+        };
+        if self.metadata["partitionColumns"].as_array().is_some_and(|columns| !columns.is_empty()) {
+            return refuse("partition columns".into());
+        }
+        if let Some(property) = self.configuration.keys().find(|name| name.starts_with("delta.constraints.")) {
+            return refuse(property.clone());
+        }
+        if self.configuration.get("delta.appendOnly").is_some_and(|value| value == "true") {
+            return refuse("delta.appendOnly".into());
+        }
+        let generated = ["delta.generationExpression", "delta.identity.start", "delta.invariants"];
+        if let Some(column) =
+            self.columns.iter().find(|column| generated.iter().any(|name| column.metadata.contains_key(*name)))
+        {
+            return refuse(format!("generated or constrained column {}", column.name));
+        }
+        let features = ["readerFeatures", "writerFeatures"].iter().filter_map(|list| self.protocol[*list].as_array()).flatten();
+        for feature in features.filter_map(Value::as_str) {
+            if !HARMLESS_FEATURES.contains(&feature) {
+                return refuse(format!("feature {feature}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows of all files, if all say so and none has deleted rows.
+    pub(super) fn rows(&self) -> Option<u64> {
+        self.files.iter().try_fold(0, |sum, file| Some(sum + file.rows.filter(|_| !file.has_deletion_vector)?))
+    }
+
+    /// Whether columns are mapped, and the highest number given.
+    pub(super) fn mapping(&self) -> (bool, i64) {
+        let mapped = self.configuration.get(MAPPING_MODE).is_some_and(|mode| mode != "none");
+        let max_id = self.configuration.get(MAPPING_MAX_ID).and_then(|id| id.parse().ok()).unwrap_or(0);
+        (mapped, max_id)
+    }
+}

@@ -1,0 +1,50 @@
+//! Lake tables for DataFusion sessions.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use datafusion::catalog::{MemorySchemaProvider, TableProvider};
+use datafusion::common::TableReference;
+use datafusion::prelude::SessionContext;
+use deltalake::DeltaTable;
+
+use super::DeltaSink;
+use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::model::{Namespace, TableRef};
+use crate::sink::Sink;
+
+impl DeltaSink {
+    /// The table as of now, for a query. Kind `NotFound` if it is not kept here.
+    pub async fn provider(&self, table: &TableRef) -> Result<Arc<dyn TableProvider>> {
+        let log = self.log(table)?;
+        let state = log.state().await?;
+        let state = state.ok_or_else(|| {
+            Error::new(Kind::NotFound, "The table is not kept at this target")
+                .with("table", table)
+                .with("target", self.location())
+        })?;
+        let mut delta = DeltaTable::new(log.log_store());
+        delta.state = Some(state.delta);
+        delta.table_provider().await.or_fail(Kind::Target, "The table cannot be read").with("table", table)
+    }
+
+    /// Registers the tables of one namespace or of all as `namespace.table` and gives their names.
+    pub async fn register(&self, session: &SessionContext, namespace: Option<&Namespace>) -> Result<Vec<TableRef>> {
+        let tables = self.list(namespace).await?;
+        let defaults = session.state().config_options().catalog.default_catalog.clone();
+        let catalog = session.catalog(&defaults).ok_or_else(|| Error::new(Kind::Bug, "The session has no catalog"))?;
+        let namespaces: BTreeSet<&str> = tables.iter().map(|table| table.namespace.as_str()).collect();
+        for namespace in namespaces {
+            if catalog.schema(namespace).is_none() {
+                let schema = Arc::new(MemorySchemaProvider::new());
+                catalog.register_schema(namespace, schema).or_fail(Kind::Bug, "A namespace cannot be registered")?;
+            }
+        }
+        for table in &tables {
+            let provider = self.provider(table).await?;
+            let name = TableReference::partial(table.namespace.as_str(), table.table.as_str());
+            session.register_table(name, provider).or_fail(Kind::Bug, "A table cannot be registered").with("table", table)?;
+        }
+        Ok(tables)
+    }
+}

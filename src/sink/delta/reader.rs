@@ -1,0 +1,119 @@
+//! Reads data files of a table back, some of their columns and row groups, batch by batch.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use deltalake::ObjectStore;
+use futures::future::BoxFuture;
+use futures::{FutureExt, TryFutureExt, TryStreamExt};
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+
+use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::stage::pull_together;
+
+/// Bytes at the end of a file that are read at once, to have its footer at the first try.
+const FOOTER_GUESS: usize = 64 * 1024;
+
+/// A data file whose footer was read.
+pub(super) struct DataFile {
+    builder: ParquetRecordBatchStreamBuilder<StoreReader>,
+    path: Path,
+}
+
+impl DataFile {
+    /// Reads the footer.
+    pub(super) async fn open(store: Arc<dyn ObjectStore>, path: &Path, size: u64) -> Result<Self> {
+        let reader = StoreReader { store, path: path.clone(), size };
+        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await;
+        Ok(Self {
+            builder: builder.map_err(DataFusionError::from).map_err(|error| unreadable(error, path))?,
+            path: path.clone(),
+        })
+    }
+
+    /// The footer.
+    pub(super) fn metadata(&self) -> &Arc<ParquetMetaData> {
+        self.builder.metadata()
+    }
+
+    /// Whether there is a top-level column of this name.
+    pub(super) fn has_column(&self, name: &str) -> bool {
+        self.builder.schema().index_of(name).is_ok()
+    }
+
+    /// Streams the columns of these names, those that exist, of the chosen row groups in their order. Decoding runs on a task
+    /// of its own, one batch ahead.
+    pub(super) fn stream<'a>(
+        self,
+        columns: impl Iterator<Item = &'a str>,
+        row_groups: Vec<usize>,
+        batch_rows: usize,
+    ) -> Result<SendableRecordBatchStream> {
+        let schema = self.builder.schema();
+        let roots: Vec<usize> = columns.filter_map(|name| schema.index_of(name).ok()).collect();
+        let mask = ProjectionMask::roots(self.builder.parquet_schema(), roots);
+        let stream = self
+            .builder
+            .with_projection(mask)
+            .with_row_groups(row_groups)
+            .with_batch_size(batch_rows)
+            .build()
+            .or_fail(Kind::Target, "A data file cannot be read")
+            .with("file", &self.path)?;
+        let schema = Arc::clone(stream.schema());
+        let path = self.path;
+        let stream =
+            stream.map_err(move |error| DataFusionError::External(Box::new(unreadable(DataFusionError::from(error), &path))));
+        let stream: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), stream));
+        Ok(pull_together(schema, vec![stream], 1))
+    }
+}
+
+fn unreadable(error: DataFusionError, path: &Path) -> Error {
+    Error::recover(error, |source| Error::new(Kind::Target, "A data file cannot be read").caused_by(source)).with("file", path)
+}
+
+/// Parquet's view of a file in an object store.
+#[derive(Debug, Clone)]
+struct StoreReader {
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    size: u64,
+}
+
+impl AsyncFileReader for StoreReader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
+        self.store.get_range(&self.path, range).map_err(|error| ParquetError::External(Box::new(error))).boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
+        async move {
+            let read = self.store.get_ranges(&self.path, &ranges).await;
+            read.map_err(|error| ParquetError::External(Box::new(error)))
+        }
+        .boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
+        async move {
+            let size = self.size;
+            let reader = ParquetMetaDataReader::new().with_arrow_reader_options(options).with_prefetch_hint(Some(FOOTER_GUESS));
+            Ok(Arc::new(reader.load_and_finish(self, size).await?))
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,113 @@
+//! Delta tables from the outside: written by the sink, read and judged by the Delta crate.
+
+mod faults;
+mod foreign;
+mod history;
+mod layout;
+mod schema;
+
+use std::path::{Path, PathBuf};
+
+use arrow::array::RecordBatch;
+use datafusion::prelude::SessionContext;
+use deltalake::DeltaTable;
+use serde_json::Value;
+use tempfile::TempDir;
+use url::Url;
+
+use super::{DeltaOptions, DeltaSink};
+use crate::model::TableRef;
+use crate::sink::conformance::{self, Fixture};
+use crate::stage::{Engine, EngineOptions};
+
+fn engine(folder: &Path, memory_limit: usize) -> Engine {
+    Engine::new(EngineOptions { memory_limit, temp_dir: Some(folder.to_owned()), partitions: 2 }).unwrap()
+}
+
+/// Reads with the Delta crate's own scan, which shares nothing with our reader.
+async fn read_with_crate(url: Url) -> Vec<RecordBatch> {
+    let table: DeltaTable = deltalake::open_table(url).await.unwrap();
+    let session = SessionContext::new();
+    table.update_datafusion_session(&session.state()).unwrap();
+    let provider = table.table_provider().await.unwrap();
+    session.read_table(provider).unwrap().collect().await.unwrap()
+}
+
+fn fixture(root: &Path, options: DeltaOptions) -> Fixture {
+    let sink = DeltaSink::at_path(root, options).unwrap();
+    let base = sink.location.reveal().clone();
+    Fixture { sink: Box::new(sink), read: Box::new(move |table| Box::pin(read_with_crate(url_of(&base, &table)))) }
+}
+
+fn url_of(base: &Url, table: &TableRef) -> Url {
+    base.join(&format!("{}/{}/", table.namespace, table.table)).unwrap()
+}
+
+/// A fixture on a folder of its own.
+struct Lake {
+    fixture: Fixture,
+    sink: DeltaSink,
+    root: PathBuf,
+    engine: Engine,
+    _folder: TempDir,
+}
+
+impl Lake {
+    fn new() -> Self {
+        Self::with(64 << 20, |options| options)
+    }
+
+    fn with(memory_limit: usize, change: impl FnOnce(DeltaOptions) -> DeltaOptions) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("lake");
+        let engine = engine(&folder.path().join("spill"), memory_limit);
+        let options = change(DeltaOptions::new(engine.clone()));
+        let sink = DeltaSink::at_path(&root, options.clone()).unwrap();
+        Self { fixture: fixture(&root, options), sink, root, engine, _folder: folder }
+    }
+
+    fn folder(&self, table: &TableRef) -> PathBuf {
+        self.root.join(table.namespace.as_str()).join(&table.table)
+    }
+
+    fn url(&self, table: &TableRef) -> Url {
+        url_of(self.sink.location.reveal(), table)
+    }
+
+    /// The actions of one version of the log.
+    fn commit(&self, table: &TableRef, version: u64) -> Vec<Value> {
+        let path = self.folder(table).join("_delta_log").join(format!("{version:020}.json"));
+        let text = std::fs::read_to_string(path).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Names of data files in the folder, committed or not.
+    fn data_files(&self, table: &TableRef) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(self.folder(table)) else { return Vec::new() };
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name != "_delta_log").collect()
+    }
+}
+
+/// The value of one kind of action, of the only action of that kind.
+fn only<'a>(actions: &'a [Value], kind: &str) -> &'a Value {
+    let found: Vec<&Value> = actions.iter().filter_map(|action| action.get(kind)).collect();
+    assert_eq!(found.len(), 1, "one {kind}");
+    found[0]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_contract_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("ein Ordner/ünïcode");
+    let options = DeltaOptions::new(engine(folder.path(), 64 << 20));
+    conformance::all(&fixture(&root, options)).await;
+}
+
+#[tokio::test]
+async fn the_contract_holds_with_little_of_everything() {
+    // One thread, files and row groups of a few rows, hardly any memory, a checkpoint at every commit.
+    let lake = Lake::with(40 << 10, |options| DeltaOptions { target_file_bytes: 1, checkpoint_interval: 1, ..options });
+    conformance::all(&lake.fixture).await;
+    assert_eq!(lake.engine.memory_pool().reserved(), 0, "all memory was given back");
+}
