@@ -48,6 +48,7 @@ fn error_text(error: &Error) -> String {
     text
 }
 
+#[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "only runs on lakes have such reports"))]
 /// All failures of a run, on standard error.
 pub(super) fn failures(report: &Report) {
     for table in report.failed() {
@@ -57,6 +58,7 @@ pub(super) fn failures(report: &Report) {
     }
 }
 
+#[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "only runs on lakes have such reports"))]
 /// What a run did, in a few lines.
 pub(super) fn summary(report: &Report) -> String {
     let count = |wanted: fn(&Outcome) -> bool| report.tables.iter().filter(|table| wanted(&table.outcome)).count();

@@ -106,6 +106,7 @@ pub(super) fn pacing(jobs_per_minute: u32) -> Pacing {
     Pacing { job_starts: jobs_per_minute, ..Pacing::default() }
 }
 
+#[cfg_attr(not(feature = "lake"), cfg_attr(not(test), expect(dead_code, reason = "only the engine of lakes takes sizes")))]
 /// `512`, `64KiB`, `256MiB`, `2GiB`, and the decimal `kB`, `MB`, `GB`; a bare `K`, `M`, `G` is binary.
 pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

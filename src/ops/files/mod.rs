@@ -13,8 +13,6 @@ mod object;
 mod run;
 mod schema;
 mod staging;
-#[cfg(test)]
-mod tests;
 
 pub use choice::TableChoice;
 pub use download::{DownloadRequest, download};

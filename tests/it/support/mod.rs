@@ -337,7 +337,9 @@ fn same(cell: &Cell, found: &Value) -> bool {
         (Cell::Int(expected), found) => found.as_i64() == Some(*expected),
         (Cell::Time(expected), found) => found.as_i64() == Some(expected.micros()),
         (Cell::Date(expected), found) => found.as_i64() == Some(i64::from(*expected)),
-        (Cell::Float(expected), Value::String(found)) => found.parse::<f64>().is_ok_and(|found| found.to_bits() == expected.to_bits()),
+        (Cell::Float(expected), Value::String(found)) => {
+            found.parse::<f64>().is_ok_and(|found| found.to_bits() == expected.to_bits())
+        }
         (Cell::Decimal(unscaled, scale), Value::String(found)) => decimal(found, *scale) == Some(*unscaled),
         (Cell::Text(expected), Value::String(found)) => expected == found,
         (Cell::Object(members), Value::Object(found)) => {

@@ -1,1 +1,0 @@
-//! The verbs against the embedded server.
