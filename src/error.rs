@@ -216,7 +216,9 @@ impl Error {
             if let Some(shared) = cause.downcast_ref::<std::sync::Arc<Error>>() {
                 return shared.copy();
             }
-            next = cause.source();
+            // An I/O error shows its payload by another door; its `source` is the payload's own.
+            let payload = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+            next = payload.map(|inner| inner as &(dyn StdError + 'static)).or_else(|| cause.source());
         }
         otherwise(boxed)
     }

@@ -139,6 +139,9 @@ async fn strike(fault: &str, times: Times, ends: Ends, increment: bool, format: 
     world.server.inject(Fault::parse(fault).unwrap(), times);
     let mut request = world.request();
     request.format = format;
+    if fault.starts_with("stall") {
+        request.client = world.client_that_waits(std::time::Duration::from_millis(500));
+    }
     let answer = ops::sync(request).await;
     let error = match &answer {
         Ok(report) => report.first_error(),

@@ -82,6 +82,12 @@ impl World {
     }
 
     pub fn client(&self) -> Client {
+        // Patient: a busy machine is no fault.
+        self.client_that_waits(Duration::from_secs(30))
+    }
+
+    /// A client that takes so long without a byte for a broken connection.
+    pub fn client_that_waits(&self, idle_timeout: Duration) -> Client {
         Client::new(ClientOptions {
             base_url: self.server.url(),
             credentials: Credentials { client_id: CLIENT_ID.to_owned(), client_secret: Secret::new(CLIENT_SECRET) },
@@ -95,7 +101,7 @@ impl World {
             },
             ca_bundle: None,
             poll: (Duration::from_millis(5), Duration::from_millis(50)),
-            idle_timeout: Duration::from_millis(500),
+            idle_timeout,
         })
         .unwrap()
     }
