@@ -156,7 +156,7 @@ fn tell(console: Console, title: &str, event: &TableEvent) {
         }
         Step::Downloaded { files, kept, bytes, folder } => console.say(Mark::Progress, |bold| {
             let noun = if *files == 1 { "file" } else { "files" };
-            let kept = if *kept > 0 { format!("; {kept} of them were there already") } else { String::new() };
+            let kept = if *kept > 0 { format!("; {kept} of them from an earlier run") } else { String::new() };
             format!("{} {noun} in {} ({}{kept})", bold(&files.to_string()), folder.display(), size(*bytes))
         }),
         Step::SchemaSaved { path } => console.say(Mark::Progress, |_| format!("Saved as {}", path.display())),

@@ -87,14 +87,14 @@ pub(super) fn age(seconds: i64) -> String {
     text
 }
 
-#[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "only tables of lakes are shown as grids"))]
+#[cfg(feature = "lake")]
 /// Columns in plain text: left-aligned text, right-aligned numbers.
 pub(super) struct Grid {
     right: Vec<bool>,
     rows: Vec<Vec<String>>,
 }
 
-#[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "as above"))]
+#[cfg(feature = "lake")]
 impl Grid {
     /// A grid with its head; a name that begins with `>` makes a right-aligned column.
     pub(super) fn new(head: &[&str]) -> Self {

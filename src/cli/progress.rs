@@ -2,7 +2,7 @@
 //! everything else is told by lasting lines.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -22,27 +22,40 @@ const RATE_WINDOW: Duration = Duration::from_secs(5);
 /// The layer. Only for terminals.
 pub(super) struct LiveLine {
     bar: ProgressBar,
+    /// Drawn from the first progress on: many commands have none.
+    shown: Once,
     state: Mutex<State>,
 }
 
 impl LiveLine {
     pub(super) fn new() -> Self {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         // A template of ours cannot be wrong; if it were, the plain one would do.
         if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
             bar.set_style(style);
         }
-        bar.enable_steady_tick(Duration::from_millis(150));
-        output::draw_around(&bar);
-        Self { bar, state: Mutex::new(State::new(Instant::now())) }
+        Self { bar, shown: Once::new(), state: Mutex::new(State::new(Instant::now())) }
     }
 
-    fn update(&self, change: impl FnOnce(&mut Totals)) {
+    fn show(&self) {
+        self.shown.call_once(|| {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+            self.bar.enable_steady_tick(Duration::from_millis(150));
+            output::draw_around(&self.bar);
+        });
+    }
+
+    /// Bytes come often and are drawn now and then; everything else is drawn at once, for the next change may be far away.
+    fn update(&self, is_rare: bool, change: impl FnOnce(&mut Totals)) {
         let now = Instant::now();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut state.totals);
+        if is_rare {
+            state.drawn = None;
+        }
         if let Some(message) = state.message(now) {
             drop(state);
+            self.show();
             self.bar.set_message(message);
         }
     }
@@ -157,20 +170,20 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LiveLine {
         attributes.record(&mut fields);
         if let (true, Some(span)) = (fields.is_job, context.span(id)) {
             span.extensions_mut().insert(Waiting);
-            self.update(|totals| totals.jobs_waiting += 1);
+            self.update(true, |totals| totals.jobs_waiting += 1);
         }
     }
 
     fn on_close(&self, id: Id, context: Context<'_, S>) {
         if context.span(&id).is_some_and(|span| span.extensions().get::<Waiting>().is_some()) {
-            self.update(|totals| totals.jobs_waiting = totals.jobs_waiting.saturating_sub(1));
+            self.update(true, |totals| totals.jobs_waiting = totals.jobs_waiting.saturating_sub(1));
         }
     }
 
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        self.update(|totals| {
+        self.update(fields.parts + fields.part_done > 0, |totals| {
             totals.objects += fields.parts;
             totals.objects_done += fields.part_done;
             totals.bytes += fields.bytes;

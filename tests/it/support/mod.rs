@@ -215,9 +215,7 @@ const UNSET: [&str; 14] = [
 pub fn bare_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_daplake"));
     command.args(arguments);
-    for name in
-        ["DAP_API_URL", "DAP_CLIENT_ID", "DAP_CLIENT_SECRET", "DAPLAKE_TARGET", "DAPLAKE_MEMORY_LIMIT", "DAPLAKE_TEMP_DIR"]
-    {
+    for name in UNSET {
         command.env_remove(name);
     }
     command
