@@ -6,6 +6,8 @@
 //! Every figure is the median of several runs in one process; CPU seconds are of the whole process, server included where it
 //! runs. Ratios within one table mean more than seconds: machines differ, and are often shared.
 
+#![allow(clippy::print_stdout, reason = "its output is the result")]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -2,6 +2,8 @@
 //!
 //!     cargo run --example first_sync
 
+#![allow(clippy::print_stdout, reason = "an example shows what it did")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

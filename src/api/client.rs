@@ -318,7 +318,9 @@ impl Client {
                     } else {
                         let error = wire::refusal(call.ask, status, &headers, &body);
                         match (error.kind(), retry_after(&headers)) {
-                            (Kind::Throttled, after) | (Kind::Unavailable, after @ Some(_)) => (Setback::Throttled(after), error),
+                            (Kind::Throttled, after) | (Kind::Unavailable, after @ Some(_)) => {
+                                (Setback::Throttled(after), error)
+                            }
                             (Kind::Unavailable, None) => (Setback::Fault, error),
                             _ => return Err(retry.told(error)),
                         }

@@ -122,10 +122,19 @@ fn check_folder(folder: &Path) -> std::io::Result<()> {
 
 /// The commands that the official client does not have.
 async fn own(global: &GlobalArgs, command: Command) -> Result<()> {
+    // For a server an interruption is the ordinary end.
+    #[cfg(feature = "demo")]
+    let serves = matches!(command, Command::Serve(_));
+    #[cfg(not(feature = "demo"))]
+    let serves = false;
     // Dropping the work at an await is safe by design: every table is at its old or its new bookmark.
     let ended = tokio::select! {
         result = Box::pin(dispatch(global, command)) => result,
-        () = interrupted() => Err(Error::new(Kind::Cancelled, "Interrupted; every table is as it was or up to date").hint("run the same command again to go on")),
+        () = interrupted() => match serves {
+            true => Ok(()),
+            false => Err(Error::new(Kind::Cancelled, "Interrupted; every table is as it was or up to date")
+                .hint("run the same command again to go on")),
+        },
     };
     progress::finish();
     ended

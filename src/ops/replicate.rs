@@ -118,7 +118,9 @@ impl Replicator {
             Err(error) if matches!(error.kind(), Kind::SnapshotRequired | Kind::OutOfRange) && window != Window::Snapshot => {
                 match self.on_snapshot_required {
                     OnSnapshotRequired::Fail => {
-                        return Err(error.hint_instead("run again with --on-snapshot-required resnapshot to load the table anew"));
+                        return Err(
+                            error.hint_instead("run again with --on-snapshot-required resnapshot to load the table anew")
+                        );
                     }
                     OnSnapshotRequired::Resnapshot => {
                         tracing::warn!(table = %table, error = %error, "The service wants a new snapshot; taking one");

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::{Load, LoadKind, LoadPlan, Loaded, Sink};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Bookmark, TableRef, Timestamp};
-use crate::schema::{ACTION, Column, ColumnType, Nested, SEQ, TS, TableSchema};
+use crate::schema::{Column, ColumnType, Nested, TableSchema};
 use crate::stage::{ChangeSet, batch_stream};
 
 /// A target and somebody else's way to read its tables: all rows, columns under their names.
@@ -65,37 +65,9 @@ pub(crate) fn plain(table: &TableRef) -> TableSchema {
     schema(table, 1, vec![column("id", ColumnType::Int64, true)], value)
 }
 
-/// Stands for `change_schema` of the schema module.
-pub(crate) fn change_schema(schema: &TableSchema) -> SchemaRef {
-    let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-    let mut fields = vec![
-        Field::new(ACTION, DataType::Utf8, false),
-        Field::new(TS, micros, false),
-        Field::new(SEQ, DataType::UInt64, false),
-    ];
-    fields.extend(schema.key.iter().map(|column| Field::new(&column.name, arrow_type(&column.column_type), false)));
-    fields.extend(schema.value.iter().map(|column| Field::new(&column.name, arrow_type(&column.column_type), true)));
-    Arc::new(Schema::new(fields))
-}
-
-/// Stands for `arrow_type` of the schema module.
-pub(crate) fn arrow_type(column_type: &ColumnType) -> DataType {
-    match column_type {
-        ColumnType::Boolean => DataType::Boolean,
-        ColumnType::Int16 => DataType::Int16,
-        ColumnType::Int32 => DataType::Int32,
-        ColumnType::Int64 => DataType::Int64,
-        ColumnType::Float32 => DataType::Float32,
-        ColumnType::Float64 => DataType::Float64,
-        ColumnType::Decimal { precision, scale } => DataType::Decimal128(*precision, *scale),
-        ColumnType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
-        ColumnType::Date => DataType::Date32,
-        ColumnType::Struct(members) => DataType::Struct(
-            members.iter().map(|member| Field::new(&member.name, arrow_type(&member.column_type), !member.required)).collect(),
-        ),
-        ColumnType::List(item) => DataType::List(Arc::new(Field::new("item", arrow_type(item), true))),
-        _ => DataType::Utf8,
-    }
+/// Schema of change batches with typed nested columns.
+fn change_schema(schema: &TableSchema) -> SchemaRef {
+    crate::schema::change_schema(schema, Nested::Typed)
 }
 
 /// A batch of changes.
@@ -229,6 +201,7 @@ pub(crate) async fn all(fixture: &Fixture) {
     a_replacement_leaves_nothing_of_before(fixture).await;
     the_same_load_twice_changes_nothing(fixture).await;
     a_bookmark_does_not_go_back(fixture).await;
+    a_replace_at_the_known_bookmark_is_done_anew(fixture).await;
     a_plan_for_another_state_is_a_conflict(fixture).await;
     of_two_loads_at_once_one_wins(fixture).await;
     an_aborted_or_dropped_load_was_never_there(fixture).await;
@@ -311,6 +284,16 @@ pub(crate) async fn the_same_load_twice_changes_nothing(fixture: &Fixture) {
     }
     let loaded = load(fixture, &schema, LoadKind::Merge, &rows, at(1)).await.unwrap();
     assert_eq!((loaded.repeated, loaded.upserted), (true, 0));
+    assert_eq!(read(fixture, &schema.table).await.len(), 1);
+}
+
+pub(crate) async fn a_replace_at_the_known_bookmark_is_done_anew(fixture: &Fixture) {
+    let schema = plain(&table("anew"));
+    load(fixture, &schema, LoadKind::Replace, &[Up(json!({"id": 1, "name": "a"})), Up(json!({"id": 2, "name": "b"}))], at(1))
+        .await
+        .unwrap();
+    let loaded = load(fixture, &schema, LoadKind::Replace, &[Up(json!({"id": 1, "name": "c"}))], at(1)).await.unwrap();
+    assert_eq!((loaded.repeated, loaded.upserted, loaded.rows), (false, 1, Some(1)));
     assert_eq!(read(fixture, &schema.table).await.len(), 1);
 }
 

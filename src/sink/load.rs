@@ -78,7 +78,8 @@ pub trait Load: Send {
     /// Takes the changes; called once. An error may come after rows were already pulled; nothing is visible then.
     async fn write(&mut self, changes: ChangeSet) -> Result<()>;
 
-    /// Makes rows, schema and bookmark visible together, or nothing. Doing it again with the same bookmark changes nothing.
+    /// Makes rows, schema and bookmark visible together, or nothing. Doing it again with the same bookmark changes nothing, but
+    /// for a [`LoadKind::Replace`] whose plan expected that very bookmark: its caller wants the rows anew.
     async fn commit(self: Box<Self>, reached: Bookmark) -> Result<Loaded>;
 
     /// Cleans up at once what a drop would leave behind.

@@ -2,6 +2,7 @@
 //! by readers that are not ours. One binary, one module per theme.
 
 #![allow(unreachable_pub, reason = "the modules of a test binary reach nobody")]
+#![allow(clippy::print_stderr, reason = "a test says what it did not run, and its seed")]
 
 #[cfg(feature = "lake")]
 mod cli;

@@ -119,7 +119,7 @@ pub(super) fn sweep(folder: &Path) {
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let is_ours = name.starts_with(PREFIX) && name.ends_with(SUFFIX);
-        if is_ours && newest(&entry.path()).is_some_and(|time| is_old(time)) {
+        if is_ours && newest(&entry.path()).is_some_and(is_old) {
             tracing::debug!(folder = %entry.path().display(), "Removing what an old run left unfinished");
             let _ = fs::remove_dir_all(entry.path());
         }

@@ -71,14 +71,20 @@ impl Uncommitted {
     /// Removes the files now.
     pub(super) async fn remove(&self) {
         for name in self.names.take() {
-            // The file may never have been finished; the store drops unfinished ones by itself.
+            // The file may never have been finished.
             if let Err(error) = self.store.delete(&Path::from(name.as_str())).await
                 && !matches!(error, object_store::Error::NotFound { .. })
             {
                 tracing::warn!(file = name, error = %error, "A file of an unfinished load could not be removed");
             }
+            self.remove_unfinished(&name);
         }
         self.remove_empty_folders();
+    }
+
+    /// An upload in progress has a file beside the name. It goes by itself, but later than we promise.
+    fn remove_unfinished(&self, name: &str) {
+        let _ = std::fs::remove_file(self.folder.join(format!("{name}#1")));
     }
 
     /// A first load makes folders; without a table they have no use. Only empty ones go.
@@ -98,7 +104,8 @@ impl Drop for Uncommitted {
             return;
         }
         for name in names {
-            let _ = std::fs::remove_file(self.folder.join(name));
+            let _ = std::fs::remove_file(self.folder.join(&name));
+            self.remove_unfinished(&name);
         }
         self.remove_empty_folders();
     }

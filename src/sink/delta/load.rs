@@ -27,7 +27,7 @@ use super::log::{self, ActiveFile, CommitFailure, TableLog, TableState};
 use super::writer::{FileFormat, NewFile, TableWriter};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::Bookmark;
-use crate::schema::{ACTION, Nested};
+use crate::schema::{ACTION, Nested, lake_schema};
 use crate::sink::{Load, LoadKind, LoadPlan, Loaded};
 use crate::stage::{ChangeSet, Engine, engine_error, pull_together, split_batch};
 
@@ -366,7 +366,7 @@ impl DeltaLoad {
 
 /// Plans the schema.
 fn design(state: Option<&TableState>, plan: &LoadPlan, keys: &[String]) -> Result<Design> {
-    let wanted = super::wanted_schema(&plan.schema, plan.nested);
+    let wanted = lake_schema(&plan.schema, plan.nested);
     let mut wanted = LakeColumn::of_fields(wanted.fields())?;
     wanted.iter_mut().filter(|column| keys.contains(&column.name)).for_each(|column| column.nullable = false);
     let (mut columns, changes, rewrites, mapping) = match state {
@@ -498,7 +498,9 @@ impl Load for DeltaLoad {
         let Some(written) = self.written.take() else {
             return Err(Error::new(Kind::Bug, "A load was committed before it was given changes"));
         };
-        if self.held() == Some(reached) {
+        // A caller that knew the bookmark and replaces all the same wants the rows anew.
+        let wanted_anew = self.plan.kind == LoadKind::Replace && self.plan.expects == Some(reached);
+        if self.held() == Some(reached) && !wanted_anew {
             self.uncommitted.remove().await;
             let rows = self.state.as_ref().and_then(TableState::rows);
             return Ok(Loaded { rows, repeated: true, ..Loaded::default() });

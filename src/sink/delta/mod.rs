@@ -18,8 +18,6 @@ mod reader;
 mod stats;
 mod store;
 #[cfg(test)]
-mod testing;
-#[cfg(test)]
 mod tests;
 mod writer;
 
@@ -38,11 +36,6 @@ use crate::model::{Namespace, TableRef};
 use crate::redact::SafeUrl;
 use crate::sink::{Held, Load, LoadPlan, Sink, TableStatus};
 use crate::stage::Engine;
-
-#[cfg(test)]
-use self::testing::lake_schema as wanted_schema;
-#[cfg(not(test))]
-use crate::schema::lake_schema as wanted_schema;
 
 /// How Delta tables are written.
 #[derive(Debug, Clone)]

@@ -6,7 +6,7 @@ mod resume;
 mod streams;
 mod usage;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use daplake::demo::school::SchoolOptions;
@@ -60,7 +60,7 @@ fn filtered_word(word: &str) -> String {
 }
 
 /// Names of what is in a folder, sorted; hidden ones as well.
-pub fn names(folder: &PathBuf) -> Vec<String> {
+pub fn names(folder: &Path) -> Vec<String> {
     let Ok(entries) = folder.read_dir() else { return Vec::new() };
     let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();

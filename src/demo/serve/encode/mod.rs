@@ -103,7 +103,7 @@ pub(super) struct Object(Content);
 
 enum Content {
     /// Lines, compressed.
-    Text { lines: Lines, buffer: Vec<u8>, out: GzEncoder<SummedFile> },
+    Text { lines: Lines, buffer: Vec<u8>, out: Box<GzEncoder<SummedFile>> },
     /// Parquet.
     Parquet(Box<ParquetObject<SummedFile>>),
 }
@@ -147,7 +147,7 @@ impl Object {
             Some(lines) => {
                 let mut buffer = Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 4);
                 lines.header(&mut buffer);
-                Content::Text { lines, buffer, out: GzEncoder::new(file, Compression::fast()) }
+                Content::Text { lines, buffer, out: Box::new(GzEncoder::new(file, Compression::fast())) }
             }
             None => {
                 let Style { mode, incremental, flat, layout, schema, .. } = style;

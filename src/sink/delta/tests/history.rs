@@ -126,7 +126,7 @@ async fn reference_table(lake: &Lake, schema: &TableSchema) -> DeltaTable {
     let folder = lake.root.join("reference");
     std::fs::create_dir_all(&folder).unwrap();
     let fields =
-        super::super::columns::LakeColumn::of_fields(super::super::wanted_schema(schema, Default::default()).fields()).unwrap();
+        super::super::columns::LakeColumn::of_fields(crate::schema::lake_schema(schema, Default::default()).fields()).unwrap();
     let fields: StructType = serde_json::from_str(&super::super::columns::LakeColumn::schema_string(&fields)).unwrap();
     let url = url::Url::from_directory_path(&folder).unwrap();
     DeltaTable::try_from_url(url).await.unwrap().create().with_columns(fields.fields().cloned()).await.unwrap()
@@ -167,7 +167,7 @@ async fn play(
         let now = read(&lake.fixture, &table()).await;
         prop_assert_eq!(&now, &expected(&schema, &rows));
         if let Some(opened) = reference_state.take() {
-            let target = crate::sink::conformance::change_schema(&schema);
+            let target = crate::schema::change_schema(&schema, Default::default());
             let mut batch = arrow::compute::concat_batches(&target, &batches).unwrap();
             if replace {
                 let letters = batch.column(0).as_string::<i32>();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, RecordBatch, RecordBatchReader};
 use arrow::compute::{max, max_string, min, min_string};
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::SessionContext;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proptest::prelude::*;
@@ -107,6 +108,35 @@ async fn a_load_that_is_not_committed_leaves_no_file() {
     load(&lake.fixture, &schema, LoadKind::Merge, &[], at(2)).await.unwrap();
     assert_eq!(late.commit(at(3)).await.unwrap_err().kind(), Kind::Conflict);
     assert_eq!(lake.data_files(&table()), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_that_is_dropped_while_it_writes_leaves_no_file() {
+    let lake = Lake::new();
+    let schema = plain(&table());
+    for kind in [LoadKind::Replace, LoadKind::Merge] {
+        let mut opened = lake.sink.begin(plan(&lake.fixture, &schema, kind).await).await.unwrap();
+        let rows = changes(&schema, &[Up(json!({"id": 1, "name": "a"}))]);
+        let items = futures::StreamExt::chain(futures::stream::iter([Ok(rows)]), futures::stream::pending());
+        let mut set = reduced(&schema, Vec::new());
+        set.streams = vec![Box::pin(RecordBatchStreamAdapter::new(set.schema.clone(), items))];
+        tokio::select! {
+            result = opened.write(set) => panic!("it cannot end: {result:?}"),
+            () = until(|| !lake.data_files(&table()).is_empty()) => {}
+        }
+        drop(opened);
+        // Tasks of the load may take a moment to notice.
+        until(|| lake.data_files(&table()).is_empty()).await;
+    }
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), waiting).await.expect("it never came");
 }
 
 #[tokio::test]
@@ -327,8 +357,8 @@ async fn wide_rows_stay_within_the_memory_limit() {
                     .collect();
                 Ok(changes(&schema, &rows))
             });
-            let target = crate::sink::conformance::change_schema(&plain(&table()));
-            Box::pin(datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(target, futures::stream::iter(batches)))
+            let target = crate::schema::change_schema(&plain(&table()), Default::default());
+            Box::pin(RecordBatchStreamAdapter::new(target, futures::stream::iter(batches)))
                 as datafusion::execution::SendableRecordBatchStream
         })
         .collect();
