@@ -37,20 +37,12 @@ pub(super) fn output_folder(command: &Command) -> Option<&Path> {
 /// Ends as the official client does: all is said on `console`, the exit code is left.
 pub(super) async fn run(global: &GlobalArgs, command: Command) -> ExitCode {
     let console = Console::new(global);
-    let done = async {
-        match command {
-            Command::List(args) => list(global, console, args).await,
-            Command::Schema(args) => schema(global, console, args).await,
-            Command::Snapshot(args) => download(global, console, args.download, Window::Snapshot, "Snapshot of").await,
-            Command::Incremental(args) => incremental(global, console, args).await,
-            _ => Err(Error::new(Kind::Bug, "Not a command for files")),
-        }
-    };
-    let ended = tokio::select! {
-        // First: once tables are under way, they are told of one by one.
-        biased;
-        ended = done => ended,
-        () = interrupted() => Err(Error::new(Kind::Cancelled, "Interrupted; nothing was begun")),
+    let ended = match command {
+        Command::List(args) => list(global, console, args).await,
+        Command::Schema(args) => schema(global, console, args).await,
+        Command::Snapshot(args) => download(global, console, args.download, Window::Snapshot, "Snapshot of").await,
+        Command::Incremental(args) => incremental(global, console, args).await,
+        _ => Err(Error::new(Kind::Bug, "Not a command for files")),
     };
     match ended {
         Ok(code) => code,
@@ -75,7 +67,12 @@ async fn list(global: &GlobalArgs, console: Console, args: ListArgs) -> Result<E
     let namespace = args.namespace.namespace;
     console.say(Mark::Title, |bold| format!("Tables of the namespace {}", bold(&namespace)))?;
     console.say(Mark::Progress, |_| "Asking the service for its list".to_owned())?;
-    let tables = files::list(&client, &Namespace::new(namespace.clone())).await?;
+    let named = Namespace::new(namespace.clone());
+    let tables = tokio::select! {
+        biased;
+        () = interrupted() => Err(Error::new(Kind::Cancelled, "Interrupted")),
+        tables = files::list(&client, &named) => tables,
+    }?;
     let lines: Vec<String> = tables.iter().map(|table| format!("{table}\n")).collect();
     console.data(&lines.concat())?;
     console.say(Mark::Success, |bold| {

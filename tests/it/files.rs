@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use daplake::Kind;
 use daplake::demo::school::SchoolOptions;
@@ -42,6 +43,15 @@ fn request(world: &World, tables: &str) -> DownloadRequest {
 
 async fn download(request: DownloadRequest) -> FilesReport {
     files::download(request, &|_| (), std::future::pending()).await.unwrap()
+}
+
+/// As [`request`] for users, with less patience where a fault is silence.
+fn request_under(world: &World, fault: &str) -> DownloadRequest {
+    let mut request = request(world, "users");
+    if fault.starts_with("stall") {
+        request.client = world.client_that_waits(Duration::from_millis(500));
+    }
+    request
 }
 
 /// The visible folders of jobs.
@@ -201,7 +211,7 @@ async fn passing_faults_are_overcome() {
     for (fault, times) in PASSING {
         let world = world_of(&[canvas("users")]).await;
         world.server.inject(Fault::parse(fault).unwrap(), *times);
-        let report = download(request(&world, "users")).await;
+        let report = download(request_under(&world, fault)).await;
         assert!(report.errors().next().is_none(), "{fault}: {report:?}");
         assert_right(&world, fault);
         assert_eq!(world.server.counters().leaked_auth, 0, "{fault}");
@@ -213,14 +223,14 @@ async fn lasting_faults_are_clear_errors_and_nothing_gets_a_final_name() {
     for (fault, kinds) in LASTING {
         let world = world_of(&[canvas("users")]).await;
         world.server.inject(Fault::parse(fault).unwrap(), Always);
-        let report = download(request(&world, "users")).await;
+        let report = download(request_under(&world, fault)).await;
         let error = report.errors().next().unwrap_or_else(|| panic!("{fault}: must be an error"));
         assert!(kinds.contains(&error.kind()), "{fault}: {error:?}");
         assert_eq!(error.get("table"), Some("canvas.users"));
         assert_eq!(job_folders(&world.path("out")), [""; 0].map(PathBuf::from), "{fault}");
         // And when the bad days are over, the same command goes on.
         world.server.clear_faults();
-        let report = download(request(&world, "users")).await;
+        let report = download(request_under(&world, fault)).await;
         if report.errors().next().is_some() {
             // Objects that are damaged for good stay so as long as their job lives.
             assert!(kinds.contains(&Kind::Data) || kinds.contains(&Kind::Expired), "{fault}: {report:?}");
@@ -402,7 +412,7 @@ async fn an_interruption_fails_the_first_unfinished_table_and_skips_the_rest() {
             if starts.iter().any(|start| start.table == *users) && gets > 2 {
                 return;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     let report = files::download(request(&world, "accounts,courses,users"), &|_| (), interrupted).await.unwrap();

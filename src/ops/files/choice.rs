@@ -1,5 +1,7 @@
 //! Which tables: `all`, or names in the order they were given. No patterns here: the official client has none.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::str::FromStr;
 
 use crate::api::Client;
@@ -16,6 +18,20 @@ pub enum TableChoice {
 }
 
 impl TableChoice {
+    /// As [`TableChoice::resolve`], unless something else comes first: kind `Cancelled`.
+    pub(super) async fn resolve_unless(
+        &self,
+        client: &Client,
+        namespace: &Namespace,
+        interrupted: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Vec<TableRef>> {
+        tokio::select! {
+            biased;
+            () = interrupted => Err(Error::new(Kind::Cancelled, "Interrupted; nothing was begun")),
+            tables = self.resolve(client, namespace) => tables,
+        }
+    }
+
     /// The tables in question.
     pub async fn resolve(&self, client: &Client, namespace: &Namespace) -> Result<Vec<TableRef>> {
         let names = match self {

@@ -10,7 +10,7 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
-use super::journal::{Pages, without_journal};
+use super::journal::Pages;
 use super::manifest::{MANIFEST, ManifestFile, manifest};
 use super::object::{Brought, Objects};
 use super::run::{Observer, Step, TellTable, each_table};
@@ -61,17 +61,22 @@ pub async fn download(
         return Err(Error::new(Kind::Usage, "Parquet files are neither unpacked nor converted")
             .hint("choose one of the formats jsonl, csv and tsv, or leave the files as they are"));
     }
-    let tables = request.tables.resolve(&request.client, &request.namespace).await?;
+    let mut interrupted = std::pin::pin!(interrupted);
+    let choice = request.tables.resolve_unless(&request.client, &request.namespace, interrupted.as_mut());
+    let tables = choice.await?;
     staging::sweep(&request.folder);
     let permits = Semaphore::new(request.objects_at_once.max(1));
-    let downloader = &Downloader { request: &request, permits: &permits };
-    let report = each_table(tables, observer, interrupted, async |table, tell| Box::pin(downloader.table(table, tell)).await);
+    let downloader = &Downloader { request: &request, permits: &permits, journal_missed: AtomicBool::new(false) };
+    let report =
+        each_table(tables, observer, interrupted.as_mut(), async |table, tell| Box::pin(downloader.table(table, tell)).await);
     Ok(report.await)
 }
 
 struct Downloader<'a> {
     request: &'a DownloadRequest,
     permits: &'a Semaphore,
+    /// That there is no journal has been said.
+    journal_missed: AtomicBool,
 }
 
 impl Downloader<'_> {
@@ -106,7 +111,9 @@ impl Downloader<'_> {
         match journal.open(&query.table, &key).await {
             Ok(pages) => pages,
             Err(error) => {
-                without_journal(&error);
+                if !self.journal_missed.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "No journal: if this run is interrupted, the next one may ask for new jobs (see --state-dir)");
+                }
                 Pages::in_memory()
             }
         }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::staging::is_old;
 use crate::api::ObjectId;
-use crate::error::{Error, Kind, Result, ResultExt};
+use crate::error::{Kind, Result, ResultExt};
 use crate::model::TableRef;
 
 const SUFFIX: &str = "journal";
@@ -281,11 +281,6 @@ fn sweep(folder: &Path, ours: &Path) {
 /// FNV-1a: the same at every run and in every version, which is all that names of files need.
 fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
-/// The error of a file that is in the way, for callers that go on without a journal.
-pub(super) fn without_journal(error: &Error) {
-    tracing::warn!(%error, "No journal; an interrupted run will begin anew (see --state-dir)");
 }
 
 #[cfg(test)]

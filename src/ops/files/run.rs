@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::StreamExt;
@@ -135,8 +136,21 @@ impl<'a> Teller<'a> {
         state.waiting[index].push_back(TableEvent { table: table.clone(), place: index + 1, of: self.of, step });
         while let Some(event) = state.waiting.get_mut(state.turn).and_then(VecDeque::pop_front) {
             (self.observer)(&event);
-            if matches!(event.step, Step::Done | Step::Failed(_)) {
-                state.turn += 1;
+            match &event.step {
+                Step::Done => state.turn += 1,
+                Step::Failed(error) => {
+                    state.turn += 1;
+                    if stops_the_run(error) {
+                        // What the tables behind it have begun, or failed at, does not count; what is done is done.
+                        for events in &mut state.waiting[state.turn..] {
+                            if matches!(events.back().map(|event| &event.step), Some(Step::Done)) {
+                                events.drain(..).for_each(|event| (self.observer)(&event));
+                            }
+                        }
+                        state.turn = state.waiting.len();
+                    }
+                }
+                _ => {}
             }
         }
     }
@@ -162,7 +176,7 @@ impl TellTable<'_> {
 pub(super) async fn each_table(
     tables: Vec<TableRef>,
     observer: Observer<'_>,
-    interrupted: impl Future<Output = ()>,
+    mut interrupted: Pin<&mut impl Future<Output = ()>>,
     work: impl AsyncFn(&TableRef, TellTable<'_>) -> Result<()>,
 ) -> FilesReport {
     let teller = Teller::new(observer, tables.len());
@@ -185,7 +199,6 @@ pub(super) async fn each_table(
         going.instrument(span)
     };
     let mut running: FuturesUnordered<_> = tables.iter().enumerate().map(|(index, table)| one(index, table)).collect();
-    let mut interrupted = std::pin::pin!(interrupted);
     loop {
         let (index, result) = tokio::select! {
             biased;
@@ -222,6 +235,82 @@ pub(super) async fn each_table(
         teller.tell(&tables[index], index, Step::Failed(error.clone()));
         outcomes[index] = Some(FilesOutcome::Failed(error));
     }
-    let outcomes = outcomes.into_iter().map(|outcome| outcome.unwrap_or(FilesOutcome::Skipped));
+    let stopped_at = outcomes
+        .iter()
+        .position(|outcome| matches!(outcome, Some(FilesOutcome::Failed(error)) if stops_the_run(error)))
+        .unwrap_or(usize::MAX);
+    let outcomes = outcomes.into_iter().enumerate().map(|(index, outcome)| match outcome {
+        Some(FilesOutcome::Failed(_)) | None if index > stopped_at => FilesOutcome::Skipped,
+        outcome => outcome.unwrap_or(FilesOutcome::Skipped),
+    });
     FilesReport { tables: tables.clone().into_iter().zip(outcomes).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(index: usize) -> TableRef {
+        TableRef::new("canvas", format!("t{index}"))
+    }
+
+    /// Tells of four tables in the order `ends` have it; returns what was heard.
+    fn heard(ends: &[(usize, Option<Kind>)]) -> Vec<String> {
+        let heard = Mutex::new(Vec::new());
+        let observer = |event: &TableEvent| {
+            let word = match &event.step {
+                Step::Begun => "begun",
+                Step::Done => "done",
+                Step::Failed(_) => "failed",
+                _ => "other",
+            };
+            heard.lock().unwrap().push(format!("{} {word}", event.table.table));
+        };
+        let teller = Teller::new(&observer, 4);
+        for index in 0..4 {
+            teller.tell(&table(index), index, Step::Begun);
+        }
+        for (index, kind) in ends {
+            let step = kind.map_or(Step::Done, |kind| Step::Failed(Arc::new(Error::new(kind, "No"))));
+            teller.tell(&table(*index), *index, step);
+        }
+        heard.into_inner().unwrap()
+    }
+
+    #[test]
+    fn steps_are_heard_in_table_order() {
+        let told = heard(&[(3, None), (1, Some(Kind::NotFound)), (0, None), (2, None)]);
+        assert_eq!(told, ["t0 begun", "t0 done", "t1 begun", "t1 failed", "t2 begun", "t2 done", "t3 begun", "t3 done"]);
+    }
+
+    #[test]
+    fn behind_an_error_that_stops_the_run_only_what_is_done_is_heard() {
+        let told = heard(&[(3, None), (2, Some(Kind::Auth)), (1, Some(Kind::Auth)), (0, None)]);
+        assert_eq!(told, ["t0 begun", "t0 done", "t1 begun", "t1 failed", "t3 begun", "t3 done"]);
+    }
+
+    #[tokio::test]
+    async fn the_outcome_is_that_of_a_loop() {
+        let tables: Vec<TableRef> = (0..4).map(table).collect();
+        // Later tables fail sooner.
+        let never = std::pin::pin!(std::future::pending());
+        let report = each_table(tables, &|_| (), never, async |table, _| {
+            let index = table.table[1..].parse::<u32>().unwrap();
+            for _ in 0..(4 - index) {
+                tokio::task::yield_now().await;
+            }
+            if index == 0 { Ok(()) } else { Err(Error::new(Kind::Account, "No")) }
+        });
+        let words: Vec<&str> = report
+            .await
+            .tables
+            .iter()
+            .map(|(_, outcome)| match outcome {
+                FilesOutcome::Done => "done",
+                FilesOutcome::Failed(_) => "failed",
+                FilesOutcome::Skipped => "skipped",
+            })
+            .collect();
+        assert_eq!(words, ["done", "failed", "skipped", "skipped"]);
+    }
 }

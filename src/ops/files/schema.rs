@@ -37,10 +37,12 @@ pub async fn save_schemas(
     observer: Observer<'_>,
     interrupted: impl Future<Output = ()>,
 ) -> Result<FilesReport> {
-    let tables = request.tables.resolve(&request.client, &request.namespace).await?;
+    let mut interrupted = std::pin::pin!(interrupted);
+    let choice = request.tables.resolve_unless(&request.client, &request.namespace, interrupted.as_mut());
+    let tables = choice.await?;
     let permits = Semaphore::new(AT_ONCE);
     let (request, permits) = (&request, &permits);
-    let report = each_table(tables, observer, interrupted, async |table, tell| {
+    let report = each_table(tables, observer, interrupted.as_mut(), async |table, tell| {
         let _permit = permits.acquire().await.or_fail(Kind::Bug, "The run is closing")?;
         let schema = request.client.table_schema(table).await?;
         let path = request.folder.join(file_name(table, schema.version)?);
