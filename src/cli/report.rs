@@ -89,6 +89,13 @@ pub(super) fn summary(report: &Report) -> String {
     if bad > 0 {
         text.push_str(&format!("{} rows could not be read and were set aside\n", grouped(bad)));
     }
+    for table in &report.tables {
+        if let Outcome::Loaded { schema_changes, .. } = &table.outcome {
+            for change in schema_changes {
+                text.push_str(&format!("schema: {}: {change}\n", table.table));
+            }
+        }
+    }
     let warned = report.tables.iter().filter(|table| !table.warnings.is_empty());
     for table in warned.take(20) {
         for warning in &table.warnings {

@@ -50,7 +50,7 @@ impl Delimited {
         let mut names = Vec::new();
         let mut name = Vec::new();
         let record = record.strip_suffix(b"\r").unwrap_or(record);
-        let fields = self.dialect.fields(record, |_, cell| {
+        let fields = self.dialect.fields(record, |cell| {
             name.clear();
             cell.map_or(Ok(()), |cell| cell.append_to(&mut name))?;
             names.push(String::from_utf8(name.clone()).map_err(|_| Fault::new("a column name is not UTF-8"))?);
@@ -80,42 +80,90 @@ impl Delimited {
         if record.is_empty() && targets.len() != 1 {
             return Ok(false);
         }
-        let row = rows.begin();
-        let mut ts = None;
-        let mut op = Op::Upsert;
-        let fields = self.dialect.fields(record, |number, cell| {
-            let target = targets.get(number).ok_or_else(|| Fault::new("more fields than the header has"))?;
-            let Some(cell) = cell else { return Ok(()) };
-            let read = match target {
-                Target::Value(column, way) => {
-                    if op == Op::Delete {
-                        return Ok(());
-                    }
-                    rows.value.columns[*column].leaf(way, cell, row, &mut rows.tally).map(drop)
-                }
-                Target::Key(column, way) => rows.key.columns[*column].leaf(way, cell, row, &mut rows.tally).map(drop),
-                Target::Ts => text(cell).and_then(|text| timestamp(&text)).map(|(moment, cut)| {
-                    rows.tally.cut_fractions += u64::from(cut);
-                    ts = Some(moment);
-                }),
-                Target::Action => text(cell).and_then(|text| {
-                    op = Op::from_letter(&text).ok_or_else(|| Fault::new("neither U nor D"))?;
-                    Ok(())
-                }),
-                Target::Ignore => Ok(()),
-            };
-            read.map_err(|fault| {
-                let (group, name) = target.label(rows);
-                fault.inside(name).inside(group)
-            })
-        })?;
-        if fields < targets.len() {
-            return Err(Fault::new("fewer fields than the header has"));
+        match self.dialect {
+            Dialect::Csv => read_fields::<b','>(record, targets, rows, csv_field)?,
+            Dialect::Tsv => read_fields::<b'\t'>(record, targets, rows, tsv_field)?,
         }
-        let ts = ts.ok_or_else(|| Fault::new("the commit time is null").inside("ts").inside("meta"))?;
-        rows.commit(op, ts)?;
         Ok(true)
     }
+}
+
+/// The field that begins at a place, `None` for null, and its end.
+type Field<'a> = (Option<Cell<'a>>, usize);
+
+/// What `meta` says.
+#[derive(Debug)]
+struct Meta {
+    ts: Option<i64>,
+    op: Op,
+}
+
+#[inline(always)]
+fn read_fields<'a, const SEPARATOR: u8>(
+    record: &'a [u8],
+    targets: &[Target],
+    rows: &mut Rows,
+    field: impl Fn(&'a [u8], usize) -> Read<Field<'a>>,
+) -> Read<()> {
+    let row = rows.begin();
+    let mut meta = Meta { ts: None, op: Op::Upsert };
+    let mut at = 0;
+    let mut number = 0;
+    loop {
+        let Some(target) = targets.get(number) else { return Err(Fault::new("more fields than the header has")) };
+        let direct = match target {
+            Target::Value(column, way) if way.is_empty() && meta.op == Op::Upsert => {
+                rows.value.columns[*column].direct(record, at, SEPARATOR, row, &mut rows.tally)
+            }
+            Target::Key(column, way) if way.is_empty() => {
+                rows.key.columns[*column].direct(record, at, SEPARATOR, row, &mut rows.tally)
+            }
+            _ => None,
+        };
+        let end = match direct {
+            Some(end) => end,
+            None => {
+                let (cell, end) = field(record, at)?;
+                if let Some(cell) = cell
+                    && let Err(fault) = store(target, cell, row, rows, &mut meta)
+                {
+                    let (group, name) = target.label(rows);
+                    return Err(fault.inside(name).inside(group));
+                }
+                end
+            }
+        };
+        number += 1;
+        if end >= record.len() {
+            break;
+        }
+        at = end + 1;
+    }
+    if number < targets.len() {
+        return Err(Fault::new("fewer fields than the header has"));
+    }
+    let ts = meta.ts.ok_or_else(|| Fault::new("the commit time is null").inside("ts").inside("meta"))?;
+    rows.commit(meta.op, ts)
+}
+
+fn store(target: &Target, cell: Cell<'_>, row: usize, rows: &mut Rows, meta: &mut Meta) -> Read<()> {
+    match target {
+        Target::Value(..) if meta.op == Op::Delete => {}
+        Target::Value(column, way) => {
+            rows.value.columns[*column].leaf(way, cell, row, &mut rows.tally)?;
+        }
+        Target::Key(column, way) => {
+            rows.key.columns[*column].leaf(way, cell, row, &mut rows.tally)?;
+        }
+        Target::Ts => {
+            let (moment, cut) = timestamp(&text(cell)?)?;
+            rows.tally.cut_fractions += u64::from(cut);
+            meta.ts = Some(moment);
+        }
+        Target::Action => meta.op = Op::from_letter(&text(cell)?).ok_or_else(|| Fault::new("neither U nor D"))?,
+        Target::Ignore => {}
+    }
+    Ok(())
 }
 
 fn text(cell: Cell<'_>) -> Read<std::borrow::Cow<'_, [u8]>> {
@@ -130,38 +178,34 @@ fn text(cell: Cell<'_>) -> Read<std::borrow::Cow<'_, [u8]>> {
 }
 
 impl Dialect {
-    /// Calls `take` with each field, `None` for null; gives their number.
-    #[inline]
-    fn fields<'a>(self, record: &'a [u8], take: impl FnMut(usize, Option<Cell<'a>>) -> Read<()>) -> Read<usize> {
-        match self {
-            Dialect::Csv => csv_fields(record, take),
-            Dialect::Tsv => tsv_fields(record, take),
+    /// Calls `take` with each field of the header.
+    fn fields<'a>(self, record: &'a [u8], mut take: impl FnMut(Option<Cell<'a>>) -> Read<()>) -> Read<()> {
+        let mut at = 0;
+        loop {
+            let (cell, end) = match self {
+                Dialect::Csv => csv_field(record, at)?,
+                Dialect::Tsv => tsv_field(record, at)?,
+            };
+            take(cell)?;
+            if end >= record.len() {
+                return Ok(());
+            }
+            at = end + 1;
         }
     }
 }
 
-#[inline]
-fn tsv_fields<'a>(record: &'a [u8], mut take: impl FnMut(usize, Option<Cell<'a>>) -> Read<()>) -> Read<usize> {
-    let mut at = 0;
-    let mut number = 0;
-    loop {
-        let mut end = find2::<b'\t', b'\\'>(record, at);
-        let cell = if record.get(end) == Some(&b'\\') {
-            end = find::<b'\t'>(record, end + 1);
-            match &record[at..end] {
-                b"\\N" => None,
-                text => Some(Cell::Escaped(text, unescape_tsv)),
-            }
-        } else {
-            Some(Cell::Plain(&record[at..end]))
-        };
-        take(number, cell)?;
-        number += 1;
-        if end >= record.len() {
-            return Ok(number);
-        }
-        at = end + 1;
+#[inline(always)]
+fn tsv_field(record: &[u8], at: usize) -> Read<Field<'_>> {
+    let end = find2::<b'\t', b'\\'>(record, at);
+    if record.get(end) != Some(&b'\\') {
+        return Ok((Some(Cell::Plain(&record[at..end])), end));
     }
+    let end = find::<b'\t'>(record, end + 1);
+    Ok(match &record[at..end] {
+        b"\\N" => (None, end),
+        text => (Some(Cell::Escaped(text, unescape_tsv)), end),
+    })
 }
 
 fn unescape_tsv(text: &[u8], out: &mut Vec<u8>) -> Read<()> {
@@ -187,43 +231,30 @@ fn unescape_tsv(text: &[u8], out: &mut Vec<u8>) -> Read<()> {
     }
 }
 
-#[inline]
-fn csv_fields<'a>(record: &'a [u8], mut take: impl FnMut(usize, Option<Cell<'a>>) -> Read<()>) -> Read<usize> {
-    let mut at = 0;
-    let mut number = 0;
-    loop {
-        let cell = if record.get(at) == Some(&b'"') {
-            let start = at + 1;
-            let mut end = find::<b'"'>(record, start);
-            let mut doubled = false;
-            while record.get(end + 1) == Some(&b'"') {
-                doubled = true;
-                end = find::<b'"'>(record, end + 2);
-            }
-            if end >= record.len() {
-                return Err(Fault::new("a quote is opened and never closed"));
-            }
-            at = end + 1;
-            if !matches!(record.get(at), None | Some(b',')) {
-                return Err(Fault::new("text after a closing quote"));
-            }
-            let text = &record[start..end];
-            Some(if doubled { Cell::Escaped(text, unescape_csv) } else { Cell::Plain(text) })
-        } else {
-            let start = at;
-            at = find::<b','>(record, start);
-            match &record[start..at] {
-                b"" | b"NULL" | b"\\N" => None,
-                text => Some(Cell::Plain(text)),
-            }
-        };
-        take(number, cell)?;
-        number += 1;
-        if at >= record.len() {
-            return Ok(number);
-        }
-        at += 1;
+#[inline(always)]
+fn csv_field(record: &[u8], at: usize) -> Read<Field<'_>> {
+    if record.get(at) != Some(&b'"') {
+        let end = find::<b','>(record, at);
+        return Ok(match &record[at..end] {
+            b"" | b"NULL" | b"\\N" => (None, end),
+            text => (Some(Cell::Plain(text)), end),
+        });
     }
+    let start = at + 1;
+    let mut end = find::<b'"'>(record, start);
+    let mut doubled = false;
+    while record.get(end + 1) == Some(&b'"') {
+        doubled = true;
+        end = find::<b'"'>(record, end + 2);
+    }
+    if end >= record.len() {
+        return Err(Fault::new("a quote is opened and never closed"));
+    }
+    if !matches!(record.get(end + 1), None | Some(b',')) {
+        return Err(Fault::new("text after a closing quote"));
+    }
+    let text = &record[start..end];
+    Ok((Some(if doubled { Cell::Escaped(text, unescape_csv) } else { Cell::Plain(text) }), end + 1))
 }
 
 fn unescape_csv(text: &[u8], out: &mut Vec<u8>) -> Read<()> {

@@ -2,7 +2,7 @@
 //! tree. The text must be valid UTF-8 (the caller has checked the line).
 
 use super::fault::{Fault, Read};
-use super::scan::find2;
+use super::scan::{append, find2};
 
 /// Deepest nesting of a value that is skipped or kept as text.
 const MAX_DEPTH: usize = 256;
@@ -183,7 +183,7 @@ impl<'a> Cursor<'a> {
         let end = find2::<b'"', b'\\'>(self.bytes, start);
         match self.bytes.get(end) {
             Some(b'"') => {
-                out.extend_from_slice(&self.bytes[start..end]);
+                append(out, self.bytes, start, end);
                 self.at = end + 1;
                 Ok(())
             }

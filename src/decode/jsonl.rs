@@ -40,6 +40,7 @@ impl Jsonl {
         let row = rows.begin();
         let mut meta = Meta::default();
         let mut seen = [false; 2];
+        let mut skipped = false;
         cursor.expect(b'{', "not a JSON object")?;
         self.groups.begin();
         if cursor.peek_after_blanks() == b'}' {
@@ -51,14 +52,18 @@ impl Jsonl {
                 match found {
                     Found::Member(group @ (KEY | VALUE)) => {
                         let object = if group == KEY { &mut rows.key } else { &mut rows.value };
-                        // Of several members with one name the last counts.
                         if std::mem::replace(&mut seen[group], true) {
+                            if group == KEY {
+                                return Err(Fault::new("the key is given twice").inside("key"));
+                            }
+                            // Of several members with one name the last counts.
                             object.unset(row);
                         }
                         if null {
                             cursor.null()?;
                         } else if group == VALUE && meta.op == Some(Op::Delete) {
                             cursor.skip_value()?;
+                            skipped = true;
                         } else if let Err(fault) = object.json(&mut cursor, row, &mut rows.tally) {
                             return Err(fault.inside(if group == KEY { "key" } else { "value" }));
                         }
@@ -86,7 +91,11 @@ impl Jsonl {
         }
         cursor.end()?;
         let ts = meta.ts.ok_or_else(|| Fault::new("the commit time is missing or null").inside("ts").inside("meta"))?;
-        rows.commit(meta.op.unwrap_or(Op::Upsert), ts)?;
+        let op = meta.op.unwrap_or(Op::Upsert);
+        if skipped && op == Op::Upsert {
+            return Err(Fault::new("given twice: first a delete, then an upsert").inside("meta"));
+        }
+        rows.commit(op, ts)?;
         Ok(true)
     }
 }

@@ -1,12 +1,11 @@
 //! From bytes of an object to record batches of changes. It does not know where the bytes came from.
 //!
 //! Batches have the schema [`crate::schema::change_schema`]: `_action` (`U` or `D`), `_ts`, `_seq`, key columns, value columns.
-
 //!
 //! The same rows give the same batches in all four formats and both modes. The rules:
 //! - `_seq` is the object's number << 40 | the number of the record in the object, from 1; unreadable records are counted.
-//! - A null or missing key, a missing commit time, an action other than `U` and `D`, a value that does not fit its type: an
-//!   unreadable row. Nothing of it stays in a batch.
+//! - A missing or null key, or one given twice; a missing commit time; an action other than `U` and `D`; a value that does not
+//!   fit its type: an unreadable row. Nothing of it stays in a batch. Other members given twice: the last counts.
 //! - A missing `meta.action` is an upsert; an upsert without values is legal. A delete has no values, whatever the file says.
 //! - A null in a required column is kept and counted. Members and columns that the schema does not know are named and ignored.
 //! - An object of fixed shape whose members are all null is null itself: expanded files cannot tell the two apart.
@@ -62,8 +61,12 @@ pub enum BadRows {
     /// The table fails.
     Fail,
     /// It is handed over and the decoder goes on. Called on the decoding thread, one row at a time.
-    SetAside(Arc<dyn Fn(&RowError, &[u8]) -> Result<()> + Send + Sync>),
+    SetAside(TakeBadRow),
 }
+
+/// Takes the reason and the bytes of a row that cannot be read: the record as it stood without its line end, cut at `max_line`;
+/// of Parquet the row as JSON.
+pub type TakeBadRow = Arc<dyn Fn(&RowError, &[u8]) -> Result<()> + Send + Sync>;
 
 impl fmt::Debug for BadRows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

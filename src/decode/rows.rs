@@ -57,7 +57,7 @@ impl Rows {
                 .with("table", &table.table)
                 .with("object", &options.object_name));
         }
-        let key = Object::new(&table.key, "key.");
+        let key = Object::key(&table.key);
         let value = Object::new(&table.value, "value.");
         let row_bytes = 17 + key.columns.iter().chain(&value.columns).map(|column| column.row_bytes()).sum::<usize>();
         let options = DecodeOptions {

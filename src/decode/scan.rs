@@ -26,14 +26,20 @@ pub(super) fn find<const A: u8>(bytes: &[u8], from: usize) -> usize {
 #[inline]
 pub(super) fn find2<const A: u8, const B: u8>(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
-    // Most texts are short: a few words at once decide.
-    for _ in 0..4 {
-        let Some(word) = word(bytes, at) else { return find2_bytewise::<A, B>(bytes, at) };
-        let found = hits::<A>(word) | hits::<B>(word);
-        if found != 0 {
-            return at + (found.trailing_zeros() / 8) as usize;
+    // Most texts are short. Sixteen bytes per step, because a wrong guess about the number of steps costs more than a step.
+    for _ in 0..3 {
+        let Some(&pair) = bytes.get(at..).and_then(|rest| rest.first_chunk::<16>()) else {
+            return find2_words::<A, B>(bytes, at);
+        };
+        let pair = u128::from_le_bytes(pair);
+        let (low, high) = (pair as u64, (pair >> 64) as u64);
+        let low = hits::<A>(low) | hits::<B>(low);
+        let high = hits::<A>(high) | hits::<B>(high);
+        if low | high != 0 {
+            let place = if low != 0 { low.trailing_zeros() } else { 64 + high.trailing_zeros() };
+            return at + (place / 8) as usize;
         }
-        at += 8;
+        at += 16;
     }
     find2_blocks::<A, B>(bytes, at)
 }
@@ -51,6 +57,11 @@ fn find2_blocks<const A: u8, const B: u8>(bytes: &[u8], from: usize) -> usize {
         }
         at += 64;
     }
+    find2_words::<A, B>(bytes, at)
+}
+
+fn find2_words<const A: u8, const B: u8>(bytes: &[u8], from: usize) -> usize {
+    let mut at = from;
     while let Some(word) = word(bytes, at) {
         let found = hits::<A>(word) | hits::<B>(word);
         if found != 0 {
@@ -64,6 +75,21 @@ fn find2_blocks<const A: u8, const B: u8>(bytes: &[u8], from: usize) -> usize {
 fn find2_bytewise<const A: u8, const B: u8>(bytes: &[u8], from: usize) -> usize {
     let rest = bytes.get(from..).unwrap_or_default();
     rest.iter().position(|&byte| byte == A || byte == B).map_or(bytes.len(), |found| from + found)
+}
+
+/// Appends `bytes[start..end]`. Short texts are copied with some of what follows them and cut again: a copy of fixed size needs
+/// no branches.
+#[inline(always)]
+pub(super) fn append(out: &mut Vec<u8>, bytes: &[u8], start: usize, end: usize) {
+    const FIXED: usize = 32;
+    match bytes.get(start..).and_then(|rest| rest.first_chunk::<FIXED>()) {
+        Some(chunk) if end - start <= FIXED => {
+            let length = out.len() + (end - start);
+            out.extend_from_slice(chunk);
+            out.truncate(length);
+        }
+        _ => out.extend_from_slice(&bytes[start..end]),
+    }
 }
 
 /// Number of newlines.

@@ -63,7 +63,7 @@ fn way(object: &Object, name: &str) -> Option<(usize, Box<[usize]>)> {
         return Some((number, Box::default()));
     }
     name.match_indices('.').find_map(|(dot, _)| {
-        let number = object.names.find(name[..dot].as_bytes())?;
+        let number = object.names.find(&name.as_bytes()[..dot])?;
         let Column::Struct(column) = object.columns.get(number)? else { return None };
         let (member, rest) = way(&column.object, &name[dot + 1..])?;
         Some((number, std::iter::once(member).chain(rest).collect()))

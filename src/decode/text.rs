@@ -24,7 +24,7 @@ pub struct TextDecoder {
 }
 
 enum Reader {
-    Jsonl(Jsonl),
+    Jsonl(Box<Jsonl>),
     Delimited(Delimited),
 }
 
@@ -44,7 +44,7 @@ impl TextDecoder {
     /// Batches are cut at 256 MiB and records at the same size, whatever the options say.
     pub fn new(schema: Arc<TableSchema>, format: Format, options: DecodeOptions) -> Result<Self> {
         let reader = match format {
-            Format::Jsonl => Reader::Jsonl(Jsonl::new()),
+            Format::Jsonl => Reader::Jsonl(Box::new(Jsonl::new())),
             Format::Csv => Reader::Delimited(Delimited::new(Dialect::Csv)),
             Format::Tsv => Reader::Delimited(Delimited::new(Dialect::Tsv)),
             Format::Parquet => return Err(Error::new(Kind::Bug, "Parquet is not a text format")),

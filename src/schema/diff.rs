@@ -98,11 +98,8 @@ fn compare_column(path: String, old: &Column, new: &Column, changes: &mut Vec<Sc
     let before = changes.len();
     compare_types(&path, &old.column_type, &new.column_type, changes);
     // The placeholder may be longer than the declared length, so a column may have to grow for it alone.
-    if changes.len() == before
-        && new.oversizeable
-        && !old.oversizeable
-        && matches!(old.column_type, ColumnType::Text { max_length: Some(_) })
-    {
+    let grown = changes.len() == before && new.oversizeable && !old.oversizeable;
+    if grown && matches!(old.column_type, ColumnType::Text { max_length: Some(_) }) {
         let (from, to) = (old.column_type.clone(), new.column_type.clone());
         changes.push(SchemaChange::Widened { path: path.clone(), from, to });
     }
@@ -151,7 +148,7 @@ fn fit(old: &ColumnType, new: &ColumnType) -> Fit {
             if kept && a.len() == b.len() && x == y {
                 return Fit::Same;
             }
-            *y || kept && !*x
+            *y || (kept && !*x)
         }
         (Int16, Int32 | Int64 | Float32 | Float64) | (Int32, Int64 | Float64) | (Float32, Float64) => true,
         (Int16, Decimal { precision, scale }) => digits_before_point(*precision, *scale) >= 5,

@@ -15,6 +15,7 @@ mod files;
 #[cfg(feature = "lake")]
 mod formats;
 mod layering;
+mod schemas;
 #[cfg_attr(not(feature = "lake"), allow(dead_code, unused_imports))]
 mod support;
 #[cfg(feature = "lake")]

@@ -40,3 +40,13 @@ pub(super) fn boolean(text: &[u8]) -> Read<bool> {
         _ => Err(Fault::new("neither true nor false")),
     }
 }
+
+/// The boolean that begins at `at` and the place after it.
+#[inline]
+pub(super) fn boolean_at(bytes: &[u8], at: usize) -> Option<(bool, usize)> {
+    match bytes.get(at..at + 4)? {
+        b"true" => Some((true, at + 4)),
+        b"fals" if bytes.get(at + 4) == Some(&b'e') => Some((false, at + 5)),
+        _ => None,
+    }
+}

@@ -15,9 +15,9 @@ pub(super) enum Problem {
 /// The decimal that is the whole text, as `value * 10^-scale`.
 #[inline]
 pub(super) fn decimal(text: &[u8], precision: u8, scale: u8) -> Read<i128> {
-    let value = match simple(text, scale) {
-        Some(value) => value,
-        None => parse(text, scale.into()).map_err(|problem| {
+    let value = match decimal_at(text, 0, scale) {
+        Some((value, end)) if end == text.len() => value,
+        _ => parse(text, scale.into()).map_err(|problem| {
             Fault::new(match problem {
                 Problem::NotANumber => "not a number",
                 Problem::TooManyDigits => "more digits than the column holds",
@@ -38,9 +38,10 @@ pub(super) fn check_precision(value: i128, precision: u8) -> Read<()> {
     }
 }
 
-/// `[-]digits[.digits]` of at most 18 digits with no more places than the scale; anything else takes the long way.
+/// The decimal `[-]digits[.digits]` that begins at `at` and the place after it, when it has at most 18 digits and no more places
+/// than the scale. An exponent may follow.
 #[inline]
-fn simple(text: &[u8], scale: u8) -> Option<i128> {
+pub(super) fn decimal_at(bytes: &[u8], at: usize, scale: u8) -> Option<(i128, usize)> {
     const POWERS: [i128; 19] = {
         let mut powers = [1; 19];
         let mut at = 1;
@@ -50,25 +51,23 @@ fn simple(text: &[u8], scale: u8) -> Option<i128> {
         }
         powers
     };
-    if text.len() > 18 {
+    let negative = bytes.get(at) == Some(&b'-');
+    let start = at + usize::from(negative);
+    let (whole, mut end) = number::digits(bytes, start)?;
+    let mut value = i128::from(whole);
+    let mut missing = usize::from(scale);
+    if bytes.get(end) == Some(&b'.') {
+        let (fraction, after) = number::digits(bytes, end + 1)?;
+        let places = after - end - 1;
+        missing = missing.checked_sub(places)?;
+        value = value * POWERS.get(places)? + i128::from(fraction);
+        end = after;
+    }
+    if end - start > 19 {
         return None;
     }
-    let negative = text.first() == Some(&b'-');
-    let (whole, end) = number::digits(text, usize::from(negative))?;
-    let value = if end == text.len() {
-        i128::from(whole) * POWERS.get(usize::from(scale))?
-    } else if text[end] == b'.' {
-        let (fraction, after) = number::digits(text, end + 1)?;
-        let places = after - end - 1;
-        if after != text.len() {
-            return None;
-        }
-        let missing = usize::from(scale).checked_sub(places)?;
-        (i128::from(whole) * POWERS.get(places)? + i128::from(fraction)) * POWERS.get(missing)?
-    } else {
-        return None;
-    };
-    Some(if negative { -value } else { value })
+    value *= POWERS.get(missing)?;
+    Some((if negative { -value } else { value }, end))
 }
 
 /// Any decimal or exponent form, exactly.
@@ -174,7 +173,8 @@ mod tests {
     proptest! {
         #[test]
         fn both_ways_agree(digits in "-?[0-9]{1,9}(\\.[0-9]{1,8})?", scale in 0_u8..9) {
-            if let Some(value) = simple(digits.as_bytes(), scale) {
+            if let Some((value, end)) = decimal_at(digits.as_bytes(), 0, scale) {
+                prop_assert_eq!(end, digits.len());
                 prop_assert_eq!(parse(digits.as_bytes(), scale.into()), Ok(value));
             }
         }

@@ -181,8 +181,14 @@ impl Column {
             Column::Text(column) => column.json(cursor, row, tally)?,
             Column::Int64(column) => column.set(row, json_int(cursor, tally)?),
             Column::Timestamp(column) => {
-                let (moment, cut) = json_string(cursor, tally, time::timestamp)?;
-                tally.cut_fractions += u64::from(cut);
+                let moment = match quoted(cursor, time::moment_at) {
+                    Some(moment) => moment,
+                    None => {
+                        let (moment, cut) = json_string(cursor, tally, time::timestamp)?;
+                        tally.cut_fractions += u64::from(cut);
+                        moment
+                    }
+                };
                 column.set(row, moment);
             }
             Column::Boolean(column) => match cursor.peek() {
@@ -191,14 +197,28 @@ impl Column {
             },
             Column::Int32(column) => column.set(row, narrow(json_int(cursor, tally)?)?),
             Column::Int16(column) => column.set(row, narrow(json_int(cursor, tally)?)?),
-            Column::Float64(column) => column.set(row, json_number(cursor, tally, number::float64)?),
+            Column::Float64(column) => match bare(cursor, number::float_at) {
+                Some(value) => column.set(row, value),
+                None => column.set(row, json_number(cursor, tally, number::float64)?),
+            },
             Column::Float32(column) => column.set(row, json_number(cursor, tally, number::float32)?),
             Column::Decimal { values, precision, scale } => {
-                values.set(row, json_number(cursor, tally, |text| decimal::decimal(text, *precision, *scale))?);
+                let value = match bare(cursor, |bytes, at| decimal::decimal_at(bytes, at, *scale)) {
+                    Some(value) => value,
+                    None => json_number(cursor, tally, |text| decimal::decimal(text, *precision, *scale))?,
+                };
+                decimal::check_precision(value, *precision)?;
+                values.set(row, value);
             }
-            Column::Date(column) => column.set(row, json_string(cursor, tally, time::date)?),
+            Column::Date(column) => match quoted(cursor, time::date_at) {
+                Some(days) => column.set(row, days),
+                None => column.set(row, json_string(cursor, tally, time::date)?),
+            },
             Column::Uuid(column) => {
-                let uuid = json_string(cursor, tally, text::uuid)?;
+                let uuid = match quoted(cursor, text::uuid_at) {
+                    Some(uuid) => uuid,
+                    None => json_string(cursor, tally, text::uuid)?,
+                };
                 column.put(&uuid, row, tally)?;
             }
             Column::Struct(_) | Column::List(_) => return self.nested_json(cursor, row, tally),
@@ -240,6 +260,65 @@ impl Column {
         };
         cursor.end()?;
         Ok(some)
+    }
+
+    /// A value in its usual notation that begins at `at` of a table's record, read without a search for its end: gives its end.
+    /// `None` when it is not so simple; then something may have been stored that the long way replaces.
+    #[inline]
+    pub(super) fn direct(&mut self, record: &[u8], at: usize, separator: u8, row: usize, tally: &mut Tally) -> Option<usize> {
+        let end = match self {
+            Column::Int64(column) => {
+                let (value, end) = number::int_at(record, at)?;
+                column.set(row, value);
+                end
+            }
+            Column::Timestamp(column) => {
+                let (moment, end) = time::moment_at(record, at)?;
+                column.set(row, moment);
+                end
+            }
+            Column::Boolean(column) => {
+                let (value, end) = boolean::boolean_at(record, at)?;
+                column.set(row, value);
+                end
+            }
+            Column::Int32(column) => {
+                let (value, end) = number::int_at(record, at)?;
+                column.set(row, value.try_into().ok()?);
+                end
+            }
+            Column::Int16(column) => {
+                let (value, end) = number::int_at(record, at)?;
+                column.set(row, value.try_into().ok()?);
+                end
+            }
+            Column::Float64(column) => {
+                let (value, end) = number::float_at(record, at)?;
+                column.set(row, value);
+                end
+            }
+            Column::Decimal { values, precision, scale } => {
+                let (value, end) = decimal::decimal_at(record, at, *scale)?;
+                decimal::check_precision(value, *precision).ok()?;
+                values.set(row, value);
+                end
+            }
+            Column::Date(column) => {
+                let (days, end) = time::date_at(record, at)?;
+                column.set(row, days);
+                end
+            }
+            Column::Uuid(column) => {
+                let (uuid, end) = text::uuid_at(record, at)?;
+                column.put(&uuid, row, tally).ok()?;
+                end
+            }
+            Column::Float32(_) | Column::Text(_) | Column::Struct(_) | Column::List(_) => return None,
+        };
+        match record.get(end) {
+            Some(byte) if *byte != separator => None,
+            _ => Some(end),
+        }
     }
 
     /// A cell of a table, which is not null; `false` when it counts as null all the same.
@@ -379,14 +458,35 @@ fn narrow<T: TryFrom<i64>>(value: i64) -> Read<T> {
 /// An integer at the cursor: its digits, or what the slow way makes of it.
 #[inline(always)]
 fn json_int(cursor: &mut Cursor<'_>, tally: &mut Tally) -> Read<i64> {
-    if let Some((value, end)) = number::int_at(cursor.bytes, cursor.at)
-        && !matches!(cursor.bytes.get(end), Some(b'.' | b'e' | b'E'))
-        && cursor.peek() != b'+'
-    {
-        cursor.at = end;
-        return Ok(value);
+    match bare(cursor, number::int_at) {
+        Some(value) => Ok(value),
+        None => json_number(cursor, tally, number::int),
     }
-    json_number(cursor, tally, number::int)
+}
+
+/// The number at the cursor, if `read` takes it up to its end.
+#[inline(always)]
+fn bare<T>(cursor: &mut Cursor<'_>, read: impl FnOnce(&[u8], usize) -> Option<(T, usize)>) -> Option<T> {
+    let (value, end) = read(cursor.bytes, cursor.at)?;
+    if matches!(cursor.bytes.get(end), Some(b'.' | b'e' | b'E' | b'0'..=b'9')) || cursor.peek() == b'+' {
+        return None;
+    }
+    cursor.at = end;
+    Some(value)
+}
+
+/// The content of the string at the cursor, if `read` takes it up to its end.
+#[inline(always)]
+fn quoted<T>(cursor: &mut Cursor<'_>, read: impl FnOnce(&[u8], usize) -> Option<(T, usize)>) -> Option<T> {
+    if cursor.peek() != b'"' {
+        return None;
+    }
+    let (value, end) = read(cursor.bytes, cursor.at + 1)?;
+    if cursor.bytes.get(end) != Some(&b'"') {
+        return None;
+    }
+    cursor.at = end + 1;
+    Some(value)
 }
 
 /// A number at the cursor, or one in a string (where words such as `NaN` have to be, and exact decimals may be).

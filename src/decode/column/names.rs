@@ -1,5 +1,6 @@
-//! Which member of an object a name in JSON text is. Writers keep an order, so the next name is guessed first and compared
-//! together with its quote and colon; only a wrong guess looks the name up.
+//! Which member of an object a name in JSON text is. Writers keep an order and leave some members out, so the next few names of
+//! that order are compared at once, together with quote and colon and without branches (which of them it is cannot be
+//! predicted). Only a name that is none of them is looked up.
 
 use std::collections::HashSet;
 
@@ -8,61 +9,77 @@ use super::super::json::Cursor;
 use super::super::scan::{find2, word};
 
 const EMPTY: u32 = u32::MAX;
+/// Names that are compared at once.
+const AHEAD: usize = 4;
+/// Bytes of a name that are compared in words; longer ones are rare.
+const WINDOW: usize = 32;
 /// Names are reported up to this number and length: they come from outside and must not fill the memory.
 const MAX_UNKNOWN: usize = 256;
 const MAX_UNKNOWN_LENGTH: usize = 128;
 
-#[derive(Debug)]
-struct Name {
-    /// The name, `"` and `:`.
-    pattern: Box<[u8]>,
-    /// First eight bytes of the pattern, and which of them count.
-    head: u64,
-    mask: u64,
+/// A name, `"` and `:`, as words to compare with.
+#[derive(Debug, Clone)]
+struct Pattern {
+    words: [u64; WINDOW / 8],
+    masks: [u64; WINDOW / 8],
+    length: u32,
+    /// Number of the member.
+    number: u32,
+    /// What does not fit into the words.
+    rest: Box<[u8]>,
 }
 
-impl Name {
-    fn new(name: &str) -> Self {
-        let pattern: Box<[u8]> = [name.as_bytes(), b"\":"].concat().into();
-        let mut first = [0; 8];
-        let length = pattern.len().min(8);
-        first[..length].copy_from_slice(&pattern[..length]);
-        // JSON text has other bytes for these names; a head that the mask cannot produce never matches.
-        let escaped = name.bytes().any(|byte| byte < b' ' || matches!(byte, b'"' | b'\\'));
-        let mask = if escaped { 0 } else { u64::MAX >> (64 - 8 * length) };
-        let head = if escaped { 1 } else { u64::from_le_bytes(first) };
-        Self { pattern, head, mask }
+impl Pattern {
+    fn new(name: &str, number: u32) -> Self {
+        let text = [name.as_bytes(), b"\":"].concat();
+        let mut padded = [0; WINDOW];
+        let mut mask = [0; WINDOW];
+        let (front, rest) = text.split_at(text.len().min(WINDOW));
+        padded[..front.len()].copy_from_slice(front);
+        mask[..front.len()].fill(u8::MAX);
+        // JSON text has other bytes for these names, and they would match what is no name.
+        if name.bytes().any(|byte| byte < b' ' || matches!(byte, b'"' | b'\\')) {
+            return Self { number, ..Self::never() };
+        }
+        Self { words: words(&padded), masks: words(&mask), length: text.len() as u32, number, rest: rest.into() }
     }
 
-    fn as_bytes(&self) -> &[u8] {
-        &self.pattern[..self.pattern.len() - 2]
+    /// Matches nothing.
+    fn never() -> Self {
+        Self { words: [1; WINDOW / 8], masks: [0; WINDOW / 8], length: 0, number: EMPTY, rest: Box::default() }
     }
 
-    /// The place after the colon, if this name stands at `at`.
     #[inline(always)]
-    fn matches(&self, bytes: &[u8], at: usize) -> Option<usize> {
-        if word(bytes, at)? & self.mask != self.head {
-            return None;
-        }
-        let end = at + self.pattern.len();
-        match self.pattern.get(8..) {
-            Some(rest) if bytes.get(at + 8..end)? != rest => None,
-            _ => Some(end),
-        }
+    fn begins_like(&self, text: &[u64; WINDOW / 8]) -> bool {
+        (text[0] & self.masks[0] ^ self.words[0]) | (text[1] & self.masks[1] ^ self.words[1]) == 0
     }
+
+    #[inline(always)]
+    fn goes_on_like(&self, text: &[u64; WINDOW / 8]) -> bool {
+        (text[2] & self.masks[2] ^ self.words[2]) | (text[3] & self.masks[3] ^ self.words[3]) == 0
+    }
+}
+
+#[inline(always)]
+fn words(bytes: &[u8; WINDOW]) -> [u64; WINDOW / 8] {
+    std::array::from_fn(|number| bytes[8 * number..].first_chunk().map_or(0, |chunk| u64::from_le_bytes(*chunk)))
 }
 
 /// The names of an object's members.
 #[derive(Debug)]
 pub(in crate::decode) struct Names {
-    names: Vec<Name>,
+    names: Vec<Box<[u8]>>,
     /// Open addressing by [`hash`], at most half full.
     slots: Vec<u32>,
     shift: u32,
-    /// Which name was seen after each; the last entry is for the first name of an object.
-    follows: Vec<u32>,
-    /// The name seen last in this object.
-    last: usize,
+    /// The names in the order in which the writer was seen to put them; some that match nothing follow.
+    order: Vec<Pattern>,
+    /// Place in `order` of each number.
+    places: Vec<u32>,
+    /// Place in `order` of the name expected next.
+    next: usize,
+    /// How often the order may still be learned anew: a writer without any order must not cost more than the look-up.
+    patience: usize,
     /// Names that are no members.
     unknown: HashSet<Box<[u8]>>,
 }
@@ -78,21 +95,33 @@ pub(in crate::decode) enum Found {
 
 impl Names {
     pub(in crate::decode) fn new<'n>(names: impl Iterator<Item = &'n str>) -> Self {
-        let names: Vec<Name> = names.map(Name::new).collect();
-        let size = (2 * names.len()).next_power_of_two().max(8);
+        let mut order = Vec::new();
+        let mut all: Vec<Box<[u8]>> = Vec::new();
+        for name in names {
+            order.push(Pattern::new(name, all.len() as u32));
+            all.push(name.as_bytes().into());
+        }
+        let size = (2 * all.len()).next_power_of_two().max(8);
         let shift = 64 - size.trailing_zeros();
         let mut slots = vec![EMPTY; size];
-        for (number, name) in names.iter().enumerate() {
-            let mut slot = (hash(name.as_bytes()) >> shift) as usize;
+        for (number, name) in all.iter().enumerate() {
+            let mut slot = (hash(name) >> shift) as usize;
             while slots[slot] != EMPTY {
                 slot = (slot + 1) % size;
             }
             slots[slot] = number as u32;
         }
-        // At first the schema's order is expected.
-        let count = names.len() as u32;
-        let follows = (0..count).map(|number| (number + 1) % count).chain([0]).collect();
-        Self { last: names.len(), names, slots, shift, follows, unknown: HashSet::new() }
+        order.resize(all.len() + AHEAD, Pattern::never());
+        Self {
+            places: (0..all.len() as u32).collect(),
+            next: 0,
+            patience: 64 * all.len(),
+            names: all,
+            slots,
+            shift,
+            order,
+            unknown: HashSet::new(),
+        }
     }
 
     /// The number of the member of this name.
@@ -103,7 +132,7 @@ impl Names {
             if number == EMPTY {
                 return None;
             }
-            if self.names[number as usize].as_bytes() == name {
+            if *self.names[number as usize] == *name {
                 return Some(number as usize);
             }
             slot = (slot + 1) % self.slots.len();
@@ -113,7 +142,7 @@ impl Names {
     /// A new object begins.
     #[inline]
     pub(in crate::decode) fn begin(&mut self) {
-        self.last = self.names.len();
+        self.next = 0;
     }
 
     /// Passes the name at the cursor (after blanks) and its colon.
@@ -123,22 +152,33 @@ impl Names {
             return Err(Fault::new("not valid JSON: no member name where one should be"));
         }
         let at = cursor.at + 1;
-        let mut guess = self.follows[self.last] as usize;
-        // Null members are left out, so the one after the next is a good guess too.
-        for _ in 0..2 {
-            let Some(name) = self.names.get(guess) else { break };
-            if let Some(end) = name.matches(cursor.bytes, at) {
-                cursor.at = end;
-                self.last = guess;
-                return Ok(Found::Member(guess));
+        let rest = cursor.bytes.get(at..).unwrap_or_default();
+        let text = match rest.first_chunk::<WINDOW>() {
+            Some(chunk) => words(chunk),
+            None => {
+                let mut padded = [0; WINDOW];
+                padded[..rest.len()].copy_from_slice(rest);
+                words(&padded)
             }
-            guess = self.follows[guess] as usize;
+        };
+        if let Some(ahead) = self.order.get(self.next..).and_then(|order| order.first_chunk::<AHEAD>()) {
+            let mut hits = 0_u32;
+            for (number, pattern) in ahead.iter().enumerate() {
+                hits |= u32::from(pattern.begins_like(&text)) << number;
+            }
+            if let Some(pattern) = ahead.get(hits.trailing_zeros() as usize)
+                && pattern.goes_on_like(&text)
+                && (pattern.rest.is_empty() || rest.get(WINDOW..).is_some_and(|rest| rest.starts_with(&pattern.rest)))
+            {
+                self.next += hits.trailing_zeros() as usize + 1;
+                cursor.at = at + pattern.length as usize;
+                return Ok(Found::Member(pattern.number as usize));
+            }
         }
         self.look_up(cursor)
     }
 
     fn look_up(&mut self, cursor: &mut Cursor<'_>) -> Read<Found> {
-        const NO_COLON: &str = "not valid JSON: no colon after a member name";
         let start = cursor.at + 1;
         let end = find2::<b'"', b'\\'>(cursor.bytes, start);
         let unescaped;
@@ -151,11 +191,10 @@ impl Names {
             unescaped = name;
             &unescaped[..]
         };
-        cursor.expect(b':', NO_COLON)?;
+        cursor.expect(b':', "not valid JSON: no colon after a member name")?;
         Ok(match self.find(name) {
             Some(number) => {
-                self.follows[self.last] = number as u32;
-                self.last = number;
+                self.learn(number);
                 Found::Member(number)
             }
             None if self.unknown.len() >= MAX_UNKNOWN || self.unknown.contains(name) => Found::Unknown(None),
@@ -164,6 +203,21 @@ impl Names {
                 Found::Unknown(Some(String::from_utf8_lossy(name).chars().take(MAX_UNKNOWN_LENGTH).collect()))
             }
         })
+    }
+
+    /// The member was not expected. One from further on only means that some were left out; one from before moves behind the
+    /// member that it followed.
+    fn learn(&mut self, number: usize) {
+        let place = self.places[number] as usize;
+        if place >= self.next || self.patience == 0 {
+            self.next = place + 1;
+            return;
+        }
+        self.patience -= 1;
+        self.order[place..self.next].rotate_left(1);
+        for (place, pattern) in self.order.iter().enumerate().take(self.next).skip(place) {
+            self.places[pattern.number as usize] = place as u32;
+        }
     }
 }
 
@@ -220,6 +274,50 @@ mod tests {
         assert_eq!(walk(&mut names, r#""idx":1"#), [Found::Unknown(None)]);
         assert!(Names::new(all.into_iter()).next(&mut Cursor::new(b"\"id\" 1")).is_err());
         assert!(Names::new(all.into_iter()).next(&mut Cursor::new(b"id:1")).is_err());
+    }
+
+    #[test]
+    fn an_order_is_kept_once_it_was_seen() {
+        let all = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"];
+        let mut names = Names::new(all.into_iter());
+        let mut sorted: Vec<usize> = (0..all.len()).collect();
+        sorted.sort_by_key(|&number| all[number]);
+        let text: String = sorted.iter().map(|&number| format!("\"{}\":1,", all[number])).collect();
+        for _ in 0..3 {
+            assert_eq!(walk(&mut names, &text), sorted.iter().map(|&number| Found::Member(number)).collect::<Vec<_>>());
+        }
+        let learned: Vec<usize> = names.order.iter().take(all.len()).map(|pattern| pattern.number as usize).collect();
+        assert_eq!(learned, sorted);
+        for (place, number) in learned.into_iter().enumerate() {
+            assert_eq!(names.places[number] as usize, place);
+        }
+        // Without patience names are still found, in any order.
+        names.patience = 0;
+        assert_eq!(walk(&mut names, "\"zeta\":1,\"alpha\":2,\"beta\":3"), [5, 0, 1].map(Found::Member));
+    }
+
+    #[test]
+    fn names_with_common_ends_are_told_apart() {
+        let all = [
+            "a",
+            "ab",
+            "abcdefgh",
+            "abcdefghi",
+            "abcdefghijklmno",
+            "abcdefghijklmnop",
+            "abcdefghijklmnopqrstuvwxyz0123",
+            "abcdefghijklmnopqrstuvwxyz01234",
+            "abcdefghijklmnopqrstuvwxyz0123456789",
+            "abcdefghijklmnopqrstuvwxyz0123456788",
+        ];
+        let mut names = Names::new(all.into_iter());
+        for name in all {
+            let text = format!("\"{name}\":1");
+            let expected = all.iter().position(|other| *other == name).unwrap();
+            assert_eq!(walk(&mut names, &text), [Found::Member(expected)]);
+            let text = format!("\"{name}\":\"{}\"", "x".repeat(40));
+            assert_eq!(walk(&mut names, &text), [Found::Member(expected)]);
+        }
     }
 
     #[test]

@@ -23,13 +23,26 @@ pub(in crate::decode) struct Object {
     labels: Vec<String>,
     /// Where it stands, for the names of unknown members: `value.` or `value.settings.`.
     path: String,
+    /// A member named twice is a fault, and so is a null: of two keys neither is right.
+    strict: bool,
 }
 
 impl Object {
+    /// The columns of a key.
+    pub(in crate::decode) fn key(columns: &[schema::Column]) -> Self {
+        Self { strict: true, ..Self::new(columns, "key.") }
+    }
+
     pub(in crate::decode) fn new(columns: &[schema::Column], path: &str) -> Self {
         let labels: Vec<String> = columns.iter().map(|column| column.name.clone()).collect();
         let members = columns.iter().map(|column| Column::new(&column.column_type, &format!("{path}{}.", column.name)));
-        Self { names: Names::new(labels.iter().map(String::as_str)), columns: members.collect(), labels, path: path.to_owned() }
+        Self {
+            names: Names::new(labels.iter().map(String::as_str)),
+            columns: members.collect(),
+            labels,
+            path: path.to_owned(),
+            strict: false,
+        }
     }
 
     pub(in crate::decode) fn label(&self, number: usize) -> &str {
@@ -63,7 +76,12 @@ impl Object {
             match self.names.next(cursor)? {
                 Found::Member(number) => {
                     let column = &mut self.columns[number];
-                    if cursor.peek_after_blanks() == b'n' {
+                    let null = cursor.peek_after_blanks() == b'n';
+                    if self.strict && (null || column.is_set(row)) {
+                        let reason = if null { "the key is missing or null" } else { "the key is given twice" };
+                        return Err(Fault::new(reason).inside(self.label(number)));
+                    }
+                    if null {
                         cursor.null()?;
                         // Of several members with one name the last counts.
                         twice |= column.is_set(row);

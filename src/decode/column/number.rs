@@ -4,36 +4,57 @@ use super::super::fault::{Fault, Read};
 use super::super::scan::word;
 use super::decimal;
 
-/// The value of eight digits in a word, most significant first in memory; `None` if one of them is no digit.
+/// The value of the digits that begin the word and their number, 0 to 8.
 #[inline(always)]
-fn eight_digits(word: u64) -> Option<u64> {
+fn leading_digits(word: u64) -> (u64, u32) {
     const ZEROS: u64 = 0x3030_3030_3030_3030;
     let digits = word ^ ZEROS;
-    // A digit leaves 0 to 9; adding 0x76 carries anything above into the high bit.
-    if (digits | digits.wrapping_add(0x7676_7676_7676_7676)) & 0x8080_8080_8080_8080 != 0 {
-        return None;
+    // A digit leaves 0 to 9; adding 0x76 carries anything above into the high bit. Only what follows the first non-digit may be
+    // wrong, and that is thrown away.
+    let others = (digits | digits.wrapping_add(0x7676_7676_7676_7676)) & 0x8080_8080_8080_8080;
+    let count = others.trailing_zeros() / 8;
+    if count == 0 {
+        return (0, 0);
     }
+    // The digits move to the end, as if zeros stood before them.
+    let digits = digits << (64 - 8 * count);
     let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8) & 0x00FF_00FF_00FF_00FF;
     let fours = pairs.wrapping_mul(100).wrapping_add(pairs >> 16) & 0x0000_FFFF_0000_FFFF;
-    Some(fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xFFFF_FFFF)
+    (fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xFFFF_FFFF, count)
 }
 
-/// The digits from `at` on: value, place after, `false` when there are none or too many for 64 bits.
+/// Powers of ten up to eight zeros.
+const SMALL_POWERS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+
+/// The digits from `at` on: value and place after; `None` when there are none or too many for 64 bits.
 #[inline(always)]
 pub(super) fn digits(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
-    let mut end = at;
-    let mut value = 0_u64;
-    while end - at < 16 {
-        let Some(eight) = word(bytes, end).and_then(eight_digits) else { break };
-        value = value * 100_000_000 + eight;
-        end += 8;
+    let Some(first) = word(bytes, at) else { return digits_bytewise(bytes, at, 0, 0) };
+    let (value, count) = leading_digits(first);
+    match count {
+        0 => None,
+        8 => more_digits(bytes, at + 8, value),
+        count => Some((value, at + count as usize)),
     }
+}
+
+#[inline]
+fn more_digits(bytes: &[u8], at: usize, value: u64) -> Option<(u64, usize)> {
+    let Some(second) = word(bytes, at) else { return digits_bytewise(bytes, at, value, 8) };
+    let (more, count) = leading_digits(second);
+    let value = value * SMALL_POWERS[count as usize] + more;
+    if count == 8 { digits_bytewise(bytes, at + 8, value, 16) } else { Some((value, at + count as usize)) }
+}
+
+/// Goes on one by one after `count` digits of `value`.
+fn digits_bytewise(bytes: &[u8], at: usize, value: u64, count: usize) -> Option<(u64, usize)> {
+    let mut value = value;
+    let mut end = at;
     while let Some(digit) = bytes.get(end).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
-        value =
-            if end - at < 18 { value * 10 + u64::from(digit) } else { value.checked_mul(10)?.checked_add(u64::from(digit))? };
+        value = value.checked_mul(10)?.checked_add(u64::from(digit))?;
         end += 1;
     }
-    (end > at).then_some((value, end))
+    (count + end > at).then_some((value, end))
 }
 
 /// The integer that begins at `at` (sign allowed) and the place after it; `None` when there is none or it exceeds 64 bits.
@@ -81,12 +102,47 @@ fn exact_int(text: &[u8]) -> Read<i64> {
 /// The 64-bit float that is the whole text; `NaN` and infinities by their usual names.
 #[inline]
 pub(super) fn float64(text: &[u8]) -> Read<f64> {
-    if let Some(value) = simple_float(text) {
-        return Ok(value);
+    match float_at(text, 0) {
+        Some((value, end)) if end == text.len() => return Ok(value),
+        _ => {}
     }
     let value = float_text(text)?.parse::<f64>().map_err(|_| Fault::new("not a number"))?;
     check_float(value.is_infinite(), text)?;
     Ok(value)
+}
+
+/// The float that begins at `at` and the place after it, when it is short: exact if the digits fit 53 bits and the power of ten
+/// is exact (Clinger's fast path). An exponent may follow.
+#[inline]
+pub(super) fn float_at(bytes: &[u8], at: usize) -> Option<(f64, usize)> {
+    const POWERS: [f64; 16] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+    const TENS: [u64; 16] = {
+        let mut tens = [1; 16];
+        let mut at = 1;
+        while at < 16 {
+            tens[at] = tens[at - 1] * 10;
+            at += 1;
+        }
+        tens
+    };
+    let negative = bytes.get(at) == Some(&b'-');
+    let start = at + usize::from(negative);
+    let (whole, mut end) = digits(bytes, start)?;
+    let mut value = whole;
+    let mut places = 0;
+    if bytes.get(end) == Some(&b'.') {
+        let (fraction, after) = digits(bytes, end + 1)?;
+        places = after - end - 1;
+        if after - start > 16 {
+            return None;
+        }
+        value = whole * TENS[places] + fraction;
+        end = after;
+    } else if end - start > 15 {
+        return None;
+    }
+    let value = value as f64 / POWERS[places];
+    Some((if negative { -value } else { value }, end))
 }
 
 /// The 32-bit float that is the whole text.
@@ -94,36 +150,6 @@ pub(super) fn float32(text: &[u8]) -> Read<f32> {
     let value = float_text(text)?.parse::<f32>().map_err(|_| Fault::new("not a number"))?;
     check_float(value.is_infinite(), text)?;
     Ok(value)
-}
-
-/// Digits with at most one point: exact when the digits fit 53 bits and the power of ten is exact (Clinger's fast path).
-#[inline]
-fn simple_float(text: &[u8]) -> Option<f64> {
-    const POWERS: [f64; 16] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
-    let negative = text.first() == Some(&b'-');
-    let unsigned = if negative { text.get(1..)? } else { text };
-    if unsigned.len() > 16 {
-        return None;
-    }
-    let mut value = 0_u64;
-    let mut fraction = None;
-    for &byte in unsigned {
-        let digit = byte.wrapping_sub(b'0');
-        if digit < 10 {
-            value = value * 10 + u64::from(digit);
-            fraction = fraction.map(|places: usize| places + 1);
-        } else if byte == b'.' && fraction.is_none() {
-            fraction = Some(0);
-        } else {
-            return None;
-        }
-    }
-    let digits = unsigned.len() - usize::from(fraction.is_some());
-    if digits == 0 || digits > 15 {
-        return None;
-    }
-    let value = value as f64 / POWERS[fraction.unwrap_or(0)];
-    Some(if negative { -value } else { value })
 }
 
 fn float_text(text: &[u8]) -> Read<&str> {

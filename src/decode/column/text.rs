@@ -154,6 +154,13 @@ pub(super) fn uuid(text: &[u8]) -> Read<[u8; 36]> {
     if bad { Err(Fault::new("not a UUID")) } else { Ok(uuid) }
 }
 
+/// The UUID with hyphens that begins at `at` and the place after it.
+#[inline]
+pub(super) fn uuid_at(bytes: &[u8], at: usize) -> Option<([u8; 36], usize)> {
+    let text = bytes.get(at..)?.first_chunk::<36>()?;
+    uuid(text).ok().map(|uuid| (uuid, at + 36))
+}
+
 #[cfg(test)]
 mod tests {
     use arrow::array::{Array, AsArray};

@@ -1,6 +1,7 @@
 //! Moments and dates from their text. Time zones other than UTC are turned into UTC; finer than a microsecond is cut.
 
 use super::super::fault::{Fault, Read};
+use super::number;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;
@@ -20,6 +21,27 @@ pub(in crate::decode) fn timestamp(text: &[u8]) -> Read<Moment> {
         return Ok((seconds * MICROS_PER_SECOND, false));
     }
     fraction_and_zone(seconds, rest)
+}
+
+/// The moment that begins at `at` in the service's own notation (UTC, no digits beyond the microsecond) and the place after it.
+#[inline]
+pub(super) fn moment_at(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
+    const SCALES: [i64; 7] = [0, 100_000, 10_000, 1_000, 100, 10, 1];
+    let (seconds, _) = seconds(bytes.get(at..)?)?;
+    let mut end = at + 19;
+    let mut micros = seconds * MICROS_PER_SECOND;
+    if bytes.get(end) == Some(&b'.') {
+        let (fraction, after) = number::digits(bytes, end + 1)?;
+        micros += fraction as i64 * SCALES.get(after - end - 1)?;
+        end = after;
+    }
+    (bytes.get(end) == Some(&b'Z')).then_some((micros, end + 1))
+}
+
+/// The date that begins at `at` and the place after it.
+#[inline]
+pub(super) fn date_at(bytes: &[u8], at: usize) -> Option<(i32, usize)> {
+    Some((days(bytes.get(at..)?.first_chunk()?)? as i32, at + 10))
 }
 
 #[inline(never)]
@@ -169,6 +191,8 @@ mod tests {
             ("9999-12-31T23:59:59.999999Z", (LAST_MOMENT, false)),
         ] {
             assert_eq!(timestamp(text.as_bytes()).unwrap(), expected, "{text}");
+            // The short way may decline, but never say something else.
+            assert!(moment_at(text.as_bytes(), 0).is_none_or(|short| short == (expected.0, text.len())), "{text}");
         }
         for (text, reason) in [
             ("", "not a time"),
@@ -193,6 +217,7 @@ mod tests {
         ] {
             let fault = timestamp(text.as_bytes()).unwrap_err();
             assert!(fault.reason().contains(reason), "{text}: {}", fault.reason());
+            assert!(moment_at(text.as_bytes(), 0).is_none_or(|(_, end)| end < text.len()), "{text}");
         }
     }
 
@@ -222,7 +247,9 @@ mod tests {
         fn agrees_with_chrono(micros in FIRST_MOMENT..=LAST_MOMENT, offset in -86_340..86_340_i32) {
             let time: DateTime<Utc> = DateTime::from_timestamp_micros(micros).unwrap();
             for format in [SecondsFormat::Micros, SecondsFormat::AutoSi] {
-                prop_assert_eq!(timestamp(time.to_rfc3339_opts(format, true).as_bytes()).unwrap(), (micros, false));
+                let text = time.to_rfc3339_opts(format, true);
+                prop_assert_eq!(timestamp(text.as_bytes()).unwrap(), (micros, false));
+                prop_assert_eq!(moment_at(format!("<{text}>").as_bytes(), 1), Some((micros, text.len() + 1)));
             }
             let zone = chrono::FixedOffset::east_opt(offset / 60 * 60).unwrap();
             let local = time.with_timezone(&zone);

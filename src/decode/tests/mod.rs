@@ -4,6 +4,7 @@ mod files;
 mod model;
 mod properties;
 mod rules;
+mod tables;
 
 use std::sync::{Arc, Mutex};
 
@@ -22,11 +23,13 @@ struct Decoded {
     /// Rows of each batch.
     sizes: Vec<usize>,
     counts: DecodeCounts,
-    bad: Vec<(RowError, Vec<u8>)>,
+    bad: Vec<BadRow>,
 }
 
+type BadRow = (RowError, Vec<u8>);
+
 /// Options for tests: bad rows are set aside into the second.
-fn options() -> (DecodeOptions, Arc<Mutex<Vec<(RowError, Vec<u8>)>>>) {
+fn options() -> (DecodeOptions, Arc<Mutex<Vec<BadRow>>>) {
     let bad = Arc::new(Mutex::new(Vec::new()));
     let taken = bad.clone();
     let take = move |error: &RowError, raw: &[u8]| {
@@ -73,4 +76,11 @@ fn decode(schema: &TableSchema, format: Format, text: &str) -> Decoded {
 /// The error of a decoder that must not set rows aside.
 fn failure(schema: &TableSchema, format: Format, text: &str) -> crate::Error {
     decode_parts(schema, format, [text.as_bytes()], |options| options.bad_rows = BadRows::Fail).unwrap_err()
+}
+
+#[test]
+fn decoders_may_move_between_threads() {
+    fn is_send<T: Send>() {}
+    is_send::<TextDecoder>();
+    is_send::<ParquetBatches>();
 }
