@@ -217,7 +217,7 @@ pub(super) enum ConvertTo {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Files appear in <output-directory>/job_<job id>/ when all of them are complete and checked; an interrupted run is\ncontinued by the same command.\n\nExamples:\n  daplake snapshot --namespace canvas --table users,accounts --format csv\n  daplake snapshot --namespace canvas --table all --convert parquet --output-directory out\n\nExit codes: 0 all done; 2 wrong usage; 5 something failed; 38 not supported; 125 interrupted."
+    after_help = "Files appear in <output-directory>/job_<job id>/ when all of them are complete and checked; an interrupted run is continued by the same command.\n\nExamples:\n  daplake snapshot --namespace canvas --table users,accounts --format csv\n  daplake snapshot --namespace canvas --table all --convert parquet --output-directory out\n\nExit codes: 0 all done; 2 wrong usage; 5 something failed; 38 not supported; 125 interrupted."
 )]
 pub(super) struct SnapshotArgs {
     #[command(flatten)]
@@ -226,7 +226,7 @@ pub(super) struct SnapshotArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Times are ISO 8601, such as 2026-01-31T09:30:00Z; one without offset is in the time zone of this machine. The time\nfor the next --since is `at` (of a snapshot) or `until` (of an increment) in the log line of the job, and `next_since` in\n.daplake-manifest.json beside the files. The service refreshes its data every 4 hours.\n\nExample:\n  daplake incremental --namespace canvas --table users --since 2026-01-31T09:30:00Z\n\nExit codes: 0 all done; 2 wrong usage; 5 something failed; 38 not supported; 125 interrupted."
+    after_help = "Times are ISO 8601, such as 2026-01-31T09:30:00Z; one without offset is in the time zone of this machine. The time for the next --since is `at` (of a snapshot) or `until` (of an increment) in the log line of the job, and `next_since` in .daplake-manifest.json beside the files. The service refreshes its data every 4 hours.\n\nExample:\n  daplake incremental --namespace canvas --table users --since 2026-01-31T09:30:00Z\n\nExit codes: 0 all done; 2 wrong usage; 5 something failed; 38 not supported; 125 interrupted."
 )]
 pub(super) struct IncrementalArgs {
     #[command(flatten)]
