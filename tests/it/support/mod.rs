@@ -11,8 +11,10 @@ use daplake::demo::record::{Cell, Record};
 use daplake::demo::school::{School, SchoolOptions};
 use daplake::demo::serve::{ServeOptions, Server};
 use daplake::model::{TableRef, Timestamp};
+#[cfg(feature = "lake")]
 use daplake::ops::{self, Outcome, Report, Selection, SyncRequest, Target};
 use daplake::redact::Secret;
+#[cfg(feature = "lake")]
 use daplake::stage::{Engine, EngineOptions};
 use serde_json::Value;
 
@@ -104,10 +106,12 @@ impl World {
         .unwrap()
     }
 
+    #[cfg(feature = "lake")]
     pub fn engine(&self) -> Engine {
         Engine::new(EngineOptions { memory_limit: 256 << 20, temp_dir: Some(self.path("spill")), partitions: 2 }).unwrap()
     }
 
+    #[cfg(feature = "lake")]
     /// A sync of all tables of all namespaces into the lake, to be changed as a test needs.
     pub fn request(&self) -> SyncRequest {
         let engine = self.engine();
@@ -116,10 +120,12 @@ impl World {
         SyncRequest { concurrency: 4, temp_dir, ..SyncRequest::new(self.client(), sink, engine, Selection::all_of("all")) }
     }
 
+    #[cfg(feature = "lake")]
     pub async fn sync(&self) -> Report {
         ops::sync(self.request()).await.unwrap()
     }
 
+    #[cfg(feature = "lake")]
     /// A sync in which no table may fail.
     pub async fn sync_all(&self) -> Report {
         let report = self.sync().await;
@@ -138,7 +144,8 @@ impl World {
             .current_dir(self.folder.path())
             .env("DAP_API_URL", self.server.url().as_str())
             .env("DAP_CLIENT_ID", CLIENT_ID)
-            .env("DAP_CLIENT_SECRET", CLIENT_SECRET);
+            .env("DAP_CLIENT_SECRET", CLIENT_SECRET)
+            .env("DAPLAKE_STATE_DIR", self.path("state"));
         command
     }
 
@@ -186,13 +193,29 @@ impl World {
     }
 }
 
+/// Variables that would change what a test sees.
+const UNSET: [&str; 14] = [
+    "DAP_API_URL",
+    "DAP_CLIENT_ID",
+    "DAP_CLIENT_SECRET",
+    "DAP_TRACKING",
+    "DAP_CONSOLE_THEME",
+    "DAP_CA_BUNDLE",
+    "DAPLAKE_TARGET",
+    "DAPLAKE_MEMORY_LIMIT",
+    "DAPLAKE_TEMP_DIR",
+    "DAPLAKE_STATE_DIR",
+    "NO_COLOR",
+    "COLUMNS",
+    "TZ",
+    "XDG_STATE_HOME",
+];
+
 /// The built binary without any setting of the machine it runs on.
 pub fn bare_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_daplake"));
     command.args(arguments);
-    for name in
-        ["DAP_API_URL", "DAP_CLIENT_ID", "DAP_CLIENT_SECRET", "DAPLAKE_TARGET", "DAPLAKE_MEMORY_LIMIT", "DAPLAKE_TEMP_DIR"]
-    {
+    for name in UNSET {
         command.env_remove(name);
     }
     command
@@ -235,10 +258,12 @@ impl Run {
     }
 }
 
+#[cfg(feature = "lake")]
 pub fn failures(report: &Report) -> Vec<String> {
     report.failed().map(|table| format!("{}: {:?}", table.table, table.error)).collect()
 }
 
+#[cfg(feature = "lake")]
 pub fn outcome<'a>(report: &'a Report, table: &TableRef) -> &'a Outcome {
     &report.tables.iter().find(|line| line.table == *table).expect("the table is in the report").outcome
 }
