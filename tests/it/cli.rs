@@ -180,9 +180,6 @@ async fn an_account_without_any_namespace_is_an_error_not_an_empty_success() {
     use daplake::demo::serve::{Fault, Times};
     let world = World::new(school(&[canvas("users")])).await;
     world.server.inject(Fault::parse("account-not-onboarded:tables").unwrap(), Times::Always);
-    world
-        .daplake(&["sync", "--target", "lake", "--namespace", "all"])
-        .assert_code(5)
-        .assert_says(&["onboard", "hint:"]);
+    world.daplake(&["sync", "--target", "lake", "--namespace", "all"]).assert_code(5).assert_says(&["onboard", "hint:"]);
     assert!(world.fingerprint().is_empty(), "nothing was made");
 }
