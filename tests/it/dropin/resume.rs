@@ -7,13 +7,7 @@ use std::time::Duration;
 use daplake::demo::serve::{Fault, Times};
 
 use super::{job_folder, names, small_world};
-use crate::support::World;
-
-/// Small steps of a generator, so that a failure can be replayed from the seed it prints.
-fn random(state: &mut u64) -> u64 {
-    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    *state >> 33
-}
+use crate::support::{Random, World};
 
 /// Bytes sent of each object that is complete on disk, by its id.
 fn finished(world: &World) -> BTreeMap<String, u64> {
@@ -30,12 +24,7 @@ fn finished(world: &World) -> BTreeMap<String, u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_random_moments_nothing_is_asked_or_fetched_twice() {
-    let seed = std::env::var("DAPLAKE_TEST_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or_else(|| std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as u64);
-    eprintln!("DAPLAKE_TEST_SEED={seed}");
-    let mut state = seed;
+    let mut random = Random::new();
     let world = small_world().await;
     // Nine objects of about 8 KiB, two at once: about a second in all.
     world.server.inject(Fault::parse("drip:40000").unwrap(), Times::Always);
@@ -45,7 +34,7 @@ async fn killed_at_random_moments_nothing_is_asked_or_fetched_twice() {
     let mut kills_with_finished_files = 0;
     for _ in 0..60 {
         let mut child = world.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        tokio::time::sleep(Duration::from_millis(20 + random(&mut state) % 400)).await;
+        tokio::time::sleep(Duration::from_millis(20 + random.below(400))).await;
         let ended = child.try_wait().unwrap();
         if ended.is_none() {
             kills += 1;

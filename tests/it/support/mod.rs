@@ -1,5 +1,7 @@
 //! A school served over HTTP, a folder for tables, and readers that are not ours.
 
+pub mod faults;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -360,4 +362,23 @@ fn decimal(text: &str, scale: u8) -> Option<i128> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let scale = usize::from(scale);
     (fraction.len() <= scale).then(|| format!("{whole}{fraction:0<scale$}").parse().ok())?
+}
+
+/// A generator for random moments. Prints its seed; `DAPLAKE_TEST_SEED` replays a failure.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new() -> Self {
+        let given = std::env::var("DAPLAKE_TEST_SEED").ok().and_then(|text| text.parse().ok());
+        let clock = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as u64;
+        let seed = given.unwrap_or_else(clock);
+        eprintln!("DAPLAKE_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
 }
