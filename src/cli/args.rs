@@ -2,32 +2,53 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::{PossibleValuesParser, Resettable, TypedValueParser};
+use clap::{Arg, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use super::iso::Moment;
+use crate::model::Format;
+use crate::redact::Secret;
 
 /// The default address of the service.
 pub(super) const DEFAULT_BASE_URL: &str = "https://api-gateway.instructure.com";
 
+/// What `--version` says under the name `dap`: scripts look for the version of the official client that we stand in for.
+const DAP_VERSION: &str = "2.3.1";
+
 /// daplake: keeps a copy of your DAP (Canvas Data 2) tables right.
 #[derive(Debug, Parser)]
-#[command(name = "daplake", version, about, long_about = None, max_term_width = 110)]
+#[command(name = "daplake", version, about, long_about = None, max_term_width = 110, disable_version_flag = true)]
 #[command(
-    after_help = "First steps, without an account:  daplake demo\nWith an API key:  DAP_CLIENT_ID=... DAP_CLIENT_SECRET=... daplake sync --target ./lake --table accounts,users"
+    after_help = "First steps, without an account:  daplake demo\nWith an API key:  DAP_CLIENT_ID=... DAP_CLIENT_SECRET=... daplake sync --target ./lake --table accounts,users\nAll commands of the official client `dap` work as they do there, also through a link of that name."
 )]
 pub(super) struct Cli {
     #[command(flatten)]
     pub(super) global: GlobalArgs,
+    /// Prints the version.
+    #[arg(long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
     #[command(subcommand)]
-    pub(super) command: Command,
+    pub(super) command: Option<Command>,
 }
+
+const GLOBAL: &str = "Global options (before or after the command)";
 
 /// Options of all commands; they may stand before or after the command.
 #[derive(Debug, Args)]
 pub(super) struct GlobalArgs {
     /// Address of the DAP gateway.
-    #[arg(long, global = true, env = "DAP_API_URL", default_value = DEFAULT_BASE_URL, value_name = "URL", help_heading = "Global options")]
+    #[arg(long, global = true, env = "DAP_API_URL", default_value = DEFAULT_BASE_URL, value_name = "URL", help_heading = GLOBAL)]
     pub(super) base_url: String,
     /// Client id of the API key, such as `us-east-1#0123...` (quote it: `#` begins a comment in many places).
-    #[arg(long, global = true, env = "DAP_CLIENT_ID", value_name = "CLIENTID", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        env = "DAP_CLIENT_ID",
+        hide_env_values = true,
+        allow_hyphen_values = true,
+        value_name = "CLIENTID",
+        help_heading = GLOBAL
+    )]
     pub(super) client_id: Option<String>,
     /// Client secret of the API key. Prefer the environment variable: arguments can be seen by other users of the machine.
     #[arg(
@@ -35,21 +56,43 @@ pub(super) struct GlobalArgs {
         global = true,
         env = "DAP_CLIENT_SECRET",
         hide_env_values = true,
+        allow_hyphen_values = true,
         value_name = "CLIENTSECRET",
-        help_heading = "Global options"
+        value_parser = |text: &str| Ok::<_, std::convert::Infallible>(Secret::new(text)),
+        help_heading = GLOBAL
     )]
-    pub(super) client_secret: Option<String>,
+    pub(super) client_secret: Option<Secret>,
     /// Least severe log line that is written.
-    #[arg(long, global = true, value_enum, default_value_t = LogLevel::Info, value_name = "LEVEL", help_heading = "Global options")]
+    #[arg(long, global = true, value_enum, default_value_t = LogLevel::Info, value_name = "LEVEL", help_heading = GLOBAL)]
     pub(super) loglevel: LogLevel,
     /// Appends log lines to this file.
-    #[arg(long, global = true, value_name = "LOGFILE", help_heading = "Global options")]
+    #[arg(long, global = true, value_name = "LOGFILE", help_heading = GLOBAL)]
     pub(super) logfile: Option<PathBuf>,
-    /// Log lines as text or as JSON objects.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Plain, value_name = "FORMAT", help_heading = "Global options")]
+    /// Log lines as text or as JSON objects, one per line.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Plain, value_name = "FORMAT", help_heading = GLOBAL)]
     pub(super) logformat: LogFormat,
+    /// With --non-interactive: no log lines on standard error.
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    pub(super) no_log_to_console: bool,
+    /// For scripts: data on standard output, log lines on standard error, no progress.
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    pub(super) non_interactive: bool,
+    /// Accepted and ignored, like the variable DAP_TRACKING: daplake tracks nothing.
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    pub(super) no_tracking: bool,
+    /// Colours on a terminal; NO_COLOR switches them off.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        env = "DAP_CONSOLE_THEME",
+        default_value_t = Theme::Dark,
+        value_name = "THEME",
+        help_heading = GLOBAL
+    )]
+    pub(super) console_theme: Theme,
     /// Extra root certificates in PEM form, for networks that inspect TLS.
-    #[arg(long, global = true, env = "DAP_CA_BUNDLE", value_name = "FILE", help_heading = "Global options")]
+    #[arg(long, global = true, env = "DAP_CA_BUNDLE", value_name = "FILE", help_heading = GLOBAL)]
     pub(super) ca_bundle: Option<PathBuf>,
 }
 
@@ -67,6 +110,13 @@ pub(super) enum LogFormat {
     Json,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Theme {
+    Dark,
+    Light,
+    HighContrastBw,
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Create or update tables at a target.
@@ -78,12 +128,169 @@ pub(super) enum Command {
     /// Run SQL over the tables of a target.
     #[cfg(feature = "lake")]
     Query(QueryArgs),
+    /// Download the present state of tables as files.
+    Snapshot(SnapshotArgs),
+    /// Download the changes of tables since a time as files.
+    Incremental(IncrementalArgs),
+    /// List the tables of a namespace.
+    List(ListArgs),
+    /// Save the schemas of tables as JSON files.
+    Schema(SchemaArgs),
     /// Try everything with a made-up school: no account, no network.
     #[cfg(all(feature = "lake", feature = "demo"))]
     Demo(DemoArgs),
     /// Run the embedded DAP server alone.
     #[cfg(feature = "demo")]
     Serve(ServeArgs),
+    /// Print the completion script of a shell.
+    Completions(CompletionsArgs),
+    /// Print a manual page.
+    Man(ManArgs),
+}
+
+/// The one namespace of the commands that the official client has.
+#[derive(Debug, Args)]
+pub(super) struct NamespaceArgs {
+    /// Namespace: canvas, canvas_logs, catalog or new_quizzes.
+    #[arg(long, value_name = "NAMESPACE", allow_hyphen_values = true)]
+    pub(super) namespace: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TablesArgs {
+    /// Tables: one name, a list with commas between, or `all`.
+    #[arg(long, value_name = "TABLE", allow_hyphen_values = true)]
+    pub(super) table: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OutputArgs {
+    /// Folder for the files; made when absent.
+    #[arg(long, value_name = "DIR", default_value = "downloads", allow_hyphen_values = true)]
+    pub(super) output_directory: PathBuf,
+}
+
+/// What `snapshot` and `incremental` have in common.
+#[derive(Debug, Args)]
+pub(super) struct DownloadArgs {
+    #[command(flatten)]
+    pub(super) namespace: NamespaceArgs,
+    #[command(flatten)]
+    pub(super) tables: TablesArgs,
+    /// Format of the files: tsv, csv, jsonl (these are gzip files) or parquet.
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "jsonl",
+        value_parser = PossibleValuesParser::new(Format::ALL.map(Format::as_str)).try_map(|word| word.parse::<Format>())
+    )]
+    pub(super) format: Format,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+    /// Unpacks text formats while they are written.
+    #[arg(long, help_heading = EXTRAS, conflicts_with = "convert")]
+    pub(super) decompress: bool,
+    /// Writes text formats as Parquet (zstd) while they come, with the types of the table's schema.
+    #[arg(long, value_name = "FORMAT", value_enum, help_heading = EXTRAS)]
+    pub(super) convert: Option<ConvertTo>,
+    /// Objects that are downloaded at once, of all tables together.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256), help_heading = EXTRAS)]
+    pub(super) concurrency: u16,
+    /// Job starts per minute, as the service allows them; 0 for no limit of our own.
+    #[arg(long, value_name = "N", default_value_t = 5, help_heading = EXTRAS)]
+    pub(super) jobs_per_minute: u32,
+    /// Begins anew: forgets what an interrupted run has reached and downloads every file again.
+    #[arg(long, help_heading = EXTRAS)]
+    pub(super) fresh: bool,
+    /// Folder in which runs note what they have reached, so that an interrupted one can be continued [default: by the
+    /// conventions of the system, such as ~/.local/state/daplake].
+    #[arg(long, value_name = "DIR", env = "DAPLAKE_STATE_DIR", help_heading = EXTRAS)]
+    pub(super) state_dir: Option<PathBuf>,
+}
+
+const EXTRAS: &str = "Options beyond those of the official client";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ConvertTo {
+    Parquet,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Files appear in <output-directory>/job_<job id>/ when all of them are complete and checked; an interrupted run is continued by the same command.\n\nExamples:\n  daplake snapshot --namespace canvas --table users,accounts --format csv\n  daplake snapshot --namespace canvas --table all --convert parquet --output-directory out\n\nExit codes: 0 all done; 2 wrong usage; 5 something failed; 38 not supported; 125 interrupted."
+)]
+pub(super) struct SnapshotArgs {
+    #[command(flatten)]
+    pub(super) download: DownloadArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Times are ISO 8601, such as 2026-01-31T09:30:00Z; one without offset is in the time zone of this machine. The time for the next --since is `at` (of a snapshot) or `until` (of an increment) in the log line of the job, and `next_since` in .daplake-manifest.json beside the files. The service refreshes its data every 4 hours.\n\nExample:\n  daplake incremental --namespace canvas --table users --since 2026-01-31T09:30:00Z\n\nExit codes: 0 all done; 2 wrong usage; 5 something failed; 38 not supported; 125 interrupted."
+)]
+pub(super) struct IncrementalArgs {
+    #[command(flatten)]
+    pub(super) download: DownloadArgs,
+    /// Changes after this time; it should be the end of the last result.
+    #[arg(long, value_name = "DATETIME", value_parser = super::iso::parse_moment, allow_hyphen_values = true)]
+    pub(super) since: Moment,
+    /// Changes up to this time [default: the newest].
+    #[arg(long, value_name = "DATETIME", value_parser = super::iso::parse_moment, allow_hyphen_values = true)]
+    pub(super) until: Option<Moment>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  daplake --non-interactive list --namespace canvas | grep user")]
+pub(super) struct ListArgs {
+    #[command(flatten)]
+    pub(super) namespace: NamespaceArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A schema is saved as <output-directory>/<table>_schema_version_<n>.json.\n\nExample:\n  daplake schema --namespace canvas --table all --output-directory schemas"
+)]
+pub(super) struct SchemaArgs {
+    #[command(flatten)]
+    pub(super) namespace: NamespaceArgs,
+    #[command(flatten)]
+    pub(super) tables: TablesArgs,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  daplake completions bash > ~/.local/share/bash-completion/completions/daplake")]
+pub(super) struct CompletionsArgs {
+    /// bash, zsh, fish, elvish or powershell.
+    #[arg(value_enum)]
+    pub(super) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  daplake man sync > daplake-sync.1")]
+pub(super) struct ManArgs {
+    /// Page of this command; without it, the page of the program.
+    pub(super) command: Option<String>,
+}
+
+/// The definition of the command line, as it is called here and now: under which name, and with which variables. An empty
+/// variable counts as unset.
+pub(super) fn definition(name: &'static str) -> clap::Command {
+    let version = if name == "dap" { DAP_VERSION } else { env!("CARGO_PKG_VERSION") };
+    // As in the official client, the last of several values of an option counts.
+    Cli::command()
+        .name(name)
+        .bin_name(name)
+        .version(version)
+        .args_override_self(true)
+        .mut_args(without_empty)
+        .mut_subcommands(|command| command.args_override_self(true).mut_args(without_empty))
+}
+
+fn without_empty(arg: Arg) -> Arg {
+    let is_empty = arg.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
+    if is_empty { arg.env(Resettable::<clap::builder::OsStr>::Reset) } else { arg }
 }
 
 /// Which tables.

@@ -1,13 +1,17 @@
-//! One subscriber of two layers, each with its own filter: log lines, and plain progress lines from the progress target.
+//! One subscriber of several layers, each with its own filter: log lines to the file and to standard error, warnings for people, and
+//! from the progress target the live line on a terminal or plain lines.
 
 use std::fmt::Write as _;
-use std::fs::OpenOptions;
-use std::sync::Mutex;
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use chrono::{Local, SecondsFormat, Utc};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
@@ -15,41 +19,96 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry};
 
 use super::args::{GlobalArgs, LogFormat, LogLevel};
+use super::console::{Console, Mark};
 use super::output::{grouped, note, size};
-use crate::error::{Kind, Result, ResultExt};
+use super::progress::LiveLine;
 use crate::progress;
 
-/// Installs the subscriber of the process. Log lines go to the log file when there is one; warnings and errors also to
-/// standard error.
-pub(super) fn init(global: &GlobalArgs) -> Result<()> {
+/// Who is listening.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Audience {
+    /// Of the commands of the official client: lines on standard output, nothing on standard error.
+    People,
+    /// Of the same: data on standard output, log lines on standard error.
+    Scripts,
+    /// Of our own commands: progress and warnings on standard error.
+    Own,
+}
+
+/// What every JSON line repeats.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Subject {
+    pub(super) namespace: Option<String>,
+    pub(super) table: Option<String>,
+    pub(super) client_id: Option<String>,
+}
+
+type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// Installs the subscriber of the process.
+pub(super) fn init(global: &GlobalArgs, audience: Audience, file: Option<File>, subject: Subject) {
     let level = match global.loglevel {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Warning => LevelFilter::WARN,
         LogLevel::Error => LevelFilter::ERROR,
     };
-    let mut layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> = vec![Box::new(PlainProgress.with_filter(progress_only()))];
-    match &global.logfile {
-        Some(path) => {
-            let file = OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(path)
-                .or_fail(Kind::Usage, format!("The log file cannot be written: {}", path.display()))?;
-            layers.push(lines(global.logformat, Mutex::new(file), false, level));
-        }
-        // Without a file the progress lines tell the story; only what needs attention is added.
-        None => layers.push(lines(global.logformat, std::io::stderr, true, level.min(LevelFilter::WARN))),
+    let has_file = file.is_some();
+    let lines = |sink: Sink, brief: bool, level: LevelFilter| -> BoxedLayer {
+        let lines = Lines { sink, format: global.logformat, brief, subject: subject.clone() };
+        Box::new(lines.with_filter(log_filter(level)))
+    };
+    let mut layers: Vec<BoxedLayer> = Vec::new();
+    if let Some(file) = file {
+        layers.push(lines(Sink::File(Mutex::new(file)), false, level));
     }
-    if global.loglevel == LogLevel::Debug && global.logfile.is_none() {
-        layers.push(lines(global.logformat, std::io::stderr, true, LevelFilter::DEBUG));
+    let (out_is_terminal, err_is_terminal) = (std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
+    match audience {
+        Audience::People => {
+            let warnings = Warnings(Console::new(global));
+            layers.push(Box::new(warnings.with_filter(log_filter(LevelFilter::WARN))));
+            if out_is_terminal && err_is_terminal {
+                layers.push(Box::new(LiveLine::new().with_filter(progress_only())));
+            }
+        }
+        Audience::Scripts => {
+            if !global.no_log_to_console {
+                layers.push(lines(Sink::StandardError, false, level));
+            }
+        }
+        Audience::Own => {
+            layers.push(Box::new(PlainProgress.with_filter(progress_only())));
+            let wants_lines = global.non_interactive || (level == LevelFilter::DEBUG && !has_file);
+            if global.non_interactive && global.no_log_to_console {
+            } else if wants_lines {
+                layers.push(lines(Sink::StandardError, false, level));
+            } else {
+                // The progress lines tell the story; only what needs attention is added.
+                layers.push(lines(Sink::StandardError, global.logformat == LogFormat::Plain, level.min(LevelFilter::WARN)));
+                if err_is_terminal {
+                    layers.push(Box::new(LiveLine::new().with_filter(progress_only())));
+                }
+            }
+        }
     }
     // A second call in one process (tests) keeps the first subscriber.
     let _ = tracing_subscriber::registry().with(layers).try_init();
-    Ok(())
+    tracing::info!("daplake {}", env!("CARGO_PKG_VERSION"));
+    tracing::info!("Platform: {} on {}", std::env::consts::OS, std::env::consts::ARCH);
+    let features: Vec<&str> = [("lake", cfg!(feature = "lake")), ("demo", cfg!(feature = "demo"))]
+        .iter()
+        .filter(|(_, on)| *on)
+        .map(|(name, _)| *name)
+        .collect();
+    tracing::info!("Features: {}", if features.is_empty() { "none".to_owned() } else { features.join(", ") });
 }
 
-/// Ours at the wished level, everybody else's warnings only; progress has its own layer.
+/// Opens the log file, to append to it.
+pub(super) fn open(path: &Path) -> std::io::Result<File> {
+    File::options().create(true).append(true).open(path)
+}
+
+/// Ours at the wished level, everybody else's warnings only; progress has its own layers.
 fn log_filter(level: LevelFilter) -> Targets {
     Targets::new()
         .with_default(level.min(LevelFilter::WARN))
@@ -64,16 +123,127 @@ fn progress_only() -> Targets {
     Targets::new().with_target(progress::TARGET, LevelFilter::INFO)
 }
 
-fn lines<W>(format: LogFormat, writer: W, terminal: bool, level: LevelFilter) -> Box<dyn Layer<Registry> + Send + Sync>
-where
-    W: for<'a> tracing_subscriber::fmt::MakeWriter<'a> + Send + Sync + 'static,
-{
-    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
-    let filter = log_filter(level);
-    match (format, terminal) {
-        (LogFormat::Json, _) => Box::new(layer.json().with_filter(filter)),
-        (LogFormat::Plain, true) => Box::new(layer.without_time().with_target(false).with_filter(filter)),
-        (LogFormat::Plain, false) => Box::new(layer.with_filter(filter)),
+/// Where log lines go.
+enum Sink {
+    StandardError,
+    File(Mutex<File>),
+}
+
+/// Log lines in the two forms of the official client.
+struct Lines {
+    sink: Sink,
+    format: LogFormat,
+    /// Level and text only, for people.
+    brief: bool,
+    subject: Subject,
+}
+
+/// The sentence of an event and its fields.
+#[derive(Default)]
+struct Sentence {
+    text: String,
+    fields: String,
+}
+
+impl Sentence {
+    fn of(event: &Event<'_>) -> String {
+        let mut sentence = Self::default();
+        event.record(&mut sentence);
+        let Self { mut text, fields } = sentence;
+        if !fields.is_empty() {
+            let _ = write!(text, " ({fields})");
+        }
+        // One record, one line.
+        text.replace(['\n', '\r'], " ")
+    }
+
+    fn field(&mut self, field: &Field, value: &dyn std::fmt::Display) {
+        if field.name() == "message" {
+            let _ = write!(self.text, "{value}");
+        } else {
+            let separator = if self.fields.is_empty() { "" } else { ", " };
+            let _ = write!(self.fields, "{separator}{}: {value}", field.name());
+        }
+    }
+}
+
+impl Visit for Sentence {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.field(field, &value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.field(field, &format_args!("{value:?}"));
+    }
+}
+
+fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "ERROR",
+        Level::WARN => "WARNING",
+        Level::INFO => "INFO",
+        Level::DEBUG | Level::TRACE => "DEBUG",
+    }
+}
+
+impl Lines {
+    fn line(&self, event: &Event<'_>) -> String {
+        let metadata = event.metadata();
+        let level = level_name(*metadata.level());
+        let text = Sentence::of(event);
+        let path = metadata.file().unwrap_or_default();
+        let file = path.rsplit(['/', '\\']).next().unwrap_or_default();
+        let number = metadata.line().unwrap_or(0);
+        match self.format {
+            _ if self.brief => format!("{}: {text}", level.to_ascii_lowercase()),
+            LogFormat::Plain => {
+                let time = Local::now().format("%Y-%m-%d %H:%M:%S,%3f");
+                let place = if level == "DEBUG" { format!(" ({file}:{number})") } else { String::new() };
+                format!("{time} - {level} - {text}{place}")
+            }
+            LogFormat::Json => {
+                let module = metadata.module_path().unwrap_or(metadata.target());
+                serde_json::json!({
+                    "level": level,
+                    "message": text,
+                    "timestamp": Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
+                    "logger_name": metadata.target(),
+                    "filename": file,
+                    "module": module.rsplit("::").next(),
+                    "lineno": number,
+                    // There is no such thing here; readers of the official client's log expect the member.
+                    "funcName": "",
+                    "dap_namespace": self.subject.namespace,
+                    "dap_table": self.subject.table,
+                    "dap_client_id": self.subject.client_id,
+                })
+                .to_string()
+            }
+        }
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Lines {
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        let line = self.line(event);
+        match &self.sink {
+            Sink::StandardError => note(&line),
+            // One write per line, so that lines of several processes do not mix. A full disk must not stop the work.
+            Sink::File(file) => {
+                let _ = file.lock().unwrap_or_else(PoisonError::into_inner).write_all(format!("{line}\n").as_bytes());
+            }
+        }
+    }
+}
+
+/// Warnings as lines for people.
+struct Warnings(Console);
+
+impl<S: Subscriber> Layer<S> for Warnings {
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        if *event.metadata().level() == Level::WARN {
+            let _ = self.0.show(Mark::Warning, |_| Sentence::of(event));
+        }
     }
 }
 

@@ -1,58 +1,147 @@
 //! The command line: arguments, settings, output, exit codes. It holds no logic that a library user would miss.
 
 mod args;
+mod console;
 mod exit;
+mod extras;
+mod files;
+mod iso;
 #[cfg(feature = "lake")]
 mod lake;
 mod logging;
 mod output;
+mod progress;
 mod report;
 #[cfg(feature = "demo")]
 mod school;
 mod settings;
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::Parser;
+use clap::FromArgMatches;
+use clap::error::ErrorKind;
 
 use crate::error::{Error, Kind, Result, ResultExt};
-use args::{Cli, Command};
+use args::{Cli, Command, GlobalArgs};
+use logging::{Audience, Subject};
+
+/// What work on other threads may take to end tidily after the command itself has ended.
+const LAST_WORK: Duration = Duration::from_secs(5);
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return exit::usage(&error),
-    };
-    match run(cli) {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let mut definition = args::definition(program_name(&arguments));
+    let parsed = definition.try_get_matches_from_mut(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
+    match parsed {
+        Ok(cli) => run(definition, cli).unwrap_or_else(|error| exit::usage(&error)),
+        Err(error) => exit::usage(&error),
+    }
+}
+
+/// Under the name of the official client we give its version. Nothing else differs.
+fn program_name(arguments: &[OsString]) -> &'static str {
+    let stem = arguments.first().and_then(|path| Path::new(path).file_stem());
+    if stem.is_some_and(|stem| stem == "dap") { "dap" } else { "daplake" }
+}
+
+/// The error is one of usage; everything else has been told.
+fn run(mut definition: clap::Command, cli: Cli) -> Result<ExitCode, clap::Error> {
+    let Cli { global, command, .. } = cli;
+    // Nothing that costs time (threads, certificates, a runtime) before it is needed.
+    let told = |done: Result<()>| match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report::error(&error);
             exit::code(&error)
         }
+    };
+    let command = match command {
+        None => return Ok(told(output::out(&definition.render_help().to_string()))),
+        Some(Command::Completions(args)) => return Ok(told(extras::completions(definition, &args))),
+        Some(Command::Man(args)) => {
+            return match extras::man(definition, &args) {
+                Ok(Ok(())) => Ok(ExitCode::SUCCESS),
+                Ok(Err(usage)) => Err(usage),
+                Err(error) => Ok(told(Err(error))),
+            };
+        }
+        Some(command) => command,
+    };
+    let (namespace, table) = files::subject(&command);
+    let is_drop_in = namespace.is_some();
+    let audience = match (is_drop_in, global.non_interactive) {
+        (true, false) => Audience::People,
+        (true, true) => Audience::Scripts,
+        (false, _) => Audience::Own,
+    };
+    let subject = Subject {
+        namespace: namespace.map(str::to_owned),
+        table: table.map(str::to_owned),
+        client_id: global.client_id.clone(),
+    };
+    let mut unwritable = |option: &str, path: &Path, error: std::io::Error| {
+        let message = format!("the path of '{option}' cannot be written to: {} ({error})", path.display());
+        definition.error(ErrorKind::ValueValidation, message)
+    };
+    if let Some(folder) = files::output_folder(&command) {
+        check_folder(folder).map_err(|error| unwritable("--output-directory", folder, error))?;
+    }
+    let file = match &global.logfile {
+        Some(path) => Some(logging::open(path).map_err(|error| unwritable("--logfile", path, error))?),
+        None => None,
+    };
+    logging::init(&global, audience, file, subject);
+    let code = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => {
+            let code = match is_drop_in {
+                true => runtime.block_on(Box::pin(files::run(&global, command))),
+                false => told(runtime.block_on(own(&global, command))),
+            };
+            runtime.shutdown_timeout(LAST_WORK);
+            code
+        }
+        Err(error) => told(Err(error).or_fail(Kind::Io, "The runtime cannot be started")),
+    };
+    progress::finish();
+    Ok(code)
+}
+
+/// A folder that is there must be one, and take files; one that is not there is made when it is needed.
+fn check_folder(folder: &Path) -> std::io::Result<()> {
+    match folder.metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(metadata) if metadata.is_dir() => tempfile::tempfile_in(folder).map(drop),
+        Ok(_) => Err(std::io::ErrorKind::NotADirectory.into()),
     }
 }
 
-fn run(cli: Cli) -> Result<()> {
-    logging::init(&cli.global)?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().or_fail(Kind::Io, "The runtime cannot be started")?;
-    let Cli { global, command } = cli;
+/// The commands that the official client does not have.
+async fn own(global: &GlobalArgs, command: Command) -> Result<()> {
     // For a server an interruption is the ordinary end.
     #[cfg(feature = "demo")]
     let serves = matches!(command, Command::Serve(_));
     #[cfg(not(feature = "demo"))]
     let serves = false;
-    runtime.block_on(async move {
-        // Dropping the work at an await is safe by design: every table is at its old or its new bookmark.
-        tokio::select! {
-            result = Box::pin(dispatch(&global, command)) => result,
-            () = interrupted() => if serves { Ok(()) } else { Err(Error::new(Kind::Cancelled, "Interrupted; every table is as it was or up to date").hint("run the same command again to go on")) },
-        }
-    })
+    // Dropping the work at an await is safe by design: every table is at its old or its new bookmark.
+    let ended = tokio::select! {
+        result = Box::pin(dispatch(global, command)) => result,
+        () = interrupted() => match serves {
+            true => Ok(()),
+            false => Err(Error::new(Kind::Cancelled, "Interrupted; every table is as it was or up to date")
+                .hint("run the same command again to go on")),
+        },
+    };
+    progress::finish();
+    ended
 }
 
-async fn dispatch(global: &args::GlobalArgs, command: Command) -> Result<()> {
+#[cfg_attr(not(feature = "lake"), expect(unused_variables, reason = "`serve` needs no global options"))]
+async fn dispatch(global: &GlobalArgs, command: Command) -> Result<()> {
     match command {
         #[cfg(feature = "lake")]
         Command::Sync(args) => lake::sync(global, args).await,
@@ -64,6 +153,7 @@ async fn dispatch(global: &args::GlobalArgs, command: Command) -> Result<()> {
         Command::Demo(args) => school::demo(args).await,
         #[cfg(feature = "demo")]
         Command::Serve(args) => school::serve(args).await,
+        _ => Err(Error::new(Kind::Bug, "A command has no home")),
     }
 }
 

@@ -1,13 +1,41 @@
 //! Text on the two streams. A closed pipe on standard output ends the program quietly.
 
 use std::io::Write;
+use std::sync::{Mutex, PoisonError};
+
+use indicatif::ProgressBar;
 
 use crate::error::{Error, Kind, Result};
 
+/// The live line at the bottom of a terminal, if there is one. Text must not be written through it.
+static LIVE: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// From now on text goes above `bar`.
+pub(super) fn draw_around(bar: &ProgressBar) {
+    *LIVE.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
+}
+
+/// Takes the live line away.
+pub(super) fn stop_drawing() {
+    if let Some(bar) = LIVE.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        bar.finish_and_clear();
+    }
+}
+
+fn above_live_line<T>(write: impl FnOnce() -> T) -> T {
+    match LIVE.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
+
 /// Writes to standard output.
 pub(super) fn out(text: &str) -> Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    let written = above_live_line(|| {
+        let mut stdout = std::io::stdout().lock();
+        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
+    });
+    match written {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Error::new(Kind::Io, "Standard output cannot be written").caused_by(error))
         }
@@ -17,7 +45,7 @@ pub(super) fn out(text: &str) -> Result<()> {
 
 /// Writes a line to standard error; a failure there cannot be told to anybody.
 pub(super) fn note(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    let _ = above_live_line(|| writeln!(std::io::stderr().lock(), "{line}"));
 }
 
 /// `1,234,567`.
@@ -59,12 +87,14 @@ pub(super) fn age(seconds: i64) -> String {
     text
 }
 
+#[cfg(feature = "lake")]
 /// Columns in plain text: left-aligned text, right-aligned numbers.
 pub(super) struct Grid {
     right: Vec<bool>,
     rows: Vec<Vec<String>>,
 }
 
+#[cfg(feature = "lake")]
 impl Grid {
     /// A grid with its head; a name that begins with `>` makes a right-aligned column.
     pub(super) fn new(head: &[&str]) -> Self {

@@ -9,6 +9,30 @@ pub(super) fn error(error: &Error) {
     note(&error_text(error));
 }
 
+/// The same in one line and without a mark, for the log.
+pub(super) fn error_line(error: &Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.causes() {
+        text.push_str(&format!("; caused by: {cause}"));
+    }
+    if let Some(hint) = error.hint_text() {
+        text.push_str(&format!("; hint: {hint}"));
+    }
+    text
+}
+
+/// An error over several lines, without a mark.
+pub(super) fn error_lines(error: &Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.causes() {
+        text.push_str(&format!("\n  caused by: {cause}"));
+    }
+    if let Some(hint) = error.hint_text() {
+        text.push_str(&format!("\n  hint: {hint}"));
+    }
+    text
+}
+
 fn error_text(error: &Error) -> String {
     let mut text = format!("error: {}", error.message());
     if !error.context().is_empty() {
@@ -24,6 +48,7 @@ fn error_text(error: &Error) -> String {
     text
 }
 
+#[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "only runs on lakes have such reports"))]
 /// All failures of a run, on standard error.
 pub(super) fn failures(report: &Report) {
     for table in report.failed() {
@@ -33,6 +58,7 @@ pub(super) fn failures(report: &Report) {
     }
 }
 
+#[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "only runs on lakes have such reports"))]
 /// What a run did, in a few lines.
 pub(super) fn summary(report: &Report) -> String {
     let count = |wanted: fn(&Outcome) -> bool| report.tables.iter().filter(|table| wanted(&table.outcome)).count();

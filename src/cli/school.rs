@@ -8,7 +8,7 @@ use super::args::ServeArgs;
 use super::output::out;
 use crate::demo::school::{School, SchoolOptions};
 use crate::demo::serve::{ServeOptions, Server};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::model::Timestamp;
 
 /// Log in with these: the school holds nothing that needs hiding.
@@ -78,7 +78,7 @@ mod walk {
     use super::super::{lake, report, settings};
     use super::*;
     use crate::api::{Client, ClientOptions, Credentials, RetryPolicy};
-    use crate::error::ResultExt;
+    use crate::error::{Error, Kind, ResultExt};
     use crate::ops::{self, Selection, SyncRequest, Target};
     use crate::redact::Secret;
 

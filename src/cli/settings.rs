@@ -1,5 +1,6 @@
 //! From words to typed values: the only reader of arguments and environment. Precedence: flag, environment, default.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use url::Url;
@@ -7,7 +8,6 @@ use url::Url;
 use super::args::GlobalArgs;
 use crate::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
 use crate::error::{Error, Kind, Result};
-use crate::redact::Secret;
 
 /// The client that the global options describe. No network yet.
 pub(super) fn client(global: &GlobalArgs, pacing: Pacing) -> Result<Client> {
@@ -22,7 +22,7 @@ fn client_options(global: &GlobalArgs, pacing: Pacing) -> Result<ClientOptions> 
         pacing,
         retry: RetryPolicy::default(),
         ca_bundle: global.ca_bundle.clone(),
-        poll: (Duration::from_secs(1), Duration::from_secs(15)),
+        poll: (Duration::from_millis(300), Duration::from_secs(10)),
         idle_timeout: Duration::from_secs(60),
     })
 }
@@ -59,7 +59,46 @@ fn credentials(global: &GlobalArgs) -> Result<Credentials> {
         .clone()
         .filter(|secret| !secret.is_empty())
         .ok_or_else(|| missing("client secret", "--client-secret", "DAP_CLIENT_SECRET"))?;
-    Ok(Credentials { client_id, client_secret: Secret::new(client_secret) })
+    Ok(Credentials { client_id, client_secret })
+}
+
+/// The variable of the official client that switches its usage tracking off or on. It changes nothing here, but a wrong value is
+/// refused as there.
+pub(super) fn check_tracking(global: &GlobalArgs) -> Result<()> {
+    if global.no_tracking {
+        return Ok(());
+    }
+    let Some(value) = variable("DAP_TRACKING") else { return Ok(()) };
+    match ["false", "0", "no", "off", "true", "1", "yes", "on"].contains(&value.to_ascii_lowercase().as_str()) {
+        true => Ok(()),
+        false => Err(Error::new(Kind::Usage, "The variable DAP_TRACKING is neither true nor false")
+            .hint("unset it: daplake tracks nothing in any case")),
+    }
+}
+
+/// A variable with something in it.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Where runs note what they have reached: as told, or by the conventions of the system. `None`: there is no home.
+pub(super) fn state_dir(told: Option<PathBuf>) -> Option<PathBuf> {
+    let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    told.or_else(|| {
+        if cfg!(windows) {
+            return Some(absolute("LOCALAPPDATA")?.join("daplake"));
+        }
+        let home = || std::env::home_dir().filter(|home| home.is_absolute());
+        if cfg!(target_os = "macos") {
+            return Some(home()?.join("Library/Application Support/daplake"));
+        }
+        Some(absolute("XDG_STATE_HOME").or_else(|| Some(home()?.join(".local/state")))?.join("daplake"))
+    })
+}
+
+/// Keeps the journals of accounts apart.
+pub(super) fn account(global: &GlobalArgs) -> String {
+    format!("{} {}", global.base_url.trim_end_matches('/'), global.client_id.as_deref().unwrap_or_default())
 }
 
 /// Our pace, with the number of job starts per minute that was asked for.
@@ -67,6 +106,7 @@ pub(super) fn pacing(jobs_per_minute: u32) -> Pacing {
     Pacing { job_starts: jobs_per_minute, ..Pacing::default() }
 }
 
+#[cfg_attr(not(feature = "lake"), cfg_attr(not(test), expect(dead_code, reason = "only the engine of lakes takes sizes")))]
 /// `512`, `64KiB`, `256MiB`, `2GiB`, and the decimal `kB`, `MB`, `GB`; a bare `K`, `M`, `G` is binary.
 pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

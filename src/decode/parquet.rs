@@ -68,7 +68,7 @@ pub fn parquet<R: ChunkReader + 'static>(file: R, schema: Arc<TableSchema>, opti
 
 type OpenGroup = Box<dyn Fn(usize, usize) -> parquet::errors::Result<ParquetRecordBatchReader> + Send>;
 
-/// See [`parquet`].
+/// See [`parquet()`].
 pub struct ParquetBatches {
     open_group: OpenGroup,
     /// The columns that are read, with the names that lead to each.

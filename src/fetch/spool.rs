@@ -52,8 +52,7 @@ pub struct Spooled {
 /// The file appears under its name when it is complete, checked and on disk; a file that was there is replaced. Dropped or
 /// killed earlier, it stays as `.part` and is continued by the next call.
 pub async fn spool(urls: &ObjectUrls, id: &ObjectId, format: Format, folder: &Path) -> Result<Spooled> {
-    let signed = urls.get(id).await?;
-    let name = file_name(signed.url.reveal()).map_err(|error| error.with("object", &id.0).with("job", urls.job()))?;
+    let name = urls.file_name(id).await?;
     spool_as(urls, id, format, folder, &name).await
 }
 
@@ -416,7 +415,7 @@ fn io_error(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error 
 }
 
 /// The last segment of the URL's path, decoded.
-fn file_name(url: &Url) -> Result<String> {
+pub(super) fn file_name(url: &Url) -> Result<String> {
     let segment = url.path().rsplit('/').next().unwrap_or_default();
     let name = percent_decode_str(segment)
         .decode_utf8()

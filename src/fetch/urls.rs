@@ -91,6 +91,13 @@ impl ObjectUrls {
         }
     }
 
+    /// The name that the object's URL gives it, as [`spool`](super::spool) would use it. Asks for the URL, downloads nothing.
+    /// Kind `Data` when it is not a plain file name, `Expired` when the object is gone.
+    pub async fn file_name(&self, id: &ObjectId) -> Result<String> {
+        let signed = self.get(id).await?;
+        super::spool::file_name(signed.url.reveal()).map_err(|error| error.with("object", &id.0).with("job", &self.0.job))
+    }
+
     pub(super) fn client(&self) -> &Client {
         &self.0.client
     }

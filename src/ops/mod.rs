@@ -2,6 +2,7 @@
 
 #[cfg(feature = "lake")]
 mod bad_rows;
+pub mod files;
 #[cfg(feature = "lake")]
 mod query;
 #[cfg(feature = "lake")]

@@ -28,6 +28,7 @@ impl Selection {
     /// is an error of kind `NotFound` before anything is started.
     pub async fn resolve(&self, client: &Client) -> Result<Vec<TableRef>> {
         let mut listed = Vec::new();
+        let mut missing = None;
         let everywhere = self.namespaces.iter().any(|name| name == "all");
         let namespaces: Vec<&str> = if everywhere { KNOWN_NAMESPACES.to_vec() } else { self.trimmed_namespaces() };
         for namespace in namespaces {
@@ -36,11 +37,16 @@ impl Selection {
                 // `all` means all that the account has.
                 Err(error) if everywhere && matches!(error.kind(), Kind::NotFound | Kind::Account) => {
                     tracing::info!(namespace, "The account has no such namespace");
+                    missing = Some(error.with("namespace", namespace));
                 }
                 Err(error) => return Err(error).with("namespace", namespace),
             }
         }
-        self.pick(&listed)
+        match missing {
+            // Not one namespace: the account itself is the matter.
+            Some(error) if listed.is_empty() => Err(error),
+            _ => self.pick(&listed),
+        }
     }
 
     fn trimmed_namespaces(&self) -> Vec<&str> {

@@ -174,3 +174,12 @@ async fn the_demo_leaves_a_school_and_can_be_repeated() {
     world.daplake(&["demo", "--dir", "mine"]).assert_code(5).assert_says(&["something else", "--dir"]);
     assert!(world.path("mine/thesis.txt").exists());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_without_any_namespace_is_an_error_not_an_empty_success() {
+    use daplake::demo::serve::{Fault, Times};
+    let world = World::new(school(&[canvas("users")])).await;
+    world.server.inject(Fault::parse("account-not-onboarded:tables").unwrap(), Times::Always);
+    world.daplake(&["sync", "--target", "lake", "--namespace", "all"]).assert_code(5).assert_says(&["onboard", "hint:"]);
+    assert!(world.fingerprint().is_empty(), "nothing was made");
+}

@@ -7,6 +7,7 @@ use daplake::demo::serve::{Fault, Times};
 use daplake::model::{Format, Timestamp};
 use daplake::ops;
 
+use crate::support::faults::{LASTING, PASSING};
 use crate::support::{CLIENT_SECRET, World, assert_same, canvas, read_tables, school};
 
 /// What must come of a fault.
@@ -19,52 +20,7 @@ enum Ends {
 }
 
 use Ends::{Right, Wrong};
-use Times::{Always, N, Once};
-
-/// Struck once (or a few times), a passing fault is overcome.
-const PASSING: &[(&str, Times)] = &[
-    ("throttle:login:0", Once),
-    ("throttle:tables:0", Once),
-    ("throttle:schema:0", N(3)),
-    ("throttle:data:1", Once),
-    ("throttle:data:date:1", Once),
-    ("throttle:job:0", N(5)),
-    ("throttle:urls:0", Once),
-    ("throttle:objects:0", Once),
-    ("error-500:tables", Once),
-    ("error-500:schema", N(2)),
-    ("error-500:data", Once),
-    ("error-502:job", Once),
-    ("error-504:urls", Once),
-    ("error-500:objects", Once),
-    ("html-503:data", Once),
-    ("html-503:objects", Once),
-    ("broken-json:job", Once),
-    ("hang-up:login", Once),
-    ("hang-up:schema", Once),
-    ("hang-up:data", Once),
-    ("hang-up:job", Once),
-    ("hang-up:urls", Once),
-    ("hang-up:objects", Once),
-    ("login-fails", Once),
-    ("token-dies", Once),
-    ("token-dies:2", Once),
-    ("job-fails", Once),
-    ("job-fails:Out of memory", N(2)),
-    ("job-vanishes", Once),
-    ("job-expires:1", Once),
-    ("unknown-status", Once),
-    ("newer-schema", Once),
-    ("url-expires", Once),
-    ("gone-at-trade", Once),
-    ("gone-at-download", Once),
-    ("redirect", Once),
-    ("cut:100", Once),
-    ("cut:1500", N(2)),
-    ("reset:0", Once),
-    ("reset:1500", Once),
-    ("stall:3:500", Once),
-];
+use Times::{Always, N};
 
 /// Unusual, but right for good.
 const HARMLESS: &[&str] = &[
@@ -83,36 +39,8 @@ const HARMLESS: &[&str] = &[
     "header-only",
 ];
 
-/// For good, a clear error.
-const LASTING: &[(&str, &[Kind])] = &[
-    ("error-500:data", &[Kind::Unavailable]),
-    ("error-504:job", &[Kind::Unavailable]),
-    ("html-503:schema", &[Kind::Unavailable]),
-    ("error-502:objects", &[Kind::Unavailable]),
-    ("hang-up:urls", &[Kind::Unavailable]),
-    ("not-json:data", &[Kind::Unavailable, Kind::Data]),
-    ("broken-json:schema", &[Kind::Unavailable, Kind::Data]),
-    ("account-disabled", &[Kind::Account]),
-    ("account-not-onboarded", &[Kind::Account]),
-    ("account-under-maintenance", &[Kind::Account]),
-    ("request-type-forbidden", &[Kind::Job, Kind::Account, Kind::Unsupported]),
-    ("token-dies", &[Kind::Auth]),
-    ("job-fails:Out of memory", &[Kind::Job]),
-    ("job-vanishes", &[Kind::Expired]),
-    ("gone-at-trade", &[Kind::Expired]),
-    ("gone-at-download", &[Kind::Expired]),
-    ("url-expires", &[Kind::Unavailable, Kind::Expired, Kind::Auth]),
-    ("cut:0", &[Kind::Unavailable]),
-    ("reset:0", &[Kind::Unavailable]),
-    ("stall:3:0", &[Kind::Unavailable]),
-    ("short-length:200", &[Kind::Data]),
-    ("corrupt", &[Kind::Data]),
-    ("wrong-crc", &[Kind::Data]),
-    ("trailing-garbage", &[Kind::Data]),
-    ("malformed-line", &[Kind::Data]),
-    ("wrong-type", &[Kind::Data]),
-    ("empty-file", &[Kind::Data]),
-];
+/// The same for rows, which only a decoder sees.
+const LASTING_IN_ROWS: &[(&str, &[Kind])] = &[("malformed-line", &[Kind::Data]), ("wrong-type", &[Kind::Data])];
 
 /// A world whose table is to be compared at the end, all in one reading.
 struct Left {
@@ -212,7 +140,7 @@ async fn unusual_but_valid_answers_are_taken() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lasting_faults_are_clear_errors_and_leave_the_table_as_it_was() {
     let mut left = Vec::new();
-    for (fault, kinds) in LASTING {
+    for (fault, kinds) in LASTING.iter().chain(LASTING_IN_ROWS) {
         for increment in [false, true] {
             left.push(strike(fault, Always, Wrong(kinds), increment, Format::Jsonl).await);
         }

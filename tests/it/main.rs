@@ -4,11 +4,19 @@
 #![allow(unreachable_pub, reason = "the modules of a test binary reach nobody")]
 #![allow(clippy::print_stderr, reason = "a test says what it did not run, and its seed")]
 
+#[cfg(feature = "lake")]
 mod cli;
+#[cfg(feature = "lake")]
 mod crash;
+mod dropin;
+#[cfg(feature = "lake")]
 mod faults;
+mod files;
+#[cfg(feature = "lake")]
 mod formats;
 mod layering;
 mod schemas;
+#[cfg_attr(not(feature = "lake"), allow(dead_code, unused_imports))]
 mod support;
+#[cfg(feature = "lake")]
 mod sync;

@@ -1,5 +1,7 @@
 //! A school served over HTTP, a folder for tables, and readers that are not ours.
 
+pub mod faults;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -11,8 +13,10 @@ use daplake::demo::record::{Cell, Record};
 use daplake::demo::school::{School, SchoolOptions};
 use daplake::demo::serve::{ServeOptions, Server};
 use daplake::model::{TableRef, Timestamp};
+#[cfg(feature = "lake")]
 use daplake::ops::{self, Outcome, Report, Selection, SyncRequest, Target};
 use daplake::redact::Secret;
+#[cfg(feature = "lake")]
 use daplake::stage::{Engine, EngineOptions};
 use serde_json::Value;
 
@@ -104,10 +108,12 @@ impl World {
         .unwrap()
     }
 
+    #[cfg(feature = "lake")]
     pub fn engine(&self) -> Engine {
         Engine::new(EngineOptions { memory_limit: 256 << 20, temp_dir: Some(self.path("spill")), partitions: 2 }).unwrap()
     }
 
+    #[cfg(feature = "lake")]
     /// A sync of all tables of all namespaces into the lake, to be changed as a test needs.
     pub fn request(&self) -> SyncRequest {
         let engine = self.engine();
@@ -116,10 +122,12 @@ impl World {
         SyncRequest { concurrency: 4, temp_dir, ..SyncRequest::new(self.client(), sink, engine, Selection::all_of("all")) }
     }
 
+    #[cfg(feature = "lake")]
     pub async fn sync(&self) -> Report {
         ops::sync(self.request()).await.unwrap()
     }
 
+    #[cfg(feature = "lake")]
     /// A sync in which no table may fail.
     pub async fn sync_all(&self) -> Report {
         let report = self.sync().await;
@@ -138,7 +146,8 @@ impl World {
             .current_dir(self.folder.path())
             .env("DAP_API_URL", self.server.url().as_str())
             .env("DAP_CLIENT_ID", CLIENT_ID)
-            .env("DAP_CLIENT_SECRET", CLIENT_SECRET);
+            .env("DAP_CLIENT_SECRET", CLIENT_SECRET)
+            .env("DAPLAKE_STATE_DIR", self.path("state"));
         command
     }
 
@@ -186,13 +195,29 @@ impl World {
     }
 }
 
+/// Variables that would change what a test sees.
+const UNSET: [&str; 14] = [
+    "DAP_API_URL",
+    "DAP_CLIENT_ID",
+    "DAP_CLIENT_SECRET",
+    "DAP_TRACKING",
+    "DAP_CONSOLE_THEME",
+    "DAP_CA_BUNDLE",
+    "DAPLAKE_TARGET",
+    "DAPLAKE_MEMORY_LIMIT",
+    "DAPLAKE_TEMP_DIR",
+    "DAPLAKE_STATE_DIR",
+    "NO_COLOR",
+    "COLUMNS",
+    "TZ",
+    "XDG_STATE_HOME",
+];
+
 /// The built binary without any setting of the machine it runs on.
 pub fn bare_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_daplake"));
     command.args(arguments);
-    for name in
-        ["DAP_API_URL", "DAP_CLIENT_ID", "DAP_CLIENT_SECRET", "DAPLAKE_TARGET", "DAPLAKE_MEMORY_LIMIT", "DAPLAKE_TEMP_DIR"]
-    {
+    for name in UNSET {
         command.env_remove(name);
     }
     command
@@ -235,10 +260,12 @@ impl Run {
     }
 }
 
+#[cfg(feature = "lake")]
 pub fn failures(report: &Report) -> Vec<String> {
     report.failed().map(|table| format!("{}: {:?}", table.table, table.error)).collect()
 }
 
+#[cfg(feature = "lake")]
 pub fn outcome<'a>(report: &'a Report, table: &TableRef) -> &'a Outcome {
     &report.tables.iter().find(|line| line.table == *table).expect("the table is in the report").outcome
 }
@@ -335,4 +362,23 @@ fn decimal(text: &str, scale: u8) -> Option<i128> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let scale = usize::from(scale);
     (fraction.len() <= scale).then(|| format!("{whole}{fraction:0<scale$}").parse().ok())?
+}
+
+/// A generator for random moments. Prints its seed; `DAPLAKE_TEST_SEED` replays a failure.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new() -> Self {
+        let given = std::env::var("DAPLAKE_TEST_SEED").ok().and_then(|text| text.parse().ok());
+        let clock = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as u64;
+        let seed = given.unwrap_or_else(clock);
+        eprintln!("DAPLAKE_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
 }

@@ -1,0 +1,182 @@
+//! `list`, `schema`, `snapshot`, `incremental`: from arguments to requests, from steps to lines.
+
+use std::future::Future;
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::args::{Command, DownloadArgs, GlobalArgs, IncrementalArgs, ListArgs, SchemaArgs};
+use super::console::{Console, Mark};
+use super::iso::Moment;
+use super::output::size;
+use super::{exit, settings};
+use crate::error::{Error, Kind, Result};
+use crate::model::{Namespace, Window};
+use crate::ops::files::{self, DownloadRequest, FilesReport, Journal, SchemaRequest, Shape, Step, TableChoice, TableEvent};
+
+/// What the log says of a command, whatever it does: namespace and tables as typed.
+pub(super) fn subject(command: &Command) -> (Option<&str>, Option<&str>) {
+    match command {
+        Command::List(args) => (Some(&args.namespace.namespace), None),
+        Command::Schema(args) => (Some(&args.namespace.namespace), Some(&args.tables.table)),
+        Command::Snapshot(args) => (Some(&args.download.namespace.namespace), Some(&args.download.tables.table)),
+        Command::Incremental(args) => (Some(&args.download.namespace.namespace), Some(&args.download.tables.table)),
+        _ => (None, None),
+    }
+}
+
+/// The folder that a command will write to.
+pub(super) fn output_folder(command: &Command) -> Option<&Path> {
+    match command {
+        Command::Schema(args) => Some(&args.output.output_directory),
+        Command::Snapshot(args) => Some(&args.download.output.output_directory),
+        Command::Incremental(args) => Some(&args.download.output.output_directory),
+        _ => None,
+    }
+}
+
+/// Ends as the official client does: all is said on `console`, the exit code is left.
+pub(super) async fn run(global: &GlobalArgs, command: Command) -> ExitCode {
+    let console = Console::new(global);
+    let ended = match command {
+        Command::List(args) => list(global, console, args).await,
+        Command::Schema(args) => schema(global, console, args).await,
+        Command::Snapshot(args) => download(global, console, args.download, Window::Snapshot, "Snapshot of").await,
+        Command::Incremental(args) => incremental(global, console, args).await,
+        _ => Err(Error::new(Kind::Bug, "Not a command for files")),
+    };
+    match ended {
+        Ok(code) => code,
+        Err(error) => {
+            // If nothing can be said, the exit code says it.
+            let _ = console.error(&error);
+            exit::code(&error)
+        }
+    }
+}
+
+/// Ctrl-C only: any other signal ends the process at once, as it does the official client, and that is safe at any moment.
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn list(global: &GlobalArgs, console: Console, args: ListArgs) -> Result<ExitCode> {
+    let client = settings::client(global, settings::pacing(0))?;
+    settings::check_tracking(global)?;
+    let namespace = args.namespace.namespace;
+    console.say(Mark::Title, |bold| format!("Tables of the namespace {}", bold(&namespace)))?;
+    console.say(Mark::Progress, |_| "Asking the service for its list".to_owned())?;
+    let named = Namespace::new(namespace.clone());
+    let tables = tokio::select! {
+        biased;
+        () = interrupted() => Err(Error::new(Kind::Cancelled, "Interrupted")),
+        tables = files::list(&client, &named) => tables,
+    }?;
+    let lines: Vec<String> = tables.iter().map(|table| format!("{table}\n")).collect();
+    console.data(&lines.concat())?;
+    console.say(Mark::Success, |bold| {
+        let names: Vec<String> = tables.iter().map(|table| bold(table)).collect();
+        let noun = if tables.len() == 1 { "table" } else { "tables" };
+        match names.is_empty() {
+            true => format!("The namespace {} has no tables", bold(&namespace)),
+            false => format!("{} {noun} in {}: {}", bold(&tables.len().to_string()), bold(&namespace), names.join(", ")),
+        }
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn schema(global: &GlobalArgs, console: Console, args: SchemaArgs) -> Result<ExitCode> {
+    let request = SchemaRequest {
+        client: settings::client(global, settings::pacing(0))?,
+        namespace: Namespace::new(args.namespace.namespace),
+        tables: args.tables.table.parse::<TableChoice>()?,
+        folder: args.output.output_directory,
+    };
+    settings::check_tracking(global)?;
+    let observe = |event: &TableEvent| tell(console, "Schema of", event);
+    finish(console, files::save_schemas(request, &observe, interrupted())).await
+}
+
+async fn incremental(global: &GlobalArgs, console: Console, args: IncrementalArgs) -> Result<ExitCode> {
+    for (name, moment) in [("--since", Some(args.since)), ("--until", args.until)] {
+        if let Some(Moment { at, was_local: true }) = moment {
+            console.say(Mark::Warning, |_| {
+                format!("{name} has no offset and is taken in the time zone of this machine: {at} in UTC; write Z or an offset")
+            })?;
+        }
+    }
+    let window = Window::Increment { since: args.since.at, until: args.until.map(|until| until.at) };
+    download(global, console, args.download, window, "Changes of").await
+}
+
+async fn download(
+    global: &GlobalArgs,
+    console: Console,
+    args: DownloadArgs,
+    window: Window,
+    title: &'static str,
+) -> Result<ExitCode> {
+    let client = settings::client(global, settings::pacing(args.jobs_per_minute))?;
+    settings::check_tracking(global)?;
+    let state_dir = settings::state_dir(args.state_dir);
+    let request = DownloadRequest {
+        client,
+        namespace: Namespace::new(args.namespace.namespace),
+        tables: args.tables.table.parse::<TableChoice>()?,
+        window,
+        format: args.format,
+        shape: match (args.decompress, args.convert) {
+            (_, Some(super::args::ConvertTo::Parquet)) => Shape::Parquet,
+            (true, None) => Shape::Unpacked,
+            (false, None) => Shape::AsSent,
+        },
+        folder: args.output.output_directory,
+        objects_at_once: usize::from(args.concurrency),
+        journal: state_dir.map(|folder| Journal::new(folder.join("files"), &settings::account(global))),
+        fresh: args.fresh,
+    };
+    let observe = |event: &TableEvent| tell(console, title, event);
+    finish(console, files::download(request, &observe, interrupted())).await
+}
+
+/// One step of one table. What cannot be said (a closed pipe, say) must not stop the work.
+fn tell(console: Console, title: &str, event: &TableEvent) {
+    let table = event.table.to_string();
+    let _ = match &event.step {
+        Step::Begun if event.of > 1 => {
+            console.say(Mark::Title, |bold| format!("{title} {} ({} of {})", bold(&table), event.place, event.of))
+        }
+        Step::Begun => console.say(Mark::Title, |bold| format!("{title} {}", bold(&table))),
+        Step::JobFinished { job, waited: true } => {
+            console.say(Mark::Progress, |bold| format!("Job {} finished with status {}", bold(job), bold("complete")))
+        }
+        Step::Downloaded { files, kept, bytes, folder } => console.say(Mark::Progress, |bold| {
+            let noun = if *files == 1 { "file" } else { "files" };
+            let kept = if *kept > 0 { format!("; {kept} of them from an earlier run") } else { String::new() };
+            format!("{} {noun} in {} ({}{kept})", bold(&files.to_string()), folder.display(), size(*bytes))
+        }),
+        Step::SchemaSaved { path } => console.say(Mark::Progress, |_| format!("Saved as {}", path.display())),
+        Step::Done => console.say(Mark::Success, |bold| format!("{} is complete", bold(&table))),
+        Step::Failed(error) => console.error(error),
+        _ => Ok(()),
+    };
+}
+
+/// Waits for the tables, then says how they ended. The last failure decides the exit code, as in the official client; an
+/// interruption comes before all.
+async fn finish(console: Console, report: impl Future<Output = Result<FilesReport>>) -> Result<ExitCode> {
+    let report = report.await?;
+    let failed = report.errors().count();
+    let cancelled = report.errors().find(|error| error.kind() == Kind::Cancelled);
+    let Some(decisive) = cancelled.or_else(|| report.errors().next_back()) else { return Ok(ExitCode::SUCCESS) };
+    console.say(Mark::Error, |bold| {
+        format!(
+            "{} failed, {} skipped, of {} in all",
+            bold(&failed.to_string()),
+            bold(&report.skipped().to_string()),
+            bold(&report.tables.len().to_string())
+        )
+    })?;
+    Ok(exit::code(decisive))
+}

@@ -1,0 +1,392 @@
+//! What a run has reached, for the run after it: the job and the finished files of each query. Deleting it loses time, never data.
+//!
+//! One file per query (account, table, window, format, folder) of JSON lines, only ever appended to, so that a torn line is the
+//! last one and is passed by. The file is locked while its query runs: of two runs of the same query the second waits, and then
+//! finds everything done. It holds no secret, no token and no URL.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::staging::is_old;
+use crate::api::ObjectId;
+use crate::error::{Kind, Result, ResultExt};
+use crate::model::TableRef;
+
+const SUFFIX: &str = "journal";
+const RETRY_LOCK: Duration = Duration::from_millis(200);
+
+/// The folder of journals, for one account.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    folder: PathBuf,
+    account: String,
+}
+
+impl Journal {
+    /// In `folder`, made when first needed. `account` (base URL and client id, say) keeps the jobs of accounts apart; only a
+    /// check sum of it is stored.
+    pub fn new(folder: impl Into<PathBuf>, account: &str) -> Self {
+        Self { folder: folder.into(), account: format!("{:016x}", fnv(account.as_bytes())) }
+    }
+
+    /// The pages of one query, once no other run uses them. `query` says everything that makes files differ.
+    pub(super) async fn open(&self, table: &TableRef, query: &str) -> Result<Pages> {
+        let header = serde_json::to_string(&Line::Query { journal: 1, account: self.account.clone(), query: query.to_owned() })
+            .or_fail(Kind::Bug, "A journal line cannot be written")?;
+        let name = match table.is_path_safe() {
+            true => table.to_string(),
+            false => "table".to_owned(),
+        };
+        let path = self.folder.join(format!("{name}.{:016x}.{SUFFIX}", fnv(header.as_bytes())));
+        let mut has_waited = false;
+        loop {
+            let (folder, path, header) = (self.folder.clone(), path.clone(), header.clone());
+            let opened = tokio::task::spawn_blocking(move || Pages::open(&folder, &path, header)).await;
+            if let Some(pages) = opened.or_fail(Kind::Bug, "Reading the journal failed")?? {
+                return Ok(pages);
+            }
+            if !std::mem::replace(&mut has_waited, true) {
+                tracing::warn!(table = %table, "Another run is downloading the same; waiting for it");
+            }
+            tokio::time::sleep(RETRY_LOCK).await;
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Query { journal: u32, account: String, query: String },
+    Job { job: String },
+    File { object: ObjectId, name: String, bytes: u64, modified: u64, rows: Option<u64> },
+    Done { done: bool },
+}
+
+/// A file that is complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FileNote {
+    pub(super) name: String,
+    pub(super) bytes: u64,
+    /// Microseconds since the epoch.
+    pub(super) modified: u64,
+    pub(super) rows: Option<u64>,
+}
+
+impl FileNote {
+    /// Of a file that was just finished.
+    pub(super) fn of(path: &Path, name: &str, rows: Option<u64>) -> Result<Self> {
+        let metadata = fs::metadata(path).or_fail(Kind::Io, format!("A file cannot be read: {}", path.display()))?;
+        Ok(Self { name: name.to_owned(), bytes: metadata.len(), modified: modified(&metadata), rows })
+    }
+
+    /// Whether the file is still as it was left.
+    pub(super) fn is_true_of(&self, path: &Path) -> bool {
+        fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == self.bytes && modified(&found) == self.modified)
+    }
+}
+
+fn modified(metadata: &fs::Metadata) -> u64 {
+    let since = metadata.modified().ok().and_then(|time: SystemTime| time.duration_since(UNIX_EPOCH).ok());
+    since.map_or(0, |since| since.as_micros() as u64)
+}
+
+/// The journal of one query, locked while this lives. Clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct Pages(Arc<Mutex<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    /// `None`: kept in memory only.
+    file: Option<File>,
+    path: PathBuf,
+    header: String,
+    job: Option<String>,
+    files: HashMap<ObjectId, FileNote>,
+    is_done: bool,
+}
+
+impl Pages {
+    /// Remembers nothing beyond this run.
+    pub(super) fn in_memory() -> Self {
+        let inner =
+            Inner { file: None, path: PathBuf::new(), header: String::new(), job: None, files: HashMap::new(), is_done: false };
+        Self(Arc::new(Mutex::new(inner)))
+    }
+
+    /// `None`: another run has it.
+    fn open(folder: &Path, path: &Path, header: String) -> Result<Option<Self>> {
+        let failed = || format!("The journal cannot be used: {}", path.display());
+        make_private(folder).or_fail(Kind::Io, failed())?;
+        let file = OpenOptions::new().read(true).append(true).create(true).open(path).or_fail(Kind::Io, failed())?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(error)) => return Err(error).or_fail(Kind::Io, failed()),
+        }
+        sweep(folder, path);
+        let mut inner =
+            Inner { file: Some(file), path: path.to_owned(), header, job: None, files: HashMap::new(), is_done: false };
+        inner.read().or_fail(Kind::Io, failed())?;
+        Ok(Some(Self(Arc::new(Mutex::new(inner)))))
+    }
+
+    /// The job to go on with: one whose files were not all brought.
+    pub(super) fn unfinished_job(&self) -> Option<String> {
+        self.with(|inner| inner.job.clone().filter(|_| !inner.is_done))
+    }
+
+    /// A job answers the query. What is known of the files of another one is forgotten.
+    pub(super) fn job(&self, id: &str) {
+        self.with(|inner| {
+            if inner.job.as_deref() == Some(id) {
+                if inner.is_done {
+                    inner.is_done = false;
+                    inner.append(&Line::Done { done: false });
+                }
+            } else {
+                inner.restart();
+                inner.job = Some(id.to_owned());
+                inner.append(&Line::Job { job: id.to_owned() });
+            }
+        });
+    }
+
+    /// What is known of an object's file.
+    pub(super) fn file(&self, object: &ObjectId) -> Option<FileNote> {
+        self.with(|inner| inner.files.get(object).cloned())
+    }
+
+    /// An object's file is complete.
+    pub(super) fn finished(&self, object: &ObjectId, note: FileNote) {
+        self.with(|inner| {
+            let FileNote { name, bytes, modified, rows } = note.clone();
+            inner.files.insert(object.clone(), note);
+            inner.append(&Line::File { object: object.clone(), name, bytes, modified, rows });
+        });
+    }
+
+    /// All files are where they belong.
+    pub(super) fn done(&self) {
+        self.with(|inner| {
+            inner.is_done = true;
+            inner.append(&Line::Done { done: true });
+        });
+    }
+
+    /// The job is of no use any more.
+    pub(super) fn forget(&self) {
+        self.with(Inner::restart);
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Inner) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Inner {
+    /// Takes every whole line; the first must be the header.
+    fn read(&mut self) -> io::Result<()> {
+        let Some(mut file) = self.file.as_ref() else { return Ok(()) };
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(0))?;
+        file.read_to_end(&mut bytes)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let mut lines = text.lines();
+        if lines.next() != Some(&self.header) {
+            self.restart();
+            return Ok(());
+        }
+        for line in lines {
+            match serde_json::from_str(line) {
+                Ok(Line::Job { job }) => (self.job, self.is_done) = (Some(job), false),
+                Ok(Line::File { object, name, bytes, modified, rows }) => {
+                    self.files.insert(object, FileNote { name, bytes, modified, rows });
+                }
+                Ok(Line::Done { done }) => self.is_done = done,
+                Ok(Line::Query { .. }) | Err(_) => {}
+            }
+        }
+        if !bytes.ends_with(b"\n") {
+            // A torn line: what follows must not be taken for its end.
+            self.write(b"\n");
+        }
+        Ok(())
+    }
+
+    fn restart(&mut self) {
+        self.job = None;
+        self.files.clear();
+        self.is_done = false;
+        if let Some(file) = &self.file
+            && let Err(error) = file.set_len(0)
+        {
+            return self.give_up(&error);
+        }
+        let header = format!("{}\n", self.header);
+        self.write(header.as_bytes());
+    }
+
+    fn append(&mut self, line: &Line) {
+        if let Ok(mut text) = serde_json::to_vec(line) {
+            text.push(b'\n');
+            self.write(&text);
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(mut file) = self.file.as_ref()
+            && let Err(error) = file.write_all(bytes)
+        {
+            self.give_up(&error);
+        }
+    }
+
+    /// A journal that cannot be written saves nothing, but must not stop anything either.
+    fn give_up(&mut self, error: &io::Error) {
+        tracing::warn!(journal = %self.path.display(), %error, "The journal cannot be written; this run cannot be continued by another");
+        if let Some(file) = self.file.take() {
+            let _ = file.set_len(0);
+        }
+    }
+}
+
+fn make_private(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
+
+/// Removes journals of jobs that are long gone.
+fn sweep(folder: &Path, ours: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let is_journal = path.extension().is_some_and(|extension| extension == SUFFIX);
+        let is_stale = entry.metadata().and_then(|metadata| metadata.modified()).is_ok_and(is_old);
+        if is_journal && is_stale && path != ours && File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+/// FNV-1a: the same at every run and in every version, which is all that names of files need.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(name: &str) -> FileNote {
+        FileNote { name: name.into(), bytes: 5, modified: 7, rows: None }
+    }
+
+    fn users() -> TableRef {
+        TableRef::new("canvas", "users")
+    }
+
+    fn path(folder: &Path) -> PathBuf {
+        fs::read_dir(folder).unwrap().next().unwrap().unwrap().path()
+    }
+
+    #[tokio::test]
+    async fn what_one_run_wrote_the_next_one_knows() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::new(folder.path(), "account");
+        let pages = journal.open(&users(), "q").await.unwrap();
+        assert_eq!(pages.unfinished_job(), None);
+        pages.job("j1");
+        pages.finished(&ObjectId("o1".into()), note("a"));
+        drop(pages);
+
+        let pages = journal.open(&users(), "q").await.unwrap();
+        assert_eq!(pages.unfinished_job().as_deref(), Some("j1"));
+        assert_eq!(pages.file(&ObjectId("o1".into())), Some(note("a")));
+        pages.done();
+        drop(pages);
+
+        let pages = journal.open(&users(), "q").await.unwrap();
+        assert_eq!(pages.unfinished_job(), None, "a finished query is asked anew");
+        pages.job("j1");
+        assert_eq!(pages.file(&ObjectId("o1".into())), Some(note("a")), "and if the same job answers, its files count");
+        assert_eq!(pages.unfinished_job().as_deref(), Some("j1"));
+        pages.job("j2");
+        assert_eq!(pages.file(&ObjectId("o1".into())), None);
+        drop(pages);
+
+        let other = Journal::new(folder.path(), "another account").open(&users(), "q").await.unwrap();
+        assert_eq!(other.unfinished_job(), None);
+        drop(other);
+        let text = fs::read_to_string(path(folder.path())).unwrap();
+        assert!(!text.contains("another account"));
+    }
+
+    #[tokio::test]
+    async fn any_torn_end_loses_at_most_the_last_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::new(folder.path(), "account");
+        let pages = journal.open(&users(), "q").await.unwrap();
+        pages.job("j1");
+        for number in 0..3 {
+            pages.finished(&ObjectId(format!("o{number}")), note("a"));
+        }
+        drop(pages);
+        let path = path(folder.path());
+        let whole = fs::read(&path).unwrap();
+        for length in 0..=whole.len() {
+            fs::write(&path, &whole[..length]).unwrap();
+            let complete = whole[..length].iter().filter(|byte| **byte == b'\n').count();
+            let pages = journal.open(&users(), "q").await.unwrap();
+            let known = (0..3).filter(|number| pages.file(&ObjectId(format!("o{number}"))).is_some()).count();
+            // A last line whole but for its newline counts as well.
+            assert!(
+                known + 2 == complete || known + 1 == complete || complete < 2 && known == 0,
+                "{length}: {known} of {complete}"
+            );
+            pages.job("j1");
+            pages.finished(&ObjectId("new".into()), note("b"));
+            drop(pages);
+            let pages = journal.open(&users(), "q").await.unwrap();
+            assert_eq!(pages.unfinished_job().as_deref(), Some("j1"));
+            assert_eq!(pages.file(&ObjectId("new".into())), Some(note("b")), "{length}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_second_of_two_runs_waits_for_the_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::new(folder.path(), "account");
+        let first = journal.open(&users(), "q").await.unwrap();
+        first.job("j1");
+        let second = {
+            let journal = journal.clone();
+            tokio::spawn(async move { journal.open(&users(), "q").await.unwrap().unfinished_job() })
+        };
+        // Another query does not wait.
+        let other = journal.open(&users(), "another").await.unwrap();
+        assert_eq!(other.unfinished_job(), None);
+        assert!(!second.is_finished());
+        first.done();
+        drop(first);
+        assert_eq!(second.await.unwrap(), None, "it finds the first one's work done");
+    }
+
+    #[tokio::test]
+    async fn a_foreign_file_in_its_place_is_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::new(folder.path(), "account");
+        drop(journal.open(&users(), "q").await.unwrap());
+        fs::write(path(folder.path()), b"\xff\x00 something else\n{\"job\":\"evil\"}\n").unwrap();
+        assert_eq!(journal.open(&users(), "q").await.unwrap().unfinished_job(), None);
+    }
+}

@@ -1,0 +1,66 @@
+//! What the files in a job's folder are, beside them: table, query, times, schema version, objects. The official client keeps none
+//! of this.
+
+use serde::Serialize;
+
+use super::Shape;
+use crate::api::FinishedJob;
+use crate::error::{Kind, Result, ResultExt};
+use crate::model::{Timestamp, Window};
+
+/// Name of the file; hidden, and no data format's ending, so that patterns for data files pass it by.
+pub const MANIFEST: &str = ".daplake-manifest.json";
+
+/// One file of the folder.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct ManifestFile {
+    pub(super) name: String,
+    pub(super) object: String,
+    pub(super) bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rows: Option<u64>,
+}
+
+/// The text of the manifest.
+pub(super) fn manifest(job: &FinishedJob, shape: Shape, files: &[ManifestFile]) -> Result<Vec<u8>> {
+    #[derive(Serialize)]
+    struct Manifest<'a> {
+        version: u32,
+        program: &'static str,
+        namespace: &'a str,
+        table: &'a str,
+        query: &'static str,
+        format: &'static str,
+        files_are: &'static str,
+        job: &'a str,
+        schema_version: i64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        since: Option<String>,
+        /// The `since` of the next increment.
+        next_since: String,
+        written: String,
+        files: &'a [ManifestFile],
+    }
+    let (query, asked) = match job.query.window {
+        Window::Snapshot => ("snapshot", None),
+        Window::Increment { since, .. } => ("incremental", Some(since)),
+    };
+    let manifest = Manifest {
+        version: 1,
+        program: concat!("daplake ", env!("CARGO_PKG_VERSION")),
+        namespace: job.query.table.namespace.as_str(),
+        table: &job.query.table.table,
+        query,
+        format: job.query.format.as_str(),
+        files_are: shape.word(),
+        job: &job.id,
+        schema_version: job.schema_version,
+        since: job.since.or(asked).map(|since| since.to_string()),
+        next_since: job.reached.to_string(),
+        written: Timestamp::now().to_string(),
+        files,
+    };
+    let mut text = serde_json::to_vec_pretty(&manifest).or_fail(Kind::Bug, "A manifest cannot be written")?;
+    text.push(b'\n');
+    Ok(text)
+}

@@ -1,0 +1,316 @@
+//! Many tables at once, told as if they were handled one after another, in the order they were given. It does not know what is
+//! done with a table.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::watch;
+use tracing::Instrument;
+
+use crate::error::{Error, Kind, Result};
+use crate::model::TableRef;
+use crate::progress;
+
+/// What happened to a table.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Step {
+    /// Its turn has come.
+    Begun,
+    /// The service has the answer.
+    JobFinished {
+        /// Id of the job.
+        job: String,
+        /// Whether it had to be waited for.
+        waited: bool,
+    },
+    /// All files are there.
+    Downloaded {
+        /// How many.
+        files: usize,
+        /// How many of them an earlier run had brought.
+        kept: usize,
+        /// Bytes of all of them.
+        bytes: u64,
+        /// Where they are.
+        folder: PathBuf,
+    },
+    /// The schema is there.
+    SchemaSaved {
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// All is done.
+    Done,
+    /// It failed.
+    Failed(Arc<Error>),
+}
+
+/// A step of one table.
+#[derive(Debug, Clone)]
+pub struct TableEvent {
+    /// Which table.
+    pub table: TableRef,
+    /// Its place, from 1.
+    pub place: usize,
+    /// Number of tables.
+    pub of: usize,
+    /// What happened.
+    pub step: Step,
+}
+
+/// Told of every step; must not block for long. Tables are told of in the order they were given, whatever they do meanwhile.
+pub type Observer<'a> = &'a (dyn Fn(&TableEvent) + Send + Sync);
+
+/// How a table ended.
+#[derive(Debug, Clone)]
+pub enum FilesOutcome {
+    /// As wished.
+    Done,
+    /// With an error.
+    Failed(Arc<Error>),
+    /// Not done, because an earlier one met an error that all would meet, or the run was interrupted.
+    Skipped,
+}
+
+/// All tables of a run, in the order they were given.
+#[derive(Debug, Clone)]
+pub struct FilesReport {
+    /// Each with its outcome.
+    pub tables: Vec<(TableRef, FilesOutcome)>,
+}
+
+impl FilesReport {
+    /// Errors in table order.
+    pub fn errors(&self) -> impl DoubleEndedIterator<Item = &Error> {
+        self.tables.iter().filter_map(|(_, outcome)| match outcome {
+            FilesOutcome::Failed(error) => Some(error.as_ref()),
+            FilesOutcome::Done | FilesOutcome::Skipped => None,
+        })
+    }
+
+    /// Number of tables that were not tried or not finished.
+    pub fn skipped(&self) -> usize {
+        self.tables.iter().filter(|(_, outcome)| matches!(outcome, FilesOutcome::Skipped)).count()
+    }
+}
+
+/// Whether the tables after one with this error are not worth trying.
+pub(super) fn stops_the_run(error: &Error) -> bool {
+    error.kind().is_fatal_for_run() || error.kind() == Kind::Unsupported
+}
+
+/// Tells steps in table order: those of the first unfinished table at once, those of later ones when their turn comes.
+pub(super) struct Teller<'a> {
+    observer: Observer<'a>,
+    of: usize,
+    state: Mutex<TellerState>,
+}
+
+struct TellerState {
+    turn: usize,
+    waiting: Vec<VecDeque<TableEvent>>,
+}
+
+impl fmt::Debug for Teller<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Teller").field("of", &self.of).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Teller<'a> {
+    fn new(observer: Observer<'a>, of: usize) -> Self {
+        let waiting = std::iter::repeat_with(VecDeque::new).take(of).collect();
+        Self { observer, of, state: Mutex::new(TellerState { turn: 0, waiting }) }
+    }
+
+    pub(super) fn tell(&self, table: &TableRef, index: usize, step: Step) {
+        let mut guard = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = &mut *guard;
+        state.waiting[index].push_back(TableEvent { table: table.clone(), place: index + 1, of: self.of, step });
+        while let Some(event) = state.waiting.get_mut(state.turn).and_then(VecDeque::pop_front) {
+            (self.observer)(&event);
+            match &event.step {
+                Step::Done => state.turn += 1,
+                Step::Failed(error) => {
+                    state.turn += 1;
+                    if stops_the_run(error) {
+                        // What the tables behind it have begun, or failed at, does not count; what is done is done.
+                        for events in &mut state.waiting[state.turn..] {
+                            if matches!(events.back().map(|event| &event.step), Some(Step::Done)) {
+                                events.drain(..).for_each(|event| (self.observer)(&event));
+                            }
+                        }
+                        state.turn = state.waiting.len();
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// One table's way to tell.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TellTable<'a> {
+    teller: &'a Teller<'a>,
+    table: &'a TableRef,
+    index: usize,
+}
+
+impl TellTable<'_> {
+    pub(super) fn tell(&self, step: Step) {
+        self.teller.tell(self.table, self.index, step);
+    }
+}
+
+/// Does `work` for all tables at once. The outcome is what one after another would have given: tables before one whose error
+/// stops the run are finished, those after it are dropped. When `interrupted` resolves, the first unfinished table fails with
+/// kind `Cancelled` and the other unfinished ones are skipped.
+pub(super) async fn each_table(
+    tables: Vec<TableRef>,
+    observer: Observer<'_>,
+    mut interrupted: Pin<&mut impl Future<Output = ()>>,
+    work: impl AsyncFn(&TableRef, TellTable<'_>) -> Result<()>,
+) -> FilesReport {
+    let teller = Teller::new(observer, tables.len());
+    // Tables behind this place are not worth going on with.
+    let last = watch::Sender::new(usize::MAX);
+    let mut outcomes: Vec<Option<FilesOutcome>> = vec![None; tables.len()];
+    let one = |index: usize, table| {
+        let mut stop = last.subscribe();
+        let tell = TellTable { teller: &teller, table, index };
+        let work = &work;
+        let span = progress::step("table", table);
+        let going = async move {
+            tell.tell(Step::Begun);
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|last| index > *last) => (index, None),
+                result = work(table, tell) => (index, Some(result)),
+            }
+        };
+        going.instrument(span)
+    };
+    let mut running: FuturesUnordered<_> = tables.iter().enumerate().map(|(index, table)| one(index, table)).collect();
+    loop {
+        let (index, result) = tokio::select! {
+            biased;
+            () = &mut interrupted => break,
+            ended = running.next() => match ended {
+                Some(ended) => ended,
+                None => break,
+            },
+        };
+        let table = &tables[index];
+        outcomes[index] = Some(match result {
+            Some(Ok(())) => {
+                teller.tell(table, index, Step::Done);
+                FilesOutcome::Done
+            }
+            Some(Err(error)) => {
+                let error = Arc::new(error.with("table", table));
+                if stops_the_run(&error) {
+                    last.send_if_modified(|last| std::mem::replace(last, index.min(*last)) > index);
+                }
+                teller.tell(table, index, Step::Failed(error.clone()));
+                FilesOutcome::Failed(error)
+            }
+            None => FilesOutcome::Skipped,
+        });
+    }
+    drop(running);
+    if let Some(index) = outcomes.iter().position(Option::is_none) {
+        let error = Arc::new(
+            Error::new(Kind::Cancelled, "Interrupted")
+                .with("table", &tables[index])
+                .hint("run the same command again: it goes on where it stopped"),
+        );
+        teller.tell(&tables[index], index, Step::Failed(error.clone()));
+        outcomes[index] = Some(FilesOutcome::Failed(error));
+    }
+    let stopped_at = outcomes
+        .iter()
+        .position(|outcome| matches!(outcome, Some(FilesOutcome::Failed(error)) if stops_the_run(error)))
+        .unwrap_or(usize::MAX);
+    let outcomes = outcomes.into_iter().enumerate().map(|(index, outcome)| match outcome {
+        Some(FilesOutcome::Failed(_)) | None if index > stopped_at => FilesOutcome::Skipped,
+        outcome => outcome.unwrap_or(FilesOutcome::Skipped),
+    });
+    FilesReport { tables: tables.clone().into_iter().zip(outcomes).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(index: usize) -> TableRef {
+        TableRef::new("canvas", format!("t{index}"))
+    }
+
+    /// Tells of four tables in the order `ends` have it; returns what was heard.
+    fn heard(ends: &[(usize, Option<Kind>)]) -> Vec<String> {
+        let heard = Mutex::new(Vec::new());
+        let observer = |event: &TableEvent| {
+            let word = match &event.step {
+                Step::Begun => "begun",
+                Step::Done => "done",
+                Step::Failed(_) => "failed",
+                _ => "other",
+            };
+            heard.lock().unwrap().push(format!("{} {word}", event.table.table));
+        };
+        let teller = Teller::new(&observer, 4);
+        for index in 0..4 {
+            teller.tell(&table(index), index, Step::Begun);
+        }
+        for (index, kind) in ends {
+            let step = kind.map_or(Step::Done, |kind| Step::Failed(Arc::new(Error::new(kind, "No"))));
+            teller.tell(&table(*index), *index, step);
+        }
+        heard.into_inner().unwrap()
+    }
+
+    #[test]
+    fn steps_are_heard_in_table_order() {
+        let told = heard(&[(3, None), (1, Some(Kind::NotFound)), (0, None), (2, None)]);
+        assert_eq!(told, ["t0 begun", "t0 done", "t1 begun", "t1 failed", "t2 begun", "t2 done", "t3 begun", "t3 done"]);
+    }
+
+    #[test]
+    fn behind_an_error_that_stops_the_run_only_what_is_done_is_heard() {
+        let told = heard(&[(3, None), (2, Some(Kind::Auth)), (1, Some(Kind::Auth)), (0, None)]);
+        assert_eq!(told, ["t0 begun", "t0 done", "t1 begun", "t1 failed", "t3 begun", "t3 done"]);
+    }
+
+    #[tokio::test]
+    async fn the_outcome_is_that_of_a_loop() {
+        let tables: Vec<TableRef> = (0..4).map(table).collect();
+        // Later tables fail sooner.
+        let never = std::pin::pin!(std::future::pending());
+        let report = each_table(tables, &|_| (), never, async |table, _| {
+            let index = table.table[1..].parse::<u32>().unwrap();
+            for _ in 0..(4 - index) {
+                tokio::task::yield_now().await;
+            }
+            if index == 0 { Ok(()) } else { Err(Error::new(Kind::Account, "No")) }
+        });
+        let words: Vec<&str> = report
+            .await
+            .tables
+            .iter()
+            .map(|(_, outcome)| match outcome {
+                FilesOutcome::Done => "done",
+                FilesOutcome::Failed(_) => "failed",
+                FilesOutcome::Skipped => "skipped",
+            })
+            .collect();
+        assert_eq!(words, ["done", "failed", "skipped", "skipped"]);
+    }
+}
