@@ -311,8 +311,9 @@ pub(super) struct SelectionArgs {
 #[cfg(feature = "lake")]
 #[derive(Debug, Args)]
 pub(super) struct TargetArgs {
-    /// Folder or `file://` URL that holds the Delta tables, as `<target>/<namespace>/<table>`.
-    #[arg(long, env = "DAPLAKE_TARGET", value_name = "TARGET")]
+    /// Folder or `file://` URL that holds the Delta tables, as `<target>/<namespace>/<table>`; or a database, as
+    /// postgresql://user:password@host:port/database?ssl=require.
+    #[arg(long, env = "DAPLAKE_TARGET", hide_env_values = true, value_name = "TARGET")]
     pub(super) target: String,
 }
 

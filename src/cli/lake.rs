@@ -22,7 +22,7 @@ pub(super) async fn sync(global: &GlobalArgs, args: SyncArgs) -> Result<()> {
     let target: Target = args.target.target.parse()?;
     let client = settings::client(global, settings::pacing(args.jobs_per_minute))?;
     let engine = engine(&args.engine)?;
-    let sink = ops::open_target(&target, &engine)?;
+    let sink = ops::open_sink(&target, &engine)?;
     let selection =
         Selection { namespaces: args.selection.namespace, tables: args.selection.table, exclude: args.selection.exclude };
     let request = SyncRequest {
@@ -91,10 +91,10 @@ pub(super) fn small_engine() -> Result<Engine> {
 
 pub(super) async fn status(args: StatusArgs) -> Result<()> {
     let target: Target = args.target.target.parse()?;
-    let sink = ops::open_target(&target, &small_engine()?)?;
+    let sink = ops::open_sink(&target, &small_engine()?)?;
     let lines = ops::status(sink.as_ref(), &args.namespace).await?;
     if lines.is_empty() && args.output == StatusOutput::Text {
-        return out(&format!("No tables at {}.\n", args.target.target));
+        return out(&format!("No tables at {}.\n", sink.location()));
     }
     out(&match args.output {
         StatusOutput::Text => status_text(&lines),

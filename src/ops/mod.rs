@@ -25,4 +25,4 @@ pub use status::{StatusLine, status};
 #[cfg(feature = "lake")]
 pub use sync::{OnSnapshotRequired, SyncRequest, sync};
 #[cfg(feature = "lake")]
-pub use target::{Target, open_target};
+pub use target::{Target, open_sink, open_target};

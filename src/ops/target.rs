@@ -4,7 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, Kind, Result};
+use crate::redact::SafeUrl;
+use crate::sink::Sink;
 use crate::sink::delta::{DeltaOptions, DeltaSink};
+#[cfg(feature = "postgres")]
+use crate::sink::sql::SqlSink;
 use crate::stage::Engine;
 
 /// A place where tables are kept, parsed but not touched.
@@ -12,18 +16,19 @@ use crate::stage::Engine;
 pub enum Target {
     /// A folder of Delta tables.
     Folder(PathBuf),
+    /// A database, by its connection string.
+    Database(SafeUrl),
 }
 
 impl std::str::FromStr for Target {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let refuse = |what: &str| {
-            Err(Error::new(Kind::Unsupported, format!("This version keeps tables in local folders only, not in {what}"))
-                .hint("give a folder, such as --target ./lake"))
-        };
+        let hint = "give a folder, such as --target ./lake, or postgresql://user:password@host:port/database";
+        let refuse =
+            |what: &str| Err(Error::new(Kind::Unsupported, format!("This version does not keep tables in {what}")).hint(hint));
         if text.is_empty() {
-            return Err(Error::new(Kind::Usage, "The target is empty").hint("give a folder, such as --target ./lake"));
+            return Err(Error::new(Kind::Usage, "The target is empty").hint(hint));
         }
         let Some((scheme, _)) = text.split_once("://") else { return Ok(Target::Folder(PathBuf::from(text))) };
         match scheme {
@@ -31,15 +36,36 @@ impl std::str::FromStr for Target {
                 Error::new(Kind::Usage, "The file:// target is not an absolute path").hint("write it as file:///srv/lake")
             }),
             "s3" | "s3a" | "az" | "abfs" | "abfss" | "gs" => refuse("object stores"),
-            "postgresql" | "postgres" | "mysql" | "mariadb" | "mssql" => refuse("SQL databases"),
+            "postgresql" | "postgres" => match url::Url::parse(text) {
+                Ok(url) => Ok(Target::Database(SafeUrl::new(url))),
+                // The parser's own message may quote the password.
+                Err(_) => Err(Error::new(Kind::Usage, "The connection string cannot be read")
+                    .hint("write it as postgresql://user:password@host:port/database, with %40 for @, %2F for /, %23 for #")),
+            },
+            "mysql" | "mariadb" | "mssql" => refuse("that kind of database yet"),
             _ => Err(Error::new(Kind::Usage, "Unknown kind of target").with("scheme", scheme)),
         }
     }
 }
 
 /// Opens the sink of a target. Touches nothing yet.
+pub fn open_sink(target: &Target, engine: &Engine) -> Result<Arc<dyn Sink>> {
+    match target {
+        Target::Folder(_) => Ok(open_target(target, engine)?),
+        #[cfg(feature = "postgres")]
+        Target::Database(url) => Ok(Arc::new(SqlSink::open(url.reveal())?)),
+        #[cfg(not(feature = "postgres"))]
+        Target::Database(_) => Err(Error::new(Kind::Unsupported, "This build knows no databases")),
+    }
+}
+
+/// Opens a target that has to be a folder of Delta tables. Touches nothing yet.
 pub fn open_target(target: &Target, engine: &Engine) -> Result<Arc<DeltaSink>> {
     match target {
         Target::Folder(path) => Ok(Arc::new(DeltaSink::at_path(path, DeltaOptions::new(engine.clone()))?)),
+        Target::Database(_) => {
+            Err(Error::new(Kind::Unsupported, "Only folders of Delta tables can be queried here")
+                .hint("ask the database itself"))
+        }
     }
 }

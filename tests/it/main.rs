@@ -16,6 +16,8 @@ mod files;
 mod formats;
 mod layering;
 mod schemas;
+#[cfg(feature = "postgres")]
+mod sql;
 #[cfg_attr(not(feature = "lake"), allow(dead_code, unused_imports))]
 mod support;
 #[cfg(feature = "lake")]

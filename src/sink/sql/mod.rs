@@ -18,19 +18,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
 use self::connection::{Connection, Server};
 use self::dialect::{Dialect, SqlTable};
 use self::load::SqlLoad;
 use self::statement::Statement;
-use crate::error::{Error, ErrorContext, Kind, Result};
+use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::{Namespace, TableRef};
 use crate::redact::SafeUrl;
 use crate::sink::{Held, Load, LoadPlan, Sink, TableStatus};
 
 /// Sessions that are kept for the next table.
 const IDLE_SESSIONS: usize = 8;
+/// Questions to the book-keeping at once: a run asks for all its tables together, and servers have few sessions to give.
+const QUESTIONS: usize = 4;
 
 /// A database.
 ///
@@ -46,6 +49,7 @@ struct Shared {
     idle: Mutex<Vec<Box<dyn Connection>>>,
     has_meta: AtomicBool,
     namespaces: Mutex<HashSet<Namespace>>,
+    questions: Semaphore,
 }
 
 impl std::fmt::Debug for Shared {
@@ -71,6 +75,7 @@ impl SqlSink {
             idle: Mutex::new(Vec::new()),
             has_meta: AtomicBool::new(false),
             namespaces: Mutex::new(HashSet::new()),
+            questions: Semaphore::new(QUESTIONS),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -78,6 +83,7 @@ impl SqlSink {
     /// Makes the book-keeping where it is not there yet, as every command of the official client does. Kind `Unsupported` for
     /// layouts that are older or newer than version 1.
     pub async fn prepare(&self) -> Result<()> {
+        let _one_of_few = self.shared.question().await?;
         let mut session = self.shared.session().await?;
         meta::prepare(session.as_mut(), self.shared.dialect()).await?;
         self.shared.has_meta.store(true, Ordering::Relaxed);
@@ -87,6 +93,7 @@ impl SqlSink {
 
     /// Whether the book-keeping has a row for the table, be the table there or not.
     pub async fn knows(&self, table: &TableRef) -> Result<bool> {
+        let _one_of_few = self.shared.question().await?;
         let mut session = self.shared.session().await?;
         let has_meta = self.shared.has_meta(session.as_mut()).await?;
         let entry = meta::entry(session.as_mut(), self.shared.dialect(), table, has_meta).await?;
@@ -96,6 +103,7 @@ impl SqlSink {
 
     /// Table and book-keeping row go together; types and lookup tables stay. Kind `NotFound` when there is no such row.
     pub async fn remove(&self, table: &TableRef) -> Result<()> {
+        let _one_of_few = self.shared.question().await?;
         let dialect = self.shared.dialect();
         let mut session = self.shared.session().await?;
         let has_meta = self.shared.has_meta(session.as_mut()).await?;
@@ -115,6 +123,11 @@ impl SqlSink {
 impl Shared {
     fn dialect(&self) -> &dyn Dialect {
         self.server.dialect()
+    }
+
+    /// One of the few questions at once. Loads are limited by who begins them.
+    async fn question(&self) -> Result<SemaphorePermit<'_>> {
+        self.questions.acquire().await.or_fail(Kind::Bug, "The target is closed")
     }
 
     async fn session(&self) -> Result<Box<dyn Connection>> {
@@ -181,6 +194,7 @@ impl Sink for SqlSink {
     }
 
     async fn check(&self) -> Result<()> {
+        let _one_of_few = self.shared.question().await?;
         let dialect = self.shared.dialect();
         let mut session = self.shared.session().await?;
         let nothing = SqlTable { table: TableRef::new("daplake", "check"), columns: Vec::new(), comment: None };
@@ -193,6 +207,7 @@ impl Sink for SqlSink {
     }
 
     async fn held(&self, table: &TableRef) -> Result<Option<Held>> {
+        let _one_of_few = self.shared.question().await?;
         let mut session = self.shared.session().await?;
         let has_meta = self.shared.has_meta(session.as_mut()).await?;
         let entry = meta::entry(session.as_mut(), self.shared.dialect(), table, has_meta).await?;
@@ -204,6 +219,7 @@ impl Sink for SqlSink {
     }
 
     async fn list(&self, namespace: Option<&Namespace>) -> Result<Vec<TableRef>> {
+        let _one_of_few = self.shared.question().await?;
         let mut session = self.shared.session().await?;
         let tables = match self.shared.has_meta(session.as_mut()).await? {
             true => meta::tables(session.as_mut(), self.shared.dialect(), namespace).await?,
@@ -215,6 +231,7 @@ impl Sink for SqlSink {
 
     /// Counts the rows.
     async fn status(&self, table: &TableRef) -> Result<Option<TableStatus>> {
+        let _one_of_few = self.shared.question().await?;
         let dialect = self.shared.dialect();
         let mut session = self.shared.session().await?;
         let has_meta = self.shared.has_meta(session.as_mut()).await?;

@@ -11,8 +11,8 @@ use super::postgres::PostgresServer;
 use crate::error::Kind;
 use crate::model::TableRef;
 use crate::schema::{Column, ColumnType, TableSchema, arrow_type};
-use crate::sink::conformance::{self, Change, Fixture, at, column, load, plain, plan};
 use crate::sink::LoadKind;
+use crate::sink::conformance::{self, Change, Fixture, at, column, load, plain, plan};
 
 #[allow(clippy::print_stderr, unreachable_pub, missing_docs, reason = "it is shared with the tests outside")]
 #[path = "../../../tests/it/support/postgres.rs"]
@@ -59,7 +59,7 @@ fn read(database: &Database, table: &TableRef) -> Vec<RecordBatch> {
         })
         .collect();
     // The server cannot hold NUL; the sink puts its picture in place of it.
-    let rows = database.psql(&format!("SELECT row_to_json(t) FROM {name} t")).replace('\u{2400}', "\\u0000");
+    let rows = database.json(&format!("SELECT row_to_json(t) FROM {name} t")).replace('\u{2400}', "\\u0000");
     let reader = arrow::json::ReaderBuilder::new(Arc::new(Schema::new(fields))).build(rows.as_bytes()).unwrap();
     reader.map(|batch| batch.unwrap()).collect()
 }

@@ -1,6 +1,8 @@
 //! A school served over HTTP, a folder for tables, and readers that are not ours.
 
 pub mod faults;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -341,11 +343,15 @@ fn same(cell: &Cell, found: &Value) -> bool {
         (cell, Value::Null) => is_blank(cell),
         (Cell::Bool(expected), Value::Bool(found)) => expected == found,
         (Cell::Int(expected), found) => found.as_i64() == Some(*expected),
-        (Cell::Time(expected), found) => found.as_i64() == Some(expected.micros()),
+        (Cell::Time(expected), Value::Number(found)) => found.as_i64() == Some(expected.micros()),
         (Cell::Date(expected), found) => found.as_i64() == Some(i64::from(*expected)),
         (Cell::Float(expected), Value::String(found)) => {
             found.parse::<f64>().is_ok_and(|found| found.to_bits() == expected.to_bits())
         }
+        // Inside JSON these are what JSON has.
+        (Cell::Time(expected), Value::String(found)) => found.parse::<Timestamp>().is_ok_and(|found| found == *expected),
+        (Cell::Float(expected), Value::Number(found)) => found.as_f64().is_some_and(|found| found == *expected),
+        (Cell::Decimal(unscaled, scale), Value::Number(found)) => decimal(&found.to_string(), *scale) == Some(*unscaled),
         (Cell::Decimal(unscaled, scale), Value::String(found)) => decimal(found, *scale) == Some(*unscaled),
         (Cell::Text(expected), Value::String(found)) => expected == found,
         (Cell::Object(members), Value::Object(found)) => {
