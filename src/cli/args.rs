@@ -134,6 +134,18 @@ pub(super) enum Command {
     Incremental(IncrementalArgs),
     /// List the tables of a namespace.
     List(ListArgs),
+    /// Load tables into a database for the first time.
+    #[cfg(feature = "postgres")]
+    Initdb(DbLoadArgs),
+    /// Bring tables of a database up to date.
+    #[cfg(feature = "postgres")]
+    Syncdb(DbLoadArgs),
+    /// Remove tables from a database.
+    #[cfg(feature = "postgres")]
+    Dropdb(DropdbArgs),
+    /// List what a database holds of a namespace.
+    #[cfg(feature = "postgres")]
+    Listdb(ListdbArgs),
     /// Save the schemas of tables as JSON files.
     Schema(SchemaArgs),
     /// Try everything with a made-up school: no account, no network.
@@ -161,6 +173,69 @@ pub(super) struct TablesArgs {
     /// Tables: one name, a list with commas between, or `all`.
     #[arg(long, value_name = "TABLE", allow_hyphen_values = true)]
     pub(super) table: String,
+}
+
+/// The database of the commands that the official client has.
+#[cfg(feature = "postgres")]
+#[derive(Debug, Args)]
+pub(super) struct ConnectionArgs {
+    /// Database, as postgresql://user:password@host:port/database?ssl=require.
+    #[arg(
+        long,
+        env = "DAP_CONNECTION_STRING",
+        hide_env_values = true,
+        value_name = "DBCONNSTR",
+        allow_hyphen_values = true,
+        value_parser = |text: &str| Ok::<_, std::convert::Infallible>(Secret::new(text))
+    )]
+    pub(super) connection_string: Option<Secret>,
+}
+
+#[cfg(feature = "postgres")]
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Layout, types and book-keeping are those of the official client: either can go on where the other stopped. Each table is one transaction.\n\nExit codes: 0 all done; 2 wrong usage; 5 something failed; 38 not supported; 125 interrupted."
+)]
+pub(super) struct DbLoadArgs {
+    #[command(flatten)]
+    pub(super) namespace: NamespaceArgs,
+    #[command(flatten)]
+    pub(super) tables: TablesArgs,
+    #[command(flatten)]
+    pub(super) connection: ConnectionArgs,
+    /// What to do when the service no longer gives increments since the last run.
+    #[arg(long, value_enum, default_value_t = OnSnapshotRequired::Fail, value_name = "POLICY", help_heading = EXTRAS)]
+    pub(super) on_snapshot_required: OnSnapshotRequired,
+    /// Job starts per minute, as the service allows them; 0 for no limit of our own.
+    #[arg(long, value_name = "N", default_value_t = 5, help_heading = EXTRAS)]
+    pub(super) jobs_per_minute: u32,
+}
+
+#[cfg(feature = "postgres")]
+#[derive(Debug, Args)]
+#[command(after_help = "`all` means all tables of the namespace that the database holds. The service is not asked.")]
+pub(super) struct DropdbArgs {
+    #[command(flatten)]
+    pub(super) namespace: NamespaceArgs,
+    #[command(flatten)]
+    pub(super) tables: TablesArgs,
+    #[command(flatten)]
+    pub(super) connection: ConnectionArgs,
+}
+
+#[cfg(feature = "postgres")]
+#[derive(Debug, Args)]
+pub(super) struct ListdbArgs {
+    #[command(flatten)]
+    pub(super) namespace: NamespaceArgs,
+    #[command(flatten)]
+    pub(super) connection: ConnectionArgs,
+    /// Leaves out tables that the database does not hold.
+    #[arg(long)]
+    pub(super) omit_not_replicated: bool,
+    /// Does not count rows.
+    #[arg(long)]
+    pub(super) omit_record_count: bool,
 }
 
 #[derive(Debug, Args)]

@@ -6,11 +6,15 @@ use std::process::ExitCode;
 
 use super::args::{Command, DownloadArgs, GlobalArgs, IncrementalArgs, ListArgs, SchemaArgs};
 use super::console::{Console, Mark};
+#[cfg(feature = "postgres")]
+use super::db;
 use super::iso::Moment;
 use super::output::size;
 use super::{exit, settings};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Namespace, Window};
+#[cfg(feature = "postgres")]
+use crate::ops::Demand;
 use crate::ops::files::{self, DownloadRequest, FilesReport, Journal, SchemaRequest, Shape, Step, TableChoice, TableEvent};
 
 /// What the log says of a command, whatever it does: namespace and tables as typed.
@@ -20,6 +24,12 @@ pub(super) fn subject(command: &Command) -> (Option<&str>, Option<&str>) {
         Command::Schema(args) => (Some(&args.namespace.namespace), Some(&args.tables.table)),
         Command::Snapshot(args) => (Some(&args.download.namespace.namespace), Some(&args.download.tables.table)),
         Command::Incremental(args) => (Some(&args.download.namespace.namespace), Some(&args.download.tables.table)),
+        #[cfg(feature = "postgres")]
+        Command::Initdb(args) | Command::Syncdb(args) => (Some(&args.namespace.namespace), Some(&args.tables.table)),
+        #[cfg(feature = "postgres")]
+        Command::Dropdb(args) => (Some(&args.namespace.namespace), Some(&args.tables.table)),
+        #[cfg(feature = "postgres")]
+        Command::Listdb(args) => (Some(&args.namespace.namespace), None),
         _ => (None, None),
     }
 }
@@ -42,6 +52,14 @@ pub(super) async fn run(global: &GlobalArgs, command: Command) -> ExitCode {
         Command::Schema(args) => schema(global, console, args).await,
         Command::Snapshot(args) => download(global, console, args.download, Window::Snapshot, "Snapshot of").await,
         Command::Incremental(args) => incremental(global, console, args).await,
+        #[cfg(feature = "postgres")]
+        Command::Initdb(args) => db::load(global, console, args, Demand::Absent).await,
+        #[cfg(feature = "postgres")]
+        Command::Syncdb(args) => db::load(global, console, args, Demand::Present).await,
+        #[cfg(feature = "postgres")]
+        Command::Dropdb(args) => db::drop(console, args).await,
+        #[cfg(feature = "postgres")]
+        Command::Listdb(args) => db::list(global, console, args).await,
         _ => Err(Error::new(Kind::Bug, "Not a command for files")),
     };
     match ended {
@@ -55,7 +73,7 @@ pub(super) async fn run(global: &GlobalArgs, command: Command) -> ExitCode {
 }
 
 /// Ctrl-C only: any other signal ends the process at once, as it does the official client, and that is safe at any moment.
-async fn interrupted() {
+pub(super) async fn interrupted() {
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
     }

@@ -2,6 +2,8 @@
 
 mod args;
 mod console;
+#[cfg(feature = "postgres")]
+mod db;
 mod exit;
 mod extras;
 mod files;

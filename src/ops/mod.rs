@@ -2,6 +2,8 @@
 
 #[cfg(feature = "lake")]
 mod bad_rows;
+#[cfg(feature = "postgres")]
+pub mod db;
 pub mod files;
 #[cfg(feature = "lake")]
 mod query;
@@ -23,6 +25,6 @@ pub use select::{KNOWN_NAMESPACES, Selection};
 #[cfg(feature = "lake")]
 pub use status::{StatusLine, status};
 #[cfg(feature = "lake")]
-pub use sync::{OnSnapshotRequired, SyncRequest, sync};
+pub use sync::{Demand, OnSnapshotRequired, SyncRequest, sync};
 #[cfg(feature = "lake")]
 pub use target::{Target, open_sink, open_target};

@@ -7,10 +7,10 @@ use tokio::sync::{Semaphore, watch};
 use tracing::Instrument;
 
 use super::report::{Outcome, Phases};
-use super::sync::OnSnapshotRequired;
+use super::sync::{Demand, OnSnapshotRequired};
 use crate::api::{Client, FinishedJob, Query};
 use crate::decode::{BadRows, DecodeCounts};
-use crate::error::{Kind, Result, ResultExt};
+use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Format, Mode, TableRef, Timestamp, Window};
 use crate::progress;
 use crate::scan::{ObjectScan, ScanOptions};
@@ -27,6 +27,7 @@ pub(super) struct Replicator {
     pub(super) mode: Option<Mode>,
     pub(super) resnapshot: bool,
     pub(super) on_snapshot_required: OnSnapshotRequired,
+    pub(super) demand: Demand,
     pub(super) scan: ScanOptions,
     pub(super) bad_rows: Option<super::bad_rows::BadRowFile>,
     /// Tables that load at once; jobs of the others start and wait meanwhile.
@@ -51,6 +52,19 @@ impl Replicator {
     /// Brings one table up to date. On an error the table is as it was. `None`: not tried, because the run had to stop.
     pub(super) async fn replicate(&self, table: &TableRef) -> Result<Option<Done>> {
         let held = self.sink.held(table).await?;
+        match (self.demand, &held) {
+            (Demand::Absent, Some(_)) => {
+                return Err(
+                    Error::new(Kind::Target, "The table is already initialised").hint("use syncdb to bring it up to date")
+                );
+            }
+            (Demand::Present, None) => {
+                return Err(
+                    Error::new(Kind::Target, "The table is not initialised").hint("use initdb to load it for the first time")
+                );
+            }
+            _ => {}
+        }
         // An object or job may vanish between the answer and the download; the query is then asked anew, once.
         match self.attempt(table, held.as_ref()).await {
             Err(error) if error.kind() == Kind::Expired => {

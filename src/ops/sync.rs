@@ -30,6 +30,18 @@ pub enum OnSnapshotRequired {
     Resnapshot,
 }
 
+/// What has to be known of a table before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Demand {
+    /// Nothing: new tables are made, others brought up to date.
+    #[default]
+    Nothing,
+    /// It must not be there yet, as for `initdb`.
+    Absent,
+    /// It must be there, as for `syncdb`.
+    Present,
+}
+
 /// Everything a sync needs, ready to use.
 #[derive(Clone)]
 pub struct SyncRequest {
@@ -49,6 +61,8 @@ pub struct SyncRequest {
     pub resnapshot: bool,
     /// See [`OnSnapshotRequired`].
     pub on_snapshot_required: OnSnapshotRequired,
+    /// See [`Demand`].
+    pub demand: Demand,
     /// Form of nested columns.
     pub nested: Nested,
     /// Where unreadable rows are set aside; `None`: such a row fails its table.
@@ -74,6 +88,7 @@ impl SyncRequest {
             mode: None,
             resnapshot: false,
             on_snapshot_required: OnSnapshotRequired::Resnapshot,
+            demand: Demand::Nothing,
             nested: Nested::Typed,
             bad_rows: None,
             concurrency: 2,
@@ -102,6 +117,7 @@ pub async fn sync(request: SyncRequest) -> Result<Report> {
         mode: request.mode,
         resnapshot: request.resnapshot,
         on_snapshot_required: request.on_snapshot_required,
+        demand: request.demand,
         scan: ScanOptions {
             partitions: request.object_concurrency.max(1),
             batch_rows: 8192,

@@ -593,7 +593,7 @@ pub(crate) async fn composite_and_text_keys_are_keys(fixture: &Fixture) {
         vec![column("n", ColumnType::Int64, false)],
     );
     let key = |schema: &TableSchema, number: i64| match schema.key.len() {
-        1 => json!({"uuid": format!("{number:036x}")}),
+        1 => json!({"uuid": format!("00000000-0000-0000-0000-{number:012x}")}),
         _ => json!({"a": format!("{}", number / 10), "b": number % 10}),
     };
     for schema in [text, two] {

@@ -177,3 +177,49 @@ fn a_wrong_connection_string_shows_no_password() {
         assert!(!run.stderr.is_empty());
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_is_initialised_followed_listed_and_dropped() {
+    let tables = [canvas("users"), canvas("courses")];
+    let Some(sql) = Sql::new(school(&tables)).await else { return };
+    let command = |arguments: &[&str]| {
+        let mut command = sql.world.command(&["--non-interactive"]);
+        command.args(arguments).args(["--namespace", "canvas"]).env("DAP_CONNECTION_STRING", &sql.database.url);
+        crate::support::Run::of(command.output().unwrap())
+    };
+    let load = |verb: &str, table: &str| command(&[verb, "--table", table, "--jobs-per-minute", "0"]);
+    load("syncdb", "users").assert_code(5).assert_says(&["not initialised", "initdb"]);
+    load("initdb", "users").assert_code(0);
+    load("initdb", "users").assert_code(5).assert_says(&["already initialised", "syncdb"]);
+    sql.assert_tables(&tables[..1], sql.world.school.now());
+    let first = sql.world.school.now();
+    sql.world.school.advance();
+    // One that is not there does not stop the other.
+    load("syncdb", "all").assert_code(5).assert_says(&["not initialised"]);
+    sql.assert_tables(&tables[..1], sql.world.school.now());
+    assert!(sql.world.school.now() > first);
+
+    let listed = command(&["listdb"]).assert_code(0).stdout;
+    let lines: Vec<serde_json::Map<String, Value>> = serde_json::from_str(&listed).unwrap();
+    let keys: Vec<&str> = lines[0].keys().map(String::as_str).collect();
+    assert_eq!(keys, ["name", "timestamp", "staleness", "schema", "command", "records"]);
+    assert_eq!((&lines[0]["name"], &lines[0]["command"]), (&"users".into(), &"syncdb".into()));
+    assert_eq!(
+        (&lines[1]["name"], &lines[1]["command"], &lines[1]["timestamp"]),
+        (&"courses".into(), &"initdb".into(), &Value::Null)
+    );
+    let at: Timestamp = lines[0]["timestamp"].as_str().unwrap().parse().unwrap();
+    assert_eq!(at, sql.world.school.now());
+    let listed = command(&["listdb", "--omit-not-replicated", "--omit-record-count"]).assert_code(0).stdout;
+    let lines: Vec<serde_json::Map<String, Value>> = serde_json::from_str(&listed).unwrap();
+    assert!(lines.len() == 1 && !lines[0].contains_key("records"), "{lines:?}");
+
+    command(&["dropdb", "--table", "courses,users"]).assert_code(5).assert_says(&["not initialised"]);
+    assert_eq!(
+        sql.database.psql("SELECT to_regclass('canvas.users') IS NULL, count(*) FROM instructure_dap.table_sync"),
+        "t|0\n"
+    );
+    command(&["dropdb", "--table", "all"]).assert_code(0).assert_says(&["nothing to drop"]);
+    load("initdb", "all").assert_code(0);
+    sql.assert_tables(&tables, sql.world.school.now());
+}

@@ -26,7 +26,7 @@ use self::dialect::{Dialect, SqlTable};
 use self::load::SqlLoad;
 use self::statement::Statement;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
-use crate::model::{Namespace, TableRef};
+use crate::model::{Bookmark, Namespace, TableRef};
 use crate::redact::SafeUrl;
 use crate::sink::{Held, Load, LoadPlan, Sink, TableStatus};
 
@@ -91,14 +91,23 @@ impl SqlSink {
         Ok(())
     }
 
-    /// Whether the book-keeping has a row for the table, be the table there or not.
-    pub async fn knows(&self, table: &TableRef) -> Result<bool> {
+    /// How far a table has come, and its rows if they are to be counted. `None`: the book-keeping has no row for it.
+    pub async fn figures(&self, table: &TableRef, count: bool) -> Result<Option<(Bookmark, Option<u64>)>> {
         let _one_of_few = self.shared.question().await?;
+        let dialect = self.shared.dialect();
         let mut session = self.shared.session().await?;
         let has_meta = self.shared.has_meta(session.as_mut()).await?;
-        let entry = meta::entry(session.as_mut(), self.shared.dialect(), table, has_meta).await?;
+        let Some(entry) = meta::entry(session.as_mut(), dialect, table, has_meta).await? else { return Ok(None) };
+        let rows = match entry.exists && count {
+            true => {
+                let count = Statement::new(format!("SELECT COUNT(*) FROM {}", dialect.table_name(table)));
+                let rows = session.rows(&count).await?;
+                rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok())
+            }
+            false => None,
+        };
         self.shared.give_back(session);
-        Ok(entry.is_some())
+        Ok(Some((entry.bookmark, rows)))
     }
 
     /// Table and book-keeping row go together; types and lookup tables stay. Kind `NotFound` when there is no such row.
@@ -231,30 +240,9 @@ impl Sink for SqlSink {
 
     /// Counts the rows.
     async fn status(&self, table: &TableRef) -> Result<Option<TableStatus>> {
-        let _one_of_few = self.shared.question().await?;
-        let dialect = self.shared.dialect();
-        let mut session = self.shared.session().await?;
-        let has_meta = self.shared.has_meta(session.as_mut()).await?;
-        let Some(entry) = meta::entry(session.as_mut(), dialect, table, has_meta).await? else { return Ok(None) };
-        let rows = match entry.exists {
-            true => {
-                let count = Statement::new(format!("SELECT COUNT(*) FROM {}", dialect.table_name(table)));
-                let rows = session.rows(&count).await?;
-                rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok())
-            }
-            false => None,
-        };
-        self.shared.give_back(session);
+        let Some((bookmark, rows)) = self.figures(table, true).await? else { return Ok(None) };
         let table = table.clone();
-        Ok(Some(TableStatus {
-            table,
-            bookmark: entry.bookmark,
-            rows,
-            files: None,
-            bytes: None,
-            last_commit: None,
-            version: None,
-        }))
+        Ok(Some(TableStatus { table, bookmark, rows, files: None, bytes: None, last_commit: None, version: None }))
     }
 
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {

@@ -1,0 +1,159 @@
+//! `initdb`, `syncdb`, `dropdb`, `listdb`: from arguments to requests, from reports to lines.
+
+use std::process::ExitCode;
+
+use chrono::{Local, SecondsFormat, TimeZone};
+use serde_json::json;
+
+use super::args::{ConnectionArgs, DbLoadArgs, DropdbArgs, GlobalArgs, ListdbArgs, OnSnapshotRequired};
+use super::console::{Console, Mark};
+use super::files::interrupted;
+use super::output::{Grid, grouped};
+use super::{exit, lake, settings};
+use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::model::{Namespace, Timestamp};
+use crate::ops::db::{self, DbLine, staleness};
+use crate::ops::{self, Demand, Outcome, Selection, SyncRequest, Target};
+use crate::sink::sql::SqlSink;
+
+fn open(connection: &ConnectionArgs) -> Result<SqlSink> {
+    let hint = "write it as postgresql://user:password@host:port/database";
+    let Some(text) = &connection.connection_string else {
+        return Err(
+            Error::new(Kind::Usage, "No connection string: give --connection-string or set DAP_CONNECTION_STRING").hint(hint)
+        );
+    };
+    match text.reveal().parse::<Target>().hint(hint)? {
+        Target::Database(url) => SqlSink::open(url.reveal()),
+        Target::Folder(_) => Err(Error::new(Kind::Usage, "The connection string names no database").hint(hint)),
+    }
+}
+
+/// Ctrl-C ends it; every table is as it was or up to date.
+async fn or_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        biased;
+        () = interrupted() => Err(Error::new(Kind::Cancelled, "Interrupted; every table is as it was or up to date")),
+        result = work => result,
+    }
+}
+
+pub(super) async fn load(global: &GlobalArgs, console: Console, args: DbLoadArgs, demand: Demand) -> Result<ExitCode> {
+    let sink = open(&args.connection)?;
+    let client = settings::client(global, settings::pacing(args.jobs_per_minute))?;
+    settings::check_tracking(global)?;
+    let namespace = args.namespace.namespace;
+    let verb = if demand == Demand::Absent { "Initialising" } else { "Synchronising" };
+    console.say(Mark::Title, |bold| format!("{verb} tables of {}", bold(&namespace)))?;
+    let selection = Selection {
+        namespaces: vec![namespace],
+        tables: args.tables.table.split(',').map(|name| name.trim().to_owned()).collect(),
+        exclude: Vec::new(),
+    };
+    let on_snapshot_required = match args.on_snapshot_required {
+        OnSnapshotRequired::Fail => ops::OnSnapshotRequired::Fail,
+        OnSnapshotRequired::Resnapshot => ops::OnSnapshotRequired::Resnapshot,
+    };
+    let sink: std::sync::Arc<dyn crate::sink::Sink> = std::sync::Arc::new(sink);
+    let engine = lake::small_engine()?;
+    let request = SyncRequest { demand, on_snapshot_required, ..SyncRequest::new(client, sink, engine, selection) };
+    let report = or_interrupted(Box::pin(ops::sync(request))).await?;
+    let mut skipped = 0;
+    for table in &report.tables {
+        let name = table.table.to_string();
+        match (&table.outcome, &table.error) {
+            (_, Some(error)) => console.error(error)?,
+            (Outcome::Skipped, _) => skipped += 1,
+            (Outcome::Loaded { upserted, deleted, bookmark, .. }, _) => {
+                console.say(Mark::Success, |bold| {
+                    format!("{}: {} rows, data as of {bookmark}", bold(&name), bold(&(upserted + deleted).to_string()))
+                })?;
+            }
+            _ => console.say(Mark::Success, |bold| format!("{}: nothing new", bold(&name)))?,
+        }
+    }
+    let errors: Vec<&Error> = report.tables.iter().filter_map(|table| table.error.as_ref()).collect();
+    ended(console, &errors, skipped, report.tables.len())
+}
+
+/// The last failure decides the exit code, as in the official client.
+fn ended(console: Console, errors: &[&Error], skipped: usize, total: usize) -> Result<ExitCode> {
+    let Some(last) = errors.last() else { return Ok(ExitCode::SUCCESS) };
+    console.say(Mark::Error, |bold| {
+        let (failed, skipped, total) = (errors.len().to_string(), skipped.to_string(), total.to_string());
+        format!("{} failed, {} skipped, of {} in all", bold(&failed), bold(&skipped), bold(&total))
+    })?;
+    Ok(exit::code(last))
+}
+
+pub(super) async fn drop(console: Console, args: DropdbArgs) -> Result<ExitCode> {
+    let sink = open(&args.connection)?;
+    let namespace = Namespace::new(args.namespace.namespace);
+    let done = or_interrupted(db::drop(&sink, &namespace, &args.tables.table)).await?;
+    if done.is_empty() {
+        console.say(Mark::Warning, |_| format!("The database holds no tables of {namespace}; there is nothing to drop"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    console.say(Mark::Title, |bold| format!("Dropping {} tables", bold(&done.len().to_string())))?;
+    for (table, error) in &done {
+        match error {
+            None => console.say(Mark::Success, |bold| format!("{} is dropped", bold(&table.to_string())))?,
+            Some(error) => console.error(error)?,
+        }
+    }
+    let errors: Vec<&Error> = done.iter().filter_map(|(_, error)| error.as_ref()).collect();
+    ended(console, &errors, 0, done.len())
+}
+
+pub(super) async fn list(global: &GlobalArgs, console: Console, args: ListdbArgs) -> Result<ExitCode> {
+    let sink = open(&args.connection)?;
+    let client = settings::client(global, settings::pacing(0))?;
+    settings::check_tracking(global)?;
+    let namespace = Namespace::new(args.namespace.namespace);
+    console.say(Mark::Progress, |_| "Asking the service and the database for their tables".to_owned())?;
+    let count = !args.omit_record_count;
+    let client = (!args.omit_not_replicated).then_some(&client);
+    let lines = or_interrupted(db::list(&sink, client, &namespace, count)).await?;
+    let now = Timestamp::now();
+    let age = |line: &DbLine| line.timestamp.map(|at| staleness((now.micros() - at.micros()) / 1_000_000));
+    let command = |line: &DbLine| if line.timestamp.is_some() { "syncdb" } else { "initdb" };
+    let local = |at: Timestamp| match Local.timestamp_micros(at.micros()).single() {
+        Some(time) => time.to_rfc3339_opts(SecondsFormat::AutoSi, false),
+        None => at.to_string(),
+    };
+    if !console.is_interactive() {
+        let objects: Vec<serde_json::Value> = lines
+            .iter()
+            .map(|line| {
+                let mut object = json!({
+                    "name": line.name,
+                    "timestamp": line.timestamp.map(local),
+                    "staleness": age(line),
+                    "schema": line.schema,
+                    "command": command(line),
+                });
+                if count {
+                    object["records"] = json!(line.records);
+                }
+                object
+            })
+            .collect();
+        let text = serde_json::to_string_pretty(&objects).or_fail(Kind::Bug, "The list cannot be written as JSON")?;
+        console.data(&format!("{text}\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut grid = Grid::new(&["Name", ">Records", "Data as of", "Staleness", ">Schema", "Use command"]);
+    let missing = || "-".to_owned();
+    for line in &lines {
+        grid.row(vec![
+            line.name.clone(),
+            line.records.map_or_else(missing, grouped),
+            line.timestamp.map_or("not replicated".to_owned(), local),
+            age(line).unwrap_or_else(missing),
+            line.schema.map_or_else(missing, |schema| schema.to_string()),
+            command(line).to_owned(),
+        ]);
+    }
+    super::output::out(&format!("{namespace}\n{}", grid.render()))?;
+    Ok(ExitCode::SUCCESS)
+}
