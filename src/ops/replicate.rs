@@ -161,13 +161,12 @@ impl Replicator {
         schema: &Arc<TableSchema>,
     ) -> Result<(Loaded, DecodeCounts, f64)> {
         progress::expect(job.objects.len() as u64);
-        let is_snapshot = job.query.window == Window::Snapshot;
-        // Snapshots promise unique keys, which the load checks as it writes (integer keys only: a bitmap is cheap); the logs
+        // Results promise unique keys, which the load checks as it writes (integer keys only: a bitmap is cheap); the logs
         // break the promise by design.
-        let trust = is_snapshot && !table.is_log() && has_integer_key(schema);
+        let trust = self.sink.checks_unique_keys() && !table.is_log() && has_integer_key(schema);
         match self.load_once(table, held, job, schema, trust).await {
             Err(error) if trust && ChangeSet::is_duplicate_key(&error) => {
-                tracing::warn!(table = %table, "The snapshot holds a key twice; reducing it to the newest row per key");
+                tracing::warn!(table = %table, "The result holds a key twice; reducing it to the newest row per key");
                 self.load_once(table, held, job, schema, false).await
             }
             other => other,

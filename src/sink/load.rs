@@ -32,6 +32,12 @@ pub trait Sink: Debug + Send + Sync {
     /// Figures of one table for `status`.
     async fn status(&self, table: &TableRef) -> Result<Option<TableStatus>>;
 
+    /// Whether its loads take sets that were not reduced, if the key is one integer column, and check the promise of unique keys
+    /// as they write. Others are always given the latest change per key.
+    fn checks_unique_keys(&self) -> bool {
+        false
+    }
+
     /// Opens a load. Readers of the target see nothing of it until `commit`.
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>>;
 }

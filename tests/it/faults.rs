@@ -35,6 +35,7 @@ const HARMLESS: &[&str] = &[
     "extra-column",
     "empty-line",
     "no-final-newline",
+    "repeated-row",
     "empty-gzip",
     "header-only",
 ];

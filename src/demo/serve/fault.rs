@@ -115,6 +115,8 @@ pub enum Damage {
     ExtraColumn,
     /// An empty line between two rows.
     EmptyLine,
+    /// One row comes twice, as a source that delivers at least once does it. Text formats only.
+    RepeatedRow,
     /// No line end after the last row.
     NoFinalNewline,
     /// One more object, of zero bytes.
@@ -431,6 +433,7 @@ static CATALOGUE: &[FaultHelp] = &[
     fault!("wrong-type", "[OBJECT[:ROW]]", "puts text into a number column of one row", |a| a.content(Damage::WrongType)),
     fault!("extra-column", "[OBJECT[:ROW]]", "adds a column the schema does not know", |a| a.content(Damage::ExtraColumn)),
     fault!("empty-line", "[OBJECT[:ROW]]", "puts an empty line between two rows", |a| a.content(Damage::EmptyLine)),
+    fault!("repeated-row", "[OBJECT[:ROW]]", "sends one row twice", |a| a.content(Damage::RepeatedRow)),
     fault!("no-final-newline", "[OBJECT]", "leaves out an object's last line end", |a| a.content(Damage::NoFinalNewline)),
     fault!("empty-file", "", "adds an object of zero bytes", |a| a.content(Damage::EmptyFile)),
     fault!("empty-gzip", "", "adds an object that unpacks to nothing", |a| a.content(Damage::EmptyGzip)),

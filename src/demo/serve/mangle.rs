@@ -97,7 +97,7 @@ fn rewrite(mut bytes: Vec<u8>, style: &Style, damage: Damage, row: usize) -> Res
             let middle = bytes.len() / 2;
             flip(&mut bytes, middle);
         }
-        Damage::MalformedLine | Damage::EmptyLine | Damage::NoFinalNewline if is_gzip => {
+        Damage::MalformedLine | Damage::EmptyLine | Damage::RepeatedRow | Damage::NoFinalNewline if is_gzip => {
             let text = unpack(&bytes)?;
             bytes = pack(&rewrite_lines(&text, style.format, damage, row))?;
         }
@@ -112,6 +112,7 @@ fn rewrite(mut bytes: Vec<u8>, style: &Style, damage: Damage, row: usize) -> Res
         Damage::WrongType | Damage::ExtraColumn => bytes = rewrite_parquet(bytes, style, damage)?,
         Damage::MultiMember
         | Damage::EmptyLine
+        | Damage::RepeatedRow
         | Damage::NoFinalNewline
         | Damage::MalformedLine
         | Damage::EmptyFile
@@ -167,6 +168,10 @@ fn rewrite_lines(text: &[u8], format: Format, damage: Damage, row: usize) -> Vec
         match damage {
             Damage::EmptyLine if place == chosen => {
                 out.push(b'\n');
+                out.extend_from_slice(line);
+            }
+            Damage::RepeatedRow if place == chosen => {
+                out.extend_from_slice(line);
                 out.extend_from_slice(line);
             }
             Damage::MalformedLine if place == chosen => {

@@ -212,6 +212,10 @@ impl Sink for DeltaSink {
         }))
     }
 
+    fn checks_unique_keys(&self) -> bool {
+        true
+    }
+
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {
         let log = self.log(&plan.table)?;
         let table = plan.table.clone();

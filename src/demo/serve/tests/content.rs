@@ -129,6 +129,10 @@ async fn lines_can_be_empty_or_unended() {
         let mut lines: Vec<_> = right.lines().collect();
         lines.insert(place, "");
         assert_eq!(wrong.lines().collect::<Vec<_>>(), lines);
+        let (right, wrong) = texts("repeated-row:1:1", format).await;
+        let mut lines: Vec<_> = right.lines().collect();
+        lines.insert(place, lines[place]);
+        assert_eq!(wrong.lines().collect::<Vec<_>>(), lines);
         let (right, wrong) = texts("no-final-newline", format).await;
         assert_eq!(right.strip_suffix('\n'), Some(wrong.as_str()));
     }
