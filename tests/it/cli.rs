@@ -37,13 +37,13 @@ fn missing_credentials_are_named_with_the_way_out() {
 
 #[test]
 fn targets_of_later_versions_are_refused_by_name() {
-    for target in ["s3://bucket/lake", "postgresql://db/canvas"] {
+    for (target, what) in [("s3://bucket/lake", "object stores"), ("mysql://me@db/canvas", "kind of database")] {
         let output = bare_command(&["sync", "--target", target])
             .env("DAP_CLIENT_ID", CLIENT_ID)
             .env("DAP_CLIENT_SECRET", CLIENT_SECRET)
             .output()
             .unwrap();
-        Run::of(output).assert_code(38).assert_says(&["local folders"]);
+        Run::of(output).assert_code(38).assert_says(&["does not keep tables", what]);
     }
 }
 

@@ -144,8 +144,10 @@ impl SqlLoad {
             return Ok(());
         }
         let reduced = changes.reduced;
-        // Without the lock somebody else may be about to make the table.
-        if self.locked && entry.is_none() && !self.table.needs_stage() && self.live().await?.is_empty() {
+        // Without the lock somebody else may be about to make the table. Of a set that may hold a key twice, as an upsert and as
+        // a delete, only the staging table can tell.
+        let direct = self.locked && entry.is_none() && !self.table.needs_stage();
+        if direct && (reduced || self.plan.kind == LoadKind::Replace) && self.live().await?.is_empty() {
             self.way = Way::Direct;
             self.create_table().await?;
             self.copy(changes).await?;
