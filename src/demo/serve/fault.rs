@@ -103,7 +103,7 @@ pub enum Damage {
     TrailingGarbage,
     /// Valid: the gzip is made of several members. Concerns every object.
     MultiMember,
-    /// A line that cannot be parsed (JSON cut off, a field too few, an open quote).
+    /// A line that cannot be parsed: half a JSON text, a row without its last field. In Parquet a flipped bit.
     MalformedLine,
     /// Text in a number column.
     WrongType,

@@ -296,6 +296,15 @@ async fn many_servers_live_side_by_side_and_stop_when_dropped() {
     assert_eq!(two.get("/dap/query/canvas/table").await.0, 200);
 }
 
+/// The end of a test's runtime waits for blocking work: this test ends only if dropping the server ends the encoding.
+#[tokio::test]
+async fn a_server_stops_in_the_middle_of_encoding() {
+    let caller = Caller::new(Desk::new(i64::MAX), ServeOptions { rows_per_object: 1000, ..ServeOptions::instant() }).await;
+    let (status, job) = caller.ask("many", json!({"format": "csv"})).await;
+    let (still, again) = caller.get(&format!("/dap/job/{}", job["id"].as_str().unwrap())).await;
+    assert_eq!((status, still, &again["status"]), (202, 202, &json!("running")));
+}
+
 #[tokio::test]
 async fn only_loopback_is_served() {
     let options = ServeOptions { listen: "0.0.0.0:0".parse().unwrap(), ..ServeOptions::default() };
