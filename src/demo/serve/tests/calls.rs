@@ -229,6 +229,21 @@ async fn the_same_query_finds_its_live_job() {
 }
 
 #[tokio::test]
+async fn a_job_that_will_fail_is_found_until_it_has() {
+    let options = ServeOptions { job_delay: (Duration::ZERO, Duration::from_secs(100)), ..ServeOptions::instant() };
+    let caller = Caller::new(Desk::new(1), options).await;
+    caller.server.inject(Fault::JobFails { message: "Out of memory".into() }, Times::Once);
+    let query = json!({"format": "jsonl"});
+    let (_, job) = caller.ask("many", query.clone()).await;
+    // A call later its end is decided, and still not to be seen.
+    assert_eq!(caller.ask("many", query.clone()).await, (202, job.clone()));
+    caller.server.run_ahead(Duration::from_secs(100));
+    let failed = caller.end_of(&job).await;
+    assert_eq!((&failed["status"], &failed["error"]["message"]), (&json!("failed"), &json!("Out of memory")));
+    assert_ne!(caller.ask("many", query).await.1["id"], job["id"]);
+}
+
+#[tokio::test]
 async fn urls_are_given_in_batches_and_wrong_requests_refused() {
     let caller = Caller::simple().await;
     let job = caller.run("many", json!({"format": "parquet"})).await;
