@@ -111,8 +111,9 @@ impl Job {
         self.result.get()?.as_ref().ok()?.iter().find(|part| part.name == name)
     }
 
-    fn has_failed(&self) -> bool {
-        matches!(self.result.get(), Some(Err(_)))
+    /// Whether it shows as failed. Until it does, it is found like any other.
+    fn has_failed(&self, now: Timestamp, (waiting, running): (Duration, Duration)) -> bool {
+        matches!(self.result.get(), Some(Err(_))) && now >= later(self.started, waiting + running)
     }
 
     fn answer(&self, now: Timestamp, delay: (Duration, Duration)) -> Answer {
@@ -165,7 +166,7 @@ pub(super) fn start_or_find(state: &Arc<State>, question: Question, cut: Cut) ->
     let delay = state.options.job_delay;
     let table = question.table.clone();
     let mut live = state.jobs.live(now);
-    let same_question = |job: &&Arc<Job>| job.question == question && !job.has_failed();
+    let same_question = |job: &&Arc<Job>| job.question == question && !job.has_failed(now, delay);
     let mut found = live.values().find(|job| same_question(job) && job.cut == cut).cloned();
     if found.is_none() && live.values().any(|job| same_question(&job)) && state.faults.strikes(Some(&table), &Fault::StaleJob) {
         found = live.values().find(same_question).cloned();

@@ -2,11 +2,13 @@
 //! Nothing here is shared with the client: it has its own wire format, its own encoders, its own reading of table schemas.
 
 mod answer;
+mod catalogue;
 mod clock;
 mod counters;
 mod delivery;
 mod encode;
 mod fault;
+mod faults;
 mod job;
 mod limit;
 mod link;
@@ -23,7 +25,8 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub use catalogue::FaultHelp;
 pub use counters::{Counters, JobStart, Traffic};
-pub use fault::{Damage, Endpoint, Fault, FaultHelp, Refusal, RetryAfter, Spot, Times};
+pub use fault::{Damage, Endpoint, Fault, Refusal, RetryAfter, Spot, Times};
 pub use options::ServeOptions;
 pub use server::Server;

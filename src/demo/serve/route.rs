@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
@@ -122,7 +122,7 @@ pub(super) async fn respond(state: Arc<State>, link: Arc<Link>, request: Request
         return Ok(object::download(&state, &link, &parts, id).await);
     }
 
-    let answer = match admit(&state, &route, &parts) {
+    let answer = match admit(&state, &route, &parts, table) {
         Err(refused) => Err(refused),
         Ok(()) => match gateway(&state, endpoint, table) {
             Some(refusal) => return Ok(refusal),
@@ -140,14 +140,14 @@ pub(super) async fn respond(state: Arc<State>, link: Arc<Link>, request: Request
 }
 
 /// What is checked before an API call: its method, its token, its limit.
-fn admit(state: &State, route: &Route, request: &Parts) -> Answered<()> {
+fn admit(state: &State, route: &Route, request: &Parts, table: Option<&TableRef>) -> Answered<()> {
     let method = route.method();
     if request.method != method {
         let error = Answer::error(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "The method is not allowed");
         return Err(error.header("allow", method).into());
     }
     if !matches!(route, Route::Login) {
-        if state.faults.take(None, |fault| matches!(fault, Fault::TokenDies { .. }).then_some(())).is_some() {
+        if state.faults.take(table, |fault| matches!(fault, Fault::TokenDies { .. }).then_some(())).is_some() {
             state.tokens.forget_all();
         }
         login::check_bearer(state, &request.headers)?;
@@ -186,12 +186,19 @@ fn gateway(state: &State, endpoint: Endpoint, table: Option<&TableRef>) -> Optio
     });
     if let Some(wait) = throttle {
         state.tally.count(|counters| *counters.throttled.entry(endpoint).or_default() += 1);
-        let answer = match wait {
-            RetryAfter::Missing => Answer::throttled(),
-            RetryAfter::Seconds(seconds) => Answer::throttled().header("retry-after", seconds),
-            RetryAfter::Date(seconds) => Answer::throttled().header("retry-after", http_date(seconds)),
+        let wait = match wait {
+            RetryAfter::Missing => None,
+            RetryAfter::Seconds(seconds) => Some(seconds.to_string()),
+            RetryAfter::Date(seconds) => Some(http_date(seconds)),
         };
-        return Some(answer.into_response());
+        let mut response = match is_store {
+            true => xml_error(StatusCode::TOO_MANY_REQUESTS, "SlowDown", "Please reduce your request rate."),
+            false => Answer::throttled().into_response(),
+        };
+        if let Some(value) = wait.and_then(|wait| HeaderValue::try_from(wait).ok()) {
+            response.headers_mut().insert(RETRY_AFTER, value);
+        }
+        return Some(response);
     }
     let status = state.faults.take(table, |fault| match fault {
         Fault::Status { at, status } if *at == endpoint => Some(*status),

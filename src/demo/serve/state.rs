@@ -10,7 +10,8 @@ use url::Url;
 
 use super::clock::Clock;
 use super::counters::{Counters, Tally};
-use super::fault::{Endpoint, Faults};
+use super::fault::Endpoint;
+use super::faults::Faults;
 use super::job::Jobs;
 use super::limit::Window;
 use super::login::Tokens;

@@ -3,9 +3,10 @@
 use std::io::Read;
 
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Decimal128Type, Int64Type, TimestampMicrosecondType};
 use flate2::read::MultiGzDecoder;
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -187,8 +188,6 @@ fn batch(style: &Style, rows: &[Record]) -> RecordBatch {
     batch
 }
 
-use arrow::array::RecordBatch;
-
 #[test]
 fn parquet_has_three_groups() {
     let batch = batch(&style(Format::Parquet, Mode::Expanded, true), &rows());
@@ -258,4 +257,102 @@ fn a_cell_of_another_type_is_an_error_in_parquet() {
     let mut object = Object::create(&folder.path().join("x"), &style(Format::Parquet, Mode::Expanded, false)).unwrap();
     let error = object.row(&row).unwrap_err();
     assert_eq!((error.kind(), error.get("column_type")), (Kind::Bug, Some("Utf8")));
+}
+
+/// Fields of a row of TSV without its line end; `None` is null.
+fn read_tsv(row: &str) -> Vec<Option<String>> {
+    let read = |field: &str| {
+        let mut text = String::new();
+        let mut letters = field.chars();
+        while let Some(letter) = letters.next() {
+            text.push(match letter {
+                '\\' => match letters.next().unwrap() {
+                    '0' => '\0',
+                    'b' => '\u{8}',
+                    'f' => '\u{c}',
+                    'n' => '\n',
+                    'r' => '\r',
+                    't' => '\t',
+                    'v' => '\u{b}',
+                    '\\' => '\\',
+                    other => panic!("unknown escape {other:?}"),
+                },
+                plain => plain,
+            });
+        }
+        text
+    };
+    row.split('\t').map(|field| (field != "\\N").then(|| read(field))).collect()
+}
+
+/// Fields of all rows of a CSV. Unquoted nothing and unquoted `NULL` are null.
+fn read_csv(text: &str) -> Vec<Vec<Option<String>>> {
+    let mut rows = vec![Vec::new()];
+    let mut letters = text.chars().peekable();
+    while letters.peek().is_some() {
+        let mut field = String::new();
+        let quoted = letters.next_if_eq(&'"').is_some();
+        if quoted {
+            loop {
+                match letters.next().unwrap() {
+                    '"' if letters.next_if_eq(&'"').is_none() => break,
+                    letter => field.push(letter),
+                }
+            }
+        } else {
+            while let Some(letter) = letters.next_if(|letter| !",\n".contains(*letter)) {
+                assert!(!"\"\r\t".contains(letter), "must be quoted: {letter:?}");
+                field.push(letter);
+            }
+        }
+        let is_null = !quoted && (field.is_empty() || field == "NULL");
+        rows.last_mut().unwrap().push((!is_null).then_some(field));
+        match letters.next().unwrap() {
+            ',' => {}
+            '\n' => rows.push(Vec::new()),
+            other => panic!("{other:?} behind a field"),
+        }
+    }
+    assert_eq!(rows.pop(), Some(Vec::new()), "the last row ends in a line end");
+    rows
+}
+
+fn cell_text() -> impl Strategy<Value = Option<String>> {
+    let special = prop::sample::select(vec!["", "NULL", "null", "\\N", "\"", "\"\"", ",", "\n", "\r\n", "\0", "\u{b}", " a "]);
+    prop_oneof![Just(None), special.prop_map(|text| Some(text.to_owned())), any::<String>().prop_map(Some)]
+}
+
+proptest! {
+    #[test]
+    fn any_text_reads_back(rows in prop::collection::vec(prop::collection::vec(cell_text(), 3), 1..5)) {
+        let leaf = |name: &str| Field { name: name.into(), members: vec![] };
+        let layout = Layout { key: vec!["id".into()], value: vec![leaf("a"), leaf("b,\""), leaf("c")] };
+        let records: Vec<Record> = rows.iter().map(|cells| {
+            let cell = |cell: &Option<String>| cell.clone().map_or(Cell::Null, |text| Cell::Text(text.into()));
+            Record { ts: TS, op: Op::Upsert, key: vec![Cell::Int(1)], value: Some(cells.iter().map(cell).collect()) }
+        }).collect();
+        let text = |format| {
+            let style = Style { layout: layout.clone(), ..style(format, Mode::Expanded, false) };
+            let mut lines = Lines::new(&style).unwrap();
+            let mut out = Vec::new();
+            lines.header(&mut out);
+            records.iter().for_each(|record| lines.row(record, &mut out));
+            String::from_utf8(out).unwrap()
+        };
+
+        let tsv = text(Format::Tsv);
+        let read: Vec<_> = tsv.strip_suffix('\n').unwrap().split('\n').skip(1).map(|row| read_tsv(row)[2..].to_vec()).collect();
+        prop_assert_eq!(&read, &rows);
+
+        let csv = read_csv(&text(Format::Csv));
+        prop_assert_eq!(csv[0][3].as_deref(), Some("value.b,\""));
+        let read: Vec<_> = csv[1..].iter().map(|row| row[2..].to_vec()).collect();
+        prop_assert_eq!(&read, &rows);
+
+        for (line, row) in text(Format::Jsonl).strip_suffix('\n').unwrap().split('\n').zip(&rows) {
+            let value = &serde_json::from_str::<Value>(line).unwrap()["value"];
+            let read: Vec<_> = ["a", "b,\"", "c"].iter().map(|name| value.get(name).map(|text| text.as_str().unwrap().to_owned())).collect();
+            prop_assert_eq!(&read, row);
+        }
+    }
 }

@@ -229,6 +229,21 @@ async fn the_same_query_finds_its_live_job() {
 }
 
 #[tokio::test]
+async fn a_job_that_will_fail_is_found_until_it_has() {
+    let options = ServeOptions { job_delay: (Duration::ZERO, Duration::from_secs(100)), ..ServeOptions::instant() };
+    let caller = Caller::new(Desk::new(1), options).await;
+    caller.server.inject(Fault::JobFails { message: "Out of memory".into() }, Times::Once);
+    let query = json!({"format": "jsonl"});
+    let (_, job) = caller.ask("many", query.clone()).await;
+    // A call later its end is decided, and still not to be seen.
+    assert_eq!(caller.ask("many", query.clone()).await, (202, job.clone()));
+    caller.server.run_ahead(Duration::from_secs(100));
+    let failed = caller.end_of(&job).await;
+    assert_eq!((&failed["status"], &failed["error"]["message"]), (&json!("failed"), &json!("Out of memory")));
+    assert_ne!(caller.ask("many", query).await.1["id"], job["id"]);
+}
+
+#[tokio::test]
 async fn urls_are_given_in_batches_and_wrong_requests_refused() {
     let caller = Caller::simple().await;
     let job = caller.run("many", json!({"format": "parquet"})).await;
@@ -294,6 +309,15 @@ async fn many_servers_live_side_by_side_and_stop_when_dropped() {
     }
     assert_eq!(job["status"], "complete");
     assert_eq!(two.get("/dap/query/canvas/table").await.0, 200);
+}
+
+/// The end of a test's runtime waits for blocking work: this test ends only if dropping the server ends the encoding.
+#[tokio::test]
+async fn a_server_stops_in_the_middle_of_encoding() {
+    let caller = Caller::new(Desk::new(i64::MAX), ServeOptions { rows_per_object: 1000, ..ServeOptions::instant() }).await;
+    let (status, job) = caller.ask("many", json!({"format": "csv"})).await;
+    let (still, again) = caller.get(&format!("/dap/job/{}", job["id"].as_str().unwrap())).await;
+    assert_eq!((status, still, &again["status"]), (202, 202, &json!("running")));
 }
 
 #[tokio::test]

@@ -66,7 +66,7 @@ async fn gzip_can_have_several_members() {
 #[tokio::test]
 async fn one_line_can_be_malformed() {
     for (format, expected) in [
-        ("jsonl", "{\"key\":{\"id\":8},\"value\":{\"name\":\"row, 8\",\"count\":8"),
+        ("jsonl", "{\"key\":{\"id\":8},\"value\":{\"name\":\"row, 8\",\"count\":80,\"ta"),
         ("csv", "2024-01-02T00:00:00Z,8,\"row, 8\",80,true"),
         ("tsv", "2024-01-02T00:00:00Z\t8\trow, 8\t80\ttrue"),
     ] {

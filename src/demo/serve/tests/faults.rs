@@ -260,6 +260,11 @@ async fn stores_can_be_odd() {
     let response = caller.http.get(&url).header("range", "bytes=10-").send().await.unwrap();
     assert_eq!(response.status(), StatusCode::PARTIAL_CONTENT);
 
+    caller.server.inject(fault("throttle:objects:3"), Times::Once);
+    let response = caller.download(&url).await;
+    assert_eq!((response.status(), &response.headers()["retry-after"]), (StatusCode::TOO_MANY_REQUESTS, &"3".parse().unwrap()));
+    assert!(response.text().await.unwrap().contains("<Code>SlowDown</Code>"));
+
     caller.server.inject(fault("content-encoding"), Times::Once);
     let response = caller.download(&url).await;
     assert_eq!(response.headers()["content-encoding"], "gzip");
