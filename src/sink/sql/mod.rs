@@ -1,7 +1,7 @@
 //! SQL databases, laid out as the official client lays them out, so that either can go on where the other stopped. It never
 //! calls the service.
 //!
-//! `load.rs` is written once over two seams: [`dialect`] makes text, [`connection`] talks to a server. A database is one folder
+//! `load.rs` is written once over two seams: `dialect` makes text, `connection` talks to a server. A database is one folder
 //! with one of each. All of a table's load is one transaction: staging, schema change, upsert, delete, bookmark.
 
 mod connection;
