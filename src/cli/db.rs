@@ -8,11 +8,11 @@ use serde_json::json;
 use super::args::{ConnectionArgs, DbLoadArgs, DropdbArgs, GlobalArgs, ListdbArgs, OnSnapshotRequired};
 use super::console::{Console, Mark};
 use super::files::interrupted;
-use super::output::{Grid, grouped};
+use super::output::{self, Grid, grouped};
 use super::{exit, lake, settings};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::{Namespace, Timestamp};
-use crate::ops::db::{self, DbLine, staleness};
+use crate::ops::db::{self, DbLine};
 use crate::ops::{self, Demand, Outcome, Selection, SyncRequest, Target};
 use crate::sink::sql::SqlSink;
 
@@ -115,7 +115,7 @@ pub(super) async fn list(global: &GlobalArgs, console: Console, args: ListdbArgs
     let client = (!args.omit_not_replicated).then_some(&client);
     let lines = or_interrupted(db::list(&sink, client, &namespace, count)).await?;
     let now = Timestamp::now();
-    let age = |line: &DbLine| line.timestamp.map(|at| staleness((now.micros() - at.micros()) / 1_000_000));
+    let age = |line: &DbLine| line.timestamp.map(|at| output::age((now.micros() - at.micros()) / 1_000_000));
     let command = |line: &DbLine| if line.timestamp.is_some() { "syncdb" } else { "initdb" };
     let local = |at: Timestamp| match Local.timestamp_micros(at.micros()).single() {
         Some(time) => time.to_rfc3339_opts(SecondsFormat::AutoSi, false),

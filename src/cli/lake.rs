@@ -13,7 +13,7 @@ use super::args::{
 use super::output::{Grid, age, grouped, out, size};
 use super::{report, settings};
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::ops::{self, Report, Selection, StatusLine, SyncRequest, Target};
+use crate::ops::{self, Answer, Report, Selection, StatusLine, SyncRequest, Target};
 use crate::schema::Nested;
 use crate::sink::delta::DeltaSink;
 use crate::stage::{Engine, EngineOptions};
@@ -133,22 +133,19 @@ pub(super) async fn query(args: QueryArgs) -> Result<()> {
         }
         sql => sql.to_owned(),
     };
-    if args.output == QueryOutput::Table {
-        return print_query(&sink, &engine, &sql).await;
-    }
-    let answer = ops::query(&sink, &engine, &sql).await?;
-    let mut batches = answer.batches;
     match args.output {
-        QueryOutput::Table => Ok(()),
+        QueryOutput::Table => print_query(&sink, &engine, &sql).await,
         QueryOutput::Csv => {
+            let Answer { schema, mut batches } = ops::query(&sink, &engine, &sql).await?;
             let mut head = true;
             while let Some(batch) = batches.try_next().await.or_fail(Kind::Target, "The query failed")? {
                 out(&csv_text(&batch, head)?)?;
                 head = false;
             }
-            if head { out(&csv_text(&RecordBatch::new_empty(answer.schema), true)?) } else { Ok(()) }
+            if head { out(&csv_text(&RecordBatch::new_empty(schema), true)?) } else { Ok(()) }
         }
         QueryOutput::Json => {
+            let mut batches = ops::query(&sink, &engine, &sql).await?.batches;
             while let Some(batch) = batches.try_next().await.or_fail(Kind::Target, "The query failed")? {
                 let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());
                 writer.write(&batch).or_fail(Kind::Data, "The answer cannot be written as JSON")?;

@@ -146,4 +146,10 @@ mod tests {
         assert_eq!(age(42), "42s");
         assert_eq!(age(-3), "0s");
     }
+
+    #[test]
+    fn an_age_has_two_units_at_most() {
+        let shown = [42, 180, 65, 18_720, 3_600, 91_357_200, 86_400, -5].map(age);
+        assert_eq!(shown, ["42s", "3m", "1m 5s", "5h 12m", "1h", "1057d 9h", "1d", "0s"]);
+    }
 }

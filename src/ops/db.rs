@@ -55,30 +55,3 @@ pub async fn drop(sink: &SqlSink, namespace: &Namespace, tables: &str) -> Result
     }
     Ok(done)
 }
-
-/// The two largest units of an age, the second omitted when it is zero: `1057d 9h`, `5h 12m`, `3m`, `42s`.
-pub fn staleness(seconds: i64) -> String {
-    let seconds = seconds.max(0);
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
-    let two = |large: i64, unit: &str, small: i64, next: &str| match small {
-        0 => format!("{large}{unit}"),
-        _ => format!("{large}{unit} {small}{next}"),
-    };
-    match (days, hours, minutes) {
-        (1.., _, _) => two(days, "d", hours, "h"),
-        (_, 1.., _) => two(hours, "h", minutes, "m"),
-        (_, _, 1..) => two(minutes, "m", seconds % 60, "s"),
-        _ => format!("{seconds}s"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::staleness;
-
-    #[test]
-    fn an_age_has_two_units_at_most() {
-        let shown = [42, 180, 65, 18_720, 3_600, 91_357_200, 86_400, -5].map(staleness);
-        assert_eq!(shown, ["42s", "3m", "1m 5s", "5h 12m", "1h", "1057d 9h", "1d", "0s"]);
-    }
-}

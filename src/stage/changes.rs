@@ -1,7 +1,11 @@
 //! What a target gets to load.
 
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::execution::SendableRecordBatchStream;
+
+use crate::error::{Error, Kind, Result};
+use crate::schema::ACTION;
 
 /// Streams of change batches (schema of [`crate::schema::change_schema`]), to be pulled once.
 ///
@@ -46,4 +50,19 @@ impl ChangeSet {
     pub fn is_duplicate_key(error: &crate::Error) -> bool {
         error.get("reason") == Some("duplicate_key")
     }
+}
+
+/// Which rows of a change batch are deletes. Kind `Bug` when the batch does not say it of every row.
+pub fn deletes(batch: &RecordBatch) -> Result<BooleanArray> {
+    let actions = batch.column_by_name(ACTION).and_then(|actions| actions.as_string_opt::<i32>());
+    let actions = actions.ok_or_else(|| Error::new(Kind::Bug, "Changes without a needed column").with("column", ACTION))?;
+    let mut deletes = Vec::with_capacity(actions.len());
+    for action in actions {
+        match action {
+            Some("U") => deletes.push(false),
+            Some("D") => deletes.push(true),
+            _ => return Err(Error::new(Kind::Bug, "A change is neither an upsert nor a delete")),
+        }
+    }
+    Ok(BooleanArray::from(deletes))
 }

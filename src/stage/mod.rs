@@ -10,7 +10,7 @@ mod spill;
 mod tests;
 
 pub use batches::{pull_together, rebatch, split_batch};
-pub use changes::ChangeSet;
+pub use changes::{ChangeSet, deletes};
 pub use latest::latest_per_key;
 pub use session::{Engine, EngineOptions, engine_error};
 pub use source::{batch_stream, table_of_batches, table_of_streams};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::DataType;
 use async_trait::async_trait;
@@ -27,9 +27,9 @@ use super::log::{self, ActiveFile, CommitFailure, TableLog, TableState};
 use super::writer::{FileFormat, NewFile, TableWriter};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::Bookmark;
-use crate::schema::{ACTION, Nested, lake_schema};
+use crate::schema::{Nested, lake_schema};
 use crate::sink::{Load, LoadKind, LoadPlan, Loaded};
-use crate::stage::{ChangeSet, Engine, engine_error, pull_together, split_batch};
+use crate::stage::{ChangeSet, Engine, deletes, engine_error, pull_together, split_batch};
 
 /// Batches between two looks at the memory of the check for repeated keys, which takes time to measure.
 const UNIQUE_CHECK_BATCHES: usize = 64;
@@ -382,21 +382,6 @@ fn design(state: Option<&TableState>, plan: &LoadPlan, keys: &[String]) -> Resul
     check_names(&columns)?;
     let (mapped, max_id) = map_columns(&mut columns, mapping.0, mapping.1);
     Ok(Design { columns, changes, rewrites, mapped, max_id })
-}
-
-/// Which rows of a change batch are deletes.
-fn deletes(batch: &RecordBatch) -> Result<BooleanArray> {
-    let actions = batch.column_by_name(ACTION).and_then(|actions| actions.as_string_opt::<i32>());
-    let actions = actions.ok_or_else(|| Error::new(Kind::Bug, "Changes without a needed column").with("column", ACTION))?;
-    let mut deletes = Vec::with_capacity(actions.len());
-    for action in actions {
-        match action {
-            Some("U") => deletes.push(false),
-            Some("D") => deletes.push(true),
-            _ => return Err(Error::new(Kind::Bug, "A change is neither an upsert nor a delete")),
-        }
-    }
-    Ok(BooleanArray::from(deletes))
 }
 
 /// Writes the rows of a change batch that are not deletes, and says how many there were.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use arrow::array::{Array, RecordBatch};
 use arrow::compute::{filter_record_batch, not};
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::Bookmark;
 use crate::schema::ACTION;
 use crate::sink::{Load, LoadKind, LoadPlan, Loaded};
-use crate::stage::{ChangeSet, engine_error, pull_together};
+use crate::stage::{ChangeSet, deletes, engine_error, pull_together};
 
 /// Objects of one table that are decoded at once, ahead of the server.
 const STREAMS_AT_ONCE: usize = 2;
@@ -190,7 +190,7 @@ impl SqlLoad {
         let mut stream = pull_together(changes.schema, changes.streams, STREAMS_AT_ONCE);
         while let Some(batch) = stream.next().await {
             let batch = batch.map_err(engine_error)?;
-            let upserts = upserts(&batch)?;
+            let upserts = not(&deletes(&batch)?).or_fail(Kind::Bug, "Rows cannot be filtered")?;
             self.loaded.upserted += upserts.true_count() as u64;
             let kept = filter_record_batch(&batch, &upserts).or_fail(Kind::Bug, "Rows cannot be filtered")?;
             self.note_nulls(&kept).await?;
@@ -297,21 +297,6 @@ impl SqlLoad {
 
 fn relaxed(column: &str) -> String {
     format!("`{column}` has nulls although it is required, and may be null from now on")
-}
-
-/// Which rows of a change batch are upserts.
-fn upserts(batch: &RecordBatch) -> Result<BooleanArray> {
-    let actions = batch.column_by_name(ACTION).and_then(|actions| actions.as_string_opt::<i32>());
-    let actions = actions.ok_or_else(|| Error::new(Kind::Bug, "Changes without a needed column").with("column", ACTION))?;
-    let mut deletes = Vec::with_capacity(actions.len());
-    for action in actions {
-        match action {
-            Some("U") => deletes.push(false),
-            Some("D") => deletes.push(true),
-            _ => return Err(Error::new(Kind::Bug, "A change is neither an upsert nor a delete")),
-        }
-    }
-    not(&BooleanArray::from(deletes)).or_fail(Kind::Bug, "Rows cannot be filtered")
 }
 
 #[async_trait]
