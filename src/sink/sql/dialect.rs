@@ -120,6 +120,16 @@ pub(super) trait Dialect: Debug + Send + Sync {
     /// An expression for the parameter `placeholder` as a moment, written `YYYY-MM-DD hh:mm:ss.ffffff`.
     fn moment(&self, placeholder: &str) -> String;
 
+    /// An expression for the parameter `placeholder` as a whole number.
+    fn integer(&self, placeholder: &str) -> String {
+        placeholder.to_owned()
+    }
+
+    /// An expression for the text in the column `name`, such that the connection can read all of its characters.
+    fn text(&self, name: &str) -> String {
+        self.quote(name)
+    }
+
     /// An expression for the microseconds since the epoch of the moment in the column `name`.
     fn micros_of(&self, name: &str) -> String;
 
@@ -193,6 +203,11 @@ pub(super) trait Dialect: Debug + Send + Sync {
 
     /// Whether columns of floating point hold NaN and the infinities.
     fn takes_non_finite(&self) -> bool;
+
+    /// Whether texts hold the character NUL. If not, the connection puts U+2400 in its place.
+    fn takes_nul(&self) -> bool {
+        false
+    }
 
     /// The table for a schema.
     fn table_of(&self, schema: &TableSchema) -> Result<SqlTable>;

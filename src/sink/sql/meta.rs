@@ -156,13 +156,13 @@ fn select_entries(dialect: &dyn Dialect) -> String {
     let quote = |name| dialect.quote(name);
     format!(
         "SELECT {}, {}, {}, {}, {}, CASE WHEN {} THEN 1 ELSE 0 END, {} FROM {}",
-        quote("source_namespace"),
-        quote("source_table"),
+        dialect.text("source_namespace"),
+        dialect.text("source_table"),
         quote("id"),
         dialect.micros_of("timestamp"),
         quote("schema_version"),
         dialect.entry_exists(),
-        quote("schema_description"),
+        dialect.text("schema_description"),
         dialect.meta_table("table_sync"),
     )
 }
@@ -188,8 +188,9 @@ pub(super) async fn tables(
     dialect: &dyn Dialect,
     namespace: Option<&Namespace>,
 ) -> Result<Vec<TableRef>> {
-    let (column, name) = (dialect.quote("source_namespace"), dialect.quote("source_table"));
-    let list = format!("SELECT DISTINCT {column}, {name} FROM {}", dialect.meta_table("table_sync"));
+    let column = dialect.quote("source_namespace");
+    let names = ["source_namespace", "source_table"].map(|name| dialect.text(name)).join(", ");
+    let list = format!("SELECT DISTINCT {names} FROM {}", dialect.meta_table("table_sync"));
     let statement = match namespace {
         None => Statement::new(list),
         Some(namespace) => {
@@ -224,9 +225,9 @@ pub(super) fn reach(dialect: &dyn Dialect, schema: &TableSchema, old: Option<&En
             Statement::new(format!(
                 "UPDATE {table} SET {at} = {}, {version} = {}, {format} = 'json', {text} = {} WHERE {id} = {}",
                 dialect.moment(&place(1)),
-                place(2),
+                dialect.integer(&place(2)),
                 place(3),
-                place(4)
+                dialect.integer(&place(4))
             ))
             .bind(moment)
             .bind(reached.schema_version.to_string())
@@ -245,7 +246,11 @@ pub(super) fn reach(dialect: &dyn Dialect, schema: &TableSchema, old: Option<&En
                 "schema_description_format",
             ]);
             let values: Vec<String> =
-                (1..=7).map(|number| if number == 3 { dialect.moment(&place(3)) } else { place(number) }).collect();
+                (1..=7).map(|number| match number {
+                    3 => dialect.moment(&place(3)),
+                    4 => dialect.integer(&place(4)),
+                    other => place(other),
+                }).collect();
             Statement::new(format!("INSERT INTO {table} ({}) VALUES ({}, 'json')", columns.join(", "), values.join(", ")))
                 .bind(schema.table.namespace.as_str())
                 .bind(&schema.table.table)

@@ -8,10 +8,13 @@ mod connection;
 mod dialect;
 mod load;
 mod meta;
+#[cfg(feature = "mssql")]
+mod mssql;
+#[cfg(feature = "postgres")]
 mod postgres;
 mod shape;
 mod statement;
-#[cfg(test)]
+#[cfg(all(test, feature = "postgres"))]
 mod tests;
 mod values;
 
@@ -46,11 +49,20 @@ struct Database {
 }
 
 /// All kinds. A new one is a folder and a line here.
-const DATABASES: &[Database] = &[Database {
-    schemes: &["postgresql", "postgres"],
-    open: |url| Ok(Box::new(postgres::PostgresServer::from_url(url)?)),
-    example: "postgresql://user:password@host:5432/database?ssl=require",
-}];
+const DATABASES: &[Database] = &[
+    #[cfg(feature = "postgres")]
+    Database {
+        schemes: &["postgresql", "postgres"],
+        open: |url| Ok(Box::new(postgres::PostgresServer::from_url(url)?)),
+        example: "postgresql://user:password@host:5432/database?ssl=require",
+    },
+    #[cfg(feature = "mssql")]
+    Database {
+        schemes: &["mssql", "sqlserver"],
+        open: |url| Ok(Box::new(mssql::MssqlServer::from_url(url)?)),
+        example: "mssql://user:password@host:1433/database?ssl=verify-full",
+    },
+];
 
 /// Whether URLs of this scheme name a database that this build knows.
 pub fn knows_scheme(scheme: &str) -> bool {

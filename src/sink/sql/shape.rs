@@ -132,7 +132,9 @@ impl SqlLoad {
                     }
                 }
             }
-            findings.nul += values::count_nul(array);
+            if !self.shared.dialect().takes_nul() {
+                findings.nul += values::count_nul(array);
+            }
         }
         Ok(is_new)
     }

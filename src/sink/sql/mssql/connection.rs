@@ -86,7 +86,7 @@ async fn open_with(options: &Options, encryption: EncryptionLevel) -> Result<Wir
         let config = config(options, encryption, &host, port)?;
         match Client::connect(config, stream.compat_write()).await {
             Ok(client) => return Ok(client),
-            Err(tiberius::Error::Routing { host: next, port: next_port }) => {
+            Err(tiberius::error::Error::Routing { host: next, port: next_port }) => {
                 tracing::debug!(host = next, port = next_port, "The server sends elsewhere");
                 (host, port) = (next, next_port);
             }
@@ -152,7 +152,7 @@ impl Session {
             };
             Ok(results)
         };
-        let answer: Result<Vec<Vec<tiberius::Row>>, tiberius::Error> = answer.with_subscriber(NoSubscriber::default()).await;
+        let answer: Result<Vec<Vec<tiberius::Row>>, tiberius::error::Error> = answer.with_subscriber(NoSubscriber::default()).await;
         let rows = answer.map_err(failure)?.into_iter().flatten().map(row).collect::<Option<Vec<Row>>>();
         let rows = rows.ok_or_else(|| Error::new(Kind::Bug, "The database answers with a type that was not asked for"))?;
         self.broken = false;
@@ -225,13 +225,13 @@ impl Connection for Session {
 }
 
 /// What the server says, without values: its sentences about data quote them.
-fn failure(error: tiberius::Error) -> Error {
+fn failure(error: tiberius::error::Error) -> Error {
     match error {
-        tiberius::Error::Server(error) => server_error(error.code(), error.message()),
-        tiberius::Error::Io { message, .. } => Error::new(Kind::Target, "The connection to the database was lost")
+        tiberius::error::Error::Server(error) => server_error(error.code(), error.message()),
+        tiberius::error::Error::Io { message, .. } => Error::new(Kind::Target, "The connection to the database was lost")
             .hint("nothing of the table was changed; run it again")
             .caused_by(message),
-        tiberius::Error::Tls(message) => {
+        tiberius::error::Error::Tls(message) => {
             // What follows is advice for programmers.
             let message = message.split(" To connect anyway").next().unwrap_or_default().to_owned();
             Error::new(Kind::Target, "The database server's TLS could not be trusted or agreed on")
@@ -241,7 +241,7 @@ fn failure(error: tiberius::Error) -> Error {
                 )
                 .caused_by(message)
         }
-        tiberius::Error::BulkInput(_) => {
+        tiberius::error::Error::BulkInput(_) => {
             // It would quote lengths only, but the encoder should have seen it.
             Error::new(Kind::Data, "A value does not fit its column in the database").caused_by(error.to_string())
         }

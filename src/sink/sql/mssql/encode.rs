@@ -140,7 +140,7 @@ fn json(array: &ArrayRef) -> Result<StringArray> {
 impl Cells {
     /// An error says why, without the value.
     fn value(&self, row: usize) -> Result<ColumnData<'_>, &'static str> {
-        fn some<A: Array, T>(array: &A, row: usize, value: impl FnOnce(&A) -> T) -> Option<T> {
+        fn some<'a, A: Array, T>(array: &'a A, row: usize, value: impl FnOnce(&'a A) -> T) -> Option<T> {
             array.is_valid(row).then(|| value(array))
         }
         Ok(match self {
