@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use tiberius::{AuthMethod, Client, ColumnData, Config, EncryptionLevel, ToSql};
+use tiberius::{AuthMethod, Client, ColumnData, Config, EncryptionLevel, ToSql, TokenRow};
 use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt};
 use tracing::instrument::WithSubscriber;
@@ -16,7 +16,7 @@ use tracing::subscriber::NoSubscriber;
 use url::Url;
 
 use super::dialect::{MssqlDialect, SESSION, TRANSACTIONS_OPEN};
-use super::encode::Encoder;
+use super::encode::{self, Encoder};
 use super::options::{Options, TlsMode};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::sink::sql::connection::{Connection, CopyInto, Server};
@@ -122,6 +122,31 @@ fn config(options: &Options, encryption: EncryptionLevel, host: &str, port: u16)
     Ok(config)
 }
 
+/// A value of a statement, with its type.
+struct Parameter<'v>(ColumnData<'v>);
+
+impl ToSql for Parameter<'_> {
+    fn to_sql(&self) -> ColumnData<'_> {
+        self.0.clone()
+    }
+}
+
+/// One row by a statement of its own. Nulls are left out.
+async fn insert(client: &mut Wire, table: &str, names: &[&str], row: TokenRow<'_>) -> Result<()> {
+    let given: Vec<(&str, Parameter<'_>)> = names
+        .iter()
+        .zip(row)
+        .filter(|(_, value)| !encode::is_null(value))
+        .map(|(name, value)| (*name, Parameter(value)))
+        .collect();
+    let columns: Vec<&str> = given.iter().map(|(name, _)| *name).collect();
+    let places: Vec<String> = (1..=given.len()).map(|number| format!("@P{number}")).collect();
+    let text = format!("INSERT INTO {table} ({}) VALUES ({})", columns.join(", "), places.join(", "));
+    let values: Vec<&dyn ToSql> = given.iter().map(|(_, value)| value as &dyn ToSql).collect();
+    client.execute(text, &values).await.map_err(failure)?;
+    Ok(())
+}
+
 struct Session {
     client: Wire,
     /// Something went wrong, or was begun and not ended.
@@ -190,7 +215,7 @@ impl Connection for Session {
         self.ask(statement).await
     }
 
-    /// Rows leave as packets fill up. Once the last has left it waits for the server's answer.
+    /// Rows leave as packets fill up; those with a text that the driver's bulk path does not take follow one by one. Once the last has left it waits for the server's answer.
     async fn copy_in(&mut self, into: &CopyInto, batch: &RecordBatch) -> Result<u64> {
         if std::mem::replace(&mut self.broken, true) {
             return Err(unusable());
@@ -200,12 +225,20 @@ impl Connection for Session {
         let client = &mut self.client;
         let copied = async {
             let mut request = client.bulk_insert_columns(&into.table, &names).await.map_err(failure)?;
-            let mut sent = 0;
+            let (mut sent, mut long) = (0, Vec::new());
             for row in 0..batch.num_rows() {
+                if encoder.is_long(row) {
+                    long.push(row);
+                    continue;
+                }
                 let row = encoder.row(row, &mut sent)?;
                 request.send(row).await.map_err(failure)?;
             }
             request.finalize().await.map_err(failure)?;
+            for row in long {
+                let row = encoder.row(row, &mut sent)?;
+                insert(client, &into.table, &names, row).await?;
+            }
             Ok(sent)
         };
         let copied: Result<u64> = copied.with_subscriber(NoSubscriber::default()).await;

@@ -118,9 +118,10 @@ fn quoted<'c>(columns: impl Iterator<Item = &'c SqlColumn>) -> String {
     columns.map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ")
 }
 
-/// Two texts, byte for byte, whatever the collation.
-fn same_bytes(one: &str, other: &str) -> String {
-    format!("CAST(CAST({one} AS nvarchar(4000)) AS varbinary(8000)) = CAST(CAST({other} AS nvarchar(4000)) AS varbinary(8000))")
+/// Two texts of so many characters, byte for byte, whatever the collation.
+fn same_bytes(one: &str, other: &str, characters: usize) -> String {
+    let bytes = |text: &str| format!("CAST(CAST({text} AS nvarchar({characters})) AS varbinary({}))", characters * 2);
+    format!("{} = {}", bytes(one), bytes(other))
 }
 
 /// The staged value of a column, as the table takes it.
@@ -141,7 +142,7 @@ fn lookups(table: &SqlTable, wanted: impl Fn(&SqlColumn) -> bool) -> String {
     let columns = table.columns.iter().enumerate().filter(|(_, column)| wanted(column));
     let joins = columns.filter_map(|(place, column)| {
         let (lookup, _) = column.lookup.as_ref()?;
-        let same = same_bytes(&format!("l{place}.[value]"), &format!("s.{}", quote(&column.name)));
+        let same = same_bytes(&format!("l{place}.[value]"), &format!("s.{}", quote(&column.name)), WORD_BYTES);
         Some(format!(" LEFT JOIN {lookup} AS l{place} ON {same}"))
     });
     joins.collect()
@@ -153,7 +154,7 @@ fn same_key(table: &SqlTable) -> String {
         let (is, staged) = (format!("t.{}", quote(&column.name)), staged(table, column));
         let equal = format!("{is} = {staged}");
         match column.lookup.is_none() && is_staged_text(column) {
-            true => format!("{equal} AND {}", same_bytes(&is, &staged)),
+            true => format!("{equal} AND {}", same_bytes(&is, &staged, types::STAGED_CHARACTERS as usize)),
             false => equal,
         }
     });
@@ -222,8 +223,9 @@ fn fill_lookup(column: &SqlColumn) -> Option<Statement> {
     let name = format!("s.{}", quote(&column.name));
     Some(Statement::new(format!(
         "INSERT INTO {lookup} ([value]) SELECT MIN({name}) FROM {STAGE} AS s WHERE s.[_action] = N'U' AND {name} IS NOT NULL \
-         AND NOT EXISTS (SELECT 1 FROM {lookup} AS l WHERE {}) GROUP BY CAST({name} AS varbinary(8000))",
-        same_bytes("l.[value]", &name)
+         AND NOT EXISTS (SELECT 1 FROM {lookup} AS l WHERE {}) GROUP BY CAST({name} AS varbinary({}))",
+        same_bytes("l.[value]", &name, WORD_BYTES),
+        WORD_BYTES * 2
     )))
 }
 

@@ -28,6 +28,9 @@ const LAST_DAY: i64 = 3_652_058;
 /// Digits of the staged moments.
 const MOMENT_SCALE: u8 = 6;
 
+/// Units of UTF-16 that the driver's bulk path takes in one text, even where the column has no limit.
+const LONGEST_BULK: usize = 32_767;
+
 /// The columns of one batch, in the order of the copy.
 pub(super) struct Encoder<'b> {
     into: &'b CopyInto,
@@ -63,6 +66,17 @@ impl<'b> Encoder<'b> {
         Ok(Self { into, batch, columns: columns.collect::<Result<_>>()? })
     }
 
+    /// Whether the row has a text that the driver's bulk path refuses, whatever the type of the column.
+    pub(super) fn is_long(&self, row: usize) -> bool {
+        self.columns.iter().any(|cells| match cells {
+            Cells::Text(array, _) if array.is_valid(row) => {
+                let text = array.value(row);
+                text.len() > LONGEST_BULK && text.encode_utf16().count() > LONGEST_BULK
+            }
+            _ => false,
+        })
+    }
+
     /// One row; its bytes are added to `sent`.
     pub(super) fn row(&self, row: usize, sent: &mut u64) -> Result<TokenRow<'_>> {
         let mut out = TokenRow::with_capacity(self.columns.len());
@@ -89,6 +103,23 @@ fn bytes(cell: &ColumnData<'_>) -> u64 {
         ColumnData::I32(_) | ColumnData::F32(_) | ColumnData::Date(_) => 4,
         ColumnData::Numeric(Some(_)) => 17,
         _ => 8,
+    }
+}
+
+pub(super) fn is_null(cell: &ColumnData<'_>) -> bool {
+    match cell {
+        ColumnData::Bit(value) => value.is_none(),
+        ColumnData::I16(value) => value.is_none(),
+        ColumnData::I32(value) => value.is_none(),
+        ColumnData::I64(value) => value.is_none(),
+        ColumnData::F32(value) => value.is_none(),
+        ColumnData::F64(value) => value.is_none(),
+        ColumnData::Numeric(value) => value.is_none(),
+        ColumnData::DateTime2(value) => value.is_none(),
+        ColumnData::Date(value) => value.is_none(),
+        ColumnData::String(value) => value.is_none(),
+        ColumnData::Binary(value) => value.is_none(),
+        _ => false,
     }
 }
 

@@ -20,8 +20,8 @@ const WORD_BYTES: u64 = 256;
 const BOUNDED_BYTES: u64 = 8000;
 /// Bytes that an index over staged texts, two bytes a character, takes at most.
 const INDEXED_CHARACTERS: u64 = 850;
-/// The largest number in `nvarchar(n)`.
-const STAGED_CHARACTERS: u64 = 4000;
+/// The largest number in `nvarchar(n)` that the driver's bulk path declares as it is.
+pub(super) const STAGED_CHARACTERS: u64 = 2000;
 
 /// Columns of a table, key first.
 pub(super) fn columns(schema: &TableSchema) -> Vec<SqlColumn> {
