@@ -14,6 +14,7 @@ pub struct Database {
 }
 
 /// A column as the catalogue has it.
+#[allow(dead_code, reason = "not all tests look at all of it")]
 #[derive(Debug, Clone)]
 pub struct Column {
     pub name: String,

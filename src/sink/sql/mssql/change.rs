@@ -1,7 +1,7 @@
 //! From the table that is there to the one that is wanted. A column goes only if it was ours and that is asked for; what somebody
 //! else added stays as it is.
 
-use super::dialect::{LOOKUP, alter, define, keys, literal, object_id, primary_key, quote, refer, table_name};
+use super::dialect::{alter, define, keys, literal, object_id, primary_key, quote, refer, table_name};
 use crate::error::{Error, Kind, Result};
 use crate::sink::LoadKind;
 use crate::sink::sql::dialect::{Change, ChangeRules, LiveColumn, SqlColumn, SqlTable};
@@ -9,6 +9,7 @@ use crate::sink::sql::statement::Statement;
 
 /// Type of an empty column on its way from one type to another that the server does not convert to at once.
 const PASSING: &str = "varchar(100)";
+const ANY_TEXT: &str = "varchar(max)";
 
 /// See [`super::dialect::MssqlDialect`].
 pub(super) fn change_table(table: &SqlTable, live: &[LiveColumn], rules: ChangeRules<'_>) -> Result<Change> {
@@ -112,24 +113,23 @@ fn leave(table: &SqlTable, gone: &LiveColumn, rules: ChangeRules<'_>, change: &m
         return;
     }
     let name = quote(&gone.name);
-    if rules.drop_removed && rules.before.is_some() && !gone.key {
-        if gone.has_default {
-            change.statements.push(Statement::new(drop_default(table, &gone.name)));
-        }
-        if gone.sql_type == LOOKUP {
+    let known = rules.before.is_some();
+    // A default would be taken for a value of the service.
+    if known && gone.has_default {
+        change.statements.push(Statement::new(drop_default(table, &gone.name)));
+    }
+    if rules.drop_removed && known && !gone.key {
+        if gone.lookup.is_some() {
             change.statements.push(Statement::new(drop_reference(table, &gone.name)));
         }
         change.statements.push(alter(table, &format!("DROP COLUMN {name}")));
         change.notes.push(format!("`{}` is gone upstream, and dropped", gone.name));
-    } else if gone.not_null && !gone.has_default {
-        change.statements.push(alter(table, &format!("ALTER COLUMN {name} {} NULL", spelled(&gone.sql_type))));
+    } else if known || gone.not_null && !gone.has_default {
+        if gone.not_null && !gone.key {
+            change.statements.push(alter(table, &format!("ALTER COLUMN {name} {} NULL", gone.sql_type)));
+        }
         change.notes.push(format!("`{}` is gone upstream; it is kept, without new values", gone.name));
     }
-}
-
-/// As the server wants it.
-fn spelled(live: &str) -> &str {
-    if live == LOOKUP { "int" } else { live }
 }
 
 /// Whether the column itself is altered.
@@ -141,79 +141,138 @@ fn alter_column(
     change: &mut Change,
 ) -> Result<bool> {
     let name = quote(&column.name);
+    let before = rules.before.and_then(|before| before.columns.iter().find(|before| before.name == column.name));
     let relaxed = live.not_null && !column.required && !column.key;
     let not_null = column.key || live.not_null && column.required;
     let null = if not_null { "NOT NULL" } else { "NULL" };
     let to = |sql_type: &str, null: &str| alter(table, &format!("ALTER COLUMN {name} {sql_type} {null}"));
-    let wanted = column.sql_type.as_str();
-    let fit = fit(&live.sql_type, wanted, column.lookup.is_some());
-    let retyped = !matches!(fit, Fit::Same | Fit::Holds);
-    let known = rules.before.and_then(|before| before.columns.iter().find(|before| before.name == column.name));
-    let redefaulted = known.is_some_and(|before| before.default != column.default);
+    let way = way(column, live, rules.kind)?;
+    let retyped = !matches!(way, Way::Stay);
+    let redefaulted = before.is_some_and(|before| before.default != column.default);
     // A default that the schema did not have is somebody's own; if it is in the way, the server names it.
-    let is_foreign = known.is_some_and(|before| before.default.is_none());
+    let is_foreign = before.is_some_and(|before| before.default.is_none());
     let drops_default = live.has_default && !is_foreign && (retyped || redefaulted);
     if drops_default {
         change.statements.push(Statement::new(drop_default(table, &column.name)));
     }
-    match fit {
-        Fit::Same | Fit::Holds => {
-            if relaxed {
-                change.statements.push(to(spelled(&live.sql_type), "NULL"));
-            }
-        }
-        Fit::Wider => change.statements.push(to(wanted, null)),
-        Fit::Words => {
-            // The numbers become texts, and then the words they stand for.
-            change.statements.push(Statement::new(drop_reference(table, &column.name)));
-            change.statements.push(to(wanted, null));
-            let table_name = table_name(&table.table);
-            let lookup = super::dialect::table_name(&crate::model::TableRef::new(
-                table.table.namespace.as_str(),
-                format!("{}__{}", table.table.table, column.source),
-            ));
-            change.statements.push(Statement::new(format!(
-                "UPDATE t SET {name} = l.[value] FROM {table_name} AS t INNER JOIN {lookup} AS l \
-                 ON t.{name} = CAST(l.[id] AS varchar(11))"
-            )));
-        }
-        // There are no rows any more.
-        Fit::Other if rules.kind == LoadKind::Replace => {
-            if live.sql_type == LOOKUP {
+    match way {
+        Way::Stay if relaxed => change.statements.push(to(&live.sql_type, "NULL")),
+        Way::Stay => {}
+        Way::Wider => change.statements.push(to(&column.sql_type, null)),
+        Way::Text => change.statements.push(to(ANY_TEXT, null)),
+        Way::Anew => {
+            if live.lookup.is_some() {
                 change.statements.push(Statement::new(drop_reference(table, &column.name)));
             }
-            if spelled(&live.sql_type) != wanted {
+            if live.sql_type != column.sql_type {
                 change.statements.push(to(PASSING, "NULL"));
-                if wanted.starts_with("binary(") {
+                if column.sql_type.starts_with("binary(") {
                     change.statements.push(to("int", "NULL"));
                 }
-                change.statements.push(to(wanted, null));
+                change.statements.push(to(&column.sql_type, null));
             }
             change.statements.extend(refer(table, column));
         }
-        Fit::Other => {
-            return Err(Error::new(Kind::Schema, "A column has a type that its values do not fit any more")
-                .with("column", &column.name)
-                .with("from", &live.sql_type)
-                .with("to", if column.lookup.is_some() { LOOKUP } else { wanted })
-                .hint("load the table anew, with --resnapshot, or dropdb and initdb"));
-        }
     }
-    if let Some(default) = column.default.as_ref().filter(|_| drops_default || redefaulted && !live.has_default) {
+    let fits_default = matches!(way, Way::Wider | Way::Anew) || settle(column, live).sql_type == column.sql_type;
+    let adds_default = drops_default || redefaulted && !live.has_default;
+    if let Some(default) = column.default.as_ref().filter(|_| adds_default && fits_default) {
         change.statements.push(alter(table, &format!("ADD {default} FOR {name}")));
-    }
-    if redefaulted && (!is_foreign || !live.has_default) {
-        change.notes.push(format!("`{}` has another default", column.name));
-    }
-    if retyped {
-        let from = if live.sql_type == LOOKUP { "an enumeration" } else { live.sql_type.as_str() };
-        let to = if column.lookup.is_some() { "an enumeration" } else { wanted };
-        change.notes.push(format!("`{}` is {to} instead of {from}", column.name));
     }
     if relaxed {
         change.notes.push(format!("`{}` may be null", column.name));
     }
+    if !live.not_null && column.required && !column.key && !retyped && before.is_some_and(|before| !before.required) {
+        // Old rows may have none; then it stays as it is.
+        let tighten = literal(&to(&live.sql_type, "NOT NULL").text);
+        let target = table_name(&table.table);
+        change
+            .statements
+            .push(Statement::new(format!("IF NOT EXISTS (SELECT 1 FROM {target} WHERE {name} IS NULL) EXEC ({tighten})")));
+    }
     Ok(retyped || relaxed)
+}
+
+/// How a column gets its type.
+#[derive(Debug, PartialEq, Eq)]
+enum Way {
+    /// It has it, or keeps another one that holds old values and new; see [`settle`].
+    Stay,
+    /// Every value fits, converted.
+    Wider,
+    /// It becomes a text of any length.
+    Text,
+    /// There are no rows any more.
+    Anew,
+}
+
+fn way(column: &SqlColumn, live: &LiveColumn, kind: LoadKind) -> Result<Way> {
+    let same = live.lookup.is_some() == column.lookup.is_some();
+    let fit = if same && live.lookup.is_none() { fit(&live.sql_type, &column.sql_type) } else { Fit::Other };
+    let refuse = || {
+        Err(Error::new(Kind::Schema, "A column has a type that its values do not fit any more")
+            .with("column", &column.name)
+            .with("from", if live.lookup.is_some() { "enumeration" } else { &live.sql_type })
+            .with("to", if column.lookup.is_some() { "enumeration" } else { &column.sql_type })
+            .hint("load the table anew, with --resnapshot, or dropdb and initdb"))
+    };
+    // What the server writes as text as the service does.
+    let is_written = matches!(parts(&live.sql_type).0, "tinyint" | "smallint" | "int" | "bigint" | "decimal" | "date");
+    let from_text = is_text(&live.sql_type);
+    match fit {
+        Fit::Same | Fit::Holds => Ok(Way::Stay),
+        _ if live.lookup.is_some() && column.lookup.is_some() => Ok(Way::Stay),
+        Fit::Wider => Ok(Way::Wider),
+        Fit::Other if kind == LoadKind::Replace => Ok(Way::Anew),
+        Fit::Other if column.key => refuse(),
+        // Ids of words are what users join by.
+        Fit::Other if live.lookup.is_some() => if is_textual(column) { Ok(Way::Stay) } else { refuse() },
+        // Its bytes would have to be put into words.
+        Fit::Other if column.sql_type.starts_with("binary(") => refuse(),
+        Fit::Other if from_text => Ok(Way::Stay),
+        Fit::Other if is_written => Ok(Way::Text),
+        Fit::Other => refuse(),
+    }
+}
+
+fn is_text(sql_type: &str) -> bool {
+    matches!(parts(sql_type).0, "varchar" | "char" | "nvarchar" | "nchar")
+}
+
+/// A text in the schema; words of an enumeration are of another kind.
+fn is_textual(column: &SqlColumn) -> bool {
+    column.lookup.is_none() && is_text(&column.sql_type)
+}
+
+/// See [`crate::sink::sql::dialect::Dialect::settle`].
+pub(super) fn settle(column: &SqlColumn, live: &LiveColumn) -> SqlColumn {
+    let mut column = column.clone();
+    if let Some(lookup) = live.lookup.as_ref().filter(|_| is_textual(&column)) {
+        column.lookup = Some((lookup.clone(), String::new()));
+        column.longest = None;
+        column.sql_type.clone_from(&live.sql_type);
+        return column;
+    }
+    if live.lookup.is_some() || column.key || !is_text(&live.sql_type) {
+        return column;
+    }
+    if column.lookup.is_none() && !is_textual(&column) {
+        column.convert = Some(match parts(&column.sql_type).0 {
+            "bit" => "CASE {} WHEN 1 THEN 'true' WHEN 0 THEN 'false' END".to_owned(),
+            // All digits.
+            "real" | "float" => "CONVERT(varchar(50), {}, 3)".to_owned(),
+            "date" => "CONVERT(varchar(10), {}, 23)".to_owned(),
+            "datetime2" => "CONVERT(varchar(30), {}, 126)".to_owned(),
+            "time" => "{}".to_owned(),
+            _ => format!("CAST({{}} AS {ANY_TEXT})"),
+        });
+    }
+    column.lookup = None;
+    if live.sql_type == ANY_TEXT {
+        column.longest = None;
+    }
+    column.sql_type.clone_from(&live.sql_type);
+    column
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -224,8 +283,6 @@ enum Fit {
     Holds,
     /// Every value fits, converted.
     Wider,
-    /// An enumeration becomes a text.
-    Words,
     Other,
 }
 
@@ -240,19 +297,12 @@ fn parts(sql_type: &str) -> (&str, Vec<u64>) {
     }
 }
 
-fn fit(from: &str, to: &str, to_lookup: bool) -> Fit {
-    if to_lookup {
-        return if from == LOOKUP { Fit::Same } else { Fit::Other };
-    }
-    let ((a, m), (b, n)) = (parts(from), parts(to));
-    let room = |least: u64| n.first().is_some_and(|n| *n >= least);
-    if from == LOOKUP {
-        // The words have up to 256 bytes.
-        return if b == "varchar" && room(256) { Fit::Words } else { Fit::Other };
-    }
+fn fit(from: &str, to: &str) -> Fit {
     if from == to {
         return Fit::Same;
     }
+    let ((a, m), (b, n)) = (parts(from), parts(to));
+    let room = |least: u64| n.first().is_some_and(|n| *n >= least);
     let whole = |base: &str| ["tinyint", "smallint", "int", "bigint"].iter().position(|known| *known == base);
     match (a, b) {
         _ if let (Some(x), Some(y)) = (whole(a), whole(b)) => {
@@ -317,13 +367,8 @@ mod tests {
             ("binary(16)", "varchar(max)", Fit::Other),
             ("varchar(max)", "bigint", Fit::Other),
             ("bigint", "float", Fit::Other),
-            (LOOKUP, "varchar(max)", Fit::Words),
-            (LOOKUP, "varchar(40)", Fit::Other),
-            (LOOKUP, "int", Fit::Other),
         ] {
-            assert_eq!(fit(from, to, false), expected, "{from} to {to}");
+            assert_eq!(fit(from, to), expected, "{from} to {to}");
         }
-        assert_eq!(fit(LOOKUP, "int", true), Fit::Same);
-        assert_eq!(fit("int", "int", true), Fit::Other);
     }
 }

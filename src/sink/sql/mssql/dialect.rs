@@ -22,8 +22,6 @@ pub(super) const SESSION: &str = "SET ANSI_NULLS ON; SET ANSI_PADDING ON; SET AN
 /// How many transactions a session has open.
 pub(super) const TRANSACTIONS_OPEN: &str = "SELECT @@TRANCOUNT";
 const COLLATION: &str = "CAST(DATABASEPROPERTYEX(DB_NAME(), N'Collation') AS nvarchar(128))";
-/// How [`LiveColumn`] spells the number of a word in a lookup table.
-pub(super) const LOOKUP: &str = "int lookup";
 
 /// See [`Dialect`].
 #[derive(Debug)]
@@ -408,9 +406,9 @@ impl Dialect for MssqlDialect {
              CASE WHEN EXISTS (SELECT 1 FROM sys.index_columns AS k INNER JOIN sys.indexes AS i ON i.object_id = k.object_id \
              AND i.index_id = k.index_id WHERE i.is_primary_key = 1 AND k.object_id = c.object_id AND k.column_id = c.column_id) \
              THEN 1 ELSE 0 END, CASE c.default_object_id WHEN 0 THEN 0 ELSE 1 END, \
-             (SELECT MAX(r.name) FROM sys.foreign_key_columns AS f INNER JOIN sys.tables AS r \
-             ON r.object_id = f.referenced_object_id WHERE f.parent_object_id = c.object_id AND f.parent_column_id = c.column_id \
-             AND r.name LIKE N'%[_][_]%') \
+             (SELECT MAX(QUOTENAME(SCHEMA_NAME(r.schema_id)) + N'.' + QUOTENAME(r.name)) FROM sys.foreign_key_columns AS f \
+             INNER JOIN sys.tables AS r ON r.object_id = f.referenced_object_id WHERE f.parent_object_id = c.object_id \
+             AND f.parent_column_id = c.column_id AND r.name LIKE N'%[_][_]%') \
              FROM sys.columns AS c INNER JOIN sys.types AS t ON t.user_type_id = c.user_type_id \
              WHERE c.object_id = OBJECT_ID(@P1, N'U') ORDER BY c.column_id",
         )
@@ -423,11 +421,10 @@ impl Dialect for MssqlDialect {
         let (name, base) = (name.clone()?, base.clone()?);
         let length: i64 = length.as_deref()?.parse().ok()?;
         let sized = |length: i64| if length < 0 { "max".to_owned() } else { length.to_string() };
+        // A lookup table of ours ends with the column's name, as far as it was not cut.
+        let end = format!("__{}]", name.replace(']', "]]"));
+        let lookup = lookup.clone().filter(|lookup| base == "int" && (lookup.ends_with(&end) || lookup.len() >= LONGEST_NAME));
         let sql_type = match base.as_str() {
-            // A lookup table of ours ends with the column's name, as far as it was not cut.
-            "int" if lookup.as_ref().is_some_and(|lookup| lookup.ends_with(&format!("__{name}")) || lookup.len() >= LONGEST_NAME) => {
-                LOOKUP.to_owned()
-            }
             "char" | "varchar" | "binary" | "varbinary" => format!("{base}({})", sized(length)),
             "nchar" | "nvarchar" => format!("{base}({})", sized(if length < 0 { length } else { length / 2 })),
             "decimal" | "numeric" => format!("decimal({},{})", precision.as_deref()?, scale.as_deref()?),
@@ -436,7 +433,11 @@ impl Dialect for MssqlDialect {
             _ => base,
         };
         let (not_null, key, has_default) = (!is_true(nullable), is_true(key), is_true(default));
-        Some(LiveColumn { name, sql_type, not_null, key, has_default, comment: None })
+        Some(LiveColumn { name, sql_type, not_null, key, has_default, comment: None, lookup })
+    }
+
+    fn settle(&self, column: &SqlColumn, live: &LiveColumn) -> SqlColumn {
+        change::settle(column, live)
     }
 
     fn admit_words(

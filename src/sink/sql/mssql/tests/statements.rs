@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::dialect::MsSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use serde_json::json;
 
-use super::super::dialect::{LOOKUP, MssqlDialect, SESSION, TRANSACTIONS_OPEN};
+use super::super::dialect::{MssqlDialect, SESSION, TRANSACTIONS_OPEN};
 use super::{odd, served, table_of};
 use crate::demo::school::catalogue as school;
 use crate::model::{Bookmark, Namespace, TableRef, Timestamp};
@@ -123,7 +123,7 @@ fn every_statement_is_as_it_was_reviewed() {
 }
 
 fn live(name: &str, sql_type: &str) -> LiveColumn {
-    LiveColumn { name: name.into(), sql_type: sql_type.into(), not_null: false, key: false, has_default: false, comment: None }
+    LiveColumn { name: name.into(), sql_type: sql_type.into(), not_null: false, key: false, has_default: false, comment: None, lookup: None }
 }
 
 fn live_of(table: &SqlTable) -> Vec<LiveColumn> {
@@ -131,7 +131,8 @@ fn live_of(table: &SqlTable) -> Vec<LiveColumn> {
         not_null: column.required || column.key,
         key: column.key,
         has_default: column.default.is_some(),
-        ..live(&column.name, if column.lookup.is_some() { LOOKUP } else { &column.sql_type })
+        lookup: column.lookup.as_ref().map(|(lookup, _)| lookup.clone()),
+        ..live(&column.name, &column.sql_type)
     });
     columns.collect()
 }
@@ -151,6 +152,9 @@ fn changes() -> Vec<(&'static str, Change)> {
             "needed": {"type": "string", "format": "date"},
             "day": {"type": "string", "format": "date"},
             "kept": {"type": "string"},
+            "to_state": {"type": "string"},
+            "to_flag": {"type": "string"},
+            "to_moment": {"type": "integer", "format": "int64"},
         }),
         &["gone", "needed", "state_gone", "name"],
     ));
@@ -164,12 +168,15 @@ fn changes() -> Vec<(&'static str, Change)> {
             "needed": {"type": "string", "format": "date"},
             "day": {"type": "string", "format": "date", "default": "2020-01-01"},
             "kept": {"type": "string"},
+            "to_state": {"type": "string", "enum": ["a"]},
+            "to_flag": {"type": "boolean"},
+            "to_moment": {"type": "string", "format": "date-time"},
             "new": {"type": "string"},
             "new_state": {"type": "string", "enum": ["a"]},
             "new_flag": {"type": "boolean", "default": true},
             "new_needed": {"type": "boolean"},
         }),
-        &["new_flag", "new_needed"],
+        &["new_flag", "new_needed", "kept"],
     ));
     let mut found = live_of(&before);
     found.push(LiveColumn { not_null: true, ..live("mine", "nvarchar(50)") });
@@ -208,7 +215,7 @@ fn changes_of_a_table_are_as_they_were_reviewed() {
 #[test]
 fn what_a_merge_cannot_follow_is_refused_with_a_hint() {
     let table = TableRef::new("canvas", "t");
-    let wanted = table_of(&served(&table, 2, json!({"a": {"type": "integer"}}), &[]));
+    let wanted = table_of(&served(&table, 2, json!({"a": {"type": "string", "format": "uuid"}}), &[]));
     let found = [LiveColumn { key: true, not_null: true, ..live("id", "bigint") }, live("a", "varchar(max)")];
     let rules = ChangeRules { before: None, kind: LoadKind::Merge, drop_removed: false };
     let error = MssqlDialect.change_table(&wanted, &found, rules).unwrap_err();
@@ -217,10 +224,37 @@ fn what_a_merge_cannot_follow_is_refused_with_a_hint() {
     assert_eq!((error.kind(), error.get("key")), (crate::Kind::Schema, Some("id")));
 }
 
+#[test]
+fn rows_are_put_into_columns_that_kept_their_type() {
+    let table = TableRef::new("canvas", "kept");
+    let value = json!({
+        "words": {"type": "string"}, "text": {"type": "string", "enum": ["a"]}, "flag": {"type": "boolean"},
+        "number": {"type": "number"}, "at": {"type": "string", "format": "date-time"}, "short": {"type": "string", "maxLength": 3},
+    });
+    let wanted = table_of(&served(&table, 2, value, &[]));
+    let found = [
+        LiveColumn { lookup: Some("[canvas].[kept__words]".into()), ..live("words", "int") },
+        live("text", "varchar(max)"),
+        live("flag", "varchar(40)"),
+        live("number", "varchar(max)"),
+        live("at", "varchar(max)"),
+        live("short", "varchar(max)"),
+    ];
+    let columns = wanted.columns.iter().map(|column| match found.iter().find(|live| live.name == column.name) {
+        Some(live) => MssqlDialect.settle(column, live),
+        None => column.clone(),
+    });
+    let settled = SqlTable { columns: columns.collect(), ..wanted.clone() };
+    let statements = [MssqlDialect.fill_lookups(&settled), MssqlDialect.upsert(&settled)].concat();
+    insta::assert_snapshot!("mssql_settled", texts(&statements));
+    assert_eq!(settled.columns[6].longest, None, "a text of any length is not widened");
+}
+
 /// All statements, each text once, under its kind.
 fn all() -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
-    let tables = catalogue().iter().map(table_of).flat_map(|table| {
+    let tables = catalogue().into_iter().flat_map(|schema| {
+        let table = table_of(&schema);
         let mut kinds = of_table(&table);
         // They differ by names alone.
         kinds.retain(|(kind, _)| !["relax", "retype"].contains(kind) || IN_FULL.contains(&table.table.to_string().as_str()));

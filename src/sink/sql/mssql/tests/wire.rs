@@ -245,12 +245,10 @@ fn sink_script(seen: &Seen) -> Answer {
         }
         _ if text.starts_with("SELECT CAST([source_namespace]") => Answer::Rows(Vec::new()),
         _ if text.starts_with("SELECT c.name") && values[0].as_deref() == Some("[canvas].[users]") => {
-            let mut state = row(&["state", "int", "4", "10", "0", "1", "0", "0", "users__state"]);
-            state[8] = Some("users__state".into());
             let mut rows = vec![
                 row(&["id", "bigint", "8", "19", "0", "0", "1", "0", ""]),
                 row(&["name", "varchar", "40", "0", "0", "0", "0", "0", ""]),
-                state,
+                row(&["state", "int", "4", "10", "0", "1", "0", "0", "[canvas].[users__state]"]),
             ];
             rows[..2].iter_mut().for_each(|row| row[8] = None);
             Answer::Rows(rows)
