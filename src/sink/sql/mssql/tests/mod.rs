@@ -3,6 +3,9 @@
 mod peer;
 mod server;
 mod statements;
+// The server side of TLS comes with another target.
+#[cfg(feature = "postgres")]
+mod tls;
 mod wire;
 
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// What a client sent.
@@ -50,15 +50,38 @@ pub(super) struct Peer {
     changed: Arc<tokio::sync::Notify>,
 }
 
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// Makes TLS of a stream on which it was agreed.
+pub(super) type Secure = dyn Fn(TcpStream) -> futures::future::BoxFuture<'static, Option<Box<dyn Stream>>> + Send + Sync;
+
 impl Peer {
+    /// Without TLS.
     pub(super) async fn new(script: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
+        Self::with(script, None).await
+    }
+
+    pub(super) async fn with(
+        script: impl Fn(&Seen) -> Answer + Send + Sync + 'static,
+        secure: Option<Arc<Secure>>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (seen, changed) = (Arc::new(Mutex::new(Vec::new())), Arc::new(tokio::sync::Notify::new()));
         let peer = Self { port, seen: Arc::clone(&seen), changed: Arc::clone(&changed) };
         let script: Arc<Script> = Arc::new(script);
         tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let Some((0x12, _)) = receive(&mut stream).await else { continue };
+                send(&mut stream, &greeting(secure.is_some())).await;
+                let stream: Box<dyn Stream> = match &secure {
+                    None => Box::new(stream),
+                    Some(secure) => match secure(stream).await {
+                        Some(stream) => stream,
+                        None => continue,
+                    },
+                };
                 let talk = Talk {
                     stream,
                     script: Arc::clone(&script),
@@ -107,7 +130,7 @@ enum Type {
 }
 
 struct Talk {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     script: Arc<Script>,
     seen: Arc<Mutex<Vec<Seen>>>,
     changed: Arc<tokio::sync::Notify>,
@@ -117,25 +140,8 @@ struct Talk {
 
 impl Talk {
     async fn run(mut self) {
-        while let Some((kind, body)) = self.receive().await {
+        while let Some((kind, body)) = receive(&mut self.stream).await {
             let answer = match kind {
-                0x12 => {
-                    // Version, no encryption, no instance, thread, no MARS.
-                    let options: [(u8, &[u8]); 5] =
-                        [(0, &[16, 0, 0, 1, 0, 0]), (1, &[2]), (2, &[0]), (3, &[0, 0, 0, 0]), (4, &[0])];
-                    let mut head = Vec::new();
-                    let mut data = Vec::new();
-                    for (token, value) in options {
-                        head.push(token);
-                        head.extend_from_slice(&((options.len() * 5 + 1 + data.len()) as u16).to_be_bytes());
-                        head.extend_from_slice(&(value.len() as u16).to_be_bytes());
-                        data.extend_from_slice(value);
-                    }
-                    head.push(0xff);
-                    head.extend(data);
-                    self.send(&head).await;
-                    continue;
-                }
                 0x10 => Seen::Login(login_text(&body, 68), login_text(&body, 40)),
                 0x01 => Seen::Sql(utf16(&body[headers(&body)..]), Vec::new()),
                 0x03 => rpc(&body[headers(&body)..]),
@@ -154,33 +160,6 @@ impl Talk {
     fn note(&self, seen: Seen) {
         self.seen.lock().unwrap().push(seen);
         self.changed.notify_waiters();
-    }
-
-    /// A whole message.
-    async fn receive(&mut self) -> Option<(u8, Vec<u8>)> {
-        let mut body = Vec::new();
-        loop {
-            let mut header = [0; 8];
-            self.stream.read_exact(&mut header).await.ok()?;
-            let length = usize::from(u16::from_be_bytes([header[2], header[3]])) - 8;
-            let start = body.len();
-            body.resize(start + length, 0);
-            self.stream.read_exact(&mut body[start..]).await.ok()?;
-            if header[1] & 1 == 1 {
-                return Some((header[0], body));
-            }
-        }
-    }
-
-    async fn send(&mut self, tokens: &[u8]) {
-        let mut chunks = tokens.chunks(4000).peekable();
-        while let Some(chunk) = chunks.next() {
-            let mut packet = vec![0x04, u8::from(chunks.peek().is_none())];
-            packet.extend_from_slice(&(chunk.len() as u16 + 8).to_be_bytes());
-            packet.extend_from_slice(&[0, 0, 1, 0]);
-            packet.extend_from_slice(chunk);
-            let _ = self.stream.write_all(&packet).await;
-        }
     }
 
     /// Whether the connection goes on.
@@ -202,7 +181,7 @@ impl Talk {
                 tokens.extend_from_slice(&(body.len() as u16).to_le_bytes());
                 tokens.extend(body);
                 done(&mut tokens, 2, 0);
-                self.send(&tokens).await;
+                send(&mut self.stream, &tokens).await;
                 return !is_login;
             }
             (_, Answer::Route(port)) => {
@@ -267,9 +246,53 @@ impl Talk {
             _ => 0,
         };
         done(&mut tokens, 0x10, count);
-        self.send(&tokens).await;
+        send(&mut self.stream, &tokens).await;
         true
     }
+}
+
+/// Version, TLS or not, no instance, thread, no MARS.
+fn greeting(has_tls: bool) -> Vec<u8> {
+    let tls = [if has_tls { 1 } else { 2 }];
+    let options: [(u8, &[u8]); 5] = [(0, &[16, 0, 0, 1, 0, 0]), (1, &tls), (2, &[0]), (3, &[0, 0, 0, 0]), (4, &[0])];
+    let (mut head, mut data) = (Vec::new(), Vec::new());
+    for (token, value) in options {
+        head.push(token);
+        head.extend_from_slice(&((options.len() * 5 + 1 + data.len()) as u16).to_be_bytes());
+        head.extend_from_slice(&(value.len() as u16).to_be_bytes());
+        data.extend_from_slice(value);
+    }
+    head.push(0xff);
+    head.extend(data);
+    head
+}
+
+/// A whole message.
+async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8, Vec<u8>)> {
+    let mut body = Vec::new();
+    loop {
+        let mut header = [0; 8];
+        stream.read_exact(&mut header).await.ok()?;
+        let length = usize::from(u16::from_be_bytes([header[2], header[3]])) - 8;
+        let start = body.len();
+        body.resize(start + length, 0);
+        stream.read_exact(&mut body[start..]).await.ok()?;
+        if header[1] & 1 == 1 {
+            return Some((header[0], body));
+        }
+    }
+}
+
+async fn send(stream: &mut (impl AsyncWrite + Unpin), tokens: &[u8]) {
+    let mut chunks = tokens.chunks(4000).peekable();
+    while let Some(chunk) = chunks.next() {
+        let mut packet = vec![0x04, u8::from(chunks.peek().is_none())];
+        packet.extend_from_slice(&(chunk.len() as u16 + 8).to_be_bytes());
+        packet.extend_from_slice(&[0, 0, 1, 0]);
+        packet.extend_from_slice(chunk);
+        let _ = stream.write_all(&packet).await;
+    }
+    let _ = stream.flush().await;
 }
 
 fn done(tokens: &mut Vec<u8>, status: u16, count: u64) {
