@@ -363,7 +363,16 @@ impl Sink for SqlSink {
     async fn status(&self, table: &TableRef) -> Result<Option<TableStatus>> {
         let Some((bookmark, rows)) = self.figures(table, true).await? else { return Ok(None) };
         let table = table.clone();
-        Ok(Some(TableStatus { table, bookmark, rows, files: None, bytes: None, last_commit: None, version: None }))
+        Ok(Some(TableStatus {
+            table,
+            bookmark,
+            rows,
+            files: None,
+            bytes: None,
+            last_commit: None,
+            version: None,
+            protocol: None,
+        }))
     }
 
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {
