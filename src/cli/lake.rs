@@ -16,6 +16,7 @@ use super::{report, settings};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::ops::{self, Answer, Report, Selection, StatusLine, SyncRequest, Target};
 use crate::schema::Nested;
+use crate::sink::Sink;
 use crate::sink::delta::{DeletionVectors, DeltaOptions, DeltaSink};
 use crate::stage::{Engine, EngineOptions};
 
@@ -23,7 +24,7 @@ pub(super) async fn sync(global: &GlobalArgs, args: SyncArgs) -> Result<()> {
     let target: Target = args.target.target.parse()?;
     let client = settings::client(global, settings::pacing(args.jobs_per_minute))?;
     let engine = engine(&args.engine)?;
-    let sink = ops::open_sink_with(&target, delta_options(&engine, &args.lake))?;
+    let sink = open_sink(&target, &engine, &args)?;
     let selection =
         Selection { namespaces: args.selection.namespace, tables: args.selection.table, exclude: args.selection.exclude };
     let request = SyncRequest {
@@ -48,6 +49,19 @@ pub(super) async fn sync(global: &GlobalArgs, args: SyncArgs) -> Result<()> {
     }
     out(&report::summary(&report))?;
     finish(report)
+}
+
+#[cfg(feature = "postgres")]
+fn open_sink(target: &Target, engine: &Engine, args: &SyncArgs) -> Result<Arc<dyn Sink>> {
+    match target {
+        Target::Database(_) => ops::open_sink_with(target, engine, super::db::options(&args.database)),
+        _ => Ok(ops::open_target_with(target, delta_options(engine, &args.lake))?),
+    }
+}
+
+#[cfg(not(feature = "postgres"))]
+fn open_sink(target: &Target, engine: &Engine, args: &SyncArgs) -> Result<Arc<dyn Sink>> {
+    Ok(ops::open_target_with(target, delta_options(engine, &args.lake))?)
 }
 
 /// The failures on standard error, and the first one for the exit code.
