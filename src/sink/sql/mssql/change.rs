@@ -24,7 +24,7 @@ pub(super) fn change_table(table: &SqlTable, live: &[LiveColumn], rules: ChangeR
         }
     }
     for gone in live.iter().filter(|live| !table.columns.iter().any(|column| column.name == live.name)) {
-        leave(table, gone, rules, &mut columns);
+        leave(table, gone, rules, &mut columns)?;
     }
     // Columns of a key are not altered under it.
     let anew = rekeyed || alters_key;
@@ -108,9 +108,15 @@ fn add(table: &SqlTable, column: &SqlColumn, kind: LoadKind, change: &mut Change
 }
 
 /// A column that is gone upstream, if it was ours as far as the stored schema tells.
-fn leave(table: &SqlTable, gone: &LiveColumn, rules: ChangeRules<'_>, change: &mut Change) {
+fn leave(table: &SqlTable, gone: &LiveColumn, rules: ChangeRules<'_>, change: &mut Change) -> Result<()> {
     if rules.before.is_some_and(|before| !before.columns.iter().any(|column| column.name == gone.name)) {
-        return;
+        // It has no value from us, so no row would pass it.
+        return match gone.not_null && !gone.has_default {
+            true => Err(Error::new(Kind::Target, "A column that is not of the service wants a value in every row")
+                .with("column", &gone.name)
+                .hint("give the column a default, or let it be null")),
+            false => Ok(()),
+        };
     }
     let name = quote(&gone.name);
     let known = rules.before.is_some();
@@ -130,6 +136,7 @@ fn leave(table: &SqlTable, gone: &LiveColumn, rules: ChangeRules<'_>, change: &m
         }
         change.notes.push(format!("`{}` is gone upstream; it is kept, without new values", gone.name));
     }
+    Ok(())
 }
 
 /// Whether the column itself is altered.

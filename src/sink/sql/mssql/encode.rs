@@ -11,14 +11,14 @@ use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, TimeUnit,
     TimestampMicrosecondType,
 };
-use arrow::json::writer::{EncoderOptions, make_encoder};
 use tiberius::numeric::Numeric;
 use tiberius::time::{Date, DateTime2, Time};
 use tiberius::{ColumnData, TokenRow};
 
 use super::types::STAGED_TIME;
-use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::sink::sql::connection::{CopyColumn, CopyInto};
+use crate::sink::sql::values;
 
 const DAY_MICROS: i64 = 86_400_000_000;
 /// Days from 0001-01-01, where the server begins to count, to 1970-01-01.
@@ -146,26 +146,9 @@ fn cells(column: &CopyColumn, array: &ArrayRef) -> Result<Cells> {
         }
         DataType::Date32 => Cells::Date(array.as_primitive::<Date32Type>().clone()),
         DataType::Utf8 => Cells::Text(text()?, length(sql_type)),
-        DataType::Struct(_) | DataType::List(_) => Cells::Text(json(array)?, length(sql_type)),
+        DataType::Struct(_) | DataType::List(_) => Cells::Text(values::json(array)?, length(sql_type)),
         _ => return Err(misfit()),
     })
-}
-
-/// Nested values as JSON. Null members are left out, as in the service's condensed form.
-fn json(array: &ArrayRef) -> Result<StringArray> {
-    let field = std::sync::Arc::new(arrow::datatypes::Field::new("value", array.data_type().clone(), true));
-    let options = EncoderOptions::default();
-    let mut encoder = make_encoder(&field, array, &options).or_fail(Kind::Bug, "Nested values cannot be written as JSON")?;
-    let mut text = Vec::new();
-    let rows = (0..array.len()).map(|row| {
-        if encoder.is_null(row) {
-            return Ok(None);
-        }
-        text.clear();
-        encoder.encode(row, &mut text);
-        String::from_utf8(text.clone()).map(Some).or_fail(Kind::Bug, "Nested values cannot be written as JSON")
-    });
-    rows.collect::<Result<Vec<_>>>().map(StringArray::from)
 }
 
 impl Cells {

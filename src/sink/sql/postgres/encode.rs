@@ -12,10 +12,10 @@ use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, TimeUnit,
     TimestampMicrosecondType,
 };
-use arrow::json::writer::{EncoderOptions, make_encoder};
 
-use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::sink::sql::connection::{CopyColumn, CopyInto};
+use crate::sink::sql::values;
 
 /// From 1970 to 2000, where the server begins to count.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
@@ -106,7 +106,7 @@ fn cells(column: &CopyColumn, sql_type: &str, array: &ArrayRef) -> Result<Cells>
     }
     Ok(match (sql_type, data_type) {
         ("jsonb", DataType::Utf8) => Cells::Json(text()?),
-        ("jsonb", _) => Cells::Json(json(array)?),
+        ("jsonb", _) => Cells::Json(values::json(array)?),
         ("time without time zone", _) => Cells::Time(text()?),
         ("uuid", _) => Cells::Uuid(text()?),
         ("inet", _) => Cells::Inet(text()?),
@@ -146,23 +146,6 @@ fn type_number(sql_type: &str) -> Option<u32> {
         "jsonb" => 3802,
         _ => return None,
     })
-}
-
-/// Nested values as JSON. Null members are left out, as in the service's condensed form.
-fn json(array: &ArrayRef) -> Result<StringArray> {
-    let field = std::sync::Arc::new(arrow::datatypes::Field::new("value", array.data_type().clone(), true));
-    let options = EncoderOptions::default();
-    let mut encoder = make_encoder(&field, array, &options).or_fail(Kind::Bug, "Nested values cannot be written as JSON")?;
-    let mut text = Vec::new();
-    let rows = (0..array.len()).map(|row| {
-        if encoder.is_null(row) {
-            return Ok(None);
-        }
-        text.clear();
-        encoder.encode(row, &mut text);
-        String::from_utf8(text.clone()).map(Some).or_fail(Kind::Bug, "Nested values cannot be written as JSON")
-    });
-    rows.collect::<Result<Vec<_>>>().map(StringArray::from)
 }
 
 impl Cells {

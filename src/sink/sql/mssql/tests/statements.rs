@@ -179,7 +179,7 @@ fn changes() -> Vec<(&'static str, Change)> {
         &["new_flag", "new_needed", "kept"],
     ));
     let mut found = live_of(&before);
-    found.push(LiveColumn { not_null: true, ..live("mine", "nvarchar(50)") });
+    found.push(LiveColumn { not_null: true, has_default: true, ..live("mine", "nvarchar(50)") });
     let rules = |kind, drop_removed| ChangeRules { before: Some(&before), kind, drop_removed };
     let changed = |table: &SqlTable, live: &[LiveColumn], rules| MssqlDialect.change_table(table, live, rules).unwrap();
     let mut wide_key = before.clone();
@@ -220,6 +220,9 @@ fn what_a_merge_cannot_follow_is_refused_with_a_hint() {
     let rules = ChangeRules { before: None, kind: LoadKind::Merge, drop_removed: false };
     let error = MssqlDialect.change_table(&wanted, &found, rules).unwrap_err();
     assert!(error.kind() == crate::Kind::Schema && error.hint_text().is_some() && error.get("column") == Some("a"));
+    let mine = [found[0].clone(), LiveColumn { not_null: true, ..live("mine", "int") }];
+    let known = ChangeRules { before: Some(&wanted), ..rules };
+    assert_eq!(MssqlDialect.change_table(&wanted, &mine, known).unwrap_err().get("column"), Some("mine"));
     let error = MssqlDialect.change_table(&wanted, &found[1..], rules).unwrap_err();
     assert_eq!((error.kind(), error.get("key")), (crate::Kind::Schema, Some("id")));
 }
