@@ -245,12 +245,13 @@ pub(super) fn reach(dialect: &dyn Dialect, schema: &TableSchema, old: Option<&En
                 "schema_description",
                 "schema_description_format",
             ]);
-            let values: Vec<String> =
-                (1..=7).map(|number| match number {
+            let values: Vec<String> = (1..=7)
+                .map(|number| match number {
                     3 => dialect.moment(&place(3)),
                     4 => dialect.integer(&place(4)),
                     other => place(other),
-                }).collect();
+                })
+                .collect();
             Statement::new(format!("INSERT INTO {table} ({}) VALUES ({}, 'json')", columns.join(", "), values.join(", ")))
                 .bind(schema.table.namespace.as_str())
                 .bind(&schema.table.table)

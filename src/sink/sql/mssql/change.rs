@@ -79,8 +79,10 @@ pub(super) fn drop_default(table: &SqlTable, column: &str) -> String {
 }
 
 fn drop_key(table: &SqlTable) -> String {
-    let found =
-        format!("sys.key_constraints AS x WHERE x.type = 'PK' AND x.parent_object_id = {}", object_id(&table_name(&table.table)));
+    let found = format!(
+        "sys.key_constraints AS x WHERE x.type = 'PK' AND x.parent_object_id = {}",
+        object_id(&table_name(&table.table))
+    );
     drop_constraint(table, &found)
 }
 
@@ -233,7 +235,13 @@ fn way(column: &SqlColumn, live: &LiveColumn, kind: LoadKind) -> Result<Way> {
         Fit::Other if kind == LoadKind::Replace => Ok(Way::Anew),
         Fit::Other if column.key => refuse(),
         // Ids of words are what users join by.
-        Fit::Other if live.lookup.is_some() => if is_textual(column) { Ok(Way::Stay) } else { refuse() },
+        Fit::Other if live.lookup.is_some() => {
+            if is_textual(column) {
+                Ok(Way::Stay)
+            } else {
+                refuse()
+            }
+        }
         // Its bytes would have to be put into words.
         Fit::Other if column.sql_type.starts_with("binary(") => refuse(),
         Fit::Other if from_text => Ok(Way::Stay),

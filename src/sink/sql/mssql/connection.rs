@@ -177,7 +177,8 @@ impl Session {
             };
             Ok(results)
         };
-        let answer: Result<Vec<Vec<tiberius::Row>>, tiberius::error::Error> = answer.with_subscriber(NoSubscriber::default()).await;
+        let answer: Result<Vec<Vec<tiberius::Row>>, tiberius::error::Error> =
+            answer.with_subscriber(NoSubscriber::default()).await;
         let rows = answer.map_err(failure)?.into_iter().flatten().map(row).collect::<Option<Vec<Row>>>();
         let rows = rows.ok_or_else(|| Error::new(Kind::Bug, "The database answers with a type that was not asked for"))?;
         self.broken = false;
@@ -287,8 +288,8 @@ fn failure(error: tiberius::error::Error) -> Error {
 /// Numbers of the server's sentences that quote values.
 const ABOUT_VALUES: &[u32] = &[
     206, 210, 220, 232, 235, 237, 241, 242, 244, 245, 248, 257, 260, 293, 295, 402, 409, 515, 517, 529, 535, 547, 1505, 1508,
-    1946, 2601, 2627, 2628, 3602, 3606, 3607, 4815, 4819, 4863, 4864, 4867, 4879, 7339, 8114, 8115, 8134, 8152, 8169, 9803, 9807,
-    9819, 9833,
+    1946, 2601, 2627, 2628, 3602, 3606, 3607, 4815, 4819, 4863, 4864, 4867, 4879, 7339, 8114, 8115, 8134, 8152, 8169, 9803,
+    9807, 9819, 9833,
 ];
 
 fn server_error(number: u32, text: &str) -> Error {
@@ -307,9 +308,7 @@ fn server_error(number: u32, text: &str) -> Error {
             (Kind::Target, "The database server does not let this user into this database")
         }
         1204 | 1205 | 1222 | 3960 | 3961 => (Kind::Conflict, "The database gave way to somebody else"),
-        701 | 802 | 1101 | 1105 | 3967 | 8645 | 9002 | 40_544 | 40_552 => {
-            (Kind::Resources, "The database server has no room")
-        }
+        701 | 802 | 1101 | 1105 | 3967 | 8645 | 9002 | 40_544 | 40_552 => (Kind::Resources, "The database server has no room"),
         229 | 230 | 262 | 297 | 300 | 2760 | 15_247 => (Kind::Target, "The database does not let this user do it"),
         _ => (Kind::Target, "The database refuses a statement"),
     };
@@ -358,10 +357,19 @@ mod tests {
             "Violation of PRIMARY KEY constraint 'pk_canvas_t'. Cannot insert duplicate key in object 'canvas.t'. The duplicate \
              key value is ('secret').",
         );
-        assert_eq!((error.kind(), error.get("constraint"), error.get("relation")), (Kind::Data, Some("pk_canvas_t"), Some("canvas.t")));
-        let cut = server_error(2628, "String or binary data would be truncated in table 'db.canvas.t', column 'name'. Truncated value: 'secret'.");
+        assert_eq!(
+            (error.kind(), error.get("constraint"), error.get("relation")),
+            (Kind::Data, Some("pk_canvas_t"), Some("canvas.t"))
+        );
+        let cut = server_error(
+            2628,
+            "String or binary data would be truncated in table 'db.canvas.t', column 'name'. Truncated value: 'secret'.",
+        );
         assert_eq!((cut.get("relation"), cut.get("column")), (Some("db.canvas.t"), Some("name")));
-        let null = server_error(515, "Cannot insert the value NULL into column 'c', table 'db.canvas.t'; column does not allow nulls.");
+        let null = server_error(
+            515,
+            "Cannot insert the value NULL into column 'c', table 'db.canvas.t'; column does not allow nulls.",
+        );
         assert_eq!((null.get("column"), null.get("relation")), (Some("c"), Some("db.canvas.t")));
         let number = server_error(245, "Conversion failed when converting the nvarchar value 'secret' to data type int.");
         for error in [error, cut, null, number] {

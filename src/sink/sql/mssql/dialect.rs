@@ -175,8 +175,7 @@ fn refuse_lost_characters(table: &SqlTable) -> Option<Statement> {
         format!("CAST(CAST(CAST({name} AS varchar(max)) AS nvarchar(max)) AS varbinary(max)) <> CAST({name} AS varbinary(max))")
     };
     let any = texts.iter().map(|column| lost(column)).collect::<Vec<_>>().join(" OR ");
-    let which: String =
-        texts.iter().map(|column| format!(" WHEN {} THEN {}", lost(column), literal(&column.name))).collect();
+    let which: String = texts.iter().map(|column| format!(" WHEN {} THEN {}", lost(column), literal(&column.name))).collect();
     let mut separator = "";
     let key: String = keys(table)
         .map(|column| {
@@ -307,9 +306,8 @@ impl Dialect for MssqlDialect {
             "CONSTRAINT [pk_instructure_dap_database_version] PRIMARY KEY ([version])\n",
             ")",
         );
-        let unless_there = |name: &str, create: &str| {
-            Statement::new(format!("IF {} IS NULL {create}", object_id(&self.meta_table(name))))
-        };
+        let unless_there =
+            |name: &str, create: &str| Statement::new(format!("IF {} IS NULL {create}", object_id(&self.meta_table(name))));
         vec![create_schema("instructure_dap"), unless_there("table_sync", sync), unless_there("database_version", version)]
     }
 

@@ -194,9 +194,7 @@ impl Cells {
             }),
             Cells::Time(array) => ColumnData::String(match some(array, row, |array| array.value(row)) {
                 None => None,
-                Some(text) => {
-                    Some(Cow::Owned(time(text).ok_or("the text is no time of day that the database can hold")?))
-                }
+                Some(text) => Some(Cow::Owned(time(text).ok_or("the text is no time of day that the database can hold")?)),
             }),
             Cells::Binary(array, length) => ColumnData::Binary(match some(array, row, |array| array.value(row)) {
                 None => None,
@@ -265,7 +263,9 @@ mod tests {
         assert_eq!(time("01:30:00+02:00").as_deref(), Some("23:30:00.000000"));
         assert_eq!(time("23:30:00-02:00").as_deref(), Some("01:30:00.000000"));
         assert_eq!(time("12:00:00.5Z").as_deref(), Some("12:00:00.500000"));
-        for wrong in ["", "12", "24:00:00", "25:00:00", "12:60:00", "23:59:60", "12:00:00.x", "12:00:00+2", "noon", "+", "1é:00:00"] {
+        for wrong in
+            ["", "12", "24:00:00", "25:00:00", "12:60:00", "23:59:60", "12:00:00.x", "12:00:00+2", "noon", "+", "1é:00:00"]
+        {
             assert_eq!(time(wrong), None, "{wrong}");
         }
     }

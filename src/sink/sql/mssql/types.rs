@@ -59,10 +59,7 @@ impl Chosen {
 }
 
 fn is_text(column: &Column) -> bool {
-    matches!(
-        column.column_type,
-        ColumnType::Text { .. } | ColumnType::Json | ColumnType::Struct(_) | ColumnType::List(_)
-    )
+    matches!(column.column_type, ColumnType::Text { .. } | ColumnType::Json | ColumnType::Struct(_) | ColumnType::List(_))
 }
 
 /// A text in a key: a unique index over it, and over its staged form, has to be possible.
@@ -180,11 +177,9 @@ fn choose(schema: &TableSchema, group: &str, column: &Column) -> Chosen {
         ColumnType::Decimal { precision, scale } => Chosen::plain(format!("decimal({precision},{scale})")),
         ColumnType::Timestamp => Chosen { stage_type: STAGED_MOMENT.to_owned(), ..Chosen::plain("datetime2") },
         ColumnType::Date => Chosen::plain("date"),
-        ColumnType::Time => Chosen {
-            stage_type: STAGED_TIME.to_owned(),
-            convert: Some("CAST({} AS time)".to_owned()),
-            ..Chosen::plain("time")
-        },
+        ColumnType::Time => {
+            Chosen { stage_type: STAGED_TIME.to_owned(), convert: Some("CAST({} AS time)".to_owned()), ..Chosen::plain("time") }
+        }
         ColumnType::Uuid => Chosen::plain("binary(16)"),
         ColumnType::Ip { v6: false, .. } => Chosen::plain("binary(4)"),
         ColumnType::Ip { .. } => Chosen::plain("binary(16)"),

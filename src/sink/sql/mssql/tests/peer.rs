@@ -62,10 +62,7 @@ impl Peer {
         Self::with(script, None).await
     }
 
-    pub(super) async fn with(
-        script: impl Fn(&Seen) -> Answer + Send + Sync + 'static,
-        secure: Option<Arc<Secure>>,
-    ) -> Self {
+    pub(super) async fn with(script: impl Fn(&Seen) -> Answer + Send + Sync + 'static, secure: Option<Arc<Secure>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (seen, changed) = (Arc::new(Mutex::new(Vec::new())), Arc::new(tokio::sync::Notify::new()));

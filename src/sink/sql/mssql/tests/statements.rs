@@ -96,9 +96,14 @@ fn every_statement_is_as_it_was_reviewed() {
     for (kind, statements) in fixed() {
         fixed_text.push_str(&format!("-- {kind}\n"));
         for statement in statements {
-            let parameters = statement.parameters.iter().map(|value| value.as_deref().unwrap_or("null").chars().take(60).collect());
+            let parameters =
+                statement.parameters.iter().map(|value| value.as_deref().unwrap_or("null").chars().take(60).collect());
             let parameters: Vec<String> = parameters.collect();
-            fixed_text.push_str(&format!("{};{}\n", statement.text, if parameters.is_empty() { String::new() } else { format!(" -- {parameters:?}") }));
+            fixed_text.push_str(&format!(
+                "{};{}\n",
+                statement.text,
+                if parameters.is_empty() { String::new() } else { format!(" -- {parameters:?}") }
+            ));
         }
     }
     insta::assert_snapshot!("mssql_fixed", fixed_text);
@@ -113,7 +118,12 @@ fn every_statement_is_as_it_was_reviewed() {
             let out = kinds.entry(kind).or_default();
             match whole {
                 true => out.push_str(&format!("-- {}\n{text}", table.table)),
-                false => out.push_str(&format!("-- {}: {} statements, {:08x}\n", table.table, statements.len(), crc32fast::hash(text.as_bytes()))),
+                false => out.push_str(&format!(
+                    "-- {}: {} statements, {:08x}\n",
+                    table.table,
+                    statements.len(),
+                    crc32fast::hash(text.as_bytes())
+                )),
             }
         }
     }
@@ -123,7 +133,15 @@ fn every_statement_is_as_it_was_reviewed() {
 }
 
 fn live(name: &str, sql_type: &str) -> LiveColumn {
-    LiveColumn { name: name.into(), sql_type: sql_type.into(), not_null: false, key: false, has_default: false, comment: None, lookup: None }
+    LiveColumn {
+        name: name.into(),
+        sql_type: sql_type.into(),
+        not_null: false,
+        key: false,
+        has_default: false,
+        comment: None,
+        lookup: None,
+    }
 }
 
 fn live_of(table: &SqlTable) -> Vec<LiveColumn> {
@@ -323,12 +341,7 @@ fn a_third_parser_reads_the_statements_as_t_sql() {
         return;
     };
     let all = all();
-    let mut child = Command::new(python)
-        .args(["-c", SQLGLOT])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = Command::new(python).args(["-c", SQLGLOT]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut input = child.stdin.take().unwrap();
     let lines: String = all.keys().map(|text| format!("{}\n", serde_json::to_string(text).unwrap())).collect();
     let writer = std::thread::spawn(move || input.write_all(lines.as_bytes()).unwrap());

@@ -102,7 +102,10 @@ fn certificates(folder: &Path) {
     }
     std::fs::write(folder.join("extensions"), "subjectAltName=DNS:db.example").unwrap();
     openssl(folder, &format!("req {key} -keyout server.key -out server.csr -subj /CN=anything"));
-    openssl(folder, "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out server.crt");
+    openssl(
+        folder,
+        "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out server.crt",
+    );
 }
 
 /// TLS 1.2, as SQL Server 2019 speaks it.
@@ -152,7 +155,10 @@ async fn passwords_go_only_to_servers_that_are_who_they_should_be() {
         format!("?ssl=verify-ca&sslrootcert={}&hostNameInCertificate=db.example", file("other.crt")),
     ] {
         let error = connect(query.clone()).await.err().expect(&query);
-        assert!(error.kind() == Kind::Target && error.hint_text().is_some_and(|hint| hint.contains("sslrootcert")), "{error:?}");
+        assert!(
+            error.kind() == Kind::Target && error.hint_text().is_some_and(|hint| hint.contains("sslrootcert")),
+            "{error:?}"
+        );
     }
     let error = connect(format!("?ssl=verify-full&sslrootcert={}", file("nowhere.crt"))).await.err().unwrap();
     assert_eq!(error.kind(), Kind::Usage);

@@ -28,9 +28,7 @@ fn sql(text: &str) -> Statement {
 #[tokio::test]
 async fn a_session_asks_and_is_answered() {
     let peer = Peer::new(|seen| match seen {
-        Seen::Sql(text, values) if text == "ask" => {
-            Answer::Rows(vec![values.clone(), vec![None, Some("b".into())]])
-        }
+        Seen::Sql(text, values) if text == "ask" => Answer::Rows(vec![values.clone(), vec![None, Some("b".into())]]),
         Seen::Sql(text, _) if text == "count" => one("7"),
         Seen::Sql(text, _) if text == "SELECT @@TRANCOUNT" => one("0"),
         _ => Answer::Done,
@@ -96,7 +94,10 @@ async fn logins_are_refused_redirected_and_kept_from_servers_without_tls() {
     for query in ["", "?ssl=require", "?ssl=verify-full"] {
         let plain = Peer::new(|_| Answer::Done).await;
         let error = connect(&plain, query).await.err().unwrap();
-        assert!(error.kind() == Kind::Target && error.hint_text().is_some_and(|hint| hint.contains("ssl=disable")), "{error:?}");
+        assert!(
+            error.kind() == Kind::Target && error.hint_text().is_some_and(|hint| hint.contains("ssl=disable")),
+            "{error:?}"
+        );
         assert!(!plain.seen().iter().any(|seen| matches!(seen, Seen::Login(..))));
     }
     connect(&home, "?ssl=prefer").await.unwrap();
@@ -145,14 +146,58 @@ async fn rows_arrive_value_by_value() {
     let seen = peer.seen();
     let [.., Seen::Bulk(rows), Seen::Sql(insert, long)] = &seen[..] else { panic!("{seen:?}") };
     let mut expected = json!([
-        ["U", "-9223372036854775808", "1", "-32768", "-2147483648", "-9223372036854775808", (-3.0e38_f32).to_string(), (-1.7e308_f64).to_string(),
-         "9999999999999999999999999999.9999999999", "", "x".repeat(100_000), "x", "0001-01-01 00:00:00.000000", "0001-01-01",
-         "00:00:00.000000", "0".repeat(32), "0".repeat(32), "{\"a\":\"\",\"b\":{\"c\":-9223372036854775808}}", "[]", "{\"k\":[1]}", "01020304", "]"],
-        ["U", "9223372036854775807", "0", "32767", "2147483647", "9223372036854775807", 1.0e-38_f32.to_string(), 5e-324_f64.to_string(),
-         "-9999999999999999999999999999.9999999999", "naïve \u{1F600}\u{10ffff} \t\"'\\ \u{0}", " ", "never announced",
-         "9999-12-31 23:59:59.999999", "9999-12-31", "23:59:59.999999", "f".repeat(32), "ffff0000000000000000000000000001",
-         "{\"a\":\"x\"}", "[\"a\",null,\"\"]", "null", "01020304", "]"],
-        ["D", "7", null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null],
+        [
+            "U",
+            "-9223372036854775808",
+            "1",
+            "-32768",
+            "-2147483648",
+            "-9223372036854775808",
+            (-3.0e38_f32).to_string(),
+            (-1.7e308_f64).to_string(),
+            "9999999999999999999999999999.9999999999",
+            "",
+            "x".repeat(100_000),
+            "x",
+            "0001-01-01 00:00:00.000000",
+            "0001-01-01",
+            "00:00:00.000000",
+            "0".repeat(32),
+            "0".repeat(32),
+            "{\"a\":\"\",\"b\":{\"c\":-9223372036854775808}}",
+            "[]",
+            "{\"k\":[1]}",
+            "01020304",
+            "]"
+        ],
+        [
+            "U",
+            "9223372036854775807",
+            "0",
+            "32767",
+            "2147483647",
+            "9223372036854775807",
+            1.0e-38_f32.to_string(),
+            5e-324_f64.to_string(),
+            "-9999999999999999999999999999.9999999999",
+            "naïve \u{1F600}\u{10ffff} \t\"'\\ \u{0}",
+            " ",
+            "never announced",
+            "9999-12-31 23:59:59.999999",
+            "9999-12-31",
+            "23:59:59.999999",
+            "f".repeat(32),
+            "ffff0000000000000000000000000001",
+            "{\"a\":\"x\"}",
+            "[\"a\",null,\"\"]",
+            "null",
+            "01020304",
+            "]"
+        ],
+        [
+            "D", "7", null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null,
+            null, null, null
+        ],
     ]);
     // The bulk path of the driver refuses the long text; its row comes by itself.
     let alone = expected.as_array_mut().unwrap().remove(0);
@@ -161,22 +206,28 @@ async fn rows_arrive_value_by_value() {
     assert!(insert.starts_with("INSERT INTO [#daplake_stage] ([_action], [id], [flag], "), "{insert}");
     assert!(insert.ends_with("@P21, @P22)"), "{insert}");
     // The driver asks for the columns by their quoted names, and names them so in its command.
-    let texts: Vec<&str> = seen.iter().filter_map(|seen| if let Seen::Sql(text, _) = seen { Some(text.as_str()) } else { None }).collect();
+    let texts: Vec<&str> =
+        seen.iter().filter_map(|seen| if let Seen::Sql(text, _) = seen { Some(text.as_str()) } else { None }).collect();
     let [.., ask, command, _] = &texts[..] else { panic!() };
-    assert!(ask.starts_with("SELECT TOP 0 [_action], [id], [flag]") && ask.ends_with(", [odd]]name \"'] FROM [#daplake_stage]"), "{ask}");
+    assert!(
+        ask.starts_with("SELECT TOP 0 [_action], [id], [flag]") && ask.ends_with(", [odd]]name \"'] FROM [#daplake_stage]"),
+        "{ask}"
+    );
     assert!(command.starts_with("INSERT BULK [#daplake_stage] ([_action] nvarchar("), "{command}");
-    assert!(command.contains("[ts] datetime2(6)") && command.contains("[dec] decimal(38,10)") && command.contains("[odd]]name \"'] nvarchar(max)"), "{command}");
+    assert!(
+        command.contains("[ts] datetime2(6)")
+            && command.contains("[dec] decimal(38,10)")
+            && command.contains("[odd]]name \"'] nvarchar(max)"),
+        "{command}"
+    );
 }
 
 #[tokio::test]
 async fn values_that_do_not_fit_are_refused_by_column_and_key() {
     let peer = Peer::new(|_| Answer::Done).await;
-    for (name, value) in [
-        ("clock", json!("24:00:00")),
-        ("uuid", json!("secret")),
-        ("four", json!("::1")),
-        ("state", json!("secret".repeat(50))),
-    ] {
+    for (name, value) in
+        [("clock", json!("24:00:00")), ("uuid", json!("secret")), ("four", json!("::1")), ("state", json!("secret".repeat(50)))]
+    {
         let mut session = connect(&peer, "?ssl=disable").await.unwrap();
         let schema = odd();
         let (into, batch, stage) = copy(&schema, &[Change::Up(json!({"id": 1})), Change::Up(json!({"id": 5, name: value}))]);
@@ -195,7 +246,10 @@ async fn a_bulk_load_ends_with_the_server_s_error_its_silence_or_its_end() {
     let schema = odd();
     let peer = Peer::new(|seen| match seen {
         Seen::Bulk(rows) => match rows.len() {
-            1 => Answer::Error(2628, "String or binary data would be truncated in table 'tempdb.#s', column 'text'. Truncated value: 'secret'."),
+            1 => Answer::Error(
+                2628,
+                "String or binary data would be truncated in table 'tempdb.#s', column 'text'. Truncated value: 'secret'.",
+            ),
             2 => Answer::Cut,
             _ => Answer::Silence,
         },
@@ -240,7 +294,9 @@ fn sink_script(seen: &Seen) -> Answer {
         _ if text.starts_with("SELECT @@TRANCOUNT") => one("0"),
         _ if text.contains("@LockTimeout = 0") => one("1"),
         _ if text.starts_with("DELETE t FROM") => one("1"),
-        _ if text.starts_with("SELECT CAST([source_namespace]") && (values.is_empty() || values[1].as_deref() == Some("users")) => {
+        _ if text.starts_with("SELECT CAST([source_namespace]")
+            && (values.is_empty() || values[1].as_deref() == Some("users")) =>
+        {
             Answer::Rows(vec![row(&["canvas", "users", "5", "1000001", "1", "1", "{}"])])
         }
         _ if text.starts_with("SELECT CAST([source_namespace]") => Answer::Rows(Vec::new()),
