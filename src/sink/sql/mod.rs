@@ -10,6 +10,7 @@ mod load;
 mod meta;
 mod postgres;
 mod statement;
+mod texts;
 #[cfg(test)]
 mod tests;
 
