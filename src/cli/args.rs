@@ -135,16 +135,16 @@ pub(super) enum Command {
     /// List the tables of a namespace.
     List(ListArgs),
     /// Load tables into a database for the first time.
-    #[cfg(feature = "postgres")]
+    #[cfg(feature = "sql")]
     Initdb(DbLoadArgs),
     /// Bring tables of a database up to date.
-    #[cfg(feature = "postgres")]
+    #[cfg(feature = "sql")]
     Syncdb(DbLoadArgs),
     /// Remove tables from a database.
-    #[cfg(feature = "postgres")]
+    #[cfg(feature = "sql")]
     Dropdb(DropdbArgs),
     /// List what a database holds of a namespace.
-    #[cfg(feature = "postgres")]
+    #[cfg(feature = "sql")]
     Listdb(ListdbArgs),
     /// Save the schemas of tables as JSON files.
     Schema(SchemaArgs),
@@ -176,7 +176,7 @@ pub(super) struct TablesArgs {
 }
 
 /// The database of the commands that the official client has.
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 #[derive(Debug, Args)]
 pub(super) struct ConnectionArgs {
     /// Database, as postgresql://user:password@host:port/database?ssl=require.
@@ -191,7 +191,7 @@ pub(super) struct ConnectionArgs {
     pub(super) connection_string: Option<Secret>,
 }
 
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 #[derive(Debug, Args)]
 #[command(
     after_help = "Layout, types and book-keeping are those of the official client: either can go on where the other stopped. Each table is one transaction.\n\nExit codes: 0 all done; 2 wrong usage; 5 something failed; 38 not supported; 125 interrupted."
@@ -211,7 +211,7 @@ pub(super) struct DbLoadArgs {
     pub(super) jobs_per_minute: u32,
 }
 
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 #[derive(Debug, Args)]
 #[command(after_help = "`all` means all tables of the namespace that the database holds. The service is not asked.")]
 pub(super) struct DropdbArgs {
@@ -223,7 +223,7 @@ pub(super) struct DropdbArgs {
     pub(super) connection: ConnectionArgs,
 }
 
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 #[derive(Debug, Args)]
 pub(super) struct ListdbArgs {
     #[command(flatten)]

@@ -2,7 +2,7 @@
 
 mod args;
 mod console;
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 mod db;
 mod exit;
 mod extras;

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "lake")]
 mod bad_rows;
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 pub mod db;
 pub mod files;
 #[cfg(feature = "lake")]

@@ -292,6 +292,9 @@ impl SqlLoad {
             self.loaded.warnings.push(format!("{count} numbers were NaN or infinite, and are null in the database"));
         }
         self.session.execute(&meta::reach(dialect, &self.plan.schema, entry.as_ref(), reached)).await?;
+        if let Some(keep) = dialect.keep_exact_moment(&self.plan.table, reached.at.micros()) {
+            self.session.execute(&keep).await?;
+        }
         self.session.execute(&dialect.commit()).await?;
         self.made = false;
         self.tidy().await

@@ -132,7 +132,9 @@ impl SqlLoad {
                     }
                 }
             }
-            findings.nul += values::count_nul(array);
+            if !self.shared.dialect().takes_nul() {
+                findings.nul += values::count_nul(array);
+            }
         }
         Ok(is_new)
     }
@@ -167,6 +169,7 @@ impl SqlLoad {
         self.run(&dialect.create_lookups(&self.table)).await?;
         self.run(&change.statements).await?;
         self.loaded.schema_changes.extend(change.notes);
+        self.loaded.warnings.extend(change.warnings);
         let live = if change.statements.is_empty() { live } else { self.live().await? };
         self.fit_rows(Some(&live)).await?;
         Ok(false)
@@ -184,7 +187,7 @@ impl SqlLoad {
             if findings.null && column.required {
                 self.table.columns[index].required = false;
                 if is.is_none_or(|live| live.not_null) {
-                    self.session.execute(&dialect.relax(&self.table, &self.table.columns[index])).await?;
+                    self.session.execute(&dialect.relax(&self.table, &self.table.columns[index], is)).await?;
                     let name = &column.name;
                     self.loaded
                         .schema_changes
@@ -194,8 +197,8 @@ impl SqlLoad {
             let findings = &self.findings[index];
             if (findings.long && column.longest.is_some()) || (findings.any_word && column.enumeration.is_some()) {
                 let wide = dialect.unbounded(&self.table.columns[index]);
-                if is.is_none_or(|live| live.sql_type != wide.sql_type) {
-                    self.session.execute(&dialect.retype(&self.table, &wide)).await?;
+                if is.is_none_or(|live| !dialect.is_of_type(live, &wide.sql_type)) {
+                    self.session.execute(&dialect.retype(&self.table, &wide, is)).await?;
                     let why = if findings.long { "longer than was announced" } else { "that no enumeration can have" };
                     self.loaded
                         .schema_changes
@@ -219,6 +222,9 @@ impl SqlLoad {
         enumeration.members.extend(words.iter().cloned());
         let column = column.clone();
         let statements = dialect.admit_words(&self.table, &column, &words, live);
+        if statements.is_empty() {
+            return Ok(());
+        }
         // A type that this transaction made is known to it alone; any other has to get its words before they can be used.
         if is_ours || dialect.live_enumerations(&self.plan.table.namespace).is_none() {
             self.run(&statements).await?;

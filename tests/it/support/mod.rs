@@ -1,6 +1,8 @@
 //! A school served over HTTP, a folder for tables, and readers that are not ours.
 
 pub mod faults;
+#[cfg(feature = "mysql")]
+pub mod mariadb;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 

@@ -1,6 +1,5 @@
 //! A session by `mysql_async`: statements, and rows by `LOAD DATA LOCAL INFILE` or, where that is disabled, by `INSERT`.
 
-use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -56,6 +55,12 @@ impl MysqlServer {
     /// From a connection string. Connects to nothing.
     pub(in crate::sink::sql) fn from_url(url: &Url) -> Result<Self> {
         Ok(Self { options: Options::from_url(url)?, dialect: MysqlDialect, no_bulk: Arc::default() })
+    }
+
+    /// As if the server had the bulk path disabled, or not.
+    #[cfg(test)]
+    pub(super) fn refuse_bulk(&self, refused: bool) {
+        self.no_bulk.store(refused, Ordering::Relaxed);
     }
 }
 
@@ -130,7 +135,7 @@ fn trusted(options: &Options) -> Result<SslOpts> {
     let mut roots = Vec::new();
     let mut add = |certificate: CertificateDer<'static>| {
         let is_known = known.add(certificate.clone());
-        roots.push(mysql_async::PathOrBuf::Buf(Cow::Owned(certificate.as_ref().to_vec())));
+        roots.push(certificate.as_ref().to_vec().into());
         is_known
     };
     match &options.root_certificates {

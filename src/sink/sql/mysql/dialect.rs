@@ -438,6 +438,10 @@ impl Dialect for MysqlDialect {
         change::change_table(table, live, rules)
     }
 
+    fn is_of_type(&self, live: &LiveColumn, sql_type: &str) -> bool {
+        change::plain(&live.sql_type) == change::plain(sql_type)
+    }
+
     fn relax(&self, table: &SqlTable, column: &SqlColumn, live: Option<&LiveColumn>) -> Statement {
         let sql_type = live.map_or_else(|| column.sql_type.clone(), |live| change::own_type(&live.sql_type));
         alter(table, &format!("MODIFY COLUMN {}", define(column, &sql_type, false)))
@@ -514,13 +518,14 @@ impl Dialect for MysqlDialect {
     fn upsert(&self, table: &SqlTable) -> Vec<Statement> {
         // A row of another key that is in the way, by a unique index of the user's, would be updated in place of its own. The null
         // makes that an error.
+        let target = table_name(&table.table);
         let guards = keys(table).map(|column| {
             let name = quote(&column.name);
-            format!("{name} = IF(BINARY {name} = BINARY VALUES({name}), {name}, NULL)")
+            format!("{target}.{name} = IF(BINARY {target}.{name} = BINARY VALUES({name}), {target}.{name}, NULL)")
         });
         let values = table.columns.iter().filter(|column| !column.key).map(|column| {
             let name = quote(&column.name);
-            format!("{name} = VALUES({name})")
+            format!("{target}.{name} = VALUES({name})")
         });
         let updates: Vec<String> = guards.chain(values).collect();
         vec![Statement::new(format!("{} ON DUPLICATE KEY UPDATE {}", self.insert(table).text, updates.join(", ")))]

@@ -6,6 +6,8 @@ mod dialect;
 mod encode;
 mod failure;
 mod options;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub(super) use connection::MysqlServer;

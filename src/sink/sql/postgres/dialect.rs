@@ -374,7 +374,7 @@ impl Dialect for PostgresDialect {
         change::change_table(self, table, live, rules)
     }
 
-    fn relax(&self, table: &SqlTable, column: &SqlColumn) -> Statement {
+    fn relax(&self, table: &SqlTable, column: &SqlColumn, _live: Option<&LiveColumn>) -> Statement {
         alter(table, &format!("ALTER COLUMN {} DROP NOT NULL", quote(&column.name)))
     }
 
@@ -384,7 +384,7 @@ impl Dialect for PostgresDialect {
         SqlColumn { sql_type, stage_type, convert: None, longest: None, enumeration: None, ..column.clone() }
     }
 
-    fn retype(&self, table: &SqlTable, column: &SqlColumn) -> Statement {
+    fn retype(&self, table: &SqlTable, column: &SqlColumn, _live: Option<&LiveColumn>) -> Statement {
         let name = quote(&column.name);
         alter(table, &format!("ALTER COLUMN {name} SET DATA TYPE {to} USING {name}::{to}", to = column.sql_type))
     }
