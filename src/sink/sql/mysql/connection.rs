@@ -214,7 +214,7 @@ impl Session {
         if let Some(ok) = self.conn.last_ok_packet() {
             self.is_open = ok.status_flags().contains(StatusFlags::SERVER_STATUS_IN_TRANS);
         }
-        done.map_err(failure::of)
+        Ok((done.map_err(failure::of)?, self.conn.affected_rows()))
     }
 
     /// Sends the rows as a file that the server asks for.
@@ -339,21 +339,17 @@ fn counts(info: &str) -> Option<[u64; 4]> {
     numbers.try_into().ok()
 }
 
-/// Rows of all results in text form, and the changed rows of the last that changed any.
+/// Rows of all results in text form.
 async fn gather<P: mysql_async::prelude::Protocol>(
     result: Result<QueryResult<'_, '_, P>, mysql_async::Error>,
-) -> Result<(Vec<Row>, u64), mysql_async::Error> {
+) -> Result<Vec<Row>, mysql_async::Error> {
     let mut result = result?;
-    let (mut rows, mut changed) = (Vec::new(), 0);
+    let mut rows = Vec::new();
     while !result.is_empty() {
-        match result.affected_rows() {
-            0 => {}
-            some => changed = some,
-        }
         let found: Vec<mysql_async::Row> = result.collect().await?;
         rows.extend(found.into_iter().map(|row| row.unwrap().into_iter().map(text).collect()));
     }
-    Ok((rows, changed))
+    Ok(rows)
 }
 
 fn text(value: Value) -> Option<String> {

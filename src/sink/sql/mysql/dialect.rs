@@ -219,11 +219,7 @@ impl Dialect for MysqlDialect {
         let version = "CREATE TABLE IF NOT EXISTS `instructure_dap__database_version` (\n\
              `version` bigint NOT NULL AUTO_INCREMENT,\n\
              CONSTRAINT `pk_instructure_dap__database_version` PRIMARY KEY (`version`)\n)";
-        let exact = format!(
-            "CREATE TABLE IF NOT EXISTS {EXACT_MOMENTS} (\n`sync_id` bigint NOT NULL,\n`micros` bigint NOT NULL,\n\
-             PRIMARY KEY (`sync_id`)\n) COMMENT = 'Moments of instructure_dap__table_sync to the microsecond'"
-        );
-        vec![Statement::new(sync), Statement::new(version), Statement::new(exact)]
+        vec![Statement::new(sync), Statement::new(version)]
     }
 
     fn ancient_tables(&self) -> Statement {
@@ -259,15 +255,18 @@ impl Dialect for MysqlDialect {
         );
         let book = [
             format!("DELETE FROM {SYNC}"),
-            format!("DELETE FROM {EXACT_MOMENTS}"),
             rows,
             "RENAME TABLE `dap_meta` TO `dap_meta_backup`".to_owned(),
         ];
         renames.chain(book.into_iter().map(Statement::new)).collect()
     }
 
+    /// A namespace is a prefix. The table of our own may be missing where the official client made the book-keeping.
     fn create_namespace(&self, _namespace: &Namespace) -> Vec<Statement> {
-        Vec::new()
+        vec![Statement::new(format!(
+            "CREATE TABLE IF NOT EXISTS {EXACT_MOMENTS} (\n`sync_id` bigint NOT NULL,\n`micros` bigint NOT NULL,\n\
+             PRIMARY KEY (`sync_id`)\n) COMMENT = 'Moments of instructure_dap__table_sync to the microsecond'"
+        ))]
     }
 
     fn charset(&self) -> Statement {

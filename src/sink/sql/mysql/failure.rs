@@ -54,7 +54,7 @@ pub(super) fn server(code: u16, state: &str, message: &str) -> Error {
         1021 | 1037 | 1038 | 1040 | 1041 | 1114 | 1135 | 1153 | 1203 | 1206 | 1226 | 3636 => {
             (Kind::Resources, "The database server has no room")
         }
-        1048 | 1062 | 1264 | 1265 | 1292 | 1364 | 1366 | 1406 | 1411 | 1441 | 1452 | 1586 | 3140 | 3144 | 3157 | 3819 | 4025 => {
+        1048 | 1062 | 1263 | 1264 | 1265 | 1292 | 1364 | 1366 | 1406 | 1411 | 1441 | 1452 | 1586 | 3140 | 3144 | 3157 | 3819 | 4025 => {
             (Kind::Data, "The database refuses a value")
         }
         _ if state.starts_with("22") || state.starts_with("23") => (Kind::Data, "The database refuses a value"),
