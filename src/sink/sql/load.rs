@@ -139,7 +139,7 @@ impl SqlLoad {
             self.way = Way::Staged;
             self.run(&dialect.create_stage(&self.table)).await?;
             self.staged = true;
-            self.copy(changes).await?;
+            self.copy(changes).await.map_err(|error| self.or_duplicate(error, reduced))?;
             if !reduced {
                 let unique = self.session.execute(&dialect.unique_stage(&self.table)).await;
                 unique.map_err(|error| self.or_duplicate(error, reduced))?;
