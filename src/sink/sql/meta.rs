@@ -38,7 +38,9 @@ impl Entry {
     fn sharpen(&mut self, exact: &HashMap<String, i64>) {
         const SECOND: i64 = 1_000_000;
         let cut = self.bookmark.at.micros();
-        if let Some(micros) = exact.get(&self.id).filter(|micros| cut % SECOND == 0 && micros.div_euclid(SECOND) * SECOND == cut) {
+        if let Some(micros) =
+            exact.get(&self.id).filter(|micros| cut % SECOND == 0 && micros.div_euclid(SECOND) * SECOND == cut)
+        {
             self.bookmark.at = Timestamp::from_micros(*micros);
         }
     }
@@ -273,12 +275,13 @@ pub(super) fn reach(dialect: &dyn Dialect, schema: &TableSchema, old: Option<&En
                 "schema_description",
                 "schema_description_format",
             ]);
-            let values: Vec<String> =
-                (1..=7).map(|number| match number {
+            let values: Vec<String> = (1..=7)
+                .map(|number| match number {
                     3 => dialect.moment(&place(3)),
                     4 => dialect.integer(&place(4)),
                     other => place(other),
-                }).collect();
+                })
+                .collect();
             Statement::new(format!("INSERT INTO {table} ({}) VALUES ({}, 'json')", columns.join(", "), values.join(", ")))
                 .bind(schema.table.namespace.as_str())
                 .bind(&schema.table.table)

@@ -134,7 +134,8 @@ impl Drop for Database {
 impl Server {
     fn shared() -> Option<Self> {
         if let Ok(url) = std::env::var("DAPLAKE_TEST_MYSQL") {
-            let (url, query) = url.split_once('?').map_or((url.as_str(), String::new()), |(url, query)| (url, format!("?{query}")));
+            let (url, query) =
+                url.split_once('?').map_or((url.as_str(), String::new()), |(url, query)| (url, format!("?{query}")));
             let base = url[..url.rfind('/').expect("a URL with a database") + 1].to_owned();
             let client = program(&["mariadb", "mysql"]).expect("the client program `mariadb` or `mysql`");
             return Some(Self { base, query, client, has_tls: false, process: None });

@@ -12,6 +12,7 @@ use crate::sink::sql::statement::Statement;
 pub(super) fn change_table(table: &SqlTable, live: &[LiveColumn], rules: ChangeRules<'_>) -> Result<Change> {
     let mut change = Change::default();
     let mut actions = Vec::new();
+    let mut coarse = Vec::new();
     if is_rekeyed(table, live, rules.kind)? {
         // Old rows may have one new key for several of them.
         change.statements.push(Statement::new(format!("DELETE FROM {}", super::dialect::table_name(&table.table))));
@@ -23,7 +24,7 @@ pub(super) fn change_table(table: &SqlTable, live: &[LiveColumn], rules: ChangeR
     for column in &table.columns {
         match live.iter().find(|live| live.name == column.name) {
             None => add(column, rules.kind, &mut actions, &mut change),
-            Some(live) => alter_column(table, column, live, rules.kind, &mut actions, &mut change)?,
+            Some(live) => alter_column(table, column, live, rules.kind, &mut actions, &mut coarse, &mut change)?,
         }
     }
     for gone in live.iter().filter(|live| !table.columns.iter().any(|column| column.name == live.name)) {
@@ -40,6 +41,13 @@ pub(super) fn change_table(table: &SqlTable, live: &[LiveColumn], rules: ChangeR
     }
     if change.statements.iter().any(|statement| statement.text.starts_with("DELETE")) {
         actions.push(format!("ADD PRIMARY KEY ({})", key_list(table)));
+    }
+    for loss in [NO_FRACTION, ONE_KIND] {
+        let names: Vec<String> = coarse.iter().filter(|(_, what)| *what == loss).map(|(name, _)| format!("`{name}`")).collect();
+        if !names.is_empty() {
+            let names = names.join(", ");
+            change.warnings.push(format!("{names}: {loss}, as the official client made them; load the table anew to keep all"));
+        }
     }
     if !actions.is_empty() {
         change.statements.push(alter(table, &actions.join(", ")));
@@ -76,12 +84,16 @@ fn add(column: &SqlColumn, kind: LoadKind, actions: &mut Vec<String>, change: &m
     });
 }
 
-fn alter_column(
+/// Columns that lose something, and what.
+type Coarse<'c> = Vec<(&'c str, &'static str)>;
+
+fn alter_column<'c>(
     table: &SqlTable,
-    column: &SqlColumn,
+    column: &'c SqlColumn,
     live: &LiveColumn,
     kind: LoadKind,
     actions: &mut Vec<String>,
+    coarse: &mut Coarse<'c>,
     change: &mut Change,
 ) -> Result<()> {
     let kept = own_type(&live.sql_type);
@@ -89,10 +101,7 @@ fn alter_column(
     let mut wanted = None;
     match fit(column, &live.sql_type) {
         Fit::Same => {}
-        Fit::Coarse(loss) if kind == LoadKind::Merge => change.warnings.push(format!(
-            "`{}` {loss}, as the official client made it; load the table anew to keep them",
-            column.name
-        )),
+        Fit::Coarse(loss) if kind == LoadKind::Merge => coarse.push((column.name.as_str(), loss)),
         Fit::Coarse(_) | Fit::Wider => {
             wanted = Some(column.sql_type.clone());
             change.notes.push(retyped);
@@ -217,6 +226,9 @@ pub(super) fn united(live: &[String], wanted: &[String]) -> Option<Vec<String>> 
     (!missing.is_empty()).then(|| live.iter().chain(missing).cloned().collect())
 }
 
+const NO_FRACTION: &str = "only whole seconds are kept";
+const ONE_KIND: &str = "addresses of version 4 are kept as if they were of version 6";
+
 enum Fit {
     /// Nothing to do: it is the same, or wider, and stays.
     Same,
@@ -319,15 +331,15 @@ fn fit(column: &SqlColumn, live: &str) -> Fit {
         _ if live_members.is_some() && rank_b.is_some() => Fit::Wider,
         ("time", "varchar") if n.first().is_some_and(|n| *n >= 45) => Fit::Wider,
         ("datetime", "datetime") => match (m.first(), n.first()) {
-            (None, Some(_)) => Fit::Coarse("keeps whole seconds"),
+            (None, Some(_)) => Fit::Coarse(NO_FRACTION),
             _ => Fit::Same,
         },
         ("time", "time") => match (m.first(), n.first()) {
-            (None, Some(_)) => Fit::Coarse("keeps whole seconds"),
+            (None, Some(_)) => Fit::Coarse(NO_FRACTION),
             _ => Fit::Same,
         },
         ("date", "datetime") => Fit::Wider,
-        ("binary", "varbinary") if m == [16] => Fit::Coarse("does not tell addresses of the two kinds apart"),
+        ("binary", "varbinary") if m == [16] => Fit::Coarse(ONE_KIND),
         ("binary", "varbinary") => Fit::Wider,
         ("varbinary", "binary") if m >= n => Fit::Same,
         _ => Fit::Other,

@@ -39,7 +39,7 @@ const SETTINGS: &str = "SET SESSION sql_mode = CONCAT(\
     IF(VERSION() LIKE '%MariaDB%', '', ',TIME_TRUNCATE_FRACTIONAL')), \
     time_zone = '+00:00', autocommit = 1, completion_type = 0, sql_safe_updates = 0, sql_big_selects = 1, \
     default_storage_engine = InnoDB, default_tmp_storage_engine = InnoDB, \
-    wait_timeout = 28800, net_read_timeout = 600, net_write_timeout = 600; \
+    wait_timeout = 28800, net_read_timeout = 600, net_write_timeout = 600 /*M!100101 , max_statement_time = 0 */; \
     SET NAMES utf8mb4; SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
 
 /// See [`Server`].
@@ -76,9 +76,8 @@ impl Server for MysqlServer {
             conn.query_drop(SETTINGS).await.map_err(failure::of)?;
             Ok(conn)
         };
-        let opened: Result<Result<Conn>> = tokio::time::timeout(CONNECT_TIMEOUT, opened)
-            .await
-            .or_fail(Kind::Target, "The database server does not answer");
+        let opened: Result<Result<Conn>> =
+            tokio::time::timeout(CONNECT_TIMEOUT, opened).await.or_fail(Kind::Target, "The database server does not answer");
         let conn = opened?.hint("check host, port, user, password and ssl of the connection string")?;
         Ok(Box::new(Session { conn, is_open: false, no_bulk: Arc::clone(&self.no_bulk), insert_bytes: None }))
     }
@@ -383,7 +382,9 @@ impl Connection for Session {
             match self.load(&encoder).await {
                 Err(error) if error.get("code").is_some_and(|code| failure::BULK_DISABLED.contains(&code)) => {
                     if !self.no_bulk.swap(true, Ordering::Relaxed) {
-                        tracing::warn!("The database server has LOAD DATA LOCAL INFILE disabled; rows go by INSERT, which is slower (set local_infile=ON there)");
+                        tracing::warn!(
+                            "The database server has LOAD DATA LOCAL INFILE disabled; rows go by INSERT, which is slower (set local_infile=ON there)"
+                        );
                     }
                 }
                 other => return other,

@@ -253,11 +253,7 @@ impl Dialect for MysqlDialect {
             bare("source_table"),
             bare("target_table")
         );
-        let book = [
-            format!("DELETE FROM {SYNC}"),
-            rows,
-            "RENAME TABLE `dap_meta` TO `dap_meta_backup`".to_owned(),
-        ];
+        let book = [format!("DELETE FROM {SYNC}"), rows, "RENAME TABLE `dap_meta` TO `dap_meta_backup`".to_owned()];
         renames.chain(book.into_iter().map(Statement::new)).collect()
     }
 
@@ -278,7 +274,9 @@ impl Dialect for MysqlDialect {
         let (charset, collation) = (word(0), word(1));
         let is_whole = charset == "utf8mb4" && collation.starts_with("utf8mb4_");
         (!is_whole).then(|| {
-            format!("The database's character set is {charset} ({collation}), not utf8mb4: texts with other characters are refused")
+            format!(
+                "The database's character set is {charset} ({collation}), not utf8mb4: texts with other characters are refused"
+            )
         })
     }
 
@@ -321,7 +319,9 @@ impl Dialect for MysqlDialect {
         let columns = types::columns(schema);
         for (index, column) in columns.iter().enumerate() {
             if column.name.chars().count() > NAME_CHARS || column.name.ends_with(' ') {
-                return Err(Error::new(Kind::Schema, "A column has a name that MySQL does not take").with("column", &column.name));
+                return Err(
+                    Error::new(Kind::Schema, "A column has a name that MySQL does not take").with("column", &column.name)
+                );
             }
             let folded = column.name.to_lowercase();
             if columns[..index].iter().any(|other| other.name.to_lowercase() == folded) {
@@ -350,7 +350,9 @@ impl Dialect for MysqlDialect {
 
     /// The type has its character set, so that it can be written into a definition, and names the foreign key to a lookup table.
     fn read_live(&self, row: &Row) -> Option<LiveColumn> {
-        let [name, sql_type, charset, collation, not_null, key, has_default, comment, constraint] = &row[..] else { return None };
+        let [name, sql_type, charset, collation, not_null, key, has_default, comment, constraint] = &row[..] else {
+            return None;
+        };
         let is_true = |cell: &Option<String>| cell.as_deref() == Some("1");
         let mut sql_type = without_width(sql_type.as_deref()?);
         if let (Some(charset), Some(collation)) = (charset, collation) {
@@ -520,7 +522,9 @@ impl Dialect for MysqlDialect {
         let target = table_name(&table.table);
         let guards = keys(table).map(|column| {
             let name = quote(&column.name);
-            format!("{target}.{name} = IF(BINARY {target}.{name} = BINARY VALUES({name}), {target}.{name}, NULL)")
+            format!(
+                "{target}.{name} = IF(CAST({target}.{name} AS BINARY) = CAST(VALUES({name}) AS BINARY), {target}.{name}, NULL)"
+            )
         });
         let values = table.columns.iter().filter(|column| !column.key).map(|column| {
             let name = quote(&column.name);
@@ -536,9 +540,7 @@ impl Dialect for MysqlDialect {
     }
 
     fn delete(&self, table: &SqlTable) -> Statement {
-        let same: Vec<String> = keys(table)
-            .map(|column| format!("t.{name} = s.{name}", name = quote(&column.name)))
-            .collect();
+        let same: Vec<String> = keys(table).map(|column| format!("t.{name} = s.{name}", name = quote(&column.name))).collect();
         // From the stage to the table, never the other way.
         Statement::new(format!(
             "DELETE t FROM {STAGE} AS s STRAIGHT_JOIN {} AS t ON {} WHERE s.`_action` = 'D'",

@@ -198,7 +198,9 @@ impl Cells {
             Cells::Int32(array) => whole(i64::from(array.value(row)), out),
             Cells::Int64(array) => whole(array.value(row), out),
             // The shortest text, as the service gives it.
-            Cells::Float32(array) => float(f64::from(array.value(row)).is_finite(), format_args!("{:e}", array.value(row)), out)?,
+            Cells::Float32(array) => {
+                float(f64::from(array.value(row)).is_finite(), format_args!("{:e}", array.value(row)), out)?
+            }
             Cells::Float64(array) => float(array.value(row).is_finite(), format_args!("{:e}", array.value(row)), out)?,
             Cells::Decimal(array) => out.extend_from_slice(array.value_as_string(row).as_bytes()),
             Cells::Timestamp(array) => {

@@ -39,8 +39,7 @@ pub(super) fn is_tls(error: &std::io::Error) -> bool {
 }
 
 fn lost() -> Error {
-    Error::new(Kind::Target, "The connection to the database was lost")
-        .hint("nothing of the table was changed; run it again")
+    Error::new(Kind::Target, "The connection to the database was lost").hint("nothing of the table was changed; run it again")
 }
 
 /// An error, or a warning that should have been one.
@@ -54,9 +53,8 @@ pub(super) fn server(code: u16, state: &str, message: &str) -> Error {
         1021 | 1037 | 1038 | 1040 | 1041 | 1114 | 1135 | 1153 | 1203 | 1206 | 1226 | 3636 => {
             (Kind::Resources, "The database server has no room")
         }
-        1048 | 1062 | 1263 | 1264 | 1265 | 1292 | 1364 | 1366 | 1406 | 1411 | 1441 | 1452 | 1586 | 3140 | 3144 | 3157 | 3819 | 4025 => {
-            (Kind::Data, "The database refuses a value")
-        }
+        1048 | 1062 | 1263 | 1264 | 1265 | 1292 | 1364 | 1366 | 1406 | 1411 | 1441 | 1452 | 1586 | 3140 | 3144 | 3157
+        | 3819 | 4025 => (Kind::Data, "The database refuses a value"),
         _ if state.starts_with("22") || state.starts_with("23") => (Kind::Data, "The database refuses a value"),
         _ if state.starts_with("08") => (Kind::Target, "The database server ended the connection"),
         _ => (Kind::Target, "The database refuses a statement"),
@@ -71,9 +69,8 @@ pub(super) fn server(code: u16, state: &str, message: &str) -> Error {
             match (code, named(message, "for key ")) {
                 (1062 | 1586, Some(key)) => error.with("constraint", key),
                 // The guard of the upsert: see the dialect.
-                (1048, _) => error.hint(
-                    "if the table has a unique index that is not the service's, two rows may share its values: drop it",
-                ),
+                (1048, _) => error
+                    .hint("if the table has a unique index that is not the service's, two rows may share its values: drop it"),
                 _ => error,
             }
         }

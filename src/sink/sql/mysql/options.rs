@@ -121,13 +121,9 @@ mod tests {
         let found = options("mariadb://me@[::1]/x?socket=/run/mysqld/mysqld.sock").unwrap();
         assert_eq!((found.host.as_str(), found.port, found.tls), ("::1", 3306, TlsMode::Prefer));
         assert_eq!((found.socket.as_deref(), found.password.is_none()), (Some("/run/mysqld/mysqld.sock"), true));
-        for wrong in [
-            "mysql://h/x",
-            "mysql://me@h",
-            "mysql://me@h/",
-            "mysql://me@h/x?ssl=yes",
-            "mysql://me@h/x?ssl=require&ssl=require",
-        ] {
+        for wrong in
+            ["mysql://h/x", "mysql://me@h", "mysql://me@h/", "mysql://me@h/x?ssl=yes", "mysql://me@h/x?ssl=require&ssl=require"]
+        {
             let error = options(wrong).unwrap_err();
             assert!(error.kind() == Kind::Usage && error.hint_text().is_some(), "{wrong}");
         }

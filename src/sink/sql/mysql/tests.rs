@@ -20,7 +20,7 @@ use crate::sink::sql::dialect::Dialect;
 use crate::sink::sql::statement::Statement;
 use crate::sink::sql::{SqlOptions, SqlSink};
 
-#[allow(clippy::print_stderr, unreachable_pub, missing_docs, reason = "it is shared with the tests outside")]
+#[allow(clippy::print_stderr, unreachable_pub, missing_docs, dead_code, reason = "it is shared with the tests outside")]
 #[path = "../../../../tests/it/support/mariadb.rs"]
 mod server;
 
@@ -233,11 +233,16 @@ async fn enumerations_and_lookups_are_kept_and_grow() {
     let rows = [up(1, Some("drei!ß"), "A"), up(3, Some("two"), "never heard of")];
     let loaded = load(&fixture, &new, LoadKind::Merge, &rows, at(2)).await.unwrap();
     assert_eq!(loaded.schema_changes.len(), 2, "{:?}", loaded.schema_changes);
-    let found = database.sql("SELECT g.id, state, l.value, note FROM canvas__grown g JOIN canvas__grown__open l ON l.id = g.open ORDER BY 1");
+    let found = database
+        .sql("SELECT g.id, state, l.value, note FROM canvas__grown g JOIN canvas__grown__open l ON l.id = g.open ORDER BY 1");
     assert_eq!(found, "1\tdrei!ß\tA\tmine\n2\tNULL\t12\tmine\n3\ttwo\tnever heard of\tmine\n");
     let states = database.columns("canvas__grown").into_iter().find(|column| column.name == "state").unwrap();
     assert_eq!(states.sql_type, "enum('one','two','drei!ß')");
-    assert_eq!(database.sql("SELECT COUNT(*) FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND INDEX_NAME = 'mine'"), "2\n");
+    assert_eq!(
+        database
+            .sql("SELECT COUNT(*) FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND INDEX_NAME = 'mine'"),
+        "2\n"
+    );
 
     // A word that is not announced is taken, and the same again changes nothing.
     let loaded = load(&fixture, &new, LoadKind::Merge, &[up(4, Some("unheard"), "A")], at(3)).await.unwrap();
@@ -457,7 +462,10 @@ async fn whatever_is_sent_is_what_is_stored() {
     for round in 0..24 {
         let rows = rows.new_tree(&mut runner).unwrap().current();
         let batch = batch(&rows);
-        session.execute(&Statement::new("CREATE OR REPLACE TABLE r (id bigint, a longtext, f double, n bigint)")).await.unwrap();
+        session
+            .execute(&Statement::new("CREATE OR REPLACE TABLE r (id bigint, a longtext, f double, n bigint)"))
+            .await
+            .unwrap();
         server.refuse_bulk(round % 2 == 1);
         session.copy_in(&into("r"), &batch).await.unwrap();
         let found = session.rows(&Statement::new("SELECT a, f, n FROM r ORDER BY id")).await.unwrap();
@@ -530,7 +538,10 @@ async fn a_warning_about_rows_is_an_error() {
         }
     }
     server.refuse_bulk(false);
-    session.execute(&Statement::new("CREATE OR REPLACE TABLE w (id bigint, a longtext, f double, n bigint PRIMARY KEY)")).await.unwrap();
+    session
+        .execute(&Statement::new("CREATE OR REPLACE TABLE w (id bigint, a longtext, f double, n bigint PRIMARY KEY)"))
+        .await
+        .unwrap();
     let twice = [rows[0].clone(), rows[0].clone()];
     let error = session.copy_in(&into("w"), &batch(&twice)).await.unwrap_err();
     assert!(MysqlDialect.is_duplicate(&error), "{error:?}");

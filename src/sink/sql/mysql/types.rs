@@ -177,11 +177,9 @@ fn choose(table: &TableRef, column: &Column, node: Option<&Value>) -> Chosen {
                 _ => Chosen::text(LONG_TEXT, None),
             }
         }
-        ColumnType::Enum { members, open: false } if can_be_members(members) => Chosen {
-            stage_type: LONG_TEXT.to_owned(),
-            members: Some(members.clone()),
-            ..Chosen::plain(enumeration(members))
-        },
+        ColumnType::Enum { members, open: false } if can_be_members(members) => {
+            Chosen { stage_type: LONG_TEXT.to_owned(), members: Some(members.clone()), ..Chosen::plain(enumeration(members)) }
+        }
         ColumnType::Enum { open: true, .. } => {
             let name = format!("{}__{}__{}", table.namespace, table.table, column.name);
             let lookup = quote(&cut_name(&name));
