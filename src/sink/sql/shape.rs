@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use arrow::array::{Array, RecordBatch};
 
-use super::dialect::{Change, ChangeRules, LiveColumn, SqlColumn};
+use super::dialect::{Change, ChangeRules, LiveColumn, SqlColumn, SqlTable};
 use super::load::SqlLoad;
 use super::{meta, values};
 use crate::error::{Error, Kind, Result};
@@ -166,13 +166,43 @@ impl SqlLoad {
             self.cleared = true;
         }
         self.create_enumerations().await?;
-        self.run(&dialect.create_lookups(&self.table)).await?;
+        self.run(&dialect.create_lookups(&self.settled(&live))).await?;
         self.run(&change.statements).await?;
         self.loaded.schema_changes.extend(change.notes);
         self.loaded.warnings.extend(change.warnings);
-        let live = if change.statements.is_empty() { live } else { self.live().await? };
+        let live = if change.statements.is_empty() { live } else { self.retyped(&live).await? };
+        self.table = self.settled(&live);
         self.fit_rows(Some(&live)).await?;
         Ok(false)
+    }
+
+    fn settled(&self, live: &[LiveColumn]) -> SqlTable {
+        let columns = self.table.columns.iter().map(|column| match live.iter().find(|live| live.name == column.name) {
+            Some(live) => self.shared.dialect().settle(column, live),
+            None => column.clone(),
+        });
+        SqlTable { columns: columns.collect(), ..self.table.clone() }
+    }
+
+    /// The columns as they are now; says which have another type than before.
+    async fn retyped(&mut self, old: &[LiveColumn]) -> Result<Vec<LiveColumn>> {
+        let live = self.live().await?;
+        let dialect = self.shared.dialect();
+        for now in &live {
+            let Some(old) = old.iter().find(|old| old.name == now.name) else { continue };
+            let (is, was) = (dialect.plain_type(&now.sql_type), dialect.plain_type(&old.sql_type));
+            if is == was {
+                continue;
+            }
+            let mut note = format!("`{}` is {is} instead of {was}", now.name);
+            let wanted = self.table.columns.iter().find(|column| column.name == now.name);
+            let wanted = wanted.map(|wanted| dialect.plain_type(&wanted.sql_type));
+            if let Some(wanted) = wanted.filter(|wanted| *wanted != is) {
+                note.push_str(&format!(", as not all its values are {wanted}; load the table anew to have that"));
+            }
+            self.loaded.schema_changes.push(note);
+        }
+        Ok(live)
     }
 
     /// Lets the table hold what the rows were found to hold. `live`: its columns, where they may differ from the wanted ones.
@@ -197,7 +227,8 @@ impl SqlLoad {
             let findings = &self.findings[index];
             if (findings.long && column.longest.is_some()) || (findings.any_word && column.enumeration.is_some()) {
                 let wide = dialect.unbounded(&self.table.columns[index]);
-                if is.is_none_or(|live| !dialect.is_of_type(live, &wide.sql_type)) {
+                let is_wide = |live: &LiveColumn| dialect.plain_type(&live.sql_type) == dialect.plain_type(&wide.sql_type);
+                if wide.lookup.is_some() || !is.is_some_and(is_wide) {
                     self.session.execute(&dialect.retype(&self.table, &wide, is)).await?;
                     let why = if findings.long { "longer than was announced" } else { "that no enumeration can have" };
                     self.loaded
@@ -221,7 +252,10 @@ impl SqlLoad {
         let is_ours = self.made_enumerations.contains(&enumeration.name);
         enumeration.members.extend(words.iter().cloned());
         let column = column.clone();
-        let statements = dialect.admit_words(&self.table, &column, &words, live);
+        let statements = match is_ours {
+            true => dialect.remake_enumeration(&self.table, &column),
+            false => dialect.admit_words(&self.table, &column, &words, live),
+        };
         if statements.is_empty() {
             return Ok(());
         }

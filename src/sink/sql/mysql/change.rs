@@ -2,7 +2,7 @@
 //! Columns go only where the rules say so, and then only those that were ours.
 
 use super::dialect::{alter, define, key_list, literal, quote, refer};
-use super::types::{EXACT, MAX_WORD, can_be_member, enumeration};
+use super::types::{EXACT, LONG_TEXT, MAX_WORD, can_be_member, enumeration, through_lookup};
 use crate::error::{Error, Kind, Result};
 use crate::sink::LoadKind;
 use crate::sink::sql::dialect::{Change, ChangeRules, LiveColumn, SqlColumn, SqlTable};
@@ -97,22 +97,14 @@ fn alter_column<'c>(
     change: &mut Change,
 ) -> Result<()> {
     let kept = own_type(&live.sql_type);
-    let retyped = format!("`{}` is {} instead of {}", column.name, plain(&column.sql_type), plain(&kept));
     let mut wanted = None;
     match fit(column, &live.sql_type) {
         Fit::Same => {}
         Fit::Coarse(loss) if kind == LoadKind::Merge => coarse.push((column.name.as_str(), loss)),
-        Fit::Coarse(_) | Fit::Wider => {
-            wanted = Some(column.sql_type.clone());
-            change.notes.push(retyped);
-        }
-        Fit::Words(members) => {
-            wanted = Some(enumeration(&members));
-            change.notes.push(format!("`{}` has a new word", column.name));
-        }
+        Fit::Coarse(_) | Fit::Wider => wanted = Some(column.sql_type.clone()),
+        Fit::Words(members) => wanted = Some(enumeration(&members)),
         Fit::ToLookup => {
             change.statements.extend(to_lookup(table, column, live));
-            change.notes.push(retyped);
             return Ok(());
         }
         Fit::Other if kind == LoadKind::Replace => {
@@ -120,8 +112,12 @@ fn alter_column<'c>(
             // The values of the old rows, which are about to go, would not fit.
             actions.push(format!("DROP COLUMN {}", quote(&column.name)));
             actions.push(format!("ADD COLUMN {}", define(column, &column.sql_type, column.required)));
-            change.notes.push(retyped);
             return Ok(());
+        }
+        // See `settle`.
+        Fit::Other if is_kept(column, live) => {}
+        Fit::Other if !kept.contains("binary") && live.lookup.is_none() && column.lookup.is_none() => {
+            wanted = Some(LONG_TEXT.to_owned());
         }
         Fit::Other => {
             return Err(Error::new(Kind::Schema, "A column has a type that its values do not fit any more")
@@ -141,6 +137,39 @@ fn alter_column<'c>(
         actions.push(format!("MODIFY COLUMN {}", define(column, &sql_type, live.not_null && !relaxed)));
     }
     Ok(())
+}
+
+/// Whether the live column takes the values although it has another type: texts take all of them, a lookup table all words.
+fn is_kept(column: &SqlColumn, live: &LiveColumn) -> bool {
+    let own = plain(&live.sql_type);
+    let is_text = text_rank(parts(&own).0, &parts(&own).1).is_some();
+    match live.lookup {
+        Some(_) => is_textual(column),
+        None => is_text && column.lookup.is_none(),
+    }
+}
+
+fn is_textual(column: &SqlColumn) -> bool {
+    let own = plain(&column.sql_type);
+    column.enumeration.is_some() || text_rank(parts(&own).0, &parts(&own).1).is_some()
+}
+
+/// See [`Dialect::settle`](crate::sink::sql::dialect::Dialect::settle).
+pub(super) fn settle(column: &SqlColumn, live: &LiveColumn) -> SqlColumn {
+    let mut column = column.clone();
+    let is_text = text_rank(parts(&plain(&live.sql_type)).0, &parts(&plain(&live.sql_type)).1).is_some();
+    match &live.lookup {
+        Some(lookup) if column.lookup.is_none() && is_textual(&column) => {
+            column.convert = Some(through_lookup(lookup));
+            column.lookup = Some((lookup.clone(), String::new()));
+            column.sql_type = "int".to_owned();
+            column.longest = None;
+            column.enumeration = None;
+        }
+        None if is_text && column.lookup.is_none() && !is_textual(&column) => column.sql_type = own_type(&live.sql_type),
+        _ => {}
+    }
+    column
 }
 
 /// Words become numbers of the lookup table. A number is marked by a blank before it, so that a second run knows what the first

@@ -337,8 +337,8 @@ impl Dialect for MysqlDialect {
         let name = full_name(table);
         Statement::new(
             "SELECT c.COLUMN_NAME, c.COLUMN_TYPE, c.CHARACTER_SET_NAME, c.COLLATION_NAME, c.IS_NULLABLE = 'NO', c.COLUMN_KEY = 'PRI', \
-             c.COLUMN_DEFAULT IS NOT NULL AND c.COLUMN_DEFAULT <> 'NULL', c.COLUMN_COMMENT, k.name \
-             FROM information_schema.COLUMNS AS c LEFT JOIN (SELECT COLUMN_NAME AS col, MIN(CONSTRAINT_NAME) AS name \
+             c.COLUMN_DEFAULT IS NOT NULL AND c.COLUMN_DEFAULT <> 'NULL', c.COLUMN_COMMENT, k.name, k.words \
+             FROM information_schema.COLUMNS AS c LEFT JOIN (SELECT COLUMN_NAME AS col, MIN(CONSTRAINT_NAME) AS name, MIN(REFERENCED_TABLE_NAME) AS words \
              FROM information_schema.KEY_COLUMN_USAGE WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? \
              AND REFERENCED_TABLE_NAME LIKE ? ESCAPE '!' GROUP BY COLUMN_NAME) AS k ON k.col = c.COLUMN_NAME \
              WHERE c.TABLE_SCHEMA = DATABASE() AND c.TABLE_NAME = ? ORDER BY c.ORDINAL_POSITION",
@@ -350,7 +350,7 @@ impl Dialect for MysqlDialect {
 
     /// The type has its character set, so that it can be written into a definition, and names the foreign key to a lookup table.
     fn read_live(&self, row: &Row) -> Option<LiveColumn> {
-        let [name, sql_type, charset, collation, not_null, key, has_default, comment, constraint] = &row[..] else {
+        let [name, sql_type, charset, collation, not_null, key, has_default, comment, constraint, words] = &row[..] else {
             return None;
         };
         let is_true = |cell: &Option<String>| cell.as_deref() == Some("1");
@@ -368,6 +368,7 @@ impl Dialect for MysqlDialect {
             key: is_true(key),
             has_default: is_true(has_default),
             comment: comment.clone().filter(|comment| !comment.is_empty()),
+            lookup: words.as_deref().map(quote),
         })
     }
 
@@ -439,8 +440,12 @@ impl Dialect for MysqlDialect {
         change::change_table(table, live, rules)
     }
 
-    fn is_of_type(&self, live: &LiveColumn, sql_type: &str) -> bool {
-        change::plain(&live.sql_type) == change::plain(sql_type)
+    fn settle(&self, column: &SqlColumn, live: &LiveColumn) -> SqlColumn {
+        change::settle(column, live)
+    }
+
+    fn plain_type(&self, sql_type: &str) -> String {
+        change::plain(sql_type)
     }
 
     fn relax(&self, table: &SqlTable, column: &SqlColumn, live: Option<&LiveColumn>) -> Statement {

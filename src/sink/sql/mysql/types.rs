@@ -184,7 +184,7 @@ fn choose(table: &TableRef, column: &Column, node: Option<&Value>) -> Chosen {
             let name = format!("{}__{}__{}", table.namespace, table.table, column.name);
             let lookup = quote(&cut_name(&name));
             Chosen {
-                convert: Some(format!("(SELECT l.`id` FROM {lookup} AS l WHERE l.`value` = {{}})")),
+                convert: Some(through_lookup(&lookup)),
                 sql_type: "int".into(),
                 stage_type: format!("varchar({MAX_WORD}) {EXACT}"),
                 direct: false,
@@ -198,6 +198,11 @@ fn choose(table: &TableRef, column: &Column, node: Option<&Value>) -> Chosen {
         ColumnType::Json => Chosen::text(LONG_TEXT, None),
         other => Chosen::plain(simple(other)),
     }
+}
+
+/// From a word to its id.
+pub(super) fn through_lookup(lookup: &str) -> String {
+    format!("(SELECT l.`id` FROM {lookup} AS l WHERE l.`value` = {{}})")
 }
 
 /// Whether a text can be a member of an enumeration, which loses blanks at its end.
