@@ -70,8 +70,13 @@ pub fn open_sink_with(target: &Target, engine: &Engine, options: SqlOptions) -> 
 
 /// Opens a target that has to be a folder of Delta tables. Touches nothing yet.
 pub fn open_target(target: &Target, engine: &Engine) -> Result<Arc<DeltaSink>> {
+    open_target_with(target, DeltaOptions::new(engine.clone()))
+}
+
+/// As [`open_target`], with options.
+pub fn open_target_with(target: &Target, options: DeltaOptions) -> Result<Arc<DeltaSink>> {
     match target {
-        Target::Folder(path) => Ok(Arc::new(DeltaSink::at_path(path, DeltaOptions::new(engine.clone()))?)),
+        Target::Folder(path) => Ok(Arc::new(DeltaSink::at_path(path, options)?)),
         Target::Database(_) => {
             Err(Error::new(Kind::Unsupported, "Only folders of Delta tables can be queried here")
                 .hint("ask the database itself"))

@@ -9,9 +9,11 @@ mod columns;
 mod conform;
 mod evolve;
 mod files;
+mod history;
 mod keys;
 mod load;
 mod log;
+mod optimize;
 mod protocol;
 mod query;
 mod reader;
@@ -19,6 +21,7 @@ mod stats;
 mod store;
 #[cfg(test)]
 mod tests;
+mod vacuum;
 mod vectors;
 mod writer;
 
@@ -29,9 +32,12 @@ use async_trait::async_trait;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use url::Url;
 
+pub use self::history::Commit;
 use self::load::DeltaLoad;
 use self::log::TableLog;
+pub use self::optimize::{Optimized, Scope};
 use self::store::DurableStore;
+pub use self::vacuum::{LEAST_RETENTION, Vacuumed};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::{Namespace, TableRef};
 use crate::redact::SafeUrl;
@@ -51,6 +57,8 @@ pub struct DeltaOptions {
     pub checkpoint_interval: u32,
     /// Whether increments mark rows of old files as deleted instead of writing the files anew.
     pub deletion_vectors: DeletionVectors,
+    /// A load that leaves so many small files or more merges some of them in a commit of its own; 0: never.
+    pub compact_after: u32,
 }
 
 /// Whether increments mark rows of old files as deleted instead of writing the files anew.
@@ -78,6 +86,7 @@ impl DeltaOptions {
             compression_level: 3,
             checkpoint_interval: 10,
             deletion_vectors: DeletionVectors::Auto,
+            compact_after: 20,
         }
     }
 }
@@ -234,6 +243,7 @@ impl Sink for DeltaSink {
             bytes: Some(state.files.iter().map(|file| file.size).sum()),
             last_commit: log.committed_at(state.version).await,
             version: i64::try_from(state.version).ok(),
+            protocol: Some(protocol::described(&state.protocol)),
         }))
     }
 

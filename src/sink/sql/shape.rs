@@ -85,6 +85,9 @@ impl SqlLoad {
     }
 
     async fn create_enumerations(&mut self) -> Result<()> {
+        if self.shared.dialect().live_enumerations(&self.plan.table.namespace).is_none() {
+            return Ok(());
+        }
         let live = self.live_enumerations().await?;
         let statements = self.shared.dialect().create_enumerations(&self.table, &live);
         self.run(&statements).await?;

@@ -1,5 +1,7 @@
 //! A school served over HTTP, a folder for tables, and readers that are not ours.
 
+#[cfg(feature = "lake")]
+pub mod database;
 pub mod faults;
 #[cfg(feature = "mysql")]
 pub mod mariadb;

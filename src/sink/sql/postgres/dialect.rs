@@ -254,7 +254,7 @@ impl Dialect for PostgresDialect {
              WHEN t.typtype = 'e' THEN '\"' || replace(tn.nspname, '\"', '\"\"') || '\".\"' || replace(t.typname, '\"', '\"\"') || '\"' \
              WHEN e.typtype = 'e' THEN '\"' || replace(en.nspname, '\"', '\"\"') || '\".\"' || replace(e.typname, '\"', '\"\"') || '\"[]' \
              ELSE format_type(a.atttypid, a.atttypmod) END, \
-             a.attnotnull, COALESCE(a.attnum = ANY (i.indkey), false), a.atthasdef, col_description(c.oid, a.attnum), \
+             a.attnotnull, COALESCE(a.attnum = ANY (i.indkey), false), a.atthasdef OR a.attidentity <> '', col_description(c.oid, a.attnum), \
              (SELECT quote_ident(n.nspname) || '.' || quote_ident(r.relname) FROM pg_catalog.pg_constraint f \
              JOIN pg_catalog.pg_class r ON r.oid = f.confrelid WHERE f.conrelid = c.oid AND f.contype = 'f' \
              AND f.conkey = ARRAY[a.attnum] AND r.relnamespace = c.relnamespace \
