@@ -17,6 +17,8 @@ mod formats;
 mod layering;
 #[cfg(feature = "mssql")]
 mod mssql;
+#[cfg(feature = "mysql")]
+mod mysql;
 mod schemas;
 #[cfg(feature = "postgres")]
 mod sql;

@@ -32,6 +32,31 @@ impl Entry {
         let source = serde_json::from_str::<Value>(&self.description).ok()?;
         TableSchema::read(table, self.bookmark.schema_version, source).ok()
     }
+
+    /// Takes the exact moment in place of the one that is cut to seconds. One of another second is old: the official client has
+    /// moved on since, or begun anew.
+    fn sharpen(&mut self, exact: &HashMap<String, i64>) {
+        const SECOND: i64 = 1_000_000;
+        let cut = self.bookmark.at.micros();
+        if let Some(micros) =
+            exact.get(&self.id).filter(|micros| cut % SECOND == 0 && micros.div_euclid(SECOND) * SECOND == cut)
+        {
+            self.bookmark.at = Timestamp::from_micros(*micros);
+        }
+    }
+}
+
+/// Moments by the id of their book-keeping row; see [`Dialect::exact_moments`].
+async fn exact_moments(connection: &mut dyn Connection, dialect: &dyn Dialect) -> Result<HashMap<String, i64>> {
+    let Some(ask) = dialect.exact_moments() else { return Ok(HashMap::new()) };
+    let rows = connection.rows(&ask).await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| {
+            let mut cells = row.into_iter().flatten();
+            Some((cells.next()?, cells.next()?.parse().ok()?))
+        })
+        .collect())
 }
 
 /// Makes the book-keeping if it is not there, and brings that of clients before 1.0 to its form.
@@ -121,7 +146,10 @@ pub(super) async fn entry(
     if rows.len() > 1 {
         return Err(several(table));
     }
-    rows.pop().map(|row| read_entry(row).map(|(_, entry)| entry).ok_or_else(unreadable).with("table", table)).transpose()
+    let Some(row) = rows.pop() else { return Ok(None) };
+    let (_, mut entry) = read_entry(row).ok_or_else(unreadable).with("table", table)?;
+    entry.sharpen(&exact_moments(connection, dialect).await?);
+    Ok(Some(entry))
 }
 
 /// What is known of all tables, by one question. A table with several rows has its error instead.
@@ -130,9 +158,11 @@ pub(super) async fn entries(
     dialect: &dyn Dialect,
 ) -> Result<HashMap<TableRef, Result<Entry>>> {
     let rows = connection.rows(&Statement::new(select_entries(dialect))).await?;
+    let exact = exact_moments(connection, dialect).await?;
     let mut entries: HashMap<TableRef, Result<Entry>> = HashMap::new();
     for row in rows {
-        let (table, entry) = read_entry(row).ok_or_else(unreadable)?;
+        let (table, mut entry) = read_entry(row).ok_or_else(unreadable)?;
+        entry.sharpen(&exact);
         match entries.entry(table) {
             hash_map::Entry::Occupied(mut known) => {
                 let error = several(known.key());

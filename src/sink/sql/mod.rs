@@ -10,12 +10,15 @@ mod load;
 mod meta;
 #[cfg(feature = "mssql")]
 mod mssql;
+#[cfg(feature = "mysql")]
+mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod shape;
 mod statement;
 #[cfg(all(test, feature = "postgres"))]
 mod tests;
+mod texts;
 mod values;
 
 use std::collections::{HashMap, HashSet};
@@ -61,6 +64,12 @@ const DATABASES: &[Database] = &[
         schemes: &["mssql", "sqlserver"],
         open: |url| Ok(Box::new(mssql::MssqlServer::from_url(url)?)),
         example: "mssql://user:password@host:1433/database?ssl=verify-full",
+    },
+    #[cfg(feature = "mysql")]
+    Database {
+        schemes: &["mysql", "mariadb"],
+        open: |url| Ok(Box::new(mysql::MysqlServer::from_url(url)?)),
+        example: "mysql://user:password@host:3306/database?ssl=require",
     },
 ];
 

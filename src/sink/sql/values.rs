@@ -1,12 +1,11 @@
 //! What record batches hold that a table may not take: nulls, long texts, unknown words, numbers that are none. Pure functions;
-//! what to do about it is the load's affair. And nested values as JSON.
+//! what to do about it is the load's affair.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Float32Type, Float64Type};
-use arrow::json::writer::{EncoderOptions, make_encoder};
+use arrow::datatypes::{DataType, Float32Type, Float64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::error::{Error, Kind, Result, ResultExt};
@@ -117,23 +116,6 @@ pub(super) fn no_key(column: &str, batch: &RecordBatch, keys: &[String], row: us
         .with("column", column)
         .with("key", key_words(batch, keys, row))
         .hint("the table was not changed; report the row to the service's support")
-}
-
-/// Nested values as JSON. Null members are left out, as in the service's condensed form.
-pub(super) fn json(array: &ArrayRef) -> Result<StringArray> {
-    let field = Arc::new(Field::new("value", array.data_type().clone(), true));
-    let options = EncoderOptions::default();
-    let mut encoder = make_encoder(&field, array, &options).or_fail(Kind::Bug, "Nested values cannot be written as JSON")?;
-    let mut text = Vec::new();
-    let rows = (0..array.len()).map(|row| {
-        if encoder.is_null(row) {
-            return Ok(None);
-        }
-        text.clear();
-        encoder.encode(row, &mut text);
-        String::from_utf8(text.clone()).map(Some).or_fail(Kind::Bug, "Nested values cannot be written as JSON")
-    });
-    rows.collect::<Result<Vec<_>>>().map(StringArray::from)
 }
 
 #[cfg(test)]

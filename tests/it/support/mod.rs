@@ -5,6 +5,8 @@ pub mod database;
 pub mod faults;
 #[cfg(feature = "mssql")]
 pub mod mssql;
+#[cfg(feature = "mysql")]
+pub mod mariadb;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 

@@ -472,7 +472,7 @@ impl Dialect for MssqlDialect {
         change::change_table(table, live, rules)
     }
 
-    fn relax(&self, table: &SqlTable, column: &SqlColumn) -> Statement {
+    fn relax(&self, table: &SqlTable, column: &SqlColumn, _live: Option<&LiveColumn>) -> Statement {
         alter_as_found(table, column, None, true)
     }
 
@@ -483,7 +483,7 @@ impl Dialect for MssqlDialect {
         }
     }
 
-    fn retype(&self, table: &SqlTable, column: &SqlColumn) -> Statement {
+    fn retype(&self, table: &SqlTable, column: &SqlColumn, _live: Option<&LiveColumn>) -> Statement {
         let mut text = change::drop_default(table, &column.name);
         text.push_str("; ");
         text.push_str(&alter_as_found(table, column, Some(&column.sql_type), false).text.replace("@text", "@alter"));

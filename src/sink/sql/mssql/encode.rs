@@ -18,7 +18,7 @@ use tiberius::{ColumnData, TokenRow};
 use super::types::STAGED_TIME;
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::sink::sql::connection::{CopyColumn, CopyInto};
-use crate::sink::sql::values;
+use crate::sink::sql::texts::{json, time_of_day};
 
 const DAY_MICROS: i64 = 86_400_000_000;
 /// Days from 0001-01-01, where the server begins to count, to 1970-01-01.
@@ -146,7 +146,7 @@ fn cells(column: &CopyColumn, array: &ArrayRef) -> Result<Cells> {
         }
         DataType::Date32 => Cells::Date(array.as_primitive::<Date32Type>().clone()),
         DataType::Utf8 => Cells::Text(text()?, length(sql_type)),
-        DataType::Struct(_) | DataType::List(_) => Cells::Text(values::json(array)?, length(sql_type)),
+        DataType::Struct(_) | DataType::List(_) => Cells::Text(json(array)?, length(sql_type)),
         _ => return Err(misfit()),
     })
 }
@@ -226,30 +226,11 @@ fn binary(text: &str, length: usize) -> Result<Vec<u8>, &'static str> {
     Ok(bytes)
 }
 
-/// A time of day in UTC as `hh:mm:ss.ffffff`. The day has no 24:00 and no leap second there.
+/// A time of day in UTC as `hh:mm:ss.ffffff`. The day has no 24:00 there.
 fn time(text: &str) -> Option<String> {
-    let (clock, offset) = match text.find(['Z', 'z', '+', '-']) {
-        Some(at) => (&text[..at], &text[at..]),
-        None => (text, ""),
-    };
-    let clock = chrono::NaiveTime::parse_from_str(clock, "%H:%M:%S%.f")
-        .or_else(|_| chrono::NaiveTime::parse_from_str(clock, "%H:%M"))
-        .ok()?;
-    // The parser takes the 60th second, as a part of the 59th.
-    if chrono::Timelike::nanosecond(&clock) >= 1_000_000_000 {
-        return None;
-    }
-    let shift = match offset {
-        "" | "Z" | "z" => 0,
-        offset => {
-            let (hours, minutes) = offset[1..].split_once(':')?;
-            let two = |text: &str| text.parse::<u8>().ok().filter(|_| text.len() == 2).map(i64::from);
-            let shift = two(hours)? * 60 + two(minutes)?;
-            if offset.starts_with('+') { -shift } else { shift }
-        }
-    };
-    let (clock, _) = clock.overflowing_add_signed(chrono::TimeDelta::try_minutes(shift)?);
-    Some(clock.format("%H:%M:%S%.6f").to_string())
+    let micros = time_of_day(text).filter(|micros| *micros < DAY_MICROS)?;
+    let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
+    Some(format!("{:02}:{:02}:{:02}.{micros:06}", seconds / 3600, seconds / 60 % 60, seconds % 60))
 }
 
 #[cfg(test)]

@@ -57,8 +57,8 @@ fn of_table(table: &SqlTable) -> Kinds {
         ("insert", vec![dialect.insert(table)]),
         ("upsert", dialect.upsert(table)),
         ("delete", vec![dialect.delete(table)]),
-        ("relax", table.columns.iter().map(|column| dialect.relax(table, column)).collect()),
-        ("retype", table.columns.iter().map(|column| dialect.retype(table, &dialect.unbounded(column))).collect()),
+        ("relax", table.columns.iter().map(|column| dialect.relax(table, column, None)).collect()),
+        ("retype", table.columns.iter().map(|column| dialect.retype(table, &dialect.unbounded(column), None)).collect()),
         ("others", vec![dialect.live_columns(&table.table), dialect.clear(table), dialect.drop_table(&table.table)]),
     ]
 }
