@@ -3,10 +3,10 @@
 #[cfg(feature = "lake")]
 pub mod database;
 pub mod faults;
-#[cfg(feature = "mssql")]
-pub mod mssql;
 #[cfg(feature = "mysql")]
 pub mod mariadb;
+#[cfg(feature = "mssql")]
+pub mod mssql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 
