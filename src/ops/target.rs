@@ -36,7 +36,7 @@ impl std::str::FromStr for Target {
                 Error::new(Kind::Usage, "The file:// target is not an absolute path").hint("write it as file:///srv/lake")
             }),
             "s3" | "s3a" | "az" | "abfs" | "abfss" | "gs" => refuse("object stores"),
-            "postgresql" | "postgres" => match url::Url::parse(text) {
+            "postgresql" | "postgres" => match parse_database(text) {
                 Ok(url) => Ok(Target::Database(SafeUrl::new(url))),
                 // The parser's own message may quote the password.
                 Err(_) => Err(Error::new(Kind::Usage, "The connection string cannot be read")
@@ -44,6 +44,33 @@ impl std::str::FromStr for Target {
             },
             "mysql" | "mariadb" | "mssql" => refuse("that kind of database yet"),
             _ => Err(Error::new(Kind::Usage, "Unknown kind of target").with("scheme", scheme)),
+        }
+    }
+}
+
+/// A URL; a user without a host, which it cannot have, goes where the other parts may be as well: behind the `?`.
+fn parse_database(text: &str) -> Result<url::Url, url::ParseError> {
+    let moved = || {
+        let (scheme, rest) = text.split_once("://")?;
+        let (user, rest) = rest.split_once("@/")?;
+        let (database, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (user, password) = user.split_once(':').map_or((user, None), |(user, password)| (user, Some(password)));
+        let password = password.map(|password| format!("&password={password}")).unwrap_or_default();
+        url::Url::parse(&format!("{scheme}:///{database}?user={user}{password}&{query}")).ok()
+    };
+    match url::Url::parse(text) {
+        Err(url::ParseError::EmptyHost) => moved().ok_or(url::ParseError::EmptyHost),
+        other => other,
+    }
+}
+
+impl Target {
+    /// The same with what the user has told the database's own programs, where the connection string leaves it out.
+    pub fn completed(self, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+        match self {
+            #[cfg(feature = "postgres")]
+            Target::Database(url) => Ok(Target::Database(SafeUrl::new(SqlSink::complete(url.reveal(), variable)?))),
+            other => Ok(other),
         }
     }
 }

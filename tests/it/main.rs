@@ -15,6 +15,8 @@ mod files;
 #[cfg(feature = "lake")]
 mod formats;
 mod layering;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod schemas;
 #[cfg(feature = "postgres")]
 mod sql;

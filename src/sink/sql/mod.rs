@@ -80,6 +80,15 @@ impl SqlSink {
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    /// Puts into a connection string what it leaves out and the user has told the database's own programs, by variables and
+    /// files. `variable` gives the value of a variable that is set. Kind `Usage` for a string that cannot be read.
+    pub fn complete(location: &Url, variable: &dyn Fn(&str) -> Option<String>) -> Result<Url> {
+        match location.scheme() {
+            "postgresql" | "postgres" => postgres::complete(location, variable),
+            _ => Ok(location.clone()),
+        }
+    }
+
     /// Makes the book-keeping where it is not there yet, as every command of the official client does. Kind `Unsupported` for
     /// layouts that are older or newer than version 1.
     pub async fn prepare(&self) -> Result<()> {

@@ -198,7 +198,7 @@ impl World {
 }
 
 /// Variables that would change what a test sees.
-const UNSET: [&str; 14] = [
+const UNSET: [&str; 26] = [
     "DAP_API_URL",
     "DAP_CLIENT_ID",
     "DAP_CLIENT_SECRET",
@@ -213,6 +213,18 @@ const UNSET: [&str; 14] = [
     "COLUMNS",
     "TZ",
     "XDG_STATE_HOME",
+    "PGHOST",
+    "PGPORT",
+    "PGUSER",
+    "PGPASSWORD",
+    "PGDATABASE",
+    "PGPASSFILE",
+    "PGSSLMODE",
+    "PGSSLROOTCERT",
+    "PGSSLCERT",
+    "PGSSLKEY",
+    "PGAPPNAME",
+    "PGCONNECT_TIMEOUT",
 ];
 
 /// The built binary without any setting of the machine it runs on.
