@@ -14,6 +14,8 @@ mod faults;
 mod files;
 #[cfg(feature = "lake")]
 mod formats;
+#[cfg(feature = "postgres")]
+mod interchange;
 mod layering;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -1,6 +1,5 @@
 //! PostgreSQL as a target, through the front door: the same histories as in the lake, read back with `psql`.
 
-use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use daplake::sink::Sink;
 use serde_json::Value;
 
 use crate::support::postgres::Database;
-use crate::support::{World, assert_same, canvas, failures, outcome, school, web_logs};
+use crate::support::{World, read_postgres, assert_same, canvas, failures, outcome, school, web_logs};
 
 struct Sql {
     world: World,
@@ -43,36 +42,8 @@ impl Sql {
 
     /// Asserts that the tables are exactly what the school says, by the server's own reading.
     fn assert_tables(&self, tables: &[TableRef], at: Timestamp) {
-        let list = self.database.psql(
-            "SELECT json_build_array(n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), \
-             (SELECT f.confrelid::regclass::text FROM pg_constraint f WHERE f.conrelid = c.oid AND f.contype = 'f' AND f.conkey = ARRAY[a.attnum])) \
-             FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
-             WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
-        );
-        let mut columns: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
-        for line in list.lines() {
-            let (namespace, table, name, sql_type, lookup): (String, String, String, String, Option<String>) =
-                serde_json::from_str(line).unwrap();
-            let name = format!("\"{}\"", name.replace('"', "\"\""));
-            let read = match (sql_type.as_str(), lookup) {
-                (_, Some(lookup)) => format!("(SELECT l.value FROM {lookup} l WHERE l.id = t.{name})"),
-                ("timestamp without time zone", _) => format!("(EXTRACT(EPOCH FROM t.{name}) * 1000000)::bigint"),
-                ("date", _) => format!("(t.{name} - DATE '1970-01-01')"),
-                ("real" | "double precision", _) => format!("t.{name}::text"),
-                (numeric, _) if numeric.starts_with("numeric") => format!("t.{name}::text"),
-                _ => format!("t.{name}"),
-            };
-            columns.entry((namespace, table)).or_default().push(format!("{read} AS {name}"));
-        }
-        for table in tables {
-            let read = &columns[&(table.namespace.to_string(), table.table.clone())];
-            let rows = self.database.json(&format!(
-                "SELECT row_to_json(x) FROM (SELECT {} FROM \"{}\".\"{}\" t) x",
-                read.join(", "),
-                table.namespace,
-                table.table
-            ));
-            let rows: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let read = read_postgres::rows(&self.database, tables);
+        for (table, rows) in tables.iter().zip(read) {
             assert_same(&self.world.school, table, at, rows);
         }
     }

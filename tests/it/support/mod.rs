@@ -1,8 +1,11 @@
 //! A school served over HTTP, a folder for tables, and readers that are not ours.
 
 pub mod faults;
+pub mod official;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "postgres")]
+pub mod read_postgres;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -60,7 +60,7 @@ impl Cluster {
         let bin = binaries();
         if let Ok(url) = std::env::var("DAPLAKE_TEST_POSTGRES") {
             let base = url[..url.rfind('/').expect("a URL with a database") + 1].to_owned();
-            return Some(Self { base, first: url, bin: bin.unwrap_or_default(), server: None });
+            return Some(Self { base, first: url, bin: bin.unwrap_or_default(), _server: None });
         }
         let Some(bin) = bin else {
             let required =

@@ -1,0 +1,173 @@
+//! The official client and ours on one database, in turn: either goes on where the other stopped, and what they make is alike.
+//! Databases come in through [`Kept`], so that each kind is one implementation.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use daplake::demo::school::SchoolOptions;
+use daplake::demo::serve::ServeOptions;
+use daplake::model::{TableRef, Timestamp};
+use serde_json::Value;
+
+use crate::support::postgres::Database;
+use crate::support::{Run, World, assert_same, canvas, official, read_postgres, school, serving, web_logs};
+
+/// A database that both clients know, as its own programs see it.
+trait Kept: Send + Sync {
+    /// The connection string.
+    fn url(&self) -> &str;
+    /// Columns, constraints, types and comments, one line each.
+    fn layout(&self) -> BTreeSet<String>;
+    /// The book-keeping, one line for each row.
+    fn book_keeping(&self) -> BTreeSet<String>;
+    /// Rows of tables as JSON.
+    fn rows(&self, tables: &[TableRef]) -> Vec<Vec<Value>>;
+}
+
+impl Kept for Database {
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn layout(&self) -> BTreeSet<String> {
+        read_postgres::layout(self)
+    }
+
+    fn book_keeping(&self) -> BTreeSet<String> {
+        read_postgres::book_keeping(self)
+    }
+
+    fn rows(&self, tables: &[TableRef]) -> Vec<Vec<Value>> {
+        read_postgres::rows(self, tables)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Client {
+    Official,
+    Ours,
+}
+
+struct Pair {
+    world: World,
+    program: PathBuf,
+    databases: [Box<dyn Kept>; 2],
+}
+
+impl Pair {
+    /// Two databases of a kind, and a school that answers at once: the official client waits seconds between two questions.
+    async fn new(options: SchoolOptions, database: impl Fn() -> Option<Box<dyn Kept>>) -> Option<Self> {
+        let program = official::found()?;
+        let databases = [database()?, database()?];
+        let world = World::with(options, ServeOptions { job_delay: ServeOptions::instant().job_delay, ..serving() }).await;
+        Some(Self { world, program, databases })
+    }
+
+    fn run(&self, client: Client, verb: &str, namespace: &str, tables: &str, database: &dyn Kept) -> Run {
+        match client {
+            Client::Official => official::run(&self.program, &self.world, verb, namespace, tables, database.url()),
+            Client::Ours => {
+                let arguments =
+                    ["--non-interactive", verb, "--namespace", namespace, "--table", tables, "--jobs-per-minute", "0"];
+                let mut command = self.world.command(&arguments);
+                Run::of(command.env("DAP_CONNECTION_STRING", database.url()).output().unwrap())
+            }
+        }
+    }
+
+    /// One verb on both databases at once, by one client each, for all given tables.
+    fn step(&self, verb: &str, clients: [Client; 2], tables: &[TableRef]) {
+        std::thread::scope(|scope| {
+            for (database, client) in self.databases.iter().zip(clients) {
+                scope.spawn(move || {
+                    for (namespace, names) in by_namespace(tables) {
+                        let run = self.run(client, verb, &namespace, &names.join(","), database.as_ref());
+                        assert_eq!(run.code, Some(0), "{client:?} {verb} {namespace}: {}\n{}", run.stdout, run.stderr);
+                    }
+                });
+            }
+        });
+    }
+
+    fn assert_rows(&self, tables: &[TableRef], at: Timestamp) {
+        for database in &self.databases {
+            for (table, rows) in tables.iter().zip(database.rows(tables)) {
+                assert_same(&self.world.school, table, at, rows);
+            }
+        }
+    }
+}
+
+fn by_namespace(tables: &[TableRef]) -> Vec<(String, Vec<String>)> {
+    let namespaces: BTreeSet<String> = tables.iter().map(|table| table.namespace.to_string()).collect();
+    let names = |namespace: &String| {
+        let of = tables.iter().filter(|table| table.namespace.as_str() == namespace);
+        of.map(|table| table.table.clone()).collect()
+    };
+    namespaces.into_iter().map(|namespace| (namespace.clone(), names(&namespace))).collect()
+}
+
+/// Lines that only one of two has.
+fn differences(one: &BTreeSet<String>, other: &BTreeSet<String>) -> Vec<String> {
+    let mut lines: Vec<String> = one.difference(other).map(|line| format!("- {line}")).collect();
+    lines.extend(other.difference(one).map(|line| format!("+ {line}")));
+    lines.sort_by(|a, b| a[2..].cmp(&b[2..]));
+    lines
+}
+
+fn postgres() -> Option<Box<dyn Kept>> {
+    Some(Box::new(Database::new()?))
+}
+
+/// Tables with enumerations, JSON, arrays, addresses, UUIDs, decimals, dates and schema changes of each kind that the official
+/// client can follow.
+fn spread() -> Vec<TableRef> {
+    let mut tables: Vec<TableRef> = [
+        "accounts",
+        "assignments",
+        "context_external_tools",
+        "courses",
+        "enrollments",
+        "late_policies",
+        "pseudonyms",
+        "quizzes",
+        "rubrics",
+        "submissions",
+        "users",
+    ]
+    .map(canvas)
+    .into();
+    tables.push(TableRef::new("catalog", "products"));
+    tables.push(web_logs());
+    tables
+}
+
+async fn take_turns(database: impl Fn() -> Option<Box<dyn Kept>>) {
+    let tables = spread();
+    let options = SchoolOptions { rows: 150, evolving: true, ..school(&tables) };
+    let Some(pair) = Pair::new(options, database).await else { return };
+    let mut clients = [Client::Official, Client::Ours];
+    pair.step("initdb", clients, &tables);
+    for round in 0..5 {
+        pair.assert_rows(&tables, pair.world.school.now());
+        let [one, other] = pair.databases.each_ref().map(|database| database.book_keeping());
+        assert_eq!(differences(&one, &other), [""; 0], "book-keeping, round {round}");
+        // The official client drops columns that are gone; we keep them, as users' views may need them.
+        let gone = ["courses.turnitin_id"];
+        let layout = |database: &dyn Kept| -> BTreeSet<String> {
+            let lines = database.layout().into_iter();
+            lines.filter(|line| !gone.iter().any(|gone| line.contains(gone))).collect()
+        };
+        let [one, other] = pair.databases.each_ref().map(|database| layout(database.as_ref()));
+        assert_eq!(differences(&one, &other), [""; 0], "layout, round {round}");
+        pair.world.school.advance();
+        clients.swap(0, 1);
+        pair.step("syncdb", clients, &tables);
+    }
+    pair.assert_rows(&tables, pair.world.school.now());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn either_client_goes_on_where_the_other_stopped_in_postgresql() {
+    take_turns(postgres).await;
+}

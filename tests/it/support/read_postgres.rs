@@ -1,0 +1,88 @@
+//! What a PostgreSQL database holds, by the server's own reading: rows as JSON, and the layout as lines that can be compared.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use daplake::model::TableRef;
+use serde_json::Value;
+
+use super::postgres::Database;
+
+/// Rows of tables, in the form that [`super::assert_same`] takes.
+pub fn rows(database: &Database, tables: &[TableRef]) -> Vec<Vec<Value>> {
+    let list = database.psql(
+        "SELECT json_build_array(n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), \
+         (SELECT f.confrelid::regclass::text FROM pg_constraint f WHERE f.conrelid = c.oid AND f.contype = 'f' AND f.conkey = ARRAY[a.attnum])) \
+         FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+    );
+    let mut columns: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+    for line in list.lines() {
+        let (namespace, table, name, sql_type, lookup): (String, String, String, String, Option<String>) =
+            serde_json::from_str(line).unwrap();
+        let name = format!("\"{}\"", name.replace('"', "\"\""));
+        let read = match (sql_type.as_str(), lookup) {
+            (_, Some(lookup)) => format!("(SELECT l.value FROM {lookup} l WHERE l.id = t.{name})"),
+            ("timestamp without time zone", _) => format!("(EXTRACT(EPOCH FROM t.{name}) * 1000000)::bigint"),
+            ("date", _) => format!("(t.{name} - DATE '1970-01-01')"),
+            ("real" | "double precision", _) => format!("t.{name}::text"),
+            (numeric, _) if numeric.starts_with("numeric") => format!("t.{name}::text"),
+            _ => format!("t.{name}"),
+        };
+        columns.entry((namespace, table)).or_default().push(format!("{read} AS {name}"));
+    }
+    let rows = tables.iter().map(|table| {
+        let read = &columns[&(table.namespace.to_string(), table.table.clone())];
+        let rows = database.json(&format!(
+            "SELECT row_to_json(x) FROM (SELECT {} FROM \"{}\".\"{}\" t) x",
+            read.join(", "),
+            table.namespace,
+            table.table
+        ));
+        rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    });
+    rows.collect()
+}
+
+/// Columns, constraints, indexes, types and comments of all schemas but the server's own, one line each, with the place of a
+/// column among those of its table.
+pub fn layout(database: &Database) -> BTreeSet<String> {
+    let ours = "n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema', 'public')";
+    let queries = [
+        format!(
+            "SELECT format('column %I.%I.%I: %s%s%s%s #%s', n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), \
+             CASE WHEN a.attnotnull THEN ' not null' END, ' default ' || pg_get_expr(d.adbin, d.adrelid), \
+             CASE a.attidentity WHEN 'd' THEN ' by default as identity' WHEN 'a' THEN ' always as identity' END, \
+             row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum)) \
+             FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+             LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum \
+             WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped AND {ours}"
+        ),
+        format!(
+            "SELECT format('constraint %I.%I %I: %s', n.nspname, c.relname, k.conname, pg_get_constraintdef(k.oid)) \
+             FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {ours}"
+        ),
+        format!("SELECT 'index ' || indexdef FROM pg_indexes JOIN pg_namespace n ON n.nspname = schemaname WHERE {ours}"),
+        format!(
+            "SELECT format('type %I.%I: %s', n.nspname, t.typname, string_agg(e.enumlabel, '|' ORDER BY e.enumsortorder)) \
+             FROM pg_enum e JOIN pg_type t ON t.oid = e.enumtypid JOIN pg_namespace n ON n.oid = t.typnamespace \
+             WHERE {ours} GROUP BY n.nspname, t.typname"
+        ),
+        format!(
+            "SELECT format('comment %I.%I.%s: %s', n.nspname, c.relname, a.attname, d.description) \
+             FROM pg_description d JOIN pg_class c ON c.oid = d.objoid AND d.classoid = 'pg_class'::regclass \
+             JOIN pg_namespace n ON n.oid = c.relnamespace \
+             LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.objsubid AND d.objsubid > 0 WHERE {ours}"
+        ),
+    ];
+    let lines = queries.iter().map(|query| database.json(&format!("SELECT to_json(line) FROM ({query}) AS q (line)")));
+    lines.flat_map(|lines| lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<String>>()).collect()
+}
+
+/// The book-keeping, without the ids of its rows.
+pub fn book_keeping(database: &Database) -> BTreeSet<String> {
+    let lines = database.json(
+        "SELECT to_json(t)::jsonb - 'id' FROM instructure_dap.table_sync t \
+         UNION ALL SELECT to_jsonb(v) FROM instructure_dap.database_version v",
+    );
+    lines.lines().map(str::to_owned).collect()
+}
