@@ -46,7 +46,18 @@ impl ChangeSet {
             .with("reason", "duplicate_key")
     }
 
-    /// Whether `error` is that error.
+    /// The error by which a load asks for its changes once more, because it has to take another way with them. It asks once.
+    pub fn again() -> crate::Error {
+        crate::Error::new(crate::Kind::Data, "The rows do not fit the new table, which has to be loaded in another way")
+            .with("reason", "again")
+    }
+
+    /// Whether `error` is that of [`ChangeSet::again`].
+    pub fn is_again(error: &crate::Error) -> bool {
+        error.get("reason") == Some("again")
+    }
+
+    /// Whether `error` is that of [`ChangeSet::duplicate_key`].
     pub fn is_duplicate_key(error: &crate::Error) -> bool {
         error.get("reason") == Some("duplicate_key")
     }

@@ -10,7 +10,7 @@ use daplake::demo::school::SchoolOptions;
 use daplake::demo::serve::{Fault, Times};
 use daplake::ops::{Outcome, SyncRequest};
 use daplake::sink::Sink;
-use daplake::sink::sql::SqlSink;
+use daplake::sink::sql::{SqlOptions, SqlSink};
 
 use crate::support::postgres::{Database, Own};
 use crate::support::{Run, World, bare_command, canvas, failures, school};
@@ -19,7 +19,7 @@ const PASSWORD: &str = "planted p/w & 50%";
 const IN_A_URL: &str = "planted%20p%2Fw%20%26%2050%25";
 
 fn sink(url: &str) -> SqlSink {
-    SqlSink::open(&url.parse().unwrap()).unwrap()
+    SqlSink::open(&url.parse().unwrap(), SqlOptions::default()).unwrap()
 }
 
 /// Runs `openssl` in a folder.
@@ -266,11 +266,11 @@ async fn until(database: &Database, sql: &str) {
 async fn a_session_killed_while_rows_stream_leaves_nothing_and_the_next_run_works() {
     let Some(database) = Database::new() else { return };
     let table = canvas("submissions");
-    let world = World::new(SchoolOptions { rows: 2000, ..school(std::slice::from_ref(&table)) }).await;
+    let world = World::new(SchoolOptions { rows: 3000, ..school(std::slice::from_ref(&table)) }).await;
     let sessions = "FROM pg_stat_activity WHERE application_name = 'daplake' AND datname = current_database() AND query LIKE 'COPY%'";
     for (verb, left) in [("initdb", "t|0\n"), ("syncdb", "f|1\n")] {
         // Some rows come, and then none for a while.
-        world.server.inject_after(3, Some(&table), Fault::parse("stall:2:1000").unwrap(), Times::N(2));
+        world.server.inject_after(1, Some(&table), Fault::parse("stall:2:1000").unwrap(), Times::N(2));
         let arguments =
             ["--non-interactive", verb, "--namespace", "canvas", "--table", "submissions", "--jobs-per-minute", "0"];
         let mut command = world.command(&arguments);

@@ -520,7 +520,7 @@ impl Load for DeltaLoad {
             rows: kept_rows.map(|kept| kept + added_rows),
             bytes_written: written.added.iter().map(|file| file.bytes).sum(),
             schema_changes,
-            repeated: false,
+            ..Loaded::default()
         };
 
         // From here on the commit may come about even if this future is dropped, so the files must stay.
