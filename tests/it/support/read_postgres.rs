@@ -44,7 +44,8 @@ pub fn rows(database: &Database, tables: &[TableRef]) -> Vec<Vec<Value>> {
 }
 
 /// Columns, constraints, indexes, types and comments of all schemas but the server's own, one line each, with the place of a
-/// column among those of its table.
+/// column among those of its table. Left out: types that no column has (the official client makes some for the members of
+/// objects), and the sentences that it writes at its book-keeping, which are its own.
 pub fn layout(database: &Database) -> BTreeSet<String> {
     let ours = "n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema', 'public')";
     let queries = [
@@ -65,13 +66,15 @@ pub fn layout(database: &Database) -> BTreeSet<String> {
         format!(
             "SELECT format('type %I.%I: %s', n.nspname, t.typname, string_agg(e.enumlabel, '|' ORDER BY e.enumsortorder)) \
              FROM pg_enum e JOIN pg_type t ON t.oid = e.enumtypid JOIN pg_namespace n ON n.oid = t.typnamespace \
-             WHERE {ours} GROUP BY n.nspname, t.typname"
+             WHERE {ours} AND EXISTS (SELECT FROM pg_attribute a WHERE a.atttypid IN (t.oid, t.typarray) AND NOT a.attisdropped) \
+             GROUP BY n.nspname, t.typname"
         ),
         format!(
             "SELECT format('comment %I.%I.%s: %s', n.nspname, c.relname, a.attname, d.description) \
              FROM pg_description d JOIN pg_class c ON c.oid = d.objoid AND d.classoid = 'pg_class'::regclass \
              JOIN pg_namespace n ON n.oid = c.relnamespace \
-             LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.objsubid AND d.objsubid > 0 WHERE {ours}"
+             LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.objsubid AND d.objsubid > 0 \
+             WHERE {ours} AND n.nspname <> 'instructure_dap'"
         ),
     ];
     let lines = queries.iter().map(|query| database.json(&format!("SELECT to_json(line) FROM ({query}) AS q (line)")));
