@@ -8,21 +8,23 @@ use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
 
 use super::args::{
-    EngineArgs, GlobalArgs, NestedArg, OnSnapshotRequired, QueryArgs, QueryOutput, StatusArgs, StatusOutput, SyncArgs,
+    DeletionVectorsArg, EngineArgs, GlobalArgs, LakeArgs, NestedArg, OnSnapshotRequired, QueryArgs, QueryOutput, StatusArgs,
+    StatusOutput, SyncArgs,
 };
 use super::output::{Grid, age, grouped, out, size};
 use super::{report, settings};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::ops::{self, Answer, Report, Selection, StatusLine, SyncRequest};
 use crate::schema::Nested;
-use crate::sink::delta::DeltaSink;
+use crate::sink::Sink;
+use crate::sink::delta::{DeletionVectors, DeltaOptions, DeltaSink};
 use crate::stage::{Engine, EngineOptions};
 
 pub(super) async fn sync(global: &GlobalArgs, args: SyncArgs) -> Result<()> {
     let target = settings::target(&args.target.target)?;
     let client = settings::client(global, settings::pacing(args.jobs_per_minute))?;
     let engine = engine(&args.engine)?;
-    let sink = ops::open_sink(&target, &engine)?;
+    let sink = open_sink(&target, &engine, &args)?;
     let selection =
         Selection { namespaces: args.selection.namespace, tables: args.selection.table, exclude: args.selection.exclude };
     let request = SyncRequest {
@@ -47,6 +49,19 @@ pub(super) async fn sync(global: &GlobalArgs, args: SyncArgs) -> Result<()> {
     }
     out(&report::summary(&report))?;
     finish(report)
+}
+
+#[cfg(feature = "postgres")]
+fn open_sink(target: &Target, engine: &Engine, args: &SyncArgs) -> Result<Arc<dyn Sink>> {
+    match target {
+        Target::Database(_) => ops::open_sink_with(target, engine, super::db::options(&args.database)),
+        _ => Ok(ops::open_target_with(target, delta_options(engine, &args.lake))?),
+    }
+}
+
+#[cfg(not(feature = "postgres"))]
+fn open_sink(target: &Target, engine: &Engine, args: &SyncArgs) -> Result<Arc<dyn Sink>> {
+    Ok(ops::open_target_with(target, delta_options(engine, &args.lake))?)
 }
 
 /// The failures on standard error, and the first one for the exit code.
@@ -85,6 +100,19 @@ fn temp_dir(args: &EngineArgs) -> PathBuf {
     args.temp_dir.clone().unwrap_or_else(std::env::temp_dir)
 }
 
+/// How lake tables are written, as the options say.
+pub(super) fn delta_options(engine: &Engine, args: &LakeArgs) -> DeltaOptions {
+    DeltaOptions {
+        deletion_vectors: match args.deletion_vectors {
+            DeletionVectorsArg::Auto => DeletionVectors::Auto,
+            DeletionVectorsArg::On => DeletionVectors::On,
+            DeletionVectorsArg::Off => DeletionVectors::Off,
+        },
+        compact_after: args.compact_after,
+        ..DeltaOptions::new(engine.clone())
+    }
+}
+
 pub(super) fn small_engine() -> Result<Engine> {
     engine(&EngineArgs { memory_limit: None, temp_dir: None })
 }
@@ -106,7 +134,7 @@ pub(super) async fn status(args: StatusArgs) -> Result<()> {
 
 pub(super) fn status_text(lines: &[StatusLine]) -> String {
     let known = |number: Option<u64>| number.map_or("-".to_owned(), grouped);
-    let mut grid = Grid::new(&["table", ">rows", "data as of", ">age", ">schema", ">files", ">size"]);
+    let mut grid = Grid::new(&["table", ">rows", "data as of", ">age", ">schema", ">files", ">size", "protocol"]);
     for line in lines {
         grid.row(vec![
             format!("{}.{}", line.namespace, line.table),
@@ -116,6 +144,7 @@ pub(super) fn status_text(lines: &[StatusLine]) -> String {
             line.schema_version.to_string(),
             known(line.files),
             line.bytes.map_or("-".to_owned(), size),
+            line.protocol.clone().unwrap_or("-".to_owned()),
         ]);
     }
     grid.render()

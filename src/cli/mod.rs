@@ -1,6 +1,8 @@
 //! The command line: arguments, settings, output, exit codes. It holds no logic that a library user would miss.
 
 mod args;
+#[cfg(feature = "lake")]
+mod care;
 mod console;
 #[cfg(feature = "postgres")]
 mod db;
@@ -151,6 +153,12 @@ async fn dispatch(global: &GlobalArgs, command: Command) -> Result<()> {
         Command::Status(args) => lake::status(args).await,
         #[cfg(feature = "lake")]
         Command::Query(args) => lake::query(args).await,
+        #[cfg(feature = "lake")]
+        Command::Optimize(args) => care::optimize(args).await,
+        #[cfg(feature = "lake")]
+        Command::Vacuum(args) => care::vacuum(args).await,
+        #[cfg(feature = "lake")]
+        Command::History(args) => care::history(args).await,
         #[cfg(all(feature = "lake", feature = "demo"))]
         Command::Demo(args) => school::demo(args).await,
         #[cfg(feature = "demo")]

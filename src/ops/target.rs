@@ -75,12 +75,17 @@ impl Target {
     }
 }
 
-/// Opens the sink of a target. Touches nothing yet.
+/// Opens the sink of a target with the defaults of its kind. Touches nothing yet.
 pub fn open_sink(target: &Target, engine: &Engine) -> Result<Arc<dyn Sink>> {
+    open_sink_with(target, engine, SqlOptions::default())
+}
+
+/// As [`open_sink`], with choices for databases.
+pub fn open_sink_with(target: &Target, engine: &Engine, options: SqlOptions) -> Result<Arc<dyn Sink>> {
     match target {
         Target::Folder(_) => Ok(open_target(target, engine)?),
         #[cfg(feature = "postgres")]
-        Target::Database(url) => Ok(Arc::new(SqlSink::open(url.reveal(), SqlOptions::default())?)),
+        Target::Database(url) => Ok(Arc::new(SqlSink::open(url.reveal(), options)?)),
         #[cfg(not(feature = "postgres"))]
         Target::Database(_) => Err(Error::new(Kind::Unsupported, "This build knows no databases")),
     }
@@ -88,8 +93,13 @@ pub fn open_sink(target: &Target, engine: &Engine) -> Result<Arc<dyn Sink>> {
 
 /// Opens a target that has to be a folder of Delta tables. Touches nothing yet.
 pub fn open_target(target: &Target, engine: &Engine) -> Result<Arc<DeltaSink>> {
+    open_target_with(target, DeltaOptions::new(engine.clone()))
+}
+
+/// As [`open_target`], with options.
+pub fn open_target_with(target: &Target, options: DeltaOptions) -> Result<Arc<DeltaSink>> {
     match target {
-        Target::Folder(path) => Ok(Arc::new(DeltaSink::at_path(path, DeltaOptions::new(engine.clone()))?)),
+        Target::Folder(path) => Ok(Arc::new(DeltaSink::at_path(path, options)?)),
         Target::Database(_) => {
             Err(Error::new(Kind::Unsupported, "Only folders of Delta tables can be queried here")
                 .hint("ask the database itself"))

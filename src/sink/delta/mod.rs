@@ -2,23 +2,27 @@
 //! retry of its own: a conflict goes to the caller.
 //!
 //! Layout `<root>/<namespace>/<table>/`. The bookmark is a `txn` action (application `daplake/<namespace>.<table>`, version in
-//! microseconds since the epoch) beside table properties named `daplake.*`. Tables need no more than reader version 1 and writer
-//! version 2, or 2 and 5 when a column's name cannot stand in a Parquet file.
+//! XX
 
 mod apply;
 mod columns;
 mod conform;
 mod evolve;
 mod files;
+mod history;
 mod keys;
 mod load;
 mod log;
+mod optimize;
+mod protocol;
 mod query;
 mod reader;
 mod stats;
 mod store;
 #[cfg(test)]
 mod tests;
+mod vacuum;
+mod vectors;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -28,9 +32,12 @@ use async_trait::async_trait;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use url::Url;
 
+pub use self::history::Commit;
 use self::load::DeltaLoad;
 use self::log::TableLog;
+pub use self::optimize::{Optimized, Scope};
 use self::store::DurableStore;
+pub use self::vacuum::{LEAST_RETENTION, Vacuumed};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::{Namespace, TableRef};
 use crate::redact::SafeUrl;
@@ -48,12 +55,39 @@ pub struct DeltaOptions {
     pub compression_level: i32,
     /// A checkpoint of the log every so many commits; set when a table is made.
     pub checkpoint_interval: u32,
+    /// Whether increments mark rows of old files as deleted instead of writing the files anew.
+    pub deletion_vectors: DeletionVectors,
+    /// A load that leaves so many small files or more merges some of them in a commit of its own; 0: never.
+    pub compact_after: u32,
+}
+
+/// Whether increments mark rows of old files as deleted instead of writing the files anew.
+///
+/// A table with deletion vectors asks for reader version 3 and writer version 7 of the Delta protocol. Vectors that exist are
+/// honoured with every choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DeletionVectors {
+    /// Where it pays: in files that are not small, as long as few of their rows are deleted. A table that never gets there asks
+    /// for no more than before. A table whose property `delta.enableDeletionVectors` is `false` gets none.
+    #[default]
+    Auto,
+    /// In files of any size, as long as few of their rows are deleted.
+    On,
+    /// Never.
+    Off,
 }
 
 impl DeltaOptions {
     /// The usual: files of 128 MiB, level 3, a checkpoint every 10 commits.
     pub fn new(engine: Engine) -> Self {
-        Self { engine, target_file_bytes: 128 << 20, compression_level: 3, checkpoint_interval: 10 }
+        Self {
+            engine,
+            target_file_bytes: 128 << 20,
+            compression_level: 3,
+            checkpoint_interval: 10,
+            deletion_vectors: DeletionVectors::Auto,
+            compact_after: 20,
+        }
     }
 }
 
@@ -209,6 +243,7 @@ impl Sink for DeltaSink {
             bytes: Some(state.files.iter().map(|file| file.size).sum()),
             last_commit: log.committed_at(state.version).await,
             version: i64::try_from(state.version).ok(),
+            protocol: Some(protocol::described(&state.protocol)),
         }))
     }
 
