@@ -14,7 +14,7 @@ use super::args::{
 use super::output::{Grid, age, grouped, out, size};
 use super::{report, settings};
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::ops::{self, Answer, Report, Selection, StatusLine, SyncRequest};
+use crate::ops::{self, Answer, Report, Selection, StatusLine, SyncRequest, Target};
 use crate::schema::Nested;
 use crate::sink::Sink;
 use crate::sink::delta::{DeletionVectors, DeltaOptions, DeltaSink};
