@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::redact::SafeUrl;
 use crate::sink::Sink;
 use crate::sink::delta::{DeltaOptions, DeltaSink};
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 use crate::sink::sql::{SqlOptions, SqlSink};
 use crate::stage::Engine;
 
@@ -36,19 +36,24 @@ impl std::str::FromStr for Target {
                 Error::new(Kind::Usage, "The file:// target is not an absolute path").hint("write it as file:///srv/lake")
             }),
             "s3" | "s3a" | "az" | "abfs" | "abfss" | "gs" => refuse("object stores"),
-            "postgresql" | "postgres" => match parse_database(text) {
+            #[cfg(feature = "sql")]
+            scheme if crate::sink::sql::knows_scheme(scheme) => match parse_database(text) {
                 Ok(url) => Ok(Target::Database(SafeUrl::new(url))),
                 // The parser's own message may quote the password.
-                Err(_) => Err(Error::new(Kind::Usage, "The connection string cannot be read")
-                    .hint("write it as postgresql://user:password@host:port/database, with %40 for @, %2F for /, %23 for #")),
+                Err(_) => Err(Error::new(Kind::Usage, "The connection string cannot be read").hint(format!(
+                    "write it as {scheme}://user:password@host:port/database, with %40 for @, %2F for /, %23 for #"
+                ))),
             },
-            "mysql" | "mariadb" | "mssql" => refuse("that kind of database yet"),
+            "postgresql" | "postgres" | "mysql" | "mariadb" | "mssql" | "sqlserver" => {
+                Err(Error::new(Kind::Unsupported, "This build has no such target").with("scheme", scheme))
+            }
             _ => Err(Error::new(Kind::Usage, "Unknown kind of target").with("scheme", scheme)),
         }
     }
 }
 
-/// A URL; a user without a host, which it cannot have, goes where the other parts may be as well: behind the `?`.
+/// A URL. For PostgreSQL a user without a host, which a URL cannot have, goes where the other parts may be as well: behind the `?`.
+#[cfg(feature = "sql")]
 fn parse_database(text: &str) -> Result<url::Url, url::ParseError> {
     let moved = || {
         let (scheme, rest) = text.split_once("://")?;
@@ -59,7 +64,7 @@ fn parse_database(text: &str) -> Result<url::Url, url::ParseError> {
         url::Url::parse(&format!("{scheme}:///{database}?user={user}{password}&{query}")).ok()
     };
     match url::Url::parse(text) {
-        Err(url::ParseError::EmptyHost) => moved().ok_or(url::ParseError::EmptyHost),
+        Err(url::ParseError::EmptyHost) if text.starts_with("postgres") => moved().ok_or(url::ParseError::EmptyHost),
         other => other,
     }
 }
@@ -68,7 +73,7 @@ impl Target {
     /// The same with what the user has told the database's own programs, where the connection string leaves it out.
     pub fn completed(self, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
         match self {
-            #[cfg(feature = "postgres")]
+            #[cfg(feature = "sql")]
             Target::Database(url) => Ok(Target::Database(SafeUrl::new(SqlSink::complete(url.reveal(), variable)?))),
             other => Ok(other),
         }
@@ -84,9 +89,9 @@ pub fn open_sink(target: &Target, engine: &Engine) -> Result<Arc<dyn Sink>> {
 pub fn open_sink_with(target: &Target, engine: &Engine, options: SqlOptions) -> Result<Arc<dyn Sink>> {
     match target {
         Target::Folder(_) => Ok(open_target(target, engine)?),
-        #[cfg(feature = "postgres")]
+        #[cfg(feature = "sql")]
         Target::Database(url) => Ok(Arc::new(SqlSink::open(url.reveal(), options)?)),
-        #[cfg(not(feature = "postgres"))]
+        #[cfg(not(feature = "sql"))]
         Target::Database(_) => Err(Error::new(Kind::Unsupported, "This build knows no databases")),
     }
 }

@@ -9,6 +9,7 @@ use daplake::demo::serve::ServeOptions;
 use daplake::model::{TableRef, Timestamp};
 use serde_json::{Value, json};
 
+use crate::support::database::TestDatabase;
 use crate::support::postgres::Database;
 use crate::support::{CLIENT_ID, CLIENT_SECRET, Run, World, assert_same, canvas, official, read_postgres, school, serving, web_logs};
 
@@ -38,7 +39,7 @@ impl Kept for Database {
     }
 
     fn rows(&self, tables: &[TableRef]) -> Vec<Vec<Value>> {
-        read_postgres::rows(self, tables)
+        self.rows_of(tables)
     }
 }
 

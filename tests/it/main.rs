@@ -17,6 +17,8 @@ mod formats;
 #[cfg(feature = "postgres")]
 mod interchange;
 mod layering;
+#[cfg(feature = "mysql")]
+mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod schemas;

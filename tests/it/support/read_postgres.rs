@@ -1,47 +1,8 @@
-//! What a PostgreSQL database holds, by the server's own reading: rows as JSON, and the layout as lines that can be compared.
+//! The layout and the book-keeping of a PostgreSQL database, by the server's own reading, as lines that can be compared.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use daplake::model::TableRef;
-use serde_json::Value;
+use std::collections::BTreeSet;
 
 use super::postgres::Database;
-
-/// Rows of tables, in the form that [`super::assert_same`] takes.
-pub fn rows(database: &Database, tables: &[TableRef]) -> Vec<Vec<Value>> {
-    let list = database.psql(
-        "SELECT json_build_array(n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), \
-         (SELECT f.confrelid::regclass::text FROM pg_constraint f WHERE f.conrelid = c.oid AND f.contype = 'f' AND f.conkey = ARRAY[a.attnum])) \
-         FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
-    );
-    let mut columns: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
-    for line in list.lines() {
-        let (namespace, table, name, sql_type, lookup): (String, String, String, String, Option<String>) =
-            serde_json::from_str(line).unwrap();
-        let name = format!("\"{}\"", name.replace('"', "\"\""));
-        let read = match (sql_type.as_str(), lookup) {
-            (_, Some(lookup)) => format!("(SELECT l.value FROM {lookup} l WHERE l.id = t.{name})"),
-            ("timestamp without time zone", _) => format!("(EXTRACT(EPOCH FROM t.{name}) * 1000000)::bigint"),
-            ("date", _) => format!("(t.{name} - DATE '1970-01-01')"),
-            ("real" | "double precision", _) => format!("t.{name}::text"),
-            (numeric, _) if numeric.starts_with("numeric") => format!("t.{name}::text"),
-            _ => format!("t.{name}"),
-        };
-        columns.entry((namespace, table)).or_default().push(format!("{read} AS {name}"));
-    }
-    let rows = tables.iter().map(|table| {
-        let read = &columns[&(table.namespace.to_string(), table.table.clone())];
-        let rows = database.json(&format!(
-            "SELECT row_to_json(x) FROM (SELECT {} FROM \"{}\".\"{}\" t) x",
-            read.join(", "),
-            table.namespace,
-            table.table
-        ));
-        rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    });
-    rows.collect()
-}
 
 /// Columns, constraints, indexes, types and comments of all schemas but the server's own, one line each, with the place of a
 /// column among those of its table. Left out: types that no column has (the official client makes some for the members of
