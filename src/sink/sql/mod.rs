@@ -429,9 +429,8 @@ impl Sink for SqlSink {
         }))
     }
 
-    /// The key that is made when the rows are in, or the unique index of the stage.
     fn checks_unique_keys(&self) -> bool {
-        true
+        self.shared.dialect().refuses_duplicates()
     }
 
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {
