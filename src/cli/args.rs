@@ -386,10 +386,14 @@ pub(super) struct SelectionArgs {
 #[cfg(feature = "lake")]
 #[derive(Debug, Args)]
 pub(super) struct TargetArgs {
-    /// Folder or `file://` URL that holds the Delta tables, as `<target>/<namespace>/<table>`; or a database, as
-    /// postgresql://user:password@host:port/database?ssl=require.
+    /// Folder that holds the Delta tables, as `<target>/<namespace>/<table>`; an object store, as s3://bucket/prefix,
+    /// az://container/prefix or gs://bucket/prefix; or a database, as postgresql://user:password@host:port/database?ssl=require.
     #[arg(long, env = "DAPLAKE_TARGET", hide_env_values = true, value_name = "TARGET")]
     pub(super) target: String,
+    /// Option of an object store, such as region=eu-central-1, endpoint=https://host:9000, addressing=path or profile=lake; may be
+    /// repeated. Credentials come from the usual variables (AWS_*, AZURE_*, GOOGLE_*), profiles and roles.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(super) store_option: Vec<String>,
 }
 
 /// Limits of the engine.

@@ -25,7 +25,9 @@ fn open(connection: &ConnectionArgs) -> Result<SqlSink> {
     };
     match text.reveal().parse::<Target>().hint(hint)? {
         Target::Database(url) => SqlSink::open(url.reveal()),
-        Target::Folder(_) => Err(Error::new(Kind::Usage, "The connection string names no database").hint(hint)),
+        Target::Folder(_) | Target::Store(..) => {
+            Err(Error::new(Kind::Usage, "The connection string names no database").hint(hint))
+        }
     }
 }
 

@@ -13,13 +13,13 @@ use super::args::{
 use super::output::{Grid, age, grouped, out, size};
 use super::{report, settings};
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::ops::{self, Answer, Report, Selection, StatusLine, SyncRequest, Target};
+use crate::ops::{self, Answer, Report, Selection, StatusLine, SyncRequest};
 use crate::schema::Nested;
 use crate::sink::delta::DeltaSink;
 use crate::stage::{Engine, EngineOptions};
 
 pub(super) async fn sync(global: &GlobalArgs, args: SyncArgs) -> Result<()> {
-    let target: Target = args.target.target.parse()?;
+    let target = settings::target(global, &args.target)?;
     let client = settings::client(global, settings::pacing(args.jobs_per_minute))?;
     let engine = engine(&args.engine)?;
     let sink = ops::open_sink(&target, &engine)?;
@@ -89,8 +89,8 @@ pub(super) fn small_engine() -> Result<Engine> {
     engine(&EngineArgs { memory_limit: None, temp_dir: None })
 }
 
-pub(super) async fn status(args: StatusArgs) -> Result<()> {
-    let target: Target = args.target.target.parse()?;
+pub(super) async fn status(global: &GlobalArgs, args: StatusArgs) -> Result<()> {
+    let target = settings::target(global, &args.target)?;
     let sink = ops::open_sink(&target, &small_engine()?)?;
     let lines = ops::status(sink.as_ref(), &args.namespace).await?;
     if lines.is_empty() && args.output == StatusOutput::Text {
@@ -121,8 +121,8 @@ pub(super) fn status_text(lines: &[StatusLine]) -> String {
     grid.render()
 }
 
-pub(super) async fn query(args: QueryArgs) -> Result<()> {
-    let target: Target = args.target.target.parse()?;
+pub(super) async fn query(global: &GlobalArgs, args: QueryArgs) -> Result<()> {
+    let target = settings::target(global, &args.target)?;
     let engine = engine(&args.engine)?;
     let sink = ops::open_target(&target, &engine)?;
     let sql = match args.sql.as_str() {

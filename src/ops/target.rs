@@ -10,21 +10,36 @@ use crate::sink::delta::{DeltaOptions, DeltaSink};
 #[cfg(feature = "postgres")]
 use crate::sink::sql::SqlSink;
 use crate::stage::Engine;
+use crate::store::{Place, StoreOptions, is_object_store};
 
 /// A place where tables are kept, parsed but not touched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// A folder of Delta tables.
+    /// A folder of lake tables.
     Folder(PathBuf),
+    /// Lake tables in an object store, by URL.
+    Store(SafeUrl, StoreOptions),
     /// A database, by its connection string.
     Database(SafeUrl),
+}
+
+impl Target {
+    /// With options of object stores, which other targets pass over.
+    #[must_use]
+    pub fn with_store_options(self, options: StoreOptions) -> Self {
+        match self {
+            Target::Store(url, _) => Target::Store(url, options),
+            other => other,
+        }
+    }
 }
 
 impl std::str::FromStr for Target {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let hint = "give a folder, such as --target ./lake, or postgresql://user:password@host:port/database";
+        let hint =
+            "give a folder, such as --target ./lake, s3://bucket/prefix, or postgresql://user:password@host:port/database";
         let refuse =
             |what: &str| Err(Error::new(Kind::Unsupported, format!("This version does not keep tables in {what}")).hint(hint));
         if text.is_empty() {
@@ -35,7 +50,11 @@ impl std::str::FromStr for Target {
             "file" => url::Url::parse(text).ok().and_then(|url| url.to_file_path().ok()).map(Target::Folder).ok_or_else(|| {
                 Error::new(Kind::Usage, "The file:// target is not an absolute path").hint("write it as file:///srv/lake")
             }),
-            "s3" | "s3a" | "az" | "abfs" | "abfss" | "gs" => refuse("object stores"),
+            scheme if is_object_store(scheme) => match url::Url::parse(text) {
+                Ok(url) => Ok(Target::Store(SafeUrl::new(url), StoreOptions::default())),
+                Err(_) => Err(Error::new(Kind::Usage, "The target's address cannot be read")
+                    .hint("write it as s3://bucket/prefix, az://container/prefix or gs://bucket/prefix")),
+            },
             "postgresql" | "postgres" => match url::Url::parse(text) {
                 Ok(url) => Ok(Target::Database(SafeUrl::new(url))),
                 // The parser's own message may quote the password.
@@ -51,7 +70,7 @@ impl std::str::FromStr for Target {
 /// Opens the sink of a target. Touches nothing yet.
 pub fn open_sink(target: &Target, engine: &Engine) -> Result<Arc<dyn Sink>> {
     match target {
-        Target::Folder(_) => Ok(open_target(target, engine)?),
+        Target::Folder(_) | Target::Store(..) => Ok(open_target(target, engine)?),
         #[cfg(feature = "postgres")]
         Target::Database(url) => Ok(Arc::new(SqlSink::open(url.reveal())?)),
         #[cfg(not(feature = "postgres"))]
@@ -59,13 +78,14 @@ pub fn open_sink(target: &Target, engine: &Engine) -> Result<Arc<dyn Sink>> {
     }
 }
 
-/// Opens a target that has to be a folder of Delta tables. Touches nothing yet.
+/// Opens a target that has to hold lake tables. Touches nothing yet.
 pub fn open_target(target: &Target, engine: &Engine) -> Result<Arc<DeltaSink>> {
-    match target {
-        Target::Folder(path) => Ok(Arc::new(DeltaSink::at_path(path, DeltaOptions::new(engine.clone()))?)),
+    let place = match target {
+        Target::Folder(path) => Place::local(path)?,
+        Target::Store(url, options) => Place::open(url.reveal(), options)?,
         Target::Database(_) => {
-            Err(Error::new(Kind::Unsupported, "Only folders of Delta tables can be queried here")
-                .hint("ask the database itself"))
+            return Err(Error::new(Kind::Unsupported, "Only lake tables can be queried here").hint("ask the database itself"));
         }
-    }
+    };
+    Ok(Arc::new(DeltaSink::new(place, DeltaOptions::new(engine.clone()))))
 }

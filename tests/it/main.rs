@@ -15,6 +15,8 @@ mod files;
 #[cfg(feature = "lake")]
 mod formats;
 mod layering;
+#[cfg(feature = "lake")]
+mod s3;
 mod schemas;
 #[cfg(feature = "postgres")]
 mod sql;
