@@ -153,9 +153,9 @@ async fn a_store_that_cannot_be_used_says_why_and_no_secret() {
     assert_clean(Run::of(command.output().unwrap())).assert_code(5).assert_says(&["credentials"]);
 
     let told = remote.run("status", &["--store-option", "secret_access_key=planted"]);
-    assert_clean(told).assert_code(2).assert_says(&["environment"]);
+    assert_clean(told).assert_code(5).assert_says(&["environment"]);
     let in_address = remote.world.daplake(&["status", "--target", "s3://id:planted@bucket/x"]);
-    assert_clean(in_address).assert_code(2).assert_says(&["AWS_ACCESS_KEY_ID"]);
+    assert_clean(in_address).assert_code(5).assert_says(&["AWS_ACCESS_KEY_ID"]);
 
     remote.server.fault(Fault::SlowDown, |_| true, 0, usize::MAX);
     assert_clean(remote.run("status", &["--store-option", "max_retries=1"]))

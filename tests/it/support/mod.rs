@@ -4,6 +4,7 @@ pub mod faults;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "lake")]
+#[allow(dead_code, reason = "shared with the unit tests")]
 pub mod s3;
 
 use std::collections::BTreeMap;
