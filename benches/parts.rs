@@ -1,6 +1,6 @@
 //! Measures the parts of the way of the data, each on the same made-up school, and prints a table.
 //!
-//!     cargo bench                                  # 200,000 rows of submissions
+//!     cargo bench                                  # 200,000 rows of submissions, 1,000,000 of web_logs
 //!     DAPLAKE_BENCH_ROWS=1000000 cargo bench
 //!
 //! Every figure is the median of several runs in one process; CPU seconds are of the whole process, server included where it
@@ -11,13 +11,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::datatypes::{DataType, Field, Fields, Schema, TimeUnit};
 use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
 use daplake::Result;
 use daplake::api::{Client, ClientOptions, Credentials, FinishedJob, Pacing, Query, RetryPolicy};
 use daplake::decode::{self, BadRows, DecodeOptions, TextDecoder};
 use daplake::demo::school::{School, SchoolOptions};
 use daplake::demo::serve::{ServeOptions, Server};
-use daplake::fetch::{ObjectUrls, open, unpacked};
+use daplake::fetch::{Gunzip, ObjectUrls, open, unpacked};
 use daplake::model::{Bookmark, Format, Mode, TableRef, Window};
 use daplake::ops::{self, Selection, SyncRequest, Target};
 use daplake::redact::Secret;
@@ -25,7 +27,7 @@ use daplake::schema::{Nested, TableSchema, change_schema};
 use daplake::sink::{LoadKind, LoadPlan, Sink};
 use daplake::stage::ChangeSet;
 use daplake::stage::{Engine, EngineOptions, batch_stream, latest_per_key, table_of_batches};
-use futures::TryStreamExt;
+use futures::{TryStreamExt, stream};
 
 const RUNS: usize = 3;
 const MEMORY_LIMIT: usize = 256 << 20;
@@ -78,6 +80,8 @@ fn print(name: &str, row: &Row, rows: usize, bytes: usize) {
 struct Input {
     job: FinishedJob,
     schema: Arc<TableSchema>,
+    /// Objects as they are stored.
+    packed: Vec<Vec<u8>>,
     /// Unpacked objects (Parquet: as they are).
     objects: Vec<Vec<u8>>,
 }
@@ -96,6 +100,42 @@ impl Input {
             max_line: 256 << 20,
             nested: Nested::Typed,
             bad_rows: BadRows::Fail,
+        }
+    }
+
+    /// The same lines by the general decoder of arrow: key, value and meta as structs.
+    fn arrow_json(&self) {
+        let fields = |columns: &[daplake::schema::Column]| -> Fields {
+            let fields = columns
+                .iter()
+                .map(|column| Field::new(&column.name, daplake::schema::arrow_type(&column.column_type, Nested::Typed), true));
+            fields.collect()
+        };
+        let zone = || Some("+00:00".into());
+        let meta = vec![
+            Field::new("ts", DataType::Timestamp(TimeUnit::Microsecond, zone()), true),
+            Field::new("action", DataType::Utf8, true),
+        ];
+        let with_offset = |fields: Fields| -> Fields {
+            // arrow-json knows the zone only in numbers.
+            let change = |field: &Arc<Field>| match field.data_type() {
+                DataType::Timestamp(unit, Some(_)) => {
+                    field.as_ref().clone().with_data_type(DataType::Timestamp(*unit, Some("+00:00".into())))
+                }
+                _ => field.as_ref().clone(),
+            };
+            fields.iter().map(change).collect()
+        };
+        let schema = Schema::new(vec![
+            Field::new("key", DataType::Struct(with_offset(fields(&self.schema.key))), true),
+            Field::new("value", DataType::Struct(with_offset(fields(&self.schema.value))), true),
+            Field::new("meta", DataType::Struct(meta.into()), true),
+        ]);
+        for object in &self.objects {
+            let builder = arrow::json::ReaderBuilder::new(Arc::new(schema.clone())).with_batch_size(8192);
+            for batch in builder.build(object.as_slice()).expect("a reader") {
+                std::hint::black_box(batch.expect("valid JSON"));
+            }
         }
     }
 
@@ -126,16 +166,70 @@ async fn input(client: &Client, table: &TableRef, format: Format, window: Window
     let schema = client.table_schema(table).await?;
     let schema = Arc::new(TableSchema::read(table, schema.version, schema.schema)?);
     let urls = ObjectUrls::new(client, &job);
-    let mut objects = Vec::new();
+    let (mut packed, mut objects) = (Vec::new(), Vec::new());
     for id in &job.objects {
-        let mut bytes = Vec::new();
-        let mut stream = unpacked(open(&urls, id), format);
-        while let Some(chunk) = stream.try_next().await? {
-            bytes.extend_from_slice(&chunk);
-        }
-        objects.push(bytes);
+        let raw: Vec<Bytes> = open(&urls, id).try_collect().await?;
+        let unpacked: Vec<Bytes> = unpacked(stream::iter(raw.clone().into_iter().map(Ok)), format).try_collect().await?;
+        packed.push(raw.concat());
+        objects.push(unpacked.concat());
     }
-    Ok(Input { job, schema, objects })
+    Ok(Input { job, schema, packed, objects })
+}
+
+/// The bounds: what each stage takes alone, on one thread, on the same bytes.
+async fn stages(input: &Input, rows: usize) -> Result<()> {
+    let bytes = input.bytes();
+    let figures = measure(|| {
+        let work = || -> Result<()> {
+            let mut out = Vec::with_capacity(1 << 20);
+            for object in &input.packed {
+                let mut gunzip = Gunzip::default();
+                for chunk in object.chunks(128 << 10) {
+                    out.clear();
+                    gunzip.push(chunk, &mut out)?;
+                }
+                gunzip.finish()?;
+            }
+            Ok(())
+        };
+        std::future::ready(work())
+    })
+    .await?;
+    print("  gunzip alone", &figures, rows, bytes);
+    let figures = measure(|| std::future::ready(input.decode().map(drop))).await?;
+    print("  decode alone", &figures, rows, bytes);
+    let figures = measure(|| {
+        input.arrow_json();
+        std::future::ready(Ok(()))
+    })
+    .await?;
+    print("  arrow-json alone, for comparison", &figures, rows, bytes);
+    let batches = input.decode()?;
+    for level in [1, 3] {
+        let figures = measure(|| {
+            encode(&batches, level);
+            std::future::ready(Ok(()))
+        })
+        .await?;
+        print(&format!("  Parquet alone, zstd {level}"), &figures, rows, bytes);
+    }
+    Ok(())
+}
+
+/// The plainest writer: one file, one thread.
+fn encode(batches: &[RecordBatch], level: i32) {
+    let level = parquet::basic::ZstdLevel::try_new(level).expect("a level");
+    let properties = parquet::file::properties::WriterProperties::builder()
+        .set_compression(parquet::basic::Compression::ZSTD(level))
+        .set_max_row_group_bytes(Some(64 << 20))
+        .build();
+    let file = tempfile::tempfile().expect("a temporary file");
+    let mut writer =
+        parquet::arrow::ArrowWriter::try_new(file, batches[0].schema(), Some(properties)).expect("a writer of the schema");
+    for batch in batches {
+        writer.write(batch).expect("rows of the schema");
+    }
+    writer.close().expect("room for the file");
 }
 
 async fn bench(rows: u64) -> Result<()> {
@@ -144,7 +238,7 @@ async fn bench(rows: u64) -> Result<()> {
         seed: 7,
         rows,
         commits: 1,
-        only: Some(vec![table.clone()]),
+        only: Some(vec![table.clone(), TableRef::new("canvas_logs", "web_logs")]),
         ..SchoolOptions::default()
     }));
     let server = Server::start(
@@ -175,6 +269,14 @@ async fn bench(rows: u64) -> Result<()> {
         }
     }
     let snapshot = snapshot.expect("JSONL is one of the formats");
+    println!("stages of {table}, jsonl");
+    stages(&snapshot, rows as usize).await?;
+    let logs = TableRef::new("canvas_logs", "web_logs");
+    let narrow = input(&client, &logs, Format::Jsonl, Window::Snapshot).await?;
+    let narrow_rows: usize = narrow.decode()?.iter().map(RecordBatch::num_rows).sum();
+    println!("stages of {logs}, jsonl, {narrow_rows} rows");
+    stages(&narrow, narrow_rows).await?;
+    drop(narrow);
     let batches = snapshot.decode()?;
     let bytes = snapshot.bytes();
     let arrow = change_schema(&snapshot.schema, Nested::Typed);

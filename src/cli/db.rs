@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::{Namespace, Timestamp};
 use crate::ops::db::{self, DbLine};
 use crate::ops::{self, Demand, Outcome, Selection, SyncRequest, Target};
-use crate::sink::sql::SqlSink;
+use crate::sink::sql::{SqlOptions, SqlSink};
 
 fn open(connection: &ConnectionArgs) -> Result<SqlSink> {
     let hint = "write it as postgresql://user:password@host:port/database";
@@ -24,7 +24,7 @@ fn open(connection: &ConnectionArgs) -> Result<SqlSink> {
         );
     };
     match text.reveal().parse::<Target>().hint(hint)? {
-        Target::Database(url) => SqlSink::open(url.reveal()),
+        Target::Database(url) => SqlSink::open(url.reveal(), SqlOptions::default()),
         Target::Folder(_) | Target::Store(..) => {
             Err(Error::new(Kind::Usage, "The connection string names no database").hint(hint))
         }

@@ -116,7 +116,7 @@ impl Replicator {
             schema_version: schema.version,
             schema_changes: loaded.schema_changes,
         };
-        let warnings = warnings(table, held, &schema, &counts);
+        let warnings = warnings(table, held, &schema, &counts, loaded.warnings);
         Ok(Some(Done { outcome, job_id: Some(job.id), phases, warnings }))
     }
 
@@ -163,13 +163,20 @@ impl Replicator {
         progress::expect(job.objects.len() as u64);
         // Results promise unique keys, which the load checks as it writes (integer keys only: a bitmap is cheap); the logs
         // break the promise by design.
-        let trust = self.sink.checks_unique_keys() && !table.is_log() && has_integer_key(schema);
-        match self.load_once(table, held, job, schema, trust).await {
-            Err(error) if trust && ChangeSet::is_duplicate_key(&error) => {
-                tracing::warn!(table = %table, "The result holds a key twice; reducing it to the newest row per key");
-                self.load_once(table, held, job, schema, false).await
+        let mut trust = self.sink.checks_unique_keys() && !table.is_log() && has_integer_key(schema);
+        let mut may_ask_again = true;
+        loop {
+            match self.load_once(table, held, job, schema, trust).await {
+                Err(error) if trust && ChangeSet::is_duplicate_key(&error) => {
+                    tracing::warn!(table = %table, "The result holds a key twice; reducing it to the newest row per key");
+                    trust = false;
+                }
+                Err(error) if may_ask_again && ChangeSet::is_again(&error) => {
+                    tracing::info!(table = %table, "The rows hold what the schema does not announce; loading them again");
+                    may_ask_again = false;
+                }
+                other => return other,
             }
-            other => other,
         }
     }
 
@@ -228,8 +235,15 @@ fn has_integer_key(schema: &TableSchema) -> bool {
     matches!(&schema.key[..], [only] if matches!(only.column_type, ColumnType::Int16 | ColumnType::Int32 | ColumnType::Int64))
 }
 
-fn warnings(table: &TableRef, held: Option<&Held>, schema: &TableSchema, counts: &DecodeCounts) -> Vec<String> {
+fn warnings(
+    table: &TableRef,
+    held: Option<&Held>,
+    schema: &TableSchema,
+    counts: &DecodeCounts,
+    of_target: Vec<String>,
+) -> Vec<String> {
     let mut warnings = schema.warnings.clone();
+    warnings.extend(of_target);
     let mut note = |count: u64, text: &str| {
         if count > 0 {
             warnings.push(format!("{count} {text}"));

@@ -8,7 +8,7 @@ use crate::redact::SafeUrl;
 use crate::sink::Sink;
 use crate::sink::delta::{DeltaOptions, DeltaSink};
 #[cfg(feature = "postgres")]
-use crate::sink::sql::SqlSink;
+use crate::sink::sql::{SqlOptions, SqlSink};
 use crate::stage::Engine;
 use crate::store::{Place, StoreOptions, is_object_store};
 
@@ -72,7 +72,7 @@ pub fn open_sink(target: &Target, engine: &Engine) -> Result<Arc<dyn Sink>> {
     match target {
         Target::Folder(_) | Target::Store(..) => Ok(open_target(target, engine)?),
         #[cfg(feature = "postgres")]
-        Target::Database(url) => Ok(Arc::new(SqlSink::open(url.reveal())?)),
+        Target::Database(url) => Ok(Arc::new(SqlSink::open(url.reveal(), SqlOptions::default())?)),
         #[cfg(not(feature = "postgres"))]
         Target::Database(_) => Err(Error::new(Kind::Unsupported, "This build knows no databases")),
     }

@@ -3,6 +3,7 @@
 //!
 //! The node keeps no state but descriptions (object ids, schema, options), so that it can be serialised later.
 
+mod ahead;
 mod exec;
 mod read;
 

@@ -10,12 +10,16 @@ use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 
 use super::Inner;
+use super::ahead::ahead;
 use crate::api::ObjectId;
 use crate::decode::{self, DecodeCounts, DecodeOptions, TextDecoder};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::fetch;
 use crate::model::Format;
 use crate::progress;
+
+/// Unpacked chunks (of half a MiB at most) that wait for the decoder.
+const CHUNKS_AHEAD: usize = 4;
 
 pub(super) fn partition(inner: Arc<Inner>, partition: usize, of: usize) -> SendableRecordBatchStream {
     let arrow = inner.arrow.clone();
@@ -51,7 +55,7 @@ fn options(inner: &Inner, number: usize, id: &ObjectId) -> Result<DecodeOptions>
 
 fn text(inner: Arc<Inner>, number: usize, id: ObjectId, format: Format) -> Result<BoxStream<'static, Result<RecordBatch>>> {
     let decoder = TextDecoder::new(inner.schema.clone(), format, options(&inner, number, &id)?)?;
-    let bytes = fetch::unpacked(fetch::open(&inner.urls, &id), format);
+    let bytes = ahead(fetch::unpacked(fetch::open(&inner.urls, &id), format), CHUNKS_AHEAD).boxed();
     let state = (bytes, Some(decoder), inner, id);
     let batches = stream::try_unfold(state, |(mut bytes, mut decoder, inner, id)| async move {
         let Some(running) = decoder.as_mut() else { return Ok(None) };
@@ -69,7 +73,8 @@ fn text(inner: Arc<Inner>, number: usize, id: ObjectId, format: Format) -> Resul
         }
         Ok(Some((stream::iter(out.into_iter().map(Ok)), (bytes, decoder, inner, id))))
     });
-    Ok(batches.try_flatten().inspect_ok(|batch: &RecordBatch| progress::moved_rows(batch.num_rows() as u64)).boxed())
+    let batches = batches.try_flatten().inspect_ok(|batch: &RecordBatch| progress::moved_rows(batch.num_rows() as u64));
+    Ok(ahead(batches, 1).boxed())
 }
 
 /// Parquet needs its footer first, so the object is staged as a file in a folder that goes when the reader is done.

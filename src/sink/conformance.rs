@@ -107,7 +107,6 @@ pub(crate) fn reduced(schema: &TableSchema, batches: Vec<RecordBatch>) -> Change
         streams: vec![batch_stream(Arc::clone(&target), batches)],
         schema: target,
         reduced: true,
-        sorted: false,
     }
 }
 

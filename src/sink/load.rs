@@ -105,6 +105,8 @@ pub struct Loaded {
     pub bytes_written: u64,
     /// Schema changes that were applied, one sentence each.
     pub schema_changes: Vec<String>,
+    /// Values that are not in the target as they came, one sentence each.
+    pub warnings: Vec<String>,
     /// The bookmark was there already; nothing was written.
     pub repeated: bool,
 }

@@ -20,8 +20,6 @@ pub struct ChangeSet {
     pub streams: Vec<SendableRecordBatchStream>,
     /// The latest change per key was taken.
     pub reduced: bool,
-    /// Each stream is in ascending key order.
-    pub sorted: bool,
 }
 
 impl std::fmt::Debug for ChangeSet {
@@ -37,7 +35,7 @@ impl std::fmt::Debug for ChangeSet {
 impl ChangeSet {
     /// The streams as they come, for a source that promises unique keys: a snapshot, one stream per object.
     pub fn unreduced(schema: SchemaRef, keys: &[String], streams: Vec<SendableRecordBatchStream>) -> Self {
-        Self { schema, keys: keys.to_vec(), streams, reduced: false, sorted: false }
+        Self { schema, keys: keys.to_vec(), streams, reduced: false }
     }
 
     /// The error by which a load says that an unreduced set holds a key twice; the caller then reduces and loads again.
@@ -46,7 +44,18 @@ impl ChangeSet {
             .with("reason", "duplicate_key")
     }
 
-    /// Whether `error` is that error.
+    /// The error by which a load asks for its changes once more, because it has to take another way with them. It asks once.
+    pub fn again() -> crate::Error {
+        crate::Error::new(crate::Kind::Data, "The rows do not fit the new table, which has to be loaded in another way")
+            .with("reason", "again")
+    }
+
+    /// Whether `error` is that of [`ChangeSet::again`].
+    pub fn is_again(error: &crate::Error) -> bool {
+        error.get("reason") == Some("again")
+    }
+
+    /// Whether `error` is that of [`ChangeSet::duplicate_key`].
     pub fn is_duplicate_key(error: &crate::Error) -> bool {
         error.get("reason") == Some("duplicate_key")
     }

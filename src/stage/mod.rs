@@ -3,6 +3,8 @@
 mod batches;
 mod changes;
 mod latest;
+mod parked;
+mod repeats;
 mod session;
 mod source;
 mod spill;

@@ -130,6 +130,11 @@ impl Engine {
         &self.inner.runtime.memory_pool
     }
 
+    /// Memory pool and disk of all sessions.
+    pub(super) fn runtime(&self) -> &Arc<RuntimeEnv> {
+        &self.inner.runtime
+    }
+
     /// Bytes of spill files that exist now.
     pub fn spilled_bytes(&self) -> u64 {
         self.inner.runtime.disk_manager.used_disk_space()

@@ -1,9 +1,55 @@
-//! The folder for spill files of one process: private, removed at the end, and swept after processes that died.
+//! The folder for spill files of one process: private, removed at the end, and swept after processes that died. And a file of
+//! record batches in it.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
+use std::sync::Arc;
+
+use arrow::ipc::CompressionType;
+use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::error::Result as PlanResult;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::spill_file::{SpillFile, SpillWriter};
+use datafusion::physical_plan::SpillManager;
+use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, SpillMetrics};
+
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+
+/// Record batches on the engine's disk, written once and read once in the same order. The file goes when it was read, or when
+/// this is dropped.
+pub(super) struct Spilling {
+    writer: StreamWriter<Box<dyn SpillWriter>>,
+    file: Arc<dyn SpillFile>,
+    reader: SpillManager,
+}
+
+impl Spilling {
+    /// An empty file for batches of `schema`.
+    pub(super) fn new(runtime: &Arc<RuntimeEnv>, schema: &SchemaRef, compression: Option<CompressionType>) -> PlanResult<Self> {
+        let metrics = SpillMetrics::new(&ExecutionPlanMetricsSet::new(), 0);
+        let reader = SpillManager::new(Arc::clone(runtime), metrics, Arc::clone(schema));
+        let file = runtime.disk_manager.create_tmp_file("changes")?;
+        let options = IpcWriteOptions::default().try_with_compression(compression)?;
+        let writer = StreamWriter::try_new_with_options(file.open_writer()?, schema, options)?;
+        Ok(Self { writer, file, reader })
+    }
+
+    /// Appends a batch.
+    pub(super) fn put(&mut self, batch: &RecordBatch) -> PlanResult<()> {
+        Ok(self.writer.write(batch)?)
+    }
+
+    /// All batches.
+    pub(super) fn finish(mut self) -> PlanResult<SendableRecordBatchStream> {
+        self.writer.finish()?;
+        self.writer.into_inner()?.finish()?;
+        self.reader.read_spill_as_stream(self.file, None)
+    }
+}
 
 const PREFIX: &str = "daplake-spill-";
 const LOCK: &str = ".lock";

@@ -1,11 +1,12 @@
-//! Applies an increment to files that exist: finds the rows whose keys are in the change set, then writes the files that have
-//! any without them (copy on write). Marking rows with deletion vectors instead would replace [`rewrite`] alone.
+//! Applies an increment to files that exist: finds the rows whose keys are in the change set, and says for each file that has
+//! any whether they are marked as deleted (merge on read) or the file is written without them (copy on write).
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use deltalake::ObjectStore;
 use futures::StreamExt;
 use parquet::file::metadata::RowGroupMetaData;
@@ -19,9 +20,10 @@ use super::conform::{Names, conform};
 use super::keys::{KeyBounds, KeySet, key_columns};
 use super::log::ActiveFile;
 use super::reader::DataFile;
+use super::vectors;
 use super::writer::{FileFormat, TableWriter};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
-use crate::stage::engine_error;
+use crate::stage::{Engine, engine_error};
 
 /// Rows of a batch of key columns.
 const PROBE_ROWS: usize = 8192;
@@ -35,30 +37,71 @@ pub(super) struct Probe {
     keys: Arc<Vec<LakeColumn>>,
     at_once: usize,
     hits: Vec<Hits>,
+    memory: MemoryReservation,
 }
 
 /// What is known of the rows of one file.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Hits {
-    /// Numbers of the rows that go.
-    pub(super) rows: RoaringBitmap,
+    /// Rows that go now; none of them was gone before.
+    found: u64,
+    /// Numbers of the rows that are gone, by now or before.
+    gone: RoaringBitmap,
     /// Rows in all, once the file was looked into.
     total: Option<u64>,
 }
 
+/// What becomes of a file.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Fate {
+    /// It stays as it is.
+    Stays,
+    /// No row of it is left.
+    Goes,
+    /// The rows of these numbers are marked as deleted.
+    IsMarked(RoaringBitmap),
+    /// Its rows but those of these numbers are written to new files.
+    IsRewritten(RoaringBitmap),
+}
+
+/// When rows are marked instead of files written anew.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct MarkRule {
+    /// Smaller files are written anew: that costs little, and keeps the table free of tiny files.
+    pub(super) least_file_bytes: u64,
+    /// Up to this share of a file's rows may be marked, in percent; beyond that, readers would carry too much that is gone.
+    pub(super) most_percent: u64,
+}
+
 impl Hits {
-    /// Whether no row is left.
-    pub(super) fn is_all(&self) -> bool {
-        self.total == Some(self.rows.len())
+    /// Decides over `file`. `rewrites`: its columns have to change. `rule`: `None` if rows may not be marked.
+    fn fate(self, file: &ActiveFile, rewrites: bool, rule: Option<MarkRule>) -> Fate {
+        if self.found == 0 && !rewrites {
+            return Fate::Stays;
+        }
+        if self.total == Some(self.gone.len()) {
+            return Fate::Goes;
+        }
+        // Vectors need statistics that say how many rows there are.
+        let marks = match (rule, file.rows) {
+            (Some(rule), Some(rows)) if !rewrites => {
+                file.size >= rule.least_file_bytes
+                    && self.gone.len().saturating_mul(100) <= rows.saturating_mul(rule.most_percent)
+            }
+            _ => false,
+        };
+        if marks { Fate::IsMarked(self.gone) } else { Fate::IsRewritten(self.gone) }
     }
 }
 
 impl Probe {
     /// Over `files`, whose key columns are `keys`.
-    pub(super) fn new(store: Arc<dyn ObjectStore>, files: &[Arc<ActiveFile>], keys: Vec<LakeColumn>, at_once: usize) -> Self {
+    pub(super) fn new(store: Arc<dyn ObjectStore>, files: &[Arc<ActiveFile>], keys: Vec<LakeColumn>, engine: &Engine) -> Self {
         let bounds = files.iter().map(|file| keys.first().and_then(|key| file.key_bounds(key))).collect();
         let hits = vec![Hits::default(); files.len()];
-        Self { store, files: files.to_vec(), bounds, keys: Arc::new(keys), at_once: at_once.max(1), hits }
+        let memory = MemoryConsumer::new("DeletedRows").register(engine.memory_pool());
+        let at_once = engine.partitions().max(1);
+        Self { store, files: files.to_vec(), bounds, keys: Arc::new(keys), at_once, hits, memory }
     }
 
     /// Looks for `keys` in all files that may hold them. Gives how many of the deleted ones were there.
@@ -74,28 +117,43 @@ impl Probe {
             {
                 let file = Arc::clone(&self.files[index]);
                 let (store, columns, keys) = (Arc::clone(&self.store), Arc::clone(&self.keys), Arc::clone(&keys));
-                let work = async move { Ok::<_, Error>((index, probe_file(store, &file, &columns, &keys).await?)) };
+                let before = std::mem::take(&mut self.hits[index]);
+                let work = async move {
+                    let (hits, deleted) = probe_file(store, &file, before, &columns, &keys).await?;
+                    Ok::<_, Error>((index, hits, deleted))
+                };
                 running.spawn(work.in_current_span());
             }
-            let Some(done) = running.join_next().await else { return Ok(deleted) };
-            let (index, found) = done.or_fail(Kind::Bug, "Looking for keys stopped unexpectedly")??;
-            self.hits[index].rows |= found.rows;
-            self.hits[index].total = Some(found.total);
-            deleted += found.deleted;
+            let Some(done) = running.join_next().await else { break };
+            let (index, hits, count) = done.or_fail(Kind::Bug, "Looking for keys stopped unexpectedly")??;
+            self.hits[index] = hits;
+            deleted += count;
         }
+        // About two bits for each deleted row at best and 16 at worst; nothing here can be spilled.
+        let held: usize = self.hits.iter().map(|hits| hits.gone.serialized_size()).sum();
+        self.memory.resize(held);
+        Ok(deleted)
     }
 
-    /// What was found, for each file.
-    pub(super) fn into_hits(self) -> Vec<Hits> {
-        self.hits
+    /// What becomes of each file. Reads vectors of files that were not looked into but are written anew all the same.
+    pub(super) async fn into_fates(self, rewrites: bool, rule: Option<MarkRule>) -> Result<Vec<Fate>> {
+        let mut fates = Vec::with_capacity(self.files.len());
+        for (mut hits, file) in self.hits.into_iter().zip(&self.files) {
+            if rewrites && hits.total.is_none() {
+                hits.gone = marked_rows(&self.store, file).await?;
+            }
+            fates.push(hits.fate(file, rewrites, rule));
+        }
+        Ok(fates)
     }
 }
 
-#[derive(Debug, Default)]
-struct Found {
-    rows: RoaringBitmap,
-    deleted: u64,
-    total: u64,
+/// Numbers of the rows of a file that are marked as deleted.
+pub(super) async fn marked_rows(store: &Arc<dyn ObjectStore>, file: &ActiveFile) -> Result<RoaringBitmap> {
+    match &file.deletion_vector {
+        Some(vector) => vectors::read(store, vector).await.with("of", &file.path),
+        None => Ok(RoaringBitmap::new()),
+    }
 }
 
 /// Rows of a file, as its footer says.
@@ -104,7 +162,19 @@ fn row_count(opened: &DataFile, file: &ActiveFile) -> Result<u32> {
     u32::try_from(rows).map_err(|_| Error::new(Kind::Unsupported, "A data file has too many rows").with("file", &file.path))
 }
 
-async fn probe_file(store: Arc<dyn ObjectStore>, file: &ActiveFile, columns: &[LakeColumn], keys: &KeySet) -> Result<Found> {
+/// Looks for keys among the rows of a file that are not gone. Gives what is known of it now, and how many of the deleted keys
+/// were there.
+async fn probe_file(
+    store: Arc<dyn ObjectStore>,
+    file: &ActiveFile,
+    before: Hits,
+    columns: &[LakeColumn],
+    keys: &KeySet,
+) -> Result<(Hits, u64)> {
+    let mut hits = before;
+    if hits.total.is_none() {
+        hits.gone = marked_rows(&store, file).await?;
+    }
     let opened = DataFile::open(store, &file.path, file.size).await?;
     for column in columns {
         if !opened.has_column(&column.physical) {
@@ -113,7 +183,7 @@ async fn probe_file(store: Arc<dyn ObjectStore>, file: &ActiveFile, columns: &[L
         }
     }
     let metadata = Arc::clone(opened.metadata());
-    let total = row_count(&opened, file)?;
+    hits.total = Some(u64::from(row_count(&opened, file)?));
     let mut groups = Vec::new();
     let mut ranges = Vec::new();
     let mut start = 0_u32;
@@ -125,22 +195,24 @@ async fn probe_file(store: Arc<dyn ObjectStore>, file: &ActiveFile, columns: &[L
         }
         start = end;
     }
-    let mut found = Found { total: u64::from(total), ..Found::default() };
     if groups.is_empty() {
-        return Ok(found);
+        return Ok((hits, 0));
     }
+    let mut deleted = 0;
     let mut rows = RowNumbers { ranges, next: 0 };
     let names: Vec<String> = columns.iter().map(|column| column.physical.clone()).collect();
     let mut stream = opened.stream(names.iter().map(String::as_str), groups, PROBE_ROWS)?;
     while let Some(batch) = stream.next().await {
         let batch = batch.map_err(engine_error)?;
         let numbers = rows.take(batch.num_rows());
-        keys.matches(&key_columns(&batch, &names)?, |row, deleted| {
-            found.rows.insert(numbers.get(row));
-            found.deleted += u64::from(deleted);
+        keys.matches(&key_columns(&batch, &names)?, |row, is_deleted| {
+            if hits.gone.insert(numbers.get(row)) {
+                hits.found += 1;
+                deleted += u64::from(is_deleted);
+            }
         })?;
     }
-    Ok(found)
+    Ok((hits, deleted))
 }
 
 /// Smallest and greatest key of a row group of integers; other types are not worth the trouble of their truncated bounds.
@@ -199,14 +271,14 @@ pub(super) async fn rewrite(
     format: &FileFormat,
     file: &ActiveFile,
     gone: &RoaringBitmap,
-    rows_for: impl Fn(usize) -> usize,
+    engine: &Engine,
     out: &mut TableWriter,
 ) -> Result<u64> {
     let opened = DataFile::open(Arc::clone(&format.store), &file.path, file.size).await?;
     let metadata = Arc::clone(opened.metadata());
     let total = u64::from(row_count(&opened, file)?);
     let bytes: i64 = metadata.row_groups().iter().map(RowGroupMetaData::total_byte_size).sum();
-    let batch_rows = rows_for((bytes as u64).div_ceil(total.max(1)) as usize);
+    let batch_rows = engine.batch_rows((bytes as u64).div_ceil(total.max(1)) as usize);
     let columns = format.columns.iter().map(|column| column.physical.as_str());
     let mut stream = opened.stream(columns, (0..metadata.num_row_groups()).collect(), batch_rows)?;
     let (mut start, mut kept) = (0_u32, 0);

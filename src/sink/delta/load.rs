@@ -9,22 +9,24 @@ use arrow::datatypes::DataType;
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
-use deltalake::kernel::{Action, Add};
+use deltalake::kernel::{Action, Add, DeletionVectorDescriptor};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use super::DeltaOptions;
-use super::apply::{Probe, rewrite};
+use super::apply::{Fate, MarkRule, Probe, rewrite};
 use super::columns::LakeColumn;
 use super::conform::{Names, conform};
 use super::evolve::{check_key, check_names, evolve, map_columns};
 use super::files::Uncommitted;
 use super::keys::{KeyCollector, Unique, key_columns};
 use super::log::{self, ActiveFile, CommitFailure, TableLog, TableState};
+use super::protocol::{Feature, new_protocol, raised_protocol};
+use super::vectors::VectorFile;
 use super::writer::{FileFormat, NewFile, TableWriter};
+use super::{DeletionVectors, DeltaOptions};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::Bookmark;
 use crate::schema::{Nested, lake_schema};
@@ -34,6 +36,10 @@ use crate::store::explained;
 
 /// Batches between two looks at the memory of the check for repeated keys, which takes time to measure.
 const UNIQUE_CHECK_BATCHES: usize = 64;
+/// With [`DeletionVectors::Auto`], only files of at least this part of the usual size are marked.
+const SMALLEST_MARKED_SHARE: u64 = 32;
+/// A file is written anew when more of its rows than this would be marked: readers decode all rows of it, deleted or not.
+const MOST_MARKED_PERCENT: u64 = 20;
 
 /// See [`Load`].
 ///
@@ -65,10 +71,26 @@ struct Design {
 #[derive(Debug, Default)]
 struct Written {
     added: Vec<NewFile>,
-    /// For each file of the state, whether it goes.
+    /// For each file of the state, whether it goes; those of `marked` go and come back.
     removed: Vec<bool>,
+    marked: Vec<MarkedFile>,
+    /// Bytes of the file of deletion vectors.
+    vector_bytes: u64,
     upserted: u64,
     deleted: u64,
+}
+
+/// A file that stays with other rows marked as deleted.
+#[derive(Debug)]
+struct MarkedFile {
+    file: Arc<ActiveFile>,
+    vector: DeletionVectorDescriptor,
+}
+
+impl MarkedFile {
+    fn live_rows(&self) -> Option<u64> {
+        Some(self.file.rows?.saturating_sub(u64::try_from(self.vector.cardinality).ok()?))
+    }
 }
 
 impl DeltaLoad {
@@ -169,15 +191,10 @@ impl DeltaLoad {
     /// New rows go to new files; files that hold a key of the set are written anew without it.
     async fn merge(&self, changes: ChangeSet) -> Result<Written> {
         let engine = &self.options.engine;
-        if let Some(file) = self.files().iter().find(|file| file.has_deletion_vector) {
-            return Err(Error::new(Kind::Target, "The table has deletion vectors, which daplake does not keep up")
-                .with("file", &file.path)
-                .hint("rewrite the table without them (REORG TABLE ... APPLY (PURGE) in Spark), or load it anew with --resnapshot"));
-        }
         let format = self.format(2);
         let names = self.uncommitted.names();
         let mut writer = TableWriter::new(Arc::clone(&format), names.clone());
-        let mut probe = Probe::new(self.log.store(), self.files(), self.key_columns(), engine.partitions());
+        let mut probe = Probe::new(self.log.store(), self.files(), self.key_columns(), engine);
         let mut keys = KeyCollector::new(&self.key_types())?;
         let key_budget = engine.memory_limit() / 8;
         let key_memory = MemoryConsumer::new("Keys").register(engine.memory_pool());
@@ -208,28 +225,53 @@ impl DeltaLoad {
         drop(key_memory);
 
         let mut written = Written { removed: vec![false; self.files().len()], upserted, deleted, ..Written::default() };
-        for (number, hits) in probe.into_hits().into_iter().enumerate() {
+        let mut vectors = VectorFile::new();
+        for (number, fate) in probe.into_fates(self.design.rewrites, self.mark_rule()).await?.into_iter().enumerate() {
             let file = &self.files()[number];
-            if hits.rows.is_empty() && !self.design.rewrites {
-                continue;
-            }
-            written.removed[number] = true;
-            if hits.is_all() {
-                continue;
-            }
-            let gone = &hits.rows;
-            let rows_for = |row_bytes| engine.batch_rows(row_bytes);
-            // Small files are gathered with the new rows, large ones keep their range of keys to themselves.
-            if file.size < self.options.target_file_bytes / 4 {
-                rewrite(&format, file, gone, rows_for, &mut writer).await?;
-            } else {
-                let mut own = TableWriter::new(Arc::clone(&format), names.clone());
-                rewrite(&format, file, gone, rows_for, &mut own).await?;
-                written.added.extend(own.finish().await?);
+            match fate {
+                Fate::Stays => {}
+                Fate::Goes => written.removed[number] = true,
+                Fate::IsMarked(gone) => {
+                    written.removed[number] = true;
+                    written.marked.push(MarkedFile { file: Arc::clone(file), vector: vectors.push(&gone)? });
+                }
+                Fate::IsRewritten(gone) => {
+                    written.removed[number] = true;
+                    // Small files are gathered with the new rows, large ones keep their range of keys to themselves.
+                    if file.size < self.options.target_file_bytes / 4 {
+                        rewrite(&format, file, &gone, engine, &mut writer).await?;
+                    } else {
+                        let mut own = TableWriter::new(Arc::clone(&format), names.clone());
+                        rewrite(&format, file, &gone, engine, &mut own).await?;
+                        written.added.extend(own.finish().await?);
+                    }
+                }
             }
         }
         written.added.extend(writer.finish().await?);
+        written.vector_bytes = vectors.finish(&format.store, &names).await?;
         Ok(written)
+    }
+
+    /// When rows of old files are marked as deleted; `None`: never.
+    fn mark_rule(&self) -> Option<MarkRule> {
+        let least_file_bytes = self.options.target_file_bytes / SMALLEST_MARKED_SHARE;
+        let switch = self.state.as_ref().and_then(|state| state.configuration.get(log::DELETION_VECTORS));
+        match (self.options.deletion_vectors, switch.map(String::as_str)) {
+            (DeletionVectors::Off, _) | (DeletionVectors::Auto, Some("false")) => None,
+            (DeletionVectors::Auto, _) => Some(MarkRule { least_file_bytes, most_percent: MOST_MARKED_PERCENT }),
+            (DeletionVectors::On, _) => Some(MarkRule { least_file_bytes: 0, most_percent: MOST_MARKED_PERCENT }),
+        }
+    }
+
+    /// What the table's `delta.enableDeletionVectors` has to be: a statement for other programs as well.
+    fn deletion_vector_switch(&self, written: &Written) -> Option<bool> {
+        let present = self.state.as_ref().is_some_and(|state| state.configuration.contains_key(log::DELETION_VECTORS));
+        match self.options.deletion_vectors {
+            DeletionVectors::On => Some(true),
+            DeletionVectors::Auto => (!written.marked.is_empty()).then_some(true),
+            DeletionVectors::Off => present.then_some(false),
+        }
     }
 
     /// The columns as they are to be committed: a null in a required column relaxes it, and no row is lost.
@@ -247,7 +289,7 @@ impl DeltaLoad {
     }
 
     /// `metaData` and `protocol` actions where they differ from what is there.
-    fn schema_actions(&self, columns: &[LakeColumn], reached: Bookmark) -> Result<Vec<Action>> {
+    fn schema_actions(&self, columns: &[LakeColumn], reached: Bookmark, vectors: Option<bool>) -> Result<Vec<Action>> {
         let mut configuration: BTreeMap<String, String> = match &self.state {
             Some(state) => state.configuration.clone(),
             None => BTreeMap::from([("delta.checkpointInterval".into(), self.options.checkpoint_interval.max(1).to_string())]),
@@ -264,6 +306,9 @@ impl DeltaLoad {
             configuration.insert(log::MAPPING_MODE.into(), "name".into());
             configuration.insert(log::MAPPING_MAX_ID.into(), self.design.max_id.to_string());
         }
+        if let Some(enabled) = vectors {
+            configuration.insert(log::DELETION_VECTORS.into(), enabled.to_string());
+        }
 
         let old = self.state.as_ref().map(|state| &state.metadata);
         let old_member = |name: &str| old.map(|old| old[name].clone()).filter(|value| !value.is_null());
@@ -278,7 +323,18 @@ impl DeltaLoad {
             "createdTime": old_member("createdTime").unwrap_or_else(|| chrono::Utc::now().timestamp_millis().into()),
         });
         let mut actions = Vec::new();
-        if let Some(protocol) = self.protocol() {
+        let mut needs = Vec::new();
+        if self.design.mapped {
+            needs.push(Feature::ColumnMapping);
+        }
+        if vectors == Some(true) {
+            needs.push(Feature::DeletionVectors);
+        }
+        let protocol = match &self.state {
+            None => Some(new_protocol(&needs)),
+            Some(state) => raised_protocol(&state.protocol, &needs),
+        };
+        if let Some(protocol) = protocol {
             let protocol = serde_json::from_value(protocol).or_fail(Kind::Bug, "The table's protocol cannot be written")?;
             actions.push(Action::Protocol(protocol));
         }
@@ -292,35 +348,6 @@ impl DeltaLoad {
             actions.push(Action::Metadata(metadata));
         }
         Ok(actions)
-    }
-
-    /// The protocol, if it has to change: the least that the table needs, so that the most programs can read it.
-    fn protocol(&self) -> Option<Value> {
-        let Some(state) = &self.state else {
-            let (reader, writer) = if self.design.mapped { (2, 5) } else { (1, 2) };
-            return Some(json!({"minReaderVersion": reader, "minWriterVersion": writer}));
-        };
-        if !self.design.mapped || state.mapping().0 {
-            return None;
-        }
-        let mut protocol = state.protocol.clone();
-        for (version, list, least, with_list) in
-            [("minReaderVersion", "readerFeatures", 2, 3), ("minWriterVersion", "writerFeatures", 5, 7)]
-        {
-            let now = protocol[version].as_i64().unwrap_or(1);
-            if now < with_list {
-                protocol[version] = now.max(least).into();
-            } else if let Some(features) = protocol[list].as_array_mut()
-                && !features.iter().any(|feature| feature == "columnMapping")
-            {
-                features.push("columnMapping".into());
-            }
-        }
-        // Lists of features come with version 7 for writers; a reader version of 2 beside it needs no list.
-        if let Some(protocol) = protocol.as_object_mut() {
-            protocol.retain(|_, value| !value.is_null());
-        }
-        Some(protocol)
     }
 
     fn operation(&self) -> DeltaOperation {
@@ -352,7 +379,8 @@ impl DeltaLoad {
                     "numDeletedRows": written.deleted.to_string(),
                     "numOutputRows": added_rows.to_string(),
                     "numAddedFiles": written.added.len().to_string(),
-                    "numRemovedFiles": removed.to_string(),
+                    "numRemovedFiles": (removed - written.marked.len()).to_string(),
+                    "numDeletionVectorsAdded": written.marked.len().to_string(),
                 }),
             ),
         ])
@@ -508,21 +536,23 @@ impl Load for DeltaLoad {
         }
 
         let (columns, schema_changes) = self.settled_columns(&written);
-        let mut actions = self.schema_actions(&columns, reached)?;
+        let mut actions = self.schema_actions(&columns, reached, self.deletion_vector_switch(&written))?;
         let now = chrono::Utc::now().timestamp_millis();
         actions.extend(written.added.iter().map(|file| add_action(file, now)));
         let removed = self.files().iter().zip(&written.removed).filter(|(_, removed)| **removed);
-        actions.extend(removed.map(|(file, _)| file.remove_action()));
+        actions.extend(removed.map(|(file, _)| file.remove_action(true)));
+        actions.extend(written.marked.iter().map(|marked| marked.file.marked_action(marked.vector.clone())));
         let kept = self.files().iter().zip(&written.removed).filter(|(_, removed)| !**removed).map(|(file, _)| file);
-        let kept_rows = kept.into_iter().try_fold(0, |sum, file| Some(sum + file.rows.filter(|_| !file.has_deletion_vector)?));
+        let kept = kept.map(|file| file.live_rows()).chain(written.marked.iter().map(MarkedFile::live_rows));
+        let kept_rows = kept.into_iter().try_fold(0, |sum, rows| Some(sum + rows?));
         let added_rows: u64 = written.added.iter().map(|file| file.rows).sum();
         let loaded = Loaded {
             upserted: written.upserted,
             deleted: written.deleted,
             rows: kept_rows.map(|kept| kept + added_rows),
-            bytes_written: written.added.iter().map(|file| file.bytes).sum(),
+            bytes_written: written.added.iter().map(|file| file.bytes).sum::<u64>() + written.vector_bytes,
             schema_changes,
-            repeated: false,
+            ..Loaded::default()
         };
 
         // From here on the commit may come about even if this future is dropped, so the files must stay.

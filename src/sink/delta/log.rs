@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, StringArray};
 use arrow::datatypes::DataType;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
-use deltalake::kernel::{Action, LogicalFileView, Transaction};
+use deltalake::kernel::{Action, Add, DeletionVectorDescriptor, LogicalFileView, Transaction};
 use deltalake::logstore::{LogStoreRef, StorageConfig, commit_uri_from_version, default_logstore};
 use deltalake::protocol::DeltaOperation;
 use deltalake::table::state::DeltaTableState;
@@ -19,6 +19,7 @@ use serde_json::Value;
 use super::columns::{LakeColumn, LakeType};
 use super::files::is_ours;
 use super::keys::KeyBounds;
+use super::stats::loosened;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Bookmark, TableRef, Timestamp};
 use crate::redact::SafeUrl;
@@ -34,13 +35,18 @@ pub(super) const SCHEMA_VERSION: &str = "daplake.schemaVersion";
 pub(super) const NESTED: &str = "daplake.nested";
 /// Whether columns are mapped.
 pub(super) const MAPPING_MODE: &str = "delta.columnMapping.mode";
+/// Whether rows may be marked as deleted.
+pub(super) const DELETION_VECTORS: &str = "delta.enableDeletionVectors";
 /// Highest column number given.
 pub(super) const MAPPING_MAX_ID: &str = "delta.columnMapping.maxColumnId";
 
 /// Features of foreign making that neither our files nor our commits can break.
-const HARMLESS_FEATURES: [&str; 8] = [
+const HARMLESS_FEATURES: [&str; 10] = [
     "appendOnly",
     "invariants",
+    // Listed where an old version meant them; a table that uses them is told by its properties and columns.
+    "checkConstraints",
+    "generatedColumns",
     "columnMapping",
     "changeDataFeed",
     "v2Checkpoint",
@@ -99,8 +105,8 @@ pub(super) struct ActiveFile {
     pub(super) size: u64,
     /// Rows, if its writer said.
     pub(super) rows: Option<u64>,
-    /// Some of its rows are marked as deleted.
-    pub(super) has_deletion_vector: bool,
+    /// Which of its rows are marked as deleted.
+    pub(super) deletion_vector: Option<DeletionVectorDescriptor>,
     stats: Value,
     view: LogicalFileView,
 }
@@ -122,7 +128,7 @@ impl ActiveFile {
             path: view.object_store_path(),
             size: u64::try_from(view.size()).unwrap_or(0),
             rows: stats["numRecords"].as_u64().or(view.num_records().map(|rows| rows as u64)),
-            has_deletion_vector: view.deletion_vector_descriptor().is_some(),
+            deletion_vector: view.deletion_vector_descriptor(),
             stats,
             view,
         })
@@ -142,9 +148,27 @@ impl ActiveFile {
         Some(KeyBounds { min: array(min)?, max: array(max)? })
     }
 
-    /// The action that takes it out of the table.
-    pub(super) fn remove_action(&self) -> Action {
-        Action::Remove(self.view.remove_action(true))
+    /// Rows that are not marked as deleted, if its writer said how many there are.
+    pub(super) fn live_rows(&self) -> Option<u64> {
+        Some(self.rows?.saturating_sub(self.dead_rows()))
+    }
+
+    /// Rows that are marked as deleted.
+    pub(super) fn dead_rows(&self) -> u64 {
+        self.deletion_vector.as_ref().map_or(0, |vector| u64::try_from(vector.cardinality).unwrap_or(0))
+    }
+
+    /// The action that takes it out of the table. `data_change` is false if all its rows come back in the same commit.
+    pub(super) fn remove_action(&self, data_change: bool) -> Action {
+        Action::Remove(self.view.remove_action(data_change))
+    }
+
+    /// The action that puts it back with other rows marked as deleted. Needs [`Self::rows`].
+    #[expect(deprecated, reason = "the crate has no other way to keep the tags of a file")]
+    pub(super) fn marked_action(&self, vector: DeletionVectorDescriptor) -> Action {
+        let add = self.view.add_action();
+        let stats = add.stats.as_deref().map(loosened);
+        Action::Add(Add { stats, deletion_vector: Some(vector), data_change: true, ..add })
     }
 }
 
@@ -404,9 +428,9 @@ impl TableState {
         Ok(())
     }
 
-    /// Rows of all files, if all say so and none has deleted rows.
+    /// Rows of all files, if all say so.
     pub(super) fn rows(&self) -> Option<u64> {
-        self.files.iter().try_fold(0, |sum, file| Some(sum + file.rows.filter(|_| !file.has_deletion_vector)?))
+        self.files.iter().try_fold(0, |sum, file| Some(sum + file.live_rows()?))
     }
 
     /// Whether columns are mapped, and the highest number given.

@@ -2,8 +2,7 @@
 //! and applies no retry of its own: a conflict goes to the caller.
 //!
 //! Layout `<root>/<namespace>/<table>/`. The bookmark is a `txn` action (application `daplake/<namespace>.<table>`, version in
-//! microseconds since the epoch) beside table properties named `daplake.*`. Tables need no more than reader version 1 and writer
-//! version 2, or 2 and 5 when a column's name cannot stand in a Parquet file.
+//! XX
 
 mod apply;
 mod columns;
@@ -13,11 +12,13 @@ mod files;
 mod keys;
 mod load;
 mod log;
+mod protocol;
 mod query;
 mod reader;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod vectors;
 mod writer;
 
 use std::path::Path;
@@ -45,12 +46,36 @@ pub struct DeltaOptions {
     pub compression_level: i32,
     /// A checkpoint of the log every so many commits; set when a table is made.
     pub checkpoint_interval: u32,
+    /// Whether increments mark rows of old files as deleted instead of writing the files anew.
+    pub deletion_vectors: DeletionVectors,
+}
+
+/// Whether increments mark rows of old files as deleted instead of writing the files anew.
+///
+/// A table with deletion vectors asks for reader version 3 and writer version 7 of the Delta protocol. Vectors that exist are
+/// honoured with every choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DeletionVectors {
+    /// Where it pays: in files that are not small, as long as few of their rows are deleted. A table that never gets there asks
+    /// for no more than before. A table whose property `delta.enableDeletionVectors` is `false` gets none.
+    #[default]
+    Auto,
+    /// In files of any size, as long as few of their rows are deleted.
+    On,
+    /// Never.
+    Off,
 }
 
 impl DeltaOptions {
     /// The usual: files of 128 MiB, level 3, a checkpoint every 10 commits.
     pub fn new(engine: Engine) -> Self {
-        Self { engine, target_file_bytes: 128 << 20, compression_level: 3, checkpoint_interval: 10 }
+        Self {
+            engine,
+            target_file_bytes: 128 << 20,
+            compression_level: 3,
+            checkpoint_interval: 10,
+            deletion_vectors: DeletionVectors::Auto,
+        }
     }
 }
 

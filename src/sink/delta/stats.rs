@@ -87,6 +87,19 @@ impl FileStats {
     }
 }
 
+/// Statistics of a file some of whose rows are marked as deleted: all is as it was, but bounds need not be met any more. Works on
+/// the text, because a JSON number may be a decimal of 38 digits.
+pub(super) fn loosened(stats: &str) -> String {
+    const TIGHT: &str = "\"tightBounds\":";
+    if stats.contains(&format!("{TIGHT}false")) {
+        return stats.to_owned();
+    }
+    let stats = stats.replace(&format!(",{TIGHT}true"), "").replace(&format!("{TIGHT}true,"), "");
+    let open = stats.trim_end().strip_suffix('}').unwrap_or("{").trim_end();
+    let comma = if open.ends_with('{') { "" } else { "," };
+    format!("{open}{comma}{TIGHT}false}}")
+}
+
 fn nodes(columns: &[LakeColumn], left: &mut usize) -> Vec<(String, Node)> {
     columns
         .iter()
@@ -352,6 +365,17 @@ mod tests {
         assert_eq!(stats["minValues"], json!({"inf": 1.5, "zero": -0.0}));
         assert_eq!(stats["maxValues"], json!({"zero": 0.0}));
         assert_eq!(stats["nullCount"], json!({"nan": 0, "inf": 0, "zero": 0, "flag": 0, "none": 2}));
+    }
+
+    #[test]
+    fn bounds_of_marked_files_are_loose() {
+        let plain = r#"{"numRecords":3,"minValues":{"d":-0.10}}"#;
+        let loose = r#"{"numRecords":3,"minValues":{"d":-0.10},"tightBounds":false}"#;
+        assert_eq!(loosened(plain), loose);
+        assert_eq!(loosened(loose), loose);
+        assert_eq!(loosened(r#"{"numRecords":3,"tightBounds":true,"minValues":{"d":-0.10}}"#), loose);
+        assert_eq!(loosened(r#"{"numRecords":3,"minValues":{"d":-0.10},"tightBounds":true}"#), loose);
+        assert_eq!(loosened("{}"), r#"{"tightBounds":false}"#);
     }
 
     #[test]

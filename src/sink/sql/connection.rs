@@ -7,7 +7,8 @@ use async_trait::async_trait;
 
 use super::dialect::Dialect;
 use super::statement::{Row, Statement};
-use crate::error::Result;
+use super::values;
+use crate::error::{Error, Kind, Result};
 
 /// A server that can be connected to.
 #[async_trait]
@@ -45,6 +46,8 @@ pub(super) struct CopyInto {
     pub(super) table: String,
     /// Its columns.
     pub(super) columns: Vec<CopyColumn>,
+    /// Names of the key columns in the record batch.
+    pub(super) keys: Vec<String>,
 }
 
 /// A column of a copy.
@@ -56,6 +59,17 @@ pub(super) struct CopyColumn {
     pub(super) source: String,
     /// Type as the server spells it.
     pub(super) sql_type: String,
-    /// Words that the type admits, where it is an enumeration.
+    /// Words that the type admits, where the connection is to check them.
     pub(super) members: Option<Vec<String>>,
+}
+
+impl CopyInto {
+    /// The error for a value that cannot be stored: it names column (as in the record batch) and key, not the value.
+    pub(super) fn refuse(&self, batch: &RecordBatch, row: usize, column: &str, reason: &'static str) -> Error {
+        Error::new(Kind::Data, "A value does not fit its column in the database")
+            .with("column", column)
+            .with("key", values::key_words(batch, &self.keys, row))
+            .with("reason", reason)
+            .hint("the table was not changed; report the value to the service's support")
+    }
 }

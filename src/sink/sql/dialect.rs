@@ -23,6 +23,8 @@ pub(super) struct SqlColumn {
     pub(super) convert: Option<String>,
     /// The bulk path takes the column's own type, so that rows can be copied straight into the table.
     pub(super) direct: bool,
+    /// The most characters (of an array: of each item) that the column takes.
+    pub(super) longest: Option<usize>,
     /// Part of the primary key.
     pub(super) key: bool,
     /// May not be null.
@@ -37,10 +39,10 @@ pub(super) struct SqlColumn {
     pub(super) lookup: Option<(String, String)>,
 }
 
-/// A named enumeration type.
+/// An enumeration: a type of its own, or written into the column's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Enumeration {
-    /// Name in the database, unquoted, without its schema.
+    /// Name of the type in the database, unquoted, without its schema. Where there are no such types, of the column.
     pub(super) name: String,
     /// Words it has to have.
     pub(super) members: Vec<String>,
@@ -90,6 +92,17 @@ pub(super) struct Change {
     pub(super) notes: Vec<String>,
 }
 
+/// What is known and wanted when a table is changed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ChangeRules<'a> {
+    /// The table as the stored schema wanted it. `None`: nothing is stored, or it cannot be read.
+    pub(super) before: Option<&'a SqlTable>,
+    /// With [`LoadKind::Replace`] the rows are gone when the changes run.
+    pub(super) kind: LoadKind,
+    /// Columns that were ours and are gone upstream go, too.
+    pub(super) drop_removed: bool,
+}
+
 /// Text only. Names that go in are unquoted, names in the texts that come out are quoted.
 pub(super) trait Dialect: Debug + Send + Sync {
     /// A name in quotes.
@@ -104,32 +117,61 @@ pub(super) trait Dialect: Debug + Send + Sync {
     /// The placeholder of the n-th parameter, from 1.
     fn placeholder(&self, number: usize) -> String;
 
-    /// An expression for the parameter `placeholder` as a moment, and the format of the parameter.
+    /// An expression for the parameter `placeholder` as a moment, written `YYYY-MM-DD hh:mm:ss.ffffff`.
     fn moment(&self, placeholder: &str) -> String;
 
-    /// An expression for the microseconds since the epoch of the moment `expression`.
-    fn micros_of(&self, expression: &str) -> String;
+    /// An expression for the microseconds since the epoch of the moment in the column `name`.
+    fn micros_of(&self, name: &str) -> String;
 
-    /// An expression that is true if the table exists.
-    fn exists(&self, table: &TableRef) -> String;
+    /// A condition on the columns `source_namespace` and `source_table` of the book-keeping: the table exists.
+    fn entry_exists(&self) -> String;
 
-    /// Asks whether the book-keeping exists: one row, `t` or `f`.
+    /// Asks whether the book-keeping exists: one row, `t`, `f`, `1` or `0`.
     fn has_meta(&self) -> Statement;
 
     /// Makes the book-keeping; does nothing where it is.
-    fn create_meta(&self) -> Statement;
+    fn create_meta(&self) -> Vec<Statement>;
 
-    /// Names of tables that very old versions of the official client left; a row means that a migration is due.
+    /// Asks for what versions of the official client before 1.0 left: rows of one word each, which [`Dialect::migrate`] reads.
     fn ancient_tables(&self) -> Statement;
 
-    /// Makes room for the tables of a namespace; does nothing where it is.
-    fn create_namespace(&self, namespace: &Namespace) -> Statement;
+    /// From what [`Dialect::ancient_tables`] found to the layout of version 1. Where statements that define do not roll back,
+    /// these can be repeated.
+    fn migrate(&self, ancient: &[String]) -> Vec<Statement>;
 
-    /// Waits for the lock of `name` until the end of the transaction.
+    /// Makes `version` the only row of `database_version`.
+    fn set_version(&self, version: i64) -> Vec<Statement> {
+        let (table, column) = (self.meta_table("database_version"), self.quote("version"));
+        vec![
+            Statement::new(format!("DELETE FROM {table}")),
+            Statement::new(format!("INSERT INTO {table} ({column}) VALUES ({version})")),
+        ]
+    }
+
+    /// Makes room for the tables of a namespace; does nothing where it is.
+    fn create_namespace(&self, namespace: &Namespace) -> Vec<Statement>;
+
+    /// Asks for the database's character set and collation; see [`Dialect::judge_charset`].
+    fn charset(&self) -> Statement;
+
+    /// What is wrong with the answer to [`Dialect::charset`], as a sentence.
+    fn judge_charset(&self, row: &Row) -> Option<String>;
+
+    /// Whether a rollback undoes statements that define tables. If not, each of them commits what was before it, so they come
+    /// before the transaction and can be repeated.
+    fn ddl_is_transactional(&self) -> bool;
+
+    /// Waits for the lock of `name`, which ends with the transaction or by [`Dialect::unlock`].
     fn lock(&self, name: &str) -> Statement;
 
-    /// Takes the lock if it is free: one row, `t` or `f`.
+    /// Takes the lock if it is free: one row, `t`, `f`, `1` or `0`.
     fn try_lock(&self, name: &str) -> Statement;
+
+    /// Lets go of a lock that belongs to the session. `None`: it ends with the transaction.
+    fn unlock(&self, name: &str) -> Option<Statement> {
+        let _ = name;
+        None
+    }
 
     /// Whether the server refused a repeated key.
     fn is_duplicate(&self, error: &Error) -> bool;
@@ -144,10 +186,13 @@ pub(super) trait Dialect: Debug + Send + Sync {
         Statement::new("COMMIT")
     }
 
-    /// Undoes it.
+    /// Undoes it; no error where none is open.
     fn rollback(&self) -> Statement {
         Statement::new("ROLLBACK")
     }
+
+    /// Whether columns of floating point hold NaN and the infinities.
+    fn takes_non_finite(&self) -> bool;
 
     /// The table for a schema.
     fn table_of(&self, schema: &TableSchema) -> Result<SqlTable>;
@@ -158,45 +203,72 @@ pub(super) trait Dialect: Debug + Send + Sync {
     /// Reads a row of [`Dialect::live_columns`].
     fn read_live(&self, row: &Row) -> Option<LiveColumn>;
 
-    /// Asks for the words of the enumerations of a namespace: rows of name and word.
-    fn live_enumerations(&self, namespace: &Namespace) -> Statement;
+    /// Asks for the words of the named enumerations of a namespace: rows of name and word. `None`: there are no such types.
+    fn live_enumerations(&self, namespace: &Namespace) -> Option<Statement> {
+        let _ = namespace;
+        None
+    }
 
     /// Makes missing enumerations (to be run in the transaction).
-    fn create_enumerations(&self, table: &SqlTable, live: &[(String, String)]) -> Vec<Statement>;
+    fn create_enumerations(&self, table: &SqlTable, live: &[(String, String)]) -> Vec<Statement> {
+        let _ = (table, live);
+        Vec::new()
+    }
 
-    /// Adds missing words to enumerations that exist (each to be run outside a transaction), with what to say about it.
-    fn widen_enumerations(&self, table: &SqlTable, live: &[(String, String)]) -> Vec<(Statement, String)>;
+    /// Adds missing words to named enumerations that exist (each to be run outside a transaction), with what to say about it.
+    fn widen_enumerations(&self, table: &SqlTable, live: &[(String, String)]) -> Vec<(Statement, String)> {
+        let _ = (table, live);
+        Vec::new()
+    }
+
+    /// Lets the enumeration of a column have these words as well; `column` knows them already. `live`: the column as it is.
+    fn admit_words(&self, table: &SqlTable, column: &SqlColumn, words: &[String], live: Option<&LiveColumn>) -> Vec<Statement>;
+
+    /// Whether an enumeration can have such a word.
+    fn can_be_word(&self, word: &str) -> bool;
 
     /// Makes the lookup tables of a table; does nothing where they are.
     fn create_lookups(&self, table: &SqlTable) -> Vec<Statement>;
 
-    /// Makes the table without its primary key, which is added when the rows are in.
+    /// Makes the table. The primary key may be left to [`Dialect::add_key`], when the rows are in.
     fn create_table(&self, table: &SqlTable) -> Vec<Statement>;
 
-    /// The primary key.
-    fn add_key(&self, table: &SqlTable) -> Statement;
+    /// The primary key; empty if [`Dialect::create_table`] made it.
+    fn add_key(&self, table: &SqlTable) -> Vec<Statement>;
 
-    /// From the live columns to the wanted ones. `ours` are names of columns that an earlier version of the table's schema had.
-    /// Kind `Schema` for what a merge cannot follow; with [`LoadKind::Replace`] the rows are gone when it runs.
-    fn change_table(&self, table: &SqlTable, live: &[LiveColumn], ours: &[String], kind: LoadKind) -> Result<Change>;
+    /// From the live columns to the wanted ones. Kind `Schema` for what a merge cannot follow.
+    fn change_table(&self, table: &SqlTable, live: &[LiveColumn], rules: ChangeRules<'_>) -> Result<Change>;
 
     /// Lets a column be null.
     fn relax(&self, table: &SqlTable, column: &SqlColumn) -> Statement;
 
-    /// Makes the staging table of the session.
-    fn create_stage(&self, table: &SqlTable) -> Statement;
+    /// The column with a type that takes texts of any length.
+    fn unbounded(&self, column: &SqlColumn) -> SqlColumn;
+
+    /// Gives a column that exists the type of `column`, from a narrower text or enumeration.
+    fn retype(&self, table: &SqlTable, column: &SqlColumn) -> Statement;
+
+    /// Makes the staging table of the session, in place of one that was left. Its texts have any length.
+    fn create_stage(&self, table: &SqlTable) -> Vec<Statement>;
+
+    /// The staging table goes, where it does not go with the transaction.
+    fn drop_stage(&self) -> Vec<Statement> {
+        Vec::new()
+    }
 
     /// The quoted name of the staging table.
     fn stage(&self) -> String;
 
-    /// Type of a text in a staging table.
+    /// Type of the action in a staging table.
     fn text_type(&self) -> String;
 
     /// Refuses repeated keys in the staging table, by a unique index.
     fn unique_stage(&self, table: &SqlTable) -> Statement;
 
     /// Tells the planner about the staging table.
-    fn analyze_stage(&self) -> Statement;
+    fn analyze_stage(&self) -> Vec<Statement> {
+        Vec::new()
+    }
 
     /// Adds words that are staged but not in the lookup tables.
     fn fill_lookups(&self, table: &SqlTable) -> Vec<Statement>;
@@ -205,7 +277,7 @@ pub(super) trait Dialect: Debug + Send + Sync {
     fn clear(&self, table: &SqlTable) -> Statement;
 
     /// Staged upserts into the table, in place of rows with the same key.
-    fn upsert(&self, table: &SqlTable) -> Statement;
+    fn upsert(&self, table: &SqlTable) -> Vec<Statement>;
 
     /// Staged upserts into a table that is empty.
     fn insert(&self, table: &SqlTable) -> Statement;
@@ -213,6 +285,6 @@ pub(super) trait Dialect: Debug + Send + Sync {
     /// Rows whose keys are staged as deletes go.
     fn delete(&self, table: &SqlTable) -> Statement;
 
-    /// The table goes.
+    /// The table goes, if it is there.
     fn drop_table(&self, table: &TableRef) -> Statement;
 }

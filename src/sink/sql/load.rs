@@ -1,4 +1,7 @@
-//! One load of one table in one transaction, written once for all databases. It knows no SQL and no server.
+//! One load of one table, written once for all databases. It knows no SQL and no server.
+//!
+//! Where a rollback undoes definitions, all is one transaction: table or staging table, rows, schema change, bookmark. Elsewhere
+//! definitions come first and can be repeated (`shape.rs`), and what follows is one transaction: merge and bookmark.
 
 use std::sync::Arc;
 
@@ -8,8 +11,9 @@ use async_trait::async_trait;
 use futures::StreamExt;
 
 use super::connection::{Connection, CopyColumn, CopyInto};
-use super::dialect::{LiveColumn, SqlTable};
-use super::{Shared, gone_by_hand, meta};
+use super::dialect::SqlTable;
+use super::shape::Findings;
+use super::{NonFinite, Shared, Statement, gone_by_hand, meta, values};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::Bookmark;
 use crate::schema::ACTION;
@@ -24,15 +28,25 @@ const STREAMS_AT_ONCE: usize = 2;
 /// A table that does not exist yet gets its rows directly; all else goes through a staging table of the session, so that readers
 /// of the table are not disturbed before the commit.
 pub(super) struct SqlLoad {
-    shared: Arc<Shared>,
-    session: Box<dyn Connection>,
-    plan: LoadPlan,
-    table: SqlTable,
+    pub(super) shared: Arc<Shared>,
+    pub(super) session: Box<dyn Connection>,
+    pub(super) plan: LoadPlan,
+    pub(super) table: SqlTable,
     way: Way,
     locked: bool,
-    loaded: Loaded,
-    /// For each column, whether an upsert had a null in it.
-    nulls: Vec<bool>,
+    /// The staging table is there.
+    staged: bool,
+    /// This load made the table, and no rollback takes it away.
+    pub(super) made: bool,
+    /// All old rows are gone already.
+    pub(super) cleared: bool,
+    /// NaN and infinities that became null.
+    non_finite: u64,
+    /// Names of enumerations that this transaction made; nobody else sees them yet.
+    pub(super) made_enumerations: Vec<String>,
+    pub(super) loaded: Loaded,
+    /// What the rows hold beyond the declared, by column.
+    pub(super) findings: Vec<Findings>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +55,7 @@ enum Way {
     Open,
     /// The plan was for another state; what the changes were does not matter.
     Dropped,
-    /// The table was made in this transaction and has its rows.
+    /// The table was made by this load and has its rows.
     Direct,
     /// The changes are in the staging table.
     Staged,
@@ -53,9 +67,22 @@ impl SqlLoad {
         let table = shared.dialect().table_of(&plan.schema)?;
         let mut session = shared.session().await?;
         shared.make_room(session.as_mut(), &plan.table.namespace).await?;
-        let nulls = vec![false; table.columns.len()];
-        let loaded = Loaded::default();
-        let mut load = Self { shared, session, plan, table, way: Way::Open, locked: false, loaded, nulls };
+        let findings = table.columns.iter().map(Findings::of).collect();
+        let mut load = Self {
+            shared,
+            session,
+            plan,
+            table,
+            way: Way::Open,
+            locked: false,
+            staged: false,
+            made: false,
+            cleared: false,
+            non_finite: 0,
+            made_enumerations: Vec::new(),
+            loaded: Loaded::default(),
+            findings,
+        };
         // What cannot be done is said before anything is downloaded.
         let entry = load.entry().await?;
         let live = load.live().await?;
@@ -73,70 +100,21 @@ impl SqlLoad {
         }
     }
 
-    async fn live(&mut self) -> Result<Vec<LiveColumn>> {
-        let dialect = self.shared.dialect();
-        let rows = self.session.rows(&dialect.live_columns(&self.plan.table)).await?;
-        let live: Option<Vec<LiveColumn>> = rows.iter().map(|row| dialect.read_live(row)).collect();
-        live.ok_or_else(|| Error::new(Kind::Bug, "The database's catalogue cannot be read"))
-    }
-
-    fn change(&self, live: &[LiveColumn], entry: Option<&meta::Entry>) -> Result<super::dialect::Change> {
-        let ours = entry.map(meta::Entry::columns).unwrap_or_default();
-        self.shared.dialect().change_table(&self.table, live, &ours, self.plan.kind)
-    }
-
-    async fn run(&mut self, statements: &[super::Statement]) -> Result<()> {
+    pub(super) async fn run(&mut self, statements: &[Statement]) -> Result<()> {
         for statement in statements {
             self.session.execute(statement).await?;
         }
         Ok(())
     }
 
-    async fn live_enumerations(&mut self) -> Result<Vec<(String, String)>> {
-        if self.table.columns.iter().all(|column| column.enumeration.is_none()) {
-            return Ok(Vec::new());
-        }
-        let dialect = self.shared.dialect();
-        let rows = self.session.rows(&dialect.live_enumerations(&self.plan.table.namespace)).await?;
-        Ok(rows
-            .into_iter()
-            .filter_map(|row| {
-                let mut cells = row.into_iter().flatten();
-                Some((cells.next()?, cells.next()?))
-            })
-            .collect())
-    }
-
-    /// A word that was just added may not be used in the same transaction, so this comes before it. It can be repeated, and a
-    /// word too many does no harm.
-    async fn widen_enumerations(&mut self) -> Result<()> {
-        let live = self.live_enumerations().await?;
-        for (statement, note) in self.shared.clone().dialect().widen_enumerations(&self.table, &live) {
-            self.session.execute(&statement).await?;
-            self.loaded.schema_changes.push(note);
-        }
-        Ok(())
-    }
-
-    async fn create_enumerations(&mut self) -> Result<()> {
-        let live = self.live_enumerations().await?;
-        let statements = self.shared.dialect().create_enumerations(&self.table, &live);
-        self.run(&statements).await
-    }
-
-    async fn create_table(&mut self) -> Result<()> {
-        self.create_enumerations().await?;
-        let shared = self.shared.clone();
-        self.run(&shared.dialect().create_lookups(&self.table)).await?;
-        self.run(&shared.dialect().create_table(&self.table)).await
-    }
-
-    /// Begins the transaction, decides how the rows go, and sends them.
+    /// Takes the lock, decides how the rows go, and sends them.
     async fn take(&mut self, changes: ChangeSet) -> Result<()> {
         let shared = self.shared.clone();
         let dialect = shared.dialect();
         self.widen_enumerations().await?;
-        self.session.execute(&dialect.begin()).await?;
+        if dialect.ddl_is_transactional() {
+            self.session.execute(&dialect.begin()).await?;
+        }
         self.locked = meta::is_true(&self.session.rows(&dialect.try_lock(&self.plan.table.to_string())).await?);
         let entry = self.entry().await?;
         if entry.as_ref().map(|entry| entry.bookmark) != self.plan.expects {
@@ -146,24 +124,36 @@ impl SqlLoad {
         let reduced = changes.reduced;
         // Without the lock somebody else may be about to make the table. Of a set that may hold a key twice, as an upsert and as
         // a delete, only the staging table can tell.
-        let direct = self.locked && entry.is_none() && !self.table.needs_stage();
+        let direct = self.locked && entry.is_none() && !self.table.needs_stage() && !shared.is_to_be_staged(&self.plan.table);
         if direct && (reduced || self.plan.kind == LoadKind::Replace) && self.live().await?.is_empty() {
             self.way = Way::Direct;
+            self.made = !dialect.ddl_is_transactional();
             self.create_table().await?;
-            self.copy(changes).await?;
-            let keyed = self.session.execute(&dialect.add_key(&self.table)).await;
-            keyed.map_err(|error| if dialect.is_duplicate(&error) && !reduced { ChangeSet::duplicate_key() } else { error })?;
+            if self.made {
+                self.session.execute(&dialect.begin()).await?;
+            }
+            self.copy(changes).await.map_err(|error| self.or_duplicate(error, reduced))?;
+            let keyed = self.run(&dialect.add_key(&self.table)).await;
+            keyed.map_err(|error| self.or_duplicate(error, reduced))?;
         } else {
             self.way = Way::Staged;
-            self.session.execute(&dialect.create_stage(&self.table)).await?;
+            self.run(&dialect.create_stage(&self.table)).await?;
+            self.staged = true;
             self.copy(changes).await?;
             if !reduced {
                 let unique = self.session.execute(&dialect.unique_stage(&self.table)).await;
-                unique.map_err(|error| if dialect.is_duplicate(&error) { ChangeSet::duplicate_key() } else { error })?;
+                unique.map_err(|error| self.or_duplicate(error, reduced))?;
             }
-            self.session.execute(&dialect.analyze_stage()).await?;
+            self.run(&dialect.analyze_stage()).await?;
         }
         Ok(())
+    }
+
+    fn or_duplicate(&self, error: Error, reduced: bool) -> Error {
+        match !reduced && self.shared.dialect().is_duplicate(&error) {
+            true => ChangeSet::duplicate_key(),
+            false => error,
+        }
     }
 
     fn copy_into(&self) -> CopyInto {
@@ -175,16 +165,22 @@ impl SqlLoad {
             name: dialect.quote(&column.name),
             source: column.source.clone(),
             sql_type: if direct { column.sql_type.clone() } else { column.stage_type.clone() },
-            members: column.enumeration.as_ref().map(|enumeration| enumeration.members.clone()),
+            members: None,
         });
         CopyInto {
             table: if direct { dialect.table_name(&self.plan.table) } else { dialect.stage() },
             columns: (!direct).then_some(action).into_iter().chain(columns).collect(),
+            keys: self.keys(),
         }
     }
 
+    /// Names of the key columns in the batches.
+    pub(super) fn keys(&self) -> Vec<String> {
+        self.table.columns.iter().filter(|column| column.key).map(|column| column.source.clone()).collect()
+    }
+
     async fn copy(&mut self, changes: ChangeSet) -> Result<()> {
-        let into = self.copy_into();
+        let mut into = self.copy_into();
         // Deletes mean nothing to a table that is empty or about to be.
         let only_upserts = self.way == Way::Direct || self.plan.kind == LoadKind::Replace;
         let mut stream = pull_together(changes.schema, changes.streams, STREAMS_AT_ONCE);
@@ -192,8 +188,13 @@ impl SqlLoad {
             let batch = batch.map_err(engine_error)?;
             let upserts = not(&deletes(&batch)?).or_fail(Kind::Bug, "Rows cannot be filtered")?;
             self.loaded.upserted += upserts.true_count() as u64;
+            let batch = self.finite(batch)?;
             let kept = filter_record_batch(&batch, &upserts).or_fail(Kind::Bug, "Rows cannot be filtered")?;
-            self.note_nulls(&kept).await?;
+            self.check_keys(&batch)?;
+            if self.look_at(&kept)? && self.way == Way::Direct {
+                self.follow_rows().await?;
+                into = self.copy_into();
+            }
             let sent = if only_upserts { &kept } else { &batch };
             if sent.num_rows() > 0 {
                 self.loaded.bytes_written += self.session.copy_in(&into, sent).await?;
@@ -202,64 +203,55 @@ impl SqlLoad {
         Ok(())
     }
 
-    /// A null in a required column relaxes it, and no row is lost.
-    async fn note_nulls(&mut self, upserts: &RecordBatch) -> Result<()> {
-        let shared = self.shared.clone();
-        for (index, column) in self.table.columns.iter().enumerate() {
-            let has_nulls = upserts.column_by_name(&column.source).is_some_and(|array| array.null_count() > 0);
-            if !has_nulls || self.nulls[index] {
-                continue;
+    /// NaN and the infinities, where the database has none, by the policy.
+    fn finite(&mut self, mut batch: RecordBatch) -> Result<RecordBatch> {
+        if self.shared.dialect().takes_non_finite() {
+            return Ok(batch);
+        }
+        for index in 0..batch.num_columns() {
+            let Some(row) = values::first_non_finite(batch.column(index)) else { continue };
+            let name = batch.schema().field(index).name().clone();
+            match self.shared.options.non_finite {
+                NonFinite::Fail => {
+                    return Err(Error::new(Kind::Data, "The database has no place for NaN and infinity")
+                        .with("column", name)
+                        .with("key", values::key_words(&batch, &self.keys(), row))
+                        .hint("let them become null with --non-finite null"));
+                }
+                NonFinite::Null => {
+                    let (kept, count) = values::without_non_finite(batch.column(index));
+                    batch = values::replaced(&batch, index, kept)?;
+                    self.non_finite += count;
+                }
             }
-            if column.key {
-                return Err(Error::new(Kind::Data, "A row has no value in a key column").with("column", &column.name));
-            }
-            self.nulls[index] = true;
-            if column.required && self.way == Way::Direct {
-                self.session.execute(&shared.dialect().relax(&self.table, column)).await?;
-                self.loaded.schema_changes.push(relaxed(&column.name));
+        }
+        Ok(batch)
+    }
+
+    fn check_keys(&self, batch: &RecordBatch) -> Result<()> {
+        for column in self.table.columns.iter().filter(|column| column.key) {
+            let array = batch.column_by_name(&column.source).filter(|array| array.null_count() > 0);
+            if let Some(row) = array.and_then(|array| (0..array.len()).find(|row| array.is_null(*row))) {
+                return Err(values::no_key(&column.name, batch, &self.keys(), row));
             }
         }
         Ok(())
     }
 
     /// Brings table and rows together, from the staging table.
-    async fn merge(&mut self, entry: Option<&meta::Entry>) -> Result<()> {
+    async fn merge(&mut self, is_new: bool) -> Result<()> {
         let shared = self.shared.clone();
         let dialect = shared.dialect();
-        let live = self.live().await?;
-        let replace = self.plan.kind == LoadKind::Replace;
-        let mut is_new = live.is_empty();
-        if is_new {
-            self.create_table().await?;
-            self.session.execute(&dialect.add_key(&self.table)).await?;
-        } else {
-            let change = self.change(&live, entry)?;
-            if replace {
-                self.session.execute(&dialect.clear(&self.table)).await?;
-                is_new = true;
-            }
-            self.create_enumerations().await?;
-            self.run(&dialect.create_lookups(&self.table)).await?;
-            self.run(&change.statements).await?;
-            self.loaded.schema_changes.extend(change.notes);
-        }
-        for (column, has_nulls) in self.table.columns.iter().zip(&self.nulls) {
-            if !*has_nulls || !column.required {
-                continue;
-            }
-            self.session.execute(&dialect.relax(&self.table, column)).await?;
-            if live.iter().find(|live| live.name == column.name).is_none_or(|live| live.not_null) {
-                self.loaded.schema_changes.push(relaxed(&column.name));
-            }
+        if self.plan.kind == LoadKind::Replace && !is_new && !self.cleared {
+            self.session.execute(&dialect.clear(&self.table)).await?;
         }
         self.run(&dialect.fill_lookups(&self.table)).await?;
-        if is_new {
+        if self.plan.kind == LoadKind::Replace || is_new {
             self.session.execute(&dialect.insert(&self.table)).await?;
             return Ok(());
         }
         self.loaded.deleted = self.session.execute(&dialect.delete(&self.table)).await?;
-        self.session.execute(&dialect.upsert(&self.table)).await?;
-        Ok(())
+        self.run(&dialect.upsert(&self.table)).await
     }
 
     fn conflict(&self) -> Error {
@@ -271,12 +263,13 @@ impl SqlLoad {
         let dialect = shared.dialect();
         if !self.locked {
             self.session.execute(&dialect.lock(&self.plan.table.to_string())).await?;
+            self.locked = true;
         }
         let entry = self.entry().await?;
         let held = entry.as_ref().map(|entry| entry.bookmark);
         let anew = self.plan.kind == LoadKind::Replace && self.plan.expects == Some(reached);
         if held == Some(reached) && !anew {
-            self.session.execute(&dialect.rollback()).await?;
+            self.undo().await?;
             self.loaded = Loaded { repeated: true, ..Loaded::default() };
             return Ok(());
         }
@@ -284,19 +277,58 @@ impl SqlLoad {
             return Err(self.conflict());
         }
         if self.way == Way::Staged {
-            self.merge(entry.as_ref()).await?;
+            let is_new = self.shape(entry.as_ref()).await?;
+            if !dialect.ddl_is_transactional() {
+                self.session.execute(&dialect.begin()).await?;
+            }
+            self.merge(is_new).await?;
         }
         if self.plan.kind == LoadKind::Replace || self.way == Way::Direct {
             self.loaded.rows = Some(self.loaded.upserted);
         }
+        self.tell_changed();
+        if self.non_finite > 0 {
+            let count = self.non_finite;
+            self.loaded.warnings.push(format!("{count} numbers were NaN or infinite, and are null in the database"));
+        }
         self.session.execute(&meta::reach(dialect, &self.plan.schema, entry.as_ref(), reached)).await?;
         self.session.execute(&dialect.commit()).await?;
+        self.made = false;
+        self.tidy().await
+    }
+
+    /// Ends the transaction without a trace, even where definitions are not part of it.
+    async fn undo(&mut self) -> Result<()> {
+        let shared = self.shared.clone();
+        let dialect = shared.dialect();
+        self.session.execute(&dialect.rollback()).await?;
+        if self.made {
+            self.session.execute(&dialect.drop_table(&self.plan.table)).await?;
+            self.made = false;
+        }
+        self.tidy().await
+    }
+
+    /// What outlives a transaction goes: staging table and lock.
+    async fn tidy(&mut self) -> Result<()> {
+        let shared = self.shared.clone();
+        let dialect = shared.dialect();
+        if self.staged {
+            self.run(&dialect.drop_stage()).await?;
+            self.staged = false;
+        }
+        if let (true, Some(unlock)) = (self.locked, dialect.unlock(&self.plan.table.to_string())) {
+            self.session.execute(&unlock).await?;
+        }
+        self.locked = false;
         Ok(())
     }
-}
 
-fn relaxed(column: &str) -> String {
-    format!("`{column}` has nulls although it is required, and may be null from now on")
+    /// The rows do not fit the table that this load made, and it cannot be changed under them: begin again by way of the stage.
+    pub(super) fn begin_again(&self) -> Error {
+        self.shared.stage_from_now(&self.plan.table);
+        ChangeSet::again()
+    }
 }
 
 #[async_trait]
@@ -310,7 +342,14 @@ impl Load for SqlLoad {
         if self.way == Way::Open {
             return Err(Error::new(Kind::Bug, "A load was committed before its changes were written"));
         }
-        self.finish(reached).await.with("table", &self.plan.table)?;
+        if let Err(error) = self.finish(reached).await {
+            let table = self.plan.table.clone();
+            // A table that was made for nothing would be taken for one that somebody needs.
+            if self.made && self.undo().await.is_err() {
+                tracing::warn!(table = %table, "The empty table of the failed load could not be removed; the next run uses it");
+            }
+            return Err(error.with("table", table));
+        }
         let Self { shared, session, loaded, .. } = *self;
         shared.give_back(session);
         Ok(loaded)
@@ -318,10 +357,11 @@ impl Load for SqlLoad {
 
     /// The session ends, and the server undoes what it did.
     async fn abort(mut self: Box<Self>) -> Result<()> {
-        let rollback = self.shared.dialect().rollback();
         // A session in the middle of something is ended by dropping it.
-        if self.session.execute(&rollback).await.is_ok() {
-            self.shared.give_back(self.session);
+        match self.undo().await {
+            Ok(()) => self.shared.give_back(self.session),
+            Err(error) if self.made => return Err(error),
+            Err(_) => {}
         }
         Ok(())
     }

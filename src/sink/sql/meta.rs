@@ -1,6 +1,8 @@
 //! The book-keeping of the official client, which is ours as well: `table_sync` says how far each table has come,
 //! `database_version` is a single row with 1.
 
+use std::collections::{HashMap, hash_map};
+
 use serde_json::Value;
 
 use super::connection::Connection;
@@ -11,7 +13,7 @@ use crate::model::{Bookmark, Namespace, TableRef, Timestamp};
 use crate::schema::TableSchema;
 
 /// The layout that both clients know.
-const VERSION: &str = "1";
+const VERSION: i64 = 1;
 
 /// What the book-keeping says of a table.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,46 +27,75 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Names of the columns of the stored schema.
-    pub(super) fn columns(&self) -> Vec<String> {
-        let Ok(schema) = serde_json::from_str::<Value>(&self.description) else { return Vec::new() };
-        let groups = ["key", "value"].iter().filter_map(|group| schema["properties"][group]["properties"].as_object());
-        groups.flat_map(|members| members.keys().cloned()).collect()
+    /// The stored schema. `None` where it cannot be read.
+    pub(super) fn schema(&self, table: &TableRef) -> Option<TableSchema> {
+        let source = serde_json::from_str::<Value>(&self.description).ok()?;
+        TableSchema::read(table, self.bookmark.schema_version, source).ok()
     }
 }
 
-/// Makes the book-keeping if it is not there. Kind `Unsupported` for databases older than version 1.
+/// Makes the book-keeping if it is not there, and brings that of clients before 1.0 to its form.
 pub(super) async fn prepare(connection: &mut dyn Connection, dialect: &dyn Dialect) -> Result<()> {
-    let version = dialect.meta_table("database_version");
-    let count = Statement::new(format!("SELECT version FROM {version}"));
-    if is_true(&connection.rows(&dialect.has_meta()).await?) {
-        let rows = connection.rows(&count).await?;
-        if matches!(&rows[..], [row] if row.first().and_then(Option::as_deref) == Some(VERSION)) {
-            return Ok(());
+    if is_true(&connection.rows(&dialect.has_meta()).await?)
+        && version(&connection.rows(&versions(dialect)).await?)? == Some(VERSION)
+    {
+        return Ok(());
+    }
+    if dialect.ddl_is_transactional() {
+        connection.execute(&dialect.begin()).await?;
+    }
+    // Two first runs at once would both make it.
+    connection.execute(&dialect.lock(LOCK)).await?;
+    for statement in dialect.create_meta() {
+        connection.execute(&statement).await?;
+    }
+    if !dialect.ddl_is_transactional() {
+        connection.execute(&dialect.begin()).await?;
+    }
+    let found = version(&connection.rows(&versions(dialect)).await?)?;
+    if found.is_none_or(|version| version == 0) {
+        let ancient = connection.rows(&dialect.ancient_tables()).await?;
+        let ancient: Vec<String> = ancient.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
+        if !ancient.is_empty() {
+            tracing::info!(tables = ancient.join(", "), "Taking over the book-keeping of a client older than version 1.0");
+        }
+        for statement in dialect.migrate(&ancient) {
+            connection.execute(&statement).await?;
         }
     }
-    connection.execute(&dialect.begin()).await?;
-    // Two first runs at once would both make it.
-    connection.execute(&dialect.lock("book-keeping")).await?;
-    connection.execute(&dialect.create_meta()).await?;
-    let rows = connection.rows(&count).await?;
-    match &rows[..] {
-        [] => {
-            let ancient = connection.rows(&dialect.ancient_tables()).await?;
-            if !ancient.is_empty() {
-                return Err(Error::new(Kind::Unsupported, "The database was made by a client older than version 1.0")
-                    .hint("let the official client 2.3 upgrade it first, by any initdb or syncdb"));
-            }
-            connection.execute(&Statement::new(format!("INSERT INTO {version} (version) VALUES ({VERSION})"))).await?;
-        }
-        [row] if row.first().and_then(Option::as_deref) == Some(VERSION) => {}
-        _ => {
-            return Err(Error::new(Kind::Unsupported, "The version of the database's layout is not known")
-                .hint("it may have been made by a newer client"));
+    if found != Some(VERSION) {
+        for statement in dialect.set_version(VERSION) {
+            connection.execute(&statement).await?;
         }
     }
     connection.execute(&dialect.commit()).await?;
+    if let Some(unlock) = dialect.unlock(LOCK) {
+        connection.execute(&unlock).await?;
+    }
     Ok(())
+}
+
+/// Name of the lock around what all tables share.
+pub(super) const LOCK: &str = "book-keeping";
+
+fn versions(dialect: &dyn Dialect) -> Statement {
+    Statement::new(format!("SELECT {} FROM {}", dialect.quote("version"), dialect.meta_table("database_version")))
+}
+
+/// The version of the layout; `None`: none is set. Kind `Unsupported` for one that is not known.
+fn version(rows: &[Row]) -> Result<Option<i64>> {
+    let unknown = || {
+        Error::new(Kind::Unsupported, "The version of the database's layout is not known")
+            .hint("it may have been made by a newer client; instructure_dap.database_version should hold one row with 1")
+    };
+    match rows {
+        [] => Ok(None),
+        [row] => {
+            let version: i64 = row.first().and_then(|cell| cell.as_deref()?.parse().ok()).ok_or_else(unknown)?;
+            if (0..=VERSION).contains(&version) { Ok(Some(version)) } else { Err(unknown().with("version", version)) }
+        }
+        _ => Err(unknown().with("rows", rows.len())),
+    }
 }
 
 /// Whether the single value of a result is true.
@@ -82,38 +113,73 @@ pub(super) async fn entry(
     if !has_meta {
         return Ok(None);
     }
-    let statement = Statement::new(format!(
-        "SELECT id, {}, schema_version, CASE WHEN {} THEN 1 ELSE 0 END, schema_description FROM {} \
-         WHERE source_namespace = {} AND source_table = {}",
-        dialect.micros_of("timestamp"),
-        dialect.exists(table),
-        dialect.meta_table("table_sync"),
-        dialect.placeholder(1),
-        dialect.placeholder(2),
-    ))
-    .bind(table.namespace.as_str())
-    .bind(&table.table);
+    let place = |number| dialect.placeholder(number);
+    let (namespace, name) = (dialect.quote("source_namespace"), dialect.quote("source_table"));
+    let text = format!("{} WHERE {namespace} = {} AND {name} = {}", select_entries(dialect), place(1), place(2));
+    let statement = Statement::new(text).bind(table.namespace.as_str()).bind(&table.table);
     let mut rows = connection.rows(&statement).await?;
     if rows.len() > 1 {
-        return Err(Error::new(Kind::Target, "The book-keeping has several rows for one table")
-            .with("table", table)
-            .hint("remove all but the oldest from instructure_dap.table_sync"));
+        return Err(several(table));
     }
-    rows.pop().map(|row| read_entry(row).ok_or_else(unreadable).with("table", table)).transpose()
+    rows.pop().map(|row| read_entry(row).map(|(_, entry)| entry).ok_or_else(unreadable).with("table", table)).transpose()
+}
+
+/// What is known of all tables, by one question. A table with several rows has its error instead.
+pub(super) async fn entries(
+    connection: &mut dyn Connection,
+    dialect: &dyn Dialect,
+) -> Result<HashMap<TableRef, Result<Entry>>> {
+    let rows = connection.rows(&Statement::new(select_entries(dialect))).await?;
+    let mut entries: HashMap<TableRef, Result<Entry>> = HashMap::new();
+    for row in rows {
+        let (table, entry) = read_entry(row).ok_or_else(unreadable)?;
+        match entries.entry(table) {
+            hash_map::Entry::Occupied(mut known) => {
+                let error = several(known.key());
+                *known.get_mut() = Err(error);
+            }
+            hash_map::Entry::Vacant(free) => {
+                free.insert(Ok(entry));
+            }
+        }
+    }
+    Ok(entries)
+}
+
+fn several(table: &TableRef) -> Error {
+    Error::new(Kind::Target, "The book-keeping has several rows for one table")
+        .with("table", table)
+        .hint("remove all but the oldest from instructure_dap.table_sync")
+}
+
+fn select_entries(dialect: &dyn Dialect) -> String {
+    let quote = |name| dialect.quote(name);
+    format!(
+        "SELECT {}, {}, {}, {}, {}, CASE WHEN {} THEN 1 ELSE 0 END, {} FROM {}",
+        quote("source_namespace"),
+        quote("source_table"),
+        quote("id"),
+        dialect.micros_of("timestamp"),
+        quote("schema_version"),
+        dialect.entry_exists(),
+        quote("schema_description"),
+        dialect.meta_table("table_sync"),
+    )
 }
 
 fn unreadable() -> Error {
     Error::new(Kind::Target, "The book-keeping cannot be read")
 }
 
-fn read_entry(row: Row) -> Option<Entry> {
+fn read_entry(row: Row) -> Option<(TableRef, Entry)> {
     let mut cells = row.into_iter();
     let mut next = || cells.next().flatten();
+    let table = TableRef::new(next()?, next()?);
     let id = next()?;
     let at = Timestamp::from_micros(next()?.parse().ok()?);
     let schema_version = next()?.parse().ok()?;
     let exists = next()? == "1";
-    Some(Entry { id, bookmark: Bookmark { at, schema_version }, exists, description: next()? })
+    Some((table, Entry { id, bookmark: Bookmark { at, schema_version }, exists, description: next()? }))
 }
 
 /// All tables that are known, of one namespace or of all, sorted.
@@ -122,11 +188,12 @@ pub(super) async fn tables(
     dialect: &dyn Dialect,
     namespace: Option<&Namespace>,
 ) -> Result<Vec<TableRef>> {
-    let list = format!("SELECT DISTINCT source_namespace, source_table FROM {}", dialect.meta_table("table_sync"));
+    let (column, name) = (dialect.quote("source_namespace"), dialect.quote("source_table"));
+    let list = format!("SELECT DISTINCT {column}, {name} FROM {}", dialect.meta_table("table_sync"));
     let statement = match namespace {
         None => Statement::new(list),
         Some(namespace) => {
-            Statement::new(format!("{list} WHERE source_namespace = {}", dialect.placeholder(1))).bind(namespace.as_str())
+            Statement::new(format!("{list} WHERE {column} = {}", dialect.placeholder(1))).bind(namespace.as_str())
         }
     };
     let rows = connection.rows(&statement).await?;
@@ -148,46 +215,57 @@ pub(super) fn reach(dialect: &dyn Dialect, schema: &TableSchema, old: Option<&En
     let place = |number| dialect.placeholder(number);
     let description = description(&schema.source);
     let moment = reached.at.to_datetime().map(|time| time.format("%Y-%m-%d %H:%M:%S%.6f").to_string()).unwrap_or_default();
+    let names = |names: &[&str]| names.iter().map(|name| dialect.quote(name)).collect::<Vec<_>>();
     match old {
-        Some(entry) => Statement::new(format!(
-            "UPDATE {table} SET timestamp = {}, schema_version = {}, schema_description_format = 'json', \
-             schema_description = {} WHERE id = {}",
-            dialect.moment(&place(1)),
-            place(2),
-            place(3),
-            place(4)
-        ))
-        .bind(moment)
-        .bind(reached.schema_version.to_string())
-        .bind(description)
-        .bind(&entry.id),
-        None => Statement::new(format!(
-            "INSERT INTO {table} (source_namespace, source_table, timestamp, schema_version, target_schema, target_table, \
-             schema_description_format, schema_description) VALUES ({}, {}, {}, {}, {}, {}, 'json', {})",
-            place(1),
-            place(2),
-            dialect.moment(&place(3)),
-            place(4),
-            place(5),
-            place(6),
-            place(7)
-        ))
-        .bind(schema.table.namespace.as_str())
-        .bind(&schema.table.table)
-        .bind(moment)
-        .bind(reached.schema_version.to_string())
-        .bind(schema.table.namespace.as_str())
-        .bind(&schema.table.table)
-        .bind(description),
+        Some(entry) => {
+            let [at, version, format, text, id] =
+                ["timestamp", "schema_version", "schema_description_format", "schema_description", "id"]
+                    .map(|name| dialect.quote(name));
+            Statement::new(format!(
+                "UPDATE {table} SET {at} = {}, {version} = {}, {format} = 'json', {text} = {} WHERE {id} = {}",
+                dialect.moment(&place(1)),
+                place(2),
+                place(3),
+                place(4)
+            ))
+            .bind(moment)
+            .bind(reached.schema_version.to_string())
+            .bind(description)
+            .bind(&entry.id)
+        }
+        None => {
+            let columns = names(&[
+                "source_namespace",
+                "source_table",
+                "timestamp",
+                "schema_version",
+                "target_schema",
+                "target_table",
+                "schema_description",
+                "schema_description_format",
+            ]);
+            let values: Vec<String> =
+                (1..=7).map(|number| if number == 3 { dialect.moment(&place(3)) } else { place(number) }).collect();
+            Statement::new(format!("INSERT INTO {table} ({}) VALUES ({}, 'json')", columns.join(", "), values.join(", ")))
+                .bind(schema.table.namespace.as_str())
+                .bind(&schema.table.table)
+                .bind(moment)
+                .bind(reached.schema_version.to_string())
+                .bind(schema.table.namespace.as_str())
+                .bind(&schema.table.table)
+                .bind(description)
+        }
     }
 }
 
 /// The row goes.
 pub(super) fn forget(dialect: &dyn Dialect, table: &TableRef) -> Statement {
     Statement::new(format!(
-        "DELETE FROM {} WHERE source_namespace = {} AND source_table = {}",
+        "DELETE FROM {} WHERE {} = {} AND {} = {}",
         dialect.meta_table("table_sync"),
+        dialect.quote("source_namespace"),
         dialect.placeholder(1),
+        dialect.quote("source_table"),
         dialect.placeholder(2)
     ))
     .bind(table.namespace.as_str())
@@ -217,12 +295,27 @@ mod tests {
     }
 
     #[test]
-    fn columns_of_a_stored_schema_are_found() {
-        let description =
-            json!({"properties": {"key": {"properties": {"id": {}}}, "value": {"properties": {"b": {}, "a": {}}}}});
+    fn a_stored_schema_is_a_schema_again() {
+        let source = json!({"properties": {
+            "key": {"properties": {"id": {"type": "integer"}}, "required": ["id"]},
+            "value": {"properties": {"b": {"type": "string"}, "a": {"type": "boolean"}}}
+        }});
         let bookmark = Bookmark { at: Timestamp::from_micros(0), schema_version: 1 };
-        let entry = Entry { id: "1".into(), bookmark, exists: true, description: description.to_string() };
-        assert_eq!(entry.columns(), ["id", "b", "a"]);
-        assert_eq!(Entry { description: "no JSON".into(), ..entry }.columns(), [""; 0]);
+        let entry = Entry { id: "1".into(), bookmark, exists: true, description: source.to_string() };
+        let table = TableRef::new("canvas", "t");
+        let names: Vec<String> = entry.schema(&table).unwrap().columns().map(|column| column.name.clone()).collect();
+        assert_eq!(names, ["id", "b", "a"]);
+        assert_eq!(Entry { description: "no JSON".into(), ..entry }.schema(&table), None);
+    }
+
+    #[test]
+    fn a_version_is_one_row() {
+        let row = |text: &str| vec![Some(text.to_owned())];
+        assert_eq!(version(&[]).unwrap(), None);
+        assert_eq!(version(&[row("0")]).unwrap(), Some(0));
+        assert_eq!(version(&[row("1")]).unwrap(), Some(1));
+        for odd in [vec![row("5")], vec![row("-1")], vec![row("1"), row("1")], vec![vec![None]]] {
+            assert_eq!(version(&odd).unwrap_err().kind(), Kind::Unsupported, "{odd:?}");
+        }
     }
 }

@@ -9,11 +9,13 @@ mod dialect;
 mod load;
 mod meta;
 mod postgres;
+mod shape;
 mod statement;
 #[cfg(test)]
 mod tests;
+mod values;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -35,6 +37,46 @@ const IDLE_SESSIONS: usize = 8;
 /// Questions to the book-keeping at once: a run asks for all its tables together, and servers have few sessions to give.
 const QUESTIONS: usize = 4;
 
+/// A kind of database.
+struct Database {
+    schemes: &'static [&'static str],
+    open: fn(&Url) -> Result<Box<dyn Server>>,
+    /// A connection string, for people.
+    example: &'static str,
+}
+
+/// All kinds. A new one is a folder and a line here.
+const DATABASES: &[Database] = &[Database {
+    schemes: &["postgresql", "postgres"],
+    open: |url| Ok(Box::new(postgres::PostgresServer::from_url(url)?)),
+    example: "postgresql://user:password@host:5432/database?ssl=require",
+}];
+
+/// Whether URLs of this scheme name a database that this build knows.
+pub fn knows_scheme(scheme: &str) -> bool {
+    DATABASES.iter().any(|database| database.schemes.contains(&scheme))
+}
+
+/// What to do with NaN and the infinities where the database has no place for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NonFinite {
+    /// The table fails, and the error names column and key.
+    #[default]
+    Fail,
+    /// They become null, and are counted.
+    Null,
+}
+
+/// Choices for all tables of a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SqlOptions {
+    /// See [`NonFinite`].
+    pub non_finite: NonFinite,
+    /// Columns that an earlier schema had and the present one has not are dropped. Otherwise they are kept, without new values.
+    /// Columns that no stored schema names are never dropped.
+    pub drop_removed_columns: bool,
+}
+
 /// A database.
 ///
 /// Loads of one table wait for each other's commit; the first wins, the other gets kind `Conflict`.
@@ -50,6 +92,23 @@ struct Shared {
     has_meta: AtomicBool,
     namespaces: Mutex<HashSet<Namespace>>,
     questions: Semaphore,
+    options: SqlOptions,
+    /// What was known of all tables when the run began.
+    known: Mutex<Known>,
+    /// Tables that are not to be loaded directly, because their rows do not fit what was announced.
+    to_be_staged: Mutex<HashSet<TableRef>>,
+}
+
+/// The book-keeping as read in one question; each table's share is given out once, so that nothing is believed for long.
+#[derive(Default)]
+struct Known {
+    entries: HashMap<TableRef, Result<meta::Entry>>,
+    given: HashSet<TableRef>,
+    is_read: bool,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl std::fmt::Debug for Shared {
@@ -60,15 +119,15 @@ impl std::fmt::Debug for Shared {
 
 impl SqlSink {
     /// The database of a URL such as `postgresql://user:password@host:5432/database?ssl=require`. Connects to nothing yet.
-    pub fn open(location: &Url) -> Result<Self> {
-        let server: Box<dyn Server> = match location.scheme() {
-            "postgresql" | "postgres" => Box::new(postgres::PostgresServer::from_url(location)?),
-            scheme => {
-                return Err(Error::new(Kind::Unsupported, "This version does not know that kind of database")
-                    .with("scheme", scheme)
-                    .hint("use postgresql://user:password@host:port/database"));
-            }
+    pub fn open(location: &Url, options: SqlOptions) -> Result<Self> {
+        let known = DATABASES.iter().find(|database| database.schemes.contains(&location.scheme()));
+        let Some(database) = known else {
+            let examples: Vec<&str> = DATABASES.iter().map(|database| database.example).collect();
+            return Err(Error::new(Kind::Unsupported, "This version does not know that kind of database")
+                .with("scheme", location.scheme())
+                .hint(format!("use {}", examples.join(" or "))));
         };
+        let server = (database.open)(location)?;
         let shared = Shared {
             location: SafeUrl::new(location.clone()),
             server,
@@ -76,12 +135,15 @@ impl SqlSink {
             has_meta: AtomicBool::new(false),
             namespaces: Mutex::new(HashSet::new()),
             questions: Semaphore::new(QUESTIONS),
+            options,
+            known: Mutex::default(),
+            to_be_staged: Mutex::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Makes the book-keeping where it is not there yet, as every command of the official client does. Kind `Unsupported` for
-    /// layouts that are older or newer than version 1.
+    /// Makes the book-keeping where it is not there yet, as every command of the official client does, and brings that of clients
+    /// before 1.0 to its form. Kind `Unsupported` for layouts that are not known.
     pub async fn prepare(&self) -> Result<()> {
         let _one_of_few = self.shared.question().await?;
         let mut session = self.shared.session().await?;
@@ -89,6 +151,16 @@ impl SqlSink {
         self.shared.has_meta.store(true, Ordering::Relaxed);
         self.shared.give_back(session);
         Ok(())
+    }
+
+    /// What is wrong with the database's character set, as a sentence.
+    pub async fn charset_warning(&self) -> Result<Option<String>> {
+        let _one_of_few = self.shared.question().await?;
+        let dialect = self.shared.dialect();
+        let mut session = self.shared.session().await?;
+        let rows = session.rows(&dialect.charset()).await?;
+        self.shared.give_back(session);
+        Ok(rows.first().and_then(|row| dialect.judge_charset(row)))
     }
 
     /// How far a table has come, and its rows if they are to be counted. `None`: the book-keeping has no row for it.
@@ -116,14 +188,19 @@ impl SqlSink {
         let dialect = self.shared.dialect();
         let mut session = self.shared.session().await?;
         let has_meta = self.shared.has_meta(session.as_mut()).await?;
+        let lock = table.to_string();
         session.execute(&dialect.begin()).await?;
-        session.execute(&dialect.lock(&table.to_string())).await?;
+        session.execute(&dialect.lock(&lock)).await?;
         if meta::entry(session.as_mut(), dialect, table, has_meta).await?.is_none() {
             return Err(Error::new(Kind::NotFound, "The table is not initialised").with("table", table));
         }
-        session.execute(&meta::forget(dialect, table)).await?;
+        // Where this commits by itself, the row that goes last is the one that is missed least.
         session.execute(&dialect.drop_table(table)).await.with("table", table)?;
+        session.execute(&meta::forget(dialect, table)).await?;
         session.execute(&dialect.commit()).await?;
+        if let Some(unlock) = dialect.unlock(&lock) {
+            session.execute(&unlock).await?;
+        }
         self.shared.give_back(session);
         Ok(())
     }
@@ -141,7 +218,7 @@ impl Shared {
 
     async fn session(&self) -> Result<Box<dyn Connection>> {
         loop {
-            let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let kept = locked(&self.idle).pop();
             match kept {
                 Some(mut session) => {
                     if session.is_alive().await {
@@ -154,10 +231,37 @@ impl Shared {
     }
 
     fn give_back(&self, session: Box<dyn Connection>) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = locked(&self.idle);
         if session.is_idle() && idle.len() < IDLE_SESSIONS {
             idle.push(session);
         }
+    }
+
+    fn is_to_be_staged(&self, table: &TableRef) -> bool {
+        locked(&self.to_be_staged).contains(table)
+    }
+
+    fn stage_from_now(&self, table: &TableRef) {
+        locked(&self.to_be_staged).insert(table.clone());
+    }
+
+    /// Reads the book-keeping of all tables, for the questions of a run.
+    async fn read_all(&self, session: &mut dyn Connection) -> Result<()> {
+        let entries = match self.has_meta(session).await? {
+            true => meta::entries(session, self.dialect()).await?,
+            false => HashMap::new(),
+        };
+        *locked(&self.known) = Known { entries, given: HashSet::new(), is_read: true };
+        Ok(())
+    }
+
+    /// What was read of a table, once. `None`: ask the database.
+    fn take_known(&self, table: &TableRef) -> Option<Result<Option<meta::Entry>>> {
+        let mut known = locked(&self.known);
+        if !known.is_read || !known.given.insert(table.clone()) {
+            return None;
+        }
+        Some(known.entries.remove(table).transpose())
     }
 
     /// Whether there is book-keeping. Once seen it is there, so that it is asked for once in a run.
@@ -173,18 +277,25 @@ impl Shared {
     /// Book-keeping and schema for the tables of a namespace.
     async fn make_room(&self, session: &mut dyn Connection, namespace: &Namespace) -> Result<()> {
         let dialect = self.dialect();
-        let known = |shared: &Self| shared.namespaces.lock().unwrap_or_else(PoisonError::into_inner).contains(namespace);
-        if known(self) {
+        if locked(&self.namespaces).contains(namespace) {
             return Ok(());
         }
         meta::prepare(session, dialect).await?;
         self.has_meta.store(true, Ordering::Relaxed);
-        session.execute(&dialect.begin()).await?;
-        // Two that make it at once would fail, `IF NOT EXISTS` or not.
-        session.execute(&dialect.lock("book-keeping")).await?;
-        session.execute(&dialect.create_namespace(namespace)).await?;
-        session.execute(&dialect.commit()).await?;
-        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).insert(namespace.clone());
+        let statements = dialect.create_namespace(namespace);
+        if !statements.is_empty() {
+            session.execute(&dialect.begin()).await?;
+            // Two that make it at once would fail, `IF NOT EXISTS` or not.
+            session.execute(&dialect.lock(meta::LOCK)).await?;
+            for statement in &statements {
+                session.execute(statement).await?;
+            }
+            session.execute(&dialect.commit()).await?;
+            if let Some(unlock) = dialect.unlock(meta::LOCK) {
+                session.execute(&unlock).await?;
+            }
+        }
+        locked(&self.namespaces).insert(namespace.clone());
         Ok(())
     }
 }
@@ -202,25 +313,35 @@ impl Sink for SqlSink {
         &self.shared.location
     }
 
+    /// Makes and drops a staging table, and reads the book-keeping, so that the questions for all tables of the run that begins
+    /// now are answered without asking again.
     async fn check(&self) -> Result<()> {
         let _one_of_few = self.shared.question().await?;
         let dialect = self.shared.dialect();
         let mut session = self.shared.session().await?;
         let nothing = SqlTable { table: TableRef::new("daplake", "check"), columns: Vec::new(), comment: None };
         session.execute(&dialect.begin()).await?;
-        let staged = session.execute(&dialect.create_stage(&nothing)).await;
-        staged.hint("let the user make temporary tables in this database")?;
+        for statement in dialect.create_stage(&nothing).iter().chain(&dialect.drop_stage()) {
+            session.execute(statement).await.hint("let the user make temporary tables in this database")?;
+        }
         session.execute(&dialect.rollback()).await?;
+        self.shared.read_all(session.as_mut()).await?;
         self.shared.give_back(session);
         Ok(())
     }
 
     async fn held(&self, table: &TableRef) -> Result<Option<Held>> {
-        let _one_of_few = self.shared.question().await?;
-        let mut session = self.shared.session().await?;
-        let has_meta = self.shared.has_meta(session.as_mut()).await?;
-        let entry = meta::entry(session.as_mut(), self.shared.dialect(), table, has_meta).await?;
-        self.shared.give_back(session);
+        let entry = match self.shared.take_known(table) {
+            Some(known) => known?,
+            None => {
+                let _one_of_few = self.shared.question().await?;
+                let mut session = self.shared.session().await?;
+                let has_meta = self.shared.has_meta(session.as_mut()).await?;
+                let entry = meta::entry(session.as_mut(), self.shared.dialect(), table, has_meta).await?;
+                self.shared.give_back(session);
+                entry
+            }
+        };
         match entry {
             Some(entry) if !entry.exists => Err(gone_by_hand(table)),
             entry => Ok(entry.map(|entry| Held { bookmark: entry.bookmark })),

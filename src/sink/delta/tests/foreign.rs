@@ -11,7 +11,7 @@ use super::{Lake, only};
 use crate::error::Kind;
 use crate::model::TableRef;
 use crate::sink::conformance::{Change, Change::Del, Change::Up, at, changes, expected, load, plain, plan, read, reduced};
-use crate::sink::delta::{DeltaOptions, files};
+use crate::sink::delta::{DeletionVectors, DeltaOptions, files};
 use crate::sink::{LoadKind, Sink};
 
 fn table() -> TableRef {
@@ -98,19 +98,19 @@ fn commit_by_hand(lake: &Lake, version: u64, actions: &[serde_json::Value]) {
     fs::write(lake.folder(&table()).join(format!("_delta_log/{version:020}.json")), text.join("\n")).unwrap();
 }
 
-#[tokio::test]
-async fn deletion_vectors_stop_a_merge_and_not_a_replacement() {
-    let lake = Lake::new();
+/// A table of thirty rows, of which another program has marked six as deleted.
+async fn marked_by_hand(lake: &Lake) -> Vec<serde_json::Value> {
     let schema = plain(&table());
-    load(&lake.fixture, &schema, LoadKind::Replace, &[1, 2].map(|id| Up(json!({"id": id, "name": "a"}))), at(1)).await.unwrap();
+    let rows: Vec<_> = (0..30).map(|id| json!({"id": id, "name": "a"})).collect();
+    load(&lake.fixture, &schema, LoadKind::Replace, &rows.iter().cloned().map(Up).collect::<Vec<_>>(), at(1)).await.unwrap();
     let first = lake.commit(&table(), 0);
     let mut add = only(&first, "add").clone();
-    // One deleted row, inline: the kernel only carries it through the log here.
-    add["deletionVector"] = json!({"storageType": "i", "pathOrInlineDv": "^Bg9^0rr910000000000iXQKl0rr91000f55c8Xg0@@D72lkbi5=-{L", "sizeInBytes": 44, "cardinality": 1});
+    // The example of the protocol: rows 3, 4, 7, 11, 18, 29.
+    add["deletionVector"] = json!({"storageType": "i", "pathOrInlineDv": "^Bg9^0rr910000000000iXQKl0rr91000f55c8Xg0@@D72lkbi5=-{L", "sizeInBytes": 44, "cardinality": 6});
     let path = add["path"].clone();
     let features = json!(["deletionVectors"]);
     commit_by_hand(
-        &lake,
+        lake,
         1,
         &[
             json!({"protocol": {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features, "writerFeatures": features}}),
@@ -118,13 +118,95 @@ async fn deletion_vectors_stop_a_merge_and_not_a_replacement() {
             json!({"add": add}),
         ],
     );
-    let error = load(&lake.fixture, &schema, LoadKind::Merge, &[Up(json!({"id": 9, "name": "z"}))], at(2)).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Target);
-    assert!(error.message().contains("deletion vectors"));
-    assert_eq!(lake.sink.status(&table()).await.unwrap().unwrap().rows, None);
-    let row = json!({"id": 9, "name": "z"});
-    load(&lake.fixture, &schema, LoadKind::Replace, &[Up(row.clone())], at(2)).await.unwrap();
-    assert_eq!(read(&lake.fixture, &table()).await, expected(&schema, &[row]));
+    rows.into_iter().filter(|row| ![3, 4, 7, 11, 18, 29].contains(&row["id"].as_i64().unwrap())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_another_program_marked_stay_deleted() {
+    let schema = plain(&table());
+    for deletion_vectors in [DeletionVectors::On, DeletionVectors::Auto, DeletionVectors::Off] {
+        let lake = Lake::with(64 << 20, |options| DeltaOptions { deletion_vectors, ..options });
+        let mut now = marked_by_hand(&lake).await;
+        assert_eq!(lake.sink.status(&table()).await.unwrap().unwrap().rows, Some(24));
+        // One of them comes back, one was deleted anyway, one row goes.
+        let changed = [Up(json!({"id": 4, "name": "z"})), Del(json!({"id": 7})), Del(json!({"id": 8}))];
+        let loaded = load(&lake.fixture, &schema, LoadKind::Merge, &changed, at(2)).await.unwrap();
+        assert_eq!((loaded.upserted, loaded.deleted, loaded.rows), (1, 1, Some(24)));
+        now.retain(|row| row["id"] != 8);
+        now.push(json!({"id": 4, "name": "z"}));
+        assert_eq!(read(&lake.fixture, &table()).await, expected(&schema, &now));
+        assert_eq!(lake.sink.status(&table()).await.unwrap().unwrap().rows, Some(24));
+        // All that is left of the old file goes, and with it the file.
+        let rest: Vec<Change> = now.iter().map(|row| Del(json!({"id": row["id"]}))).collect();
+        let loaded = load(&lake.fixture, &schema, LoadKind::Merge, &rest, at(3)).await.unwrap();
+        assert_eq!((loaded.deleted, loaded.rows), (24, Some(0)));
+        assert_eq!(lake.sink.status(&table()).await.unwrap().unwrap().files, Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn marks_are_made_combined_and_given_up() {
+    let lake = Lake::with(64 << 20, |options| DeltaOptions { deletion_vectors: DeletionVectors::On, ..options });
+    let schema = plain(&table());
+    let rows: Vec<_> = (0..2000).map(|id| Up(json!({"id": id, "name": "a", "score": 0.5}))).collect();
+    load(&lake.fixture, &schema, LoadKind::Replace, &rows, at(1)).await.unwrap();
+    let first = lake.commit(&table(), 0);
+    let path = only(&first, "add")["path"].clone();
+    assert_eq!(only(&first, "metaData")["configuration"]["delta.enableDeletionVectors"], "true");
+    let delete = |keys: std::ops::Range<i64>| keys.step_by(3).map(|id| Del(json!({"id": id}))).collect::<Vec<_>>();
+
+    // A few rows: the vector stands in the log. More: it has a file, which holds the old ones as well.
+    let loaded = load(&lake.fixture, &schema, LoadKind::Merge, &delete(0..30), at(2)).await.unwrap();
+    assert_eq!((loaded.deleted, loaded.bytes_written, loaded.rows), (10, 0, Some(1990)));
+    let second = lake.commit(&table(), 1);
+    let add = only(&second, "add");
+    assert_eq!((&add["path"], &add["deletionVector"]["storageType"], &add["dataChange"]), (&path, &json!("i"), &json!(true)));
+    let stats: serde_json::Value = serde_json::from_str(add["stats"].as_str().unwrap()).unwrap();
+    assert_eq!((&stats["numRecords"], &stats["tightBounds"]), (&json!(2000), &json!(false)));
+    assert!(only(&second, "remove").get("deletionVector").is_none());
+    let loaded = load(&lake.fixture, &schema, LoadKind::Merge, &delete(30..900), at(3)).await.unwrap();
+    assert_eq!((loaded.deleted, loaded.rows), (290, Some(1700)));
+    assert!(loaded.bytes_written > 500);
+    let third = lake.commit(&table(), 2);
+    let (remove, vector) = (only(&third, "remove"), &only(&third, "add")["deletionVector"]);
+    assert_eq!(remove["deletionVector"], add["deletionVector"]);
+    assert_eq!((&vector["storageType"], &vector["cardinality"], &vector["offset"]), (&json!("u"), &json!(300), &json!(1)));
+    assert_eq!(read(&lake.fixture, &table()).await.len(), 1700);
+
+    // Too much is gone: the file is written anew without it.
+    let loaded = load(&lake.fixture, &schema, LoadKind::Merge, &delete(900..1500), at(4)).await.unwrap();
+    assert_eq!((loaded.deleted, loaded.rows), (200, Some(1500)));
+    let fourth = lake.commit(&table(), 3);
+    assert_eq!(only(&fourth, "remove")["deletionVector"], *vector);
+    assert!(only(&fourth, "add").get("deletionVector").is_none());
+    assert_eq!(read(&lake.fixture, &table()).await.len(), 1500);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_asks_for_marks_only_when_it_has_some() {
+    let version = |lake: &Lake, number| {
+        lake.commit(&table(), number).iter().find_map(|action| Some(action.get("protocol")?["minReaderVersion"].clone()))
+    };
+    let row = |id: i64| Up(json!({"id": id, "name": "n", "score": 0.5}));
+    let schema = plain(&table());
+    let lake = Lake::with(64 << 20, |options| DeltaOptions { target_file_bytes: 3000, ..options });
+    load(&lake.fixture, &schema, LoadKind::Replace, &(0..100).map(row).collect::<Vec<_>>(), at(1)).await.unwrap();
+    load(&lake.fixture, &schema, LoadKind::Merge, &(0..90).map(row).collect::<Vec<_>>(), at(2)).await.unwrap();
+    assert_eq!((version(&lake, 0), version(&lake, 1)), (Some(json!(1)), None));
+    load(&lake.fixture, &schema, LoadKind::Merge, &[row(95)], at(3)).await.unwrap();
+    assert_eq!(version(&lake, 2), Some(json!(3)));
+
+    // Switched off: those that are there stay until their files are written anew, and other programs are told.
+    let options = DeltaOptions { deletion_vectors: DeletionVectors::Off, ..lake.sink.options.clone() };
+    let off = super::fixture(&lake.root, options);
+    load(&off, &schema, LoadKind::Merge, &[row(200)], at(4)).await.unwrap();
+    let switch =
+        |number| only(&lake.commit(&table(), number), "metaData")["configuration"]["delta.enableDeletionVectors"].clone();
+    assert_eq!((switch(2), switch(3)), (json!("true"), json!("false")));
+    load(&off, &schema, LoadKind::Merge, &[row(96)], at(5)).await.unwrap();
+    let state = lake.sink.log(&table()).unwrap().state().await.unwrap().unwrap();
+    assert!(state.files.iter().all(|file| file.deletion_vector.is_none()));
+    assert_eq!(read(&lake.fixture, &table()).await.len(), 101);
 }
 
 #[tokio::test]

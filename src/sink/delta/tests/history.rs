@@ -1,4 +1,6 @@
 //! Random histories: our apply, a replay into a map, and the merge of the Delta crate must agree after every step.
+//!
+//! `DAPLAKE_TEST_HISTORIES` sets how many are played; the seed of a failing one is printed and kept.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +18,8 @@ use crate::schema::{ColumnType, TableSchema};
 use crate::sink::conformance::{
     Change, Change::Del, Change::Up, TEXT, at, changes, column, expected, plan, read, reduced, rendered, schema,
 };
-use crate::sink::delta::DeltaOptions;
+use crate::sink::delta::apply::marked_rows;
+use crate::sink::delta::{DeletionVectors, DeltaOptions};
 use crate::sink::{LoadKind, Sink};
 
 fn table() -> TableRef {
@@ -31,7 +34,8 @@ enum KeyKind {
 }
 
 impl KeyKind {
-    fn schema(self) -> TableSchema {
+    /// The schema as it was after so many changes of it.
+    fn schema(self, version: usize) -> TableSchema {
         let whole = column("id", ColumnType::Int64, true);
         let text = column("code", TEXT, true);
         let key = match self {
@@ -39,7 +43,20 @@ impl KeyKind {
             KeyKind::Text => vec![text],
             KeyKind::Both => vec![text, whole],
         };
-        schema(&table(), 1, key, vec![column("n", ColumnType::Int64, false), column("text", TEXT, false)])
+        let n = if version < 2 { ColumnType::Int32 } else { ColumnType::Int64 };
+        let mut value = vec![column("n", n, false)];
+        if version < 3 {
+            value.push(column("text", TEXT, false));
+        }
+        if version >= 1 {
+            value.push(column("extra", TEXT, false));
+        }
+        if version >= 2 {
+            let mut members = vec![column("a", ColumnType::Int64, false)];
+            members.extend((version >= 3).then(|| column("b", TEXT, false)));
+            value.push(column("nested", ColumnType::Struct(members), false));
+        }
+        schema(&table(), 1 + version as i64, key, value)
     }
 
     fn key(self, number: i64) -> Value {
@@ -53,34 +70,75 @@ impl KeyKind {
     }
 }
 
+/// Changes of the schema that [`KeyKind::schema`] knows.
+const SCHEMA_VERSIONS: usize = 3;
+
 #[derive(Debug, Clone)]
 struct Step {
     replace: bool,
+    /// The schema changes before this step.
+    evolves: bool,
     changes: BTreeMap<i64, Option<i64>>,
 }
 
 fn any_step(keys: i64) -> impl Strategy<Value = Step> {
     let changes = prop::collection::btree_map(0..keys, prop::option::weighted(0.7, 0_i64..1000), 0..40);
-    (prop::bool::weighted(0.1), changes).prop_map(|(replace, changes)| Step { replace, changes })
+    (prop::bool::weighted(0.1), prop::bool::weighted(0.3), changes).prop_map(|(replace, evolves, changes)| Step {
+        replace,
+        evolves,
+        changes,
+    })
 }
 
 fn any_kind() -> impl Strategy<Value = KeyKind> {
     prop_oneof![Just(KeyKind::Whole), Just(KeyKind::Text), Just(KeyKind::Both)]
 }
 
-fn row(kind: KeyKind, number: i64, n: i64) -> Value {
+fn any_vectors() -> impl Strategy<Value = DeletionVectors> {
+    prop_oneof![Just(DeletionVectors::Auto), Just(DeletionVectors::On), Just(DeletionVectors::Off)]
+}
+
+/// How many histories to play when the environment does not say.
+fn histories(default: u32) -> ProptestConfig {
+    #[expect(clippy::disallowed_methods, reason = "a test may be told how long to run")]
+    let cases = std::env::var("DAPLAKE_TEST_HISTORIES").ok().and_then(|cases| cases.parse().ok());
+    ProptestConfig::with_cases(cases.unwrap_or(default))
+}
+
+/// A row as it is written under a version of the schema.
+fn row(kind: KeyKind, number: i64, n: i64, version: usize) -> Value {
     let mut row = kind.key(number);
     row["n"] = if n % 7 == 0 { Value::Null } else { json!(n) };
-    row["text"] = json!("t".repeat((n % 90) as usize));
+    if version < 3 {
+        row["text"] = json!("t".repeat((n % 90) as usize));
+    }
+    if version >= 1 {
+        row["extra"] = json!(format!("e{n}"));
+    }
+    if version >= 2 {
+        row["nested"] = if n % 5 == 0 { Value::Null } else { json!({"a": n}) };
+    }
+    if version >= 3 && n % 5 != 0 {
+        row["nested"]["b"] = json!("b");
+    }
     row
 }
 
-fn batches(schema: &TableSchema, kind: KeyKind, step: &Step, batch_rows: usize) -> Vec<RecordBatch> {
+/// The columns that a reader sees: one that is gone at the source is kept.
+fn seen(kind: KeyKind, version: usize) -> TableSchema {
+    let mut schema = kind.schema(version);
+    if version >= 3 {
+        schema.value.push(column("text", TEXT, false));
+    }
+    schema
+}
+
+fn batches(schema: &TableSchema, kind: KeyKind, step: &Step, version: usize, batch_rows: usize) -> Vec<RecordBatch> {
     let all: Vec<Change> = step
         .changes
         .iter()
         .map(|(number, n)| match n {
-            Some(n) => Up(row(kind, *number, *n)),
+            Some(n) => Up(row(kind, *number, *n, version)),
             None => Del(kind.key(*number)),
         })
         .collect();
@@ -132,7 +190,8 @@ async fn reference_table(lake: &Lake, schema: &TableSchema) -> DeltaTable {
     DeltaTable::try_from_url(url).await.unwrap().create().with_columns(fields.fields().cloned()).await.unwrap()
 }
 
-/// Plays a history and compares after every step. `with_reference`: with the crate's merge as well, which is slow.
+/// Plays a history and compares after every step. `with_reference`: with the crate's merge as well, which is slow and follows no
+/// schema.
 async fn play(
     lake: &Lake,
     kind: KeyKind,
@@ -140,11 +199,15 @@ async fn play(
     batch_rows: usize,
     with_reference: bool,
 ) -> Result<(), TestCaseError> {
-    let schema = kind.schema();
-    let mut kept: BTreeMap<i64, i64> = BTreeMap::new();
-    let mut reference_state = if with_reference { Some(reference_table(lake, &schema).await) } else { None };
+    let mut version = 0;
+    let mut kept: BTreeMap<i64, (i64, usize)> = BTreeMap::new();
+    let mut reference_state = if with_reference { Some(reference_table(lake, &kind.schema(0)).await) } else { None };
     for (number, step) in steps.iter().enumerate() {
         let replace = step.replace || number == 0;
+        if step.evolves && !with_reference {
+            version = (version + 1).min(SCHEMA_VERSIONS);
+        }
+        let schema = kind.schema(version);
         let load_kind = if replace { LoadKind::Replace } else { LoadKind::Merge };
         let deleted = step.changes.iter().filter(|(key, n)| n.is_none() && kept.contains_key(key)).count() as u64;
         if replace {
@@ -152,20 +215,21 @@ async fn play(
         }
         for (key, n) in &step.changes {
             match n {
-                Some(n) => kept.insert(*key, *n),
+                Some(n) => kept.insert(*key, (*n, version)),
                 None => kept.remove(key),
             };
         }
-        let batches = batches(&schema, kind, step, batch_rows);
+        let batches = batches(&schema, kind, step, version, batch_rows);
         let mut opened = lake.sink.begin(plan(&lake.fixture, &schema, load_kind).await).await.unwrap();
         opened.write(reduced(&schema, batches.clone())).await.unwrap();
         let loaded = opened.commit(at(number as i64)).await.unwrap();
         prop_assert_eq!(loaded.rows, Some(kept.len() as u64));
         prop_assert_eq!(loaded.upserted, step.changes.values().flatten().count() as u64);
         prop_assert_eq!(loaded.deleted, if replace { 0 } else { deleted });
-        let rows: Vec<Value> = kept.iter().map(|(key, n)| row(kind, *key, *n)).collect();
+        let rows: Vec<Value> = kept.iter().map(|(key, (n, version))| row(kind, *key, *n, *version)).collect();
         let now = read(&lake.fixture, &table()).await;
-        prop_assert_eq!(&now, &expected(&schema, &rows));
+        prop_assert_eq!(&now, &expected(&seen(kind, version), &rows));
+        check_vectors(lake).await?;
         if let Some(opened) = reference_state.take() {
             let target = crate::schema::change_schema(&schema, Default::default());
             let mut batch = arrow::compute::concat_batches(&target, &batches).unwrap();
@@ -174,7 +238,7 @@ async fn play(
                 let upserts: BooleanArray = (0..letters.len()).map(|row| Some(letters.value(row) == "U")).collect();
                 batch = filter_record_batch(&batch, &upserts).unwrap();
             }
-            let opened = reference(opened, &schema, &Step { replace, changes: BTreeMap::new() }, batch).await;
+            let opened = reference(opened, &schema, &Step { replace, evolves: false, changes: BTreeMap::new() }, batch).await;
             let theirs = rendered(&read_with_crate(opened.table_url().clone()).await);
             prop_assert_eq!(&now, &theirs, "the crate's merge");
             reference_state = Some(opened);
@@ -183,33 +247,77 @@ async fn play(
     Ok(())
 }
 
+/// Vectors are as exact as the log says, none marks a whole file, and statistics admit that they are loose.
+async fn check_vectors(lake: &Lake) -> Result<(), TestCaseError> {
+    let log = lake.sink.log(&table()).unwrap();
+    let state = log.state().await.unwrap().unwrap();
+    let (store, mut marked) = (log.store(), 0);
+    for file in state.files.iter().filter(|file| file.deletion_vector.is_some()) {
+        let gone = marked_rows(&store, file).await.unwrap();
+        prop_assert_eq!(gone.len(), file.dead_rows());
+        prop_assert!(!gone.is_empty() && file.live_rows().unwrap() > 0);
+        prop_assert!(u64::from(gone.max().unwrap()) < file.rows.unwrap());
+        marked += 1;
+    }
+    let off = lake.sink.options.deletion_vectors == DeletionVectors::Off;
+    prop_assert!(marked == 0 || !off);
+    prop_assert!(!off || state.protocol["minReaderVersion"] == 1, "no more than it needs");
+    Ok(())
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(30))]
+    #![proptest_config(histories(30))]
 
     #[test]
     fn any_history_is_that_of_a_replay(
         kind in any_kind(),
-        steps in prop::collection::vec(any_step(60), 1..5),
+        steps in prop::collection::vec(any_step(60), 1..6),
         batch_rows in 1_usize..30,
         target_file_bytes in prop_oneof![Just(1_u64), Just(3_000), Just(128 << 20)],
         memory_limit in prop_oneof![Just(2_usize << 10), Just(64 << 20)],
+        deletion_vectors in any_vectors(),
     ) {
-        let lake = Lake::with(memory_limit, |options| DeltaOptions { target_file_bytes, checkpoint_interval: 3, ..options });
+        let change = |options| DeltaOptions { target_file_bytes, checkpoint_interval: 3, deletion_vectors, ..options };
+        let lake = Lake::with(memory_limit, change);
         runtime().block_on(play(&lake, kind, &steps, batch_rows, false))?;
         prop_assert_eq!(lake.engine.memory_pool().reserved(), 0);
+    }
+
+    /// Few changes on many rows, where rows are marked again and again.
+    #[test]
+    fn any_history_of_small_changes_is_that_of_a_replay(
+        kind in any_kind(),
+        first in prop::collection::btree_map(0..400_i64, (0..1000_i64).prop_map(Some), 200..300),
+        steps in prop::collection::vec(
+            prop::collection::btree_map(0..400_i64, prop::option::weighted(0.7, 0_i64..1000), 1..15),
+            2..8,
+        ),
+        target_file_bytes in prop_oneof![Just(3_000_u64), Just(128 << 20)],
+        deletion_vectors in any_vectors(),
+        evolves in prop::bool::weighted(0.2),
+    ) {
+        let step = |changes| Step { replace: false, evolves, changes };
+        let steps: Vec<Step> = std::iter::once(first).chain(steps).map(step).collect();
+        let change = |options| DeltaOptions { target_file_bytes, checkpoint_interval: 3, deletion_vectors, ..options };
+        let lake = Lake::with(64 << 20, change);
+        runtime().block_on(play(&lake, kind, &steps, 50, false))?;
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(8))]
+    #![proptest_config(histories(8))]
 
     #[test]
-    fn any_history_is_that_of_the_crates_merge(kind in any_kind(), steps in prop::collection::vec(any_step(30), 2..4)) {
-        let lake = Lake::with(64 << 20, |options| DeltaOptions { target_file_bytes: 3_000, ..options });
+    fn any_history_is_that_of_the_crates_merge(
+        kind in any_kind(),
+        steps in prop::collection::vec(any_step(30), 2..4),
+        deletion_vectors in any_vectors(),
+    ) {
+        let lake = Lake::with(64 << 20, |options| DeltaOptions { target_file_bytes: 3_000, deletion_vectors, ..options });
         runtime().block_on(play(&lake, kind, &steps, 10, true))?;
     }
 }

@@ -4,7 +4,7 @@
 use super::dialect::{PostgresDialect, alter, comment_on, define, quote, refer};
 use crate::error::{Error, Kind, Result};
 use crate::sink::LoadKind;
-use crate::sink::sql::dialect::{Change, Dialect, LiveColumn, SqlColumn, SqlTable};
+use crate::sink::sql::dialect::{Change, ChangeRules, Dialect, LiveColumn, SqlColumn, SqlTable};
 use crate::sink::sql::statement::Statement;
 
 /// See [`Dialect::change_table`].
@@ -12,10 +12,10 @@ pub(super) fn change_table(
     dialect: &PostgresDialect,
     table: &SqlTable,
     live: &[LiveColumn],
-    ours: &[String],
-    kind: LoadKind,
+    rules: ChangeRules<'_>,
 ) -> Result<Change> {
     let mut change = Change::default();
+    let kind = rules.kind;
     let rekeyed = check_key(table, live, kind)?;
     if let Some(drop) = rekeyed.as_ref().and_then(Clone::clone) {
         change.statements.push(drop);
@@ -28,7 +28,12 @@ pub(super) fn change_table(
     }
     for gone in live.iter().filter(|live| !table.columns.iter().any(|column| column.name == live.name)) {
         // What the user added stays exactly as it is, as far as the stored schema tells.
-        if !ours.is_empty() && !ours.contains(&gone.name) {
+        if rules.before.is_some_and(|before| !before.columns.iter().any(|column| column.name == gone.name)) {
+            continue;
+        }
+        if rules.drop_removed && rules.before.is_some() && !gone.key {
+            change.statements.push(alter(table, &format!("DROP COLUMN {}", quote(&gone.name))));
+            change.notes.push(format!("`{}` is gone upstream, and dropped", gone.name));
             continue;
         }
         if gone.not_null && !gone.has_default {
@@ -37,7 +42,7 @@ pub(super) fn change_table(
         }
     }
     if rekeyed.is_some() {
-        change.statements.push(dialect.add_key(table));
+        change.statements.extend(dialect.add_key(table));
         change.notes.push("the primary key has other columns".to_owned());
     }
     Ok(change)

@@ -25,6 +25,8 @@ const DAY_MICROS: i64 = 86_400_000_000;
 /// The columns of one batch, in the order of the copy.
 pub(super) struct Encoder {
     columns: Vec<(String, Cells)>,
+    into: CopyInto,
+    batch: RecordBatch,
 }
 
 enum Cells {
@@ -66,31 +68,16 @@ impl Encoder {
             let array = array.ok_or_else(|| misfit().with("column", &column.source))?;
             Ok((column.source.clone(), cells(column, &column.sql_type, array).with("column", &column.source)?))
         });
-        Ok(Self { columns: columns.collect::<Result<_>>()? })
+        Ok(Self { columns: columns.collect::<Result<_>>()?, into: into.clone(), batch: batch.clone() })
     }
 
     /// Appends a row.
     pub(super) fn row(&self, row: usize, out: &mut Vec<u8>) -> Result<()> {
         out.extend_from_slice(&(self.columns.len() as i16).to_be_bytes());
         for (name, cells) in &self.columns {
-            cells.value(row, out).map_err(|reason| self.refuse(name, row, reason))?;
+            cells.value(row, out).map_err(|reason| self.into.refuse(&self.batch, row, name, reason))?;
         }
         Ok(())
-    }
-
-    /// Names the row by its key where that is a number.
-    fn refuse(&self, column: &str, row: usize, reason: &'static str) -> Error {
-        let error = Error::new(Kind::Data, "A value does not fit its column in the database").with("column", column);
-        let error = error.with("reason", reason).hint("the table was not changed; report the value to the service's support");
-        let key = self.columns.iter().find(|(name, _)| name == "id").and_then(|(_, cells)| match cells {
-            Cells::Int64(array) if array.is_valid(row) => Some(array.value(row)),
-            Cells::Int32(array) if array.is_valid(row) => Some(i64::from(array.value(row))),
-            _ => None,
-        });
-        match key {
-            Some(key) => error.with("id", key),
-            None => error,
-        }
     }
 }
 

@@ -17,6 +17,7 @@ pub(super) fn columns(schema: &TableSchema) -> Vec<SqlColumn> {
 struct Chosen {
     sql_type: String,
     stage_type: String,
+    longest: Option<usize>,
     convert: Option<String>,
     direct: bool,
     enumeration: Option<Enumeration>,
@@ -27,7 +28,12 @@ impl Chosen {
     fn plain(sql_type: impl Into<String>) -> Self {
         let sql_type = sql_type.into();
         let stage_type = sql_type.clone();
-        Self { sql_type, stage_type, convert: None, direct: true, enumeration: None, lookup: None }
+        Self { sql_type, stage_type, longest: None, convert: None, direct: true, enumeration: None, lookup: None }
+    }
+
+    /// Text of a bounded length, which is staged as text of any.
+    fn bounded(sql_type: String, stage_type: &str, length: u64) -> Self {
+        Self { longest: usize::try_from(length).ok(), stage_type: stage_type.into(), ..Self::plain(sql_type) }
     }
 }
 
@@ -42,6 +48,7 @@ fn sql_column(schema: &TableSchema, group: &str, column: &Column) -> SqlColumn {
         stage_type: chosen.stage_type,
         convert: chosen.convert,
         direct: chosen.direct,
+        longest: chosen.longest,
         key: group == "key",
         required: column.required,
         default,
@@ -75,19 +82,20 @@ fn choose(table: &TableRef, column: &Column, node: Option<&Value>) -> Chosen {
     match &column.column_type {
         ColumnType::Text { max_length: Some(length) } if *length > 0 => {
             if node.is_some_and(|node| node.get("const").is_some_and(Value::is_string)) {
-                return Chosen::plain(format!("character({length})"));
+                return Chosen::bounded(format!("character({length})"), "text", *length);
             }
             let length = constant_length(node).map_or(*length, |constant| constant.max(*length));
             match length <= MAX_VARCHAR {
-                true => Chosen::plain(format!("character varying({length})")),
+                true => Chosen::bounded(format!("character varying({length})"), "text", length),
                 false => Chosen::plain("text"),
             }
         }
         // One word: the official client names a type that it never makes.
-        ColumnType::Enum { members, open: false } if members.len() >= 2 && fits(members) => {
+        ColumnType::Enum { members, open: false } if members.len() >= 2 && all_fit(members) => {
             let name = type_name();
             let sql_type = qualified(&name);
             Chosen {
+                longest: None,
                 convert: Some(format!("{{}}::{sql_type}")),
                 sql_type,
                 stage_type: "text".into(),
@@ -100,6 +108,7 @@ fn choose(table: &TableRef, column: &Column, node: Option<&Value>) -> Chosen {
         ColumnType::Enum { members, open: true } if members.len() == 1 => {
             let lookup = qualified(&type_name());
             Chosen {
+                longest: None,
                 convert: Some(format!("(SELECT l.\"id\" FROM {lookup} AS l WHERE l.\"value\" = {{}})")),
                 sql_type: "integer".into(),
                 stage_type: "text".into(),
@@ -110,10 +119,11 @@ fn choose(table: &TableRef, column: &Column, node: Option<&Value>) -> Chosen {
         }
         ColumnType::List(item) => match &**item {
             // The bulk path wants to know the number of an enumeration's type, which only the server has.
-            ColumnType::Enum { members, open: false } if members.len() >= 2 && fits(members) => {
+            ColumnType::Enum { members, open: false } if members.len() >= 2 && all_fit(members) => {
                 let name = type_name();
                 let sql_type = format!("{}[]", qualified(&name));
                 Chosen {
+                    longest: None,
                     convert: Some(format!("{{}}::{sql_type}")),
                     sql_type,
                     stage_type: "text[]".into(),
@@ -124,7 +134,7 @@ fn choose(table: &TableRef, column: &Column, node: Option<&Value>) -> Chosen {
             }
             ColumnType::Struct(_) | ColumnType::List(_) | ColumnType::Json => Chosen::plain("jsonb"),
             ColumnType::Text { max_length: Some(length) } if (1..=MAX_VARCHAR).contains(length) => {
-                Chosen::plain(format!("character varying({length})[]"))
+                Chosen::bounded(format!("character varying({length})[]"), "text[]", *length)
             }
             item => Chosen::plain(format!("{}[]", simple(item))),
         },
@@ -138,8 +148,13 @@ const MAX_VARCHAR: u64 = 10_485_760;
 const MAX_LABEL: usize = 63;
 
 /// Whether the server takes these words.
-fn fits(members: &[String]) -> bool {
-    members.iter().all(|member| member.len() <= MAX_LABEL && !member.contains('\0'))
+fn all_fit(members: &[String]) -> bool {
+    members.iter().all(|member| fits(member))
+}
+
+/// Whether an enumeration can have this word.
+pub(super) fn fits(word: &str) -> bool {
+    word.len() <= MAX_LABEL && !word.contains('\0')
 }
 
 fn simple(column_type: &ColumnType) -> String {

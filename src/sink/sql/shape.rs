@@ -1,0 +1,251 @@
+//! What a load defines: the table when it is new, its change when the schema moved, and its change when the rows hold what the
+//! schema does not announce, so that no row is lost. All of it can be repeated. It moves no rows.
+
+use std::collections::HashSet;
+
+use arrow::array::{Array, RecordBatch};
+
+use super::dialect::{Change, ChangeRules, LiveColumn, SqlColumn};
+use super::load::SqlLoad;
+use super::{meta, values};
+use crate::error::{Error, Kind, Result};
+use crate::sink::LoadKind;
+
+/// What the rows hold of one column beyond what was declared.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// A null where a value is required.
+    null: bool,
+    /// A text that is longer than the column.
+    long: bool,
+    /// Words of the enumeration, announced or met.
+    known: HashSet<String>,
+    /// Words that were met and are not in the database yet, as far as is known.
+    new_words: Vec<String>,
+    /// Any word goes: one came that no enumeration can have.
+    any_word: bool,
+    /// Texts with the character NUL.
+    nul: u64,
+}
+
+impl Findings {
+    /// Nothing met yet.
+    pub(super) fn of(column: &SqlColumn) -> Self {
+        let known = column.enumeration.iter().flat_map(|enumeration| enumeration.members.iter().cloned()).collect();
+        Self { known, ..Self::default() }
+    }
+}
+
+impl SqlLoad {
+    /// The table's columns as they are; none if there is no table.
+    pub(super) async fn live(&mut self) -> Result<Vec<LiveColumn>> {
+        let dialect = self.shared.dialect();
+        let rows = self.session.rows(&dialect.live_columns(&self.plan.table)).await?;
+        let live: Option<Vec<LiveColumn>> = rows.iter().map(|row| dialect.read_live(row)).collect();
+        live.ok_or_else(|| Error::new(Kind::Bug, "The database's catalogue cannot be read"))
+    }
+
+    /// From the live columns to those of the plan.
+    pub(super) fn change(&self, live: &[LiveColumn], entry: Option<&meta::Entry>) -> Result<Change> {
+        let before = entry.and_then(|entry| entry.schema(&self.plan.table));
+        let before = before.and_then(|schema| self.shared.dialect().table_of(&schema).ok());
+        let drop_removed = self.shared.options.drop_removed_columns;
+        let rules = ChangeRules { before: before.as_ref(), kind: self.plan.kind, drop_removed };
+        self.shared.dialect().change_table(&self.table, live, rules)
+    }
+
+    async fn live_enumerations(&mut self) -> Result<Vec<(String, String)>> {
+        if self.table.columns.iter().all(|column| column.enumeration.is_none()) {
+            return Ok(Vec::new());
+        }
+        let Some(ask) = self.shared.dialect().live_enumerations(&self.plan.table.namespace) else { return Ok(Vec::new()) };
+        let rows = self.session.rows(&ask).await?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| {
+                let mut cells = row.into_iter().flatten();
+                Some((cells.next()?, cells.next()?))
+            })
+            .collect())
+    }
+
+    /// A word that was just added may not be used in the same transaction, so this comes before it. It can be repeated, and a
+    /// word too many does no harm.
+    pub(super) async fn widen_enumerations(&mut self) -> Result<()> {
+        let live = self.live_enumerations().await?;
+        for (statement, note) in self.shared.clone().dialect().widen_enumerations(&self.table, &live) {
+            self.session.execute(&statement).await?;
+            self.loaded.schema_changes.push(note);
+        }
+        for (column, findings) in self.table.columns.iter().zip(&mut self.findings) {
+            let Some(enumeration) = &column.enumeration else { continue };
+            findings.known.extend(live.iter().filter(|(name, _)| *name == enumeration.name).map(|(_, word)| word.clone()));
+        }
+        Ok(())
+    }
+
+    async fn create_enumerations(&mut self) -> Result<()> {
+        let live = self.live_enumerations().await?;
+        let statements = self.shared.dialect().create_enumerations(&self.table, &live);
+        self.run(&statements).await?;
+        let wanted = self.table.columns.iter().filter_map(|column| column.enumeration.as_ref());
+        let made = wanted.filter(|wanted| !live.iter().any(|(name, _)| *name == wanted.name));
+        self.made_enumerations = made.map(|enumeration| enumeration.name.clone()).collect();
+        Ok(())
+    }
+
+    /// The table, with all that it needs.
+    pub(super) async fn create_table(&mut self) -> Result<()> {
+        self.create_enumerations().await?;
+        let shared = self.shared.clone();
+        self.run(&shared.dialect().create_lookups(&self.table)).await?;
+        self.run(&shared.dialect().create_table(&self.table)).await
+    }
+
+    /// Notes what the rows hold beyond the declared. Whether there is anything new.
+    pub(super) fn look_at(&mut self, upserts: &RecordBatch) -> Result<bool> {
+        let keys = self.keys();
+        let mut is_new = false;
+        for (column, findings) in self.table.columns.iter().zip(&mut self.findings) {
+            let Some(array) = upserts.column_by_name(&column.source) else { continue };
+            if column.required && !column.key && !findings.null && array.null_count() > 0 {
+                findings.null = true;
+                is_new = true;
+            }
+            if let (Some(longest), false) = (column.longest, findings.long)
+                && values::has_longer(array, longest)
+            {
+                findings.long = true;
+                is_new = true;
+            }
+            if column.enumeration.is_some() && !findings.any_word {
+                for (word, row) in values::unknown_words(array, &findings.known) {
+                    is_new = true;
+                    if self.shared.dialect().can_be_word(&word) {
+                        findings.known.insert(word.clone());
+                        findings.new_words.push(word);
+                    } else {
+                        findings.any_word = true;
+                        let key = values::key_words(upserts, &keys, row);
+                        tracing::warn!(table = %self.plan.table, column = column.name, key, "A word that no enumeration can have");
+                        break;
+                    }
+                }
+            }
+            findings.nul += values::count_nul(array);
+        }
+        Ok(is_new)
+    }
+
+    /// Changes the table of a direct load for what was just met. Where that would end the transaction, the load begins again.
+    pub(super) async fn follow_rows(&mut self) -> Result<()> {
+        if !self.shared.dialect().ddl_is_transactional() {
+            return Err(self.begin_again());
+        }
+        self.fit_rows(None).await
+    }
+
+    /// The table as the plan and the rows want it. Whether it is new.
+    pub(super) async fn shape(&mut self, entry: Option<&meta::Entry>) -> Result<bool> {
+        let shared = self.shared.clone();
+        let dialect = shared.dialect();
+        let live = self.live().await?;
+        if live.is_empty() {
+            self.made = !dialect.ddl_is_transactional();
+            self.create_table().await?;
+            self.run(&dialect.add_key(&self.table)).await?;
+            self.fit_rows(None).await?;
+            return Ok(true);
+        }
+        let change = self.change(&live, entry)?;
+        if self.plan.kind == LoadKind::Replace && dialect.ddl_is_transactional() && !change.statements.is_empty() {
+            // Types may change as they like when there are no values.
+            self.session.execute(&dialect.clear(&self.table)).await?;
+            self.cleared = true;
+        }
+        self.create_enumerations().await?;
+        self.run(&dialect.create_lookups(&self.table)).await?;
+        self.run(&change.statements).await?;
+        self.loaded.schema_changes.extend(change.notes);
+        let live = if change.statements.is_empty() { live } else { self.live().await? };
+        self.fit_rows(Some(&live)).await?;
+        Ok(false)
+    }
+
+    /// Lets the table hold what the rows were found to hold. `live`: its columns, where they may differ from the wanted ones.
+    async fn fit_rows(&mut self, live: Option<&[LiveColumn]>) -> Result<()> {
+        let shared = self.shared.clone();
+        let dialect = shared.dialect();
+        for index in 0..self.table.columns.len() {
+            let column = self.table.columns[index].clone();
+            let is = live.and_then(|live| live.iter().find(|live| live.name == column.name));
+            let findings = &mut self.findings[index];
+            let words = std::mem::take(&mut findings.new_words);
+            if findings.null && column.required {
+                self.table.columns[index].required = false;
+                if is.is_none_or(|live| live.not_null) {
+                    self.session.execute(&dialect.relax(&self.table, &self.table.columns[index])).await?;
+                    let name = &column.name;
+                    self.loaded
+                        .schema_changes
+                        .push(format!("`{name}` has nulls although it is required, and may be null from now on"));
+                }
+            }
+            let findings = &self.findings[index];
+            if (findings.long && column.longest.is_some()) || (findings.any_word && column.enumeration.is_some()) {
+                let wide = dialect.unbounded(&self.table.columns[index]);
+                if is.is_none_or(|live| live.sql_type != wide.sql_type) {
+                    self.session.execute(&dialect.retype(&self.table, &wide)).await?;
+                    let why = if findings.long { "longer than was announced" } else { "that no enumeration can have" };
+                    self.loaded
+                        .schema_changes
+                        .push(format!("`{}` has texts {why}, and takes any text from now on", column.name));
+                }
+                self.table.columns[index] = wide;
+            } else if !words.is_empty() {
+                self.admit(index, words, is).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds words that the schema does not announce to an enumeration.
+    async fn admit(&mut self, index: usize, words: Vec<String>, live: Option<&LiveColumn>) -> Result<()> {
+        let shared = self.shared.clone();
+        let dialect = shared.dialect();
+        let column = &mut self.table.columns[index];
+        let Some(enumeration) = &mut column.enumeration else { return Ok(()) };
+        let is_ours = self.made_enumerations.contains(&enumeration.name);
+        enumeration.members.extend(words.iter().cloned());
+        let column = column.clone();
+        let statements = dialect.admit_words(&self.table, &column, &words, live);
+        // A type that this transaction made is known to it alone; any other has to get its words before they can be used.
+        if is_ours || dialect.live_enumerations(&self.plan.table.namespace).is_none() {
+            self.run(&statements).await?;
+        } else {
+            let mut other = shared.session().await?;
+            for statement in &statements {
+                other.execute(statement).await?;
+            }
+            shared.give_back(other);
+        }
+        let count = words.len();
+        self.loaded.schema_changes.push(format!(
+            "`{}` has {count} words that were not announced; its enumeration takes them from now on",
+            column.name
+        ));
+        Ok(())
+    }
+
+    /// Values that were changed on their way, told once per column.
+    pub(super) fn tell_changed(&mut self) {
+        for (column, findings) in self.table.columns.iter().zip(&self.findings) {
+            if findings.nul > 0 {
+                let count = findings.nul;
+                self.loaded
+                    .warnings
+                    .push(format!("`{}`: {count} texts held the character NUL; U+2400 stands in its place", column.name));
+            }
+        }
+    }
+}

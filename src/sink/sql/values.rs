@@ -1,0 +1,169 @@
+//! What record batches hold that a table may not take: nulls, long texts, unknown words, numbers that are none. Pure functions;
+//! what to do about it is the load's affair.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Float32Type, Float64Type};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+
+use crate::error::{Error, Kind, Result, ResultExt};
+
+/// The key of a row: `id=5` or `id=5, user_id=6`.
+pub(super) fn key_words(batch: &RecordBatch, keys: &[String], row: usize) -> String {
+    let options = FormatOptions::default().with_null("null");
+    let words = keys.iter().filter_map(|key| {
+        let array = batch.column_by_name(key)?;
+        let word = ArrayFormatter::try_new(array.as_ref(), &options).ok()?.value(row).to_string();
+        Some(format!("{key}={word}"))
+    });
+    words.collect::<Vec<_>>().join(", ")
+}
+
+/// The texts of a column, or of the items of an array, and for each of them its row.
+fn texts(array: &ArrayRef) -> Option<(&StringArray, impl Fn(usize) -> usize)> {
+    let list = array.as_list_opt::<i32>();
+    let texts = match list {
+        Some(list) => list.values().as_string_opt::<i32>()?,
+        None => array.as_string_opt::<i32>()?,
+    };
+    let row = move |index: usize| match list {
+        Some(list) => list.value_offsets().partition_point(|offset| *offset as usize <= index) - 1,
+        None => index,
+    };
+    Some((texts, row))
+}
+
+/// Whether a text has more than `longest` characters.
+pub(super) fn has_longer(array: &ArrayRef, longest: usize) -> bool {
+    let Some((texts, _)) = texts(array) else { return false };
+    texts.iter().flatten().any(|text| text.len() > longest && text.chars().count() > longest)
+}
+
+/// The words that are not known, each with the first row that has it.
+pub(super) fn unknown_words(array: &ArrayRef, known: &HashSet<String>) -> Vec<(String, usize)> {
+    let Some((texts, row)) = texts(array) else { return Vec::new() };
+    let mut unknown: Vec<(String, usize)> = Vec::new();
+    // Words come in runs and are few, so the last one saves most of the searches.
+    let mut last = "";
+    for (index, text) in texts.iter().enumerate() {
+        let Some(text) = text else { continue };
+        if text == last && index > 0 || known.contains(text) || unknown.iter().any(|(word, _)| word == text) {
+            last = text;
+            continue;
+        }
+        unknown.push((text.to_owned(), row(index)));
+    }
+    unknown
+}
+
+/// The first NaN or infinity of a column, as its row.
+pub(super) fn first_non_finite(array: &ArrayRef) -> Option<usize> {
+    fn find<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, is_odd: impl Fn(T::Native) -> bool) -> Option<usize> {
+        array.iter().position(|value| value.is_some_and(&is_odd))
+    }
+    match array.data_type() {
+        DataType::Float32 => find(array.as_primitive::<Float32Type>(), |value| !value.is_finite()),
+        DataType::Float64 => find(array.as_primitive::<Float64Type>(), |value| !value.is_finite()),
+        _ => None,
+    }
+}
+
+/// The column with null in place of NaN and the infinities, and how many there were.
+pub(super) fn without_non_finite(array: &ArrayRef) -> (ArrayRef, u64) {
+    let kept: ArrayRef = match array.data_type() {
+        DataType::Float32 => {
+            let floats = array.as_primitive::<Float32Type>().iter();
+            Arc::new(floats.map(|value| value.filter(|value| value.is_finite())).collect::<PrimitiveArray<Float32Type>>())
+        }
+        DataType::Float64 => {
+            let floats = array.as_primitive::<Float64Type>().iter();
+            Arc::new(floats.map(|value| value.filter(|value| value.is_finite())).collect::<PrimitiveArray<Float64Type>>())
+        }
+        _ => return (Arc::clone(array), 0),
+    };
+    let count = (kept.null_count() - array.null_count()) as u64;
+    (kept, count)
+}
+
+/// How many texts hold the character NUL.
+pub(super) fn count_nul(array: &ArrayRef) -> u64 {
+    let Some((texts, _)) = texts(array) else { return 0 };
+    if !texts.value_data().contains(&0) {
+        return 0;
+    }
+    texts.iter().flatten().filter(|text| text.contains('\0')).count() as u64
+}
+
+/// The batch with another column in place of one. Kind `Bug` if it does not fit.
+pub(super) fn replaced(batch: &RecordBatch, index: usize, array: ArrayRef) -> Result<RecordBatch> {
+    let mut columns = batch.columns().to_vec();
+    columns[index] = array;
+    let schema = batch.schema();
+    let fields = schema.fields().iter().enumerate().map(|(place, field)| {
+        if place == index { Arc::new(field.as_ref().clone().with_nullable(true)) } else { Arc::clone(field) }
+    });
+    let schema = Arc::new(arrow::datatypes::Schema::new(fields.collect::<Vec<_>>()));
+    RecordBatch::try_new(schema, columns).or_fail(Kind::Bug, "A column cannot be replaced")
+}
+
+/// A row without a key.
+pub(super) fn no_key(column: &str, batch: &RecordBatch, keys: &[String], row: usize) -> Error {
+    Error::new(Kind::Data, "A row has no value in a key column")
+        .with("column", column)
+        .with("key", key_words(batch, keys, row))
+        .hint("the table was not changed; report the row to the service's support")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Float64Array, Int64Array, ListBuilder, StringBuilder};
+
+    fn words(items: &[Option<&[&str]>]) -> ArrayRef {
+        let mut list = ListBuilder::new(StringBuilder::new());
+        for item in items {
+            match item {
+                Some(texts) => {
+                    texts.iter().for_each(|text| list.values().append_value(text));
+                    list.append(true);
+                }
+                None => list.append(false),
+            }
+        }
+        Arc::new(list.finish())
+    }
+
+    #[test]
+    fn keys_are_told_whole() {
+        let (a, b): (ArrayRef, ArrayRef) =
+            (Arc::new(Int64Array::from(vec![5, 6])), Arc::new(StringArray::from(vec![Some("x"), None])));
+        let batch = RecordBatch::try_from_iter_with_nullable([("a", a, true), ("b", b, true)]).unwrap();
+        assert_eq!(key_words(&batch, &["a".into(), "b".into()], 0), "a=5, b=x");
+        assert_eq!(key_words(&batch, &["a".into(), "b".into()], 1), "a=6, b=null");
+    }
+
+    #[test]
+    fn long_texts_and_unknown_words_are_found_in_columns_and_arrays() {
+        let column: ArrayRef = Arc::new(StringArray::from(vec![Some("üü"), None, Some("new"), Some("new"), Some("a")]));
+        assert!(has_longer(&column, 2) && !has_longer(&column, 3));
+        let known = HashSet::from(["üü".to_owned(), "a".to_owned()]);
+        assert_eq!(unknown_words(&column, &known), [("new".to_owned(), 2)]);
+        let array = words(&[Some(&["a"]), None, Some(&[]), Some(&["üü", "odd"])]);
+        assert!(has_longer(&array, 2) && !has_longer(&array, 3));
+        assert_eq!(unknown_words(&array, &known), [("odd".to_owned(), 3)]);
+        let empty_first: ArrayRef = Arc::new(StringArray::from(vec![""]));
+        assert_eq!(unknown_words(&empty_first, &known), [(String::new(), 0)]);
+    }
+
+    #[test]
+    fn non_finite_numbers_become_null_by_count() {
+        let floats: ArrayRef = Arc::new(Float64Array::from(vec![Some(1.0), None, Some(f64::NAN), Some(f64::INFINITY)]));
+        assert_eq!(first_non_finite(&floats), Some(2));
+        let (kept, count) = without_non_finite(&floats);
+        assert_eq!((kept.null_count(), count), (3, 2));
+        assert_eq!(first_non_finite(&kept), None);
+        assert_eq!(count_nul(&(Arc::new(StringArray::from(vec!["a\0\0", "b"])) as ArrayRef)), 1);
+    }
+}
