@@ -139,7 +139,7 @@ pub(super) enum Command {
     Initdb(DbLoadArgs),
     /// Bring tables of a database up to date.
     #[cfg(feature = "postgres")]
-    Syncdb(DbLoadArgs),
+    Syncdb(SyncdbArgs),
     /// Remove tables from a database.
     #[cfg(feature = "postgres")]
     Dropdb(DropdbArgs),
@@ -209,6 +209,43 @@ pub(super) struct DbLoadArgs {
     /// Job starts per minute, as the service allows them; 0 for no limit of our own.
     #[arg(long, value_name = "N", default_value_t = 5, help_heading = EXTRAS)]
     pub(super) jobs_per_minute: u32,
+    /// Tables to leave out: names or patterns with commas between; `--table` takes patterns such as 'user*', too.
+    #[arg(long, value_delimiter = ',', value_name = "TABLES", help_heading = EXTRAS)]
+    pub(super) exclude: Vec<String>,
+    #[command(flatten)]
+    pub(super) values: DatabaseArgs,
+}
+
+#[cfg(feature = "postgres")]
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Layout, types and book-keeping are those of the official client: either can go on where the other stopped. Each table is one transaction.\n\nExit codes: 0 all done; 2 wrong usage; 5 something failed; 38 not supported; 125 interrupted."
+)]
+pub(super) struct SyncdbArgs {
+    #[command(flatten)]
+    pub(super) load: DbLoadArgs,
+    /// Initialises tables that the database does not hold yet, instead of failing them.
+    #[arg(long, help_heading = EXTRAS)]
+    pub(super) init_missing: bool,
+}
+
+/// Choices for databases.
+#[cfg(feature = "postgres")]
+#[derive(Debug, Args)]
+pub(super) struct DatabaseArgs {
+    /// Databases without NaN and infinity: fail the table, or let such numbers become null.
+    #[arg(long, value_enum, default_value_t = NonFiniteArg::Fail, value_name = "POLICY", help_heading = EXTRAS)]
+    pub(super) non_finite: NonFiniteArg,
+    /// Databases: drop columns that are gone upstream, which are kept without new values otherwise.
+    #[arg(long, help_heading = EXTRAS)]
+    pub(super) drop_removed_columns: bool,
+}
+
+#[cfg(feature = "postgres")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum NonFiniteArg {
+    Fail,
+    Null,
 }
 
 #[cfg(feature = "postgres")]
@@ -426,6 +463,9 @@ pub(super) struct SyncArgs {
     /// What to do when the service no longer gives increments since the bookmark.
     #[arg(long, value_enum, default_value_t = OnSnapshotRequired::Resnapshot, value_name = "POLICY")]
     pub(super) on_snapshot_required: OnSnapshotRequired,
+    #[cfg(feature = "postgres")]
+    #[command(flatten)]
+    pub(super) database: DatabaseArgs,
     /// Format in which objects are downloaded: jsonl, csv, tsv or parquet.
     #[arg(long, default_value = "jsonl", value_name = "FORMAT")]
     pub(super) download_format: crate::model::Format,

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use chrono::{Local, SecondsFormat, TimeZone};
 use serde_json::json;
 
-use super::args::{ConnectionArgs, DbLoadArgs, DropdbArgs, GlobalArgs, ListdbArgs, OnSnapshotRequired};
+use super::args::{
+    ConnectionArgs, DatabaseArgs, DbLoadArgs, DropdbArgs, GlobalArgs, ListdbArgs, NonFiniteArg, OnSnapshotRequired,
+};
 use super::console::{Console, Mark};
 use super::files::interrupted;
 use super::output::{self, Grid, grouped};
@@ -13,10 +15,20 @@ use super::{exit, lake, settings};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::{Namespace, Timestamp};
 use crate::ops::db::{self, DbLine};
-use crate::ops::{self, Demand, Outcome, Selection, SyncRequest, Target};
-use crate::sink::sql::{SqlOptions, SqlSink};
+use crate::ops::{self, Demand, Outcome, Selection, SyncRequest, Target, Unlisted};
+use crate::sink::sql::{NonFinite, SqlOptions, SqlSink};
 
-fn open(connection: &ConnectionArgs) -> Result<SqlSink> {
+pub(super) fn options(args: &DatabaseArgs) -> SqlOptions {
+    SqlOptions {
+        non_finite: match args.non_finite {
+            NonFiniteArg::Fail => NonFinite::Fail,
+            NonFiniteArg::Null => NonFinite::Null,
+        },
+        drop_removed_columns: args.drop_removed_columns,
+    }
+}
+
+fn open(connection: &ConnectionArgs, options: SqlOptions) -> Result<SqlSink> {
     let hint = "write it as postgresql://user:password@host:port/database";
     let Some(text) = &connection.connection_string else {
         return Err(
@@ -24,7 +36,7 @@ fn open(connection: &ConnectionArgs) -> Result<SqlSink> {
         );
     };
     match text.reveal().parse::<Target>().hint(hint)? {
-        Target::Database(url) => SqlSink::open(url.reveal(), SqlOptions::default()),
+        Target::Database(url) => SqlSink::open(url.reveal(), options),
         Target::Folder(_) | Target::Store(..) => {
             Err(Error::new(Kind::Usage, "The connection string names no database").hint(hint))
         }
@@ -41,7 +53,7 @@ async fn or_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 pub(super) async fn load(global: &GlobalArgs, console: Console, args: DbLoadArgs, demand: Demand) -> Result<ExitCode> {
-    let sink = open(&args.connection)?;
+    let sink = open(&args.connection, options(&args.values))?;
     let client = settings::client(global, settings::pacing(args.jobs_per_minute))?;
     settings::check_tracking(global)?;
     let namespace = args.namespace.namespace;
@@ -50,19 +62,31 @@ pub(super) async fn load(global: &GlobalArgs, console: Console, args: DbLoadArgs
     let selection = Selection {
         namespaces: vec![namespace],
         tables: args.tables.table.split(',').map(|name| name.trim().to_owned()).collect(),
-        exclude: Vec::new(),
+        exclude: args.exclude,
     };
     let on_snapshot_required = match args.on_snapshot_required {
         OnSnapshotRequired::Fail => ops::OnSnapshotRequired::Fail,
         OnSnapshotRequired::Resnapshot => ops::OnSnapshotRequired::Resnapshot,
     };
+    if let Some(warning) = or_interrupted(sink.charset_warning()).await? {
+        console.say(Mark::Warning, |_| warning.clone())?;
+    }
     let sink: std::sync::Arc<dyn crate::sink::Sink> = std::sync::Arc::new(sink);
     let engine = lake::small_engine()?;
-    let request = SyncRequest { demand, on_snapshot_required, ..SyncRequest::new(client, sink, engine, selection) };
+    let unlisted = Unlisted::Try;
+    let request = SyncRequest { demand, unlisted, on_snapshot_required, ..SyncRequest::new(client, sink, engine, selection) };
     let report = or_interrupted(Box::pin(ops::sync(request))).await?;
     let mut skipped = 0;
     for table in &report.tables {
         let name = table.table.to_string();
+        for warning in &table.warnings {
+            console.say(Mark::Warning, |bold| format!("{}: {warning}", bold(&name)))?;
+        }
+        if let Outcome::Loaded { schema_changes, .. } = &table.outcome {
+            for change in schema_changes {
+                console.say(Mark::Progress, |bold| format!("{}: {change}", bold(&name)))?;
+            }
+        }
         match (&table.outcome, &table.error) {
             (_, Some(error)) => console.error(error)?,
             (Outcome::Skipped, _) => skipped += 1,
@@ -89,7 +113,7 @@ fn ended(console: Console, errors: &[&Error], skipped: usize, total: usize) -> R
 }
 
 pub(super) async fn drop(console: Console, args: DropdbArgs) -> Result<ExitCode> {
-    let sink = open(&args.connection)?;
+    let sink = open(&args.connection, SqlOptions::default())?;
     let namespace = Namespace::new(args.namespace.namespace);
     let done = or_interrupted(db::drop(&sink, &namespace, &args.tables.table)).await?;
     if done.is_empty() {
@@ -108,7 +132,7 @@ pub(super) async fn drop(console: Console, args: DropdbArgs) -> Result<ExitCode>
 }
 
 pub(super) async fn list(global: &GlobalArgs, console: Console, args: ListdbArgs) -> Result<ExitCode> {
-    let sink = open(&args.connection)?;
+    let sink = open(&args.connection, SqlOptions::default())?;
     let client = settings::client(global, settings::pacing(0))?;
     settings::check_tracking(global)?;
     let namespace = Namespace::new(args.namespace.namespace);
@@ -116,6 +140,11 @@ pub(super) async fn list(global: &GlobalArgs, console: Console, args: ListdbArgs
     let count = !args.omit_record_count;
     let client = (!args.omit_not_replicated).then_some(&client);
     let lines = or_interrupted(db::list(&sink, client, &namespace, count)).await?;
+    for line in lines.iter().filter(|line| line.is_missing) {
+        console.say(Mark::Warning, |bold| {
+            format!("{} was removed from the database by hand; run dropdb for it, then initdb", bold(&line.name))
+        })?;
+    }
     let now = Timestamp::now();
     let age = |line: &DbLine| line.timestamp.map(|at| output::age((now.micros() - at.micros()) / 1_000_000));
     let command = |line: &DbLine| if line.timestamp.is_some() { "syncdb" } else { "initdb" };

@@ -25,7 +25,9 @@ pub(super) fn subject(command: &Command) -> (Option<&str>, Option<&str>) {
         Command::Snapshot(args) => (Some(&args.download.namespace.namespace), Some(&args.download.tables.table)),
         Command::Incremental(args) => (Some(&args.download.namespace.namespace), Some(&args.download.tables.table)),
         #[cfg(feature = "postgres")]
-        Command::Initdb(args) | Command::Syncdb(args) => (Some(&args.namespace.namespace), Some(&args.tables.table)),
+        Command::Initdb(args) => (Some(&args.namespace.namespace), Some(&args.tables.table)),
+        #[cfg(feature = "postgres")]
+        Command::Syncdb(args) => (Some(&args.load.namespace.namespace), Some(&args.load.tables.table)),
         #[cfg(feature = "postgres")]
         Command::Dropdb(args) => (Some(&args.namespace.namespace), Some(&args.tables.table)),
         #[cfg(feature = "postgres")]
@@ -55,7 +57,10 @@ pub(super) async fn run(global: &GlobalArgs, command: Command) -> ExitCode {
         #[cfg(feature = "postgres")]
         Command::Initdb(args) => db::load(global, console, args, Demand::Absent).await,
         #[cfg(feature = "postgres")]
-        Command::Syncdb(args) => db::load(global, console, args, Demand::Present).await,
+        Command::Syncdb(args) => {
+            let demand = if args.init_missing { Demand::Nothing } else { Demand::Present };
+            db::load(global, console, args.load, demand).await
+        }
         #[cfg(feature = "postgres")]
         Command::Dropdb(args) => db::drop(console, args).await,
         #[cfg(feature = "postgres")]

@@ -13,8 +13,9 @@ use super::args::{
 use super::output::{Grid, age, grouped, out, size};
 use super::{report, settings};
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::ops::{self, Answer, Report, Selection, StatusLine, SyncRequest};
+use crate::ops::{self, Answer, Report, Selection, StatusLine, SyncRequest, Target};
 use crate::schema::Nested;
+use crate::sink::Sink;
 use crate::sink::delta::DeltaSink;
 use crate::stage::{Engine, EngineOptions};
 
@@ -22,7 +23,7 @@ pub(super) async fn sync(global: &GlobalArgs, args: SyncArgs) -> Result<()> {
     let target = settings::target(global, &args.target)?;
     let client = settings::client(global, settings::pacing(args.jobs_per_minute))?;
     let engine = engine(&args.engine)?;
-    let sink = ops::open_sink(&target, &engine)?;
+    let sink = open_sink(&target, &engine, &args)?;
     let selection =
         Selection { namespaces: args.selection.namespace, tables: args.selection.table, exclude: args.selection.exclude };
     let request = SyncRequest {
@@ -47,6 +48,16 @@ pub(super) async fn sync(global: &GlobalArgs, args: SyncArgs) -> Result<()> {
     }
     out(&report::summary(&report))?;
     finish(report)
+}
+
+#[cfg(feature = "postgres")]
+fn open_sink(target: &Target, engine: &Engine, args: &SyncArgs) -> Result<Arc<dyn Sink>> {
+    ops::open_sink_with(target, engine, super::db::options(&args.database))
+}
+
+#[cfg(not(feature = "postgres"))]
+fn open_sink(target: &Target, engine: &Engine, _: &SyncArgs) -> Result<Arc<dyn Sink>> {
+    ops::open_sink(target, engine)
 }
 
 /// The failures on standard error, and the first one for the exit code.

@@ -18,22 +18,27 @@ pub struct DbLine {
     pub schema: Option<i64>,
     /// Rows, where they were asked for. `None` also for a table that was removed by hand.
     pub records: Option<u64>,
+    /// The book-keeping has it, the database has not: it was removed by hand.
+    pub is_missing: bool,
 }
 
 /// Replicated tables by name, then, with a client, those that the service has and the database has not.
 pub async fn list(sink: &SqlSink, client: Option<&Client>, namespace: &Namespace, count: bool) -> Result<Vec<DbLine>> {
     let mut lines = Vec::new();
-    let replicated = sink.list(Some(namespace)).await?;
-    for table in &replicated {
-        let Some((bookmark, records)) = sink.figures(table, count).await.with("table", table)? else { continue };
-        let (timestamp, schema) = (Some(bookmark.at), Some(bookmark.schema_version));
-        lines.push(DbLine { name: table.table.clone(), timestamp, schema, records });
+    for (table, figures) in sink.figures(namespace).await? {
+        let records = match figures.exists && count {
+            true => Some(sink.count(&table).await.with("table", &table)?),
+            false => None,
+        };
+        let (timestamp, schema) = (Some(figures.bookmark.at), Some(figures.bookmark.schema_version));
+        lines.push(DbLine { name: table.table, timestamp, schema, records, is_missing: !figures.exists });
     }
     if let Some(client) = client {
         let mut others = client.tables(namespace).await?;
-        others.retain(|name| !replicated.iter().any(|table| table.table == *name));
+        others.retain(|name| !lines.iter().any(|line| line.name == *name));
         others.sort();
-        lines.extend(others.into_iter().map(|name| DbLine { name, timestamp: None, schema: None, records: None }));
+        let unknown = |name| DbLine { name, timestamp: None, schema: None, records: None, is_missing: false };
+        lines.extend(others.into_iter().map(unknown));
     }
     Ok(lines)
 }

@@ -25,6 +25,6 @@ pub use select::{KNOWN_NAMESPACES, Selection};
 #[cfg(feature = "lake")]
 pub use status::{StatusLine, status};
 #[cfg(feature = "lake")]
-pub use sync::{Demand, OnSnapshotRequired, SyncRequest, sync};
+pub use sync::{Demand, OnSnapshotRequired, SyncRequest, Unlisted, sync};
 #[cfg(feature = "lake")]
-pub use target::{Target, open_sink, open_target};
+pub use target::{Target, open_sink, open_sink_with, open_target};

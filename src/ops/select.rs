@@ -49,6 +49,34 @@ impl Selection {
         }
     }
 
+    /// As [`Selection::resolve`], in the order of the names given, with names that nobody lists as they are. Without patterns
+    /// the service is not asked.
+    pub async fn resolve_all(&self, client: &Client) -> Result<Vec<TableRef>> {
+        let words: Vec<&str> = self.tables.iter().map(|word| word.trim()).filter(|word| !word.is_empty()).collect();
+        let mut listed = Vec::new();
+        if words.iter().any(|word| is_pattern(word)) {
+            for namespace in self.trimmed_namespaces() {
+                let tables = client.tables(&Namespace::new(namespace)).await.with("namespace", namespace)?;
+                listed.extend(tables.into_iter().map(|table| TableRef::new(namespace, table)));
+            }
+        }
+        let mut picked: Vec<TableRef> = Vec::new();
+        for word in words {
+            let found = match is_pattern(word) {
+                true => listed.iter().filter(|table| matches(word, table)).cloned().collect(),
+                false => {
+                    self.trimmed_namespaces().into_iter().map(|namespace| TableRef::new(namespace, word)).collect::<Vec<_>>()
+                }
+            };
+            for table in found {
+                if !picked.contains(&table) && !self.exclude.iter().any(|word| matches(word.trim(), &table)) {
+                    picked.push(table);
+                }
+            }
+        }
+        Ok(picked)
+    }
+
     fn trimmed_namespaces(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
         for name in self.namespaces.iter().map(|name| name.trim()).filter(|name| !name.is_empty()) {

@@ -42,6 +42,16 @@ pub enum Demand {
     Present,
 }
 
+/// What to do about names that the service does not list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unlisted {
+    /// The run fails before anything is started.
+    #[default]
+    Refuse,
+    /// They are tried all the same, and fail alone. Without patterns the list is not asked for.
+    Try,
+}
+
 /// Everything a sync needs, ready to use.
 #[derive(Clone)]
 pub struct SyncRequest {
@@ -63,6 +73,8 @@ pub struct SyncRequest {
     pub on_snapshot_required: OnSnapshotRequired,
     /// See [`Demand`].
     pub demand: Demand,
+    /// See [`Unlisted`].
+    pub unlisted: Unlisted,
     /// Form of nested columns.
     pub nested: Nested,
     /// Where unreadable rows are set aside; `None`: such a row fails its table.
@@ -89,6 +101,7 @@ impl SyncRequest {
             resnapshot: false,
             on_snapshot_required: OnSnapshotRequired::Resnapshot,
             demand: Demand::Nothing,
+            unlisted: Unlisted::Refuse,
             nested: Nested::Typed,
             bad_rows: None,
             concurrency: 2,
@@ -106,7 +119,10 @@ pub async fn sync(request: SyncRequest) -> Result<Report> {
     let location = request.sink.location().to_string();
     request.sink.check().await.with("target", &location)?;
     let bad_rows = request.bad_rows.as_deref().map(BadRowFile::open).transpose()?;
-    let tables = request.selection.resolve(&request.client).await?;
+    let tables = match request.unlisted {
+        Unlisted::Refuse => request.selection.resolve(&request.client).await?,
+        Unlisted::Try => request.selection.resolve_all(&request.client).await?,
+    };
 
     let run_id = uuid::Uuid::new_v4().to_string();
     let replicator = Replicator {

@@ -67,12 +67,17 @@ impl std::str::FromStr for Target {
     }
 }
 
-/// Opens the sink of a target. Touches nothing yet.
+/// Opens the sink of a target with the defaults of its kind. Touches nothing yet.
 pub fn open_sink(target: &Target, engine: &Engine) -> Result<Arc<dyn Sink>> {
+    open_sink_with(target, engine, SqlOptions::default())
+}
+
+/// As [`open_sink`], with choices for databases.
+pub fn open_sink_with(target: &Target, engine: &Engine, options: SqlOptions) -> Result<Arc<dyn Sink>> {
     match target {
         Target::Folder(_) | Target::Store(..) => Ok(open_target(target, engine)?),
         #[cfg(feature = "postgres")]
-        Target::Database(url) => Ok(Arc::new(SqlSink::open(url.reveal(), SqlOptions::default())?)),
+        Target::Database(url) => Ok(Arc::new(SqlSink::open(url.reveal(), options)?)),
         #[cfg(not(feature = "postgres"))]
         Target::Database(_) => Err(Error::new(Kind::Unsupported, "This build knows no databases")),
     }

@@ -2,7 +2,8 @@
 //! and applies no retry of its own: a conflict goes to the caller.
 //!
 //! Layout `<root>/<namespace>/<table>/`. The bookmark is a `txn` action (application `daplake/<namespace>.<table>`, version in
-//! XX
+//! microseconds since the epoch) beside table properties named `daplake.*`. A table asks for the least of the protocol that its
+//! options need ([`protocol`]).
 
 mod apply;
 mod columns;

@@ -61,6 +61,8 @@ pub(super) struct LiveColumn {
     pub(super) key: bool,
     /// Has a default.
     pub(super) has_default: bool,
+    /// The quoted lookup table of ours whose ids its values are.
+    pub(super) lookup: Option<String>,
     /// Text for people.
     pub(super) comment: Option<String>,
 }
@@ -224,6 +226,12 @@ pub(super) trait Dialect: Debug + Send + Sync {
     /// Lets the enumeration of a column have these words as well; `column` knows them already. `live`: the column as it is.
     fn admit_words(&self, table: &SqlTable, column: &SqlColumn, words: &[String], live: Option<&LiveColumn>) -> Vec<Statement>;
 
+    /// As [`Dialect::admit_words`], for an enumeration that this very transaction made: its new words may be used in it.
+    fn remake_enumeration(&self, table: &SqlTable, column: &SqlColumn) -> Vec<Statement> {
+        let _ = (table, column);
+        Vec::new()
+    }
+
     /// Whether an enumeration can have such a word.
     fn can_be_word(&self, word: &str) -> bool;
 
@@ -238,6 +246,12 @@ pub(super) trait Dialect: Debug + Send + Sync {
 
     /// From the live columns to the wanted ones. Kind `Schema` for what a merge cannot follow.
     fn change_table(&self, table: &SqlTable, live: &[LiveColumn], rules: ChangeRules<'_>) -> Result<Change>;
+
+    /// The column as rows have to be put into the live one, where a change of type was not made because it would alter values.
+    fn settle(&self, column: &SqlColumn, live: &LiveColumn) -> SqlColumn {
+        let _ = live;
+        column.clone()
+    }
 
     /// Lets a column be null.
     fn relax(&self, table: &SqlTable, column: &SqlColumn) -> Statement;

@@ -57,6 +57,15 @@ pub fn knows_scheme(scheme: &str) -> bool {
     DATABASES.iter().any(|database| database.schemes.contains(&scheme))
 }
 
+/// What the book-keeping says of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Figures {
+    /// How far it has come.
+    pub bookmark: Bookmark,
+    /// Whether the data table is there.
+    pub exists: bool,
+}
+
 /// What to do with NaN and the infinities where the database has no place for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum NonFinite {
@@ -127,7 +136,11 @@ impl SqlSink {
                 .with("scheme", location.scheme())
                 .hint(format!("use {}", examples.join(" or "))));
         };
-        let server = (database.open)(location)?;
+        Ok(Self::over(location, (database.open)(location)?, options))
+    }
+
+    /// The database behind a server.
+    fn over(location: &Url, server: Box<dyn Server>, options: SqlOptions) -> Self {
         let shared = Shared {
             location: SafeUrl::new(location.clone()),
             server,
@@ -139,7 +152,7 @@ impl SqlSink {
             known: Mutex::default(),
             to_be_staged: Mutex::default(),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Self { shared: Arc::new(shared) }
     }
 
     /// Makes the book-keeping where it is not there yet, as every command of the official client does, and brings that of clients
@@ -163,23 +176,32 @@ impl SqlSink {
         Ok(rows.first().and_then(|row| dialect.judge_charset(row)))
     }
 
-    /// How far a table has come, and its rows if they are to be counted. `None`: the book-keeping has no row for it.
-    pub async fn figures(&self, table: &TableRef, count: bool) -> Result<Option<(Bookmark, Option<u64>)>> {
+    /// What the book-keeping says of the tables of a namespace, sorted.
+    pub async fn figures(&self, namespace: &Namespace) -> Result<Vec<(TableRef, Figures)>> {
         let _one_of_few = self.shared.question().await?;
-        let dialect = self.shared.dialect();
         let mut session = self.shared.session().await?;
-        let has_meta = self.shared.has_meta(session.as_mut()).await?;
-        let Some(entry) = meta::entry(session.as_mut(), dialect, table, has_meta).await? else { return Ok(None) };
-        let rows = match entry.exists && count {
-            true => {
-                let count = Statement::new(format!("SELECT COUNT(*) FROM {}", dialect.table_name(table)));
-                let rows = session.rows(&count).await?;
-                rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok())
-            }
-            false => None,
+        let entries = match self.shared.has_meta(session.as_mut()).await? {
+            true => meta::entries(session.as_mut(), self.shared.dialect()).await?,
+            false => HashMap::new(),
         };
         self.shared.give_back(session);
-        Ok(Some((entry.bookmark, rows)))
+        let ours = entries.into_iter().filter(|(table, _)| table.namespace == *namespace);
+        let mut figures = ours
+            .map(|(table, entry)| entry.map(|entry| (table, Figures { bookmark: entry.bookmark, exists: entry.exists })))
+            .collect::<Result<Vec<_>>>()?;
+        figures.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(figures)
+    }
+
+    /// Counts the rows of a table.
+    pub async fn count(&self, table: &TableRef) -> Result<u64> {
+        let _one_of_few = self.shared.question().await?;
+        let mut session = self.shared.session().await?;
+        let count = Statement::new(format!("SELECT COUNT(*) FROM {}", self.shared.dialect().table_name(table)));
+        let rows = session.rows(&count).await?;
+        self.shared.give_back(session);
+        let rows = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok());
+        rows.ok_or_else(|| Error::new(Kind::Bug, "The database counts in another way than expected"))
     }
 
     /// Table and book-keeping row go together; types and lookup tables stay. Kind `NotFound` when there is no such row.
@@ -361,8 +383,17 @@ impl Sink for SqlSink {
 
     /// Counts the rows.
     async fn status(&self, table: &TableRef) -> Result<Option<TableStatus>> {
-        let Some((bookmark, rows)) = self.figures(table, true).await? else { return Ok(None) };
-        let table = table.clone();
+        let entry = {
+            let _one_of_few = self.shared.question().await?;
+            let mut session = self.shared.session().await?;
+            let has_meta = self.shared.has_meta(session.as_mut()).await?;
+            let entry = meta::entry(session.as_mut(), self.shared.dialect(), table, has_meta).await?;
+            self.shared.give_back(session);
+            entry
+        };
+        let Some(entry) = entry else { return Ok(None) };
+        let rows = if entry.exists { Some(self.count(table).await?) } else { None };
+        let (table, bookmark) = (table.clone(), entry.bookmark);
         Ok(Some(TableStatus { table, bookmark, rows, files: None, bytes: None, last_commit: None, version: None }))
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use arrow::array::{Array, RecordBatch};
 
-use super::dialect::{Change, ChangeRules, LiveColumn, SqlColumn};
+use super::dialect::{Change, ChangeRules, LiveColumn, SqlColumn, SqlTable};
 use super::load::SqlLoad;
 use super::{meta, values};
 use crate::error::{Error, Kind, Result};
@@ -164,12 +164,40 @@ impl SqlLoad {
             self.cleared = true;
         }
         self.create_enumerations().await?;
-        self.run(&dialect.create_lookups(&self.table)).await?;
+        self.run(&dialect.create_lookups(&self.settled(&live))).await?;
         self.run(&change.statements).await?;
         self.loaded.schema_changes.extend(change.notes);
-        let live = if change.statements.is_empty() { live } else { self.live().await? };
+        let live = if change.statements.is_empty() { live } else { self.retyped(&live).await? };
+        self.table = self.settled(&live);
         self.fit_rows(Some(&live)).await?;
         Ok(false)
+    }
+
+    fn settled(&self, live: &[LiveColumn]) -> SqlTable {
+        let columns = self.table.columns.iter().map(|column| match live.iter().find(|live| live.name == column.name) {
+            Some(live) => self.shared.dialect().settle(column, live),
+            None => column.clone(),
+        });
+        SqlTable { columns: columns.collect(), ..self.table.clone() }
+    }
+
+    /// The columns as they are now; says which have another type than before.
+    async fn retyped(&mut self, old: &[LiveColumn]) -> Result<Vec<LiveColumn>> {
+        let live = self.live().await?;
+        let plain = |sql_type: &str| sql_type.replace(['"', '`'], "");
+        for now in &live {
+            let Some(old) = old.iter().find(|old| old.name == now.name && old.sql_type != now.sql_type) else { continue };
+            let mut note = format!("`{}` is {} instead of {}", now.name, plain(&now.sql_type), plain(&old.sql_type));
+            let wanted = self.table.columns.iter().find(|column| column.name == now.name);
+            if let Some(wanted) = wanted.filter(|wanted| wanted.sql_type != now.sql_type) {
+                note.push_str(&format!(
+                    ", as not all its values are {}; load the table anew to have that",
+                    plain(&wanted.sql_type)
+                ));
+            }
+            self.loaded.schema_changes.push(note);
+        }
+        Ok(live)
     }
 
     /// Lets the table hold what the rows were found to hold. `live`: its columns, where they may differ from the wanted ones.
@@ -194,7 +222,7 @@ impl SqlLoad {
             let findings = &self.findings[index];
             if (findings.long && column.longest.is_some()) || (findings.any_word && column.enumeration.is_some()) {
                 let wide = dialect.unbounded(&self.table.columns[index]);
-                if is.is_none_or(|live| live.sql_type != wide.sql_type) {
+                if wide.lookup.is_some() || is.is_none_or(|live| live.sql_type != wide.sql_type) {
                     self.session.execute(&dialect.retype(&self.table, &wide)).await?;
                     let why = if findings.long { "longer than was announced" } else { "that no enumeration can have" };
                     self.loaded
@@ -218,7 +246,10 @@ impl SqlLoad {
         let is_ours = self.made_enumerations.contains(&enumeration.name);
         enumeration.members.extend(words.iter().cloned());
         let column = column.clone();
-        let statements = dialect.admit_words(&self.table, &column, &words, live);
+        let statements = match is_ours {
+            true => dialect.remake_enumeration(&self.table, &column),
+            false => dialect.admit_words(&self.table, &column, &words, live),
+        };
         // A type that this transaction made is known to it alone; any other has to get its words before they can be used.
         if is_ours || dialect.live_enumerations(&self.plan.table.namespace).is_none() {
             self.run(&statements).await?;

@@ -1,5 +1,9 @@
 //! The database from the outside: written by the sink, read with `psql`.
 
+mod book;
+mod changes;
+mod values;
+
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;

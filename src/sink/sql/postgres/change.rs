@@ -1,7 +1,7 @@
-//! From the table that is there to the one that is wanted. Columns are never dropped: not those that are gone upstream, and
-//! not those that somebody else added.
+//! From the table that is there to the one that is wanted. Columns are dropped only where the user asks for it, and never those
+//! that somebody else added. A change of type that would alter a value is not made: the column becomes text, which holds all.
 
-use super::dialect::{PostgresDialect, alter, comment_on, define, quote, refer};
+use super::dialect::{PostgresDialect, alter, comment_on, define, literal, quote, refer, table_name};
 use crate::error::{Error, Kind, Result};
 use crate::sink::LoadKind;
 use crate::sink::sql::dialect::{Change, ChangeRules, Dialect, LiveColumn, SqlColumn, SqlTable};
@@ -15,37 +15,90 @@ pub(super) fn change_table(
     rules: ChangeRules<'_>,
 ) -> Result<Change> {
     let mut change = Change::default();
-    let kind = rules.kind;
-    let rekeyed = check_key(table, live, kind)?;
+    let rekeyed = check_key(table, live, rules.kind)?;
     if let Some(drop) = rekeyed.as_ref().and_then(Clone::clone) {
         change.statements.push(drop);
     }
     for column in &table.columns {
+        let before = rules.before.and_then(|before| before.columns.iter().find(|old| old.name == column.name));
         match live.iter().find(|live| live.name == column.name) {
-            None => add(table, column, kind, &mut change),
-            Some(live) => alter_column(table, column, live, kind, &mut change)?,
+            None => add(table, column, rules.kind, &mut change),
+            Some(live) => alter_column(table, column, live, before, rules.kind, &mut change),
         }
     }
     for gone in live.iter().filter(|live| !table.columns.iter().any(|column| column.name == live.name)) {
-        // What the user added stays exactly as it is, as far as the stored schema tells.
-        if rules.before.is_some_and(|before| !before.columns.iter().any(|column| column.name == gone.name)) {
-            continue;
-        }
-        if rules.drop_removed && rules.before.is_some() && !gone.key {
-            change.statements.push(alter(table, &format!("DROP COLUMN {}", quote(&gone.name))));
-            change.notes.push(format!("`{}` is gone upstream, and dropped", gone.name));
-            continue;
-        }
-        if gone.not_null && !gone.has_default {
-            change.statements.push(alter(table, &format!("ALTER COLUMN {} DROP NOT NULL", quote(&gone.name))));
-            change.notes.push(format!("`{}` is gone upstream; it is kept, without new values", gone.name));
-        }
+        leave(table, gone, rules, &mut change);
     }
     if rekeyed.is_some() {
         change.statements.extend(dialect.add_key(table));
         change.notes.push("the primary key has other columns".to_owned());
     }
+    if let (Some(before), Some(comment)) = (rules.before, &table.comment)
+        && before.comment.as_ref() != Some(comment)
+    {
+        let name = table_name(&table.table);
+        change.statements.push(Statement::new(format!("COMMENT ON TABLE {name} IS {}", literal(comment))));
+    }
     Ok(change)
+}
+
+/// See [`Dialect::settle`].
+pub(super) fn settle(column: &SqlColumn, live: &LiveColumn) -> SqlColumn {
+    let mut column = column.clone();
+    if let Some(lookup) = live.lookup.as_ref().filter(|_| column.lookup.is_none() && is_textual(&column)) {
+        // Ids of words are what users join by; they are kept when the kind of enumeration changes.
+        column.convert = Some(through_lookup(lookup));
+        column.lookup = Some((lookup.clone(), String::new()));
+        column.longest = Some(super::types::MAX_LOOKUP);
+        column.enumeration = None;
+        column.sql_type.clone_from(&live.sql_type);
+        return column;
+    }
+    let is_unlooked = column.lookup.is_some() && live.lookup.is_none();
+    if is_unlooked || is_any_text(&live.sql_type) && column.sql_type != live.sql_type {
+        let kept = if live.sql_type == "text[]" { "text[]" } else { "text" };
+        column.convert = Some(format!("{{}}::{kept}"));
+        column.lookup = None;
+        column.longest = None;
+        column.enumeration = None;
+        column.sql_type = kept.to_owned();
+    }
+    column
+}
+
+fn is_any_text(sql_type: &str) -> bool {
+    matches!(sql_type, "text" | "text[]")
+}
+
+/// From a word to its id.
+pub(super) fn through_lookup(lookup: &str) -> String {
+    format!("(SELECT l.\"id\" FROM {lookup} AS l WHERE l.\"value\" = {{}})")
+}
+
+fn is_textual(column: &SqlColumn) -> bool {
+    column.enumeration.is_some() || matches!(parts(&column.sql_type).0, "text" | "character varying" | "character")
+}
+
+/// A column that the schema does not have any more, or never had.
+fn leave(table: &SqlTable, gone: &LiveColumn, rules: ChangeRules<'_>, change: &mut Change) {
+    // What the user added stays exactly as it is, as far as the stored schema tells.
+    if rules.before.is_some_and(|before| !before.columns.iter().any(|column| column.name == gone.name)) {
+        return;
+    }
+    let name = quote(&gone.name);
+    if rules.drop_removed && rules.before.is_some() && !gone.key {
+        change.statements.push(alter(table, &format!("DROP COLUMN {name}")));
+        change.notes.push(format!("`{}` is gone upstream, and dropped", gone.name));
+    } else if rules.before.is_some() || gone.not_null && !gone.has_default {
+        if gone.not_null && !gone.key {
+            change.statements.push(alter(table, &format!("ALTER COLUMN {name} DROP NOT NULL")));
+        }
+        // A default would be taken for a value of the service.
+        if gone.has_default {
+            change.statements.push(alter(table, &format!("ALTER COLUMN {name} DROP DEFAULT")));
+        }
+        change.notes.push(format!("`{}` is gone upstream; it is kept, without new values", gone.name));
+    }
 }
 
 /// `Some` if the key has to be made anew; inside, how the old one goes if there is one.
@@ -74,7 +127,7 @@ fn check_key(table: &SqlTable, live: &[LiveColumn], kind: LoadKind) -> Result<Op
 }
 
 fn table_regclass(table: &SqlTable) -> String {
-    format!("{}::regclass", super::dialect::literal(&PostgresDialect.table_name(&table.table)))
+    format!("{}::regclass", literal(&table_name(&table.table)))
 }
 
 fn add(table: &SqlTable, column: &SqlColumn, kind: LoadKind, change: &mut Change) {
@@ -89,60 +142,112 @@ fn add(table: &SqlTable, column: &SqlColumn, kind: LoadKind, change: &mut Change
     });
 }
 
-fn alter_column(table: &SqlTable, column: &SqlColumn, live: &LiveColumn, kind: LoadKind, change: &mut Change) -> Result<()> {
+fn alter_column(
+    table: &SqlTable,
+    column: &SqlColumn,
+    live: &LiveColumn,
+    before: Option<&SqlColumn>,
+    kind: LoadKind,
+    change: &mut Change,
+) {
     let name = quote(&column.name);
-    let wanted = &column.sql_type;
-    match fit(&live.sql_type, wanted) {
-        Fit::Same | Fit::Holds => {}
-        Fit::Wider => {
-            if live.has_default {
-                change.statements.push(alter(table, &format!("ALTER COLUMN {name} DROP DEFAULT")));
-            }
-            let cast = format!("ALTER COLUMN {name} SET DATA TYPE {wanted} USING {name}::{}", through(&live.sql_type, wanted));
-            change.statements.push(alter(table, &cast));
-            if let (true, Some(default)) = (live.has_default, &column.default) {
-                change.statements.push(alter(table, &format!("ALTER COLUMN {name} SET DEFAULT {default}")));
-            }
-            change.notes.push(format!("`{}` is {} instead of {}", column.name, plain(wanted), plain(&live.sql_type)));
+    let moved = before.is_some_and(|before| before.sql_type != column.sql_type || before.lookup != column.lookup);
+    let retypes = retype(table, column, live, moved, kind);
+    let is_retyped = !retypes.is_empty();
+    if is_retyped && live.has_default {
+        change.statements.push(alter(table, &format!("ALTER COLUMN {name} DROP DEFAULT")));
+    }
+    change.statements.extend(retypes);
+    let settled = settle(column, live);
+    let default = match before {
+        Some(before) if before.default != column.default => Some(column.default.as_ref()),
+        _ if is_retyped && live.has_default => Some(column.default.as_ref()),
+        _ => None,
+    };
+    match default {
+        Some(Some(default)) if settled.sql_type == column.sql_type || is_retyped => {
+            change.statements.push(alter(table, &format!("ALTER COLUMN {name} SET DEFAULT {default}")));
         }
-        Fit::Other if kind == LoadKind::Replace => {
-            if live.has_default {
-                change.statements.push(alter(table, &format!("ALTER COLUMN {name} DROP DEFAULT")));
-            }
-            // There are no rows any more.
-            change.statements.push(alter(table, &format!("ALTER COLUMN {name} SET DATA TYPE {wanted} USING NULL")));
-            change.statements.extend(refer(table, column));
-            change.notes.push(format!("`{}` is {} instead of {}", column.name, plain(wanted), plain(&live.sql_type)));
+        Some(None) if live.has_default => {
+            change.statements.push(alter(table, &format!("ALTER COLUMN {name} DROP DEFAULT")));
         }
-        Fit::Other => {
-            return Err(Error::new(Kind::Schema, "A column has a type that its values do not fit any more")
-                .with("column", &column.name)
-                .with("from", plain(&live.sql_type))
-                .with("to", plain(wanted))
-                .hint("load the table anew, with --resnapshot, or dropdb and initdb"));
-        }
+        _ => {}
     }
     if live.not_null && !column.required && !column.key {
         change.statements.push(alter(table, &format!("ALTER COLUMN {name} DROP NOT NULL")));
         change.notes.push(format!("`{}` may be null", column.name));
     }
+    if !live.not_null && column.required && !column.key && before.is_some_and(|before| !before.required) {
+        // Old rows may have none; then it stays as it is.
+        let tighten = alter(table, &format!("ALTER COLUMN {name} SET NOT NULL")).text;
+        change
+            .statements
+            .push(Statement::new(format!("DO $do$ BEGIN {tighten}; EXCEPTION WHEN not_null_violation THEN NULL; END $do$")));
+    }
     if column.comment.is_some() && column.comment != live.comment {
         change.statements.extend(comment_on(table, column));
     }
-    Ok(())
 }
 
-/// A cast from enumeration to enumeration goes through text.
-fn through(from: &str, to: &str) -> String {
-    if from.starts_with('"') && to.starts_with('"') {
-        let text = if to.ends_with("[]") { "text[]" } else { "text" };
-        return format!("{text}::{to}");
+/// How the column gets its type, if it gets another one. `moved`: the schema wanted another type before.
+fn retype(table: &SqlTable, column: &SqlColumn, live: &LiveColumn, moved: bool, kind: LoadKind) -> Vec<Statement> {
+    let name = quote(&column.name);
+    let (from, to) = (live.sql_type.as_str(), column.sql_type.as_str());
+    let to_text = || alter(table, &format!("ALTER COLUMN {name} SET DATA TYPE text USING {name}::text"));
+    // Kept as it is, or as text: see `settle`.
+    match (&live.lookup, &column.lookup) {
+        (Some(_), Some(_)) => return Vec::new(),
+        (Some(_), None) if is_textual(column) => return Vec::new(),
+        (Some(lookup), None) => return unlooked(table, column, lookup),
+        (None, Some(_)) if from == "text" => return Vec::new(),
+        (None, Some(_)) => return vec![to_text()],
+        (None, None) => {}
     }
-    to.to_owned()
+    match fit(from, to) {
+        Fit::Same | Fit::Holds => Vec::new(),
+        Fit::Wider => vec![alter(table, &format!("ALTER COLUMN {name} SET DATA TYPE {to} USING {name}::{to}"))],
+        // There are no rows any more.
+        Fit::Other if kind == LoadKind::Replace => {
+            vec![alter(table, &format!("ALTER COLUMN {name} SET DATA TYPE {to} USING NULL"))]
+        }
+        // Text that was kept for good reason before is not tried again at every run.
+        Fit::Other if is_any_text(from) && !moved => Vec::new(),
+        Fit::Other => {
+            let target = table_name(&table.table);
+            // JSON is the same however it is written; of all else each value has to be what it was.
+            let unequal = match to == "jsonb" {
+                true => String::new(),
+                false => format!(
+                    "IF EXISTS (SELECT FROM {target} WHERE {name}::text::{to}::text IS DISTINCT FROM {name}::text) \
+                     THEN RAISE data_exception; END IF; "
+                ),
+            };
+            let change = alter(table, &format!("ALTER COLUMN {name} SET DATA TYPE {to} USING {name}::text::{to}")).text;
+            let otherwise = if from == "text" { "NULL".to_owned() } else { to_text().text };
+            vec![Statement::new(format!(
+                "DO $do$ BEGIN {unequal}{change}; EXCEPTION WHEN data_exception OR cannot_coerce THEN {otherwise}; END $do$"
+            ))]
+        }
+    }
 }
 
-fn plain(sql_type: &str) -> String {
-    sql_type.replace('"', "")
+/// From ids of a lookup table to a type that has none: to text by way of the words.
+fn unlooked(table: &SqlTable, column: &SqlColumn, lookup: &str) -> Vec<Statement> {
+    let (name, target) = (quote(&column.name), table_name(&table.table));
+    let relation = literal(&target);
+    let attribute = literal(&column.name);
+    vec![
+        Statement::new(format!(
+            "DO $do$ DECLARE k name; BEGIN SELECT f.conname INTO k FROM pg_catalog.pg_constraint f \
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = f.conrelid AND f.conkey = ARRAY[a.attnum] \
+             WHERE f.conrelid = {relation}::regclass AND f.contype = 'f' AND a.attname = {attribute}; \
+             IF k IS NOT NULL THEN EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', {relation}, k); END IF; END $do$"
+        )),
+        alter(table, &format!("ALTER COLUMN {name} SET DATA TYPE text USING {name}::text")),
+        Statement::new(format!(
+            "UPDATE {target} AS t SET {name} = l.\"value\" FROM {lookup} AS l WHERE l.\"id\"::text = t.{name}"
+        )),
+    ]
 }
 
 enum Fit {
@@ -178,7 +283,6 @@ fn fit(from: &str, to: &str) -> Fit {
     let is_enumeration = |sql_type: &str| sql_type.starts_with('"');
     let ((a, m), (b, n)) = (parts(from), parts(to));
     let number = |base: &str| ["smallint", "integer", "bigint"].iter().position(|known| *known == base);
-    let is_text = |base: &str| matches!(base, "text" | "character varying" | "character");
     match (a, b) {
         _ if let (Some(x), Some(y)) = (number(a), number(b)) => {
             if x < y {
@@ -214,10 +318,8 @@ fn fit(from: &str, to: &str) -> Fit {
             (Some(_), Some(_)) => Fit::Holds,
             _ => Fit::Other,
         },
-        // As the official client does; a word that is none stops it.
-        _ if is_text(a) && is_enumeration(to) => Fit::Wider,
-        _ if is_enumeration(from) && is_enumeration(to) => Fit::Wider,
-        _ if is_enumeration(from) && b == "character varying" => Fit::Wider,
+        // Whether the words fit, the attempt tells.
+        _ if is_enumeration(from) || is_enumeration(to) => Fit::Other,
         ("uuid" | "inet" | "time without time zone", "character varying") if n.first().is_some_and(|n| *n >= 45) => Fit::Wider,
         ("date", "timestamp without time zone") => Fit::Wider,
         _ => Fit::Other,

@@ -34,7 +34,7 @@ pub(super) fn cut_name(name: &str) -> String {
     name[..end].to_owned()
 }
 
-fn table_name(table: &TableRef) -> String {
+pub(super) fn table_name(table: &TableRef) -> String {
     format!("{}.{}", quote(table.namespace.as_str()), quote(&cut_name(&table.table)))
 }
 
@@ -254,7 +254,11 @@ impl Dialect for PostgresDialect {
              WHEN t.typtype = 'e' THEN '\"' || replace(tn.nspname, '\"', '\"\"') || '\".\"' || replace(t.typname, '\"', '\"\"') || '\"' \
              WHEN e.typtype = 'e' THEN '\"' || replace(en.nspname, '\"', '\"\"') || '\".\"' || replace(e.typname, '\"', '\"\"') || '\"[]' \
              ELSE format_type(a.atttypid, a.atttypmod) END, \
-             a.attnotnull, COALESCE(a.attnum = ANY (i.indkey), false), a.atthasdef, col_description(c.oid, a.attnum) \
+             a.attnotnull, COALESCE(a.attnum = ANY (i.indkey), false), a.atthasdef, col_description(c.oid, a.attnum), \
+             (SELECT quote_ident(n.nspname) || '.' || quote_ident(r.relname) FROM pg_catalog.pg_constraint f \
+             JOIN pg_catalog.pg_class r ON r.oid = f.confrelid WHERE f.conrelid = c.oid AND f.contype = 'f' \
+             AND f.conkey = ARRAY[a.attnum] AND r.relnamespace = c.relnamespace \
+             AND r.relname = (c.relname || '__' || a.attname)::name LIMIT 1) \
              FROM pg_catalog.pg_class c \
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
              JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
@@ -270,7 +274,7 @@ impl Dialect for PostgresDialect {
     }
 
     fn read_live(&self, row: &Row) -> Option<LiveColumn> {
-        let [name, sql_type, not_null, key, has_default, comment] = &row[..] else { return None };
+        let [name, sql_type, not_null, key, has_default, comment, lookup] = &row[..] else { return None };
         let is_true = |cell: &Option<String>| cell.as_deref() == Some("t");
         Some(LiveColumn {
             name: name.clone()?,
@@ -279,6 +283,7 @@ impl Dialect for PostgresDialect {
             key: is_true(key),
             has_default: is_true(has_default),
             comment: comment.clone(),
+            lookup: lookup.clone(),
         })
     }
 
@@ -333,6 +338,30 @@ impl Dialect for PostgresDialect {
         words.iter().map(add).collect()
     }
 
+    fn remake_enumeration(&self, table: &SqlTable, column: &SqlColumn) -> Vec<Statement> {
+        let Some(enumeration) = &column.enumeration else { return Vec::new() };
+        let (namespace, name, old) = (quote(table.table.namespace.as_str()), quote(&enumeration.name), quote("daplake_old"));
+        let words = enumeration.members.iter().map(|member| literal(member)).collect::<Vec<_>>().join(", ");
+        let (attribute, sql_type) = (quote(&column.name), &column.sql_type);
+        let through = if sql_type.ends_with("[]") { "text[]" } else { "text" };
+        let mut statements = vec![
+            Statement::new(format!("ALTER TYPE {namespace}.{name} RENAME TO {old}")),
+            Statement::new(format!("CREATE TYPE {namespace}.{name} AS ENUM ({words})")),
+        ];
+        if column.default.is_some() {
+            statements.push(alter(table, &format!("ALTER COLUMN {attribute} DROP DEFAULT")));
+        }
+        statements.push(alter(
+            table,
+            &format!("ALTER COLUMN {attribute} SET DATA TYPE {sql_type} USING {attribute}::{through}::{sql_type}"),
+        ));
+        if let Some(default) = &column.default {
+            statements.push(alter(table, &format!("ALTER COLUMN {attribute} SET DEFAULT {default}")));
+        }
+        statements.push(Statement::new(format!("DROP TYPE {namespace}.{old}")));
+        statements
+    }
+
     fn can_be_word(&self, word: &str) -> bool {
         types::fits(word)
     }
@@ -374,17 +403,27 @@ impl Dialect for PostgresDialect {
         change::change_table(self, table, live, rules)
     }
 
+    fn settle(&self, column: &SqlColumn, live: &LiveColumn) -> SqlColumn {
+        change::settle(column, live)
+    }
+
     fn relax(&self, table: &SqlTable, column: &SqlColumn) -> Statement {
         alter(table, &format!("ALTER COLUMN {} DROP NOT NULL", quote(&column.name)))
     }
 
     fn unbounded(&self, column: &SqlColumn) -> SqlColumn {
+        if column.lookup.is_some() {
+            return SqlColumn { longest: None, ..column.clone() };
+        }
         let sql_type = if column.sql_type.ends_with("[]") { "text[]" } else { "text" }.to_owned();
         let stage_type = sql_type.clone();
         SqlColumn { sql_type, stage_type, convert: None, longest: None, enumeration: None, ..column.clone() }
     }
 
     fn retype(&self, table: &SqlTable, column: &SqlColumn) -> Statement {
+        if let Some((lookup, _)) = &column.lookup {
+            return Statement::new(format!("ALTER TABLE {lookup} ALTER COLUMN \"value\" SET DATA TYPE text"));
+        }
         let name = quote(&column.name);
         alter(table, &format!("ALTER COLUMN {name} SET DATA TYPE {to} USING {name}::{to}", to = column.sql_type))
     }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::change::through_lookup;
 use super::dialect::{cut_name, literal, quote};
 use crate::model::TableRef;
 use crate::schema::{Column, ColumnType, TableSchema};
@@ -108,8 +109,8 @@ fn choose(table: &TableRef, column: &Column, node: Option<&Value>) -> Chosen {
         ColumnType::Enum { members, open: true } if members.len() == 1 => {
             let lookup = qualified(&type_name());
             Chosen {
-                longest: None,
-                convert: Some(format!("(SELECT l.\"id\" FROM {lookup} AS l WHERE l.\"value\" = {{}})")),
+                longest: Some(MAX_LOOKUP),
+                convert: Some(through_lookup(&lookup)),
                 sql_type: "integer".into(),
                 stage_type: "text".into(),
                 direct: false,
@@ -144,6 +145,8 @@ fn choose(table: &TableRef, column: &Column, node: Option<&Value>) -> Chosen {
 
 /// The longest length that the server lets a type have.
 const MAX_VARCHAR: u64 = 10_485_760;
+/// The longest word of a lookup table, in characters.
+pub(super) const MAX_LOOKUP: usize = 64;
 /// The longest word of an enumeration, in bytes.
 const MAX_LABEL: usize = 63;
 

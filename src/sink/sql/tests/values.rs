@@ -1,0 +1,164 @@
+//! Values that the declared columns do not take, and schemas that the official client cannot make tables of.
+
+use serde_json::json;
+
+use super::{fixture, load, served};
+use crate::error::Kind;
+use crate::model::TableRef;
+use crate::schema::TableSchema;
+use crate::sink::LoadKind;
+use crate::sink::conformance::{Change, at};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_not_announced_is_kept_all_the_same() {
+    let Some((database, fixture)) = fixture() else { return };
+    let long_word = "w".repeat(70);
+    let value = json!({
+        "word": {"type": "string", "enum": ["a", "ä"]},
+        "words": {"type": "array", "items": {"type": "string", "enum": ["a", "b"]}},
+        "endless": {"type": "string", "enum": ["a", "b"]},
+        "open": {"oneOf": [{"type": "string", "enum": ["a"]}, {"type": "string"}]},
+        "short": {"type": "string", "maxLength": 3},
+        "shorts": {"type": "array", "items": {"type": "string", "maxLength": 3}},
+        "nul": {"type": "string"},
+        "needed": {"type": "string"},
+    });
+    let row = |id: i64| {
+        Change::Up(json!({
+            "id": id, "word": "ünannounced", "words": ["a", "odd"], "endless": long_word, "open": long_word,
+            "short": "__dap_oversized_truncated__", "shorts": ["abc", "abcd"], "nul": "a\u{0}b", "needed": null,
+        }))
+    };
+    let found = |table: &str| {
+        database.psql(&format!(
+            "SELECT t.id, word, words, endless, l.value, short, shorts, nul, needed FROM canvas.{table} t \
+             JOIN canvas.{table}__open l ON l.id = t.open ORDER BY t.id"
+        ))
+    };
+    let line = |id: i64| {
+        format!("{id}|ünannounced|{{a,odd}}|{long_word}|{long_word}|__dap_oversized_truncated__|{{abc,abcd}}|a\u{2400}b|\n")
+    };
+    for (name, first) in [("staged", LoadKind::Replace), ("left", LoadKind::Merge)] {
+        let table = TableRef::new("canvas", name);
+        let schema = served(&table, 1, value.clone(), &["needed"]);
+        if name == "left" {
+            // Types outlive their tables.
+            database.psql("CREATE TYPE canvas.left__word AS ENUM ('a')");
+        }
+        let loaded = load(&fixture, &schema, first, &[row(1)], at(1)).await.unwrap();
+        assert!(loaded.schema_changes.len() >= 5 && loaded.warnings.len() == 1, "{loaded:?}");
+        assert_eq!(found(name), line(1));
+        let loaded = load(&fixture, &schema, LoadKind::Merge, &[row(1), row(2)], at(2)).await.unwrap();
+        assert_eq!((loaded.upserted, loaded.warnings.len()), (2, 1), "{loaded:?}");
+        assert_eq!(found(name), format!("{}{}", line(1), line(2)));
+        assert_eq!(database.psql(&format!("SELECT enum_range(NULL::canvas.{name}__word)")), "{a,ä,ünannounced}\n");
+    }
+    // A table that takes its rows directly (no lookups, no arrays of words).
+    for (name, type_is_there) in [("direct", false), ("direct_over_old_type", true)] {
+        let table = TableRef::new("canvas", name);
+        let mut value = value.clone();
+        for column in ["words", "open"] {
+            value.as_object_mut().unwrap().remove(column);
+        }
+        let schema = served(&table, 1, value, &["needed"]);
+        if type_is_there {
+            database.psql(&format!("CREATE TYPE canvas.{name}__word AS ENUM ('ä', 'other')"));
+        }
+        let Change::Up(mut row) = row(1) else { unreachable!() };
+        row.as_object_mut().unwrap().retain(|name, _| !["words", "open"].contains(&name.as_str()));
+        let fitting = Change::Up(json!({"id": 7, "word": "a", "short": "abc", "needed": "x"}));
+        load(&fixture, &schema, LoadKind::Replace, &[fitting, Change::Up(row)], at(1)).await.unwrap();
+        let found =
+            database.psql(&format!("SELECT id, word, endless, short, shorts, nul, needed FROM canvas.{name} ORDER BY id"));
+        let second = "7|a||abc|||x\n";
+        assert_eq!(
+            found,
+            format!("1|ünannounced|{long_word}|__dap_oversized_truncated__|{{abc,abcd}}|a\u{2400}b|\n{second}"),
+            "{name}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_kept_fails_its_table_by_column_and_key() {
+    let Some((database, fixture)) = fixture() else { return };
+    let table = TableRef::new("canvas", "strict");
+    let source = json!({"properties": {
+        "key": {"properties": {"id": {"type": "integer", "format": "int64"}, "part": {"type": "string"}}, "required": ["id", "part"]},
+        "value": {"properties": {
+            "uuid": {"type": "string", "format": "uuid"}, "clock": {"type": "string", "format": "time"},
+            "address": {"oneOf": [{"type": "string", "format": "ipv4"}, {"type": "string", "format": "ipv6"}]},
+        }},
+    }});
+    let schema = TableSchema::read(&table, 1, source).unwrap();
+    let good = Change::Up(json!({"id": 1, "part": "x"}));
+    load(&fixture, &schema, LoadKind::Replace, std::slice::from_ref(&good), at(1)).await.unwrap();
+    for (bad, column, key) in [
+        (json!({"id": 5, "part": "p", "uuid": "secret"}), "uuid", "id=5, part=p"),
+        (json!({"id": 5, "part": "p", "clock": "secret"}), "clock", "id=5, part=p"),
+        (json!({"id": 5, "part": "p", "address": "secret"}), "address", "id=5, part=p"),
+    ] {
+        for kind in [LoadKind::Merge, LoadKind::Replace] {
+            let error = load(&fixture, &schema, kind, &[good.clone(), Change::Up(bad.clone())], at(2)).await.unwrap_err();
+            let told = (error.kind(), error.get("table"), error.get("column"), error.get("key"));
+            assert_eq!(told, (Kind::Data, Some("canvas.strict"), Some(column), Some(key)), "{error:?}");
+            assert!(error.hint_text().is_some() && !format!("{error:?}").contains("secret"), "{error:?}");
+        }
+    }
+    assert_eq!(database.psql("SELECT * FROM canvas.strict"), "1|x|||\n");
+}
+
+/// Composite keys, one-value and open enumerations, names beyond 63 bytes, arrays of objects, free objects, unknown keywords.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schemas_that_the_official_client_fails_on_work() {
+    let Some((database, fixture)) = fixture() else { return };
+    let table = TableRef::new("canvas", "odd");
+    let long = format!("long_{}", "x".repeat(55));
+    let mut value = json!({
+        "one": {"type": "string", "enum": ["only"]},
+        "open_two": {"oneOf": [{"type": "string", "enum": ["a", "b"]}, {"type": "string"}]},
+        "objects": {"type": "array", "items": {"type": "object", "properties": {"a": {"type": "string"}}}},
+        "free": {"type": "object"},
+        "free_items": {"type": "array", "items": {"type": "object"}},
+        "any": {"anyOf": [{"type": "string"}, {"type": "integer"}]},
+        "either": {"oneOf": [{"type": "integer"}, {"type": "string"}]},
+        "unknown": {"type": "string", "somethingNew": true},
+        "types": {"type": ["string", "null"]},
+        "span": {"type": "string", "format": "duration"},
+        "with_default": {"type": "string", "enum": ["x", "y"], "default": "x"},
+    });
+    value[&long] = json!({"type": "string", "enum": ["p", "q"]});
+    let source = json!({"properties": {
+        "key": {"properties": {"b": {"type": "string"}, "a": {"type": "integer", "format": "int64"}}, "required": ["b", "a"]},
+        "value": {"properties": value},
+    }});
+    let schema = TableSchema::read(&table, 1, source).unwrap();
+    let row = |a: i64| {
+        let mut row = json!({
+            "a": a, "b": "ß", "one": "only", "open_two": "neither", "objects": [{"a": "x"}], "free": "{\"n\":1.10}",
+            "free_items": null, "any": "text", "either": "5", "unknown": "u", "types": "t", "span": "P1D", "with_default": "y",
+        });
+        row[&long] = json!("q");
+        Change::Up(row)
+    };
+    load(&fixture, &schema, LoadKind::Replace, &[row(1)], at(1)).await.unwrap();
+    for second in 2..4 {
+        let loaded = load(
+            &fixture,
+            &schema,
+            LoadKind::Merge,
+            &[row(second), Change::Del(json!({"a": second - 1, "b": "ß"}))],
+            at(second),
+        )
+        .await;
+        let loaded = loaded.unwrap();
+        assert_eq!((loaded.deleted, loaded.schema_changes.len()), (1, 0), "{loaded:?}");
+    }
+    let found =
+        database.psql(&format!("SELECT a, b, one, open_two, objects, free, span, with_default, {long} FROM canvas.odd"));
+    assert_eq!(found, "3|ß|only|neither|[{\"a\": \"x\"}]|{\"n\":1.10}|P1D|y|q\n");
+    let keys = "SELECT string_agg(a.attname, ',' ORDER BY array_position(i.indkey, a.attnum)) FROM pg_index i \
+                JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) \
+                WHERE i.indrelid = 'canvas.odd'::regclass AND i.indisprimary";
+    assert_eq!(database.psql(keys), "b,a\n");
+}
