@@ -128,6 +128,15 @@ pub(super) enum Command {
     /// Run SQL over the tables of a target.
     #[cfg(feature = "lake")]
     Query(QueryArgs),
+    /// Merge small files of lake tables and drop rows that are marked as deleted.
+    #[cfg(feature = "lake")]
+    Optimize(OptimizeArgs),
+    /// Remove files of lake tables that are no longer needed.
+    #[cfg(feature = "lake")]
+    Vacuum(VacuumArgs),
+    /// Show what happened to a lake table, commit by commit.
+    #[cfg(feature = "lake")]
+    History(HistoryArgs),
     /// Download the present state of tables as files.
     Snapshot(SnapshotArgs),
     /// Download the changes of tables since a time as files.
@@ -457,6 +466,8 @@ pub(super) struct SyncArgs {
     pub(super) selection: SelectionArgs,
     #[command(flatten)]
     pub(super) engine: EngineArgs,
+    #[command(flatten)]
+    pub(super) lake: LakeArgs,
     /// Take new snapshots even where increments would do.
     #[arg(long)]
     pub(super) resnapshot: bool,
@@ -484,6 +495,26 @@ pub(super) struct SyncArgs {
     /// Writes the run report as JSON to this file.
     #[arg(long, value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
+}
+
+/// How lake tables are written.
+#[cfg(feature = "lake")]
+#[derive(Debug, Args)]
+pub(super) struct LakeArgs {
+    /// Marks rows of Delta files as deleted instead of writing the files anew: where it pays, in all files, or never. Tables with
+    /// such marks need readers that know deletion vectors.
+    #[arg(long, value_enum, default_value_t = DeletionVectorsArg::Auto, value_name = "WHEN")]
+    pub(super) deletion_vectors: DeletionVectorsArg,
+    /// Merges small files of a Delta table when a load leaves so many of them; 0 for never.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub(super) compact_after: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum DeletionVectorsArg {
+    Auto,
+    On,
+    Off,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -539,6 +570,79 @@ pub(super) enum QueryOutput {
     Table,
     Csv,
     Json,
+}
+
+/// Tables of a target.
+#[cfg(feature = "lake")]
+#[derive(Debug, Args)]
+pub(super) struct HeldTablesArgs {
+    /// Namespaces: a comma list, or `all` that the target has.
+    #[arg(long, value_delimiter = ',', default_value = "all", value_name = "NAMESPACE")]
+    pub(super) namespace: Vec<String>,
+    /// Tables: `all`, a comma list, patterns with `*` and `?`; `namespace.table` to be exact.
+    #[arg(long, value_delimiter = ',', default_value = "all", value_name = "TABLE")]
+    pub(super) table: Vec<String>,
+    /// Tables to leave out: a comma list, patterns as above.
+    #[arg(long, value_delimiter = ',', value_name = "TABLE")]
+    pub(super) exclude: Vec<String>,
+}
+
+#[cfg(feature = "lake")]
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Rows stay the same, readers notice nothing. The replaced files stay for readers of older versions until `vacuum`.\n\nExample:\n  daplake optimize --target ./lake --table submissions --cluster"
+)]
+pub(super) struct OptimizeArgs {
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+    #[command(flatten)]
+    pub(super) tables: HeldTablesArgs,
+    /// Also sorts files whose ranges of keys overlap into files that do not; this may write a whole table anew.
+    #[arg(long)]
+    pub(super) cluster: bool,
+    #[command(flatten)]
+    pub(super) engine: EngineArgs,
+    /// Form of the output.
+    #[arg(long, value_enum, default_value_t = StatusOutput::Text)]
+    pub(super) output: StatusOutput,
+}
+
+#[cfg(feature = "lake")]
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Removed are files that were replaced, or left behind by a run that was killed, longer ago than the retention. Older versions can then no longer be read.\n\nExample:\n  daplake vacuum --target ./lake --retention 30d --dry-run"
+)]
+pub(super) struct VacuumArgs {
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+    #[command(flatten)]
+    pub(super) tables: HeldTablesArgs,
+    /// Keeps what was needed within this time, such as 7d or 48h; 7 days at least.
+    #[arg(long, default_value = "7d", value_name = "TIME", value_parser = super::settings::parse_duration)]
+    pub(super) retention: std::time::Duration,
+    /// Says what would be removed, and removes nothing.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Form of the output.
+    #[arg(long, value_enum, default_value_t = StatusOutput::Text)]
+    pub(super) output: StatusOutput,
+}
+
+#[cfg(feature = "lake")]
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  daplake history --target ./lake --table canvas.users")]
+pub(super) struct HistoryArgs {
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+    /// The table, as `namespace.table`; the namespace may be left out for `canvas`.
+    #[arg(long, value_name = "TABLE")]
+    pub(super) table: String,
+    /// So many commits, newest first.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub(super) limit: usize,
+    /// Form of the output.
+    #[arg(long, value_enum, default_value_t = StatusOutput::Text)]
+    pub(super) output: StatusOutput,
 }
 
 #[cfg(all(feature = "lake", feature = "demo"))]

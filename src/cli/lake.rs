@@ -8,7 +8,8 @@ use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
 
 use super::args::{
-    EngineArgs, GlobalArgs, NestedArg, OnSnapshotRequired, QueryArgs, QueryOutput, StatusArgs, StatusOutput, SyncArgs,
+    DeletionVectorsArg, EngineArgs, GlobalArgs, LakeArgs, NestedArg, OnSnapshotRequired, QueryArgs, QueryOutput, StatusArgs,
+    StatusOutput, SyncArgs,
 };
 use super::output::{Grid, age, grouped, out, size};
 use super::{report, settings};
@@ -16,7 +17,7 @@ use crate::error::{Error, Kind, Result, ResultExt};
 use crate::ops::{self, Answer, Report, Selection, StatusLine, SyncRequest, Target};
 use crate::schema::Nested;
 use crate::sink::Sink;
-use crate::sink::delta::DeltaSink;
+use crate::sink::delta::{DeletionVectors, DeltaOptions, DeltaSink};
 use crate::stage::{Engine, EngineOptions};
 
 pub(super) async fn sync(global: &GlobalArgs, args: SyncArgs) -> Result<()> {
@@ -52,12 +53,15 @@ pub(super) async fn sync(global: &GlobalArgs, args: SyncArgs) -> Result<()> {
 
 #[cfg(feature = "postgres")]
 fn open_sink(target: &Target, engine: &Engine, args: &SyncArgs) -> Result<Arc<dyn Sink>> {
-    ops::open_sink_with(target, engine, super::db::options(&args.database))
+    match target {
+        Target::Database(_) => ops::open_sink_with(target, engine, super::db::options(&args.database)),
+        _ => Ok(ops::open_target_with(target, delta_options(engine, &args.lake))?),
+    }
 }
 
 #[cfg(not(feature = "postgres"))]
-fn open_sink(target: &Target, engine: &Engine, _: &SyncArgs) -> Result<Arc<dyn Sink>> {
-    ops::open_sink(target, engine)
+fn open_sink(target: &Target, engine: &Engine, args: &SyncArgs) -> Result<Arc<dyn Sink>> {
+    Ok(ops::open_target_with(target, delta_options(engine, &args.lake))?)
 }
 
 /// The failures on standard error, and the first one for the exit code.
@@ -96,6 +100,19 @@ fn temp_dir(args: &EngineArgs) -> PathBuf {
     args.temp_dir.clone().unwrap_or_else(std::env::temp_dir)
 }
 
+/// How lake tables are written, as the options say.
+pub(super) fn delta_options(engine: &Engine, args: &LakeArgs) -> DeltaOptions {
+    DeltaOptions {
+        deletion_vectors: match args.deletion_vectors {
+            DeletionVectorsArg::Auto => DeletionVectors::Auto,
+            DeletionVectorsArg::On => DeletionVectors::On,
+            DeletionVectorsArg::Off => DeletionVectors::Off,
+        },
+        compact_after: args.compact_after,
+        ..DeltaOptions::new(engine.clone())
+    }
+}
+
 pub(super) fn small_engine() -> Result<Engine> {
     engine(&EngineArgs { memory_limit: None, temp_dir: None })
 }
@@ -117,7 +134,7 @@ pub(super) async fn status(global: &GlobalArgs, args: StatusArgs) -> Result<()> 
 
 pub(super) fn status_text(lines: &[StatusLine]) -> String {
     let known = |number: Option<u64>| number.map_or("-".to_owned(), grouped);
-    let mut grid = Grid::new(&["table", ">rows", "data as of", ">age", ">schema", ">files", ">size"]);
+    let mut grid = Grid::new(&["table", ">rows", "data as of", ">age", ">schema", ">files", ">size", "protocol"]);
     for line in lines {
         grid.row(vec![
             format!("{}.{}", line.namespace, line.table),
@@ -127,6 +144,7 @@ pub(super) fn status_text(lines: &[StatusLine]) -> String {
             line.schema_version.to_string(),
             known(line.files),
             line.bytes.map_or("-".to_owned(), size),
+            line.protocol.clone().unwrap_or("-".to_owned()),
         ]);
     }
     grid.render()

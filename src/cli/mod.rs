@@ -1,6 +1,8 @@
 //! The command line: arguments, settings, output, exit codes. It holds no logic that a library user would miss.
 
 mod args;
+#[cfg(feature = "lake")]
+mod care;
 mod console;
 #[cfg(feature = "postgres")]
 mod db;
@@ -151,6 +153,12 @@ async fn dispatch(global: &GlobalArgs, command: Command) -> Result<()> {
         Command::Status(args) => lake::status(global, args).await,
         #[cfg(feature = "lake")]
         Command::Query(args) => lake::query(global, args).await,
+        #[cfg(feature = "lake")]
+        Command::Optimize(args) => care::optimize(global, args).await,
+        #[cfg(feature = "lake")]
+        Command::Vacuum(args) => care::vacuum(global, args).await,
+        #[cfg(feature = "lake")]
+        Command::History(args) => care::history(global, args).await,
         #[cfg(all(feature = "lake", feature = "demo"))]
         Command::Demo(args) => school::demo(args).await,
         #[cfg(feature = "demo")]

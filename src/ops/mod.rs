@@ -2,6 +2,8 @@
 
 #[cfg(feature = "lake")]
 mod bad_rows;
+#[cfg(feature = "lake")]
+mod care;
 #[cfg(feature = "postgres")]
 pub mod db;
 pub mod files;
@@ -19,6 +21,8 @@ mod sync;
 mod target;
 
 #[cfg(feature = "lake")]
+pub use care::{Cared, Removal, optimize, vacuum};
+#[cfg(feature = "lake")]
 pub use query::{Answer, query};
 pub use report::{Outcome, Phases, Report, TableReport};
 pub use select::{KNOWN_NAMESPACES, Selection};
@@ -27,4 +31,4 @@ pub use status::{StatusLine, status};
 #[cfg(feature = "lake")]
 pub use sync::{Demand, OnSnapshotRequired, SyncRequest, Unlisted, sync};
 #[cfg(feature = "lake")]
-pub use target::{Target, open_sink, open_sink_with, open_target};
+pub use target::{Target, open_sink, open_sink_with, open_target, open_target_with};

@@ -45,8 +45,19 @@ impl Selection {
         match missing {
             // Not one namespace: the account itself is the matter.
             Some(error) if listed.is_empty() => Err(error),
-            _ => self.pick(&listed),
+            _ => self.pick(&listed, Holder::Service),
         }
+    }
+
+    /// Picks from the tables that a target holds, in its order. A name that matches nothing is an error of kind `NotFound`.
+    #[cfg(feature = "lake")]
+    pub async fn resolve_held(&self, sink: &dyn crate::sink::Sink) -> Result<Vec<TableRef>> {
+        let mut listed = sink.list(None).await?;
+        if !self.namespaces.iter().any(|name| name == "all") {
+            let namespaces = self.trimmed_namespaces();
+            listed.retain(|table| namespaces.contains(&table.namespace.as_str()));
+        }
+        self.pick(&listed, Holder::Target)
     }
 
     /// As [`Selection::resolve`], in the order of the names given, with names that nobody lists as they are. Without patterns
@@ -87,10 +98,10 @@ impl Selection {
         names
     }
 
-    fn pick(&self, listed: &[TableRef]) -> Result<Vec<TableRef>> {
+    fn pick(&self, listed: &[TableRef], holder: Holder) -> Result<Vec<TableRef>> {
         for wanted in self.tables.iter().map(|word| word.trim()).filter(|word| !is_pattern(word)) {
             if !listed.iter().any(|table| matches(wanted, table)) {
-                return Err(unknown_table(wanted, listed));
+                return Err(unknown_table(wanted, listed, holder));
             }
         }
         let picked: Vec<TableRef> = listed
@@ -103,9 +114,35 @@ impl Selection {
             return Err(Error::new(Kind::NotFound, "No table matches")
                 .with("table", self.tables.join(","))
                 .with("exclude", self.exclude.join(","))
-                .hint("see the names with `daplake list --namespace ...`"));
+                .hint(holder.hint()));
         }
         Ok(picked)
+    }
+}
+
+/// Whose tables are chosen from.
+#[derive(Debug, Clone, Copy)]
+enum Holder {
+    Service,
+    #[cfg(feature = "lake")]
+    Target,
+}
+
+impl Holder {
+    fn message(self) -> &'static str {
+        match self {
+            Holder::Service => "The service has no such table",
+            #[cfg(feature = "lake")]
+            Holder::Target => "The target has no such table",
+        }
+    }
+
+    fn hint(self) -> &'static str {
+        match self {
+            Holder::Service => "see the names with `daplake list --namespace ...`",
+            #[cfg(feature = "lake")]
+            Holder::Target => "see the names with `daplake status --target ...`",
+        }
     }
 }
 
@@ -144,14 +181,14 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
     pattern[p..].iter().all(|&b| b == b'*')
 }
 
-fn unknown_table(wanted: &str, listed: &[TableRef]) -> Error {
+fn unknown_table(wanted: &str, listed: &[TableRef], holder: Holder) -> Error {
     let bare = wanted.rsplit('.').next().unwrap_or(wanted);
     let nearest = listed.iter().map(|table| (distance(bare, &table.table), table)).min_by_key(|(distance, _)| *distance);
     let hint = match nearest {
         Some((distance, table)) if distance <= 3 => format!("did you mean `{}`?", table.table),
-        _ => "see the names with `daplake list --namespace ...`".to_owned(),
+        _ => holder.hint().to_owned(),
     };
-    Error::new(Kind::NotFound, "The service has no such table").with("table", wanted).hint(hint)
+    Error::new(Kind::NotFound, holder.message()).with("table", wanted).hint(hint)
 }
 
 /// Levenshtein distance of two short names.
@@ -184,7 +221,7 @@ mod tests {
             tables: tables.iter().map(|word| (*word).to_owned()).collect(),
             exclude: exclude.iter().map(|word| (*word).to_owned()).collect(),
         };
-        Ok(selection.pick(&listed())?.into_iter().map(|table| table.table).collect())
+        Ok(selection.pick(&listed(), Holder::Service)?.into_iter().map(|table| table.table).collect())
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct StatusLine {
     pub last_run: Option<String>,
     /// Version of the target's own log.
     pub version: Option<i64>,
+    /// Reader and writer version of the Delta protocol and its features, such as `3/7: deletionVectors`.
+    pub protocol: Option<String>,
 }
 
 /// All tables of a target, sorted; of the given namespaces or of all.
@@ -56,6 +58,7 @@ pub async fn status(sink: &dyn Sink, namespaces: &[String]) -> Result<Vec<Status
             bytes: status.bytes,
             last_run: status.last_commit.map(|time| time.to_string()),
             version: status.version,
+            protocol: status.protocol,
         });
     }
     Ok(lines)

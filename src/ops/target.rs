@@ -85,12 +85,20 @@ pub fn open_sink_with(target: &Target, engine: &Engine, options: SqlOptions) -> 
 
 /// Opens a target that has to hold lake tables. Touches nothing yet.
 pub fn open_target(target: &Target, engine: &Engine) -> Result<Arc<DeltaSink>> {
-    let place = match target {
-        Target::Folder(path) => Place::local(path)?,
-        Target::Store(url, options) => Place::open(url.reveal(), options)?,
+    open_target_with(target, DeltaOptions::new(engine.clone()))
+}
+
+/// As [`open_target`], with options.
+pub fn open_target_with(target: &Target, options: DeltaOptions) -> Result<Arc<DeltaSink>> {
+    Ok(Arc::new(DeltaSink::new(place(target)?, options)))
+}
+
+fn place(target: &Target) -> Result<Place> {
+    match target {
+        Target::Folder(path) => Place::local(path),
+        Target::Store(url, options) => Place::open(url.reveal(), options),
         Target::Database(_) => {
-            return Err(Error::new(Kind::Unsupported, "Only lake tables can be queried here").hint("ask the database itself"));
+            Err(Error::new(Kind::Unsupported, "Only lake tables can be queried here").hint("ask the database itself"))
         }
-    };
-    Ok(Arc::new(DeltaSink::new(place, DeltaOptions::new(engine.clone()))))
+    }
 }

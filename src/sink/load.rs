@@ -128,4 +128,6 @@ pub struct TableStatus {
     pub last_commit: Option<Timestamp>,
     /// Version of the target's own log.
     pub version: Option<i64>,
+    /// What programs must be able to do to read and write the files: versions and features of the Delta protocol.
+    pub protocol: Option<String>,
 }

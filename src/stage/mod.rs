@@ -3,6 +3,7 @@
 mod batches;
 mod changes;
 mod latest;
+mod order;
 mod parked;
 mod repeats;
 mod session;
@@ -14,5 +15,6 @@ mod tests;
 pub use batches::{pull_together, rebatch, split_batch};
 pub use changes::{ChangeSet, deletes};
 pub use latest::latest_per_key;
+pub use order::in_order_of;
 pub use session::{Engine, EngineOptions, engine_error};
 pub use source::{batch_stream, table_of_batches, table_of_streams};

@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
+use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use deltalake::ObjectStore;
 use futures::StreamExt;
 use parquet::file::metadata::RowGroupMetaData;
@@ -268,31 +271,61 @@ impl BatchNumbers {
 
 /// Writes the rows of `file` that are not in `gone` to `out`, in the table's present schema.
 pub(super) async fn rewrite(
-    format: &FileFormat,
-    file: &ActiveFile,
-    gone: &RoaringBitmap,
+    format: &Arc<FileFormat>,
+    file: &Arc<ActiveFile>,
+    gone: RoaringBitmap,
     engine: &Engine,
     out: &mut TableWriter,
-) -> Result<u64> {
+) -> Result<()> {
+    let mut rows = live_rows(format, file, gone, engine).await?;
+    while let Some(batch) = rows.next().await {
+        out.write(batch.map_err(engine_error)?).await?;
+    }
+    Ok(())
+}
+
+/// The rows of `file` that are not in `gone`, in the schema of new files. The stream fails rather than end too early.
+pub(super) async fn live_rows(
+    format: &Arc<FileFormat>,
+    file: &Arc<ActiveFile>,
+    gone: RoaringBitmap,
+    engine: &Engine,
+) -> Result<SendableRecordBatchStream> {
     let opened = DataFile::open(Arc::clone(&format.store), &file.path, file.size).await?;
     let metadata = Arc::clone(opened.metadata());
-    let total = u64::from(row_count(&opened, file)?);
+    let total = row_count(&opened, file)?;
+    if gone.max().is_some_and(|last| last >= total) {
+        return Err(
+            Error::new(Kind::Target, "A deletion vector names rows that its file does not have").with("file", &file.path)
+        );
+    }
     let bytes: i64 = metadata.row_groups().iter().map(RowGroupMetaData::total_byte_size).sum();
-    let batch_rows = engine.batch_rows((bytes as u64).div_ceil(total.max(1)) as usize);
+    let batch_rows = engine.batch_rows((bytes as u64).div_ceil(u64::from(total).max(1)) as usize);
     let columns = format.columns.iter().map(|column| column.physical.as_str());
-    let mut stream = opened.stream(columns, (0..metadata.num_row_groups()).collect(), batch_rows)?;
-    let (mut start, mut kept) = (0_u32, 0);
-    while let Some(batch) = stream.next().await {
-        let batch = batch.map_err(engine_error)?;
-        let left = without(&batch, start, gone)?;
-        start += batch.num_rows() as u32;
-        kept += left.num_rows() as u64;
-        out.write(conform(&left, &format.columns, &format.schema, Names::Physical).with("file", &file.path)?).await?;
-    }
-    if u64::from(start) != total || kept + gone.len() != total {
-        return Err(Error::new(Kind::Bug, "A data file was not copied in full").with("file", &file.path));
-    }
-    Ok(kept)
+    let stream = opened.stream(columns, (0..metadata.num_row_groups()).collect(), batch_rows)?;
+    let (format, file, schema) = (Arc::clone(format), Arc::clone(file), Arc::clone(&format.schema));
+    let (state, gone) = ((stream, 0_u32), Arc::new(gone));
+    let rows = futures::stream::try_unfold(state, move |(mut stream, start)| {
+        let (format, file, gone) = (Arc::clone(&format), Arc::clone(&file), Arc::clone(&gone));
+        async move {
+            match stream.next().await {
+                None if start == total => Ok(None),
+                None => {
+                    let error = Error::new(Kind::Bug, "A data file was not read in full").with("file", &file.path);
+                    Err(DataFusionError::External(Box::new(error)))
+                }
+                Some(batch) => {
+                    let batch = batch?;
+                    let conformed = without(&batch, start, &gone)
+                        .and_then(|left| conform(&left, &format.columns, &format.schema, Names::Physical))
+                        .with("file", &file.path);
+                    let conformed = conformed.map_err(|error| DataFusionError::External(Box::new(error)))?;
+                    Ok(Some((conformed, (stream, start + batch.num_rows() as u32))))
+                }
+            }
+        }
+    });
+    Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
 }
 
 /// The rows of a batch, whose first row has the number `start`, that are not in `gone`.

@@ -9,7 +9,7 @@ use arrow::datatypes::DataType;
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
-use deltalake::kernel::{Action, Add, DeletionVectorDescriptor};
+use deltalake::kernel::{Action, DeletionVectorDescriptor};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use futures::StreamExt;
 use serde_json::{Value, json};
@@ -23,6 +23,7 @@ use super::evolve::{check_key, check_names, evolve, map_columns};
 use super::files::Uncommitted;
 use super::keys::{KeyCollector, Unique, key_columns};
 use super::log::{self, ActiveFile, CommitFailure, TableLog, TableState};
+use super::optimize;
 use super::protocol::{Feature, new_protocol, raised_protocol};
 use super::vectors::VectorFile;
 use super::writer::{FileFormat, NewFile, TableWriter};
@@ -124,18 +125,7 @@ impl DeltaLoad {
     }
 
     fn format(&self, writers: usize) -> Arc<FileFormat> {
-        let (schema, keys) = FileFormat::schema_of(&self.design.columns, &self.keys);
-        let engine = &self.options.engine;
-        Arc::new(FileFormat {
-            columns: self.design.columns.clone(),
-            schema,
-            keys,
-            target_file_bytes: self.options.target_file_bytes,
-            row_group_bytes: (engine.memory_limit() / 12 / writers.max(1)).clamp(256 << 10, 64 << 20),
-            compression_level: self.options.compression_level,
-            store: self.log.store(),
-            pool: Arc::clone(engine.memory_pool()),
-        })
+        Arc::new(FileFormat::new(&self.options, self.log.store(), &self.design.columns, &self.keys, writers))
     }
 
     fn key_types(&self) -> Vec<DataType> {
@@ -239,10 +229,10 @@ impl DeltaLoad {
                     written.removed[number] = true;
                     // Small files are gathered with the new rows, large ones keep their range of keys to themselves.
                     if file.size < self.options.target_file_bytes / 4 {
-                        rewrite(&format, file, &gone, engine, &mut writer).await?;
+                        rewrite(&format, file, gone, engine, &mut writer).await?;
                     } else {
                         let mut own = TableWriter::new(Arc::clone(&format), names.clone());
-                        rewrite(&format, file, &gone, engine, &mut own).await?;
+                        rewrite(&format, file, gone, engine, &mut own).await?;
                         written.added.extend(own.finish().await?);
                     }
                 }
@@ -348,6 +338,26 @@ impl DeltaLoad {
             actions.push(Action::Metadata(metadata));
         }
         Ok(actions)
+    }
+
+    /// Merges the small files of a table that has gathered too many. The load stands whatever becomes of that.
+    async fn compact_if_due(&self, written: &Written) {
+        let limit = optimize::small_file_bytes(&self.options);
+        let kept = self.files().iter().zip(&written.removed).filter(|(_, removed)| !**removed).map(|(file, _)| file.size);
+        let marked = written.marked.iter().map(|marked| marked.file.size);
+        let sizes = kept.chain(marked).chain(written.added.iter().map(|file| file.bytes));
+        let small = sizes.filter(|size| *size < limit).count();
+        if self.options.compact_after == 0 || small < self.options.compact_after as usize {
+            return;
+        }
+        match optimize::compact_small(&self.options, &self.log).await {
+            Ok(done) => {
+                tracing::debug!(table = %self.plan.table, removed = done.files_removed, added = done.files_added, "Merged small files")
+            }
+            Err(error) => {
+                tracing::warn!(table = %self.plan.table, error = %error, "Small files could not be merged; the table is right")
+            }
+        }
     }
 
     fn operation(&self) -> DeltaOperation {
@@ -538,7 +548,7 @@ impl Load for DeltaLoad {
         let (columns, schema_changes) = self.settled_columns(&written);
         let mut actions = self.schema_actions(&columns, reached, self.deletion_vector_switch(&written))?;
         let now = chrono::Utc::now().timestamp_millis();
-        actions.extend(written.added.iter().map(|file| add_action(file, now)));
+        actions.extend(written.added.iter().map(|file| file.add_action(now, true)));
         let removed = self.files().iter().zip(&written.removed).filter(|(_, removed)| **removed);
         actions.extend(removed.map(|(file, _)| file.remove_action(true)));
         actions.extend(written.marked.iter().map(|marked| marked.file.marked_action(marked.vector.clone())));
@@ -558,9 +568,10 @@ impl Load for DeltaLoad {
         // From here on the commit may come about even if this future is dropped, so the files must stay.
         let names = self.uncommitted.release();
         let info = self.info(&written, reached);
-        match self.log.commit(self.state.as_ref(), actions, reached, self.operation(), info).await {
+        match self.log.commit(self.state.as_ref(), actions, Some(reached), self.operation(), info).await {
             Ok(version) => {
                 tracing::debug!(table = %self.plan.table, version, "Committed");
+                self.compact_if_due(&written).await;
                 Ok(loaded)
             }
             Err(CommitFailure::Conflict) => {
@@ -581,20 +592,4 @@ impl Load for DeltaLoad {
         self.uncommitted.remove().await;
         Ok(())
     }
-}
-
-fn add_action(file: &NewFile, now: i64) -> Action {
-    Action::Add(Add {
-        path: file.name.clone(),
-        partition_values: HashMap::new(),
-        size: file.bytes as i64,
-        modification_time: now,
-        data_change: true,
-        stats: Some(file.stats.clone()),
-        tags: None,
-        deletion_vector: None,
-        base_row_id: None,
-        default_row_commit_version: None,
-        clustering_provider: None,
-    })
 }

@@ -317,14 +317,15 @@ impl TableLog {
         Some(Timestamp::from_micros(head.last_modified.timestamp_micros()))
     }
 
-    /// Commits `actions` and the bookmark on top of `base`, or as the first version. Any other commit since `base` wins.
+    /// Commits `actions` and the bookmark, if it moves, on top of `base`, or as the first version. Any other commit since `base`
+    /// wins.
     ///
     /// Checkpoints and the removal of expired log entries follow; if they fail, the commit stands.
     pub(super) async fn commit(
         &self,
         base: Option<&TableState>,
         mut actions: Vec<Action>,
-        reached: Bookmark,
+        reached: Option<Bookmark>,
         operation: DeltaOperation,
         mut info: HashMap<String, Value>,
     ) -> std::result::Result<u64, CommitFailure> {
@@ -332,11 +333,10 @@ impl TableLog {
         let mark = uuid::Uuid::new_v4().to_string();
         info.insert("daplakeCommit".into(), Value::String(mark.clone()));
         info.insert("clientVersion".into(), Value::String(concat!("daplake.", env!("CARGO_PKG_VERSION")).into()));
-        actions.push(Action::Txn(Transaction::new_with_last_update(
-            self.app_id(),
-            reached.at.micros(),
-            Some(chrono::Utc::now().timestamp_millis()),
-        )));
+        actions.extend(reached.map(|reached| {
+            let now = Some(chrono::Utc::now().timestamp_millis());
+            Action::Txn(Transaction::new_with_last_update(self.app_id(), reached.at.micros(), now))
+        }));
         let properties = CommitProperties::default().with_max_retries(0).with_metadata(info);
         let table = base.map(|state| &state.delta as &dyn deltalake::kernel::transaction::TableReference);
         let prepared = CommitBuilder::from(properties)

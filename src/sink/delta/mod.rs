@@ -10,15 +10,18 @@ mod columns;
 mod conform;
 mod evolve;
 mod files;
+mod history;
 mod keys;
 mod load;
 mod log;
+mod optimize;
 mod protocol;
 mod query;
 mod reader;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod vacuum;
 mod vectors;
 mod writer;
 
@@ -27,8 +30,11 @@ use std::path::Path;
 use async_trait::async_trait;
 use url::Url;
 
+pub use self::history::Commit;
 use self::load::DeltaLoad;
 use self::log::TableLog;
+pub use self::optimize::{Optimized, Scope};
+pub use self::vacuum::{LEAST_RETENTION, Vacuumed};
 use crate::error::{ErrorContext, Result};
 use crate::model::{Namespace, TableRef};
 use crate::redact::SafeUrl;
@@ -49,6 +55,8 @@ pub struct DeltaOptions {
     pub checkpoint_interval: u32,
     /// Whether increments mark rows of old files as deleted instead of writing the files anew.
     pub deletion_vectors: DeletionVectors,
+    /// A load that leaves so many small files or more merges some of them in a commit of its own; 0: never.
+    pub compact_after: u32,
 }
 
 /// Whether increments mark rows of old files as deleted instead of writing the files anew.
@@ -76,6 +84,7 @@ impl DeltaOptions {
             compression_level: 3,
             checkpoint_interval: 10,
             deletion_vectors: DeletionVectors::Auto,
+            compact_after: 20,
         }
     }
 }
@@ -160,6 +169,7 @@ impl Sink for DeltaSink {
             bytes: Some(state.files.iter().map(|file| file.size).sum()),
             last_commit: log.committed_at(state.version).await,
             version: i64::try_from(state.version).ok(),
+            protocol: Some(protocol::described(&state.protocol)),
         }))
     }
 

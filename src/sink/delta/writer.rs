@@ -1,5 +1,6 @@
 //! Writes Parquet files of a table: bounded in size, bounded in memory, with statistics. It commits nothing.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -7,6 +8,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use bytes::Bytes;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use deltalake::ObjectStore;
+use deltalake::kernel::{Action, Add};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, WriteMultipart};
 use parquet::arrow::ArrowWriter;
@@ -14,6 +16,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
+use super::DeltaOptions;
 use super::columns::{LakeColumn, file_schema};
 use super::files::{Names, new_name};
 use super::stats::FileStats;
@@ -48,6 +51,28 @@ pub(super) struct FileFormat {
 }
 
 impl FileFormat {
+    /// For a table with these columns, of which so many writers will be at work at once.
+    pub(super) fn new(
+        options: &DeltaOptions,
+        store: Arc<dyn ObjectStore>,
+        columns: &[LakeColumn],
+        keys: &[String],
+        writers: usize,
+    ) -> Self {
+        let (schema, keys) = Self::schema_of(columns, keys);
+        let engine = &options.engine;
+        Self {
+            columns: columns.to_vec(),
+            schema,
+            keys,
+            target_file_bytes: options.target_file_bytes,
+            row_group_bytes: (engine.memory_limit() / 12 / writers.max(1)).clamp(256 << 10, 64 << 20),
+            compression_level: options.compression_level,
+            store,
+            pool: Arc::clone(engine.memory_pool()),
+        }
+    }
+
     /// Puts the schema to the columns.
     pub(super) fn schema_of(columns: &[LakeColumn], keys: &[String]) -> (SchemaRef, Vec<String>) {
         let physical = columns.iter().filter(|column| keys.contains(&column.name)).map(|column| column.physical.clone());
@@ -88,6 +113,25 @@ pub(super) struct NewFile {
     pub(super) stats: String,
     /// For each column, whether it has nulls.
     pub(super) has_nulls: Vec<bool>,
+}
+
+impl NewFile {
+    /// The action that puts it into the table. `data_change` is false if its rows were there before.
+    pub(super) fn add_action(&self, now: i64, data_change: bool) -> Action {
+        Action::Add(Add {
+            path: self.name.clone(),
+            partition_values: HashMap::new(),
+            size: self.bytes as i64,
+            modification_time: now,
+            data_change,
+            stats: Some(self.stats.clone()),
+            tags: None,
+            deletion_vector: None,
+            base_row_id: None,
+            default_row_commit_version: None,
+            clustering_provider: None,
+        })
+    }
 }
 
 /// Writes rows (of the file schema) to one file after the other.

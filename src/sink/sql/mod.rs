@@ -394,7 +394,16 @@ impl Sink for SqlSink {
         let Some(entry) = entry else { return Ok(None) };
         let rows = if entry.exists { Some(self.count(table).await?) } else { None };
         let (table, bookmark) = (table.clone(), entry.bookmark);
-        Ok(Some(TableStatus { table, bookmark, rows, files: None, bytes: None, last_commit: None, version: None }))
+        Ok(Some(TableStatus {
+            table,
+            bookmark,
+            rows,
+            files: None,
+            bytes: None,
+            last_commit: None,
+            version: None,
+            protocol: None,
+        }))
     }
 
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {

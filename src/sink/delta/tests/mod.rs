@@ -1,5 +1,6 @@
 //! Delta tables from the outside: written by the sink, read and judged by the Delta crate.
 
+mod care;
 mod faults;
 mod foreign;
 mod history;

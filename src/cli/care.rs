@@ -1,0 +1,123 @@
+//! `optimize`, `vacuum`, `history`: from arguments to requests, from answers to text.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::args::{GlobalArgs, HeldTablesArgs, HistoryArgs, OptimizeArgs, StatusOutput, VacuumArgs};
+use super::lake::{engine, small_engine};
+use super::output::{Grid, grouped, out, size};
+use super::{report, settings};
+use crate::error::{Error, Kind, Result, ResultExt};
+use crate::model::TableRef;
+use crate::ops::{self, Cared, Removal, Selection};
+use crate::sink::delta::{Commit, Scope};
+
+pub(super) async fn optimize(global: &GlobalArgs, args: OptimizeArgs) -> Result<()> {
+    let target = settings::target(global, &args.target)?;
+    let sink = ops::open_target(&target, &engine(&args.engine)?)?;
+    let scope = if args.cluster { Scope::Cluster } else { Scope::Compact };
+    let done = ops::optimize(&sink, &selection(args.tables), scope).await?;
+    let mut grid = Grid::new(&["table", ">files before", ">after", ">bytes before", ">after", ">marked rows dropped"]);
+    for Cared { table, result } in &done {
+        let Ok(done) = result else { continue };
+        grid.row(vec![
+            table.to_string(),
+            grouped(done.files_removed),
+            grouped(done.files_added),
+            size(done.bytes_removed),
+            size(done.bytes_added),
+            grouped(done.rows_purged),
+        ]);
+    }
+    tell(args.output, grid.render(), &done)
+}
+
+pub(super) async fn vacuum(global: &GlobalArgs, args: VacuumArgs) -> Result<()> {
+    let target = settings::target(global, &args.target)?;
+    let sink = ops::open_target(&target, &small_engine()?)?;
+    let removal = if args.dry_run { Removal::Preview } else { Removal::Real };
+    let done = ops::vacuum(&sink, &selection(args.tables), args.retention, removal).await?;
+    let mut grid = Grid::new(&["table", if args.dry_run { ">files to remove" } else { ">files removed" }, ">size"]);
+    for Cared { table, result } in &done {
+        let Ok(done) = result else { continue };
+        grid.row(vec![table.to_string(), grouped(done.files.len() as u64), size(done.bytes)]);
+    }
+    tell(args.output, grid.render(), &done)
+}
+
+pub(super) async fn history(global: &GlobalArgs, args: HistoryArgs) -> Result<()> {
+    let target = settings::target(global, &args.target)?;
+    let sink = ops::open_target(&target, &small_engine()?)?;
+    let table = match args.table.split_once('.') {
+        Some((namespace, table)) => TableRef::new(namespace, table),
+        None => TableRef::new("canvas", args.table.as_str()),
+    };
+    let commits = sink.history(&table, args.limit).await?;
+    out(&match args.output {
+        StatusOutput::Text => history_text(&commits),
+        StatusOutput::Json => pretty(&json!(commits))?,
+    })
+}
+
+fn history_text(commits: &[Commit]) -> String {
+    let known = |number: Option<u64>| number.map_or("-".to_owned(), grouped);
+    let said = |text: &Option<String>| text.clone().unwrap_or("-".to_owned());
+    let mut grid = Grid::new(&[
+        ">version",
+        "time",
+        "operation",
+        ">upserted",
+        ">deleted",
+        ">files added",
+        ">removed",
+        ">marked",
+        "data as of",
+        "by",
+    ]);
+    for commit in commits {
+        grid.row(vec![
+            commit.version.to_string(),
+            said(&commit.time),
+            commit.operation.clone(),
+            known(commit.upserted),
+            known(commit.deleted),
+            known(commit.files_added),
+            known(commit.files_removed),
+            known(commit.files_marked),
+            said(&commit.bookmark),
+            said(&commit.program),
+        ]);
+    }
+    grid.render()
+}
+
+fn selection(args: HeldTablesArgs) -> Selection {
+    Selection { namespaces: args.namespace, tables: args.table, exclude: args.exclude }
+}
+
+/// Prints what was done; the failures go to standard error, and the first of them is the error of the command.
+fn tell<T: Serialize>(output: StatusOutput, text: String, done: &[Cared<T>]) -> Result<()> {
+    match output {
+        StatusOutput::Text => out(&text)?,
+        StatusOutput::Json => {
+            let lines: Vec<Value> = done
+                .iter()
+                .map(|cared| match &cared.result {
+                    Ok(done) => json!({"table": cared.table.to_string(), "done": done}),
+                    Err(error) => json!({"table": cared.table.to_string(), "error": error.message()}),
+                })
+                .collect();
+            out(&pretty(&json!(lines))?)?;
+        }
+    }
+    let failed: Vec<&Error> = done.iter().filter_map(|cared| cared.result.as_ref().err()).collect();
+    failed.iter().for_each(|error| report::error(error));
+    match failed.first() {
+        None => Ok(()),
+        Some(first) => Err(Error::new(first.kind(), format!("{} of {} tables failed; see above", failed.len(), done.len()))),
+    }
+}
+
+fn pretty(value: &Value) -> Result<String> {
+    Ok(serde_json::to_string_pretty(value).or_fail(Kind::Bug, "The answer cannot be written as JSON")? + "\n")
+}

@@ -1,0 +1,232 @@
+//! Care of tables: small files merged, marks purged, ranges parted, old files removed, history told.
+
+use std::fs;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use super::{Lake, only};
+use crate::error::Kind;
+use crate::model::TableRef;
+use crate::sink::conformance::{Change, Change::Del, Change::Up, at, changes, expected, load, plain, plan, read, reduced};
+use crate::sink::delta::{DeletionVectors, DeltaOptions, LEAST_RETENTION, Scope, files};
+use crate::sink::{LoadKind, Sink};
+
+fn table() -> TableRef {
+    TableRef::new("canvas", "accounts")
+}
+
+fn row(id: i64) -> Value {
+    json!({"id": id, "name": format!("n{id}"), "score": 0.5})
+}
+
+fn rows(ids: impl IntoIterator<Item = i64>) -> Vec<Change> {
+    ids.into_iter().map(|id| Up(row(id))).collect()
+}
+
+async fn files_of(lake: &Lake) -> u64 {
+    lake.sink.status(&table()).await.unwrap().unwrap().files.unwrap()
+}
+
+/// Ten loads of a few rows each, with marks.
+async fn scattered(lake: &Lake) -> Vec<Value> {
+    let schema = plain(&table());
+    load(&lake.fixture, &schema, LoadKind::Replace, &rows(0..1000), at(1)).await.unwrap();
+    for step in 0..9_i64 {
+        let mut changed = rows([step, 1000 + step * 2]);
+        changed.push(Del(json!({"id": 500 + step})));
+        load(&lake.fixture, &schema, LoadKind::Merge, &changed, at(2 + step)).await.unwrap();
+    }
+    (0..500).chain(509..1000).chain((0..9).map(|step| 1000 + step * 2)).map(row).collect()
+}
+
+fn marking(options: DeltaOptions) -> DeltaOptions {
+    DeltaOptions { deletion_vectors: DeletionVectors::On, compact_after: 0, ..options }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn optimizing_merges_and_purges_and_changes_no_row() {
+    for scope in [Scope::Compact, Scope::Cluster] {
+        let lake = Lake::with(64 << 20, marking);
+        let now = scattered(&lake).await;
+        assert_eq!(files_of(&lake).await, 10);
+        let before = lake.sink.held(&table()).await.unwrap();
+        let done = lake.sink.optimize(&table(), scope).await.unwrap();
+        assert_eq!((done.files_removed, done.files_added, done.rows_purged, done.commits), (10, 1, 18, 1));
+        assert_eq!(read(&lake.fixture, &table()).await, expected(&plain(&table()), &now));
+        assert_eq!(lake.sink.held(&table()).await.unwrap(), before, "the bookmark stays");
+        let commit = lake.commit(&table(), 10);
+        assert_eq!(only(&commit, "add")["dataChange"], false);
+        assert!(commit.iter().filter_map(|action| action.get("remove")).all(|remove| remove["dataChange"] == false));
+        assert!(commit.iter().all(|action| action.get("txn").is_none()));
+        let again = lake.sink.optimize(&table(), scope).await.unwrap();
+        assert_eq!((again.commits, files_of(&lake).await), (0, 1), "there is nothing left to do");
+        // The next load goes on as if nothing had been.
+        let loaded = load(&lake.fixture, &plain(&table()), LoadKind::Merge, &[Del(json!({"id": 0}))], at(20)).await.unwrap();
+        assert_eq!((loaded.deleted, loaded.rows), (1, Some(now.len() as u64 - 1)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clustering_parts_the_ranges_of_files_under_little_memory() {
+    let lake = Lake::with(2 << 20, |options| DeltaOptions { target_file_bytes: 20_000, ..marking(options) });
+    let schema = plain(&table());
+    // Every file spans all keys.
+    let batches: Vec<_> = (0..10_i64).map(|file| changes(&schema, &rows((0..800).map(|row| row * 10 + file)))).collect();
+    for (number, batch) in batches.into_iter().enumerate() {
+        let mut opened = lake.sink.begin(plan(&lake.fixture, &schema, LoadKind::Merge).await).await.unwrap();
+        opened.write(reduced(&schema, vec![batch])).await.unwrap();
+        opened.commit(at(1 + number as i64)).await.unwrap();
+    }
+    lake.sink.optimize(&table(), Scope::Cluster).await.unwrap();
+    assert_eq!(lake.engine.memory_pool().reserved(), 0);
+    let state = lake.sink.log(&table()).unwrap().state().await.unwrap().unwrap();
+    let mut ranges: Vec<(i64, i64)> = state
+        .files
+        .iter()
+        .map(|file| {
+            use arrow::array::AsArray;
+            let bounds = file.key_bounds(&state.columns[0]).unwrap();
+            let value = |array: &arrow::array::ArrayRef| array.as_primitive::<arrow::datatypes::Int64Type>().value(0);
+            (value(&bounds.min), value(&bounds.max))
+        })
+        .collect();
+    ranges.sort_unstable();
+    assert!(ranges.len() > 1);
+    assert!(ranges.windows(2).all(|pair| pair[0].1 < pair[1].0), "{ranges:?}");
+    assert_eq!(read(&lake.fixture, &table()).await, expected(&schema, &(0..8000).map(row).collect::<Vec<_>>()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loads_merge_small_files_when_there_are_too_many() {
+    let lake = Lake::with(64 << 20, |options| DeltaOptions { compact_after: 4, ..marking(options) });
+    let schema = plain(&table());
+    let mut most = 0;
+    for step in 0..12_i64 {
+        load(&lake.fixture, &schema, LoadKind::Merge, &rows(step * 10..step * 10 + 10), at(1 + step)).await.unwrap();
+        most = most.max(files_of(&lake).await);
+    }
+    assert!(most <= 4, "{most}");
+    assert_eq!(read(&lake.fixture, &table()).await, expected(&schema, &(0..120).map(row).collect::<Vec<_>>()));
+    let operations: Vec<String> =
+        lake.sink.history(&table(), 100).await.unwrap().into_iter().map(|commit| commit.operation).collect();
+    assert!(operations.iter().filter(|operation| *operation == "OPTIMIZE").count() >= 3, "{operations:?}");
+    assert_eq!(operations.iter().filter(|operation| *operation == "MERGE").count(), 12);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_and_an_optimize_at_once_lose_nothing() {
+    let lake = Lake::with(64 << 20, marking);
+    let now = scattered(&lake).await;
+    let schema = plain(&table());
+    // A load that was begun before an optimize notices it.
+    let mut late = lake.sink.begin(plan(&lake.fixture, &schema, LoadKind::Merge).await).await.unwrap();
+    late.write(reduced(&schema, vec![changes(&schema, &rows([5000]))])).await.unwrap();
+    lake.sink.optimize(&table(), Scope::Compact).await.unwrap();
+    assert_eq!(late.commit(at(30)).await.unwrap_err().kind(), Kind::Conflict);
+    assert_eq!(read(&lake.fixture, &table()).await, expected(&schema, &now));
+
+    // Both at once, again and again: whoever loses says so, and rows are those of the loads that won.
+    let mut ids: Vec<i64> = now.iter().map(|row| row["id"].as_i64().unwrap()).collect();
+    for step in 0..10_i64 {
+        let (changed, name) = (rows([6000 + step]), table());
+        let (loaded, optimized) = tokio::join!(
+            load(&lake.fixture, &schema, LoadKind::Merge, &changed, at(40 + step)),
+            lake.sink.optimize(&name, Scope::Compact)
+        );
+        match loaded {
+            Ok(_) => ids.push(6000 + step),
+            Err(error) => assert_eq!(error.kind(), Kind::Conflict),
+        }
+        assert!(optimized.is_ok() || optimized.is_err_and(|error| error.kind() == Kind::Conflict));
+        assert_eq!(read(&lake.fixture, &table()).await, expected(&schema, &ids.iter().copied().map(row).collect::<Vec<_>>()));
+    }
+    // Files of losers are gone.
+    let state = lake.sink.log(&table()).unwrap().state().await.unwrap().unwrap();
+    let named: Vec<String> = (0..=state.version)
+        .flat_map(|version| lake.commit(&table(), version))
+        .filter_map(|action| Some(action.get("add")?["path"].as_str()?.to_owned()))
+        .collect();
+    let unnamed: Vec<String> =
+        lake.data_files(&table()).into_iter().filter(|name| name.ends_with(".parquet") && !named.contains(name)).collect();
+    assert_eq!(unnamed, [""; 0]);
+}
+
+fn make_old(lake: &Lake, name: &str, age: Duration) {
+    let file = fs::File::options().write(true).open(lake.folder(&table()).join(name)).unwrap();
+    file.set_modified(SystemTime::now() - age).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vacuum_removes_what_no_version_of_late_names() {
+    let lake = Lake::with(64 << 20, marking);
+    let schema = plain(&table());
+    load(&lake.fixture, &schema, LoadKind::Replace, &rows(0..3000), at(1)).await.unwrap();
+    // A vector with a file of its own, replaced by the next one.
+    load(&lake.fixture, &schema, LoadKind::Merge, &(0..400).map(|id| Del(json!({"id": id * 5}))).collect::<Vec<_>>(), at(2))
+        .await
+        .unwrap();
+    load(&lake.fixture, &schema, LoadKind::Merge, &[Del(json!({"id": 2999}))], at(3)).await.unwrap();
+    let first_files = lake.data_files(&table());
+    lake.sink.optimize(&table(), Scope::Compact).await.unwrap();
+    let leftovers = [files::new_name(), "deletion_vector_d2c639aa-8816-431a-aaf6-d3fe2512ff61.bin".to_owned()];
+    for name in &leftovers {
+        fs::write(lake.folder(&table()).join(name), "half a file").unwrap();
+    }
+    let before = read(&lake.fixture, &table()).await;
+    let week = LEAST_RETENTION;
+    let name = table();
+    let vacuum = || lake.sink.vacuum(&name, week);
+    assert_eq!(vacuum().await.unwrap().files, [""; 0], "all is young");
+    let older = week + Duration::from_secs(3600);
+    for name in lake.data_files(&table()) {
+        make_old(&lake, &name, older);
+    }
+    // Replaced files are old, but versions of today name them; leftovers go.
+    let preview = lake.sink.vacuum_preview(&table(), week).await.unwrap();
+    let mut expected_files = leftovers.to_vec();
+    expected_files.sort();
+    assert_eq!((preview.files.clone(), preview.bytes), (expected_files, 22));
+    assert!(leftovers.iter().all(|name| lake.data_files(&table()).contains(name)), "a preview removes nothing");
+    assert_eq!(vacuum().await.unwrap(), preview);
+    assert!(first_files.iter().all(|name| lake.data_files(&table()).contains(name)));
+
+    // A week later, so to speak.
+    for version in 0..=3_u64 {
+        make_old(&lake, &format!("_delta_log/{version:020}.json"), older);
+    }
+    let mut removed = vacuum().await.unwrap().files;
+    removed.sort();
+    let mut first_files = first_files;
+    first_files.sort();
+    assert_eq!(removed, first_files);
+    assert_eq!(lake.data_files(&table()).len(), 1);
+    assert_eq!(read(&lake.fixture, &table()).await, before);
+
+    let error = lake.sink.vacuum(&table(), Duration::from_secs(3600)).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Usage);
+    assert!(error.hint_text().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn history_tells_each_commit() {
+    let lake = Lake::with(64 << 20, marking);
+    scattered(&lake).await;
+    lake.sink.optimize(&table(), Scope::Compact).await.unwrap();
+    let commits = lake.sink.history(&table(), 3).await.unwrap();
+    assert_eq!(commits.iter().map(|commit| commit.version).collect::<Vec<_>>(), [10, 9, 8]);
+    assert_eq!((commits[0].operation.as_str(), commits[0].files_removed, &commits[0].bookmark), ("OPTIMIZE", Some(10), &None));
+    let merge = &commits[1];
+    assert_eq!((merge.operation.as_str(), merge.upserted, merge.deleted), ("MERGE", Some(2), Some(1)));
+    assert_eq!((merge.files_added, merge.files_removed, merge.files_marked), (Some(1), Some(0), Some(1)));
+    assert_eq!((merge.job_id.as_deref(), merge.run_id.as_deref()), (Some("job"), Some("run")));
+    assert_eq!(lake.sink.history(&table(), 100).await.unwrap().len(), 11);
+    let absent = TableRef::new("canvas", "nothing");
+    for error in [
+        lake.sink.history(&absent, 1).await.unwrap_err(),
+        lake.sink.optimize(&absent, Scope::Compact).await.unwrap_err(),
+        lake.sink.vacuum(&absent, LEAST_RETENTION).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), Kind::NotFound);
+    }
+}
