@@ -55,13 +55,13 @@ pub(super) async fn sync(global: &GlobalArgs, args: SyncArgs) -> Result<()> {
 fn open_sink(target: &Target, engine: &Engine, args: &SyncArgs) -> Result<Arc<dyn Sink>> {
     match target {
         Target::Database(_) => ops::open_sink_with(target, engine, super::db::options(&args.database)),
-        _ => Ok(ops::open_target_with(target, delta_options(engine, &args.lake))?),
+        _ => ops::open_lake(target, delta_options(engine, &args.lake)),
     }
 }
 
 #[cfg(not(feature = "postgres"))]
 fn open_sink(target: &Target, engine: &Engine, args: &SyncArgs) -> Result<Arc<dyn Sink>> {
-    Ok(ops::open_target_with(target, delta_options(engine, &args.lake))?)
+    ops::open_lake(target, delta_options(engine, &args.lake))
 }
 
 /// The failures on standard error, and the first one for the exit code.

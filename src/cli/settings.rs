@@ -75,7 +75,10 @@ pub(super) fn target(global: &GlobalArgs, args: &super::args::TargetArgs) -> Res
     for option in &args.store_option {
         options = options.tell(option)?;
     }
-    Ok(target.with_store_options(options))
+    target.with_store_options(options).in_format(match args.format {
+        super::args::LakeFormatArg::Delta => crate::ops::LakeFormat::Delta,
+        super::args::LakeFormatArg::Parquet => crate::ops::LakeFormat::Parquet,
+    })
 }
 
 /// The variable of the official client that switches its usage tracking off or on. It changes nothing here, but a wrong value is

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::{Error, Kind, Result};
 use crate::redact::SafeUrl;
 use crate::sink::Sink;
-use crate::sink::delta::{DeltaOptions, DeltaSink};
+use crate::sink::delta::{DeltaOptions, DeltaSink, ParquetSink};
 #[cfg(feature = "postgres")]
 use crate::sink::sql::{SqlOptions, SqlSink};
 use crate::stage::Engine;
@@ -19,11 +19,33 @@ pub enum Target {
     Folder(PathBuf),
     /// Lake tables in an object store, by URL.
     Store(SafeUrl, StoreOptions),
+    /// The same two, as folders of plain Parquet files.
+    Parquet(Box<Target>),
     /// A database, by its connection string.
     Database(SafeUrl),
 }
 
+/// Form of lake tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LakeFormat {
+    /// Delta tables.
+    #[default]
+    Delta,
+    /// Folders of plain Parquet files.
+    Parquet,
+}
+
 impl Target {
+    /// With lake tables in another form. Kind `Usage` for a database, which has its own.
+    pub fn in_format(self, format: LakeFormat) -> Result<Self> {
+        match (format, self) {
+            (LakeFormat::Delta, target) => Ok(target),
+            (LakeFormat::Parquet, target @ (Target::Folder(_) | Target::Store(..))) => Ok(Target::Parquet(Box::new(target))),
+            (LakeFormat::Parquet, _) => Err(Error::new(Kind::Usage, "Only folders and object stores hold Parquet files")
+                .hint("leave --format out, or name another --target")),
+        }
+    }
+
     /// With options of object stores, which other targets pass over.
     #[must_use]
     pub fn with_store_options(self, options: StoreOptions) -> Self {
@@ -75,7 +97,7 @@ pub fn open_sink(target: &Target, engine: &Engine) -> Result<Arc<dyn Sink>> {
 /// As [`open_sink`], with choices for databases.
 pub fn open_sink_with(target: &Target, engine: &Engine, options: SqlOptions) -> Result<Arc<dyn Sink>> {
     match target {
-        Target::Folder(_) | Target::Store(..) => Ok(open_target(target, engine)?),
+        Target::Folder(_) | Target::Store(..) | Target::Parquet(_) => open_lake(target, DeltaOptions::new(engine.clone())),
         #[cfg(feature = "postgres")]
         Target::Database(url) => Ok(Arc::new(SqlSink::open(url.reveal(), options)?)),
         #[cfg(not(feature = "postgres"))]
@@ -90,13 +112,25 @@ pub fn open_target(target: &Target, engine: &Engine) -> Result<Arc<DeltaSink>> {
 
 /// As [`open_target`], with options.
 pub fn open_target_with(target: &Target, options: DeltaOptions) -> Result<Arc<DeltaSink>> {
-    Ok(Arc::new(DeltaSink::new(place(target)?, options)))
+    match target {
+        Target::Parquet(inner) => Ok(Arc::clone(ParquetSink::new(place(inner)?, options)?.tables())),
+        target => Ok(Arc::new(DeltaSink::new(place(target)?, options))),
+    }
+}
+
+/// The sink of a target that has to hold lake tables, in whatever form. Touches nothing yet.
+pub fn open_lake(target: &Target, options: DeltaOptions) -> Result<Arc<dyn Sink>> {
+    match target {
+        Target::Parquet(inner) => Ok(Arc::new(ParquetSink::new(place(inner)?, options)?)),
+        target => Ok(open_target_with(target, options)?),
+    }
 }
 
 fn place(target: &Target) -> Result<Place> {
     match target {
         Target::Folder(path) => Place::local(path),
         Target::Store(url, options) => Place::open(url.reveal(), options),
+        Target::Parquet(inner) => place(inner),
         Target::Database(_) => {
             Err(Error::new(Kind::Unsupported, "Only lake tables can be queried here").hint("ask the database itself"))
         }

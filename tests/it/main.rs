@@ -13,6 +13,8 @@ mod dropin;
 mod faults;
 mod files;
 #[cfg(feature = "lake")]
+mod folders;
+#[cfg(feature = "lake")]
 mod formats;
 mod layering;
 #[cfg(feature = "lake")]

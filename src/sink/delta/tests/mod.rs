@@ -2,6 +2,7 @@
 
 mod care;
 mod faults;
+mod folder;
 mod foreign;
 mod history;
 mod layout;
