@@ -51,7 +51,7 @@ pub(super) async fn sync(global: &GlobalArgs, args: SyncArgs) -> Result<()> {
     finish(report)
 }
 
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 fn open_sink(target: &Target, engine: &Engine, args: &SyncArgs) -> Result<Arc<dyn Sink>> {
     match target {
         Target::Database(_) => ops::open_sink_with(target, engine, super::db::options(&args.database)),
@@ -59,7 +59,7 @@ fn open_sink(target: &Target, engine: &Engine, args: &SyncArgs) -> Result<Arc<dy
     }
 }
 
-#[cfg(not(feature = "postgres"))]
+#[cfg(not(feature = "sql"))]
 fn open_sink(target: &Target, engine: &Engine, args: &SyncArgs) -> Result<Arc<dyn Sink>> {
     ops::open_lake(target, delta_options(engine, &args.lake))
 }

@@ -4,7 +4,7 @@ mod args;
 #[cfg(feature = "lake")]
 mod care;
 mod console;
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 mod db;
 mod exit;
 mod extras;

@@ -4,7 +4,7 @@
 mod bad_rows;
 #[cfg(feature = "lake")]
 mod care;
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 pub mod db;
 pub mod files;
 #[cfg(feature = "lake")]

@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::redact::SafeUrl;
 use crate::sink::Sink;
 use crate::sink::delta::{DeltaOptions, DeltaSink, ParquetSink};
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 use crate::sink::sql::{SqlOptions, SqlSink};
 use crate::stage::Engine;
 use crate::store::{Place, StoreOptions, is_object_store};
@@ -77,13 +77,17 @@ impl std::str::FromStr for Target {
                 Err(_) => Err(Error::new(Kind::Usage, "The target's address cannot be read")
                     .hint("write it as s3://bucket/prefix, az://container/prefix or gs://bucket/prefix")),
             },
-            "postgresql" | "postgres" => match url::Url::parse(text) {
+            #[cfg(feature = "sql")]
+            scheme if crate::sink::sql::knows_scheme(scheme) => match url::Url::parse(text) {
                 Ok(url) => Ok(Target::Database(SafeUrl::new(url))),
                 // The parser's own message may quote the password.
-                Err(_) => Err(Error::new(Kind::Usage, "The connection string cannot be read")
-                    .hint("write it as postgresql://user:password@host:port/database, with %40 for @, %2F for /, %23 for #")),
+                Err(_) => Err(Error::new(Kind::Usage, "The connection string cannot be read").hint(format!(
+                    "write it as {scheme}://user:password@host:port/database, with %40 for @, %2F for /, %23 for #"
+                ))),
             },
-            "mysql" | "mariadb" | "mssql" => refuse("that kind of database yet"),
+            "postgresql" | "postgres" | "mysql" | "mariadb" | "mssql" | "sqlserver" => {
+                Err(Error::new(Kind::Unsupported, "This build has no such target").with("scheme", scheme))
+            }
             _ => Err(Error::new(Kind::Usage, "Unknown kind of target").with("scheme", scheme)),
         }
     }
@@ -98,9 +102,9 @@ pub fn open_sink(target: &Target, engine: &Engine) -> Result<Arc<dyn Sink>> {
 pub fn open_sink_with(target: &Target, engine: &Engine, options: SqlOptions) -> Result<Arc<dyn Sink>> {
     match target {
         Target::Folder(_) | Target::Store(..) | Target::Parquet(_) => open_lake(target, DeltaOptions::new(engine.clone())),
-        #[cfg(feature = "postgres")]
+        #[cfg(feature = "sql")]
         Target::Database(url) => Ok(Arc::new(SqlSink::open(url.reveal(), options)?)),
-        #[cfg(not(feature = "postgres"))]
+        #[cfg(not(feature = "sql"))]
         Target::Database(_) => Err(Error::new(Kind::Unsupported, "This build knows no databases")),
     }
 }

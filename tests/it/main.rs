@@ -17,6 +17,8 @@ mod folders;
 #[cfg(feature = "lake")]
 mod formats;
 mod layering;
+#[cfg(feature = "mysql")]
+mod mysql;
 #[cfg(feature = "lake")]
 mod s3;
 mod schemas;

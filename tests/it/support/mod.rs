@@ -1,6 +1,10 @@
 //! A school served over HTTP, a folder for tables, and readers that are not ours.
 
+#[cfg(feature = "lake")]
+pub mod database;
 pub mod faults;
+#[cfg(feature = "mysql")]
+pub mod mariadb;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "lake")]
