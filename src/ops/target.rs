@@ -62,8 +62,6 @@ impl std::str::FromStr for Target {
     fn from_str(text: &str) -> Result<Self> {
         let hint =
             "give a folder, such as --target ./lake, s3://bucket/prefix, or postgresql://user:password@host:port/database";
-        let refuse =
-            |what: &str| Err(Error::new(Kind::Unsupported, format!("This version does not keep tables in {what}")).hint(hint));
         if text.is_empty() {
             return Err(Error::new(Kind::Usage, "The target is empty").hint(hint));
         }
