@@ -37,7 +37,9 @@ fn open(connection: &ConnectionArgs, options: SqlOptions) -> Result<SqlSink> {
     };
     match text.reveal().parse::<Target>().hint(hint)? {
         Target::Database(url) => SqlSink::open(url.reveal(), options),
-        Target::Folder(_) => Err(Error::new(Kind::Usage, "The connection string names no database").hint(hint)),
+        Target::Folder(_) | Target::Store(..) | Target::Parquet(_) => {
+            Err(Error::new(Kind::Usage, "The connection string names no database").hint(hint))
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use url::Url;
 use super::args::GlobalArgs;
 use crate::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
 use crate::error::{Error, Kind, Result};
+#[cfg(feature = "lake")]
+use crate::store::StoreOptions;
 
 /// The client that the global options describe. No network yet.
 pub(super) fn client(global: &GlobalArgs, pacing: Pacing) -> Result<Client> {
@@ -60,6 +62,23 @@ fn credentials(global: &GlobalArgs) -> Result<Credentials> {
         .filter(|secret| !secret.is_empty())
         .ok_or_else(|| missing("client secret", "--client-secret", "DAP_CLIENT_SECRET"))?;
     Ok(Credentials { client_id, client_secret })
+}
+
+/// The target that was named, with all that an object store may want to know.
+#[cfg(feature = "lake")]
+pub(super) fn target(global: &GlobalArgs, args: &super::args::TargetArgs) -> Result<crate::ops::Target> {
+    let target: crate::ops::Target = args.target.parse()?;
+    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let mut options = StoreOptions::default().with_variables(variables);
+    options.ca_bundle = global.ca_bundle.clone().or_else(|| variable("AWS_CA_BUNDLE").map(PathBuf::from));
+    options.home = std::env::home_dir();
+    for option in &args.store_option {
+        options = options.tell(option)?;
+    }
+    target.with_store_options(options).in_format(match args.format {
+        super::args::LakeFormatArg::Delta => crate::ops::LakeFormat::Delta,
+        super::args::LakeFormatArg::Parquet => crate::ops::LakeFormat::Parquet,
+    })
 }
 
 /// The variable of the official client that switches its usage tracking off or on. It changes nothing here, but a wrong value is

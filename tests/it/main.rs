@@ -13,8 +13,14 @@ mod dropin;
 mod faults;
 mod files;
 #[cfg(feature = "lake")]
+mod folders;
+#[cfg(feature = "lake")]
 mod formats;
 mod layering;
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "lake")]
+mod s3;
 mod schemas;
 #[cfg(feature = "postgres")]
 mod sql;

@@ -190,14 +190,13 @@ async fn killed_and_run_again_the_database_is_right<D: TestDatabase>() {
 
 #[test]
 fn a_wrong_connection_string_shows_no_password() {
-    for (target, code) in [
-        ("postgresql://me:planted-password@127.0.0.1:1/x", 5),
-        ("postgresql://me:planted-password@127.0.0.1:x/x", 5),
-        ("postgresql://me:planted-password@127.0.0.1:1/x?ssl=maybe", 5),
-        ("mysql://me:planted-password@127.0.0.1/x", 38),
+    for target in [
+        "postgresql://me:planted-password@127.0.0.1:1/x",
+        "postgresql://me:planted-password@127.0.0.1:x/x",
+        "postgresql://me:planted-password@127.0.0.1:1/x?ssl=maybe",
     ] {
         let output = crate::support::bare_command(&["status", "--target", target]).output().unwrap();
-        let run = crate::support::Run::of(output).assert_code(code);
+        let run = crate::support::Run::of(output).assert_code(5);
         assert!(!run.stderr.contains("planted-password") && !run.stdout.contains("planted-password"), "{run:?}");
         assert!(!run.stderr.is_empty());
     }

@@ -8,11 +8,15 @@ mod connection;
 mod dialect;
 mod load;
 mod meta;
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "postgres")]
 mod postgres;
 mod shape;
 mod statement;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod values;
 
 use std::collections::{HashMap, HashSet};
@@ -46,11 +50,20 @@ struct Database {
 }
 
 /// All kinds. A new one is a folder and a line here.
-const DATABASES: &[Database] = &[Database {
-    schemes: &["postgresql", "postgres"],
-    open: |url| Ok(Box::new(postgres::PostgresServer::from_url(url)?)),
-    example: "postgresql://user:password@host:5432/database?ssl=require",
-}];
+const DATABASES: &[Database] = &[
+    #[cfg(feature = "postgres")]
+    Database {
+        schemes: &["postgresql", "postgres"],
+        open: |url| Ok(Box::new(postgres::PostgresServer::from_url(url)?)),
+        example: "postgresql://user:password@host:5432/database?ssl=require",
+    },
+    #[cfg(feature = "mysql")]
+    Database {
+        schemes: &["mysql", "mariadb"],
+        open: |url| Ok(Box::new(mysql::MysqlServer::from_url(url)?)),
+        example: "mysql://user:password@host:3306/database?ssl=require",
+    },
+];
 
 /// Whether URLs of this scheme name a database that this build knows.
 pub fn knows_scheme(scheme: &str) -> bool {

@@ -253,7 +253,7 @@ async fn a_long_text_and_a_lost_server_leave_nothing() {
 
 #[test]
 fn other_databases_are_refused_for_now() {
-    let error = SqlSink::open(&"mysql://me@h/x".parse().unwrap(), SqlOptions::default()).unwrap_err();
+    let error = SqlSink::open(&"oracle://me@h/x".parse().unwrap(), SqlOptions::default()).unwrap_err();
     assert!(error.kind() == Kind::Unsupported && error.hint_text().is_some());
     let long: Vec<Column> = vec![
         column(&"é".repeat(40), ColumnType::Int64, false),

@@ -407,7 +407,7 @@ impl Dialect for PostgresDialect {
         change::settle(column, live)
     }
 
-    fn relax(&self, table: &SqlTable, column: &SqlColumn) -> Statement {
+    fn relax(&self, table: &SqlTable, column: &SqlColumn, _live: Option<&LiveColumn>) -> Statement {
         alter(table, &format!("ALTER COLUMN {} DROP NOT NULL", quote(&column.name)))
     }
 
@@ -420,7 +420,7 @@ impl Dialect for PostgresDialect {
         SqlColumn { sql_type, stage_type, convert: None, longest: None, enumeration: None, ..column.clone() }
     }
 
-    fn retype(&self, table: &SqlTable, column: &SqlColumn) -> Statement {
+    fn retype(&self, table: &SqlTable, column: &SqlColumn, _live: Option<&LiveColumn>) -> Statement {
         if let Some((lookup, _)) = &column.lookup {
             return Statement::new(format!("ALTER TABLE {lookup} ALTER COLUMN \"value\" SET DATA TYPE text"));
         }
