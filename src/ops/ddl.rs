@@ -12,7 +12,7 @@ pub enum DdlFor {
     /// A query engine over the files of a target.
     Lake(LakeEngine, LakePlace),
     /// A database, by the scheme of its connection string: the official client's tables.
-    #[cfg(feature = "postgres")]
+    #[cfg(feature = "sql")]
     Database(&'static str),
 }
 
@@ -22,7 +22,7 @@ pub async fn ddl(client: &Client, namespace: &Namespace, tables: &TableChoice, o
     let mut text = String::from("-- Made by daplake; run it again when the schema changes.\n");
     text.push_str(&match of {
         DdlFor::Lake(engine, place) => lake_prelude(*engine, place, namespace.as_str()),
-        #[cfg(feature = "postgres")]
+        #[cfg(feature = "sql")]
         DdlFor::Database(scheme) => crate::sink::sql::definition_of_namespace(scheme, namespace)?,
     });
     for table in tables {
@@ -31,7 +31,7 @@ pub async fn ddl(client: &Client, namespace: &Namespace, tables: &TableChoice, o
         text.push('\n');
         text.push_str(&match of {
             DdlFor::Lake(engine, place) => lake_table(*engine, place, &schema),
-            #[cfg(feature = "postgres")]
+            #[cfg(feature = "sql")]
             DdlFor::Database(scheme) => crate::sink::sql::definition(scheme, &schema).with("table", &table)?,
         });
     }
