@@ -5,6 +5,8 @@
 #![allow(clippy::print_stderr, reason = "a test says what it did not run, and its seed")]
 
 #[cfg(feature = "lake")]
+mod care;
+#[cfg(feature = "lake")]
 mod cli;
 #[cfg(feature = "lake")]
 mod crash;

@@ -23,6 +23,7 @@ mod store;
 mod tests;
 mod vacuum;
 mod vectors;
+mod verify;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -36,8 +37,10 @@ pub use self::history::Commit;
 use self::load::DeltaLoad;
 use self::log::TableLog;
 pub use self::optimize::{Optimized, Scope};
+pub use self::query::At;
 use self::store::DurableStore;
 pub use self::vacuum::{LEAST_RETENTION, Vacuumed};
+pub use self::verify::{Differences, DifferingKey};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::{Namespace, TableRef};
 use crate::redact::SafeUrl;
