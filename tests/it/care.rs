@@ -84,7 +84,7 @@ async fn older_versions_are_read_and_told() {
         run.assert_says(&[words]);
     }
     let text = world.daplake(&["history", "--target", "lake", "--table", "users"]).assert_code(0).stdout;
-    assert_eq!(text.lines().count(), 4, "{text}");
+    assert_eq!(text.lines().count(), 5, "{text}");
     assert!(text.contains("MERGE") && text.contains("WRITE"), "{text}");
 }
 
