@@ -147,16 +147,16 @@ pub(super) enum Command {
     /// List the tables of a namespace.
     List(ListArgs),
     /// Load tables into a database for the first time.
-    #[cfg(feature = "postgres")]
+    #[cfg(feature = "sql")]
     Initdb(DbLoadArgs),
     /// Bring tables of a database up to date.
-    #[cfg(feature = "postgres")]
+    #[cfg(feature = "sql")]
     Syncdb(SyncdbArgs),
     /// Remove tables from a database.
-    #[cfg(feature = "postgres")]
+    #[cfg(feature = "sql")]
     Dropdb(DropdbArgs),
     /// List what a database holds of a namespace.
-    #[cfg(feature = "postgres")]
+    #[cfg(feature = "sql")]
     Listdb(ListdbArgs),
     /// Save the schemas of tables as JSON files.
     Schema(SchemaArgs),
@@ -188,7 +188,7 @@ pub(super) struct TablesArgs {
 }
 
 /// The database of the commands that the official client has.
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 #[derive(Debug, Args)]
 pub(super) struct ConnectionArgs {
     /// Database, as postgresql://user:password@host:port/database?ssl=require.
@@ -203,7 +203,7 @@ pub(super) struct ConnectionArgs {
     pub(super) connection_string: Option<Secret>,
 }
 
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 #[derive(Debug, Args)]
 #[command(
     after_help = "Layout, types and book-keeping are those of the official client: either can go on where the other stopped. Each table is one transaction.\n\nExit codes: 0 all done; 2 wrong usage; 5 something failed; 38 not supported; 125 interrupted."
@@ -228,7 +228,7 @@ pub(super) struct DbLoadArgs {
     pub(super) values: DatabaseArgs,
 }
 
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 #[derive(Debug, Args)]
 #[command(
     after_help = "Layout, types and book-keeping are those of the official client: either can go on where the other stopped. Each table is one transaction.\n\nExit codes: 0 all done; 2 wrong usage; 5 something failed; 38 not supported; 125 interrupted."
@@ -242,7 +242,7 @@ pub(super) struct SyncdbArgs {
 }
 
 /// Choices for databases.
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 #[derive(Debug, Args)]
 pub(super) struct DatabaseArgs {
     /// Databases without NaN and infinity: fail the table, or let such numbers become null.
@@ -253,14 +253,14 @@ pub(super) struct DatabaseArgs {
     pub(super) drop_removed_columns: bool,
 }
 
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum NonFiniteArg {
     Fail,
     Null,
 }
 
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 #[derive(Debug, Args)]
 #[command(after_help = "`all` means all tables of the namespace that the database holds. The service is not asked.")]
 pub(super) struct DropdbArgs {
@@ -272,7 +272,7 @@ pub(super) struct DropdbArgs {
     pub(super) connection: ConnectionArgs,
 }
 
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 #[derive(Debug, Args)]
 pub(super) struct ListdbArgs {
     #[command(flatten)]
@@ -435,10 +435,24 @@ pub(super) struct SelectionArgs {
 #[cfg(feature = "lake")]
 #[derive(Debug, Args)]
 pub(super) struct TargetArgs {
-    /// Folder or `file://` URL that holds the Delta tables, as `<target>/<namespace>/<table>`; or a database, as
-    /// postgresql://user:password@host:port/database?ssl=require.
+    /// Folder that holds the Delta tables, as `<target>/<namespace>/<table>`; an object store, as s3://bucket/prefix,
+    /// az://container/prefix or gs://bucket/prefix; or a database, as postgresql://user:password@host:port/database?ssl=require.
     #[arg(long, env = "DAPLAKE_TARGET", hide_env_values = true, value_name = "TARGET")]
     pub(super) target: String,
+    /// Form of tables in folders and object stores: Delta tables, or plain Parquet files that any reader can read with `*.parquet`.
+    #[arg(long, value_enum, default_value_t = LakeFormatArg::Delta, value_name = "FORMAT")]
+    pub(super) format: LakeFormatArg,
+    /// Option of an object store, such as region=eu-central-1, endpoint=https://host:9000, addressing=path or profile=lake; may be
+    /// repeated. Credentials come from the usual variables (AWS_*, AZURE_*, GOOGLE_*), profiles and roles.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(super) store_option: Vec<String>,
+}
+
+#[cfg(feature = "lake")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LakeFormatArg {
+    Delta,
+    Parquet,
 }
 
 /// Limits of the engine.
@@ -473,7 +487,7 @@ pub(super) struct SyncArgs {
     /// What to do when the service no longer gives increments since the bookmark.
     #[arg(long, value_enum, default_value_t = OnSnapshotRequired::Resnapshot, value_name = "POLICY")]
     pub(super) on_snapshot_required: OnSnapshotRequired,
-    #[cfg(feature = "postgres")]
+    #[cfg(feature = "sql")]
     #[command(flatten)]
     pub(super) database: DatabaseArgs,
     /// Format in which objects are downloaded: jsonl, csv, tsv or parquet.

@@ -9,11 +9,11 @@ use super::output::{Grid, grouped, out, size};
 use super::{report, settings};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::TableRef;
-use crate::ops::{self, Cared, Removal, Selection, Target, VerifyRequest};
+use crate::ops::{self, Cared, Removal, Selection, VerifyRequest};
 use crate::sink::delta::{Commit, Scope};
 
-pub(super) async fn optimize(args: OptimizeArgs) -> Result<()> {
-    let target: Target = args.target.target.parse()?;
+pub(super) async fn optimize(global: &GlobalArgs, args: OptimizeArgs) -> Result<()> {
+    let target = settings::target(global, &args.target)?;
     let sink = ops::open_target(&target, &engine(&args.engine)?)?;
     let scope = if args.cluster { Scope::Cluster } else { Scope::Compact };
     let done = ops::optimize(&sink, &selection(args.tables), scope).await?;
@@ -32,8 +32,8 @@ pub(super) async fn optimize(args: OptimizeArgs) -> Result<()> {
     tell(args.output, grid.render(), &done)
 }
 
-pub(super) async fn vacuum(args: VacuumArgs) -> Result<()> {
-    let target: Target = args.target.target.parse()?;
+pub(super) async fn vacuum(global: &GlobalArgs, args: VacuumArgs) -> Result<()> {
+    let target = settings::target(global, &args.target)?;
     let sink = ops::open_target(&target, &small_engine()?)?;
     let removal = if args.dry_run { Removal::Preview } else { Removal::Real };
     let done = ops::vacuum(&sink, &selection(args.tables), args.retention, removal).await?;
@@ -46,7 +46,7 @@ pub(super) async fn vacuum(args: VacuumArgs) -> Result<()> {
 }
 
 pub(super) async fn verify(global: &GlobalArgs, args: VerifyArgs) -> Result<()> {
-    let target: Target = args.target.target.parse()?;
+    let target = settings::target(global, &args.target)?;
     let client = settings::client(global, settings::pacing(args.jobs_per_minute))?;
     let engine = engine(&args.engine)?;
     let request = VerifyRequest {
@@ -78,8 +78,8 @@ pub(super) async fn verify(global: &GlobalArgs, args: VerifyArgs) -> Result<()> 
     }
 }
 
-pub(super) async fn history(args: HistoryArgs) -> Result<()> {
-    let target: Target = args.target.target.parse()?;
+pub(super) async fn history(global: &GlobalArgs, args: HistoryArgs) -> Result<()> {
+    let target = settings::target(global, &args.target)?;
     let sink = ops::open_target(&target, &small_engine()?)?;
     let table = match args.table.split_once('.') {
         Some((namespace, table)) => TableRef::new(namespace, table),

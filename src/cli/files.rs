@@ -6,14 +6,14 @@ use std::process::ExitCode;
 
 use super::args::{Command, DownloadArgs, GlobalArgs, IncrementalArgs, ListArgs, SchemaArgs};
 use super::console::{Console, Mark};
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 use super::db;
 use super::iso::Moment;
 use super::output::size;
 use super::{exit, settings};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Namespace, Window};
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 use crate::ops::Demand;
 use crate::ops::files::{self, DownloadRequest, FilesReport, Journal, SchemaRequest, Shape, Step, TableChoice, TableEvent};
 
@@ -24,13 +24,13 @@ pub(super) fn subject(command: &Command) -> (Option<&str>, Option<&str>) {
         Command::Schema(args) => (Some(&args.namespace.namespace), Some(&args.tables.table)),
         Command::Snapshot(args) => (Some(&args.download.namespace.namespace), Some(&args.download.tables.table)),
         Command::Incremental(args) => (Some(&args.download.namespace.namespace), Some(&args.download.tables.table)),
-        #[cfg(feature = "postgres")]
+        #[cfg(feature = "sql")]
         Command::Initdb(args) => (Some(&args.namespace.namespace), Some(&args.tables.table)),
-        #[cfg(feature = "postgres")]
+        #[cfg(feature = "sql")]
         Command::Syncdb(args) => (Some(&args.load.namespace.namespace), Some(&args.load.tables.table)),
-        #[cfg(feature = "postgres")]
+        #[cfg(feature = "sql")]
         Command::Dropdb(args) => (Some(&args.namespace.namespace), Some(&args.tables.table)),
-        #[cfg(feature = "postgres")]
+        #[cfg(feature = "sql")]
         Command::Listdb(args) => (Some(&args.namespace.namespace), None),
         _ => (None, None),
     }
@@ -54,16 +54,16 @@ pub(super) async fn run(global: &GlobalArgs, command: Command) -> ExitCode {
         Command::Schema(args) => schema(global, console, args).await,
         Command::Snapshot(args) => download(global, console, args.download, Window::Snapshot, "Snapshot of").await,
         Command::Incremental(args) => incremental(global, console, args).await,
-        #[cfg(feature = "postgres")]
+        #[cfg(feature = "sql")]
         Command::Initdb(args) => db::load(global, console, args, Demand::Absent).await,
-        #[cfg(feature = "postgres")]
+        #[cfg(feature = "sql")]
         Command::Syncdb(args) => {
             let demand = if args.init_missing { Demand::Nothing } else { Demand::Present };
             db::load(global, console, args.load, demand).await
         }
-        #[cfg(feature = "postgres")]
+        #[cfg(feature = "sql")]
         Command::Dropdb(args) => db::drop(console, args).await,
-        #[cfg(feature = "postgres")]
+        #[cfg(feature = "sql")]
         Command::Listdb(args) => db::list(global, console, args).await,
         _ => Err(Error::new(Kind::Bug, "Not a command for files")),
     };

@@ -4,7 +4,7 @@ mod args;
 #[cfg(feature = "lake")]
 mod care;
 mod console;
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 mod db;
 mod exit;
 mod extras;
@@ -150,17 +150,17 @@ async fn dispatch(global: &GlobalArgs, command: Command) -> Result<()> {
         #[cfg(feature = "lake")]
         Command::Sync(args) => lake::sync(global, args).await,
         #[cfg(feature = "lake")]
-        Command::Status(args) => lake::status(args).await,
+        Command::Status(args) => lake::status(global, args).await,
         #[cfg(feature = "lake")]
-        Command::Query(args) => lake::query(args).await,
+        Command::Query(args) => lake::query(global, args).await,
         #[cfg(feature = "lake")]
-        Command::Optimize(args) => care::optimize(args).await,
+        Command::Optimize(args) => care::optimize(global, args).await,
         #[cfg(feature = "lake")]
-        Command::Vacuum(args) => care::vacuum(args).await,
+        Command::Vacuum(args) => care::vacuum(global, args).await,
         #[cfg(feature = "lake")]
         Command::Verify(args) => care::verify(global, args).await,
         #[cfg(feature = "lake")]
-        Command::History(args) => care::history(args).await,
+        Command::History(args) => care::history(global, args).await,
         #[cfg(all(feature = "lake", feature = "demo"))]
         Command::Demo(args) => school::demo(args).await,
         #[cfg(feature = "demo")]

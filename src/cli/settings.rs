@@ -8,6 +8,10 @@ use url::Url;
 use super::args::GlobalArgs;
 use crate::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
 use crate::error::{Error, Kind, Result};
+#[cfg(feature = "lake")]
+use crate::ops::Target;
+#[cfg(feature = "lake")]
+use crate::store::StoreOptions;
 
 /// The client that the global options describe. No network yet.
 pub(super) fn client(global: &GlobalArgs, pacing: Pacing) -> Result<Client> {
@@ -62,6 +66,23 @@ fn credentials(global: &GlobalArgs) -> Result<Credentials> {
     Ok(Credentials { client_id, client_secret })
 }
 
+/// The target that was named, with all that an object store may want to know.
+#[cfg(feature = "lake")]
+pub(super) fn target(global: &GlobalArgs, args: &super::args::TargetArgs) -> Result<Target> {
+    let target = database(&args.target)?;
+    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let mut options = StoreOptions::default().with_variables(variables);
+    options.ca_bundle = global.ca_bundle.clone().or_else(|| variable("AWS_CA_BUNDLE").map(PathBuf::from));
+    options.home = std::env::home_dir();
+    for option in &args.store_option {
+        options = options.tell(option)?;
+    }
+    target.with_store_options(options).in_format(match args.format {
+        super::args::LakeFormatArg::Delta => crate::ops::LakeFormat::Delta,
+        super::args::LakeFormatArg::Parquet => crate::ops::LakeFormat::Parquet,
+    })
+}
+
 /// The variable of the official client that switches its usage tracking off or on. It changes nothing here, but a wrong value is
 /// refused as there.
 pub(super) fn check_tracking(global: &GlobalArgs) -> Result<()> {
@@ -74,6 +95,12 @@ pub(super) fn check_tracking(global: &GlobalArgs) -> Result<()> {
         false => Err(Error::new(Kind::Usage, "The variable DAP_TRACKING is neither true nor false")
             .hint("unset it: daplake tracks nothing in any case")),
     }
+}
+
+/// The place that a text names, with what the environment knows of a database's server.
+#[cfg(feature = "lake")]
+pub(super) fn database(text: &str) -> Result<Target> {
+    text.parse::<Target>()?.completed(&variable)
 }
 
 /// A variable with something in it.

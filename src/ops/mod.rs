@@ -4,7 +4,7 @@
 mod bad_rows;
 #[cfg(feature = "lake")]
 mod care;
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 pub mod db;
 pub mod files;
 #[cfg(feature = "lake")]
@@ -33,6 +33,6 @@ pub use status::{StatusLine, status};
 #[cfg(feature = "lake")]
 pub use sync::{Demand, OnSnapshotRequired, SyncRequest, Unlisted, sync};
 #[cfg(feature = "lake")]
-pub use target::{Target, open_sink, open_sink_with, open_target, open_target_with};
+pub use target::{LakeFormat, Target, open_lake, open_sink, open_sink_with, open_target, open_target_with};
 #[cfg(feature = "lake")]
 pub use verify::{VerifyRequest, verify};

@@ -6,7 +6,7 @@ pub(crate) mod conformance;
 pub mod delta;
 #[cfg(feature = "lake")]
 mod load;
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 pub mod sql;
 
 #[cfg(feature = "lake")]

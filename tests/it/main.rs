@@ -15,8 +15,18 @@ mod dropin;
 mod faults;
 mod files;
 #[cfg(feature = "lake")]
+mod folders;
+#[cfg(feature = "lake")]
 mod formats;
+#[cfg(feature = "postgres")]
+mod interchange;
 mod layering;
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "lake")]
+mod s3;
 mod schemas;
 #[cfg(feature = "postgres")]
 mod sql;

@@ -1,6 +1,6 @@
-//! PostgreSQL as a target, through the front door: the same histories as in the lake, read back with `psql`.
+//! Databases as targets, through the front door: the same histories as in the lake, read back by the server's own program. Each
+//! test is written once and run on each kind of database.
 
-use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,25 +8,52 @@ use std::time::Duration;
 use daplake::Kind;
 use daplake::demo::school::SchoolOptions;
 use daplake::demo::serve::{Fault, Times};
-use daplake::model::{TableRef, Timestamp};
+use daplake::model::{Format, TableRef, Timestamp};
 use daplake::ops::{self, OnSnapshotRequired, Outcome, Report, SyncRequest, Target};
 use daplake::sink::Sink;
 use serde_json::Value;
 
-use crate::support::postgres::Database;
-use crate::support::{World, assert_same, canvas, failures, outcome, school, web_logs};
+use crate::support::database::TestDatabase;
+use crate::support::{Run, World, assert_same, canvas, failures, outcome, school, web_logs};
 
-struct Sql {
+/// The tests for one kind of database.
+macro_rules! on {
+    ($database:ident = $type:ty: $($test:ident),* $(,)?) => {
+        mod $database {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    super::$test::<$type>().await;
+                }
+            )*
+        }
+    };
+}
+
+on!(postgresql = crate::support::postgres::Database:
+    a_whole_school_follows_its_history,
+    two_syncs_at_once_leave_one_right_table,
+    a_demanded_snapshot_replaces_the_rows_and_keeps_old_logs,
+    killed_and_run_again_the_database_is_right,
+    a_database_is_initialised_followed_listed_and_dropped,
+    tables_are_chosen_by_pattern_and_missing_ones_are_made,
+    a_table_removed_by_hand_is_noticed,
+    what_is_odd_but_whole_arrives_whole,
+    what_is_cut_or_broken_fails_loudly_and_leaves_the_table,
+    rows_deleted_and_born_again_are_there,
+);
+
+struct Sql<D> {
     world: World,
-    database: Database,
+    database: D,
     sink: Arc<dyn Sink>,
 }
 
-impl Sql {
+impl<D: TestDatabase> Sql<D> {
     async fn new(school: SchoolOptions) -> Option<Self> {
-        let database = Database::new()?;
+        let database = D::fresh()?;
         let world = World::new(school).await;
-        let target: Target = database.url.parse().unwrap();
+        let target: Target = database.url().parse().unwrap();
         let sink = ops::open_sink(&target, &world.engine()).unwrap();
         Some(Self { world, database, sink })
     }
@@ -41,50 +68,37 @@ impl Sql {
         report
     }
 
+    /// The built binary with one of the official client's commands.
+    fn command(&self, arguments: &[&str]) -> Run {
+        let mut command = self.world.command(&["--non-interactive"]);
+        command.args(arguments).args(["--namespace", "canvas"]).env("DAP_CONNECTION_STRING", self.database.url());
+        Run::of(command.output().unwrap())
+    }
+
+    /// `initdb` or `syncdb`.
+    fn load(&self, verb: &str, table: &str) -> Run {
+        self.command(&[verb, "--table", table, "--jobs-per-minute", "0"])
+    }
+
     /// Asserts that the tables are exactly what the school says, by the server's own reading.
     fn assert_tables(&self, tables: &[TableRef], at: Timestamp) {
-        let list = self.database.psql(
-            "SELECT json_build_array(n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), \
-             (SELECT f.confrelid::regclass::text FROM pg_constraint f WHERE f.conrelid = c.oid AND f.contype = 'f' AND f.conkey = ARRAY[a.attnum])) \
-             FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
-             WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
-        );
-        let mut columns: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
-        for line in list.lines() {
-            let (namespace, table, name, sql_type, lookup): (String, String, String, String, Option<String>) =
-                serde_json::from_str(line).unwrap();
-            let name = format!("\"{}\"", name.replace('"', "\"\""));
-            let read = match (sql_type.as_str(), lookup) {
-                (_, Some(lookup)) => format!("(SELECT l.value FROM {lookup} l WHERE l.id = t.{name})"),
-                ("timestamp without time zone", _) => format!("(EXTRACT(EPOCH FROM t.{name}) * 1000000)::bigint"),
-                ("date", _) => format!("(t.{name} - DATE '1970-01-01')"),
-                ("real" | "double precision", _) => format!("t.{name}::text"),
-                (numeric, _) if numeric.starts_with("numeric") => format!("t.{name}::text"),
-                _ => format!("t.{name}"),
-            };
-            columns.entry((namespace, table)).or_default().push(format!("{read} AS {name}"));
-        }
-        for table in tables {
-            let read = &columns[&(table.namespace.to_string(), table.table.clone())];
-            let rows = self.database.json(&format!(
-                "SELECT row_to_json(x) FROM (SELECT {} FROM \"{}\".\"{}\" t) x",
-                read.join(", "),
-                table.namespace,
-                table.table
-            ));
-            let rows: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        for (table, rows) in tables.iter().zip(self.database.rows_of(tables)) {
             assert_same(&self.world.school, table, at, rows);
         }
     }
+
+    fn assert_now(&self, tables: &[TableRef]) {
+        self.assert_tables(tables, self.world.school.now());
+    }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_whole_school_follows_its_history_in_postgresql() {
-    let Some(sql) = Sql::new(SchoolOptions { rows: 120, evolving: true, ..school(&[]) }).await else { return };
+async fn a_whole_school_follows_its_history<D: TestDatabase>() {
+    let options = SchoolOptions { rows: 120, evolving: true, ..school(&[]) };
+    let Some(sql) = Sql::<D>::new(options).await else { return };
     let first = sql.sync_all().await;
     assert!(first.tables.len() > 100, "all tables of the catalogue");
     let tables = sql.world.all_tables();
-    sql.assert_tables(&tables, sql.world.school.now());
+    sql.assert_now(&tables);
     let mut changes = 0;
     for _ in 0..4 {
         sql.world.school.advance();
@@ -93,20 +107,20 @@ async fn a_whole_school_follows_its_history_in_postgresql() {
                 changes += schema_changes.len();
             }
         }
-        sql.assert_tables(&tables, sql.world.school.now());
+        sql.assert_now(&tables);
     }
     assert!(changes >= 4, "the history has schema changes");
     let again = sql.sync_all().await;
     assert!(again.tables.iter().all(|table| matches!(table.outcome, Outcome::Unchanged { .. })), "{again:?}");
-    // Nothing of ours in the schemas that the official client reads.
-    let others = sql.database.psql("SELECT count(*) FROM pg_namespace WHERE nspname LIKE '%daplake%' OR nspname LIKE '%stag%'");
-    assert_eq!(others, "0\n");
+    // Nothing of ours among the tables that the official client reads.
+    let names: Vec<String> = tables.iter().map(TableRef::to_string).collect();
+    let found = sql.database.data_tables();
+    assert_eq!(found.iter().filter(|name| !names.contains(name)).collect::<Vec<_>>(), [""; 0]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_syncs_at_once_leave_one_right_table_in_postgresql() {
+async fn two_syncs_at_once_leave_one_right_table<D: TestDatabase>() {
     let table = canvas("users");
-    let Some(sql) = Sql::new(school(std::slice::from_ref(&table))).await else { return };
+    let Some(sql) = Sql::<D>::new(school(std::slice::from_ref(&table))).await else { return };
     for _ in 0..4 {
         let (one, two) = tokio::join!(ops::sync(sql.request()), ops::sync(sql.request()));
         for report in [one.unwrap(), two.unwrap()] {
@@ -114,15 +128,14 @@ async fn two_syncs_at_once_leave_one_right_table_in_postgresql() {
                 assert_eq!(failed.error.as_ref().unwrap().kind(), Kind::Conflict, "{failed:?}");
             }
         }
-        sql.assert_tables(std::slice::from_ref(&table), sql.world.school.now());
+        sql.assert_now(std::slice::from_ref(&table));
         sql.world.school.advance();
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_demanded_snapshot_replaces_the_rows_and_keeps_old_logs() {
+async fn a_demanded_snapshot_replaces_the_rows_and_keeps_old_logs<D: TestDatabase>() {
     let tables = [canvas("users"), web_logs()];
-    let Some(sql) = Sql::new(school(&tables)).await else { return };
+    let Some(sql) = Sql::<D>::new(school(&tables)).await else { return };
     sql.sync_all().await;
     let old = sql.world.school.now();
     sql.world.school.advance();
@@ -132,14 +145,26 @@ async fn a_demanded_snapshot_replaces_the_rows_and_keeps_old_logs() {
     sql.assert_tables(&tables, old);
     let report = sql.sync_all().await;
     assert!(matches!(outcome(&report, &tables[0]), Outcome::Loaded { query: "snapshot", .. }), "{report:?}");
-    sql.assert_tables(&tables, sql.world.school.now());
+    sql.assert_now(&tables);
+    sql.world.server.clear_faults();
+
+    // The official command asks first.
+    sql.world.school.advance();
+    let before = sql.world.school.now();
+    sql.load("syncdb", "users").assert_code(0);
+    sql.world.school.advance();
+    sql.world.server.inject(Fault::parse("snapshot-required").unwrap(), Times::Always);
+    sql.load("syncdb", "users").assert_code(5).assert_says(&["--on-snapshot-required resnapshot"]);
+    sql.assert_tables(&tables[..1], before);
+    let resnapshot = ["syncdb", "--table", "users", "--jobs-per-minute", "0", "--on-snapshot-required", "resnapshot"];
+    sql.command(&resnapshot).assert_code(0);
+    sql.assert_now(&tables[..1]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_and_run_again_the_database_is_right() {
+async fn killed_and_run_again_the_database_is_right<D: TestDatabase>() {
     let tables = [canvas("users"), canvas("submissions"), web_logs()];
-    let Some(sql) = Sql::new(SchoolOptions { rows: 2000, ..school(&tables) }).await else { return };
-    let arguments = ["sync", "--target", &sql.database.url, "--namespace", "all", "--jobs-per-minute", "0"];
+    let Some(sql) = Sql::<D>::new(SchoolOptions { rows: 2000, ..school(&tables) }).await else { return };
+    let arguments = ["sync", "--target", sql.database.url(), "--namespace", "all", "--jobs-per-minute", "0"];
     let mut kills = 0;
     for round in 0..3 {
         if round > 0 {
@@ -154,10 +179,10 @@ async fn killed_and_run_again_the_database_is_right() {
             child.wait().unwrap();
         }
         sql.world.daplake(&arguments).assert_code(0);
-        sql.assert_tables(&tables, sql.world.school.now());
+        sql.assert_now(&tables);
     }
     assert!(kills > 0, "at least one run was really killed");
-    let status = sql.world.daplake(&["status", "--target", &sql.database.url, "--output", "json"]).assert_code(0);
+    let status = sql.world.daplake(&["status", "--target", sql.database.url(), "--output", "json"]).assert_code(0);
     let lines: Value = serde_json::from_str(&status.stdout).unwrap();
     assert_eq!(lines.as_array().map(Vec::len), Some(3));
     assert_eq!(lines[0]["data_as_of"], sql.world.school.now().to_string());
@@ -165,41 +190,34 @@ async fn killed_and_run_again_the_database_is_right() {
 
 #[test]
 fn a_wrong_connection_string_shows_no_password() {
-    for (target, code) in [
-        ("postgresql://me:planted-password@127.0.0.1:1/x", 5),
-        ("postgresql://me:planted-password@127.0.0.1:x/x", 5),
-        ("postgresql://me:planted-password@127.0.0.1:1/x?ssl=maybe", 5),
-        ("mysql://me:planted-password@127.0.0.1/x", 38),
+    for target in [
+        "postgresql://me:planted-password@127.0.0.1:1/x",
+        "postgresql://me:planted-password@127.0.0.1:x/x",
+        "postgresql://me:planted-password@127.0.0.1:1/x?ssl=maybe",
     ] {
         let output = crate::support::bare_command(&["status", "--target", target]).output().unwrap();
-        let run = crate::support::Run::of(output).assert_code(code);
+        let run = crate::support::Run::of(output).assert_code(5);
         assert!(!run.stderr.contains("planted-password") && !run.stdout.contains("planted-password"), "{run:?}");
         assert!(!run.stderr.is_empty());
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_is_initialised_followed_listed_and_dropped() {
+/// Whatever is wrong with one table is its own affair.
+async fn a_database_is_initialised_followed_listed_and_dropped<D: TestDatabase>() {
     let tables = [canvas("users"), canvas("courses")];
-    let Some(sql) = Sql::new(school(&tables)).await else { return };
-    let command = |arguments: &[&str]| {
-        let mut command = sql.world.command(&["--non-interactive"]);
-        command.args(arguments).args(["--namespace", "canvas"]).env("DAP_CONNECTION_STRING", &sql.database.url);
-        crate::support::Run::of(command.output().unwrap())
-    };
-    let load = |verb: &str, table: &str| command(&[verb, "--table", table, "--jobs-per-minute", "0"]);
-    load("syncdb", "users").assert_code(5).assert_says(&["not initialised", "initdb"]);
-    load("initdb", "users").assert_code(0);
-    load("initdb", "users").assert_code(5).assert_says(&["already initialised", "syncdb"]);
-    sql.assert_tables(&tables[..1], sql.world.school.now());
+    let Some(sql) = Sql::<D>::new(school(&tables)).await else { return };
+    sql.load("syncdb", "users").assert_code(5).assert_says(&["not initialised", "initdb"]);
+    sql.load("initdb", "users").assert_code(0);
+    sql.load("initdb", "users").assert_code(5).assert_says(&["already initialised", "syncdb"]);
+    sql.assert_now(&tables[..1]);
     let first = sql.world.school.now();
     sql.world.school.advance();
     // One that is not there does not stop the other.
-    load("syncdb", "all").assert_code(5).assert_says(&["not initialised"]);
-    sql.assert_tables(&tables[..1], sql.world.school.now());
+    sql.load("syncdb", "all").assert_code(5).assert_says(&["not initialised"]);
+    sql.assert_now(&tables[..1]);
     assert!(sql.world.school.now() > first);
 
-    let listed = command(&["listdb"]).assert_code(0).stdout;
+    let listed = sql.command(&["listdb"]).assert_code(0).stdout;
     let lines: Vec<serde_json::Map<String, Value>> = serde_json::from_str(&listed).unwrap();
     let keys: Vec<&str> = lines[0].keys().map(String::as_str).collect();
     assert_eq!(keys, ["name", "timestamp", "staleness", "schema", "command", "records"]);
@@ -210,16 +228,119 @@ async fn a_database_is_initialised_followed_listed_and_dropped() {
     );
     let at: Timestamp = lines[0]["timestamp"].as_str().unwrap().parse().unwrap();
     assert_eq!(at, sql.world.school.now());
-    let listed = command(&["listdb", "--omit-not-replicated", "--omit-record-count"]).assert_code(0).stdout;
+    let listed = sql.command(&["listdb", "--omit-not-replicated", "--omit-record-count"]).assert_code(0).stdout;
     let lines: Vec<serde_json::Map<String, Value>> = serde_json::from_str(&listed).unwrap();
     assert!(lines.len() == 1 && !lines[0].contains_key("records"), "{lines:?}");
 
-    command(&["dropdb", "--table", "courses,users"]).assert_code(5).assert_says(&["not initialised"]);
-    assert_eq!(
-        sql.database.psql("SELECT to_regclass('canvas.users') IS NULL, count(*) FROM instructure_dap.table_sync"),
-        "t|0\n"
-    );
-    command(&["dropdb", "--table", "all"]).assert_code(0).assert_says(&["nothing to drop"]);
-    load("initdb", "all").assert_code(0);
-    sql.assert_tables(&tables, sql.world.school.now());
+    sql.command(&["dropdb", "--table", "courses,users"]).assert_code(5).assert_says(&["not initialised"]);
+    assert_eq!((sql.database.data_tables().len(), sql.database.known_tables()), (0, 0));
+    sql.command(&["dropdb", "--table", "all"]).assert_code(0).assert_says(&["nothing to drop"]);
+    sql.load("initdb", "all").assert_code(0);
+    sql.assert_now(&tables);
+
+    // To people it is a table in a frame of words.
+    let mut people = sql.world.command(&["listdb", "--namespace", "canvas"]);
+    let shown = Run::of(people.env("DAP_CONNECTION_STRING", sql.database.url()).output().unwrap()).assert_code(0);
+    shown.assert_says(&["canvas", "Name", "Records", "Data as of", "Staleness", "Schema", "Use command", "users", "syncdb"]);
+    sql.command(&["dropdb", "--table", "all"]).assert_code(0);
+    assert_eq!((sql.database.data_tables().len(), sql.database.known_tables()), (0, 0));
+}
+
+async fn tables_are_chosen_by_pattern_and_missing_ones_are_made<D: TestDatabase>() {
+    let tables = [canvas("users"), canvas("courses"), canvas("accounts")];
+    let Some(sql) = Sql::<D>::new(school(&tables)).await else { return };
+    sql.command(&["initdb", "--table", "*s", "--exclude", "acc*", "--jobs-per-minute", "0"]).assert_code(0);
+    assert_eq!(sql.database.data_tables(), ["canvas.courses", "canvas.users"]);
+    // An unknown name fails alone, the spaces around names mean nothing.
+    let unknown = sql.load("syncdb", " users, no_such_table ,courses").assert_code(5).assert_says(&["no_such_table"]);
+    assert!(!unknown.stderr.contains("canvas.users failed") && unknown.stdout.is_empty(), "{unknown:?}");
+    sql.world.school.advance();
+    sql.load("syncdb", "all").assert_code(5).assert_says(&["canvas.accounts", "not initialised"]);
+    sql.assert_now(&tables[..2]);
+    sql.command(&["syncdb", "--table", "all", "--init-missing", "--jobs-per-minute", "0"]).assert_code(0);
+    sql.assert_now(&tables);
+}
+
+async fn a_table_removed_by_hand_is_noticed<D: TestDatabase>() {
+    let tables = [canvas("users"), canvas("courses")];
+    let Some(sql) = Sql::<D>::new(school(&tables)).await else { return };
+    sql.load("initdb", "all").assert_code(0);
+    sql.database.drop_by_hand(&tables[0]);
+    sql.world.school.advance();
+    // Not made anew with the increment alone; the other table goes on.
+    sql.load("syncdb", "all").assert_code(5).assert_says(&["canvas.users", "removed", "dropdb", "initdb"]);
+    sql.assert_now(&tables[1..]);
+    assert_eq!(sql.database.data_tables(), ["canvas.courses"]);
+    sql.load("initdb", "users").assert_code(5).assert_says(&["removed", "dropdb"]);
+    let listed = sql.command(&["listdb"]).assert_code(0).assert_says(&["users was removed"]);
+    let lines: Value = serde_json::from_str(&listed.stdout).unwrap();
+    assert_eq!((&lines[1]["name"], &lines[1]["records"]), (&"users".into(), &Value::Null));
+    assert!(lines[0]["records"].as_u64().is_some_and(|rows| rows > 0), "{lines}");
+    sql.command(&["dropdb", "--table", "users"]).assert_code(0);
+    sql.load("initdb", "users").assert_code(0);
+    sql.assert_now(&tables);
+}
+
+/// The official client loses rows of the first of these without a word, and ends a file at the empty line.
+async fn what_is_odd_but_whole_arrives_whole<D: TestDatabase>() {
+    let tables = [canvas("users"), web_logs()];
+    for (fault, format) in [
+        ("multi-member", Format::Jsonl),
+        ("multi-member", Format::Tsv),
+        ("empty-line", Format::Tsv),
+        ("empty-line", Format::Jsonl),
+        ("no-final-newline", Format::Tsv),
+        ("repeated-row", Format::Tsv),
+    ] {
+        let Some(sql) = Sql::<D>::new(school(&tables)).await else { return };
+        sql.world.server.inject(Fault::parse(fault).unwrap(), Times::Always);
+        for _ in 0..2 {
+            let report = ops::sync(SyncRequest { format, ..sql.request() }).await.unwrap();
+            assert_eq!(failures(&report), [""; 0], "{fault} as {format}");
+            sql.assert_now(&tables);
+            sql.world.school.advance();
+        }
+        // The commands of the official client as well.
+        sql.load("syncdb", "users").assert_code(0);
+        sql.assert_now(&tables[..1]);
+    }
+}
+
+async fn what_is_cut_or_broken_fails_loudly_and_leaves_the_table<D: TestDatabase>() {
+    let tables = [canvas("users")];
+    for fault in ["short-length:900", "corrupt", "wrong-crc", "trailing-garbage", "malformed-line", "wrong-type"] {
+        let Some(sql) = Sql::<D>::new(SchoolOptions { change_rate: 0.5, ..school(&tables) }).await else { return };
+        sql.world.server.inject(Fault::parse(fault).unwrap(), Times::Always);
+        sql.load("initdb", "users").assert_code(5).assert_says(&["canvas.users"]);
+        assert_eq!((sql.database.data_tables().len(), sql.database.known_tables()), (0, 0), "{fault} leaves nothing");
+        // The damaged object belongs to its job for good; a newer commit gets a new one.
+        sql.world.server.clear_faults();
+        sql.world.school.advance();
+        sql.load("initdb", "users").assert_code(0);
+        let before = sql.world.school.now();
+        // A single commit may leave a table alone.
+        (0..4).for_each(|_| _ = sql.world.school.advance());
+        sql.world.server.inject(Fault::parse(fault).unwrap(), Times::Always);
+        let run = sql.load("syncdb", "users");
+        assert_eq!(run.code, Some(5), "{fault}: {run:?}");
+        sql.assert_tables(&tables, before);
+        sql.world.server.clear_faults();
+        sql.world.school.advance();
+        sql.load("syncdb", "users").assert_code(0);
+        sql.assert_now(&tables);
+    }
+}
+
+/// Of the changes of one window the last one counts, be it an upsert after a delete or the other way round.
+async fn rows_deleted_and_born_again_are_there<D: TestDatabase>() {
+    let tables = [canvas("users"), canvas("submissions"), web_logs()];
+    let Some(sql) = Sql::<D>::new(SchoolOptions { change_rate: 0.5, ..school(&tables) }).await else { return };
+    sql.sync_all().await;
+    for commits in [1, 3, 6] {
+        for _ in 0..commits {
+            sql.world.school.advance();
+        }
+        sql.sync_all().await;
+        sql.assert_now(&tables);
+    }
 }

@@ -92,6 +92,8 @@ pub(super) struct Change {
     pub(super) statements: Vec<Statement>,
     /// What changes, one sentence each.
     pub(super) notes: Vec<String>,
+    /// What does not and should, one sentence each.
+    pub(super) warnings: Vec<String>,
 }
 
 /// What is known and wanted when a table is changed.
@@ -122,8 +124,29 @@ pub(super) trait Dialect: Debug + Send + Sync {
     /// An expression for the parameter `placeholder` as a moment, written `YYYY-MM-DD hh:mm:ss.ffffff`.
     fn moment(&self, placeholder: &str) -> String;
 
+    /// An expression for the parameter `placeholder` as a whole number.
+    fn integer(&self, placeholder: &str) -> String {
+        placeholder.to_owned()
+    }
+
+    /// An expression for the text in the column `name`, such that the connection can read all of its characters.
+    fn text(&self, name: &str) -> String {
+        self.quote(name)
+    }
+
     /// An expression for the microseconds since the epoch of the moment in the column `name`.
     fn micros_of(&self, name: &str) -> String;
+
+    /// Asks for the moments that are kept apart because the book-keeping cuts them: rows of its `id` and of microseconds.
+    fn exact_moments(&self) -> Option<Statement> {
+        None
+    }
+
+    /// Keeps the moment of a table's book-keeping apart, if that cuts it.
+    fn keep_exact_moment(&self, table: &TableRef, micros: i64) -> Option<Statement> {
+        let _ = (table, micros);
+        None
+    }
 
     /// A condition on the columns `source_namespace` and `source_table` of the book-keeping: the table exists.
     fn entry_exists(&self) -> String;
@@ -175,6 +198,11 @@ pub(super) trait Dialect: Debug + Send + Sync {
         None
     }
 
+    /// Whether a set that holds a key twice is refused in each way that rows go, so that it need not be reduced before.
+    fn refuses_duplicates(&self) -> bool {
+        false
+    }
+
     /// Whether the server refused a repeated key.
     fn is_duplicate(&self, error: &Error) -> bool;
 
@@ -195,6 +223,11 @@ pub(super) trait Dialect: Debug + Send + Sync {
 
     /// Whether columns of floating point hold NaN and the infinities.
     fn takes_non_finite(&self) -> bool;
+
+    /// Whether texts hold the character NUL. If not, the connection puts U+2400 in its place.
+    fn takes_nul(&self) -> bool {
+        false
+    }
 
     /// The table for a schema.
     fn table_of(&self, schema: &TableSchema) -> Result<SqlTable>;
@@ -253,14 +286,20 @@ pub(super) trait Dialect: Debug + Send + Sync {
         column.clone()
     }
 
-    /// Lets a column be null.
-    fn relax(&self, table: &SqlTable, column: &SqlColumn) -> Statement;
+    /// A type for people, and to compare what is live with what is wanted.
+    fn plain_type(&self, sql_type: &str) -> String {
+        sql_type.replace('"', "")
+    }
+
+    /// Lets a column be null. `live`: the column as it is, if the table is not new.
+    fn relax(&self, table: &SqlTable, column: &SqlColumn, live: Option<&LiveColumn>) -> Statement;
 
     /// The column with a type that takes texts of any length.
     fn unbounded(&self, column: &SqlColumn) -> SqlColumn;
 
     /// Gives a column that exists the type of `column`, from a narrower text or enumeration.
-    fn retype(&self, table: &SqlTable, column: &SqlColumn) -> Statement;
+    /// `live`: the column as it is, if the table is not new.
+    fn retype(&self, table: &SqlTable, column: &SqlColumn, live: Option<&LiveColumn>) -> Statement;
 
     /// Makes the staging table of the session, in place of one that was left. Its texts have any length.
     fn create_stage(&self, table: &SqlTable) -> Vec<Statement>;

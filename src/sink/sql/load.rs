@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 
 use super::connection::{Connection, CopyColumn, CopyInto};
-use super::dialect::SqlTable;
+use super::dialect::{LiveColumn, SqlTable};
 use super::shape::Findings;
 use super::{NonFinite, Shared, Statement, gone_by_hand, meta, values};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
@@ -125,11 +125,14 @@ impl SqlLoad {
         // Without the lock somebody else may be about to make the table. Of a set that may hold a key twice, as an upsert and as
         // a delete, only the staging table can tell.
         let direct = self.locked && entry.is_none() && !self.table.needs_stage() && !shared.is_to_be_staged(&self.plan.table);
-        if direct && (reduced || self.plan.kind == LoadKind::Replace) && self.live().await?.is_empty() {
+        let live = self.live().await?;
+        if direct && (reduced || self.plan.kind == LoadKind::Replace) && self.is_free(&live).await? {
             self.way = Way::Direct;
-            self.made = !dialect.ddl_is_transactional();
-            self.create_table().await?;
-            if self.made {
+            if live.is_empty() {
+                self.made = !dialect.ddl_is_transactional();
+                self.create_table().await?;
+            }
+            if !dialect.ddl_is_transactional() {
                 self.session.execute(&dialect.begin()).await?;
             }
             self.copy(changes).await.map_err(|error| self.or_duplicate(error, reduced))?;
@@ -139,7 +142,7 @@ impl SqlLoad {
             self.way = Way::Staged;
             self.run(&dialect.create_stage(&self.table)).await?;
             self.staged = true;
-            self.copy(changes).await?;
+            self.copy(changes).await.map_err(|error| self.or_duplicate(error, reduced))?;
             if !reduced {
                 let unique = self.session.execute(&dialect.unique_stage(&self.table)).await;
                 unique.map_err(|error| self.or_duplicate(error, reduced))?;
@@ -147,6 +150,21 @@ impl SqlLoad {
             self.run(&dialect.analyze_stage()).await?;
         }
         Ok(())
+    }
+
+    /// Whether there is no table, or only the empty one that a killed first load left where definitions do not roll back.
+    async fn is_free(&mut self, live: &[LiveColumn]) -> Result<bool> {
+        let shared = self.shared.clone();
+        let dialect = shared.dialect();
+        if live.is_empty() {
+            return Ok(true);
+        }
+        if dialect.ddl_is_transactional() || !self.change(live, None)?.statements.is_empty() {
+            return Ok(false);
+        }
+        let table = dialect.table_name(&self.plan.table);
+        let ask = format!("SELECT CASE WHEN EXISTS (SELECT * FROM {table}) THEN 0 ELSE 1 END");
+        Ok(meta::is_true(&self.session.rows(&Statement::new(ask)).await?))
     }
 
     fn or_duplicate(&self, error: Error, reduced: bool) -> Error {
@@ -292,6 +310,9 @@ impl SqlLoad {
             self.loaded.warnings.push(format!("{count} numbers were NaN or infinite, and are null in the database"));
         }
         self.session.execute(&meta::reach(dialect, &self.plan.schema, entry.as_ref(), reached)).await?;
+        if let Some(keep) = dialect.keep_exact_moment(&self.plan.table, reached.at.micros()) {
+            self.session.execute(&keep).await?;
+        }
         self.session.execute(&dialect.commit()).await?;
         self.made = false;
         self.tidy().await

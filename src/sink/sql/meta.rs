@@ -32,6 +32,31 @@ impl Entry {
         let source = serde_json::from_str::<Value>(&self.description).ok()?;
         TableSchema::read(table, self.bookmark.schema_version, source).ok()
     }
+
+    /// Takes the exact moment in place of the one that is cut to seconds. One of another second is old: the official client has
+    /// moved on since, or begun anew.
+    fn sharpen(&mut self, exact: &HashMap<String, i64>) {
+        const SECOND: i64 = 1_000_000;
+        let cut = self.bookmark.at.micros();
+        if let Some(micros) =
+            exact.get(&self.id).filter(|micros| cut % SECOND == 0 && micros.div_euclid(SECOND) * SECOND == cut)
+        {
+            self.bookmark.at = Timestamp::from_micros(*micros);
+        }
+    }
+}
+
+/// Moments by the id of their book-keeping row; see [`Dialect::exact_moments`].
+async fn exact_moments(connection: &mut dyn Connection, dialect: &dyn Dialect) -> Result<HashMap<String, i64>> {
+    let Some(ask) = dialect.exact_moments() else { return Ok(HashMap::new()) };
+    let rows = connection.rows(&ask).await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| {
+            let mut cells = row.into_iter().flatten();
+            Some((cells.next()?, cells.next()?.parse().ok()?))
+        })
+        .collect())
 }
 
 /// Makes the book-keeping if it is not there, and brings that of clients before 1.0 to its form.
@@ -121,7 +146,10 @@ pub(super) async fn entry(
     if rows.len() > 1 {
         return Err(several(table));
     }
-    rows.pop().map(|row| read_entry(row).map(|(_, entry)| entry).ok_or_else(unreadable).with("table", table)).transpose()
+    let Some(row) = rows.pop() else { return Ok(None) };
+    let (_, mut entry) = read_entry(row).ok_or_else(unreadable).with("table", table)?;
+    entry.sharpen(&exact_moments(connection, dialect).await?);
+    Ok(Some(entry))
 }
 
 /// What is known of all tables, by one question. A table with several rows has its error instead.
@@ -130,9 +158,11 @@ pub(super) async fn entries(
     dialect: &dyn Dialect,
 ) -> Result<HashMap<TableRef, Result<Entry>>> {
     let rows = connection.rows(&Statement::new(select_entries(dialect))).await?;
+    let exact = exact_moments(connection, dialect).await?;
     let mut entries: HashMap<TableRef, Result<Entry>> = HashMap::new();
     for row in rows {
-        let (table, entry) = read_entry(row).ok_or_else(unreadable)?;
+        let (table, mut entry) = read_entry(row).ok_or_else(unreadable)?;
+        entry.sharpen(&exact);
         match entries.entry(table) {
             hash_map::Entry::Occupied(mut known) => {
                 let error = several(known.key());
@@ -156,13 +186,13 @@ fn select_entries(dialect: &dyn Dialect) -> String {
     let quote = |name| dialect.quote(name);
     format!(
         "SELECT {}, {}, {}, {}, {}, CASE WHEN {} THEN 1 ELSE 0 END, {} FROM {}",
-        quote("source_namespace"),
-        quote("source_table"),
+        dialect.text("source_namespace"),
+        dialect.text("source_table"),
         quote("id"),
         dialect.micros_of("timestamp"),
         quote("schema_version"),
         dialect.entry_exists(),
-        quote("schema_description"),
+        dialect.text("schema_description"),
         dialect.meta_table("table_sync"),
     )
 }
@@ -188,8 +218,9 @@ pub(super) async fn tables(
     dialect: &dyn Dialect,
     namespace: Option<&Namespace>,
 ) -> Result<Vec<TableRef>> {
-    let (column, name) = (dialect.quote("source_namespace"), dialect.quote("source_table"));
-    let list = format!("SELECT DISTINCT {column}, {name} FROM {}", dialect.meta_table("table_sync"));
+    let column = dialect.quote("source_namespace");
+    let names = ["source_namespace", "source_table"].map(|name| dialect.text(name)).join(", ");
+    let list = format!("SELECT DISTINCT {names} FROM {}", dialect.meta_table("table_sync"));
     let statement = match namespace {
         None => Statement::new(list),
         Some(namespace) => {
@@ -224,9 +255,9 @@ pub(super) fn reach(dialect: &dyn Dialect, schema: &TableSchema, old: Option<&En
             Statement::new(format!(
                 "UPDATE {table} SET {at} = {}, {version} = {}, {format} = 'json', {text} = {} WHERE {id} = {}",
                 dialect.moment(&place(1)),
-                place(2),
+                dialect.integer(&place(2)),
                 place(3),
-                place(4)
+                dialect.integer(&place(4))
             ))
             .bind(moment)
             .bind(reached.schema_version.to_string())
@@ -244,8 +275,13 @@ pub(super) fn reach(dialect: &dyn Dialect, schema: &TableSchema, old: Option<&En
                 "schema_description",
                 "schema_description_format",
             ]);
-            let values: Vec<String> =
-                (1..=7).map(|number| if number == 3 { dialect.moment(&place(3)) } else { place(number) }).collect();
+            let values: Vec<String> = (1..=7)
+                .map(|number| match number {
+                    3 => dialect.moment(&place(3)),
+                    4 => dialect.integer(&place(4)),
+                    other => place(other),
+                })
+                .collect();
             Statement::new(format!("INSERT INTO {table} ({}) VALUES ({}, 'json')", columns.join(", "), values.join(", ")))
                 .bind(schema.table.namespace.as_str())
                 .bind(&schema.table.table)

@@ -8,11 +8,15 @@ mod connection;
 mod dialect;
 mod load;
 mod meta;
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "postgres")]
 mod postgres;
 mod shape;
 mod statement;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod values;
 
 use std::collections::{HashMap, HashSet};
@@ -46,11 +50,20 @@ struct Database {
 }
 
 /// All kinds. A new one is a folder and a line here.
-const DATABASES: &[Database] = &[Database {
-    schemes: &["postgresql", "postgres"],
-    open: |url| Ok(Box::new(postgres::PostgresServer::from_url(url)?)),
-    example: "postgresql://user:password@host:5432/database?ssl=require",
-}];
+const DATABASES: &[Database] = &[
+    #[cfg(feature = "postgres")]
+    Database {
+        schemes: &["postgresql", "postgres"],
+        open: |url| Ok(Box::new(postgres::PostgresServer::from_url(url)?)),
+        example: "postgresql://user:password@host:5432/database?ssl=require",
+    },
+    #[cfg(feature = "mysql")]
+    Database {
+        schemes: &["mysql", "mariadb"],
+        open: |url| Ok(Box::new(mysql::MysqlServer::from_url(url)?)),
+        example: "mysql://user:password@host:3306/database?ssl=require",
+    },
+];
 
 /// Whether URLs of this scheme name a database that this build knows.
 pub fn knows_scheme(scheme: &str) -> bool {
@@ -153,6 +166,16 @@ impl SqlSink {
             to_be_staged: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Puts into a connection string what it leaves out and the user has told the database's own programs, by variables and
+    /// files. `variable` gives the value of a variable that is set. Kind `Usage` for a string that cannot be read.
+    pub fn complete(location: &Url, variable: &dyn Fn(&str) -> Option<String>) -> Result<Url> {
+        match location.scheme() {
+            #[cfg(feature = "postgres")]
+            "postgresql" | "postgres" => postgres::complete(location, variable),
+            _ => Ok(location.clone()),
+        }
     }
 
     /// Makes the book-keeping where it is not there yet, as every command of the official client does, and brings that of clients
@@ -404,6 +427,10 @@ impl Sink for SqlSink {
             version: None,
             protocol: None,
         }))
+    }
+
+    fn checks_unique_keys(&self) -> bool {
+        self.shared.dialect().refuses_duplicates()
     }
 
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {

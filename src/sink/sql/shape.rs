@@ -85,6 +85,9 @@ impl SqlLoad {
     }
 
     async fn create_enumerations(&mut self) -> Result<()> {
+        if self.shared.dialect().live_enumerations(&self.plan.table.namespace).is_none() {
+            return Ok(());
+        }
         let live = self.live_enumerations().await?;
         let statements = self.shared.dialect().create_enumerations(&self.table, &live);
         self.run(&statements).await?;
@@ -132,7 +135,9 @@ impl SqlLoad {
                     }
                 }
             }
-            findings.nul += values::count_nul(array);
+            if !self.shared.dialect().takes_nul() {
+                findings.nul += values::count_nul(array);
+            }
         }
         Ok(is_new)
     }
@@ -167,6 +172,7 @@ impl SqlLoad {
         self.run(&dialect.create_lookups(&self.settled(&live))).await?;
         self.run(&change.statements).await?;
         self.loaded.schema_changes.extend(change.notes);
+        self.loaded.warnings.extend(change.warnings);
         let live = if change.statements.is_empty() { live } else { self.retyped(&live).await? };
         self.table = self.settled(&live);
         self.fit_rows(Some(&live)).await?;
@@ -184,16 +190,18 @@ impl SqlLoad {
     /// The columns as they are now; says which have another type than before.
     async fn retyped(&mut self, old: &[LiveColumn]) -> Result<Vec<LiveColumn>> {
         let live = self.live().await?;
-        let plain = |sql_type: &str| sql_type.replace(['"', '`'], "");
+        let dialect = self.shared.dialect();
         for now in &live {
-            let Some(old) = old.iter().find(|old| old.name == now.name && old.sql_type != now.sql_type) else { continue };
-            let mut note = format!("`{}` is {} instead of {}", now.name, plain(&now.sql_type), plain(&old.sql_type));
+            let Some(old) = old.iter().find(|old| old.name == now.name) else { continue };
+            let (is, was) = (dialect.plain_type(&now.sql_type), dialect.plain_type(&old.sql_type));
+            if is == was {
+                continue;
+            }
+            let mut note = format!("`{}` is {is} instead of {was}", now.name);
             let wanted = self.table.columns.iter().find(|column| column.name == now.name);
-            if let Some(wanted) = wanted.filter(|wanted| wanted.sql_type != now.sql_type) {
-                note.push_str(&format!(
-                    ", as not all its values are {}; load the table anew to have that",
-                    plain(&wanted.sql_type)
-                ));
+            let wanted = wanted.map(|wanted| dialect.plain_type(&wanted.sql_type));
+            if let Some(wanted) = wanted.filter(|wanted| *wanted != is) {
+                note.push_str(&format!(", as not all its values are {wanted}; load the table anew to have that"));
             }
             self.loaded.schema_changes.push(note);
         }
@@ -212,7 +220,7 @@ impl SqlLoad {
             if findings.null && column.required {
                 self.table.columns[index].required = false;
                 if is.is_none_or(|live| live.not_null) {
-                    self.session.execute(&dialect.relax(&self.table, &self.table.columns[index])).await?;
+                    self.session.execute(&dialect.relax(&self.table, &self.table.columns[index], is)).await?;
                     let name = &column.name;
                     self.loaded
                         .schema_changes
@@ -222,8 +230,9 @@ impl SqlLoad {
             let findings = &self.findings[index];
             if (findings.long && column.longest.is_some()) || (findings.any_word && column.enumeration.is_some()) {
                 let wide = dialect.unbounded(&self.table.columns[index]);
-                if wide.lookup.is_some() || is.is_none_or(|live| live.sql_type != wide.sql_type) {
-                    self.session.execute(&dialect.retype(&self.table, &wide)).await?;
+                let is_wide = |live: &LiveColumn| dialect.plain_type(&live.sql_type) == dialect.plain_type(&wide.sql_type);
+                if wide.lookup.is_some() || !is.is_some_and(is_wide) {
+                    self.session.execute(&dialect.retype(&self.table, &wide, is)).await?;
                     let why = if findings.long { "longer than was announced" } else { "that no enumeration can have" };
                     self.loaded
                         .schema_changes
@@ -250,6 +259,9 @@ impl SqlLoad {
             true => dialect.remake_enumeration(&self.table, &column),
             false => dialect.admit_words(&self.table, &column, &words, live),
         };
+        if statements.is_empty() {
+            return Ok(());
+        }
         // A type that this transaction made is known to it alone; any other has to get its words before they can be used.
         if is_ours || dialect.live_enumerations(&self.plan.table.namespace).is_none() {
             self.run(&statements).await?;

@@ -18,7 +18,7 @@ use crate::schema::{Column, ColumnType, TableSchema, arrow_type};
 use crate::sink::LoadKind;
 use crate::sink::conformance::{self, Change, Fixture, at, column, load, plain, plan};
 
-#[allow(clippy::print_stderr, unreachable_pub, missing_docs, reason = "it is shared with the tests outside")]
+#[allow(clippy::print_stderr, dead_code, unreachable_pub, missing_docs, reason = "it is shared with the tests outside")]
 #[path = "../../../tests/it/support/postgres.rs"]
 mod server;
 
@@ -253,7 +253,7 @@ async fn a_long_text_and_a_lost_server_leave_nothing() {
 
 #[test]
 fn other_databases_are_refused_for_now() {
-    let error = SqlSink::open(&"mysql://me@h/x".parse().unwrap(), SqlOptions::default()).unwrap_err();
+    let error = SqlSink::open(&"oracle://me@h/x".parse().unwrap(), SqlOptions::default()).unwrap_err();
     assert!(error.kind() == Kind::Unsupported && error.hint_text().is_some());
     let long: Vec<Column> = vec![
         column(&"é".repeat(40), ColumnType::Int64, false),

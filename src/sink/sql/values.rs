@@ -90,7 +90,9 @@ pub(super) fn without_non_finite(array: &ArrayRef) -> (ArrayRef, u64) {
 /// How many texts hold the character NUL.
 pub(super) fn count_nul(array: &ArrayRef) -> u64 {
     let Some((texts, _)) = texts(array) else { return 0 };
-    if !texts.value_data().contains(&0) {
+    let offsets = texts.value_offsets();
+    let (start, end) = (offsets[0] as usize, offsets[texts.len()] as usize);
+    if !texts.value_data()[start..end].contains(&0) {
         return 0;
     }
     texts.iter().flatten().filter(|text| text.contains('\0')).count() as u64

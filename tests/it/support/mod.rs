@@ -1,8 +1,18 @@
 //! A school served over HTTP, a folder for tables, and readers that are not ours.
 
+#[cfg(feature = "lake")]
+pub mod database;
 pub mod faults;
+#[cfg(feature = "mysql")]
+pub mod mariadb;
+pub mod official;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "postgres")]
+pub mod read_postgres;
+#[cfg(feature = "lake")]
+#[allow(dead_code, reason = "shared with the unit tests")]
+pub mod s3;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -198,7 +208,7 @@ impl World {
 }
 
 /// Variables that would change what a test sees.
-const UNSET: [&str; 14] = [
+const UNSET: [&str; 26] = [
     "DAP_API_URL",
     "DAP_CLIENT_ID",
     "DAP_CLIENT_SECRET",
@@ -213,7 +223,22 @@ const UNSET: [&str; 14] = [
     "COLUMNS",
     "TZ",
     "XDG_STATE_HOME",
+    "PGHOST",
+    "PGPORT",
+    "PGUSER",
+    "PGPASSWORD",
+    "PGDATABASE",
+    "PGPASSFILE",
+    "PGSSLMODE",
+    "PGSSLROOTCERT",
+    "PGSSLCERT",
+    "PGSSLKEY",
+    "PGAPPNAME",
+    "PGCONNECT_TIMEOUT",
 ];
+
+/// Variables of object stores begin so.
+const STORES: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
 
 /// The built binary without any setting of the machine it runs on.
 pub fn bare_command(arguments: &[&str]) -> Command {
@@ -221,6 +246,11 @@ pub fn bare_command(arguments: &[&str]) -> Command {
     command.args(arguments);
     for name in UNSET {
         command.env_remove(name);
+    }
+    for (name, _) in std::env::vars() {
+        if STORES.iter().any(|prefix| name.starts_with(prefix)) {
+            command.env_remove(name);
+        }
     }
     command
 }

@@ -27,7 +27,7 @@ pub(super) fn change_table(
         }
     }
     for gone in live.iter().filter(|live| !table.columns.iter().any(|column| column.name == live.name)) {
-        leave(table, gone, rules, &mut change);
+        leave(table, gone, rules, &mut change)?;
     }
     if rekeyed.is_some() {
         change.statements.extend(dialect.add_key(table));
@@ -80,10 +80,16 @@ fn is_textual(column: &SqlColumn) -> bool {
 }
 
 /// A column that the schema does not have any more, or never had.
-fn leave(table: &SqlTable, gone: &LiveColumn, rules: ChangeRules<'_>, change: &mut Change) {
+fn leave(table: &SqlTable, gone: &LiveColumn, rules: ChangeRules<'_>, change: &mut Change) -> Result<()> {
     // What the user added stays exactly as it is, as far as the stored schema tells.
     if rules.before.is_some_and(|before| !before.columns.iter().any(|column| column.name == gone.name)) {
-        return;
+        // It has no value from us, so no row would pass it.
+        return match gone.not_null && !gone.has_default {
+            true => Err(Error::new(Kind::Target, "A column that is not of the service wants a value in every row")
+                .with("column", &gone.name)
+                .hint("give the column a default, or let it be null")),
+            false => Ok(()),
+        };
     }
     let name = quote(&gone.name);
     if rules.drop_removed && rules.before.is_some() && !gone.key {
@@ -99,6 +105,7 @@ fn leave(table: &SqlTable, gone: &LiveColumn, rules: ChangeRules<'_>, change: &m
         }
         change.notes.push(format!("`{}` is gone upstream; it is kept, without new values", gone.name));
     }
+    Ok(())
 }
 
 /// `Some` if the key has to be made anew; inside, how the old one goes if there is one.

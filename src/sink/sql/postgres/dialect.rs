@@ -232,6 +232,11 @@ impl Dialect for PostgresDialect {
         Statement::new("SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))").bind(format!("daplake {name}"))
     }
 
+    /// By the key that is made when the rows are in, or by the unique index of the stage.
+    fn refuses_duplicates(&self) -> bool {
+        true
+    }
+
     fn is_duplicate(&self, error: &Error) -> bool {
         error.get("sqlstate") == Some("23505")
     }
@@ -254,7 +259,7 @@ impl Dialect for PostgresDialect {
              WHEN t.typtype = 'e' THEN '\"' || replace(tn.nspname, '\"', '\"\"') || '\".\"' || replace(t.typname, '\"', '\"\"') || '\"' \
              WHEN e.typtype = 'e' THEN '\"' || replace(en.nspname, '\"', '\"\"') || '\".\"' || replace(e.typname, '\"', '\"\"') || '\"[]' \
              ELSE format_type(a.atttypid, a.atttypmod) END, \
-             a.attnotnull, COALESCE(a.attnum = ANY (i.indkey), false), a.atthasdef, col_description(c.oid, a.attnum), \
+             a.attnotnull, COALESCE(a.attnum = ANY (i.indkey), false), a.atthasdef OR a.attidentity <> '', col_description(c.oid, a.attnum), \
              (SELECT quote_ident(n.nspname) || '.' || quote_ident(r.relname) FROM pg_catalog.pg_constraint f \
              JOIN pg_catalog.pg_class r ON r.oid = f.confrelid WHERE f.conrelid = c.oid AND f.contype = 'f' \
              AND f.conkey = ARRAY[a.attnum] AND r.relnamespace = c.relnamespace \
@@ -407,7 +412,7 @@ impl Dialect for PostgresDialect {
         change::settle(column, live)
     }
 
-    fn relax(&self, table: &SqlTable, column: &SqlColumn) -> Statement {
+    fn relax(&self, table: &SqlTable, column: &SqlColumn, _live: Option<&LiveColumn>) -> Statement {
         alter(table, &format!("ALTER COLUMN {} DROP NOT NULL", quote(&column.name)))
     }
 
@@ -420,7 +425,7 @@ impl Dialect for PostgresDialect {
         SqlColumn { sql_type, stage_type, convert: None, longest: None, enumeration: None, ..column.clone() }
     }
 
-    fn retype(&self, table: &SqlTable, column: &SqlColumn) -> Statement {
+    fn retype(&self, table: &SqlTable, column: &SqlColumn, _live: Option<&LiveColumn>) -> Statement {
         if let Some((lookup, _)) = &column.lookup {
             return Statement::new(format!("ALTER TABLE {lookup} ALTER COLUMN \"value\" SET DATA TYPE text"));
         }

@@ -12,15 +12,14 @@ use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, TimeUnit,
     TimestampMicrosecondType,
 };
-use arrow::json::writer::{EncoderOptions, make_encoder};
 
-use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::sink::sql::connection::{CopyColumn, CopyInto};
+use crate::sink::sql::texts::{json, time_of_day};
 
 /// From 1970 to 2000, where the server begins to count.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 const EPOCH_DAYS: i32 = 10_957;
-const DAY_MICROS: i64 = 86_400_000_000;
 
 /// The columns of one batch, in the order of the copy.
 pub(super) struct Encoder {
@@ -148,23 +147,6 @@ fn type_number(sql_type: &str) -> Option<u32> {
     })
 }
 
-/// Nested values as JSON. Null members are left out, as in the service's condensed form.
-fn json(array: &ArrayRef) -> Result<StringArray> {
-    let field = std::sync::Arc::new(arrow::datatypes::Field::new("value", array.data_type().clone(), true));
-    let options = EncoderOptions::default();
-    let mut encoder = make_encoder(&field, array, &options).or_fail(Kind::Bug, "Nested values cannot be written as JSON")?;
-    let mut text = Vec::new();
-    let rows = (0..array.len()).map(|row| {
-        if encoder.is_null(row) {
-            return Ok(None);
-        }
-        text.clear();
-        encoder.encode(row, &mut text);
-        String::from_utf8(text.clone()).map(Some).or_fail(Kind::Bug, "Nested values cannot be written as JSON")
-    });
-    rows.collect::<Result<Vec<_>>>().map(StringArray::from)
-}
-
 impl Cells {
     fn is_null(&self, row: usize) -> bool {
         match self {
@@ -233,7 +215,7 @@ impl Cells {
                     true => fixed(without_nul(text).as_bytes()),
                 }
             }
-            Cells::Time(array) => fixed(&time(array.value(row)).ok_or("the text is no time of day")?.to_be_bytes()),
+            Cells::Time(array) => fixed(&time_of_day(array.value(row)).ok_or("the text is no time of day")?.to_be_bytes()),
             Cells::Uuid(array) => {
                 fixed(uuid::Uuid::try_parse(array.value(row)).map_err(|_| "the text is no UUID")?.as_bytes());
             }
@@ -321,38 +303,6 @@ fn without_nul(text: &str) -> String {
     text.replace('\0', "\u{2400}")
 }
 
-/// Microseconds of the day, in UTC if the text has an offset.
-fn time(text: &str) -> Option<i64> {
-    let (clock, offset) = match text.find(['Z', 'z', '+', '-']) {
-        Some(at) => (&text[..at], &text[at..]),
-        None => (text, ""),
-    };
-    let (whole, fraction) = clock.split_once('.').unwrap_or((clock, ""));
-    let two = |text: Option<&str>| {
-        text.filter(|text| text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit()))?.parse::<i64>().ok()
-    };
-    let mut parts = whole.split(':');
-    let (hours, minutes) = (two(parts.next())?, two(parts.next())?);
-    let seconds = match parts.next() {
-        Some(seconds) => two(Some(seconds))?,
-        None => 0,
-    };
-    if parts.next().is_some() || hours > 24 || minutes > 59 || seconds > 60 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let micros = format!("{:0<6}", &fraction[..fraction.len().min(6)]).parse::<i64>().ok()?;
-    let mut total = (hours * 3600 + minutes * 60 + seconds) * 1_000_000 + micros;
-    if total > DAY_MICROS {
-        return None;
-    }
-    if let Some(shift) = offset.strip_prefix(['+', '-']) {
-        let (hours, minutes) = shift.split_once(':')?;
-        let shift = (two(Some(hours))? * 3600 + two(Some(minutes))? * 60) * 1_000_000;
-        total = (if offset.starts_with('+') { total - shift } else { total + shift }).rem_euclid(DAY_MICROS);
-    }
-    Some(total)
-}
-
 /// A decimal in groups of four digits.
 fn numeric(value: i128, scale: i8) -> Vec<u8> {
     let scale = scale.max(0) as usize;
@@ -418,17 +368,6 @@ fn without_nul_escapes(text: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_of_day_are_read_with_and_without_offset() {
-        assert_eq!(time("00:00:00"), Some(0));
-        assert_eq!(time("23:59:59.999999"), Some(DAY_MICROS - 1));
-        assert_eq!(time("01:30:00+02:00"), Some(23 * 3_600_000_000 + 1_800_000_000));
-        assert_eq!(time("12:00:00.5Z"), Some(43_200_500_000));
-        for wrong in ["", "1:00:00", "12", "25:00:00", "12:60:00", "12:00:00.x", "12:00:00+2", "noon"] {
-            assert_eq!(time(wrong), None, "{wrong}");
-        }
-    }
 
     #[test]
     fn decimals_are_in_groups_of_four_digits() {

@@ -89,6 +89,25 @@ async fn an_odd_version_of_the_layout_is_refused_and_left() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_character_set_that_is_not_utf_8_is_told() {
+    let Some((database, _fixture)) = fixture() else { return };
+    let warning =
+        async |url: &str| SqlSink::open(&url.parse().unwrap(), SqlOptions::default()).unwrap().charset_warning().await;
+    let name = format!("c{}", uuid::Uuid::new_v4().simple());
+    for (settings, is_odd) in [
+        ("ENCODING 'UTF8' LOCALE 'C.UTF-8'", false),
+        ("ENCODING 'UTF8' LOCALE 'C'", true),
+        ("ENCODING 'SQL_ASCII' LOCALE 'C'", true),
+    ] {
+        database.psql(&format!("DROP DATABASE IF EXISTS {name}"));
+        database.psql(&format!("CREATE DATABASE {name} TEMPLATE template0 {settings}"));
+        let (base, query) = database.url.split_once('?').unwrap_or((&database.url, ""));
+        let url = format!("{}/{name}?{query}", &base[..base.rfind('/').unwrap()]);
+        assert_eq!(warning(url.trim_end_matches('?')).await.unwrap().is_some(), is_odd, "{settings}");
+    }
+}
+
 /// Writes down what is asked.
 #[derive(Debug)]
 struct Counting {

@@ -220,6 +220,16 @@ async fn what_is_not_ours_survives_and_what_is_gone_upstream_goes_on_request() {
                   to_regclass('canvas.my_table')";
     assert_eq!(database.psql(others), "1|t|1|canvas.my_table\n");
 
+    // Nobody gives a value to a column that is yours; that is said before anything is downloaded.
+    database.psql("ALTER TABLE canvas.t ADD COLUMN numbered bigint GENERATED ALWAYS AS IDENTITY");
+    load(&fixture, &new, LoadKind::Merge, &[Change::Up(json!({"id": 3}))], at(4)).await.unwrap();
+    database.psql(
+        "ALTER TABLE canvas.t ADD COLUMN strict text NOT NULL DEFAULT 'x'; ALTER TABLE canvas.t ALTER strict DROP DEFAULT",
+    );
+    let error = load(&fixture, &new, LoadKind::Merge, &[Change::Up(json!({"id": 4}))], at(5)).await.unwrap_err();
+    assert_eq!((error.kind(), error.get("column")), (Kind::Target, Some("strict")), "{error:?}");
+    assert!(error.hint_text().is_some());
+
     // On request it goes, and only it.
     let table = TableRef::new("canvas", "dropping");
     let old = served(&table, 1, json!({"gone": {"type": "string"}}), &[]);

@@ -7,7 +7,8 @@ use crate::error::Kind;
 use crate::model::TableRef;
 use crate::schema::TableSchema;
 use crate::sink::LoadKind;
-use crate::sink::conformance::{Change, at};
+use crate::sink::conformance::{self, Change, at, plan};
+use crate::stage::{ChangeSet, Engine, EngineOptions, latest_per_key, table_of_batches};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_not_announced_is_kept_all_the_same() {
@@ -161,4 +162,47 @@ async fn schemas_that_the_official_client_fails_on_work() {
                 JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) \
                 WHERE i.indrelid = 'canvas.odd'::regclass AND i.indisprimary";
     assert_eq!(database.psql(keys), "b,a\n");
+}
+
+/// A moment's last digits, both kinds of addresses, words that are not ASCII, and a key that goes and comes in one set.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_official_client_loses_silently_is_kept() {
+    let Some((database, fixture)) = fixture() else { return };
+    let table = TableRef::new("canvas", "lost");
+    let value = json!({
+        "moment": {"type": "string", "format": "date-time"},
+        "address": {"oneOf": [{"type": "string", "format": "ipv4"}, {"type": "string", "format": "ipv6"}]},
+        "word": {"type": "string", "enum": ["fünf", "六"]},
+    });
+    let schema = served(&table, 1, value, &[]);
+    let row = |id: i64, moment: &str, address: &str, word: &str| {
+        Change::Up(json!({"id": id, "moment": moment, "address": address, "word": word}))
+    };
+    let rows = [
+        row(1, "2026-01-02T03:04:05.123456Z", "192.0.2.1", "fünf"),
+        row(2, "1969-12-31T23:59:59.999999Z", "2001:db8::1", "六"),
+    ];
+    load(&fixture, &schema, LoadKind::Replace, &rows, at(1)).await.unwrap();
+    let found = || database.psql("SELECT id, moment, host(address), word FROM canvas.lost ORDER BY id");
+    let both = "1|2026-01-02 03:04:05.123456|192.0.2.1|fünf\n2|1969-12-31 23:59:59.999999|2001:db8::1|六\n";
+    assert_eq!(found(), both);
+
+    // The load notices the key that comes twice, and the reduction takes the last of its changes.
+    let changes = [
+        Change::Del(json!({"id": 1})),
+        row(1, "2026-01-02T03:04:05.000001Z", "192.0.2.9", "六"),
+        Change::Del(json!({"id": 2})),
+    ];
+    let batch = conformance::changes(&schema, &changes);
+    let mut opened = fixture.sink.begin(plan(&fixture, &schema, LoadKind::Merge).await).await.unwrap();
+    let error = opened.write(conformance::unreduced(&schema, vec![batch.clone()])).await.unwrap_err();
+    assert!(ChangeSet::is_duplicate_key(&error), "{error:?}");
+    opened.abort().await.unwrap();
+    let engine = Engine::new(EngineOptions { memory_limit: 64 << 20, temp_dir: None, partitions: 1 }).unwrap();
+    let source = table_of_batches(batch.schema(), vec![vec![batch]]).unwrap();
+    let reduced = latest_per_key(&engine, source, &["id".to_owned()]).await.unwrap();
+    let mut opened = fixture.sink.begin(plan(&fixture, &schema, LoadKind::Merge).await).await.unwrap();
+    opened.write(reduced).await.unwrap();
+    opened.commit(at(2)).await.unwrap();
+    assert_eq!(found(), "1|2026-01-02 03:04:05.000001|192.0.2.9|六\n");
 }

@@ -1,0 +1,414 @@
+//! A session by `mysql_async`: statements, and rows by `LOAD DATA LOCAL INFILE` or, where that is disabled, by `INSERT`.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use mysql_async::consts::StatusFlags;
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Opts, OptsBuilder, Params, QueryResult, SslOpts, Value};
+use rustls::pki_types::CertificateDer;
+use url::Url;
+
+use super::dialect::MysqlDialect;
+use super::encode::{Encoder, Form};
+use super::failure;
+use super::options::{Options, TlsMode};
+use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::sink::sql::connection::{Connection, CopyInto, Server};
+use crate::sink::sql::dialect::Dialect;
+use crate::sink::sql::statement::{Row, Statement};
+
+/// For all of the greeting.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// For an idle session to show that it lives.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of rows that are sent in one message.
+const CHUNK: usize = 256 << 10;
+/// Bytes of an `INSERT`, if the server takes as many.
+const INSERT_BYTES: usize = 1 << 20;
+
+/// So that values mean the same whatever the server's settings, and a fraction of a second is never rounded up. A session reads
+/// what others have committed, not what was there when it began: it waits for locks. Long pauses are the service's.
+const SETTINGS: &str = "SET SESSION sql_mode = CONCAT(\
+    'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO', \
+    IF(VERSION() LIKE '%MariaDB%', '', ',TIME_TRUNCATE_FRACTIONAL')), \
+    time_zone = '+00:00', autocommit = 1, completion_type = 0, sql_safe_updates = 0, sql_big_selects = 1, \
+    default_storage_engine = InnoDB, default_tmp_storage_engine = InnoDB, \
+    wait_timeout = 28800, net_read_timeout = 600, net_write_timeout = 600 /*M!100101 , max_statement_time = 0 */; \
+    SET NAMES utf8mb4; SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
+
+/// See [`Server`].
+#[derive(Debug)]
+pub(in crate::sink::sql) struct MysqlServer {
+    options: Options,
+    dialect: MysqlDialect,
+    /// The server has refused the bulk path.
+    no_bulk: Arc<AtomicBool>,
+}
+
+impl MysqlServer {
+    /// From a connection string. Connects to nothing.
+    pub(in crate::sink::sql) fn from_url(url: &Url) -> Result<Self> {
+        Ok(Self { options: Options::from_url(url)?, dialect: MysqlDialect, no_bulk: Arc::default() })
+    }
+
+    /// As if the server had the bulk path disabled, or not.
+    #[cfg(test)]
+    pub(super) fn refuse_bulk(&self, refused: bool) {
+        self.no_bulk.store(refused, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl Server for MysqlServer {
+    fn dialect(&self) -> &dyn Dialect {
+        &self.dialect
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Connection>> {
+        let opened = async {
+            let mut conn = open(&self.options).await?;
+            conn.query_drop(SETTINGS).await.map_err(failure::of)?;
+            Ok(conn)
+        };
+        let opened: Result<Result<Conn>> =
+            tokio::time::timeout(CONNECT_TIMEOUT, opened).await.or_fail(Kind::Target, "The database server does not answer");
+        let conn = opened?.hint("check host, port, user, password and ssl of the connection string")?;
+        Ok(Box::new(Session { conn, is_open: false, no_bulk: Arc::clone(&self.no_bulk), insert_bytes: None }))
+    }
+}
+
+async fn open(options: &Options) -> Result<Conn> {
+    if options.socket.is_some() {
+        // It does not leave the machine.
+        return open_once(options, None).await.map_err(failure::of);
+    }
+    match options.tls {
+        TlsMode::Disable => open_once(options, None).await.map_err(failure::of),
+        TlsMode::Allow => match open_once(options, None).await {
+            // The server may want TLS, of all or of this user.
+            Err(mysql_async::Error::Server(error)) if matches!(error.code, 1045 | 3159 | 4165) => {
+                let secure = open_once(options, Some(anybody())).await;
+                secure.map_err(|_| failure::server(error.code, &error.state, &error.message))
+            }
+            other => other.map_err(failure::of),
+        },
+        TlsMode::Prefer => match open_once(options, Some(anybody())).await {
+            // The server may have no TLS, or speak it badly.
+            Err(mysql_async::Error::Driver(_) | mysql_async::Error::Io(_)) => {
+                open_once(options, None).await.map_err(failure::of)
+            }
+            other => other.map_err(failure::of),
+        },
+        TlsMode::Require => open_once(options, Some(anybody())).await.map_err(failure::of),
+        TlsMode::VerifyFull => open_once(options, Some(trusted(options)?)).await.map_err(failure::of),
+        TlsMode::VerifyCa => {
+            let trusted = trusted(options)?;
+            match open_once(options, Some(trusted.clone())).await {
+                // Whatever name the certificate has will do, if the authority vouches for it.
+                Err(error) if let Some(name) = presented_name(&error) => {
+                    let renamed = trusted.with_danger_tls_hostname_override(Some(name));
+                    open_once(options, Some(renamed)).await.map_err(failure::of)
+                }
+                other => other.map_err(failure::of),
+            }
+        }
+    }
+}
+
+/// Trusts every certificate, as the modes below `verify-ca` say.
+fn anybody() -> SslOpts {
+    SslOpts::default().with_danger_accept_invalid_certs(true).with_danger_skip_domain_validation(true)
+}
+
+/// Trusts the authorities of the file, or those of the system.
+fn trusted(options: &Options) -> Result<SslOpts> {
+    use rustls::pki_types::pem::PemObject;
+    let unreadable = "The file of certificates cannot be read";
+    let mut known = rustls::RootCertStore::empty();
+    let mut roots = Vec::new();
+    let mut add = |certificate: CertificateDer<'static>| {
+        let is_known = known.add(certificate.clone());
+        roots.push(certificate.as_ref().to_vec().into());
+        is_known
+    };
+    match &options.root_certificates {
+        Some(file) => {
+            for certificate in CertificateDer::pem_file_iter(file).or_fail(Kind::Usage, unreadable)? {
+                add(certificate.or_fail(Kind::Usage, unreadable)?).or_fail(Kind::Usage, unreadable)?;
+            }
+        }
+        None => {
+            for certificate in rustls_native_certs::load_native_certs().certs {
+                if add(certificate).is_err() {
+                    tracing::debug!("A certificate of the system is not readable");
+                }
+            }
+        }
+    }
+    if known.is_empty() {
+        return Err(Error::new(Kind::Usage, "No certificates of authorities were found").hint("name them with sslrootcert=..."));
+    }
+    Ok(SslOpts::default().with_root_certs(roots).with_disable_built_in_roots(true))
+}
+
+/// A name of the certificate that was refused for its name alone.
+fn presented_name(error: &mysql_async::Error) -> Option<String> {
+    let mysql_async::Error::Io(mysql_async::IoError::Io(error)) = error else { return None };
+    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    let rustls::Error::InvalidCertificate(rustls::CertificateError::NotValidForNameContext { presented, .. }) = error else {
+        return None;
+    };
+    // Written as `DnsName("host")` or `IpAddress(127.0.0.1)`.
+    let name = presented.first()?.split_once('(')?.1.trim_end_matches(')').trim_matches('"');
+    Some(name.replace('*', "any"))
+}
+
+async fn open_once(options: &Options, tls: Option<SslOpts>) -> Result<Conn, mysql_async::Error> {
+    // The driver takes the process's choice; the tree has two to choose from.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = OptsBuilder::default()
+        .ip_or_hostname(&options.host)
+        .tcp_port(options.port)
+        .user(Some(&options.user))
+        .pass(options.password.as_ref().map(|password| password.reveal()))
+        .db_name(Some(&options.database))
+        .prefer_socket(false)
+        .socket(options.socket.as_ref())
+        .tcp_keepalive(Some(Duration::from_secs(60)))
+        .stmt_cache_size(16)
+        .ssl_opts(tls);
+    Conn::new(Opts::from(builder)).await
+}
+
+/// One session. The driver ends it after an error that is not the server's.
+struct Session {
+    conn: Conn,
+    /// A transaction is open.
+    is_open: bool,
+    no_bulk: Arc<AtomicBool>,
+    /// Bytes of one `INSERT`, once asked for.
+    insert_bytes: Option<usize>,
+}
+
+impl Session {
+    /// Runs it; all rows of all results, and the changed rows of the last that changed any.
+    async fn run(&mut self, statement: &Statement) -> Result<(Vec<Row>, u64)> {
+        let done = match statement.parameters.is_empty() {
+            true => gather(self.conn.query_iter(&statement.text).await).await,
+            false => {
+                let values = statement.parameters.iter().map(|value| match value {
+                    Some(text) => Value::Bytes(text.as_bytes().to_vec()),
+                    None => Value::NULL,
+                });
+                let values = Params::Positional(values.collect());
+                gather(self.conn.exec_iter(&statement.text, values).await).await
+            }
+        };
+        if let Some(ok) = self.conn.last_ok_packet() {
+            self.is_open = ok.status_flags().contains(StatusFlags::SERVER_STATUS_IN_TRANS);
+        }
+        Ok((done.map_err(failure::of)?, self.conn.affected_rows()))
+    }
+
+    /// Sends the rows as a file that the server asks for.
+    async fn load(&mut self, encoder: &Arc<Encoder>) -> Result<u64> {
+        let command = load_command(encoder);
+        let sent = Arc::new(Mutex::new((0_u64, None)));
+        let (rows, progress) = (Arc::clone(encoder), Arc::clone(&sent));
+        self.conn.set_infile_handler(async move {
+            let mut next = 0;
+            let chunks = std::iter::from_fn(move || {
+                let mut chunk = Vec::with_capacity(CHUNK + (CHUNK >> 3));
+                while next < rows.rows() && chunk.len() < CHUNK {
+                    if let Err(error) = rows.row(next, Form::Fields, &mut chunk) {
+                        // The server is not told: the session lives on, to say what to do with what it has got.
+                        progress.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(error);
+                        return None;
+                    }
+                    next += 1;
+                }
+                progress.lock().unwrap_or_else(PoisonError::into_inner).0 += chunk.len() as u64;
+                (!chunk.is_empty()).then(|| Ok(Bytes::from(chunk)))
+            });
+            Ok(stream::iter(chunks).boxed())
+        });
+        let done = self.run(&Statement::new(command)).await;
+        let (bytes, failed) = std::mem::take(&mut *sent.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        done?;
+        let loaded = counts(&self.conn.info()).and_then(|[records, _, skipped, _]| (skipped == 0).then_some(records));
+        if self.conn.get_warnings() > 0 || loaded != Some(encoder.rows() as u64) {
+            return Err(self.complaint(encoder).await?);
+        }
+        Ok(bytes)
+    }
+
+    /// What the server's first warning about rows that were just loaded says, as the error that it is.
+    async fn complaint(&mut self, encoder: &Encoder) -> Result<Error> {
+        let (rows, _) = self.run(&Statement::new("SHOW WARNINGS LIMIT 1")).await?;
+        let Some([_, Some(code), Some(message)]) = rows.first().map(Vec::as_slice) else {
+            return Ok(Error::new(Kind::Target, "The database did not take all rows")
+                .with("relation", &encoder.into().table)
+                .hint("nothing of the table was changed; run it again"));
+        };
+        let error = failure::server(code.parse().unwrap_or_default(), "", message);
+        Ok(match failure::row_of(message).filter(|row| (1..=encoder.rows()).contains(row)) {
+            Some(row) => error.with("key", encoder.key(row - 1)),
+            None => error,
+        })
+    }
+
+    /// Sends the rows as literals.
+    async fn insert(&mut self, encoder: &Encoder) -> Result<u64> {
+        let limit = match self.insert_bytes {
+            Some(limit) => limit,
+            None => {
+                let (rows, _) = self.run(&Statement::new("SELECT @@max_allowed_packet")).await?;
+                let taken: usize = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok()).unwrap_or(INSERT_BYTES);
+                *self.insert_bytes.insert(INSERT_BYTES.min(taken / 2))
+            }
+        };
+        let names: Vec<&str> = encoder.fields().map(|(name, _)| name).collect();
+        let begin = format!("INSERT INTO {} ({}) VALUES ", encoder.into().table, names.join(", ")).into_bytes();
+        let (mut text, mut first, mut sent) = (begin.clone(), 0, 0);
+        for row in 0..encoder.rows() {
+            if text.len() > begin.len() {
+                text.push(b',');
+            }
+            encoder.row(row, Form::Literals, &mut text)?;
+            if text.len() >= limit || row + 1 == encoder.rows() {
+                sent += text.len() as u64;
+                let done = self.conn.query_drop(text.as_slice()).await;
+                if let Err(error) = done {
+                    return Err(refused(error, encoder, first));
+                }
+                first = row + 1;
+                text.clone_from(&begin);
+            }
+        }
+        Ok(sent)
+    }
+}
+
+/// The error of an `INSERT` whose first row is `first`. It names the key, if the server tells the row; never its own text, which
+/// may quote what stands in the statement.
+fn refused(error: mysql_async::Error, encoder: &Encoder, first: usize) -> Error {
+    let mysql_async::Error::Server(error) = error else { return failure::of(error) };
+    let told = failure::server(error.code, &error.state, &error.message);
+    match told.kind() {
+        Kind::Data => match failure::row_of(&error.message).map(|row| first + row.saturating_sub(1)) {
+            Some(row) if row < encoder.rows() => told.with("key", encoder.key(row)),
+            _ => told,
+        },
+        _ => failure::server(error.code, &error.state, "a statement with rows was refused"),
+    }
+}
+
+fn load_command(encoder: &Encoder) -> String {
+    let mut fields = Vec::new();
+    let mut sets = Vec::new();
+    for (number, (name, is_hex)) in encoder.fields().enumerate() {
+        if is_hex {
+            fields.push(format!("@v{number}"));
+            sets.push(format!("{name} = UNHEX(@v{number})"));
+        } else {
+            fields.push(name.to_owned());
+        }
+    }
+    let set = if sets.is_empty() { String::new() } else { format!(" SET {}", sets.join(", ")) };
+    format!(
+        "LOAD DATA LOCAL INFILE 'daplake' INTO TABLE {} CHARACTER SET utf8mb4 FIELDS TERMINATED BY '\\t' ESCAPED BY '\\\\' \
+         LINES TERMINATED BY '\\n' ({}){set}",
+        encoder.into().table,
+        fields.join(", ")
+    )
+}
+
+/// Records, deleted, skipped, warnings: the numbers of what the server tells after a load.
+fn counts(info: &str) -> Option<[u64; 4]> {
+    let numbers: Vec<u64> = info.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect();
+    numbers.try_into().ok()
+}
+
+/// Rows of all results in text form.
+async fn gather<P: mysql_async::prelude::Protocol>(
+    result: Result<QueryResult<'_, '_, P>, mysql_async::Error>,
+) -> Result<Vec<Row>, mysql_async::Error> {
+    let mut result = result?;
+    let mut rows = Vec::new();
+    while !result.is_empty() {
+        let found: Vec<mysql_async::Row> = result.collect().await?;
+        rows.extend(found.into_iter().map(|row| row.unwrap().into_iter().map(text).collect()));
+    }
+    Ok(rows)
+}
+
+fn text(value: Value) -> Option<String> {
+    Some(match value {
+        Value::NULL => return None,
+        Value::Bytes(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Value::Int(number) => number.to_string(),
+        Value::UInt(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::Double(number) => number.to_string(),
+        other => other.as_sql(true).trim_matches('\'').to_owned(),
+    })
+}
+
+#[async_trait]
+impl Connection for Session {
+    async fn execute(&mut self, statement: &Statement) -> Result<u64> {
+        tracing::debug!(sql = statement.text, "Statement");
+        Ok(self.run(statement).await?.1)
+    }
+
+    async fn rows(&mut self, statement: &Statement) -> Result<Vec<Row>> {
+        tracing::debug!(sql = statement.text, "Query");
+        Ok(self.run(statement).await?.0)
+    }
+
+    /// Comes back when the server has the rows and has said that it took them as they are.
+    async fn copy_in(&mut self, into: &CopyInto, batch: &RecordBatch) -> Result<u64> {
+        let encoder = Arc::new(Encoder::new(into, batch)?);
+        if !self.no_bulk.load(Ordering::Relaxed) {
+            match self.load(&encoder).await {
+                Err(error) if error.get("code").is_some_and(|code| failure::BULK_DISABLED.contains(&code)) => {
+                    if !self.no_bulk.swap(true, Ordering::Relaxed) {
+                        tracing::warn!(
+                            "The database server has LOAD DATA LOCAL INFILE disabled; rows go by INSERT, which is slower (set local_infile=ON there)"
+                        );
+                    }
+                }
+                other => return other,
+            }
+        }
+        self.insert(&encoder).await
+    }
+
+    fn is_idle(&self) -> bool {
+        !self.conn.is_disconnected() && !self.is_open
+    }
+
+    async fn is_alive(&mut self) -> bool {
+        matches!(tokio::time::timeout(PING_TIMEOUT, self.conn.ping()).await, Ok(Ok(())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_counts_are_read() {
+        assert_eq!(counts("Records: 8192  Deleted: 0  Skipped: 1  Warnings: 2"), Some([8192, 0, 1, 2]));
+        assert_eq!(counts(""), None);
+    }
+}

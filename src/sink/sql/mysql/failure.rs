@@ -1,0 +1,134 @@
+//! What the server or the driver says, as our errors: kind, code, column, without the values that its sentences quote.
+
+use mysql_async::{DriverError, IoError};
+
+use crate::error::{Error, Kind};
+
+/// The bulk path is disabled, at the server or by it.
+pub(super) const BULK_DISABLED: [&str; 3] = ["1148", "3948", "4166"];
+
+/// An error of a statement.
+pub(super) fn of(error: mysql_async::Error) -> Error {
+    match error {
+        mysql_async::Error::Server(error) => server(error.code, &error.state, &error.message),
+        mysql_async::Error::Io(IoError::Tls(error)) => untrusted().caused_by(error),
+        mysql_async::Error::Io(IoError::Io(error)) if is_tls(&error) => untrusted().caused_by(error),
+        mysql_async::Error::Driver(DriverError::NoClientSslFlagFromServer) => {
+            Error::new(Kind::Target, "The database server has no TLS")
+                .hint("set up TLS there, or allow a connection without with ssl=prefer")
+        }
+        mysql_async::Error::Driver(DriverError::PacketTooLarge) => {
+            Error::new(Kind::Data, "A row is larger than the database server takes in one piece")
+                .hint("raise max_allowed_packet of the server")
+        }
+        // Other errors of the driver may hold packets, and with them values.
+        mysql_async::Error::Driver(_) => lost(),
+        mysql_async::Error::Io(error) => lost().caused_by(error),
+        other => Error::new(Kind::Target, "The database server cannot be used").caused_by(other),
+    }
+}
+
+fn untrusted() -> Error {
+    Error::new(Kind::Target, "The database server's TLS could not be trusted or agreed on")
+        .hint("name the authority with sslrootcert=..., or choose ssl=require to trust any certificate")
+}
+
+/// Whether TLS, not the network, is at fault.
+pub(super) fn is_tls(error: &std::io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+}
+
+fn lost() -> Error {
+    Error::new(Kind::Target, "The connection to the database was lost").hint("nothing of the table was changed; run it again")
+}
+
+/// An error, or a warning that should have been one.
+pub(super) fn server(code: u16, state: &str, message: &str) -> Error {
+    let (kind, sentence) = match code {
+        1044 | 1045 | 1251 | 1698 | 1862 | 3118 | 4151 => (Kind::Target, "The database server does not let this user in"),
+        1205 | 1213 | 3058 | 3572 => (Kind::Conflict, "The database gave way to somebody else"),
+        1053 | 1077 | 1079 | 1080 | 1152 | 1158..=1161 | 1184 | 1317 | 1927 | 4031 => {
+            (Kind::Target, "The database server ended the connection")
+        }
+        1021 | 1037 | 1038 | 1040 | 1041 | 1114 | 1135 | 1153 | 1203 | 1206 | 1226 | 3636 => {
+            (Kind::Resources, "The database server has no room")
+        }
+        1048 | 1062 | 1263 | 1264 | 1265 | 1292 | 1364 | 1366 | 1406 | 1411 | 1441 | 1452 | 1586 | 3140 | 3144 | 3157
+        | 3819 | 4025 => (Kind::Data, "The database refuses a value"),
+        _ if state.starts_with("22") || state.starts_with("23") => (Kind::Data, "The database refuses a value"),
+        _ if state.starts_with("08") => (Kind::Target, "The database server ended the connection"),
+        _ => (Kind::Target, "The database refuses a statement"),
+    };
+    let error = Error::new(kind, sentence).with("code", code).with("sqlstate", state);
+    match kind {
+        Kind::Data => {
+            let error = match named(message, "column ") {
+                Some(column) => error.with("column", column),
+                None => error,
+            };
+            match (code, named(message, "for key ")) {
+                (1062 | 1586, Some(key)) => error.with("constraint", key),
+                // The guard of the upsert: see the dialect.
+                (1048, _) => error
+                    .hint("if the table has a unique index that is not the service's, two rows may share its values: drop it"),
+                _ => error,
+            }
+        }
+        _ => {
+            let error = error.caused_by(message.to_owned());
+            match code {
+                // Foreign keys, indexes and generated columns that hold on to a column, by name.
+                1089 | 1170 | 1451 | 1553 | 1828..=1834 | 1846 | 3106 | 3780 | 3886 => {
+                    error.hint("drop what depends on it, run again, and make it anew")
+                }
+                1142 | 1143 | 1227 | 1370 => error.hint("let the user do it, with GRANT"),
+                1049 => error.hint("make the database first, with CREATE DATABASE"),
+                1665 => error.hint("set binlog_format of the server to ROW or MIXED"),
+                _ => error,
+            }
+        }
+    }
+}
+
+/// The name after the last `word`, which is the server's; values stand before it. Of a name with parts, the last.
+fn named(message: &str, word: &str) -> Option<String> {
+    let lower = message.to_ascii_lowercase();
+    let rest = &message[lower.rfind(word)? + word.len()..];
+    let quote = rest.chars().next().filter(|first| matches!(first, '\'' | '`'))?;
+    if quote == '\'' {
+        return rest[1..].split('\'').next().map(str::to_owned);
+    }
+    let end = rest.find(" at row").unwrap_or(rest.len());
+    rest[..end].trim_matches('`').rsplit("`.`").next().map(str::to_owned)
+}
+
+/// The number of the row, from 1, that a message ends with.
+pub(super) fn row_of(message: &str) -> Option<usize> {
+    message.rsplit("at row ").next()?.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_named_and_values_are_not() {
+        for (code, message) in [
+            (1406, "Data too long for column 'a' at row 5"),
+            (1366, "Incorrect integer value: 'planted column 'b'' for column `db`.`t`.`a` at row 5"),
+            (1048, "Column 'a' cannot be null"),
+        ] {
+            let error = server(code, "22001", message);
+            assert_eq!((error.kind(), error.get("column")), (Kind::Data, Some("a")), "{error:?}");
+            assert!(!format!("{error:?}").contains("planted"));
+        }
+        let error = server(1062, "23000", "Duplicate entry 'planted' for key 'PRIMARY'");
+        assert_eq!((error.get("constraint"), error.get("code")), (Some("PRIMARY"), Some("1062")));
+        assert!(!format!("{error:?}").contains("planted"));
+        assert_eq!(row_of("Data too long for column 'a' at row 5"), Some(5));
+        assert_eq!(row_of("Column 'a' cannot be null"), None);
+        let blocked = server(1553, "HY000", "Cannot drop index 'x': needed in a foreign key constraint");
+        assert!(blocked.hint_text().is_some() && format!("{blocked:?}").contains("'x'"));
+        assert_eq!(server(1213, "40001", "Deadlock found").kind(), Kind::Conflict);
+    }
+}

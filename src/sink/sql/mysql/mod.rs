@@ -1,0 +1,13 @@
+//! MySQL 8 and MariaDB 10.11 and newer.
+
+mod change;
+mod connection;
+mod dialect;
+mod encode;
+mod failure;
+mod options;
+#[cfg(test)]
+mod tests;
+mod types;
+
+pub(super) use connection::MysqlServer;

@@ -1,0 +1,585 @@
+//! MySQL and MariaDB from the outside: written by the sink, read with the `mariadb` client.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use serde_json::json;
+
+use super::dialect::MysqlDialect;
+use super::{MysqlServer, change};
+use crate::error::Kind;
+use crate::model::{Bookmark, TableRef, Timestamp};
+use crate::schema::{Column, ColumnType, TableSchema, arrow_type};
+use crate::sink::LoadKind;
+use crate::sink::conformance::{self, Change, Fixture, at, column, load, plain, plan};
+use crate::sink::sql::connection::{CopyColumn, CopyInto, Server};
+use crate::sink::sql::dialect::Dialect;
+use crate::sink::sql::statement::Statement;
+use crate::sink::sql::{SqlOptions, SqlSink};
+
+#[allow(clippy::print_stderr, unreachable_pub, missing_docs, dead_code, reason = "it is shared with the tests outside")]
+#[path = "../../../../tests/it/support/mariadb.rs"]
+mod server;
+
+use server::Database;
+
+/// The Arrow type by which a column is compared.
+fn data_type(name: &str, sql_type: &str, is_lookup: bool) -> DataType {
+    let (base, length) = sql_type.split_once('(').unwrap_or((sql_type, ""));
+    match base {
+        _ if is_lookup => DataType::Utf8,
+        "tinyint" => DataType::Boolean,
+        "smallint" => DataType::Int16,
+        "int" => DataType::Int32,
+        "bigint" => DataType::Int64,
+        "double" if name == "f32" => DataType::Float32,
+        "double" => DataType::Float64,
+        "date" => DataType::Date32,
+        "datetime" => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        "decimal" => {
+            let (precision, scale) = length.trim_end_matches(')').split_once(',').unwrap();
+            DataType::Decimal128(precision.parse().unwrap(), scale.parse().unwrap())
+        }
+        "json" => {
+            let types = conformance::every_type();
+            let found = types.into_iter().find(|(column, _)| column.name == name).expect("a known nested column");
+            arrow_type(&found.0.column_type, crate::schema::Nested::Typed)
+        }
+        _ => DataType::Utf8,
+    }
+}
+
+fn read(database: &Database, table: &TableRef) -> Vec<RecordBatch> {
+    let name = format!("{}__{}", table.namespace, table.table);
+    let fields: Vec<Field> = database
+        .columns(&name)
+        .iter()
+        .map(|column| Field::new(&column.name, data_type(&column.name, &column.sql_type, column.lookup.is_some()), true))
+        .collect();
+    let rows: Vec<String> = database.rows(&name).iter().map(|row| row.to_string()).collect();
+    let rows = rows.join("\n");
+    let reader = arrow::json::ReaderBuilder::new(Arc::new(Schema::new(fields))).build(rows.as_bytes()).unwrap();
+    reader.map(|batch| batch.unwrap()).collect()
+}
+
+fn fixture_on(database: Database) -> (Arc<Database>, Fixture) {
+    let database = Arc::new(database);
+    let sink = SqlSink::open(&database.url.parse().unwrap(), SqlOptions::default()).unwrap();
+    let shared = Arc::clone(&database);
+    let read = move |table: TableRef| {
+        let database = Arc::clone(&shared);
+        Box::pin(async move { tokio::task::spawn_blocking(move || read(&database, &table)).await.unwrap() })
+            as futures::future::BoxFuture<'static, Vec<RecordBatch>>
+    };
+    (database, Fixture { sink: Box::new(sink), read: Box::new(read) })
+}
+
+fn fixture() -> Option<(Arc<Database>, Fixture)> {
+    Some(fixture_on(Database::new()?))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_contract_holds_on_mariadb() {
+    let Some((_database, fixture)) = fixture() else { return };
+    conformance::all(&fixture).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_contract_holds_where_the_bulk_path_is_disabled() {
+    let Some(server) = server::Server::start(&["--local-infile=0", "--max-allowed-packet=1M"]) else { return };
+    let (_database, fixture) = fixture_on(Database::on(&Arc::new(server)));
+    conformance::all(&fixture).await;
+}
+
+/// A schema as the service gives it.
+fn served(table: &TableRef, version: i64, value: serde_json::Value, required: &[&str]) -> TableSchema {
+    let source = json!({"properties": {
+        "meta": {"properties": {"ts": {"type": "string", "format": "date-time"}}},
+        "key": {"properties": {"id": {"type": "integer", "format": "int64"}}, "required": ["id"]},
+        "value": {"properties": value, "required": required},
+    }});
+    TableSchema::read(table, version, source).unwrap()
+}
+
+/// Columns of each kind of the official client's table of types.
+fn odd() -> TableSchema {
+    served(
+        &TableRef::new("canvas", "odd"),
+        1,
+        json!({
+            "flag": {"type": "boolean", "default": false, "description": "It's a \\ flag\nand more of it"},
+            "small": {"type": "integer", "format": "int16"},
+            "by_bounds": {"type": "integer", "minimum": 0, "maximum": 100},
+            "number": {"type": "number"},
+            "single": {"type": "number", "format": "float32"},
+            "price": {"type": "number", "minimum": -10000, "maximum": 10000, "exclusiveMaximum": 10000, "multipleOf": 0.01},
+            "text": {"type": "string"},
+            "short": {"type": "string", "maxLength": 255, "default": "it's"},
+            "long": {"type": "string", "maxLength": 65536},
+            "longer": {"type": "string", "maxLength": 16777216},
+            "fixed": {"type": "string", "const": "abc"},
+            "placeholder": {"oneOf": [{"type": "string", "const": "too long for it"}, {"type": "string", "maxLength": 4}]},
+            "state": {"type": "string", "enum": ["active", "o'clock", "back\\slash"]},
+            "größe": {"type": "string", "enum": ["groß", "klein"]},
+            "one": {"type": "string", "enum": ["only"]},
+            "open_one": {"oneOf": [{"type": "string", "enum": ["a"]}, {"type": "string"}]},
+            "open_two_with_a_name_that_makes_the_lookup_table_too_long_for_it": {"oneOf": [{"type": "string", "enum": ["a", "b"]}, {"type": "string"}]},
+            "moment": {"type": "string", "format": "date-time"},
+            "day": {"type": "string", "format": "date"},
+            "clock": {"type": "string", "format": "time"},
+            "uuid": {"type": "string", "format": "uuid"},
+            "ipv4": {"type": "string", "format": "ipv4"},
+            "address": {"oneOf": [{"type": "string", "format": "ipv4"}, {"type": "string", "format": "ipv6"}]},
+            "settings": {"type": "object", "properties": {"a": {"type": "string"}}},
+            "numbers": {"type": "array", "items": {"type": "integer", "format": "int64"}},
+            "objects": {"type": "array", "items": {"type": "object", "properties": {"a": {"type": "string"}}}},
+            "anything": {"type": "object"},
+        }),
+        &["flag", "state"],
+    )
+}
+
+fn all_statements(schema: &TableSchema) -> String {
+    let dialect = MysqlDialect;
+    let table = dialect.table_of(schema).unwrap();
+    let mut texts = Vec::new();
+    texts.extend(dialect.create_lookups(&table));
+    texts.extend(dialect.create_table(&table));
+    texts.extend(dialect.create_stage(&table));
+    texts.extend(dialect.fill_lookups(&table));
+    texts.push(dialect.delete(&table));
+    texts.extend(dialect.upsert(&table));
+    let text: Vec<String> = texts.into_iter().map(|statement| statement.text).collect();
+    text.join(";\n")
+}
+
+#[test]
+fn tables_are_defined_as_documented() {
+    insta::assert_snapshot!("mysql_odd", all_statements(&odd()));
+}
+
+#[test]
+fn the_book_keeping_is_defined_as_documented() {
+    let dialect = MysqlDialect;
+    let table = TableRef::new("canvas", "users");
+    let ancient: Vec<String> = ["catalog__x", "dap_meta", "users", "web_logs"].map(str::to_owned).to_vec();
+    let mut statements = dialect.create_meta();
+    statements.extend(dialect.create_namespace(&table.namespace));
+    statements.push(dialect.has_meta());
+    statements.extend(dialect.exact_moments());
+    statements.extend(dialect.keep_exact_moment(&table, 5));
+    statements.push(dialect.live_columns(&table));
+    statements.extend([dialect.lock("x"), dialect.try_lock("x")]);
+    statements.extend(dialect.unlock("x"));
+    statements.extend(dialect.migrate(&ancient[1..]));
+    let text: Vec<String> = statements.into_iter().map(|statement| statement.text).collect();
+    insta::assert_snapshot!("mysql_book_keeping", text.join(";\n"));
+    assert_eq!(dialect.migrate(&[]), []);
+}
+
+/// Every type by the server's own catalogue, and nothing to do when the same schema comes again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_as_defined_needs_no_change() {
+    let Some((database, fixture)) = fixture() else { return };
+    let schema = odd();
+    let row = json!({"id": 1, "state": "o'clock", "größe": "groß", "fixed": "abc", "price": "1.25", "ipv4": "1.2.3.4", "one": "only",
+        "open_one": "zzz", "settings": {"a": "x"}, "numbers": [1, 2], "objects": [{"a": "y"}], "anything": "{\"k\":1}",
+        "clock": "01:02:03.5", "flag": true});
+    load(&fixture, &schema, LoadKind::Replace, &[Change::Up(row.clone())], at(1)).await.unwrap();
+    let found = database.sql(
+        "SELECT state, größe, one, price, HEX(ipv4), l.value, settings, numbers, objects, anything, clock FROM canvas__odd \
+         JOIN canvas__odd__open_one l ON l.id = open_one",
+    );
+    assert_eq!(
+        found,
+        "o'clock\tgroß\tonly\t1.25\t01020304\tzzz\t{\"a\":\"x\"}\t[1,2]\t[{\"a\":\"y\"}]\t{\"k\":1}\t01:02:03.500000\n"
+    );
+    let loaded = load(&fixture, &schema, LoadKind::Merge, &[Change::Up(row)], at(2)).await.unwrap();
+    assert_eq!((loaded.schema_changes, loaded.warnings), (vec![], vec![]));
+    let session = MysqlServer::from_url(&database.url.parse().unwrap()).unwrap();
+    let mut connection = session.connect().await.unwrap();
+    let dialect = MysqlDialect;
+    let table = dialect.table_of(&schema).unwrap();
+    let live = connection.rows(&dialect.live_columns(&schema.table)).await.unwrap();
+    let live: Vec<_> = live.iter().map(|row| dialect.read_live(row).unwrap()).collect();
+    for kind in [LoadKind::Merge, LoadKind::Replace] {
+        let rules = crate::sink::sql::dialect::ChangeRules { before: None, kind, drop_removed: false };
+        assert_eq!(change::change_table(&table, &live, rules).unwrap(), Default::default());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn enumerations_and_lookups_are_kept_and_grow() {
+    let Some((database, fixture)) = fixture() else { return };
+    let table = TableRef::new("canvas", "grown");
+    let value = |states: &[&str], open: bool| {
+        let words = json!({"type": "string", "enum": ["a", "12"]});
+        json!({
+            "state": {"type": "string", "enum": states},
+            "open": if open { json!({"oneOf": [words, {"type": "string"}]}) } else { words },
+            "clock": {"type": "string", "format": "time"},
+        })
+    };
+    let up = |id: i64, state: Option<&str>, open: &str| Change::Up(json!({"id": id, "state": state, "open": open}));
+    let old = served(&table, 1, value(&["one", "two"], false), &[]);
+    load(&fixture, &old, LoadKind::Replace, &[up(1, Some("one"), "a"), up(2, None, "12")], at(1)).await.unwrap();
+    database.sql("CREATE INDEX mine ON canvas__grown (open, state); ALTER TABLE canvas__grown ADD COLUMN note varchar(9) NOT NULL DEFAULT 'mine'");
+    database.sql("CREATE VIEW seen AS SELECT id, state, open FROM canvas__grown");
+
+    let new = served(&table, 2, value(&["two", "one", "drei!ß"], true), &[]);
+    let rows = [up(1, Some("drei!ß"), "A"), up(3, Some("two"), "never heard of")];
+    let loaded = load(&fixture, &new, LoadKind::Merge, &rows, at(2)).await.unwrap();
+    assert_eq!(loaded.schema_changes.len(), 2, "{:?}", loaded.schema_changes);
+    assert!(
+        loaded.schema_changes.iter().any(|change| change.contains("`open` is int instead of")),
+        "{:?}",
+        loaded.schema_changes
+    );
+    let found = database
+        .sql("SELECT g.id, state, l.value, note FROM canvas__grown g JOIN canvas__grown__open l ON l.id = g.open ORDER BY 1");
+    assert_eq!(found, "1\tdrei!ß\tA\tmine\n2\tNULL\t12\tmine\n3\ttwo\tnever heard of\tmine\n");
+    let states = database.columns("canvas__grown").into_iter().find(|column| column.name == "state").unwrap();
+    assert_eq!(states.sql_type, "enum('one','two','drei!ß')");
+    assert_eq!(
+        database
+            .sql("SELECT COUNT(*) FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND INDEX_NAME = 'mine'"),
+        "2\n"
+    );
+
+    // A word that is not announced is taken, and the same again changes nothing.
+    let loaded = load(&fixture, &new, LoadKind::Merge, &[up(4, Some("unheard"), "A")], at(3)).await.unwrap();
+    assert_eq!(loaded.schema_changes.len(), 1, "{:?}", loaded.schema_changes);
+    let loaded = load(&fixture, &new, LoadKind::Merge, &[up(5, Some("unheard"), "a")], at(4)).await.unwrap();
+    assert_eq!(loaded.schema_changes, [] as [&str; 0]);
+    assert_eq!(database.sql("SELECT COUNT(*) FROM canvas__grown WHERE state = 'unheard'"), "2\n");
+    // A word that is too long for the lookup table is not.
+    let error = load(&fixture, &new, LoadKind::Merge, &[up(6, None, &"w".repeat(65))], at(5)).await.unwrap_err();
+    assert_eq!((error.kind(), error.get("column"), error.get("key")), (Kind::Data, Some("open"), Some("id=6")), "{error:?}");
+    assert_eq!(fixture.sink.held(&table).await.unwrap().unwrap().bookmark, at(4));
+}
+
+/// What changes to and fro between types loses no value at an increment, and is as announced after a new snapshot.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn odd_changes_of_types_lose_no_value() {
+    let Some((database, fixture)) = fixture() else { return };
+    let table = TableRef::new("canvas", "odd_changes");
+    let word = json!({"oneOf": [{"type": "string", "enum": ["a"]}, {"type": "string"}]});
+    let old = served(
+        &table,
+        1,
+        json!({"word": word, "text": {"type": "string", "maxLength": 9}, "day": {"type": "string", "format": "date"}}),
+        &[],
+    );
+    let row = json!({"id": 1, "word": "a", "text": "seven", "day": "2024-02-29"});
+    load(&fixture, &old, LoadKind::Replace, &[Change::Up(row)], at(1)).await.unwrap();
+    let integer = json!({"type": "integer", "format": "int64"});
+    let new = served(&table, 2, json!({"word": {"type": "string"}, "text": integer, "day": integer}), &[]);
+    let row = |id: i64| Change::Up(json!({"id": id, "word": "plain", "text": 7, "day": 8}));
+    for second in [2, 3] {
+        let loaded = load(&fixture, &new, LoadKind::Merge, &[row(second)], at(second)).await.unwrap();
+        assert_eq!(loaded.schema_changes.len(), if second == 2 { 1 } else { 0 }, "{:?}", loaded.schema_changes);
+    }
+    let found = database.sql(
+        "SELECT t.id, l.value, text, day FROM canvas__odd_changes t JOIN canvas__odd_changes__word l ON l.id = word ORDER BY 1",
+    );
+    assert_eq!(found, "1\ta\tseven\t2024-02-29\n2\tplain\t7\t8\n3\tplain\t7\t8\n");
+    load(&fixture, &new, LoadKind::Replace, &[row(4)], at(4)).await.unwrap();
+    assert_eq!(database.sql("SELECT id, word, text + 1, day FROM canvas__odd_changes"), "4\tplain\t8\t8\n");
+    let types: Vec<String> = database.columns("canvas__odd_changes").into_iter().map(|column| column.sql_type).collect();
+    assert_eq!(types[1], "mediumtext");
+    assert!(types[2].starts_with("bigint") && types[3].starts_with("bigint"), "{types:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_book_keeping_is_that_of_the_official_client_and_exact() {
+    let Some((database, fixture)) = fixture() else { return };
+    let table = TableRef::new("canvas", "t");
+    let schema = served(&table, 7, json!({"a": {"type": "string"}}), &[]);
+    let reached = Bookmark { at: Timestamp::from_micros(1_706_745_600_999_999), schema_version: 7 };
+    load(&fixture, &schema, LoadKind::Replace, &[Change::Up(json!({"id": 1, "a": "x"}))], reached).await.unwrap();
+    assert_eq!(
+        database.sql("SELECT * FROM instructure_dap__table_sync"),
+        "1\tcanvas\tt\t2024-02-01 00:00:00\t7\tcanvas\tt\tjson\t{\"properties\":{\"key\":{\"properties\":{\"id\":{\"type\":\"integer\",\
+         \"format\":\"int64\"}},\"required\":[\"id\"]},\"value\":{\"properties\":{\"a\":{\"type\":\"string\"}},\"required\":[]}}}\n"
+    );
+    assert_eq!(database.sql("SELECT * FROM instructure_dap__database_version"), "1\n");
+    assert_eq!(fixture.sink.held(&table).await.unwrap().unwrap().bookmark, reached, "to the microsecond");
+
+    // What the official client writes is believed, also within the same second of another row.
+    database.sql("UPDATE instructure_dap__table_sync SET timestamp = '2024-02-01 00:00:07'");
+    assert_eq!(fixture.sink.held(&table).await.unwrap().unwrap().bookmark.at.micros(), 1_706_745_607_000_000);
+    database.sql("UPDATE instructure_dap__table_sync SET id = 9, timestamp = '2024-02-01 00:00:00'");
+    assert_eq!(fixture.sink.held(&table).await.unwrap().unwrap().bookmark.at.micros(), 1_706_745_600_000_000);
+    // It does not make our table.
+    database.sql("DROP TABLE daplake__bookmark");
+    assert_eq!(fixture.sink.held(&table).await.unwrap().unwrap().bookmark.at.micros(), 1_706_745_600_000_000);
+
+    // Dropped by hand: said, not filled with an increment.
+    database.sql("DROP TABLE canvas__t");
+    let error = fixture.sink.held(&table).await.unwrap_err();
+    assert!(error.kind() == Kind::Target && error.hint_text().is_some_and(|hint| hint.contains("initdb")), "{error:?}");
+    let sink = SqlSink::open(&database.url.parse().unwrap(), SqlOptions::default()).unwrap();
+    sink.remove(&table).await.unwrap();
+    assert_eq!(sink.remove(&table).await.unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(fixture.sink.held(&table).await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn books_of_the_first_clients_are_taken_over() {
+    let Some((database, fixture)) = fixture() else { return };
+    database.sql(
+        "CREATE TABLE dap_meta (source_table varchar(64), timestamp datetime, schema_version bigint, target_table varchar(64), \
+         schema_description_format varchar(64), schema_description mediumtext); \
+         INSERT INTO dap_meta VALUES ('users', '2023-01-01 00:00:01', 1, 'users', 'json', '{}'), \
+         ('web_logs', '2023-01-01 00:00:02', 1, 'web_logs', 'json', '{}'), \
+         ('catalog__orders', '2023-01-01 00:00:03', 1, 'catalog__orders', 'json', '{}'); \
+         CREATE TABLE users (id bigint PRIMARY KEY); CREATE TABLE web_logs (id binary(16) PRIMARY KEY); \
+         CREATE TABLE catalog__orders (id int PRIMARY KEY); CREATE TABLE mine (id int); INSERT INTO users VALUES (5)",
+    );
+    let sink = SqlSink::open(&database.url.parse().unwrap(), SqlOptions::default()).unwrap();
+    sink.prepare().await.unwrap();
+    sink.prepare().await.unwrap();
+    let tables = [("canvas", "users", 1), ("canvas_logs", "web_logs", 2), ("catalog", "orders", 3)];
+    for (namespace, name, second) in tables {
+        let held = fixture.sink.held(&TableRef::new(namespace, name)).await.unwrap().unwrap();
+        assert_eq!(held.bookmark.at.micros(), (1_672_531_200 + second) * 1_000_000, "{name}");
+    }
+    assert_eq!(database.sql("SELECT * FROM canvas__users"), "5\n");
+    assert_eq!(database.sql("SELECT COUNT(*) FROM dap_meta_backup"), "3\n");
+    assert_eq!(database.sql("SHOW TABLES LIKE 'mine'"), "mine\n");
+    assert_eq!(database.sql("SELECT * FROM instructure_dap__database_version"), "1\n");
+    assert_eq!(database.sql("SHOW PROCEDURE STATUS WHERE Db = DATABASE()"), "");
+}
+
+/// A table as the official client makes it: whole seconds, padded addresses, a lookup table without regard to case.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_of_the_official_client_is_continued_as_it_is() {
+    let Some((database, fixture)) = fixture() else { return };
+    let table = TableRef::new("canvas", "theirs");
+    let schema = served(
+        &table,
+        1,
+        json!({
+            "moment": {"type": "string", "format": "date-time", "description": "When."},
+            "address": {"oneOf": [{"type": "string", "format": "ipv4"}, {"type": "string", "format": "ipv6"}]},
+            "word": {"oneOf": [{"type": "string", "enum": ["a"]}, {"type": "string"}]},
+            "settings": {"type": "object", "properties": {"a": {"type": "string"}}},
+            "single": {"type": "number", "format": "float32"},
+        }),
+        &["moment"],
+    );
+    // It does not make our table of moments either.
+    SqlSink::open(&database.url.parse().unwrap(), SqlOptions::default()).unwrap().prepare().await.unwrap();
+    assert_eq!(database.sql("SHOW TABLES LIKE 'daplake%'"), "");
+    database.sql(
+        "CREATE TABLE canvas__theirs__word (id int NOT NULL AUTO_INCREMENT, value varchar(64) NOT NULL, \
+         CONSTRAINT pk_canvas__theirs__word PRIMARY KEY (id), CONSTRAINT uq_theirs__word UNIQUE (value)); \
+         CREATE TABLE canvas__theirs (id bigint NOT NULL, moment datetime NOT NULL COMMENT 'When.', address binary(16), word int, \
+         settings json, single double, CONSTRAINT pk_canvas__theirs PRIMARY KEY (id)); \
+         ALTER TABLE canvas__theirs ADD CONSTRAINT fk_canvas__theirs_word FOREIGN KEY (word) REFERENCES canvas__theirs__word (id); \
+         INSERT INTO canvas__theirs__word VALUES (7, 'a'); INSERT INTO canvas__theirs VALUES (1, '2024-01-01', NULL, 7, NULL, 1); \
+         INSERT INTO instructure_dap__table_sync (source_namespace, source_table, timestamp, schema_version, target_schema, target_table, \
+         schema_description_format, schema_description) VALUES ('canvas', 'theirs', '2024-01-01', 1, 'canvas', 'theirs', 'json', '{}')",
+    );
+    let made = database.sql("SHOW CREATE TABLE canvas__theirs");
+    let row = json!({"id": 2, "moment": "2024-01-01T00:00:00.999999Z", "address": "1.2.3.4", "word": "A"});
+    let reached = at(1_800_000_000);
+    let loaded = load(&fixture, &schema, LoadKind::Merge, &[Change::Up(row.clone())], reached).await.unwrap();
+    assert_eq!(loaded.schema_changes, [] as [&str; 0]);
+    assert_eq!(loaded.warnings.len(), 2, "seconds and addresses: {:?}", loaded.warnings);
+    assert_eq!(database.sql("SHOW CREATE TABLE canvas__theirs"), made);
+    let found = database.sql("SELECT t.id, moment, HEX(address), l.value FROM canvas__theirs t JOIN canvas__theirs__word l ON l.id = word ORDER BY 1");
+    // Rounded down, and padded as the official client does.
+    assert_eq!(found, "1\t2024-01-01 00:00:00\tNULL\ta\n2\t2024-01-01 00:00:00\t01020304000000000000000000000000\tA\n");
+    // Loaded anew, it loses nothing.
+    load(&fixture, &schema, LoadKind::Replace, &[Change::Up(row)], at(1_800_000_001)).await.unwrap();
+    assert_eq!(database.sql("SELECT moment, INET6_NTOA(address) FROM canvas__theirs"), "2024-01-01 00:00:00.999999\t1.2.3.4\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_in_the_way_by_an_index_of_the_user_is_told_and_not_replaced() {
+    let Some((database, fixture)) = fixture() else { return };
+    let schema = plain(&TableRef::new("canvas", "unique"));
+    let row = |id: i64, name: &str| Change::Up(json!({"id": id, "name": name}));
+    load(&fixture, &schema, LoadKind::Replace, &[row(1, "a"), row(2, "b")], at(1)).await.unwrap();
+    database.sql("ALTER TABLE canvas__unique ADD UNIQUE mine (name(20))");
+    let error = load(&fixture, &schema, LoadKind::Merge, &[row(3, "A")], at(2)).await.unwrap_err();
+    assert!(error.kind() == Kind::Data && error.hint_text().is_some(), "{error:?}");
+    assert_eq!(database.sql("SELECT id, name FROM canvas__unique ORDER BY 1"), "1\ta\n2\tb\n");
+    assert_eq!(fixture.sink.held(&schema.table).await.unwrap().unwrap().bookmark, at(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_or_killed_session_leaves_nothing() {
+    let Some((database, fixture)) = fixture() else { return };
+    let schema = plain(&TableRef::new("canvas", "lost"));
+    let row = Change::Up(json!({"id": 5, "name": "x"}));
+    load(&fixture, &schema, LoadKind::Replace, std::slice::from_ref(&row), at(1)).await.unwrap();
+    let mut opened = fixture.sink.begin(plan(&fixture, &schema, LoadKind::Merge).await).await.unwrap();
+    let rows = conformance::changes(&schema, &[Change::Up(json!({"id": 6, "name": "y"}))]);
+    opened.write(conformance::reduced(&schema, vec![rows.clone()])).await.unwrap();
+    kill_all(&database);
+    let error = opened.commit(at(2)).await.unwrap_err();
+    assert!(error.kind() == Kind::Target && error.get("table") == Some("canvas.lost"), "{error:?}");
+    assert_eq!(database.sql("SELECT id, name FROM canvas__lost"), "5\tx\n");
+
+    // Killed in a first load, an empty table is left, and the next run fills it.
+    let first = plain(&TableRef::new("canvas", "first"));
+    let mut opened = fixture.sink.begin(plan(&fixture, &first, LoadKind::Replace).await).await.unwrap();
+    opened.write(conformance::reduced(&first, vec![rows])).await.unwrap();
+    kill_all(&database);
+    assert!(opened.commit(at(2)).await.is_err());
+    assert_eq!(fixture.sink.held(&first.table).await.unwrap(), None);
+    load(&fixture, &first, LoadKind::Replace, &[row], at(3)).await.unwrap();
+    assert_eq!(database.sql("SELECT id, name FROM canvas__first"), "5\tx\n");
+}
+
+/// Ends all sessions of the database but the one that asks.
+fn kill_all(database: &Database) {
+    let ids = database.sql("SELECT ID FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND ID <> CONNECTION_ID()");
+    for id in ids.lines() {
+        database.sql(&format!("KILL {id}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_first_load_leaves_no_table() {
+    let Some((database, fixture)) = fixture() else { return };
+    let mut schema = plain(&TableRef::new("canvas", "failed"));
+    schema.value[1] = column("score", ColumnType::Ip { v4: true, v6: false }, false);
+    let mut opened = fixture.sink.begin(plan(&fixture, &schema, LoadKind::Replace).await).await.unwrap();
+    let rows = conformance::changes(&schema, &[Change::Up(json!({"id": 1, "name": "a", "score": "planted"}))]);
+    let error = opened.write(conformance::reduced(&schema, vec![rows])).await.unwrap_err();
+    assert_eq!((error.kind(), error.get("column"), error.get("key")), (Kind::Data, Some("score"), Some("id=1")), "{error:?}");
+    assert!(!format!("{error:?}").contains("planted"));
+    opened.abort().await.unwrap();
+    assert_eq!(database.sql("SHOW TABLES LIKE 'canvas%'"), "");
+}
+
+#[test]
+fn names_that_the_server_does_not_tell_apart_are_refused() {
+    let mut schema = plain(&TableRef::new("canvas", "long"));
+    let long: Vec<Column> = vec![column("Name", ColumnType::Int64, false), column("name", ColumnType::Int64, false)];
+    schema.value = long;
+    assert_eq!(MysqlDialect.table_of(&schema).unwrap_err().kind(), Kind::Schema);
+    let schema = plain(&TableRef::new("canvas", "x".repeat(60)));
+    assert_eq!(MysqlDialect.table_of(&schema).unwrap_err().kind(), Kind::Schema);
+}
+
+#[test]
+fn wide_rows_are_made_short_enough() {
+    let mut schema = plain(&TableRef::new("canvas", "wide"));
+    schema.value = (0..100)
+        .map(|number| column(&format!("c{number}"), ColumnType::Text { max_length: Some(200 + number) }, false))
+        .collect();
+    let table = MysqlDialect.table_of(&schema).unwrap();
+    let bytes: usize = table.columns.iter().filter_map(|column| column.longest).map(|longest| longest * 4).sum();
+    assert!(bytes <= 60_000 && table.columns.iter().any(|column| column.sql_type == "mediumtext"));
+    assert_eq!(table.columns[1].sql_type, "varchar(200)", "short ones stay");
+}
+
+/// Texts and numbers of all kinds through both paths and back, by the server's own reading.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_sent_is_what_is_stored() {
+    let Some(database) = Database::new() else { return };
+    let server = MysqlServer::from_url(&database.url.parse().unwrap()).unwrap();
+    let mut session = server.connect().await.unwrap();
+    let cell = prop_oneof![
+        Just(None),
+        any::<String>().prop_map(Some),
+        "[\\\\\t\n\r\0'\"`N,()%_ ]{0,12}".prop_map(Some),
+        Just(Some("\\N".to_owned())),
+        Just(Some("NULL".to_owned())),
+    ];
+    let rows = proptest::collection::vec((cell, any::<Option<f64>>(), any::<i64>()), 1..40);
+    let mut runner = proptest::test_runner::TestRunner::default();
+    for round in 0..24 {
+        let rows = rows.new_tree(&mut runner).unwrap().current();
+        let batch = batch(&rows);
+        session
+            .execute(&Statement::new("CREATE OR REPLACE TABLE r (id bigint, a longtext, f double, n bigint)"))
+            .await
+            .unwrap();
+        server.refuse_bulk(round % 2 == 1);
+        session.copy_in(&into("r"), &batch).await.unwrap();
+        let found = session.rows(&Statement::new("SELECT a, f, n FROM r ORDER BY id")).await.unwrap();
+        let expected: Vec<Vec<Option<String>>> = rows
+            .iter()
+            .map(|(text, float, number)| {
+                // The server does not keep the sign of a zero.
+                let float = float.filter(|float| float.is_finite()).map(|float| (float + 0.0).to_bits().to_string());
+                vec![text.clone(), float, Some(number.to_string())]
+            })
+            .collect();
+        let found: Vec<Vec<Option<String>>> = found
+            .into_iter()
+            .map(|mut row| {
+                row[1] = row[1].take().map(|text| text.parse::<f64>().unwrap().to_bits().to_string());
+                row
+            })
+            .collect();
+        assert_eq!(found, expected, "round {round}");
+    }
+}
+
+fn batch(rows: &[(Option<String>, Option<f64>, i64)]) -> RecordBatch {
+    let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows.len() as i64));
+    let texts: ArrayRef = Arc::new(rows.iter().map(|row| row.0.as_deref()).collect::<StringArray>());
+    let floats: arrow::array::Float64Array = rows.iter().map(|row| row.1.filter(|float| float.is_finite())).collect();
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.2)));
+    RecordBatch::try_from_iter_with_nullable([
+        ("id", ids, true),
+        ("a", texts, true),
+        ("f", Arc::new(floats) as ArrayRef, true),
+        ("n", numbers, true),
+    ])
+    .unwrap()
+}
+
+fn into(table: &str) -> CopyInto {
+    let columns = [("id", "bigint"), ("a", "longtext"), ("f", "double"), ("n", "bigint")];
+    let columns = columns.map(|(name, sql_type)| CopyColumn {
+        name: format!("`{name}`"),
+        source: name.to_owned(),
+        sql_type: sql_type.to_owned(),
+        members: None,
+    });
+    CopyInto { table: format!("`{table}`"), columns: columns.to_vec(), keys: vec!["id".to_owned()] }
+}
+
+/// What the server only warns of when rows come as a file.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_warning_about_rows_is_an_error() {
+    let Some(database) = Database::new() else { return };
+    let server = MysqlServer::from_url(&database.url.parse().unwrap()).unwrap();
+    let mut session = server.connect().await.unwrap();
+    let rows: Vec<(Option<String>, Option<f64>, i64)> =
+        vec![(Some("planted ok".into()), None, 1), (Some("planted too long".into()), None, 300)];
+    for (definition, column, key) in [
+        ("id bigint PRIMARY KEY, a varchar(10), f double, n bigint", "a", "id=1"),
+        ("id bigint PRIMARY KEY, a longtext, f double, n tinyint", "n", "id=1"),
+        ("id bigint PRIMARY KEY, a longtext, f double NOT NULL, n bigint", "f", "id=0"),
+    ] {
+        for refused in [false, true] {
+            server.refuse_bulk(refused);
+            session.execute(&Statement::new(format!("CREATE OR REPLACE TABLE w ({definition})"))).await.unwrap();
+            let error = session.copy_in(&into("w"), &batch(&rows)).await.unwrap_err();
+            assert_eq!((error.kind(), error.get("column")), (Kind::Data, Some(column)), "{refused}: {error:?}");
+            if !refused {
+                assert_eq!(error.get("key"), Some(key), "{error:?}");
+            }
+            assert!(!format!("{error:?}").contains("planted"), "{error:?}");
+        }
+    }
+    server.refuse_bulk(false);
+    session
+        .execute(&Statement::new("CREATE OR REPLACE TABLE w (id bigint, a longtext, f double, n bigint PRIMARY KEY)"))
+        .await
+        .unwrap();
+    let twice = [rows[0].clone(), rows[0].clone()];
+    let error = session.copy_in(&into("w"), &batch(&twice)).await.unwrap_err();
+    assert!(MysqlDialect.is_duplicate(&error), "{error:?}");
+}

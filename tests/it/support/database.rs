@@ -1,0 +1,93 @@
+//! What the tests ask of any database: a fresh one, its rows as its own reader gives them, and which data tables it holds.
+
+use std::collections::BTreeMap;
+
+use daplake::model::TableRef;
+use serde_json::Value;
+
+/// A database of its own for one test.
+pub trait TestDatabase: Send + Sync + Sized {
+    /// `None` when there is no server and none is required.
+    fn fresh() -> Option<Self>;
+
+    /// The connection string.
+    fn url(&self) -> &str;
+
+    /// Rows of each table as JSON, read by the server's own program: moments as microseconds and days as days since 1970, numbers
+    /// with a point as texts, words of lookup tables in place of their ids.
+    fn rows_of(&self, tables: &[TableRef]) -> Vec<Vec<Value>>;
+
+    /// The data tables that are there (without book-keeping and lookup tables), sorted.
+    fn data_tables(&self) -> Vec<String>;
+
+    /// Tables that the book-keeping knows.
+    fn known_tables(&self) -> u64;
+
+    /// Removes a data table as a user would.
+    fn drop_by_hand(&self, table: &TableRef);
+}
+
+#[cfg(feature = "postgres")]
+impl TestDatabase for super::postgres::Database {
+    fn fresh() -> Option<Self> {
+        Self::new()
+    }
+
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn rows_of(&self, tables: &[TableRef]) -> Vec<Vec<Value>> {
+        let list = self.psql(
+            "SELECT json_build_array(n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), \
+             (SELECT f.confrelid::regclass::text FROM pg_constraint f WHERE f.conrelid = c.oid AND f.contype = 'f' AND f.conkey = ARRAY[a.attnum])) \
+             FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+             WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+        );
+        let mut columns: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+        for line in list.lines() {
+            let (namespace, table, name, sql_type, lookup): (String, String, String, String, Option<String>) =
+                serde_json::from_str(line).unwrap();
+            let name = format!("\"{}\"", name.replace('"', "\"\""));
+            let read = match (sql_type.as_str(), lookup) {
+                (_, Some(lookup)) => format!("(SELECT l.value FROM {lookup} l WHERE l.id = t.{name})"),
+                ("timestamp without time zone", _) => format!("(EXTRACT(EPOCH FROM t.{name}) * 1000000)::bigint"),
+                ("date", _) => format!("(t.{name} - DATE '1970-01-01')"),
+                ("real" | "double precision", _) => format!("t.{name}::text"),
+                (numeric, _) if numeric.starts_with("numeric") => format!("t.{name}::text"),
+                _ => format!("t.{name}"),
+            };
+            columns.entry((namespace, table)).or_default().push(format!("{read} AS {name}"));
+        }
+        let read = |table: &TableRef| {
+            let read = &columns[&(table.namespace.to_string(), table.table.clone())];
+            let rows = self.json(&format!(
+                "SELECT row_to_json(x) FROM (SELECT {} FROM \"{}\".\"{}\" t) x",
+                read.join(", "),
+                table.namespace,
+                table.table
+            ));
+            rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        };
+        tables.iter().map(read).collect()
+    }
+
+    fn data_tables(&self) -> Vec<String> {
+        let list = self.psql(
+            "SELECT schemaname || '.' || tablename FROM pg_tables WHERE schemaname IN ('canvas', 'canvas_logs', 'catalog', 'new_quizzes') \
+             AND tablename NOT LIKE '%\\_\\_%' ORDER BY 1",
+        );
+        list.lines().map(str::to_owned).collect()
+    }
+
+    fn known_tables(&self) -> u64 {
+        if self.psql("SELECT to_regclass('instructure_dap.table_sync') IS NULL") == "t\n" {
+            return 0;
+        }
+        self.psql("SELECT count(*) FROM instructure_dap.table_sync").trim().parse().unwrap()
+    }
+
+    fn drop_by_hand(&self, table: &TableRef) {
+        self.psql(&format!("DROP TABLE \"{}\".\"{}\"", table.namespace, table.table));
+    }
+}

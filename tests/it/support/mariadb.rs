@@ -1,0 +1,247 @@
+//! A MariaDB server for tests: an existing one (or MySQL), or a private one in a temporary folder. Tables are read with the
+//! `mariadb` client.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// A database of its own for one test; the server ends with the last of them.
+pub struct Database {
+    pub url: String,
+    pub name: String,
+    server: Arc<Server>,
+}
+
+/// A running server.
+pub struct Server {
+    /// `mysql://user:password@host:port/`, without a database.
+    base: String,
+    /// The query string of the URL, with its question mark.
+    query: String,
+    client: PathBuf,
+    has_tls: bool,
+    process: Option<(Child, tempfile::TempDir)>,
+}
+
+static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
+
+impl Database {
+    /// `None` when there is no server and none is required.
+    pub fn new() -> Option<Self> {
+        let server = {
+            let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+            match shared.upgrade() {
+                Some(server) => server,
+                None => {
+                    let server = Arc::new(Server::shared()?);
+                    *shared = Arc::downgrade(&server);
+                    server
+                }
+            }
+        };
+        Some(Self::on(&server))
+    }
+
+    /// A database of a server that is not the shared one.
+    pub fn on(server: &Arc<Server>) -> Self {
+        let name = format!("t{}", uuid::Uuid::new_v4().simple());
+        server.sql("", &format!("CREATE DATABASE {name} CHARACTER SET utf8mb4"));
+        Self { url: format!("{}{name}{}", server.base, server.query), name, server: Arc::clone(server) }
+    }
+
+    /// What a statement prints: lines of cells between tabs, without headings, with special characters escaped.
+    pub fn sql(&self, sql: &str) -> String {
+        self.server.sql(&self.name, sql)
+    }
+
+    /// Rows of a table (`canvas__users`) as the server reads them: moments as microseconds and days as days since 1970, numbers
+    /// with a point as texts, words of lookup tables in place of their numbers.
+    pub fn rows(&self, table: &str) -> Vec<Value> {
+        let members: Vec<String> = self
+            .columns(table)
+            .iter()
+            .map(|column| format!("'{}', {}", column.name.replace('\\', "\\\\").replace('\'', "''"), column.read()))
+            .collect();
+        let select = format!("SELECT JSON_OBJECT({}) FROM `{table}` AS t", members.join(", "));
+        let lines = self.server.client(&self.name, &["--raw"], &select);
+        lines.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+    }
+
+    /// Columns of a table.
+    pub fn columns(&self, table: &str) -> Vec<Column> {
+        let made = self.sql(&format!("SHOW CREATE TABLE `{table}`"));
+        let list = self.sql(&format!(
+            "SELECT JSON_ARRAY(c.COLUMN_NAME, c.COLUMN_TYPE, (SELECT MIN(k.REFERENCED_TABLE_NAME) FROM information_schema.KEY_COLUMN_USAGE k \
+             WHERE k.TABLE_SCHEMA = DATABASE() AND k.TABLE_NAME = '{table}' AND k.COLUMN_NAME = c.COLUMN_NAME)) \
+             FROM information_schema.COLUMNS c WHERE c.TABLE_SCHEMA = DATABASE() AND c.TABLE_NAME = '{table}' ORDER BY c.ORDINAL_POSITION"
+        ));
+        let unescaped = list.replace("\\\\", "\\");
+        let columns = unescaped.lines().map(|line| {
+            let (name, sql_type, lookup): (String, String, Option<String>) = serde_json::from_str(line).unwrap();
+            // MariaDB has no type for JSON, but checks it.
+            let is_json = sql_type == "json" || made.contains(&format!("json_valid(`{}`)", name.replace('`', "``")));
+            Column { name, sql_type: if is_json { "json".to_owned() } else { sql_type }, lookup }
+        });
+        columns.collect()
+    }
+}
+
+/// A column as the catalogue has it.
+pub struct Column {
+    pub name: String,
+    pub sql_type: String,
+    /// The table that holds its words.
+    pub lookup: Option<String>,
+}
+
+impl Column {
+    /// An expression that JSON can hold.
+    fn read(&self) -> String {
+        let name = format!("t.`{}`", self.name.replace('`', "``"));
+        if let Some(lookup) = &self.lookup {
+            return format!("(SELECT l.value FROM `{lookup}` AS l WHERE l.id = {name}) COLLATE utf8mb4_bin");
+        }
+        match self.sql_type.split('(').next().unwrap() {
+            "tinyint" => format!("JSON_EXTRACT(IF({name}, 'true', 'false'), IF({name} IS NULL, NULL, '$'))"),
+            "datetime" => format!("TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {name})"),
+            "date" => format!("DATEDIFF({name}, '1970-01-01')"),
+            "time" => format!("TRIM(TRAILING '.' FROM TRIM(TRAILING '0' FROM CAST({name} AS CHAR)))"),
+            "double" | "decimal" => format!("CAST({name} AS CHAR)"),
+            "varbinary" => format!("INET6_NTOA({name})"),
+            "binary" => format!(
+                "IF({name} IS NULL, NULL, LOWER(CONCAT_WS('-', SUBSTR(HEX({name}), 1, 8), SUBSTR(HEX({name}), 9, 4), SUBSTR(HEX({name}), 13, 4), \
+                 SUBSTR(HEX({name}), 17, 4), NULLIF(SUBSTR(HEX({name}), 21), ''))))"
+            ),
+            "json" => format!("JSON_EXTRACT({name}, '$')"),
+            "smallint" | "int" | "bigint" => name,
+            // Of several collations the server cannot make one text.
+            _ => format!("CONVERT({name} USING utf8mb4) COLLATE utf8mb4_bin"),
+        }
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.server.sql("", &format!("DROP DATABASE {}", self.name));
+        }
+    }
+}
+
+impl Server {
+    fn shared() -> Option<Self> {
+        if let Ok(url) = std::env::var("DAPLAKE_TEST_MYSQL") {
+            let (url, query) =
+                url.split_once('?').map_or((url.as_str(), String::new()), |(url, query)| (url, format!("?{query}")));
+            let base = url[..url.rfind('/').expect("a URL with a database") + 1].to_owned();
+            let client = program(&["mariadb", "mysql"]).expect("the client program `mariadb` or `mysql`");
+            return Some(Self { base, query, client, has_tls: false, process: None });
+        }
+        Self::start(&[])
+    }
+
+    /// A server of one's own, with more settings. `None` when there are no programs for it and none are required.
+    pub fn start(settings: &[&str]) -> Option<Self> {
+        let found = (program(&["mariadbd", "mysqld"]), program(&["mariadb-install-db"]), program(&["mariadb"]));
+        let (Some(server), Some(install), Some(client)) = found else {
+            let required = std::env::var("DAPLAKE_TEST_REQUIRE").is_ok_and(|list| list.split(',').any(|word| word == "mysql"));
+            assert!(!required, "there is no MariaDB, and DAPLAKE_TEST_MYSQL is not set");
+            eprintln!("not run: mysql (install MariaDB, or set DAPLAKE_TEST_MYSQL)");
+            return None;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        // The server refuses to be run by root.
+        let is_root = output(Command::new("id").arg("-u")).trim() == "0";
+        let group = is_root.then(|| output(Command::new("id").args(["-g", "nobody"])).trim().to_owned());
+        if is_root {
+            output(Command::new("chown").arg("nobody").arg(folder.path()));
+        }
+        let run = |name: &Path| match &group {
+            None => Command::new(name),
+            Some(group) => {
+                let mut command = Command::new("setpriv");
+                command.args(["--reuid=nobody", &format!("--regid={group}"), "--clear-groups"]).arg(name);
+                command
+            }
+        };
+        let mut command = run(&install);
+        command.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
+        command.args(["--skip-test-db", "--auth-root-authentication-method=normal", "--skip-name-resolve"]);
+        output(command.current_dir(folder.path()));
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = run(&server);
+        command.arg("--no-defaults").arg(format!("--datadir={}", data.display())).arg(format!("--port={port}"));
+        command.arg(format!("--socket={}", folder.path().join("s").display()));
+        // A server that starts clears what it takes for its own leavings, so it gets a place of its own.
+        command.arg(format!("--tmpdir={}", folder.path().display()));
+        command.args(["--bind-address=127.0.0.1", "--skip-name-resolve", "--skip-log-bin", "--local-infile=1"]);
+        command.args(["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=64M"]);
+        command.args(["--innodb-doublewrite=0", "--innodb-flush-method=nosync", "--max-connections=100"]).args(settings);
+        let process = command.current_dir(folder.path()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let base = format!("mysql://root@127.0.0.1:{port}/");
+        let has_tls = settings.iter().any(|setting| setting.starts_with("--ssl"));
+        let started = Self { base, query: String::new(), client, has_tls, process: Some((process, folder)) };
+        let begun = Instant::now();
+        while !started.command("", &[]).args(["-e", "DO 0"]).output().unwrap().status.success() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "MariaDB does not start");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Some(started)
+    }
+
+    /// Where the server listens besides, on this machine.
+    pub fn socket(&self) -> Option<PathBuf> {
+        self.process.as_ref().map(|(_, folder)| folder.path().join("s"))
+    }
+
+    fn command(&self, database: &str, arguments: &[&str]) -> Command {
+        let url = url::Url::parse(&self.base).unwrap();
+        let mut command = Command::new(&self.client);
+        command.args(["--no-defaults", "--batch", "--skip-column-names", "--default-character-set=utf8mb4", "--protocol=tcp"]);
+        command.arg(format!("--host={}", url.host_str().unwrap())).arg(format!("--port={}", url.port().unwrap_or(3306)));
+        command.arg(format!("--user={}", url.username())).args(self.has_tls.then_some("--ssl")).args(arguments);
+        if let Some(password) = url.password() {
+            command.env("MYSQL_PWD", password);
+        }
+        if !database.is_empty() {
+            command.arg(database);
+        }
+        command
+    }
+
+    fn client(&self, database: &str, arguments: &[&str], sql: &str) -> String {
+        output(self.command(database, arguments).args(["-e", sql]))
+    }
+
+    fn sql(&self, database: &str, sql: &str) -> String {
+        self.client(database, &[], sql)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some((process, _)) = &mut self.process {
+            // There is nothing to keep.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// Where the first of these programs is: in the path, or where Debian keeps servers.
+fn program(names: &[&str]) -> Option<PathBuf> {
+    let mut folders: Vec<PathBuf> =
+        std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
+    folders.push(PathBuf::from("/usr/sbin"));
+    names.iter().find_map(|name| folders.iter().map(|folder| folder.join(name)).find(|file| file.is_file()))
+}
+
+fn output(command: &mut Command) -> String {
+    let done = command.stdin(Stdio::null()).output().unwrap();
+    assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).unwrap()
+}
