@@ -18,7 +18,7 @@ mod layering;
 #[cfg(feature = "mysql")]
 mod mysql;
 mod schemas;
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 mod sql;
 #[cfg_attr(not(feature = "lake"), allow(dead_code, unused_imports))]
 mod support;
