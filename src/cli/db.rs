@@ -35,7 +35,7 @@ fn open(connection: &ConnectionArgs, options: SqlOptions) -> Result<SqlSink> {
             Error::new(Kind::Usage, "No connection string: give --connection-string or set DAP_CONNECTION_STRING").hint(hint)
         );
     };
-    match text.reveal().parse::<Target>().hint(hint)? {
+    match settings::target(text.reveal()).hint(hint)? {
         Target::Database(url) => SqlSink::open(url.reveal(), options),
         Target::Folder(_) => Err(Error::new(Kind::Usage, "The connection string names no database").hint(hint)),
     }

@@ -21,7 +21,7 @@ use crate::sink::delta::{DeletionVectors, DeltaOptions, DeltaSink};
 use crate::stage::{Engine, EngineOptions};
 
 pub(super) async fn sync(global: &GlobalArgs, args: SyncArgs) -> Result<()> {
-    let target: Target = args.target.target.parse()?;
+    let target = settings::target(&args.target.target)?;
     let client = settings::client(global, settings::pacing(args.jobs_per_minute))?;
     let engine = engine(&args.engine)?;
     let sink = open_sink(&target, &engine, &args)?;
@@ -118,7 +118,7 @@ pub(super) fn small_engine() -> Result<Engine> {
 }
 
 pub(super) async fn status(args: StatusArgs) -> Result<()> {
-    let target: Target = args.target.target.parse()?;
+    let target = settings::target(&args.target.target)?;
     let sink = ops::open_sink(&target, &small_engine()?)?;
     let lines = ops::status(sink.as_ref(), &args.namespace).await?;
     if lines.is_empty() && args.output == StatusOutput::Text {
@@ -151,7 +151,7 @@ pub(super) fn status_text(lines: &[StatusLine]) -> String {
 }
 
 pub(super) async fn query(args: QueryArgs) -> Result<()> {
-    let target: Target = args.target.target.parse()?;
+    let target = settings::target(&args.target.target)?;
     let engine = engine(&args.engine)?;
     let sink = ops::open_target(&target, &engine)?;
     let sql = match args.sql.as_str() {

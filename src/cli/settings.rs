@@ -8,6 +8,8 @@ use url::Url;
 use super::args::GlobalArgs;
 use crate::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
 use crate::error::{Error, Kind, Result};
+#[cfg(feature = "lake")]
+use crate::ops::Target;
 
 /// The client that the global options describe. No network yet.
 pub(super) fn client(global: &GlobalArgs, pacing: Pacing) -> Result<Client> {
@@ -74,6 +76,12 @@ pub(super) fn check_tracking(global: &GlobalArgs) -> Result<()> {
         false => Err(Error::new(Kind::Usage, "The variable DAP_TRACKING is neither true nor false")
             .hint("unset it: daplake tracks nothing in any case")),
     }
+}
+
+/// The place of tables, with what the environment knows of a database's server.
+#[cfg(feature = "lake")]
+pub(super) fn target(text: &str) -> Result<Target> {
+    text.parse::<Target>()?.completed(&variable)
 }
 
 /// A variable with something in it.

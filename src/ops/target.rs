@@ -37,7 +37,7 @@ impl std::str::FromStr for Target {
             }),
             "s3" | "s3a" | "az" | "abfs" | "abfss" | "gs" => refuse("object stores"),
             #[cfg(feature = "sql")]
-            scheme if crate::sink::sql::knows_scheme(scheme) => match url::Url::parse(text) {
+            scheme if crate::sink::sql::knows_scheme(scheme) => match parse_database(text) {
                 Ok(url) => Ok(Target::Database(SafeUrl::new(url))),
                 // The parser's own message may quote the password.
                 Err(_) => Err(Error::new(Kind::Usage, "The connection string cannot be read").hint(format!(
@@ -48,6 +48,34 @@ impl std::str::FromStr for Target {
                 Err(Error::new(Kind::Unsupported, "This build has no such target").with("scheme", scheme))
             }
             _ => Err(Error::new(Kind::Usage, "Unknown kind of target").with("scheme", scheme)),
+        }
+    }
+}
+
+/// A URL. For PostgreSQL a user without a host, which a URL cannot have, goes where the other parts may be as well: behind the `?`.
+#[cfg(feature = "sql")]
+fn parse_database(text: &str) -> Result<url::Url, url::ParseError> {
+    let moved = || {
+        let (scheme, rest) = text.split_once("://")?;
+        let (user, rest) = rest.split_once("@/")?;
+        let (database, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (user, password) = user.split_once(':').map_or((user, None), |(user, password)| (user, Some(password)));
+        let password = password.map(|password| format!("&password={password}")).unwrap_or_default();
+        url::Url::parse(&format!("{scheme}:///{database}?user={user}{password}&{query}")).ok()
+    };
+    match url::Url::parse(text) {
+        Err(url::ParseError::EmptyHost) if text.starts_with("postgres") => moved().ok_or(url::ParseError::EmptyHost),
+        other => other,
+    }
+}
+
+impl Target {
+    /// The same with what the user has told the database's own programs, where the connection string leaves it out.
+    pub fn completed(self, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+        match self {
+            #[cfg(feature = "sql")]
+            Target::Database(url) => Ok(Target::Database(SafeUrl::new(SqlSink::complete(url.reveal(), variable)?))),
+            other => Ok(other),
         }
     }
 }

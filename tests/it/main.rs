@@ -14,9 +14,13 @@ mod faults;
 mod files;
 #[cfg(feature = "lake")]
 mod formats;
+#[cfg(feature = "postgres")]
+mod interchange;
 mod layering;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod schemas;
 #[cfg(feature = "sql")]
 mod sql;

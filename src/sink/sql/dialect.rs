@@ -198,6 +198,11 @@ pub(super) trait Dialect: Debug + Send + Sync {
         None
     }
 
+    /// Whether a set that holds a key twice is refused in each way that rows go, so that it need not be reduced before.
+    fn refuses_duplicates(&self) -> bool {
+        false
+    }
+
     /// Whether the server refused a repeated key.
     fn is_duplicate(&self, error: &Error) -> bool;
 

@@ -168,6 +168,16 @@ impl SqlSink {
         Self { shared: Arc::new(shared) }
     }
 
+    /// Puts into a connection string what it leaves out and the user has told the database's own programs, by variables and
+    /// files. `variable` gives the value of a variable that is set. Kind `Usage` for a string that cannot be read.
+    pub fn complete(location: &Url, variable: &dyn Fn(&str) -> Option<String>) -> Result<Url> {
+        match location.scheme() {
+            #[cfg(feature = "postgres")]
+            "postgresql" | "postgres" => postgres::complete(location, variable),
+            _ => Ok(location.clone()),
+        }
+    }
+
     /// Makes the book-keeping where it is not there yet, as every command of the official client does, and brings that of clients
     /// before 1.0 to its form. Kind `Unsupported` for layouts that are not known.
     pub async fn prepare(&self) -> Result<()> {
@@ -417,6 +427,10 @@ impl Sink for SqlSink {
             version: None,
             protocol: None,
         }))
+    }
+
+    fn checks_unique_keys(&self) -> bool {
+        self.shared.dialect().refuses_duplicates()
     }
 
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {

@@ -5,8 +5,11 @@ pub mod database;
 pub mod faults;
 #[cfg(feature = "mysql")]
 pub mod mariadb;
+pub mod official;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "postgres")]
+pub mod read_postgres;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -202,7 +205,7 @@ impl World {
 }
 
 /// Variables that would change what a test sees.
-const UNSET: [&str; 14] = [
+const UNSET: [&str; 26] = [
     "DAP_API_URL",
     "DAP_CLIENT_ID",
     "DAP_CLIENT_SECRET",
@@ -217,6 +220,18 @@ const UNSET: [&str; 14] = [
     "COLUMNS",
     "TZ",
     "XDG_STATE_HOME",
+    "PGHOST",
+    "PGPORT",
+    "PGUSER",
+    "PGPASSWORD",
+    "PGDATABASE",
+    "PGPASSFILE",
+    "PGSSLMODE",
+    "PGSSLROOTCERT",
+    "PGSSLCERT",
+    "PGSSLKEY",
+    "PGAPPNAME",
+    "PGCONNECT_TIMEOUT",
 ];
 
 /// The built binary without any setting of the machine it runs on.

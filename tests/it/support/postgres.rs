@@ -1,6 +1,6 @@
 //! A PostgreSQL server for tests: an existing one, or a private cluster in a temporary folder. Tables are read with `psql`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ struct Cluster {
     /// A database to connect to for making others, with the query string.
     first: String,
     bin: PathBuf,
-    server: Option<(Child, tempfile::TempDir)>,
+    _server: Option<Own>,
 }
 
 static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
@@ -60,7 +60,7 @@ impl Cluster {
         let bin = binaries();
         if let Ok(url) = std::env::var("DAPLAKE_TEST_POSTGRES") {
             let base = url[..url.rfind('/').expect("a URL with a database") + 1].to_owned();
-            return Some(Self { base, first: url, bin: bin.unwrap_or_default(), server: None });
+            return Some(Self { base, first: url, bin: bin.unwrap_or_default(), _server: None });
         }
         let Some(bin) = bin else {
             let required =
@@ -69,64 +69,136 @@ impl Cluster {
             eprintln!("not run: postgres (install PostgreSQL, or set DAPLAKE_TEST_POSTGRES)");
             return None;
         };
-        let folder = tempfile::tempdir().unwrap();
-        let data = folder.path().join("data");
-        // The server refuses to be run by root.
-        let is_root = output(Command::new("id").arg("-u")).trim() == "0";
-        let group = is_root.then(|| output(Command::new("id").args(["-g", "nobody"])).trim().to_owned());
-        if is_root {
-            output(Command::new("chown").arg("nobody").arg(folder.path()));
-        }
-        let program = |name: &str| match &group {
-            None => Command::new(bin.join(name)),
-            Some(group) => {
-                let mut command = Command::new("setpriv");
-                command.args(["--reuid=nobody", &format!("--regid={group}"), "--clear-groups"]).arg(bin.join(name));
-                command
-            }
-        };
-        let mut initdb = program("initdb");
-        initdb.args(["-A", "trust", "-U", "daplake", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "-D"]).arg(&data);
-        output(initdb.current_dir(folder.path()));
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut postgres = program("postgres");
-        postgres.arg("-D").arg(&data).args(["-p", &port.to_string()]).current_dir(folder.path());
-        for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "max_connections=60"] {
-            postgres.args(["-c", setting]);
-        }
-        let server = postgres.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let base = format!("postgresql://daplake@127.0.0.1:{port}/");
-        let cluster = Self { first: format!("{base}postgres"), base, bin, server: Some((server, folder)) };
-        let begun = Instant::now();
-        while !Command::new(cluster.bin.join("pg_isready"))
-            .args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()])
-            .status()
-            .unwrap()
-            .success()
-        {
-            assert!(begun.elapsed() < Duration::from_secs(60), "PostgreSQL does not start");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Some(cluster)
+        let server = Own::start(&bin, "host all all 127.0.0.1/32 trust\n", &[]);
+        let base = format!("postgresql://daplake@127.0.0.1:{}/", server.port);
+        Some(Self { first: format!("{base}postgres"), base, bin, _server: Some(server) })
     }
 
     fn psql(&self, url: &str, sql: &str) -> String {
-        let psql = if self.bin.as_os_str().is_empty() { PathBuf::from("psql") } else { self.bin.join("psql") };
-        let url = url.replace("ssl=", "sslmode=");
-        let mut command = Command::new(psql);
-        command.args(["-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-d", &url, "-c", sql]);
-        output(command.env("PGTZ", "UTC").env("PGCLIENTENCODING", "UTF8"))
+        psql(&self.bin, url, sql)
     }
 }
 
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        if let Some((server, _)) = &mut self.server {
-            // At once, without leaving processes behind.
-            let _ = Command::new("kill").args(["-QUIT", &server.id().to_string()]).status();
-            let _ = server.wait();
-        }
+/// A private cluster. Its superuser `daplake` is let in without a password by its socket; who else is, a test says.
+pub struct Own {
+    pub port: u16,
+    bin: PathBuf,
+    folder: tempfile::TempDir,
+    settings: Vec<String>,
+    server: Child,
+}
+
+impl Own {
+    /// With the lines of `pg_hba.conf` and settings such as `ssl=on`; the files that these name are put into the folder by
+    /// `prepare`. `None` when there is no server and none is required, or it is one that is not ours.
+    pub fn new(access: &str, settings: &[&str], prepare: impl FnOnce(&Path)) -> Option<Self> {
+        let bin = binaries();
+        let required = std::env::var("DAPLAKE_TEST_REQUIRE").is_ok_and(|list| list.split(',').any(|word| word == "postgres"));
+        assert!(bin.is_some() || !required, "there is no PostgreSQL");
+        let Some(bin) = bin else {
+            eprintln!("not run: a private postgres (install PostgreSQL)");
+            return None;
+        };
+        Some(Self::start_with(&bin, access, settings, prepare))
     }
+
+    fn start(bin: &Path, access: &str, settings: &[&str]) -> Self {
+        Self::start_with(bin, access, settings, |_| {})
+    }
+
+    fn start_with(bin: &Path, access: &str, settings: &[&str], prepare: impl FnOnce(&Path)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        if is_root() {
+            output(Command::new("chown").arg("nobody").arg(folder.path()));
+        }
+        let mut initdb = program(bin, "initdb");
+        initdb.args(["-A", "trust", "-U", "daplake", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "-D"]).arg(&data);
+        output(initdb.current_dir(folder.path()));
+        std::fs::write(data.join("pg_hba.conf"), format!("local all daplake trust\n{access}")).unwrap();
+        prepare(&data);
+        if is_root() {
+            output(Command::new("chown").args(["-R", "nobody"]).arg(&data));
+        }
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let sockets = format!("unix_socket_directories={}", folder.path().display());
+        let fixed = ["listen_addresses=127.0.0.1", &sockets, "fsync=off", "max_connections=60"];
+        let settings: Vec<String> = fixed.iter().chain(settings).map(|setting| setting.to_string()).collect();
+        let server = serve(bin, folder.path(), port, &settings);
+        Self { port, bin: bin.to_owned(), folder, settings, server }
+    }
+
+    /// Where its socket is.
+    pub fn sockets(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What a statement of the superuser prints, in the database `postgres`.
+    pub fn psql(&self, sql: &str) -> String {
+        let url = format!("postgresql:///postgres?host={}&port={}&user=daplake", self.folder.path().display(), self.port);
+        psql(&self.bin, &url, sql)
+    }
+
+    /// Sessions end, rows stay.
+    pub fn restart(&mut self) {
+        stop(&mut self.server, "-INT");
+        self.server = serve(&self.bin, self.folder.path(), self.port, &self.settings);
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        // At once, without leaving processes behind.
+        stop(&mut self.server, "-QUIT");
+    }
+}
+
+fn stop(server: &mut Child, signal: &str) {
+    let _ = Command::new("kill").args([signal, &server.id().to_string()]).status();
+    let _ = server.wait();
+}
+
+/// Starts the server and waits until it lets people in.
+fn serve(bin: &Path, folder: &Path, port: u16, settings: &[String]) -> Child {
+    let mut postgres = program(bin, "postgres");
+    postgres.arg("-D").arg(folder.join("data")).args(["-p", &port.to_string()]).current_dir(folder);
+    for setting in settings {
+        postgres.args(["-c", setting]);
+    }
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
+    let server = postgres.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+    let begun = Instant::now();
+    let port = port.to_string();
+    let is_ready = || Command::new(bin.join("pg_isready")).arg("-q").arg("-h").arg(folder).args(["-p", &port]).status().unwrap();
+    while !is_ready().success() {
+        let log = || std::fs::read_to_string(folder.join("log")).unwrap_or_default();
+        assert!(begun.elapsed() < Duration::from_secs(60), "PostgreSQL does not start: {}", log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    server
+}
+
+/// The server refuses to be run by root.
+fn is_root() -> bool {
+    output(Command::new("id").arg("-u")).trim() == "0"
+}
+
+fn program(bin: &Path, name: &str) -> Command {
+    if !is_root() {
+        return Command::new(bin.join(name));
+    }
+    let group = output(Command::new("id").args(["-g", "nobody"]));
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=nobody", &format!("--regid={}", group.trim()), "--clear-groups"]).arg(bin.join(name));
+    command
+}
+
+fn psql(bin: &Path, url: &str, sql: &str) -> String {
+    let psql = if bin.as_os_str().is_empty() { PathBuf::from("psql") } else { bin.join("psql") };
+    let url = url.replace("ssl=", "sslmode=");
+    let mut command = Command::new(psql);
+    command.args(["-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-d", &url, "-c", sql]);
+    output(command.env("PGTZ", "UTC").env("PGCLIENTENCODING", "UTF8"))
 }
 
 /// Where the programs are: in the path, or where Debian keeps them.

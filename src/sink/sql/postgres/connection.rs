@@ -1,31 +1,45 @@
-//! A session by PostgreSQL's protocol, version 3: simple queries, parameters in text form, copies in binary form.
-//!
-//! A crate for it was not taken: with any of them shared crates of the tree change, and what is needed is little.
+//! A session, by `tokio-postgres`. What is ours is how rows are copied, when to use TLS, and what an error may tell.
 
-use std::time::Duration;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::{SinkExt, TryStreamExt};
+use tokio::task::JoinHandle;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::error::Severity;
+use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::{Client, CopyInSink, SimpleQueryMessage};
+use tokio_postgres_rustls::MakeRustlsConnect;
 use url::Url;
 
 use super::dialect::PostgresDialect;
 use super::encode::Encoder;
-use super::login::{self, SCRAM, Scram};
+use super::failure;
 use super::options::{Options, TlsMode};
 use super::tls;
-use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::sink::sql::connection::{Connection, CopyInto, Server};
 use crate::sink::sql::dialect::Dialect;
 use crate::sink::sql::statement::{Row, Statement};
 
-/// For all of the greeting.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of rows that are sent in one message.
 const CHUNK: usize = 256 << 10;
-/// The largest message of a server that is taken; a row of ours is far smaller.
-const MAX_MESSAGE: usize = 1 << 30;
+/// Bytes of one copy. A server that refuses rows is heard at its end only.
+const COPY: u64 = 64 << 20;
+/// A session that rested for longer is asked whether it is still there: firewalls forget, and servers restart.
+const REST: Duration = Duration::from_millis(100);
+/// For its answer.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Statements of the dialect count on these; limits of time are for people who forget their sessions.
+const SETTINGS: &str = "SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET standard_conforming_strings = on; \
+     SET search_path = pg_catalog; SET client_min_messages = error; \
+     SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0";
+/// Not every server knows it or can do it: a statement whose client is gone ends early, and so does its lock.
+const WISH: &str = "SET client_connection_check_interval = '10s'";
 
 /// See [`Server`].
 #[derive(Debug)]
@@ -48,379 +62,313 @@ impl Server for PostgresServer {
     }
 
     async fn connect(&self) -> Result<Box<dyn Connection>> {
-        let opened = tokio::time::timeout(CONNECT_TIMEOUT, open(&self.options)).await;
-        let session = opened.or_fail(Kind::Target, "The database server does not answer")?;
-        Ok(Box::new(session.hint("check host, port, user, password and ssl of the connection string")?))
+        let opening = open(&self.options);
+        let opened = match self.options.connect_timeout {
+            None => opening.await,
+            Some(timeout) => tokio::time::timeout(timeout, opening)
+                .await
+                .unwrap_or_else(|_| Err(Error::new(Kind::Target, "The database server does not answer"))),
+        };
+        Ok(Box::new(opened.hint("check host, port, user, password and ssl of the connection string")?))
     }
 }
 
+/// By the modes of the server's own client library.
 async fn open(options: &Options) -> Result<Session> {
-    match options.tls {
-        TlsMode::Disable => open_once(options, Tls::No).await,
-        TlsMode::Allow => match open_once(options, Tls::No).await {
+    let is_refused = |error: &Error| error.get("sqlstate") == Some("28000");
+    // TLS is not for sockets, whatever the mode.
+    if options.host().starts_with('/') {
+        return open_once(options, SslMode::Disable).await.map_err(|failed| failed.error);
+    }
+    let opened = match options.tls {
+        TlsMode::Disable => open_once(options, SslMode::Disable).await,
+        TlsMode::Allow => match open_once(options, SslMode::Disable).await {
             // The server may want TLS.
-            Err(error) if error.get("sqlstate") == Some("28000") => open_once(options, Tls::Must).await,
+            Err(failed) if is_refused(&failed.error) => open_once(options, SslMode::Require).await,
             other => other,
         },
-        TlsMode::Prefer => match open_once(options, Tls::May).await {
+        TlsMode::Prefer => match open_once(options, SslMode::Prefer).await {
             // The server may not let us in by TLS, or speak it badly.
-            Err(error) if error.get("sqlstate").is_none_or(|state| state == "28000") => {
-                open_once(options, Tls::No).await.map_err(|_| error)
+            Err(failed) if failed.tls || is_refused(&failed.error) => {
+                open_once(options, SslMode::Disable).await.map_err(|_| failed)
             }
             other => other,
         },
-        TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => open_once(options, Tls::Must).await,
-    }
+        TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => open_once(options, SslMode::Require).await,
+    };
+    opened.map_err(|failed| failed.error)
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tls {
-    No,
-    May,
-    Must,
+async fn open_once(options: &Options, ssl_mode: SslMode) -> Result<Session, failure::Greeting> {
+    let mut config = tokio_postgres::Config::new();
+    config
+        .host(options.host())
+        .port(options.port)
+        .user(&options.user)
+        .dbname(&options.database)
+        .application_name(&options.application_name)
+        .ssl_mode(ssl_mode)
+        // A firewall that forgot us is found out within minutes, in a wait for a long statement as well.
+        .keepalives_idle(Duration::from_secs(60))
+        .keepalives_interval(Duration::from_secs(10))
+        .keepalives_retries(6);
+    if let Some(password) = options.password() {
+        config.password(password.reveal());
+    }
+    let tls = MakeRustlsConnect::new(tls::config(options)?);
+    let (client, driver) = config.connect(tls).await.map_err(failure::greeting)?;
+    let driver = tokio::spawn(driver);
+    let mut session =
+        Session { client, driver: Some(driver), copy: None, in_transaction: false, is_sound: false, used: Instant::now() };
+    // Both in one round trip.
+    let (set, _) = tokio::join!(session.client.batch_execute(SETTINGS), session.client.batch_execute(WISH));
+    match set {
+        Ok(()) => session.is_sound = true,
+        Err(error) => return Err(session.failed(error).await.into()),
+    }
+    Ok(session)
 }
 
-async fn open_once(options: &Options, tls: Tls) -> Result<Session> {
-    let lost = "The database server cannot be reached";
-    let mut stream = TcpStream::connect((options.host.as_str(), options.port)).await.or_fail(Kind::Target, lost)?;
-    stream.set_nodelay(true).or_fail(Kind::Target, lost)?;
-    if tls == Tls::No {
-        return Session::greet(Box::new(stream), options).await;
-    }
-    stream.write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]).await.or_fail(Kind::Target, lost)?;
-    // One byte only: more than one would have come from somebody in between.
-    match stream.read_u8().await.or_fail(Kind::Target, lost)? {
-        b'S' => Session::greet(Box::new(tls::secure(stream, options).await?), options).await,
-        _ if tls == Tls::Must => Err(Error::new(Kind::Target, "The database server has no TLS")
-            .hint("set up TLS there, or allow a connection without with ssl=prefer")),
-        _ => Session::greet(Box::new(stream), options).await,
-    }
-}
-
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
-
-/// One session. After an error of the stream it is broken; after an error of the server it goes on, at the next `ReadyForQuery`.
+/// One session. Dropped while something is under way it is cut off; the server undoes what was not committed.
 struct Session {
-    stream: tokio::io::BufReader<Box<dyn Stream>>,
-    /// Results not yet read up to their `ReadyForQuery`: copies are not waited for.
-    owed: usize,
-    /// `I` idle, `T` in a transaction, `E` in a failed one.
-    state: u8,
-    /// A message was begun and not ended; nothing can be made of the stream any more.
-    broken: bool,
+    client: Client,
+    /// What moves the bytes; it knows why a session ended. `None`: it was asked already.
+    driver: Option<JoinHandle<Result<(), tokio_postgres::Error>>>,
+    copy: Option<Copy>,
+    in_transaction: bool,
+    /// Nothing is under way, and nothing was given up in the middle.
+    is_sound: bool,
+    used: Instant,
 }
 
-/// A message to the server, its length filled in at the end.
-fn message(kind: u8, body: &[&[u8]]) -> Vec<u8> {
-    let length: usize = body.iter().map(|part| part.len()).sum::<usize>() + 4;
-    let mut text = Vec::with_capacity(length + 1);
-    if kind != 0 {
-        text.push(kind);
+/// A copy that has not ended yet.
+struct Copy {
+    into: CopyInto,
+    rows: Pin<Box<CopyInSink<Bytes>>>,
+    sent: u64,
+}
+
+/// A value in text form, of the type that the server infers.
+#[derive(Debug)]
+struct Text<'s>(Option<&'s str>);
+
+impl ToSql for Text<'_> {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        let Some(text) = self.0 else { return Ok(IsNull::Yes) };
+        out.put_slice(text.as_bytes());
+        Ok(IsNull::No)
     }
-    text.extend_from_slice(&(length as u32).to_be_bytes());
-    body.iter().for_each(|part| text.extend_from_slice(part));
-    text
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    fn encode_format(&self, _: &Type) -> Format {
+        Format::Text
+    }
+
+    to_sql_checked!();
 }
 
-fn lost(error: std::io::Error) -> Error {
-    Error::new(Kind::Target, "The connection to the database was lost")
-        .hint("nothing of the table was changed; run it again")
-        .caused_by(error)
+/// A value as the server would print it. Statements of ours with parameters ask for no other types than these.
+fn text_of(row: &tokio_postgres::Row, index: usize) -> Result<Option<String>, tokio_postgres::Error> {
+    fn print<'r, T: ToString + tokio_postgres::types::FromSql<'r>>(
+        row: &'r tokio_postgres::Row,
+        index: usize,
+    ) -> Result<Option<String>, tokio_postgres::Error> {
+        Ok(row.try_get::<_, Option<T>>(index)?.map(|value| value.to_string()))
+    }
+    match *row.columns()[index].type_() {
+        Type::BOOL => Ok(row.try_get::<_, Option<bool>>(index)?.map(|value| if value { "t" } else { "f" }.to_owned())),
+        Type::INT2 => print::<i16>(row, index),
+        Type::INT4 => print::<i32>(row, index),
+        Type::INT8 => print::<i64>(row, index),
+        Type::OID => print::<u32>(row, index),
+        Type::VOID => Ok(Some(String::new())),
+        _ => print::<&str>(row, index),
+    }
 }
 
-fn nonsense() -> Error {
-    Error::new(Kind::Target, "The database server answers what was not asked").hint("check that it is PostgreSQL")
-}
+type Answer = (Vec<Row>, u64);
 
 impl Session {
-    async fn greet(stream: Box<dyn Stream>, options: &Options) -> Result<Self> {
-        let stream = tokio::io::BufReader::new(stream);
-        let mut session = Self { stream, owed: 0, state: b'I', broken: false };
-        let mut body = 196_608_u32.to_be_bytes().to_vec();
-        for (name, value) in [
-            ("user", options.user.as_str()),
-            ("database", &options.database),
-            ("application_name", "daplake"),
-            ("client_encoding", "UTF8"),
-            ("TimeZone", "UTC"),
-            ("DateStyle", "ISO"),
-            ("standard_conforming_strings", "on"),
-            // So that the catalogue's names are whole, whatever the user's path is.
-            ("search_path", "pg_catalog"),
-            ("client_min_messages", "warning"),
-        ] {
-            for text in [name, value] {
-                body.extend_from_slice(text.as_bytes());
-                body.push(0);
-            }
-        }
-        body.push(0);
-        session.send(&message(0, &[&body])).await?;
-        session.log_in(options).await?;
-        session.owed = 1;
-        session.drain(None).await?;
-        Ok(session)
-    }
-
-    async fn log_in(&mut self, options: &Options) -> Result<()> {
-        let password = options.password.as_ref().map(|password| password.reveal());
-        let wanted = || {
-            password.ok_or_else(|| {
-                Error::new(Kind::Target, "The database server wants a password, and the connection string has none")
-            })
+    async fn ask(&mut self, statement: &Statement) -> Result<Answer> {
+        // What the last copy has to say belongs to the copy.
+        self.end_copy().await?;
+        self.is_sound = false;
+        let answer = match statement.parameters.is_empty() {
+            true => self.ask_plainly(&statement.text).await,
+            false => self.ask_with(statement).await,
         };
-        let mut scram = None;
-        loop {
-            let (kind, body) = self.receive().await?;
-            let code = body.get(..4).and_then(|code| code.try_into().ok()).map(u32::from_be_bytes);
-            let rest = body.get(4..).unwrap_or_default();
-            match (kind, code) {
-                (b'E', _) => return Err(server_error(&body)),
-                (b'N' | b'S', _) => {}
-                (b'R', Some(0)) => return Ok(()),
-                (b'R', Some(3)) => self.send(&message(b'p', &[wanted()?.as_bytes(), &[0]])).await?,
-                (b'R', Some(5)) => {
-                    let answer = login::md5(&options.user, wanted()?, rest);
-                    self.send(&message(b'p', &[answer.as_bytes(), &[0]])).await?;
-                }
-                (b'R', Some(10)) => {
-                    if !rest.split(|byte| *byte == 0).any(|method| method == SCRAM.as_bytes()) {
-                        return Err(unknown_login());
-                    }
-                    let begun = Scram::new(wanted()?, uuid::Uuid::new_v4().simple().to_string());
-                    let first = begun.first();
-                    let length = (first.len() as u32).to_be_bytes();
-                    self.send(&message(b'p', &[SCRAM.as_bytes(), &[0], &length, first.as_bytes()])).await?;
-                    scram = Some(begun);
-                }
-                (b'R', Some(11)) => {
-                    let text = std::str::from_utf8(rest).map_err(|_| nonsense())?;
-                    let proof = scram.as_mut().and_then(|scram| scram.prove(text)).ok_or_else(nonsense)?;
-                    self.send(&message(b'p', &[proof.as_bytes()])).await?;
-                }
-                (b'R', Some(12)) => {
-                    let text = std::str::from_utf8(rest).map_err(|_| nonsense())?;
-                    if !scram.as_ref().is_some_and(|scram| scram.is_server(text)) {
-                        return Err(Error::new(Kind::Target, "The database server does not know the password it asks for"));
-                    }
-                }
-                (b'R', Some(_)) => return Err(unknown_login()),
-                _ => return Err(nonsense()),
-            }
-        }
-    }
-
-    async fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        self.broken = true;
-        let written = async {
-            self.stream.write_all(bytes).await?;
-            self.stream.flush().await
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return Err(self.failed(error).await),
         };
-        written.await.map_err(lost)?;
-        self.broken = false;
-        Ok(())
+        if *statement == PostgresDialect.begin() {
+            self.in_transaction = true;
+        } else if *statement == PostgresDialect.commit() || *statement == PostgresDialect.rollback() {
+            self.in_transaction = false;
+        }
+        self.rest();
+        Ok(answer)
     }
 
-    async fn receive(&mut self) -> Result<(u8, Vec<u8>)> {
-        // Dropped in the middle, the rest of a message would be taken for the next.
-        self.broken = true;
-        let kind = self.stream.read_u8().await.map_err(lost)?;
-        let length = self.stream.read_u32().await.map_err(lost)? as usize;
-        let length = length.checked_sub(4).filter(|length| *length <= MAX_MESSAGE).ok_or_else(nonsense)?;
-        let mut body = vec![0; length];
-        self.stream.read_exact(&mut body).await.map_err(lost)?;
-        self.broken = false;
-        Ok((kind, body))
-    }
-
-    /// Reads all results that are owed: rows of all, and the number of changed rows of the last. The first error wins.
-    async fn drain(&mut self, mut rows: Option<&mut Vec<Row>>) -> Result<u64> {
-        let mut failure = None;
-        let mut changed = 0;
-        while self.owed > 0 {
-            let (kind, body) = self.receive().await?;
-            match kind {
-                b'Z' => {
-                    self.owed -= 1;
-                    self.state = body.first().copied().unwrap_or(b'E');
+    async fn ask_plainly(&self, text: &str) -> Result<Answer, tokio_postgres::Error> {
+        let (mut rows, mut changed) = (Vec::new(), 0);
+        for message in self.client.simple_query(text).await? {
+            match message {
+                SimpleQueryMessage::Row(row) => {
+                    let cells = (0..row.len()).map(|index| Ok(row.try_get(index)?.map(str::to_owned)));
+                    rows.push(cells.collect::<Result<Row, _>>()?);
                 }
-                b'E' => {
-                    let error = server_error(&body);
-                    failure.get_or_insert(error);
-                }
-                b'D' => {
-                    if let Some(rows) = rows.as_deref_mut() {
-                        rows.push(row(&body).ok_or_else(nonsense)?);
-                    }
-                }
-                b'C' => {
-                    let tag = String::from_utf8_lossy(&body);
-                    let number = tag.trim_end_matches('\0').rsplit(' ').next().and_then(|word| word.parse().ok());
-                    changed = number.unwrap_or(0);
-                }
-                // Notices may quote values; what they tell is of no use here.
+                SimpleQueryMessage::CommandComplete(count) => changed = count,
                 _ => {}
             }
         }
-        match failure {
-            None => Ok(changed),
-            Some(error) => Err(error),
+        Ok((rows, changed))
+    }
+
+    async fn ask_with(&self, statement: &Statement) -> Result<Answer, tokio_postgres::Error> {
+        let parameters = statement.parameters.iter().map(|value| (Text(value.as_deref()), Type::UNKNOWN));
+        let mut answer = Box::pin(self.client.query_typed_raw(&statement.text, parameters).await?);
+        let mut rows = Vec::new();
+        while let Some(row) = answer.try_next().await? {
+            rows.push((0..row.len()).map(|index| text_of(&row, index)).collect::<Result<Row, _>>()?);
+        }
+        Ok((rows, answer.rows_affected().unwrap_or(0)))
+    }
+
+    fn rest(&mut self) {
+        self.is_sound = true;
+        self.used = Instant::now();
+    }
+
+    /// What an error of the driver means. After a refusal the session goes on; without a connection it does not.
+    async fn failed(&mut self, error: tokio_postgres::Error) -> Error {
+        if let Some(refusal) = error.as_db_error() {
+            if !matches!(refusal.parsed_severity(), Some(Severity::Fatal | Severity::Panic)) {
+                self.rest();
+            }
+            return failure::refused(refusal);
+        }
+        if !error.is_closed() {
+            return failure::nonsense(error);
+        }
+        // The driver ends when its connection does, and says why.
+        let cause = match self.driver.take() {
+            Some(driver) => driver.await.ok().and_then(Result::err).unwrap_or(error),
+            None => error,
+        };
+        cause.as_db_error().map_or_else(|| failure::lost(&cause), failure::refused)
+    }
+
+    async fn begin_copy(&mut self, into: &CopyInto) -> Result<Copy> {
+        let names = into.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
+        let command = format!("COPY {} ({names}) FROM STDIN (FORMAT binary)", into.table);
+        tracing::debug!(sql = command, "Copy");
+        match self.client.copy_in(&command).await {
+            Ok(rows) => Ok(Copy { into: into.clone(), rows: Box::pin(rows), sent: 0 }),
+            Err(error) => Err(self.failed(error).await),
         }
     }
 
-    async fn ask(&mut self, statement: &Statement) -> Result<()> {
-        let text = statement.text.as_bytes();
-        if statement.parameters.is_empty() {
-            self.send(&message(b'Q', &[text, &[0]])).await?;
-        } else {
-            let mut bind = vec![0, 0, 0, 0];
-            bind.extend_from_slice(&(statement.parameters.len() as u16).to_be_bytes());
-            for parameter in &statement.parameters {
-                match parameter {
-                    None => bind.extend_from_slice(&(-1_i32).to_be_bytes()),
-                    Some(value) => {
-                        bind.extend_from_slice(&(value.len() as i32).to_be_bytes());
-                        bind.extend_from_slice(value.as_bytes());
-                    }
-                }
+    async fn end_copy(&mut self) -> Result<()> {
+        let Some(mut copy) = self.copy.take() else { return Ok(()) };
+        self.is_sound = false;
+        let end = async {
+            copy.rows.send(Bytes::from_static(&[0xff, 0xff])).await?;
+            copy.rows.as_mut().finish().await
+        };
+        match end.await {
+            Ok(_) => {
+                self.rest();
+                Ok(())
             }
-            bind.extend_from_slice(&[0, 0]);
-            let mut all = message(b'P', &[&[0], text, &[0, 0, 0]]);
-            all.extend(message(b'B', &[&bind]));
-            all.extend(message(b'E', &[&[0, 0, 0, 0, 0]]));
-            all.extend(message(b'S', &[]));
-            self.send(&all).await?;
+            Err(error) => Err(self.failed(error).await),
         }
-        self.owed += 1;
+    }
+
+    async fn send(&mut self, copy: &mut Copy, chunk: Vec<u8>) -> Result<()> {
+        copy.sent += chunk.len() as u64;
+        match copy.rows.send(Bytes::from(chunk)).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.failed(error).await),
+        }
+    }
+
+    async fn send_rows(&mut self, copy: &mut Copy, encoder: &Encoder, rows: usize) -> Result<()> {
+        let room = || Vec::with_capacity(CHUNK + (CHUNK >> 2));
+        let mut chunk = room();
+        if copy.sent == 0 {
+            chunk.extend_from_slice(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
+        }
+        for row in 0..rows {
+            encoder.row(row, &mut chunk)?;
+            if chunk.len() >= CHUNK {
+                self.send(copy, std::mem::replace(&mut chunk, room())).await?;
+            }
+        }
+        if !chunk.is_empty() {
+            self.send(copy, chunk).await?;
+        }
         Ok(())
     }
-}
-
-fn unknown_login() -> Error {
-    Error::new(Kind::Target, "The database server wants a kind of login that is not known here")
-        .hint("let it take SCRAM-SHA-256, MD5 or plain passwords")
-}
-
-fn row(body: &[u8]) -> Option<Row> {
-    let mut left = body.get(2..)?;
-    let mut row = Row::new();
-    while !left.is_empty() {
-        let (length, rest) = left.split_first_chunk::<4>()?;
-        let length = i32::from_be_bytes(*length);
-        left = rest;
-        row.push(match usize::try_from(length) {
-            Err(_) => None,
-            Ok(length) => {
-                let value = left.get(..length)?;
-                left = &left[length..];
-                Some(String::from_utf8(value.to_vec()).ok()?)
-            }
-        });
-    }
-    Some(row)
-}
-
-/// What the server says, without values: its sentences of classes 22 (data) and 23 (constraints) quote them.
-fn server_error(body: &[u8]) -> Error {
-    let field = |wanted: u8| {
-        let mut fields = body.split(|byte| *byte == 0).filter(|field| !field.is_empty());
-        fields.find(|field| field[0] == wanted).map(|field| String::from_utf8_lossy(&field[1..]).into_owned())
-    };
-    let state = field(b'C').unwrap_or_default();
-    let (kind, message) = match &state[..2.min(state.len())] {
-        "22" | "23" => (Kind::Data, "The database refuses a value"),
-        "28" => (Kind::Target, "The database server does not let this user in"),
-        "40" | "55" => (Kind::Conflict, "The database gave way to somebody else"),
-        "42" => (Kind::Target, "The database refuses a statement"),
-        "53" => (Kind::Resources, "The database server has no room"),
-        "57" | "08" => (Kind::Target, "The database server ended the connection"),
-        _ => (Kind::Target, "The database cannot do it"),
-    };
-    let mut error = Error::new(kind, message).with("sqlstate", &state);
-    let may_quote_values = matches!(kind, Kind::Data);
-    for (name, letter) in [("table", b't'), ("column", b'c'), ("constraint", b'n')] {
-        if let (true, Some(value)) = (may_quote_values, field(letter)) {
-            error = error.with(if name == "table" { "relation" } else { name }, value);
-        }
-    }
-    if !may_quote_values {
-        let mut text = field(b'M').unwrap_or_default();
-        // What depends on a column that is to change, by name.
-        if let Some(detail) = field(b'D').filter(|_| state == "0A000" || state == "2BP01") {
-            text = format!("{text}: {detail}");
-            error = error.hint("drop what depends on it, run again, and make it anew");
-        }
-        error = error.caused_by(text);
-    }
-    error
 }
 
 #[async_trait]
 impl Connection for Session {
     async fn execute(&mut self, statement: &Statement) -> Result<u64> {
-        // What the last copy has to say belongs to the copy.
-        self.drain(None).await?;
         tracing::debug!(sql = statement.text, "Statement");
-        self.ask(statement).await?;
-        self.drain(None).await
+        Ok(self.ask(statement).await?.1)
     }
 
     async fn rows(&mut self, statement: &Statement) -> Result<Vec<Row>> {
-        self.drain(None).await?;
         tracing::debug!(sql = statement.text, "Query");
-        self.ask(statement).await?;
-        let mut rows = Vec::new();
-        self.drain(Some(&mut rows)).await?;
-        Ok(rows)
+        Ok(self.ask(statement).await?.0)
     }
 
-    /// Sends the command and the rows without waiting for an answer; the server works on them while the next batch is made.
+    /// Batches go on with the copy before them; the next statement ends it. The server works on rows while others are encoded.
     async fn copy_in(&mut self, into: &CopyInto, batch: &RecordBatch) -> Result<u64> {
         let encoder = Encoder::new(into, batch)?;
-        self.drain(None).await?;
-        let names = into.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
-        let command = format!("COPY {} ({names}) FROM STDIN (FORMAT binary)", into.table);
-        self.send(&message(b'Q', &[command.as_bytes(), &[0]])).await?;
-        let mut chunk = vec![b'd', 0, 0, 0, 0];
-        chunk.extend_from_slice(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
-        let mut sent = 0;
-        for row in 0..batch.num_rows() {
-            if let Err(error) = encoder.row(row, &mut chunk) {
-                // The server is told, so that the session can still say what to do with the transaction.
-                self.send(&message(b'f', &[b"given up\0"])).await?;
-                self.owed += 1;
-                let _ = self.drain(None).await;
-                return Err(error);
-            }
-            if chunk.len() >= CHUNK {
-                sent += self.send_chunk(&mut chunk).await?;
-            }
+        if self.copy.as_ref().is_some_and(|copy| copy.into != *into || copy.sent > COPY) {
+            self.end_copy().await?;
         }
-        chunk.extend_from_slice(&(-1_i16).to_be_bytes());
-        sent += self.send_chunk(&mut chunk).await?;
-        self.send(&message(b'c', &[])).await?;
-        self.owed += 1;
+        self.is_sound = false;
+        let mut copy = match self.copy.take() {
+            Some(copy) => copy,
+            None => self.begin_copy(into).await?,
+        };
+        let before = copy.sent;
+        let sent = self.send_rows(&mut copy, &encoder, batch.num_rows()).await;
+        if sent.is_err() && !self.client.is_closed() {
+            // Dropping the copy tells the server, and the session can still say what to do with the transaction.
+            self.rest();
+        }
+        sent?;
+        let sent = copy.sent - before;
+        self.copy = Some(copy);
+        self.rest();
         Ok(sent)
     }
 
     fn is_idle(&self) -> bool {
-        !self.broken && self.owed == 0 && self.state == b'I'
+        self.is_sound && !self.in_transaction && self.copy.is_none() && !self.client.is_closed()
     }
 
     async fn is_alive(&mut self) -> bool {
-        // A server that has something to say to an idle session says goodbye.
-        futures::poll!(std::pin::pin!(self.stream.fill_buf())).is_pending()
+        if self.used.elapsed() < REST {
+            return !self.client.is_closed();
+        }
+        let answer = tokio::time::timeout(ANSWER, self.client.simple_query(""));
+        answer.await.is_ok_and(|answer| answer.is_ok())
     }
 }
 
-impl Session {
-    async fn send_chunk(&mut self, chunk: &mut Vec<u8>) -> Result<u64> {
-        let length = (chunk.len() - 1) as u32;
-        chunk[1..5].copy_from_slice(&length.to_be_bytes());
-        self.send(chunk).await?;
-        let sent = chunk.len() as u64 - 5;
-        chunk.truncate(5);
-        Ok(sent)
+impl Drop for Session {
+    fn drop(&mut self) {
+        // At leisure the server is told good-bye; a statement that nobody waits for is ended by cutting the line.
+        if let Some(driver) = self.driver.take_if(|_| !self.is_sound || self.copy.is_some()) {
+            driver.abort();
+        }
     }
 }

@@ -232,6 +232,11 @@ impl Dialect for PostgresDialect {
         Statement::new("SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))").bind(format!("daplake {name}"))
     }
 
+    /// By the key that is made when the rows are in, or by the unique index of the stage.
+    fn refuses_duplicates(&self) -> bool {
+        true
+    }
+
     fn is_duplicate(&self, error: &Error) -> bool {
         error.get("sqlstate") == Some("23505")
     }

@@ -4,9 +4,11 @@ mod change;
 mod connection;
 mod dialect;
 mod encode;
-mod login;
+mod failure;
 mod options;
+mod passfile;
 mod tls;
 mod types;
 
 pub(super) use connection::PostgresServer;
+pub(super) use options::complete;

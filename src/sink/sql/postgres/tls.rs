@@ -6,54 +6,64 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use super::options::{Options, TlsMode};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 
-/// Greets by TLS on a connection whose server has agreed to it.
-pub(super) async fn secure(stream: TcpStream, options: &Options) -> Result<TlsStream<TcpStream>> {
-    let name = ServerName::try_from(options.host.clone()).or_fail(Kind::Usage, "The server's name cannot be used for TLS")?;
-    let connector = TlsConnector::from(Arc::new(config(options)?));
-    connector
-        .connect(name, stream)
-        .await
-        .or_fail(Kind::Target, "The database server's TLS could not be trusted or agreed on")
-        .hint("name the authority with sslrootcert=..., or choose ssl=require to trust any certificate")
-}
-
-fn config(options: &Options) -> Result<ClientConfig> {
+/// Whom to trust and what to show. Kind `Usage` for files that cannot be used.
+pub(super) fn config(options: &Options) -> Result<ClientConfig> {
+    // Named, as the tree has two of them.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .or_fail(Kind::Bug, "TLS cannot be set up")?;
-    let verifier: Arc<dyn ServerCertVerifier> = match options.tls {
+    let mode = match options.tls {
+        // As that library does it, for the sake of those who name an authority and think it is asked.
+        TlsMode::Require if options.root_certificates.is_some() => TlsMode::VerifyCa,
+        mode => mode,
+    };
+    let verifier: Arc<dyn ServerCertVerifier> = match mode {
         TlsMode::Disable | TlsMode::Allow | TlsMode::Prefer | TlsMode::Require => Arc::new(Anybody(provider)),
         TlsMode::VerifyCa | TlsMode::VerifyFull => {
             let roots = Arc::new(roots(options)?);
             let strict = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
             let strict = strict.or_fail(Kind::Target, "No certificates of authorities were found")?;
-            match options.tls {
+            match mode {
                 TlsMode::VerifyCa => Arc::new(AnyName(strict)),
                 _ => strict,
             }
         }
     };
-    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+    let (Some(certificate), Some(key)) = (&options.certificate, &options.key) else {
+        return match options.certificate.is_some() || options.key.is_some() {
+            true => Err(Error::new(Kind::Usage, "A client certificate needs both sslcert and sslkey")),
+            false => Ok(builder.with_no_client_auth()),
+        };
+    };
+    let unreadable = "The file of the client certificate cannot be read";
+    let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let chain = chain.or_fail(Kind::Usage, unreadable).with("sslcert", certificate.display())?;
+    let key_der = PrivateKeyDer::from_pem_file(key)
+        .or_fail(Kind::Usage, "The file of the client certificate's key cannot be read")
+        .with("sslkey", key.display())
+        .hint("it has to be PEM, without a password")?;
+    builder.with_client_auth_cert(chain, key_der).or_fail(Kind::Usage, "The client certificate and its key cannot be used")
 }
 
 fn roots(options: &Options) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     match &options.root_certificates {
         Some(file) => {
-            let unreadable = "The file of certificates cannot be read";
-            let certificates = CertificateDer::pem_file_iter(file).or_fail(Kind::Usage, unreadable)?;
-            for certificate in certificates {
-                roots.add(certificate.or_fail(Kind::Usage, unreadable)?).or_fail(Kind::Usage, unreadable)?;
+            let unreadable = |error: rustls::pki_types::pem::Error| {
+                Error::new(Kind::Usage, "The file of certificates to trust cannot be read")
+                    .with("sslrootcert", file.display())
+                    .caused_by(error)
+            };
+            for certificate in CertificateDer::pem_file_iter(file).map_err(unreadable)? {
+                roots.add(certificate.map_err(unreadable)?).or_fail(Kind::Usage, "A certificate to trust cannot be used")?;
             }
         }
         None => {

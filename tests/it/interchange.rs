@@ -1,0 +1,239 @@
+//! The official client and ours on one database, in turn: either goes on where the other stopped, and what they make is alike.
+//! Databases come in through [`Kept`], so that each kind is one implementation.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use daplake::demo::school::{SchoolOptions, required_nulls_in};
+use daplake::demo::serve::ServeOptions;
+use daplake::model::{TableRef, Timestamp};
+use serde_json::{Value, json};
+
+use crate::support::database::TestDatabase;
+use crate::support::postgres::Database;
+use crate::support::{CLIENT_ID, CLIENT_SECRET, Run, World, assert_same, canvas, official, read_postgres, school, serving, web_logs};
+
+/// A database that both clients know, as its own programs see it.
+trait Kept: Send + Sync {
+    /// The connection string.
+    fn url(&self) -> &str;
+    /// Columns, constraints, types and comments, one line each.
+    fn layout(&self) -> BTreeSet<String>;
+    /// The book-keeping, one line for each row.
+    fn book_keeping(&self) -> BTreeSet<String>;
+    /// Rows of tables as JSON.
+    fn rows(&self, tables: &[TableRef]) -> Vec<Vec<Value>>;
+}
+
+impl Kept for Database {
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn layout(&self) -> BTreeSet<String> {
+        read_postgres::layout(self)
+    }
+
+    fn book_keeping(&self) -> BTreeSet<String> {
+        read_postgres::book_keeping(self)
+    }
+
+    fn rows(&self, tables: &[TableRef]) -> Vec<Vec<Value>> {
+        self.rows_of(tables)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Client {
+    Official,
+    Ours,
+}
+
+struct Pair {
+    world: World,
+    program: PathBuf,
+    databases: [Box<dyn Kept>; 2],
+}
+
+impl Pair {
+    /// Two databases of a kind, and a school that answers at once: the official client waits seconds between two questions.
+    async fn new(options: SchoolOptions, database: impl Fn() -> Option<Box<dyn Kept>>) -> Option<Self> {
+        let program = official::found()?;
+        let databases = [database()?, database()?];
+        let world = World::with(options, ServeOptions { job_delay: ServeOptions::instant().job_delay, ..serving() }).await;
+        Some(Self { world, program, databases })
+    }
+
+    fn run(&self, client: Client, verb: &str, namespace: &str, tables: &str, database: &dyn Kept) -> Run {
+        match client {
+            Client::Official => official::run(&self.program, &self.world, verb, namespace, tables, database.url()),
+            Client::Ours => {
+                let arguments =
+                    ["--non-interactive", verb, "--namespace", namespace, "--table", tables, "--jobs-per-minute", "0"];
+                let mut command = self.world.command(&arguments);
+                Run::of(command.env("DAP_CONNECTION_STRING", database.url()).output().unwrap())
+            }
+        }
+    }
+
+    /// One verb on both databases at once, by one client each, for all given tables.
+    async fn step(&self, verb: &str, clients: [Client; 2], tables: &[TableRef], since: Option<Timestamp>) {
+        self.prepare(tables, since).await;
+        std::thread::scope(|scope| {
+            for (database, client) in self.databases.iter().zip(clients) {
+                scope.spawn(move || {
+                    for (namespace, names) in by_namespace(tables) {
+                        let run = self.run(client, verb, &namespace, &names.join(","), database.as_ref());
+                        assert_eq!(run.code, Some(0), "{client:?} {verb} {namespace}: {}\n{}", run.stdout, run.stderr);
+                    }
+                });
+            }
+        });
+    }
+
+    /// Has the service answer the questions of the official client before it asks them: between two looks at a job that is not
+    /// done yet it waits five seconds. The service gives the same job for the same question.
+    async fn prepare(&self, tables: &[TableRef], since: Option<Timestamp>) {
+        let http = reqwest::Client::new();
+        let base = self.world.server.url().to_string();
+        let base = base.trim_end_matches('/');
+        let login = http.post(format!("{base}/ids/auth/login")).basic_auth(CLIENT_ID, Some(CLIENT_SECRET));
+        let login = login.form(&[("grant_type", "client_credentials")]).send().await.unwrap();
+        let token: Value = login.json().await.unwrap();
+        let token = token["access_token"].as_str().unwrap();
+        let question = match since {
+            None => json!({"format": "tsv", "mode": "condensed"}),
+            Some(since) => json!({"format": "tsv", "mode": "condensed", "since": since.to_string()}),
+        };
+        for table in tables {
+            let url = format!("{base}/dap/query/{}/table/{}/data", table.namespace, table.table);
+            loop {
+                let answer = http.post(&url).bearer_auth(token).json(&question).send().await.unwrap();
+                if answer.status() == 200 {
+                    break;
+                }
+                assert_eq!(answer.status(), 202, "{table}");
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            }
+        }
+    }
+
+    fn assert_rows(&self, tables: &[TableRef], at: Timestamp) {
+        for database in &self.databases {
+            for (table, rows) in tables.iter().zip(database.rows(tables)) {
+                if table.is_log() {
+                    // Of a key that comes twice the official client keeps the last it sees, and we the newest.
+                    assert_eq!(rows.len(), self.world.school.expected(table, at).unwrap().len(), "{table}");
+                    continue;
+                }
+                assert_same(&self.world.school, table, at, rows);
+            }
+        }
+    }
+
+    fn assert_alike(&self, but: &[&str], when: &str) {
+        let [one, other] = self.databases.each_ref().map(|database| database.book_keeping());
+        assert_eq!(differences(&one, &other), [""; 0], "book-keeping, {when}");
+        let layout = |database: &dyn Kept| -> BTreeSet<String> {
+            let lines = database.layout().into_iter();
+            lines.filter(|line| !but.iter().any(|but| line.contains(but))).collect()
+        };
+        let [one, other] = self.databases.each_ref().map(|database| layout(database.as_ref()));
+        assert_eq!(differences(&one, &other), [""; 0], "layout, {when}");
+    }
+}
+
+fn by_namespace(tables: &[TableRef]) -> Vec<(String, Vec<String>)> {
+    let namespaces: BTreeSet<String> = tables.iter().map(|table| table.namespace.to_string()).collect();
+    let names = |namespace: &String| {
+        let of = tables.iter().filter(|table| table.namespace.as_str() == namespace);
+        of.map(|table| table.table.clone()).collect()
+    };
+    namespaces.into_iter().map(|namespace| (namespace.clone(), names(&namespace))).collect()
+}
+
+/// Lines that only one of two has.
+fn differences(one: &BTreeSet<String>, other: &BTreeSet<String>) -> Vec<String> {
+    let mut lines: Vec<String> = one.difference(other).map(|line| format!("- {line}")).collect();
+    lines.extend(other.difference(one).map(|line| format!("+ {line}")));
+    lines.sort_by(|a, b| a[2..].cmp(&b[2..]));
+    lines
+}
+
+fn postgres() -> Option<Box<dyn Kept>> {
+    Some(Box::new(Database::new()?))
+}
+
+/// Tables with enumerations, JSON, arrays, addresses, UUIDs, decimals, dates and schema changes of each kind that the official
+/// client can follow.
+fn spread() -> Vec<TableRef> {
+    let mut tables: Vec<TableRef> = [
+        "accounts",
+        "assignments",
+        "context_external_tools",
+        "courses",
+        "enrollments",
+        "late_policies",
+        "pseudonyms",
+        "quizzes",
+        "rubrics",
+        "submissions",
+        "users",
+    ]
+    .map(canvas)
+    .into();
+    tables.push(web_logs());
+    tables
+}
+
+async fn take_turns(database: impl Fn() -> Option<Box<dyn Kept>>) {
+    let tables = spread();
+    let options = SchoolOptions { rows: 150, evolving: true, ..school(&tables) };
+    let Some(pair) = Pair::new(options, database).await else { return };
+    let mut clients = [Client::Official, Client::Ours];
+    pair.step("initdb", clients, &tables, None).await;
+    for round in 0..5 {
+        pair.assert_rows(&tables, pair.world.school.now());
+        // The official client drops columns that are gone; we keep them, as users' views may need them.
+        pair.assert_alike(&["courses.turnitin_id", "groups.default_view"], &format!("round {round}"));
+        let since = pair.world.school.now();
+        pair.world.school.advance();
+        clients.swap(0, 1);
+        pair.step("syncdb", clients, &tables, Some(since)).await;
+    }
+    pair.assert_rows(&tables, pair.world.school.now());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn either_client_goes_on_where_the_other_stopped_in_postgresql() {
+    take_turns(postgres).await;
+}
+
+/// The whole catalogue, but for the tables with nulls in columns that may not be null: the official client cannot load them.
+async fn fill_all(database: impl Fn() -> Option<Box<dyn Kept>>) {
+    let options = SchoolOptions { rows: 100, ..school(&[]) };
+    let Some(pair) = Pair::new(options, database).await else { return };
+    let all = pair.world.all_tables();
+    let (bad, tables): (Vec<TableRef>, Vec<TableRef>) = all.into_iter().partition(required_nulls_in);
+    pair.step("initdb", [Client::Official, Client::Ours], &tables, None).await;
+    pair.assert_rows(&tables, pair.world.school.now());
+    pair.assert_alike(&[], "at first");
+    let since = pair.world.school.now();
+    pair.world.school.advance();
+    pair.step("syncdb", [Client::Ours, Client::Official], &tables, Some(since)).await;
+    pair.assert_rows(&tables, pair.world.school.now());
+    pair.assert_alike(&[], "after an increment by the other client");
+    // What it cannot do is no obstacle for us.
+    let [_, ours] = &pair.databases;
+    for (namespace, names) in by_namespace(&bad) {
+        for table in names {
+            let run = pair.run(Client::Ours, "initdb", &namespace, &table, ours.as_ref());
+            assert_eq!(run.code, Some(0), "{namespace}.{table}: {run:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_whole_catalogue_is_laid_out_as_by_the_official_client_in_postgresql() {
+    fill_all(postgres).await;
+}
