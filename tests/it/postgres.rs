@@ -92,9 +92,9 @@ impl Secured {
         let query = query.replace("OTHER", &self.file("other.crt").to_string_lossy());
         let sink = sink(&format!("postgresql://{user}:{IN_A_URL}@{host}:{port}/postgres?application_name={name}&{query}"));
         sink.check().await?;
-        let seen = self.server.psql(&format!(
-            "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = '{name}'"
-        ));
+        let seen = self
+            .server
+            .psql(&format!("SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = '{name}'"));
         Ok(seen == "t\n")
     }
 }
@@ -182,10 +182,11 @@ async fn who_is_not_let_in_is_told_why_and_no_password_is_shown() {
         assert!(run.code != Some(0) && run.stderr.contains(word) && run.stderr.contains("hint"), "{rest}: {run:?}");
         assert!(!run.stderr.contains("planted") && !run.stdout.contains("planted"), "{rest}: {run:?}");
     }
-    let output = bare_command(&["status", "--target", &format!("postgresql://scram@localhost:{port}/postgres?planted=x&ssl=disable")])
-        .env("PGPASSWORD", PASSWORD)
-        .output()
-        .unwrap();
+    let output =
+        bare_command(&["status", "--target", &format!("postgresql://scram@localhost:{port}/postgres?planted=x&ssl=disable")])
+            .env("PGPASSWORD", PASSWORD)
+            .output()
+            .unwrap();
     let run = Run::of(output).assert_code(0);
     assert!(run.stderr.contains("planted") && !run.stderr.contains(PASSWORD), "an unknown part is named: {run:?}");
 }
@@ -267,7 +268,8 @@ async fn a_session_killed_while_rows_stream_leaves_nothing_and_the_next_run_work
     let Some(database) = Database::new() else { return };
     let table = canvas("submissions");
     let world = World::new(SchoolOptions { rows: 3000, ..school(std::slice::from_ref(&table)) }).await;
-    let sessions = "FROM pg_stat_activity WHERE application_name = 'daplake' AND datname = current_database() AND query LIKE 'COPY%'";
+    let sessions =
+        "FROM pg_stat_activity WHERE application_name = 'daplake' AND datname = current_database() AND query LIKE 'COPY%'";
     for (verb, left) in [("initdb", "t|0\n"), ("syncdb", "f|1\n")] {
         // Some rows come, and then none for a while.
         world.server.inject_after(1, Some(&table), Fault::parse("stall:2:1000").unwrap(), Times::N(2));

@@ -24,7 +24,17 @@ pub fn run(program: &PathBuf, world: &World, verb: &str, namespace: &str, tables
     std::fs::create_dir_all(&home).unwrap();
     let mut command = Command::new(program);
     command
-        .args(["--no-tracking", "--non-interactive", "--loglevel", "warning", verb, "--namespace", namespace, "--table", tables])
+        .args([
+            "--no-tracking",
+            "--non-interactive",
+            "--loglevel",
+            "warning",
+            verb,
+            "--namespace",
+            namespace,
+            "--table",
+            tables,
+        ])
         .env_clear()
         .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
         .env("HOME", home)

@@ -169,7 +169,8 @@ fn serve(bin: &Path, folder: &Path, port: u16, settings: &[String]) -> Child {
     let server = postgres.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
     let begun = Instant::now();
     let port = port.to_string();
-    let is_ready = || Command::new(bin.join("pg_isready")).arg("-q").arg("-h").arg(folder).args(["-p", &port]).status().unwrap();
+    let is_ready =
+        || Command::new(bin.join("pg_isready")).arg("-q").arg("-h").arg(folder).args(["-p", &port]).status().unwrap();
     while !is_ready().success() {
         let log = || std::fs::read_to_string(folder.join("log")).unwrap_or_default();
         assert!(begun.elapsed() < Duration::from_secs(60), "PostgreSQL does not start: {}", log());

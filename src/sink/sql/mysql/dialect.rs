@@ -296,6 +296,11 @@ impl Dialect for MysqlDialect {
         Some(Statement::new(format!("SELECT RELEASE_LOCK({LOCK_NAME})")).bind(name))
     }
 
+    /// Table and stage have their primary key before their rows.
+    fn refuses_duplicates(&self) -> bool {
+        true
+    }
+
     fn is_duplicate(&self, error: &Error) -> bool {
         error.get("code") == Some("1062")
     }

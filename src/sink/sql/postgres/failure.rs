@@ -94,8 +94,7 @@ pub(super) fn refused(refusal: &DbError) -> Error {
     };
     let mut error = Error::new(kind, message).with("sqlstate", state);
     if kind == Kind::Data {
-        let names =
-            [("relation", refusal.table()), ("column", refusal.column()), ("constraint", refusal.constraint())];
+        let names = [("relation", refusal.table()), ("column", refusal.column()), ("constraint", refusal.constraint())];
         return names.into_iter().fold(error, |error, (name, value)| match value {
             Some(value) => error.with(name, value),
             None => error,

@@ -232,7 +232,8 @@ mod tests {
         let found = options("postgresql://me@[::1]/x").unwrap();
         assert_eq!((found.host().as_str(), found.port, found.tls), ("::1", 5432, TlsMode::Prefer));
         assert!(found.password().is_none());
-        let found = options("postgresql://%2FVar%2Frun/x?user=me&password=a+b%26c&sslrootcert=system&connect_timeout=1").unwrap();
+        let found =
+            options("postgresql://%2FVar%2Frun/x?user=me&password=a+b%26c&sslrootcert=system&connect_timeout=1").unwrap();
         assert_eq!((found.host().as_str(), found.user.as_str()), ("/Var/run", "me"));
         assert_eq!(found.password().unwrap().reveal(), "a+b&c");
         assert_eq!((found.root_certificates, found.connect_timeout), (None, Some(Duration::from_secs(2))));
