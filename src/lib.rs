@@ -16,6 +16,8 @@ pub mod scan;
 pub mod sink;
 #[cfg(feature = "lake")]
 pub mod stage;
+#[cfg(feature = "lake")]
+pub mod store;
 
 pub mod ops;
 

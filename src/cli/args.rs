@@ -432,10 +432,24 @@ pub(super) struct SelectionArgs {
 #[cfg(feature = "lake")]
 #[derive(Debug, Args)]
 pub(super) struct TargetArgs {
-    /// Folder or `file://` URL that holds the Delta tables, as `<target>/<namespace>/<table>`; or a database, as
-    /// postgresql://user:password@host:port/database?ssl=require.
+    /// Folder that holds the Delta tables, as `<target>/<namespace>/<table>`; an object store, as s3://bucket/prefix,
+    /// az://container/prefix or gs://bucket/prefix; or a database, as postgresql://user:password@host:port/database?ssl=require.
     #[arg(long, env = "DAPLAKE_TARGET", hide_env_values = true, value_name = "TARGET")]
     pub(super) target: String,
+    /// Form of tables in folders and object stores: Delta tables, or plain Parquet files that any reader can read with `*.parquet`.
+    #[arg(long, value_enum, default_value_t = LakeFormatArg::Delta, value_name = "FORMAT")]
+    pub(super) format: LakeFormatArg,
+    /// Option of an object store, such as region=eu-central-1, endpoint=https://host:9000, addressing=path or profile=lake; may be
+    /// repeated. Credentials come from the usual variables (AWS_*, AZURE_*, GOOGLE_*), profiles and roles.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(super) store_option: Vec<String>,
+}
+
+#[cfg(feature = "lake")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LakeFormatArg {
+    Delta,
+    Parquet,
 }
 
 /// Limits of the engine.

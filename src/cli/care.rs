@@ -3,17 +3,17 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::args::{HeldTablesArgs, HistoryArgs, OptimizeArgs, StatusOutput, VacuumArgs};
+use super::args::{GlobalArgs, HeldTablesArgs, HistoryArgs, OptimizeArgs, StatusOutput, VacuumArgs};
 use super::lake::{engine, small_engine};
 use super::output::{Grid, grouped, out, size};
-use super::report;
+use super::{report, settings};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::TableRef;
-use crate::ops::{self, Cared, Removal, Selection, Target};
+use crate::ops::{self, Cared, Removal, Selection};
 use crate::sink::delta::{Commit, Scope};
 
-pub(super) async fn optimize(args: OptimizeArgs) -> Result<()> {
-    let target: Target = args.target.target.parse()?;
+pub(super) async fn optimize(global: &GlobalArgs, args: OptimizeArgs) -> Result<()> {
+    let target = settings::target(global, &args.target)?;
     let sink = ops::open_target(&target, &engine(&args.engine)?)?;
     let scope = if args.cluster { Scope::Cluster } else { Scope::Compact };
     let done = ops::optimize(&sink, &selection(args.tables), scope).await?;
@@ -32,8 +32,8 @@ pub(super) async fn optimize(args: OptimizeArgs) -> Result<()> {
     tell(args.output, grid.render(), &done)
 }
 
-pub(super) async fn vacuum(args: VacuumArgs) -> Result<()> {
-    let target: Target = args.target.target.parse()?;
+pub(super) async fn vacuum(global: &GlobalArgs, args: VacuumArgs) -> Result<()> {
+    let target = settings::target(global, &args.target)?;
     let sink = ops::open_target(&target, &small_engine()?)?;
     let removal = if args.dry_run { Removal::Preview } else { Removal::Real };
     let done = ops::vacuum(&sink, &selection(args.tables), args.retention, removal).await?;
@@ -45,8 +45,8 @@ pub(super) async fn vacuum(args: VacuumArgs) -> Result<()> {
     tell(args.output, grid.render(), &done)
 }
 
-pub(super) async fn history(args: HistoryArgs) -> Result<()> {
-    let target: Target = args.target.target.parse()?;
+pub(super) async fn history(global: &GlobalArgs, args: HistoryArgs) -> Result<()> {
+    let target = settings::target(global, &args.target)?;
     let sink = ops::open_target(&target, &small_engine()?)?;
     let table = match args.table.split_once('.') {
         Some((namespace, table)) => TableRef::new(namespace, table),

@@ -35,9 +35,11 @@ fn open(connection: &ConnectionArgs, options: SqlOptions) -> Result<SqlSink> {
             Error::new(Kind::Usage, "No connection string: give --connection-string or set DAP_CONNECTION_STRING").hint(hint)
         );
     };
-    match settings::target(text.reveal()).hint(hint)? {
+    match settings::database(text.reveal()).hint(hint)? {
         Target::Database(url) => SqlSink::open(url.reveal(), options),
-        Target::Folder(_) => Err(Error::new(Kind::Usage, "The connection string names no database").hint(hint)),
+        Target::Folder(_) | Target::Store(..) | Target::Parquet(_) => {
+            Err(Error::new(Kind::Usage, "The connection string names no database").hint(hint))
+        }
     }
 }
 

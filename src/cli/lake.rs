@@ -21,7 +21,7 @@ use crate::sink::delta::{DeletionVectors, DeltaOptions, DeltaSink};
 use crate::stage::{Engine, EngineOptions};
 
 pub(super) async fn sync(global: &GlobalArgs, args: SyncArgs) -> Result<()> {
-    let target = settings::target(&args.target.target)?;
+    let target = settings::target(global, &args.target)?;
     let client = settings::client(global, settings::pacing(args.jobs_per_minute))?;
     let engine = engine(&args.engine)?;
     let sink = open_sink(&target, &engine, &args)?;
@@ -55,13 +55,13 @@ pub(super) async fn sync(global: &GlobalArgs, args: SyncArgs) -> Result<()> {
 fn open_sink(target: &Target, engine: &Engine, args: &SyncArgs) -> Result<Arc<dyn Sink>> {
     match target {
         Target::Database(_) => ops::open_sink_with(target, engine, super::db::options(&args.database)),
-        _ => Ok(ops::open_target_with(target, delta_options(engine, &args.lake))?),
+        _ => ops::open_lake(target, delta_options(engine, &args.lake)),
     }
 }
 
 #[cfg(not(feature = "sql"))]
 fn open_sink(target: &Target, engine: &Engine, args: &SyncArgs) -> Result<Arc<dyn Sink>> {
-    Ok(ops::open_target_with(target, delta_options(engine, &args.lake))?)
+    ops::open_lake(target, delta_options(engine, &args.lake))
 }
 
 /// The failures on standard error, and the first one for the exit code.
@@ -117,8 +117,8 @@ pub(super) fn small_engine() -> Result<Engine> {
     engine(&EngineArgs { memory_limit: None, temp_dir: None })
 }
 
-pub(super) async fn status(args: StatusArgs) -> Result<()> {
-    let target = settings::target(&args.target.target)?;
+pub(super) async fn status(global: &GlobalArgs, args: StatusArgs) -> Result<()> {
+    let target = settings::target(global, &args.target)?;
     let sink = ops::open_sink(&target, &small_engine()?)?;
     let lines = ops::status(sink.as_ref(), &args.namespace).await?;
     if lines.is_empty() && args.output == StatusOutput::Text {
@@ -150,8 +150,8 @@ pub(super) fn status_text(lines: &[StatusLine]) -> String {
     grid.render()
 }
 
-pub(super) async fn query(args: QueryArgs) -> Result<()> {
-    let target = settings::target(&args.target.target)?;
+pub(super) async fn query(global: &GlobalArgs, args: QueryArgs) -> Result<()> {
+    let target = settings::target(global, &args.target)?;
     let engine = engine(&args.engine)?;
     let sink = ops::open_target(&target, &engine)?;
     let sql = match args.sql.as_str() {

@@ -150,15 +150,15 @@ async fn dispatch(global: &GlobalArgs, command: Command) -> Result<()> {
         #[cfg(feature = "lake")]
         Command::Sync(args) => lake::sync(global, args).await,
         #[cfg(feature = "lake")]
-        Command::Status(args) => lake::status(args).await,
+        Command::Status(args) => lake::status(global, args).await,
         #[cfg(feature = "lake")]
-        Command::Query(args) => lake::query(args).await,
+        Command::Query(args) => lake::query(global, args).await,
         #[cfg(feature = "lake")]
-        Command::Optimize(args) => care::optimize(args).await,
+        Command::Optimize(args) => care::optimize(global, args).await,
         #[cfg(feature = "lake")]
-        Command::Vacuum(args) => care::vacuum(args).await,
+        Command::Vacuum(args) => care::vacuum(global, args).await,
         #[cfg(feature = "lake")]
-        Command::History(args) => care::history(args).await,
+        Command::History(args) => care::history(global, args).await,
         #[cfg(all(feature = "lake", feature = "demo"))]
         Command::Demo(args) => school::demo(args).await,
         #[cfg(feature = "demo")]

@@ -10,6 +10,8 @@ use crate::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
 use crate::error::{Error, Kind, Result};
 #[cfg(feature = "lake")]
 use crate::ops::Target;
+#[cfg(feature = "lake")]
+use crate::store::StoreOptions;
 
 /// The client that the global options describe. No network yet.
 pub(super) fn client(global: &GlobalArgs, pacing: Pacing) -> Result<Client> {
@@ -64,6 +66,23 @@ fn credentials(global: &GlobalArgs) -> Result<Credentials> {
     Ok(Credentials { client_id, client_secret })
 }
 
+/// The target that was named, with all that an object store may want to know.
+#[cfg(feature = "lake")]
+pub(super) fn target(global: &GlobalArgs, args: &super::args::TargetArgs) -> Result<Target> {
+    let target = database(&args.target)?;
+    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let mut options = StoreOptions::default().with_variables(variables);
+    options.ca_bundle = global.ca_bundle.clone().or_else(|| variable("AWS_CA_BUNDLE").map(PathBuf::from));
+    options.home = std::env::home_dir();
+    for option in &args.store_option {
+        options = options.tell(option)?;
+    }
+    target.with_store_options(options).in_format(match args.format {
+        super::args::LakeFormatArg::Delta => crate::ops::LakeFormat::Delta,
+        super::args::LakeFormatArg::Parquet => crate::ops::LakeFormat::Parquet,
+    })
+}
+
 /// The variable of the official client that switches its usage tracking off or on. It changes nothing here, but a wrong value is
 /// refused as there.
 pub(super) fn check_tracking(global: &GlobalArgs) -> Result<()> {
@@ -78,9 +97,9 @@ pub(super) fn check_tracking(global: &GlobalArgs) -> Result<()> {
     }
 }
 
-/// The place of tables, with what the environment knows of a database's server.
+/// The place that a text names, with what the environment knows of a database's server.
 #[cfg(feature = "lake")]
-pub(super) fn target(text: &str) -> Result<Target> {
+pub(super) fn database(text: &str) -> Result<Target> {
     text.parse::<Target>()?.completed(&variable)
 }
 

@@ -64,6 +64,7 @@ async fn session(sink: &Arc<DeltaSink>, engine: &Engine) -> Result<SessionContex
         catalog.register_schema(&name, schema).or_fail(Kind::Bug, "A namespace cannot be registered")?;
     }
     context.register_catalog("daplake", catalog);
+    sink.prepare(&context);
     Ok(context)
 }
 

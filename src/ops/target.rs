@@ -6,27 +6,62 @@ use std::sync::Arc;
 use crate::error::{Error, Kind, Result};
 use crate::redact::SafeUrl;
 use crate::sink::Sink;
-use crate::sink::delta::{DeltaOptions, DeltaSink};
+use crate::sink::delta::{DeltaOptions, DeltaSink, ParquetSink};
 #[cfg(feature = "sql")]
 use crate::sink::sql::{SqlOptions, SqlSink};
 use crate::stage::Engine;
+use crate::store::{Place, StoreOptions, is_object_store};
 
 /// A place where tables are kept, parsed but not touched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// A folder of Delta tables.
+    /// A folder of lake tables.
     Folder(PathBuf),
+    /// Lake tables in an object store, by URL.
+    Store(SafeUrl, StoreOptions),
+    /// The same two, as folders of plain Parquet files.
+    Parquet(Box<Target>),
     /// A database, by its connection string.
     Database(SafeUrl),
+}
+
+/// Form of lake tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LakeFormat {
+    /// Delta tables.
+    #[default]
+    Delta,
+    /// Folders of plain Parquet files.
+    Parquet,
+}
+
+impl Target {
+    /// With lake tables in another form. Kind `Usage` for a database, which has its own.
+    pub fn in_format(self, format: LakeFormat) -> Result<Self> {
+        match (format, self) {
+            (LakeFormat::Delta, target) => Ok(target),
+            (LakeFormat::Parquet, target @ (Target::Folder(_) | Target::Store(..))) => Ok(Target::Parquet(Box::new(target))),
+            (LakeFormat::Parquet, _) => Err(Error::new(Kind::Usage, "Only folders and object stores hold Parquet files")
+                .hint("leave --format out, or name another --target")),
+        }
+    }
+
+    /// With options of object stores, which other targets pass over.
+    #[must_use]
+    pub fn with_store_options(self, options: StoreOptions) -> Self {
+        match self {
+            Target::Store(url, _) => Target::Store(url, options),
+            other => other,
+        }
+    }
 }
 
 impl std::str::FromStr for Target {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let hint = "give a folder, such as --target ./lake, or postgresql://user:password@host:port/database";
-        let refuse =
-            |what: &str| Err(Error::new(Kind::Unsupported, format!("This version does not keep tables in {what}")).hint(hint));
+        let hint =
+            "give a folder, such as --target ./lake, s3://bucket/prefix, or postgresql://user:password@host:port/database";
         if text.is_empty() {
             return Err(Error::new(Kind::Usage, "The target is empty").hint(hint));
         }
@@ -35,7 +70,11 @@ impl std::str::FromStr for Target {
             "file" => url::Url::parse(text).ok().and_then(|url| url.to_file_path().ok()).map(Target::Folder).ok_or_else(|| {
                 Error::new(Kind::Usage, "The file:// target is not an absolute path").hint("write it as file:///srv/lake")
             }),
-            "s3" | "s3a" | "az" | "abfs" | "abfss" | "gs" => refuse("object stores"),
+            scheme if is_object_store(scheme) => match url::Url::parse(text) {
+                Ok(url) => Ok(Target::Store(SafeUrl::new(url), StoreOptions::default())),
+                Err(_) => Err(Error::new(Kind::Usage, "The target's address cannot be read")
+                    .hint("write it as s3://bucket/prefix, az://container/prefix or gs://bucket/prefix")),
+            },
             #[cfg(feature = "sql")]
             scheme if crate::sink::sql::knows_scheme(scheme) => match parse_database(text) {
                 Ok(url) => Ok(Target::Database(SafeUrl::new(url))),
@@ -88,7 +127,7 @@ pub fn open_sink(target: &Target, engine: &Engine) -> Result<Arc<dyn Sink>> {
 /// As [`open_sink`], with choices for databases.
 pub fn open_sink_with(target: &Target, engine: &Engine, options: SqlOptions) -> Result<Arc<dyn Sink>> {
     match target {
-        Target::Folder(_) => Ok(open_target(target, engine)?),
+        Target::Folder(_) | Target::Store(..) | Target::Parquet(_) => open_lake(target, DeltaOptions::new(engine.clone())),
         #[cfg(feature = "sql")]
         Target::Database(url) => Ok(Arc::new(SqlSink::open(url.reveal(), options)?)),
         #[cfg(not(feature = "sql"))]
@@ -96,7 +135,7 @@ pub fn open_sink_with(target: &Target, engine: &Engine, options: SqlOptions) -> 
     }
 }
 
-/// Opens a target that has to be a folder of Delta tables. Touches nothing yet.
+/// Opens a target that has to hold lake tables. Touches nothing yet.
 pub fn open_target(target: &Target, engine: &Engine) -> Result<Arc<DeltaSink>> {
     open_target_with(target, DeltaOptions::new(engine.clone()))
 }
@@ -104,10 +143,26 @@ pub fn open_target(target: &Target, engine: &Engine) -> Result<Arc<DeltaSink>> {
 /// As [`open_target`], with options.
 pub fn open_target_with(target: &Target, options: DeltaOptions) -> Result<Arc<DeltaSink>> {
     match target {
-        Target::Folder(path) => Ok(Arc::new(DeltaSink::at_path(path, options)?)),
+        Target::Parquet(inner) => Ok(Arc::clone(ParquetSink::new(place(inner)?, options)?.tables())),
+        target => Ok(Arc::new(DeltaSink::new(place(target)?, options))),
+    }
+}
+
+/// The sink of a target that has to hold lake tables, in whatever form. Touches nothing yet.
+pub fn open_lake(target: &Target, options: DeltaOptions) -> Result<Arc<dyn Sink>> {
+    match target {
+        Target::Parquet(inner) => Ok(Arc::new(ParquetSink::new(place(inner)?, options)?)),
+        target => Ok(open_target_with(target, options)?),
+    }
+}
+
+fn place(target: &Target) -> Result<Place> {
+    match target {
+        Target::Folder(path) => Place::local(path),
+        Target::Store(url, options) => Place::open(url.reveal(), options),
+        Target::Parquet(inner) => place(inner),
         Target::Database(_) => {
-            Err(Error::new(Kind::Unsupported, "Only folders of Delta tables can be queried here")
-                .hint("ask the database itself"))
+            Err(Error::new(Kind::Unsupported, "Only lake tables can be queried here").hint("ask the database itself"))
         }
     }
 }

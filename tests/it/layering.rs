@@ -17,9 +17,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("decode", &["schema"]),
     ("scan", &["api", "fetch", "decode", "schema"]),
     ("stage", &["schema"]),
-    ("sink", &["schema", "stage"]),
-    ("ops", &["api", "fetch", "decode", "scan", "schema", "stage", "sink"]),
-    ("cli", &["api", "schema", "stage", "sink", "ops", "demo"]),
+    ("store", &[]),
+    ("sink", &["schema", "stage", "store"]),
+    ("ops", &["api", "fetch", "decode", "scan", "schema", "stage", "store", "sink"]),
+    ("cli", &["api", "schema", "stage", "store", "sink", "ops", "demo"]),
     ("demo", &[]),
 ];
 

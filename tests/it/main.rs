@@ -13,6 +13,8 @@ mod dropin;
 mod faults;
 mod files;
 #[cfg(feature = "lake")]
+mod folders;
+#[cfg(feature = "lake")]
 mod formats;
 #[cfg(feature = "postgres")]
 mod interchange;
@@ -21,6 +23,8 @@ mod layering;
 mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "lake")]
+mod s3;
 mod schemas;
 #[cfg(feature = "sql")]
 mod sql;

@@ -43,12 +43,12 @@ impl Names {
 pub(super) struct Uncommitted {
     names: Names,
     store: Arc<dyn ObjectStore>,
-    folder: PathBuf,
+    folder: Option<PathBuf>,
 }
 
 impl Uncommitted {
-    /// For a table in `folder`, which is also the root of `store`.
-    pub(super) fn new(store: Arc<dyn ObjectStore>, folder: PathBuf) -> Self {
+    /// For a table at the root of `store`, which is `folder` if it is on the local disk.
+    pub(super) fn new(store: Arc<dyn ObjectStore>, folder: Option<PathBuf>) -> Self {
         Self { names: Names::default(), store, folder }
     }
 
@@ -84,13 +84,16 @@ impl Uncommitted {
 
     /// An upload in progress has a file beside the name. It goes by itself, but later than we promise.
     fn remove_unfinished(&self, name: &str) {
-        let _ = std::fs::remove_file(self.folder.join(format!("{name}#1")));
+        if let Some(folder) = &self.folder {
+            let _ = std::fs::remove_file(folder.join(format!("{name}#1")));
+        }
     }
 
     /// A first load makes folders; without a table they have no use. Only empty ones go.
     fn remove_empty_folders(&self) {
-        if std::fs::remove_dir(&self.folder).is_ok()
-            && let Some(namespace) = self.folder.parent()
+        if let Some(folder) = &self.folder
+            && std::fs::remove_dir(folder).is_ok()
+            && let Some(namespace) = folder.parent()
         {
             let _ = std::fs::remove_dir(namespace);
         }
@@ -103,11 +106,25 @@ impl Drop for Uncommitted {
         if names.is_empty() {
             return;
         }
-        for name in names {
-            let _ = std::fs::remove_file(self.folder.join(&name));
-            self.remove_unfinished(&name);
+        match &self.folder {
+            Some(folder) => {
+                for name in names {
+                    let _ = std::fs::remove_file(folder.join(&name));
+                    self.remove_unfinished(&name);
+                }
+                self.remove_empty_folders();
+            }
+            // A drop cannot wait for a store. If the process ends before, the files stay as after a kill.
+            None => {
+                let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+                let store = Arc::clone(&self.store);
+                runtime.spawn(async move {
+                    for name in names {
+                        let _ = store.delete(&Path::from(name.as_str())).await;
+                    }
+                });
+            }
         }
-        self.remove_empty_folders();
     }
 }
 

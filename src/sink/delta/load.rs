@@ -33,6 +33,7 @@ use crate::model::Bookmark;
 use crate::schema::{Nested, lake_schema};
 use crate::sink::{Load, LoadKind, LoadPlan, Loaded};
 use crate::stage::{ChangeSet, Engine, deletes, engine_error, pull_together, split_batch};
+use crate::store::explained;
 
 /// Batches between two looks at the memory of the check for repeated keys, which takes time to measure.
 const UNIQUE_CHECK_BATCHES: usize = 64;
@@ -511,6 +512,7 @@ impl Load for DeltaLoad {
                 LoadKind::Replace => self.replace(changes).await,
                 LoadKind::Merge => self.merge(changes).await,
             }
+            .map_err(explained)
             .with("table", &self.plan.table)?
         };
         self.written = Some(written);
@@ -582,7 +584,7 @@ impl Load for DeltaLoad {
                 self.uncommitted.remove().await;
                 Err(error)
             }
-            Err(CommitFailure::Unknown(error)) => Err(error),
+            Err(CommitFailure::Unknown(error)) => Err(explained(error)),
         }
     }
 

@@ -1,21 +1,20 @@
 //! The Delta log of one table: its state as of now, and the one commit that moves it on. It knows no rows.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, StringArray};
 use arrow::datatypes::DataType;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
 use deltalake::kernel::{Action, Add, DeletionVectorDescriptor, LogicalFileView, Transaction};
-use deltalake::logstore::{LogStoreRef, StorageConfig, commit_uri_from_version, logstore_with};
+use deltalake::logstore::{LogStoreRef, StorageConfig, commit_uri_from_version, default_logstore};
 use deltalake::protocol::DeltaOperation;
 use deltalake::table::state::DeltaTableState;
 use deltalake::{DeltaTableError, ObjectStore};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
+use object_store::prefix::PrefixStore;
 use serde_json::Value;
-use url::Url;
 
 use super::columns::{LakeColumn, LakeType};
 use super::files::is_ours;
@@ -23,6 +22,8 @@ use super::keys::KeyBounds;
 use super::stats::loosened;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Bookmark, TableRef, Timestamp};
+use crate::redact::SafeUrl;
+use crate::store::Place;
 
 /// Table properties of ours.
 pub(super) const TABLE: &str = "daplake.table";
@@ -59,14 +60,16 @@ const HARMLESS_FEATURES: [&str; 10] = [
 pub(super) struct TableLog {
     /// Which table.
     pub(super) table: TableRef,
-    /// Its folder.
-    pub(super) folder: PathBuf,
+    /// Its folder, fit for messages.
+    pub(super) location: SafeUrl,
+    /// Its folder on the local disk, if it is there.
+    pub(super) folder: Option<std::path::PathBuf>,
     log: LogStoreRef,
 }
 
 impl std::fmt::Debug for TableLog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TableLog").field("table", &self.table).field("folder", &self.folder).finish_non_exhaustive()
+        f.debug_struct("TableLog").field("table", &self.table).field("location", &self.location).finish_non_exhaustive()
     }
 }
 
@@ -181,18 +184,22 @@ pub(super) enum CommitFailure {
 }
 
 impl TableLog {
-    /// For the table below `root`; `store` is that of all paths, not of the root. Kind `Target` if its names cannot be folders.
-    pub(super) fn new(store: Arc<dyn ObjectStore>, root: &Url, table: &TableRef) -> Result<Self> {
+    /// For the table at a place. Kind `Target` if its names cannot be folders.
+    ///
+    /// Commits are made by the crate's log store for stores that name an object once; the other kinds, which rename, are never used.
+    pub(super) fn new(place: &Place, table: &TableRef) -> Result<Self> {
         if !table.is_path_safe() {
             return Err(Error::new(Kind::Target, "The table's name cannot be used as a folder").with("table", table));
         }
-        let url = root
-            .join(&format!("{}/{}/", table.namespace, table.table))
-            .or_fail(Kind::Target, "The target's address cannot be used")?;
-        let folder = url.to_file_path().map_err(|()| Error::new(Kind::Target, "The target is not a local folder"))?;
-        let log = logstore_with(store, &url, StorageConfig::default())
-            .or_fail(Kind::Target, "The target's address cannot be used")?;
-        Ok(Self { table: table.clone(), folder, log })
+        let unusable = "The target's address cannot be used";
+        let root = place.location().reveal();
+        let url = root.join(&format!("{}/{}/", table.namespace, table.table)).or_fail(Kind::Target, unusable)?;
+        let path = Path::from_url_path(url.path()).or_fail(Kind::Target, unusable)?;
+        let folder = place.folder().map(|folder| folder.join(table.namespace.as_str()).join(&table.table));
+        let store = place.store();
+        let files: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&store), path));
+        let log = default_logstore(files, store, &url, &StorageConfig::default());
+        Ok(Self { table: table.clone(), location: SafeUrl::new(url), folder, log })
     }
 
     /// Its data files.
@@ -210,10 +217,18 @@ impl TableLog {
         format!("daplake/{}", self.table)
     }
 
+    /// The folder as a user would write it.
+    fn shown(&self) -> String {
+        match &self.folder {
+            Some(folder) => folder.display().to_string(),
+            None => self.location.to_string(),
+        }
+    }
+
     fn foreign(&self, message: &'static str) -> Error {
         Error::new(Kind::Target, message)
             .with("table", &self.table)
-            .with("folder", self.folder.display())
+            .with("folder", self.shown())
             .hint("move it away or name another target; daplake changes only tables that it made")
     }
 
@@ -227,7 +242,7 @@ impl TableLog {
         let unreadable = |error: DeltaTableError| {
             Error::new(Kind::Target, "The table's log cannot be read")
                 .with("table", &self.table)
-                .with("folder", self.folder.display())
+                .with("folder", self.shown())
                 .caused_by(error)
         };
         let delta = DeltaTableState::try_new(self.log.as_ref(), None).await.map_err(unreadable)?;
@@ -353,11 +368,14 @@ impl TableLog {
                     Ok(Some(_)) => return Err(CommitFailure::Conflict),
                     Ok(None) | Err(_) => {}
                 }
-                if is_conflict(&error) {
-                    return Err(CommitFailure::Conflict);
-                }
+                // Even "it exists" may mean our own entry, written by an attempt whose answer was lost: as long as it was not read,
+                // the files have to stay.
+                let (kind, hint) = match is_conflict(&error) {
+                    true => (Kind::Conflict, "run it again; it goes on from where the table is now"),
+                    false => (Kind::Target, "run it again; the table is as it was or as it was to be"),
+                };
                 Err(CommitFailure::Unknown(
-                    Error::new(Kind::Target, "The commit failed").with("table", &self.table).caused_by(error),
+                    Error::new(kind, "The commit failed").with("table", &self.table).hint(hint).caused_by(error),
                 ))
             }
         }

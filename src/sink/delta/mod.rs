@@ -1,48 +1,49 @@
-//! Delta tables on local disk: one folder per table, rows and bookmark in one commit. It never calls the service and applies no
-//! retry of its own: a conflict goes to the caller.
+//! Delta tables in a folder or an object store: one folder per table, rows and bookmark in one commit. It never calls the service
+//! and applies no retry of its own: a conflict goes to the caller.
 //!
 //! Layout `<root>/<namespace>/<table>/`. The bookmark is a `txn` action (application `daplake/<namespace>.<table>`, version in
-//! XX
+//! microseconds since the epoch) beside table properties named `daplake.*`. A table asks for the least of the protocol that its
+//! options need ([`protocol`]).
 
 mod apply;
 mod columns;
 mod conform;
 mod evolve;
 mod files;
+mod folder;
 mod history;
 mod keys;
 mod load;
 mod log;
 mod optimize;
 mod protocol;
+mod publish;
 mod query;
 mod reader;
 mod stats;
-mod store;
 #[cfg(test)]
 mod tests;
 mod vacuum;
 mod vectors;
 mod writer;
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use async_trait::async_trait;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use url::Url;
 
+pub use self::folder::ParquetSink;
 pub use self::history::Commit;
 use self::load::DeltaLoad;
 use self::log::TableLog;
 pub use self::optimize::{Optimized, Scope};
-use self::store::DurableStore;
 pub use self::vacuum::{LEAST_RETENTION, Vacuumed};
-use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::error::{ErrorContext, Result};
 use crate::model::{Namespace, TableRef};
 use crate::redact::SafeUrl;
 use crate::sink::{Held, Load, LoadPlan, Sink, TableStatus};
 use crate::stage::Engine;
+use crate::store::{Place, StoreOptions, explained};
 
 /// How Delta tables are written.
 #[derive(Debug, Clone)]
@@ -91,139 +92,67 @@ impl DeltaOptions {
     }
 }
 
-/// A folder of Delta tables.
+/// A folder of Delta tables, on a local disk or in an object store.
 ///
 /// Loads of the same table may run at once, in this process or others: the first commit wins, the other gets kind `Conflict`.
 /// A load that is aborted or dropped removes its files; a killed process leaves files that no commit names and no reader sees.
 #[derive(Debug, Clone)]
 pub struct DeltaSink {
-    location: SafeUrl,
-    root: PathBuf,
-    store: Arc<dyn ObjectStore>,
+    place: Place,
     options: DeltaOptions,
 }
 
 impl DeltaSink {
-    /// Tables below a local folder, which need not exist yet. Reads and writes nothing.
-    pub fn at_path(root: &Path, options: DeltaOptions) -> Result<Self> {
-        let root = std::path::absolute(root).or_fail(Kind::Target, "The target's path cannot be used")?;
-        let url = Url::from_directory_path(&root)
-            .map_err(|()| Error::new(Kind::Target, "The target's path cannot be used").with("folder", root.display()))?;
-        Ok(Self { location: SafeUrl::new(url), root, store: Arc::new(DurableStore::new()), options })
+    /// Tables at a place. Reads and writes nothing.
+    pub fn new(place: Place, options: DeltaOptions) -> Self {
+        Self { place, options }
     }
 
-    /// Tables below a URL. Only `file` so far; kind `Unsupported` otherwise.
-    pub fn open(location: &Url, options: DeltaOptions) -> Result<Self> {
-        match location.scheme() {
-            "file" => {
-                let path = location.to_file_path();
-                let path = path.map_err(|()| Error::new(Kind::Target, "The target's address is not a local folder"))?;
-                Self::at_path(&path, options)
-            }
-            scheme => Err(Error::new(Kind::Unsupported, "Delta tables cannot be kept there yet")
-                .with("scheme", scheme)
-                .hint("name a local folder")),
-        }
+    /// Tables below a local folder, which need not exist yet. Reads and writes nothing.
+    pub fn at_path(root: &Path, options: DeltaOptions) -> Result<Self> {
+        Ok(Self::new(Place::local(root)?, options))
+    }
+
+    /// Tables below a URL, of which [`Place::open`] tells what it may be. Reads and writes nothing.
+    pub fn open(location: &Url, store: &StoreOptions, options: DeltaOptions) -> Result<Self> {
+        Ok(Self::new(Place::open(location, store)?, options))
     }
 
     fn log(&self, table: &TableRef) -> Result<TableLog> {
-        TableLog::new(Arc::clone(&self.store), self.location.reveal(), table)
+        TableLog::new(&self.place, table)
     }
-
-    fn unusable(&self, source: impl Into<crate::error::BoxError>) -> Error {
-        Error::new(Kind::Target, "The target folder cannot be used").with("folder", self.root.display()).caused_by(source)
-    }
-
-    /// Writes, reads and removes a file the way commits are made.
-    async fn try_commit_way(&self) -> Result<()> {
-        let store = &self.store;
-        let root = object_store::path::Path::from_absolute_path(&self.root).map_err(|error| self.unusable(error))?;
-        let path = root.join(format!(".daplake-check-{}", uuid::Uuid::new_v4()));
-        let put = || store.put_opts(&path, "daplake".into(), PutOptions::from(PutMode::Create));
-        let hint = "name a folder that you may write to, on a file system that has hard links";
-        put().await.map_err(|error| self.unusable(error).hint(hint))?;
-        let read = async { store.get(&path).await?.bytes().await }.await;
-        let second = put().await;
-        let removed = store.delete(&path).await;
-        if read.map_err(|error| self.unusable(error))? != "daplake" {
-            return Err(self.unusable("a file did not read as it was written"));
-        }
-        if !matches!(second, Err(object_store::Error::AlreadyExists { .. })) {
-            return Err(self
-                .unusable("a file that exists can be made again, so two runs could overwrite each other")
-                .hint(hint));
-        }
-        removed.map_err(|error| self.unusable(error).hint(hint))
-    }
-}
-
-/// The folders of `path` that do not exist, outermost first.
-fn missing_folders(path: &Path) -> Vec<PathBuf> {
-    let mut missing: Vec<PathBuf> = path.ancestors().take_while(|folder| !folder.exists()).map(Path::to_owned).collect();
-    missing.reverse();
-    missing
-}
-
-/// Names of the folders in `folder`; none if it does not exist.
-fn folders_in(folder: &Path) -> std::io::Result<Vec<String>> {
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        if entry.path().is_dir()
-            && let Ok(name) = entry.file_name().into_string()
-        {
-            names.push(name);
-        }
-    }
-    Ok(names)
 }
 
 #[async_trait]
 impl Sink for DeltaSink {
     fn location(&self) -> &SafeUrl {
-        &self.location
+        self.place.location()
     }
 
     async fn check(&self) -> Result<()> {
-        let made = missing_folders(&self.root);
-        let usable = match std::fs::create_dir_all(&self.root) {
-            Ok(()) => self.try_commit_way().await,
-            Err(error) => Err(self.unusable(error).hint("name a folder that you may write to")),
-        };
-        // Only empty ones go, so another run's tables are safe.
-        for folder in made.iter().rev() {
-            let _ = std::fs::remove_dir(folder);
-        }
-        usable
+        self.place.check().await
     }
 
     async fn held(&self, table: &TableRef) -> Result<Option<Held>> {
-        Ok(self.log(table)?.state().await?.map(|state| Held { bookmark: state.bookmark }))
+        Ok(self.log(table)?.state().await.map_err(explained)?.map(|state| Held { bookmark: state.bookmark }))
     }
 
     /// Folders without a Delta log and tables that daplake did not make are passed over.
     async fn list(&self, namespace: Option<&Namespace>) -> Result<Vec<TableRef>> {
+        let root = self.place.root();
         let namespaces = match namespace {
             Some(namespace) => vec![namespace.as_str().to_owned()],
-            None => folders_in(&self.root).map_err(|error| self.unusable(error))?,
+            None => self.place.folders_in(root).await?,
         };
         let mut tables = Vec::new();
         for namespace in namespaces {
             if !TableRef::new(namespace.as_str(), "x").is_path_safe() {
                 continue;
             }
-            for name in folders_in(&self.root.join(&namespace)).map_err(|error| self.unusable(error))? {
+            for name in self.place.folders_in(&root.clone().join(namespace.as_str())).await? {
                 let table = TableRef::new(namespace.as_str(), name.as_str());
-                if !table.is_path_safe() || !self.root.join(&namespace).join(&name).join("_delta_log").is_dir() {
-                    continue;
-                }
                 // A table whose log is broken is reported when it is asked for, not by hiding all the others.
-                if self.log(&table)?.is_ours().await.unwrap_or(true) {
+                if table.is_path_safe() && self.log(&table)?.is_ours().await.unwrap_or(true) {
                     tables.push(table);
                 }
             }
@@ -234,7 +163,7 @@ impl Sink for DeltaSink {
 
     async fn status(&self, table: &TableRef) -> Result<Option<TableStatus>> {
         let log = self.log(table)?;
-        let Some(state) = log.state().await? else { return Ok(None) };
+        let Some(state) = log.state().await.map_err(explained)? else { return Ok(None) };
         Ok(Some(TableStatus {
             table: table.clone(),
             bookmark: state.bookmark,
@@ -254,7 +183,7 @@ impl Sink for DeltaSink {
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {
         let log = self.log(&plan.table)?;
         let table = plan.table.clone();
-        let load = DeltaLoad::begin(self.options.clone(), log, plan).await.with("table", table)?;
+        let load = DeltaLoad::begin(self.options.clone(), log, plan).await.map_err(explained).with("table", table)?;
         Ok(Box::new(load))
     }
 }

@@ -12,12 +12,13 @@ use super::DeltaSink;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::{Namespace, TableRef};
 use crate::sink::Sink;
+use crate::store::explained;
 
 impl DeltaSink {
     /// The table as of now, for a query. Kind `NotFound` if it is not kept here.
     pub async fn provider(&self, table: &TableRef) -> Result<Arc<dyn TableProvider>> {
         let log = self.log(table)?;
-        let state = log.state().await?;
+        let state = log.state().await.map_err(explained)?;
         let state = state.ok_or_else(|| {
             Error::new(Kind::NotFound, "The table is not kept at this target")
                 .with("table", table)
@@ -28,8 +29,16 @@ impl DeltaSink {
         delta.table_provider().await.or_fail(Kind::Target, "The table cannot be read").with("table", table)
     }
 
+    /// Lets a session read data files from where they are.
+    pub fn prepare(&self, session: &SessionContext) {
+        if self.place.folder().is_none() {
+            session.register_object_store(self.place.location().reveal(), self.place.store());
+        }
+    }
+
     /// Registers the tables of one namespace or of all as `namespace.table` and gives their names.
     pub async fn register(&self, session: &SessionContext, namespace: Option<&Namespace>) -> Result<Vec<TableRef>> {
+        self.prepare(session);
         let tables = self.list(namespace).await?;
         let defaults = session.state().config_options().catalog.default_catalog.clone();
         let catalog = session.catalog(&defaults).ok_or_else(|| Error::new(Kind::Bug, "The session has no catalog"))?;

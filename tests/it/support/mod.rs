@@ -10,6 +10,9 @@ pub mod official;
 pub mod postgres;
 #[cfg(feature = "postgres")]
 pub mod read_postgres;
+#[cfg(feature = "lake")]
+#[allow(dead_code, reason = "shared with the unit tests")]
+pub mod s3;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -234,12 +237,20 @@ const UNSET: [&str; 26] = [
     "PGCONNECT_TIMEOUT",
 ];
 
+/// Variables of object stores begin so.
+const STORES: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
+
 /// The built binary without any setting of the machine it runs on.
 pub fn bare_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_daplake"));
     command.args(arguments);
     for name in UNSET {
         command.env_remove(name);
+    }
+    for (name, _) in std::env::vars() {
+        if STORES.iter().any(|prefix| name.starts_with(prefix)) {
+            command.env_remove(name);
+        }
     }
     command
 }

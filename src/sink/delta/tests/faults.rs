@@ -125,8 +125,8 @@ fn table() -> TableRef {
 /// A lake with one row at bookmark 1, and its store.
 async fn faulty() -> (Lake, Arc<FaultyStore>) {
     let mut lake = Lake::with(64 << 20, |options| super::DeltaOptions { target_file_bytes: 1, ..options });
-    let store = Arc::new(FaultyStore { inner: Arc::clone(&lake.sink.store), fault: Mutex::new(Fault::None) });
-    lake.sink.store = Arc::clone(&store) as Arc<dyn ObjectStore>;
+    let store = Arc::new(FaultyStore { inner: lake.sink.place.store(), fault: Mutex::new(Fault::None) });
+    lake.sink.place.set_store(Arc::clone(&store) as Arc<dyn ObjectStore>);
     lake.fixture.sink = Box::new(lake.sink.clone());
     load(&lake.fixture, &plain(&table()), LoadKind::Replace, &[Up(json!({"id": 1, "name": "a"}))], at(1)).await.unwrap();
     (lake, store)

@@ -21,6 +21,7 @@ use crate::schema::{ColumnType, TableSchema};
 use crate::sink::conformance::{Change::Del, Change::Up, TEXT, at, changes, column, load, plain, plan, reduced, schema};
 use crate::sink::delta::{DeltaOptions, DeltaSink};
 use crate::sink::{LoadKind, Sink};
+use crate::store::StoreOptions;
 
 fn table() -> TableRef {
     TableRef::new("canvas", "accounts")
@@ -187,11 +188,14 @@ async fn names_from_the_service_never_become_other_paths() {
         assert_eq!(lake.sink.status(&bad).await.unwrap_err().kind(), Kind::Target);
         assert_eq!(lake.sink.provider(&bad).await.unwrap_err().kind(), Kind::Target);
     }
-    let elsewhere = url::Url::parse("s3://bucket/x").unwrap();
-    let error = DeltaSink::open(&elsewhere, DeltaOptions::new(lake.engine.clone())).unwrap_err();
+    let elsewhere = url::Url::parse("ftp://bucket/x").unwrap();
+    let error = DeltaSink::open(&elsewhere, &StoreOptions::default(), DeltaOptions::new(lake.engine.clone())).unwrap_err();
     assert_eq!(error.kind(), Kind::Unsupported);
     let here = url::Url::from_directory_path(&lake.root).unwrap();
-    assert_eq!(DeltaSink::open(&here, DeltaOptions::new(lake.engine.clone())).unwrap().location(), lake.sink.location());
+    assert_eq!(
+        DeltaSink::open(&here, &StoreOptions::default(), DeltaOptions::new(lake.engine.clone())).unwrap().location(),
+        lake.sink.location()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

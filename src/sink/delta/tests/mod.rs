@@ -2,9 +2,12 @@
 
 mod care;
 mod faults;
+mod folder;
 mod foreign;
 mod history;
 mod layout;
+#[cfg(feature = "demo")]
+mod remote;
 mod schema;
 
 use std::path::{Path, PathBuf};
@@ -36,7 +39,7 @@ async fn read_with_crate(url: Url) -> Vec<RecordBatch> {
 
 fn fixture(root: &Path, options: DeltaOptions) -> Fixture {
     let sink = DeltaSink::at_path(root, options).unwrap();
-    let base = sink.location.reveal().clone();
+    let base = sink.place.location().reveal().clone();
     Fixture { sink: Box::new(sink), read: Box::new(move |table| Box::pin(read_with_crate(url_of(&base, &table)))) }
 }
 
@@ -72,7 +75,7 @@ impl Lake {
     }
 
     fn url(&self, table: &TableRef) -> Url {
-        url_of(self.sink.location.reveal(), table)
+        url_of(self.sink.place.location().reveal(), table)
     }
 
     /// The actions of one version of the log.

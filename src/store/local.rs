@@ -6,8 +6,8 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path as FsPath, PathBuf};
 
 use async_trait::async_trait;
-use deltalake::ObjectStore;
 use futures::stream::BoxStream;
+use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -17,7 +17,7 @@ use object_store::{
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct DurableStore {
+pub(crate) struct DurableStore {
     inner: LocalFileSystem,
 }
 
@@ -29,7 +29,7 @@ impl std::fmt::Display for DurableStore {
 
 impl DurableStore {
     /// The whole file system.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { inner: LocalFileSystem::new() }
     }
 }

@@ -1,0 +1,206 @@
+//! Plain Parquet folders: a reader with `*.parquet` sees one version of a table or the other, never a mixture.
+//!
+//! The ledger of such a table is a Delta log that no reader has to know: on a local disk it and the data files live in
+//! `<root>/.daplake/<namespace>/<table>/`, and `<root>/<namespace>/<table>/` holds hard links to the files of one version, beside
+//! `_daplake.json`, which says of which. After each commit the folder is exchanged as a whole ([`super::publish`]); a run that is
+//! killed in between leaves the old version in sight, whole, and the next run makes up for it before it does anything else. In an
+//! object store nothing can be exchanged: there readers go by the views, which name the files of a version.
+//!
+//! Files that a version replaced stay for a while, for readers that still have them open or by name, and then go.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStoreExt, PutPayload};
+
+use super::files::is_ours;
+use super::log::{TableLog, TableState};
+use super::publish::{self, Ledger};
+use super::{DeletionVectors, DeltaOptions, DeltaSink};
+use crate::error::{Error, Kind, Result, ResultExt};
+use crate::model::{Bookmark, Namespace, TableRef};
+use crate::redact::SafeUrl;
+use crate::sink::{Held, Load, LoadPlan, Loaded, Sink, TableStatus};
+use crate::stage::ChangeSet;
+use crate::store::{Place, explained};
+
+/// Where the ledgers and the data files are, below the root.
+pub(super) const HIDDEN: &str = ".daplake";
+/// How long replaced files stay.
+const GRACE_MILLIS: i64 = 60 * 60 * 1000;
+
+/// Tables as folders of plain Parquet files.
+///
+/// Loads of the same table may run at once, as in [`DeltaSink`]: the first commit wins, the other gets kind `Conflict`.
+#[derive(Debug, Clone)]
+pub struct ParquetSink {
+    place: Place,
+    tables: Arc<DeltaSink>,
+}
+
+impl ParquetSink {
+    /// Tables at a place. Reads and writes nothing.
+    pub fn new(place: Place, options: DeltaOptions) -> Result<Self> {
+        let ledgers = match place.folder() {
+            Some(folder) => Place::local(&folder.join(HIDDEN))?,
+            None => place.clone(),
+        };
+        // A plain reader knows nothing of marked rows.
+        let options = DeltaOptions { deletion_vectors: DeletionVectors::Off, ..options };
+        Ok(Self { place, tables: Arc::new(DeltaSink::new(ledgers, options)) })
+    }
+
+    /// The ledgers, which answer queries.
+    pub fn tables(&self) -> &Arc<DeltaSink> {
+        &self.tables
+    }
+
+    /// Where plain readers look, on a local disk.
+    fn folder(&self, table: &TableRef) -> Option<PathBuf> {
+        Some(self.place.folder()?.join(table.namespace.as_str()).join(&table.table))
+    }
+
+    /// Nothing but a folder of ours may be where the table is going to appear.
+    fn check_unused(&self, table: &TableRef) -> Result<()> {
+        let Some(folder) = self.folder(table).filter(|_| table.is_path_safe()) else { return Ok(()) };
+        let is_used = std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some());
+        if is_used && Ledger::read(&folder).is_none_or(|ledger| ledger.table != table.to_string()) {
+            return Err(Error::new(Kind::Target, "Something else is in the place of this table")
+                .with("table", table)
+                .with("folder", folder.display())
+                .hint("move it away or name another target; daplake changes only tables that it made"));
+        }
+        Ok(())
+    }
+
+    /// Brings what plain readers see to the version of the ledger.
+    async fn publish(&self, table: &TableRef) -> Result<()> {
+        let log = self.tables.log(table)?;
+        let (Some(root), Some(folder)) = (self.place.folder(), self.folder(table)) else {
+            let Some(state) = log.state().await? else { return Ok(()) };
+            self.put_view(&log, &state).await?;
+            return remove_replaced(&log, &state).await;
+        };
+        let data = root.join(HIDDEN).join(table.namespace.as_str()).join(&table.table);
+        if !data.is_dir() {
+            return Ok(());
+        }
+        // One at a time, so that an old version never follows a new one. The lock ends with the process.
+        let lock = publish::lock(&data).await?;
+        let Some(state) = log.state().await? else { return Ok(()) };
+        let ledger = Ledger::of(table, &state);
+        if Ledger::read(&folder).is_some_and(|shown| shown.log == ledger.log) {
+            return Ok(());
+        }
+        let columns = state.columns.clone();
+        let key = state.key.clone();
+        let work = {
+            let (data, folder) = (data.clone(), folder.clone());
+            move || publish::exchange_folder(&data, &folder, &ledger, &columns, &key)
+        };
+        let failed = "The folder of the table could not be exchanged; its rows are safe";
+        let done = tokio::task::spawn_blocking(work).await.or_fail(Kind::Bug, "Exchanging a folder stopped unexpectedly")?;
+        done.or_fail(Kind::Target, failed)
+            .map_err(|error| error.with("table", table).with("folder", folder.display()).hint("run it again"))?;
+        drop(lock);
+        remove_replaced(&log, &state).await?;
+        let root = root.to_owned();
+        let views = tokio::task::spawn_blocking(move || publish::write_views(&root)).await;
+        views.or_fail(Kind::Bug, "Writing views stopped unexpectedly")?.or_fail(Kind::Target, "The views cannot be written")
+    }
+
+    /// In an object store: the view that names the files of this version.
+    async fn put_view(&self, log: &TableLog, state: &TableState) -> Result<()> {
+        let table = &log.table;
+        let ledger = Ledger::of(table, state);
+        let base = log.location.to_string();
+        let paths: Vec<String> = ledger.files.iter().map(|file| format!("{base}{file}")).collect();
+        let name = self.place.root().clone().join("views").join(format!("{table}.sql"));
+        let put = self.place.store().put(&name, PutPayload::from(ledger.view(&paths))).await;
+        put.map(|_| ()).or_fail(Kind::Target, "The view of the table cannot be written").map_err(explained)
+    }
+}
+
+/// Removes files that a version replaced long enough ago. What a load of now writes is in no tombstone and stays.
+async fn remove_replaced(log: &TableLog, state: &TableState) -> Result<()> {
+    let until = chrono::Utc::now().timestamp_millis() - GRACE_MILLIS;
+    let log_store = log.log_store();
+    let mut tombstones = state.delta.all_tombstones(log_store.as_ref());
+    let mut names = Vec::new();
+    while let Some(tombstone) = tombstones.next().await {
+        let tombstone = tombstone.or_fail(Kind::Target, "The table's log cannot be read")?;
+        if tombstone.deletion_timestamp().is_some_and(|at| at < until) && is_ours(&tombstone.path()) {
+            names.push(tombstone.path().into_owned());
+        }
+    }
+    for name in names {
+        match log.store().delete(&Path::from(name.as_str())).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => tracing::warn!(file = name, error = %error, "A replaced file could not be removed"),
+        }
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Sink for ParquetSink {
+    fn location(&self) -> &SafeUrl {
+        self.place.location()
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.place.check().await
+    }
+
+    async fn held(&self, table: &TableRef) -> Result<Option<Held>> {
+        let held = self.tables.held(table).await?;
+        if held.is_some() && self.place.folder().is_some() {
+            self.publish(table).await?;
+        }
+        Ok(held)
+    }
+
+    async fn list(&self, namespace: Option<&Namespace>) -> Result<Vec<TableRef>> {
+        self.tables.list(namespace).await
+    }
+
+    async fn status(&self, table: &TableRef) -> Result<Option<TableStatus>> {
+        self.tables.status(table).await
+    }
+
+    fn checks_unique_keys(&self) -> bool {
+        self.tables.checks_unique_keys()
+    }
+
+    async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {
+        self.check_unused(&plan.table)?;
+        let table = plan.table.clone();
+        Ok(Box::new(ParquetLoad { inner: self.tables.begin(plan).await?, sink: self.clone(), table }))
+    }
+}
+
+struct ParquetLoad {
+    inner: Box<dyn Load>,
+    sink: ParquetSink,
+    table: TableRef,
+}
+
+#[async_trait]
+impl Load for ParquetLoad {
+    async fn write(&mut self, changes: ChangeSet) -> Result<()> {
+        self.inner.write(changes).await
+    }
+
+    async fn commit(self: Box<Self>, reached: Bookmark) -> Result<Loaded> {
+        let loaded = self.inner.commit(reached).await?;
+        self.sink.publish(&self.table).await?;
+        Ok(loaded)
+    }
+
+    async fn abort(self: Box<Self>) -> Result<()> {
+        self.inner.abort().await
+    }
+}

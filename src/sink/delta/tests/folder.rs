@@ -1,0 +1,166 @@
+//! Plain Parquet folders from the outside: what a reader of `*.parquet` finds, at every moment.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Field, Schema};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::{Value, json};
+
+use super::engine;
+use crate::error::Kind;
+use crate::model::TableRef;
+use crate::sink::conformance::Change::{Del, Up};
+use crate::sink::conformance::{self, Fixture, at, expected, load, plain, read, rendered};
+use crate::sink::delta::{DeltaOptions, ParquetSink};
+use crate::sink::{LoadKind, Sink};
+use crate::store::Place;
+
+fn table() -> TableRef {
+    TableRef::new("canvas", "accounts")
+}
+
+/// Reads the files of a folder one by one, as a reader that knows Parquet and nothing else.
+fn read_folder(folder: &Path) -> Vec<RecordBatch> {
+    let ledger: Value = serde_json::from_slice(&std::fs::read(folder.join("_daplake.json")).unwrap()).unwrap();
+    let mut batches = Vec::new();
+    for path in parquet_files(folder) {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap().build().unwrap();
+        for batch in reader {
+            let batch = batch.unwrap();
+            let logical = |name: &str| {
+                let found =
+                    ledger["renamed"].as_object().and_then(|renamed| renamed.iter().find(|(_, physical)| *physical == name));
+                found.map_or(name.to_owned(), |(logical, _)| logical.clone())
+            };
+            let fields: Vec<Field> =
+                batch.schema().fields().iter().map(|field| field.as_ref().clone().with_name(logical(field.name()))).collect();
+            batches.push(RecordBatch::try_new(Arc::new(Schema::new(fields)), batch.columns().to_vec()).unwrap());
+        }
+    }
+    batches
+}
+
+fn parquet_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.extension().is_some_and(|extension| extension == "parquet")).collect()
+}
+
+struct Folders {
+    sink: ParquetSink,
+    fixture: Fixture,
+    root: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Folders {
+    fn new() -> Self {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = temporary.path().join("ein Ordner/o'lake");
+        let options = DeltaOptions::new(engine(&temporary.path().join("spill"), 64 << 20));
+        let sink = ParquetSink::new(Place::local(&root).unwrap(), options).unwrap();
+        let at = root.clone();
+        let read = move |table: TableRef| -> futures::future::BoxFuture<'static, Vec<RecordBatch>> {
+            let folder = at.join(table.namespace.as_str()).join(&table.table);
+            Box::pin(async move { read_folder(&folder) })
+        };
+        let fixture = Fixture { sink: Box::new(sink.clone()), read: Box::new(read) };
+        Self { sink, fixture, root, _folder: temporary }
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.root.join("canvas/accounts")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_contract_holds_for_plain_folders() {
+    conformance::all(&Folders::new().fixture).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_holds_one_version_and_the_views_name_its_files() {
+    let folders = Folders::new();
+    let schema = plain(&table());
+    let row = |id: i64, name: &str| json!({"id": id, "name": name});
+    load(&folders.fixture, &schema, LoadKind::Replace, &[Up(row(1, "a")), Up(row(2, "a"))], at(1)).await.unwrap();
+    let first = parquet_files(&folders.folder());
+    load(&folders.fixture, &schema, LoadKind::Merge, &[Up(row(2, "b")), Del(json!({"id": 1}))], at(2)).await.unwrap();
+    let second = parquet_files(&folders.folder());
+    assert!(first.iter().all(|file| !second.contains(file)), "the old version is out of sight");
+    let data = folders.root.join(".daplake/canvas/accounts");
+    let name = first[0].file_name().unwrap();
+    assert!(data.join(name).exists(), "and stays for a while for those who read it");
+
+    let views = std::fs::read_to_string(folders.root.join("views.sql")).unwrap();
+    assert!(views.contains("CREATE OR REPLACE VIEW \"canvas\".\"accounts\"") && views.contains("o''lake"), "{views}");
+    for file in &second {
+        assert!(views.contains(file.file_name().unwrap().to_str().unwrap()), "{views}");
+    }
+    assert!(!views.contains(name.to_str().unwrap()), "{views}");
+    let mut entries: Vec<String> =
+        std::fs::read_dir(&folders.root).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    entries.sort();
+    assert_eq!(entries, [".daplake", "canvas", "views.sql"]);
+    // No step of an exchange is left.
+    let left = std::fs::read_dir(folders.root.join(".daplake/canvas")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(left.into_iter().all(|name| name == "accounts" || name == "accounts.lock"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_ended_between_commit_and_exchange_is_made_up_for() {
+    let folders = Folders::new();
+    let schema = plain(&table());
+    let old = [json!({"id": 1, "name": "a"})];
+    load(&folders.fixture, &schema, LoadKind::Replace, &old.clone().map(Up), at(1)).await.unwrap();
+    // The commit alone, as if the process had ended then.
+    let ledgers =
+        Fixture { sink: Box::new(folders.sink.tables().as_ref().clone()), read: Box::new(|_| Box::pin(async { Vec::new() })) };
+    load(&ledgers, &schema, LoadKind::Merge, &[Up(json!({"id": 2, "name": "b"}))], at(2)).await.unwrap();
+    assert_eq!(rendered(&read_folder(&folders.folder())), expected(&schema, &old), "the old version, whole");
+    assert_eq!(folders.sink.held(&table()).await.unwrap().unwrap().bookmark, at(2));
+    let new = [json!({"id": 1, "name": "a"}), json!({"id": 2, "name": "b"})];
+    assert_eq!(read(&folders.fixture, &table()).await, expected(&schema, &new));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_ours_stays() {
+    let folders = Folders::new();
+    std::fs::create_dir_all(folders.folder()).unwrap();
+    std::fs::write(folders.folder().join("theirs.parquet"), "x").unwrap();
+    let error = load(&folders.fixture, &plain(&table()), LoadKind::Replace, &[Up(json!({"id": 1, "name": "a"}))], at(1))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), Kind::Target);
+    assert_eq!(std::fs::read_to_string(folders.folder().join("theirs.parquet")).unwrap(), "x");
+}
+
+#[cfg(feature = "demo")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_an_object_store_the_view_names_the_version() {
+    use crate::store::StoreOptions;
+    use crate::store::server::S3Server;
+    let server = S3Server::start().await;
+    let temporary = tempfile::tempdir().unwrap();
+    let url = url::Url::parse(&server.url("lake")).unwrap();
+    let place = Place::open(&url, &StoreOptions::default().with_variables(server.variables())).unwrap();
+    let sink = ParquetSink::new(place, DeltaOptions::new(engine(temporary.path(), 64 << 20))).unwrap();
+    let bucket = server.bucket();
+    let view = move || std::fs::read_to_string(bucket.join("lake/views/canvas.accounts.sql")).unwrap();
+    let fixture = Fixture { sink: Box::new(sink.clone()), read: Box::new(|_| Box::pin(async { Vec::new() })) };
+    let schema = plain(&table());
+    for (second, name) in (1..).zip(["a", "b", "c"]) {
+        load(&fixture, &schema, LoadKind::Merge, &[Up(json!({"id": 1, "name": name}))], at(second)).await.unwrap();
+        let state = sink.tables().log(&table()).unwrap().state().await.unwrap().unwrap();
+        let text = view();
+        assert_eq!(text.matches(".parquet").count(), state.files.len());
+        assert!(
+            state.files.iter().all(|file| text.contains(&format!("s3://lake-bucket/lake/canvas/accounts/{}", file.path))),
+            "{text}"
+        );
+    }
+    let data = server.objects("lake/canvas/accounts").keys().filter(|name| name.ends_with(".parquet")).count();
+    assert_eq!(data, 3, "replaced files stay for a while");
+}

@@ -1,0 +1,236 @@
+//! Delta tables in an object store: the contract, writers at once, faults in mid-load, and what they leave.
+
+use std::sync::Arc;
+
+use datafusion::prelude::SessionContext;
+use deltalake::DeltaTable;
+use deltalake::logstore::{StorageConfig, default_logstore};
+use object_store::aws::AmazonS3Builder;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use serde_json::json;
+use url::Url;
+
+use super::engine;
+use crate::error::Kind;
+use crate::model::TableRef;
+use crate::sink::conformance::Change::{Del, Up};
+use crate::sink::conformance::{self, Fixture, at, changes, expected, load, plain, plan, read, reduced};
+use crate::sink::delta::{DeltaOptions, DeltaSink};
+use crate::sink::{LoadKind, Sink};
+use crate::store::StoreOptions;
+use crate::store::server::{ACCESS_KEY, BUCKET, Fault, S3Server, SECRET_KEY, Seen};
+
+const PREFIX: &str = "some/lake";
+
+fn table() -> TableRef {
+    TableRef::new("canvas", "accounts")
+}
+
+fn options(server: &S3Server) -> StoreOptions {
+    let options = StoreOptions::default().with_variables(server.variables());
+    options.tell("max_retries=3").unwrap().tell("retry_timeout=20").unwrap()
+}
+
+fn sink(server: &S3Server, folder: &tempfile::TempDir) -> DeltaSink {
+    let url = Url::parse(&server.url(PREFIX)).unwrap();
+    DeltaSink::open(&url, &options(server), DeltaOptions::new(engine(folder.path(), 64 << 20))).unwrap()
+}
+
+/// Reads with the Delta crate over a store that is not ours.
+fn fixture(server: &S3Server, sink: DeltaSink) -> Fixture {
+    let store = AmazonS3Builder::new()
+        .with_bucket_name(BUCKET)
+        .with_endpoint(&server.endpoint)
+        .with_access_key_id(ACCESS_KEY)
+        .with_secret_access_key(SECRET_KEY)
+        .with_allow_http(true)
+        .build()
+        .unwrap();
+    let store: Arc<dyn object_store::ObjectStore> = Arc::new(store);
+    let root = sink.location().reveal().clone();
+    let read = move |table: TableRef| -> futures::future::BoxFuture<'static, Vec<arrow::array::RecordBatch>> {
+        let url = root.join(&format!("{}/{}/", table.namespace, table.table)).unwrap();
+        let store = Arc::clone(&store);
+        Box::pin(async move {
+            let files = Arc::new(PrefixStore::new(Arc::clone(&store), Path::from_url_path(url.path()).unwrap()));
+            let mut table = DeltaTable::new(default_logstore(files, Arc::clone(&store), &url, &StorageConfig::default()));
+            table.load().await.unwrap();
+            let session = SessionContext::new();
+            session.register_object_store(&url, store);
+            session.read_table(table.table_provider().await.unwrap()).unwrap().collect().await.unwrap()
+        })
+    };
+    Fixture { sink: Box::new(sink), read: Box::new(read) }
+}
+
+struct Remote {
+    server: S3Server,
+    sink: DeltaSink,
+    fixture: Fixture,
+    _folder: tempfile::TempDir,
+}
+
+impl Remote {
+    async fn new() -> Self {
+        let server = S3Server::start().await;
+        let folder = tempfile::tempdir().unwrap();
+        let sink = sink(&server, &folder);
+        let fixture = fixture(&server, sink.clone());
+        Self { server, sink, fixture, _folder: folder }
+    }
+
+    /// Data files of the table, committed or not.
+    fn data_files(&self) -> usize {
+        self.server.objects(&format!("{PREFIX}/canvas/accounts")).keys().filter(|name| !name.contains("_delta_log")).count()
+    }
+
+    async fn active_files(&self) -> usize {
+        self.sink.log(&table()).unwrap().state().await.unwrap().unwrap().files.len()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_contract_holds_in_an_object_store() {
+    let remote = Remote::new().await;
+    conformance::all(&remote.fixture).await;
+    assert_eq!(remote.server.left_parts(), 0);
+    // Nothing was ever named by a rename, and every commit by a conditional put.
+    let seen = remote.server.seen();
+    let entries =
+        |seen: &&Seen| seen.method == hyper::Method::PUT && seen.target.contains("_delta_log") && seen.target.contains(".json");
+    assert!(seen.iter().filter(entries).count() > 20);
+    assert!(
+        seen.iter().filter(entries).filter(|seen| !seen.target.contains("_last_checkpoint")).all(|seen| seen.is_conditional)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_writers_at_once_one_wins_and_the_other_says_so() {
+    let rounds: i64 = std::env::var("DAPLAKE_TEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(12);
+    let remote = Remote::new().await;
+    let schema = plain(&table());
+    load(&remote.fixture, &schema, LoadKind::Replace, &[Up(json!({"id": 0, "name": "first"}))], at(1)).await.unwrap();
+    let mut rows = vec![json!({"id": 0, "name": "first"})];
+    let mut lost = 0;
+    for round in 1..=rounds {
+        let mut opened = Vec::new();
+        for who in ["a", "b"] {
+            let load = remote.sink.begin(plan(&remote.fixture, &schema, LoadKind::Merge).await).await.unwrap();
+            opened.push((who, load));
+        }
+        let mut loads = Vec::new();
+        for (who, mut opened) in opened {
+            let row = json!({"id": round, "name": format!("{who}{round}")});
+            let set = reduced(&schema, vec![changes(&schema, &[Up(row.clone()), Del(json!({"id": -1}))])]);
+            loads.push(tokio::spawn(async move {
+                opened.write(set).await.unwrap();
+                (row, opened.commit(at(round + 1)).await)
+            }));
+        }
+        let mut winners = Vec::new();
+        for done in loads {
+            let (row, result) = done.await.unwrap();
+            match result {
+                Ok(_) => winners.push(row),
+                Err(error) => {
+                    assert_eq!(error.kind(), Kind::Conflict, "{error:?}");
+                    assert!(error.hint_text().is_some());
+                    lost += 1;
+                }
+            }
+        }
+        assert_eq!(winners.len(), 1, "round {round}");
+        rows.append(&mut winners);
+    }
+    assert!(lost > 0);
+    assert_eq!(read(&remote.fixture, &table()).await, expected(&schema, &rows));
+    assert_eq!(remote.data_files(), remote.active_files().await + removed_files(&remote).await, "losers leave nothing");
+}
+
+/// Files that a commit has taken out of the table.
+async fn removed_files(remote: &Remote) -> usize {
+    let log = remote.server.bucket().join(format!("{PREFIX}/canvas/accounts/_delta_log"));
+    let entries = std::fs::read_dir(log).unwrap().map(|entry| entry.unwrap().path());
+    let entries = entries.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    entries.map(|path| std::fs::read_to_string(path).unwrap().matches("\"remove\":{").count()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_in_mid_load_leave_the_table_as_it_was() {
+    let remote = Remote::new().await;
+    let schema = plain(&table());
+    let first = json!({"id": 1, "name": "a"});
+    load(&remote.fixture, &schema, LoadKind::Replace, &[Up(first.clone())], at(1)).await.unwrap();
+    let write = |seen: &Seen| seen.method == hyper::Method::PUT;
+    for (fault, kind, word) in [(Fault::SlowDown, Kind::Unavailable, "overloaded"), (Fault::Expired, Kind::Target, "expired")] {
+        remote.server.fault(fault, write, 0, usize::MAX);
+        let error =
+            load(&remote.fixture, &schema, LoadKind::Merge, &[Up(json!({"id": 2, "name": "b"}))], at(2)).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error:?}");
+        assert!(error.hint_text().unwrap().contains(word) && !format!("{error:?}").contains("planted"), "{error:?}");
+        remote.server.clear_faults();
+        assert_eq!(remote.sink.held(&table()).await.unwrap().unwrap().bookmark, at(1));
+        assert_eq!(read(&remote.fixture, &table()).await, expected(&schema, std::slice::from_ref(&first)));
+        // Reading goes wrong as clearly.
+        remote.server.fault(fault, |seen| seen.method == hyper::Method::GET, 0, usize::MAX);
+        assert_eq!(remote.sink.held(&table()).await.unwrap_err().kind(), kind);
+        remote.server.clear_faults();
+    }
+    // A burst that passes, lost answers of commits and cut downloads are no failures.
+    for (second, fault) in (3..).zip([Fault::SlowDown, Fault::LostAnswer, Fault::CutDownload]) {
+        remote.server.fault(fault, |seen| seen.is_download() || seen.is_conditional, 1, 2);
+        load(&remote.fixture, &schema, LoadKind::Merge, &[Up(json!({"id": second, "name": "c"}))], at(second)).await.unwrap();
+        remote.server.clear_faults();
+    }
+    let rows = [first, json!({"id": 3, "name": "c"}), json!({"id": 4, "name": "c"}), json!({"id": 5, "name": "c"})];
+    assert_eq!(read(&remote.fixture, &table()).await, expected(&schema, &rows));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_answer_of_a_commit_is_lost_at_every_version() {
+    let remote = Remote::new().await;
+    let schema = plain(&table());
+    let mut rows = Vec::new();
+    for second in 1..4_i64 {
+        remote.server.fault(Fault::LostAnswer, |seen| seen.is_conditional && seen.target.contains("_delta_log"), 0, 1);
+        let row = json!({"id": second, "name": "a"});
+        let kind = if second == 1 { LoadKind::Replace } else { LoadKind::Merge };
+        let loaded = load(&remote.fixture, &schema, kind, &[Up(row.clone())], at(second)).await.unwrap();
+        assert_eq!(loaded.upserted, 1);
+        assert!(remote.server.faults_are_used_up());
+        rows.push(row);
+    }
+    assert_eq!(read(&remote.fixture, &table()).await, expected(&schema, &rows));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loads_that_are_given_up_leave_no_files() {
+    let remote = Remote::new().await;
+    let schema = plain(&table());
+    load(&remote.fixture, &schema, LoadKind::Replace, &[Up(json!({"id": 1, "name": "a"}))], at(1)).await.unwrap();
+    let row = || reduced(&schema, vec![changes(&schema, &[Up(json!({"id": 2, "name": "b"}))])]);
+    let mut opened = remote.sink.begin(plan(&remote.fixture, &schema, LoadKind::Merge).await).await.unwrap();
+    opened.write(row()).await.unwrap();
+    assert_eq!(remote.data_files(), 2);
+    opened.abort().await.unwrap();
+    assert_eq!(remote.data_files(), 1);
+    let mut opened = remote.sink.begin(plan(&remote.fixture, &schema, LoadKind::Merge).await).await.unwrap();
+    opened.write(row()).await.unwrap();
+    drop(opened);
+    while remote.data_files() > 1 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(remote.sink.held(&table()).await.unwrap().unwrap().bookmark, at(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_in_an_object_store_answer_queries() {
+    let remote = Remote::new().await;
+    let schema = plain(&table());
+    load(&remote.fixture, &schema, LoadKind::Replace, &[Up(json!({"id": 1, "name": "a"}))], at(1)).await.unwrap();
+    let session = SessionContext::new();
+    assert_eq!(remote.sink.register(&session, None).await.unwrap(), [table()]);
+    let rows = session.sql("SELECT name FROM canvas.accounts").await.unwrap().collect().await.unwrap();
+    assert_eq!(rows.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>(), 1);
+}

@@ -1,0 +1,121 @@
+//! HTTP for object stores: proxies and root certificates as for the service, and timeouts that suit large bodies.
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use object_store::ClientOptions;
+use object_store::client::{ClientConfigKey, HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService};
+use url::{Host, Url};
+
+use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+
+const USER_AGENT: &str = concat!("daplake/", env!("CARGO_PKG_VERSION"));
+/// To the store; to the metadata service of a machine, which may not be there, `object_store` sets a shorter one.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection that brings no byte for so long is broken. It also bounds how long one part may take to be sent: 5 MiB in so
+/// many seconds are 60 KB/s.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Makes the clients of a store.
+#[derive(Debug, Clone)]
+pub(super) struct Connector {
+    roots: Vec<reqwest::Certificate>,
+    is_loopback: bool,
+}
+
+impl Connector {
+    /// With extra root certificates, for a store at `endpoint` (`None`: the provider's own).
+    pub(super) fn new(ca_bundle: Option<&Path>, endpoint: Option<&Url>) -> Result<Self> {
+        let roots = match ca_bundle {
+            Some(path) => read_roots(path).with("ca_bundle", path.display())?,
+            None => Vec::new(),
+        };
+        Ok(Self { roots, is_loopback: endpoint.is_some_and(is_loopback) })
+    }
+
+    /// What `object_store` has to know of our clients.
+    pub(super) fn options(allow_http: bool) -> ClientOptions {
+        ClientOptions::new().with_allow_http(allow_http).with_connect_timeout(CONNECT_TIMEOUT).with_timeout_disabled()
+    }
+}
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let option = |key| options.get_config_value(&key);
+        // The one way to see which timeout was asked for.
+        let seconds = option(ClientConfigKey::ConnectTimeout).and_then(|text| text.split(' ').next()?.parse().ok());
+        let mut builder = reqwest::Client::builder()
+            .user_agent(USER_AGENT)
+            .connect_timeout(seconds.map_or(CONNECT_TIMEOUT, Duration::from_secs))
+            .read_timeout(IDLE_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .https_only(option(ClientConfigKey::AllowHttp).as_deref() != Some("true"))
+            .http1_only()
+            // Lengths and ranges are those of what is stored.
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate();
+        for root in &self.roots {
+            builder = builder.add_root_certificate(root.clone());
+        }
+        if self.is_loopback {
+            builder = builder.no_proxy();
+        }
+        let client =
+            builder.build().map_err(|error| object_store::Error::Generic { store: "HTTP", source: Box::new(error) })?;
+        Ok(HttpClient::new(Client(client)))
+    }
+}
+
+#[derive(Debug)]
+struct Client(reqwest::Client);
+
+#[async_trait]
+impl HttpService for Client {
+    async fn call(&self, request: HttpRequest) -> std::result::Result<HttpResponse, HttpError> {
+        let mut response = self.0.call(request).await?;
+        // A store that cannot do something will not learn it: as a server error it would be asked for minutes.
+        if response.status().as_u16() == 501 {
+            *response.status_mut() = reqwest::StatusCode::METHOD_NOT_ALLOWED;
+        }
+        Ok(response)
+    }
+}
+
+fn read_roots(path: &Path) -> Result<Vec<reqwest::Certificate>> {
+    let pem = std::fs::read(path).or_fail(Kind::Usage, "The CA bundle cannot be read")?;
+    let roots =
+        reqwest::Certificate::from_pem_bundle(&pem).or_fail(Kind::Usage, "The CA bundle is not a list of PEM certificates")?;
+    match roots.is_empty() {
+        true => Err(Error::new(Kind::Usage, "The CA bundle holds no certificate")),
+        false => Ok(roots),
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+/// The endpoint that an option names. Clear text only on this machine or when it is allowed: rows are personal data.
+pub(super) fn endpoint(text: &str, allow_http: bool) -> Result<Url> {
+    let hint = "write it as https://host:port";
+    let url = Url::parse(text).map_err(|error| {
+        Error::new(Kind::Usage, "The endpoint of the object store is not a URL").caused_by(error).hint(hint)
+    })?;
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if allow_http || is_loopback(&url) => Ok(url),
+        "http" => Err(Error::new(Kind::Usage, "The endpoint of the object store is not encrypted")
+            .with("endpoint", crate::redact::SafeUrl::new(url))
+            .hint("use https, or allow clear text with --store-option allow_http=true")),
+        _ => Err(Error::new(Kind::Usage, "The endpoint of the object store is not an http or https URL").hint(hint)),
+    }
+}

@@ -1,0 +1,166 @@
+//! Places where files of tables are kept: a local folder, or a prefix in an object store. It knows no tables.
+//!
+//! A [`Place`] hands out the store of all paths and the path of its root. What is promised of every store: an object appears
+//! whole or not at all, and [`PutMode::Create`] names an object once, whoever else tries (a hard link on local disks, a
+//! conditional put on object stores). Nothing ever falls back to a rename. Requests to object stores are retried by
+//! `object_store` itself and nowhere else; errors come without credentials in them ([`failure`]).
+//!
+//! [`PutMode::Create`]: object_store::PutMode::Create
+
+mod azure;
+mod check;
+mod failure;
+mod gcp;
+mod http;
+mod local;
+mod options;
+mod profile;
+mod remote;
+mod s3;
+#[cfg(all(test, feature = "demo"))]
+#[path = "../../tests/it/support/s3.rs"]
+#[allow(unreachable_pub, dead_code, reason = "shared with the tests outside")]
+pub(crate) mod server;
+#[cfg(all(test, feature = "demo"))]
+mod tests;
+mod upload;
+
+use std::path::{Path as FsPath, PathBuf};
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+use object_store::path::Path;
+use url::Url;
+
+pub use self::failure::explained;
+pub use self::options::StoreOptions;
+use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::redact::SafeUrl;
+
+/// Schemes of object stores.
+const SCHEMES: [&str; 7] = ["s3", "s3a", "az", "azure", "abfs", "abfss", "gs"];
+
+/// Whether URLs of this scheme name object stores.
+pub fn is_object_store(scheme: &str) -> bool {
+    SCHEMES.contains(&scheme)
+}
+
+/// A folder, or a prefix in an object store.
+#[derive(Debug, Clone)]
+pub struct Place {
+    location: SafeUrl,
+    root: Path,
+    folder: Option<PathBuf>,
+    store: Arc<dyn ObjectStore>,
+}
+
+impl Place {
+    /// A local folder, which need not exist yet. Reads and writes nothing.
+    pub fn local(folder: &FsPath) -> Result<Self> {
+        let unusable = "The target's path cannot be used";
+        let folder = std::path::absolute(folder).or_fail(Kind::Target, unusable)?;
+        let url = Url::from_directory_path(&folder)
+            .map_err(|()| Error::new(Kind::Target, unusable).with("folder", folder.display()))?;
+        let root = Path::from_absolute_path(&folder).or_fail(Kind::Target, unusable).with("folder", folder.display())?;
+        Ok(Self { location: SafeUrl::new(url), root, folder: Some(folder), store: Arc::new(local::DurableStore::new()) })
+    }
+
+    /// What a URL names: `file`, `s3`, `az`, `abfss` or `gs`. No network yet. Kind `Usage` if the address or an option is wrong,
+    /// `Target` if there are no credentials.
+    pub fn open(location: &Url, options: &StoreOptions) -> Result<Self> {
+        if location.scheme() == "file" {
+            let path = location.to_file_path();
+            return Self::local(&path.map_err(|()| Error::new(Kind::Target, "The target's address is not a local folder"))?);
+        }
+        let url = directory_url(location)?;
+        let root = Path::from_url_path(url.path()).or_fail(Kind::Usage, "The target's address cannot be used")?;
+        let store = match url.scheme() {
+            "s3" | "s3a" => s3::open(&url, options),
+            "az" | "azure" | "abfs" | "abfss" => azure::open(&url, options),
+            "gs" => gcp::open(&url, options),
+            _ => Err(Error::new(Kind::Unsupported, "There is no way to such a place")),
+        };
+        let location = SafeUrl::new(url);
+        let store = store.with("target", &location)?;
+        Ok(Self { location, root, folder: None, store })
+    }
+
+    /// The address, with a slash at its end.
+    pub fn location(&self) -> &SafeUrl {
+        &self.location
+    }
+
+    /// The store of all paths, not only of those below this place.
+    pub fn store(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.store)
+    }
+
+    /// The root's path in the store.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The local folder, if it is one.
+    pub fn folder(&self) -> Option<&FsPath> {
+        self.folder.as_deref()
+    }
+
+    /// The same place by another store, for tests that make it fail.
+    #[cfg(test)]
+    pub(crate) fn set_store(&mut self, store: Arc<dyn ObjectStore>) {
+        self.store = store;
+    }
+
+    /// Writes, reads and removes an object the way commits are made, so that a wrong password, a read-only folder or a store
+    /// without conditional writes shows before anything is paid for. Leaves nothing behind.
+    pub async fn check(&self) -> Result<()> {
+        check::check(self).await
+    }
+
+    /// Names of the folders in `folder`, a path of the store; none if it does not exist.
+    pub async fn folders_in(&self, folder: &Path) -> Result<Vec<String>> {
+        match self.store.list_with_delimiter(Some(folder)).await {
+            Ok(listed) => Ok(listed.common_prefixes.iter().filter_map(|found| found.filename().map(str::to_owned)).collect()),
+            // A prefix without objects is empty; what an object store does not find is the bucket.
+            Err(object_store::Error::NotFound { .. }) if self.folder.is_some() => Ok(Vec::new()),
+            Err(error) => Err(self.unusable(error)),
+        }
+    }
+
+    /// Kind `Target`: the place as a whole cannot be used.
+    pub fn unusable(&self, source: impl Into<crate::error::BoxError>) -> Error {
+        let error = match &self.folder {
+            Some(folder) => Error::new(Kind::Target, "The target folder cannot be used").with("folder", folder.display()),
+            None => Error::new(Kind::Target, "The target cannot be used").with("target", &self.location),
+        };
+        explained(error.caused_by(source))
+    }
+}
+
+/// The address as a directory, without what has no meaning in it.
+fn directory_url(location: &Url) -> Result<Url> {
+    let wrong = |what: &'static str| {
+        Error::new(Kind::Usage, what)
+            .with("target", SafeUrl::new(location.clone()))
+            .hint("write it as s3://bucket/prefix, az://container/prefix or gs://bucket/prefix; options go by --store-option")
+    };
+    let has_user = !location.username().is_empty() && !location.scheme().starts_with("abfs");
+    if has_user || location.password().is_some() {
+        let mut shown = location.clone();
+        let _ = (shown.set_username(""), shown.set_password(None));
+        return Err(Error::new(Kind::Usage, "The target's address holds credentials")
+            .with("target", SafeUrl::new(shown))
+            .hint("give them by environment variables, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
+    }
+    if location.query().is_some() || location.fragment().is_some() {
+        return Err(wrong("The target's address has a query or a fragment"));
+    }
+    if location.host_str().is_none_or(str::is_empty) {
+        return Err(wrong("The target's address names no bucket or container"));
+    }
+    let mut url = location.clone();
+    if !url.path().ends_with('/') {
+        url.set_path(&format!("{}/", location.path()));
+    }
+    Ok(url)
+}

@@ -1,0 +1,120 @@
+//! An object store as the rest of daplake sees it: errors without credentials in them, and uploads that cost nothing once they
+//! were given up. It retries nothing; `object_store` does.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use object_store::multipart::MultipartStore;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartId, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+};
+
+use super::failure::cleaned;
+use super::upload::Upload;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct RemoteStore<S> {
+    store: Arc<S>,
+    open: OpenUploads,
+}
+
+/// Uploads that are neither completed nor aborted.
+#[derive(Debug, Clone, Default)]
+pub(super) struct OpenUploads(Arc<Mutex<HashMap<Path, MultipartId>>>);
+
+impl OpenUploads {
+    /// Notes one.
+    pub(super) fn add(&self, path: &Path, id: &MultipartId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone(), id.clone());
+    }
+
+    /// Forgets one and gives its id.
+    pub(super) fn take(&self, path: &Path) -> Option<MultipartId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(path)
+    }
+}
+
+impl<S> RemoteStore<S> {
+    /// Around a store that retries.
+    pub(super) fn new(store: S) -> Self {
+        Self { store: Arc::new(store), open: OpenUploads::default() }
+    }
+}
+
+impl<S: std::fmt::Display> std::fmt::Display for RemoteStore<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.store.fmt(f)
+    }
+}
+
+#[async_trait]
+impl<S: ObjectStore + MultipartStore> ObjectStore for RemoteStore<S> {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        self.store.put_opts(location, payload, opts).await.map_err(cleaned)
+    }
+
+    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        if opts.attributes.is_empty() && opts.tags.encoded().is_empty() {
+            return Ok(Box::new(Upload::new(Arc::clone(&self.store), location.clone(), self.open.clone())));
+        }
+        self.store.put_multipart_opts(location, opts).await.map_err(cleaned)
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let mut result = self.store.get_opts(location, options).await.map_err(cleaned)?;
+        if let GetResultPayload::Stream(stream) = result.payload {
+            result.payload = GetResultPayload::Stream(stream.map_err(cleaned).boxed());
+        }
+        Ok(result)
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.store.get_ranges(location, ranges).await.map_err(cleaned)
+    }
+
+    /// An upload to a name that is deleted ends with it, so that its parts cost nothing.
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        let (store, open) = (Arc::clone(&self.store), self.open.clone());
+        let locations = locations.then(move |location| {
+            let (store, open) = (Arc::clone(&store), open.clone());
+            async move {
+                let location = location?;
+                if let Some(id) = open.take(&location)
+                    && let Err(error) = store.abort_multipart(&location, &id).await
+                {
+                    tracing::debug!(file = %location, error = %cleaned(error), "An upload could not be aborted");
+                }
+                Ok(location)
+            }
+        });
+        self.store.delete_stream(locations.boxed()).map_err(cleaned).boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.store.list(prefix).map_err(cleaned).boxed()
+    }
+
+    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.store.list_with_offset(prefix, offset).map_err(cleaned).boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.store.list_with_delimiter(prefix).await.map_err(cleaned)
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.store.copy_opts(from, to, options).await.map_err(cleaned)
+    }
+
+    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
+        self.store.rename_opts(from, to, options).await.map_err(cleaned)
+    }
+}

@@ -1,0 +1,262 @@
+//! Amazon S3 and the many stores that speak its language: where they are, and by which credentials.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, S3ConditionalPut};
+use object_store::{CredentialProvider, ObjectStore, RetryConfig};
+use serde::Deserialize;
+use url::Url;
+
+use super::http::{Connector, endpoint};
+use super::options::{StoreOptions, unknown};
+use super::profile::{self, Profile};
+use super::remote::RemoteStore;
+use crate::error::{Error, Kind, Result, ResultExt};
+
+const KNOWN: &str = "region, endpoint, addressing (path or virtual), profile, allow_http, max_retries, retry_timeout, role_arn, \
+     web_identity_token_file, server_side_encryption, sse_kms_key_id, request_payer, unsigned_payload, checksum_algorithm, \
+     skip_signature, s3_express, imdsv1_fallback";
+
+/// Options that are settled here rather than by `object_store`.
+const OURS: &[&str] = &["region", "default_region", "endpoint", "endpoint_url", "endpoint_url_s3", "addressing", "profile"];
+
+/// To a machine's or a container's own service for credentials, which answers at once or is not there.
+const ROLE_RETRY: RetryConfig = RetryConfig {
+    backoff: object_store::BackoffConfig {
+        init_backoff: Duration::from_millis(100),
+        max_backoff: Duration::from_secs(1),
+        base: 2.0,
+    },
+    max_retries: 3,
+    retry_timeout: Duration::from_secs(10),
+};
+
+/// The store of a bucket. No network yet.
+pub(super) fn open(url: &Url, options: &StoreOptions) -> Result<Arc<dyn ObjectStore>> {
+    let profile = profile::read(options)?;
+    let builder = builder(url, options, &profile)?;
+    let builder = with_credentials(builder, options, &profile)?;
+    let store = builder.build().or_fail(Kind::Usage, "The object store cannot be set up")?;
+    Ok(Arc::new(RemoteStore::new(store)))
+}
+
+/// All but the credentials.
+fn builder(url: &Url, options: &StoreOptions, profile: &Profile) -> Result<AmazonS3Builder> {
+    let bucket = url.host_str().unwrap_or_default();
+    let mut builder = AmazonS3Builder::new().with_bucket_name(bucket);
+    for (name, value) in options.variables("AWS_") {
+        if let Ok(key) = AmazonS3ConfigKey::from_str(&name.to_ascii_lowercase())
+            && is_free(&key)
+            && !is_credential(&key)
+        {
+            builder = builder.with_config(key, value);
+        }
+    }
+    for (name, value) in options.told_but(OURS) {
+        match AmazonS3ConfigKey::from_str(name) {
+            Ok(key) if is_free(&key) => builder = builder.with_config(key, value),
+            _ => return Err(unknown(name, KNOWN)),
+        }
+    }
+
+    let first = |told: &[&str], variables: &[&str], in_profile: &str| {
+        let told = told.iter().find_map(|name| options.told(name));
+        let variable = || variables.iter().find_map(|name| options.variable(name));
+        told.or_else(variable).or_else(|| profile.get(in_profile)).map(str::to_owned)
+    };
+    if let Some(region) = first(&["region", "default_region"], &["AWS_REGION", "AWS_DEFAULT_REGION"], "region") {
+        builder = builder.with_region(region);
+    }
+    let at = first(
+        &["endpoint", "endpoint_url", "endpoint_url_s3"],
+        &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"],
+        "endpoint_url",
+    );
+    let at = at.map(|text| endpoint(&text, options.allow_http("AWS_ALLOW_HTTP"))).transpose()?;
+    let addressing = match options.told("addressing").or_else(|| profile.get("addressing_style")) {
+        None | Some("auto") => None,
+        Some("virtual") => Some(true),
+        Some("path") => Some(false),
+        Some(_) => {
+            return Err(Error::new(Kind::Usage, "Unknown addressing of the object store").hint("it is `path` or `virtual`"));
+        }
+    };
+    // A bucket with dots does not fit the certificate of Amazon's names.
+    let is_virtual = addressing.unwrap_or(at.is_none() && !bucket.contains('.'));
+    // A told `virtual_hosted_style_request` went to the builder above and is settled by the same rule.
+    let is_virtual = builder
+        .get_config_value(&AmazonS3ConfigKey::VirtualHostedStyleRequest)
+        .filter(|text| addressing.is_none() && text == "true")
+        .is_some()
+        || is_virtual;
+    builder = builder.with_virtual_hosted_style_request(is_virtual);
+    if let Some(at) = &at {
+        builder = builder.with_endpoint(bucket_endpoint(at, bucket, is_virtual));
+    }
+    let connector = Connector::new(options.ca_bundle.as_deref(), at.as_ref())?;
+    Ok(builder
+        .with_retry(options.retry()?)
+        .with_client_options(Connector::options(at.is_some_and(|at| at.scheme() == "http")))
+        .with_http_connector(connector)
+        .with_conditional_put(S3ConditionalPut::ETagMatch))
+}
+
+/// The endpoint as `object_store` wants it: in virtual style with the bucket in its name.
+fn bucket_endpoint(at: &Url, bucket: &str, is_virtual: bool) -> String {
+    let mut at = at.clone();
+    if is_virtual
+        && let Some(host) = at.host_str().map(str::to_owned)
+        && !host.starts_with(&format!("{bucket}."))
+    {
+        // Fails only for addresses in numbers, which then stay as they are.
+        let _ = at.set_host(Some(&format!("{bucket}.{host}")));
+    }
+    at.as_str().trim_end_matches('/').to_owned()
+}
+
+/// Keys that a user may set: not what makes commits safe, not the bucket of the address, not the client that is ours.
+fn is_free(key: &AmazonS3ConfigKey) -> bool {
+    use AmazonS3ConfigKey::*;
+    !matches!(key, Bucket | ConditionalPut | CopyIfNotExists | Client(_) | Endpoint | S3Endpoint | Region | DefaultRegion)
+}
+
+fn is_credential(key: &AmazonS3ConfigKey) -> bool {
+    use AmazonS3ConfigKey::*;
+    matches!(key, AccessKeyId | SecretAccessKey | Token | WebIdentityTokenFile | RoleArn | RoleSessionName)
+}
+
+/// By the usual order: keys of the environment, the profile, then the roles of web identity, container and machine. A profile
+/// that was told by flag comes first.
+fn with_credentials(mut builder: AmazonS3Builder, options: &StoreOptions, profile: &Profile) -> Result<AmazonS3Builder> {
+    if builder.get_config_value(&AmazonS3ConfigKey::SkipSignature).as_deref() == Some("true") {
+        return Ok(builder);
+    }
+    let keys = (options.variable("AWS_ACCESS_KEY_ID"), options.variable("AWS_SECRET_ACCESS_KEY"));
+    match keys {
+        _ if options.told("profile").is_some() => {}
+        (Some(id), Some(secret)) => {
+            let token = options.variable("AWS_SESSION_TOKEN");
+            return Ok(static_keys(builder, id, secret, token));
+        }
+        (None, None) => {}
+        (Some(_), None) => return Err(half("AWS_SECRET_ACCESS_KEY")),
+        (None, Some(_)) => return Err(half("AWS_ACCESS_KEY_ID")),
+    }
+    if let (Some(id), Some(secret)) = (profile.get("aws_access_key_id"), profile.get("aws_secret_access_key")) {
+        return Ok(static_keys(builder, id, secret, profile.get("aws_session_token")));
+    }
+    if let Some(command) = profile.get("credential_process") {
+        return Ok(builder.with_credentials(Arc::new(ProcessCredentials::new(command))));
+    }
+    let by_aws_tools = ["sso_session", "sso_start_url", "source_profile", "credential_source", "login_session"];
+    if let Some(found) = by_aws_tools.iter().find(|name| profile.get(name).is_some()) {
+        return Err(Error::new(Kind::Target, "The AWS profile gets its credentials in a way that only the AWS tools know")
+            .with("setting", found)
+            .hint("export them: eval \"$(aws configure export-credentials --format env)\"; or, for unattended runs, add a profile with `credential_process = aws configure export-credentials --profile NAME`"));
+    }
+    for (key, variable, in_profile) in [
+        (AmazonS3ConfigKey::WebIdentityTokenFile, "AWS_WEB_IDENTITY_TOKEN_FILE", "web_identity_token_file"),
+        (AmazonS3ConfigKey::RoleArn, "AWS_ROLE_ARN", "role_arn"),
+        (AmazonS3ConfigKey::RoleSessionName, "AWS_ROLE_SESSION_NAME", "role_session_name"),
+    ] {
+        if builder.get_config_value(&key).is_none()
+            && let Some(value) = options.variable(variable).or_else(|| profile.get(in_profile))
+        {
+            builder = builder.with_config(key, value);
+        }
+    }
+    let has = |key| builder.get_config_value(&key).is_some();
+    let has_role = has(AmazonS3ConfigKey::WebIdentityTokenFile)
+        || has(AmazonS3ConfigKey::ContainerCredentialsRelativeUri)
+        || has(AmazonS3ConfigKey::ContainerCredentialsFullUri);
+    if !has_role && options.variable("AWS_EC2_METADATA_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+        return Err(Error::new(Kind::Target, "No credentials for the object store were found")
+            .hint("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"));
+    }
+    let roles = builder.clone().with_retry(ROLE_RETRY).build().or_fail(Kind::Usage, "The object store cannot be set up")?;
+    Ok(builder.with_credentials(Arc::clone(roles.credentials())))
+}
+
+fn half(missing: &'static str) -> Error {
+    Error::new(Kind::Target, "One half of the credentials of the object store is missing").with("variable", missing)
+}
+
+fn static_keys(builder: AmazonS3Builder, id: &str, secret: &str, token: Option<&str>) -> AmazonS3Builder {
+    let builder = builder.with_access_key_id(id).with_secret_access_key(secret);
+    match token {
+        Some(token) => builder.with_token(token),
+        None => builder,
+    }
+}
+
+/// Credentials that a program prints (`credential_process`), asked for again shortly before they expire.
+struct ProcessCredentials {
+    command: String,
+    held: tokio::sync::Mutex<Option<(Arc<AwsCredential>, Option<DateTime<Utc>>)>>,
+}
+
+impl std::fmt::Debug for ProcessCredentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ProcessCredentials")
+    }
+}
+
+/// What it prints.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Printed {
+    access_key_id: String,
+    secret_access_key: String,
+    session_token: Option<String>,
+    expiration: Option<DateTime<Utc>>,
+}
+
+impl ProcessCredentials {
+    fn new(command: &str) -> Self {
+        Self { command: command.to_owned(), held: tokio::sync::Mutex::new(None) }
+    }
+
+    /// What the program printed stays out of the error: it may be half a secret.
+    fn run(command: &str) -> Result<Printed> {
+        let (shell, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
+        let hint = "run the profile's `credential_process` by hand to see what it says";
+        let output = std::process::Command::new(shell).args([flag, command]).stdin(std::process::Stdio::null()).output();
+        let output = output.or_fail(Kind::Target, "The program that gives the credentials cannot be started")?;
+        if !output.status.success() {
+            return Err(Error::new(Kind::Target, "The program that gives the credentials failed")
+                .with("status", output.status)
+                .hint(hint));
+        }
+        serde_json::from_slice(&output.stdout)
+            .map_err(|_| Error::new(Kind::Target, "The program that gives the credentials printed something else").hint(hint))
+    }
+}
+
+#[async_trait]
+impl CredentialProvider for ProcessCredentials {
+    type Credential = AwsCredential;
+
+    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
+        let mut held = self.held.lock().await;
+        let soon = Utc::now() + chrono::TimeDelta::minutes(5);
+        if let Some((credential, expiration)) = &*held
+            && expiration.is_none_or(|expiration| expiration > soon)
+        {
+            return Ok(Arc::clone(credential));
+        }
+        let command = self.command.clone();
+        let printed = tokio::task::spawn_blocking(move || Self::run(&command)).await?;
+        let printed = printed.map_err(|error| object_store::Error::Generic { store: "S3", source: Box::new(error) })?;
+        let credential = Arc::new(AwsCredential {
+            key_id: printed.access_key_id,
+            secret_key: printed.secret_access_key,
+            token: printed.session_token,
+        });
+        *held = Some((Arc::clone(&credential), printed.expiration));
+        Ok(credential)
+    }
+}

@@ -1,0 +1,146 @@
+//! One object on its way to a store: small ones as one request, large ones in parts. Whoever drops it midway leaves nothing that
+//! costs money, as far as the process lives on to say so.
+//!
+//! Memory: the parts that the caller has in flight, and one more that is held back until it is known whether there is a second.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use futures::FutureExt;
+use object_store::multipart::{MultipartStore, PartId};
+use object_store::path::Path;
+use object_store::{
+    Error, MultipartId, MultipartUpload, ObjectStore, ObjectStoreExt, PutOptions, PutPayload, PutResult, Result, UploadPart,
+};
+use tokio::sync::OnceCell;
+
+use super::failure::cleaned;
+use super::remote::OpenUploads;
+
+/// What the stores allow.
+const MAX_PARTS: usize = 10_000;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Upload<S: MultipartStore + ObjectStore> {
+    shared: Arc<Shared<S>>,
+    held: Option<PutPayload>,
+    parts: usize,
+    bytes: u64,
+    is_over: bool,
+}
+
+#[derive(Debug)]
+struct Shared<S> {
+    store: Arc<S>,
+    path: Path,
+    open: OpenUploads,
+    id: OnceCell<MultipartId>,
+    parts: Mutex<BTreeMap<usize, PartId>>,
+}
+
+impl<S: MultipartStore + ObjectStore> Upload<S> {
+    /// Asks nothing of the store yet.
+    pub(super) fn new(store: Arc<S>, path: Path, open: OpenUploads) -> Self {
+        let shared = Shared { store, path, open, id: OnceCell::new(), parts: Mutex::default() };
+        Self { shared: Arc::new(shared), held: None, parts: 0, bytes: 0, is_over: false }
+    }
+}
+
+impl<S: MultipartStore> Shared<S> {
+    async fn send(&self, number: usize, data: PutPayload) -> Result<()> {
+        let create = || async {
+            let id = self.store.create_multipart(&self.path).await?;
+            self.open.add(&self.path, &id);
+            Ok::<_, Error>(id)
+        };
+        let id = self.id.get_or_try_init(create).await?;
+        let part = self.store.put_part(&self.path, id, number, data).await?;
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).insert(number, part);
+        Ok(())
+    }
+
+    async fn abort(&self) -> Result<()> {
+        match self.open.take(&self.path) {
+            Some(id) => self.store.abort_multipart(&self.path, &id).await,
+            None => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl<S: MultipartStore + ObjectStore> MultipartUpload for Upload<S> {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        let number = self.parts;
+        self.parts += 1;
+        self.bytes += data.content_length() as u64;
+        if number == 0 {
+            self.held = Some(data);
+            return std::future::ready(Ok(())).boxed();
+        }
+        if number >= MAX_PARTS {
+            let source = "an object has more than 10,000 parts; make files smaller".into();
+            return std::future::ready(Err(Error::Generic { store: "store", source })).boxed();
+        }
+        let (shared, held) = (Arc::clone(&self.shared), self.held.take());
+        async move {
+            let sent = async {
+                match held {
+                    Some(first) => tokio::try_join!(shared.send(0, first), shared.send(number, data)).map(|_| ()),
+                    None => shared.send(number, data).await,
+                }
+            };
+            sent.await.map_err(cleaned)
+        }
+        .boxed()
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let Shared { store, path, open, id, parts } = &*self.shared;
+        if self.parts <= 1 {
+            let payload = self.held.take().unwrap_or_default();
+            self.is_over = true;
+            return store.put_opts(path, payload, PutOptions::default()).await.map_err(cleaned);
+        }
+        let sent = std::mem::take(&mut *parts.lock().unwrap_or_else(PoisonError::into_inner));
+        let Some(id) = id.get().filter(|_| sent.len() == self.parts) else {
+            return Err(Error::Generic { store: "store", source: "an object was completed before its parts".into() });
+        };
+        let done = match store.complete_multipart(path, id, sent.into_values().collect()).await {
+            // The answer of an attempt may be lost, and the next one finds the upload gone. Names are used once, so it is ours.
+            Err(error) => match store.head(path).await {
+                Ok(head) if head.size == self.bytes => Ok(PutResult { e_tag: head.e_tag, version: head.version }),
+                _ => Err(error),
+            },
+            Ok(done) => Ok(done),
+        };
+        if done.is_ok() {
+            open.take(path);
+            self.is_over = true;
+        }
+        done.map_err(cleaned)
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.is_over = true;
+        self.held = None;
+        self.shared.abort().await.map_err(cleaned)
+    }
+}
+
+impl<S: MultipartStore + ObjectStore> Drop for Upload<S> {
+    fn drop(&mut self) {
+        if self.is_over || self.shared.id.get().is_none() {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let shared = Arc::clone(&self.shared);
+            runtime.spawn(async move {
+                if let Err(error) = shared.abort().await {
+                    tracing::debug!(file = %shared.path, error = %cleaned(error), "An upload could not be aborted");
+                }
+            });
+        }
+    }
+}

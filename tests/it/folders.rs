@@ -1,0 +1,92 @@
+//! Plain Parquet folders through the binary, read by DuckDB while syncs run.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::support::{World, canvas, school};
+
+const SYNC: [&str; 9] = ["sync", "--target", "lake", "--format", "parquet", "--namespace", "canvas", "--jobs-per-minute", "0"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn duckdb_never_sees_half_a_version() {
+    let required = std::env::var("DAPLAKE_TEST_REQUIRE").is_ok_and(|list| list.split(',').any(|word| word == "python"));
+    let Ok(python) = std::env::var("DAPLAKE_TEST_PYTHON") else {
+        assert!(!required, "DAPLAKE_TEST_PYTHON is not set");
+        eprintln!("not run: DuckDB beside syncs (set DAPLAKE_TEST_PYTHON, or use tests/run)");
+        return;
+    };
+    let world = World::new(school(&[canvas("users"), canvas("submissions")])).await;
+    let watch = |stop: Option<&Path>| {
+        let mut command = Command::new(&python);
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/watch.py"));
+        command.arg(world.lake()).args(["canvas", "users", "id"]).args(stop);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let parse = |output: std::process::Output| -> Value {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let once = || parse(watch(None).wait_with_output().unwrap())["files"].as_object().unwrap().keys().next().unwrap().clone();
+
+    world.daplake(&SYNC).assert_code(0);
+    let mut versions = vec![once()];
+    let stop = world.path("stop");
+    let watching = watch(Some(&stop));
+    for _ in 0..8 {
+        world.school.advance();
+        world.daplake(&SYNC).assert_code(0);
+        versions.push(once());
+    }
+    std::fs::write(&stop, "").unwrap();
+    let seen = parse(watching.wait_with_output().unwrap());
+    for kind in ["files", "views"] {
+        let found = seen[kind].as_object().unwrap();
+        assert!(found.len() > 1, "it saw more than one version: {seen}");
+        assert!(found.keys().all(|version| versions.contains(version)), "{versions:?} {seen}");
+    }
+    let (reads, missed) = (seen["reads"].as_u64().unwrap(), seen["missed"].as_u64().unwrap());
+    assert!(missed * 2 < reads, "reading works: {seen}");
+    versions.dedup();
+    assert!(versions.len() > 4, "the versions differ");
+
+    // What the folder shows is what the table is.
+    let count = world.daplake(&[
+        "query",
+        "--target",
+        "lake",
+        "--format",
+        "parquet",
+        "--output",
+        "csv",
+        "SELECT count(*) AS n FROM users",
+    ]);
+    let users = world.school.expected(&canvas("users"), world.school.now()).unwrap().len();
+    assert_eq!(count.assert_code(0).stdout, format!("n\n{users}\n"));
+    let last = versions.last().unwrap();
+    assert!(last.starts_with(&format!("({users}, {users}, ")), "{last}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_random_moments_the_folders_are_right() {
+    let world = World::new(school(&[canvas("users"), canvas("courses")])).await;
+    let mut random = crate::support::Random::new();
+    for _ in 0..4 {
+        for _ in 0..2 {
+            let mut child = world.command(&SYNC).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(50 + random.below(700))).await;
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        world.daplake(&SYNC).assert_code(0);
+        for table in ["users", "courses"] {
+            let ledger: Value =
+                serde_json::from_slice(&std::fs::read(world.lake().join("canvas").join(table).join("_daplake.json")).unwrap())
+                    .unwrap();
+            assert_eq!(ledger["data_as_of"], world.school.now().to_string());
+        }
+        world.school.advance();
+    }
+}

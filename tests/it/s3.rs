@@ -1,0 +1,164 @@
+//! The main job with an object store as its target, through the binary and over HTTP at both ends.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use daplake::demo::school::SchoolOptions;
+use daplake::model::{TableRef, Timestamp};
+use serde_json::Value;
+
+use crate::support::s3::{Fault, S3Server, SESSION_TOKEN, Seen};
+use crate::support::{Random, Run, World, assert_same, canvas, read_tables, school, web_logs};
+
+const PREFIX: &str = "lakes/ours";
+
+struct Remote {
+    world: World,
+    server: S3Server,
+}
+
+impl Remote {
+    async fn new(school: SchoolOptions) -> Self {
+        Self { world: World::new(school).await, server: S3Server::start().await }
+    }
+
+    fn command(&self, verb: &str, arguments: &[&str]) -> Command {
+        let target = self.server.url(PREFIX);
+        let mut command = self.world.command(&[verb, "--target", &target, "--store-option", "max_retries=4"]);
+        command.args(arguments).envs(self.server.variables());
+        command
+    }
+
+    fn run(&self, verb: &str, arguments: &[&str]) -> Run {
+        Run::of(self.command(verb, arguments).output().unwrap())
+    }
+
+    fn sync(&self) -> Run {
+        self.run("sync", &SYNC)
+    }
+
+    /// The bucket is a folder to its server, and so to foreign readers.
+    fn assert_tables(&self, tables: &[TableRef], at: Timestamp) {
+        let folder = |table: &TableRef| self.server.bucket().join(PREFIX).join(table.namespace.as_str()).join(&table.table);
+        let folders: Vec<PathBuf> = tables.iter().map(folder).collect();
+        let Some(read) = read_tables("deltalake", &folders) else { return };
+        for (table, rows) in tables.iter().zip(read) {
+            assert_same(&self.world.school, table, at, rows);
+        }
+    }
+}
+
+const SYNC: [&str; 4] = ["--namespace", "all", "--jobs-per-minute", "0"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_history_is_followed_in_an_object_store() {
+    let tables = [canvas("users"), canvas("submissions"), canvas("courses"), web_logs()];
+    let remote = Remote::new(school(&tables)).await;
+    for round in 0..4 {
+        if round > 0 {
+            remote.world.school.advance();
+        }
+        // Each round has its own bad weather, and it passes.
+        match round {
+            1 => remote.server.fault(Fault::SlowDown, |_| true, 5, 3),
+            2 => remote.server.fault(Fault::CutDownload, Seen::is_download, 2, 2),
+            3 => remote.server.fault(Fault::LostAnswer, |seen| seen.is_conditional, 2, 2),
+            _ => {}
+        }
+        remote.sync().assert_code(0);
+        remote.assert_tables(&tables, remote.world.school.now());
+    }
+    let before = remote.server.objects(PREFIX);
+    remote.sync().assert_code(0);
+    assert_eq!(remote.server.objects(PREFIX), before, "nothing new, nothing written");
+    assert_eq!(remote.server.left_parts(), 0);
+
+    let status = remote.run("status", &["--output", "json"]).assert_code(0);
+    let lines: Vec<Value> = serde_json::from_str(&status.stdout).unwrap();
+    assert_eq!(lines.len(), tables.len());
+    assert_eq!(lines[0]["data_as_of"], remote.world.school.now().to_string());
+    let answer = remote.run("query", &["SELECT count(*) AS n FROM users", "--output", "csv"]).assert_code(0);
+    let users = remote.world.school.expected(&canvas("users"), remote.world.school.now()).unwrap().len();
+    assert_eq!(answer.stdout, format!("n\n{users}\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_syncs_at_once_into_an_object_store_leave_one_right_table() {
+    let tables = [canvas("users")];
+    let remote = Remote::new(school(&tables)).await;
+    let rounds: u32 = std::env::var("DAPLAKE_TEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
+    for _ in 0..rounds {
+        let start = || remote.command("sync", &SYNC).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (one, two) = (start(), start());
+        for child in [one, two] {
+            let run = Run::of(tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap());
+            match run.code {
+                Some(0) => {}
+                _ => drop(run.assert_code(5).assert_says(&["Another run got in between", "run it again"])),
+            }
+        }
+        remote.assert_tables(&tables, remote.world.school.now());
+        remote.world.school.advance();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_in_mid_upload_and_run_again_the_tables_are_right() {
+    let tables = [canvas("users"), canvas("submissions"), web_logs()];
+    let remote = Remote::new(SchoolOptions { rows: 2000, ..school(&tables) }).await;
+    let mut random = Random::new();
+    let mut kills = 0;
+    for round in 0..3 {
+        if round > 0 {
+            remote.world.school.advance();
+        }
+        // Puts take their time, so that the kill finds some on their way.
+        remote.server.fault(Fault::Slow(Duration::from_millis(300)), |seen| seen.method.as_str() == "PUT", 0, usize::MAX);
+        for _ in 0..3 {
+            let mut child = remote.command("sync", &SYNC).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            tokio::time::sleep(Duration::from_millis(200 + random.below(1500))).await;
+            kills += u32::from(child.try_wait().unwrap().is_none());
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        remote.server.clear_faults();
+        remote.sync().assert_code(0);
+        remote.assert_tables(&tables, remote.world.school.now());
+    }
+    assert!(kills > 0, "at least one run was really killed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_cannot_be_used_says_why_and_no_secret() {
+    let remote = Remote::new(school(&[canvas("users")])).await;
+    let assert_clean = |run: Run| {
+        assert!(!run.stdout.contains("planted") && !run.stderr.contains("planted"), "{run:?}");
+        run
+    };
+    // Before anything is asked of the service.
+    remote.server.fault(Fault::Unconditional, |seen| seen.is_conditional, 0, usize::MAX);
+    assert_clean(remote.sync()).assert_code(5).assert_says(&["conditional writes", "If-None-Match"]);
+    assert_eq!(remote.server.objects("").len(), 0);
+    remote.server.clear_faults();
+
+    remote.server.fault(Fault::Expired, |_| true, 0, usize::MAX);
+    let mut command = remote.command("sync", &["--loglevel", "debug"]);
+    command.args(SYNC).env("AWS_SESSION_TOKEN", SESSION_TOKEN);
+    assert_clean(Run::of(command.output().unwrap())).assert_code(5).assert_says(&["ExpiredToken", "have expired"]);
+    remote.server.clear_faults();
+
+    let mut command = remote.command("status", &["--loglevel", "debug"]);
+    command.env("AWS_SECRET_ACCESS_KEY", "planted-other");
+    assert_clean(Run::of(command.output().unwrap())).assert_code(5).assert_says(&["credentials"]);
+
+    let told = remote.run("status", &["--store-option", "secret_access_key=planted"]);
+    assert_clean(told).assert_code(5).assert_says(&["environment"]);
+    let in_address = remote.world.daplake(&["status", "--target", "s3://id:planted@bucket/x"]);
+    assert_clean(in_address).assert_code(5).assert_says(&["AWS_ACCESS_KEY_ID"]);
+
+    remote.server.fault(Fault::SlowDown, |_| true, 0, usize::MAX);
+    assert_clean(remote.run("status", &["--store-option", "max_retries=1"]))
+        .assert_code(5)
+        .assert_says(&["after 1 retries", "overloaded"]);
+}

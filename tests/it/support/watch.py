@@ -1,0 +1,44 @@
+"""Reads a table of a Parquet folder with DuckDB again and again until a file appears, and prints what it saw as JSON.
+
+usage: watch.py ROOT NAMESPACE TABLE KEY [STOP_FILE]
+
+Without STOP_FILE it reads once. A read is the number of rows and a sum over all cells, by files and by the views.
+"""
+
+import json
+import os
+import sys
+
+import duckdb
+
+root, namespace, table, key = sys.argv[1:5]
+stop = sys.argv[5] if len(sys.argv) > 5 else None
+by_files = f"read_parquet('{root}/{namespace}/{table}/*.parquet', union_by_name = true)"
+by_view = f'"{namespace}"."{table}"'
+seen = {"files": {}, "views": {}, "missed": 0, "reads": 0}
+
+
+def note(kind, source):
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    if kind == "views":
+        with open(f"{root}/views.sql") as file:
+            connection.execute(file.read())
+    query = f"SELECT count(*), count(DISTINCT {key}), sum(hash(t::VARCHAR) % 1000000007) FROM {source} t"
+    row = connection.execute(query).fetchone()
+    seen[kind][str(row)] = seen[kind].get(str(row), 0) + 1
+
+
+while True:
+    seen["reads"] += 1
+    try:
+        note("files", by_files)
+    except duckdb.IOException:
+        # A file of the old version was gone when its turn came: an error, and no mixture.
+        seen["missed"] += 1
+    note("views", by_view)
+    if stop is None or os.path.exists(stop):
+        break
+print(json.dumps(seen))
+sys.stdout.flush()
+os._exit(0)
