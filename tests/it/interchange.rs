@@ -59,7 +59,7 @@ impl Kept for crate::support::mariadb::Database {
     fn layout(&self) -> BTreeSet<String> {
         let lines = self.sql(
             "SELECT CONCAT('column ', TABLE_NAME, '.', COLUMN_NAME, ': ', COLUMN_TYPE, ' ', IS_NULLABLE, ' ', COALESCE(COLUMN_DEFAULT, ''), \
-             ' ', COLUMN_KEY, ' ', EXTRA, ' #', ORDINAL_POSITION, IF(TABLE_NAME LIKE 'instructure%', '', COLUMN_COMMENT)) \
+             ' ', COLUMN_KEY, ' ', EXTRA, IF(TABLE_NAME LIKE 'instructure%', '', COLUMN_COMMENT), ' #', ORDINAL_POSITION) \
              FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME NOT LIKE 'daplake%'; \
              SELECT CONCAT('comment ', TABLE_NAME, ': ', TABLE_COMMENT) FROM information_schema.TABLES \
              WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME NOT LIKE 'daplake%' AND TABLE_NAME NOT LIKE 'instructure%'; \
