@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use daplake::Kind;
 use daplake::ops::{self, Target};
-use daplake::sink::Sink;
 
 use crate::support::mariadb::{Database, Server};
 
