@@ -6,6 +6,7 @@ mod bad_rows;
 mod care;
 #[cfg(feature = "sql")]
 pub mod db;
+mod ddl;
 pub mod files;
 #[cfg(feature = "lake")]
 mod query;
@@ -22,6 +23,7 @@ mod target;
 
 #[cfg(feature = "lake")]
 pub use care::{Cared, Removal, optimize, vacuum};
+pub use ddl::{DdlFor, ddl};
 #[cfg(feature = "lake")]
 pub use query::{Answer, query};
 pub use report::{Outcome, Phases, Report, TableReport};

@@ -8,6 +8,7 @@
 mod cli;
 #[cfg(feature = "lake")]
 mod crash;
+mod ddl;
 mod dropin;
 #[cfg(feature = "lake")]
 mod faults;
