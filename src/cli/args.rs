@@ -372,7 +372,7 @@ pub(super) struct ListArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A schema is saved as <output-directory>/<table>_schema_version_<n>.json.\n\nExample:\n  daplake schema --namespace canvas --table all --output-directory schemas"
+    after_help = "A schema is saved as <output-directory>/<table>_schema_version_<n>.json. With --ddl nothing is saved: statements are printed.\n\nExamples:\n  daplake schema --namespace canvas --table all --output-directory schemas\n  daplake schema --namespace canvas --table all --ddl duckdb --target ./lake > views.sql"
 )]
 pub(super) struct SchemaArgs {
     #[command(flatten)]
@@ -381,6 +381,47 @@ pub(super) struct SchemaArgs {
     pub(super) tables: TablesArgs,
     #[command(flatten)]
     pub(super) output: OutputArgs,
+    #[cfg(feature = "lake")]
+    #[command(flatten)]
+    pub(super) ddl: DdlArgs,
+}
+
+#[cfg(feature = "lake")]
+#[derive(Debug, Args)]
+pub(super) struct DdlArgs {
+    /// Prints statements instead of saving schemas: views or external tables over the tables of --target for an engine, or the
+    /// tables of a database.
+    #[arg(long, value_enum, value_name = "ENGINE", help_heading = EXTRAS)]
+    pub(super) ddl: Option<DdlEngine>,
+    /// With --ddl for an engine: the folder or URL that holds the tables.
+    #[arg(long, env = "DAPLAKE_TARGET", hide_env_values = true, value_name = "TARGET", help_heading = EXTRAS)]
+    pub(super) target: Option<String>,
+    /// With --ddl for an engine: how the tables are kept.
+    #[arg(long, value_enum, default_value_t = DdlFormat::Delta, value_name = "FORMAT", help_heading = EXTRAS)]
+    pub(super) table_format: DdlFormat,
+    /// With --ddl for an engine: how nested columns are kept.
+    #[arg(long, value_enum, default_value_t = NestedArg::Typed, value_name = "FORM", help_heading = EXTRAS)]
+    pub(super) nested: NestedArg,
+}
+
+#[cfg(feature = "lake")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum DdlEngine {
+    Duckdb,
+    Athena,
+    Spark,
+    Snowflake,
+    #[cfg(feature = "sql")]
+    Postgresql,
+    #[cfg(feature = "sql")]
+    Mysql,
+}
+
+#[cfg(feature = "lake")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum DdlFormat {
+    Delta,
+    Parquet,
 }
 
 #[derive(Debug, Args)]

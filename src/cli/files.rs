@@ -5,17 +5,26 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::args::{Command, DownloadArgs, GlobalArgs, IncrementalArgs, ListArgs, SchemaArgs};
+#[cfg(feature = "lake")]
+use super::args::{DdlEngine, DdlFormat, NestedArg};
 use super::console::{Console, Mark};
 #[cfg(feature = "sql")]
 use super::db;
 use super::iso::Moment;
 use super::output::size;
 use super::{exit, settings};
+#[cfg(feature = "lake")]
+use crate::error::ResultExt;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Namespace, Window};
+#[cfg(feature = "lake")]
+use crate::ops;
 #[cfg(feature = "sql")]
 use crate::ops::Demand;
 use crate::ops::files::{self, DownloadRequest, FilesReport, Journal, SchemaRequest, Shape, Step, TableChoice, TableEvent};
+
+#[cfg(feature = "lake")]
+use crate::schema::{LakeEngine, LakeFormat, LakePlace, Nested};
 
 /// What the log says of a command, whatever it does: namespace and tables as typed.
 pub(super) fn subject(command: &Command) -> (Option<&str>, Option<&str>) {
@@ -109,7 +118,56 @@ async fn list(global: &GlobalArgs, console: Console, args: ListArgs) -> Result<E
     Ok(ExitCode::SUCCESS)
 }
 
+/// Statements go to standard output, whoever reads them.
+#[cfg(feature = "lake")]
+async fn ddl(global: &GlobalArgs, args: &SchemaArgs, engine: DdlEngine) -> Result<ExitCode> {
+    let lake = |engine| -> Result<ops::DdlFor> {
+        let target = args.ddl.target.as_deref().ok_or_else(|| {
+            Error::new(Kind::Usage, "Views need to know where the tables are").hint("name the folder or URL with --target")
+        })?;
+        let format = match args.ddl.table_format {
+            DdlFormat::Delta => LakeFormat::Delta,
+            DdlFormat::Parquet => LakeFormat::Parquet,
+        };
+        let nested = match args.ddl.nested {
+            NestedArg::Typed => Nested::Typed,
+            NestedArg::Json => Nested::Json,
+        };
+        let url = match target.contains("://") {
+            true => target.to_owned(),
+            false => {
+                std::path::absolute(target).or_fail(Kind::Usage, "The target's path cannot be used")?.display().to_string()
+            }
+        };
+        Ok(ops::DdlFor::Lake(engine, LakePlace { url, format, nested }))
+    };
+    let of = match engine {
+        DdlEngine::Duckdb => lake(LakeEngine::DuckDb)?,
+        DdlEngine::Athena => lake(LakeEngine::Athena)?,
+        DdlEngine::Spark => lake(LakeEngine::Spark)?,
+        DdlEngine::Snowflake => lake(LakeEngine::Snowflake)?,
+        #[cfg(feature = "sql")]
+        DdlEngine::Postgresql => ops::DdlFor::Database("postgresql"),
+        #[cfg(feature = "sql")]
+        DdlEngine::Mysql => ops::DdlFor::Database("mysql"),
+    };
+    let client = settings::client(global, settings::pacing(0))?;
+    let namespace = Namespace::new(args.namespace.namespace.clone());
+    let tables = args.tables.table.parse::<TableChoice>()?;
+    let text = tokio::select! {
+        biased;
+        () = interrupted() => Err(Error::new(Kind::Cancelled, "Interrupted")),
+        text = ops::ddl(&client, &namespace, &tables, &of) => text,
+    }?;
+    super::output::out(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
 async fn schema(global: &GlobalArgs, console: Console, args: SchemaArgs) -> Result<ExitCode> {
+    #[cfg(feature = "lake")]
+    if let Some(engine) = args.ddl.ddl {
+        return ddl(global, &args, engine).await;
+    }
     let request = SchemaRequest {
         client: settings::client(global, settings::pacing(0))?,
         namespace: Namespace::new(args.namespace.namespace),

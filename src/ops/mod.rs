@@ -6,6 +6,7 @@ mod bad_rows;
 mod care;
 #[cfg(feature = "sql")]
 pub mod db;
+mod ddl;
 pub mod files;
 #[cfg(feature = "lake")]
 mod query;
@@ -24,6 +25,7 @@ mod verify;
 
 #[cfg(feature = "lake")]
 pub use care::{Cared, Removal, optimize, vacuum};
+pub use ddl::{DdlFor, ddl};
 #[cfg(feature = "lake")]
 pub use query::{Answer, query, query_at};
 pub use report::{Outcome, Phases, Report, TableReport};

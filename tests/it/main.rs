@@ -10,6 +10,7 @@ mod care;
 mod cli;
 #[cfg(feature = "lake")]
 mod crash;
+mod ddl;
 mod dropin;
 #[cfg(feature = "lake")]
 mod faults;
@@ -28,7 +29,7 @@ mod postgres;
 #[cfg(feature = "lake")]
 mod s3;
 mod schemas;
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 mod sql;
 #[cfg_attr(not(feature = "lake"), allow(dead_code, unused_imports))]
 mod support;

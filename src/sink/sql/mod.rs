@@ -34,6 +34,7 @@ use self::statement::Statement;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::{Bookmark, Namespace, TableRef};
 use crate::redact::SafeUrl;
+use crate::schema::TableSchema;
 use crate::sink::{Held, Load, LoadPlan, Sink, TableStatus};
 
 /// Sessions that are kept for the next table.
@@ -68,6 +69,33 @@ const DATABASES: &[Database] = &[
 /// Whether URLs of this scheme name a database that this build knows.
 pub fn knows_scheme(scheme: &str) -> bool {
     DATABASES.iter().any(|database| database.schemes.contains(&scheme))
+}
+
+/// The statements that make the tables of a namespace possible, as text; `scheme` is that of a connection string.
+pub fn definition_of_namespace(scheme: &str, namespace: &Namespace) -> Result<String> {
+    Ok(as_text(of_scheme(scheme)?.shared.dialect().create_namespace(namespace)))
+}
+
+/// The statements that make a table as the official client makes it, as text; `scheme` is that of a connection string.
+pub fn definition(scheme: &str, schema: &TableSchema) -> Result<String> {
+    let sink = of_scheme(scheme)?;
+    let dialect = sink.shared.dialect();
+    let table = dialect.table_of(schema)?;
+    let mut statements = dialect.create_enumerations(&table, &[]);
+    statements.extend(dialect.create_lookups(&table));
+    statements.extend(dialect.create_table(&table));
+    statements.extend(dialect.add_key(&table));
+    Ok(as_text(statements))
+}
+
+/// A database of that kind, for its text alone.
+fn of_scheme(scheme: &str) -> Result<SqlSink> {
+    let url = Url::parse(&format!("{scheme}://user@localhost/database")).or_fail(Kind::Usage, "Unknown kind of database")?;
+    SqlSink::open(&url, SqlOptions::default())
+}
+
+fn as_text(statements: Vec<Statement>) -> String {
+    statements.into_iter().map(|statement| format!("{};\n", statement.text)).collect()
 }
 
 /// What the book-keeping says of a table.

@@ -1,0 +1,39 @@
+//! `schema --ddl`: statements for query engines and databases, made from the service's present schemas.
+
+use super::files::TableChoice;
+use crate::api::Client;
+use crate::error::{ErrorContext, Result};
+use crate::model::{Namespace, TableRef};
+use crate::schema::{LakeEngine, LakePlace, TableSchema, lake_prelude, lake_table};
+
+/// Whose statements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DdlFor {
+    /// A query engine over the files of a target.
+    Lake(LakeEngine, LakePlace),
+    /// A database, by the scheme of its connection string: the official client's tables.
+    #[cfg(feature = "sql")]
+    Database(&'static str),
+}
+
+/// One text with the statements of all chosen tables. Kind `NotFound` for a table that the service does not have.
+pub async fn ddl(client: &Client, namespace: &Namespace, tables: &TableChoice, of: &DdlFor) -> Result<String> {
+    let tables: Vec<TableRef> = tables.resolve(client, namespace).await?;
+    let mut text = String::from("-- Made by daplake; run it again when the schema changes.\n");
+    text.push_str(&match of {
+        DdlFor::Lake(engine, place) => lake_prelude(*engine, place, namespace.as_str()),
+        #[cfg(feature = "sql")]
+        DdlFor::Database(scheme) => crate::sink::sql::definition_of_namespace(scheme, namespace)?,
+    });
+    for table in tables {
+        let answer = client.table_schema(&table).await.with("table", &table)?;
+        let schema = TableSchema::read(&table, answer.version, answer.schema).with("table", &table)?;
+        text.push('\n');
+        text.push_str(&match of {
+            DdlFor::Lake(engine, place) => lake_table(*engine, place, &schema),
+            #[cfg(feature = "sql")]
+            DdlFor::Database(scheme) => crate::sink::sql::definition(scheme, &schema).with("table", &table)?,
+        });
+    }
+    Ok(text)
+}

@@ -1,0 +1,245 @@
+//! Statements by which query engines see lake tables: views, external tables, with the descriptions of tables and columns. Pure
+//! text; it looks at no table.
+
+use std::fmt::Write as _;
+
+use super::{Column, ColumnType, Nested, TableSchema};
+
+/// A query engine over files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LakeEngine {
+    /// DuckDB: views.
+    DuckDb,
+    /// Amazon Athena: external tables.
+    Athena,
+    /// Spark and Databricks: external tables.
+    Spark,
+    /// Snowflake: external tables over a stage.
+    Snowflake,
+}
+
+/// How the tables are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LakeFormat {
+    /// Delta Lake.
+    Delta,
+    /// A folder of Parquet files.
+    Parquet,
+}
+
+/// Where tables are and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LakePlace {
+    /// URL or path of the target, whose tables are in `<url>/<namespace>/<table>`.
+    pub url: String,
+    /// Format of all tables.
+    pub format: LakeFormat,
+    /// Form of nested columns.
+    pub nested: Nested,
+}
+
+impl LakePlace {
+    fn of(&self, schema: &TableSchema) -> String {
+        format!("{}/{}/{}", self.url.trim_end_matches('/'), schema.table.namespace, schema.table.table)
+    }
+}
+
+/// What comes once, before the statements of the tables of a namespace.
+pub fn lake_prelude(engine: LakeEngine, place: &LakePlace, namespace: &str) -> String {
+    match engine {
+        LakeEngine::DuckDb => {
+            let delta = if place.format == LakeFormat::Delta { "INSTALL delta;\nLOAD delta;\n" } else { "" };
+            format!("{delta}CREATE SCHEMA IF NOT EXISTS {};\n", double(namespace))
+        }
+        LakeEngine::Athena | LakeEngine::Spark => format!("CREATE DATABASE IF NOT EXISTS {};\n", back(namespace)),
+        LakeEngine::Snowflake => format!(
+            "CREATE SCHEMA IF NOT EXISTS {};\n-- Name your storage integration.\nCREATE STAGE IF NOT EXISTS {} URL = {} \
+             STORAGE_INTEGRATION = my_integration;\n",
+            upper(namespace),
+            stage(namespace),
+            quoted(&format!("{}/", place.url.trim_end_matches('/')))
+        ),
+    }
+}
+
+/// The statements of one table, each with `;` and a line end.
+pub fn lake_table(engine: LakeEngine, place: &LakePlace, schema: &TableSchema) -> String {
+    match engine {
+        LakeEngine::DuckDb => duckdb(place, schema),
+        LakeEngine::Athena => hive(Hive::Athena, place, schema),
+        LakeEngine::Spark => hive(Hive::Spark, place, schema),
+        LakeEngine::Snowflake => snowflake(place, schema),
+    }
+}
+
+fn duckdb(place: &LakePlace, schema: &TableSchema) -> String {
+    let view = format!("{}.{}", double(schema.table.namespace.as_str()), double(&schema.table.table));
+    let source = match place.format {
+        LakeFormat::Delta => format!("delta_scan({})", quoted(&place.of(schema))),
+        LakeFormat::Parquet => {
+            format!("read_parquet({}, union_by_name = true)", quoted(&format!("{}/*.parquet", place.of(schema))))
+        }
+    };
+    let mut text = format!("CREATE OR REPLACE VIEW {view} AS SELECT * FROM {source};\n");
+    if let Some(description) = &schema.description {
+        let _ = writeln!(text, "COMMENT ON VIEW {view} IS {};", quoted(description));
+    }
+    for column in schema.columns() {
+        if let Some(description) = &column.description {
+            let _ = writeln!(text, "COMMENT ON COLUMN {view}.{} IS {};", double(&column.name), quoted(description));
+        }
+    }
+    text
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hive {
+    Athena,
+    Spark,
+}
+
+/// Characters of a comment that Athena's catalogue takes.
+const ATHENA_COMMENT: usize = 255;
+
+fn hive(engine: Hive, place: &LakePlace, schema: &TableSchema) -> String {
+    let name = format!("{}.{}", back(schema.table.namespace.as_str()), back(&schema.table.table));
+    let location = backslashed(&format!("{}/", place.of(schema)));
+    let comment = |text: &str| match engine {
+        Hive::Athena => backslashed(&text.chars().take(ATHENA_COMMENT).collect::<String>()),
+        Hive::Spark => backslashed(text),
+    };
+    if place.format == LakeFormat::Delta {
+        // Columns and descriptions are in the table's own log, and engines want no second account of them.
+        return match engine {
+            Hive::Athena => {
+                format!(
+                    "CREATE EXTERNAL TABLE IF NOT EXISTS {name}\nLOCATION {location}\nTBLPROPERTIES ('table_type' = 'DELTA');\n"
+                )
+            }
+            Hive::Spark => format!("CREATE TABLE IF NOT EXISTS {name} USING DELTA LOCATION {location};\n"),
+        };
+    }
+    let columns: Vec<String> = schema
+        .columns()
+        .map(|column| {
+            let about = column.description.as_deref().map(|text| format!(" COMMENT {}", comment(text))).unwrap_or_default();
+            format!("  {} {}{about}", back(&column.name), hive_type(engine, &column.column_type, place.nested))
+        })
+        .collect();
+    let columns = columns.join(",\n");
+    let about = schema.description.as_deref().map(|text| format!("COMMENT {}\n", comment(text))).unwrap_or_default();
+    match engine {
+        Hive::Athena => format!(
+            "CREATE EXTERNAL TABLE IF NOT EXISTS {name} (\n{columns}\n)\n{about}STORED AS PARQUET\nLOCATION {location};\n"
+        ),
+        Hive::Spark => {
+            format!("CREATE TABLE IF NOT EXISTS {name} (\n{columns}\n)\nUSING PARQUET\n{about}LOCATION {location};\n")
+        }
+    }
+}
+
+fn hive_type(engine: Hive, column_type: &ColumnType, nested: Nested) -> String {
+    match column_type {
+        ColumnType::Boolean => "boolean".into(),
+        ColumnType::Int16 => "smallint".into(),
+        ColumnType::Int32 => "int".into(),
+        ColumnType::Int64 => "bigint".into(),
+        ColumnType::Float32 => "float".into(),
+        ColumnType::Float64 => "double".into(),
+        ColumnType::Decimal { precision, scale } => format!("decimal({precision},{scale})"),
+        ColumnType::Timestamp => "timestamp".into(),
+        ColumnType::Date => "date".into(),
+        ColumnType::Struct(members) if nested == Nested::Typed => {
+            let members: Vec<String> = members
+                .iter()
+                .map(|member| {
+                    // Athena has no quotes inside of a type.
+                    let name = if engine == Hive::Athena { member.name.clone() } else { back(&member.name) };
+                    format!("{name}:{}", hive_type(engine, &member.column_type, nested))
+                })
+                .collect();
+            format!("struct<{}>", members.join(","))
+        }
+        ColumnType::List(item) if nested == Nested::Typed => format!("array<{}>", hive_type(engine, item, nested)),
+        _ => "string".into(),
+    }
+}
+
+fn snowflake(place: &LakePlace, schema: &TableSchema) -> String {
+    let name = format!("{}.{}", upper(schema.table.namespace.as_str()), upper(&schema.table.table));
+    let columns: Vec<String> = schema
+        .columns()
+        .map(|column| {
+            let kind = snowflake_type(column, place.nested);
+            format!("  {} {kind} AS (VALUE:{}::{kind})", upper(&column.name), double(&column.name))
+        })
+        .collect();
+    let format = match place.format {
+        LakeFormat::Delta => {
+            "FILE_FORMAT = (TYPE = PARQUET)\nTABLE_FORMAT = DELTA\nREFRESH_ON_CREATE = FALSE\nAUTO_REFRESH = FALSE"
+        }
+        LakeFormat::Parquet => "PATTERN = '.*[.]parquet'\nFILE_FORMAT = (TYPE = PARQUET)\nAUTO_REFRESH = FALSE",
+    };
+    let about = schema.description.as_deref().map(|text| format!("\nCOMMENT = {}", quoted(text))).unwrap_or_default();
+    let mut text = format!(
+        "CREATE OR REPLACE EXTERNAL TABLE {name} (\n{}\n)\nLOCATION = @{}/{}/{}/\n{format}{about};\n",
+        columns.join(",\n"),
+        stage(schema.table.namespace.as_str()),
+        schema.table.namespace,
+        schema.table.table,
+    );
+    if place.format == LakeFormat::Delta {
+        // Again after each sync.
+        let _ = writeln!(text, "ALTER EXTERNAL TABLE {name} REFRESH;");
+    }
+    for column in schema.columns() {
+        if let Some(description) = &column.description {
+            let _ = writeln!(text, "COMMENT ON COLUMN {name}.{} IS {};", upper(&column.name), quoted(description));
+        }
+    }
+    text
+}
+
+fn snowflake_type(column: &Column, nested: Nested) -> String {
+    match &column.column_type {
+        ColumnType::Boolean => "BOOLEAN".into(),
+        ColumnType::Int16 | ColumnType::Int32 | ColumnType::Int64 => "NUMBER(38,0)".into(),
+        ColumnType::Float32 | ColumnType::Float64 => "FLOAT".into(),
+        ColumnType::Decimal { precision, scale } => format!("NUMBER({precision},{scale})"),
+        ColumnType::Timestamp => "TIMESTAMP_NTZ".into(),
+        ColumnType::Date => "DATE".into(),
+        ColumnType::Struct(_) if nested == Nested::Typed => "OBJECT".into(),
+        ColumnType::List(_) if nested == Nested::Typed => "ARRAY".into(),
+        _ => "VARCHAR".into(),
+    }
+}
+
+fn stage(namespace: &str) -> String {
+    format!("{}.\"DAPLAKE\"", upper(namespace))
+}
+
+/// A name in double quotes.
+fn double(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A name as Snowflake finds it without quotes.
+fn upper(name: &str) -> String {
+    double(&name.to_uppercase())
+}
+
+/// A name in backticks.
+fn back(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
+/// A text in single quotes, which are doubled.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// A text in single quotes by the rules of Hive and Spark, on one line.
+fn backslashed(text: &str) -> String {
+    let text = text.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n").replace('\r', "");
+    format!("'{text}'")
+}

@@ -1,0 +1,92 @@
+//! `schema --ddl`: what it prints is run by the engine it is for, where that can be had here.
+
+use std::process::{Command, Stdio};
+
+use crate::support::postgres::Database;
+use crate::support::{World, canvas, school};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn views_for_duckdb_read_the_files_and_carry_descriptions() {
+    let Ok(python) = std::env::var("DAPLAKE_TEST_PYTHON") else {
+        eprintln!("not run: needs DAPLAKE_TEST_PYTHON");
+        return;
+    };
+    let world = World::new(school(&[canvas("users"), canvas("courses")])).await;
+    // Converted files stand in for a folder of plain Parquet tables.
+    for table in ["users", "courses"] {
+        let arguments =
+            ["snapshot", "--namespace", "canvas", "--table", table, "--convert", "parquet", "--output-directory", table];
+        world.daplake(&arguments).assert_code(0);
+        let job = std::fs::read_dir(world.path(table)).unwrap().next().unwrap().unwrap().path();
+        std::fs::create_dir_all(world.path("lake/canvas")).unwrap();
+        std::fs::rename(job, world.path("lake/canvas").join(table)).unwrap();
+    }
+    let arguments =
+        ["schema", "--namespace", "canvas", "--table", "users,courses", "--ddl", "duckdb", "--table-format", "parquet"];
+    let target = world.path("lake");
+    let printed = world.daplake(&[&arguments[..], &["--target", target.to_str().unwrap()]].concat()).assert_code(0).stdout;
+    std::fs::write(world.path("views.sql"), &printed).unwrap();
+    let script = "import duckdb, sys\nc = duckdb.connect()\nc.execute(open(sys.argv[1]).read())\n\
+         print(c.execute('SELECT count(*), count(DISTINCT id) FROM canvas.users').fetchone())\n\
+         print(c.execute(\"SELECT count(*) FROM duckdb_columns() WHERE schema_name = 'canvas' AND comment IS NOT NULL\").fetchone()[0])";
+    let output = Command::new(python).args(["-c", script]).arg(world.path("views.sql")).stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{}\n{printed}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).unwrap();
+    let (rows, comments) = said.trim().split_once('\n').unwrap();
+    let users = world.school.expected(&canvas("users"), world.school.now()).unwrap().len();
+    assert_eq!(rows, format!("({users}, {users})"));
+    let described = |name: &str| {
+        let table = canvas(name);
+        let version = world.school.schema_version(&table, world.school.now()).unwrap();
+        let schema = world.school.schema(&table, version).unwrap();
+        let groups = ["key", "value"].map(|group| schema["properties"][group]["properties"].as_object().unwrap().clone());
+        groups.iter().flat_map(|group| group.values()).filter(|node| node.get("description").is_some()).count()
+    };
+    let expected = described("users") + described("courses");
+    assert!(expected > 5);
+    assert_eq!(comments.trim(), expected.to_string(), "columns have their descriptions");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_for_postgresql_are_made_by_it() {
+    let Some(database) = Database::new() else { return };
+    let world = World::new(school(&[])).await;
+    let printed =
+        world.daplake(&["schema", "--namespace", "canvas", "--table", "all", "--ddl", "postgresql"]).assert_code(0).stdout;
+    database.psql(&printed);
+    let tables = world.all_tables().into_iter().filter(|table| table.namespace.as_str() == "canvas").count();
+    assert_eq!(
+        database.psql("SELECT count(*) FROM pg_tables WHERE schemaname = 'canvas' AND tablename NOT LIKE '%\\_\\_%'").trim(),
+        tables.to_string()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_engines_get_their_words_and_quotes() {
+    let world = World::new(school(&[canvas("courses")])).await;
+    let ddl = |more: &[&str]| {
+        let base = ["schema", "--namespace", "canvas", "--table", "courses", "--target", "s3://bucket/lake/", "--ddl"];
+        world.daplake(&[&base[..], more].concat()).assert_code(0).stdout
+    };
+    for (arguments, words) in [
+        (&["athena"][..], &["LOCATION 's3://bucket/lake/canvas/courses/'", "'table_type' = 'DELTA'"][..]),
+        (
+            &["athena", "--table-format", "parquet"],
+            &["`account_id` bigint COMMENT '", "STORED AS PARQUET", "`start_at` timestamp"],
+        ),
+        (&["spark"], &["`canvas`.`courses` USING DELTA LOCATION 's3://bucket/lake/canvas/courses/'"]),
+        (&["spark", "--table-format", "parquet"], &["USING PARQUET", "COMMENT '"]),
+        (&["snowflake"], &["TABLE_FORMAT = DELTA", "\"ID\" NUMBER(38,0) AS (VALUE:\"id\"::NUMBER(38,0))", "REFRESH;"]),
+        (
+            &["duckdb"],
+            &["delta_scan('s3://bucket/lake/canvas/courses')", "COMMENT ON COLUMN \"canvas\".\"courses\".\"account_id\" IS '"],
+        ),
+    ] {
+        let printed = ddl(arguments);
+        for word in words {
+            assert!(printed.contains(word), "{arguments:?} says {word}:\n{printed}");
+        }
+    }
+    let refused = world.daplake(&["schema", "--namespace", "canvas", "--table", "courses", "--ddl", "spark"]);
+    refused.assert_code(5).assert_says(&["--target"]);
+}
