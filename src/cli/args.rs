@@ -134,6 +134,9 @@ pub(super) enum Command {
     /// Remove files of lake tables that are no longer needed.
     #[cfg(feature = "lake")]
     Vacuum(VacuumArgs),
+    /// Compare lake tables with fresh snapshots and name the keys that differ.
+    #[cfg(feature = "lake")]
+    Verify(VerifyArgs),
     /// Show what happened to a lake table, commit by commit.
     #[cfg(feature = "lake")]
     History(HistoryArgs),
@@ -609,6 +612,9 @@ pub(super) struct QueryArgs {
     pub(super) target: TargetArgs,
     /// The statement. Tables are `namespace.table`; those of `canvas` also go by their bare names. `-` reads it from standard input.
     pub(super) sql: String,
+    /// Reads the tables as they were: a version of the log (see `daplake history`), or a time such as 2026-01-31T09:30:00Z.
+    #[arg(long, value_name = "VERSION|TIME")]
+    pub(super) at: Option<String>,
     /// Form of the output.
     #[arg(long, value_enum, default_value_t = QueryOutput::Table)]
     pub(super) output: QueryOutput,
@@ -674,6 +680,32 @@ pub(super) struct VacuumArgs {
     /// Says what would be removed, and removes nothing.
     #[arg(long)]
     pub(super) dry_run: bool,
+    /// Form of the output.
+    #[arg(long, value_enum, default_value_t = StatusOutput::Text)]
+    pub(super) output: StatusOutput,
+}
+
+#[cfg(feature = "lake")]
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Takes a snapshot of each table (and the changes since its bookmark, which are left out). Nothing is changed; what differs is repaired by `daplake sync --resnapshot`.\n\nExample:\n  daplake verify --target ./lake --table users,enrollments\n\nExit codes: 0 nothing differs; 5 something differs or failed."
+)]
+pub(super) struct VerifyArgs {
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+    #[command(flatten)]
+    pub(super) tables: HeldTablesArgs,
+    /// Names so many of the keys that differ, per table.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub(super) keys: usize,
+    /// Format in which objects are downloaded: jsonl, csv, tsv or parquet.
+    #[arg(long, default_value = "jsonl", value_name = "FORMAT")]
+    pub(super) download_format: crate::model::Format,
+    /// Job starts per minute; 0 for no limit of our own.
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub(super) jobs_per_minute: u32,
+    #[command(flatten)]
+    pub(super) engine: EngineArgs,
     /// Form of the output.
     #[arg(long, value_enum, default_value_t = StatusOutput::Text)]
     pub(super) output: StatusOutput,

@@ -1,15 +1,15 @@
-//! `optimize`, `vacuum`, `history`: from arguments to requests, from answers to text.
+//! `optimize`, `vacuum`, `verify`, `history`: from arguments to requests, from answers to text.
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::args::{GlobalArgs, HeldTablesArgs, HistoryArgs, OptimizeArgs, StatusOutput, VacuumArgs};
-use super::lake::{engine, small_engine};
+use super::args::{GlobalArgs, HeldTablesArgs, HistoryArgs, OptimizeArgs, StatusOutput, VacuumArgs, VerifyArgs};
+use super::lake::{engine, small_engine, temp_dir};
 use super::output::{Grid, grouped, out, size};
 use super::{report, settings};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::TableRef;
-use crate::ops::{self, Cared, Removal, Selection};
+use crate::ops::{self, Cared, Removal, Selection, VerifyRequest};
 use crate::sink::delta::{Commit, Scope};
 
 pub(super) async fn optimize(global: &GlobalArgs, args: OptimizeArgs) -> Result<()> {
@@ -43,6 +43,39 @@ pub(super) async fn vacuum(global: &GlobalArgs, args: VacuumArgs) -> Result<()> 
         grid.row(vec![table.to_string(), grouped(done.files.len() as u64), size(done.bytes)]);
     }
     tell(args.output, grid.render(), &done)
+}
+
+pub(super) async fn verify(global: &GlobalArgs, args: VerifyArgs) -> Result<()> {
+    let target = settings::target(global, &args.target)?;
+    let client = settings::client(global, settings::pacing(args.jobs_per_minute))?;
+    let engine = engine(&args.engine)?;
+    let request = VerifyRequest {
+        client,
+        sink: ops::open_target(&target, &engine)?,
+        engine,
+        selection: selection(args.tables),
+        format: args.download_format,
+        temp_dir: temp_dir(&args.engine),
+        keys: args.keys,
+    };
+    let done = ops::verify(&request).await?;
+    let mut grid = Grid::new(&["table", ">rows at the service", ">missing", ">surplus", ">different"]);
+    let mut keys = String::new();
+    for Cared { table, result } in &done {
+        let Ok(found) = result else { continue };
+        let counts = [found.rows, found.missing, found.surplus, found.different].map(grouped);
+        grid.row(std::iter::once(table.to_string()).chain(counts).collect());
+        for differing in &found.keys {
+            keys.push_str(&format!("{table}: key {} is {}\n", differing.key, differing.what));
+        }
+    }
+    let differs = done.iter().filter(|cared| cared.result.as_ref().is_ok_and(|found| !found.is_none())).count();
+    tell(args.output, grid.render() + &keys, &done)?;
+    match differs {
+        0 => Ok(()),
+        _ => Err(Error::new(Kind::Data, format!("{differs} of {} tables differ from the service", done.len()))
+            .hint("load them anew with `daplake sync --resnapshot --table ...`")),
+    }
 }
 
 pub(super) async fn history(global: &GlobalArgs, args: HistoryArgs) -> Result<()> {

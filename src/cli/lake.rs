@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result, ResultExt};
 use crate::ops::{self, Answer, Report, Selection, StatusLine, SyncRequest, Target};
 use crate::schema::Nested;
 use crate::sink::Sink;
-use crate::sink::delta::{DeletionVectors, DeltaOptions, DeltaSink};
+use crate::sink::delta::{At, DeletionVectors, DeltaOptions, DeltaSink};
 use crate::stage::{Engine, EngineOptions};
 
 pub(super) async fn sync(global: &GlobalArgs, args: SyncArgs) -> Result<()> {
@@ -96,7 +96,7 @@ pub(super) fn engine(args: &EngineArgs) -> Result<Engine> {
     })
 }
 
-fn temp_dir(args: &EngineArgs) -> PathBuf {
+pub(super) fn temp_dir(args: &EngineArgs) -> PathBuf {
     args.temp_dir.clone().unwrap_or_else(std::env::temp_dir)
 }
 
@@ -162,10 +162,11 @@ pub(super) async fn query(global: &GlobalArgs, args: QueryArgs) -> Result<()> {
         }
         sql => sql.to_owned(),
     };
+    let at = args.at.as_deref().map(parse_at).transpose()?;
     match args.output {
-        QueryOutput::Table => print_query(&sink, &engine, &sql).await,
+        QueryOutput::Table => print_query(&sink, &engine, &sql, at).await,
         QueryOutput::Csv => {
-            let Answer { schema, mut batches } = ops::query(&sink, &engine, &sql).await?;
+            let Answer { schema, mut batches } = ops::query_at(&sink, &engine, &sql, at).await?;
             let mut head = true;
             while let Some(batch) = batches.try_next().await.or_fail(Kind::Target, "The query failed")? {
                 out(&csv_text(&batch, head)?)?;
@@ -174,7 +175,7 @@ pub(super) async fn query(global: &GlobalArgs, args: QueryArgs) -> Result<()> {
             if head { out(&csv_text(&RecordBatch::new_empty(schema), true)?) } else { Ok(()) }
         }
         QueryOutput::Json => {
-            let mut batches = ops::query(&sink, &engine, &sql).await?.batches;
+            let mut batches = ops::query_at(&sink, &engine, &sql, at).await?.batches;
             while let Some(batch) = batches.try_next().await.or_fail(Kind::Target, "The query failed")? {
                 let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());
                 writer.write(&batch).or_fail(Kind::Data, "The answer cannot be written as JSON")?;
@@ -186,9 +187,23 @@ pub(super) async fn query(global: &GlobalArgs, args: QueryArgs) -> Result<()> {
     }
 }
 
+/// A version by its number, or a time.
+fn parse_at(text: &str) -> Result<At> {
+    match text.parse() {
+        Ok(version) => Ok(At::Version(version)),
+        Err(_) => {
+            let moment = super::iso::parse_moment(text);
+            let moment = moment.map_err(|_| {
+                Error::new(Kind::Usage, "--at is neither a version nor a time").hint("write it as 12 or 2026-01-31T09:30:00Z")
+            })?;
+            Ok(At::Time(moment.at))
+        }
+    }
+}
+
 /// Runs a query and prints a table. It needs the widest cell first, so the answer is collected; the other forms stream.
-pub(super) async fn print_query(sink: &Arc<DeltaSink>, engine: &Engine, sql: &str) -> Result<()> {
-    let answer = ops::query(sink, engine, sql).await?;
+pub(super) async fn print_query(sink: &Arc<DeltaSink>, engine: &Engine, sql: &str, at: Option<At>) -> Result<()> {
+    let answer = ops::query_at(sink, engine, sql, at).await?;
     let rows: Vec<RecordBatch> = answer.batches.try_collect().await.or_fail(Kind::Target, "The query failed")?;
     out(&table_text(&answer.schema, &rows)?)
 }

@@ -158,6 +158,8 @@ async fn dispatch(global: &GlobalArgs, command: Command) -> Result<()> {
         #[cfg(feature = "lake")]
         Command::Vacuum(args) => care::vacuum(global, args).await,
         #[cfg(feature = "lake")]
+        Command::Verify(args) => care::verify(global, args).await,
+        #[cfg(feature = "lake")]
         Command::History(args) => care::history(global, args).await,
         #[cfg(all(feature = "lake", feature = "demo"))]
         Command::Demo(args) => school::demo(args).await,

@@ -20,12 +20,14 @@ mod status;
 mod sync;
 #[cfg(feature = "lake")]
 mod target;
+#[cfg(feature = "lake")]
+mod verify;
 
 #[cfg(feature = "lake")]
 pub use care::{Cared, Removal, optimize, vacuum};
 pub use ddl::{DdlFor, ddl};
 #[cfg(feature = "lake")]
-pub use query::{Answer, query};
+pub use query::{Answer, query, query_at};
 pub use report::{Outcome, Phases, Report, TableReport};
 pub use select::{KNOWN_NAMESPACES, Selection};
 #[cfg(feature = "lake")]
@@ -34,3 +36,5 @@ pub use status::{StatusLine, status};
 pub use sync::{Demand, OnSnapshotRequired, SyncRequest, Unlisted, sync};
 #[cfg(feature = "lake")]
 pub use target::{LakeFormat, Target, open_lake, open_sink, open_sink_with, open_target, open_target_with};
+#[cfg(feature = "lake")]
+pub use verify::{VerifyRequest, verify};

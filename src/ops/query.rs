@@ -13,7 +13,7 @@ use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::TableRef;
 use crate::sink::Sink;
-use crate::sink::delta::DeltaSink;
+use crate::sink::delta::{At, DeltaSink};
 use crate::stage::Engine;
 
 /// The answer of a query, as a stream.
@@ -33,7 +33,12 @@ impl std::fmt::Debug for Answer {
 /// Runs one read-only statement. Tables are registered as `namespace.table`; those of `canvas` also go by their bare names.
 /// Kind `Usage` when the statement is wrong, `Resources` when it does not fit the memory limit.
 pub async fn query(sink: &Arc<DeltaSink>, engine: &Engine, sql: &str) -> Result<Answer> {
-    let context = session(sink, engine).await?;
+    query_at(sink, engine, sql, None).await
+}
+
+/// As [`query`], over the tables as they were.
+pub async fn query_at(sink: &Arc<DeltaSink>, engine: &Engine, sql: &str, at: Option<At>) -> Result<Answer> {
+    let context = session(sink, engine, at).await?;
     let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     let frame = context.sql_with_options(sql, read_only).await.map_err(|error| {
         Error::recover(error, |cause| {
@@ -47,7 +52,7 @@ pub async fn query(sink: &Arc<DeltaSink>, engine: &Engine, sql: &str) -> Result<
     Ok(Answer { schema, batches })
 }
 
-async fn session(sink: &Arc<DeltaSink>, engine: &Engine) -> Result<SessionContext> {
+async fn session(sink: &Arc<DeltaSink>, engine: &Engine, at: Option<At>) -> Result<SessionContext> {
     let base = engine.session();
     let config: SessionConfig =
         base.copied_config().with_information_schema(true).with_default_catalog_and_schema("daplake", "canvas");
@@ -60,7 +65,7 @@ async fn session(sink: &Arc<DeltaSink>, engine: &Engine) -> Result<SessionContex
     }
     let catalog = Arc::new(MemoryCatalogProvider::new());
     for (name, tables) in namespaces {
-        let schema = Arc::new(LazyTables { sink: sink.clone(), tables });
+        let schema = Arc::new(LazyTables { sink: sink.clone(), tables, at });
         catalog.register_schema(&name, schema).or_fail(Kind::Bug, "A namespace cannot be registered")?;
     }
     context.register_catalog("daplake", catalog);
@@ -73,6 +78,7 @@ async fn session(sink: &Arc<DeltaSink>, engine: &Engine) -> Result<SessionContex
 struct LazyTables {
     sink: Arc<DeltaSink>,
     tables: Vec<TableRef>,
+    at: Option<At>,
 }
 
 #[async_trait]
@@ -84,8 +90,11 @@ impl SchemaProvider for LazyTables {
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
         match self.tables.iter().find(|table| table.table == name) {
             Some(table) => {
-                let provider = self.sink.provider(table).await.map_err(|error| DataFusionError::External(Box::new(error)))?;
-                Ok(Some(provider))
+                let provider = match self.at {
+                    None => self.sink.provider(table).await,
+                    Some(at) => self.sink.provider_at(table, at).await,
+                };
+                Ok(Some(provider.map_err(|error| DataFusionError::External(Box::new(error)))?))
             }
             None => Ok(None),
         }

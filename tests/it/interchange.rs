@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::support::database::TestDatabase;
 use crate::support::postgres::Database;
 use crate::support::{
-    CLIENT_ID, CLIENT_SECRET, Run, World, assert_same, canvas, official, read_postgres, school, serving, web_logs,
+    CLIENT_ID, CLIENT_SECRET, Run, World, assert_same_to, canvas, official, read_postgres, school, serving, web_logs,
 };
 
 /// A database that both clients know, as its own programs see it.
@@ -25,6 +25,10 @@ trait Kept: Send + Sync {
     fn book_keeping(&self) -> BTreeSet<String>;
     /// Rows of tables as JSON.
     fn rows(&self, tables: &[TableRef]) -> Vec<Vec<Value>>;
+    /// Microseconds that the official client keeps of a moment.
+    fn unit(&self) -> i64 {
+        1
+    }
 }
 
 impl Kept for Database {
@@ -42,6 +46,48 @@ impl Kept for Database {
 
     fn rows(&self, tables: &[TableRef]) -> Vec<Vec<Value>> {
         self.rows_of(tables)
+    }
+}
+
+#[cfg(feature = "mysql")]
+impl Kept for crate::support::mariadb::Database {
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// But for the types that differ on purpose: see `docs/mysql.md`.
+    fn layout(&self) -> BTreeSet<String> {
+        let lines = self.sql(
+            "SELECT CONCAT('column ', TABLE_NAME, '.', COLUMN_NAME, ': ', COLUMN_TYPE, ' ', IS_NULLABLE, ' ', COALESCE(COLUMN_DEFAULT, ''), \
+             ' ', COLUMN_KEY, ' ', EXTRA, IF(TABLE_NAME LIKE 'instructure%', '', COLUMN_COMMENT), ' #', ORDINAL_POSITION) \
+             FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME NOT LIKE 'daplake%'; \
+             SELECT CONCAT('comment ', TABLE_NAME, ': ', TABLE_COMMENT) FROM information_schema.TABLES \
+             WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME NOT LIKE 'daplake%' AND TABLE_NAME NOT LIKE 'instructure%'; \
+             SELECT CONCAT('constraint ', TABLE_NAME, ' ', CONSTRAINT_NAME, ' ', COLUMN_NAME, ' ', COALESCE(REFERENCED_TABLE_NAME, '')) \
+             FROM information_schema.KEY_COLUMN_USAGE WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME NOT LIKE 'daplake%'; \
+             SELECT CONCAT('index ', TABLE_NAME, ' ', INDEX_NAME, ' ', COLUMN_NAME, ' ', NON_UNIQUE) \
+             FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME NOT LIKE 'daplake%'",
+        );
+        let alike = |line: &str| {
+            line.replace("datetime(6)", "datetime").replace("time(6)", "time").replace("varbinary(16)", "binary(16)")
+        };
+        lines.lines().map(alike).collect()
+    }
+
+    fn book_keeping(&self) -> BTreeSet<String> {
+        let lines = self.sql(
+            "SELECT source_namespace, source_table, timestamp, schema_version, target_schema, target_table, schema_description_format, \
+             schema_description FROM instructure_dap__table_sync; SELECT * FROM instructure_dap__database_version",
+        );
+        lines.lines().map(str::to_owned).collect()
+    }
+
+    fn rows(&self, tables: &[TableRef]) -> Vec<Vec<Value>> {
+        self.rows_of(tables)
+    }
+
+    fn unit(&self) -> i64 {
+        1_000_000
     }
 }
 
@@ -128,7 +174,7 @@ impl Pair {
                     assert_eq!(rows.len(), self.world.school.expected(table, at).unwrap().len(), "{table}");
                     continue;
                 }
-                assert_same(&self.world.school, table, at, rows);
+                assert_same_to(&self.world.school, table, at, rows, database.unit());
             }
         }
     }
@@ -168,6 +214,11 @@ fn differences(one: &BTreeSet<String>, other: &BTreeSet<String>) -> Vec<String> 
 
 fn postgres() -> Option<Box<dyn Kept>> {
     Some(Box::new(Database::new()?))
+}
+
+#[cfg(feature = "mysql")]
+fn mariadb() -> Option<Box<dyn Kept>> {
+    Some(Box::new(crate::support::mariadb::Database::new()?))
 }
 
 /// Tables with enumerations, JSON, arrays, addresses, UUIDs, decimals, dates and schema changes of each kind that the official
@@ -242,4 +293,16 @@ async fn fill_all(database: impl Fn() -> Option<Box<dyn Kept>>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_whole_catalogue_is_laid_out_as_by_the_official_client_in_postgresql() {
     fill_all(postgres).await;
+}
+
+#[cfg(feature = "mysql")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn either_client_goes_on_where_the_other_stopped_in_mariadb() {
+    take_turns(mariadb).await;
+}
+
+#[cfg(feature = "mysql")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_whole_catalogue_is_laid_out_as_by_the_official_client_in_mariadb() {
+    fill_all(mariadb).await;
 }

@@ -5,6 +5,8 @@
 #![allow(clippy::print_stderr, reason = "a test says what it did not run, and its seed")]
 
 #[cfg(feature = "lake")]
+mod care;
+#[cfg(feature = "lake")]
 mod cli;
 #[cfg(feature = "lake")]
 mod crash;
@@ -29,7 +31,7 @@ mod postgres;
 #[cfg(feature = "lake")]
 mod s3;
 mod schemas;
-#[cfg(feature = "postgres")]
+#[cfg(feature = "sql")]
 mod sql;
 #[cfg_attr(not(feature = "lake"), allow(dead_code, unused_imports))]
 mod support;

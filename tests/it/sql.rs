@@ -30,7 +30,22 @@ macro_rules! on {
     };
 }
 
+#[cfg(feature = "postgres")]
 on!(postgresql = crate::support::postgres::Database:
+    a_whole_school_follows_its_history,
+    two_syncs_at_once_leave_one_right_table,
+    a_demanded_snapshot_replaces_the_rows_and_keeps_old_logs,
+    killed_and_run_again_the_database_is_right,
+    a_database_is_initialised_followed_listed_and_dropped,
+    tables_are_chosen_by_pattern_and_missing_ones_are_made,
+    a_table_removed_by_hand_is_noticed,
+    what_is_odd_but_whole_arrives_whole,
+    what_is_cut_or_broken_fails_loudly_and_leaves_the_table,
+    rows_deleted_and_born_again_are_there,
+);
+
+#[cfg(feature = "mysql")]
+on!(mariadb = crate::support::mariadb::Database:
     a_whole_school_follows_its_history,
     two_syncs_at_once_leave_one_right_table,
     a_demanded_snapshot_replaces_the_rows_and_keeps_old_logs,
@@ -194,6 +209,9 @@ fn a_wrong_connection_string_shows_no_password() {
         "postgresql://me:planted-password@127.0.0.1:1/x",
         "postgresql://me:planted-password@127.0.0.1:x/x",
         "postgresql://me:planted-password@127.0.0.1:1/x?ssl=maybe",
+        "mysql://me:planted-password@127.0.0.1:1/x",
+        "mariadb://me:planted-password@127.0.0.1:x/x",
+        "mysql://me:planted-password@127.0.0.1:1/x?ssl=maybe",
     ] {
         let output = crate::support::bare_command(&["status", "--target", target]).output().unwrap();
         let run = crate::support::Run::of(output).assert_code(5);

@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{BooleanArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch};
 use arrow::compute::filter_record_batch;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
@@ -12,7 +12,9 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use deltalake::ObjectStore;
 use futures::StreamExt;
-use parquet::file::metadata::RowGroupMetaData;
+use parquet::arrow::arrow_reader::RowSelection;
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
+use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::statistics::Statistics;
 use roaring::RoaringBitmap;
 use tokio::task::JoinSet;
@@ -22,7 +24,7 @@ use super::columns::LakeColumn;
 use super::conform::{Names, conform};
 use super::keys::{KeyBounds, KeySet, key_columns};
 use super::log::ActiveFile;
-use super::reader::DataFile;
+use super::reader::{DataFile, Rows};
 use super::vectors;
 use super::writer::{FileFormat, TableWriter};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
@@ -30,6 +32,10 @@ use crate::stage::{Engine, engine_error};
 
 /// Rows of a batch of key columns.
 const PROBE_ROWS: usize = 8192;
+/// A row group's filter is asked if it has so many times more rows than there are keys.
+const ROWS_PER_FILTERED_KEY: usize = 8;
+/// Rows of a page of keys, at most, as our writer makes them.
+const PAGE_ROWS: i64 = 20_000;
 
 /// Which rows of which files go. Filled by rounds, so that the keys of a change set need not be in memory together.
 #[derive(Debug)]
@@ -185,29 +191,33 @@ async fn probe_file(
             return Err(error.with("file", &file.path).with("column", &column.name));
         }
     }
-    let metadata = Arc::clone(opened.metadata());
     hits.total = Some(u64::from(row_count(&opened, file)?));
+    let column = &columns[0].physical;
+    let key_count = file.key_bounds(&columns[0]).map_or(usize::MAX, |bounds| keys.count_in(&bounds));
+    let opened = match is_worth_the_page_index(opened.metadata(), keys, key_count, column) {
+        true => opened.with_page_index().await?,
+        false => opened,
+    };
+    let mut opened = opened;
     let mut groups = Vec::new();
-    let mut ranges = Vec::new();
-    let mut start = 0_u32;
-    for (number, group) in metadata.row_groups().iter().enumerate() {
-        let end = start + group.num_rows() as u32;
-        if keys.touches(group_bounds(group, &columns[0].physical).as_ref()) {
+    for number in 0..opened.metadata().num_row_groups() {
+        if keys.touches(group_bounds(opened.metadata().row_group(number), column).as_ref())
+            && may_hold(&mut opened, number, keys, column).await?
+        {
             groups.push(number);
-            ranges.push(start..end);
         }
-        start = end;
     }
-    if groups.is_empty() {
+    let (rows, ranges) = rows_to_read(opened.metadata(), &groups, keys, column);
+    if rows.groups.is_empty() {
         return Ok((hits, 0));
     }
     let mut deleted = 0;
-    let mut rows = RowNumbers { ranges, next: 0 };
+    let mut numbered = RowNumbers { ranges, next: 0 };
     let names: Vec<String> = columns.iter().map(|column| column.physical.clone()).collect();
-    let mut stream = opened.stream(names.iter().map(String::as_str), groups, PROBE_ROWS)?;
+    let mut stream = opened.stream(names.iter().map(String::as_str), rows, PROBE_ROWS)?;
     while let Some(batch) = stream.next().await {
         let batch = batch.map_err(engine_error)?;
-        let numbers = rows.take(batch.num_rows());
+        let numbers = numbered.take(batch.num_rows());
         keys.matches(&key_columns(&batch, &names)?, |row, is_deleted| {
             if hits.gone.insert(numbers.get(row)) {
                 hits.found += 1;
@@ -218,17 +228,91 @@ async fn probe_file(
     Ok((hits, deleted))
 }
 
+/// Whether so few keys are looked for that pages can be passed over.
+fn is_worth_the_page_index(metadata: &ParquetMetaData, keys: &KeySet, key_count: usize, column: &str) -> bool {
+    let touched = metadata.row_groups().iter().filter(|group| keys.touches(group_bounds(group, column).as_ref()));
+    let pages: i64 = touched.map(|group| group.num_rows() / PAGE_ROWS).sum();
+    (key_count as u64) < pages.max(0) as u64
+}
+
+/// Asks the filter of a row group, which is only worth reading if few keys are looked for.
+async fn may_hold(opened: &mut DataFile, group: usize, keys: &KeySet, column: &str) -> Result<bool> {
+    let rows = opened.metadata().row_group(group).num_rows() as usize;
+    let Some(texts) = keys.texts().filter(|texts| texts.len() < rows / ROWS_PER_FILTERED_KEY) else { return Ok(true) };
+    let filter = opened.bloom_filter(group, column).await?;
+    Ok(filter.is_none_or(|filter| texts.iter().flatten().any(|text| filter.check(text))))
+}
+
+/// Of the row groups that may hold any of `keys` all rows, or their pages that may where the index was read; and the numbers of
+/// these rows.
+fn rows_to_read(metadata: &ParquetMetaData, touched: &[usize], keys: &KeySet, column: &str) -> (Rows, Vec<Range<u32>>) {
+    let (mut groups, mut ranges, mut selected) = (Vec::new(), Vec::new(), Vec::new());
+    // The first row of the group in the file, and among the groups that are read.
+    let (mut start, mut place) = (0_u32, 0_usize);
+    for (number, group) in metadata.row_groups().iter().enumerate() {
+        let rows = group.num_rows() as u32;
+        if touched.contains(&number) {
+            let pages = pages_to_read(metadata, number, keys, column).unwrap_or_else(|| vec![0..rows]);
+            if !pages.is_empty() {
+                groups.push(number);
+                ranges.extend(pages.iter().map(|page| start + page.start..start + page.end));
+                selected.extend(pages.iter().map(|page| place + page.start as usize..place + page.end as usize));
+                place += rows as usize;
+            }
+        }
+        start += rows;
+    }
+    let is_all = selected.iter().map(|range| range.len()).sum::<usize>() == place;
+    let selection = (!is_all).then(|| RowSelection::from_consecutive_ranges(selected.into_iter(), place));
+    (Rows { groups, selection }, ranges)
+}
+
+/// Rows of the pages of a row group that may hold any of `keys`; `None` if its pages are not known.
+fn pages_to_read(metadata: &ParquetMetaData, group: usize, keys: &KeySet, column: &str) -> Option<Vec<Range<u32>>> {
+    let columns = metadata.row_group(group).columns();
+    let place = columns.iter().position(|chunk| chunk.column_path().parts() == [column])?;
+    let pages = metadata.offset_index()?.get(group)?.get(place)?.page_locations();
+    let (mins, maxes): (Vec<i64>, Vec<i64>) = match metadata.column_index()?.get(group)?.get(place)? {
+        ColumnIndexMetaData::INT32(index) => {
+            let wide = |values: &[i32]| values.iter().map(|value| i64::from(*value)).collect();
+            (wide(index.min_values()), wide(index.max_values()))
+        }
+        ColumnIndexMetaData::INT64(index) => (index.min_values().to_vec(), index.max_values().to_vec()),
+        _ => return None,
+    };
+    if mins.len() != pages.len() || maxes.len() != pages.len() {
+        return None;
+    }
+    let rows = metadata.row_group(group).num_rows() as u32;
+    let mut found: Vec<Range<u32>> = Vec::new();
+    for (number, page) in pages.iter().enumerate() {
+        let first = page.first_row_index as u32;
+        let end = pages.get(number + 1).map_or(rows, |next| next.first_row_index as u32);
+        if !keys.touches(Some(&whole_bounds(mins[number], maxes[number]))) {
+            continue;
+        }
+        match found.last_mut() {
+            Some(last) if last.end == first => last.end = end,
+            _ => found.push(first..end),
+        }
+    }
+    Some(found)
+}
+
+fn whole_bounds(min: i64, max: i64) -> KeyBounds {
+    let one = |value: i64| Arc::new(Int64Array::from(vec![value])) as ArrayRef;
+    KeyBounds { min: one(min), max: one(max) }
+}
+
 /// Smallest and greatest key of a row group of integers; other types are not worth the trouble of their truncated bounds.
 fn group_bounds(group: &RowGroupMetaData, column: &str) -> Option<KeyBounds> {
-    use arrow::array::{ArrayRef, Int64Array};
-    let one = |value: i64| Arc::new(Int64Array::from(vec![value])) as ArrayRef;
     let chunk = group.columns().iter().find(|chunk| chunk.column_path().parts() == [column])?;
     let (min, max) = match chunk.statistics()? {
         Statistics::Int32(stats) => (i64::from(*stats.min_opt()?), i64::from(*stats.max_opt()?)),
         Statistics::Int64(stats) => (*stats.min_opt()?, *stats.max_opt()?),
         _ => return None,
     };
-    Some(KeyBounds { min: one(min), max: one(max) })
+    Some(whole_bounds(min, max))
 }
 
 /// Numbers of the rows of a stream that leaves row groups out.
@@ -302,7 +386,7 @@ pub(super) async fn live_rows(
     let bytes: i64 = metadata.row_groups().iter().map(RowGroupMetaData::total_byte_size).sum();
     let batch_rows = engine.batch_rows((bytes as u64).div_ceil(u64::from(total).max(1)) as usize);
     let columns = format.columns.iter().map(|column| column.physical.as_str());
-    let stream = opened.stream(columns, (0..metadata.num_row_groups()).collect(), batch_rows)?;
+    let stream = opened.stream(columns, Rows::all(&metadata), batch_rows)?;
     let (format, file, schema) = (Arc::clone(format), Arc::clone(file), Arc::clone(&format.schema));
     let (state, gone) = ((stream, 0_u32), Arc::new(gone));
     let rows = futures::stream::try_unfold(state, move |(mut stream, start)| {

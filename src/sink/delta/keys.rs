@@ -1,9 +1,9 @@
 //! Keys of a change set: collected compactly, asked which rows of old files they hit. No I/O.
 
 use std::hash::{DefaultHasher, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use arrow::row::{RowConverter, SortField};
@@ -182,6 +182,22 @@ impl KeySet {
         }
     }
 
+    /// How many of the keys are within bounds, as far as that is cheap to say; else more than there are.
+    pub(super) fn count_in(&self, bounds: &KeyBounds) -> usize {
+        let KeySet::Whole { all, .. } = self else { return usize::MAX };
+        let (Ok(min), Ok(max)) = (as_integers(&bounds.min), as_integers(&bounds.max)) else { return usize::MAX };
+        let (min, max) = (min.as_primitive::<Int64Type>().value(0), max.as_primitive::<Int64Type>().value(0));
+        all.partition_point(|key| *key <= max).saturating_sub(all.partition_point(|key| *key < min))
+    }
+
+    /// The first column of the keys, if they are texts.
+    pub(super) fn texts(&self) -> Option<&StringArray> {
+        match self {
+            KeySet::Whole { .. } => None,
+            KeySet::Bytes(keys) => keys.texts.get_or_init(|| keys.first_column()).as_ref(),
+        }
+    }
+
     /// Calls `hit` with the number of each row whose key is in the set, and whether that key is deleted.
     pub(super) fn matches(&self, columns: &[ArrayRef], mut hit: impl FnMut(usize, bool)) -> Result<()> {
         match self {
@@ -225,6 +241,7 @@ pub(super) struct ByteKeys {
     order: Vec<u32>,
     slots: Vec<u32>,
     deleted: RoaringBitmap,
+    texts: OnceLock<Option<StringArray>>,
 }
 
 const FREE: u32 = u32::MAX;
@@ -233,7 +250,7 @@ impl ByteKeys {
     fn new(bytes: Arc<KeyBytes>, arena: Vec<u8>, ends: Vec<usize>, deleted: RoaringBitmap) -> Self {
         let count = ends.len();
         let slots = vec![FREE; (count * 2).next_power_of_two().max(2)];
-        let mut keys = Self { bytes, arena, ends, order: (0..count as u32).collect(), slots, deleted };
+        let mut keys = Self { bytes, arena, ends, order: (0..count as u32).collect(), slots, deleted, texts: OnceLock::new() };
         let mut order = std::mem::take(&mut keys.order);
         if !order.is_sorted_by_key(|key| keys.get(*key)) {
             order.sort_unstable_by(|a, b| keys.get(*a).cmp(keys.get(*b)));
@@ -250,6 +267,16 @@ impl ByteKeys {
         let key = key as usize;
         let start = if key == 0 { 0 } else { self.ends[key - 1] };
         &self.arena[start..self.ends[key]]
+    }
+
+    fn first_column(&self) -> Option<StringArray> {
+        if self.bytes.types[0] != DataType::Utf8 {
+            return None;
+        }
+        let parser = self.bytes.all.parser();
+        let rows = (0..self.ends.len() as u32).map(|key| parser.parse(self.get(key)));
+        let columns = self.bytes.all.convert_rows(rows).ok()?;
+        columns[0].as_string_opt::<i32>().cloned()
     }
 
     /// The slot that holds `key`, or the free one where it would go.
@@ -321,7 +348,7 @@ pub(super) fn key_columns(batch: &RecordBatch, names: &[String]) -> Result<Vec<A
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{Int32Array, Int64Array, StringArray};
+    use arrow::array::{Int32Array, Int64Array};
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
@@ -349,6 +376,7 @@ mod tests {
             prop_assert_eq!(hits(&set, &[array]), expected);
             let bounds = KeyBounds { min: Arc::new(Int64Array::from(vec![min])), max: Arc::new(Int64Array::from(vec![max])) };
             prop_assert_eq!(set.touches(Some(&bounds)), min <= max && keys.range(min..=max).next().is_some());
+            prop_assert_eq!(set.count_in(&bounds), if min <= max { keys.range(min..=max).count() } else { 0 });
         }
 
         #[test]

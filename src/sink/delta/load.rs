@@ -37,8 +37,10 @@ use crate::store::explained;
 
 /// Batches between two looks at the memory of the check for repeated keys, which takes time to measure.
 const UNIQUE_CHECK_BATCHES: usize = 64;
+/// With [`DeletionVectors::Auto`], a table gets its first mark only in a file of at least this part of the usual size.
+const SMALLEST_FIRST_MARKED_SHARE: u64 = 32;
 /// With [`DeletionVectors::Auto`], only files of at least this part of the usual size are marked.
-const SMALLEST_MARKED_SHARE: u64 = 32;
+const SMALLEST_MARKED_SHARE: u64 = 256;
 /// A file is written anew when more of its rows than this would be marked: readers decode all rows of it, deleted or not.
 const MOST_MARKED_PERCENT: u64 = 20;
 
@@ -245,11 +247,15 @@ impl DeltaLoad {
 
     /// When rows of old files are marked as deleted; `None`: never.
     fn mark_rule(&self) -> Option<MarkRule> {
-        let least_file_bytes = self.options.target_file_bytes / SMALLEST_MARKED_SHARE;
+        let usual = self.options.target_file_bytes;
         let switch = self.state.as_ref().and_then(|state| state.configuration.get(log::DELETION_VECTORS));
         match (self.options.deletion_vectors, switch.map(String::as_str)) {
             (DeletionVectors::Off, _) | (DeletionVectors::Auto, Some("false")) => None,
-            (DeletionVectors::Auto, _) => Some(MarkRule { least_file_bytes, most_percent: MOST_MARKED_PERCENT }),
+            (DeletionVectors::Auto, switch) => {
+                // Once the table asks for readers that know them, they may as well save more.
+                let share = if switch == Some("true") { SMALLEST_MARKED_SHARE } else { SMALLEST_FIRST_MARKED_SHARE };
+                Some(MarkRule { least_file_bytes: usual / share, most_percent: MOST_MARKED_PERCENT })
+            }
             (DeletionVectors::On, _) => Some(MarkRule { least_file_bytes: 0, most_percent: MOST_MARKED_PERCENT }),
         }
     }

@@ -25,6 +25,7 @@ mod stats;
 mod tests;
 mod vacuum;
 mod vectors;
+mod verify;
 mod writer;
 
 use std::path::Path;
@@ -37,7 +38,9 @@ pub use self::history::Commit;
 use self::load::DeltaLoad;
 use self::log::TableLog;
 pub use self::optimize::{Optimized, Scope};
+pub use self::query::At;
 pub use self::vacuum::{LEAST_RETENTION, Vacuumed};
+pub use self::verify::{Differences, DifferingKey};
 use crate::error::{ErrorContext, Result};
 use crate::model::{Namespace, TableRef};
 use crate::redact::SafeUrl;

@@ -185,8 +185,8 @@ async fn commit(
     log.commit(Some(state), actions, None, DeltaOperation::Optimize { predicate: None, target_size }, info).await
 }
 
-/// The live rows of all files, one file after the other.
-fn rows_of(format: &Arc<FileFormat>, sources: &[Arc<ActiveFile>], engine: &Engine) -> SendableRecordBatchStream {
+/// The live rows of all files, one file after the other, in the schema of `format`.
+pub(super) fn rows_of(format: &Arc<FileFormat>, sources: &[Arc<ActiveFile>], engine: &Engine) -> SendableRecordBatchStream {
     let (schema, format, engine) = (Arc::clone(&format.schema), Arc::clone(format), engine.clone());
     let files = futures::stream::iter(sources.to_vec()).then(move |file| {
         let (format, engine) = (Arc::clone(&format), engine.clone());

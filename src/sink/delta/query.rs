@@ -10,11 +10,55 @@ use deltalake::DeltaTable;
 
 use super::DeltaSink;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
-use crate::model::{Namespace, TableRef};
+use crate::model::{Namespace, TableRef, Timestamp};
 use crate::sink::Sink;
 use crate::store::explained;
 
+/// A version of the past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// By its number in the log.
+    Version(u64),
+    /// The last that was committed no later than this, by the clock of the target.
+    Time(Timestamp),
+}
+
 impl DeltaSink {
+    /// The table as it was, for a query. Kind `NotFound` if it is not kept here, or no longer reaches back so far.
+    pub async fn provider_at(&self, table: &TableRef, at: At) -> Result<Arc<dyn TableProvider>> {
+        let log = self.log(table)?;
+        let newest = self.present(&log).await?;
+        let gone = |source: deltalake::DeltaTableError| {
+            Error::new(Kind::NotFound, "The table cannot be read as of then")
+                .with("table", table)
+                .hint("see its versions with `daplake history`; old ones go with `daplake vacuum` and with the log's own retention")
+                .caused_by(source)
+        };
+        let mut delta = DeltaTable::new(log.log_store());
+        match at {
+            At::Version(version) if version > newest.version => {
+                return Err(Error::new(Kind::NotFound, "The table has no such version yet")
+                    .with("table", table)
+                    .with("newest", newest.version));
+            }
+            At::Version(version) => delta.load_version(version).await.map_err(gone)?,
+            At::Time(time) => {
+                let time = chrono::DateTime::from_timestamp_micros(time.micros());
+                let time = time.ok_or_else(|| Error::new(Kind::Usage, "The time is out of range"))?;
+                delta.load_with_datetime(time).await.map_err(gone)?;
+                // For a time before its beginning the crate gives the oldest version that there is.
+                let found = delta.version().unwrap_or_default();
+                if log.committed_at(found).await.is_some_and(|made| made.micros() / 1000 > time.timestamp_millis()) {
+                    return Err(Error::new(Kind::NotFound, "The table does not reach back so far")
+                        .with("table", table)
+                        .with("oldest", found)
+                        .hint("see its versions with `daplake history`"));
+                }
+            }
+        }
+        delta.table_provider().await.or_fail(Kind::Target, "The table cannot be read").with("table", table)
+    }
+
     /// The table as of now, for a query. Kind `NotFound` if it is not kept here.
     pub async fn provider(&self, table: &TableRef) -> Result<Arc<dyn TableProvider>> {
         let log = self.log(table)?;

@@ -12,11 +12,12 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, TryFutureExt, TryStreamExt};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
+use parquet::bloom_filter::Sbbf;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::stage::pull_together;
@@ -27,7 +28,24 @@ const FOOTER_GUESS: usize = 64 * 1024;
 /// A data file whose footer was read.
 pub(super) struct DataFile {
     builder: ParquetRecordBatchStreamBuilder<StoreReader>,
+    reader: StoreReader,
     path: Path,
+}
+
+/// Which rows of a file are read.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    /// Numbers of the row groups, ascending.
+    pub(super) groups: Vec<usize>,
+    /// Rows of these groups, counted over all of them; `None`: all.
+    pub(super) selection: Option<RowSelection>,
+}
+
+impl Rows {
+    /// All there are.
+    pub(super) fn all(metadata: &ParquetMetaData) -> Self {
+        Self { groups: (0..metadata.num_row_groups()).collect(), selection: None }
+    }
 }
 
 impl DataFile {
@@ -35,11 +53,27 @@ impl DataFile {
     pub(super) async fn open(store: Arc<dyn ObjectStore>, path: &Path, size: u64) -> Result<Self> {
         let reader = StoreReader { store, path: path.clone(), size };
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await;
+        let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader.clone(), options).await;
         Ok(Self {
             builder: builder.map_err(DataFusionError::from).map_err(|error| unreadable(error, path))?,
+            reader,
             path: path.clone(),
         })
+    }
+
+    /// Reads the index of pages as well, if the file has one.
+    pub(super) async fn with_page_index(self) -> Result<Self> {
+        let mut reader = self.reader.clone();
+        let metadata = ParquetMetaData::clone(self.builder.metadata());
+        let mut loader = ParquetMetaDataReader::new_with_metadata(metadata).with_page_index_policy(PageIndexPolicy::Optional);
+        let loaded = async {
+            loader.load_page_index(&mut reader).await?;
+            let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+            ArrowReaderMetadata::try_new(Arc::new(loader.finish()?), options)
+        };
+        let loaded = loaded.await.map_err(DataFusionError::from).map_err(|error| unreadable(error, &self.path))?;
+        let builder = ParquetRecordBatchStreamBuilder::new_with_metadata(self.reader.clone(), loaded);
+        Ok(Self { builder, ..self })
     }
 
     /// The footer.
@@ -47,30 +81,35 @@ impl DataFile {
         self.builder.metadata()
     }
 
+    /// The filter of a column in a row group, if there is one.
+    pub(super) async fn bloom_filter(&mut self, group: usize, column: &str) -> Result<Option<Sbbf>> {
+        let columns = self.metadata().row_group(group).columns();
+        let Some(place) = columns.iter().position(|chunk| chunk.column_path().parts() == [column]) else { return Ok(None) };
+        let filter = self.builder.get_row_group_column_bloom_filter(group, place).await;
+        filter.map_err(DataFusionError::from).map_err(|error| unreadable(error, &self.path))
+    }
+
     /// Whether there is a top-level column of this name.
     pub(super) fn has_column(&self, name: &str) -> bool {
         self.builder.schema().index_of(name).is_ok()
     }
 
-    /// Streams the columns of these names, those that exist, of the chosen row groups in their order. Decoding runs on a task
+    /// Streams the columns of these names, those that exist, of the chosen rows in their order. Decoding runs on a task
     /// of its own, one batch ahead.
     pub(super) fn stream<'a>(
         self,
         columns: impl Iterator<Item = &'a str>,
-        row_groups: Vec<usize>,
+        rows: Rows,
         batch_rows: usize,
     ) -> Result<SendableRecordBatchStream> {
         let schema = self.builder.schema();
         let roots: Vec<usize> = columns.filter_map(|name| schema.index_of(name).ok()).collect();
         let mask = ProjectionMask::roots(self.builder.parquet_schema(), roots);
-        let stream = self
-            .builder
-            .with_projection(mask)
-            .with_row_groups(row_groups)
-            .with_batch_size(batch_rows)
-            .build()
-            .or_fail(Kind::Target, "A data file cannot be read")
-            .with("file", &self.path)?;
+        let mut builder = self.builder.with_projection(mask).with_row_groups(rows.groups).with_batch_size(batch_rows);
+        if let Some(selection) = rows.selection {
+            builder = builder.with_row_selection(selection);
+        }
+        let stream = builder.build().or_fail(Kind::Target, "A data file cannot be read").with("file", &self.path)?;
         let schema = Arc::clone(stream.schema());
         let path = self.path;
         let stream =

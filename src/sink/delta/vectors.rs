@@ -120,12 +120,6 @@ pub(super) fn file_of(vector: &DeletionVectorDescriptor) -> Option<String> {
     }
 }
 
-/// Whether a name is that of a file of vectors.
-pub(super) fn is_vector_file(name: &str) -> bool {
-    let id = name.strip_prefix("deletion_vector_").and_then(|rest| rest.strip_suffix(".bin"));
-    id.is_some_and(|id| Uuid::try_parse(id).is_ok())
-}
-
 fn relative_name(text: &str) -> Option<String> {
     let cut = text.len().checked_sub(ID_LENGTH)?;
     let (prefix, id) = (text.get(..cut)?, text.get(cut..)?);
@@ -230,8 +224,6 @@ mod tests {
         assert_eq!(z85_decode("HelloWorl"), None);
         assert_eq!(z85_decode("Hello\"orld"), None);
         assert_eq!(z85_decode("#####"), None, "more than four bytes can hold");
-        assert!(is_vector_file("deletion_vector_d2c639aa-8816-431a-aaf6-d3fe2512ff61.bin"));
-        assert!(!is_vector_file("deletion_vector_notes.bin"));
     }
 
     #[tokio::test]
@@ -274,7 +266,6 @@ mod tests {
                 prop_assert_eq!(bytes > 0, descriptors.iter().any(|vector| file_of(vector).is_some()));
                 for (rows, vector) in vectors.iter().zip(&descriptors) {
                     prop_assert_eq!(&read(&store, vector).await.unwrap(), rows);
-                    prop_assert!(file_of(vector).is_none_or(|name| is_vector_file(&name)));
                 }
                 Ok(())
             })?;

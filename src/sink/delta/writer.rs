@@ -12,7 +12,7 @@ use deltalake::kernel::{Action, Add};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, WriteMultipart};
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
@@ -26,6 +26,8 @@ use crate::error::{Error, Kind, Result, ResultExt};
 const STEP_ROWS: usize = 1024;
 /// Bytes of one column encoded between two looks at the size of its page.
 const PAGE_STEP_BYTES: usize = 256 * 1024;
+/// Keys of a row group that its filter is laid out for.
+const BLOOM_KEYS: u64 = 200_000;
 /// Parts on their way to the store at once.
 const PARTS_IN_FLIGHT: usize = 2;
 
@@ -91,9 +93,24 @@ impl FileFormat {
             .set_max_row_group_bytes(Some(self.row_group_bytes));
         // An index of pages where queries look: keys and times.
         for field in self.schema.fields() {
-            if self.keys.contains(field.name()) || matches!(field.data_type(), DataType::Timestamp(..)) {
-                let path = ColumnPath::new(vec![field.name().clone()]);
-                builder = builder.set_column_statistics_enabled(path, EnabledStatistics::Page);
+            let path = ColumnPath::new(vec![field.name().clone()]);
+            let is_key = self.keys.contains(field.name());
+            if is_key || matches!(field.data_type(), DataType::Timestamp(..)) {
+                builder = builder.set_column_statistics_enabled(path.clone(), EnabledStatistics::Page);
+            }
+            // Texts are spread over all files, so that ranges tell nothing of them.
+            if is_key && *field.data_type() == DataType::Utf8 {
+                builder = builder
+                    .set_column_bloom_filter_enabled(path.clone(), true)
+                    .set_column_bloom_filter_fpp(path.clone(), 0.01)
+                    .set_column_bloom_filter_max_ndv(path.clone(), BLOOM_KEYS);
+            }
+            // Increments read the keys of whole files. As differences they take next to nothing, and no time to unpack.
+            if is_key && matches!(field.data_type(), DataType::Int16 | DataType::Int32 | DataType::Int64) {
+                builder = builder
+                    .set_column_dictionary_enabled(path.clone(), false)
+                    .set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED)
+                    .set_column_compression(path, Compression::UNCOMPRESSED);
             }
         }
         Ok(builder.build())

@@ -1,5 +1,6 @@
 //! What the tests ask of any database: a fresh one, its rows as its own reader gives them, and which data tables it holds.
 
+#[cfg(feature = "postgres")]
 use std::collections::BTreeMap;
 
 use daplake::model::TableRef;
@@ -89,5 +90,40 @@ impl TestDatabase for super::postgres::Database {
 
     fn drop_by_hand(&self, table: &TableRef) {
         self.psql(&format!("DROP TABLE \"{}\".\"{}\"", table.namespace, table.table));
+    }
+}
+
+#[cfg(feature = "mysql")]
+impl TestDatabase for super::mariadb::Database {
+    fn fresh() -> Option<Self> {
+        Self::new()
+    }
+
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn rows_of(&self, tables: &[TableRef]) -> Vec<Vec<Value>> {
+        tables.iter().map(|table| self.rows(&format!("{}__{}", table.namespace, table.table))).collect()
+    }
+
+    fn data_tables(&self) -> Vec<String> {
+        let list = self.sql(
+            "SELECT REPLACE(TABLE_NAME, '__', '.') FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() \
+             AND TABLE_NAME REGEXP '^(canvas|canvas_logs|catalog|new_quizzes)__' AND TABLE_NAME NOT LIKE '%!_!_%!_!_%' ESCAPE '!' \
+             ORDER BY 1",
+        );
+        list.lines().map(str::to_owned).collect()
+    }
+
+    fn known_tables(&self) -> u64 {
+        if self.sql("SHOW TABLES LIKE 'instructure_dap__table_sync'").is_empty() {
+            return 0;
+        }
+        self.sql("SELECT COUNT(*) FROM instructure_dap__table_sync").trim().parse().unwrap()
+    }
+
+    fn drop_by_hand(&self, table: &TableRef) {
+        self.sql(&format!("DROP TABLE `{}__{}`", table.namespace, table.table));
     }
 }

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 
+import pyarrow
 from deltalake import DeltaTable
 
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
@@ -37,12 +38,20 @@ def plain(value):
 
 def arrow_table(reader, folder):
     table = DeltaTable(folder)
+    marked = "deletionVectors" in (table.protocol().reader_features or [])
     if reader == "deltalake":
-        return table.to_pyarrow_table()
+        # Its reader by way of pyarrow refuses tables with deletion vectors; its own engine reads them.
+        if not marked:
+            return table.to_pyarrow_table()
+        from deltalake import QueryBuilder
+
+        return pyarrow.table(QueryBuilder().register("t", table).execute("SELECT * FROM t").read_all())
     if reader == "polars":
         import polars
 
         return polars.read_delta(folder).to_arrow()
+    if marked:
+        raise SystemExit("DuckDB without its extension for Delta does not know deletion vectors")
     import duckdb
 
     files = table.file_uris()

@@ -69,7 +69,7 @@ async fn optimizing_merges_and_purges_and_changes_no_row() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clustering_parts_the_ranges_of_files_under_little_memory() {
-    let lake = Lake::with(2 << 20, |options| DeltaOptions { target_file_bytes: 20_000, ..marking(options) });
+    let lake = Lake::with(2 << 20, |options| DeltaOptions { target_file_bytes: 5_000, ..marking(options) });
     let schema = plain(&table());
     // Every file spans all keys.
     let batches: Vec<_> = (0..10_i64).map(|file| changes(&schema, &rows((0..800).map(|row| row * 10 + file)))).collect();

@@ -19,7 +19,7 @@ use crate::error::Kind;
 use crate::model::{Bookmark, TableRef};
 use crate::schema::{ColumnType, TableSchema};
 use crate::sink::conformance::{Change::Del, Change::Up, TEXT, at, changes, column, load, plain, plan, reduced, schema};
-use crate::sink::delta::{DeltaOptions, DeltaSink};
+use crate::sink::delta::{DeletionVectors, DeltaOptions, DeltaSink};
 use crate::sink::{LoadKind, Sink};
 use crate::store::StoreOptions;
 
@@ -378,5 +378,52 @@ async fn wide_rows_stay_within_the_memory_limit() {
         let metadata = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().metadata().clone();
         let largest = metadata.row_groups().iter().map(|group| group.compressed_size()).max().unwrap();
         assert!(largest < 2 << 20, "row groups are bounded by bytes: {largest}");
+    }
+}
+
+/// A large table with a key of whole numbers or of texts, whose rows are in the order of their keys.
+async fn large(lake: &Lake, schema: &TableSchema, key: impl Fn(i64) -> Value) {
+    let batches = (0..12_i64)
+        .map(|batch| {
+            let rows: Vec<_> = (0..10_000).map(|row| Up(json!({"key": key(batch * 10_000 + row), "n": row}))).collect();
+            changes(schema, &rows)
+        })
+        .collect();
+    let mut opened = lake.sink.begin(plan(&lake.fixture, schema, LoadKind::Replace).await).await.unwrap();
+    opened.write(reduced(schema, batches)).await.unwrap();
+    opened.commit(at(1)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn few_keys_are_found_among_many() {
+    let whole = column("key", ColumnType::Int64, true);
+    let text = column("key", TEXT, true);
+    // Texts in no order, as ids of other systems are.
+    let spread = |row: i64| json!(format!("{:016x}", (row as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+    let number = |row: i64| json!(row * 3);
+    let keys: [(_, &(dyn Fn(i64) -> Value + Sync)); 2] = [(whole, &number), (text, &spread)];
+    for (column_of_key, key) in keys {
+        let lake = Lake::with(256 << 20, |options| DeltaOptions { deletion_vectors: DeletionVectors::On, ..options });
+        let schema = schema(&table(), 1, vec![column_of_key], vec![column("n", ColumnType::Int64, false)]);
+        large(&lake, &schema, key).await;
+        let absent = if key(0).is_i64() { json!(100_001) } else { json!("absent") };
+        let gone = [0, 59_999, 60_000, 119_999];
+        let mut changed: Vec<_> = gone.iter().map(|row| Del(json!({"key": key(*row)}))).collect();
+        changed.push(Del(json!({"key": absent})));
+        let loaded = load(&lake.fixture, &schema, LoadKind::Merge, &changed, at(2)).await.unwrap();
+        assert_eq!((loaded.deleted, loaded.rows), (4, Some(119_996)));
+        let log = lake.sink.log(&table()).unwrap();
+        let state = log.state().await.unwrap().unwrap();
+        let [file] = &state.files[..] else { panic!("one file") };
+        let marked = crate::sink::delta::apply::marked_rows(&log.store(), file).await.unwrap();
+        assert_eq!(marked.iter().map(i64::from).collect::<Vec<_>>(), gone);
+        let opened = fs::File::open(lake.folder(&table()).join(file.path.as_ref())).unwrap();
+        let metadata = ParquetRecordBatchReaderBuilder::try_new(opened).unwrap().metadata().clone();
+        let keys = metadata.row_group(0).column(0);
+        assert!(keys.column_index_offset().is_some(), "pages are told");
+        assert_eq!(keys.bloom_filter_offset().is_some(), !key(0).is_i64(), "texts have a filter");
+        if key(0).is_i64() {
+            assert!(keys.compressed_size() < 120_000, "differences take next to nothing: {}", keys.compressed_size());
+        }
     }
 }

@@ -34,9 +34,16 @@ pub(super) fn change_table(table: &SqlTable, live: &[LiveColumn], rules: ChangeR
             change.statements.extend(unrefer(table, gone));
             actions.push(format!("DROP COLUMN {}", quote(&gone.name)));
             change.notes.push(format!("`{}` is gone upstream, and is removed", gone.name));
-        } else if was_ours != Some(false) && gone.not_null && !gone.has_default {
+        } else if was_ours == Some(true) && (gone.not_null || gone.has_default) && !gone.key
+            || was_ours.is_none() && gone.not_null && !gone.has_default
+        {
+            // Without its default, which would be taken for a value of the service.
             actions.push(format!("MODIFY COLUMN {}", redefine(gone, &own_type(&gone.sql_type), false)));
             change.notes.push(format!("`{}` is gone upstream; it is kept, without new values", gone.name));
+        } else if was_ours == Some(false) && gone.not_null && !gone.has_default {
+            return Err(Error::new(Kind::Target, "A column that is not of the service wants a value in every row")
+                .with("column", &gone.name)
+                .hint("give the column a default, or let it be null"));
         }
     }
     if change.statements.iter().any(|statement| statement.text.starts_with("DELETE")) {

@@ -296,6 +296,11 @@ impl Dialect for MysqlDialect {
         Some(Statement::new(format!("SELECT RELEASE_LOCK({LOCK_NAME})")).bind(name))
     }
 
+    /// Table and stage have their primary key before their rows.
+    fn refuses_duplicates(&self) -> bool {
+        true
+    }
+
     fn is_duplicate(&self, error: &Error) -> bool {
         error.get("code") == Some("1062")
     }
@@ -337,7 +342,8 @@ impl Dialect for MysqlDialect {
         let name = full_name(table);
         Statement::new(
             "SELECT c.COLUMN_NAME, c.COLUMN_TYPE, c.CHARACTER_SET_NAME, c.COLLATION_NAME, c.IS_NULLABLE = 'NO', c.COLUMN_KEY = 'PRI', \
-             c.COLUMN_DEFAULT IS NOT NULL AND c.COLUMN_DEFAULT <> 'NULL', c.COLUMN_COMMENT, k.name, k.words \
+             (c.COLUMN_DEFAULT IS NOT NULL AND c.COLUMN_DEFAULT <> 'NULL') OR c.EXTRA LIKE '%auto_increment%' OR c.EXTRA LIKE '%GENERATED%', \
+             c.COLUMN_COMMENT, k.name, k.words \
              FROM information_schema.COLUMNS AS c LEFT JOIN (SELECT COLUMN_NAME AS col, MIN(CONSTRAINT_NAME) AS name, MIN(REFERENCED_TABLE_NAME) AS words \
              FROM information_schema.KEY_COLUMN_USAGE WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? \
              AND REFERENCED_TABLE_NAME LIKE ? ESCAPE '!' GROUP BY COLUMN_NAME) AS k ON k.col = c.COLUMN_NAME \

@@ -1,0 +1,305 @@
+//! One step of `benches/increment`, each a process of its own, so that its CPU time and peak memory can be told apart:
+//!
+//!     apply make FOLDER ROWS           a Delta table of narrow rows (like `web_logs`), clustered by key, and changes to it
+//!     apply changes FOLDER ROWS STEP   other random changes in place of the ones that were made
+//!     apply ours FOLDER MODE KEYS      applies the changes as `sync` does; MODE: auto, on, off; KEYS: random, recent
+//!     apply merge FOLDER KEYS          applies them with the merge of the Delta crate
+//!     apply read FOLDER                reads all columns of the table
+//!     apply optimize FOLDER            merges small files and purges deletion vectors
+//!
+//! Rows are made from their keys alone, so that the table must not be kept in memory.
+
+#![allow(clippy::print_stdout, reason = "its output is the result")]
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::SchemaRef;
+use daplake::Result;
+use daplake::model::{Bookmark, TableRef, Timestamp};
+use daplake::ops::{self, Target};
+use daplake::schema::{Nested, TableSchema, change_schema};
+use daplake::sink::delta::{DeletionVectors, DeltaOptions, DeltaSink, Scope};
+use daplake::sink::{LoadKind, LoadPlan, Loaded, Sink};
+use daplake::stage::{ChangeSet, Engine, EngineOptions, latest_per_key, table_of_batches};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::prelude::{SessionContext, col, lit};
+use futures::StreamExt;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::json;
+
+const BATCH_ROWS: u64 = 8192;
+const UPDATES: u64 = 50_000;
+const DELETES: u64 = 10_000;
+const REPEATS: u64 = 6_000;
+const MEMORY_LIMIT: usize = 256 << 20;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(Box::pin(async {
+        match words[..] {
+            ["make", folder, rows] => make(Path::new(folder), rows.parse().expect("a number of rows")).await,
+            ["changes", folder, rows, step] => {
+                let number = |word: &str| word.parse().expect("a number");
+                write_changes(Path::new(folder), "random", number(rows), number(step));
+                Ok(())
+            }
+            ["ours", folder, mode, keys] => ours(Path::new(folder), mode, keys).await,
+            ["merge", folder, keys] => merge(Path::new(folder), keys).await,
+            ["read", folder] => read(Path::new(folder)).await,
+            ["optimize", folder] => optimize(Path::new(folder)).await,
+            // `cargo bench` runs every bench without arguments.
+            _ => {
+                println!("a part of benches/increment");
+                Ok(())
+            }
+        }
+    }))
+}
+
+fn table() -> TableRef {
+    TableRef::new("bench", "logs")
+}
+
+fn schema() -> Arc<TableSchema> {
+    let text = || json!({"type": "string"});
+    let whole = |format: &str| json!({"type": "integer", "format": format});
+    let source = json!({"type": "object", "properties": {
+        "key": {"type": "object", "properties": {"id": whole("int64")}, "required": ["id"]},
+        "value": {"type": "object", "properties": {
+            "user_id": whole("int64"),
+            "course_id": whole("int64"),
+            "timestamp": {"type": "string", "format": "date-time"},
+            "http_method": text(),
+            "http_status": whole("int32"),
+            "url": text(),
+            "session_id": text(),
+        }},
+    }});
+    Arc::new(TableSchema::read(&table(), 1, source).expect("a schema"))
+}
+
+fn arrow_schema() -> SchemaRef {
+    change_schema(&schema(), Nested::Typed)
+}
+
+/// Good enough to spread keys, and the same everywhere.
+fn mixed(number: u64) -> u64 {
+    let mut state = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    state = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    state = (state ^ (state >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    state ^ (state >> 31)
+}
+
+/// Change rows: letter, key, and a number that makes the values differ from those of before.
+fn batch(rows: &[(bool, u64)], age: u64, first_seq: u64) -> RecordBatch {
+    let seed = |key: u64| mixed(key.wrapping_mul(31).wrapping_add(age));
+    let numbers =
+        |make: &dyn Fn(u64) -> i64| Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| make(row.1)))) as ArrayRef;
+    let texts =
+        |make: &dyn Fn(u64) -> String| Arc::new(StringArray::from_iter_values(rows.iter().map(|row| make(row.1)))) as ArrayRef;
+    let times = |make: &dyn Fn(u64) -> i64| {
+        Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| make(row.1))).with_timezone("UTC"))
+            as ArrayRef
+    };
+    let columns = |name: &str| -> ArrayRef {
+        match name {
+            "_action" => Arc::new(StringArray::from_iter_values(rows.iter().map(|row| if row.0 { "D" } else { "U" }))),
+            "_ts" => times(&|_| age as i64 * 1_000_000),
+            "id" => numbers(&|key| key as i64),
+            "user_id" => numbers(&|key| (seed(key) % 40_000) as i64),
+            "course_id" => numbers(&|key| (seed(key) / 7 % 3_000) as i64),
+            "timestamp" => times(&|key| 1_700_000_000_000_000 + key as i64 * 250_000),
+            "http_method" => texts(&|key| ["GET", "GET", "GET", "POST", "PUT"][(seed(key) % 5) as usize].to_owned()),
+            "http_status" => {
+                Arc::new(Int32Array::from_iter_values(rows.iter().map(|row| [200, 200, 302, 404][(seed(row.1) % 4) as usize])))
+            }
+            "url" => texts(&|key| format!("/courses/{}/pages/{}", seed(key) / 7 % 3_000, seed(key) / 11 % 50_000)),
+            "session_id" => texts(&|key| format!("{:016x}", seed(key))),
+            other => panic!("no values for {other}"),
+        }
+    };
+    let target = arrow_schema();
+    let arrays = target
+        .fields()
+        .iter()
+        .map(|field| match field.name().as_str() {
+            "_seq" => {
+                let seqs = Int64Array::from_iter_values((0..rows.len() as u64).map(|row| (first_seq + row) as i64));
+                arrow::compute::cast(&seqs, field.data_type()).expect("a number")
+            }
+            name => columns(name),
+        })
+        .collect();
+    RecordBatch::try_new(target, arrays).expect("a batch")
+}
+
+fn changes_file(folder: &Path, keys: &str) -> PathBuf {
+    folder.join(format!("changes-{keys}.parquet"))
+}
+
+fn write_changes(folder: &Path, keys: &str, rows: u64, step: u64) {
+    let span = UPDATES + DELETES;
+    let key = |number: u64| match keys {
+        "random" => mixed(number + step * span) % rows,
+        _ => rows.saturating_sub(2 * span) + mixed(number) % (2 * span).min(rows),
+    };
+    let path = changes_file(folder, keys);
+    // It may be a hard link to the file of another run.
+    let _ = std::fs::remove_file(&path);
+    let mut file = ArrowWriter::try_new(File::create(path).expect("a file"), arrow_schema(), None).expect("a writer");
+    let mut all: Vec<(bool, u64)> = (0..UPDATES).map(|number| (false, key(number))).collect();
+    all.extend((UPDATES..span).map(|number| (true, key(number))));
+    all.extend((0..REPEATS).map(|number| (false, key(number))));
+    for (number, part) in all.chunks(BATCH_ROWS as usize).enumerate() {
+        file.write(&batch(part, 2 + step, number as u64 * BATCH_ROWS)).expect("rows");
+    }
+    file.close().expect("a file");
+}
+
+fn changes(folder: &Path, keys: &str) -> Vec<RecordBatch> {
+    let reader =
+        ParquetRecordBatchReaderBuilder::try_new(File::open(changes_file(folder, keys)).expect("changes")).expect("changes");
+    let batches = reader.build().expect("changes");
+    batches.map(|batch| batch.expect("rows").with_schema(arrow_schema()).expect("the same columns")).collect()
+}
+
+fn engine(folder: &Path) -> Result<Engine> {
+    Engine::new(EngineOptions { memory_limit: MEMORY_LIMIT, temp_dir: Some(folder.join("spill")), partitions: 2 })
+}
+
+fn open(folder: &Path, engine: &Engine, deletion_vectors: DeletionVectors) -> Result<Arc<DeltaSink>> {
+    let options = DeltaOptions { deletion_vectors, compact_after: 0, ..DeltaOptions::new(engine.clone()) };
+    ops::open_target_with(&Target::Folder(folder.join("lake")), options)
+}
+
+async fn load(sink: &DeltaSink, kind: LoadKind, set: ChangeSet) -> Result<Loaded> {
+    let expects = sink.held(&table()).await?.map(|held| held.bookmark);
+    let reached = expects.map_or(0, |bookmark| bookmark.at.micros()) + 1_000_000;
+    let plan = LoadPlan {
+        table: table(),
+        schema: schema(),
+        nested: Nested::Typed,
+        kind,
+        expects,
+        run_id: "bench".into(),
+        job_id: "bench".into(),
+    };
+    let mut load = sink.begin(plan).await?;
+    load.write(set).await?;
+    load.commit(Bookmark { at: Timestamp::from_micros(reached), schema_version: 1 }).await
+}
+
+async fn make(folder: &Path, rows: u64) -> Result<()> {
+    let engine = engine(folder)?;
+    let sink = open(folder, &engine, DeletionVectors::Auto)?;
+    // As a snapshot comes: objects of up to a million rows.
+    let objects: Vec<(u64, u64)> = (0..rows).step_by(1_000_000).map(|start| (start, (start + 1_000_000).min(rows))).collect();
+    let streams = objects
+        .into_iter()
+        .map(|(start, end)| {
+            let batches = (start..end).step_by(BATCH_ROWS as usize).map(move |first| {
+                let rows: Vec<_> = (first..(first + BATCH_ROWS).min(end)).map(|key| (false, key)).collect();
+                Ok(batch(&rows, 1, first))
+            });
+            Box::pin(RecordBatchStreamAdapter::new(arrow_schema(), futures::stream::iter(batches))) as SendableRecordBatchStream
+        })
+        .collect();
+    let loaded = load(&sink, LoadKind::Replace, ChangeSet::unreduced(arrow_schema(), &["id".into()], streams)).await?;
+    for keys in ["random", "recent"] {
+        write_changes(folder, keys, rows, 0);
+    }
+    println!("{}", json!({"rows": loaded.rows, "bytes": loaded.bytes_written}));
+    Ok(())
+}
+
+async fn ours(folder: &Path, mode: &str, keys: &str) -> Result<()> {
+    let engine = engine(folder)?;
+    let deletion_vectors = match mode {
+        "on" => DeletionVectors::On,
+        "off" => DeletionVectors::Off,
+        _ => DeletionVectors::Auto,
+    };
+    let sink = open(folder, &engine, deletion_vectors)?;
+    let source = table_of_batches(arrow_schema(), vec![changes(folder, keys)])?;
+    let set = latest_per_key(&engine, source, &["id".into()]).await?;
+    let loaded = load(&sink, LoadKind::Merge, set).await?;
+    println!("{}", json!({"rows": loaded.rows, "bytes": loaded.bytes_written, "deleted": loaded.deleted}));
+    Ok(())
+}
+
+async fn merge(folder: &Path, keys: &str) -> Result<()> {
+    let engine = engine(folder)?;
+    let source = table_of_batches(arrow_schema(), vec![changes(folder, keys)])?;
+    let mut reduced = latest_per_key(&engine, source, &["id".into()]).await?;
+    let mut batches = Vec::new();
+    for stream in &mut reduced.streams {
+        while let Some(batch) = stream.next().await {
+            batches.push(batch.expect("rows"));
+        }
+    }
+    let path = folder.join("lake/bench/logs");
+    let url = url::Url::from_directory_path(std::path::absolute(path).expect("a path")).expect("a path");
+    let opened = deltalake::open_table(url).await.expect("a table");
+    let before = folder_bytes(&folder.join("lake"));
+    // Its session has no limit of memory: with one it fails or hangs.
+    let session = SessionContext::new();
+    let source = session.read_table(table_of_batches(arrow_schema(), vec![batches])?).expect("a source");
+    let (from, name) = (|name: &str| col(format!("s.{name}")), schema());
+    let names: Vec<String> = name.columns().map(|column| column.name.clone()).collect();
+    let merged = opened
+        .merge(source, col("t.id").eq(col("s.id")))
+        .with_source_alias("s")
+        .with_target_alias("t")
+        .when_matched_delete(|clause| clause.predicate(from("_action").eq(lit("D"))))
+        .expect("a clause")
+        .when_matched_update(|clause| names.iter().fold(clause, |clause, name| clause.update(name.as_str(), from(name))))
+        .expect("a clause")
+        .when_not_matched_insert(|clause| {
+            let clause = clause.predicate(from("_action").eq(lit("U")));
+            names.iter().fold(clause, |clause, name| clause.set(name.as_str(), from(name)))
+        })
+        .expect("a clause")
+        .await
+        .expect("a merge");
+    drop(merged);
+    println!("{}", json!({"bytes": folder_bytes(&folder.join("lake")) - before}));
+    Ok(())
+}
+
+fn folder_bytes(folder: &Path) -> u64 {
+    let Ok(entries) = folder.read_dir() else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => folder_bytes(&entry.path()),
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+async fn read(folder: &Path) -> Result<()> {
+    let engine = engine(folder)?;
+    let sink = open(folder, &engine, DeletionVectors::Auto)?;
+    let sql = "SELECT count(*), sum(id), sum(user_id), sum(course_id), max(timestamp), min(http_method), sum(http_status), max(url), max(session_id) FROM bench.logs";
+    let mut answer = ops::query(&sink, &engine, sql).await?.batches;
+    while let Some(batch) = answer.next().await {
+        let batch = batch.expect("rows");
+        println!("{}", json!({"rows": batch.column(0).as_primitive::<arrow::datatypes::Int64Type>().value(0)}));
+    }
+    Ok(())
+}
+
+async fn optimize(folder: &Path) -> Result<()> {
+    let engine = engine(folder)?;
+    let done = open(folder, &engine, DeletionVectors::Auto)?.optimize(&table(), Scope::Compact).await?;
+    println!("{}", json!(done));
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! Care of lake tables from the outside: deletion vectors before foreign readers, `optimize`, `vacuum`, `history`, older versions.
+
+use serde_json::Value;
+
+use crate::support::{World, canvas, school, web_logs};
+
+const ALWAYS: [&str; 6] = ["sync", "--target", "lake", "--namespace", "all", "--jobs-per-minute"];
+
+fn sync(world: &World, more: &[&str]) {
+    let arguments: Vec<&str> = ALWAYS.iter().copied().chain(["0"]).chain(more.iter().copied()).collect();
+    world.daplake(&arguments).assert_code(0);
+}
+
+fn json(world: &World, arguments: &[&str]) -> Value {
+    serde_json::from_str(&world.daplake(arguments).assert_code(0).stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_marked_as_deleted_are_gone_for_every_reader() {
+    let tables = [canvas("users"), canvas("submissions"), canvas("enrollments"), web_logs()];
+    let world = World::new(school(&tables)).await;
+    for _ in 0..4 {
+        sync(&world, &["--deletion-vectors", "on", "--compact-after", "0"]);
+        world.school.advance();
+    }
+    sync(&world, &["--deletion-vectors", "on", "--compact-after", "0"]);
+    let status = json(&world, &["status", "--target", "lake", "--output", "json"]);
+    for line in status.as_array().unwrap() {
+        assert_eq!(line["protocol"], "3/7: deletionVectors", "{line}");
+    }
+    let marked: u64 = tables
+        .iter()
+        .flat_map(|table| {
+            let history = json(&world, &["history", "--target", "lake", "--table", &table.to_string(), "--output", "json"]);
+            history.as_array().unwrap().clone()
+        })
+        .filter_map(|commit| commit["files_marked"].as_u64())
+        .sum();
+    assert!(marked >= 4, "{marked}");
+    for reader in ["deltalake", "polars"] {
+        world.assert_tables(reader, &tables, world.school.now());
+    }
+    for table in &tables {
+        let sql = format!("SELECT count(*) AS n FROM {table}");
+        let run = world.daplake(&["query", "--target", "lake", &sql, "--output", "csv"]).assert_code(0);
+        assert_eq!(run.stdout, format!("n\n{}\n", world.school.expected(table, world.school.now()).unwrap().len()));
+    }
+
+    // After an optimize no reader needs to know of marks to see the right rows, even file by file.
+    let done = json(&world, &["optimize", "--target", "lake", "--output", "json"]);
+    let purged: u64 = done.as_array().unwrap().iter().map(|line| line["done"]["rows_purged"].as_u64().unwrap()).sum();
+    assert!(purged > 0);
+    for reader in ["deltalake", "polars"] {
+        world.assert_tables(reader, &tables, world.school.now());
+    }
+    sync(&world, &["--deletion-vectors", "off"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn older_versions_are_read_and_told() {
+    let world = World::new(school(&[canvas("users")])).await;
+    let begin = world.school.now();
+    sync(&world, &[]);
+    for _ in 0..2 {
+        world.school.advance();
+        sync(&world, &[]);
+    }
+    let count = |at: &[&str]| {
+        let mut arguments = vec!["query", "--target", "lake", "SELECT count(*) AS n FROM users", "--output", "csv"];
+        arguments.extend(at);
+        world.daplake(&arguments).assert_code(0).stdout.lines().nth(1).unwrap().parse::<usize>().unwrap()
+    };
+    let expected = |at| world.school.expected(&canvas("users"), at).unwrap().len();
+    assert_eq!(count(&["--at", "0"]), expected(begin));
+    assert_eq!(count(&[]), expected(world.school.now()));
+    assert_eq!(count(&["--at", "9999-01-01T00:00:00Z"]), expected(world.school.now()));
+    let query = ["query", "--target", "lake", "SELECT 1 FROM users", "--at"];
+    for (at, words) in
+        [("7", "no such version"), ("1999-01-01T00:00:00Z", "reach back"), ("soon", "neither a version nor a time")]
+    {
+        let arguments: Vec<&str> = query.iter().copied().chain([at]).collect();
+        let run = world.daplake(&arguments);
+        assert_ne!(run.code, Some(0));
+        run.assert_says(&[words]);
+    }
+    let text = world.daplake(&["history", "--target", "lake", "--table", "users"]).assert_code(0).stdout;
+    assert_eq!(text.lines().count(), 5, "{text}");
+    assert!(text.contains("MERGE") && text.contains("WRITE"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vacuum_spares_young_files_and_names_its_limits() {
+    let world = World::new(school(&[canvas("users"), canvas("accounts")])).await;
+    sync(&world, &[]);
+    world.school.advance();
+    sync(&world, &[]);
+    let before = world.fingerprint();
+    let run = world.daplake(&["vacuum", "--target", "lake", "--dry-run"]).assert_code(0);
+    assert!(run.stdout.contains("canvas.users"), "{}", run.stdout);
+    world.daplake(&["vacuum", "--target", "lake"]).assert_code(0);
+    assert_eq!(world.fingerprint(), before);
+    let run = world.daplake(&["vacuum", "--target", "lake", "--retention", "1h"]);
+    assert_ne!(run.code, Some(0));
+    run.assert_says(&["7 days", "hint:"]);
+    world
+        .daplake(&["optimize", "--target", "lake", "--table", "user"])
+        .assert_says(&["The target has no such table", "did you mean `users`?"]);
+    world.daplake(&["optimize", "--target", "lake", "--cluster"]).assert_code(0);
+    world.assert_all("deltalake", world.school.now());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_verification_names_the_keys_that_differ() {
+    let tables = [canvas("users"), canvas("enrollments"), web_logs()];
+    let world = World::new(school(&tables)).await;
+    sync(&world, &["--deletion-vectors", "on"]);
+    world.school.advance();
+    sync(&world, &["--deletion-vectors", "on"]);
+    let verify = |more: &[&str]| {
+        let arguments: Vec<&str> =
+            ["verify", "--target", "lake", "--jobs-per-minute", "0"].iter().chain(more).copied().collect();
+        world.daplake(&arguments)
+    };
+    verify(&[]).assert_code(0);
+    // Changes since the bookmark are no differences.
+    world.school.advance();
+    verify(&[]).assert_code(0);
+    sync(&world, &[]);
+
+    // Somebody changed the table behind our back.
+    let Ok(python) = std::env::var("DAPLAKE_TEST_PYTHON") else {
+        eprintln!("not run: needs DAPLAKE_TEST_PYTHON");
+        return;
+    };
+    sync(&world, &["--deletion-vectors", "off", "--resnapshot", "--table", "users"]);
+    let script = "
+import sys, deltalake
+table = deltalake.DeltaTable(sys.argv[1])
+keys = sorted(table.to_pyarrow_table(columns=['id']).column('id').to_pylist())
+table.delete(f'id = {keys[0]}')
+table = deltalake.DeltaTable(sys.argv[1])
+table.update(updates={'name': \"'someone else'\"}, predicate=f'id = {keys[1]}')
+print(keys[0], keys[1])
+";
+    // A target without marks from the beginning: that writer refuses others.
+    let fresh = ["sync", "--target", "other", "--jobs-per-minute", "0", "--table", "users", "--deletion-vectors", "off"];
+    world.daplake(&fresh).assert_code(0);
+    let folder = world.path("other/canvas/users");
+    let output = std::process::Command::new(python).args(["-c", script]).arg(&folder).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let keys = String::from_utf8(output.stdout).unwrap();
+    let mut keys = keys.split_whitespace();
+    let arguments = ["verify", "--target", "other", "--jobs-per-minute", "0"];
+    let run = world.daplake(&arguments).assert_code(5);
+    let missing = format!("key {} is missing", keys.next().unwrap());
+    let different = format!("key {} is different", keys.next().unwrap());
+    run.assert_says(&[&missing, &different, "1 of 1 tables differ", "--resnapshot"]);
+}
