@@ -399,7 +399,7 @@ fn same(cell: &Cell, found: &Value, unit: i64) -> bool {
         }
         // Where the database has no type for them, they are texts of JSON.
         (Cell::Object(_) | Cell::List(_), Value::String(text)) => {
-            serde_json::from_str(text).is_ok_and(|found: Value| !found.is_string() && same(cell, &found))
+            serde_json::from_str(text).is_ok_and(|found: Value| !found.is_string() && same(cell, &found, unit))
         }
         (Cell::List(items), Value::Array(found)) => {
             items.len() == found.len() && items.iter().zip(found).all(|(item, found)| same(item, found, unit))
