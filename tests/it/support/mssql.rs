@@ -26,7 +26,7 @@ pub struct Column {
     pub lookup: Option<String>,
 }
 
-async fn connect(url: &Url) -> Client<Compat<tokio::net::TcpStream>> {
+async fn connect(url: &Url) -> Box<Client<Compat<tokio::net::TcpStream>>> {
     let decode = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8().unwrap().into_owned();
     let mut config = Config::new();
     let (host, port) = (url.host_str().unwrap(), url.port().unwrap_or(1433));
@@ -41,7 +41,7 @@ async fn connect(url: &Url) -> Client<Compat<tokio::net::TcpStream>> {
     let plain = url.query_pairs().any(|(name, value)| name == "ssl" && value == "disable");
     config.encryption(if plain { EncryptionLevel::NotSupported } else { EncryptionLevel::On });
     let stream = tokio::net::TcpStream::connect((host, port)).await.unwrap();
-    Client::connect(config, stream.compat_write()).await.unwrap()
+    Box::new(Box::pin(Client::connect(config, stream.compat_write())).await.unwrap())
 }
 
 async fn run(url: &Url, sql: &str) -> tiberius::Result<Vec<Vec<ColumnData<'static>>>> {

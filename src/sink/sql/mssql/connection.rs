@@ -61,7 +61,8 @@ impl Server for MssqlServer {
 
 const CONNECT_HINT: &str = "check host, port, user, password and ssl of the connection string";
 
-type Wire = Client<Compat<TcpStream>>;
+/// On the heap: the client is large, and so would be each future that holds it.
+type Wire = Box<Client<Compat<TcpStream>>>;
 
 async fn open(options: &Options) -> Result<Wire> {
     match options.tls {
@@ -84,8 +85,8 @@ async fn open_with(options: &Options, encryption: EncryptionLevel) -> Result<Wir
         let stream = TcpStream::connect((host.as_str(), port)).await.or_fail(Kind::Target, lost)?;
         stream.set_nodelay(true).or_fail(Kind::Target, lost)?;
         let config = config(options, encryption, &host, port)?;
-        match Client::connect(config, stream.compat_write()).await {
-            Ok(client) => return Ok(client),
+        match Box::pin(Client::connect(config, stream.compat_write())).await {
+            Ok(client) => return Ok(Box::new(client)),
             Err(tiberius::error::Error::Routing { host: next, port: next_port }) => {
                 tracing::debug!(host = next, port = next_port, "The server sends elsewhere");
                 (host, port) = (next, next_port);

@@ -1,7 +1,7 @@
 //! The dialect by snapshots and by other parsers, the session against a scripted peer, the contract against a server.
 
+mod live;
 mod peer;
-mod server;
 mod statements;
 // The server side of TLS comes with another target.
 #[cfg(feature = "postgres")]
