@@ -8,6 +8,7 @@
 mod apply;
 mod columns;
 mod conform;
+mod encodings;
 mod evolve;
 mod files;
 mod folder;
@@ -87,7 +88,7 @@ impl DeltaOptions {
         Self {
             engine,
             target_file_bytes: 128 << 20,
-            compression_level: 3,
+            compression_level: 2,
             checkpoint_interval: 10,
             deletion_vectors: DeletionVectors::Auto,
             compact_after: 20,

@@ -18,6 +18,7 @@ use parquet::schema::types::ColumnPath;
 
 use super::DeltaOptions;
 use super::columns::{LakeColumn, file_schema};
+use super::encodings;
 use super::files::{Names, new_name};
 use super::stats::FileStats;
 use crate::error::{Error, Kind, Result, ResultExt};
@@ -28,6 +29,8 @@ const STEP_ROWS: usize = 1024;
 const PAGE_STEP_BYTES: usize = 256 * 1024;
 /// Keys of a row group that its filter is laid out for.
 const BLOOM_KEYS: u64 = 200_000;
+/// A row group has at most about as many bytes: enough for readers to skip and share out, little to hold while it is written.
+const MAX_ROW_GROUP_BYTES: usize = 16 << 20;
 /// Parts on their way to the store at once.
 const PARTS_IN_FLIGHT: usize = 2;
 
@@ -68,7 +71,7 @@ impl FileFormat {
             schema,
             keys,
             target_file_bytes: options.target_file_bytes,
-            row_group_bytes: (engine.memory_limit() / 12 / writers.max(1)).clamp(256 << 10, 64 << 20),
+            row_group_bytes: (engine.memory_limit() / 12 / writers.max(1)).clamp(256 << 10, MAX_ROW_GROUP_BYTES),
             compression_level: options.compression_level,
             store,
             pool: Arc::clone(engine.memory_pool()),
@@ -91,10 +94,11 @@ impl FileFormat {
             .set_write_batch_size((PAGE_STEP_BYTES / widest).clamp(1, STEP_ROWS))
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_max_row_group_bytes(Some(self.row_group_bytes));
-        // An index of pages where queries look: keys and times.
-        for field in self.schema.fields() {
+        let encodings = encodings::choose(first, self.row_group_bytes);
+        for (index, field) in self.schema.fields().iter().enumerate() {
             let path = ColumnPath::new(vec![field.name().clone()]);
             let is_key = self.keys.contains(field.name());
+            // An index of pages where queries look: keys and times.
             if is_key || matches!(field.data_type(), DataType::Timestamp(..)) {
                 builder = builder.set_column_statistics_enabled(path.clone(), EnabledStatistics::Page);
             }
@@ -106,11 +110,13 @@ impl FileFormat {
                     .set_column_bloom_filter_max_ndv(path.clone(), BLOOM_KEYS);
             }
             // Increments read the keys of whole files. As differences they take next to nothing, and no time to unpack.
-            if is_key && matches!(field.data_type(), DataType::Int16 | DataType::Int32 | DataType::Int64) {
-                builder = builder
-                    .set_column_dictionary_enabled(path.clone(), false)
-                    .set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED)
-                    .set_column_compression(path, Compression::UNCOMPRESSED);
+            let is_whole_key = is_key && matches!(field.data_type(), DataType::Int16 | DataType::Int32 | DataType::Int64);
+            if is_whole_key {
+                builder = builder.set_column_compression(path.clone(), Compression::UNCOMPRESSED);
+            }
+            let encoding = if is_whole_key { Some(Encoding::DELTA_BINARY_PACKED) } else { encodings[index] };
+            if let Some(encoding) = encoding {
+                builder = builder.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, encoding);
             }
         }
         Ok(builder.build())
