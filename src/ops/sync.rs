@@ -125,6 +125,7 @@ pub async fn sync(request: SyncRequest) -> Result<Report> {
     };
 
     let run_id = uuid::Uuid::new_v4().to_string();
+    let batch_bytes = request.engine.batch_bytes();
     let replicator = Replicator {
         client: request.client,
         sink: request.sink,
@@ -137,7 +138,7 @@ pub async fn sync(request: SyncRequest) -> Result<Report> {
         scan: ScanOptions {
             partitions: request.object_concurrency.max(1),
             batch_rows: 8192,
-            batch_bytes: 4 << 20,
+            batch_bytes,
             max_line: 256 << 20,
             nested: request.nested,
             temp_dir: request.temp_dir,

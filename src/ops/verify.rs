@@ -80,7 +80,7 @@ async fn rows_of(request: &VerifyRequest, job: FinishedJob, schema: &Arc<TableSc
     let options = ScanOptions {
         partitions: 2,
         batch_rows: 8192,
-        batch_bytes: 4 << 20,
+        batch_bytes: request.engine.batch_bytes(),
         max_line: 256 << 20,
         nested,
         temp_dir: request.temp_dir.clone(),

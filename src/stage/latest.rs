@@ -33,7 +33,7 @@ const RANK: &str = "_rank";
 /// Nothing runs until the stream is pulled; its first poll takes the source to its end.
 ///
 /// Few keys of a result occur twice. So the rows are set down as they come, in memory or on disk, while hashes of their keys tell
-/// which may not be alone ([`KeyHashes`]); only those are sorted, by a plan that spills. All others go out as they came, before
+/// which may not be alone (`repeats.rs`); only those are sorted, by a plan that spills. All others go out as they came, before
 /// them. Errors of the stream carry one of ours: kind `Resources` when the limit is too low even so, and then some rows may
 /// already have gone out.
 pub async fn latest_per_key(engine: &Engine, source: Arc<dyn TableProvider>, keys: &[String]) -> Result<ChangeSet> {

@@ -3,7 +3,7 @@
 //!
 //! Layout `<root>/<namespace>/<table>/`. The bookmark is a `txn` action (application `daplake/<namespace>.<table>`, version in
 //! microseconds since the epoch) beside table properties named `daplake.*`. A table asks for the least of the protocol that its
-//! options need ([`protocol`]).
+//! options need (`protocol.rs`).
 
 mod apply;
 mod columns;

@@ -21,6 +21,7 @@ use super::columns::{LakeColumn, file_schema};
 use super::encodings;
 use super::files::{Names, new_name};
 use super::stats::FileStats;
+use crate::crew::Crew;
 use crate::error::{Error, Kind, Result, ResultExt};
 
 /// Rows encoded between two looks at the memory they take.
@@ -30,7 +31,11 @@ const PAGE_STEP_BYTES: usize = 256 * 1024;
 /// Keys of a row group that its filter is laid out for.
 const BLOOM_KEYS: u64 = 200_000;
 /// A row group has at most about as many bytes: enough for readers to skip and share out, little to hold while it is written.
-const MAX_ROW_GROUP_BYTES: usize = 16 << 20;
+const MAX_ROW_GROUP_BYTES: usize = 8 << 20;
+/// Its buffers may have this many times the bytes that it is written with: pages to be packed, dictionaries.
+const BUFFERS: usize = 2;
+/// What the writer sets aside for a column that goes as differences, and hardly touches.
+const DELTA_BUFFER_BYTES: usize = 1 << 20;
 /// Parts on their way to the store at once.
 const PARTS_IN_FLIGHT: usize = 2;
 
@@ -45,7 +50,7 @@ pub(super) struct FileFormat {
     pub(super) keys: Vec<String>,
     /// A file is closed when it has about as many bytes.
     pub(super) target_file_bytes: u64,
-    /// A row group is closed when its buffers have about as many bytes.
+    /// A row group is closed when it will be written with about as many bytes, or its buffers have a multiple of them.
     pub(super) row_group_bytes: usize,
     /// zstd level.
     pub(super) compression_level: i32,
@@ -84,7 +89,8 @@ impl FileFormat {
         (file_schema(columns, keys), physical.collect())
     }
 
-    fn properties(&self, first: &RecordBatch) -> Result<WriterProperties> {
+    /// And how many columns go as differences.
+    fn properties(&self, first: &RecordBatch) -> Result<(WriterProperties, usize)> {
         let level = ZstdLevel::try_new(self.compression_level).or_fail(Kind::Usage, "Unknown compression level")?;
         let widest = first.columns().iter().map(|column| column.get_array_memory_size()).max().unwrap_or(0);
         let widest = widest.div_ceil(first.num_rows().max(1)).max(1);
@@ -95,6 +101,7 @@ impl FileFormat {
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_max_row_group_bytes(Some(self.row_group_bytes));
         let encodings = encodings::choose(first, self.row_group_bytes);
+        let mut differences = 0;
         for (index, field) in self.schema.fields().iter().enumerate() {
             let path = ColumnPath::new(vec![field.name().clone()]);
             let is_key = self.keys.contains(field.name());
@@ -115,11 +122,12 @@ impl FileFormat {
                 builder = builder.set_column_compression(path.clone(), Compression::UNCOMPRESSED);
             }
             let encoding = if is_whole_key { Some(Encoding::DELTA_BINARY_PACKED) } else { encodings[index] };
+            differences += usize::from(encoding == Some(Encoding::DELTA_BINARY_PACKED));
             if let Some(encoding) = encoding {
                 builder = builder.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, encoding);
             }
         }
-        Ok(builder.build())
+        Ok((builder.build(), differences))
     }
 }
 
@@ -159,12 +167,14 @@ impl NewFile {
 
 /// Writes rows (of the file schema) to one file after the other.
 ///
-/// Encoding runs on the blocking pool, one batch at a time. Memory is one row group of buffers and the parts in flight; both are
+/// Encoding runs on a thread of the writer's own, one batch at a time. Memory is one row group of buffers and the parts in flight; both are
 /// accounted. Dropped midway, an unfinished file vanishes, finished ones are left to [`super::files::Uncommitted`].
 #[derive(Debug)]
 pub(super) struct TableWriter {
     format: Arc<FileFormat>,
     names: Names,
+    /// Started with the first rows.
+    crew: Option<Crew>,
     open: Option<Box<OpenFile>>,
     finished: Vec<NewFile>,
     reservation: MemoryReservation,
@@ -175,7 +185,10 @@ struct OpenFile {
     writer: ArrowWriter<Vec<u8>>,
     upload: WriteMultipart,
     stats: FileStats,
-    row_group_bytes: usize,
+    /// Buffers are written out at this size.
+    buffer_bytes: usize,
+    /// Bytes that the writer only set aside.
+    idle_bytes: usize,
     bytes: u64,
 }
 
@@ -189,7 +202,7 @@ impl TableWriter {
     /// A writer without files yet; files are registered with `names` before they are made.
     pub(super) fn new(format: Arc<FileFormat>, names: Names) -> Self {
         let reservation = MemoryConsumer::new("ParquetWriter").register(&format.pool);
-        Self { format, names, open: None, finished: Vec::new(), reservation }
+        Self { format, names, crew: None, open: None, finished: Vec::new(), reservation }
     }
 
     /// Adds rows.
@@ -202,17 +215,18 @@ impl TableWriter {
             None => Box::new(self.create(&batch).await?),
         };
         // Others may need the memory more: then the row group ends early.
-        let ahead = open.writer.memory_size() + batch.get_array_memory_size();
+        let ahead = open.buffered() + batch.get_array_memory_size();
         let crowded = self.reservation.try_resize(ahead).is_err();
-        let (mut open, encoded) = blocking(move || {
+        let work = move || {
             let encoded = open.encode(&batch, crowded);
             (open, encoded)
-        })
-        .await?;
+        };
+        let (mut open, encoded) = self.crew()?.run(work).await?;
         open.send(encoded?).await?;
-        self.reservation.resize(open.writer.memory_size());
+        self.reservation.resize(open.buffered());
         if open.bytes + open.writer.in_progress_size() as u64 >= self.format.target_file_bytes {
-            self.finished.push(close(open).await?);
+            let file = close(self.crew()?, open).await?;
+            self.finished.push(file);
             self.reservation.free();
         } else {
             self.open = Some(open);
@@ -223,14 +237,22 @@ impl TableWriter {
     /// Closes the last file and gives all.
     pub(super) async fn finish(mut self) -> Result<Vec<NewFile>> {
         if let Some(open) = self.open.take() {
-            self.finished.push(close(open).await?);
+            let file = close(self.crew()?, open).await?;
+            self.finished.push(file);
         }
         Ok(std::mem::take(&mut self.finished))
     }
 
+    fn crew(&mut self) -> Result<&Crew> {
+        match &mut self.crew {
+            Some(crew) => Ok(crew),
+            empty => Ok(empty.insert(Crew::start("encode")?)),
+        }
+    }
+
     async fn create(&mut self, first: &RecordBatch) -> Result<OpenFile> {
         let name = new_name();
-        let properties = self.format.properties(first)?;
+        let (properties, differences) = self.format.properties(first)?;
         let writer = ArrowWriter::try_new_with_options(
             Vec::new(),
             Arc::clone(&self.format.schema),
@@ -247,13 +269,19 @@ impl TableWriter {
             writer,
             upload: WriteMultipart::new(upload),
             stats: FileStats::new(&self.format.columns),
-            row_group_bytes: self.format.row_group_bytes,
+            buffer_bytes: self.format.row_group_bytes.saturating_mul(BUFFERS),
+            idle_bytes: differences * DELTA_BUFFER_BYTES,
             bytes: 0,
         })
     }
 }
 
 impl OpenFile {
+    /// Bytes that are held.
+    fn buffered(&self) -> usize {
+        self.writer.memory_size().saturating_sub(self.idle_bytes)
+    }
+
     /// Encodes a batch and gives the bytes that are ready for the store.
     fn encode(&mut self, batch: &RecordBatch, flush_first: bool) -> Result<Vec<u8>> {
         if flush_first {
@@ -264,7 +292,7 @@ impl OpenFile {
             let step = batch.slice(start, STEP_ROWS.min(batch.num_rows() - start));
             self.writer.write(&step).or_fail(Kind::Bug, "Rows cannot be encoded")?;
             // Dictionaries take memory that the estimate of encoded bytes does not see.
-            if self.writer.memory_size() > self.row_group_bytes {
+            if self.buffered() > self.buffer_bytes {
                 self.writer.flush().or_fail(Kind::Bug, "Rows cannot be encoded")?;
             }
         }
@@ -281,20 +309,16 @@ impl OpenFile {
     }
 }
 
-async fn close(mut open: Box<OpenFile>) -> Result<NewFile> {
-    let (mut open, rest) = blocking(move || {
+async fn close(crew: &Crew, mut open: Box<OpenFile>) -> Result<NewFile> {
+    let work = move || {
         let rest = open.writer.finish().map(|_| std::mem::take(open.writer.inner_mut()));
         (open, rest)
-    })
-    .await?;
+    };
+    let (mut open, rest) = crew.run(work).await?;
     open.send(rest.or_fail(Kind::Bug, "Rows cannot be encoded")?).await?;
     let OpenFile { name, upload, stats, bytes, .. } = *open;
     upload.finish().await.map_err(write_failed)?;
     Ok(NewFile { name, bytes, rows: stats.rows(), stats: stats.json(), has_nulls: stats.has_nulls() })
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.or_fail(Kind::Bug, "Encoding rows stopped unexpectedly")
 }
 
 fn write_failed(error: object_store::Error) -> Error {
