@@ -74,13 +74,13 @@ impl Selection {
         let mut picked: Vec<TableRef> = Vec::new();
         for word in words {
             let found = match is_pattern(word) {
-                true => listed.iter().filter(|table| matches(word, table)).cloned().collect(),
+                true => listed.iter().filter(|table| matches_table(word, table)).cloned().collect(),
                 false => {
                     self.trimmed_namespaces().into_iter().map(|namespace| TableRef::new(namespace, word)).collect::<Vec<_>>()
                 }
             };
             for table in found {
-                if !picked.contains(&table) && !self.exclude.iter().any(|word| matches(word.trim(), &table)) {
+                if !picked.contains(&table) && !self.exclude.iter().any(|word| matches_table(word.trim(), &table)) {
                     picked.push(table);
                 }
             }
@@ -100,14 +100,14 @@ impl Selection {
 
     fn pick(&self, listed: &[TableRef], holder: Holder) -> Result<Vec<TableRef>> {
         for wanted in self.tables.iter().map(|word| word.trim()).filter(|word| !is_pattern(word)) {
-            if !listed.iter().any(|table| matches(wanted, table)) {
+            if !listed.iter().any(|table| matches_table(wanted, table)) {
                 return Err(unknown_table(wanted, listed, holder));
             }
         }
         let picked: Vec<TableRef> = listed
             .iter()
-            .filter(|table| self.tables.iter().any(|word| matches(word.trim(), table)))
-            .filter(|table| !self.exclude.iter().any(|word| matches(word.trim(), table)))
+            .filter(|table| self.tables.iter().any(|word| matches_table(word.trim(), table)))
+            .filter(|table| !self.exclude.iter().any(|word| matches_table(word.trim(), table)))
             .cloned()
             .collect();
         if picked.is_empty() && !listed.is_empty() {
@@ -150,7 +150,8 @@ fn is_pattern(word: &str) -> bool {
     word == "all" || word.contains(['*', '?'])
 }
 
-fn matches(word: &str, table: &TableRef) -> bool {
+/// Whether a word as in [`Selection::tables`] means a table.
+pub fn matches_table(word: &str, table: &TableRef) -> bool {
     word == "all" || glob(word.as_bytes(), table.table.as_bytes()) || glob(word.as_bytes(), table.to_string().as_bytes())
 }
 
