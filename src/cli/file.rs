@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::{Document, Item, TableLike, Value};
 
-use super::keys::{self, Form, KEYS, Key, SHARED, TARGET, nearest};
+use super::keys::{self, Form, KEYS, Key, SHARED, TABLES, TARGET, nearest};
 use super::settings::{parse_bytes, parse_duration};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 
@@ -103,7 +103,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn sections(&mut self, document: &toml_edit::Table) -> Result<()> {
-        let known: Vec<&str> = KEYS.iter().map(|key| key.section).chain(["targets"]).collect();
+        let known: Vec<&str> = KEYS.iter().map(|key| key.section).chain(["targets", "tables"]).collect();
         for (name, item) in document.iter() {
             let span = self.span_of(document, name, item);
             if !known.contains(&name) {
@@ -123,6 +123,7 @@ impl Reader<'_> {
             };
             match name {
                 "targets" => self.targets(table)?,
+                "tables" => self.tables(table)?,
                 section => {
                     let keys: Vec<&'static Key> = KEYS.iter().filter(|key| key.section == section).collect();
                     let (values, problems) = self.values(table, section, &keys)?;
@@ -149,6 +150,31 @@ impl Reader<'_> {
                 return Err(self.wrong("A target needs a url", &shown, span).hint("such as url = \"./lake\""));
             }
             self.settings.targets.push(FileTarget { name: name.to_owned(), values, problem });
+        }
+        Ok(())
+    }
+
+    /// Each list of columns becomes part of the option that takes `table.column`.
+    fn tables(&mut self, tables: &dyn TableLike) -> Result<()> {
+        let keys: Vec<&'static Key> = TABLES.iter().collect();
+        for (pattern, item) in tables.iter() {
+            let shown = format!("tables.\"{pattern}\"");
+            let Some(table) = item.as_table_like() else {
+                let wrong = self.wrong("What is said of tables must be a section", &shown, item.span());
+                return Err(wrong.hint("write [tables.\"user*\"] in a line of its own, and drop_columns and others below it"));
+            };
+            let (values, problems) = self.values(table, &shown, &keys)?;
+            // A column that should be hidden must not show because a variable is missing.
+            if let Some(problem) = problems.into_iter().next() {
+                return Err(problem);
+            }
+            for mut value in values {
+                value.texts.iter_mut().for_each(|column| *column = format!("{pattern}.{column}"));
+                match self.settings.values.iter_mut().find(|known| known.option == value.option) {
+                    Some(known) => known.texts.extend(value.texts),
+                    None => self.settings.values.push(value),
+                }
+            }
         }
         Ok(())
     }
@@ -386,7 +412,7 @@ mod tests {
     #[test]
     fn values_come_as_they_would_be_typed() {
         let settings = read(
-            "[service]\nurl = \"https://x\"\nclient_secret = \"${KNOWN}\"\n[sync]\nnamespaces = [\"canvas\", \"catalog\"]\nconcurrency = 3\ndrop_removed_columns = true\nbad_rows = \"bad.jsonl\"\n[engine]\nmemory_limit = \"1GiB\"\n[pacing]\nschemas = 10\njob_status = 20\n[targets.lake]\nurl = \"lake\"\nstore_options = { region = \"eu\", secret_access_key = \"a${KNOWN}$${b\" }\n[targets.db]\nurl = \"postgresql://etl:${KNOWN}@host/db\"\ntables = [\"users\"]\n",
+            "[service]\nurl = \"https://x\"\nclient_secret = \"${KNOWN}\"\n[sync]\nnamespaces = [\"canvas\", \"catalog\"]\nconcurrency = 3\ndrop_removed_columns = true\nbad_rows = \"bad.jsonl\"\n[engine]\nmemory_limit = \"1GiB\"\n[pacing]\nschemas = 10\njob_status = 20\n[tables.\"user*\"]\ndrop_columns = [\"*_email\", \"name\"]\n[tables.\"canvas.courses\"]\ndrop_columns = [\"sis_source_id\"]\n[targets.lake]\nurl = \"lake\"\nstore_options = { region = \"eu\", secret_access_key = \"a${KNOWN}$${b\" }\n[targets.db]\nurl = \"postgresql://etl:${KNOWN}@host/db\"\ntables = [\"users\"]\n",
         )
         .unwrap();
         assert_eq!(value(&settings, "base_url"), ["https://x"]);
@@ -396,6 +422,7 @@ mod tests {
         assert_eq!(value(&settings, "drop_removed_columns"), ["true"]);
         assert_eq!(value(&settings, "bad_rows"), ["/etc/daplake/bad.jsonl"]);
         assert_eq!(value(&settings, "pacing"), ["schemas=10", "job-status=20"]);
+        assert_eq!(value(&settings, "drop_column"), ["user*.*_email", "user*.name", "canvas.courses.sis_source_id"]);
         assert_eq!(settings.warnings, [""; 0]);
         let [lake, db] = &settings.targets[..] else { panic!("two targets") };
         assert_eq!(lake.name, "lake");
@@ -424,6 +451,8 @@ mod tests {
             ("[service]\nclient_id = \"${}\"\n", "2", "${NAME}"),
             ("[service]\nclient_id = \"${KNOWN\"\n", "2", "${NAME}"),
             ("service = 1\n", "1", "[service]"),
+            ("[tables.users]\ndrop_column = [\"x\"]\n", "2", "`drop_columns`"),
+            ("[tables]\nusers = 1\n", "2", "[tables."),
         ] {
             let error = read(text).map(|_| ()).expect_err(text);
             assert_eq!(error.kind(), Kind::Usage);

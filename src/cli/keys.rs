@@ -58,6 +58,13 @@ pub(super) const TARGET: &[Key] = &[
     key("targets", "store_options", "store_option", Form::Pairs),
 ];
 
+/// What is said of the tables that a pattern means. The options know what to do with `PATTERN.COLUMN`.
+pub(super) const TABLES: &[Key] = &[
+    key("tables", "columns", "column", Form::List),
+    key("tables", "drop_columns", "drop_column", Form::List),
+    key("tables", "hash_columns", "hash_column", Form::List),
+];
+
 /// The section whose keys each target may have of its own.
 pub(super) const SHARED: &str = "sync";
 
@@ -79,6 +86,7 @@ pub(super) const KEYS: &[Key] = &[
     key("sync", "compact_after", "compact_after", Form::Count),
     key("sync", "non_finite", "non_finite", Form::OneOf(&["fail", "null"])),
     key("sync", "drop_removed_columns", "drop_removed_columns", Form::Flag),
+    key("sync", "hash_key_file", "hash_key_file", Form::Path),
     key("sync", "time_budget", "time_budget", Form::Time),
     key("sync", "report", "report", Form::Path),
     key("schedule", "every", "interval", Form::Time),
@@ -107,7 +115,7 @@ const fn key(section: &'static str, name: &'static str, option: &'static str, fo
 /// Sections whose keys are defaults of `sync` (and of `check`, which looks at what `sync` will do), and of no other command that
 /// happens to have an option of the same name.
 pub(super) fn is_for_sync_only(section: &str) -> bool {
-    matches!(section, SHARED | "schedule" | "notify")
+    matches!(section, SHARED | "tables" | "schedule" | "notify")
 }
 
 /// The nearest of some names, if it is near enough to be meant.

@@ -12,14 +12,14 @@ use futures::TryStreamExt;
 use super::args::DatabaseArgs;
 use super::args::{
     DeletionVectorsArg, EngineArgs, GlobalArgs, LakeArgs, NestedArg, OnSnapshotRequired, QueryArgs, QueryOutput, StatusArgs,
-    StatusOutput, SyncArgs,
+    StatusOutput, SyncArgs, TableArgs,
 };
 use super::output::{Grid, age, grouped, out, size};
 use super::{report, settings, watch};
 use crate::api::Client;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::ops::{self, Answer, Journal, Reason, Report, Selection, StatusLine, Stop, SyncRequest, Target, UnpackLimits};
-use crate::schema::Nested;
+use crate::schema::{Nested, TableRules};
 use crate::sink::Sink;
 use crate::sink::delta::{At, DeletionVectors, DeltaOptions, DeltaSink};
 use crate::stage::{Engine, EngineOptions};
@@ -75,6 +75,7 @@ fn request(global: &GlobalArgs, client: &Client, args: SyncArgs) -> Result<SyncR
             NestedArg::Typed => Nested::Typed,
             NestedArg::Json => Nested::Json,
         },
+        rules: table_rules(&args.tables)?,
         bad_rows: args.bad_rows,
         concurrency: args.concurrency,
         temp_dir: temp_dir(&args.engine),
@@ -151,6 +152,24 @@ pub(super) fn open_sink(
         Target::Database(_) => ops::open_sink_with(target, engine, super::db::options(database)),
         _ => ops::open_lake(target, delta_options(engine, lake)),
     }
+}
+
+/// What the options say of single tables.
+fn table_rules(args: &TableArgs) -> Result<TableRules> {
+    let mut rules = TableRules::default();
+    for rule in &args.column {
+        rules.add_column(rule, |columns| &mut columns.keep)?;
+    }
+    for rule in &args.drop_column {
+        rules.add_column(rule, |columns| &mut columns.drop)?;
+    }
+    for rule in &args.hash_column {
+        rules.add_column(rule, |columns| &mut columns.hash)?;
+    }
+    if let Some(key) = settings::hash_key(&args.key)? {
+        rules.set_hash_key(key);
+    }
+    Ok(rules)
 }
 
 /// The failures on standard error, and the first one for the exit code.

@@ -147,10 +147,10 @@ async fn own(global: &GlobalArgs, command: Command, more: Vec<Command>) -> Resul
     if let Command::Sync(args) = command {
         // It has its own way to end.
         let more = more.into_iter().filter_map(|command| match command {
-            Command::Sync(args) => Some(args),
+            Command::Sync(args) => Some(*args),
             _ => None,
         });
-        let ended = Box::pin(lake::sync(global, std::iter::once(args).chain(more).collect())).await;
+        let ended = Box::pin(lake::sync(global, std::iter::once(*args).chain(more).collect())).await;
         progress::finish();
         return ended;
     }

@@ -175,8 +175,15 @@ tables = @tables@
 # compact_after = 20                       # merge small files from so many on; 0 for never
 # non_finite = "fail"                      # or "null", for databases without NaN and infinity
 # drop_removed_columns = false             # databases: drop columns that are gone upstream
+# hash_key_file = "hash.key"               # the key of hashed columns; else the variable DAPLAKE_HASH_KEY
 # time_budget = "14m"                      # end in time, go on in the next run
 # report = "report.json"
+
+# What is said of single tables; the name of a section is a table or a pattern.
+[tables."canvas.pseudonyms"]
+# columns = ["id", "user_id"]              # take these only (and the key)
+# drop_columns = ["*_token"]               # leave these out
+# hash_columns = ["unique_id", "sis_*"]    # put keyed hashes in their place
 
 [schedule]
 # every = "4h"                             # with `daplake sync --watch`; the service refreshes its data every 4 hours
@@ -288,7 +295,7 @@ mod tests {
 
     use super::*;
     use crate::cli::args::Cli;
-    use crate::cli::keys::{KEYS, TARGET};
+    use crate::cli::keys::{KEYS, TABLES, TARGET};
 
     #[derive(Debug, Parser)]
     struct Alone {
@@ -313,7 +320,7 @@ mod tests {
         assert_eq!(read(&text).warnings, [""; 0]);
         let settings = read(&opened);
         let written = opened.lines().filter_map(|line| line.split_once(" = ")).map(|(key, _)| key).collect::<BTreeSet<_>>();
-        for key in KEYS.iter().chain(TARGET) {
+        for key in KEYS.iter().chain(TARGET).chain(TABLES) {
             assert!(written.contains(key.name), "{}.{} is not in the template", key.section, key.name);
         }
         assert_eq!(settings.targets.len(), 1);
@@ -323,7 +330,7 @@ mod tests {
     fn every_key_is_the_default_of_an_option_of_sync() {
         let command = Cli::command();
         let sync = command.find_subcommand("sync").unwrap();
-        for key in KEYS.iter().chain(TARGET) {
+        for key in KEYS.iter().chain(TARGET).chain(TABLES) {
             let known = sync.get_arguments().chain(command.get_arguments()).any(|arg| arg.get_id() == key.option);
             // Without databases there are no options for them.
             let is_of_databases = matches!(key.option, "non_finite" | "drop_removed_columns");

@@ -39,7 +39,7 @@ pub use journal::Journal;
 pub use query::{Answer, query, query_at};
 pub use report::{Outcome, Phases, Report, TableReport};
 pub(crate) use select::distance;
-pub use select::{KNOWN_NAMESPACES, Selection, matches_table};
+pub use select::{KNOWN_NAMESPACES, Selection};
 #[cfg(feature = "lake")]
 pub use status::{StatusLine, status};
 pub use stop::{Reason, Stop};

@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::fetch::UnpackLimits;
 use crate::model::{Format, Mode, TableRef, Timestamp};
 use crate::scan::ScanOptions;
-use crate::schema::Nested;
+use crate::schema::{Nested, TableRules};
 use crate::sink::Sink;
 use crate::stage::Engine;
 
@@ -79,6 +79,8 @@ pub struct SyncRequest {
     pub unlisted: Unlisted,
     /// Form of nested columns.
     pub nested: Nested,
+    /// Columns, deletes, modes and partitions of single tables.
+    pub rules: TableRules,
     /// Where unreadable rows are set aside; `None`: such a row fails its table.
     pub bad_rows: Option<PathBuf>,
     /// Tables that load at once, at least 1.
@@ -142,6 +144,7 @@ impl SyncRequest {
             demand: Demand::Nothing,
             unlisted: Unlisted::Refuse,
             nested: Nested::Typed,
+            rules: TableRules::default(),
             bad_rows: None,
             concurrency: 2,
             object_concurrency: 2,
@@ -164,6 +167,7 @@ pub async fn sync(request: SyncRequest) -> Result<Report> {
     let started = Timestamp::now();
     let budget = Budget::new(request.time_budget);
     let location = request.sink.location().to_string();
+    request.rules.check()?;
     let stop = request.stop.clone();
     let prepared = tokio::select! {
         biased;
@@ -172,6 +176,9 @@ pub async fn sync(request: SyncRequest) -> Result<Report> {
     };
     let (bad_rows, tables) = prepared?;
 
+    for tables_of_rule in request.rules.unused(&tables) {
+        tracing::warn!(table = tables_of_rule, "Options for a table that is not part of this run, or misspelt");
+    }
     let run_id = uuid::Uuid::new_v4().to_string();
     let replicator = Replicator {
         client: request.client,
@@ -191,6 +198,7 @@ pub async fn sync(request: SyncRequest) -> Result<Report> {
             nested: request.nested,
             temp_dir: request.temp_dir,
         },
+        rules: request.rules,
         bad_rows,
         loads: Semaphore::new(request.concurrency.max(1)),
         run_id: run_id.clone(),

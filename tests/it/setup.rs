@@ -33,7 +33,7 @@ async fn one_command_keeps_all_targets_of_the_file() {
     write(
         &world,
         &format!(
-            "{SERVICE}[targets.one]\nurl = \"one\"\n[targets.two]\nurl = \"two\"\nformat = \"parquet\"\ntables = [\"users\"]\n[sync]\nreport = \"report.json\"\n"
+            "{SERVICE}[targets.one]\nurl = \"one\"\n[targets.two]\nurl = \"two\"\nformat = \"parquet\"\ntables = [\"users\"]\n[tables.users]\ndrop_columns = [\"name\"]\n[sync]\nreport = \"report.json\"\n"
         ),
     );
     let run = bare(&world, &["sync"], &[MINE]).assert_code(0);
@@ -41,6 +41,10 @@ async fn one_command_keeps_all_targets_of_the_file() {
     let report: Value = serde_json::from_str(&std::fs::read_to_string(world.path("report.json")).unwrap()).unwrap();
     assert_eq!(report.as_array().map(Vec::len), Some(2), "{report}");
     assert!(world.path("two/canvas/users").is_dir() && !world.path("two/canvas/accounts").exists());
+
+    let columns = bare(&world, &["query", "--to", "one", "--output", "csv", "SELECT * FROM users LIMIT 1"], &[]).assert_code(0);
+    let head: Vec<&str> = columns.stdout.lines().next().unwrap_or_default().split(',').collect();
+    assert!(head.contains(&"sortable_name") && !head.contains(&"name"), "{head:?}");
 
     // Of several, other commands want to know which.
     bare(&world, &["status"], &[]).assert_code(2).assert_says(&["--to", "one, two"]);

@@ -210,7 +210,7 @@ impl World {
 }
 
 /// Variables that would change what a test sees.
-const UNSET: [&str; 32] = [
+const UNSET: [&str; 33] = [
     "DAP_API_URL",
     "DAP_CLIENT_ID",
     "DAP_CLIENT_SECRET",
@@ -222,6 +222,7 @@ const UNSET: [&str; 32] = [
     "DAPLAKE_TEMP_DIR",
     "DAPLAKE_STATE_DIR",
     "DAPLAKE_SETTINGS",
+    "DAPLAKE_HASH_KEY",
     "XDG_CONFIG_HOME",
     "STATE_DIRECTORY",
     "NOTIFY_SOCKET",
