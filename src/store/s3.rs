@@ -193,10 +193,13 @@ fn static_keys(builder: AmazonS3Builder, id: &str, secret: &str, token: Option<&
     }
 }
 
+/// Credentials and when they expire, if they do.
+type Held = (Arc<AwsCredential>, Option<DateTime<Utc>>);
+
 /// Credentials that a program prints (`credential_process`), asked for again shortly before they expire.
 struct ProcessCredentials {
     command: String,
-    held: tokio::sync::Mutex<Option<(Arc<AwsCredential>, Option<DateTime<Utc>>)>>,
+    held: tokio::sync::Mutex<Option<Held>>,
 }
 
 impl std::fmt::Debug for ProcessCredentials {

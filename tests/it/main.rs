@@ -22,6 +22,8 @@ mod formats;
 #[cfg(feature = "postgres")]
 mod interchange;
 mod layering;
+#[cfg(feature = "mssql")]
+mod mssql;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]

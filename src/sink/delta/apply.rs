@@ -1,6 +1,7 @@
 //! Applies an increment to files that exist: finds the rows whose keys are in the change set, and says for each file that has
 //! any whether they are marked as deleted (merge on read) or the file is written without them (copy on write).
 
+use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -252,7 +253,7 @@ fn rows_to_read(metadata: &ParquetMetaData, touched: &[usize], keys: &KeySet, co
     for (number, group) in metadata.row_groups().iter().enumerate() {
         let rows = group.num_rows() as u32;
         if touched.contains(&number) {
-            let pages = pages_to_read(metadata, number, keys, column).unwrap_or_else(|| vec![0..rows]);
+            let pages = pages_to_read(metadata, number, keys, column).unwrap_or_else(|| iter::once(0..rows).collect());
             if !pages.is_empty() {
                 groups.push(number);
                 ranges.extend(pages.iter().map(|page| start + page.start..start + page.end));

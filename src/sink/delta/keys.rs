@@ -139,7 +139,7 @@ impl KeyCollector {
         let arena = std::mem::take(&mut self.arena);
         let ends = std::mem::take(&mut self.ends);
         let deleted = std::mem::take(&mut self.deleted_rows);
-        KeySet::Bytes(ByteKeys::new(Arc::clone(bytes), arena, ends, deleted))
+        KeySet::Bytes(Box::new(ByteKeys::new(Arc::clone(bytes), arena, ends, deleted)))
     }
 }
 
@@ -154,7 +154,7 @@ pub(super) enum KeySet {
         deleted: Vec<i64>,
     },
     /// Any other key.
-    Bytes(ByteKeys),
+    Bytes(Box<ByteKeys>),
 }
 
 impl KeySet {

@@ -281,7 +281,7 @@ fn plan(files: &[Facts], scope: Scope, target: u64) -> Vec<Group> {
 }
 
 fn merged(files: Vec<usize>, has_dead: &impl Fn(&[usize]) -> bool) -> Option<Group> {
-    (files.len() > 1 || has_dead(&files)).then(|| Group { sorts: files.len() > 1, files })
+    (files.len() > 1 || has_dead(&files)).then_some(Group { sorts: files.len() > 1, files })
 }
 
 /// Files without a range first.

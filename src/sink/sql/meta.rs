@@ -182,7 +182,7 @@ fn several(table: &TableRef) -> Error {
         .hint("remove all but the oldest from instructure_dap.table_sync")
 }
 
-fn select_entries(dialect: &dyn Dialect) -> String {
+pub(super) fn select_entries(dialect: &dyn Dialect) -> String {
     let quote = |name| dialect.quote(name);
     format!(
         "SELECT {}, {}, {}, {}, {}, CASE WHEN {} THEN 1 ELSE 0 END, {} FROM {}",

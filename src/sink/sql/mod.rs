@@ -8,13 +8,15 @@ mod connection;
 mod dialect;
 mod load;
 mod meta;
+#[cfg(feature = "mssql")]
+mod mssql;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod shape;
 mod statement;
-#[cfg(test)]
+#[cfg(all(test, feature = "postgres"))]
 mod tests;
 mod texts;
 mod values;
@@ -57,6 +59,12 @@ const DATABASES: &[Database] = &[
         schemes: &["postgresql", "postgres"],
         open: |url| Ok(Box::new(postgres::PostgresServer::from_url(url)?)),
         example: "postgresql://user:password@host:5432/database?ssl=require",
+    },
+    #[cfg(feature = "mssql")]
+    Database {
+        schemes: &["mssql", "sqlserver"],
+        open: |url| Ok(Box::new(mssql::MssqlServer::from_url(url)?)),
+        example: "mssql://user:password@host:1433/database?ssl=verify-full",
     },
     #[cfg(feature = "mysql")]
     Database {

@@ -5,6 +5,8 @@ pub mod database;
 pub mod faults;
 #[cfg(feature = "mysql")]
 pub mod mariadb;
+#[cfg(feature = "mssql")]
+pub mod mssql;
 pub mod official;
 #[cfg(feature = "postgres")]
 pub mod postgres;
@@ -394,6 +396,10 @@ fn same(cell: &Cell, found: &Value, unit: i64) -> bool {
         (Cell::Text(expected), Value::String(found)) => expected == found,
         (Cell::Object(members), Value::Object(found)) => {
             members.iter().all(|(name, member)| same(member, found.get(name.as_ref()).unwrap_or(&Value::Null), unit))
+        }
+        // Where the database has no type for them, they are texts of JSON.
+        (Cell::Object(_) | Cell::List(_), Value::String(text)) => {
+            serde_json::from_str(text).is_ok_and(|found: Value| !found.is_string() && same(cell, &found, unit))
         }
         (Cell::List(items), Value::Array(found)) => {
             items.len() == found.len() && items.iter().zip(found).all(|(item, found)| same(item, found, unit))

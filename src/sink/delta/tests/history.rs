@@ -100,7 +100,6 @@ fn any_vectors() -> impl Strategy<Value = DeletionVectors> {
 
 /// How many histories to play when the environment does not say.
 fn histories(default: u32) -> ProptestConfig {
-    #[expect(clippy::disallowed_methods, reason = "a test may be told how long to run")]
     let cases = std::env::var("DAPLAKE_TEST_HISTORIES").ok().and_then(|cases| cases.parse().ok());
     ProptestConfig::with_cases(cases.unwrap_or(default))
 }

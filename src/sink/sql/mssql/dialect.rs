@@ -1,0 +1,570 @@
+//! SQL Server's text. Babelfish for PostgreSQL takes it as well: no `MERGE`, one column per `ALTER`, no nulls without type.
+//!
+//! Texts are staged as `nvarchar`. Collations may take different texts for the same, so where a text is a key or a word of an
+//! enumeration, bytes are compared: two keys that the collation confuses are refused by the primary key instead of merged.
+
+use super::connection::LOST_CHARACTERS_PREFIX;
+use super::{change, types};
+use crate::error::{Error, Kind, Result};
+use crate::model::{Namespace, TableRef};
+use crate::schema::TableSchema;
+use crate::sink::sql::dialect::{Change, ChangeRules, Dialect, LiveColumn, SqlColumn, SqlTable};
+use crate::sink::sql::statement::{Row, Statement};
+
+/// Characters of a name.
+pub(super) const LONGEST_NAME: usize = 128;
+/// Bytes of a word in a lookup table.
+const WORD_BYTES: usize = 256;
+const STAGE: &str = "[#daplake_stage]";
+/// A session is set up so that values are refused rather than cut, and that any error undoes the transaction.
+pub(super) const SESSION: &str = "SET ANSI_NULLS ON; SET ANSI_PADDING ON; SET ANSI_WARNINGS ON; SET QUOTED_IDENTIFIER ON; \
+     SET CONCAT_NULL_YIELDS_NULL ON; SET IMPLICIT_TRANSACTIONS OFF; SET XACT_ABORT ON; SET NOCOUNT OFF";
+/// How many transactions a session has open.
+pub(super) const TRANSACTIONS_OPEN: &str = "SELECT @@TRANCOUNT";
+const COLLATION: &str = "CAST(DATABASEPROPERTYEX(DB_NAME(), N'Collation') AS nvarchar(128))";
+
+/// See [`Dialect`].
+#[derive(Debug)]
+pub(super) struct MssqlDialect;
+
+/// A name in brackets, which no setting of the session changes, and which the driver's bulk path wants.
+pub(super) fn quote(name: &str) -> String {
+    format!("[{}]", name.replace(']', "]]"))
+}
+
+/// A text in quotes.
+pub(super) fn literal(text: &str) -> String {
+    format!("N'{}'", text.replace('\'', "''"))
+}
+
+/// A name of at most the server's length, in the units in which it counts.
+pub(super) fn cut_name(name: &str) -> String {
+    let mut units = 0;
+    name.chars()
+        .take_while(|character| {
+            units += character.len_utf16();
+            units <= LONGEST_NAME
+        })
+        .collect()
+}
+
+pub(super) fn table_name(table: &TableRef) -> String {
+    format!("{}.{}", quote(table.namespace.as_str()), quote(&cut_name(&table.table)))
+}
+
+/// The number by which the catalogue knows a table, null if there is none. It is looked up by name alone, so that it does not
+/// wait for tables that others are making.
+pub(super) fn object_id(quoted: &str) -> String {
+    format!("OBJECT_ID({}, N'U')", literal(quoted))
+}
+
+/// `ALTER TABLE` of one column or constraint.
+pub(super) fn alter(table: &SqlTable, action: &str) -> Statement {
+    Statement::new(format!("ALTER TABLE {} {action}", table_name(&table.table)))
+}
+
+/// The name, type and constraints of a new column.
+pub(super) fn define(column: &SqlColumn, required: bool) -> String {
+    let default = column.default.as_ref().map_or(String::new(), |default| format!("{default} "));
+    let null = if required { "NOT NULL" } else { "NULL" };
+    format!("{} {} {default}{null}", quote(&column.name), column.sql_type)
+}
+
+/// The foreign key of a column to its lookup table.
+pub(super) fn refer(table: &SqlTable, column: &SqlColumn) -> Option<Statement> {
+    let (lookup, constraint) = column.lookup.as_ref()?;
+    let (name, constraint) = (quote(&column.name), quote(constraint));
+    Some(alter(table, &format!("ADD CONSTRAINT {constraint} FOREIGN KEY ({name}) REFERENCES {lookup} ([id])")))
+}
+
+pub(super) fn keys(table: &SqlTable) -> impl Iterator<Item = &SqlColumn> {
+    table.columns.iter().filter(|column| column.key)
+}
+
+pub(super) fn primary_key(table: &SqlTable) -> Statement {
+    let name = quote(&cut_name(&format!("pk_{}_{}", table.table.namespace, table.table.table)));
+    alter(table, &format!("ADD CONSTRAINT {name} PRIMARY KEY ({})", quoted(keys(table))))
+}
+
+/// Gives a column a type, or leaves it its own (`None`), and keeps whether it may be null, or lets it be null. What the column is
+/// now stands in the catalogue.
+fn alter_as_found(table: &SqlTable, column: &SqlColumn, sql_type: Option<&str>, nullable: bool) -> Statement {
+    let name = table_name(&table.table);
+    let found_type = "t.name + CASE \
+         WHEN t.name IN (N'char', N'varchar', N'binary', N'varbinary') THEN N'(' + CASE c.max_length WHEN -1 THEN N'max' \
+         ELSE CAST(c.max_length AS nvarchar(11)) END + N')' \
+         WHEN t.name IN (N'nchar', N'nvarchar') THEN N'(' + CASE c.max_length WHEN -1 THEN N'max' \
+         ELSE CAST(c.max_length / 2 AS nvarchar(11)) END + N')' \
+         WHEN t.name IN (N'decimal', N'numeric') THEN N'(' + CAST(c.precision AS nvarchar(11)) + N',' + CAST(c.scale AS nvarchar(11)) + N')' \
+         WHEN t.name IN (N'datetime2', N'datetimeoffset', N'time') THEN N'(' + CAST(c.scale AS nvarchar(11)) + N')' \
+         ELSE N'' END";
+    let sql_type = sql_type.map_or_else(|| found_type.to_owned(), literal);
+    let null = match nullable {
+        true => "N' NULL'",
+        false => "CASE c.is_nullable WHEN 1 THEN N' NULL' ELSE N' NOT NULL' END",
+    };
+    let action = literal(&format!("ALTER TABLE {name} ALTER COLUMN {} ", quote(&column.name)));
+    Statement::new(format!(
+        "DECLARE @text nvarchar(max); SELECT @text = {action} + {sql_type} + {null} FROM sys.columns AS c \
+         INNER JOIN sys.types AS t ON t.user_type_id = c.user_type_id WHERE c.object_id = {} AND c.name = {}; EXEC (@text)",
+        object_id(&name),
+        literal(&column.name)
+    ))
+}
+
+fn quoted<'c>(columns: impl Iterator<Item = &'c SqlColumn>) -> String {
+    columns.map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ")
+}
+
+/// Two texts of so many characters, byte for byte, whatever the collation.
+fn same_bytes(one: &str, other: &str, characters: usize) -> String {
+    let bytes = |text: &str| format!("CAST(CAST({text} AS nvarchar({characters})) AS varbinary({}))", characters * 2);
+    format!("{} = {}", bytes(one), bytes(other))
+}
+
+/// The staged value of a column, as the table takes it.
+fn staged(table: &SqlTable, column: &SqlColumn) -> String {
+    let name = format!("s.{}", quote(&column.name));
+    match (&column.lookup, &column.convert) {
+        (Some(_), _) => {
+            let place = table.columns.iter().position(|other| other.name == column.name).unwrap_or_default();
+            format!("l{place}.[id]")
+        }
+        (None, Some(convert)) => convert.replace("{}", &name),
+        (None, None) => name,
+    }
+}
+
+/// The lookup tables of the columns that are wanted, by their words.
+fn lookups(table: &SqlTable, wanted: impl Fn(&SqlColumn) -> bool) -> String {
+    let columns = table.columns.iter().enumerate().filter(|(_, column)| wanted(column));
+    let joins = columns.filter_map(|(place, column)| {
+        let (lookup, _) = column.lookup.as_ref()?;
+        let same = same_bytes(&format!("l{place}.[value]"), &format!("s.{}", quote(&column.name)), WORD_BYTES);
+        Some(format!(" LEFT JOIN {lookup} AS l{place} ON {same}"))
+    });
+    joins.collect()
+}
+
+/// The row of the table, `t`, has the key of the staged one, `s`.
+fn same_key(table: &SqlTable) -> String {
+    let same = keys(table).map(|column| {
+        let (is, staged) = (format!("t.{}", quote(&column.name)), staged(table, column));
+        let equal = format!("{is} = {staged}");
+        match column.lookup.is_none() && is_staged_text(column) {
+            true => format!("{equal} AND {}", same_bytes(&is, &staged, types::STAGED_CHARACTERS as usize)),
+            false => equal,
+        }
+    });
+    same.collect::<Vec<_>>().join(" AND ")
+}
+
+fn is_staged_text(column: &SqlColumn) -> bool {
+    column.stage_type.starts_with("nvarchar(") && column.stage_type != types::STAGED_TIME
+}
+
+/// Refuses texts that would lose characters, which is possible where the database's collation is not one of UTF-8. Only a
+/// conversion and its way back tell: the server puts `?` in place of what it cannot store.
+fn refuse_lost_characters(table: &SqlTable) -> Option<Statement> {
+    let texts: Vec<&SqlColumn> = table.columns.iter().filter(|column| is_staged_text(column)).collect();
+    if texts.is_empty() {
+        return None;
+    }
+    let lost = |column: &SqlColumn| {
+        let name = format!("s.{}", quote(&column.name));
+        format!("CAST(CAST(CAST({name} AS varchar(max)) AS nvarchar(max)) AS varbinary(max)) <> CAST({name} AS varbinary(max))")
+    };
+    let any = texts.iter().map(|column| lost(column)).collect::<Vec<_>>().join(" OR ");
+    let which: String = texts.iter().map(|column| format!(" WHEN {} THEN {}", lost(column), literal(&column.name))).collect();
+    let mut separator = "";
+    let key: String = keys(table)
+        .map(|column| {
+            let name = quote(&column.name);
+            let word = match column.stage_type.starts_with("binary(") {
+                true => format!("CONVERT(nvarchar(100), s.{name}, 2)"),
+                false => format!("CAST(s.{name} AS nvarchar(100))"),
+            };
+            let label = literal(&format!("{separator}{}=", column.source));
+            separator = ", ";
+            format!(", {label}, {word}")
+        })
+        .collect();
+    Some(Statement::new(format!(
+        "DECLARE @column nvarchar(128), @key nvarchar(1000), @text nvarchar(2000); \
+         IF {COLLATION} NOT LIKE N'%[_]UTF8' BEGIN \
+         SELECT TOP 1 @column = CASE{which} END, @key = CONCAT(N''{key}) FROM {STAGE} AS s \
+         WHERE s.[_action] = N'U' AND ({any}); \
+         IF @column IS NOT NULL BEGIN SET @text = CONCAT({}, @column, N'|', @key); RAISERROR (N'%s', 16, 1, @text); END; END",
+        literal(LOST_CHARACTERS_PREFIX)
+    )))
+}
+
+/// A lookup table, if it is not there.
+fn create_lookup(table: &SqlTable, column: &SqlColumn) -> Option<Statement> {
+    let (lookup, _) = column.lookup.as_ref()?;
+    let name = cut_name(&format!("{}__{}", table.table.table, column.source));
+    let key = cut_name(&format!("pk_{}_{name}", table.table.namespace));
+    let unique = cut_name(&format!("uq_{name}"));
+    Some(Statement::new(format!(
+        "IF {} IS NULL CREATE TABLE {lookup} (\n[id] int IDENTITY(1,1) NOT NULL,\n[value] varchar({WORD_BYTES}) NOT NULL,\n\
+         CONSTRAINT {} PRIMARY KEY ([id]),\nCONSTRAINT {} UNIQUE ([value])\n)",
+        object_id(lookup),
+        quote(&key),
+        quote(&unique)
+    )))
+}
+
+/// Words that are staged but not in the lookup table. Two words that the collation confuses are refused by the unique constraint.
+fn fill_lookup(column: &SqlColumn) -> Option<Statement> {
+    let (lookup, _) = column.lookup.as_ref()?;
+    let name = format!("s.{}", quote(&column.name));
+    Some(Statement::new(format!(
+        "INSERT INTO {lookup} ([value]) SELECT MIN({name}) FROM {STAGE} AS s WHERE s.[_action] = N'U' AND {name} IS NOT NULL \
+         AND NOT EXISTS (SELECT 1 FROM {lookup} AS l WHERE {}) GROUP BY CAST({name} AS varbinary({}))",
+        same_bytes("l.[value]", &name, WORD_BYTES),
+        WORD_BYTES * 2
+    )))
+}
+
+fn create_schema(name: &str) -> Statement {
+    // It has to be the only statement of its text.
+    let create = literal(&format!("CREATE SCHEMA {}", quote(name)));
+    Statement::new(format!("IF SCHEMA_ID({}) IS NULL EXEC ({create})", literal(name)))
+}
+
+fn get_lock(name: &str, wait: &str, after: &str) -> Statement {
+    Statement::new(format!(
+        "DECLARE @got int; EXEC @got = sp_getapplock @Resource = @P1, @LockMode = N'Exclusive', @LockOwner = N'Transaction', \
+         @LockTimeout = {wait}; {after}"
+    ))
+    .bind(format!("daplake {name}"))
+}
+
+impl Dialect for MssqlDialect {
+    fn quote(&self, name: &str) -> String {
+        quote(name)
+    }
+
+    fn table_name(&self, table: &TableRef) -> String {
+        table_name(table)
+    }
+
+    fn meta_table(&self, name: &str) -> String {
+        format!("[instructure_dap].{}", quote(name))
+    }
+
+    fn placeholder(&self, number: usize) -> String {
+        format!("@P{number}")
+    }
+
+    fn moment(&self, placeholder: &str) -> String {
+        format!("CAST({placeholder} AS datetime2)")
+    }
+
+    fn micros_of(&self, name: &str) -> String {
+        format!("DATEDIFF_BIG(microsecond, CAST(N'1970-01-01' AS datetime2), {})", quote(name))
+    }
+
+    fn integer(&self, placeholder: &str) -> String {
+        format!("CAST({placeholder} AS bigint)")
+    }
+
+    fn text(&self, name: &str) -> String {
+        format!("CAST({} AS nvarchar(max))", quote(name))
+    }
+
+    fn entry_exists(&self) -> String {
+        "OBJECT_ID(QUOTENAME([source_namespace]) + N'.' + QUOTENAME([source_table]), N'U') IS NOT NULL".to_owned()
+    }
+
+    fn has_meta(&self) -> Statement {
+        Statement::new(format!(
+            "SELECT CASE WHEN {} IS NOT NULL AND {} IS NOT NULL THEN 1 ELSE 0 END",
+            object_id("[instructure_dap].[table_sync]"),
+            object_id("[instructure_dap].[database_version]")
+        ))
+    }
+
+    fn create_meta(&self) -> Vec<Statement> {
+        let sync = concat!(
+            "CREATE TABLE [instructure_dap].[table_sync] (\n",
+            "[id] bigint IDENTITY(1,1) NOT NULL,\n",
+            "[source_namespace] varchar(256) NOT NULL,\n",
+            "[source_table] varchar(256) NOT NULL,\n",
+            "[timestamp] datetime2 NOT NULL,\n",
+            "[schema_version] bigint NOT NULL,\n",
+            "[target_schema] varchar(256) NULL,\n",
+            "[target_table] varchar(256) NOT NULL,\n",
+            "[schema_description_format] varchar(256) NOT NULL,\n",
+            "[schema_description] varchar(max) NOT NULL,\n",
+            "CONSTRAINT [pk_instructure_dap_table_sync] PRIMARY KEY ([id])\n",
+            ")",
+        );
+        let version = concat!(
+            "CREATE TABLE [instructure_dap].[database_version] (\n",
+            "[version] bigint IDENTITY(1,1) NOT NULL,\n",
+            "CONSTRAINT [pk_instructure_dap_database_version] PRIMARY KEY ([version])\n",
+            ")",
+        );
+        let unless_there =
+            |name: &str, create: &str| Statement::new(format!("IF {} IS NULL {create}", object_id(&self.meta_table(name))));
+        vec![create_schema("instructure_dap"), unless_there("table_sync", sync), unless_there("database_version", version)]
+    }
+
+    fn ancient_tables(&self) -> Statement {
+        // The official client has no migration for this database.
+        Statement::new("SELECT N'' WHERE 1 = 0")
+    }
+
+    fn migrate(&self, _ancient: &[String]) -> Vec<Statement> {
+        Vec::new()
+    }
+
+    fn set_version(&self, version: i64) -> Vec<Statement> {
+        let table = self.meta_table("database_version");
+        vec![
+            Statement::new(format!("DELETE FROM {table}")),
+            Statement::new(format!(
+                "SET IDENTITY_INSERT {table} ON; INSERT INTO {table} ([version]) VALUES ({version}); SET IDENTITY_INSERT {table} OFF"
+            )),
+        ]
+    }
+
+    fn create_namespace(&self, namespace: &Namespace) -> Vec<Statement> {
+        vec![create_schema(namespace.as_str())]
+    }
+
+    fn charset(&self) -> Statement {
+        Statement::new(format!("SELECT {COLLATION}"))
+    }
+
+    fn judge_charset(&self, row: &Row) -> Option<String> {
+        let collation = row.first().and_then(Option::as_deref).unwrap_or("unknown");
+        (!collation.to_ascii_uppercase().ends_with("_UTF8")).then(|| {
+            format!(
+                "The database's collation is {collation}, which is not one of UTF-8 (such as Latin1_General_100_CI_AS_SC_UTF8): \
+                 texts with characters that it cannot hold are refused"
+            )
+        })
+    }
+
+    fn ddl_is_transactional(&self) -> bool {
+        true
+    }
+
+    fn lock(&self, name: &str) -> Statement {
+        get_lock(name, "-1", "IF @got < 0 RAISERROR (N'The lock of the table was refused', 16, 1)")
+    }
+
+    fn try_lock(&self, name: &str) -> Statement {
+        get_lock(name, "0", "SELECT CASE WHEN @got >= 0 THEN 1 ELSE 0 END")
+    }
+
+    fn is_duplicate(&self, error: &Error) -> bool {
+        matches!(error.get("number"), Some("1505" | "2601" | "2627"))
+    }
+
+    fn begin(&self) -> Statement {
+        Statement::new("BEGIN TRANSACTION")
+    }
+
+    fn commit(&self) -> Statement {
+        Statement::new("COMMIT TRANSACTION")
+    }
+
+    fn rollback(&self) -> Statement {
+        Statement::new("IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION")
+    }
+
+    fn takes_non_finite(&self) -> bool {
+        false
+    }
+
+    fn takes_nul(&self) -> bool {
+        true
+    }
+
+    fn table_of(&self, schema: &TableSchema) -> Result<SqlTable> {
+        let columns = types::columns(schema);
+        for (index, column) in columns.iter().enumerate() {
+            if column.name != column.source {
+                return Err(Error::new(Kind::Schema, "A column has a name that is longer than SQL Server's 128 characters")
+                    .with("column", &column.source));
+            }
+            if columns[..index].iter().any(|other| other.name == column.name) {
+                return Err(Error::new(Kind::Schema, "Two columns have the same name").with("column", &column.name));
+            }
+        }
+        Ok(SqlTable { table: schema.table.clone(), columns, comment: None })
+    }
+
+    fn live_columns(&self, table: &TableRef) -> Statement {
+        Statement::new(
+            "SELECT c.name, t.name, c.max_length, c.precision, c.scale, c.is_nullable, \
+             CASE WHEN EXISTS (SELECT 1 FROM sys.index_columns AS k INNER JOIN sys.indexes AS i ON i.object_id = k.object_id \
+             AND i.index_id = k.index_id WHERE i.is_primary_key = 1 AND k.object_id = c.object_id AND k.column_id = c.column_id) \
+             THEN 1 ELSE 0 END, CASE c.default_object_id WHEN 0 THEN 0 ELSE 1 END, \
+             (SELECT MAX(QUOTENAME(SCHEMA_NAME(r.schema_id)) + N'.' + QUOTENAME(r.name)) FROM sys.foreign_key_columns AS f \
+             INNER JOIN sys.tables AS r ON r.object_id = f.referenced_object_id WHERE f.parent_object_id = c.object_id \
+             AND f.parent_column_id = c.column_id AND r.name LIKE N'%[_][_]%') \
+             FROM sys.columns AS c INNER JOIN sys.types AS t ON t.user_type_id = c.user_type_id \
+             WHERE c.object_id = OBJECT_ID(@P1, N'U') ORDER BY c.column_id",
+        )
+        .bind(table_name(table))
+    }
+
+    fn read_live(&self, row: &Row) -> Option<LiveColumn> {
+        let [name, base, length, precision, scale, nullable, key, default, lookup] = &row[..] else { return None };
+        let is_true = |cell: &Option<String>| cell.as_deref() == Some("1");
+        let (name, base) = (name.clone()?, base.clone()?);
+        let length: i64 = length.as_deref()?.parse().ok()?;
+        let sized = |length: i64| if length < 0 { "max".to_owned() } else { length.to_string() };
+        // A lookup table of ours ends with the column's name, as far as it was not cut.
+        let end = format!("__{}]", name.replace(']', "]]"));
+        let lookup = lookup.clone().filter(|lookup| base == "int" && (lookup.ends_with(&end) || lookup.len() >= LONGEST_NAME));
+        let sql_type = match base.as_str() {
+            "char" | "varchar" | "binary" | "varbinary" => format!("{base}({})", sized(length)),
+            "nchar" | "nvarchar" => format!("{base}({})", sized(if length < 0 { length } else { length / 2 })),
+            "decimal" | "numeric" => format!("decimal({},{})", precision.as_deref()?, scale.as_deref()?),
+            // The default, and what Babelfish keeps.
+            "datetime2" | "time" if !matches!(scale.as_deref(), Some("6" | "7")) => format!("{base}({})", scale.as_deref()?),
+            _ => base,
+        };
+        let (not_null, key, has_default) = (!is_true(nullable), is_true(key), is_true(default));
+        Some(LiveColumn { name, sql_type, not_null, key, has_default, comment: None, lookup })
+    }
+
+    fn settle(&self, column: &SqlColumn, live: &LiveColumn) -> SqlColumn {
+        change::settle(column, live)
+    }
+
+    fn admit_words(
+        &self,
+        _table: &SqlTable,
+        _column: &SqlColumn,
+        _words: &[String],
+        _live: Option<&LiveColumn>,
+    ) -> Vec<Statement> {
+        Vec::new()
+    }
+
+    fn can_be_word(&self, word: &str) -> bool {
+        word.len() <= WORD_BYTES
+    }
+
+    fn create_lookups(&self, table: &SqlTable) -> Vec<Statement> {
+        table.columns.iter().filter_map(|column| create_lookup(table, column)).collect()
+    }
+
+    fn create_table(&self, table: &SqlTable) -> Vec<Statement> {
+        let columns = table.columns.iter().map(|column| define(column, column.required || column.key));
+        let columns = columns.collect::<Vec<_>>().join(",\n");
+        let mut statements = vec![Statement::new(format!("CREATE TABLE {} (\n{columns}\n)", table_name(&table.table)))];
+        statements.extend(table.columns.iter().filter_map(|column| refer(table, column)));
+        statements
+    }
+
+    fn add_key(&self, table: &SqlTable) -> Vec<Statement> {
+        vec![primary_key(table)]
+    }
+
+    fn change_table(&self, table: &SqlTable, live: &[LiveColumn], rules: ChangeRules<'_>) -> Result<Change> {
+        change::change_table(table, live, rules)
+    }
+
+    fn relax(&self, table: &SqlTable, column: &SqlColumn, _live: Option<&LiveColumn>) -> Statement {
+        alter_as_found(table, column, None, true)
+    }
+
+    fn unbounded(&self, column: &SqlColumn) -> SqlColumn {
+        match column.key || column.lookup.is_some() {
+            true => SqlColumn { longest: None, ..column.clone() },
+            false => SqlColumn { sql_type: "varchar(max)".to_owned(), longest: None, ..column.clone() },
+        }
+    }
+
+    fn retype(&self, table: &SqlTable, column: &SqlColumn, _live: Option<&LiveColumn>) -> Statement {
+        let mut text = change::drop_default(table, &column.name);
+        text.push_str("; ");
+        text.push_str(&alter_as_found(table, column, Some(&column.sql_type), false).text.replace("@text", "@alter"));
+        if let Some(default) = &column.default {
+            let name = quote(&column.name);
+            text.push_str(&format!("; ALTER TABLE {} ADD {default} FOR {name}", table_name(&table.table)));
+        }
+        Statement::new(text)
+    }
+
+    fn create_stage(&self, table: &SqlTable) -> Vec<Statement> {
+        let columns = table.columns.iter().map(|column| format!(",\n{} {} NULL", quote(&column.name), column.stage_type));
+        let create = format!("CREATE TABLE {STAGE} (\n[_action] nvarchar(1) NULL{}\n)", columns.collect::<String>());
+        let mut statements = self.drop_stage();
+        statements.push(Statement::new(create));
+        statements
+    }
+
+    fn drop_stage(&self) -> Vec<Statement> {
+        vec![Statement::new(format!("DROP TABLE IF EXISTS {STAGE}"))]
+    }
+
+    fn stage(&self) -> String {
+        STAGE.to_owned()
+    }
+
+    fn text_type(&self) -> String {
+        "nvarchar(1)".to_owned()
+    }
+
+    fn unique_stage(&self, table: &SqlTable) -> Statement {
+        Statement::new(format!("CREATE UNIQUE INDEX [daplake_key] ON {STAGE} ({})", quoted(keys(table))))
+    }
+
+    fn fill_lookups(&self, table: &SqlTable) -> Vec<Statement> {
+        let fill = table.columns.iter().filter_map(fill_lookup);
+        refuse_lost_characters(table).into_iter().chain(fill).collect()
+    }
+
+    fn clear(&self, table: &SqlTable) -> Statement {
+        // Readers that see versions go on seeing the old rows, which TRUNCATE would keep from them.
+        Statement::new(format!("DELETE FROM {}", table_name(&table.table)))
+    }
+
+    fn upsert(&self, table: &SqlTable) -> Vec<Statement> {
+        let (name, same) = (table_name(&table.table), same_key(table));
+        let updates = table.columns.iter().filter(|column| !column.key);
+        let updates: Vec<String> =
+            updates.map(|column| format!("{} = {}", quote(&column.name), staged(table, column))).collect();
+        let mut statements = Vec::new();
+        if !updates.is_empty() {
+            let set = updates.join(", ");
+            // The words of the key have to be known before the rows are found.
+            let (of_key, others) = (lookups(table, |column| column.key), lookups(table, |column| !column.key));
+            statements.push(Statement::new(format!(
+                "UPDATE t SET {set} FROM {STAGE} AS s{of_key} INNER JOIN {name} AS t ON {same}{others} WHERE s.[_action] = N'U'"
+            )));
+        }
+        let insert = self.insert(table).text;
+        statements.push(Statement::new(format!("{insert} AND NOT EXISTS (SELECT 1 FROM {name} AS t WHERE {same})")));
+        statements
+    }
+
+    fn insert(&self, table: &SqlTable) -> Statement {
+        let values = table.columns.iter().map(|column| staged(table, column)).collect::<Vec<_>>().join(", ");
+        Statement::new(format!(
+            "INSERT INTO {} ({}) SELECT {values} FROM {STAGE} AS s{} WHERE s.[_action] = N'U'",
+            table_name(&table.table),
+            quoted(table.columns.iter()),
+            lookups(table, |_| true)
+        ))
+    }
+
+    fn delete(&self, table: &SqlTable) -> Statement {
+        let (name, same, of_key) = (table_name(&table.table), same_key(table), lookups(table, |column| column.key));
+        Statement::new(format!(
+            "DELETE t FROM {STAGE} AS s{of_key} INNER JOIN {name} AS t ON {same} WHERE s.[_action] = N'D'; SELECT @@ROWCOUNT"
+        ))
+    }
+
+    fn drop_table(&self, table: &TableRef) -> Statement {
+        Statement::new(format!("DROP TABLE IF EXISTS {}", table_name(table)))
+    }
+}

@@ -1,0 +1,166 @@
+//! TLS with a scripted peer: the handshake travels in packets of the protocol, what follows does not.
+
+use std::path::Path;
+use std::pin::Pin;
+use std::process::Command;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use super::super::connection::MssqlServer;
+use super::peer::{Answer, Peer, Secure, Seen, Stream};
+use crate::error::Kind;
+use crate::sink::sql::connection::Server;
+
+/// A stream whose bytes are wrapped in packets until the handshake is over.
+struct Wrapped {
+    stream: TcpStream,
+    /// The header of the packet that is read, as far as it is.
+    header: Vec<u8>,
+    /// Bytes of that packet still to come.
+    left: usize,
+    /// Packets on their way out.
+    out: Vec<u8>,
+    is_raw: bool,
+}
+
+impl AsyncRead for Wrapped {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        if self.is_raw {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        while self.left == 0 {
+            let mut space = vec![0; 8 - self.header.len()];
+            let mut part = ReadBuf::new(&mut space);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
+            if part.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            let filled = part.filled().to_vec();
+            self.header.extend(filled);
+            if self.header.len() == 8 {
+                self.left = usize::from(u16::from_be_bytes([self.header[2], self.header[3]])) - 8;
+                self.header.clear();
+            }
+        }
+        let mut space = vec![0; self.left.min(buf.remaining())];
+        let mut part = ReadBuf::new(&mut space);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
+        self.left -= part.filled().len();
+        buf.put_slice(part.filled());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wrapped {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        if self.is_raw {
+            return Pin::new(&mut self.stream).poll_write(cx, bytes);
+        }
+        let length = bytes.len().min(4000);
+        let size = ((length + 8) as u16).to_be_bytes();
+        self.out.extend_from_slice(&[0x12, 1, size[0], size[1], 0, 0, 0, 0]);
+        self.out.extend_from_slice(&bytes[..length]);
+        Poll::Ready(Ok(length))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        while !self.out.is_empty() {
+            let out = std::mem::take(&mut self.out);
+            match Pin::new(&mut self.stream).poll_write(cx, &out) {
+                Poll::Ready(Ok(sent)) => self.out = out[sent..].to_vec(),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.out = out;
+                    return Poll::Pending;
+                }
+            }
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+fn openssl(folder: &Path, line: &str) {
+    let done = Command::new("openssl").args(line.split(' ')).current_dir(folder).output().unwrap();
+    assert!(done.status.success(), "openssl {line}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// Two authorities; the first vouches for a server named `db.example`.
+fn certificates(folder: &Path) {
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    for authority in ["ca", "other"] {
+        openssl(folder, &format!("req -x509 {key} -keyout {authority}.key -out {authority}.crt -days 2 -subj /CN={authority}"));
+    }
+    std::fs::write(folder.join("extensions"), "subjectAltName=DNS:db.example").unwrap();
+    openssl(folder, &format!("req {key} -keyout server.key -out server.csr -subj /CN=anything"));
+    openssl(
+        folder,
+        "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out server.crt",
+    );
+}
+
+/// TLS 1.2, as SQL Server 2019 speaks it.
+fn secure(folder: &Path) -> Arc<Secure> {
+    let certificate = CertificateDer::from_pem_file(folder.join("server.crt")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(folder.join("server.key")).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    Arc::new(move |stream| {
+        let acceptor = acceptor.clone();
+        Box::pin(async move {
+            let wrapped = Wrapped { stream, header: Vec::new(), left: 0, out: Vec::new(), is_raw: false };
+            let mut stream = acceptor.accept(wrapped).await.ok()?;
+            stream.get_mut().0.is_raw = true;
+            Some(Box::new(stream) as Box<dyn Stream>)
+        })
+    })
+}
+
+#[tokio::test]
+async fn passwords_go_only_to_servers_that_are_who_they_should_be() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let authority = format!("sslrootcert={}", file("ca.crt"));
+    let peer = Peer::with(|_| Answer::Done, Some(secure(folder.path()))).await;
+    let connect = async |query: String| MssqlServer::from_url(&peer.url(&query).parse().unwrap()).unwrap().connect().await;
+    for query in [
+        String::new(),
+        "?ssl=require".to_owned(),
+        "?ssl=prefer".to_owned(),
+        format!("?ssl=verify-full&{authority}&hostNameInCertificate=db.example"),
+    ] {
+        let session = connect(query.clone()).await;
+        assert!(session.is_ok_and(|session| session.is_idle()), "{query}");
+    }
+    let logins = |peer: &Peer| peer.seen().iter().filter(|seen| matches!(seen, Seen::Login(..))).count();
+    assert_eq!(logins(&peer), 4);
+    for query in [
+        "?ssl=verify-full".to_owned(),
+        format!("?ssl=verify-full&{authority}"),
+        format!("?ssl=verify-ca&sslrootcert={}&hostNameInCertificate=db.example", file("other.crt")),
+    ] {
+        let error = connect(query.clone()).await.err().expect(&query);
+        assert!(
+            error.kind() == Kind::Target && error.hint_text().is_some_and(|hint| hint.contains("sslrootcert")),
+            "{error:?}"
+        );
+    }
+    let error = connect(format!("?ssl=verify-full&sslrootcert={}", file("nowhere.crt"))).await.err().unwrap();
+    assert_eq!(error.kind(), Kind::Usage);
+    assert_eq!(logins(&peer), 4, "nothing was told to a stranger");
+}

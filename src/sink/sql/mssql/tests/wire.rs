@@ -1,0 +1,394 @@
+//! The session and the bulk path against a scripted peer.
+
+use arrow::array::RecordBatch;
+use serde_json::{Value, json};
+
+use super::super::connection::MssqlServer;
+use super::super::dialect::MssqlDialect;
+use super::peer::{Answer, Peer, Seen, one};
+use super::{odd, served, table_of};
+use crate::error::{Kind, Result};
+use crate::model::TableRef;
+use crate::schema::{ACTION, TableSchema};
+use crate::sink::conformance::{self, Change, at, reduced};
+use crate::sink::sql::connection::{Connection, CopyColumn, CopyInto, Server};
+use crate::sink::sql::dialect::Dialect;
+use crate::sink::sql::statement::Statement;
+use crate::sink::sql::{SqlOptions, SqlSink};
+use crate::sink::{LoadKind, LoadPlan, Sink};
+
+async fn connect(peer: &Peer, query: &str) -> Result<Box<dyn Connection>> {
+    MssqlServer::from_url(&peer.url(query).parse().unwrap()).unwrap().connect().await
+}
+
+fn sql(text: &str) -> Statement {
+    Statement::new(text)
+}
+
+#[tokio::test]
+async fn a_session_asks_and_is_answered() {
+    let peer = Peer::new(|seen| match seen {
+        Seen::Sql(text, values) if text == "ask" => Answer::Rows(vec![values.clone(), vec![None, Some("b".into())]]),
+        Seen::Sql(text, _) if text == "count" => one("7"),
+        Seen::Sql(text, _) if text == "SELECT @@TRANCOUNT" => one("0"),
+        _ => Answer::Done,
+    })
+    .await;
+    let mut session = connect(&peer, "?ssl=disable").await.unwrap();
+    let long = "ü😀".repeat(5000);
+    let rows = session.rows(&sql("ask").bind("it's").bind(long.clone())).await.unwrap();
+    assert_eq!(rows, [vec![Some("it's".to_owned()), Some(long.clone())], vec![None, Some("b".to_owned())]]);
+    assert_eq!(session.execute(&sql("count")).await.unwrap(), 7);
+    assert_eq!(session.execute(&sql("nothing")).await.unwrap(), 0);
+    assert!(session.is_idle() && session.is_alive().await);
+    drop(session);
+    peer.wait_for(|seen| *seen == Seen::End).await;
+    let seen = peer.seen();
+    assert_eq!(seen[0], Seen::Login("db".into(), "me".into()));
+    assert!(matches!(&seen[1], Seen::Sql(text, _) if text.contains("XACT_ABORT ON") && text.contains("ANSI_WARNINGS ON")));
+    assert_eq!(seen[2], Seen::Sql("ask".into(), vec![Some("it's".into()), Some(long)]));
+    assert!(!seen.contains(&Seen::Attention));
+}
+
+#[tokio::test]
+async fn a_session_with_an_error_is_not_used_again() {
+    let peer = Peer::new(|seen| match seen {
+        Seen::Sql(text, _) if text == "bad" => Answer::Error(2627, "Violation of PRIMARY KEY constraint 'pk'. Cannot insert duplicate key in object 'o'. The duplicate key value is (secret)."),
+        Seen::Sql(text, _) if text == "cut" => Answer::Cut,
+        Seen::Sql(text, _) if text == "SELECT @@TRANCOUNT" => one("1"),
+        _ => Answer::Done,
+    })
+    .await;
+    let mut session = connect(&peer, "?ssl=disable").await.unwrap();
+    let error = session.execute(&sql("bad")).await.unwrap_err();
+    assert!(MssqlDialect.is_duplicate(&error) && error.kind() == Kind::Data);
+    assert!(!format!("{error:?}").contains("secret"));
+    assert!(!session.is_idle() && !session.is_alive().await);
+    assert_eq!(session.execute(&sql("more")).await.unwrap_err().kind(), Kind::Target);
+
+    let mut session = connect(&peer, "?ssl=disable").await.unwrap();
+    let error = session.rows(&sql("cut")).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Target);
+    // A transaction that was left open is no session to begin another in.
+    let mut session = connect(&peer, "?ssl=disable").await.unwrap();
+    assert!(session.is_idle() && !session.is_alive().await);
+    assert!(!peer.seen().iter().any(|seen| matches!(seen, Seen::Sql(text, _) if text == "more")));
+}
+
+#[tokio::test]
+async fn logins_are_refused_redirected_and_kept_from_servers_without_tls() {
+    let home = Peer::new(|_| Answer::Done).await;
+    let port = home.port;
+    let gateway = Peer::new(move |_| Answer::Route(port)).await;
+    connect(&gateway, "?ssl=disable").await.unwrap();
+    assert_eq!(home.seen()[0], Seen::Login("db".into(), "me".into()));
+    let circle = Peer::new(|_| Answer::Done).await;
+    drop(circle);
+
+    let strict = Peer::new(|_| Answer::Error(18_456, "Login failed for user 'me'.")).await;
+    let error = connect(&strict, "?ssl=disable").await.err().unwrap();
+    assert!(error.kind() == Kind::Target && error.hint_text().is_some(), "{error:?}");
+    assert_eq!(error.get("number"), Some("18456"));
+
+    // The peer has no TLS: by default nothing is told to it, not even the password.
+    for query in ["", "?ssl=require", "?ssl=verify-full"] {
+        let plain = Peer::new(|_| Answer::Done).await;
+        let error = connect(&plain, query).await.err().unwrap();
+        assert!(
+            error.kind() == Kind::Target && error.hint_text().is_some_and(|hint| hint.contains("ssl=disable")),
+            "{error:?}"
+        );
+        assert!(!plain.seen().iter().any(|seen| matches!(seen, Seen::Login(..))));
+    }
+    connect(&home, "?ssl=prefer").await.unwrap();
+}
+
+/// A batch of rows and where it goes.
+fn copy(schema: &TableSchema, rows: &[Change]) -> (CopyInto, RecordBatch, Statement) {
+    let table = table_of(schema);
+    let action = CopyColumn { name: "[_action]".into(), source: ACTION.into(), sql_type: "nvarchar(1)".into(), members: None };
+    let columns = table.columns.iter().map(|column| CopyColumn {
+        name: MssqlDialect.quote(&column.name),
+        source: column.source.clone(),
+        sql_type: column.stage_type.clone(),
+        members: None,
+    });
+    let keys = table.columns.iter().filter(|column| column.key).map(|column| column.source.clone()).collect();
+    let into = CopyInto { table: MssqlDialect.stage(), columns: std::iter::once(action).chain(columns).collect(), keys };
+    (into, conformance::changes(schema, rows), MssqlDialect.create_stage(&table).pop().unwrap())
+}
+
+#[tokio::test]
+async fn rows_arrive_value_by_value() {
+    let peer = Peer::new(|_| Answer::Done).await;
+    let mut session = connect(&peer, "?ssl=disable").await.unwrap();
+    let types = conformance::every_type();
+    let mut value: Vec<_> = types.iter().map(|(column, _)| column.clone()).collect();
+    let four = conformance::column("four", crate::schema::ColumnType::Ip { v4: true, v6: false }, false);
+    value.push(four);
+    value.push(conformance::column("odd]name \"'", conformance::TEXT, false));
+    let key = vec![conformance::column("id", crate::schema::ColumnType::Int64, true)];
+    let schema = conformance::schema(&TableRef::new("canvas", "types"), 1, key, value);
+    let row = |extreme: usize, id: i64| {
+        let mut row = json!({"id": id, "four": "1.2.3.4", "odd]name \"'": "]"});
+        for (column, values) in &types {
+            row[&column.name] = values[extreme].clone();
+        }
+        row
+    };
+    let rows = [Change::Up(row(0, i64::MIN)), Change::Up(row(1, i64::MAX)), Change::Del(json!({"id": 7}))];
+    let (into, batch, stage) = copy(&schema, &rows);
+    session.execute(&stage).await.unwrap();
+    // A long text needs many packets.
+    let sent = session.copy_in(&into, &batch).await.unwrap();
+    assert!(sent > 200_000, "{sent}");
+    assert!(session.is_idle());
+    let seen = peer.seen();
+    let [.., Seen::Bulk(rows), Seen::Sql(insert, long)] = &seen[..] else { panic!("{seen:?}") };
+    let mut expected = json!([
+        [
+            "U",
+            "-9223372036854775808",
+            "1",
+            "-32768",
+            "-2147483648",
+            "-9223372036854775808",
+            (-3.0e38_f32).to_string(),
+            (-1.7e308_f64).to_string(),
+            "9999999999999999999999999999.9999999999",
+            "",
+            "x".repeat(100_000),
+            "x",
+            "0001-01-01 00:00:00.000000",
+            "0001-01-01",
+            "00:00:00.000000",
+            "0".repeat(32),
+            "0".repeat(32),
+            "{\"a\":\"\",\"b\":{\"c\":-9223372036854775808}}",
+            "[]",
+            "{\"k\":[1]}",
+            "01020304",
+            "]"
+        ],
+        [
+            "U",
+            "9223372036854775807",
+            "0",
+            "32767",
+            "2147483647",
+            "9223372036854775807",
+            1.0e-38_f32.to_string(),
+            5e-324_f64.to_string(),
+            "-9999999999999999999999999999.9999999999",
+            "naïve \u{1F600}\u{10ffff} \t\"'\\ \u{0}",
+            " ",
+            "never announced",
+            "9999-12-31 23:59:59.999999",
+            "9999-12-31",
+            "23:59:59.999999",
+            "f".repeat(32),
+            "ffff0000000000000000000000000001",
+            "{\"a\":\"x\"}",
+            "[\"a\",null,\"\"]",
+            "null",
+            "01020304",
+            "]"
+        ],
+        [
+            "D", "7", null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null,
+            null, null, null
+        ],
+    ]);
+    // The bulk path of the driver refuses the long text; its row comes by itself.
+    let alone = expected.as_array_mut().unwrap().remove(0);
+    assert_eq!(json!(rows), expected);
+    assert_eq!(json!(long), alone);
+    assert!(insert.starts_with("INSERT INTO [#daplake_stage] ([_action], [id], [flag], "), "{insert}");
+    assert!(insert.ends_with("@P21, @P22)"), "{insert}");
+    // The driver asks for the columns by their quoted names, and names them so in its command.
+    let texts: Vec<&str> =
+        seen.iter().filter_map(|seen| if let Seen::Sql(text, _) = seen { Some(text.as_str()) } else { None }).collect();
+    let [.., ask, command, _] = &texts[..] else { panic!() };
+    assert!(
+        ask.starts_with("SELECT TOP 0 [_action], [id], [flag]") && ask.ends_with(", [odd]]name \"'] FROM [#daplake_stage]"),
+        "{ask}"
+    );
+    assert!(command.starts_with("INSERT BULK [#daplake_stage] ([_action] nvarchar("), "{command}");
+    assert!(
+        command.contains("[ts] datetime2(6)")
+            && command.contains("[dec] decimal(38,10)")
+            && command.contains("[odd]]name \"'] nvarchar(max)"),
+        "{command}"
+    );
+}
+
+#[tokio::test]
+async fn values_that_do_not_fit_are_refused_by_column_and_key() {
+    let peer = Peer::new(|_| Answer::Done).await;
+    for (name, value) in
+        [("clock", json!("24:00:00")), ("uuid", json!("secret")), ("four", json!("::1")), ("state", json!("secret".repeat(50)))]
+    {
+        let mut session = connect(&peer, "?ssl=disable").await.unwrap();
+        let schema = odd();
+        let (into, batch, stage) = copy(&schema, &[Change::Up(json!({"id": 1})), Change::Up(json!({"id": 5, name: value}))]);
+        session.execute(&stage).await.unwrap();
+        let error = session.copy_in(&into, &batch).await.unwrap_err();
+        assert_eq!((error.kind(), error.get("column"), error.get("key")), (Kind::Data, Some(name), Some("id=5")), "{error:?}");
+        assert!(!format!("{error:?}").contains("secret") && !session.is_idle());
+        // The server waits for the rest of the rows; to say anything else would wait forever.
+        assert_eq!(session.execute(&MssqlDialect.rollback()).await.unwrap_err().kind(), Kind::Target);
+    }
+    assert!(!peer.seen().iter().any(|seen| matches!(seen, Seen::Bulk(_))), "no half of a batch is ended as if it were whole");
+}
+
+#[tokio::test]
+async fn a_bulk_load_ends_with_the_server_s_error_its_silence_or_its_end() {
+    let schema = odd();
+    let peer = Peer::new(|seen| match seen {
+        Seen::Bulk(rows) => match rows.len() {
+            1 => Answer::Error(
+                2628,
+                "String or binary data would be truncated in table 'tempdb.#s', column 'text'. Truncated value: 'secret'.",
+            ),
+            2 => Answer::Cut,
+            _ => Answer::Silence,
+        },
+        _ => Answer::Done,
+    })
+    .await;
+    for (count, kind) in [(1, Kind::Data), (2, Kind::Target)] {
+        let mut session = connect(&peer, "?ssl=disable").await.unwrap();
+        let rows: Vec<Change> = (0..count).map(|id| Change::Up(json!({"id": id, "text": "secret"}))).collect();
+        let (into, batch, stage) = copy(&schema, &rows);
+        session.execute(&stage).await.unwrap();
+        let error = session.copy_in(&into, &batch).await.unwrap_err();
+        assert!(error.kind() == kind && !format!("{error:?}").contains("secret") && !session.is_idle(), "{error:?}");
+        assert!(count != 1 || error.get("column") == Some("text"));
+    }
+    // Dropped while it waits: the connection goes, and with it the transaction.
+    let mut session = connect(&peer, "?ssl=disable").await.unwrap();
+    let rows: Vec<Change> = (0..3).map(|id| Change::Up(json!({"id": id}))).collect();
+    let (into, batch, stage) = copy(&schema, &rows);
+    session.execute(&stage).await.unwrap();
+    tokio::select! {
+        result = session.copy_in(&into, &batch) => panic!("{result:?}"),
+        () = peer.wait_for(|seen| matches!(seen, Seen::Bulk(rows) if rows.len() == 3)) => {}
+    }
+    assert!(!session.is_idle());
+    let ended = |peer: &Peer| peer.seen().iter().filter(|seen| **seen == Seen::End).count();
+    let before = ended(&peer);
+    drop(session);
+    while ended(&peer) == before {
+        tokio::task::yield_now().await;
+    }
+    assert!(!peer.seen().contains(&Seen::Attention));
+}
+
+/// Answers what a sink asks about a table that has rows: `id`, `name`, `state`.
+fn sink_script(seen: &Seen) -> Answer {
+    let Seen::Sql(text, values) = seen else { return Answer::Done };
+    let row = |cells: &[&str]| cells.iter().map(|cell| Some((*cell).to_owned())).collect::<Vec<_>>();
+    match text.as_str() {
+        _ if text.starts_with("SELECT CASE WHEN OBJECT_ID(") => one("1"),
+        _ if text.starts_with("SELECT [version] FROM") => one("1"),
+        _ if text.starts_with("SELECT @@TRANCOUNT") => one("0"),
+        _ if text.contains("@LockTimeout = 0") => one("1"),
+        _ if text.starts_with("DELETE t FROM") => one("1"),
+        _ if text.starts_with("SELECT CAST([source_namespace]")
+            && (values.is_empty() || values[1].as_deref() == Some("users")) =>
+        {
+            Answer::Rows(vec![row(&["canvas", "users", "5", "1000001", "1", "1", "{}"])])
+        }
+        _ if text.starts_with("SELECT CAST([source_namespace]") => Answer::Rows(Vec::new()),
+        _ if text.starts_with("SELECT c.name") && values[0].as_deref() == Some("[canvas].[users]") => {
+            let mut rows = vec![
+                row(&["id", "bigint", "8", "19", "0", "0", "1", "0", ""]),
+                row(&["name", "varchar", "40", "0", "0", "0", "0", "0", ""]),
+                row(&["state", "int", "4", "10", "0", "1", "0", "0", "[canvas].[users__state]"]),
+            ];
+            rows[..2].iter_mut().for_each(|row| row[8] = None);
+            Answer::Rows(rows)
+        }
+        _ if text.starts_with("SELECT c.name") => Answer::Rows(Vec::new()),
+        _ => Answer::Done,
+    }
+}
+
+async fn load(sink: &SqlSink, schema: &TableSchema, kind: LoadKind, rows: &[Change]) -> Result<crate::sink::Loaded> {
+    let expects = sink.held(&schema.table).await?.map(|held| held.bookmark);
+    let plan = LoadPlan {
+        table: schema.table.clone(),
+        schema: std::sync::Arc::new(schema.clone()),
+        nested: Default::default(),
+        kind,
+        expects,
+        run_id: "run".into(),
+        job_id: "job".into(),
+    };
+    let mut opened = sink.begin(plan).await?;
+    opened.write(reduced(schema, vec![conformance::changes(schema, rows)])).await?;
+    opened.commit(at(2)).await
+}
+
+fn people(table: &str, longest: u64) -> TableSchema {
+    let value = json!({"name": {"type": "string", "maxLength": longest}, "state": {"type": "string", "enum": ["a"]}});
+    served(&TableRef::new("canvas", table), 1, value, &["name"])
+}
+
+fn person(id: i64, name: Value) -> Value {
+    json!({"id": id, "name": name, "state": "a"})
+}
+
+#[tokio::test]
+async fn a_load_is_one_transaction_of_set_statements() {
+    let peer = Peer::new(sink_script).await;
+    let sink = SqlSink::open(&peer.url("?ssl=disable").parse().unwrap(), SqlOptions::default()).unwrap();
+    sink.check().await.unwrap();
+    let changes = [Change::Up(person(1, json!("é"))), Change::Up(person(2, json!(null))), Change::Del(json!({"id": 3}))];
+    let loaded = load(&sink, &people("users", 20), LoadKind::Merge, &changes).await.unwrap();
+    assert_eq!((loaded.upserted, loaded.deleted), (2, 1));
+    load(&sink, &people("accounts", 20), LoadKind::Replace, &changes[..1]).await.unwrap();
+    let talk: String = peer
+        .seen()
+        .iter()
+        .map(|seen| match seen {
+            Seen::Sql(text, values) if values.is_empty() => format!("{text};\n"),
+            Seen::Sql(text, values) => format!("{text}; -- {values:?}\n"),
+            other => format!("-- {other:?}\n"),
+        })
+        .collect();
+    insta::assert_snapshot!("mssql_load", talk);
+}
+
+#[tokio::test]
+async fn a_load_that_fails_in_the_middle_commits_nothing() {
+    for (at_text, answer) in [
+        ("bulk", Answer::Cut),
+        ("bulk", Answer::Error(1105, "Could not allocate space for object 'x'.")),
+        ("UPDATE t SET", Answer::Cut),
+        ("INSERT INTO [canvas].[users]", Answer::Error(1205, "Transaction was deadlocked.")),
+        ("UPDATE [instructure_dap]", Answer::Cut),
+        ("COMMIT", Answer::Cut),
+    ] {
+        let is_here = move |seen: &Seen| match seen {
+            Seen::Bulk(_) => at_text == "bulk",
+            Seen::Sql(text, _) => text.starts_with(at_text),
+            _ => false,
+        };
+        // The book-keeping's own transaction comes before.
+        let peer = Peer::new(move |seen| if is_here(seen) { answer.clone() } else { sink_script(seen) }).await;
+        let sink = SqlSink::open(&peer.url("?ssl=disable").parse().unwrap(), SqlOptions::default()).unwrap();
+        if at_text == "COMMIT" {
+            // What the server made of it is not known; the next run sees.
+            let error = load(&sink, &people("users", 10), LoadKind::Merge, &[]).await.unwrap_err();
+            assert_eq!(error.kind(), Kind::Target);
+            continue;
+        }
+        let rows = [Change::Up(person(1, json!("a"))), Change::Del(json!({"id": 3}))];
+        let error = load(&sink, &people("users", 10), LoadKind::Merge, &rows).await.unwrap_err();
+        assert_eq!(error.get("table"), Some("canvas.users"), "{error:?}");
+        let after = peer.seen().iter().position(is_here).unwrap();
+        let rest: Vec<Seen> = peer.seen().split_off(after + 1);
+        assert!(rest.iter().all(|seen| *seen == Seen::End), "nothing follows but the end: {rest:?}");
+    }
+}
