@@ -148,6 +148,11 @@ pub async fn sync(request: SyncRequest) -> Result<Report> {
         stop: watch::Sender::new(false),
     };
     let tables = run(&replicator, tables).await;
+    if tables.iter().any(|line| matches!(line.outcome, Outcome::Loaded { .. }))
+        && let Err(error) = replicator.sink.write_views().await
+    {
+        tracing::warn!(error = %error, "The file of views could not be written; the tables are right");
+    }
     Ok(Report { run_id, started: started.to_string(), seconds: begun.elapsed().as_secs_f64(), target: location, tables })
 }
 

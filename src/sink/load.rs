@@ -38,6 +38,12 @@ pub trait Sink: Debug + Send + Sync {
         false
     }
 
+    /// Brings what stands beside the tables for readers of the whole target, such as a file of views, up to date with them; called
+    /// once after a run that changed any. Tables are right without it.
+    async fn write_views(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Opens a load. Readers of the target see nothing of it until `commit`.
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>>;
 }

@@ -5,7 +5,7 @@ use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch};
 use arrow::compute::filter_record_batch;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
@@ -416,10 +416,13 @@ pub(super) async fn live_rows(
 /// The rows of a batch, whose first row has the number `start`, that are not in `gone`.
 fn without(batch: &RecordBatch, start: u32, gone: &RoaringBitmap) -> Result<RecordBatch> {
     let end = start + batch.num_rows() as u32;
-    if gone.range_cardinality(start..end) == 0 {
+    let mut kept = BooleanBufferBuilder::new(batch.num_rows());
+    kept.append_n(batch.num_rows(), true);
+    let dead = gone.range(start..end).map(|row| kept.set_bit((row - start) as usize, false)).count();
+    if dead == 0 {
         return Ok(batch.clone());
     }
-    let kept: BooleanArray = (start..end).map(|row| Some(!gone.contains(row))).collect();
+    let kept = BooleanArray::new(kept.finish(), None);
     filter_record_batch(batch, &kept).or_fail(Kind::Bug, "Rows cannot be filtered")
 }
 

@@ -26,6 +26,7 @@ mod tests;
 mod vacuum;
 mod vectors;
 mod verify;
+mod views;
 mod writer;
 
 use std::path::Path;
@@ -33,7 +34,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use url::Url;
 
-pub use self::folder::ParquetSink;
+pub use self::folder::{Lake, ParquetSink};
 pub use self::history::Commit;
 use self::load::DeltaLoad;
 use self::log::TableLog;
@@ -181,6 +182,10 @@ impl Sink for DeltaSink {
 
     fn checks_unique_keys(&self) -> bool {
         true
+    }
+
+    async fn write_views(&self) -> Result<()> {
+        views::of_delta_tables(&self.place, &self.list(None).await?).await
     }
 
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {

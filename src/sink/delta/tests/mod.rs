@@ -9,6 +9,7 @@ mod layout;
 #[cfg(feature = "demo")]
 mod remote;
 mod schema;
+mod writers;
 
 use std::path::{Path, PathBuf};
 
