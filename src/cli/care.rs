@@ -47,7 +47,7 @@ pub(super) async fn vacuum(global: &GlobalArgs, args: VacuumArgs) -> Result<()> 
 
 pub(super) async fn verify(global: &GlobalArgs, args: VerifyArgs) -> Result<()> {
     let target = settings::target(global, &args.target)?;
-    let client = settings::client(global, settings::pacing(args.jobs_per_minute))?;
+    let client = settings::client(global, settings::pacing(global, args.jobs_per_minute))?;
     let engine = engine(&args.engine)?;
     let request = VerifyRequest {
         client,
@@ -57,6 +57,7 @@ pub(super) async fn verify(global: &GlobalArgs, args: VerifyArgs) -> Result<()> 
         format: args.download_format,
         temp_dir: temp_dir(&args.engine),
         keys: args.keys,
+        hash_key: settings::hash_key(&args.key)?,
     };
     let done = ops::verify(&request).await?;
     let mut grid = Grid::new(&["table", ">rows at the service", ">missing", ">surplus", ">different"]);

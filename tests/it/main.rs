@@ -9,6 +9,8 @@ mod care;
 #[cfg(feature = "lake")]
 mod cli;
 #[cfg(feature = "lake")]
+mod columns;
+#[cfg(feature = "lake")]
 mod crash;
 mod ddl;
 mod dropin;
@@ -33,6 +35,8 @@ mod readers;
 #[cfg(feature = "lake")]
 mod s3;
 mod schemas;
+#[cfg(feature = "lake")]
+mod setup;
 #[cfg(feature = "sql")]
 mod sql;
 #[cfg_attr(not(feature = "lake"), allow(dead_code, unused_imports))]
