@@ -47,7 +47,19 @@ pub(super) struct Probe {
     keys: Arc<Vec<LakeColumn>>,
     at_once: usize,
     hits: Vec<Hits>,
+    tells: bool,
     memory: MemoryReservation,
+}
+
+/// Rows of a file that go now.
+#[derive(Debug)]
+pub(super) struct Went {
+    /// Which file.
+    pub(super) file: Arc<ActiveFile>,
+    /// Numbers of the rows.
+    pub(super) rows: RoaringBitmap,
+    /// Those of them whose keys are deleted rather than given other values.
+    pub(super) by_delete: RoaringBitmap,
 }
 
 /// What is known of the rows of one file.
@@ -57,6 +69,9 @@ pub(super) struct Hits {
     found: u64,
     /// Numbers of the rows that are gone, by now or before.
     gone: RoaringBitmap,
+    /// Of them, those that go now, and those of these whose keys are deleted; kept only if somebody wants to be told.
+    went: RoaringBitmap,
+    by_delete: RoaringBitmap,
     /// Rows in all, once the file was looked into.
     total: Option<u64>,
 }
@@ -111,7 +126,13 @@ impl Probe {
         let hits = vec![Hits::default(); files.len()];
         let memory = MemoryConsumer::new("DeletedRows").register(engine.memory_pool());
         let at_once = engine.partitions().max(1);
-        Self { store, files: files.to_vec(), bounds, keys: Arc::new(keys), at_once, hits, memory }
+        Self { store, files: files.to_vec(), bounds, keys: Arc::new(keys), at_once, hits, tells: false, memory }
+    }
+
+    /// With [`Self::went`] to be asked at the end.
+    #[must_use]
+    pub(super) fn telling(self) -> Self {
+        Self { tells: true, ..self }
     }
 
     /// Looks for `keys` in all files that may hold them. Gives how many of the deleted ones were there.
@@ -128,8 +149,9 @@ impl Probe {
                 let file = Arc::clone(&self.files[index]);
                 let (store, columns, keys) = (Arc::clone(&self.store), Arc::clone(&self.keys), Arc::clone(&keys));
                 let before = std::mem::take(&mut self.hits[index]);
+                let tells = self.tells;
                 let work = async move {
-                    let (hits, deleted) = probe_file(store, &file, before, &columns, &keys).await?;
+                    let (hits, deleted) = probe_file(store, &file, before, &columns, &keys, tells).await?;
                     Ok::<_, Error>((index, hits, deleted))
                 };
                 running.spawn(work.in_current_span());
@@ -140,9 +162,24 @@ impl Probe {
             deleted += count;
         }
         // About two bits for each deleted row at best and 16 at worst; nothing here can be spilled.
-        let held: usize = self.hits.iter().map(|hits| hits.gone.serialized_size()).sum();
+        let sizes = |hits: &Hits| {
+            let told = if self.tells { hits.went.serialized_size() + hits.by_delete.serialized_size() } else { 0 };
+            hits.gone.serialized_size() + told
+        };
+        let held: usize = self.hits.iter().map(sizes).sum();
         self.memory.resize(held);
         Ok(deleted)
+    }
+
+    /// The rows that go now, of all files that have any.
+    pub(super) fn went(&mut self) -> Vec<Went> {
+        let files = self.hits.iter_mut().zip(&self.files).filter(|(hits, _)| hits.found > 0);
+        let taken = files.map(|(hits, file)| Went {
+            file: Arc::clone(file),
+            rows: std::mem::take(&mut hits.went),
+            by_delete: std::mem::take(&mut hits.by_delete),
+        });
+        taken.collect()
     }
 
     /// What becomes of each file. Reads vectors of files that were not looked into but are written anew all the same.
@@ -180,6 +217,7 @@ async fn probe_file(
     before: Hits,
     columns: &[LakeColumn],
     keys: &KeySet,
+    tells: bool,
 ) -> Result<(Hits, u64)> {
     let mut hits = before;
     if hits.total.is_none() {
@@ -220,9 +258,16 @@ async fn probe_file(
         let batch = batch.map_err(engine_error)?;
         let numbers = numbered.take(batch.num_rows());
         keys.matches(&key_columns(&batch, &names)?, |row, is_deleted| {
-            if hits.gone.insert(numbers.get(row)) {
+            let number = numbers.get(row);
+            if hits.gone.insert(number) {
                 hits.found += 1;
                 deleted += u64::from(is_deleted);
+                if tells {
+                    hits.went.insert(number);
+                    if is_deleted {
+                        hits.by_delete.insert(number);
+                    }
+                }
             }
         })?;
     }

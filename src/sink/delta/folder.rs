@@ -19,7 +19,7 @@ use object_store::{ObjectStoreExt, PutPayload};
 use super::files::is_ours;
 use super::log::{TableLog, TableState};
 use super::publish::{self, Ledger};
-use super::{DeletionVectors, DeltaOptions, DeltaSink, Optimized, Scope, views};
+use super::{ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink, Optimized, Scope, views};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Bookmark, Namespace, TableRef};
 use crate::redact::SafeUrl;
@@ -48,8 +48,9 @@ impl ParquetSink {
             Some(folder) => Place::local(&folder.join(HIDDEN))?,
             None => place.clone(),
         };
-        // A plain reader knows nothing of marked rows.
-        let options = DeltaOptions { deletion_vectors: DeletionVectors::Off, ..options };
+        // A plain reader knows nothing of marked rows, nor of feeds.
+        let options =
+            DeltaOptions { deletion_vectors: DeletionVectors::Off, change_data_feed: ChangeDataFeed::AsBefore, ..options };
         Ok(Self { place, tables: Arc::new(DeltaSink::new(ledgers, options)) })
     }
 

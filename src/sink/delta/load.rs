@@ -20,6 +20,7 @@ use super::apply::{Fate, MarkRule, Probe, rewrite};
 use super::columns::LakeColumn;
 use super::conform::{Names, conform};
 use super::evolve::{check_key, check_names, evolve, map_columns};
+use super::feed::{self, ChangeDataFeed, Feed};
 use super::files::Uncommitted;
 use super::keys::{KeyCollector, Unique, key_columns};
 use super::log::{self, ActiveFile, CommitFailure, TableLog, TableState};
@@ -81,6 +82,8 @@ struct Written {
     marked: Vec<MarkedFile>,
     /// Bytes of the file of deletion vectors.
     vector_bytes: u64,
+    /// Files of the change data feed.
+    feed: Vec<NewFile>,
     upserted: u64,
     deleted: u64,
 }
@@ -189,6 +192,10 @@ impl DeltaLoad {
         let names = self.uncommitted.names();
         let mut writer = TableWriter::new(Arc::clone(&format), names.clone());
         let mut probe = Probe::new(self.log.store(), self.files(), self.key_columns(), engine);
+        if self.feeds() {
+            feed::check_names(&self.design.columns)?;
+            probe = probe.telling();
+        }
         let mut keys = KeyCollector::new(&self.key_types())?;
         let key_budget = engine.memory_limit() / 8;
         let key_memory = MemoryConsumer::new("Keys").register(engine.memory_pool());
@@ -219,6 +226,13 @@ impl DeltaLoad {
         drop(key_memory);
 
         let mut written = Written { removed: vec![false; self.files().len()], upserted, deleted, ..Written::default() };
+        if self.feeds() {
+            // The new rows have files of their own, so that they can be told from those that are only written anew.
+            let fresh = std::mem::replace(&mut writer, TableWriter::new(Arc::clone(&format), names.clone()));
+            written.added = fresh.finish().await?;
+            let feed = Feed { options: &self.options, format: &format, keys: &self.keys, names: &names };
+            written.feed = feed.write(probe.went(), &written.added).await?;
+        }
         let mut vectors = VectorFile::new();
         for (number, fate) in probe.into_fates(self.design.rewrites, self.mark_rule()).await?.into_iter().enumerate() {
             let file = &self.files()[number];
@@ -259,6 +273,16 @@ impl DeltaLoad {
                 Some(MarkRule { least_file_bytes: usual / share, most_percent: MOST_MARKED_PERCENT })
             }
             (DeletionVectors::On, _) => Some(MarkRule { least_file_bytes: 0, most_percent: MOST_MARKED_PERCENT }),
+        }
+    }
+
+    /// Whether the commit tells its changes as rows.
+    fn feeds(&self) -> bool {
+        let held = self.state.as_ref().and_then(|state| state.configuration.get(log::CHANGE_DATA_FEED));
+        match self.options.change_data_feed {
+            ChangeDataFeed::AsBefore => held.is_some_and(|switch| switch == "true"),
+            ChangeDataFeed::On => true,
+            ChangeDataFeed::Off => false,
         }
     }
 
@@ -312,6 +336,10 @@ impl DeltaLoad {
             configuration.insert(log::DELETION_VECTORS.into(), enabled.to_string());
         }
 
+        if self.feeds() || configuration.contains_key(log::CHANGE_DATA_FEED) {
+            configuration.insert(log::CHANGE_DATA_FEED.into(), self.feeds().to_string());
+        }
+
         let old = self.state.as_ref().map(|state| &state.metadata);
         let old_member = |name: &str| old.map(|old| old[name].clone()).filter(|value| !value.is_null());
         let metadata = json!({
@@ -331,6 +359,9 @@ impl DeltaLoad {
         }
         if vectors == Some(true) {
             needs.push(Feature::DeletionVectors);
+        }
+        if self.feeds() {
+            needs.push(Feature::ChangeDataFeed);
         }
         let protocol = match &self.state {
             None => Some(new_protocol(&needs)),
@@ -574,6 +605,7 @@ impl Load for DeltaLoad {
         let removed = self.files().iter().zip(&written.removed).filter(|(_, removed)| **removed);
         actions.extend(removed.map(|(file, _)| file.remove_action(true)));
         actions.extend(written.marked.iter().map(|marked| marked.file.marked_action(marked.vector.clone())));
+        actions.extend(written.feed.iter().map(feed::action));
         let kept = self.files().iter().zip(&written.removed).filter(|(_, removed)| !**removed).map(|(file, _)| file);
         let kept = kept.map(|file| file.live_rows()).chain(written.marked.iter().map(MarkedFile::live_rows));
         let kept_rows = kept.into_iter().try_fold(0, |sum, rows| Some(sum + rows?));
@@ -582,7 +614,7 @@ impl Load for DeltaLoad {
             upserted: written.upserted,
             deleted: written.deleted,
             rows: kept_rows.map(|kept| kept + added_rows),
-            bytes_written: written.added.iter().map(|file| file.bytes).sum::<u64>() + written.vector_bytes,
+            bytes_written: written.added.iter().chain(&written.feed).map(|file| file.bytes).sum::<u64>() + written.vector_bytes,
             schema_changes,
             warnings: std::mem::take(&mut self.design.chosen.notes),
             ..Loaded::default()

@@ -9,6 +9,7 @@ mod apply;
 mod columns;
 mod conform;
 mod evolve;
+mod feed;
 mod files;
 mod folder;
 mod history;
@@ -34,6 +35,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use url::Url;
 
+pub use self::feed::ChangeDataFeed;
 pub use self::folder::{Lake, ParquetSink};
 pub use self::history::Commit;
 use self::load::DeltaLoad;
@@ -62,6 +64,8 @@ pub struct DeltaOptions {
     pub checkpoint_interval: u32,
     /// Whether increments mark rows of old files as deleted instead of writing the files anew.
     pub deletion_vectors: DeletionVectors,
+    /// Whether commits tell their changes as rows.
+    pub change_data_feed: ChangeDataFeed,
     /// A load that leaves so many small files or more merges some of them in a commit of its own; 0: never.
     pub compact_after: u32,
 }
@@ -91,6 +95,7 @@ impl DeltaOptions {
             compression_level: 3,
             checkpoint_interval: 10,
             deletion_vectors: DeletionVectors::Auto,
+            change_data_feed: ChangeDataFeed::AsBefore,
             compact_after: 20,
         }
     }

@@ -80,6 +80,8 @@ def by_duckdb_delta(folder):
 
 
 def by_chdb(folder):
+    # It reads below the working folder only.
+    os.chdir("/")
     import chdb
 
     return chdb.query(f"SELECT * FROM deltaLakeLocal('{folder}')", "ArrowTable")

@@ -2,6 +2,7 @@
 
 mod care;
 mod faults;
+mod feed;
 mod folder;
 mod foreign;
 mod history;
