@@ -7,7 +7,6 @@
 //!     daplake-bench merge FOLDER KEYS          applies them with the merge of the Delta crate
 //!     daplake-bench read FOLDER                reads all columns of the table
 //!     daplake-bench optimize FOLDER            merges small files and purges deletion vectors
-//!     daplake-bench rewrite FOLDER             makes the table anew of the rows that it has, clustered by key
 //!
 //! Rows are made from their keys alone, so that the table must not be kept in memory.
 
@@ -56,7 +55,6 @@ fn main() -> Result<()> {
             ["ours", folder, mode, keys] => ours(Path::new(folder), mode, keys).await,
             ["merge", folder, keys] => merge(Path::new(folder), keys).await,
             ["read", folder] => read(Path::new(folder)).await,
-            ["rewrite", folder] => rewrite(Path::new(folder)).await,
             ["optimize", folder] => optimize(Path::new(folder)).await,
             _ => {
                 println!("a part of benches/increment and benches/read_after");
@@ -322,40 +320,5 @@ async fn optimize(folder: &Path) -> Result<()> {
     let engine = engine(folder)?;
     let done = open(folder, &engine, DeletionVectors::Auto)?.optimize(&table(), Scope::Compact).await?;
     println!("{}", json!(done));
-    Ok(())
-}
-
-/// The table's rows as a fresh snapshot of them would be.
-async fn rewrite(folder: &Path) -> Result<()> {
-    let engine = engine(folder)?;
-    let sink = open(folder, &engine, DeletionVectors::Off)?;
-    let session = engine.session();
-    sink.register(&session, None).await?;
-    let columns = arrow_schema();
-    let columns: Vec<String> = columns
-        .fields()
-        .iter()
-        .map(|field| match field.name().as_str() {
-            "_action" => "'U' AS _action".to_owned(),
-            "_ts" => "timestamp AS _ts".to_owned(),
-            "_seq" => "arrow_cast(id, 'UInt64') AS _seq".to_owned(),
-            name => name.to_owned(),
-        })
-        .collect();
-    let sql = format!("SELECT {} FROM bench.logs ORDER BY id", columns.join(", "));
-    let stream = session.sql(&sql).await.expect("rows").execute_stream().await.expect("rows");
-    let target = arrow_schema();
-    let schema = Arc::clone(&target);
-    let stream = stream.map(move |batch| {
-        let batch = batch?;
-        let columns = batch.columns().iter().zip(target.fields());
-        let columns = columns
-            .map(|(column, field)| arrow::compute::cast(column, field.data_type()))
-            .collect::<std::result::Result<_, _>>()?;
-        Ok(RecordBatch::try_new(Arc::clone(&target), columns)?)
-    });
-    let stream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), stream)) as SendableRecordBatchStream;
-    load(&sink, LoadKind::Replace, ChangeSet::unreduced(schema, &["id".into()], vec![stream])).await?;
-    println!("{}", json!({}));
     Ok(())
 }
