@@ -5,7 +5,6 @@
 //! as deleted.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
@@ -14,18 +13,17 @@ use datafusion::execution::memory_pool::MemoryConsumer;
 use deltalake::kernel::{Action, AddCDCFile};
 use futures::StreamExt;
 use object_store::path::Path;
-use parquet::arrow::arrow_reader::RowSelection;
 use roaring::RoaringBitmap;
 
 use super::DeltaOptions;
-use super::apply::Went;
+use super::apply::{Went, rows_at};
 use super::columns::LakeColumn;
 use super::conform::{Names as ColumnNames, conform};
 use super::files::Names;
 use super::keys::{KeyCollector, KeySet, key_columns};
 use super::reader::{DataFile, Rows};
 use super::writer::{FileFormat, NewFile, TableWriter};
-use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::error::{Error, Kind, Result, ResultExt};
 use crate::stage::engine_error;
 
 /// Folder of the files, inside the table's.
@@ -103,11 +101,10 @@ impl Feed<'_> {
         let mut updated = KeyCollector::new(&types)?;
         let memory = MemoryConsumer::new("UpdatedKeys").register(self.options.engine.memory_pool());
         for went in went {
-            let mut rows = self.old_rows(&went).await.with("of", &went.file.path)?;
+            let mut rows = rows_at(self.format, &went.file, &went.rows, &self.options.engine).await?;
             let mut numbers = went.rows.iter();
             while let Some(batch) = rows.next().await {
                 let batch = batch.map_err(engine_error)?;
-                let batch = conform(&batch, &self.format.columns, &self.format.schema, ColumnNames::Physical)?;
                 let deleted: Vec<bool> =
                     numbers.by_ref().take(batch.num_rows()).map(|number| went.by_delete.contains(number)).collect();
                 let kinds = deleted.iter().map(|deleted| Some(if *deleted { "delete" } else { "update_preimage" }));
@@ -123,17 +120,6 @@ impl Feed<'_> {
             self.new_rows(file, &updated, &key_names, &format, &mut out).await?;
         }
         out.finish().await
-    }
-
-    /// The rows of a file by their numbers, in its own columns.
-    async fn old_rows(&self, went: &Went) -> Result<datafusion::execution::SendableRecordBatchStream> {
-        let file = &went.file;
-        let opened = DataFile::open(Arc::clone(&self.format.store), &file.path, file.size).await?.with_page_index().await?;
-        let total = opened.metadata().file_metadata().num_rows();
-        let selection = RowSelection::from_consecutive_ranges(ranges(&went.rows), usize::try_from(total).unwrap_or_default());
-        let rows = Rows { selection: Some(selection), ..Rows::all(opened.metadata()) };
-        let columns = self.format.columns.iter().map(|column| column.physical.as_str());
-        opened.stream(columns, rows, BATCH_ROWS)
     }
 
     async fn new_rows(
@@ -163,24 +149,11 @@ impl Feed<'_> {
     }
 }
 
-/// Rows of a batch of old or new rows.
+/// Rows of a batch of new rows.
 const BATCH_ROWS: usize = 4096;
 
 fn with_kinds(batch: &RecordBatch, kinds: StringArray, format: &FileFormat) -> Result<RecordBatch> {
     let mut columns = batch.columns().to_vec();
     columns.push(Arc::new(kinds) as ArrayRef);
     RecordBatch::try_new(Arc::clone(&format.schema), columns).or_fail(Kind::Bug, "Rows do not have the schema of their file")
-}
-
-/// Numbers in a row, as ranges.
-fn ranges(rows: &RoaringBitmap) -> impl Iterator<Item = Range<usize>> {
-    let mut rows = rows.iter().map(|row| row as usize).peekable();
-    std::iter::from_fn(move || {
-        let start = rows.next()?;
-        let mut end = start + 1;
-        while rows.next_if_eq(&end).is_some() {
-            end += 1;
-        }
-        Some(start..end)
-    })
 }
