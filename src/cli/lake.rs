@@ -12,16 +12,16 @@ use futures::TryStreamExt;
 use super::args::DatabaseArgs;
 use super::args::{
     DeletionVectorsArg, EngineArgs, GlobalArgs, LakeArgs, NestedArg, OnSnapshotRequired, QueryArgs, QueryOutput, StatusArgs,
-    StatusOutput, SyncArgs, TableArgs,
+    StatusOutput, SwitchArg, SyncArgs, TableArgs,
 };
 use super::output::{Grid, age, grouped, out, size};
 use super::{report, settings, watch};
 use crate::api::Client;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::ops::{self, Answer, Journal, Reason, Report, Selection, StatusLine, Stop, SyncRequest, Target, UnpackLimits};
-use crate::schema::{Nested, TableRules};
+use crate::schema::{Nested, TableOptions, TableRules};
 use crate::sink::Sink;
-use crate::sink::delta::{At, DeletionVectors, DeltaOptions, DeltaSink};
+use crate::sink::delta::{At, ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink};
 use crate::stage::{Engine, EngineOptions};
 
 /// One run for each target, one after the other: the service's pace is shared by all of them.
@@ -157,6 +157,7 @@ pub(super) fn open_sink(
 /// What the options say of single tables.
 fn table_rules(args: &TableArgs) -> Result<TableRules> {
     let mut rules = TableRules::default();
+    rules.add("all", TableOptions { deletes: args.deletes, mode: args.mode, ..TableOptions::default() });
     for rule in &args.column {
         rules.add_column(rule, |columns| &mut columns.keep)?;
     }
@@ -216,6 +217,11 @@ pub(super) fn delta_options(engine: &Engine, args: &LakeArgs) -> DeltaOptions {
             DeletionVectorsArg::On => DeletionVectors::On,
             DeletionVectorsArg::Off => DeletionVectors::Off,
         },
+        change_data_feed: match args.change_data_feed {
+            None => ChangeDataFeed::AsBefore,
+            Some(SwitchArg::On) => ChangeDataFeed::On,
+            Some(SwitchArg::Off) => ChangeDataFeed::Off,
+        },
         compact_after: args.compact_after,
         ..DeltaOptions::new(engine.clone())
     }
@@ -242,7 +248,7 @@ pub(super) async fn status(global: &GlobalArgs, args: StatusArgs) -> Result<()> 
 
 pub(super) fn status_text(lines: &[StatusLine]) -> String {
     let known = |number: Option<u64>| number.map_or("-".to_owned(), grouped);
-    let mut grid = Grid::new(&["table", ">rows", "data as of", ">age", ">schema", ">files", ">size", "protocol"]);
+    let mut grid = Grid::new(&["table", ">rows", "data as of", ">age", ">schema", ">files", ">size", "protocol", "kept as"]);
     for line in lines {
         grid.row(vec![
             format!("{}.{}", line.namespace, line.table),
@@ -253,6 +259,7 @@ pub(super) fn status_text(lines: &[StatusLine]) -> String {
             known(line.files),
             line.bytes.map_or("-".to_owned(), size),
             line.protocol.clone().unwrap_or("-".to_owned()),
+            line.kept_as.clone().unwrap_or("-".to_owned()),
         ]);
     }
     grid.render()

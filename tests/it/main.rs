@@ -24,12 +24,16 @@ mod formats;
 #[cfg(feature = "postgres")]
 mod interchange;
 mod layering;
+#[cfg(feature = "lake")]
+mod modes;
 #[cfg(feature = "mssql")]
 mod mssql;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "lake")]
+mod readers;
 #[cfg(feature = "lake")]
 mod s3;
 mod schemas;

@@ -40,6 +40,8 @@ pub(super) const COLUMNS: &str = "daplake.columns";
 pub(super) const MAPPING_MODE: &str = "delta.columnMapping.mode";
 /// Whether rows may be marked as deleted.
 pub(super) const DELETION_VECTORS: &str = "delta.enableDeletionVectors";
+/// Whether commits tell their changes as rows.
+pub(super) const CHANGE_DATA_FEED: &str = "delta.enableChangeDataFeed";
 /// Highest column number given.
 pub(super) const MAPPING_MAX_ID: &str = "delta.columnMapping.maxColumnId";
 
@@ -149,6 +151,11 @@ impl ActiveFile {
             }
         };
         Some(KeyBounds { min: array(min)?, max: array(max)? })
+    }
+
+    /// Nulls in a column, as far as its statistics tell.
+    pub(super) fn null_count(&self, column: &LakeColumn) -> Option<u64> {
+        self.stats["nullCount"][&column.physical].as_u64()
     }
 
     /// Rows that are not marked as deleted, if its writer said how many there are.
