@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result, ResultExt};
 /// Rows of a batch when rows are narrow.
 const MAX_BATCH_ROWS: usize = 8192;
 /// Bytes of a batch, as far as rows can be parted: enough to be quick, little enough to stay in the caches of a core.
-const MAX_BATCH_BYTES: usize = 2 << 20;
+const MAX_BATCH_BYTES: usize = 1 << 20;
 /// Rows of a batch, however wide they are.
 const MIN_BATCH_ROWS: usize = 16;
 
