@@ -23,7 +23,7 @@ use crate::stage::{Engine, EngineOptions};
 pub(super) async fn sync(global: &GlobalArgs, args: SyncArgs) -> Result<()> {
     let target = settings::target(global, &args.target)?;
     let client = settings::client(global, settings::pacing(args.jobs_per_minute))?;
-    let engine = engine(&args.engine)?;
+    let engine = engine_for(&target, &args.engine)?;
     let sink = open_sink(&target, &engine, &args)?;
     let selection =
         Selection { namespaces: args.selection.namespace, tables: args.selection.table, exclude: args.selection.exclude };
@@ -87,8 +87,25 @@ fn write_report(report: &Report, path: &PathBuf) -> Result<()> {
     write().or_fail(Kind::Io, format!("The report cannot be written: {}", path.display()))
 }
 
+fn engine_for(target: &Target, args: &EngineArgs) -> Result<Engine> {
+    match target {
+        #[cfg(feature = "sql")]
+        Target::Database(_) => database_engine(args),
+        _ => engine(args),
+    }
+}
+
+/// For loads into databases, which need little memory.
+#[cfg(feature = "sql")]
+pub(super) fn database_engine(args: &EngineArgs) -> Result<Engine> {
+    engine_of(args, args.memory_limit.unwrap_or(settings::DATABASE_MEMORY_LIMIT))
+}
+
 pub(super) fn engine(args: &EngineArgs) -> Result<Engine> {
-    let limit = args.memory_limit.unwrap_or_else(settings::default_memory_limit);
+    engine_of(args, args.memory_limit.unwrap_or_else(settings::default_memory_limit))
+}
+
+fn engine_of(args: &EngineArgs, limit: u64) -> Result<Engine> {
     Engine::new(EngineOptions {
         memory_limit: usize::try_from(limit).unwrap_or(usize::MAX),
         temp_dir: args.temp_dir.clone(),

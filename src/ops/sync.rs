@@ -125,6 +125,7 @@ pub async fn sync(request: SyncRequest) -> Result<Report> {
     };
 
     let run_id = uuid::Uuid::new_v4().to_string();
+    let memory_limit = request.engine.memory_limit();
     let replicator = Replicator {
         client: request.client,
         sink: request.sink,
@@ -137,7 +138,8 @@ pub async fn sync(request: SyncRequest) -> Result<Report> {
         scan: ScanOptions {
             partitions: request.object_concurrency.max(1),
             batch_rows: 8192,
-            batch_bytes: 4 << 20,
+            // Batches wait at several places of each object and table at once.
+            batch_bytes: (memory_limit / 32).clamp(256 << 10, 4 << 20),
             max_line: 256 << 20,
             nested: request.nested,
             temp_dir: request.temp_dir,
