@@ -9,6 +9,8 @@ mod care;
 #[cfg(feature = "lake")]
 mod cli;
 #[cfg(feature = "lake")]
+mod columns;
+#[cfg(feature = "lake")]
 mod crash;
 mod ddl;
 mod dropin;
@@ -22,6 +24,8 @@ mod formats;
 #[cfg(feature = "postgres")]
 mod interchange;
 mod layering;
+#[cfg(feature = "lake")]
+mod modes;
 #[cfg(feature = "mssql")]
 mod mssql;
 #[cfg(feature = "mysql")]
@@ -29,8 +33,12 @@ mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "lake")]
+mod readers;
+#[cfg(feature = "lake")]
 mod s3;
 mod schemas;
+#[cfg(feature = "lake")]
+mod setup;
 #[cfg(feature = "sql")]
 mod sql;
 #[cfg_attr(not(feature = "lake"), allow(dead_code, unused_imports))]

@@ -23,6 +23,7 @@ use super::stats::loosened;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Bookmark, TableRef, Timestamp};
 use crate::redact::SafeUrl;
+use crate::schema::ColumnRecord;
 use crate::store::Place;
 
 /// Table properties of ours.
@@ -33,10 +34,14 @@ pub(super) const KEY: &str = "daplake.key";
 pub(super) const SCHEMA_VERSION: &str = "daplake.schemaVersion";
 /// `typed` or `json`.
 pub(super) const NESTED: &str = "daplake.nested";
+/// Columns that were left out or hashed, as JSON; absent if there are none.
+pub(super) const COLUMNS: &str = "daplake.columns";
 /// Whether columns are mapped.
 pub(super) const MAPPING_MODE: &str = "delta.columnMapping.mode";
 /// Whether rows may be marked as deleted.
 pub(super) const DELETION_VECTORS: &str = "delta.enableDeletionVectors";
+/// Whether commits tell their changes as rows.
+pub(super) const CHANGE_DATA_FEED: &str = "delta.enableChangeDataFeed";
 /// Highest column number given.
 pub(super) const MAPPING_MAX_ID: &str = "delta.columnMapping.maxColumnId";
 
@@ -146,6 +151,11 @@ impl ActiveFile {
             }
         };
         Some(KeyBounds { min: array(min)?, max: array(max)? })
+    }
+
+    /// Nulls in a column, as far as its statistics tell.
+    pub(super) fn null_count(&self, column: &LakeColumn) -> Option<u64> {
+        self.stats["nullCount"][&column.physical].as_u64()
     }
 
     /// Rows that are not marked as deleted, if its writer said how many there are.
@@ -426,6 +436,11 @@ impl TableState {
             }
         }
         Ok(())
+    }
+
+    /// Which columns were left out or hashed.
+    pub(super) fn column_record(&self) -> ColumnRecord {
+        self.configuration.get(COLUMNS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
     }
 
     /// Rows of all files, if all say so.

@@ -6,13 +6,17 @@
 //! options need ([`protocol`]).
 
 mod apply;
+mod changes;
 mod columns;
 mod conform;
+mod current;
 mod evolve;
+mod feed;
 mod files;
 mod folder;
 mod history;
 mod keys;
+mod layout;
 mod load;
 mod log;
 mod optimize;
@@ -26,6 +30,8 @@ mod tests;
 mod vacuum;
 mod vectors;
 mod verify;
+mod versions;
+mod views;
 mod writer;
 
 use std::path::Path;
@@ -33,8 +39,10 @@ use std::path::Path;
 use async_trait::async_trait;
 use url::Url;
 
-pub use self::folder::ParquetSink;
+pub use self::feed::ChangeDataFeed;
+pub use self::folder::{Lake, ParquetSink};
 pub use self::history::Commit;
+use self::layout::TableLayout;
 use self::load::DeltaLoad;
 use self::log::TableLog;
 pub use self::optimize::{Optimized, Scope};
@@ -44,7 +52,7 @@ pub use self::verify::{Differences, DifferingKey};
 use crate::error::{ErrorContext, Result};
 use crate::model::{Namespace, TableRef};
 use crate::redact::SafeUrl;
-use crate::sink::{Held, Load, LoadPlan, Sink, TableStatus};
+use crate::sink::{Held, Layout, Load, LoadPlan, Sink, TableStatus};
 use crate::stage::Engine;
 use crate::store::{Place, StoreOptions, explained};
 
@@ -61,6 +69,8 @@ pub struct DeltaOptions {
     pub checkpoint_interval: u32,
     /// Whether increments mark rows of old files as deleted instead of writing the files anew.
     pub deletion_vectors: DeletionVectors,
+    /// Whether commits tell their changes as rows.
+    pub change_data_feed: ChangeDataFeed,
     /// A load that leaves so many small files or more merges some of them in a commit of its own; 0: never.
     pub compact_after: u32,
 }
@@ -90,6 +100,7 @@ impl DeltaOptions {
             compression_level: 3,
             checkpoint_interval: 10,
             deletion_vectors: DeletionVectors::Auto,
+            change_data_feed: ChangeDataFeed::AsBefore,
             compact_after: 20,
         }
     }
@@ -176,11 +187,25 @@ impl Sink for DeltaSink {
             last_commit: log.committed_at(state.version).await,
             version: i64::try_from(state.version).ok(),
             protocol: Some(protocol::described(&state.protocol)),
+            kept_as: Some(TableLayout::of(&state.configuration).described()),
         }))
     }
 
     fn checks_unique_keys(&self) -> bool {
         true
+    }
+
+    async fn write_views(&self) -> Result<()> {
+        views::of_delta_tables(&self.place, &self.list(None).await?).await
+    }
+
+    async fn accepts(&self, table: &TableRef, wanted: &Layout) -> Result<()> {
+        if !wanted.is_chosen() {
+            return Ok(());
+        }
+        let held = self.log(table)?.state().await.map_err(explained)?;
+        let held = held.map(|state| TableLayout::of(&state.configuration));
+        TableLayout::resolve(held.as_ref(), wanted).map(|_| ())
     }
 
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {

@@ -464,6 +464,7 @@ impl Sink for SqlSink {
             last_commit: None,
             version: None,
             protocol: None,
+            kept_as: None,
         }))
     }
 

@@ -2,13 +2,16 @@
 
 mod care;
 mod faults;
+mod feed;
 mod folder;
 mod foreign;
 mod history;
 mod layout;
+mod modes;
 #[cfg(feature = "demo")]
 mod remote;
 mod schema;
+mod writers;
 
 use std::path::{Path, PathBuf};
 
