@@ -134,6 +134,21 @@ async fn numbers_that_are_none_fail_or_become_null_as_asked() {
     assert_eq!(database.sql("SELECT id, score FROM canvas__finite ORDER BY id"), "1\t0.5\n2\tNULL\n3\tNULL\n");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn addresses_of_one_kind_are_read_by_the_server_as_they_were() {
+    let Some((database, fixture)) = fixture() else { return };
+    let mut schema = plain(&TableRef::new("canvas", "addressed"));
+    schema.value = vec![
+        column("v4", ColumnType::Ip { v4: true, v6: false }, false),
+        column("v6", ColumnType::Ip { v4: false, v6: true }, false),
+    ];
+    let row = |id: i64| Change::Up(json!({"id": id, "v4": format!("192.0.2.{id}"), "v6": format!("2001:db8::{id}")}));
+    load(&fixture, &schema, LoadKind::Replace, &[row(1)], at(1)).await.unwrap();
+    load(&fixture, &schema, LoadKind::Merge, &[row(2)], at(2)).await.unwrap();
+    let found = database.sql("SELECT INET6_NTOA(v4), INET6_NTOA(v6) FROM canvas__addressed ORDER BY id");
+    assert_eq!(found, "192.0.2.1\t2001:db8::1\n192.0.2.2\t2001:db8::2\n");
+}
+
 /// A schema as the service gives it.
 fn served(table: &TableRef, version: i64, value: serde_json::Value, required: &[&str]) -> TableSchema {
     let source = json!({"properties": {
