@@ -4,10 +4,13 @@
 mod bad_rows;
 #[cfg(feature = "lake")]
 mod care;
+#[cfg(feature = "lake")]
+mod check;
 #[cfg(feature = "sql")]
 pub mod db;
 mod ddl;
 pub mod files;
+mod journal;
 #[cfg(feature = "lake")]
 mod query;
 #[cfg(feature = "lake")]
@@ -16,6 +19,7 @@ mod report;
 mod select;
 #[cfg(feature = "lake")]
 mod status;
+mod stop;
 #[cfg(feature = "lake")]
 mod sync;
 #[cfg(feature = "lake")]
@@ -24,16 +28,23 @@ mod target;
 mod verify;
 
 #[cfg(feature = "lake")]
+pub use crate::fetch::UnpackLimits;
+#[cfg(feature = "lake")]
 pub use care::{Cared, Removal, optimize, vacuum};
+#[cfg(feature = "lake")]
+pub use check::{Finding, Verdict, check_folder, check_service, check_target};
 pub use ddl::{DdlFor, ddl};
+pub use journal::Journal;
 #[cfg(feature = "lake")]
 pub use query::{Answer, query, query_at};
 pub use report::{Outcome, Phases, Report, TableReport};
+pub(crate) use select::distance;
 pub use select::{KNOWN_NAMESPACES, Selection};
 #[cfg(feature = "lake")]
 pub use status::{StatusLine, status};
+pub use stop::{Reason, Stop};
 #[cfg(feature = "lake")]
-pub use sync::{Demand, OnSnapshotRequired, SyncRequest, Unlisted, sync};
+pub use sync::{Demand, OnSnapshotRequired, Refresh, SyncRequest, Unlisted, sync};
 #[cfg(feature = "lake")]
 pub use target::{LakeFormat, Target, open_lake, open_sink, open_sink_with, open_target, open_target_with};
 #[cfg(feature = "lake")]

@@ -33,16 +33,15 @@
 mod choice;
 mod convert;
 mod download;
-mod journal;
 mod manifest;
 mod object;
 mod run;
 mod schema;
 mod staging;
 
+pub use super::journal::Journal;
 pub use choice::TableChoice;
 pub use download::{DownloadRequest, download};
-pub use journal::Journal;
 pub use manifest::MANIFEST;
 pub use object::Shape;
 pub use run::{FilesOutcome, FilesReport, Observer, Step, TableEvent};

@@ -15,7 +15,7 @@ use crate::error::Kind;
 use crate::model::{TableRef, Timestamp};
 use crate::schema::{ColumnType, Deletes, PartitionBy, PartitionUnit, TableMode, TableSchema};
 use crate::sink::conformance::{
-    Change, Change::Del, Change::Up, TEXT, at, changes, column, expected, plain, plan, read, reduced, schema,
+    Change, Change::Del, Change::Up, TEXT, at, changes, column, expected, load, plain, plan, read, reduced, schema,
 };
 use crate::sink::delta::{DeletionVectors, DeltaOptions, Scope};
 use crate::sink::{Layout, LoadKind, LoadPlan, Loaded, Sink};
