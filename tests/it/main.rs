@@ -33,6 +33,8 @@ mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "lake")]
+mod readers;
+#[cfg(feature = "lake")]
 mod s3;
 mod schemas;
 #[cfg(feature = "lake")]

@@ -264,7 +264,7 @@ async fn play(
         );
         prop_assert_eq!(loaded.rows, Some(wanted.len() as u64));
         prop_assert_eq!(loaded.deleted, deleted, "step {}", number);
-        check_vectors(lake).await?;
+        check_vectors(&lake.sink).await?;
         check_partitions(lake, partitions).await?;
     }
     Ok(())
