@@ -169,7 +169,9 @@ impl Reader<'_> {
                 return Err(problem);
             }
             for mut value in values {
-                value.texts.iter_mut().for_each(|column| *column = format!("{pattern}.{column}"));
+                let is_list = TABLES.iter().any(|key| key.option == value.option && key.form == Form::List);
+                let joint = if is_list { '.' } else { '=' };
+                value.texts.iter_mut().for_each(|text| *text = format!("{pattern}{joint}{text}"));
                 match self.settings.values.iter_mut().find(|known| known.option == value.option) {
                     Some(known) => known.texts.extend(value.texts),
                     None => self.settings.values.push(value),

@@ -154,10 +154,29 @@ pub(super) fn open_sink(
     }
 }
 
+/// `table=word`, or a word for all tables.
+fn of_tables(rule: &str) -> (&str, &str) {
+    rule.split_once('=').map_or(("all", rule), |(tables, word)| (tables.trim(), word.trim()))
+}
+
 /// What the options say of single tables.
 fn table_rules(args: &TableArgs) -> Result<TableRules> {
     let mut rules = TableRules::default();
-    rules.add("all", TableOptions { deletes: args.deletes, mode: args.mode, ..TableOptions::default() });
+    for rule in &args.deletes {
+        let (tables, word) = of_tables(rule);
+        rules.add(tables, TableOptions { deletes: Some(word.parse()?), ..TableOptions::default() });
+    }
+    for rule in &args.mode {
+        let (tables, word) = of_tables(rule);
+        rules.add(tables, TableOptions { mode: Some(word.parse()?), ..TableOptions::default() });
+    }
+    for rule in &args.partition_by {
+        let (tables, by) = rule.split_once('=').ok_or_else(|| {
+            Error::new(Kind::Usage, "--partition-by names no table").hint("write it as 'submissions=month(submitted_at)'")
+        })?;
+        let partition_by = Some(by.trim().parse()?);
+        rules.add(tables.trim(), TableOptions { partition_by, ..TableOptions::default() });
+    }
     for rule in &args.column {
         rules.add_column(rule, |columns| &mut columns.keep)?;
     }

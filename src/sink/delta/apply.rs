@@ -25,9 +25,10 @@ use super::columns::LakeColumn;
 use super::conform::{Names, conform};
 use super::keys::{KeyBounds, KeySet, key_columns};
 use super::log::ActiveFile;
+use super::partition::TableWriter;
 use super::reader::{DataFile, Rows};
 use super::vectors;
-use super::writer::{FileFormat, TableWriter};
+use super::writer::FileFormat;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::stage::{Engine, engine_error};
 

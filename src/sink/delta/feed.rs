@@ -4,7 +4,6 @@
 //! Commits that only add rows, or replace a whole table, need no such files: readers take added rows as inserted and removed ones
 //! as deleted.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
@@ -21,8 +20,9 @@ use super::columns::LakeColumn;
 use super::conform::{Names as ColumnNames, conform};
 use super::files::Names;
 use super::keys::{KeyCollector, KeySet, key_columns};
+use super::partition::TableWriter;
 use super::reader::{DataFile, Rows};
-use super::writer::{FileFormat, NewFile, TableWriter};
+use super::writer::{FileFormat, NewFile};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::stage::engine_error;
 
@@ -60,7 +60,7 @@ pub(super) fn action(file: &NewFile) -> Action {
     Action::Cdc(AddCDCFile {
         path: file.name.clone(),
         size: file.bytes as i64,
-        partition_values: HashMap::new(),
+        partition_values: file.partition.iter().cloned().collect(),
         data_change: false,
         tags: None,
     })
@@ -91,6 +91,8 @@ impl Feed<'_> {
         columns.extend(LakeColumn::of_fields(&Fields::from(vec![kind]))?);
         let mut format = FileFormat::new(self.options, Arc::clone(&self.format.store), &columns, self.keys, 2);
         format.folder = FOLDER;
+        // The columns are those of the data files in the same places.
+        format.partition.clone_from(&self.format.partition);
         let format = Arc::new(format);
         let mut out = TableWriter::new(Arc::clone(&format), self.names.clone());
 

@@ -16,15 +16,19 @@ use super::files::Uncommitted;
 use super::layout::{Role, TableLayout};
 use super::log::{self, ActiveFile, CommitFailure, TableLog, TableState};
 use super::optimize;
+use super::partition::{can_be_source, is_partition};
 use super::protocol::{Feature, new_protocol, raised_protocol};
 use super::writer::{FileFormat, NewFile};
 use super::{DeletionVectors, DeltaOptions};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::Bookmark;
-use crate::schema::{Deletes, Followed, Nested, TableMode, lake_schema};
+use crate::schema::{ColumnType, Deletes, Followed, Nested, PartitionBy, PartitionUnit, TableMode, lake_schema};
 use crate::sink::{Load, LoadKind, LoadPlan, Loaded};
 use crate::stage::ChangeSet;
 use crate::store::explained;
+
+/// The column of logs that says when something happened.
+const LOG_TIME: &str = "timestamp";
 
 /// See [`Load`].
 ///
@@ -99,7 +103,7 @@ impl DeltaLoad {
                 state.check_writable(&plan.table)?;
             }
             let held = state.as_ref().map(|state| TableLayout::of(&state.configuration));
-            layout = TableLayout::resolve(held.as_ref(), &plan.layout).with("table", &plan.table)?;
+            layout = TableLayout::resolve(held.as_ref(), &plan.layout, usual_partition(&plan)).with("table", &plan.table)?;
             design(state.as_ref(), &plan, &keys, held.as_ref(), &layout).with("table", &plan.table)?
         } else {
             Design::default()
@@ -174,7 +178,7 @@ impl DeltaLoad {
     fn settled_columns(&self, written: &Written) -> (Vec<LakeColumn>, Vec<String>) {
         let mut columns = self.design.columns.clone();
         let mut changes = self.design.changes.clone();
-        for (index, column) in columns.iter_mut().enumerate() {
+        for (index, column) in columns.iter_mut().filter(|column| !is_partition(column)).enumerate() {
             let has_nulls = written.added.iter().any(|file| file.has_nulls.get(index) == Some(&true));
             if has_nulls && !column.nullable {
                 column.nullable = true;
@@ -223,7 +227,7 @@ impl DeltaLoad {
             "description": self.plan.schema.description,
             "format": {"provider": "parquet", "options": {}},
             "schemaString": LakeColumn::schema_string(columns),
-            "partitionColumns": [],
+            "partitionColumns": columns.iter().filter(|column| is_partition(column)).map(|column| &column.name).collect::<Vec<_>>(),
             "configuration": configuration,
             "createdTime": old_member("createdTime").unwrap_or_else(|| chrono::Utc::now().timestamp_millis().into()),
         });
@@ -261,10 +265,14 @@ impl DeltaLoad {
     /// Merges the small files of a table that has gathered too many. The load stands whatever becomes of that.
     async fn compact_if_due(&self, written: &Written) {
         let limit = optimize::small_file_bytes(&self.options);
-        let kept = self.files().iter().zip(&written.removed).filter(|(_, removed)| !**removed).map(|(file, _)| file.size);
-        let marked = written.marked.iter().map(|marked| marked.file.size);
-        let sizes = kept.chain(marked).chain(written.added.iter().map(|file| file.bytes));
-        let small = sizes.filter(|size| *size < limit).count();
+        let kept = self.files().iter().zip(&written.removed).filter(|(_, removed)| !**removed).map(|(file, _)| file);
+        let marked = written.marked.iter().map(|marked| &marked.file);
+        let old = kept.chain(marked).map(|file| (file.size, file.partition.clone()));
+        let new = written.added.iter().map(|file| (file.bytes, file.partition.clone().and_then(|(_, value)| value)));
+        // Files of different partitions cannot be merged.
+        let mut counts: HashMap<Option<String>, usize> = HashMap::new();
+        old.chain(new).filter(|(size, _)| *size < limit).for_each(|(_, partition)| *counts.entry(partition).or_default() += 1);
+        let small = counts.into_values().max().unwrap_or(0);
         if self.options.compact_after == 0 || small < self.options.compact_after as usize {
             return;
         }
@@ -326,6 +334,12 @@ impl DeltaLoad {
     }
 }
 
+/// Logs are partitioned by the day of the event.
+fn usual_partition(plan: &LoadPlan) -> Option<PartitionBy> {
+    let column = plan.schema.columns().find(|column| column.name == LOG_TIME && column.column_type == ColumnType::Timestamp)?;
+    plan.table.is_log().then(|| PartitionBy { unit: PartitionUnit::Day, column: column.name.clone() })
+}
+
 /// Plans the schema: the key, columns of ours, all others.
 fn design(
     state: Option<&TableState>,
@@ -344,6 +358,13 @@ fn design(
             .with("column", &column.name)
             .with("mode", layout.described())
             .hint("leave the column out with --drop-column, or keep the table in another mode"));
+    }
+    if let (None, Some(by)) = (state, &layout.partition_by)
+        && !wanted.iter().any(|column| column.name == by.column && can_be_source(column))
+    {
+        return Err(Error::new(Kind::Schema, "The table cannot be partitioned by this column")
+            .with("column", &by.column)
+            .hint("name a column with times or dates, as it is spelled in the table"));
     }
     wanted.splice(keys.len()..keys.len(), ours);
     let mut chosen = Followed { record: plan.layout.columns.clone(), notes: Vec::new() };

@@ -21,6 +21,7 @@ mod layout;
 mod load;
 mod log;
 mod optimize;
+mod partition;
 mod protocol;
 mod publish;
 mod query;
@@ -206,7 +207,7 @@ impl Sink for DeltaSink {
         }
         let held = self.log(table)?.state().await.map_err(explained)?;
         let held = held.map(|state| TableLayout::of(&state.configuration));
-        TableLayout::resolve(held.as_ref(), wanted).map(|_| ())
+        TableLayout::resolve(held.as_ref(), wanted, None).map(|_| ())
     }
 
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {

@@ -1,6 +1,5 @@
 //! Writes Parquet files of a table: bounded in size, bounded in memory, with statistics. It commits nothing.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -20,6 +19,7 @@ use super::DeltaOptions;
 use super::columns::{LakeColumn, file_schema};
 use super::encodings;
 use super::files::{Names, new_name};
+use super::partition::{Partition, is_partition};
 use super::stats::FileStats;
 use crate::crew::Crew;
 use crate::error::{Error, Kind, Result, ResultExt};
@@ -36,14 +36,18 @@ const MAX_ROW_GROUP_BYTES: usize = 8 << 20;
 const BUFFERS: usize = 2;
 /// What the writer sets aside for a column that goes as differences, and hardly touches.
 const DELTA_BUFFER_BYTES: usize = 1 << 20;
+/// Writers of partitions among which a share of the memory is parted.
+const PARTITIONS_SHARING: usize = 4;
 /// Parts on their way to the store at once.
 const PARTS_IN_FLIGHT: usize = 2;
 
 /// How files are written; shared by all writers of a load.
 #[derive(Debug)]
 pub(super) struct FileFormat {
-    /// Columns of the table.
+    /// Columns of the files: those of the table but the one that partitions it.
     pub(super) columns: Vec<LakeColumn>,
+    /// How rows are partitioned.
+    pub(super) partition: Option<Partition>,
     /// Schema of the files.
     pub(super) schema: SchemaRef,
     /// Physical names of the key columns.
@@ -71,14 +75,19 @@ impl FileFormat {
         keys: &[String],
         writers: usize,
     ) -> Self {
-        let (schema, keys) = Self::schema_of(columns, keys);
+        let written: Vec<LakeColumn> = columns.iter().filter(|column| !is_partition(column)).cloned().collect();
+        let partition = Partition::of(columns, &written);
+        let (schema, keys) = Self::schema_of(&written, keys);
+        // Each partition has buffers of its own; of most only a few are open.
+        let writers = writers.max(1) * if partition.is_some() { PARTITIONS_SHARING } else { 1 };
         let engine = &options.engine;
         Self {
-            columns: columns.to_vec(),
+            columns: written,
+            partition,
             schema,
             keys,
             target_file_bytes: options.target_file_bytes,
-            row_group_bytes: (engine.memory_limit() / 12 / writers.max(1)).clamp(256 << 10, MAX_ROW_GROUP_BYTES),
+            row_group_bytes: (engine.memory_limit() / 12 / writers).clamp(256 << 10, MAX_ROW_GROUP_BYTES),
             compression_level: options.compression_level,
             folder: "",
             store,
@@ -145,8 +154,10 @@ pub(super) struct NewFile {
     pub(super) rows: u64,
     /// Statistics as JSON.
     pub(super) stats: String,
-    /// For each column, whether it has nulls.
+    /// For each column of the file, whether it has nulls.
     pub(super) has_nulls: Vec<bool>,
+    /// Physical name of the partition column and its value; `None` where tables have no partitions.
+    pub(super) partition: Option<(String, Option<String>)>,
 }
 
 impl NewFile {
@@ -154,7 +165,7 @@ impl NewFile {
     pub(super) fn add_action(&self, now: i64, data_change: bool) -> Action {
         Action::Add(Add {
             path: self.name.clone(),
-            partition_values: HashMap::new(),
+            partition_values: self.partition.iter().cloned().collect(),
             size: self.bytes as i64,
             modification_time: now,
             data_change,
@@ -168,16 +179,16 @@ impl NewFile {
     }
 }
 
-/// Writes rows (of the file schema) to one file after the other.
+/// Writes rows (of the file schema, all of one partition) to one file after the other.
 ///
-/// Encoding runs on a thread of the writer's own, one batch at a time. Memory is one row group of buffers and the parts in flight; both are
-/// accounted. Dropped midway, an unfinished file vanishes, finished ones are left to [`super::files::Uncommitted`].
+/// Encoding runs on the thread it is given, one batch at a time. Memory is one row group of buffers and the parts in flight; both
+/// are accounted. Dropped midway, an unfinished file vanishes, finished ones are left to [`super::files::Uncommitted`].
 #[derive(Debug)]
-pub(super) struct TableWriter {
+pub(super) struct FileWriter {
     format: Arc<FileFormat>,
     names: Names,
-    /// Started with the first rows.
-    crew: Option<Crew>,
+    crew: Arc<Crew>,
+    partition: Option<(String, Option<String>)>,
     open: Option<Box<OpenFile>>,
     finished: Vec<NewFile>,
     reservation: MemoryReservation,
@@ -201,11 +212,16 @@ impl std::fmt::Debug for OpenFile {
     }
 }
 
-impl TableWriter {
+impl FileWriter {
     /// A writer without files yet; files are registered with `names` before they are made.
-    pub(super) fn new(format: Arc<FileFormat>, names: Names) -> Self {
+    pub(super) fn new(
+        format: Arc<FileFormat>,
+        names: Names,
+        crew: Arc<Crew>,
+        partition: Option<(String, Option<String>)>,
+    ) -> Self {
         let reservation = MemoryConsumer::new("ParquetWriter").register(&format.pool);
-        Self { format, names, crew: None, open: None, finished: Vec::new(), reservation }
+        Self { format, names, crew, partition, open: None, finished: Vec::new(), reservation }
     }
 
     /// Adds rows.
@@ -224,12 +240,11 @@ impl TableWriter {
             let encoded = open.encode(&batch, crowded);
             (open, encoded)
         };
-        let (mut open, encoded) = self.crew()?.run(work).await?;
+        let (mut open, encoded) = self.crew.run(work).await?;
         open.send(encoded?).await?;
         self.reservation.resize(open.buffered());
         if open.bytes + open.writer.in_progress_size() as u64 >= self.format.target_file_bytes {
-            let file = close(self.crew()?, open).await?;
-            self.finished.push(file);
+            self.finished.push(close(&self.crew, open, self.partition.clone()).await?);
             self.reservation.free();
         } else {
             self.open = Some(open);
@@ -240,17 +255,9 @@ impl TableWriter {
     /// Closes the last file and gives all.
     pub(super) async fn finish(mut self) -> Result<Vec<NewFile>> {
         if let Some(open) = self.open.take() {
-            let file = close(self.crew()?, open).await?;
-            self.finished.push(file);
+            self.finished.push(close(&self.crew, open, self.partition.clone()).await?);
         }
         Ok(std::mem::take(&mut self.finished))
-    }
-
-    fn crew(&mut self) -> Result<&Crew> {
-        match &mut self.crew {
-            Some(crew) => Ok(crew),
-            empty => Ok(empty.insert(Crew::start("encode")?)),
-        }
     }
 
     async fn create(&mut self, first: &RecordBatch) -> Result<OpenFile> {
@@ -315,7 +322,7 @@ impl OpenFile {
     }
 }
 
-async fn close(crew: &Crew, mut open: Box<OpenFile>) -> Result<NewFile> {
+async fn close(crew: &Crew, mut open: Box<OpenFile>, partition: Option<(String, Option<String>)>) -> Result<NewFile> {
     let work = move || {
         let rest = open.writer.finish().map(|_| std::mem::take(open.writer.inner_mut()));
         (open, rest)
@@ -324,7 +331,7 @@ async fn close(crew: &Crew, mut open: Box<OpenFile>) -> Result<NewFile> {
     open.send(rest.or_fail(Kind::Bug, "Rows cannot be encoded")?).await?;
     let OpenFile { name, upload, stats, bytes, .. } = *open;
     upload.finish().await.map_err(write_failed)?;
-    Ok(NewFile { name, bytes, rows: stats.rows(), stats: stats.json(), has_nulls: stats.has_nulls() })
+    Ok(NewFile { name, bytes, rows: stats.rows(), stats: stats.json(), has_nulls: stats.has_nulls(), partition })
 }
 
 fn write_failed(error: object_store::Error) -> Error {

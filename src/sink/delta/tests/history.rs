@@ -48,7 +48,7 @@ impl KeyKind {
             KeyKind::Both => vec![text, whole],
         };
         let n = if version < 2 { ColumnType::Int32 } else { ColumnType::Int64 };
-        let mut value = vec![column("n", n, false)];
+        let mut value = vec![column("n", n, false), column("day", ColumnType::Date, false)];
         if version < 3 {
             value.push(column("text", TEXT, false));
         }
@@ -148,6 +148,7 @@ pub(super) fn histories(default: u32) -> ProptestConfig {
 pub(super) fn row(kind: KeyKind, number: i64, n: i64, version: usize) -> Value {
     let mut row = kind.key(number);
     row["n"] = if n % 7 == 0 { Value::Null } else { json!(n) };
+    row["day"] = json!([None, Some("2026-01-31"), Some("2026-02-01"), Some("2027-02-01")][(n % 4) as usize]);
     if version < 3 {
         row["text"] = json!("t".repeat((n % 90) as usize));
     }
