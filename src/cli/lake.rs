@@ -19,7 +19,7 @@ use super::{report, settings, watch};
 use crate::api::Client;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::ops::{self, Answer, Journal, Reason, Report, Selection, StatusLine, Stop, SyncRequest, Target, UnpackLimits};
-use crate::schema::{Nested, TableRules};
+use crate::schema::{Nested, TableOptions, TableRules};
 use crate::sink::Sink;
 use crate::sink::delta::{At, DeletionVectors, DeltaOptions, DeltaSink};
 use crate::stage::{Engine, EngineOptions};
@@ -157,6 +157,7 @@ pub(super) fn open_sink(
 /// What the options say of single tables.
 fn table_rules(args: &TableArgs) -> Result<TableRules> {
     let mut rules = TableRules::default();
+    rules.add("all", TableOptions { deletes: args.deletes, mode: args.mode, ..TableOptions::default() });
     for rule in &args.column {
         rules.add_column(rule, |columns| &mut columns.keep)?;
     }
@@ -242,7 +243,7 @@ pub(super) async fn status(global: &GlobalArgs, args: StatusArgs) -> Result<()> 
 
 pub(super) fn status_text(lines: &[StatusLine]) -> String {
     let known = |number: Option<u64>| number.map_or("-".to_owned(), grouped);
-    let mut grid = Grid::new(&["table", ">rows", "data as of", ">age", ">schema", ">files", ">size", "protocol"]);
+    let mut grid = Grid::new(&["table", ">rows", "data as of", ">age", ">schema", ">files", ">size", "protocol", "kept as"]);
     for line in lines {
         grid.row(vec![
             format!("{}.{}", line.namespace, line.table),
@@ -253,6 +254,7 @@ pub(super) fn status_text(lines: &[StatusLine]) -> String {
             known(line.files),
             line.bytes.map_or("-".to_owned(), size),
             line.protocol.clone().unwrap_or("-".to_owned()),
+            line.kept_as.clone().unwrap_or("-".to_owned()),
         ]);
     }
     grid.render()

@@ -31,6 +31,8 @@ pub struct StatusLine {
     pub version: Option<i64>,
     /// Reader and writer version of the Delta protocol and its features, such as `3/7: deletionVectors`.
     pub protocol: Option<String>,
+    /// Mode of the table, what deletes do, partitions: `current`, `current, deletes marked`, `history by day(timestamp)`.
+    pub kept_as: Option<String>,
 }
 
 /// All tables of a target, sorted; of the given namespaces or of all.
@@ -59,6 +61,7 @@ pub async fn status(sink: &dyn Sink, namespaces: &[String]) -> Result<Vec<Status
             last_run: status.last_commit.map(|time| time.to_string()),
             version: status.version,
             protocol: status.protocol,
+            kept_as: status.kept_as,
         });
     }
     Ok(lines)

@@ -26,6 +26,8 @@ mod full;
 #[cfg(feature = "postgres")]
 mod interchange;
 mod layering;
+#[cfg(feature = "lake")]
+mod modes;
 #[cfg(feature = "mssql")]
 mod mssql;
 #[cfg(feature = "mysql")]
