@@ -59,7 +59,11 @@ async fn of_the_lake() {
     let world = world().await;
     let Some(small) = Small::mount(&world.lake(), "128k") else { return };
     world.daplake(&sync(&["--table", "accounts"])).assert_code(0);
-    world.daplake(&sync(&["--table", "submissions"])).assert_code(5).assert_says(&["canvas.submissions", "No space left", "hint:"]);
+    world.daplake(&sync(&["--table", "submissions"])).assert_code(5).assert_says(&[
+        "canvas.submissions",
+        "No space left",
+        "hint:",
+    ]);
     world.assert_tables("deltalake", &[canvas("accounts")], world.school.now());
     assert!(world.daplake(&["status", "--target", "lake"]).stdout.lines().all(|line| !line.contains("submissions")));
     small.grow("64m");

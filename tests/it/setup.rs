@@ -175,7 +175,9 @@ async fn secrets_of_the_file_show_nowhere_and_what_is_private_stays_private() {
     std::fs::write(world.path("secret.txt"), CLIENT_SECRET).unwrap();
     write(
         &world,
-        &format!("{SERVICE}[targets.lake]\nurl = \"lake\"\n[sync]\nreport = \"report.json\"\nbad_rows = \"bad.jsonl\"\n[log]\nlevel = \"debug\"\nfile = \"log.txt\"\n"),
+        &format!(
+            "{SERVICE}[targets.lake]\nurl = \"lake\"\n[sync]\nreport = \"report.json\"\nbad_rows = \"bad.jsonl\"\n[log]\nlevel = \"debug\"\nfile = \"log.txt\"\n"
+        ),
     );
     // Slow, so that the process can be looked at from outside.
     world.server.inject(Fault::parse("drip:4000").unwrap(), Times::Always);
