@@ -264,6 +264,18 @@ impl StdError for Error {
     }
 }
 
+/// Whether a full disk is at the bottom of it.
+#[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "only the engine of lakes asks"))]
+pub(crate) fn is_disk_full(error: &(dyn StdError + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| {
+        // An I/O error shows its payload by another door.
+        let payload = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        payload.map(|inner| inner as &(dyn StdError + 'static)).or_else(|| error.source())
+    })
+    .filter_map(|error| error.downcast_ref::<std::io::Error>())
+    .any(|error| matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded))
+}
+
 /// Turns foreign results into ours and adds context on the way up.
 pub trait ResultExt<T> {
     /// Wraps a foreign error as the cause of a new one. One of ours keeps its kind, message, context and hint.
