@@ -267,13 +267,19 @@ impl StdError for Error {
 /// Whether a full disk is at the bottom of it.
 #[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "only the engine of lakes asks"))]
 pub(crate) fn is_disk_full(error: &(dyn StdError + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        let found = cause.downcast_ref::<std::io::Error>();
+        if found
+            .is_some_and(|error| matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded))
+        {
+            return true;
+        }
         // An I/O error shows its payload by another door.
-        let payload = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        payload.map(|inner| inner as &(dyn StdError + 'static)).or_else(|| error.source())
-    })
-    .filter_map(|error| error.downcast_ref::<std::io::Error>())
-    .any(|error| matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded))
+        let payload = found.and_then(std::io::Error::get_ref);
+        next = payload.map(|inner| inner as &(dyn StdError + 'static)).or_else(|| cause.source());
+    }
+    false
 }
 
 /// Turns foreign results into ours and adds context on the way up.

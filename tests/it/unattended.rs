@@ -327,9 +327,9 @@ mod staying {
             service.heard.clear();
             service.hears("the last run was good");
         }
-        let before = world.server.counters().jobs_started();
+        let before = world.server.counters().calls_of(Endpoint::Objects);
         world.school.advance();
-        while world.server.counters().jobs_started() == before {
+        while world.server.counters().calls_of(Endpoint::Objects) == before {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         // The table that is being loaded comes to its end.
