@@ -341,7 +341,7 @@ mod staying {
     async fn a_service_in_trouble_goes_on_and_says_so() {
         let table = canvas("users");
         let world = World::new(school(std::slice::from_ref(&table))).await;
-        world.server.inject(Fault::parse("malformed-line").unwrap(), Times::Always);
+        world.server.inject(Fault::parse("account-under-maintenance").unwrap(), Times::Always);
         let mut service = Service::start(&world, &["--watch", "--interval", "50ms", "--jitter", "1ms"]);
         service.hears("the last run failed");
         world.server.clear_faults();
