@@ -420,7 +420,7 @@ mod tests {
     #[test]
     fn values_come_as_they_would_be_typed() {
         let settings = read(
-            "[service]\nurl = \"https://x\"\nclient_secret = \"${KNOWN}\"\n[sync]\nnamespaces = [\"canvas\", \"catalog\"]\nconcurrency = 3\ndrop_removed_columns = true\nbad_rows = \"bad.jsonl\"\n[engine]\nmemory_limit = \"1GiB\"\n[pacing]\nschemas = 10\njob_status = 20\n[tables.\"user*\"]\ndrop_columns = [\"*_email\", \"name\"]\n[tables.\"canvas.courses\"]\ndrop_columns = [\"sis_source_id\"]\nmode = \"history\"\n[targets.lake]\nurl = \"lake\"\nstore_options = { region = \"eu\", secret_access_key = \"a${KNOWN}$${b\" }\n[targets.db]\nurl = \"postgresql://etl:${KNOWN}@host/db\"\ntables = [\"users\"]\n",
+            "[service]\nurl = \"https://x\"\nclient_secret = \"${KNOWN}\"\n[sync]\nnamespaces = [\"canvas\", \"catalog\"]\nconcurrency = 3\ndrop_removed_columns = true\nbad_rows = \"bad.jsonl\"\n[engine]\nmemory_limit = \"1GiB\"\n[pacing]\nschemas = 10\njob_status = 20\n[tables.\"user*\"]\ndrop_columns = [\"*_email\", \"name\"]\n[tables.\"canvas.courses\"]\ndrop_columns = [\"sis_source_id\"]\n[targets.lake]\nurl = \"lake\"\nstore_options = { region = \"eu\", secret_access_key = \"a${KNOWN}$${b\" }\n[targets.db]\nurl = \"postgresql://etl:${KNOWN}@host/db\"\ntables = [\"users\"]\n",
         )
         .unwrap();
         assert_eq!(value(&settings, "base_url"), ["https://x"]);
@@ -431,7 +431,6 @@ mod tests {
         assert_eq!(value(&settings, "bad_rows"), ["/etc/daplake/bad.jsonl"]);
         assert_eq!(value(&settings, "pacing"), ["schemas=10", "job-status=20"]);
         assert_eq!(value(&settings, "drop_column"), ["user*.*_email", "user*.name", "canvas.courses.sis_source_id"]);
-        assert_eq!(value(&settings, "mode"), ["canvas.courses=history"]);
         assert_eq!(settings.warnings, [""; 0]);
         let [lake, db] = &settings.targets[..] else { panic!("two targets") };
         assert_eq!(lake.name, "lake");

@@ -58,15 +58,12 @@ pub(super) const TARGET: &[Key] = &[
     key("targets", "store_options", "store_option", Form::Pairs),
 ];
 
-/// What is said of the tables that a pattern means. The options know what to do with `PATTERN.COLUMN` (of each in a list) and
-/// `PATTERN=WORD`.
+/// What is said of the tables that a pattern means. The options know what to do with `PATTERN.COLUMN` (of each in a list) and, for
+/// other forms, with `PATTERN=WORD`.
 pub(super) const TABLES: &[Key] = &[
     key("tables", "columns", "column", Form::List),
     key("tables", "drop_columns", "drop_column", Form::List),
     key("tables", "hash_columns", "hash_column", Form::List),
-    key("tables", "mode", "mode", Form::OneOf(&["current", "changes", "history"])),
-    key("tables", "deletes", "deletes", Form::OneOf(&["remove", "mark"])),
-    key("tables", "partition_by", "partition_by", Form::Text),
 ];
 
 /// The section whose keys each target may have of its own.

@@ -184,9 +184,6 @@ tables = @tables@
 # columns = ["id", "user_id"]              # take these only (and the key)
 # drop_columns = ["*_token"]               # leave these out
 # hash_columns = ["unique_id", "sis_*"]    # put keyed hashes in their place
-# mode = "current"                         # or "changes", "history"; it cannot be changed later
-# deletes = "remove"                       # or "mark", which leaves the row with _deleted
-# partition_by = "month(created_at)"       # new lake tables only
 
 [schedule]
 # every = "4h"                             # with `daplake sync --watch`; the service refreshes its data every 4 hours
