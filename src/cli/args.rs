@@ -614,13 +614,18 @@ pub(super) struct TableArgs {
     #[command(flatten)]
     pub(super) key: HashKeyArgs,
     /// What a delete does to a row of a lake table: `remove` takes it out, `mark` leaves it with true in the column `_deleted`
-    /// [default: as the table is; new ones: remove].
-    #[arg(long, value_name = "WHAT", help_heading = TABLES)]
-    pub(super) deletes: Option<crate::schema::Deletes>,
+    /// [default: as the table is; new ones: remove]. For all tables, or as table=mark for some; may be repeated.
+    #[arg(long, value_name = "[TABLE=]WHAT", help_heading = TABLES)]
+    pub(super) deletes: Vec<String>,
     /// Which rows a lake table keeps: `current` one per key as it is now, `changes` every change that was seen, `history` every
-    /// version of every row with the time it was valid. Cannot be changed later [default: as the table is; new ones: current].
-    #[arg(long, value_name = "MODE", help_heading = TABLES)]
-    pub(super) mode: Option<crate::schema::TableMode>,
+    /// version of every row with the time it was valid. Cannot be changed later [default: as the table is; new ones: current]. For
+    /// all tables, or as table=history for some; may be repeated.
+    #[arg(long, value_name = "[TABLE=]MODE", help_heading = TABLES)]
+    pub(super) mode: Vec<String>,
+    /// Partitions of new lake tables by a time or date, as table=day(column), month or year, such as
+    /// 'submissions=month(submitted_at)'; web_logs is partitioned by day(timestamp) by itself. May be repeated.
+    #[arg(long, value_name = "TABLE=UNIT(COLUMN)", help_heading = TABLES)]
+    pub(super) partition_by: Vec<String>,
 }
 
 #[cfg(feature = "lake")]
@@ -642,9 +647,19 @@ pub(super) struct LakeArgs {
     /// such marks need readers that know deletion vectors.
     #[arg(long, value_enum, default_value_t = DeletionVectorsArg::Auto, value_name = "WHEN")]
     pub(super) deletion_vectors: DeletionVectorsArg,
+    /// Tells what each commit of a Delta table changed as rows (change data feed), from the next one on, or not any more. Tables
+    /// stay as they are when this is not given. A commit then reads and writes the old rows as well.
+    #[arg(long, value_enum, value_name = "SWITCH")]
+    pub(super) change_data_feed: Option<SwitchArg>,
     /// Merges small files of a Delta table when a load leaves so many of them; 0 for never.
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub(super) compact_after: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum SwitchArg {
+    On,
+    Off,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -58,12 +58,15 @@ pub(super) const TARGET: &[Key] = &[
     key("targets", "store_options", "store_option", Form::Pairs),
 ];
 
-/// What is said of the tables that a pattern means. The options know what to do with `PATTERN.COLUMN` (of each in a list) and, for
-/// other forms, with `PATTERN=WORD`.
+/// What is said of the tables that a pattern means. The options know what to do with
+/// `PATTERN.COLUMN`, and with `PATTERN=WORD` where the value is no list.
 pub(super) const TABLES: &[Key] = &[
     key("tables", "columns", "column", Form::List),
     key("tables", "drop_columns", "drop_column", Form::List),
     key("tables", "hash_columns", "hash_column", Form::List),
+    key("tables", "deletes", "deletes", Form::OneOf(&["remove", "mark"])),
+    key("tables", "mode", "mode", Form::OneOf(&["current", "changes", "history"])),
+    key("tables", "partition_by", "partition_by", Form::Text),
 ];
 
 /// The section whose keys each target may have of its own.
@@ -84,6 +87,7 @@ pub(super) const KEYS: &[Key] = &[
     key("sync", "bad_rows", "bad_rows", Form::Path),
     key("sync", "concurrency", "concurrency", Form::Count),
     key("sync", "deletion_vectors", "deletion_vectors", Form::OneOf(&["auto", "on", "off"])),
+    key("sync", "change_data_feed", "change_data_feed", Form::OneOf(&["on", "off"])),
     key("sync", "compact_after", "compact_after", Form::Count),
     key("sync", "non_finite", "non_finite", Form::OneOf(&["fail", "null"])),
     key("sync", "drop_removed_columns", "drop_removed_columns", Form::Flag),

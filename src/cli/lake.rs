@@ -12,7 +12,7 @@ use futures::TryStreamExt;
 use super::args::DatabaseArgs;
 use super::args::{
     DeletionVectorsArg, EngineArgs, GlobalArgs, LakeArgs, NestedArg, OnSnapshotRequired, QueryArgs, QueryOutput, StatusArgs,
-    StatusOutput, SyncArgs, TableArgs,
+    StatusOutput, SwitchArg, SyncArgs, TableArgs,
 };
 use super::output::{Grid, age, grouped, out, size};
 use super::{report, settings, watch};
@@ -21,7 +21,7 @@ use crate::error::{Error, Kind, Result, ResultExt};
 use crate::ops::{self, Answer, Journal, Reason, Report, Selection, StatusLine, Stop, SyncRequest, Target, UnpackLimits};
 use crate::schema::{Nested, TableOptions, TableRules};
 use crate::sink::Sink;
-use crate::sink::delta::{At, DeletionVectors, DeltaOptions, DeltaSink};
+use crate::sink::delta::{At, ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink};
 use crate::stage::{Engine, EngineOptions};
 
 /// One run for each target, one after the other: the service's pace is shared by all of them.
@@ -154,10 +154,29 @@ pub(super) fn open_sink(
     }
 }
 
+/// `table=word`, or a word for all tables.
+fn of_tables(rule: &str) -> (&str, &str) {
+    rule.split_once('=').map_or(("all", rule), |(tables, word)| (tables.trim(), word.trim()))
+}
+
 /// What the options say of single tables.
 fn table_rules(args: &TableArgs) -> Result<TableRules> {
     let mut rules = TableRules::default();
-    rules.add("all", TableOptions { deletes: args.deletes, mode: args.mode, ..TableOptions::default() });
+    for rule in &args.deletes {
+        let (tables, word) = of_tables(rule);
+        rules.add(tables, TableOptions { deletes: Some(word.parse()?), ..TableOptions::default() });
+    }
+    for rule in &args.mode {
+        let (tables, word) = of_tables(rule);
+        rules.add(tables, TableOptions { mode: Some(word.parse()?), ..TableOptions::default() });
+    }
+    for rule in &args.partition_by {
+        let (tables, by) = rule.split_once('=').ok_or_else(|| {
+            Error::new(Kind::Usage, "--partition-by names no table").hint("write it as 'submissions=month(submitted_at)'")
+        })?;
+        let partition_by = Some(by.trim().parse()?);
+        rules.add(tables.trim(), TableOptions { partition_by, ..TableOptions::default() });
+    }
     for rule in &args.column {
         rules.add_column(rule, |columns| &mut columns.keep)?;
     }
@@ -216,6 +235,11 @@ pub(super) fn delta_options(engine: &Engine, args: &LakeArgs) -> DeltaOptions {
             DeletionVectorsArg::Auto => DeletionVectors::Auto,
             DeletionVectorsArg::On => DeletionVectors::On,
             DeletionVectorsArg::Off => DeletionVectors::Off,
+        },
+        change_data_feed: match args.change_data_feed {
+            None => ChangeDataFeed::AsBefore,
+            Some(SwitchArg::On) => ChangeDataFeed::On,
+            Some(SwitchArg::Off) => ChangeDataFeed::Off,
         },
         compact_after: args.compact_after,
         ..DeltaOptions::new(engine.clone())

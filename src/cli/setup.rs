@@ -172,6 +172,7 @@ tables = @tables@
 # bad_rows = "bad-rows.jsonl"              # set unreadable rows aside instead of failing their table
 # concurrency = 2                          # tables that load at once
 # deletion_vectors = "auto"                # or "on", "off"
+# change_data_feed = "on"                  # or "off"; tells what commits changed as rows
 # compact_after = 20                       # merge small files from so many on; 0 for never
 # non_finite = "fail"                      # or "null", for databases without NaN and infinity
 # drop_removed_columns = false             # databases: drop columns that are gone upstream
@@ -184,6 +185,9 @@ tables = @tables@
 # columns = ["id", "user_id"]              # take these only (and the key)
 # drop_columns = ["*_token"]               # leave these out
 # hash_columns = ["unique_id", "sis_*"]    # put keyed hashes in their place
+# deletes = "mark"                         # lakes: keep deleted rows, with true in the column _deleted
+# mode = "history"                         # lakes: current, changes or history; cannot be changed later
+# partition_by = "month(created_at)"       # lakes: day, month or year of a time, for new tables
 
 [schedule]
 # every = "4h"                             # with `daplake sync --watch`; the service refreshes its data every 4 hours

@@ -35,6 +35,8 @@ mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "lake")]
+mod readers;
+#[cfg(feature = "lake")]
 mod s3;
 mod schemas;
 #[cfg(feature = "lake")]

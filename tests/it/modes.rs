@@ -111,3 +111,60 @@ async fn a_mode_is_told_kept_and_verified() {
     sync(&world, &["--resnapshot"]).assert_code(0);
     assert_eq!(query(&world, "SELECT count(*) AS n, count(DISTINCT id) AS keys FROM users"), versions);
 }
+
+/// Days since 1970 of a moment in microseconds.
+fn day_of(micros: &Value) -> Option<i64> {
+    micros.as_i64().map(|micros| micros.div_euclid(86_400_000_000))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_are_what_readers_expect() {
+    let tables = [canvas("enrollments"), web_logs()];
+    for vectors in ["off", "on"] {
+        let world = World::new(school(&tables)).await;
+        let options = ["--deletion-vectors", vectors, "--partition-by", "enrollments=month(created_at)"];
+        for round in 0..3 {
+            if round > 0 {
+                world.school.advance();
+            }
+            sync(&world, &options).assert_code(0);
+        }
+        let status = world.daplake(&["status", "--target", "lake"]).assert_code(0);
+        for words in ["current by month(created_at)", "current by day(timestamp)"] {
+            assert!(status.stdout.contains(words), "{}", status.stdout);
+        }
+        sync(&world, &["--partition-by", "enrollments=year(created_at)"])
+            .assert_code(5)
+            .assert_says(&["partitioned", "new --target"]);
+        sync(&world, &["--partition-by", "day(created_at)"]).assert_code(2);
+
+        let folders: Vec<_> =
+            tables.iter().map(|table| world.lake().join(table.namespace.as_str()).join(&table.table)).collect();
+        for reader in ["deltalake", "polars"] {
+            let Some(read) = read_tables(reader, &folders) else { return };
+            let days: std::collections::BTreeSet<i64> = read[1].iter().filter_map(|row| row["_day"].as_i64()).collect();
+            assert!(days.len() > 1, "{days:?}");
+            assert!(read[1].iter().all(|row| row["_day"].as_i64() == day_of(&row["timestamp"])), "{reader}");
+            assert!(read[0].iter().all(|row| row["_month"].as_i64() <= day_of(&row["created_at"])), "{reader}");
+            for (table, rows) in tables.iter().zip(read) {
+                assert_same(&world.school, table, world.school.now(), rows);
+            }
+        }
+        // The value of the partition prunes and counts in our own queries.
+        let sql =
+            "SELECT count(*) AS n, count(DISTINCT _day) AS days FROM canvas_logs.web_logs WHERE _day = CAST(timestamp AS DATE)";
+        let counted = query(&world, sql);
+        let expected = world.school.expected(&web_logs(), world.school.now()).unwrap().len();
+        assert_eq!(counted[0]["n"].as_u64(), Some(expected as u64), "{counted:?}");
+        world.daplake(&["verify", "--target", "lake", "--jobs-per-minute", "0"]).assert_code(0);
+        sync(&world, &["--resnapshot"]).assert_code(0);
+        world.assert_tables("polars", &tables, world.school.now());
+    }
+    // Plain folders are parted alike; their readers see the columns of the service.
+    let world = World::new(school(&tables)).await;
+    sync(&world, &["--format", "parquet"]).assert_code(0);
+    world.school.advance();
+    sync(&world, &["--format", "parquet"]).assert_code(0);
+    let views = std::fs::read_to_string(world.lake().join("views.sql")).unwrap();
+    assert!(views.contains("web_logs") && !views.contains("_day"), "{views}");
+}

@@ -34,7 +34,7 @@ async fn one_command_keeps_all_targets_of_the_file() {
     write(
         &world,
         &format!(
-            "{SERVICE}[targets.one]\nurl = \"one\"\n[targets.two]\nurl = \"two\"\nformat = \"parquet\"\ntables = [\"users\"]\n[tables.users]\ndrop_columns = [\"name\"]\n[sync]\nreport = \"report.json\"\n"
+            "{SERVICE}[targets.one]\nurl = \"one\"\n[targets.two]\nurl = \"two\"\nformat = \"parquet\"\ntables = [\"users\"]\n[tables.users]\ndrop_columns = [\"name\"]\nmode = \"history\"\n[sync]\nreport = \"report.json\"\n"
         ),
     );
     let run = bare(&world, &["sync"], &[MINE]).assert_code(0);
@@ -45,7 +45,7 @@ async fn one_command_keeps_all_targets_of_the_file() {
 
     let columns = bare(&world, &["query", "--to", "one", "--output", "csv", "SELECT * FROM users LIMIT 1"], &[]).assert_code(0);
     let head: Vec<&str> = columns.stdout.lines().next().unwrap_or_default().split(',').collect();
-    assert!(head.contains(&"sortable_name") && !head.contains(&"name"), "{head:?}");
+    assert!(head.contains(&"sortable_name") && !head.contains(&"name") && head.contains(&"_current"), "{head:?}");
 
     // Of several, other commands want to know which.
     bare(&world, &["status"], &[]).assert_code(2).assert_says(&["--to", "one, two"]);

@@ -9,14 +9,17 @@ use arrow::datatypes::DataType;
 use serde_json::Value;
 
 use super::columns::{LakeColumn, LakeType, timestamp_type};
+use super::partition::column_of;
 use crate::error::{Error, Kind, Result};
-use crate::schema::{ACTION, Deletes, TS, TableMode};
+use crate::schema::{ACTION, Deletes, PartitionBy, TS, TableMode};
 use crate::sink::Layout;
 
 /// Table property: `changes` or `history`; absent for `current`.
 const MODE: &str = "daplake.mode";
 /// Table property: `mark`; absent where rows go.
 const DELETES: &str = "daplake.deletes";
+/// Table property: such as `day(timestamp)`; absent where there are no partitions.
+const PARTITION: &str = "daplake.partition";
 /// Metadata of a column that is ours.
 const ROLE: &str = "daplake.role";
 
@@ -114,11 +117,13 @@ pub(super) struct TableLayout {
     pub(super) mode: TableMode,
     /// What a delete does to them.
     pub(super) deletes: Deletes,
+    /// How they are partitioned.
+    pub(super) partition_by: Option<PartitionBy>,
 }
 
 impl Default for TableLayout {
     fn default() -> Self {
-        Self { mode: TableMode::Current, deletes: Deletes::Remove }
+        Self { mode: TableMode::Current, deletes: Deletes::Remove, partition_by: None }
     }
 }
 
@@ -129,11 +134,13 @@ impl TableLayout {
         Self {
             mode: word(MODE).and_then(|mode| mode.parse().ok()).unwrap_or(TableMode::Current),
             deletes: word(DELETES).and_then(|deletes| deletes.parse().ok()).unwrap_or(Deletes::Remove),
+            partition_by: word(PARTITION).and_then(|by| by.parse().ok()),
         }
     }
 
-    /// As the user wants it, for a table that is kept as `held`. Kind `Schema` for another mode than it has.
-    pub(super) fn resolve(held: Option<&Self>, wanted: &Layout) -> Result<Self> {
+    /// As the user wants it, for a table that is kept as `held`; a new one has partitions by `usual_partition` if nothing else is
+    /// said. Kind `Schema` for another mode or other partitions than it has.
+    pub(super) fn resolve(held: Option<&Self>, wanted: &Layout, usual_partition: Option<PartitionBy>) -> Result<Self> {
         let usual = Self::default();
         let base = held.unwrap_or(&usual);
         let mode = wanted.mode.unwrap_or(base.mode);
@@ -143,12 +150,26 @@ impl TableLayout {
                 .with("mode wanted", mode)
                 .hint(format!("go on with --mode {}, or load it in the other mode into a new --target", base.mode)));
         }
+        let partition_by = match (held, &wanted.partition_by) {
+            (Some(held), Some(wanted)) if held.partition_by.as_ref() != Some(wanted) => {
+                return Err(Error::new(Kind::Schema, "The table is partitioned in another way")
+                    .with(
+                        "partitions of the table",
+                        held.partition_by.as_ref().map_or("none".to_owned(), PartitionBy::to_string),
+                    )
+                    .with("partitions wanted", wanted)
+                    .hint("leave --partition-by out, or load it with other partitions into a new --target"));
+            }
+            (Some(held), _) => held.partition_by.clone(),
+            (None, Some(wanted)) => Some(wanted.clone()),
+            (None, None) => usual_partition,
+        };
         if mode != TableMode::Current && wanted.deletes == Some(Deletes::Mark) {
             return Err(Error::new(Kind::Schema, "Rows are marked as deleted in mode `current` only")
                 .with("mode", mode)
                 .hint("leave --deletes out: this mode tells of deletes in its own way"));
         }
-        Ok(Self { mode, deletes: wanted.deletes.unwrap_or(base.deletes) })
+        Ok(Self { mode, deletes: wanted.deletes.unwrap_or(base.deletes), partition_by })
     }
 
     /// The columns of ours, in order; they stand behind the key.
@@ -159,7 +180,7 @@ impl TableLayout {
             (TableMode::Changes, _) => &[Role::Action, Role::Ts],
             (TableMode::History, _) => &[Role::ValidFrom, Role::ValidTo, Role::Current],
         };
-        roles.iter().map(|role| role.column()).collect()
+        roles.iter().map(|role| role.column()).chain(self.partition_by.as_ref().map(column_of)).collect()
     }
 
     /// Writes it into the properties of a table.
@@ -169,15 +190,15 @@ impl TableLayout {
             None => configuration.remove(name),
         };
         set(MODE, (self.mode != TableMode::Current).then(|| self.mode.to_string()));
+        set(PARTITION, self.partition_by.as_ref().map(PartitionBy::to_string));
         set(DELETES, (self.deletes == Deletes::Mark).then(|| self.deletes.to_string()));
     }
 
     /// In words, for `status`.
     pub(super) fn described(&self) -> String {
-        match self.deletes {
-            Deletes::Remove => self.mode.to_string(),
-            Deletes::Mark => format!("{}, deletes marked", self.mode),
-        }
+        let deletes = if self.deletes == Deletes::Mark { ", deletes marked" } else { "" };
+        let partitions = self.partition_by.as_ref().map_or(String::new(), |by| format!(" by {by}"));
+        format!("{}{deletes}{partitions}", self.mode)
     }
 }
 
@@ -188,24 +209,31 @@ mod tests {
     #[test]
     fn what_is_not_said_is_as_the_table_is() {
         let marked = TableLayout { deletes: Deletes::Mark, ..TableLayout::default() };
-        assert_eq!(TableLayout::resolve(Some(&marked), &Layout::default()).unwrap(), marked);
-        assert_eq!(TableLayout::resolve(None, &Layout::default()).unwrap(), TableLayout::default());
+        assert_eq!(TableLayout::resolve(Some(&marked), &Layout::default(), None).unwrap(), marked);
+        assert_eq!(TableLayout::resolve(None, &Layout::default(), None).unwrap(), TableLayout::default());
         let removing = Layout { deletes: Some(Deletes::Remove), ..Layout::default() };
-        assert_eq!(TableLayout::resolve(Some(&marked), &removing).unwrap(), TableLayout::default());
+        assert_eq!(TableLayout::resolve(Some(&marked), &removing, None).unwrap(), TableLayout::default());
         let history = Layout { mode: Some(TableMode::History), ..Layout::default() };
-        let error = TableLayout::resolve(Some(&marked), &history).unwrap_err();
+        let error = TableLayout::resolve(Some(&marked), &history, None).unwrap_err();
         assert_eq!(error.kind(), Kind::Schema);
         assert!(error.hint_text().unwrap().contains("--mode current"));
+        let days: PartitionBy = "day(t)".parse().unwrap();
+        assert_eq!(TableLayout::resolve(Some(&marked), &Layout::default(), Some(days.clone())).unwrap(), marked);
+        let new = TableLayout::resolve(None, &Layout::default(), Some(days.clone())).unwrap();
+        assert_eq!((new.described().as_str(), &new.partition_by), ("current by day(t)", &Some(days.clone())));
+        let parted = Layout { partition_by: Some(days), ..Layout::default() };
+        assert_eq!(TableLayout::resolve(Some(&marked), &parted, None).unwrap_err().kind(), Kind::Schema);
+        TableLayout::resolve(Some(&new), &parted, None).unwrap();
         let both = Layout { deletes: Some(Deletes::Mark), ..history };
-        assert!(TableLayout::resolve(None, &both).is_err());
+        assert!(TableLayout::resolve(None, &both, None).is_err());
     }
 
     #[test]
     fn properties_and_columns_are_read_back() {
         let mut configuration = BTreeMap::from([("other".to_owned(), "x".to_owned())]);
         for layout in [
-            TableLayout { mode: TableMode::History, deletes: Deletes::Remove },
-            TableLayout { mode: TableMode::Current, deletes: Deletes::Mark },
+            TableLayout { mode: TableMode::History, ..TableLayout::default() },
+            TableLayout { deletes: Deletes::Mark, ..TableLayout::default() },
             TableLayout::default(),
         ] {
             layout.record(&mut configuration);

@@ -11,19 +11,24 @@ use serde_json::{Value, json};
 
 use super::columns::LakeColumn;
 use super::evolve::{check_key, check_names, evolve, map_columns};
+use super::feed::{self, ChangeDataFeed};
 use super::files::Uncommitted;
 use super::layout::{Role, TableLayout};
 use super::log::{self, ActiveFile, CommitFailure, TableLog, TableState};
 use super::optimize;
+use super::partition::{can_be_source, is_partition};
 use super::protocol::{Feature, new_protocol, raised_protocol};
 use super::writer::{FileFormat, NewFile};
 use super::{DeletionVectors, DeltaOptions};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::Bookmark;
-use crate::schema::{Deletes, Followed, Nested, TableMode, lake_schema};
+use crate::schema::{ColumnType, Deletes, Followed, Nested, PartitionBy, PartitionUnit, TableMode, lake_schema};
 use crate::sink::{Load, LoadKind, LoadPlan, Loaded};
 use crate::stage::ChangeSet;
 use crate::store::explained;
+
+/// The column of logs that says when something happened.
+const LOG_TIME: &str = "timestamp";
 
 /// See [`Load`].
 ///
@@ -66,6 +71,8 @@ pub(super) struct Written {
     pub(super) marked: Vec<MarkedFile>,
     /// Bytes of the file of deletion vectors.
     pub(super) vector_bytes: u64,
+    /// Files of the change data feed.
+    pub(super) feed: Vec<NewFile>,
     pub(super) upserted: u64,
     pub(super) deleted: u64,
 }
@@ -96,12 +103,35 @@ impl DeltaLoad {
                 state.check_writable(&plan.table)?;
             }
             let held = state.as_ref().map(|state| TableLayout::of(&state.configuration));
-            layout = TableLayout::resolve(held.as_ref(), &plan.layout).with("table", &plan.table)?;
+            layout = TableLayout::resolve(held.as_ref(), &plan.layout, usual_partition(&plan)).with("table", &plan.table)?;
             design(state.as_ref(), &plan, &keys, held.as_ref(), &layout).with("table", &plan.table)?
         } else {
             Design::default()
         };
-        Ok(Self { options, log, plan, state, keys, design, layout, uncommitted, written: None })
+        let load = Self { options, log, plan, state, keys, design, layout, uncommitted, written: None };
+        if load.feeds() {
+            let is_usual = load.layout.mode == TableMode::Current && load.layout.deletes == Deletes::Remove;
+            if !is_usual || load.design.purges {
+                return Err(Error::new(
+                    Kind::Unsupported,
+                    "Only tables of the mode `current` without marks have a change data feed",
+                )
+                .with("table", &load.plan.table)
+                .hint("sync this table with --change-data-feed off"));
+            }
+            feed::check_names(&load.design.columns).with("table", &load.plan.table)?;
+        }
+        Ok(load)
+    }
+
+    /// Whether the commit tells its changes as rows.
+    pub(super) fn feeds(&self) -> bool {
+        let held = self.state.as_ref().and_then(|state| state.configuration.get(log::CHANGE_DATA_FEED));
+        match self.options.change_data_feed {
+            ChangeDataFeed::AsBefore => held.is_some_and(|switch| switch == "true"),
+            ChangeDataFeed::On => true,
+            ChangeDataFeed::Off => false,
+        }
     }
 
     fn held(&self) -> Option<Bookmark> {
@@ -148,7 +178,7 @@ impl DeltaLoad {
     fn settled_columns(&self, written: &Written) -> (Vec<LakeColumn>, Vec<String>) {
         let mut columns = self.design.columns.clone();
         let mut changes = self.design.changes.clone();
-        for (index, column) in columns.iter_mut().enumerate() {
+        for (index, column) in columns.iter_mut().filter(|column| !is_partition(column)).enumerate() {
             let has_nulls = written.added.iter().any(|file| file.has_nulls.get(index) == Some(&true));
             if has_nulls && !column.nullable {
                 column.nullable = true;
@@ -185,6 +215,10 @@ impl DeltaLoad {
             configuration.insert(log::DELETION_VECTORS.into(), enabled.to_string());
         }
 
+        if self.feeds() || configuration.contains_key(log::CHANGE_DATA_FEED) {
+            configuration.insert(log::CHANGE_DATA_FEED.into(), self.feeds().to_string());
+        }
+
         let old = self.state.as_ref().map(|state| &state.metadata);
         let old_member = |name: &str| old.map(|old| old[name].clone()).filter(|value| !value.is_null());
         let metadata = json!({
@@ -193,7 +227,7 @@ impl DeltaLoad {
             "description": self.plan.schema.description,
             "format": {"provider": "parquet", "options": {}},
             "schemaString": LakeColumn::schema_string(columns),
-            "partitionColumns": [],
+            "partitionColumns": columns.iter().filter(|column| is_partition(column)).map(|column| &column.name).collect::<Vec<_>>(),
             "configuration": configuration,
             "createdTime": old_member("createdTime").unwrap_or_else(|| chrono::Utc::now().timestamp_millis().into()),
         });
@@ -204,6 +238,9 @@ impl DeltaLoad {
         }
         if vectors == Some(true) {
             needs.push(Feature::DeletionVectors);
+        }
+        if self.feeds() {
+            needs.push(Feature::ChangeDataFeed);
         }
         let protocol = match &self.state {
             None => Some(new_protocol(&needs)),
@@ -228,10 +265,14 @@ impl DeltaLoad {
     /// Merges the small files of a table that has gathered too many. The load stands whatever becomes of that.
     async fn compact_if_due(&self, written: &Written) {
         let limit = optimize::small_file_bytes(&self.options);
-        let kept = self.files().iter().zip(&written.removed).filter(|(_, removed)| !**removed).map(|(file, _)| file.size);
-        let marked = written.marked.iter().map(|marked| marked.file.size);
-        let sizes = kept.chain(marked).chain(written.added.iter().map(|file| file.bytes));
-        let small = sizes.filter(|size| *size < limit).count();
+        let kept = self.files().iter().zip(&written.removed).filter(|(_, removed)| !**removed).map(|(file, _)| file);
+        let marked = written.marked.iter().map(|marked| &marked.file);
+        let old = kept.chain(marked).map(|file| (file.size, file.partition.clone()));
+        let new = written.added.iter().map(|file| (file.bytes, file.partition.clone().and_then(|(_, value)| value)));
+        // Files of different partitions cannot be merged.
+        let mut counts: HashMap<Option<String>, usize> = HashMap::new();
+        old.chain(new).filter(|(size, _)| *size < limit).for_each(|(_, partition)| *counts.entry(partition).or_default() += 1);
+        let small = counts.into_values().max().unwrap_or(0);
         if self.options.compact_after == 0 || small < self.options.compact_after as usize {
             return;
         }
@@ -293,6 +334,12 @@ impl DeltaLoad {
     }
 }
 
+/// Logs are partitioned by the day of the event.
+fn usual_partition(plan: &LoadPlan) -> Option<PartitionBy> {
+    let column = plan.schema.columns().find(|column| column.name == LOG_TIME && column.column_type == ColumnType::Timestamp)?;
+    plan.table.is_log().then(|| PartitionBy { unit: PartitionUnit::Day, column: column.name.clone() })
+}
+
 /// Plans the schema: the key, columns of ours, all others.
 fn design(
     state: Option<&TableState>,
@@ -311,6 +358,13 @@ fn design(
             .with("column", &column.name)
             .with("mode", layout.described())
             .hint("leave the column out with --drop-column, or keep the table in another mode"));
+    }
+    if let (None, Some(by)) = (state, &layout.partition_by)
+        && !wanted.iter().any(|column| column.name == by.column && can_be_source(column))
+    {
+        return Err(Error::new(Kind::Schema, "The table cannot be partitioned by this column")
+            .with("column", &by.column)
+            .hint("name a column with times or dates, as it is spelled in the table"));
     }
     wanted.splice(keys.len()..keys.len(), ours);
     let mut chosen = Followed { record: plan.layout.columns.clone(), notes: Vec::new() };
@@ -408,6 +462,7 @@ impl Load for DeltaLoad {
         let removed = self.files().iter().zip(&written.removed).filter(|(_, removed)| **removed);
         actions.extend(removed.map(|(file, _)| file.remove_action(true)));
         actions.extend(written.marked.iter().map(|marked| marked.file.marked_action(marked.vector.clone())));
+        actions.extend(written.feed.iter().map(feed::action));
         let kept = self.files().iter().zip(&written.removed).filter(|(_, removed)| !**removed).map(|(file, _)| file);
         let kept = kept.map(|file| file.live_rows()).chain(written.marked.iter().map(MarkedFile::live_rows));
         let kept_rows = kept.into_iter().try_fold(0, |sum, rows| Some(sum + rows?));
@@ -416,7 +471,7 @@ impl Load for DeltaLoad {
             upserted: written.upserted,
             deleted: written.deleted,
             rows: kept_rows.map(|kept| kept + added_rows),
-            bytes_written: written.added.iter().map(|file| file.bytes).sum::<u64>() + written.vector_bytes,
+            bytes_written: written.added.iter().chain(&written.feed).map(|file| file.bytes).sum::<u64>() + written.vector_bytes,
             schema_changes,
             warnings: std::mem::take(&mut self.design.chosen.notes),
             ..Loaded::default()

@@ -19,6 +19,7 @@ use serde_json::Value;
 use super::columns::{LakeColumn, LakeType};
 use super::files::is_ours;
 use super::keys::KeyBounds;
+use super::partition::is_partition;
 use super::stats::loosened;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Bookmark, TableRef, Timestamp};
@@ -40,6 +41,8 @@ pub(super) const COLUMNS: &str = "daplake.columns";
 pub(super) const MAPPING_MODE: &str = "delta.columnMapping.mode";
 /// Whether rows may be marked as deleted.
 pub(super) const DELETION_VECTORS: &str = "delta.enableDeletionVectors";
+/// Whether commits tell their changes as rows.
+pub(super) const CHANGE_DATA_FEED: &str = "delta.enableChangeDataFeed";
 /// Highest column number given.
 pub(super) const MAPPING_MAX_ID: &str = "delta.columnMapping.maxColumnId";
 
@@ -108,6 +111,8 @@ pub(super) struct ActiveFile {
     pub(super) size: u64,
     /// Rows, if its writer said.
     pub(super) rows: Option<u64>,
+    /// Value of the partition column.
+    pub(super) partition: Option<String>,
     /// Which of its rows are marked as deleted.
     pub(super) deletion_vector: Option<DeletionVectorDescriptor>,
     stats: Value,
@@ -131,6 +136,7 @@ impl ActiveFile {
             path: view.object_store_path(),
             size: u64::try_from(view.size()).unwrap_or(0),
             rows: stats["numRecords"].as_u64().or(view.num_records().map(|rows| rows as u64)),
+            partition: view.partition_values_map().into_values().next().flatten(),
             deletion_vector: view.deletion_vector_descriptor(),
             stats,
             view,
@@ -412,7 +418,8 @@ impl TableState {
                 .with("property", what)
                 .hint("another program added it; remove it or load into a new target"))
         };
-        if self.metadata["partitionColumns"].as_array().is_some_and(|columns| !columns.is_empty()) {
+        let ours = self.columns.iter().filter(|column| is_partition(column)).map(|column| Some(column.name.as_str()));
+        if self.metadata["partitionColumns"].as_array().is_some_and(|columns| !columns.iter().map(Value::as_str).eq(ours)) {
             return refuse("partition columns".into());
         }
         if let Some(property) = self.configuration.keys().find(|name| name.starts_with("delta.constraints.")) {

@@ -11,6 +11,7 @@ mod columns;
 mod conform;
 mod current;
 mod evolve;
+mod feed;
 mod files;
 mod folder;
 mod history;
@@ -19,6 +20,7 @@ mod layout;
 mod load;
 mod log;
 mod optimize;
+mod partition;
 mod protocol;
 mod publish;
 mod query;
@@ -30,6 +32,7 @@ mod vacuum;
 mod vectors;
 mod verify;
 mod versions;
+mod views;
 mod writer;
 
 use std::path::Path;
@@ -37,7 +40,8 @@ use std::path::Path;
 use async_trait::async_trait;
 use url::Url;
 
-pub use self::folder::ParquetSink;
+pub use self::feed::ChangeDataFeed;
+pub use self::folder::{Lake, ParquetSink};
 pub use self::history::Commit;
 use self::layout::TableLayout;
 use self::load::DeltaLoad;
@@ -66,6 +70,8 @@ pub struct DeltaOptions {
     pub checkpoint_interval: u32,
     /// Whether increments mark rows of old files as deleted instead of writing the files anew.
     pub deletion_vectors: DeletionVectors,
+    /// Whether commits tell their changes as rows.
+    pub change_data_feed: ChangeDataFeed,
     /// A load that leaves so many small files or more merges some of them in a commit of its own; 0: never.
     pub compact_after: u32,
 }
@@ -95,6 +101,7 @@ impl DeltaOptions {
             compression_level: 3,
             checkpoint_interval: 10,
             deletion_vectors: DeletionVectors::Auto,
+            change_data_feed: ChangeDataFeed::AsBefore,
             compact_after: 20,
         }
     }
@@ -189,13 +196,17 @@ impl Sink for DeltaSink {
         true
     }
 
+    async fn write_views(&self) -> Result<()> {
+        views::of_delta_tables(&self.place, &self.list(None).await?).await
+    }
+
     async fn accepts(&self, table: &TableRef, wanted: &Layout) -> Result<()> {
         if !wanted.is_chosen() {
             return Ok(());
         }
         let held = self.log(table)?.state().await.map_err(explained)?;
         let held = held.map(|state| TableLayout::of(&state.configuration));
-        TableLayout::resolve(held.as_ref(), wanted).map(|_| ())
+        TableLayout::resolve(held.as_ref(), wanted, None).map(|_| ())
     }
 
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {

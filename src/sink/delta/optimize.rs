@@ -2,7 +2,7 @@
 //! stay the same, and a load that runs meanwhile either comes first or notices.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::AsArray;
@@ -19,7 +19,8 @@ use super::apply::{live_rows, marked_rows};
 use super::columns::LakeColumn;
 use super::files::Uncommitted;
 use super::log::{ActiveFile, CommitFailure, TableLog, TableState};
-use super::writer::{FileFormat, NewFile, TableWriter};
+use super::partition::TableWriter;
+use super::writer::{FileFormat, NewFile};
 use super::{DeltaOptions, DeltaSink};
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::model::TableRef;
@@ -75,7 +76,7 @@ impl DeltaSink {
         let log = self.log(table)?;
         let state = self.present(&log).await?;
         state.check_writable(table)?;
-        let groups = plan(&facts(&state), scope, self.options.target_file_bytes);
+        let groups = plan_all(&state, scope, self.options.target_file_bytes);
         let mut done = Optimized::default();
         for group in groups {
             let sources: Vec<_> = group.files.iter().map(|number| Arc::clone(&state.files[*number])).collect();
@@ -94,7 +95,11 @@ pub(super) fn small_file_bytes(options: &DeltaOptions) -> u64 {
 pub(super) async fn compact_small(options: &DeltaOptions, log: &TableLog) -> Result<Optimized> {
     let mut done = Optimized::default();
     let Some(state) = log.state().await? else { return Ok(done) };
-    let mut small: Vec<_> = state.files.iter().filter(|file| file.size < small_file_bytes(options)).map(Arc::clone).collect();
+    let mut by_partition: HashMap<&Option<String>, Vec<Arc<ActiveFile>>> = HashMap::new();
+    for file in state.files.iter().filter(|file| file.size < small_file_bytes(options)) {
+        by_partition.entry(&file.partition).or_default().push(Arc::clone(file));
+    }
+    let mut small = by_partition.into_values().max_by_key(Vec::len).unwrap_or_default();
     small.sort_by_key(|file| file.size);
     let mut bytes = 0;
     small.retain(|file| {
@@ -248,6 +253,23 @@ fn facts(state: &TableState) -> Vec<Facts> {
 struct Group {
     files: Vec<usize>,
     sorts: bool,
+}
+
+/// The groups of all partitions; files of two are never in one.
+fn plan_all(state: &TableState, scope: Scope, target: u64) -> Vec<Group> {
+    let facts = facts(state);
+    let mut partitions: BTreeMap<&Option<String>, Vec<usize>> = BTreeMap::new();
+    for (number, file) in state.files.iter().enumerate() {
+        partitions.entry(&file.partition).or_default().push(number);
+    }
+    let of_partition = |numbers: Vec<usize>| {
+        let chosen: Vec<Facts> = numbers.iter().map(|number| facts[*number].clone()).collect();
+        let groups = plan(&chosen, scope, target).into_iter();
+        groups
+            .map(|group| Group { files: group.files.iter().map(|file| numbers[*file]).collect(), ..group })
+            .collect::<Vec<_>>()
+    };
+    partitions.into_values().flat_map(of_partition).collect()
 }
 
 fn plan(files: &[Facts], scope: Scope, target: u64) -> Vec<Group> {

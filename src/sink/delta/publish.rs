@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::columns::{LakeColumn, file_schema};
 use super::folder::HIDDEN;
 use super::log::TableState;
+use super::partition::is_partition;
 use crate::error::{Kind, Result, ResultExt};
 use crate::model::TableRef;
 
@@ -49,7 +50,8 @@ impl Ledger {
             schema_version: state.bookmark.schema_version,
             files: state.files.iter().map(|file| file.path.to_string()).collect(),
             renamed: renamed.map(|column| (column.name.clone(), column.physical.clone())).collect(),
-            columns: state.columns.iter().map(|column| column.name.clone()).collect(),
+            // What partitions the table is not in its files.
+            columns: state.columns.iter().filter(|column| !is_partition(column)).map(|column| column.name.clone()).collect(),
         }
     }
 
@@ -114,7 +116,8 @@ pub(super) fn exchange_folder(
     }
     if ledger.files.is_empty() {
         let file = File::create_new(next.join(EMPTY))?;
-        let file = ArrowWriter::try_new(file, file_schema(columns, key), None).and_then(ArrowWriter::into_inner);
+        let columns: Vec<LakeColumn> = columns.iter().filter(|column| !is_partition(column)).cloned().collect();
+        let file = ArrowWriter::try_new(file, file_schema(&columns, key), None).and_then(ArrowWriter::into_inner);
         file.map_err(IoError::other)?.sync_all()?;
     }
     let mut file = File::create_new(next.join(LEDGER))?;

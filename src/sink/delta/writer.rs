@@ -1,6 +1,5 @@
 //! Writes Parquet files of a table: bounded in size, bounded in memory, with statistics. It commits nothing.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -19,6 +18,7 @@ use parquet::schema::types::ColumnPath;
 use super::DeltaOptions;
 use super::columns::{LakeColumn, file_schema};
 use super::files::{Names, new_name};
+use super::partition::{Partition, is_partition};
 use super::stats::FileStats;
 use crate::error::{Error, Kind, Result, ResultExt};
 
@@ -28,14 +28,18 @@ const STEP_ROWS: usize = 1024;
 const PAGE_STEP_BYTES: usize = 256 * 1024;
 /// Keys of a row group that its filter is laid out for.
 const BLOOM_KEYS: u64 = 200_000;
+/// Writers of partitions among which a share of the memory is parted.
+const PARTITIONS_SHARING: usize = 4;
 /// Parts on their way to the store at once.
 const PARTS_IN_FLIGHT: usize = 2;
 
 /// How files are written; shared by all writers of a load.
 #[derive(Debug)]
 pub(super) struct FileFormat {
-    /// Columns of the table.
+    /// Columns of the files: those of the table but the one that partitions it.
     pub(super) columns: Vec<LakeColumn>,
+    /// How rows are partitioned.
+    pub(super) partition: Option<Partition>,
     /// Schema of the files.
     pub(super) schema: SchemaRef,
     /// Physical names of the key columns.
@@ -46,6 +50,8 @@ pub(super) struct FileFormat {
     pub(super) row_group_bytes: usize,
     /// zstd level.
     pub(super) compression_level: i32,
+    /// Folder of the files inside the table's; empty for the table's own.
+    pub(super) folder: &'static str,
     /// Root of the table.
     pub(super) store: Arc<dyn ObjectStore>,
     /// What buffers are accounted against.
@@ -61,15 +67,21 @@ impl FileFormat {
         keys: &[String],
         writers: usize,
     ) -> Self {
-        let (schema, keys) = Self::schema_of(columns, keys);
+        let written: Vec<LakeColumn> = columns.iter().filter(|column| !is_partition(column)).cloned().collect();
+        let partition = Partition::of(columns, &written);
+        let (schema, keys) = Self::schema_of(&written, keys);
+        // Each partition has buffers of its own; of most only a few are open.
+        let writers = writers.max(1) * if partition.is_some() { PARTITIONS_SHARING } else { 1 };
         let engine = &options.engine;
         Self {
-            columns: columns.to_vec(),
+            columns: written,
+            partition,
             schema,
             keys,
             target_file_bytes: options.target_file_bytes,
-            row_group_bytes: (engine.memory_limit() / 12 / writers.max(1)).clamp(256 << 10, 64 << 20),
+            row_group_bytes: (engine.memory_limit() / 12 / writers).clamp(256 << 10, 64 << 20),
             compression_level: options.compression_level,
+            folder: "",
             store,
             pool: Arc::clone(engine.memory_pool()),
         }
@@ -128,8 +140,10 @@ pub(super) struct NewFile {
     pub(super) rows: u64,
     /// Statistics as JSON.
     pub(super) stats: String,
-    /// For each column, whether it has nulls.
+    /// For each column of the file, whether it has nulls.
     pub(super) has_nulls: Vec<bool>,
+    /// Physical name of the partition column and its value; `None` where tables have no partitions.
+    pub(super) partition: Option<(String, Option<String>)>,
 }
 
 impl NewFile {
@@ -137,7 +151,7 @@ impl NewFile {
     pub(super) fn add_action(&self, now: i64, data_change: bool) -> Action {
         Action::Add(Add {
             path: self.name.clone(),
-            partition_values: HashMap::new(),
+            partition_values: self.partition.iter().cloned().collect(),
             size: self.bytes as i64,
             modification_time: now,
             data_change,
@@ -151,14 +165,15 @@ impl NewFile {
     }
 }
 
-/// Writes rows (of the file schema) to one file after the other.
+/// Writes rows (of the file schema, all of one partition) to one file after the other.
 ///
 /// Encoding runs on the blocking pool, one batch at a time. Memory is one row group of buffers and the parts in flight; both are
 /// accounted. Dropped midway, an unfinished file vanishes, finished ones are left to [`super::files::Uncommitted`].
 #[derive(Debug)]
-pub(super) struct TableWriter {
+pub(super) struct FileWriter {
     format: Arc<FileFormat>,
     names: Names,
+    partition: Option<(String, Option<String>)>,
     open: Option<Box<OpenFile>>,
     finished: Vec<NewFile>,
     reservation: MemoryReservation,
@@ -179,11 +194,11 @@ impl std::fmt::Debug for OpenFile {
     }
 }
 
-impl TableWriter {
+impl FileWriter {
     /// A writer without files yet; files are registered with `names` before they are made.
-    pub(super) fn new(format: Arc<FileFormat>, names: Names) -> Self {
+    pub(super) fn new(format: Arc<FileFormat>, names: Names, partition: Option<(String, Option<String>)>) -> Self {
         let reservation = MemoryConsumer::new("ParquetWriter").register(&format.pool);
-        Self { format, names, open: None, finished: Vec::new(), reservation }
+        Self { format, names, partition, open: None, finished: Vec::new(), reservation }
     }
 
     /// Adds rows.
@@ -206,7 +221,7 @@ impl TableWriter {
         open.send(encoded?).await?;
         self.reservation.resize(open.writer.memory_size());
         if open.bytes + open.writer.in_progress_size() as u64 >= self.format.target_file_bytes {
-            self.finished.push(close(open).await?);
+            self.finished.push(close(open, self.partition.clone()).await?);
             self.reservation.free();
         } else {
             self.open = Some(open);
@@ -217,13 +232,16 @@ impl TableWriter {
     /// Closes the last file and gives all.
     pub(super) async fn finish(mut self) -> Result<Vec<NewFile>> {
         if let Some(open) = self.open.take() {
-            self.finished.push(close(open).await?);
+            self.finished.push(close(open, self.partition.clone()).await?);
         }
         Ok(std::mem::take(&mut self.finished))
     }
 
     async fn create(&mut self, first: &RecordBatch) -> Result<OpenFile> {
-        let name = new_name();
+        let name = match self.format.folder {
+            "" => new_name(),
+            folder => format!("{folder}/{}", new_name()),
+        };
         let properties = self.format.properties(first)?;
         let writer = ArrowWriter::try_new_with_options(
             Vec::new(),
@@ -275,7 +293,7 @@ impl OpenFile {
     }
 }
 
-async fn close(mut open: Box<OpenFile>) -> Result<NewFile> {
+async fn close(mut open: Box<OpenFile>, partition: Option<(String, Option<String>)>) -> Result<NewFile> {
     let (mut open, rest) = blocking(move || {
         let rest = open.writer.finish().map(|_| std::mem::take(open.writer.inner_mut()));
         (open, rest)
@@ -284,7 +302,7 @@ async fn close(mut open: Box<OpenFile>) -> Result<NewFile> {
     open.send(rest.or_fail(Kind::Bug, "Rows cannot be encoded")?).await?;
     let OpenFile { name, upload, stats, bytes, .. } = *open;
     upload.finish().await.map_err(write_failed)?;
-    Ok(NewFile { name, bytes, rows: stats.rows(), stats: stats.json(), has_nulls: stats.has_nulls() })
+    Ok(NewFile { name, bytes, rows: stats.rows(), stats: stats.json(), has_nulls: stats.has_nulls(), partition })
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {

@@ -1,6 +1,6 @@
 //! Modes and marked deletes: random histories equal their replay in every mode, and a table stays as it was begun.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, TimestampMicrosecondArray};
@@ -12,17 +12,18 @@ use super::history::{
     KeyKind, SCHEMA_VERSIONS, Step, any_kind, any_step, any_vectors, check_vectors, histories, row, runtime, seen, table,
 };
 use crate::error::Kind;
-use crate::model::Timestamp;
-use crate::schema::{ColumnType, Deletes, TableMode, TableSchema};
+use crate::model::{TableRef, Timestamp};
+use crate::schema::{ColumnType, Deletes, PartitionBy, PartitionUnit, TableMode, TableSchema};
 use crate::sink::conformance::{
-    Change, Change::Del, Change::Up, TEXT, at, changes, column, expected, plain, plan, read, reduced, schema,
+    Change, Change::Del, Change::Up, TEXT, at, changes, column, expected, load, plain, plan, read, reduced, schema,
 };
-use crate::sink::delta::DeltaOptions;
+use crate::sink::delta::{DeletionVectors, DeltaOptions, Scope};
 use crate::sink::{Layout, LoadKind, LoadPlan, Loaded, Sink};
 
 /// What is under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kept {
+enum Kept {
+    Current,
     Marked,
     Changes,
     History,
@@ -31,6 +32,7 @@ pub(super) enum Kept {
 impl Kept {
     fn layout(self) -> Layout {
         match self {
+            Kept::Current => Layout::default(),
             Kept::Marked => Layout { deletes: Some(Deletes::Mark), ..Layout::default() },
             Kept::Changes => Layout { mode: Some(TableMode::Changes), ..Layout::default() },
             Kept::History => Layout { mode: Some(TableMode::History), ..Layout::default() },
@@ -84,14 +86,29 @@ struct Model {
     now: BTreeMap<i64, (Held, bool)>,
     /// Rows that are no longer: of a history closed versions, of a log all entries.
     past: Vec<Value>,
+    partitions: Option<PartitionUnit>,
 }
 
 impl Model {
+    /// As [`row`], with the value of the partition.
+    fn row(&self, kind: KeyKind, key: i64, held: Held) -> Value {
+        let mut row = row(kind, key, held.n, held.version);
+        if let (Some(unit), Some(day)) = (self.partitions, row["day"].as_str().map(str::to_owned)) {
+            match unit {
+                PartitionUnit::Day => row["_day"] = json!(day),
+                PartitionUnit::Month => row["_month"] = json!(format!("{}-01", &day[..7])),
+                PartitionUnit::Year => row["_year"] = json!(day[..4].parse::<i32>().unwrap()),
+            }
+        }
+        row
+    }
+
     fn render(&self, kept: Kept, kind: KeyKind) -> Vec<Value> {
         let mut rows = self.past.clone();
         for (key, (held, deleted)) in &self.now {
-            let mut row = row(kind, *key, held.n, held.version);
+            let mut row = self.row(kind, *key, *held);
             match kept {
+                Kept::Current => {}
                 Kept::Changes => continue,
                 Kept::Marked => row["_deleted"] = json!(deleted),
                 Kept::History => {
@@ -107,6 +124,7 @@ impl Model {
     /// Ends the row of a key, and says whether it was there.
     fn end(&mut self, kept: Kept, kind: KeyKind, key: i64, now: i64) -> bool {
         match kept {
+            Kept::Current => self.now.remove(&key).is_some(),
             Kept::Marked => match self.now.get_mut(&key) {
                 Some((_, deleted)) => !std::mem::replace(deleted, true),
                 None => false,
@@ -129,7 +147,7 @@ impl Model {
     }
 
     fn close(&mut self, kind: KeyKind, key: i64, held: Held, now: i64) {
-        let mut row = row(kind, key, held.n, held.version);
+        let mut row = self.row(kind, key, held);
         row["_valid_from"] = shown(held.since);
         row["_valid_to"] = shown(now);
         row["_current"] = json!(false);
@@ -138,7 +156,7 @@ impl Model {
 
     fn write(&mut self, kept: Kept, kind: KeyKind, key: i64, held: Held) {
         if kept == Kept::Changes {
-            let mut row = row(kind, key, held.n, held.version);
+            let mut row = self.row(kind, key, held);
             row["_action"] = json!("U");
             row["_ts"] = shown(held.since);
             self.past.push(row);
@@ -161,6 +179,7 @@ fn is_same(kind: KeyKind, key: i64, before: Held, after: Held) -> bool {
 
 fn with_roles(mut schema: TableSchema, kept: Kept) -> TableSchema {
     let roles: &[(&str, ColumnType)] = match kept {
+        Kept::Current => &[],
         Kept::Marked => &[("_deleted", ColumnType::Boolean)],
         Kept::Changes => &[("_action", TEXT), ("_ts", ColumnType::Timestamp)],
         Kept::History => {
@@ -172,12 +191,25 @@ fn with_roles(mut schema: TableSchema, kept: Kept) -> TableSchema {
 }
 
 /// As `changes` of conformance, for schemas with names of ours, which have no change batches.
-fn expected_rows(kept: Kept, kind: KeyKind, version: usize, rows: &[Value]) -> Vec<String> {
-    expected(&with_roles(seen(kind, version), kept), rows)
+fn expected_rows(kept: Kept, partitions: Option<PartitionUnit>, kind: KeyKind, version: usize, rows: &[Value]) -> Vec<String> {
+    let mut schema = with_roles(seen(kind, version), kept);
+    schema.value.extend(partitions.map(|unit| match unit {
+        PartitionUnit::Day => column("_day", ColumnType::Date, false),
+        PartitionUnit::Month => column("_month", ColumnType::Date, false),
+        PartitionUnit::Year => column("_year", ColumnType::Int32, false),
+    }));
+    expected(&schema, rows)
 }
 
-async fn play(lake: &Lake, kept: Kept, kind: KeyKind, steps: &[Step], batch_rows: usize) -> Result<(), TestCaseError> {
-    let (mut version, mut model) = (0, Model::default());
+async fn play(
+    lake: &Lake,
+    (kept, partitions): (Kept, Option<PartitionUnit>),
+    kind: KeyKind,
+    steps: &[Step],
+    batch_rows: usize,
+) -> Result<(), TestCaseError> {
+    let (mut version, mut model) = (0, Model { partitions, ..Model::default() });
+    let first = Layout { partition_by: partitions.map(|unit| PartitionBy { unit, column: "day".into() }), ..kept.layout() };
     for (number, step) in steps.iter().enumerate() {
         let replace = step.replace || number == 0;
         if step.evolves {
@@ -214,25 +246,49 @@ async fn play(lake: &Lake, kept: Kept, kind: KeyKind, steps: &[Step], batch_rows
         if replace {
             for (key, (_, was_deleted)) in &before {
                 if !matches!(step.changes.get(key), Some(Some(_))) && !was_deleted {
-                    deleted += u64::from(model.end(kept, kind, *key, now));
+                    let was_there = model.end(kept, kind, *key, now);
+                    deleted += u64::from(was_there && kept != Kept::Current);
                 }
             }
         }
         let load_kind = if replace { LoadKind::Replace } else { LoadKind::Merge };
         // Said once, then the table knows.
-        let layout = if number == 0 { kept.layout() } else { Layout::default() };
+        let layout = if number == 0 { first.clone() } else { Layout::default() };
         let loaded = load_timed(lake, &schema, load_kind, layout, &rows, second, batch_rows).await.unwrap();
         let wanted = model.render(kept, kind);
-        prop_assert_eq!(&read(&lake.fixture, &table()).await, &expected_rows(kept, kind, version, &wanted), "step {}", number);
+        prop_assert_eq!(
+            &read(&lake.fixture, &table()).await,
+            &expected_rows(kept, partitions, kind, version, &wanted),
+            "step {}",
+            number
+        );
         prop_assert_eq!(loaded.rows, Some(wanted.len() as u64));
         prop_assert_eq!(loaded.deleted, deleted, "step {}", number);
-        check_vectors(lake).await?;
+        check_vectors(&lake.sink).await?;
+        check_partitions(lake, partitions).await?;
     }
     Ok(())
 }
 
-fn any_kept() -> impl Strategy<Value = Kept> {
-    prop_oneof![Just(Kept::Marked), Just(Kept::Changes), Just(Kept::History)]
+/// Every file has its partition, and tables without partitions have none.
+async fn check_partitions(lake: &Lake, partitions: Option<PartitionUnit>) -> Result<(), TestCaseError> {
+    let state = lake.sink.log(&table()).unwrap().state().await.unwrap().unwrap();
+    let values: BTreeSet<&str> = state.files.iter().filter_map(|file| file.partition.as_deref()).collect();
+    let known: &[&str] = match partitions {
+        None => &[],
+        Some(PartitionUnit::Day) => &["2026-01-31", "2026-02-01", "2027-02-01"],
+        Some(PartitionUnit::Month) => &["2026-01-01", "2026-02-01", "2027-02-01"],
+        Some(PartitionUnit::Year) => &["2026", "2027"],
+    };
+    prop_assert!(values.iter().all(|value| known.contains(value)), "{:?}", values);
+    Ok(())
+}
+
+/// With and without partitions.
+fn any_kept() -> impl Strategy<Value = (Kept, Option<PartitionUnit>)> {
+    let kept = prop_oneof![Just(Kept::Current), Just(Kept::Marked), Just(Kept::Changes), Just(Kept::History)];
+    let unit = prop_oneof![Just(PartitionUnit::Day), Just(PartitionUnit::Month), Just(PartitionUnit::Year)];
+    (kept, prop::option::of(unit))
 }
 
 proptest! {
@@ -369,4 +425,105 @@ async fn a_version_that_comes_again_is_put_right_and_not_repeated() {
     load_timed(&lake, &schema, LoadKind::Merge, Layout::default(), &[up("A", 30)], 5, 9).await.unwrap();
     let now = [history(10, Some(20), "A"), history(30, None, "A")];
     assert_eq!(read(&lake.fixture, &table()).await, expected(&columns, &now));
+}
+
+fn events() -> TableSchema {
+    schema(
+        &TableRef::new("canvas_logs", "web_logs"),
+        1,
+        vec![column("id", TEXT, true)],
+        vec![column("timestamp", ColumnType::Timestamp, true), column("url", TEXT, false)],
+    )
+}
+
+fn event(id: i64, day: u32, url: &str) -> Value {
+    json!({"id": format!("{id:032}"), "timestamp": format!("2026-03-{day:02}T10:00:00Z"), "url": url})
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logs_are_partitioned_by_day_and_only_touched_days_are_written() {
+    for deletion_vectors in [DeletionVectors::On, DeletionVectors::Off] {
+        let lake = Lake::with(64 << 20, |options| DeltaOptions { deletion_vectors, ..options });
+        let (schema, table) = (events(), TableRef::new("canvas_logs", "web_logs"));
+        let mut rows: Vec<Value> = (0..400).map(|id| event(id, 1 + (id % 40 / 2) as u32, "a")).collect();
+        let ups: Vec<Change> = rows.iter().cloned().map(Up).collect();
+        load(&lake.fixture, &schema, LoadKind::Replace, &ups, at(1)).await.unwrap();
+        let status = lake.sink.status(&table).await.unwrap().unwrap();
+        assert_eq!((status.kept_as.as_deref(), status.files), (Some("current by day(timestamp)"), Some(20)));
+        let least = deletion_vectors == DeletionVectors::Off;
+        assert_eq!(status.protocol.as_deref() == Some("1/2"), least, "partitions ask for nothing of readers");
+
+        // One row changes, one moves to another day, one is new.
+        let (changed, moved, new) = (event(4, 3, "b"), event(10, 20, "b"), event(1000, 7, "b"));
+        load(&lake.fixture, &schema, LoadKind::Merge, &[&changed, &moved, &new].map(|row| Up(row.clone())), at(2))
+            .await
+            .unwrap();
+        let commit = lake.commit(&table, 1);
+        let days = |kind: &str| -> BTreeSet<String> {
+            let actions = commit.iter().filter_map(|action| action.get(kind));
+            actions.map(|action| action["partitionValues"]["_day"].as_str().unwrap().to_owned()).collect()
+        };
+        let owned = |days: &[&str]| days.iter().map(|day| format!("2026-03-{day}")).collect::<BTreeSet<_>>();
+        assert_eq!(days("remove"), owned(&["03", "06"]));
+        assert!(days("add").is_subset(&owned(&["03", "06", "07", "20"])), "{:?}", days("add"));
+        rows.retain(|row| row["id"] != changed["id"] && row["id"] != moved["id"]);
+        rows.extend([changed, moved, new]);
+        let expected_now = || {
+            let mut columns = schema.clone();
+            columns.value.push(column("_day", ColumnType::Date, false));
+            let days = rows.iter().map(|row| {
+                let mut row = row.clone();
+                row["_day"] = row["timestamp"].as_str().unwrap()[..10].into();
+                row
+            });
+            expected(&columns, &days.collect::<Vec<_>>())
+        };
+        assert_eq!(read(&lake.fixture, &table).await, expected_now());
+
+        // Care keeps days apart.
+        let done = lake.sink.optimize(&table, Scope::Cluster).await.unwrap();
+        assert!(done.commits > 0);
+        assert_eq!(lake.sink.status(&table).await.unwrap().unwrap().files, Some(20));
+        assert_eq!(read(&lake.fixture, &table).await, expected_now());
+        let other = Layout { partition_by: Some("month(timestamp)".parse().unwrap()), ..Layout::default() };
+        assert_eq!(lake.sink.accepts(&table, &other).await.unwrap_err().kind(), Kind::Schema);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_times_and_dates_partition_and_old_tables_stay_as_they_are() {
+    let lake = Lake::new();
+    let by = |text: &str| Layout { partition_by: Some(text.parse().unwrap()), ..Layout::default() };
+    let schema = events();
+    for wrong in ["day(url)", "day(nowhere)"] {
+        let error = load_timed(&lake, &schema, LoadKind::Replace, by(wrong), &[], 1, 9).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Schema);
+    }
+    // A table of before: as a log would be without partitions.
+    let old = plain(&table());
+    load_timed(&lake, &old, LoadKind::Replace, Layout::default(), &[], 1, 9).await.unwrap();
+    let error = load_timed(&lake, &old, LoadKind::Replace, by("day(name)"), &[], 2, 9).await.unwrap_err();
+    assert!(error.hint_text().unwrap().contains("new --target"), "{error:?}");
+    load_timed(&lake, &old, LoadKind::Merge, Layout::default(), &[(Up(json!({"id": 1, "name": "a"})), 1)], 2, 9).await.unwrap();
+    assert!(
+        lake.commit(&table(), 0)
+            .iter()
+            .filter_map(|action| action.get("metaData"))
+            .all(|data| data["partitionColumns"] == json!([]))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_partitions_need_little_memory() {
+    let lake = Lake::with(8 << 20, |options| options);
+    let schema = events();
+    let moment = |row: i64| Timestamp::from_micros((row * 7919 % 400) * 86_400_000_000).to_string();
+    let rows: Vec<Change> =
+        (0..6000).map(|id| Up(json!({"id": format!("{id:032}"), "timestamp": moment(id), "url": "u".repeat(200)}))).collect();
+    let loaded = load(&lake.fixture, &schema, LoadKind::Replace, &rows, at(1)).await.unwrap();
+    assert_eq!(loaded.rows, Some(6000));
+    let state = lake.sink.log(&schema.table).unwrap().state().await.unwrap().unwrap();
+    let days: BTreeSet<_> = state.files.iter().map(|file| file.partition.clone().unwrap()).collect();
+    assert_eq!(days.len(), 400);
+    assert_eq!(lake.engine.memory_pool().reserved(), 0);
 }
