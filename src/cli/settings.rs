@@ -76,7 +76,7 @@ pub(super) fn resolve(name: &'static str, arguments: &[OsString]) -> Result<Reso
     let path = settings_file(told)?;
     let file = path.as_deref().map(|path| FileSettings::read(path, &variable)).transpose()?;
     let has_file = file.is_some();
-    let FileSettings { values, targets, warnings } = file.unwrap_or_default();
+    let FileSettings { values, targets, warnings, .. } = file.unwrap_or_default();
     let chosen = chosen(&mut plain, &command, &inner, targets, has_file)?;
     let mut runs = Vec::new();
     for of_target in chosen {

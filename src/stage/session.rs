@@ -146,14 +146,15 @@ impl Engine {
 /// What an error of a plan means to the user: one of ours below it wins, a full pool or disk is kind `Resources`.
 pub fn engine_error(error: DataFusionError) -> Error {
     let exhausted = matches!(error.find_root(), DataFusionError::ResourcesExhausted(_));
-    let disk = exhausted && error.to_string().contains("disk");
+    let is_full = crate::error::is_disk_full(&error);
+    let disk = is_full || (exhausted && error.to_string().contains("disk"));
     Error::recover(error, |source| match (exhausted, disk) {
-        (true, true) => Error::new(Kind::Resources, "The space for temporary files is used up")
+        (_, true) => Error::new(Kind::Resources, "The space for temporary files is used up")
             .hint("name a larger folder with --temp-dir")
             .caused_by(source),
         (true, false) => Error::new(Kind::Resources, "The memory limit is too low for this table")
             .hint("raise --memory-limit")
             .caused_by(source),
-        (false, _) => Error::new(Kind::Data, "The rows could not be processed").caused_by(source),
+        (false, false) => Error::new(Kind::Data, "The rows could not be processed").caused_by(source),
     })
 }

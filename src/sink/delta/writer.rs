@@ -335,9 +335,7 @@ async fn close(crew: &Crew, mut open: Box<OpenFile>, partition: Option<(String, 
 }
 
 fn write_failed(error: object_store::Error) -> Error {
-    let full = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source())
-        .filter_map(|error| error.downcast_ref::<std::io::Error>())
-        .any(|error| error.kind() == std::io::ErrorKind::StorageFull);
+    let full = crate::error::is_disk_full(&error);
     let made = Error::new(Kind::Target, "A data file cannot be written").caused_by(error);
     if full { made.of_kind(Kind::Resources).hint("make room at the target; nothing was changed, run it again") } else { made }
 }
