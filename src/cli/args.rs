@@ -549,6 +549,8 @@ pub(super) struct SyncArgs {
     /// Writes the run report as JSON to this file.
     #[arg(long, value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) state: StateArgs,
 }
 
 /// How lake tables are written.
@@ -585,6 +587,9 @@ pub(super) enum NestedArg {
 
 #[cfg(feature = "lake")]
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  daplake status --target ./lake\n  daplake status --target ./lake --html status.html\n\nRuns, and the failures of tables, are known from the state folder of the machine that ran them; the growth of lake tables from the lake itself, that of a database from the runs and from earlier calls of this command."
+)]
 pub(super) struct StatusArgs {
     #[command(flatten)]
     pub(super) target: TargetArgs,
@@ -594,6 +599,29 @@ pub(super) struct StatusArgs {
     /// Form of the output.
     #[arg(long, value_enum, default_value_t = StatusOutput::Text)]
     pub(super) output: StatusOutput,
+    /// Writes a page for people to this file: freshness, growth, runs, errors. It needs nothing but a browser.
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
+    /// Data older than this count as behind.
+    #[arg(long, default_value = "12h", value_name = "TIME", value_parser = super::settings::parse_duration)]
+    pub(super) current_for: std::time::Duration,
+    /// Tells of so many runs, newest first [default: 5, for --html 20].
+    #[arg(long, value_name = "N")]
+    pub(super) runs: Option<usize>,
+    /// Tells of so many loads of each table's past [default: 0, for --html 100].
+    #[arg(long, value_name = "N")]
+    pub(super) past: Option<usize>,
+    #[command(flatten)]
+    pub(super) state: StateArgs,
+}
+
+/// The folder that outlives runs.
+#[derive(Debug, Args)]
+pub(super) struct StateArgs {
+    /// Folder for what runs note for later ones and for `status` [default: by the conventions of the system, such as
+    /// ~/.local/state/daplake].
+    #[arg(long, value_name = "DIR", env = "DAPLAKE_STATE_DIR")]
+    pub(super) state_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -1,7 +1,7 @@
 //! `sync`, `status` and `query`: from arguments to requests, from answers to text.
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
@@ -12,9 +12,11 @@ use super::args::{
     StatusOutput, SyncArgs,
 };
 use super::output::{Grid, age, grouped, out, size};
+use super::runs::{self, Watched};
 use super::{report, settings};
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::ops::{self, Answer, Report, Selection, StatusLine, SyncRequest, Target};
+use crate::ops::{self, Answer, Overview, OverviewRequest, Report, Selection, StatusLine, SyncRequest, Target};
+use crate::page::status_page;
 use crate::schema::Nested;
 use crate::sink::Sink;
 use crate::sink::delta::{At, DeletionVectors, DeltaOptions, DeltaSink};
@@ -43,7 +45,10 @@ pub(super) async fn sync(global: &GlobalArgs, args: SyncArgs) -> Result<()> {
         temp_dir: temp_dir(&args.engine),
         ..SyncRequest::new(client, sink, engine, selection)
     };
-    let report = ops::sync(request).await?;
+    let watched = Watched::begin(args.state.state_dir, &request);
+    let ended = ops::sync(request).await;
+    watched.end(&ended);
+    let report = ended?;
     if let Some(path) = &args.report {
         write_report(&report, path)?;
     }
@@ -75,16 +80,18 @@ pub(super) fn finish(report: Report) -> Result<()> {
     }
 }
 
-fn write_report(report: &Report, path: &PathBuf) -> Result<()> {
+fn write_report(report: &Report, path: &Path) -> Result<()> {
     let text = serde_json::to_string_pretty(report).or_fail(Kind::Bug, "The report cannot be written as JSON")?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).map_or(PathBuf::from("."), PathBuf::from);
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(&folder)?;
-        std::io::Write::write_all(&mut file, text.as_bytes())?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().or_fail(Kind::Io, format!("The report cannot be written: {}", path.display()))
+    write_file(path, text.as_bytes()).or_fail(Kind::Io, format!("The report cannot be written: {}", path.display()))
+}
+
+/// The whole file or nothing of it.
+fn write_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    std::io::Write::write_all(&mut file, bytes)?;
+    file.persist(path)?;
+    Ok(())
 }
 
 pub(super) fn engine(args: &EngineArgs) -> Result<Engine> {
@@ -120,27 +127,48 @@ pub(super) fn small_engine() -> Result<Engine> {
 pub(super) async fn status(global: &GlobalArgs, args: StatusArgs) -> Result<()> {
     let target = settings::target(global, &args.target)?;
     let sink = ops::open_sink(&target, &small_engine()?)?;
-    let lines = ops::status(sink.as_ref(), &args.namespace).await?;
-    if lines.is_empty() && args.output == StatusOutput::Text {
-        return out(&format!("No tables at {}.\n", sink.location()));
+    let (runs, past) = if args.html.is_some() { (20, 100) } else { (5, 0) };
+    let request = OverviewRequest {
+        namespaces: args.namespace,
+        runs: runs::log(args.state.state_dir, sink.as_ref()),
+        run_limit: args.runs.unwrap_or(runs),
+        current_for: args.current_for,
+        past_limit: args.past.unwrap_or(past),
+        ..OverviewRequest::new(sink)
+    };
+    let overview = ops::overview(&request).await?;
+    if let Some(path) = &args.html {
+        let page = status_page(&overview);
+        write_file(path, page.as_bytes())
+            .or_fail(Kind::Io, format!("The page cannot be written: {}", path.display()))?;
     }
     out(&match args.output {
-        StatusOutput::Text => status_text(&lines),
+        StatusOutput::Text => overview_text(&overview),
         StatusOutput::Json => {
-            serde_json::to_string_pretty(&lines).or_fail(Kind::Bug, "The status cannot be written as JSON")? + "\n"
+            serde_json::to_string_pretty(&overview).or_fail(Kind::Bug, "The status cannot be written as JSON")? + "\n"
         }
     })
 }
 
+fn overview_text(overview: &Overview) -> String {
+    let mut text = match overview.tables.is_empty() {
+        true => format!("No tables at {}.\n", overview.target),
+        false => status_text(&overview.tables),
+    };
+    text.push_str(&report::runs(overview));
+    text
+}
+
 pub(super) fn status_text(lines: &[StatusLine]) -> String {
     let known = |number: Option<u64>| number.map_or("-".to_owned(), grouped);
-    let mut grid = Grid::new(&["table", ">rows", "data as of", ">age", ">schema", ">files", ">size", "protocol"]);
+    let mut grid = Grid::new(&["table", ">rows", "data as of", ">age", "state", ">schema", ">files", ">size", "protocol"]);
     for line in lines {
         grid.row(vec![
             format!("{}.{}", line.namespace, line.table),
             known(line.rows),
             line.data_as_of.clone(),
             age(line.age_seconds),
+            line.state.word().to_owned(),
             line.schema_version.to_string(),
             known(line.files),
             line.bytes.map_or("-".to_owned(), size),

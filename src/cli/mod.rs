@@ -16,6 +16,8 @@ mod logging;
 mod output;
 mod progress;
 mod report;
+#[cfg(feature = "lake")]
+mod runs;
 #[cfg(feature = "demo")]
 mod school;
 mod settings;

@@ -13,6 +13,8 @@ mod query;
 #[cfg(feature = "lake")]
 mod replicate;
 mod report;
+#[cfg(feature = "lake")]
+mod runs;
 mod select;
 #[cfg(feature = "lake")]
 mod status;
@@ -29,9 +31,11 @@ pub use ddl::{DdlFor, ddl};
 #[cfg(feature = "lake")]
 pub use query::{Answer, query, query_at};
 pub use report::{Outcome, Phases, Report, TableReport};
+#[cfg(feature = "lake")]
+pub use runs::{Counted, Failure, RunHistory, RunLog, RunRecord, TableRun, Totals};
 pub use select::{KNOWN_NAMESPACES, Selection};
 #[cfg(feature = "lake")]
-pub use status::{StatusLine, status};
+pub use status::{Freshness, Overview, OverviewRequest, Point, StatusLine, overview, status};
 #[cfg(feature = "lake")]
 pub use sync::{Demand, OnSnapshotRequired, SyncRequest, Unlisted, sync};
 #[cfg(feature = "lake")]

@@ -85,6 +85,8 @@ pub struct SyncRequest {
     pub object_concurrency: usize,
     /// Staging folder for Parquet objects.
     pub temp_dir: PathBuf,
+    /// Id of the run, in the report and in the target's history. A request that is used again needs a new one.
+    pub run_id: String,
 }
 
 impl SyncRequest {
@@ -107,6 +109,7 @@ impl SyncRequest {
             concurrency: 2,
             object_concurrency: 2,
             temp_dir: std::env::temp_dir(),
+            run_id: uuid::Uuid::new_v4().to_string(),
         }
     }
 }
@@ -124,7 +127,7 @@ pub async fn sync(request: SyncRequest) -> Result<Report> {
         Unlisted::Try => request.selection.resolve_all(&request.client).await?,
     };
 
-    let run_id = uuid::Uuid::new_v4().to_string();
+    let run_id = request.run_id;
     let replicator = Replicator {
         client: request.client,
         sink: request.sink,

@@ -26,6 +26,8 @@ mod layering;
 mod mssql;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(feature = "lake")]
+mod pages;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "lake")]

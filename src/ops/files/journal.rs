@@ -257,7 +257,7 @@ impl Inner {
     }
 }
 
-fn make_private(folder: &Path) -> io::Result<()> {
+pub(in crate::ops) fn make_private(folder: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -279,7 +279,7 @@ fn sweep(folder: &Path, ours: &Path) {
 }
 
 /// FNV-1a: the same at every run and in every version, which is all that names of files need.
-fn fnv(bytes: &[u8]) -> u64 {
+pub(in crate::ops) fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 

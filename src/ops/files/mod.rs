@@ -43,6 +43,8 @@ mod staging;
 pub use choice::TableChoice;
 pub use download::{DownloadRequest, download};
 pub use journal::Journal;
+#[cfg(feature = "lake")]
+pub(super) use journal::{fnv, make_private};
 pub use manifest::MANIFEST;
 pub use object::Shape;
 pub use run::{FilesOutcome, FilesReport, Observer, Step, TableEvent};

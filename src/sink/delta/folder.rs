@@ -23,7 +23,7 @@ use super::{DeletionVectors, DeltaOptions, DeltaSink};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Bookmark, Namespace, TableRef};
 use crate::redact::SafeUrl;
-use crate::sink::{Held, Load, LoadPlan, Loaded, Sink, TableStatus};
+use crate::sink::{Held, Load, LoadPlan, Loaded, Past, Sink, TableStatus};
 use crate::stage::ChangeSet;
 use crate::store::{Place, explained};
 
@@ -169,6 +169,10 @@ impl Sink for ParquetSink {
 
     async fn status(&self, table: &TableRef) -> Result<Option<TableStatus>> {
         self.tables.status(table).await
+    }
+
+    async fn past(&self, table: &TableRef, limit: usize) -> Result<Vec<Past>> {
+        self.tables.past(table, limit).await
     }
 
     fn checks_unique_keys(&self) -> bool {

@@ -44,7 +44,7 @@ pub use self::verify::{Differences, DifferingKey};
 use crate::error::{ErrorContext, Result};
 use crate::model::{Namespace, TableRef};
 use crate::redact::SafeUrl;
-use crate::sink::{Held, Load, LoadPlan, Sink, TableStatus};
+use crate::sink::{Held, Load, LoadPlan, Past, Sink, TableStatus};
 use crate::stage::Engine;
 use crate::store::{Place, StoreOptions, explained};
 
@@ -177,6 +177,10 @@ impl Sink for DeltaSink {
             version: i64::try_from(state.version).ok(),
             protocol: Some(protocol::described(&state.protocol)),
         }))
+    }
+
+    async fn past(&self, table: &TableRef, limit: usize) -> Result<Vec<Past>> {
+        self.past_loads(table, limit).await.map_err(explained)
     }
 
     fn checks_unique_keys(&self) -> bool {
