@@ -190,6 +190,9 @@ async fn load(sink: &DeltaSink, kind: LoadKind, set: ChangeSet) -> Result<Loaded
         expects,
         run_id: "bench".into(),
         job_id: "bench".into(),
+        layout: Default::default(),
+        is_snapshot: kind == LoadKind::Replace,
+        as_of: Timestamp::now(),
     };
     let mut load = sink.begin(plan).await?;
     load.write(set).await?;

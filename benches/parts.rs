@@ -305,6 +305,9 @@ async fn bench(rows: u64) -> Result<()> {
         expects,
         run_id: "bench".into(),
         job_id: "bench".into(),
+        layout: Default::default(),
+        is_snapshot: kind == LoadKind::Replace,
+        as_of: daplake::model::Timestamp::now(),
     };
     let mut run = 0;
     let figures = measure(|| {

@@ -522,6 +522,8 @@ pub(super) struct SyncArgs {
     pub(super) engine: EngineArgs,
     #[command(flatten)]
     pub(super) lake: LakeArgs,
+    #[command(flatten)]
+    pub(super) tables: TableArgs,
     /// Take new snapshots even where increments would do.
     #[arg(long)]
     pub(super) resnapshot: bool,
@@ -552,6 +554,36 @@ pub(super) struct SyncArgs {
     #[command(flatten)]
     pub(super) state: StateArgs,
 }
+
+/// What becomes of single tables.
+#[cfg(feature = "lake")]
+#[derive(Debug, Args)]
+pub(super) struct TableArgs {
+    /// Columns to take, as table.column with `*` and `?` in either part, such as users.name; of tables that are named so, no
+    /// other columns are taken but the key. A comma list; may be repeated.
+    #[arg(long, value_delimiter = ',', value_name = "TABLE.COLUMN", help_heading = TABLES)]
+    pub(super) column: Vec<String>,
+    /// Columns to leave out, written alike, such as 'users.*_email' or '*.sis_user_id'. They are not even decoded.
+    #[arg(long, value_delimiter = ',', value_name = "TABLE.COLUMN", help_heading = TABLES)]
+    pub(super) drop_column: Vec<String>,
+    /// Columns to replace by a keyed hash (HMAC-SHA256, 64 hexadecimal digits), written alike; key columns, too. The key comes from
+    /// the variable DAPLAKE_HASH_KEY or from --hash-key-file.
+    #[arg(long, value_delimiter = ',', value_name = "TABLE.COLUMN", help_heading = TABLES)]
+    pub(super) hash_column: Vec<String>,
+    #[command(flatten)]
+    pub(super) key: HashKeyArgs,
+}
+
+#[cfg(feature = "lake")]
+#[derive(Debug, Args)]
+pub(super) struct HashKeyArgs {
+    /// File with the key for hashed columns, at least 16 bytes; line ends at its end do not count.
+    #[arg(long, env = "DAPLAKE_HASH_KEY_FILE", value_name = "FILE", help_heading = TABLES)]
+    pub(super) hash_key_file: Option<PathBuf>,
+}
+
+#[cfg(feature = "lake")]
+const TABLES: &str = "Options for single tables";
 
 /// How lake tables are written.
 #[cfg(feature = "lake")]
@@ -726,6 +758,8 @@ pub(super) struct VerifyArgs {
     /// Names so many of the keys that differ, per table.
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub(super) keys: usize,
+    #[command(flatten)]
+    pub(super) key: HashKeyArgs,
     /// Format in which objects are downloaded: jsonl, csv, tsv or parquet.
     #[arg(long, default_value = "jsonl", value_name = "FORMAT")]
     pub(super) download_format: crate::model::Format,

@@ -57,6 +57,7 @@ pub(super) async fn verify(global: &GlobalArgs, args: VerifyArgs) -> Result<()> 
         format: args.download_format,
         temp_dir: temp_dir(&args.engine),
         keys: args.keys,
+        hash_key: settings::hash_key(&args.key)?,
     };
     let done = ops::verify(&request).await?;
     let mut grid = Grid::new(&["table", ">rows at the service", ">missing", ">surplus", ">different"]);

@@ -9,7 +9,7 @@ use futures::TryStreamExt;
 
 use super::args::{
     DeletionVectorsArg, EngineArgs, GlobalArgs, LakeArgs, NestedArg, OnSnapshotRequired, QueryArgs, QueryOutput, StatusArgs,
-    StatusOutput, SyncArgs,
+    StatusOutput, SyncArgs, TableArgs,
 };
 use super::output::{Grid, age, grouped, out, size};
 use super::runs::{self, Watched};
@@ -17,7 +17,7 @@ use super::{report, settings};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::ops::{self, Answer, Overview, OverviewRequest, Report, Selection, StatusLine, SyncRequest, Target};
 use crate::page::status_page;
-use crate::schema::Nested;
+use crate::schema::{Nested, TableRules};
 use crate::sink::Sink;
 use crate::sink::delta::{At, DeletionVectors, DeltaOptions, DeltaSink};
 use crate::stage::{Engine, EngineOptions};
@@ -40,6 +40,7 @@ pub(super) async fn sync(global: &GlobalArgs, args: SyncArgs) -> Result<()> {
             NestedArg::Typed => Nested::Typed,
             NestedArg::Json => Nested::Json,
         },
+        rules: table_rules(&args.tables)?,
         bad_rows: args.bad_rows,
         concurrency: args.concurrency,
         temp_dir: temp_dir(&args.engine),
@@ -67,6 +68,24 @@ fn open_sink(target: &Target, engine: &Engine, args: &SyncArgs) -> Result<Arc<dy
 #[cfg(not(feature = "sql"))]
 fn open_sink(target: &Target, engine: &Engine, args: &SyncArgs) -> Result<Arc<dyn Sink>> {
     ops::open_lake(target, delta_options(engine, &args.lake))
+}
+
+/// What the options say of single tables.
+fn table_rules(args: &TableArgs) -> Result<TableRules> {
+    let mut rules = TableRules::default();
+    for rule in &args.column {
+        rules.add_column(rule, |columns| &mut columns.keep)?;
+    }
+    for rule in &args.drop_column {
+        rules.add_column(rule, |columns| &mut columns.drop)?;
+    }
+    for rule in &args.hash_column {
+        rules.add_column(rule, |columns| &mut columns.hash)?;
+    }
+    if let Some(key) = settings::hash_key(&args.key)? {
+        rules.set_hash_key(key);
+    }
+    Ok(rules)
 }
 
 /// The failures on standard error, and the first one for the exit code.

@@ -7,9 +7,15 @@ use url::Url;
 
 use super::args::GlobalArgs;
 use crate::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
+#[cfg(feature = "lake")]
+use crate::error::ResultExt;
 use crate::error::{Error, Kind, Result};
 #[cfg(feature = "lake")]
 use crate::ops::Target;
+#[cfg(feature = "lake")]
+use crate::redact::Secret;
+#[cfg(feature = "lake")]
+use crate::schema::HashKey;
 #[cfg(feature = "lake")]
 use crate::store::StoreOptions;
 
@@ -81,6 +87,22 @@ pub(super) fn target(global: &GlobalArgs, args: &super::args::TargetArgs) -> Res
         super::args::LakeFormatArg::Delta => crate::ops::LakeFormat::Delta,
         super::args::LakeFormatArg::Parquet => crate::ops::LakeFormat::Parquet,
     })
+}
+
+/// The key for hashed columns: from the file that was named, else from the variable. It cannot be given as an argument, which
+/// others on the machine could see.
+#[cfg(feature = "lake")]
+pub(super) fn hash_key(args: &super::args::HashKeyArgs) -> Result<Option<HashKey>> {
+    let secret = match &args.hash_key_file {
+        Some(path) => {
+            let text = std::fs::read_to_string(path);
+            let text = text
+                .or_fail(Kind::Usage, format!("The file with the key for hashed columns cannot be read: {}", path.display()))?;
+            Some(Secret::new(text.trim_end_matches(['\r', '\n'])))
+        }
+        None => variable("DAPLAKE_HASH_KEY").map(Secret::new),
+    };
+    secret.as_ref().map(HashKey::new).transpose()
 }
 
 /// The variable of the official client that switches its usage tracking off or on. It changes nothing here, but a wrong value is

@@ -1,10 +1,12 @@
 //! Words of the trade, as types: namespace, table, format, window, bookmark. No I/O.
 
+mod pattern;
 mod timestamp;
 
 use std::fmt;
 use std::str::FromStr;
 
+pub use pattern::{is_pattern, name_matches};
 pub use timestamp::Timestamp;
 
 use crate::error::{Error, Kind, Result};

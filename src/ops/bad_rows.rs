@@ -10,6 +10,15 @@ use crate::decode::{BadRows, RowError};
 use crate::error::{Kind, Result, ResultExt};
 use crate::model::TableRef;
 
+/// Whether the row itself is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RowContent {
+    /// It is.
+    Kept,
+    /// Only where it is and what is wrong with it: columns of the table are left out or hashed.
+    LeftOut,
+}
+
 /// One file for all tables of a run.
 #[derive(Debug, Clone)]
 pub(super) struct BadRowFile(Arc<Mutex<File>>);
@@ -27,7 +36,7 @@ impl BadRowFile {
     }
 
     /// The policy for one object of one table.
-    pub(super) fn policy(&self, table: &TableRef, object: &str) -> BadRows {
+    pub(super) fn policy(&self, table: &TableRef, object: &str, content: RowContent) -> BadRows {
         let (file, table, object) = (self.0.clone(), table.to_string(), object.to_owned());
         BadRows::SetAside(Arc::new(move |error: &RowError, row: &[u8]| {
             let mut line = serde_json::json!({
@@ -36,9 +45,11 @@ impl BadRowFile {
                 "line": error.line,
                 "column": error.column,
                 "reason": error.reason,
-                "row": String::from_utf8_lossy(row),
-            })
-            .to_string();
+            });
+            if content == RowContent::Kept {
+                line["row"] = String::from_utf8_lossy(row).into();
+            }
+            let mut line = line.to_string();
             line.push('\n');
             // One write per line, so that lines of several tables do not mix.
             let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);

@@ -6,6 +6,7 @@ use std::time::Instant;
 use tokio::sync::{Semaphore, watch};
 use tracing::Instrument;
 
+use super::bad_rows::RowContent;
 use super::report::{Outcome, Phases};
 use super::sync::{Demand, OnSnapshotRequired};
 use crate::api::{Client, FinishedJob, Query};
@@ -14,8 +15,8 @@ use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Format, Mode, TableRef, Timestamp, Window};
 use crate::progress;
 use crate::scan::{ObjectScan, ScanOptions};
-use crate::schema::{ColumnType, TableSchema};
-use crate::sink::{Held, LoadKind, LoadPlan, Loaded, Sink};
+use crate::schema::{ColumnChoice, ColumnType, TableRules, TableSchema};
+use crate::sink::{Held, Layout, LoadKind, LoadPlan, Loaded, Sink};
 use crate::stage::{ChangeSet, Engine, latest_per_key};
 
 /// What all tables of a run share.
@@ -29,6 +30,7 @@ pub(super) struct Replicator {
     pub(super) on_snapshot_required: OnSnapshotRequired,
     pub(super) demand: Demand,
     pub(super) scan: ScanOptions,
+    pub(super) rules: TableRules,
     pub(super) bad_rows: Option<super::bad_rows::BadRowFile>,
     /// Tables that load at once; jobs of the others start and wait meanwhile.
     pub(super) loads: Semaphore,
@@ -98,7 +100,8 @@ impl Replicator {
 
         let permit = self.loads.acquire().await.or_fail(Kind::Bug, "The run is closing")?;
         let loading = Instant::now();
-        let load = self.load(table, held, &job, &schema);
+        let choice = self.choose(table, held, &schema)?;
+        let load = self.load(table, held, &job, &choice);
         let (loaded, counts, commit_seconds) = load.instrument(progress::step("load", table)).await?;
         drop(permit);
         phases.load = loading.elapsed().as_secs_f64() - commit_seconds;
@@ -158,15 +161,15 @@ impl Replicator {
         table: &TableRef,
         held: Option<&Held>,
         job: &FinishedJob,
-        schema: &Arc<TableSchema>,
+        choice: &ColumnChoice,
     ) -> Result<(Loaded, DecodeCounts, f64)> {
         progress::expect(job.objects.len() as u64);
         // Results promise unique keys, which the load checks as it writes (integer keys only: a bitmap is cheap); the logs
         // break the promise by design.
-        let mut trust = self.sink.checks_unique_keys() && !table.is_log() && has_integer_key(schema);
+        let mut trust = self.sink.checks_unique_keys() && !table.is_log() && has_integer_key(choice.kept());
         let mut may_ask_again = true;
         loop {
-            match self.load_once(table, held, job, schema, trust).await {
+            match self.load_once(table, held, job, choice, trust).await {
                 Err(error) if trust && ChangeSet::is_duplicate_key(&error) => {
                     tracing::warn!(table = %table, "The result holds a key twice; reducing it to the newest row per key");
                     trust = false;
@@ -185,12 +188,13 @@ impl Replicator {
         table: &TableRef,
         held: Option<&Held>,
         job: &FinishedJob,
-        schema: &Arc<TableSchema>,
+        choice: &ColumnChoice,
         trust_unique: bool,
     ) -> Result<(Loaded, DecodeCounts, f64)> {
         let is_snapshot = job.query.window == Window::Snapshot;
         let kind = if is_snapshot && !(table.is_log() && held.is_some()) { LoadKind::Replace } else { LoadKind::Merge };
-        let scan = self.scan(table, job, schema);
+        let schema = choice.kept();
+        let scan = self.scan(table, job, choice);
         let keys: Vec<String> = schema.key.iter().map(|column| column.name.clone()).collect();
         let changes = if trust_unique {
             let streams = (0..scan.partition_count()).map(|partition| scan.stream(partition)).collect();
@@ -198,6 +202,7 @@ impl Replicator {
         } else {
             latest_per_key(&self.engine, Arc::new(scan.clone()), &keys).await?
         };
+        let options = self.rules.of(table);
         let plan = LoadPlan {
             table: table.clone(),
             schema: schema.clone(),
@@ -206,6 +211,14 @@ impl Replicator {
             expects: held.map(|held| held.bookmark),
             run_id: self.run_id.clone(),
             job_id: job.id.clone(),
+            layout: Layout {
+                columns: choice.record().clone(),
+                deletes: options.deletes,
+                mode: options.mode,
+                partition_by: options.partition_by,
+            },
+            is_snapshot,
+            as_of: job.reached,
         };
         let mut load = self.sink.begin(plan).await?;
         if let Err(error) = load.write(changes).await {
@@ -221,13 +234,34 @@ impl Replicator {
         Ok((loaded, scan.counts(), committing.elapsed().as_secs_f64()))
     }
 
-    fn scan(&self, table: &TableRef, job: &FinishedJob, schema: &Arc<TableSchema>) -> ObjectScan {
+    /// What the rules mean for the table as it is now. A name that the schema does not have is likely misspelt: a table is not
+    /// begun so, as what was to be left out would come.
+    fn choose(&self, table: &TableRef, held: Option<&Held>, schema: &Arc<TableSchema>) -> Result<ColumnChoice> {
+        let choice = ColumnChoice::of(schema, &self.rules.of(table).columns, self.rules.hash_key())?;
+        let unknown = choice.unknown().iter().filter(|name| self.rules.names_column(table, name)).cloned().collect::<Vec<_>>();
+        match (unknown.is_empty(), held) {
+            (true, _) => {}
+            (false, None) => {
+                return Err(Error::new(Kind::Schema, "A rule names a column that the table does not have")
+                    .with("column", unknown.join(", "))
+                    .hint("see the names with `daplake schema --table ...`, or write a pattern such as 'users.email*'"));
+            }
+            (false, Some(_)) => {
+                tracing::warn!(table = %table, columns = unknown.join(", "), "A rule names columns that the table does not have");
+            }
+        }
+        Ok(choice)
+    }
+
+    fn scan(&self, table: &TableRef, job: &FinishedJob, choice: &ColumnChoice) -> ObjectScan {
         let (file, table) = (self.bad_rows.clone(), table.clone());
+        // The row itself would hold what is to be left out.
+        let content = if choice.record().is_empty() { RowContent::Kept } else { RowContent::LeftOut };
         let policy = Arc::new(move |object: &crate::api::ObjectId| match &file {
-            Some(file) => file.policy(&table, &object.0),
+            Some(file) => file.policy(&table, &object.0, content),
             None => BadRows::Fail,
         });
-        ObjectScan::new(&self.client, job.clone(), schema.clone(), self.scan.clone(), policy)
+        ObjectScan::choosing(&self.client, job.clone(), choice.clone(), self.scan.clone(), policy)
     }
 }
 

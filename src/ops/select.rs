@@ -2,7 +2,7 @@
 
 use crate::api::Client;
 use crate::error::{Error, ErrorContext, Kind, Result};
-use crate::model::{Namespace, TableRef};
+use crate::model::{Namespace, TableRef, is_pattern};
 
 /// Namespaces that the service is known to have; an account may have fewer.
 pub const KNOWN_NAMESPACES: [&str; 4] = ["canvas", "canvas_logs", "catalog", "new_quizzes"];
@@ -74,13 +74,13 @@ impl Selection {
         let mut picked: Vec<TableRef> = Vec::new();
         for word in words {
             let found = match is_pattern(word) {
-                true => listed.iter().filter(|table| matches(word, table)).cloned().collect(),
+                true => listed.iter().filter(|table| table.matches(word)).cloned().collect(),
                 false => {
                     self.trimmed_namespaces().into_iter().map(|namespace| TableRef::new(namespace, word)).collect::<Vec<_>>()
                 }
             };
             for table in found {
-                if !picked.contains(&table) && !self.exclude.iter().any(|word| matches(word.trim(), &table)) {
+                if !picked.contains(&table) && !self.exclude.iter().any(|word| table.matches(word.trim())) {
                     picked.push(table);
                 }
             }
@@ -100,14 +100,14 @@ impl Selection {
 
     fn pick(&self, listed: &[TableRef], holder: Holder) -> Result<Vec<TableRef>> {
         for wanted in self.tables.iter().map(|word| word.trim()).filter(|word| !is_pattern(word)) {
-            if !listed.iter().any(|table| matches(wanted, table)) {
+            if !listed.iter().any(|table| table.matches(wanted)) {
                 return Err(unknown_table(wanted, listed, holder));
             }
         }
         let picked: Vec<TableRef> = listed
             .iter()
-            .filter(|table| self.tables.iter().any(|word| matches(word.trim(), table)))
-            .filter(|table| !self.exclude.iter().any(|word| matches(word.trim(), table)))
+            .filter(|table| self.tables.iter().any(|word| table.matches(word.trim())))
+            .filter(|table| !self.exclude.iter().any(|word| table.matches(word.trim())))
             .cloned()
             .collect();
         if picked.is_empty() && !listed.is_empty() {
@@ -144,41 +144,6 @@ impl Holder {
             Holder::Target => "see the names with `daplake status --target ...`",
         }
     }
-}
-
-fn is_pattern(word: &str) -> bool {
-    word == "all" || word.contains(['*', '?'])
-}
-
-fn matches(word: &str, table: &TableRef) -> bool {
-    word == "all" || glob(word.as_bytes(), table.table.as_bytes()) || glob(word.as_bytes(), table.to_string().as_bytes())
-}
-
-/// `*` any run of characters, `?` any one.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(&b) if b == b'?' || b == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => match star {
-                Some((star_p, star_t)) => {
-                    star = Some((star_p, star_t + 1));
-                    p = star_p + 1;
-                    t = star_t + 1;
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|&b| b == b'*')
 }
 
 fn unknown_table(wanted: &str, listed: &[TableRef], holder: Holder) -> Error {

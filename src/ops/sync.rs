@@ -17,7 +17,7 @@ use crate::api::Client;
 use crate::error::{ErrorContext, Result};
 use crate::model::{Format, Mode, TableRef, Timestamp};
 use crate::scan::ScanOptions;
-use crate::schema::Nested;
+use crate::schema::{Nested, TableRules};
 use crate::sink::Sink;
 use crate::stage::Engine;
 
@@ -77,6 +77,8 @@ pub struct SyncRequest {
     pub unlisted: Unlisted,
     /// Form of nested columns.
     pub nested: Nested,
+    /// Columns, deletes, modes and partitions of single tables.
+    pub rules: TableRules,
     /// Where unreadable rows are set aside; `None`: such a row fails its table.
     pub bad_rows: Option<PathBuf>,
     /// Tables that load at once, at least 1.
@@ -105,6 +107,7 @@ impl SyncRequest {
             demand: Demand::Nothing,
             unlisted: Unlisted::Refuse,
             nested: Nested::Typed,
+            rules: TableRules::default(),
             bad_rows: None,
             concurrency: 2,
             object_concurrency: 2,
@@ -120,6 +123,7 @@ pub async fn sync(request: SyncRequest) -> Result<Report> {
     let begun = Instant::now();
     let started = Timestamp::now();
     let location = request.sink.location().to_string();
+    request.rules.check()?;
     request.sink.check().await.with("target", &location)?;
     let bad_rows = request.bad_rows.as_deref().map(BadRowFile::open).transpose()?;
     let tables = match request.unlisted {
@@ -127,6 +131,9 @@ pub async fn sync(request: SyncRequest) -> Result<Report> {
         Unlisted::Try => request.selection.resolve_all(&request.client).await?,
     };
 
+    for tables_of_rule in request.rules.unused(&tables) {
+        tracing::warn!(table = tables_of_rule, "Options for a table that is not part of this run, or misspelt");
+    }
     let run_id = request.run_id;
     let replicator = Replicator {
         client: request.client,
@@ -145,6 +152,7 @@ pub async fn sync(request: SyncRequest) -> Result<Report> {
             nested: request.nested,
             temp_dir: request.temp_dir,
         },
+        rules: request.rules,
         bad_rows,
         loads: Semaphore::new(request.concurrency.max(1)),
         run_id: run_id.clone(),

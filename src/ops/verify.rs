@@ -9,7 +9,7 @@ use crate::decode::BadRows;
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::model::{Format, TableRef, Window};
 use crate::scan::{ObjectScan, ScanOptions};
-use crate::schema::{Nested, TableSchema};
+use crate::schema::{ColumnChoice, ColumnRules, HashKey, Nested, TableSchema};
 use crate::sink::Sink;
 use crate::sink::delta::{DeltaSink, Differences};
 use crate::stage::{ChangeSet, Engine, latest_per_key};
@@ -31,6 +31,8 @@ pub struct VerifyRequest {
     pub temp_dir: PathBuf,
     /// Keys that are named, per table.
     pub keys: usize,
+    /// Under which columns were hashed, for tables with such columns.
+    pub hash_key: Option<HashKey>,
 }
 
 /// Compares every chosen table with a snapshot of now, one after the other. What changed at the service since a table's bookmark
@@ -61,13 +63,20 @@ async fn one(request: &VerifyRequest, table: &TableRef) -> Result<Differences> {
         return Err(Error::new(Kind::Schema, "The table's schema has changed at the service").hint("run `daplake sync` first"));
     }
     let schema = Arc::new(TableSchema::read(table, schema.version, schema.schema)?);
+    // As the table was made: the record names what was left out or hashed, and the key must be the same.
+    let record = request.sink.columns(table).await?;
+    let has = |name: &String| schema.columns().any(|column| column.name == *name);
+    let chosen = |names: &[String]| names.iter().filter(|name| has(name)).cloned().collect::<Vec<_>>();
+    let rules = ColumnRules { keep: Vec::new(), drop: chosen(&record.dropped), hash: chosen(&record.hashed) };
+    let choice = ColumnChoice::of(&schema, &rules, request.hash_key.as_ref())?;
+    record.follow(choice.record(), |_| true)?;
     let changed = if snapshot.reached > held.at {
         let window = Window::Increment { since: held.at, until: Some(snapshot.reached) };
-        Some(rows_of(request, client.run(&query(window)).await?, &schema, nested).await?)
+        Some(rows_of(request, client.run(&query(window)).await?, &choice, nested).await?)
     } else {
         None
     };
-    let fresh = rows_of(request, snapshot, &schema, nested).await?;
+    let fresh = rows_of(request, snapshot, &choice, nested).await?;
     let mut found = request.sink.differences(table, fresh, changed, request.keys).await?;
     if table.is_log() {
         found.surplus = 0;
@@ -76,7 +85,7 @@ async fn one(request: &VerifyRequest, table: &TableRef) -> Result<Differences> {
     Ok(found)
 }
 
-async fn rows_of(request: &VerifyRequest, job: FinishedJob, schema: &Arc<TableSchema>, nested: Nested) -> Result<ChangeSet> {
+async fn rows_of(request: &VerifyRequest, job: FinishedJob, choice: &ColumnChoice, nested: Nested) -> Result<ChangeSet> {
     let options = ScanOptions {
         partitions: 2,
         batch_rows: 8192,
@@ -85,7 +94,7 @@ async fn rows_of(request: &VerifyRequest, job: FinishedJob, schema: &Arc<TableSc
         nested,
         temp_dir: request.temp_dir.clone(),
     };
-    let scan = ObjectScan::new(&request.client, job, schema.clone(), options, Arc::new(|_| BadRows::Fail));
-    let keys: Vec<String> = schema.key_names().into_iter().map(str::to_owned).collect();
+    let scan = ObjectScan::choosing(&request.client, job, choice.clone(), options, Arc::new(|_| BadRows::Fail));
+    let keys: Vec<String> = choice.kept().key_names().into_iter().map(str::to_owned).collect();
     latest_per_key(&request.engine, Arc::new(scan), &keys).await
 }

@@ -23,7 +23,7 @@ pub use exec::ObjectScanExec;
 use crate::api::{Client, FinishedJob, ObjectId};
 use crate::decode::{BadRows, DecodeCounts};
 use crate::fetch::ObjectUrls;
-use crate::schema::{Nested, TableSchema, change_schema};
+use crate::schema::{ColumnChoice, Nested, TableSchema};
 
 /// How objects are read.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ pub struct ObjectScan {
 struct Inner {
     urls: ObjectUrls,
     job: FinishedJob,
-    schema: Arc<TableSchema>,
+    choice: ColumnChoice,
     arrow: SchemaRef,
     options: ScanOptions,
     bad_rows: BadRowPolicy,
@@ -64,7 +64,7 @@ struct Inner {
 impl std::fmt::Debug for ObjectScan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ObjectScan")
-            .field("table", &self.inner.schema.table.to_string())
+            .field("table", &self.inner.choice.kept().table.to_string())
             .field("job", &self.inner.job.id)
             .field("objects", &self.inner.job.objects.len())
             .finish()
@@ -80,14 +80,34 @@ impl ObjectScan {
         options: ScanOptions,
         bad_rows: BadRowPolicy,
     ) -> Self {
-        let arrow = change_schema(&schema, options.nested);
+        Self::choosing(client, job, ColumnChoice::all(schema), options, bad_rows)
+    }
+
+    /// The same without the columns that are left out, which are not even decoded, and with hashes in place of values.
+    pub fn choosing(
+        client: &Client,
+        job: FinishedJob,
+        choice: ColumnChoice,
+        options: ScanOptions,
+        bad_rows: BadRowPolicy,
+    ) -> Self {
+        let arrow = choice.change_schema(options.nested);
         let urls = ObjectUrls::new(client, &job);
-        Self { inner: Arc::new(Inner { urls, job, schema, arrow, options, bad_rows, counts: Mutex::default() }) }
+        Self { inner: Arc::new(Inner { urls, job, choice, arrow, options, bad_rows, counts: Mutex::default() }) }
     }
 
     /// What the decoders saw in all streams that were pulled so far.
     pub fn counts(&self) -> DecodeCounts {
-        self.inner.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut counts = self.inner.counts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // What is left out is unknown to the decoders, not to us.
+        let dropped = &self.inner.choice.record().dropped;
+        counts.unknown_columns.retain(|name| {
+            let name = name.strip_prefix("value.").unwrap_or(name);
+            !dropped
+                .iter()
+                .any(|column| name.strip_prefix(column.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+        });
+        counts
     }
 
     /// Partitions of the scan: never more than objects, at least one.

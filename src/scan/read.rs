@@ -22,9 +22,14 @@ use crate::progress;
 const CHUNKS_AHEAD: usize = 4;
 
 pub(super) fn partition(inner: Arc<Inner>, partition: usize, of: usize) -> SendableRecordBatchStream {
-    let arrow = inner.arrow.clone();
+    let (arrow, choice) = (inner.arrow.clone(), inner.choice.clone());
     let numbers = (partition..inner.job.objects.len()).step_by(of);
     let batches = stream::iter(numbers.map(Ok)).and_then(move |number| object(inner.clone(), number)).try_flatten();
+    let schema = arrow.clone();
+    let batches = batches.and_then(move |batch| {
+        let chosen = if choice.hashes() { choice.apply(&batch, &schema) } else { Ok(batch) };
+        std::future::ready(chosen)
+    });
     let batches = batches.map_err(|error: Error| DataFusionError::External(Box::new(error)));
     Box::pin(RecordBatchStreamAdapter::new(arrow, batches))
 }
@@ -54,7 +59,7 @@ fn options(inner: &Inner, number: usize, id: &ObjectId) -> Result<DecodeOptions>
 }
 
 fn text(inner: Arc<Inner>, number: usize, id: ObjectId, format: Format) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-    let decoder = TextDecoder::new(inner.schema.clone(), format, options(&inner, number, &id)?)?;
+    let decoder = TextDecoder::new(inner.choice.read().clone(), format, options(&inner, number, &id)?)?;
     let bytes = ahead(fetch::unpacked(fetch::open(&inner.urls, &id), format), CHUNKS_AHEAD).boxed();
     let state = (bytes, Some(decoder), inner, id);
     let batches = stream::try_unfold(state, |(mut bytes, mut decoder, inner, id)| async move {
@@ -88,7 +93,7 @@ async fn parquet(inner: Arc<Inner>, number: usize, id: ObjectId) -> Result<BoxSt
     let staged = fetch::spool_as(&inner.urls, &id, Format::Parquet, folder.path(), &format!("object-{number}.parquet")).await?;
     let file = std::fs::File::open(&staged.path).or_fail(Kind::Io, "A staged object cannot be read")?;
     let (sender, receiver) = tokio::sync::mpsc::channel::<Result<RecordBatch>>(2);
-    let schema = inner.schema.clone();
+    let schema = inner.choice.read().clone();
     tokio::task::spawn_blocking(move || {
         let _kept = folder;
         let work = || -> Result<DecodeCounts> {

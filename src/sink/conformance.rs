@@ -13,7 +13,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
-use super::{Load, LoadKind, LoadPlan, Loaded, Sink};
+use super::{Layout, Load, LoadKind, LoadPlan, Loaded, Sink};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Bookmark, TableRef, Timestamp};
 use crate::schema::{Column, ColumnType, Nested, TableSchema};
@@ -133,6 +133,9 @@ pub(crate) async fn plan(fixture: &Fixture, schema: &TableSchema, kind: LoadKind
         expects: fixture.sink.held(&schema.table).await.unwrap().map(|held| held.bookmark),
         run_id: "run".into(),
         job_id: "job".into(),
+        layout: Layout::default(),
+        is_snapshot: kind == LoadKind::Replace,
+        as_of: Timestamp::from_micros(1),
     }
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::model::{Bookmark, Namespace, TableRef, Timestamp};
 use crate::redact::SafeUrl;
-use crate::schema::{Nested, TableSchema};
+use crate::schema::{ColumnRecord, Deletes, Nested, PartitionBy, TableMode, TableSchema};
 use crate::stage::ChangeSet;
 
 /// A place where tables are kept: a lake folder or a database.
@@ -81,6 +81,41 @@ pub struct LoadPlan {
     pub run_id: String,
     /// Id of the service's job, for the target's history.
     pub job_id: String,
+    /// What the user chose for the table.
+    pub layout: Layout,
+    /// Whether the set is a snapshot, and not an increment.
+    pub is_snapshot: bool,
+    /// The service's time of the result.
+    pub as_of: Timestamp,
+}
+
+/// What a user chose for a table. What is not chosen is as the table is, or as new tables usually are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// Columns left out or hashed; the plan's schema and rows are so already.
+    pub columns: ColumnRecord,
+    /// What a delete does.
+    pub deletes: Option<Deletes>,
+    /// Which rows are kept.
+    pub mode: Option<TableMode>,
+    /// Partitions.
+    pub partition_by: Option<PartitionBy>,
+}
+
+impl Layout {
+    /// For targets that have but one form of tables: kind `Unsupported` if another was chosen.
+    pub fn check_usual(&self) -> Result<()> {
+        let option = match self {
+            Self { deletes: Some(Deletes::Mark), .. } => "--deletes mark",
+            Self { mode: Some(TableMode::Changes), .. } => "--mode changes",
+            Self { mode: Some(TableMode::History), .. } => "--mode history",
+            Self { partition_by: Some(_), .. } => "--partition-by",
+            _ => return Ok(()),
+        };
+        Err(Error::new(Kind::Unsupported, "This kind of target has no such tables")
+            .with("option", option)
+            .hint("leave the option out, or name a folder or an object store as --target"))
+    }
 }
 
 /// One open load of one table. Dropped without `commit`, it leaves the target as it was (files that no commit names may stay).

@@ -9,6 +9,8 @@ mod care;
 #[cfg(feature = "lake")]
 mod cli;
 #[cfg(feature = "lake")]
+mod columns;
+#[cfg(feature = "lake")]
 mod crash;
 mod ddl;
 mod dropin;

@@ -42,6 +42,7 @@ on!(postgresql = crate::support::postgres::Database:
     what_is_odd_but_whole_arrives_whole,
     what_is_cut_or_broken_fails_loudly_and_leaves_the_table,
     rows_deleted_and_born_again_are_there,
+    columns_are_left_out_and_hashed,
 );
 
 #[cfg(feature = "mysql")]
@@ -56,6 +57,7 @@ on!(mariadb = crate::support::mariadb::Database:
     what_is_odd_but_whole_arrives_whole,
     what_is_cut_or_broken_fails_loudly_and_leaves_the_table,
     rows_deleted_and_born_again_are_there,
+    columns_are_left_out_and_hashed,
 );
 
 struct Sql<D> {
@@ -201,6 +203,37 @@ async fn killed_and_run_again_the_database_is_right<D: TestDatabase>() {
     let lines: Value = serde_json::from_str::<Value>(&status.stdout).unwrap()["tables"].take();
     assert_eq!(lines.as_array().map(Vec::len), Some(3));
     assert_eq!(lines[0]["data_as_of"], sql.world.school.now().to_string());
+}
+
+async fn columns_are_left_out_and_hashed<D: TestDatabase>() {
+    use daplake::redact::Secret;
+    use daplake::schema::{HashKey, TableRules};
+    let tables = [canvas("users"), canvas("enrollments")];
+    let Some(sql) = Sql::<D>::new(school(&tables)).await else { return };
+    let rules = |secret: &str| {
+        let mut rules = TableRules::new(Vec::new(), Some(HashKey::new(&Secret::new(secret)).unwrap()));
+        rules.add_column("users.*name", |columns| &mut columns.drop).unwrap();
+        rules.add_column("users.id", |columns| &mut columns.hash).unwrap();
+        rules.add_column("enrollments.user_id", |columns| &mut columns.hash).unwrap();
+        rules
+    };
+    let secret = "a-key-for-tests-0123456789";
+    for _ in 0..3 {
+        let report = ops::sync(SyncRequest { rules: rules(secret), ..sql.request() }).await.unwrap();
+        assert_eq!(failures(&report), [""; 0]);
+        sql.world.school.advance();
+    }
+    let rows = sql.database.rows_of(&tables);
+    let ids: std::collections::BTreeSet<&str> = rows[0].iter().map(|row| row["id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), rows[0].len());
+    assert!(ids.iter().all(|id| id.len() == 64) && rows[0].iter().all(|row| row.get("sortable_name").is_none()));
+    assert!(rows[1].iter().filter(|row| ids.contains(row["user_id"].as_str().unwrap())).count() * 2 > rows[1].len());
+    for refused in [rules("another-key-0123456789"), TableRules::default()] {
+        let report = ops::sync(SyncRequest { rules: refused, ..sql.request() }).await.unwrap();
+        assert_eq!(report.failed().count(), 2, "{report:?}");
+        assert!(report.failed().all(|table| table.error.as_ref().unwrap().kind() == Kind::Schema), "{report:?}");
+    }
+    assert_eq!(sql.database.rows_of(&tables)[0].len(), rows[0].len());
 }
 
 #[test]

@@ -30,7 +30,7 @@ use super::writer::{FileFormat, NewFile, TableWriter};
 use super::{DeletionVectors, DeltaOptions};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::Bookmark;
-use crate::schema::{Nested, lake_schema};
+use crate::schema::{Followed, Nested, lake_schema};
 use crate::sink::{Load, LoadKind, LoadPlan, Loaded};
 use crate::stage::{ChangeSet, Engine, deletes, engine_error, pull_together, split_batch};
 use crate::store::explained;
@@ -61,13 +61,15 @@ pub(super) struct DeltaLoad {
 }
 
 /// What the table is going to look like, before nulls in required columns are known.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Design {
     columns: Vec<LakeColumn>,
     changes: Vec<String>,
     rewrites: bool,
     mapped: bool,
     max_id: i64,
+    /// Columns left out or hashed.
+    chosen: Followed,
 }
 
 /// What was written, ready to be committed.
@@ -109,7 +111,7 @@ impl DeltaLoad {
             }
             design(state.as_ref(), &plan, &keys).with("table", &plan.table)?
         } else {
-            Design { columns: Vec::new(), changes: Vec::new(), rewrites: false, mapped: false, max_id: 0 }
+            Design::default()
         };
         Ok(Self { options, log, plan, state, keys, design, uncommitted, written: None })
     }
@@ -298,6 +300,10 @@ impl DeltaLoad {
         configuration.insert(log::KEY.into(), json!(self.keys).to_string());
         configuration.insert(log::SCHEMA_VERSION.into(), reached.schema_version.to_string());
         configuration.insert(log::NESTED.into(), nested.into());
+        match self.design.chosen.record.is_empty() {
+            true => configuration.remove(log::COLUMNS),
+            false => configuration.insert(log::COLUMNS.into(), json!(self.design.chosen.record).to_string()),
+        };
         if self.design.mapped {
             configuration.insert(log::MAPPING_MODE.into(), "name".into());
             configuration.insert(log::MAPPING_MAX_ID.into(), self.design.max_id.to_string());
@@ -414,11 +420,21 @@ fn design(state: Option<&TableState>, plan: &LoadPlan, keys: &[String]) -> Resul
     let wanted = lake_schema(&plan.schema, plan.nested);
     let mut wanted = LakeColumn::of_fields(wanted.fields())?;
     wanted.iter_mut().filter(|column| keys.contains(&column.name)).for_each(|column| column.nullable = false);
+    let mut chosen = Followed { record: plan.layout.columns.clone(), notes: Vec::new() };
     let (mut columns, changes, rewrites, mapping) = match state {
         None => (wanted, Vec::new(), false, (false, 0)),
         Some(state) => {
             check_key(&state.key, keys, plan.kind)?;
-            let mut evolved = evolve(&state.columns, &wanted, plan.kind)?;
+            let mut old = state.columns.clone();
+            match plan.kind {
+                // Nothing of before stays, so what is left out need not stay empty.
+                LoadKind::Replace => old.retain(|column| !chosen.record.dropped.contains(&column.name)),
+                LoadKind::Merge => {
+                    let has = |name: &str| old.iter().any(|column| column.name == name);
+                    chosen = state.column_record().follow(&plan.layout.columns, has)?;
+                }
+            }
+            let mut evolved = evolve(&old, &wanted, plan.kind)?;
             // A column may become a key when all rows are replaced.
             evolved.columns.iter_mut().filter(|column| keys.contains(&column.name)).for_each(|column| column.nullable = false);
             (evolved.columns, evolved.changes, evolved.rewrites, state.mapping())
@@ -426,7 +442,7 @@ fn design(state: Option<&TableState>, plan: &LoadPlan, keys: &[String]) -> Resul
     };
     check_names(&columns)?;
     let (mapped, max_id) = map_columns(&mut columns, mapping.0, mapping.1);
-    Ok(Design { columns, changes, rewrites, mapped, max_id })
+    Ok(Design { columns, changes, rewrites, mapped, max_id, chosen })
 }
 
 /// Writes the rows of a change batch that are not deletes, and says how many there were.
@@ -568,6 +584,7 @@ impl Load for DeltaLoad {
             rows: kept_rows.map(|kept| kept + added_rows),
             bytes_written: written.added.iter().map(|file| file.bytes).sum::<u64>() + written.vector_bytes,
             schema_changes,
+            warnings: std::mem::take(&mut self.design.chosen.notes),
             ..Loaded::default()
         };
 

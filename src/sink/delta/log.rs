@@ -23,6 +23,7 @@ use super::stats::loosened;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Bookmark, TableRef, Timestamp};
 use crate::redact::SafeUrl;
+use crate::schema::ColumnRecord;
 use crate::store::Place;
 
 /// Table properties of ours.
@@ -33,6 +34,8 @@ pub(super) const KEY: &str = "daplake.key";
 pub(super) const SCHEMA_VERSION: &str = "daplake.schemaVersion";
 /// `typed` or `json`.
 pub(super) const NESTED: &str = "daplake.nested";
+/// Columns that were left out or hashed, as JSON; absent if there are none.
+pub(super) const COLUMNS: &str = "daplake.columns";
 /// Whether columns are mapped.
 pub(super) const MAPPING_MODE: &str = "delta.columnMapping.mode";
 /// Whether rows may be marked as deleted.
@@ -426,6 +429,11 @@ impl TableState {
             }
         }
         Ok(())
+    }
+
+    /// Which columns were left out or hashed.
+    pub(super) fn column_record(&self) -> ColumnRecord {
+        self.configuration.get(COLUMNS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
     }
 
     /// Rows of all files, if all say so.

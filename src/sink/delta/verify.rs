@@ -25,7 +25,7 @@ use super::optimize::rows_of;
 use super::writer::FileFormat;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::TableRef;
-use crate::schema::Nested;
+use crate::schema::{ColumnRecord, Nested};
 use crate::stage::{ChangeSet, Engine, engine_error, pull_together, table_of_streams};
 
 /// How a table differs from what it should be.
@@ -69,6 +69,11 @@ impl DeltaSink {
             Some("json") => Nested::Json,
             _ => Nested::Typed,
         })
+    }
+
+    /// Which columns of the table were left out or hashed. Kind `NotFound` if it is not kept here.
+    pub async fn columns(&self, table: &TableRef) -> Result<ColumnRecord> {
+        Ok(self.present(&self.log(table)?).await?.column_record())
     }
 
     /// Compares the table with `fresh`, a whole and reduced one. Keys in `changed` are left out: they changed between the two. At

@@ -16,7 +16,7 @@ use super::shape::Findings;
 use super::{NonFinite, Shared, Statement, gone_by_hand, meta, values};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::Bookmark;
-use crate::schema::ACTION;
+use crate::schema::{ACTION, TableSchema};
 use crate::sink::{Load, LoadKind, LoadPlan, Loaded};
 use crate::stage::{ChangeSet, deletes, engine_error, pull_together};
 
@@ -64,6 +64,7 @@ enum Way {
 impl SqlLoad {
     /// Connects and makes sure that there is book-keeping. Kind `Schema` for a change that cannot be followed.
     pub(super) async fn begin(shared: Arc<Shared>, plan: LoadPlan) -> Result<Self> {
+        plan.layout.check_usual()?;
         let table = shared.dialect().table_of(&plan.schema)?;
         let mut session = shared.session().await?;
         shared.make_room(session.as_mut(), &plan.table.namespace).await?;
@@ -87,9 +88,31 @@ impl SqlLoad {
         let entry = load.entry().await?;
         let live = load.live().await?;
         if !live.is_empty() && entry.as_ref().map(|entry| entry.bookmark) == load.plan.expects {
+            load.follow_columns(&live, entry.as_ref())?;
             load.change(&live, entry.as_ref())?;
         }
         Ok(load)
+    }
+
+    /// Values and hashes, or hashes of two keys, may not stand in one column.
+    fn follow_columns(&mut self, live: &[LiveColumn], entry: Option<&meta::Entry>) -> Result<()> {
+        if self.plan.kind == LoadKind::Replace {
+            return Ok(());
+        }
+        let before = entry.map(meta::Entry::columns).unwrap_or_default();
+        let has = |name: &str| {
+            let column = self.table.columns.iter().find(|column| column.source == name);
+            let name = column.map_or(name, |column| column.name.as_str());
+            live.iter().any(|column| column.name == name)
+        };
+        let followed = before.follow(&self.plan.layout.columns, has)?;
+        self.loaded.warnings.extend(followed.notes);
+        if followed.record != self.plan.layout.columns {
+            let mut schema = TableSchema::clone(&self.plan.schema);
+            schema.source = Arc::new(followed.record.into_source(&schema.source));
+            self.plan.schema = Arc::new(schema);
+        }
+        Ok(())
     }
 
     async fn entry(&mut self) -> Result<Option<meta::Entry>> {

@@ -10,7 +10,7 @@ use super::dialect::Dialect;
 use super::statement::{Row, Statement};
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::model::{Bookmark, Namespace, TableRef, Timestamp};
-use crate::schema::TableSchema;
+use crate::schema::{ColumnRecord, TableSchema};
 
 /// The layout that both clients know.
 const VERSION: i64 = 1;
@@ -31,6 +31,12 @@ impl Entry {
     pub(super) fn schema(&self, table: &TableRef) -> Option<TableSchema> {
         let source = serde_json::from_str::<Value>(&self.description).ok()?;
         TableSchema::read(table, self.bookmark.schema_version, source).ok()
+    }
+
+    /// Which columns were left out or hashed, as the stored schema tells.
+    pub(super) fn columns(&self) -> ColumnRecord {
+        serde_json::from_str::<Value>(&self.description)
+            .map_or_else(|_| ColumnRecord::default(), |source| ColumnRecord::of_source(&source))
     }
 
     /// Takes the exact moment in place of the one that is cut to seconds. One of another second is old: the official client has

@@ -31,6 +31,9 @@ async fn refused(lake: &Lake) -> crate::Error {
         expects: None,
         run_id: String::new(),
         job_id: String::new(),
+        layout: Default::default(),
+        is_snapshot: true,
+        as_of: crate::model::Timestamp::now(),
     };
     let begun = lake.sink.begin(plan).await.err().unwrap();
     assert_eq!(begun.kind(), Kind::Target);

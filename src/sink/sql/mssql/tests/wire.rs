@@ -324,6 +324,9 @@ async fn load(sink: &SqlSink, schema: &TableSchema, kind: LoadKind, rows: &[Chan
         expects,
         run_id: "run".into(),
         job_id: "job".into(),
+        layout: Default::default(),
+        is_snapshot: kind == LoadKind::Replace,
+        as_of: crate::model::Timestamp::now(),
     };
     let mut opened = sink.begin(plan).await?;
     opened.write(reduced(schema, vec![conformance::changes(schema, rows)])).await?;

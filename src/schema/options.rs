@@ -1,0 +1,244 @@
+//! What users choose for single tables: columns, what a delete does, which rows are kept, partitions. Plain values that a command
+//! line or a settings file fills; targets say what they can do with them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::{ColumnRules, HashKey};
+use crate::error::{Error, Kind, Result};
+use crate::model::{TableRef, is_pattern};
+
+/// What a delete at the source does to the row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletes {
+    /// The row goes.
+    Remove,
+    /// The row stays, with true in the column `_deleted`.
+    Mark,
+}
+
+/// Which rows a table keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableMode {
+    /// One row per key, as it is now.
+    Current,
+    /// Every change that was seen, with `_action` and `_ts`; rows are only ever added.
+    Changes,
+    /// Every version of every row, with `_valid_from`, `_valid_to` and `_current`.
+    History,
+}
+
+/// How long a partition is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartitionUnit {
+    /// Calendar days in UTC.
+    Day,
+    /// Months.
+    Month,
+    /// Years.
+    Year,
+}
+
+/// Partitions by a time or date column; reads and prints as `day(timestamp)`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionBy {
+    /// Their length.
+    pub unit: PartitionUnit,
+    /// The column.
+    pub column: String,
+}
+
+macro_rules! words {
+    ($name:ident, $what:literal, $($variant:ident = $word:literal),+) => {
+        impl $name {
+            /// The word by which users and tables know it.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Error;
+
+            fn from_str(text: &str) -> Result<Self> {
+                match text {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(Error::new(Kind::Usage, concat!("Unknown ", $what))
+                        .with("word", text)
+                        .hint(concat!("use one of", $(" ", $word),+))),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+words!(Deletes, "way with deletes", Remove = "remove", Mark = "mark");
+words!(TableMode, "mode of a table", Current = "current", Changes = "changes", History = "history");
+words!(PartitionUnit, "length of partitions", Day = "day", Month = "month", Year = "year");
+
+impl fmt::Display for PartitionBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}({})", self.unit, self.column)
+    }
+}
+
+impl FromStr for PartitionBy {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parts = text.strip_suffix(')').and_then(|text| text.split_once('('));
+        match parts {
+            Some((unit, column)) if !column.trim().is_empty() => {
+                Ok(Self { unit: unit.trim().parse()?, column: column.trim().to_owned() })
+            }
+            _ => Err(Error::new(Kind::Usage, "A partition is not written as it should be")
+                .with("partition", text)
+                .hint("write it as day(timestamp), month(created_at) or year(created_at)")),
+        }
+    }
+}
+
+/// Choices for one table. What is not chosen is as the table is already, or as new tables usually are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TableOptions {
+    /// Which columns, and which as hashes.
+    pub columns: ColumnRules,
+    /// What a delete does; usually the row goes.
+    pub deletes: Option<Deletes>,
+    /// Which rows are kept; usually one per key.
+    pub mode: Option<TableMode>,
+    /// Partitions; usually none, but days for `web_logs`.
+    pub partition_by: Option<PartitionBy>,
+}
+
+impl TableOptions {
+    /// Takes what `other` says: its rules for columns come in addition, its other choices win.
+    fn take(&mut self, other: &Self) {
+        self.columns.keep.extend_from_slice(&other.columns.keep);
+        self.columns.drop.extend_from_slice(&other.columns.drop);
+        self.columns.hash.extend_from_slice(&other.columns.hash);
+        self.deletes = other.deletes.or(self.deletes);
+        self.mode = other.mode.or(self.mode);
+        self.partition_by = other.partition_by.clone().or(self.partition_by.take());
+    }
+}
+
+/// Choices for all tables of a run: patterns of tables, each with options. Later ones win over earlier ones.
+#[derive(Debug, Clone, Default)]
+pub struct TableRules {
+    rules: Vec<(String, TableOptions)>,
+    hash_key: Option<HashKey>,
+}
+
+impl TableRules {
+    /// From parts: words for tables (`all`, names, patterns, with or without `namespace.`) with their options, and the key for
+    /// hashed columns.
+    pub fn new(rules: Vec<(String, TableOptions)>, hash_key: Option<HashKey>) -> Self {
+        Self { rules, hash_key }
+    }
+
+    /// Adds options for the tables that a word describes.
+    pub fn add(&mut self, tables: impl Into<String>, options: TableOptions) {
+        self.rules.push((tables.into(), options));
+    }
+
+    /// Adds a rule as it is typed, `table.column` or `namespace.table.column`, to the list that `of` picks. Kind `Usage` without a
+    /// table.
+    pub fn add_column(&mut self, text: &str, of: impl FnOnce(&mut ColumnRules) -> &mut Vec<String>) -> Result<()> {
+        let (tables, column) =
+            text.trim().rsplit_once('.').filter(|(tables, column)| !tables.is_empty() && !column.is_empty()).ok_or_else(
+                || {
+                    Error::new(Kind::Usage, "A rule for columns names no table and column")
+                        .with("rule", text)
+                        .hint("write it as users.email, 'users.*_email', or '*.email' for all tables")
+                },
+            )?;
+        let mut options = TableOptions::default();
+        of(&mut options.columns).push(column.to_owned());
+        self.add(tables, options);
+        Ok(())
+    }
+
+    /// Sets the key for hashed columns.
+    pub fn set_hash_key(&mut self, key: HashKey) {
+        self.hash_key = Some(key);
+    }
+
+    /// The key for hashed columns.
+    pub fn hash_key(&self) -> Option<&HashKey> {
+        self.hash_key.as_ref()
+    }
+
+    /// Whether all that is needed is there: kind `Usage` for hashes without a key.
+    pub fn check(&self) -> Result<()> {
+        match (&self.hash_key, self.rules.iter().any(|(_, options)| !options.columns.hash.is_empty())) {
+            (None, true) => Err(super::choice::no_key()),
+            _ => Ok(()),
+        }
+    }
+
+    /// What was chosen for a table.
+    pub fn of(&self, table: &TableRef) -> TableOptions {
+        let mut options = TableOptions::default();
+        for (_, chosen) in self.rules.iter().filter(|(tables, _)| table.matches(tables)) {
+            options.take(chosen);
+        }
+        options
+    }
+
+    /// Whether a rule for exactly this table, not for a pattern of tables, names the column.
+    pub fn names_column(&self, table: &TableRef, column: &str) -> bool {
+        let lists = |options: &TableOptions| {
+            let ColumnRules { keep, drop, hash } = &options.columns;
+            keep.iter().chain(drop).chain(hash).any(|name| name == column)
+        };
+        self.rules.iter().any(|(tables, options)| !is_pattern(tables) && table.matches(tables) && lists(options))
+    }
+
+    /// Words that describe none of `tables`: likely misspelt.
+    pub fn unused<'r>(&'r self, tables: &[TableRef]) -> Vec<&'r str> {
+        let is_unused = |word: &&str| !tables.iter().any(|table| table.matches(word));
+        self.rules.iter().map(|(tables, _)| tables.as_str()).filter(is_unused).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_choices_win_and_rules_for_columns_add_up() {
+        let mut rules = TableRules::default();
+        rules.add("all", TableOptions { deletes: Some(Deletes::Mark), ..TableOptions::default() });
+        rules.add(
+            "user*",
+            TableOptions { mode: Some(TableMode::History), deletes: Some(Deletes::Remove), ..Default::default() },
+        );
+        rules.add_column("users.email", |columns| &mut columns.drop).unwrap();
+        rules.add_column("canvas.users.*_id", |columns| &mut columns.drop).unwrap();
+        rules.add_column("usres.email", |columns| &mut columns.hash).unwrap();
+        assert_eq!(rules.add_column("email", |columns| &mut columns.drop).unwrap_err().kind(), Kind::Usage);
+        let users = rules.of(&TableRef::new("canvas", "users"));
+        assert_eq!(users.columns.drop, ["email", "*_id"]);
+        assert_eq!((users.deletes, users.mode), (Some(Deletes::Remove), Some(TableMode::History)));
+        let courses = TableRef::new("canvas", "courses");
+        assert_eq!(rules.of(&courses), TableOptions { deletes: Some(Deletes::Mark), ..Default::default() });
+        assert_eq!(rules.unused(&[courses, TableRef::new("canvas", "users")]), ["usres"]);
+    }
+
+    #[test]
+    fn partitions_are_read_as_they_are_printed() {
+        let day: PartitionBy = "day( timestamp )".parse().unwrap();
+        assert_eq!(day.to_string(), "day(timestamp)");
+        for wrong in ["", "day", "week(x)", "day()", "day(x"] {
+            assert_eq!(wrong.parse::<PartitionBy>().unwrap_err().kind(), Kind::Usage);
+        }
+        assert_eq!("history".parse::<TableMode>().unwrap(), TableMode::History);
+    }
+}
