@@ -94,6 +94,21 @@ pub(super) struct GlobalArgs {
     /// Extra root certificates in PEM form, for networks that inspect TLS.
     #[arg(long, global = true, env = "DAP_CA_BUNDLE", value_name = "FILE", help_heading = GLOBAL)]
     pub(super) ca_bundle: Option<PathBuf>,
+    /// Settings file (see `daplake init`) [default: ./daplake.toml, else that of your user, such as ~/.config/daplake/daplake.toml].
+    #[arg(long, global = true, env = "DAPLAKE_SETTINGS", value_name = "FILE", help_heading = GLOBAL)]
+    pub(super) settings: Option<PathBuf>,
+    /// Our own limits of calls per minute, where your account has others than the usual ones: job-status=500, table-lists=5,
+    /// schemas=500, object-urls=200; 0 for no limit. Job starts have --jobs-per-minute.
+    #[arg(
+        long,
+        global = true,
+        value_delimiter = ',',
+        value_name = "KIND=N",
+        value_parser = super::settings::parse_pace,
+        hide_short_help = true,
+        help_heading = GLOBAL
+    )]
+    pub(super) pacing: Vec<super::settings::Pace>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -119,9 +134,15 @@ pub(super) enum Theme {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Write a settings file to begin with.
+    #[cfg(feature = "lake")]
+    Init(super::setup::InitArgs),
+    /// Try credentials, targets, folders and the clock without changing anything.
+    #[cfg(feature = "lake")]
+    Check(super::setup::CheckArgs),
     /// Create or update tables at a target.
     #[cfg(feature = "lake")]
-    Sync(SyncArgs),
+    Sync(Box<SyncArgs>),
     /// Show what a target holds: rows, data as of, age, schema version, files, bytes.
     #[cfg(feature = "lake")]
     Status(StatusArgs),
@@ -479,7 +500,10 @@ pub(super) struct TargetArgs {
     /// Folder that holds the Delta tables, as `<target>/<namespace>/<table>`; an object store, as s3://bucket/prefix,
     /// az://container/prefix or gs://bucket/prefix; or a database, as postgresql://user:password@host:port/database?ssl=require.
     #[arg(long, env = "DAPLAKE_TARGET", hide_env_values = true, value_name = "TARGET")]
-    pub(super) target: String,
+    pub(super) target: Option<String>,
+    /// Targets of the settings file, by name [default: `sync` takes all of them, other commands the only one].
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    pub(super) to: Vec<String>,
     /// Form of tables in folders and object stores: Delta tables, or plain Parquet files that any reader can read with `*.parquet`.
     #[arg(long, value_enum, default_value_t = LakeFormatArg::Delta, value_name = "FORMAT")]
     pub(super) format: LakeFormatArg,
@@ -548,11 +572,28 @@ pub(super) struct SyncArgs {
     /// Job starts per minute; 0 for no limit of our own.
     #[arg(long, default_value_t = 5, value_name = "N")]
     pub(super) jobs_per_minute: u32,
-    /// Writes the run report as JSON to this file.
+    /// Writes the run report as JSON to this file; a list of them when several targets are kept.
     #[arg(long, value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
     #[command(flatten)]
-    pub(super) state: StateArgs,
+    pub(super) unattended: super::watch::UnattendedArgs,
+    #[command(flatten)]
+    pub(super) limits: LimitArgs,
+}
+
+/// What a hostile or broken answer may cost at most.
+#[cfg(feature = "lake")]
+#[derive(Debug, Args)]
+pub(super) struct LimitArgs {
+    /// Longest line of an object; a longer one fails its table.
+    #[arg(long, default_value = "256MiB", value_name = "BYTES", value_parser = super::settings::parse_bytes)]
+    pub(super) max_line: u64,
+    /// Largest ratio of unpacked to packed bytes of an object, beyond its first GiB.
+    #[arg(long, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) max_unpack_ratio: u64,
+    /// Largest unpacked size of one object.
+    #[arg(long, default_value = "1TiB", value_name = "BYTES", value_parser = super::settings::parse_bytes)]
+    pub(super) max_object: u64,
 }
 
 /// What becomes of single tables.

@@ -47,7 +47,7 @@ pub(super) async fn vacuum(global: &GlobalArgs, args: VacuumArgs) -> Result<()> 
 
 pub(super) async fn verify(global: &GlobalArgs, args: VerifyArgs) -> Result<()> {
     let target = settings::target(global, &args.target)?;
-    let client = settings::client(global, settings::pacing(args.jobs_per_minute))?;
+    let client = settings::client(global, settings::pacing(global, args.jobs_per_minute))?;
     let engine = engine(&args.engine)?;
     let request = VerifyRequest {
         client,

@@ -54,7 +54,7 @@ async fn or_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 
 pub(super) async fn load(global: &GlobalArgs, console: Console, args: DbLoadArgs, demand: Demand) -> Result<ExitCode> {
     let sink = open(&args.connection, options(&args.values))?;
-    let client = settings::client(global, settings::pacing(args.jobs_per_minute))?;
+    let client = settings::client(global, settings::pacing(global, args.jobs_per_minute))?;
     settings::check_tracking(global)?;
     let namespace = args.namespace.namespace;
     let verb = if demand == Demand::Absent { "Initialising" } else { "Synchronising" };
@@ -133,7 +133,7 @@ pub(super) async fn drop(console: Console, args: DropdbArgs) -> Result<ExitCode>
 
 pub(super) async fn list(global: &GlobalArgs, console: Console, args: ListdbArgs) -> Result<ExitCode> {
     let sink = open(&args.connection, SqlOptions::default())?;
-    let client = settings::client(global, settings::pacing(0))?;
+    let client = settings::client(global, settings::pacing(global, 0))?;
     settings::check_tracking(global)?;
     let namespace = Namespace::new(args.namespace.namespace);
     console.say(Mark::Progress, |_| "Asking the service and the database for their tables".to_owned())?;

@@ -15,6 +15,11 @@ pub(super) fn code(error: &Error) -> ExitCode {
     })
 }
 
+/// Something in the settings file is wrong, which is wrong usage.
+pub(super) fn wrong_settings() -> ExitCode {
+    ExitCode::from(2)
+}
+
 /// Prints what the argument parser has to say: help and version on standard output, mistakes on standard error.
 pub(super) fn usage(error: &clap::Error) -> ExitCode {
     // A closed pipe is no failure of ours.

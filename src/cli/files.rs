@@ -94,7 +94,7 @@ pub(super) async fn interrupted() {
 }
 
 async fn list(global: &GlobalArgs, console: Console, args: ListArgs) -> Result<ExitCode> {
-    let client = settings::client(global, settings::pacing(0))?;
+    let client = settings::client(global, settings::pacing(global, 0))?;
     settings::check_tracking(global)?;
     let namespace = args.namespace.namespace;
     console.say(Mark::Title, |bold| format!("Tables of the namespace {}", bold(&namespace)))?;
@@ -151,7 +151,7 @@ async fn ddl(global: &GlobalArgs, args: &SchemaArgs, engine: DdlEngine) -> Resul
         #[cfg(feature = "sql")]
         DdlEngine::Mysql => ops::DdlFor::Database("mysql"),
     };
-    let client = settings::client(global, settings::pacing(0))?;
+    let client = settings::client(global, settings::pacing(global, 0))?;
     let namespace = Namespace::new(args.namespace.namespace.clone());
     let tables = args.tables.table.parse::<TableChoice>()?;
     let text = tokio::select! {
@@ -169,7 +169,7 @@ async fn schema(global: &GlobalArgs, console: Console, args: SchemaArgs) -> Resu
         return ddl(global, &args, engine).await;
     }
     let request = SchemaRequest {
-        client: settings::client(global, settings::pacing(0))?,
+        client: settings::client(global, settings::pacing(global, 0))?,
         namespace: Namespace::new(args.namespace.namespace),
         tables: args.tables.table.parse::<TableChoice>()?,
         folder: args.output.output_directory,
@@ -198,7 +198,7 @@ async fn download(
     window: Window,
     title: &'static str,
 ) -> Result<ExitCode> {
-    let client = settings::client(global, settings::pacing(args.jobs_per_minute))?;
+    let client = settings::client(global, settings::pacing(global, args.jobs_per_minute))?;
     settings::check_tracking(global)?;
     let state_dir = settings::state_dir(args.state_dir);
     let request = DownloadRequest {

@@ -3,33 +3,74 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
 
+#[cfg(feature = "sql")]
+use super::args::DatabaseArgs;
 use super::args::{
     DeletionVectorsArg, EngineArgs, GlobalArgs, LakeArgs, NestedArg, OnSnapshotRequired, QueryArgs, QueryOutput, StatusArgs,
     StatusOutput, SyncArgs, TableArgs,
 };
 use super::output::{Grid, age, grouped, out, size};
-use super::runs::{self, Watched};
-use super::{report, settings};
+use super::runs::{self, Teller};
+use super::{report, settings, watch};
+use crate::api::Client;
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::ops::{self, Answer, Overview, OverviewRequest, Report, Selection, StatusLine, SyncRequest, Target};
+use crate::ops::{
+    self, Answer, Journal, Overview, OverviewRequest, Reason, Report, Selection, StatusLine, Stop, SyncRequest, Target,
+    UnpackLimits,
+};
 use crate::page::status_page;
 use crate::schema::{Nested, TableRules};
 use crate::sink::Sink;
 use crate::sink::delta::{At, DeletionVectors, DeltaOptions, DeltaSink};
 use crate::stage::{Engine, EngineOptions};
 
-pub(super) async fn sync(global: &GlobalArgs, args: SyncArgs) -> Result<()> {
+/// One run for each target, one after the other: the service's pace is shared by all of them.
+pub(super) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Result<()> {
+    let Some(first) = runs.first() else { return Ok(()) };
+    let client = settings::client(global, settings::pacing(global, first.jobs_per_minute))?;
+    let schedule = first.unattended.schedule();
+    let report = first.report.clone();
+    let teller = Teller::new(settings::state_dir(first.unattended.state_dir.clone()));
+    let requests: Vec<SyncRequest> = runs.into_iter().map(|args| request(global, &client, args)).collect::<Result<_>>()?;
+    match schedule {
+        Some(schedule) => {
+            let work = async |stop| finish(Box::pin(all(&requests, &teller, stop)).await, report.as_deref());
+            watch::watch(schedule, work).await
+        }
+        None => {
+            let ended = watch::once(async |stop| Box::pin(all(&requests, &teller, stop)).await).await?;
+            let stopped = ended.iter().any(|ended| matches!(ended, Ok(report) if report.ended_early == Some(Reason::Stopped)));
+            match finish(ended, report.as_deref()) {
+                Ok(()) if stopped => Err(watch::cancelled()),
+                other => other,
+            }
+        }
+    }
+}
+
+fn request(global: &GlobalArgs, client: &Client, args: SyncArgs) -> Result<SyncRequest> {
     let target = settings::target(global, &args.target)?;
-    let client = settings::client(global, settings::pacing(args.jobs_per_minute))?;
     let engine = engine(&args.engine)?;
-    let sink = open_sink(&target, &engine, &args)?;
+    let sink = open_sink(
+        &target,
+        &engine,
+        &args.lake,
+        #[cfg(feature = "sql")]
+        &args.database,
+    )?;
     let selection =
         Selection { namespaces: args.selection.namespace, tables: args.selection.table, exclude: args.selection.exclude };
-    let request = SyncRequest {
+    let skip_recent = args.unattended.skip_recent();
+    let state = settings::state_dir(args.unattended.state_dir);
+    if state.is_none() {
+        tracing::warn!("There is no folder for notes: an interrupted run cannot be continued (see --state-dir)");
+    }
+    Ok(SyncRequest {
         format: args.download_format,
         resnapshot: args.resnapshot,
         on_snapshot_required: match args.on_snapshot_required {
@@ -44,30 +85,86 @@ pub(super) async fn sync(global: &GlobalArgs, args: SyncArgs) -> Result<()> {
         bad_rows: args.bad_rows,
         concurrency: args.concurrency,
         temp_dir: temp_dir(&args.engine),
-        ..SyncRequest::new(client, sink, engine, selection)
-    };
-    let watched = Watched::begin(args.state.state_dir, &request);
-    let ended = ops::sync(request).await;
-    watched.end(&ended);
-    let report = ended?;
-    if let Some(path) = &args.report {
-        write_report(&report, path)?;
-    }
-    out(&report::summary(&report))?;
-    finish(report)
+        max_line: usize::try_from(args.limits.max_line).unwrap_or(usize::MAX),
+        unpack: UnpackLimits {
+            max_ratio: args.limits.max_unpack_ratio,
+            max_bytes: args.limits.max_object,
+            ..UnpackLimits::default()
+        },
+        journal: state.map(|folder| Journal::new(folder, &settings::account(global))),
+        fresh: args.unattended.fresh,
+        time_budget: args.unattended.time_budget,
+        skip_recent,
+        ..SyncRequest::new(client.clone(), sink, engine, selection)
+    })
 }
 
-#[cfg(feature = "sql")]
-fn open_sink(target: &Target, engine: &Engine, args: &SyncArgs) -> Result<Arc<dyn Sink>> {
+fn new_run_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// The runs of all targets; the time of the later ones is what the earlier ones have left.
+async fn all(requests: &[SyncRequest], teller: &Teller, stop: Stop) -> Vec<Result<Report>> {
+    let begun = Instant::now();
+    let mut ended = Vec::new();
+    for request in requests {
+        let time_budget = request.time_budget.map(|budget| budget.saturating_sub(begun.elapsed()));
+        let request = SyncRequest { time_budget, stop: stop.clone(), run_id: new_run_id(), ..request.clone() };
+        let told = teller.begin(&request);
+        let result = ops::sync(request).await;
+        told.end(&result).await;
+        ended.push(result);
+    }
+    ended
+}
+
+/// Tells what the runs did: reports to the file and to standard output, failures to standard error, the first one as an error.
+fn finish(ended: Vec<Result<Report>>, path: Option<&Path>) -> Result<()> {
+    let reports: Vec<&Report> = ended.iter().flatten().collect();
+    if let Some(path) = path {
+        match &reports[..] {
+            [only] if ended.len() == 1 => write_report(only, path)?,
+            all => write_report(all, path)?,
+        }
+    }
+    let mut failures = Vec::new();
+    let several = ended.len() > 1;
+    for ended in ended {
+        match ended {
+            Ok(report) => {
+                let target = if several { format!("{}: ", report.target) } else { String::new() };
+                out(&format!("{target}{}", report::summary(&report)))?;
+                failures.extend(finish_one(report).err());
+            }
+            Err(error) => {
+                if several {
+                    report::error(&error);
+                }
+                failures.push(error);
+            }
+        }
+    }
+    let count = failures.len();
+    match failures.into_iter().next() {
+        None => Ok(()),
+        Some(first) if count == 1 => Err(first),
+        Some(first) => Err(Error::new(first.kind(), format!("{count} targets had failures; see above"))
+            .hint("what is right stays right; run the same command again to go on")),
+    }
+}
+
+/// The sink of a target, with the choices of its kind.
+pub(super) fn open_sink(
+    target: &Target,
+    engine: &Engine,
+    lake: &LakeArgs,
+    #[cfg(feature = "sql")] database: &DatabaseArgs,
+) -> Result<Arc<dyn Sink>> {
     match target {
-        Target::Database(_) => ops::open_sink_with(target, engine, super::db::options(&args.database)),
-        _ => ops::open_lake(target, delta_options(engine, &args.lake)),
+        #[cfg(feature = "sql")]
+        Target::Database(_) => ops::open_sink_with(target, engine, super::db::options(database)),
+        _ => ops::open_lake(target, delta_options(engine, lake)),
     }
-}
-
-#[cfg(not(feature = "sql"))]
-fn open_sink(target: &Target, engine: &Engine, args: &SyncArgs) -> Result<Arc<dyn Sink>> {
-    ops::open_lake(target, delta_options(engine, &args.lake))
 }
 
 /// What the options say of single tables.
@@ -89,7 +186,7 @@ fn table_rules(args: &TableArgs) -> Result<TableRules> {
 }
 
 /// The failures on standard error, and the first one for the exit code.
-pub(super) fn finish(report: Report) -> Result<()> {
+pub(super) fn finish_one(report: Report) -> Result<()> {
     report::failures(&report);
     let failed = report.failed().count();
     match report.first_error() {
@@ -99,7 +196,7 @@ pub(super) fn finish(report: Report) -> Result<()> {
     }
 }
 
-fn write_report(report: &Report, path: &Path) -> Result<()> {
+fn write_report<T: serde::Serialize + ?Sized>(report: &T, path: &Path) -> Result<()> {
     let text = serde_json::to_string_pretty(report).or_fail(Kind::Bug, "The report cannot be written as JSON")?;
     write_file(path, text.as_bytes()).or_fail(Kind::Io, format!("The report cannot be written: {}", path.display()))
 }
@@ -149,7 +246,7 @@ pub(super) async fn status(global: &GlobalArgs, args: StatusArgs) -> Result<()> 
     let (runs, past) = if args.html.is_some() { (20, 100) } else { (5, 0) };
     let request = OverviewRequest {
         namespaces: args.namespace,
-        runs: runs::log(args.state.state_dir, sink.as_ref()),
+        runs: runs::log(settings::state_dir(args.state.state_dir).as_deref(), sink.as_ref()),
         run_limit: args.runs.unwrap_or(runs),
         current_for: args.current_for,
         past_limit: args.past.unwrap_or(past),

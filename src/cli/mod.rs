@@ -8,8 +8,10 @@ mod console;
 mod db;
 mod exit;
 mod extras;
+mod file;
 mod files;
 mod iso;
+mod keys;
 #[cfg(feature = "lake")]
 mod lake;
 mod logging;
@@ -21,18 +23,24 @@ mod runs;
 #[cfg(feature = "demo")]
 mod school;
 mod settings;
+#[cfg(feature = "lake")]
+mod setup;
+#[cfg(feature = "lake")]
+mod systemd;
+#[cfg(feature = "lake")]
+mod watch;
 
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::FromArgMatches;
 use clap::error::ErrorKind;
 
 use crate::error::{Error, Kind, Result, ResultExt};
 use args::{Cli, Command, GlobalArgs};
 use logging::{Audience, Subject};
+use settings::{Resolved, Unresolved};
 
 /// What work on other threads may take to end tidily after the command itself has ended.
 const LAST_WORK: Duration = Duration::from_secs(5);
@@ -40,11 +48,14 @@ const LAST_WORK: Duration = Duration::from_secs(5);
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let mut definition = args::definition(program_name(&arguments));
-    let parsed = definition.try_get_matches_from_mut(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
-    match parsed {
-        Ok(cli) => run(definition, cli).unwrap_or_else(|error| exit::usage(&error)),
-        Err(error) => exit::usage(&error),
+    let name = program_name(&arguments);
+    match settings::resolve(name, &arguments) {
+        Ok(resolved) => run(args::definition(name), resolved).unwrap_or_else(|error| exit::usage(&error)),
+        Err(Unresolved::Usage(error)) => exit::usage(&error),
+        Err(Unresolved::File(error)) => {
+            report::error(&error);
+            exit::wrong_settings()
+        }
     }
 }
 
@@ -55,8 +66,11 @@ fn program_name(arguments: &[OsString]) -> &'static str {
 }
 
 /// The error is one of usage; everything else has been told.
-fn run(mut definition: clap::Command, cli: Cli) -> Result<ExitCode, clap::Error> {
-    let Cli { global, command, .. } = cli;
+fn run(mut definition: clap::Command, resolved: Resolved) -> Result<ExitCode, clap::Error> {
+    let Resolved { runs, warnings } = resolved;
+    let mut runs = runs.into_iter();
+    let Some(Cli { global, command, .. }) = runs.next() else { return Ok(ExitCode::SUCCESS) };
+    let more: Vec<Command> = runs.filter_map(|cli| cli.command).collect();
     // Nothing that costs time (threads, certificates, a runtime) before it is needed.
     let told = |done: Result<()>| match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -101,11 +115,14 @@ fn run(mut definition: clap::Command, cli: Cli) -> Result<ExitCode, clap::Error>
         None => None,
     };
     logging::init(&global, audience, file, subject);
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
     let code = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => {
             let code = match is_drop_in {
                 true => runtime.block_on(Box::pin(files::run(&global, command))),
-                false => told(runtime.block_on(own(&global, command))),
+                false => told(runtime.block_on(own(&global, command, more))),
             };
             runtime.shutdown_timeout(LAST_WORK);
             code
@@ -126,8 +143,19 @@ fn check_folder(folder: &Path) -> std::io::Result<()> {
     }
 }
 
-/// The commands that the official client does not have.
-async fn own(global: &GlobalArgs, command: Command) -> Result<()> {
+/// The commands that the official client does not have. `more`: the same command for further targets.
+async fn own(global: &GlobalArgs, command: Command, more: Vec<Command>) -> Result<()> {
+    #[cfg(feature = "lake")]
+    if let Command::Sync(args) = command {
+        // It has its own way to end.
+        let more = more.into_iter().filter_map(|command| match command {
+            Command::Sync(args) => Some(*args),
+            _ => None,
+        });
+        let ended = Box::pin(lake::sync(global, std::iter::once(*args).chain(more).collect())).await;
+        progress::finish();
+        return ended;
+    }
     // For a server an interruption is the ordinary end.
     #[cfg(feature = "demo")]
     let serves = matches!(command, Command::Serve(_));
@@ -135,7 +163,7 @@ async fn own(global: &GlobalArgs, command: Command) -> Result<()> {
     let serves = false;
     // Dropping the work at an await is safe by design: every table is at its old or its new bookmark.
     let ended = tokio::select! {
-        result = Box::pin(dispatch(global, command)) => result,
+        result = Box::pin(dispatch(global, command, more)) => result,
         () = interrupted() => match serves {
             true => Ok(()),
             false => Err(Error::new(Kind::Cancelled, "Interrupted; every table is as it was or up to date")
@@ -146,11 +174,19 @@ async fn own(global: &GlobalArgs, command: Command) -> Result<()> {
     ended
 }
 
-#[cfg_attr(not(feature = "lake"), expect(unused_variables, reason = "`serve` needs no global options"))]
-async fn dispatch(global: &GlobalArgs, command: Command) -> Result<()> {
+#[cfg_attr(not(feature = "lake"), expect(unused_variables, reason = "`serve` needs no options of others"))]
+async fn dispatch(global: &GlobalArgs, command: Command, more: Vec<Command>) -> Result<()> {
     match command {
         #[cfg(feature = "lake")]
-        Command::Sync(args) => lake::sync(global, args).await,
+        Command::Init(args) => setup::init(global, &args),
+        #[cfg(feature = "lake")]
+        Command::Check(args) => {
+            let more = more.into_iter().filter_map(|command| match command {
+                Command::Check(args) => Some(args),
+                _ => None,
+            });
+            setup::check(global, std::iter::once(args).chain(more).collect()).await
+        }
         #[cfg(feature = "lake")]
         Command::Status(args) => lake::status(global, args).await,
         #[cfg(feature = "lake")]
@@ -169,6 +205,21 @@ async fn dispatch(global: &GlobalArgs, command: Command) -> Result<()> {
         Command::Serve(args) => school::serve(args).await,
         _ => Err(Error::new(Kind::Bug, "A command has no home")),
     }
+}
+
+/// What this program is.
+#[cfg(feature = "lake")]
+fn version_text() -> String {
+    let features = [
+        ("lake", cfg!(feature = "lake")),
+        ("demo", cfg!(feature = "demo")),
+        ("postgres", cfg!(feature = "postgres")),
+        ("mysql", cfg!(feature = "mysql")),
+        ("mssql", cfg!(feature = "mssql")),
+    ];
+    let built: Vec<&str> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
+    let (version, system) = (env!("CARGO_PKG_VERSION"), std::env::consts::OS);
+    format!("daplake {version} on {system} {}, with {}", std::env::consts::ARCH, built.join(", "))
 }
 
 /// Resolves at ctrl-c, and at SIGTERM where there is one.

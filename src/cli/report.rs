@@ -4,7 +4,7 @@
 use super::output::age;
 use super::output::{grouped, note, size};
 use crate::error::Error;
-use crate::ops::{Outcome, Report, TableReport};
+use crate::ops::{Outcome, Reason, Report, TableReport};
 #[cfg(feature = "lake")]
 use crate::ops::{Failure, Overview, RunRecord};
 
@@ -80,8 +80,21 @@ pub(super) fn summary(report: &Report) -> String {
         }
     }
     let mut text = format!("{} tables: {loaded} loaded, {unchanged} unchanged, {failed} failed", report.tables.len());
-    if skipped > 0 {
-        text.push_str(&format!(", {skipped} not tried"));
+    let recent = count(|outcome| matches!(outcome, Outcome::Recent { .. }));
+    let put_off = count(|outcome| matches!(outcome, Outcome::PutOff { .. }));
+    for (count, words) in [(recent, "too recent to have changed"), (put_off, "put off"), (skipped, "not tried")] {
+        if count > 0 {
+            text.push_str(&format!(", {count} {words}"));
+        }
+    }
+    match report.ended_early {
+        Some(Reason::TimeBudget) => {
+            text.push_str("\nended by the time budget; the next run goes on with the tables that were put off")
+        }
+        Some(Reason::Stopped) => {
+            text.push_str("\nended early as asked; the next run goes on with the tables that were put off")
+        }
+        None => {}
     }
     text.push_str(&format!(
         "\n{} rows upserted, {} deleted, {} written in {:.1} s\n",

@@ -75,9 +75,9 @@ mod walk {
     use std::path::Path;
 
     use super::super::args::DemoArgs;
-    use super::super::{lake, report, settings};
+    use super::super::{lake, report};
     use super::*;
-    use crate::api::{Client, ClientOptions, Credentials, RetryPolicy};
+    use crate::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
     use crate::error::{Error, Kind, ResultExt};
     use crate::ops::{self, Selection, SyncRequest, Target};
     use crate::redact::Secret;
@@ -150,7 +150,7 @@ mod walk {
         let client = Client::new(ClientOptions {
             base_url: server.url(),
             credentials: Credentials { client_id: CREDENTIALS.0.to_owned(), client_secret: Secret::new(CREDENTIALS.1) },
-            pacing: settings::pacing(0),
+            pacing: Pacing { job_starts: 0, ..Pacing::default() },
             retry: RetryPolicy::default(),
             ca_bundle: None,
             poll: (Duration::from_millis(30), Duration::from_millis(500)),
@@ -161,6 +161,6 @@ mod walk {
         let request = SyncRequest { concurrency: 4, ..SyncRequest::new(client, sink, engine, Selection::all_of("all")) };
         let answer = ops::sync(request).await?;
         out(&format!("\n{}", report::summary(&answer)))?;
-        lake::finish(answer)
+        lake::finish_one(answer)
     }
 }

@@ -1,11 +1,20 @@
-//! From words to typed values: the only reader of arguments and environment. Precedence: flag, environment, default.
+//! From words to typed values: the only reader of arguments, environment and settings file. Precedence: flag, environment, file,
+//! default. The values of the file become the defaults of the options they are about, so that there is one way to parse and check
+//! all of them, and one place that decides who wins.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::Resettable;
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, FromArgMatches};
 use url::Url;
 
-use super::args::GlobalArgs;
+use super::args::{Cli, GlobalArgs, definition};
+use super::file::{FileSettings, FileTarget, FileValue};
+use super::keys::nearest;
 use crate::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
 #[cfg(feature = "lake")]
 use crate::error::ResultExt;
@@ -18,6 +27,190 @@ use crate::redact::Secret;
 use crate::schema::HashKey;
 #[cfg(feature = "lake")]
 use crate::store::StoreOptions;
+
+/// The command line, completed by the settings file.
+pub(super) struct Resolved {
+    /// One for each target that is meant; never empty.
+    pub(super) runs: Vec<Cli>,
+    /// What a person should know about the file.
+    pub(super) warnings: Vec<String>,
+}
+
+/// Why there is none.
+pub(super) enum Unresolved {
+    /// Wrong usage, or a wish for help.
+    Usage(clap::Error),
+    /// Something is wrong with the settings file.
+    File(Error),
+}
+
+impl From<clap::Error> for Unresolved {
+    fn from(error: clap::Error) -> Self {
+        Unresolved::Usage(error)
+    }
+}
+
+impl From<Error> for Unresolved {
+    fn from(error: Error) -> Self {
+        Unresolved::File(error)
+    }
+}
+
+/// Commands that take nothing from a settings file.
+const WITHOUT_FILE: [&str; 5] = ["init", "demo", "serve", "completions", "man"];
+/// Commands that work on several targets at once, and those that work without any.
+const ALL_TARGETS: [&str; 2] = ["sync", "check"];
+const NEEDS_NO_TARGET: [&str; 1] = ["check"];
+
+/// Parses the arguments, with the settings file as their defaults: once for each target of the file that is meant, since a target
+/// may have settings of its own.
+pub(super) fn resolve(name: &'static str, arguments: &[OsString]) -> Result<Resolved, Unresolved> {
+    let mut plain = definition(name);
+    // Without the file, so that help never shows what stands in it.
+    let matches = plain.try_get_matches_from_mut(arguments)?;
+    let (command, inner) = match matches.subcommand() {
+        Some((command, inner)) if !WITHOUT_FILE.contains(&command) => (command.to_owned(), inner.clone()),
+        _ => return Ok(Resolved { runs: vec![Cli::from_arg_matches(&matches)?], warnings: Vec::new() }),
+    };
+    let told = inner.get_one::<PathBuf>("settings").cloned();
+    let path = settings_file(told)?;
+    let file = path.as_deref().map(|path| FileSettings::read(path, &variable)).transpose()?;
+    let has_file = file.is_some();
+    let FileSettings { values, targets, warnings } = file.unwrap_or_default();
+    let chosen = chosen(&mut plain, &command, &inner, targets, has_file)?;
+    let mut runs = Vec::new();
+    for of_target in chosen {
+        let overlay: Vec<FileValue> = values.iter().cloned().chain(of_target.iter().flatten().cloned()).collect();
+        let mut definition = with_defaults(definition(name), &overlay, of_target.is_some());
+        runs.push(Cli::from_arg_matches(&definition.try_get_matches_from_mut(arguments)?)?);
+    }
+    Ok(Resolved { runs, warnings })
+}
+
+/// The settings of each target of the file that is meant; one `None` when the target comes from elsewhere.
+fn chosen(
+    plain: &mut clap::Command,
+    command: &str,
+    inner: &ArgMatches,
+    targets: Vec<FileTarget>,
+    has_file: bool,
+) -> Result<Vec<Option<Vec<FileValue>>>, Unresolved> {
+    // Commands that have no targets.
+    let Ok(Some(_)) = inner.try_contains_id("to").map(|_| inner.try_get_many::<String>("to").ok()) else {
+        return Ok(vec![None]);
+    };
+    let to: Vec<String> = inner.get_many::<String>("to").into_iter().flatten().cloned().collect();
+    let typed = inner.value_source("target");
+    let mut usage = |kind, message: &str| {
+        let sub = plain.find_subcommand_mut(command);
+        Err(Unresolved::Usage(match sub {
+            Some(sub) => sub.error(kind, message),
+            None => clap::Error::raw(kind, message),
+        }))
+    };
+    if !to.is_empty() && typed == Some(ValueSource::CommandLine) {
+        return usage(
+            ErrorKind::ArgumentConflict,
+            "--to names a target of the settings file, --target another one: give one of them",
+        );
+    }
+    if to.is_empty() && typed.is_some() {
+        return Ok(vec![None]);
+    }
+    if !to.is_empty() && !has_file {
+        return usage(
+            ErrorKind::MissingRequiredArgument,
+            "--to names a target of a settings file, and there is none: `daplake init` writes one",
+        );
+    }
+    let mut unknown = to.iter().filter(|name| !targets.iter().any(|target| target.name == **name));
+    if let Some(name) = unknown.next() {
+        let error = Error::new(Kind::Usage, "The settings file has no such target").with("target", name);
+        let near = nearest(name, targets.iter().map(|target| target.name.as_str()));
+        let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
+        return Err(Unresolved::File(match near {
+            Some(near) => error.hint(format!("did you mean `{near}`?")),
+            None => error.hint(format!("its targets are: {}", names.join(", "))),
+        }));
+    }
+    let meant: Vec<FileTarget> = targets.into_iter().filter(|target| to.is_empty() || to.contains(&target.name)).collect();
+    if meant.is_empty() {
+        if NEEDS_NO_TARGET.contains(&command) {
+            return Ok(vec![None]);
+        }
+        return usage(
+            ErrorKind::MissingRequiredArgument,
+            "a target is needed: give --target, set DAPLAKE_TARGET, or write it in a settings file (see `daplake init`)",
+        );
+    }
+    if meant.len() > 1 && !ALL_TARGETS.contains(&command) {
+        let names: Vec<&str> = meant.iter().map(|target| target.name.as_str()).collect();
+        let message = format!("the settings file has several targets: say which one with --to ({})", names.join(", "));
+        return usage(ErrorKind::MissingRequiredArgument, &message);
+    }
+    meant
+        .into_iter()
+        .map(|target| match target.problem {
+            Some(problem) => Err(Unresolved::File(problem.with("target", &target.name))),
+            None => Ok(Some(target.values)),
+        })
+        .collect()
+}
+
+/// The definition of the command line with other defaults; the last value for an option counts.
+fn with_defaults(definition: clap::Command, values: &[FileValue], has_target: bool) -> clap::Command {
+    let set = |arg: Arg, is_sync: bool| {
+        let id = arg.get_id().as_str();
+        // `--to` was typed (or nothing else names a target): it wins over the environment.
+        let arg = if id == "target" && has_target { arg.env(Resettable::<clap::builder::OsStr>::Reset) } else { arg };
+        let found = values.iter().rev().find(|value| value.option == arg.get_id().as_str() && (is_sync || !value.sync_only));
+        match found {
+            Some(value) => arg.default_values(value.texts.iter().map(|text| clap::builder::OsStr::from(text.clone()))),
+            None => arg,
+        }
+    };
+    definition.mut_args(|arg| set(arg, false)).mut_subcommands(|command| {
+        let is_sync = ALL_TARGETS.contains(&command.get_name());
+        command.mut_args(|arg| set(arg, is_sync))
+    })
+}
+
+/// The settings file: as told, which must be there, or where the conventions look for it.
+fn settings_file(told: Option<PathBuf>) -> Result<Option<PathBuf>> {
+    if let Some(path) = told {
+        return match path.is_file() {
+            true => Ok(Some(path)),
+            false => Err(Error::new(Kind::Usage, "The settings file is not there")
+                .with("file", path.display())
+                .hint(format!("`daplake init --settings {}` writes one", path.display()))),
+        };
+    }
+    let beside = PathBuf::from(SETTINGS_NAME);
+    let candidates = [Some(beside), config_dir().map(|folder| folder.join(SETTINGS_NAME))];
+    Ok(candidates.into_iter().flatten().find(|path| path.is_file()))
+}
+
+/// The name of the settings file.
+pub(super) const SETTINGS_NAME: &str = "daplake.toml";
+
+/// Our folder for settings by the conventions of the system.
+fn config_dir() -> Option<PathBuf> {
+    if cfg!(windows) {
+        return Some(absolute_variable("APPDATA")?.join("daplake"));
+    }
+    if cfg!(target_os = "macos") {
+        return Some(home()?.join("Library/Application Support/daplake"));
+    }
+    Some(absolute_variable("XDG_CONFIG_HOME").or_else(|| Some(home()?.join(".config")))?.join("daplake"))
+}
+
+fn absolute_variable(name: &str) -> Option<PathBuf> {
+    variable(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+fn home() -> Option<PathBuf> {
+    std::env::home_dir().filter(|home| home.is_absolute())
+}
 
 /// The client that the global options describe. No network yet.
 pub(super) fn client(global: &GlobalArgs, pacing: Pacing) -> Result<Client> {
@@ -75,7 +268,11 @@ fn credentials(global: &GlobalArgs) -> Result<Credentials> {
 /// The target that was named, with all that an object store may want to know.
 #[cfg(feature = "lake")]
 pub(super) fn target(global: &GlobalArgs, args: &super::args::TargetArgs) -> Result<Target> {
-    let target = database(&args.target)?;
+    let text = args.target.as_deref().ok_or_else(|| {
+        Error::new(Kind::Usage, "No target was given")
+            .hint("give --target, or write it in a settings file (see `daplake init`)")
+    })?;
+    let target = database(text)?;
     let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let mut options = StoreOptions::default().with_variables(variables);
     options.ca_bundle = global.ca_bundle.clone().or_else(|| variable("AWS_CA_BUNDLE").map(PathBuf::from));
@@ -132,17 +329,27 @@ fn variable(name: &str) -> Option<String> {
 
 /// Where runs note what they have reached: as told, or by the conventions of the system. `None`: there is no home.
 pub(super) fn state_dir(told: Option<PathBuf>) -> Option<PathBuf> {
-    let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
     told.or_else(|| {
         if cfg!(windows) {
-            return Some(absolute("LOCALAPPDATA")?.join("daplake"));
+            return Some(absolute_variable("LOCALAPPDATA")?.join("daplake"));
         }
-        let home = || std::env::home_dir().filter(|home| home.is_absolute());
         if cfg!(target_os = "macos") {
             return Some(home()?.join("Library/Application Support/daplake"));
         }
-        Some(absolute("XDG_STATE_HOME").or_else(|| Some(home()?.join(".local/state")))?.join("daplake"))
+        // A service of systemd is told its own.
+        let told = absolute_variable("STATE_DIRECTORY");
+        told.or_else(|| {
+            Some(absolute_variable("XDG_STATE_HOME").or_else(|| Some(home()?.join(".local/state")))?.join("daplake"))
+        })
     })
+}
+
+/// What systemd tells a service: the socket to notify, and how often it wants to hear that we live.
+#[cfg(feature = "lake")]
+pub(super) fn systemd() -> (Option<String>, Option<Duration>) {
+    let is_ours = variable("WATCHDOG_PID").is_none_or(|pid| pid == std::process::id().to_string());
+    let watchdog = variable("WATCHDOG_USEC").filter(|_| is_ours).and_then(|text| text.parse().ok()).map(Duration::from_micros);
+    (variable("NOTIFY_SOCKET"), watchdog.filter(|time| !time.is_zero()))
 }
 
 /// Keeps the journals of accounts apart.
@@ -150,12 +357,49 @@ pub(super) fn account(global: &GlobalArgs) -> String {
     format!("{} {}", global.base_url.trim_end_matches('/'), global.client_id.as_deref().unwrap_or_default())
 }
 
-/// Our pace, with the number of job starts per minute that was asked for.
-pub(super) fn pacing(jobs_per_minute: u32) -> Pacing {
-    Pacing { job_starts: jobs_per_minute, ..Pacing::default() }
+/// The limit of one kind of call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pace {
+    kind: PaceKind,
+    per_minute: u32,
 }
 
-#[cfg_attr(not(feature = "lake"), cfg_attr(not(test), expect(dead_code, reason = "only the engine of lakes takes sizes")))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PaceKind {
+    JobStatus,
+    TableLists,
+    Schemas,
+    ObjectUrls,
+}
+
+/// `schemas=100`.
+pub(super) fn parse_pace(text: &str) -> Result<Pace, String> {
+    let (name, number) = text.split_once('=').ok_or("write it as schemas=100")?;
+    let kind = match name.trim() {
+        "job-status" => PaceKind::JobStatus,
+        "table-lists" => PaceKind::TableLists,
+        "schemas" => PaceKind::Schemas,
+        "object-urls" => PaceKind::ObjectUrls,
+        _ => return Err(format!("`{name}` is none of job-status, table-lists, schemas, object-urls")),
+    };
+    let per_minute = number.trim().parse().map_err(|_| format!("`{number}` is not a number of calls per minute"))?;
+    Ok(Pace { kind, per_minute })
+}
+
+/// Our pace, with the number of job starts per minute that was asked for.
+pub(super) fn pacing(global: &GlobalArgs, jobs_per_minute: u32) -> Pacing {
+    let mut pacing = Pacing { job_starts: jobs_per_minute, ..Pacing::default() };
+    for Pace { kind, per_minute } in &global.pacing {
+        match kind {
+            PaceKind::JobStatus => pacing.job_status = *per_minute,
+            PaceKind::TableLists => pacing.table_lists = *per_minute,
+            PaceKind::Schemas => pacing.schemas = *per_minute,
+            PaceKind::ObjectUrls => pacing.object_urls = *per_minute,
+        }
+    }
+    pacing
+}
+
 /// `512`, `64KiB`, `256MiB`, `2GiB`, and the decimal `kB`, `MB`, `GB`; a bare `K`, `M`, `G` is binary.
 pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -176,7 +420,6 @@ pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
 }
 
 /// `30s`, `10m`, `4h`, `250ms`, `1d`.
-#[cfg_attr(not(feature = "demo"), expect(dead_code, reason = "only the demo server takes times so far"))]
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: u64 = text[..digits].parse().map_err(|_| format!("`{text}` is not a time; write it as 30s, 10m or 4h"))?;

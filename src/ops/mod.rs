@@ -4,10 +4,13 @@
 mod bad_rows;
 #[cfg(feature = "lake")]
 mod care;
+#[cfg(feature = "lake")]
+mod check;
 #[cfg(feature = "sql")]
 pub mod db;
 mod ddl;
 pub mod files;
+mod journal;
 #[cfg(feature = "lake")]
 mod query;
 #[cfg(feature = "lake")]
@@ -18,6 +21,7 @@ mod runs;
 mod select;
 #[cfg(feature = "lake")]
 mod status;
+mod stop;
 #[cfg(feature = "lake")]
 mod sync;
 #[cfg(feature = "lake")]
@@ -26,18 +30,25 @@ mod target;
 mod verify;
 
 #[cfg(feature = "lake")]
+pub use crate::fetch::UnpackLimits;
+#[cfg(feature = "lake")]
 pub use care::{Cared, Removal, optimize, vacuum};
+#[cfg(feature = "lake")]
+pub use check::{Finding, Verdict, check_folder, check_service, check_target};
 pub use ddl::{DdlFor, ddl};
+pub use journal::Journal;
 #[cfg(feature = "lake")]
 pub use query::{Answer, query, query_at};
 pub use report::{Outcome, Phases, Report, TableReport};
 #[cfg(feature = "lake")]
 pub use runs::{Counted, Failure, RunHistory, RunLog, RunRecord, TableRun, Totals};
+pub(crate) use select::distance;
 pub use select::{KNOWN_NAMESPACES, Selection};
 #[cfg(feature = "lake")]
 pub use status::{Freshness, Overview, OverviewRequest, Point, StatusLine, overview, status};
+pub use stop::{Reason, Stop};
 #[cfg(feature = "lake")]
-pub use sync::{Demand, OnSnapshotRequired, SyncRequest, Unlisted, sync};
+pub use sync::{Demand, OnSnapshotRequired, Refresh, SyncRequest, Unlisted, sync};
 #[cfg(feature = "lake")]
 pub use target::{LakeFormat, Target, open_lake, open_sink, open_sink_with, open_target, open_target_with};
 #[cfg(feature = "lake")]

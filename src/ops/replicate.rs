@@ -6,10 +6,13 @@ use std::time::Instant;
 use tokio::sync::{Semaphore, watch};
 use tracing::Instrument;
 
+use super::Journal;
 use super::bad_rows::RowContent;
+use super::journal::{Pages, window_words};
 use super::report::{Outcome, Phases};
-use super::sync::{Demand, OnSnapshotRequired};
-use crate::api::{Client, FinishedJob, Query};
+use super::stop::{Budget, Halt};
+use super::sync::{Demand, OnSnapshotRequired, Refresh};
+use crate::api::{Client, FinishedJob, Job, Query, RunOptions};
 use crate::decode::{BadRows, DecodeCounts};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Format, Mode, TableRef, Timestamp, Window};
@@ -35,11 +38,17 @@ pub(super) struct Replicator {
     /// Tables that load at once; jobs of the others start and wait meanwhile.
     pub(super) loads: Semaphore,
     pub(super) run_id: String,
-    /// Raised when a table met a failure that all others would meet too.
-    pub(super) stop: watch::Sender<bool>,
+    pub(super) journal: Option<Journal>,
+    pub(super) fresh: bool,
+    pub(super) skip_recent: Option<Refresh>,
+    /// Of the target, for the journal.
+    pub(super) location: String,
+    /// Raised when nothing new shall be begun.
+    pub(super) halt: watch::Sender<Halt>,
+    pub(super) budget: Budget,
 }
 
-/// A table that was brought up to date.
+/// How a table ended that did not fail.
 pub(super) struct Done {
     pub(super) outcome: Outcome,
     pub(super) job_id: Option<String>,
@@ -47,12 +56,60 @@ pub(super) struct Done {
     pub(super) warnings: Vec<String>,
 }
 
+impl Done {
+    /// Without any work.
+    pub(super) fn of(outcome: Outcome) -> Self {
+        Self { outcome, job_id: None, phases: Phases::default(), warnings: Vec::new() }
+    }
+}
+
+impl Halt {
+    fn outcome(self) -> Outcome {
+        match self {
+            Halt::For(reason) => Outcome::PutOff { reason },
+            Halt::Failed | Halt::No => Outcome::Skipped,
+        }
+    }
+}
+
 /// Logs are held for 30 days by the service; say so in time.
 const LOG_WARNING_DAYS: i64 = 20;
 
 impl Replicator {
-    /// Brings one table up to date. On an error the table is as it was. `None`: not tried, because the run had to stop.
-    pub(super) async fn replicate(&self, table: &TableRef) -> Result<Option<Done>> {
+    /// Nothing new is begun from now on. The first reason stays.
+    pub(super) fn raise(&self, halt: Halt) {
+        self.halt.send_if_modified(|current| *current == Halt::No && std::mem::replace(current, halt) != halt);
+    }
+
+    /// What the journal calls a table of this target.
+    pub(super) fn page_key(&self, table: &TableRef) -> String {
+        format!("sync {table} at {}", self.location)
+    }
+
+    /// The journal of a table, or none if it cannot be had.
+    async fn pages(&self, table: &TableRef) -> Pages {
+        let Some(journal) = &self.journal else { return Pages::in_memory() };
+        match journal.open(table, &self.page_key(table)).await {
+            Ok(pages) => pages,
+            Err(error) => {
+                tracing::warn!(table = %table, %error, "No journal: if this run is interrupted, the next one may ask for a new job (see --state-dir)");
+                Pages::in_memory()
+            }
+        }
+    }
+
+    /// Brings one table up to date. On an error the table is as it was.
+    pub(super) async fn replicate(&self, table: &TableRef) -> Result<Done> {
+        let mut halted = self.halt.subscribe();
+        let pages = tokio::select! {
+            biased;
+            halt = halted.wait_for(|halt| *halt != Halt::No) => return Ok(Done::of(halt.map_or(Halt::No, |halt| *halt).outcome())),
+            // Waits while another run is at work on the table, and then sees what that one has reached.
+            pages = self.pages(table) => pages,
+        };
+        if self.fresh {
+            pages.forget();
+        }
         let held = self.sink.held(table).await?;
         match (self.demand, &held) {
             (Demand::Absent, Some(_)) => {
@@ -67,24 +124,40 @@ impl Replicator {
             }
             _ => {}
         }
+        if let (Some(held), Some(refresh), false) = (&held, self.skip_recent, self.resnapshot) {
+            let age = self.client.server_now().micros().saturating_sub(held.bookmark.at.micros());
+            if age < refresh.interval(table).as_micros() as i64 {
+                return Ok(Done::of(Outcome::Recent { bookmark: held.bookmark.at }));
+            }
+        }
         // An object or job may vanish between the answer and the download; the query is then asked anew, once.
-        match self.attempt(table, held.as_ref()).await {
+        let ended = match self.attempt(table, held.as_ref(), &pages).await {
             Err(error) if error.kind() == Kind::Expired => {
                 tracing::warn!(table = %table, error = %error, "The job has expired; asking anew");
-                self.attempt(table, held.as_ref()).await
+                pages.forget();
+                self.attempt(table, held.as_ref(), &pages).await
             }
             other => other,
+        };
+        match &ended {
+            Ok(Done { outcome: Outcome::Loaded { .. } | Outcome::Unchanged { .. }, .. }) => pages.done(),
+            // What cannot be read now cannot be read later.
+            Err(error) if matches!(error.kind(), Kind::Data | Kind::Expired | Kind::Schema) => pages.forget(),
+            _ => {}
         }
+        ended
     }
 
-    async fn attempt(&self, table: &TableRef, held: Option<&Held>) -> Result<Option<Done>> {
+    async fn attempt(&self, table: &TableRef, held: Option<&Held>, pages: &Pages) -> Result<Done> {
         let mut phases = Phases::default();
         let begun = Instant::now();
-        let mut stop = self.stop.subscribe();
+        let mut halted = self.halt.subscribe();
         let (job, schema) = tokio::select! {
             biased;
-            answer = self.ask(table, held).instrument(progress::step("job", table)) => answer?,
-            _ = stop.wait_for(|stopped| *stopped) => return Ok(None),
+            answer = self.ask(table, held, pages).instrument(progress::step("job", table)) => answer?,
+            halt = halted.wait_for(|halt| *halt != Halt::No) => {
+                return Ok(Done::of(halt.map_or(Halt::No, |halt| *halt).outcome()));
+            }
         };
         phases.job = begun.elapsed().as_secs_f64();
 
@@ -95,10 +168,17 @@ impl Replicator {
             && schema.version == held.bookmark.schema_version
         {
             let outcome = Outcome::Unchanged { bookmark: job.reached };
-            return Ok(Some(Done { outcome, job_id: Some(job.id), phases, warnings: Vec::new() }));
+            return Ok(Done { outcome, job_id: Some(job.id), phases, warnings: Vec::new() });
         }
 
-        let permit = self.loads.acquire().await.or_fail(Kind::Bug, "The run is closing")?;
+        let permit = tokio::select! {
+            biased;
+            permit = self.loads.acquire() => permit.or_fail(Kind::Bug, "The run is closing")?,
+            // A job that is ready costs no more than its load; only who wants an early end gives it up.
+            halt = halted.wait_for(|halt| matches!(halt, Halt::For(_))) => {
+                return Ok(Done::of(halt.map_or(Halt::No, |halt| *halt).outcome()));
+            }
+        };
         let loading = Instant::now();
         let choice = self.choose(table, held, &schema)?;
         let load = self.load(table, held, &job, &choice);
@@ -106,6 +186,7 @@ impl Replicator {
         drop(permit);
         phases.load = loading.elapsed().as_secs_f64() - commit_seconds;
         phases.commit = commit_seconds;
+        self.budget.took(phases.load + phases.commit);
 
         let outcome = Outcome::Loaded {
             query: if is_snapshot { "snapshot" } else { "increment" },
@@ -120,18 +201,18 @@ impl Replicator {
             schema_changes: loaded.schema_changes,
         };
         let warnings = warnings(table, held, &schema, &counts, loaded.warnings);
-        Ok(Some(Done { outcome, job_id: Some(job.id), phases, warnings }))
+        Ok(Done { outcome, job_id: Some(job.id), phases, warnings })
     }
 
     /// Asks for what is missing; falls back to a snapshot when the service demands one and the policy allows it.
-    async fn ask(&self, table: &TableRef, held: Option<&Held>) -> Result<(FinishedJob, Arc<TableSchema>)> {
+    async fn ask(&self, table: &TableRef, held: Option<&Held>, pages: &Pages) -> Result<(FinishedJob, Arc<TableSchema>)> {
         let schema = self.client.table_schema(table).await?;
         let window = match held {
             Some(held) if !self.resnapshot => Window::Increment { since: held.bookmark.at, until: None },
             _ => Window::Snapshot,
         };
         let query = |window| Query { table: table.clone(), format: self.format, mode: self.mode, window };
-        let job = match self.client.run(&query(window)).await {
+        let job = match self.run(&query(window), pages).await {
             Err(error) if matches!(error.kind(), Kind::SnapshotRequired | Kind::OutOfRange) && window != Window::Snapshot => {
                 match self.on_snapshot_required {
                     OnSnapshotRequired::Fail => {
@@ -141,7 +222,7 @@ impl Replicator {
                     }
                     OnSnapshotRequired::Resnapshot => {
                         tracing::warn!(table = %table, error = %error, "The service wants a new snapshot; taking one");
-                        self.client.run(&query(Window::Snapshot)).await?
+                        self.run(&query(Window::Snapshot), pages).await?
                     }
                 }
             }
@@ -154,6 +235,15 @@ impl Replicator {
             tracing::warn!(table = %table, warning, "The schema has a part that is kept as JSON text");
         }
         Ok((job, Arc::new(schema)))
+    }
+
+    /// Runs a query; goes on with the job of an earlier run that asked the same.
+    async fn run(&self, query: &Query, pages: &Pages) -> Result<FinishedJob> {
+        let question = format!("{} as {} {:?}", window_words(query.window), query.format, query.mode);
+        let resume = pages.unfinished_job_of(&question, self.client.server_now());
+        let on_job = |job: &Job| pages.job_of(job, Some(&question));
+        let options = RunOptions { resume: resume.as_deref(), on_job: Some(&on_job), ..RunOptions::default() };
+        self.client.run_with(query, options).await
     }
 
     async fn load(

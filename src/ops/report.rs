@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::stop::Reason;
 use crate::error::Error;
 use crate::model::{TableRef, Timestamp};
 
@@ -18,6 +19,9 @@ pub struct Report {
     pub target: String,
     /// In the order they were asked for.
     pub tables: Vec<TableReport>,
+    /// Why it ended before all tables were tried, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_early: Option<Reason>,
 }
 
 impl Report {
@@ -88,6 +92,17 @@ pub enum Outcome {
         /// Data as of.
         #[serde(serialize_with = "display")]
         bookmark: Timestamp,
+    },
+    /// The data are so recent that the service cannot have newer ones yet; it was not asked.
+    Recent {
+        /// Data as of.
+        #[serde(serialize_with = "display")]
+        bookmark: Timestamp,
+    },
+    /// Not begun, or abandoned: it is as it was or up to date, and the next run goes on with it.
+    PutOff {
+        /// Why.
+        reason: Reason,
     },
     /// The table is as it was before.
     Failed {

@@ -34,6 +34,9 @@ pub struct RunRecord {
     /// In the order they were asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<TableRun>,
+    /// It ended before all tables were tried, as it was told to or had to.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ended_early: bool,
 }
 
 /// One table of a run.
@@ -42,7 +45,7 @@ pub struct RunRecord {
 pub struct TableRun {
     /// `namespace.table`.
     pub table: String,
-    /// `loaded`, `unchanged`, `failed` or `skipped`.
+    /// `loaded`, `unchanged`, `recent`, `put_off`, `failed` or `skipped`.
     pub outcome: String,
     /// `snapshot` or `increment`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,7 +111,7 @@ pub struct Totals {
     pub tables: u64,
     /// Tables whose bookmark moved.
     pub loaded: u64,
-    /// Tables the service has nothing newer of.
+    /// Tables the service has nothing newer of, or cannot have yet.
     pub unchanged: u64,
     /// Tables that failed.
     pub failed: u64,
@@ -133,7 +136,12 @@ impl RunRecord {
     pub fn ended(self, seconds: f64, result: &Result<Report>) -> Self {
         let seconds = Some(seconds);
         match result {
-            Ok(report) => Self { seconds, tables: report.tables.iter().map(TableRun::of).collect(), ..self },
+            Ok(report) => Self {
+                seconds,
+                tables: report.tables.iter().map(TableRun::of).collect(),
+                ended_early: report.ended_early.is_some(),
+                ..self
+            },
             Err(error) => Self { seconds, failure: Some(Failure::of(error)), ..self },
         }
     }
@@ -145,16 +153,16 @@ impl RunRecord {
         Totals {
             tables: self.tables.len() as u64,
             loaded: count("loaded"),
-            unchanged: count("unchanged"),
+            unchanged: count("unchanged") + count("recent"),
             failed: count("failed"),
-            skipped: count("skipped"),
+            skipped: count("skipped") + count("put_off"),
             upserted: sum(|table| table.upserted),
             deleted: sum(|table| table.deleted),
             bytes_written: sum(|table| table.bytes_written),
         }
     }
 
-    /// Whether everything that was asked for is right. A run that has not ended has not failed yet.
+    /// Whether something that was asked for is not right. A run that has not ended has not failed yet.
     pub fn has_failed(&self) -> bool {
         self.failure.is_some() || self.tables.iter().any(|table| table.failure.is_some())
     }
@@ -200,6 +208,10 @@ impl TableRun {
                 });
                 Self { outcome: "failed".into(), ..run }
             }
+            Outcome::Recent { bookmark } => {
+                Self { outcome: "recent".into(), data_as_of: Some(bookmark.to_string()), ..run }
+            }
+            Outcome::PutOff { .. } => Self { outcome: "put_off".into(), ..run },
             Outcome::Skipped => Self { outcome: "skipped".into(), ..run },
         }
     }
@@ -240,7 +252,7 @@ pub struct RunLog {
 impl RunLog {
     /// In `folder`, made when first needed, for the target that messages call `target`.
     pub fn new(folder: &Path, target: &str) -> Self {
-        Self { path: folder.join(format!("{:016x}.runs", super::files::fnv(target.as_bytes()))) }
+        Self { path: folder.join(format!("{:016x}.runs", super::journal::fnv(target.as_bytes()))) }
     }
 
     /// Notes that a run has begun. Like all notes it must not stop any work: a failure is for the log.
@@ -293,7 +305,7 @@ impl RunLog {
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
         if let Some(folder) = self.path.parent() {
-            super::files::make_private(folder)?;
+            super::journal::make_private(folder)?;
         }
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true);

@@ -249,7 +249,7 @@ async fn lines(sink: &dyn Sink, tables: Vec<TableRef>, current_for: Duration) ->
 fn last_tries(history: &RunHistory) -> BTreeMap<&str, &TableRun> {
     let mut tries = BTreeMap::new();
     for run in &history.runs {
-        for table in run.tables.iter().filter(|table| table.outcome != "skipped") {
+        for table in run.tables.iter().filter(|table| !matches!(table.outcome.as_str(), "skipped" | "put_off")) {
             tries.entry(table.table.as_str()).or_insert(table);
         }
     }

@@ -2,19 +2,21 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{Semaphore, watch};
 use tracing::Instrument;
 
-use super::Selection;
 use super::bad_rows::BadRowFile;
 use super::replicate::{Done, Replicator};
 use super::report::{Outcome, Phases, Report, TableReport};
+use super::stop::{Budget, Halt, Reason};
+use super::{Journal, Selection, Stop};
 use crate::api::Client;
-use crate::error::{ErrorContext, Result};
+use crate::error::{Error, ErrorContext, Kind, Result};
+use crate::fetch::UnpackLimits;
 use crate::model::{Format, Mode, TableRef, Timestamp};
 use crate::scan::ScanOptions;
 use crate::schema::{Nested, TableRules};
@@ -89,6 +91,43 @@ pub struct SyncRequest {
     pub temp_dir: PathBuf,
     /// Id of the run, in the report and in the target's history. A request that is used again needs a new one.
     pub run_id: String,
+    /// Longest line of an object, bytes.
+    pub max_line: usize,
+    /// What an object may unpack to.
+    pub unpack: UnpackLimits,
+    /// Where the jobs of a run are noted, so that the next one re-attaches to those that live; `None`: nowhere. Of two runs at once
+    /// with the same journal, the second waits for each table that the first is at work on.
+    pub journal: Option<Journal>,
+    /// Forget what an earlier run noted.
+    pub fresh: bool,
+    /// Time after which the run has ended, with what it has done by then; nothing is begun shortly before. Tables that were done
+    /// longest ago come first then.
+    pub time_budget: Option<Duration>,
+    /// Leave tables alone whose data are younger than what lies between two refreshes of the service.
+    pub skip_recent: Option<Refresh>,
+    /// A wish to stop.
+    pub stop: Stop,
+}
+
+/// How often the service refreshes its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refresh {
+    /// Every 4 hours, `new_quizzes` every 8.
+    AsDocumented,
+    /// So often.
+    Every(Duration),
+}
+
+impl Refresh {
+    /// Time between two refreshes of a table.
+    pub fn interval(self, table: &TableRef) -> Duration {
+        const HOUR: Duration = Duration::from_secs(3600);
+        match self {
+            Refresh::Every(interval) => interval,
+            Refresh::AsDocumented if table.namespace.as_str() == "new_quizzes" => 8 * HOUR,
+            Refresh::AsDocumented => 4 * HOUR,
+        }
+    }
 }
 
 impl SyncRequest {
@@ -113,6 +152,13 @@ impl SyncRequest {
             object_concurrency: 2,
             temp_dir: std::env::temp_dir(),
             run_id: uuid::Uuid::new_v4().to_string(),
+            max_line: 256 << 20,
+            unpack: UnpackLimits::default(),
+            journal: None,
+            fresh: false,
+            time_budget: None,
+            skip_recent: None,
+            stop: Stop::default(),
         }
     }
 }
@@ -122,14 +168,16 @@ impl SyncRequest {
 pub async fn sync(request: SyncRequest) -> Result<Report> {
     let begun = Instant::now();
     let started = Timestamp::now();
+    let budget = Budget::new(request.time_budget);
     let location = request.sink.location().to_string();
     request.rules.check()?;
-    request.sink.check().await.with("target", &location)?;
-    let bad_rows = request.bad_rows.as_deref().map(BadRowFile::open).transpose()?;
-    let tables = match request.unlisted {
-        Unlisted::Refuse => request.selection.resolve(&request.client).await?,
-        Unlisted::Try => request.selection.resolve_all(&request.client).await?,
+    let stop = request.stop.clone();
+    let prepared = tokio::select! {
+        biased;
+        () = stop.abandoned() => Err(Error::new(Kind::Cancelled, "Interrupted before anything was begun")),
+        prepared = prepare(&request, &location) => prepared,
     };
+    let (bad_rows, tables) = prepared?;
 
     for tables_of_rule in request.rules.unused(&tables) {
         tracing::warn!(table = tables_of_rule, "Options for a table that is not part of this run, or misspelt");
@@ -148,7 +196,8 @@ pub async fn sync(request: SyncRequest) -> Result<Report> {
             partitions: request.object_concurrency.max(1),
             batch_rows: 8192,
             batch_bytes: 4 << 20,
-            max_line: 256 << 20,
+            max_line: request.max_line,
+            unpack: request.unpack,
             nested: request.nested,
             temp_dir: request.temp_dir,
         },
@@ -156,21 +205,82 @@ pub async fn sync(request: SyncRequest) -> Result<Report> {
         bad_rows,
         loads: Semaphore::new(request.concurrency.max(1)),
         run_id: run_id.clone(),
-        stop: watch::Sender::new(false),
+        journal: request.journal,
+        fresh: request.fresh,
+        skip_recent: request.skip_recent,
+        location: location.clone(),
+        halt: watch::Sender::new(Halt::No),
+        budget,
     };
-    let tables = run(&replicator, tables).await;
-    Ok(Report { run_id, started: started.to_string(), seconds: begun.elapsed().as_secs_f64(), target: location, tables })
+    let tables = match request.time_budget {
+        Some(_) => longest_ago_first(&replicator, tables).await,
+        None => tables,
+    };
+    let tables = watched(&replicator, &stop, run(&replicator, &stop, tables)).await;
+    let ended_early = tables.iter().find_map(|table| match table.outcome {
+        Outcome::PutOff { reason } => Some(reason),
+        _ => None,
+    });
+    Ok(Report {
+        run_id,
+        started: started.to_string(),
+        seconds: begun.elapsed().as_secs_f64(),
+        target: location,
+        tables,
+        ended_early,
+    })
+}
+
+async fn prepare(request: &SyncRequest, location: &str) -> Result<(Option<BadRowFile>, Vec<TableRef>)> {
+    request.sink.check().await.with("target", location)?;
+    let bad_rows = request.bad_rows.as_deref().map(BadRowFile::open).transpose()?;
+    let tables = match request.unlisted {
+        Unlisted::Refuse => request.selection.resolve(&request.client).await?,
+        Unlisted::Try => request.selection.resolve_all(&request.client).await?,
+    };
+    Ok((bad_rows, tables))
+}
+
+/// With little time the same tables would always be the ones that are left over; so those come first whose turn is longest ago.
+async fn longest_ago_first(replicator: &Replicator, tables: Vec<TableRef>) -> Vec<TableRef> {
+    let Some(journal) = replicator.journal.clone() else { return tables };
+    let questions: Vec<String> = tables.iter().map(|table| replicator.page_key(table)).collect();
+    let sorting = tokio::task::spawn_blocking(move || {
+        let mut dated: Vec<(Option<i64>, TableRef)> =
+            tables.into_iter().zip(questions).map(|(table, question)| (journal.last_done(&table, &question), table)).collect();
+        dated.sort_by_key(|(done, _)| *done);
+        dated.into_iter().map(|(_, table)| table).collect()
+    });
+    // It reads small files and cannot fail but by a panic, which is a bug to be seen.
+    sorting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
+/// Raises the halt when it is time, or when somebody wants it.
+async fn watched<T>(replicator: &Replicator, stop: &Stop, work: impl Future<Output = T>) -> T {
+    let raising = async {
+        let reason = tokio::select! {
+            () = replicator.budget.nearly_over() => Reason::TimeBudget,
+            () = stop.asked() => Reason::Stopped,
+        };
+        replicator.raise(Halt::For(reason));
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        done = work => done,
+        () = raising => unreachable!("it never ends"),
+    }
 }
 
 /// All tables at once: the client paces their job starts in this order, the loads share permits.
-async fn run(replicator: &Replicator, tables: Vec<TableRef>) -> Vec<TableReport> {
+async fn run(replicator: &Replicator, stop: &Stop, tables: Vec<TableRef>) -> Vec<TableReport> {
     let total = tables.len();
     let mut running: FuturesUnordered<_> = tables
         .into_iter()
         .enumerate()
         .map(|(place, table)| async move {
             let span = crate::progress::step("table", &table);
-            (place, one(replicator, table).instrument(span).await)
+            (place, one(replicator, stop, table).instrument(span).await)
         })
         .collect();
     let mut reports: Vec<Option<TableReport>> = Vec::new();
@@ -181,25 +291,26 @@ async fn run(replicator: &Replicator, tables: Vec<TableRef>) -> Vec<TableReport>
     reports.into_iter().flatten().collect()
 }
 
-async fn one(replicator: &Replicator, table: TableRef) -> TableReport {
-    match Box::pin(replicator.replicate(&table)).await {
-        Ok(Some(Done { outcome, job_id, phases, warnings })) => {
-            crate::progress::table_done(&outcome_words(&outcome));
+async fn one(replicator: &Replicator, stop: &Stop, table: TableRef) -> TableReport {
+    // Dropping the work at an await is safe: the table is as it was or up to date, and the journal knows the job.
+    let ended = tokio::select! {
+        biased;
+        ended = Box::pin(replicator.replicate(&table)) => ended,
+        () = stop.abandoned() => Ok(Done::of(Outcome::PutOff { reason: Reason::Stopped })),
+        () = replicator.budget.over() => Ok(Done::of(Outcome::PutOff { reason: Reason::TimeBudget })),
+    };
+    match ended {
+        Ok(Done { outcome, job_id, phases, warnings }) => {
+            if !matches!(outcome, Outcome::Skipped | Outcome::PutOff { .. }) {
+                crate::progress::table_done(&outcome_words(&outcome));
+            }
             TableReport { table, outcome, job_id, phases, warnings, error: None }
         }
-        Ok(None) => TableReport {
-            table,
-            outcome: Outcome::Skipped,
-            job_id: None,
-            phases: Phases::default(),
-            warnings: Vec::new(),
-            error: None,
-        },
         Err(error) => {
             let error = error.with("table", &table);
             if error.kind().is_fatal_for_run() {
                 // The others would meet the same; those that are loading go on.
-                replicator.stop.send_replace(true);
+                replicator.raise(Halt::Failed);
             }
             crate::progress::table_failed(error.message());
             let outcome = Outcome::failed(&error);
@@ -216,6 +327,8 @@ fn outcome_words(outcome: &Outcome) -> String {
             format!("{query}: {upserted} upserted, {deleted} deleted, data as of {bookmark}{schema}")
         }
         Outcome::Unchanged { bookmark } => format!("unchanged, data as of {bookmark}"),
+        Outcome::Recent { bookmark } => format!("too recent to have changed, data as of {bookmark}"),
+        Outcome::PutOff { .. } => "put off".to_owned(),
         Outcome::Failed { message, .. } => message.clone(),
         Outcome::Skipped => "skipped".to_owned(),
     }

@@ -7,6 +7,7 @@ use super::{Cared, Selection};
 use crate::api::{Client, FinishedJob, Query};
 use crate::decode::BadRows;
 use crate::error::{Error, ErrorContext, Kind, Result};
+use crate::fetch::UnpackLimits;
 use crate::model::{Format, TableRef, Window};
 use crate::scan::{ObjectScan, ScanOptions};
 use crate::schema::{ColumnChoice, ColumnRules, HashKey, Nested, TableSchema};
@@ -91,6 +92,7 @@ async fn rows_of(request: &VerifyRequest, job: FinishedJob, choice: &ColumnChoic
         batch_rows: 8192,
         batch_bytes: 4 << 20,
         max_line: 256 << 20,
+        unpack: UnpackLimits::default(),
         nested,
         temp_dir: request.temp_dir.clone(),
     };

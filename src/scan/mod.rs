@@ -22,7 +22,7 @@ pub use exec::ObjectScanExec;
 
 use crate::api::{Client, FinishedJob, ObjectId};
 use crate::decode::{BadRows, DecodeCounts};
-use crate::fetch::ObjectUrls;
+use crate::fetch::{ObjectUrls, UnpackLimits};
 use crate::schema::{ColumnChoice, Nested, TableSchema};
 
 /// How objects are read.
@@ -36,6 +36,8 @@ pub struct ScanOptions {
     pub batch_bytes: usize,
     /// Longest line.
     pub max_line: usize,
+    /// What an object may unpack to.
+    pub unpack: UnpackLimits,
     /// Form of nested columns.
     pub nested: Nested,
     /// Folder for Parquet objects while they are read.

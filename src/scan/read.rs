@@ -60,7 +60,8 @@ fn options(inner: &Inner, number: usize, id: &ObjectId) -> Result<DecodeOptions>
 
 fn text(inner: Arc<Inner>, number: usize, id: ObjectId, format: Format) -> Result<BoxStream<'static, Result<RecordBatch>>> {
     let decoder = TextDecoder::new(inner.choice.read().clone(), format, options(&inner, number, &id)?)?;
-    let bytes = ahead(fetch::unpacked(fetch::open(&inner.urls, &id), format), CHUNKS_AHEAD).boxed();
+    let unpacked = fetch::unpacked_within(fetch::open(&inner.urls, &id), format, inner.options.unpack.clone());
+    let bytes = ahead(unpacked, CHUNKS_AHEAD).boxed();
     let state = (bytes, Some(decoder), inner, id);
     let batches = stream::try_unfold(state, |(mut bytes, mut decoder, inner, id)| async move {
         let Some(running) = decoder.as_mut() else { return Ok(None) };

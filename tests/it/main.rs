@@ -35,6 +35,8 @@ mod postgres;
 #[cfg(feature = "lake")]
 mod s3;
 mod schemas;
+#[cfg(feature = "lake")]
+mod setup;
 #[cfg(feature = "sql")]
 mod sql;
 #[cfg_attr(not(feature = "lake"), allow(dead_code, unused_imports))]

@@ -10,7 +10,6 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
-use super::journal::Pages;
 use super::manifest::{MANIFEST, ManifestFile, manifest};
 use super::object::{Brought, Objects};
 use super::run::{Observer, Step, TellTable, each_table};
@@ -20,6 +19,7 @@ use crate::api::{Client, FinishedJob, Job, JobStatus, Query, RunOptions};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::fetch::ObjectUrls;
 use crate::model::{Format, Namespace, TableRef, Window};
+use crate::ops::journal::{Pages, window_words};
 use crate::progress;
 use crate::schema::TableSchema;
 
@@ -101,12 +101,7 @@ impl Downloader<'_> {
     async fn pages(&self, query: &Query) -> Pages {
         let Some(journal) = &self.request.journal else { return Pages::in_memory() };
         let folder = std::path::absolute(&self.request.folder).unwrap_or_else(|_| self.request.folder.clone());
-        let window = match query.window {
-            Window::Snapshot => "snapshot".to_owned(),
-            Window::Increment { since, until } => {
-                format!("since {since} until {}", until.map_or("newest".to_owned(), |until| until.to_string()))
-            }
-        };
+        let window = window_words(query.window);
         let key = format!("{} {window} {} {} {}", query.table, query.format, self.request.shape.word(), folder.display());
         match journal.open(&query.table, &key).await {
             Ok(pages) => pages,
@@ -123,7 +118,7 @@ impl Downloader<'_> {
         let client = &self.request.client;
         let waited = AtomicBool::new(false);
         let on_job = |job: &Job| {
-            pages.job(&job.id);
+            pages.job(job);
             if job.status != JobStatus::Complete {
                 waited.store(true, Ordering::Relaxed);
             }

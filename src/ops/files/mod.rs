@@ -33,18 +33,15 @@
 mod choice;
 mod convert;
 mod download;
-mod journal;
 mod manifest;
 mod object;
 mod run;
 mod schema;
 mod staging;
 
+pub use super::journal::Journal;
 pub use choice::TableChoice;
 pub use download::{DownloadRequest, download};
-pub use journal::Journal;
-#[cfg(feature = "lake")]
-pub(super) use journal::{fnv, make_private};
 pub use manifest::MANIFEST;
 pub use object::Shape;
 pub use run::{FilesOutcome, FilesReport, Observer, Step, TableEvent};

@@ -10,13 +10,13 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 
 use super::convert;
-use super::journal::{FileNote, Pages};
 use super::manifest::ManifestFile;
 use super::staging::Staging;
 use crate::api::{FinishedJob, ObjectId};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::fetch::{self, ObjectUrls};
 use crate::model::Format;
+use crate::ops::journal::{FileNote, Pages};
 use crate::progress;
 use crate::schema::TableSchema;
 

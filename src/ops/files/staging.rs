@@ -4,14 +4,13 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::Shape;
 use super::manifest::MANIFEST;
 use crate::error::{Error, Kind, Result, ResultExt};
+use crate::ops::journal::is_old;
 
-/// Jobs live 24 hours; what is older cannot be continued.
-const MAX_AGE: Duration = Duration::from_secs(48 * 3600);
 const PREFIX: &str = ".job_";
 const SUFFIX: &str = ".part";
 
@@ -126,10 +125,6 @@ pub(super) fn sweep(folder: &Path) {
     }
 }
 
-pub(super) fn is_old(time: SystemTime) -> bool {
-    time.elapsed().is_ok_and(|age| age > MAX_AGE)
-}
-
 /// When something in the folder last changed.
 fn newest(folder: &Path) -> Option<SystemTime> {
     let own = fs::metadata(folder).and_then(|metadata| metadata.modified()).ok()?;
@@ -163,6 +158,8 @@ fn sync_folder(folder: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

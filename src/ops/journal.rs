@@ -1,8 +1,8 @@
 //! What a run has reached, for the run after it: the job and the finished files of each query. Deleting it loses time, never data.
 //!
-//! One file per query (account, table, window, format, folder) of JSON lines, only ever appended to, so that a torn line is the
-//! last one and is passed by. The file is locked while its query runs: of two runs of the same query the second waits, and then
-//! finds everything done. It holds no secret, no token and no URL.
+//! For downloads one file per query (account, table, window, format, folder), for `sync` one per table and target. Each holds JSON
+//! lines, only ever appended to, so that a torn line is the last one and is passed by. The file is locked while its query runs: of
+//! two runs of the same query the second waits, and then finds everything done. It holds no secret, no token and no URL.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -13,10 +13,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::staging::is_old;
-use crate::api::ObjectId;
+use crate::api::{Job, ObjectId};
 use crate::error::{Kind, Result, ResultExt};
-use crate::model::TableRef;
+use crate::model::{TableRef, Timestamp, Window};
+
+/// Jobs live 24 hours; what is older cannot be continued.
+const MAX_AGE: Duration = Duration::from_secs(48 * 3600);
 
 const SUFFIX: &str = "journal";
 const RETRY_LOCK: Duration = Duration::from_millis(200);
@@ -35,8 +37,8 @@ impl Journal {
         Self { folder: folder.into(), account: format!("{:016x}", fnv(account.as_bytes())) }
     }
 
-    /// The pages of one query, once no other run uses them. `query` says everything that makes files differ.
-    pub(super) async fn open(&self, table: &TableRef, query: &str) -> Result<Pages> {
+    /// The first line and the path of the pages of one query.
+    fn place(&self, table: &TableRef, query: &str) -> Result<(String, PathBuf)> {
         let header = serde_json::to_string(&Line::Query { journal: 1, account: self.account.clone(), query: query.to_owned() })
             .or_fail(Kind::Bug, "A journal line cannot be written")?;
         let name = match table.is_path_safe() {
@@ -44,6 +46,27 @@ impl Journal {
             false => "table".to_owned(),
         };
         let path = self.folder.join(format!("{name}.{:016x}.{SUFFIX}", fnv(header.as_bytes())));
+        Ok((header, path))
+    }
+
+    /// When a query was last done, in microseconds since the epoch, without waiting for who uses its pages. `None`: never, or there
+    /// is an unfinished job.
+    #[cfg(feature = "lake")]
+    pub(super) fn last_done(&self, table: &TableRef, query: &str) -> Option<i64> {
+        let (header, path) = self.place(table, query).ok()?;
+        let text = fs::read_to_string(path).ok()?;
+        let mut lines = text.lines();
+        lines.next().filter(|line| *line == header)?;
+        lines.filter_map(|line| serde_json::from_str(line).ok()).fold(None, |last, line| match line {
+            Line::Done { done, at } => at.filter(|_| done),
+            Line::Job { .. } => None,
+            Line::File { .. } | Line::Query { .. } => last,
+        })
+    }
+
+    /// The pages of one query, once no other run uses them. `query` says everything that makes results differ.
+    pub(super) async fn open(&self, table: &TableRef, query: &str) -> Result<Pages> {
+        let (header, path) = self.place(table, query)?;
         let mut has_waited = false;
         loop {
             let (folder, path, header) = (self.folder.clone(), path.clone(), header.clone());
@@ -52,7 +75,7 @@ impl Journal {
                 return Ok(pages);
             }
             if !std::mem::replace(&mut has_waited, true) {
-                tracing::warn!(table = %table, "Another run is downloading the same; waiting for it");
+                tracing::warn!(table = %table, "Another run is at work on the same; waiting for it");
             }
             tokio::time::sleep(RETRY_LOCK).await;
         }
@@ -62,10 +85,33 @@ impl Journal {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Line {
-    Query { journal: u32, account: String, query: String },
-    Job { job: String },
-    File { object: ObjectId, name: String, bytes: u64, modified: u64, rows: Option<u64> },
-    Done { done: bool },
+    Query {
+        journal: u32,
+        account: String,
+        query: String,
+    },
+    Job {
+        job: String,
+        /// What was asked, where the pages are of more than one question.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<String>,
+        /// When it vanishes, microseconds since the epoch.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expires: Option<i64>,
+    },
+    File {
+        object: ObjectId,
+        name: String,
+        bytes: u64,
+        modified: u64,
+        rows: Option<u64>,
+    },
+    Done {
+        done: bool,
+        /// When, microseconds since the epoch.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<i64>,
+    },
 }
 
 /// A file that is complete.
@@ -107,6 +153,8 @@ struct Inner {
     path: PathBuf,
     header: String,
     job: Option<String>,
+    of: Option<String>,
+    expires: Option<i64>,
     files: HashMap<ObjectId, FileNote>,
     is_done: bool,
 }
@@ -114,9 +162,7 @@ struct Inner {
 impl Pages {
     /// Remembers nothing beyond this run.
     pub(super) fn in_memory() -> Self {
-        let inner =
-            Inner { file: None, path: PathBuf::new(), header: String::new(), job: None, files: HashMap::new(), is_done: false };
-        Self(Arc::new(Mutex::new(inner)))
+        Self(Arc::new(Mutex::new(Inner::new(None, PathBuf::new(), String::new()))))
     }
 
     /// `None`: another run has it.
@@ -131,8 +177,7 @@ impl Pages {
             Err(TryLockError::Error(error)) => return Err(error).or_fail(Kind::Io, failed()),
         }
         sweep(folder, path);
-        let mut inner =
-            Inner { file: Some(file), path: path.to_owned(), header, job: None, files: HashMap::new(), is_done: false };
+        let mut inner = Inner::new(Some(file), path.to_owned(), header);
         inner.read().or_fail(Kind::Io, failed())?;
         Ok(Some(Self(Arc::new(Mutex::new(inner)))))
     }
@@ -142,18 +187,35 @@ impl Pages {
         self.with(|inner| inner.job.clone().filter(|_| !inner.is_done))
     }
 
+    /// As [`Pages::unfinished_job`], if it was asked for `question` and may still live.
+    #[cfg(feature = "lake")]
+    pub(super) fn unfinished_job_of(&self, question: &str, now: Timestamp) -> Option<String> {
+        let lives = self
+            .with(|inner| inner.of.as_deref() == Some(question) && inner.expires.is_none_or(|expires| expires > now.micros()));
+        self.unfinished_job().filter(|_| lives)
+    }
+
     /// A job answers the query. What is known of the files of another one is forgotten.
-    pub(super) fn job(&self, id: &str) {
+    pub(super) fn job(&self, job: &Job) {
+        self.job_of(job, None);
+    }
+
+    /// As [`Pages::job`], with what was asked.
+    pub(super) fn job_of(&self, job: &Job, question: Option<&str>) {
+        self.note_job(&job.id, question, job.expires_at.map(Timestamp::micros));
+    }
+
+    fn note_job(&self, id: &str, question: Option<&str>, expires: Option<i64>) {
         self.with(|inner| {
-            if inner.job.as_deref() == Some(id) {
+            if inner.job.as_deref() == Some(id) && inner.of.as_deref() == question {
                 if inner.is_done {
                     inner.is_done = false;
-                    inner.append(&Line::Done { done: false });
+                    inner.append(&Line::Done { done: false, at: None });
                 }
             } else {
                 inner.restart();
-                inner.job = Some(id.to_owned());
-                inner.append(&Line::Job { job: id.to_owned() });
+                (inner.job, inner.of, inner.expires) = (Some(id.to_owned()), question.map(str::to_owned), expires);
+                inner.append(&Line::Job { job: id.to_owned(), of: question.map(str::to_owned), expires });
             }
         });
     }
@@ -172,11 +234,11 @@ impl Pages {
         });
     }
 
-    /// All files are where they belong.
+    /// All files or rows are where they belong.
     pub(super) fn done(&self) {
         self.with(|inner| {
             inner.is_done = true;
-            inner.append(&Line::Done { done: true });
+            inner.append(&Line::Done { done: true, at: Some(Timestamp::now().micros()) });
         });
     }
 
@@ -191,6 +253,10 @@ impl Pages {
 }
 
 impl Inner {
+    fn new(file: Option<File>, path: PathBuf, header: String) -> Self {
+        Self { file, path, header, job: None, of: None, expires: None, files: HashMap::new(), is_done: false }
+    }
+
     /// Takes every whole line; the first must be the header.
     fn read(&mut self) -> io::Result<()> {
         let Some(mut file) = self.file.as_ref() else { return Ok(()) };
@@ -205,11 +271,13 @@ impl Inner {
         }
         for line in lines {
             match serde_json::from_str(line) {
-                Ok(Line::Job { job }) => (self.job, self.is_done) = (Some(job), false),
+                Ok(Line::Job { job, of, expires }) => {
+                    (self.job, self.of, self.expires, self.is_done) = (Some(job), of, expires, false);
+                }
                 Ok(Line::File { object, name, bytes, modified, rows }) => {
                     self.files.insert(object, FileNote { name, bytes, modified, rows });
                 }
-                Ok(Line::Done { done }) => self.is_done = done,
+                Ok(Line::Done { done, .. }) => self.is_done = done,
                 Ok(Line::Query { .. }) | Err(_) => {}
             }
         }
@@ -221,9 +289,8 @@ impl Inner {
     }
 
     fn restart(&mut self) {
-        self.job = None;
+        (self.job, self.of, self.expires, self.is_done) = (None, None, None, false);
         self.files.clear();
-        self.is_done = false;
         if let Some(file) = &self.file
             && let Err(error) = file.set_len(0)
         {
@@ -257,7 +324,21 @@ impl Inner {
     }
 }
 
-pub(in crate::ops) fn make_private(folder: &Path) -> io::Result<()> {
+pub(super) fn is_old(time: SystemTime) -> bool {
+    time.elapsed().is_ok_and(|age| age > MAX_AGE)
+}
+
+/// A window as a part of a question.
+pub(super) fn window_words(window: Window) -> String {
+    match window {
+        Window::Snapshot => "snapshot".to_owned(),
+        Window::Increment { since, until } => {
+            format!("since {since} until {}", until.map_or("newest".to_owned(), |until| until.to_string()))
+        }
+    }
+}
+
+pub(super) fn make_private(folder: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -279,7 +360,7 @@ fn sweep(folder: &Path, ours: &Path) {
 }
 
 /// FNV-1a: the same at every run and in every version, which is all that names of files need.
-pub(in crate::ops) fn fnv(bytes: &[u8]) -> u64 {
+pub(super) fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
@@ -305,7 +386,7 @@ mod tests {
         let journal = Journal::new(folder.path(), "account");
         let pages = journal.open(&users(), "q").await.unwrap();
         assert_eq!(pages.unfinished_job(), None);
-        pages.job("j1");
+        pages.note_job("j1", None, None);
         pages.finished(&ObjectId("o1".into()), note("a"));
         drop(pages);
 
@@ -317,10 +398,10 @@ mod tests {
 
         let pages = journal.open(&users(), "q").await.unwrap();
         assert_eq!(pages.unfinished_job(), None, "a finished query is asked anew");
-        pages.job("j1");
+        pages.note_job("j1", None, None);
         assert_eq!(pages.file(&ObjectId("o1".into())), Some(note("a")), "and if the same job answers, its files count");
         assert_eq!(pages.unfinished_job().as_deref(), Some("j1"));
-        pages.job("j2");
+        pages.note_job("j2", None, None);
         assert_eq!(pages.file(&ObjectId("o1".into())), None);
         drop(pages);
 
@@ -336,7 +417,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::new(folder.path(), "account");
         let pages = journal.open(&users(), "q").await.unwrap();
-        pages.job("j1");
+        pages.note_job("j1", None, None);
         for number in 0..3 {
             pages.finished(&ObjectId(format!("o{number}")), note("a"));
         }
@@ -353,7 +434,7 @@ mod tests {
                 known + 2 == complete || known + 1 == complete || complete < 2 && known == 0,
                 "{length}: {known} of {complete}"
             );
-            pages.job("j1");
+            pages.note_job("j1", None, None);
             pages.finished(&ObjectId("new".into()), note("b"));
             drop(pages);
             let pages = journal.open(&users(), "q").await.unwrap();
@@ -367,7 +448,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::new(folder.path(), "account");
         let first = journal.open(&users(), "q").await.unwrap();
-        first.job("j1");
+        first.note_job("j1", None, None);
         let second = {
             let journal = journal.clone();
             tokio::spawn(async move { journal.open(&users(), "q").await.unwrap().unfinished_job() })

@@ -1,0 +1,340 @@
+//! `init` and `check`: a settings file to begin with, and whether what it says works.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::args::{DatabaseArgs, EngineArgs, GlobalArgs, LakeArgs, SelectionArgs, StatusOutput, TargetArgs};
+use super::output::out;
+use super::{lake, settings};
+use crate::error::{Error, Kind, Result, ResultExt};
+use crate::ops::{self, Finding, Verdict};
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The file is written for you alone (0600) and holds no secret, only where to find them. An existing file is never touched.\n\nExamples:\n  daplake init --target ./lake\n  daplake init --target s3://bucket/canvas --name lake --namespace canvas,canvas_logs --secret-file /run/secrets/dap\n  daplake check && daplake sync"
+)]
+pub(super) struct InitArgs {
+    /// Where the tables shall be kept: a folder, or the URL of an object store or a database.
+    #[arg(long, default_value = "./lake", value_name = "TARGET")]
+    pub(super) target: String,
+    /// A name for the target.
+    #[arg(long, default_value = "lake", value_name = "NAME", value_parser = parse_name)]
+    pub(super) name: String,
+    /// Namespaces, a comma list, or `all` that the account has.
+    #[arg(long, value_delimiter = ',', default_value = "canvas", value_name = "NAMESPACE")]
+    pub(super) namespace: Vec<String>,
+    /// Tables: `all`, a comma list, patterns with `*` and `?`.
+    #[arg(long, value_delimiter = ',', default_value = "all", value_name = "TABLE")]
+    pub(super) table: Vec<String>,
+    /// Tables to leave out.
+    #[arg(long, value_delimiter = ',', value_name = "TABLE")]
+    pub(super) exclude: Vec<String>,
+    /// A file that holds the client secret [default: the variable DAP_CLIENT_SECRET is named].
+    #[arg(long, value_name = "FILE")]
+    pub(super) secret_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The service is asked for a token and for lists of tables; no job is started. Targets are tried by the cheapest part of a real load, which leaves nothing behind.\n\nExit codes: 0 all is well; 5 something would fail."
+)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+    #[command(flatten)]
+    pub(super) selection: SelectionArgs,
+    #[command(flatten)]
+    pub(super) engine: EngineArgs,
+    #[command(flatten)]
+    pub(super) lake: LakeArgs,
+    #[cfg(feature = "sql")]
+    #[command(flatten)]
+    pub(super) database: DatabaseArgs,
+    /// Folder in which runs note what they have reached [default: by the conventions of the system].
+    #[arg(long, value_name = "DIR", env = "DAPLAKE_STATE_DIR")]
+    pub(super) state_dir: Option<PathBuf>,
+    /// Form of the output.
+    #[arg(long, value_enum, default_value_t = StatusOutput::Text)]
+    pub(super) output: StatusOutput,
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    is_plain.then(|| text.to_owned()).ok_or_else(|| "use letters, digits, - and _".to_owned())
+}
+
+pub(super) fn init(global: &GlobalArgs, args: &InitArgs) -> Result<()> {
+    let path = global.settings.clone().unwrap_or_else(|| PathBuf::from(settings::SETTINGS_NAME));
+    // A relative path means the same from wherever the program is run later.
+    let target = match args.target.contains("://") {
+        true => args.target.clone(),
+        false => {
+            std::path::absolute(&args.target).or_fail(Kind::Usage, "The target's path cannot be used")?.display().to_string()
+        }
+    };
+    if url::Url::parse(&target).is_ok_and(|url| url.password().is_some_and(|text| !text.is_empty() && !text.contains("$%7B"))) {
+        return Err(Error::new(Kind::Usage, "The target holds a password, which does not belong into a settings file")
+            .hint("write a variable in its place, in single quotes: 'postgresql://etl:${LAKE_PASSWORD}@host/database'"));
+    }
+    let secret = match &args.secret_file {
+        Some(file) => {
+            let file = std::path::absolute(file).or_fail(Kind::Usage, "The path of the secret's file cannot be used")?;
+            format!("file:{}", file.display())
+        }
+        None => "${DAP_CLIENT_SECRET}".to_owned(),
+    };
+    let text = template(args, &target, &secret);
+    write_new(&path, &text)?;
+    // What was written must be what is understood; a mistake here is ours.
+    super::file::parse(&text, &path, &|_| Some("x".to_owned())).or_fail(Kind::Bug, "The settings file cannot be read back")?;
+    out(&format!(
+        "{} is written, for you alone to read.\n\nNext steps:\n  export DAP_CLIENT_ID='region#id'{}\n  daplake check\n  daplake sync\n  daplake sync --watch        # stay, and keep the tables right\n",
+        path.display(),
+        if args.secret_file.is_none() { " DAP_CLIENT_SECRET='...'" } else { "" },
+    ))
+}
+
+fn write_new(path: &Path, text: &str) -> Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let written = options.open(path).and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
+    match written {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(Error::new(Kind::Usage, "The settings file is there already and stays as it is")
+                .with("file", path.display())
+                .hint("name another one with --settings, or move it away"))
+        }
+        other => other.or_fail(Kind::Io, format!("The settings file cannot be written: {}", path.display())),
+    }
+}
+
+/// A text of TOML.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => out.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out + "\""
+}
+
+fn list(words: &[String]) -> String {
+    let words: Vec<String> = words.iter().map(|word| quoted(word.trim())).collect();
+    format!("[{}]", words.join(", "))
+}
+
+fn template(args: &InitArgs, target: &str, secret: &str) -> String {
+    let exclude = match args.exclude.is_empty() {
+        true => "# exclude = [\"content_*\"]".to_owned(),
+        false => format!("exclude = {}", list(&args.exclude)),
+    };
+    TEMPLATE
+        .replace("@secret@", &quoted(secret))
+        .replace("@name@", &args.name)
+        .replace("@target@", &quoted(target))
+        .replace("@namespaces@", &list(&args.namespace))
+        .replace("@tables@", &list(&args.table))
+        .replace("@exclude@", &exclude)
+}
+
+/// Every key there is, those that need no change as comments.
+const TEMPLATE: &str = r#"# Settings of daplake. An option on the command line beats a variable, that beats this file, that beats the default.
+# "${NAME}" takes the value of a variable, "file:PATH" the text of a file; relative paths begin at this file's folder.
+# `daplake check` tries everything that is said here.
+
+[service]
+# url = "https://api-gateway.instructure.com"
+client_id = "${DAP_CLIENT_ID}"
+client_secret = @secret@
+# ca_bundle = "school-proxy.pem"
+
+# As many targets as you like, each with a name: `daplake sync` takes all of them, `daplake sync --to NAME` one. A target may have
+# keys of [sync] of its own.
+[targets.@name@]
+url = @target@
+# format = "delta"                         # or "parquet"
+# store_options = { region = "eu-central-1" }
+
+[sync]
+namespaces = @namespaces@
+tables = @tables@
+@exclude@
+# on_snapshot_required = "resnapshot"      # or "fail"
+# download_format = "jsonl"                # or "csv", "tsv", "parquet"
+# nested = "typed"                         # or "json"
+# bad_rows = "bad-rows.jsonl"              # set unreadable rows aside instead of failing their table
+# concurrency = 2                          # tables that load at once
+# deletion_vectors = "auto"                # or "on", "off"
+# compact_after = 20                       # merge small files from so many on; 0 for never
+# non_finite = "fail"                      # or "null", for databases without NaN and infinity
+# drop_removed_columns = false             # databases: drop columns that are gone upstream
+# hash_key_file = "hash.key"               # the key of hashed columns; else the variable DAPLAKE_HASH_KEY
+# time_budget = "14m"                      # end in time, go on in the next run
+# report = "report.json"
+
+# What is said of single tables; the name of a section is a table or a pattern.
+[tables."canvas.pseudonyms"]
+# columns = ["id", "user_id"]              # take these only (and the key)
+# drop_columns = ["*_token"]               # leave these out
+# hash_columns = ["unique_id", "sis_*"]    # put keyed hashes in their place
+
+[schedule]
+# every = "4h"                             # with `daplake sync --watch`; the service refreshes its data every 4 hours
+# jitter = "10m"                           # wait up to so long more, so that not all schools come at once
+# refresh = "4h"                           # leave tables alone whose data are younger; "0s" asks always
+
+[engine]
+# memory_limit = "1GiB"                    # beyond it, sorting spills to temp_dir
+# temp_dir = "/var/tmp"
+
+[limits]
+# max_line = "256MiB"                      # longest line of an object
+# max_unpack_ratio = 500                   # unpacked to packed bytes
+# max_object = "1TiB"                      # unpacked bytes of one object
+
+# Calls per minute that the service allows your account; 0 for no limit of our own.
+[pacing]
+# job_starts = 5
+# job_status = 500
+# table_lists = 5
+# schemas = 500
+# object_urls = 200
+
+[state]
+# dir = "/var/lib/daplake"                 # where runs note their jobs, so that the next one goes on with them
+
+[log]
+# level = "info"
+# file = "daplake.log"
+# format = "plain"                         # or "json"
+"#;
+
+/// Looks at everything that `runs` will need, one for each target.
+pub(super) async fn check(global: &GlobalArgs, runs: Vec<CheckArgs>) -> Result<()> {
+    let Some(first) = runs.first() else { return Ok(()) };
+    let mut findings = vec![Finding::good("version", super::version_text())];
+    let mut namespaces: Vec<String> = Vec::new();
+    for run in &runs {
+        namespaces
+            .extend(run.selection.namespace.iter().filter(|name| !namespaces.contains(name)).cloned().collect::<Vec<_>>());
+    }
+    match settings::client(global, settings::pacing(global, 0)) {
+        Ok(client) => findings.extend(ops::check_service(&client, &namespaces).await),
+        Err(error) => findings.push(Finding::bad("credentials", error)),
+    }
+    for run in &runs {
+        findings.extend(check_target(global, run).await);
+    }
+    findings.push(ops::check_folder("temporary files", &lake::temp_dir(&first.engine)));
+    match settings::state_dir(first.state_dir.clone()) {
+        Some(folder) => findings.push(ops::check_folder("state", &folder)),
+        None => findings.push(Finding::doubtful("state", "there is no folder for it", "name one with --state-dir")),
+    }
+    out(&match first.output {
+        StatusOutput::Text => text(&findings),
+        StatusOutput::Json => {
+            serde_json::to_string_pretty(&findings).or_fail(Kind::Bug, "The findings cannot be written as JSON")? + "\n"
+        }
+    })?;
+    let bad = findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count();
+    match findings.iter().find_map(|finding| finding.error.as_ref()) {
+        None => Ok(()),
+        Some(first) => Err(Error::new(first.kind(), format!("{bad} of {} checks failed; see above", findings.len()))),
+    }
+}
+
+/// `None`: there is no target to look at.
+async fn check_target(global: &GlobalArgs, run: &CheckArgs) -> Option<Finding> {
+    run.target.target.as_ref()?;
+    let subject = "target";
+    let opened = settings::target(global, &run.target).and_then(|target| {
+        let engine = lake::engine(&run.engine)?;
+        lake::open_sink(
+            &target,
+            &engine,
+            &run.lake,
+            #[cfg(feature = "sql")]
+            &run.database,
+        )
+    });
+    Some(match opened {
+        Ok(sink) => ops::check_target(subject, sink.as_ref()).await,
+        Err(error) => Finding::bad(subject, error),
+    })
+}
+
+fn text(findings: &[Finding]) -> String {
+    let width = findings.iter().map(|finding| finding.subject.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for Finding { subject, verdict, text: found, hint, .. } in findings {
+        let mark = match verdict {
+            Verdict::Good => "ok  ",
+            Verdict::Doubtful => "warn",
+            Verdict::Bad => "FAIL",
+        };
+        text.push_str(&format!("{mark}  {subject:width$}  {found}\n"));
+        if let Some(hint) = hint {
+            text.push_str(&format!("      {:width$}  hint: {hint}\n", ""));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+    use crate::cli::args::Cli;
+    use crate::cli::keys::{KEYS, TABLES, TARGET};
+
+    #[derive(Debug, Parser)]
+    struct Alone {
+        #[command(flatten)]
+        init: InitArgs,
+    }
+
+    #[test]
+    fn the_template_names_every_key_and_stays_right_when_all_comments_are_opened() {
+        let args = Alone::parse_from(["init", "--target", "a\"b\\c", "--exclude", "x*"]).init;
+        let text = template(&args, &args.target, "${DAP_CLIENT_SECRET}");
+        let opened: String = text
+            .lines()
+            .map(|line| {
+                match line.strip_prefix("# ").filter(|rest| rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '))) {
+                    Some(rest) => format!("{rest}\n"),
+                    None => format!("{line}\n"),
+                }
+            })
+            .collect();
+        let read = |text: &str| crate::cli::file::parse(text, Path::new("daplake.toml"), &|_| Some("x".to_owned())).unwrap();
+        assert_eq!(read(&text).warnings, [""; 0]);
+        let settings = read(&opened);
+        let written = opened.lines().filter_map(|line| line.split_once(" = ")).map(|(key, _)| key).collect::<BTreeSet<_>>();
+        for key in KEYS.iter().chain(TARGET).chain(TABLES) {
+            assert!(written.contains(key.name), "{}.{} is not in the template", key.section, key.name);
+        }
+        assert_eq!(settings.targets.len(), 1);
+    }
+
+    #[test]
+    fn every_key_is_the_default_of_an_option_of_sync() {
+        let command = Cli::command();
+        let sync = command.find_subcommand("sync").unwrap();
+        for key in KEYS.iter().chain(TARGET).chain(TABLES) {
+            let known = sync.get_arguments().chain(command.get_arguments()).any(|arg| arg.get_id() == key.option);
+            // Without databases there are no options for them.
+            let is_of_databases = matches!(key.option, "non_finite" | "drop_removed_columns");
+            assert!(known || (is_of_databases && !cfg!(feature = "sql")), "{} has no option", key.option);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The settings file: what it changes, who wins over it, what is said when it is wrong; `init` and `check`.
+
+use serde_json::Value;
+
+use crate::support::{CLIENT_ID, CLIENT_SECRET, Run, World, bare_command, canvas, school};
+
+async fn small() -> World {
+    World::new(school(&[canvas("accounts"), canvas("users")])).await
+}
+
+/// The binary in the world's folder, with nothing in its environment.
+fn bare(world: &World, arguments: &[&str], variables: &[(&str, &str)]) -> Run {
+    let mut command = bare_command(arguments);
+    command.current_dir(world.path("")).envs(variables.iter().copied()).env("DAPLAKE_STATE_DIR", world.path("state"));
+    Run::of(command.output().unwrap())
+}
+
+fn write(world: &World, text: &str) {
+    let path = world.path("daplake.toml");
+    std::fs::write(&path, text.replace("@url@", world.server.url().as_str())).unwrap();
+    #[cfg(unix)]
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+}
+
+const SERVICE: &str =
+    "[service]\nurl = \"@url@\"\nclient_id = \"${MY_ID}\"\nclient_secret = \"file:secret.txt\"\n[pacing]\njob_starts = 0\n";
+const MINE: (&str, &str) = ("MY_ID", CLIENT_ID);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_command_keeps_all_targets_of_the_file() {
+    let world = small().await;
+    std::fs::write(world.path("secret.txt"), format!("{CLIENT_SECRET}\n")).unwrap();
+    write(
+        &world,
+        &format!(
+            "{SERVICE}[targets.one]\nurl = \"one\"\n[targets.two]\nurl = \"two\"\nformat = \"parquet\"\ntables = [\"users\"]\n[tables.users]\ndrop_columns = [\"name\"]\n[sync]\nreport = \"report.json\"\n"
+        ),
+    );
+    let run = bare(&world, &["sync"], &[MINE]).assert_code(0);
+    assert!(run.stdout.contains("/one/: 2 tables: 2 loaded") && run.stdout.contains("/two/: 1 tables: 1 loaded"), "{run:?}");
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(world.path("report.json")).unwrap()).unwrap();
+    assert_eq!(report.as_array().map(Vec::len), Some(2), "{report}");
+    assert!(world.path("two/canvas/users").is_dir() && !world.path("two/canvas/accounts").exists());
+
+    let columns = bare(&world, &["query", "--to", "one", "--output", "csv", "SELECT * FROM users LIMIT 1"], &[]).assert_code(0);
+    let head: Vec<&str> = columns.stdout.lines().next().unwrap_or_default().split(',').collect();
+    assert!(head.contains(&"sortable_name") && !head.contains(&"name"), "{head:?}");
+
+    // Of several, other commands want to know which.
+    bare(&world, &["status"], &[]).assert_code(2).assert_says(&["--to", "one, two"]);
+    let status = bare(&world, &["status", "--to", "two", "--output", "json"], &[]).assert_code(0);
+    assert_eq!(serde_json::from_str::<Value>(&status.stdout).unwrap().as_array().map(Vec::len), Some(1));
+    bare(&world, &["status", "--to", "tow"], &[]).assert_code(2).assert_says(&["`two`"]);
+    bare(&world, &["status", "--to", "two", "--target", "one"], &[]).assert_code(2).assert_says(&["--to", "--target"]);
+    // `--to` is a flag, and beats the variable.
+    let told = [("DAPLAKE_TARGET", "elsewhere")];
+    let status = bare(&world, &["status", "--to", "one", "--output", "json"], &told).assert_code(0);
+    assert_eq!(serde_json::from_str::<Value>(&status.stdout).unwrap().as_array().map(Vec::len), Some(2));
+    bare(&world, &["status"], &told).assert_code(0).assert_says(&["No tables at", "elsewhere"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flag_beats_variable_beats_file_beats_default() {
+    let world = small().await;
+    std::fs::write(world.path("secret.txt"), CLIENT_SECRET).unwrap();
+    write(&world, &format!("{SERVICE}[targets.lake]\nurl = \"lake\"\n[sync]\ntables = [\"accounts\"]\n"));
+    let tables = |run: Run| run.assert_code(0).stdout.lines().next().unwrap_or_default().to_owned();
+    assert!(tables(bare(&world, &["sync"], &[MINE])).starts_with("1 tables"), "the file");
+    assert!(tables(bare(&world, &["sync", "--table", "all"], &[MINE])).starts_with("2 tables"), "a flag");
+    // A variable in place of what the file says, and a flag in place of both.
+    let wrong = ("DAP_CLIENT_SECRET", "wrong");
+    bare(&world, &["sync"], &[MINE, wrong]).assert_code(5).assert_says(&["credentials"]);
+    bare(&world, &["sync", "--client-secret", CLIENT_SECRET], &[MINE, wrong]).assert_code(0);
+    // Another file by flag or variable; one that is not there is not passed over.
+    std::fs::rename(world.path("daplake.toml"), world.path("other.toml")).unwrap();
+    bare(&world, &["sync"], &[MINE]).assert_code(2).assert_says(&["--target", "daplake init"]);
+    bare(&world, &["sync", "--settings", "other.toml"], &[MINE]).assert_code(0);
+    bare(&world, &["sync"], &[MINE, ("DAPLAKE_SETTINGS", "other.toml")]).assert_code(0);
+    bare(&world, &["sync", "--settings", "absent.toml"], &[MINE]).assert_code(2).assert_says(&["absent.toml", "init"]);
+    // By convention, for this user.
+    let config = world.path("config");
+    std::fs::create_dir_all(config.join("daplake")).unwrap();
+    std::fs::rename(world.path("other.toml"), config.join("daplake/daplake.toml")).unwrap();
+    if cfg!(target_os = "linux") {
+        let run = bare(&world, &["sync"], &[MINE, ("XDG_CONFIG_HOME", config.to_str().unwrap())]);
+        // Its relative paths begin at its own folder, where there is no secret.
+        run.assert_code(5).assert_says(&["secret.txt", "client secret"]);
+    }
+    // Help never shows what is in a file.
+    write(&world, &SERVICE.replace("file:secret.txt", "planted-in-clear"));
+    let help = bare(&world, &["sync", "--help"], &[MINE]).assert_code(0);
+    assert!(!help.stdout.contains("planted-in-clear"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_file_is_wrong_usage_with_a_line_and_a_hint() {
+    let world = small().await;
+    write(&world, &format!("{SERVICE}[sync]\ntabels = [\"users\"]\n"));
+    bare(&world, &["sync"], &[MINE]).assert_code(2).assert_says(&["daplake.toml", "line: 8", "`tables`"]);
+    write(&world, &SERVICE.replace("file:secret.txt", CLIENT_SECRET));
+    let run = bare(&world, &["sync", "--target", "lake"], &[MINE]).assert_code(0).assert_says(&["clear text", "line 4"]);
+    assert!(!format!("{run:?}").contains(CLIENT_SECRET));
+    #[cfg(unix)]
+    {
+        let path = world.path("daplake.toml");
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        bare(&world, &["status", "--target", "lake"], &[]).assert_code(0).assert_says(&["chmod 600"]);
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+        bare(&world, &["status", "--target", "lake"], &[]).assert_code(2).assert_says(&["every user", "chmod 600"]);
+    }
+    // A variable of a target that is not meant does not matter; of one that is, it is named.
+    write(&world, "[targets.db]\nurl = \"postgresql://u:${ABSENT}@h/d\"\n[targets.lake]\nurl = \"lake\"\n");
+    bare(&world, &["status", "--to", "lake"], &[]).assert_code(0);
+    bare(&world, &["status", "--to", "db"], &[]).assert_code(2).assert_says(&["ABSENT", "targets.db.url"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn init_writes_a_file_that_check_and_sync_understand() {
+    let world = small().await;
+    bare(&world, &["init", "--target", "my lake", "--name", "main"], &[]).assert_code(0).assert_says(&["daplake check"]);
+    let path = world.path("daplake.toml");
+    #[cfg(unix)]
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions()) & 0o777, 0o600);
+    let text = std::fs::read_to_string(&path).unwrap();
+    bare(&world, &["init"], &[]).assert_code(5).assert_says(&["there already", "--settings"]);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "it is not touched");
+
+    let url = world.server.url();
+    let all = [("DAP_API_URL", url.as_str()), ("DAP_CLIENT_ID", CLIENT_ID), ("DAP_CLIENT_SECRET", CLIENT_SECRET)];
+    let check = bare(&world, &["check"], &all).assert_code(0);
+    for words in
+        ["ok    credentials", "ok    clock", "namespace canvas", "2 tables", "my%20lake/ can be written", "temporary files"]
+    {
+        assert!(check.stdout.contains(words), "{words} is not in\n{}", check.stdout);
+    }
+    assert!(world.fingerprint().is_empty() && !world.path("my lake/canvas").exists(), "nothing is made");
+    assert_eq!(world.server.counters().jobs_started(), 0);
+    bare(&world, &["sync", "--jobs-per-minute", "0"], &all).assert_code(0);
+    bare(&world, &["query", "SELECT count(*) FROM users"], &all).assert_code(0);
+
+    // What is wrong is said for each thing, with what to do.
+    std::fs::write(world.path("in the way"), "").unwrap();
+    let wrong = [all[0], all[1], ("DAP_CLIENT_SECRET", "wrong"), ("DAPLAKE_TEMP_DIR", "in the way")];
+    let check = bare(&world, &["check", "--target", "in the way", "--output", "json"], &wrong).assert_code(5);
+    let findings: Value = serde_json::from_str(&check.stdout).unwrap();
+    let bad: Vec<&str> = findings
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|finding| finding["verdict"] == "bad")
+        .filter_map(|finding| finding["subject"].as_str())
+        .collect();
+    assert_eq!(bad, ["credentials", "target", "temporary files"], "{findings}");
+    assert!(
+        findings
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|finding| finding["verdict"] == "bad")
+            .all(|finding| finding["hint"].is_string()),
+        "{findings}"
+    );
+    bare(&world, &["init", "--settings", "db.toml", "--target", "mysql://u:planted@h/d"], &[])
+        .assert_code(5)
+        .assert_says(&["password"]);
+    assert!(!world.path("db.toml").exists());
+    bare(&world, &["init", "--settings", "db.toml", "--target", "mysql://u:${PW}@h/d"], &[]).assert_code(0);
+    assert!(std::fs::read_to_string(world.path("db.toml")).unwrap().contains("u:${PW}@h"));
+}
