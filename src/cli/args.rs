@@ -393,7 +393,7 @@ pub(super) struct ListArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A schema is saved as <output-directory>/<table>_schema_version_<n>.json. With --ddl nothing is saved: statements are printed.\n\nExamples:\n  daplake schema --namespace canvas --table all --output-directory schemas\n  daplake schema --namespace canvas --table all --ddl duckdb --target ./lake > views.sql"
+    after_help = "A schema is saved as <output-directory>/<table>_schema_version_<n>.json. With --ddl or --erd nothing is saved: statements or a diagram are printed.\n\nExamples:\n  daplake schema --namespace canvas --table all --output-directory schemas\n  daplake schema --namespace canvas --table all --ddl duckdb --target ./lake > views.sql\n  daplake schema --namespace canvas --table all --erd html --erd-source documentation > diagram.html"
 )]
 pub(super) struct SchemaArgs {
     #[command(flatten)]
@@ -405,6 +405,41 @@ pub(super) struct SchemaArgs {
     #[cfg(feature = "lake")]
     #[command(flatten)]
     pub(super) ddl: DdlArgs,
+    #[command(flatten)]
+    pub(super) erd: ErdArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ErdArgs {
+    /// Prints a diagram of the tables and their relations instead of saving schemas: for Mermaid, for Graphviz, or a page of its own
+    /// with search and zoom. --namespace then takes a comma list or `all`, --table patterns as well.
+    #[arg(long, value_enum, value_name = "FORM", help_heading = EXTRAS)]
+    pub(super) erd: Option<ErdForm>,
+    /// With --erd mermaid or dot: only keys and columns that refer, or all.
+    #[arg(long, value_enum, default_value_t = ErdColumns::Keys, value_name = "WHICH", help_heading = EXTRAS)]
+    pub(super) erd_columns: ErdColumns,
+    /// With --erd: schemas as the service has them now, or those of the documentation that come with daplake, without any call.
+    #[arg(long, value_enum, default_value_t = ErdSource::Service, value_name = "SOURCE", help_heading = EXTRAS)]
+    pub(super) erd_source: ErdSource,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ErdForm {
+    Mermaid,
+    Dot,
+    Html,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ErdColumns {
+    Keys,
+    All,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ErdSource {
+    Service,
+    Documentation,
 }
 
 #[cfg(feature = "lake")]

@@ -6,6 +6,7 @@ mod care;
 mod console;
 #[cfg(feature = "sql")]
 mod db;
+mod erd;
 mod exit;
 mod extras;
 mod file;

@@ -9,6 +9,7 @@ mod check;
 #[cfg(feature = "sql")]
 pub mod db;
 mod ddl;
+mod diagram;
 pub mod files;
 mod journal;
 #[cfg(feature = "lake")]
@@ -36,6 +37,7 @@ pub use care::{Cared, Removal, optimize, vacuum};
 #[cfg(feature = "lake")]
 pub use check::{Finding, Verdict, check_folder, check_service, check_target};
 pub use ddl::{DdlFor, ddl};
+pub use diagram::{diagram, diagram_among};
 pub use journal::Journal;
 #[cfg(feature = "lake")]
 pub use query::{Answer, query, query_at};

@@ -3,19 +3,19 @@
 
 #[cfg(feature = "lake")]
 mod chart;
+mod diagram;
 pub(crate) mod figures;
 #[cfg(feature = "lake")]
 mod status;
 
+pub use diagram::{Columns, diagram_page, dot, mermaid};
 #[cfg(feature = "lake")]
 pub use status::status_page;
 
 /// Style of all pages.
-#[cfg(feature = "lake")]
 const STYLE: &str = include_str!("style.css");
 
 /// Text as HTML: whatever a server or a file said, it stays text.
-#[cfg(feature = "lake")]
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -32,7 +32,6 @@ fn escape(text: &str) -> String {
 }
 
 /// A whole page. The policy forbids the browser to load or send anything, whatever a text might have smuggled in.
-#[cfg(feature = "lake")]
 fn document(title: &str, style: &str, body: &str, script: &str) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -45,7 +44,7 @@ fn document(title: &str, style: &str, body: &str, script: &str) -> String {
     )
 }
 
-#[cfg(all(test, feature = "lake"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -8,8 +8,8 @@ use daplake::demo::serve::{Fault, Times};
 use daplake::model::Timestamp;
 use serde_json::Value;
 
-use crate::support::browser::{browser, dom, screenshot};
-use crate::support::{World, canvas, school};
+use crate::support::browser::{browser, dom, dom_at, screenshot, screenshot_at};
+use crate::support::{Run, World, bare_command, canvas, school};
 
 /// Names a folder for pictures.
 const PICTURES: &str = "DAPLAKE_TEST_PICTURES";
@@ -124,6 +124,60 @@ async fn the_page_stands_alone_and_reads_well_in_a_browser() {
     assert!(screenshot(&browser, &page, &narrow, (500, 900), &["--blink-settings=preferredColorScheme=0"]).0 >= 500);
     assert_ne!(std::fs::read(&wide).unwrap(), std::fs::read(&narrow).unwrap());
     keep(&wide, "status.png");
+}
+
+const DIAGRAM: [&str; 6] = ["schema", "--namespace", "canvas", "--table", "all", "--erd"];
+
+#[test]
+fn the_diagram_of_the_documentation_needs_no_service() {
+    let drawn = |form: &str, more: &[&str]| {
+        let arguments = [&DIAGRAM[..], &[form, "--erd-source", "documentation"], more].concat();
+        Run::of(bare_command(&arguments).output().unwrap()).assert_code(0).stdout
+    };
+    let mermaid = drawn("mermaid", &[]);
+    assert!(mermaid.starts_with("erDiagram\n"), "{mermaid}");
+    assert!(mermaid.contains("canvas_submissions }o--o| canvas_assignments : \"assignment_id\""), "{mermaid}");
+    assert!(drawn("mermaid", &["--erd-columns", "all"]).len() > 2 * mermaid.len());
+    let dot = drawn("dot", &["--namespace", "canvas,canvas_logs", "--table", "web_logs,users,course*"]);
+    assert!(dot.contains("canvas_logs_web_logs:c") && dot.contains("-> canvas_users:t"), "{dot}");
+    assert!(!dot.contains("submissions"), "only what was chosen: {dot}");
+    let mut unknown = bare_command(&["schema", "--namespace", "canvas", "--table", "usres", "--erd", "dot", "--erd-source", "documentation"]);
+    Run::of(unknown.output().unwrap()).assert_code(5).assert_says(&["did you mean `users`?"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_diagram_is_of_the_services_schemas_unless_told_otherwise() {
+    let world = World::new(school(&["users", "courses", "enrollments"].map(canvas))).await;
+    let page = world.daplake(&[&DIAGRAM[..], &["html"]].concat()).assert_code(0).stdout;
+    assert_eq!(page.matches("<article").count(), 3);
+    assert!(page.contains("href=\"#canvas.courses\""), "{page}");
+    assert_eq!(world.server.counters().jobs_started(), 0);
+}
+
+#[test]
+fn the_diagram_can_be_searched_and_zoomed_in_a_browser() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("diagram.html");
+    let arguments = [&DIAGRAM[..], &["html", "--erd-source", "documentation"]].concat();
+    let text = Run::of(bare_command(&arguments).output().unwrap()).assert_code(0).stdout;
+    for word in ["http://", "https://", " src=", "@import", "url(http"] {
+        assert!(!text.contains(word), "{word}");
+    }
+    std::fs::write(&page, text).unwrap();
+    let Some(browser) = browser() else { return };
+    let whole = dom(&browser, &page);
+    assert!(whole.contains("tables</p>") && whole.contains("id=\"panel\" aria-live=\"polite\" hidden"), "nothing is chosen yet");
+    // A table is chosen by its address, as by a click.
+    let chosen = dom_at(&browser, &page, "#canvas.submissions");
+    assert!(chosen.contains("aria-current=\"true\">submissions</a>"));
+    assert!(chosen.contains("class=\"chosen\""));
+    let view = |dom: &str| dom.split("id=\"picture\" viewBox=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    assert_ne!(view(&whole), view(&chosen), "the view went there");
+    let picture = folder.path().join("diagram.png");
+    assert_eq!(screenshot_at(&browser, &page, "#canvas.submissions", &picture, (1400, 900)), (1400, 900));
+    keep(&picture, "diagram.png");
+    screenshot(&browser, &page, &picture, (1400, 900), &[]);
+    keep(&picture, "diagram-whole.png");
 }
 
 /// With `DAPLAKE_TEST_PICTURES` a picture is kept in that folder, to be looked at.

@@ -21,7 +21,7 @@ pub fn browser() -> Option<PathBuf> {
     found
 }
 
-fn run(browser: &Path, page: &Path, more: &[String]) -> String {
+fn run(browser: &Path, page: &Path, place: &str, more: &[String]) -> String {
     let home = tempfile::tempdir().unwrap();
     let mut command = Command::new(browser);
     command
@@ -30,7 +30,7 @@ fn run(browser: &Path, page: &Path, more: &[String]) -> String {
         .arg("--virtual-time-budget=3000")
         .arg(format!("--user-data-dir={}", home.path().display()))
         .args(more)
-        .arg(format!("file://{}", page.display()));
+        .arg(format!("file://{}{place}", page.display()));
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -38,15 +38,29 @@ fn run(browser: &Path, page: &Path, more: &[String]) -> String {
 
 /// The page as the browser has it when its scripts ran.
 pub fn dom(browser: &Path, page: &Path) -> String {
-    run(browser, page, &["--dump-dom".to_owned()])
+    dom_at(browser, page, "")
+}
+
+/// The same with a place on the page, such as `#name`.
+pub fn dom_at(browser: &Path, page: &Path, place: &str) -> String {
+    run(browser, page, place, &["--dump-dom".to_owned()])
 }
 
 /// A picture of the page, and its size in pixels as its file says.
 pub fn screenshot(browser: &Path, page: &Path, picture: &Path, size: (u32, u32), more: &[&str]) -> (u32, u32) {
+    take(browser, page, "", picture, size, more)
+}
+
+/// The same at a place on the page.
+pub fn screenshot_at(browser: &Path, page: &Path, place: &str, picture: &Path, size: (u32, u32)) -> (u32, u32) {
+    take(browser, page, place, picture, size, &[])
+}
+
+fn take(browser: &Path, page: &Path, place: &str, picture: &Path, size: (u32, u32), more: &[&str]) -> (u32, u32) {
     let mut arguments =
         vec![format!("--screenshot={}", picture.display()), format!("--window-size={},{}", size.0, size.1)];
     arguments.extend(more.iter().map(|word| (*word).to_owned()));
-    run(browser, page, &arguments);
+    run(browser, page, place, &arguments);
     let bytes = std::fs::read(picture).unwrap();
     assert_eq!(&bytes[..8], b"\x89PNG\r\n\x1a\n");
     let number = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
