@@ -648,6 +648,14 @@ pub(super) struct TableArgs {
     pub(super) hash_column: Vec<String>,
     #[command(flatten)]
     pub(super) key: HashKeyArgs,
+    /// What a delete does to a row of a lake table: `remove` takes it out, `mark` leaves it with true in the column `_deleted`
+    /// [default: as the table is; new ones: remove].
+    #[arg(long, value_name = "WHAT", help_heading = TABLES)]
+    pub(super) deletes: Option<crate::schema::Deletes>,
+    /// Which rows a lake table keeps: `current` one per key as it is now, `changes` every change that was seen, `history` every
+    /// version of every row with the time it was valid. Cannot be changed later [default: as the table is; new ones: current].
+    #[arg(long, value_name = "MODE", help_heading = TABLES)]
+    pub(super) mode: Option<crate::schema::TableMode>,
 }
 
 #[cfg(feature = "lake")]

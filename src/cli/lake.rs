@@ -24,7 +24,7 @@ use crate::ops::{
     UnpackLimits,
 };
 use crate::page::status_page;
-use crate::schema::{Nested, TableRules};
+use crate::schema::{Nested, TableOptions, TableRules};
 use crate::sink::Sink;
 use crate::sink::delta::{At, DeletionVectors, DeltaOptions, DeltaSink};
 use crate::stage::{Engine, EngineOptions};
@@ -170,6 +170,7 @@ pub(super) fn open_sink(
 /// What the options say of single tables.
 fn table_rules(args: &TableArgs) -> Result<TableRules> {
     let mut rules = TableRules::default();
+    rules.add("all", TableOptions { deletes: args.deletes, mode: args.mode, ..TableOptions::default() });
     for rule in &args.column {
         rules.add_column(rule, |columns| &mut columns.keep)?;
     }
@@ -277,7 +278,7 @@ fn overview_text(overview: &Overview) -> String {
 
 pub(super) fn status_text(lines: &[StatusLine]) -> String {
     let known = |number: Option<u64>| number.map_or("-".to_owned(), grouped);
-    let mut grid = Grid::new(&["table", ">rows", "data as of", ">age", "state", ">schema", ">files", ">size", "protocol"]);
+    let mut grid = Grid::new(&["table", ">rows", "data as of", ">age", "state", ">schema", ">files", ">size", "protocol", "kept as"]);
     for line in lines {
         grid.row(vec![
             format!("{}.{}", line.namespace, line.table),
@@ -289,6 +290,7 @@ pub(super) fn status_text(lines: &[StatusLine]) -> String {
             known(line.files),
             line.bytes.map_or("-".to_owned(), size),
             line.protocol.clone().unwrap_or("-".to_owned()),
+            line.kept_as.clone().unwrap_or("-".to_owned()),
         ]);
     }
     grid.render()

@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Format, Mode, TableRef, Timestamp, Window};
 use crate::progress;
 use crate::scan::{ObjectScan, ScanOptions};
-use crate::schema::{ColumnChoice, ColumnType, TableRules, TableSchema};
+use crate::schema::{ColumnChoice, ColumnRecord, ColumnType, TableOptions, TableRules, TableSchema};
 use crate::sink::{Held, Layout, LoadKind, LoadPlan, Loaded, Sink};
 use crate::stage::{ChangeSet, Engine, latest_per_key};
 
@@ -111,6 +111,7 @@ impl Replicator {
             pages.forget();
         }
         let held = self.sink.held(table).await?;
+        self.sink.accepts(table, &self.layout(table, ColumnRecord::default())).await?;
         match (self.demand, &held) {
             (Demand::Absent, Some(_)) => {
                 return Err(
@@ -292,7 +293,6 @@ impl Replicator {
         } else {
             latest_per_key(&self.engine, Arc::new(scan.clone()), &keys).await?
         };
-        let options = self.rules.of(table);
         let plan = LoadPlan {
             table: table.clone(),
             schema: schema.clone(),
@@ -301,12 +301,7 @@ impl Replicator {
             expects: held.map(|held| held.bookmark),
             run_id: self.run_id.clone(),
             job_id: job.id.clone(),
-            layout: Layout {
-                columns: choice.record().clone(),
-                deletes: options.deletes,
-                mode: options.mode,
-                partition_by: options.partition_by,
-            },
+            layout: self.layout(table, choice.record().clone()),
             is_snapshot,
             as_of: job.reached,
         };
@@ -322,6 +317,11 @@ impl Replicator {
         reached.schema_version = schema.version;
         let loaded = load.commit(reached).await?;
         Ok((loaded, scan.counts(), committing.elapsed().as_secs_f64()))
+    }
+
+    fn layout(&self, table: &TableRef, columns: ColumnRecord) -> Layout {
+        let TableOptions { deletes, mode, partition_by, .. } = self.rules.of(table);
+        Layout { columns, deletes, mode, partition_by }
     }
 
     /// What the rules mean for the table as it is now. A name that the schema does not have is likely misspelt: a table is not

@@ -70,6 +70,8 @@ pub struct StatusLine {
     pub version: Option<i64>,
     /// Reader and writer version of the Delta protocol and its features, such as `3/7: deletionVectors`.
     pub protocol: Option<String>,
+    /// Mode of the table, what deletes do, partitions: `current`, `current, deletes marked`, `history by day(timestamp)`.
+    pub kept_as: Option<String>,
     /// Why the last run failed for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
@@ -235,6 +237,7 @@ async fn lines(sink: &dyn Sink, tables: Vec<TableRef>, current_for: Duration) ->
                 last_run: status.last_commit.map(|time| time.to_string()),
                 version: status.version,
                 protocol: status.protocol,
+                kept_as: status.kept_as,
                 failure: None,
                 past: Vec::new(),
             }

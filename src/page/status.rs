@@ -442,6 +442,7 @@ mod tests {
             last_run: None,
             version: Some(4),
             protocol: None,
+            kept_as: None,
             failure: None,
             past,
         };

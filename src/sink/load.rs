@@ -43,6 +43,12 @@ pub trait Sink: Debug + Send + Sync {
         false
     }
 
+    /// Whether a table can be kept as the user chose, before anything is paid for. Kind `Unsupported` if no table of this target
+    /// can, `Schema` if the table that is here cannot.
+    async fn accepts(&self, _table: &TableRef, wanted: &Layout) -> Result<()> {
+        wanted.check_usual()
+    }
+
     /// Opens a load. Readers of the target see nothing of it until `commit`.
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>>;
 }
@@ -103,6 +109,11 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// Whether something was chosen besides columns.
+    pub fn is_chosen(&self) -> bool {
+        self.deletes.is_some() || self.mode.is_some() || self.partition_by.is_some()
+    }
+
     /// For targets that have but one form of tables: kind `Unsupported` if another was chosen.
     pub fn check_usual(&self) -> Result<()> {
         let option = match self {
@@ -187,4 +198,6 @@ pub struct TableStatus {
     pub version: Option<i64>,
     /// What programs must be able to do to read and write the files: versions and features of the Delta protocol.
     pub protocol: Option<String>,
+    /// Which rows are kept and what deletes do, in words.
+    pub kept_as: Option<String>,
 }

@@ -16,5 +16,6 @@ pub use batches::{pull_together, rebatch, split_batch};
 pub use changes::{ChangeSet, deletes};
 pub use latest::latest_per_key;
 pub use order::in_order_of;
+pub use parked::Parking;
 pub use session::{Engine, EngineOptions, engine_error};
 pub use source::{batch_stream, table_of_batches, table_of_streams};

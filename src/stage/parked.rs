@@ -17,7 +17,7 @@ use super::Engine;
 use super::spill::Spilling;
 
 /// Takes rows; [`Parking::finish`] gives them back in the same order.
-pub(super) struct Parking {
+pub struct Parking {
     schema: SchemaRef,
     held: Vec<RecordBatch>,
     reservation: MemoryReservation,
@@ -29,7 +29,7 @@ pub(super) struct Parking {
 
 impl Parking {
     /// Nothing is held yet.
-    pub(super) fn new(engine: &Engine, schema: SchemaRef) -> Self {
+    pub fn new(engine: &Engine, schema: SchemaRef) -> Self {
         Self {
             held: Vec::new(),
             reservation: MemoryConsumer::new("ParkedRows").register(engine.memory_pool()),
@@ -41,7 +41,7 @@ impl Parking {
     }
 
     /// Sets a batch down. Once one went to disk, all later ones do: so the order stays.
-    pub(super) fn put(&mut self, batch: RecordBatch) -> PlanResult<()> {
+    pub fn put(&mut self, batch: RecordBatch) -> PlanResult<()> {
         let bytes = batch.get_array_memory_size();
         let fits = || self.reservation.size() + bytes <= self.share && self.reservation.try_grow(bytes).is_ok();
         if self.file.is_none() && fits() {
@@ -56,7 +56,7 @@ impl Parking {
     }
 
     /// The rows, to be pulled once. Memory and disk are given up as they go out.
-    pub(super) fn finish(self) -> PlanResult<SendableRecordBatchStream> {
+    pub fn finish(self) -> PlanResult<SendableRecordBatchStream> {
         let spilled = match self.file {
             Some(file) => file.finish()?.boxed(),
             None => stream::empty().boxed(),

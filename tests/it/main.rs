@@ -24,6 +24,8 @@ mod formats;
 #[cfg(feature = "postgres")]
 mod interchange;
 mod layering;
+#[cfg(feature = "lake")]
+mod modes;
 #[cfg(feature = "mssql")]
 mod mssql;
 #[cfg(feature = "mysql")]

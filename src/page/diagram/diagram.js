@@ -78,7 +78,12 @@
     copy.removeAttribute("id");
     panel.append(close, copy);
     panel.scrollTop = 0;
-    show(boxes.filter((box) => near.size > 25 ? box.dataset.table === table : near.has(box.dataset.table)));
+    // All of its relations if letters can still be read then; else the table in the middle of what is around it.
+    show(boxes.filter((box) => near.has(box.dataset.table)));
+    if (view.width > 1500 || view.height > 1100) {
+      show(boxes.filter((box) => box.dataset.table === table));
+      zoom(1100 / view.width);
+    }
   };
 
   const filter = () => {

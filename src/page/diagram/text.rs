@@ -9,7 +9,7 @@ use crate::schema::{Diagram, Evidence};
 /// An entity relationship diagram in Mermaid's language.
 pub fn mermaid(diagram: &Diagram, columns: Columns) -> String {
     let mut text = String::from("erDiagram\n");
-    for (place, schema) in diagram.tables.iter().enumerate() {
+    for place in 0..diagram.tables.len() {
         let _ = writeln!(text, "    {}[\"{}\"] {{", id(diagram, place), quoted(&name(diagram, place)));
         for Shown { column, is_key, relation } in shown(diagram, place, columns) {
             let marks: Vec<&str> =
@@ -19,9 +19,6 @@ pub fn mermaid(diagram: &Diagram, columns: Columns) -> String {
             text.push('\n');
         }
         let _ = writeln!(text, "    }}");
-        if schema.key.is_empty() {
-            continue;
-        }
     }
     for relation in &diagram.relations {
         let Some(from) = diagram.place_of(&relation.from) else { continue };

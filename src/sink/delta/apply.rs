@@ -5,7 +5,7 @@ use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
 use arrow::compute::filter_record_batch;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
@@ -45,9 +45,33 @@ pub(super) struct Probe {
     files: Vec<Arc<ActiveFile>>,
     bounds: Vec<Option<KeyBounds>>,
     keys: Arc<Vec<LakeColumn>>,
+    look: Arc<Look>,
     at_once: usize,
     hits: Vec<Hits>,
     memory: MemoryReservation,
+}
+
+/// Which rows are looked at, and what is noted of those that are found.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Look {
+    /// Only rows with true in this column.
+    pub(super) only: Option<LakeColumn>,
+    /// Not into files that have no null in this column, as their statistics say.
+    pub(super) unless_full: Option<LakeColumn>,
+    /// Which numbers are kept apart.
+    pub(super) note: Note,
+}
+
+/// Of which rows the numbers are kept apart from those that were gone before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Note {
+    /// Of none.
+    #[default]
+    Nothing,
+    /// Of those that a delete hit.
+    Deleted,
+    /// Of all.
+    All,
 }
 
 /// What is known of the rows of one file.
@@ -57,6 +81,8 @@ pub(super) struct Hits {
     found: u64,
     /// Numbers of the rows that are gone, by now or before.
     gone: RoaringBitmap,
+    /// Numbers of rows that go now, as far as they are noted.
+    noted: RoaringBitmap,
     /// Rows in all, once the file was looked into.
     total: Option<u64>,
 }
@@ -84,6 +110,18 @@ pub(super) struct MarkRule {
 }
 
 impl Hits {
+    /// A row goes. Whether it was there until now.
+    fn hit(&mut self, row: u32, is_deleted: bool, note: Note) -> bool {
+        let is_new = self.gone.insert(row);
+        if is_new {
+            self.found += 1;
+            if note == Note::All || (note == Note::Deleted && is_deleted) {
+                self.noted.insert(row);
+            }
+        }
+        is_new
+    }
+
     /// Decides over `file`. `rewrites`: its columns have to change. `rule`: `None` if rows may not be marked.
     fn fate(self, file: &ActiveFile, rewrites: bool, rule: Option<MarkRule>) -> Fate {
         if self.found == 0 && !rewrites {
@@ -106,18 +144,25 @@ impl Hits {
 
 impl Probe {
     /// Over `files`, whose key columns are `keys`.
-    pub(super) fn new(store: Arc<dyn ObjectStore>, files: &[Arc<ActiveFile>], keys: Vec<LakeColumn>, engine: &Engine) -> Self {
+    pub(super) fn new(
+        store: Arc<dyn ObjectStore>,
+        files: &[Arc<ActiveFile>],
+        keys: Vec<LakeColumn>,
+        look: Look,
+        engine: &Engine,
+    ) -> Self {
         let bounds = files.iter().map(|file| keys.first().and_then(|key| file.key_bounds(key))).collect();
         let hits = vec![Hits::default(); files.len()];
         let memory = MemoryConsumer::new("DeletedRows").register(engine.memory_pool());
         let at_once = engine.partitions().max(1);
-        Self { store, files: files.to_vec(), bounds, keys: Arc::new(keys), at_once, hits, memory }
+        Self { store, files: files.to_vec(), bounds, keys: Arc::new(keys), look: Arc::new(look), at_once, hits, memory }
     }
 
     /// Looks for `keys` in all files that may hold them. Gives how many of the deleted ones were there.
     pub(super) async fn round(&mut self, keys: KeySet) -> Result<u64> {
         let keys = Arc::new(keys);
-        let touched: Vec<usize> = (0..self.files.len()).filter(|file| keys.touches(self.bounds[*file].as_ref())).collect();
+        let may_hold = |file: &usize| keys.touches(self.bounds[*file].as_ref()) && self.is_looked_into(*file);
+        let touched: Vec<usize> = (0..self.files.len()).filter(may_hold).collect();
         let mut left = touched.into_iter();
         let mut running = JoinSet::new();
         let mut deleted = 0;
@@ -127,9 +172,10 @@ impl Probe {
             {
                 let file = Arc::clone(&self.files[index]);
                 let (store, columns, keys) = (Arc::clone(&self.store), Arc::clone(&self.keys), Arc::clone(&keys));
+                let look = Arc::clone(&self.look);
                 let before = std::mem::take(&mut self.hits[index]);
                 let work = async move {
-                    let (hits, deleted) = probe_file(store, &file, before, &columns, &keys).await?;
+                    let (hits, deleted) = probe_file(store, &file, before, &columns, &look, &keys).await?;
                     Ok::<_, Error>((index, hits, deleted))
                 };
                 running.spawn(work.in_current_span());
@@ -139,10 +185,63 @@ impl Probe {
             self.hits[index] = hits;
             deleted += count;
         }
-        // About two bits for each deleted row at best and 16 at worst; nothing here can be spilled.
-        let held: usize = self.hits.iter().map(|hits| hits.gone.serialized_size()).sum();
-        self.memory.resize(held);
+        self.account();
         Ok(deleted)
+    }
+
+    /// About two bits for each deleted row at best and 16 at worst; nothing here can be spilled.
+    fn account(&self) {
+        let size = |hits: &Hits| hits.gone.serialized_size() + hits.noted.serialized_size();
+        self.memory.resize(self.hits.iter().map(size).sum());
+    }
+
+    fn is_looked_into(&self, file: usize) -> bool {
+        self.look.unless_full.as_ref().is_none_or(|column| self.files[file].null_count(column) != Some(0))
+    }
+
+    /// All rows with true in a column go, whatever their keys.
+    pub(super) async fn sweep(&mut self, column: &LakeColumn) -> Result<()> {
+        for number in 0..self.files.len() {
+            if !self.is_looked_into(number) {
+                continue;
+            }
+            let file = Arc::clone(&self.files[number]);
+            let opened = DataFile::open(Arc::clone(&self.store), &file.path, file.size).await?;
+            let hits = &mut self.hits[number];
+            if hits.total.is_none() {
+                hits.gone = marked_rows(&self.store, &file).await?;
+            }
+            hits.total = Some(u64::from(row_count(&opened, &file)?));
+            if !opened.has_column(&column.physical) {
+                continue;
+            }
+            let rows = Rows::all(opened.metadata());
+            let mut stream = opened.stream(std::iter::once(column.physical.as_str()), rows, PROBE_ROWS)?;
+            let mut start = 0;
+            while let Some(batch) = stream.next().await {
+                let batch = batch.map_err(engine_error)?;
+                let flags = flags_of(&batch, column)?;
+                for row in (0..flags.len()).filter(|row| flags.is_valid(*row) && flags.value(*row)) {
+                    hits.hit(start + row as u32, false, self.look.note);
+                }
+                start += flags.len() as u32;
+            }
+        }
+        self.account();
+        Ok(())
+    }
+
+    /// The noted rows of each file.
+    pub(super) fn take_noted(&mut self) -> Vec<RoaringBitmap> {
+        self.hits.iter_mut().map(|hits| std::mem::take(&mut hits.noted)).collect()
+    }
+
+    /// Rows of each file that stay after all.
+    pub(super) fn put_back(&mut self, kept: Vec<RoaringBitmap>) {
+        for (hits, kept) in self.hits.iter_mut().zip(kept) {
+            hits.found -= kept.len();
+            hits.gone -= kept;
+        }
     }
 
     /// What becomes of each file. Reads vectors of files that were not looked into but are written anew all the same.
@@ -179,6 +278,7 @@ async fn probe_file(
     file: &ActiveFile,
     before: Hits,
     columns: &[LakeColumn],
+    look: &Look,
     keys: &KeySet,
 ) -> Result<(Hits, u64)> {
     let mut hits = before;
@@ -186,7 +286,7 @@ async fn probe_file(
         hits.gone = marked_rows(&store, file).await?;
     }
     let opened = DataFile::open(store, &file.path, file.size).await?;
-    for column in columns {
+    for column in columns.iter().chain(&look.only) {
         if !opened.has_column(&column.physical) {
             let error = Error::new(Kind::Target, "A data file has no key column");
             return Err(error.with("file", &file.path).with("column", &column.name));
@@ -215,18 +315,25 @@ async fn probe_file(
     let mut deleted = 0;
     let mut numbered = RowNumbers { ranges, next: 0 };
     let names: Vec<String> = columns.iter().map(|column| column.physical.clone()).collect();
-    let mut stream = opened.stream(names.iter().map(String::as_str), rows, PROBE_ROWS)?;
+    let read = names.iter().map(String::as_str).chain(look.only.iter().map(|column| column.physical.as_str()));
+    let mut stream = opened.stream(read, rows, PROBE_ROWS)?;
     while let Some(batch) = stream.next().await {
         let batch = batch.map_err(engine_error)?;
         let numbers = numbered.take(batch.num_rows());
+        let flags = look.only.as_ref().map(|column| flags_of(&batch, column)).transpose()?;
         keys.matches(&key_columns(&batch, &names)?, |row, is_deleted| {
-            if hits.gone.insert(numbers.get(row)) {
-                hits.found += 1;
+            let is_looked_at = flags.as_ref().is_none_or(|flags| flags.is_valid(row) && flags.value(row));
+            if is_looked_at && hits.hit(numbers.get(row), is_deleted, look.note) {
                 deleted += u64::from(is_deleted);
             }
         })?;
     }
     Ok((hits, deleted))
+}
+
+fn flags_of(batch: &RecordBatch, column: &LakeColumn) -> Result<BooleanArray> {
+    let flags = batch.column_by_name(&column.physical).and_then(|array| array.as_boolean_opt());
+    flags.cloned().ok_or_else(|| Error::new(Kind::Target, "A data file has no such column").with("column", &column.name))
 }
 
 /// Whether so few keys are looked for that pages can be passed over.
@@ -411,6 +518,59 @@ pub(super) async fn live_rows(
         }
     });
     Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
+}
+
+/// The rows of `file` with these numbers, ascending, in the schema of new files. The stream fails rather than end too early.
+pub(super) async fn rows_at(
+    format: &Arc<FileFormat>,
+    file: &Arc<ActiveFile>,
+    rows: &RoaringBitmap,
+    engine: &Engine,
+) -> Result<SendableRecordBatchStream> {
+    let opened = DataFile::open(Arc::clone(&format.store), &file.path, file.size).await?;
+    let metadata = Arc::clone(opened.metadata());
+    let total = row_count(&opened, file)?;
+    let (mut groups, mut selected, mut start, mut place) = (Vec::new(), Vec::<Range<usize>>::new(), 0_u32, 0_usize);
+    for (number, group) in metadata.row_groups().iter().enumerate() {
+        let end = start + group.num_rows() as u32;
+        if rows.range_cardinality(start..end) > 0 {
+            groups.push(number);
+            for row in rows.range(start..end) {
+                let at = place + (row - start) as usize;
+                match selected.last_mut() {
+                    Some(last) if last.end == at => last.end += 1,
+                    _ => selected.push(at..at + 1),
+                }
+            }
+            place += group.num_rows() as usize;
+        }
+        start = end;
+    }
+    let bytes: i64 = metadata.row_groups().iter().map(RowGroupMetaData::total_byte_size).sum();
+    let batch_rows = engine.batch_rows((bytes as u64).div_ceil(u64::from(total).max(1)) as usize);
+    let selection = Some(RowSelection::from_consecutive_ranges(selected.into_iter(), place));
+    let columns = format.columns.iter().map(|column| column.physical.as_str());
+    let stream = opened.stream(columns, Rows { groups, selection }, batch_rows)?;
+    let (format, file, schema, expected) = (Arc::clone(format), Arc::clone(file), Arc::clone(&format.schema), rows.len());
+    let read = futures::stream::try_unfold((stream, 0_u64), move |(mut stream, seen)| {
+        let (format, file) = (Arc::clone(&format), Arc::clone(&file));
+        async move {
+            match stream.next().await {
+                None if seen == expected => Ok(None),
+                None => {
+                    let error = Error::new(Kind::Bug, "Rows of a data file were not read in full").with("file", &file.path);
+                    Err(DataFusionError::External(Box::new(error)))
+                }
+                Some(batch) => {
+                    let batch = batch?;
+                    let conformed = conform(&batch, &format.columns, &format.schema, Names::Physical).with("file", &file.path);
+                    let conformed = conformed.map_err(|error| DataFusionError::External(Box::new(error)))?;
+                    Ok(Some((conformed, (stream, seen + batch.num_rows() as u64))))
+                }
+            }
+        }
+    });
+    Ok(Box::pin(RecordBatchStreamAdapter::new(schema, read)))
 }
 
 /// The rows of a batch, whose first row has the number `start`, that are not in `gone`.

@@ -7,6 +7,7 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, SchemaRef};
 
 use super::columns::{LakeColumn, LakeType};
+use super::layout::default_of;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 
 /// Which of its names a column has in the input.
@@ -35,7 +36,7 @@ pub(super) fn conform(batch: &RecordBatch, columns: &[LakeColumn], target: &Sche
     for (column, field) in columns.iter().zip(target.fields()) {
         let array = match batch.column_by_name(names.of(column)) {
             Some(array) => conform_array(array, &column.kind, field.data_type(), names).with("column", &column.name)?,
-            None => new_null_array(field.data_type(), rows),
+            None => default_of(column, rows).unwrap_or_else(|| new_null_array(field.data_type(), rows)),
         };
         if !field.is_nullable() && array.null_count() > 0 {
             return Err(Error::new(Kind::Data, "A row has no value in a key column").with("column", &column.name));

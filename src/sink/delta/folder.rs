@@ -23,7 +23,7 @@ use super::{DeletionVectors, DeltaOptions, DeltaSink};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Bookmark, Namespace, TableRef};
 use crate::redact::SafeUrl;
-use crate::sink::{Held, Load, LoadPlan, Loaded, Past, Sink, TableStatus};
+use crate::sink::{Held, Layout, Load, LoadPlan, Loaded, Past, Sink, TableStatus};
 use crate::stage::ChangeSet;
 use crate::store::{Place, explained};
 
@@ -177,6 +177,10 @@ impl Sink for ParquetSink {
 
     fn checks_unique_keys(&self) -> bool {
         self.tables.checks_unique_keys()
+    }
+
+    async fn accepts(&self, table: &TableRef, wanted: &Layout) -> Result<()> {
+        self.tables.accepts(table, wanted).await
     }
 
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {

@@ -1,48 +1,29 @@
 //! One load of one Delta table: rows to files as they stream in, then everything visible in one commit.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use arrow::array::{BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
 use arrow::datatypes::DataType;
 use async_trait::async_trait;
-use datafusion::execution::SendableRecordBatchStream;
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use deltalake::kernel::{Action, DeletionVectorDescriptor};
 use deltalake::protocol::{DeltaOperation, SaveMode};
-use futures::StreamExt;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
-use tracing::Instrument;
 
-use super::apply::{Fate, MarkRule, Probe, rewrite};
 use super::columns::LakeColumn;
-use super::conform::{Names, conform};
 use super::evolve::{check_key, check_names, evolve, map_columns};
 use super::files::Uncommitted;
-use super::keys::{KeyCollector, Unique, key_columns};
+use super::layout::{Role, TableLayout};
 use super::log::{self, ActiveFile, CommitFailure, TableLog, TableState};
 use super::optimize;
 use super::protocol::{Feature, new_protocol, raised_protocol};
-use super::vectors::VectorFile;
-use super::writer::{FileFormat, NewFile, TableWriter};
+use super::writer::{FileFormat, NewFile};
 use super::{DeletionVectors, DeltaOptions};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::Bookmark;
-use crate::schema::{Followed, Nested, lake_schema};
+use crate::schema::{Deletes, Followed, Nested, TableMode, lake_schema};
 use crate::sink::{Load, LoadKind, LoadPlan, Loaded};
-use crate::stage::{ChangeSet, Engine, deletes, engine_error, pull_together, split_batch};
+use crate::stage::ChangeSet;
 use crate::store::explained;
-
-/// Batches between two looks at the memory of the check for repeated keys, which takes time to measure.
-const UNIQUE_CHECK_BATCHES: usize = 64;
-/// With [`DeletionVectors::Auto`], a table gets its first mark only in a file of at least this part of the usual size.
-const SMALLEST_FIRST_MARKED_SHARE: u64 = 32;
-/// With [`DeletionVectors::Auto`], only files of at least this part of the usual size are marked.
-const SMALLEST_MARKED_SHARE: u64 = 256;
-/// A file is written anew when more of its rows than this would be marked: readers decode all rows of it, deleted or not.
-const MOST_MARKED_PERCENT: u64 = 20;
 
 /// See [`Load`].
 ///
@@ -50,22 +31,26 @@ const MOST_MARKED_PERCENT: u64 = 20;
 /// [`Load::commit`] decides, because only there it is known whether the same result was committed already.
 #[derive(Debug)]
 pub(super) struct DeltaLoad {
-    options: DeltaOptions,
-    log: TableLog,
-    plan: LoadPlan,
-    state: Option<TableState>,
-    keys: Vec<String>,
-    design: Design,
-    uncommitted: Uncommitted,
+    pub(super) options: DeltaOptions,
+    pub(super) log: TableLog,
+    pub(super) plan: LoadPlan,
+    pub(super) state: Option<TableState>,
+    pub(super) keys: Vec<String>,
+    pub(super) design: Design,
+    pub(super) layout: TableLayout,
+    pub(super) uncommitted: Uncommitted,
     written: Option<Written>,
 }
 
 /// What the table is going to look like, before nulls in required columns are known.
 #[derive(Debug, Default)]
-struct Design {
-    columns: Vec<LakeColumn>,
+pub(super) struct Design {
+    pub(super) columns: Vec<LakeColumn>,
     changes: Vec<String>,
-    rewrites: bool,
+    /// All old files are written anew.
+    pub(super) rewrites: bool,
+    /// Rows that are marked as deleted go.
+    pub(super) purges: bool,
     mapped: bool,
     max_id: i64,
     /// Columns left out or hashed.
@@ -74,22 +59,22 @@ struct Design {
 
 /// What was written, ready to be committed.
 #[derive(Debug, Default)]
-struct Written {
-    added: Vec<NewFile>,
+pub(super) struct Written {
+    pub(super) added: Vec<NewFile>,
     /// For each file of the state, whether it goes; those of `marked` go and come back.
-    removed: Vec<bool>,
-    marked: Vec<MarkedFile>,
+    pub(super) removed: Vec<bool>,
+    pub(super) marked: Vec<MarkedFile>,
     /// Bytes of the file of deletion vectors.
-    vector_bytes: u64,
-    upserted: u64,
-    deleted: u64,
+    pub(super) vector_bytes: u64,
+    pub(super) upserted: u64,
+    pub(super) deleted: u64,
 }
 
 /// A file that stays with other rows marked as deleted.
 #[derive(Debug)]
-struct MarkedFile {
-    file: Arc<ActiveFile>,
-    vector: DeletionVectorDescriptor,
+pub(super) struct MarkedFile {
+    pub(super) file: Arc<ActiveFile>,
+    pub(super) vector: DeletionVectorDescriptor,
 }
 
 impl MarkedFile {
@@ -105,161 +90,48 @@ impl DeltaLoad {
         let state = log.state().await?;
         let keys: Vec<String> = plan.schema.key_names().into_iter().map(str::to_owned).collect();
         let uncommitted = Uncommitted::new(log.store(), log.folder.clone());
+        let mut layout = TableLayout::default();
         let design = if state.as_ref().map(|state| state.bookmark) == plan.expects {
             if let Some(state) = &state {
                 state.check_writable(&plan.table)?;
             }
-            design(state.as_ref(), &plan, &keys).with("table", &plan.table)?
+            let held = state.as_ref().map(|state| TableLayout::of(&state.configuration));
+            layout = TableLayout::resolve(held.as_ref(), &plan.layout).with("table", &plan.table)?;
+            design(state.as_ref(), &plan, &keys, held.as_ref(), &layout).with("table", &plan.table)?
         } else {
             Design::default()
         };
-        Ok(Self { options, log, plan, state, keys, design, uncommitted, written: None })
+        Ok(Self { options, log, plan, state, keys, design, layout, uncommitted, written: None })
     }
 
     fn held(&self) -> Option<Bookmark> {
         self.state.as_ref().map(|state| state.bookmark)
     }
 
+    /// Whether old rows stay when a snapshot comes.
+    fn keeps_rows(&self) -> bool {
+        !self.files().is_empty() && (self.layout.deletes == Deletes::Mark || self.layout.mode != TableMode::Current)
+    }
+
     fn is_stale(&self) -> bool {
         self.held() != self.plan.expects
     }
 
-    fn files(&self) -> &[Arc<ActiveFile>] {
+    pub(super) fn files(&self) -> &[Arc<ActiveFile>] {
         self.state.as_ref().map_or(&[], |state| &state.files)
     }
 
-    fn format(&self, writers: usize) -> Arc<FileFormat> {
+    pub(super) fn format(&self, writers: usize) -> Arc<FileFormat> {
         Arc::new(FileFormat::new(&self.options, self.log.store(), &self.design.columns, &self.keys, writers))
     }
 
-    fn key_types(&self) -> Vec<DataType> {
+    pub(super) fn key_types(&self) -> Vec<DataType> {
         self.key_columns().iter().map(|column| column.kind.file_type()).collect()
     }
 
-    fn key_columns(&self) -> Vec<LakeColumn> {
+    pub(super) fn key_columns(&self) -> Vec<LakeColumn> {
         let find = |name: &String| self.design.columns.iter().find(|column| column.name == *name).cloned();
         self.keys.iter().filter_map(find).collect()
-    }
-
-    fn unique(&self, changes: &ChangeSet) -> Result<Option<SharedUnique>> {
-        if changes.reduced {
-            return Ok(None);
-        }
-        Ok(Some(SharedUnique::new(&self.key_types(), &self.options.engine)?))
-    }
-
-    /// All that was there goes; the set is the table. Streams are written side by side, each worker to files of its own.
-    async fn replace(&self, changes: ChangeSet) -> Result<Written> {
-        let workers = self.options.engine.partitions().min(changes.streams.len()).max(1);
-        let format = self.format(workers);
-        let unique = self.unique(&changes)?;
-        let streams = Arc::new(Mutex::new(VecDeque::from(changes.streams)));
-        let mut running = JoinSet::new();
-        for _ in 0..workers {
-            let worker = ReplaceWorker {
-                streams: Arc::clone(&streams),
-                format: Arc::clone(&format),
-                keys: self.keys.clone(),
-                unique: unique.clone(),
-                batch_bytes: self.options.engine.batch_bytes(),
-            };
-            let writer = TableWriter::new(Arc::clone(&format), self.uncommitted.names());
-            running.spawn(worker.run(writer).in_current_span());
-        }
-        let mut written = Written { removed: vec![true; self.files().len()], ..Written::default() };
-        while let Some(done) = running.join_next().await {
-            match done.or_fail(Kind::Bug, "Writing rows stopped unexpectedly").flatten() {
-                Ok((files, upserted)) => {
-                    written.added.extend(files);
-                    written.upserted += upserted;
-                }
-                Err(error) => {
-                    running.shutdown().await;
-                    return Err(error);
-                }
-            }
-        }
-        Ok(written)
-    }
-
-    /// New rows go to new files; files that hold a key of the set are written anew without it.
-    async fn merge(&self, changes: ChangeSet) -> Result<Written> {
-        let engine = &self.options.engine;
-        let format = self.format(2);
-        let names = self.uncommitted.names();
-        let mut writer = TableWriter::new(Arc::clone(&format), names.clone());
-        let mut probe = Probe::new(self.log.store(), self.files(), self.key_columns(), engine);
-        let mut keys = KeyCollector::new(&self.key_types())?;
-        let key_budget = engine.memory_limit() / 8;
-        let key_memory = MemoryConsumer::new("Keys").register(engine.memory_pool());
-        let unique = self.unique(&changes)?;
-        let (mut upserted, mut deleted) = (0, 0);
-
-        let mut stream = pull_together(changes.schema, changes.streams, engine.partitions());
-        while let Some(batch) = stream.next().await {
-            let batch = batch.map_err(engine_error)?;
-            let columns = key_columns(&batch, &self.keys)?;
-            if let Some(unique) = &unique {
-                unique.insert(&columns[0])?;
-            }
-            let deletes = deletes(&batch)?;
-            if !self.files().is_empty() {
-                keys.push(&columns, &deletes)?;
-                // Too many for the memory: look for these now, and forget them.
-                if key_memory.try_resize(keys.memory_size()).is_err() || keys.memory_size() > key_budget {
-                    deleted += probe.round(keys.take()).await?;
-                    key_memory.free();
-                }
-            }
-            upserted += write_upserts(&mut writer, &batch, &deletes, &format, engine.batch_bytes()).await?;
-        }
-        if !keys.is_empty() {
-            deleted += probe.round(keys.take()).await?;
-        }
-        drop(key_memory);
-
-        let mut written = Written { removed: vec![false; self.files().len()], upserted, deleted, ..Written::default() };
-        let mut vectors = VectorFile::new();
-        for (number, fate) in probe.into_fates(self.design.rewrites, self.mark_rule()).await?.into_iter().enumerate() {
-            let file = &self.files()[number];
-            match fate {
-                Fate::Stays => {}
-                Fate::Goes => written.removed[number] = true,
-                Fate::IsMarked(gone) => {
-                    written.removed[number] = true;
-                    written.marked.push(MarkedFile { file: Arc::clone(file), vector: vectors.push(&gone)? });
-                }
-                Fate::IsRewritten(gone) => {
-                    written.removed[number] = true;
-                    // Small files are gathered with the new rows, large ones keep their range of keys to themselves.
-                    if file.size < self.options.target_file_bytes / 4 {
-                        rewrite(&format, file, gone, engine, &mut writer).await?;
-                    } else {
-                        let mut own = TableWriter::new(Arc::clone(&format), names.clone());
-                        rewrite(&format, file, gone, engine, &mut own).await?;
-                        written.added.extend(own.finish().await?);
-                    }
-                }
-            }
-        }
-        written.added.extend(writer.finish().await?);
-        written.vector_bytes = vectors.finish(&format.store, &names).await?;
-        Ok(written)
-    }
-
-    /// When rows of old files are marked as deleted; `None`: never.
-    fn mark_rule(&self) -> Option<MarkRule> {
-        let usual = self.options.target_file_bytes;
-        let switch = self.state.as_ref().and_then(|state| state.configuration.get(log::DELETION_VECTORS));
-        match (self.options.deletion_vectors, switch.map(String::as_str)) {
-            (DeletionVectors::Off, _) | (DeletionVectors::Auto, Some("false")) => None,
-            (DeletionVectors::Auto, switch) => {
-                // Once the table asks for readers that know them, they may as well save more.
-                let share = if switch == Some("true") { SMALLEST_MARKED_SHARE } else { SMALLEST_FIRST_MARKED_SHARE };
-                Some(MarkRule { least_file_bytes: usual / share, most_percent: MOST_MARKED_PERCENT })
-            }
-            (DeletionVectors::On, _) => Some(MarkRule { least_file_bytes: 0, most_percent: MOST_MARKED_PERCENT }),
-        }
     }
 
     /// What the table's `delta.enableDeletionVectors` has to be: a statement for other programs as well.
@@ -300,6 +172,7 @@ impl DeltaLoad {
         configuration.insert(log::KEY.into(), json!(self.keys).to_string());
         configuration.insert(log::SCHEMA_VERSION.into(), reached.schema_version.to_string());
         configuration.insert(log::NESTED.into(), nested.into());
+        self.layout.record(&mut configuration);
         match self.design.chosen.record.is_empty() {
             true => configuration.remove(log::COLUMNS),
             false => configuration.insert(log::COLUMNS.into(), json!(self.design.chosen.record).to_string()),
@@ -374,8 +247,13 @@ impl DeltaLoad {
 
     fn operation(&self) -> DeltaOperation {
         match self.plan.kind {
-            LoadKind::Replace => DeltaOperation::Write { mode: SaveMode::Overwrite, partition_by: None, predicate: None },
-            LoadKind::Merge => DeltaOperation::Merge {
+            _ if self.layout.mode == TableMode::Changes => {
+                DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None }
+            }
+            LoadKind::Replace if !self.keeps_rows() => {
+                DeltaOperation::Write { mode: SaveMode::Overwrite, partition_by: None, predicate: None }
+            }
+            LoadKind::Merge | LoadKind::Replace => DeltaOperation::Merge {
                 predicate: None,
                 merge_predicate: None,
                 matched_predicates: Vec::new(),
@@ -415,18 +293,36 @@ impl DeltaLoad {
     }
 }
 
-/// Plans the schema.
-fn design(state: Option<&TableState>, plan: &LoadPlan, keys: &[String]) -> Result<Design> {
+/// Plans the schema: the key, columns of ours, all others.
+fn design(
+    state: Option<&TableState>,
+    plan: &LoadPlan,
+    keys: &[String],
+    held: Option<&TableLayout>,
+    layout: &TableLayout,
+) -> Result<Design> {
     let wanted = lake_schema(&plan.schema, plan.nested);
     let mut wanted = LakeColumn::of_fields(wanted.fields())?;
     wanted.iter_mut().filter(|column| keys.contains(&column.name)).for_each(|column| column.nullable = false);
+    let ours = layout.columns();
+    let taken = |column: &&LakeColumn| ours.iter().any(|ours| ours.name.eq_ignore_ascii_case(&column.name));
+    if let Some(column) = wanted.iter().find(taken) {
+        return Err(Error::new(Kind::Schema, "The table has a column with a name that its mode needs for itself")
+            .with("column", &column.name)
+            .with("mode", layout.described())
+            .hint("leave the column out with --drop-column, or keep the table in another mode"));
+    }
+    wanted.splice(keys.len()..keys.len(), ours);
     let mut chosen = Followed { record: plan.layout.columns.clone(), notes: Vec::new() };
-    let (mut columns, changes, rewrites, mapping) = match state {
-        None => (wanted, Vec::new(), false, (false, 0)),
+    let (mut columns, changes, rewrites, purges, mapping) = match state {
+        None => (wanted, Vec::new(), false, false, (false, 0)),
         Some(state) => {
-            check_key(&state.key, keys, plan.kind)?;
+            let keeps_rows = plan.kind == LoadKind::Merge
+                || (!state.files.is_empty() && (layout.mode != TableMode::Current || layout.deletes == Deletes::Mark));
+            let kind = if keeps_rows { LoadKind::Merge } else { LoadKind::Replace };
+            check_key(&state.key, keys, kind)?;
             let mut old = state.columns.clone();
-            match plan.kind {
+            match kind {
                 // Nothing of before stays, so what is left out need not stay empty.
                 LoadKind::Replace => old.retain(|column| !chosen.record.dropped.contains(&column.name)),
                 LoadKind::Merge => {
@@ -434,88 +330,24 @@ fn design(state: Option<&TableState>, plan: &LoadPlan, keys: &[String]) -> Resul
                     chosen = state.column_record().follow(&plan.layout.columns, has)?;
                 }
             }
-            let mut evolved = evolve(&old, &wanted, plan.kind)?;
+            let before = held.map_or(Deletes::Remove, |held| held.deletes);
+            let purges = before == Deletes::Mark && layout.deletes == Deletes::Remove;
+            // Without its rows, the column of marks has no use either.
+            old.retain(|column| !purges || Role::of(column) != Some(Role::Deleted));
+            let mut evolved = evolve(&old, &wanted, kind)?;
+            if purges {
+                evolved.changes.push("rows that were marked as deleted are removed, and `_deleted` with them".into());
+            }
             // A column may become a key when all rows are replaced.
             evolved.columns.iter_mut().filter(|column| keys.contains(&column.name)).for_each(|column| column.nullable = false);
-            (evolved.columns, evolved.changes, evolved.rewrites, state.mapping())
+            // Readers would see nulls for marks that are not there.
+            let rewrites = evolved.rewrites || before != layout.deletes;
+            (evolved.columns, evolved.changes, rewrites, purges, state.mapping())
         }
     };
     check_names(&columns)?;
     let (mapped, max_id) = map_columns(&mut columns, mapping.0, mapping.1);
-    Ok(Design { columns, changes, rewrites, mapped, max_id, chosen })
-}
-
-/// Writes the rows of a change batch that are not deletes, and says how many there were.
-async fn write_upserts(
-    writer: &mut TableWriter,
-    batch: &RecordBatch,
-    deletes: &BooleanArray,
-    format: &FileFormat,
-    batch_bytes: usize,
-) -> Result<u64> {
-    let upserts = if deletes.true_count() == 0 {
-        batch.clone()
-    } else {
-        let kept = arrow::compute::not(deletes).or_fail(Kind::Bug, "Rows cannot be filtered")?;
-        filter_record_batch(batch, &kept).or_fail(Kind::Bug, "Rows cannot be filtered")?
-    };
-    let rows = conform(&upserts, &format.columns, &format.schema, Names::Logical)?;
-    // An object may come as few large batches; what is encoded at once has to stay small.
-    for part in split_batch(&rows, batch_bytes.saturating_mul(2), usize::MAX).map_err(engine_error)? {
-        writer.write(part).await?;
-    }
-    Ok(upserts.num_rows() as u64)
-}
-
-/// The check for repeated keys, shared by workers and accounted.
-#[derive(Debug, Clone)]
-struct SharedUnique(Arc<Mutex<(Unique, MemoryReservation, usize)>>);
-
-impl SharedUnique {
-    fn new(types: &[DataType], engine: &Engine) -> Result<Self> {
-        let reservation = MemoryConsumer::new("UniqueKeys").register(engine.memory_pool());
-        Ok(Self(Arc::new(Mutex::new((Unique::new(types)?, reservation, 0)))))
-    }
-
-    fn insert(&self, key: &arrow::array::ArrayRef) -> Result<()> {
-        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (unique, reservation, batches) = &mut *guard;
-        unique.insert(key)?;
-        *batches += 1;
-        if batches.is_multiple_of(UNIQUE_CHECK_BATCHES) {
-            reservation.try_resize(unique.memory_size()).map_err(engine_error)?;
-        }
-        Ok(())
-    }
-}
-
-/// Writes streams of a whole table, one after the other.
-struct ReplaceWorker {
-    streams: Arc<Mutex<VecDeque<SendableRecordBatchStream>>>,
-    format: Arc<FileFormat>,
-    keys: Vec<String>,
-    unique: Option<SharedUnique>,
-    batch_bytes: usize,
-}
-
-impl ReplaceWorker {
-    async fn run(self, mut writer: TableWriter) -> Result<(Vec<NewFile>, u64)> {
-        let mut upserted = 0;
-        loop {
-            let next = self.streams.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            let Some(stream) = next else { break };
-            let mut stream = pull_together(stream.schema(), vec![stream], 1);
-            while let Some(batch) = stream.next().await {
-                let batch = batch.map_err(engine_error)?;
-                let columns = key_columns(&batch, &self.keys)?;
-                if let Some(unique) = &self.unique {
-                    unique.insert(&columns[0])?;
-                }
-                upserted += write_upserts(&mut writer, &batch, &deletes(&batch)?, &self.format, self.batch_bytes).await?;
-            }
-        }
-        Ok((writer.finish().await?, upserted))
-    }
+    Ok(Design { columns, changes, rewrites, purges, mapped, max_id, chosen })
 }
 
 #[async_trait]
@@ -530,9 +362,11 @@ impl Load for DeltaLoad {
         let written = if self.is_stale() {
             Written::default()
         } else {
-            match self.plan.kind {
-                LoadKind::Replace => self.replace(changes).await,
-                LoadKind::Merge => self.merge(changes).await,
+            match (self.layout.mode, self.plan.kind) {
+                (TableMode::Current, LoadKind::Replace) if !self.keeps_rows() => self.replace(changes).await,
+                (TableMode::Current, _) => self.merge(changes).await,
+                (TableMode::Changes, _) => self.append(changes).await,
+                (TableMode::History, _) => self.versions(changes).await,
             }
             .map_err(explained)
             .with("table", &self.plan.table)?

@@ -151,6 +151,11 @@ impl ActiveFile {
         Some(KeyBounds { min: array(min)?, max: array(max)? })
     }
 
+    /// Nulls in a column, as far as its statistics tell.
+    pub(super) fn null_count(&self, column: &LakeColumn) -> Option<u64> {
+        self.stats["nullCount"][&column.physical].as_u64()
+    }
+
     /// Rows that are not marked as deleted, if its writer said how many there are.
     pub(super) fn live_rows(&self) -> Option<u64> {
         Some(self.rows?.saturating_sub(self.dead_rows()))

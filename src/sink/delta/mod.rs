@@ -6,13 +6,16 @@
 //! options need ([`protocol`]).
 
 mod apply;
+mod changes;
 mod columns;
 mod conform;
+mod current;
 mod evolve;
 mod files;
 mod folder;
 mod history;
 mod keys;
+mod layout;
 mod load;
 mod log;
 mod optimize;
@@ -26,6 +29,7 @@ mod tests;
 mod vacuum;
 mod vectors;
 mod verify;
+mod versions;
 mod writer;
 
 use std::path::Path;
@@ -35,6 +39,7 @@ use url::Url;
 
 pub use self::folder::ParquetSink;
 pub use self::history::Commit;
+use self::layout::TableLayout;
 use self::load::DeltaLoad;
 use self::log::TableLog;
 pub use self::optimize::{Optimized, Scope};
@@ -44,7 +49,7 @@ pub use self::verify::{Differences, DifferingKey};
 use crate::error::{ErrorContext, Result};
 use crate::model::{Namespace, TableRef};
 use crate::redact::SafeUrl;
-use crate::sink::{Held, Load, LoadPlan, Past, Sink, TableStatus};
+use crate::sink::{Held, Layout, Load, LoadPlan, Past, Sink, TableStatus};
 use crate::stage::Engine;
 use crate::store::{Place, StoreOptions, explained};
 
@@ -176,6 +181,7 @@ impl Sink for DeltaSink {
             last_commit: log.committed_at(state.version).await,
             version: i64::try_from(state.version).ok(),
             protocol: Some(protocol::described(&state.protocol)),
+            kept_as: Some(TableLayout::of(&state.configuration).described()),
         }))
     }
 
@@ -185,6 +191,15 @@ impl Sink for DeltaSink {
 
     fn checks_unique_keys(&self) -> bool {
         true
+    }
+
+    async fn accepts(&self, table: &TableRef, wanted: &Layout) -> Result<()> {
+        if !wanted.is_chosen() {
+            return Ok(());
+        }
+        let held = self.log(table)?.state().await.map_err(explained)?;
+        let held = held.map(|state| TableLayout::of(&state.configuration));
+        TableLayout::resolve(held.as_ref(), wanted).map(|_| ())
     }
 
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {

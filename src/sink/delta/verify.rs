@@ -4,7 +4,8 @@ use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -20,12 +21,13 @@ use futures::StreamExt;
 use super::DeltaSink;
 use super::columns::{LakeColumn, file_schema};
 use super::conform::{Names, conform};
+use super::layout::{Role, TableLayout};
 use super::log::TableState;
 use super::optimize::rows_of;
 use super::writer::FileFormat;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::TableRef;
-use crate::schema::{ColumnRecord, Nested};
+use crate::schema::{ColumnRecord, Deletes, Nested, TableMode};
 use crate::stage::{ChangeSet, Engine, engine_error, pull_together, table_of_streams};
 
 /// How a table differs from what it should be.
@@ -86,19 +88,51 @@ impl DeltaSink {
         limit: usize,
     ) -> Result<Differences> {
         let state = self.present(&self.log(table)?).await?;
+        let layout = TableLayout::of(&state.configuration);
+        // The rows of now among all that are kept.
+        let only = match (layout.mode, layout.deletes) {
+            (TableMode::Current, Deletes::Remove) => None,
+            (TableMode::Current, Deletes::Mark) => Role::Deleted.find(&state.columns).map(|column| (column.clone(), false)),
+            (TableMode::History, _) => Role::Current.find(&state.columns).map(|column| (column.clone(), true)),
+            (TableMode::Changes, _) => {
+                return Err(Error::new(Kind::Unsupported, "A log of changes cannot be compared with a snapshot")
+                    .hint("name other tables with --table, or leave this one out with --exclude"));
+            }
+        };
         let compared = Compared::new(&state, &fresh)?;
         let rows = Arc::new(AtomicU64::new(0));
         let engine = &self.options.engine;
         let wanted = compared.digests_of_changes(fresh, engine, Arc::clone(&rows));
-        let columns = &compared.columns;
-        let format = Arc::new(FileFormat::new(&self.options, self.log(table)?.store(), columns, &state.key, 1));
-        let held = compared.digests(rows_of(&format, &state.files, engine), None, Names::Physical);
+        let mut columns = compared.columns.clone();
+        columns.extend(only.iter().map(|(column, _)| column.clone()));
+        let format = Arc::new(FileFormat::new(&self.options, self.log(table)?.store(), &columns, &state.key, 1));
+        let mut rows_held = rows_of(&format, &state.files, engine);
+        if let Some((_, wanted)) = only {
+            rows_held = only_with(rows_held, wanted, Arc::clone(&compared.schema));
+        }
+        let held = compared.digests(rows_held, None, Names::Physical);
         let changed = changed.map(|changed| compared.keys_of_changes(changed, engine));
         let answer = compared.join(engine, wanted, held, changed).await?;
         let mut found = collect(answer, compared.key_count, limit).await.with("table", table)?;
         found.rows = rows.load(Ordering::Relaxed);
         Ok(found)
     }
+}
+
+/// The rows whose last column is `wanted`, without it.
+fn only_with(rows: SendableRecordBatchStream, wanted: bool, schema: SchemaRef) -> SendableRecordBatchStream {
+    let out = Arc::clone(&schema);
+    let kept = rows.map(move |batch| {
+        let batch = batch?;
+        let (flags, others) = match batch.columns().split_last() {
+            Some((flags, others)) => (flags.as_boolean(), others.to_vec()),
+            None => return Ok(batch),
+        };
+        let chosen: BooleanArray =
+            (0..flags.len()).map(|row| Some(flags.is_valid(row) && flags.value(row) == wanted)).collect();
+        Ok(filter_record_batch(&RecordBatch::try_new(Arc::clone(&out), others)?, &chosen)?)
+    });
+    Box::pin(RecordBatchStreamAdapter::new(schema, kept))
 }
 
 /// The columns that both sides have, and how they are brought to one form: key columns and one number for all others.

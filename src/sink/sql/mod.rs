@@ -462,6 +462,7 @@ impl Sink for SqlSink {
             last_commit: None,
             version: None,
             protocol: None,
+            kept_as: None,
         }))
     }
 

@@ -22,12 +22,12 @@ use crate::sink::delta::apply::marked_rows;
 use crate::sink::delta::{DeletionVectors, DeltaOptions};
 use crate::sink::{LoadKind, Sink};
 
-fn table() -> TableRef {
+pub(super) fn table() -> TableRef {
     TableRef::new("canvas", "accounts")
 }
 
 #[derive(Debug, Clone, Copy)]
-enum KeyKind {
+pub(super) enum KeyKind {
     Whole,
     Text,
     Both,
@@ -35,7 +35,7 @@ enum KeyKind {
 
 impl KeyKind {
     /// The schema as it was after so many changes of it.
-    fn schema(self, version: usize) -> TableSchema {
+    pub(super) fn schema(self, version: usize) -> TableSchema {
         let whole = column("id", ColumnType::Int64, true);
         let text = column("code", TEXT, true);
         let key = match self {
@@ -59,7 +59,7 @@ impl KeyKind {
         schema(&table(), 1 + version as i64, key, value)
     }
 
-    fn key(self, number: i64) -> Value {
+    pub(super) fn key(self, number: i64) -> Value {
         match self {
             // Cross-shard ids lie far apart.
             KeyKind::Whole => json!({"id": if number % 2 == 0 { number } else { number * 10_000_000_000_000 }}),
@@ -71,17 +71,17 @@ impl KeyKind {
 }
 
 /// Changes of the schema that [`KeyKind::schema`] knows.
-const SCHEMA_VERSIONS: usize = 3;
+pub(super) const SCHEMA_VERSIONS: usize = 3;
 
 #[derive(Debug, Clone)]
-struct Step {
-    replace: bool,
+pub(super) struct Step {
+    pub(super) replace: bool,
     /// The schema changes before this step.
-    evolves: bool,
-    changes: BTreeMap<i64, Option<i64>>,
+    pub(super) evolves: bool,
+    pub(super) changes: BTreeMap<i64, Option<i64>>,
 }
 
-fn any_step(keys: i64) -> impl Strategy<Value = Step> {
+pub(super) fn any_step(keys: i64) -> impl Strategy<Value = Step> {
     let changes = prop::collection::btree_map(0..keys, prop::option::weighted(0.7, 0_i64..1000), 0..40);
     (prop::bool::weighted(0.1), prop::bool::weighted(0.3), changes).prop_map(|(replace, evolves, changes)| Step {
         replace,
@@ -90,22 +90,22 @@ fn any_step(keys: i64) -> impl Strategy<Value = Step> {
     })
 }
 
-fn any_kind() -> impl Strategy<Value = KeyKind> {
+pub(super) fn any_kind() -> impl Strategy<Value = KeyKind> {
     prop_oneof![Just(KeyKind::Whole), Just(KeyKind::Text), Just(KeyKind::Both)]
 }
 
-fn any_vectors() -> impl Strategy<Value = DeletionVectors> {
+pub(super) fn any_vectors() -> impl Strategy<Value = DeletionVectors> {
     prop_oneof![Just(DeletionVectors::Auto), Just(DeletionVectors::On), Just(DeletionVectors::Off)]
 }
 
 /// How many histories to play when the environment does not say.
-fn histories(default: u32) -> ProptestConfig {
+pub(super) fn histories(default: u32) -> ProptestConfig {
     let cases = std::env::var("DAPLAKE_TEST_HISTORIES").ok().and_then(|cases| cases.parse().ok());
     ProptestConfig::with_cases(cases.unwrap_or(default))
 }
 
 /// A row as it is written under a version of the schema.
-fn row(kind: KeyKind, number: i64, n: i64, version: usize) -> Value {
+pub(super) fn row(kind: KeyKind, number: i64, n: i64, version: usize) -> Value {
     let mut row = kind.key(number);
     row["n"] = if n % 7 == 0 { Value::Null } else { json!(n) };
     if version < 3 {
@@ -124,7 +124,7 @@ fn row(kind: KeyKind, number: i64, n: i64, version: usize) -> Value {
 }
 
 /// The columns that a reader sees: one that is gone at the source is kept.
-fn seen(kind: KeyKind, version: usize) -> TableSchema {
+pub(super) fn seen(kind: KeyKind, version: usize) -> TableSchema {
     let mut schema = kind.schema(version);
     if version >= 3 {
         schema.value.push(column("text", TEXT, false));
@@ -247,7 +247,7 @@ async fn play(
 }
 
 /// Vectors are as exact as the log says, none marks a whole file, and statistics admit that they are loose.
-async fn check_vectors(lake: &Lake) -> Result<(), TestCaseError> {
+pub(super) async fn check_vectors(lake: &Lake) -> Result<(), TestCaseError> {
     let log = lake.sink.log(&table()).unwrap();
     let state = log.state().await.unwrap().unwrap();
     let (store, mut marked) = (log.store(), 0);
@@ -264,7 +264,7 @@ async fn check_vectors(lake: &Lake) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(super) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 

@@ -6,6 +6,7 @@ mod folder;
 mod foreign;
 mod history;
 mod layout;
+mod modes;
 #[cfg(feature = "demo")]
 mod remote;
 mod schema;

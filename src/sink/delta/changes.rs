@@ -1,0 +1,199 @@
+//! Mode `changes`: a log of every change that was seen, to which rows are only ever added. An increment is added as it is. A new
+//! snapshot is held against the log, and only what the log does not say yet is added: rows that are newer, and deletes of keys
+//! that are gone.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
+};
+use arrow::compute::filter;
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
+use datafusion::common::{Column, JoinType};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::functions_aggregate::expr_fn::max;
+use datafusion::logical_expr::Expr;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::prelude::SessionContext;
+use futures::StreamExt;
+
+use super::conform::{Names, conform};
+use super::keys::key_columns;
+use super::layout::Role;
+use super::load::{DeltaLoad, Written};
+use super::optimize::rows_of;
+use super::writer::{FileFormat, TableWriter};
+use crate::error::{Error, Kind, Result, ResultExt};
+use crate::sink::LoadKind;
+use crate::stage::{ChangeSet, deletes, engine_error, pull_together, split_batch, table_of_streams};
+
+/// The newest that the log says of a key: twice its time, and one more for a delete.
+const STAMP: &str = "stamp";
+
+impl DeltaLoad {
+    /// Adds the changes to the log.
+    pub(super) async fn append(&self, changes: ChangeSet) -> Result<Written> {
+        let engine = &self.options.engine;
+        let format = self.format(1);
+        let mut writer = TableWriter::new(Arc::clone(&format), self.uncommitted.names());
+        let mut written = Written { removed: vec![false; self.files().len()], ..Written::default() };
+        let unique = self.unique(&changes)?;
+        let keys = self.keys.clone();
+        let schema = Arc::clone(&changes.schema);
+        let all = pull_together(changes.schema, changes.streams, engine.partitions());
+        let checked = all.map(move |batch| {
+            let batch = batch?;
+            let check = || match &unique {
+                Some(unique) => unique.insert(&key_columns(&batch, &keys)?[0]),
+                None => Ok(()),
+            };
+            check().map_err(|error| datafusion::error::DataFusionError::External(Box::new(error)))?;
+            Ok(batch)
+        });
+        let mut stream: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(schema, checked));
+        if self.plan.is_snapshot && !self.files().is_empty() {
+            self.catch_up(stream, &format, &mut writer, &mut written).await?;
+        } else {
+            while let Some(batch) = stream.next().await {
+                let batch = batch.map_err(engine_error)?;
+                let deletes = deletes(&batch)?;
+                written.upserted += deletes.false_count() as u64;
+                written.deleted += deletes.true_count() as u64;
+                let rows = conform(&batch, &format.columns, &format.schema, Names::Logical)?;
+                put(&mut writer, &rows, engine.batch_bytes()).await?;
+            }
+        }
+        written.added.extend(writer.finish().await?);
+        if self.design.rewrites {
+            self.rewrite_all(&format, &mut written).await?;
+        }
+        Ok(written)
+    }
+
+    /// Adds what a snapshot has and the log has not. Keys that are gone are deletes as of the snapshot, but for logs, of which the
+    /// service keeps the last days only.
+    async fn catch_up(
+        &self,
+        snapshot: SendableRecordBatchStream,
+        format: &Arc<FileFormat>,
+        writer: &mut TableWriter,
+        written: &mut Written,
+    ) -> Result<()> {
+        let engine = &self.options.engine;
+        let place = |role: Role| {
+            let place = role.place(&format.columns);
+            place.ok_or_else(|| Error::new(Kind::Target, "The table lacks a column of its mode").with("column", role.name()))
+        };
+        let (action, ts) = (place(Role::Action)?, place(Role::Ts)?);
+        let keys: Vec<usize> =
+            self.keys.iter().filter_map(|key| format.columns.iter().position(|column| column.name == *key)).collect();
+        let fields = format.schema.fields();
+        let renamed = |prefix: &'static str, place: usize| {
+            fields[place].as_ref().clone().with_name(format!("{prefix}{place}")).with_nullable(true)
+        };
+        let new_side: SchemaRef = Arc::new(Schema::new((0..fields.len()).map(|place| renamed("n", place)).collect::<Vec<_>>()));
+        let mut old_fields: Vec<Field> = keys.iter().map(|place| renamed("o", *place)).collect();
+        old_fields.push(Field::new(STAMP, DataType::Int64, false));
+        let old_side: SchemaRef = Arc::new(Schema::new(old_fields));
+
+        let (target, side) = (Arc::clone(format), Arc::clone(&new_side));
+        let external = |error: Error| datafusion::error::DataFusionError::External(Box::new(error));
+        let new = snapshot.map(move |batch| {
+            let rows = conform(&batch?, &target.columns, &target.schema, Names::Logical).map_err(external)?;
+            Ok(RecordBatch::try_new(Arc::clone(&side), rows.columns().to_vec())?)
+        });
+        let new: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&new_side), new));
+        let old = self.stamps(format, &keys, action, ts, &old_side);
+
+        let base = engine.session();
+        // One partition is what keeps within the limit, see `Engine`.
+        let config = base.copied_config().with_target_partitions(1).with_batch_size(engine.batch_rows(1024));
+        let session = SessionContext::new_with_config_rt(config, base.runtime_env());
+        let new = session.read_table(table_of_streams(new_side, vec![new])?).map_err(engine_error)?;
+        let old = session.read_table(table_of_streams(old_side, vec![old])?).map_err(engine_error)?;
+        let names = |prefix: &str| -> Vec<String> { keys.iter().map(|key| format!("{prefix}{key}")).collect() };
+        let column = |name: &str| Expr::Column(Column::new_unqualified(name));
+        let (left, right) = (names("n"), names("o"));
+        let newest = max(column(STAMP)).alias(STAMP);
+        let old = old.aggregate(right.iter().map(|name| column(name)).collect(), vec![newest]).map_err(engine_error)?;
+        let left: Vec<&str> = left.iter().map(String::as_str).collect();
+        let right: Vec<&str> = right.iter().map(String::as_str).collect();
+        let joined = new.join(old, JoinType::Full, &left, &right, None).map_err(engine_error)?;
+        let mut joined = joined.execute_stream().await.map_err(engine_error)?;
+
+        let tells_deletes = self.plan.kind == LoadKind::Replace;
+        while let Some(batch) = joined.next().await {
+            let batch = batch.map_err(engine_error)?;
+            let (new, old) = batch.columns().split_at(fields.len());
+            let (times, stamps) =
+                (new[ts].as_primitive::<TimestampMicrosecondType>(), old[keys.len()].as_primitive::<Int64Type>());
+            let is_newer = |row: usize| {
+                times.is_valid(row)
+                    && (stamps.is_null(row) || times.value(row) > stamps.value(row) >> 1 || stamps.value(row) & 1 == 1)
+            };
+            let is_gone = |row: usize| tells_deletes && times.is_null(row) && stamps.value(row) & 1 == 0;
+            let newer: BooleanArray = (0..batch.num_rows()).map(|row| Some(is_newer(row))).collect();
+            let gone: BooleanArray = (0..batch.num_rows()).map(|row| Some(is_gone(row))).collect();
+            written.upserted += newer.true_count() as u64;
+            written.deleted += gone.true_count() as u64;
+            let rows = self.chosen(format, |place| filter(&new[place], &newer))?;
+            put(writer, &rows, engine.batch_bytes()).await?;
+            let count = gone.true_count();
+            let rows = self.chosen(format, |place| {
+                Ok(match keys.iter().position(|key| *key == place) {
+                    Some(key) => filter(&old[key], &gone)?,
+                    None if place == action => Arc::new(StringArray::from(vec!["D"; count])) as ArrayRef,
+                    None if place == ts => {
+                        Arc::new(TimestampMicrosecondArray::from(vec![self.plan.as_of.micros(); count]).with_timezone("UTC"))
+                    }
+                    None => new_null_array(fields[place].data_type(), count),
+                })
+            })?;
+            put(writer, &rows, engine.batch_bytes()).await?;
+        }
+        Ok(())
+    }
+
+    /// Key and stamp of every change in the log.
+    fn stamps(
+        &self,
+        format: &Arc<FileFormat>,
+        keys: &[usize],
+        action: usize,
+        ts: usize,
+        schema: &SchemaRef,
+    ) -> SendableRecordBatchStream {
+        let columns: Vec<_> = keys.iter().chain([&action, &ts]).map(|place| format.columns[*place].clone()).collect();
+        let narrow = Arc::new(FileFormat::new(&self.options, self.log.store(), &columns, &self.keys, 1));
+        let count = keys.len();
+        let out = Arc::clone(schema);
+        let rows = rows_of(&narrow, self.files(), &self.options.engine).map(move |batch| {
+            let batch = batch?;
+            let actions = batch.column(count).as_string::<i32>();
+            let times = batch.column(count + 1).as_primitive::<TimestampMicrosecondType>();
+            let stamps = (0..batch.num_rows()).map(|row| (times.value(row) << 1) | i64::from(actions.value(row) == "D"));
+            let stamps: ArrayRef = Arc::new(Int64Array::from_iter_values(stamps));
+            let columns = batch.columns()[..count].iter().cloned().chain([stamps]).collect();
+            Ok(RecordBatch::try_new(Arc::clone(&out), columns)?)
+        });
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(schema), rows))
+    }
+
+    fn chosen(
+        &self,
+        format: &FileFormat,
+        column: impl Fn(usize) -> std::result::Result<ArrayRef, arrow::error::ArrowError>,
+    ) -> Result<RecordBatch> {
+        let columns = (0..format.columns.len()).map(column).collect::<std::result::Result<Vec<_>, _>>();
+        let columns = columns.or_fail(Kind::Bug, "Changes cannot be chosen")?;
+        RecordBatch::try_new(Arc::clone(&format.schema), columns)
+            .or_fail(Kind::Bug, "Changes do not have the schema of their file")
+    }
+}
+
+async fn put(writer: &mut TableWriter, rows: &RecordBatch, batch_bytes: usize) -> Result<()> {
+    for part in split_batch(rows, batch_bytes.saturating_mul(2), usize::MAX).map_err(engine_error)? {
+        writer.write(part).await?;
+    }
+    Ok(())
+}

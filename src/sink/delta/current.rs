@@ -1,0 +1,320 @@
+//! Mode `current`: one row per key. A snapshot takes the place of all that was there; an increment is merged into it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use futures::StreamExt;
+use tokio::task::JoinSet;
+use tracing::Instrument;
+
+use super::DeletionVectors;
+use super::apply::{Fate, Look, MarkRule, Note, Probe, live_rows, rewrite, rows_at};
+use super::columns::LakeColumn;
+use super::conform::{Names, conform};
+use super::keys::{KeyCollector, Unique, key_columns};
+use super::layout::Role;
+use super::load::{DeltaLoad, MarkedFile, Written};
+use super::log;
+use super::vectors::VectorFile;
+use super::writer::{FileFormat, NewFile, TableWriter};
+use crate::error::{Error, Kind, Result, ResultExt};
+use crate::schema::{Deletes, TS};
+use crate::sink::LoadKind;
+use crate::stage::{ChangeSet, Engine, deletes, engine_error, pull_together, split_batch};
+
+/// Batches between two looks at the memory of the check for repeated keys, which takes time to measure.
+const UNIQUE_CHECK_BATCHES: usize = 64;
+/// With [`DeletionVectors::Auto`], a table gets its first mark only in a file of at least this part of the usual size.
+const SMALLEST_FIRST_MARKED_SHARE: u64 = 32;
+/// With [`DeletionVectors::Auto`], only files of at least this part of the usual size are marked.
+const SMALLEST_MARKED_SHARE: u64 = 256;
+/// A file is written anew when more of its rows than this would be marked: readers decode all rows of it, deleted or not.
+const MOST_MARKED_PERCENT: u64 = 20;
+
+impl DeltaLoad {
+    pub(super) fn unique(&self, changes: &ChangeSet) -> Result<Option<SharedUnique>> {
+        if changes.reduced {
+            return Ok(None);
+        }
+        Ok(Some(SharedUnique::new(&self.key_types(), &self.options.engine)?))
+    }
+
+    /// All that was there goes; the set is the table. Streams are written side by side, each worker to files of its own.
+    pub(super) async fn replace(&self, changes: ChangeSet) -> Result<Written> {
+        let workers = self.options.engine.partitions().min(changes.streams.len()).max(1);
+        let format = self.format(workers);
+        let unique = self.unique(&changes)?;
+        let streams = Arc::new(Mutex::new(VecDeque::from(changes.streams)));
+        let mut running = JoinSet::new();
+        for _ in 0..workers {
+            let worker = ReplaceWorker {
+                streams: Arc::clone(&streams),
+                format: Arc::clone(&format),
+                keys: self.keys.clone(),
+                unique: unique.clone(),
+                batch_bytes: self.options.engine.batch_bytes(),
+            };
+            let writer = TableWriter::new(Arc::clone(&format), self.uncommitted.names());
+            running.spawn(worker.run(writer).in_current_span());
+        }
+        let mut written = Written { removed: vec![true; self.files().len()], ..Written::default() };
+        while let Some(done) = running.join_next().await {
+            match done.or_fail(Kind::Bug, "Writing rows stopped unexpectedly").flatten() {
+                Ok((files, upserted)) => {
+                    written.added.extend(files);
+                    written.upserted += upserted;
+                }
+                Err(error) => {
+                    running.shutdown().await;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(written)
+    }
+
+    /// New rows go to new files; files that hold a key of the set are written anew without it. Where deletes are marked, the rows
+    /// they hit come back with their mark, and a snapshot marks all that it does not have.
+    pub(super) async fn merge(&self, changes: ChangeSet) -> Result<Written> {
+        let engine = &self.options.engine;
+        let format = self.format(2);
+        let names = self.uncommitted.names();
+        let mut writer = TableWriter::new(Arc::clone(&format), names.clone());
+        let marks = self.layout.deletes == Deletes::Mark;
+        let look = Look { note: if marks { Note::Deleted } else { Note::Nothing }, ..Look::default() };
+        let mut probe = Probe::new(self.log.store(), self.files(), self.key_columns(), look, engine);
+        let mut keys = KeyCollector::new(&self.key_types())?;
+        let key_budget = engine.memory_limit() / 8;
+        let key_memory = MemoryConsumer::new("Keys").register(engine.memory_pool());
+        let unique = self.unique(&changes)?;
+        let (mut upserted, mut deleted) = (0, 0);
+
+        let mut stream = pull_together(changes.schema, changes.streams, engine.partitions());
+        while let Some(batch) = stream.next().await {
+            let batch = batch.map_err(engine_error)?;
+            let columns = key_columns(&batch, &self.keys)?;
+            if let Some(unique) = &unique {
+                unique.insert(&columns[0])?;
+            }
+            let deletes = deletes(&batch)?;
+            if !self.files().is_empty() {
+                keys.push(&columns, &deletes)?;
+                // Too many for the memory: look for these now, and forget them.
+                if key_memory.try_resize(keys.memory_size()).is_err() || keys.memory_size() > key_budget {
+                    deleted += probe.round(keys.take()).await?;
+                    key_memory.free();
+                }
+            }
+            upserted += write_upserts(&mut writer, &batch, &deletes, &format, engine.batch_bytes()).await?;
+        }
+        if !keys.is_empty() {
+            deleted += probe.round(keys.take()).await?;
+        }
+        drop(key_memory);
+
+        let mut written = Written { removed: vec![false; self.files().len()], upserted, deleted, ..Written::default() };
+        if marks {
+            written.deleted = 0;
+            for (file, rows) in self.files().iter().zip(probe.take_noted()).filter(|(_, rows)| !rows.is_empty()) {
+                let rows = rows_at(&format, file, &rows, engine).await?;
+                written.deleted += write_marked(rows, &format, &mut writer).await?;
+            }
+        }
+        let mut vectors = VectorFile::new();
+        if marks && self.plan.kind == LoadKind::Replace {
+            // What is left of the old rows is not in the snapshot.
+            for (number, fate) in probe.into_fates(true, None).await?.into_iter().enumerate() {
+                written.removed[number] = true;
+                let Fate::IsRewritten(gone) = fate else { continue };
+                let rows = live_rows(&format, &self.files()[number], gone, engine).await?;
+                written.deleted += write_marked(rows, &format, &mut writer).await?;
+            }
+        } else {
+            if self.design.purges {
+                // Rows were marked so far, and are to go from now on.
+                let marked = self.state.as_ref().and_then(|state| Role::Deleted.find(&state.columns));
+                if let Some(column) = marked {
+                    probe.sweep(column).await?;
+                }
+            }
+            let fates = probe.into_fates(self.design.rewrites, self.mark_rule()).await?;
+            self.apply_fates(fates, &format, &mut writer, &mut vectors, &mut written).await?;
+        }
+        written.added.extend(writer.finish().await?);
+        written.vector_bytes = vectors.finish(&format.store, &names).await?;
+        Ok(written)
+    }
+
+    /// Does with the old files what was decided: rows that stay of a file that is written anew go to `writer`, or to files of
+    /// their own.
+    pub(super) async fn apply_fates(
+        &self,
+        fates: Vec<Fate>,
+        format: &Arc<FileFormat>,
+        writer: &mut TableWriter,
+        vectors: &mut VectorFile,
+        written: &mut Written,
+    ) -> Result<()> {
+        let engine = &self.options.engine;
+        for (number, fate) in fates.into_iter().enumerate() {
+            let file = &self.files()[number];
+            match fate {
+                Fate::Stays => {}
+                Fate::Goes => written.removed[number] = true,
+                Fate::IsMarked(gone) => {
+                    written.removed[number] = true;
+                    written.marked.push(MarkedFile { file: Arc::clone(file), vector: vectors.push(&gone)? });
+                }
+                Fate::IsRewritten(gone) => {
+                    written.removed[number] = true;
+                    // Small files are gathered with the new rows, large ones keep their range of keys to themselves.
+                    if file.size < self.options.target_file_bytes / 4 {
+                        rewrite(format, file, gone, engine, writer).await?;
+                    } else {
+                        let mut own = TableWriter::new(Arc::clone(format), self.uncommitted.names());
+                        rewrite(format, file, gone, engine, &mut own).await?;
+                        written.added.extend(own.finish().await?);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all old files anew, because a column became wider.
+    pub(super) async fn rewrite_all(&self, format: &Arc<FileFormat>, written: &mut Written) -> Result<()> {
+        let probe = Probe::new(self.log.store(), self.files(), self.key_columns(), Look::default(), &self.options.engine);
+        let fates = probe.into_fates(true, None).await?;
+        let mut writer = TableWriter::new(Arc::clone(format), self.uncommitted.names());
+        self.apply_fates(fates, format, &mut writer, &mut VectorFile::new(), written).await?;
+        written.added.extend(writer.finish().await?);
+        Ok(())
+    }
+
+    /// When rows of old files are marked as deleted; `None`: never.
+    pub(super) fn mark_rule(&self) -> Option<MarkRule> {
+        let usual = self.options.target_file_bytes;
+        let switch = self.state.as_ref().and_then(|state| state.configuration.get(log::DELETION_VECTORS));
+        match (self.options.deletion_vectors, switch.map(String::as_str)) {
+            (DeletionVectors::Off, _) | (DeletionVectors::Auto, Some("false")) => None,
+            (DeletionVectors::Auto, switch) => {
+                // Once the table asks for readers that know them, they may as well save more.
+                let share = if switch == Some("true") { SMALLEST_MARKED_SHARE } else { SMALLEST_FIRST_MARKED_SHARE };
+                Some(MarkRule { least_file_bytes: usual / share, most_percent: MOST_MARKED_PERCENT })
+            }
+            (DeletionVectors::On, _) => Some(MarkRule { least_file_bytes: 0, most_percent: MOST_MARKED_PERCENT }),
+        }
+    }
+}
+
+/// Writes the rows of a change batch that are not deletes, and says how many there were.
+pub(super) async fn write_upserts(
+    writer: &mut TableWriter,
+    batch: &RecordBatch,
+    deletes: &BooleanArray,
+    format: &FileFormat,
+    batch_bytes: usize,
+) -> Result<u64> {
+    let upserts = if deletes.true_count() == 0 {
+        batch.clone()
+    } else {
+        let kept = arrow::compute::not(deletes).or_fail(Kind::Bug, "Rows cannot be filtered")?;
+        filter_record_batch(batch, &kept).or_fail(Kind::Bug, "Rows cannot be filtered")?
+    };
+    let rows = conform(&with_roles(&upserts, &format.columns)?, &format.columns, &format.schema, Names::Logical)?;
+    // An object may come as few large batches; what is encoded at once has to stay small.
+    for part in split_batch(&rows, batch_bytes.saturating_mul(2), usize::MAX).map_err(engine_error)? {
+        writer.write(part).await?;
+    }
+    Ok(upserts.num_rows() as u64)
+}
+
+/// Writes rows with the mark of deleted ones, and says how many did not have it before.
+async fn write_marked(mut rows: SendableRecordBatchStream, format: &FileFormat, writer: &mut TableWriter) -> Result<u64> {
+    let Some(place) = Role::Deleted.place(&format.columns) else {
+        return Err(Error::new(Kind::Bug, "A table without marks was to get some"));
+    };
+    let mut fresh = 0;
+    while let Some(batch) = rows.next().await {
+        let batch = batch.map_err(engine_error)?;
+        let before = batch.column(place).as_boolean().true_count();
+        fresh += (batch.num_rows() - before) as u64;
+        let mut columns = batch.columns().to_vec();
+        columns[place] = Arc::new(BooleanArray::from(vec![true; batch.num_rows()]));
+        let marked = RecordBatch::try_new(batch.schema(), columns).or_fail(Kind::Bug, "Rows cannot be marked")?;
+        writer.write(marked).await?;
+    }
+    Ok(fresh)
+}
+
+/// A batch of upserts with the columns of ours that it lacks, for a table with these columns.
+pub(super) fn with_roles(batch: &RecordBatch, columns: &[LakeColumn]) -> Result<RecordBatch> {
+    let mut fields: Vec<FieldRef> = batch.schema().fields().to_vec();
+    let mut arrays = batch.columns().to_vec();
+    let mut add = |role: Role, array: ArrayRef| {
+        fields.push(Arc::new(Field::new(role.name(), array.data_type().clone(), true)));
+        arrays.push(array);
+    };
+    if Role::ValidFrom.find(columns).is_some() {
+        let since = batch.column_by_name(TS).ok_or_else(|| Error::new(Kind::Bug, "Changes without a needed column"))?;
+        add(Role::ValidFrom, Arc::clone(since));
+        add(Role::Current, Arc::new(BooleanArray::from(vec![true; batch.num_rows()])));
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).or_fail(Kind::Bug, "Changes do not have their schema")
+}
+
+/// The check for repeated keys, shared by workers and accounted.
+#[derive(Debug, Clone)]
+pub(super) struct SharedUnique(Arc<Mutex<(Unique, MemoryReservation, usize)>>);
+
+impl SharedUnique {
+    fn new(types: &[DataType], engine: &Engine) -> Result<Self> {
+        let reservation = MemoryConsumer::new("UniqueKeys").register(engine.memory_pool());
+        Ok(Self(Arc::new(Mutex::new((Unique::new(types)?, reservation, 0)))))
+    }
+
+    pub(super) fn insert(&self, key: &arrow::array::ArrayRef) -> Result<()> {
+        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (unique, reservation, batches) = &mut *guard;
+        unique.insert(key)?;
+        *batches += 1;
+        if batches.is_multiple_of(UNIQUE_CHECK_BATCHES) {
+            reservation.try_resize(unique.memory_size()).map_err(engine_error)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes streams of a whole table, one after the other.
+struct ReplaceWorker {
+    streams: Arc<Mutex<VecDeque<SendableRecordBatchStream>>>,
+    format: Arc<FileFormat>,
+    keys: Vec<String>,
+    unique: Option<SharedUnique>,
+    batch_bytes: usize,
+}
+
+impl ReplaceWorker {
+    async fn run(self, mut writer: TableWriter) -> Result<(Vec<NewFile>, u64)> {
+        let mut upserted = 0;
+        loop {
+            let next = self.streams.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let Some(stream) = next else { break };
+            let mut stream = pull_together(stream.schema(), vec![stream], 1);
+            while let Some(batch) = stream.next().await {
+                let batch = batch.map_err(engine_error)?;
+                let columns = key_columns(&batch, &self.keys)?;
+                if let Some(unique) = &self.unique {
+                    unique.insert(&columns[0])?;
+                }
+                upserted += write_upserts(&mut writer, &batch, &deletes(&batch)?, &self.format, self.batch_bytes).await?;
+            }
+        }
+        Ok((writer.finish().await?, upserted))
+    }
+}

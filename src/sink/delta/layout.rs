@@ -1,0 +1,219 @@
+//! What a table keeps besides the columns of the service, by mode and way with deletes: columns with a role, and the properties
+//! by which the table remembers. Pure values.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray};
+use arrow::datatypes::DataType;
+use serde_json::Value;
+
+use super::columns::{LakeColumn, LakeType, timestamp_type};
+use crate::error::{Error, Kind, Result};
+use crate::schema::{ACTION, Deletes, TS, TableMode};
+use crate::sink::Layout;
+
+/// Table property: `changes` or `history`; absent for `current`.
+const MODE: &str = "daplake.mode";
+/// Table property: `mark`; absent where rows go.
+const DELETES: &str = "daplake.deletes";
+/// Metadata of a column that is ours.
+const ROLE: &str = "daplake.role";
+
+/// What a column of ours is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Whether the row was deleted at the source.
+    Deleted,
+    /// `U` or `D`.
+    Action,
+    /// When the change was made at the source.
+    Ts,
+    /// Since when the version is the row.
+    ValidFrom,
+    /// Until when it was, exclusively; null while it is.
+    ValidTo,
+    /// Whether it still is.
+    Current,
+}
+
+const ROLES: [Role; 6] = [Role::Deleted, Role::Action, Role::Ts, Role::ValidFrom, Role::ValidTo, Role::Current];
+
+impl Role {
+    /// Name of its column.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Role::Deleted => "_deleted",
+            Role::Action => ACTION,
+            Role::Ts => TS,
+            Role::ValidFrom => "_valid_from",
+            Role::ValidTo => "_valid_to",
+            Role::Current => "_current",
+        }
+    }
+
+    fn comment(self) -> &'static str {
+        match self {
+            Role::Deleted => "Whether the row was deleted at the source.",
+            Role::Action => "U for an insert or update, D for a delete.",
+            Role::Ts => "When the change was made at the source.",
+            Role::ValidFrom => "Since when this version is the row.",
+            Role::ValidTo => "Until when it was, exclusively; null while it is.",
+            Role::Current => "Whether this version is the row now.",
+        }
+    }
+
+    fn data_type(self) -> DataType {
+        match self {
+            Role::Deleted | Role::Current => DataType::Boolean,
+            Role::Action => DataType::Utf8,
+            Role::Ts | Role::ValidFrom | Role::ValidTo => timestamp_type(),
+        }
+    }
+
+    fn column(self) -> LakeColumn {
+        let mut column = LakeColumn {
+            name: self.name().to_owned(),
+            physical: self.name().to_owned(),
+            id: None,
+            kind: LakeType::Leaf(self.data_type()),
+            nullable: true,
+            metadata: serde_json::Map::from_iter([(ROLE.to_owned(), Value::from(self.name()))]),
+        };
+        column.set_comment(Some(self.comment()));
+        column
+    }
+
+    /// The role of a column; `None` for those of the service.
+    pub(super) fn of(column: &LakeColumn) -> Option<Self> {
+        let name = column.metadata.get(ROLE)?.as_str()?;
+        ROLES.into_iter().find(|role| role.name() == name)
+    }
+
+    /// The column with this role.
+    pub(super) fn find(self, columns: &[LakeColumn]) -> Option<&LakeColumn> {
+        columns.iter().find(|column| Self::of(column) == Some(self))
+    }
+
+    /// Place of the column with this role.
+    pub(super) fn place(self, columns: &[LakeColumn]) -> Option<usize> {
+        columns.iter().position(|column| Self::of(column) == Some(self))
+    }
+}
+
+/// What a column has in rows that lack it, if that is not null.
+pub(super) fn default_of(column: &LakeColumn, rows: usize) -> Option<ArrayRef> {
+    // Rows that are there were not deleted.
+    (Role::of(column) == Some(Role::Deleted)).then(|| Arc::new(BooleanArray::from(vec![false; rows])) as ArrayRef)
+}
+
+/// How a table is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TableLayout {
+    /// Which rows.
+    pub(super) mode: TableMode,
+    /// What a delete does to them.
+    pub(super) deletes: Deletes,
+}
+
+impl Default for TableLayout {
+    fn default() -> Self {
+        Self { mode: TableMode::Current, deletes: Deletes::Remove }
+    }
+}
+
+impl TableLayout {
+    /// As the properties of a table say.
+    pub(super) fn of(configuration: &BTreeMap<String, String>) -> Self {
+        let word = |name: &str| configuration.get(name).map(String::as_str);
+        Self {
+            mode: word(MODE).and_then(|mode| mode.parse().ok()).unwrap_or(TableMode::Current),
+            deletes: word(DELETES).and_then(|deletes| deletes.parse().ok()).unwrap_or(Deletes::Remove),
+        }
+    }
+
+    /// As the user wants it, for a table that is kept as `held`. Kind `Schema` for another mode than it has.
+    pub(super) fn resolve(held: Option<&Self>, wanted: &Layout) -> Result<Self> {
+        let usual = Self::default();
+        let base = held.unwrap_or(&usual);
+        let mode = wanted.mode.unwrap_or(base.mode);
+        if held.is_some() && mode != base.mode {
+            return Err(Error::new(Kind::Schema, "The table is kept in another mode")
+                .with("mode of the table", base.mode)
+                .with("mode wanted", mode)
+                .hint(format!("go on with --mode {}, or load it in the other mode into a new --target", base.mode)));
+        }
+        if mode != TableMode::Current && wanted.deletes == Some(Deletes::Mark) {
+            return Err(Error::new(Kind::Schema, "Rows are marked as deleted in mode `current` only")
+                .with("mode", mode)
+                .hint("leave --deletes out: this mode tells of deletes in its own way"));
+        }
+        Ok(Self { mode, deletes: wanted.deletes.unwrap_or(base.deletes) })
+    }
+
+    /// The columns of ours, in order; they stand behind the key.
+    pub(super) fn columns(&self) -> Vec<LakeColumn> {
+        let roles: &[Role] = match (self.mode, self.deletes) {
+            (TableMode::Current, Deletes::Remove) => &[],
+            (TableMode::Current, Deletes::Mark) => &[Role::Deleted],
+            (TableMode::Changes, _) => &[Role::Action, Role::Ts],
+            (TableMode::History, _) => &[Role::ValidFrom, Role::ValidTo, Role::Current],
+        };
+        roles.iter().map(|role| role.column()).collect()
+    }
+
+    /// Writes it into the properties of a table.
+    pub(super) fn record(&self, configuration: &mut BTreeMap<String, String>) {
+        let mut set = |name: &str, word: Option<String>| match word {
+            Some(word) => configuration.insert(name.to_owned(), word),
+            None => configuration.remove(name),
+        };
+        set(MODE, (self.mode != TableMode::Current).then(|| self.mode.to_string()));
+        set(DELETES, (self.deletes == Deletes::Mark).then(|| self.deletes.to_string()));
+    }
+
+    /// In words, for `status`.
+    pub(super) fn described(&self) -> String {
+        match self.deletes {
+            Deletes::Remove => self.mode.to_string(),
+            Deletes::Mark => format!("{}, deletes marked", self.mode),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_said_is_as_the_table_is() {
+        let marked = TableLayout { deletes: Deletes::Mark, ..TableLayout::default() };
+        assert_eq!(TableLayout::resolve(Some(&marked), &Layout::default()).unwrap(), marked);
+        assert_eq!(TableLayout::resolve(None, &Layout::default()).unwrap(), TableLayout::default());
+        let removing = Layout { deletes: Some(Deletes::Remove), ..Layout::default() };
+        assert_eq!(TableLayout::resolve(Some(&marked), &removing).unwrap(), TableLayout::default());
+        let history = Layout { mode: Some(TableMode::History), ..Layout::default() };
+        let error = TableLayout::resolve(Some(&marked), &history).unwrap_err();
+        assert_eq!(error.kind(), Kind::Schema);
+        assert!(error.hint_text().unwrap().contains("--mode current"));
+        let both = Layout { deletes: Some(Deletes::Mark), ..history };
+        assert!(TableLayout::resolve(None, &both).is_err());
+    }
+
+    #[test]
+    fn properties_and_columns_are_read_back() {
+        let mut configuration = BTreeMap::from([("other".to_owned(), "x".to_owned())]);
+        for layout in [
+            TableLayout { mode: TableMode::History, deletes: Deletes::Remove },
+            TableLayout { mode: TableMode::Current, deletes: Deletes::Mark },
+            TableLayout::default(),
+        ] {
+            layout.record(&mut configuration);
+            assert_eq!(TableLayout::of(&configuration), layout);
+            let text = LakeColumn::schema_string(&layout.columns());
+            let columns = LakeColumn::of_schema_string(&text).unwrap();
+            assert!(columns.iter().all(|column| Role::of(column).is_some_and(|role| role.name() == column.name)));
+        }
+        assert_eq!(configuration.len(), 1);
+    }
+}

@@ -1,0 +1,113 @@
+//! Modes and marked deletes from the outside: what foreign readers see of them is the school's history.
+
+use daplake::model::TableRef;
+use serde_json::Value;
+
+use crate::support::{World, assert_same, canvas, read_tables, school, web_logs};
+
+fn sync(world: &World, more: &[&str]) -> crate::support::Run {
+    let always = ["sync", "--target", "lake", "--namespace", "all", "--jobs-per-minute", "0"];
+    let arguments: Vec<&str> = always.iter().copied().chain(more.iter().copied()).collect();
+    world.daplake(&arguments)
+}
+
+fn query(world: &World, sql: &str) -> Vec<Value> {
+    let run = world.daplake(&["query", "--target", "lake", "--output", "json", sql]).assert_code(0);
+    run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn tables() -> Vec<TableRef> {
+    vec![canvas("users"), canvas("submissions"), canvas("enrollments"), web_logs()]
+}
+
+/// First with every table's whole history, then with a new snapshot, in each choice of deletion vectors.
+async fn followed(mode: &[&str], only: impl Fn(&TableRef, Vec<Value>) -> Vec<Value>) {
+    for (vectors, readers) in [("off", &["deltalake", "duckdb", "polars"][..]), ("on", &["deltalake", "polars"])] {
+        let tables = tables();
+        let world = World::new(school(&tables)).await;
+        let options = ["--deletion-vectors", vectors, "--compact-after", "0"];
+        for round in 0..4 {
+            if round > 0 {
+                world.school.advance();
+            }
+            // Said once, then the tables know.
+            let mode = if round == 0 { mode } else { &[] };
+            sync(&world, &[&options[..], mode].concat()).assert_code(0);
+        }
+        world.school.advance();
+        sync(&world, &[&options[..], &["--resnapshot"]].concat()).assert_code(0);
+        let folders: Vec<_> =
+            tables.iter().map(|table| world.lake().join(table.namespace.as_str()).join(&table.table)).collect();
+        for reader in readers {
+            let Some(read) = read_tables(reader, &folders) else { return };
+            for (table, rows) in tables.iter().zip(read) {
+                assert_same(&world.school, table, world.school.now(), only(table, rows));
+            }
+        }
+        world.daplake(&["optimize", "--target", "lake", "--cluster"]).assert_code(0);
+        let Some(read) = read_tables("polars", &folders) else { return };
+        for (table, rows) in tables.iter().zip(read) {
+            assert_same(&world.school, table, world.school.now(), only(table, rows));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rows_without_a_mark_are_those_of_now() {
+    followed(&["--deletes", "mark"], |table, rows| {
+        let deleted = rows.iter().filter(|row| row["_deleted"] == true).count();
+        assert!(deleted > 0 || table.is_log() || table.table == "users", "{table} has marked rows");
+        rows.into_iter().filter(|row| row["_deleted"] == false).collect()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_current_versions_of_a_history_are_those_of_now() {
+    followed(&["--mode", "history"], |_, rows| {
+        for row in &rows {
+            let (from, to) = (row["_valid_from"].as_i64().unwrap(), row["_valid_to"].as_i64());
+            assert_eq!(row["_current"], to.is_none(), "{row}");
+            assert!(to.is_none_or(|to| to > from), "{row}");
+        }
+        assert!(rows.iter().any(|row| row["_current"] == true));
+        rows.into_iter().filter(|row| row["_current"] == true).collect()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_changes_of_a_log_are_those_of_now() {
+    followed(&["--mode", "changes"], |_, mut rows| {
+        rows.sort_by_key(|row| row["_ts"].as_i64());
+        let mut last = std::collections::BTreeMap::new();
+        for row in rows {
+            last.insert(row["id"].to_string(), row);
+        }
+        last.into_values().filter(|row| row["_action"] == "U").collect()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mode_is_told_kept_and_verified() {
+    let world = World::new(school(&[canvas("users")])).await;
+    sync(&world, &["--mode", "history"]).assert_code(0);
+    world.school.advance();
+    sync(&world, &[]).assert_code(0);
+    let versions = query(&world, "SELECT count(*) AS n, count(DISTINCT id) AS keys FROM users");
+    assert!(versions[0]["n"].as_i64() > versions[0]["keys"].as_i64(), "{versions:?}");
+    let status = world.daplake(&["status", "--target", "lake"]).assert_code(0);
+    assert!(status.stdout.contains("kept as") && status.stdout.contains("history"), "{}", status.stdout);
+    world.daplake(&["verify", "--target", "lake", "--jobs-per-minute", "0"]).assert_code(0);
+    // Also when there is nothing to load.
+    let before = world.fingerprint();
+    sync(&world, &["--mode", "current"]).assert_code(5).assert_says(&["another mode", "--mode history"]);
+    sync(&world, &["--mode", "current", "--resnapshot"]).assert_code(5);
+    sync(&world, &["--deletes", "mark"]).assert_code(5).assert_says(&["mode `current` only"]);
+    sync(&world, &["--mode", "future"]).assert_code(2);
+    assert_eq!(world.fingerprint(), before);
+    // Unchanged rows do not open versions.
+    sync(&world, &["--resnapshot"]).assert_code(0);
+    assert_eq!(query(&world, "SELECT count(*) AS n, count(DISTINCT id) AS keys FROM users"), versions);
+}
