@@ -677,9 +677,19 @@ pub(super) struct LakeArgs {
     /// such marks need readers that know deletion vectors.
     #[arg(long, value_enum, default_value_t = DeletionVectorsArg::Auto, value_name = "WHEN")]
     pub(super) deletion_vectors: DeletionVectorsArg,
+    /// Tells what each commit of a Delta table changed as rows (change data feed), from the next one on, or not any more. Tables
+    /// stay as they are when this is not given. A commit then reads and writes the old rows as well.
+    #[arg(long, value_enum, value_name = "SWITCH")]
+    pub(super) change_data_feed: Option<SwitchArg>,
     /// Merges small files of a Delta table when a load leaves so many of them; 0 for never.
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub(super) compact_after: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum SwitchArg {
+    On,
+    Off,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

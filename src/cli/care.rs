@@ -10,13 +10,13 @@ use super::{report, settings};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::TableRef;
 use crate::ops::{self, Cared, Removal, Selection, VerifyRequest};
-use crate::sink::delta::{Commit, Scope};
+use crate::sink::delta::{Commit, DeltaOptions, Scope};
 
 pub(super) async fn optimize(global: &GlobalArgs, args: OptimizeArgs) -> Result<()> {
     let target = settings::target(global, &args.target)?;
-    let sink = ops::open_target(&target, &engine(&args.engine)?)?;
+    let lake = ops::open_tables(&target, DeltaOptions::new(engine(&args.engine)?))?;
     let scope = if args.cluster { Scope::Cluster } else { Scope::Compact };
-    let done = ops::optimize(&sink, &selection(args.tables), scope).await?;
+    let done = ops::optimize(&lake, &selection(args.tables), scope).await?;
     let mut grid = Grid::new(&["table", ">files before", ">after", ">bytes before", ">after", ">marked rows dropped"]);
     for Cared { table, result } in &done {
         let Ok(done) = result else { continue };

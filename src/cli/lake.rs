@@ -12,7 +12,7 @@ use futures::TryStreamExt;
 use super::args::DatabaseArgs;
 use super::args::{
     DeletionVectorsArg, EngineArgs, GlobalArgs, LakeArgs, NestedArg, OnSnapshotRequired, QueryArgs, QueryOutput, StatusArgs,
-    StatusOutput, SyncArgs, TableArgs,
+    StatusOutput, SwitchArg, SyncArgs, TableArgs,
 };
 use super::output::{Grid, age, grouped, out, size};
 use super::runs::{self, Teller};
@@ -26,7 +26,7 @@ use crate::ops::{
 use crate::page::status_page;
 use crate::schema::{Nested, TableOptions, TableRules};
 use crate::sink::Sink;
-use crate::sink::delta::{At, DeletionVectors, DeltaOptions, DeltaSink};
+use crate::sink::delta::{At, ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink};
 use crate::stage::{Engine, EngineOptions};
 
 /// One run for each target, one after the other: the service's pace is shared by all of them.
@@ -231,6 +231,11 @@ pub(super) fn delta_options(engine: &Engine, args: &LakeArgs) -> DeltaOptions {
             DeletionVectorsArg::Auto => DeletionVectors::Auto,
             DeletionVectorsArg::On => DeletionVectors::On,
             DeletionVectorsArg::Off => DeletionVectors::Off,
+        },
+        change_data_feed: match args.change_data_feed {
+            None => ChangeDataFeed::AsBefore,
+            Some(SwitchArg::On) => ChangeDataFeed::On,
+            Some(SwitchArg::Off) => ChangeDataFeed::Off,
         },
         compact_after: args.compact_after,
         ..DeltaOptions::new(engine.clone())

@@ -172,6 +172,7 @@ tables = @tables@
 # bad_rows = "bad-rows.jsonl"              # set unreadable rows aside instead of failing their table
 # concurrency = 2                          # tables that load at once
 # deletion_vectors = "auto"                # or "on", "off"
+# change_data_feed = "on"                  # or "off"; tells what commits changed as rows
 # compact_after = 20                       # merge small files from so many on; 0 for never
 # non_finite = "fail"                      # or "null", for databases without NaN and infinity
 # drop_removed_columns = false             # databases: drop columns that are gone upstream

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Selection;
 use crate::error::Result;
 use crate::model::TableRef;
-use crate::sink::delta::{DeltaSink, Optimized, Scope, Vacuumed};
+use crate::sink::delta::{DeltaSink, Lake, Optimized, Scope, Vacuumed};
 
 /// What became of one table.
 #[derive(Debug)]
@@ -17,10 +17,10 @@ pub struct Cared<T> {
 }
 
 /// Merges small files and drops rows that are marked as deleted, see [`DeltaSink::optimize`].
-pub async fn optimize(sink: &DeltaSink, selection: &Selection, scope: Scope) -> Result<Vec<Cared<Optimized>>> {
+pub async fn optimize(lake: &Lake, selection: &Selection, scope: Scope) -> Result<Vec<Cared<Optimized>>> {
     let mut done = Vec::new();
-    for table in selection.resolve_held(sink).await? {
-        let result = sink.optimize(&table, scope).await;
+    for table in selection.resolve_held(lake.tables().as_ref()).await? {
+        let result = lake.optimize(&table, scope).await;
         done.push(Cared { table, result });
     }
     Ok(done)

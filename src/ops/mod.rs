@@ -52,6 +52,6 @@ pub use stop::{Reason, Stop};
 #[cfg(feature = "lake")]
 pub use sync::{Demand, OnSnapshotRequired, Refresh, SyncRequest, Unlisted, sync};
 #[cfg(feature = "lake")]
-pub use target::{LakeFormat, Target, open_lake, open_sink, open_sink_with, open_target, open_target_with};
+pub use target::{LakeFormat, Target, open_lake, open_sink, open_sink_with, open_tables, open_target, open_target_with};
 #[cfg(feature = "lake")]
 pub use verify::{VerifyRequest, verify};

@@ -217,6 +217,11 @@ pub async fn sync(request: SyncRequest) -> Result<Report> {
         None => tables,
     };
     let tables = watched(&replicator, &stop, run(&replicator, &stop, tables)).await;
+    if tables.iter().any(|line| matches!(line.outcome, Outcome::Loaded { .. }))
+        && let Err(error) = replicator.sink.write_views().await
+    {
+        tracing::warn!(error = %error, "The file of views could not be written; the tables are right");
+    }
     let ended_early = tables.iter().find_map(|table| match table.outcome {
         Outcome::PutOff { reason } => Some(reason),
         _ => None,

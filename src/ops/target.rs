@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::{Error, Kind, Result};
 use crate::redact::SafeUrl;
 use crate::sink::Sink;
-use crate::sink::delta::{DeltaOptions, DeltaSink, ParquetSink};
+use crate::sink::delta::{DeltaOptions, DeltaSink, Lake, ParquetSink};
 #[cfg(feature = "sql")]
 use crate::sink::sql::{SqlOptions, SqlSink};
 use crate::stage::Engine;
@@ -142,18 +142,23 @@ pub fn open_target(target: &Target, engine: &Engine) -> Result<Arc<DeltaSink>> {
 
 /// As [`open_target`], with options.
 pub fn open_target_with(target: &Target, options: DeltaOptions) -> Result<Arc<DeltaSink>> {
-    match target {
-        Target::Parquet(inner) => Ok(Arc::clone(ParquetSink::new(place(inner)?, options)?.tables())),
-        target => Ok(Arc::new(DeltaSink::new(place(target)?, options))),
-    }
+    Ok(Arc::clone(open_tables(target, options)?.tables()))
 }
 
 /// The sink of a target that has to hold lake tables, in whatever form. Touches nothing yet.
 pub fn open_lake(target: &Target, options: DeltaOptions) -> Result<Arc<dyn Sink>> {
-    match target {
-        Target::Parquet(inner) => Ok(Arc::new(ParquetSink::new(place(inner)?, options)?)),
-        target => Ok(open_target_with(target, options)?),
-    }
+    Ok(match open_tables(target, options)? {
+        Lake::Delta(sink) => sink,
+        Lake::Parquet(sink) => sink,
+    })
+}
+
+/// As [`open_lake`], for what only lake tables have.
+pub fn open_tables(target: &Target, options: DeltaOptions) -> Result<Lake> {
+    Ok(match target {
+        Target::Parquet(inner) => Lake::Parquet(Arc::new(ParquetSink::new(place(inner)?, options)?)),
+        target => Lake::Delta(Arc::new(DeltaSink::new(place(target)?, options))),
+    })
 }
 
 fn place(target: &Target) -> Result<Place> {

@@ -43,6 +43,12 @@ pub trait Sink: Debug + Send + Sync {
         false
     }
 
+    /// Brings what stands beside the tables for readers of the whole target, such as a file of views, up to date with them; called
+    /// once after a run that changed any. Tables are right without it.
+    async fn write_views(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Whether a table can be kept as the user chose, before anything is paid for. Kind `Unsupported` if no table of this target
     /// can, `Schema` if the table that is here cannot.
     async fn accepts(&self, _table: &TableRef, wanted: &Layout) -> Result<()> {

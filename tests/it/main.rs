@@ -35,6 +35,8 @@ mod pages;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "lake")]
+mod readers;
+#[cfg(feature = "lake")]
 mod s3;
 mod schemas;
 #[cfg(feature = "lake")]

@@ -163,3 +163,57 @@ async fn a_store_that_cannot_be_used_says_why_and_no_secret() {
         .assert_code(5)
         .assert_says(&["after 1 retries", "overloaded"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_in_an_object_store_are_cared_for() {
+    let tables = [canvas("users"), canvas("submissions"), web_logs()];
+    let remote = Remote::new(school(&tables)).await;
+    let begin = remote.world.school.now();
+    let marks = ["--deletion-vectors", "on", "--compact-after", "0"];
+    for round in 0..3 {
+        if round > 0 {
+            remote.world.school.advance();
+        }
+        remote.run("sync", &[SYNC.as_slice(), &marks].concat()).assert_code(0);
+    }
+    let json = |verb: &str, arguments: &[&str]| -> Value {
+        let run = remote.run(verb, &[arguments, &["--output", "json"]].concat()).assert_code(0);
+        serde_json::from_str(&run.stdout).unwrap()
+    };
+    let commits = json("history", &["--table", "submissions"]);
+    let operations: Vec<&str> = commits.as_array().unwrap().iter().map(|line| line["operation"].as_str().unwrap()).collect();
+    assert_eq!(operations, ["MERGE", "MERGE", "WRITE"]);
+    let count = |at: &[&str]| {
+        let query = ["SELECT count(*) AS n FROM submissions", "--output", "csv"];
+        remote.run("query", &[query.as_slice(), at].concat()).assert_code(0).stdout.lines().nth(1).unwrap().to_owned()
+    };
+    let expected = |at| remote.world.school.expected(&canvas("submissions"), at).unwrap().len().to_string();
+    assert_eq!((count(&["--at", "0"]), count(&[])), (expected(begin), expected(remote.world.school.now())));
+    let service = ["--jobs-per-minute", "0"];
+    remote.run("verify", &service).assert_code(0);
+
+    // A burst of refusals in the midst of it is no failure.
+    remote.server.fault(Fault::SlowDown, |seen| seen.method.as_str() == "PUT", 1, 2);
+    let done = json("optimize", &["--cluster"]);
+    assert!(remote.server.faults_are_used_up());
+    let purged: u64 = done.as_array().unwrap().iter().map(|line| line["done"]["rows_purged"].as_u64().unwrap()).sum();
+    assert!(purged > 0, "{done}");
+    remote.assert_tables(&tables, remote.world.school.now());
+    remote.run("verify", &service).assert_code(0);
+    let before = remote.server.objects(PREFIX);
+    remote.run("vacuum", &[]).assert_code(0);
+    assert_eq!(remote.server.objects(PREFIX), before, "all is young");
+    remote.run("vacuum", &["--retention", "1h"]).assert_says(&["7 days"]);
+    remote.world.school.advance();
+    remote.sync().assert_code(0);
+    remote.assert_tables(&tables, remote.world.school.now());
+    assert_eq!(remote.server.left_parts(), 0);
+
+    let views = std::fs::read_to_string(remote.server.bucket().join(PREFIX).join("views.sql")).unwrap();
+    for table in &tables {
+        assert!(
+            views.contains(&format!("delta_scan('s3://lake-bucket/{PREFIX}/{}/{}')", table.namespace, table.table)),
+            "{views}"
+        );
+    }
+}

@@ -156,7 +156,8 @@ async fn only_the_chosen_tables_are_made() {
 async fn two_syncs_at_once_leave_one_right_table() {
     let table = canvas("users");
     let world = World::new(school(std::slice::from_ref(&table))).await;
-    for _ in 0..4 {
+    let rounds: u32 = std::env::var("DAPLAKE_TEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
+    for _ in 0..rounds {
         let (one, two) = tokio::join!(ops::sync(world.request()), ops::sync(world.request()));
         for report in [one.unwrap(), two.unwrap()] {
             for failed in report.failed() {

@@ -5,7 +5,7 @@ use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch};
 use arrow::compute::filter_record_batch;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
@@ -72,6 +72,19 @@ pub(super) enum Note {
     Deleted,
     /// Of all.
     All,
+    /// Of all, and again of those that a delete hit.
+    Told,
+}
+
+/// Rows of a file that go now, as [`Note::Told`] has them.
+#[derive(Debug)]
+pub(super) struct Went {
+    /// Which file.
+    pub(super) file: Arc<ActiveFile>,
+    /// Numbers of the rows.
+    pub(super) rows: RoaringBitmap,
+    /// Those of them whose keys are deleted rather than given other values.
+    pub(super) by_delete: RoaringBitmap,
 }
 
 /// What is known of the rows of one file.
@@ -83,6 +96,8 @@ pub(super) struct Hits {
     gone: RoaringBitmap,
     /// Numbers of rows that go now, as far as they are noted.
     noted: RoaringBitmap,
+    /// With [`Note::Told`], those of them that a delete hit.
+    by_delete: RoaringBitmap,
     /// Rows in all, once the file was looked into.
     total: Option<u64>,
 }
@@ -115,8 +130,11 @@ impl Hits {
         let is_new = self.gone.insert(row);
         if is_new {
             self.found += 1;
-            if note == Note::All || (note == Note::Deleted && is_deleted) {
+            if matches!(note, Note::All | Note::Told) || (note == Note::Deleted && is_deleted) {
                 self.noted.insert(row);
+            }
+            if note == Note::Told && is_deleted {
+                self.by_delete.insert(row);
             }
         }
         is_new
@@ -191,7 +209,8 @@ impl Probe {
 
     /// About two bits for each deleted row at best and 16 at worst; nothing here can be spilled.
     fn account(&self) {
-        let size = |hits: &Hits| hits.gone.serialized_size() + hits.noted.serialized_size();
+        let size =
+            |hits: &Hits| [&hits.gone, &hits.noted, &hits.by_delete].iter().map(|rows| rows.serialized_size()).sum::<usize>();
         self.memory.resize(self.hits.iter().map(size).sum());
     }
 
@@ -234,6 +253,17 @@ impl Probe {
     /// The noted rows of each file.
     pub(super) fn take_noted(&mut self) -> Vec<RoaringBitmap> {
         self.hits.iter_mut().map(|hits| std::mem::take(&mut hits.noted)).collect()
+    }
+
+    /// The noted rows, of the files that have any.
+    pub(super) fn take_told(&mut self) -> Vec<Went> {
+        let files = self.hits.iter_mut().zip(&self.files).filter(|(hits, _)| !hits.noted.is_empty());
+        let taken = files.map(|(hits, file)| Went {
+            file: Arc::clone(file),
+            rows: std::mem::take(&mut hits.noted),
+            by_delete: std::mem::take(&mut hits.by_delete),
+        });
+        taken.collect()
     }
 
     /// Rows of each file that stay after all.
@@ -576,10 +606,13 @@ pub(super) async fn rows_at(
 /// The rows of a batch, whose first row has the number `start`, that are not in `gone`.
 fn without(batch: &RecordBatch, start: u32, gone: &RoaringBitmap) -> Result<RecordBatch> {
     let end = start + batch.num_rows() as u32;
-    if gone.range_cardinality(start..end) == 0 {
+    let mut kept = BooleanBufferBuilder::new(batch.num_rows());
+    kept.append_n(batch.num_rows(), true);
+    let dead = gone.range(start..end).map(|row| kept.set_bit((row - start) as usize, false)).count();
+    if dead == 0 {
         return Ok(batch.clone());
     }
-    let kept: BooleanArray = (start..end).map(|row| Some(!gone.contains(row))).collect();
+    let kept = BooleanArray::new(kept.finish(), None);
     filter_record_batch(batch, &kept).or_fail(Kind::Bug, "Rows cannot be filtered")
 }
 

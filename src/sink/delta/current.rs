@@ -16,6 +16,7 @@ use super::DeletionVectors;
 use super::apply::{Fate, Look, MarkRule, Note, Probe, live_rows, rewrite, rows_at};
 use super::columns::LakeColumn;
 use super::conform::{Names, conform};
+use super::feed::Feed;
 use super::keys::{KeyCollector, Unique, key_columns};
 use super::layout::Role;
 use super::load::{DeltaLoad, MarkedFile, Written};
@@ -86,7 +87,12 @@ impl DeltaLoad {
         let names = self.uncommitted.names();
         let mut writer = TableWriter::new(Arc::clone(&format), names.clone());
         let marks = self.layout.deletes == Deletes::Mark;
-        let look = Look { note: if marks { Note::Deleted } else { Note::Nothing }, ..Look::default() };
+        let note = match (marks, self.feeds()) {
+            (true, _) => Note::Deleted,
+            (false, true) => Note::Told,
+            (false, false) => Note::Nothing,
+        };
+        let look = Look { note, ..Look::default() };
         let mut probe = Probe::new(self.log.store(), self.files(), self.key_columns(), look, engine);
         let mut keys = KeyCollector::new(&self.key_types())?;
         let key_budget = engine.memory_limit() / 8;
@@ -124,6 +130,13 @@ impl DeltaLoad {
                 let rows = rows_at(&format, file, &rows, engine).await?;
                 written.deleted += write_marked(rows, &format, &mut writer).await?;
             }
+        }
+        if self.feeds() {
+            // The new rows have files of their own, so that they can be told from those that are only written anew.
+            let fresh = std::mem::replace(&mut writer, TableWriter::new(Arc::clone(&format), names.clone()));
+            written.added = fresh.finish().await?;
+            let feed = Feed { options: &self.options, format: &format, keys: &self.keys, names: &names };
+            written.feed = feed.write(probe.take_told(), &written.added).await?;
         }
         let mut vectors = VectorFile::new();
         if marks && self.plan.kind == LoadKind::Replace {

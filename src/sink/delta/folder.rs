@@ -19,7 +19,7 @@ use object_store::{ObjectStoreExt, PutPayload};
 use super::files::is_ours;
 use super::log::{TableLog, TableState};
 use super::publish::{self, Ledger};
-use super::{DeletionVectors, DeltaOptions, DeltaSink};
+use super::{ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink, Optimized, Scope, views};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Bookmark, Namespace, TableRef};
 use crate::redact::SafeUrl;
@@ -48,14 +48,22 @@ impl ParquetSink {
             Some(folder) => Place::local(&folder.join(HIDDEN))?,
             None => place.clone(),
         };
-        // A plain reader knows nothing of marked rows.
-        let options = DeltaOptions { deletion_vectors: DeletionVectors::Off, ..options };
+        // A plain reader knows nothing of marked rows, nor of feeds.
+        let options =
+            DeltaOptions { deletion_vectors: DeletionVectors::Off, change_data_feed: ChangeDataFeed::AsBefore, ..options };
         Ok(Self { place, tables: Arc::new(DeltaSink::new(ledgers, options)) })
     }
 
     /// The ledgers, which answer queries.
     pub fn tables(&self) -> &Arc<DeltaSink> {
         &self.tables
+    }
+
+    /// As [`DeltaSink::optimize`]; plain readers see the new files afterwards, also those of groups that came before a failure.
+    pub async fn optimize(&self, table: &TableRef, scope: Scope) -> Result<Optimized> {
+        let done = self.tables.optimize(table, scope).await;
+        let shown = self.publish(table).await;
+        done.and_then(|done| shown.map(|()| done))
     }
 
     /// Where plain readers look, on a local disk.
@@ -118,7 +126,7 @@ impl ParquetSink {
         let ledger = Ledger::of(table, state);
         let base = log.location.to_string();
         let paths: Vec<String> = ledger.files.iter().map(|file| format!("{base}{file}")).collect();
-        let name = self.place.root().clone().join("views").join(format!("{table}.sql"));
+        let name = views::of_table(&self.place, table);
         let put = self.place.store().put(&name, PutPayload::from(ledger.view(&paths))).await;
         put.map(|_| ()).or_fail(Kind::Target, "The view of the table cannot be written").map_err(explained)
     }
@@ -179,6 +187,14 @@ impl Sink for ParquetSink {
         self.tables.checks_unique_keys()
     }
 
+    /// On a local disk each commit has done that.
+    async fn write_views(&self) -> Result<()> {
+        match self.place.folder() {
+            Some(_) => Ok(()),
+            None => views::gather(&self.place).await,
+        }
+    }
+
     async fn accepts(&self, table: &TableRef, wanted: &Layout) -> Result<()> {
         self.tables.accepts(table, wanted).await
     }
@@ -187,6 +203,33 @@ impl Sink for ParquetSink {
         self.check_unused(&plan.table)?;
         let table = plan.table.clone();
         Ok(Box::new(ParquetLoad { inner: self.tables.begin(plan).await?, sink: self.clone(), table }))
+    }
+}
+
+/// Lake tables in either form, for what is done to both.
+#[derive(Debug, Clone)]
+pub enum Lake {
+    /// Delta tables.
+    Delta(Arc<DeltaSink>),
+    /// Folders of Parquet files.
+    Parquet(Arc<ParquetSink>),
+}
+
+impl Lake {
+    /// The tables, or the ledgers of folders.
+    pub fn tables(&self) -> &Arc<DeltaSink> {
+        match self {
+            Lake::Delta(sink) => sink,
+            Lake::Parquet(sink) => sink.tables(),
+        }
+    }
+
+    /// See [`DeltaSink::optimize`].
+    pub async fn optimize(&self, table: &TableRef, scope: Scope) -> Result<Optimized> {
+        match self {
+            Lake::Delta(sink) => sink.optimize(table, scope).await,
+            Lake::Parquet(sink) => sink.optimize(table, scope).await,
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::columns::LakeColumn;
 use super::evolve::{check_key, check_names, evolve, map_columns};
+use super::feed::{self, ChangeDataFeed};
 use super::files::Uncommitted;
 use super::layout::{Role, TableLayout};
 use super::log::{self, ActiveFile, CommitFailure, TableLog, TableState};
@@ -66,6 +67,8 @@ pub(super) struct Written {
     pub(super) marked: Vec<MarkedFile>,
     /// Bytes of the file of deletion vectors.
     pub(super) vector_bytes: u64,
+    /// Files of the change data feed.
+    pub(super) feed: Vec<NewFile>,
     pub(super) upserted: u64,
     pub(super) deleted: u64,
 }
@@ -101,7 +104,30 @@ impl DeltaLoad {
         } else {
             Design::default()
         };
-        Ok(Self { options, log, plan, state, keys, design, layout, uncommitted, written: None })
+        let load = Self { options, log, plan, state, keys, design, layout, uncommitted, written: None };
+        if load.feeds() {
+            let is_usual = load.layout.mode == TableMode::Current && load.layout.deletes == Deletes::Remove;
+            if !is_usual || load.design.purges {
+                return Err(Error::new(
+                    Kind::Unsupported,
+                    "Only tables of the mode `current` without marks have a change data feed",
+                )
+                .with("table", &load.plan.table)
+                .hint("sync this table with --change-data-feed off"));
+            }
+            feed::check_names(&load.design.columns).with("table", &load.plan.table)?;
+        }
+        Ok(load)
+    }
+
+    /// Whether the commit tells its changes as rows.
+    pub(super) fn feeds(&self) -> bool {
+        let held = self.state.as_ref().and_then(|state| state.configuration.get(log::CHANGE_DATA_FEED));
+        match self.options.change_data_feed {
+            ChangeDataFeed::AsBefore => held.is_some_and(|switch| switch == "true"),
+            ChangeDataFeed::On => true,
+            ChangeDataFeed::Off => false,
+        }
     }
 
     fn held(&self) -> Option<Bookmark> {
@@ -185,6 +211,10 @@ impl DeltaLoad {
             configuration.insert(log::DELETION_VECTORS.into(), enabled.to_string());
         }
 
+        if self.feeds() || configuration.contains_key(log::CHANGE_DATA_FEED) {
+            configuration.insert(log::CHANGE_DATA_FEED.into(), self.feeds().to_string());
+        }
+
         let old = self.state.as_ref().map(|state| &state.metadata);
         let old_member = |name: &str| old.map(|old| old[name].clone()).filter(|value| !value.is_null());
         let metadata = json!({
@@ -204,6 +234,9 @@ impl DeltaLoad {
         }
         if vectors == Some(true) {
             needs.push(Feature::DeletionVectors);
+        }
+        if self.feeds() {
+            needs.push(Feature::ChangeDataFeed);
         }
         let protocol = match &self.state {
             None => Some(new_protocol(&needs)),
@@ -408,6 +441,7 @@ impl Load for DeltaLoad {
         let removed = self.files().iter().zip(&written.removed).filter(|(_, removed)| **removed);
         actions.extend(removed.map(|(file, _)| file.remove_action(true)));
         actions.extend(written.marked.iter().map(|marked| marked.file.marked_action(marked.vector.clone())));
+        actions.extend(written.feed.iter().map(feed::action));
         let kept = self.files().iter().zip(&written.removed).filter(|(_, removed)| !**removed).map(|(file, _)| file);
         let kept = kept.map(|file| file.live_rows()).chain(written.marked.iter().map(MarkedFile::live_rows));
         let kept_rows = kept.into_iter().try_fold(0, |sum, rows| Some(sum + rows?));
@@ -416,7 +450,7 @@ impl Load for DeltaLoad {
             upserted: written.upserted,
             deleted: written.deleted,
             rows: kept_rows.map(|kept| kept + added_rows),
-            bytes_written: written.added.iter().map(|file| file.bytes).sum::<u64>() + written.vector_bytes,
+            bytes_written: written.added.iter().chain(&written.feed).map(|file| file.bytes).sum::<u64>() + written.vector_bytes,
             schema_changes,
             warnings: std::mem::take(&mut self.design.chosen.notes),
             ..Loaded::default()

@@ -40,6 +40,8 @@ pub(super) const COLUMNS: &str = "daplake.columns";
 pub(super) const MAPPING_MODE: &str = "delta.columnMapping.mode";
 /// Whether rows may be marked as deleted.
 pub(super) const DELETION_VECTORS: &str = "delta.enableDeletionVectors";
+/// Whether commits tell their changes as rows.
+pub(super) const CHANGE_DATA_FEED: &str = "delta.enableChangeDataFeed";
 /// Highest column number given.
 pub(super) const MAPPING_MAX_ID: &str = "delta.columnMapping.maxColumnId";
 

@@ -11,6 +11,7 @@ mod columns;
 mod conform;
 mod current;
 mod evolve;
+mod feed;
 mod files;
 mod folder;
 mod history;
@@ -30,6 +31,7 @@ mod vacuum;
 mod vectors;
 mod verify;
 mod versions;
+mod views;
 mod writer;
 
 use std::path::Path;
@@ -37,7 +39,8 @@ use std::path::Path;
 use async_trait::async_trait;
 use url::Url;
 
-pub use self::folder::ParquetSink;
+pub use self::feed::ChangeDataFeed;
+pub use self::folder::{Lake, ParquetSink};
 pub use self::history::Commit;
 use self::layout::TableLayout;
 use self::load::DeltaLoad;
@@ -66,6 +69,8 @@ pub struct DeltaOptions {
     pub checkpoint_interval: u32,
     /// Whether increments mark rows of old files as deleted instead of writing the files anew.
     pub deletion_vectors: DeletionVectors,
+    /// Whether commits tell their changes as rows.
+    pub change_data_feed: ChangeDataFeed,
     /// A load that leaves so many small files or more merges some of them in a commit of its own; 0: never.
     pub compact_after: u32,
 }
@@ -95,6 +100,7 @@ impl DeltaOptions {
             compression_level: 3,
             checkpoint_interval: 10,
             deletion_vectors: DeletionVectors::Auto,
+            change_data_feed: ChangeDataFeed::AsBefore,
             compact_after: 20,
         }
     }
@@ -191,6 +197,10 @@ impl Sink for DeltaSink {
 
     fn checks_unique_keys(&self) -> bool {
         true
+    }
+
+    async fn write_views(&self) -> Result<()> {
+        views::of_delta_tables(&self.place, &self.list(None).await?).await
     }
 
     async fn accepts(&self, table: &TableRef, wanted: &Layout) -> Result<()> {

@@ -13,6 +13,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::DeltaSink;
+use super::feed;
 use super::log::{TableLog, TableState};
 use super::vectors;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
@@ -78,7 +79,9 @@ async fn unneeded(log: &TableLog, state: &TableState, retention: Duration) -> Re
     let mut found = Vacuumed::default();
     while let Some(object) = listed.try_next().await.map_err(unreadable)? {
         // Names that begin like this belong to the log and to other programs.
-        let is_hidden = object.location.parts().any(|part| part.as_ref().starts_with(['_', '.']));
+        let mut parts = object.location.parts();
+        let is_feed = parts.next().is_some_and(|part| part.as_ref() == feed::FOLDER);
+        let is_hidden = object.location.parts().skip(usize::from(is_feed)).any(|part| part.as_ref().starts_with(['_', '.']));
         if is_hidden || object.last_modified > horizon || needed.contains(&object.location) {
             continue;
         }
@@ -89,7 +92,8 @@ async fn unneeded(log: &TableLog, state: &TableState, retention: Duration) -> Re
     Ok(found)
 }
 
-/// Files that commits since `horizon` took out of the table: older versions, which readers may be at, still have them.
+/// Files that commits since `horizon` took out of the table: older versions, which readers may be at, still have them; and those
+/// that tell what these commits changed.
 async fn removed_since(log: &TableLog, horizon: DateTime<Utc>, needed: &mut HashSet<Path>) -> Result<()> {
     let unreadable = |error| Error::new(Kind::Target, "The table's log cannot be read").caused_by(error);
     let store = log.store();
@@ -101,9 +105,10 @@ async fn removed_since(log: &TableLog, horizon: DateTime<Utc>, needed: &mut Hash
         }
         let read = async { store.get(&entry.location).await?.bytes().await }.await;
         let bytes = read.map_err(|error| unreadable(error).with("file", &entry.location))?;
-        for line in String::from_utf8_lossy(&bytes).lines().filter(|line| line.contains("\"remove\"")) {
+        let names_files = |line: &&str| line.contains("\"remove\"") || line.contains("\"cdc\"");
+        for line in String::from_utf8_lossy(&bytes).lines().filter(names_files) {
             let action: Value = serde_json::from_str(line).or_fail(Kind::Target, "The table's log cannot be read")?;
-            let remove = &action["remove"];
+            let remove = if action["cdc"].is_object() { &action["cdc"] } else { &action["remove"] };
             let Some(path) = remove["path"].as_str() else { continue };
             let path = percent_decode_str(path).decode_utf8_lossy();
             needed.insert(Path::parse(path.as_ref()).unwrap_or_else(|_| Path::from(path.as_ref())));

@@ -46,6 +46,8 @@ pub(super) struct FileFormat {
     pub(super) row_group_bytes: usize,
     /// zstd level.
     pub(super) compression_level: i32,
+    /// Folder of the files inside the table's; empty for the table's own.
+    pub(super) folder: &'static str,
     /// Root of the table.
     pub(super) store: Arc<dyn ObjectStore>,
     /// What buffers are accounted against.
@@ -70,6 +72,7 @@ impl FileFormat {
             target_file_bytes: options.target_file_bytes,
             row_group_bytes: (engine.memory_limit() / 12 / writers.max(1)).clamp(256 << 10, 64 << 20),
             compression_level: options.compression_level,
+            folder: "",
             store,
             pool: Arc::clone(engine.memory_pool()),
         }
@@ -223,7 +226,10 @@ impl TableWriter {
     }
 
     async fn create(&mut self, first: &RecordBatch) -> Result<OpenFile> {
-        let name = new_name();
+        let name = match self.format.folder {
+            "" => new_name(),
+            folder => format!("{folder}/{}", new_name()),
+        };
         let properties = self.format.properties(first)?;
         let writer = ArrowWriter::try_new_with_options(
             Vec::new(),

@@ -313,13 +313,23 @@ pub fn outcome<'a>(report: &'a Report, table: &TableRef) -> &'a Outcome {
     &report.tables.iter().find(|line| line.table == *table).expect("the table is in the report").outcome
 }
 
-/// Rows of Delta tables as JSON, read by PyPI `deltalake`, `duckdb` or `polars`. `None` when there is no Python environment and
-/// none is required.
+/// The variable that names the Python with a foreign reader, and the word for it in `DAPLAKE_TEST_REQUIRE`.
+fn environment_of(reader: &str) -> (&'static str, &'static str) {
+    match reader {
+        "duckdb-delta" => ("DAPLAKE_TEST_DUCKDB_DELTA", "duckdb-delta"),
+        "chdb" | "daft" | "sail" => ("DAPLAKE_TEST_MORE_READERS", "more-readers"),
+        _ => ("DAPLAKE_TEST_PYTHON", "python"),
+    }
+}
+
+/// Rows of Delta tables as JSON, read by programs of others (see `read.py`). `None` when there is no Python environment with them
+/// and none is required.
 pub fn read_tables(reader: &str, folders: &[PathBuf]) -> Option<Vec<Vec<Value>>> {
-    let required = std::env::var("DAPLAKE_TEST_REQUIRE").is_ok_and(|list| list.split(',').any(|word| word == "python"));
-    let Ok(python) = std::env::var("DAPLAKE_TEST_PYTHON") else {
-        assert!(!required, "DAPLAKE_TEST_PYTHON is not set");
-        eprintln!("not run: foreign reader {reader} (set DAPLAKE_TEST_PYTHON, or use tests/run)");
+    let (variable, word) = environment_of(reader);
+    let required = std::env::var("DAPLAKE_TEST_REQUIRE").is_ok_and(|list| list.split(',').any(|required| required == word));
+    let Ok(python) = std::env::var(variable) else {
+        assert!(!required, "{variable} is not set");
+        eprintln!("not run: foreign reader {reader} (set {variable}, or use tests/run)");
         return None;
     };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/read.py");

@@ -1,18 +1,17 @@
 """Reads Delta tables with other people's readers and prints them as JSON lines, one table after the other.
 
-usage: read.py (deltalake|duckdb|polars) TABLE_FOLDER...
+usage: read.py (deltalake|duckdb|polars|duckdb-delta|chdb|daft|sail) TABLE_FOLDER...
+       read.py comments TABLE_FOLDER
 
 Times are microseconds since 1970 (UTC), dates are days, decimals and floats are text; everything else is plain JSON.
 """
 
 import datetime
 import decimal
+import glob
 import json
 import os
 import sys
-
-import pyarrow
-from deltalake import DeltaTable
 
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 MICROSECOND = datetime.timedelta(microseconds=1)
@@ -36,24 +35,31 @@ def plain(value):
     return value
 
 
-def arrow_table(reader, folder):
+def by_deltalake(folder):
+    import pyarrow
+    from deltalake import DeltaTable, QueryBuilder
+
     table = DeltaTable(folder)
-    marked = "deletionVectors" in (table.protocol().reader_features or [])
-    if reader == "deltalake":
-        # Its reader by way of pyarrow refuses tables with deletion vectors; its own engine reads them.
-        if not marked:
-            return table.to_pyarrow_table()
-        from deltalake import QueryBuilder
+    # Its reader by way of pyarrow refuses tables with deletion vectors; its own engine reads them.
+    if not is_marked(table):
+        return table.to_pyarrow_table()
+    return pyarrow.table(QueryBuilder().register("t", table).execute("SELECT * FROM t").read_all())
 
-        return pyarrow.table(QueryBuilder().register("t", table).execute("SELECT * FROM t").read_all())
-    if reader == "polars":
-        import polars
 
-        return polars.read_delta(folder).to_arrow()
-    if marked:
-        raise SystemExit("DuckDB without its extension for Delta does not know deletion vectors")
+def by_polars(folder):
+    import polars
+
+    return polars.read_delta(folder).to_arrow()
+
+
+def by_duckdb(folder):
+    """By the list of files alone."""
     import duckdb
+    from deltalake import DeltaTable
 
+    table = DeltaTable(folder)
+    if is_marked(table):
+        raise SystemExit("DuckDB without its extension for Delta does not know deletion vectors")
     files = table.file_uris()
     if not files:
         return table.to_pyarrow_table()
@@ -62,11 +68,86 @@ def arrow_table(reader, folder):
     return connection.execute("SELECT * FROM read_parquet(?, union_by_name = true)", [files]).to_arrow_table()
 
 
+def by_duckdb_delta(folder):
+    import duckdb
+    import duckdb_extension_delta
+
+    extension = glob.glob(list(duckdb_extension_delta.__path__)[0] + "/extensions/*/delta.duckdb_extension")[0]
+    connection = duckdb.connect()
+    connection.execute(f"LOAD '{extension}'")
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection.execute("SELECT * FROM delta_scan(?)", [folder]).to_arrow_table()
+
+
+def by_chdb(folder):
+    # It reads below the working folder only.
+    os.chdir("/")
+    import chdb
+
+    return chdb.query(f"SELECT * FROM deltaLakeLocal('{folder}')", "ArrowTable")
+
+
+def by_daft(folder):
+    import daft
+
+    return daft.read_deltalake(folder).to_arrow()
+
+
+def by_sail(folder, session=[]):
+    if not session:
+        from pysail.spark import SparkConnectServer
+        from pyspark.sql import SparkSession
+
+        server = SparkConnectServer()
+        server.start()
+        session.append(SparkSession.builder.remote(f"sc://localhost:{server.listening_address[1]}").getOrCreate())
+        session.append(server)
+        session[0].conf.set("spark.sql.session.timeZone", "UTC")
+    return session[0].read.format("delta").load(folder).toArrow()
+
+
+READERS = {
+    "deltalake": by_deltalake,
+    "polars": by_polars,
+    "duckdb": by_duckdb,
+    "duckdb-delta": by_duckdb_delta,
+    "chdb": by_chdb,
+    "daft": by_daft,
+    "sail": by_sail,
+}
+
+
+def is_marked(table):
+    return "deletionVectors" in (table.protocol().reader_features or [])
+
+
+def without_empty_structs(value):
+    """ClickHouse has no null in the place of a struct, but a struct of nulls."""
+    if isinstance(value, dict):
+        members = {name: without_empty_structs(member) for name, member in value.items()}
+        return None if all(member is None for member in members.values()) else members
+    return value
+
+
+def comments(folder):
+    """The description of a table and of its columns, as PyPI `deltalake` tells them."""
+    from deltalake import DeltaTable
+
+    table = DeltaTable(folder)
+    fields = {field.name: field.metadata.get("comment") for field in table.schema().fields}
+    print(json.dumps({"table": table.metadata().description, "columns": fields}))
+
+
 def main():
     reader, folders = sys.argv[1], sys.argv[2:]
+    if reader == "comments":
+        return comments(folders[0])
     for folder in folders:
-        for row in arrow_table(reader, folder).to_pylist():
-            print(json.dumps({name: plain(value) for name, value in row.items()}))
+        for row in READERS[reader](folder).to_pylist():
+            row = {name: plain(value) for name, value in row.items()}
+            if reader == "chdb":
+                row = {name: without_empty_structs(value) for name, value in row.items()}
+            print(json.dumps(row))
         print("end")
     # The libraries' threads may crash an interpreter that tears itself down under load; all is said by now.
     sys.stdout.flush()

@@ -188,6 +188,7 @@ async fn accept(listener: TcpListener, services: [S3Service; 2], state: Arc<Stat
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else { continue };
+                let _ = stream.set_nodelay(true);
                 let (services, state) = (services.clone(), Arc::clone(&state));
                 connections.spawn(async move {
                     let answer = service_fn(move |request| {

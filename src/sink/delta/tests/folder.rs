@@ -14,7 +14,7 @@ use crate::error::Kind;
 use crate::model::TableRef;
 use crate::sink::conformance::Change::{Del, Up};
 use crate::sink::conformance::{self, Fixture, at, expected, load, plain, read, rendered};
-use crate::sink::delta::{DeltaOptions, ParquetSink};
+use crate::sink::delta::{DeltaOptions, ParquetSink, Scope};
 use crate::sink::{LoadKind, Sink};
 use crate::store::Place;
 
@@ -137,30 +137,130 @@ async fn what_is_not_ours_stays() {
     assert_eq!(std::fs::read_to_string(folders.folder().join("theirs.parquet")).unwrap(), "x");
 }
 
+/// Reads the files that the view of a table in an object store names, in the names that it gives their columns.
+#[cfg(feature = "demo")]
+fn read_view(bucket: &Path, table: &TableRef) -> Vec<RecordBatch> {
+    let Ok(text) = std::fs::read_to_string(bucket.join(format!("lake/views/{table}.sql"))) else { return Vec::new() };
+    let Some((columns, source)) = text.split_once("\n  FROM read_parquet(") else { return Vec::new() };
+    let columns = columns.split_once("SELECT ").unwrap().1;
+    // `"x"`, or `"physical" AS "x"`; a quote in a name is doubled.
+    let mut names = Vec::new();
+    let mut rest = columns;
+    while let Some(begun) = rest.find('"') {
+        rest = &rest[begun + 1..];
+        let mut name = String::new();
+        loop {
+            let end = rest.find('"').unwrap();
+            name.push_str(&rest[..end]);
+            rest = &rest[end + 1..];
+            match rest.strip_prefix('"') {
+                Some(more) => {
+                    name.push('"');
+                    rest = more;
+                }
+                None => break,
+            }
+        }
+        names.push((name, rest.starts_with(" AS ")));
+    }
+    let mut logical = std::collections::BTreeMap::new();
+    let mut names = names.into_iter();
+    while let Some((name, is_physical)) = names.next() {
+        let shown = if is_physical { names.next().unwrap().0 } else { name.clone() };
+        logical.insert(name, shown);
+    }
+    let mut batches = Vec::new();
+    for path in source.split('\'').filter(|part| part.ends_with(".parquet")) {
+        let file = File::open(bucket.join(path.strip_prefix("s3://lake-bucket/").unwrap())).unwrap();
+        for batch in ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap() {
+            let batch = batch.unwrap();
+            let named = |field: &Arc<Field>| field.as_ref().clone().with_name(&logical[field.name()]);
+            let fields: Vec<Field> = batch.schema().fields().iter().map(named).collect();
+            batches.push(RecordBatch::try_new(Arc::new(Schema::new(fields)), batch.columns().to_vec()).unwrap());
+        }
+    }
+    batches
+}
+
+/// Folders of Parquet files on a server of their own.
+#[cfg(feature = "demo")]
+struct RemoteFolders {
+    server: crate::store::server::S3Server,
+    sink: ParquetSink,
+    fixture: Fixture,
+    _folder: tempfile::TempDir,
+}
+
+#[cfg(feature = "demo")]
+impl RemoteFolders {
+    async fn new() -> Self {
+        let server = crate::store::server::S3Server::start().await;
+        let temporary = tempfile::tempdir().unwrap();
+        let url = url::Url::parse(&server.url("lake")).unwrap();
+        let store = crate::store::StoreOptions::default().with_variables(server.variables());
+        let options = DeltaOptions { compact_after: 0, ..DeltaOptions::new(engine(temporary.path(), 64 << 20)) };
+        let sink = ParquetSink::new(Place::open(&url, &store).unwrap(), options).unwrap();
+        let bucket = server.bucket();
+        let read = move |table: TableRef| -> futures::future::BoxFuture<'static, Vec<RecordBatch>> {
+            let bucket = bucket.clone();
+            Box::pin(async move { read_view(&bucket, &table) })
+        };
+        let fixture = Fixture { sink: Box::new(sink.clone()), read: Box::new(read) };
+        Self { server, sink, fixture, _folder: temporary }
+    }
+}
+
 #[cfg(feature = "demo")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_an_object_store_the_view_names_the_version() {
-    use crate::store::StoreOptions;
-    use crate::store::server::S3Server;
-    let server = S3Server::start().await;
-    let temporary = tempfile::tempdir().unwrap();
-    let url = url::Url::parse(&server.url("lake")).unwrap();
-    let place = Place::open(&url, &StoreOptions::default().with_variables(server.variables())).unwrap();
-    let sink = ParquetSink::new(place, DeltaOptions::new(engine(temporary.path(), 64 << 20))).unwrap();
-    let bucket = server.bucket();
-    let view = move || std::fs::read_to_string(bucket.join("lake/views/canvas.accounts.sql")).unwrap();
-    let fixture = Fixture { sink: Box::new(sink.clone()), read: Box::new(|_| Box::pin(async { Vec::new() })) };
+async fn the_contract_holds_for_plain_folders_in_an_object_store() {
+    let remote = RemoteFolders::new().await;
+    conformance::all(&remote.fixture).await;
+    assert_eq!(remote.server.left_parts(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plain_readers_see_the_files_of_an_optimize() {
+    let folders = Folders::new();
     let schema = plain(&table());
-    for (second, name) in (1..).zip(["a", "b", "c"]) {
-        load(&fixture, &schema, LoadKind::Merge, &[Up(json!({"id": 1, "name": name}))], at(second)).await.unwrap();
-        let state = sink.tables().log(&table()).unwrap().state().await.unwrap().unwrap();
-        let text = view();
-        assert_eq!(text.matches(".parquet").count(), state.files.len());
-        assert!(
-            state.files.iter().all(|file| text.contains(&format!("s3://lake-bucket/lake/canvas/accounts/{}", file.path))),
-            "{text}"
-        );
+    let row = |id: i64| json!({"id": id, "name": "a"});
+    for id in 1..6 {
+        load(&folders.fixture, &schema, LoadKind::Merge, &[Up(row(id))], at(id)).await.unwrap();
     }
-    let data = server.objects("lake/canvas/accounts").keys().filter(|name| name.ends_with(".parquet")).count();
-    assert_eq!(data, 3, "replaced files stay for a while");
+    let before = read(&folders.fixture, &table()).await;
+    assert_eq!(before.len(), 5);
+    let done = folders.sink.optimize(&table(), Scope::Cluster).await.unwrap();
+    assert_eq!((done.files_added, parquet_files(&folders.folder()).len()), (1, 1));
+    assert_eq!(read(&folders.fixture, &table()).await, before);
+}
+
+#[cfg(feature = "demo")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn views_in_an_object_store_name_the_files_of_a_version_and_are_gathered() {
+    let remote = RemoteFolders::new().await;
+    let schema = plain(&table());
+    let row = |id: i64| json!({"id": id, "name": "a"});
+    let named = |text: &str, state: &super::super::log::TableState| {
+        assert_eq!(text.matches(".parquet").count(), state.files.len());
+        let name = |file: &str| format!("s3://lake-bucket/lake/canvas/accounts/{file}");
+        assert!(state.files.iter().all(|file| text.contains(&name(file.path.as_ref()))), "{text}");
+    };
+    let view = || std::fs::read_to_string(remote.server.bucket().join("lake/views/canvas.accounts.sql")).unwrap();
+    let state = || async { remote.sink.tables().log(&table()).unwrap().state().await.unwrap().unwrap() };
+    for id in 1..4 {
+        load(&remote.fixture, &schema, LoadKind::Merge, &[Up(row(id))], at(id)).await.unwrap();
+        named(&view(), &state().await);
+    }
+    remote.sink.optimize(&table(), Scope::Cluster).await.unwrap();
+    named(&view(), &state().await);
+    assert_eq!(read(&remote.fixture, &table()).await, expected(&schema, &[row(1), row(2), row(3)]));
+    let data = remote.server.objects("lake/canvas/accounts").keys().filter(|name| name.ends_with(".parquet")).count();
+    assert!(data > state().await.files.len(), "replaced files stay for a while");
+
+    let other = TableRef::new("canvas", "users");
+    load(&remote.fixture, &plain(&other), LoadKind::Merge, &[Up(row(1))], at(1)).await.unwrap();
+    remote.sink.write_views().await.unwrap();
+    let views = std::fs::read_to_string(remote.server.bucket().join("lake/views.sql")).unwrap();
+    for view in ["accounts", "users"] {
+        assert!(views.contains(&format!("CREATE OR REPLACE VIEW \"canvas\".\"{view}\" AS")), "{views}");
+    }
 }

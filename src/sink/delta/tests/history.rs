@@ -1,8 +1,11 @@
-//! Random histories: our apply, a replay into a map, and the merge of the Delta crate must agree after every step.
+//! Random histories: our apply, a replay into a map, and the merge of the Delta crate must agree after every step, on a local disk
+//! and in an object store, with each setting of deletion vectors.
 //!
-//! `DAPLAKE_TEST_HISTORIES` sets how many are played; the seed of a failing one is printed and kept.
+//! `DAPLAKE_TEST_HISTORIES` sets how many are played, each with every setting; the seed is printed, and `DAPLAKE_TEST_SEED` plays it
+//! again.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
@@ -10,16 +13,17 @@ use datafusion::prelude::{SessionContext, col};
 use deltalake::DeltaTable;
 use deltalake::kernel::StructType;
 use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestCaseResult, TestRng, TestRunner};
 use serde_json::{Value, json};
 
 use super::{Lake, read_with_crate};
 use crate::model::TableRef;
 use crate::schema::{ColumnType, TableSchema};
 use crate::sink::conformance::{
-    Change, Change::Del, Change::Up, TEXT, at, changes, column, expected, plan, read, reduced, rendered, schema,
+    Change, Change::Del, Change::Up, Fixture, TEXT, at, changes, column, expected, plan, read, reduced, rendered, schema,
 };
 use crate::sink::delta::apply::marked_rows;
-use crate::sink::delta::{DeletionVectors, DeltaOptions};
+use crate::sink::delta::{DeletionVectors, DeltaOptions, DeltaSink};
 use crate::sink::{LoadKind, Sink};
 
 pub(super) fn table() -> TableRef {
@@ -92,6 +96,42 @@ pub(super) fn any_step(keys: i64) -> impl Strategy<Value = Step> {
 
 pub(super) fn any_kind() -> impl Strategy<Value = KeyKind> {
     prop_oneof![Just(KeyKind::Whole), Just(KeyKind::Text), Just(KeyKind::Both)]
+}
+
+pub(super) const SETTINGS: [DeletionVectors; 3] = [DeletionVectors::Auto, DeletionVectors::On, DeletionVectors::Off];
+
+fn number<N: std::str::FromStr>(variable: &str) -> Option<N> {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok())
+}
+
+/// Plays histories, `cases` of them when the environment does not say, each with every setting.
+#[expect(clippy::print_stderr, reason = "a seed that is not seen cannot be played again")]
+fn play_all<S: Strategy>(cases: u32, histories: &S, play: impl Fn(&S::Value, DeletionVectors) -> TestCaseResult) {
+    let cases = number("DAPLAKE_TEST_HISTORIES").unwrap_or(cases);
+    let seed: u64 = number("DAPLAKE_TEST_SEED").unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
+    eprintln!("{cases} histories of seed {seed}");
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
+    let played = runner.run(histories, |history| SETTINGS.into_iter().try_for_each(|setting| play(&history, setting)));
+    if let Err(failure) = played {
+        panic!("DAPLAKE_TEST_SEED={seed} DAPLAKE_TEST_HISTORIES={cases}: {failure}");
+    }
+}
+
+/// Where a history is played, and who reads what comes of it.
+struct Stage<'a> {
+    sink: &'a DeltaSink,
+    fixture: &'a Fixture,
+    /// Where the crate's merge keeps its table, if it plays the history as well; it is slow and follows no schema.
+    reference: Option<&'a Path>,
+}
+
+impl Lake {
+    fn stage(&self) -> Stage<'_> {
+        Stage { sink: &self.sink, fixture: &self.fixture, reference: None }
+    }
 }
 
 pub(super) fn any_vectors() -> impl Strategy<Value = DeletionVectors> {
@@ -179,31 +219,26 @@ async fn reference(mut opened: DeltaTable, schema: &TableSchema, step: &Step, ba
     merged.0
 }
 
-async fn reference_table(lake: &Lake, schema: &TableSchema) -> DeltaTable {
-    let folder = lake.root.join("reference");
-    std::fs::create_dir_all(&folder).unwrap();
+async fn reference_table(folder: &Path, schema: &TableSchema) -> DeltaTable {
+    std::fs::create_dir_all(folder).unwrap();
     let fields =
         super::super::columns::LakeColumn::of_fields(crate::schema::lake_schema(schema, Default::default()).fields()).unwrap();
     let fields: StructType = serde_json::from_str(&super::super::columns::LakeColumn::schema_string(&fields)).unwrap();
-    let url = url::Url::from_directory_path(&folder).unwrap();
+    let url = url::Url::from_directory_path(folder).unwrap();
     DeltaTable::try_from_url(url).await.unwrap().create().with_columns(fields.fields().cloned()).await.unwrap()
 }
 
-/// Plays a history and compares after every step. `with_reference`: with the crate's merge as well, which is slow and follows no
-/// schema.
-async fn play(
-    lake: &Lake,
-    kind: KeyKind,
-    steps: &[Step],
-    batch_rows: usize,
-    with_reference: bool,
-) -> Result<(), TestCaseError> {
+/// Plays a history and compares after every step.
+async fn play(stage: &Stage<'_>, kind: KeyKind, steps: &[Step], batch_rows: usize) -> TestCaseResult {
     let mut version = 0;
     let mut kept: BTreeMap<i64, (i64, usize)> = BTreeMap::new();
-    let mut reference_state = if with_reference { Some(reference_table(lake, &kind.schema(0)).await) } else { None };
+    let mut reference_state = match stage.reference {
+        Some(folder) => Some(reference_table(folder, &kind.schema(0)).await),
+        None => None,
+    };
     for (number, step) in steps.iter().enumerate() {
         let replace = step.replace || number == 0;
-        if step.evolves && !with_reference {
+        if step.evolves && stage.reference.is_none() {
             version = (version + 1).min(SCHEMA_VERSIONS);
         }
         let schema = kind.schema(version);
@@ -219,16 +254,16 @@ async fn play(
             };
         }
         let batches = batches(&schema, kind, step, version, batch_rows);
-        let mut opened = lake.sink.begin(plan(&lake.fixture, &schema, load_kind).await).await.unwrap();
+        let mut opened = stage.sink.begin(plan(stage.fixture, &schema, load_kind).await).await.unwrap();
         opened.write(reduced(&schema, batches.clone())).await.unwrap();
         let loaded = opened.commit(at(number as i64)).await.unwrap();
         prop_assert_eq!(loaded.rows, Some(kept.len() as u64));
         prop_assert_eq!(loaded.upserted, step.changes.values().flatten().count() as u64);
         prop_assert_eq!(loaded.deleted, if replace { 0 } else { deleted });
         let rows: Vec<Value> = kept.iter().map(|(key, (n, version))| row(kind, *key, *n, *version)).collect();
-        let now = read(&lake.fixture, &table()).await;
+        let now = read(stage.fixture, &table()).await;
         prop_assert_eq!(&now, &expected(&seen(kind, version), &rows));
-        check_vectors(lake).await?;
+        check_vectors(stage.sink).await?;
         if let Some(opened) = reference_state.take() {
             let target = crate::schema::change_schema(&schema, Default::default());
             let mut batch = arrow::compute::concat_batches(&target, &batches).unwrap();
@@ -247,8 +282,8 @@ async fn play(
 }
 
 /// Vectors are as exact as the log says, none marks a whole file, and statistics admit that they are loose.
-pub(super) async fn check_vectors(lake: &Lake) -> Result<(), TestCaseError> {
-    let log = lake.sink.log(&table()).unwrap();
+pub(super) async fn check_vectors(sink: &DeltaSink) -> TestCaseResult {
+    let log = sink.log(&table()).unwrap();
     let state = log.state().await.unwrap().unwrap();
     let (store, mut marked) = (log.store(), 0);
     for file in state.files.iter().filter(|file| file.deletion_vector.is_some()) {
@@ -258,7 +293,7 @@ pub(super) async fn check_vectors(lake: &Lake) -> Result<(), TestCaseError> {
         prop_assert!(u64::from(gone.max().unwrap()) < file.rows.unwrap());
         marked += 1;
     }
-    let off = lake.sink.options.deletion_vectors == DeletionVectors::Off;
+    let off = sink.options.deletion_vectors == DeletionVectors::Off;
     prop_assert!(marked == 0 || !off);
     prop_assert!(!off || state.protocol["minReaderVersion"] == 1, "no more than it needs");
     Ok(())
@@ -268,55 +303,89 @@ pub(super) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-proptest! {
-    #![proptest_config(histories(30))]
-
-    #[test]
-    fn any_history_is_that_of_a_replay(
-        kind in any_kind(),
-        steps in prop::collection::vec(any_step(60), 1..6),
-        batch_rows in 1_usize..30,
-        target_file_bytes in prop_oneof![Just(1_u64), Just(3_000), Just(128 << 20)],
-        memory_limit in prop_oneof![Just(2_usize << 10), Just(64 << 20)],
-        deletion_vectors in any_vectors(),
-    ) {
-        let change = |options| DeltaOptions { target_file_bytes, checkpoint_interval: 3, deletion_vectors, ..options };
-        let lake = Lake::with(memory_limit, change);
-        runtime().block_on(play(&lake, kind, &steps, batch_rows, false))?;
+#[test]
+fn any_history_is_that_of_a_replay() {
+    let histories = (
+        any_kind(),
+        prop::collection::vec(any_step(60), 1..6),
+        1_usize..30,
+        prop_oneof![Just(1_u64), Just(3_000), Just(128 << 20)],
+        prop_oneof![Just(2_usize << 10), Just(64 << 20)],
+    );
+    play_all(10, &histories, |(kind, steps, batch_rows, target_file_bytes, memory_limit), deletion_vectors| {
+        let change = |options| DeltaOptions {
+            target_file_bytes: *target_file_bytes,
+            checkpoint_interval: 3,
+            deletion_vectors,
+            ..options
+        };
+        let lake = Lake::with(*memory_limit, change);
+        runtime().block_on(play(&lake.stage(), *kind, steps, *batch_rows))?;
         prop_assert_eq!(lake.engine.memory_pool().reserved(), 0);
-    }
-
-    /// Few changes on many rows, where rows are marked again and again.
-    #[test]
-    fn any_history_of_small_changes_is_that_of_a_replay(
-        kind in any_kind(),
-        first in prop::collection::btree_map(0..400_i64, (0..1000_i64).prop_map(Some), 200..300),
-        steps in prop::collection::vec(
-            prop::collection::btree_map(0..400_i64, prop::option::weighted(0.7, 0_i64..1000), 1..15),
-            2..8,
-        ),
-        target_file_bytes in prop_oneof![Just(3_000_u64), Just(128 << 20)],
-        deletion_vectors in any_vectors(),
-        evolves in prop::bool::weighted(0.2),
-    ) {
-        let step = |changes| Step { replace: false, evolves, changes };
-        let steps: Vec<Step> = std::iter::once(first).chain(steps).map(step).collect();
-        let change = |options| DeltaOptions { target_file_bytes, checkpoint_interval: 3, deletion_vectors, ..options };
-        let lake = Lake::with(64 << 20, change);
-        runtime().block_on(play(&lake, kind, &steps, 50, false))?;
-    }
+        Ok(())
+    });
 }
 
-proptest! {
-    #![proptest_config(histories(8))]
+/// Few changes on many rows, where rows are marked again and again.
+fn small_changes() -> impl Strategy<Value = (KeyKind, Vec<Step>, u64)> {
+    let first = prop::collection::btree_map(0..400_i64, (0..1000_i64).prop_map(Some), 200..300);
+    let others =
+        prop::collection::vec(prop::collection::btree_map(0..400_i64, prop::option::weighted(0.7, 0_i64..1000), 1..15), 2..8);
+    let target_file_bytes = prop_oneof![Just(3_000_u64), Just(128 << 20)];
+    (any_kind(), first, others, target_file_bytes, prop::bool::weighted(0.2)).prop_map(
+        |(kind, first, others, target_file_bytes, evolves)| {
+            let step = |changes| Step { replace: false, evolves, changes };
+            (kind, std::iter::once(first).chain(others).map(step).collect(), target_file_bytes)
+        },
+    )
+}
 
-    #[test]
-    fn any_history_is_that_of_the_crates_merge(
-        kind in any_kind(),
-        steps in prop::collection::vec(any_step(30), 2..4),
-        deletion_vectors in any_vectors(),
-    ) {
+#[test]
+fn any_history_of_small_changes_is_that_of_a_replay() {
+    play_all(10, &small_changes(), |(kind, steps, target_file_bytes), deletion_vectors| {
+        let change = |options| DeltaOptions {
+            target_file_bytes: *target_file_bytes,
+            checkpoint_interval: 3,
+            deletion_vectors,
+            ..options
+        };
+        let lake = Lake::with(64 << 20, change);
+        runtime().block_on(play(&lake.stage(), *kind, steps, 50))
+    });
+}
+
+#[test]
+fn any_history_is_that_of_the_crates_merge() {
+    let histories = (any_kind(), prop::collection::vec(any_step(30), 2..4));
+    play_all(3, &histories, |(kind, steps), deletion_vectors| {
         let lake = Lake::with(64 << 20, |options| DeltaOptions { target_file_bytes: 3_000, deletion_vectors, ..options });
-        runtime().block_on(play(&lake, kind, &steps, 10, true))?;
-    }
+        let reference = lake.root.join("reference");
+        let stage = Stage { reference: Some(&reference), ..lake.stage() };
+        runtime().block_on(play(&stage, *kind, steps, 10))
+    });
+}
+
+#[cfg(feature = "demo")]
+#[test]
+fn any_history_in_an_object_store_is_that_of_a_replay() {
+    use super::remote::Remote;
+
+    let histories = prop_oneof![
+        (any_kind(), prop::collection::vec(any_step(60), 1..5), prop_oneof![Just(1_u64), Just(3_000), Just(128 << 20)]),
+        small_changes(),
+    ];
+    play_all(2, &histories, |(kind, steps, target_file_bytes), deletion_vectors| {
+        runtime().block_on(async {
+            let change = |options| DeltaOptions {
+                target_file_bytes: *target_file_bytes,
+                checkpoint_interval: 3,
+                deletion_vectors,
+                ..options
+            };
+            let remote = Remote::with(change).await;
+            play(&Stage { sink: &remote.sink, fixture: &remote.fixture, reference: None }, *kind, steps, 25).await?;
+            prop_assert_eq!(remote.server.left_parts(), 0);
+            Ok(())
+        })
+    });
 }

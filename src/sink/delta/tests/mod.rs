@@ -2,6 +2,7 @@
 
 mod care;
 mod faults;
+mod feed;
 mod folder;
 mod foreign;
 mod history;
@@ -10,6 +11,7 @@ mod modes;
 #[cfg(feature = "demo")]
 mod remote;
 mod schema;
+mod writers;
 
 use std::path::{Path, PathBuf};
 

@@ -226,7 +226,7 @@ async fn play(lake: &Lake, kept: Kept, kind: KeyKind, steps: &[Step], batch_rows
         prop_assert_eq!(&read(&lake.fixture, &table()).await, &expected_rows(kept, kind, version, &wanted), "step {}", number);
         prop_assert_eq!(loaded.rows, Some(wanted.len() as u64));
         prop_assert_eq!(loaded.deleted, deleted, "step {}", number);
-        check_vectors(lake).await?;
+        check_vectors(&lake.sink).await?;
     }
     Ok(())
 }

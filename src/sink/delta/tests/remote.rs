@@ -14,7 +14,7 @@ use url::Url;
 use super::engine;
 use crate::error::Kind;
 use crate::model::TableRef;
-use crate::sink::conformance::Change::{Del, Up};
+use crate::sink::conformance::Change::Up;
 use crate::sink::conformance::{self, Fixture, at, changes, expected, load, plain, plan, read, reduced};
 use crate::sink::delta::{DeltaOptions, DeltaSink};
 use crate::sink::{LoadKind, Sink};
@@ -32,9 +32,9 @@ fn options(server: &S3Server) -> StoreOptions {
     options.tell("max_retries=3").unwrap().tell("retry_timeout=20").unwrap()
 }
 
-fn sink(server: &S3Server, folder: &tempfile::TempDir) -> DeltaSink {
+fn sink(server: &S3Server, folder: &tempfile::TempDir, change: impl FnOnce(DeltaOptions) -> DeltaOptions) -> DeltaSink {
     let url = Url::parse(&server.url(PREFIX)).unwrap();
-    DeltaSink::open(&url, &options(server), DeltaOptions::new(engine(folder.path(), 64 << 20))).unwrap()
+    DeltaSink::open(&url, &options(server), change(DeltaOptions::new(engine(folder.path(), 64 << 20)))).unwrap()
 }
 
 /// Reads with the Delta crate over a store that is not ours.
@@ -64,29 +64,30 @@ fn fixture(server: &S3Server, sink: DeltaSink) -> Fixture {
     Fixture { sink: Box::new(sink), read: Box::new(read) }
 }
 
-struct Remote {
-    server: S3Server,
-    sink: DeltaSink,
-    fixture: Fixture,
+/// A lake on a server of its own.
+pub(super) struct Remote {
+    pub(super) server: S3Server,
+    pub(super) sink: DeltaSink,
+    pub(super) fixture: Fixture,
     _folder: tempfile::TempDir,
 }
 
 impl Remote {
     async fn new() -> Self {
+        Self::with(|options| options).await
+    }
+
+    pub(super) async fn with(change: impl FnOnce(DeltaOptions) -> DeltaOptions) -> Self {
         let server = S3Server::start().await;
         let folder = tempfile::tempdir().unwrap();
-        let sink = sink(&server, &folder);
+        let sink = sink(&server, &folder, change);
         let fixture = fixture(&server, sink.clone());
         Self { server, sink, fixture, _folder: folder }
     }
 
     /// Data files of the table, committed or not.
-    fn data_files(&self) -> usize {
+    pub(super) fn data_files(&self) -> usize {
         self.server.objects(&format!("{PREFIX}/canvas/accounts")).keys().filter(|name| !name.contains("_delta_log")).count()
-    }
-
-    async fn active_files(&self) -> usize {
-        self.sink.log(&table()).unwrap().state().await.unwrap().unwrap().files.len()
     }
 }
 
@@ -103,57 +104,6 @@ async fn the_contract_holds_in_an_object_store() {
     assert!(
         seen.iter().filter(entries).filter(|seen| !seen.target.contains("_last_checkpoint")).all(|seen| seen.is_conditional)
     );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_writers_at_once_one_wins_and_the_other_says_so() {
-    let rounds: i64 = std::env::var("DAPLAKE_TEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(12);
-    let remote = Remote::new().await;
-    let schema = plain(&table());
-    load(&remote.fixture, &schema, LoadKind::Replace, &[Up(json!({"id": 0, "name": "first"}))], at(1)).await.unwrap();
-    let mut rows = vec![json!({"id": 0, "name": "first"})];
-    let mut lost = 0;
-    for round in 1..=rounds {
-        let mut opened = Vec::new();
-        for who in ["a", "b"] {
-            let load = remote.sink.begin(plan(&remote.fixture, &schema, LoadKind::Merge).await).await.unwrap();
-            opened.push((who, load));
-        }
-        let mut loads = Vec::new();
-        for (who, mut opened) in opened {
-            let row = json!({"id": round, "name": format!("{who}{round}")});
-            let set = reduced(&schema, vec![changes(&schema, &[Up(row.clone()), Del(json!({"id": -1}))])]);
-            loads.push(tokio::spawn(async move {
-                opened.write(set).await.unwrap();
-                (row, opened.commit(at(round + 1)).await)
-            }));
-        }
-        let mut winners = Vec::new();
-        for done in loads {
-            let (row, result) = done.await.unwrap();
-            match result {
-                Ok(_) => winners.push(row),
-                Err(error) => {
-                    assert_eq!(error.kind(), Kind::Conflict, "{error:?}");
-                    assert!(error.hint_text().is_some());
-                    lost += 1;
-                }
-            }
-        }
-        assert_eq!(winners.len(), 1, "round {round}");
-        rows.append(&mut winners);
-    }
-    assert!(lost > 0);
-    assert_eq!(read(&remote.fixture, &table()).await, expected(&schema, &rows));
-    assert_eq!(remote.data_files(), remote.active_files().await + removed_files(&remote).await, "losers leave nothing");
-}
-
-/// Files that a commit has taken out of the table.
-async fn removed_files(remote: &Remote) -> usize {
-    let log = remote.server.bucket().join(format!("{PREFIX}/canvas/accounts/_delta_log"));
-    let entries = std::fs::read_dir(log).unwrap().map(|entry| entry.unwrap().path());
-    let entries = entries.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
-    entries.map(|path| std::fs::read_to_string(path).unwrap().matches("\"remove\":{").count()).sum()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -154,3 +154,22 @@ async fn required_columns_are_not_null_until_they_are() {
     load(&lake.fixture, &schema, LoadKind::Replace, &[Up(json!({"id": 1, "name": "a"}))], at(3)).await.unwrap();
     assert!(lake.commit(&table(), 2).iter().all(|action| action.get("metaData").is_none()));
 }
+
+#[tokio::test]
+async fn a_narrower_type_or_another_key_stops_with_the_way_out_and_a_snapshot_goes_it() {
+    let lake = Lake::new();
+    let decimal = |precision, scale| keyed(1, vec![column("price", ColumnType::Decimal { precision, scale }, false)]);
+    let old = decimal(7, 3);
+    let row = json!({"id": 1, "price": "1.250"});
+    load(&lake.fixture, &old, LoadKind::Replace, &[Up(row.clone())], at(1)).await.unwrap();
+    let other_key = schema(&table(), 2, vec![column("code", TEXT, true)], vec![column("id", ColumnType::Int64, false)]);
+    for (schema, word) in [(decimal(7, 2), "price"), (decimal(6, 3), "price"), (other_key.clone(), "id")] {
+        let error = lake.sink.begin(plan(&lake.fixture, &schema, LoadKind::Merge).await).await.err().unwrap();
+        assert_eq!((error.kind(), error.get("table")), (Kind::Schema, Some("canvas.accounts")));
+        assert!(error.hint_text().unwrap().contains("--resnapshot") && format!("{error:?}").contains(word), "{error:?}");
+        assert_eq!(read(&lake.fixture, &table()).await, expected(&old, std::slice::from_ref(&row)), "nothing was changed");
+    }
+    let row = json!({"code": "a", "id": 1});
+    load(&lake.fixture, &other_key, LoadKind::Replace, &[Up(row.clone())], at(2)).await.unwrap();
+    assert_eq!(read(&lake.fixture, &table()).await, expected(&other_key, &[row]));
+}

@@ -1,11 +1,12 @@
-//! One step of `benches/increment`, each a process of its own, so that its CPU time and peak memory can be told apart:
+//! One step of `benches/increment` and `benches/read_after`, each a process of its own, so that its CPU time and peak memory can be
+//! told apart:
 //!
-//!     apply make FOLDER ROWS           a Delta table of narrow rows (like `web_logs`), clustered by key, and changes to it
-//!     apply changes FOLDER ROWS STEP   other random changes in place of the ones that were made
-//!     apply ours FOLDER MODE KEYS      applies the changes as `sync` does; MODE: auto, on, off; KEYS: random, recent
-//!     apply merge FOLDER KEYS          applies them with the merge of the Delta crate
-//!     apply read FOLDER                reads all columns of the table
-//!     apply optimize FOLDER            merges small files and purges deletion vectors
+//!     daplake-bench make FOLDER ROWS           a Delta table of narrow rows (like `web_logs`), clustered by key, and changes to it
+//!     daplake-bench changes FOLDER ROWS STEP   other random changes in place of the ones that were made
+//!     daplake-bench ours FOLDER MODE KEYS      applies the changes as `sync` does; MODE: auto, on, off; KEYS: random, recent
+//!     daplake-bench merge FOLDER KEYS          applies them with the merge of the Delta crate
+//!     daplake-bench read FOLDER                reads all columns of the table
+//!     daplake-bench optimize FOLDER            merges small files and purges deletion vectors
 //!
 //! Rows are made from their keys alone, so that the table must not be kept in memory.
 
@@ -30,6 +31,7 @@ use datafusion::prelude::{SessionContext, col, lit};
 use futures::StreamExt;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::properties::WriterProperties;
 use serde_json::json;
 
 const BATCH_ROWS: u64 = 8192;
@@ -39,7 +41,7 @@ const REPEATS: u64 = 6_000;
 const MEMORY_LIMIT: usize = 256 << 20;
 
 fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(Box::pin(async {
@@ -54,9 +56,8 @@ fn main() -> Result<()> {
             ["merge", folder, keys] => merge(Path::new(folder), keys).await,
             ["read", folder] => read(Path::new(folder)).await,
             ["optimize", folder] => optimize(Path::new(folder)).await,
-            // `cargo bench` runs every bench without arguments.
             _ => {
-                println!("a part of benches/increment");
+                println!("a part of benches/increment and benches/read_after");
                 Ok(())
             }
         }
@@ -215,11 +216,40 @@ async fn make(folder: &Path, rows: u64) -> Result<()> {
         })
         .collect();
     let loaded = load(&sink, LoadKind::Replace, ChangeSet::unreduced(arrow_schema(), &["id".into()], streams)).await?;
+    let mut changed = serde_json::Map::new();
     for keys in ["random", "recent"] {
         write_changes(folder, keys, rows, 0);
+        changed.insert(keys.into(), json!(changed_bytes(&engine, folder, keys).await?));
     }
-    println!("{}", json!({"rows": loaded.rows, "bytes": loaded.bytes_written}));
+    println!("{}", json!({"rows": loaded.rows, "bytes": loaded.bytes_written, "changed": changed}));
     Ok(())
+}
+
+/// Bytes of the rows that an increment leaves, the last for each key, as a Parquet file of their own.
+async fn changed_bytes(engine: &Engine, folder: &Path, keys: &str) -> Result<usize> {
+    let mut reduced =
+        latest_per_key(engine, table_of_batches(arrow_schema(), vec![changes(folder, keys)])?, &["id".into()]).await?;
+    let level = parquet::basic::ZstdLevel::try_new(3).expect("a level");
+    let properties = WriterProperties::builder().set_compression(parquet::basic::Compression::ZSTD(level)).build();
+    let wanted: Vec<usize> = arrow_schema()
+        .fields()
+        .iter()
+        .enumerate()
+        .filter(|(_, field)| !field.name().starts_with('_'))
+        .map(|(at, _)| at)
+        .collect();
+    let schema = Arc::new(arrow_schema().project(&wanted).expect("columns"));
+    let mut file = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).expect("a writer");
+    for stream in &mut reduced.streams {
+        while let Some(batch) = stream.next().await {
+            let batch = batch.expect("rows");
+            let letters = batch.column_by_name("_action").expect("a column").as_string::<i32>();
+            let upserts = letters.iter().map(|letter| Some(letter == Some("U"))).collect();
+            let rows = arrow::compute::filter_record_batch(&batch, &upserts).expect("rows");
+            file.write(&rows.project(&wanted).expect("columns")).expect("rows");
+        }
+    }
+    Ok(file.into_inner().expect("a file").len())
 }
 
 async fn ours(folder: &Path, mode: &str, keys: &str) -> Result<()> {
@@ -250,7 +280,6 @@ async fn merge(folder: &Path, keys: &str) -> Result<()> {
     let path = folder.join("lake/bench/logs");
     let url = url::Url::from_directory_path(std::path::absolute(path).expect("a path")).expect("a path");
     let opened = deltalake::open_table(url).await.expect("a table");
-    let before = folder_bytes(&folder.join("lake"));
     // Its session has no limit of memory: with one it fails or hangs.
     let session = SessionContext::new();
     let source = session.read_table(table_of_batches(arrow_schema(), vec![batches])?).expect("a source");
@@ -272,20 +301,7 @@ async fn merge(folder: &Path, keys: &str) -> Result<()> {
         .await
         .expect("a merge");
     drop(merged);
-    println!("{}", json!({"bytes": folder_bytes(&folder.join("lake")) - before}));
     Ok(())
-}
-
-fn folder_bytes(folder: &Path) -> u64 {
-    let Ok(entries) = folder.read_dir() else { return 0 };
-    entries
-        .flatten()
-        .map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => folder_bytes(&entry.path()),
-            Ok(metadata) => metadata.len(),
-            Err(_) => 0,
-        })
-        .sum()
 }
 
 async fn read(folder: &Path) -> Result<()> {

@@ -1,0 +1,161 @@
+//! The change data feed, as the Delta crate reads it.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use datafusion::prelude::SessionContext;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::Lake;
+use crate::error::Kind;
+use crate::model::TableRef;
+use crate::schema::ColumnType;
+use crate::sink::conformance::Change::{Del, Up};
+use crate::sink::conformance::{Change, TEXT, at, column, expected, load, plain, read, rendered, schema};
+use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions, Scope};
+use crate::sink::{LoadKind, Sink};
+
+fn table() -> TableRef {
+    TableRef::new("canvas", "accounts")
+}
+
+fn feeding(options: DeltaOptions) -> DeltaOptions {
+    DeltaOptions { change_data_feed: ChangeDataFeed::On, compact_after: 0, ..options }
+}
+
+/// What the crate tells of one version: rows by what happened to them.
+async fn told(lake: &Lake, version: u64) -> BTreeMap<String, Vec<String>> {
+    let opened = deltalake::open_table(lake.url(&table())).await.unwrap();
+    let session = SessionContext::new();
+    let scan = opened.scan_cdf().with_starting_version(version).with_ending_version(version);
+    let plan = scan.build(&session.state(), None).await.unwrap();
+    let batches = datafusion::physical_plan::collect(plan, session.task_ctx()).await.unwrap();
+    let mut told: BTreeMap<String, Vec<RecordBatch>> = BTreeMap::new();
+    for batch in batches {
+        let kinds =
+            arrow::compute::cast(batch.column_by_name("_change_type").unwrap(), &arrow::datatypes::DataType::Utf8).unwrap();
+        let kinds = kinds.as_string::<i32>();
+        let columns: Vec<usize> =
+            (0..batch.num_columns()).filter(|column| !batch.schema().field(*column).name().starts_with('_')).collect();
+        for kind in ["insert", "delete", "update_preimage", "update_postimage"] {
+            let of_kind = kinds.iter().map(|found| Some(found == Some(kind))).collect();
+            let rows = filter_record_batch(&batch, &of_kind).unwrap();
+            if rows.num_rows() > 0 {
+                told.entry(kind.to_owned()).or_default().push(rows.project(&columns).unwrap());
+            }
+        }
+    }
+    told.into_iter().map(|(kind, batches)| (kind, rendered(&batches))).collect()
+}
+
+fn row(id: i64, n: i64) -> Value {
+    json!({"id": id, "name": format!("n{n}"), "score": if n % 3 == 0 { Value::Null } else { json!(0.5) }})
+}
+
+type Changes = BTreeMap<i64, Option<i64>>;
+
+/// What a step changes, by what happens to the rows.
+fn expected_feed(before: &BTreeMap<i64, i64>, step: &Changes) -> BTreeMap<String, Vec<String>> {
+    let mut rows: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+    for (id, after) in step {
+        match (before.get(id), after) {
+            (None, None) => {}
+            (None, Some(after)) => rows.entry("insert").or_default().push(row(*id, *after)),
+            (Some(before), None) => rows.entry("delete").or_default().push(row(*id, *before)),
+            (Some(before), Some(after)) => {
+                rows.entry("update_preimage").or_default().push(row(*id, *before));
+                rows.entry("update_postimage").or_default().push(row(*id, *after));
+            }
+        }
+    }
+    rows.into_iter().map(|(kind, rows)| (kind.to_owned(), expected(&plain(&table()), &rows))).collect()
+}
+
+fn changes_of(step: &Changes) -> Vec<Change> {
+    step.iter()
+        .map(|(id, n)| match n {
+            Some(n) => Up(row(*id, *n)),
+            None => Del(json!({"id": id})),
+        })
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(12) })]
+
+    #[test]
+    fn the_feed_tells_what_each_commit_changed(
+        first in prop::collection::btree_map(0..300_i64, (0..100_i64).prop_map(Some), 50..200),
+        steps in prop::collection::vec(
+            prop::collection::btree_map(0..400_i64, prop::option::weighted(0.7, 0..100_i64), 1..40),
+            1..5,
+        ),
+        target_file_bytes in prop_oneof![Just(3_000_u64), Just(128 << 20)],
+        deletion_vectors in prop_oneof![Just(DeletionVectors::On), Just(DeletionVectors::Off)],
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let change = |options| DeltaOptions { target_file_bytes, deletion_vectors, ..feeding(options) };
+            let lake = Lake::with(64 << 20, change);
+            let mut kept: BTreeMap<i64, i64> = BTreeMap::new();
+            for (version, step) in (0..).zip(std::iter::once(&first).chain(&steps)) {
+                load(&lake.fixture, &plain(&table()), LoadKind::Merge, &changes_of(step), at(1 + version as i64)).await.unwrap();
+                prop_assert_eq!(told(&lake, version).await, expected_feed(&kept, step), "version {}", version);
+                for (id, n) in step {
+                    match n {
+                        Some(n) => kept.insert(*id, *n),
+                        None => kept.remove(id),
+                    };
+                }
+                let rows: Vec<Value> = kept.iter().map(|(id, n)| row(*id, *n)).collect();
+                prop_assert_eq!(read(&lake.fixture, &table()).await, expected(&plain(&table()), &rows));
+            }
+            prop_assert_eq!(lake.engine.memory_pool().reserved(), 0);
+            Ok(())
+        })?;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_begins_and_ends_when_it_is_told_to() {
+    let lake = Lake::with(64 << 20, |options| DeltaOptions { deletion_vectors: DeletionVectors::Off, ..options });
+    let schema = plain(&table());
+    let with = |switch| {
+        let options = DeltaOptions { change_data_feed: switch, ..lake.sink.options.clone() };
+        super::fixture(&lake.root, options)
+    };
+    let (before, on, off) = (with(ChangeDataFeed::AsBefore), with(ChangeDataFeed::On), with(ChangeDataFeed::Off));
+    let protocol = async || lake.sink.status(&table()).await.unwrap().unwrap().protocol.unwrap();
+    let cdc = |version: u64| lake.commit(&table(), version).iter().filter(|action| action.get("cdc").is_some()).count();
+    load(&before, &schema, LoadKind::Replace, &[Up(row(1, 1)), Up(row(2, 2)), Up(row(3, 3))], at(1)).await.unwrap();
+    assert_eq!(protocol().await, "1/2");
+    load(&on, &schema, LoadKind::Merge, &[Up(row(4, 4)), Up(row(1, 5))], at(2)).await.unwrap();
+    assert_eq!(protocol().await, "1/4");
+    // The table goes on without being told again.
+    load(&before, &schema, LoadKind::Merge, &[Del(json!({"id": 2}))], at(3)).await.unwrap();
+    assert_eq!((cdc(1), cdc(2)), (1, 1));
+    let deleted = BTreeMap::from([("delete".to_owned(), expected(&schema, &[row(2, 2)]))]);
+    assert_eq!(told(&lake, 2).await, deleted);
+    // Merged files are no change.
+    lake.sink.optimize(&table(), Scope::Cluster).await.unwrap();
+    assert_eq!(told(&lake, 3).await, BTreeMap::new());
+    // A replaced table: all of before is deleted, all of now inserted, which files of data tell by themselves.
+    load(&before, &schema, LoadKind::Replace, &[Up(row(9, 9))], at(4)).await.unwrap();
+    assert_eq!(cdc(4), 0);
+    let gone = expected(&schema, &[row(1, 5), row(3, 3), row(4, 4)]);
+    let replaced = BTreeMap::from([("delete".to_owned(), gone), ("insert".to_owned(), expected(&schema, &[row(9, 9)]))]);
+    assert_eq!(told(&lake, 4).await, replaced);
+    load(&off, &schema, LoadKind::Merge, &[Up(row(9, 1))], at(5)).await.unwrap();
+    assert_eq!(cdc(5), 0);
+
+    let reserved = schema_with("_commit_version");
+    let error = load(&on, &reserved, LoadKind::Merge, &[Up(row(9, 1))], at(6)).await.unwrap_err();
+    assert_eq!((error.kind(), error.get("column")), (Kind::Schema, Some("_commit_version")));
+}
+
+fn schema_with(name: &str) -> crate::schema::TableSchema {
+    let value = vec![column("name", TEXT, false), column("score", ColumnType::Float64, false), column(name, TEXT, false)];
+    schema(&table(), 2, vec![column("id", ColumnType::Int64, true)], value)
+}

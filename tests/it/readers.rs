@@ -1,0 +1,79 @@
+//! Lake tables before the readers of others, feature by feature; `docs/readers.md` has the table of it.
+
+use std::path::Path;
+
+use daplake::model::TableRef;
+use serde_json::Value;
+
+use crate::support::{World, canvas, school, web_logs};
+
+/// Readers that know deletion vectors.
+const KNOW_MARKS: [&str; 5] = ["deltalake", "polars", "duckdb-delta", "chdb", "sail"];
+
+/// Tables with every type that the catalogue has: decimals, dates, times with zone, structs, lists, JSON as text, floats, long texts.
+fn spread() -> Vec<TableRef> {
+    let canvas =
+        ["assignments", "context_external_tools", "courses", "late_policies", "quizzes", "rubrics", "submissions", "users"]
+            .map(canvas);
+    canvas.into_iter().chain([TableRef::new("catalog", "products"), web_logs()]).collect()
+}
+
+async fn synced(marks: &str) -> World {
+    let world = World::new(school(&spread())).await;
+    for round in 0..4 {
+        if round > 0 {
+            world.school.advance();
+        }
+        let target = ["sync", "--target", "lake", "--namespace", "all", "--jobs-per-minute", "0"];
+        let options = ["--deletion-vectors", marks, "--compact-after", "0"];
+        world.daplake(&[target.as_slice(), &options].concat()).assert_code(0);
+    }
+    world
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_marked_as_deleted_are_gone_and_all_types_are_right() {
+    let world = synced("on").await;
+    let marks = std::fs::read_dir(world.lake().join("canvas/submissions/_delta_log"))
+        .unwrap()
+        .any(|entry| std::fs::read_to_string(entry.unwrap().path()).is_ok_and(|text| text.contains("\"deletionVector\":{")));
+    assert!(marks, "there is something to overlook");
+    for reader in KNOW_MARKS {
+        world.assert_tables(reader, &spread(), world.school.now());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_deletion_vectors_every_reader_sees_all_types_right() {
+    let world = synced("off").await;
+    for reader in KNOW_MARKS.into_iter().chain(["duckdb", "daft"]) {
+        world.assert_tables(reader, &spread(), world.school.now());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn descriptions_are_told_by_other_programs() {
+    let Ok(python) = std::env::var("DAPLAKE_TEST_PYTHON") else {
+        eprintln!("not run: needs DAPLAKE_TEST_PYTHON");
+        return;
+    };
+    let world = synced("off").await;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/read.py");
+    for table in [canvas("courses"), canvas("submissions")] {
+        let folder = world.lake().join("canvas").join(&table.table);
+        let output = std::process::Command::new(&python).arg(&script).arg("comments").arg(folder).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let version = world.school.schema_version(&table, world.school.now()).unwrap();
+        let source = world.school.schema(&table, version).unwrap();
+        assert_eq!(told["table"], source["description"], "{table}");
+        let mut described = 0;
+        for part in ["key", "value"] {
+            for (name, column) in source["properties"][part]["properties"].as_object().unwrap() {
+                assert_eq!(told["columns"][name], column["description"], "{table}.{name}");
+                described += usize::from(column["description"].is_string());
+            }
+        }
+        assert!(described > 3, "{table}");
+    }
+}
