@@ -261,8 +261,7 @@ pub(super) async fn status(global: &GlobalArgs, args: StatusArgs) -> Result<()> 
     let overview = ops::overview(&request).await?;
     if let Some(path) = &args.html {
         let page = status_page(&overview);
-        write_file(path, page.as_bytes())
-            .or_fail(Kind::Io, format!("The page cannot be written: {}", path.display()))?;
+        write_file(path, page.as_bytes()).or_fail(Kind::Io, format!("The page cannot be written: {}", path.display()))?;
     }
     out(&match args.output {
         StatusOutput::Text => overview_text(&overview),
@@ -283,7 +282,8 @@ fn overview_text(overview: &Overview) -> String {
 
 pub(super) fn status_text(lines: &[StatusLine]) -> String {
     let known = |number: Option<u64>| number.map_or("-".to_owned(), grouped);
-    let mut grid = Grid::new(&["table", ">rows", "data as of", ">age", "state", ">schema", ">files", ">size", "protocol", "kept as"]);
+    let mut grid =
+        Grid::new(&["table", ">rows", "data as of", ">age", "state", ">schema", ">files", ">size", "protocol", "kept as"]);
     for line in lines {
         grid.row(vec![
             format!("{}.{}", line.namespace, line.table),

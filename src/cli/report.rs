@@ -4,9 +4,9 @@
 use super::output::age;
 use super::output::{grouped, note, size};
 use crate::error::Error;
-use crate::ops::{Outcome, Reason, Report, TableReport};
 #[cfg(feature = "lake")]
 use crate::ops::{Failure, Overview, RunRecord};
+use crate::ops::{Outcome, Reason, Report, TableReport};
 
 /// An error with its context, causes and hint, on standard error.
 pub(super) fn error(error: &Error) {

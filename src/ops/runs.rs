@@ -208,9 +208,7 @@ impl TableRun {
                 });
                 Self { outcome: "failed".into(), ..run }
             }
-            Outcome::Recent { bookmark } => {
-                Self { outcome: "recent".into(), data_as_of: Some(bookmark.to_string()), ..run }
-            }
+            Outcome::Recent { bookmark } => Self { outcome: "recent".into(), data_as_of: Some(bookmark.to_string()), ..run },
             Outcome::PutOff { .. } => Self { outcome: "put_off".into(), ..run },
             Outcome::Skipped => Self { outcome: "skipped".into(), ..run },
         }
@@ -348,8 +346,7 @@ pub(super) fn rows_over_time(history: &RunHistory, table: &TableRef) -> Vec<(Tim
         let table = run.tables.iter().find(|line| line.table == name)?;
         Some((table.data_as_of.as_deref()?.parse().ok()?, table.rows?))
     });
-    let of_counts =
-        history.counted.iter().filter_map(|counted| Some((counted.at.parse().ok()?, *counted.rows.get(&name)?)));
+    let of_counts = history.counted.iter().filter_map(|counted| Some((counted.at.parse().ok()?, *counted.rows.get(&name)?)));
     let mut points: Vec<(Timestamp, u64)> = of_runs.chain(of_counts).collect();
     points.sort();
     points
@@ -360,8 +357,18 @@ mod tests {
     use super::*;
 
     fn run(id: &str, rows: u64) -> RunRecord {
-        let table = TableRun { table: "canvas.users".into(), outcome: "loaded".into(), rows: Some(rows), data_as_of: Some("2026-01-01T00:00:00Z".into()), ..TableRun::default() };
-        RunRecord { seconds: Some(2.0), tables: vec![table], ..RunRecord::begun(id, Timestamp::from_micros(0), "file:///lake/") }
+        let table = TableRun {
+            table: "canvas.users".into(),
+            outcome: "loaded".into(),
+            rows: Some(rows),
+            data_as_of: Some("2026-01-01T00:00:00Z".into()),
+            ..TableRun::default()
+        };
+        RunRecord {
+            seconds: Some(2.0),
+            tables: vec![table],
+            ..RunRecord::begun(id, Timestamp::from_micros(0), "file:///lake/")
+        }
     }
 
     #[test]

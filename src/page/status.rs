@@ -55,7 +55,9 @@ fn verdict(overview: &Overview) -> String {
     let all = overview.tables.len() + overview.never_loaded.len();
     let last_failed = overview.runs.first().and_then(|run| run.failure.as_ref());
     let (class, mark, title, text) = match (all, failing, behind) {
-        (0, ..) => ("warn", "?", "There are no tables yet".to_owned(), "Nothing was loaded into this target so far.".to_owned()),
+        (0, ..) => {
+            ("warn", "?", "There are no tables yet".to_owned(), "Nothing was loaded into this target so far.".to_owned())
+        }
         (_, 0, 0) if last_failed.is_some() => (
             "warn",
             "!",
@@ -117,12 +119,7 @@ fn cards(overview: &Overview) -> String {
     }
     let mut text = String::from("<dl class=\"cards\">");
     for (name, figure, more) in cards {
-        let _ = write!(
-            text,
-            "<div class=\"card\"><dt>{name}</dt><dd>{}<small>{}</small></dd></div>",
-            escape(&figure),
-            more
-        );
+        let _ = write!(text, "<div class=\"card\"><dt>{name}</dt><dd>{}<small>{}</small></dd></div>", escape(&figure), more);
     }
     text + "</dl>"
 }
@@ -212,7 +209,8 @@ fn charts(overview: &Overview) -> String {
     }
     if !changes.is_empty() {
         let (up, down) = changes.iter().fold((0.0, 0.0), |(up, down), bar| (up + bar.1, down + bar.2));
-        let words = format!("{} rows added or changed, {} deleted, besides first loads.", grouped(up as u64), grouped(down as u64));
+        let words =
+            format!("{} rows added or changed, {} deleted, besides first loads.", grouped(up as u64), grouped(down as u64));
         let _ = write!(
             figures,
             "<section><h2>Changes</h2><figure>{}<figcaption><span class=\"key up first\"></span>added or changed \
@@ -305,7 +303,8 @@ fn runs(runs: &[RunRecord]) -> String {
             (None, _) => "It still runs, or was stopped.".to_owned(),
             (_, Some(failure)) => escape(&failure.message),
             _ => {
-                let failed = if totals.failed > 0 { format!(", <strong>{} failed</strong>", totals.failed) } else { String::new() };
+                let failed =
+                    if totals.failed > 0 { format!(", <strong>{} failed</strong>", totals.failed) } else { String::new() };
                 let skipped = if totals.skipped > 0 { format!(", {} not tried", totals.skipped) } else { String::new() };
                 format!("{} loaded, {} unchanged{failed}{skipped}", totals.loaded, totals.unchanged)
             }
@@ -479,12 +478,19 @@ mod tests {
         overview.tables[0].state = Freshness::Behind;
         says(&overview, "1 of 2 tables is behind");
         overview.tables[1].state = Freshness::Failing;
-        overview.tables[1].failure =
-            Some(Failure { message: "A <script>alert(1)</script> came".into(), hint: Some("wait".into()), ..Failure::default() });
+        overview.tables[1].failure = Some(Failure {
+            message: "A <script>alert(1)</script> came".into(),
+            hint: Some("wait".into()),
+            ..Failure::default()
+        });
         says(&overview, "1 of 2 tables could not be updated");
         says(&overview, "What to do: wait");
         says(&overview, "A &lt;script&gt;alert(1)&lt;/script&gt; came");
-        overview.never_loaded.push(TableRun { table: "canvas.x".into(), failure: Some(Failure::default()), ..TableRun::default() });
+        overview.never_loaded.push(TableRun {
+            table: "canvas.x".into(),
+            failure: Some(Failure::default()),
+            ..TableRun::default()
+        });
         says(&overview, "2 of 3 tables could not be updated");
         overview.tables.clear();
         overview.never_loaded.clear();

@@ -7,9 +7,9 @@ mod choice;
 mod ddl;
 mod diff;
 mod json;
-mod relations;
 #[cfg(feature = "lake")]
 mod options;
+mod relations;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;

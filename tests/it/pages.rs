@@ -56,10 +56,12 @@ async fn status_tells_of_growth_and_runs() {
     assert_eq!(runs.len(), 3);
     assert!(runs[0]["started"].as_str().unwrap() >= runs[2]["started"].as_str().unwrap(), "newest first");
     assert_eq!(runs[0]["tables"][0]["outcome"], "loaded");
-    world
-        .daplake(&["status", "--target", "lake"])
-        .assert_code(0)
-        .assert_says(&["canvas.users", "behind", "last runs:", "2 loaded, 0 unchanged, 0 failed"]);
+    world.daplake(&["status", "--target", "lake"]).assert_code(0).assert_says(&[
+        "canvas.users",
+        "behind",
+        "last runs:",
+        "2 loaded, 0 unchanged, 0 failed",
+    ]);
     let current = world.daplake(&["status", "--target", "lake", "--current-for", "99999d"]).assert_code(0);
     assert!(!current.stdout.contains("behind"), "{}", current.stdout);
 }
@@ -141,7 +143,8 @@ fn the_diagram_of_the_documentation_needs_no_service() {
     let dot = drawn("dot", &["--namespace", "canvas,canvas_logs", "--table", "web_logs,users,course*"]);
     assert!(dot.contains("canvas_logs_web_logs:c") && dot.contains("-> canvas_users:t"), "{dot}");
     assert!(!dot.contains("submissions"), "only what was chosen: {dot}");
-    let mut unknown = bare_command(&["schema", "--namespace", "canvas", "--table", "usres", "--erd", "dot", "--erd-source", "documentation"]);
+    let mut unknown =
+        bare_command(&["schema", "--namespace", "canvas", "--table", "usres", "--erd", "dot", "--erd-source", "documentation"]);
     Run::of(unknown.output().unwrap()).assert_code(5).assert_says(&["did you mean `users`?"]);
 }
 
@@ -166,7 +169,10 @@ fn the_diagram_can_be_searched_and_zoomed_in_a_browser() {
     std::fs::write(&page, text).unwrap();
     let Some(browser) = browser() else { return };
     let whole = dom(&browser, &page);
-    assert!(whole.contains("tables</p>") && whole.contains("id=\"panel\" aria-live=\"polite\" hidden"), "nothing is chosen yet");
+    assert!(
+        whole.contains("tables</p>") && whole.contains("id=\"panel\" aria-live=\"polite\" hidden"),
+        "nothing is chosen yet"
+    );
     // A table is chosen by its address, as by a click.
     let chosen = dom_at(&browser, &page, "#canvas.submissions");
     assert!(chosen.contains("aria-current=\"true\">submissions</a>"));

@@ -21,8 +21,7 @@ const MARGIN: f64 = 24.0;
 /// The whole page.
 pub fn diagram_page(diagram: &Diagram) -> String {
     let boxes: Vec<Vec<Row>> = (0..diagram.tables.len()).map(|table| rows(diagram, table)).collect();
-    let sizes: Vec<(f64, f64)> =
-        boxes.iter().enumerate().map(|(table, rows)| size_of(&name(diagram, table), rows)).collect();
+    let sizes: Vec<(f64, f64)> = boxes.iter().enumerate().map(|(table, rows)| size_of(&name(diagram, table), rows)).collect();
     let edges = edges(diagram);
     let pairs: Vec<(usize, usize)> = edges.iter().map(|edge| (edge.from, edge.to)).collect();
     let laid = layout(&sizes, &pairs);

@@ -110,7 +110,8 @@ fn rank_of(table: usize, lines: &[(usize, usize)], rank: &mut [Option<usize>], w
         return known;
     }
     way.push(table);
-    let targets: Vec<usize> = lines.iter().filter(|(from, to)| *from == table && !way.contains(to)).map(|line| line.1).collect();
+    let targets: Vec<usize> =
+        lines.iter().filter(|(from, to)| *from == table && !way.contains(to)).map(|line| line.1).collect();
     let found = targets.into_iter().map(|to| rank_of(to, lines, rank, way) + 1).max().unwrap_or(0);
     way.pop();
     rank[table] = Some(found);
@@ -133,8 +134,7 @@ fn place_columns(places: &mut [Place], columns: &[Vec<usize>], lines: &[(usize, 
         column.iter().for_each(|table| places[*table].y += spare);
     }
     for sweep in 0..SWEEPS {
-        let order: Vec<usize> =
-            if sweep % 2 == 0 { (0..columns.len()).collect() } else { (0..columns.len()).rev().collect() };
+        let order: Vec<usize> = if sweep % 2 == 0 { (0..columns.len()).collect() } else { (0..columns.len()).rev().collect() };
         for number in order {
             let column = &mut columns[number];
             let wishes: Vec<f64> = column.iter().map(|table| wish(places, *table, lines)).collect();

@@ -53,9 +53,8 @@ struct Shown<'a> {
 /// The columns of a table that a picture shows, keys first.
 fn shown(diagram: &Diagram, table: usize, columns: Columns) -> Vec<Shown<'_>> {
     let schema = &diagram.tables[table];
-    let relation_of = |name: &str| {
-        diagram.relations.iter().position(|relation| relation.from == schema.table && relation.column == name)
-    };
+    let relation_of =
+        |name: &str| diagram.relations.iter().position(|relation| relation.from == schema.table && relation.column == name);
     let all = schema.columns().enumerate().map(|(place, column)| Shown {
         column,
         is_key: place < schema.key.len(),

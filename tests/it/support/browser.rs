@@ -57,8 +57,7 @@ pub fn screenshot_at(browser: &Path, page: &Path, place: &str, picture: &Path, s
 }
 
 fn take(browser: &Path, page: &Path, place: &str, picture: &Path, size: (u32, u32), more: &[&str]) -> (u32, u32) {
-    let mut arguments =
-        vec![format!("--screenshot={}", picture.display()), format!("--window-size={},{}", size.0, size.1)];
+    let mut arguments = vec![format!("--screenshot={}", picture.display()), format!("--window-size={},{}", size.0, size.1)];
     arguments.extend(more.iter().map(|word| (*word).to_owned()));
     run(browser, page, place, &arguments);
     let bytes = std::fs::read(picture).unwrap();
