@@ -21,6 +21,7 @@ pub mod stage;
 pub mod store;
 
 pub mod ops;
+pub mod page;
 
 pub mod cli;
 #[cfg(feature = "demo")]
