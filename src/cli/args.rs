@@ -393,7 +393,7 @@ pub(super) struct ListArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A schema is saved as <output-directory>/<table>_schema_version_<n>.json. With --ddl nothing is saved: statements are printed.\n\nExamples:\n  daplake schema --namespace canvas --table all --output-directory schemas\n  daplake schema --namespace canvas --table all --ddl duckdb --target ./lake > views.sql"
+    after_help = "A schema is saved as <output-directory>/<table>_schema_version_<n>.json. With --ddl or --erd nothing is saved: statements or a diagram are printed.\n\nExamples:\n  daplake schema --namespace canvas --table all --output-directory schemas\n  daplake schema --namespace canvas --table all --ddl duckdb --target ./lake > views.sql\n  daplake schema --namespace canvas --table all --erd html --erd-source documentation > diagram.html"
 )]
 pub(super) struct SchemaArgs {
     #[command(flatten)]
@@ -405,6 +405,41 @@ pub(super) struct SchemaArgs {
     #[cfg(feature = "lake")]
     #[command(flatten)]
     pub(super) ddl: DdlArgs,
+    #[command(flatten)]
+    pub(super) erd: ErdArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ErdArgs {
+    /// Prints a diagram of the tables and their relations instead of saving schemas: for Mermaid, for Graphviz, or a page of its own
+    /// with search and zoom. --namespace then takes a comma list or `all`, --table patterns as well.
+    #[arg(long, value_enum, value_name = "FORM", help_heading = EXTRAS)]
+    pub(super) erd: Option<ErdForm>,
+    /// With --erd mermaid or dot: only keys and columns that refer, or all.
+    #[arg(long, value_enum, default_value_t = ErdColumns::Keys, value_name = "WHICH", help_heading = EXTRAS)]
+    pub(super) erd_columns: ErdColumns,
+    /// With --erd: schemas as the service has them now, or those of the documentation that come with daplake, without any call.
+    #[arg(long, value_enum, default_value_t = ErdSource::Service, value_name = "SOURCE", help_heading = EXTRAS)]
+    pub(super) erd_source: ErdSource,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ErdForm {
+    Mermaid,
+    Dot,
+    Html,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ErdColumns {
+    Keys,
+    All,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ErdSource {
+    Service,
+    Documentation,
 }
 
 #[cfg(feature = "lake")]
@@ -683,6 +718,9 @@ pub(super) enum NestedArg {
 
 #[cfg(feature = "lake")]
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  daplake status --target ./lake\n  daplake status --target ./lake --html status.html\n\nRuns, and the failures of tables, are known from the state folder of the machine that ran them; the growth of lake tables from the lake itself, that of a database from the runs and from earlier calls of this command."
+)]
 pub(super) struct StatusArgs {
     #[command(flatten)]
     pub(super) target: TargetArgs,
@@ -692,6 +730,29 @@ pub(super) struct StatusArgs {
     /// Form of the output.
     #[arg(long, value_enum, default_value_t = StatusOutput::Text)]
     pub(super) output: StatusOutput,
+    /// Writes a page for people to this file: freshness, growth, runs, errors. It needs nothing but a browser.
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
+    /// Data older than this count as behind.
+    #[arg(long, default_value = "12h", value_name = "TIME", value_parser = super::settings::parse_duration)]
+    pub(super) current_for: std::time::Duration,
+    /// Tells of so many runs, newest first [default: 5, for --html 20].
+    #[arg(long, value_name = "N")]
+    pub(super) runs: Option<usize>,
+    /// Tells of so many loads of each table's past [default: 0, for --html 100].
+    #[arg(long, value_name = "N")]
+    pub(super) past: Option<usize>,
+    #[command(flatten)]
+    pub(super) state: StateArgs,
+}
+
+/// The folder that outlives runs.
+#[derive(Debug, Args)]
+pub(super) struct StateArgs {
+    /// Folder for what runs note for later ones and for `status` [default: by the conventions of the system, such as
+    /// ~/.local/state/daplake].
+    #[arg(long, value_name = "DIR", env = "DAPLAKE_STATE_DIR")]
+    pub(super) state_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

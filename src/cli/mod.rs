@@ -6,6 +6,7 @@ mod care;
 mod console;
 #[cfg(feature = "sql")]
 mod db;
+mod erd;
 mod exit;
 mod extras;
 mod file;
@@ -18,6 +19,8 @@ mod logging;
 mod output;
 mod progress;
 mod report;
+#[cfg(feature = "lake")]
+mod runs;
 #[cfg(feature = "demo")]
 mod school;
 mod settings;

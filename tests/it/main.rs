@@ -30,6 +30,8 @@ mod modes;
 mod mssql;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(feature = "lake")]
+mod pages;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "lake")]

@@ -1,6 +1,8 @@
 //! A school served over HTTP, a folder for tables, and readers that are not ours.
 
 #[cfg(feature = "lake")]
+pub mod browser;
+#[cfg(feature = "lake")]
 pub mod database;
 pub mod faults;
 #[cfg(feature = "mysql")]
