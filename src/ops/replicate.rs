@@ -334,7 +334,7 @@ impl Replicator {
             (false, None) => {
                 return Err(Error::new(Kind::Schema, "A rule names a column that the table does not have")
                     .with("column", unknown.join(", "))
-                    .hint("see the names with `daplake schema --table ...`, or write a pattern such as 'users.email*'"));
+                    .hint("see the names with `daplake schema --table ...`; put the namespace in front if only one of several tables is meant, as in canvas.users.email"));
             }
             (false, Some(_)) => {
                 tracing::warn!(table = %table, columns = unknown.join(", "), "A rule names columns that the table does not have");
