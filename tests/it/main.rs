@@ -35,6 +35,8 @@ mod pages;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "lake")]
+mod prompt;
+#[cfg(feature = "lake")]
 mod readers;
 #[cfg(feature = "lake")]
 mod s3;
@@ -47,3 +49,5 @@ mod sql;
 mod support;
 #[cfg(feature = "lake")]
 mod sync;
+#[cfg(feature = "lake")]
+mod telling;
