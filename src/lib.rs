@@ -20,6 +20,7 @@ pub mod stage;
 pub mod store;
 
 pub mod ops;
+pub mod page;
 
 pub mod cli;
 #[cfg(feature = "demo")]

@@ -393,7 +393,7 @@ pub(super) struct ListArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A schema is saved as <output-directory>/<table>_schema_version_<n>.json. With --ddl nothing is saved: statements are printed.\n\nExamples:\n  daplake schema --namespace canvas --table all --output-directory schemas\n  daplake schema --namespace canvas --table all --ddl duckdb --target ./lake > views.sql"
+    after_help = "A schema is saved as <output-directory>/<table>_schema_version_<n>.json. With --ddl or --erd nothing is saved: statements or a diagram are printed.\n\nExamples:\n  daplake schema --namespace canvas --table all --output-directory schemas\n  daplake schema --namespace canvas --table all --ddl duckdb --target ./lake > views.sql\n  daplake schema --namespace canvas --table all --erd html --erd-source documentation > diagram.html"
 )]
 pub(super) struct SchemaArgs {
     #[command(flatten)]
@@ -405,6 +405,41 @@ pub(super) struct SchemaArgs {
     #[cfg(feature = "lake")]
     #[command(flatten)]
     pub(super) ddl: DdlArgs,
+    #[command(flatten)]
+    pub(super) erd: ErdArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ErdArgs {
+    /// Prints a diagram of the tables and their relations instead of saving schemas: for Mermaid, for Graphviz, or a page of its own
+    /// with search and zoom. --namespace then takes a comma list or `all`, --table patterns as well.
+    #[arg(long, value_enum, value_name = "FORM", help_heading = EXTRAS)]
+    pub(super) erd: Option<ErdForm>,
+    /// With --erd mermaid or dot: only keys and columns that refer, or all.
+    #[arg(long, value_enum, default_value_t = ErdColumns::Keys, value_name = "WHICH", help_heading = EXTRAS)]
+    pub(super) erd_columns: ErdColumns,
+    /// With --erd: schemas as the service has them now, or those of the documentation that come with daplake, without any call.
+    #[arg(long, value_enum, default_value_t = ErdSource::Service, value_name = "SOURCE", help_heading = EXTRAS)]
+    pub(super) erd_source: ErdSource,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ErdForm {
+    Mermaid,
+    Dot,
+    Html,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ErdColumns {
+    Keys,
+    All,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ErdSource {
+    Service,
+    Documentation,
 }
 
 #[cfg(feature = "lake")]
@@ -578,7 +613,51 @@ pub(super) struct SyncArgs {
     #[command(flatten)]
     pub(super) unattended: super::watch::UnattendedArgs,
     #[command(flatten)]
+    pub(super) telling: TellingArgs,
+    #[command(flatten)]
     pub(super) limits: LimitArgs,
+}
+
+/// Who is told of runs. A notification that does not arrive never changes how a run ends.
+#[cfg(feature = "lake")]
+#[derive(Debug, Args)]
+pub(super) struct TellingArgs {
+    /// Posts how a run ended to this webhook. The address is a secret: prefer the variable.
+    #[arg(
+        long,
+        env = "DAPLAKE_NOTIFY",
+        hide_env_values = true,
+        value_name = "URL",
+        value_parser = |text: &str| Ok::<_, std::convert::Infallible>(Secret::new(text))
+    )]
+    pub(super) notify: Option<Secret>,
+    /// What the webhook understands: JSON with all that is known of the run, or a message for Slack and its kin.
+    #[arg(long, value_enum, default_value_t = NotifyFormArg::Json, value_name = "FORM")]
+    pub(super) notify_form: NotifyFormArg,
+    /// Runs this command by the shell when a run ended, with the run as JSON on its standard input and without our credentials.
+    #[arg(long, value_name = "COMMAND")]
+    pub(super) notify_command: Option<String>,
+    /// When to tell: after every run, when other things fail than after the run before, or after runs with failures.
+    #[arg(long, value_enum, default_value_t = NotifyOnArg::Failure, value_name = "WHEN")]
+    pub(super) notify_on: NotifyOnArg,
+    /// Serves figures for Prometheus at http://ADDRESS/metrics while it runs, such as 127.0.0.1:9184.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) metrics_listen: Option<std::net::SocketAddr>,
+}
+
+#[cfg(feature = "lake")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum NotifyFormArg {
+    Json,
+    Slack,
+}
+
+#[cfg(feature = "lake")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum NotifyOnArg {
+    Always,
+    Change,
+    Failure,
 }
 
 /// What a hostile or broken answer may cost at most.
@@ -683,6 +762,9 @@ pub(super) enum NestedArg {
 
 #[cfg(feature = "lake")]
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  daplake status --target ./lake\n  daplake status --target ./lake --html status.html\n\nRuns, and the failures of tables, are known from the state folder of the machine that ran them; the growth of lake tables from the lake itself, that of a database from the runs and from earlier calls of this command."
+)]
 pub(super) struct StatusArgs {
     #[command(flatten)]
     pub(super) target: TargetArgs,
@@ -692,6 +774,29 @@ pub(super) struct StatusArgs {
     /// Form of the output.
     #[arg(long, value_enum, default_value_t = StatusOutput::Text)]
     pub(super) output: StatusOutput,
+    /// Writes a page for people to this file: freshness, growth, runs, errors. It needs nothing but a browser.
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
+    /// Data older than this count as behind.
+    #[arg(long, default_value = "12h", value_name = "TIME", value_parser = super::settings::parse_duration)]
+    pub(super) current_for: std::time::Duration,
+    /// Tells of so many runs, newest first [default: 5, for --html 20].
+    #[arg(long, value_name = "N")]
+    pub(super) runs: Option<usize>,
+    /// Tells of so many loads of each table's past [default: 0, for --html 100].
+    #[arg(long, value_name = "N")]
+    pub(super) past: Option<usize>,
+    #[command(flatten)]
+    pub(super) state: StateArgs,
+}
+
+/// The folder that outlives runs.
+#[derive(Debug, Args)]
+pub(super) struct StateArgs {
+    /// Folder for what runs note for later ones and for `status` [default: by the conventions of the system, such as
+    /// ~/.local/state/daplake].
+    #[arg(long, value_name = "DIR", env = "DAPLAKE_STATE_DIR")]
+    pub(super) state_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -703,21 +808,27 @@ pub(super) enum StatusOutput {
 #[cfg(feature = "lake")]
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  daplake query --target ./lake \"SELECT workflow_state, count(*) FROM canvas.users GROUP BY 1\""
+    after_help = "Examples:\n  daplake query --target ./lake \"SELECT workflow_state, count(*) FROM canvas.users GROUP BY 1\"\n  daplake query --target ./lake --output parquet --output-file users.parquet \"SELECT id, name FROM users\"\n  daplake query --target ./lake          (a prompt; \\? for help)"
 )]
 pub(super) struct QueryArgs {
     #[command(flatten)]
     pub(super) target: TargetArgs,
-    /// The statement. Tables are `namespace.table`; those of `canvas` also go by their bare names. `-` reads it from standard input.
-    pub(super) sql: String,
+    /// The statement. Tables are `namespace.table`; those of `canvas` also go by their bare names. `-` reads statements from standard
+    /// input, as does no statement at all; on a terminal that begins a prompt.
+    pub(super) sql: Option<String>,
     /// Reads the tables as they were: a version of the log (see `daplake history`), or a time such as 2026-01-31T09:30:00Z.
     #[arg(long, value_name = "VERSION|TIME")]
     pub(super) at: Option<String>,
     /// Form of the output.
     #[arg(long, value_enum, default_value_t = QueryOutput::Table)]
     pub(super) output: QueryOutput,
+    /// Writes the answer to this file, whole or not at all.
+    #[arg(long, value_name = "FILE")]
+    pub(super) output_file: Option<PathBuf>,
     #[command(flatten)]
     pub(super) engine: EngineArgs,
+    #[command(flatten)]
+    pub(super) state: StateArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -725,6 +836,7 @@ pub(super) enum QueryOutput {
     Table,
     Csv,
     Json,
+    Parquet,
 }
 
 /// Tables of a target.

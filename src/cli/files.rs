@@ -164,6 +164,9 @@ async fn ddl(global: &GlobalArgs, args: &SchemaArgs, engine: DdlEngine) -> Resul
 }
 
 async fn schema(global: &GlobalArgs, console: Console, args: SchemaArgs) -> Result<ExitCode> {
+    if let Some(form) = args.erd.erd {
+        return super::erd::erd(global, &args, form).await;
+    }
     #[cfg(feature = "lake")]
     if let Some(engine) = args.ddl.ddl {
         return ddl(global, &args, engine).await;

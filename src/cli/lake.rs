@@ -1,27 +1,27 @@
-//! `sync`, `status` and `query`: from arguments to requests, from answers to text.
+//! `sync` and `status`: from arguments to requests, from answers to text.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::record_batch::RecordBatch;
-use futures::TryStreamExt;
-
 #[cfg(feature = "sql")]
 use super::args::DatabaseArgs;
 use super::args::{
-    DeletionVectorsArg, EngineArgs, GlobalArgs, LakeArgs, NestedArg, OnSnapshotRequired, QueryArgs, QueryOutput, StatusArgs,
-    StatusOutput, SwitchArg, SyncArgs, TableArgs,
+    DeletionVectorsArg, EngineArgs, GlobalArgs, LakeArgs, NestedArg, OnSnapshotRequired, StatusArgs, StatusOutput, SwitchArg,
+    SyncArgs, TableArgs,
 };
 use super::output::{Grid, age, grouped, out, size};
+use super::runs::{self, Teller};
 use super::{report, settings, watch};
 use crate::api::Client;
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::ops::{self, Answer, Journal, Reason, Report, Selection, StatusLine, Stop, SyncRequest, Target, UnpackLimits};
+use crate::ops::{
+    self, Journal, Overview, OverviewRequest, Reason, Report, Selection, StatusLine, Stop, SyncRequest, Target, UnpackLimits,
+};
+use crate::page::status_page;
 use crate::schema::{Nested, TableOptions, TableRules};
 use crate::sink::Sink;
-use crate::sink::delta::{At, ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink};
+use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions};
 use crate::stage::{Engine, EngineOptions};
 
 /// One run for each target, one after the other: the service's pace is shared by all of them.
@@ -30,14 +30,16 @@ pub(super) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Result<()>
     let client = settings::client(global, settings::pacing(global, first.jobs_per_minute))?;
     let schedule = first.unattended.schedule();
     let report = first.report.clone();
+    let state_dir = settings::state_dir(first.unattended.state_dir.clone());
+    let teller = Teller::new(global, state_dir, &first.telling).await?;
     let requests: Vec<SyncRequest> = runs.into_iter().map(|args| request(global, &client, args)).collect::<Result<_>>()?;
     match schedule {
         Some(schedule) => {
-            let work = async |stop| finish(Box::pin(all(&requests, stop)).await, report.as_deref());
+            let work = async |stop| finish(Box::pin(all(&requests, &teller, stop)).await, report.as_deref());
             watch::watch(schedule, work).await
         }
         None => {
-            let ended = watch::once(async |stop| Box::pin(all(&requests, stop)).await).await?;
+            let ended = watch::once(async |stop| Box::pin(all(&requests, &teller, stop)).await).await?;
             let stopped = ended.iter().any(|ended| matches!(ended, Ok(report) if report.ended_early == Some(Reason::Stopped)));
             match finish(ended, report.as_deref()) {
                 Ok(()) if stopped => Err(watch::cancelled()),
@@ -93,14 +95,21 @@ fn request(global: &GlobalArgs, client: &Client, args: SyncArgs) -> Result<SyncR
     })
 }
 
+fn new_run_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
 /// The runs of all targets; the time of the later ones is what the earlier ones have left.
-async fn all(requests: &[SyncRequest], stop: Stop) -> Vec<Result<Report>> {
+async fn all(requests: &[SyncRequest], teller: &Teller, stop: Stop) -> Vec<Result<Report>> {
     let begun = Instant::now();
     let mut ended = Vec::new();
     for request in requests {
         let time_budget = request.time_budget.map(|budget| budget.saturating_sub(begun.elapsed()));
-        let request = SyncRequest { time_budget, stop: stop.clone(), ..request.clone() };
-        ended.push(ops::sync(request).await);
+        let request = SyncRequest { time_budget, stop: stop.clone(), run_id: new_run_id(), ..request.clone() };
+        let told = teller.begin(&request);
+        let result = ops::sync(request).await;
+        told.end(&result).await;
+        ended.push(result);
     }
     ended
 }
@@ -205,14 +214,16 @@ pub(super) fn finish_one(report: Report) -> Result<()> {
 
 fn write_report<T: serde::Serialize + ?Sized>(report: &T, path: &Path) -> Result<()> {
     let text = serde_json::to_string_pretty(report).or_fail(Kind::Bug, "The report cannot be written as JSON")?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).map_or(PathBuf::from("."), PathBuf::from);
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(&folder)?;
-        std::io::Write::write_all(&mut file, text.as_bytes())?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().or_fail(Kind::Io, format!("The report cannot be written: {}", path.display()))
+    write_file(path, text.as_bytes()).or_fail(Kind::Io, format!("The report cannot be written: {}", path.display()))
+}
+
+/// The whole file or nothing of it.
+fn write_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    std::io::Write::write_all(&mut file, bytes)?;
+    file.persist(path)?;
+    Ok(())
 }
 
 pub(super) fn engine(args: &EngineArgs) -> Result<Engine> {
@@ -253,27 +264,48 @@ pub(super) fn small_engine() -> Result<Engine> {
 pub(super) async fn status(global: &GlobalArgs, args: StatusArgs) -> Result<()> {
     let target = settings::target(global, &args.target)?;
     let sink = ops::open_sink(&target, &small_engine()?)?;
-    let lines = ops::status(sink.as_ref(), &args.namespace).await?;
-    if lines.is_empty() && args.output == StatusOutput::Text {
-        return out(&format!("No tables at {}.\n", sink.location()));
+    let (runs, past) = if args.html.is_some() { (20, 100) } else { (5, 0) };
+    let request = OverviewRequest {
+        namespaces: args.namespace,
+        runs: runs::log(settings::state_dir(args.state.state_dir).as_deref(), sink.as_ref()),
+        run_limit: args.runs.unwrap_or(runs),
+        current_for: args.current_for,
+        past_limit: args.past.unwrap_or(past),
+        ..OverviewRequest::new(sink)
+    };
+    let overview = ops::overview(&request).await?;
+    if let Some(path) = &args.html {
+        let page = status_page(&overview);
+        write_file(path, page.as_bytes()).or_fail(Kind::Io, format!("The page cannot be written: {}", path.display()))?;
     }
     out(&match args.output {
-        StatusOutput::Text => status_text(&lines),
+        StatusOutput::Text => overview_text(&overview),
         StatusOutput::Json => {
-            serde_json::to_string_pretty(&lines).or_fail(Kind::Bug, "The status cannot be written as JSON")? + "\n"
+            serde_json::to_string_pretty(&overview).or_fail(Kind::Bug, "The status cannot be written as JSON")? + "\n"
         }
     })
 }
 
+fn overview_text(overview: &Overview) -> String {
+    let mut text = match overview.tables.is_empty() {
+        true => format!("No tables at {}.\n", overview.target),
+        false => status_text(&overview.tables),
+    };
+    text.push_str(&report::runs(overview));
+    text
+}
+
 pub(super) fn status_text(lines: &[StatusLine]) -> String {
     let known = |number: Option<u64>| number.map_or("-".to_owned(), grouped);
-    let mut grid = Grid::new(&["table", ">rows", "data as of", ">age", ">schema", ">files", ">size", "protocol", "kept as"]);
+    let mut grid =
+        Grid::new(&["table", ">rows", "data as of", ">age", "state", ">schema", ">files", ">size", "protocol", "kept as"]);
     for line in lines {
         grid.row(vec![
             format!("{}.{}", line.namespace, line.table),
             known(line.rows),
             line.data_as_of.clone(),
             age(line.age_seconds),
+            line.state.word().to_owned(),
             line.schema_version.to_string(),
             known(line.files),
             line.bytes.map_or("-".to_owned(), size),
@@ -282,82 +314,4 @@ pub(super) fn status_text(lines: &[StatusLine]) -> String {
         ]);
     }
     grid.render()
-}
-
-pub(super) async fn query(global: &GlobalArgs, args: QueryArgs) -> Result<()> {
-    let target = settings::target(global, &args.target)?;
-    let engine = engine(&args.engine)?;
-    let sink = ops::open_target(&target, &engine)?;
-    let sql = match args.sql.as_str() {
-        "-" => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).or_fail(Kind::Io, "Standard input cannot be read")?;
-            text
-        }
-        sql => sql.to_owned(),
-    };
-    let at = args.at.as_deref().map(parse_at).transpose()?;
-    match args.output {
-        QueryOutput::Table => print_query(&sink, &engine, &sql, at).await,
-        QueryOutput::Csv => {
-            let Answer { schema, mut batches } = ops::query_at(&sink, &engine, &sql, at).await?;
-            let mut head = true;
-            while let Some(batch) = batches.try_next().await.or_fail(Kind::Target, "The query failed")? {
-                out(&csv_text(&batch, head)?)?;
-                head = false;
-            }
-            if head { out(&csv_text(&RecordBatch::new_empty(schema), true)?) } else { Ok(()) }
-        }
-        QueryOutput::Json => {
-            let mut batches = ops::query_at(&sink, &engine, &sql, at).await?.batches;
-            while let Some(batch) = batches.try_next().await.or_fail(Kind::Target, "The query failed")? {
-                let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());
-                writer.write(&batch).or_fail(Kind::Data, "The answer cannot be written as JSON")?;
-                writer.finish().or_fail(Kind::Data, "The answer cannot be written as JSON")?;
-                out(&String::from_utf8_lossy(&writer.into_inner()))?;
-            }
-            Ok(())
-        }
-    }
-}
-
-/// A version by its number, or a time.
-fn parse_at(text: &str) -> Result<At> {
-    match text.parse() {
-        Ok(version) => Ok(At::Version(version)),
-        Err(_) => {
-            let moment = super::iso::parse_moment(text);
-            let moment = moment.map_err(|_| {
-                Error::new(Kind::Usage, "--at is neither a version nor a time").hint("write it as 12 or 2026-01-31T09:30:00Z")
-            })?;
-            Ok(At::Time(moment.at))
-        }
-    }
-}
-
-/// Runs a query and prints a table. It needs the widest cell first, so the answer is collected; the other forms stream.
-pub(super) async fn print_query(sink: &Arc<DeltaSink>, engine: &Engine, sql: &str, at: Option<At>) -> Result<()> {
-    let answer = ops::query_at(sink, engine, sql, at).await?;
-    let rows: Vec<RecordBatch> = answer.batches.try_collect().await.or_fail(Kind::Target, "The query failed")?;
-    out(&table_text(&answer.schema, &rows)?)
-}
-
-fn table_text(schema: &arrow::datatypes::SchemaRef, rows: &[RecordBatch]) -> Result<String> {
-    let options = arrow::util::display::FormatOptions::default().with_null("NULL");
-    let rows = if rows.is_empty() { vec![RecordBatch::new_empty(schema.clone())] } else { rows.to_vec() };
-    let table = arrow::util::pretty::pretty_format_batches_with_options(&rows, &options);
-    let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
-    let rows = if count == 1 { "row" } else { "rows" };
-    Ok(format!("{}\n{count} {rows}\n", table.or_fail(Kind::Data, "The answer cannot be shown as a table")?))
-}
-
-fn csv_text(batch: &RecordBatch, head: bool) -> Result<String> {
-    let mut bytes = Vec::new();
-    let mut writer = arrow::csv::WriterBuilder::new().with_header(head).build(&mut bytes);
-    writer.write(batch).or_fail(
-        Kind::Unsupported,
-        "The answer cannot be written as CSV (nested columns: use --output json, or pick their members)",
-    )?;
-    drop(writer);
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -1,7 +1,11 @@
 //! Errors and run reports as text.
 
+#[cfg(feature = "lake")]
+use super::output::age;
 use super::output::{grouped, note, size};
 use crate::error::Error;
+#[cfg(feature = "lake")]
+use crate::ops::{Failure, Overview, RunRecord};
 use crate::ops::{Outcome, Reason, Report, TableReport};
 
 /// An error with its context, causes and hint, on standard error.
@@ -116,4 +120,46 @@ pub(super) fn summary(report: &Report) -> String {
         }
     }
     text
+}
+
+/// What is wrong, and the last runs, below the tables of a status.
+#[cfg(feature = "lake")]
+pub(super) fn runs(overview: &Overview) -> String {
+    let mut text = String::new();
+    let failing = overview.tables.iter().filter_map(|line| Some((line.name(), line.failure.as_ref()?)));
+    let never = overview.never_loaded.iter().filter_map(|run| Some((run.table.clone(), run.failure.as_ref()?)));
+    for (table, failure) in failing.chain(never) {
+        text.push_str(&format!("\nfailing: {table}: {}\n", failure_text(failure)));
+    }
+    for (place, run) in overview.runs.iter().enumerate() {
+        text.push_str(if place == 0 { "\nlast runs:\n" } else { "" });
+        text.push_str(&format!("  {}  {}\n", run.started, run_text(run)));
+    }
+    text
+}
+
+#[cfg(feature = "lake")]
+fn failure_text(failure: &Failure) -> String {
+    let hint = failure.hint.as_ref().map(|hint| format!("\n  hint: {hint}"));
+    format!("{}{}", failure.message, hint.unwrap_or_default())
+}
+
+/// A run in one line.
+#[cfg(feature = "lake")]
+pub(super) fn run_text(run: &RunRecord) -> String {
+    let Some(seconds) = run.seconds else { return "did not end: it still runs, or was stopped".to_owned() };
+    if let Some(failure) = &run.failure {
+        return format!("failed before any table: {}", failure.message);
+    }
+    let totals = run.totals();
+    let skipped = if totals.skipped > 0 { format!(", {} not tried", totals.skipped) } else { String::new() };
+    format!(
+        "{} loaded, {} unchanged, {} failed{skipped}; {} rows upserted, {} deleted in {}",
+        totals.loaded,
+        totals.unchanged,
+        totals.failed,
+        grouped(totals.upserted),
+        grouped(totals.deleted),
+        age(seconds.ceil() as i64)
+    )
 }

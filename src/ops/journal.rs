@@ -338,7 +338,7 @@ pub(super) fn window_words(window: Window) -> String {
     }
 }
 
-fn make_private(folder: &Path) -> io::Result<()> {
+pub(super) fn make_private(folder: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -360,7 +360,7 @@ fn sweep(folder: &Path, ours: &Path) {
 }
 
 /// FNV-1a: the same at every run and in every version, which is all that names of files need.
-fn fnv(bytes: &[u8]) -> u64 {
+pub(super) fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 

@@ -9,13 +9,18 @@ mod check;
 #[cfg(feature = "sql")]
 pub mod db;
 mod ddl;
+mod diagram;
 pub mod files;
 mod journal;
+#[cfg(feature = "lake")]
+mod notify;
 #[cfg(feature = "lake")]
 mod query;
 #[cfg(feature = "lake")]
 mod replicate;
 mod report;
+#[cfg(feature = "lake")]
+mod runs;
 mod select;
 #[cfg(feature = "lake")]
 mod status;
@@ -34,14 +39,19 @@ pub use care::{Cared, Removal, optimize, vacuum};
 #[cfg(feature = "lake")]
 pub use check::{Finding, Verdict, check_folder, check_service, check_target};
 pub use ddl::{DdlFor, ddl};
+pub use diagram::{diagram, diagram_among};
 pub use journal::Journal;
 #[cfg(feature = "lake")]
-pub use query::{Answer, query, query_at};
+pub use notify::{Notifier, NotifyForm, NotifyOn};
+#[cfg(feature = "lake")]
+pub use query::{Answer, Querier, query, query_at};
 pub use report::{Outcome, Phases, Report, TableReport};
+#[cfg(feature = "lake")]
+pub use runs::{Counted, Failure, RunHistory, RunLog, RunRecord, TableRun, Totals};
 pub(crate) use select::distance;
 pub use select::{KNOWN_NAMESPACES, Selection};
 #[cfg(feature = "lake")]
-pub use status::{StatusLine, status};
+pub use status::{Freshness, Overview, OverviewRequest, Point, StatusLine, overview, status};
 pub use stop::{Reason, Stop};
 #[cfg(feature = "lake")]
 pub use sync::{Demand, OnSnapshotRequired, Refresh, SyncRequest, Unlisted, sync};

@@ -49,6 +49,16 @@ impl Selection {
         }
     }
 
+    /// Picks from tables that are known without asking, in their order. A name that matches nothing is an error of kind `NotFound`.
+    pub fn resolve_among(&self, listed: &[TableRef]) -> Result<Vec<TableRef>> {
+        let mut listed = listed.to_vec();
+        if !self.namespaces.iter().any(|name| name == "all") {
+            let namespaces = self.trimmed_namespaces();
+            listed.retain(|table| namespaces.contains(&table.namespace.as_str()));
+        }
+        self.pick(&listed, Holder::Service)
+    }
+
     /// Picks from the tables that a target holds, in its order. A name that matches nothing is an error of kind `NotFound`.
     #[cfg(feature = "lake")]
     pub async fn resolve_held(&self, sink: &dyn crate::sink::Sink) -> Result<Vec<TableRef>> {

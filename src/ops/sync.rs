@@ -89,6 +89,8 @@ pub struct SyncRequest {
     pub object_concurrency: usize,
     /// Staging folder for Parquet objects.
     pub temp_dir: PathBuf,
+    /// Id of the run, in the report and in the target's history. A request that is used again needs a new one.
+    pub run_id: String,
     /// Longest line of an object, bytes.
     pub max_line: usize,
     /// What an object may unpack to.
@@ -149,6 +151,7 @@ impl SyncRequest {
             concurrency: 2,
             object_concurrency: 2,
             temp_dir: std::env::temp_dir(),
+            run_id: uuid::Uuid::new_v4().to_string(),
             max_line: 256 << 20,
             unpack: UnpackLimits::default(),
             journal: None,
@@ -179,7 +182,7 @@ pub async fn sync(request: SyncRequest) -> Result<Report> {
     for tables_of_rule in request.rules.unused(&tables) {
         tracing::warn!(table = tables_of_rule, "Options for a table that is not part of this run, or misspelt");
     }
-    let run_id = uuid::Uuid::new_v4().to_string();
+    let run_id = request.run_id;
     let replicator = Replicator {
         client: request.client,
         sink: request.sink,

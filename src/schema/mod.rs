@@ -9,6 +9,7 @@ mod diff;
 mod json;
 #[cfg(feature = "lake")]
 mod options;
+mod relations;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -20,4 +21,5 @@ pub use ddl::{LakeEngine, LakeFormat, LakePlace, lake_prelude, lake_table};
 pub use diff::{SchemaChange, changes_between};
 #[cfg(feature = "lake")]
 pub use options::{Deletes, PartitionBy, PartitionUnit, TableMode, TableOptions, TableRules};
+pub use relations::{Diagram, Evidence, Relation};
 pub use table::{Column, ColumnType, TableSchema};

@@ -32,6 +32,11 @@ pub trait Sink: Debug + Send + Sync {
     /// Figures of one table for `status`.
     async fn status(&self, table: &TableRef) -> Result<Option<TableStatus>>;
 
+    /// The table after each load of the past, oldest first, at most `limit` of the newest. Empty where the target does not remember.
+    async fn past(&self, _table: &TableRef, _limit: usize) -> Result<Vec<Past>> {
+        Ok(Vec::new())
+    }
+
     /// Whether its loads take sets that were not reduced, if the key is one integer column, and check the promise of unique keys
     /// as they write. Others are always given the latest change per key.
     fn checks_unique_keys(&self) -> bool {
@@ -161,6 +166,23 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// The bookmark was there already; nothing was written.
     pub repeated: bool,
+}
+
+/// A table as one load of the past left it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Past {
+    /// Data as of.
+    pub at: Timestamp,
+    /// Run that loaded it.
+    pub run_id: Option<String>,
+    /// Rows, when they are known.
+    pub rows: Option<u64>,
+    /// Bytes of data files, when they are known.
+    pub bytes: Option<u64>,
+    /// Rows of the change set that were upserts.
+    pub upserted: u64,
+    /// Rows removed because the service deleted them.
+    pub deleted: u64,
 }
 
 /// Figures of one table.

@@ -10,4 +10,4 @@ mod load;
 pub mod sql;
 
 #[cfg(feature = "lake")]
-pub use load::{Held, Layout, Load, LoadKind, LoadPlan, Loaded, Sink, TableStatus};
+pub use load::{Held, Layout, Load, LoadKind, LoadPlan, Loaded, Past, Sink, TableStatus};

@@ -64,7 +64,7 @@ async fn a_sync_tells_what_it_did_and_status_and_query_agree() {
 
     let status = world.daplake(&["status", "--target", "lake", "--output", "json"]).assert_code(0);
     let status: Value = serde_json::from_str(&status.stdout).unwrap();
-    assert_eq!(status[1]["rows"], expected);
+    assert_eq!(status["tables"][1]["rows"], expected);
     world.daplake(&["status", "--target", "lake"]).assert_code(0).assert_says(&["canvas.accounts", "data as of"]);
 
     let count = "SELECT count(*) AS people FROM users";

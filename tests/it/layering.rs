@@ -20,7 +20,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("store", &[]),
     ("sink", &["schema", "stage", "store"]),
     ("ops", &["api", "fetch", "decode", "scan", "schema", "stage", "store", "sink"]),
-    ("cli", &["api", "schema", "stage", "store", "sink", "ops", "demo"]),
+    ("page", &["schema", "ops"]),
+    ("cli", &["api", "schema", "stage", "store", "sink", "ops", "page", "demo"]),
     ("demo", &[]),
 ];
 

@@ -32,8 +32,12 @@ mod modes;
 mod mssql;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(feature = "lake")]
+mod pages;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "lake")]
+mod prompt;
 #[cfg(feature = "lake")]
 mod readers;
 #[cfg(feature = "lake")]
@@ -47,5 +51,7 @@ mod sql;
 mod support;
 #[cfg(feature = "lake")]
 mod sync;
+#[cfg(feature = "lake")]
+mod telling;
 #[cfg(feature = "lake")]
 mod unattended;

@@ -23,7 +23,7 @@ use super::{ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink, Optimized,
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Bookmark, Namespace, TableRef};
 use crate::redact::SafeUrl;
-use crate::sink::{Held, Layout, Load, LoadPlan, Loaded, Sink, TableStatus};
+use crate::sink::{Held, Layout, Load, LoadPlan, Loaded, Past, Sink, TableStatus};
 use crate::stage::ChangeSet;
 use crate::store::{Place, explained};
 
@@ -177,6 +177,10 @@ impl Sink for ParquetSink {
 
     async fn status(&self, table: &TableRef) -> Result<Option<TableStatus>> {
         self.tables.status(table).await
+    }
+
+    async fn past(&self, table: &TableRef, limit: usize) -> Result<Vec<Past>> {
+        self.tables.past(table, limit).await
     }
 
     fn checks_unique_keys(&self) -> bool {

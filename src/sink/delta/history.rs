@@ -1,12 +1,16 @@
 //! What happened to a table, commit by commit, as its log tells.
 
+use futures::{StreamExt, TryStreamExt};
 use serde_json::Value;
 
 use super::DeltaSink;
 use super::log::{TableLog, TableState};
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::model::{TableRef, Timestamp};
-use crate::sink::Sink;
+use crate::sink::{Past, Sink};
+
+/// Entries of a log that are read at once.
+const READS_AT_ONCE: usize = 8;
 
 /// One commit of a table.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -19,6 +23,10 @@ pub struct Commit {
     pub operation: String,
     /// The bookmark it reached, RFC 3339; only commits of loads have one.
     pub bookmark: Option<String>,
+    /// Rows of the table from then on; only commits of loads tell.
+    pub rows: Option<u64>,
+    /// Bytes of its data files from then on; only commits of loads tell.
+    pub bytes: Option<u64>,
     /// Rows of the change set that were upserts.
     pub upserted: Option<u64>,
     /// Rows removed because the service deleted them.
@@ -43,20 +51,32 @@ impl DeltaSink {
     pub async fn history(&self, table: &TableRef, limit: usize) -> Result<Vec<Commit>> {
         let log = self.log(table)?;
         let newest = self.present(&log).await?.version;
+        let read = |version| {
+            let store = log.log_store();
+            async move {
+                let entry = store.read_commit_entry(version).await.map_err(|error| {
+                    Error::new(Kind::Target, "The table's log cannot be read")
+                        .with("table", table)
+                        .with("version", version)
+                        .caused_by(error)
+                })?;
+                Ok::<_, Error>(entry.map(|entry| commit_of(version, &String::from_utf8_lossy(&entry))))
+            }
+        };
+        let mut entries = futures::stream::iter((0..=newest).rev().take(limit)).map(read).buffered(READS_AT_ONCE);
         let mut commits = Vec::new();
-        for version in (0..=newest).rev().take(limit) {
-            let entry = log.log_store().read_commit_entry(version).await;
-            let entry = entry.map_err(|error| {
-                Error::new(Kind::Target, "The table's log cannot be read")
-                    .with("table", table)
-                    .with("version", version)
-                    .caused_by(error)
-            })?;
-            // Older entries are cleaned away when checkpoints hold their outcome.
-            let Some(entry) = entry else { break };
-            commits.push(commit_of(version, &String::from_utf8_lossy(&entry)));
+        // Older entries are cleaned away when checkpoints hold their outcome.
+        while let Some(Some(commit)) = entries.try_next().await? {
+            commits.push(commit);
         }
         Ok(commits)
+    }
+
+    /// The table after each of its newest `limit` loads, oldest first.
+    pub(super) async fn past_loads(&self, table: &TableRef, limit: usize) -> Result<Vec<Past>> {
+        let mut past: Vec<Past> = self.history(table, limit).await?.into_iter().filter_map(past_of).collect();
+        past.reverse();
+        Ok(past)
     }
 
     /// The present state of a table. Kind `NotFound` if it is not kept here.
@@ -67,6 +87,18 @@ impl DeltaSink {
             .with("table", &log.table)
             .with("target", self.location())
     }
+}
+
+/// Commits that are no loads (care, other programs) have no bookmark.
+fn past_of(commit: Commit) -> Option<Past> {
+    Some(Past {
+        at: commit.bookmark?.parse().ok()?,
+        run_id: commit.run_id,
+        rows: commit.rows,
+        bytes: commit.bytes,
+        upserted: commit.upserted.unwrap_or(0),
+        deleted: commit.deleted.unwrap_or(0),
+    })
 }
 
 fn commit_of(version: u64, entry: &str) -> Commit {
@@ -83,6 +115,8 @@ fn commit_of(version: u64, entry: &str) -> Commit {
         time: info["timestamp"].as_i64().map(|millis| Timestamp::from_micros(millis.saturating_mul(1000)).to_string()),
         operation: text("operation").unwrap_or_else(|| "?".into()),
         bookmark: text("daplakeBookmark"),
+        rows: info["daplakeRows"].as_u64(),
+        bytes: info["daplakeBytes"].as_u64(),
         upserted: number("numUpsertedRows"),
         deleted: number("numDeletedRows").filter(|_| info.get("daplakeBookmark").is_some()),
         files_added: number("numAddedFiles"),

@@ -479,7 +479,12 @@ impl Load for DeltaLoad {
 
         // From here on the commit may come about even if this future is dropped, so the files must stay.
         let names = self.uncommitted.release();
-        let info = self.info(&written, reached);
+        let mut info = self.info(&written, reached);
+        let kept = self.files().iter().zip(&written.removed).filter(|(_, removed)| !**removed).map(|(file, _)| file.size);
+        let marked = written.marked.iter().map(|marked| marked.file.size);
+        let bytes: u64 = kept.chain(marked).chain(written.added.iter().map(|file| file.bytes)).sum();
+        // The table as this commit leaves it, so that its growth can be told from the log alone.
+        info.extend([("daplakeRows".into(), json!(loaded.rows)), ("daplakeBytes".into(), json!(bytes))]);
         match self.log.commit(self.state.as_ref(), actions, Some(reached), self.operation(), info).await {
             Ok(version) => {
                 tracing::debug!(table = %self.plan.table, version, "Committed");

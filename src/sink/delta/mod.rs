@@ -53,7 +53,7 @@ pub use self::verify::{Differences, DifferingKey};
 use crate::error::{ErrorContext, Result};
 use crate::model::{Namespace, TableRef};
 use crate::redact::SafeUrl;
-use crate::sink::{Held, Layout, Load, LoadPlan, Sink, TableStatus};
+use crate::sink::{Held, Layout, Load, LoadPlan, Past, Sink, TableStatus};
 use crate::stage::Engine;
 use crate::store::{Place, StoreOptions, explained};
 
@@ -190,6 +190,10 @@ impl Sink for DeltaSink {
             protocol: Some(protocol::described(&state.protocol)),
             kept_as: Some(TableLayout::of(&state.configuration).described()),
         }))
+    }
+
+    async fn past(&self, table: &TableRef, limit: usize) -> Result<Vec<Past>> {
+        self.past_loads(table, limit).await.map_err(explained)
     }
 
     fn checks_unique_keys(&self) -> bool {

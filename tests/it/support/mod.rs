@@ -1,6 +1,8 @@
 //! A school served over HTTP, a folder for tables, and readers that are not ours.
 
 #[cfg(feature = "lake")]
+pub mod browser;
+#[cfg(feature = "lake")]
 pub mod database;
 pub mod faults;
 #[cfg(feature = "mysql")]
@@ -210,7 +212,7 @@ impl World {
 }
 
 /// Variables that would change what a test sees.
-const UNSET: [&str; 33] = [
+const UNSET: [&str; 34] = [
     "DAP_API_URL",
     "DAP_CLIENT_ID",
     "DAP_CLIENT_SECRET",
@@ -221,6 +223,7 @@ const UNSET: [&str; 33] = [
     "DAPLAKE_MEMORY_LIMIT",
     "DAPLAKE_TEMP_DIR",
     "DAPLAKE_STATE_DIR",
+    "DAPLAKE_NOTIFY",
     "DAPLAKE_SETTINGS",
     "DAPLAKE_HASH_KEY",
     "XDG_CONFIG_HOME",

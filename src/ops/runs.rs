@@ -1,0 +1,422 @@
+//! A short history of runs, one file of JSON lines per target under the state folder: how runs ended, and how many rows tables
+//! had when somebody looked. Deleting it loses no rows. It holds names, counts and errors; no cell value, no secret.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::report::{Outcome, Report, TableReport};
+use crate::error::{Error, Kind, Result, ResultExt};
+use crate::model::{TableRef, Timestamp};
+
+/// A longer file loses its older half.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// How a run ended, as it is kept and told.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunRecord {
+    /// Id of the run, also in the targets' histories.
+    pub run_id: String,
+    /// Local clock, RFC 3339.
+    pub started: String,
+    /// Wall time; `None`: it never said that it ended. It still runs, or was stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// Where the tables are kept, fit for messages.
+    pub target: String,
+    /// Why nothing was tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// In the order they were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tables: Vec<TableRun>,
+    /// It ended before all tables were tried, as it was told to or had to.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ended_early: bool,
+}
+
+/// One table of a run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TableRun {
+    /// `namespace.table`.
+    pub table: String,
+    /// `loaded`, `unchanged`, `recent`, `put_off`, `failed` or `skipped`.
+    pub outcome: String,
+    /// `snapshot` or `increment`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    /// Rows in the table afterwards, where the target knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
+    /// Upserts in the result.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub upserted: u64,
+    /// Keys that were there and are gone.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub deleted: u64,
+    /// Bytes of data files written, or sent to the database.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub bytes_written: u64,
+    /// Seconds of load and commit.
+    pub seconds: f64,
+    /// Data as of, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_as_of: Option<String>,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+}
+
+/// A failure as data.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Failure {
+    /// Stable name of the error's kind.
+    pub kind: String,
+    /// The sentence.
+    pub message: String,
+    /// Names and values, such as the server's uuid.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub context: BTreeMap<String, String>,
+    /// What to do next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl Failure {
+    /// The failure that an error stands for.
+    pub fn of(error: &Error) -> Self {
+        Self {
+            kind: error.kind().name().to_owned(),
+            message: error.message().to_owned(),
+            context: error.context().iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+            hint: error.hint_text().map(str::to_owned),
+        }
+    }
+}
+
+/// What a run did in all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Tables asked for.
+    pub tables: u64,
+    /// Tables whose bookmark moved.
+    pub loaded: u64,
+    /// Tables the service has nothing newer of, or cannot have yet.
+    pub unchanged: u64,
+    /// Tables that failed.
+    pub failed: u64,
+    /// Tables that were not tried.
+    pub skipped: u64,
+    /// Upserts of all tables.
+    pub upserted: u64,
+    /// Deletes of all tables.
+    pub deleted: u64,
+    /// Bytes written of all tables.
+    pub bytes_written: u64,
+}
+
+impl RunRecord {
+    /// A run that has begun.
+    pub fn begun(run_id: &str, started: Timestamp, target: &str) -> Self {
+        Self { run_id: run_id.to_owned(), started: started.to_string(), target: target.to_owned(), ..Self::default() }
+    }
+
+    /// The same run, after so many seconds.
+    #[must_use]
+    pub fn ended(self, seconds: f64, result: &Result<Report>) -> Self {
+        let seconds = Some(seconds);
+        match result {
+            Ok(report) => Self {
+                seconds,
+                tables: report.tables.iter().map(TableRun::of).collect(),
+                ended_early: report.ended_early.is_some(),
+                ..self
+            },
+            Err(error) => Self { seconds, failure: Some(Failure::of(error)), ..self },
+        }
+    }
+
+    /// Sums over the tables.
+    pub fn totals(&self) -> Totals {
+        let count = |outcome: &str| self.tables.iter().filter(|table| table.outcome == outcome).count() as u64;
+        let sum = |of: fn(&TableRun) -> u64| self.tables.iter().map(of).sum();
+        Totals {
+            tables: self.tables.len() as u64,
+            loaded: count("loaded"),
+            unchanged: count("unchanged") + count("recent"),
+            failed: count("failed"),
+            skipped: count("skipped") + count("put_off"),
+            upserted: sum(|table| table.upserted),
+            deleted: sum(|table| table.deleted),
+            bytes_written: sum(|table| table.bytes_written),
+        }
+    }
+
+    /// Whether something that was asked for is not right. A run that has not ended has not failed yet.
+    pub fn has_failed(&self) -> bool {
+        self.failure.is_some() || self.tables.iter().any(|table| table.failure.is_some())
+    }
+
+    /// What failed, as names: to tell whether something is new since the last run.
+    pub fn trouble(&self) -> Vec<String> {
+        let whole = self.failure.as_ref().map(|failure| format!("run: {}", failure.kind));
+        let tables = self.tables.iter().filter(|table| table.failure.is_some()).map(|table| table.table.clone());
+        let mut names: Vec<String> = whole.into_iter().chain(tables).collect();
+        names.sort();
+        names
+    }
+}
+
+impl TableRun {
+    fn of(report: &TableReport) -> Self {
+        let mut run = Self {
+            table: report.table.to_string(),
+            seconds: report.phases.load + report.phases.commit,
+            failure: report.error.as_ref().map(Failure::of),
+            ..Self::default()
+        };
+        match &report.outcome {
+            Outcome::Loaded { query, upserted, deleted, rows, bytes_written, bookmark, .. } => Self {
+                outcome: "loaded".into(),
+                query: Some((*query).to_owned()),
+                rows: *rows,
+                upserted: *upserted,
+                deleted: *deleted,
+                bytes_written: *bytes_written,
+                data_as_of: Some(bookmark.to_string()),
+                ..run
+            },
+            Outcome::Unchanged { bookmark } => {
+                Self { outcome: "unchanged".into(), data_as_of: Some(bookmark.to_string()), ..run }
+            }
+            Outcome::Failed { kind, message, hint, .. } => {
+                run.failure.get_or_insert_with(|| Failure {
+                    kind: (*kind).to_owned(),
+                    message: message.clone(),
+                    hint: hint.clone(),
+                    ..Failure::default()
+                });
+                Self { outcome: "failed".into(), ..run }
+            }
+            Outcome::Recent { bookmark } => Self { outcome: "recent".into(), data_as_of: Some(bookmark.to_string()), ..run },
+            Outcome::PutOff { .. } => Self { outcome: "put_off".into(), ..run },
+            Outcome::Skipped => Self { outcome: "skipped".into(), ..run },
+        }
+    }
+}
+
+/// Rows of tables at a moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Counted {
+    /// Local clock, RFC 3339.
+    pub at: String,
+    /// Rows by `namespace.table`.
+    pub rows: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    Begun(RunRecord),
+    Ended(RunRecord),
+    Counted(Counted),
+}
+
+/// What is known of the past of a target.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RunHistory {
+    /// Newest first.
+    pub runs: Vec<RunRecord>,
+    /// Oldest first.
+    pub counted: Vec<Counted>,
+}
+
+/// The history of one target. Several processes may use it at once: lines are whole, and whoever shortens it has a lock.
+#[derive(Debug, Clone)]
+pub struct RunLog {
+    path: PathBuf,
+}
+
+impl RunLog {
+    /// In `folder`, made when first needed, for the target that messages call `target`.
+    pub fn new(folder: &Path, target: &str) -> Self {
+        Self { path: folder.join(format!("{:016x}.runs", super::journal::fnv(target.as_bytes()))) }
+    }
+
+    /// Notes that a run has begun. Like all notes it must not stop any work: a failure is for the log.
+    pub fn begun(&self, run: &RunRecord) {
+        self.note(&Line::Begun(run.clone()));
+    }
+
+    /// Notes how it ended.
+    pub fn ended(&self, run: &RunRecord) {
+        self.note(&Line::Ended(run.clone()));
+    }
+
+    /// Notes how many rows there are.
+    pub fn counted(&self, rows: BTreeMap<String, u64>) {
+        self.note(&Line::Counted(Counted { at: Timestamp::now().to_string(), rows }));
+    }
+
+    /// All that is known. Lines that cannot be read are passed by; no file is an empty history.
+    pub fn read(&self) -> Result<RunHistory> {
+        let bytes = match fs::read(&self.path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(RunHistory::default()),
+            Err(error) => {
+                return Err(error).or_fail(Kind::Io, format!("The history of runs cannot be read: {}", self.path.display()));
+            }
+        };
+        let mut history = RunHistory::default();
+        for line in bytes.split(|byte| *byte == b'\n') {
+            match serde_json::from_slice(line) {
+                Ok(Line::Begun(run)) => history.runs.push(run),
+                Ok(Line::Ended(run)) => match history.runs.iter_mut().rev().find(|begun| begun.run_id == run.run_id) {
+                    Some(begun) => *begun = run,
+                    None => history.runs.push(run),
+                },
+                Ok(Line::Counted(counted)) => history.counted.push(counted),
+                Err(_) => {}
+            }
+        }
+        history.runs.reverse();
+        Ok(history)
+    }
+
+    fn note(&self, line: &Line) {
+        if let Err(error) = self.append(line) {
+            tracing::warn!(file = %self.path.display(), %error, "The history of runs cannot be written");
+        }
+    }
+
+    fn append(&self, line: &Line) -> io::Result<()> {
+        let mut text = serde_json::to_vec(line)?;
+        text.push(b'\n');
+        if let Some(folder) = self.path.parent() {
+            super::journal::make_private(folder)?;
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&self.path)?;
+        // Where there are no locks, whole lines in one write are what is left.
+        let _ = file.lock();
+        if file.metadata()?.len() + text.len() as u64 > MAX_BYTES {
+            shorten(&mut file)?;
+        }
+        let is_torn = file.metadata()?.len() > 0 && {
+            let mut last = [0];
+            file.seek(SeekFrom::End(-1))?;
+            file.read_exact(&mut last)?;
+            last != *b"\n"
+        };
+        if is_torn {
+            text.insert(0, b'\n');
+        }
+        file.write_all(&text)
+    }
+}
+
+/// Leaves the newer half, from the beginning of a line. A reader meanwhile sees fewer lines, never half of one as whole.
+fn shorten(file: &mut File) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.read_to_end(&mut bytes)?;
+    let half = bytes.len() / 2;
+    let from = bytes[half..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |place| half + place + 1);
+    file.set_len(0)?;
+    file.write_all(&bytes[from..])
+}
+
+/// Rows of one table over time, as runs and counts know them, oldest first.
+pub(super) fn rows_over_time(history: &RunHistory, table: &TableRef) -> Vec<(Timestamp, u64)> {
+    let name = table.to_string();
+    let of_runs = history.runs.iter().filter_map(|run| {
+        let table = run.tables.iter().find(|line| line.table == name)?;
+        Some((table.data_as_of.as_deref()?.parse().ok()?, table.rows?))
+    });
+    let of_counts = history.counted.iter().filter_map(|counted| Some((counted.at.parse().ok()?, *counted.rows.get(&name)?)));
+    let mut points: Vec<(Timestamp, u64)> = of_runs.chain(of_counts).collect();
+    points.sort();
+    points
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(id: &str, rows: u64) -> RunRecord {
+        let table = TableRun {
+            table: "canvas.users".into(),
+            outcome: "loaded".into(),
+            rows: Some(rows),
+            data_as_of: Some("2026-01-01T00:00:00Z".into()),
+            ..TableRun::default()
+        };
+        RunRecord {
+            seconds: Some(2.0),
+            tables: vec![table],
+            ..RunRecord::begun(id, Timestamp::from_micros(0), "file:///lake/")
+        }
+    }
+
+    #[test]
+    fn runs_are_kept_by_target_newest_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = RunLog::new(&folder.path().join("runs"), "file:///lake/");
+        assert_eq!(log.read().unwrap(), RunHistory::default());
+        for id in ["a", "b"] {
+            log.begun(&RunRecord::begun(id, Timestamp::from_micros(0), "file:///lake/"));
+        }
+        log.ended(&run("a", 7));
+        log.counted(BTreeMap::from([("canvas.users".to_owned(), 9)]));
+        let history = log.read().unwrap();
+        let ids: Vec<&str> = history.runs.iter().map(|run| run.run_id.as_str()).collect();
+        assert_eq!(ids, ["b", "a"]);
+        assert_eq!((history.runs[0].seconds, history.runs[1].seconds), (None, Some(2.0)), "one of them did not end");
+        let rows: Vec<u64> = rows_over_time(&history, &TableRef::new("canvas", "users")).iter().map(|point| point.1).collect();
+        assert_eq!(rows, [7, 9]);
+        assert_eq!(RunLog::new(&folder.path().join("runs"), "file:///other/").read().unwrap(), RunHistory::default());
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(fs::metadata(&log.path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn a_torn_or_foreign_line_hides_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = RunLog::new(folder.path(), "t");
+        log.ended(&run("a", 1));
+        let mut bytes = fs::read(&log.path).unwrap();
+        bytes.extend_from_slice(b"nonsense\n{\"ended\":{\"run_id\":\"torn");
+        fs::write(&log.path, &bytes).unwrap();
+        log.ended(&run("b", 2));
+        let ids: Vec<String> = log.read().unwrap().runs.into_iter().map(|run| run.run_id).collect();
+        assert_eq!(ids, ["b", "a"]);
+    }
+
+    #[test]
+    fn a_long_history_loses_its_older_half() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = RunLog::new(folder.path(), "t");
+        let mut line = serde_json::to_vec(&Line::Ended(run("old", 1))).unwrap();
+        line.push(b'\n');
+        fs::write(&log.path, line.repeat(MAX_BYTES as usize / line.len())).unwrap();
+        log.ended(&run("new", 2));
+        assert!(fs::metadata(&log.path).unwrap().len() < MAX_BYTES * 6 / 10);
+        assert_eq!(log.read().unwrap().runs[0].run_id, "new");
+    }
+}
