@@ -16,6 +16,8 @@ use crate::error::{Error, Kind, Result, ResultExt};
 
 /// Rows of a batch when rows are narrow.
 const MAX_BATCH_ROWS: usize = 8192;
+/// Bytes of a batch, as far as rows can be parted: enough to be quick, little enough to stay in the caches of a core.
+const MAX_BATCH_BYTES: usize = 1 << 20;
 /// Rows of a batch, however wide they are.
 const MIN_BATCH_ROWS: usize = 16;
 
@@ -107,7 +109,7 @@ impl Engine {
 
     /// Bytes of a batch that passes through sorts and writers.
     pub fn batch_bytes(&self) -> usize {
-        (self.memory_limit() / 128).clamp(64 << 10, 8 << 20)
+        (self.memory_limit() / 128).clamp(64 << 10, MAX_BATCH_BYTES)
     }
 
     /// Rows of a batch when a row takes about `row_bytes`.
