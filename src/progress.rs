@@ -35,6 +35,16 @@ pub fn moved_rows(rows: u64) {
     tracing::info!(target: TARGET, rows);
 }
 
+/// A job was started at the service, or found alive.
+pub fn job_started() {
+    tracing::info!(target: TARGET, job_started = 1_u64);
+}
+
+/// A call or a download is going to be tried again.
+pub fn retried() {
+    tracing::info!(target: TARGET, retried = 1_u64);
+}
+
 /// The current table is done; `words` say how, for people.
 pub fn table_done(words: &str) {
     tracing::info!(target: TARGET, done = words);

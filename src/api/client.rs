@@ -445,6 +445,23 @@ fn never_to_clear_text() -> redirect::Policy {
     })
 }
 
+/// For calls to a place of the user's own, with the same certificates as the service. Follows no redirect: the address is a secret.
+pub fn hook_http(url: &Url, ca_bundle: Option<&std::path::Path>) -> Result<reqwest::Client> {
+    let roots = ca_bundle.map(read_roots).transpose()?.unwrap_or_default();
+    let mut builder = reqwest::Client::builder()
+        .user_agent(USER_AGENT)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .referer(false)
+        .redirect(reqwest::redirect::Policy::none());
+    for root in roots {
+        builder = builder.add_root_certificate(root);
+    }
+    if is_loopback(url) {
+        builder = builder.no_proxy();
+    }
+    builder.build().map_err(reqwest::Error::without_url).or_fail(Kind::Usage, "The HTTP client cannot be set up")
+}
+
 fn read_roots(path: &std::path::Path) -> Result<Vec<reqwest::Certificate>> {
     let pem = std::fs::read(path).or_fail(Kind::Usage, "The CA bundle cannot be read")?;
     let roots =

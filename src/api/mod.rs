@@ -16,7 +16,7 @@ mod tests;
 mod types;
 mod wire;
 
-pub use client::{Client, ClientOptions, Pacing, RetryPolicy};
+pub use client::{Client, ClientOptions, Pacing, RetryPolicy, hook_http};
 pub use query::{Job, RunOptions};
 pub use types::{Credentials, FinishedJob, JobStatus, ObjectId, Query, VersionedSchema};
 

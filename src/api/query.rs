@@ -123,6 +123,7 @@ impl Client {
         let answer = self.call(call, wire::job).await;
         let job = about(answer.and_then(|answer| Job::new(query, answer)), query)?;
         tracing::debug!(table = %query.table, job = %job.id, status = ?job.status, "Job started");
+        crate::progress::job_started();
         Ok(job)
     }
 

@@ -65,7 +65,11 @@ impl Retry {
 
     /// How long to wait before the next attempt; `None`: give up.
     pub(crate) fn next_wait(&mut self, setback: Setback) -> Option<Duration> {
-        self.next_wait_with(setback, random_fraction())
+        let wait = self.next_wait_with(setback, random_fraction());
+        if wait.is_some() {
+            crate::progress::retried();
+        }
+        wait
     }
 
     fn next_wait_with(&mut self, setback: Setback, random: f64) -> Option<Duration> {

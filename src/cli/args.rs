@@ -617,7 +617,51 @@ pub(super) struct SyncArgs {
     #[command(flatten)]
     pub(super) unattended: super::watch::UnattendedArgs,
     #[command(flatten)]
+    pub(super) telling: TellingArgs,
+    #[command(flatten)]
     pub(super) limits: LimitArgs,
+}
+
+/// Who is told of runs. A notification that does not arrive never changes how a run ends.
+#[cfg(feature = "lake")]
+#[derive(Debug, Args)]
+pub(super) struct TellingArgs {
+    /// Posts how a run ended to this webhook. The address is a secret: prefer the variable.
+    #[arg(
+        long,
+        env = "DAPLAKE_NOTIFY",
+        hide_env_values = true,
+        value_name = "URL",
+        value_parser = |text: &str| Ok::<_, std::convert::Infallible>(Secret::new(text))
+    )]
+    pub(super) notify: Option<Secret>,
+    /// What the webhook understands: JSON with all that is known of the run, or a message for Slack and its kin.
+    #[arg(long, value_enum, default_value_t = NotifyFormArg::Json, value_name = "FORM")]
+    pub(super) notify_form: NotifyFormArg,
+    /// Runs this command by the shell when a run ended, with the run as JSON on its standard input and without our credentials.
+    #[arg(long, value_name = "COMMAND")]
+    pub(super) notify_command: Option<String>,
+    /// When to tell: after every run, when other things fail than after the run before, or after runs with failures.
+    #[arg(long, value_enum, default_value_t = NotifyOnArg::Failure, value_name = "WHEN")]
+    pub(super) notify_on: NotifyOnArg,
+    /// Serves figures for Prometheus at http://ADDRESS/metrics while it runs, such as 127.0.0.1:9184.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) metrics_listen: Option<std::net::SocketAddr>,
+}
+
+#[cfg(feature = "lake")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum NotifyFormArg {
+    Json,
+    Slack,
+}
+
+#[cfg(feature = "lake")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum NotifyOnArg {
+    Always,
+    Change,
+    Failure,
 }
 
 /// What a hostile or broken answer may cost at most.
@@ -768,21 +812,27 @@ pub(super) enum StatusOutput {
 #[cfg(feature = "lake")]
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  daplake query --target ./lake \"SELECT workflow_state, count(*) FROM canvas.users GROUP BY 1\""
+    after_help = "Examples:\n  daplake query --target ./lake \"SELECT workflow_state, count(*) FROM canvas.users GROUP BY 1\"\n  daplake query --target ./lake --output parquet --output-file users.parquet \"SELECT id, name FROM users\"\n  daplake query --target ./lake          (a prompt; \\? for help)"
 )]
 pub(super) struct QueryArgs {
     #[command(flatten)]
     pub(super) target: TargetArgs,
-    /// The statement. Tables are `namespace.table`; those of `canvas` also go by their bare names. `-` reads it from standard input.
-    pub(super) sql: String,
+    /// The statement. Tables are `namespace.table`; those of `canvas` also go by their bare names. `-` reads statements from standard
+    /// input, as does no statement at all; on a terminal that begins a prompt.
+    pub(super) sql: Option<String>,
     /// Reads the tables as they were: a version of the log (see `daplake history`), or a time such as 2026-01-31T09:30:00Z.
     #[arg(long, value_name = "VERSION|TIME")]
     pub(super) at: Option<String>,
     /// Form of the output.
     #[arg(long, value_enum, default_value_t = QueryOutput::Table)]
     pub(super) output: QueryOutput,
+    /// Writes the answer to this file, whole or not at all.
+    #[arg(long, value_name = "FILE")]
+    pub(super) output_file: Option<PathBuf>,
     #[command(flatten)]
     pub(super) engine: EngineArgs,
+    #[command(flatten)]
+    pub(super) state: StateArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -790,6 +840,7 @@ pub(super) enum QueryOutput {
     Table,
     Csv,
     Json,
+    Parquet,
 }
 
 /// Tables of a target.

@@ -97,6 +97,11 @@ pub(super) const KEYS: &[Key] = &[
     key("schedule", "every", "interval", Form::Time),
     key("schedule", "jitter", "jitter", Form::Time),
     key("schedule", "refresh", "refresh", Form::Time),
+    key("notify", "url", "notify", Form::Secret),
+    key("notify", "form", "notify_form", Form::OneOf(&["json", "slack"])),
+    key("notify", "command", "notify_command", Form::Text),
+    key("notify", "on", "notify_on", Form::OneOf(&["always", "change", "failure"])),
+    key("metrics", "listen", "metrics_listen", Form::Text),
     key("engine", "memory_limit", "memory_limit", Form::Size),
     key("engine", "temp_dir", "temp_dir", Form::Path),
     key("limits", "max_line", "max_line", Form::Size),
@@ -120,7 +125,7 @@ const fn key(section: &'static str, name: &'static str, option: &'static str, fo
 /// Sections whose keys are defaults of `sync` (and of `check`, which looks at what `sync` will do), and of no other command that
 /// happens to have an option of the same name.
 pub(super) fn is_for_sync_only(section: &str) -> bool {
-    matches!(section, SHARED | "tables" | "schedule" | "notify")
+    matches!(section, SHARED | "tables" | "schedule" | "notify" | "metrics")
 }
 
 /// The nearest of some names, if it is near enough to be meant.

@@ -1,18 +1,14 @@
-//! `sync`, `status` and `query`: from arguments to requests, from answers to text.
+//! `sync` and `status`: from arguments to requests, from answers to text.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::record_batch::RecordBatch;
-use futures::TryStreamExt;
-
 #[cfg(feature = "sql")]
 use super::args::DatabaseArgs;
 use super::args::{
-    DeletionVectorsArg, EngineArgs, GlobalArgs, LakeArgs, NestedArg, OnSnapshotRequired, QueryArgs, QueryOutput, StatusArgs,
-    StatusOutput, SwitchArg, SyncArgs, TableArgs,
+    DeletionVectorsArg, EngineArgs, GlobalArgs, LakeArgs, NestedArg, OnSnapshotRequired, StatusArgs, StatusOutput, SwitchArg,
+    SyncArgs, TableArgs,
 };
 use super::output::{Grid, age, grouped, out, size};
 use super::runs::{self, Teller};
@@ -20,13 +16,12 @@ use super::{report, settings, watch};
 use crate::api::Client;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::ops::{
-    self, Answer, Journal, Overview, OverviewRequest, Reason, Report, Selection, StatusLine, Stop, SyncRequest, Target,
-    UnpackLimits,
+    self, Journal, Overview, OverviewRequest, Reason, Report, Selection, StatusLine, Stop, SyncRequest, Target, UnpackLimits,
 };
 use crate::page::status_page;
 use crate::schema::{Nested, TableOptions, TableRules};
 use crate::sink::Sink;
-use crate::sink::delta::{At, ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink};
+use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions};
 use crate::stage::{Engine, EngineOptions};
 
 /// One run for each target, one after the other: the service's pace is shared by all of them.
@@ -35,7 +30,8 @@ pub(super) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Result<()>
     let client = settings::client(global, settings::pacing(global, first.jobs_per_minute))?;
     let schedule = first.unattended.schedule();
     let report = first.report.clone();
-    let teller = Teller::new(settings::state_dir(first.unattended.state_dir.clone()));
+    let state_dir = settings::state_dir(first.unattended.state_dir.clone());
+    let teller = Teller::new(global, state_dir, &first.telling).await?;
     let requests: Vec<SyncRequest> = runs.into_iter().map(|args| request(global, &client, args)).collect::<Result<_>>()?;
     match schedule {
         Some(schedule) => {
@@ -335,82 +331,4 @@ pub(super) fn status_text(lines: &[StatusLine]) -> String {
         ]);
     }
     grid.render()
-}
-
-pub(super) async fn query(global: &GlobalArgs, args: QueryArgs) -> Result<()> {
-    let target = settings::target(global, &args.target)?;
-    let engine = engine(&args.engine)?;
-    let sink = ops::open_target(&target, &engine)?;
-    let sql = match args.sql.as_str() {
-        "-" => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).or_fail(Kind::Io, "Standard input cannot be read")?;
-            text
-        }
-        sql => sql.to_owned(),
-    };
-    let at = args.at.as_deref().map(parse_at).transpose()?;
-    match args.output {
-        QueryOutput::Table => print_query(&sink, &engine, &sql, at).await,
-        QueryOutput::Csv => {
-            let Answer { schema, mut batches } = ops::query_at(&sink, &engine, &sql, at).await?;
-            let mut head = true;
-            while let Some(batch) = batches.try_next().await.or_fail(Kind::Target, "The query failed")? {
-                out(&csv_text(&batch, head)?)?;
-                head = false;
-            }
-            if head { out(&csv_text(&RecordBatch::new_empty(schema), true)?) } else { Ok(()) }
-        }
-        QueryOutput::Json => {
-            let mut batches = ops::query_at(&sink, &engine, &sql, at).await?.batches;
-            while let Some(batch) = batches.try_next().await.or_fail(Kind::Target, "The query failed")? {
-                let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());
-                writer.write(&batch).or_fail(Kind::Data, "The answer cannot be written as JSON")?;
-                writer.finish().or_fail(Kind::Data, "The answer cannot be written as JSON")?;
-                out(&String::from_utf8_lossy(&writer.into_inner()))?;
-            }
-            Ok(())
-        }
-    }
-}
-
-/// A version by its number, or a time.
-fn parse_at(text: &str) -> Result<At> {
-    match text.parse() {
-        Ok(version) => Ok(At::Version(version)),
-        Err(_) => {
-            let moment = super::iso::parse_moment(text);
-            let moment = moment.map_err(|_| {
-                Error::new(Kind::Usage, "--at is neither a version nor a time").hint("write it as 12 or 2026-01-31T09:30:00Z")
-            })?;
-            Ok(At::Time(moment.at))
-        }
-    }
-}
-
-/// Runs a query and prints a table. It needs the widest cell first, so the answer is collected; the other forms stream.
-pub(super) async fn print_query(sink: &Arc<DeltaSink>, engine: &Engine, sql: &str, at: Option<At>) -> Result<()> {
-    let answer = ops::query_at(sink, engine, sql, at).await?;
-    let rows: Vec<RecordBatch> = answer.batches.try_collect().await.or_fail(Kind::Target, "The query failed")?;
-    out(&table_text(&answer.schema, &rows)?)
-}
-
-fn table_text(schema: &arrow::datatypes::SchemaRef, rows: &[RecordBatch]) -> Result<String> {
-    let options = arrow::util::display::FormatOptions::default().with_null("NULL");
-    let rows = if rows.is_empty() { vec![RecordBatch::new_empty(schema.clone())] } else { rows.to_vec() };
-    let table = arrow::util::pretty::pretty_format_batches_with_options(&rows, &options);
-    let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
-    let rows = if count == 1 { "row" } else { "rows" };
-    Ok(format!("{}\n{count} {rows}\n", table.or_fail(Kind::Data, "The answer cannot be shown as a table")?))
-}
-
-fn csv_text(batch: &RecordBatch, head: bool) -> Result<String> {
-    let mut bytes = Vec::new();
-    let mut writer = arrow::csv::WriterBuilder::new().with_header(head).build(&mut bytes);
-    writer.write(batch).or_fail(
-        Kind::Unsupported,
-        "The answer cannot be written as CSV (nested columns: use --output json, or pick their members)",
-    )?;
-    drop(writer);
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -91,6 +91,10 @@ pub(super) fn init(global: &GlobalArgs, audience: Audience, file: Option<File>, 
             }
         }
     }
+    #[cfg(feature = "lake")]
+    if let Some(metrics) = super::metrics::installed() {
+        layers.push(Box::new(super::metrics::Gather(metrics).with_filter(progress_only())));
+    }
     // A second call in one process (tests) keeps the first subscriber.
     let _ = tracing_subscriber::registry().with(layers).try_init();
     tracing::info!("daplake {}", env!("CARGO_PKG_VERSION"));
@@ -177,6 +181,50 @@ impl Visit for Sentence {
     }
 }
 
+/// The fields of an event, typed.
+#[derive(Default)]
+struct Members(serde_json::Map<String, serde_json::Value>);
+
+impl Members {
+    fn of(event: &Event<'_>) -> serde_json::Map<String, serde_json::Value> {
+        let mut members = Self::default();
+        event.record(&mut members);
+        members.0
+    }
+
+    fn member(&mut self, field: &Field, value: serde_json::Value) {
+        if field.name() != "message" {
+            self.0.insert(field.name().to_owned(), value);
+        }
+    }
+}
+
+impl Visit for Members {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.member(field, value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.member(field, value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.member(field, value.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.member(field, value.into());
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.member(field, value.into());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.member(field, format!("{value:?}").into());
+    }
+}
+
 fn level_name(level: Level) -> &'static str {
     match level {
         Level::ERROR => "ERROR",
@@ -216,6 +264,8 @@ impl Lines {
                     "dap_namespace": self.subject.namespace,
                     "dap_table": self.subject.table,
                     "dap_client_id": self.subject.client_id,
+                    // The variable parts of the message, each by its name.
+                    "fields": Members::of(event),
                 })
                 .to_string()
             }

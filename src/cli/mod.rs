@@ -16,8 +16,14 @@ mod keys;
 #[cfg(feature = "lake")]
 mod lake;
 mod logging;
+#[cfg(feature = "lake")]
+mod metrics;
 mod output;
 mod progress;
+#[cfg(feature = "lake")]
+mod prompt;
+#[cfg(feature = "lake")]
+mod query;
 mod report;
 #[cfg(feature = "lake")]
 mod runs;
@@ -30,6 +36,8 @@ mod setup;
 mod systemd;
 #[cfg(feature = "lake")]
 mod watch;
+#[cfg(feature = "lake")]
+mod words;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -115,6 +123,10 @@ fn run(mut definition: clap::Command, resolved: Resolved) -> Result<ExitCode, cl
         Some(path) => Some(logging::open(path).map_err(|error| unwritable("--logfile", path, error))?),
         None => None,
     };
+    #[cfg(feature = "lake")]
+    if matches!(&command, Command::Sync(args) if args.telling.metrics_listen.is_some()) {
+        metrics::switch_on();
+    }
     logging::init(&global, audience, file, subject);
     for warning in &warnings {
         tracing::warn!("{warning}");
@@ -157,6 +169,14 @@ async fn own(global: &GlobalArgs, command: Command, more: Vec<Command>) -> Resul
         progress::finish();
         return ended;
     }
+    #[cfg(feature = "lake")]
+    if let Command::Query(args) = command {
+        // At the prompt an interruption ends a statement, not the program.
+        if args.sql.is_none() && std::io::IsTerminal::is_terminal(&std::io::stdin()) {
+            return Box::pin(query::query(global, args)).await;
+        }
+        return interruptible(query::query(global, args)).await;
+    }
     // For a server an interruption is the ordinary end.
     #[cfg(feature = "demo")]
     let serves = matches!(command, Command::Serve(_));
@@ -191,8 +211,6 @@ async fn dispatch(global: &GlobalArgs, command: Command, more: Vec<Command>) -> 
         #[cfg(feature = "lake")]
         Command::Status(args) => lake::status(global, args).await,
         #[cfg(feature = "lake")]
-        Command::Query(args) => lake::query(global, args).await,
-        #[cfg(feature = "lake")]
         Command::Optimize(args) => care::optimize(global, args).await,
         #[cfg(feature = "lake")]
         Command::Vacuum(args) => care::vacuum(global, args).await,
@@ -205,6 +223,15 @@ async fn dispatch(global: &GlobalArgs, command: Command, more: Vec<Command>) -> 
         #[cfg(feature = "demo")]
         Command::Serve(args) => school::serve(args).await,
         _ => Err(Error::new(Kind::Bug, "A command has no home")),
+    }
+}
+
+/// Work that reads only, and may end at any await.
+#[cfg(feature = "lake")]
+async fn interruptible(work: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::select! {
+        result = Box::pin(work) => result,
+        () = interrupted() => Err(Error::new(Kind::Cancelled, "Interrupted")),
     }
 }
 

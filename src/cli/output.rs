@@ -44,6 +44,28 @@ pub(super) fn out(text: &str) -> Result<()> {
     }
 }
 
+/// Standard output for what writes bytes, with the same care.
+#[cfg(feature = "lake")]
+pub(super) struct StandardOutput;
+
+#[cfg(feature = "lake")]
+impl Write for StandardOutput {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = above_live_line(|| std::io::stdout().lock().write_all(bytes));
+        match written {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error),
+            _ => Ok(bytes.len()),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match std::io::stdout().flush() {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Writes a line to standard error; a failure there cannot be told to anybody.
 pub(super) fn note(line: &str) {
     let _ = above_live_line(|| writeln!(std::io::stderr().lock(), "{line}"));

@@ -1,11 +1,15 @@
-//! What outlives a run: its place in the history under the state folder. It runs nothing.
+//! What others are told of runs: the history under the state folder, a webhook, a command, the metrics. It runs nothing, and what goes
+//! wrong here changes no run.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::args::{GlobalArgs, NotifyFormArg, NotifyOnArg, TellingArgs};
+use super::metrics;
+use crate::api::hook_http;
 use crate::error::Result;
 use crate::model::Timestamp;
-use crate::ops::{Report, RunLog, RunRecord, SyncRequest};
+use crate::ops::{Notifier, NotifyForm, NotifyOn, Report, RunLog, RunRecord, SyncRequest};
 use crate::sink::Sink;
 
 /// The history of a target's runs. `None`: there is no place for it.
@@ -13,41 +17,79 @@ pub(super) fn log(state_dir: Option<&Path>, sink: &dyn Sink) -> Option<RunLog> {
     Some(RunLog::new(&state_dir?.join("runs"), &sink.location().to_string()))
 }
 
+/// Our own variables with secrets in them: no command of the user gets to see them.
+const SECRET_VARIABLES: [&str; 5] =
+    ["DAP_CLIENT_SECRET", "DAP_CONNECTION_STRING", "DAPLAKE_TARGET", "DAPLAKE_NOTIFY", "DAPLAKE_HASH_KEY"];
+
 /// Who is told of runs.
 pub(super) struct Teller {
     state_dir: Option<PathBuf>,
+    notifier: Option<Notifier>,
 }
 
 impl Teller {
-    pub(super) fn new(state_dir: Option<PathBuf>) -> Self {
-        Self { state_dir }
+    /// Checks the addresses and begins to serve metrics.
+    pub(super) async fn new(global: &GlobalArgs, state_dir: Option<PathBuf>, args: &TellingArgs) -> Result<Self> {
+        if let (Some(address), Some(metrics)) = (args.metrics_listen, metrics::installed()) {
+            metrics::serve(metrics, address).await?;
+        }
+        let is_told = args.notify.is_some() || args.notify_command.is_some();
+        let notifier = is_told.then(|| {
+            Notifier::new(
+                |url| hook_http(url, global.ca_bundle.as_deref()),
+                args.notify.as_ref(),
+                match args.notify_form {
+                    NotifyFormArg::Json => NotifyForm::Json,
+                    NotifyFormArg::Slack => NotifyForm::Slack,
+                },
+                args.notify_command.clone(),
+                match args.notify_on {
+                    NotifyOnArg::Always => NotifyOn::Always,
+                    NotifyOnArg::Change => NotifyOn::Change,
+                    NotifyOnArg::Failure => NotifyOn::Failure,
+                },
+                &SECRET_VARIABLES,
+            )
+        });
+        Ok(Self { state_dir, notifier: notifier.transpose()? })
     }
 
     /// A run begins.
-    pub(super) fn begin(&self, request: &SyncRequest) -> Told {
+    pub(super) fn begin(&self, request: &SyncRequest) -> Told<'_> {
         let log = log(self.state_dir.as_deref(), request.sink.as_ref());
         let record = RunRecord::begun(&request.run_id, Timestamp::now(), &request.sink.location().to_string());
         if let Some(log) = &log {
             log.begun(&record);
         }
-        Told { log, record, begun: Instant::now() }
+        if let Some(metrics) = metrics::installed() {
+            metrics.run_began();
+        }
+        Told { log, record, notifier: self.notifier.as_ref(), begun: Instant::now() }
     }
 }
 
 /// A run that has begun.
-pub(super) struct Told {
+pub(super) struct Told<'a> {
     log: Option<RunLog>,
     record: RunRecord,
+    notifier: Option<&'a Notifier>,
     begun: Instant,
 }
 
-impl Told {
+impl Told<'_> {
     /// It ends.
-    #[expect(clippy::unused_async, reason = "notifications are sent from here")]
     pub(super) async fn end(self, result: &Result<Report>) {
         let record = self.record.ended(self.begun.elapsed().as_secs_f64(), result);
         if let Some(log) = &self.log {
             log.ended(&record);
+        }
+        if let Some(metrics) = metrics::installed() {
+            metrics.run_ended(&record);
+        }
+        if let Some(notifier) = self.notifier {
+            let history = self.log.as_ref().and_then(|log| log.read().ok()).unwrap_or_default();
+            let before = history.runs.into_iter().find(|run| run.run_id != record.run_id && run.seconds.is_some());
+            notifier.tell(&record, before.as_ref()).await;
         }
     }
 }

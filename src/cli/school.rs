@@ -75,7 +75,7 @@ mod walk {
     use std::path::Path;
 
     use super::super::args::DemoArgs;
-    use super::super::{lake, report};
+    use super::super::{lake, query, report};
     use super::*;
     use crate::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
     use crate::error::{Error, Kind, ResultExt};
@@ -124,7 +124,7 @@ mod walk {
         let lines = ops::status(sink.as_ref(), &[]).await?;
         out(&format!("\n5. `daplake status --target {shown}`:\n\n{}", lake::status_text(&lines)))?;
         out(&format!("\n6. `daplake query --target {shown} \"{QUERY}\"`:\n\n"))?;
-        lake::print_query(&sink, &engine, QUERY, None).await?;
+        query::print_query(&sink, &engine, QUERY).await?;
         out(&format!(
             "\nNext steps:\n  daplake query --target {shown} \"SELECT workflow_state, count(*) FROM users GROUP BY 1\"\n  python3 -c \"from deltalake import DeltaTable; print(DeltaTable('{shown}/canvas/users').to_pandas())\"\n  with your own API key:  DAP_CLIENT_ID='region#id' DAP_CLIENT_SECRET=... daplake sync --target ./lake\n"
         ))

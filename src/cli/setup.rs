@@ -194,6 +194,16 @@ tables = @tables@
 # jitter = "10m"                           # wait up to so long more, so that not all schools come at once
 # refresh = "4h"                           # leave tables alone whose data are younger; "0s" asks always
 
+# Who is told how a run ended. The address of a webhook is a secret.
+[notify]
+# url = "${DAPLAKE_NOTIFY}"
+# form = "json"                            # or "slack"
+# command = "mail -s daplake me@example.org"
+# on = "failure"                           # or "change", "always"
+
+[metrics]
+# listen = "127.0.0.1:9184"                # figures for Prometheus
+
 [engine]
 # memory_limit = "1GiB"                    # beyond it, sorting spills to temp_dir
 # temp_dir = "/var/tmp"

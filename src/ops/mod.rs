@@ -13,6 +13,8 @@ mod diagram;
 pub mod files;
 mod journal;
 #[cfg(feature = "lake")]
+mod notify;
+#[cfg(feature = "lake")]
 mod query;
 #[cfg(feature = "lake")]
 mod replicate;
@@ -40,7 +42,9 @@ pub use ddl::{DdlFor, ddl};
 pub use diagram::{diagram, diagram_among};
 pub use journal::Journal;
 #[cfg(feature = "lake")]
-pub use query::{Answer, query, query_at};
+pub use notify::{Notifier, NotifyForm, NotifyOn};
+#[cfg(feature = "lake")]
+pub use query::{Answer, Querier, query, query_at};
 pub use report::{Outcome, Phases, Report, TableReport};
 #[cfg(feature = "lake")]
 pub use runs::{Counted, Failure, RunHistory, RunLog, RunRecord, TableRun, Totals};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, SchemaProvider, TableProvider};
-use datafusion::common::DataFusionError;
+use datafusion::common::{DataFusionError, TableReference};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 
@@ -38,21 +38,72 @@ pub async fn query(sink: &Arc<DeltaSink>, engine: &Engine, sql: &str) -> Result<
 
 /// As [`query`], over the tables as they were.
 pub async fn query_at(sink: &Arc<DeltaSink>, engine: &Engine, sql: &str, at: Option<At>) -> Result<Answer> {
-    let context = session(sink, engine, at).await?;
-    let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-    let frame = context.sql_with_options(sql, read_only).await.map_err(|error| {
-        Error::recover(error, |cause| {
-            Error::new(Kind::Usage, "The statement cannot be run")
-                .caused_by(cause)
-                .hint("tables are named namespace.table; see them with `daplake status` or `SHOW TABLES`")
-        })
-    })?;
-    let schema = Arc::new(frame.schema().as_arrow().clone());
-    let batches = frame.execute_stream().await.or_fail(Kind::Target, "The query failed")?;
-    Ok(Answer { schema, batches })
+    Querier::open(sink, engine, at).await?.run(sql).await
 }
 
-async fn session(sink: &Arc<DeltaSink>, engine: &Engine, at: Option<At>) -> Result<SessionContext> {
+/// A session for many statements. Each reads the tables as they are by then, or as they were at the one moment given.
+#[derive(Clone)]
+pub struct Querier {
+    context: SessionContext,
+    sink: Arc<DeltaSink>,
+    engine: Engine,
+    tables: Vec<TableRef>,
+}
+
+impl std::fmt::Debug for Querier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Querier").field("sink", &self.sink).field("tables", &self.tables).finish_non_exhaustive()
+    }
+}
+
+impl Querier {
+    /// Over the tables that the target has now. None of them is read yet.
+    pub async fn open(sink: &Arc<DeltaSink>, engine: &Engine, at: Option<At>) -> Result<Self> {
+        let tables = sink.list(None).await?;
+        let context = session(sink, engine, &tables, at)?;
+        Ok(Self { context, sink: Arc::clone(sink), engine: engine.clone(), tables })
+    }
+
+    /// The same target at another moment.
+    pub async fn reopened(&self, at: Option<At>) -> Result<Self> {
+        Self::open(&self.sink, &self.engine, at).await
+    }
+
+    /// The tables, sorted.
+    pub fn tables(&self) -> &[TableRef] {
+        &self.tables
+    }
+
+    /// The columns of a table, by `namespace.table` or, for `canvas`, its bare name. Kind `NotFound` if there is none.
+    pub async fn columns(&self, table: &str) -> Result<SchemaRef> {
+        let named =
+            |known: &&TableRef| known.to_string() == table || (known.namespace.as_str() == "canvas" && known.table == table);
+        let found = self
+            .tables
+            .iter()
+            .find(named)
+            .ok_or_else(|| Error::new(Kind::NotFound, "The target has no such table").with("table", table))?;
+        let name = TableReference::partial(found.namespace.as_str(), found.table.as_str());
+        Ok(self.context.table_provider(name).await.or_fail(Kind::Target, "The table cannot be read")?.schema())
+    }
+
+    /// Runs one read-only statement. Kinds as of [`query`].
+    pub async fn run(&self, sql: &str) -> Result<Answer> {
+        let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        let frame = self.context.sql_with_options(sql, read_only).await.map_err(|error| {
+            Error::recover(error, |cause| {
+                Error::new(Kind::Usage, "The statement cannot be run")
+                    .caused_by(cause)
+                    .hint("tables are named namespace.table; see them with `daplake status` or `SHOW TABLES`")
+            })
+        })?;
+        let schema = Arc::new(frame.schema().as_arrow().clone());
+        let batches = frame.execute_stream().await.or_fail(Kind::Target, "The query failed")?;
+        Ok(Answer { schema, batches })
+    }
+}
+
+fn session(sink: &Arc<DeltaSink>, engine: &Engine, held: &[TableRef], at: Option<At>) -> Result<SessionContext> {
     let base = engine.session();
     let config: SessionConfig =
         base.copied_config().with_information_schema(true).with_default_catalog_and_schema("daplake", "canvas");
@@ -60,8 +111,8 @@ async fn session(sink: &Arc<DeltaSink>, engine: &Engine, at: Option<At>) -> Resu
     let mut namespaces: BTreeMap<String, Vec<TableRef>> = BTreeMap::new();
     // There is always a default schema, also in a lake without Canvas.
     namespaces.insert("canvas".to_owned(), Vec::new());
-    for table in sink.list(None).await? {
-        namespaces.entry(table.namespace.to_string()).or_default().push(table);
+    for table in held {
+        namespaces.entry(table.namespace.to_string()).or_default().push(table.clone());
     }
     let catalog = Arc::new(MemoryCatalogProvider::new());
     for (name, tables) in namespaces {

@@ -37,6 +37,8 @@ mod pages;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "lake")]
+mod prompt;
+#[cfg(feature = "lake")]
 mod readers;
 #[cfg(feature = "lake")]
 mod s3;
@@ -49,5 +51,7 @@ mod sql;
 mod support;
 #[cfg(feature = "lake")]
 mod sync;
+#[cfg(feature = "lake")]
+mod telling;
 #[cfg(feature = "lake")]
 mod unattended;

@@ -212,7 +212,7 @@ impl World {
 }
 
 /// Variables that would change what a test sees.
-const UNSET: [&str; 33] = [
+const UNSET: [&str; 34] = [
     "DAP_API_URL",
     "DAP_CLIENT_ID",
     "DAP_CLIENT_SECRET",
@@ -223,6 +223,7 @@ const UNSET: [&str; 33] = [
     "DAPLAKE_MEMORY_LIMIT",
     "DAPLAKE_TEMP_DIR",
     "DAPLAKE_STATE_DIR",
+    "DAPLAKE_NOTIFY",
     "DAPLAKE_SETTINGS",
     "DAPLAKE_HASH_KEY",
     "XDG_CONFIG_HOME",

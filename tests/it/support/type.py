@@ -1,0 +1,42 @@
+"""Types at a program in a pseudo terminal and prints what came. Usage: type.py PROGRAM [ARGUMENT...]; standard input holds a JSON
+list of pairs: text to wait for, text to type then (null: wait for the end). Python 3 alone, Unix only."""
+
+import json
+import os
+import pty
+import select
+import sys
+import time
+
+steps = json.load(sys.stdin)
+child, terminal = pty.fork()
+if child == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+deadline = time.monotonic() + 60
+seen, place = "", 0
+
+
+def read():
+    """More of what the program writes; False at its end."""
+    global seen
+    if not select.select([terminal], [], [], max(0, deadline - time.monotonic()))[0]:
+        sys.exit("too late; seen:\n" + seen)
+    try:
+        data = os.read(terminal, 65536)
+    except OSError:
+        data = b""
+    seen += data.decode("utf-8", "replace")
+    return bool(data)
+
+
+for awaited, typed in steps:
+    while awaited not in seen[place:]:
+        if not read():
+            sys.exit("ended before " + repr(awaited) + "; seen:\n" + seen)
+    place += seen[place:].index(awaited) + len(awaited)
+    if typed is not None:
+        os.write(terminal, typed.encode())
+while read():
+    pass
+print(seen)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
