@@ -264,6 +264,24 @@ impl StdError for Error {
     }
 }
 
+/// Whether a full disk is at the bottom of it.
+#[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "only the engine of lakes asks"))]
+pub(crate) fn is_disk_full(error: &(dyn StdError + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        let found = cause.downcast_ref::<std::io::Error>();
+        if found
+            .is_some_and(|error| matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded))
+        {
+            return true;
+        }
+        // An I/O error shows its payload by another door.
+        let payload = found.and_then(std::io::Error::get_ref);
+        next = payload.map(|inner| inner as &(dyn StdError + 'static)).or_else(|| cause.source());
+    }
+    false
+}
+
 /// Turns foreign results into ours and adds context on the way up.
 pub trait ResultExt<T> {
     /// Wraps a foreign error as the cause of a new one. One of ours keeps its kind, message, context and hint.

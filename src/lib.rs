@@ -1,6 +1,7 @@
 //! Takes an institution's data out of the Instructure Data Access Platform (DAP) and keeps it up to date where people use it.
 #![doc = ""]
 
+mod crew;
 pub mod error;
 pub mod model;
 pub mod progress;

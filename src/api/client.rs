@@ -26,15 +26,15 @@ use crate::redact::SafeUrl;
 const USER_AGENT: &str = concat!("daplake/", env!("CARGO_PKG_VERSION"));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_REDIRECTS: usize = 5;
-/// The service counts calls per minute.
-const PACING_WINDOW: Duration = Duration::from_secs(60);
 
 /// What may stand in a path segment as it is.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// Calls per minute for each kind of call; 0 switches pacing off for it.
+/// Calls per window for each kind of call; 0 switches pacing off for it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pacing {
+    /// The time over which the service counts: a minute.
+    pub window: Duration,
     /// `POST .../data`.
     pub job_starts: u32,
     /// `GET /dap/job/{id}`.
@@ -49,7 +49,7 @@ pub struct Pacing {
 
 impl Default for Pacing {
     fn default() -> Self {
-        Self { job_starts: 5, job_status: 500, table_lists: 5, schemas: 500, object_urls: 200 }
+        Self { window: Duration::from_secs(60), job_starts: 5, job_status: 500, table_lists: 5, schemas: 500, object_urls: 200 }
     }
 }
 
@@ -198,7 +198,7 @@ impl Client {
             .or_fail(Kind::Usage, unusable)?;
         let login = address(&base_url, &["ids", "auth", "login"])?;
         let tokens = Tokens::new(http.clone(), login, credentials, retry.clone(), idle_timeout);
-        let pacer = |limit| Pacer::new(limit, PACING_WINDOW);
+        let pacer = |limit| Pacer::new(limit, pacing.window);
         let pacers = Pacers {
             job_starts: pacer(pacing.job_starts),
             job_status: pacer(pacing.job_status),

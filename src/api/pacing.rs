@@ -2,6 +2,8 @@
 //!
 //! Not a leaky bucket: the service counts calls in a window, so a call's slot is taken from its start until one window after its
 //! answer. That is the fastest pace which can never exceed the limit in any window, whatever the delay of the network.
+//! A refusal (429) makes all calls of the kind pause; one that comes again after the pause shows that the service takes fewer than we
+//! thought, perhaps since another program uses the same key: the limit is lowered to what was taken, and raised again step by step.
 //! It retries nothing.
 
 use std::collections::VecDeque;
@@ -30,6 +32,10 @@ struct Slots {
     /// When slots of finished calls come free, earliest first.
     free_at: VecDeque<Instant>,
     paused_until: Option<Instant>,
+    /// End of the pause of the last refusal.
+    refused_until: Option<Instant>,
+    /// What the service was seen to take, where that is less than the limit, and when to try one more.
+    learned: Option<(usize, Instant)>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -40,7 +46,8 @@ enum Next {
 }
 
 impl Slots {
-    fn take(&mut self, limit: usize, now: Instant) -> Next {
+    fn take(&mut self, limit: usize, window: Duration, now: Instant) -> Next {
+        let limit = self.limit(limit, window, now);
         if let Some(until) = self.paused_until {
             if until > now {
                 return Next::At(until);
@@ -67,9 +74,28 @@ impl Slots {
         }
     }
 
-    fn refused(&mut self, until: Instant) {
+    fn refused(&mut self, limit: usize, window: Duration, now: Instant, until: Instant) {
         self.under_way -= 1;
+        let limit = self.limit(limit, window, now);
+        // One refusal may be about calls that an earlier run has made; those of a burst are one.
+        let is_repeated = self.refused_until.is_some_and(|last| last <= now && now < last + window);
+        let taken = self.under_way + self.free_at.iter().filter(|at| **at > now).count();
+        if is_repeated && (1..limit).contains(&taken) {
+            tracing::info!(calls = taken, "The service takes fewer calls than we thought; going slower");
+            self.learned = Some((taken, until + window));
+        } else if let Some((_, next)) = &mut self.learned {
+            *next = until + window;
+        }
+        self.refused_until = self.refused_until.max(Some(until));
         self.paused_until = self.paused_until.max(Some(until));
+    }
+
+    /// The limit as it is now: what was learned is forgotten in steps of one per window.
+    fn limit(&mut self, limit: usize, window: Duration, now: Instant) -> usize {
+        while let Some((learned, next)) = self.learned.filter(|(_, next)| *next <= now && !window.is_zero()) {
+            self.learned = (learned + 1 < limit).then(|| (learned + 1, next + window));
+        }
+        self.learned.map_or(limit, |(learned, _)| learned.min(limit))
     }
 }
 
@@ -101,7 +127,7 @@ impl Pacer {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let next = self.slots().take(self.limit, Instant::now());
+            let next = self.slots().take(self.limit, self.window, Instant::now());
             match next {
                 Next::Go => return Permit { pacer: self, open: true },
                 Next::At(at) => {
@@ -131,7 +157,8 @@ impl Permit<'_> {
     /// The service answered 429: nobody calls before `wait` is over, and the call itself is not counted.
     pub(super) fn refused(mut self, wait: Duration) {
         self.open = false;
-        self.pacer.slots().refused(Instant::now() + wait);
+        let now = Instant::now();
+        self.pacer.slots().refused(self.pacer.limit, self.pacer.window, now, now + wait);
         self.pacer.changed.notify_waiters();
     }
 }
@@ -160,27 +187,63 @@ mod tests {
         let begin = Instant::now();
         let mut slots = Slots::default();
         for _ in 0..5 {
-            assert_eq!(slots.take(5, begin), Next::Go);
+            assert_eq!(slots.take(5, MINUTE, begin), Next::Go);
         }
-        assert_eq!(slots.take(5, begin), Next::WhenOneEnds);
+        assert_eq!(slots.take(5, MINUTE, begin), Next::WhenOneEnds);
         let answered = begin + Duration::from_secs(3);
         slots.ended(5, answered + MINUTE);
-        assert_eq!(slots.take(5, begin + MINUTE), Next::At(answered + MINUTE));
-        assert_eq!(slots.take(5, answered + MINUTE), Next::Go);
-        assert_eq!(slots.take(5, answered + MINUTE), Next::WhenOneEnds);
+        assert_eq!(slots.take(5, MINUTE, begin + MINUTE), Next::At(answered + MINUTE));
+        assert_eq!(slots.take(5, MINUTE, answered + MINUTE), Next::Go);
+        assert_eq!(slots.take(5, MINUTE, answered + MINUTE), Next::WhenOneEnds);
     }
 
     #[test]
     fn a_refusal_stops_everybody_and_counts_for_nobody() {
         let begin = Instant::now();
         let mut slots = Slots::default();
-        assert_eq!(slots.take(1, begin), Next::Go);
-        slots.refused(begin + Duration::from_secs(7));
+        assert_eq!(slots.take(1, MINUTE, begin), Next::Go);
+        slots.refused(1, MINUTE, begin, begin + Duration::from_secs(7));
         // A shorter one later does not shorten the pause.
         slots.under_way += 1;
-        slots.refused(begin + Duration::from_secs(2));
-        assert_eq!(slots.take(1, begin), Next::At(begin + Duration::from_secs(7)));
-        assert_eq!(slots.take(1, begin + Duration::from_secs(7)), Next::Go);
+        slots.refused(1, MINUTE, begin, begin + Duration::from_secs(2));
+        assert_eq!(slots.take(1, MINUTE, begin), Next::At(begin + Duration::from_secs(7)));
+        assert_eq!(slots.take(1, MINUTE, begin + Duration::from_secs(7)), Next::Go);
+    }
+
+    #[test]
+    fn a_second_refusal_lowers_the_limit_which_then_grows_again() {
+        let begin = Instant::now();
+        let mut slots = Slots::default();
+        let started = |slots: &mut Slots, now: Instant| {
+            let mut count = 0;
+            while slots.take(5, MINUTE, now) == Next::Go {
+                slots.ended(5, now + MINUTE);
+                count += 1;
+            }
+            count
+        };
+        // An earlier run has used up the service's budget: this teaches nothing.
+        for _ in 0..2 {
+            assert_eq!(slots.take(5, MINUTE, begin), Next::Go);
+        }
+        for _ in 0..2 {
+            slots.refused(5, MINUTE, begin, begin + MINUTE);
+        }
+        assert_eq!(slots.learned, None);
+        // After the pause two are taken, and the third is refused again.
+        let mut now = begin + MINUTE;
+        for _ in 0..3 {
+            assert_eq!(slots.take(5, MINUTE, now), Next::Go);
+        }
+        slots.ended(5, now + MINUTE);
+        slots.ended(5, now + MINUTE);
+        slots.refused(5, MINUTE, now, now + MINUTE);
+        let mut counts = Vec::new();
+        for _ in 0..5 {
+            now += MINUTE;
+            counts.push(started(&mut slots, now));
+        }
+        assert_eq!(counts, [2, 3, 4, 5, 5]);
     }
 
     #[test]
@@ -188,13 +251,13 @@ mod tests {
         let begin = Instant::now();
         let mut slots = Slots::default();
         for _ in 0..1000 {
-            assert_eq!(slots.take(0, begin), Next::Go);
+            assert_eq!(slots.take(0, MINUTE, begin), Next::Go);
             slots.ended(0, begin + MINUTE);
         }
         assert!(slots.free_at.is_empty());
-        assert_eq!(slots.take(0, begin), Next::Go);
-        slots.refused(begin + MINUTE);
-        assert_eq!(slots.take(0, begin), Next::At(begin + MINUTE));
+        assert_eq!(slots.take(0, MINUTE, begin), Next::Go);
+        slots.refused(0, MINUTE, begin, begin + MINUTE);
+        assert_eq!(slots.take(0, MINUTE, begin), Next::At(begin + MINUTE));
     }
 
     proptest! {
@@ -208,7 +271,7 @@ mod tests {
             for (pause, out, back) in calls {
                 now += Duration::from_millis(pause);
                 loop {
-                    match slots.take(limit, now) {
+                    match slots.take(limit, MINUTE, now) {
                         Next::Go => break,
                         Next::At(at) => now = at,
                         Next::WhenOneEnds => unreachable!("calls end at once here"),

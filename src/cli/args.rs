@@ -247,6 +247,8 @@ pub(super) struct DbLoadArgs {
     pub(super) exclude: Vec<String>,
     #[command(flatten)]
     pub(super) values: DatabaseArgs,
+    #[command(flatten, next_help_heading = EXTRAS)]
+    pub(super) engine: EngineArgs,
 }
 
 #[cfg(feature = "sql")]
@@ -471,6 +473,8 @@ pub(super) enum DdlEngine {
     Postgresql,
     #[cfg(feature = "sql")]
     Mysql,
+    #[cfg(feature = "sql")]
+    Mssql,
 }
 
 #[cfg(feature = "lake")]
@@ -559,7 +563,7 @@ pub(super) enum LakeFormatArg {
 #[cfg(feature = "lake")]
 #[derive(Debug, Args)]
 pub(super) struct EngineArgs {
-    /// Memory that sorting and reducing may hold before they spill to disk, such as 256MiB or 2GB [default: a quarter of the machine, at least 256MiB].
+    /// Memory that sorting and reducing may hold before they spill to disk, such as 256MiB or 2GB [default: a quarter of the machine, at least 256MiB; 48MiB where the target is a database].
     #[arg(long, env = "DAPLAKE_MEMORY_LIMIT", value_name = "BYTES", value_parser = super::settings::parse_bytes)]
     pub(super) memory_limit: Option<u64>,
     /// Folder for spill files and staged objects [default: the system's folder for temporary files].

@@ -20,6 +20,8 @@ pub(super) struct FileSettings {
     pub(super) targets: Vec<FileTarget>,
     /// What a person should know, one sentence each.
     pub(super) warnings: Vec<String>,
+    /// A secret stands in it as it is.
+    has_clear_text: bool,
 }
 
 /// The value of one option.
@@ -54,7 +56,7 @@ impl FileSettings {
             .or_fail(Kind::Usage, "The settings file cannot be read")
             .with("file", path.display())?;
         let mut settings = parse(&text, path, variable)?;
-        if let Some(warning) = open_to_others(path, !settings.warnings.is_empty())? {
+        if let Some(warning) = open_to_others(path, settings.has_clear_text)? {
             settings.warnings.push(warning);
         }
         Ok(settings)
@@ -117,9 +119,12 @@ impl Reader<'_> {
                 return Err(self.wrong("The settings file has a section that nobody knows", name, span).hint(hint));
             }
             let Some(table) = item.as_table_like() else {
-                return Err(self
-                    .wrong("This must be a section", name, span)
-                    .hint(format!("write [{name}] in a line of its own and its keys below it")));
+                return Err(self.wrong("This must be a section", name, span).hint(match name {
+                    "tables" => {
+                        "which tables to take is said below [sync]; [tables.NAME] says something of single ones".to_owned()
+                    }
+                    name => format!("write [{name}] in a line of its own and its keys below it"),
+                }));
             };
             match name {
                 "targets" => self.targets(table)?,
@@ -170,8 +175,8 @@ impl Reader<'_> {
             }
             for mut value in values {
                 let is_list = TABLES.iter().any(|key| key.option == value.option && key.form == Form::List);
-                let joint = if is_list { '.' } else { '=' };
-                value.texts.iter_mut().for_each(|text| *text = format!("{pattern}{joint}{text}"));
+                let separator = if is_list { '.' } else { '=' };
+                value.texts.iter_mut().for_each(|text| *text = format!("{pattern}{separator}{text}"));
                 match self.settings.values.iter_mut().find(|known| known.option == value.option) {
                     Some(known) => known.texts.extend(value.texts),
                     None => self.settings.values.push(value),
@@ -367,6 +372,7 @@ impl Reader<'_> {
 
     fn warn_of_clear_text(&mut self, shown: &str, item: &Item) {
         let line = self.line(item.span());
+        self.settings.has_clear_text = true;
         self.settings.warnings.push(format!(
             "{shown} stands in clear text in {}, line {line}; write \"${{NAME_OF_A_VARIABLE}}\" or \"file:PATH\" instead",
             self.path.display()

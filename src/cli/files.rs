@@ -150,6 +150,8 @@ async fn ddl(global: &GlobalArgs, args: &SchemaArgs, engine: DdlEngine) -> Resul
         DdlEngine::Postgresql => ops::DdlFor::Database("postgresql"),
         #[cfg(feature = "sql")]
         DdlEngine::Mysql => ops::DdlFor::Database("mysql"),
+        #[cfg(feature = "sql")]
+        DdlEngine::Mssql => ops::DdlFor::Database("mssql"),
     };
     let client = settings::client(global, settings::pacing(global, 0))?;
     let namespace = Namespace::new(args.namespace.namespace.clone());

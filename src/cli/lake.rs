@@ -55,7 +55,7 @@ pub(super) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Result<()>
 
 fn request(global: &GlobalArgs, client: &Client, args: SyncArgs) -> Result<SyncRequest> {
     let target = settings::target(global, &args.target)?;
-    let engine = engine(&args.engine)?;
+    let engine = engine_for(&target, &args.engine)?;
     let sink = open_sink(
         &target,
         &engine,
@@ -230,8 +230,25 @@ fn write_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
+fn engine_for(target: &Target, args: &EngineArgs) -> Result<Engine> {
+    match target {
+        #[cfg(feature = "sql")]
+        Target::Database(_) => database_engine(args),
+        _ => engine(args),
+    }
+}
+
+/// For loads into databases, which need little memory.
+#[cfg(feature = "sql")]
+pub(super) fn database_engine(args: &EngineArgs) -> Result<Engine> {
+    engine_of(args, args.memory_limit.unwrap_or(settings::DATABASE_MEMORY_LIMIT))
+}
+
 pub(super) fn engine(args: &EngineArgs) -> Result<Engine> {
-    let limit = args.memory_limit.unwrap_or_else(settings::default_memory_limit);
+    engine_of(args, args.memory_limit.unwrap_or_else(settings::default_memory_limit))
+}
+
+fn engine_of(args: &EngineArgs, limit: u64) -> Result<Engine> {
     Engine::new(EngineOptions {
         memory_limit: usize::try_from(limit).unwrap_or(usize::MAX),
         temp_dir: args.temp_dir.clone(),

@@ -76,7 +76,7 @@ pub(super) fn resolve(name: &'static str, arguments: &[OsString]) -> Result<Reso
     let path = settings_file(told)?;
     let file = path.as_deref().map(|path| FileSettings::read(path, &variable)).transpose()?;
     let has_file = file.is_some();
-    let FileSettings { values, targets, warnings } = file.unwrap_or_default();
+    let FileSettings { values, targets, warnings, .. } = file.unwrap_or_default();
     let chosen = chosen(&mut plain, &command, &inner, targets, has_file)?;
     let mut runs = Vec::new();
     for of_target in chosen {
@@ -433,6 +433,11 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     };
     number.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| format!("`{text}` is too long"))
 }
+
+/// What a load into a database may hold by default: all that it keeps are rows on their way and, of sets that may hold a key
+/// twice, what waits to be reduced. With it a run stays below 128 MiB.
+#[cfg(feature = "sql")]
+pub(super) const DATABASE_MEMORY_LIMIT: u64 = 48 << 20;
 
 /// A quarter of the machine's memory, at least 256 MiB.
 #[cfg(feature = "lake")]

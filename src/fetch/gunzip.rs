@@ -229,12 +229,14 @@ impl Gunzip {
     fn check_limits(&self) -> Result<()> {
         let UnpackLimits { max_ratio, free_bytes, max_bytes } = self.limits;
         if self.total_out > max_bytes {
-            return Err(self.error("The object unpacks to more than is allowed").with("max_bytes", max_bytes));
+            let error = self.error("The object unpacks to more than is allowed").with("max_bytes", max_bytes);
+            return Err(error.hint("if such objects are to be expected, raise --max-object"));
         }
         if self.total_out > free_bytes && self.total_out / self.total_in.max(1) > max_ratio {
             return Err(self
                 .error("The object unpacks to implausibly much; it may be made to fill the disk")
-                .with("max_ratio", max_ratio));
+                .with("max_ratio", max_ratio)
+                .hint("if such objects are to be expected, raise --max-unpack-ratio"));
         }
         Ok(())
     }

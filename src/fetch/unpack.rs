@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 
 use super::gunzip::{Gunzip, UnpackLimits};
+use crate::crew::Crew;
 use crate::error::{Error, Kind, Result};
 use crate::model::Format;
 
@@ -57,19 +58,21 @@ where
         return Unpacked(raw.boxed());
     }
     let work = Work { gunzip: Gunzip::new(limits), input: VecDeque::new(), output: VecDeque::new(), is_full: false };
-    let unpacking = Unpacking { raw, work: Some(Box::new(work)), has_ended: false };
+    let unpacking = Unpacking { raw, crew: None, work: Some(Box::new(work)), has_ended: false };
     let unfold = |mut unpacking: Unpacking<S>| async move { Ok(unpacking.next().await?.map(|chunk| (chunk, unpacking))) };
     Unpacked(stream::try_unfold(unpacking, unfold).boxed())
 }
 
 struct Unpacking<S> {
     raw: S,
+    /// Started with the first piece of work.
+    crew: Option<Crew>,
     /// Absent only while it is being worked on.
     work: Option<Box<Work>>,
     has_ended: bool,
 }
 
-/// What travels to the blocking thread and back.
+/// What travels to the thread and back.
 struct Work {
     gunzip: Gunzip,
     input: VecDeque<Bytes>,
@@ -91,11 +94,11 @@ impl<S: Stream<Item = Result<Bytes>> + Unpin> Unpacking<S> {
                 work.gunzip.finish()?;
                 return Ok(None);
             }
-            let done = tokio::task::spawn_blocking(move || work.run().map(|()| work)).await;
-            work = done.map_err(|error| match error.is_cancelled() {
-                true => Error::new(Kind::Cancelled, "Stopped while unpacking"),
-                false => Error::new(Kind::Bug, "Unpacking failed").caused_by(error),
-            })??;
+            let crew = match &self.crew {
+                Some(crew) => crew,
+                None => self.crew.insert(Crew::start("unpack")?),
+            };
+            work = crew.run(move || work.run().map(|()| work)).await??;
         }
     }
 

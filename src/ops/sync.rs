@@ -183,6 +183,7 @@ pub async fn sync(request: SyncRequest) -> Result<Report> {
         tracing::warn!(table = tables_of_rule, "Options for a table that is not part of this run, or misspelt");
     }
     let run_id = request.run_id;
+    let batch_bytes = request.engine.batch_bytes();
     let replicator = Replicator {
         client: request.client,
         sink: request.sink,
@@ -195,7 +196,7 @@ pub async fn sync(request: SyncRequest) -> Result<Report> {
         scan: ScanOptions {
             partitions: request.object_concurrency.max(1),
             batch_rows: 8192,
-            batch_bytes: 4 << 20,
+            batch_bytes,
             max_line: request.max_line,
             unpack: request.unpack,
             nested: request.nested,

@@ -90,7 +90,7 @@ async fn rows_of(request: &VerifyRequest, job: FinishedJob, choice: &ColumnChoic
     let options = ScanOptions {
         partitions: 2,
         batch_rows: 8192,
-        batch_bytes: 4 << 20,
+        batch_bytes: request.engine.batch_bytes(),
         max_line: 256 << 20,
         unpack: UnpackLimits::default(),
         nested,

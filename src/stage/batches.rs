@@ -38,6 +38,26 @@ pub fn pull_together(schema: SchemaRef, streams: Vec<SendableRecordBatchStream>,
     builder.build()
 }
 
+/// `shares` streams over one: each batch goes to the first that asks. After an error, given to one of them, the others end; so a
+/// reader of all must give up at the first error it meets.
+pub(super) fn share_out(input: SendableRecordBatchStream, shares: usize) -> Vec<SendableRecordBatchStream> {
+    let schema = input.schema();
+    let input = Arc::new(tokio::sync::Mutex::new(Some(input)));
+    let share = || -> SendableRecordBatchStream {
+        let stream = futures::stream::unfold(Arc::clone(&input), |input| async move {
+            let mut held = input.lock().await;
+            let next = held.as_mut()?.next().await;
+            if !matches!(next, Some(Ok(_))) {
+                *held = None;
+            }
+            drop(held);
+            Some((next?, input))
+        });
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), stream))
+    };
+    (0..shares.max(1)).map(|_| share()).collect()
+}
+
 /// The same rows in batches of about `bytes`, and at most `rows` rows: small ones are joined, large ones split.
 pub fn rebatch(input: SendableRecordBatchStream, bytes: usize, rows: usize) -> SendableRecordBatchStream {
     let schema = input.schema();

@@ -17,7 +17,7 @@ use futures::{StreamExt, TryStreamExt};
 use roaring::RoaringTreemap;
 use tracing::Instrument;
 
-use super::batches::{pull_together, rebatch};
+use super::batches::{pull_together, rebatch, share_out};
 use super::parked::Parking;
 use super::repeats::KeyHashes;
 use super::session::engine_error;
@@ -33,9 +33,9 @@ const RANK: &str = "_rank";
 /// Nothing runs until the stream is pulled; its first poll takes the source to its end.
 ///
 /// Few keys of a result occur twice. So the rows are set down as they come, in memory or on disk, while hashes of their keys tell
-/// which may not be alone ([`KeyHashes`]); only those are sorted, by a plan that spills. All others go out as they came, before
-/// them. Errors of the stream carry one of ours: kind `Resources` when the limit is too low even so, and then some rows may
-/// already have gone out.
+/// which may not be alone (`repeats.rs`); only those are sorted, by a plan that spills. All others go out as they came, before
+/// them, shared out to as many streams as the engine has partitions. Errors of a stream carry one of ours: kind `Resources` when
+/// the limit is too low even so, and then some rows may already have gone out.
 pub async fn latest_per_key(engine: &Engine, source: Arc<dyn TableProvider>, keys: &[String]) -> Result<ChangeSet> {
     let schema = source.schema();
     for name in [ACTION, TS, SEQ].into_iter().chain(keys.iter().map(String::as_str)) {
@@ -46,6 +46,7 @@ pub async fn latest_per_key(engine: &Engine, source: Arc<dyn TableProvider>, key
     if keys.is_empty() {
         return Err(Error::new(Kind::Bug, "Changes without a key"));
     }
+    let partitions = engine.partitions();
     let start = start(engine.clone(), source, keys.to_vec());
     // The engine outlives the stream, and with it the spill folder.
     let engine = engine.clone();
@@ -53,12 +54,8 @@ pub async fn latest_per_key(engine: &Engine, source: Arc<dyn TableProvider>, key
         let _alive = &engine;
         DataFusionError::External(Box::new(engine_error(error)))
     });
-    Ok(ChangeSet {
-        schema: Arc::clone(&schema),
-        keys: keys.to_vec(),
-        streams: vec![Box::pin(RecordBatchStreamAdapter::new(schema, stream))],
-        reduced: true,
-    })
+    let stream: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), stream));
+    Ok(ChangeSet { schema, keys: keys.to_vec(), streams: share_out(stream, partitions), reduced: true })
 }
 
 /// Takes the source to its end, and gives the rows back without those that a later change replaces.

@@ -16,6 +16,8 @@ use crate::error::{Error, Kind, Result, ResultExt};
 
 /// Rows of a batch when rows are narrow.
 const MAX_BATCH_ROWS: usize = 8192;
+/// Bytes of a batch, as far as rows can be parted: enough to be quick, little enough to stay in the caches of a core.
+const MAX_BATCH_BYTES: usize = 1 << 20;
 /// Rows of a batch, however wide they are.
 const MIN_BATCH_ROWS: usize = 16;
 
@@ -107,7 +109,7 @@ impl Engine {
 
     /// Bytes of a batch that passes through sorts and writers.
     pub fn batch_bytes(&self) -> usize {
-        (self.memory_limit() / 128).clamp(64 << 10, 8 << 20)
+        (self.memory_limit() / 128).clamp(64 << 10, MAX_BATCH_BYTES)
     }
 
     /// Rows of a batch when a row takes about `row_bytes`.
@@ -144,14 +146,15 @@ impl Engine {
 /// What an error of a plan means to the user: one of ours below it wins, a full pool or disk is kind `Resources`.
 pub fn engine_error(error: DataFusionError) -> Error {
     let exhausted = matches!(error.find_root(), DataFusionError::ResourcesExhausted(_));
-    let disk = exhausted && error.to_string().contains("disk");
+    let is_full = crate::error::is_disk_full(&error);
+    let disk = is_full || (exhausted && error.to_string().contains("disk"));
     Error::recover(error, |source| match (exhausted, disk) {
-        (true, true) => Error::new(Kind::Resources, "The space for temporary files is used up")
+        (_, true) => Error::new(Kind::Resources, "The space for temporary files is used up")
             .hint("name a larger folder with --temp-dir")
             .caused_by(source),
         (true, false) => Error::new(Kind::Resources, "The memory limit is too low for this table")
             .hint("raise --memory-limit")
             .caused_by(source),
-        (false, _) => Error::new(Kind::Data, "The rows could not be processed").caused_by(source),
+        (false, false) => Error::new(Kind::Data, "The rows could not be processed").caused_by(source),
     })
 }

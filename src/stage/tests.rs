@@ -5,10 +5,13 @@ use datafusion::arrow::array::{
     ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array,
 };
 use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, UInt64Type};
+use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, TryStreamExt};
 use proptest::prelude::*;
 
+use super::batches::share_out;
 use super::*;
 use crate::error::{Kind, ResultExt};
 use crate::schema::{ACTION, SEQ, TS};
@@ -263,4 +266,29 @@ async fn changes_without_their_columns_are_a_defect() {
     let error = latest_per_key(&engine, Arc::clone(&table), &["nope".into()]).await.unwrap_err();
     assert_eq!((error.kind(), error.get("column")), (Kind::Bug, Some("nope")));
     assert_eq!(latest_per_key(&engine, table, &[]).await.unwrap_err().kind(), Kind::Bug);
+}
+
+#[tokio::test]
+async fn what_is_shared_out_arrives_once_and_ends_with_an_error() {
+    let batch =
+        |number: i64| RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![number])) as ArrayRef)]).unwrap();
+    let input = |failing: bool| -> SendableRecordBatchStream {
+        let end = failing.then(|| Err(DataFusionError::Internal("broken".into())));
+        let batches = futures::stream::iter((0..100).map(move |number| Ok(batch(number))).chain(end));
+        Box::pin(RecordBatchStreamAdapter::new(batch(0).schema(), batches))
+    };
+    let mut tasks = tokio::task::JoinSet::new();
+    for stream in share_out(input(false), 3) {
+        tasks.spawn(stream.try_collect::<Vec<_>>());
+    }
+    let all: Vec<RecordBatch> = tasks.join_all().await.into_iter().flat_map(Result::unwrap).collect();
+    let mut seen: Vec<i64> = all.iter().flat_map(|batch| batch["n"].as_primitive::<Int64Type>().values().to_vec()).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, (0..100).collect::<Vec<_>>());
+
+    let mut failures = 0;
+    for stream in share_out(input(true), 3) {
+        failures += usize::from(stream.try_collect::<Vec<_>>().await.is_err());
+    }
+    assert_eq!(failures, 1);
 }

@@ -3,7 +3,7 @@
 //! A [`Place`] hands out the store of all paths and the path of its root. What is promised of every store: an object appears
 //! whole or not at all, and [`PutMode::Create`] names an object once, whoever else tries (a hard link on local disks, a
 //! conditional put on object stores). Nothing ever falls back to a rename. Requests to object stores are retried by
-//! `object_store` itself and nowhere else; errors come without credentials in them ([`failure`]).
+//! `object_store` itself and nowhere else; errors come without credentials in them (`failure.rs`).
 //!
 //! [`PutMode::Create`]: object_store::PutMode::Create
 

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-const FLOOR: [&str; 4] = ["error", "redact", "progress", "model"];
+const FLOOR: [&str; 5] = ["error", "redact", "progress", "model", "crew"];
 
 /// What each module may import besides the floor.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("redact", &[]),
     ("error", &["redact"]),
     ("progress", &[]),
+    ("crew", &["error"]),
     ("model", &["error", "redact"]),
     ("schema", &[]),
     ("api", &[]),

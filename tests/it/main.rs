@@ -21,6 +21,8 @@ mod files;
 mod folders;
 #[cfg(feature = "lake")]
 mod formats;
+#[cfg(all(feature = "lake", target_os = "linux"))]
+mod full;
 #[cfg(feature = "postgres")]
 mod interchange;
 mod layering;
@@ -47,3 +49,5 @@ mod sql;
 mod support;
 #[cfg(feature = "lake")]
 mod sync;
+#[cfg(feature = "lake")]
+mod unattended;

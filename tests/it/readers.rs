@@ -1,5 +1,6 @@
 //! Lake tables before the readers of others, feature by feature; `docs/readers.md` has the table of it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use daplake::model::TableRef;
@@ -76,4 +77,38 @@ async fn descriptions_are_told_by_other_programs() {
         }
         assert!(described > 3, "{table}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_change_data_feed_is_read_by_other_programs() {
+    let Ok(python) = std::env::var("DAPLAKE_TEST_PYTHON") else {
+        eprintln!("not run: needs DAPLAKE_TEST_PYTHON");
+        return;
+    };
+    let table = canvas("submissions");
+    let world = World::new(school(std::slice::from_ref(&table))).await;
+    let sync = ["sync", "--target", "lake", "--jobs-per-minute", "0", "--change-data-feed", "on"];
+    world.daplake(&sync).assert_code(0);
+    let keys = |world: &World| -> BTreeSet<String> {
+        let rows = world.school.expected(&table, world.school.now()).unwrap();
+        rows.into_iter().map(|row| format!("{:?}", row.key)).collect()
+    };
+    let before = keys(&world);
+    world.school.advance();
+    world.daplake(&sync).assert_code(0);
+    let after = keys(&world);
+    let script = "
+import collections, json, sys, pyarrow
+from deltalake import DeltaTable
+feed = pyarrow.table(DeltaTable(sys.argv[1]).load_cdf(starting_version=1).read_all())
+print(json.dumps(collections.Counter(feed.column('_change_type').to_pylist())))
+";
+    let output =
+        std::process::Command::new(python).args(["-c", script]).arg(world.lake().join("canvas/submissions")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let count = |kind: &str| told[kind].as_u64().unwrap_or(0) as usize;
+    assert_eq!((count("insert"), count("delete")), (after.difference(&before).count(), before.difference(&after).count()));
+    assert_eq!(count("update_preimage"), count("update_postimage"));
+    assert!(count("update_preimage") > 0, "{told}");
 }

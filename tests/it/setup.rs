@@ -1,5 +1,6 @@
 //! The settings file: what it changes, who wins over it, what is said when it is wrong; `init` and `check`.
 
+use daplake::demo::serve::{Endpoint, Fault, Times};
 use serde_json::Value;
 
 use crate::support::{CLIENT_ID, CLIENT_SECRET, Run, World, bare_command, canvas, school};
@@ -166,4 +167,60 @@ async fn init_writes_a_file_that_check_and_sync_understand() {
     assert!(!world.path("db.toml").exists());
     bare(&world, &["init", "--settings", "db.toml", "--target", "mysql://u:${PW}@h/d"], &[]).assert_code(0);
     assert!(std::fs::read_to_string(world.path("db.toml")).unwrap().contains("u:${PW}@h"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_of_the_file_show_nowhere_and_what_is_private_stays_private() {
+    let world = small().await;
+    std::fs::write(world.path("secret.txt"), CLIENT_SECRET).unwrap();
+    write(
+        &world,
+        &format!(
+            "{SERVICE}[targets.lake]\nurl = \"lake\"\n[sync]\nreport = \"report.json\"\nbad_rows = \"bad.jsonl\"\n[log]\nlevel = \"debug\"\nfile = \"log.txt\"\n"
+        ),
+    );
+    // Slow, so that the process can be looked at from outside.
+    world.server.inject(Fault::parse("drip:4000").unwrap(), Times::Always);
+    let mut command = bare_command(&["sync"]);
+    command.current_dir(world.path("")).env("MY_ID", CLIENT_ID).env("DAPLAKE_STATE_DIR", world.path("state"));
+    let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    while world.server.counters().calls_of(Endpoint::Objects) == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let arguments = std::fs::read(format!("/proc/{}/cmdline", child.id())).unwrap_or_default();
+    world.server.clear_faults();
+    let run = Run::of(child.wait_with_output().unwrap()).assert_code(0);
+    let mut said = String::from_utf8(arguments).unwrap() + &run.stdout + &run.stderr;
+    let mut folders = vec![world.path("state"), world.path("lake")];
+    let mut files = vec![world.path("report.json"), world.path("log.txt")];
+    while let Some(folder) = folders.pop() {
+        for entry in folder.read_dir().unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    for file in files {
+        said.push_str(&String::from_utf8_lossy(&std::fs::read(file).unwrap()));
+    }
+    said.push_str(&bare(&world, &["check", "--output", "json", "--loglevel", "debug"], &[MINE]).assert_code(0).stderr);
+    assert!(said.len() > 2000, "there is something to search");
+    for secret in [CLIENT_SECRET, "Bearer ", "Basic ", "signature=", "sig=", "eyJ"] {
+        assert!(!said.contains(secret), "{secret} shows");
+    }
+    #[cfg(unix)]
+    for (path, mode) in [("state", 0o700), ("report.json", 0o600), ("bad.jsonl", 0o600)] {
+        let found = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(world.path(path)).unwrap().permissions());
+        assert_eq!(found & 0o777, mode, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_beyond_a_limit_fail_their_table_with_the_way_out() {
+    let world = small().await;
+    for (limit, words) in [(["--max-line", "40"], "longer than 40 bytes"), (["--max-object", "100"], "--max-object")] {
+        let mut arguments = vec!["sync", "--target", "lake", "--jobs-per-minute", "0", "--table", "users"];
+        arguments.extend(limit);
+        world.daplake(&arguments).assert_code(5).assert_says(&["canvas.users", words]);
+        assert!(!world.lake().join("canvas/users/_delta_log").exists());
+    }
 }

@@ -42,6 +42,9 @@ on!(postgresql = crate::support::postgres::Database:
     what_is_odd_but_whole_arrives_whole,
     what_is_cut_or_broken_fails_loudly_and_leaves_the_table,
     rows_deleted_and_born_again_are_there,
+    an_end_at_a_border_is_not_taken_for_the_end,
+    the_lake_holds_the_same_rows_after_the_same_history,
+    a_server_that_ends_while_rows_stream_leaves_nothing,
     columns_are_left_out_and_hashed,
 );
 
@@ -57,6 +60,9 @@ on!(mariadb = crate::support::mariadb::Database:
     what_is_odd_but_whole_arrives_whole,
     what_is_cut_or_broken_fails_loudly_and_leaves_the_table,
     rows_deleted_and_born_again_are_there,
+    an_end_at_a_border_is_not_taken_for_the_end,
+    the_lake_holds_the_same_rows_after_the_same_history,
+    a_server_that_ends_while_rows_stream_leaves_nothing,
     columns_are_left_out_and_hashed,
 );
 
@@ -393,5 +399,121 @@ async fn rows_deleted_and_born_again_are_there<D: TestDatabase>() {
         }
         sql.sync_all().await;
         sql.assert_now(&tables);
+    }
+}
+
+/// The one object of the table's snapshot, as it comes.
+fn only_object(world: &World, folder: &str) -> Vec<u8> {
+    let arguments =
+        ["snapshot", "--namespace", "canvas", "--table", "users", "--format", "jsonl", "--output-directory", folder];
+    world.daplake(&arguments).assert_code(0);
+    let job = std::fs::read_dir(world.path(folder)).unwrap().next().unwrap().unwrap().path();
+    let mut objects: Vec<_> = std::fs::read_dir(job).unwrap().map(|entry| entry.unwrap().path()).collect();
+    objects.retain(|path| path.extension().is_some_and(|extension| extension == "gz"));
+    assert_eq!(objects.len(), 1, "{objects:?}");
+    std::fs::read(&objects[0]).unwrap()
+}
+
+/// Bytes of the first member of a gzip.
+fn first_member(object: &[u8]) -> usize {
+    let mut member = flate2::bufread::GzDecoder::new(object);
+    std::io::copy(&mut member, &mut std::io::sink()).unwrap();
+    object.len() - member.into_inner().len()
+}
+
+/// The longest piece of a gzip that unpacks to whole lines, and not to all of them.
+fn whole_lines(object: &[u8]) -> usize {
+    let unpacked = |length: usize| {
+        let (mut out, mut buffer) = (Vec::new(), [0; 512]);
+        let mut decoder = flate2::bufread::GzDecoder::new(&object[..length]);
+        // It ends with an error, as the rest is missing.
+        while let Ok(count @ 1..) = std::io::Read::read(&mut decoder, &mut buffer) {
+            out.extend_from_slice(&buffer[..count]);
+        }
+        out
+    };
+    let whole = unpacked(object.len()).len();
+    let found = (20..object.len() - 8).rev().find(|length| {
+        let text = unpacked(*length);
+        text.len() < whole && text.ends_with(b"\n")
+    });
+    // Where no piece is so, one that has all lines and lacks the check sum.
+    found.unwrap_or(object.len() - 8)
+}
+
+/// After a gzip member, after a line: places that look like the end. A download that breaks there goes on; a store that says that
+/// this is all is not believed.
+async fn an_end_at_a_border_is_not_taken_for_the_end<D: TestDatabase>() {
+    let tables = [canvas("users")];
+    for is_multiple in [true, false] {
+        let Some(sql) = Sql::<D>::new(SchoolOptions { rows: 90, ..school(&tables) }).await else { return };
+        let members = || {
+            sql.world.server.clear_faults();
+            if is_multiple {
+                sql.world.server.inject(Fault::parse("multi-member").unwrap(), Times::Always);
+            }
+        };
+        members();
+        let object = only_object(&sql.world, "objects");
+        let border = if is_multiple { first_member(&object) } else { whole_lines(&object) };
+        assert!((1..object.len()).contains(&border), "{border} of {}", object.len());
+        sql.world.server.inject(Fault::parse(&format!("short-length:{border}")).unwrap(), Times::Always);
+        sql.load("initdb", "users").assert_code(5).assert_says(&["canvas.users"]);
+        assert_eq!((sql.database.data_tables().len(), sql.database.known_tables()), (0, 0));
+        members();
+        sql.world.server.inject(Fault::parse(&format!("cut:{border}")).unwrap(), Times::N(2));
+        sql.load("initdb", "users").assert_code(0);
+        sql.assert_now(&tables);
+    }
+}
+
+/// Snapshot, increments, schema changes of the whole catalogue into both: one judge for the two.
+async fn the_lake_holds_the_same_rows_after_the_same_history<D: TestDatabase>() {
+    let options = SchoolOptions { rows: 40, evolving: true, ..school(&[]) };
+    let Some(sql) = Sql::<D>::new(options).await else { return };
+    let tables = sql.world.all_tables();
+    for step in 0..3 {
+        if step > 0 {
+            sql.world.school.advance();
+        }
+        sql.sync_all().await;
+        sql.world.sync_all().await;
+    }
+    sql.assert_now(&tables);
+    sql.world.assert_all("deltalake", sql.world.school.now());
+}
+
+/// Sessions are ended by the server in the midst of a first load and of an increment.
+async fn a_server_that_ends_while_rows_stream_leaves_nothing<D: TestDatabase>() {
+    let table = canvas("submissions");
+    let tables = std::slice::from_ref(&table);
+    let Some(sql) = Sql::<D>::new(SchoolOptions { rows: 3000, ..school(tables) }).await else { return };
+    for verb in ["initdb", "syncdb"] {
+        let before = sql.world.school.now();
+        if verb == "syncdb" {
+            (0..2).for_each(|_| _ = sql.world.school.advance());
+        }
+        // Some rows come, and then none for a while.
+        let stalls = || sql.world.server.counters().faults.get("Stall").copied().unwrap_or_default();
+        let before_it = stalls();
+        sql.world.server.inject_after(1, Some(&table), Fault::parse("stall:3:1000").unwrap(), Times::N(2));
+        let arguments =
+            ["--non-interactive", verb, "--namespace", "canvas", "--table", "submissions", "--jobs-per-minute", "0"];
+        let mut command = sql.world.command(&arguments);
+        command.env("DAP_CONNECTION_STRING", sql.database.url()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        while stalls() == before_it || !sql.database.end_sessions() {
+            assert!(child.try_wait().unwrap().is_none(), "{verb} ended before its session could be");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let run = Run::of(child.wait_with_output().unwrap()).assert_code(5);
+        assert!(run.stderr.contains("canvas.submissions"), "{run:?}");
+        match verb {
+            "initdb" => assert_eq!(sql.database.known_tables(), 0),
+            _ => sql.assert_tables(tables, before),
+        }
+        sql.world.server.clear_faults();
+        sql.load(verb, "submissions").assert_code(0);
+        sql.assert_now(tables);
     }
 }

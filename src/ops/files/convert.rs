@@ -79,7 +79,7 @@ impl Work {
             object_number: u32::try_from(source.number).unwrap_or(u32::MAX),
             object_name: source.name.to_owned(),
             batch_rows: 8192,
-            batch_bytes: 4 << 20,
+            batch_bytes: 2 << 20,
             max_line: 256 << 20,
             nested,
             bad_rows: BadRows::Fail,

@@ -3,13 +3,14 @@
 //!
 //! Layout `<root>/<namespace>/<table>/`. The bookmark is a `txn` action (application `daplake/<namespace>.<table>`, version in
 //! microseconds since the epoch) beside table properties named `daplake.*`. A table asks for the least of the protocol that its
-//! options need ([`protocol`]).
+//! options need (`protocol.rs`).
 
 mod apply;
 mod changes;
 mod columns;
 mod conform;
 mod current;
+mod encodings;
 mod evolve;
 mod feed;
 mod files;
@@ -98,7 +99,7 @@ impl DeltaOptions {
         Self {
             engine,
             target_file_bytes: 128 << 20,
-            compression_level: 3,
+            compression_level: 2,
             checkpoint_interval: 10,
             deletion_vectors: DeletionVectors::Auto,
             change_data_feed: ChangeDataFeed::AsBefore,

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::columns::{LakeColumn, LakeType};
 use super::files::Names;
 use super::writer::{FileFormat, FileWriter, NewFile};
+use crate::crew::Crew;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::schema::{PartitionBy, PartitionUnit};
 
@@ -136,6 +137,8 @@ impl Partition {
 pub(super) struct TableWriter {
     format: Arc<FileFormat>,
     names: Names,
+    /// On which all partitions are encoded; started with the first rows.
+    crew: Option<Arc<Crew>>,
     open: BTreeMap<Number, (FileWriter, u64)>,
     finished: Vec<NewFile>,
     batches: u64,
@@ -144,7 +147,7 @@ pub(super) struct TableWriter {
 impl TableWriter {
     /// A writer without files yet; files are registered with `names` before they are made.
     pub(super) fn new(format: Arc<FileFormat>, names: Names) -> Self {
-        Self { format, names, open: BTreeMap::new(), finished: Vec::new(), batches: 0 }
+        Self { format, names, crew: None, open: BTreeMap::new(), finished: Vec::new(), batches: 0 }
     }
 
     /// Adds rows.
@@ -178,8 +181,13 @@ impl TableWriter {
                 self.finished.extend(writer.finish().await?);
             }
         }
+        let crew = match &self.crew {
+            Some(crew) => Arc::clone(crew),
+            None => Arc::clone(self.crew.insert(Arc::new(Crew::start("encode")?))),
+        };
         let (format, names) = (&self.format, &self.names);
-        let slot = self.open.entry(number).or_insert_with(|| (FileWriter::new(Arc::clone(format), names.clone(), value), 0));
+        let slot =
+            self.open.entry(number).or_insert_with(|| (FileWriter::new(Arc::clone(format), names.clone(), crew, value), 0));
         slot.1 = self.batches;
         slot.0.write(batch).await
     }

@@ -17,9 +17,11 @@ use parquet::schema::types::ColumnPath;
 
 use super::DeltaOptions;
 use super::columns::{LakeColumn, file_schema};
+use super::encodings;
 use super::files::{Names, new_name};
 use super::partition::{Partition, is_partition};
 use super::stats::FileStats;
+use crate::crew::Crew;
 use crate::error::{Error, Kind, Result, ResultExt};
 
 /// Rows encoded between two looks at the memory they take.
@@ -28,6 +30,12 @@ const STEP_ROWS: usize = 1024;
 const PAGE_STEP_BYTES: usize = 256 * 1024;
 /// Keys of a row group that its filter is laid out for.
 const BLOOM_KEYS: u64 = 200_000;
+/// A row group has at most about as many bytes: enough for readers to skip and share out, little to hold while it is written.
+const MAX_ROW_GROUP_BYTES: usize = 8 << 20;
+/// Its buffers may have this many times the bytes that it is written with: pages to be packed, dictionaries.
+const BUFFERS: usize = 2;
+/// What the writer sets aside for a column that goes as differences, and hardly touches.
+const DELTA_BUFFER_BYTES: usize = 1 << 20;
 /// Writers of partitions among which a share of the memory is parted.
 const PARTITIONS_SHARING: usize = 4;
 /// Parts on their way to the store at once.
@@ -46,7 +54,7 @@ pub(super) struct FileFormat {
     pub(super) keys: Vec<String>,
     /// A file is closed when it has about as many bytes.
     pub(super) target_file_bytes: u64,
-    /// A row group is closed when its buffers have about as many bytes.
+    /// A row group is closed when it will be written with about as many bytes, or its buffers have a multiple of them.
     pub(super) row_group_bytes: usize,
     /// zstd level.
     pub(super) compression_level: i32,
@@ -79,7 +87,7 @@ impl FileFormat {
             schema,
             keys,
             target_file_bytes: options.target_file_bytes,
-            row_group_bytes: (engine.memory_limit() / 12 / writers).clamp(256 << 10, 64 << 20),
+            row_group_bytes: (engine.memory_limit() / 12 / writers).clamp(256 << 10, MAX_ROW_GROUP_BYTES),
             compression_level: options.compression_level,
             folder: "",
             store,
@@ -93,7 +101,8 @@ impl FileFormat {
         (file_schema(columns, keys), physical.collect())
     }
 
-    fn properties(&self, first: &RecordBatch) -> Result<WriterProperties> {
+    /// And how many columns go as differences.
+    fn properties(&self, first: &RecordBatch) -> Result<(WriterProperties, usize)> {
         let level = ZstdLevel::try_new(self.compression_level).or_fail(Kind::Usage, "Unknown compression level")?;
         let widest = first.columns().iter().map(|column| column.get_array_memory_size()).max().unwrap_or(0);
         let widest = widest.div_ceil(first.num_rows().max(1)).max(1);
@@ -103,10 +112,12 @@ impl FileFormat {
             .set_write_batch_size((PAGE_STEP_BYTES / widest).clamp(1, STEP_ROWS))
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_max_row_group_bytes(Some(self.row_group_bytes));
-        // An index of pages where queries look: keys and times.
-        for field in self.schema.fields() {
+        let encodings = encodings::choose(first, self.row_group_bytes);
+        let mut differences = 0;
+        for (index, field) in self.schema.fields().iter().enumerate() {
             let path = ColumnPath::new(vec![field.name().clone()]);
             let is_key = self.keys.contains(field.name());
+            // An index of pages where queries look: keys and times.
             if is_key || matches!(field.data_type(), DataType::Timestamp(..)) {
                 builder = builder.set_column_statistics_enabled(path.clone(), EnabledStatistics::Page);
             }
@@ -118,14 +129,17 @@ impl FileFormat {
                     .set_column_bloom_filter_max_ndv(path.clone(), BLOOM_KEYS);
             }
             // Increments read the keys of whole files. As differences they take next to nothing, and no time to unpack.
-            if is_key && matches!(field.data_type(), DataType::Int16 | DataType::Int32 | DataType::Int64) {
-                builder = builder
-                    .set_column_dictionary_enabled(path.clone(), false)
-                    .set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED)
-                    .set_column_compression(path, Compression::UNCOMPRESSED);
+            let is_whole_key = is_key && matches!(field.data_type(), DataType::Int16 | DataType::Int32 | DataType::Int64);
+            if is_whole_key {
+                builder = builder.set_column_compression(path.clone(), Compression::UNCOMPRESSED);
+            }
+            let encoding = if is_whole_key { Some(Encoding::DELTA_BINARY_PACKED) } else { encodings[index] };
+            differences += usize::from(encoding == Some(Encoding::DELTA_BINARY_PACKED));
+            if let Some(encoding) = encoding {
+                builder = builder.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, encoding);
             }
         }
-        Ok(builder.build())
+        Ok((builder.build(), differences))
     }
 }
 
@@ -167,12 +181,13 @@ impl NewFile {
 
 /// Writes rows (of the file schema, all of one partition) to one file after the other.
 ///
-/// Encoding runs on the blocking pool, one batch at a time. Memory is one row group of buffers and the parts in flight; both are
-/// accounted. Dropped midway, an unfinished file vanishes, finished ones are left to [`super::files::Uncommitted`].
+/// Encoding runs on the thread it is given, one batch at a time. Memory is one row group of buffers and the parts in flight; both
+/// are accounted. Dropped midway, an unfinished file vanishes, finished ones are left to [`super::files::Uncommitted`].
 #[derive(Debug)]
 pub(super) struct FileWriter {
     format: Arc<FileFormat>,
     names: Names,
+    crew: Arc<Crew>,
     partition: Option<(String, Option<String>)>,
     open: Option<Box<OpenFile>>,
     finished: Vec<NewFile>,
@@ -184,7 +199,10 @@ struct OpenFile {
     writer: ArrowWriter<Vec<u8>>,
     upload: WriteMultipart,
     stats: FileStats,
-    row_group_bytes: usize,
+    /// Buffers are written out at this size.
+    buffer_bytes: usize,
+    /// Bytes that the writer only set aside.
+    idle_bytes: usize,
     bytes: u64,
 }
 
@@ -196,9 +214,14 @@ impl std::fmt::Debug for OpenFile {
 
 impl FileWriter {
     /// A writer without files yet; files are registered with `names` before they are made.
-    pub(super) fn new(format: Arc<FileFormat>, names: Names, partition: Option<(String, Option<String>)>) -> Self {
+    pub(super) fn new(
+        format: Arc<FileFormat>,
+        names: Names,
+        crew: Arc<Crew>,
+        partition: Option<(String, Option<String>)>,
+    ) -> Self {
         let reservation = MemoryConsumer::new("ParquetWriter").register(&format.pool);
-        Self { format, names, partition, open: None, finished: Vec::new(), reservation }
+        Self { format, names, crew, partition, open: None, finished: Vec::new(), reservation }
     }
 
     /// Adds rows.
@@ -211,17 +234,17 @@ impl FileWriter {
             None => Box::new(self.create(&batch).await?),
         };
         // Others may need the memory more: then the row group ends early.
-        let ahead = open.writer.memory_size() + batch.get_array_memory_size();
+        let ahead = open.buffered() + batch.get_array_memory_size();
         let crowded = self.reservation.try_resize(ahead).is_err();
-        let (mut open, encoded) = blocking(move || {
+        let work = move || {
             let encoded = open.encode(&batch, crowded);
             (open, encoded)
-        })
-        .await?;
+        };
+        let (mut open, encoded) = self.crew.run(work).await?;
         open.send(encoded?).await?;
-        self.reservation.resize(open.writer.memory_size());
+        self.reservation.resize(open.buffered());
         if open.bytes + open.writer.in_progress_size() as u64 >= self.format.target_file_bytes {
-            self.finished.push(close(open, self.partition.clone()).await?);
+            self.finished.push(close(&self.crew, open, self.partition.clone()).await?);
             self.reservation.free();
         } else {
             self.open = Some(open);
@@ -232,7 +255,7 @@ impl FileWriter {
     /// Closes the last file and gives all.
     pub(super) async fn finish(mut self) -> Result<Vec<NewFile>> {
         if let Some(open) = self.open.take() {
-            self.finished.push(close(open, self.partition.clone()).await?);
+            self.finished.push(close(&self.crew, open, self.partition.clone()).await?);
         }
         Ok(std::mem::take(&mut self.finished))
     }
@@ -242,7 +265,7 @@ impl FileWriter {
             "" => new_name(),
             folder => format!("{folder}/{}", new_name()),
         };
-        let properties = self.format.properties(first)?;
+        let (properties, differences) = self.format.properties(first)?;
         let writer = ArrowWriter::try_new_with_options(
             Vec::new(),
             Arc::clone(&self.format.schema),
@@ -259,13 +282,19 @@ impl FileWriter {
             writer,
             upload: WriteMultipart::new(upload),
             stats: FileStats::new(&self.format.columns),
-            row_group_bytes: self.format.row_group_bytes,
+            buffer_bytes: self.format.row_group_bytes.saturating_mul(BUFFERS),
+            idle_bytes: differences * DELTA_BUFFER_BYTES,
             bytes: 0,
         })
     }
 }
 
 impl OpenFile {
+    /// Bytes that are held.
+    fn buffered(&self) -> usize {
+        self.writer.memory_size().saturating_sub(self.idle_bytes)
+    }
+
     /// Encodes a batch and gives the bytes that are ready for the store.
     fn encode(&mut self, batch: &RecordBatch, flush_first: bool) -> Result<Vec<u8>> {
         if flush_first {
@@ -276,7 +305,7 @@ impl OpenFile {
             let step = batch.slice(start, STEP_ROWS.min(batch.num_rows() - start));
             self.writer.write(&step).or_fail(Kind::Bug, "Rows cannot be encoded")?;
             // Dictionaries take memory that the estimate of encoded bytes does not see.
-            if self.writer.memory_size() > self.row_group_bytes {
+            if self.buffered() > self.buffer_bytes {
                 self.writer.flush().or_fail(Kind::Bug, "Rows cannot be encoded")?;
             }
         }
@@ -293,26 +322,20 @@ impl OpenFile {
     }
 }
 
-async fn close(mut open: Box<OpenFile>, partition: Option<(String, Option<String>)>) -> Result<NewFile> {
-    let (mut open, rest) = blocking(move || {
+async fn close(crew: &Crew, mut open: Box<OpenFile>, partition: Option<(String, Option<String>)>) -> Result<NewFile> {
+    let work = move || {
         let rest = open.writer.finish().map(|_| std::mem::take(open.writer.inner_mut()));
         (open, rest)
-    })
-    .await?;
+    };
+    let (mut open, rest) = crew.run(work).await?;
     open.send(rest.or_fail(Kind::Bug, "Rows cannot be encoded")?).await?;
     let OpenFile { name, upload, stats, bytes, .. } = *open;
     upload.finish().await.map_err(write_failed)?;
     Ok(NewFile { name, bytes, rows: stats.rows(), stats: stats.json(), has_nulls: stats.has_nulls(), partition })
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.or_fail(Kind::Bug, "Encoding rows stopped unexpectedly")
-}
-
 fn write_failed(error: object_store::Error) -> Error {
-    let full = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source())
-        .filter_map(|error| error.downcast_ref::<std::io::Error>())
-        .any(|error| error.kind() == std::io::ErrorKind::StorageFull);
+    let full = crate::error::is_disk_full(&error);
     let made = Error::new(Kind::Target, "A data file cannot be written").caused_by(error);
     if full { made.of_kind(Kind::Resources).hint("make room at the target; nothing was changed, run it again") } else { made }
 }

@@ -12,6 +12,8 @@ mod meta;
 mod mssql;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(all(test, any(feature = "mysql", feature = "postgres")))]
+mod odd_values;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod shape;

@@ -277,6 +277,10 @@ impl SqlLoad {
             "`{}` has {count} words that were not announced; its enumeration takes them from now on",
             column.name
         ));
+        self.loaded.warnings.push(format!(
+            "`{}`: the official client would stop at this table, as its enumeration has words that the schema does not announce",
+            column.name
+        ));
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use serde_json::json;
 
 use super::postgres::PostgresServer;
-use super::{SqlOptions, SqlSink};
+use super::{SqlOptions, SqlSink, odd_values};
 use crate::error::Kind;
 use crate::model::TableRef;
 use crate::schema::{Column, ColumnType, TableSchema, arrow_type};
@@ -84,6 +84,12 @@ fn fixture() -> Option<(Arc<Database>, Fixture)> {
 async fn the_contract_holds_on_postgresql() {
     let Some((_database, fixture)) = fixture() else { return };
     conformance::all(&fixture).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn odd_values_are_kept_or_refused_on_postgresql() {
+    let Some((_database, fixture)) = fixture() else { return };
+    odd_values::all(&fixture).await;
 }
 
 /// A schema as the service gives it.

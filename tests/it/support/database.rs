@@ -24,6 +24,9 @@ pub trait TestDatabase: Send + Sync + Sized {
     /// Tables that the book-keeping knows.
     fn known_tables(&self) -> u64;
 
+    /// Ends all sessions of ours; whether there was one.
+    fn end_sessions(&self) -> bool;
+
     /// Removes a data table as a user would.
     fn drop_by_hand(&self, table: &TableRef);
 }
@@ -88,6 +91,13 @@ impl TestDatabase for super::postgres::Database {
         self.psql("SELECT count(*) FROM instructure_dap.table_sync").trim().parse().unwrap()
     }
 
+    fn end_sessions(&self) -> bool {
+        let ended = self.psql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'daplake' AND datname = current_database()",
+        );
+        !ended.is_empty()
+    }
+
     fn drop_by_hand(&self, table: &TableRef) {
         self.psql(&format!("DROP TABLE \"{}\".\"{}\"", table.namespace, table.table));
     }
@@ -121,6 +131,12 @@ impl TestDatabase for super::mariadb::Database {
             return 0;
         }
         self.sql("SELECT COUNT(*) FROM instructure_dap__table_sync").trim().parse().unwrap()
+    }
+
+    fn end_sessions(&self) -> bool {
+        let open = self.sql("SELECT ID FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND ID <> CONNECTION_ID()");
+        open.lines().for_each(|id| _ = self.sql(&format!("KILL {id}")));
+        !open.is_empty()
     }
 
     fn drop_by_hand(&self, table: &TableRef) {

@@ -109,7 +109,7 @@ impl World {
         Client::new(ClientOptions {
             base_url: self.server.url(),
             credentials: Credentials { client_id: CLIENT_ID.to_owned(), client_secret: Secret::new(CLIENT_SECRET) },
-            pacing: Pacing { job_starts: 0, job_status: 0, table_lists: 0, schemas: 0, object_urls: 0 },
+            pacing: Pacing { job_starts: 0, job_status: 0, table_lists: 0, schemas: 0, object_urls: 0, ..Pacing::default() },
             retry: RetryPolicy {
                 attempts: 4,
                 first_delay: Duration::from_millis(5),

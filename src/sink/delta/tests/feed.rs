@@ -1,6 +1,8 @@
 //! The change data feed, as the Delta crate reads it.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::filter_record_batch;
@@ -14,7 +16,7 @@ use crate::model::TableRef;
 use crate::schema::ColumnType;
 use crate::sink::conformance::Change::{Del, Up};
 use crate::sink::conformance::{Change, TEXT, at, column, expected, load, plain, read, rendered, schema};
-use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions, Scope};
+use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions, LEAST_RETENTION, Scope};
 use crate::sink::{LoadKind, Sink};
 
 fn table() -> TableRef {
@@ -153,6 +155,33 @@ async fn a_feed_begins_and_ends_when_it_is_told_to() {
     let reserved = schema_with("_commit_version");
     let error = load(&on, &reserved, LoadKind::Merge, &[Up(row(9, 1))], at(6)).await.unwrap_err();
     assert_eq!((error.kind(), error.get("column")), (Kind::Schema, Some("_commit_version")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vacuum_removes_the_feed_with_the_versions_it_belongs_to() {
+    let lake = Lake::with(64 << 20, |options| DeltaOptions { deletion_vectors: DeletionVectors::Off, ..feeding(options) });
+    let schema = plain(&table());
+    load(&lake.fixture, &schema, LoadKind::Replace, &[Up(row(1, 1)), Up(row(2, 2))], at(1)).await.unwrap();
+    load(&lake.fixture, &schema, LoadKind::Merge, &[Up(row(1, 5))], at(2)).await.unwrap();
+    let folder = lake.folder(&table());
+    let files = || -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder.join("_change_data")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    };
+    assert_eq!(files().len(), 1);
+    let age = |path: &Path| {
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(std::time::SystemTime::now() - LEAST_RETENTION - Duration::from_secs(3600)).unwrap();
+    };
+    files().iter().for_each(|file| age(file));
+    assert_eq!(lake.sink.vacuum(&table(), LEAST_RETENTION).await.unwrap().files, [""; 0], "a version of late tells it");
+    for version in 0..=1_u64 {
+        age(&folder.join(format!("_delta_log/{version:020}.json")));
+    }
+    let removed = lake.sink.vacuum(&table(), LEAST_RETENTION).await.unwrap().files;
+    assert!(removed.len() == 1 && removed[0].starts_with("_change_data/"), "{removed:?}");
+    assert_eq!(files().len(), 0);
+    assert_eq!(read(&lake.fixture, &table()).await, expected(&schema, &[row(1, 5), row(2, 2)]));
 }
 
 fn schema_with(name: &str) -> crate::schema::TableSchema {

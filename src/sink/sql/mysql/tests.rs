@@ -18,7 +18,7 @@ use crate::sink::conformance::{self, Change, Fixture, at, column, load, plain, p
 use crate::sink::sql::connection::{CopyColumn, CopyInto, Server};
 use crate::sink::sql::dialect::Dialect;
 use crate::sink::sql::statement::Statement;
-use crate::sink::sql::{SqlOptions, SqlSink};
+use crate::sink::sql::{NonFinite, SqlOptions, SqlSink, odd_values};
 
 #[allow(clippy::print_stderr, unreachable_pub, missing_docs, dead_code, reason = "it is shared with the tests outside")]
 #[path = "../../../../tests/it/support/mariadb.rs"]
@@ -92,6 +92,61 @@ async fn the_contract_holds_where_the_bulk_path_is_disabled() {
     let Some(server) = server::Server::start(&["--local-infile=0", "--max-allowed-packet=1M"]) else { return };
     let (_database, fixture) = fixture_on(Database::on(&Arc::new(server)));
     conformance::all(&fixture).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn odd_values_are_kept_or_refused_on_mariadb() {
+    let Some((_database, fixture)) = fixture() else { return };
+    odd_values::all(&fixture).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_that_are_none_fail_or_become_null_as_asked() {
+    let Some((database, fixture)) = fixture() else { return };
+    let schema = plain(&TableRef::new("canvas", "finite"));
+    let rows = [1, 2, 3].map(|id| Change::Up(json!({"id": id, "name": "a", "score": 0.5})));
+    let mut batch = conformance::changes(&schema, &rows);
+    let mut columns = batch.columns().to_vec();
+    let place = batch.schema().index_of("score").unwrap();
+    columns[place] = Arc::new(arrow::array::Float64Array::from(vec![0.5, f64::NAN, f64::NEG_INFINITY]));
+    batch = RecordBatch::try_new(batch.schema(), columns).unwrap();
+    let write = async |fixture: &Fixture, kind| {
+        let mut opened = fixture.sink.begin(plan(fixture, &schema, kind).await).await?;
+        match opened.write(conformance::reduced(&schema, vec![batch.clone()])).await {
+            Ok(()) => opened.commit(at(2)).await,
+            Err(error) => {
+                opened.abort().await?;
+                Err(error)
+            }
+        }
+    };
+    let error = write(&fixture, LoadKind::Replace).await.unwrap_err();
+    let told = (error.kind(), error.get("table"), error.get("column"), error.get("key"));
+    assert_eq!(told, (Kind::Data, Some("canvas.finite"), Some("score"), Some("id=2")), "{error:?}");
+    assert!(error.hint_text().is_some_and(|hint| hint.contains("--non-finite null")));
+    assert_eq!(database.sql("SHOW TABLES LIKE 'canvas%'"), "");
+
+    let options = SqlOptions { non_finite: NonFinite::Null, ..SqlOptions::default() };
+    let sink = SqlSink::open(&database.url.parse().unwrap(), options).unwrap();
+    let lenient = Fixture { sink: Box::new(sink), ..fixture };
+    let loaded = write(&lenient, LoadKind::Replace).await.unwrap();
+    assert!(loaded.warnings.iter().any(|warning| warning.starts_with("2 numbers were NaN or infinite")), "{loaded:?}");
+    assert_eq!(database.sql("SELECT id, score FROM canvas__finite ORDER BY id"), "1\t0.5\n2\tNULL\n3\tNULL\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn addresses_of_one_kind_are_read_by_the_server_as_they_were() {
+    let Some((database, fixture)) = fixture() else { return };
+    let mut schema = plain(&TableRef::new("canvas", "addressed"));
+    schema.value = vec![
+        column("v4", ColumnType::Ip { v4: true, v6: false }, false),
+        column("v6", ColumnType::Ip { v4: false, v6: true }, false),
+    ];
+    let row = |id: i64| Change::Up(json!({"id": id, "v4": format!("192.0.2.{id}"), "v6": format!("2001:db8::{id}")}));
+    load(&fixture, &schema, LoadKind::Replace, &[row(1)], at(1)).await.unwrap();
+    load(&fixture, &schema, LoadKind::Merge, &[row(2)], at(2)).await.unwrap();
+    let found = database.sql("SELECT INET6_NTOA(v4), INET6_NTOA(v6) FROM canvas__addressed ORDER BY id");
+    assert_eq!(found, "192.0.2.1\t2001:db8::1\n192.0.2.2\t2001:db8::2\n");
 }
 
 /// A schema as the service gives it.

@@ -1,0 +1,15 @@
+//! Any JSON as a table's schema: no panic, and what is read has an Arrow schema in both forms.
+#![no_main]
+
+use daplake::model::TableRef;
+use daplake::schema::{Nested, TableSchema, change_schema};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(source) = serde_json::from_slice(data) else { return };
+    if let Ok(schema) = TableSchema::read(&TableRef::new("canvas", "t"), 1, source) {
+        for nested in [Nested::Typed, Nested::Json] {
+            assert!(change_schema(&schema, nested).fields().len() >= 3);
+        }
+    }
+});

@@ -1,0 +1,123 @@
+//! The disk is full: a clear error, tables as they were, and the next run makes it good. Needs the right to mount a small file
+//! system in memory; where there is none, the tests say that they were not run.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use daplake::demo::school::SchoolOptions;
+use daplake::model::TableRef;
+
+use crate::support::{World, canvas, school, web_logs};
+
+/// A file system of a few KiB, for as long as this lives.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(path: &Path, size: &str) -> Option<Self> {
+        std::fs::create_dir_all(path).unwrap();
+        let option = format!("size={size},mode=700");
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &option, "tmpfs"]).arg(path).stderr(Stdio::null()).status();
+        if !mount.is_ok_and(|status| status.success()) {
+            eprintln!("not run: no right to mount a small file system");
+            return None;
+        }
+        Some(Self(path.to_owned()))
+    }
+
+    fn grow(&self, size: &str) {
+        let option = format!("remount,size={size}");
+        assert!(Command::new("mount").args(["-o", &option]).arg(&self.0).status().unwrap().success());
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        // Lazily: a reader of ours may still be leaving.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+const TABLES: [&str; 2] = ["accounts", "submissions"];
+
+fn both() -> Vec<TableRef> {
+    TABLES.iter().map(|name| canvas(name)).collect()
+}
+
+async fn world() -> World {
+    World::new(SchoolOptions { rows: 10_000, ..school(&both()) }).await
+}
+
+fn sync<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = vec!["sync", "--target", "lake", "--jobs-per-minute", "0"];
+    arguments.extend(more);
+    arguments
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_the_lake() {
+    let world = world().await;
+    let Some(small) = Small::mount(&world.lake(), "128k") else { return };
+    world.daplake(&sync(&["--table", "accounts"])).assert_code(0);
+    world.daplake(&sync(&["--table", "submissions"])).assert_code(5).assert_says(&[
+        "canvas.submissions",
+        "No space left",
+        "hint:",
+    ]);
+    world.assert_tables("deltalake", &[canvas("accounts")], world.school.now());
+    assert!(world.daplake(&["status", "--target", "lake"]).stdout.lines().all(|line| !line.contains("submissions")));
+    small.grow("64m");
+    world.daplake(&sync(&[])).assert_code(0);
+    world.assert_tables("deltalake", &both(), world.school.now());
+    // The same for an increment: the table stays at its bookmark, row by row.
+    let before = world.school.now();
+    world.school.advance();
+    let used = String::from_utf8(Command::new("du").args(["-sk"]).arg(world.lake()).output().unwrap().stdout).unwrap();
+    let used: u64 = used.split_whitespace().next().unwrap().parse().unwrap();
+    small.grow(&format!("{}k", used + 8));
+    world.daplake(&sync(&["--table", "submissions"])).assert_code(5).assert_says(&["No space left", "hint:"]);
+    world.assert_tables("deltalake", &[canvas("submissions")], before);
+    small.grow("64m");
+    world.daplake(&sync(&[])).assert_code(0);
+    world.assert_tables("deltalake", &both(), world.school.now());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_spilled_rows() {
+    // Logs may hold a key twice, so that all of them are set down until that is known.
+    let world = World::new(SchoolOptions { rows: 4_000, ..school(&[web_logs()]) }).await;
+    let Some(small) = Small::mount(&world.path("small"), "64k") else { return };
+    let more = ["--namespace", "canvas_logs", "--temp-dir", "small", "--memory-limit", "8MiB"];
+    world.daplake(&sync(&more)).assert_code(5).assert_says(&["canvas_logs.web_logs", "No space left", "--temp-dir"]);
+    assert!(!world.lake().join("canvas_logs/web_logs/_delta_log").exists());
+    small.grow("256m");
+    world.daplake(&sync(&more)).assert_code(0);
+    world.assert_tables("deltalake", &[web_logs()], world.school.now());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_staged_objects() {
+    let world = World::with(
+        SchoolOptions { rows: 10_000, ..school(&both()) },
+        daplake::demo::serve::ServeOptions { rows_per_object: 50_000, ..crate::support::serving() },
+    )
+    .await;
+    let Some(small) = Small::mount(&world.path("small"), "64k") else { return };
+    let more = ["--temp-dir", "small", "--download-format", "parquet", "--table", "submissions"];
+    world.daplake(&sync(&more)).assert_code(5).assert_says(&["canvas.submissions", "No space left", "make room"]);
+    assert!(!world.lake().join("canvas/submissions/_delta_log").exists());
+    small.grow("256m");
+    world.daplake(&sync(&more)).assert_code(0);
+    world.assert_tables("deltalake", &[canvas("submissions")], world.school.now());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_the_journal() {
+    let world = world().await;
+    let Some(_small) = Small::mount(&world.path("state"), "8k") else { return };
+    // Nothing more fits.
+    let _ = std::fs::write(world.path("state/filler"), vec![0; 64 << 10]);
+    let run = world.daplake(&sync(&[])).assert_code(0).assert_says(&["journal"]);
+    assert!(run.stdout.contains("2 loaded"), "a note that cannot be made stops nothing: {run:?}");
+    world.assert_tables("deltalake", &both(), world.school.now());
+}

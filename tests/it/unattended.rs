@@ -1,0 +1,405 @@
+//! Nobody is there: killed and run again, out of time, told to stop, told to stay, paced, two at once.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use daplake::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
+use daplake::demo::school::SchoolOptions;
+use daplake::demo::serve::{Endpoint, Fault, ServeOptions, Times};
+use daplake::model::{TableRef, Timestamp};
+use daplake::ops::{self, Journal, Outcome, Reason, Refresh, Selection, Stop, SyncRequest};
+use daplake::redact::Secret;
+
+use crate::support::{CLIENT_ID, CLIENT_SECRET, Random, World, canvas, failures, outcome, school, serving};
+
+/// The first tables of `canvas`, by name.
+fn tables(count: usize) -> Vec<TableRef> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/canvas");
+    let mut names: Vec<String> = folder
+        .read_dir()
+        .unwrap()
+        .filter_map(|entry| Some(entry.unwrap().file_name().to_str()?.strip_suffix(".json")?.to_owned()))
+        .collect();
+    names.sort();
+    assert!(names.len() >= count, "the catalogue has {} tables", names.len());
+    names.iter().take(count).map(|name| canvas(name)).collect()
+}
+
+/// Tables whose job is noted in the state folder, not done, and still what a run would ask for: a run may be killed after it has
+/// committed a table and before it could note that.
+fn noted(world: &World) -> usize {
+    let Ok(entries) = world.path("state").read_dir() else { return 0 };
+    let status = world.daplake(&["status", "--target", "lake", "--output", "json"]).stdout;
+    let status: Vec<serde_json::Value> = serde_json::from_str(&status).unwrap_or_default();
+    let is_unfinished = |path: &Path| {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let lines: Vec<serde_json::Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let last = lines.iter().rfind(|line| line.get("job").is_some() || line.get("done").is_some());
+        let job = lines.iter().rfind(|line| line.get("job").is_some());
+        let (Some(last), Some(job)) = (last, job) else { return false };
+        let file = path.file_name().unwrap().to_str().unwrap();
+        let held = status.iter().find(|line| file.starts_with(&format!("canvas.{}.", line["table"].as_str().unwrap())));
+        let question = held.map_or("snapshot".to_owned(), |line| format!("since {} ", line["data_as_of"].as_str().unwrap()));
+        last["done"] != true && job["of"].as_str().unwrap().starts_with(&question)
+    };
+    entries.filter(|entry| is_unfinished(&entry.as_ref().unwrap().path())).count()
+}
+
+/// `DAPLAKE_TEST_KILLS` sets how often, 6 by default.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_any_moment_a_run_goes_on_with_the_jobs_that_live() {
+    let kills: u32 = std::env::var("DAPLAKE_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(6);
+    let mut random = Random::new();
+    let tables = tables(20);
+    let serving = ServeOptions { job_delay: (Duration::from_millis(100), Duration::from_millis(300)), ..serving() };
+    let world = World::with(SchoolOptions { rows: 400, ..school(&tables) }, serving).await;
+    let arguments = ["sync", "--target", "lake", "--jobs-per-minute", "0"];
+    let posts = || {
+        let counters = world.server.counters();
+        counters.jobs_started() + counters.jobs_reattached
+    };
+    let (mut killed, mut resumed, mut whole) = (0, 0, 0);
+    while killed < kills {
+        let (known, before) = (noted(&world) as u64, posts());
+        let mut child = world.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let moment = Duration::from_millis(50 + random.below(2500));
+        let waited = tokio::task::spawn_blocking(move || {
+            let begun = std::time::Instant::now();
+            while begun.elapsed() < moment {
+                if let Some(status) = child.try_wait().unwrap() {
+                    return Some(status);
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            None
+        });
+        match waited.await.unwrap() {
+            None => killed += 1,
+            Some(status) => {
+                assert!(status.success());
+                whole += 1;
+                world.school.advance();
+            }
+        }
+        resumed += known;
+        let asked = posts() - before;
+        assert!(asked + known <= 20, "{asked} tables were asked for although {known} of 20 had a job");
+    }
+    world.daplake(&arguments).assert_code(0);
+    world.assert_tables("deltalake", &tables, world.school.now());
+    let counters = world.server.counters();
+    let ids: BTreeSet<&str> = counters.job_starts.iter().map(|start| start.id.as_str()).collect();
+    assert_eq!(ids.len() as u64, counters.jobs_started());
+    eprintln!(
+        "{killed} kills, {whole} whole runs, {resumed} jobs resumed, {} jobs started, {} asked for again by a run that could not know",
+        counters.jobs_started(),
+        counters.jobs_reattached
+    );
+    // Without faults nothing is left to go on with.
+    assert_eq!(noted(&world), 0);
+}
+
+fn journaled(world: &World, pacing: Pacing) -> SyncRequest {
+    let client = Client::new(ClientOptions {
+        base_url: world.server.url(),
+        credentials: Credentials { client_id: CLIENT_ID.to_owned(), client_secret: Secret::new(CLIENT_SECRET) },
+        pacing,
+        retry: RetryPolicy::default(),
+        ca_bundle: None,
+        poll: (Duration::from_millis(5), Duration::from_millis(50)),
+        idle_timeout: Duration::from_secs(30),
+    });
+    let journal = Some(Journal::new(world.path("state"), "account"));
+    SyncRequest { client: client.unwrap(), journal, ..world.request() }
+}
+
+/// Four job starts, and then none for an hour.
+fn four_starts() -> Pacing {
+    Pacing { job_starts: 4, window: Duration::from_secs(3600), ..Pacing::default() }
+}
+
+fn names(report: &ops::Report, wanted: impl Fn(&Outcome) -> bool) -> BTreeSet<String> {
+    report.tables.iter().filter(|line| wanted(&line.outcome)).map(|line| line.table.to_string()).collect()
+}
+
+fn is_loaded(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Loaded { .. })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_out_of_time_ends_with_what_is_done_and_the_next_goes_on_with_the_rest() {
+    let tables = tables(12);
+    let world = World::new(school(&tables)).await;
+    let mut done = BTreeSet::new();
+    for round in 0..2 {
+        let time_budget = Some(Duration::from_secs(4));
+        let report = ops::sync(SyncRequest { time_budget, ..journaled(&world, four_starts()) }).await.unwrap();
+        assert_eq!(failures(&report), [""; 0]);
+        let loaded = names(&report, is_loaded);
+        assert!(!loaded.is_empty() && loaded.len() <= 4, "{report:?}");
+        assert!(loaded.is_disjoint(&done), "round {round}: those whose turn is longest ago come first");
+        let put_off = names(&report, |outcome| *outcome == Outcome::PutOff { reason: Reason::TimeBudget });
+        assert_eq!(loaded.len() + put_off.len(), 12, "{report:?}");
+        assert_eq!(report.ended_early, Some(Reason::TimeBudget));
+        done.extend(loaded);
+    }
+    let report = ops::sync(journaled(&world, Pacing { job_starts: 0, ..Pacing::default() })).await.unwrap();
+    assert_eq!((failures(&report).len(), report.ended_early), (0, None));
+    world.assert_tables("deltalake", &tables, world.school.now());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_told_to_stop_begins_nothing_new() {
+    let tables = tables(10);
+    let world = World::new(school(&tables)).await;
+    let stop = Stop::default();
+    let running = tokio::spawn(ops::sync(SyncRequest { stop: stop.clone(), ..journaled(&world, four_starts()) }));
+    while world.server.counters().jobs_started() < 4 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stop.soon();
+    let report = running.await.unwrap().unwrap();
+    assert_eq!(failures(&report), [""; 0]);
+    assert_eq!(report.ended_early, Some(Reason::Stopped));
+    assert!(names(&report, is_loaded).len() <= 4);
+    assert_eq!(world.server.counters().jobs_started(), 4);
+    // What was asked for and not loaded is not asked for again.
+    let report = ops::sync(journaled(&world, Pacing { job_starts: 0, ..Pacing::default() })).await.unwrap();
+    assert_eq!(failures(&report), [""; 0]);
+    assert_eq!(world.server.counters().jobs_reattached, 0);
+    world.assert_tables("deltalake", &tables, world.school.now());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_that_cannot_have_changed_are_not_asked_for() {
+    let now = Timestamp::now().micros();
+    let table = canvas("users");
+    let world = World::new(SchoolOptions { start: Timestamp::from_micros(now), ..school(std::slice::from_ref(&table)) }).await;
+    let request = || SyncRequest { skip_recent: Some(Refresh::AsDocumented), ..world.request() };
+    let first = ops::sync(request()).await.unwrap();
+    assert!(is_loaded(outcome(&first, &table)), "{first:?}");
+    let calls = world.server.counters().calls_of(Endpoint::Data);
+    let second = ops::sync(request()).await.unwrap();
+    assert!(matches!(outcome(&second, &table), Outcome::Recent { .. }), "{second:?}");
+    assert_eq!(world.server.counters().calls_of(Endpoint::Data), calls);
+    // Who wants a new snapshot gets one, and who knows a shorter interval is asked.
+    let asked = ops::sync(SyncRequest { resnapshot: true, ..request() }).await.unwrap();
+    assert!(is_loaded(outcome(&asked, &table)), "{asked:?}");
+    let refresh = Some(Refresh::Every(Duration::ZERO));
+    let asked = ops::sync(SyncRequest { skip_recent: refresh, ..request() }).await.unwrap();
+    assert!(matches!(outcome(&asked, &table), Outcome::Unchanged { .. }), "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_runs_at_once_the_second_waits_and_neither_fails() {
+    let tables = [canvas("users"), canvas("courses"), canvas("submissions")];
+    let world = World::new(school(&tables)).await;
+    for _ in 0..3 {
+        let free = || Pacing { job_starts: 0, ..Pacing::default() };
+        let (one, two) = tokio::join!(ops::sync(journaled(&world, free())), ops::sync(journaled(&world, free())));
+        for report in [one.unwrap(), two.unwrap()] {
+            assert_eq!(failures(&report), [""; 0]);
+        }
+        world.assert_tables("deltalake", &tables, world.school.now());
+        world.school.advance();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fresh_forgets_what_an_earlier_run_noted() {
+    let table = canvas("users");
+    let world = World::new(school(std::slice::from_ref(&table))).await;
+    // The job is complete, its objects cannot be downloaded.
+    world.server.inject(Fault::parse("error-500:objects").unwrap(), Times::Always);
+    world.daplake(&["sync", "--target", "lake", "--jobs-per-minute", "0"]).assert_code(5);
+    world.server.clear_faults();
+    let posts = || {
+        let counters = world.server.counters();
+        counters.jobs_started() + counters.jobs_reattached
+    };
+    assert_eq!((noted(&world), posts()), (1, 1));
+    world.daplake(&["sync", "--target", "lake", "--jobs-per-minute", "0", "--fresh"]).assert_code(0);
+    assert_eq!(posts(), 2);
+}
+
+/// The service's limits over a shorter minute: the run is as fast as they allow, and no call is above any of them.
+/// `DAPLAKE_TEST_WINDOW_MS` sets the length of the minute, 1500 by default.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_tables_go_as_fast_as_the_limits_allow_and_never_above() {
+    const STARTS: u32 = 25;
+    let window = std::env::var("DAPLAKE_TEST_WINDOW_MS").ok().and_then(|text| text.parse().ok()).unwrap_or(1500);
+    let window = Duration::from_millis(window);
+    let tables: Vec<TableRef> = tables(50);
+    let limits = [5, 500, STARTS, 500, 200];
+    let serving = ServeOptions { limits, limit_window: window, ..serving() };
+    let world = World::with(SchoolOptions { rows: 100, ..school(&tables) }, serving).await;
+    let pacing = Pacing { window, job_starts: STARTS, ..Pacing::default() };
+    // Twice the fifty tables: a second run in the same breath, on increments.
+    let request = SyncRequest { selection: Selection::all_of("canvas"), ..journaled(&world, pacing) };
+    let begun = std::time::Instant::now();
+    for _ in 0..2 {
+        let report = ops::sync(request.clone()).await.unwrap();
+        assert_eq!(failures(&report), [""; 0]);
+        world.school.advance();
+    }
+    let took = begun.elapsed();
+    let counters = world.server.counters();
+    assert_eq!(counters.calls_of(Endpoint::Data), 100);
+    let kinds = [Endpoint::Tables, Endpoint::Schema, Endpoint::Data, Endpoint::Job, Endpoint::Urls];
+    for (kind, limit) in kinds.into_iter().zip(limits) {
+        assert_eq!(counters.throttled_of(kind), 0, "{kind:?}");
+        assert!(counters.peak_calls[&kind] <= u64::from(limit), "{kind:?}: {} of {limit}", counters.peak_calls[&kind]);
+    }
+    let bound = window * (100 / STARTS - 1);
+    let over = took.as_secs_f64() / bound.as_secs_f64() - 1.0;
+    eprintln!("100 tables, {STARTS} starts per {window:?}: {took:.2?}, the bound is {bound:.2?} ({:+.1} %)", over * 100.0);
+}
+
+#[cfg(unix)]
+mod staying {
+    use std::os::unix::net::UnixDatagram;
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    struct Service {
+        child: Child,
+        socket: UnixDatagram,
+        heard: Vec<String>,
+    }
+
+    impl Service {
+        fn start(world: &World, more: &[&str]) -> Self {
+            Self::watched(world, more, "0")
+        }
+
+        /// With a watchdog that wants to hear something every so many microseconds.
+        fn watched(world: &World, more: &[&str], watchdog: &str) -> Self {
+            let path = world.path("notify");
+            let _ = std::fs::remove_file(&path);
+            let socket = UnixDatagram::bind(&path).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            let mut arguments = vec!["sync", "--target", "lake", "--jobs-per-minute", "0"];
+            arguments.extend(more);
+            let mut command = world.command(&arguments);
+            command.env("NOTIFY_SOCKET", path).env("WATCHDOG_USEC", watchdog);
+            let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            Self { child, socket, heard: Vec::new() }
+        }
+
+        /// Listens until somebody says it.
+        fn hears(&mut self, words: &str) {
+            let mut buffer = [0; 1024];
+            while !self.heard.iter().any(|heard| heard.contains(words)) {
+                let length = self.socket.recv(&mut buffer).unwrap_or_else(|error| panic!("{words}: {error}: {:?}", self.heard));
+                self.heard.push(String::from_utf8(buffer[..length].to_vec()).unwrap());
+            }
+        }
+
+        fn terminate(&mut self) -> Option<i32> {
+            let pid = self.child.id().to_string();
+            assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+            self.child.wait().unwrap().code()
+        }
+    }
+
+    impl Drop for Service {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_service_says_how_it_is_and_ends_when_it_is_told() {
+        let table = canvas("users");
+        let world = World::new(school(std::slice::from_ref(&table))).await;
+        let mut service = Service::watched(&world, &["--every", "1h"], "200000");
+        for words in ["READY=1", "STATUS=syncing", "the last run was good; the next one is at", "WATCHDOG=1"] {
+            service.hears(words);
+        }
+        world.assert_tables("deltalake", std::slice::from_ref(&table), world.school.now());
+        assert_eq!(service.terminate(), Some(0), "the ordinary end");
+        service.hears("STOPPING=1");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_service_runs_again_and_again() {
+        let table = canvas("users");
+        let world = World::new(school(std::slice::from_ref(&table))).await;
+        let mut service = Service::start(&world, &["--watch", "--interval", "10ms", "--jitter", "1ms"]);
+        for _ in 0..3 {
+            service.heard.clear();
+            service.hears("the last run was good");
+        }
+        let before = world.server.counters().calls_of(Endpoint::Objects);
+        world.school.advance();
+        while world.server.counters().calls_of(Endpoint::Objects) == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // The table that is being loaded comes to its end.
+        assert_eq!(service.terminate(), Some(0));
+        world.assert_tables("deltalake", std::slice::from_ref(&table), world.school.now());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_service_in_trouble_goes_on_and_says_so() {
+        let table = canvas("users");
+        let world = World::new(school(std::slice::from_ref(&table))).await;
+        world.server.inject(Fault::parse("account-under-maintenance").unwrap(), Times::Always);
+        let mut service = Service::start(&world, &["--watch", "--interval", "50ms", "--jitter", "1ms"]);
+        service.hears("the last run failed");
+        world.server.clear_faults();
+        service.hears("the last run was good");
+        assert_eq!(service.terminate(), Some(0));
+        world.assert_tables("deltalake", std::slice::from_ref(&table), world.school.now());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn told_to_stop_in_the_middle_the_next_run_goes_on_with_the_job() {
+        let table = canvas("users");
+        let world = World::new(SchoolOptions { rows: 2000, ..school(std::slice::from_ref(&table)) }).await;
+        // So slow that the load is under way when the signal comes.
+        world.server.inject(Fault::parse("drip:2000").unwrap(), Times::Always);
+        let mut service = Service::start(&world, &["--every", "1h"]);
+        service.hears("STATUS=syncing");
+        while world.server.counters().calls_of(Endpoint::Objects) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // The first signal lets the table end; the second does not wait for that.
+        let pid = service.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        service.hears("STOPPING=1");
+        assert_eq!(service.terminate(), Some(0));
+        assert!(!world.lake().join("canvas/users/_delta_log").exists(), "the table is as it was: not there");
+        world.server.clear_faults();
+        let run = world.daplake(&["sync", "--target", "lake", "--jobs-per-minute", "0"]).assert_code(0);
+        assert!(run.stdout.contains("1 loaded"), "{run:?}");
+        let counters = world.server.counters();
+        assert_eq!((counters.jobs_started(), counters.jobs_reattached), (1, 0));
+        world.assert_tables("deltalake", std::slice::from_ref(&table), world.school.now());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_single_run_that_is_interrupted_says_so_and_leaves_a_report() {
+        let table = canvas("users");
+        let world = World::new(SchoolOptions { rows: 2000, ..school(std::slice::from_ref(&table)) }).await;
+        world.server.inject(Fault::parse("drip:2000").unwrap(), Times::Always);
+        let mut service = Service::start(&world, &["--report", "report.json"]);
+        while world.server.counters().calls_of(Endpoint::Objects) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(service.terminate(), Some(125));
+        let report: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(world.path("report.json")).unwrap()).unwrap();
+        assert_eq!(
+            (&report["ended_early"], &report["tables"][0]["outcome"]),
+            (&"stopped".into(), &"put_off".into()),
+            "{report}"
+        );
+    }
+}
