@@ -812,13 +812,13 @@ pub(super) enum StatusOutput {
 #[cfg(feature = "lake")]
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  daplake query --target ./lake \"SELECT workflow_state, count(*) FROM canvas.users GROUP BY 1\"\n  daplake query --target ./lake --output parquet --output-file users.parquet \"SELECT id, name FROM users\"\n  daplake query --target ./lake          (a prompt; \\? for help)"
+    after_help = "Examples:\n  daplake query --target ./lake \"SELECT workflow_state, count(*) FROM canvas.users GROUP BY 1\"\n  daplake query --target ./lake --output parquet --output-file users.parquet \"SELECT id, name FROM users\"\n  daplake query --target ./lake          (a prompt, where it is built in)"
 )]
 pub(super) struct QueryArgs {
     #[command(flatten)]
     pub(super) target: TargetArgs,
     /// The statement. Tables are `namespace.table`; those of `canvas` also go by their bare names. `-` reads statements from standard
-    /// input, as does no statement at all; on a terminal that begins a prompt.
+    /// input, as does no statement at all; on a terminal that begins a prompt, where it is built in.
     pub(super) sql: Option<String>,
     /// Reads the tables as they were: a version of the log (see `daplake history`), or a time such as 2026-01-31T09:30:00Z.
     #[arg(long, value_name = "VERSION|TIME")]

@@ -21,6 +21,7 @@ mod metrics;
 mod output;
 mod progress;
 #[cfg(feature = "lake")]
+#[cfg(feature = "prompt")]
 mod prompt;
 #[cfg(feature = "lake")]
 mod query;

@@ -4,7 +4,9 @@ use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+#[cfg(feature = "prompt")]
+use arrow::datatypes::Schema;
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
 use parquet::arrow::ArrowWriter;
@@ -14,7 +16,7 @@ use parquet::file::properties::WriterProperties;
 use super::args::{GlobalArgs, QueryArgs, QueryOutput};
 use super::lake::engine;
 use super::output::StandardOutput;
-use super::{prompt, settings, words};
+use super::{settings, words};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::ops::{self, Answer, Querier};
 use crate::sink::delta::{At, DeltaSink};
@@ -28,7 +30,7 @@ pub(super) async fn query(global: &GlobalArgs, args: QueryArgs) -> Result<()> {
     let querier = Querier::open(&sink, &engine, at).await?;
     let statements = match args.sql.as_deref() {
         None if std::io::stdin().is_terminal() => {
-            return prompt::prompt(querier, args.output, settings::state_dir(args.state.state_dir)).await;
+            return at_terminal(querier, args).await;
         }
         None | Some("-") => {
             let mut text = String::new();
@@ -55,6 +57,18 @@ pub(super) async fn query(global: &GlobalArgs, args: QueryArgs) -> Result<()> {
         write_answer(querier.run(statement).await?, args.output, &mut StandardOutput).await?;
     }
     Ok(())
+}
+
+#[cfg(feature = "prompt")]
+async fn at_terminal(querier: Querier, args: QueryArgs) -> Result<()> {
+    super::prompt::prompt(querier, args.output, settings::state_dir(args.state.state_dir)).await
+}
+
+#[cfg(not(feature = "prompt"))]
+async fn at_terminal(_querier: Querier, _args: QueryArgs) -> Result<()> {
+    let hint =
+        "give it as argument or on standard input; `cargo install --path . --features prompt` makes a program with a prompt";
+    Err(Error::new(Kind::Usage, "There is no statement").hint(hint))
 }
 
 /// The whole file or nothing of it.
@@ -137,6 +151,7 @@ fn table_text(schema: &SchemaRef, rows: &[RecordBatch]) -> Result<String> {
     Ok(format!("{}\n{count} {rows}\n", table.or_fail(Kind::Data, "The answer cannot be shown as a table")?))
 }
 
+#[cfg(feature = "prompt")]
 /// Columns of a table, one a line.
 pub(super) fn columns_text(schema: &Schema) -> String {
     let widest = schema.fields().iter().map(|field| field.name().chars().count()).max().unwrap_or(0);

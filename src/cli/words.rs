@@ -1,7 +1,9 @@
 //! Statements as text: where they end, and what a half-typed word may become. It runs nothing.
 
+#[cfg(any(test, feature = "prompt"))]
 use std::collections::{BTreeMap, BTreeSet};
 
+#[cfg(any(test, feature = "prompt"))]
 const KEYWORDS: [&str; 36] = [
     "SELECT",
     "FROM",
@@ -77,6 +79,7 @@ fn ends(text: &str) -> (Vec<usize>, bool) {
     (ends, has_rest || matches!(inside, Inside::Quotes(_) | Inside::Block))
 }
 
+#[cfg(any(test, feature = "prompt"))]
 /// Whether nothing is missing: a command, or statements with their semicolons.
 pub(super) fn is_complete(text: &str) -> bool {
     text.trim_start().starts_with('\\') || !ends(text).1
@@ -97,6 +100,7 @@ pub(super) fn statements(text: &str) -> Vec<String> {
     parts.filter(|part| !part.is_empty()).collect()
 }
 
+#[cfg(any(test, feature = "prompt"))]
 /// What a word may become.
 pub(super) struct Place {
     /// Where the word begins.
@@ -105,6 +109,7 @@ pub(super) struct Place {
     pub(super) words: Vec<String>,
 }
 
+#[cfg(any(test, feature = "prompt"))]
 /// The words that the half-typed one before `at` may become. `tables` are full names, `columns` are those of them.
 pub(super) fn complete(text: &str, at: usize, tables: &[String], columns: &BTreeMap<String, Vec<String>>) -> Place {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';

@@ -86,9 +86,11 @@ fn every_module_imports_only_what_stands_above_it() {
         }
         let rule = allowed.get(module.as_str()).unwrap_or_else(|| panic!("{module} has no rule"));
         seen.insert(module.clone());
+        // Tests may take their rows from the made-up school.
+        let is_test = inside.iter().any(|part| part == "tests" || part == "tests.rs");
         for name in imports(&std::fs::read_to_string(&path).unwrap()) {
             let floor = FLOOR.contains(&name.as_str()) && !FLOOR.contains(&module.as_str());
-            if name != module && !floor && !rule.contains(&name.as_str()) {
+            if name != module && !floor && !rule.contains(&name.as_str()) && !(is_test && name == "demo") {
                 wrong.push(format!("{} imports {name}", inside.display()));
             }
         }

@@ -1,8 +1,11 @@
 //! `query`: forms of answers, statements from standard input, and the prompt, typed at in a pseudo terminal.
 
 use std::io::Write;
-use std::process::{Command, Stdio};
+#[cfg(all(unix, feature = "prompt"))]
+use std::process::Command;
+use std::process::Stdio;
 
+#[cfg(all(unix, feature = "prompt"))]
 use serde_json::{Value, json};
 
 use crate::support::{Run, World, canvas, school};
@@ -44,7 +47,7 @@ async fn statements_come_from_standard_input_one_by_one() {
     assert_eq!(run.stdout, "a\n;\nb\n2\n");
 }
 
-#[cfg(unix)]
+#[cfg(all(unix, feature = "prompt"))]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_prompt_completes_remembers_and_goes_on_after_mistakes() {
     let world = lake().await;
