@@ -126,7 +126,8 @@ impl Replicator {
             _ => {}
         }
         if let (Some(held), Some(refresh), false) = (&held, self.skip_recent, self.resnapshot) {
-            let age = self.client.server_now().micros().saturating_sub(held.bookmark.at.micros());
+            // The server's clock is known to the second: the bookmark may seem to be of the future.
+            let age = self.client.server_now().micros().saturating_sub(held.bookmark.at.micros()).max(0);
             if age < refresh.interval(table).as_micros() as i64 {
                 return Ok(Done::of(Outcome::Recent { bookmark: held.bookmark.at }));
             }

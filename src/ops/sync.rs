@@ -174,7 +174,7 @@ pub async fn sync(request: SyncRequest) -> Result<Report> {
     let stop = request.stop.clone();
     let prepared = tokio::select! {
         biased;
-        () = stop.abandoned() => Err(Error::new(Kind::Cancelled, "Interrupted before anything was begun")),
+        () = stop.asked() => Err(Error::new(Kind::Cancelled, "Interrupted before anything was begun")),
         prepared = prepare(&request, &location) => prepared,
     };
     let (bad_rows, tables) = prepared?;

@@ -35,18 +35,6 @@ fn missing_credentials_are_named_with_the_way_out() {
     Run::of(output).assert_code(5).assert_says(&["client secret", "DAP_CLIENT_SECRET"]);
 }
 
-#[test]
-fn targets_of_later_versions_are_refused_by_name() {
-    for (target, what) in [("s3://bucket/lake", "object stores"), ("az://container/lake", "object stores")] {
-        let output = bare_command(&["sync", "--target", target])
-            .env("DAP_CLIENT_ID", CLIENT_ID)
-            .env("DAP_CLIENT_SECRET", CLIENT_SECRET)
-            .output()
-            .unwrap();
-        Run::of(output).assert_code(38).assert_says(&["does not keep tables", what]);
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sync_tells_what_it_did_and_status_and_query_agree() {
     let world = World::new(school(&[canvas("accounts"), canvas("users")])).await;

@@ -50,13 +50,13 @@ async fn one_command_keeps_all_targets_of_the_file() {
     // Of several, other commands want to know which.
     bare(&world, &["status"], &[]).assert_code(2).assert_says(&["--to", "one, two"]);
     let status = bare(&world, &["status", "--to", "two", "--output", "json"], &[]).assert_code(0);
-    assert_eq!(serde_json::from_str::<Value>(&status.stdout).unwrap().as_array().map(Vec::len), Some(1));
+    assert_eq!(serde_json::from_str::<Value>(&status.stdout).unwrap()["tables"].as_array().map(Vec::len), Some(1));
     bare(&world, &["status", "--to", "tow"], &[]).assert_code(2).assert_says(&["`two`"]);
     bare(&world, &["status", "--to", "two", "--target", "one"], &[]).assert_code(2).assert_says(&["--to", "--target"]);
     // `--to` is a flag, and beats the variable.
     let told = [("DAPLAKE_TARGET", "elsewhere")];
     let status = bare(&world, &["status", "--to", "one", "--output", "json"], &told).assert_code(0);
-    assert_eq!(serde_json::from_str::<Value>(&status.stdout).unwrap().as_array().map(Vec::len), Some(2));
+    assert_eq!(serde_json::from_str::<Value>(&status.stdout).unwrap()["tables"].as_array().map(Vec::len), Some(2));
     bare(&world, &["status"], &told).assert_code(0).assert_says(&["No tables at", "elsewhere"]);
 }
 

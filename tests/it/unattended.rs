@@ -32,7 +32,8 @@ fn tables(count: usize) -> Vec<TableRef> {
 fn noted(world: &World) -> usize {
     let Ok(entries) = world.path("state").read_dir() else { return 0 };
     let status = world.daplake(&["status", "--target", "lake", "--output", "json"]).stdout;
-    let status: Vec<serde_json::Value> = serde_json::from_str(&status).unwrap_or_default();
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap_or_default();
+    let status = status["tables"].as_array().cloned().unwrap_or_default();
     let is_unfinished = |path: &Path| {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         let lines: Vec<serde_json::Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();

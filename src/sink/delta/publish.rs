@@ -112,7 +112,9 @@ pub(super) fn exchange_folder(
     remove_folder(&next)?;
     std::fs::create_dir_all(&next)?;
     for file in &ledger.files {
-        std::fs::hard_link(data.join(file), next.join(file))?;
+        // Those of partitions have folders of their own in the data; here they lie side by side.
+        let name = Path::new(file).file_name().unwrap_or_else(|| file.as_ref());
+        std::fs::hard_link(data.join(file), next.join(name))?;
     }
     if ledger.files.is_empty() {
         let file = File::create_new(next.join(EMPTY))?;

@@ -36,6 +36,8 @@ const MAX_ROW_GROUP_BYTES: usize = 8 << 20;
 const BUFFERS: usize = 2;
 /// What the writer sets aside for a column that goes as differences, and hardly touches.
 const DELTA_BUFFER_BYTES: usize = 1 << 20;
+/// Stands for no value in the name of a partition's folder.
+const NO_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
 /// Writers of partitions among which a share of the memory is parted.
 const PARTITIONS_SHARING: usize = 4;
 /// Parts on their way to the store at once.
@@ -261,10 +263,11 @@ impl FileWriter {
     }
 
     async fn create(&mut self, first: &RecordBatch) -> Result<OpenFile> {
-        let name = match self.format.folder {
-            "" => new_name(),
-            folder => format!("{folder}/{}", new_name()),
-        };
+        // The log says of which partition a file is; some readers go by the names of folders all the same.
+        let value = |value: &Option<String>| value.clone().unwrap_or_else(|| NO_VALUE.to_owned());
+        let partition = self.partition.as_ref().map(|(name, of)| format!("{name}={}", value(of)));
+        let folders = [Some(self.format.folder.to_owned()).filter(|folder| !folder.is_empty()), partition];
+        let name = folders.into_iter().flatten().chain([new_name()]).collect::<Vec<_>>().join("/");
         let (properties, differences) = self.format.properties(first)?;
         let writer = ArrowWriter::try_new_with_options(
             Vec::new(),
