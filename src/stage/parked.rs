@@ -16,6 +16,9 @@ use futures::{StreamExt, stream};
 use super::Engine;
 use super::spill::Spilling;
 
+/// More is not held in memory however much there is: fresh pages were measured to cost more than compression does.
+const MOST_HELD: usize = 64 << 20;
+
 /// Takes rows; [`Parking::finish`] gives them back in the same order.
 pub struct Parking {
     schema: SchemaRef,
@@ -33,7 +36,7 @@ impl Parking {
         Self {
             held: Vec::new(),
             reservation: MemoryConsumer::new("ParkedRows").register(engine.memory_pool()),
-            share: engine.memory_limit() / 4,
+            share: (engine.memory_limit() / 4).min(MOST_HELD),
             runtime: Arc::clone(engine.runtime()),
             file: None,
             schema,
