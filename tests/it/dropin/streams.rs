@@ -195,7 +195,9 @@ async fn json_log_lines_have_the_members_of_the_official_ones() {
                 "funcName",
                 "dap_namespace",
                 "dap_table",
-                "dap_client_id"
+                "dap_client_id",
+                // Ours, behind theirs.
+                "fields"
             ]
         );
         assert_eq!(
