@@ -352,7 +352,7 @@ mod staying {
         let table = canvas("users");
         let world = World::new(school(std::slice::from_ref(&table))).await;
         world.server.inject(Fault::parse("account-under-maintenance").unwrap(), Times::Always);
-        let mut service = Service::start(&world, &["--watch", "--interval", "50ms", "--jitter", "1ms"]);
+        let mut service = Service::start(&world, &["--watch", "--interval", "2s", "--jitter", "1ms"]);
         service.hears("the last run failed");
         world.server.clear_faults();
         service.hears("the last run was good");
