@@ -797,8 +797,8 @@ pub(super) struct StatusArgs {
 /// The folder that outlives runs.
 #[derive(Debug, Args)]
 pub(super) struct StateArgs {
-    /// Folder for what runs note for later ones and for `status` [default: by the conventions of the system, such as
-    /// ~/.local/state/daplake].
+    /// Folder in which runs note what they have reached, so that an interrupted one can be continued, and what `status` tells
+    /// [default: by the conventions of the system, such as ~/.local/state/daplake].
     #[arg(long, value_name = "DIR", env = "DAPLAKE_STATE_DIR")]
     pub(super) state_dir: Option<PathBuf>,
 }

@@ -10,7 +10,7 @@ use super::args::{
     DeletionVectorsArg, EngineArgs, GlobalArgs, LakeArgs, NestedArg, OnSnapshotRequired, StatusArgs, StatusOutput, SwitchArg,
     SyncArgs, TableArgs,
 };
-use super::output::{Grid, age, grouped, out, size};
+use super::output::{Grid, age, file_beside, grouped, out, size};
 use super::runs::{self, Teller};
 use super::{report, settings, watch};
 use crate::api::Client;
@@ -30,7 +30,7 @@ pub(super) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Result<()>
     let client = settings::client(global, settings::pacing(global, first.jobs_per_minute))?;
     let schedule = first.unattended.schedule();
     let report = first.report.clone();
-    let state_dir = settings::state_dir(first.unattended.state_dir.clone());
+    let state_dir = settings::state_dir(first.unattended.state.state_dir.clone());
     let teller = Teller::new(global, state_dir, &first.telling).await?;
     let requests: Vec<SyncRequest> = runs.into_iter().map(|args| request(global, &client, args)).collect::<Result<_>>()?;
     match schedule {
@@ -62,7 +62,7 @@ fn request(global: &GlobalArgs, client: &Client, args: SyncArgs) -> Result<SyncR
     let selection =
         Selection { namespaces: args.selection.namespace, tables: args.selection.table, exclude: args.selection.exclude };
     let skip_recent = args.unattended.skip_recent();
-    let state = settings::state_dir(args.unattended.state_dir);
+    let state = settings::state_dir(args.unattended.state.state_dir);
     if state.is_none() {
         tracing::warn!("There is no folder for notes: an interrupted run cannot be continued (see --state-dir)");
     }
@@ -219,8 +219,7 @@ fn write_report<T: serde::Serialize + ?Sized>(report: &T, path: &Path) -> Result
 
 /// The whole file or nothing of it.
 fn write_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let mut file = file_beside(path)?;
     std::io::Write::write_all(&mut file, bytes)?;
     file.persist(path)?;
     Ok(())

@@ -30,6 +30,13 @@ fn above_live_line<T>(write: impl FnOnce() -> T) -> T {
     }
 }
 
+/// A file to be written in full and then to take the place of `path` (`persist`); dropped before that, it leaves nothing.
+#[cfg(feature = "lake")]
+pub(super) fn file_beside(path: &std::path::Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    tempfile::NamedTempFile::new_in(folder.unwrap_or(std::path::Path::new(".")))
+}
+
 /// Writes to standard output.
 pub(super) fn out(text: &str) -> Result<()> {
     let written = above_live_line(|| {

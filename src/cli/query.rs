@@ -15,7 +15,7 @@ use parquet::file::properties::WriterProperties;
 
 use super::args::{GlobalArgs, QueryArgs, QueryOutput};
 use super::lake::engine;
-use super::output::StandardOutput;
+use super::output::{StandardOutput, file_beside};
 use super::{settings, words};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::ops::{self, Answer, Querier};
@@ -74,8 +74,7 @@ async fn at_terminal(_querier: Querier, _args: QueryArgs) -> Result<()> {
 /// The whole file or nothing of it.
 async fn to_file(answer: Answer, form: QueryOutput, path: &Path) -> Result<()> {
     let failed = || format!("The answer cannot be written: {}", path.display());
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let file = tempfile::NamedTempFile::new_in(folder).or_fail(Kind::Io, failed())?;
+    let file = file_beside(path).or_fail(Kind::Io, failed())?;
     let mut writer = std::io::BufWriter::new(file);
     write_answer(answer, form, &mut writer).await?;
     let file = writer.into_inner().map_err(std::io::IntoInnerError::into_error).or_fail(Kind::Io, failed())?;

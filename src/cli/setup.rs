@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::args::{DatabaseArgs, EngineArgs, GlobalArgs, LakeArgs, SelectionArgs, StatusOutput, TargetArgs};
+use super::args::{DatabaseArgs, EngineArgs, GlobalArgs, LakeArgs, SelectionArgs, StateArgs, StatusOutput, TargetArgs};
 use super::output::out;
 use super::{lake, settings};
 use crate::error::{Error, Kind, Result, ResultExt};
@@ -52,9 +52,8 @@ pub(super) struct CheckArgs {
     #[cfg(feature = "sql")]
     #[command(flatten)]
     pub(super) database: DatabaseArgs,
-    /// Folder in which runs note what they have reached [default: by the conventions of the system].
-    #[arg(long, value_name = "DIR", env = "DAPLAKE_STATE_DIR")]
-    pub(super) state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) state: StateArgs,
     /// Form of the output.
     #[arg(long, value_enum, default_value_t = StatusOutput::Text)]
     pub(super) output: StatusOutput,
@@ -247,7 +246,7 @@ pub(super) async fn check(global: &GlobalArgs, runs: Vec<CheckArgs>) -> Result<(
         findings.extend(check_target(global, run).await);
     }
     findings.push(ops::check_folder("temporary files", &lake::temp_dir(&first.engine)));
-    match settings::state_dir(first.state_dir.clone()) {
+    match settings::state_dir(first.state.state_dir.clone()) {
         Some(folder) => findings.push(ops::check_folder("state", &folder)),
         None => findings.push(Finding::doubtful("state", "there is no folder for it", "name one with --state-dir")),
     }

@@ -1,12 +1,12 @@
 //! `sync` that stays: run after run, until somebody ends it. What a run does is up to the caller.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
 use clap::Args;
 use tokio::time::Instant;
 
+use super::args::StateArgs;
 use super::interrupted;
 use super::output::note;
 use super::settings::{self, parse_duration};
@@ -39,10 +39,8 @@ pub(super) struct UnattendedArgs {
     /// Begins anew: forgets the jobs that an interrupted run has left behind.
     #[arg(long)]
     pub(super) fresh: bool,
-    /// Folder in which runs note their jobs, so that an interrupted one can be continued [default: by the conventions of the
-    /// system, such as ~/.local/state/daplake].
-    #[arg(long, value_name = "DIR", env = "DAPLAKE_STATE_DIR")]
-    pub(super) state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) state: StateArgs,
 }
 
 impl UnattendedArgs {

@@ -47,7 +47,7 @@ pub struct ScanOptions {
 /// What to do with rows that cannot be read, by object.
 pub type BadRowPolicy = Arc<dyn Fn(&ObjectId) -> BadRows + Send + Sync>;
 
-/// The objects of one finished job as a table of changes (schema: [`change_schema`]).
+/// The objects of one finished job as a table of changes (schema: [`ColumnChoice::change_schema`]).
 #[derive(Clone)]
 pub struct ObjectScan {
     inner: Arc<Inner>,

@@ -26,10 +26,7 @@ pub(super) fn partition(inner: Arc<Inner>, partition: usize, of: usize) -> Senda
     let numbers = (partition..inner.job.objects.len()).step_by(of);
     let batches = stream::iter(numbers.map(Ok)).and_then(move |number| object(inner.clone(), number)).try_flatten();
     let schema = arrow.clone();
-    let batches = batches.and_then(move |batch| {
-        let chosen = if choice.hashes() { choice.apply(&batch, &schema) } else { Ok(batch) };
-        std::future::ready(chosen)
-    });
+    let batches = batches.and_then(move |batch| std::future::ready(choice.apply(&batch, &schema)));
     let batches = batches.map_err(|error: Error| DataFusionError::External(Box::new(error)));
     Box::pin(RecordBatchStreamAdapter::new(arrow, batches))
 }

@@ -279,11 +279,6 @@ impl ColumnChoice {
         change_schema(&self.kept, nested)
     }
 
-    /// Whether [`Self::apply`] changes anything.
-    pub fn hashes(&self) -> bool {
-        self.key.is_some()
-    }
-
     /// A batch of changes as read, with hashes in place of values. `schema` is [`Self::change_schema`].
     pub fn apply(&self, batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
         let Some(key) = &self.key else { return Ok(batch.clone()) };

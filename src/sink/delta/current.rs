@@ -17,11 +17,12 @@ use super::apply::{Fate, Look, MarkRule, Note, Probe, live_rows, rewrite, rows_a
 use super::columns::LakeColumn;
 use super::conform::{Names, conform};
 use super::feed::Feed;
-use super::keys::{KeyCollector, Unique, key_columns};
+use super::keys::{Unique, key_columns};
 use super::layout::Role;
 use super::load::{DeltaLoad, MarkedFile, Written};
 use super::log;
 use super::partition::TableWriter;
+use super::search::KeySearch;
 use super::vectors::VectorFile;
 use super::writer::{FileFormat, NewFile};
 use crate::error::{Error, Kind, Result, ResultExt};
@@ -95,9 +96,7 @@ impl DeltaLoad {
         };
         let look = Look { note, ..Look::default() };
         let mut probe = Probe::new(self.log.store(), self.files(), self.key_columns(), look, engine);
-        let mut keys = KeyCollector::new(&self.key_types())?;
-        let key_budget = engine.memory_limit() / 8;
-        let key_memory = MemoryConsumer::new("Keys").register(engine.memory_pool());
+        let mut search = KeySearch::new(&self.key_types(), engine)?;
         let unique = self.unique(&changes)?;
         let (mut upserted, mut deleted) = (0, 0);
 
@@ -110,19 +109,11 @@ impl DeltaLoad {
             }
             let deletes = deletes(&batch)?;
             if !self.files().is_empty() {
-                keys.push(&columns, &deletes)?;
-                // Too many for the memory: look for these now, and forget them.
-                if key_memory.try_resize(keys.memory_size()).is_err() || keys.memory_size() > key_budget {
-                    deleted += probe.round(keys.take()).await?;
-                    key_memory.free();
-                }
+                deleted += search.push(&mut probe, &columns, &deletes).await?;
             }
             upserted += write_upserts(&mut writer, &batch, &deletes, &format, engine.batch_bytes()).await?;
         }
-        if !keys.is_empty() {
-            deleted += probe.round(keys.take()).await?;
-        }
-        drop(key_memory);
+        deleted += search.finish(&mut probe).await?;
 
         let mut written = Written { removed: vec![false; self.files().len()], upserted, deleted, ..Written::default() };
         if marks {

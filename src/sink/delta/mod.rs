@@ -26,6 +26,7 @@ mod protocol;
 mod publish;
 mod query;
 mod reader;
+mod search;
 mod stats;
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,6 @@ use arrow::row::{RowConverter, SortField};
 use datafusion::common::JoinType;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::SessionContext;
 use futures::{StreamExt, TryStreamExt};
@@ -24,11 +23,12 @@ use roaring::RoaringBitmap;
 use super::apply::{Look, Note, Probe, rows_at};
 use super::conform::{Names, conform};
 use super::current::with_roles;
-use super::keys::{KeyCollector, key_columns};
+use super::keys::key_columns;
 use super::layout::Role;
 use super::load::{DeltaLoad, Written};
 use super::log::ActiveFile;
 use super::partition::TableWriter;
+use super::search::KeySearch;
 use super::vectors::VectorFile;
 use super::writer::FileFormat;
 use crate::error::{Error, Kind, Result, ResultExt};
@@ -58,8 +58,7 @@ impl DeltaLoad {
             note: Note::All,
         };
         let mut probe = Probe::new(self.log.store(), self.files(), self.key_columns(), look, engine);
-        let mut keys = KeyCollector::new(&self.key_types())?;
-        let key_memory = MemoryConsumer::new("Keys").register(engine.memory_pool());
+        let mut search = KeySearch::new(&self.key_types(), engine)?;
         let unique = self.unique(&changes)?;
         let mut parked = Parking::new(engine, Arc::clone(&sides.new));
         let (mut upserted, mut rows, mut bytes) = (0, 0, 0);
@@ -73,11 +72,7 @@ impl DeltaLoad {
             }
             let deletes = deletes(&batch)?;
             if !is_whole {
-                keys.push(&columns, &deletes)?;
-                if key_memory.try_resize(keys.memory_size()).is_err() || keys.memory_size() > engine.memory_limit() / 8 {
-                    probe.round(keys.take()).await?;
-                    key_memory.free();
-                }
+                search.push(&mut probe, &columns, &deletes).await?;
             }
             upserted += deletes.false_count() as u64;
             for part in split_batch(&batch, engine.batch_bytes(), usize::MAX).map_err(engine_error)? {
@@ -89,10 +84,8 @@ impl DeltaLoad {
         }
         match is_whole {
             true => probe.sweep(&self.role_column(Role::Current)?).await?,
-            false if !keys.is_empty() => _ = probe.round(keys.take()).await?,
-            false => {}
+            false => _ = search.finish(&mut probe).await?,
         }
-        drop(key_memory);
 
         let noted = probe.take_noted();
         let old = old_versions(&format, self.files(), &noted, &sides.old, engine);
