@@ -16,7 +16,7 @@ use futures::StreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 
-use super::files::is_ours;
+use super::files::is_ours_at;
 use super::log::{TableLog, TableState};
 use super::publish::{self, Ledger};
 use super::{ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink, Optimized, Scope, views};
@@ -140,7 +140,7 @@ async fn remove_replaced(log: &TableLog, state: &TableState) -> Result<()> {
     let mut names = Vec::new();
     while let Some(tombstone) = tombstones.next().await {
         let tombstone = tombstone.or_fail(Kind::Target, "The table's log cannot be read")?;
-        if tombstone.deletion_timestamp().is_some_and(|at| at < until) && is_ours(&tombstone.path()) {
+        if tombstone.deletion_timestamp().is_some_and(|at| at < until) && is_ours_at(&tombstone.path()) {
             names.push(tombstone.path().into_owned());
         }
     }
