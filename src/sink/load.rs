@@ -43,6 +43,12 @@ pub trait Sink: Debug + Send + Sync {
         false
     }
 
+    /// Whether the first load of a table of mode `current` takes a set that was not reduced whatever its key, and leaves only the newest
+    /// row of each.
+    fn settles_repeated_keys(&self) -> bool {
+        false
+    }
+
     /// Brings what stands beside the tables for readers of the whole target, such as a file of views, up to date with them; called
     /// once after a run that changed any. Tables are right without it.
     async fn write_views(&self) -> Result<()> {

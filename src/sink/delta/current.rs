@@ -1,6 +1,7 @@
 //! Mode `current`: one row per key. A snapshot takes the place of all that was there; an increment is merged into it.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
@@ -17,14 +18,15 @@ use super::apply::{Fate, Look, MarkRule, Note, Probe, live_rows, rewrite, rows_a
 use super::columns::LakeColumn;
 use super::conform::{Names, conform};
 use super::feed::Feed;
-use super::keys::{Unique, key_columns};
+use super::keys::{Unique, is_integer, key_columns};
 use super::layout::Role;
 use super::load::{DeltaLoad, MarkedFile, Written};
 use super::log;
 use super::partition::TableWriter;
 use super::search::KeySearch;
+use super::settle::{Notes, Settling};
 use super::vectors::VectorFile;
-use super::writer::{FileFormat, NewFile};
+use super::writer::{FileFormat, NewFile, Placed};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::schema::{Deletes, TS};
 use crate::sink::LoadKind;
@@ -49,9 +51,17 @@ impl DeltaLoad {
 
     /// All that was there goes; the set is the table. Streams are written side by side, each worker to files of its own.
     pub(super) async fn replace(&self, changes: ChangeSet) -> Result<Written> {
-        let workers = self.options.engine.partitions().min(changes.streams.len()).max(1);
+        let engine = &self.options.engine;
+        let workers = engine.partitions().min(changes.streams.len()).max(1);
         let format = self.format(workers);
-        let unique = self.unique(&changes)?;
+        let check = if changes.reduced {
+            Check::Nothing
+        } else if is_integer(&self.key_types()) && !self.plan.table.is_log() {
+            Check::Unique(SharedUnique::new(&self.key_types(), engine)?)
+        } else {
+            Check::Settled(Notes::new(engine))
+        };
+        let names = self.uncommitted.names();
         let streams = Arc::new(Mutex::new(VecDeque::from(changes.streams)));
         let mut running = JoinSet::new();
         for _ in 0..workers {
@@ -59,10 +69,10 @@ impl DeltaLoad {
                 streams: Arc::clone(&streams),
                 format: Arc::clone(&format),
                 keys: self.keys.clone(),
-                unique: unique.clone(),
-                batch_bytes: self.options.engine.batch_bytes(),
+                check: check.clone(),
+                batch_bytes: engine.batch_bytes(),
             };
-            let writer = TableWriter::new(Arc::clone(&format), self.uncommitted.names());
+            let writer = TableWriter::new(Arc::clone(&format), names.clone());
             running.spawn(worker.run(writer).in_current_span());
         }
         let mut written = Written { removed: vec![true; self.files().len()], ..Written::default() };
@@ -77,6 +87,18 @@ impl DeltaLoad {
                     return Err(error);
                 }
             }
+        }
+        if let Check::Settled(notes) = check {
+            // Readers of a change data feed take the files of a first commit for what it tells; not all heed marks there.
+            let rule = self.mark_rule().filter(|_| !self.feeds());
+            let settling = Settling { engine, format: &format, keys: &self.key_columns(), names: &names, rule };
+            let (files, vector_bytes, gone) = settling.settle(notes, std::mem::take(&mut written.added)).await?;
+            if gone > 0 {
+                tracing::debug!(table = %self.plan.table, rows = gone, "Rows came again under the same key; the newest stay");
+            }
+            written.added = files;
+            written.vector_bytes = vector_bytes;
+            written.upserted -= gone;
         }
         Ok(written)
     }
@@ -136,7 +158,7 @@ impl DeltaLoad {
             for (number, fate) in probe.into_fates(true, None).await?.into_iter().enumerate() {
                 written.removed[number] = true;
                 let Fate::IsRewritten(gone) = fate else { continue };
-                let rows = live_rows(&format, &self.files()[number], gone, engine).await?;
+                let rows = live_rows(&format, &self.files()[number].located(), gone, engine).await?;
                 written.deleted += write_marked(rows, &format, &mut writer).await?;
             }
         } else {
@@ -179,10 +201,10 @@ impl DeltaLoad {
                     written.removed[number] = true;
                     // Small files are gathered with the new rows, large ones keep their range of keys to themselves.
                     if file.size < self.options.target_file_bytes / 4 {
-                        rewrite(format, file, gone, engine, writer).await?;
+                        rewrite(format, &file.located(), gone, engine, writer).await?;
                     } else {
                         let mut own = TableWriter::new(Arc::clone(format), self.uncommitted.names());
-                        rewrite(format, file, gone, engine, &mut own).await?;
+                        rewrite(format, &file.located(), gone, engine, &mut own).await?;
                         written.added.extend(own.finish().await?);
                     }
                 }
@@ -225,18 +247,32 @@ pub(super) async fn write_upserts(
     format: &FileFormat,
     batch_bytes: usize,
 ) -> Result<u64> {
-    let upserts = if deletes.true_count() == 0 {
-        batch.clone()
-    } else {
-        let kept = arrow::compute::not(deletes).or_fail(Kind::Bug, "Rows cannot be filtered")?;
-        filter_record_batch(batch, &kept).or_fail(Kind::Bug, "Rows cannot be filtered")?
-    };
-    let rows = conform(&with_roles(&upserts, &format.columns)?, &format.columns, &format.schema, Names::Logical)?;
+    if deletes.true_count() == 0 {
+        write_rows(writer, batch, format, batch_bytes).await?;
+        return Ok(batch.num_rows() as u64);
+    }
+    let kept = arrow::compute::not(deletes).or_fail(Kind::Bug, "Rows cannot be filtered")?;
+    let upserts = filter_record_batch(batch, &kept).or_fail(Kind::Bug, "Rows cannot be filtered")?;
+    write_rows(writer, &upserts, format, batch_bytes).await?;
+    Ok(upserts.num_rows() as u64)
+}
+
+/// Writes the rows of a batch of upserts, and says where each part of them went: the rows of a part, counted in the batch.
+async fn write_rows(
+    writer: &mut TableWriter,
+    upserts: &RecordBatch,
+    format: &FileFormat,
+    batch_bytes: usize,
+) -> Result<Vec<(Range<usize>, Vec<Placed>)>> {
+    let rows = conform(&with_roles(upserts, &format.columns)?, &format.columns, &format.schema, Names::Logical)?;
+    let (mut start, mut parts) = (0, Vec::new());
     // An object may come as few large batches; what is encoded at once has to stay small.
     for part in split_batch(&rows, batch_bytes.saturating_mul(2), usize::MAX).map_err(engine_error)? {
-        writer.write(part).await?;
+        let end = start + part.num_rows();
+        parts.push((start..end, writer.write(part).await?));
+        start = end;
     }
-    Ok(upserts.num_rows() as u64)
+    Ok(parts)
 }
 
 /// Writes rows with the mark of deleted ones, and says how many did not have it before.
@@ -295,12 +331,23 @@ impl SharedUnique {
     }
 }
 
+/// What is done about the promise of unique keys.
+#[derive(Debug, Clone)]
+enum Check {
+    /// The set was reduced.
+    Nothing,
+    /// A key that comes again ends the load.
+    Unique(SharedUnique),
+    /// Of the rows of a key, the newest is found when all are written.
+    Settled(Notes),
+}
+
 /// Writes streams of a whole table, one after the other.
 struct ReplaceWorker {
     streams: Arc<Mutex<VecDeque<SendableRecordBatchStream>>>,
     format: Arc<FileFormat>,
     keys: Vec<String>,
-    unique: Option<SharedUnique>,
+    check: Check,
     batch_bytes: usize,
 }
 
@@ -312,14 +359,30 @@ impl ReplaceWorker {
             let Some(stream) = next else { break };
             let mut stream = pull_together(stream.schema(), vec![stream], 1);
             while let Some(batch) = stream.next().await {
-                let batch = batch.map_err(engine_error)?;
-                let columns = key_columns(&batch, &self.keys)?;
-                if let Some(unique) = &self.unique {
-                    unique.insert(&columns[0])?;
-                }
-                upserted += write_upserts(&mut writer, &batch, &deletes(&batch)?, &self.format, self.batch_bytes).await?;
+                upserted += self.write(&mut writer, batch.map_err(engine_error)?).await?;
             }
         }
         Ok((writer.finish().await?, upserted))
+    }
+
+    async fn write(&self, writer: &mut TableWriter, batch: RecordBatch) -> Result<u64> {
+        let keys = key_columns(&batch, &self.keys)?;
+        let deletes = deletes(&batch)?;
+        match &self.check {
+            Check::Nothing => {}
+            Check::Unique(unique) => unique.insert(&keys[0])?,
+            Check::Settled(notes) => {
+                // Whether a delete is newer than an upsert of its key cannot be told from files.
+                if deletes.true_count() > 0 {
+                    return Err(ChangeSet::duplicate_key());
+                }
+                for (rows, placed) in write_rows(writer, &batch, &self.format, self.batch_bytes).await? {
+                    let keys: Vec<ArrayRef> = keys.iter().map(|key| key.slice(rows.start, rows.len())).collect();
+                    notes.push(&batch.slice(rows.start, rows.len()), &keys, &placed)?;
+                }
+                return Ok(batch.num_rows() as u64);
+            }
+        }
+        write_upserts(writer, &batch, &deletes, &self.format, self.batch_bytes).await
     }
 }

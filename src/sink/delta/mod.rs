@@ -27,6 +27,7 @@ mod publish;
 mod query;
 mod reader;
 mod search;
+mod settle;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -199,6 +200,10 @@ impl Sink for DeltaSink {
     }
 
     fn checks_unique_keys(&self) -> bool {
+        true
+    }
+
+    fn settles_repeated_keys(&self) -> bool {
         true
     }
 

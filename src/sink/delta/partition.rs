@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::columns::{LakeColumn, LakeType};
 use super::files::Names;
-use super::writer::{FileFormat, FileWriter, NewFile};
+use super::writer::{FileFormat, FileWriter, NewFile, Placed};
 use crate::crew::Crew;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::schema::{PartitionBy, PartitionUnit};
@@ -150,13 +150,15 @@ impl TableWriter {
         Self { format, names, crew: None, open: BTreeMap::new(), finished: Vec::new(), batches: 0 }
     }
 
-    /// Adds rows.
-    pub(super) async fn write(&mut self, batch: RecordBatch) -> Result<()> {
+    /// Adds rows, and says where they went.
+    pub(super) async fn write(&mut self, batch: RecordBatch) -> Result<Vec<Placed>> {
         if batch.num_rows() == 0 {
-            return Ok(());
+            return Ok(Vec::new());
         }
         self.batches += 1;
-        let Some(partition) = self.format.partition.clone() else { return self.write_to(None, None, batch).await };
+        let Some(partition) = self.format.partition.clone() else {
+            return Ok(vec![self.write_to(None, None, batch, None).await?]);
+        };
         let mut rows: BTreeMap<Number, Vec<u32>> = BTreeMap::new();
         for (row, number) in partition.numbers(&batch)?.into_iter().enumerate() {
             rows.entry(number).or_default().push(row as u32);
@@ -164,17 +166,25 @@ impl TableWriter {
         if rows.len() == 1 {
             let number = rows.into_keys().next().flatten();
             let value = Some((partition.physical.clone(), partition.text(number)));
-            return self.write_to(number, value, batch).await;
+            return Ok(vec![self.write_to(number, value, batch, None).await?]);
         }
+        let mut placed = Vec::with_capacity(rows.len());
         for (number, rows) in rows {
-            let part = take_record_batch(&batch, &UInt32Array::from(rows)).or_fail(Kind::Bug, "Rows cannot be parted")?;
+            let rows = UInt32Array::from(rows);
+            let part = take_record_batch(&batch, &rows).or_fail(Kind::Bug, "Rows cannot be parted")?;
             let value = Some((partition.physical.clone(), partition.text(number)));
-            self.write_to(number, value, part).await?;
+            placed.push(self.write_to(number, value, part, Some(rows)).await?);
         }
-        Ok(())
+        Ok(placed)
     }
 
-    async fn write_to(&mut self, number: Number, value: Option<(String, Option<String>)>, batch: RecordBatch) -> Result<()> {
+    async fn write_to(
+        &mut self,
+        number: Number,
+        value: Option<(String, Option<String>)>,
+        batch: RecordBatch,
+        rows: Option<UInt32Array>,
+    ) -> Result<Placed> {
         if !self.open.contains_key(&number) && self.open.len() >= MOST_OPEN {
             let oldest = self.open.iter().min_by_key(|(_, (_, used))| *used).map(|(number, _)| *number);
             if let Some((writer, _)) = oldest.and_then(|oldest| self.open.remove(&oldest)) {
@@ -189,7 +199,8 @@ impl TableWriter {
         let slot =
             self.open.entry(number).or_insert_with(|| (FileWriter::new(Arc::clone(format), names.clone(), crew, value), 0));
         slot.1 = self.batches;
-        slot.0.write(batch).await
+        let (file, first) = slot.0.write(batch).await?;
+        Ok(Placed { file, first, rows })
     }
 
     /// Closes the last files and gives all.

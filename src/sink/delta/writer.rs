@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, SchemaRef};
 use bytes::Bytes;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use deltalake::ObjectStore;
-use deltalake::kernel::{Action, Add};
+use deltalake::kernel::{Action, Add, DeletionVectorDescriptor};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, WriteMultipart};
 use parquet::arrow::ArrowWriter;
@@ -160,6 +160,21 @@ pub(super) struct NewFile {
     pub(super) has_nulls: Vec<bool>,
     /// Physical name of the partition column and its value; `None` where tables have no partitions.
     pub(super) partition: Option<(String, Option<String>)>,
+    /// Number of its name among all names of the load.
+    pub(super) number: u32,
+    /// Which rows of it are marked as deleted from the start; `rows` are the others.
+    pub(super) vector: Option<DeletionVectorDescriptor>,
+}
+
+/// Where rows of a batch went.
+#[derive(Debug)]
+pub(super) struct Placed {
+    /// Number of the file, see [`NewFile::number`].
+    pub(super) file: u32,
+    /// Where the first of them stands in the file; the others follow.
+    pub(super) first: u32,
+    /// Which rows of the batch; `None`: all.
+    pub(super) rows: Option<UInt32Array>,
 }
 
 impl NewFile {
@@ -173,7 +188,7 @@ impl NewFile {
             data_change,
             stats: Some(self.stats.clone()),
             tags: None,
-            deletion_vector: None,
+            deletion_vector: self.vector.clone(),
             base_row_id: None,
             default_row_commit_version: None,
             clustering_provider: None,
@@ -198,6 +213,7 @@ pub(super) struct FileWriter {
 
 struct OpenFile {
     name: String,
+    number: u32,
     writer: ArrowWriter<Vec<u8>>,
     upload: WriteMultipart,
     stats: FileStats,
@@ -226,15 +242,13 @@ impl FileWriter {
         Self { format, names, crew, partition, open: None, finished: Vec::new(), reservation }
     }
 
-    /// Adds rows.
-    pub(super) async fn write(&mut self, batch: RecordBatch) -> Result<()> {
-        if batch.num_rows() == 0 {
-            return Ok(());
-        }
+    /// Adds rows, of which there has to be one. Says to which file they went, and after how many others.
+    pub(super) async fn write(&mut self, batch: RecordBatch) -> Result<(u32, u32)> {
         let mut open = match self.open.take() {
             Some(open) => open,
             None => Box::new(self.create(&batch).await?),
         };
+        let place = (open.number, open.stats.rows() as u32);
         // Others may need the memory more: then the row group ends early.
         let ahead = open.buffered() + batch.get_array_memory_size();
         let crowded = self.reservation.try_resize(ahead).is_err();
@@ -251,7 +265,7 @@ impl FileWriter {
         } else {
             self.open = Some(open);
         }
-        Ok(())
+        Ok(place)
     }
 
     /// Closes the last file and gives all.
@@ -278,10 +292,11 @@ impl FileWriter {
                 .with_skip_arrow_metadata(true),
         )
         .or_fail(Kind::Bug, "A data file cannot be written")?;
-        self.names.add(&name);
+        let number = self.names.add(&name);
         let upload = self.format.store.put_multipart(&Path::from(name.as_str())).await.map_err(write_failed)?;
         Ok(OpenFile {
             name,
+            number,
             writer,
             upload: WriteMultipart::new(upload),
             stats: FileStats::new(&self.format.columns),
@@ -332,9 +347,10 @@ async fn close(crew: &Crew, mut open: Box<OpenFile>, partition: Option<(String, 
     };
     let (mut open, rest) = crew.run(work).await?;
     open.send(rest.or_fail(Kind::Bug, "Rows cannot be encoded")?).await?;
-    let OpenFile { name, upload, stats, bytes, .. } = *open;
+    let OpenFile { name, number, upload, stats, bytes, .. } = *open;
     upload.finish().await.map_err(write_failed)?;
-    Ok(NewFile { name, bytes, rows: stats.rows(), stats: stats.json(), has_nulls: stats.has_nulls(), partition })
+    let (rows, has_nulls, stats) = (stats.rows(), stats.has_nulls(), stats.json());
+    Ok(NewFile { name, bytes, rows, stats, has_nulls, partition, number, vector: None })
 }
 
 fn write_failed(error: object_store::Error) -> Error {

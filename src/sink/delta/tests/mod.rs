@@ -11,6 +11,7 @@ mod modes;
 #[cfg(feature = "demo")]
 mod remote;
 mod schema;
+mod settle;
 mod writers;
 
 use std::path::{Path, PathBuf};
