@@ -18,7 +18,6 @@ pub use changes::{ChangeSet, deletes};
 pub use latest::latest_per_key;
 pub use order::in_order_of;
 pub use parked::Parking;
-pub use repeats::hash_keys;
 pub use session::{Engine, EngineOptions, engine_error};
 pub use sorted::Sorted;
 pub use source::{batch_stream, table_of_batches, table_of_streams};

@@ -10,13 +10,6 @@ use roaring::RoaringTreemap;
 use super::Engine;
 use super::sorted::Sorted;
 
-/// Hashes of the keys of `rows` rows, the same for equal keys within a process.
-pub fn hash_keys(keys: &[ArrayRef], rows: usize) -> PlanResult<Vec<u64>> {
-    let mut hashes = vec![0; rows];
-    create_hashes(keys, &RandomState::with_seed(0), &mut hashes)?;
-    Ok(hashes)
-}
-
 /// Takes the keys of all rows in order; [`KeyHashes::finish`] names those that are not alone.
 pub(super) struct KeyHashes {
     /// Hash of a key, and the number of its row.
@@ -32,7 +25,9 @@ impl KeyHashes {
 
     /// The next rows, by their key columns.
     pub(super) fn push(&mut self, keys: &[ArrayRef], rows: usize) -> PlanResult<()> {
-        for hash in hash_keys(keys, rows)? {
+        let mut hashes = vec![0; rows];
+        create_hashes(keys, &RandomState::with_seed(0), &mut hashes)?;
+        for hash in hashes {
             self.entries.push([hash, self.rows])?;
             self.rows += 1;
         }

@@ -126,6 +126,13 @@ pub(super) struct MarkRule {
     pub(super) most_percent: u64,
 }
 
+impl MarkRule {
+    /// Whether so many of the rows of a file of this size are marked.
+    pub(super) fn marks(&self, bytes: u64, gone: u64, rows: u64) -> bool {
+        bytes >= self.least_file_bytes && gone.saturating_mul(100) <= rows.saturating_mul(self.most_percent)
+    }
+}
+
 impl Hits {
     /// A row goes. Whether it was there until now.
     fn hit(&mut self, row: u32, is_deleted: bool, note: Note) -> bool {
@@ -152,10 +159,7 @@ impl Hits {
         }
         // Vectors need statistics that say how many rows there are.
         let marks = match (rule, file.rows) {
-            (Some(rule), Some(rows)) if !rewrites => {
-                file.size >= rule.least_file_bytes
-                    && self.gone.len().saturating_mul(100) <= rows.saturating_mul(rule.most_percent)
-            }
+            (Some(rule), Some(rows)) if !rewrites => rule.marks(file.size, self.gone.len(), rows),
             _ => false,
         };
         if marks { Fate::IsMarked(self.gone) } else { Fate::IsRewritten(self.gone) }

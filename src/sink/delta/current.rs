@@ -59,7 +59,7 @@ impl DeltaLoad {
         } else if is_integer(&self.key_types()) && !self.plan.table.is_log() {
             Check::Unique(SharedUnique::new(&self.key_types(), engine)?)
         } else {
-            Check::Settled(Notes::new(engine))
+            Check::Settled(Notes::new(&self.key_types(), engine)?)
         };
         let names = self.uncommitted.names();
         let streams = Arc::new(Mutex::new(VecDeque::from(changes.streams)));
@@ -91,7 +91,7 @@ impl DeltaLoad {
         if let Check::Settled(notes) = check {
             // Readers of a change data feed take the files of a first commit for what it tells; not all heed marks there.
             let rule = self.mark_rule().filter(|_| !self.feeds());
-            let settling = Settling { engine, format: &format, keys: &self.key_columns(), names: &names, rule };
+            let settling = Settling { engine, format: &format, names: &names, rule };
             let (files, vector_bytes, gone) = settling.settle(notes, std::mem::take(&mut written.added)).await?;
             if gone > 0 {
                 tracing::debug!(table = %self.plan.table, rows = gone, "Rows came again under the same key; the newest stay");
