@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Bookmark, Namespace, TableRef, Timestamp};
 use crate::redact::SafeUrl;
-use crate::schema::{ColumnRecord, Deletes, Nested, PartitionBy, TableMode, TableSchema};
+use crate::schema::{ColumnRecord, Deletes, Nested, Partitions, TableMode, TableSchema};
 use crate::stage::ChangeSet;
 
 /// A place where tables are kept: a lake folder or a database.
@@ -117,7 +117,7 @@ pub struct Layout {
     /// Which rows are kept.
     pub mode: Option<TableMode>,
     /// Partitions.
-    pub partition_by: Option<PartitionBy>,
+    pub partition_by: Option<Partitions>,
 }
 
 impl Layout {

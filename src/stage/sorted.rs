@@ -70,9 +70,8 @@ impl<const N: usize> Sorted<N> {
         self.entries.sort_unstable();
         let mut run = Spilling::new(&self.runtime, &self.schema, None)?;
         for step in self.entries.chunks(STEP) {
-            let column = |number: usize| -> ArrayRef {
-                Arc::new(UInt64Array::from_iter_values(step.iter().map(|entry| entry[number])))
-            };
+            let column =
+                |number: usize| -> ArrayRef { Arc::new(UInt64Array::from_iter_values(step.iter().map(|entry| entry[number]))) };
             run.put(&RecordBatch::try_new(Arc::clone(&self.schema), (0..N).map(column).collect())?)?;
         }
         self.entries.clear();

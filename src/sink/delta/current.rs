@@ -23,6 +23,7 @@ use super::layout::Role;
 use super::load::{DeltaLoad, MarkedFile, Written};
 use super::log;
 use super::partition::TableWriter;
+use super::routing::Routing;
 use super::search::KeySearch;
 use super::settle::{Notes, Settling};
 use super::vectors::VectorFile;
@@ -34,6 +35,8 @@ use crate::stage::{ChangeSet, Engine, deletes, engine_error, pull_together, spli
 
 /// Batches between two looks at the memory of the check for repeated keys, which takes time to measure.
 const UNIQUE_CHECK_BATCHES: usize = 64;
+/// Bytes of rows gathered before they are parted.
+const MOST_GATHERED: usize = 16 << 20;
 /// With [`DeletionVectors::Auto`], a table gets its first mark only in a file of at least this part of the usual size.
 const SMALLEST_FIRST_MARKED_SHARE: u64 = 32;
 /// With [`DeletionVectors::Auto`], only files of at least this part of the usual size are marked.
@@ -62,7 +65,14 @@ impl DeltaLoad {
             Check::Settled(Notes::new(&self.key_types(), engine)?)
         };
         let names = self.uncommitted.names();
-        let streams = Arc::new(Mutex::new(VecDeque::from(changes.streams)));
+        let mut streams = changes.streams;
+        if let Some(partition) = &format.partition {
+            let column = format.columns[partition.source()].name.clone();
+            let gathered = (engine.memory_limit() / 16).min(MOST_GATHERED);
+            let routing = Routing { partition: partition.clone(), column, gathered, batch_bytes: engine.batch_bytes() };
+            streams = routing.route(&changes.schema, streams, workers);
+        }
+        let streams = Arc::new(Mutex::new(VecDeque::from(streams)));
         let mut running = JoinSet::new();
         for _ in 0..workers {
             let worker = ReplaceWorker {

@@ -26,6 +26,7 @@ mod protocol;
 mod publish;
 mod query;
 mod reader;
+mod routing;
 mod search;
 mod settle;
 mod stats;

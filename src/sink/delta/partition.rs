@@ -78,7 +78,7 @@ pub(super) struct Partition {
 }
 
 /// Days since 1970, months or years since the year 0; `None` for rows without a value.
-type Number = Option<i32>;
+pub(super) type Number = Option<i32>;
 
 impl Partition {
     /// Of a table with `all` columns, whose files have `written` ones.
@@ -92,8 +92,18 @@ impl Partition {
         })
     }
 
-    fn numbers(&self, batch: &RecordBatch) -> Result<Vec<Number>> {
-        let array: &ArrayRef = batch.column(self.source);
+    #[cfg(test)]
+    pub(super) fn new(physical: &str, unit: PartitionUnit) -> Self {
+        Self { physical: physical.into(), unit, source: 0 }
+    }
+
+    /// The place in the files of the column that it is made of.
+    pub(super) fn source(&self) -> usize {
+        self.source
+    }
+
+    /// To which partition each row belongs, by the values of the column that it is made of.
+    pub(super) fn numbers(&self, array: &ArrayRef) -> Result<Vec<Number>> {
         let days: Vec<Number> = match array.data_type() {
             DataType::Date32 => array.as_primitive::<Date32Type>().iter().collect(),
             DataType::Timestamp(..) => {
@@ -160,7 +170,7 @@ impl TableWriter {
             return Ok(vec![self.write_to(None, None, batch, None).await?]);
         };
         let mut rows: BTreeMap<Number, Vec<u32>> = BTreeMap::new();
-        for (row, number) in partition.numbers(&batch)?.into_iter().enumerate() {
+        for (row, number) in partition.numbers(batch.column(partition.source))?.into_iter().enumerate() {
             rows.entry(number).or_default().push(row as u32);
         }
         if rows.len() == 1 {
@@ -225,8 +235,8 @@ mod tests {
             Arc::new(TimestampMicrosecondArray::from_iter(moments.map(Some).into_iter().chain([None])).with_timezone("UTC"));
         let batch = RecordBatch::try_from_iter_with_nullable([("t", array, true)]).unwrap();
         let texts = |unit| {
-            let partition = Partition { physical: "p".into(), unit, source: 0 };
-            let numbers = partition.numbers(&batch).unwrap();
+            let partition = Partition::new("p", unit);
+            let numbers = partition.numbers(batch.column(0)).unwrap();
             numbers.into_iter().map(|number| partition.text(number).unwrap_or("-".into())).collect::<Vec<_>>()
         };
         assert_eq!(texts(PartitionUnit::Day), ["1969-12-31", "1970-01-01", "2024-02-29", "-"]);
@@ -234,8 +244,8 @@ mod tests {
         assert_eq!(texts(PartitionUnit::Year), ["1969", "1970", "2024", "-"]);
         let days: ArrayRef = Arc::new(Date32Array::from(vec![-1, 0, i32::MAX]));
         let batch = RecordBatch::try_from_iter([("t", days)]).unwrap();
-        let partition = Partition { physical: "p".into(), unit: PartitionUnit::Month, source: 0 };
-        assert_eq!(partition.numbers(&batch).unwrap()[2], None, "beyond any calendar");
+        let partition = Partition::new("p", PartitionUnit::Month);
+        assert_eq!(partition.numbers(batch.column(0)).unwrap()[2], None, "beyond any calendar");
     }
 
     #[test]

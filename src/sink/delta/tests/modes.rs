@@ -13,7 +13,7 @@ use super::history::{
 };
 use crate::error::Kind;
 use crate::model::{TableRef, Timestamp};
-use crate::schema::{ColumnType, Deletes, PartitionBy, PartitionUnit, TableMode, TableSchema};
+use crate::schema::{ColumnType, Deletes, PartitionBy, PartitionUnit, Partitions, TableMode, TableSchema};
 use crate::sink::conformance::{
     Change, Change::Del, Change::Up, TEXT, at, changes, column, expected, load, plain, plan, read, reduced, schema,
 };
@@ -209,7 +209,10 @@ async fn play(
     batch_rows: usize,
 ) -> Result<(), TestCaseError> {
     let (mut version, mut model) = (0, Model { partitions, ..Model::default() });
-    let first = Layout { partition_by: partitions.map(|unit| PartitionBy { unit, column: "day".into() }), ..kept.layout() };
+    let first = Layout {
+        partition_by: partitions.map(|unit| Partitions::By(PartitionBy { unit, column: "day".into() })),
+        ..kept.layout()
+    };
     for (number, step) in steps.iter().enumerate() {
         let replace = step.replace || number == 0;
         if step.evolves {
