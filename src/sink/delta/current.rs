@@ -22,8 +22,8 @@ use super::keys::{Unique, is_integer, key_columns};
 use super::layout::Role;
 use super::load::{DeltaLoad, MarkedFile, Written};
 use super::log;
-use super::partition::TableWriter;
-use super::routing::Routing;
+use super::partition::{Number, TableWriter};
+use super::routing::{Routing, Waiting};
 use super::search::KeySearch;
 use super::settle::{Notes, Settling};
 use super::vectors::VectorFile;
@@ -36,7 +36,9 @@ use crate::stage::{ChangeSet, Engine, deletes, engine_error, pull_together, spli
 /// Batches between two looks at the memory of the check for repeated keys, which takes time to measure.
 const UNIQUE_CHECK_BATCHES: usize = 64;
 /// Bytes of rows gathered before they are parted.
-const MOST_GATHERED: usize = 16 << 20;
+const MOST_GATHERED: usize = 4 << 20;
+/// Bytes of rows that wait for others of their partition, in each worker.
+const MOST_WAITING: usize = 64 << 20;
 /// With [`DeletionVectors::Auto`], a table gets its first mark only in a file of at least this part of the usual size.
 const SMALLEST_FIRST_MARKED_SHARE: u64 = 32;
 /// With [`DeletionVectors::Auto`], only files of at least this part of the usual size are marked.
@@ -66,10 +68,14 @@ impl DeltaLoad {
         };
         let names = self.uncommitted.names();
         let mut streams = changes.streams;
-        if let Some(partition) = &format.partition {
-            let column = format.columns[partition.source()].name.clone();
-            let gathered = (engine.memory_limit() / 16).min(MOST_GATHERED);
-            let routing = Routing { partition: partition.clone(), column, gathered, batch_bytes: engine.batch_bytes() };
+        let routing = format.partition.as_ref().map(|partition| Routing {
+            partition: partition.clone(),
+            column: format.columns[partition.source()].name.clone(),
+            gathered: (engine.memory_limit() / 64).min(MOST_GATHERED),
+            held: (engine.memory_limit() / 4 / workers).min(MOST_WAITING),
+            batch_bytes: engine.batch_bytes(),
+        });
+        if let Some(routing) = &routing {
             streams = routing.route(&changes.schema, streams, workers);
         }
         let streams = Arc::new(Mutex::new(VecDeque::from(streams)));
@@ -80,6 +86,7 @@ impl DeltaLoad {
                 format: Arc::clone(&format),
                 keys: self.keys.clone(),
                 check: check.clone(),
+                routing: routing.clone(),
                 batch_bytes: engine.batch_bytes(),
             };
             let writer = TableWriter::new(Arc::clone(&format), names.clone());
@@ -358,21 +365,44 @@ struct ReplaceWorker {
     format: Arc<FileFormat>,
     keys: Vec<String>,
     check: Check,
+    routing: Option<Routing>,
     batch_bytes: usize,
 }
 
 impl ReplaceWorker {
     async fn run(self, mut writer: TableWriter) -> Result<(Vec<NewFile>, u64)> {
         let mut upserted = 0;
+        let held = self.routing.as_ref().map_or(0, |routing| routing.held);
+        let mut waiting = Waiting::new(held, &self.format.pool);
         loop {
             let next = self.streams.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some(stream) = next else { break };
             let mut stream = pull_together(stream.schema(), vec![stream], 1);
             while let Some(batch) = stream.next().await {
-                upserted += self.write(&mut writer, batch.map_err(engine_error)?).await?;
+                let batch = batch.map_err(engine_error)?;
+                let Some(routing) = &self.routing else {
+                    upserted += self.write(&mut writer, batch).await?;
+                    continue;
+                };
+                let number = routing.number(&batch)?;
+                if let Some((number, batches)) = waiting.push(number, batch) {
+                    upserted += self.write_row_group(&mut writer, number, batches).await?;
+                }
             }
         }
+        while let Some((number, batches)) = waiting.pop() {
+            upserted += self.write_row_group(&mut writer, number, batches).await?;
+        }
         Ok((writer.finish().await?, upserted))
+    }
+
+    async fn write_row_group(&self, writer: &mut TableWriter, number: Number, batches: Vec<RecordBatch>) -> Result<u64> {
+        let mut upserted = 0;
+        for batch in batches {
+            upserted += self.write(writer, batch).await?;
+        }
+        writer.end_row_group(number).await?;
+        Ok(upserted)
     }
 
     async fn write(&self, writer: &mut TableWriter, batch: RecordBatch) -> Result<u64> {

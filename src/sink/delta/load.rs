@@ -159,7 +159,8 @@ impl DeltaLoad {
     }
 
     pub(super) fn format(&self, writers: usize) -> Arc<FileFormat> {
-        Arc::new(FileFormat::new(&self.options, self.log.store(), &self.design.columns, &self.keys, writers))
+        let format = FileFormat::new(&self.options, self.log.store(), &self.design.columns, &self.keys, writers);
+        Arc::new(format.for_disk(self.log.folder.is_some()))
     }
 
     pub(super) fn key_types(&self) -> Vec<DataType> {

@@ -213,6 +213,14 @@ impl TableWriter {
         Ok(Placed { file, first, rows })
     }
 
+    /// Ends the row group of a partition, and with it what it needs of memory.
+    pub(super) async fn end_row_group(&mut self, number: Number) -> Result<()> {
+        match self.open.get_mut(&number) {
+            Some((writer, _)) => writer.end_row_group().await,
+            None => Ok(()),
+        }
+    }
+
     /// Closes the last files and gives all.
     pub(super) async fn finish(mut self) -> Result<Vec<NewFile>> {
         for (_, (writer, _)) in std::mem::take(&mut self.open) {

@@ -1,5 +1,5 @@
-//! Brings rows of several streams to the writers of their partitions. Without it, each writer would have a file open in each partition,
-//! and encode the few rows of a partition that a batch has.
+//! Brings rows of several streams to the writers of their partitions, and holds them there until a partition has enough for a row
+//! group. Without it, each writer would encode few rows at once in a file of each partition, all with buffers of their own.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +9,7 @@ use arrow::compute::interleave_record_batch;
 use arrow::datatypes::SchemaRef;
 use datafusion::error::{DataFusionError, Result as PlanResult};
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use futures::StreamExt;
 use tokio::sync::mpsc::Sender;
@@ -26,6 +27,8 @@ pub(super) struct Routing {
     pub(super) column: String,
     /// Bytes of rows that are gathered before they are parted, in each of as many tasks as there are outputs.
     pub(super) gathered: usize,
+    /// Bytes of rows that are held at each output.
+    pub(super) held: usize,
     /// Bytes of a batch that comes out.
     pub(super) batch_bytes: usize,
 }
@@ -34,7 +37,7 @@ impl Routing {
     /// `shares` streams over all rows of `streams`, each of batches of one partition; all of a partition come out of the same one.
     /// After an error, given to one of them, the others end; so a reader of all must give up at the first error it meets.
     pub(super) fn route(
-        self,
+        &self,
         schema: &SchemaRef,
         streams: Vec<SendableRecordBatchStream>,
         shares: usize,
@@ -79,6 +82,11 @@ impl Routing {
         Ok(())
     }
 
+    /// The partition of a batch that came out.
+    pub(super) fn number(&self, batch: &RecordBatch) -> Result<Number> {
+        Ok(self.numbers(&batch.slice(0, batch.num_rows().min(1)))?.first().copied().flatten())
+    }
+
     fn numbers(&self, batch: &RecordBatch) -> Result<Vec<Number>> {
         match batch.column_by_name(&self.column) {
             Some(column) => self.partition.numbers(column),
@@ -106,6 +114,43 @@ impl Routing {
 async fn send(outputs: &[Sender<PlanResult<RecordBatch>>], number: Number, batch: RecordBatch) -> bool {
     let share = number.unwrap_or(0).rem_euclid(outputs.len() as i32) as usize;
     outputs[share].send(Ok(batch)).await.is_ok()
+}
+
+/// Rows that wait for others of their partition.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    rows: BTreeMap<Number, (Vec<RecordBatch>, usize)>,
+    bytes: usize,
+    most: usize,
+    reservation: MemoryReservation,
+}
+
+impl Waiting {
+    /// None yet; so many bytes may wait.
+    pub(super) fn new(most: usize, pool: &Arc<dyn MemoryPool>) -> Self {
+        let reservation = MemoryConsumer::new("WaitingRows").register(pool);
+        Self { rows: BTreeMap::new(), bytes: 0, most, reservation }
+    }
+
+    /// Takes rows of one partition. If there are too many then, gives back all of the partition that has most.
+    pub(super) fn push(&mut self, number: Number, batch: RecordBatch) -> Option<(Number, Vec<RecordBatch>)> {
+        let bytes = batch.get_array_memory_size();
+        let of_partition = self.rows.entry(number).or_default();
+        of_partition.0.push(batch);
+        of_partition.1 += bytes;
+        self.bytes += bytes;
+        let fits = self.bytes <= self.most && self.reservation.try_resize(self.bytes).is_ok();
+        if fits { None } else { self.pop() }
+    }
+
+    /// All of the partition that has most, as long as there is any.
+    pub(super) fn pop(&mut self) -> Option<(Number, Vec<RecordBatch>)> {
+        let number = *self.rows.iter().max_by_key(|(_, (_, bytes))| *bytes)?.0;
+        let (batches, bytes) = self.rows.remove(&number)?;
+        self.bytes -= bytes;
+        self.reservation.resize(self.bytes);
+        Some((number, batches))
+    }
 }
 
 /// Batches, and of which partition their rows are.
@@ -136,8 +181,26 @@ mod tests {
     use super::*;
     use crate::schema::PartitionUnit;
     use crate::stage::batch_stream;
+    use datafusion::execution::memory_pool::GreedyMemoryPool;
 
     const DAY: i64 = 86_400_000_000;
+
+    #[test]
+    fn what_waits_goes_by_size_and_is_accounted() {
+        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(10_000));
+        let mut waiting = Waiting::new(5_000, &pool);
+        let batch = |rows: i64| {
+            RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from_iter_values(0..rows)) as ArrayRef)]).unwrap()
+        };
+        assert!(waiting.push(Some(1), batch(100)).is_none());
+        assert!(waiting.push(None, batch(300)).is_none());
+        assert!(waiting.push(Some(1), batch(90)).is_none());
+        assert!(pool.reserved() >= 8 * 490);
+        let (number, batches) = waiting.push(Some(2), batch(150)).unwrap();
+        assert_eq!((number, batches.len()), (None, 1));
+        let rest: Vec<Number> = std::iter::from_fn(|| waiting.pop()).map(|popped| popped.0).collect();
+        assert_eq!((rest, pool.reserved()), (vec![Some(1), Some(2)], 0));
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
@@ -159,7 +222,7 @@ mod tests {
             let Some(schema) = batches.first().map(RecordBatch::schema) else { return Ok(()) };
             let streams = batches.into_iter().map(|batch| batch_stream(Arc::clone(&schema), vec![batch])).collect();
             let partition = Partition::new("_day", PartitionUnit::Day);
-            let routing = Routing { partition, column: "t".into(), gathered, batch_bytes: 500 };
+            let routing = Routing { partition, column: "t".into(), gathered, held: 0, batch_bytes: 500 };
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
             let mut came: Vec<Vec<(i64, Option<i64>)>> = Vec::new();
             runtime.block_on(async {

@@ -42,6 +42,10 @@ const NO_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
 const PARTITIONS_SHARING: usize = 4;
 /// Parts on their way to the store at once.
 const PARTS_IN_FLIGHT: usize = 2;
+/// Bytes of a part on a local disk; of many open files, each has one in memory. Object stores want at least [`PART_BYTES`].
+const LOCAL_PART_BYTES: usize = 512 << 10;
+/// Bytes of a part in an object store.
+const PART_BYTES: usize = 5 << 20;
 
 /// How files are written; shared by all writers of a load.
 #[derive(Debug)]
@@ -62,6 +66,8 @@ pub(super) struct FileFormat {
     pub(super) compression_level: i32,
     /// Folder of the files inside the table's; empty for the table's own.
     pub(super) folder: &'static str,
+    /// Bytes of a part of an upload.
+    pub(super) part_bytes: usize,
     /// Root of the table.
     pub(super) store: Arc<dyn ObjectStore>,
     /// What buffers are accounted against.
@@ -92,9 +98,15 @@ impl FileFormat {
             row_group_bytes: (engine.memory_limit() / 12 / writers).clamp(256 << 10, MAX_ROW_GROUP_BYTES),
             compression_level: options.compression_level,
             folder: "",
+            part_bytes: PART_BYTES,
             store,
             pool: Arc::clone(engine.memory_pool()),
         }
+    }
+
+    /// The same for a table on the local disk, if it is there.
+    pub(super) fn for_disk(self, is_local: bool) -> Self {
+        Self { part_bytes: if is_local { LOCAL_PART_BYTES } else { PART_BYTES }, ..self }
     }
 
     /// Puts the schema to the columns.
@@ -268,6 +280,21 @@ impl FileWriter {
         Ok(place)
     }
 
+    /// Ends the row group.
+    pub(super) async fn end_row_group(&mut self) -> Result<()> {
+        let Some(mut open) = self.open.take() else { return Ok(()) };
+        let work = move || {
+            let encoded = open.writer.flush().or_fail(Kind::Bug, "Rows cannot be encoded");
+            let encoded = encoded.map(|()| std::mem::take(open.writer.inner_mut()));
+            (open, encoded)
+        };
+        let (mut open, encoded) = self.crew.run(work).await?;
+        open.send(encoded?).await?;
+        self.reservation.resize(open.buffered());
+        self.open = Some(open);
+        Ok(())
+    }
+
     /// Closes the last file and gives all.
     pub(super) async fn finish(mut self) -> Result<Vec<NewFile>> {
         if let Some(open) = self.open.take() {
@@ -298,7 +325,7 @@ impl FileWriter {
             name,
             number,
             writer,
-            upload: WriteMultipart::new(upload),
+            upload: WriteMultipart::new_with_chunk_size(upload, self.format.part_bytes),
             stats: FileStats::new(&self.format.columns),
             buffer_bytes: self.format.row_group_bytes.saturating_mul(BUFFERS),
             idle_bytes: differences * DELTA_BUFFER_BYTES,
