@@ -95,10 +95,11 @@ fn chosen(
     targets: Vec<FileTarget>,
     has_file: bool,
 ) -> Result<Vec<Option<Vec<FileValue>>>, Unresolved> {
-    // Commands that have no targets.
-    let Ok(Some(_)) = inner.try_contains_id("to").map(|_| inner.try_get_many::<String>("to").ok()) else {
+    // Asked of the definition: a program built for release finds any argument in what was typed.
+    let takes = plain.find_subcommand(command).is_some_and(|sub| sub.get_arguments().any(|arg| arg.get_id() == "to"));
+    if !takes {
         return Ok(vec![None]);
-    };
+    }
     let to: Vec<String> = inner.get_many::<String>("to").into_iter().flatten().cloned().collect();
     let typed = inner.value_source("target");
     let mut usage = |kind, message: &str| {
