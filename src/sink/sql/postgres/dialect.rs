@@ -391,7 +391,6 @@ impl Dialect for PostgresDialect {
         let columns = table.columns.iter().map(|column| define(column, column.required)).collect::<Vec<_>>().join(",\n");
         let name = table_name(&table.table);
         let mut statements = vec![Statement::new(format!("CREATE TABLE {name} (\n{columns}\n)"))];
-        statements.extend(table.columns.iter().filter_map(|column| refer(table, column)));
         if let Some(comment) = &table.comment {
             statements.push(Statement::new(format!("COMMENT ON TABLE {name} IS {}", literal(comment))));
         }
@@ -401,7 +400,10 @@ impl Dialect for PostgresDialect {
 
     fn add_key(&self, table: &SqlTable) -> Vec<Statement> {
         let name = quote(&cut_name(&format!("pk_{}", table.table.table)));
-        vec![alter(table, &format!("ADD CONSTRAINT {name} PRIMARY KEY ({})", quoted(keys(table))))]
+        let mut statements = vec![alter(table, &format!("ADD CONSTRAINT {name} PRIMARY KEY ({})", quoted(keys(table))))];
+        // To look each row up as it comes takes longer than all of them at once.
+        statements.extend(table.columns.iter().filter_map(|column| refer(table, column)));
+        statements
     }
 
     fn change_table(&self, table: &SqlTable, live: &[LiveColumn], rules: ChangeRules<'_>) -> Result<Change> {
