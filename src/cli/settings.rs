@@ -438,7 +438,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
 /// What a load into a database may hold by default: all that it keeps are rows on their way and, of sets that may hold a key
 /// twice, what waits to be reduced. With it a run stays below 128 MiB.
 #[cfg(feature = "sql")]
-pub(super) const DATABASE_MEMORY_LIMIT: u64 = 48 << 20;
+pub(super) const DATABASE_MEMORY_LIMIT: u64 = 24 << 20;
 
 /// A quarter of the machine's memory, at least 256 MiB.
 #[cfg(feature = "lake")]

@@ -87,16 +87,21 @@ fn enumerations(table: &SqlTable) -> Vec<&Enumeration> {
     found
 }
 
+/// Words of lookup tables come by joins, which cost less than a question for each row.
 fn select_staged(table: &SqlTable) -> String {
-    let columns = table.columns.iter().map(|column| {
+    let (mut columns, mut joins) = (Vec::new(), String::new());
+    for (number, column) in table.columns.iter().enumerate() {
         let staged = format!("s.{}", quote(&column.name));
-        match &column.convert {
-            Some(convert) => convert.replace("{}", &staged),
-            None => staged,
-        }
-    });
-    let columns = columns.collect::<Vec<_>>().join(", ");
-    format!("SELECT {columns} FROM {STAGE} AS s WHERE s.\"_action\" = 'U'")
+        columns.push(match (&column.lookup, &column.convert) {
+            (Some((lookup, _)), _) => {
+                joins.push_str(&format!(" LEFT JOIN {lookup} AS l{number} ON l{number}.\"value\" = {staged}"));
+                format!("l{number}.\"id\"")
+            }
+            (None, Some(convert)) => convert.replace("{}", &staged),
+            (None, None) => staged,
+        });
+    }
+    format!("SELECT {} FROM {STAGE} AS s{joins} WHERE s.\"_action\" = 'U'", columns.join(", "))
 }
 
 impl Dialect for PostgresDialect {
