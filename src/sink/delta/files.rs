@@ -17,9 +17,16 @@ pub(super) fn new_name() -> String {
 }
 
 /// Whether a file may be one of ours, left by a process that was killed.
-pub(super) fn is_ours(name: &str) -> bool {
+fn is_ours(name: &str) -> bool {
     let id = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX));
     id.is_some_and(|id| uuid::Uuid::try_parse(id).is_ok())
+}
+
+/// As [`is_ours`], of a path below the table: also in the folders of partitions (`_day=2026-01-01`) and of the change data feed.
+pub(super) fn is_ours_at(path: &str) -> bool {
+    let (folders, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let is_known = |folder: &str| folder.is_empty() || folder.contains('=') || folder == super::feed::FOLDER;
+    folders.split('/').all(is_known) && is_ours(name)
 }
 
 /// Names of files that are to be removed unless they are committed.
@@ -137,5 +144,10 @@ mod tests {
         assert!(is_ours(&new_name()));
         assert!(!is_ours("part-00000-9f1f4a9c-2f1b-4a52-8a2e-0a8f6f6c0b11-c000.snappy.parquet"));
         assert!(!is_ours("daplake-notes.zstd.parquet"));
+        for folder in ["", "_day=2026-01-01/", "_change_data/", "_change_data/_day=2026-01-01/"] {
+            assert!(is_ours_at(&format!("{folder}{}", new_name())));
+            assert!(!is_ours_at(&format!("{folder}part-0.parquet")));
+        }
+        assert!(!is_ours_at(&format!("sub/{}", new_name())));
     }
 }

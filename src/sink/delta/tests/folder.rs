@@ -10,7 +10,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
 
 use super::engine;
-use super::remote::logs;
+use super::modes::events;
 use crate::error::Kind;
 use crate::model::TableRef;
 use crate::sink::conformance::Change::{Del, Up};
@@ -272,7 +272,7 @@ fn event(id: i64, day: u32, url: &str) -> Value {
 
 /// Three loads of logs in two days; gives the rows that there are then.
 async fn load_days(fixture: &Fixture) -> Vec<Value> {
-    let logs = logs();
+    let logs = events();
     load(fixture, &logs, LoadKind::Replace, &[event(1, 1, "a"), event(2, 1, "a"), event(3, 2, "a")].map(Up), at(1)).await.unwrap();
     // One moves to another day.
     let changes = [Up(event(1, 2, "b")), Up(event(4, 2, "b"))];
@@ -305,10 +305,10 @@ const HOUR_MILLIS: i64 = 3_600_000;
 async fn days_lie_side_by_side_in_a_folder_and_replaced_ones_go_after_a_while() {
     let folders = Folders::new();
     let mut rows = load_days(&folders.fixture).await;
-    assert_eq!(read(&folders.fixture, &logs().table).await, expected(&logs(), &rows));
+    assert_eq!(read(&folders.fixture, &events().table).await, expected(&events(), &rows));
     let data = folders.root.join(".daplake/canvas_logs/web_logs");
     let replaced = || {
-        let log = folders.sink.tables().log(&logs().table).unwrap();
+        let log = folders.sink.tables().log(&events().table).unwrap();
         let data = data.clone();
         async move {
             let state = log.state().await.unwrap().unwrap();
@@ -324,13 +324,13 @@ async fn days_lie_side_by_side_in_a_folder_and_replaced_ones_go_after_a_while() 
     assert!(young >= 3, "{young}");
     age_tombstones(&data.join("_delta_log"), HOUR_MILLIS - 60_000);
     let next = |id: i64| [Up(event(id, 5, "d"))];
-    load(&folders.fixture, &logs(), LoadKind::Merge, &next(5), at(4)).await.unwrap();
+    load(&folders.fixture, &events(), LoadKind::Merge, &next(5), at(4)).await.unwrap();
     assert_eq!(replaced().await, young, "readers may still have them open");
     age_tombstones(&data.join("_delta_log"), 120_000);
-    load(&folders.fixture, &logs(), LoadKind::Merge, &next(6), at(5)).await.unwrap();
+    load(&folders.fixture, &events(), LoadKind::Merge, &next(6), at(5)).await.unwrap();
     assert_eq!(replaced().await, 0);
     rows.extend([event(5, 5, "d"), event(6, 5, "d")]);
-    assert_eq!(read(&folders.fixture, &logs().table).await, expected(&logs(), &rows));
+    assert_eq!(read(&folders.fixture, &events().table).await, expected(&events(), &rows));
 }
 
 #[cfg(feature = "demo")]
@@ -340,19 +340,19 @@ async fn days_in_an_object_store_are_in_the_view_and_replaced_ones_go_after_a_wh
     let mut rows = load_days(&remote.fixture).await;
     let root = "lake/canvas_logs/web_logs";
     let files = || remote.server.objects(root).keys().filter(|name| name.ends_with(".parquet")).count();
-    let state = || async { remote.sink.tables().log(&logs().table).unwrap().state().await.unwrap().unwrap() };
-    assert_eq!(read(&remote.fixture, &logs().table).await, expected(&logs(), &rows));
+    let state = || async { remote.sink.tables().log(&events().table).unwrap().state().await.unwrap().unwrap() };
+    assert_eq!(read(&remote.fixture, &events().table).await, expected(&events(), &rows));
     assert!(files() >= state().await.files.len() + 3);
     age_tombstones(&remote.server.bucket().join(root).join("_delta_log"), HOUR_MILLIS + 60_000);
     let deletes = || remote.server.seen().iter().filter(|seen| seen.method == hyper::Method::DELETE).count();
     let before = deletes();
-    load(&remote.fixture, &logs(), LoadKind::Merge, &[Up(event(5, 5, "d"))], at(4)).await.unwrap();
+    load(&remote.fixture, &events(), LoadKind::Merge, &[Up(event(5, 5, "d"))], at(4)).await.unwrap();
     assert_eq!(files(), state().await.files.len());
     let removed = deletes() - before;
     assert!(removed >= 3, "{removed}");
     // What is gone is not asked for again and again.
-    load(&remote.fixture, &logs(), LoadKind::Merge, &[Up(event(6, 5, "d"))], at(5)).await.unwrap();
+    load(&remote.fixture, &events(), LoadKind::Merge, &[Up(event(6, 5, "d"))], at(5)).await.unwrap();
     assert_eq!(deletes() - before, removed);
     rows.extend([event(5, 5, "d"), event(6, 5, "d")]);
-    assert_eq!(read(&remote.fixture, &logs().table).await, expected(&logs(), &rows));
+    assert_eq!(read(&remote.fixture, &events().table).await, expected(&events(), &rows));
 }

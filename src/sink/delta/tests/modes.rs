@@ -108,7 +108,8 @@ async fn a_version_that_comes_again_is_put_right_and_not_repeated() {
     assert_eq!(read(&lake.fixture, &table()).await, expected(&columns, &now));
 }
 
-fn events() -> TableSchema {
+/// Logs, which are partitioned by day without being asked.
+pub(super) fn events() -> TableSchema {
     schema(
         &TableRef::new("canvas_logs", "web_logs"),
         1,

@@ -12,12 +12,13 @@ use serde_json::json;
 use url::Url;
 
 use super::engine;
+use super::modes::events;
 use crate::error::Kind;
 use crate::model::TableRef;
-use crate::schema::{ColumnType, TableSchema};
+use crate::schema::ColumnType;
 use crate::sink::conformance::Change::{Del, Up};
 use crate::sink::conformance::{
-    self, Fixture, TEXT, at, changes, column, expected, load, plain, plan, read, reduced, schema,
+    self, Fixture, at, changes, column, expected, load, plain, plan, read, reduced,
 };
 use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink, LEAST_RETENTION};
 use crate::sink::{LoadKind, Sink};
@@ -28,12 +29,6 @@ const PREFIX: &str = "some/lake";
 
 fn table() -> TableRef {
     TableRef::new("canvas", "accounts")
-}
-
-/// Logs, which are partitioned by day without being asked.
-pub(super) fn logs() -> TableSchema {
-    let value = vec![column("timestamp", ColumnType::Timestamp, true), column("url", TEXT, false)];
-    schema(&TableRef::new("canvas_logs", "web_logs"), 1, vec![column("id", TEXT, true)], value)
 }
 
 fn options(server: &S3Server) -> StoreOptions {
@@ -216,7 +211,7 @@ async fn a_vacuum_removes_old_files_of_partitions_feeds_and_killed_runs() {
         ..options
     };
     let remote = Remote::with(change).await;
-    let logs = logs();
+    let logs = events();
     let event = |id: &str, day: u32, url: &str| json!({"id": id, "timestamp": format!("2026-03-{day:02}T10:00:00Z"), "url": url});
     let first = [event("a", 1, "x"), event("b", 1, "x"), event("c", 2, "x")];
     load(&remote.fixture, &logs, LoadKind::Replace, &first.map(Up), at(1)).await.unwrap();
