@@ -17,7 +17,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 
-use super::files::is_ours_at;
+use super::files::{is_ours_at, remove_all};
 use super::log::{TableLog, TableState};
 use super::publish::{self, Ledger};
 use super::{ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink, Optimized, Scope, views};
@@ -151,12 +151,8 @@ async fn remove_replaced(log: &TableLog, state: &TableState) -> Result<()> {
     // Tombstones stay for days. To look what is there costs less than to ask for each file again after every load.
     let store = log.store();
     let listed: Vec<_> = store.list(None).try_collect().await.or_fail(Kind::Target, "The table's folder cannot be read")?;
-    for path in listed.into_iter().map(|object| object.location).filter(|path| due.contains(path)) {
-        match store.delete(&path).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-            Err(error) => tracing::warn!(file = %path, error = %error, "A replaced file could not be removed"),
-        }
-    }
+    let paths = listed.into_iter().map(|object| object.location).filter(|path| due.contains(path)).collect();
+    remove_all(&store, &log.table, paths).await;
     Ok(())
 }
 

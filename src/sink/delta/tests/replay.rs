@@ -23,7 +23,7 @@ use crate::schema::{
     ColumnChoice, ColumnRules, ColumnType, Deletes, HashKey, Nested, PartitionBy, PartitionUnit, TableMode, TableSchema,
 };
 use crate::sink::conformance::{
-    Change, Change::Del, Change::Up, TEXT, at, changes, column, expected, plan, read, reduced, schema,
+    Change, Change::Del, Change::Up, TEXT, at, changes, column, expected, plan, read, reduced,
 };
 use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions};
 use crate::sink::{Layout, LoadKind, LoadPlan, Loaded, Sink};
