@@ -110,6 +110,10 @@ impl Uncommitted {
     fn remove_unfinished(&self, name: &str) {
         if let Some(folder) = &self.folder {
             let _ = std::fs::remove_file(folder.join(format!("{name}#1")));
+            // Folders of partitions that are empty now.
+            for parent in std::path::Path::new(name).ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
+                let _ = std::fs::remove_dir(folder.join(parent));
+            }
         }
     }
 

@@ -273,7 +273,9 @@ fn event(id: i64, day: u32, url: &str) -> Value {
 /// Three loads of logs in two days; gives the rows that there are then.
 async fn load_days(fixture: &Fixture) -> Vec<Value> {
     let logs = events();
-    load(fixture, &logs, LoadKind::Replace, &[event(1, 1, "a"), event(2, 1, "a"), event(3, 2, "a")].map(Up), at(1)).await.unwrap();
+    load(fixture, &logs, LoadKind::Replace, &[event(1, 1, "a"), event(2, 1, "a"), event(3, 2, "a")].map(Up), at(1))
+        .await
+        .unwrap();
     // One moves to another day.
     let changes = [Up(event(1, 2, "b")), Up(event(4, 2, "b"))];
     load(fixture, &logs, LoadKind::Merge, &changes, at(2)).await.unwrap();

@@ -10,7 +10,9 @@ use super::replay::{Kept, load_timed, shown, with_roles};
 use crate::error::Kind;
 use crate::model::{TableRef, Timestamp};
 use crate::schema::{ColumnType, Deletes, TableMode, TableSchema};
-use crate::sink::conformance::{Change, Change::Del, Change::Up, TEXT, at, column, expected, load, plain, read, schema};
+use crate::sink::conformance::{
+    Change, Change::Del, Change::Up, TEXT, at, changes, column, expected, load, plain, plan, read, reduced, schema,
+};
 use crate::sink::delta::{DeletionVectors, DeltaOptions, Scope};
 use crate::sink::{Layout, LoadKind, Sink};
 
@@ -59,9 +61,17 @@ async fn a_table_changes_between_removing_and_marking() {
 async fn a_table_stays_in_its_mode() {
     let lake = Lake::new();
     let schema = plain(&table());
-    load_timed(&lake.stage(), &schema, LoadKind::Replace, Kept::History.layout(), &[(Up(json!({"id": 1, "name": "a"})), 1)], 1, 9)
-        .await
-        .unwrap();
+    load_timed(
+        &lake.stage(),
+        &schema,
+        LoadKind::Replace,
+        Kept::History.layout(),
+        &[(Up(json!({"id": 1, "name": "a"})), 1)],
+        1,
+        9,
+    )
+    .await
+    .unwrap();
     for mode in [TableMode::Current, TableMode::Changes] {
         let wanted = Layout { mode: Some(mode), ..Layout::default() };
         let begun = load_timed(&lake.stage(), &schema, LoadKind::Replace, wanted.clone(), &[], 2, 9).await.unwrap_err();
@@ -186,13 +196,33 @@ async fn only_times_and_dates_partition_and_old_tables_stay_as_they_are() {
     load_timed(&lake.stage(), &old, LoadKind::Replace, Layout::default(), &[], 1, 9).await.unwrap();
     let error = load_timed(&lake.stage(), &old, LoadKind::Replace, by("day(name)"), &[], 2, 9).await.unwrap_err();
     assert!(error.hint_text().unwrap().contains("new --target"), "{error:?}");
-    load_timed(&lake.stage(), &old, LoadKind::Merge, Layout::default(), &[(Up(json!({"id": 1, "name": "a"})), 1)], 2, 9).await.unwrap();
+    load_timed(&lake.stage(), &old, LoadKind::Merge, Layout::default(), &[(Up(json!({"id": 1, "name": "a"})), 1)], 2, 9)
+        .await
+        .unwrap();
     assert!(
         lake.commit(&table(), 0)
             .iter()
             .filter_map(|action| action.get("metaData"))
             .all(|data| data["partitionColumns"] == json!([]))
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_load_that_is_given_up_leaves_no_folders_of_partitions() {
+    let lake = Lake::new();
+    let schema = events();
+    let rows: Vec<Change> = (0..4).map(|id| Up(event(id, 1 + id as u32, "a"))).collect();
+    for aborts in [true, false] {
+        let mut opened = lake.sink.begin(plan(&lake.fixture, &schema, LoadKind::Replace).await).await.unwrap();
+        opened.write(reduced(&schema, vec![changes(&schema, &rows)])).await.unwrap();
+        assert!(lake.folder(&schema.table).join("_day=2026-03-01").exists());
+        if aborts {
+            opened.abort().await.unwrap()
+        } else {
+            drop(opened)
+        }
+        assert!(!lake.folder(&schema.table).exists(), "aborted: {aborts}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

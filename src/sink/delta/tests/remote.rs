@@ -17,9 +17,7 @@ use crate::error::Kind;
 use crate::model::TableRef;
 use crate::schema::ColumnType;
 use crate::sink::conformance::Change::{Del, Up};
-use crate::sink::conformance::{
-    self, Fixture, at, changes, column, expected, load, plain, plan, read, reduced,
-};
+use crate::sink::conformance::{self, Fixture, at, changes, column, expected, load, plain, plan, read, reduced};
 use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink, LEAST_RETENTION};
 use crate::sink::{LoadKind, Sink};
 use crate::store::StoreOptions;
@@ -212,7 +210,8 @@ async fn a_vacuum_removes_old_files_of_partitions_feeds_and_killed_runs() {
     };
     let remote = Remote::with(change).await;
     let logs = events();
-    let event = |id: &str, day: u32, url: &str| json!({"id": id, "timestamp": format!("2026-03-{day:02}T10:00:00Z"), "url": url});
+    let event =
+        |id: &str, day: u32, url: &str| json!({"id": id, "timestamp": format!("2026-03-{day:02}T10:00:00Z"), "url": url});
     let first = [event("a", 1, "x"), event("b", 1, "x"), event("c", 2, "x")];
     load(&remote.fixture, &logs, LoadKind::Replace, &first.map(Up), at(1)).await.unwrap();
     let changes = [Up(event("a", 1, "y")), Del(json!({"id": "c"}))];

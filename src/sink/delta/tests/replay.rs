@@ -22,9 +22,7 @@ use crate::redact::Secret;
 use crate::schema::{
     ColumnChoice, ColumnRules, ColumnType, Deletes, HashKey, Nested, PartitionBy, PartitionUnit, TableMode, TableSchema,
 };
-use crate::sink::conformance::{
-    Change, Change::Del, Change::Up, TEXT, at, changes, column, expected, plan, read, reduced,
-};
+use crate::sink::conformance::{Change, Change::Del, Change::Up, TEXT, at, changes, column, expected, plan, read, reduced};
 use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions};
 use crate::sink::{Layout, LoadKind, LoadPlan, Loaded, Sink};
 
