@@ -105,7 +105,8 @@ async fn the_change_data_feed_is_read_by_other_programs() {
 import collections, json, sys, pyarrow
 from deltalake import DeltaTable
 feed = pyarrow.table(DeltaTable(sys.argv[1]).load_cdf(starting_version=1).read_all()).to_pylist()
-wrong = [row for row in feed if '_month' in row and row['_month'] != row['created_at'].date().replace(day=1)]
+month = lambda at: at and at.date().replace(day=1)
+wrong = [row for row in feed if '_month' in row and row['_month'] != month(row['created_at'])]
 told = collections.Counter(row['_change_type'] for row in feed)
 print(json.dumps({**told, 'months': len({row.get('_month') for row in feed}), 'wrong': len(wrong)}))
 ";
