@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use deltalake::ObjectStore;
+use futures::StreamExt;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
+
+use crate::model::TableRef;
 
 const PREFIX: &str = "daplake-";
 const SUFFIX: &str = ".zstd.parquet";
@@ -17,9 +20,30 @@ pub(super) fn new_name() -> String {
 }
 
 /// Whether a file may be one of ours, left by a process that was killed.
-pub(super) fn is_ours(name: &str) -> bool {
+fn is_ours(name: &str) -> bool {
     let id = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX));
     id.is_some_and(|id| uuid::Uuid::try_parse(id).is_ok())
+}
+
+/// As [`is_ours`], of a path below the table: also in the folders of partitions (`_day=2026-01-01`) and of the change data feed.
+pub(super) fn is_ours_at(path: &str) -> bool {
+    let (folders, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let is_known = |folder: &str| folder.is_empty() || folder.contains('=') || folder == super::feed::FOLDER;
+    folders.split('/').all(is_known) && is_ours(name)
+}
+
+/// Removes files, many with one request where the store can, and gives those that went. What could not be removed is warned of.
+pub(super) async fn remove_all(store: &Arc<dyn ObjectStore>, table: &TableRef, paths: Vec<Path>) -> Vec<Path> {
+    let mut results = store.delete_stream(futures::stream::iter(paths.into_iter().map(Ok)).boxed());
+    let mut removed = Vec::new();
+    while let Some(result) = results.next().await {
+        match result {
+            Ok(path) => removed.push(path),
+            Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => tracing::warn!(table = %table, error = %error, "A file could not be removed"),
+        }
+    }
+    removed
 }
 
 /// Names of files that are to be removed unless they are committed.
@@ -86,6 +110,10 @@ impl Uncommitted {
     fn remove_unfinished(&self, name: &str) {
         if let Some(folder) = &self.folder {
             let _ = std::fs::remove_file(folder.join(format!("{name}#1")));
+            // Folders of partitions that are empty now.
+            for parent in std::path::Path::new(name).ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
+                let _ = std::fs::remove_dir(folder.join(parent));
+            }
         }
     }
 
@@ -137,5 +165,10 @@ mod tests {
         assert!(is_ours(&new_name()));
         assert!(!is_ours("part-00000-9f1f4a9c-2f1b-4a52-8a2e-0a8f6f6c0b11-c000.snappy.parquet"));
         assert!(!is_ours("daplake-notes.zstd.parquet"));
+        for folder in ["", "_day=2026-01-01/", "_change_data/", "_change_data/_day=2026-01-01/"] {
+            assert!(is_ours_at(&format!("{folder}{}", new_name())));
+            assert!(!is_ours_at(&format!("{folder}part-0.parquet")));
+        }
+        assert!(!is_ours_at(&format!("sub/{}", new_name())));
     }
 }

@@ -11,13 +11,14 @@ use deltalake::logstore::{LogStoreRef, StorageConfig, commit_uri_from_version, d
 use deltalake::protocol::DeltaOperation;
 use deltalake::table::state::DeltaTableState;
 use deltalake::{DeltaTableError, ObjectStore};
+use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use serde_json::Value;
 
 use super::columns::{LakeColumn, LakeType};
-use super::files::is_ours;
+use super::files::is_ours_at;
 use super::keys::KeyBounds;
 use super::partition::is_partition;
 use super::stats::loosened;
@@ -310,18 +311,18 @@ impl TableLog {
 
     /// Nothing but leftovers of our own killed loads may be where a first load begins.
     async fn check_unused(&self) -> Result<()> {
-        let listed = match self.store().list_with_delimiter(None).await {
-            Ok(listed) => listed,
-            Err(object_store::Error::NotFound { .. }) => return Ok(()),
-            Err(error) => {
-                return Err(self.foreign("The table's folder cannot be read").caused_by(error));
+        let store = self.store();
+        let mut files = store.list(None);
+        loop {
+            match files.try_next().await {
+                Ok(Some(file)) if is_ours_at(file.location.as_ref()) => {}
+                Ok(Some(file)) => {
+                    let refused = self.foreign("Something else is in the place of this table");
+                    return Err(refused.with("found", file.location));
+                }
+                Ok(None) | Err(object_store::Error::NotFound { .. }) => return Ok(()),
+                Err(error) => return Err(self.foreign("The table's folder cannot be read").caused_by(error)),
             }
-        };
-        let folders = listed.common_prefixes.iter().filter(|folder| folder.filename() != Some("_delta_log"));
-        let files = listed.objects.iter().filter(|file| !file.location.filename().is_some_and(is_ours));
-        match folders.map(ToString::to_string).chain(files.map(|file| file.location.to_string())).next() {
-            None => Ok(()),
-            Some(found) => Err(self.foreign("Something else is in the place of this table").with("found", found)),
         }
     }
 

@@ -429,7 +429,7 @@ impl Sink for SqlSink {
         };
         match entry {
             Some(entry) if !entry.exists => Err(gone_by_hand(table)),
-            entry => Ok(entry.map(|entry| Held { bookmark: entry.bookmark })),
+            entry => Ok(entry.map(|entry| Held { bookmark: entry.bookmark, columns: entry.columns() })),
         }
     }
 

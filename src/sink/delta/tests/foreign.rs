@@ -76,8 +76,11 @@ async fn anything_else_in_the_place_of_a_table_is_refused() {
 #[tokio::test]
 async fn leftovers_of_a_killed_first_load_do_not_hinder_the_next() {
     let lake = Lake::new();
-    fs::create_dir_all(lake.folder(&table())).unwrap();
-    for leftover in [files::new_name(), format!("{}#1", files::new_name())] {
+    let day = "_day=2026-01-01";
+    fs::create_dir_all(lake.folder(&table()).join(day)).unwrap();
+    fs::create_dir(lake.folder(&table()).join("_day=2026-01-02")).unwrap();
+    let (name, other) = (files::new_name(), files::new_name());
+    for leftover in [format!("{name}#1"), format!("{day}/{other}#1"), format!("{day}/{other}"), name] {
         fs::write(lake.folder(&table()).join(leftover), "half a file").unwrap();
     }
     let schema = plain(&table());
