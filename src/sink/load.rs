@@ -70,6 +70,22 @@ pub trait Sink: Debug + Send + Sync {
 pub struct Held {
     /// How far it has come.
     pub bookmark: Bookmark,
+    /// Which columns are left out or hashed.
+    pub columns: ColumnRecord,
+}
+
+impl Held {
+    /// Whether rows of an increment with another choice of columns could follow, as far as that is certain before the load looks
+    /// at the table itself. `version` is that of the schema the choice was made for. Kind `Schema` if not.
+    pub fn check_columns(&self, next: &ColumnRecord, version: i64) -> Result<()> {
+        // Of a schema that moved on, a column may be new to the table.
+        let is_known = version == self.bookmark.schema_version;
+        let has = |column: &str| {
+            let is = |name: &String| name == column;
+            self.columns.hashed.iter().any(is) || (is_known && !self.columns.dropped.iter().any(is))
+        };
+        self.columns.follow(next, has).map(|_| ())
+    }
 }
 
 /// How the changes are to be applied.

@@ -167,7 +167,10 @@ impl DeltaLoad {
             let fresh = std::mem::replace(&mut writer, TableWriter::new(Arc::clone(&format), names.clone()));
             written.added = fresh.finish().await?;
             let feed = Feed { options: &self.options, format: &format, keys: &self.keys, names: &names };
-            written.feed = feed.write(probe.take_told(), &written.added).await?;
+            let told = probe.take_told();
+            // Without files of the feed, files that only change their columns would tell of all their rows.
+            written.moved_from = told.is_empty().then_some(written.added.len());
+            written.feed = feed.write(told, &written.added).await?;
         }
         let mut vectors = VectorFile::new();
         if marks && self.plan.kind == LoadKind::Replace {

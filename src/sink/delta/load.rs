@@ -66,6 +66,8 @@ pub(super) struct Design {
 #[derive(Debug, Default)]
 pub(super) struct Written {
     pub(super) added: Vec<NewFile>,
+    /// Files of `added` from here on hold rows as they were before, and those that go held no others; `None`: not looked at.
+    pub(super) moved_from: Option<usize>,
     /// For each file of the state, whether it goes; those of `marked` go and come back.
     pub(super) removed: Vec<bool>,
     pub(super) marked: Vec<MarkedFile>,
@@ -467,9 +469,10 @@ impl Load for DeltaLoad {
         let (columns, schema_changes) = self.settled_columns(&written);
         let mut actions = self.schema_actions(&columns, reached, self.deletion_vector_switch(&written))?;
         let now = chrono::Utc::now().timestamp_millis();
-        actions.extend(written.added.iter().map(|file| file.add_action(now, true)));
+        let changing = written.moved_from.unwrap_or(usize::MAX);
+        actions.extend(written.added.iter().enumerate().map(|(number, file)| file.add_action(now, number < changing)));
         let removed = self.files().iter().zip(&written.removed).filter(|(_, removed)| **removed);
-        actions.extend(removed.map(|(file, _)| file.remove_action(true)));
+        actions.extend(removed.map(|(file, _)| file.remove_action(written.moved_from.is_none())));
         actions.extend(written.marked.iter().map(|marked| marked.file.marked_action(marked.vector.clone())));
         actions.extend(written.feed.iter().map(feed::action));
         let kept = self.files().iter().zip(&written.removed).filter(|(_, removed)| !**removed).map(|(file, _)| file);

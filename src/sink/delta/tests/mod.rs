@@ -10,6 +10,7 @@ mod layout;
 mod modes;
 #[cfg(feature = "demo")]
 mod remote;
+mod replay;
 mod schema;
 mod settle;
 mod writers;
