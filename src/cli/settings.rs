@@ -14,7 +14,7 @@ use url::Url;
 
 use super::args::{Cli, GlobalArgs, definition};
 use super::file::{FileSettings, FileTarget, FileValue};
-use super::keys::nearest;
+use super::keys::{is_for_sync_only, nearest};
 use crate::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
 #[cfg(feature = "lake")]
 use crate::error::ResultExt;
@@ -58,6 +58,8 @@ impl From<Error> for Unresolved {
 
 /// Commands that take nothing from a settings file.
 const WITHOUT_FILE: [&str; 5] = ["init", "demo", "serve", "completions", "man"];
+/// Commands that look at a target alone.
+const WITHOUT_SERVICE: [&str; 5] = ["status", "query", "history", "optimize", "vacuum"];
 /// Commands that work on several targets at once, and those that work without any.
 const ALL_TARGETS: [&str; 2] = ["sync", "check"];
 const NEEDS_NO_TARGET: [&str; 1] = ["check"];
@@ -76,7 +78,9 @@ pub(super) fn resolve(name: &'static str, arguments: &[OsString]) -> Result<Reso
     let path = settings_file(told)?;
     let file = path.as_deref().map(|path| FileSettings::read(path, &variable)).transpose()?;
     let has_file = file.is_some();
-    let FileSettings { values, targets, warnings, .. } = file.unwrap_or_default();
+    let FileSettings { values, targets, mut warnings, lacking, .. } = file.unwrap_or_default();
+    let lacking = lacking.into_iter().filter(|(section, _)| needs(&command, section));
+    warnings.extend(lacking.map(|(_, words)| words));
     let chosen = chosen(&mut plain, &command, &inner, targets, has_file)?;
     let mut runs = Vec::new();
     for of_target in chosen {
@@ -85,6 +89,14 @@ pub(super) fn resolve(name: &'static str, arguments: &[OsString]) -> Result<Reso
         runs.push(Cli::from_arg_matches(&definition.try_get_matches_from_mut(arguments)?)?);
     }
     Ok(Resolved { runs, warnings })
+}
+
+/// Whether a section of the file concerns a command.
+fn needs(command: &str, section: &str) -> bool {
+    match section {
+        "service" => !WITHOUT_SERVICE.contains(&command),
+        section => !is_for_sync_only(section) || ALL_TARGETS.contains(&command),
+    }
 }
 
 /// The settings of each target of the file that is meant; one `None` when the target comes from elsewhere.
