@@ -265,7 +265,7 @@ async fn a_hundred_tables_go_as_fast_as_the_limits_allow_and_never_above() {
     let took = begun.elapsed();
     assert_eq!((failures(&report).len(), names(&report, is_loaded).len()), (0, 100), "{report:?}");
     let counters = world.server.counters();
-    assert_eq!(counters.calls_of(Endpoint::Data), 100);
+    assert_eq!(counters.jobs_started(), 100);
     let kinds = [Endpoint::Tables, Endpoint::Schema, Endpoint::Data, Endpoint::Job, Endpoint::Urls];
     for (kind, limit) in kinds.into_iter().zip(limits) {
         assert_eq!(counters.throttled_of(kind), 0, "{kind:?}");
