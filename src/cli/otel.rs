@@ -105,7 +105,7 @@ fn figures(sender: Sender, metrics: &'static Metrics) -> Result<SdkMeterProvider
     let provider = SdkMeterProvider::builder().with_resource(resource()).with_periodic_exporter(exporter).build();
     let meter = provider.meter("daplake");
     for (name, kind, help) in metrics::FAMILIES {
-        let observe = |instrument: &dyn AsyncInstrument<f64>| {
+        let observe = move |instrument: &dyn AsyncInstrument<f64>| {
             for (label, value) in metrics.of(name) {
                 let label = label.map(|(label, of)| KeyValue::new(label, of));
                 instrument.observe(value, label.as_slice());

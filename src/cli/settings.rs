@@ -408,7 +408,7 @@ pub(super) fn otel(signal: OtelSignal) -> Result<Option<OtelSettings>> {
     if is_disabled || !is_wanted {
         return Ok(None);
     }
-    let wrong = |what: &str, hint: &str| {
+    let wrong = |what: &str, hint: &'static str| {
         let message = format!("OpenTelemetry's {} cannot be sent: OTEL_EXPORTER_OTLP_{what}", signal.name());
         Err(Error::new(Kind::Usage, message).hint(hint))
     };
