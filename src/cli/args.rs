@@ -563,7 +563,7 @@ pub(super) enum LakeFormatArg {
 #[cfg(feature = "lake")]
 #[derive(Debug, Args)]
 pub(super) struct EngineArgs {
-    /// Memory that sorting and reducing may hold before they spill to disk, such as 256MiB or 2GB [default: a quarter of the machine, at least 256MiB; 48MiB where the target is a database].
+    /// Memory that sorting and reducing may hold before they spill to disk, such as 256MiB or 2GB [default: a quarter of the machine, at least 256MiB; 24MiB where the target is a database].
     #[arg(long, env = "DAPLAKE_MEMORY_LIMIT", value_name = "BYTES", value_parser = super::settings::parse_bytes)]
     pub(super) memory_limit: Option<u64>,
     /// Folder for spill files and staged objects [default: the system's folder for temporary files].
@@ -706,7 +706,8 @@ pub(super) struct TableArgs {
     #[arg(long, value_name = "[TABLE=]MODE", help_heading = TABLES)]
     pub(super) mode: Vec<String>,
     /// Partitions of new lake tables by a time or date, as table=day(column), month or year, such as
-    /// 'submissions=month(submitted_at)'; web_logs is partitioned by day(timestamp) by itself. May be repeated.
+    /// 'submissions=month(submitted_at)'; web_logs is partitioned by day(timestamp) by itself, unless as web_logs=none. May be
+    /// repeated.
     #[arg(long, value_name = "TABLE=UNIT(COLUMN)", help_heading = TABLES)]
     pub(super) partition_by: Vec<String>,
 }

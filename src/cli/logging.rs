@@ -100,11 +100,14 @@ pub(super) fn init(global: &GlobalArgs, audience: Audience, file: Option<File>, 
     let _ = tracing_subscriber::registry().with(layers).try_init();
     tracing::info!("daplake {}", env!("CARGO_PKG_VERSION"));
     tracing::info!("Platform: {} on {}", std::env::consts::OS, std::env::consts::ARCH);
-    let features: Vec<&str> = [("lake", cfg!(feature = "lake")), ("demo", cfg!(feature = "demo"))]
-        .iter()
-        .filter(|(_, on)| *on)
-        .map(|(name, _)| *name)
-        .collect();
+    let features = [
+        ("lake", cfg!(feature = "lake")),
+        ("postgres", cfg!(feature = "postgres")),
+        ("mysql", cfg!(feature = "mysql")),
+        ("mssql", cfg!(feature = "mssql")),
+        ("demo", cfg!(feature = "demo")),
+    ];
+    let features: Vec<&str> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
     tracing::info!("Features: {}", if features.is_empty() { "none".to_owned() } else { features.join(", ") });
 }
 

@@ -107,10 +107,11 @@ fn chosen(
     targets: Vec<FileTarget>,
     has_file: bool,
 ) -> Result<Vec<Option<Vec<FileValue>>>, Unresolved> {
-    // Commands that have no targets.
-    let Ok(Some(_)) = inner.try_contains_id("to").map(|_| inner.try_get_many::<String>("to").ok()) else {
+    // Asked of the definition: a program built for release finds any argument in what was typed.
+    let takes = plain.find_subcommand(command).is_some_and(|sub| sub.get_arguments().any(|arg| arg.get_id() == "to"));
+    if !takes {
         return Ok(vec![None]);
-    };
+    }
     let to: Vec<String> = inner.get_many::<String>("to").into_iter().flatten().cloned().collect();
     let typed = inner.value_source("target");
     let mut usage = |kind, message: &str| {
@@ -508,7 +509,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
 /// What a load into a database may hold by default: all that it keeps are rows on their way and, of sets that may hold a key
 /// twice, what waits to be reduced. With it a run stays below 128 MiB.
 #[cfg(feature = "sql")]
-pub(super) const DATABASE_MEMORY_LIMIT: u64 = 48 << 20;
+pub(super) const DATABASE_MEMORY_LIMIT: u64 = 24 << 20;
 
 /// A quarter of the machine's memory, at least 256 MiB.
 #[cfg(feature = "lake")]

@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Format, Mode, TableRef, Timestamp, Window};
 use crate::progress;
 use crate::scan::{ObjectScan, ScanOptions};
-use crate::schema::{ColumnChoice, ColumnRecord, ColumnType, TableOptions, TableRules, TableSchema};
+use crate::schema::{ColumnChoice, ColumnRecord, ColumnType, TableMode, TableOptions, TableRules, TableSchema};
 use crate::sink::{Held, Layout, LoadKind, LoadPlan, Loaded, Sink};
 use crate::stage::{ChangeSet, Engine, latest_per_key};
 
@@ -154,7 +154,7 @@ impl Replicator {
         let mut phases = Phases::default();
         let begun = Instant::now();
         let mut halted = self.halt.subscribe();
-        let (job, schema) = tokio::select! {
+        let (job, schema, choice) = tokio::select! {
             biased;
             answer = self.ask(table, held, pages).instrument(progress::step("job", table)) => answer?,
             halt = halted.wait_for(|halt| *halt != Halt::No) => {
@@ -182,7 +182,6 @@ impl Replicator {
             }
         };
         let loading = Instant::now();
-        let choice = self.choose(table, held, &schema)?;
         let load = self.load(table, held, &job, &choice);
         let (loaded, counts, commit_seconds) = load.instrument(progress::step("load", table)).await?;
         drop(permit);
@@ -207,10 +206,20 @@ impl Replicator {
     }
 
     /// Asks for what is missing; falls back to a snapshot when the service demands one and the policy allows it.
-    async fn ask(&self, table: &TableRef, held: Option<&Held>, pages: &Pages) -> Result<(FinishedJob, Arc<TableSchema>)> {
-        let schema = self.client.table_schema(table).await?;
+    async fn ask(
+        &self,
+        table: &TableRef,
+        held: Option<&Held>,
+        pages: &Pages,
+    ) -> Result<(FinishedJob, Arc<TableSchema>, ColumnChoice)> {
+        let mut schema = self.schema(table).await?;
+        // What cannot be done with the columns is said before a job is paid for.
+        let mut choice = self.choose(table, held, &schema)?;
         let window = match held {
-            Some(held) if !self.resnapshot => Window::Increment { since: held.bookmark.at, until: None },
+            Some(held) if !self.resnapshot => {
+                held.check_columns(choice.record(), schema.version)?;
+                Window::Increment { since: held.bookmark.at, until: None }
+            }
             _ => Window::Snapshot,
         };
         let query = |window| Query { table: table.clone(), format: self.format, mode: self.mode, window };
@@ -231,12 +240,19 @@ impl Replicator {
             other => other?,
         };
         // The schema may have moved between the two calls. A newer one than the job's is fine: rows lack its new columns.
-        let schema = if schema.version < job.schema_version { self.client.table_schema(table).await? } else { schema };
-        let schema = TableSchema::read(table, schema.version, schema.schema)?;
+        if schema.version < job.schema_version {
+            schema = self.schema(table).await?;
+            choice = self.choose(table, held, &schema)?;
+        }
         for warning in &schema.warnings {
             tracing::warn!(table = %table, warning, "The schema has a part that is kept as JSON text");
         }
-        Ok((job, Arc::new(schema)))
+        Ok((job, schema, choice))
+    }
+
+    async fn schema(&self, table: &TableRef) -> Result<Arc<TableSchema>> {
+        let schema = self.client.table_schema(table).await?;
+        Ok(Arc::new(TableSchema::read(table, schema.version, schema.schema)?))
     }
 
     /// Runs a query; goes on with the job of an earlier run that asked the same.
@@ -256,9 +272,12 @@ impl Replicator {
         choice: &ColumnChoice,
     ) -> Result<(Loaded, DecodeCounts, f64)> {
         progress::expect(job.objects.len() as u64);
-        // Results promise unique keys, which the load checks as it writes (integer keys only: a bitmap is cheap); the logs
-        // break the promise by design.
-        let mut trust = self.sink.checks_unique_keys() && !table.is_log() && has_integer_key(choice.kept());
+        // Results promise unique keys, which the load checks as it writes (integer keys only: a bitmap is cheap). The logs break
+        // the promise by design; a load without old rows can settle that afterwards.
+        let is_first = held.is_none() && job.query.window == Window::Snapshot;
+        let is_usual = self.rules.of(table).mode.is_none_or(|mode| mode == TableMode::Current);
+        let mut trust = (self.sink.checks_unique_keys() && !table.is_log() && has_integer_key(choice.kept()))
+            || (self.sink.settles_repeated_keys() && is_first && is_usual);
         let mut may_ask_again = true;
         loop {
             match self.load_once(table, held, job, choice, trust).await {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Bookmark, Namespace, TableRef, Timestamp};
 use crate::redact::SafeUrl;
-use crate::schema::{ColumnRecord, Deletes, Nested, PartitionBy, TableMode, TableSchema};
+use crate::schema::{ColumnRecord, Deletes, Nested, Partitions, TableMode, TableSchema};
 use crate::stage::ChangeSet;
 
 /// A place where tables are kept: a lake folder or a database.
@@ -43,6 +43,12 @@ pub trait Sink: Debug + Send + Sync {
         false
     }
 
+    /// Whether the first load of a table of mode `current` takes a set that was not reduced whatever its key, and leaves only the newest
+    /// row of each.
+    fn settles_repeated_keys(&self) -> bool {
+        false
+    }
+
     /// Brings what stands beside the tables for readers of the whole target, such as a file of views, up to date with them; called
     /// once after a run that changed any. Tables are right without it.
     async fn write_views(&self) -> Result<()> {
@@ -64,6 +70,22 @@ pub trait Sink: Debug + Send + Sync {
 pub struct Held {
     /// How far it has come.
     pub bookmark: Bookmark,
+    /// Which columns are left out or hashed.
+    pub columns: ColumnRecord,
+}
+
+impl Held {
+    /// Whether rows of an increment with another choice of columns could follow, as far as that is certain before the load looks
+    /// at the table itself. `version` is that of the schema the choice was made for. Kind `Schema` if not.
+    pub fn check_columns(&self, next: &ColumnRecord, version: i64) -> Result<()> {
+        // Of a schema that moved on, a column may be new to the table.
+        let is_known = version == self.bookmark.schema_version;
+        let has = |column: &str| {
+            let is = |name: &String| name == column;
+            self.columns.hashed.iter().any(is) || (is_known && !self.columns.dropped.iter().any(is))
+        };
+        self.columns.follow(next, has).map(|_| ())
+    }
 }
 
 /// How the changes are to be applied.
@@ -111,7 +133,7 @@ pub struct Layout {
     /// Which rows are kept.
     pub mode: Option<TableMode>,
     /// Partitions.
-    pub partition_by: Option<PartitionBy>,
+    pub partition_by: Option<Partitions>,
 }
 
 impl Layout {

@@ -94,10 +94,12 @@ async fn another_choice_is_followed_or_refused_with_the_way_out() {
     sync(&world, KEY, &["--drop-column", "users.id"]).assert_code(5).assert_says(&["key column"]);
     sync(&world, KEY, &["--drop-column", "short_name"]).assert_code(5).assert_says(&["hint:", "users.email"]);
     assert!(!world.lake().join("canvas/users/_delta_log").exists());
+    assert_eq!(world.server.counters().job_starts.len(), 0, "no job is paid for what cannot be done");
     sync(&world, KEY, &rules).assert_code(0);
 
     world.school.advance();
     let before = world.fingerprint();
+    let jobs = world.server.counters().job_starts.len();
     for (key, rules, words) in [
         ("another-key-0123456789", &rules[..], "hashes of another key"),
         (KEY, &rules[2..], "not to be hashed any more"),
@@ -107,6 +109,7 @@ async fn another_choice_is_followed_or_refused_with_the_way_out() {
         assert!(!run.stderr.contains(key), "secrets stay out of sight");
     }
     assert_eq!(world.fingerprint(), before, "nothing was touched");
+    assert_eq!(world.server.counters().job_starts.len(), jobs, "and no job started");
 
     // A column that comes back is null in old rows, and the report says what fills it.
     let report = world.path("report.json");

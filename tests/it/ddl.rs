@@ -50,15 +50,50 @@ async fn views_for_duckdb_read_the_files_and_carry_descriptions() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tables_for_postgresql_are_made_by_it() {
     let Some(database) = Database::new() else { return };
-    let world = World::new(school(&[])).await;
-    let printed =
-        world.daplake(&["schema", "--namespace", "canvas", "--table", "all", "--ddl", "postgresql"]).assert_code(0).stdout;
+    let (printed, tables) = all_for("postgresql").await;
     database.psql(&printed);
-    let tables = world.all_tables().into_iter().filter(|table| table.namespace.as_str() == "canvas").count();
     assert_eq!(
         database.psql("SELECT count(*) FROM pg_tables WHERE schemaname = 'canvas' AND tablename NOT LIKE '%\\_\\_%'").trim(),
         tables.to_string()
     );
+}
+
+/// The statements for all tables of a namespace, and how many tables there are.
+async fn all_for(engine: &str) -> (String, usize) {
+    let world = World::new(school(&[])).await;
+    let arguments = ["schema", "--namespace", "canvas", "--table", "all", "--ddl", engine];
+    let tables = world.all_tables().into_iter().filter(|table| table.namespace.as_str() == "canvas").count();
+    (world.daplake(&arguments).assert_code(0).stdout, tables)
+}
+
+#[cfg(feature = "mysql")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_for_mysql_are_made_by_it() {
+    let Some(database) = crate::support::mariadb::Database::new() else { return };
+    let (printed, tables) = all_for("mysql").await;
+    database.sql(&printed);
+    let made = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME NOT LIKE '%!_!_%!_!_%' ESCAPE '!'";
+    assert_eq!(database.sql(made).trim(), tables.to_string());
+}
+
+/// There is no server to run them; a parser that is not ours reads them.
+#[cfg(all(feature = "mssql", feature = "lake"))]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_for_sql_server_are_read_as_its_language() {
+    use datafusion::sql::sqlparser::ast::Statement;
+    let (printed, tables) = all_for("mssql").await;
+    let dialect = datafusion::sql::sqlparser::dialect::MsSqlDialect {};
+    let made: Vec<String> = datafusion::sql::sqlparser::parser::Parser::parse_sql(&dialect, &printed)
+        .unwrap_or_else(|error| panic!("{error}"))
+        .into_iter()
+        .filter_map(|statement| match statement {
+            Statement::CreateTable(table) => Some(table.name.to_string()),
+            _ => None,
+        })
+        .filter(|name| !name.contains("__"))
+        .collect();
+    assert_eq!(made.len(), tables, "{made:?}");
+    assert!(made.contains(&"[canvas].[courses]".to_owned()), "{made:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

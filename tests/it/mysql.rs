@@ -8,6 +8,7 @@ use daplake::Kind;
 use daplake::ops::{self, Target};
 
 use crate::support::mariadb::{Database, Server};
+use crate::support::{World, assert_same, canvas, school, web_logs};
 
 /// An authority and a certificate by it, for a name.
 fn certify(folder: &Path, authority: &str, name: &str) {
@@ -64,5 +65,24 @@ async fn tls_is_as_strict_as_asked() {
                 assert!(error.kind() == Kind::Target && error.hint_text().is_some(), "{query}: {error:?}");
             }
         }
+    }
+}
+
+/// Many servers have the bulk path of clients disabled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_bulk_path_rows_arrive_all_the_same_and_it_is_said_once() {
+    let Some(server) = Server::start(&["--local-infile=0"]) else { return };
+    let database = Database::on(&Arc::new(server));
+    let tables = [canvas("users"), canvas("courses"), web_logs()];
+    let world = World::new(school(&tables)).await;
+    let arguments = ["--non-interactive", "sync", "--namespace", "all", "--jobs-per-minute", "0", "--target", &database.url];
+    for _ in 0..2 {
+        let run = world.daplake(&arguments).assert_code(0);
+        assert_eq!(run.stderr.matches("LOAD DATA LOCAL INFILE disabled").count(), 1, "{run:?}");
+        for table in &tables {
+            let rows = database.rows(&format!("{}__{}", table.namespace, table.table));
+            assert_same(&world.school, table, world.school.now(), rows);
+        }
+        world.school.advance();
     }
 }

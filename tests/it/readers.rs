@@ -86,29 +86,41 @@ async fn the_change_data_feed_is_read_by_other_programs() {
         return;
     };
     let table = canvas("submissions");
-    let world = World::new(school(std::slice::from_ref(&table))).await;
-    let sync = ["sync", "--target", "lake", "--jobs-per-minute", "0", "--change-data-feed", "on"];
-    world.daplake(&sync).assert_code(0);
-    let keys = |world: &World| -> BTreeSet<String> {
-        let rows = world.school.expected(&table, world.school.now()).unwrap();
-        rows.into_iter().map(|row| format!("{:?}", row.key)).collect()
-    };
-    let before = keys(&world);
-    world.school.advance();
-    world.daplake(&sync).assert_code(0);
-    let after = keys(&world);
-    let script = "
+    let parted = ["--partition-by", "submissions=month(created_at)"];
+    for more in [&[][..], &parted] {
+        let world = World::new(school(std::slice::from_ref(&table))).await;
+        let sync = ["sync", "--target", "lake", "--jobs-per-minute", "0", "--change-data-feed", "on"];
+        let sync = || world.daplake(&[&sync, more].concat()).assert_code(0);
+        sync();
+        let keys = || -> BTreeSet<String> {
+            let rows = world.school.expected(&table, world.school.now()).unwrap();
+            rows.into_iter().map(|row| format!("{:?}", row.key)).collect()
+        };
+        let before = keys();
+        world.school.advance();
+        sync();
+        let after = keys();
+        // Each change with all its columns; that of a partition is of the month of its row.
+        let script = "
 import collections, json, sys, pyarrow
 from deltalake import DeltaTable
-feed = pyarrow.table(DeltaTable(sys.argv[1]).load_cdf(starting_version=1).read_all())
-print(json.dumps(collections.Counter(feed.column('_change_type').to_pylist())))
+feed = pyarrow.table(DeltaTable(sys.argv[1]).load_cdf(starting_version=1).read_all()).to_pylist()
+month = lambda at: at and at.date().replace(day=1)
+wrong = [row for row in feed if '_month' in row and row['_month'] != month(row['created_at'])]
+told = collections.Counter(row['_change_type'] for row in feed)
+print(json.dumps({**told, 'months': len({row.get('_month') for row in feed}), 'wrong': len(wrong)}))
 ";
-    let output =
-        std::process::Command::new(python).args(["-c", script]).arg(world.lake().join("canvas/submissions")).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let count = |kind: &str| told[kind].as_u64().unwrap_or(0) as usize;
-    assert_eq!((count("insert"), count("delete")), (after.difference(&before).count(), before.difference(&after).count()));
-    assert_eq!(count("update_preimage"), count("update_postimage"));
-    assert!(count("update_preimage") > 0, "{told}");
+        let output = std::process::Command::new(&python)
+            .args(["-c", script])
+            .arg(world.lake().join("canvas/submissions"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let count = |kind: &str| told[kind].as_u64().unwrap_or(0) as usize;
+        assert_eq!((count("insert"), count("delete")), (after.difference(&before).count(), before.difference(&after).count()));
+        assert_eq!(count("update_preimage"), count("update_postimage"));
+        assert!(count("update_preimage") > 0, "{told}");
+        assert_eq!((count("wrong"), count("months") > 1), (0, !more.is_empty()), "{told}");
+    }
 }

@@ -45,6 +45,8 @@ on!(postgresql = crate::support::postgres::Database:
     an_end_at_a_border_is_not_taken_for_the_end,
     the_lake_holds_the_same_rows_after_the_same_history,
     a_server_that_ends_while_rows_stream_leaves_nothing,
+    a_crash_of_the_server_in_the_midst_of_a_load_leaves_nothing,
+    columns_gone_upstream_stay_unless_told_otherwise,
     columns_are_left_out_and_hashed,
 );
 
@@ -63,6 +65,8 @@ on!(mariadb = crate::support::mariadb::Database:
     an_end_at_a_border_is_not_taken_for_the_end,
     the_lake_holds_the_same_rows_after_the_same_history,
     a_server_that_ends_while_rows_stream_leaves_nothing,
+    a_crash_of_the_server_in_the_midst_of_a_load_leaves_nothing,
+    columns_gone_upstream_stay_unless_told_otherwise,
     columns_are_left_out_and_hashed,
 );
 
@@ -74,11 +78,14 @@ struct Sql<D> {
 
 impl<D: TestDatabase> Sql<D> {
     async fn new(school: SchoolOptions) -> Option<Self> {
-        let database = D::fresh()?;
+        Some(Self::on(D::fresh()?, school).await)
+    }
+
+    async fn on(database: D, school: SchoolOptions) -> Self {
         let world = World::new(school).await;
         let target: Target = database.url().parse().unwrap();
         let sink = ops::open_sink(&target, &world.engine()).unwrap();
-        Some(Self { world, database, sink })
+        Self { world, database, sink }
     }
 
     fn request(&self) -> SyncRequest {
@@ -485,9 +492,25 @@ async fn the_lake_holds_the_same_rows_after_the_same_history<D: TestDatabase>() 
 
 /// Sessions are ended by the server in the midst of a first load and of an increment.
 async fn a_server_that_ends_while_rows_stream_leaves_nothing<D: TestDatabase>() {
+    let Some(database) = D::fresh() else { return };
+    ended_while_rows_stream(database, |database| database.end_sessions()).await;
+}
+
+/// The whole server ends, as in a power failure, and comes back.
+async fn a_crash_of_the_server_in_the_midst_of_a_load_leaves_nothing<D: TestDatabase>() {
+    let Some(database) = D::alone() else { return };
+    ended_while_rows_stream(database, |database| {
+        database.crash();
+        true
+    })
+    .await;
+}
+
+/// `end` ends the sessions, if there are any yet.
+async fn ended_while_rows_stream<D: TestDatabase>(database: D, end: impl Fn(&D) -> bool) {
     let table = canvas("submissions");
     let tables = std::slice::from_ref(&table);
-    let Some(sql) = Sql::<D>::new(SchoolOptions { rows: 3000, ..school(tables) }).await else { return };
+    let sql = Sql::on(database, SchoolOptions { rows: 3000, ..school(tables) }).await;
     for verb in ["initdb", "syncdb"] {
         let before = sql.world.school.now();
         if verb == "syncdb" {
@@ -502,12 +525,12 @@ async fn a_server_that_ends_while_rows_stream_leaves_nothing<D: TestDatabase>() 
         let mut command = sql.world.command(&arguments);
         command.env("DAP_CONNECTION_STRING", sql.database.url()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        while stalls() == before_it || !sql.database.end_sessions() {
+        while stalls() == before_it || !end(&sql.database) {
             assert!(child.try_wait().unwrap().is_none(), "{verb} ended before its session could be");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let run = Run::of(child.wait_with_output().unwrap()).assert_code(5);
-        assert!(run.stderr.contains("canvas.submissions"), "{run:?}");
+        assert!(run.stderr.contains("canvas.submissions") && run.stderr.contains("hint"), "{run:?}");
         match verb {
             "initdb" => assert_eq!(sql.database.known_tables(), 0),
             _ => sql.assert_tables(tables, before),
@@ -515,5 +538,35 @@ async fn a_server_that_ends_while_rows_stream_leaves_nothing<D: TestDatabase>() 
         sql.world.server.clear_faults();
         sql.load(verb, "submissions").assert_code(0);
         sql.assert_now(tables);
+    }
+}
+
+/// A column that upstream gives up: kept, or dropped by the option in the run that meets the change. One of the user's stays.
+async fn columns_gone_upstream_stay_unless_told_otherwise<D: TestDatabase>() {
+    let table = canvas("courses");
+    let tables = std::slice::from_ref(&table);
+    for more in [&[][..], &["--drop-removed-columns"]] {
+        let Some(sql) = Sql::<D>::new(SchoolOptions { evolving: true, ..school(tables) }).await else { return };
+        let announced = || {
+            let version = sql.world.school.schema_version(&table, sql.world.school.now()).unwrap();
+            let schema = sql.world.school.schema(&table, version).unwrap();
+            schema["properties"]["value"]["properties"].get("turnitin_id").is_some()
+        };
+        let columns = || {
+            let rows = sql.database.rows_of(tables).remove(0);
+            ["turnitin_id", "mine"].map(|name| rows[0].as_object().unwrap().contains_key(name))
+        };
+        let load = |verb: &str| {
+            sql.command(&[&[verb, "--table", "courses", "--jobs-per-minute", "0"], more].concat()).assert_code(0);
+        };
+        load("initdb");
+        sql.database.add_by_hand(&table, "mine");
+        assert!(announced());
+        assert_eq!(columns(), [true, true]);
+        while announced() {
+            sql.world.school.advance();
+            load("syncdb");
+        }
+        assert_eq!(columns(), [more.is_empty(), true], "{more:?}");
     }
 }

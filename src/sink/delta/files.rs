@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use deltalake::ObjectStore;
+use futures::StreamExt;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
+
+use crate::model::TableRef;
 
 const PREFIX: &str = "daplake-";
 const SUFFIX: &str = ".zstd.parquet";
@@ -29,14 +32,30 @@ pub(super) fn is_ours_at(path: &str) -> bool {
     folders.split('/').all(is_known) && is_ours(name)
 }
 
+/// Removes files, many with one request where the store can, and gives those that went. What could not be removed is warned of.
+pub(super) async fn remove_all(store: &Arc<dyn ObjectStore>, table: &TableRef, paths: Vec<Path>) -> Vec<Path> {
+    let mut results = store.delete_stream(futures::stream::iter(paths.into_iter().map(Ok)).boxed());
+    let mut removed = Vec::new();
+    while let Some(result) = results.next().await {
+        match result {
+            Ok(path) => removed.push(path),
+            Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => tracing::warn!(table = %table, error = %error, "A file could not be removed"),
+        }
+    }
+    removed
+}
+
 /// Names of files that are to be removed unless they are committed.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Names(Arc<Mutex<Vec<String>>>);
 
 impl Names {
-    /// Adds one, before the file is made.
-    pub(super) fn add(&self, name: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
+    /// Adds one, before the file is made. Gives its number in the order of all names of the load.
+    pub(super) fn add(&self, name: &str) -> u32 {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.push(name.to_owned());
+        (names.len() - 1) as u32
     }
 
     fn take(&self) -> Vec<String> {
@@ -72,7 +91,7 @@ impl Uncommitted {
 
     /// Puts released files back.
     pub(super) fn reclaim(&self, names: Vec<String>) {
-        names.iter().for_each(|name| self.names.add(name));
+        names.iter().for_each(|name| _ = self.names.add(name));
     }
 
     /// Removes the files now.
@@ -93,6 +112,10 @@ impl Uncommitted {
     fn remove_unfinished(&self, name: &str) {
         if let Some(folder) = &self.folder {
             let _ = std::fs::remove_file(folder.join(format!("{name}#1")));
+            // Folders of partitions that are empty now.
+            for parent in std::path::Path::new(name).ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
+                let _ = std::fs::remove_dir(folder.join(parent));
+            }
         }
     }
 

@@ -8,15 +8,16 @@
 //!
 //! Files that a version replaced stay for a while, for readers that still have them open or by name, and then go.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 
-use super::files::is_ours_at;
+use super::files::{is_ours_at, remove_all};
 use super::log::{TableLog, TableState};
 use super::publish::{self, Ledger};
 use super::{ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink, Optimized, Scope, views};
@@ -137,19 +138,21 @@ async fn remove_replaced(log: &TableLog, state: &TableState) -> Result<()> {
     let until = chrono::Utc::now().timestamp_millis() - GRACE_MILLIS;
     let log_store = log.log_store();
     let mut tombstones = state.delta.all_tombstones(log_store.as_ref());
-    let mut names = Vec::new();
+    let mut due = HashSet::new();
     while let Some(tombstone) = tombstones.next().await {
         let tombstone = tombstone.or_fail(Kind::Target, "The table's log cannot be read")?;
         if tombstone.deletion_timestamp().is_some_and(|at| at < until) && is_ours_at(&tombstone.path()) {
-            names.push(tombstone.path().into_owned());
+            due.insert(Path::from(tombstone.path().as_ref()));
         }
     }
-    for name in names {
-        match log.store().delete(&Path::from(name.as_str())).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-            Err(error) => tracing::warn!(file = name, error = %error, "A replaced file could not be removed"),
-        }
+    if due.is_empty() {
+        return Ok(());
     }
+    // Tombstones stay for days. To look what is there costs less than to ask for each file again after every load.
+    let store = log.store();
+    let listed: Vec<_> = store.list(None).try_collect().await.or_fail(Kind::Target, "The table's folder cannot be read")?;
+    let paths = listed.into_iter().map(|object| object.location).filter(|path| due.contains(path)).collect();
+    remove_all(&store, &log.table, paths).await;
     Ok(())
 }
 
@@ -185,6 +188,10 @@ impl Sink for ParquetSink {
 
     fn checks_unique_keys(&self) -> bool {
         self.tables.checks_unique_keys()
+    }
+
+    fn settles_repeated_keys(&self) -> bool {
+        self.tables.settles_repeated_keys()
     }
 
     /// On a local disk each commit has done that.

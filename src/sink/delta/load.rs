@@ -66,6 +66,8 @@ pub(super) struct Design {
 #[derive(Debug, Default)]
 pub(super) struct Written {
     pub(super) added: Vec<NewFile>,
+    /// Files of `added` from here on hold rows as they were before, and those that go held no others; `None`: not looked at.
+    pub(super) moved_from: Option<usize>,
     /// For each file of the state, whether it goes; those of `marked` go and come back.
     pub(super) removed: Vec<bool>,
     pub(super) marked: Vec<MarkedFile>,
@@ -75,6 +77,13 @@ pub(super) struct Written {
     pub(super) feed: Vec<NewFile>,
     pub(super) upserted: u64,
     pub(super) deleted: u64,
+}
+
+impl Written {
+    /// Whether rows of any file are marked as deleted.
+    fn marks(&self) -> bool {
+        !self.marked.is_empty() || self.added.iter().any(|file| file.vector.is_some())
+    }
 }
 
 /// A file that stays with other rows marked as deleted.
@@ -152,7 +161,8 @@ impl DeltaLoad {
     }
 
     pub(super) fn format(&self, writers: usize) -> Arc<FileFormat> {
-        Arc::new(FileFormat::new(&self.options, self.log.store(), &self.design.columns, &self.keys, writers))
+        let format = FileFormat::new(&self.options, self.log.store(), &self.design.columns, &self.keys, writers);
+        Arc::new(format.for_disk(self.log.folder.is_some()))
     }
 
     pub(super) fn key_types(&self) -> Vec<DataType> {
@@ -169,7 +179,7 @@ impl DeltaLoad {
         let present = self.state.as_ref().is_some_and(|state| state.configuration.contains_key(log::DELETION_VECTORS));
         match self.options.deletion_vectors {
             DeletionVectors::On => Some(true),
-            DeletionVectors::Auto => (!written.marked.is_empty()).then_some(true),
+            DeletionVectors::Auto => written.marks().then_some(true),
             DeletionVectors::Off => present.then_some(false),
         }
     }
@@ -307,6 +317,7 @@ impl DeltaLoad {
     fn info(&self, written: &Written, reached: Bookmark) -> HashMap<String, Value> {
         let added_rows: u64 = written.added.iter().map(|file| file.rows).sum();
         let removed = written.removed.iter().filter(|removed| **removed).count();
+        let vectors = written.marked.len() + written.added.iter().filter(|file| file.vector.is_some()).count();
         HashMap::from([
             ("daplakeRunId".into(), json!(self.plan.run_id)),
             ("daplakeJobId".into(), json!(self.plan.job_id)),
@@ -321,7 +332,7 @@ impl DeltaLoad {
                     "numOutputRows": added_rows.to_string(),
                     "numAddedFiles": written.added.len().to_string(),
                     "numRemovedFiles": (removed - written.marked.len()).to_string(),
-                    "numDeletionVectorsAdded": written.marked.len().to_string(),
+                    "numDeletionVectorsAdded": vectors.to_string(),
                 }),
             ),
         ])
@@ -458,9 +469,10 @@ impl Load for DeltaLoad {
         let (columns, schema_changes) = self.settled_columns(&written);
         let mut actions = self.schema_actions(&columns, reached, self.deletion_vector_switch(&written))?;
         let now = chrono::Utc::now().timestamp_millis();
-        actions.extend(written.added.iter().map(|file| file.add_action(now, true)));
+        let changing = written.moved_from.unwrap_or(usize::MAX);
+        actions.extend(written.added.iter().enumerate().map(|(number, file)| file.add_action(now, number < changing)));
         let removed = self.files().iter().zip(&written.removed).filter(|(_, removed)| **removed);
-        actions.extend(removed.map(|(file, _)| file.remove_action(true)));
+        actions.extend(removed.map(|(file, _)| file.remove_action(written.moved_from.is_none())));
         actions.extend(written.marked.iter().map(|marked| marked.file.marked_action(marked.vector.clone())));
         actions.extend(written.feed.iter().map(feed::action));
         let kept = self.files().iter().zip(&written.removed).filter(|(_, removed)| !**removed).map(|(file, _)| file);

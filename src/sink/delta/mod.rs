@@ -26,7 +26,9 @@ mod protocol;
 mod publish;
 mod query;
 mod reader;
+mod routing;
 mod search;
+mod settle;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -151,7 +153,8 @@ impl Sink for DeltaSink {
     }
 
     async fn held(&self, table: &TableRef) -> Result<Option<Held>> {
-        Ok(self.log(table)?.state().await.map_err(explained)?.map(|state| Held { bookmark: state.bookmark }))
+        let state = self.log(table)?.state().await.map_err(explained)?;
+        Ok(state.map(|state| Held { bookmark: state.bookmark, columns: state.column_record() }))
     }
 
     /// Folders without a Delta log and tables that daplake did not make are passed over.
@@ -199,6 +202,10 @@ impl Sink for DeltaSink {
     }
 
     fn checks_unique_keys(&self) -> bool {
+        true
+    }
+
+    fn settles_repeated_keys(&self) -> bool {
         true
     }
 

@@ -8,12 +8,13 @@ use chrono::{DateTime, Utc};
 use deltalake::kernel::DeletionVectorDescriptor;
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
-use object_store::path::Path;
+use object_store::path::{Path, PathPart};
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::DeltaSink;
 use super::feed;
+use super::files::remove_all;
 use super::log::{TableLog, TableState};
 use super::vectors;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
@@ -47,15 +48,9 @@ impl DeltaSink {
         let log = self.log(table)?;
         let state = self.present(&log).await?;
         let found = unneeded(&log, &state, retention).await.with("table", table)?;
-        let store = log.store();
-        let mut removed = Vacuumed { files: Vec::new(), bytes: found.bytes };
-        for name in found.files {
-            match store.delete(&Path::from(name.as_str())).await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => removed.files.push(name),
-                Err(error) => tracing::warn!(table = %table, file = name, error = %error, "A file could not be removed"),
-            }
-        }
-        Ok(removed)
+        let paths = found.files.iter().map(|name| Path::from(name.as_str())).collect();
+        let removed = remove_all(&log.store(), table, paths).await;
+        Ok(Vacuumed { files: removed.iter().map(Path::to_string).collect(), bytes: found.bytes })
     }
 }
 
@@ -78,10 +73,12 @@ async fn unneeded(log: &TableLog, state: &TableState, retention: Duration) -> Re
     let mut listed = store.list(None);
     let mut found = Vacuumed::default();
     while let Some(object) = listed.try_next().await.map_err(unreadable)? {
-        // Names that begin like this belong to the log and to other programs.
+        // Names that begin like this belong to the log and to other programs, but for folders of partitions.
         let mut parts = object.location.parts();
         let is_feed = parts.next().is_some_and(|part| part.as_ref() == feed::FOLDER);
-        let is_hidden = object.location.parts().skip(usize::from(is_feed)).any(|part| part.as_ref().starts_with(['_', '.']));
+        let is_partition = |part: &PathPart<'_>| part.as_ref().contains('=');
+        let mut parts = object.location.parts().skip(usize::from(is_feed)).filter(|part| !is_partition(part));
+        let is_hidden = parts.any(|part| part.as_ref().starts_with(['_', '.']));
         if is_hidden || object.last_modified > horizon || needed.contains(&object.location) {
             continue;
         }

@@ -21,7 +21,8 @@ pub(super) struct SqlColumn {
     pub(super) stage_type: String,
     /// From the staging table's column to the table's, if they differ; `{}` stands for the former.
     pub(super) convert: Option<String>,
-    /// The bulk path takes the column's own type, so that rows can be copied straight into the table.
+    /// The bulk path takes the column's own type, so that rows can be copied straight into the table; words of a lookup table as
+    /// their ids.
     pub(super) direct: bool,
     /// The most characters (of an array: of each item) that the column takes.
     pub(super) longest: Option<usize>,
@@ -136,6 +137,11 @@ pub(super) trait Dialect: Debug + Send + Sync {
 
     /// An expression for the microseconds since the epoch of the moment in the column `name`.
     fn micros_of(&self, name: &str) -> String;
+
+    /// Makes the table of [`Dialect::exact_moments`] where there is none and one is needed.
+    fn create_exact_moments(&self) -> Option<Statement> {
+        None
+    }
 
     /// Asks for the moments that are kept apart because the book-keeping cuts them: rows of its `id` and of microseconds.
     fn exact_moments(&self) -> Option<Statement> {
@@ -274,7 +280,7 @@ pub(super) trait Dialect: Debug + Send + Sync {
     /// Makes the table. The primary key may be left to [`Dialect::add_key`], when the rows are in.
     fn create_table(&self, table: &SqlTable) -> Vec<Statement>;
 
-    /// The primary key; empty if [`Dialect::create_table`] made it.
+    /// The primary key, and what else is made when the rows are in; empty if [`Dialect::create_table`] made it.
     fn add_key(&self, table: &SqlTable) -> Vec<Statement>;
 
     /// From the live columns to the wanted ones. Kind `Schema` for what a merge cannot follow.
@@ -321,6 +327,18 @@ pub(super) trait Dialect: Debug + Send + Sync {
     /// Tells the planner about the staging table.
     fn analyze_stage(&self) -> Vec<Statement> {
         Vec::new()
+    }
+
+    /// Asks for the ids and words of a lookup table.
+    fn words(&self, lookup: &str) -> Statement {
+        Statement::new(format!("SELECT {}, {} FROM {lookup}", self.quote("id"), self.text("value")))
+    }
+
+    /// Adds words to a lookup table, which must not have them.
+    fn add_words(&self, lookup: &str, words: &[&str]) -> Statement {
+        let rows: Vec<String> = (1..=words.len()).map(|number| format!("({})", self.placeholder(number))).collect();
+        let text = format!("INSERT INTO {lookup} ({}) VALUES {}", self.quote("value"), rows.join(", "));
+        words.iter().fold(Statement::new(text), |statement, word| statement.bind(*word))
     }
 
     /// Adds words that are staged but not in the lookup tables.

@@ -3,6 +3,7 @@
 //! Where a rollback undoes definitions, all is one transaction: table or staging table, rows, schema change, bookmark. Elsewhere
 //! definitions come first and can be repeated (`shape.rs`), and what follows is one transaction: merge and bookmark.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch};
@@ -12,6 +13,7 @@ use futures::StreamExt;
 
 use super::connection::{Connection, CopyColumn, CopyInto};
 use super::dialect::{LiveColumn, SqlTable};
+use super::lookups::Ids;
 use super::shape::Findings;
 use super::{NonFinite, Shared, Statement, gone_by_hand, meta, values};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
@@ -47,6 +49,8 @@ pub(super) struct SqlLoad {
     pub(super) loaded: Loaded,
     /// What the rows hold beyond the declared, by column.
     pub(super) findings: Vec<Findings>,
+    /// Ids of the words of lookup tables, by column.
+    pub(super) ids: HashMap<String, Ids>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +87,7 @@ impl SqlLoad {
             made_enumerations: Vec::new(),
             loaded: Loaded::default(),
             findings,
+            ids: HashMap::new(),
         };
         // What cannot be done is said before anything is downloaded.
         let entry = load.entry().await?;
@@ -236,9 +241,13 @@ impl SqlLoad {
                 self.follow_rows().await?;
                 into = self.copy_into();
             }
-            let sent = if only_upserts { &kept } else { &batch };
+            let sent = match self.way {
+                Way::Direct => self.with_ids(kept).await?,
+                _ if only_upserts => kept,
+                _ => batch,
+            };
             if sent.num_rows() > 0 {
-                self.loaded.bytes_written += self.session.copy_in(&into, sent).await?;
+                self.loaded.bytes_written += self.session.copy_in(&into, &sent).await?;
             }
         }
         Ok(())

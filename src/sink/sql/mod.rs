@@ -7,6 +7,7 @@
 mod connection;
 mod dialect;
 mod load;
+mod lookups;
 mod meta;
 #[cfg(feature = "mssql")]
 mod mssql;
@@ -365,7 +366,8 @@ impl Shared {
         }
         meta::prepare(session, dialect).await?;
         self.has_meta.store(true, Ordering::Relaxed);
-        let statements = dialect.create_namespace(namespace);
+        let mut statements = dialect.create_namespace(namespace);
+        statements.extend(dialect.create_exact_moments());
         if !statements.is_empty() {
             session.execute(&dialect.begin()).await?;
             // Two that make it at once would fail, `IF NOT EXISTS` or not.
@@ -427,7 +429,7 @@ impl Sink for SqlSink {
         };
         match entry {
             Some(entry) if !entry.exists => Err(gone_by_hand(table)),
-            entry => Ok(entry.map(|entry| Held { bookmark: entry.bookmark })),
+            entry => Ok(entry.map(|entry| Held { bookmark: entry.bookmark, columns: entry.columns() })),
         }
     }
 

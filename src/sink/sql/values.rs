@@ -100,11 +100,13 @@ pub(super) fn count_nul(array: &ArrayRef) -> u64 {
 
 /// The batch with another column in place of one. Kind `Bug` if it does not fit.
 pub(super) fn replaced(batch: &RecordBatch, index: usize, array: ArrayRef) -> Result<RecordBatch> {
+    let data_type = array.data_type().clone();
     let mut columns = batch.columns().to_vec();
     columns[index] = array;
     let schema = batch.schema();
-    let fields = schema.fields().iter().enumerate().map(|(place, field)| {
-        if place == index { Arc::new(field.as_ref().clone().with_nullable(true)) } else { Arc::clone(field) }
+    let fields = schema.fields().iter().enumerate().map(|(place, field)| match place == index {
+        true => Arc::new(field.as_ref().clone().with_data_type(data_type.clone()).with_nullable(true)),
+        false => Arc::clone(field),
     });
     let schema = Arc::new(arrow::datatypes::Schema::new(fields.collect::<Vec<_>>()));
     RecordBatch::try_new(schema, columns).or_fail(Kind::Bug, "A column cannot be replaced")

@@ -11,6 +11,12 @@ pub trait TestDatabase: Send + Sync + Sized {
     /// `None` when there is no server and none is required.
     fn fresh() -> Option<Self>;
 
+    /// As [`TestDatabase::fresh`], on a server of its own.
+    fn alone() -> Option<Self>;
+
+    /// Ends the server, which must be its own, in the midst of whatever it does, and starts it again.
+    fn crash(&self);
+
     /// The connection string.
     fn url(&self) -> &str;
 
@@ -29,12 +35,23 @@ pub trait TestDatabase: Send + Sync + Sized {
 
     /// Removes a data table as a user would.
     fn drop_by_hand(&self, table: &TableRef);
+
+    /// Adds a column of numbers to a data table as a user would, all of them 7.
+    fn add_by_hand(&self, table: &TableRef, column: &str);
 }
 
 #[cfg(feature = "postgres")]
 impl TestDatabase for super::postgres::Database {
     fn fresh() -> Option<Self> {
         Self::new()
+    }
+
+    fn alone() -> Option<Self> {
+        Self::alone()
+    }
+
+    fn crash(&self) {
+        self.crash();
     }
 
     fn url(&self) -> &str {
@@ -101,12 +118,24 @@ impl TestDatabase for super::postgres::Database {
     fn drop_by_hand(&self, table: &TableRef) {
         self.psql(&format!("DROP TABLE \"{}\".\"{}\"", table.namespace, table.table));
     }
+
+    fn add_by_hand(&self, table: &TableRef, column: &str) {
+        self.psql(&format!("ALTER TABLE \"{}\".\"{}\" ADD COLUMN {column} bigint DEFAULT 7", table.namespace, table.table));
+    }
 }
 
 #[cfg(feature = "mysql")]
 impl TestDatabase for super::mariadb::Database {
     fn fresh() -> Option<Self> {
         Self::new()
+    }
+
+    fn alone() -> Option<Self> {
+        Self::alone()
+    }
+
+    fn crash(&self) {
+        self.crash();
     }
 
     fn url(&self) -> &str {
@@ -141,5 +170,9 @@ impl TestDatabase for super::mariadb::Database {
 
     fn drop_by_hand(&self, table: &TableRef) {
         self.sql(&format!("DROP TABLE `{}__{}`", table.namespace, table.table));
+    }
+
+    fn add_by_hand(&self, table: &TableRef, column: &str) {
+        self.sql(&format!("ALTER TABLE `{}__{}` ADD COLUMN {column} bigint DEFAULT 7", table.namespace, table.table));
     }
 }

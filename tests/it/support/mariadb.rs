@@ -23,7 +23,14 @@ pub struct Server {
     query: String,
     client: PathBuf,
     has_tls: bool,
-    process: Option<(Child, tempfile::TempDir)>,
+    own: Option<Own>,
+}
+
+/// A private server.
+struct Own {
+    command: Mutex<Command>,
+    process: Mutex<Child>,
+    folder: tempfile::TempDir,
 }
 
 static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
@@ -43,6 +50,21 @@ impl Database {
             }
         };
         Some(Self::on(&server))
+    }
+
+    /// On a server of its own that keeps what it has committed when it is killed.
+    pub fn alone() -> Option<Self> {
+        Some(Self::on(&Arc::new(Server::start(&["--innodb-flush-log-at-trx-commit=1"])?)))
+    }
+
+    /// Kills the server, which must be its own, and starts it again.
+    pub fn crash(&self) {
+        let own = self.server.own.as_ref().expect("a server of its own");
+        let mut process = own.process.lock().unwrap();
+        process.kill().unwrap();
+        process.wait().unwrap();
+        *process = own.command.lock().unwrap().spawn().unwrap();
+        self.server.wait();
     }
 
     /// A database of a server that is not the shared one.
@@ -138,7 +160,7 @@ impl Server {
                 url.split_once('?').map_or((url.as_str(), String::new()), |(url, query)| (url, format!("?{query}")));
             let base = url[..url.rfind('/').expect("a URL with a database") + 1].to_owned();
             let client = program(&["mariadb", "mysql"]).expect("the client program `mariadb` or `mysql`");
-            return Some(Self { base, query, client, has_tls: false, process: None });
+            return Some(Self { base, query, client, has_tls: false, own: None });
         }
         Self::start(&[])
     }
@@ -182,20 +204,25 @@ impl Server {
         command.args(["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=64M"]);
         command.args(["--innodb-doublewrite=0", "--innodb-flush-method=nosync", "--max-connections=100"]).args(settings);
         let process = command.current_dir(folder.path()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let own = Own { command: Mutex::new(command), process: Mutex::new(process), folder };
         let base = format!("mysql://root@127.0.0.1:{port}/");
         let has_tls = settings.iter().any(|setting| setting.starts_with("--ssl"));
-        let started = Self { base, query: String::new(), client, has_tls, process: Some((process, folder)) };
+        let started = Self { base, query: String::new(), client, has_tls, own: Some(own) };
+        started.wait();
+        Some(started)
+    }
+
+    fn wait(&self) {
         let begun = Instant::now();
-        while !started.command("", &[]).args(["-e", "DO 0"]).output().unwrap().status.success() {
+        while !self.command("", &[]).args(["-e", "DO 0"]).output().unwrap().status.success() {
             assert!(begun.elapsed() < Duration::from_secs(60), "MariaDB does not start");
             std::thread::sleep(Duration::from_millis(50));
         }
-        Some(started)
     }
 
     /// Where the server listens besides, on this machine.
     pub fn socket(&self) -> Option<PathBuf> {
-        self.process.as_ref().map(|(_, folder)| folder.path().join("s"))
+        self.own.as_ref().map(|own| own.folder.path().join("s"))
     }
 
     fn command(&self, database: &str, arguments: &[&str]) -> Command {
@@ -224,7 +251,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some((process, _)) = &mut self.process {
+        if let Some(Ok(process)) = self.own.as_mut().map(|own| own.process.get_mut()) {
             // There is nothing to keep.
             let _ = process.kill();
             let _ = process.wait();

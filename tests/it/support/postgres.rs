@@ -17,7 +17,7 @@ struct Cluster {
     /// A database to connect to for making others, with the query string.
     first: String,
     bin: PathBuf,
-    _server: Option<Own>,
+    own: Option<Mutex<Own>>,
 }
 
 static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
@@ -36,11 +36,30 @@ impl Database {
                 }
             }
         };
+        Some(Self::of(cluster))
+    }
+
+    /// On a server of its own. `None` when there is none and none is required.
+    pub fn alone() -> Option<Self> {
+        let Some(bin) = binaries() else {
+            assert!(!is_required(), "there is no PostgreSQL");
+            eprintln!("not run: a private postgres (install PostgreSQL)");
+            return None;
+        };
+        Some(Self::of(Arc::new(Cluster::private(bin))))
+    }
+
+    fn of(cluster: Arc<Cluster>) -> Self {
         let name = format!("t{}", uuid::Uuid::new_v4().simple());
         cluster.psql(&cluster.first, &format!("CREATE DATABASE {name}"));
         let (base, first) = (&cluster.base, &cluster.first);
         let query = first.split_once('?').map_or(String::new(), |(_, query)| format!("?{query}"));
-        Some(Self { url: format!("{base}{name}{query}"), cluster })
+        Self { url: format!("{base}{name}{query}"), cluster }
+    }
+
+    /// Ends the server, which must be its own, in the midst of whatever it does, and starts it again.
+    pub fn crash(&self) {
+        self.cluster.own.as_ref().expect("a server of its own").lock().unwrap().again("-QUIT");
     }
 
     /// What a statement prints, without headings.
@@ -60,18 +79,20 @@ impl Cluster {
         let bin = binaries();
         if let Ok(url) = std::env::var("DAPLAKE_TEST_POSTGRES") {
             let base = url[..url.rfind('/').expect("a URL with a database") + 1].to_owned();
-            return Some(Self { base, first: url, bin: bin.unwrap_or_default(), _server: None });
+            return Some(Self { base, first: url, bin: bin.unwrap_or_default(), own: None });
         }
         let Some(bin) = bin else {
-            let required =
-                std::env::var("DAPLAKE_TEST_REQUIRE").is_ok_and(|list| list.split(',').any(|word| word == "postgres"));
-            assert!(!required, "there is no PostgreSQL, and DAPLAKE_TEST_POSTGRES is not set");
+            assert!(!is_required(), "there is no PostgreSQL, and DAPLAKE_TEST_POSTGRES is not set");
             eprintln!("not run: postgres (install PostgreSQL, or set DAPLAKE_TEST_POSTGRES)");
             return None;
         };
+        Some(Self::private(bin))
+    }
+
+    fn private(bin: PathBuf) -> Self {
         let server = Own::start(&bin, "host all all 127.0.0.1/32 trust\n", &[]);
         let base = format!("postgresql://daplake@127.0.0.1:{}/", server.port);
-        Some(Self { first: format!("{base}postgres"), base, bin, _server: Some(server) })
+        Self { first: format!("{base}postgres"), base, bin, own: Some(Mutex::new(server)) }
     }
 
     fn psql(&self, url: &str, sql: &str) -> String {
@@ -93,8 +114,7 @@ impl Own {
     /// `prepare`. `None` when there is no server and none is required, or it is one that is not ours.
     pub fn new(access: &str, settings: &[&str], prepare: impl FnOnce(&Path)) -> Option<Self> {
         let bin = binaries();
-        let required = std::env::var("DAPLAKE_TEST_REQUIRE").is_ok_and(|list| list.split(',').any(|word| word == "postgres"));
-        assert!(bin.is_some() || !required, "there is no PostgreSQL");
+        assert!(bin.is_some() || !is_required(), "there is no PostgreSQL");
         let Some(bin) = bin else {
             eprintln!("not run: a private postgres (install PostgreSQL)");
             return None;
@@ -141,7 +161,11 @@ impl Own {
 
     /// Sessions end, rows stay.
     pub fn restart(&mut self) {
-        stop(&mut self.server, "-INT");
+        self.again("-INT");
+    }
+
+    fn again(&mut self, signal: &str) {
+        stop(&mut self.server, signal);
         self.server = serve(&self.bin, self.folder.path(), self.port, &self.settings);
     }
 }
@@ -151,6 +175,10 @@ impl Drop for Own {
         // At once, without leaving processes behind.
         stop(&mut self.server, "-QUIT");
     }
+}
+
+fn is_required() -> bool {
+    std::env::var("DAPLAKE_TEST_REQUIRE").is_ok_and(|list| list.split(',').any(|word| word == "postgres"))
 }
 
 fn stop(server: &mut Child, signal: &str) {

@@ -1,6 +1,6 @@
-"""Reads Delta tables with other people's readers and prints them as JSON lines, one table after the other.
+"""Reads lake tables with other people's readers and prints them as JSON lines, one table after the other.
 
-usage: read.py (deltalake|duckdb|polars|duckdb-delta|chdb|daft|sail) TABLE_FOLDER...
+usage: read.py (deltalake|duckdb|polars|folder|views|duckdb-delta|chdb|daft|sail) TABLE_FOLDER...
        read.py comments TABLE_FOLDER
 
 Times are microseconds since 1970 (UTC), dates are days, decimals and floats are text; everything else is plain JSON.
@@ -68,6 +68,27 @@ def by_duckdb(folder):
     return connection.execute("SELECT * FROM read_parquet(?, union_by_name = true)", [files]).to_arrow_table()
 
 
+def by_folder(folder):
+    """A folder of plain Parquet files."""
+    import duckdb
+
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection.execute("SELECT * FROM read_parquet(?, union_by_name = true)", [folder + "/*.parquet"]).to_arrow_table()
+
+
+def by_views(folder):
+    """The view that is beside it."""
+    import duckdb
+
+    root, namespace, table = folder.rstrip("/").rsplit("/", 2)
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    with open(root + "/views.sql") as views:
+        connection.execute(views.read())
+    return connection.execute(f'SELECT * FROM "{namespace}"."{table}"').to_arrow_table()
+
+
 def by_duckdb_delta(folder):
     import duckdb
     import duckdb_extension_delta
@@ -110,6 +131,8 @@ READERS = {
     "deltalake": by_deltalake,
     "polars": by_polars,
     "duckdb": by_duckdb,
+    "folder": by_folder,
+    "views": by_views,
     "duckdb-delta": by_duckdb_delta,
     "chdb": by_chdb,
     "daft": by_daft,

@@ -59,6 +59,11 @@ impl Seen {
         self.method == Method::PUT && self.target.contains("partNumber=")
     }
 
+    /// Of one object or of many.
+    pub fn is_removal(&self) -> bool {
+        (self.method == Method::DELETE && !self.is_abort()) || (self.method == Method::POST && self.target.ends_with("?delete"))
+    }
+
     /// The end of an upload that was given up.
     pub fn is_abort(&self) -> bool {
         self.method == Method::DELETE && self.target.contains("uploadId=")

@@ -7,6 +7,7 @@ use std::time::Duration;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use datafusion::prelude::SessionContext;
+use deltalake::DeltaTable;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -27,9 +28,14 @@ fn feeding(options: DeltaOptions) -> DeltaOptions {
     DeltaOptions { change_data_feed: ChangeDataFeed::On, compact_after: 0, ..options }
 }
 
-/// What the crate tells of one version: rows by what happened to them.
-async fn told(lake: &Lake, version: u64) -> BTreeMap<String, Vec<String>> {
-    let opened = deltalake::open_table(lake.url(&table())).await.unwrap();
+/// Rows by what happened to them.
+pub(super) type Told = BTreeMap<String, Vec<String>>;
+
+/// Columns that the feed has beside those of the table.
+const ADDED: [&str; 3] = ["_change_type", "_commit_version", "_commit_timestamp"];
+
+/// What the crate tells of one version.
+pub(super) async fn told(opened: DeltaTable, version: u64) -> Told {
     let session = SessionContext::new();
     let scan = opened.scan_cdf().with_starting_version(version).with_ending_version(version);
     let plan = scan.build(&session.state(), None).await.unwrap();
@@ -40,7 +46,7 @@ async fn told(lake: &Lake, version: u64) -> BTreeMap<String, Vec<String>> {
             arrow::compute::cast(batch.column_by_name("_change_type").unwrap(), &arrow::datatypes::DataType::Utf8).unwrap();
         let kinds = kinds.as_string::<i32>();
         let columns: Vec<usize> =
-            (0..batch.num_columns()).filter(|column| !batch.schema().field(*column).name().starts_with('_')).collect();
+            (0..batch.num_columns()).filter(|column| !ADDED.contains(&batch.schema().field(*column).name().as_str())).collect();
         for kind in ["insert", "delete", "update_preimage", "update_postimage"] {
             let of_kind = kinds.iter().map(|found| Some(found == Some(kind))).collect();
             let rows = filter_record_batch(&batch, &of_kind).unwrap();
@@ -52,6 +58,10 @@ async fn told(lake: &Lake, version: u64) -> BTreeMap<String, Vec<String>> {
     told.into_iter().map(|(kind, batches)| (kind, rendered(&batches))).collect()
 }
 
+async fn opened(lake: &Lake) -> DeltaTable {
+    deltalake::open_table(lake.url(&table())).await.unwrap()
+}
+
 fn row(id: i64, n: i64) -> Value {
     json!({"id": id, "name": format!("n{n}"), "score": if n % 3 == 0 { Value::Null } else { json!(0.5) }})
 }
@@ -59,7 +69,7 @@ fn row(id: i64, n: i64) -> Value {
 type Changes = BTreeMap<i64, Option<i64>>;
 
 /// What a step changes, by what happens to the rows.
-fn expected_feed(before: &BTreeMap<i64, i64>, step: &Changes) -> BTreeMap<String, Vec<String>> {
+fn expected_feed(before: &BTreeMap<i64, i64>, step: &Changes) -> Told {
     let mut rows: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
     for (id, after) in step {
         match (before.get(id), after) {
@@ -104,7 +114,7 @@ proptest! {
             let mut kept: BTreeMap<i64, i64> = BTreeMap::new();
             for (version, step) in (0..).zip(std::iter::once(&first).chain(&steps)) {
                 load(&lake.fixture, &plain(&table()), LoadKind::Merge, &changes_of(step), at(1 + version as i64)).await.unwrap();
-                prop_assert_eq!(told(&lake, version).await, expected_feed(&kept, step), "version {}", version);
+                prop_assert_eq!(told(opened(&lake).await, version).await, expected_feed(&kept, step), "version {}", version);
                 for (id, n) in step {
                     match n {
                         Some(n) => kept.insert(*id, *n),
@@ -139,22 +149,37 @@ async fn a_feed_begins_and_ends_when_it_is_told_to() {
     load(&before, &schema, LoadKind::Merge, &[Del(json!({"id": 2}))], at(3)).await.unwrap();
     assert_eq!((cdc(1), cdc(2)), (1, 1));
     let deleted = BTreeMap::from([("delete".to_owned(), expected(&schema, &[row(2, 2)]))]);
-    assert_eq!(told(&lake, 2).await, deleted);
+    assert_eq!(told(opened(&lake).await, 2).await, deleted);
     // Merged files are no change.
     lake.sink.optimize(&table(), Scope::Cluster).await.unwrap();
-    assert_eq!(told(&lake, 3).await, BTreeMap::new());
+    assert_eq!(told(opened(&lake).await, 3).await, BTreeMap::new());
     // A replaced table: all of before is deleted, all of now inserted, which files of data tell by themselves.
     load(&before, &schema, LoadKind::Replace, &[Up(row(9, 9))], at(4)).await.unwrap();
     assert_eq!(cdc(4), 0);
     let gone = expected(&schema, &[row(1, 5), row(3, 3), row(4, 4)]);
     let replaced = BTreeMap::from([("delete".to_owned(), gone), ("insert".to_owned(), expected(&schema, &[row(9, 9)]))]);
-    assert_eq!(told(&lake, 4).await, replaced);
+    assert_eq!(told(opened(&lake).await, 4).await, replaced);
     load(&off, &schema, LoadKind::Merge, &[Up(row(9, 1))], at(5)).await.unwrap();
     assert_eq!(cdc(5), 0);
 
     let reserved = schema_with("_commit_version");
     let error = load(&on, &reserved, LoadKind::Merge, &[Up(row(9, 1))], at(6)).await.unwrap_err();
     assert_eq!((error.kind(), error.get("column")), (Kind::Schema, Some("_commit_version")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_are_written_anew_for_a_wider_column_are_no_changes() {
+    let lake = Lake::with(64 << 20, feeding);
+    let of = |version: i64, kind: ColumnType| {
+        schema(&table(), version, vec![column("id", ColumnType::Int64, true)], vec![column("n", kind, false)])
+    };
+    let row = |id: i64| json!({"id": id, "n": id});
+    load(&lake.fixture, &of(1, ColumnType::Int32), LoadKind::Replace, &[Up(row(1)), Up(row(2))], at(1)).await.unwrap();
+    let wider = of(2, ColumnType::Int64);
+    load(&lake.fixture, &wider, LoadKind::Merge, &[Up(row(3))], at(2)).await.unwrap();
+    assert_eq!(read(&lake.fixture, &table()).await, expected(&wider, &[row(1), row(2), row(3)]));
+    let inserted = BTreeMap::from([("insert".to_owned(), expected(&wider, &[row(3)]))]);
+    assert_eq!(told(opened(&lake).await, 1).await, inserted);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

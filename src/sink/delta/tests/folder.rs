@@ -10,6 +10,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
 
 use super::engine;
+use super::modes::events;
 use crate::error::Kind;
 use crate::model::TableRef;
 use crate::sink::conformance::Change::{Del, Up};
@@ -263,4 +264,96 @@ async fn views_in_an_object_store_name_the_files_of_a_version_and_are_gathered()
     for view in ["accounts", "users"] {
         assert!(views.contains(&format!("CREATE OR REPLACE VIEW \"canvas\".\"{view}\" AS")), "{views}");
     }
+}
+
+fn event(id: i64, day: u32, url: &str) -> Value {
+    json!({"id": format!("{id}"), "timestamp": format!("2026-03-{day:02}T10:00:00Z"), "url": url})
+}
+
+/// Three loads of logs in two days; gives the rows that there are then.
+async fn load_days(fixture: &Fixture) -> Vec<Value> {
+    let logs = events();
+    load(fixture, &logs, LoadKind::Replace, &[event(1, 1, "a"), event(2, 1, "a"), event(3, 2, "a")].map(Up), at(1))
+        .await
+        .unwrap();
+    // One moves to another day.
+    let changes = [Up(event(1, 2, "b")), Up(event(4, 2, "b"))];
+    load(fixture, &logs, LoadKind::Merge, &changes, at(2)).await.unwrap();
+    load(fixture, &logs, LoadKind::Merge, &[Del(json!({"id": "3"})), Up(event(2, 1, "c"))], at(3)).await.unwrap();
+    vec![event(1, 2, "b"), event(2, 1, "c"), event(4, 2, "b")]
+}
+
+/// Makes the files that versions of a log replaced as old as that, seen from the log.
+fn age_tombstones(log: &Path, millis: i64) {
+    for entry in std::fs::read_dir(log).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&entry).unwrap();
+        let aged = text.lines().map(|line| {
+            let mut action: Value = serde_json::from_str(line).unwrap();
+            if let Some(at) = action.pointer_mut("/remove/deletionTimestamp") {
+                *at = json!(at.as_i64().unwrap() - millis);
+            }
+            format!("{action}\n")
+        });
+        std::fs::write(&entry, aged.collect::<String>()).unwrap();
+    }
+}
+
+const HOUR_MILLIS: i64 = 3_600_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn days_lie_side_by_side_in_a_folder_and_replaced_ones_go_after_a_while() {
+    let folders = Folders::new();
+    let mut rows = load_days(&folders.fixture).await;
+    assert_eq!(read(&folders.fixture, &events().table).await, expected(&events(), &rows));
+    let data = folders.root.join(".daplake/canvas_logs/web_logs");
+    let replaced = || {
+        let log = folders.sink.tables().log(&events().table).unwrap();
+        let data = data.clone();
+        async move {
+            let state = log.state().await.unwrap().unwrap();
+            let known: Vec<PathBuf> = state.files.iter().map(|file| data.join(file.path.to_string())).collect();
+            let days = std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().path());
+            let days = days.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("_day="));
+            let files: Vec<PathBuf> = days.flat_map(|day| parquet_files(&day)).collect();
+            assert!(known.iter().all(|file| files.contains(file)), "the version is whole");
+            files.len() - known.len()
+        }
+    };
+    let young = replaced().await;
+    assert!(young >= 3, "{young}");
+    age_tombstones(&data.join("_delta_log"), HOUR_MILLIS - 60_000);
+    let next = |id: i64| [Up(event(id, 5, "d"))];
+    load(&folders.fixture, &events(), LoadKind::Merge, &next(5), at(4)).await.unwrap();
+    assert_eq!(replaced().await, young, "readers may still have them open");
+    age_tombstones(&data.join("_delta_log"), 120_000);
+    load(&folders.fixture, &events(), LoadKind::Merge, &next(6), at(5)).await.unwrap();
+    assert_eq!(replaced().await, 0);
+    rows.extend([event(5, 5, "d"), event(6, 5, "d")]);
+    assert_eq!(read(&folders.fixture, &events().table).await, expected(&events(), &rows));
+}
+
+#[cfg(feature = "demo")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn days_in_an_object_store_are_in_the_view_and_replaced_ones_go_after_a_while() {
+    let remote = RemoteFolders::new().await;
+    let mut rows = load_days(&remote.fixture).await;
+    let root = "lake/canvas_logs/web_logs";
+    let files = || remote.server.objects(root).keys().filter(|name| name.ends_with(".parquet")).count();
+    let state = || async { remote.sink.tables().log(&events().table).unwrap().state().await.unwrap().unwrap() };
+    assert_eq!(read(&remote.fixture, &events().table).await, expected(&events(), &rows));
+    assert!(files() >= state().await.files.len() + 3);
+    age_tombstones(&remote.server.bucket().join(root).join("_delta_log"), HOUR_MILLIS + 60_000);
+    let removals = || remote.server.seen().iter().filter(|seen| seen.is_removal()).count();
+    let before = removals();
+    load(&remote.fixture, &events(), LoadKind::Merge, &[Up(event(5, 5, "d"))], at(4)).await.unwrap();
+    assert_eq!(files(), state().await.files.len());
+    assert_eq!(removals() - before, 1, "all of them with one request");
+    // What is gone is not asked for again and again.
+    load(&remote.fixture, &events(), LoadKind::Merge, &[Up(event(6, 5, "d"))], at(5)).await.unwrap();
+    assert_eq!(removals() - before, 1);
+    rows.extend([event(5, 5, "d"), event(6, 5, "d")]);
+    assert_eq!(read(&remote.fixture, &events().table).await, expected(&events(), &rows));
 }

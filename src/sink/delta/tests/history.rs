@@ -106,7 +106,12 @@ fn number<N: std::str::FromStr>(variable: &str) -> Option<N> {
 
 /// Plays histories, `cases` of them when the environment does not say, each with every setting.
 #[expect(clippy::print_stderr, reason = "a seed that is not seen cannot be played again")]
-fn play_all<S: Strategy>(cases: u32, histories: &S, play: impl Fn(&S::Value, DeletionVectors) -> TestCaseResult) {
+pub(super) fn play_all<S: Strategy, T: Copy>(
+    cases: u32,
+    histories: &S,
+    settings: &[T],
+    play: impl Fn(&S::Value, T) -> TestCaseResult,
+) {
     let cases = number("DAPLAKE_TEST_HISTORIES").unwrap_or(cases);
     let seed: u64 = number("DAPLAKE_TEST_SEED").unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
     eprintln!("{cases} histories of seed {seed}");
@@ -114,34 +119,24 @@ fn play_all<S: Strategy>(cases: u32, histories: &S, play: impl Fn(&S::Value, Del
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
-    let played = runner.run(histories, |history| SETTINGS.into_iter().try_for_each(|setting| play(&history, setting)));
+    let played = runner.run(histories, |history| settings.iter().try_for_each(|setting| play(&history, *setting)));
     if let Err(failure) = played {
         panic!("DAPLAKE_TEST_SEED={seed} DAPLAKE_TEST_HISTORIES={cases}: {failure}");
     }
 }
 
 /// Where a history is played, and who reads what comes of it.
-struct Stage<'a> {
-    sink: &'a DeltaSink,
-    fixture: &'a Fixture,
+pub(super) struct Stage<'a> {
+    pub(super) sink: &'a DeltaSink,
+    pub(super) fixture: &'a Fixture,
     /// Where the crate's merge keeps its table, if it plays the history as well; it is slow and follows no schema.
-    reference: Option<&'a Path>,
+    pub(super) reference: Option<&'a Path>,
 }
 
 impl Lake {
-    fn stage(&self) -> Stage<'_> {
+    pub(super) fn stage(&self) -> Stage<'_> {
         Stage { sink: &self.sink, fixture: &self.fixture, reference: None }
     }
-}
-
-pub(super) fn any_vectors() -> impl Strategy<Value = DeletionVectors> {
-    prop_oneof![Just(DeletionVectors::Auto), Just(DeletionVectors::On), Just(DeletionVectors::Off)]
-}
-
-/// How many histories to play when the environment does not say.
-pub(super) fn histories(default: u32) -> ProptestConfig {
-    let cases = std::env::var("DAPLAKE_TEST_HISTORIES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig::with_cases(cases.unwrap_or(default))
 }
 
 /// A row as it is written under a version of the schema.
@@ -313,7 +308,7 @@ fn any_history_is_that_of_a_replay() {
         prop_oneof![Just(1_u64), Just(3_000), Just(128 << 20)],
         prop_oneof![Just(2_usize << 10), Just(64 << 20)],
     );
-    play_all(10, &histories, |(kind, steps, batch_rows, target_file_bytes, memory_limit), deletion_vectors| {
+    play_all(10, &histories, &SETTINGS, |(kind, steps, batch_rows, target_file_bytes, memory_limit), deletion_vectors| {
         let change = |options| DeltaOptions {
             target_file_bytes: *target_file_bytes,
             checkpoint_interval: 3,
@@ -343,7 +338,7 @@ fn small_changes() -> impl Strategy<Value = (KeyKind, Vec<Step>, u64)> {
 
 #[test]
 fn any_history_of_small_changes_is_that_of_a_replay() {
-    play_all(10, &small_changes(), |(kind, steps, target_file_bytes), deletion_vectors| {
+    play_all(10, &small_changes(), &SETTINGS, |(kind, steps, target_file_bytes), deletion_vectors| {
         let change = |options| DeltaOptions {
             target_file_bytes: *target_file_bytes,
             checkpoint_interval: 3,
@@ -358,7 +353,7 @@ fn any_history_of_small_changes_is_that_of_a_replay() {
 #[test]
 fn any_history_is_that_of_the_crates_merge() {
     let histories = (any_kind(), prop::collection::vec(any_step(30), 2..4));
-    play_all(3, &histories, |(kind, steps), deletion_vectors| {
+    play_all(3, &histories, &SETTINGS, |(kind, steps), deletion_vectors| {
         let lake = Lake::with(64 << 20, |options| DeltaOptions { target_file_bytes: 3_000, deletion_vectors, ..options });
         let reference = lake.root.join("reference");
         let stage = Stage { reference: Some(&reference), ..lake.stage() };
@@ -375,7 +370,7 @@ fn any_history_in_an_object_store_is_that_of_a_replay() {
         (any_kind(), prop::collection::vec(any_step(60), 1..5), prop_oneof![Just(1_u64), Just(3_000), Just(128 << 20)]),
         small_changes(),
     ];
-    play_all(2, &histories, |(kind, steps, target_file_bytes), deletion_vectors| {
+    play_all(2, &histories, &SETTINGS, |(kind, steps, target_file_bytes), deletion_vectors| {
         runtime().block_on(async {
             let change = |options| DeltaOptions {
                 target_file_bytes: *target_file_bytes,

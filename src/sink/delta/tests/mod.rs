@@ -10,7 +10,9 @@ mod layout;
 mod modes;
 #[cfg(feature = "demo")]
 mod remote;
+mod replay;
 mod schema;
+mod settle;
 mod writers;
 
 use std::path::{Path, PathBuf};

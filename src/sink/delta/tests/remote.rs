@@ -12,11 +12,13 @@ use serde_json::json;
 use url::Url;
 
 use super::engine;
+use super::modes::events;
 use crate::error::Kind;
 use crate::model::TableRef;
-use crate::sink::conformance::Change::Up;
-use crate::sink::conformance::{self, Fixture, at, changes, expected, load, plain, plan, read, reduced};
-use crate::sink::delta::{DeltaOptions, DeltaSink};
+use crate::schema::ColumnType;
+use crate::sink::conformance::Change::{Del, Up};
+use crate::sink::conformance::{self, Fixture, at, changes, column, expected, load, plain, plan, read, reduced};
+use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink, LEAST_RETENTION};
 use crate::sink::{LoadKind, Sink};
 use crate::store::StoreOptions;
 use crate::store::server::{ACCESS_KEY, BUCKET, Fault, S3Server, SECRET_KEY, Seen};
@@ -37,25 +39,33 @@ fn sink(server: &S3Server, folder: &tempfile::TempDir, change: impl FnOnce(Delta
     DeltaSink::open(&url, &options(server), change(DeltaOptions::new(engine(folder.path(), 64 << 20)))).unwrap()
 }
 
-/// Reads with the Delta crate over a store that is not ours.
-fn fixture(server: &S3Server, sink: DeltaSink) -> Fixture {
-    let store = AmazonS3Builder::new()
+/// A store that is not ours.
+fn store(server: &S3Server) -> Arc<dyn object_store::ObjectStore> {
+    let builder = AmazonS3Builder::new()
         .with_bucket_name(BUCKET)
         .with_endpoint(&server.endpoint)
         .with_access_key_id(ACCESS_KEY)
         .with_secret_access_key(SECRET_KEY)
-        .with_allow_http(true)
-        .build()
-        .unwrap();
-    let store: Arc<dyn object_store::ObjectStore> = Arc::new(store);
+        .with_allow_http(true);
+    Arc::new(builder.build().unwrap())
+}
+
+/// A table as the Delta crate sees it.
+async fn opened(store: Arc<dyn object_store::ObjectStore>, url: &Url) -> DeltaTable {
+    let files = Arc::new(PrefixStore::new(Arc::clone(&store), Path::from_url_path(url.path()).unwrap()));
+    let mut table = DeltaTable::new(default_logstore(files, store, url, &StorageConfig::default()));
+    table.load().await.unwrap();
+    table
+}
+
+/// Reads with the Delta crate over a store that is not ours.
+fn fixture(server: &S3Server, sink: DeltaSink) -> Fixture {
+    let store = store(server);
     let root = sink.location().reveal().clone();
     let read = move |table: TableRef| -> futures::future::BoxFuture<'static, Vec<arrow::array::RecordBatch>> {
-        let url = root.join(&format!("{}/{}/", table.namespace, table.table)).unwrap();
-        let store = Arc::clone(&store);
+        let (store, url) = (Arc::clone(&store), super::url_of(&root, &table));
         Box::pin(async move {
-            let files = Arc::new(PrefixStore::new(Arc::clone(&store), Path::from_url_path(url.path()).unwrap()));
-            let mut table = DeltaTable::new(default_logstore(files, Arc::clone(&store), &url, &StorageConfig::default()));
-            table.load().await.unwrap();
+            let table = opened(Arc::clone(&store), &url).await;
             let session = SessionContext::new();
             session.register_object_store(&url, store);
             session.read_table(table.table_provider().await.unwrap()).unwrap().collect().await.unwrap()
@@ -83,6 +93,11 @@ impl Remote {
         let sink = sink(&server, &folder, change);
         let fixture = fixture(&server, sink.clone());
         Self { server, sink, fixture, _folder: folder }
+    }
+
+    /// A table as the Delta crate sees it.
+    pub(super) async fn opened(&self, table: &TableRef) -> DeltaTable {
+        opened(store(&self.server), &super::url_of(self.sink.location().reveal(), table)).await
     }
 
     /// Data files of the table, committed or not.
@@ -183,4 +198,54 @@ async fn tables_in_an_object_store_answer_queries() {
     assert_eq!(remote.sink.register(&session, None).await.unwrap(), [table()]);
     let rows = session.sql("SELECT name FROM canvas.accounts").await.unwrap().collect().await.unwrap();
     assert_eq!(rows.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vacuum_removes_old_files_of_partitions_feeds_and_killed_runs() {
+    let change = |options| DeltaOptions {
+        deletion_vectors: DeletionVectors::Off,
+        change_data_feed: ChangeDataFeed::On,
+        compact_after: 0,
+        ..options
+    };
+    let remote = Remote::with(change).await;
+    let logs = events();
+    let event =
+        |id: &str, day: u32, url: &str| json!({"id": id, "timestamp": format!("2026-03-{day:02}T10:00:00Z"), "url": url});
+    let first = [event("a", 1, "x"), event("b", 1, "x"), event("c", 2, "x")];
+    load(&remote.fixture, &logs, LoadKind::Replace, &first.map(Up), at(1)).await.unwrap();
+    let changes = [Up(event("a", 1, "y")), Del(json!({"id": "c"}))];
+    load(&remote.fixture, &logs, LoadKind::Merge, &changes, at(2)).await.unwrap();
+
+    let folder = remote.server.bucket().join(PREFIX).join("canvas_logs/web_logs");
+    let leftover = "_day=2026-03-01/daplake-1f2f9a9c-2f1b-4a52-8a2e-0a8f6f6c0b11.zstd.parquet";
+    std::fs::write(folder.join(leftover), "half a file").unwrap();
+    let age = |name: &str| {
+        let file = std::fs::File::options().write(true).open(folder.join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - LEAST_RETENTION - std::time::Duration::from_secs(3600)).unwrap();
+    };
+    let names = || -> Vec<String> {
+        let root = format!("{PREFIX}/canvas_logs/web_logs/");
+        let objects = remote.server.objects(&root).into_keys();
+        objects.map(|name| name.strip_prefix(&root).unwrap().to_owned()).filter(|name| !name.contains("_delta_log")).collect()
+    };
+    let vacuum = async || remote.sink.vacuum(&logs.table, LEAST_RETENTION).await.unwrap().files;
+    assert_eq!(vacuum().await, [""; 0], "all is young");
+    names().iter().for_each(|name| age(name));
+    let kept = names();
+    assert_eq!(vacuum().await, [leftover], "commits of late name the others");
+    for version in 0..=1_u64 {
+        age(&format!("_delta_log/{version:020}.json"));
+    }
+    let removed = vacuum().await;
+    // Both days' first files, and the feed of each day.
+    let of = |folder: &str| removed.iter().filter(|name| name.starts_with(folder)).count();
+    let found = (of("_day=2026-03-01/"), of("_day=2026-03-02/"), of("_change_data/_day="), removed.len());
+    assert_eq!(found, (1, 1, 2, 4), "{removed:?}");
+    assert_eq!(names().len() + removed.len() + 1, kept.len());
+    let mut columns = logs.clone();
+    columns.value.push(column("_day", ColumnType::Date, false));
+    let mut rows = [event("a", 1, "y"), event("b", 1, "x")];
+    rows.iter_mut().for_each(|row| row["_day"] = json!("2026-03-01"));
+    assert_eq!(read(&remote.fixture, &logs.table).await, expected(&columns, &rows));
 }

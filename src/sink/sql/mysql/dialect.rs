@@ -170,6 +170,14 @@ impl Dialect for MysqlDialect {
         format!("TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', {})", quote(name))
     }
 
+    /// It may be missing where the official client made the book-keeping.
+    fn create_exact_moments(&self) -> Option<Statement> {
+        Some(Statement::new(format!(
+            "CREATE TABLE IF NOT EXISTS {EXACT_MOMENTS} (\n`sync_id` bigint NOT NULL,\n`micros` bigint NOT NULL,\n\
+             PRIMARY KEY (`sync_id`)\n) COMMENT = 'Moments of instructure_dap__table_sync to the microsecond'"
+        )))
+    }
+
     fn exact_moments(&self) -> Option<Statement> {
         // The table may not be there: the official client does not make it.
         Some(Statement::new(format!(
@@ -257,12 +265,9 @@ impl Dialect for MysqlDialect {
         renames.chain(book.into_iter().map(Statement::new)).collect()
     }
 
-    /// A namespace is a prefix. The table of our own may be missing where the official client made the book-keeping.
+    /// A namespace is a prefix.
     fn create_namespace(&self, _namespace: &Namespace) -> Vec<Statement> {
-        vec![Statement::new(format!(
-            "CREATE TABLE IF NOT EXISTS {EXACT_MOMENTS} (\n`sync_id` bigint NOT NULL,\n`micros` bigint NOT NULL,\n\
-             PRIMARY KEY (`sync_id`)\n) COMMENT = 'Moments of instructure_dap__table_sync to the microsecond'"
-        ))]
+        Vec::new()
     }
 
     fn charset(&self) -> Statement {

@@ -222,7 +222,7 @@ fn the_book_keeping_is_defined_as_documented() {
     let table = TableRef::new("canvas", "users");
     let ancient: Vec<String> = ["catalog__x", "dap_meta", "users", "web_logs"].map(str::to_owned).to_vec();
     let mut statements = dialect.create_meta();
-    statements.extend(dialect.create_namespace(&table.namespace));
+    statements.extend(dialect.create_exact_moments());
     statements.push(dialect.has_meta());
     statements.extend(dialect.exact_moments());
     statements.extend(dialect.keep_exact_moment(&table, 5));

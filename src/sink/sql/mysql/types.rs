@@ -187,7 +187,7 @@ fn choose(table: &TableRef, column: &Column, node: Option<&Value>) -> Chosen {
                 convert: Some(through_lookup(&lookup)),
                 sql_type: "int".into(),
                 stage_type: format!("varchar({MAX_WORD}) {EXACT}"),
-                direct: false,
+                direct: true,
                 longest: None,
                 members: None,
                 lookup: Some((lookup, cut_name(&format!("fk_{}__{}_{}", table.namespace, table.table, column.name)))),

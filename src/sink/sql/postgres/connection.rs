@@ -38,8 +38,9 @@ const ANSWER: Duration = Duration::from_secs(5);
 const SETTINGS: &str = "SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET standard_conforming_strings = on; \
      SET search_path = pg_catalog; SET client_min_messages = error; \
      SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0";
-/// Not every server knows it or can do it: a statement whose client is gone ends early, and so does its lock.
-const WISH: &str = "SET client_connection_check_interval = '10s'";
+/// Not every server knows them or can do them. To compile statements that run once takes longer than it saves; a statement whose
+/// client is gone ends early, and so does its lock.
+const WISH: &str = "SET jit = off; SET client_connection_check_interval = '10s'";
 
 /// See [`Server`].
 #[derive(Debug)]

@@ -113,7 +113,7 @@ fn choose(table: &TableRef, column: &Column, node: Option<&Value>) -> Chosen {
                 convert: Some(through_lookup(&lookup)),
                 sql_type: "integer".into(),
                 stage_type: "text".into(),
-                direct: false,
+                direct: true,
                 enumeration: None,
                 lookup: Some((lookup, cut_name(&format!("fk_{}_{}", table.table, column.name)))),
             }
