@@ -335,7 +335,7 @@ impl Replicator {
         let committing = Instant::now();
         let mut reached = job.bookmark();
         reached.schema_version = schema.version;
-        let loaded = load.commit(reached).await?;
+        let loaded = load.commit(reached).instrument(progress::step("commit", table)).await?;
         Ok((loaded, scan.counts(), committing.elapsed().as_secs_f64()))
     }
 
