@@ -13,6 +13,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::progress;
+
 /// The pace of one kind of call.
 #[derive(Debug)]
 pub(super) struct Pacer {
@@ -131,6 +133,7 @@ impl Pacer {
             match next {
                 Next::Go => return Permit { pacer: self, open: true },
                 Next::At(at) => {
+                    progress::paced(at.saturating_duration_since(Instant::now()));
                     tokio::select! {
                         () = tokio::time::sleep_until(at) => {}
                         () = changed => {}

@@ -706,7 +706,8 @@ pub(super) struct TableArgs {
     #[arg(long, value_name = "[TABLE=]MODE", help_heading = TABLES)]
     pub(super) mode: Vec<String>,
     /// Partitions of new lake tables by a time or date, as table=day(column), month or year, such as
-    /// 'submissions=month(submitted_at)'; web_logs is partitioned by day(timestamp) by itself. May be repeated.
+    /// 'submissions=month(submitted_at)'; web_logs is partitioned by day(timestamp) by itself, unless as web_logs=none. May be
+    /// repeated.
     #[arg(long, value_name = "TABLE=UNIT(COLUMN)", help_heading = TABLES)]
     pub(super) partition_by: Vec<String>,
 }

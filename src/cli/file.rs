@@ -20,6 +20,8 @@ pub(super) struct FileSettings {
     pub(super) targets: Vec<FileTarget>,
     /// What a person should know, one sentence each.
     pub(super) warnings: Vec<String>,
+    /// The same of what only the surroundings lack, each with its section: it matters to commands that need the section.
+    pub(super) lacking: Vec<(String, String)>,
     /// A secret stands in it as it is.
     has_clear_text: bool,
 }
@@ -133,7 +135,8 @@ impl Reader<'_> {
                     let keys: Vec<&'static Key> = KEYS.iter().filter(|key| key.section == section).collect();
                     let (values, problems) = self.values(table, section, &keys)?;
                     // The credentials may still come from elsewhere, and not every command needs all of the file.
-                    self.settings.warnings.extend(problems.iter().map(Error::to_string));
+                    let lacking = problems.iter().map(|problem| (section.to_owned(), problem.to_string()));
+                    self.settings.lacking.extend(lacking);
                     self.settings.values.extend(values);
                 }
             }
@@ -492,7 +495,8 @@ mod tests {
         )
         .unwrap();
         assert_eq!(value(&settings, "client_id"), [""; 0]);
-        assert!(settings.warnings[0].contains("ABSENT"), "{:?}", settings.warnings);
+        let (section, words) = &settings.lacking[0];
+        assert!(section == "service" && words.contains("ABSENT"), "{:?}", settings.lacking);
         assert!(settings.targets[0].problem.as_ref().unwrap().get("variable") == Some("ABSENT"));
         assert!(settings.targets[1].problem.is_none());
     }

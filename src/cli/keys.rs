@@ -133,3 +133,17 @@ pub(super) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) ->
     let near = names.map(|name| (crate::ops::distance(wanted, name), name)).min_by_key(|(distance, _)| *distance)?;
     (near.0 <= 3 && near.0 < wanted.len().max(2)).then_some(near.1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_names_every_key() {
+        let text = include_str!("../../docs/settings.md");
+        let table = text.split("## Keys").nth(1).unwrap();
+        for key in KEYS.iter().chain(TARGET).chain(TABLES) {
+            assert!(table.contains(&format!("`{}`", key.name)), "{} of [{}]", key.name, key.section);
+        }
+    }
+}

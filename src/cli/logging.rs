@@ -43,10 +43,11 @@ pub(super) struct Subject {
     pub(super) client_id: Option<String>,
 }
 
-type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
+/// What listens to the process.
+pub(super) type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
-/// Installs the subscriber of the process.
-pub(super) fn init(global: &GlobalArgs, audience: Audience, file: Option<File>, subject: Subject) {
+/// Installs the subscriber of the process. `more` listens besides.
+pub(super) fn init(global: &GlobalArgs, audience: Audience, file: Option<File>, subject: Subject, more: Option<BoxedLayer>) {
     let level = match global.loglevel {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Info => LevelFilter::INFO,
@@ -58,7 +59,7 @@ pub(super) fn init(global: &GlobalArgs, audience: Audience, file: Option<File>, 
         let lines = Lines { sink, format: global.logformat, brief, subject: subject.clone() };
         Box::new(lines.with_filter(log_filter(level)))
     };
-    let mut layers: Vec<BoxedLayer> = Vec::new();
+    let mut layers: Vec<BoxedLayer> = more.into_iter().collect();
     if let Some(file) = file {
         layers.push(lines(Sink::File(Mutex::new(file)), false, level));
     }

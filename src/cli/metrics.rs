@@ -27,7 +27,7 @@ const LONGEST_REQUEST: usize = 8 << 10;
 const CONNECTIONS: usize = 16;
 
 /// Name, kind, help, in the order they are written.
-const FAMILIES: &[(&str, &str, &str)] = &[
+pub(super) const FAMILIES: &[(&str, &str, &str)] = &[
     ("daplake_build_info", "gauge", "Version of the program."),
     ("daplake_runs_total", "counter", "Runs that ended, by result."),
     ("daplake_run_in_progress", "gauge", "Whether a run is at work."),
@@ -49,8 +49,11 @@ const FAMILIES: &[(&str, &str, &str)] = &[
     ("daplake_table_data_timestamp_seconds", "gauge", "Data of the table are as of then."),
 ];
 
-/// Name and labels to value.
-type Values = BTreeMap<(&'static str, String), f64>;
+/// Name and value of what tells figures of one name apart.
+type Label = Option<(&'static str, String)>;
+
+/// Name and label to value.
+type Values = BTreeMap<(&'static str, Label), f64>;
 
 /// All figures; clones are one.
 #[derive(Debug, Clone, Default)]
@@ -69,15 +72,14 @@ pub(super) fn switch_on() -> &'static Metrics {
         let metrics = Metrics::default();
         metrics.set("daplake_build_info", &label("version", env!("CARGO_PKG_VERSION")), 1.0);
         for name in ["daplake_job_starts_total", "daplake_retries_total", "daplake_run_in_progress"] {
-            metrics.set(name, "", 0.0);
+            metrics.set(name, &None, 0.0);
         }
         metrics
     })
 }
 
-fn label(name: &str, value: &str) -> String {
-    let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-    format!("{{{name}=\"{value}\"}}")
+fn label(name: &'static str, value: &str) -> Label {
+    Some((name, value.to_owned()))
 }
 
 impl Metrics {
@@ -85,32 +87,39 @@ impl Metrics {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn set(&self, name: &'static str, labels: &str, value: f64) {
+    fn set(&self, name: &'static str, label: &Label, value: f64) {
         self.change(|values| {
-            values.insert((name, labels.to_owned()), value);
+            values.insert((name, label.clone()), value);
         });
     }
 
-    fn add(&self, name: &'static str, labels: &str, value: u64) {
-        self.change(|values| *values.entry((name, labels.to_owned())).or_default() += value as f64);
+    fn add(&self, name: &'static str, label: &Label, value: u64) {
+        self.change(|values| *values.entry((name, label.clone())).or_default() += value as f64);
+    }
+
+    /// The figures of one name.
+    #[cfg(feature = "otel")]
+    pub(super) fn of(&self, name: &str) -> Vec<(Label, f64)> {
+        let values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        values.iter().filter(|((of, _), _)| *of == name).map(|((_, label), value)| (label.clone(), *value)).collect()
     }
 
     /// A run has begun.
     pub(super) fn run_began(&self) {
-        self.set("daplake_run_in_progress", "", 1.0);
-        self.set("daplake_run_last_start_timestamp_seconds", "", now());
+        self.set("daplake_run_in_progress", &None, 1.0);
+        self.set("daplake_run_last_start_timestamp_seconds", &None, now());
     }
 
     /// It has ended.
     pub(super) fn run_ended(&self, run: &RunRecord) {
         let now = now();
         let result = if run.has_failed() { "failure" } else { "success" };
-        self.set("daplake_run_in_progress", "", 0.0);
+        self.set("daplake_run_in_progress", &None, 0.0);
         self.add("daplake_runs_total", &label("result", result), 1);
-        self.set("daplake_run_last_end_timestamp_seconds", "", now);
-        self.set("daplake_run_last_duration_seconds", "", run.seconds.unwrap_or_default());
+        self.set("daplake_run_last_end_timestamp_seconds", &None, now);
+        self.set("daplake_run_last_duration_seconds", &None, run.seconds.unwrap_or_default());
         if !run.has_failed() {
-            self.set("daplake_run_last_success_timestamp_seconds", "", now);
+            self.set("daplake_run_last_success_timestamp_seconds", &None, now);
         }
         for table in &run.tables {
             let name = label("table", &table.table);
@@ -140,12 +149,19 @@ impl Metrics {
             if lines.peek().is_some() {
                 let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
             }
-            for ((_, labels), value) in lines {
-                let _ = writeln!(text, "{name}{labels} {value}");
+            for ((_, label), value) in lines {
+                let _ = match label {
+                    Some((label, of)) => writeln!(text, "{name}{{{label}=\"{}\"}} {value}", escaped(of)),
+                    None => writeln!(text, "{name} {value}"),
+                };
             }
         }
         text
     }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 fn now() -> f64 {
@@ -206,8 +222,8 @@ async fn answer(metrics: &Metrics, mut connection: TcpStream) -> std::io::Result
 /// Listens to the progress target.
 pub(super) struct Gather(pub(super) &'static Metrics);
 
-/// Table of a span, as labels.
-struct Labels(String);
+/// Table of a span, as a label.
+struct OfTable(Label);
 
 #[derive(Default)]
 struct Fields {
@@ -241,7 +257,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Gather {
         let mut fields = Fields::default();
         attributes.record(&mut fields);
         if let (Some(span), Some(table)) = (context.span(id), fields.table) {
-            span.extensions_mut().insert(Labels(label("table", &table)));
+            span.extensions_mut().insert(OfTable(label("table", &table)));
         }
     }
 
@@ -249,21 +265,21 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Gather {
         let mut fields = Fields::default();
         event.record(&mut fields);
         if fields.job_started > 0 {
-            self.0.add("daplake_job_starts_total", "", fields.job_started);
+            self.0.add("daplake_job_starts_total", &None, fields.job_started);
         }
         if fields.retried > 0 {
-            self.0.add("daplake_retries_total", "", fields.retried);
+            self.0.add("daplake_retries_total", &None, fields.retried);
         }
         if fields.bytes + fields.rows == 0 {
             return;
         }
-        let labels = context.event_scope(event).and_then(|scope| {
-            scope.into_iter().find_map(|span| span.extensions().get::<Labels>().map(|labels| labels.0.clone()))
+        let of_table = context.event_scope(event).and_then(|scope| {
+            scope.into_iter().find_map(|span| span.extensions().get::<OfTable>().map(|table| table.0.clone()))
         });
-        let labels = labels.unwrap_or_default();
+        let label = of_table.unwrap_or_default();
         for (name, value) in [("daplake_received_bytes_total", fields.bytes), ("daplake_decoded_rows_total", fields.rows)] {
             if value > 0 {
-                self.0.add(name, &labels, value);
+                self.0.add(name, &label, value);
             }
         }
     }

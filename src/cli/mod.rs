@@ -18,6 +18,8 @@ mod lake;
 mod logging;
 #[cfg(feature = "lake")]
 mod metrics;
+#[cfg(feature = "otel")]
+mod otel;
 mod output;
 mod progress;
 #[cfg(feature = "lake")]
@@ -128,21 +130,34 @@ fn run(mut definition: clap::Command, resolved: Resolved) -> Result<ExitCode, cl
     if matches!(&command, Command::Sync(args) if args.telling.metrics_listen.is_some()) {
         metrics::switch_on();
     }
-    logging::init(&global, audience, file, subject);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Ok(told(Err(error).or_fail(Kind::Io, "The runtime cannot be started"))),
+    };
+    #[cfg(feature = "otel")]
+    let telemetry = match &command {
+        Command::Sync(_) => otel::Telemetry::start(global.ca_bundle.as_deref(), runtime.handle()),
+        _ => otel::Telemetry::default(),
+    };
+    #[cfg(feature = "otel")]
+    let listener = telemetry.layer();
+    #[cfg(not(feature = "otel"))]
+    let listener = None;
+    logging::init(&global, audience, file, subject, listener);
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    let code = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => {
-            let code = match is_drop_in {
-                true => runtime.block_on(Box::pin(files::run(&global, command))),
-                false => told(runtime.block_on(own(&global, command, more))),
-            };
-            runtime.shutdown_timeout(LAST_WORK);
-            code
-        }
-        Err(error) => told(Err(error).or_fail(Kind::Io, "The runtime cannot be started")),
+    #[cfg(feature = "otel")]
+    for warning in &telemetry.warnings {
+        tracing::warn!(hint = warning.hint_text(), "{warning}");
+    }
+    let code = match is_drop_in {
+        true => runtime.block_on(Box::pin(files::run(&global, command))),
+        false => told(runtime.block_on(own(&global, command, more))),
     };
+    #[cfg(feature = "otel")]
+    telemetry.finish();
+    runtime.shutdown_timeout(LAST_WORK);
     progress::finish();
     Ok(code)
 }
@@ -245,6 +260,8 @@ fn version_text() -> String {
         ("postgres", cfg!(feature = "postgres")),
         ("mysql", cfg!(feature = "mysql")),
         ("mssql", cfg!(feature = "mssql")),
+        ("prompt", cfg!(feature = "prompt")),
+        ("otel", cfg!(feature = "otel")),
     ];
     let built: Vec<&str> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
     let (version, system) = (env!("CARGO_PKG_VERSION"), std::env::consts::OS);

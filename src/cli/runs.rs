@@ -18,8 +18,16 @@ pub(super) fn log(state_dir: Option<&Path>, sink: &dyn Sink) -> Option<RunLog> {
 }
 
 /// Our own variables with secrets in them: no command of the user gets to see them.
-const SECRET_VARIABLES: [&str; 5] =
-    ["DAP_CLIENT_SECRET", "DAP_CONNECTION_STRING", "DAPLAKE_TARGET", "DAPLAKE_NOTIFY", "DAPLAKE_HASH_KEY"];
+const SECRET_VARIABLES: [&str; 8] = [
+    "DAP_CLIENT_SECRET",
+    "DAP_CONNECTION_STRING",
+    "DAPLAKE_TARGET",
+    "DAPLAKE_NOTIFY",
+    "DAPLAKE_HASH_KEY",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+    "OTEL_EXPORTER_OTLP_METRICS_HEADERS",
+];
 
 /// Who is told of runs.
 pub(super) struct Teller {

@@ -126,7 +126,7 @@ mod walk {
         out(&format!("\n6. `daplake query --target {shown} \"{QUERY}\"`:\n\n"))?;
         query::print_query(&sink, &engine, QUERY).await?;
         out(&format!(
-            "\nNext steps:\n  daplake query --target {shown} \"SELECT workflow_state, count(*) FROM users GROUP BY 1\"\n  python3 -c \"from deltalake import DeltaTable; print(DeltaTable('{shown}/canvas/users').to_pandas())\"\n  with your own API key:  DAP_CLIENT_ID='region#id' DAP_CLIENT_SECRET=... daplake sync --target ./lake\n"
+            "\nNext steps:\n  daplake query --target {shown} \"SELECT workflow_state, count(*) FROM users GROUP BY 1\"\n  python3 -c \"from deltalake import DeltaTable; print(DeltaTable('{shown}/canvas/users').to_pandas())\"\n  daplake status --target {shown} --html status.html        # a page for people\n  with your own API key:  DAP_CLIENT_ID='region#id' DAP_CLIENT_SECRET=... daplake sync --target ./lake\n"
         ))
     }
 

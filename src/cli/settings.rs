@@ -14,7 +14,7 @@ use url::Url;
 
 use super::args::{Cli, GlobalArgs, definition};
 use super::file::{FileSettings, FileTarget, FileValue};
-use super::keys::nearest;
+use super::keys::{is_for_sync_only, nearest};
 use crate::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
 #[cfg(feature = "lake")]
 use crate::error::ResultExt;
@@ -58,6 +58,8 @@ impl From<Error> for Unresolved {
 
 /// Commands that take nothing from a settings file.
 const WITHOUT_FILE: [&str; 5] = ["init", "demo", "serve", "completions", "man"];
+/// Commands that look at a target alone.
+const WITHOUT_SERVICE: [&str; 5] = ["status", "query", "history", "optimize", "vacuum"];
 /// Commands that work on several targets at once, and those that work without any.
 const ALL_TARGETS: [&str; 2] = ["sync", "check"];
 const NEEDS_NO_TARGET: [&str; 1] = ["check"];
@@ -76,7 +78,9 @@ pub(super) fn resolve(name: &'static str, arguments: &[OsString]) -> Result<Reso
     let path = settings_file(told)?;
     let file = path.as_deref().map(|path| FileSettings::read(path, &variable)).transpose()?;
     let has_file = file.is_some();
-    let FileSettings { values, targets, warnings, .. } = file.unwrap_or_default();
+    let FileSettings { values, targets, mut warnings, lacking, .. } = file.unwrap_or_default();
+    let lacking = lacking.into_iter().filter(|(section, _)| needs(&command, section));
+    warnings.extend(lacking.map(|(_, words)| words));
     let chosen = chosen(&mut plain, &command, &inner, targets, has_file)?;
     let mut runs = Vec::new();
     for of_target in chosen {
@@ -85,6 +89,14 @@ pub(super) fn resolve(name: &'static str, arguments: &[OsString]) -> Result<Reso
         runs.push(Cli::from_arg_matches(&definition.try_get_matches_from_mut(arguments)?)?);
     }
     Ok(Resolved { runs, warnings })
+}
+
+/// Whether a section of the file concerns a command.
+fn needs(command: &str, section: &str) -> bool {
+    match section {
+        "service" => !WITHOUT_SERVICE.contains(&command),
+        section => !is_for_sync_only(section) || ALL_TARGETS.contains(&command),
+    }
 }
 
 /// The settings of each target of the file that is meant; one `None` when the target comes from elsewhere.
@@ -351,6 +363,65 @@ pub(super) fn systemd() -> (Option<String>, Option<Duration>) {
     let is_ours = variable("WATCHDOG_PID").is_none_or(|pid| pid == std::process::id().to_string());
     let watchdog = variable("WATCHDOG_USEC").filter(|_| is_ours).and_then(|text| text.parse().ok()).map(Duration::from_micros);
     (variable("NOTIFY_SOCKET"), watchdog.filter(|time| !time.is_zero()))
+}
+
+/// What OpenTelemetry is told.
+#[cfg(feature = "otel")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OtelSignal {
+    Traces,
+    Metrics,
+}
+
+#[cfg(feature = "otel")]
+impl OtelSignal {
+    /// As people write it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            OtelSignal::Traces => "traces",
+            OtelSignal::Metrics => "metrics",
+        }
+    }
+}
+
+/// Where a signal goes. Its headers are read by the exporter itself.
+#[cfg(feature = "otel")]
+pub(super) struct OtelSettings {
+    pub(super) endpoint: url::Url,
+    /// Of one request.
+    pub(super) timeout: Duration,
+}
+
+/// By OpenTelemetry's own variables; `None`: not wanted. Wanted is what has an endpoint, or was asked for by name. No value of a
+/// variable is part of an error: an endpoint may hold a secret.
+#[cfg(feature = "otel")]
+pub(super) fn otel(signal: OtelSignal) -> Result<Option<OtelSettings>> {
+    let word = signal.name().to_ascii_uppercase();
+    let told = |what: &str| {
+        variable(&format!("OTEL_EXPORTER_OTLP_{word}_{what}")).or_else(|| variable(&format!("OTEL_EXPORTER_OTLP_{what}")))
+    };
+    let endpoint = told("ENDPOINT");
+    let is_disabled = variable("OTEL_SDK_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true"));
+    let is_wanted = match variable(&format!("OTEL_{word}_EXPORTER")) {
+        Some(exporter) => exporter == "otlp",
+        None => endpoint.is_some(),
+    };
+    if is_disabled || !is_wanted {
+        return Ok(None);
+    }
+    let wrong = |what: &str, hint: &'static str| {
+        let message = format!("OpenTelemetry's {} cannot be sent: OTEL_EXPORTER_OTLP_{what}", signal.name());
+        Err(Error::new(Kind::Usage, message).hint(hint))
+    };
+    if told("PROTOCOL").is_some_and(|protocol| protocol != "http/protobuf") {
+        return wrong("PROTOCOL is not http/protobuf", "collectors take http/protobuf on port 4318");
+    }
+    let endpoint = endpoint.as_deref().unwrap_or("http://localhost:4318").parse::<url::Url>();
+    let Some(endpoint) = endpoint.ok().filter(|url| matches!(url.scheme(), "http" | "https")) else {
+        return wrong("ENDPOINT is not a URL", "write it as http://collector.example.org:4318");
+    };
+    let timeout = told("TIMEOUT").and_then(|text| text.parse().ok()).map_or(Duration::from_secs(10), Duration::from_millis);
+    Ok(Some(OtelSettings { endpoint, timeout }))
 }
 
 /// Keeps the journals of accounts apart.

@@ -186,7 +186,7 @@ tables = @tables@
 # hash_columns = ["unique_id", "sis_*"]    # put keyed hashes in their place
 # deletes = "mark"                         # lakes: keep deleted rows, with true in the column _deleted
 # mode = "history"                         # lakes: current, changes or history; cannot be changed later
-# partition_by = "month(created_at)"       # lakes: day, month or year of a time, for new tables
+# partition_by = "month(created_at)"       # lakes: day, month or year of a time, or none; for new tables
 
 [schedule]
 # every = "4h"                             # with `daplake sync --watch`; the service refreshes its data every 4 hours

@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Format, Mode, TableRef, Timestamp, Window};
 use crate::progress;
 use crate::scan::{ObjectScan, ScanOptions};
-use crate::schema::{ColumnChoice, ColumnRecord, ColumnType, TableOptions, TableRules, TableSchema};
+use crate::schema::{ColumnChoice, ColumnRecord, ColumnType, TableMode, TableOptions, TableRules, TableSchema};
 use crate::sink::{Held, Layout, LoadKind, LoadPlan, Loaded, Sink};
 use crate::stage::{ChangeSet, Engine, latest_per_key};
 
@@ -272,9 +272,12 @@ impl Replicator {
         choice: &ColumnChoice,
     ) -> Result<(Loaded, DecodeCounts, f64)> {
         progress::expect(job.objects.len() as u64);
-        // Results promise unique keys, which the load checks as it writes (integer keys only: a bitmap is cheap); the logs
-        // break the promise by design.
-        let mut trust = self.sink.checks_unique_keys() && !table.is_log() && has_integer_key(choice.kept());
+        // Results promise unique keys, which the load checks as it writes (integer keys only: a bitmap is cheap). The logs break
+        // the promise by design; a load without old rows can settle that afterwards.
+        let is_first = held.is_none() && job.query.window == Window::Snapshot;
+        let is_usual = self.rules.of(table).mode.is_none_or(|mode| mode == TableMode::Current);
+        let mut trust = (self.sink.checks_unique_keys() && !table.is_log() && has_integer_key(choice.kept()))
+            || (self.sink.settles_repeated_keys() && is_first && is_usual);
         let mut may_ask_again = true;
         loop {
             match self.load_once(table, held, job, choice, trust).await {
@@ -332,7 +335,7 @@ impl Replicator {
         let committing = Instant::now();
         let mut reached = job.bookmark();
         reached.schema_version = schema.version;
-        let loaded = load.commit(reached).await?;
+        let loaded = load.commit(reached).instrument(progress::step("commit", table)).await?;
         Ok((loaded, scan.counts(), committing.elapsed().as_secs_f64()))
     }
 

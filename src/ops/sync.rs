@@ -166,6 +166,11 @@ impl SyncRequest {
 /// Brings all chosen tables up to date. Single tables may fail: see the report. An error means that nothing was tried (target,
 /// login, unknown table). Safe to drop at any await: every table is at its old or its new bookmark.
 pub async fn sync(request: SyncRequest) -> Result<Report> {
+    let span = crate::progress::run(&request.run_id);
+    Box::pin(bring_up_to_date(request)).instrument(span).await
+}
+
+async fn bring_up_to_date(request: SyncRequest) -> Result<Report> {
     let begun = Instant::now();
     let started = Timestamp::now();
     let budget = Budget::new(request.time_budget);

@@ -4,15 +4,16 @@
 use futures::stream::{self, Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::error::{Error, Kind, Result};
 
-/// The same items, made by a task of their own that is at most `items` ahead and one in hand. It ends after the first error;
+/// The same items, made by a task of their own, within `span`, that is at most `items` ahead and one in hand. It ends after the first error;
 /// dropping the stream stops the task. Must be called within a tokio runtime.
 pub(super) fn ahead<T: Send + 'static>(
     items_made: impl Stream<Item = Result<T>> + Send + 'static,
     items: usize,
+    span: Span,
 ) -> impl Stream<Item = Result<T>> + Send {
     let (sender, receiver) = mpsc::channel(items.max(1));
     let mut task = JoinSet::new();
@@ -25,7 +26,7 @@ pub(super) fn ahead<T: Send + 'static>(
             }
         }
     };
-    task.spawn(work.in_current_span());
+    task.spawn(work.instrument(span));
     stream::unfold((receiver, task), |(mut receiver, mut task)| async move {
         if let Some(item) = receiver.recv().await {
             return Some((item, (receiver, task)));
@@ -49,16 +50,16 @@ mod tests {
     #[tokio::test]
     async fn items_come_in_order_up_to_the_first_error() {
         let made = stream::iter([Ok(1), Ok(2), Err(Error::new(Kind::Data, "broken")), Ok(3)]);
-        let seen: Vec<_> = ahead(made, 1).map(|item| item.map_err(|error| error.kind())).collect().await;
+        let seen: Vec<_> = ahead(made, 1, Span::none()).map(|item| item.map_err(|error| error.kind())).collect().await;
         assert_eq!(seen, [Ok(1), Ok(2), Err(Kind::Data)]);
-        let numbers: Vec<u32> = ahead(stream::iter((0..100).map(Ok)), 3).try_collect().await.unwrap();
+        let numbers: Vec<u32> = ahead(stream::iter((0..100).map(Ok)), 3, Span::none()).try_collect().await.unwrap();
         assert_eq!(numbers, (0..100).collect::<Vec<_>>());
     }
 
     #[tokio::test]
     async fn a_broken_task_is_an_error_and_not_an_end() {
         let made = stream::iter(0..3).map(|number| if number == 2 { panic!("broken") } else { Ok(number) });
-        let seen: Vec<_> = ahead(made, 8).map(|item| item.map_err(|error| error.kind())).collect().await;
+        let seen: Vec<_> = ahead(made, 8, Span::none()).map(|item| item.map_err(|error| error.kind())).collect().await;
         assert_eq!(seen, [Ok(0), Ok(1), Err(Kind::Bug)]);
     }
 
@@ -70,7 +71,7 @@ mod tests {
             let _held = &gone;
             Ok(number)
         });
-        let mut numbers = Box::pin(ahead(made, 1));
+        let mut numbers = Box::pin(ahead(made, 1, Span::none()));
         assert_eq!(numbers.try_next().await.unwrap(), Some(0));
         drop(numbers);
         assert!(wait.await.is_err(), "the task is gone");

@@ -8,6 +8,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
+use tracing::{Instrument, Span};
 
 use super::Inner;
 use super::ahead::ahead;
@@ -58,7 +59,7 @@ fn options(inner: &Inner, number: usize, id: &ObjectId) -> Result<DecodeOptions>
 fn text(inner: Arc<Inner>, number: usize, id: ObjectId, format: Format) -> Result<BoxStream<'static, Result<RecordBatch>>> {
     let decoder = TextDecoder::new(inner.choice.read().clone(), format, options(&inner, number, &id)?)?;
     let unpacked = fetch::unpacked_within(fetch::open(&inner.urls, &id), format, inner.options.unpack.clone());
-    let bytes = ahead(unpacked, CHUNKS_AHEAD).boxed();
+    let bytes = ahead(unpacked, CHUNKS_AHEAD, progress::download(&id.0)).boxed();
     let state = (bytes, Some(decoder), inner, id);
     let batches = stream::try_unfold(state, |(mut bytes, mut decoder, inner, id)| async move {
         let Some(running) = decoder.as_mut() else { return Ok(None) };
@@ -77,7 +78,7 @@ fn text(inner: Arc<Inner>, number: usize, id: ObjectId, format: Format) -> Resul
         Ok(Some((stream::iter(out.into_iter().map(Ok)), (bytes, decoder, inner, id))))
     });
     let batches = batches.try_flatten().inspect_ok(|batch: &RecordBatch| progress::moved_rows(batch.num_rows() as u64));
-    Ok(ahead(batches, 1).boxed())
+    Ok(ahead(batches, 1, Span::current()).boxed())
 }
 
 /// Parquet needs its footer first, so the object is staged as a file in a folder that goes when the reader is done.
@@ -88,7 +89,9 @@ async fn parquet(inner: Arc<Inner>, number: usize, id: ObjectId) -> Result<BoxSt
         .prefix("daplake-object-")
         .tempdir_in(temp_dir)
         .or_fail(Kind::Io, format!("No folder can be made for staged objects in {}", temp_dir.display()))?;
-    let staged = fetch::spool_as(&inner.urls, &id, Format::Parquet, folder.path(), &format!("object-{number}.parquet")).await?;
+    let name = format!("object-{number}.parquet");
+    let staging = fetch::spool_as(&inner.urls, &id, Format::Parquet, folder.path(), &name);
+    let staged = staging.instrument(progress::download(&id.0)).await?;
     let file = std::fs::File::open(&staged.path).or_fail(Kind::Io, "A staged object cannot be read")?;
     let (sender, receiver) = tokio::sync::mpsc::channel::<Result<RecordBatch>>(2);
     let schema = inner.choice.read().clone();

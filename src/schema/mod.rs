@@ -20,6 +20,6 @@ pub use choice::{ColumnChoice, ColumnRecord, ColumnRules, Followed, HashKey};
 pub use ddl::{LakeEngine, LakeFormat, LakePlace, lake_prelude, lake_table};
 pub use diff::{SchemaChange, changes_between};
 #[cfg(feature = "lake")]
-pub use options::{Deletes, PartitionBy, PartitionUnit, TableMode, TableOptions, TableRules};
+pub use options::{Deletes, PartitionBy, PartitionUnit, Partitions, TableMode, TableOptions, TableRules};
 pub use relations::{Diagram, Evidence, Relation};
 pub use table::{Column, ColumnType, TableSchema};

@@ -48,6 +48,42 @@ pub struct PartitionBy {
     pub column: String,
 }
 
+/// Whether a table is partitioned; reads and prints as `none` or as [`PartitionBy`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Partitions {
+    /// It is not, though tables like it usually are.
+    None,
+    /// By this.
+    By(PartitionBy),
+}
+
+impl Partitions {
+    /// By what.
+    pub fn by(&self) -> Option<&PartitionBy> {
+        match self {
+            Self::None => None,
+            Self::By(by) => Some(by),
+        }
+    }
+}
+
+impl fmt::Display for Partitions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::By(by) => by.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Partitions {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text.trim() == "none" { Ok(Self::None) } else { text.parse().map(Self::By) }
+    }
+}
+
 macro_rules! words {
     ($name:ident, $what:literal, $($variant:ident = $word:literal),+) => {
         impl $name {
@@ -99,7 +135,7 @@ impl FromStr for PartitionBy {
             }
             _ => Err(Error::new(Kind::Usage, "A partition is not written as it should be")
                 .with("partition", text)
-                .hint("write it as day(timestamp), month(created_at) or year(created_at)")),
+                .hint("write it as day(timestamp), month(created_at) or year(created_at), or none")),
         }
     }
 }
@@ -114,7 +150,7 @@ pub struct TableOptions {
     /// Which rows are kept; usually one per key.
     pub mode: Option<TableMode>,
     /// Partitions; usually none, but days for `web_logs`.
-    pub partition_by: Option<PartitionBy>,
+    pub partition_by: Option<Partitions>,
 }
 
 impl TableOptions {
@@ -234,6 +270,9 @@ mod tests {
 
     #[test]
     fn partitions_are_read_as_they_are_printed() {
+        for text in ["none", "day(timestamp)"] {
+            assert_eq!(text.parse::<Partitions>().unwrap().to_string(), text);
+        }
         let day: PartitionBy = "day( timestamp )".parse().unwrap();
         assert_eq!(day.to_string(), "day(timestamp)");
         for wrong in ["", "day", "week(x)", "day()", "day(x"] {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Bookmark, Namespace, TableRef, Timestamp};
 use crate::redact::SafeUrl;
-use crate::schema::{ColumnRecord, Deletes, Nested, PartitionBy, TableMode, TableSchema};
+use crate::schema::{ColumnRecord, Deletes, Nested, Partitions, TableMode, TableSchema};
 use crate::stage::ChangeSet;
 
 /// A place where tables are kept: a lake folder or a database.
@@ -40,6 +40,12 @@ pub trait Sink: Debug + Send + Sync {
     /// Whether its loads take sets that were not reduced, if the key is one integer column, and check the promise of unique keys
     /// as they write. Others are always given the latest change per key.
     fn checks_unique_keys(&self) -> bool {
+        false
+    }
+
+    /// Whether the first load of a table of mode `current` takes a set that was not reduced whatever its key, and leaves only the newest
+    /// row of each.
+    fn settles_repeated_keys(&self) -> bool {
         false
     }
 
@@ -127,7 +133,7 @@ pub struct Layout {
     /// Which rows are kept.
     pub mode: Option<TableMode>,
     /// Partitions.
-    pub partition_by: Option<PartitionBy>,
+    pub partition_by: Option<Partitions>,
 }
 
 impl Layout {

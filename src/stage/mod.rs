@@ -7,6 +7,7 @@ mod order;
 mod parked;
 mod repeats;
 mod session;
+mod sorted;
 mod source;
 mod spill;
 #[cfg(test)]
@@ -18,4 +19,5 @@ pub use latest::latest_per_key;
 pub use order::in_order_of;
 pub use parked::Parking;
 pub use session::{Engine, EngineOptions, engine_error};
+pub use sorted::Sorted;
 pub use source::{batch_stream, table_of_batches, table_of_streams};

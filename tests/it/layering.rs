@@ -123,6 +123,31 @@ fn no_sink_knows_another() {
     }
 }
 
+/// Other systems cannot be compiled for everywhere; so at least each call that only Unix has must stand close below its condition.
+#[test]
+fn what_only_unix_has_stands_behind_a_condition() {
+    const ONLY_THERE: [&str; 6] = ["std::os::unix", "std::os::linux", "rustix::", "signal::unix", "UnixDatagram", "UnixStream"];
+    const CONDITIONS: [&str; 3] = ["cfg(unix)", "cfg(all(unix", "target_os ="];
+    const CLOSE: usize = 12;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for path in files {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate().filter(|(_, line)| ONLY_THERE.iter().any(|word| line.contains(word))) {
+            seen += 1;
+            let above = &lines[number.saturating_sub(CLOSE)..number];
+            if !above.iter().any(|line| CONDITIONS.iter().any(|condition| line.contains(condition))) {
+                wrong.push(format!("{}:{}: {line}", path.display(), number + 1));
+            }
+        }
+    }
+    assert!(seen > 5, "the words are still those of the source");
+    assert_eq!(wrong, [""; 0]);
+}
+
 #[test]
 fn there_is_one_of_each_large_library() {
     let lock = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap();

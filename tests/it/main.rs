@@ -32,6 +32,8 @@ mod modes;
 mod mssql;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(all(unix, feature = "otel"))]
+mod otel;
 #[cfg(feature = "lake")]
 mod pages;
 #[cfg(feature = "postgres")]

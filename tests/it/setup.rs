@@ -113,6 +113,11 @@ async fn a_wrong_file_is_wrong_usage_with_a_line_and_a_hint() {
     write(&world, "[targets.db]\nurl = \"postgresql://u:${ABSENT}@h/d\"\n[targets.lake]\nurl = \"lake\"\n");
     bare(&world, &["status", "--to", "lake"], &[]).assert_code(0);
     bare(&world, &["status", "--to", "db"], &[]).assert_code(2).assert_says(&["ABSENT", "targets.db.url"]);
+    // Nor do credentials to who does not call the service.
+    write(&world, &format!("{SERVICE}[targets.lake]\nurl = \"lake\"\n"));
+    let run = bare(&world, &["status"], &[]).assert_code(0);
+    assert!(!format!("{run:?}").contains("MY_ID"), "{run:?}");
+    bare(&world, &["check"], &[]).assert_code(5).assert_says(&["MY_ID", "client_id"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,6 +13,7 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use deltalake::ObjectStore;
 use futures::StreamExt;
+use object_store::path::Path;
 use parquet::arrow::arrow_reader::RowSelection;
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
@@ -26,7 +27,7 @@ use super::conform::{Names, conform};
 use super::keys::{KeyBounds, KeySet, key_columns};
 use super::log::ActiveFile;
 use super::partition::TableWriter;
-use super::reader::{DataFile, Rows};
+use super::reader::{DataFile, Located, Rows};
 use super::vectors;
 use super::writer::FileFormat;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
@@ -125,6 +126,13 @@ pub(super) struct MarkRule {
     pub(super) most_percent: u64,
 }
 
+impl MarkRule {
+    /// Whether so many of the rows of a file of this size are marked.
+    pub(super) fn marks(&self, bytes: u64, gone: u64, rows: u64) -> bool {
+        bytes >= self.least_file_bytes && gone.saturating_mul(100) <= rows.saturating_mul(self.most_percent)
+    }
+}
+
 impl Hits {
     /// A row goes. Whether it was there until now.
     fn hit(&mut self, row: u32, is_deleted: bool, note: Note) -> bool {
@@ -151,10 +159,7 @@ impl Hits {
         }
         // Vectors need statistics that say how many rows there are.
         let marks = match (rule, file.rows) {
-            (Some(rule), Some(rows)) if !rewrites => {
-                file.size >= rule.least_file_bytes
-                    && self.gone.len().saturating_mul(100) <= rows.saturating_mul(rule.most_percent)
-            }
+            (Some(rule), Some(rows)) if !rewrites => rule.marks(file.size, self.gone.len(), rows),
             _ => false,
         };
         if marks { Fate::IsMarked(self.gone) } else { Fate::IsRewritten(self.gone) }
@@ -231,7 +236,7 @@ impl Probe {
             if hits.total.is_none() {
                 hits.gone = marked_rows(&self.store, &file).await?;
             }
-            hits.total = Some(u64::from(row_count(&opened, &file)?));
+            hits.total = Some(u64::from(row_count(&opened, &file.path)?));
             if !opened.has_column(&column.physical) {
                 continue;
             }
@@ -297,9 +302,9 @@ pub(super) async fn marked_rows(store: &Arc<dyn ObjectStore>, file: &ActiveFile)
 }
 
 /// Rows of a file, as its footer says.
-fn row_count(opened: &DataFile, file: &ActiveFile) -> Result<u32> {
+fn row_count(opened: &DataFile, path: &Path) -> Result<u32> {
     let rows = opened.metadata().file_metadata().num_rows();
-    u32::try_from(rows).map_err(|_| Error::new(Kind::Unsupported, "A data file has too many rows").with("file", &file.path))
+    u32::try_from(rows).map_err(|_| Error::new(Kind::Unsupported, "A data file has too many rows").with("file", path))
 }
 
 /// Looks for keys among the rows of a file that are not gone. Gives what is known of it now, and how many of the deleted keys
@@ -323,7 +328,7 @@ async fn probe_file(
             return Err(error.with("file", &file.path).with("column", &column.name));
         }
     }
-    hits.total = Some(u64::from(row_count(&opened, file)?));
+    hits.total = Some(u64::from(row_count(&opened, &file.path)?));
     let column = &columns[0].physical;
     let key_count = file.key_bounds(&columns[0]).map_or(usize::MAX, |bounds| keys.count_in(&bounds));
     let opened = match is_worth_the_page_index(opened.metadata(), keys, key_count, column) {
@@ -495,7 +500,7 @@ impl BatchNumbers {
 /// Writes the rows of `file` that are not in `gone` to `out`, in the table's present schema.
 pub(super) async fn rewrite(
     format: &Arc<FileFormat>,
-    file: &Arc<ActiveFile>,
+    file: &Located,
     gone: RoaringBitmap,
     engine: &Engine,
     out: &mut TableWriter,
@@ -510,13 +515,13 @@ pub(super) async fn rewrite(
 /// The rows of `file` that are not in `gone`, in the schema of new files. The stream fails rather than end too early.
 pub(super) async fn live_rows(
     format: &Arc<FileFormat>,
-    file: &Arc<ActiveFile>,
+    file: &Located,
     gone: RoaringBitmap,
     engine: &Engine,
 ) -> Result<SendableRecordBatchStream> {
     let opened = DataFile::open(Arc::clone(&format.store), &file.path, file.size).await?;
     let metadata = Arc::clone(opened.metadata());
-    let total = row_count(&opened, file)?;
+    let total = row_count(&opened, &file.path)?;
     if gone.max().is_some_and(|last| last >= total) {
         return Err(
             Error::new(Kind::Target, "A deletion vector names rows that its file does not have").with("file", &file.path)
@@ -526,22 +531,22 @@ pub(super) async fn live_rows(
     let batch_rows = engine.batch_rows((bytes as u64).div_ceil(u64::from(total).max(1)) as usize);
     let columns = format.columns.iter().map(|column| column.physical.as_str());
     let stream = opened.stream(columns, Rows::all(&metadata), batch_rows)?;
-    let (format, file, schema) = (Arc::clone(format), Arc::clone(file), Arc::clone(&format.schema));
+    let (format, path, schema) = (Arc::clone(format), file.path.clone(), Arc::clone(&format.schema));
     let (state, gone) = ((stream, 0_u32), Arc::new(gone));
     let rows = futures::stream::try_unfold(state, move |(mut stream, start)| {
-        let (format, file, gone) = (Arc::clone(&format), Arc::clone(&file), Arc::clone(&gone));
+        let (format, path, gone) = (Arc::clone(&format), path.clone(), Arc::clone(&gone));
         async move {
             match stream.next().await {
                 None if start == total => Ok(None),
                 None => {
-                    let error = Error::new(Kind::Bug, "A data file was not read in full").with("file", &file.path);
+                    let error = Error::new(Kind::Bug, "A data file was not read in full").with("file", &path);
                     Err(DataFusionError::External(Box::new(error)))
                 }
                 Some(batch) => {
                     let batch = batch?;
                     let conformed = without(&batch, start, &gone)
                         .and_then(|left| conform(&left, &format.columns, &format.schema, Names::Physical))
-                        .with("file", &file.path);
+                        .with("file", &path);
                     let conformed = conformed.map_err(|error| DataFusionError::External(Box::new(error)))?;
                     Ok(Some((conformed, (stream, start + batch.num_rows() as u32))))
                 }
@@ -560,28 +565,12 @@ pub(super) async fn rows_at(
 ) -> Result<SendableRecordBatchStream> {
     let opened = DataFile::open(Arc::clone(&format.store), &file.path, file.size).await?;
     let metadata = Arc::clone(opened.metadata());
-    let total = row_count(&opened, file)?;
-    let (mut groups, mut selected, mut start, mut place) = (Vec::new(), Vec::<Range<usize>>::new(), 0_u32, 0_usize);
-    for (number, group) in metadata.row_groups().iter().enumerate() {
-        let end = start + group.num_rows() as u32;
-        if rows.range_cardinality(start..end) > 0 {
-            groups.push(number);
-            for row in rows.range(start..end) {
-                let at = place + (row - start) as usize;
-                match selected.last_mut() {
-                    Some(last) if last.end == at => last.end += 1,
-                    _ => selected.push(at..at + 1),
-                }
-            }
-            place += group.num_rows() as usize;
-        }
-        start = end;
-    }
+    let total = row_count(&opened, &file.path)?;
     let bytes: i64 = metadata.row_groups().iter().map(RowGroupMetaData::total_byte_size).sum();
     let batch_rows = engine.batch_rows((bytes as u64).div_ceil(u64::from(total).max(1)) as usize);
-    let selection = Some(RowSelection::from_consecutive_ranges(selected.into_iter(), place));
+    let chosen = Rows::at(&metadata, rows);
     let columns = format.columns.iter().map(|column| column.physical.as_str());
-    let stream = opened.stream(columns, Rows { groups, selection }, batch_rows)?;
+    let stream = opened.stream(columns, chosen, batch_rows)?;
     let (format, file, schema, expected) = (Arc::clone(format), Arc::clone(file), Arc::clone(&format.schema), rows.len());
     let read = futures::stream::try_unfold((stream, 0_u64), move |(mut stream, seen)| {
         let (format, file) = (Arc::clone(&format), Arc::clone(&file));

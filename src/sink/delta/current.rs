@@ -1,6 +1,7 @@
 //! Mode `current`: one row per key. A snapshot takes the place of all that was there; an increment is merged into it.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
@@ -17,14 +18,16 @@ use super::apply::{Fate, Look, MarkRule, Note, Probe, live_rows, rewrite, rows_a
 use super::columns::LakeColumn;
 use super::conform::{Names, conform};
 use super::feed::Feed;
-use super::keys::{Unique, key_columns};
+use super::keys::{Unique, is_integer, key_columns};
 use super::layout::Role;
 use super::load::{DeltaLoad, MarkedFile, Written};
 use super::log;
-use super::partition::TableWriter;
+use super::partition::{Number, TableWriter};
+use super::routing::{Routing, Waiting};
 use super::search::KeySearch;
+use super::settle::{Notes, Settling};
 use super::vectors::VectorFile;
-use super::writer::{FileFormat, NewFile};
+use super::writer::{FileFormat, NewFile, Placed};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::schema::{Deletes, TS};
 use crate::sink::LoadKind;
@@ -32,6 +35,10 @@ use crate::stage::{ChangeSet, Engine, deletes, engine_error, pull_together, spli
 
 /// Batches between two looks at the memory of the check for repeated keys, which takes time to measure.
 const UNIQUE_CHECK_BATCHES: usize = 64;
+/// Bytes of rows gathered before they are parted.
+const MOST_GATHERED: usize = 4 << 20;
+/// Bytes of rows that wait for others of their partition, in each worker.
+const MOST_WAITING: usize = 64 << 20;
 /// With [`DeletionVectors::Auto`], a table gets its first mark only in a file of at least this part of the usual size.
 const SMALLEST_FIRST_MARKED_SHARE: u64 = 32;
 /// With [`DeletionVectors::Auto`], only files of at least this part of the usual size are marked.
@@ -49,20 +56,40 @@ impl DeltaLoad {
 
     /// All that was there goes; the set is the table. Streams are written side by side, each worker to files of its own.
     pub(super) async fn replace(&self, changes: ChangeSet) -> Result<Written> {
-        let workers = self.options.engine.partitions().min(changes.streams.len()).max(1);
+        let engine = &self.options.engine;
+        let workers = engine.partitions().min(changes.streams.len()).max(1);
         let format = self.format(workers);
-        let unique = self.unique(&changes)?;
-        let streams = Arc::new(Mutex::new(VecDeque::from(changes.streams)));
+        let check = if changes.reduced {
+            Check::Nothing
+        } else if is_integer(&self.key_types()) && !self.plan.table.is_log() {
+            Check::Unique(SharedUnique::new(&self.key_types(), engine)?)
+        } else {
+            Check::Settled(Notes::new(&self.key_types(), engine)?)
+        };
+        let names = self.uncommitted.names();
+        let mut streams = changes.streams;
+        let routing = format.partition.as_ref().map(|partition| Routing {
+            partition: partition.clone(),
+            column: format.columns[partition.source()].name.clone(),
+            gathered: (engine.memory_limit() / 64).min(MOST_GATHERED),
+            held: (engine.memory_limit() / 4 / workers).min(MOST_WAITING),
+            batch_bytes: engine.batch_bytes(),
+        });
+        if let Some(routing) = &routing {
+            streams = routing.route(&changes.schema, streams, workers);
+        }
+        let streams = Arc::new(Mutex::new(VecDeque::from(streams)));
         let mut running = JoinSet::new();
         for _ in 0..workers {
             let worker = ReplaceWorker {
                 streams: Arc::clone(&streams),
                 format: Arc::clone(&format),
                 keys: self.keys.clone(),
-                unique: unique.clone(),
-                batch_bytes: self.options.engine.batch_bytes(),
+                check: check.clone(),
+                routing: routing.clone(),
+                batch_bytes: engine.batch_bytes(),
             };
-            let writer = TableWriter::new(Arc::clone(&format), self.uncommitted.names());
+            let writer = TableWriter::new(Arc::clone(&format), names.clone());
             running.spawn(worker.run(writer).in_current_span());
         }
         let mut written = Written { removed: vec![true; self.files().len()], ..Written::default() };
@@ -77,6 +104,18 @@ impl DeltaLoad {
                     return Err(error);
                 }
             }
+        }
+        if let Check::Settled(notes) = check {
+            // Readers of a change data feed take the files of a first commit for what it tells; not all heed marks there.
+            let rule = self.mark_rule().filter(|_| !self.feeds());
+            let settling = Settling { engine, format: &format, names: &names, rule };
+            let (files, vector_bytes, gone) = settling.settle(notes, std::mem::take(&mut written.added)).await?;
+            if gone > 0 {
+                tracing::debug!(table = %self.plan.table, rows = gone, "Rows came again under the same key; the newest stay");
+            }
+            written.added = files;
+            written.vector_bytes = vector_bytes;
+            written.upserted -= gone;
         }
         Ok(written)
     }
@@ -139,7 +178,7 @@ impl DeltaLoad {
             for (number, fate) in probe.into_fates(true, None).await?.into_iter().enumerate() {
                 written.removed[number] = true;
                 let Fate::IsRewritten(gone) = fate else { continue };
-                let rows = live_rows(&format, &self.files()[number], gone, engine).await?;
+                let rows = live_rows(&format, &self.files()[number].located(), gone, engine).await?;
                 written.deleted += write_marked(rows, &format, &mut writer).await?;
             }
         } else {
@@ -182,10 +221,10 @@ impl DeltaLoad {
                     written.removed[number] = true;
                     // Small files are gathered with the new rows, large ones keep their range of keys to themselves.
                     if file.size < self.options.target_file_bytes / 4 {
-                        rewrite(format, file, gone, engine, writer).await?;
+                        rewrite(format, &file.located(), gone, engine, writer).await?;
                     } else {
                         let mut own = TableWriter::new(Arc::clone(format), self.uncommitted.names());
-                        rewrite(format, file, gone, engine, &mut own).await?;
+                        rewrite(format, &file.located(), gone, engine, &mut own).await?;
                         written.added.extend(own.finish().await?);
                     }
                 }
@@ -228,18 +267,32 @@ pub(super) async fn write_upserts(
     format: &FileFormat,
     batch_bytes: usize,
 ) -> Result<u64> {
-    let upserts = if deletes.true_count() == 0 {
-        batch.clone()
-    } else {
-        let kept = arrow::compute::not(deletes).or_fail(Kind::Bug, "Rows cannot be filtered")?;
-        filter_record_batch(batch, &kept).or_fail(Kind::Bug, "Rows cannot be filtered")?
-    };
-    let rows = conform(&with_roles(&upserts, &format.columns)?, &format.columns, &format.schema, Names::Logical)?;
+    if deletes.true_count() == 0 {
+        write_rows(writer, batch, format, batch_bytes).await?;
+        return Ok(batch.num_rows() as u64);
+    }
+    let kept = arrow::compute::not(deletes).or_fail(Kind::Bug, "Rows cannot be filtered")?;
+    let upserts = filter_record_batch(batch, &kept).or_fail(Kind::Bug, "Rows cannot be filtered")?;
+    write_rows(writer, &upserts, format, batch_bytes).await?;
+    Ok(upserts.num_rows() as u64)
+}
+
+/// Writes the rows of a batch of upserts, and says where each part of them went: the rows of a part, counted in the batch.
+async fn write_rows(
+    writer: &mut TableWriter,
+    upserts: &RecordBatch,
+    format: &FileFormat,
+    batch_bytes: usize,
+) -> Result<Vec<(Range<usize>, Vec<Placed>)>> {
+    let rows = conform(&with_roles(upserts, &format.columns)?, &format.columns, &format.schema, Names::Logical)?;
+    let (mut start, mut parts) = (0, Vec::new());
     // An object may come as few large batches; what is encoded at once has to stay small.
     for part in split_batch(&rows, batch_bytes.saturating_mul(2), usize::MAX).map_err(engine_error)? {
-        writer.write(part).await?;
+        let end = start + part.num_rows();
+        parts.push((start..end, writer.write(part).await?));
+        start = end;
     }
-    Ok(upserts.num_rows() as u64)
+    Ok(parts)
 }
 
 /// Writes rows with the mark of deleted ones, and says how many did not have it before.
@@ -298,31 +351,81 @@ impl SharedUnique {
     }
 }
 
+/// What is done about the promise of unique keys.
+#[derive(Debug, Clone)]
+enum Check {
+    /// The set was reduced.
+    Nothing,
+    /// A key that comes again ends the load.
+    Unique(SharedUnique),
+    /// Of the rows of a key, the newest is found when all are written.
+    Settled(Notes),
+}
+
 /// Writes streams of a whole table, one after the other.
 struct ReplaceWorker {
     streams: Arc<Mutex<VecDeque<SendableRecordBatchStream>>>,
     format: Arc<FileFormat>,
     keys: Vec<String>,
-    unique: Option<SharedUnique>,
+    check: Check,
+    routing: Option<Routing>,
     batch_bytes: usize,
 }
 
 impl ReplaceWorker {
     async fn run(self, mut writer: TableWriter) -> Result<(Vec<NewFile>, u64)> {
         let mut upserted = 0;
+        let held = self.routing.as_ref().map_or(0, |routing| routing.held);
+        let mut waiting = Waiting::new(held, &self.format.pool);
         loop {
             let next = self.streams.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some(stream) = next else { break };
             let mut stream = pull_together(stream.schema(), vec![stream], 1);
             while let Some(batch) = stream.next().await {
                 let batch = batch.map_err(engine_error)?;
-                let columns = key_columns(&batch, &self.keys)?;
-                if let Some(unique) = &self.unique {
-                    unique.insert(&columns[0])?;
+                let Some(routing) = &self.routing else {
+                    upserted += self.write(&mut writer, batch).await?;
+                    continue;
+                };
+                let number = routing.number(&batch)?;
+                if let Some((number, batches)) = waiting.push(number, batch) {
+                    upserted += self.write_row_group(&mut writer, number, batches).await?;
                 }
-                upserted += write_upserts(&mut writer, &batch, &deletes(&batch)?, &self.format, self.batch_bytes).await?;
             }
         }
+        while let Some((number, batches)) = waiting.pop() {
+            upserted += self.write_row_group(&mut writer, number, batches).await?;
+        }
         Ok((writer.finish().await?, upserted))
+    }
+
+    async fn write_row_group(&self, writer: &mut TableWriter, number: Number, batches: Vec<RecordBatch>) -> Result<u64> {
+        let mut upserted = 0;
+        for batch in batches {
+            upserted += self.write(writer, batch).await?;
+        }
+        writer.end_row_group(number).await?;
+        Ok(upserted)
+    }
+
+    async fn write(&self, writer: &mut TableWriter, batch: RecordBatch) -> Result<u64> {
+        let keys = key_columns(&batch, &self.keys)?;
+        let deletes = deletes(&batch)?;
+        match &self.check {
+            Check::Nothing => {}
+            Check::Unique(unique) => unique.insert(&keys[0])?,
+            Check::Settled(notes) => {
+                // Whether a delete is newer than an upsert of its key cannot be told from files.
+                if deletes.true_count() > 0 {
+                    return Err(ChangeSet::duplicate_key());
+                }
+                for (rows, placed) in write_rows(writer, &batch, &self.format, self.batch_bytes).await? {
+                    let keys: Vec<ArrayRef> = keys.iter().map(|key| key.slice(rows.start, rows.len())).collect();
+                    notes.push(&batch.slice(rows.start, rows.len()), &keys, &placed)?;
+                }
+                return Ok(batch.num_rows() as u64);
+            }
+        }
+        write_upserts(writer, &batch, &deletes, &self.format, self.batch_bytes).await
     }
 }

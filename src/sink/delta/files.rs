@@ -51,9 +51,11 @@ pub(super) async fn remove_all(store: &Arc<dyn ObjectStore>, table: &TableRef, p
 pub(super) struct Names(Arc<Mutex<Vec<String>>>);
 
 impl Names {
-    /// Adds one, before the file is made.
-    pub(super) fn add(&self, name: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
+    /// Adds one, before the file is made. Gives its number in the order of all names of the load.
+    pub(super) fn add(&self, name: &str) -> u32 {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.push(name.to_owned());
+        (names.len() - 1) as u32
     }
 
     fn take(&self) -> Vec<String> {
@@ -89,7 +91,7 @@ impl Uncommitted {
 
     /// Puts released files back.
     pub(super) fn reclaim(&self, names: Vec<String>) {
-        names.iter().for_each(|name| self.names.add(name));
+        names.iter().for_each(|name| _ = self.names.add(name));
     }
 
     /// Removes the files now.

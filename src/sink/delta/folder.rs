@@ -190,6 +190,10 @@ impl Sink for ParquetSink {
         self.tables.checks_unique_keys()
     }
 
+    fn settles_repeated_keys(&self) -> bool {
+        self.tables.settles_repeated_keys()
+    }
+
     /// On a local disk each commit has done that.
     async fn write_views(&self) -> Result<()> {
         match self.place.folder() {

@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result, ResultExt};
 use crate::stage::ChangeSet;
 
 /// Whether the key is one integer column, the normal case.
-fn is_integer(types: &[DataType]) -> bool {
+pub(super) fn is_integer(types: &[DataType]) -> bool {
     matches!(types, [DataType::Int16 | DataType::Int32 | DataType::Int64])
 }
 
@@ -33,14 +33,14 @@ pub(super) struct KeyBytes {
 }
 
 impl KeyBytes {
-    fn new(types: &[DataType]) -> Result<Self> {
+    pub(super) fn new(types: &[DataType]) -> Result<Self> {
         let converter = |types: &[DataType]| {
             RowConverter::new(types.iter().cloned().map(SortField::new).collect()).or_fail(Kind::Bug, "Keys cannot be compared")
         };
         Ok(Self { types: types.to_vec(), all: converter(types)?, first: converter(&types[..1])? })
     }
 
-    fn rows(&self, columns: &[ArrayRef]) -> Result<arrow::row::Rows> {
+    pub(super) fn rows(&self, columns: &[ArrayRef]) -> Result<arrow::row::Rows> {
         let columns = self
             .types
             .iter()

@@ -151,7 +151,7 @@ impl TableLayout {
                 .hint(format!("go on with --mode {}, or load it in the other mode into a new --target", base.mode)));
         }
         let partition_by = match (held, &wanted.partition_by) {
-            (Some(held), Some(wanted)) if held.partition_by.as_ref() != Some(wanted) => {
+            (Some(held), Some(wanted)) if held.partition_by.as_ref() != wanted.by() => {
                 return Err(Error::new(Kind::Schema, "The table is partitioned in another way")
                     .with(
                         "partitions of the table",
@@ -161,7 +161,7 @@ impl TableLayout {
                     .hint("leave --partition-by out, or load it with other partitions into a new --target"));
             }
             (Some(held), _) => held.partition_by.clone(),
-            (None, Some(wanted)) => Some(wanted.clone()),
+            (None, Some(wanted)) => wanted.by().cloned(),
             (None, None) => usual_partition,
         };
         if mode != TableMode::Current && wanted.deletes == Some(Deletes::Mark) {
@@ -205,6 +205,7 @@ impl TableLayout {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema::Partitions;
 
     #[test]
     fn what_is_not_said_is_as_the_table_is() {
@@ -221,9 +222,12 @@ mod tests {
         assert_eq!(TableLayout::resolve(Some(&marked), &Layout::default(), Some(days.clone())).unwrap(), marked);
         let new = TableLayout::resolve(None, &Layout::default(), Some(days.clone())).unwrap();
         assert_eq!((new.described().as_str(), &new.partition_by), ("current by day(t)", &Some(days.clone())));
-        let parted = Layout { partition_by: Some(days), ..Layout::default() };
+        let parted = Layout { partition_by: Some(Partitions::By(days)), ..Layout::default() };
         assert_eq!(TableLayout::resolve(Some(&marked), &parted, None).unwrap_err().kind(), Kind::Schema);
         TableLayout::resolve(Some(&new), &parted, None).unwrap();
+        let whole = Layout { partition_by: Some(Partitions::None), ..Layout::default() };
+        assert_eq!(TableLayout::resolve(None, &whole, new.partition_by.clone()).unwrap(), TableLayout::default());
+        assert_eq!(TableLayout::resolve(Some(&new), &whole, None).unwrap_err().get("partitions wanted"), Some("none"));
         let both = Layout { deletes: Some(Deletes::Mark), ..history };
         assert!(TableLayout::resolve(None, &both, None).is_err());
     }

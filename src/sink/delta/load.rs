@@ -79,6 +79,13 @@ pub(super) struct Written {
     pub(super) deleted: u64,
 }
 
+impl Written {
+    /// Whether rows of any file are marked as deleted.
+    fn marks(&self) -> bool {
+        !self.marked.is_empty() || self.added.iter().any(|file| file.vector.is_some())
+    }
+}
+
 /// A file that stays with other rows marked as deleted.
 #[derive(Debug)]
 pub(super) struct MarkedFile {
@@ -154,7 +161,8 @@ impl DeltaLoad {
     }
 
     pub(super) fn format(&self, writers: usize) -> Arc<FileFormat> {
-        Arc::new(FileFormat::new(&self.options, self.log.store(), &self.design.columns, &self.keys, writers))
+        let format = FileFormat::new(&self.options, self.log.store(), &self.design.columns, &self.keys, writers);
+        Arc::new(format.for_disk(self.log.folder.is_some()))
     }
 
     pub(super) fn key_types(&self) -> Vec<DataType> {
@@ -171,7 +179,7 @@ impl DeltaLoad {
         let present = self.state.as_ref().is_some_and(|state| state.configuration.contains_key(log::DELETION_VECTORS));
         match self.options.deletion_vectors {
             DeletionVectors::On => Some(true),
-            DeletionVectors::Auto => (!written.marked.is_empty()).then_some(true),
+            DeletionVectors::Auto => written.marks().then_some(true),
             DeletionVectors::Off => present.then_some(false),
         }
     }
@@ -309,6 +317,7 @@ impl DeltaLoad {
     fn info(&self, written: &Written, reached: Bookmark) -> HashMap<String, Value> {
         let added_rows: u64 = written.added.iter().map(|file| file.rows).sum();
         let removed = written.removed.iter().filter(|removed| **removed).count();
+        let vectors = written.marked.len() + written.added.iter().filter(|file| file.vector.is_some()).count();
         HashMap::from([
             ("daplakeRunId".into(), json!(self.plan.run_id)),
             ("daplakeJobId".into(), json!(self.plan.job_id)),
@@ -323,7 +332,7 @@ impl DeltaLoad {
                     "numOutputRows": added_rows.to_string(),
                     "numAddedFiles": written.added.len().to_string(),
                     "numRemovedFiles": (removed - written.marked.len()).to_string(),
-                    "numDeletionVectorsAdded": written.marked.len().to_string(),
+                    "numDeletionVectorsAdded": vectors.to_string(),
                 }),
             ),
         ])

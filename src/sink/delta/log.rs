@@ -21,6 +21,7 @@ use super::columns::{LakeColumn, LakeType};
 use super::files::is_ours_at;
 use super::keys::KeyBounds;
 use super::partition::is_partition;
+use super::reader::Located;
 use super::stats::loosened;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Bookmark, TableRef, Timestamp};
@@ -142,6 +143,11 @@ impl ActiveFile {
             stats,
             view,
         })
+    }
+
+    /// Where it is.
+    pub(super) fn located(&self) -> Located {
+        Located { path: self.path.clone(), size: self.size }
     }
 
     /// What its statistics say of a key column.

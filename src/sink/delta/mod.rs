@@ -26,7 +26,9 @@ mod protocol;
 mod publish;
 mod query;
 mod reader;
+mod routing;
 mod search;
+mod settle;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -200,6 +202,10 @@ impl Sink for DeltaSink {
     }
 
     fn checks_unique_keys(&self) -> bool {
+        true
+    }
+
+    fn settles_repeated_keys(&self) -> bool {
         true
     }
 

@@ -198,7 +198,7 @@ pub(super) fn rows_of(format: &Arc<FileFormat>, sources: &[Arc<ActiveFile>], eng
         async move {
             let open = async {
                 let gone = marked_rows(&format.store, &file).await?;
-                live_rows(&format, &file, gone, &engine).await
+                live_rows(&format, &file.located(), gone, &engine).await
             };
             open.await.map_err(|error| DataFusionError::External(Box::new(error)))
         }

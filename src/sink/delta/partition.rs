@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::columns::{LakeColumn, LakeType};
 use super::files::Names;
-use super::writer::{FileFormat, FileWriter, NewFile};
+use super::writer::{FileFormat, FileWriter, NewFile, Placed};
 use crate::crew::Crew;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::schema::{PartitionBy, PartitionUnit};
@@ -78,7 +78,7 @@ pub(super) struct Partition {
 }
 
 /// Days since 1970, months or years since the year 0; `None` for rows without a value.
-type Number = Option<i32>;
+pub(super) type Number = Option<i32>;
 
 impl Partition {
     /// Of a table with `all` columns, whose files have `written` ones.
@@ -92,8 +92,18 @@ impl Partition {
         })
     }
 
-    fn numbers(&self, batch: &RecordBatch) -> Result<Vec<Number>> {
-        let array: &ArrayRef = batch.column(self.source);
+    #[cfg(test)]
+    pub(super) fn new(physical: &str, unit: PartitionUnit) -> Self {
+        Self { physical: physical.into(), unit, source: 0 }
+    }
+
+    /// The place in the files of the column that it is made of.
+    pub(super) fn source(&self) -> usize {
+        self.source
+    }
+
+    /// To which partition each row belongs, by the values of the column that it is made of.
+    pub(super) fn numbers(&self, array: &ArrayRef) -> Result<Vec<Number>> {
         let days: Vec<Number> = match array.data_type() {
             DataType::Date32 => array.as_primitive::<Date32Type>().iter().collect(),
             DataType::Timestamp(..) => {
@@ -150,31 +160,41 @@ impl TableWriter {
         Self { format, names, crew: None, open: BTreeMap::new(), finished: Vec::new(), batches: 0 }
     }
 
-    /// Adds rows.
-    pub(super) async fn write(&mut self, batch: RecordBatch) -> Result<()> {
+    /// Adds rows, and says where they went.
+    pub(super) async fn write(&mut self, batch: RecordBatch) -> Result<Vec<Placed>> {
         if batch.num_rows() == 0 {
-            return Ok(());
+            return Ok(Vec::new());
         }
         self.batches += 1;
-        let Some(partition) = self.format.partition.clone() else { return self.write_to(None, None, batch).await };
+        let Some(partition) = self.format.partition.clone() else {
+            return Ok(vec![self.write_to(None, None, batch, None).await?]);
+        };
         let mut rows: BTreeMap<Number, Vec<u32>> = BTreeMap::new();
-        for (row, number) in partition.numbers(&batch)?.into_iter().enumerate() {
+        for (row, number) in partition.numbers(batch.column(partition.source))?.into_iter().enumerate() {
             rows.entry(number).or_default().push(row as u32);
         }
         if rows.len() == 1 {
             let number = rows.into_keys().next().flatten();
             let value = Some((partition.physical.clone(), partition.text(number)));
-            return self.write_to(number, value, batch).await;
+            return Ok(vec![self.write_to(number, value, batch, None).await?]);
         }
+        let mut placed = Vec::with_capacity(rows.len());
         for (number, rows) in rows {
-            let part = take_record_batch(&batch, &UInt32Array::from(rows)).or_fail(Kind::Bug, "Rows cannot be parted")?;
+            let rows = UInt32Array::from(rows);
+            let part = take_record_batch(&batch, &rows).or_fail(Kind::Bug, "Rows cannot be parted")?;
             let value = Some((partition.physical.clone(), partition.text(number)));
-            self.write_to(number, value, part).await?;
+            placed.push(self.write_to(number, value, part, Some(rows)).await?);
         }
-        Ok(())
+        Ok(placed)
     }
 
-    async fn write_to(&mut self, number: Number, value: Option<(String, Option<String>)>, batch: RecordBatch) -> Result<()> {
+    async fn write_to(
+        &mut self,
+        number: Number,
+        value: Option<(String, Option<String>)>,
+        batch: RecordBatch,
+        rows: Option<UInt32Array>,
+    ) -> Result<Placed> {
         if !self.open.contains_key(&number) && self.open.len() >= MOST_OPEN {
             let oldest = self.open.iter().min_by_key(|(_, (_, used))| *used).map(|(number, _)| *number);
             if let Some((writer, _)) = oldest.and_then(|oldest| self.open.remove(&oldest)) {
@@ -189,7 +209,16 @@ impl TableWriter {
         let slot =
             self.open.entry(number).or_insert_with(|| (FileWriter::new(Arc::clone(format), names.clone(), crew, value), 0));
         slot.1 = self.batches;
-        slot.0.write(batch).await
+        let (file, first) = slot.0.write(batch).await?;
+        Ok(Placed { file, first, rows })
+    }
+
+    /// Ends the row group of a partition, and with it what it needs of memory.
+    pub(super) async fn end_row_group(&mut self, number: Number) -> Result<()> {
+        match self.open.get_mut(&number) {
+            Some((writer, _)) => writer.end_row_group().await,
+            None => Ok(()),
+        }
     }
 
     /// Closes the last files and gives all.
@@ -214,8 +243,8 @@ mod tests {
             Arc::new(TimestampMicrosecondArray::from_iter(moments.map(Some).into_iter().chain([None])).with_timezone("UTC"));
         let batch = RecordBatch::try_from_iter_with_nullable([("t", array, true)]).unwrap();
         let texts = |unit| {
-            let partition = Partition { physical: "p".into(), unit, source: 0 };
-            let numbers = partition.numbers(&batch).unwrap();
+            let partition = Partition::new("p", unit);
+            let numbers = partition.numbers(batch.column(0)).unwrap();
             numbers.into_iter().map(|number| partition.text(number).unwrap_or("-".into())).collect::<Vec<_>>()
         };
         assert_eq!(texts(PartitionUnit::Day), ["1969-12-31", "1970-01-01", "2024-02-29", "-"]);
@@ -223,8 +252,8 @@ mod tests {
         assert_eq!(texts(PartitionUnit::Year), ["1969", "1970", "2024", "-"]);
         let days: ArrayRef = Arc::new(Date32Array::from(vec![-1, 0, i32::MAX]));
         let batch = RecordBatch::try_from_iter([("t", days)]).unwrap();
-        let partition = Partition { physical: "p".into(), unit: PartitionUnit::Month, source: 0 };
-        assert_eq!(partition.numbers(&batch).unwrap()[2], None, "beyond any calendar");
+        let partition = Partition::new("p", PartitionUnit::Month);
+        assert_eq!(partition.numbers(batch.column(0)).unwrap()[2], None, "beyond any calendar");
     }
 
     #[test]

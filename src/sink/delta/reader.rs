@@ -18,6 +18,7 @@ use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::bloom_filter::Sbbf;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use roaring::RoaringBitmap;
 
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::stage::pull_together;
@@ -41,7 +42,37 @@ pub(super) struct Rows {
     pub(super) selection: Option<RowSelection>,
 }
 
+/// Where a data file is.
+#[derive(Debug, Clone)]
+pub(super) struct Located {
+    /// Inside the table's folder.
+    pub(super) path: Path,
+    /// Bytes.
+    pub(super) size: u64,
+}
+
 impl Rows {
+    /// Those of a file with these numbers.
+    pub(super) fn at(metadata: &ParquetMetaData, rows: &RoaringBitmap) -> Self {
+        let (mut groups, mut selected, mut start, mut place) = (Vec::new(), Vec::<Range<usize>>::new(), 0_u32, 0_usize);
+        for (number, group) in metadata.row_groups().iter().enumerate() {
+            let end = start + group.num_rows() as u32;
+            if rows.range_cardinality(start..end) > 0 {
+                groups.push(number);
+                for row in rows.range(start..end) {
+                    let at = place + (row - start) as usize;
+                    match selected.last_mut() {
+                        Some(last) if last.end == at => last.end += 1,
+                        _ => selected.push(at..at + 1),
+                    }
+                }
+                place += group.num_rows() as usize;
+            }
+            start = end;
+        }
+        Self { groups, selection: Some(RowSelection::from_consecutive_ranges(selected.into_iter(), place)) }
+    }
+
     /// All there are.
     pub(super) fn all(metadata: &ParquetMetaData) -> Self {
         Self { groups: (0..metadata.num_row_groups()).collect(), selection: None }

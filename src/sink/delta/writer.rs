@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, SchemaRef};
 use bytes::Bytes;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use deltalake::ObjectStore;
-use deltalake::kernel::{Action, Add};
+use deltalake::kernel::{Action, Add, DeletionVectorDescriptor};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, WriteMultipart};
 use parquet::arrow::ArrowWriter;
@@ -42,6 +42,10 @@ const NO_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
 const PARTITIONS_SHARING: usize = 4;
 /// Parts on their way to the store at once.
 const PARTS_IN_FLIGHT: usize = 2;
+/// Bytes of a part on a local disk; of many open files, each has one in memory. Object stores want at least [`PART_BYTES`].
+const LOCAL_PART_BYTES: usize = 512 << 10;
+/// Bytes of a part in an object store.
+const PART_BYTES: usize = 5 << 20;
 
 /// How files are written; shared by all writers of a load.
 #[derive(Debug)]
@@ -62,6 +66,8 @@ pub(super) struct FileFormat {
     pub(super) compression_level: i32,
     /// Folder of the files inside the table's; empty for the table's own.
     pub(super) folder: &'static str,
+    /// Bytes of a part of an upload.
+    pub(super) part_bytes: usize,
     /// Root of the table.
     pub(super) store: Arc<dyn ObjectStore>,
     /// What buffers are accounted against.
@@ -92,9 +98,15 @@ impl FileFormat {
             row_group_bytes: (engine.memory_limit() / 12 / writers).clamp(256 << 10, MAX_ROW_GROUP_BYTES),
             compression_level: options.compression_level,
             folder: "",
+            part_bytes: PART_BYTES,
             store,
             pool: Arc::clone(engine.memory_pool()),
         }
+    }
+
+    /// The same for a table on the local disk, if it is there.
+    pub(super) fn for_disk(self, is_local: bool) -> Self {
+        Self { part_bytes: if is_local { LOCAL_PART_BYTES } else { PART_BYTES }, ..self }
     }
 
     /// Puts the schema to the columns.
@@ -160,6 +172,21 @@ pub(super) struct NewFile {
     pub(super) has_nulls: Vec<bool>,
     /// Physical name of the partition column and its value; `None` where tables have no partitions.
     pub(super) partition: Option<(String, Option<String>)>,
+    /// Number of its name among all names of the load.
+    pub(super) number: u32,
+    /// Which rows of it are marked as deleted from the start; `rows` are the others.
+    pub(super) vector: Option<DeletionVectorDescriptor>,
+}
+
+/// Where rows of a batch went.
+#[derive(Debug)]
+pub(super) struct Placed {
+    /// Number of the file, see [`NewFile::number`].
+    pub(super) file: u32,
+    /// Where the first of them stands in the file; the others follow.
+    pub(super) first: u32,
+    /// Which rows of the batch; `None`: all.
+    pub(super) rows: Option<UInt32Array>,
 }
 
 impl NewFile {
@@ -173,7 +200,7 @@ impl NewFile {
             data_change,
             stats: Some(self.stats.clone()),
             tags: None,
-            deletion_vector: None,
+            deletion_vector: self.vector.clone(),
             base_row_id: None,
             default_row_commit_version: None,
             clustering_provider: None,
@@ -198,6 +225,7 @@ pub(super) struct FileWriter {
 
 struct OpenFile {
     name: String,
+    number: u32,
     writer: ArrowWriter<Vec<u8>>,
     upload: WriteMultipart,
     stats: FileStats,
@@ -226,15 +254,13 @@ impl FileWriter {
         Self { format, names, crew, partition, open: None, finished: Vec::new(), reservation }
     }
 
-    /// Adds rows.
-    pub(super) async fn write(&mut self, batch: RecordBatch) -> Result<()> {
-        if batch.num_rows() == 0 {
-            return Ok(());
-        }
+    /// Adds rows, of which there has to be one. Says to which file they went, and after how many others.
+    pub(super) async fn write(&mut self, batch: RecordBatch) -> Result<(u32, u32)> {
         let mut open = match self.open.take() {
             Some(open) => open,
             None => Box::new(self.create(&batch).await?),
         };
+        let place = (open.number, open.stats.rows() as u32);
         // Others may need the memory more: then the row group ends early.
         let ahead = open.buffered() + batch.get_array_memory_size();
         let crowded = self.reservation.try_resize(ahead).is_err();
@@ -251,6 +277,21 @@ impl FileWriter {
         } else {
             self.open = Some(open);
         }
+        Ok(place)
+    }
+
+    /// Ends the row group.
+    pub(super) async fn end_row_group(&mut self) -> Result<()> {
+        let Some(mut open) = self.open.take() else { return Ok(()) };
+        let work = move || {
+            let encoded = open.writer.flush().or_fail(Kind::Bug, "Rows cannot be encoded");
+            let encoded = encoded.map(|()| std::mem::take(open.writer.inner_mut()));
+            (open, encoded)
+        };
+        let (mut open, encoded) = self.crew.run(work).await?;
+        open.send(encoded?).await?;
+        self.reservation.resize(open.buffered());
+        self.open = Some(open);
         Ok(())
     }
 
@@ -278,12 +319,13 @@ impl FileWriter {
                 .with_skip_arrow_metadata(true),
         )
         .or_fail(Kind::Bug, "A data file cannot be written")?;
-        self.names.add(&name);
+        let number = self.names.add(&name);
         let upload = self.format.store.put_multipart(&Path::from(name.as_str())).await.map_err(write_failed)?;
         Ok(OpenFile {
             name,
+            number,
             writer,
-            upload: WriteMultipart::new(upload),
+            upload: WriteMultipart::new_with_chunk_size(upload, self.format.part_bytes),
             stats: FileStats::new(&self.format.columns),
             buffer_bytes: self.format.row_group_bytes.saturating_mul(BUFFERS),
             idle_bytes: differences * DELTA_BUFFER_BYTES,
@@ -332,9 +374,10 @@ async fn close(crew: &Crew, mut open: Box<OpenFile>, partition: Option<(String, 
     };
     let (mut open, rest) = crew.run(work).await?;
     open.send(rest.or_fail(Kind::Bug, "Rows cannot be encoded")?).await?;
-    let OpenFile { name, upload, stats, bytes, .. } = *open;
+    let OpenFile { name, number, upload, stats, bytes, .. } = *open;
     upload.finish().await.map_err(write_failed)?;
-    Ok(NewFile { name, bytes, rows: stats.rows(), stats: stats.json(), has_nulls: stats.has_nulls(), partition })
+    let (rows, has_nulls, stats) = (stats.rows(), stats.has_nulls(), stats.json());
+    Ok(NewFile { name, bytes, rows, stats, has_nulls, partition, number, vector: None })
 }
 
 fn write_failed(error: object_store::Error) -> Error {

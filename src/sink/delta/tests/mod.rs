@@ -12,6 +12,7 @@ mod modes;
 mod remote;
 mod replay;
 mod schema;
+mod settle;
 mod writers;
 
 use std::path::{Path, PathBuf};

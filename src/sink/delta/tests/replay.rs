@@ -20,7 +20,8 @@ use super::{Lake, feed};
 use crate::model::Timestamp;
 use crate::redact::Secret;
 use crate::schema::{
-    ColumnChoice, ColumnRules, ColumnType, Deletes, HashKey, Nested, PartitionBy, PartitionUnit, TableMode, TableSchema,
+    ColumnChoice, ColumnRules, ColumnType, Deletes, HashKey, Nested, PartitionBy, PartitionUnit, Partitions, TableMode,
+    TableSchema,
 };
 use crate::sink::conformance::{Change, Change::Del, Change::Up, TEXT, at, changes, column, expected, plan, read, reduced};
 use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions};
@@ -326,7 +327,10 @@ async fn play(
 ) -> TestCaseResult {
     let Case { kept, partitions, kind, .. } = case;
     let (mut version, mut model) = (0, Model { case, now: BTreeMap::new(), past: Vec::new() });
-    let first = Layout { partition_by: partitions.map(|unit| PartitionBy { unit, column: "day".into() }), ..kept.layout() };
+    let first = Layout {
+        partition_by: partitions.map(|unit| Partitions::By(PartitionBy { unit, column: "day".into() })),
+        ..kept.layout()
+    };
     for (number, step) in steps.iter().enumerate() {
         let replace = step.replace || number == 0;
         if step.evolves {

@@ -1,0 +1,152 @@
+//! For a set of changes whose source may repeat keys, when a load has no old rows to look into: all rows are written as they come,
+//! with a note of where each went; only then it is told which of several rows of one key stays, and the others are marked as deleted
+//! or their files written anew. Keys are seldom repeated, so this is far less work than to set all rows down before.
+//!
+//! A note is 40 bytes a row, sorted within a share of the engine's limit, beyond it on disk.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, TimestampMicrosecondType, UInt64Type};
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use roaring::RoaringBitmap;
+
+use super::apply::{MarkRule, rewrite};
+use super::files::Names;
+use super::keys::KeyBytes;
+use super::partition::TableWriter;
+use super::reader::Located;
+use super::stats::loosened;
+use super::vectors::VectorFile;
+use super::writer::{FileFormat, NewFile, Placed};
+use crate::error::{Error, Kind, Result};
+use crate::schema::{SEQ, TS};
+use crate::stage::{Engine, Sorted, engine_error};
+
+/// Two hashes of a key, the time of the change, its number, and where the row is: file and row.
+type Note = [u64; 5];
+
+/// Notes of where rows went, shared by the writers of a load.
+#[derive(Debug, Clone)]
+pub(super) struct Notes {
+    bytes: Arc<KeyBytes>,
+    sorted: Arc<Mutex<Sorted<5>>>,
+}
+
+/// Rows by number of the file.
+type RowsOfFiles = BTreeMap<u32, RoaringBitmap>;
+
+impl Notes {
+    /// None yet, of rows with keys of these types.
+    pub(super) fn new(types: &[DataType], engine: &Engine) -> Result<Self> {
+        let sorted = Arc::new(Mutex::new(Sorted::new(engine, "WrittenRows")));
+        Ok(Self { bytes: Arc::new(KeyBytes::new(types)?), sorted })
+    }
+
+    /// Notes where the rows of a change batch went.
+    pub(super) fn push(&self, batch: &RecordBatch, keys: &[ArrayRef], placed: &[Placed]) -> Result<()> {
+        let hashes = self.hashes(keys)?;
+        let times = batch.column_by_name(TS).and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
+        let numbers = batch.column_by_name(SEQ).and_then(|numbers| numbers.as_primitive_opt::<UInt64Type>());
+        let (Some(times), Some(numbers)) = (times, numbers) else {
+            return Err(Error::new(Kind::Bug, "Changes without a needed column"));
+        };
+        // The order of the window over changes: a row without a time is the oldest.
+        let time = |row: usize| if times.is_null(row) { 0 } else { times.value(row) as u64 ^ (1 << 63) };
+        let mut sorted = self.sorted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut note = |row: usize, file: u32, at: u32| {
+            let (first, second) = hashes[row];
+            sorted.push([first, second, time(row), numbers.value(row), (u64::from(file) << 32) | u64::from(at)])
+        };
+        for Placed { file, first, rows } in placed {
+            let noted = match rows {
+                None => (0..batch.num_rows()).try_for_each(|row| note(row, *file, first + row as u32)),
+                Some(rows) => rows.values().iter().zip(*first..).try_for_each(|(row, at)| note(*row as usize, *file, at)),
+            };
+            noted.map_err(engine_error)?;
+        }
+        Ok(())
+    }
+
+    /// 128 bits of each key: that two of 10^9 keys have the same is less likely (10^-21) than a fault of the machine that it runs on.
+    fn hashes(&self, keys: &[ArrayRef]) -> Result<Vec<(u64, u64)>> {
+        let of = |key: &[u8]| {
+            let mut second = DefaultHasher::new();
+            second.write_u8(1);
+            let mut first = DefaultHasher::new();
+            first.write(key);
+            second.write(key);
+            (first.finish(), second.finish())
+        };
+        if let [key] = keys
+            && let Some(texts) = key.as_string_opt::<i32>()
+        {
+            return Ok((0..texts.len()).map(|row| of(texts.value(row).as_bytes())).collect());
+        }
+        Ok(self.bytes.rows(keys)?.iter().map(|key| of(key.as_ref())).collect())
+    }
+
+    /// All rows that have the key of a later one.
+    async fn replaced(self) -> Result<RowsOfFiles> {
+        let sorted = Arc::into_inner(self.sorted).ok_or_else(|| Error::new(Kind::Bug, "Rows are still being written"))?;
+        let sorted = sorted.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut notes = sorted.finish().await.map_err(engine_error)?;
+        let mut replaced = RowsOfFiles::new();
+        let mut last: Option<Note> = None;
+        while let Some(note) = notes.next().await.map_err(engine_error)? {
+            if let Some(before) = last.replace(note)
+                && before[..2] == note[..2]
+            {
+                replaced.entry((before[4] >> 32) as u32).or_default().insert(before[4] as u32);
+            }
+        }
+        Ok(replaced)
+    }
+}
+
+/// How rows go.
+pub(super) struct Settling<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) format: &'a Arc<FileFormat>,
+    pub(super) names: &'a Names,
+    /// `None`: rows may not be marked.
+    pub(super) rule: Option<MarkRule>,
+}
+
+impl Settling<'_> {
+    /// Takes all rows out of `files` that a later one of the same key replaces. Gives what the table consists of then, the size of
+    /// a file of deletion vectors, and how many rows went.
+    pub(super) async fn settle(&self, notes: Notes, files: Vec<NewFile>) -> Result<(Vec<NewFile>, u64, u64)> {
+        let replaced = notes.replaced().await?;
+        let mut vectors = VectorFile::new();
+        let mut writer = TableWriter::new(Arc::clone(self.format), self.names.clone());
+        let mut kept = Vec::with_capacity(files.len());
+        for mut file in files {
+            let Some(gone) = replaced.get(&file.number) else {
+                kept.push(file);
+                continue;
+            };
+            if gone.len() < file.rows && self.rule.is_some_and(|rule| rule.marks(file.bytes, gone.len(), file.rows)) {
+                file.vector = Some(vectors.push(gone)?);
+                file.stats = loosened(&file.stats);
+                file.rows -= gone.len();
+                kept.push(file);
+                continue;
+            }
+            let located = Located { path: Path::from(file.name.as_str()), size: file.bytes };
+            if gone.len() < file.rows {
+                rewrite(self.format, &located, gone.clone(), self.engine, &mut writer).await?;
+            }
+            // No commit is going to name it.
+            if let Err(error) = self.format.store.delete(&located.path).await {
+                tracing::warn!(file = file.name, error = %error, "A file that is not needed could not be removed");
+            }
+        }
+        kept.extend(writer.finish().await?);
+        let vector_bytes = vectors.finish(&self.format.store, self.names).await?;
+        Ok((kept, vector_bytes, replaced.values().map(RoaringBitmap::len).sum()))
+    }
+}
