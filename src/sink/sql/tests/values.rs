@@ -206,3 +206,45 @@ async fn what_the_official_client_loses_silently_is_kept() {
     opened.commit(at(2)).await.unwrap();
     assert_eq!(found(), "1|2026-01-02 03:04:05.000001|192.0.2.9|六\n");
 }
+
+/// Into a new table words go as their ids, and what cannot go so goes by way of the stage.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn words_of_lookup_tables_are_their_ids_in_a_new_table() {
+    let Some((database, fixture)) = fixture() else { return };
+    let table = TableRef::new("canvas", "looked");
+    let open = json!({"oneOf": [{"type": "string", "enum": ["one"]}, {"type": "string"}]});
+    let schema = served(&table, 1, json!({"word": open.clone(), "other": open}), &[]);
+    let row = |id: i64, word: Option<&str>, other: &str| Change::Up(json!({"id": id, "word": word, "other": other}));
+    let long = "w".repeat(70);
+    let rows = [row(1, Some("one"), "ä'\\"), row(2, None, "one"), row(3, Some(&long), ""), row(4, Some("one"), " ")];
+    let found = || {
+        database.psql(
+            "SELECT t.id, l.value, o.value FROM canvas.looked t LEFT JOIN canvas.looked__word l ON l.id = t.word \
+             LEFT JOIN canvas.looked__other o ON o.id = t.other ORDER BY t.id",
+        )
+    };
+    let expected = format!("1|one|ä'\\\n2||one\n3|{long}|\n4|one| \n");
+    let ids = "SELECT string_agg(id || value, ',' ORDER BY id) FROM canvas.looked__word";
+    load(&fixture, &schema, LoadKind::Replace, &rows, at(1)).await.unwrap();
+    assert_eq!(found(), expected);
+    assert_eq!(
+        database.psql("SELECT count(*) FROM pg_constraint WHERE conrelid = 'canvas.looked'::regclass AND contype = 'f'"),
+        "2\n"
+    );
+    let before = database.psql(ids);
+
+    // Lookup tables outlive their table, and so do the ids.
+    database.psql("DROP TABLE canvas.looked; DELETE FROM instructure_dap.table_sync");
+    load(&fixture, &schema, LoadKind::Replace, &rows, at(2)).await.unwrap();
+    assert_eq!((found(), database.psql(ids)), (expected.clone(), before));
+
+    database.psql("DROP TABLE canvas.looked; DELETE FROM instructure_dap.table_sync");
+    let rows = [row(1, Some("a\u{0}b"), "one")];
+    let batch = conformance::changes(&schema, &rows);
+    let mut opened = fixture.sink.begin(plan(&fixture, &schema, LoadKind::Replace).await).await.unwrap();
+    let error = opened.write(conformance::reduced(&schema, vec![batch])).await.unwrap_err();
+    assert!(ChangeSet::is_again(&error), "{error:?}");
+    opened.abort().await.unwrap();
+    load(&fixture, &schema, LoadKind::Replace, &rows, at(3)).await.unwrap();
+    assert_eq!(found(), "1|a\u{2400}b|one\n");
+}
