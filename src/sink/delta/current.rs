@@ -10,11 +10,12 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use futures::StreamExt;
+use roaring::RoaringBitmap;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use super::DeletionVectors;
-use super::apply::{Fate, Look, MarkRule, Note, Probe, live_rows, rewrite, rows_at};
+use super::apply::{Fate, Look, MarkRule, Note, Probe, Went, live_rows, marked_rows, rewrite, rows_at};
 use super::columns::LakeColumn;
 use super::conform::{Names, conform};
 use super::feed::Feed;
@@ -117,7 +118,38 @@ impl DeltaLoad {
             written.vector_bytes = vector_bytes;
             written.upserted -= gone;
         }
+        if self.feeds() && self.files().iter().any(|file| file.deletion_vector.is_some()) && self.can_tell_old_rows() {
+            // Some readers of feeds take the marks of a file that goes for the rows that were deleted; so all rows are told.
+            let feed = Feed { options: &self.options, format: &format, keys: &self.keys, names: &names };
+            written.feed = feed.write(self.all_rows().await?, &written.added).await?;
+        }
         Ok(written)
+    }
+
+    /// Whether rows that are there fit the columns to come, which a table that is loaded anew need not keep.
+    fn can_tell_old_rows(&self) -> bool {
+        let old = self.state.as_ref().map_or(&[][..], |state| &state.columns);
+        self.design.columns.iter().all(|column| match old.iter().find(|old| old.physical == column.physical) {
+            Some(old) => old.kind == column.kind,
+            None => column.nullable,
+        })
+    }
+
+    /// All rows that are there, as if they were deleted.
+    async fn all_rows(&self) -> Result<Vec<Went>> {
+        let mut all = Vec::with_capacity(self.files().len());
+        for file in self.files() {
+            let total = file.rows.and_then(|rows| u32::try_from(rows).ok()).ok_or_else(|| {
+                Error::new(Kind::Unsupported, "A data file does not say how many rows it has")
+                    .with("file", &file.path)
+                    .hint("sync this table with --change-data-feed off")
+            })?;
+            let mut rows = RoaringBitmap::new();
+            rows.insert_range(0..total);
+            rows -= marked_rows(&self.log.store(), file).await?;
+            all.push(Went { file: Arc::clone(file), by_delete: rows.clone(), rows });
+        }
+        Ok(all)
     }
 
     /// New rows go to new files; files that hold a key of the set are written anew without it. Where deletes are marked, the rows

@@ -183,6 +183,20 @@ async fn files_that_are_written_anew_for_a_wider_column_are_no_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_over_marked_rows_tells_those_that_were_there() {
+    let lake = Lake::with(64 << 20, |options| DeltaOptions { deletion_vectors: DeletionVectors::On, ..feeding(options) });
+    let schema = plain(&table());
+    let rows: Vec<Change> = (1..6).map(|id| Up(row(id, id))).collect();
+    load(&lake.fixture, &schema, LoadKind::Replace, &rows, at(1)).await.unwrap();
+    load(&lake.fixture, &schema, LoadKind::Merge, &[Del(json!({"id": 4}))], at(2)).await.unwrap();
+    load(&lake.fixture, &schema, LoadKind::Replace, &[Up(row(9, 9))], at(3)).await.unwrap();
+    let gone = expected(&schema, &[1, 2, 3, 5].map(|id| row(id, id)));
+    let replaced = BTreeMap::from([("delete".to_owned(), gone), ("insert".to_owned(), expected(&schema, &[row(9, 9)]))]);
+    assert_eq!(told(opened(&lake).await, 2).await, replaced);
+    assert_eq!(read(&lake.fixture, &table()).await, expected(&schema, &[row(9, 9)]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_vacuum_removes_the_feed_with_the_versions_it_belongs_to() {
     let lake = Lake::with(64 << 20, |options| DeltaOptions { deletion_vectors: DeletionVectors::Off, ..feeding(options) });
     let schema = plain(&table());
