@@ -82,19 +82,25 @@ fn label(name: &'static str, value: &str) -> Label {
     Some((name, value.to_owned()))
 }
 
+fn set(values: &mut Values, name: &'static str, label: &Label, value: f64) {
+    values.insert((name, label.clone()), value);
+}
+
+fn add(values: &mut Values, name: &'static str, label: &Label, value: u64) {
+    *values.entry((name, label.clone())).or_default() += value as f64;
+}
+
 impl Metrics {
     fn change(&self, work: impl FnOnce(&mut Values)) {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     fn set(&self, name: &'static str, label: &Label, value: f64) {
-        self.change(|values| {
-            values.insert((name, label.clone()), value);
-        });
+        self.change(|values| set(values, name, label, value));
     }
 
     fn add(&self, name: &'static str, label: &Label, value: u64) {
-        self.change(|values| *values.entry((name, label.clone())).or_default() += value as f64);
+        self.change(|values| add(values, name, label, value));
     }
 
     /// The figures of one name.
@@ -110,32 +116,36 @@ impl Metrics {
         self.set("daplake_run_last_start_timestamp_seconds", &None, now());
     }
 
-    /// It has ended.
+    /// It has ended. Its figures appear at once.
     pub(super) fn run_ended(&self, run: &RunRecord) {
+        self.change(|values| Self::take_run(values, run));
+    }
+
+    fn take_run(values: &mut Values, run: &RunRecord) {
         let now = now();
         let result = if run.has_failed() { "failure" } else { "success" };
-        self.set("daplake_run_in_progress", &None, 0.0);
-        self.add("daplake_runs_total", &label("result", result), 1);
-        self.set("daplake_run_last_end_timestamp_seconds", &None, now);
-        self.set("daplake_run_last_duration_seconds", &None, run.seconds.unwrap_or_default());
+        set(values, "daplake_run_in_progress", &None, 0.0);
+        add(values, "daplake_runs_total", &label("result", result), 1);
+        set(values, "daplake_run_last_end_timestamp_seconds", &None, now);
+        set(values, "daplake_run_last_duration_seconds", &None, run.seconds.unwrap_or_default());
         if !run.has_failed() {
-            self.set("daplake_run_last_success_timestamp_seconds", &None, now);
+            set(values, "daplake_run_last_success_timestamp_seconds", &None, now);
         }
         for table in &run.tables {
             let name = label("table", &table.table);
-            self.add("daplake_upserted_rows_total", &name, table.upserted);
-            self.add("daplake_deleted_rows_total", &name, table.deleted);
-            self.add("daplake_written_bytes_total", &name, table.bytes_written);
-            self.add("daplake_table_failures_total", &name, u64::from(table.failure.is_some()));
+            add(values, "daplake_upserted_rows_total", &name, table.upserted);
+            add(values, "daplake_deleted_rows_total", &name, table.deleted);
+            add(values, "daplake_written_bytes_total", &name, table.bytes_written);
+            add(values, "daplake_table_failures_total", &name, u64::from(table.failure.is_some()));
             if table.outcome == "loaded" {
-                self.set("daplake_table_load_seconds", &name, table.seconds);
+                set(values, "daplake_table_load_seconds", &name, table.seconds);
             }
             if let Some(rows) = table.rows {
-                self.set("daplake_table_rows", &name, rows as f64);
+                set(values, "daplake_table_rows", &name, rows as f64);
             }
             if let Some(at) = table.data_as_of.as_deref().and_then(|at| at.parse::<Timestamp>().ok()) {
-                self.set("daplake_table_data_timestamp_seconds", &name, at.micros() as f64 / 1e6);
-                self.set("daplake_table_last_success_timestamp_seconds", &name, now);
+                set(values, "daplake_table_data_timestamp_seconds", &name, at.micros() as f64 / 1e6);
+                set(values, "daplake_table_last_success_timestamp_seconds", &name, now);
             }
         }
     }
