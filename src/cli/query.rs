@@ -2,7 +2,6 @@
 
 use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
-use std::sync::Arc;
 
 #[cfg(feature = "prompt")]
 use arrow::datatypes::Schema;
@@ -19,8 +18,7 @@ use super::output::{StandardOutput, file_beside};
 use super::{settings, words};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::ops::{self, Answer, Querier};
-use crate::sink::delta::{At, DeltaSink};
-use crate::stage::Engine;
+use crate::sink::delta::At;
 
 pub(super) async fn query(global: &GlobalArgs, args: QueryArgs) -> Result<()> {
     let target = settings::target(global, &args.target)?;
@@ -96,7 +94,12 @@ pub(super) fn parse_at(text: &str) -> Result<At> {
 }
 
 /// Runs a query and prints a table.
-pub(super) async fn print_query(sink: &Arc<DeltaSink>, engine: &Engine, sql: &str) -> Result<()> {
+#[cfg(feature = "demo")]
+pub(super) async fn print_query(
+    sink: &std::sync::Arc<crate::sink::delta::DeltaSink>,
+    engine: &crate::stage::Engine,
+    sql: &str,
+) -> Result<()> {
     let answer = ops::query_at(sink, engine, sql, None).await?;
     write_answer(answer, QueryOutput::Table, &mut StandardOutput).await
 }

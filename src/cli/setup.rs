@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::args::{DatabaseArgs, EngineArgs, GlobalArgs, LakeArgs, SelectionArgs, StateArgs, StatusOutput, TargetArgs};
+#[cfg(feature = "sql")]
+use super::args::DatabaseArgs;
+use super::args::{EngineArgs, GlobalArgs, LakeArgs, SelectionArgs, StateArgs, StatusOutput, TargetArgs};
 use super::output::out;
 use super::{lake, settings};
 use crate::error::{Error, Kind, Result, ResultExt};

@@ -3,6 +3,8 @@
 #[cfg(feature = "lake")]
 mod bad_rows;
 #[cfg(feature = "lake")]
+mod budget;
+#[cfg(feature = "lake")]
 mod care;
 #[cfg(feature = "lake")]
 mod check;
@@ -55,7 +57,9 @@ pub use status::{Freshness, Overview, OverviewRequest, Point, StatusLine, overvi
 pub use stop::{Reason, Stop};
 #[cfg(feature = "lake")]
 pub use sync::{Demand, OnSnapshotRequired, Refresh, SyncRequest, Unlisted, sync};
+#[cfg(feature = "sql")]
+pub use target::open_sink_with;
 #[cfg(feature = "lake")]
-pub use target::{LakeFormat, Target, open_lake, open_sink, open_sink_with, open_tables, open_target, open_target_with};
+pub use target::{LakeFormat, Target, open_lake, open_sink, open_tables, open_target, open_target_with};
 #[cfg(feature = "lake")]
 pub use verify::{VerifyRequest, verify};

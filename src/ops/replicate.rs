@@ -8,9 +8,9 @@ use tracing::Instrument;
 
 use super::Journal;
 use super::bad_rows::RowContent;
+use super::budget::{Budget, Halt};
 use super::journal::{Pages, window_words};
 use super::report::{Outcome, Phases};
-use super::stop::{Budget, Halt};
 use super::sync::{Demand, OnSnapshotRequired, Refresh};
 use crate::api::{Client, FinishedJob, Job, Query, RunOptions};
 use crate::decode::{BadRows, DecodeCounts};

@@ -10,9 +10,10 @@ use tokio::sync::{Semaphore, watch};
 use tracing::Instrument;
 
 use super::bad_rows::BadRowFile;
+use super::budget::{Budget, Halt};
 use super::replicate::{Done, Replicator};
 use super::report::{Outcome, Phases, Report, TableReport};
-use super::stop::{Budget, Halt, Reason};
+use super::stop::Reason;
 use super::{Journal, Selection, Stop};
 use crate::api::Client;
 use crate::error::{Error, ErrorContext, Kind, Result};

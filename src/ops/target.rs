@@ -110,6 +110,7 @@ fn parse_database(text: &str) -> Result<url::Url, url::ParseError> {
 
 impl Target {
     /// The same with what the user has told the database's own programs, where the connection string leaves it out.
+    #[cfg_attr(not(feature = "sql"), expect(unused_variables, reason = "without databases there is nothing to complete"))]
     pub fn completed(self, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
         match self {
             #[cfg(feature = "sql")]
@@ -121,17 +122,21 @@ impl Target {
 
 /// Opens the sink of a target with the defaults of its kind. Touches nothing yet.
 pub fn open_sink(target: &Target, engine: &Engine) -> Result<Arc<dyn Sink>> {
-    open_sink_with(target, engine, SqlOptions::default())
-}
-
-/// As [`open_sink`], with choices for databases.
-pub fn open_sink_with(target: &Target, engine: &Engine, options: SqlOptions) -> Result<Arc<dyn Sink>> {
     match target {
         Target::Folder(_) | Target::Store(..) | Target::Parquet(_) => open_lake(target, DeltaOptions::new(engine.clone())),
         #[cfg(feature = "sql")]
-        Target::Database(url) => Ok(Arc::new(SqlSink::open(url.reveal(), options)?)),
+        Target::Database(_) => open_sink_with(target, engine, SqlOptions::default()),
         #[cfg(not(feature = "sql"))]
         Target::Database(_) => Err(Error::new(Kind::Unsupported, "This build knows no databases")),
+    }
+}
+
+/// As [`open_sink`], with choices for databases.
+#[cfg(feature = "sql")]
+pub fn open_sink_with(target: &Target, engine: &Engine, options: SqlOptions) -> Result<Arc<dyn Sink>> {
+    match target {
+        Target::Database(url) => Ok(Arc::new(SqlSink::open(url.reveal(), options)?)),
+        _ => open_sink(target, engine),
     }
 }
 

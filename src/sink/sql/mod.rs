@@ -209,6 +209,7 @@ impl SqlSink {
 
     /// Puts into a connection string what it leaves out and the user has told the database's own programs, by variables and
     /// files. `variable` gives the value of a variable that is set. Kind `Usage` for a string that cannot be read.
+    #[cfg_attr(not(feature = "postgres"), expect(unused_variables, reason = "only PostgreSQL's programs have such variables"))]
     pub fn complete(location: &Url, variable: &dyn Fn(&str) -> Option<String>) -> Result<Url> {
         match location.scheme() {
             #[cfg(feature = "postgres")]
