@@ -40,6 +40,8 @@ const UNIQUE_CHECK_BATCHES: usize = 64;
 const MOST_GATHERED: usize = 4 << 20;
 /// Bytes of rows that wait for others of their partition, in each worker.
 const MOST_WAITING: usize = 64 << 20;
+/// With less, row groups would be of few rows, whatever the limit; the pool may give less all the same.
+const LEAST_WAITING: usize = 16 << 20;
 /// With [`DeletionVectors::Auto`], a table gets its first mark only in a file of at least this part of the usual size.
 const SMALLEST_FIRST_MARKED_SHARE: u64 = 32;
 /// With [`DeletionVectors::Auto`], only files of at least this part of the usual size are marked.
@@ -73,7 +75,7 @@ impl DeltaLoad {
             partition: partition.clone(),
             column: format.columns[partition.source()].name.clone(),
             gathered: (engine.memory_limit() / 64).min(MOST_GATHERED),
-            held: (engine.memory_limit() / 4 / workers).min(MOST_WAITING),
+            held: (engine.memory_limit() / 4 / workers).clamp(LEAST_WAITING, MOST_WAITING),
             batch_bytes: engine.batch_bytes(),
         });
         if let Some(routing) = &routing {
