@@ -78,6 +78,33 @@ impl Kind {
         }
     }
 
+    /// Of a [`Kind::name`].
+    pub fn of_name(name: &str) -> Option<Self> {
+        use Kind::*;
+        let all = [
+            Usage,
+            Auth,
+            Account,
+            NotFound,
+            Expired,
+            OutOfRange,
+            SnapshotRequired,
+            Throttled,
+            Unavailable,
+            Job,
+            Data,
+            Schema,
+            Target,
+            Conflict,
+            Io,
+            Unsupported,
+            Cancelled,
+            Resources,
+            Bug,
+        ];
+        all.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// A stable lower-case name for reports and logs.
     pub fn name(self) -> &'static str {
         use Kind::*;

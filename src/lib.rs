@@ -24,6 +24,8 @@ pub mod ops;
 pub mod page;
 
 pub mod cli;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 #[cfg(feature = "demo")]
 pub mod demo;
 

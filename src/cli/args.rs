@@ -187,6 +187,12 @@ pub(super) enum Command {
     /// Run the embedded DAP server alone.
     #[cfg(feature = "demo")]
     Serve(ServeArgs),
+    /// Run the scheduler of a cluster.
+    #[cfg(feature = "cluster")]
+    Scheduler(super::cluster::SchedulerArgs),
+    /// Run an executor of a cluster.
+    #[cfg(feature = "cluster")]
+    Executor(super::cluster::ExecutorArgs),
     /// Print the completion script of a shell.
     Completions(CompletionsArgs),
     /// Print a manual page.
@@ -620,6 +626,9 @@ pub(super) struct SyncArgs {
     pub(super) telling: TellingArgs,
     #[command(flatten)]
     pub(super) limits: LimitArgs,
+    #[cfg(feature = "cluster")]
+    #[command(flatten)]
+    pub(super) cluster: super::cluster::ClusterArgs,
 }
 
 /// Who is told of runs. A notification that does not arrive never changes how a run ends.

@@ -32,7 +32,14 @@ pub(super) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Result<()>
     let report = first.report.clone();
     let state_dir = settings::state_dir(first.unattended.state.state_dir.clone());
     let teller = Teller::new(global, state_dir, &first.telling).await?;
-    let requests: Vec<SyncRequest> = runs.into_iter().map(|args| request(global, &client, args)).collect::<Result<_>>()?;
+    #[cfg(feature = "cluster")]
+    let helpers = super::cluster::connect(&first.cluster).await?;
+    #[cfg(not(feature = "cluster"))]
+    let helpers = None;
+    let requests: Vec<SyncRequest> = runs
+        .into_iter()
+        .map(|args| Ok(SyncRequest { helpers: helpers.clone(), ..request(global, &client, args)? }))
+        .collect::<Result<_>>()?;
     match schedule {
         Some(schedule) => {
             let work = async |stop| finish(Box::pin(all(&requests, &teller, stop)).await, report.as_deref());
@@ -249,6 +256,14 @@ fn engine_of(args: &EngineArgs, limit: u64) -> Result<Engine> {
         temp_dir: args.temp_dir.clone(),
         partitions: std::thread::available_parallelism().map_or(2, usize::from),
     })
+}
+
+/// For an executor that works on so many parts at once.
+#[cfg(feature = "cluster")]
+pub(super) fn executor_engine(args: &EngineArgs, cores: usize) -> Result<Engine> {
+    let limit = args.memory_limit.unwrap_or_else(settings::default_memory_limit);
+    let memory_limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    Engine::new(EngineOptions { memory_limit, temp_dir: args.temp_dir.clone(), partitions: cores.max(1) })
 }
 
 pub(super) fn temp_dir(args: &EngineArgs) -> PathBuf {

@@ -3,6 +3,8 @@
 mod args;
 #[cfg(feature = "lake")]
 mod care;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod console;
 #[cfg(feature = "sql")]
 mod db;
@@ -198,6 +200,8 @@ async fn own(global: &GlobalArgs, command: Command, more: Vec<Command>) -> Resul
     let serves = matches!(command, Command::Serve(_));
     #[cfg(not(feature = "demo"))]
     let serves = false;
+    #[cfg(feature = "cluster")]
+    let serves = serves || matches!(command, Command::Scheduler(_) | Command::Executor(_));
     // Dropping the work at an await is safe by design: every table is at its old or its new bookmark.
     let ended = tokio::select! {
         result = Box::pin(dispatch(global, command, more)) => result,
@@ -238,6 +242,10 @@ async fn dispatch(global: &GlobalArgs, command: Command, more: Vec<Command>) -> 
         Command::Demo(args) => school::demo(args).await,
         #[cfg(feature = "demo")]
         Command::Serve(args) => school::serve(args).await,
+        #[cfg(feature = "cluster")]
+        Command::Scheduler(args) => cluster::scheduler(&args).await,
+        #[cfg(feature = "cluster")]
+        Command::Executor(args) => cluster::executor(global, &args).await,
         _ => Err(Error::new(Kind::Bug, "A command has no home")),
     }
 }
@@ -262,6 +270,7 @@ fn version_text() -> String {
         ("mssql", cfg!(feature = "mssql")),
         ("prompt", cfg!(feature = "prompt")),
         ("otel", cfg!(feature = "otel")),
+        ("cluster", cfg!(feature = "cluster")),
     ];
     let built: Vec<&str> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
     let (version, system) = (env!("CARGO_PKG_VERSION"), std::env::consts::OS);

@@ -286,17 +286,24 @@ pub(super) fn target(global: &GlobalArgs, args: &super::args::TargetArgs) -> Res
             .hint("give --target, or write it in a settings file (see `daplake init`)")
     })?;
     let target = database(text)?;
-    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let mut options = StoreOptions::default().with_variables(variables);
-    options.ca_bundle = global.ca_bundle.clone().or_else(|| variable("AWS_CA_BUNDLE").map(PathBuf::from));
-    options.home = std::env::home_dir();
-    for option in &args.store_option {
-        options = options.tell(option)?;
-    }
+    let options = store_options(global, &args.store_option)?;
     target.with_store_options(options).in_format(match args.format {
         super::args::LakeFormatArg::Delta => crate::ops::LakeFormat::Delta,
         super::args::LakeFormatArg::Parquet => crate::ops::LakeFormat::Parquet,
     })
+}
+
+/// The way to object stores: what was told, and what the environment knows.
+#[cfg(feature = "lake")]
+pub(super) fn store_options(global: &GlobalArgs, told: &[String]) -> Result<StoreOptions> {
+    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let mut options = StoreOptions::default().with_variables(variables);
+    options.ca_bundle = global.ca_bundle.clone().or_else(|| variable("AWS_CA_BUNDLE").map(PathBuf::from));
+    options.home = std::env::home_dir();
+    for option in told {
+        options = options.tell(option)?;
+    }
+    Ok(options)
 }
 
 /// The key for hashed columns: from the file that was named, else from the variable. It cannot be given as an argument, which

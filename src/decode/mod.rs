@@ -89,7 +89,7 @@ pub struct RowError {
 }
 
 /// What a decoder saw besides rows.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DecodeCounts {
     /// Rows given out.
     pub rows: u64,
@@ -105,4 +105,17 @@ pub struct DecodeCounts {
     pub required_nulls: u64,
     /// Names of columns or members that the schema does not know.
     pub unknown_columns: std::collections::BTreeSet<String>,
+}
+
+impl DecodeCounts {
+    /// What another decoder of the same table saw as well.
+    pub fn add(&mut self, seen: &Self) {
+        self.rows += seen.rows;
+        self.deletes += seen.deletes;
+        self.bad_rows += seen.bad_rows;
+        self.oversized += seen.oversized;
+        self.cut_fractions += seen.cut_fractions;
+        self.required_nulls += seen.required_nulls;
+        self.unknown_columns.extend(seen.unknown_columns.iter().cloned());
+    }
 }

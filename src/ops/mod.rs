@@ -13,6 +13,8 @@ pub mod db;
 mod ddl;
 mod diagram;
 pub mod files;
+#[cfg(feature = "lake")]
+mod helpers;
 mod journal;
 #[cfg(feature = "lake")]
 mod notify;
@@ -42,6 +44,8 @@ pub use care::{Cared, Removal, optimize, vacuum};
 pub use check::{Finding, Verdict, check_folder, check_service, check_target};
 pub use ddl::{DdlFor, ddl};
 pub use diagram::{diagram, diagram_among};
+#[cfg(feature = "lake")]
+pub use helpers::{Helpers, ScanWorkers};
 pub use journal::Journal;
 #[cfg(feature = "lake")]
 pub use notify::{Notifier, NotifyForm, NotifyOn};

@@ -6,12 +6,12 @@ use std::time::Instant;
 use tokio::sync::{Semaphore, watch};
 use tracing::Instrument;
 
-use super::Journal;
 use super::bad_rows::RowContent;
 use super::budget::{Budget, Halt};
 use super::journal::{Pages, window_words};
 use super::report::{Outcome, Phases};
 use super::sync::{Demand, OnSnapshotRequired, Refresh};
+use super::{Helpers, Journal};
 use crate::api::{Client, FinishedJob, Job, Query, RunOptions};
 use crate::decode::{BadRows, DecodeCounts};
 use crate::error::{Error, Kind, Result, ResultExt};
@@ -19,7 +19,7 @@ use crate::model::{Format, Mode, TableRef, Timestamp, Window};
 use crate::progress;
 use crate::scan::{ObjectScan, ScanOptions};
 use crate::schema::{ColumnChoice, ColumnRecord, ColumnType, TableMode, TableOptions, TableRules, TableSchema};
-use crate::sink::{Held, Layout, LoadKind, LoadPlan, Loaded, Sink};
+use crate::sink::{Held, Layout, LoadKind, LoadPlan, Loaded, Sink, Workers};
 use crate::stage::{ChangeSet, Engine, latest_per_key};
 
 /// What all tables of a run share.
@@ -46,6 +46,7 @@ pub(super) struct Replicator {
     /// Raised when nothing new shall be begun.
     pub(super) halt: watch::Sender<Halt>,
     pub(super) budget: Budget,
+    pub(super) helpers: Option<Arc<dyn Helpers>>,
 }
 
 /// How a table ended that did not fail.
@@ -326,17 +327,35 @@ impl Replicator {
             as_of: job.reached,
         };
         let mut load = self.sink.begin(plan).await?;
-        if let Err(error) = load.write(changes).await {
-            if let Err(cleaning) = load.abort().await {
-                tracing::warn!(table = %table, error = %cleaning, "Files of the failed load could not be removed");
+        let helpers = self.helpers.as_ref().filter(|_| self.bad_rows.is_none() && !job.objects.is_empty());
+        let workers = helpers.and_then(|helpers| helpers.for_scan(&self.client, job, choice, &self.scan));
+        let written = async {
+            if let Some(workers) = &workers
+                && load.write_by(workers.as_ref() as &dyn Workers).await?
+            {
+                return Ok(Some(workers.counts()));
             }
-            return Err(error);
-        }
+            if self.helpers.is_some() {
+                tracing::info!(table = %table, "The cluster has no part in this load");
+            }
+            load.write(changes).await.map(|()| None)
+        };
+        let counts = match written.await {
+            Ok(counts) => counts,
+            Err(error) => {
+                if let Err(cleaning) = load.abort().await {
+                    tracing::warn!(table = %table, error = %cleaning, "Files of the failed load could not be removed");
+                }
+                return Err(error);
+            }
+        };
+        drop(workers);
         let committing = Instant::now();
         let mut reached = job.bookmark();
         reached.schema_version = schema.version;
         let loaded = load.commit(reached).instrument(progress::step("commit", table)).await?;
-        Ok((loaded, scan.counts(), committing.elapsed().as_secs_f64()))
+        let counts = counts.unwrap_or_else(|| scan.counts());
+        Ok((loaded, counts, committing.elapsed().as_secs_f64()))
     }
 
     fn layout(&self, table: &TableRef, columns: ColumnRecord) -> Layout {

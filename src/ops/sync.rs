@@ -14,7 +14,7 @@ use super::budget::{Budget, Halt};
 use super::replicate::{Done, Replicator};
 use super::report::{Outcome, Phases, Report, TableReport};
 use super::stop::Reason;
-use super::{Journal, Selection, Stop};
+use super::{Helpers, Journal, Selection, Stop};
 use crate::api::Client;
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::fetch::UnpackLimits;
@@ -108,6 +108,8 @@ pub struct SyncRequest {
     pub skip_recent: Option<Refresh>,
     /// A wish to stop.
     pub stop: Stop,
+    /// Other processes that do the work of loads where they can; `None`: this one does all.
+    pub helpers: Option<Arc<dyn Helpers>>,
 }
 
 /// How often the service refreshes its data.
@@ -160,6 +162,7 @@ impl SyncRequest {
             time_budget: None,
             skip_recent: None,
             stop: Stop::default(),
+            helpers: None,
         }
     }
 }
@@ -218,6 +221,7 @@ async fn bring_up_to_date(request: SyncRequest) -> Result<Report> {
         location: location.clone(),
         halt: watch::Sender::new(Halt::No),
         budget,
+        helpers: request.helpers,
     };
     let tables = match request.time_budget {
         Some(_) => longest_ago_first(&replicator, tables).await,

@@ -119,7 +119,14 @@ impl ObjectScan {
 
     /// The stream of one partition: its objects one after the other.
     pub fn stream(&self, partition: usize) -> SendableRecordBatchStream {
-        read::partition(self.inner.clone(), partition, self.partition_count())
+        let numbers = (partition..self.inner.job.objects.len()).step_by(self.partition_count());
+        read::objects(self.inner.clone(), numbers)
+    }
+
+    /// The stream of the objects with these numbers in the job, one after the other.
+    pub fn stream_of(&self, numbers: Vec<usize>) -> SendableRecordBatchStream {
+        let count = self.inner.job.objects.len();
+        read::objects(self.inner.clone(), numbers.into_iter().filter(move |number| *number < count))
     }
 }
 

@@ -22,9 +22,9 @@ use crate::progress;
 /// Unpacked chunks (of half a MiB at most) that wait for the decoder.
 const CHUNKS_AHEAD: usize = 4;
 
-pub(super) fn partition(inner: Arc<Inner>, partition: usize, of: usize) -> SendableRecordBatchStream {
+/// The objects of these numbers, one after the other.
+pub(super) fn objects(inner: Arc<Inner>, numbers: impl Iterator<Item = usize> + Send + 'static) -> SendableRecordBatchStream {
     let (arrow, choice) = (inner.arrow.clone(), inner.choice.clone());
-    let numbers = (partition..inner.job.objects.len()).step_by(of);
     let batches = stream::iter(numbers.map(Ok)).and_then(move |number| object(inner.clone(), number)).try_flatten();
     let schema = arrow.clone();
     let batches = batches.and_then(move |batch| std::future::ready(choice.apply(&batch, &schema)));
@@ -118,13 +118,7 @@ async fn parquet(inner: Arc<Inner>, number: usize, id: ObjectId) -> Result<BoxSt
 
 fn finished(inner: &Inner, seen: &DecodeCounts) {
     let mut counts = inner.counts.lock().unwrap_or_else(PoisonError::into_inner);
-    counts.rows += seen.rows;
-    counts.deletes += seen.deletes;
-    counts.bad_rows += seen.bad_rows;
-    counts.oversized += seen.oversized;
-    counts.cut_fractions += seen.cut_fractions;
-    counts.required_nulls += seen.required_nulls;
-    counts.unknown_columns.extend(seen.unknown_columns.iter().cloned());
+    counts.add(seen);
     drop(counts);
     progress::part_done();
 }

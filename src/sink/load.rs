@@ -9,6 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::{Bookmark, Namespace, TableRef, Timestamp};
 use crate::redact::SafeUrl;
 use crate::schema::{ColumnRecord, Deletes, Nested, Partitions, TableMode, TableSchema};
+use crate::sink::Workers;
 use crate::stage::ChangeSet;
 
 /// A place where tables are kept: a lake folder or a database.
@@ -162,6 +163,12 @@ impl Layout {
 pub trait Load: Send {
     /// Takes the changes; called once. An error may come after rows were already pulled; nothing is visible then.
     async fn write(&mut self, changes: ChangeSet) -> Result<()>;
+
+    /// The same by other processes, which read the changes themselves. `false`: this target, or this table, has no way to; nothing was
+    /// done then, and [`Load::write`] is still to be called.
+    async fn write_by(&mut self, _workers: &dyn Workers) -> Result<bool> {
+        Ok(false)
+    }
 
     /// Makes rows, schema and bookmark visible together, or nothing. Doing it again with the same bookmark changes nothing, but
     /// for a [`LoadKind::Replace`] whose plan expected that very bookmark: its caller wants the rows anew.

@@ -6,8 +6,12 @@ pub(crate) mod conformance;
 pub mod delta;
 #[cfg(feature = "lake")]
 mod load;
+#[cfg(feature = "lake")]
+mod parts;
 #[cfg(feature = "sql")]
 pub mod sql;
 
 #[cfg(feature = "lake")]
 pub use load::{Held, Layout, Load, LoadKind, LoadPlan, Loaded, Past, Sink, TableStatus};
+#[cfg(feature = "lake")]
+pub use parts::{Done, Source, Step, Work, Worker, Workers};

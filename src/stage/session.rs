@@ -107,6 +107,11 @@ impl Engine {
         config
     }
 
+    /// Where temporary files go.
+    pub fn temp_dir(&self) -> PathBuf {
+        self.inner.options.temp_dir.clone().unwrap_or_else(std::env::temp_dir)
+    }
+
     /// Bytes of a batch that passes through sorts and writers.
     pub fn batch_bytes(&self) -> usize {
         (self.memory_limit() / 128).clamp(64 << 10, MAX_BATCH_BYTES)

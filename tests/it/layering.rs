@@ -21,8 +21,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("store", &[]),
     ("sink", &["schema", "stage", "store"]),
     ("ops", &["api", "fetch", "decode", "scan", "schema", "stage", "store", "sink"]),
+    ("cluster", &["api", "fetch", "decode", "scan", "schema", "stage", "sink", "ops"]),
     ("page", &["schema", "ops"]),
-    ("cli", &["api", "schema", "stage", "store", "sink", "ops", "page", "demo"]),
+    ("cli", &["api", "schema", "stage", "store", "sink", "ops", "page", "cluster", "demo"]),
     ("demo", &[]),
 ];
 

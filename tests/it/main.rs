@@ -8,6 +8,8 @@
 mod care;
 #[cfg(feature = "lake")]
 mod cli;
+#[cfg(feature = "cluster")]
+mod cluster;
 #[cfg(feature = "lake")]
 mod columns;
 #[cfg(feature = "lake")]

@@ -19,6 +19,7 @@ use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::statistics::Statistics;
 use roaring::RoaringBitmap;
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
@@ -118,7 +119,7 @@ pub(super) enum Fate {
 }
 
 /// When rows are marked instead of files written anew.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct MarkRule {
     /// Smaller files are written anew: that costs little, and keeps the table free of tiny files.
     pub(super) least_file_bytes: u64,

@@ -1,47 +1,34 @@
 //! Mode `current`: one row per key. A snapshot takes the place of all that was there; an increment is merged into it.
 
 use std::collections::VecDeque;
-use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
-use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use futures::StreamExt;
 use roaring::RoaringBitmap;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use super::DeletionVectors;
-use super::apply::{Fate, Look, MarkRule, Note, Probe, Went, live_rows, marked_rows, rewrite, rows_at};
-use super::columns::LakeColumn;
-use super::conform::{Names, conform};
+use super::apply::{Fate, Look, MarkRule, Note, Probe, Went, live_rows, marked_rows, rows_at};
+use super::fates::OldFiles;
 use super::feed::Feed;
-use super::keys::{Unique, is_integer, key_columns};
+use super::keys::{is_integer, key_columns};
 use super::layout::Role;
-use super::load::{DeltaLoad, MarkedFile, Written};
+use super::load::{DeltaLoad, Written};
 use super::log;
-use super::partition::{Number, TableWriter};
-use super::routing::{Routing, Waiting};
+use super::partition::TableWriter;
 use super::search::KeySearch;
 use super::settle::{Notes, Settling};
 use super::vectors::VectorFile;
-use super::writer::{FileFormat, NewFile, Placed};
+use super::worker::{Check, ReplaceWorker, SharedUnique, routing, write_upserts};
+use super::writer::FileFormat;
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::schema::{Deletes, TS};
+use crate::schema::Deletes;
 use crate::sink::LoadKind;
-use crate::stage::{ChangeSet, Engine, deletes, engine_error, pull_together, split_batch};
+use crate::stage::{ChangeSet, deletes, engine_error, pull_together};
 
-/// Batches between two looks at the memory of the check for repeated keys, which takes time to measure.
-const UNIQUE_CHECK_BATCHES: usize = 64;
-/// Bytes of rows gathered before they are parted.
-const MOST_GATHERED: usize = 4 << 20;
-/// Bytes of rows that wait for others of their partition, in each worker.
-const MOST_WAITING: usize = 64 << 20;
-/// With less, row groups would be of few rows, whatever the limit; the pool may give less all the same.
-const LEAST_WAITING: usize = 16 << 20;
 /// With [`DeletionVectors::Auto`], a table gets its first mark only in a file of at least this part of the usual size.
 const SMALLEST_FIRST_MARKED_SHARE: u64 = 32;
 /// With [`DeletionVectors::Auto`], only files of at least this part of the usual size are marked.
@@ -71,13 +58,7 @@ impl DeltaLoad {
         };
         let names = self.uncommitted.names();
         let mut streams = changes.streams;
-        let routing = format.partition.as_ref().map(|partition| Routing {
-            partition: partition.clone(),
-            column: format.columns[partition.source()].name.clone(),
-            gathered: (engine.memory_limit() / 64).min(MOST_GATHERED),
-            held: (engine.memory_limit() / 4 / workers).clamp(LEAST_WAITING, MOST_WAITING),
-            batch_bytes: engine.batch_bytes(),
-        });
+        let routing = routing(&format, engine, workers);
         if let Some(routing) = &routing {
             streams = routing.route(&changes.schema, streams, workers);
         }
@@ -112,7 +93,8 @@ impl DeltaLoad {
             // Readers of a change data feed take the files of a first commit for what it tells; not all heed marks there.
             let rule = self.mark_rule().filter(|_| !self.feeds());
             let settling = Settling { engine, format: &format, names: &names, rule };
-            let (files, vector_bytes, gone) = settling.settle(notes, std::mem::take(&mut written.added)).await?;
+            let replaced = notes.replaced().await?;
+            let (files, vector_bytes, gone) = settling.take_out(&replaced, std::mem::take(&mut written.added)).await?;
             if gone > 0 {
                 tracing::debug!(table = %self.plan.table, rows = gone, "Rows came again under the same key; the newest stay");
             }
@@ -231,8 +213,7 @@ impl DeltaLoad {
         Ok(written)
     }
 
-    /// Does with the old files what was decided: rows that stay of a file that is written anew go to `writer`, or to files of
-    /// their own.
+    /// Does with the old files what was decided.
     pub(super) async fn apply_fates(
         &self,
         fates: Vec<Fate>,
@@ -241,30 +222,9 @@ impl DeltaLoad {
         vectors: &mut VectorFile,
         written: &mut Written,
     ) -> Result<()> {
-        let engine = &self.options.engine;
-        for (number, fate) in fates.into_iter().enumerate() {
-            let file = &self.files()[number];
-            match fate {
-                Fate::Stays => {}
-                Fate::Goes => written.removed[number] = true,
-                Fate::IsMarked(gone) => {
-                    written.removed[number] = true;
-                    written.marked.push(MarkedFile { file: Arc::clone(file), vector: vectors.push(&gone)? });
-                }
-                Fate::IsRewritten(gone) => {
-                    written.removed[number] = true;
-                    // Small files are gathered with the new rows, large ones keep their range of keys to themselves.
-                    if file.size < self.options.target_file_bytes / 4 {
-                        rewrite(format, &file.located(), gone, engine, writer).await?;
-                    } else {
-                        let mut own = TableWriter::new(Arc::clone(format), self.uncommitted.names());
-                        rewrite(format, &file.located(), gone, engine, &mut own).await?;
-                        written.added.extend(own.finish().await?);
-                    }
-                }
-            }
-        }
-        Ok(())
+        let (names, target_file_bytes) = (self.uncommitted.names(), self.options.target_file_bytes);
+        let files = OldFiles { files: self.files(), format, engine: &self.options.engine, names, target_file_bytes };
+        files.apply(fates, writer, vectors, written).await
     }
 
     /// Writes all old files anew, because a column became wider.
@@ -293,42 +253,6 @@ impl DeltaLoad {
     }
 }
 
-/// Writes the rows of a change batch that are not deletes, and says how many there were.
-pub(super) async fn write_upserts(
-    writer: &mut TableWriter,
-    batch: &RecordBatch,
-    deletes: &BooleanArray,
-    format: &FileFormat,
-    batch_bytes: usize,
-) -> Result<u64> {
-    if deletes.true_count() == 0 {
-        write_rows(writer, batch, format, batch_bytes).await?;
-        return Ok(batch.num_rows() as u64);
-    }
-    let kept = arrow::compute::not(deletes).or_fail(Kind::Bug, "Rows cannot be filtered")?;
-    let upserts = filter_record_batch(batch, &kept).or_fail(Kind::Bug, "Rows cannot be filtered")?;
-    write_rows(writer, &upserts, format, batch_bytes).await?;
-    Ok(upserts.num_rows() as u64)
-}
-
-/// Writes the rows of a batch of upserts, and says where each part of them went: the rows of a part, counted in the batch.
-async fn write_rows(
-    writer: &mut TableWriter,
-    upserts: &RecordBatch,
-    format: &FileFormat,
-    batch_bytes: usize,
-) -> Result<Vec<(Range<usize>, Vec<Placed>)>> {
-    let rows = conform(&with_roles(upserts, &format.columns)?, &format.columns, &format.schema, Names::Logical)?;
-    let (mut start, mut parts) = (0, Vec::new());
-    // An object may come as few large batches; what is encoded at once has to stay small.
-    for part in split_batch(&rows, batch_bytes.saturating_mul(2), usize::MAX).map_err(engine_error)? {
-        let end = start + part.num_rows();
-        parts.push((start..end, writer.write(part).await?));
-        start = end;
-    }
-    Ok(parts)
-}
-
 /// Writes rows with the mark of deleted ones, and says how many did not have it before.
 async fn write_marked(mut rows: SendableRecordBatchStream, format: &FileFormat, writer: &mut TableWriter) -> Result<u64> {
     let Some(place) = Role::Deleted.place(&format.columns) else {
@@ -345,121 +269,4 @@ async fn write_marked(mut rows: SendableRecordBatchStream, format: &FileFormat, 
         writer.write(marked).await?;
     }
     Ok(fresh)
-}
-
-/// A batch of upserts with the columns of ours that it lacks, for a table with these columns.
-pub(super) fn with_roles(batch: &RecordBatch, columns: &[LakeColumn]) -> Result<RecordBatch> {
-    let mut fields: Vec<FieldRef> = batch.schema().fields().to_vec();
-    let mut arrays = batch.columns().to_vec();
-    let mut add = |role: Role, array: ArrayRef| {
-        fields.push(Arc::new(Field::new(role.name(), array.data_type().clone(), true)));
-        arrays.push(array);
-    };
-    if Role::ValidFrom.find(columns).is_some() {
-        let since = batch.column_by_name(TS).ok_or_else(|| Error::new(Kind::Bug, "Changes without a needed column"))?;
-        add(Role::ValidFrom, Arc::clone(since));
-        add(Role::Current, Arc::new(BooleanArray::from(vec![true; batch.num_rows()])));
-    }
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).or_fail(Kind::Bug, "Changes do not have their schema")
-}
-
-/// The check for repeated keys, shared by workers and accounted.
-#[derive(Debug, Clone)]
-pub(super) struct SharedUnique(Arc<Mutex<(Unique, MemoryReservation, usize)>>);
-
-impl SharedUnique {
-    fn new(types: &[DataType], engine: &Engine) -> Result<Self> {
-        let reservation = MemoryConsumer::new("UniqueKeys").register(engine.memory_pool());
-        Ok(Self(Arc::new(Mutex::new((Unique::new(types)?, reservation, 0)))))
-    }
-
-    pub(super) fn insert(&self, key: &arrow::array::ArrayRef) -> Result<()> {
-        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (unique, reservation, batches) = &mut *guard;
-        unique.insert(key)?;
-        *batches += 1;
-        if batches.is_multiple_of(UNIQUE_CHECK_BATCHES) {
-            reservation.try_resize(unique.memory_size()).map_err(engine_error)?;
-        }
-        Ok(())
-    }
-}
-
-/// What is done about the promise of unique keys.
-#[derive(Debug, Clone)]
-enum Check {
-    /// The set was reduced.
-    Nothing,
-    /// A key that comes again ends the load.
-    Unique(SharedUnique),
-    /// Of the rows of a key, the newest is found when all are written.
-    Settled(Notes),
-}
-
-/// Writes streams of a whole table, one after the other.
-struct ReplaceWorker {
-    streams: Arc<Mutex<VecDeque<SendableRecordBatchStream>>>,
-    format: Arc<FileFormat>,
-    keys: Vec<String>,
-    check: Check,
-    routing: Option<Routing>,
-    batch_bytes: usize,
-}
-
-impl ReplaceWorker {
-    async fn run(self, mut writer: TableWriter) -> Result<(Vec<NewFile>, u64)> {
-        let mut upserted = 0;
-        let held = self.routing.as_ref().map_or(0, |routing| routing.held);
-        let mut waiting = Waiting::new(held, &self.format.pool);
-        loop {
-            let next = self.streams.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            let Some(stream) = next else { break };
-            let mut stream = pull_together(stream.schema(), vec![stream], 1);
-            while let Some(batch) = stream.next().await {
-                let batch = batch.map_err(engine_error)?;
-                let Some(routing) = &self.routing else {
-                    upserted += self.write(&mut writer, batch).await?;
-                    continue;
-                };
-                let number = routing.number(&batch)?;
-                if let Some((number, batches)) = waiting.push(number, batch) {
-                    upserted += self.write_row_group(&mut writer, number, batches).await?;
-                }
-            }
-        }
-        while let Some((number, batches)) = waiting.pop() {
-            upserted += self.write_row_group(&mut writer, number, batches).await?;
-        }
-        Ok((writer.finish().await?, upserted))
-    }
-
-    async fn write_row_group(&self, writer: &mut TableWriter, number: Number, batches: Vec<RecordBatch>) -> Result<u64> {
-        let mut upserted = 0;
-        for batch in batches {
-            upserted += self.write(writer, batch).await?;
-        }
-        writer.end_row_group(number).await?;
-        Ok(upserted)
-    }
-
-    async fn write(&self, writer: &mut TableWriter, batch: RecordBatch) -> Result<u64> {
-        let keys = key_columns(&batch, &self.keys)?;
-        let deletes = deletes(&batch)?;
-        match &self.check {
-            Check::Nothing => {}
-            Check::Unique(unique) => unique.insert(&keys[0])?,
-            Check::Settled(notes) => {
-                // Whether a delete is newer than an upsert of its key cannot be told from files.
-                if deletes.true_count() > 0 {
-                    return Err(ChangeSet::duplicate_key());
-                }
-                for (rows, placed) in write_rows(writer, &batch, &self.format, self.batch_bytes).await? {
-                    let keys: Vec<ArrayRef> = keys.iter().map(|key| key.slice(rows.start, rows.len())).collect();
-                    notes.push(&batch.slice(rows.start, rows.len()), &keys, &placed)?;
-                }
-                return Ok(batch.num_rows() as u64);
-            }
-        }
-        write_upserts(writer, &batch, &deletes, &self.format, self.batch_bytes).await
-    }
 }

@@ -24,7 +24,7 @@ use super::{ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink, Optimized,
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Bookmark, Namespace, TableRef};
 use crate::redact::SafeUrl;
-use crate::sink::{Held, Layout, Load, LoadPlan, Loaded, Past, Sink, TableStatus};
+use crate::sink::{Held, Layout, Load, LoadPlan, Loaded, Past, Sink, TableStatus, Workers};
 use crate::stage::ChangeSet;
 use crate::store::{Place, explained};
 
@@ -250,6 +250,10 @@ struct ParquetLoad {
 impl Load for ParquetLoad {
     async fn write(&mut self, changes: ChangeSet) -> Result<()> {
         self.inner.write(changes).await
+    }
+
+    async fn write_by(&mut self, workers: &dyn Workers) -> Result<bool> {
+        self.inner.write_by(workers).await
     }
 
     async fn commit(self: Box<Self>, reached: Bookmark) -> Result<Loaded> {

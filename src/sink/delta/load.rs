@@ -23,7 +23,7 @@ use super::{DeletionVectors, DeltaOptions};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::Bookmark;
 use crate::schema::{ColumnType, Deletes, Followed, Nested, PartitionBy, PartitionUnit, TableMode, lake_schema};
-use crate::sink::{Load, LoadKind, LoadPlan, Loaded};
+use crate::sink::{Load, LoadKind, LoadPlan, Loaded, Workers};
 use crate::stage::ChangeSet;
 use crate::store::explained;
 
@@ -440,6 +440,14 @@ impl Load for DeltaLoad {
         Ok(())
     }
 
+    async fn write_by(&mut self, workers: &dyn Workers) -> Result<bool> {
+        if self.written.is_some() || self.is_stale() || !self.can_be_parted() {
+            return Ok(false);
+        }
+        self.written = Some(self.parted(workers).await.map_err(explained).with("table", &self.plan.table)?);
+        Ok(true)
+    }
+
     async fn commit(mut self: Box<Self>, reached: Bookmark) -> Result<Loaded> {
         let Some(written) = self.written.take() else {
             return Err(Error::new(Kind::Bug, "A load was committed before it was given changes"));
@@ -472,8 +480,12 @@ impl Load for DeltaLoad {
         let changing = written.moved_from.unwrap_or(usize::MAX);
         actions.extend(written.added.iter().enumerate().map(|(number, file)| file.add_action(now, number < changing)));
         let removed = self.files().iter().zip(&written.removed).filter(|(_, removed)| **removed);
-        actions.extend(removed.map(|(file, _)| file.remove_action(written.moved_from.is_none())));
-        actions.extend(written.marked.iter().map(|marked| marked.file.marked_action(marked.vector.clone())));
+        for (file, _) in removed {
+            actions.push(file.remove_action(written.moved_from.is_none())?);
+        }
+        for marked in &written.marked {
+            actions.push(marked.file.marked_action(marked.vector.clone())?);
+        }
         actions.extend(written.feed.iter().map(feed::action));
         let kept = self.files().iter().zip(&written.removed).filter(|(_, removed)| !**removed).map(|(file, _)| file);
         let kept = kept.map(|file| file.live_rows()).chain(written.marked.iter().map(MarkedFile::live_rows));

@@ -15,7 +15,8 @@ use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::columns::{LakeColumn, LakeType};
 use super::files::is_ours_at;
@@ -118,7 +119,21 @@ pub(super) struct ActiveFile {
     /// Which of its rows are marked as deleted.
     pub(super) deletion_vector: Option<DeletionVectorDescriptor>,
     stats: Value,
-    view: LogicalFileView,
+    /// What the crate has of it; absent where another process described it.
+    view: Option<LogicalFileView>,
+}
+
+/// What has to be known of a data file to look for keys in it and to write it anew; goes to other processes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct FileFacts {
+    /// Its number among those that are described.
+    pub(super) number: usize,
+    path: String,
+    size: u64,
+    rows: Option<u64>,
+    vector: Option<DeletionVectorDescriptor>,
+    /// Smallest and greatest value of the first key column, as in the log.
+    bounds: (Value, Value),
 }
 
 impl std::fmt::Debug for ActiveFile {
@@ -141,8 +156,36 @@ impl ActiveFile {
             partition: view.partition_values_map().into_values().next().flatten(),
             deletion_vector: view.deletion_vector_descriptor(),
             stats,
-            view,
+            view: Some(view),
         })
+    }
+
+    /// What others have to know of it, where `key` is the first key column.
+    pub(super) fn facts(&self, number: usize, key: &LakeColumn) -> FileFacts {
+        let bound = |which: &str| self.stats[which][&key.physical].clone();
+        FileFacts {
+            number,
+            path: self.path.to_string(),
+            size: self.size,
+            rows: self.rows,
+            vector: self.deletion_vector.clone(),
+            bounds: (bound("minValues"), bound("maxValues")),
+        }
+    }
+
+    /// A file as another process described it. No action can be made of it.
+    pub(super) fn of_facts(facts: &FileFacts, key: &LakeColumn) -> Result<Self> {
+        let path = Path::parse(&facts.path).or_fail(Kind::Data, "The name of a data file cannot be read")?;
+        let stats = json!({
+            "minValues": {key.physical.as_str(): facts.bounds.0},
+            "maxValues": {key.physical.as_str(): facts.bounds.1},
+        });
+        let vector = facts.vector.clone();
+        Ok(Self { path, size: facts.size, rows: facts.rows, partition: None, deletion_vector: vector, stats, view: None })
+    }
+
+    fn view(&self) -> Result<&LogicalFileView> {
+        self.view.as_ref().ok_or_else(|| Error::new(Kind::Bug, "A file that only was described cannot be committed"))
     }
 
     /// Where it is.
@@ -180,16 +223,16 @@ impl ActiveFile {
     }
 
     /// The action that takes it out of the table. `data_change` is false if all its rows come back in the same commit.
-    pub(super) fn remove_action(&self, data_change: bool) -> Action {
-        Action::Remove(self.view.remove_action(data_change))
+    pub(super) fn remove_action(&self, data_change: bool) -> Result<Action> {
+        Ok(Action::Remove(self.view()?.remove_action(data_change)))
     }
 
     /// The action that puts it back with other rows marked as deleted. Needs [`Self::rows`].
     #[expect(deprecated, reason = "the crate has no other way to keep the tags of a file")]
-    pub(super) fn marked_action(&self, vector: DeletionVectorDescriptor) -> Action {
-        let add = self.view.add_action();
+    pub(super) fn marked_action(&self, vector: DeletionVectorDescriptor) -> Result<Action> {
+        let add = self.view()?.add_action();
         let stats = add.stats.as_deref().map(loosened);
-        Action::Add(Add { stats, deletion_vector: Some(vector), data_change: true, ..add })
+        Ok(Action::Add(Add { stats, deletion_vector: Some(vector), data_change: true, ..add }))
     }
 }
 

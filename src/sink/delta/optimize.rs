@@ -183,7 +183,9 @@ async fn commit(
 ) -> std::result::Result<u64, CommitFailure> {
     let now = chrono::Utc::now().timestamp_millis();
     let mut actions: Vec<Action> = added.iter().map(|file| file.add_action(now, false)).collect();
-    actions.extend(sources.iter().map(|file| file.remove_action(false)));
+    for file in sources {
+        actions.push(file.remove_action(false).map_err(CommitFailure::Refused)?);
+    }
     let target_size = i64::try_from(options.target_file_bytes).unwrap_or(i64::MAX);
     let metrics = json!({"numAddedFiles": added.len().to_string(), "numRemovedFiles": sources.len().to_string()});
     let info = HashMap::from([("operationMetrics".into(), metrics)]);

@@ -27,27 +27,32 @@ use crate::schema::{SEQ, TS};
 use crate::stage::{Engine, Sorted, engine_error};
 
 /// Two hashes of a key, the time of the change, its number, and where the row is: file and row.
-type Note = [u64; 5];
+pub(super) type Note = [u64; 5];
 
-/// Notes of where rows went, shared by the writers of a load.
-#[derive(Debug, Clone)]
-pub(super) struct Notes {
-    bytes: Arc<KeyBytes>,
-    sorted: Arc<Mutex<Sorted<5>>>,
-}
+/// Number of the file of a note on a change that left no row: a delete.
+pub(super) const NO_FILE: u32 = u32::MAX;
 
 /// Rows by number of the file.
-type RowsOfFiles = BTreeMap<u32, RoaringBitmap>;
+pub(super) type RowsOfFiles = BTreeMap<u32, RoaringBitmap>;
 
-impl Notes {
-    /// None yet, of rows with keys of these types.
-    pub(super) fn new(types: &[DataType], engine: &Engine) -> Result<Self> {
-        let sorted = Arc::new(Mutex::new(Sorted::new(engine, "WrittenRows")));
-        Ok(Self { bytes: Arc::new(KeyBytes::new(types)?), sorted })
+/// Makes notes of changes.
+#[derive(Debug, Clone)]
+pub(super) struct NoteMaker(Arc<KeyBytes>);
+
+impl NoteMaker {
+    /// For keys of these types.
+    pub(super) fn new(types: &[DataType]) -> Result<Self> {
+        Ok(Self(Arc::new(KeyBytes::new(types)?)))
     }
 
-    /// Notes where the rows of a change batch went.
-    pub(super) fn push(&self, batch: &RecordBatch, keys: &[ArrayRef], placed: &[Placed]) -> Result<()> {
+    /// Calls `take` with a note of each row of a change batch.
+    pub(super) fn of_rows(
+        &self,
+        batch: &RecordBatch,
+        keys: &[ArrayRef],
+        placed: &[Placed],
+        mut take: impl FnMut(Note) -> Result<()>,
+    ) -> Result<()> {
         let hashes = self.hashes(keys)?;
         let times = batch.column_by_name(TS).and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
         let numbers = batch.column_by_name(SEQ).and_then(|numbers| numbers.as_primitive_opt::<UInt64Type>());
@@ -56,17 +61,17 @@ impl Notes {
         };
         // The order of the window over changes: a row without a time is the oldest.
         let time = |row: usize| if times.is_null(row) { 0 } else { times.value(row) as u64 ^ (1 << 63) };
-        let mut sorted = self.sorted.lock().unwrap_or_else(PoisonError::into_inner);
         let mut note = |row: usize, file: u32, at: u32| {
             let (first, second) = hashes[row];
-            sorted.push([first, second, time(row), numbers.value(row), (u64::from(file) << 32) | u64::from(at)])
+            take([first, second, time(row), numbers.value(row), (u64::from(file) << 32) | u64::from(at)])
         };
         for Placed { file, first, rows } in placed {
-            let noted = match rows {
-                None => (0..batch.num_rows()).try_for_each(|row| note(row, *file, first + row as u32)),
-                Some(rows) => rows.values().iter().zip(*first..).try_for_each(|(row, at)| note(*row as usize, *file, at)),
-            };
-            noted.map_err(engine_error)?;
+            match rows {
+                None => (0..batch.num_rows()).try_for_each(|row| note(row, *file, first + row as u32))?,
+                Some(rows) => {
+                    rows.values().iter().zip(*first..).try_for_each(|(row, at)| note(*row as usize, *file, at))?;
+                }
+            }
         }
         Ok(())
     }
@@ -86,24 +91,50 @@ impl Notes {
         {
             return Ok((0..texts.len()).map(|row| of(texts.value(row).as_bytes())).collect());
         }
-        Ok(self.bytes.rows(keys)?.iter().map(|key| of(key.as_ref())).collect())
+        Ok(self.0.rows(keys)?.iter().map(|key| of(key.as_ref())).collect())
+    }
+}
+
+/// Of sorted notes, all rows that have the key of a later change.
+pub(super) async fn replaced(notes: Sorted<5>) -> Result<RowsOfFiles> {
+    let mut notes = notes.finish().await.map_err(engine_error)?;
+    let mut replaced = RowsOfFiles::new();
+    let mut last: Option<Note> = None;
+    while let Some(note) = notes.next().await.map_err(engine_error)? {
+        if let Some(before) = last.replace(note)
+            && before[..2] == note[..2]
+            && (before[4] >> 32) as u32 != NO_FILE
+        {
+            replaced.entry((before[4] >> 32) as u32).or_default().insert(before[4] as u32);
+        }
+    }
+    Ok(replaced)
+}
+
+/// Notes of where rows went, shared by the writers of a load.
+#[derive(Debug, Clone)]
+pub(super) struct Notes {
+    maker: NoteMaker,
+    sorted: Arc<Mutex<Sorted<5>>>,
+}
+
+impl Notes {
+    /// None yet, of rows with keys of these types.
+    pub(super) fn new(types: &[DataType], engine: &Engine) -> Result<Self> {
+        let sorted = Arc::new(Mutex::new(Sorted::new(engine, "WrittenRows")));
+        Ok(Self { maker: NoteMaker::new(types)?, sorted })
+    }
+
+    /// Notes where the rows of a change batch went.
+    pub(super) fn push(&self, batch: &RecordBatch, keys: &[ArrayRef], placed: &[Placed]) -> Result<()> {
+        let mut sorted = self.sorted.lock().unwrap_or_else(PoisonError::into_inner);
+        self.maker.of_rows(batch, keys, placed, |note| sorted.push(note).map_err(engine_error))
     }
 
     /// All rows that have the key of a later one.
-    async fn replaced(self) -> Result<RowsOfFiles> {
+    pub(super) async fn replaced(self) -> Result<RowsOfFiles> {
         let sorted = Arc::into_inner(self.sorted).ok_or_else(|| Error::new(Kind::Bug, "Rows are still being written"))?;
-        let sorted = sorted.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let mut notes = sorted.finish().await.map_err(engine_error)?;
-        let mut replaced = RowsOfFiles::new();
-        let mut last: Option<Note> = None;
-        while let Some(note) = notes.next().await.map_err(engine_error)? {
-            if let Some(before) = last.replace(note)
-                && before[..2] == note[..2]
-            {
-                replaced.entry((before[4] >> 32) as u32).or_default().insert(before[4] as u32);
-            }
-        }
-        Ok(replaced)
+        replaced(sorted.into_inner().unwrap_or_else(PoisonError::into_inner)).await
     }
 }
 
@@ -119,8 +150,7 @@ pub(super) struct Settling<'a> {
 impl Settling<'_> {
     /// Takes all rows out of `files` that a later one of the same key replaces. Gives what the table consists of then, the size of
     /// a file of deletion vectors, and how many rows went.
-    pub(super) async fn settle(&self, notes: Notes, files: Vec<NewFile>) -> Result<(Vec<NewFile>, u64, u64)> {
-        let replaced = notes.replaced().await?;
+    pub(super) async fn take_out(&self, replaced: &RowsOfFiles, files: Vec<NewFile>) -> Result<(Vec<NewFile>, u64, u64)> {
         let mut vectors = VectorFile::new();
         let mut writer = TableWriter::new(Arc::clone(self.format), self.names.clone());
         let mut kept = Vec::with_capacity(files.len());

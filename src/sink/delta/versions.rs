@@ -22,7 +22,6 @@ use roaring::RoaringBitmap;
 
 use super::apply::{Look, Note, Probe, rows_at};
 use super::conform::{Names, conform};
-use super::current::with_roles;
 use super::keys::key_columns;
 use super::layout::Role;
 use super::load::{DeltaLoad, Written};
@@ -30,6 +29,7 @@ use super::log::ActiveFile;
 use super::partition::TableWriter;
 use super::search::KeySearch;
 use super::vectors::VectorFile;
+use super::worker::with_roles;
 use super::writer::FileFormat;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::sink::LoadKind;

@@ -14,6 +14,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
+use serde::{Deserialize, Serialize};
 
 use super::DeltaOptions;
 use super::columns::{LakeColumn, file_schema};
@@ -158,7 +159,7 @@ impl FileFormat {
 }
 
 /// A finished file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct NewFile {
     /// Name inside the table's folder.
     pub(super) name: String,

@@ -23,15 +23,17 @@ use crate::sink::conformance::{
     Change, Change::Del, Change::Up, Fixture, TEXT, at, changes, column, expected, plan, read, reduced, rendered, schema,
 };
 use crate::sink::delta::apply::marked_rows;
+use crate::sink::delta::parts::tests::InProcess;
 use crate::sink::delta::{DeletionVectors, DeltaOptions, DeltaSink};
-use crate::sink::{LoadKind, Sink};
+use crate::sink::{Load, LoadKind, Sink};
+use crate::store::StoreOptions;
 
-pub(super) fn table() -> TableRef {
+pub(in super::super) fn table() -> TableRef {
     TableRef::new("canvas", "accounts")
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) enum KeyKind {
+pub(in super::super) enum KeyKind {
     Whole,
     Text,
     Both,
@@ -39,7 +41,7 @@ pub(super) enum KeyKind {
 
 impl KeyKind {
     /// The schema as it was after so many changes of it.
-    pub(super) fn schema(self, version: usize) -> TableSchema {
+    pub(in super::super) fn schema(self, version: usize) -> TableSchema {
         let whole = column("id", ColumnType::Int64, true);
         let text = column("code", TEXT, true);
         let key = match self {
@@ -63,7 +65,7 @@ impl KeyKind {
         schema(&table(), 1 + version as i64, key, value)
     }
 
-    pub(super) fn key(self, number: i64) -> Value {
+    pub(in super::super) fn key(self, number: i64) -> Value {
         match self {
             // Cross-shard ids lie far apart.
             KeyKind::Whole => json!({"id": if number % 2 == 0 { number } else { number * 10_000_000_000_000 }}),
@@ -131,16 +133,38 @@ pub(super) struct Stage<'a> {
     pub(super) fixture: &'a Fixture,
     /// Where the crate's merge keeps its table, if it plays the history as well; it is slow and follows no schema.
     pub(super) reference: Option<&'a Path>,
+    /// Others do the loads that they can, in so many parts, with this way to the store.
+    pub(super) by_others: Option<(usize, StoreOptions)>,
 }
 
 impl Lake {
     pub(super) fn stage(&self) -> Stage<'_> {
-        Stage { sink: &self.sink, fixture: &self.fixture, reference: None }
+        Stage { sink: &self.sink, fixture: &self.fixture, reference: None, by_others: None }
+    }
+}
+
+impl Stage<'_> {
+    /// Gives a load its changes.
+    pub(super) async fn write(
+        &self,
+        opened: &mut Box<dyn Load>,
+        schema: &TableSchema,
+        batches: Vec<RecordBatch>,
+    ) -> crate::Result<()> {
+        if let Some((parts, store)) = &self.by_others {
+            let folder = tempfile::tempdir().unwrap();
+            let workers =
+                InProcess::of(reduced(schema, batches.clone()), *parts, folder.path()).await.with_store(store.clone());
+            if opened.write_by(&workers).await? {
+                return Ok(());
+            }
+        }
+        opened.write(reduced(schema, batches)).await
     }
 }
 
 /// A row as it is written under a version of the schema.
-pub(super) fn row(kind: KeyKind, number: i64, n: i64, version: usize) -> Value {
+pub(in super::super) fn row(kind: KeyKind, number: i64, n: i64, version: usize) -> Value {
     let mut row = kind.key(number);
     row["n"] = if n % 7 == 0 { Value::Null } else { json!(n) };
     row["day"] = json!([None, Some("2026-01-31"), Some("2026-02-01"), Some("2027-02-01")][(n % 4) as usize]);
@@ -251,7 +275,7 @@ async fn play(stage: &Stage<'_>, kind: KeyKind, steps: &[Step], batch_rows: usiz
         }
         let batches = batches(&schema, kind, step, version, batch_rows);
         let mut opened = stage.sink.begin(plan(stage.fixture, &schema, load_kind).await).await.unwrap();
-        opened.write(reduced(&schema, batches.clone())).await.unwrap();
+        stage.write(&mut opened, &schema, batches.clone()).await.unwrap();
         let loaded = opened.commit(at(number as i64)).await.unwrap();
         prop_assert_eq!(loaded.rows, Some(kept.len() as u64));
         prop_assert_eq!(loaded.upserted, step.changes.values().flatten().count() as u64);
@@ -295,7 +319,7 @@ pub(super) async fn check_vectors(sink: &DeltaSink) -> TestCaseResult {
     Ok(())
 }
 
-pub(super) fn runtime() -> tokio::runtime::Runtime {
+pub(in super::super) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
@@ -379,7 +403,8 @@ fn any_history_in_an_object_store_is_that_of_a_replay() {
                 ..options
             };
             let remote = Remote::with(change).await;
-            play(&Stage { sink: &remote.sink, fixture: &remote.fixture, reference: None }, *kind, steps, 25).await?;
+            play(&Stage { sink: &remote.sink, fixture: &remote.fixture, reference: None, by_others: None }, *kind, steps, 25)
+                .await?;
             prop_assert_eq!(remote.server.left_parts(), 0);
             Ok(())
         })

@@ -5,7 +5,7 @@ mod faults;
 mod feed;
 mod folder;
 mod foreign;
-mod history;
+pub(super) mod history;
 mod layout;
 mod modes;
 #[cfg(feature = "demo")]
@@ -29,7 +29,7 @@ use crate::model::TableRef;
 use crate::sink::conformance::{self, Fixture};
 use crate::stage::{Engine, EngineOptions};
 
-fn engine(folder: &Path, memory_limit: usize) -> Engine {
+pub(super) fn engine(folder: &Path, memory_limit: usize) -> Engine {
     Engine::new(EngineOptions { memory_limit, temp_dir: Some(folder.to_owned()), partitions: 2 }).unwrap()
 }
 
@@ -53,20 +53,20 @@ fn url_of(base: &Url, table: &TableRef) -> Url {
 }
 
 /// A fixture on a folder of its own.
-struct Lake {
-    fixture: Fixture,
-    sink: DeltaSink,
-    root: PathBuf,
+pub(super) struct Lake {
+    pub(super) fixture: Fixture,
+    pub(super) sink: DeltaSink,
+    pub(super) root: PathBuf,
     engine: Engine,
     _folder: TempDir,
 }
 
 impl Lake {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(64 << 20, |options| options)
     }
 
-    fn with(memory_limit: usize, change: impl FnOnce(DeltaOptions) -> DeltaOptions) -> Self {
+    pub(super) fn with(memory_limit: usize, change: impl FnOnce(DeltaOptions) -> DeltaOptions) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("lake");
         let engine = engine(&folder.path().join("spill"), memory_limit);
@@ -91,7 +91,7 @@ impl Lake {
     }
 
     /// Names of data files in the folder, committed or not.
-    fn data_files(&self, table: &TableRef) -> Vec<String> {
+    pub(super) fn data_files(&self, table: &TableRef) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(self.folder(table)) else { return Vec::new() };
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name != "_delta_log").collect()

@@ -23,9 +23,10 @@ use crate::schema::{
     ColumnChoice, ColumnRules, ColumnType, Deletes, HashKey, Nested, PartitionBy, PartitionUnit, Partitions, TableMode,
     TableSchema,
 };
-use crate::sink::conformance::{Change, Change::Del, Change::Up, TEXT, at, changes, column, expected, plan, read, reduced};
+use crate::sink::conformance::{Change, Change::Del, Change::Up, TEXT, at, changes, column, expected, plan, read};
 use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions};
 use crate::sink::{Layout, LoadKind, LoadPlan, Loaded, Sink};
+use crate::store::StoreOptions;
 
 /// Which rows are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,7 +192,7 @@ async fn load_batches(
 ) -> crate::Result<Loaded> {
     let plan = LoadPlan { layout, as_of: Timestamp::from_micros(second * 1000), ..plan(stage.fixture, schema, kind).await };
     let mut opened = stage.sink.begin(plan).await?;
-    opened.write(reduced(schema, batches)).await?;
+    stage.write(&mut opened, schema, batches).await?;
     opened.commit(at(second)).await
 }
 
@@ -482,6 +483,20 @@ fn any_history_is_that_of_a_replay_in_every_mode() {
     });
 }
 
+#[test]
+fn any_history_by_others_is_that_of_a_replay() {
+    let modes = SETTINGS.map(|setting| (Kept::Current, setting));
+    play_all(4, &(any_drawn(), 1_usize..4), &modes, |(drawn, parts), (kept, setting)| {
+        let case = Case { feeds: false, ..drawn.case(kept) };
+        let lake = Lake::with(64 << 20, |options| drawn.options(case, setting, options));
+        let stage = Stage { by_others: Some((*parts, StoreOptions::default())), ..lake.stage() };
+        let told = async |_| unreachable!("there is no feed");
+        runtime().block_on(play(&stage, case, &drawn.steps, drawn.batch_rows, told))?;
+        prop_assert_eq!(lake.engine.memory_pool().reserved(), 0);
+        Ok(())
+    });
+}
+
 #[cfg(feature = "demo")]
 #[test]
 fn any_history_in_an_object_store_is_that_of_a_replay_in_every_mode() {
@@ -491,7 +506,7 @@ fn any_history_in_an_object_store_is_that_of_a_replay_in_every_mode() {
         runtime().block_on(async {
             let case = drawn.case(kept);
             let remote = Remote::with(|options| drawn.options(case, setting, options)).await;
-            let stage = Stage { sink: &remote.sink, fixture: &remote.fixture, reference: None };
+            let stage = Stage { sink: &remote.sink, fixture: &remote.fixture, reference: None, by_others: None };
             let told = async |version| feed::told(remote.opened(&table()).await, version).await;
             play(&stage, case, &drawn.steps, drawn.batch_rows, told).await?;
             prop_assert_eq!(remote.server.left_parts(), 0);

@@ -1,0 +1,290 @@
+//! The driver's small server: addresses of objects for executors, and what they report of the parts that they read. It speaks the two
+//! calls of the service that a download needs (login, object URLs), so that executors read objects with the same client as ever; what
+//! they log in with is a number of chance, good for the objects of one load while it lasts.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use url::Url;
+
+use super::scan::Pass;
+use crate::api::{Client, ObjectId};
+use crate::decode::DecodeCounts;
+use crate::error::{Error, Kind, Result, ResultExt};
+
+/// Largest request: some thousand ids of objects.
+const MAX_REQUEST_BYTES: usize = 1 << 20;
+/// For how long a token is said to live; executors then log in again.
+const TOKEN_SECONDS: u64 = 3600;
+/// A connection whose request does not come for so long is closed.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Attempts at telling the driver of a part.
+const ATTEMPTS: u32 = 4;
+/// Where parts are reported.
+const PART: &str = "/daplake/part";
+
+/// What an executor saw in the objects of a part. Told again by a second attempt, it counts once.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Report {
+    /// Number of the part's first object.
+    pub(super) part: usize,
+    pub(super) objects: u64,
+    /// Rows of change batches.
+    pub(super) changes: u64,
+    pub(super) counts: DecodeCounts,
+}
+
+/// The server; it ends when it is dropped.
+#[derive(Debug)]
+pub(super) struct Broker {
+    address: Url,
+    loads: Loads,
+    _serving: JoinSet<()>,
+}
+
+/// Open loads, by token.
+#[derive(Debug, Clone, Default)]
+struct Loads(Arc<Mutex<HashMap<String, Load>>>);
+
+#[derive(Debug)]
+struct Load {
+    name: String,
+    client: Client,
+    objects: HashSet<ObjectId>,
+    reports: BTreeMap<usize, Report>,
+}
+
+/// A load whose objects the broker gives addresses of; until it is dropped.
+#[derive(Debug)]
+pub(super) struct Registered {
+    loads: Loads,
+    pub(super) pass: Pass,
+}
+
+impl Loads {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Load>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Registered {
+    /// What was reported so far.
+    pub(super) fn reports(&self) -> Vec<Report> {
+        self.loads.lock().get(&self.pass.token).map_or_else(Vec::new, |load| load.reports.values().cloned().collect())
+    }
+
+    /// Forgets reports of an attempt before.
+    pub(super) fn begin(&self) {
+        if let Some(load) = self.loads.lock().get_mut(&self.pass.token) {
+            load.reports.clear();
+        }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.loads.lock().remove(&self.pass.token);
+    }
+}
+
+impl Broker {
+    /// Listens at `listen`; executors reach it at `host`, or at the address itself. Kind `Usage` if that cannot be listened at.
+    pub(super) async fn start(listen: SocketAddr, host: Option<&str>) -> Result<Self> {
+        let unusable = "The driver cannot listen for its executors";
+        let listener = TcpListener::bind(listen).await.or_fail(Kind::Usage, unusable).map_err(|error| {
+            error.with("address", listen).hint("name an address of this machine with --cluster-listen, such as 10.0.0.5:0")
+        })?;
+        let bound = listener.local_addr().or_fail(Kind::Io, unusable)?;
+        let host = host.map_or_else(|| bound.ip().to_string(), str::to_owned);
+        let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
+        let address = Url::parse(&format!("http://{host}:{}/", bound.port())).or_fail(Kind::Usage, unusable)?;
+        let loads = Loads::default();
+        let mut serving = JoinSet::new();
+        serving.spawn(serve(listener, loads.clone()));
+        Ok(Self { address, loads, _serving: serving })
+    }
+
+    /// Opens the door for the objects of a load.
+    pub(super) fn register(&self, name: &str, client: &Client, objects: &[ObjectId]) -> Registered {
+        // 244 bits of chance.
+        let token = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+        let objects = objects.iter().cloned().collect();
+        let load = Load { name: name.to_owned(), client: client.clone(), objects, reports: BTreeMap::new() };
+        self.loads.lock().insert(token.clone(), load);
+        let pass = Pass { address: self.address.clone(), load: name.to_owned(), token };
+        Registered { loads: self.loads.clone(), pass }
+    }
+}
+
+async fn serve(listener: TcpListener, loads: Loads) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let Ok((stream, _)) = accepted else {
+                    // Too many open files, mostly; it passes.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                };
+                let loads = loads.clone();
+                connections.spawn(async move {
+                    let service = service_fn(move |request| answer(loads.clone(), request));
+                    let mut server = hyper::server::conn::http1::Builder::new();
+                    server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+                    // What goes wrong with a connection is the other side's business, which tries again.
+                    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+type Answer = Response<Full<Bytes>>;
+
+async fn answer(loads: Loads, request: Request<Incoming>) -> Result<Answer, std::convert::Infallible> {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = Limited::new(body, MAX_REQUEST_BYTES).collect().await else {
+        return Ok(refusal(StatusCode::PAYLOAD_TOO_LARGE, "Invalid", "The request is too large"));
+    };
+    let body = body.to_bytes();
+    let authorization = parts.headers.get(AUTHORIZATION);
+    Ok(match (parts.method, parts.uri.path()) {
+        (Method::POST, "/ids/auth/login") => login(&loads, authorization),
+        (Method::POST, "/dap/object/url") => match bearer(&loads, authorization) {
+            Some(token) => urls(&loads, &token, &body).await,
+            None => unknown(),
+        },
+        (Method::POST, PART) => match bearer(&loads, authorization) {
+            Some(token) => note(&loads, &token, &body),
+            None => unknown(),
+        },
+        _ => refusal(StatusCode::NOT_FOUND, "NotFound", "There is no such path"),
+    })
+}
+
+fn json_answer(status: StatusCode, value: &Value) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(value.to_string())));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
+fn refusal(status: StatusCode, kind: &str, message: &str) -> Answer {
+    json_answer(status, &json!({"error": {"type": kind, "message": message}}))
+}
+
+fn unknown() -> Answer {
+    refusal(StatusCode::UNAUTHORIZED, "Unauthenticated", "The driver knows no such load; it has ended, or was begun anew")
+}
+
+fn login(loads: &Loads, authorization: Option<&HeaderValue>) -> Answer {
+    let pair =
+        authorization.and_then(|value| value.to_str().ok()?.strip_prefix("Basic ")).and_then(|text| STANDARD.decode(text).ok());
+    let pair = pair.and_then(|bytes| String::from_utf8(bytes).ok());
+    let known = pair.as_deref().and_then(|pair| pair.split_once(':')).filter(|(name, token)| {
+        let loads = loads.lock();
+        loads.get(*token).is_some_and(|load| load.name == *name)
+    });
+    match known {
+        Some((_, token)) => {
+            json_answer(StatusCode::OK, &json!({"access_token": token, "token_type": "bearer", "expires_in": TOKEN_SECONDS}))
+        }
+        None => unknown(),
+    }
+}
+
+/// The token of a load that is open.
+fn bearer(loads: &Loads, authorization: Option<&HeaderValue>) -> Option<String> {
+    let token = authorization?.to_str().ok()?.strip_prefix("Bearer ")?;
+    loads.lock().contains_key(token).then(|| token.to_owned())
+}
+
+#[derive(Deserialize)]
+struct Wanted {
+    id: ObjectId,
+}
+
+async fn urls(loads: &Loads, token: &str, body: &[u8]) -> Answer {
+    let Ok(wanted) = serde_json::from_slice::<Vec<Wanted>>(body) else {
+        return refusal(StatusCode::BAD_REQUEST, "Invalid", "The ids cannot be read");
+    };
+    let ids: Vec<ObjectId> = wanted.into_iter().map(|wanted| wanted.id).collect();
+    let client = {
+        let loads = loads.lock();
+        let Some(load) = loads.get(token) else { return unknown() };
+        if ids.iter().any(|id| !load.objects.contains(id)) {
+            return refusal(StatusCode::NOT_FOUND, "NotFound", "The object is not one of this load");
+        }
+        load.client.clone()
+    };
+    match client.object_urls(&ids).await {
+        Ok(urls) => {
+            let urls: serde_json::Map<String, Value> =
+                ids.into_iter().zip(urls).map(|(id, url)| (id.0, json!({"url": url.reveal().as_str()}))).collect();
+            json_answer(StatusCode::OK, &json!({"urls": urls}))
+        }
+        Err(error) => {
+            tracing::debug!(%error, "No addresses for an executor");
+            match error.kind() {
+                Kind::Expired | Kind::NotFound => refusal(StatusCode::NOT_FOUND, "NotFound", "The object is gone"),
+                Kind::Throttled => refusal(StatusCode::TOO_MANY_REQUESTS, "Throttled", "The service wants a pause"),
+                Kind::Auth | Kind::Account => refusal(StatusCode::FORBIDDEN, "Forbidden", "The service refuses the driver"),
+                _ => refusal(StatusCode::BAD_GATEWAY, "Unavailable", "The service did not answer the driver"),
+            }
+        }
+    }
+}
+
+fn note(loads: &Loads, token: &str, body: &[u8]) -> Answer {
+    let Ok(report) = serde_json::from_slice::<Report>(body) else {
+        return refusal(StatusCode::BAD_REQUEST, "Invalid", "The report cannot be read");
+    };
+    match loads.lock().get_mut(token) {
+        Some(load) => {
+            load.reports.insert(report.part, report);
+            json_answer(StatusCode::OK, &json!({}))
+        }
+        None => unknown(),
+    }
+}
+
+/// Tells the driver of a part that was read. Kind `Unavailable` if it cannot be reached, `Cancelled` if it does not want it any more.
+pub(super) async fn report(client: &Client, pass: &Pass, report: &Report) -> Result<()> {
+    let unreachable = "The driver cannot be told of a part";
+    let url = pass.address.join(PART).or_fail(Kind::Bug, unreachable)?;
+    let body = serde_json::to_vec(report).or_fail(Kind::Bug, unreachable)?;
+    let mut attempt = 1;
+    loop {
+        let request = client.objects_http().post(url.clone()).bearer_auth(&pass.token).body(body.clone());
+        let failure = match request.send().await {
+            Ok(answer) if answer.status().is_success() => return Ok(()),
+            Ok(answer) if answer.status() == reqwest::StatusCode::UNAUTHORIZED => {
+                return Err(Error::new(Kind::Cancelled, "The driver has ended the load"));
+            }
+            Ok(answer) => Error::new(Kind::Unavailable, unreachable).with("status", answer.status().as_u16()),
+            // Its text would hold the address only; the token is in a header.
+            Err(error) => Error::new(Kind::Unavailable, unreachable).caused_by(error),
+        };
+        if attempt == ATTEMPTS {
+            return Err(failure);
+        }
+        tokio::time::sleep(Duration::from_millis(200 << attempt)).await;
+        attempt += 1;
+    }
+}

@@ -1,0 +1,212 @@
+//! The scan of a job's objects in an executor: what it has to know, and how it comes to addresses of objects without any right of its
+//! own to the service.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{AsArray, RecordBatch, UInt32Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
+use datafusion::error::{DataFusionError, Result as PlanResult};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use url::Url;
+
+use super::broker::{self, Report};
+use crate::api::{Client, ClientOptions, Credentials, FinishedJob, ObjectId, Pacing, Query, RetryPolicy};
+use crate::decode::BadRows;
+use crate::error::{Error, Kind, Result, ResultExt};
+use crate::fetch::UnpackLimits;
+use crate::model::{TableRef, Timestamp, Window};
+use crate::redact::Secret;
+use crate::scan::{ObjectScan, ScanOptions};
+use crate::schema::{ColumnChoice, ColumnRules, Nested, TableSchema};
+use crate::sink::Worker;
+
+/// Rows of a batch that an executor decodes, at most.
+const BATCH_ROWS: usize = 8192;
+/// A broker that is silent for so long is gone.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// What has to be known of a job to read its objects.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct ScanOrder {
+    namespace: String,
+    table: String,
+    schema_version: i64,
+    /// As the service gave it.
+    schema: Value,
+    /// Columns that are left out.
+    dropped: Vec<String>,
+    json_nested: bool,
+    job: String,
+    format: String,
+    objects: Vec<ObjectId>,
+    max_line: usize,
+    unpack: (u64, u64, u64),
+    broker: Pass,
+}
+
+/// Where addresses of objects are had, and what opens the door: good for the objects of one load, as long as its driver lives.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Pass {
+    pub(super) address: Url,
+    pub(super) load: String,
+    pub(super) token: String,
+}
+
+impl std::fmt::Debug for Pass {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pass").field("address", &self.address.as_str()).field("load", &self.load).finish_non_exhaustive()
+    }
+}
+
+impl ScanOrder {
+    /// For the objects of `job`. `None`: executors cannot read it so, because columns are hashed under a key that stays here.
+    pub(super) fn of(job: &FinishedJob, choice: &ColumnChoice, options: &ScanOptions, broker: Pass) -> Option<Self> {
+        if !choice.record().hashed.is_empty() {
+            return None;
+        }
+        let schema = choice.read();
+        let UnpackLimits { max_ratio, free_bytes, max_bytes } = options.unpack;
+        Some(Self {
+            namespace: schema.table.namespace.as_str().to_owned(),
+            table: schema.table.table.clone(),
+            schema_version: schema.version,
+            schema: Value::clone(&schema.source),
+            dropped: choice.record().dropped.clone(),
+            json_nested: options.nested == Nested::Json,
+            job: job.id.clone(),
+            format: job.query.format.as_str().to_owned(),
+            objects: job.objects.clone(),
+            max_line: options.max_line,
+            unpack: (max_ratio, free_bytes, max_bytes),
+            broker,
+        })
+    }
+
+    pub(super) fn table(&self) -> TableRef {
+        TableRef::new(self.namespace.as_str(), self.table.as_str())
+    }
+
+    fn nested(&self) -> Nested {
+        if self.json_nested { Nested::Json } else { Nested::Typed }
+    }
+
+    fn choice(&self) -> Result<ColumnChoice> {
+        let schema = TableSchema::read(&self.table(), self.schema_version, self.schema.clone())?;
+        ColumnChoice::of(&Arc::new(schema), &ColumnRules { drop: self.dropped.clone(), ..ColumnRules::default() }, None)
+    }
+
+    /// Schema of the changes.
+    pub(super) fn schema(&self) -> Result<SchemaRef> {
+        Ok(self.choice()?.change_schema(self.nested()))
+    }
+
+    /// Numbers of objects, shared out to so many parts at most: neighbours stay together, since their addresses are asked for together.
+    pub(super) fn shares(&self, parts: usize) -> Result<Vec<RecordBatch>> {
+        let count = self.objects.len();
+        let parts = parts.clamp(1, count.max(1));
+        let share = |part: usize| (part * count / parts) as u32..((part + 1) * count / parts) as u32;
+        let batch = |part: usize| {
+            let numbers = Arc::new(UInt32Array::from_iter_values(share(part)));
+            RecordBatch::try_new(share_schema(), vec![numbers]).or_fail(Kind::Bug, "Objects cannot be shared out")
+        };
+        (0..parts).map(batch).collect()
+    }
+
+    /// Reads the objects whose numbers come in, and reports to the driver what they held.
+    pub(super) fn run(&self, input: SendableRecordBatchStream, worker: &Worker) -> Result<SendableRecordBatchStream> {
+        let client = self.client()?;
+        let choice = self.choice()?;
+        let query = Query {
+            table: self.table(),
+            format: self.format.parse()?,
+            mode: None,
+            // Which window it was has no meaning for who reads objects.
+            window: Window::Snapshot,
+        };
+        let job = FinishedJob {
+            id: self.job.clone(),
+            query,
+            objects: self.objects.clone(),
+            schema_version: self.schema_version,
+            since: None,
+            reached: Timestamp::from_micros(0),
+            expires_at: None,
+        };
+        let (max_ratio, free_bytes, max_bytes) = self.unpack;
+        let options = ScanOptions {
+            partitions: 1,
+            batch_rows: BATCH_ROWS,
+            batch_bytes: worker.engine.batch_bytes(),
+            max_line: self.max_line,
+            unpack: UnpackLimits { max_ratio, free_bytes, max_bytes },
+            nested: self.nested(),
+            temp_dir: worker.engine.temp_dir(),
+        };
+        let scan = ObjectScan::choosing(&client, job, choice, options, Arc::new(|_| BadRows::Fail));
+        let schema = self.schema()?;
+        let pass = self.broker.clone();
+        let reading = async move {
+            let numbers: Vec<usize> = numbers(input.try_collect().await?)?;
+            let report =
+                Report { part: numbers.first().copied().unwrap_or(0), objects: numbers.len() as u64, ..Report::default() };
+            let rows = scan.stream_of(numbers);
+            let state = (rows, Some(report), scan, client);
+            let stream = stream::try_unfold(state, move |(mut rows, mut report, scan, client)| {
+                let pass = pass.clone();
+                async move {
+                    if let Some(batch) = rows.next().await {
+                        let batch = batch?;
+                        if let Some(report) = &mut report {
+                            report.changes += batch.num_rows() as u64;
+                        }
+                        return Ok(Some((batch, (rows, report, scan, client))));
+                    }
+                    let Some(mut report) = report.take() else { return Ok(None) };
+                    report.counts = scan.counts();
+                    let told = broker::report(&client, &pass, &report).await;
+                    told.map_err(|error| DataFusionError::External(Box::new(error)))?;
+                    Ok(None)
+                }
+            });
+            Ok::<_, DataFusionError>(stream)
+        };
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream::once(reading).try_flatten())))
+    }
+
+    /// A client whose service is the driver.
+    fn client(&self) -> Result<Client> {
+        let Pass { address, load, token } = &self.broker;
+        let credentials = Credentials { client_id: load.clone(), client_secret: Secret::new(token.as_str()) };
+        let none = Pacing { job_starts: 0, job_status: 0, table_lists: 0, schemas: 0, object_urls: 0, ..Pacing::default() };
+        Client::new(ClientOptions {
+            base_url: address.clone(),
+            credentials,
+            pacing: none,
+            retry: RetryPolicy::default(),
+            ca_bundle: None,
+            poll: (Duration::from_secs(1), Duration::from_secs(1)),
+            idle_timeout: IDLE,
+        })
+    }
+}
+
+pub(super) fn share_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("object", DataType::UInt32, false)]))
+}
+
+fn numbers(batches: Vec<RecordBatch>) -> PlanResult<Vec<usize>> {
+    let mut numbers = Vec::new();
+    for batch in batches {
+        let column = batch.columns().first().and_then(|column| column.as_primitive_opt::<UInt32Type>());
+        let column = column.ok_or_else(|| {
+            DataFusionError::External(Box::new(Error::new(Kind::Bug, "Objects were shared out in another form")))
+        })?;
+        numbers.extend(column.values().iter().map(|number| *number as usize));
+    }
+    Ok(numbers)
+}

@@ -1,0 +1,270 @@
+//! `sync` on a cluster: a scheduler and two executors as processes of their own, an object store, the embedded service; and what
+//! becomes of tables when one of them is killed.
+//!
+//! `DAPLAKE_TEST_KILLS` sets how often each of them is.
+
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use daplake::demo::school::SchoolOptions;
+use daplake::model::{TableRef, Timestamp};
+use serde_json::Value;
+
+use crate::support::s3::S3Server;
+use crate::support::{
+    CLIENT_ID, CLIENT_SECRET, Random, Run, World, assert_same, bare_command, canvas, read_tables, school, web_logs,
+};
+
+const PREFIX: &str = "lakes/ours";
+
+/// A process, killed with the test.
+struct Node {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Node {
+    fn start(mut command: Command, log: PathBuf) -> Self {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        command.stdout(file.try_clone().unwrap()).stderr(file).stdin(Stdio::null());
+        Self { child: command.spawn().unwrap(), log }
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
+    }
+
+    fn said(&self) -> String {
+        let mut text = String::new();
+        std::fs::File::open(&self.log).unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+struct Cluster {
+    world: World,
+    store: S3Server,
+    port: u16,
+    scheduler: Node,
+    executors: Vec<Node>,
+    started: usize,
+}
+
+impl Cluster {
+    async fn new(school: SchoolOptions) -> Self {
+        let world = World::new(school).await;
+        let store = S3Server::start().await;
+        let port = free_port();
+        let scheduler = Self::scheduler(&world, port);
+        let mut cluster = Self { world, store, port, scheduler, executors: Vec::new(), started: 0 };
+        for _ in 0..2 {
+            let executor = cluster.executor();
+            cluster.executors.push(executor);
+        }
+        cluster
+    }
+
+    fn scheduler(world: &World, port: u16) -> Node {
+        let listen = format!("127.0.0.1:{port}");
+        let mut command = bare_command(&["scheduler", "--listen", &listen, "--executor-timeout", "3"]);
+        command.env("RUST_LOG", "info");
+        let node = Node::start(command, world.path("scheduler.log"));
+        let begun = Instant::now();
+        while TcpStream::connect(&listen).is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{}", node.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        node
+    }
+
+    /// It knows the way to the store, and nothing of the service.
+    fn executor(&mut self) -> Node {
+        self.started += 1;
+        let folder = self.world.path(&format!("executor-{}", self.started));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (scheduler, port, control) = (format!("127.0.0.1:{}", self.port), free_port().to_string(), free_port().to_string());
+        let mut command = bare_command(&["executor", "--scheduler", &scheduler, "--port", &port, "--control-port", &control]);
+        command.args(["--cores", "1", "--memory-limit", "256MiB", "--temp-dir"]).arg(&folder);
+        command.envs(self.store.variables()).env("RUST_LOG", "info");
+        Node::start(command, self.world.path(&format!("executor-{}.log", self.started)))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let target = self.store.url(PREFIX);
+        let cluster = format!("df://127.0.0.1:{}", self.port);
+        let mut command = self.world.command(&["sync", "--target", &target, "--namespace", "all", "--jobs-per-minute", "0"]);
+        command.args(["--cluster", &cluster, "--cluster-parts", "3"]).args(arguments).envs(self.store.variables());
+        command
+    }
+
+    fn sync(&self, arguments: &[&str]) -> Run {
+        Run::of(self.command(arguments).output().unwrap())
+    }
+
+    fn other(&self, verb: &str, arguments: &[&str]) -> Run {
+        let target = self.store.url(PREFIX);
+        Run::of(self.world.command(&[verb, "--target", &target]).args(arguments).envs(self.store.variables()).output().unwrap())
+    }
+
+    fn assert_tables(&self, tables: &[TableRef], at: Timestamp) {
+        let folders = self.folders(tables);
+        for reader in ["deltalake", "duckdb-delta"] {
+            let Some(read) = read_tables(reader, &folders) else { continue };
+            for (table, rows) in tables.iter().zip(read) {
+                assert_same(&self.world.school, table, at, rows);
+            }
+        }
+    }
+
+    fn folders(&self, tables: &[TableRef]) -> Vec<PathBuf> {
+        let root = self.store.bucket().join(PREFIX);
+        tables.iter().map(|table| root.join(table.namespace.as_str()).join(&table.table)).collect()
+    }
+
+    /// Makes all files look as if they were older than any retention.
+    fn age_all(&self) {
+        let long_ago = std::time::SystemTime::now() - Duration::from_secs(30 * 24 * 60 * 60);
+        for path in files_below(&self.store.bucket().join(PREFIX)) {
+            std::fs::File::options().append(true).open(path).unwrap().set_modified(long_ago).unwrap();
+        }
+    }
+
+    /// Data files that no commit names.
+    fn orphans(&self, tables: &[TableRef]) -> Vec<String> {
+        let mut orphans = Vec::new();
+        for folder in self.folders(tables) {
+            let (log, data): (Vec<PathBuf>, Vec<PathBuf>) =
+                files_below(&folder).into_iter().partition(|path| path.to_string_lossy().contains("_delta_log"));
+            let texts: String = log.iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect();
+            let names = data.iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned());
+            orphans.extend(names.filter(|name| name.ends_with(".parquet") && !texts.contains(name.as_str())));
+        }
+        orphans
+    }
+
+    /// What all nodes said holds no secret.
+    fn assert_discreet(&self) {
+        for node in self.executors.iter().chain([&self.scheduler]) {
+            let said = node.said();
+            assert!(!said.contains(CLIENT_SECRET) && !said.contains(CLIENT_ID) && !said.contains("planted-key"), "{said}");
+            assert!(!said.contains("Signature=") && !said.contains("\"token\""), "{said}");
+        }
+    }
+}
+
+fn files_below(folder: &std::path::Path) -> Vec<PathBuf> {
+    let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in folder.read_dir().unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    files
+}
+
+const TABLES: [&str; 3] = ["users", "submissions", "courses"];
+
+fn tables() -> Vec<TableRef> {
+    TABLES.iter().map(|table| canvas(table)).chain([web_logs()]).collect()
+}
+
+fn kills() -> usize {
+    std::env::var("DAPLAKE_TEST_KILLS").map_or(1, |text| text.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_history_is_followed_on_a_cluster() {
+    let tables = tables();
+    let cluster = Cluster::new(school(&tables)).await;
+    for round in 0..4 {
+        if round > 0 {
+            cluster.world.school.advance();
+        }
+        let run = cluster.sync(&["--loglevel", "info"]).assert_code(0);
+        // But for tables without any change.
+        assert!(round > 0 || !run.stderr.contains("The cluster has no part"), "{}", run.stderr);
+        cluster.assert_tables(&tables, cluster.world.school.now());
+    }
+    cluster.assert_discreet();
+    // The driver did not read a single object: all of them went to the executors.
+    let status = cluster.other("status", &["--output", "json"]).assert_code(0);
+    let status: Value = serde_json::from_str(&status.stdout).unwrap();
+    assert_eq!(status["tables"].as_array().unwrap().len(), tables.len());
+
+    // What others do, one process can go on with, and the other way round.
+    cluster.world.school.advance();
+    cluster.other("sync", &["--namespace", "all", "--jobs-per-minute", "0"]).assert_code(0);
+    cluster.assert_tables(&tables, cluster.world.school.now());
+    cluster.world.school.advance();
+    cluster.sync(&["--deletion-vectors", "on"]).assert_code(0);
+    cluster.assert_tables(&tables, cluster.world.school.now());
+    // Who hashes needs the key, which stays at home.
+    let mut hashing =
+        cluster.command(&["--resnapshot", "--table", "users", "--hash-column", "users.name", "--loglevel", "info"]);
+    hashing.env("DAPLAKE_HASH_KEY", "planted-key-planted-key");
+    Run::of(hashing.output().unwrap()).assert_code(0).assert_says(&["The cluster has no part in this load"]);
+    cluster.assert_discreet();
+    cluster.assert_tables(&tables[1..], cluster.world.school.now());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_killed_the_tables_are_right() {
+    let mut random = Random::new();
+    let tables = tables();
+    let mut cluster = Cluster::new(SchoolOptions { rows: 1500, ..school(&tables) }).await;
+    for _ in 0..kills() {
+        for victim in ["executor", "scheduler", "driver"] {
+            cluster.world.school.advance();
+            let log = cluster.world.path("driver.log");
+            let mut driver = Node::start(cluster.command(&[]), log);
+            tokio::time::sleep(Duration::from_millis(200 + random.below(2500))).await;
+            match victim {
+                "executor" => {
+                    cluster.executors[0].kill();
+                    cluster.executors[0] = cluster.executor();
+                }
+                "scheduler" => {
+                    cluster.scheduler.kill();
+                    cluster.scheduler = Cluster::scheduler(&cluster.world, cluster.port);
+                }
+                _ => driver.kill(),
+            }
+            // It recovers, or fails and says so; either way every table is at its old or its new bookmark.
+            let code = driver.child.wait().unwrap().code();
+            assert!(matches!(code, Some(0 | 5) | None), "{victim}: {code:?}\n{}", driver.said());
+            let again = cluster.sync(&[]);
+            assert_eq!(again.code, Some(0), "{victim}\n{}\n{}", driver.said(), again.stderr);
+            cluster.assert_tables(&tables, cluster.world.school.now());
+        }
+    }
+    cluster.age_all();
+    cluster.other("vacuum", &[]).assert_code(0);
+    assert_eq!(cluster.orphans(&tables), [""; 0], "what nobody committed is gone");
+    cluster.assert_tables(&tables, cluster.world.school.now());
+    cluster.assert_discreet();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_scheduler_nothing_is_begun() {
+    let world = World::new(school(&[canvas("users")])).await;
+    let nobody = format!("df://127.0.0.1:{}", free_port());
+    let run = world.daplake(&["sync", "--target", "lake", "--cluster", &nobody]);
+    run.assert_code(5).assert_says(&["scheduler cannot be reached", "daplake scheduler"]);
+    assert_eq!(world.server.counters().job_starts.len(), 0);
+    world.daplake(&["sync", "--target", "lake", "--cluster", "http://here"]).assert_code(5).assert_says(&["df://host:50050"]);
+}
