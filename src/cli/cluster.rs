@@ -1,7 +1,6 @@
 //! `scheduler` and `executor`, and the options by which `sync` has its work done by them.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
@@ -10,7 +9,7 @@ use url::Url;
 use super::args::{EngineArgs, GlobalArgs};
 use super::{lake, settings};
 use crate::cluster::{self, Cluster, ClusterOptions, ExecutorOptions, SchedulerOptions};
-use crate::error::{Kind, Result, ResultExt};
+use crate::error::Result;
 use crate::ops::Helpers;
 use crate::sink::Worker;
 
@@ -112,9 +111,6 @@ pub(super) async fn executor(global: &GlobalArgs, args: &ExecutorArgs) -> Result
     let cores = args.cores.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from));
     let engine = lake::executor_engine(&args.engine, cores)?;
     let store = settings::store_options(global, &args.store_option)?;
-    let temp_dir: PathBuf = lake::temp_dir(&args.engine);
-    let work_dir = tempfile::Builder::new().prefix("daplake-executor-").tempdir_in(&temp_dir);
-    let work_dir = work_dir.or_fail(Kind::Io, format!("No folder can be made in {}", temp_dir.display()))?;
     let options = ExecutorOptions {
         scheduler: args.scheduler.clone(),
         listen: args.listen,
@@ -122,7 +118,6 @@ pub(super) async fn executor(global: &GlobalArgs, args: &ExecutorArgs) -> Result
         port: args.port,
         control_port: args.control_port,
         cores,
-        work_dir: work_dir.path().to_owned(),
     };
     tracing::info!(scheduler = %format_args!("{}:{}", options.scheduler.0, options.scheduler.1), cores, "The executor begins");
     cluster::execute(&options, Worker { engine, store }).await

@@ -201,7 +201,12 @@ async fn own(global: &GlobalArgs, command: Command, more: Vec<Command>) -> Resul
     #[cfg(not(feature = "demo"))]
     let serves = false;
     #[cfg(feature = "cluster")]
-    let serves = serves || matches!(command, Command::Scheduler(_) | Command::Executor(_));
+    let serves = serves || matches!(command, Command::Scheduler(_));
+    #[cfg(feature = "cluster")]
+    if let Command::Executor(args) = &command {
+        // It takes leave of its scheduler by itself.
+        return cluster::executor(global, args).await;
+    }
     // Dropping the work at an await is safe by design: every table is at its old or its new bookmark.
     let ended = tokio::select! {
         result = Box::pin(dispatch(global, command, more)) => result,
@@ -244,8 +249,6 @@ async fn dispatch(global: &GlobalArgs, command: Command, more: Vec<Command>) -> 
         Command::Serve(args) => school::serve(args).await,
         #[cfg(feature = "cluster")]
         Command::Scheduler(args) => cluster::scheduler(&args).await,
-        #[cfg(feature = "cluster")]
-        Command::Executor(args) => cluster::executor(global, &args).await,
         _ => Err(Error::new(Kind::Bug, "A command has no home")),
     }
 }

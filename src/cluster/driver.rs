@@ -154,14 +154,14 @@ impl Workers for Crew {
         let codec = StepCodec::default();
         let running = execute_physical_plan::<PhysicalPlanNode>(scheduler, &settings, plan, &codec, session, config);
         let failed = |error: DataFusionError| unpack(&error.to_string());
-        let gathering = async {
+        let gathering = Box::pin(async {
             let mut batches = Vec::new();
             let mut stream = running.await.map_err(failed)?;
             while let Some(batch) = stream.next().await {
                 batches.push(batch.map_err(failed)?);
             }
             Ok(batches)
-        };
+        });
         let batches = self.watched(gathering, reads).await?;
         if !reads {
             return Ok(Done { batches, changes: 0 });
@@ -193,7 +193,7 @@ impl Crew {
         let mut plan: Arc<dyn ExecutionPlan> = match work.source {
             Source::Changes => {
                 let shares = memory(self.order.shares(self.parts_of_job())?, share_schema())?;
-                Arc::new(StepExec::new(Task::Scan(self.order.clone()), self.order.schema()?, shares, None))
+                Arc::new(StepExec::new(Task::Scan(Box::new(self.order.clone())), self.order.schema()?, shares, None))
             }
             Source::Rows(batches) => {
                 let schema = batches.first().map(RecordBatch::schema);

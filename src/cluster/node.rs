@@ -1,7 +1,6 @@
 //! The processes of a cluster: Ballista's own scheduler and executor, with our steps in them.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use ballista_core::config::TaskSchedulingPolicy;
@@ -48,8 +47,6 @@ pub struct ExecutorOptions {
     pub control_port: u16,
     /// Parts that it works on at once.
     pub cores: usize,
-    /// Folder for rows on their way from one step to the next.
-    pub work_dir: PathBuf,
 }
 
 /// Runs a scheduler until it is stopped. It knows no secrets, and commits nothing. Kind `Usage` if it cannot listen.
@@ -60,6 +57,8 @@ pub async fn schedule(options: &SchedulerOptions) -> Result<()> {
         external_host: options.advertise.clone().unwrap_or_else(|| options.listen.ip().to_string()),
         scheduling_policy: TaskSchedulingPolicy::PullStaged,
         finished_job_data_clean_up_interval_seconds: CLEAN_UP_SECONDS,
+        // What drivers fetch are names of files; so they need no way to the executors.
+        enable_embedded_flight_proxy: true,
         executor_timeout_seconds: options.executor_timeout,
         no_executors_grace_period_seconds: options.executor_timeout,
         expire_dead_executor_interval_seconds: (options.executor_timeout / 3).clamp(1, 15),
@@ -79,10 +78,11 @@ pub async fn schedule(options: &SchedulerOptions) -> Result<()> {
 pub async fn execute(options: &ExecutorOptions, worker: Worker) -> Result<()> {
     let shuffle_memory = (worker.engine.memory_limit() / SHUFFLE_SHARE) as u64;
     let (scheduler_host, scheduler_port) = options.scheduler.clone();
-    let work_dir = options.work_dir.to_str().ok_or_else(|| {
-        Error::new(Kind::Usage, "The folder for temporary files has a name that cannot be used")
-            .with("folder", options.work_dir.display())
-    })?;
+    // Rows on their way from one step to the next are as private as those that spill, and go as surely.
+    let work_dir = worker.engine.folder().join("work");
+    let unusable = "The folder for temporary files cannot be used";
+    std::fs::create_dir_all(&work_dir).or_fail(Kind::Io, unusable).with("folder", work_dir.display())?;
+    let work_dir = work_dir.to_str().ok_or_else(|| Error::new(Kind::Usage, unusable).with("folder", work_dir.display()))?;
     let config = ExecutorProcessConfig {
         bind_host: options.listen.to_string(),
         external_host: options.advertise.clone(),

@@ -25,7 +25,7 @@ use crate::sink::{Worker, delta};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Task {
     /// Numbers of objects become the changes in them.
-    Scan(ScanOrder),
+    Scan(Box<ScanOrder>),
     /// A step of a load.
     Load(String),
 }

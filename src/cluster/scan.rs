@@ -145,7 +145,7 @@ impl ScanOrder {
             max_line: self.max_line,
             unpack: UnpackLimits { max_ratio, free_bytes, max_bytes },
             nested: self.nested(),
-            temp_dir: worker.engine.temp_dir(),
+            temp_dir: worker.engine.folder().to_owned(),
         };
         let scan = ObjectScan::choosing(&client, job, choice, options, Arc::new(|_| BadRows::Fail));
         let schema = self.schema()?;

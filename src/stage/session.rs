@@ -54,7 +54,7 @@ struct Inner {
     options: EngineOptions,
     // Before the folder, so that spill files are closed when it is removed.
     runtime: Arc<RuntimeEnv>,
-    _spill: SpillFolder,
+    spill: SpillFolder,
 }
 
 impl std::fmt::Debug for Engine {
@@ -79,7 +79,7 @@ impl Engine {
             .with_disk_manager_builder(disk)
             .build_arc()
             .or_fail(Kind::Io, "The folder for temporary files cannot be used")?;
-        Ok(Self { inner: Arc::new(Inner { options, runtime, _spill: spill }) })
+        Ok(Self { inner: Arc::new(Inner { options, runtime, spill }) })
     }
 
     /// A fresh session on the shared runtime.
@@ -107,9 +107,9 @@ impl Engine {
         config
     }
 
-    /// Where temporary files go.
-    pub fn temp_dir(&self) -> PathBuf {
-        self.inner.options.temp_dir.clone().unwrap_or_else(std::env::temp_dir)
+    /// A private folder for temporary files, which goes with the engine.
+    pub fn folder(&self) -> &std::path::Path {
+        self.inner.spill.path()
     }
 
     /// Bytes of a batch that passes through sorts and writers.

@@ -268,3 +268,20 @@ async fn without_a_scheduler_nothing_is_begun() {
     assert_eq!(world.server.counters().job_starts.len(), 0);
     world.daplake(&["sync", "--target", "lake", "--cluster", "http://here"]).assert_code(5).assert_says(&["df://host:50050"]);
 }
+
+#[test]
+fn the_example_of_one_machine_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/cluster/one-machine");
+    // Without the variables of this machine, as all other runs.
+    let mut command = bare_command(&[]);
+    let mut run = Command::new("bash");
+    for (name, value) in command.get_envs().filter(|(_, value)| value.is_none()) {
+        assert!(value.is_none());
+        run.env_remove(name);
+    }
+    let program = command.get_program().to_owned();
+    command.arg("--version");
+    run.arg(script).arg(folder.path().join("cluster")).env("DAPLAKE", program).env("DAPLAKE_STATE_DIR", folder.path().join("state"));
+    Run::of(run.output().unwrap()).assert_code(0).assert_says(&["web_logs", "25,000", "submissions"]);
+}
