@@ -58,10 +58,9 @@ pub(super) struct Broker {
 }
 
 /// Open loads, by token.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 struct Loads(Arc<Mutex<HashMap<String, Load>>>);
 
-#[derive(Debug)]
 struct Load {
     name: String,
     client: Client,
@@ -74,6 +73,13 @@ struct Load {
 pub(super) struct Registered {
     loads: Loads,
     pub(super) pass: Pass,
+}
+
+impl std::fmt::Debug for Loads {
+    /// Without the tokens.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.lock().values().map(|load| &load.name)).finish()
+    }
 }
 
 impl Loads {

@@ -119,7 +119,7 @@ impl ScanOrder {
 
     /// Reads the objects whose numbers come in, and reports to the driver what they held.
     pub(super) fn run(&self, input: SendableRecordBatchStream, worker: &Worker) -> Result<SendableRecordBatchStream> {
-        let client = self.client()?;
+        let client = client_of(&self.broker)?;
         let choice = self.choice()?;
         let query = Query {
             table: self.table(),
@@ -177,22 +177,21 @@ impl ScanOrder {
         };
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream::once(reading).try_flatten())))
     }
+}
 
-    /// A client whose service is the driver.
-    fn client(&self) -> Result<Client> {
-        let Pass { address, load, token } = &self.broker;
-        let credentials = Credentials { client_id: load.clone(), client_secret: Secret::new(token.as_str()) };
-        let none = Pacing { job_starts: 0, job_status: 0, table_lists: 0, schemas: 0, object_urls: 0, ..Pacing::default() };
-        Client::new(ClientOptions {
-            base_url: address.clone(),
-            credentials,
-            pacing: none,
-            retry: RetryPolicy::default(),
-            ca_bundle: None,
-            poll: (Duration::from_secs(1), Duration::from_secs(1)),
-            idle_timeout: IDLE,
-        })
-    }
+/// A client whose service is the driver.
+pub(super) fn client_of(Pass { address, load, token }: &Pass) -> Result<Client> {
+    let credentials = Credentials { client_id: load.clone(), client_secret: Secret::new(token.as_str()) };
+    let none = Pacing { job_starts: 0, job_status: 0, table_lists: 0, schemas: 0, object_urls: 0, ..Pacing::default() };
+    Client::new(ClientOptions {
+        base_url: address.clone(),
+        credentials,
+        pacing: none,
+        retry: RetryPolicy::default(),
+        ca_bundle: None,
+        poll: (Duration::from_secs(1), Duration::from_secs(1)),
+        idle_timeout: IDLE,
+    })
 }
 
 pub(super) fn share_schema() -> SchemaRef {

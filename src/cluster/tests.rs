@@ -13,9 +13,13 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion_proto::physical_plan::AsExecutionPlan;
 use datafusion_proto::protobuf::PhysicalPlanNode;
 
+use super::broker::{Broker, Report, report};
 use super::codec::{StepCodec, VERSION};
 use super::failure::unpack;
 use super::plan::{StepExec, Task};
+use super::scan::{Pass, client_of};
+use crate::api::ObjectId;
+use crate::api::testing::{CLIENT_SECRET, Reply, Server};
 use crate::error::Kind;
 
 fn schema() -> SchemaRef {
@@ -66,4 +70,60 @@ fn another_version_is_refused_with_both_names() {
     let error = unpack(&received(&changed).unwrap_err().to_string());
     assert_eq!(error.kind(), Kind::Usage);
     assert!(error.message().contains(&other) && error.message().contains(VERSION), "{error:?}");
+}
+
+/// The service gives an address of each object that it is asked for.
+async fn service() -> Server {
+    Server::dap(|request| {
+        let ids: Vec<serde_json::Value> = serde_json::from_str(&request.body).unwrap();
+        if ids.iter().any(|id| id["id"] == "gone") {
+            return Reply::error(404, "NotFound", "");
+        }
+        let url = |id: &serde_json::Value| {
+            let id = id["id"].as_str().unwrap().to_owned();
+            let url = format!("https://store/{id}?sig=planted");
+            (id, serde_json::json!({"url": url}))
+        };
+        let urls: serde_json::Map<String, serde_json::Value> = ids.iter().map(url).collect();
+        Reply::json(200, serde_json::json!({"urls": urls}).to_string())
+    })
+    .await
+}
+
+fn ids(names: &[&str]) -> Vec<ObjectId> {
+    names.iter().map(|name| ObjectId((*name).to_owned())).collect()
+}
+
+#[tokio::test]
+async fn the_door_opens_for_the_objects_of_an_open_load_and_no_others() {
+    let service = service().await;
+    let broker = Broker::start(([127, 0, 0, 1], 0).into(), None).await.unwrap();
+    let load = broker.register("load-1", &service.client(), &ids(&["a", "b", "gone"]));
+    let executor = client_of(&load.pass).unwrap();
+    let urls = executor.object_urls(&ids(&["b", "a"])).await.unwrap();
+    let urls: Vec<&str> = urls.iter().map(|url| url.reveal().as_str()).collect();
+    assert_eq!(urls, ["https://store/b?sig=planted", "https://store/a?sig=planted"]);
+    // Kinds come through: an executor fails as the driver would.
+    assert_eq!(executor.object_urls(&ids(&["gone"])).await.unwrap_err().kind(), Kind::Expired);
+    let before = service.calls().len();
+    assert_eq!(executor.object_urls(&ids(&["of another load"])).await.unwrap_err().kind(), Kind::Expired);
+    assert_eq!(service.calls().len(), before, "the service was not asked");
+
+    for wrong in [Pass { token: "guessed".into(), ..load.pass.clone() }, Pass { load: "load-2".into(), ..load.pass.clone() }] {
+        let stranger = client_of(&wrong).unwrap();
+        assert_eq!(stranger.object_urls(&ids(&["a"])).await.unwrap_err().kind(), Kind::Auth);
+    }
+    let told = format!("{:?} {:?} {broker:?}", load.pass, executor);
+    assert!(!told.contains(&load.pass.token) && !told.contains(CLIENT_SECRET), "{told}");
+
+    // A part that is told of twice counts once.
+    let part = Report { part: 0, objects: 2, changes: 7, ..Report::default() };
+    for _ in 0..2 {
+        report(&executor, &load.pass, &part).await.unwrap();
+    }
+    assert_eq!(load.reports().iter().map(|report| report.changes).sum::<u64>(), 7);
+    let pass = load.pass.clone();
+    drop(load);
+    assert_eq!(report(&executor, &pass, &part).await.unwrap_err().kind(), Kind::Cancelled);
+    assert_eq!(client_of(&pass).unwrap().object_urls(&ids(&["a"])).await.unwrap_err().kind(), Kind::Auth);
 }

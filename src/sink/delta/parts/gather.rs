@@ -2,16 +2,20 @@
 //! changes that were read, notes that were taken and files that were looked into are counted on both sides.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 use roaring::RoaringBitmap;
 
 use super::super::columns::LakeColumn;
 use super::super::files::Uncommitted;
 use super::super::load::{DeltaLoad, MarkedFile, Written};
 use super::super::settle::{RowsOfFiles, Settling};
+use super::super::vectors::file_of;
 use super::super::writer::NewFile;
 use super::steps::rows_of;
 use super::{ApplyOrder, HASH, KeyFile, Order, TableOrder, Told, read_told, rows_of_texts, texts_of};
@@ -19,6 +23,8 @@ use crate::error::{Error, Kind, Result, ResultExt};
 use crate::schema::{Deletes, TableMode};
 use crate::sink::{LoadKind, Source, Work, Workers};
 
+/// New files that are looked for at once.
+const LOOKS_AT_ONCE: usize = 16;
 /// Attempts at work that was lost with the processes that did it.
 const ATTEMPTS: usize = 3;
 
@@ -138,10 +144,20 @@ impl DeltaLoad {
             file.number = names.add(&file.name);
         }
         for (_, vector) in &heard.changed {
-            if let Some(name) = vector.as_ref().and_then(super::super::vectors::file_of) {
+            if let Some(name) = vector.as_ref().and_then(file_of) {
                 names.add(&name);
             }
         }
+    }
+
+    /// Others may have written to another place than the one that is committed to.
+    async fn check_there(&self, heard: &Heard) -> Result<()> {
+        let files = heard.files.iter().map(|(_, file)| (file.name.clone(), Some(file.bytes)));
+        let vectors = heard.changed.iter().filter_map(|(_, vector)| Some((file_of(vector.as_ref()?)?, None)));
+        let files: BTreeMap<String, Option<u64>> = files.chain(vectors).collect();
+        let store = self.log.store();
+        let looks = stream::iter(files).map(move |(name, bytes)| is_there(Arc::clone(&store), name, bytes));
+        looks.buffer_unordered(LOOKS_AT_ONCE).try_collect().await
     }
 
     async fn replace_by(&self, workers: &dyn Workers) -> Result<Written> {
@@ -151,6 +167,7 @@ impl DeltaLoad {
         self.adopt(&mut heard);
         heard.check_changes(done.changes)?;
         heard.check_notes()?;
+        self.check_there(&heard).await?;
         let mut gone = RowsOfFiles::new();
         for (name, file) in &heard.files {
             if let Some((_, rows)) = heard.settled.remove(name).filter(|(_, rows)| !rows.is_empty()) {
@@ -174,6 +191,7 @@ impl DeltaLoad {
         heard.keys.iter().for_each(|file| _ = keys.names().add(&file.name));
         self.adopt(&mut heard);
         heard.check_changes(done.changes)?;
+        self.check_there(&heard).await?;
         let mut written = Written { removed: vec![false; self.files().len()], upserted: heard.upserted, ..Written::default() };
         written.added.extend(heard.files.into_iter().map(|(_, file)| file));
         if self.files().is_empty() || (heard.keys.is_empty() && !self.design.rewrites) {
@@ -190,6 +208,7 @@ impl DeltaLoad {
         if heard.applied != asked {
             return Err(unfit().with("parts", asked).with("parts done", heard.applied));
         }
+        self.check_there(&heard).await?;
         written.added.extend(heard.files.into_iter().map(|(_, file)| file));
         for (number, vector) in heard.changed {
             let known = self.files().get(number).zip(written.removed.get_mut(number));
@@ -220,5 +239,23 @@ impl DeltaLoad {
             least.push(Reverse((bytes + file.size, part)));
         }
         texts.into_iter().map(rows_of_texts).collect()
+    }
+}
+
+/// Whether a file is where it is going to be looked for, and whole.
+async fn is_there(store: Arc<dyn ObjectStore>, name: String, bytes: Option<u64>) -> Result<()> {
+    let hint = "executors need the same endpoint and options of the store as this process; on several machines, the target has to be an object store";
+    let found = store.head(&Path::from(name.as_str())).await;
+    let found = found.or_fail(Kind::Target, "A file that an executor wrote is not at the target");
+    let found = found.map_err(|error| error.with("file", &name).hint(hint))?;
+    match bytes {
+        Some(bytes) if bytes != found.size => {
+            Err(Error::new(Kind::Target, "A file at the target has another size than its writer said")
+                .with("file", name)
+                .with("size", found.size)
+                .with("written", bytes)
+                .hint(hint))
+        }
+        _ => Ok(()),
     }
 }

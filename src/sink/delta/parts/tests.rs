@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -33,6 +33,8 @@ pub(in super::super) enum Fate {
     IsLost,
     /// A part of the first step is done twice, and what it tells is of either time.
     IsMixed,
+    /// What was written is not where the commit is going to be.
+    IsElsewhere,
     /// So many times, nobody answers.
     IsSilent(usize),
 }
@@ -44,6 +46,8 @@ pub(in super::super) struct InProcess {
     changes: Vec<RecordBatch>,
     parts: usize,
     worker: Worker,
+    /// Of the table.
+    folder: PathBuf,
     fate: Fate,
     runs: AtomicUsize,
 }
@@ -55,7 +59,15 @@ impl InProcess {
             batches.extend(stream.try_collect::<Vec<_>>().await.unwrap());
         }
         let worker = Worker { engine: engine(&folder.join("worker"), 64 << 20), store: StoreOptions::default() };
-        Self { schema: changes.schema, changes: batches, parts, worker, fate: Fate::Nothing, runs: AtomicUsize::new(0) }
+        Self {
+            schema: changes.schema,
+            changes: batches,
+            parts,
+            worker,
+            folder: PathBuf::new(),
+            fate: Fate::Nothing,
+            runs: AtomicUsize::new(0),
+        }
     }
 
     pub(in super::super) fn with_store(mut self, store: StoreOptions) -> Self {
@@ -133,6 +145,13 @@ impl Workers for InProcess {
             }
             (schema, parts) = (Arc::clone(&step.output), outputs);
         }
+        if self.fate == Fate::IsElsewhere {
+            for entry in std::fs::read_dir(&self.folder).unwrap().map(|entry| entry.unwrap().path()) {
+                if entry.is_file() {
+                    std::fs::rename(&entry, entry.with_extension("moved")).unwrap();
+                }
+            }
+        }
         let changes = if reads { self.changes.iter().map(|batch| batch.num_rows() as u64).sum() } else { 0 };
         Ok(Done { batches: parts.into_iter().flatten().collect(), changes })
     }
@@ -163,8 +182,8 @@ fn batches_of(kind: KeyKind, seen: &[Seen], rows: usize) -> Vec<RecordBatch> {
 }
 
 async fn in_parts(lake: &Lake, plan: LoadPlan, set: ChangeSet, fate: Fate, second: i64) -> Result<crate::sink::Loaded> {
-    let mut opened = lake.sink.begin(plan).await?;
-    let workers = InProcess { fate, ..InProcess::of(set, 3, &lake.root).await };
+    let mut opened = lake.sink.begin(plan.clone()).await?;
+    let workers = InProcess { fate, folder: lake.folder(&plan.table), ..InProcess::of(set, 3, &lake.root).await };
     assert!(opened.write_by(&workers).await?, "others have a part in it");
     opened.commit(at(second)).await
 }
@@ -238,6 +257,15 @@ async fn work_that_does_not_fit_together_is_no_commit() {
         assert_eq!(held.map(|held| held.bookmark), (kind == LoadKind::Merge).then(|| at(1)));
         // What a lost part wrote is in nobody's hands; a vacuum knows its name. What was told of went.
         assert!(lake.data_files(&schema.table).len() >= before.len());
+    }
+    let elsewhere = in_parts(&lake, plan(&lake.fixture, &schema, LoadKind::Merge).await, set(30), Fate::IsElsewhere, 2).await;
+    let error = elsewhere.unwrap_err();
+    assert_eq!(error.kind(), Kind::Target);
+    assert!(error.hint_text().unwrap().contains("same endpoint"), "{error:?}");
+    for entry in std::fs::read_dir(lake.folder(&schema.table)).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.extension().is_some_and(|extension| extension == "moved") {
+            std::fs::rename(&entry, entry.with_extension("parquet")).unwrap();
+        }
     }
     // Who was silent twice is asked a third time.
     let loaded =

@@ -75,7 +75,7 @@ impl Lake {
         Self { fixture: fixture(&root, options), sink, root, engine, _folder: folder }
     }
 
-    fn folder(&self, table: &TableRef) -> PathBuf {
+    pub(super) fn folder(&self, table: &TableRef) -> PathBuf {
         self.root.join(table.namespace.as_str()).join(&table.table)
     }
 
