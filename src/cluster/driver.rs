@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
@@ -27,7 +27,7 @@ use super::plan::{StepExec, Task};
 use super::scan::{ScanOrder, share_schema};
 use crate::api::{Client, FinishedJob};
 use crate::decode::DecodeCounts;
-use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::error::{Error, Kind, Result, ResultExt};
 use crate::ops::{Helpers, ScanWorkers};
 use crate::progress;
 use crate::scan::ScanOptions;
@@ -40,6 +40,8 @@ const SCHEDULER_PORT: u16 = 50050;
 pub(super) const MAX_MESSAGE_BYTES: u32 = 256 << 20;
 /// How long a scheduler may take to be reached.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long work waits for a scheduler that is gone.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a run looks for what executors reported.
 const TICK: Duration = Duration::from_millis(500);
 /// After so many looks without any report, people are told that nothing happens.
@@ -61,7 +63,8 @@ pub struct ClusterOptions {
 /// A cluster that does the work of loads.
 #[derive(Debug)]
 pub struct Cluster {
-    scheduler: String,
+    /// Host and port.
+    scheduler: (String, u16),
     parts: usize,
     broker: Broker,
 }
@@ -74,21 +77,35 @@ impl Cluster {
         let wrong = || Error::new(Kind::Usage, "The cluster's address cannot be used").hint("write it as df://host:50050");
         let host = url.host_str().filter(|_| url.scheme() == "df").ok_or_else(wrong)?;
         let port = url.port().unwrap_or(SCHEDULER_PORT);
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host.trim_matches(['[', ']']), port)));
-        let unreachable = "The cluster's scheduler cannot be reached";
-        let reached = connecting
-            .await
-            .or_fail(Kind::Unavailable, unreachable)
-            .and_then(|connected| connected.and_then(|stream| stream.peer_addr()).or_fail(Kind::Unavailable, unreachable));
-        let peer = reached
-            .with("scheduler", format_args!("{host}:{port}"))
-            .map_err(|error| error.hint("is `daplake scheduler` running there, and is the port open?"))?;
+        let scheduler = (host.trim_matches(['[', ']']).to_owned(), port);
+        let peer = reach(&scheduler, Duration::ZERO).await?;
         let listen = match options.listen {
             Some(listen) => listen,
             None => SocketAddr::new(own_address(peer).await.or_fail(Kind::Io, "This machine's address is not known")?, 0),
         };
         let broker = Broker::start(listen, options.advertise.as_deref()).await?;
-        Ok(Self { scheduler: format!("http://{host}:{port}"), parts: options.parts.max(1), broker })
+        Ok(Self { scheduler, parts: options.parts.max(1), broker })
+    }
+}
+
+/// The scheduler's address. Kind `Unavailable` if nobody is there, for so long.
+async fn reach((host, port): &(String, u16), patience: Duration) -> Result<SocketAddr> {
+    let begun = Instant::now();
+    loop {
+        let unreachable = "The cluster's scheduler cannot be reached";
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host.as_str(), *port)));
+        let connected = connecting.await.or_fail(Kind::Unavailable, unreachable);
+        let reached =
+            connected.and_then(|stream| stream.and_then(|stream| stream.peer_addr()).or_fail(Kind::Unavailable, unreachable));
+        match reached {
+            Ok(peer) => return Ok(peer),
+            Err(_) if begun.elapsed() < patience => tokio::time::sleep(TICK).await,
+            Err(error) => {
+                return Err(error
+                    .with("scheduler", format_args!("{host}:{port}"))
+                    .hint("is `daplake scheduler` running there, and is the port open?"));
+            }
+        }
     }
 }
 
@@ -142,6 +159,8 @@ impl Workers for Crew {
     async fn run(&self, work: Work) -> Result<Done> {
         let reads = matches!(work.source, Source::Changes);
         self.registered.begin();
+        // One that was killed may be on its way back.
+        reach(&self.cluster.scheduler, PATIENCE).await?;
         let plan = self.plan(work)?;
         let config = SessionConfig::new_with_ballista()
             .with_ballista_job_name(&format!("daplake {}", self.order.table()))
@@ -149,7 +168,9 @@ impl Workers for Crew {
             .with_ballista_adaptive_query_planner(false)
             .with_ballista_grpc_client_max_message_size(MAX_MESSAGE_BYTES as usize);
         let session = uuid::Uuid::new_v4().to_string();
-        let scheduler = self.cluster.scheduler.clone();
+        let (host, port) = &self.cluster.scheduler;
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        let scheduler = format!("http://{host}:{port}");
         let settings = config.ballista_config();
         let codec = StepCodec::default();
         let running = execute_physical_plan::<PhysicalPlanNode>(scheduler, &settings, plan, &codec, session, config);

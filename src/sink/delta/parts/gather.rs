@@ -54,10 +54,14 @@ impl Heard {
                         heard.upserted += upserted;
                         heard.changes += changes;
                     }
-                    Told::Settled { writer, file, notes, replaced } => {
-                        let (count, rows) = heard.settled.entry((writer, file)).or_default();
-                        *count += notes;
-                        *rows |= rows_of(&replaced)?;
+                    Told::Settled(files) => {
+                        for (writer, file, notes, replaced) in files {
+                            let (count, rows) = heard.settled.entry((writer, file)).or_default();
+                            *count += notes;
+                            if let Some(replaced) = replaced {
+                                *rows |= rows_of(&replaced)?;
+                            }
+                        }
                     }
                     Told::Keys(file) => heard.keys.push(file),
                     Told::Changed { number, vector } => heard.changed.push((number, vector)),

@@ -86,8 +86,9 @@ enum Told {
     File { writer: u64, file: NewFile },
     /// A part was written: upserts in its files, changes in all that came (several of a key counted as often).
     Wrote { upserted: u64, changes: u64 },
-    /// Rows of a file that a later change replaces (a bitmap in base64), among so many of its notes.
-    Settled { writer: u64, file: u32, notes: u64, replaced: String },
+    /// Notes of some keys were looked through. Of each file (writer, number): how many there were, and the rows that a later change
+    /// replaces, a bitmap in base64. There are as many entries as files, for each part that settles: so they are short.
+    Settled(Vec<(u64, u32, u64, Option<String>)>),
     /// Keys of a part.
     Keys(KeyFile),
     /// An old file goes, or comes back with this vector.

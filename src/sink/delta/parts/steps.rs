@@ -158,13 +158,15 @@ pub(super) async fn settle(mut input: SendableRecordBatchStream, worker: &Worker
         }
     }
     let mut gone = replaced(sorted).await?;
+    let mut settled = Vec::with_capacity(files.len());
     for (number, ((writer, file), notes)) in files.into_iter().enumerate() {
-        let rows = gone.remove(&(number as u32)).unwrap_or_default();
-        let mut bytes = Vec::with_capacity(rows.serialized_size());
-        rows.serialize_into(&mut bytes).or_fail(Kind::Bug, "Rows cannot be told")?;
-        tell(to, &Told::Settled { writer, file, notes, replaced: STANDARD.encode(bytes) }).await?;
+        let rows = gone.remove(&(number as u32)).map(|rows| {
+            let mut bytes = Vec::with_capacity(rows.serialized_size());
+            rows.serialize_into(&mut bytes).map(|()| STANDARD.encode(bytes)).or_fail(Kind::Bug, "Rows cannot be told")
+        });
+        settled.push((writer, file, notes, rows.transpose()?));
     }
-    Ok(())
+    tell(to, &Told::Settled(settled)).await
 }
 
 /// Reduces changes to the latest per key, and writes their rows and their keys.
