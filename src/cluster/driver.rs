@@ -158,7 +158,9 @@ impl Workers for Crew {
 
     async fn run(&self, work: Work) -> Result<Done> {
         let reads = matches!(work.source, Source::Changes);
-        self.registered.begin();
+        if reads {
+            self.registered.begin();
+        }
         // One that was killed may be on its way back.
         reach(&self.cluster.scheduler, PATIENCE).await?;
         let plan = self.plan(work)?;

@@ -115,6 +115,15 @@ impl Cluster {
         Run::of(self.command(arguments).output().unwrap())
     }
 
+    /// What the run of one process into a place of its own tells, without what differs by nature.
+    fn alone(&self) -> Vec<Value> {
+        let (target, report) = (self.store.url("lakes/alone"), self.world.path("alone.json"));
+        let mut command = self.world.command(&["sync", "--target", &target, "--namespace", "all", "--jobs-per-minute", "0"]);
+        command.arg("--report").arg(&report).env("DAPLAKE_STATE_DIR", self.world.path("alone")).envs(self.store.variables());
+        Run::of(command.output().unwrap()).assert_code(0);
+        told(&report)
+    }
+
     fn other(&self, verb: &str, arguments: &[&str]) -> Run {
         let target = self.store.url(PREFIX);
         Run::of(self.world.command(&[verb, "--target", &target]).args(arguments).envs(self.store.variables()).output().unwrap())
@@ -177,6 +186,17 @@ fn files_below(folder: &std::path::Path) -> Vec<PathBuf> {
     files
 }
 
+/// Outcomes and warnings of a report.
+fn told(report: &std::path::Path) -> Vec<Value> {
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(report).unwrap()).unwrap();
+    let mut tables = report["tables"].as_array().unwrap().clone();
+    for table in &mut tables {
+        let members = table.as_object_mut().unwrap();
+        members.retain(|name, _| !matches!(name.as_str(), "bytes_written" | "job_id" | "phases"));
+    }
+    tables
+}
+
 /// What the log says of a table that the driver loads itself.
 const AT_HOME: &str = "The cluster has no part in this load";
 
@@ -199,7 +219,10 @@ async fn a_history_is_followed_on_a_cluster() {
             cluster.world.school.advance();
         }
         let log = cluster.world.path(&format!("round-{round}.log"));
-        cluster.sync(&["--logfile", log.to_str().unwrap(), "--loglevel", "info"]).assert_code(0);
+        let report = cluster.world.path("report.json");
+        let report_path = report.to_str().unwrap();
+        cluster.sync(&["--logfile", log.to_str().unwrap(), "--loglevel", "info", "--report", report_path]).assert_code(0);
+        assert_eq!(told(&report), cluster.alone(), "a cluster tells the same as one process");
         let said = std::fs::read_to_string(&log).unwrap();
         // But for tables without any change.
         assert!(round > 0 || !said.contains(AT_HOME), "{said}");
