@@ -19,9 +19,13 @@ use super::super::tests::history::{KeyKind, row, runtime, table};
 use super::super::tests::{Lake, engine};
 use super::{HASH, run_step};
 use crate::error::{Kind, Result};
-use crate::sink::conformance::{Change, at, changes, expected, load, plain, plan, read, reduced};
-use crate::sink::delta::{DeletionVectors, DeltaOptions};
-use crate::sink::{Done, Layout, LoadKind, LoadPlan, Sink, Source, Work, Worker, Workers};
+use crate::model::{Bookmark, Namespace, TableRef};
+use crate::redact::SafeUrl;
+use crate::sink::conformance::{self, Change, Fixture, at, changes, expected, load, plain, plan, read, reduced};
+use crate::sink::delta::{DeletionVectors, DeltaOptions, DeltaSink};
+use crate::sink::{
+    Done, Held, Layout, Load, LoadKind, LoadPlan, Loaded, Sink, Source, TableStatus, Work, Worker, Workers,
+};
 use crate::stage::{ChangeSet, batch_stream, engine_error};
 use crate::store::StoreOptions;
 
@@ -181,7 +185,7 @@ fn batches_of(kind: KeyKind, seen: &[Seen], rows: usize) -> Vec<RecordBatch> {
     numbered.chunks(rows).map(batch).collect()
 }
 
-async fn in_parts(lake: &Lake, plan: LoadPlan, set: ChangeSet, fate: Fate, second: i64) -> Result<crate::sink::Loaded> {
+async fn in_parts(lake: &Lake, plan: LoadPlan, set: ChangeSet, fate: Fate, second: i64) -> Result<Loaded> {
     let mut opened = lake.sink.begin(plan.clone()).await?;
     let workers = InProcess { fate, folder: lake.folder(&plan.table), ..InProcess::of(set, 3, &lake.root).await };
     assert!(opened.write_by(&workers).await?, "others have a part in it");
@@ -296,4 +300,79 @@ async fn tables_of_other_modes_are_not_given_away() {
     let mut opened = lake.sink.begin(plan).await.unwrap();
     let workers = InProcess::of(reduced(&schema, Vec::new()), 2, &lake.root).await;
     assert!(!opened.write_by(&workers).await.unwrap());
+}
+
+/// A sink whose loads are done by others.
+#[derive(Debug)]
+struct PartedSink {
+    inner: DeltaSink,
+    folder: PathBuf,
+}
+
+struct PartedLoad {
+    inner: Box<dyn Load>,
+    folder: PathBuf,
+}
+
+#[async_trait]
+impl Sink for PartedSink {
+    fn location(&self) -> &SafeUrl {
+        self.inner.location()
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.inner.check().await
+    }
+
+    async fn held(&self, table: &TableRef) -> Result<Option<Held>> {
+        self.inner.held(table).await
+    }
+
+    async fn list(&self, namespace: Option<&Namespace>) -> Result<Vec<TableRef>> {
+        self.inner.list(namespace).await
+    }
+
+    async fn status(&self, table: &TableRef) -> Result<Option<TableStatus>> {
+        self.inner.status(table).await
+    }
+
+    async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {
+        Ok(Box::new(PartedLoad { inner: self.inner.begin(plan).await?, folder: self.folder.clone() }))
+    }
+}
+
+#[async_trait]
+impl Load for PartedLoad {
+    async fn write(&mut self, changes: ChangeSet) -> Result<()> {
+        let workers = InProcess::of(changes, 3, &self.folder).await;
+        assert!(self.inner.write_by(&workers).await?);
+        Ok(())
+    }
+
+    async fn commit(self: Box<Self>, reached: Bookmark) -> Result<Loaded> {
+        self.inner.commit(reached).await
+    }
+
+    async fn abort(self: Box<Self>) -> Result<()> {
+        self.inner.abort().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn types_names_and_keys_are_what_they_are_in_one_process() {
+    let Lake { fixture, sink, root, .. } = &Lake::new();
+    let read = Box::new({
+        let fixture = super::super::tests::fixture(root, sink.options.clone());
+        move |table| (fixture.read)(table)
+    });
+    assert!(fixture.sink.list(None).await.unwrap().is_empty());
+    let parted = Fixture { sink: Box::new(PartedSink { inner: sink.clone(), folder: root.join("spill") }), read };
+    conformance::an_empty_first_load_makes_a_table(&parted).await;
+    conformance::rows_are_upserted_and_deleted(&parted).await;
+    conformance::a_replacement_leaves_nothing_of_before(&parted).await;
+    conformance::a_schema_grows_with_its_rows(&parted).await;
+    conformance::a_null_in_a_required_column_loses_no_row(&parted).await;
+    conformance::every_type_keeps_nulls_and_extremes(&parted).await;
+    conformance::odd_names_are_only_names(&parted).await;
+    conformance::composite_and_text_keys_are_keys(&parted).await;
 }

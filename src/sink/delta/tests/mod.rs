@@ -42,7 +42,7 @@ async fn read_with_crate(url: Url) -> Vec<RecordBatch> {
     session.read_table(provider).unwrap().collect().await.unwrap()
 }
 
-fn fixture(root: &Path, options: DeltaOptions) -> Fixture {
+pub(super) fn fixture(root: &Path, options: DeltaOptions) -> Fixture {
     let sink = DeltaSink::at_path(root, options).unwrap();
     let base = sink.place.location().reveal().clone();
     Fixture { sink: Box::new(sink), read: Box::new(move |table| Box::pin(read_with_crate(url_of(&base, &table)))) }
