@@ -23,9 +23,7 @@ use crate::model::{Bookmark, Namespace, TableRef};
 use crate::redact::SafeUrl;
 use crate::sink::conformance::{self, Change, Fixture, at, changes, expected, load, plain, plan, read, reduced};
 use crate::sink::delta::{DeletionVectors, DeltaOptions, DeltaSink};
-use crate::sink::{
-    Done, Held, Layout, Load, LoadKind, LoadPlan, Loaded, Sink, Source, TableStatus, Work, Worker, Workers,
-};
+use crate::sink::{Done, Held, Layout, Load, LoadKind, LoadPlan, Loaded, Sink, Source, TableStatus, Work, Worker, Workers};
 use crate::stage::{ChangeSet, batch_stream, engine_error};
 use crate::store::StoreOptions;
 
