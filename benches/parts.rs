@@ -249,7 +249,7 @@ async fn bench(rows: u64) -> Result<()> {
     let client = Client::new(ClientOptions {
         base_url: server.url(),
         credentials: Credentials { client_id: "bench#client".into(), client_secret: Secret::new("bench-secret") },
-        pacing: Pacing { job_starts: 0, job_status: 0, table_lists: 0, schemas: 0, object_urls: 0, ..Pacing::default() },
+        pacing: Pacing::off(),
         retry: RetryPolicy::default(),
         ca_bundle: None,
         poll: (Duration::from_millis(20), Duration::from_millis(200)),

@@ -14,7 +14,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub type BoxError = Box<dyn StdError + Send + Sync + 'static>;
 
 /// A situation that someone can act on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Kind {
     /// Wrong arguments or settings.
@@ -76,33 +77,6 @@ impl Kind {
             NotFound | Expired | OutOfRange | SnapshotRequired | Throttled | Unavailable | Job | Data | Schema | Target
             | Conflict | Io | Unsupported | Resources | Bug => false,
         }
-    }
-
-    /// Of a [`Kind::name`].
-    pub fn of_name(name: &str) -> Option<Self> {
-        use Kind::*;
-        let all = [
-            Usage,
-            Auth,
-            Account,
-            NotFound,
-            Expired,
-            OutOfRange,
-            SnapshotRequired,
-            Throttled,
-            Unavailable,
-            Job,
-            Data,
-            Schema,
-            Target,
-            Conflict,
-            Io,
-            Unsupported,
-            Cancelled,
-            Resources,
-            Bug,
-        ];
-        all.into_iter().find(|kind| kind.name() == name)
     }
 
     /// A stable lower-case name for reports and logs.

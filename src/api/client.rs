@@ -53,6 +53,13 @@ impl Default for Pacing {
     }
 }
 
+impl Pacing {
+    /// No pace of our own for any kind of call.
+    pub fn off() -> Self {
+        Self { job_starts: 0, job_status: 0, table_lists: 0, schemas: 0, object_urls: 0, ..Self::default() }
+    }
+}
+
 /// How long to go on after passing faults.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetryPolicy {

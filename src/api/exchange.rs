@@ -13,8 +13,8 @@ use crate::error::{Error, Kind};
 const MAX_ANSWER_BYTES: usize = 256 << 20;
 
 /// A whole answer, whatever its status.
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
 }
@@ -28,7 +28,7 @@ pub(crate) struct Fault {
 }
 
 /// Sends and reads to the end. `idle` limits the time without any news, not the whole.
-pub(super) async fn exchange(request: RequestBuilder, idle: Duration) -> Result<Answer, Fault> {
+pub(crate) async fn exchange(request: RequestBuilder, idle: Duration) -> Result<Answer, Fault> {
     let mut response = match tokio::time::timeout(idle, request.send()).await {
         Ok(sent) => sent.map_err(network_fault)?,
         Err(_) => return Err(silence(idle)),

@@ -21,5 +21,7 @@ pub use query::{Job, RunOptions};
 pub use types::{Credentials, FinishedJob, JobStatus, ObjectId, Query, VersionedSchema};
 
 // What `fetch` shares with us: one way to read a network fault, one way to wait.
+#[cfg(feature = "cluster")]
+pub(crate) use exchange::exchange;
 pub(crate) use exchange::{Fault, network_fault};
 pub(crate) use retry::{Retry, Setback, retry_after};

@@ -178,7 +178,7 @@ impl Server {
         ClientOptions {
             base_url: self.url.clone(),
             credentials: Credentials { client_id: CLIENT_ID.to_owned(), client_secret: Secret::new(CLIENT_SECRET) },
-            pacing: Pacing { job_starts: 0, job_status: 0, table_lists: 0, schemas: 0, object_urls: 0, ..Pacing::default() },
+            pacing: Pacing::off(),
             retry: RetryPolicy {
                 attempts: 4,
                 first_delay: Duration::from_millis(1),

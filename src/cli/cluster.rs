@@ -96,8 +96,7 @@ pub(super) async fn connect(args: &ClusterArgs) -> Result<Option<Arc<dyn Helpers
         listen: args.cluster_listen,
         advertise: args.cluster_advertise.clone(),
     };
-    let cluster = Cluster::connect(&options).await?;
-    Ok(Some(Arc::new(Arc::new(cluster))))
+    Ok(Some(Arc::new(Cluster::connect(&options).await?)))
 }
 
 pub(super) async fn scheduler(args: &SchedulerArgs) -> Result<()> {
@@ -108,8 +107,8 @@ pub(super) async fn scheduler(args: &SchedulerArgs) -> Result<()> {
 }
 
 pub(super) async fn executor(global: &GlobalArgs, args: &ExecutorArgs) -> Result<()> {
-    let cores = args.cores.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from));
-    let engine = lake::executor_engine(&args.engine, cores)?;
+    let cores = args.cores.unwrap_or_else(lake::cores);
+    let engine = lake::engine_of_parts(&args.engine, cores)?;
     let store = settings::store_options(global, &args.store_option)?;
     let options = ExecutorOptions {
         scheduler: args.scheduler.clone(),

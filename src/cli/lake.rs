@@ -243,27 +243,25 @@ fn engine_for(target: &Target, args: &EngineArgs) -> Result<Engine> {
 /// For loads into databases, which need little memory.
 #[cfg(feature = "sql")]
 pub(super) fn database_engine(args: &EngineArgs) -> Result<Engine> {
-    engine_of(args, args.memory_limit.unwrap_or(settings::DATABASE_MEMORY_LIMIT))
+    engine_of(args, args.memory_limit.unwrap_or(settings::DATABASE_MEMORY_LIMIT), cores())
 }
 
 pub(super) fn engine(args: &EngineArgs) -> Result<Engine> {
-    engine_of(args, args.memory_limit.unwrap_or_else(settings::default_memory_limit))
+    engine_of_parts(args, cores())
 }
 
-fn engine_of(args: &EngineArgs, limit: u64) -> Result<Engine> {
-    Engine::new(EngineOptions {
-        memory_limit: usize::try_from(limit).unwrap_or(usize::MAX),
-        temp_dir: args.temp_dir.clone(),
-        partitions: std::thread::available_parallelism().map_or(2, usize::from),
-    })
+/// For so many parts at once.
+pub(super) fn engine_of_parts(args: &EngineArgs, partitions: usize) -> Result<Engine> {
+    engine_of(args, args.memory_limit.unwrap_or_else(settings::default_memory_limit), partitions)
 }
 
-/// For an executor that works on so many parts at once.
-#[cfg(feature = "cluster")]
-pub(super) fn executor_engine(args: &EngineArgs, cores: usize) -> Result<Engine> {
-    let limit = args.memory_limit.unwrap_or_else(settings::default_memory_limit);
+fn engine_of(args: &EngineArgs, limit: u64, partitions: usize) -> Result<Engine> {
     let memory_limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    Engine::new(EngineOptions { memory_limit, temp_dir: args.temp_dir.clone(), partitions: cores.max(1) })
+    Engine::new(EngineOptions { memory_limit, temp_dir: args.temp_dir.clone(), partitions })
+}
+
+pub(super) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
 }
 
 pub(super) fn temp_dir(args: &EngineArgs) -> PathBuf {

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use url::Url;
 
 use super::scan::Pass;
-use crate::api::{Client, ObjectId};
+use crate::api::{Client, ObjectId, Retry, RetryPolicy, Setback, exchange};
 use crate::decode::DecodeCounts;
 use crate::error::{Error, Kind, Result, ResultExt};
 
@@ -89,9 +89,22 @@ impl Loads {
 }
 
 impl Registered {
-    /// What was reported so far.
-    pub(super) fn reports(&self) -> Vec<Report> {
-        self.loads.lock().get(&self.pass.token).map_or_else(Vec::new, |load| load.reports.values().cloned().collect())
+    /// Objects and changes that were reported so far.
+    pub(super) fn read(&self) -> (u64, u64) {
+        self.sum(|(objects, changes), report| (objects + report.objects, changes + report.changes))
+    }
+
+    /// What decoders reported so far.
+    pub(super) fn counts(&self) -> DecodeCounts {
+        self.sum(|mut counts: DecodeCounts, report| {
+            counts.add(&report.counts);
+            counts
+        })
+    }
+
+    fn sum<T: Default>(&self, add: impl Fn(T, &Report) -> T) -> T {
+        let loads = self.loads.lock();
+        loads.get(&self.pass.token).into_iter().flat_map(|load| load.reports.values()).fold(T::default(), add)
     }
 
     /// Forgets reports of an attempt before.
@@ -117,8 +130,7 @@ impl Broker {
         })?;
         let bound = listener.local_addr().or_fail(Kind::Io, unusable)?;
         let host = host.map_or_else(|| bound.ip().to_string(), str::to_owned);
-        let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
-        let address = Url::parse(&format!("http://{host}:{}/", bound.port())).or_fail(Kind::Usage, unusable)?;
+        let address = Url::parse(&http_address(&host, bound.port())).or_fail(Kind::Usage, unusable)?;
         let loads = Loads::default();
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, loads.clone()));
@@ -134,6 +146,14 @@ impl Broker {
         self.loads.lock().insert(token.clone(), load);
         let pass = Pass { address: self.address.clone(), load: name.to_owned(), token };
         Registered { loads: self.loads.clone(), pass }
+    }
+}
+
+/// As a URL has it: IPv6 in brackets.
+pub(super) fn http_address(host: &str, port: u16) -> String {
+    match host.contains(':') && !host.starts_with('[') {
+        true => format!("http://[{host}]:{port}"),
+        false => format!("http://{host}:{port}"),
     }
 }
 
@@ -275,22 +295,18 @@ pub(super) async fn report(client: &Client, pass: &Pass, report: &Report) -> Res
     let unreachable = "The driver cannot be told of a part";
     let url = pass.address.join(PART).or_fail(Kind::Bug, unreachable)?;
     let body = serde_json::to_vec(report).or_fail(Kind::Bug, unreachable)?;
-    let mut attempt = 1;
+    let mut retry = Retry::new(&RetryPolicy { attempts: ATTEMPTS, ..client.retry_policy().clone() });
     loop {
+        retry.attempt();
         let request = client.objects_http().post(url.clone()).bearer_auth(&pass.token).body(body.clone());
-        let failure = match request.send().await {
-            Ok(answer) if answer.status().is_success() => return Ok(()),
-            Ok(answer) if answer.status() == reqwest::StatusCode::UNAUTHORIZED => {
+        let failure = match exchange(request, client.idle_timeout()).await {
+            Ok(answer) if answer.status.is_success() => return Ok(()),
+            Ok(answer) if answer.status == StatusCode::UNAUTHORIZED => {
                 return Err(Error::new(Kind::Cancelled, "The driver has ended the load"));
             }
-            Ok(answer) => Error::new(Kind::Unavailable, unreachable).with("status", answer.status().as_u16()),
-            // Its text would hold the address only; the token is in a header.
-            Err(error) => Error::new(Kind::Unavailable, unreachable).caused_by(error),
+            Ok(answer) => Error::new(Kind::Unavailable, unreachable).with("status", answer.status.as_u16()),
+            Err(fault) => Error::new(Kind::Unavailable, unreachable).caused_by(fault.error),
         };
-        if attempt == ATTEMPTS {
-            return Err(failure);
-        }
-        tokio::time::sleep(Duration::from_millis(200 << attempt)).await;
-        attempt += 1;
+        retry.again(Setback::Fault, failure).await?;
     }
 }

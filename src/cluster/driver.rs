@@ -20,7 +20,7 @@ use futures::StreamExt;
 use tokio::net::{TcpStream, UdpSocket};
 use url::Url;
 
-use super::broker::{Broker, Registered};
+use super::broker::{Broker, Registered, http_address};
 use super::codec::StepCodec;
 use super::failure::unpack;
 use super::plan::{StepExec, Task};
@@ -117,7 +117,7 @@ async fn own_address(peer: SocketAddr) -> std::io::Result<std::net::IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-impl Helpers for Arc<Cluster> {
+impl Helpers for Cluster {
     fn for_scan(
         &self,
         client: &Client,
@@ -128,32 +128,29 @@ impl Helpers for Arc<Cluster> {
         let name = uuid::Uuid::new_v4().simple().to_string();
         let registered = self.broker.register(&name, client, &job.objects);
         let order = ScanOrder::of(job, choice, options, registered.pass.clone())?;
-        let objects = job.objects.len();
-        Some(Box::new(Crew { cluster: Arc::clone(self), order, registered, objects }))
+        Some(Box::new(Crew { scheduler: self.scheduler.clone(), parts: self.parts, order, registered }))
     }
 }
 
 /// The executors, at work on one load.
 #[derive(Debug)]
 struct Crew {
-    cluster: Arc<Cluster>,
+    scheduler: (String, u16),
+    parts: usize,
     order: ScanOrder,
     registered: Registered,
-    objects: usize,
 }
 
 impl ScanWorkers for Crew {
     fn counts(&self) -> DecodeCounts {
-        let mut counts = DecodeCounts::default();
-        self.registered.reports().iter().for_each(|report| counts.add(&report.counts));
-        counts
+        self.registered.counts()
     }
 }
 
 #[async_trait]
 impl Workers for Crew {
     fn parts(&self) -> usize {
-        self.cluster.parts
+        self.parts
     }
 
     async fn run(&self, work: Work) -> Result<Done> {
@@ -162,7 +159,7 @@ impl Workers for Crew {
             self.registered.begin();
         }
         // One that was killed may be on its way back.
-        reach(&self.cluster.scheduler, PATIENCE).await?;
+        reach(&self.scheduler, PATIENCE).await?;
         let plan = self.plan(work)?;
         let config = SessionConfig::new_with_ballista()
             .with_ballista_job_name(&format!("daplake {}", self.order.table()))
@@ -170,9 +167,7 @@ impl Workers for Crew {
             .with_ballista_adaptive_query_planner(false)
             .with_ballista_grpc_client_max_message_size(MAX_MESSAGE_BYTES as usize);
         let session = uuid::Uuid::new_v4().to_string();
-        let (host, port) = &self.cluster.scheduler;
-        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-        let scheduler = format!("http://{host}:{port}");
+        let scheduler = http_address(&self.scheduler.0, self.scheduler.1);
         let settings = config.ballista_config();
         let codec = StepCodec::default();
         let running = execute_physical_plan::<PhysicalPlanNode>(scheduler, &settings, plan, &codec, session, config);
@@ -189,22 +184,21 @@ impl Workers for Crew {
         if !reads {
             return Ok(Done { batches, changes: 0 });
         }
-        let reports = self.registered.reports();
-        let read: u64 = reports.iter().map(|report| report.objects).sum();
-        if read != self.objects as u64 {
+        let (objects, changes) = self.registered.read();
+        if objects != self.order.object_count() as u64 {
             return Err(Error::new(Kind::Unavailable, "The cluster did not read all objects of the job")
-                .with("objects", self.objects)
-                .with("read", read)
+                .with("objects", self.order.object_count())
+                .with("read", objects)
                 .hint("a process was probably lost in the middle; run it again"));
         }
-        Ok(Done { batches, changes: reports.iter().map(|report| report.changes).sum() })
+        Ok(Done { batches, changes })
     }
 }
 
 impl Crew {
     /// Parts of the job: no more than it has objects, so that small changes do not become many small files.
     fn parts_of_job(&self) -> usize {
-        self.cluster.parts.min(self.objects).max(1)
+        self.parts.min(self.order.object_count()).max(1)
     }
 
     fn plan(&self, work: Work) -> Result<Arc<dyn ExecutionPlan>> {
@@ -249,9 +243,7 @@ impl Crew {
                 _ = ticks.tick() => None,
             };
             if reads {
-                let reports = self.registered.reports();
-                let objects: u64 = reports.iter().map(|report| report.objects).sum();
-                let rows: u64 = reports.iter().map(|report| report.changes).sum();
+                let (objects, rows) = self.registered.read();
                 (shown_objects..objects).for_each(|_| progress::part_done());
                 progress::moved_rows(rows.saturating_sub(shown_rows));
                 quiet = if objects > shown_objects { 0 } else { quiet + 1 };

@@ -15,7 +15,7 @@ const MAX_TEXT: usize = 400;
 
 #[derive(Serialize, Deserialize)]
 struct Packed {
-    kind: String,
+    kind: Kind,
     message: String,
     hint: Option<String>,
 }
@@ -27,8 +27,7 @@ pub(super) fn pack(error: DataFusionError) -> DataFusionError {
 
 /// As [`pack`].
 pub(super) fn packed(error: &Error) -> DataFusionError {
-    let packed =
-        Packed { kind: error.kind().name().to_owned(), message: error.to_string(), hint: error.hint_text().map(str::to_owned) };
+    let packed = Packed { kind: error.kind(), message: error.to_string(), hint: error.hint_text().map(str::to_owned) };
     // Strings cannot fail to serialise.
     let bytes = serde_json::to_vec(&packed).unwrap_or_default();
     DataFusionError::Execution(format!("{} {}{}{}", error.message(), MARKS.0, STANDARD.encode(bytes), MARKS.1))
@@ -42,7 +41,7 @@ pub(super) fn unpack(text: &str) -> Error {
     });
     match found {
         Some(Packed { kind, message, hint }) => {
-            let error = Error::new(Kind::of_name(&kind).unwrap_or(Kind::Bug), message);
+            let error = Error::new(kind, message);
             match hint {
                 Some(hint) => error.hint(hint),
                 None => error,

@@ -25,8 +25,6 @@ use crate::scan::{ObjectScan, ScanOptions};
 use crate::schema::{ColumnChoice, ColumnRules, Nested, TableSchema};
 use crate::sink::Worker;
 
-/// Rows of a batch that an executor decodes, at most.
-const BATCH_ROWS: usize = 8192;
 /// A broker that is silent for so long is gone.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -105,10 +103,13 @@ impl ScanOrder {
         Ok(self.choice()?.change_schema(self.nested()))
     }
 
-    /// Numbers of objects, shared out to so many parts at most: neighbours stay together, since their addresses are asked for together.
+    pub(super) fn object_count(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Numbers of objects, shared out to so many parts: neighbours stay together, since their addresses are asked for together.
     pub(super) fn shares(&self, parts: usize) -> Result<Vec<RecordBatch>> {
-        let count = self.objects.len();
-        let parts = parts.clamp(1, count.max(1));
+        let count = self.object_count();
         let share = |part: usize| (part * count / parts) as u32..((part + 1) * count / parts) as u32;
         let batch = |part: usize| {
             let numbers = Arc::new(UInt32Array::from_iter_values(share(part)));
@@ -121,6 +122,7 @@ impl ScanOrder {
     pub(super) fn run(&self, input: SendableRecordBatchStream, worker: &Worker) -> Result<SendableRecordBatchStream> {
         let client = client_of(&self.broker)?;
         let choice = self.choice()?;
+        let schema = choice.change_schema(self.nested());
         let query = Query {
             table: self.table(),
             format: self.format.parse()?,
@@ -140,7 +142,7 @@ impl ScanOrder {
         let (max_ratio, free_bytes, max_bytes) = self.unpack;
         let options = ScanOptions {
             partitions: 1,
-            batch_rows: BATCH_ROWS,
+            batch_rows: worker.engine.batch_rows(1),
             batch_bytes: worker.engine.batch_bytes(),
             max_line: self.max_line,
             unpack: UnpackLimits { max_ratio, free_bytes, max_bytes },
@@ -148,7 +150,6 @@ impl ScanOrder {
             temp_dir: worker.engine.folder().to_owned(),
         };
         let scan = ObjectScan::choosing(&client, job, choice, options, Arc::new(|_| BadRows::Fail));
-        let schema = self.schema()?;
         let pass = self.broker.clone();
         let reading = async move {
             let numbers: Vec<usize> = numbers(input.try_collect().await?)?;
@@ -182,11 +183,10 @@ impl ScanOrder {
 /// A client whose service is the driver.
 pub(super) fn client_of(Pass { address, load, token }: &Pass) -> Result<Client> {
     let credentials = Credentials { client_id: load.clone(), client_secret: Secret::new(token.as_str()) };
-    let none = Pacing { job_starts: 0, job_status: 0, table_lists: 0, schemas: 0, object_urls: 0, ..Pacing::default() };
     Client::new(ClientOptions {
         base_url: address.clone(),
         credentials,
-        pacing: none,
+        pacing: Pacing::off(),
         retry: RetryPolicy::default(),
         ca_bundle: None,
         poll: (Duration::from_secs(1), Duration::from_secs(1)),

@@ -121,7 +121,7 @@ async fn the_door_opens_for_the_objects_of_an_open_load_and_no_others() {
     for _ in 0..2 {
         report(&executor, &load.pass, &part).await.unwrap();
     }
-    assert_eq!(load.reports().iter().map(|report| report.changes).sum::<u64>(), 7);
+    assert_eq!(load.read(), (2, 7));
     let pass = load.pass.clone();
     drop(load);
     assert_eq!(report(&executor, &pass, &part).await.unwrap_err().kind(), Kind::Cancelled);

@@ -35,7 +35,7 @@ use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::stage::{Engine, engine_error};
 
 /// Rows of a batch of key columns.
-const PROBE_ROWS: usize = 8192;
+pub(super) const PROBE_ROWS: usize = 8192;
 /// A row group's filter is asked if it has so many times more rows than there are keys.
 const ROWS_PER_FILTERED_KEY: usize = 8;
 /// Rows of a page of keys, at most, as our writer makes them.

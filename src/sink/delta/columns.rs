@@ -74,6 +74,16 @@ impl LakeColumn {
         })
     }
 
+    /// Those of the columns that have these names, in the order of the names.
+    pub(super) fn named(columns: &[Self], names: &[String]) -> Vec<Self> {
+        names.iter().filter_map(|name| columns.iter().find(|column| column.name == *name).cloned()).collect()
+    }
+
+    /// Their types in data files.
+    pub(super) fn file_types(columns: &[Self]) -> Vec<DataType> {
+        columns.iter().map(|column| column.kind.file_type()).collect()
+    }
+
     /// Reads the `schemaString` of a table.
     pub(super) fn of_schema_string(text: &str) -> Result<Vec<Self>> {
         let value: Value = serde_json::from_str(text).or_fail(Kind::Target, "The table's schema cannot be read")?;

@@ -166,12 +166,11 @@ impl DeltaLoad {
     }
 
     pub(super) fn key_types(&self) -> Vec<DataType> {
-        self.key_columns().iter().map(|column| column.kind.file_type()).collect()
+        LakeColumn::file_types(&self.key_columns())
     }
 
     pub(super) fn key_columns(&self) -> Vec<LakeColumn> {
-        let find = |name: &String| self.design.columns.iter().find(|column| column.name == *name).cloned();
-        self.keys.iter().filter_map(find).collect()
+        LakeColumn::named(&self.design.columns, &self.keys)
     }
 
     /// What the table's `delta.enableDeletionVectors` has to be: a statement for other programs as well.

@@ -52,13 +52,16 @@ pub(super) async fn write_upserts(
     format: &FileFormat,
     batch_bytes: usize,
 ) -> Result<u64> {
-    if deletes.true_count() == 0 {
-        write_rows(writer, batch, format, batch_bytes).await?;
-        return Ok(batch.num_rows() as u64);
-    }
-    let upserts = filtered(batch, &not(deletes).or_fail(Kind::Bug, "Rows cannot be filtered")?)?;
+    let upserts = upserts_of(batch, deletes)?;
     write_rows(writer, &upserts, format, batch_bytes).await?;
     Ok(upserts.num_rows() as u64)
+}
+
+fn upserts_of(batch: &RecordBatch, deletes: &BooleanArray) -> Result<RecordBatch> {
+    match deletes.true_count() {
+        0 => Ok(batch.clone()),
+        _ => filtered(batch, &not(deletes).or_fail(Kind::Bug, "Rows cannot be filtered")?),
+    }
 }
 
 fn filtered(batch: &RecordBatch, rows: &BooleanArray) -> Result<RecordBatch> {
@@ -191,29 +194,39 @@ impl ReplaceWorker {
                 if deletes.true_count() > 0 {
                     return Err(ChangeSet::duplicate_key());
                 }
-                for (rows, placed) in write_rows(writer, &batch, &self.format, self.batch_bytes).await? {
-                    let keys: Vec<ArrayRef> = keys.iter().map(|key| key.slice(rows.start, rows.len())).collect();
-                    notes.push(&batch.slice(rows.start, rows.len()), &keys, &placed)?;
+                for (rows, keys, placed) in self.write_noted(writer, &batch, &keys).await? {
+                    notes.push(&rows, &keys, &placed)?;
                 }
                 return Ok(batch.num_rows() as u64);
             }
             Check::Told(teller) => {
-                let upserts = match deletes.true_count() {
-                    0 => batch,
-                    _ => {
-                        let gone = filtered(&batch, &deletes)?;
-                        teller.deleted(&gone, &key_columns(&gone, &self.keys)?).await?;
-                        filtered(&batch, &not(&deletes).or_fail(Kind::Bug, "Rows cannot be filtered")?)?
-                    }
-                };
+                if deletes.true_count() > 0 {
+                    let gone = filtered(&batch, &deletes)?;
+                    teller.deleted(&gone, &key_columns(&gone, &self.keys)?).await?;
+                }
+                let upserts = upserts_of(&batch, &deletes)?;
                 let keys = key_columns(&upserts, &self.keys)?;
-                for (rows, placed) in write_rows(writer, &upserts, &self.format, self.batch_bytes).await? {
-                    let keys: Vec<ArrayRef> = keys.iter().map(|key| key.slice(rows.start, rows.len())).collect();
-                    teller.wrote(&upserts.slice(rows.start, rows.len()), &keys, &placed).await?;
+                for (rows, keys, placed) in self.write_noted(writer, &upserts, &keys).await? {
+                    teller.wrote(&rows, &keys, &placed).await?;
                 }
                 return Ok(upserts.num_rows() as u64);
             }
         }
         write_upserts(writer, &batch, &deletes, &self.format, self.batch_bytes).await
+    }
+
+    /// Writes upserts with these keys, and gives them in the parts in which they were written, each with where it went.
+    async fn write_noted(
+        &self,
+        writer: &mut TableWriter,
+        upserts: &RecordBatch,
+        keys: &[ArrayRef],
+    ) -> Result<Vec<(RecordBatch, Vec<ArrayRef>, Vec<Placed>)>> {
+        let parts = write_rows(writer, upserts, &self.format, self.batch_bytes).await?;
+        let noted = |(rows, placed): (Range<usize>, Vec<Placed>)| {
+            let keys = keys.iter().map(|key| key.slice(rows.start, rows.len())).collect();
+            (upserts.slice(rows.start, rows.len()), keys, placed)
+        };
+        Ok(parts.into_iter().map(noted).collect())
     }
 }

@@ -100,11 +100,14 @@ enum Told {
 impl Order {
     fn step(&self, by: Vec<String>) -> Result<Step> {
         let order = serde_json::to_string(self).or_fail(Kind::Bug, "Work cannot be described")?;
-        let output = match self {
+        Ok(Step { by, order, output: self.output() })
+    }
+
+    fn output(&self) -> SchemaRef {
+        match self {
             Order::Write(_) => notes_schema(),
             Order::Settle | Order::Merge(_) | Order::Apply(_) => told_schema(),
-        };
-        Ok(Step { by, order, output })
+        }
     }
 }
 
@@ -114,7 +117,7 @@ impl Order {
 pub fn run_step(order: &str, input: SendableRecordBatchStream, worker: &Worker) -> Result<SendableRecordBatchStream> {
     let order: Order = serde_json::from_str(order).or_fail(Kind::Bug, "Work is described in unknown words")?;
     let worker = worker.clone();
-    let mut builder = RecordBatchReceiverStream::builder(order.step(Vec::new())?.output, 2);
+    let mut builder = RecordBatchReceiverStream::builder(order.output(), 2);
     let sender = builder.tx();
     let work = async move {
         let done = match order {

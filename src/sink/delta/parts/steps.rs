@@ -21,7 +21,7 @@ use roaring::RoaringBitmap;
 use tokio::sync::mpsc::Sender;
 
 use super::super::DeltaOptions;
-use super::super::apply::{Look, Probe};
+use super::super::apply::{Look, PROBE_ROWS, Probe};
 use super::super::columns::LakeColumn;
 use super::super::fates::OldFiles;
 use super::super::files::{Uncommitted, new_name};
@@ -35,7 +35,7 @@ use super::super::settle::{NO_FILE, replaced};
 use super::super::vectors::VectorFile;
 use super::super::worker::{Check, ReplaceWorker, routing, write_upserts};
 use super::super::writer::FileFormat;
-use super::{ApplyOrder, KeyFile, NoteRows, TableOrder, Teller, Told, read_told, tell, texts_of};
+use super::{ApplyOrder, KeyFile, NoteRows, TableOrder, Teller, Told, rows_of_texts, send, tell, texts_of};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::TableRef;
 use crate::sink::Worker;
@@ -71,8 +71,7 @@ impl TableOrder {
         };
         let format = FileFormat::new(&options, log.store(), &columns, &self.keys, worker.engine.partitions());
         let format = Arc::new(format.for_disk(log.folder.is_some()));
-        let find = |name: &String| columns.iter().find(|column| column.name == *name).cloned();
-        let keys: Vec<LakeColumn> = self.keys.iter().filter_map(find).collect();
+        let keys = LakeColumn::named(&columns, &self.keys);
         if keys.is_empty() || keys.len() != self.keys.len() {
             return Err(Error::new(Kind::Bug, "A table without its key was to be written").with("table", table));
         }
@@ -83,7 +82,7 @@ impl TableOrder {
 
 impl Table {
     fn key_types(&self) -> Vec<DataType> {
-        self.keys.iter().map(|column| column.kind.file_type()).collect()
+        LakeColumn::file_types(&self.keys)
     }
 
     /// The files are in others' hands from here on.
@@ -140,7 +139,7 @@ pub(super) async fn settle(mut input: SendableRecordBatchStream, worker: &Worker
         for row in 0..batch.num_rows() {
             if let Some(text) = notes.told(row) {
                 // Not ours to know, only to pass on.
-                tell(to, &read_told(text)?).await?;
+                send(to, rows_of_texts(vec![text.to_owned()])?).await?;
                 continue;
             }
             let file = notes.file(row);
@@ -264,12 +263,12 @@ pub(super) async fn apply(order: &ApplyOrder, mut input: SendableRecordBatchStre
     let mut probe = Probe::new(table.log.store(), &files, table.keys.clone(), Look::default(), engine);
     let mut search = KeySearch::new(&table.key_types(), engine)?;
     let mut deleted = 0;
+    let names = key_names(&table);
     for keys in order.keys.iter().filter(|_| !files.is_empty()) {
-        let mut stream = read_keys(&table, keys).await?;
+        let mut stream = read_keys(&table, keys, &names).await?;
         while let Some(batch) = stream.next().await {
             let batch = batch.map_err(engine_error)?;
-            let columns: Vec<String> = (0..table.keys.len()).map(key_name).collect();
-            let columns = key_columns(&batch, &columns)?;
+            let columns = key_columns(&batch, &names)?;
             let gone = batch.column_by_name(IS_DELETED).and_then(|column| column.as_any().downcast_ref::<BooleanArray>());
             let gone = gone.ok_or_else(|| Error::new(Kind::Bug, "A file of keys has another form"))?;
             deleted += search.push(&mut probe, &columns, gone).await?;
@@ -286,23 +285,28 @@ pub(super) async fn apply(order: &ApplyOrder, mut input: SendableRecordBatchStre
     old.apply(fates, &mut writer, &mut vectors, &mut written).await.map_err(explained)?;
     written.added.extend(writer.finish().await.map_err(explained)?);
     let vector_bytes = vectors.finish(&table.log.store(), &names).await.map_err(explained)?;
-    for file in std::mem::take(&mut written.added) {
+    for file in written.added {
         tell(to, &Told::File { writer: 0, file }).await?;
     }
-    for (place, number) in numbers.iter().enumerate().filter(|(place, _)| written.removed[*place]) {
-        let marked = written.marked.iter().find(|marked| Arc::ptr_eq(&marked.file, &files[place]));
-        tell(to, &Told::Changed { number: *number, vector: marked.map(|marked| marked.vector.clone()) }).await?;
+    // In the order of the files, as they were looked at.
+    let mut marked = written.marked.into_iter().peekable();
+    for (place, number) in numbers.into_iter().enumerate().filter(|(place, _)| written.removed[*place]) {
+        let marked = marked.next_if(|marked| Arc::ptr_eq(&marked.file, &files[place]));
+        tell(to, &Told::Changed { number, vector: marked.map(|marked| marked.vector) }).await?;
     }
     tell(to, &Told::Applied { deleted, vector_bytes }).await?;
     table.release();
     Ok(())
 }
 
-async fn read_keys(table: &Table, keys: &KeyFile) -> Result<SendableRecordBatchStream> {
+fn key_names(table: &Table) -> Vec<String> {
+    (0..table.keys.len()).map(key_name).collect()
+}
+
+async fn read_keys(table: &Table, keys: &KeyFile, names: &[String]) -> Result<SendableRecordBatchStream> {
     let file = DataFile::open(table.log.store(), &Path::from(keys.name.as_str()), keys.bytes).await?;
     let rows = Rows::all(file.metadata());
-    let columns: Vec<String> = (0..table.keys.len()).map(key_name).chain([IS_DELETED.to_owned()]).collect();
-    file.stream(columns.iter().map(String::as_str), rows, 8192)
+    file.stream(names.iter().map(String::as_str).chain([IS_DELETED]), rows, PROBE_ROWS)
 }
 
 /// Rows of a bitmap that was told.
