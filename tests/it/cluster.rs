@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::support::s3::S3Server;
 use crate::support::{
-    CLIENT_ID, CLIENT_SECRET, Random, Run, World, assert_same, bare_command, canvas, read_tables, school, web_logs,
+    CLIENT_ID, CLIENT_SECRET, Random, Run, World, bare_command, canvas, folders_of, school, web_logs, without_settings,
 };
 
 const PREFIX: &str = "lakes/ours";
@@ -130,24 +130,20 @@ impl Cluster {
     }
 
     fn assert_tables(&self, tables: &[TableRef], at: Timestamp) {
-        let folders = self.folders(tables);
         for reader in ["deltalake", "duckdb-delta"] {
-            let Some(read) = read_tables(reader, &folders) else { continue };
-            for (table, rows) in tables.iter().zip(read) {
-                assert_same(&self.world.school, table, at, rows);
-            }
+            self.world.assert_tables_in(&self.root(), reader, tables, at);
         }
     }
 
-    fn folders(&self, tables: &[TableRef]) -> Vec<PathBuf> {
-        let root = self.store.bucket().join(PREFIX);
-        tables.iter().map(|table| root.join(table.namespace.as_str()).join(&table.table)).collect()
+    /// The bucket is a folder to its server.
+    fn root(&self) -> PathBuf {
+        self.store.bucket().join(PREFIX)
     }
 
     /// Makes all files look as if they were older than any retention.
     fn age_all(&self) {
         let long_ago = std::time::SystemTime::now() - Duration::from_secs(30 * 24 * 60 * 60);
-        for path in files_below(&self.store.bucket().join(PREFIX)) {
+        for path in files_below(&self.root()) {
             std::fs::File::options().append(true).open(path).unwrap().set_modified(long_ago).unwrap();
         }
     }
@@ -155,7 +151,7 @@ impl Cluster {
     /// Data files that no commit names.
     fn orphans(&self, tables: &[TableRef]) -> Vec<String> {
         let mut orphans = Vec::new();
-        for folder in self.folders(tables) {
+        for folder in folders_of(&self.root(), tables) {
             let (log, data): (Vec<PathBuf>, Vec<PathBuf>) =
                 files_below(&folder).into_iter().partition(|path| path.to_string_lossy().contains("_delta_log"));
             let texts: String = log.iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect();
@@ -303,18 +299,8 @@ async fn without_a_scheduler_nothing_is_begun() {
 fn the_example_of_one_machine_runs() {
     let folder = tempfile::tempdir().unwrap();
     let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/cluster/one-machine");
-    // Without the variables of this machine, as all other runs.
-    let mut command = bare_command(&[]);
-    let mut run = Command::new("bash");
-    for (name, value) in command.get_envs().filter(|(_, value)| value.is_none()) {
-        assert!(value.is_none());
-        run.env_remove(name);
-    }
-    let program = command.get_program().to_owned();
-    command.arg("--version");
-    run.arg(script)
-        .arg(folder.path().join("cluster"))
-        .env("DAPLAKE", program)
-        .env("DAPLAKE_STATE_DIR", folder.path().join("state"));
+    let mut run = without_settings(Command::new("bash"));
+    run.arg(script).arg(folder.path().join("cluster"));
+    run.env("DAPLAKE", env!("CARGO_BIN_EXE_daplake")).env("DAPLAKE_STATE_DIR", folder.path().join("state"));
     Run::of(run.output().unwrap()).assert_code(0).assert_says(&["web_logs", "25,000", "submissions"]);
 }

@@ -1,6 +1,5 @@
 //! The main job with an object store as its target, through the binary and over HTTP at both ends.
 
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use daplake::model::{TableRef, Timestamp};
 use serde_json::Value;
 
 use crate::support::s3::{Fault, S3Server, SESSION_TOKEN, Seen};
-use crate::support::{Random, Run, World, assert_same, canvas, read_tables, school, web_logs};
+use crate::support::{Random, Run, World, canvas, school, web_logs};
 
 const PREFIX: &str = "lakes/ours";
 
@@ -40,12 +39,7 @@ impl Remote {
 
     /// The bucket is a folder to its server, and so to foreign readers.
     fn assert_tables(&self, tables: &[TableRef], at: Timestamp) {
-        let folder = |table: &TableRef| self.server.bucket().join(PREFIX).join(table.namespace.as_str()).join(&table.table);
-        let folders: Vec<PathBuf> = tables.iter().map(folder).collect();
-        let Some(read) = read_tables("deltalake", &folders) else { return };
-        for (table, rows) in tables.iter().zip(read) {
-            assert_same(&self.world.school, table, at, rows);
-        }
+        self.world.assert_tables_in(&self.server.bucket().join(PREFIX), "deltalake", tables, at);
     }
 }
 

@@ -109,7 +109,7 @@ impl World {
         Client::new(ClientOptions {
             base_url: self.server.url(),
             credentials: Credentials { client_id: CLIENT_ID.to_owned(), client_secret: Secret::new(CLIENT_SECRET) },
-            pacing: Pacing { job_starts: 0, job_status: 0, table_lists: 0, schemas: 0, object_urls: 0, ..Pacing::default() },
+            pacing: Pacing::off(),
             retry: RetryPolicy {
                 attempts: 4,
                 first_delay: Duration::from_millis(5),
@@ -169,9 +169,12 @@ impl World {
 
     /// Asserts that every given table, as a foreign reader sees it, is exactly what the school says it is at `at`.
     pub fn assert_tables(&self, reader: &str, tables: &[TableRef], at: Timestamp) {
-        let folders: Vec<PathBuf> =
-            tables.iter().map(|table| self.lake().join(table.namespace.as_str()).join(&table.table)).collect();
-        let Some(read) = read_tables(reader, &folders) else { return };
+        self.assert_tables_in(&self.lake(), reader, tables, at);
+    }
+
+    /// As [`World::assert_tables`], of tables below another folder.
+    pub fn assert_tables_in(&self, root: &Path, reader: &str, tables: &[TableRef], at: Timestamp) {
+        let Some(read) = read_tables(reader, &folders_of(root, tables)) else { return };
         for (table, rows) in tables.iter().zip(read) {
             assert_same(&self.school, table, at, rows);
         }
@@ -256,6 +259,11 @@ const STORES: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
 pub fn bare_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_daplake"));
     command.args(arguments);
+    without_settings(command)
+}
+
+/// A command without the variables that would change what a test sees.
+pub fn without_settings(mut command: Command) -> Command {
     for name in UNSET {
         command.env_remove(name);
     }
@@ -265,6 +273,11 @@ pub fn bare_command(arguments: &[&str]) -> Command {
         }
     }
     command
+}
+
+/// Where tables are below a lake's root.
+pub fn folders_of(root: &Path, tables: &[TableRef]) -> Vec<PathBuf> {
+    tables.iter().map(|table| root.join(table.namespace.as_str()).join(&table.table)).collect()
 }
 
 /// What a run of the binary left.
