@@ -165,7 +165,7 @@ impl DeltaLoad {
         schema: &SchemaRef,
     ) -> SendableRecordBatchStream {
         let columns: Vec<_> = keys.iter().chain([&action, &ts]).map(|place| format.columns[*place].clone()).collect();
-        let narrow = Arc::new(FileFormat::new(&self.options, self.log.store(), &columns, &self.keys, 1));
+        let narrow = Arc::new(FileFormat::new(&self.options, self.log.outbox(&self.options.engine), &columns, &self.keys, 1));
         let count = keys.len();
         let out = Arc::clone(schema);
         let rows = rows_of(&narrow, self.files(), &self.options.engine).map(move |batch| {

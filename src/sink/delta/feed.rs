@@ -89,7 +89,7 @@ impl Feed<'_> {
         let kind = Field::new(TYPE, DataType::Utf8, true);
         let mut columns = self.format.columns.clone();
         columns.extend(LakeColumn::of_fields(&Fields::from(vec![kind]))?);
-        let mut format = FileFormat::new(self.options, Arc::clone(&self.format.store), &columns, self.keys, 2);
+        let mut format = FileFormat::new(self.options, Arc::clone(&self.format.outbox), &columns, self.keys, 2);
         format.folder = FOLDER;
         // The columns are those of the data files in the same places.
         format.partition.clone_from(&self.format.partition);

@@ -161,8 +161,8 @@ impl DeltaLoad {
     }
 
     pub(super) fn format(&self, writers: usize) -> Arc<FileFormat> {
-        let format = FileFormat::new(&self.options, self.log.store(), &self.design.columns, &self.keys, writers);
-        Arc::new(format.for_disk(self.log.folder.is_some()))
+        let outbox = self.log.outbox(&self.options.engine);
+        Arc::new(FileFormat::new(&self.options, outbox, &self.design.columns, &self.keys, writers))
     }
 
     pub(super) fn key_types(&self) -> Vec<DataType> {

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use super::columns::{LakeColumn, LakeType};
 use super::files::is_ours_at;
 use super::keys::KeyBounds;
+use super::outbox::Outbox;
 use super::partition::is_partition;
 use super::reader::Located;
 use super::stats::loosened;
@@ -28,6 +29,7 @@ use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Bookmark, TableRef, Timestamp};
 use crate::redact::SafeUrl;
 use crate::schema::ColumnRecord;
+use crate::stage::Engine;
 use crate::store::Place;
 
 /// Table properties of ours.
@@ -269,6 +271,11 @@ impl TableLog {
     /// Its data files.
     pub(super) fn store(&self) -> Arc<dyn ObjectStore> {
         self.log.object_store(None)
+    }
+
+    /// By which new data files come there.
+    pub(super) fn outbox(&self, engine: &Engine) -> Arc<Outbox> {
+        Outbox::new(self.store(), self.folder.is_some(), engine)
     }
 
     /// For what the crate does with it.

@@ -22,6 +22,7 @@ mod layout;
 mod load;
 mod log;
 mod optimize;
+mod outbox;
 mod partition;
 mod parts;
 mod protocol;

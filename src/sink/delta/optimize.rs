@@ -124,7 +124,7 @@ async fn replace(
         return Err(Error::new(Kind::NotFound, "The table is not kept at this target").with("table", &log.table));
     };
     let uncommitted = Uncommitted::new(log.store(), log.folder.clone());
-    let format = Arc::new(FileFormat::new(options, log.store(), &state.columns, &state.key, 2));
+    let format = Arc::new(FileFormat::new(options, log.outbox(&options.engine), &state.columns, &state.key, 2));
     let mut writer = TableWriter::new(Arc::clone(&format), uncommitted.names());
     let mut rows = rows_of(&format, sources, &options.engine);
     if sorts {

@@ -105,7 +105,7 @@ impl DeltaSink {
         let wanted = compared.digests_of_changes(fresh, engine, Arc::clone(&rows));
         let mut columns = compared.columns.clone();
         columns.extend(only.iter().map(|(column, _)| column.clone()));
-        let format = Arc::new(FileFormat::new(&self.options, self.log(table)?.store(), &columns, &state.key, 1));
+        let format = Arc::new(FileFormat::new(&self.options, self.log(table)?.outbox(engine), &columns, &state.key, 1));
         let mut rows_held = rows_of(&format, &state.files, engine);
         if let Some((_, wanted)) = only {
             rows_held = only_with(rows_held, wanted, Arc::clone(&compared.schema));

@@ -4,12 +4,9 @@ use std::sync::Arc;
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, SchemaRef};
-use bytes::Bytes;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use deltalake::ObjectStore;
 use deltalake::kernel::{Action, Add, DeletionVectorDescriptor};
-use object_store::path::Path;
-use object_store::{ObjectStoreExt, WriteMultipart};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
@@ -20,10 +17,11 @@ use super::DeltaOptions;
 use super::columns::{LakeColumn, file_schema};
 use super::encodings;
 use super::files::{Names, new_name};
+use super::outbox::{Outbox, Outgoing};
 use super::partition::{Partition, is_partition};
 use super::stats::FileStats;
 use crate::crew::Crew;
-use crate::error::{Error, Kind, Result, ResultExt};
+use crate::error::{Kind, Result, ResultExt};
 
 /// Rows encoded between two looks at the memory they take.
 const STEP_ROWS: usize = 1024;
@@ -41,12 +39,6 @@ const DELTA_BUFFER_BYTES: usize = 1 << 20;
 const NO_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
 /// Writers of partitions among which a share of the memory is parted.
 const PARTITIONS_SHARING: usize = 4;
-/// Parts on their way to the store at once.
-const PARTS_IN_FLIGHT: usize = 2;
-/// Bytes of a part on a local disk; of many open files, each has one in memory. Object stores want at least [`PART_BYTES`].
-const LOCAL_PART_BYTES: usize = 512 << 10;
-/// Bytes of a part in an object store.
-const PART_BYTES: usize = 5 << 20;
 
 /// How files are written; shared by all writers of a load.
 #[derive(Debug)]
@@ -67,10 +59,10 @@ pub(super) struct FileFormat {
     pub(super) compression_level: i32,
     /// Folder of the files inside the table's; empty for the table's own.
     pub(super) folder: &'static str,
-    /// Bytes of a part of an upload.
-    pub(super) part_bytes: usize,
     /// Root of the table.
     pub(super) store: Arc<dyn ObjectStore>,
+    /// By which they go there.
+    pub(super) outbox: Arc<Outbox>,
     /// What buffers are accounted against.
     pub(super) pool: Arc<dyn MemoryPool>,
 }
@@ -79,7 +71,7 @@ impl FileFormat {
     /// For a table with these columns, of which so many writers will be at work at once.
     pub(super) fn new(
         options: &DeltaOptions,
-        store: Arc<dyn ObjectStore>,
+        outbox: Arc<Outbox>,
         columns: &[LakeColumn],
         keys: &[String],
         writers: usize,
@@ -99,15 +91,10 @@ impl FileFormat {
             row_group_bytes: (engine.memory_limit() / 12 / writers).clamp(256 << 10, MAX_ROW_GROUP_BYTES),
             compression_level: options.compression_level,
             folder: "",
-            part_bytes: PART_BYTES,
-            store,
+            store: Arc::clone(outbox.store()),
+            outbox,
             pool: Arc::clone(engine.memory_pool()),
         }
-    }
-
-    /// The same for a table on the local disk, if it is there.
-    pub(super) fn for_disk(self, is_local: bool) -> Self {
-        Self { part_bytes: if is_local { LOCAL_PART_BYTES } else { PART_BYTES }, ..self }
     }
 
     /// Puts the schema to the columns.
@@ -211,8 +198,8 @@ impl NewFile {
 
 /// Writes rows (of the file schema, all of one partition) to one file after the other.
 ///
-/// Encoding runs on the thread it is given, one batch at a time. Memory is one row group of buffers and the parts in flight; both
-/// are accounted. Dropped midway, an unfinished file vanishes, finished ones are left to [`super::files::Uncommitted`].
+/// Encoding runs on the thread it is given, one batch at a time. Memory is one row group of buffers, and what waits or is on
+/// its way in the outbox; both are accounted. Dropped midway, an unfinished file vanishes, finished ones are left to [`super::files::Uncommitted`].
 #[derive(Debug)]
 pub(super) struct FileWriter {
     format: Arc<FileFormat>,
@@ -228,7 +215,7 @@ struct OpenFile {
     name: String,
     number: u32,
     writer: ArrowWriter<Vec<u8>>,
-    upload: WriteMultipart,
+    outgoing: Outgoing,
     stats: FileStats,
     /// Buffers are written out at this size.
     buffer_bytes: usize,
@@ -321,12 +308,12 @@ impl FileWriter {
         )
         .or_fail(Kind::Bug, "A data file cannot be written")?;
         let number = self.names.add(&name);
-        let upload = self.format.store.put_multipart(&Path::from(name.as_str())).await.map_err(write_failed)?;
+        let outgoing = self.format.outbox.open(&name).await?;
         Ok(OpenFile {
             name,
             number,
             writer,
-            upload: WriteMultipart::new_with_chunk_size(upload, self.format.part_bytes),
+            outgoing,
             stats: FileStats::new(&self.format.columns),
             buffer_bytes: self.format.row_group_bytes.saturating_mul(BUFFERS),
             idle_bytes: differences * DELTA_BUFFER_BYTES,
@@ -363,8 +350,7 @@ impl OpenFile {
             return Ok(());
         }
         self.bytes += encoded.len() as u64;
-        self.upload.put(Bytes::from(encoded));
-        self.upload.wait_for_capacity(PARTS_IN_FLIGHT).await.map_err(write_failed)
+        self.outgoing.put(encoded).await
     }
 }
 
@@ -375,14 +361,8 @@ async fn close(crew: &Crew, mut open: Box<OpenFile>, partition: Option<(String, 
     };
     let (mut open, rest) = crew.run(work).await?;
     open.send(rest.or_fail(Kind::Bug, "Rows cannot be encoded")?).await?;
-    let OpenFile { name, number, upload, stats, bytes, .. } = *open;
-    upload.finish().await.map_err(write_failed)?;
+    let OpenFile { name, number, outgoing, stats, bytes, .. } = *open;
+    outgoing.finish().await?;
     let (rows, has_nulls, stats) = (stats.rows(), stats.has_nulls(), stats.json());
     Ok(NewFile { name, bytes, rows, stats, has_nulls, partition, number, vector: None })
-}
-
-fn write_failed(error: object_store::Error) -> Error {
-    let full = crate::error::is_disk_full(&error);
-    let made = Error::new(Kind::Target, "A data file cannot be written").caused_by(error);
-    if full { made.of_kind(Kind::Resources).hint("make room at the target; nothing was changed, run it again") } else { made }
 }

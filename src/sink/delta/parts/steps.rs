@@ -69,8 +69,8 @@ impl TableOrder {
             compression_level: self.compression_level,
             ..DeltaOptions::new(worker.engine.clone())
         };
-        let format = FileFormat::new(&options, log.store(), &columns, &self.keys, worker.engine.partitions());
-        let format = Arc::new(format.for_disk(log.folder.is_some()));
+        let outbox = log.outbox(&worker.engine);
+        let format = Arc::new(FileFormat::new(&options, outbox, &columns, &self.keys, worker.engine.partitions()));
         let keys = LakeColumn::named(&columns, &self.keys);
         if keys.is_empty() || keys.len() != self.keys.len() {
             return Err(Error::new(Kind::Bug, "A table without its key was to be written").with("table", table));
