@@ -119,6 +119,7 @@ pub(super) struct Outgoing {
     on_disk: Option<(File, usize)>,
     /// What comes after that.
     in_memory: Vec<Vec<u8>>,
+    /// Of those in memory.
     held: Held,
     /// Whether the store has a part, or is about to.
     has_parts: bool,
@@ -162,18 +163,17 @@ impl Outgoing {
     }
 
     fn waiting(&self) -> usize {
-        self.in_memory.iter().map(Vec::len).sum::<usize>() + self.on_disk.as_ref().map_or(0, |(_, bytes)| *bytes)
+        self.held.bytes + self.on_disk.as_ref().map_or(0, |(_, bytes)| *bytes)
     }
 
     /// Puts bytes behind those that wait.
     async fn wait(&mut self, bytes: Vec<u8>) -> Result<()> {
-        if self.held.try_grow(bytes.len()) {
-            self.in_memory.push(bytes);
-            return Ok(());
-        }
-        if self.outbox.is_local {
-            // Little, and where it would wait is where it goes.
-            self.held.grow(bytes.len());
+        let has_room = self.held.try_grow(bytes.len());
+        if has_room || self.outbox.is_local {
+            if !has_room {
+                // Little, and where it would wait is where it goes.
+                self.held.grow(bytes.len());
+            }
             self.in_memory.push(bytes);
             return Ok(());
         }
@@ -197,12 +197,13 @@ impl Outgoing {
 
     /// All that waits.
     async fn take(&mut self) -> Result<Vec<u8>> {
+        let all = self.waiting();
         let in_memory = std::mem::take(&mut self.in_memory);
         let taken = match self.on_disk.take() {
             None => in_memory.concat(),
-            Some((mut file, bytes)) => {
+            Some((mut file, _)) => {
                 let read = move || -> std::io::Result<(File, Vec<u8>)> {
-                    let mut taken = Vec::with_capacity(bytes + in_memory.iter().map(Vec::len).sum::<usize>());
+                    let mut taken = Vec::with_capacity(all);
                     file.seek(SeekFrom::Start(0))?;
                     file.read_to_end(&mut taken)?;
                     in_memory.iter().for_each(|bytes| taken.extend_from_slice(bytes));

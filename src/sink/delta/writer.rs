@@ -198,8 +198,9 @@ impl NewFile {
 
 /// Writes rows (of the file schema, all of one partition) to one file after the other.
 ///
-/// Encoding runs on the thread it is given, one batch at a time. Memory is one row group of buffers, and what waits or is on
-/// its way in the outbox; both are accounted. Dropped midway, an unfinished file vanishes, finished ones are left to [`super::files::Uncommitted`].
+/// Encoding runs on the thread it is given, one batch at a time. Memory is one row group of buffers, and what waits or is on its way
+/// in the outbox; both are accounted. Dropped midway, an unfinished file vanishes, finished ones are left to
+/// [`super::files::Uncommitted`].
 #[derive(Debug)]
 pub(super) struct FileWriter {
     format: Arc<FileFormat>,
