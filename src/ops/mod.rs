@@ -19,6 +19,8 @@ mod journal;
 #[cfg(feature = "lake")]
 mod notify;
 #[cfg(feature = "lake")]
+mod order;
+#[cfg(feature = "lake")]
 mod query;
 #[cfg(feature = "lake")]
 mod replicate;

@@ -9,6 +9,7 @@ use tracing::Instrument;
 use super::bad_rows::RowContent;
 use super::budget::{Budget, Halt};
 use super::journal::{Pages, window_words};
+use super::order::Turn;
 use super::report::{Outcome, Phases};
 use super::sync::{Demand, OnSnapshotRequired, Refresh};
 use super::{Helpers, Journal};
@@ -99,8 +100,8 @@ impl Replicator {
         }
     }
 
-    /// Brings one table up to date. On an error the table is as it was.
-    pub(super) async fn replicate(&self, table: &TableRef) -> Result<Done> {
+    /// Brings one table up to date, and asks for its job when it is its turn. On an error the table is as it was.
+    pub(super) async fn replicate(&self, table: &TableRef, turn: Turn<'_>) -> Result<Done> {
         let mut halted = self.halt.subscribe();
         let pages = tokio::select! {
             biased;
@@ -134,11 +135,11 @@ impl Replicator {
             }
         }
         // An object or job may vanish between the answer and the download; the query is then asked anew, once.
-        let ended = match self.attempt(table, held.as_ref(), &pages).await {
+        let ended = match self.attempt(table, held.as_ref(), &pages, Some(turn)).await {
             Err(error) if error.kind() == Kind::Expired => {
                 tracing::warn!(table = %table, error = %error, "The job has expired; asking anew");
                 pages.forget();
-                self.attempt(table, held.as_ref(), &pages).await
+                self.attempt(table, held.as_ref(), &pages, None).await
             }
             other => other,
         };
@@ -151,13 +152,13 @@ impl Replicator {
         ended
     }
 
-    async fn attempt(&self, table: &TableRef, held: Option<&Held>, pages: &Pages) -> Result<Done> {
+    async fn attempt(&self, table: &TableRef, held: Option<&Held>, pages: &Pages, turn: Option<Turn<'_>>) -> Result<Done> {
         let mut phases = Phases::default();
         let begun = Instant::now();
         let mut halted = self.halt.subscribe();
         let (job, schema, choice) = tokio::select! {
             biased;
-            answer = self.ask(table, held, pages).instrument(progress::step("job", table)) => answer?,
+            answer = self.ask(table, held, pages, turn).instrument(progress::step("job", table)) => answer?,
             halt = halted.wait_for(|halt| *halt != Halt::No) => {
                 return Ok(Done::of(halt.map_or(Halt::No, |halt| *halt).outcome()));
             }
@@ -212,6 +213,7 @@ impl Replicator {
         table: &TableRef,
         held: Option<&Held>,
         pages: &Pages,
+        turn: Option<Turn<'_>>,
     ) -> Result<(FinishedJob, Arc<TableSchema>, ColumnChoice)> {
         let mut schema = self.schema(table).await?;
         // What cannot be done with the columns is said before a job is paid for.
@@ -224,6 +226,10 @@ impl Replicator {
             _ => Window::Snapshot,
         };
         let query = |window| Query { table: table.clone(), format: self.format, mode: self.mode, window };
+        if let Some(turn) = turn {
+            turn.come().await;
+            // Given on at once: what follows queues for a job start before any other table is polled.
+        }
         let job = match self.run(&query(window), pages).await {
             Err(error) if matches!(error.kind(), Kind::SnapshotRequired | Kind::OutOfRange) && window != Window::Snapshot => {
                 match self.on_snapshot_required {

@@ -11,6 +11,7 @@ use tracing::Instrument;
 
 use super::bad_rows::BadRowFile;
 use super::budget::{Budget, Halt};
+use super::order::{Order, Turn};
 use super::replicate::{Done, Replicator};
 use super::report::{Outcome, Phases, Report, TableReport};
 use super::stop::Reason;
@@ -192,7 +193,7 @@ async fn bring_up_to_date(request: SyncRequest) -> Result<Report> {
         tracing::warn!(table = tables_of_rule, "Options for a table that is not part of this run, or misspelt");
     }
     let run_id = request.run_id;
-    let batch_bytes = request.engine.batch_bytes();
+    let (batch_rows, batch_bytes) = (request.engine.batch_rows(1), request.engine.batch_bytes());
     let replicator = Replicator {
         client: request.client,
         sink: request.sink,
@@ -204,7 +205,7 @@ async fn bring_up_to_date(request: SyncRequest) -> Result<Report> {
         demand: request.demand,
         scan: ScanOptions {
             partitions: request.object_concurrency.max(1),
-            batch_rows: 8192,
+            batch_rows,
             batch_bytes,
             max_line: request.max_line,
             unpack: request.unpack,
@@ -223,11 +224,14 @@ async fn bring_up_to_date(request: SyncRequest) -> Result<Report> {
         budget,
         helpers: request.helpers,
     };
-    let tables = match request.time_budget {
-        Some(_) => longest_ago_first(&replicator, tables).await,
-        None => tables,
+    let (tables, order) = match request.time_budget {
+        Some(_) => {
+            let order = Order::of(tables.len());
+            (longest_ago_first(&replicator, tables).await, order)
+        }
+        None => (tables, Order::any()),
     };
-    let tables = watched(&replicator, &stop, run(&replicator, &stop, tables)).await;
+    let tables = watched(&replicator, &stop, run(&replicator, &stop, tables, &order)).await;
     if tables.iter().any(|line| matches!(line.outcome, Outcome::Loaded { .. }))
         && let Err(error) = replicator.sink.write_views().await
     {
@@ -288,15 +292,15 @@ async fn watched<T>(replicator: &Replicator, stop: &Stop, work: impl Future<Outp
     }
 }
 
-/// All tables at once: the client paces their job starts in this order, the loads share permits.
-async fn run(replicator: &Replicator, stop: &Stop, tables: Vec<TableRef>) -> Vec<TableReport> {
+/// All tables at once: the client paces their job starts, the loads share permits.
+async fn run(replicator: &Replicator, stop: &Stop, tables: Vec<TableRef>, order: &Order) -> Vec<TableReport> {
     let total = tables.len();
     let mut running: FuturesUnordered<_> = tables
         .into_iter()
         .enumerate()
         .map(|(place, table)| async move {
             let span = crate::progress::step("table", &table);
-            (place, one(replicator, stop, table).instrument(span).await)
+            (place, one(replicator, stop, table, order.turn(place)).instrument(span).await)
         })
         .collect();
     let mut reports: Vec<Option<TableReport>> = Vec::new();
@@ -307,11 +311,11 @@ async fn run(replicator: &Replicator, stop: &Stop, tables: Vec<TableRef>) -> Vec
     reports.into_iter().flatten().collect()
 }
 
-async fn one(replicator: &Replicator, stop: &Stop, table: TableRef) -> TableReport {
+async fn one(replicator: &Replicator, stop: &Stop, table: TableRef, turn: Turn<'_>) -> TableReport {
     // Dropping the work at an await is safe: the table is as it was or up to date, and the journal knows the job.
     let ended = tokio::select! {
         biased;
-        ended = Box::pin(replicator.replicate(&table)) => ended,
+        ended = Box::pin(replicator.replicate(&table, turn)) => ended,
         () = stop.abandoned() => Ok(Done::of(Outcome::PutOff { reason: Reason::Stopped })),
         () = replicator.budget.over() => Ok(Done::of(Outcome::PutOff { reason: Reason::TimeBudget })),
     };

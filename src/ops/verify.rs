@@ -89,7 +89,7 @@ async fn one(request: &VerifyRequest, table: &TableRef) -> Result<Differences> {
 async fn rows_of(request: &VerifyRequest, job: FinishedJob, choice: &ColumnChoice, nested: Nested) -> Result<ChangeSet> {
     let options = ScanOptions {
         partitions: 2,
-        batch_rows: 8192,
+        batch_rows: request.engine.batch_rows(1),
         batch_bytes: request.engine.batch_bytes(),
         max_line: 256 << 20,
         unpack: UnpackLimits::default(),

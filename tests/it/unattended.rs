@@ -158,6 +158,24 @@ async fn a_run_out_of_time_ends_with_what_is_done_and_the_next_goes_on_with_the_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_whose_turn_is_longest_ago_come_first_even_if_their_schemas_come_late() {
+    let tables = tables(12);
+    let world = World::new(school(&tables)).await;
+    let time_budget = Some(Duration::from_secs(4));
+    let first = ops::sync(SyncRequest { time_budget, ..journaled(&world, four_starts()) }).await.unwrap();
+    let done = names(&first, is_loaded);
+    assert_eq!(done.len(), 4, "{first:?}");
+    for table in tables.iter().filter(|table| !done.contains(&table.to_string())) {
+        world.server.inject_for(table, Fault::parse("error-500:schema").unwrap(), Times::Once);
+    }
+    let second = ops::sync(SyncRequest { time_budget, ..journaled(&world, four_starts()) }).await.unwrap();
+    assert_eq!(failures(&second), [""; 0]);
+    let next = names(&second, is_loaded);
+    assert_eq!(next.len(), 4, "{second:?}");
+    assert!(next.is_disjoint(&done), "{second:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_time_budget_is_no_failure_and_the_report_says_what_was_put_off() {
     let tables = tables(5);
     let world = World::new(school(&tables)).await;

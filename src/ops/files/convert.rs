@@ -21,6 +21,8 @@ use crate::schema::{ACTION, Nested, SEQ, TableSchema, change_schema};
 
 /// Unpacked bytes decoded at once.
 const INPUT_BYTES: usize = 1 << 20;
+/// Rows of a batch at most.
+const BATCH_ROWS: usize = 8192;
 /// A row group is closed when the writer holds so much.
 const ROW_GROUP_BYTES: usize = 32 << 20;
 const ZSTD_LEVEL: i32 = 3;
@@ -78,7 +80,7 @@ impl Work {
         let options = DecodeOptions {
             object_number: u32::try_from(source.number).unwrap_or(u32::MAX),
             object_name: source.name.to_owned(),
-            batch_rows: 8192,
+            batch_rows: BATCH_ROWS,
             batch_bytes: 2 << 20,
             max_line: 256 << 20,
             nested,
