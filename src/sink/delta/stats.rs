@@ -6,8 +6,8 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray, RecordBatch};
-use arrow::compute::{max, max_string, min, min_string, nullif};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray, RecordBatch, StringArray};
+use arrow::compute::{max, min, nullif};
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType,
 };
@@ -167,13 +167,7 @@ impl Bounds {
             }
             DataType::Float32 => floats(array.as_primitive::<Float32Type>().iter().flatten().map(f64::from)),
             DataType::Float64 => floats(array.as_primitive::<Float64Type>().iter().flatten()),
-            DataType::Utf8 => {
-                let texts = array.as_string::<i32>();
-                match (min_string(texts), max_string(texts)) {
-                    (Some(min), Some(max)) => Self::Text(min.to_owned(), max.to_owned()),
-                    _ => Self::None,
-                }
-            }
+            DataType::Utf8 => texts(array.as_string()),
             _ => Self::Never,
         }
     }
@@ -225,6 +219,32 @@ where
 {
     let array: &PrimitiveArray<T> = array.as_primitive();
     min(array).zip(max(array))
+}
+
+/// Most texts are told from both bounds by their first bytes, as one number.
+fn texts(array: &StringArray) -> Bounds {
+    let mut valid = (0..array.len()).filter(|row| array.is_valid(*row)).map(|row| array.value(row));
+    let Some(first) = valid.next() else { return Bounds::None };
+    let (mut min, mut max) = ((front(first), first), (front(first), first));
+    for text in valid {
+        let front = front(text);
+        if min.0 < front && front < max.0 {
+            continue;
+        }
+        min = min.min((front, text));
+        max = max.max((front, text));
+    }
+    Bounds::Text(min.1.to_owned(), max.1.to_owned())
+}
+
+/// The first eight bytes, as a number of the same order; what is missing counts as zero.
+#[inline]
+fn front(text: &str) -> u64 {
+    let text = text.as_bytes();
+    match text.first_chunk() {
+        Some(chunk) => u64::from_be_bytes(*chunk),
+        None => text.iter().rev().fold(0, |front, byte| front >> 8 | u64::from(*byte) << 56),
+    }
 }
 
 /// Readers disagree on where NaN is in the order, so one NaN forbids the bounds of its column.
@@ -407,6 +427,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn text_bounds_of_a_batch_are_those_of_its_values(texts in prop::collection::vec(prop::option::of("[a\0é\u{10ffff}]{0,12}"), 0..20)) {
+            let found = Bounds::of(&StringArray::from_iter(texts.iter()));
+            let values = texts.iter().flatten();
+            match (values.clone().min(), values.max()) {
+                (Some(min), Some(max)) => prop_assert_eq!(found, Bounds::Text(min.clone(), max.clone())),
+                _ => prop_assert_eq!(found, Bounds::None),
+            }
+        }
+
         #[test]
         fn text_bounds_hold_and_stay_short(texts in prop::collection::vec("[ab~\u{7f}é\u{10ffff}]{0,70}", 1..6)) {
             let array: ArrayRef = Arc::new(StringArray::from_iter_values(texts.iter().chain(["b".to_owned()].iter())));
