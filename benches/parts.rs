@@ -96,7 +96,7 @@ impl Input {
             object_number: number as u32,
             object_name: self.job.objects[number].0.clone(),
             batch_rows: 8192,
-            batch_bytes: 4 << 20,
+            batch_bytes: 1 << 20,
             max_line: 256 << 20,
             nested: Nested::Typed,
             bad_rows: BadRows::Fail,
@@ -139,24 +139,33 @@ impl Input {
         }
     }
 
-    fn decode(&self) -> Result<Vec<RecordBatch>> {
+    fn batches(&self) -> Result<Vec<RecordBatch>> {
+        let mut batches = Vec::new();
+        self.decode(|batch| batches.push(batch))?;
+        Ok(batches)
+    }
+
+    /// Hands on each batch, so that it need not be kept.
+    fn decode(&self, mut take: impl FnMut(RecordBatch)) -> Result<()> {
         let mut out = Vec::new();
         for (number, bytes) in self.objects.iter().enumerate() {
             if self.job.query.format == Format::Parquet {
                 let mut file = tempfile::tempfile().expect("a temporary file");
                 std::io::Write::write_all(&mut file, bytes).expect("room for it");
                 for batch in decode::parquet(file, self.schema.clone(), self.options(number))? {
-                    out.push(batch?);
+                    take(batch?);
                 }
                 continue;
             }
             let mut decoder = TextDecoder::new(self.schema.clone(), self.job.query.format, self.options(number))?;
             for chunk in bytes.chunks(256 << 10) {
                 decoder.push(chunk, &mut out)?;
+                out.drain(..).for_each(&mut take);
             }
             decoder.finish(&mut out)?;
+            out.drain(..).for_each(&mut take);
         }
-        Ok(out)
+        Ok(())
     }
 }
 
@@ -196,7 +205,7 @@ async fn stages(input: &Input, rows: usize) -> Result<()> {
     })
     .await?;
     print("  gunzip alone", &figures, rows, bytes);
-    let figures = measure(|| std::future::ready(input.decode().map(drop))).await?;
+    let figures = measure(|| std::future::ready(input.decode(drop))).await?;
     print("  decode alone", &figures, rows, bytes);
     let figures = measure(|| {
         input.arrow_json();
@@ -204,7 +213,7 @@ async fn stages(input: &Input, rows: usize) -> Result<()> {
     })
     .await?;
     print("  arrow-json alone, for comparison", &figures, rows, bytes);
-    let batches = input.decode()?;
+    let batches = input.batches()?;
     for level in [1, 3] {
         let figures = measure(|| {
             encode(&batches, level);
@@ -262,7 +271,7 @@ async fn bench(rows: u64) -> Result<()> {
     let mut snapshot = None;
     for format in Format::ALL {
         let input = input(&client, &table, format, Window::Snapshot).await?;
-        let figures = measure(|| std::future::ready(input.decode().map(drop))).await?;
+        let figures = measure(|| std::future::ready(input.decode(drop))).await?;
         print(&format!("decode {format}"), &figures, rows as usize, input.bytes());
         if format == Format::Jsonl {
             snapshot = Some(input);
@@ -273,11 +282,11 @@ async fn bench(rows: u64) -> Result<()> {
     stages(&snapshot, rows as usize).await?;
     let logs = TableRef::new("canvas_logs", "web_logs");
     let narrow = input(&client, &logs, Format::Jsonl, Window::Snapshot).await?;
-    let narrow_rows: usize = narrow.decode()?.iter().map(RecordBatch::num_rows).sum();
+    let narrow_rows: usize = narrow.batches()?.iter().map(RecordBatch::num_rows).sum();
     println!("stages of {logs}, jsonl, {narrow_rows} rows");
     stages(&narrow, narrow_rows).await?;
     drop(narrow);
-    let batches = snapshot.decode()?;
+    let batches = snapshot.batches()?;
     let bytes = snapshot.bytes();
     let arrow = change_schema(&snapshot.schema, Nested::Typed);
     let keys = vec!["id".to_owned()];
@@ -326,7 +335,7 @@ async fn bench(rows: u64) -> Result<()> {
 
     school.advance();
     let increment = input(&client, &table, Format::Jsonl, Window::Increment { since: first_at, until: None }).await?;
-    let changes = increment.decode()?;
+    let changes = increment.batches()?;
     let changed: usize = changes.iter().map(RecordBatch::num_rows).sum();
     run = 0;
     let figures = measure(|| {

@@ -114,7 +114,7 @@ impl FileFormat {
             .set_write_batch_size((PAGE_STEP_BYTES / widest).clamp(1, STEP_ROWS))
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_max_row_group_bytes(Some(self.row_group_bytes));
-        let encodings = encodings::choose(first, self.row_group_bytes);
+        let encodings = encodings::choose(first, self.row_group_bytes, self.compression_level);
         let mut differences = 0;
         for (index, field) in self.schema.fields().iter().enumerate() {
             let path = ColumnPath::new(vec![field.name().clone()]);
@@ -130,12 +130,12 @@ impl FileFormat {
                     .set_column_bloom_filter_fpp(path.clone(), 0.01)
                     .set_column_bloom_filter_max_ndv(path.clone(), BLOOM_KEYS);
             }
-            // Increments read the keys of whole files. As differences they take next to nothing, and no time to unpack.
             let is_whole_key = is_key && matches!(field.data_type(), DataType::Int16 | DataType::Int32 | DataType::Int64);
-            if is_whole_key {
+            let encoding = encodings[index].or(is_whole_key.then_some(Encoding::DELTA_BINARY_PACKED));
+            // Increments read the keys of whole files. As differences they take next to nothing, and no time to unpack.
+            if is_whole_key && encoding == Some(Encoding::DELTA_BINARY_PACKED) {
                 builder = builder.set_column_compression(path.clone(), Compression::UNCOMPRESSED);
             }
-            let encoding = if is_whole_key { Some(Encoding::DELTA_BINARY_PACKED) } else { encodings[index] };
             differences += usize::from(encoding == Some(Encoding::DELTA_BINARY_PACKED));
             if let Some(encoding) = encoding {
                 builder = builder.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, encoding);
