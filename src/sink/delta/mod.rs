@@ -102,7 +102,7 @@ pub enum DeletionVectors {
 }
 
 impl DeltaOptions {
-    /// The usual: files of 128 MiB, level 3, a checkpoint every 10 commits.
+    /// The usual: files of 128 MiB, level 2, a checkpoint every 10 commits.
     pub fn new(engine: Engine) -> Self {
         Self {
             engine,
