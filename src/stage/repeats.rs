@@ -4,7 +4,7 @@
 
 use datafusion::arrow::array::ArrayRef;
 use datafusion::common::hash_utils::{RandomState, create_hashes};
-use datafusion::error::Result as PlanResult;
+use datafusion::error::{DataFusionError, Result as PlanResult};
 use roaring::RoaringTreemap;
 
 use super::Engine;
@@ -36,10 +36,17 @@ impl KeyHashes {
 
     /// Numbers of the rows whose hashes are not alone.
     pub(super) async fn finish(self) -> PlanResult<RoaringTreemap> {
-        let mut entries = self.entries.finish().await?;
+        // It reads the disk.
+        tokio::task::spawn_blocking(move || self.find())
+            .await
+            .map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))?
+    }
+
+    fn find(self) -> PlanResult<RoaringTreemap> {
         let mut found = RoaringTreemap::new();
         let mut last: Option<[u64; 2]> = None;
-        while let Some(entry) = entries.next().await? {
+        for entry in self.entries.finish()? {
+            let entry = entry?;
             if let Some(last) = last.replace(entry)
                 && last[0] == entry[0]
             {
@@ -100,10 +107,10 @@ mod tests {
             let keys: ArrayRef = Arc::new(Int64Array::from_iter_values((start..start + 3_000).map(|n| n % 89_990)));
             hashes.push(&[keys], 3_000).unwrap();
         }
-        assert!(engine.spilled_bytes() > 0);
+        assert!(hashes.entries.runs() > 0);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let named: Vec<u64> = runtime.block_on(hashes.finish()).unwrap().into_iter().collect();
         assert_eq!(named, (0..10).chain(89_990..90_000).collect::<Vec<_>>());
-        assert_eq!(engine.spilled_bytes(), 0, "runs go when they are read");
+        assert_eq!(engine.memory_pool().reserved(), 0);
     }
 }

@@ -1,23 +1,27 @@
 //! Sorts many small entries of numbers: in memory within a share of the engine's limit, beyond it by runs on disk. It does not know
-//! what they mean.
+//! what they mean. It works on the thread that calls it, the disk included.
+//!
+//! Runs of one level are in one file, one after the other; when there are enough of them they become one run of the next level. So
+//! neither open files nor memory grow with the entries: each run that is read has a buffer, and there are few.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::fs::File;
+use std::io::{Read, Result as IoResult, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, UInt64Array};
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
-use datafusion::error::{DataFusionError, Result as PlanResult};
-use datafusion::execution::SendableRecordBatchStream;
+use datafusion::error::Result as PlanResult;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
-use datafusion::execution::runtime_env::RuntimeEnv;
-use futures::StreamExt;
 
 use super::Engine;
-use super::spill::Spilling;
 
-/// Entries by which the space in memory grows, and by which runs are written and read.
+/// Entries by which the space in memory grows.
 const STEP: usize = 4096;
+/// Runs of one level that become one of the next.
+const MOST_RUNS: usize = 32;
+/// Bytes that are read or written at once.
+const BUFFER_BYTES: usize = 32 << 10;
 
 /// Takes entries of `N` numbers in any order; [`Sorted::finish`] gives them back in theirs.
 #[derive(Debug)]
@@ -26,22 +30,26 @@ pub struct Sorted<const N: usize> {
     reservation: MemoryReservation,
     /// Entries that may be held.
     share: usize,
-    runtime: Arc<RuntimeEnv>,
-    schema: SchemaRef,
-    runs: Vec<Run<N>>,
+    engine: Engine,
+    levels: Vec<Level>,
+}
+
+/// Sorted runs in a file that nobody else sees: the bytes of each.
+#[derive(Debug)]
+struct Level {
+    file: Arc<File>,
+    runs: Vec<Range<u64>>,
 }
 
 impl<const N: usize> Sorted<N> {
     /// Nothing yet. `name` is what an error calls the holder of the memory.
     pub fn new(engine: &Engine, name: &str) -> Self {
-        let fields: Vec<Field> = (0..N).map(|number| Field::new(number.to_string(), DataType::UInt64, false)).collect();
         Self {
             entries: Vec::new(),
             reservation: MemoryConsumer::new(name).register(engine.memory_pool()),
             share: (engine.memory_limit() / 8 / size_of::<[u64; N]>()).max(STEP),
-            runtime: Arc::clone(engine.runtime()),
-            schema: Arc::new(Schema::new(fields)),
-            runs: Vec::new(),
+            engine: engine.clone(),
+            levels: Vec::new(),
         }
     }
 
@@ -52,6 +60,12 @@ impl<const N: usize> Sorted<N> {
         }
         self.entries.push(entry);
         Ok(())
+    }
+
+    /// Runs on disk.
+    #[cfg(test)]
+    pub(super) fn runs(&self) -> usize {
+        self.levels.iter().map(|level| level.runs.len()).sum()
     }
 
     /// Grows in memory, or writes what is held to disk as a run.
@@ -68,87 +82,135 @@ impl<const N: usize> Sorted<N> {
             return Ok(());
         }
         self.entries.sort_unstable();
-        let mut run = Spilling::new(&self.runtime, &self.schema, None)?;
-        for step in self.entries.chunks(STEP) {
-            let column =
-                |number: usize| -> ArrayRef { Arc::new(UInt64Array::from_iter_values(step.iter().map(|entry| entry[number]))) };
-            run.put(&RecordBatch::try_new(Arc::clone(&self.schema), (0..N).map(column).collect())?)?;
-        }
+        let entries = std::mem::take(&mut self.entries);
+        self.level(0)?.write(entries.iter().map(|entry| Ok(*entry)))?;
+        self.entries = entries;
         self.entries.clear();
-        self.runs.push(Run { stream: run.finish()?, columns: Vec::new(), rows: 0, at: 0 });
+        for number in 0.. {
+            if self.levels[number].runs.len() < MOST_RUNS {
+                break;
+            }
+            let mut merged = Merged::<N>::new(Vec::new(), std::slice::from_ref(&self.levels[number]))?;
+            self.level(number + 1)?.write(std::iter::from_fn(|| merged.next().transpose()))?;
+            self.levels[number] = Level::new(&self.engine)?;
+        }
         Ok(())
     }
 
-    /// All entries, ascending. Memory and disk are given up with the result.
-    pub async fn finish(mut self) -> PlanResult<Merged<N>> {
-        self.entries.sort_unstable();
-        let mut heap = BinaryHeap::with_capacity(self.runs.len());
-        for (number, run) in self.runs.iter_mut().enumerate() {
-            heap.extend(run.next().await?.map(|entry| Reverse((entry, number))));
+    fn level(&mut self, number: usize) -> IoResult<&mut Level> {
+        if self.levels.len() == number {
+            self.levels.push(Level::new(&self.engine)?);
         }
-        Ok(Merged { held: self.entries, at: 0, runs: self.runs, heap, _reservation: self.reservation })
+        Ok(&mut self.levels[number])
+    }
+
+    /// All entries, ascending. Memory and disk are given up with the result.
+    pub fn finish(mut self) -> PlanResult<impl Iterator<Item = PlanResult<[u64; N]>>> {
+        self.entries.sort_unstable();
+        let mut merged = Merged::new(self.entries, &self.levels)?;
+        let reservation = self.reservation;
+        reservation.grow(merged.runs.len() * BUFFER_BYTES);
+        Ok(std::iter::from_fn(move || {
+            let _held = &reservation;
+            merged.next().map_err(Into::into).transpose()
+        }))
     }
 }
 
-/// What is held in memory and the runs on disk, as one.
-#[derive(Debug)]
-pub struct Merged<const N: usize> {
-    held: Vec<[u64; N]>,
-    at: usize,
+impl Level {
+    fn new(engine: &Engine) -> IoResult<Self> {
+        Ok(Self { file: Arc::new(tempfile::tempfile_in(engine.folder())?), runs: Vec::new() })
+    }
+
+    /// Appends a run.
+    fn write<const N: usize>(&mut self, entries: impl Iterator<Item = IoResult<[u64; N]>>) -> IoResult<()> {
+        let start = self.file.seek(SeekFrom::End(0))?;
+        let mut file = std::io::BufWriter::with_capacity(BUFFER_BYTES, &*self.file);
+        for entry in entries {
+            for number in entry? {
+                file.write_all(&number.to_le_bytes())?;
+            }
+        }
+        file.flush()?;
+        drop(file);
+        let end = self.file.stream_position()?;
+        self.runs.push(start..end);
+        Ok(())
+    }
+}
+
+/// What is held in memory and runs on disk, as one.
+struct Merged<const N: usize> {
+    held: std::vec::IntoIter<[u64; N]>,
     runs: Vec<Run<N>>,
+    /// The next entry of each run, and its number.
     heap: BinaryHeap<Reverse<([u64; N], usize)>>,
-    _reservation: MemoryReservation,
 }
 
 impl<const N: usize> Merged<N> {
-    /// The next entry.
-    pub async fn next(&mut self) -> PlanResult<Option<[u64; N]>> {
-        let held = self.held.get(self.at);
-        let on_disk = self.heap.peek().map(|Reverse((entry, number))| (entry, *number));
-        match (held, on_disk) {
-            (Some(held), on_disk) if on_disk.is_none_or(|(entry, _)| held <= entry) => {
-                self.at += 1;
-                Ok(Some(*held))
+    fn new(held: Vec<[u64; N]>, levels: &[Level]) -> IoResult<Self> {
+        let mut runs = Vec::new();
+        for level in levels {
+            for bytes in &level.runs {
+                runs.push(Run { file: Arc::clone(&level.file), bytes: bytes.clone(), buffer: Vec::new(), at: 0 });
             }
-            (_, Some((entry, number))) => {
-                let entry = *entry;
-                self.heap.pop();
-                self.heap.extend(self.runs[number].next().await?.map(|next| Reverse((next, number))));
-                Ok(Some(entry))
-            }
-            (_, None) => Ok(None),
         }
+        let mut heap = BinaryHeap::with_capacity(runs.len());
+        for (number, run) in runs.iter_mut().enumerate() {
+            heap.extend(run.next()?.map(|entry| Reverse((entry, number))));
+        }
+        Ok(Self { held: held.into_iter(), runs, heap })
+    }
+
+    fn next(&mut self) -> IoResult<Option<[u64; N]>> {
+        let held = self.held.as_slice().first();
+        let Some(Reverse((entry, number))) = self.heap.peek() else { return Ok(self.held.next()) };
+        if held.is_some_and(|held| held <= entry) {
+            return Ok(self.held.next());
+        }
+        let (entry, number) = (*entry, *number);
+        match self.runs[number].next()? {
+            Some(next) => {
+                if let Some(mut first) = self.heap.peek_mut() {
+                    *first = Reverse((next, number));
+                }
+            }
+            None => drop(self.heap.pop()),
+        }
+        Ok(Some(entry))
     }
 }
 
-/// A sorted run on disk.
+/// A sorted run on disk, read piece by piece.
 struct Run<const N: usize> {
-    stream: SendableRecordBatchStream,
-    columns: Vec<UInt64Array>,
-    rows: usize,
+    file: Arc<File>,
+    /// Those not read yet.
+    bytes: Range<u64>,
+    buffer: Vec<u8>,
     at: usize,
 }
 
-impl<const N: usize> std::fmt::Debug for Run<N> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Run").field("at", &self.at).finish_non_exhaustive()
-    }
-}
-
 impl<const N: usize> Run<N> {
-    async fn next(&mut self) -> PlanResult<Option<[u64; N]>> {
-        while self.at == self.rows {
-            let Some(batch) = self.stream.next().await.transpose()? else { return Ok(None) };
-            let column = |column: &ArrayRef| {
-                let column = column.as_primitive_opt::<UInt64Type>().cloned();
-                column.ok_or_else(|| DataFusionError::Internal("a run of numbers has other columns".into()))
-            };
-            self.columns = batch.columns().iter().map(column).collect::<PlanResult<_>>()?;
-            self.rows = batch.num_rows();
+    fn next(&mut self) -> IoResult<Option<[u64; N]>> {
+        let size = size_of::<[u64; N]>();
+        if self.at == self.buffer.len() {
+            let left = usize::try_from(self.bytes.end - self.bytes.start).unwrap_or(usize::MAX);
+            self.buffer.resize(left.min(BUFFER_BYTES / size * size), 0);
             self.at = 0;
+            if self.buffer.is_empty() {
+                return Ok(None);
+            }
+            // Runs of one file share its position.
+            self.file.seek(SeekFrom::Start(self.bytes.start))?;
+            self.file.read_exact(&mut self.buffer)?;
+            self.bytes.start += self.buffer.len() as u64;
         }
-        self.at += 1;
-        Ok(Some(std::array::from_fn(|number| self.columns[number].value(self.at - 1))))
+        let mut entry = [0; N];
+        for (number, bytes) in entry.iter_mut().zip(self.buffer[self.at..].as_chunks().0) {
+            *number = u64::from_le_bytes(*bytes);
+        }
+        self.at += size;
+        Ok(Some(entry))
     }
 }
 
@@ -158,18 +220,6 @@ mod tests {
 
     use super::*;
     use crate::stage::EngineOptions;
-
-    fn all(sorted: Sorted<3>) -> Vec<[u64; 3]> {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let mut merged = sorted.finish().await.unwrap();
-            let mut all = Vec::new();
-            while let Some(entry) = merged.next().await.unwrap() {
-                all.push(entry);
-            }
-            all
-        })
-    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(16))]
@@ -183,10 +233,34 @@ mod tests {
             let mut sorted = Sorted::new(&engine, "Test");
             let mut expected: Vec<[u64; 3]> = (0..count).map(|n| [n.wrapping_mul(factor) % 1_000, n % 7, n]).collect();
             expected.iter().for_each(|entry| sorted.push(*entry).unwrap());
-            prop_assert_eq!(engine.spilled_bytes() > 0, count > 4096);
+            prop_assert_eq!(sorted.runs() > 0, count > 4096);
             expected.sort_unstable();
-            prop_assert_eq!(all(sorted), expected);
-            prop_assert_eq!((engine.spilled_bytes(), engine.memory_pool().reserved()), (0, 0));
+            prop_assert_eq!(sorted.finish().unwrap().collect::<PlanResult<Vec<_>>>().unwrap(), expected);
+            prop_assert_eq!(engine.memory_pool().reserved(), 0);
         }
+    }
+
+    #[test]
+    fn many_runs_become_few() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = EngineOptions { memory_limit: 1 << 20, temp_dir: Some(folder.path().to_owned()), partitions: 1 };
+        let engine = Engine::new(options).unwrap();
+        let mut sorted = Sorted::<1>::new(&engine, "Test");
+        // Hundreds of times what may be held, in no order.
+        let count = 400 * 16_384_u64;
+        for n in 0..count {
+            sorted.push([n.wrapping_mul(0x9E37_79B9_7F4A_7C15)]).unwrap();
+            assert!(sorted.runs() < 2 * MOST_RUNS);
+        }
+        assert_eq!(sorted.levels.len(), 2);
+        assert!(engine.memory_pool().reserved() <= 1 << 17);
+        let (mut seen, mut last, mut sum) = (0, None, 0_u64);
+        for entry in sorted.finish().unwrap() {
+            let [value] = entry.unwrap();
+            assert!(last.replace(value) < Some(value));
+            (seen, sum) = (seen + 1, sum.wrapping_add(value));
+        }
+        let expected = (0..count).fold(0_u64, |sum, n| sum.wrapping_add(n.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+        assert_eq!((seen, sum), (count, expected));
     }
 }

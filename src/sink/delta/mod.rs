@@ -102,12 +102,12 @@ pub enum DeletionVectors {
 }
 
 impl DeltaOptions {
-    /// The usual: files of 128 MiB, level 2, a checkpoint every 10 commits.
+    /// The usual: files of 128 MiB, zstd level 1, a checkpoint every 10 commits.
     pub fn new(engine: Engine) -> Self {
         Self {
             engine,
             target_file_bytes: 128 << 20,
-            compression_level: 2,
+            compression_level: 1,
             checkpoint_interval: 10,
             deletion_vectors: DeletionVectors::Auto,
             change_data_feed: ChangeDataFeed::AsBefore,

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, TimestampMicrosecondType, UInt64Type};
+use datafusion::error::Result as PlanResult;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use roaring::RoaringBitmap;
@@ -22,7 +23,7 @@ use super::reader::Located;
 use super::stats::loosened;
 use super::vectors::VectorFile;
 use super::writer::{FileFormat, NewFile, Placed};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, ResultExt};
 use crate::schema::{SEQ, TS};
 use crate::stage::{Engine, Sorted, engine_error};
 
@@ -97,10 +98,16 @@ impl NoteMaker {
 
 /// Of sorted notes, all rows that have the key of a later change.
 pub(super) async fn replaced(notes: Sorted<5>) -> Result<RowsOfFiles> {
-    let mut notes = notes.finish().await.map_err(engine_error)?;
+    // It reads the disk.
+    let finding = tokio::task::spawn_blocking(move || find_replaced(notes));
+    finding.await.or_fail(Kind::Bug, "The search for repeated keys stopped unexpectedly")?.map_err(engine_error)
+}
+
+fn find_replaced(notes: Sorted<5>) -> PlanResult<RowsOfFiles> {
     let mut replaced = RowsOfFiles::new();
     let mut last: Option<Note> = None;
-    while let Some(note) = notes.next().await.map_err(engine_error)? {
+    for note in notes.finish()? {
+        let note = note?;
         if let Some(before) = last.replace(note)
             && before[..2] == note[..2]
             && (before[4] >> 32) as u32 != NO_FILE
