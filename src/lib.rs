@@ -1,6 +1,8 @@
 //! Takes an institution's data out of the Instructure Data Access Platform (DAP) and keeps it up to date where people use it.
 #![doc = ""]
 
+#[cfg(feature = "lake")]
+mod child;
 mod crew;
 pub mod error;
 pub mod model;

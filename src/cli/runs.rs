@@ -17,18 +17,6 @@ pub(super) fn log(state_dir: Option<&Path>, sink: &dyn Sink) -> Option<RunLog> {
     Some(RunLog::new(&state_dir?.join("runs"), &sink.location().to_string()))
 }
 
-/// Our own variables with secrets in them: no command of the user gets to see them.
-const SECRET_VARIABLES: [&str; 8] = [
-    "DAP_CLIENT_SECRET",
-    "DAP_CONNECTION_STRING",
-    "DAPLAKE_TARGET",
-    "DAPLAKE_NOTIFY",
-    "DAPLAKE_HASH_KEY",
-    "OTEL_EXPORTER_OTLP_HEADERS",
-    "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
-    "OTEL_EXPORTER_OTLP_METRICS_HEADERS",
-];
-
 /// Who is told of runs.
 pub(super) struct Teller {
     state_dir: Option<PathBuf>,
@@ -56,7 +44,6 @@ impl Teller {
                     NotifyOnArg::Change => NotifyOn::Change,
                     NotifyOnArg::Failure => NotifyOn::Failure,
                 },
-                &SECRET_VARIABLES,
             )
         });
         Ok(Self { state_dir, notifier: notifier.transpose()? })

@@ -2,13 +2,14 @@
 //! few times, and then the log says that it did not arrive. It decides nothing about the run.
 
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use url::Url;
 
 use super::runs::RunRecord;
+use crate::child;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::redact::Secret;
 
@@ -61,20 +62,20 @@ pub struct Notifier {
     form: NotifyForm,
     command: Option<String>,
     on: NotifyOn,
-    /// Variables that a command does not get.
-    hidden: Vec<String>,
 }
 
+/// Variables that a command gets besides those that any command gets: the place for an address or a token of its own.
+const FOR_COMMANDS: &[&str] = &["DAPLAKE_NOTIFY_*"];
+
 impl Notifier {
-    /// `hook` is a secret: whoever knows it can post. `hidden` names variables that a command does not get to see. Kind `Usage`
-    /// for an address that is none.
+    /// `hook` is a secret: whoever knows it can post. `command` runs in a clean environment. Kind `Usage` for an address that is
+    /// none.
     pub fn new(
         http: impl Fn(&Url) -> Result<reqwest::Client>,
         hook: Option<&Secret>,
         form: NotifyForm,
         command: Option<String>,
         on: NotifyOn,
-        hidden: &[&str],
     ) -> Result<Self> {
         let hook = hook.map(|hook| Url::parse(hook.reveal()));
         // The cause would repeat the address.
@@ -88,8 +89,7 @@ impl Notifier {
             Some(hook) => http(hook)?,
             None => reqwest::Client::new(),
         };
-        let hidden = hidden.iter().map(|name| (*name).to_owned()).collect();
-        Ok(Self { http, hook, form, command, on, hidden })
+        Ok(Self { http, hook, form, command, on })
     }
 
     /// Tells of a run if it is worth it.
@@ -106,8 +106,8 @@ impl Notifier {
             }
         }
         if let Some(command) = &self.command {
-            let (command, hidden, text) = (command.clone(), self.hidden.clone(), json_form(run).to_string());
-            let ended = tokio::task::spawn_blocking(move || execute(&command, &hidden, text.into_bytes())).await;
+            let (command, text) = (command.clone(), json_form(run).to_string());
+            let ended = tokio::task::spawn_blocking(move || execute(&command, text.into_bytes())).await;
             if let Err(error) = ended.or_fail(Kind::Bug, "The command could not be waited for").flatten() {
                 tracing::warn!(error = %in_one(&error), "The notification command failed");
             }
@@ -148,14 +148,10 @@ fn in_one(error: &Error) -> String {
 }
 
 /// By the system's shell, with the run as JSON on its standard input.
-fn execute(command: &str, hidden: &[String], text: Vec<u8>) -> Result<()> {
-    let (shell, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
-    let mut shell = Command::new(shell);
-    shell.arg(flag).arg(command).stdin(Stdio::piped()).stdout(Stdio::null());
-    for name in hidden {
-        shell.env_remove(name);
-    }
-    let mut child = shell.spawn().or_fail(Kind::Io, "The command cannot be started")?;
+fn execute(command: &str, text: Vec<u8>) -> Result<()> {
+    let mut shell = child::shell(command, FOR_COMMANDS);
+    let mut child =
+        shell.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().or_fail(Kind::Io, "The command cannot be started")?;
     let mut stdin = child.stdin.take();
     let writer = std::thread::spawn(move || {
         // Who does not want to read it need not.

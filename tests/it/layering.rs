@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-const FLOOR: [&str; 5] = ["error", "redact", "progress", "model", "crew"];
+const FLOOR: [&str; 6] = ["error", "redact", "progress", "model", "crew", "child"];
 
 /// What each module may import besides the floor.
 const ALLOWED: &[(&str, &[&str])] = &[
@@ -11,6 +11,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("error", &["redact"]),
     ("progress", &[]),
     ("crew", &["error"]),
+    ("child", &[]),
     ("model", &["error", "redact"]),
     ("schema", &[]),
     ("api", &[]),

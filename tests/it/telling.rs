@@ -115,6 +115,24 @@ async fn a_command_gets_the_run_on_its_standard_input_and_no_secret() {
     let told: Value = serde_json::from_str(&std::fs::read_to_string(world.path("told.json")).unwrap()).unwrap();
     assert_eq!(told["run"]["tables"][0]["outcome"], "unchanged");
     assert!(!std::fs::read_to_string(world.path("env.txt")).unwrap().contains(CLIENT_SECRET));
+    // Nor does it get anything else that opens a target, and what it may need it gets.
+    let mut with_secrets = world.command(&with(&["--notify-command", "env > env.txt", "--notify-on", "always"]));
+    let secrets = [
+        "DAP_CONNECTION_STRING",
+        "DAPLAKE_HASH_KEY",
+        "AWS_SECRET_ACCESS_KEY",
+        "AZURE_STORAGE_ACCOUNT_KEY",
+        "GOOGLE_SERVICE_ACCOUNT_KEY",
+        "PGPASSWORD",
+        "MYSQL_PWD",
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        "WAREHOUSE_PASSWORD",
+    ];
+    with_secrets.envs(secrets.map(|name| (name, "planted-secret of more than thirty-two bytes")));
+    crate::support::Run::of(with_secrets.env("DAPLAKE_NOTIFY_URL", "https://own").output().unwrap()).assert_code(0);
+    let environment = std::fs::read_to_string(world.path("env.txt")).unwrap();
+    assert!(!environment.contains("planted-secret") && !environment.contains(crate::support::CLIENT_ID), "{environment}");
+    assert!(environment.contains("PATH=") && environment.contains("DAPLAKE_NOTIFY_URL=https://own"), "{environment}");
     // A run that could not start is told as well.
     world.server.inject(Fault::parse("account-disabled:tables").unwrap(), Times::Always);
     world.daplake(&with(&["--notify-command", command])).assert_code(5);
