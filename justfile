@@ -1,0 +1,26 @@
+# Short names for common commands. Everything works without `just`, too: see CONTRIBUTING.md.
+
+_default:
+    @just --list
+
+# Run the tests; a filter selects some: just test cli
+test *FILTER:
+    tests/run {{ if FILTER == "" { "" } else { "-- " + FILTER } }}
+
+# Formatting and lints, as CI runs them
+lint:
+    cargo fmt --all --check
+    cargo clippy --locked --all-targets -- --deny warnings
+
+# Measure: just bench compare | increment | read_after | database | sync_memory | download | cluster
+bench NAME *ARGS:
+    benches/{{ NAME }} {{ ARGS }}
+
+# Build the documentation, and check the samples, links and language of the pages
+docs:
+    cargo doc --locked --no-deps
+    cargo test --locked --test it -- readme:: style::
+
+# A made-up school, without account and network
+demo *ARGS:
+    cargo run --locked -- demo {{ ARGS }}
