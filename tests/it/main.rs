@@ -44,6 +44,8 @@ mod postgres;
 mod prompt;
 #[cfg(feature = "lake")]
 mod readers;
+#[cfg(all(unix, feature = "lake"))]
+mod readme;
 #[cfg(feature = "lake")]
 mod s3;
 mod schemas;
@@ -51,6 +53,7 @@ mod schemas;
 mod setup;
 #[cfg(feature = "sql")]
 mod sql;
+mod style;
 #[cfg_attr(not(feature = "lake"), allow(dead_code, unused_imports))]
 mod support;
 #[cfg(feature = "lake")]

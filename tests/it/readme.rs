@@ -1,0 +1,199 @@
+//! The samples of the documentation: every `console` block is run against the embedded server and compared with the output it shows.
+//! Durations, sizes and ports may differ; a line of three dots stands for any lines.
+
+use std::path::Path;
+use std::process::Command;
+
+use daplake::demo::school::SchoolOptions;
+
+use crate::support::{Run, START, World, serving, without_settings};
+
+struct Step {
+    command: String,
+    shown: Vec<String>,
+}
+
+/// The steps of each `console` block of a page: lines that begin with `$ `, and the output below them.
+fn blocks(page: &str) -> Vec<Vec<Step>> {
+    let mut blocks: Vec<Vec<Step>> = Vec::new();
+    let mut inside = false;
+    for line in page.lines() {
+        match (inside, line) {
+            (false, "```console") => {
+                inside = true;
+                blocks.push(Vec::new());
+            }
+            (true, "```") => inside = false,
+            (true, line) => {
+                let steps = blocks.last_mut().expect("a block is open");
+                match line.strip_prefix("$ ") {
+                    Some(command) => steps.push(Step { command: command.to_owned(), shown: Vec::new() }),
+                    None => steps.last_mut().expect("a block begins with a command").shown.push(line.to_owned()),
+                }
+            }
+            _ => {}
+        }
+    }
+    blocks
+}
+
+const UNITS: [&str; 8] = ["s", "B", "KiB", "MiB", "GiB", "d", "h", "m"];
+
+/// A line without what differs from run to run: durations, sizes, ages, ports, the width of columns.
+fn normalised(line: &str) -> String {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let is_number =
+        |word: &str| word.starts_with(|c: char| c.is_ascii_digit()) && !word.contains(|c: char| c.is_ascii_alphabetic());
+    let mut out: Vec<String> = Vec::new();
+    for (place, word) in words.iter().enumerate() {
+        let bare = word.trim_start_matches('(');
+        let next = words.get(place + 1).map(|next| next.trim_end_matches([',', ')', ';']));
+        let unit = bare.trim_start_matches(|c: char| c.is_ascii_digit());
+        let is_quantity = is_number(bare) && next.is_some_and(|next| UNITS.contains(&next));
+        if is_quantity || (bare != unit && UNITS.contains(&unit.trim_end_matches([',', ')', ';']))) {
+            out.push("#".to_owned());
+        } else if word.contains("127.0.0.1:") {
+            out.push("address".to_owned());
+        } else if word.starts_with("--") && word.bytes().all(|byte| byte == b'-') {
+            out.push("---".to_owned());
+        } else {
+            out.push((*word).to_owned());
+        }
+    }
+    out.join(" ")
+}
+
+#[track_caller]
+fn assert_shown(command: &str, shown: &[String], run: &Run) {
+    let lines = |text: &str| text.lines().map(normalised).filter(|line| !line.is_empty()).collect::<Vec<_>>();
+    let mut found = lines(&format!("{}{}", run.stdout, run.stderr));
+    let mut wanted = lines(&shown.join("\n"));
+    let is_part = wanted.iter().any(|line| line == "...");
+    wanted.retain(|line| line != "...");
+    if is_part {
+        for line in &wanted {
+            assert!(found.contains(line), "`{command}` does not print\n{line}\nbut\n{}", found.join("\n"));
+        }
+    } else {
+        // Tables are loaded at the same time, so their lines have no fixed order.
+        found.sort();
+        wanted.sort();
+        assert_eq!(found, wanted, "`{command}`");
+    }
+}
+
+/// The value for `DAPLAKE_TARGET` in place of the page's example. `None`: there is no such server here, and none is required.
+fn target(example: &str, databases: &mut Databases) -> Option<String> {
+    match example.split("://").next() {
+        #[cfg(feature = "postgres")]
+        Some("postgresql") => {
+            let database = crate::support::postgres::Database::new()?;
+            let url = database.url.clone();
+            databases.push(database);
+            Some(url)
+        }
+        _ => panic!("no server for {example}; databases: {}", databases.len()),
+    }
+}
+
+#[cfg(feature = "postgres")]
+type Databases = Vec<crate::support::postgres::Database>;
+#[cfg(not(feature = "postgres"))]
+type Databases = Vec<()>;
+
+/// Runs every `console` block of a page; returns how many commands there were.
+async fn run_page(page: &str) -> usize {
+    // The school of `daplake serve` with its default options.
+    let school = SchoolOptions {
+        seed: 7,
+        rows: 10_000,
+        change_rate: 0.02,
+        commits: 1,
+        start: START,
+        evolving: true,
+        ..Default::default()
+    };
+    let world = World::with(school, daplake::demo::serve::ServeOptions { rows_per_object: 100_000, ..serving() }).await;
+    let bin = Path::new(env!("CARGO_BIN_EXE_daplake")).parent().unwrap();
+    let path = std::env::join_paths(
+        std::iter::once(bin.to_owned()).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
+    )
+    .unwrap();
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
+    let mut count = 0;
+    let mut databases = Databases::new();
+    'blocks: for block in blocks(&text) {
+        let mut exported: Vec<(String, String)> = Vec::new();
+        for Step { command, shown } in block {
+            count += 1;
+            if let Some((name, value)) = command.strip_prefix("export ").and_then(|rest| rest.split_once('=')) {
+                let value = value.trim_matches('\'');
+                let value = match name {
+                    "DAPLAKE_TARGET" => match target(value, &mut databases) {
+                        Some(url) => url,
+                        None => {
+                            eprintln!("not run: a block of {page} that needs a database");
+                            continue 'blocks;
+                        }
+                    },
+                    _ => value.to_owned(),
+                };
+                exported.push((name.to_owned(), value));
+                continue;
+            }
+            let mut shell = without_settings(Command::new("sh"));
+            // The variables and the folder of the world's own command.
+            let model = world.command(&[]);
+            for (name, value) in model.get_envs() {
+                if let Some(value) = value {
+                    shell.env(name, value);
+                }
+            }
+            shell
+                .arg("-c")
+                .arg(&command)
+                .env("PATH", &path)
+                .envs(exported.iter().cloned())
+                .current_dir(model.get_current_dir().unwrap());
+            let run = Run::of(shell.output().unwrap()).assert_code(0);
+            assert_shown(&command, &shown, &run);
+        }
+    }
+    count
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_readme_shows_what_the_program_prints() {
+    assert!(run_page("README.md").await >= 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_steps_show_what_the_program_prints() {
+    assert!(run_page("docs/getting-started.md").await >= 4);
+}
+
+#[test]
+fn a_line_is_compared_without_durations_and_sizes() {
+    assert_eq!(normalised("(8 rows, 2.1 KiB received, 0.3 s)"), "(8 rows, # KiB received, # s)");
+    assert_eq!(
+        normalised("canvas.users     100  2026-01-01T00:00:00Z  331d 20h  behind"),
+        "canvas.users 100 2026-01-01T00:00:00Z # # behind"
+    );
+    assert_ne!(normalised("3 loaded"), normalised("2 loaded"));
+}
+
+/// The features of all dependencies, as cargo unifies them for the program, and for the program with its tests.
+#[test]
+fn the_demo_and_the_tests_share_one_build() {
+    let tree = |edges: &str| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let arguments = ["tree", "--locked", "--offline", "--prefix", "none", "--format", "{p} {f}", "--edges", edges];
+        let output = Command::new(cargo).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect::<std::collections::BTreeSet<_>>()
+    };
+    let (program, tests) = (tree("normal,build"), tree("normal,build,dev"));
+    let twice: Vec<&String> = program.difference(&tests).collect();
+    assert!(twice.is_empty(), "built twice, as the tests add features to them: {twice:#?}");
+}
