@@ -4,6 +4,7 @@
 //!     cargo run --example tour -- delta        # or database, own_sink, files, arrow, notify
 
 #![allow(clippy::print_stdout, reason = "an example shows what it did")]
+#![allow(unreachable_pub, reason = "an example exports nothing")]
 
 mod arrow;
 mod database;
