@@ -13,8 +13,8 @@ pub async fn run() -> Result<()> {
     let sink = ops::open_sink(&Target::Folder(folder.path().join("lake")), &engine)?;
     let command = Some("cut -c 1-120 >&2".to_owned());
     let http = |_: &_| Ok(Default::default());
-    // No webhook; variables with secrets that the command must not see.
-    let notifier = Notifier::new(http, None, NotifyForm::Json, command, NotifyOn::Always, &["DAP_CLIENT_SECRET"])?;
+    // No webhook; the command gets the outcome as JSON on its standard input.
+    let notifier = Notifier::new(http, None, NotifyForm::Json, command, NotifyOn::Always)?;
 
     let request = SyncRequest::new(client, sink.clone(), engine, practice::selection());
     let record = RunRecord::begun(&request.run_id, Timestamp::now(), &sink.location().to_string());
