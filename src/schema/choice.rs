@@ -214,6 +214,7 @@ impl ColumnChoice {
     /// for a nested column that would be hashed.
     pub fn of(schema: &Arc<TableSchema>, rules: &ColumnRules, key: Option<&HashKey>) -> Result<Self> {
         if rules.is_empty() {
+            schema.check_names()?;
             return Ok(Self::all(Arc::clone(schema)));
         }
         let hits = |patterns: &[String], name: &str| patterns.iter().any(|pattern| name_matches(pattern, name));
@@ -230,6 +231,7 @@ impl ColumnChoice {
         record.dropped.extend(schema.value.iter().filter(|column| !is_kept(column)).map(|column| column.name.clone()));
         read.value.retain(is_kept);
         kept.value.retain(is_kept);
+        kept.check_names()?;
         for column in kept.key.iter_mut().chain(&mut kept.value).filter(|column| hits(&rules.hash, &column.name)) {
             if matches!(column.column_type, ColumnType::Struct(_) | ColumnType::List(_)) {
                 return refuse("A nested column cannot be hashed", column, "leave it out with --drop-column");

@@ -3,7 +3,6 @@
 
 use serde_json::{Map, Number, Value};
 
-use super::arrow::{ACTION, SEQ, TS};
 use super::{Column, ColumnType, TableSchema};
 use crate::error::{Error, Kind, Result};
 use crate::model::TableRef;
@@ -46,13 +45,6 @@ pub(super) fn read(table: &TableRef, version: i64, schema: Value) -> Result<Tabl
         }
         !twice
     });
-    for column in key.iter().chain(&value) {
-        if [ACTION, TS, SEQ].iter().any(|ours| ours.eq_ignore_ascii_case(&column.name)) {
-            return Err(Error::new(Kind::Schema, "The table has a column with a name that daplake keeps for itself")
-                .with("table", table)
-                .with("column", &column.name));
-        }
-    }
     let names = key.iter().chain(&value).map(|column| column.name.as_str());
     reader.warnings.extend(letter_case_twins(names, ""));
     let warnings = reader.warnings;

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::arrow::{ACTION, SEQ, TS};
+use crate::error::{Error, Kind};
 use crate::model::TableRef;
 
 /// The schema of one table at one version.
@@ -28,10 +30,23 @@ pub struct TableSchema {
 impl TableSchema {
     /// Reads the `schema` member of the service's answer. Unknown nodes degrade to JSON text with a warning; only a schema
     /// without usable `properties.key` is an error (kind `Schema`).
-    ///
-    /// Columns named `_action`, `_ts` or `_seq` are an error as well: change batches use these names.
     pub fn read(table: &TableRef, version: i64, schema: Value) -> crate::error::Result<Self> {
         super::json::read(table, version, schema)
+    }
+
+    /// Kind `Schema` for columns named `_action`, `_ts` or `_seq`, in any case of letters: change batches use these names. Columns
+    /// that are left out do no harm, so it is asked of what is kept.
+    pub(crate) fn check_names(&self) -> crate::error::Result<()> {
+        let is_ours = |column: &&Column| [ACTION, TS, SEQ].iter().any(|ours| ours.eq_ignore_ascii_case(&column.name));
+        let Some(column) = self.columns().find(is_ours) else { return Ok(()) };
+        let is_key = self.key.iter().any(|key| key.name == column.name);
+        Err(Error::new(Kind::Schema, "The table has a column with a name that daplake keeps for itself")
+            .with("table", &self.table)
+            .with("column", &column.name)
+            .hint(match is_key {
+                true => "leave the table out with --exclude".to_owned(),
+                false => format!("leave the column out: daplake sync --drop-column {}.{}", self.table, column.name),
+            }))
     }
 
     /// Key columns, then value columns.

@@ -1,5 +1,7 @@
 //! Tests of reading, mapping and comparing schemas, and the fixtures that the tests of `decode` share.
 
+use std::sync::Arc;
+
 use ::arrow::datatypes::{DataType, Field};
 use serde_json::{Value, json};
 
@@ -397,13 +399,22 @@ fn schemas_without_a_key_are_refused() {
 }
 
 #[test]
-fn our_own_names_are_refused() {
+fn our_own_names_are_refused_unless_they_are_left_out() {
     for name in ["_action", "_ts", "_seq", "_TS"] {
-        let error = read(json!({"properties": {
-            "key": {"properties": {"id": {"type": "integer"}}}, "value": {"properties": {name: {"type": "string"}}}
-        }}))
-        .unwrap_err();
-        assert_eq!((error.kind(), error.get("column")), (Kind::Schema, Some(name)));
+        let schema = Arc::new(
+            read(json!({"properties": {
+                "key": {"properties": {"id": {"type": "integer"}}}, "value": {"properties": {name: {"type": "string"}, "a": {"type": "string"}}}
+            }}))
+            .unwrap(),
+        );
+        let choose = |rules: ColumnRules| ColumnChoice::of(&schema, &rules, None);
+        for rules in [ColumnRules::default(), ColumnRules { drop: vec!["a".to_owned()], ..ColumnRules::default() }] {
+            let error = choose(rules).unwrap_err();
+            assert_eq!((error.kind(), error.get("column")), (Kind::Schema, Some(name)));
+            assert!(error.hint_text().unwrap().contains(&format!("--drop-column canvas.things.{name}")), "{error:?}");
+        }
+        let choice = choose(ColumnRules { drop: vec![name.to_owned()], ..ColumnRules::default() }).unwrap();
+        assert_eq!(choice.kept().columns().map(|column| column.name.as_str()).collect::<Vec<_>>(), ["id", "a"]);
     }
 }
 

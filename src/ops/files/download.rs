@@ -185,7 +185,9 @@ impl Downloader<'_> {
     async fn schema(&self, job: &FinishedJob) -> Result<Arc<TableSchema>> {
         let table = &job.query.table;
         let schema = self.request.client.table_schema(table).await?;
-        Ok(Arc::new(TableSchema::read(table, schema.version, schema.schema)?))
+        let schema = TableSchema::read(table, schema.version, schema.schema)?;
+        schema.check_names().map_err(|error| error.hint_instead("download the table without --convert"))?;
+        Ok(Arc::new(schema))
     }
 }
 

@@ -367,7 +367,10 @@ fn design(
         return Err(Error::new(Kind::Schema, "The table has a column with a name that its mode needs for itself")
             .with("column", &column.name)
             .with("mode", layout.described())
-            .hint("leave the column out with --drop-column, or keep the table in another mode"));
+            .hint(format!(
+                "leave the column out with --drop-column {}.{}, or keep the table in another mode",
+                plan.table, column.name
+            )));
     }
     if let (None, Some(by)) = (state, &layout.partition_by)
         && !wanted.iter().any(|column| column.name == by.column && can_be_source(column))
