@@ -280,6 +280,10 @@ pub(super) struct DatabaseArgs {
     /// Databases: drop columns that are gone upstream, which are kept without new values otherwise.
     #[arg(long, help_heading = EXTRAS)]
     pub(super) drop_removed_columns: bool,
+    /// Databases: tables that may be taken over although they hold rows that the bookkeeping does not know; all their rows are
+    /// replaced.
+    #[arg(long, value_delimiter = ',', value_name = "TABLES", help_heading = EXTRAS)]
+    pub(super) adopt: Vec<String>,
 }
 
 #[cfg(feature = "sql")]

@@ -25,6 +25,7 @@ pub(super) fn options(args: &DatabaseArgs) -> SqlOptions {
             NonFiniteArg::Null => NonFinite::Null,
         },
         drop_removed_columns: args.drop_removed_columns,
+        adopt: args.adopt.clone(),
     }
 }
 

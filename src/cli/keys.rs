@@ -91,6 +91,7 @@ pub(super) const KEYS: &[Key] = &[
     key("sync", "compact_after", "compact_after", Form::Count),
     key("sync", "non_finite", "non_finite", Form::OneOf(&["fail", "null"])),
     key("sync", "drop_removed_columns", "drop_removed_columns", Form::Flag),
+    key("sync", "adopt", "adopt", Form::List),
     key("sync", "hash_key_file", "hash_key_file", Form::Path),
     key("sync", "time_budget", "time_budget", Form::Time),
     key("sync", "report", "report", Form::Path),

@@ -177,6 +177,7 @@ tables = @tables@
 # compact_after = 20                       # merge small files from so many on; 0 for never
 # non_finite = "fail"                      # or "null", for databases without NaN and infinity
 # drop_removed_columns = false             # databases: drop columns that are gone upstream
+# adopt = ["users"]                        # databases: tables with rows of others that may be replaced
 # hash_key_file = "hash.key"               # the key of hashed columns; else the variable DAPLAKE_HASH_KEY
 # time_budget = "14m"                      # end in time, go on in the next run
 # report = "report.json"
@@ -348,7 +349,7 @@ mod tests {
         for key in KEYS.iter().chain(TARGET).chain(TABLES) {
             let known = sync.get_arguments().chain(command.get_arguments()).any(|arg| arg.get_id() == key.option);
             // Without databases there are no options for them.
-            let is_of_databases = matches!(key.option, "non_finite" | "drop_removed_columns");
+            let is_of_databases = matches!(key.option, "non_finite" | "drop_removed_columns" | "adopt");
             assert!(known || (is_of_databases && !cfg!(feature = "sql")), "{} has no option", key.option);
         }
     }

@@ -65,6 +65,9 @@ impl Done {
     }
 }
 
+/// How often a load is begun whose transaction the target undoes in favour of another one.
+const LOAD_ATTEMPTS: u32 = 4;
+
 impl Halt {
     fn outcome(self) -> Outcome {
         match self {
@@ -286,6 +289,7 @@ impl Replicator {
         let mut trust = (self.sink.checks_unique_keys() && !table.is_log() && has_integer_key(choice.kept()))
             || (self.sink.settles_repeated_keys() && is_first && is_usual);
         let mut may_ask_again = true;
+        let mut attempts = 1;
         loop {
             match self.load_once(table, held, job, choice, trust).await {
                 Err(error) if trust && ChangeSet::is_duplicate_key(&error) => {
@@ -295,6 +299,13 @@ impl Replicator {
                 Err(error) if may_ask_again && ChangeSet::is_again(&error) => {
                     tracing::info!(table = %table, "The rows hold what the schema does not announce; loading them again");
                     may_ask_again = false;
+                }
+                Err(error) if attempts < LOAD_ATTEMPTS && self.sink.is_passing(&error) => {
+                    tracing::warn!(table = %table, %error, attempts, "The target undid the load in favour of another transaction; loading again");
+                    // Another pause for each table, so that two that met do not meet again.
+                    let share = table.to_string().bytes().map(u64::from).sum::<u64>() % 500;
+                    tokio::time::sleep(std::time::Duration::from_millis((500 << attempts) + share)).await;
+                    attempts += 1;
                 }
                 other => return other,
             }

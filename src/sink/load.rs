@@ -62,6 +62,12 @@ pub trait Sink: Debug + Send + Sync {
         wanted.check_usual()
     }
 
+    /// Whether a load that failed so may pass when its changes are read and loaded again: the target undid it in favour of another
+    /// transaction.
+    fn is_passing(&self, _error: &Error) -> bool {
+        false
+    }
+
     /// Opens a load. Readers of the target see nothing of it until `commit`.
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>>;
 }

@@ -40,6 +40,8 @@ mod otel;
 mod pages;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "postgres")]
+mod postgres_sessions;
 #[cfg(feature = "lake")]
 mod prompt;
 #[cfg(feature = "lake")]

@@ -48,6 +48,17 @@ on!(postgresql = crate::support::postgres::Database:
     a_crash_of_the_server_in_the_midst_of_a_load_leaves_nothing,
     columns_gone_upstream_stay_unless_told_otherwise,
     columns_are_left_out_and_hashed,
+    what_the_bookkeeping_does_not_know_is_left_alone,
+);
+
+#[cfg(feature = "postgres")]
+on!(newest_postgresql = crate::support::database::Newest:
+    a_whole_school_follows_its_history,
+    killed_and_run_again_the_database_is_right,
+    a_database_is_initialised_followed_listed_and_dropped,
+    a_server_that_ends_while_rows_stream_leaves_nothing,
+    columns_are_left_out_and_hashed,
+    what_the_bookkeeping_does_not_know_is_left_alone,
 );
 
 #[cfg(feature = "mysql")]
@@ -68,6 +79,7 @@ on!(mariadb = crate::support::mariadb::Database:
     a_crash_of_the_server_in_the_midst_of_a_load_leaves_nothing,
     columns_gone_upstream_stay_unless_told_otherwise,
     columns_are_left_out_and_hashed,
+    what_the_bookkeeping_does_not_know_is_left_alone,
 );
 
 struct Sql<D> {
@@ -569,4 +581,77 @@ async fn columns_gone_upstream_stay_unless_told_otherwise<D: TestDatabase>() {
         }
         assert_eq!(columns(), [more.is_empty(), true], "{more:?}");
     }
+}
+
+async fn what_the_bookkeeping_does_not_know_is_left_alone<D: TestDatabase>() {
+    let tables = [canvas("users"), canvas("courses")];
+    let Some(sql) = Sql::<D>::new(school(&tables)).await else { return };
+    let is_postgres = sql.database.url().starts_with("postgresql");
+    let users = sql.database.name_of(&tables[0]);
+    if is_postgres {
+        sql.database.run("CREATE SCHEMA canvas");
+    }
+    sql.database.run(&format!("CREATE TABLE {users} (id bigint PRIMARY KEY, name varchar(100), price int, note text)"));
+    sql.database.run(&format!("INSERT INTO {users} VALUES (1, 'mine', 5, 'x'), (2, 'too', 6, 'y')"));
+    let theirs = format!("SELECT id, name, price, note FROM {users} ORDER BY id");
+    let before = sql.database.run(&theirs);
+    let sync = |more: &[&str]| {
+        let always =
+            ["--non-interactive", "sync", "--namespace", "canvas", "--jobs-per-minute", "0", "--target", sql.database.url()];
+        sql.world.daplake(&[&always, more].concat())
+    };
+    let refused = |run: Run| {
+        run.assert_code(5).assert_says(&["canvas.users", "does not know", "--adopt canvas.users"]);
+        assert_eq!(sql.database.run(&theirs), before);
+    };
+    refused(sync(&[]));
+    sql.assert_now(&tables[1..]);
+    refused(sync(&["--table", "users", "--resnapshot"]));
+    refused(sync(&["--table", "users", "--adopt", "courses"]));
+    for arguments in [&["initdb"][..], &["syncdb"], &["syncdb", "--init-missing"]] {
+        refused(sql.command(&[arguments, &["--table", "users", "--jobs-per-minute", "0"]].concat()));
+    }
+    assert_eq!(sql.world.server.counters().jobs_started(), 1, "nothing is paid for a table that is refused");
+    sql.command(&["dropdb", "--table", "users"]).assert_code(5).assert_says(&["not initialised"]);
+    assert_eq!(sql.database.run(&theirs), before);
+
+    // Given up by its name. What users added stays.
+    sync(&["--adopt", "user*"]).assert_code(0);
+    let in_full = |table: &TableRef| sql.world.school.expected(table, sql.world.school.now()).unwrap().len();
+    let counted = |database: &D| database.run(&format!("SELECT COUNT(*), COUNT(price) FROM {users}")).replace('\t', "|");
+    assert_eq!(counted(&sql.database), format!("{}|0\n", in_full(&tables[0])));
+    sql.world.school.advance();
+    sync(&[]).assert_code(0);
+
+    // Our own table, once the bookkeeping does not know it any more, is somebody's table.
+    let book = if is_postgres { "instructure_dap.table_sync" } else { "instructure_dap__table_sync" };
+    sql.database.run(&format!("DELETE FROM {book} WHERE source_table = 'users'"));
+    let rows = counted(&sql.database);
+    for more in [&[][..], &["--resnapshot"]] {
+        sync(more).assert_code(5).assert_says(&["canvas.users", "--adopt canvas.users"]);
+        assert_eq!(counted(&sql.database), rows);
+    }
+    let mut initdb = vec!["initdb", "--table", "users", "--jobs-per-minute", "0"];
+    initdb.extend(["--adopt", "canvas.users"]);
+    sql.command(&initdb).assert_code(0);
+    assert_eq!(counted(&sql.database), format!("{}|0\n", in_full(&tables[0])));
+
+    // An empty table may be used; another kind of object may not, whatever is said.
+    sql.command(&["dropdb", "--table", "users"]).assert_code(0);
+    sql.database.run(&format!("CREATE TABLE {users} (id bigint NOT NULL PRIMARY KEY)"));
+    sync(&[]).assert_code(0);
+    sql.assert_now(&tables);
+    sql.command(&["dropdb", "--table", "users"]).assert_code(0);
+    sql.database.run(&format!("CREATE VIEW {users} AS SELECT 1 AS id"));
+    for more in [&[][..], &["--adopt", "users"], &["--resnapshot"]] {
+        sync(more).assert_code(5).assert_says(&["canvas.users", "kind: view", "rename"]);
+    }
+    // In the place of a table that the bookkeeping knows as well.
+    sql.database.run(&format!("DROP VIEW {users}"));
+    sync(&[]).assert_code(0);
+    sql.database.drop_by_hand(&tables[0]);
+    sql.database.run(&format!("CREATE VIEW {users} AS SELECT 1 AS id"));
+    sql.world.school.advance();
+    sync(&[]).assert_code(5).assert_says(&["canvas.users", "kind: view"]);
+    sql.assert_now(&tables[1..]);
 }

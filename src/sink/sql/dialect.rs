@@ -119,6 +119,11 @@ pub(super) trait Dialect: Debug + Send + Sync {
     /// The quoted name of a table of our own book-keeping: `table_sync` or `database_version`.
     fn meta_table(&self, name: &str) -> String;
 
+    /// The operator that compares texts for equality.
+    fn equal(&self) -> &'static str {
+        "="
+    }
+
     /// The placeholder of the n-th parameter, from 1.
     fn placeholder(&self, number: usize) -> String;
 
@@ -157,8 +162,18 @@ pub(super) trait Dialect: Debug + Send + Sync {
     /// A condition on the columns `source_namespace` and `source_table` of the book-keeping: the table exists.
     fn entry_exists(&self) -> String;
 
-    /// Asks whether the book-keeping exists: one row, `t`, `f`, `1` or `0`.
-    fn has_meta(&self) -> Statement;
+    /// Asks what stands at the names of the bookkeeping: rows of table, column (null: it has none), and 1 if it is a table.
+    fn meta_columns(&self) -> Statement;
+
+    /// Asks what stands at the name of a table: no row, or one row with the kind of object: `table`, `view`, `sequence`.
+    fn occupant(&self, table: &TableRef) -> Statement;
+
+    /// Asks for the types at the names of the table's enumerations: rows of name, `enum` or another kind, and a table of somebody
+    /// else that uses the type, or null. `None`: there are no such types.
+    fn occupied_types(&self, table: &SqlTable) -> Option<Statement> {
+        let _ = table;
+        None
+    }
 
     /// Makes the book-keeping; does nothing where it is.
     fn create_meta(&self) -> Vec<Statement>;
@@ -212,6 +227,47 @@ pub(super) trait Dialect: Debug + Send + Sync {
     /// Whether the server refused a repeated key.
     fn is_duplicate(&self, error: &Error) -> bool;
 
+    /// Begins statements that define tables and wait for others briefly: a definition that waits holds up everybody who comes
+    /// after it.
+    fn begin_definition(&self) -> Vec<Statement> {
+        Vec::new()
+    }
+
+    /// Ends them; what they did stays.
+    fn end_definition(&self) -> Vec<Statement> {
+        Vec::new()
+    }
+
+    /// Takes them back after an error, such that the session can go on. `None`: that cannot be done.
+    fn undo_definition(&self) -> Option<Vec<Statement>> {
+        None
+    }
+
+    /// Whether a statement was given up because somebody else holds a lock.
+    fn is_lock_timeout(&self, error: &Error) -> bool {
+        let _ = error;
+        false
+    }
+
+    /// Whether the server undid the transaction in favour of another one, so that it may pass when it is done again.
+    fn is_passing(&self, error: &Error) -> bool {
+        let _ = error;
+        false
+    }
+
+    /// Asks who holds locks on a table or its lookup tables: rows of one sentence each. `None`: the server does not tell.
+    fn lock_holders(&self, table: &SqlTable) -> Option<Statement> {
+        let _ = table;
+        None
+    }
+
+    /// Asks for the views that use columns of a table: rows of kind, quoted name, column. `None`: the error does not say that
+    /// something depends on a column.
+    fn dependent_views(&self, table: &TableRef, error: &Error) -> Option<Statement> {
+        let _ = (table, error);
+        None
+    }
+
     /// Begins a transaction.
     fn begin(&self) -> Statement {
         Statement::new("BEGIN")
@@ -232,6 +288,12 @@ pub(super) trait Dialect: Debug + Send + Sync {
 
     /// Whether texts hold the character NUL. If not, the connection puts U+2400 in its place.
     fn takes_nul(&self) -> bool {
+        false
+    }
+
+    /// Whether the server reads values of such a column as JSON, and so refuses half of a surrogate pair.
+    fn is_json(&self, sql_type: &str) -> bool {
+        let _ = sql_type;
         false
     }
 

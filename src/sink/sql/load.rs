@@ -15,7 +15,7 @@ use super::connection::{Connection, CopyColumn, CopyInto};
 use super::dialect::{LiveColumn, SqlTable};
 use super::lookups::Ids;
 use super::shape::Findings;
-use super::{NonFinite, Shared, Statement, gone_by_hand, meta, values};
+use super::{NonFinite, Shared, Statement, definition, meta, place, values};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::Bookmark;
 use crate::schema::{ACTION, TableSchema};
@@ -92,6 +92,7 @@ impl SqlLoad {
         // What cannot be done is said before anything is downloaded.
         let entry = load.entry().await?;
         let live = load.live().await?;
+        load.check_place(entry.as_ref(), &live).await?;
         if !live.is_empty() && entry.as_ref().map(|entry| entry.bookmark) == load.plan.expects {
             load.follow_columns(&live, entry.as_ref())?;
             load.change(&live, entry.as_ref())?;
@@ -123,9 +124,28 @@ impl SqlLoad {
     async fn entry(&mut self) -> Result<Option<meta::Entry>> {
         let entry = meta::entry(self.session.as_mut(), self.shared.dialect(), &self.plan.table, true).await?;
         match entry {
-            Some(entry) if !entry.exists => Err(gone_by_hand(&self.plan.table)),
+            Some(entry) if !entry.exists => {
+                Err(place::missing(self.session.as_mut(), self.shared.dialect(), &self.plan.table).await)
+            }
             entry => Ok(entry),
         }
+    }
+
+    /// Refuses what stands in the place of the table or of its parts and is not ours.
+    async fn check_place(&mut self, entry: Option<&meta::Entry>, live: &[LiveColumn]) -> Result<()> {
+        let ours = if entry.is_some() { live } else { &[] };
+        // A column that keeps its type needs no other.
+        let settled = self.settled(ours);
+        let (session, dialect) = (self.session.as_mut(), self.shared.dialect());
+        if entry.is_none() && !self.made {
+            place::check_table(session, dialect, &self.plan.table, self.shared.adopts(&self.plan.table)).await?;
+        }
+        place::check_parts(session, dialect, &settled, ours).await
+    }
+
+    /// Runs statements that change what others use; see [`definition`].
+    pub(super) async fn define(&mut self, statements: &[Statement]) -> Result<()> {
+        definition::define(self.session.as_mut(), self.shared.dialect(), &self.table, statements).await
     }
 
     pub(super) async fn run(&mut self, statements: &[Statement]) -> Result<()> {
@@ -154,6 +174,7 @@ impl SqlLoad {
         // a delete, only the staging table can tell.
         let direct = self.locked && entry.is_none() && !self.table.needs_stage() && !shared.is_to_be_staged(&self.plan.table);
         let live = self.live().await?;
+        self.check_place(entry.as_ref(), &live).await?;
         if direct && (reduced || self.plan.kind == LoadKind::Replace) && self.is_free(&live).await? {
             self.way = Way::Direct;
             if live.is_empty() {
@@ -190,9 +211,7 @@ impl SqlLoad {
         if dialect.ddl_is_transactional() || !self.change(live, None)?.statements.is_empty() {
             return Ok(false);
         }
-        let table = dialect.table_name(&self.plan.table);
-        let ask = format!("SELECT CASE WHEN EXISTS (SELECT * FROM {table}) THEN 0 ELSE 1 END");
-        Ok(meta::is_true(&self.session.rows(&Statement::new(ask)).await?))
+        place::is_empty(self.session.as_mut(), &dialect.table_name(&self.plan.table)).await
     }
 
     fn or_duplicate(&self, error: Error, reduced: bool) -> Error {
@@ -327,6 +346,11 @@ impl SqlLoad {
             return Err(self.conflict());
         }
         if self.way == Way::Staged {
+            if entry.is_none() {
+                // It may have come since the changes were taken.
+                let adopts = shared.adopts(&self.plan.table);
+                place::check_table(self.session.as_mut(), dialect, &self.plan.table, adopts).await?;
+            }
             let is_new = self.shape(entry.as_ref()).await?;
             if !dialect.ddl_is_transactional() {
                 self.session.execute(&dialect.begin()).await?;

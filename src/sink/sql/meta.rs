@@ -65,11 +65,48 @@ async fn exact_moments(connection: &mut dyn Connection, dialect: &dyn Dialect) -
         .collect())
 }
 
+/// The table of [`Dialect::exact_moments`].
+pub(super) const EXACT_MOMENTS: &str = "daplake__bookmark";
+/// Columns that the bookkeeping needs.
+pub(super) const SYNC_COLUMNS: [&str; 9] = [
+    "id",
+    "source_namespace",
+    "source_table",
+    "timestamp",
+    "schema_version",
+    "target_schema",
+    "target_table",
+    "schema_description_format",
+    "schema_description",
+];
+
+/// Whether the bookkeeping is there. Kind `Target` if something else has its names.
+pub(super) async fn exists(connection: &mut dyn Connection, dialect: &dyn Dialect) -> Result<bool> {
+    let rows = connection.rows(&dialect.meta_columns()).await?;
+    let of = |table: &'static str| rows.iter().filter(move |row| row.first().and_then(Option::as_deref) == Some(table));
+    let mut both = true;
+    for (table, needed) in
+        [("table_sync", &SYNC_COLUMNS[..]), ("database_version", &["version"]), (EXACT_MOMENTS, &["sync_id", "micros"])]
+    {
+        if of(table).next().is_none() {
+            both &= table == EXACT_MOMENTS;
+            continue;
+        }
+        let has = |column: &&str| of(table).any(|row| row.get(1).and_then(Option::as_deref) == Some(*column));
+        let is_table =
+            of(table).all(|row| row.get(2).and_then(Option::as_deref).is_some_and(|word| word == "t" || word == "1"));
+        if !is_table || !needed.iter().all(has) {
+            return Err(Error::new(Kind::Target, "Something that is not ours has the name of the bookkeeping")
+                .with("name", if table == EXACT_MOMENTS { table.to_owned() } else { dialect.meta_table(table) })
+                .hint("rename it, or keep the tables of the service in another database"));
+        }
+    }
+    Ok(both)
+}
+
 /// Makes the book-keeping if it is not there, and brings that of clients before 1.0 to its form.
 pub(super) async fn prepare(connection: &mut dyn Connection, dialect: &dyn Dialect) -> Result<()> {
-    if is_true(&connection.rows(&dialect.has_meta()).await?)
-        && version(&connection.rows(&versions(dialect)).await?)? == Some(VERSION)
-    {
+    if exists(connection, dialect).await? && version(&connection.rows(&versions(dialect)).await?)? == Some(VERSION) {
         return Ok(());
     }
     if dialect.ddl_is_transactional() {
@@ -146,7 +183,13 @@ pub(super) async fn entry(
     }
     let place = |number| dialect.placeholder(number);
     let (namespace, name) = (dialect.quote("source_namespace"), dialect.quote("source_table"));
-    let text = format!("{} WHERE {namespace} = {} AND {name} = {}", select_entries(dialect), place(1), place(2));
+    let text = format!(
+        "{} WHERE {namespace} {equal} {} AND {name} {equal} {}",
+        select_entries(dialect),
+        place(1),
+        place(2),
+        equal = dialect.equal()
+    );
     let statement = Statement::new(text).bind(table.namespace.as_str()).bind(&table.table);
     let mut rows = connection.rows(&statement).await?;
     if rows.len() > 1 {
@@ -229,9 +272,8 @@ pub(super) async fn tables(
     let list = format!("SELECT DISTINCT {names} FROM {}", dialect.meta_table("table_sync"));
     let statement = match namespace {
         None => Statement::new(list),
-        Some(namespace) => {
-            Statement::new(format!("{list} WHERE {column} = {}", dialect.placeholder(1))).bind(namespace.as_str())
-        }
+        Some(namespace) => Statement::new(format!("{list} WHERE {column} {} {}", dialect.equal(), dialect.placeholder(1)))
+            .bind(namespace.as_str()),
     };
     let rows = connection.rows(&statement).await?;
     let mut tables: Vec<TableRef> = rows
@@ -303,12 +345,13 @@ pub(super) fn reach(dialect: &dyn Dialect, schema: &TableSchema, old: Option<&En
 /// The row goes.
 pub(super) fn forget(dialect: &dyn Dialect, table: &TableRef) -> Statement {
     Statement::new(format!(
-        "DELETE FROM {} WHERE {} = {} AND {} = {}",
+        "DELETE FROM {} WHERE {} {equal} {} AND {} {equal} {}",
         dialect.meta_table("table_sync"),
         dialect.quote("source_namespace"),
         dialect.placeholder(1),
         dialect.quote("source_table"),
-        dialect.placeholder(2)
+        dialect.placeholder(2),
+        equal = dialect.equal()
     ))
     .bind(table.namespace.as_str())
     .bind(&table.table)

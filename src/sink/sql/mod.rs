@@ -5,6 +5,7 @@
 //! with one of each. All of a table's load is one transaction: staging, schema change, upsert, delete, bookmark.
 
 mod connection;
+mod definition;
 mod dialect;
 mod load;
 mod lookups;
@@ -15,6 +16,7 @@ mod mssql;
 mod mysql;
 #[cfg(all(test, any(feature = "mysql", feature = "postgres")))]
 mod odd_values;
+mod place;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod shape;
@@ -129,13 +131,16 @@ pub enum NonFinite {
 }
 
 /// Choices for all tables of a database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SqlOptions {
     /// See [`NonFinite`].
     pub non_finite: NonFinite,
     /// Columns that an earlier schema had and the present one has not are dropped. Otherwise they are kept, without new values.
     /// Columns that no stored schema names are never dropped.
     pub drop_removed_columns: bool,
+    /// Names or patterns of tables that may be taken over although they hold rows that the bookkeeping does not know. All their
+    /// rows are replaced.
+    pub adopt: Vec<String>,
 }
 
 /// A database.
@@ -151,6 +156,8 @@ struct Shared {
     server: Box<dyn Server>,
     idle: Mutex<Vec<Box<dyn Connection>>>,
     has_meta: AtomicBool,
+    /// The rights to make the bookkeeping are there.
+    may_prepare: AtomicBool,
     namespaces: Mutex<HashSet<Namespace>>,
     questions: Semaphore,
     options: SqlOptions,
@@ -198,6 +205,7 @@ impl SqlSink {
             server,
             idle: Mutex::new(Vec::new()),
             has_meta: AtomicBool::new(false),
+            may_prepare: AtomicBool::new(false),
             namespaces: Mutex::new(HashSet::new()),
             questions: Semaphore::new(QUESTIONS),
             options,
@@ -280,7 +288,9 @@ impl SqlSink {
             return Err(Error::new(Kind::NotFound, "The table is not initialised").with("table", table));
         }
         // Where this commits by itself, the row that goes last is the one that is missed least.
-        session.execute(&dialect.drop_table(table)).await.with("table", table)?;
+        let empty = SqlTable { table: table.clone(), columns: Vec::new(), comment: None };
+        let drop = [dialect.drop_table(table)];
+        definition::define(session.as_mut(), dialect, &empty, &drop).await.with("table", table)?;
         session.execute(&meta::forget(dialect, table)).await?;
         session.execute(&dialect.commit()).await?;
         if let Some(unlock) = dialect.unlock(&lock) {
@@ -349,12 +359,62 @@ impl Shared {
         Some(known.entries.remove(table).transpose())
     }
 
+    /// What the bookkeeping says of a table, if that and what stands at the table's name agree. `known`: what was read before.
+    async fn look(
+        &self,
+        session: &mut dyn Connection,
+        table: &TableRef,
+        known: Option<Option<meta::Entry>>,
+    ) -> Result<Option<meta::Entry>> {
+        let dialect = self.dialect();
+        let mut has_meta = self.has_meta(session).await?;
+        if !has_meta && !session.rows(&dialect.ancient_tables()).await?.is_empty() {
+            // Of a client before 1.0.
+            meta::prepare(session, dialect).await?;
+            self.has_meta.store(true, Ordering::Relaxed);
+            has_meta = true;
+        }
+        if !has_meta {
+            self.try_prepare(session).await?;
+        }
+        let entry = match known {
+            Some(known) if has_meta => known,
+            _ => meta::entry(session, dialect, table, has_meta).await?,
+        };
+        match entry {
+            Some(entry) if entry.exists => Ok(Some(entry)),
+            Some(_) => Err(place::missing(session, dialect, table).await),
+            None => place::check_table(session, dialect, table, self.adopts(table)).await.map(|()| None),
+        }
+    }
+
+    /// Makes the bookkeeping and undoes that, so that a right that a first run lacks is named before a job is started.
+    async fn try_prepare(&self, session: &mut dyn Connection) -> Result<()> {
+        let dialect = self.dialect();
+        if !dialect.ddl_is_transactional() || self.may_prepare.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        session.execute(&dialect.begin()).await?;
+        session.execute(&dialect.lock(meta::LOCK)).await?;
+        for statement in dialect.create_meta() {
+            session.execute(&statement).await?;
+        }
+        session.execute(&dialect.rollback()).await?;
+        self.may_prepare.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether the user lets a table be taken over.
+    fn adopts(&self, table: &TableRef) -> bool {
+        self.options.adopt.iter().any(|word| table.matches(word))
+    }
+
     /// Whether there is book-keeping. Once seen it is there, so that it is asked for once in a run.
     async fn has_meta(&self, session: &mut dyn Connection) -> Result<bool> {
         if self.has_meta.load(Ordering::Relaxed) {
             return Ok(true);
         }
-        let found = meta::is_true(&session.rows(&self.dialect().has_meta()).await?);
+        let found = meta::exists(session, self.dialect()).await?;
         self.has_meta.store(found, Ordering::Relaxed);
         Ok(found)
     }
@@ -386,13 +446,6 @@ impl Shared {
     }
 }
 
-/// A table whose book-keeping row outlived it: an increment alone would be taken for the whole.
-fn gone_by_hand(table: &TableRef) -> Error {
-    Error::new(Kind::Target, "The table was removed from the database, but its book-keeping row is still there")
-        .with("table", table)
-        .hint("run dropdb for this table, then initdb")
-}
-
 #[async_trait]
 impl Sink for SqlSink {
     fn location(&self) -> &SafeUrl {
@@ -417,21 +470,18 @@ impl Sink for SqlSink {
     }
 
     async fn held(&self, table: &TableRef) -> Result<Option<Held>> {
-        let entry = match self.shared.take_known(table) {
-            Some(known) => known?,
-            None => {
+        let known = self.shared.take_known(table).transpose()?;
+        let entry = match known {
+            Some(Some(entry)) if entry.exists => Some(entry),
+            known => {
                 let _one_of_few = self.shared.question().await?;
                 let mut session = self.shared.session().await?;
-                let has_meta = self.shared.has_meta(session.as_mut()).await?;
-                let entry = meta::entry(session.as_mut(), self.shared.dialect(), table, has_meta).await?;
+                let entry = self.shared.look(session.as_mut(), table, known).await?;
                 self.shared.give_back(session);
                 entry
             }
         };
-        match entry {
-            Some(entry) if !entry.exists => Err(gone_by_hand(table)),
-            entry => Ok(entry.map(|entry| Held { bookmark: entry.bookmark, columns: entry.columns() })),
-        }
+        Ok(entry.map(|entry| Held { bookmark: entry.bookmark, columns: entry.columns() }))
     }
 
     async fn list(&self, namespace: Option<&Namespace>) -> Result<Vec<TableRef>> {
@@ -473,6 +523,10 @@ impl Sink for SqlSink {
 
     fn checks_unique_keys(&self) -> bool {
         self.shared.dialect().refuses_duplicates()
+    }
+
+    fn is_passing(&self, error: &Error) -> bool {
+        self.shared.dialect().is_passing(error)
     }
 
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {

@@ -7,7 +7,7 @@ use arrow::array::{Array, RecordBatch};
 
 use super::dialect::{Change, ChangeRules, LiveColumn, SqlColumn, SqlTable};
 use super::load::SqlLoad;
-use super::{meta, values};
+use super::{Statement, meta, texts, values};
 use crate::error::{Error, Kind, Result};
 use crate::sink::LoadKind;
 
@@ -26,6 +26,8 @@ pub(super) struct Findings {
     any_word: bool,
     /// Texts with the character NUL.
     nul: u64,
+    /// Values of JSON with half of a surrogate pair.
+    halves: u64,
 }
 
 impl Findings {
@@ -135,8 +137,12 @@ impl SqlLoad {
                     }
                 }
             }
+            let is_json = self.shared.dialect().is_json(&column.sql_type);
             if !self.shared.dialect().takes_nul() {
-                findings.nul += values::count_nul(array);
+                findings.nul += values::count_nul(array) + if is_json { values::count_json(array, texts::has_nul) } else { 0 };
+            }
+            if is_json {
+                findings.halves += values::count_json(array, texts::has_half_pair);
             }
         }
         Ok(is_new)
@@ -170,7 +176,8 @@ impl SqlLoad {
         }
         self.create_enumerations().await?;
         self.run(&dialect.create_lookups(&self.settled(&live))).await?;
-        self.run(&change.statements).await?;
+        let wanted = self.table.columns.clone();
+        self.change_live(&change.statements, &wanted, &live).await?;
         self.loaded.schema_changes.extend(change.notes);
         self.loaded.warnings.extend(change.warnings);
         let live = if change.statements.is_empty() { live } else { self.retyped(&live).await? };
@@ -179,7 +186,53 @@ impl SqlLoad {
         Ok(false)
     }
 
-    fn settled(&self, live: &[LiveColumn]) -> SqlTable {
+    /// Changes a table that others may use, to these columns. An error names the views that are in the way.
+    async fn change_live(&mut self, statements: &[Statement], wanted: &[SqlColumn], live: &[LiveColumn]) -> Result<()> {
+        let Err(error) = self.define(statements).await else { return Ok(()) };
+        let shared = self.shared.clone();
+        let dialect = shared.dialect();
+        let Some(ask) = dialect.dependent_views(&self.plan.table, &error) else { return Err(error) };
+        let Ok(rows) = self.session.rows(&ask).await else { return Err(error) };
+        let cause = error.causes().join(": ");
+        let mut views = Vec::new();
+        for row in &rows {
+            let [Some(kind), Some(view), Some(column)] = &row[..] else { continue };
+            let Some(is) = live.iter().find(|live| live.name == *column) else { continue };
+            let fate = match wanted.iter().find(|wanted| wanted.name == *column) {
+                None => "be dropped".to_owned(),
+                Some(wanted) if wanted.sql_type != is.sql_type => {
+                    format!("become {}", dialect.plain_type(&wanted.sql_type))
+                }
+                Some(_) => continue,
+            };
+            let is_named = cause.contains(&format!("\"{column}\""));
+            views.push((kind, view, format!("{}.{column}", self.plan.table.table), fate, is_named));
+        }
+        // Only one column stopped the statement, unless the server says it in another way.
+        if views.iter().any(|view| view.4) {
+            views.retain(|view| view.4);
+        }
+        let Some((kind, view, column, fate, _)) = views.first() else { return Err(error) };
+        let capital = if *kind == "view" { "View" } else { "Materialized view" };
+        let mut named = Error::new(error.kind(), format!("{capital} {view} uses {column}, which is to {fate}"));
+        if let Some(state) = error.get("sqlstate") {
+            named = named.with("sqlstate", state);
+        }
+        let others: Vec<String> =
+            views[1..].iter().map(|(kind, view, column, ..)| format!("{kind} {view} ({column})")).collect();
+        if !others.is_empty() {
+            named = named.with("also", others.join(", "));
+        }
+        let name = view.replace('\'', "''");
+        Err(named
+            .hint(format!(
+                "keep its definition (SELECT pg_get_viewdef('{name}'::regclass, true)), drop the {kind}, run again and create it \
+                 again; until then this table gets no new data"
+            ))
+            .caused_by(cause))
+    }
+
+    pub(super) fn settled(&self, live: &[LiveColumn]) -> SqlTable {
         let columns = self.table.columns.iter().map(|column| match live.iter().find(|live| live.name == column.name) {
             Some(live) => self.shared.dialect().settle(column, live),
             None => column.clone(),
@@ -220,7 +273,7 @@ impl SqlLoad {
             if findings.null && column.required {
                 self.table.columns[index].required = false;
                 if is.is_none_or(|live| live.not_null) {
-                    self.session.execute(&dialect.relax(&self.table, &self.table.columns[index], is)).await?;
+                    self.define(&[dialect.relax(&self.table, &self.table.columns[index], is)]).await?;
                     let name = &column.name;
                     self.loaded
                         .schema_changes
@@ -231,9 +284,12 @@ impl SqlLoad {
             if (findings.long && column.longest.is_some()) || (findings.any_word && column.enumeration.is_some()) {
                 let wide = dialect.unbounded(&self.table.columns[index]);
                 let is_wide = |live: &LiveColumn| dialect.plain_type(&live.sql_type) == dialect.plain_type(&wide.sql_type);
+                let why = if findings.long { "longer than was announced" } else { "that no enumeration can have" };
                 if wide.lookup.is_some() || !is.is_some_and(is_wide) {
-                    self.session.execute(&dialect.retype(&self.table, &wide, is)).await?;
-                    let why = if findings.long { "longer than was announced" } else { "that no enumeration can have" };
+                    let retype = [dialect.retype(&self.table, &wide, is)];
+                    let mut wanted = self.table.columns.clone();
+                    wanted[index] = wide.clone();
+                    self.change_live(&retype, &wanted, live.unwrap_or_default()).await?;
                     self.loaded
                         .schema_changes
                         .push(format!("`{}` has texts {why}, and takes any text from now on", column.name));
@@ -264,7 +320,7 @@ impl SqlLoad {
         }
         // A type that this transaction made is known to it alone; any other has to get its words before they can be used.
         if is_ours || dialect.live_enumerations(&self.plan.table.namespace).is_none() {
-            self.run(&statements).await?;
+            self.define(&statements).await?;
         } else {
             let mut other = shared.session().await?;
             for statement in &statements {
@@ -287,12 +343,13 @@ impl SqlLoad {
     /// Values that were changed on their way, told once per column.
     pub(super) fn tell_changed(&mut self) {
         for (column, findings) in self.table.columns.iter().zip(&self.findings) {
-            if findings.nul > 0 {
-                let count = findings.nul;
-                self.loaded
-                    .warnings
-                    .push(format!("`{}`: {count} texts held the character NUL; U+2400 stands in its place", column.name));
-            }
+            let mut tell = |count: u64, what: &str| {
+                if count > 0 {
+                    self.loaded.warnings.push(format!("`{}`: {count} {what}", column.name));
+                }
+            };
+            tell(findings.nul, "texts held the character NUL; U+2400 stands in its place");
+            tell(findings.halves, "values held half of a surrogate pair; U+FFFD stands in its place");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod book;
 mod changes;
+mod others;
 mod values;
 
 use std::sync::Arc;
@@ -69,7 +70,11 @@ fn read(database: &Database, table: &TableRef) -> Vec<RecordBatch> {
 }
 
 fn fixture() -> Option<(Arc<Database>, Fixture)> {
-    let database = Arc::new(Database::new()?);
+    Some(fixture_on(Database::new()?))
+}
+
+fn fixture_on(database: Database) -> (Arc<Database>, Fixture) {
+    let database = Arc::new(database);
     let sink = SqlSink::open(&database.url.parse().unwrap(), SqlOptions::default()).unwrap();
     let shared = Arc::clone(&database);
     let read = move |table: TableRef| {
@@ -77,13 +82,21 @@ fn fixture() -> Option<(Arc<Database>, Fixture)> {
         Box::pin(async move { tokio::task::spawn_blocking(move || read(&database, &table)).await.unwrap() })
             as futures::future::BoxFuture<'static, Vec<RecordBatch>>
     };
-    Some((database, Fixture { sink: Box::new(sink), read: Box::new(read) }))
+    (database, Fixture { sink: Box::new(sink), read: Box::new(read) })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_contract_holds_on_postgresql() {
     let Some((_database, fixture)) = fixture() else { return };
     conformance::all(&fixture).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_contract_and_odd_values_hold_on_the_newest_postgresql() {
+    let Some(database) = Database::newest() else { return };
+    let (_database, fixture) = fixture_on(database);
+    conformance::all(&fixture).await;
+    odd_values::all(&fixture, &[i64::MIN]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,8 @@
 //! Values that databases take as text where the record batch has something else: nested values as JSON, times of day as numbers.
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+use std::borrow::Cow;
+
 use arrow::array::{ArrayRef, StringArray};
 use arrow::json::writer::{EncoderOptions, make_encoder};
 
@@ -23,6 +26,86 @@ pub(super) fn json(array: &ArrayRef) -> Result<StringArray> {
         String::from_utf8(text.clone()).map(Some).or_fail(Kind::Bug, "Nested values cannot be written as JSON")
     });
     rows.collect::<Result<Vec<_>>>().map(StringArray::from)
+}
+
+/// What stands for an escape in JSON that a server refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Odd {
+    /// `\\u0000`.
+    Nul,
+    /// Half of a surrogate pair.
+    Half,
+}
+
+/// The escapes of a JSON text that servers refuse, by their places. An escaped backslash before `u0000` is no such escape.
+fn odd_escapes(text: &str) -> Vec<(usize, Odd)> {
+    let bytes = text.as_bytes();
+    let unit = |at: usize| {
+        let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let (mut odd, mut at) = (Vec::new(), 0);
+    while let Some(step) = bytes[at..].iter().position(|byte| *byte == b'\\') {
+        at += step;
+        match unit(at) {
+            Some(0) => odd.push((at, Odd::Nul)),
+            Some(0xD800..0xDC00) if matches!(unit(at + 6), Some(0xDC00..0xE000)) => at += 6,
+            Some(0xD800..0xE000) => odd.push((at, Odd::Half)),
+            Some(_) => {}
+            // The backslash and what it escapes.
+            None => {
+                at = (at + 2).min(bytes.len());
+                continue;
+            }
+        }
+        at += 6;
+    }
+    odd
+}
+
+fn has(text: &str, odd: Odd) -> bool {
+    text.contains("\\u") && odd_escapes(text).iter().any(|(_, found)| *found == odd)
+}
+
+/// Whether a JSON text has the character NUL in a text or in a name.
+pub(super) fn has_nul(text: &str) -> bool {
+    has(text, Odd::Nul)
+}
+
+/// Whether a JSON text has half of a surrogate pair.
+pub(super) fn has_half_pair(text: &str) -> bool {
+    has(text, Odd::Half)
+}
+
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+fn replaced<'t>(text: &'t str, nul: &str) -> Cow<'t, str> {
+    let odd = if text.contains("\\u") { odd_escapes(text) } else { Vec::new() };
+    if odd.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    let (mut out, mut copied) = (String::with_capacity(text.len()), 0);
+    for (at, odd) in odd {
+        out.push_str(&text[copied..at]);
+        out.push_str(if odd == Odd::Nul { nul } else { "\\ufffd" });
+        copied = at + 6;
+    }
+    out.push_str(&text[copied..]);
+    Cow::Owned(out)
+}
+
+/// JSON without NUL, whose picture U+2400 takes its place, and with U+FFFD in place of half a surrogate pair.
+#[cfg(feature = "postgres")]
+pub(super) fn without_odd_escapes(text: &str) -> Cow<'_, str> {
+    replaced(text, "\\u2400")
+}
+
+/// JSON texts with U+FFFD in place of half a surrogate pair.
+#[cfg(feature = "mysql")]
+pub(super) fn whole_pairs(array: StringArray) -> StringArray {
+    match array.iter().flatten().any(has_half_pair) {
+        false => array,
+        true => array.iter().map(|text| text.map(|text| replaced(text, "\\u0000"))).collect(),
+    }
 }
 
 /// Microseconds of the day, in UTC if the text has an offset.
@@ -60,6 +143,24 @@ pub(super) fn time_of_day(text: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_escapes_that_servers_refuse_are_replaced() {
+        for (text, expected) in [
+            (r#"{"a":"plain"}"#, r#"{"a":"plain"}"#),
+            (r#"{"a":"x\u0000y"}"#, r#"{"a":"x\u2400y"}"#),
+            (r#"{"a\u0000":"x\\u0000y"}"#, r#"{"a\u2400":"x\\u0000y"}"#),
+            (r#"{"a":"\\\u0000\"\u00e9"}"#, r#"{"a":"\\\u2400\"\u00e9"}"#),
+            (
+                r#"["\ud83d\ude00", "\uD83Dx", "\ude00", "\ud83d\ud83d\ude00"]"#,
+                r#"["\ud83d\ude00", "\ufffdx", "\ufffd", "\ufffd\ud83d\ude00"]"#,
+            ),
+            (r#""\ud83d"#, r#""\ufffd"#),
+            (r#""\u12"#, r#""\u12"#),
+        ] {
+            assert_eq!(replaced(text, "\\u2400"), expected);
+        }
+    }
 
     #[test]
     fn times_of_day_are_read_with_and_without_offset() {

@@ -10,12 +10,19 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::error::{Error, Kind, Result, ResultExt};
 
-/// The key of a row: `id=5` or `id=5, user_id=6`.
+/// Characters of one column of a key in a message.
+const KEY_CHARACTERS: usize = 80;
+
+/// The key of a row: `id=5` or `id=5, user_id=6`. Long values are cut.
 pub(super) fn key_words(batch: &RecordBatch, keys: &[String], row: usize) -> String {
     let options = FormatOptions::default().with_null("null");
     let words = keys.iter().filter_map(|key| {
         let array = batch.column_by_name(key)?;
-        let word = ArrayFormatter::try_new(array.as_ref(), &options).ok()?.value(row).to_string();
+        let mut word = ArrayFormatter::try_new(array.as_ref(), &options).ok()?.value(row).to_string();
+        if let Some((end, _)) = word.char_indices().nth(KEY_CHARACTERS) {
+            word.truncate(end);
+            word.push('…');
+        }
         Some(format!("{key}={word}"))
     });
     words.collect::<Vec<_>>().join(", ")
@@ -87,15 +94,28 @@ pub(super) fn without_non_finite(array: &ArrayRef) -> (ArrayRef, u64) {
     (kept, count)
 }
 
-/// How many texts hold the character NUL.
-pub(super) fn count_nul(array: &ArrayRef) -> u64 {
-    let Some((texts, _)) = texts(array) else { return 0 };
-    let offsets = texts.value_offsets();
-    let (start, end) = (offsets[0] as usize, offsets[texts.len()] as usize);
-    if !texts.value_data()[start..end].contains(&0) {
-        return 0;
+/// How many texts hold the character NUL, at any depth.
+pub(super) fn count_nul(array: &dyn Array) -> u64 {
+    if let Some(texts) = array.as_string_opt::<i32>() {
+        let offsets = texts.value_offsets();
+        let (start, end) = (offsets[0] as usize, offsets[texts.len()] as usize);
+        if !texts.value_data()[start..end].contains(&0) {
+            return 0;
+        }
+        return texts.iter().flatten().filter(|text| text.contains('\0')).count() as u64;
     }
-    texts.iter().flatten().filter(|text| text.contains('\0')).count() as u64
+    if let Some(list) = array.as_list_opt::<i32>() {
+        let offsets = list.value_offsets();
+        let (start, end) = (offsets[0] as usize, offsets[list.len()] as usize);
+        return count_nul(&list.values().slice(start, end - start));
+    }
+    array.as_struct_opt().map_or(0, |members| members.columns().iter().map(|member| count_nul(member)).sum())
+}
+
+/// How many texts of JSON are `odd`.
+pub(super) fn count_json(array: &dyn Array, odd: impl Fn(&str) -> bool) -> u64 {
+    let texts = array.as_string_opt::<i32>();
+    texts.map_or(0, |texts| texts.iter().flatten().filter(|text| odd(text)).count() as u64)
 }
 
 /// The batch with another column in place of one. Kind `Bug` if it does not fit.
@@ -146,6 +166,9 @@ mod tests {
         let batch = RecordBatch::try_from_iter_with_nullable([("a", a, true), ("b", b, true)]).unwrap();
         assert_eq!(key_words(&batch, &["a".into(), "b".into()], 0), "a=5, b=x");
         assert_eq!(key_words(&batch, &["a".into(), "b".into()], 1), "a=6, b=null");
+        let long: ArrayRef = Arc::new(StringArray::from(vec!["ü".repeat(6000)]));
+        let batch = RecordBatch::try_from_iter([("a", long)]).unwrap();
+        assert_eq!(key_words(&batch, &["a".into()], 0), format!("a={}…", "ü".repeat(80)));
     }
 
     #[test]
@@ -168,6 +191,12 @@ mod tests {
         let (kept, count) = without_non_finite(&floats);
         assert_eq!((kept.null_count(), count), (3, 2));
         assert_eq!(first_non_finite(&kept), None);
-        assert_eq!(count_nul(&(Arc::new(StringArray::from(vec!["a\0\0", "b"])) as ArrayRef)), 1);
+        assert_eq!(count_nul(&StringArray::from(vec!["a\0\0", "b"])), 1);
+        let list = words(&[Some(&["a\0", "b\0"]), None, Some(&["c\0"])]);
+        let nested = arrow::array::StructArray::from(vec![(
+            Arc::new(arrow::datatypes::Field::new("texts", list.data_type().clone(), true)),
+            list,
+        )]);
+        assert_eq!((count_nul(&nested), count_nul(&nested.slice(1, 2))), (3, 1));
     }
 }

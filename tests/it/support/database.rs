@@ -36,6 +36,12 @@ pub trait TestDatabase: Send + Sync + Sized {
     /// Removes a data table as a user would.
     fn drop_by_hand(&self, table: &TableRef);
 
+    /// What a statement prints, run as a user would.
+    fn run(&self, sql: &str) -> String;
+
+    /// The quoted name of a table.
+    fn name_of(&self, table: &TableRef) -> String;
+
     /// Adds a column of numbers to a data table as a user would, all of them 7.
     fn add_by_hand(&self, table: &TableRef, column: &str);
 }
@@ -115,6 +121,14 @@ impl TestDatabase for super::postgres::Database {
         !ended.is_empty()
     }
 
+    fn run(&self, sql: &str) -> String {
+        self.psql(sql)
+    }
+
+    fn name_of(&self, table: &TableRef) -> String {
+        format!("\"{}\".\"{}\"", table.namespace, table.table)
+    }
+
     fn drop_by_hand(&self, table: &TableRef) {
         self.psql(&format!("DROP TABLE \"{}\".\"{}\"", table.namespace, table.table));
     }
@@ -168,11 +182,74 @@ impl TestDatabase for super::mariadb::Database {
         !open.is_empty()
     }
 
+    fn run(&self, sql: &str) -> String {
+        self.sql(sql)
+    }
+
+    fn name_of(&self, table: &TableRef) -> String {
+        format!("`{}__{}`", table.namespace, table.table)
+    }
+
     fn drop_by_hand(&self, table: &TableRef) {
         self.sql(&format!("DROP TABLE `{}__{}`", table.namespace, table.table));
     }
 
     fn add_by_hand(&self, table: &TableRef, column: &str) {
         self.sql(&format!("ALTER TABLE `{}__{}` ADD COLUMN {column} bigint DEFAULT 7", table.namespace, table.table));
+    }
+}
+
+/// The newest PostgreSQL.
+#[cfg(feature = "postgres")]
+pub struct Newest(super::postgres::Database);
+
+#[cfg(feature = "postgres")]
+impl TestDatabase for Newest {
+    fn fresh() -> Option<Self> {
+        super::postgres::Database::newest().map(Self)
+    }
+
+    fn alone() -> Option<Self> {
+        super::postgres::Database::newest_alone().map(Self)
+    }
+
+    fn crash(&self) {
+        self.0.crash();
+    }
+
+    fn url(&self) -> &str {
+        &self.0.url
+    }
+
+    fn rows_of(&self, tables: &[TableRef]) -> Vec<Vec<Value>> {
+        self.0.rows_of(tables)
+    }
+
+    fn data_tables(&self) -> Vec<String> {
+        self.0.data_tables()
+    }
+
+    fn known_tables(&self) -> u64 {
+        self.0.known_tables()
+    }
+
+    fn end_sessions(&self) -> bool {
+        self.0.end_sessions()
+    }
+
+    fn drop_by_hand(&self, table: &TableRef) {
+        self.0.drop_by_hand(table);
+    }
+
+    fn run(&self, sql: &str) -> String {
+        self.0.run(sql)
+    }
+
+    fn name_of(&self, table: &TableRef) -> String {
+        self.0.name_of(table)
+    }
+
+    fn add_by_hand(&self, table: &TableRef, column: &str) {
+        self.0.add_by_hand(table, column);
     }
 }

@@ -20,23 +20,39 @@ struct Cluster {
     own: Option<Mutex<Own>>,
 }
 
-static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
+/// The installed server, and the newest one.
+static SHARED: [Mutex<Weak<Cluster>>; 2] = [const { Mutex::new(Weak::new()) }; 2];
 
 impl Database {
     /// `None` when there is no server and none is required.
     pub fn new() -> Option<Self> {
+        Self::shared(0, Cluster::new)
+    }
+
+    /// On the newest server that the tests have, in the folder `DAPLAKE_TEST_POSTGRES_NEWEST` (see `tests/run`). `None` when there
+    /// is none and none is required.
+    pub fn newest() -> Option<Self> {
+        Self::shared(1, || Some(Cluster::private(newest_binaries()?)))
+    }
+
+    fn shared(place: usize, start: impl FnOnce() -> Option<Cluster>) -> Option<Self> {
         let cluster = {
-            let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut shared = SHARED[place].lock().unwrap_or_else(PoisonError::into_inner);
             match shared.upgrade() {
                 Some(cluster) => cluster,
                 None => {
-                    let cluster = Arc::new(Cluster::new()?);
+                    let cluster = Arc::new(start()?);
                     *shared = Arc::downgrade(&cluster);
                     cluster
                 }
             }
         };
         Some(Self::of(cluster))
+    }
+
+    /// As [`Database::alone`], of the newest server.
+    pub fn newest_alone() -> Option<Self> {
+        Some(Self::of(Arc::new(Cluster::private(newest_binaries()?))))
     }
 
     /// On a server of its own. `None` when there is none and none is required.
@@ -65,6 +81,22 @@ impl Database {
     /// What a statement prints, without headings.
     pub fn psql(&self, sql: &str) -> String {
         self.cluster.psql(&self.url, sql)
+    }
+
+    /// The same database, for another thread.
+    pub fn again(other: &Self) -> Self {
+        Self { url: other.url.clone(), cluster: Arc::clone(&other.cluster) }
+    }
+
+    /// The connection string of another user, who is let in without a password where the server is our own.
+    pub fn url_of(&self, user: &str) -> String {
+        self.url.replacen("//daplake@", &format!("//{user}@"), 1)
+    }
+
+    /// The name of the database.
+    pub fn name(&self) -> &str {
+        let name = &self.url[self.url.rfind('/').unwrap() + 1..];
+        name.split('?').next().unwrap()
     }
 
     /// The lines of a query of one JSON column. `psql` leaves characters out of what it prints as a table, but not of a copy;
@@ -178,7 +210,80 @@ impl Drop for Own {
 }
 
 fn is_required() -> bool {
-    std::env::var("DAPLAKE_TEST_REQUIRE").is_ok_and(|list| list.split(',').any(|word| word == "postgres"))
+    requires("postgres")
+}
+
+fn requires(part: &str) -> bool {
+    std::env::var("DAPLAKE_TEST_REQUIRE").is_ok_and(|list| list.split(',').any(|word| word == part))
+}
+
+fn newest_binaries() -> Option<PathBuf> {
+    let folder = std::env::var_os("DAPLAKE_TEST_POSTGRES_NEWEST").filter(|folder| !folder.is_empty());
+    if folder.is_none() {
+        assert!(!requires("postgres-newest"), "DAPLAKE_TEST_POSTGRES_NEWEST is not set");
+        eprintln!("not run: the newest PostgreSQL (set DAPLAKE_TEST_POSTGRES_NEWEST, or use tests/run)");
+    }
+    folder.map(PathBuf::from)
+}
+
+/// A pgbouncer in transaction mode in front of a database.
+pub struct Pooler {
+    pub url: String,
+    bin: PathBuf,
+    server: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl Pooler {
+    /// `None` when it is not installed and not required.
+    pub fn start(database: &Database, connections: usize) -> Option<Self> {
+        let Some(program) = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"].into_iter().find(|path| Path::new(path).is_file())
+        else {
+            assert!(!requires("pgbouncer"), "there is no pgbouncer");
+            eprintln!("not run: pgbouncer (install it)");
+            return None;
+        };
+        let behind = database.url.split_once("@").unwrap().1;
+        let (address, name) = behind.split_once('/').unwrap();
+        let (host, port) = address.split_once(':').unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let settings = format!(
+            "[databases]\n* = host={host} port={port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {listen}\n\
+             unix_socket_dir =\nauth_type = trust\nauth_file = {users}\npool_mode = transaction\ndefault_pool_size = {connections}\n\
+             min_pool_size = 0\nlogfile = {log}\n",
+            users = folder.path().join("users").display(),
+            log = folder.path().join("log").display(),
+        );
+        std::fs::write(folder.path().join("pgbouncer.ini"), settings).unwrap();
+        std::fs::write(folder.path().join("users"), "\"daplake\" \"\"\n").unwrap();
+        if is_root() {
+            output(Command::new("chown").args(["-R", "nobody"]).arg(folder.path()));
+        }
+        let program = Path::new(program);
+        let mut command = self::program(program.parent().unwrap(), "pgbouncer");
+        command.arg(folder.path().join("pgbouncer.ini")).current_dir(folder.path());
+        let server = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let begun = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", listen)).is_err() {
+            let log = || std::fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+            assert!(begun.elapsed() < Duration::from_secs(60), "pgbouncer does not start: {}", log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let url = format!("postgresql://daplake@127.0.0.1:{listen}/{name}");
+        Some(Self { url, bin: database.cluster.bin.clone(), server, _folder: folder })
+    }
+
+    /// What a statement of another client prints.
+    pub fn psql(&self, sql: &str) -> String {
+        psql(&self.bin, &self.url, sql)
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        stop(&mut self.server, "-TERM");
+    }
 }
 
 fn stop(server: &mut Child, signal: &str) {

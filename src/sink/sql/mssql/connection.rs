@@ -308,6 +308,7 @@ fn server_error(number: u32, text: &str) -> Error {
         18_450..=18_490 | 4060 | 4064 | 916 | 40_615 => {
             (Kind::Target, "The database server does not let this user into this database")
         }
+        978 | 3906 | 3908 => (Kind::Target, "The database is read-only"),
         1204 | 1205 | 1222 | 3960 | 3961 => (Kind::Conflict, "The database gave way to somebody else"),
         701 | 802 | 1101 | 1105 | 3967 | 8645 | 9002 | 40_544 | 40_552 => (Kind::Resources, "The database server has no room"),
         229 | 230 | 262 | 297 | 300 | 2760 | 15_247 => (Kind::Target, "The database does not let this user do it"),
@@ -315,6 +316,10 @@ fn server_error(number: u32, text: &str) -> Error {
     };
     let mut error = Error::new(kind, message).with("number", number);
     if kind != Kind::Data {
+        if matches!(number, 978 | 3906 | 3908) {
+            error = error
+                .hint("if it is a secondary replica, connect to the primary server; else look for READ_ONLY of the database");
+        }
         if matches!(number, 4922 | 5074 | 3725 | 3726) {
             error = error.hint("drop what depends on it, run again, and make it anew");
         }

@@ -18,7 +18,8 @@ const WORD_BYTES: usize = 256;
 const STAGE: &str = "[#daplake_stage]";
 /// A session is set up so that values are refused rather than cut, and that any error undoes the transaction.
 pub(super) const SESSION: &str = "SET ANSI_NULLS ON; SET ANSI_PADDING ON; SET ANSI_WARNINGS ON; SET QUOTED_IDENTIFIER ON; \
-     SET CONCAT_NULL_YIELDS_NULL ON; SET IMPLICIT_TRANSACTIONS OFF; SET XACT_ABORT ON; SET NOCOUNT OFF";
+     SET CONCAT_NULL_YIELDS_NULL ON; SET IMPLICIT_TRANSACTIONS OFF; SET XACT_ABORT ON; SET NOCOUNT OFF; \
+     SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCK_TIMEOUT -1; SET ROWCOUNT 0; SET TEXTSIZE 2147483647";
 /// How many transactions a session has open.
 pub(super) const TRANSACTIONS_OPEN: &str = "SELECT @@TRANCOUNT";
 const COLLATION: &str = "CAST(DATABASEPROPERTYEX(DB_NAME(), N'Collation') AS nvarchar(128))";
@@ -277,12 +278,20 @@ impl Dialect for MssqlDialect {
         "OBJECT_ID(QUOTENAME([source_namespace]) + N'.' + QUOTENAME([source_table]), N'U') IS NOT NULL".to_owned()
     }
 
-    fn has_meta(&self) -> Statement {
+    fn meta_columns(&self) -> Statement {
+        let [sync, version] = ["table_sync", "database_version"].map(|name| literal(&self.meta_table(name)));
         Statement::new(format!(
-            "SELECT CASE WHEN {} IS NOT NULL AND {} IS NOT NULL THEN 1 ELSE 0 END",
-            object_id("[instructure_dap].[table_sync]"),
-            object_id("[instructure_dap].[database_version]")
+            "SELECT o.name, c.name, CASE o.type WHEN 'U' THEN 1 ELSE 0 END FROM sys.objects AS o LEFT JOIN sys.columns AS c \
+             ON c.object_id = o.object_id WHERE o.object_id IN (OBJECT_ID({sync}), OBJECT_ID({version}))"
         ))
+    }
+
+    fn occupant(&self, table: &TableRef) -> Statement {
+        Statement::new(
+            "SELECT CASE o.type WHEN 'U' THEN N'table' WHEN 'V' THEN N'view' WHEN 'SN' THEN N'synonym' WHEN 'SO' THEN N'sequence' \
+             ELSE N'object' END FROM sys.objects AS o WHERE o.object_id = OBJECT_ID(@P1)",
+        )
+        .bind(table_name(table))
     }
 
     fn create_meta(&self) -> Vec<Statement> {
@@ -364,6 +373,23 @@ impl Dialect for MssqlDialect {
         matches!(error.get("number"), Some("1505" | "2601" | "2627"))
     }
 
+    fn begin_definition(&self) -> Vec<Statement> {
+        vec![Statement::new("SET LOCK_TIMEOUT 10000")]
+    }
+
+    fn end_definition(&self) -> Vec<Statement> {
+        vec![Statement::new("SET LOCK_TIMEOUT -1")]
+    }
+
+    fn is_lock_timeout(&self, error: &Error) -> bool {
+        error.get("number") == Some("1222")
+    }
+
+    /// Any error ends the transaction here, so that a lock timeout means another load as well.
+    fn is_passing(&self, error: &Error) -> bool {
+        matches!(error.get("number"), Some("1205" | "1222" | "3960" | "3961"))
+    }
+
     fn begin(&self) -> Statement {
         Statement::new("BEGIN TRANSACTION")
     }
@@ -403,7 +429,7 @@ impl Dialect for MssqlDialect {
             "SELECT c.name, t.name, c.max_length, c.precision, c.scale, c.is_nullable, \
              CASE WHEN EXISTS (SELECT 1 FROM sys.index_columns AS k INNER JOIN sys.indexes AS i ON i.object_id = k.object_id \
              AND i.index_id = k.index_id WHERE i.is_primary_key = 1 AND k.object_id = c.object_id AND k.column_id = c.column_id) \
-             THEN 1 ELSE 0 END, CASE c.default_object_id WHEN 0 THEN 0 ELSE 1 END, \
+             THEN 1 ELSE 0 END, CASE WHEN c.default_object_id = 0 AND c.is_identity = 0 THEN 0 ELSE 1 END, \
              (SELECT MAX(QUOTENAME(SCHEMA_NAME(r.schema_id)) + N'.' + QUOTENAME(r.name)) FROM sys.foreign_key_columns AS f \
              INNER JOIN sys.tables AS r ON r.object_id = f.referenced_object_id WHERE f.parent_object_id = c.object_id \
              AND f.parent_column_id = c.column_id AND r.name LIKE N'%[_][_]%') \

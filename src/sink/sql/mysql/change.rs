@@ -81,9 +81,15 @@ fn is_rekeyed(table: &SqlTable, live: &[LiveColumn], kind: LoadKind) -> Result<b
     Ok(wanted != found)
 }
 
+/// Whether a new column can be required. Rows that are there have no value for it; the server would make one up, for rows that are
+/// about to go as well, and has none for moments.
+fn may_require(column: &SqlColumn, kind: LoadKind) -> bool {
+    let has_filler = kind == LoadKind::Replace && !column.sql_type.starts_with("date");
+    column.required && (has_filler || column.default.is_some() || column.key)
+}
+
 fn add(column: &SqlColumn, kind: LoadKind, actions: &mut Vec<String>, change: &mut Change) {
-    // Rows that are there have no value for it; the server would make one up.
-    let required = column.required && (kind == LoadKind::Replace || column.default.is_some());
+    let required = may_require(column, kind);
     actions.push(format!("ADD COLUMN {}", define(column, &column.sql_type, required)));
     change.notes.push(match required || !column.required {
         true => format!("`{}` is new", column.name),
@@ -118,7 +124,7 @@ fn alter_column<'c>(
             change.statements.extend(unrefer(table, live));
             // The values of the old rows, which are about to go, would not fit.
             actions.push(format!("DROP COLUMN {}", quote(&column.name)));
-            actions.push(format!("ADD COLUMN {}", define(column, &column.sql_type, column.required)));
+            actions.push(format!("ADD COLUMN {}", define(column, &column.sql_type, may_require(column, kind))));
             return Ok(());
         }
         // See `settle`.

@@ -199,15 +199,26 @@ impl Dialect for MysqlDialect {
     fn entry_exists(&self) -> String {
         // Not for each row anew: the catalogue is slow.
         "CONCAT(`source_namespace`, '__', `source_table`) IN \
-         (SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE())"
+         (SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() \
+         AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED'))"
             .to_owned()
     }
 
-    fn has_meta(&self) -> Statement {
+    fn meta_columns(&self) -> Statement {
         Statement::new(
-            "SELECT COUNT(*) = 2 FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() \
-             AND TABLE_NAME IN ('instructure_dap__table_sync', 'instructure_dap__database_version')",
+            "SELECT REPLACE(t.TABLE_NAME, 'instructure_dap__', ''), c.COLUMN_NAME, t.TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') \
+             FROM information_schema.TABLES AS t LEFT JOIN information_schema.COLUMNS AS c \
+             ON c.TABLE_SCHEMA = t.TABLE_SCHEMA AND c.TABLE_NAME = t.TABLE_NAME WHERE t.TABLE_SCHEMA = DATABASE() \
+             AND t.TABLE_NAME IN ('instructure_dap__table_sync', 'instructure_dap__database_version', 'daplake__bookmark')",
         )
+    }
+
+    fn occupant(&self, table: &TableRef) -> Statement {
+        Statement::new(
+            "SELECT CASE WHEN TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') THEN 'table' ELSE LOWER(TABLE_TYPE) END \
+             FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?",
+        )
+        .bind(full_name(table))
     }
 
     fn create_meta(&self) -> Vec<Statement> {
@@ -230,13 +241,20 @@ impl Dialect for MysqlDialect {
         vec![Statement::new(sync), Statement::new(version)]
     }
 
+    /// Of the tables that had no prefix, only those that the old bookkeeping knows: others of these names are somebody else's.
     fn ancient_tables(&self) -> Statement {
         let names: Vec<String> = ANCIENT.split_whitespace().chain(["dap_meta"]).map(literal).collect();
-        Statement::new(format!(
+        let known = format!(
             "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ({}) \
-             AND EXISTS (SELECT * FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'dap_meta') \
-             ORDER BY TABLE_NAME",
+             AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND (TABLE_NAME = 'dap_meta' OR CAST(TABLE_NAME AS BINARY) IN \
+             (SELECT CAST(source_table AS BINARY) FROM dap_meta)) ORDER BY TABLE_NAME",
             names.join(", ")
+        );
+        Statement::new(format!(
+            "SET @daplake = IF(EXISTS(SELECT * FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() \
+             AND TABLE_NAME = 'dap_meta' AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED')), {}, 'SELECT 1 FROM DUAL WHERE FALSE'); \
+             PREPARE daplake FROM @daplake; EXECUTE daplake; DEALLOCATE PREPARE daplake",
+            literal(&known)
         ))
     }
 
@@ -310,12 +328,37 @@ impl Dialect for MysqlDialect {
         error.get("code") == Some("1062")
     }
 
+    fn begin_definition(&self) -> Vec<Statement> {
+        vec![Statement::new("SET SESSION lock_wait_timeout = 2")]
+    }
+
+    fn end_definition(&self) -> Vec<Statement> {
+        vec![Statement::new("SET SESSION lock_wait_timeout = DEFAULT")]
+    }
+
+    /// Each definition commits by itself and can be repeated, so there is nothing to take back.
+    fn undo_definition(&self) -> Option<Vec<Statement>> {
+        Some(self.end_definition())
+    }
+
+    fn is_lock_timeout(&self, error: &Error) -> bool {
+        error.get("code") == Some("1205")
+    }
+
+    fn is_passing(&self, error: &Error) -> bool {
+        matches!(error.get("code"), Some("1205" | "1213"))
+    }
+
     fn takes_non_finite(&self) -> bool {
         false
     }
 
     fn takes_nul(&self) -> bool {
         true
+    }
+
+    fn is_json(&self, sql_type: &str) -> bool {
+        sql_type == "json"
     }
 
     fn table_of(&self, schema: &TableSchema) -> Result<SqlTable> {

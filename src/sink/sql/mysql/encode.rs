@@ -15,7 +15,7 @@ use arrow::datatypes::{
 use super::change::plain;
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::sink::sql::connection::{CopyColumn, CopyInto};
-use crate::sink::sql::texts::{json, time_of_day};
+use crate::sink::sql::texts::{json, time_of_day, whole_pairs};
 use crate::sink::sql::values::key_words;
 
 const DAY_MICROS: i64 = 86_400_000_000;
@@ -142,7 +142,7 @@ fn cells(column: &CopyColumn, array: &ArrayRef) -> Result<Cells> {
         ("binary", _) => bytes(Length::Sixteen)?,
         ("varbinary", _) => bytes(Length::Either)?,
         ("time", _) => Cells::Time(text()?),
-        ("json", DataType::Utf8) => Cells::Text { array: text()?, limit: Limit::Bytes(u32::MAX as usize) },
+        ("json", DataType::Utf8) => Cells::Text { array: whole_pairs(text()?), limit: Limit::Bytes(u32::MAX as usize) },
         ("json", _) => Cells::Text { array: json(array)?, limit: Limit::Bytes(u32::MAX as usize) },
         (_, DataType::Boolean) => Cells::Bool(array.as_boolean().clone()),
         (_, DataType::Int16) => Cells::Int16(array.as_primitive::<Int16Type>().clone()),

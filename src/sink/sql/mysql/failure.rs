@@ -28,6 +28,8 @@ pub(super) fn of(error: mysql_async::Error) -> Error {
     }
 }
 
+const READ_ONLY: &str = "The database is read-only";
+
 fn untrusted() -> Error {
     Error::new(Kind::Target, "The database server's TLS could not be trusted or agreed on")
         .hint("name the authority with sslrootcert=..., or choose ssl=require to trust any certificate")
@@ -46,6 +48,8 @@ fn lost() -> Error {
 pub(super) fn server(code: u16, state: &str, message: &str) -> Error {
     let (kind, sentence) = match code {
         1044 | 1045 | 1251 | 1698 | 1862 | 3118 | 4151 => (Kind::Target, "The database server does not let this user in"),
+        1290 if message.contains("read-only") || message.contains("read_only") => (Kind::Target, READ_ONLY),
+        1792 | 1836 => (Kind::Target, READ_ONLY),
         1205 | 1213 | 3058 | 3572 => (Kind::Conflict, "The database gave way to somebody else"),
         1053 | 1077 | 1079 | 1080 | 1152 | 1158..=1161 | 1184 | 1317 | 1927 | 4031 => {
             (Kind::Target, "The database server ended the connection")
@@ -80,6 +84,9 @@ pub(super) fn server(code: u16, state: &str, message: &str) -> Error {
                 // Foreign keys, indexes and generated columns that hold on to a column, by name.
                 1089 | 1170 | 1451 | 1553 | 1828..=1834 | 1846 | 3106 | 3780 | 3886 => {
                     error.hint("drop what depends on it, run again, and make it anew")
+                }
+                1290 | 1792 | 1836 if sentence == READ_ONLY => {
+                    error.hint("if it is a replica, connect to the primary server; else look for read_only of the server")
                 }
                 1142 | 1143 | 1227 | 1370 => error.hint("let the user do it, with GRANT"),
                 1049 => error.hint("make the database first, with CREATE DATABASE"),

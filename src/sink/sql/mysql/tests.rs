@@ -223,7 +223,7 @@ fn the_book_keeping_is_defined_as_documented() {
     let ancient: Vec<String> = ["catalog__x", "dap_meta", "users", "web_logs"].map(str::to_owned).to_vec();
     let mut statements = dialect.create_meta();
     statements.extend(dialect.create_exact_moments());
-    statements.push(dialect.has_meta());
+    statements.push(dialect.meta_columns());
     statements.extend(dialect.exact_moments());
     statements.extend(dialect.keep_exact_moment(&table, 5));
     statements.push(dialect.live_columns(&table));
@@ -392,7 +392,8 @@ async fn books_of_the_first_clients_are_taken_over() {
          ('web_logs', '2023-01-01 00:00:02', 1, 'web_logs', 'json', '{}'), \
          ('catalog__orders', '2023-01-01 00:00:03', 1, 'catalog__orders', 'json', '{}'); \
          CREATE TABLE users (id bigint PRIMARY KEY); CREATE TABLE web_logs (id binary(16) PRIMARY KEY); \
-         CREATE TABLE catalog__orders (id int PRIMARY KEY); CREATE TABLE mine (id int); INSERT INTO users VALUES (5)",
+         CREATE TABLE catalog__orders (id int PRIMARY KEY); CREATE TABLE mine (id int); INSERT INTO users VALUES (5); \
+         CREATE TABLE `groups` (id int)",
     );
     let sink = SqlSink::open(&database.url.parse().unwrap(), SqlOptions::default()).unwrap();
     sink.prepare().await.unwrap();
@@ -405,6 +406,7 @@ async fn books_of_the_first_clients_are_taken_over() {
     assert_eq!(database.sql("SELECT * FROM canvas__users"), "5\n");
     assert_eq!(database.sql("SELECT COUNT(*) FROM dap_meta_backup"), "3\n");
     assert_eq!(database.sql("SHOW TABLES LIKE 'mine'"), "mine\n");
+    assert_eq!(database.sql("SHOW TABLES LIKE 'groups'"), "groups\n", "not known to the old bookkeeping");
     assert_eq!(database.sql("SELECT * FROM instructure_dap__database_version"), "1\n");
     assert_eq!(database.sql("SHOW PROCEDURE STATUS WHERE Db = DATABASE()"), "");
 }

@@ -1,7 +1,7 @@
 //! From the table that is there to the one that is wanted. Columns are dropped only where the user asks for it, and never those
 //! that somebody else added. A change of type that would alter a value is not made: the column becomes text, which holds all.
 
-use super::dialect::{PostgresDialect, alter, comment_on, define, literal, quote, refer, table_name};
+use super::dialect::{EQUAL, PostgresDialect, alter, comment_on, define, literal, quote, refer, table_name};
 use crate::error::{Error, Kind, Result};
 use crate::sink::LoadKind;
 use crate::sink::sql::dialect::{Change, ChangeRules, Dialect, LiveColumn, SqlColumn, SqlTable};
@@ -72,7 +72,7 @@ fn is_any_text(sql_type: &str) -> bool {
 
 /// From a word to its id.
 pub(super) fn through_lookup(lookup: &str) -> String {
-    format!("(SELECT l.\"id\" FROM {lookup} AS l WHERE l.\"value\" = {{}})")
+    format!("(SELECT l.\"id\" FROM {lookup} AS l WHERE l.\"value\" {EQUAL} {{}})")
 }
 
 fn is_textual(column: &SqlColumn) -> bool {
@@ -127,14 +127,14 @@ fn check_key(table: &SqlTable, live: &[LiveColumn], kind: LoadKind) -> Result<Op
         let name = table_regclass(table);
         Statement::new(format!(
             "DO $do$ DECLARE k name; BEGIN SELECT conname INTO k FROM pg_catalog.pg_constraint WHERE conrelid = {name} \
-             AND contype = 'p'; EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', {name}, k); END $do$"
+             AND contype = 'p'; EXECUTE pg_catalog.format('ALTER TABLE %s DROP CONSTRAINT %I', {name}, k); END $do$"
         ))
     });
     Ok(Some(drop))
 }
 
 fn table_regclass(table: &SqlTable) -> String {
-    format!("{}::regclass", literal(&table_name(&table.table)))
+    format!("{}::pg_catalog.regclass", literal(&table_name(&table.table)))
 }
 
 fn add(table: &SqlTable, column: &SqlColumn, kind: LoadKind, change: &mut Change) {
@@ -247,12 +247,12 @@ fn unlooked(table: &SqlTable, column: &SqlColumn, lookup: &str) -> Vec<Statement
         Statement::new(format!(
             "DO $do$ DECLARE k name; BEGIN SELECT f.conname INTO k FROM pg_catalog.pg_constraint f \
              JOIN pg_catalog.pg_attribute a ON a.attrelid = f.conrelid AND f.conkey = ARRAY[a.attnum] \
-             WHERE f.conrelid = {relation}::regclass AND f.contype = 'f' AND a.attname = {attribute}; \
-             IF k IS NOT NULL THEN EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', {relation}, k); END IF; END $do$"
+             WHERE f.conrelid = {relation}::pg_catalog.regclass AND f.contype = 'f' AND a.attname = {attribute}; \
+             IF k IS NOT NULL THEN EXECUTE pg_catalog.format('ALTER TABLE %s DROP CONSTRAINT %I', {relation}, k); END IF; END $do$"
         )),
         alter(table, &format!("ALTER COLUMN {name} SET DATA TYPE text USING {name}::text")),
         Statement::new(format!(
-            "UPDATE {target} AS t SET {name} = l.\"value\" FROM {lookup} AS l WHERE l.\"id\"::text = t.{name}"
+            "UPDATE {target} AS t SET {name} = l.\"value\" FROM {lookup} AS l WHERE l.\"id\"::text {EQUAL} t.{name}"
         )),
     ]
 }

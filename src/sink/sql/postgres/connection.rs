@@ -17,7 +17,7 @@ use url::Url;
 
 use super::dialect::PostgresDialect;
 use super::encode::Encoder;
-use super::failure;
+use super::failure::{self, Who};
 use super::options::{Options, TlsMode};
 use super::tls;
 use crate::error::{Error, ErrorContext, Kind, Result};
@@ -33,14 +33,6 @@ const COPY: u64 = 64 << 20;
 const REST: Duration = Duration::from_millis(100);
 /// For its answer.
 const ANSWER: Duration = Duration::from_secs(5);
-
-/// Statements of the dialect count on these; limits of time are for people who forget their sessions.
-const SETTINGS: &str = "SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET standard_conforming_strings = on; \
-     SET search_path = pg_catalog; SET client_min_messages = error; \
-     SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0";
-/// Not every server knows them or can do them. To compile statements that run once takes longer than it saves; a statement whose
-/// client is gone ends early, and so does its lock.
-const WISH: &str = "SET jit = off; SET client_connection_check_interval = '10s'";
 
 /// See [`Server`].
 #[derive(Debug)]
@@ -119,15 +111,8 @@ async fn open_once(options: &Options, ssl_mode: SslMode) -> Result<Session, fail
     let tls = MakeRustlsConnect::new(tls::config(options)?);
     let (client, driver) = config.connect(tls).await.map_err(failure::greeting)?;
     let driver = tokio::spawn(driver);
-    let mut session =
-        Session { client, driver: Some(driver), copy: None, in_transaction: false, is_sound: false, used: Instant::now() };
-    // Both in one round trip.
-    let (set, _) = tokio::join!(session.client.batch_execute(SETTINGS), session.client.batch_execute(WISH));
-    match set {
-        Ok(()) => session.is_sound = true,
-        Err(error) => return Err(session.failed(error).await.into()),
-    }
-    Ok(session)
+    let who = Who { user: options.user.clone(), database: options.database.clone() };
+    Ok(Session { client, driver: Some(driver), who, copy: None, in_transaction: false, is_sound: true, used: Instant::now() })
 }
 
 /// One session. Dropped while something is under way it is cut off; the server undoes what was not committed.
@@ -135,6 +120,7 @@ struct Session {
     client: Client,
     /// What moves the bytes; it knows why a session ended. `None`: it was asked already.
     driver: Option<JoinHandle<Result<(), tokio_postgres::Error>>>,
+    who: Who,
     copy: Option<Copy>,
     in_transaction: bool,
     /// Nothing is under way, and nothing was given up in the middle.
@@ -197,20 +183,46 @@ impl Session {
         // What the last copy has to say belongs to the copy.
         self.end_copy().await?;
         self.is_sound = false;
-        let answer = match statement.parameters.is_empty() {
-            true => self.ask_plainly(&statement.text).await,
-            false => self.ask_with(statement).await,
+        let (begins, ends) = (
+            *statement == PostgresDialect.begin(),
+            *statement == PostgresDialect.commit() || *statement == PostgresDialect.rollback(),
+        );
+        let answer = match self.in_transaction || begins || ends {
+            true => self.answer(statement).await,
+            false => self.answer_alone(statement).await,
         };
         let answer = match answer {
             Ok(answer) => answer,
-            Err(error) => return Err(self.failed(error).await),
+            Err(error) => return Err(failure::with_grant(self.failed(error).await, &statement.text, &self.who)),
         };
-        if *statement == PostgresDialect.begin() {
+        if begins {
             self.in_transaction = true;
-        } else if *statement == PostgresDialect.commit() || *statement == PostgresDialect.rollback() {
+        } else if ends {
             self.in_transaction = false;
         }
         self.rest();
+        Ok(answer)
+    }
+
+    async fn answer(&self, statement: &Statement) -> Result<Answer, tokio_postgres::Error> {
+        match statement.parameters.is_empty() {
+            true => self.ask_plainly(&statement.text).await,
+            false => self.ask_with(statement).await,
+        }
+    }
+
+    /// In a transaction of its own, for its settings: one round trip, as all three messages are sent at once.
+    async fn answer_alone(&self, statement: &Statement) -> Result<Answer, tokio_postgres::Error> {
+        let (begin, commit) = (PostgresDialect.begin(), PostgresDialect.commit());
+        let (begun, answer, ended) = tokio::join!(
+            biased;
+            self.client.batch_execute(&begin.text),
+            self.answer(statement),
+            self.client.batch_execute(&commit.text)
+        );
+        begun?;
+        let answer = answer?;
+        ended?;
         Ok(answer)
     }
 
@@ -269,7 +281,7 @@ impl Session {
         tracing::debug!(sql = command, "Copy");
         match self.client.copy_in(&command).await {
             Ok(rows) => Ok(Copy { into: into.clone(), rows: Box::pin(rows), sent: 0 }),
-            Err(error) => Err(self.failed(error).await),
+            Err(error) => Err(failure::with_grant(self.failed(error).await, &command, &self.who)),
         }
     }
 

@@ -10,6 +10,24 @@ use crate::sink::sql::statement::{Row, Statement};
 /// Bytes of a name; the server cuts longer ones.
 const NAME_BYTES: usize = 63;
 const STAGE: &str = "pg_temp.\"daplake_stage\"";
+/// Begins a transaction with the settings that our statements count on. They end with it: behind a pooler the session is used by
+/// others before and after. The search path stays that of the session, which functions of users' indexes, triggers and checks may
+/// need; names in our statements are qualified. A table whose policies hide rows from us fails instead of losing them.
+///
+/// The last statement tries settings that not every server has or can do.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD'; \
+     SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 1; SET LOCAL standard_conforming_strings = on; \
+     SET LOCAL client_encoding = 'UTF8'; SET LOCAL client_min_messages = error; SET LOCAL row_security = off; \
+     SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; \
+     DO $do$ DECLARE wish text; BEGIN FOREACH wish IN ARRAY ARRAY['jit=off', 'client_connection_check_interval=10s', \
+     'transaction_timeout=0'] LOOP BEGIN PERFORM pg_catalog.set_config(pg_catalog.split_part(wish, '=', 1), \
+     pg_catalog.split_part(wish, '=', 2), true); EXCEPTION WHEN OTHERS THEN NULL; END; END LOOP; END $do$";
+/// The operator of rows of users: none that somebody else made for their types is taken for it.
+pub(super) const EQUAL: &str = "OPERATOR(pg_catalog.=)";
+/// Names that every table has already.
+const SYSTEM_COLUMNS: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
+/// How long a change of a table waits for those who use it before it lets them pass.
+const DEFINITION_WAIT: &str = "1500ms";
 
 /// See [`Dialect`].
 #[derive(Debug)]
@@ -94,14 +112,14 @@ fn select_staged(table: &SqlTable) -> String {
         let staged = format!("s.{}", quote(&column.name));
         columns.push(match (&column.lookup, &column.convert) {
             (Some((lookup, _)), _) => {
-                joins.push_str(&format!(" LEFT JOIN {lookup} AS l{number} ON l{number}.\"value\" = {staged}"));
+                joins.push_str(&format!(" LEFT JOIN {lookup} AS l{number} ON l{number}.\"value\" {EQUAL} {staged}"));
                 format!("l{number}.\"id\"")
             }
             (None, Some(convert)) => convert.replace("{}", &staged),
             (None, None) => staged,
         });
     }
-    format!("SELECT {} FROM {STAGE} AS s{joins} WHERE s.\"_action\" = 'U'", columns.join(", "))
+    format!("SELECT {} FROM {STAGE} AS s{joins} WHERE s.\"_action\" {EQUAL} 'U'", columns.join(", "))
 }
 
 impl Dialect for PostgresDialect {
@@ -117,6 +135,10 @@ impl Dialect for PostgresDialect {
         format!("\"instructure_dap\".{}", quote(name))
     }
 
+    fn equal(&self) -> &'static str {
+        EQUAL
+    }
+
     fn placeholder(&self, number: usize) -> String {
         format!("${number}")
     }
@@ -130,14 +152,52 @@ impl Dialect for PostgresDialect {
     }
 
     fn entry_exists(&self) -> String {
-        "to_regclass(quote_ident(\"source_namespace\") || '.' || quote_ident(\"source_table\")) IS NOT NULL".to_owned()
+        "EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
+         WHERE n.nspname = \"source_namespace\"::pg_catalog.name AND c.relname = \"source_table\"::pg_catalog.name \
+         AND c.relkind IN ('r', 'p'))"
+            .to_owned()
     }
 
-    fn has_meta(&self) -> Statement {
+    fn meta_columns(&self) -> Statement {
         Statement::new(
-            "SELECT to_regclass('\"instructure_dap\".\"table_sync\"') IS NOT NULL \
-             AND to_regclass('\"instructure_dap\".\"database_version\"') IS NOT NULL",
+            "SELECT c.relname, a.attname, CASE WHEN c.relkind IN ('r', 'p') THEN 1 ELSE 0 END FROM pg_catalog.pg_class AS c \
+             JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
+             LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+             WHERE n.nspname = 'instructure_dap' AND c.relname IN ('table_sync', 'database_version')",
         )
+    }
+
+    fn occupant(&self, table: &TableRef) -> Statement {
+        // The type of a table has the table's name, so another type of that name is in its way.
+        Statement::new(
+            "SELECT CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'v' THEN 'view' \
+             WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence' WHEN 'f' THEN 'foreign table' WHEN 'c' THEN 'type' \
+             ELSE 'index' END FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
+             WHERE n.nspname = $1 AND c.relname = $2 \
+             UNION ALL SELECT CASE t.typtype WHEN 'd' THEN 'domain' ELSE 'type' END FROM pg_catalog.pg_type AS t \
+             JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace \
+             WHERE n.nspname = $1 AND t.typname = $2 AND t.typrelid = 0 AND t.typcategory <> 'A'",
+        )
+        .bind(table.namespace.as_str())
+        .bind(cut_name(&table.table))
+    }
+
+    fn occupied_types(&self, table: &SqlTable) -> Option<Statement> {
+        let names: Vec<String> = enumerations(table).iter().map(|enumeration| literal(&enumeration.name)).collect();
+        if names.is_empty() {
+            return None;
+        }
+        let text = format!(
+            "SELECT t.typname, CASE t.typtype WHEN 'e' THEN 'enum' WHEN 'd' THEN 'domain' ELSE 'type' END, \
+             (SELECT pg_catalog.quote_ident(m.nspname) || '.' || pg_catalog.quote_ident(c.relname) FROM pg_catalog.pg_attribute AS a \
+             JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid JOIN pg_catalog.pg_namespace AS m ON m.oid = c.relnamespace \
+             WHERE a.atttypid IN (t.oid, t.typarray) AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'f', 'm', 'c') \
+             AND NOT (m.nspname = $1 AND c.relname = $2) ORDER BY 1 LIMIT 1) \
+             FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace \
+             WHERE n.nspname = $1 AND t.typname IN ({}) AND t.typcategory <> 'A'",
+            names.join(", ")
+        );
+        Some(Statement::new(text).bind(table.table.namespace.as_str()).bind(cut_name(&table.table.table)))
     }
 
     fn create_meta(&self) -> Vec<Statement> {
@@ -166,8 +226,9 @@ impl Dialect for PostgresDialect {
 
     fn ancient_tables(&self) -> Statement {
         Statement::new(
-            "SELECT n FROM unnest(ARRAY['canvas', 'catalog', 'canvas_logs']) AS n \
-             WHERE to_regclass(quote_ident(n) || '.dap_meta') IS NOT NULL",
+            "SELECT n.nspname FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid \
+             WHERE n.nspname IN ('canvas', 'catalog', 'canvas_logs') AND c.relname = 'dap_meta' AND c.relkind IN ('r', 'p') \
+             ORDER BY 1",
         )
     }
 
@@ -191,8 +252,8 @@ impl Dialect for PostgresDialect {
 
     fn charset(&self) -> Statement {
         Statement::new(
-            "SELECT pg_encoding_to_char(encoding), datcollate, datctype FROM pg_catalog.pg_database \
-             WHERE datname = current_database()",
+            "SELECT pg_catalog.pg_encoding_to_char(encoding), datcollate, datctype FROM pg_catalog.pg_database \
+             WHERE datname = pg_catalog.current_database()",
         )
     }
 
@@ -230,11 +291,13 @@ impl Dialect for PostgresDialect {
     }
 
     fn lock(&self, name: &str) -> Statement {
-        Statement::new("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))").bind(format!("daplake {name}"))
+        Statement::new("SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended($1, 0))")
+            .bind(format!("daplake {name}"))
     }
 
     fn try_lock(&self, name: &str) -> Statement {
-        Statement::new("SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))").bind(format!("daplake {name}"))
+        Statement::new("SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended($1, 0))")
+            .bind(format!("daplake {name}"))
     }
 
     /// By the key that is made when the rows are in, or by the unique index of the stage.
@@ -246,9 +309,79 @@ impl Dialect for PostgresDialect {
         error.get("sqlstate") == Some("23505")
     }
 
+    fn begin(&self) -> Statement {
+        Statement::new(BEGIN)
+    }
+
+    fn begin_definition(&self) -> Vec<Statement> {
+        vec![Statement::new(format!("SAVEPOINT daplake; SET LOCAL lock_timeout = '{DEFINITION_WAIT}'"))]
+    }
+
+    fn end_definition(&self) -> Vec<Statement> {
+        vec![Statement::new("SET LOCAL lock_timeout = 0; RELEASE SAVEPOINT daplake")]
+    }
+
+    fn undo_definition(&self) -> Option<Vec<Statement>> {
+        Some(vec![Statement::new("ROLLBACK TO SAVEPOINT daplake; RELEASE SAVEPOINT daplake")])
+    }
+
+    fn is_lock_timeout(&self, error: &Error) -> bool {
+        error.get("sqlstate") == Some("55P03")
+    }
+
+    fn is_passing(&self, error: &Error) -> bool {
+        matches!(error.get("sqlstate"), Some("40001" | "40P01"))
+    }
+
+    /// What other users' sessions run is hidden from most roles, and may hold values.
+    fn lock_holders(&self, table: &SqlTable) -> Option<Statement> {
+        let lookups = table.columns.iter().filter_map(|column| Some(column.lookup.as_ref()?.0.clone()));
+        let relations: Vec<String> =
+            std::iter::once(table_name(&table.table)).chain(lookups).map(|name| literal(&name)).collect();
+        Some(Statement::new(format!(
+            "SELECT DISTINCT 'session ' || l.pid || ' (user ' || COALESCE(a.usename::text, 'unknown') \
+             || CASE WHEN a.application_name <> '' THEN ', ' || a.application_name ELSE '' END \
+             || COALESCE(', ' || a.state, '') || ')' FROM pg_catalog.pg_locks AS l \
+             JOIN pg_catalog.pg_database AS d ON d.oid = l.database AND d.datname = pg_catalog.current_database() \
+             LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid = l.pid \
+             WHERE l.locktype = 'relation' AND l.granted AND l.pid <> pg_catalog.pg_backend_pid() AND l.relation IN (\
+             SELECT pg_catalog.to_regclass(r.name)::pg_catalog.oid FROM (VALUES ({})) AS r (name)) ORDER BY 1",
+            relations.join("), (")
+        )))
+    }
+
+    fn dependent_views(&self, table: &TableRef, error: &Error) -> Option<Statement> {
+        if !matches!(error.get("sqlstate"), Some("0A000" | "2BP01")) {
+            return None;
+        }
+        let ask = Statement::new(
+            "SELECT DISTINCT CASE v.relkind WHEN 'm' THEN 'materialized view' ELSE 'view' END, \
+             pg_catalog.quote_ident(m.nspname) || '.' || pg_catalog.quote_ident(v.relname), a.attname \
+             FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
+             JOIN pg_catalog.pg_depend AS d ON d.refobjid = c.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass \
+             AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass \
+             JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid \
+             JOIN pg_catalog.pg_rewrite AS r ON r.oid = d.objid JOIN pg_catalog.pg_class AS v ON v.oid = r.ev_class \
+             JOIN pg_catalog.pg_namespace AS m ON m.oid = v.relnamespace \
+             WHERE n.nspname = $1 AND c.relname = $2 AND v.oid <> c.oid ORDER BY 2, 3",
+        );
+        Some(ask.bind(table.namespace.as_str()).bind(cut_name(&table.table)))
+    }
+
+    fn is_json(&self, sql_type: &str) -> bool {
+        sql_type == "jsonb"
+    }
+
     fn table_of(&self, schema: &TableSchema) -> Result<SqlTable> {
         let columns = types::columns(schema);
         for (index, column) in columns.iter().enumerate() {
+            if SYSTEM_COLUMNS.contains(&column.name.as_str()) {
+                let error = Error::new(Kind::Schema, "A column has a name that PostgreSQL keeps for its own columns");
+                return Err(error.with("column", &column.name).hint(match column.key {
+                    true => "leave the table out with --exclude".to_owned(),
+                    false => format!("leave the column out: daplake sync --drop-column {}.{}", schema.table, column.name),
+                }));
+            }
             if columns[..index].iter().any(|other| other.name == column.name) {
                 return Err(Error::new(Kind::Schema, "Two columns have the same name once PostgreSQL has cut it to 63 bytes")
                     .with("column", &column.name));
@@ -261,14 +394,17 @@ impl Dialect for PostgresDialect {
         // Enumerations by their quoted names; all else as the server writes types.
         Statement::new(
             "SELECT a.attname, CASE \
-             WHEN t.typtype = 'e' THEN '\"' || replace(tn.nspname, '\"', '\"\"') || '\".\"' || replace(t.typname, '\"', '\"\"') || '\"' \
-             WHEN e.typtype = 'e' THEN '\"' || replace(en.nspname, '\"', '\"\"') || '\".\"' || replace(e.typname, '\"', '\"\"') || '\"[]' \
-             ELSE format_type(a.atttypid, a.atttypmod) END, \
-             a.attnotnull, COALESCE(a.attnum = ANY (i.indkey), false), a.atthasdef OR a.attidentity <> '', col_description(c.oid, a.attnum), \
-             (SELECT quote_ident(n.nspname) || '.' || quote_ident(r.relname) FROM pg_catalog.pg_constraint f \
+             WHEN t.typtype = 'e' THEN '\"' || pg_catalog.replace(tn.nspname, '\"', '\"\"') || '\".\"' \
+             || pg_catalog.replace(t.typname, '\"', '\"\"') || '\"' \
+             WHEN e.typtype = 'e' THEN '\"' || pg_catalog.replace(en.nspname, '\"', '\"\"') || '\".\"' \
+             || pg_catalog.replace(e.typname, '\"', '\"\"') || '\"[]' \
+             ELSE pg_catalog.format_type(a.atttypid, a.atttypmod) END, \
+             a.attnotnull, COALESCE(a.attnum = ANY (i.indkey), false), a.atthasdef OR a.attidentity <> '', \
+             pg_catalog.col_description(c.oid, a.attnum), \
+             (SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(r.relname) FROM pg_catalog.pg_constraint f \
              JOIN pg_catalog.pg_class r ON r.oid = f.confrelid WHERE f.conrelid = c.oid AND f.contype = 'f' \
              AND f.conkey = ARRAY[a.attnum] AND r.relnamespace = c.relnamespace \
-             AND r.relname = (c.relname || '__' || a.attname)::name LIMIT 1) \
+             AND r.relname = (c.relname || '__' || a.attname)::pg_catalog.name LIMIT 1) \
              FROM pg_catalog.pg_class c \
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
              JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
@@ -471,7 +607,7 @@ impl Dialect for PostgresDialect {
                 let name = quote(&column.name);
                 Statement::new(format!(
                     "INSERT INTO {lookup} (\"value\") SELECT DISTINCT s.{name} FROM {STAGE} AS s \
-                     WHERE s.\"_action\" = 'U' AND s.{name} IS NOT NULL ON CONFLICT (\"value\") DO NOTHING"
+                     WHERE s.\"_action\" {EQUAL} 'U' AND s.{name} IS NOT NULL ON CONFLICT (\"value\") DO NOTHING"
                 ))
             })
             .collect()
@@ -507,12 +643,12 @@ impl Dialect for PostgresDialect {
             .map(|column| {
                 let staged = format!("s.{}", quote(&column.name));
                 let staged = column.convert.as_ref().map_or(staged.clone(), |convert| convert.replace("{}", &staged));
-                format!("t.{} = {staged}", quote(&column.name))
+                format!("t.{} {EQUAL} {staged}", quote(&column.name))
             })
             .collect();
         let name = table_name(&table.table);
         Statement::new(format!(
-            "DELETE FROM {name} AS t USING {STAGE} AS s WHERE s.\"_action\" = 'D' AND {}",
+            "DELETE FROM {name} AS t USING {STAGE} AS s WHERE s.\"_action\" {EQUAL} 'D' AND {}",
             same.join(" AND ")
         ))
     }

@@ -1,7 +1,6 @@
 //! Rows of record batches in the binary form of `COPY`. It checks what the server would refuse, so that the error names the
 //! column.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 
 use arrow::array::{
@@ -15,7 +14,7 @@ use arrow::datatypes::{
 
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::sink::sql::connection::{CopyColumn, CopyInto};
-use crate::sink::sql::texts::{json, time_of_day};
+use crate::sink::sql::texts::{json, time_of_day, without_odd_escapes};
 
 /// From 1970 to 2000, where the server begins to count.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
@@ -224,7 +223,7 @@ impl Cells {
                 IpAddr::V6(address) => fixed(&[&[3, 128, 0, 16], &address.octets()[..]].concat()),
             },
             Cells::Json(array) => {
-                let text = without_nul_escapes(array.value(row));
+                let text = without_odd_escapes(array.value(row));
                 out.extend_from_slice(&(text.len() as i32 + 1).to_be_bytes());
                 out.push(1);
                 out.extend_from_slice(text.as_bytes());
@@ -337,34 +336,6 @@ fn numeric(value: i128, scale: i8) -> Vec<u8> {
     out
 }
 
-/// jsonb refuses `\u0000`; it becomes the picture of a NUL, as in text columns. An escaped backslash before `u0000` is not one.
-fn without_nul_escapes(text: &str) -> Cow<'_, str> {
-    const NUL: &str = "\\u0000";
-    if !text.contains(NUL) {
-        return Cow::Borrowed(text);
-    }
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(place) = rest.find('\\') {
-        out.push_str(&rest[..place]);
-        rest = &rest[place..];
-        match rest.strip_prefix(NUL) {
-            Some(after) => {
-                out.push_str("\\u2400");
-                rest = after;
-            }
-            None => {
-                // The backslash and what it escapes, whole.
-                let escape = 1 + rest[1..].chars().next().map_or(0, char::len_utf8);
-                out.push_str(&rest[..escape]);
-                rest = &rest[escape..];
-            }
-        }
-    }
-    out.push_str(rest);
-    Cow::Owned(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -380,17 +351,5 @@ mod tests {
         assert_eq!(groups(-12_345_678, 3), (1, 0x4000, 3, vec![1, 2345, 6780]));
         assert_eq!(groups(5, 6), (-2, 0, 6, vec![500]));
         assert_eq!(groups(100_000_000, 0), (2, 0, 0, vec![1]));
-    }
-
-    #[test]
-    fn only_real_nul_escapes_are_replaced() {
-        for (text, expected) in [
-            (r#"{"a":"plain"}"#, r#"{"a":"plain"}"#),
-            (r#"{"a":"x\u0000y"}"#, r#"{"a":"x\u2400y"}"#),
-            (r#"{"a":"x\\u0000y"}"#, r#"{"a":"x\\u0000y"}"#),
-            (r#"{"a":"\\\u0000\"\u00e9"}"#, r#"{"a":"\\\u2400\"\u00e9"}"#),
-        ] {
-            assert_eq!(without_nul_escapes(text), expected);
-        }
     }
 }

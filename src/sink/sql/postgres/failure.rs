@@ -4,6 +4,7 @@ use std::error::Error as _;
 
 use tokio_postgres::error::DbError;
 
+use super::dialect::quote;
 use crate::error::{Error, Kind};
 
 /// A session that could not be opened.
@@ -77,6 +78,60 @@ pub(super) fn nonsense(error: tokio_postgres::Error) -> Error {
 
 const AGAIN: &str = "run it again: the database undoes what was not committed";
 
+/// Who speaks to which database, for hints.
+#[derive(Debug, Clone)]
+pub(super) struct Who {
+    pub(super) user: String,
+    pub(super) database: String,
+}
+
+/// Adds to a refusal for want of a right what gives that right.
+pub(super) fn with_grant(error: Error, statement: &str, who: &Who) -> Error {
+    if error.get("sqlstate") != Some("42501") {
+        return error;
+    }
+    let cause = error.causes().join(": ");
+    let hint = format!("run as the owner or a superuser: {}", grant(statement, &cause, who));
+    error.hint(hint)
+}
+
+/// The statements that give the right to run `statement`. What the server says names the kind of object, unless it speaks another
+/// language; then it is told from the statement.
+fn grant(statement: &str, cause: &str, who: &Who) -> String {
+    let (user, database) = (quote(&who.user), quote(&who.database));
+    let relation = first_relation(statement);
+    let schema = relation.and_then(|relation| Some(relation.split_once("\".\"")?.0)).map(|schema| format!("{schema}\""));
+    let in_schema = |schema: &str| {
+        format!(
+            "GRANT USAGE, CREATE ON SCHEMA {schema} TO {user}; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {user}"
+        )
+    };
+    let text = statement.trim_start();
+    if text.contains("CREATE SCHEMA") || cause.contains("for database") {
+        return format!("GRANT CREATE ON DATABASE {database} TO {user}");
+    }
+    if text.starts_with("CREATE TEMPORARY") || cause.contains("temporary tables") {
+        return format!("GRANT TEMPORARY ON DATABASE {database} TO {user}");
+    }
+    let changes = ["ALTER ", "DROP ", "COMMENT "].iter().any(|word| text.starts_with(word)) || text.contains("ALTER TABLE");
+    match (relation, schema) {
+        (Some(relation), _) if cause.contains("owner of") || changes && !cause.contains("for schema") => {
+            let kind = if text.starts_with("ALTER TYPE") { "TYPE" } else { "TABLE" };
+            format!("ALTER {kind} {relation} OWNER TO {user}")
+        }
+        (_, Some(schema)) => in_schema(&schema),
+        _ => format!("GRANT CREATE, TEMPORARY ON DATABASE {database} TO {user}"),
+    }
+}
+
+/// The first name of the form `"schema"."name"` in a statement, in its quotes.
+fn first_relation(statement: &str) -> Option<&str> {
+    let middle = statement.find("\".\"")?;
+    let start = statement[..middle].rfind('"')?;
+    let end = middle + 3 + statement[middle + 3..].find('"')?;
+    statement.get(start..=end)
+}
+
 /// What the server says, without values: its sentences of classes 22 (data) and 23 (constraints) quote them.
 pub(super) fn refused(refusal: &DbError) -> Error {
     let state = refusal.code().code();
@@ -86,6 +141,8 @@ pub(super) fn refused(refusal: &DbError) -> Error {
         "28" => (Kind::Target, "The database server does not let this user in"),
         "3D" => (Kind::Target, "The server has no such database"),
         "40" | "55" => (Kind::Conflict, "The database gave way to somebody else"),
+        _ if state == "25006" => (Kind::Target, "The database is read-only"),
+        _ if state == "42501" => (Kind::Target, "The database role lacks a right"),
         "42" => (Kind::Target, "The database refuses a statement"),
         "53" => (Kind::Resources, "The database server has no room"),
         _ if state == "57014" => (Kind::Target, "Somebody stopped a statement in the database"),
@@ -107,9 +164,51 @@ pub(super) fn refused(refusal: &DbError) -> Error {
         error = error.hint("drop what depends on it, run again, and make it anew");
     }
     error = match class {
+        "25" if state == "25006" => error.hint(
+            "if it is a replica, connect to the primary server; else look for default_transaction_read_only of the role, the \
+             database or the server",
+        ),
         "3D" => error.hint("make the database first, or correct its name in the connection string"),
         "57" | "08" => error.hint(AGAIN),
         _ => error,
     };
     error.caused_by(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_right_is_named_with_what_gives_it() {
+        let who = Who { user: "etl".into(), database: "my db".into() };
+        for (statement, cause, expected) in [
+            ("DO $do$ BEGIN CREATE SCHEMA \"canvas\"; END $do$", "", "GRANT CREATE ON DATABASE \"my db\" TO \"etl\""),
+            ("CREATE TEMPORARY TABLE \"daplake_stage\" ()", "", "GRANT TEMPORARY ON DATABASE \"my db\" TO \"etl\""),
+            (
+                "CREATE TABLE \"canvas\".\"users\" (\"id\" bigint)",
+                "permission denied for schema canvas",
+                "GRANT USAGE, CREATE ON SCHEMA \"canvas\" TO \"etl\"; \
+                 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA \"canvas\" TO \"etl\"",
+            ),
+            (
+                "ALTER TABLE \"canvas\".\"users\" ADD COLUMN \"x\" text",
+                "must be owner of table users",
+                "ALTER TABLE \"canvas\".\"users\" OWNER TO \"etl\"",
+            ),
+            (
+                "ALTER TYPE \"canvas\".\"t__c\" ADD VALUE 'x'",
+                "muss Eigentümer sein",
+                "ALTER TYPE \"canvas\".\"t__c\" OWNER TO \"etl\"",
+            ),
+            (
+                "SELECT 1 FROM \"instructure_dap\".\"table_sync\"",
+                "permission denied for table table_sync",
+                "GRANT USAGE, CREATE ON SCHEMA \"instructure_dap\" TO \"etl\"; \
+                 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA \"instructure_dap\" TO \"etl\"",
+            ),
+        ] {
+            assert_eq!(grant(statement, cause, &who), expected, "{statement}");
+        }
+    }
 }

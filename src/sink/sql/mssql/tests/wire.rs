@@ -13,6 +13,7 @@ use crate::schema::{ACTION, TableSchema};
 use crate::sink::conformance::{self, Change, at, reduced};
 use crate::sink::sql::connection::{Connection, CopyColumn, CopyInto, Server};
 use crate::sink::sql::dialect::Dialect;
+use crate::sink::sql::meta::SYNC_COLUMNS;
 use crate::sink::sql::statement::Statement;
 use crate::sink::sql::{SqlOptions, SqlSink};
 use crate::sink::{LoadKind, LoadPlan, Sink};
@@ -289,7 +290,10 @@ fn sink_script(seen: &Seen) -> Answer {
     let Seen::Sql(text, values) = seen else { return Answer::Done };
     let row = |cells: &[&str]| cells.iter().map(|cell| Some((*cell).to_owned())).collect::<Vec<_>>();
     match text.as_str() {
-        _ if text.starts_with("SELECT CASE WHEN OBJECT_ID(") => one("1"),
+        _ if text.starts_with("SELECT o.name, c.name") => {
+            let sync = SYNC_COLUMNS.iter().map(|column| row(&["table_sync", column, "1"]));
+            Answer::Rows(sync.chain([row(&["database_version", "version", "1"])]).collect())
+        }
         _ if text.starts_with("SELECT [version] FROM") => one("1"),
         _ if text.starts_with("SELECT @@TRANCOUNT") => one("0"),
         _ if text.contains("@LockTimeout = 0") => one("1"),
