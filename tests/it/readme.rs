@@ -197,3 +197,104 @@ fn the_demo_and_the_tests_share_one_build() {
     let twice: Vec<&String> = program.difference(&tests).collect();
     assert!(twice.is_empty(), "built twice, as the tests add features to them: {twice:#?}");
 }
+
+/// The program of `examples/tour`, which `cargo test` builds beside the tests.
+#[test]
+#[cfg(feature = "sql")]
+fn the_examples_run() {
+    let program = std::env::current_exe().unwrap().parent().and_then(Path::parent).unwrap().join("examples/tour");
+    if !program.exists() {
+        eprintln!("not run: examples/tour (build it with: cargo build --example tour)");
+        return;
+    }
+    for (name, word) in [
+        ("delta", "increment of canvas.users"),
+        ("own_sink", "canvas.users: Loaded"),
+        ("files", "0 failed"),
+        ("arrow", "registered"),
+        ("notify", "0 failed"),
+    ] {
+        let run = Run::of(without_settings(Command::new(&program)).arg(name).output().unwrap()).assert_code(0);
+        assert!(run.stdout.contains(word), "{name}: {}", run.stdout);
+    }
+}
+
+/// Options of other programs, and those of the feature `cluster`, which a usual build does not have.
+const FOREIGN: &[&str] = &[
+    "--locked",
+    "--path",
+    "--features",
+    "--release",
+    "--example",
+    "--all-targets",
+    "--offline",
+    "--no-deps",
+    "--edges",
+    "--all",
+    "--check",
+    "--test",
+    "--lib",
+    "--deny",
+    "--system",
+    "--home-dir",
+    "--now",
+    "--silent",
+    "--show-error",
+    "--fail",
+    "--header",
+    "--data",
+    "--rm",
+    "--env-file",
+    "--warn",
+    "--cluster",
+    "--cluster-parts",
+    "--cluster-listen",
+    "--cluster-advertise",
+    "--listen",
+    "--advertise",
+    "--scheduler",
+    "--port",
+    "--control-port",
+    "--cores",
+    "--executor-timeout",
+    "--inMemoryPersistence",
+    "--skipApiVersionCheck",
+];
+
+/// Words that begin with two dashes.
+fn options_in(text: &str) -> impl Iterator<Item = &str> {
+    text.match_indices("--").filter_map(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        let rest = &text[at + 2..];
+        let length = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(rest.len());
+        let is_option =
+            before.is_none_or(|c| !c.is_ascii_alphanumeric() && c != '-') && rest.starts_with(|c: char| c.is_ascii_lowercase());
+        is_option.then(|| &text[at..at + 2 + length])
+    })
+}
+
+#[test]
+fn options_in_the_documentation_exist() {
+    use crate::support::bare_command;
+
+    let help = |arguments: &[&str]| Run::of(bare_command(arguments).output().unwrap()).assert_code(0).stdout;
+    let whole = help(&["--help"]);
+    let commands = whole.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names = commands.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+    let helps: Vec<String> = names.map(|name| help(&[name, "--help"])).chain([whole.clone()]).collect();
+    let known: std::collections::BTreeSet<&str> =
+        helps.iter().flat_map(|help| options_in(help)).chain(FOREIGN.iter().copied()).collect();
+
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = vec![root.join("README.md"), root.join("CHANGELOG.md"), root.join("CONTRIBUTING.md")];
+    crate::style::pages_below(&root.join("docs"), &mut pages);
+    let mut unknown = Vec::new();
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            let missing = options_in(line).filter(|option| !known.contains(option));
+            unknown.extend(missing.map(|option| format!("{}:{}: {option}", page.display(), number + 1)));
+        }
+    }
+    assert!(unknown.is_empty(), "no command has these options:\n{}", unknown.join("\n"));
+}

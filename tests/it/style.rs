@@ -62,7 +62,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn pages_below(folder: &Path, into: &mut Vec<PathBuf>) {
+pub fn pages_below(folder: &Path, into: &mut Vec<PathBuf>) {
     let Ok(entries) = folder.read_dir() else { return };
     for entry in entries {
         let path = entry.unwrap().path();
