@@ -50,7 +50,7 @@ impl Kept for Database {
 }
 
 #[cfg(feature = "mysql")]
-impl Kept for crate::support::mariadb::Database {
+impl Kept for crate::support::mysql::Database {
     fn url(&self) -> &str {
         &self.url
     }
@@ -83,7 +83,7 @@ impl Kept for crate::support::mariadb::Database {
     }
 
     fn rows(&self, tables: &[TableRef]) -> Vec<Vec<Value>> {
-        self.rows_of(tables)
+        tables.iter().map(|table| self.rows(&format!("{}__{}", table.namespace, table.table))).collect()
     }
 
     fn unit(&self) -> i64 {
@@ -218,7 +218,12 @@ fn postgres() -> Option<Box<dyn Kept>> {
 
 #[cfg(feature = "mysql")]
 fn mariadb() -> Option<Box<dyn Kept>> {
-    Some(Box::new(crate::support::mariadb::Database::new()?))
+    Some(Box::new(crate::support::mysql::Database::new(crate::support::mysql::Brand::Mariadb)?))
+}
+
+#[cfg(feature = "mysql")]
+fn mysql() -> Option<Box<dyn Kept>> {
+    Some(Box::new(crate::support::mysql::Database::new(crate::support::mysql::Brand::Mysql)?))
 }
 
 /// Tables with enumerations, JSON, arrays, addresses, UUIDs, decimals, dates and schema changes of each kind that the official
@@ -299,6 +304,12 @@ async fn the_whole_catalogue_is_laid_out_as_by_the_official_client_in_postgresql
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn either_client_goes_on_where_the_other_stopped_in_mariadb() {
     take_turns(mariadb).await;
+}
+
+#[cfg(feature = "mysql")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn either_client_goes_on_where_the_other_stopped_in_mysql() {
+    take_turns(mysql).await;
 }
 
 #[cfg(feature = "mysql")]

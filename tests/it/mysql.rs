@@ -7,7 +7,7 @@ use std::sync::Arc;
 use daplake::Kind;
 use daplake::ops::{self, Target};
 
-use crate::support::mariadb::{Database, Server};
+use crate::support::mysql::{Brand, Database, Server};
 use crate::support::{World, assert_same, canvas, school, web_logs};
 
 /// An authority and a certificate by it, for a name.
@@ -32,12 +32,15 @@ async fn tls_is_as_strict_as_asked() {
     certify(folder.path(), "here", "IP:127.0.0.1");
     let file = |name: &str| folder.path().join(name).display().to_string();
     let start = |authority: &str| {
-        Server::start(&[
-            &format!("--ssl-ca={}", file(&format!("{authority}.pem"))),
-            &format!("--ssl-cert={}", file(&format!("{authority}-server.pem"))),
-            &format!("--ssl-key={}", file(&format!("{authority}-server.key"))),
-            "--require-secure-transport=ON",
-        ])
+        Server::start(
+            Brand::Mariadb,
+            &[
+                &format!("--ssl-ca={}", file(&format!("{authority}.pem"))),
+                &format!("--ssl-cert={}", file(&format!("{authority}-server.pem"))),
+                &format!("--ssl-key={}", file(&format!("{authority}-server.key"))),
+                "--require-secure-transport=ON",
+            ],
+        )
     };
     for (authority, other, is_right_name) in [("elsewhere", "here", false), ("here", "elsewhere", true)] {
         let Some(server) = start(authority) else { return };
@@ -71,7 +74,7 @@ async fn tls_is_as_strict_as_asked() {
 /// Many servers have the bulk path of clients disabled.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_bulk_path_rows_arrive_all_the_same_and_it_is_said_once() {
-    let Some(server) = Server::start(&["--local-infile=0"]) else { return };
+    let Some(server) = Server::start(Brand::Mariadb, &["--local-infile=0"]) else { return };
     let database = Database::on(&Arc::new(server));
     let tables = [canvas("users"), canvas("courses"), web_logs()];
     let world = World::new(school(&tables)).await;

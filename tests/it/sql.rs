@@ -62,7 +62,28 @@ on!(newest_postgresql = crate::support::database::Newest:
 );
 
 #[cfg(feature = "mysql")]
-on!(mariadb = crate::support::mariadb::Database:
+on!(mariadb = crate::support::database::Mariadb:
+    a_whole_school_follows_its_history,
+    two_syncs_at_once_leave_one_right_table,
+    a_demanded_snapshot_replaces_the_rows_and_keeps_old_logs,
+    killed_and_run_again_the_database_is_right,
+    a_database_is_initialised_followed_listed_and_dropped,
+    tables_are_chosen_by_pattern_and_missing_ones_are_made,
+    a_table_removed_by_hand_is_noticed,
+    what_is_odd_but_whole_arrives_whole,
+    what_is_cut_or_broken_fails_loudly_and_leaves_the_table,
+    rows_deleted_and_born_again_are_there,
+    an_end_at_a_border_is_not_taken_for_the_end,
+    the_lake_holds_the_same_rows_after_the_same_history,
+    a_server_that_ends_while_rows_stream_leaves_nothing,
+    a_crash_of_the_server_in_the_midst_of_a_load_leaves_nothing,
+    columns_gone_upstream_stay_unless_told_otherwise,
+    columns_are_left_out_and_hashed,
+    what_the_bookkeeping_does_not_know_is_left_alone,
+);
+
+#[cfg(feature = "mysql")]
+on!(mysql = crate::support::database::Mysql:
     a_whole_school_follows_its_history,
     two_syncs_at_once_leave_one_right_table,
     a_demanded_snapshot_replaces_the_rows_and_keeps_old_logs,

@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 use daplake::model::TableRef;
 use serde_json::Value;
 
+#[cfg(feature = "mysql")]
+use super::mysql::{Brand, Database};
+
 /// A database of its own for one test.
 pub trait TestDatabase: Send + Sync + Sized {
     /// `None` when there is no server and none is required.
@@ -138,66 +141,83 @@ impl TestDatabase for super::postgres::Database {
     }
 }
 
+/// A database on MariaDB.
 #[cfg(feature = "mysql")]
-impl TestDatabase for super::mariadb::Database {
-    fn fresh() -> Option<Self> {
-        Self::new()
-    }
+pub struct Mariadb(Database);
 
-    fn alone() -> Option<Self> {
-        Self::alone()
-    }
+/// A database on a current MySQL.
+#[cfg(feature = "mysql")]
+pub struct Mysql(Database);
 
-    fn crash(&self) {
-        self.crash();
-    }
+#[cfg(feature = "mysql")]
+macro_rules! on_brand {
+    ($type:ident) => {
+        impl TestDatabase for $type {
+            fn fresh() -> Option<Self> {
+                Some(Self(Database::new(Brand::$type)?))
+            }
 
-    fn url(&self) -> &str {
-        &self.url
-    }
+            fn alone() -> Option<Self> {
+                Some(Self(Database::alone(Brand::$type)?))
+            }
 
-    fn rows_of(&self, tables: &[TableRef]) -> Vec<Vec<Value>> {
-        tables.iter().map(|table| self.rows(&format!("{}__{}", table.namespace, table.table))).collect()
-    }
+            fn crash(&self) {
+                self.0.crash();
+            }
 
-    fn data_tables(&self) -> Vec<String> {
-        let list = self.sql(
-            "SELECT REPLACE(TABLE_NAME, '__', '.') FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() \
-             AND TABLE_NAME REGEXP '^(canvas|canvas_logs|catalog|new_quizzes)__' AND TABLE_NAME NOT LIKE '%!_!_%!_!_%' ESCAPE '!' \
-             ORDER BY 1",
-        );
-        list.lines().map(str::to_owned).collect()
-    }
+            fn url(&self) -> &str {
+                &self.0.url
+            }
 
-    fn known_tables(&self) -> u64 {
-        if self.sql("SHOW TABLES LIKE 'instructure_dap__table_sync'").is_empty() {
-            return 0;
+            fn rows_of(&self, tables: &[TableRef]) -> Vec<Vec<Value>> {
+                tables.iter().map(|table| self.0.rows(&format!("{}__{}", table.namespace, table.table))).collect()
+            }
+
+            fn data_tables(&self) -> Vec<String> {
+                let list = self.0.sql(
+                    "SELECT REPLACE(TABLE_NAME, '__', '.') FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() \
+                     AND TABLE_NAME REGEXP '^(canvas|canvas_logs|catalog|new_quizzes)__' AND TABLE_NAME NOT LIKE '%!_!_%!_!_%' ESCAPE '!' \
+                     ORDER BY 1",
+                );
+                list.lines().map(str::to_owned).collect()
+            }
+
+            fn known_tables(&self) -> u64 {
+                if self.0.sql("SHOW TABLES LIKE 'instructure_dap__table_sync'").is_empty() {
+                    return 0;
+                }
+                self.0.sql("SELECT COUNT(*) FROM instructure_dap__table_sync").trim().parse().unwrap()
+            }
+
+            fn end_sessions(&self) -> bool {
+                let open = self.0.sql("SELECT ID FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND ID <> CONNECTION_ID()");
+                open.lines().for_each(|id| _ = self.0.sql(&format!("KILL {id}")));
+                !open.is_empty()
+            }
+
+            fn run(&self, sql: &str) -> String {
+                self.0.sql(sql)
+            }
+
+            fn name_of(&self, table: &TableRef) -> String {
+                format!("`{}__{}`", table.namespace, table.table)
+            }
+
+            fn drop_by_hand(&self, table: &TableRef) {
+                self.0.sql(&format!("DROP TABLE `{}__{}`", table.namespace, table.table));
+            }
+
+            fn add_by_hand(&self, table: &TableRef, column: &str) {
+                self.0.sql(&format!("ALTER TABLE `{}__{}` ADD COLUMN {column} bigint DEFAULT 7", table.namespace, table.table));
+            }
         }
-        self.sql("SELECT COUNT(*) FROM instructure_dap__table_sync").trim().parse().unwrap()
-    }
-
-    fn end_sessions(&self) -> bool {
-        let open = self.sql("SELECT ID FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND ID <> CONNECTION_ID()");
-        open.lines().for_each(|id| _ = self.sql(&format!("KILL {id}")));
-        !open.is_empty()
-    }
-
-    fn run(&self, sql: &str) -> String {
-        self.sql(sql)
-    }
-
-    fn name_of(&self, table: &TableRef) -> String {
-        format!("`{}__{}`", table.namespace, table.table)
-    }
-
-    fn drop_by_hand(&self, table: &TableRef) {
-        self.sql(&format!("DROP TABLE `{}__{}`", table.namespace, table.table));
-    }
-
-    fn add_by_hand(&self, table: &TableRef, column: &str) {
-        self.sql(&format!("ALTER TABLE `{}__{}` ADD COLUMN {column} bigint DEFAULT 7", table.namespace, table.table));
-    }
+    };
 }
+
+#[cfg(feature = "mysql")]
+on_brand!(Mariadb);
+#[cfg(feature = "mysql")]
+on_brand!(Mysql);
 
 /// The newest PostgreSQL.
 #[cfg(feature = "postgres")]

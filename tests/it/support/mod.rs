@@ -5,10 +5,10 @@ pub mod browser;
 #[cfg(feature = "lake")]
 pub mod database;
 pub mod faults;
-#[cfg(feature = "mysql")]
-pub mod mariadb;
 #[cfg(feature = "mssql")]
 pub mod mssql;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 pub mod official;
 #[cfg(feature = "postgres")]
 pub mod postgres;

@@ -1,4 +1,4 @@
-//! A MariaDB server for tests: an existing one (or MySQL), or a private one in a temporary folder. Tables are read with the
+//! A MySQL or MariaDB server for tests: an existing one, or a private one in a temporary folder. Tables are read with the
 //! `mariadb` client.
 
 use std::path::{Path, PathBuf};
@@ -7,6 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+/// Which of the two servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Brand {
+    /// As Debian installs it, or the server of `DAPLAKE_TEST_MYSQL`.
+    Mariadb,
+    /// A current MySQL, in the folder that `tests/servers/mysql` made.
+    Mysql,
+}
 
 /// A database of its own for one test; the server ends with the last of them.
 pub struct Database {
@@ -33,17 +42,17 @@ struct Own {
     folder: tempfile::TempDir,
 }
 
-static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
+static SHARED: [Mutex<Weak<Server>>; 2] = [const { Mutex::new(Weak::new()) }; 2];
 
 impl Database {
     /// `None` when there is no server and none is required.
-    pub fn new() -> Option<Self> {
+    pub fn new(brand: Brand) -> Option<Self> {
         let server = {
-            let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut shared = SHARED[brand as usize].lock().unwrap_or_else(PoisonError::into_inner);
             match shared.upgrade() {
                 Some(server) => server,
                 None => {
-                    let server = Arc::new(Server::shared()?);
+                    let server = Arc::new(Server::shared(brand)?);
                     *shared = Arc::downgrade(&server);
                     server
                 }
@@ -53,8 +62,8 @@ impl Database {
     }
 
     /// On a server of its own that keeps what it has committed when it is killed.
-    pub fn alone() -> Option<Self> {
-        Some(Self::on(&Arc::new(Server::start(&["--innodb-flush-log-at-trx-commit=1"])?)))
+    pub fn alone(brand: Brand) -> Option<Self> {
+        Some(Self::on(&Arc::new(Server::start(brand, &["--innodb-flush-log-at-trx-commit=1"])?)))
     }
 
     /// Kills the server, which must be its own, and starts it again.
@@ -154,54 +163,44 @@ impl Drop for Database {
 }
 
 impl Server {
-    fn shared() -> Option<Self> {
-        if let Ok(url) = std::env::var("DAPLAKE_TEST_MYSQL") {
+    fn shared(brand: Brand) -> Option<Self> {
+        if let (Brand::Mariadb, Ok(url)) = (brand, std::env::var("DAPLAKE_TEST_MYSQL")) {
             let (url, query) =
                 url.split_once('?').map_or((url.as_str(), String::new()), |(url, query)| (url, format!("?{query}")));
             let base = url[..url.rfind('/').expect("a URL with a database") + 1].to_owned();
             let client = program(&["mariadb", "mysql"]).expect("the client program `mariadb` or `mysql`");
             return Some(Self { base, query, client, has_tls: false, own: None });
         }
-        Self::start(&[])
+        Self::start(brand, &[])
     }
 
     /// A server of one's own, with more settings. `None` when there are no programs for it and none are required.
-    pub fn start(settings: &[&str]) -> Option<Self> {
-        let found = (program(&["mariadbd", "mysqld"]), program(&["mariadb-install-db"]), program(&["mariadb"]));
-        let (Some(server), Some(install), Some(client)) = found else {
-            let required = std::env::var("DAPLAKE_TEST_REQUIRE").is_ok_and(|list| list.split(',').any(|word| word == "mysql"));
-            assert!(!required, "there is no MariaDB, and DAPLAKE_TEST_MYSQL is not set");
-            eprintln!("not run: mysql (install MariaDB, or set DAPLAKE_TEST_MYSQL)");
+    pub fn start(brand: Brand, settings: &[&str]) -> Option<Self> {
+        let programs = match brand {
+            Brand::Mariadb => Programs::mariadb(),
+            Brand::Mysql => Programs::mysql(),
+        };
+        let Some(Programs { server, client, make_data }) = programs else {
+            let (word, hint) = match brand {
+                Brand::Mariadb => ("mariadb", "install mariadb-server, or set DAPLAKE_TEST_MYSQL"),
+                Brand::Mysql => ("mysql", "set DAPLAKE_TEST_MYSQL_SERVER, or use tests/run"),
+            };
+            let required = std::env::var("DAPLAKE_TEST_REQUIRE").is_ok_and(|list| list.split(',').any(|known| known == word));
+            assert!(!required, "there is no server for {word}: {hint}");
+            eprintln!("not run: {word} ({hint})");
             return None;
         };
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
-        // The server refuses to be run by root.
-        let is_root = output(Command::new("id").arg("-u")).trim() == "0";
-        let group = is_root.then(|| output(Command::new("id").args(["-g", "nobody"])).trim().to_owned());
-        if is_root {
-            output(Command::new("chown").arg("nobody").arg(folder.path()));
-        }
-        let run = |name: &Path| match &group {
-            None => Command::new(name),
-            Some(group) => {
-                let mut command = Command::new("setpriv");
-                command.args(["--reuid=nobody", &format!("--regid={group}"), "--clear-groups"]).arg(name);
-                command
-            }
-        };
-        let mut command = run(&install);
-        command.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
-        command.args(["--skip-test-db", "--auth-root-authentication-method=normal", "--skip-name-resolve"]);
-        output(command.current_dir(folder.path()));
+        make_data(folder.path());
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut command = run(&server);
-        command.arg("--no-defaults").arg(format!("--datadir={}", data.display())).arg(format!("--port={port}"));
+        let mut command = server;
+        command.arg(format!("--datadir={}", data.display())).arg(format!("--port={port}"));
         command.arg(format!("--socket={}", folder.path().join("s").display()));
         // A server that starts clears what it takes for its own leavings, so it gets a place of its own.
         command.arg(format!("--tmpdir={}", folder.path().display()));
         command.args(["--bind-address=127.0.0.1", "--skip-name-resolve", "--skip-log-bin", "--local-infile=1"]);
-        command.args(["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=64M"]);
+        command.args(["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M"]);
         command.args(["--innodb-doublewrite=0", "--innodb-flush-method=nosync", "--max-connections=100"]).args(settings);
         let process = command.current_dir(folder.path()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let own = Own { command: Mutex::new(command), process: Mutex::new(process), folder };
@@ -215,7 +214,7 @@ impl Server {
     fn wait(&self) {
         let begun = Instant::now();
         while !self.command("", &[]).args(["-e", "DO 0"]).output().unwrap().status.success() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "MariaDB does not start");
+            assert!(begun.elapsed() < Duration::from_secs(60), "the server does not start");
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -257,6 +256,59 @@ impl Drop for Server {
             let _ = process.wait();
         }
     }
+}
+
+/// What a private server is made of.
+struct Programs {
+    /// The server, with what its kind needs besides the settings.
+    server: Command,
+    client: PathBuf,
+    /// Makes the folder `data` in the given one.
+    make_data: Box<dyn FnOnce(&Path)>,
+}
+
+impl Programs {
+    fn mariadb() -> Option<Self> {
+        let (server, install) = (program(&["mariadbd"])?, program(&["mariadb-install-db"])?);
+        // The server refuses to be run by root.
+        let is_root = is_root();
+        let run = move |name: &Path| {
+            if !is_root {
+                return Command::new(name);
+            }
+            let group = output(Command::new("id").args(["-g", "nobody"]));
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=nobody", &format!("--regid={}", group.trim()), "--clear-groups"]).arg(name);
+            command
+        };
+        let mut server = run(&server);
+        server.args(["--no-defaults", "--innodb-log-file-size=64M"]);
+        let make_data = move |folder: &Path| {
+            if is_root {
+                output(Command::new("chown").arg("nobody").arg(folder));
+            }
+            let mut command = run(&install);
+            command.arg("--no-defaults").arg(format!("--datadir={}", folder.join("data").display()));
+            command.args(["--skip-test-db", "--auth-root-authentication-method=normal", "--skip-name-resolve"]);
+            output(command.current_dir(folder));
+        };
+        Some(Self { server, client: program(&["mariadb"])?, make_data: Box::new(make_data) })
+    }
+
+    fn mysql() -> Option<Self> {
+        let made = PathBuf::from(std::env::var_os("DAPLAKE_TEST_MYSQL_SERVER")?);
+        let mut server = Command::new(made.join("mysqld"));
+        server.args(["--mysqlx=OFF", "--performance-schema=OFF", "--innodb-redo-log-capacity=64M"]);
+        server.args(is_root().then_some("--user=root"));
+        let make_data = move |folder: &Path| {
+            output(Command::new("cp").arg("-a").arg(made.join("data")).arg(folder));
+        };
+        Some(Self { server, client: program(&["mariadb", "mysql"])?, make_data: Box::new(make_data) })
+    }
+}
+
+fn is_root() -> bool {
+    output(Command::new("id").arg("-u")).trim() == "0"
 }
 
 /// Where the first of these programs is: in the path, or where Debian keeps servers.
