@@ -210,6 +210,12 @@ pub(super) trait Dialect: Debug + Send + Sync {
     /// Waits for the lock of `name`, which ends with the transaction or by [`Dialect::unlock`].
     fn lock(&self, name: &str) -> Statement;
 
+    /// Whether the answer to [`Dialect::lock`] says that the lock is held. Where an error says that it is not: always.
+    fn is_lock_held(&self, answer: &[Row]) -> bool {
+        let _ = answer;
+        true
+    }
+
     /// Takes the lock if it is free: one row, `t`, `f`, `1` or `0`.
     fn try_lock(&self, name: &str) -> Statement;
 
@@ -361,6 +367,12 @@ pub(super) trait Dialect: Debug + Send + Sync {
 
     /// Lets a column be null. `live`: the column as it is, if the table is not new.
     fn relax(&self, table: &SqlTable, column: &SqlColumn, live: Option<&LiveColumn>) -> Statement;
+
+    /// The most bytes of UTF-8 that the column's type takes, where that may be less than the service sends.
+    fn most_bytes(&self, column: &SqlColumn) -> Option<usize> {
+        let _ = column;
+        None
+    }
 
     /// The column with a type that takes texts of any length.
     fn unbounded(&self, column: &SqlColumn) -> SqlColumn;

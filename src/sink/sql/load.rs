@@ -331,7 +331,7 @@ impl SqlLoad {
         let shared = self.shared.clone();
         let dialect = shared.dialect();
         if !self.locked {
-            self.session.execute(&dialect.lock(&self.plan.table.to_string())).await?;
+            meta::wait_for_lock(self.session.as_mut(), dialect, &self.plan.table.to_string()).await?;
             self.locked = true;
         }
         let entry = self.entry().await?;

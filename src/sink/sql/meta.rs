@@ -113,7 +113,7 @@ pub(super) async fn prepare(connection: &mut dyn Connection, dialect: &dyn Diale
         connection.execute(&dialect.begin()).await?;
     }
     // Two first runs at once would both make it.
-    connection.execute(&dialect.lock(LOCK)).await?;
+    wait_for_lock(connection, dialect, LOCK).await?;
     for statement in dialect.create_meta() {
         connection.execute(&statement).await?;
     }
@@ -141,6 +141,17 @@ pub(super) async fn prepare(connection: &mut dyn Connection, dialect: &dyn Diale
         connection.execute(&unlock).await?;
     }
     Ok(())
+}
+
+/// Waits until the session holds the lock of `name`. Kind `Conflict` when the server ended the wait.
+pub(super) async fn wait_for_lock(connection: &mut dyn Connection, dialect: &dyn Dialect, name: &str) -> Result<()> {
+    let answer = connection.rows(&dialect.lock(name)).await?;
+    match dialect.is_lock_held(&answer) {
+        true => Ok(()),
+        false => Err(Error::new(Kind::Conflict, "The database server did not grant a lock")
+            .with("lock", name)
+            .hint("another run may hold it: run it again when that has ended")),
+    }
 }
 
 /// Name of the lock around what all tables share.

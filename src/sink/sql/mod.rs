@@ -283,7 +283,7 @@ impl SqlSink {
         let has_meta = self.shared.has_meta(session.as_mut()).await?;
         let lock = table.to_string();
         session.execute(&dialect.begin()).await?;
-        session.execute(&dialect.lock(&lock)).await?;
+        meta::wait_for_lock(session.as_mut(), dialect, &lock).await?;
         if meta::entry(session.as_mut(), dialect, table, has_meta).await?.is_none() {
             return Err(Error::new(Kind::NotFound, "The table is not initialised").with("table", table));
         }
@@ -432,7 +432,7 @@ impl Shared {
         if !statements.is_empty() {
             session.execute(&dialect.begin()).await?;
             // Two that make it at once would fail, `IF NOT EXISTS` or not.
-            session.execute(&dialect.lock(meta::LOCK)).await?;
+            meta::wait_for_lock(session, dialect, meta::LOCK).await?;
             for statement in &statements {
                 session.execute(statement).await?;
             }

@@ -3,9 +3,9 @@
 
 use std::collections::HashSet;
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, RecordBatch};
 
-use super::dialect::{Change, ChangeRules, LiveColumn, SqlColumn, SqlTable};
+use super::dialect::{Change, ChangeRules, Dialect, LiveColumn, SqlColumn, SqlTable};
 use super::load::SqlLoad;
 use super::{Statement, meta, texts, values};
 use crate::error::{Error, Kind, Result};
@@ -36,6 +36,12 @@ impl Findings {
         let known = column.enumeration.iter().flat_map(|enumeration| enumeration.members.iter().cloned()).collect();
         Self { known, ..Self::default() }
     }
+}
+
+/// Whether a text of the batch is longer than its column takes.
+fn is_too_long(dialect: &dyn Dialect, column: &SqlColumn, array: &ArrayRef) -> bool {
+    column.longest.is_some_and(|longest| values::has_longer(array, longest))
+        || dialect.most_bytes(column).is_some_and(|most| values::has_more_bytes(array, most))
 }
 
 impl SqlLoad {
@@ -117,9 +123,7 @@ impl SqlLoad {
                 findings.null = true;
                 is_new = true;
             }
-            if let (Some(longest), false) = (column.longest, findings.long)
-                && values::has_longer(array, longest)
-            {
+            if !findings.long && is_too_long(self.shared.dialect(), column, array) {
                 findings.long = true;
                 is_new = true;
             }
@@ -281,7 +285,8 @@ impl SqlLoad {
                 }
             }
             let findings = &self.findings[index];
-            if (findings.long && column.longest.is_some()) || (findings.any_word && column.enumeration.is_some()) {
+            let is_bounded = column.longest.is_some() || dialect.most_bytes(&self.table.columns[index]).is_some();
+            if (findings.long && is_bounded) || (findings.any_word && column.enumeration.is_some()) {
                 let wide = dialect.unbounded(&self.table.columns[index]);
                 let is_wide = |live: &LiveColumn| dialect.plain_type(&live.sql_type) == dialect.plain_type(&wide.sql_type);
                 let why = if findings.long { "longer than was announced" } else { "that no enumeration can have" };

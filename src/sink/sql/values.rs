@@ -48,6 +48,13 @@ pub(super) fn has_longer(array: &ArrayRef, longest: usize) -> bool {
     texts.iter().flatten().any(|text| text.len() > longest && text.chars().count() > longest)
 }
 
+/// Whether a text has more than `most` bytes.
+pub(super) fn has_more_bytes(array: &ArrayRef, most: usize) -> bool {
+    let Some(texts) = array.as_string_opt::<i32>() else { return false };
+    // Most batches are shorter than one such text.
+    texts.value_data().len() > most && texts.iter().flatten().any(|text| text.len() > most)
+}
+
 /// The words that are not known, each with the first row that has it.
 pub(super) fn unknown_words(array: &ArrayRef, known: &HashSet<String>) -> Vec<(String, usize)> {
     let Some((texts, row)) = texts(array) else { return Vec::new() };
@@ -177,6 +184,7 @@ mod tests {
         assert!(has_longer(&column, 2) && !has_longer(&column, 3));
         let known = HashSet::from(["üü".to_owned(), "a".to_owned()]);
         assert_eq!(unknown_words(&column, &known), [("new".to_owned(), 2)]);
+        assert!(has_more_bytes(&column, 3) && !has_more_bytes(&column, 4));
         let array = words(&[Some(&["a"]), None, Some(&[]), Some(&["üü", "odd"])]);
         assert!(has_longer(&array, 2) && !has_longer(&array, 3));
         assert_eq!(unknown_words(&array, &known), [("odd".to_owned(), 3)]);

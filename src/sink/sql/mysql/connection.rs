@@ -32,15 +32,20 @@ const CHUNK: usize = 256 << 10;
 /// Bytes of an `INSERT`, if the server takes as many.
 const INSERT_BYTES: usize = 1 << 20;
 
-/// So that values mean the same whatever the server's settings, and a fraction of a second is never rounded up. A session reads
-/// what others have committed, not what was there when it began: it waits for locks. Long pauses are the service's.
+/// All settings that statements of ours rely on, whatever the server's are. Values mean the same, and a fraction of a second is
+/// never rounded up. A result is whole, and no statement is ended for its length: a session may wait long, for the service or for a
+/// lock. It reads what others have committed, not what was there when it began. Messages are in English, as columns and rows are
+/// read from them.
 const SETTINGS: &str = "SET SESSION sql_mode = CONCAT(\
     'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO', \
     IF(VERSION() LIKE '%MariaDB%', '', ',TIME_TRUNCATE_FRACTIONAL')), \
-    time_zone = '+00:00', autocommit = 1, completion_type = 0, sql_safe_updates = 0, sql_big_selects = 1, \
-    default_storage_engine = InnoDB, default_tmp_storage_engine = InnoDB, \
-    wait_timeout = 28800, net_read_timeout = 600, net_write_timeout = 600 /*M!100101 , max_statement_time = 0 */; \
-    SET NAMES utf8mb4; SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
+    time_zone = '+00:00', lc_messages = 'en_US', autocommit = 1, completion_type = 0, \
+    sql_safe_updates = 0, sql_big_selects = 1, sql_auto_is_null = 0, sql_select_limit = 18446744073709551615, max_error_count = 64, \
+    foreign_key_checks = 1, unique_checks = 1, default_storage_engine = InnoDB, default_tmp_storage_engine = InnoDB, \
+    wait_timeout = 28800, net_read_timeout = 600, net_write_timeout = 600, innodb_lock_wait_timeout = 120, lock_wait_timeout = 86400 \
+    /*M!100101 , max_statement_time = 0 */ /*!80000 , max_execution_time = 0 */ \
+    /*M!100300 , idle_transaction_timeout = 0, idle_write_transaction_timeout = 0 */; \
+    SET NAMES utf8mb4; SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE";
 
 /// See [`Server`].
 #[derive(Debug)]
@@ -79,7 +84,7 @@ impl Server for MysqlServer {
         let opened: Result<Result<Conn>> =
             tokio::time::timeout(CONNECT_TIMEOUT, opened).await.or_fail(Kind::Target, "The database server does not answer");
         let conn = opened?.hint("check host, port, user, password and ssl of the connection string")?;
-        Ok(Box::new(Session { conn, is_open: false, no_bulk: Arc::clone(&self.no_bulk), insert_bytes: None }))
+        Ok(Box::new(Session { conn, is_open: false, no_bulk: Arc::clone(&self.no_bulk), packet_bytes: None }))
     }
 }
 
@@ -192,8 +197,8 @@ struct Session {
     /// A transaction is open.
     is_open: bool,
     no_bulk: Arc<AtomicBool>,
-    /// Bytes of one `INSERT`, once asked for.
-    insert_bytes: Option<usize>,
+    /// See [`Session::packet_bytes`].
+    packet_bytes: Option<usize>,
 }
 
 impl Session {
@@ -221,6 +226,8 @@ impl Session {
         let command = load_command(encoder);
         let sent = Arc::new(Mutex::new((0_u64, None)));
         let (rows, progress) = (Arc::clone(encoder), Arc::clone(&sent));
+        // One message has no more bytes than the server takes, even if a row has more.
+        let piece = CHUNK.min(self.packet_bytes().await?);
         self.conn.set_infile_handler(async move {
             let mut next = 0;
             let chunks = std::iter::from_fn(move || {
@@ -234,9 +241,12 @@ impl Session {
                     next += 1;
                 }
                 progress.lock().unwrap_or_else(PoisonError::into_inner).0 += chunk.len() as u64;
-                (!chunk.is_empty()).then(|| Ok(Bytes::from(chunk)))
+                (!chunk.is_empty()).then(|| Bytes::from(chunk))
             });
-            Ok(stream::iter(chunks).boxed())
+            let pieces = chunks.flat_map(move |mut chunk| {
+                std::iter::from_fn(move || (!chunk.is_empty()).then(|| Ok(chunk.split_to(piece.min(chunk.len())))))
+            });
+            Ok(stream::iter(pieces).boxed())
         });
         let done = self.run(&Statement::new(command)).await;
         let (bytes, failed) = std::mem::take(&mut *sent.lock().unwrap_or_else(PoisonError::into_inner));
@@ -266,33 +276,49 @@ impl Session {
         })
     }
 
+    /// The bytes that the server takes in one message.
+    async fn packet_bytes(&mut self) -> Result<usize> {
+        if let Some(bytes) = self.packet_bytes {
+            return Ok(bytes);
+        }
+        let (rows, _) = self.run(&Statement::new("SELECT @@max_allowed_packet")).await?;
+        let bytes = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok()).unwrap_or(INSERT_BYTES);
+        // The server counts some bytes of its own.
+        Ok(*self.packet_bytes.insert(usize::max(bytes, 1 << 10) - 64))
+    }
+
     /// Sends the rows as literals.
     async fn insert(&mut self, encoder: &Encoder) -> Result<u64> {
-        let limit = match self.insert_bytes {
-            Some(limit) => limit,
-            None => {
-                let (rows, _) = self.run(&Statement::new("SELECT @@max_allowed_packet")).await?;
-                let taken: usize = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok()).unwrap_or(INSERT_BYTES);
-                *self.insert_bytes.insert(INSERT_BYTES.min(taken / 2))
-            }
-        };
+        let packet = self.packet_bytes().await?;
+        let limit = INSERT_BYTES.min(packet / 2);
         let names: Vec<&str> = encoder.fields().map(|(name, _)| name).collect();
         let begin = format!("INSERT INTO {} ({}) VALUES ", encoder.into().table, names.join(", ")).into_bytes();
-        let (mut text, mut first, mut sent) = (begin.clone(), 0, 0);
-        for row in 0..encoder.rows() {
-            if text.len() > begin.len() {
-                text.push(b',');
+        let (mut text, mut values, mut first, mut sent) = (begin.clone(), Vec::new(), 0, 0);
+        for row in 0..=encoder.rows() {
+            values.clear();
+            let is_end = row == encoder.rows();
+            if !is_end {
+                encoder.row(row, Form::Literals, &mut values)?;
             }
-            encoder.row(row, Form::Literals, &mut text)?;
-            if text.len() >= limit || row + 1 == encoder.rows() {
+            if row > first && (is_end || text.len() + values.len() >= limit) {
                 sent += text.len() as u64;
-                let done = self.conn.query_drop(text.as_slice()).await;
-                if let Err(error) = done {
+                if let Err(error) = self.conn.query_drop(text.as_slice()).await {
                     return Err(refused(error, encoder, first));
                 }
-                first = row + 1;
+                first = row;
                 text.clone_from(&begin);
             }
+            if text.len() + values.len() >= packet {
+                return Err(Error::new(Kind::Data, "A row is larger than the database server takes in one statement")
+                    .with("key", encoder.key(row))
+                    .with("bytes", values.len())
+                    .with("max_allowed_packet", packet)
+                    .hint("raise max_allowed_packet of the server, or set local_infile=ON there"));
+            }
+            if row > first {
+                text.push(b',');
+            }
+            text.extend_from_slice(&values);
         }
         Ok(sent)
     }

@@ -6,8 +6,9 @@ use super::types::{EXACT, LONG_TEXT, MAX_WORD};
 use super::{change, types};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Namespace, TableRef};
-use crate::schema::TableSchema;
+use crate::schema::{ACTION, TableSchema};
 use crate::sink::sql::dialect::{Change, ChangeRules, Dialect, LiveColumn, SqlColumn, SqlTable};
+use crate::sink::sql::meta;
 use crate::sink::sql::statement::{Row, Statement};
 
 /// Characters of a name.
@@ -59,6 +60,19 @@ pub(super) fn cut_name(name: &str) -> String {
     }
     let start: String = name.chars().take(NAME_CHARS - 9).collect();
     format!("{start}_{:08x}", crc32fast::hash(name.as_bytes()))
+}
+
+/// Why the server does not take a name for a column.
+fn unusable(name: &str) -> Option<&'static str> {
+    if name.chars().count() > NAME_CHARS {
+        Some("it has more than 64 characters")
+    } else if name.ends_with(' ') {
+        Some("it ends with a space")
+    } else if name.chars().any(types::is_beyond_names) {
+        Some("it has a character that takes four bytes in UTF-8, or NUL")
+    } else {
+        None
+    }
 }
 
 fn full_name(table: &TableRef) -> String {
@@ -315,6 +329,11 @@ impl Dialect for MysqlDialect {
         get_lock(name, 0)
     }
 
+    /// The server answers 0 after the timeout and NULL when the wait was ended.
+    fn is_lock_held(&self, answer: &[Row]) -> bool {
+        meta::is_true(answer)
+    }
+
     fn unlock(&self, name: &str) -> Option<Statement> {
         Some(Statement::new(format!("SELECT RELEASE_LOCK({LOCK_NAME})")).bind(name))
     }
@@ -371,10 +390,11 @@ impl Dialect for MysqlDialect {
         }
         let columns = types::columns(schema);
         for (index, column) in columns.iter().enumerate() {
-            if column.name.chars().count() > NAME_CHARS || column.name.ends_with(' ') {
-                return Err(
-                    Error::new(Kind::Schema, "A column has a name that MySQL does not take").with("column", &column.name)
-                );
+            if let Some(reason) = unusable(&column.name) {
+                return Err(Error::new(Kind::Schema, "A column has a name that MySQL does not take")
+                    .with("column", &column.name)
+                    .with("reason", reason)
+                    .hint("leave the column out with --drop-column"));
             }
             let folded = column.name.to_lowercase();
             if columns[..index].iter().any(|other| other.name.to_lowercase() == folded) {
@@ -507,6 +527,10 @@ impl Dialect for MysqlDialect {
         alter(table, &format!("MODIFY COLUMN {}", define(column, &sql_type, false)))
     }
 
+    fn most_bytes(&self, column: &SqlColumn) -> Option<usize> {
+        types::most_bytes(&change::plain(&column.sql_type))
+    }
+
     fn unbounded(&self, column: &SqlColumn) -> SqlColumn {
         let default = column.default.as_ref().map(|default| format!("({})", default.trim_matches(['(', ')'])));
         SqlColumn {
@@ -531,13 +555,16 @@ impl Dialect for MysqlDialect {
             format!(",\n{} {}{required}", quote(&column.name), column.stage_type)
         });
         let columns = columns.collect::<String>();
+        // A server may refuse tables without a primary key, temporary ones included.
         let key = match keys(table).next() {
-            Some(_) => format!(",\nPRIMARY KEY ({})", key_list(table)),
-            None => String::new(),
+            Some(_) => key_list(table),
+            None => quote(ACTION),
         };
         vec![
             Statement::new(format!("DROP TEMPORARY TABLE IF EXISTS {STAGE}")),
-            Statement::new(format!("CREATE TEMPORARY TABLE {STAGE} (\n`_action` char(1) NOT NULL{columns}{key}\n)")),
+            Statement::new(format!(
+                "CREATE TEMPORARY TABLE {STAGE} (\n`_action` char(1) NOT NULL{columns},\nPRIMARY KEY ({key})\n)"
+            )),
         ]
     }
 
@@ -613,8 +640,9 @@ impl Dialect for MysqlDialect {
     }
 }
 
-/// Of one database, and short enough.
-const LOCK_NAME: &str = "CONCAT('daplake ', SHA1(CONCAT(DATABASE(), ' ', ?)))";
+/// Locks are the server's, so the name has the database in it. It is hashed, as a name has 64 characters at most; MySQL 9.6 has no
+/// `SHA1` any more.
+const LOCK_NAME: &str = "CONCAT('daplake ', LEFT(SHA2(CONCAT(DATABASE(), ' ', ?), 256), 40))";
 
 fn get_lock(name: &str, seconds: u32) -> Statement {
     Statement::new(format!("SELECT GET_LOCK({LOCK_NAME}, {seconds})")).bind(name)

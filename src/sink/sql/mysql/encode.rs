@@ -13,6 +13,7 @@ use arrow::datatypes::{
 };
 
 use super::change::plain;
+use super::types::most_bytes;
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::sink::sql::connection::{CopyColumn, CopyInto};
 use crate::sink::sql::texts::{json, time_of_day, whole_pairs};
@@ -158,8 +159,7 @@ fn cells(column: &CopyColumn, array: &ArrayRef) -> Result<Cells> {
         (_, DataType::Utf8) => {
             let limit = match base {
                 "varchar" | "char" => Limit::Characters(length.trim_end_matches(')').parse().map_err(|_| misfit())?),
-                "mediumtext" => Limit::Bytes((1 << 24) - 1),
-                _ => Limit::Bytes(u32::MAX as usize),
+                _ => Limit::Bytes(most_bytes(base).unwrap_or(u32::MAX as usize)),
             };
             Cells::Text { array: text()?, limit }
         }

@@ -50,7 +50,8 @@ pub(super) fn server(code: u16, state: &str, message: &str) -> Error {
         1044 | 1045 | 1251 | 1698 | 1862 | 3118 | 4151 => (Kind::Target, "The database server does not let this user in"),
         1290 if message.contains("read-only") || message.contains("read_only") => (Kind::Target, READ_ONLY),
         1792 | 1836 => (Kind::Target, READ_ONLY),
-        1205 | 1213 | 3058 | 3572 => (Kind::Conflict, "The database gave way to somebody else"),
+        // Deadlocks, lock waits, and what a cluster of servers certifies at the commit.
+        1020 | 1205 | 1213 | 3058 | 3101 | 3572 => (Kind::Conflict, "The database gave way to somebody else"),
         1053 | 1077 | 1079 | 1080 | 1152 | 1158..=1161 | 1184 | 1317 | 1927 | 4031 => {
             (Kind::Target, "The database server ended the connection")
         }
@@ -89,6 +90,7 @@ pub(super) fn server(code: u16, state: &str, message: &str) -> Error {
                     error.hint("if it is a replica, connect to the primary server; else look for read_only of the server")
                 }
                 1142 | 1143 | 1227 | 1370 => error.hint("let the user do it, with GRANT"),
+                1153 | 1301 | 3672 => error.hint("raise max_allowed_packet of the server"),
                 1049 => error.hint("make the database first, with CREATE DATABASE"),
                 1665 => error.hint("set binlog_format of the server to ROW or MIXED"),
                 _ => error,

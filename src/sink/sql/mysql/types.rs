@@ -27,6 +27,16 @@ pub(super) const LONG_TEXT: &str = "longtext";
 /// What the official client gives to texts without a length.
 const TEXT: &str = "mediumtext";
 
+/// The bytes that a type of text takes which is kept outside the row. `None`: any number, or another type.
+pub(super) fn most_bytes(sql_type: &str) -> Option<usize> {
+    match sql_type {
+        "tinytext" => Some((1 << 8) - 1),
+        "text" => Some((1 << 16) - 1),
+        TEXT => Some((1 << 24) - 1),
+        _ => None,
+    }
+}
+
 /// Texts that are keys tell each letter apart, and blanks at their ends. The names differ between the two servers; each takes
 /// the other's for a comment.
 pub(super) const EXACT: &str =
@@ -123,10 +133,16 @@ fn sql_column(schema: &TableSchema, group: &str, column: &Column, key_length: u6
 const MAX_COLUMN_COMMENT: usize = 1024;
 const MAX_TABLE_COMMENT: usize = 2048;
 
+/// Whether the server has no place for a character in names and comments: these are UTF-8 of three bytes.
+pub(super) fn is_beyond_names(character: char) -> bool {
+    character == '\0' || u32::from(character) > 0xFFFF
+}
+
 /// The first line, as far as the server takes it.
 fn comment(text: &str, longest: usize) -> Option<String> {
     let line = text.split('\n').next().unwrap_or_default();
-    let line: String = line.chars().take(longest).collect();
+    let taken = line.chars().map(|character| if is_beyond_names(character) { char::REPLACEMENT_CHARACTER } else { character });
+    let line: String = taken.take(longest).collect();
     (!line.is_empty()).then_some(line)
 }
 
@@ -205,9 +221,10 @@ pub(super) fn through_lookup(lookup: &str) -> String {
     format!("(SELECT l.`id` FROM {lookup} AS l WHERE l.`value` = {{}})")
 }
 
-/// Whether a text can be a member of an enumeration, which loses blanks at its end.
+/// Whether a text can be a member of an enumeration, which loses blanks at its end. The catalogue, by which members are compared,
+/// has no characters of four bytes.
 pub(super) fn can_be_member(text: &str) -> bool {
-    text.chars().count() <= MAX_LABEL && !text.ends_with(' ') && !text.contains('\0')
+    text.chars().count() <= MAX_LABEL && !text.ends_with(' ') && !text.chars().any(is_beyond_names)
 }
 
 fn can_be_members(members: &[String]) -> bool {
