@@ -144,6 +144,17 @@ impl ColumnRecord {
         source
     }
 
+    /// The record of columns that have new names.
+    #[must_use]
+    pub fn renamed(mut self, names: &[(String, String)]) -> Self {
+        for column in self.dropped.iter_mut().chain(&mut self.hashed) {
+            if let Some((_, new)) = names.iter().find(|(old, _)| old == column) {
+                column.clone_from(new);
+            }
+        }
+        self
+    }
+
     /// Whether rows of `next` can come into a table with rows of this choice; `has` says whether the table has a column. Kind
     /// `Schema` if values and hashes, or hashes of two keys, would stand in one column.
     pub fn follow(&self, next: &Self, has: impl Fn(&str) -> bool) -> Result<Followed> {

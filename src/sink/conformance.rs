@@ -210,6 +210,7 @@ pub(crate) async fn all(fixture: &Fixture) {
     an_error_of_the_stream_leaves_the_table_alone(fixture).await;
     a_repeated_key_is_noticed(fixture).await;
     a_schema_grows_with_its_rows(fixture).await;
+    a_name_that_changes_in_case_keeps_its_values(fixture).await;
     a_null_in_a_required_column_loses_no_row(fixture).await;
     every_type_keeps_nulls_and_extremes(fixture).await;
     odd_names_are_only_names(fixture).await;
@@ -490,6 +491,45 @@ pub(crate) async fn a_schema_grows_with_its_rows(fixture: &Fixture) {
     let reached = Bookmark { schema_version: 3, ..at(3) };
     load(fixture, &narrow, LoadKind::Replace, &[Up(json!({"id": 5, "name": 6}))], reached).await.unwrap();
     assert_eq!(read(fixture, &table).await, expected(&narrow, &[json!({"id": 5, "name": 6})]));
+}
+
+pub(crate) async fn a_name_that_changes_in_case_keeps_its_values(fixture: &Fixture) {
+    let table = table("respelled");
+    let served = |version: i64, spell: fn(&str) -> String| {
+        let word = json!({"type": "string", "enum": ["a", "b"]});
+        let members =
+            |columns: Vec<(&str, Value)>| Value::Object(columns.into_iter().map(|(name, node)| (spell(name), node)).collect());
+        let key = members(vec![("Id", json!({"type": "integer", "format": "int64"}))]);
+        let value = members(vec![
+            ("Name", json!({"type": "string"})),
+            ("Open", json!({"oneOf": [word, {"type": "string"}]})),
+            ("Closed", word),
+        ]);
+        let source = json!({"properties": {
+            "key": {"properties": key, "required": [spell("Id")]},
+            "value": {"properties": value, "required": []},
+        }});
+        TableSchema::read(&table, version, source).unwrap()
+    };
+    let row = |spell: fn(&str) -> String, id: i64, word: &str| json!({spell("Id"): id, spell("Name"): "x", spell("Open"): word, spell("Closed"): word});
+    let upper: fn(&str) -> String = str::to_owned;
+    let lower: fn(&str) -> String = str::to_lowercase;
+    let old = served(1, upper);
+    load(fixture, &old, LoadKind::Replace, &[Up(row(upper, 1, "a")), Up(row(upper, 2, "b"))], at(1)).await.unwrap();
+    let new = served(2, lower);
+    let changes = [Up(row(lower, 2, "a")), Up(row(lower, 3, "b"))];
+    let loaded = load(fixture, &new, LoadKind::Merge, &changes, Bookmark { schema_version: 2, ..at(2) }).await.unwrap();
+    assert!(loaded.schema_changes.iter().any(|change| change.starts_with("`Name` ")), "{:?}", loaded.schema_changes);
+    let rows = [row(lower, 1, "a"), row(lower, 2, "a"), row(lower, 3, "b")];
+    assert_eq!(read(fixture, &table).await, expected(&new, &rows));
+    let loaded = load(fixture, &new, LoadKind::Merge, &[Up(row(lower, 4, "b"))], at(3)).await.unwrap();
+    assert_eq!(loaded.schema_changes, [] as [&str; 0]);
+    let rows = [&rows[..], &[row(lower, 4, "b")]].concat();
+    assert_eq!(read(fixture, &table).await, expected(&new, &rows));
+    // A new snapshot with the old names again.
+    let again = served(3, upper);
+    load(fixture, &again, LoadKind::Replace, &[Up(row(upper, 5, "b"))], Bookmark { schema_version: 3, ..at(4) }).await.unwrap();
+    assert_eq!(read(fixture, &table).await, expected(&again, &[row(upper, 5, "b")]));
 }
 
 pub(crate) async fn a_null_in_a_required_column_loses_no_row(fixture: &Fixture) {

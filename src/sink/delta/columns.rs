@@ -53,6 +53,16 @@ pub(super) fn needs_mapping(name: &str) -> bool {
     name.contains([' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '='])
 }
 
+/// Whether two names are one to Delta, which finds columns without regard to case.
+pub(super) fn is_same_name(one: &str, other: &str) -> bool {
+    one.eq_ignore_ascii_case(other) || !one.is_ascii() && one.to_lowercase() == other.to_lowercase()
+}
+
+/// The place of a name, as it is written or else without regard to case.
+pub(super) fn place_of_name<'n>(mut names: impl Iterator<Item = &'n str> + Clone, name: &str) -> Option<usize> {
+    names.clone().position(|known| known == name).or_else(|| names.position(|known| is_same_name(known, name)))
+}
+
 impl LakeColumn {
     /// The columns of [`crate::schema::lake_schema`], not yet mapped.
     pub(super) fn of_fields(fields: &Fields) -> Result<Vec<Self>> {

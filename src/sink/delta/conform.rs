@@ -6,7 +6,7 @@ use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, RecordBatch
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, SchemaRef};
 
-use super::columns::{LakeColumn, LakeType};
+use super::columns::{LakeColumn, LakeType, place_of_name};
 use super::layout::default_of;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 
@@ -34,7 +34,8 @@ pub(super) fn conform(batch: &RecordBatch, columns: &[LakeColumn], target: &Sche
     let rows = batch.num_rows();
     let mut arrays = Vec::with_capacity(columns.len());
     for (column, field) in columns.iter().zip(target.fields()) {
-        let array = match batch.column_by_name(names.of(column)) {
+        let place = place_of_name(batch.schema_ref().fields().iter().map(|field| field.name().as_str()), names.of(column));
+        let array = match place.map(|place| batch.column(place)) {
             Some(array) => conform_array(array, &column.kind, field.data_type(), names).with("column", &column.name)?,
             None => default_of(column, rows).unwrap_or_else(|| new_null_array(field.data_type(), rows)),
         };
@@ -54,8 +55,9 @@ fn conform_array(array: &ArrayRef, kind: &LakeType, target: &DataType, names: Na
             let Some(source) = array.as_struct_opt() else { return Err(shape_error()) };
             let mut arrays = Vec::with_capacity(members.len());
             for (member, field) in members.iter().zip(fields) {
-                arrays.push(match source.column_by_name(names.of(member)) {
-                    Some(array) => conform_array(array, &member.kind, field.data_type(), names)?,
+                // Old files have a name in the case that it had.
+                arrays.push(match place_of_name(source.column_names().into_iter(), names.of(member)) {
+                    Some(place) => conform_array(source.column(place), &member.kind, field.data_type(), names)?,
                     None => new_null_array(field.data_type(), source.len()),
                 });
             }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use arrow::datatypes::DataType;
 
-use super::columns::{LakeColumn, LakeType, leaf_name, needs_mapping};
+use super::columns::{LakeColumn, LakeType, is_same_name, leaf_name, needs_mapping};
 use crate::error::{Error, Kind, Result};
 use crate::sink::LoadKind;
 
@@ -25,6 +25,56 @@ pub(super) fn evolve(old: &[LakeColumn], wanted: &[LakeColumn], kind: LoadKind) 
     let mut evolution = Evolution { kind, changes: Vec::new(), rewrites: false };
     let columns = evolution.columns(old, wanted, "", true)?;
     Ok(Evolved { columns, changes: evolution.changes, rewrites: evolution.rewrites })
+}
+
+/// What [`respell`] did.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub(super) struct Respelled {
+    /// Top-level columns, by their old name and their new one.
+    pub(super) names: Vec<(String, String)>,
+    /// A sentence for each column or member.
+    pub(super) changes: Vec<String>,
+    /// Old files have to be rewritten: their names are the old ones, and most readers go by the letter.
+    pub(super) rewrites: bool,
+}
+
+/// Gives columns whose names differ from `wanted` in case alone the new names, at any depth. To Delta they are the same columns, so
+/// their values stay.
+pub(super) fn respell(old: &mut [LakeColumn], wanted: &[LakeColumn]) -> Respelled {
+    let mut respelled = Respelled::default();
+    respell_members(old, wanted, "", &mut respelled);
+    respelled
+}
+
+fn respell_members(old: &mut [LakeColumn], wanted: &[LakeColumn], above: &str, respelled: &mut Respelled) {
+    let names: HashSet<String> = old.iter().map(|column| column.name.clone()).collect();
+    for column in old {
+        let exact = wanted.iter().find(|wanted| wanted.name == column.name);
+        let alike = || wanted.iter().find(|wanted| is_same_name(&wanted.name, &column.name) && !names.contains(&wanted.name));
+        let Some(wanted) = exact.or_else(alike) else { continue };
+        if wanted.name != column.name {
+            respelled.changes.push(format!("`{above}{}` was renamed to `{}`", column.name, wanted.name));
+            if above.is_empty() {
+                respelled.names.push((column.name.clone(), wanted.name.clone()));
+            }
+            column.name.clone_from(&wanted.name);
+            // A mapped column keeps its name inside the files.
+            if column.id.is_none() {
+                column.physical.clone_from(&wanted.name);
+                respelled.rewrites = true;
+            }
+        }
+        let path = format!("{above}{}", column.name);
+        respell_kind(&mut column.kind, &wanted.kind, &path, respelled);
+    }
+}
+
+fn respell_kind(old: &mut LakeType, wanted: &LakeType, path: &str, respelled: &mut Respelled) {
+    match (old, wanted) {
+        (LakeType::Struct(old), LakeType::Struct(wanted)) => respell_members(old, wanted, &format!("{path}."), respelled),
+        (LakeType::List(old), LakeType::List(wanted)) => respell_kind(old, wanted, &format!("{path}[]"), respelled),
+        _ => {}
+    }
 }
 
 struct Evolution {
@@ -127,7 +177,8 @@ fn widens(from: &DataType, to: &DataType) -> bool {
 
 /// Another key means other rows; old ones cannot be matched.
 pub(super) fn check_key(old: &[String], wanted: &[String], kind: LoadKind) -> Result<()> {
-    if old == wanted || kind == LoadKind::Replace {
+    let is_same = old.len() == wanted.len() && old.iter().zip(wanted).all(|(old, wanted)| is_same_name(old, wanted));
+    if is_same || kind == LoadKind::Replace {
         return Ok(());
     }
     Err(Error::new(Kind::Schema, "The table has another primary key than before")
@@ -232,6 +283,26 @@ mod tests {
         // The same again changes nothing; what was relaxed stays so.
         let again = evolve(&evolved.columns, &wanted, LoadKind::Merge).unwrap();
         assert_eq!((again.columns, again.changes.len(), again.rewrites), (evolved.columns, 0, false));
+    }
+
+    #[test]
+    fn a_name_that_changes_in_case_alone_is_a_rename_at_any_depth() {
+        let member = |name: &str| column("s", LakeType::Struct(vec![leaf(name, DataType::Utf8, true)]), true);
+        let mut old = [leaf("Name", DataType::Utf8, true), member("Inner"), leaf("other", DataType::Utf8, true)];
+        old[2].id = Some(3);
+        old[2].physical = "col-3".into();
+        let wanted = [leaf("name", DataType::Utf8, true), member("inner"), leaf("Other", DataType::Utf8, true)];
+        let respelled = respell(&mut old, &wanted);
+        let names = [("Name", "name"), ("other", "Other")].map(|(from, to)| (from.to_owned(), to.to_owned()));
+        assert_eq!((respelled.names, respelled.rewrites), (names.to_vec(), true));
+        let changes = ["`Name` was renamed to `name`", "`s.Inner` was renamed to `inner`", "`other` was renamed to `Other`"];
+        assert_eq!(respelled.changes, changes);
+        assert_eq!((old[0].physical.as_str(), old[2].physical.as_str()), ("name", "col-3"), "mapped names stay");
+        assert_eq!(evolve(&old, &wanted, LoadKind::Merge).unwrap().changes, [] as [&str; 0]);
+        // Two columns at once are two columns; see `check_names`.
+        let mut old = [leaf("a", DataType::Utf8, true), leaf("b", DataType::Utf8, true)];
+        let wanted = [leaf("a", DataType::Utf8, true), leaf("A", DataType::Utf8, true)];
+        assert_eq!(respell(&mut old, &wanted), Respelled::default());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use deltalake::protocol::{DeltaOperation, SaveMode};
 use serde_json::{Value, json};
 
 use super::columns::LakeColumn;
-use super::evolve::{check_key, check_names, evolve, map_columns};
+use super::evolve::{check_key, check_names, evolve, map_columns, respell};
 use super::feed::{self, ChangeDataFeed};
 use super::files::Uncommitted;
 use super::layout::{Role, TableLayout};
@@ -389,12 +389,13 @@ fn design(
             let kind = if keeps_rows { LoadKind::Merge } else { LoadKind::Replace };
             check_key(&state.key, keys, kind)?;
             let mut old = state.columns.clone();
+            let respelled = respell(&mut old, &wanted);
             match kind {
                 // Nothing of before stays, so what is left out need not stay empty.
                 LoadKind::Replace => old.retain(|column| !chosen.record.dropped.contains(&column.name)),
                 LoadKind::Merge => {
                     let has = |name: &str| old.iter().any(|column| column.name == name);
-                    chosen = state.column_record().follow(&plan.layout.columns, has)?;
+                    chosen = state.column_record().renamed(&respelled.names).follow(&plan.layout.columns, has)?;
                 }
             }
             let before = held.map_or(Deletes::Remove, |held| held.deletes);
@@ -402,6 +403,8 @@ fn design(
             // Without its rows, the column of marks has no use either.
             old.retain(|column| !purges || Role::of(column) != Some(Role::Deleted));
             let mut evolved = evolve(&old, &wanted, kind)?;
+            evolved.changes.splice(0..0, respelled.changes);
+            evolved.rewrites |= respelled.rewrites;
             if purges {
                 evolved.changes.push("rows that were marked as deleted are removed, and `_deleted` with them".into());
             }

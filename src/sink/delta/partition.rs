@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Date32Type, TimestampMicrosecondType};
 use chrono::{Datelike, NaiveDate};
 use serde_json::Value;
 
-use super::columns::{LakeColumn, LakeType};
+use super::columns::{LakeColumn, LakeType, place_of_name};
 use super::files::Names;
 use super::writer::{FileFormat, FileWriter, NewFile, Placed};
 use crate::crew::Crew;
@@ -88,7 +88,7 @@ impl Partition {
         Some(Self {
             physical: column.physical.clone(),
             unit: column.metadata.get(UNIT)?.as_str()?.parse().ok()?,
-            source: written.iter().position(|column| column.name == source)?,
+            source: place_of_name(written.iter().map(|column| column.name.as_str()), source)?,
         })
     }
 

@@ -1,15 +1,18 @@
 //! Reads data files of a table back, some of their columns and row groups, batch by batch.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
 use bytes::Bytes;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use deltalake::ObjectStore;
 use futures::future::BoxFuture;
-use futures::{FutureExt, TryFutureExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryFutureExt, TryStreamExt};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
@@ -20,6 +23,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use roaring::RoaringBitmap;
 
+use super::columns::place_of_name;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::stage::pull_together;
 
@@ -120,31 +124,48 @@ impl DataFile {
         filter.map_err(DataFusionError::from).map_err(|error| unreadable(error, &self.path))
     }
 
-    /// Whether there is a top-level column of this name.
+    /// Whether there is a top-level column of this name, in any case.
     pub(super) fn has_column(&self, name: &str) -> bool {
-        self.builder.schema().index_of(name).is_ok()
+        self.place(name).is_some()
     }
 
-    /// Streams the columns of these names, those that exist, of the chosen rows in their order. Decoding runs on a task
-    /// of its own, one batch ahead.
+    fn place(&self, name: &str) -> Option<usize> {
+        place_of_name(self.builder.schema().fields().iter().map(|field| field.name().as_str()), name)
+    }
+
+    /// Streams the columns of these names, those that exist, of the chosen rows in their order. A file from before a name changed
+    /// in case has it as it was; the stream has the name that was asked for. Decoding runs on a task of its own, one batch ahead.
     pub(super) fn stream<'a>(
         self,
         columns: impl Iterator<Item = &'a str>,
         rows: Rows,
         batch_rows: usize,
     ) -> Result<SendableRecordBatchStream> {
-        let schema = self.builder.schema();
-        let roots: Vec<usize> = columns.filter_map(|name| schema.index_of(name).ok()).collect();
+        let asked: BTreeMap<usize, &str> = columns.filter_map(|name| Some((self.place(name)?, name))).collect();
+        let old = self.builder.schema();
+        let is_respelled = asked.iter().any(|(place, name)| old.field(*place).name() != name);
+        let names: Vec<String> = asked.values().map(|name| (*name).to_owned()).collect();
+        let roots: Vec<usize> = asked.into_keys().collect();
         let mask = ProjectionMask::roots(self.builder.parquet_schema(), roots);
         let mut builder = self.builder.with_projection(mask).with_row_groups(rows.groups).with_batch_size(batch_rows);
         if let Some(selection) = rows.selection {
             builder = builder.with_row_selection(selection);
         }
         let stream = builder.build().or_fail(Kind::Target, "A data file cannot be read").with("file", &self.path)?;
-        let schema = Arc::clone(stream.schema());
-        let path = self.path;
+        let schema = match is_respelled {
+            false => Arc::clone(stream.schema()),
+            true => {
+                let fields = stream.schema().fields().iter().zip(names);
+                Arc::new(Schema::new(fields.map(|(field, name)| field.as_ref().clone().with_name(name)).collect::<Vec<_>>()))
+            }
+        };
+        let (path, spelled) = (self.path, Arc::clone(&schema));
         let stream =
             stream.map_err(move |error| DataFusionError::External(Box::new(unreadable(DataFusionError::from(error), &path))));
+        let stream = stream.map(move |batch| match is_respelled {
+            false => batch,
+            true => Ok(RecordBatch::try_new(Arc::clone(&spelled), batch?.columns().to_vec())?),
+        });
         let stream: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), stream));
         Ok(pull_together(schema, vec![stream], 1))
     }

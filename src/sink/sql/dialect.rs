@@ -351,6 +351,17 @@ pub(super) trait Dialect: Debug + Send + Sync {
     /// The primary key, and what else is made when the rows are in; empty if [`Dialect::create_table`] made it.
     fn add_key(&self, table: &SqlTable) -> Vec<Statement>;
 
+    /// Whether a table can have two columns whose names differ in case alone.
+    fn tells_case_apart(&self) -> bool {
+        false
+    }
+
+    /// Gives a column another name.
+    fn rename_column(&self, table: &TableRef, from: &str, to: &str) -> Statement {
+        let (table, from, to) = (self.table_name(table), self.quote(from), self.quote(to));
+        Statement::new(format!("ALTER TABLE {table} RENAME COLUMN {from} TO {to}"))
+    }
+
     /// From the live columns to the wanted ones. Kind `Schema` for what a merge cannot follow.
     fn change_table(&self, table: &SqlTable, live: &[LiveColumn], rules: ChangeRules<'_>) -> Result<Change>;
 

@@ -91,21 +91,22 @@ impl SqlLoad {
         };
         // What cannot be done is said before anything is downloaded.
         let entry = load.entry().await?;
-        let live = load.live().await?;
+        let mut live = load.live().await?;
         load.check_place(entry.as_ref(), &live).await?;
         if !live.is_empty() && entry.as_ref().map(|entry| entry.bookmark) == load.plan.expects {
-            load.follow_columns(&live, entry.as_ref())?;
+            let renamed = load.respell(&mut live, entry.as_ref())?;
+            load.follow_columns(&live, entry.as_ref(), &renamed)?;
             load.change(&live, entry.as_ref())?;
         }
         Ok(load)
     }
 
     /// Values and hashes, or hashes of two keys, may not stand in one column.
-    fn follow_columns(&mut self, live: &[LiveColumn], entry: Option<&meta::Entry>) -> Result<()> {
+    fn follow_columns(&mut self, live: &[LiveColumn], entry: Option<&meta::Entry>, renamed: &[(String, String)]) -> Result<()> {
         if self.plan.kind == LoadKind::Replace {
             return Ok(());
         }
-        let before = entry.map(meta::Entry::columns).unwrap_or_default();
+        let before = entry.map(meta::Entry::columns).unwrap_or_default().renamed(renamed);
         let has = |name: &str| {
             let column = self.table.columns.iter().find(|column| column.source == name);
             let name = column.map_or(name, |column| column.name.as_str());

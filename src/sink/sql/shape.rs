@@ -38,6 +38,10 @@ impl Findings {
     }
 }
 
+fn is_same_name(one: &str, other: &str) -> bool {
+    one.to_lowercase() == other.to_lowercase()
+}
+
 /// Whether a text of the batch is longer than its column takes.
 fn is_too_long(dialect: &dyn Dialect, column: &SqlColumn, array: &ArrayRef) -> bool {
     column.longest.is_some_and(|longest| values::has_longer(array, longest))
@@ -60,6 +64,32 @@ impl SqlLoad {
         let drop_removed = self.shared.options.drop_removed_columns;
         let rules = ChangeRules { before: before.as_ref(), kind: self.plan.kind, drop_removed };
         self.shared.dialect().change_table(&self.table, live, rules)
+    }
+
+    /// Gives live columns whose names differ from the wanted ones in case alone the wanted names, and says which. A column that
+    /// was not ours keeps its name; where the database holds only one of the two, that is an error.
+    pub(super) fn respell(&self, live: &mut [LiveColumn], entry: Option<&meta::Entry>) -> Result<Vec<(String, String)>> {
+        let dialect = self.shared.dialect();
+        let before = entry.and_then(|entry| entry.schema(&self.plan.table));
+        let before = before.and_then(|schema| dialect.table_of(&schema).ok());
+        let known: HashSet<String> = live.iter().map(|column| column.name.clone()).collect();
+        let mut renamed = Vec::new();
+        for column in live {
+            let is_wanted = self.table.columns.iter().any(|wanted| wanted.name == column.name);
+            let mut alike = self.table.columns.iter().filter(|wanted| is_same_name(&wanted.name, &column.name));
+            let Some(wanted) = alike.find(|wanted| !is_wanted && !known.contains(&wanted.name)) else { continue };
+            let was_ours = before.as_ref().map(|before| before.columns.iter().any(|old| old.name == column.name));
+            if was_ours == Some(true) || was_ours.is_none() && !dialect.tells_case_apart() {
+                renamed.push((column.name.clone(), wanted.name.clone()));
+                column.name.clone_from(&wanted.name);
+            } else if !dialect.tells_case_apart() {
+                return Err(Error::new(Kind::Target, "A column that is not of the service has the name of a new one")
+                    .with("column", &column.name)
+                    .with("new column", &wanted.name)
+                    .hint("rename your column, or leave the new one out with --drop-column"));
+            }
+        }
+        Ok(renamed)
     }
 
     async fn live_enumerations(&mut self) -> Result<Vec<(String, String)>> {
@@ -164,13 +194,18 @@ impl SqlLoad {
     pub(super) async fn shape(&mut self, entry: Option<&meta::Entry>) -> Result<bool> {
         let shared = self.shared.clone();
         let dialect = shared.dialect();
-        let live = self.live().await?;
+        let mut live = self.live().await?;
         if live.is_empty() {
             self.made = !dialect.ddl_is_transactional();
             self.create_table().await?;
             self.run(&dialect.add_key(&self.table)).await?;
             self.fit_rows(None).await?;
             return Ok(true);
+        }
+        let renamed = self.respell(&mut live, entry)?;
+        for (from, to) in &renamed {
+            self.session.execute(&dialect.rename_column(&self.plan.table, from, to)).await?;
+            self.loaded.schema_changes.push(format!("`{from}` is named `{to}`"));
         }
         let change = self.change(&live, entry)?;
         if self.plan.kind == LoadKind::Replace && dialect.ddl_is_transactional() && !change.statements.is_empty() {

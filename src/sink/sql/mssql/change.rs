@@ -262,6 +262,11 @@ fn is_textual(column: &SqlColumn) -> bool {
 /// See [`crate::sink::sql::dialect::Dialect::settle`].
 pub(super) fn settle(column: &SqlColumn, live: &LiveColumn) -> SqlColumn {
     let mut column = column.clone();
+    if let (Some((wanted, _)), Some(lookup)) = (&mut column.lookup, &live.lookup) {
+        // The words stay in the table where they are, if the column had another name.
+        wanted.clone_from(lookup);
+        return column;
+    }
     if let Some(lookup) = live.lookup.as_ref().filter(|_| is_textual(&column)) {
         column.lookup = Some((lookup.clone(), String::new()));
         column.longest = None;

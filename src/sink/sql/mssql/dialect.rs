@@ -446,8 +446,9 @@ impl Dialect for MssqlDialect {
         let length: i64 = length.as_deref()?.parse().ok()?;
         let sized = |length: i64| if length < 0 { "max".to_owned() } else { length.to_string() };
         // A lookup table of ours ends with the column's name, as far as it was not cut.
-        let end = format!("__{}]", name.replace(']', "]]"));
-        let lookup = lookup.clone().filter(|lookup| base == "int" && (lookup.ends_with(&end) || lookup.len() >= LONGEST_NAME));
+        let end = format!("__{}]", name.replace(']', "]]")).to_lowercase();
+        let is_named_so = |lookup: &String| lookup.to_lowercase().ends_with(&end) || lookup.len() >= LONGEST_NAME;
+        let lookup = lookup.clone().filter(|lookup| base == "int" && is_named_so(lookup));
         let sql_type = match base.as_str() {
             "char" | "varchar" | "binary" | "varbinary" => format!("{base}({})", sized(length)),
             "nchar" | "nvarchar" => format!("{base}({})", sized(if length < 0 { length } else { length / 2 })),
@@ -492,6 +493,11 @@ impl Dialect for MssqlDialect {
 
     fn add_key(&self, table: &SqlTable) -> Vec<Statement> {
         vec![primary_key(table)]
+    }
+
+    fn rename_column(&self, table: &TableRef, from: &str, to: &str) -> Statement {
+        let column = format!("{}.{}", table_name(table), quote(from));
+        Statement::new(format!("EXEC sp_rename {}, {}, N'COLUMN'", literal(&column), literal(to)))
     }
 
     fn change_table(&self, table: &SqlTable, live: &[LiveColumn], rules: ChangeRules<'_>) -> Result<Change> {

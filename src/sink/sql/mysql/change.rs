@@ -172,7 +172,12 @@ pub(super) fn settle(column: &SqlColumn, live: &LiveColumn) -> SqlColumn {
     let mut column = column.clone();
     let is_text = text_rank(parts(&plain(&live.sql_type)).0, &parts(&plain(&live.sql_type)).1).is_some();
     match &live.lookup {
-        Some(lookup) if column.lookup.is_none() && is_textual(&column) => {
+        // The words stay in the table where they are, if the column had another name.
+        Some(lookup) if let Some((wanted, _)) = &mut column.lookup => {
+            wanted.clone_from(lookup);
+            column.convert = Some(through_lookup(lookup));
+        }
+        Some(lookup) if is_textual(&column) => {
             column.convert = Some(through_lookup(lookup));
             column.lookup = Some((lookup.clone(), String::new()));
             column.sql_type = "int".to_owned();

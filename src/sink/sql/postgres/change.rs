@@ -45,6 +45,12 @@ pub(super) fn change_table(
 /// See [`Dialect::settle`].
 pub(super) fn settle(column: &SqlColumn, live: &LiveColumn) -> SqlColumn {
     let mut column = column.clone();
+    if let (Some((wanted, _)), Some(lookup)) = (&mut column.lookup, &live.lookup) {
+        // The words stay in the table where they are, if the column had another name.
+        wanted.clone_from(lookup);
+        column.convert = Some(through_lookup(lookup));
+        return column;
+    }
     if let Some(lookup) = live.lookup.as_ref().filter(|_| column.lookup.is_none() && is_textual(&column)) {
         // Ids of words are what users join by; they are kept when the kind of enumeration changes.
         column.convert = Some(through_lookup(lookup));

@@ -404,7 +404,8 @@ impl Dialect for PostgresDialect {
              (SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(r.relname) FROM pg_catalog.pg_constraint f \
              JOIN pg_catalog.pg_class r ON r.oid = f.confrelid WHERE f.conrelid = c.oid AND f.contype = 'f' \
              AND f.conkey = ARRAY[a.attnum] AND r.relnamespace = c.relnamespace \
-             AND r.relname = (c.relname || '__' || a.attname)::pg_catalog.name LIMIT 1) \
+             AND pg_catalog.lower(r.relname::pg_catalog.text) \
+             = pg_catalog.lower((c.relname || '__' || a.attname)::pg_catalog.name::pg_catalog.text) LIMIT 1) \
              FROM pg_catalog.pg_class c \
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
              JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
@@ -545,6 +546,10 @@ impl Dialect for PostgresDialect {
         // To look each row up as it comes takes longer than all of them at once.
         statements.extend(table.columns.iter().filter_map(|column| refer(table, column)));
         statements
+    }
+
+    fn tells_case_apart(&self) -> bool {
+        true
     }
 
     fn change_table(&self, table: &SqlTable, live: &[LiveColumn], rules: ChangeRules<'_>) -> Result<Change> {
