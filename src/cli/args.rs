@@ -573,8 +573,8 @@ pub(super) enum LakeFormatArg {
 #[cfg(feature = "lake")]
 #[derive(Debug, Args)]
 pub(super) struct EngineArgs {
-    /// Memory that sorting and reducing may hold before they spill to disk, such as 256MiB or 2GB [default: a quarter of the machine, at least 256MiB; 24MiB where the target is a database].
-    #[arg(long, env = "DAPLAKE_MEMORY_LIMIT", value_name = "BYTES", value_parser = super::settings::parse_bytes)]
+    /// Memory that sorting and reducing may hold before they spill to disk, such as 256MiB or 2GB [default: a quarter of the machine or container, at least 256MiB; 24MiB where the target is a database].
+    #[arg(long, env = "DAPLAKE_MEMORY_LIMIT", value_name = "BYTES", value_parser = super::memory::parse_limit)]
     pub(super) memory_limit: Option<u64>,
     /// Folder for spill files and staged objects [default: the system's folder for temporary files].
     #[arg(long, env = "DAPLAKE_TEMP_DIR", value_name = "DIR")]

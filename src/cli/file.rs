@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use toml_edit::{Document, Item, TableLike, Value};
 
 use super::keys::{self, Form, KEYS, Key, SHARED, TABLES, TARGET, nearest};
+#[cfg(feature = "lake")]
+use super::memory::parse_limit;
 use super::settings::{parse_bytes, parse_duration};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 
@@ -263,6 +265,14 @@ impl Reader<'_> {
                 one(self.paced(key, number.value().to_string()))
             }
             (Form::Size, Item::Value(Value::Integer(number))) if *number.value() >= 0 => one(number.value().to_string()),
+            #[cfg(feature = "lake")]
+            (Form::Memory, Item::Value(Value::Integer(number))) => {
+                let text = number.value().to_string();
+                match parse_limit(&text) {
+                    Ok(_) => one(text),
+                    Err(reason) => Err(wrong(self).with("reason", reason)),
+                }
+            }
             (Form::Flag, Item::Value(Value::Boolean(flag))) => one(flag.value().to_string()),
             (form, Item::Value(Value::String(text))) if !matches!(form, Form::List | Form::Pairs) => {
                 let may_be_file = matches!(form, Form::Secret | Form::Place) || key.name == "client_id";
@@ -278,6 +288,8 @@ impl Reader<'_> {
                     Form::Count => text.parse::<u64>().err().map(|error| error.to_string()),
                     Form::Flag => (!matches!(text.as_str(), "true" | "false")).then(|| "neither true nor false".to_owned()),
                     Form::Size => parse_bytes(&text).err(),
+                    #[cfg(feature = "lake")]
+                    Form::Memory => parse_limit(&text).err(),
                     Form::Time => parse_duration(&text).err(),
                     Form::OneOf(words) if !words.contains(&text.as_str()) => {
                         let near = nearest(&text, words.iter().copied());

@@ -26,6 +26,9 @@ pub(super) enum Form {
     List,
     /// Such as 256MiB.
     Size,
+    /// Such as 256MiB, within what the machine has.
+    #[cfg(feature = "lake")]
+    Memory,
     /// Such as 4h.
     Time,
     OneOf(&'static [&'static str]),
@@ -44,6 +47,8 @@ impl Form {
             Form::Flag => "true or false".to_owned(),
             Form::List => "a list of texts, such as [\"users\", \"course*\"]".to_owned(),
             Form::Size => "a size, such as \"256MiB\" or \"2GB\"".to_owned(),
+            #[cfg(feature = "lake")]
+            Form::Memory => "a size of memory, such as \"256MiB\" or \"2GB\"".to_owned(),
             Form::Time => "a time, such as \"30s\", \"10m\" or \"4h\"".to_owned(),
             Form::OneOf(words) => format!("one of \"{}\"", words.join("\", \"")),
             Form::Pairs => "a table of texts, such as { region = \"eu-central-1\" }".to_owned(),
@@ -103,7 +108,7 @@ pub(super) const KEYS: &[Key] = &[
     key("notify", "command", "notify_command", Form::Text),
     key("notify", "on", "notify_on", Form::OneOf(&["always", "change", "failure"])),
     key("metrics", "listen", "metrics_listen", Form::Text),
-    key("engine", "memory_limit", "memory_limit", Form::Size),
+    key("engine", "memory_limit", "memory_limit", Form::Memory),
     key("engine", "temp_dir", "temp_dir", Form::Path),
     key("limits", "max_line", "max_line", Form::Size),
     key("limits", "max_unpack_ratio", "max_unpack_ratio", Form::Count),

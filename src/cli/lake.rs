@@ -12,7 +12,7 @@ use super::args::{
 };
 use super::output::{Grid, age, file_beside, grouped, out, size};
 use super::runs::{self, Teller};
-use super::{report, settings, watch};
+use super::{memory, report, settings, watch};
 use crate::api::Client;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::ops::{
@@ -252,7 +252,7 @@ pub(super) fn engine(args: &EngineArgs) -> Result<Engine> {
 
 /// For so many parts at once.
 pub(super) fn engine_of_parts(args: &EngineArgs, partitions: usize) -> Result<Engine> {
-    engine_of(args, args.memory_limit.unwrap_or_else(settings::default_memory_limit), partitions)
+    engine_of(args, args.memory_limit.unwrap_or_else(memory::default_limit), partitions)
 }
 
 fn engine_of(args: &EngineArgs, limit: u64, partitions: usize) -> Result<Engine> {

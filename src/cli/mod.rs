@@ -19,6 +19,8 @@ mod keys;
 mod lake;
 mod logging;
 #[cfg(feature = "lake")]
+mod memory;
+#[cfg(feature = "lake")]
 mod metrics;
 #[cfg(feature = "otel")]
 mod otel;

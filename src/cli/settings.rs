@@ -518,17 +518,6 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
 #[cfg(feature = "sql")]
 pub(super) const DATABASE_MEMORY_LIMIT: u64 = 24 << 20;
 
-/// A quarter of the machine's memory, at least 256 MiB.
-#[cfg(feature = "lake")]
-pub(super) fn default_memory_limit() -> u64 {
-    const LEAST: u64 = 256 << 20;
-    let total = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-        line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()
-    });
-    total.map_or(LEAST, |kib| (kib * 1024 / 4).max(LEAST))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
