@@ -25,7 +25,16 @@ fn certify(folder: &Path, authority: &str, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tls_is_as_strict_as_asked() {
+async fn tls_of_mariadb_is_as_strict_as_asked() {
+    tls_is_as_strict_as_asked(Brand::Mariadb).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_of_mysql_is_as_strict_as_asked() {
+    tls_is_as_strict_as_asked(Brand::Mysql).await;
+}
+
+async fn tls_is_as_strict_as_asked(brand: Brand) {
     let folder = tempfile::tempdir().unwrap();
     Command::new("chmod").arg("755").arg(folder.path()).status().unwrap();
     certify(folder.path(), "elsewhere", "DNS:db.example");
@@ -33,7 +42,7 @@ async fn tls_is_as_strict_as_asked() {
     let file = |name: &str| folder.path().join(name).display().to_string();
     let start = |authority: &str| {
         Server::start(
-            Brand::Mariadb,
+            brand,
             &[
                 &format!("--ssl-ca={}", file(&format!("{authority}.pem"))),
                 &format!("--ssl-cert={}", file(&format!("{authority}-server.pem"))),
@@ -74,7 +83,18 @@ async fn tls_is_as_strict_as_asked() {
 /// Many servers have the bulk path of clients disabled.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_bulk_path_rows_arrive_all_the_same_and_it_is_said_once() {
-    let Some(server) = Server::start(Brand::Mariadb, &["--local-infile=0"]) else { return };
+    without_the_bulk_path(Brand::Mariadb, &["--local-infile=0"]).await;
+}
+
+/// A strict server, as hosted ones are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mysql_server_that_wants_primary_keys_is_written_as_any_other() {
+    let settings = ["--local-infile=0", "--sql-require-primary-key=ON", "--sql-generate-invisible-primary-key=ON"];
+    without_the_bulk_path(Brand::Mysql, &settings).await;
+}
+
+async fn without_the_bulk_path(brand: Brand, settings: &[&str]) {
+    let Some(server) = Server::start(brand, settings) else { return };
     let database = Database::on(&Arc::new(server));
     let tables = [canvas("users"), canvas("courses"), web_logs()];
     let world = World::new(school(&tables)).await;
@@ -87,5 +107,15 @@ async fn without_the_bulk_path_rows_arrive_all_the_same_and_it_is_said_once() {
             assert_same(&world.school, table, world.school.now(), rows);
         }
         world.school.advance();
+    }
+}
+
+#[test]
+fn a_host_that_does_not_resolve_is_said_to_be_one() {
+    for scheme in ["postgresql", "mysql", "mssql"] {
+        let target = format!("{scheme}://me:planted-password@no-such-host.invalid/x");
+        let output = crate::support::bare_command(&["status", "--target", &target]).output().unwrap();
+        let run = crate::support::Run::of(output).assert_code(5).assert_says(&["host not found"]);
+        assert!(!run.stderr.contains("planted-password"), "{run:?}");
     }
 }

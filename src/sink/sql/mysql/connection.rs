@@ -40,10 +40,10 @@ const SETTINGS: &str = "SET SESSION sql_mode = CONCAT(\
     'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO', \
     IF(VERSION() LIKE '%MariaDB%', '', ',TIME_TRUNCATE_FRACTIONAL')), \
     time_zone = '+00:00', lc_messages = 'en_US', autocommit = 1, completion_type = 0, \
-    sql_safe_updates = 0, sql_big_selects = 1, sql_auto_is_null = 0, sql_select_limit = 18446744073709551615, max_error_count = 64, \
+    sql_safe_updates = 0, sql_big_selects = 1, sql_auto_is_null = 0, sql_select_limit = 18446744073709551615, \
     foreign_key_checks = 1, unique_checks = 1, default_storage_engine = InnoDB, default_tmp_storage_engine = InnoDB, \
     wait_timeout = 28800, net_read_timeout = 600, net_write_timeout = 600, innodb_lock_wait_timeout = 120, lock_wait_timeout = 86400 \
-    /*M!100101 , max_statement_time = 0 */ /*!80000 , max_execution_time = 0 */ \
+    /*M!100101 , max_statement_time = 0, max_error_count = 64 */ /*!80000 , max_execution_time = 0 */ \
     /*M!100300 , idle_transaction_timeout = 0, idle_write_transaction_timeout = 0 */; \
     SET NAMES utf8mb4; SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE";
 

@@ -18,7 +18,7 @@ use crate::sink::conformance::{self, Change, Fixture, at, column, load, plain, p
 use crate::sink::sql::connection::{CopyColumn, CopyInto, Server};
 use crate::sink::sql::dialect::Dialect;
 use crate::sink::sql::statement::Statement;
-use crate::sink::sql::{NonFinite, SqlOptions, SqlSink, odd_values};
+use crate::sink::sql::{NonFinite, SqlOptions, SqlSink, meta, odd_values};
 
 #[allow(clippy::print_stderr, unreachable_pub, missing_docs, dead_code, reason = "it is shared with the tests outside")]
 #[path = "../../../../tests/it/support/mysql.rs"]
@@ -64,6 +64,12 @@ on_both!(
     a_row_in_the_way_by_an_index_of_the_user_is_told_and_not_replaced,
     a_lost_or_killed_session_leaves_nothing,
     a_failed_first_load_leaves_no_table,
+    settings_of_the_server_do_not_matter,
+    a_wait_for_a_lock_outlasts_time_limits_and_its_end_is_noticed,
+    texts_of_more_than_16_megabytes_are_kept,
+    a_row_larger_than_a_packet_is_named,
+    an_ordinary_user_can_load,
+    a_column_of_the_user_is_not_taken_for_a_renamed_one,
     whatever_is_sent_is_what_is_stored,
     a_warning_about_rows_is_an_error,
 );
@@ -669,4 +675,174 @@ async fn a_warning_about_rows_is_an_error(brand: Brand) {
     let twice = [rows[0].clone(), rows[0].clone()];
     let error = session.copy_in(&into("w"), &batch(&twice)).await.unwrap_err();
     assert!(MysqlDialect.is_duplicate(&error), "{error:?}");
+}
+
+/// Settings that refuse, cut or end statements, or give them another meaning.
+async fn settings_of_the_server_do_not_matter(brand: Brand) {
+    let Some(server) = server::Server::start(brand, &[]) else { return };
+    let (database, fixture) = fixture_on(Database::on(&Arc::new(server)));
+    let both = "sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES,PIPES_AS_CONCAT,HIGH_NOT_PRECEDENCE'; autocommit = 0; completion_type = 2; \
+        sql_safe_updates = 1; sql_big_selects = 0; max_join_size = 1; sql_auto_is_null = 1; sql_select_limit = 1; max_error_count = 0; \
+        foreign_key_checks = 0; unique_checks = 0; default_storage_engine = MEMORY; default_tmp_storage_engine = MEMORY; \
+        time_zone = '+05:30'; wait_timeout = 1; net_read_timeout = 1; lock_wait_timeout = 1; innodb_lock_wait_timeout = 1; \
+        group_concat_max_len = 4; max_sort_length = 8; explicit_defaults_for_timestamp = 0; innodb_strict_mode = 0; \
+        collation_connection = latin1_swedish_ci; character_set_client = latin1; character_set_results = latin1";
+    let own = match brand {
+        Brand::Mariadb => "max_statement_time = 0.3; innodb_force_primary_key = 1; idle_transaction_timeout = 1",
+        Brand::Mysql => {
+            "max_execution_time = 300; sql_require_primary_key = 1; sql_generate_invisible_primary_key = 1; lc_messages = 'de_DE'"
+        }
+    };
+    let settings: Vec<&str> = both.split(';').chain(own.split(';')).map(str::trim).collect();
+    let mut set: String = settings.iter().map(|setting| format!("SET GLOBAL {setting}; ")).collect();
+    set.push_str("SET GLOBAL TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY");
+    database.sql(&set);
+    fixture.sink.check().await.unwrap();
+    let schema = odd();
+    let row = |id: i64, word: &str| {
+        Change::Up(
+            json!({"id": id, "state": "o'clock", "one": word, "open_one": word, "text": "a\\b\"'||", "flag": true, "moment": "2024-01-01T00:00:00.5Z"}),
+        )
+    };
+    let rows: Vec<Change> = (1..=3).map(|id| row(id, "only")).collect();
+    load(&fixture, &schema, LoadKind::Replace, &rows, at(1)).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
+    load(&fixture, &schema, LoadKind::Merge, &[row(2, "zzz"), row(4, "zzz"), Change::Del(json!({"id": 3}))], at(2))
+        .await
+        .unwrap();
+    let schema = served(&schema.table, 2, json!({"state": {"type": "string"}, "late": {"type": "integer"}}), &[]);
+    load(&fixture, &schema, LoadKind::Merge, &[Change::Up(json!({"id": 5, "late": 7}))], at(3)).await.unwrap();
+    let reset: String =
+        settings.iter().map(|setting| format!("SET GLOBAL {} = DEFAULT; ", setting.split(' ').next().unwrap())).collect();
+    database.sql(&format!("{reset} SET GLOBAL TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ WRITE"));
+    let found = database.sql(
+        "SELECT o.id, state, l.value, REPLACE(text, '\\\\', '/'), moment, late FROM canvas__odd o LEFT JOIN canvas__odd__open_one l ON l.id = open_one \
+         ORDER BY 1",
+    );
+    let expected = "1\to'clock\tonly\ta/b\"'||\t2024-01-01 00:00:00.500000\tNULL\n2\to'clock\tzzz\ta/b\"'||\t2024-01-01 00:00:00.500000\tNULL\n\
+                    4\to'clock\tzzz\ta/b\"'||\t2024-01-01 00:00:00.500000\tNULL\n5\tNULL\tNULL\tNULL\tNULL\t7\n";
+    assert_eq!(found, expected);
+    let engines = database.sql("SELECT DISTINCT ENGINE FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()");
+    assert_eq!(engines, "InnoDB\n");
+}
+
+async fn a_wait_for_a_lock_outlasts_time_limits_and_its_end_is_noticed(brand: Brand) {
+    let Some(server) = server::Server::start(brand, &[]) else { return };
+    let database = Database::on(&Arc::new(server));
+    let limit = match brand {
+        Brand::Mariadb => "max_statement_time = 0.3",
+        Brand::Mysql => "max_execution_time = 300",
+    };
+    database.sql(&format!("SET GLOBAL {limit}; SET GLOBAL lock_wait_timeout = 1"));
+    let server = MysqlServer::from_url(&database.url.parse().unwrap()).unwrap();
+    let (mut one, mut other) = (server.connect().await.unwrap(), server.connect().await.unwrap());
+    let id = other.rows(&Statement::new("SELECT CONNECTION_ID()")).await.unwrap()[0][0].clone().unwrap();
+    meta::wait_for_lock(one.as_mut(), &MysqlDialect, "x").await.unwrap();
+    let waiting = tokio::spawn(async move {
+        let first = meta::wait_for_lock(other.as_mut(), &MysqlDialect, "x").await;
+        (first, other)
+    });
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    assert!(!waiting.is_finished(), "it waits longer than statements may take");
+    one.execute(&MysqlDialect.unlock("x").unwrap()).await.unwrap();
+    let (held, mut other) = waiting.await.unwrap();
+    held.unwrap();
+    other.execute(&MysqlDialect.unlock("x").unwrap()).await.unwrap();
+
+    // Somebody ends the wait.
+    meta::wait_for_lock(one.as_mut(), &MysqlDialect, "x").await.unwrap();
+    let waiting = tokio::spawn(async move { meta::wait_for_lock(other.as_mut(), &MysqlDialect, "x").await });
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    database.sql(&format!("KILL QUERY {id}"));
+    assert!(waiting.await.unwrap().is_err(), "a lock that was not granted is not held");
+}
+
+async fn texts_of_more_than_16_megabytes_are_kept(brand: Brand) {
+    let Some((database, fixture)) = fixture(brand) else { return };
+    let long = |length: usize| "x".repeat(length);
+    let table = TableRef::new("canvas", "long");
+    let schema = served(&table, 1, json!({"name": {"type": "string"}, "other": {"type": "string"}}), &[]);
+    let row = |id: i64, name: String, other: String| Change::Up(json!({"id": id, "name": name, "other": other}));
+    let loaded = load(&fixture, &schema, LoadKind::Replace, &[row(1, long(1 << 24), "a".into())], at(1)).await;
+    // The first rows do not fit the table that was made for them: the caller begins again.
+    let loaded = match loaded {
+        Err(_) => load(&fixture, &schema, LoadKind::Replace, &[row(1, long(1 << 24), "a".into())], at(1)).await.unwrap(),
+        Ok(loaded) => loaded,
+    };
+    assert!(loaded.schema_changes.iter().any(|change| change.contains("`name`")), "{loaded:?}");
+    let loaded = load(&fixture, &schema, LoadKind::Merge, &[row(2, "b".into(), long(17 << 20))], at(2)).await.unwrap();
+    assert!(loaded.schema_changes.iter().any(|change| change.contains("`other`")), "{loaded:?}");
+    let loaded = load(&fixture, &schema, LoadKind::Merge, &[row(3, long(17 << 20), long(5))], at(3)).await.unwrap();
+    assert_eq!(loaded.schema_changes, [] as [&str; 0]);
+    let found = database.sql("SELECT id, LENGTH(name), LENGTH(other) FROM canvas__long ORDER BY 1");
+    assert_eq!(found, "1\t16777216\t1\n2\t1\t17825792\n3\t17825792\t5\n");
+    let types: Vec<String> = database.columns("canvas__long").into_iter().map(|column| column.sql_type).collect();
+    assert_eq!(types[1..], ["longtext", "longtext"]);
+}
+
+async fn a_row_larger_than_a_packet_is_named(brand: Brand) {
+    let Some(server) = server::Server::start(brand, &["--local-infile=0", "--max-allowed-packet=1M"]) else { return };
+    let (database, fixture) = fixture_on(Database::on(&Arc::new(server)));
+    let schema = plain(&TableRef::new("canvas", "large"));
+    let row = |id: i64, length: usize| Change::Up(json!({"id": id, "name": "x".repeat(length)}));
+    // Together they are too large for one statement, each of them is not.
+    load(&fixture, &schema, LoadKind::Replace, &[row(1, 400_000), row(2, 800_000), row(3, 900_000)], at(1)).await.unwrap();
+    assert_eq!(database.sql("SELECT SUM(LENGTH(name)) FROM canvas__large"), "2100000\n");
+    let error = load(&fixture, &schema, LoadKind::Merge, &[row(4, 5), row(5, 2_000_000)], at(2)).await.unwrap_err();
+    assert_eq!((error.kind(), error.get("key")), (Kind::Data, Some("id=5")), "{error:?}");
+    assert!(error.hint_text().is_some_and(|hint| hint.contains("max_allowed_packet")), "{error:?}");
+}
+
+/// With a password, the rights of `docs/mysql.md`, and none to set what is the server's.
+async fn an_ordinary_user_can_load(brand: Brand) {
+    let Some((database, _)) = fixture(brand) else { return };
+    let name = &database.name;
+    let user = &name[..20];
+    database.sql(&format!(
+        "CREATE USER {user} IDENTIFIED BY 'p:w/d'; GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES, \
+         CREATE TEMPORARY TABLES ON {name}.* TO {user}"
+    ));
+    for (number, mode) in ["disable", "require", "prefer"].into_iter().enumerate() {
+        if brand == Brand::Mariadb && mode == "require" {
+            continue;
+        }
+        let url = database.url.replace("root@", &format!("{user}:p%3Aw%2Fd@"));
+        let sink = SqlSink::open(&format!("{url}?ssl={mode}").parse().unwrap(), SqlOptions::default()).unwrap();
+        let fixture = Fixture { sink: Box::new(sink), read: Box::new(|_| Box::pin(async { Vec::new() })) };
+        let schema = plain(&TableRef::new("canvas", format!("ordinary{number}")));
+        let row = |id: i64| Change::Up(json!({"id": id, "name": "x"}));
+        fixture.sink.check().await.unwrap();
+        load(&fixture, &schema, LoadKind::Replace, &[row(1)], at(1)).await.unwrap();
+        load(&fixture, &schema, LoadKind::Merge, &[row(2)], at(2)).await.unwrap();
+        assert_eq!(database.sql(&format!("SELECT COUNT(*) FROM canvas__ordinary{number}")), "2\n");
+    }
+    database.sql(&format!("DROP USER {user}"));
+}
+
+async fn a_column_of_the_user_is_not_taken_for_a_renamed_one(brand: Brand) {
+    let Some((database, fixture)) = fixture(brand) else { return };
+    let table = TableRef::new("canvas", "mine");
+    let text = json!({"type": "string"});
+    let old = served(&table, 1, json!({"a": text}), &[]);
+    load(&fixture, &old, LoadKind::Replace, &[Change::Up(json!({"id": 1, "a": "x"}))], at(1)).await.unwrap();
+    database.sql("ALTER TABLE canvas__mine ADD COLUMN Note varchar(9) DEFAULT 'mine'");
+    let new = served(&table, 2, json!({"a": text, "note": text}), &[]);
+    for kind in [LoadKind::Merge, LoadKind::Replace] {
+        let error = load(&fixture, &new, kind, &[Change::Up(json!({"id": 2, "note": "y"}))], at(2)).await.unwrap_err();
+        assert_eq!((error.kind(), error.get("column")), (Kind::Target, Some("Note")), "{error:?}");
+        assert!(error.hint_text().is_some(), "{error:?}");
+    }
+    assert_eq!(database.sql("SELECT * FROM canvas__mine"), "1\tx\tmine\n");
+}
+
+#[test]
+fn characters_beyond_the_basic_plane_are_left_to_texts() {
+    let table = TableRef::new("canvas", "plane");
+    let schema = served(&table, 1, json!({"\u{1f600}": {"type": "string"}}), &[]);
+    let error = MysqlDialect.table_of(&schema).unwrap_err();
+    assert_eq!((error.kind(), error.get("column")), (Kind::Schema, Some("\u{1f600}")));
+    assert!(error.hint_text().is_some_and(|hint| hint.contains("--drop-column")), "{error:?}");
+    let words = json!({"state": {"type": "string", "enum": ["\u{1f600}", "b"], "description": "A \u{1f600} state."}});
+    let columns = MysqlDialect.table_of(&served(&table, 1, words, &[])).unwrap().columns;
+    assert_eq!((columns[1].sql_type.as_str(), columns[1].comment.as_deref()), ("mediumtext", Some("A \u{fffd} state.")));
 }
