@@ -255,7 +255,7 @@ impl Replicator {
             choice = self.choose(table, held, &schema)?;
         }
         for warning in &schema.warnings {
-            tracing::warn!(table = %table, warning, "The schema has a part that is kept as JSON text");
+            tracing::warn!(table = %table, "In the schema, {warning}");
         }
         Ok((job, schema, choice))
     }

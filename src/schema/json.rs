@@ -33,7 +33,7 @@ pub(super) fn read(table: &TableRef, version: i64, schema: Value) -> Result<Tabl
         Some(node) => match reader.group(node) {
             Some(node) => reader.columns(node, "", 0, &mut Vec::new()),
             None => {
-                reader.warnings.push("The schema's `value` has no columns; only the key is read".to_owned());
+                reader.warnings.push("`value` has no columns; only the key is read".to_owned());
                 Vec::new()
             }
         },

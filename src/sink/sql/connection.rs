@@ -39,6 +39,19 @@ pub(super) trait Connection: Send {
     async fn is_alive(&mut self) -> bool;
 }
 
+/// Why there is no connection to the server, by the system's error.
+pub(super) fn unreachable(error: &std::io::Error) -> Error {
+    // The resolver has no error kind of its own; on Windows it has numbers.
+    let is_unresolved = error.to_string().starts_with("failed to lookup address information")
+        || cfg!(windows) && matches!(error.raw_os_error(), Some(11_001..=11_004));
+    let found = match is_unresolved {
+        true => Error::new(Kind::Target, "Database host not found")
+            .hint("check the host in the connection string, and whether this machine can resolve it"),
+        false => Error::new(Kind::Target, "The database server cannot be reached"),
+    };
+    found.caused_by(error.to_string())
+}
+
 /// Where a copy goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CopyInto {

@@ -19,7 +19,7 @@ use super::dialect::{MssqlDialect, SESSION, TRANSACTIONS_OPEN};
 use super::encode::{self, Encoder};
 use super::options::{Options, TlsMode};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
-use crate::sink::sql::connection::{Connection, CopyInto, Server};
+use crate::sink::sql::connection::{Connection, CopyInto, Server, unreachable};
 use crate::sink::sql::dialect::Dialect;
 use crate::sink::sql::statement::{Row, Statement};
 
@@ -82,7 +82,7 @@ async fn open_with(options: &Options, encryption: EncryptionLevel) -> Result<Wir
     let (mut host, mut port) = (options.host.clone(), options.port);
     for _ in 0..=MAX_HOPS {
         let lost = "The database server cannot be reached";
-        let stream = TcpStream::connect((host.as_str(), port)).await.or_fail(Kind::Target, lost)?;
+        let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|error| unreachable(&error))?;
         stream.set_nodelay(true).or_fail(Kind::Target, lost)?;
         let config = config(options, encryption, &host, port)?;
         match Box::pin(Client::connect(config, stream.compat_write())).await {

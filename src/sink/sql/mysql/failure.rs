@@ -3,6 +3,7 @@
 use mysql_async::{DriverError, IoError};
 
 use crate::error::{Error, Kind};
+use crate::sink::sql::connection::unreachable;
 
 /// The bulk path is disabled, at the server or by it.
 pub(super) const BULK_DISABLED: [&str; 3] = ["1148", "3948", "4166"];
@@ -23,6 +24,7 @@ pub(super) fn of(error: mysql_async::Error) -> Error {
         }
         // Other errors of the driver may hold packets, and with them values.
         mysql_async::Error::Driver(_) => lost(),
+        mysql_async::Error::Io(IoError::Io(error)) if is_before_session(&error) => unreachable(&error),
         mysql_async::Error::Io(error) => lost().caused_by(error),
         other => Error::new(Kind::Target, "The database server cannot be used").caused_by(other),
     }
@@ -33,6 +35,22 @@ const READ_ONLY: &str = "The database is read-only";
 fn untrusted() -> Error {
     Error::new(Kind::Target, "The database server's TLS could not be trusted or agreed on")
         .hint("name the authority with sslrootcert=..., or choose ssl=require to trust any certificate")
+}
+
+/// Whether the error is one of connecting. An address that cannot be resolved has no kind.
+fn is_before_session(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    let kinds = [
+        ErrorKind::ConnectionRefused,
+        ErrorKind::HostUnreachable,
+        ErrorKind::NetworkUnreachable,
+        ErrorKind::AddrNotAvailable,
+        ErrorKind::NotFound,
+        ErrorKind::PermissionDenied,
+    ];
+    kinds.contains(&error.kind())
+        || error.to_string().starts_with("failed to lookup address information")
+        || cfg!(windows) && matches!(error.raw_os_error(), Some(11_001..=11_004))
 }
 
 /// Whether TLS, not the network, is at fault.

@@ -70,8 +70,9 @@ impl Options {
         }
         let password = url.password().map(decode).transpose();
         let password = password.map_err(|_| refuse("The connection string's password is not UTF-8"))?;
-        // As the official client has it: not decoded, further slashes kept.
-        let database = url.path().trim_start_matches('/').to_owned();
+        // Further slashes are part of the name.
+        let database = decode(url.path().trim_start_matches('/'));
+        let database = database.map_err(|_| refuse("The connection string's database is not UTF-8"))?;
         if database.is_empty() {
             return Err(refuse("The connection string names no database"));
         }
@@ -116,7 +117,7 @@ mod tests {
         let found = options("mysql://me%40x:p%2Fw@DB.example:3307/a%20b/c?ssl=verify-full&ssl-ca=/x/ca.pem").unwrap();
         assert_eq!((found.user.as_str(), found.host.as_str(), found.port), ("me@x", "db.example", 3307));
         assert_eq!(found.password.unwrap().reveal(), "p/w");
-        assert_eq!((found.database.as_str(), found.tls), ("a%20b/c", TlsMode::VerifyFull));
+        assert_eq!((found.database.as_str(), found.tls), ("a b/c", TlsMode::VerifyFull));
         assert_eq!(found.root_certificates, Some(PathBuf::from("/x/ca.pem")));
         let found = options("mariadb://me@[::1]/x?socket=/run/mysqld/mysqld.sock").unwrap();
         assert_eq!((found.host.as_str(), found.port, found.tls), ("::1", 3306, TlsMode::Prefer));

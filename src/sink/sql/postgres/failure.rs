@@ -6,6 +6,7 @@ use tokio_postgres::error::DbError;
 
 use super::dialect::quote;
 use crate::error::{Error, Kind};
+use crate::sink::sql::connection::unreachable;
 
 /// A session that could not be opened.
 #[derive(Debug)]
@@ -44,7 +45,10 @@ pub(super) fn greeting(error: tokio_postgres::Error) -> Greeting {
             .caused_by(error);
         return Greeting { error, tls: true };
     }
-    Error::new(Kind::Target, "The database server cannot be reached").caused_by(error).into()
+    match error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>()) {
+        Some(cause) => unreachable(cause).into(),
+        None => Error::new(Kind::Target, "The database server cannot be reached").caused_by(error).into(),
+    }
 }
 
 /// Whether there is an error of TLS at the bottom.
