@@ -687,7 +687,7 @@ pub(super) struct LimitArgs {
     /// Largest ratio of unpacked to packed bytes of an object, beyond its first GiB.
     #[arg(long, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) max_unpack_ratio: u64,
-    /// Largest unpacked size of one object.
+    /// Largest size of one object, as it is stored and as it is read (Parquet: decoded).
     #[arg(long, default_value = "1TiB", value_name = "BYTES", value_parser = super::settings::parse_bytes)]
     pub(super) max_object: u64,
 }

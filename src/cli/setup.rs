@@ -213,7 +213,7 @@ tables = @tables@
 [limits]
 # max_line = "256MiB"                      # longest line of an object
 # max_unpack_ratio = 500                   # unpacked to packed bytes
-# max_object = "1TiB"                      # unpacked bytes of one object
+# max_object = "1TiB"                      # bytes of one object, as stored and as read
 
 # Calls per minute that the service allows your account; 0 for no limit of our own.
 [pacing]

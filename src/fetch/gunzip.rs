@@ -5,6 +5,7 @@ use std::fmt;
 use flate2::{Decompress, FlushDecompress, Status};
 
 use crate::error::{Error, Kind, Result};
+use crate::panics;
 
 /// Longest member header: the extra field alone may have 64 KiB; names and comments have no limit of their own.
 const MAX_HEADER: usize = 256 << 10;
@@ -18,7 +19,7 @@ pub struct UnpackLimits {
     pub max_ratio: u64,
     /// Unpacked bytes up to which any ratio is fine.
     pub free_bytes: u64,
-    /// Largest unpacked size of one object.
+    /// Largest size of one object, as it is stored and as it is read.
     pub max_bytes: u64,
 }
 
@@ -153,7 +154,9 @@ impl Gunzip {
 
     fn body(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, bool)> {
         let (had_in, had_out) = (self.inflate.total_in(), out.len());
-        let status = self.inflate.decompress_vec(input, out, FlushDecompress::None);
+        let inflate = &mut self.inflate;
+        let status = panics::caught(|| inflate.decompress_vec(input, out, FlushDecompress::None))
+            .map_err(|panicked| panicked.into_error(Kind::Data, "The object cannot be unpacked; it is probably damaged"))?;
         let taken = (self.inflate.total_in() - had_in) as usize;
         let fresh = &out[had_out..];
         self.crc.update(fresh);
@@ -228,8 +231,8 @@ impl Gunzip {
 
     fn check_limits(&self) -> Result<()> {
         let UnpackLimits { max_ratio, free_bytes, max_bytes } = self.limits;
-        if self.total_out > max_bytes {
-            let error = self.error("The object unpacks to more than is allowed").with("max_bytes", max_bytes);
+        if self.total_out.max(self.total_in) > max_bytes {
+            let error = self.error("The object is larger than is allowed").with("max_bytes", max_bytes);
             return Err(error.hint("if such objects are to be expected, raise --max-object"));
         }
         if self.total_out > free_bytes && self.total_out / self.total_in.max(1) > max_ratio {

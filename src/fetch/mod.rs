@@ -35,7 +35,8 @@ mod unpack;
 mod urls;
 
 pub use gunzip::{Gunzip, UnpackLimits};
-pub use spool::{Spooled, spool, spool_as};
+pub(crate) use spool::too_large;
+pub use spool::{SpoolOptions, Spooled, spool, spool_as, spool_within};
 pub use stream::{ObjectStream, open};
 pub use unpack::{Unpacked, unpacked, unpacked_within};
 pub use urls::ObjectUrls;

@@ -5,8 +5,8 @@
 //! and begins anew when anything differs. The small file is also the lock: of two processes that want the same file, the second
 //! gets kind `Conflict`.
 //!
-//! Files get the permissions that the process's umask gives, as with the official client: downloads are made to be shared.
-//! Who wants them private chooses a private folder.
+//! Files get the permissions that the process's umask gives, as with the official client: downloads are made to be shared. Staged
+//! objects ([`SpoolOptions::private`]) are for this user only.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::stream::{Transfer, Version};
-use super::{Gunzip, ObjectUrls};
+use super::{Gunzip, ObjectUrls, UnpackLimits};
 use crate::api::ObjectId;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::Format;
@@ -46,6 +46,15 @@ pub struct Spooled {
     pub resumed_from: u64,
 }
 
+/// What an object may become, and for whom.
+#[derive(Debug, Clone, Default)]
+pub struct SpoolOptions {
+    /// Of the object as it is stored, and of what it unpacks to.
+    pub limits: UnpackLimits,
+    /// Files that other users of the machine cannot read.
+    pub private: bool,
+}
+
 /// Downloads an object into `folder` (which must exist) under the name that its URL has. Kind `Data` when that is not a plain
 /// file name, when another object of the job has the same name, or when the bytes are not a whole gzip file (text formats).
 ///
@@ -58,16 +67,29 @@ pub async fn spool(urls: &ObjectUrls, id: &ObjectId, format: Format, folder: &Pa
 
 /// As [`spool`], under a plain file name of the caller's choice.
 pub async fn spool_as(urls: &ObjectUrls, id: &ObjectId, format: Format, folder: &Path, name: &str) -> Result<Spooled> {
+    spool_within(urls, id, format, folder, name, &SpoolOptions::default()).await
+}
+
+/// As [`spool_as`], with limits. Kind `Data` for an object beyond them; nothing of it stays.
+pub async fn spool_within(
+    urls: &ObjectUrls,
+    id: &ObjectId,
+    format: Format,
+    folder: &Path,
+    name: &str,
+    options: &SpoolOptions,
+) -> Result<Spooled> {
     check_name(name).map_err(|error| error.with("object", &id.0))?;
     urls.claim_name(name, id)?;
     let paths = Paths::new(folder, name);
-    let result = keep(urls, id, format, &paths).await;
+    let result = keep(urls, id, format, &paths, options).await;
     result.with("object", &id.0).with("job", urls.job()).with("file", paths.whole.display())
 }
 
-async fn keep(urls: &ObjectUrls, id: &ObjectId, format: Format, paths: &Paths) -> Result<Spooled> {
-    let (id_text, paths_there) = (id.0.clone(), paths.clone());
-    let mut part = blocking(move || Part::open(paths_there, id_text, format)).await?;
+async fn keep(urls: &ObjectUrls, id: &ObjectId, format: Format, paths: &Paths, options: &SpoolOptions) -> Result<Spooled> {
+    let (id_text, paths_there, options_there) = (id.0.clone(), paths.clone(), options.clone());
+    let max_bytes = options.limits.max_bytes;
+    let mut part = blocking(move || Part::open(paths_there, id_text, format, options_there)).await?;
     let mut resumed_from = part.written;
     let mut transfer = match part.version.clone() {
         Some(version) if part.written > 0 => Transfer::resumed(urls, id, version, part.written, part.crc.clone()),
@@ -90,6 +112,10 @@ async fn keep(urls: &ObjectUrls, id: &ObjectId, format: Format, paths: &Paths) -
         Ok(()) => {}
     }
     let version = transfer.version().clone();
+    if let Some(total) = version.total.filter(|total| *total > max_bytes) {
+        blocking(move || part.discarded()).await?;
+        return Err(too_large(max_bytes).with("bytes", total));
+    }
     part = blocking(move || part.belongs_to(version)).await?;
     loop {
         let mut chunks = Vec::new();
@@ -161,11 +187,19 @@ struct Note {
     safe_crc: u32,
 }
 
+/// The error of an object beyond the limit, in whatever form.
+pub(crate) fn too_large(max_bytes: u64) -> Error {
+    Error::new(Kind::Data, "The object is larger than is allowed")
+        .with("max_bytes", max_bytes)
+        .hint("if such objects are to be expected, raise --max-object")
+}
+
 /// A `.part` that is ours alone.
 struct Part {
     paths: Paths,
     id: String,
     format: Format,
+    options: SpoolOptions,
     /// Locked as long as it is open.
     note: File,
     file: File,
@@ -178,17 +212,18 @@ struct Part {
 }
 
 impl Part {
-    fn open(paths: Paths, id: String, format: Format) -> Result<Self> {
-        let mut note = lock(&paths.note)?;
+    fn open(paths: Paths, id: String, format: Format, options: SpoolOptions) -> Result<Self> {
+        let mut note = lock(&paths.note, options.private)?;
         let mut text = Vec::new();
         note.read_to_end(&mut text).map_err(io_error("read", &paths.note))?;
         let known = serde_json::from_slice::<Note>(&text).ok().filter(|note| note.object == id);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&paths.part);
+        let file = writable(options.private).open(&paths.part);
         let file = file.map_err(io_error("open", &paths.part))?;
         let mut part = Self {
             paths,
             id,
             format,
+            options,
             note,
             file,
             version: None,
@@ -247,7 +282,7 @@ impl Part {
         self.version = None;
         (self.written, self.checkpoint_at) = (0, 0);
         self.crc = crc32fast::Hasher::new();
-        self.gunzip = self.format.is_gzip().then(Box::default);
+        self.gunzip = self.format.is_gzip().then(|| Box::new(Gunzip::new(self.options.limits.clone())));
     }
 
     fn belongs_to(mut self, version: Version) -> Result<Self> {
@@ -275,6 +310,10 @@ impl Part {
     fn look_at(&mut self, bytes: &[u8]) -> Result<()> {
         self.crc.update(bytes);
         self.written += bytes.len() as u64;
+        let max_bytes = self.options.limits.max_bytes;
+        if self.written > max_bytes {
+            return Err(too_large(max_bytes).with("bytes", self.written));
+        }
         let Some(gunzip) = &mut self.gunzip else { return Ok(()) };
         if self.scratch.capacity() == 0 {
             self.scratch.reserve_exact(256 << 10);
@@ -347,11 +386,24 @@ impl Part {
     }
 }
 
+/// How a file is opened that stays as it is, or begins empty.
+fn writable(private: bool) -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    if private {
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    }
+    #[cfg(not(unix))]
+    let _ = private;
+    options
+}
+
 /// Opens and locks a note. A note that its last owner removed in this very moment is not the one on disk: look again.
-fn lock(path: &Path) -> Result<File> {
+fn lock(path: &Path, private: bool) -> Result<File> {
     let begun = Instant::now();
     loop {
-        let note = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let note = writable(private).open(path);
         let note = note.map_err(io_error("create", path))?;
         match note.try_lock() {
             Ok(()) => {}

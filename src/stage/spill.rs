@@ -1,7 +1,8 @@
 //! The folder for spill files of one process: private, removed at the end, and swept after processes that died. And a file of
 //! record batches in it.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use std::sync::Arc;
@@ -69,12 +70,11 @@ impl SpillFolder {
         let unusable = "The folder for temporary files cannot be used";
         let hint = "name another one with --temp-dir";
         fs::create_dir_all(parent).or_fail(Kind::Io, unusable).with("folder", parent.display()).hint(hint)?;
-        sweep(parent);
         for _ in 0..8 {
             let name = format!("{PREFIX}{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
             let lock_path = parent.join(format!("{name}{LOCK}"));
             let attempt = || -> std::io::Result<Option<File>> {
-                let lock = File::create_new(&lock_path)?;
+                let lock = create_lock(&lock_path)?;
                 lock.lock()?;
                 // A sweep may have taken the file for a leftover between its creation and its lock.
                 Ok(lock_path.exists().then_some(lock))
@@ -83,7 +83,10 @@ impl SpillFolder {
             if let Some(lock) = lock {
                 let folder = parent.join(&name);
                 let made = Self { folder: folder.clone(), lock_path, lock: Some(lock) };
-                fs::create_dir(&folder).or_fail(Kind::Io, unusable).with("folder", parent.display()).hint(hint)?;
+                create_private(&folder).or_fail(Kind::Io, unusable).with("folder", parent.display()).hint(hint)?;
+                if let Some(lock) = &made.lock {
+                    sweep(parent, lock);
+                }
                 return Ok(made);
             }
         }
@@ -104,15 +107,57 @@ impl Drop for SpillFolder {
     }
 }
 
-/// Removes the folders whose owners are gone. Best effort: what cannot be removed stays for the next time.
-fn sweep(parent: &Path) {
+/// A folder that only this user can look into.
+fn create_private(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
+
+/// A new lock file. Nobody else can open it, and so nobody else can hold its lock.
+fn create_lock(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// Opens a lock file that an earlier process of this user may have left. The folder may be shared: what is of another user, a pipe, a
+/// link or anything else but a file is passed over, and never waited for.
+fn open_lock(path: &Path, mine: &File) -> Option<File> {
+    #[cfg(any(target_os = "linux", target_os = "macos"))]
+    let file: File = {
+        use rustix::fs::{Mode, OFlags, open};
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        open(path, flags, Mode::empty()).ok()?.into()
+    };
+    #[cfg(not(any(target_os = "linux", target_os = "macos")))]
+    let file = {
+        fs::symlink_metadata(path).ok().filter(|there| there.is_file())?;
+        File::open(path).ok()?
+    };
+    let metadata = file.metadata().ok()?;
+    #[cfg(unix)]
+    let is_mine = {
+        use std::os::unix::fs::MetadataExt;
+        metadata.uid() == mine.metadata().ok()?.uid()
+    };
+    #[cfg(not(unix))]
+    let is_mine = mine.metadata().is_ok();
+    (metadata.is_file() && is_mine).then_some(file)
+}
+
+/// Removes the folders of this user whose processes are gone. Best effort: what cannot be removed stays for the next time.
+fn sweep(parent: &Path, mine: &File) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let Some(base) = name.to_str().and_then(|name| name.strip_suffix(LOCK)).filter(|name| name.starts_with(PREFIX)) else {
             continue;
         };
-        let Ok(lock) = File::open(entry.path()) else { continue };
+        let Some(lock) = open_lock(&entry.path(), mine) else { continue };
         match lock.try_lock() {
             Ok(()) => {
                 let folder = parent.join(base);
@@ -153,6 +198,35 @@ mod tests {
         assert!(!dead.exists());
         drop(mine);
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1, "only the file that is not ours stays");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn folder_and_lock_are_closed_to_other_users() {
+        use std::os::unix::fs::PermissionsExt;
+        let parent = tempfile::tempdir().unwrap();
+        let spill = SpillFolder::create(parent.path()).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(spill.path()), mode(&spill.lock_path)), (0o700, 0o600));
+    }
+
+    /// A run would wait for the other end of a pipe for ever.
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_lock_file_is_passed_over_and_stays() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = |name: &str| parent.path().join(name);
+        let made = std::process::Command::new("mkfifo").arg(path("daplake-spill-x.lock")).status().unwrap();
+        assert!(made.success());
+        fs::write(path("target"), b"").unwrap();
+        std::os::unix::fs::symlink(path("target"), path("daplake-spill-y.lock")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(path("daplake-spill-z.lock")).unwrap();
+        fs::create_dir(path("daplake-spill-w.lock")).unwrap();
+        for name in ["w", "x", "y", "z"] {
+            fs::create_dir(path(&format!("daplake-spill-{name}"))).unwrap();
+        }
+        drop(SpillFolder::create(parent.path()).unwrap());
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 9);
     }
 
     #[test]

@@ -222,10 +222,78 @@ async fn secrets_of_the_file_show_nowhere_and_what_is_private_stays_private() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_beyond_a_limit_fail_their_table_with_the_way_out() {
     let world = small().await;
-    for (limit, words) in [(["--max-line", "40"], "longer than 40 bytes"), (["--max-object", "100"], "--max-object")] {
+    for (limit, words) in [
+        (&["--max-line", "40"][..], "longer than 40 bytes"),
+        (&["--max-object", "100"], "--max-object"),
+        (&["--max-object", "100", "--download-format", "parquet"], "--max-object"),
+        // Beyond the size of the object, and below that of what is in it.
+        (&["--max-object", "12KiB", "--download-format", "parquet"], "--max-object"),
+    ] {
         let mut arguments = vec!["sync", "--target", "lake", "--jobs-per-minute", "0", "--table", "users"];
         arguments.extend(limit);
         world.daplake(&arguments).assert_code(5).assert_says(&["canvas.users", words]);
         assert!(!world.lake().join("canvas/users/_delta_log").exists());
     }
+}
+
+/// The folder for temporary files is shared with others, as `/tmp` is.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipe_among_the_temporary_files_stops_no_run() {
+    let world = small().await;
+    let folder = world.path("tmp");
+    std::fs::create_dir(&folder).unwrap();
+    let pipe = folder.join("daplake-spill-x.lock");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let sync = ["sync", "--target", "lake", "--temp-dir", "tmp", "--jobs-per-minute", "0", "--namespace", "canvas"];
+    world.daplake(&sync).assert_code(0);
+    let query = ["query", "--target", "lake", "--temp-dir", "tmp", "SELECT count(*) FROM canvas.users"];
+    world.daplake(&query).assert_code(0);
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "only the pipe is left");
+}
+
+/// Paths below a folder, with their permissions.
+#[cfg(unix)]
+fn modes(folder: &std::path::Path) -> Vec<(std::path::PathBuf, u32)> {
+    use std::os::unix::fs::PermissionsExt;
+    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in folder.read_dir().into_iter().flatten().flatten() {
+            let Ok(metadata) = entry.metadata() else { continue };
+            found.push((entry.path(), metadata.permissions().mode() & 0o777));
+            if metadata.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn staged_objects_are_private_and_go_after_a_kill() {
+    let world = small().await;
+    world.server.inject(Fault::parse("drip:2000").unwrap(), Times::Always);
+    let sync = ["sync", "--target", "lake", "--temp-dir", "tmp", "--jobs-per-minute", "0", "--namespace", "canvas"];
+    let mut child = world.command(&sync).args(["--download-format", "parquet"]).spawn().unwrap();
+    let folder = world.path("tmp");
+    let staged = loop {
+        let found = modes(&folder);
+        if found.iter().any(|(path, _)| path.extension().is_some_and(|extension| extension == "part")) {
+            break found;
+        }
+        assert!(child.try_wait().unwrap().is_none(), "the run ended without staging an object");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    };
+    for (path, mode) in &staged {
+        // What the engine makes in it lies below the private folder.
+        let is_open = *mode & 0o077 != 0 && !path.to_string_lossy().contains("/datafusion-");
+        assert!(!is_open, "{} is {mode:o}", path.display());
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!modes(&folder).is_empty(), "a killed run leaves its folder");
+    world.server.clear_faults();
+    world.daplake(&sync).assert_code(0);
+    assert_eq!(modes(&folder), []);
 }
