@@ -1,7 +1,7 @@
 //! Records of CSV and TSV, mapped to columns by the names of the header. Expanded and condensed columns may be mixed.
 //!
-//! Null in CSV is an empty field, `NULL` or `\N`, each without quotes; with quotes they are text. Null in TSV is `\N`. It does
-//! not cut records.
+//! Null in CSV is an empty field or `NULL`, each without quotes; with quotes they are text, and so is `\N`. Null in TSV is `\N`. It
+//! does not cut records.
 
 use std::collections::HashSet;
 
@@ -26,6 +26,8 @@ pub(super) struct Delimited {
     dialect: Dialect,
     /// One per field; `None` until the header has come.
     targets: Option<Vec<Target>>,
+    /// Whether there is a column of values, known or not.
+    has_values: bool,
 }
 
 /// Names of unknown columns are reported up to this length.
@@ -33,7 +35,7 @@ const MAX_NAME_LENGTH: usize = 128;
 
 impl Delimited {
     pub(super) fn new(dialect: Dialect) -> Self {
-        Self { dialect, targets: None }
+        Self { dialect, targets: None, has_values: false }
     }
 
     pub(super) fn dialect(&self) -> Dialect {
@@ -68,6 +70,7 @@ impl Delimited {
             }
         }
         target::check(&targets, rows)?;
+        self.has_values = names.iter().any(|name| target::is_value(name));
         self.targets = Some(targets);
         Ok(())
     }
@@ -81,8 +84,8 @@ impl Delimited {
             return Ok(false);
         }
         match self.dialect {
-            Dialect::Csv => read_fields::<b','>(record, targets, rows, csv_field)?,
-            Dialect::Tsv => read_fields::<b'\t'>(record, targets, rows, tsv_field)?,
+            Dialect::Csv => read_fields::<b','>(record, targets, self.has_values, rows, csv_field)?,
+            Dialect::Tsv => read_fields::<b'\t'>(record, targets, self.has_values, rows, tsv_field)?,
         }
         Ok(true)
     }
@@ -102,6 +105,7 @@ struct Meta {
 fn read_fields<'a, const SEPARATOR: u8>(
     record: &'a [u8],
     targets: &[Target],
+    has_values: bool,
     rows: &mut Rows,
     field: impl Fn(&'a [u8], usize) -> Read<Field<'a>>,
 ) -> Read<()> {
@@ -143,7 +147,7 @@ fn read_fields<'a, const SEPARATOR: u8>(
         return Err(Fault::new("fewer fields than the header has"));
     }
     let ts = meta.ts.ok_or_else(|| Fault::new("the commit time is null").inside("ts").inside("meta"))?;
-    rows.commit(meta.op, ts)
+    rows.commit(meta.op, ts, has_values)
 }
 
 fn store(target: &Target, cell: Cell<'_>, row: usize, rows: &mut Rows, meta: &mut Meta) -> Read<()> {
@@ -236,7 +240,7 @@ fn csv_field(record: &[u8], at: usize) -> Read<Field<'_>> {
     if record.get(at) != Some(&b'"') {
         let end = find::<b','>(record, at);
         return Ok(match &record[at..end] {
-            b"" | b"NULL" | b"\\N" => (None, end),
+            b"" | b"NULL" => (None, end),
             text => (Some(Cell::Plain(text)), end),
         });
     }

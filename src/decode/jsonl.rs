@@ -41,6 +41,7 @@ impl Jsonl {
         let mut meta = Meta::default();
         let mut seen = [false; 2];
         let mut skipped = false;
+        let mut has_values = false;
         cursor.expect(b'{', "not a JSON object")?;
         self.groups.begin();
         if cursor.peek_after_blanks() == b'}' {
@@ -58,6 +59,9 @@ impl Jsonl {
                             }
                             // Of several members with one name the last counts.
                             object.unset(row);
+                        }
+                        if group == VALUE {
+                            has_values = !null;
                         }
                         if null {
                             cursor.null()?;
@@ -95,7 +99,7 @@ impl Jsonl {
         if skipped && op == Op::Upsert {
             return Err(Fault::new("given twice: first a delete, then an upsert").inside("meta"));
         }
-        rows.commit(op, ts)?;
+        rows.commit(op, ts, has_values)?;
         Ok(true)
     }
 }

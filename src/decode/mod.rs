@@ -5,8 +5,9 @@
 //! The same rows give the same batches in all four formats and both modes. The rules:
 //! - `_seq` is the object's number << 40 | the number of the record in the object, from 1; unreadable records are counted.
 //! - A missing or null key, or one given twice; a missing commit time; an action other than `U` and `D`; a value that does not
-//!   fit its type: an unreadable row. Nothing of it stays in a batch. Other members given twice: the last counts.
-//! - A missing `meta.action` is an upsert; an upsert without values is legal. A delete has no values, whatever the file says.
+//!   fit its type; an upsert without `value`, unless the table has no other columns than its key: an unreadable row. Nothing of it
+//!   stays in a batch. Other members given twice: the last counts.
+//! - A missing `meta.action` is an upsert; values that are all null are legal. A delete has no values, whatever the file says.
 //! - A null in a required column is kept and counted. Members and columns that the schema does not know are named and ignored.
 //! - An object of fixed shape whose members are all null is null itself: expanded files cannot tell the two apart.
 //! - Numbers are exact or an error; only times lose what is finer than a microsecond, and that is counted.

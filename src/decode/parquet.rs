@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, StructArray};
+use arrow::array::{Array, ArrayRef, AsArray, StructArray};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, TimeUnit};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
@@ -14,9 +14,11 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
-use parquet::basic::Type as PhysicalType;
-use parquet::file::metadata::RowGroupMetaData;
+use parquet::basic::{Encoding, Type as PhysicalType};
+use parquet::column::page::{Page, PageReader};
+use parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
 use parquet::file::reader::{ChunkReader, Length};
+use parquet::file::serialized_reader::SerializedPageReader;
 use parquet::schema::types::SchemaDescriptor;
 
 use super::column::Source;
@@ -27,16 +29,31 @@ use super::target::{self, Target};
 use super::{DecodeCounts, DecodeOptions};
 use crate::error::{BoxError, Error, Kind, Result};
 use crate::model::Op;
+use crate::panics::{self, Panicked};
 use crate::schema::TableSchema;
 
-/// Rows that are read at once even from row groups of enormous rows.
+/// Rows that are read at once as long as they fit, and where nothing is known of their size.
 const MIN_READ_ROWS: usize = 16;
+/// A batch of the file may be so many times as large as one of ours.
+const READ_BATCHES: u64 = 8;
+/// Most rows that are read at once where nothing is known of their size: the next ones may be of any.
+const MOST_GUESSED_ROWS: usize = 256;
+/// By how much more rows are read at once, step by step.
+const GROWTH: usize = 8;
+/// A row group is opened again so often at most to read more rows at once.
+const MOST_REOPENED: u32 = 16;
 
 /// Batches of one Parquet object, read as they are pulled.
 ///
 /// Rows come in the file's order. Values that do not fit the schema are unreadable rows, as in the text formats; their raw form
 /// is the row as JSON and their line the row's number. After an error nothing more comes.
 pub fn parquet<R: ChunkReader + 'static>(file: R, schema: Arc<TableSchema>, options: DecodeOptions) -> Result<ParquetBatches> {
+    let (table, object) = (schema.table.clone(), options.object_name.clone());
+    let begun = panics::caught(move || begin(file, schema, options));
+    begun.unwrap_or_else(|panicked| Err(damaged(panicked).with("table", table).with("object", object)))
+}
+
+fn begin<R: ChunkReader + 'static>(file: R, schema: Arc<TableSchema>, options: DecodeOptions) -> Result<ParquetBatches> {
     let mut rows = Rows::new(schema, options)?;
     let file = Shared(Arc::new(file));
     let metadata = open(&file).map_err(|error| unreadable(&rows, error))?;
@@ -44,42 +61,171 @@ pub fn parquet<R: ChunkReader + 'static>(file: R, schema: Arc<TableSchema>, opti
     for field in metadata.schema().fields() {
         wanted.walk(field, "", &mut Vec::new(), &mut rows);
     }
+    let has_values = metadata.schema().fields().iter().any(|field| target::is_value(field.name()));
     let targets: Vec<Target> = wanted.columns.iter().map(|(target, _)| target.clone()).collect();
     target::check(&targets, &rows)?;
     let groups = metadata.metadata().row_groups();
-    let reads = groups.iter().map(|group| rows_at_once(group, &wanted.leaves, &rows)).collect();
-    let leaves = wanted.leaves;
-    let open_group = move |group: usize, batch_rows: usize| {
-        let mask = ProjectionMask::leaves(metadata.parquet_schema(), leaves.iter().copied());
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file.clone(), metadata.clone());
-        builder.with_projection(mask).with_row_groups(vec![group]).with_batch_size(batch_rows).build()
-    };
+    let promised = groups.iter().map(RowGroupMetaData::num_rows).sum::<i64>();
+    if promised != metadata.metadata().file_metadata().num_rows() || groups.iter().any(|group| group.num_rows() < 0) {
+        return Err(rows.broken("The Parquet file is damaged: its footer contradicts itself about the number of rows"));
+    }
+    let (next_group, group_count) = (0, groups.len());
+    let groups = Box::new(FileGroups { file, metadata, leaves: wanted.leaves });
     Ok(ParquetBatches {
-        open_group: Box::new(open_group),
+        groups,
         columns: wanted.columns,
-        reads,
-        next_group: 0,
-        reader: None,
+        has_values,
+        next_group,
+        group_count,
+        open: None,
+        largest_read: 0,
         ready: VecDeque::new(),
         rows,
+        promised: promised as u64,
         ended: false,
     })
 }
 
-type OpenGroup = Box<dyn Fn(usize, usize) -> parquet::errors::Result<ParquetRecordBatchReader> + Send>;
+/// The row groups of a file, whatever it is read from.
+trait Groups: Send {
+    /// The rows of a group from `first` on, so many at once.
+    fn open(&self, group: usize, first: usize, rows_at_once: usize) -> parquet::errors::Result<ParquetRecordBatchReader>;
+
+    /// How many rows of a group to read at once at first.
+    fn estimate(&self, group: usize, rows: &Rows) -> parquet::errors::Result<Estimate>;
+}
+
+struct FileGroups<R> {
+    file: Shared<R>,
+    metadata: ArrowReaderMetadata,
+    /// Numbers of the leaf columns that are read.
+    leaves: Vec<usize>,
+}
+
+impl<R: ChunkReader + 'static> Groups for FileGroups<R> {
+    fn open(&self, group: usize, first: usize, rows_at_once: usize) -> parquet::errors::Result<ParquetRecordBatchReader> {
+        let mask = ProjectionMask::leaves(self.metadata.parquet_schema(), self.leaves.iter().copied());
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.metadata.clone());
+        let builder = builder.with_projection(mask).with_row_groups(vec![group]).with_batch_size(rows_at_once);
+        // An offset of zero would still cost a selection.
+        if first == 0 { builder.build() } else { builder.with_offset(first).build() }
+    }
+
+    fn estimate(&self, group: usize, rows: &Rows) -> parquet::errors::Result<Estimate> {
+        let group = self.metadata.metadata().row_group(group);
+        let chunks = self.leaves.iter().filter_map(|leaf| group.columns().get(*leaf));
+        let longest = |chunk: &ColumnChunkMetaData| longest_in_dictionary(&self.file.0, chunk, group.num_rows());
+        Estimate::of(group.num_rows().max(1) as u64, chunks, rows, longest)
+    }
+}
+
+/// How many rows of a row group to read at once. The size of a file says little about the size of its rows: dictionaries and shared
+/// prefixes may hide most of it.
+struct Estimate {
+    rows_at_once: usize,
+    /// Nothing is known of the size of some column, so it has to be tried out with few rows.
+    is_guess: bool,
+}
+
+impl Estimate {
+    fn of<'c>(
+        group_rows: u64,
+        chunks: impl Iterator<Item = &'c ColumnChunkMetaData>,
+        rows: &Rows,
+        longest: impl Fn(&ColumnChunkMetaData) -> parquet::errors::Result<u64>,
+    ) -> parquet::errors::Result<Self> {
+        let window = window_bytes(rows.options());
+        // Bytes of a row: on average, and at most as far as that is known.
+        let (mut usual, mut most, mut is_guess) = (0, 0, false);
+        for chunk in chunks {
+            let encoded = u64::try_from(chunk.uncompressed_size()).unwrap_or(0);
+            let values = u64::try_from(chunk.num_values()).unwrap_or(0).div_ceil(group_rows);
+            let has = |encodings: &[Encoding]| chunk.encodings().any(|encoding| encodings.contains(&encoding));
+            if chunk.column_type() != PhysicalType::BYTE_ARRAY {
+                let width = u64::try_from(chunk.column_descr().type_length()).unwrap_or(0).max(8);
+                usual += (encoded / group_rows).max(width * values);
+                most += width * values;
+                continue;
+            }
+            let decoded = chunk.unencoded_byte_array_data_bytes().and_then(|bytes| u64::try_from(bytes).ok());
+            let all = decoded.unwrap_or(0).max(encoded);
+            usual += all / group_rows;
+            most += match decoded {
+                Some(_) if all <= window => all / group_rows,
+                _ if has(&[Encoding::PLAIN_DICTIONARY, Encoding::RLE_DICTIONARY]) => {
+                    longest(chunk)?.saturating_mul(values).max(all / group_rows)
+                }
+                Some(_) => all / group_rows,
+                None => {
+                    is_guess |= has(&[Encoding::DELTA_BYTE_ARRAY]);
+                    all / group_rows
+                }
+            };
+        }
+        let options = rows.options();
+        let usual = (options.batch_bytes as u64 / usual.max(rows.row_bytes() as u64).max(1)).max(MIN_READ_ROWS as u64);
+        let most = window / most.max(1);
+        let rows_at_once = usize::try_from(usual.min(most)).unwrap_or(usize::MAX).clamp(1, options.batch_rows);
+        let rows_at_once = if is_guess { rows_at_once.min(MIN_READ_ROWS) } else { rows_at_once };
+        Ok(Self { rows_at_once, is_guess })
+    }
+}
+
+/// Bytes that a batch of the file may take before its rows are moved to batches of ours.
+fn window_bytes(options: &DecodeOptions) -> u64 {
+    (options.batch_bytes as u64).saturating_mul(READ_BATCHES)
+}
+
+/// Length of the longest text in the dictionary of a column chunk, if it has one.
+fn longest_in_dictionary<R: ChunkReader + 'static>(
+    file: &Arc<R>,
+    chunk: &ColumnChunkMetaData,
+    group_rows: i64,
+) -> parquet::errors::Result<u64> {
+    let total = usize::try_from(group_rows).unwrap_or(0);
+    let Some(Page::DictionaryPage { buf, .. }) =
+        SerializedPageReader::new(file.clone(), chunk, total, None)?.get_next_page()?
+    else {
+        return Ok(0);
+    };
+    let (mut rest, mut longest) = (&buf[..], 0);
+    // Each text after its length.
+    while let Some((length, text)) = rest.split_first_chunk::<4>() {
+        let length = u32::from_le_bytes(*length);
+        longest = longest.max(u64::from(length));
+        rest = text.get(length as usize..).unwrap_or_default();
+    }
+    Ok(longest)
+}
+
+/// The row group that is being read.
+struct OpenGroup {
+    number: usize,
+    reader: ParquetRecordBatchReader,
+    rows_at_once: usize,
+    is_guess: bool,
+    /// Rows that were read.
+    read: usize,
+    /// How often it was opened again for another number of rows.
+    reopened: u32,
+}
 
 /// See [`parquet()`].
 pub struct ParquetBatches {
-    open_group: OpenGroup,
+    groups: Box<dyn Groups>,
     /// The columns that are read, with the names that lead to each.
     columns: Vec<(Target, Vec<String>)>,
-    /// For each row group that is not open yet how many rows to read at once.
-    reads: VecDeque<usize>,
+    /// Whether the file has a column or group of values, known or not.
+    has_values: bool,
     next_group: usize,
-    /// The open row group.
-    reader: Option<ParquetRecordBatchReader>,
+    group_count: usize,
+    open: Option<OpenGroup>,
+    /// Bytes of the largest batch of the file.
+    largest_read: usize,
     ready: VecDeque<RecordBatch>,
     rows: Rows,
+    /// Rows that the footer promises.
+    promised: u64,
     ended: bool,
 }
 
@@ -87,6 +233,12 @@ impl ParquetBatches {
     /// What was seen so far, as of the last batch given out.
     pub fn counts(&self) -> &DecodeCounts {
         self.rows.counts()
+    }
+
+    /// Bytes of the largest batch that was read from the file at once.
+    #[cfg(test)]
+    pub(super) fn largest_read(&self) -> usize {
+        self.largest_read
     }
 
     fn advance(&mut self) -> Result<Option<RecordBatch>> {
@@ -97,18 +249,28 @@ impl ParquetBatches {
             if self.ended {
                 return Ok(None);
             }
-            match self.reader.as_mut().map(Iterator::next) {
-                Some(Some(Ok(batch))) => self.read(&batch)?,
+            match self.open.as_mut().map(|open| open.reader.next()) {
+                Some(Some(Ok(batch))) => {
+                    self.read(&batch)?;
+                    self.adapt(&batch)?;
+                }
+                Some(Some(Err(error))) if is_overflow(&error) && self.read_fewer()? => {}
                 Some(Some(Err(error))) => return Err(unreadable(&self.rows, error)),
-                Some(None) => self.reader = None,
-                None => match self.reads.pop_front() {
-                    Some(batch_rows) => {
-                        let group = self.next_group;
+                Some(None) => self.open = None,
+                None => match (self.next_group..self.group_count).next() {
+                    Some(number) => {
                         self.next_group += 1;
-                        let reader = (self.open_group)(group, batch_rows);
-                        self.reader = Some(reader.map_err(|error| unreadable(&self.rows, error))?);
+                        let estimate = self.groups.estimate(number, &self.rows);
+                        let Estimate { rows_at_once, is_guess } = estimate.map_err(|error| unreadable(&self.rows, error))?;
+                        self.open_group(number, 0, rows_at_once, is_guess, 0)?;
                     }
                     None => {
+                        let read = self.rows.record();
+                        if read != self.promised {
+                            let broken =
+                                self.rows.broken("The Parquet file is damaged: it has other rows than its footer promises");
+                            return Err(broken.with("promised", self.promised).with("read", read));
+                        }
                         self.ended = true;
                         return self.rows.take();
                     }
@@ -117,9 +279,44 @@ impl ParquetBatches {
         }
     }
 
+    fn open_group(&mut self, number: usize, read: usize, rows_at_once: usize, is_guess: bool, reopened: u32) -> Result<()> {
+        let reader = self.groups.open(number, read, rows_at_once).map_err(|error| unreadable(&self.rows, error))?;
+        self.open = Some(OpenGroup { number, reader, rows_at_once, is_guess, read, reopened });
+        Ok(())
+    }
+
+    /// Reads fewer rows at once when they turn out to be large, and more where their size was not known.
+    fn adapt(&mut self, batch: &RecordBatch) -> Result<()> {
+        let bytes = batch.get_array_memory_size().max(1);
+        self.largest_read = self.largest_read.max(bytes);
+        let window = usize::try_from(window_bytes(self.rows.options())).unwrap_or(usize::MAX);
+        let most = self.rows.options().batch_rows.min(MOST_GUESSED_ROWS);
+        let Some(open) = &mut self.open else { return Ok(()) };
+        open.read += batch.num_rows();
+        let fitting = (batch.num_rows() as u128 * window as u128 / bytes as u128).clamp(1, most as u128) as usize;
+        let is_too_large = bytes > 2 * window && open.rows_at_once > 1;
+        let may_grow = open.is_guess && open.reopened < MOST_REOPENED && batch.num_rows() == open.rows_at_once;
+        let rows_at_once = match may_grow && fitting / 2 > open.rows_at_once {
+            _ if is_too_large => fitting.min(open.rows_at_once / 2).max(1),
+            true => (fitting / 2).min(open.rows_at_once * GROWTH),
+            false => return Ok(()),
+        };
+        let (number, read, is_guess, reopened) = (open.number, open.read, open.is_guess, open.reopened + 1);
+        self.open_group(number, read, rows_at_once, is_guess, reopened)
+    }
+
+    /// Reads fewer rows at once after a batch did not fit into its offsets; `false`: it was one row.
+    fn read_fewer(&mut self) -> Result<bool> {
+        let Some(open) = self.open.as_ref().filter(|open| open.rows_at_once > 1) else { return Ok(false) };
+        let (number, read, rows_at_once) = (open.number, open.read, (open.rows_at_once / GROWTH).max(1));
+        self.open_group(number, read, rows_at_once, open.is_guess, open.reopened + 1)?;
+        Ok(true)
+    }
+
     /// Moves all rows of a batch of the file.
     fn read(&mut self, batch: &RecordBatch) -> Result<()> {
-        let mut record = Record::default();
+        let values = batch.column_by_name("value").filter(|array| array.as_struct_opt().is_some()).map(AsRef::as_ref);
+        let mut record = Record { values, has_values: self.has_values, ..Record::default() };
         for (target, names) in &self.columns {
             let Some(array) = find(batch, names) else {
                 return Err(self.rows.broken("A column of the Parquet file is gone").with("column", names.join(".")));
@@ -160,7 +357,10 @@ impl Iterator for ParquetBatches {
     type Item = Result<RecordBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let next = self.advance();
+        let next = panics::caught(|| self.advance()).unwrap_or_else(|panicked| {
+            let rows = &self.rows;
+            Err(damaged(panicked).with("table", &rows.table().table).with("object", &rows.options().object_name))
+        });
         if next.is_err() {
             self.ended = true;
             self.ready.clear();
@@ -181,6 +381,9 @@ struct Record<'a> {
     ts: Option<Source<'a>>,
     action: Option<Source<'a>>,
     key: Vec<(usize, &'a [usize], Source<'a>)>,
+    /// The group of values, if the file has groups.
+    values: Option<&'a dyn Array>,
+    has_values: bool,
     value: Vec<(usize, &'a [usize], Source<'a>)>,
 }
 
@@ -202,7 +405,7 @@ impl Record<'_> {
                 }
             }
         }
-        rows.commit(op, ts)
+        rows.commit(op, ts, self.has_values && self.values.is_none_or(|values| values.is_valid(index)))
     }
 
     fn op(&self, index: usize) -> Read<Op> {
@@ -269,16 +472,9 @@ fn leaf_count(kind: &DataType) -> usize {
     }
 }
 
-/// Rows to read at once, by the group's own sizes: a row may be many times larger than a batch can bear.
-fn rows_at_once(group: &RowGroupMetaData, leaves: &[usize], rows: &Rows) -> usize {
-    let bytes: i64 = leaves
-        .iter()
-        .filter_map(|leaf| group.columns().get(*leaf))
-        .map(|column| column.uncompressed_size().max(column.unencoded_byte_array_data_bytes().unwrap_or(0)))
-        .sum();
-    let per_row = usize::try_from(bytes / group.num_rows().max(1)).unwrap_or(0).max(rows.row_bytes());
-    let options = rows.options();
-    (options.batch_bytes / per_row).clamp(MIN_READ_ROWS.min(options.batch_rows), options.batch_rows)
+/// More text than the offsets of one batch can count.
+fn is_overflow(error: &ArrowError) -> bool {
+    matches!(error, ArrowError::ParquetError(text) if text.contains("index overflow"))
 }
 
 /// Types come from the Parquet schema alone: an Arrow schema inside the file would only add more forms of the same. Times of the
@@ -310,6 +506,11 @@ fn with_micros(field: &FieldRef, schema: &SchemaDescriptor, next_leaf: &mut usiz
         }
     };
     Arc::new(field.as_ref().clone().with_data_type(kind))
+}
+
+/// The library that reads Parquet panics on some damaged files.
+fn damaged(panicked: Panicked) -> Error {
+    panicked.into_error(Kind::Data, "The Parquet file cannot be read; it is probably damaged")
 }
 
 fn unreadable(rows: &Rows, error: impl Into<BoxError>) -> Error {

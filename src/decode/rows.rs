@@ -133,14 +133,18 @@ impl Rows {
         self.seq.reserve(self.capacity - self.seq.len());
     }
 
-    /// The record begun last is complete.
+    /// The record begun last is complete. `has_values`: it has the group of values at all, be they null.
     #[inline]
-    pub(super) fn commit(&mut self, op: Op, ts: i64) -> Read<()> {
+    pub(super) fn commit(&mut self, op: Op, ts: i64, has_values: bool) -> Read<()> {
         let row = self.ts.len();
         if let Some(number) = self.key.columns.iter().position(|column| !column.is_set(row)) {
             return Err(Fault::new("the key is missing or null").inside(self.key.label(number)).inside("key"));
         }
         match op {
+            // It would empty a row that is there.
+            Op::Upsert if !has_values && !self.value.columns.is_empty() => {
+                return Err(Fault::new("an upsert without values").inside("value"));
+            }
             Op::Upsert => self.actions.push(b'U'),
             Op::Delete => {
                 self.value.unset(row);

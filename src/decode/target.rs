@@ -44,6 +44,11 @@ impl Target {
     }
 }
 
+/// Whether a name of a file is one of the group of values, known or not.
+pub(super) fn is_value(name: &str) -> bool {
+    name == "value" || name.starts_with("value.")
+}
+
 /// Whether the columns of a file suffice: commit times and all key columns.
 pub(super) fn check(targets: &[Target], rows: &Rows) -> Result<()> {
     if !targets.contains(&Target::Ts) {

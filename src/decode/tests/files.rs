@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use ::parquet::arrow::ArrowWriter;
+use ::parquet::basic::Encoding;
 use ::parquet::data_type::{ByteArray, ByteArrayType, Int96, Int96Type};
-use ::parquet::file::properties::WriterProperties;
+use ::parquet::file::properties::{EnabledStatistics, WriterProperties};
 use ::parquet::file::writer::SerializedFileWriter;
 use ::parquet::schema::parser::parse_message_type;
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, Decimal128Array, DictionaryArray, FixedSizeBinaryArray, Float32Array, Float64Array,
-    Int8Array, Int32Array, Int64Array, NullArray, StringArray, StringViewArray, TimestampMicrosecondArray,
+    Int8Array, Int32Array, Int64Array, NullArray, StringArray, StringViewArray, StructArray, TimestampMicrosecondArray,
     TimestampMillisecondArray, TimestampNanosecondArray, UInt32Array, UInt64Array,
 };
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{DataType, Field};
 use arrow::datatypes::{Date32Type, Decimal128Type, Float64Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use bytes::Bytes;
 use serde_json::json;
@@ -54,6 +57,32 @@ fn column(node: serde_json::Value, array: ArrayRef) -> (ArrayRef, Vec<String>) {
         .iter()
         .map(|(error, _)| format!("{} {}: {}", error.line, error.column.as_deref().unwrap_or("-"), error.reason));
     (decoded.batch.column_by_name("c").unwrap().clone(), reasons.collect())
+}
+
+#[test]
+fn an_upsert_whose_group_of_values_is_null_is_unreadable() {
+    let schema = table(json!({"id": {"type": "integer"}}), json!({"n": {"type": "integer"}}));
+    let group = |name: &str, values: ArrayRef, nulls: Option<NullBuffer>| -> ArrayRef {
+        let field = Field::new(name, values.data_type().clone(), true);
+        Arc::new(StructArray::new(vec![field].into(), vec![values], nulls))
+    };
+    let times = TimestampMicrosecondArray::from(vec![0; 3]);
+    let file = write(vec![
+        ("meta", group("ts", Arc::new(times.clone()), None)),
+        ("key", group("id", Arc::new(Int64Array::from(vec![1, 2, 3])), None)),
+        ("value", group("n", Arc::new(Int64Array::from(vec![Some(7), None, None])), Some(vec![true, false, true].into()))),
+    ]);
+    let decoded = read(&schema, file).unwrap();
+    let bad: Vec<_> = decoded.bad.iter().map(|(error, _)| (error.line, error.reason.as_str())).collect();
+    assert_eq!(bad, [(2, "an upsert without values")]);
+    assert_eq!(decoded.counts.rows, 2, "values that are null are values");
+
+    // Without the group, and with dotted names, there are no values at all.
+    let keys: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3]));
+    let file = write(vec![("meta.ts", Arc::new(times)), ("key.id", keys)]);
+    assert_eq!(read(&schema, file.clone()).unwrap().counts.bad_rows, 3);
+    let only_key = table(json!({"id": {"type": "integer"}}), json!({}));
+    assert_eq!(read(&only_key, file).unwrap().counts.rows, 3);
 }
 
 #[test]
@@ -288,7 +317,7 @@ fn files_that_cannot_be_used_end_the_table() {
         let error = read(&schema, file).unwrap_err();
         assert_eq!((error.kind(), error.get("column")), (Kind::Data, Some(column)));
     }
-    let whole = write(vec![("meta.ts", ts), ("key.id", id.clone()), ("key.part", id)]);
+    let whole = write(vec![("meta.ts", ts), ("key.id", id.clone()), ("key.part", id.clone()), ("value.unknown", id)]);
     assert_eq!(read(&schema, whole.clone()).unwrap().counts.rows, 1);
     for cut in [0, 3, 8, whole.len() / 2, whole.len() - 1] {
         let error = read(&schema, whole.slice(..cut)).unwrap_err();
@@ -315,4 +344,69 @@ fn enormous_rows_are_read_a_few_at_a_time() {
     assert!(batches.iter().all(|batch| batch.num_rows() <= 3));
     let all = concat_batches(&change_schema(&schema, Nested::Typed), &batches).unwrap();
     assert_eq!(all.column_by_name("t").unwrap().as_string::<i32>().iter().map(Option::unwrap).collect::<Vec<_>>(), texts);
+}
+
+/// Rows of one value column `c` and how many of each text, in one row group.
+fn repeated_texts(properties: WriterProperties, texts: &[(usize, &str)]) -> Bytes {
+    let fields = [
+        Field::new("meta.ts", TimestampMicrosecondArray::from(vec![0]).data_type().clone(), true),
+        Field::new("key.id", DataType::Int64, true),
+        Field::new("value.c", DataType::Utf8, true),
+    ];
+    let schema = Arc::new(arrow::datatypes::Schema::new(fields.to_vec()));
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, schema.clone(), Some(properties)).unwrap();
+    let mut id = 0;
+    for (count, text) in texts {
+        let mut left = *count;
+        while left > 0 {
+            let rows = left.min(20);
+            let ids = Int64Array::from_iter_values(id..id + rows as i64);
+            let columns: Vec<ArrayRef> = vec![
+                Arc::new(TimestampMicrosecondArray::from(vec![0; rows])),
+                Arc::new(ids),
+                Arc::new(StringArray::from(vec![*text; rows])),
+            ];
+            writer.write(&RecordBatch::try_new(schema.clone(), columns).unwrap()).unwrap();
+            id += rows as i64;
+            left -= rows;
+        }
+    }
+    writer.close().unwrap();
+    Bytes::from(bytes)
+}
+
+/// Dictionaries and shared prefixes hide the size of rows: what is read at once follows what the rows become.
+#[test]
+fn what_is_read_at_once_follows_the_decoded_size() {
+    let schema = table(json!({"id": {"type": "integer"}}), json!({"c": {"type": "string"}}));
+    let (long, longer) = ("x".repeat(60_000), "y".repeat(300_000));
+    let plain = || WriterProperties::builder().set_max_row_group_row_count(None).set_max_row_group_bytes(None);
+    let without_sizes = || plain().set_statistics_enabled(EnabledStatistics::None);
+    let prefixes =
+        || without_sizes().set_dictionary_enabled(false).set_column_encoding("value.c".into(), Encoding::DELTA_BYTE_ARRAY);
+    let files = [
+        ("sizes in the footer", repeated_texts(plain().build(), &[(9_000, &long)]), 9_000),
+        ("a dictionary", repeated_texts(without_sizes().build(), &[(9_000, &long)]), 9_000),
+        ("beyond 31 bits", repeated_texts(without_sizes().build(), &[(7_500, &longer)]), 7_500),
+        ("short texts first", repeated_texts(without_sizes().build(), &[(20_000, "a"), (2_000, &longer)]), 22_000),
+        ("shared prefixes", repeated_texts(prefixes().build(), &[(2_000, &longer)]), 2_000),
+        ("shared prefixes after short texts", repeated_texts(prefixes().build(), &[(20_000, "a"), (300, &longer)]), 20_300),
+    ];
+    for (name, file, expected) in files {
+        assert!(file.len() < 1 << 20, "{name}: {}", file.len());
+        let options = DecodeOptions { batch_rows: 8192, batch_bytes: 512 << 10, ..options().0 };
+        let mut batches = super::super::parquet(file, Arc::new(schema.clone()), options).unwrap();
+        let (mut rows, mut largest) = (0, 0);
+        for batch in batches.by_ref() {
+            let batch = batch.unwrap();
+            rows += batch.num_rows();
+            largest = largest.max(batch.get_array_memory_size());
+        }
+        assert_eq!(rows, expected, "{name}");
+        assert!(largest < 2 << 20, "{name}: {largest}");
+        // A batch may be larger once, until the size is known.
+        let bound = if name == "shared prefixes after short texts" { 90 << 20 } else { 10 << 20 };
+        assert!(batches.largest_read() < bound, "{name}: {}", batches.largest_read());
+    }
 }

@@ -57,7 +57,7 @@ fn columns_of_ours() {
         "\n  \t\n",
         r#"{"meta":{"action":"D","ts":"2024-01-01T01:00:00+01:00"},"key":{"id":6}}"#,
         "\n",
-        r#"{"key":{"id":7},"meta":{"ts":"2024-01-01T00:00:00.1234567Z"}}"#,
+        r#"{"key":{"id":7},"value":{},"meta":{"ts":"2024-01-01T00:00:00.1234567Z"}}"#,
     );
     let decoded = decode(&small(), Format::Jsonl, text);
     assert_eq!(texts(decoded.batch.column(0)), [Some("U"), Some("D"), Some("U")]);
@@ -72,11 +72,33 @@ fn columns_of_ours() {
 }
 
 #[test]
-fn an_upsert_without_values_is_no_delete() {
-    for value in ["", r#""value":{},"#, r#""value":null,"#, r#""value":{"n":null},"#] {
+fn an_upsert_of_nulls_is_no_delete() {
+    for value in [r#""value":{},"#, r#""value":{"n":null},"#, r#""value":null,"value":{},"#] {
         let decoded = decode(&small(), Format::Jsonl, &format!("{{\"key\":{{\"id\":1}},{value}{META}}}"));
         assert_eq!((decoded.counts.rows, decoded.counts.deletes), (1, 0));
         assert!(decoded.batch.column_by_name("n").unwrap().is_null(0));
+    }
+}
+
+#[test]
+fn an_upsert_without_values_is_unreadable_unless_there_is_nothing_but_the_key() {
+    let only_key = table(json!({"id": {"type": "integer"}}), json!({}));
+    for value in ["", r#""value":null,"#, r#""value":{"n":1},"value":null,"#] {
+        let text = format!("{{\"key\":{{\"id\":1}},{value}{META}}}");
+        let decoded = decode(&small(), Format::Jsonl, &text);
+        let (error, raw) = &decoded.bad[0];
+        assert_eq!((error.column.as_deref(), error.reason.as_str()), (Some("value"), "an upsert without values"));
+        assert_eq!((raw.as_slice(), decoded.counts.rows, decoded.counts.bad_rows), (text.as_bytes(), 0, 1));
+        assert_eq!(decode(&only_key, Format::Jsonl, &text).counts.rows, 1);
+    }
+    // A file of columns says it in its header.
+    for (format, separator) in [(Format::Csv, ","), (Format::Tsv, "\t")] {
+        let lines =
+            [["meta.ts", "meta.action", "key.id"], ["2024-01-01T00:00:00Z", "U", "1"], ["2024-01-01T00:00:00Z", "D", "2"]];
+        let text = lines.map(|line| line.join(separator)).join("\n");
+        let decoded = decode(&small(), format, &text);
+        assert_eq!((decoded.counts.rows, decoded.counts.deletes, decoded.counts.bad_rows), (1, 1, 1), "{format}");
+        assert_eq!(decode(&only_key, format, &text).counts.rows, 2);
     }
 }
 

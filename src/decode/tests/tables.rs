@@ -13,7 +13,7 @@ fn csv_keeps_the_state_of_quotes() {
     let text = "\u{feff}meta.ts,key.id,value.t,\"value.n\"\r\n\
                 2024-01-01T00:00:00Z,1,,\r\n\
                 2024-01-01T00:00:00Z,2,\"\",NULL\r\n\
-                2024-01-01T00:00:00Z,3,NULL,\\N\r\n\
+                2024-01-01T00:00:00Z,3,NULL,\r\n\
                 2024-01-01T00:00:00Z,4,\"NULL\",5\r\n\
                 2024-01-01T00:00:00Z,5,\\N,\"6\"\n\
                 \n\
@@ -24,7 +24,7 @@ fn csv_keeps_the_state_of_quotes() {
     let decoded = decode(&schema, Format::Csv, text);
     assert_eq!(decoded.bad, []);
     let expected =
-        [None, Some(""), None, Some("NULL"), None, Some("\\N"), Some("a \"q\", b\r\nc\r"), Some("a\"b\"c"), Some(" x ")];
+        [None, Some(""), None, Some("NULL"), Some("\\N"), Some("\\N"), Some("a \"q\", b\r\nc\r"), Some("a\"b\"c"), Some(" x ")];
     assert_eq!(texts(decoded.batch.column_by_name("t").unwrap()), expected);
     let numbers: Vec<_> = decoded.batch.column_by_name("n").unwrap().as_primitive::<Int32Type>().iter().collect();
     assert_eq!(numbers, [None, None, None, Some(5), Some(6), Some(7), Some(8), Some(9), Some(10)]);
@@ -127,7 +127,7 @@ fn empty_objects_have_no_rows() {
 
 #[test]
 fn missing_columns_are_null_and_a_missing_action_is_an_upsert() {
-    let decoded = decode(&small(), Format::Tsv, "key.id\tmeta.ts\n1\t2024-01-01T00:00:00Z\n");
+    let decoded = decode(&small(), Format::Tsv, "key.id\tmeta.ts\tvalue.t\n1\t2024-01-01T00:00:00Z\t\\N\n");
     assert_eq!(texts(decoded.batch.column(0)), [Some("U")]);
     assert!(decoded.batch.column_by_name("n").unwrap().is_null(0) && decoded.batch.column_by_name("t").unwrap().is_null(0));
 }

@@ -143,6 +143,8 @@ static CATALOGUE: &[FaultHelp] = &[
     fault!("trailing-garbage", "[OBJECT]", "puts other bytes behind an object's gzip", |a| a.content(Damage::TrailingGarbage)),
     fault!("multi-member", "", "makes each object of several gzip members (valid)", |a| a.content(Damage::MultiMember)),
     fault!("malformed-line", "[OBJECT[:ROW]]", "breaks one line of an object", |a| a.content(Damage::MalformedLine)),
+    fault!("broken-page", "[OBJECT[:ROW]]", "overwrites bytes of a Parquet page in the row group of a row", |a| a
+        .content(Damage::BrokenPage)),
     fault!("wrong-type", "[OBJECT[:ROW]]", "puts text into a number column of one row", |a| a.content(Damage::WrongType)),
     fault!("extra-column", "[OBJECT[:ROW]]", "adds a column the schema does not know", |a| a.content(Damage::ExtraColumn)),
     fault!("empty-line", "[OBJECT[:ROW]]", "puts an empty line between two rows", |a| a.content(Damage::EmptyLine)),

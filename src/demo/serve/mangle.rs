@@ -13,6 +13,9 @@ use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::Type as PhysicalType;
+use parquet::file::metadata::ParquetMetaDataReader;
+use parquet::file::properties::WriterProperties;
 use serde_json::Value;
 
 use super::encode::{self, Object, Style, Sum};
@@ -26,6 +29,10 @@ const NEW_COLUMN: &str = "x_surprise";
 const NEW_VALUE: &str = "surprise";
 /// Members of a gzip made of several.
 const MEMBERS: usize = 3;
+/// Rows of a row group of which a page is broken.
+const ROWS_PER_BROKEN_GROUP: usize = 20;
+/// Bytes of that page that are overwritten.
+const BROKEN_BYTES: usize = 10;
 
 /// Applies the damages, one after the other.
 pub(super) fn mangle(store: &Store, style: &Style, mut parts: Vec<Part>, damages: &[(Damage, Spot)]) -> Result<Vec<Part>> {
@@ -82,6 +89,10 @@ fn rewrite(mut bytes: Vec<u8>, style: &Style, damage: Damage, row: usize) -> Res
             let middle = bytes.len() / 2;
             flip(&mut bytes, middle);
         }
+        Damage::BrokenPage if is_gzip => {
+            let middle = bytes.len() / 2;
+            flip(&mut bytes, middle);
+        }
         Damage::WrongCrc => {
             // A gzip ends in four bytes of checksum and four of length, a Parquet file in its magic number.
             let place = bytes.len().saturating_sub(if is_gzip { 8 } else { 1 });
@@ -109,7 +120,12 @@ fn rewrite(mut bytes: Vec<u8>, style: &Style, damage: Damage, row: usize) -> Res
             };
             bytes = pack(&text)?;
         }
-        Damage::WrongType | Damage::ExtraColumn => bytes = rewrite_parquet(bytes, style, damage)?,
+        Damage::WrongType | Damage::ExtraColumn => bytes = rewrite_parquet(bytes, style, damage, None)?,
+        Damage::BrokenPage => {
+            let properties = WriterProperties::builder().set_max_row_group_row_count(Some(ROWS_PER_BROKEN_GROUP));
+            bytes = rewrite_parquet(bytes, style, damage, Some(properties.build()))?;
+            break_page(&mut bytes, row / ROWS_PER_BROKEN_GROUP)?;
+        }
         Damage::MultiMember
         | Damage::EmptyLine
         | Damage::RepeatedRow
@@ -273,8 +289,8 @@ fn bad_parquet(source: impl Into<crate::error::BoxError>) -> Error {
     Error::new(Kind::Bug, "A Parquet object cannot be rewritten").caused_by(source)
 }
 
-/// The same rows with one column more, or with text in place of the first integer column.
-fn rewrite_parquet(bytes: Vec<u8>, style: &Style, damage: Damage) -> Result<Vec<u8>> {
+/// The same rows with one column more, with text in place of the first integer column, or with decimals as keys.
+fn rewrite_parquet(bytes: Vec<u8>, style: &Style, damage: Damage, properties: Option<WriterProperties>) -> Result<Vec<u8>> {
     let reader =
         ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).map_err(bad_parquet)?.build().map_err(bad_parquet)?;
     let wrong = encode::integer_column(style);
@@ -282,7 +298,9 @@ fn rewrite_parquet(bytes: Vec<u8>, style: &Style, damage: Damage) -> Result<Vec<
     for batch in reader {
         let batch = batch.map_err(bad_parquet)?;
         let columns: Vec<_> = batch.schema().fields().iter().cloned().zip(batch.columns().iter().cloned()).collect();
-        let columns = if style.flat {
+        let columns = if damage == Damage::BrokenPage {
+            columns.into_iter().map(with_decimal_keys).collect::<Result<_>>()?
+        } else if style.flat {
             change_columns(columns, damage, "value.", wrong.as_deref())
         } else {
             let change_group = |(field, array): (Arc<Field>, ArrayRef)| match array.as_struct_opt() {
@@ -301,7 +319,7 @@ fn rewrite_parquet(bytes: Vec<u8>, style: &Style, damage: Damage) -> Result<Vec<
         let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(bad_parquet)?;
         let writer = match &mut writer {
             Some(writer) => writer,
-            none => none.insert(ArrowWriter::try_new(Vec::new(), batch.schema(), None).map_err(bad_parquet)?),
+            none => none.insert(ArrowWriter::try_new(Vec::new(), batch.schema(), properties.clone()).map_err(bad_parquet)?),
         };
         writer.write(&batch).map_err(bad_parquet)?;
     }
@@ -312,6 +330,49 @@ fn rewrite_parquet(bytes: Vec<u8>, style: &Style, damage: Damage) -> Result<Vec<
 }
 
 type NamedColumn = (Arc<Field>, ArrayRef);
+
+/// Integers of the key as decimals that Parquet keeps in bytes of a fixed length.
+fn with_decimal_keys((field, array): NamedColumn) -> Result<NamedColumn> {
+    const WIDE: DataType = DataType::Decimal128(20, 0);
+    let is_key = |name: &str| name == "key" || name.starts_with("key.");
+    match array.as_struct_opt() {
+        Some(group) if is_key(field.name()) => {
+            let members = group.fields().iter().cloned().zip(group.columns().iter().cloned());
+            let members = members.map(|(field, array)| {
+                let cast = if field.data_type().is_integer() {
+                    arrow::compute::cast(&array, &WIDE).map_err(bad_parquet)?
+                } else {
+                    array
+                };
+                Ok((Arc::new(Field::new(field.name(), cast.data_type().clone(), true)), cast))
+            });
+            let (fields, arrays): (Vec<_>, Vec<_>) = members.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+            let group = StructArray::new(fields.into(), arrays, group.nulls().cloned());
+            Ok((Arc::new(Field::new(field.name(), group.data_type().clone(), true)), Arc::new(group)))
+        }
+        _ if is_key(field.name()) && field.data_type().is_integer() => {
+            let cast = arrow::compute::cast(&array, &WIDE).map_err(bad_parquet)?;
+            Ok((Arc::new(Field::new(field.name(), WIDE, true)), cast))
+        }
+        _ => Ok((field, array)),
+    }
+}
+
+/// Overwrites the end of the key's data page in one row group, or in the last.
+fn break_page(bytes: &mut [u8], group: usize) -> Result<()> {
+    let mut metadata = ParquetMetaDataReader::new();
+    metadata.try_parse(&Bytes::copy_from_slice(bytes)).map_err(bad_parquet)?;
+    let metadata = metadata.finish().map_err(bad_parquet)?;
+    let group = group.min(metadata.num_row_groups().saturating_sub(1));
+    let Some(group) = metadata.row_groups().get(group) else { return Ok(()) };
+    if let Some(key) = group.columns().iter().find(|column| column.column_type() == PhysicalType::FIXED_LEN_BYTE_ARRAY) {
+        let (start, length) = key.byte_range();
+        let end = (start + length) as usize;
+        let from = end.saturating_sub(BROKEN_BYTES).max(key.data_page_offset() as usize);
+        bytes[from..end].fill(0xff);
+    }
+    Ok(())
+}
 
 fn change_columns(mut columns: Vec<NamedColumn>, damage: Damage, prefix: &str, wrong: Option<&str>) -> Vec<NamedColumn> {
     let rows = columns.first().map_or(0, |(_, array)| array.len());

@@ -15,7 +15,7 @@ use deltalake::ObjectStore;
 use futures::StreamExt;
 use object_store::path::Path;
 use parquet::arrow::arrow_reader::RowSelection;
-use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::statistics::Statistics;
 use roaring::RoaringBitmap;
@@ -513,6 +513,17 @@ pub(super) async fn rewrite(
     Ok(())
 }
 
+/// Bytes of a row in memory, in the row group where they are largest: dictionaries hide most of it in the file.
+fn row_bytes(metadata: &ParquetMetaData) -> usize {
+    let decoded = |column: &ColumnChunkMetaData| {
+        column.uncompressed_size().max(column.unencoded_byte_array_data_bytes().unwrap_or(0)).max(0) as u64
+    };
+    let of_group = |group: &RowGroupMetaData| {
+        group.columns().iter().map(decoded).sum::<u64>().div_ceil(u64::try_from(group.num_rows()).unwrap_or(0).max(1))
+    };
+    metadata.row_groups().iter().map(of_group).max().map_or(1, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
+}
+
 /// The rows of `file` that are not in `gone`, in the schema of new files. The stream fails rather than end too early.
 pub(super) async fn live_rows(
     format: &Arc<FileFormat>,
@@ -528,8 +539,7 @@ pub(super) async fn live_rows(
             Error::new(Kind::Target, "A deletion vector names rows that its file does not have").with("file", &file.path)
         );
     }
-    let bytes: i64 = metadata.row_groups().iter().map(RowGroupMetaData::total_byte_size).sum();
-    let batch_rows = engine.batch_rows((bytes as u64).div_ceil(u64::from(total).max(1)) as usize);
+    let batch_rows = engine.batch_rows(row_bytes(&metadata));
     let columns = format.columns.iter().map(|column| column.physical.as_str());
     let stream = opened.stream(columns, Rows::all(&metadata), batch_rows)?;
     let (format, path, schema) = (Arc::clone(format), file.path.clone(), Arc::clone(&format.schema));
@@ -566,9 +576,8 @@ pub(super) async fn rows_at(
 ) -> Result<SendableRecordBatchStream> {
     let opened = DataFile::open(Arc::clone(&format.store), &file.path, file.size).await?;
     let metadata = Arc::clone(opened.metadata());
-    let total = row_count(&opened, &file.path)?;
-    let bytes: i64 = metadata.row_groups().iter().map(RowGroupMetaData::total_byte_size).sum();
-    let batch_rows = engine.batch_rows((bytes as u64).div_ceil(u64::from(total).max(1)) as usize);
+    row_count(&opened, &file.path)?;
+    let batch_rows = engine.batch_rows(row_bytes(&metadata));
     let chosen = Rows::at(&metadata, rows);
     let columns = format.columns.iter().map(|column| column.physical.as_str());
     let stream = opened.stream(columns, chosen, batch_rows)?;
