@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use tokio::sync::oneshot;
 
 use crate::error::{Kind, Result, ResultExt};
+use crate::panics;
 
 type Piece = Box<dyn FnOnce() + Send>;
 
@@ -30,14 +31,15 @@ impl Crew {
         Ok(Self { pieces })
     }
 
-    /// Runs a piece of work and waits for it. Kind `Bug` if it panicked: then the thread is gone. Given up midway, the piece still
-    /// runs to its end.
+    /// Runs a piece of work and waits for it. Kind `Bug` if it panicked. Given up midway, the piece still runs to its end.
     pub(crate) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        const STOPPED: &str = "Work on a thread of its own stopped unexpectedly";
         let (done, result) = oneshot::channel();
-        let piece = move || drop(done.send(work()));
-        // Of a thread that is gone the answer never comes, which is found below.
+        let piece = move || drop(done.send(panics::caught(work)));
+        // A thread that is gone sends no answer, which is found below.
         let _ = self.pieces.send(Box::new(piece));
-        result.await.or_fail(Kind::Bug, "Work on a thread of its own stopped unexpectedly")
+        let ended = result.await.or_fail(Kind::Bug, STOPPED)?;
+        ended.map_err(|panicked| panicked.into_error(Kind::Bug, STOPPED))
     }
 }
 
@@ -46,13 +48,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn pieces_run_in_order_on_one_thread_until_one_panics() {
+    async fn pieces_run_in_order_on_one_thread_and_a_panic_is_an_error() {
         let crew = Crew::start("crew").unwrap();
         let first = crew.run(|| std::thread::current().id()).await.unwrap();
         let second = crew.run(|| std::thread::current().id()).await.unwrap();
         assert!(first == second && first != std::thread::current().id());
         assert_eq!(crew.run(|| panic!("broken")).await.map_err(|error| error.kind()), Err::<(), _>(Kind::Bug));
-        assert_eq!(crew.run(|| 1).await.map_err(|error| error.kind()), Err(Kind::Bug));
+        assert_eq!(crew.run(|| 1).await.unwrap(), 1);
     }
 
     #[tokio::test]

@@ -225,7 +225,7 @@ impl Error {
     }
 
     /// The same without the sources' types (their texts stay).
-    fn copy(&self) -> Error {
+    pub(crate) fn copy(&self) -> Error {
         let mut copy = Error::new(self.kind(), self.0.message.clone());
         copy.0.context = self.0.context.clone();
         copy.0.hint = self.0.hint.clone();

@@ -1,11 +1,13 @@
 //! Takes an institution's data out of the Instructure Data Access Platform (DAP) and keeps it up to date where people use it.
 #![doc = ""]
 
+mod channel;
 #[cfg(feature = "lake")]
 mod child;
 mod crew;
 pub mod error;
 pub mod model;
+mod panics;
 pub mod progress;
 pub mod redact;
 

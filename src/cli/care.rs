@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::args::{GlobalArgs, HeldTablesArgs, HistoryArgs, OptimizeArgs, StatusOutput, VacuumArgs, VerifyArgs};
-use super::lake::{engine, small_engine, temp_dir};
+use super::lake::{engine, small_engine};
 use super::output::{Grid, grouped, out, size};
 use super::{report, settings};
 use crate::error::{Error, Kind, Result, ResultExt};
@@ -55,7 +55,6 @@ pub(super) async fn verify(global: &GlobalArgs, args: VerifyArgs) -> Result<()> 
         engine,
         selection: selection(args.tables),
         format: args.download_format,
-        temp_dir: temp_dir(&args.engine),
         keys: args.keys,
         hash_key: settings::hash_key(&args.key)?,
     };

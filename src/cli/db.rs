@@ -74,9 +74,8 @@ pub(super) async fn load(global: &GlobalArgs, console: Console, args: DbLoadArgs
     }
     let sink: std::sync::Arc<dyn crate::sink::Sink> = std::sync::Arc::new(sink);
     let engine = lake::database_engine(&args.engine)?;
-    let (unlisted, temp_dir) = (Unlisted::Try, lake::temp_dir(&args.engine));
-    let request =
-        SyncRequest { demand, unlisted, on_snapshot_required, temp_dir, ..SyncRequest::new(client, sink, engine, selection) };
+    let unlisted = Unlisted::Try;
+    let request = SyncRequest { demand, unlisted, on_snapshot_required, ..SyncRequest::new(client, sink, engine, selection) };
     let report = or_interrupted(Box::pin(ops::sync(request))).await?;
     let mut skipped = 0;
     for table in &report.tables {

@@ -87,7 +87,6 @@ fn request(global: &GlobalArgs, client: &Client, args: SyncArgs) -> Result<SyncR
         rules: table_rules(&args.tables)?,
         bad_rows: args.bad_rows,
         concurrency: args.concurrency,
-        temp_dir: temp_dir(&args.engine),
         max_line: usize::try_from(args.limits.max_line).unwrap_or(usize::MAX),
         unpack: UnpackLimits {
             max_ratio: args.limits.max_unpack_ratio,

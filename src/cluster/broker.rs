@@ -2,7 +2,7 @@
 //! calls of the service that a download needs (login, object URLs), so that executors read objects with the same client as ever; what
 //! they log in with is a number of chance, good for the objects of one load while it lasts.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -43,7 +43,8 @@ const PART: &str = "/daplake/part";
 pub(super) struct Report {
     /// Number of the part's first object.
     pub(super) part: usize,
-    pub(super) objects: u64,
+    /// Numbers of the objects that were read to their ends.
+    pub(super) objects: Vec<usize>,
     /// Rows of change batches.
     pub(super) changes: u64,
     pub(super) counts: DecodeCounts,
@@ -91,7 +92,16 @@ impl Loads {
 impl Registered {
     /// Objects and changes that were reported so far.
     pub(super) fn read(&self) -> (u64, u64) {
-        self.sum(|(objects, changes), report| (objects + report.objects, changes + report.changes))
+        self.sum(|(objects, changes), report| (objects + report.objects.len() as u64, changes + report.changes))
+    }
+
+    /// Numbers of the objects that were read to their ends, ascending.
+    pub(super) fn finished(&self) -> Vec<usize> {
+        let finished: BTreeSet<usize> = self.sum(|mut all: BTreeSet<usize>, report| {
+            all.extend(&report.objects);
+            all
+        });
+        finished.into_iter().collect()
     }
 
     /// What decoders reported so far.

@@ -145,6 +145,10 @@ impl ScanWorkers for Crew {
     fn counts(&self) -> DecodeCounts {
         self.registered.counts()
     }
+
+    fn finished(&self) -> Vec<usize> {
+        self.registered.finished()
+    }
 }
 
 #[async_trait]

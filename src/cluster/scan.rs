@@ -153,8 +153,7 @@ impl ScanOrder {
         let pass = self.broker.clone();
         let reading = async move {
             let numbers: Vec<usize> = numbers(input.try_collect().await?)?;
-            let report =
-                Report { part: numbers.first().copied().unwrap_or(0), objects: numbers.len() as u64, ..Report::default() };
+            let report = Report { part: numbers.first().copied().unwrap_or(0), ..Report::default() };
             let rows = scan.stream_of(numbers);
             let state = (rows, Some(report), scan, client);
             let stream = stream::try_unfold(state, move |(mut rows, mut report, scan, client)| {
@@ -169,6 +168,7 @@ impl ScanOrder {
                     }
                     let Some(mut report) = report.take() else { return Ok(None) };
                     report.counts = scan.counts();
+                    report.objects = scan.finished();
                     let told = broker::report(&client, &pass, &report).await;
                     told.map_err(|error| DataFusionError::External(Box::new(error)))?;
                     Ok(None)

@@ -23,4 +23,7 @@ pub trait Helpers: std::fmt::Debug + Send + Sync {
 pub trait ScanWorkers: Workers {
     /// What their decoders saw.
     fn counts(&self) -> DecodeCounts;
+
+    /// Numbers of the objects that they have read to their ends, ascending.
+    fn finished(&self) -> Vec<usize>;
 }

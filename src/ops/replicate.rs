@@ -18,7 +18,7 @@ use crate::decode::{BadRows, DecodeCounts};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Format, Mode, TableRef, Timestamp, Window};
 use crate::progress;
-use crate::scan::{ObjectScan, ScanOptions};
+use crate::scan::{ObjectScan, ScanOptions, check_finished};
 use crate::schema::{ColumnChoice, ColumnRecord, ColumnType, TableMode, TableOptions, TableRules, TableSchema};
 use crate::sink::{Held, Layout, LoadKind, LoadPlan, Loaded, Sink, Workers};
 use crate::stage::{ChangeSet, Engine, latest_per_key};
@@ -366,6 +366,19 @@ impl Replicator {
                 return Err(error);
             }
         };
+        // The last look before rows and bookmark become visible, for every target and whoever has read the objects.
+        if !load.is_superseded() {
+            let finished = match (&counts, &workers) {
+                (Some(_), Some(workers)) => workers.finished(),
+                _ => scan.finished(),
+            };
+            if let Err(error) = check_finished(job, &finished) {
+                if let Err(cleaning) = load.abort().await {
+                    tracing::warn!(table = %table, error = %cleaning, "Files of the failed load could not be removed");
+                }
+                return Err(error);
+            }
+        }
         drop(workers);
         let committing = Instant::now();
         let mut reached = job.bookmark();

@@ -20,6 +20,7 @@ use crate::api::Client;
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::fetch::UnpackLimits;
 use crate::model::{Format, Mode, TableRef, Timestamp};
+use crate::panics;
 use crate::scan::ScanOptions;
 use crate::schema::{Nested, TableRules};
 use crate::sink::Sink;
@@ -89,8 +90,6 @@ pub struct SyncRequest {
     pub concurrency: usize,
     /// Objects of one table that are read at once, at least 1.
     pub object_concurrency: usize,
-    /// Staging folder for Parquet objects.
-    pub temp_dir: PathBuf,
     /// Id of the run, in the report and in the target's history. A request that is used again needs a new one.
     pub run_id: String,
     /// Longest line of an object, bytes.
@@ -154,7 +153,6 @@ impl SyncRequest {
             bad_rows: None,
             concurrency: 2,
             object_concurrency: 2,
-            temp_dir: std::env::temp_dir(),
             run_id: uuid::Uuid::new_v4().to_string(),
             max_line: 256 << 20,
             unpack: UnpackLimits::default(),
@@ -194,6 +192,7 @@ async fn bring_up_to_date(request: SyncRequest) -> Result<Report> {
     }
     let run_id = request.run_id;
     let (batch_rows, batch_bytes) = (request.engine.batch_rows(1), request.engine.batch_bytes());
+    let temp_dir = request.engine.folder().to_owned();
     let replicator = Replicator {
         client: request.client,
         sink: request.sink,
@@ -210,7 +209,7 @@ async fn bring_up_to_date(request: SyncRequest) -> Result<Report> {
             max_line: request.max_line,
             unpack: request.unpack,
             nested: request.nested,
-            temp_dir: request.temp_dir,
+            temp_dir,
         },
         rules: request.rules,
         bad_rows,
@@ -313,9 +312,13 @@ async fn run(replicator: &Replicator, stop: &Stop, tables: Vec<TableRef>, order:
 
 async fn one(replicator: &Replicator, stop: &Stop, table: TableRef, turn: Turn<'_>) -> TableReport {
     // Dropping the work at an await is safe: the table is as it was or up to date, and the journal knows the job.
+    // A defect that shows in one table is no reason to stop the others.
+    let replicating = Box::pin(panics::caught_async(replicator.replicate(&table, turn)));
     let ended = tokio::select! {
         biased;
-        ended = Box::pin(replicator.replicate(&table, turn)) => ended,
+        ended = replicating => {
+            ended.unwrap_or_else(|panicked| Err(panicked.into_error(Kind::Bug, "The work on the table stopped unexpectedly")))
+        }
         () = stop.abandoned() => Ok(Done::of(Outcome::PutOff { reason: Reason::Stopped })),
         () = replicator.budget.over() => Ok(Done::of(Outcome::PutOff { reason: Reason::TimeBudget })),
     };

@@ -1,6 +1,5 @@
 //! `verify`: compares tables of a lake with fresh snapshots and names the keys that differ. It changes nothing.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Cared, Selection};
@@ -28,8 +27,6 @@ pub struct VerifyRequest {
     pub selection: Selection,
     /// Format of the downloaded objects.
     pub format: Format,
-    /// Staging folder for Parquet objects.
-    pub temp_dir: PathBuf,
     /// Keys that are named, per table.
     pub keys: usize,
     /// Under which columns were hashed, for tables with such columns.
@@ -71,14 +68,16 @@ async fn one(request: &VerifyRequest, table: &TableRef) -> Result<Differences> {
     let rules = ColumnRules { keep: Vec::new(), drop: chosen(&record.dropped), hash: chosen(&record.hashed) };
     let choice = ColumnChoice::of(&schema, &rules, request.hash_key.as_ref())?;
     record.follow(choice.record(), |_| true)?;
+    let mut scans = Vec::new();
     let changed = if snapshot.reached > held.at {
         let window = Window::Increment { since: held.at, until: Some(snapshot.reached) };
-        Some(rows_of(request, client.run(&query(window)).await?, &choice, nested).await?)
+        Some(rows_of(request, client.run(&query(window)).await?, &choice, nested, &mut scans).await?)
     } else {
         None
     };
-    let fresh = rows_of(request, snapshot, &choice, nested).await?;
+    let fresh = rows_of(request, snapshot, &choice, nested, &mut scans).await?;
     let mut found = request.sink.differences(table, fresh, changed, request.keys).await?;
+    scans.iter().try_for_each(ObjectScan::check_finished)?;
     if table.is_log() {
         found.surplus = 0;
         found.keys.retain(|key| key.what != "surplus");
@@ -86,7 +85,13 @@ async fn one(request: &VerifyRequest, table: &TableRef) -> Result<Differences> {
     Ok(found)
 }
 
-async fn rows_of(request: &VerifyRequest, job: FinishedJob, choice: &ColumnChoice, nested: Nested) -> Result<ChangeSet> {
+async fn rows_of(
+    request: &VerifyRequest,
+    job: FinishedJob,
+    choice: &ColumnChoice,
+    nested: Nested,
+    scans: &mut Vec<ObjectScan>,
+) -> Result<ChangeSet> {
     let options = ScanOptions {
         partitions: 2,
         batch_rows: request.engine.batch_rows(1),
@@ -94,9 +99,10 @@ async fn rows_of(request: &VerifyRequest, job: FinishedJob, choice: &ColumnChoic
         max_line: 256 << 20,
         unpack: UnpackLimits::default(),
         nested,
-        temp_dir: request.temp_dir.clone(),
+        temp_dir: request.engine.folder().to_owned(),
     };
     let scan = ObjectScan::choosing(&request.client, job, choice.clone(), options, Arc::new(|_| BadRows::Fail));
     let keys: Vec<String> = choice.kept().key_names().into_iter().map(str::to_owned).collect();
+    scans.push(scan.clone());
     latest_per_key(&request.engine, Arc::new(scan), &keys).await
 }

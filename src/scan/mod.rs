@@ -7,6 +7,7 @@ mod ahead;
 mod exec;
 mod read;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,6 +23,7 @@ pub use exec::ObjectScanExec;
 
 use crate::api::{Client, FinishedJob, ObjectId};
 use crate::decode::{BadRows, DecodeCounts};
+use crate::error::{Error, Kind, Result};
 use crate::fetch::{ObjectUrls, UnpackLimits};
 use crate::schema::{ColumnChoice, Nested, TableSchema};
 
@@ -40,7 +42,7 @@ pub struct ScanOptions {
     pub unpack: UnpackLimits,
     /// Form of nested columns.
     pub nested: Nested,
-    /// Folder for Parquet objects while they are read.
+    /// Private folder for Parquet objects while they are read, such as that of the engine.
     pub temp_dir: PathBuf,
 }
 
@@ -61,6 +63,14 @@ struct Inner {
     options: ScanOptions,
     bad_rows: BadRowPolicy,
     counts: Mutex<DecodeCounts>,
+    /// Numbers of the objects whose end was reached by the reader.
+    passed: Mutex<BTreeSet<usize>>,
+}
+
+impl Inner {
+    fn passed(&self, number: usize) {
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
+    }
 }
 
 impl std::fmt::Debug for ObjectScan {
@@ -95,7 +105,18 @@ impl ObjectScan {
     ) -> Self {
         let arrow = choice.change_schema(options.nested);
         let urls = ObjectUrls::new(client, &job);
-        Self { inner: Arc::new(Inner { urls, job, choice, arrow, options, bad_rows, counts: Mutex::default() }) }
+        Self {
+            inner: Arc::new(Inner {
+                urls,
+                job,
+                choice,
+                arrow,
+                options,
+                bad_rows,
+                counts: Mutex::default(),
+                passed: Mutex::default(),
+            }),
+        }
     }
 
     /// What the decoders saw in all streams that were pulled so far.
@@ -110,6 +131,16 @@ impl ObjectScan {
                 .any(|column| name.strip_prefix(column.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
         });
         counts
+    }
+
+    /// Numbers of the objects that were read to their ends, ascending.
+    pub fn finished(&self) -> Vec<usize> {
+        self.inner.passed.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
+    /// Kind `Bug` unless all objects of the job were read to their ends: their changes may be committed then.
+    pub fn check_finished(&self) -> Result<()> {
+        check_finished(&self.inner.job, &self.finished())
     }
 
     /// Partitions of the scan: never more than objects, at least one.
@@ -128,6 +159,23 @@ impl ObjectScan {
         let count = self.inner.job.objects.len();
         read::objects(self.inner.clone(), numbers.into_iter().filter(move |number| *number < count))
     }
+}
+
+/// Whether `finished`, ascending, are all the objects of `job`. Kind `Bug` if not.
+pub fn check_finished(job: &FinishedJob, finished: &[usize]) -> Result<()> {
+    if finished.iter().copied().eq(0..job.objects.len()) {
+        return Ok(());
+    }
+    let missing = (0..job.objects.len()).find(|number| finished.binary_search(number).is_err());
+    let error = Error::new(Kind::Bug, "Not all objects of the job were read to their ends")
+        .with("job", &job.id)
+        .with("objects", job.objects.len())
+        .with("read", finished.len());
+    let error = match missing {
+        Some(number) => error.with("object", &job.objects[number].0),
+        None => error,
+    };
+    Err(error.hint("nothing of the table was changed; run it again, and please report it if it comes back"))
 }
 
 #[async_trait]

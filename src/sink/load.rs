@@ -176,6 +176,12 @@ pub trait Load: Send {
         Ok(false)
     }
 
+    /// Whether the target has moved on since the load was begun, so that no changes were taken and [`Load::commit`] will change
+    /// nothing.
+    fn is_superseded(&self) -> bool {
+        false
+    }
+
     /// Makes rows, schema and bookmark visible together, or nothing. Doing it again with the same bookmark changes nothing, but
     /// for a [`LoadKind::Replace`] whose plan expected that very bookmark: its caller wants the rows anew.
     async fn commit(self: Box<Self>, reached: Bookmark) -> Result<Loaded>;

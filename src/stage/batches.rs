@@ -1,57 +1,139 @@
 //! Streams of batches of a bounded size in bytes: joined, split, pulled ahead.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::arrow::array::{RecordBatch, UInt64Array};
 use datafusion::arrow::compute::{concat_batches, take_record_batch};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::error::{DataFusionError, Result as PlanResult};
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::physical_plan::stream::{RecordBatchReceiverStream, RecordBatchStreamAdapter};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
-use tracing::Instrument;
+use tracing::Span;
+
+use crate::channel::{Channel, Failure, Sender};
+use crate::error::{Error, Kind};
+
+/// Where a task of a plan puts its batches.
+pub(crate) type BatchSender = Sender<RecordBatch, DataFusionError>;
+
+impl Failure for DataFusionError {
+    fn of(error: Error) -> Self {
+        Self::External(Box::new(error))
+    }
+
+    fn for_readers(self, readers: usize) -> Vec<Self> {
+        match readers {
+            0 | 1 => vec![self],
+            _ => {
+                let shared = Arc::new(self);
+                (0..readers).map(|_| Self::Shared(Arc::clone(&shared))).collect()
+            }
+        }
+    }
+}
+
+/// A stream of batches that a task makes, at most `ahead` batches ahead of the reader; it ends only after the task has finished. Must
+/// be called within a tokio runtime.
+pub(crate) fn stream_from_task<F>(
+    schema: SchemaRef,
+    ahead: usize,
+    produce: impl FnOnce(BatchSender) -> F + Send + 'static,
+) -> SendableRecordBatchStream
+where
+    F: Future<Output = PlanResult<()>> + Send + 'static,
+{
+    Box::pin(RecordBatchStreamAdapter::new(schema, crate::channel::from_task(ahead, Span::current(), produce)))
+}
+
+/// As [`stream_from_task`] for several tasks, which `spawn` adds, and several streams.
+pub(crate) fn streams_from_tasks(
+    schema: &SchemaRef,
+    outputs: usize,
+    spawn: impl FnOnce(&mut Channel<RecordBatch, DataFusionError>),
+) -> Vec<SendableRecordBatchStream> {
+    let mut channel = Channel::new(outputs, 1);
+    spawn(&mut channel);
+    let items = channel.build().into_iter();
+    items.map(|items| Box::pin(RecordBatchStreamAdapter::new(Arc::clone(schema), items)) as SendableRecordBatchStream).collect()
+}
 
 /// One stream of all `streams`, at most `at_once` of them pulled at a time, each ahead of the reader by about one batch.
 /// The order within a stream stays; dropping the result stops them all.
 pub fn pull_together(schema: SchemaRef, streams: Vec<SendableRecordBatchStream>, at_once: usize) -> SendableRecordBatchStream {
     let at_once = at_once.clamp(1, streams.len().max(1));
     let queue = Arc::new(Mutex::new(VecDeque::from(streams)));
-    let mut builder = RecordBatchReceiverStream::builder(schema, 1);
+    let mut channel = Channel::new(1, 1);
     for _ in 0..at_once {
         let queue = Arc::clone(&queue);
-        let sender = builder.tx();
-        let work = async move {
+        channel.spawn(Span::current(), move |sender: BatchSender| async move {
             loop {
-                let next = queue.lock().ok().and_then(|mut queue| queue.pop_front());
+                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                 let Some(mut stream) = next else { return Ok(()) };
                 while let Some(batch) = stream.next().await {
-                    let failed = batch.is_err();
-                    if sender.send(batch).await.is_err() || failed {
-                        return Ok(());
-                    }
+                    sender.send(batch?).await?;
                 }
             }
-        };
-        builder.spawn(work.in_current_span());
+        });
     }
-    builder.build()
+    Box::pin(RecordBatchStreamAdapter::new(schema, channel.single()))
 }
 
-/// `shares` streams over one: each batch goes to the first that asks. After an error, given to one of them, the others end; so a
-/// reader of all must give up at the first error it meets.
+/// What several streams read from.
+enum Shared {
+    Open(SendableRecordBatchStream),
+    /// It came to its end.
+    Ended,
+    /// An error ended it.
+    Failed(Arc<DataFusionError>),
+    /// It is being polled. What is found so by another reader was given up in the middle, by a panic or a drop.
+    Polled,
+}
+
+impl Shared {
+    async fn next(&mut self) -> Option<PlanResult<RecordBatch>> {
+        match std::mem::replace(self, Self::Polled) {
+            Self::Open(mut input) => match input.next().await {
+                Some(Ok(batch)) => {
+                    *self = Self::Open(input);
+                    Some(Ok(batch))
+                }
+                Some(Err(error)) => {
+                    let error = Arc::new(error);
+                    *self = Self::Failed(Arc::clone(&error));
+                    Some(Err(DataFusionError::Shared(error)))
+                }
+                None => {
+                    *self = Self::Ended;
+                    None
+                }
+            },
+            Self::Ended => {
+                *self = Self::Ended;
+                None
+            }
+            Self::Failed(error) => {
+                *self = Self::Failed(Arc::clone(&error));
+                Some(Err(DataFusionError::Shared(error)))
+            }
+            Self::Polled => {
+                Some(Err(DataFusionError::of(Error::new(Kind::Bug, "A reader of shared rows stopped unexpectedly"))))
+            }
+        }
+    }
+}
+
+/// `shares` streams over one: each batch goes to the first that asks. An error is given to all of them.
 pub(super) fn share_out(input: SendableRecordBatchStream, shares: usize) -> Vec<SendableRecordBatchStream> {
     let schema = input.schema();
-    let input = Arc::new(tokio::sync::Mutex::new(Some(input)));
+    let input = Arc::new(tokio::sync::Mutex::new(Shared::Open(input)));
     let share = || -> SendableRecordBatchStream {
-        let stream = futures::stream::unfold(Arc::clone(&input), |input| async move {
-            let mut held = input.lock().await;
-            let next = held.as_mut()?.next().await;
-            if !matches!(next, Some(Ok(_))) {
-                *held = None;
-            }
-            drop(held);
-            Some((next?, input))
+        let stream = futures::stream::unfold(Some(Arc::clone(&input)), |input| async move {
+            let input = input?;
+            let next = input.lock().await.next().await?;
+            let rest = next.is_ok().then_some(input);
+            Some((next, rest))
         });
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), stream))
     };

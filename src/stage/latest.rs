@@ -11,13 +11,12 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::{Expr, ExprFunctionExt};
 use datafusion::physical_plan::execute_stream;
-use datafusion::physical_plan::stream::{RecordBatchReceiverStream, RecordBatchStreamAdapter};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::{DataFrame, lit};
 use futures::{StreamExt, TryStreamExt};
 use roaring::RoaringTreemap;
-use tracing::Instrument;
 
-use super::batches::{pull_together, rebatch, share_out};
+use super::batches::{pull_together, rebatch, share_out, stream_from_task};
 use super::parked::Parking;
 use super::repeats::KeyHashes;
 use super::session::engine_error;
@@ -86,39 +85,28 @@ fn without_replaced(
     keys: Vec<String>,
 ) -> SendableRecordBatchStream {
     let schema = parked.schema();
-    let mut builder = RecordBatchReceiverStream::builder(Arc::clone(&schema), 1);
-    let sender = builder.tx();
-    builder.spawn(
-        async move {
-            let mut parked = parked;
-            let mut again = Parking::new(&engine, Arc::clone(&parked.schema()));
-            let mut start = 0;
-            while let Some(batch) = parked.next().await.transpose()? {
-                let end = start + batch.num_rows() as u64;
-                let (alone, others) = split(batch, start, end, &repeated)?;
-                start = end;
-                if let Some(others) = others {
-                    again.put(others)?;
-                }
-                if let Some(alone) = alone
-                    && sender.send(Ok(alone)).await.is_err()
-                {
-                    return Ok(());
-                }
+    stream_from_task(schema, 1, move |sender| async move {
+        let mut parked = parked;
+        let mut again = Parking::new(&engine, Arc::clone(&parked.schema()));
+        let mut start = 0;
+        while let Some(batch) = parked.next().await.transpose()? {
+            let end = start + batch.num_rows() as u64;
+            let (alone, others) = split(batch, start, end, &repeated)?;
+            start = end;
+            if let Some(others) = others {
+                again.put(others)?;
             }
-            drop(parked);
-            let mut latest = sorted(&engine, again.finish()?, &keys).await?;
-            while let Some(batch) = latest.next().await {
-                let failed = batch.is_err();
-                if sender.send(batch).await.is_err() || failed {
-                    return Ok(());
-                }
+            if let Some(alone) = alone {
+                sender.send(alone).await?;
             }
-            Ok(())
         }
-        .in_current_span(),
-    );
-    builder.build()
+        drop(parked);
+        let mut latest = sorted(&engine, again.finish()?, &keys).await?;
+        while let Some(batch) = latest.next().await {
+            sender.send(batch?).await?;
+        }
+        Ok(())
+    })
 }
 
 /// The rows numbered `start..end` without and with a number in `repeated`.

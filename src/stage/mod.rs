@@ -13,6 +13,7 @@ mod spill;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use batches::{BatchSender, stream_from_task, streams_from_tasks};
 pub use batches::{pull_together, rebatch, split_batch};
 pub use changes::{ChangeSet, deletes};
 pub use latest::latest_per_key;

@@ -6,6 +6,7 @@ use daplake::demo::school::SchoolOptions;
 use daplake::demo::serve::{Fault, Times};
 use daplake::model::{Format, Timestamp};
 use daplake::ops;
+use serde_json::Value;
 
 use crate::support::faults::{LASTING, PASSING};
 use crate::support::{CLIENT_SECRET, World, assert_same, canvas, read_tables, school};
@@ -151,6 +152,44 @@ async fn lasting_faults_are_clear_errors_and_leave_the_table_as_it_was() {
         left.push(strike(fault, Always, Wrong(&[Kind::Data, Kind::Unavailable, Kind::Expired]), true, Format::Parquet).await);
     }
     compare(left);
+}
+
+/// The library that reads Parquet panics on this page. Its table fails, and the others go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_parquet_page_fails_its_table_and_leaves_rows_and_bookmark() {
+    let (users, courses) = (canvas("users"), canvas("courses"));
+    for format in ["delta", "parquet"] {
+        let rows = vec![(users.clone(), 250)];
+        let options = SchoolOptions { change_rate: 0.5, table_rows: rows, ..school(&[users.clone(), courses.clone()]) };
+        let world = World::new(options).await;
+        let sync = |more: &[&str]| {
+            let mut arguments = vec!["sync", "--target", "lake", "--format", format, "--namespace", "canvas"];
+            arguments.extend(["--download-format", "parquet", "--jobs-per-minute", "0"]);
+            arguments.extend(more);
+            world.daplake(&arguments)
+        };
+        let held = || -> Value {
+            let run = world.daplake(&["status", "--target", "lake", "--format", format, "--output", "json"]).assert_code(0);
+            let tables: Vec<Value> = serde_json::from_str(&run.stdout).unwrap();
+            tables.into_iter().find(|table| table.to_string().contains("users")).unwrap()
+        };
+        sync(&[]).assert_code(0);
+        let (before, as_of) = (held(), world.school.now());
+        for more in [&["--resnapshot"][..], &[]] {
+            // A job of its own, whose objects are damaged.
+            (0..4).for_each(|_| _ = world.school.advance());
+            // In the last row group of the last object, so that most rows come first.
+            world.server.inject_for(&users, Fault::parse("broken-page:9:999").unwrap(), Always);
+            let run = sync(more).assert_code(5).assert_says(&["canvas.users", "damaged", "report", "parquet-"]);
+            assert!(!run.stderr.contains("panicked at"), "{}", run.stderr);
+            assert_eq!(held(), before, "{format} {more:?}");
+            world.server.clear_faults();
+        }
+        world.assert_tables("deltalake", std::slice::from_ref(&users), as_of);
+        world.school.advance();
+        sync(&[]).assert_code(0);
+        world.assert_tables("deltalake", &[users.clone(), courses.clone()], world.school.now());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-const FLOOR: [&str; 6] = ["error", "redact", "progress", "model", "crew", "child"];
+const FLOOR: [&str; 8] = ["error", "redact", "progress", "model", "panics", "channel", "crew", "child"];
 
 /// What each module may import besides the floor.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("redact", &[]),
     ("error", &["redact"]),
     ("progress", &[]),
-    ("crew", &["error"]),
+    ("panics", &["error"]),
+    ("channel", &["error", "panics"]),
+    ("crew", &["error", "panics"]),
     ("child", &[]),
     ("model", &["error", "redact"]),
     ("schema", &[]),

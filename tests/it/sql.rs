@@ -41,6 +41,7 @@ on!(postgresql = crate::support::postgres::Database:
     a_table_removed_by_hand_is_noticed,
     what_is_odd_but_whole_arrives_whole,
     what_is_cut_or_broken_fails_loudly_and_leaves_the_table,
+    a_damaged_parquet_page_fails_its_table_and_leaves_it,
     rows_deleted_and_born_again_are_there,
     an_end_at_a_border_is_not_taken_for_the_end,
     the_lake_holds_the_same_rows_after_the_same_history,
@@ -93,6 +94,7 @@ on!(mysql = crate::support::database::Mysql:
     a_table_removed_by_hand_is_noticed,
     what_is_odd_but_whole_arrives_whole,
     what_is_cut_or_broken_fails_loudly_and_leaves_the_table,
+    a_damaged_parquet_page_fails_its_table_and_leaves_it,
     rows_deleted_and_born_again_are_there,
     an_end_at_a_border_is_not_taken_for_the_end,
     the_lake_holds_the_same_rows_after_the_same_history,
@@ -426,6 +428,34 @@ async fn what_is_cut_or_broken_fails_loudly_and_leaves_the_table<D: TestDatabase
         sql.load("syncdb", "users").assert_code(0);
         sql.assert_now(&tables);
     }
+}
+
+/// The library that reads Parquet panics on this page.
+async fn a_damaged_parquet_page_fails_its_table_and_leaves_it<D: TestDatabase>() {
+    let tables = [canvas("users")];
+    let options = SchoolOptions { change_rate: 0.5, table_rows: vec![(canvas("users"), 250)], ..school(&tables) };
+    let Some(sql) = Sql::<D>::new(options).await else { return };
+    let sync = |more: &[&str]| {
+        let url = sql.database.url();
+        let mut arguments = vec!["sync", "--target", &url, "--namespace", "canvas", "--jobs-per-minute", "0"];
+        arguments.extend(["--download-format", "parquet"]);
+        arguments.extend(more);
+        sql.world.daplake(&arguments)
+    };
+    sync(&[]).assert_code(0);
+    let before = sql.world.school.now();
+    for more in [&["--resnapshot"][..], &[]] {
+        // A job of its own, whose objects are damaged.
+        (0..4).for_each(|_| _ = sql.world.school.advance());
+        // In the last row group of the last object, so that most rows come first.
+        sql.world.server.inject(Fault::parse("broken-page:9:999").unwrap(), Times::Always);
+        sync(more).assert_code(5).assert_says(&["canvas.users", "damaged", "report"]);
+        sql.assert_tables(&tables, before);
+        sql.world.server.clear_faults();
+    }
+    sql.world.school.advance();
+    sync(&[]).assert_code(0);
+    sql.assert_now(&tables);
 }
 
 /// Of the changes of one window the last one counts, be it an upsert after a delete or the other way round.

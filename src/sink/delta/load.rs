@@ -453,6 +453,10 @@ impl Load for DeltaLoad {
         Ok(true)
     }
 
+    fn is_superseded(&self) -> bool {
+        self.is_stale()
+    }
+
     async fn commit(mut self: Box<Self>, reached: Bookmark) -> Result<Loaded> {
         let Some(written) = self.written.take() else {
             return Err(Error::new(Kind::Bug, "A load was committed before it was given changes"));

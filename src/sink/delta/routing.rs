@@ -10,13 +10,12 @@ use arrow::datatypes::SchemaRef;
 use datafusion::error::{DataFusionError, Result as PlanResult};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
-use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use futures::StreamExt;
-use tokio::sync::mpsc::Sender;
-use tracing::Instrument;
+use tracing::Span;
 
 use super::partition::{Number, Partition};
 use crate::error::Result;
+use crate::stage::{BatchSender, streams_from_tasks};
 
 /// How rows are brought.
 #[derive(Debug, Clone)]
@@ -35,7 +34,7 @@ pub(super) struct Routing {
 
 impl Routing {
     /// `shares` streams over all rows of `streams`, each of batches of one partition; all of a partition come out of the same one.
-    /// After an error, given to one of them, the others end; so a reader of all must give up at the first error it meets.
+    /// An error is given to all of them.
     pub(super) fn route(
         &self,
         schema: &SchemaRef,
@@ -43,22 +42,22 @@ impl Routing {
         shares: usize,
     ) -> Vec<SendableRecordBatchStream> {
         let queue = Arc::new(Mutex::new(VecDeque::from(streams)));
-        let mut outputs: Vec<_> =
-            (0..shares.max(1)).map(|_| RecordBatchReceiverStream::builder(Arc::clone(schema), 1)).collect();
-        let senders: Vec<_> = outputs.iter().map(|output| output.tx()).collect();
-        for output in &mut outputs {
-            let (routing, queue, senders) = (self.clone(), Arc::clone(&queue), senders.clone());
-            output.spawn(routing.run(queue, senders).in_current_span());
-        }
-        drop(senders);
-        outputs.into_iter().map(|output| output.build()).collect()
+        let shares = shares.max(1);
+        streams_from_tasks(schema, shares, |channel| {
+            for _ in 0..shares {
+                let (routing, queue) = (self.clone(), Arc::clone(&queue));
+                channel.spawn(Span::current(), move |sender| routing.run(queue, sender, shares));
+            }
+        })
     }
 
     async fn run(
         self,
         queue: Arc<Mutex<VecDeque<SendableRecordBatchStream>>>,
-        outputs: Vec<Sender<PlanResult<RecordBatch>>>,
+        sender: BatchSender,
+        shares: usize,
     ) -> PlanResult<()> {
+        let to = Outputs { sender, shares };
         let mut gathered = Gathered::default();
         loop {
             let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
@@ -67,19 +66,16 @@ impl Routing {
                 let numbers = self.numbers(&batch).map_err(|error| DataFusionError::External(Box::new(error)))?;
                 let Some(first) = numbers.first() else { continue };
                 if numbers.iter().all(|number| number == first) {
-                    if !send(&outputs, *first, batch).await {
-                        return Ok(());
-                    }
+                    to.send(*first, batch).await?;
                     continue;
                 }
                 gathered.push(batch, numbers);
-                if gathered.bytes >= self.gathered && !self.give(&mut gathered, &outputs).await? {
-                    return Ok(());
+                if gathered.bytes >= self.gathered {
+                    self.give(&mut gathered, &to).await?;
                 }
             }
         }
-        self.give(&mut gathered, &outputs).await?;
-        Ok(())
+        self.give(&mut gathered, &to).await
     }
 
     /// The partition of a batch that came out.
@@ -94,26 +90,32 @@ impl Routing {
         }
     }
 
-    /// Parts what was gathered. Whether the outputs are still read.
-    async fn give(&self, gathered: &mut Gathered, outputs: &[Sender<PlanResult<RecordBatch>>]) -> PlanResult<bool> {
+    /// Parts what was gathered.
+    async fn give(&self, gathered: &mut Gathered, to: &Outputs) -> PlanResult<()> {
         let Gathered { batches, rows, bytes } = std::mem::take(gathered);
         let all: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let step = (self.batch_bytes / bytes.div_ceil(all.max(1)).max(1)).max(1);
         let batches: Vec<&RecordBatch> = batches.iter().collect();
         for (number, rows) in rows {
             for rows in rows.chunks(step) {
-                if !send(outputs, number, interleave_record_batch(&batches, rows)?).await {
-                    return Ok(false);
-                }
+                to.send(number, interleave_record_batch(&batches, rows)?).await?;
             }
         }
-        Ok(true)
+        Ok(())
     }
 }
 
-async fn send(outputs: &[Sender<PlanResult<RecordBatch>>], number: Number, batch: RecordBatch) -> bool {
-    let share = number.unwrap_or(0).rem_euclid(outputs.len() as i32) as usize;
-    outputs[share].send(Ok(batch)).await.is_ok()
+/// Where a task sends rows.
+struct Outputs {
+    sender: BatchSender,
+    shares: usize,
+}
+
+impl Outputs {
+    async fn send(&self, number: Number, batch: RecordBatch) -> PlanResult<()> {
+        let share = number.unwrap_or(0).rem_euclid(self.shares as i32) as usize;
+        self.sender.send_to(share, batch).await
+    }
 }
 
 /// Rows that wait for others of their partition.

@@ -416,6 +416,10 @@ impl Load for SqlLoad {
         self.take(changes).await.with("table", table)
     }
 
+    fn is_superseded(&self) -> bool {
+        self.way == Way::Dropped
+    }
+
     async fn commit(mut self: Box<Self>, reached: Bookmark) -> Result<Loaded> {
         if self.way == Way::Open {
             return Err(Error::new(Kind::Bug, "A load was committed before its changes were written"));

@@ -134,8 +134,7 @@ impl World {
     pub fn request(&self) -> SyncRequest {
         let engine = self.engine();
         let sink = ops::open_target(&Target::Folder(self.lake()), &engine).unwrap();
-        let temp_dir = self.folder.path().to_owned();
-        SyncRequest { concurrency: 4, temp_dir, ..SyncRequest::new(self.client(), sink, engine, Selection::all_of("all")) }
+        SyncRequest { concurrency: 4, ..SyncRequest::new(self.client(), sink, engine, Selection::all_of("all")) }
     }
 
     #[cfg(feature = "lake")]

@@ -16,13 +16,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type, UInt64Type};
-use datafusion::error::{DataFusionError, Result as PlanResult};
+use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use deltalake::kernel::DeletionVectorDescriptor;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc::Sender;
-use tracing::Instrument;
 use url::Url;
 
 use super::apply::MarkRule;
@@ -30,6 +27,7 @@ use super::settle::{NO_FILE, Note, NoteMaker};
 use super::writer::{NewFile, Placed};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::sink::{Step, Worker};
+use crate::stage::{BatchSender, engine_error, stream_from_task};
 
 /// Notes that travel together.
 const NOTES_AT_ONCE: usize = 8192;
@@ -117,9 +115,7 @@ impl Order {
 pub fn run_step(order: &str, input: SendableRecordBatchStream, worker: &Worker) -> Result<SendableRecordBatchStream> {
     let order: Order = serde_json::from_str(order).or_fail(Kind::Bug, "Work is described in unknown words")?;
     let worker = worker.clone();
-    let mut builder = RecordBatchReceiverStream::builder(order.output(), 2);
-    let sender = builder.tx();
-    let work = async move {
+    Ok(stream_from_task(order.output(), 2, move |sender| async move {
         let done = match order {
             Order::Write(table) => steps::write(&table, input, &worker, &sender).await,
             Order::Settle => steps::settle(input, &worker, &sender).await,
@@ -127,9 +123,7 @@ pub fn run_step(order: &str, input: SendableRecordBatchStream, worker: &Worker) 
             Order::Apply(order) => steps::apply(&order, input, &worker, &sender).await,
         };
         done.map_err(|error| DataFusionError::External(Box::new(error)))
-    };
-    builder.spawn(work.in_current_span());
-    Ok(builder.build())
+    }))
 }
 
 fn notes_schema() -> SchemaRef {
@@ -145,10 +139,9 @@ fn told_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("told", DataType::Utf8, true)]))
 }
 
-/// Takes rows to who asked for them. An error when nobody does any more: the work is then of no use.
-async fn send(sender: &Sender<PlanResult<RecordBatch>>, batch: RecordBatch) -> Result<()> {
-    let sent = sender.send(Ok(batch)).await;
-    sent.map_err(|_| Error::new(Kind::Cancelled, "Nobody waits for the work any more"))
+/// Sends rows of the result. An error when nobody reads them any more.
+async fn send(sender: &BatchSender, batch: RecordBatch) -> Result<()> {
+    sender.send(batch).await.map_err(engine_error)
 }
 
 fn text_of(told: &Told) -> Result<String> {
@@ -156,7 +149,7 @@ fn text_of(told: &Told) -> Result<String> {
 }
 
 /// As a row of the schema of told things.
-async fn tell(sender: &Sender<PlanResult<RecordBatch>>, told: &Told) -> Result<()> {
+async fn tell(sender: &BatchSender, told: &Told) -> Result<()> {
     send(sender, rows_of_texts(vec![text_of(told)?])?).await
 }
 
@@ -182,12 +175,12 @@ pub(super) struct Teller {
     maker: NoteMaker,
     /// Of chance, so that no two attempts at a part have the same.
     writer: u64,
-    sender: Sender<PlanResult<RecordBatch>>,
+    sender: BatchSender,
     notes: Arc<Mutex<Vec<Note>>>,
 }
 
 impl Teller {
-    fn new(types: &[DataType], sender: Sender<PlanResult<RecordBatch>>) -> Result<Self> {
+    fn new(types: &[DataType], sender: BatchSender) -> Result<Self> {
         let writer = uuid::Uuid::new_v4().as_u64_pair().0;
         Ok(Self { maker: NoteMaker::new(types)?, writer, sender, notes: Arc::default() })
     }

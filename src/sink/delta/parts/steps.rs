@@ -8,7 +8,6 @@ use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use datafusion::error::Result as PlanResult;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, TryStreamExt};
@@ -18,7 +17,6 @@ use parquet::arrow::AsyncArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use roaring::RoaringBitmap;
-use tokio::sync::mpsc::Sender;
 
 use super::super::DeltaOptions;
 use super::super::apply::{Look, PROBE_ROWS, Probe};
@@ -39,7 +37,7 @@ use super::{ApplyOrder, KeyFile, NoteRows, TableOrder, Teller, Told, rows_of_tex
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::TableRef;
 use crate::sink::Worker;
-use crate::stage::{Sorted, deletes, engine_error, latest_per_key, pull_together, table_of_streams};
+use crate::stage::{BatchSender, Sorted, deletes, engine_error, latest_per_key, pull_together, table_of_streams};
 use crate::store::{Place, explained};
 
 /// Keys of a row group in a file of keys.
@@ -48,7 +46,7 @@ const KEYS_AT_ONCE: usize = 128 << 10;
 const IS_DELETED: &str = "deleted";
 
 /// Where a part is sent.
-type To = Sender<PlanResult<RecordBatch>>;
+type To = BatchSender;
 
 /// A table whose files are about to be written.
 struct Table {

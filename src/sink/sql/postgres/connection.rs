@@ -132,7 +132,10 @@ struct Session {
 struct Copy {
     into: CopyInto,
     rows: Pin<Box<CopyInSink<Bytes>>>,
+    /// Bytes.
     sent: u64,
+    /// Rows.
+    count: u64,
 }
 
 /// A value in text form, of the type that the server infers.
@@ -280,7 +283,7 @@ impl Session {
         let command = format!("COPY {} ({names}) FROM STDIN (FORMAT binary)", into.table);
         tracing::debug!(sql = command, "Copy");
         match self.client.copy_in(&command).await {
-            Ok(rows) => Ok(Copy { into: into.clone(), rows: Box::pin(rows), sent: 0 }),
+            Ok(rows) => Ok(Copy { into: into.clone(), rows: Box::pin(rows), sent: 0, count: 0 }),
             Err(error) => Err(failure::with_grant(self.failed(error).await, &command, &self.who)),
         }
     }
@@ -293,6 +296,10 @@ impl Session {
             copy.rows.as_mut().finish().await
         };
         match end.await {
+            Ok(taken) if taken != copy.count => {
+                let error = Error::new(Kind::Target, "The database server has not taken all rows of a copy");
+                Err(error.with("sent", copy.count).with("taken", taken))
+            }
             Ok(_) => {
                 self.rest();
                 Ok(())
@@ -358,6 +365,7 @@ impl Connection for Session {
             self.rest();
         }
         sent?;
+        copy.count += batch.num_rows() as u64;
         let sent = copy.sent - before;
         self.copy = Some(copy);
         self.rest();
