@@ -77,6 +77,12 @@ static CATALOGUE: &[FaultHelp] = &[
     fault!("html-503", "[ENDPOINT]", "answers 503 with an HTML page (default: data)", |a| Ok(Fault::Html {
         at: a.endpoint(Endpoint::Data)?
     })),
+    fault!(
+        "blocked",
+        "[ENDPOINT[:STATUS]]",
+        "answers 403 or another status with an HTML page, as a firewall does (default: data, 403)",
+        |a| Ok(Fault::Blocked { at: a.endpoint(Endpoint::Data)?, status: a.number(403)? })
+    ),
     fault!("not-json", "[ENDPOINT]", "answers 200 with an HTML page (default: data)", |a| Ok(Fault::NotJson {
         at: a.endpoint(Endpoint::Data)?
     })),
@@ -117,6 +123,8 @@ static CATALOGUE: &[FaultHelp] = &[
     fault!("unknown-status", "", "gives a job a state nobody knows until it is complete", |_| Ok(Fault::UnknownStatus)),
     fault!("stale-job", "", "finds the live job of a query although there are newer commits", |_| Ok(Fault::StaleJob)),
     fault!("newer-schema", "", "puts the schema endpoint one version ahead of the jobs", |_| Ok(Fault::NewerSchema)),
+    fault!("older-schema", "", "leaves the schema endpoint one version behind the jobs", |_| Ok(Fault::OlderSchema)),
+    fault!("ends-early", "", "ends an increment before it begins", |_| Ok(Fault::EndsEarly)),
     fault!("url-expires", "", "hands out a signed URL that has expired", |_| Ok(Fault::UrlExpires)),
     fault!("gone-at-trade", "", "loses an object when its URL is asked for", |_| Ok(Fault::GoneAtTrade)),
     fault!("gone-at-download", "", "loses an object when it is downloaded", |_| Ok(Fault::GoneAtDownload)),

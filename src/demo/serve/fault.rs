@@ -165,6 +165,13 @@ pub enum Fault {
         /// Where.
         at: Endpoint,
     },
+    /// 403, 401 or 407 with an HTML body, as a firewall or a proxy gives it.
+    Blocked {
+        /// Where.
+        at: Endpoint,
+        /// Which status.
+        status: u16,
+    },
     /// 200 with a page that is not JSON, as a captive portal gives it.
     NotJson {
         /// Where.
@@ -218,6 +225,10 @@ pub enum Fault {
     StaleJob,
     /// The schema endpoint is one version ahead of the jobs, by a new optional column.
     NewerSchema,
+    /// The schema endpoint is one version behind the jobs.
+    OlderSchema,
+    /// An increment whose `until` lies before its `since`.
+    EndsEarly,
     /// A signed URL that has expired when it is handed out.
     UrlExpires,
     /// An object that is gone when its URL is asked for.

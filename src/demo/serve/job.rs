@@ -32,6 +32,7 @@ pub(super) struct Job {
     expires: Timestamp,
     /// The word for "in progress", when it is not the usual ones.
     strange_status: bool,
+    ends_early: bool,
     result: OnceLock<Result<Vec<Part>, JobError>>,
 }
 
@@ -49,6 +50,7 @@ struct Fate {
     empty: bool,
     flat: bool,
     strange_status: bool,
+    ends_early: bool,
     damages: Vec<(Damage, Spot)>,
 }
 
@@ -75,6 +77,7 @@ impl Fate {
             empty: state.faults.strikes(table, &Fault::EmptyTable),
             flat: state.faults.strikes(table, &Fault::FlatParquet),
             strange_status: state.faults.strikes(table, &Fault::UnknownStatus),
+            ends_early: state.faults.strikes(table, &Fault::EndsEarly),
             damages,
         }
     }
@@ -144,6 +147,9 @@ impl Job {
         let objects: Vec<_> = parts.iter().map(|part| json!({"id": format!("{}/{}", self.id, part.name)})).collect();
         let (at, since, until) = match self.cut {
             Cut::Snapshot { at } => (Some(at), None, None),
+            Cut::Changes { since, .. } if self.ends_early => {
+                (None, Some(since), Some(Timestamp::from_micros(since.micros() - 1_000_000)))
+            }
             Cut::Changes { since, until } => (None, Some(since), Some(until)),
         };
         let text = |time: Option<Timestamp>| time.map(|time| time.to_string());
@@ -196,6 +202,7 @@ pub(super) fn start_or_find(state: &Arc<State>, question: Question, cut: Cut) ->
         started: now,
         expires: later(now, fate.life.unwrap_or(state.options.job_life)),
         strange_status: fate.strange_status,
+        ends_early: fate.ends_early,
         question,
         result: OnceLock::new(),
     });

@@ -51,6 +51,11 @@ pub(super) fn schema(state: &State, table: &TableRef) -> Answered {
     let version = state.source.schema_version(table, newest);
     let found = version.and_then(|version| Some((version, state.source.schema(table, version)?)));
     let (mut version, mut schema) = found.ok_or_else(|| Answer::not_found("table", &table.table))?;
+    if state.faults.strikes(Some(table), &Fault::OlderSchema)
+        && let Some(older) = state.source.schema(table, version - 1)
+    {
+        (version, schema) = (version - 1, older);
+    }
     if state.faults.strikes(Some(table), &Fault::NewerSchema) {
         version += 1;
         if let Some(columns) = schema.pointer_mut("/properties/value/properties").and_then(Value::as_object_mut) {

@@ -214,6 +214,13 @@ fn gateway(state: &State, endpoint: Endpoint, table: Option<&TableRef>) -> Optio
     if state.faults.strikes(table, &Fault::Html { at: endpoint }) {
         return Some(html_page(StatusCode::SERVICE_UNAVAILABLE));
     }
+    let blocked = state.faults.take(table, |fault| match fault {
+        Fault::Blocked { at, status } if *at == endpoint => Some(*status),
+        _ => None,
+    });
+    if let Some(status) = blocked {
+        return Some(html_page(StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN)));
+    }
     if state.faults.strikes(table, &Fault::NotJson { at: endpoint }) {
         return Some(html_page(StatusCode::OK));
     }
