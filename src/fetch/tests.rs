@@ -116,9 +116,9 @@ async fn collect(stream: impl Stream<Item = Result<Bytes>> + Unpin) -> Result<Ve
 // ---- URLs ----
 
 #[tokio::test]
-async fn urls_are_asked_for_in_small_batches_and_shared() {
+async fn urls_are_asked_for_in_batches_and_shared() {
     let shop = Shop::open(|_| Reply::new(200, "x")).await;
-    let ids: Vec<String> = (0..20).map(|n| format!("o{n}")).collect();
+    let ids: Vec<String> = (0..300).map(|n| format!("o{n}")).collect();
     let urls = shop.urls(&ids.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(shop.server.seen().is_empty(), "nothing before it is needed");
     let opened = join_all(ids.iter().take(4).map(|text| collect(super::open(&urls, &ObjectId(text.clone()))))).await;
@@ -127,11 +127,28 @@ async fn urls_are_asked_for_in_small_batches_and_shared() {
         let seen = shop.server.seen();
         seen.iter().filter(|r| r.path() == "/dap/object/url").map(|r| r.body.matches("\"id\"").count()).collect()
     };
-    assert_eq!(asked(), [8]);
+    assert_eq!(asked(), [128]);
     for text in &ids[4..] {
         collect(super::open(&urls, &ObjectId(text.clone()))).await.unwrap();
     }
-    assert_eq!(asked(), [8, 8, 4]);
+    assert_eq!(asked(), [128, 128, 44]);
+}
+
+#[tokio::test]
+async fn a_batch_that_is_too_large_for_the_service_is_made_smaller() {
+    let server = Server::dap(|request| match request.path() {
+        "/dap/object/url" if request.body.matches("\"id\"").count() > 20 => Reply::error(400, "ValidationError", ""),
+        "/dap/object/url" => signed_urls(request, "http://127.0.0.1:9", 1),
+        other => panic!("{other}"),
+    })
+    .await;
+    let ids: Vec<ObjectId> = (0..100).map(|number| id(&format!("o{number}"))).collect();
+    let urls = ObjectUrls::of(&server.client(), "j", ids.clone());
+    for id in &ids {
+        urls.get(id).await.unwrap();
+    }
+    // 100, 50 and 25 are refused; then 12 at a time.
+    assert_eq!(server.count("/dap/object/url"), 3 + 9);
 }
 
 #[tokio::test]

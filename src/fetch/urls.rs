@@ -14,8 +14,8 @@ use crate::error::{Error, Kind, Result};
 use crate::model::Timestamp;
 use crate::redact::SafeUrl;
 
-/// How many upcoming objects are asked for at once.
-const BATCH: usize = 8;
+/// How many objects are asked for at once. The service documents no limit; if it refuses a batch, smaller ones are asked for.
+const BATCH: usize = 128;
 /// How long a URL is used when it does not say how long it lives; 15 minutes are typical.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(15 * 60);
 /// A URL is not used in the last third of its life, nor in its last five minutes if that is less.
@@ -39,6 +39,8 @@ struct Inner {
 struct Known {
     urls: HashMap<ObjectId, Signed>,
     next_stamp: u64,
+    /// Largest batch that was not refused; 0: [`BATCH`].
+    largest_batch: usize,
     /// File names in lower case (file systems may not tell `A` from `a`), and whose they are.
     names: HashMap<String, ObjectId>,
 }
@@ -115,13 +117,17 @@ impl ObjectUrls {
         if let Some(signed) = self.known().usable(id) {
             return Ok(signed);
         }
-        let batch = self.batch(id);
-        match self.ask(&batch).await {
-            // One lost object among the upcoming ones must not hide this one.
-            Err(error) if batch.len() > 1 && matches!(error.kind(), Kind::Expired | Kind::Data | Kind::NotFound) => {
-                self.ask(&batch[..1]).await?;
+        loop {
+            let batch = self.batch(id);
+            match self.ask(&batch).await {
+                // Too many at once, or one of the later objects is lost, which must not hide this one.
+                Err(error)
+                    if batch.len() > 1 && matches!(error.kind(), Kind::Expired | Kind::Data | Kind::NotFound | Kind::Job) =>
+                {
+                    self.known().largest_batch = batch.len() / 2;
+                }
+                other => break other?,
             }
-            other => other?,
         }
         // Just asked for: handed out even if its life is too short for a second use.
         self.known().urls.get(id).cloned().ok_or_else(|| Error::new(Kind::Bug, "A URL was lost").with("object", &id.0))
@@ -144,7 +150,9 @@ impl ObjectUrls {
     fn batch(&self, id: &ObjectId) -> Vec<ObjectId> {
         let known = self.known();
         let following = self.0.position.get(id).map_or(&[][..], |position| &self.0.ids[position + 1..]);
-        let upcoming = following.iter().take(BATCH - 1).filter(|next| known.usable(next).is_none());
+        let largest = if known.largest_batch == 0 { BATCH } else { known.largest_batch };
+        // Only the next ones in order: a URL that is asked for too early has expired when it is needed.
+        let upcoming = following.iter().take(largest - 1).filter(|next| known.usable(next).is_none());
         std::iter::once(id).chain(upcoming).cloned().collect()
     }
 
