@@ -1,11 +1,20 @@
 //! The cheapest real write: makes, reads and removes an object the way commits are made.
 
 use std::path::{Path as FsPath, PathBuf};
+use std::time::{Duration, Instant};
 
 use object_store::{Error as StoreError, ObjectStoreExt, PutMode, PutOptions};
 
 use super::Place;
 use crate::error::{Error, Kind, Result};
+
+/// Names of the objects begin so.
+const PREFIX: &str = ".daplake-check-";
+/// An object of another check that is older was left by it.
+const LEFTOVER_AGE: chrono::TimeDelta = chrono::TimeDelta::hours(1);
+const MAX_FAILURES: u32 = 4;
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const MAX_PATIENCE: Duration = Duration::from_secs(30);
 
 const FOLDER_HINT: &str = "name a folder that you may write to, on a file system that has hard links";
 const CONDITIONAL_HINT: &str = "use a store that honours `If-None-Match` on puts (Amazon S3, Azure, Google Cloud, R2, MinIO, Ceph and others of late versions), or a local folder";
@@ -27,9 +36,23 @@ pub(super) async fn check(place: &Place) -> Result<()> {
 
 async fn try_commit_way(place: &Place) -> Result<()> {
     let store = place.store();
-    let path = place.root().clone().join(format!(".daplake-check-{}", uuid::Uuid::new_v4()));
-    let put = || store.put_opts(&path, "daplake".into(), PutOptions::from(PutMode::Create));
-    if let Err(error) = put().await {
+    let name = format!("{PREFIX}{}", uuid::Uuid::new_v4());
+    let path = place.root().clone().join(name.as_str());
+    let put = || store.put_opts(&path, name.clone().into(), PutOptions::from(PutMode::Create));
+    let read = async || store.get(&path).await?.bytes().await;
+    let mut patience = Patience::new(place);
+    let made = loop {
+        match put().await {
+            Ok(_) => break Ok(()),
+            // The name is ours alone: an attempt whose answer was lost has stored it.
+            Err(StoreError::AlreadyExists { .. }) => break Ok(()),
+            Err(error) if patience.goes_on(&error).await => {}
+            Err(error) => break Err(error),
+        }
+    };
+    if let Err(error) = made {
+        // It may have been stored all the same.
+        let _ = tokio::time::timeout(MAX_PATIENCE, store.delete(&path)).await;
         return Err(match error {
             StoreError::NotImplemented { .. } | StoreError::NotSupported { .. } => unconditional(place, error),
             error if place.folder().is_none() && error.to_string().contains("NotImplemented") => unconditional(place, error),
@@ -37,10 +60,29 @@ async fn try_commit_way(place: &Place) -> Result<()> {
             error => place.unusable(error),
         });
     }
-    let read = async { store.get(&path).await?.bytes().await }.await;
-    let second = put().await;
-    let removed = store.delete(&path).await;
-    if read.map_err(|error| place.unusable(error))? != "daplake" {
+    let mut patience = Patience::new(place);
+    let found = loop {
+        match read().await {
+            Err(error) if patience.goes_on(&error).await => {}
+            found => break found,
+        }
+    };
+    let mut patience = Patience::new(place);
+    let second = loop {
+        match put().await {
+            Err(error) if patience.goes_on(&error).await => {}
+            second => break second,
+        }
+    };
+    let mut patience = Patience::new(place);
+    let removed = loop {
+        match store.delete(&path).await {
+            Err(StoreError::NotFound { .. }) => break Ok(()),
+            Err(error) if patience.goes_on(&error).await => {}
+            removed => break removed,
+        }
+    };
+    if found.map_err(|error| place.unusable(error))? != name {
         return Err(place.unusable("a file did not read as it was written"));
     }
     match second {
@@ -53,7 +95,52 @@ async fn try_commit_way(place: &Place) -> Result<()> {
         }
         Ok(_) => return Err(unconditional(place, "an object that exists was written again in spite of `If-None-Match: *`")),
     }
-    removed.map_err(|error| place.unusable(error).hint("deleting must be allowed, too"))
+    removed.map_err(|error| place.unusable(error).hint("deleting must be allowed, too"))?;
+    remove_leftovers(place).await;
+    Ok(())
+}
+
+/// Removes what checks that were killed have left. It changes nothing that matters, so a failure is for the log.
+async fn remove_leftovers(place: &Place) {
+    let store = place.store();
+    let listed = match store.list_with_delimiter(Some(place.root())).await {
+        Ok(listed) => listed.objects,
+        Err(error) => return tracing::debug!(%error, "Leftovers of earlier checks could not be looked for"),
+    };
+    for object in listed {
+        let is_ours = object.location.filename().is_some_and(|name| name.starts_with(PREFIX));
+        if is_ours
+            && chrono::Utc::now() - object.last_modified > LEFTOVER_AGE
+            && let Err(error) = store.delete(&object.location).await
+        {
+            tracing::debug!(file = %object.location, %error, "A leftover of an earlier check could not be removed");
+        }
+    }
+}
+
+/// How long the check of an object store goes on after passing faults. `object_store` has tried what it tries: a put under a condition
+/// is not sent again after a lost connection, since its answer would not say whose object is there.
+struct Patience<'a> {
+    place: &'a Place,
+    begun: Instant,
+    failures: u32,
+}
+
+impl<'a> Patience<'a> {
+    fn new(place: &'a Place) -> Self {
+        Self { place, begun: Instant::now(), failures: 0 }
+    }
+
+    /// Waits before another attempt, if the fault may pass.
+    async fn goes_on(&mut self, error: &StoreError) -> bool {
+        let may_pass = self.place.folder().is_none() && super::failure::may_pass(error);
+        if !may_pass || self.failures >= MAX_FAILURES || self.begun.elapsed() > MAX_PATIENCE {
+            return false;
+        }
+        self.failures += 1;
+        tokio::time::sleep(FIRST_PAUSE * 2_u32.pow(self.failures - 1)).await;
+        true
+    }
 }
 
 fn unconditional(place: &Place, source: impl Into<crate::error::BoxError>) -> Error {

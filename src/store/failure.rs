@@ -141,6 +141,18 @@ pub(super) fn cleaned(error: StoreError) -> StoreError {
     }
 }
 
+/// Whether a request may succeed a little later.
+pub(super) fn may_pass(error: &StoreError) -> bool {
+    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(cause) = next {
+        if let Some(failure) = cause.downcast_ref::<Failure>() {
+            return matches!(failure.kind_and_hint(), Some((Kind::Unavailable, _)));
+        }
+        next = cause.source();
+    }
+    false
+}
+
 /// Gives an error the kind and the hint that fit the refusal of an object store below it, if there is one.
 pub fn explained(error: Error) -> Error {
     let mut next: Option<&(dyn StdError + 'static)> = StdError::source(&error);
