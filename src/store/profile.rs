@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use super::StoreOptions;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
@@ -21,16 +22,11 @@ impl Profile {
 pub(super) fn read(options: &StoreOptions) -> Result<Profile> {
     let named = options.told("profile").or(options.variable("AWS_PROFILE")).or(options.variable("AWS_DEFAULT_PROFILE"));
     let name = named.unwrap_or("default");
-    let file = |variable: &str, usual: &str| match options.variable(variable) {
-        Some(path) => Some(PathBuf::from(path)),
-        None => Some(options.home.as_ref()?.join(".aws").join(usual)),
-    };
+    let [config, credentials] = files(options);
     let mut found = false;
     let mut values = BTreeMap::new();
     let in_config = if name == "default" { "default".to_owned() } else { format!("profile {name}") };
-    for (path, section) in
-        [(file("AWS_CONFIG_FILE", "config"), in_config.as_str()), (file("AWS_SHARED_CREDENTIALS_FILE", "credentials"), name)]
-    {
+    for (path, section) in [(config, in_config.as_str()), (credentials, name)] {
         let Some(path) = path else { continue };
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
@@ -50,6 +46,27 @@ pub(super) fn read(options: &StoreOptions) -> Result<Profile> {
             .hint("list them with `aws configure list-profiles`")),
         _ => Ok(Profile(values)),
     }
+}
+
+/// Where the two files are: with settings, and with credentials.
+fn files(options: &StoreOptions) -> [Option<PathBuf>; 2] {
+    [("AWS_CONFIG_FILE", "config"), ("AWS_SHARED_CREDENTIALS_FILE", "credentials")].map(|(variable, usual)| {
+        match options.variable(variable) {
+            Some(path) => Some(PathBuf::from(path)),
+            None => Some(options.home.as_ref()?.join(".aws").join(usual)),
+        }
+    })
+}
+
+/// Length and change time of each file, where there is one.
+pub(super) type Stamps = [Option<(u64, SystemTime)>; 2];
+
+/// By these one sees that a file has changed.
+pub(super) fn stamps(options: &StoreOptions) -> Stamps {
+    files(options).map(|path| {
+        let metadata = std::fs::metadata(path?).ok()?;
+        Some((metadata.len(), metadata.modified().ok()?))
+    })
 }
 
 /// The values of a section; a nested one (`s3 =` with indented lines) adds its own as they are.

@@ -1,7 +1,7 @@
 //! Amazon S3 and the many stores that speak its language: where they are, and by which credentials.
 
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -146,8 +146,9 @@ fn with_credentials(mut builder: AmazonS3Builder, options: &StoreOptions, profil
         (Some(_), None) => return Err(half("AWS_SECRET_ACCESS_KEY")),
         (None, Some(_)) => return Err(half("AWS_ACCESS_KEY_ID")),
     }
-    if let (Some(id), Some(secret)) = (profile.get("aws_access_key_id"), profile.get("aws_secret_access_key")) {
-        return Ok(static_keys(builder, id, secret, profile.get("aws_session_token")));
+    if let Some(credential) = profile_keys(profile) {
+        let held = Mutex::new((profile::stamps(options), Arc::new(credential)));
+        return Ok(builder.with_credentials(Arc::new(ProfileCredentials { options: options.clone(), held })));
     }
     if let Some(command) = profile.get("credential_process") {
         return Ok(builder.with_credentials(Arc::new(ProcessCredentials::new(command))));
@@ -193,10 +194,58 @@ fn static_keys(builder: AmazonS3Builder, id: &str, secret: &str, token: Option<&
     }
 }
 
-/// Credentials and when they expire, if they do.
+fn profile_keys(profile: &Profile) -> Option<AwsCredential> {
+    Some(AwsCredential {
+        key_id: profile.get("aws_access_key_id")?.to_owned(),
+        secret_key: profile.get("aws_secret_access_key")?.to_owned(),
+        token: profile.get("aws_session_token").map(str::to_owned),
+    })
+}
+
+/// Keys of a profile. They are read again when its files have changed: a run may outlive keys that something else renews.
+struct ProfileCredentials {
+    options: StoreOptions,
+    held: Mutex<(profile::Stamps, Arc<AwsCredential>)>,
+}
+
+impl std::fmt::Debug for ProfileCredentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ProfileCredentials")
+    }
+}
+
+#[async_trait]
+impl CredentialProvider for ProfileCredentials {
+    type Credential = AwsCredential;
+
+    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamps = profile::stamps(&self.options);
+        if held.0 != stamps {
+            // A file that is being written is read with the next request.
+            match profile::read(&self.options).map(|profile| profile_keys(&profile)) {
+                Ok(Some(credential)) => *held = (stamps, Arc::new(credential)),
+                Ok(None) => tracing::debug!("The AWS profile has no keys at present"),
+                Err(error) => tracing::debug!(%error, "The AWS profile cannot be read at present"),
+            }
+        }
+        Ok(Arc::clone(&held.1))
+    }
+}
+
+/// When credentials are asked for again: 5 minutes before they expire, or in the last quarter of a short life. Those that come expired,
+/// or by a clock that goes wrong, are used for a moment all the same, so that not every request runs the program.
+fn renewal(now: DateTime<Utc>, expiration: DateTime<Utc>) -> DateTime<Utc> {
+    let life = (expiration - now).max(chrono::TimeDelta::zero());
+    let margin = (life / 4).min(chrono::TimeDelta::minutes(5));
+    (expiration - margin).max(now + chrono::TimeDelta::seconds(1))
+}
+
+/// Credentials and when they are asked for again, if ever.
 type Held = (Arc<AwsCredential>, Option<DateTime<Utc>>);
 
-/// Credentials that a program prints (`credential_process`), asked for again shortly before they expire.
+/// Credentials that a program prints (`credential_process`), asked for again shortly before they expire. One run at a time: requests that
+/// come meanwhile wait for it.
 struct ProcessCredentials {
     command: String,
     held: tokio::sync::Mutex<Option<Held>>,
@@ -225,9 +274,11 @@ impl ProcessCredentials {
 
     /// What the program printed stays out of the error: it may be half a secret.
     fn run(command: &str) -> Result<Printed> {
-        let (shell, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
         let hint = "run the profile's `credential_process` by hand to see what it says";
-        let output = std::process::Command::new(shell).args([flag, command]).stdin(std::process::Stdio::null()).output();
+        // What the AWS tools need, and none of the secrets of others.
+        let mut program = crate::child::shell(command, &["AWS_*"]);
+        program.stdin(std::process::Stdio::null());
+        let output = program.output();
         let output = output.or_fail(Kind::Target, "The program that gives the credentials cannot be started")?;
         if !output.status.success() {
             return Err(Error::new(Kind::Target, "The program that gives the credentials failed")
@@ -245,9 +296,8 @@ impl CredentialProvider for ProcessCredentials {
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
         let mut held = self.held.lock().await;
-        let soon = Utc::now() + chrono::TimeDelta::minutes(5);
-        if let Some((credential, expiration)) = &*held
-            && expiration.is_none_or(|expiration| expiration > soon)
+        if let Some((credential, renew_at)) = &*held
+            && renew_at.is_none_or(|renew_at| Utc::now() < renew_at)
         {
             return Ok(Arc::clone(credential));
         }
@@ -259,7 +309,23 @@ impl CredentialProvider for ProcessCredentials {
             secret_key: printed.secret_access_key,
             token: printed.session_token,
         });
-        *held = Some((Arc::clone(&credential), printed.expiration));
+        *held = Some((Arc::clone(&credential), printed.expiration.map(|expiration| renewal(Utc::now(), expiration))));
         Ok(credential)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    #[test]
+    fn short_lived_credentials_are_used_for_most_of_their_life() {
+        let now = Utc::now();
+        let used_for = |life: TimeDelta| renewal(now, now + life) - now;
+        assert_eq!(used_for(TimeDelta::hours(1)), TimeDelta::minutes(55));
+        assert_eq!(used_for(TimeDelta::minutes(4)), TimeDelta::minutes(3));
+        assert_eq!(used_for(TimeDelta::seconds(-10)), TimeDelta::seconds(1));
     }
 }

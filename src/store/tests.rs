@@ -283,3 +283,81 @@ async fn profiles_and_their_programs_give_credentials() {
     let error = Place::open(&url, &base.tell("profile=sso").unwrap()).unwrap_err();
     assert!(error.hint_text().unwrap().contains("export-credentials"));
 }
+
+#[tokio::test]
+async fn a_check_goes_on_after_passing_faults_and_removes_leftovers() {
+    let server = S3Server::start().await;
+    let place = place(&server);
+    for (fault, matches) in [
+        (Fault::ResetUpload, puts as fn(&Seen) -> bool),
+        // The object is stored, and the next attempt meets it.
+        (Fault::LostAnswer, puts),
+        (Fault::SlowDown, puts),
+        (Fault::CutDownload, Seen::is_download),
+        (Fault::ResetUpload, Seen::is_removal),
+        (Fault::LostAnswer, Seen::is_removal),
+    ] {
+        server.fault(fault, matches, 0, 1);
+        place.check().await.unwrap_or_else(|error| panic!("{fault:?}: {error:?}"));
+        assert!(server.faults_are_used_up(), "{fault:?}");
+        assert_eq!(server.objects("").len(), 0, "{fault:?}");
+    }
+
+    let folder = server.bucket().join("a place");
+    std::fs::create_dir_all(&folder).unwrap();
+    for (name, hours) in [(".daplake-check-old", 2), (".daplake-check-young", 0), ("another", 2)] {
+        let file = std::fs::File::create(folder.join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();
+    }
+    place.check().await.unwrap();
+    let left: Vec<String> = server.objects("").into_keys().collect();
+    assert_eq!(left, ["a place/.daplake-check-young", "a place/another"]);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_program_that_gives_credentials_runs_once() {
+    let server = S3Server::start().await;
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join(".aws")).unwrap();
+    let runs = home.path().join("runs");
+    let expiration = (chrono::Utc::now() + chrono::TimeDelta::minutes(2)).to_rfc3339();
+    let script = home.path().join("give.sh");
+    std::fs::write(
+        &script,
+        format!(
+            "echo run >> '{}'\necho '{{\"Version\": 1, \"AccessKeyId\": \"{}\", \"SecretAccessKey\": \"{SECRET_KEY}\", \"Expiration\": \"{expiration}\"}}'\n",
+            runs.display(),
+            super::server::ACCESS_KEY
+        ),
+    )
+    .unwrap();
+    let endpoint = &server.endpoint;
+    let config =
+        format!("[default]\nregion = us-east-1\nendpoint_url = {endpoint}\ncredential_process = sh '{}'\n", script.display());
+    std::fs::write(home.path().join(".aws/config"), config).unwrap();
+    let mut options = StoreOptions::default();
+    options.home = Some(home.path().to_owned());
+    let place = Place::open(&Url::parse(&server.url("x")).unwrap(), &options).unwrap();
+    let check = || place.check();
+    futures::future::try_join_all([check(), check(), check()]).await.unwrap();
+    assert_eq!(std::fs::read_to_string(&runs).unwrap(), "run\n");
+}
+
+#[tokio::test]
+async fn keys_of_a_profile_are_read_again_when_they_change() {
+    let server = S3Server::start().await;
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join(".aws")).unwrap();
+    let write = |secret: &str| {
+        let text = format!("[default]\naws_access_key_id={}\naws_secret_access_key={secret}\n", super::server::ACCESS_KEY);
+        std::fs::write(home.path().join(".aws/credentials"), text).unwrap();
+    };
+    write("planted-old-and-of-another-length");
+    let mut options = StoreOptions::default().with_variables([("AWS_ENDPOINT_URL".to_owned(), server.endpoint.clone())]);
+    options.home = Some(home.path().to_owned());
+    let place = Place::open(&Url::parse(&server.url("x")).unwrap(), &options).unwrap();
+    assert_eq!(place.check().await.unwrap_err().kind(), Kind::Target);
+    write(SECRET_KEY);
+    place.check().await.unwrap();
+}
