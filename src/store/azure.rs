@@ -15,6 +15,10 @@ use crate::error::{Kind, Result, ResultExt};
 const KNOWN: &str = "account_name, endpoint, client_id, tenant_id, authority_host, federated_token_file, use_azure_cli, \
      use_emulator, msi_endpoint, object_id, skip_signature, allow_http, max_retries, retry_timeout";
 
+/// The account of the emulator and its key, which are public.
+const EMULATOR_ACCOUNT: &str = "devstoreaccount1";
+const EMULATOR_KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+
 /// Names of the Azure command line that `object_store` does not know.
 const ALIASES: [(&str, AzureConfigKey); 2] =
     [("AZURE_STORAGE_ACCOUNT", AzureConfigKey::AccountName), ("AZURE_STORAGE_KEY", AzureConfigKey::AccessKey)];
@@ -46,6 +50,10 @@ pub(super) fn open(url: &Url, options: &StoreOptions) -> Result<Arc<dyn ObjectSt
     let is_emulator = builder.get_config_value(&AzureConfigKey::UseEmulator).as_deref() == Some("true");
     let at = builder.get_config_value(&AzureConfigKey::Endpoint);
     let at = at.map(|text| endpoint(&text, allow_http || is_emulator)).transpose()?;
+    if let (true, Some(at)) = (is_emulator, &at) {
+        // The emulator's own settings have no place for an address.
+        builder = emulator_at(builder, at);
+    }
     let is_clear = is_emulator || at.as_ref().is_some_and(|at| at.scheme() == "http");
     let store = builder
         .with_url(url.as_str())
@@ -56,6 +64,22 @@ pub(super) fn open(url: &Url, options: &StoreOptions) -> Result<Arc<dyn ObjectSt
         .or_fail(Kind::Usage, "The object store cannot be set up")
         .map_err(|error| error.hint("name the account with AZURE_STORAGE_ACCOUNT_NAME, or in the address: abfss://container@account.dfs.core.windows.net/prefix"))?;
     Ok(Arc::new(RemoteStore::new(store)))
+}
+
+/// The emulator at another address than its usual one: an ordinary endpoint, with the account in its path and the well-known key unless
+/// others are set.
+fn emulator_at(builder: MicrosoftAzureBuilder, at: &Url) -> MicrosoftAzureBuilder {
+    let account = builder.get_config_value(&AzureConfigKey::AccountName).unwrap_or_else(|| EMULATOR_ACCOUNT.to_owned());
+    let has_credentials = [AzureConfigKey::AccessKey, AzureConfigKey::SasKey, AzureConfigKey::Token, AzureConfigKey::ClientId]
+        .iter()
+        .any(|key| builder.get_config_value(key).is_some());
+    let mut endpoint = at.as_str().trim_end_matches('/').to_owned();
+    if !at.path().trim_matches('/').split('/').any(|part| part == account) {
+        endpoint = format!("{endpoint}/{account}");
+    }
+    let builder = builder.with_use_emulator(false).with_endpoint(endpoint);
+    let builder = if has_credentials { builder } else { builder.with_access_key(EMULATOR_KEY) };
+    builder.with_account(account)
 }
 
 fn is_free(key: &AzureConfigKey) -> bool {
