@@ -1,6 +1,6 @@
 //! Login, and a token that is always fresh enough. It does not know what the token is used for.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
@@ -35,11 +35,15 @@ impl Token {
     }
 }
 
+/// Where credentials come from, to be read again after a rotation.
+pub(super) type Source = Box<dyn Fn() -> Result<Credentials> + Send + Sync>;
+
 /// The token of a client. One login at a time; who comes meanwhile waits for its outcome and shares it, good or bad.
 pub(super) struct Tokens {
     http: reqwest::Client,
     url: Url,
-    credentials: Credentials,
+    credentials: Mutex<Credentials>,
+    source: OnceLock<Source>,
     retry: RetryPolicy,
     idle: Duration,
     state: tokio::sync::Mutex<State>,
@@ -53,7 +57,28 @@ struct State {
 
 impl Tokens {
     pub(super) fn new(http: reqwest::Client, url: Url, credentials: Credentials, retry: RetryPolicy, idle: Duration) -> Self {
-        Self { http, url, credentials, retry, idle, state: tokio::sync::Mutex::default() }
+        let (credentials, source) = (Mutex::new(credentials), OnceLock::new());
+        Self { http, url, credentials, source, retry, idle, state: tokio::sync::Mutex::default() }
+    }
+
+    /// Sets where the credentials come from. The first source stays.
+    pub(super) fn set_source(&self, source: Source) {
+        let _ = self.source.set(source);
+    }
+
+    /// Reads the credentials from their source again; true if they have changed. The token in use is not touched: the service says
+    /// when it is no longer accepted.
+    pub(super) fn reload(&self) -> Result<bool> {
+        let Some(source) = self.source.get() else { return Ok(false) };
+        let read = source()?;
+        let mut known = self.known();
+        let has_changed = known.client_id != read.client_id || known.client_secret.reveal() != read.client_secret.reveal();
+        *known = read;
+        Ok(has_changed)
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Credentials> {
+        self.credentials.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A token with enough life left.
@@ -95,6 +120,7 @@ impl Tokens {
 
     async fn login(&self) -> Result<Token> {
         let mut retry = Retry::new(&self.retry);
+        let mut has_reloaded = false;
         loop {
             let attempt = retry.attempt();
             let sent_at = Instant::now();
@@ -119,6 +145,18 @@ impl Tokens {
                             Some(after) => (Setback::Throttled(Some(after)), error),
                             None => (Setback::Fault, error),
                         },
+                        Kind::Auth if !has_reloaded => {
+                            has_reloaded = true;
+                            match self.reload() {
+                                Ok(true) => {
+                                    tracing::info!("The credentials have changed; logging in with the new ones");
+                                    continue;
+                                }
+                                Ok(false) => {}
+                                Err(cause) => tracing::warn!(error = %cause, "The credentials cannot be read again"),
+                            }
+                            return Err(retry.told(self.advice(error)));
+                        }
                         Kind::Auth => return Err(retry.told(self.advice(error))),
                         _ => return Err(retry.told(error)),
                     }
@@ -131,7 +169,9 @@ impl Tokens {
     }
 
     fn basic(&self) -> Result<HeaderValue> {
-        let pair = format!("{}:{}", self.credentials.client_id, self.credentials.client_secret.reveal());
+        let known = self.known();
+        let pair = format!("{}:{}", known.client_id, known.client_secret.reveal());
+        drop(known);
         let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair)))
             .map_err(|_| Error::new(Kind::Bug, "The credentials cannot be sent"))?;
         value.set_sensitive(true);
@@ -139,7 +179,7 @@ impl Tokens {
     }
 
     fn advice(&self, error: Error) -> Error {
-        error.hint(match looks_whole(&self.credentials.client_id) {
+        error.hint(match looks_whole(&self.known().client_id) {
             true => {
                 "the key may have expired or been removed, or id and secret do not belong together: make a new key and set both"
             }

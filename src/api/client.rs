@@ -9,6 +9,7 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, redirect};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use url::{Host, Url};
 
@@ -26,6 +27,9 @@ use crate::redact::SafeUrl;
 const USER_AGENT: &str = concat!("daplake/", env!("CARGO_PKG_VERSION"));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_REDIRECTS: usize = 5;
+
+/// Calls under way at once; each may need a connection of its own.
+const MAX_CALLS: usize = 32;
 
 /// What may stand in a path segment as it is.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -119,6 +123,7 @@ struct Inner {
     objects: reqwest::Client,
     tokens: Tokens,
     pacers: Pacers,
+    calls: Semaphore,
     retry: RetryPolicy,
     poll: (Duration, Duration),
     idle: Duration,
@@ -217,7 +222,31 @@ impl Client {
         tracing::debug!(base_url = %SafeUrl::new(base_url.clone()), trace_id, "Client ready");
         let clock_offset = AtomicI64::new(0);
         let idle = idle_timeout;
-        Ok(Self(Arc::new(Inner { base: base_url, http, objects, tokens, pacers, retry, poll, idle, trace_id, clock_offset })))
+        let calls = Semaphore::new(MAX_CALLS);
+        Ok(Self(Arc::new(Inner {
+            base: base_url,
+            http,
+            objects,
+            tokens,
+            pacers,
+            calls,
+            retry,
+            poll,
+            idle,
+            trace_id,
+            clock_offset,
+        })))
+    }
+
+    /// Sets where the credentials come from, so that a rotated secret is picked up: when a login is refused, and by
+    /// [`Client::reload_credentials`]. The first source stays.
+    pub fn set_credentials_source(&self, source: impl Fn() -> Result<Credentials> + Send + Sync + 'static) {
+        self.0.tokens.set_source(Box::new(source));
+    }
+
+    /// Reads the credentials from their source again, if there is one.
+    pub fn reload_credentials(&self) -> Result<()> {
+        self.0.tokens.reload().map(drop)
     }
 
     /// Names of the tables of a namespace, in the service's order.
@@ -294,6 +323,7 @@ impl Client {
                 None => inner.tokens.fresh().await?,
                 Some(refused) => inner.tokens.instead_of(&refused).await?,
             };
+            let slot = inner.calls.acquire().await.or_fail(Kind::Bug, "The client is closing")?;
             let attempt = retry.attempt();
             let sent_at = Instant::now();
             let mut request = inner
@@ -305,6 +335,7 @@ impl Client {
                 request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
             }
             let outcome = exchange(request, inner.idle).await;
+            drop(slot);
             let took_ms = sent_at.elapsed().as_millis() as u64;
             let (setback, error) = match outcome {
                 Ok(Answer { status, headers, body }) => {

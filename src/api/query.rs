@@ -9,9 +9,9 @@ use reqwest::Method;
 use super::client::Call;
 use super::retry::random_fraction;
 use super::wire::{self, Ask, JobAnswer, Known, Outcome, Reason};
-use super::{Client, FinishedJob, JobStatus, Query};
+use super::{Client, FinishedJob, JobStatus, Query, VersionedSchema};
 use crate::error::{Error, ErrorContext, Kind, Result};
-use crate::model::{Timestamp, Window};
+use crate::model::{TableRef, Timestamp, Window};
 
 /// A finished job with less than this to live is not worth beginning with.
 const MIN_LIFE: Duration = Duration::from_secs(30);
@@ -19,6 +19,8 @@ const MIN_LIFE: Duration = Duration::from_secs(30);
 const AFTER_EXPIRY: Duration = Duration::from_secs(5);
 /// Polls of a job that says it is complete but does not show its objects.
 const MAX_BARE_ANSWERS: u32 = 5;
+/// Reads of a schema that is older than a job, some 15 s in all with the pauses of the command line.
+const MAX_SCHEMA_READS: u32 = 9;
 
 /// A job on the service, as last seen. It lives there whether or not anybody waits for it.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,6 +67,13 @@ impl Job {
                 let reached = reached.ok_or_else(|| {
                     Error::new(Kind::Data, "The service answers another kind of query than the one asked").with("job", &id)
                 })?;
+                if let Window::Increment { since: asked, .. } = query.window
+                    && reached < asked
+                {
+                    return Err(Error::new(Kind::Data, "The service's answer ends before the asked window begins")
+                        .with("job", &id)
+                        .with("answered_until", reached));
+                }
                 if let (Window::Increment { since: asked, .. }, Some(answered)) = (query.window, since)
                     && answered > asked
                 {
@@ -224,6 +233,27 @@ impl Client {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The schema of a table in `version` or a later one. The schema endpoint can lag behind a job; it is read again after growing
+    /// pauses. Kind `Unavailable` if it stays behind: with an older schema, members of the job's rows would be lost.
+    pub async fn table_schema_from(&self, table: &TableRef, version: i64) -> Result<VersionedSchema> {
+        let mut poll = Poll::new(self.poll_bounds());
+        for reads in 1.. {
+            let schema = self.table_schema(table).await?;
+            if schema.version >= version {
+                return Ok(schema);
+            }
+            if reads == MAX_SCHEMA_READS {
+                return Err(Error::new(Kind::Unavailable, "The schema endpoint is behind the version of the job")
+                    .with("table", table)
+                    .with("job_version", version)
+                    .with("schema_version", schema.version)
+                    .hint("run it again later; the job is continued"));
+            }
+            tokio::time::sleep(poll.next()).await;
+        }
+        Err(Error::new(Kind::Bug, "The schema was never read"))
     }
 
     async fn start_anew(&self, query: &Query, options: &RunOptions<'_>) -> Result<Job> {

@@ -389,7 +389,11 @@ pub(super) fn refusal(ask: Ask, status: StatusCode, headers: &HeaderMap, body: &
         let by_members = || reason.as_ref().filter(|_| status.is_client_error()).and_then(Reason::by_members);
         match by_name.or_else(by_members) {
             Some(known) => known.error(ask),
-            None => by_status(ask, status, headers, reason.is_some()),
+            None if is_from_another(ask, status, headers, body) => {
+                Error::new(Kind::Unavailable, "The request is refused by something on the way, and not by the service")
+                    .hint("ask your network's administrators whether a proxy or firewall blocks the host")
+            }
+            None => by_status(ask, status, headers),
         }
     };
     let error = error.with("call", ask).with("status", status.as_u16());
@@ -399,7 +403,26 @@ pub(super) fn refusal(ask: Ask, status: StatusCode, headers: &HeaderMap, body: &
     }
 }
 
-fn by_status(ask: Ask, status: StatusCode, headers: &HeaderMap, from_service: bool) -> Error {
+/// Whether a refusal comes from a proxy or a firewall. The service answers in JSON; a page, or a bare 403 or 407, is not its own. A bare
+/// 401 is taken for the service's at the login, and a page with 404 there for a wrong base URL.
+fn is_from_another(ask: Ask, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> bool {
+    let is_json = serde_json::from_slice::<Value>(body).is_ok_and(|value| value.is_object());
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let is_page = media_type.trim_start().to_ascii_lowercase().starts_with("text/html")
+        || body.trim_ascii_start().first().is_some_and(|byte| *byte == b'<');
+    match status.as_u16() {
+        407 => true,
+        401 if ask == Ask::Login => is_page,
+        401 | 403 => !is_json,
+        404 | 410 if ask == Ask::Login => false,
+        400..=499 => is_page,
+        // A captive portal. At the first calls of a run it is more likely a base URL that has moved.
+        300..=399 => !matches!(ask, Ask::Login | Ask::Tables),
+        _ => false,
+    }
+}
+
+fn by_status(ask: Ask, status: StatusCode, headers: &HeaderMap) -> Error {
     match status.as_u16() {
         300..=399 => {
             let host = headers
@@ -414,9 +437,7 @@ fn by_status(ask: Ask, status: StatusCode, headers: &HeaderMap, from_service: bo
             }
         }
         401 => Known::Unauthenticated.error(ask),
-        403 if from_service || ask == Ask::Login => Error::new(Kind::Auth, "The service refuses the request to this key"),
-        403 => Error::new(Kind::Auth, "The request is refused, and not by the service itself")
-            .hint("does a proxy or firewall block the host?"),
+        403 => Error::new(Kind::Auth, "The service refuses the request to this key"),
         400 if ask == Ask::Login => Known::Unauthenticated.error(ask),
         404 | 410 => not_found(ask),
         408 | 425 | 500.. => Error::new(Kind::Unavailable, "The service has a fault"),
