@@ -113,6 +113,9 @@ pub(super) fn summary(report: &Report) -> String {
             }
         }
     }
+    for warning in &report.warnings {
+        text.push_str(&format!("note: {warning}\n"));
+    }
     let warned = report.tables.iter().filter(|table| !table.warnings.is_empty());
     for table in warned.take(20) {
         for warning in &table.warnings {

@@ -14,7 +14,7 @@ const AT_ONCE: usize = 8;
 
 /// The chosen tables as the service has them now. Kind `NotFound` for a table that it does not have.
 pub async fn diagram(client: &Client, selection: &Selection) -> Result<Diagram> {
-    let tables = selection.resolve(client).await?;
+    let tables = selection.resolve(client, &[]).await?.all()?;
     let read = |table: TableRef| async move {
         let answer = client.table_schema(&table).await.with("table", &table)?;
         TableSchema::read(&table, answer.version, answer.schema).with("table", &table)

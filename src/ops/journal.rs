@@ -60,7 +60,7 @@ impl Journal {
         lines.filter_map(|line| serde_json::from_str(line).ok()).fold(None, |last, line| match line {
             Line::Done { done, at } => at.filter(|_| done),
             Line::Job { .. } => None,
-            Line::File { .. } | Line::Query { .. } => last,
+            Line::File { .. } | Line::Query { .. } | Line::Unusable { .. } => last,
         })
     }
 
@@ -98,6 +98,15 @@ enum Line {
         /// When it vanishes, microseconds since the epoch.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         expires: Option<i64>,
+        /// When it was first noted, by the service's clock.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        noted: Option<i64>,
+    },
+    Unusable {
+        /// A job whose result could not be used.
+        unusable: String,
+        /// In so many runs.
+        runs: u32,
     },
     File {
         object: ObjectId,
@@ -142,6 +151,15 @@ fn modified(metadata: &fs::Metadata) -> u64 {
     since.map_or(0, |since| since.as_micros() as u64)
 }
 
+/// A job of an earlier run.
+#[cfg(feature = "lake")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct StoredJob {
+    pub(super) id: String,
+    /// When it was first noted, by the service's clock.
+    pub(super) noted: Option<Timestamp>,
+}
+
 /// The journal of one query, locked while this lives. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Pages(Arc<Mutex<Inner>>);
@@ -155,6 +173,9 @@ struct Inner {
     job: Option<String>,
     of: Option<String>,
     expires: Option<i64>,
+    noted: Option<i64>,
+    /// The last job whose result could not be used, and in how many runs.
+    unusable: Option<(String, u32)>,
     files: HashMap<ObjectId, FileNote>,
     is_done: bool,
 }
@@ -189,23 +210,45 @@ impl Pages {
 
     /// As [`Pages::unfinished_job`], if it was asked for `question` and may still live.
     #[cfg(feature = "lake")]
-    pub(super) fn unfinished_job_of(&self, question: &str, now: Timestamp) -> Option<String> {
-        let lives = self
-            .with(|inner| inner.of.as_deref() == Some(question) && inner.expires.is_none_or(|expires| expires > now.micros()));
-        self.unfinished_job().filter(|_| lives)
+    pub(super) fn unfinished_job_of(&self, question: &str, now: Timestamp) -> Option<StoredJob> {
+        let (lives, noted) = self.with(|inner| {
+            let is_same = inner.of.as_deref() == Some(question);
+            (is_same && inner.expires.is_none_or(|expires| expires > now.micros()), inner.noted)
+        });
+        let id = self.unfinished_job().filter(|_| lives)?;
+        Some(StoredJob { id, noted: noted.map(Timestamp::from_micros) })
+    }
+
+    /// The result of a job could not be used: it is forgotten, but for its name.
+    #[cfg(feature = "lake")]
+    pub(super) fn unusable(&self, id: Option<&str>) {
+        self.with(|inner| {
+            if let Some(id) = id.map(str::to_owned).or_else(|| inner.job.clone()) {
+                let runs = inner.unusable.as_ref().filter(|(known, _)| *known == id).map_or(0, |(_, runs)| *runs);
+                inner.unusable = Some((id, runs.saturating_add(1)));
+            }
+            inner.restart();
+        });
+    }
+
+    /// In how many runs the result of a job could not be used.
+    #[cfg(feature = "lake")]
+    pub(super) fn failures_of(&self, id: &str) -> u32 {
+        self.with(|inner| inner.unusable.as_ref().filter(|(known, _)| known == id).map_or(0, |(_, runs)| *runs))
     }
 
     /// A job answers the query. What is known of the files of another one is forgotten.
     pub(super) fn job(&self, job: &Job) {
-        self.job_of(job, None);
+        self.note_job(&job.id, None, job.expires_at.map(Timestamp::micros), None);
     }
 
-    /// As [`Pages::job`], with what was asked.
-    pub(super) fn job_of(&self, job: &Job, question: Option<&str>) {
-        self.note_job(&job.id, question, job.expires_at.map(Timestamp::micros));
+    /// As [`Pages::job`], with what was asked and the service's time.
+    #[cfg(feature = "lake")]
+    pub(super) fn job_of(&self, job: &Job, question: &str, now: Timestamp) {
+        self.note_job(&job.id, Some(question), job.expires_at.map(Timestamp::micros), Some(now.micros()));
     }
 
-    fn note_job(&self, id: &str, question: Option<&str>, expires: Option<i64>) {
+    fn note_job(&self, id: &str, question: Option<&str>, expires: Option<i64>, noted: Option<i64>) {
         self.with(|inner| {
             if inner.job.as_deref() == Some(id) && inner.of.as_deref() == question {
                 if inner.is_done {
@@ -214,8 +257,9 @@ impl Pages {
                 }
             } else {
                 inner.restart();
-                (inner.job, inner.of, inner.expires) = (Some(id.to_owned()), question.map(str::to_owned), expires);
-                inner.append(&Line::Job { job: id.to_owned(), of: question.map(str::to_owned), expires });
+                let of = question.map(str::to_owned);
+                (inner.job, inner.of, inner.expires, inner.noted) = (Some(id.to_owned()), of.clone(), expires, noted);
+                inner.append(&Line::Job { job: id.to_owned(), of, expires, noted });
             }
         });
     }
@@ -254,7 +298,18 @@ impl Pages {
 
 impl Inner {
     fn new(file: Option<File>, path: PathBuf, header: String) -> Self {
-        Self { file, path, header, job: None, of: None, expires: None, files: HashMap::new(), is_done: false }
+        Self {
+            file,
+            path,
+            header,
+            job: None,
+            of: None,
+            expires: None,
+            noted: None,
+            unusable: None,
+            files: HashMap::new(),
+            is_done: false,
+        }
     }
 
     /// Takes every whole line; the first must be the header.
@@ -271,9 +326,11 @@ impl Inner {
         }
         for line in lines {
             match serde_json::from_str(line) {
-                Ok(Line::Job { job, of, expires }) => {
+                Ok(Line::Job { job, of, expires, noted }) => {
                     (self.job, self.of, self.expires, self.is_done) = (Some(job), of, expires, false);
+                    self.noted = noted;
                 }
+                Ok(Line::Unusable { unusable, runs }) => self.unusable = Some((unusable, runs)),
                 Ok(Line::File { object, name, bytes, modified, rows }) => {
                     self.files.insert(object, FileNote { name, bytes, modified, rows });
                 }
@@ -290,6 +347,7 @@ impl Inner {
 
     fn restart(&mut self) {
         (self.job, self.of, self.expires, self.is_done) = (None, None, None, false);
+        self.noted = None;
         self.files.clear();
         if let Some(file) = &self.file
             && let Err(error) = file.set_len(0)
@@ -298,6 +356,9 @@ impl Inner {
         }
         let header = format!("{}\n", self.header);
         self.write(header.as_bytes());
+        if let Some((unusable, runs)) = self.unusable.clone() {
+            self.append(&Line::Unusable { unusable, runs });
+        }
     }
 
     fn append(&mut self, line: &Line) {
@@ -386,7 +447,7 @@ mod tests {
         let journal = Journal::new(folder.path(), "account");
         let pages = journal.open(&users(), "q").await.unwrap();
         assert_eq!(pages.unfinished_job(), None);
-        pages.note_job("j1", None, None);
+        pages.note_job("j1", None, None, None);
         pages.finished(&ObjectId("o1".into()), note("a"));
         drop(pages);
 
@@ -398,10 +459,10 @@ mod tests {
 
         let pages = journal.open(&users(), "q").await.unwrap();
         assert_eq!(pages.unfinished_job(), None, "a finished query is asked anew");
-        pages.note_job("j1", None, None);
+        pages.note_job("j1", None, None, None);
         assert_eq!(pages.file(&ObjectId("o1".into())), Some(note("a")), "and if the same job answers, its files count");
         assert_eq!(pages.unfinished_job().as_deref(), Some("j1"));
-        pages.note_job("j2", None, None);
+        pages.note_job("j2", None, None, None);
         assert_eq!(pages.file(&ObjectId("o1".into())), None);
         drop(pages);
 
@@ -413,11 +474,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_job_that_cannot_be_used_is_known_by_name_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::new(folder.path(), "account");
+        let pages = journal.open(&users(), "q").await.unwrap();
+        pages.note_job("j1", Some("increment"), None, Some(7));
+        assert_eq!(pages.failures_of("j1"), 0);
+        pages.unusable(None);
+        drop(pages);
+        let pages = journal.open(&users(), "q").await.unwrap();
+        assert_eq!((pages.unfinished_job(), pages.failures_of("j1")), (None, 1));
+        pages.note_job("j1", Some("increment"), None, Some(9));
+        pages.unusable(Some("j1"));
+        assert_eq!((pages.failures_of("j1"), pages.failures_of("j2")), (2, 0));
+        pages.note_job("j2", Some("increment"), None, Some(11));
+        drop(pages);
+        let pages = journal.open(&users(), "q").await.unwrap();
+        let stored = pages.unfinished_job_of("increment", Timestamp::from_micros(12)).unwrap();
+        assert_eq!((stored.id.as_str(), stored.noted), ("j2", Some(Timestamp::from_micros(11))));
+        assert_eq!(pages.failures_of("j1"), 2);
+    }
+
+    #[tokio::test]
     async fn any_torn_end_loses_at_most_the_last_line() {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::new(folder.path(), "account");
         let pages = journal.open(&users(), "q").await.unwrap();
-        pages.note_job("j1", None, None);
+        pages.note_job("j1", None, None, None);
         for number in 0..3 {
             pages.finished(&ObjectId(format!("o{number}")), note("a"));
         }
@@ -434,7 +517,7 @@ mod tests {
                 known + 2 == complete || known + 1 == complete || complete < 2 && known == 0,
                 "{length}: {known} of {complete}"
             );
-            pages.note_job("j1", None, None);
+            pages.note_job("j1", None, None, None);
             pages.finished(&ObjectId("new".into()), note("b"));
             drop(pages);
             let pages = journal.open(&users(), "q").await.unwrap();
@@ -448,7 +531,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::new(folder.path(), "account");
         let first = journal.open(&users(), "q").await.unwrap();
-        first.note_job("j1", None, None);
+        first.note_job("j1", None, None, None);
         let second = {
             let journal = journal.clone();
             tokio::spawn(async move { journal.open(&users(), "q").await.unwrap().unfinished_job() })

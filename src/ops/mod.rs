@@ -57,7 +57,7 @@ pub use report::{Outcome, Phases, Report, TableReport};
 #[cfg(feature = "lake")]
 pub use runs::{Counted, Failure, RunHistory, RunLog, RunRecord, TableRun, Totals};
 pub(crate) use select::distance;
-pub use select::{KNOWN_NAMESPACES, Selection};
+pub use select::{KNOWN_NAMESPACES, Resolved, Selection, WHOLE_NAMESPACE};
 #[cfg(feature = "lake")]
 pub use status::{Freshness, Overview, OverviewRequest, Point, StatusLine, overview, status};
 pub use stop::{Reason, Stop};

@@ -1,7 +1,7 @@
 //! One table, from what the target holds to what the service has: the spine of `sync`.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
 use tracing::Instrument;
@@ -13,7 +13,7 @@ use super::order::Turn;
 use super::report::{Outcome, Phases};
 use super::sync::{Demand, OnSnapshotRequired, Refresh};
 use super::{Helpers, Journal};
-use crate::api::{Client, FinishedJob, Job, Query, RunOptions};
+use crate::api::{Client, FinishedJob, Job, Query, RunOptions, VersionedSchema};
 use crate::decode::{BadRows, DecodeCounts};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Format, Mode, TableRef, Timestamp, Window};
@@ -38,6 +38,10 @@ pub(super) struct Replicator {
     pub(super) bad_rows: Option<super::bad_rows::BadRowFile>,
     /// Tables that load at once; jobs of the others start and wait meanwhile.
     pub(super) loads: Semaphore,
+    /// Tables that are at work in any way: each keeps its journal open.
+    pub(super) active: Semaphore,
+    /// Tables that look at once into what the target holds.
+    pub(super) looking: Semaphore,
     pub(super) run_id: String,
     pub(super) journal: Option<Journal>,
     pub(super) fresh: bool,
@@ -63,6 +67,51 @@ impl Done {
     pub(super) fn of(outcome: Outcome) -> Self {
         Self { outcome, job_id: None, phases: Phases::default(), warnings: Vec::new() }
     }
+
+    /// This and then the next increment, as one.
+    fn then(self, next: Done) -> Self {
+        let mut warnings = self.warnings;
+        warnings.extend(next.warnings.into_iter().filter(|warning| !warnings.contains(warning)).collect::<Vec<_>>());
+        let phases = Phases {
+            job: self.phases.job + next.phases.job,
+            load: self.phases.load + next.phases.load,
+            commit: self.phases.commit + next.phases.commit,
+        };
+        let (outcome, job_id) = match (self.outcome, next.outcome) {
+            (
+                Outcome::Loaded { query, upserted, deleted, objects, bytes_written, bad_rows, schema_changes, .. },
+                Outcome::Loaded {
+                    upserted: more_upserted,
+                    deleted: more_deleted,
+                    rows,
+                    objects: more_objects,
+                    bytes_written: more_bytes,
+                    bad_rows: more_bad_rows,
+                    bookmark,
+                    schema_version,
+                    schema_changes: more_changes,
+                    ..
+                },
+            ) => {
+                let outcome = Outcome::Loaded {
+                    query,
+                    upserted: upserted + more_upserted,
+                    deleted: deleted + more_deleted,
+                    rows,
+                    objects: objects + more_objects,
+                    bytes_written: bytes_written + more_bytes,
+                    bad_rows: bad_rows + more_bad_rows,
+                    bookmark,
+                    schema_version,
+                    schema_changes: schema_changes.into_iter().chain(more_changes).collect(),
+                };
+                (outcome, next.job_id)
+            }
+            (Outcome::Unchanged { .. }, loaded @ Outcome::Loaded { .. }) => (loaded, next.job_id),
+            (first, _) => (first, self.job_id),
+        };
+        Self { outcome, job_id, phases, warnings }
+    }
 }
 
 /// How often a load is begun whose transaction the target undoes in favour of another one.
@@ -75,6 +124,21 @@ impl Halt {
             Halt::Failed | Halt::No => Outcome::Skipped,
         }
     }
+}
+
+/// A stored job that is older is loaded, and then the changes since are asked for in the same run.
+const STALE_JOB: Duration = Duration::from_secs(3600);
+/// Runs in which a job may fail by its content before the question is asked in another form: the service gives the same job to an
+/// equal question.
+const MAX_USES: u32 = 2;
+
+/// The answer to what was asked.
+struct Answer {
+    job: FinishedJob,
+    schema: Arc<TableSchema>,
+    choice: ColumnChoice,
+    /// When an earlier run asked for the job, if one did.
+    asked_before: Option<Timestamp>,
 }
 
 /// Logs are held for 30 days by the service; say so in time.
@@ -106,17 +170,25 @@ impl Replicator {
     /// Brings one table up to date, and asks for its job when it is its turn. On an error the table is as it was.
     pub(super) async fn replicate(&self, table: &TableRef, turn: Turn<'_>) -> Result<Done> {
         let mut halted = self.halt.subscribe();
-        let pages = tokio::select! {
+        let begin = async {
+            let active = self.active.acquire().await.or_fail(Kind::Bug, "The run is closing")?;
+            // Waits while another run is at work on the table, and then sees what that one has reached.
+            Ok::<_, Error>((active, self.pages(table).await))
+        };
+        let (_active, pages) = tokio::select! {
             biased;
             halt = halted.wait_for(|halt| *halt != Halt::No) => return Ok(Done::of(halt.map_or(Halt::No, |halt| *halt).outcome())),
-            // Waits while another run is at work on the table, and then sees what that one has reached.
-            pages = self.pages(table) => pages,
+            begun = begin => begun?,
         };
         if self.fresh {
             pages.forget();
         }
-        let held = self.sink.held(table).await?;
-        self.sink.accepts(table, &self.layout(table, ColumnRecord::default())).await?;
+        let held = {
+            let _looking = self.looking.acquire().await.or_fail(Kind::Bug, "The run is closing")?;
+            let held = self.sink.held(table).await?;
+            self.sink.accepts(table, &self.layout(table, ColumnRecord::default())).await?;
+            held
+        };
         match (self.demand, &held) {
             (Demand::Absent, Some(_)) => {
                 return Err(
@@ -137,35 +209,80 @@ impl Replicator {
                 return Ok(Done::of(Outcome::Recent { bookmark: held.bookmark.at }));
             }
         }
-        // An object or job may vanish between the answer and the download; the query is then asked anew, once.
-        let ended = match self.attempt(table, held.as_ref(), &pages, Some(turn)).await {
+        let (done, is_stale) = self.bring(table, held.as_ref(), self.resnapshot, &pages, Some(turn)).await?;
+        if !is_stale {
+            return Ok(done);
+        }
+        let held = self.sink.held(table).await?;
+        let (newer, _) = self.bring(table, held.as_ref(), false, &pages, None).await?;
+        Ok(done.then(newer))
+    }
+
+    /// Asks and loads once, and keeps the journal. True beside what was done: the job was of an earlier run, so there may be newer data.
+    async fn bring(
+        &self,
+        table: &TableRef,
+        held: Option<&Held>,
+        resnapshot: bool,
+        pages: &Pages,
+        turn: Option<Turn<'_>>,
+    ) -> Result<(Done, bool)> {
+        // An object or job may vanish between the answer and the download; the query is then asked again, once.
+        let ended = match self.attempt(table, held, resnapshot, pages, turn).await {
             Err(error) if error.kind() == Kind::Expired => {
-                tracing::warn!(table = %table, error = %error, "The job has expired; asking anew");
+                tracing::warn!(table = %table, error = %error, "The job has expired; asking again");
                 pages.forget();
-                self.attempt(table, held.as_ref(), &pages, None).await
+                self.attempt(table, held, resnapshot, pages, None).await
             }
             other => other,
         };
         match &ended {
-            Ok(Done { outcome: Outcome::Loaded { .. } | Outcome::Unchanged { .. }, .. }) => pages.done(),
-            // What cannot be read now cannot be read later.
-            Err(error) if matches!(error.kind(), Kind::Data | Kind::Expired | Kind::Schema) => pages.forget(),
-            _ => {}
+            Ok((Done { outcome: Outcome::Loaded { .. } | Outcome::Unchanged { .. }, .. }, _)) => pages.done(),
+            Ok(_) => {}
+            Err(error) => match error.kind() {
+                // The result itself is at fault, as far as can be told: the next run asks again.
+                Kind::Data | Kind::Schema | Kind::Bug => pages.unusable(error.get("job")),
+                Kind::Expired | Kind::NotFound | Kind::OutOfRange | Kind::SnapshotRequired | Kind::Unsupported => {
+                    pages.forget()
+                }
+                // These pass, or are mended elsewhere; the job is as good as before.
+                Kind::Usage
+                | Kind::Auth
+                | Kind::Account
+                | Kind::Throttled
+                | Kind::Unavailable
+                | Kind::Job
+                | Kind::Target
+                | Kind::Conflict
+                | Kind::Io
+                | Kind::Cancelled
+                | Kind::Resources => {}
+            },
         }
         ended
     }
 
-    async fn attempt(&self, table: &TableRef, held: Option<&Held>, pages: &Pages, turn: Option<Turn<'_>>) -> Result<Done> {
+    async fn attempt(
+        &self,
+        table: &TableRef,
+        held: Option<&Held>,
+        resnapshot: bool,
+        pages: &Pages,
+        turn: Option<Turn<'_>>,
+    ) -> Result<(Done, bool)> {
         let mut phases = Phases::default();
         let begun = Instant::now();
         let mut halted = self.halt.subscribe();
-        let (job, schema, choice) = tokio::select! {
+        let asking = self.ask(table, held, resnapshot, pages, turn).instrument(progress::step("job", table));
+        let Answer { job, schema, choice, asked_before } = tokio::select! {
             biased;
-            answer = self.ask(table, held, pages, turn).instrument(progress::step("job", table)) => answer?,
+            answer = asking => answer?,
             halt = halted.wait_for(|halt| *halt != Halt::No) => {
-                return Ok(Done::of(halt.map_or(Halt::No, |halt| *halt).outcome()));
+                return Ok((Done::of(halt.map_or(Halt::No, |halt| *halt).outcome()), false));
             }
         };
+        let age = asked_before.map(|asked| self.client.server_now().micros().saturating_sub(asked.micros()).max(0) as u64);
+        let is_stale = age.is_some_and(|micros| Duration::from_micros(micros) > STALE_JOB);
         phases.job = begun.elapsed().as_secs_f64();
 
         let is_snapshot = job.query.window == Window::Snapshot;
@@ -175,7 +292,7 @@ impl Replicator {
             && schema.version == held.bookmark.schema_version
         {
             let outcome = Outcome::Unchanged { bookmark: job.reached };
-            return Ok(Done { outcome, job_id: Some(job.id), phases, warnings: Vec::new() });
+            return Ok((Done { outcome, job_id: Some(job.id), phases, warnings: Vec::new() }, is_stale));
         }
 
         let permit = tokio::select! {
@@ -183,12 +300,13 @@ impl Replicator {
             permit = self.loads.acquire() => permit.or_fail(Kind::Bug, "The run is closing")?,
             // A job that is ready costs no more than its load; only who wants an early end gives it up.
             halt = halted.wait_for(|halt| matches!(halt, Halt::For(_))) => {
-                return Ok(Done::of(halt.map_or(Halt::No, |halt| *halt).outcome()));
+                return Ok((Done::of(halt.map_or(Halt::No, |halt| *halt).outcome()), false));
             }
         };
         let loading = Instant::now();
         let load = self.load(table, held, &job, &choice);
-        let (loaded, counts, commit_seconds) = load.instrument(progress::step("load", table)).await?;
+        let loaded = load.instrument(progress::step("load", table)).await;
+        let (loaded, counts, commit_seconds) = loaded.map_err(|error| error.with("job", &job.id))?;
         drop(permit);
         phases.load = loading.elapsed().as_secs_f64() - commit_seconds;
         phases.commit = commit_seconds;
@@ -206,8 +324,15 @@ impl Replicator {
             schema_version: schema.version,
             schema_changes: loaded.schema_changes,
         };
-        let warnings = warnings(table, held, &schema, &counts, loaded.warnings);
-        Ok(Done { outcome, job_id: Some(job.id), phases, warnings })
+        let mut of_load = loaded.warnings;
+        of_load.extend(asked_before.filter(|_| !is_stale).map(|asked| {
+            format!(
+                "loaded the job that an earlier run asked for at {asked}; changes since {} come with the next run",
+                job.reached
+            )
+        }));
+        let warnings = warnings(table, held, &schema, &counts, of_load);
+        Ok((Done { outcome, job_id: Some(job.id), phases, warnings }, is_stale))
     }
 
     /// Asks for what is missing; falls back to a snapshot when the service demands one and the policy allows it.
@@ -215,14 +340,15 @@ impl Replicator {
         &self,
         table: &TableRef,
         held: Option<&Held>,
+        resnapshot: bool,
         pages: &Pages,
         turn: Option<Turn<'_>>,
-    ) -> Result<(FinishedJob, Arc<TableSchema>, ColumnChoice)> {
-        let mut schema = self.schema(table).await?;
+    ) -> Result<Answer> {
+        let mut schema = self.read_schema(table, self.client.table_schema(table).await?)?;
         // What cannot be done with the columns is said before a job is paid for.
         let mut choice = self.choose(table, held, &schema)?;
         let window = match held {
-            Some(held) if !self.resnapshot => {
+            Some(held) if !resnapshot => {
                 held.check_columns(choice.record(), schema.version)?;
                 Window::Increment { since: held.bookmark.at, until: None }
             }
@@ -233,13 +359,13 @@ impl Replicator {
             turn.come().await;
             // Given on at once: what follows queues for a job start before any other table is polled.
         }
-        let job = match self.run(&query(window), pages).await {
+        let (job, asked_before) = match self.run(&query(window), pages).await {
             Err(error) if matches!(error.kind(), Kind::SnapshotRequired | Kind::OutOfRange) && window != Window::Snapshot => {
                 match self.on_snapshot_required {
                     OnSnapshotRequired::Fail => {
-                        return Err(
-                            error.hint_instead("run again with --on-snapshot-required resnapshot to load the table anew")
-                        );
+                        return Err(error.hint_instead(
+                            "run again with --on-snapshot-required resnapshot to replace the table by a new snapshot",
+                        ));
                     }
                     OnSnapshotRequired::Resnapshot => {
                         tracing::warn!(table = %table, error = %error, "The service wants a new snapshot; taking one");
@@ -249,29 +375,50 @@ impl Replicator {
             }
             other => other?,
         };
-        // The schema may have moved between the two calls. A newer one than the job's is fine: rows lack its new columns.
+        // The schema may have moved between the two calls. A newer one than the job's is fine: rows lack its new columns. With an older
+        // one, values of new columns would be lost.
         if schema.version < job.schema_version {
-            schema = self.schema(table).await?;
+            schema = self.read_schema(table, self.client.table_schema_from(table, job.schema_version).await?)?;
             choice = self.choose(table, held, &schema)?;
+            if let (Some(held), true) = (held, job.query.window != Window::Snapshot) {
+                held.check_columns(choice.record(), schema.version)?;
+            }
         }
         for warning in &schema.warnings {
             tracing::warn!(table = %table, "In the schema, {warning}");
         }
-        Ok((job, schema, choice))
+        Ok(Answer { job, schema, choice, asked_before })
     }
 
-    async fn schema(&self, table: &TableRef) -> Result<Arc<TableSchema>> {
-        let schema = self.client.table_schema(table).await?;
-        Ok(Arc::new(TableSchema::read(table, schema.version, schema.schema)?))
+    fn read_schema(&self, table: &TableRef, answer: VersionedSchema) -> Result<Arc<TableSchema>> {
+        Ok(Arc::new(TableSchema::read(table, answer.version, answer.schema)?))
     }
 
-    /// Runs a query; goes on with the job of an earlier run that asked the same.
-    async fn run(&self, query: &Query, pages: &Pages) -> Result<FinishedJob> {
+    /// Runs a query; goes on with the job of an earlier run that asked the same. Beside the job, when that run asked.
+    async fn run(&self, query: &Query, pages: &Pages) -> Result<(FinishedJob, Option<Timestamp>)> {
         let question = format!("{} as {} {:?}", window_words(query.window), query.format, query.mode);
-        let resume = pages.unfinished_job_of(&question, self.client.server_now());
-        let on_job = |job: &Job| pages.job_of(job, Some(&question));
-        let options = RunOptions { resume: resume.as_deref(), on_job: Some(&on_job), ..RunOptions::default() };
-        self.client.run_with(query, options).await
+        let stored = pages.unfinished_job_of(&question, self.client.server_now());
+        let on_job = |job: &Job| pages.job_of(job, &question, self.client.server_now());
+        let resume = stored.as_ref().map(|stored| stored.id.as_str());
+        let options = RunOptions { resume, on_job: Some(&on_job), ..RunOptions::default() };
+        let asked = self.client.run_with(query, options).await;
+        let (id, is_useless) = match &asked {
+            Ok(job) => (Some(job.id.as_str()), false),
+            Err(error) => (error.get("job").filter(|_| error.kind() == Kind::Data), true),
+        };
+        // An answer that does not fit the question will not fit it another time.
+        let limit = if is_useless { 1 } else { MAX_USES };
+        if id.is_some_and(|id| pages.failures_of(id) >= limit) {
+            tracing::warn!(table = %query.table, job = id, "The service gives back a job that could not be used; asking in another form");
+            pages.forget();
+            // All formats are read the same in either mode.
+            let mode = if query.mode == Some(Mode::Condensed) { Mode::Expanded } else { Mode::Condensed };
+            let options = RunOptions { on_job: Some(&on_job), ..RunOptions::default() };
+            return Ok((self.client.run_with(&Query { mode: Some(mode), ..query.clone() }, options).await?, None));
+        }
+        let job = asked?;
+        let asked_before = stored.filter(|stored| stored.id == job.id).and_then(|stored| stored.noted);
+        Ok((job, asked_before))
     }
 
     async fn load(

@@ -19,6 +19,9 @@ pub struct Report {
     pub target: String,
     /// In the order they were asked for.
     pub tables: Vec<TableReport>,
+    /// What concerns the run and no table of it, such as tables that the service no longer lists.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Why it ended before all tables were tried, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended_early: Option<Reason>,
@@ -39,7 +42,7 @@ impl Report {
 /// One table of a run.
 #[derive(Debug, Serialize)]
 pub struct TableReport {
-    /// `namespace.table`.
+    /// `namespace.table`; `namespace.*` for a namespace that could not be listed.
     #[serde(serialize_with = "display")]
     pub table: TableRef,
     /// How it ended.

@@ -34,6 +34,9 @@ pub struct RunRecord {
     /// In the order they were asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<TableRun>,
+    /// What concerns the run and no table of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// It ended before all tables were tried, as it was told to or had to.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub ended_early: bool,
@@ -139,6 +142,7 @@ impl RunRecord {
             Ok(report) => Self {
                 seconds,
                 tables: report.tables.iter().map(TableRun::of).collect(),
+                warnings: report.warnings.clone(),
                 ended_early: report.ended_early.is_some(),
                 ..self
             },

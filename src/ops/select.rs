@@ -24,35 +24,82 @@ impl Selection {
         Self { namespaces: vec![namespace.into()], tables: vec!["all".into()], exclude: Vec::new() }
     }
 
-    /// Asks the service what there is and picks from it, in the service's order. A name (not a pattern) that matches nothing
-    /// is an error of kind `NotFound` before anything is started.
-    pub async fn resolve(&self, client: &Client) -> Result<Vec<TableRef>> {
-        let mut listed = Vec::new();
-        let mut missing = None;
-        let everywhere = self.namespaces.iter().any(|name| name == "all");
+    /// Asks the service what there is and picks from it, in the service's order. What cannot be had leaves the rest alone: a namespace
+    /// that cannot be listed and a name (not a pattern) that no namespace lists are failures beside the tables. `held` are the tables of
+    /// the target; those that the service no longer lists are named. An error means that there is nothing to do: the login failed, or
+    /// nothing of what was asked for exists.
+    pub async fn resolve(&self, client: &Client, held: &[TableRef]) -> Result<Resolved> {
+        let everywhere = self.names_all_namespaces();
         let namespaces: Vec<&str> = if everywhere { KNOWN_NAMESPACES.to_vec() } else { self.trimmed_namespaces() };
+        let (mut listed, mut answered, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         for namespace in namespaces {
             match client.tables(&Namespace::new(namespace)).await {
-                Ok(tables) => listed.extend(tables.into_iter().map(|table| TableRef::new(namespace, table))),
-                // `all` means all that the account has.
-                Err(error) if everywhere && matches!(error.kind(), Kind::NotFound | Kind::Account) => {
-                    tracing::info!(namespace, "The account has no such namespace");
-                    missing = Some(error.with("namespace", namespace));
+                Ok(tables) => {
+                    answered.push(namespace);
+                    listed.extend(tables.into_iter().map(|table| TableRef::new(namespace, table)));
                 }
-                Err(error) => return Err(error).with("namespace", namespace),
+                // The credentials, or the whole service: the other namespaces would fail alike.
+                Err(error) if error.get("call") == Some("login") => return Err(error.with("namespace", namespace)),
+                // `all` means all that the account has.
+                Err(error) if everywhere && is_absent(&error, namespace, held) => {
+                    tracing::info!(namespace, "The account has no such namespace");
+                }
+                Err(error) => failed.push((TableRef::new(namespace, WHOLE_NAMESPACE), error.with("namespace", namespace))),
             }
         }
-        match missing {
-            // Not one namespace: the account itself is the matter.
-            Some(error) if listed.is_empty() => Err(error),
-            _ => self.pick(&listed, Holder::Service),
+        if answered.is_empty()
+            && let Some((_, error)) = failed.pop()
+        {
+            return Err(error);
+        }
+        let tables = self.matching(&listed);
+        for word in self.unknown_names(&listed) {
+            let table = self.named(word);
+            // The failure of its namespace says it all.
+            if !failed.iter().any(|(whole, _)| whole.namespace == table.namespace && whole.table == WHOLE_NAMESPACE) {
+                failed.push((table, unknown_table(word, &listed, Holder::Service)));
+            }
+        }
+        for pattern in self.tables.iter().map(|word| word.trim()).filter(|word| is_pattern(word) && *word != "all") {
+            if !listed.iter().any(|table| table.matches(pattern)) {
+                tracing::warn!(pattern, "The service has no table that matches");
+            }
+        }
+        let has_whole = |failed: &[(TableRef, Error)]| failed.iter().any(|(table, _)| table.table == WHOLE_NAMESPACE);
+        if tables.is_empty() && !listed.is_empty() && !has_whole(&failed) {
+            return Err(failed.into_iter().next().map_or_else(|| self.no_match(Holder::Service), |(_, error)| error));
+        }
+        let vanished = held.iter().filter(|table| {
+            answered.contains(&table.namespace.as_str())
+                && !listed.contains(table)
+                && self.tables.iter().any(|word| is_pattern(word.trim()) && table.matches(word.trim()))
+                && !self.exclude.iter().any(|word| table.matches(word.trim()))
+        });
+        Ok(Resolved { vanished: vanished.cloned().collect(), tables, failed })
+    }
+
+    /// Whether the tables of the target matter for [`Selection::resolve`].
+    pub(super) fn looks_at_held(&self) -> bool {
+        self.names_all_namespaces() || self.tables.iter().any(|word| is_pattern(word.trim()))
+    }
+
+    fn names_all_namespaces(&self) -> bool {
+        self.namespaces.iter().any(|name| name.trim() == "all")
+    }
+
+    /// The table that a name means, in the first namespace if it names none.
+    fn named(&self, word: &str) -> TableRef {
+        let known = if self.names_all_namespaces() { KNOWN_NAMESPACES.to_vec() } else { self.trimmed_namespaces() };
+        match word.split_once('.') {
+            Some((namespace, table)) if known.contains(&namespace) => TableRef::new(namespace, table),
+            _ => TableRef::new(known.first().copied().unwrap_or("canvas"), word),
         }
     }
 
     /// Picks from tables that are known without asking, in their order. A name that matches nothing is an error of kind `NotFound`.
     pub fn resolve_among(&self, listed: &[TableRef]) -> Result<Vec<TableRef>> {
         let mut listed = listed.to_vec();
-        if !self.namespaces.iter().any(|name| name == "all") {
+        if !self.names_all_namespaces() {
             let namespaces = self.trimmed_namespaces();
             listed.retain(|table| namespaces.contains(&table.namespace.as_str()));
         }
@@ -63,7 +110,7 @@ impl Selection {
     #[cfg(feature = "lake")]
     pub async fn resolve_held(&self, sink: &dyn crate::sink::Sink) -> Result<Vec<TableRef>> {
         let mut listed = sink.list(None).await?;
-        if !self.namespaces.iter().any(|name| name == "all") {
+        if !self.names_all_namespaces() {
             let namespaces = self.trimmed_namespaces();
             listed.retain(|table| namespaces.contains(&table.namespace.as_str()));
         }
@@ -72,7 +119,7 @@ impl Selection {
 
     /// As [`Selection::resolve`], in the order of the names given, with names that nobody lists as they are. Without patterns
     /// the service is not asked.
-    pub async fn resolve_all(&self, client: &Client) -> Result<Vec<TableRef>> {
+    pub async fn resolve_all(&self, client: &Client) -> Result<Resolved> {
         let words: Vec<&str> = self.tables.iter().map(|word| word.trim()).filter(|word| !word.is_empty()).collect();
         let mut listed = Vec::new();
         if words.iter().any(|word| is_pattern(word)) {
@@ -95,7 +142,7 @@ impl Selection {
                 }
             }
         }
-        Ok(picked)
+        Ok(Resolved { tables: picked, ..Resolved::default() })
     }
 
     fn trimmed_namespaces(&self) -> Vec<&str> {
@@ -109,25 +156,63 @@ impl Selection {
     }
 
     fn pick(&self, listed: &[TableRef], holder: Holder) -> Result<Vec<TableRef>> {
-        for wanted in self.tables.iter().map(|word| word.trim()).filter(|word| !is_pattern(word)) {
-            if !listed.iter().any(|table| table.matches(wanted)) {
-                return Err(unknown_table(wanted, listed, holder));
-            }
+        if let Some(unknown) = self.unknown_names(listed).next() {
+            return Err(unknown_table(unknown, listed, holder));
         }
-        let picked: Vec<TableRef> = listed
-            .iter()
-            .filter(|table| self.tables.iter().any(|word| table.matches(word.trim())))
-            .filter(|table| !self.exclude.iter().any(|word| table.matches(word.trim())))
-            .cloned()
-            .collect();
-        if picked.is_empty() && !listed.is_empty() {
-            return Err(Error::new(Kind::NotFound, "No table matches")
-                .with("table", self.tables.join(","))
-                .with("exclude", self.exclude.join(","))
-                .hint(holder.hint()));
+        let picked = self.matching(listed);
+        match picked.is_empty() && !listed.is_empty() {
+            true => Err(self.no_match(holder)),
+            false => Ok(picked),
         }
-        Ok(picked)
     }
+
+    fn unknown_names(&self, listed: &[TableRef]) -> impl Iterator<Item = &str> {
+        let names = self.tables.iter().map(|word| word.trim()).filter(|word| !word.is_empty() && !is_pattern(word));
+        names.filter(|wanted| !listed.iter().any(|table| table.matches(wanted)))
+    }
+
+    fn matching(&self, listed: &[TableRef]) -> Vec<TableRef> {
+        let chosen = listed.iter().filter(|table| self.tables.iter().any(|word| table.matches(word.trim())));
+        chosen.filter(|table| !self.exclude.iter().any(|word| table.matches(word.trim()))).cloned().collect()
+    }
+
+    fn no_match(&self, holder: Holder) -> Error {
+        Error::new(Kind::NotFound, "No table matches")
+            .with("table", self.tables.join(","))
+            .with("exclude", self.exclude.join(","))
+            .hint(holder.hint())
+    }
+}
+
+/// In the place of a table's name: all tables of a namespace that could not be listed.
+pub const WHOLE_NAMESPACE: &str = "*";
+
+/// What a selection means.
+#[derive(Debug, Default)]
+pub struct Resolved {
+    /// The tables, in the service's order.
+    pub tables: Vec<TableRef>,
+    /// Names that no namespace lists, and namespaces that cannot be listed (their table is [`WHOLE_NAMESPACE`]).
+    pub failed: Vec<(TableRef, Error)>,
+    /// Tables of the target that the service no longer lists.
+    pub vanished: Vec<TableRef>,
+}
+
+impl Resolved {
+    /// The tables, if nothing is missing; else the first failure.
+    pub fn all(self) -> Result<Vec<TableRef>> {
+        match self.failed.into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => Ok(self.tables),
+        }
+    }
+}
+
+/// Whether an account simply has no such namespace. Every account has `canvas`, and one that the target holds tables of was there.
+fn is_absent(error: &Error, namespace: &str, held: &[TableRef]) -> bool {
+    let is_unknown = error.kind() == Kind::NotFound
+        || (error.kind() == Kind::Account && error.get("type").is_some_and(|class| class.contains("NotOnboarded")));
+    is_unknown && namespace != "canvas" && !held.iter().any(|table| table.namespace.as_str() == namespace)
 }
 
 /// Whose tables are chosen from.

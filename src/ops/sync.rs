@@ -14,6 +14,7 @@ use super::budget::{Budget, Halt};
 use super::order::{Order, Turn};
 use super::replicate::{Done, Replicator};
 use super::report::{Outcome, Phases, Report, TableReport};
+use super::select::Resolved;
 use super::stop::Reason;
 use super::{Helpers, Journal, Selection, Stop};
 use crate::api::Client;
@@ -50,10 +51,10 @@ pub enum Demand {
 /// What to do about names that the service does not list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Unlisted {
-    /// The run fails before anything is started.
+    /// They fail without being tried.
     #[default]
     Refuse,
-    /// They are tried all the same, and fail alone. Without patterns the list is not asked for.
+    /// They are tried all the same. Without patterns the list is not asked for.
     Try,
 }
 
@@ -166,8 +167,14 @@ impl SyncRequest {
     }
 }
 
+/// Tables at work in any way at once, such as waiting for their jobs: a file is open for each. At the service's pace of 5 job starts a
+/// minute, fewer are.
+const MAX_ACTIVE: usize = 64;
+/// Tables at once whose state at the target is read, for which files or connections are opened.
+const MAX_LOOKING: usize = 16;
+
 /// Brings all chosen tables up to date. Single tables may fail: see the report. An error means that nothing was tried (target,
-/// login, unknown table). Safe to drop at any await: every table is at its old or its new bookmark.
+/// login, none of the tables exists). Safe to drop at any await: every table is at its old or its new bookmark.
 pub async fn sync(request: SyncRequest) -> Result<Report> {
     let span = crate::progress::run(&request.run_id);
     Box::pin(bring_up_to_date(request)).instrument(span).await
@@ -185,7 +192,14 @@ async fn bring_up_to_date(request: SyncRequest) -> Result<Report> {
         () = stop.asked() => Err(Error::new(Kind::Cancelled, "Interrupted before anything was begun")),
         prepared = prepare(&request, &location) => prepared,
     };
-    let (bad_rows, tables) = prepared?;
+    let (bad_rows, Resolved { tables, failed, vanished }) = prepared?;
+    let warnings: Vec<String> = vanished
+        .iter()
+        .map(|table| format!("{table} is no longer listed by the service; the target keeps it as it was"))
+        .collect();
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
 
     for tables_of_rule in request.rules.unused(&tables) {
         tracing::warn!(table = tables_of_rule, "Options for a table that is not part of this run, or misspelt");
@@ -214,6 +228,8 @@ async fn bring_up_to_date(request: SyncRequest) -> Result<Report> {
         rules: request.rules,
         bad_rows,
         loads: Semaphore::new(request.concurrency.max(1)),
+        active: Semaphore::new(MAX_ACTIVE),
+        looking: Semaphore::new(MAX_LOOKING),
         run_id: run_id.clone(),
         journal: request.journal,
         fresh: request.fresh,
@@ -230,7 +246,11 @@ async fn bring_up_to_date(request: SyncRequest) -> Result<Report> {
         }
         None => (tables, Order::any()),
     };
-    let tables = watched(&replicator, &stop, run(&replicator, &stop, tables, &order)).await;
+    let mut tables = watched(&replicator, &stop, run(&replicator, &stop, tables, &order)).await;
+    tables.extend(failed.into_iter().map(|(table, error)| {
+        let _span = crate::progress::step("table", &table).entered();
+        failure(table, error)
+    }));
     if tables.iter().any(|line| matches!(line.outcome, Outcome::Loaded { .. }))
         && let Err(error) = replicator.sink.write_views().await
     {
@@ -246,18 +266,25 @@ async fn bring_up_to_date(request: SyncRequest) -> Result<Report> {
         seconds: begun.elapsed().as_secs_f64(),
         target: location,
         tables,
+        warnings,
         ended_early,
     })
 }
 
-async fn prepare(request: &SyncRequest, location: &str) -> Result<(Option<BadRowFile>, Vec<TableRef>)> {
+async fn prepare(request: &SyncRequest, location: &str) -> Result<(Option<BadRowFile>, Resolved)> {
     request.sink.check().await.with("target", location)?;
     let bad_rows = request.bad_rows.as_deref().map(BadRowFile::open).transpose()?;
-    let tables = match request.unlisted {
-        Unlisted::Refuse => request.selection.resolve(&request.client).await?,
+    let resolved = match request.unlisted {
+        Unlisted::Refuse => {
+            let held = match request.selection.looks_at_held() {
+                true => request.sink.list(None).await.with("target", location)?,
+                false => Vec::new(),
+            };
+            request.selection.resolve(&request.client, &held).await?
+        }
         Unlisted::Try => request.selection.resolve_all(&request.client).await?,
     };
-    Ok((bad_rows, tables))
+    Ok((bad_rows, resolved))
 }
 
 /// With little time the same tables would always be the ones that are left over; so those come first whose turn is longest ago.
@@ -335,11 +362,15 @@ async fn one(replicator: &Replicator, stop: &Stop, table: TableRef, turn: Turn<'
                 // The others would meet the same; those that are loading go on.
                 replicator.raise(Halt::Failed);
             }
-            crate::progress::table_failed(error.message());
-            let outcome = Outcome::failed(&error);
-            TableReport { table, outcome, job_id: None, phases: Phases::default(), warnings: Vec::new(), error: Some(error) }
+            failure(table, error)
         }
     }
+}
+
+fn failure(table: TableRef, error: Error) -> TableReport {
+    crate::progress::table_failed(error.message());
+    let outcome = Outcome::failed(&error);
+    TableReport { table, outcome, job_id: None, phases: Phases::default(), warnings: Vec::new(), error: Some(error) }
 }
 
 fn outcome_words(outcome: &Outcome) -> String {

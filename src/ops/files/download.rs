@@ -184,7 +184,7 @@ impl Downloader<'_> {
     /// The table's schema, at least as new as the job's: rows of an older one lack its new columns, which is fine.
     async fn schema(&self, job: &FinishedJob) -> Result<Arc<TableSchema>> {
         let table = &job.query.table;
-        let schema = self.request.client.table_schema(table).await?;
+        let schema = self.request.client.table_schema_from(table, job.schema_version).await?;
         let schema = TableSchema::read(table, schema.version, schema.schema)?;
         schema.check_names().map_err(|error| error.hint_instead("download the table without --convert"))?;
         Ok(Arc::new(schema))
