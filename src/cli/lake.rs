@@ -1,5 +1,6 @@
 //! `sync` and `status`: from arguments to requests, from answers to text.
 
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,8 +8,8 @@ use std::time::Instant;
 #[cfg(feature = "sql")]
 use super::args::DatabaseArgs;
 use super::args::{
-    DeletionVectorsArg, EngineArgs, GlobalArgs, LakeArgs, NestedArg, OnSnapshotRequired, StatusArgs, StatusOutput, SwitchArg,
-    SyncArgs, TableArgs,
+    Command, DeletionVectorsArg, EngineArgs, GlobalArgs, LakeArgs, NestedArg, OnSnapshotRequired, StatusArgs, StatusOutput,
+    SwitchArg, SyncArgs, TableArgs,
 };
 use super::output::{Grid, age, file_beside, grouped, out, size};
 use super::runs::{self, Teller};
@@ -28,6 +29,7 @@ use crate::stage::{Engine, EngineOptions};
 pub(super) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Result<()> {
     let Some(first) = runs.first() else { return Ok(()) };
     let client = settings::client(global, settings::pacing(global, first.jobs_per_minute))?;
+    client.set_credentials_source(settings::credentials_again);
     let schedule = first.unattended.schedule();
     let report = first.report.clone();
     let state_dir = settings::state_dir(first.unattended.state.state_dir.clone());
@@ -42,7 +44,20 @@ pub(super) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Result<()>
         .collect::<Result<_>>()?;
     match schedule {
         Some(schedule) => {
-            let work = async |stop| finish(Box::pin(all(&requests, &teller, stop)).await, report.as_deref());
+            let latest = RefCell::new(requests);
+            let is_first = Cell::new(true);
+            let work = async |stop| {
+                if !is_first.replace(false) {
+                    match read_again(&client, helpers.as_ref()) {
+                        Ok(requests) => drop(latest.replace(requests)),
+                        Err(error) => {
+                            tracing::warn!(%error, "The settings cannot be read again; those of the last run are used")
+                        }
+                    }
+                }
+                let requests = latest.borrow().clone();
+                finish(Box::pin(all(&requests, &teller, stop)).await, report.as_deref())
+            };
             watch::watch(schedule, work).await
         }
         None => {
@@ -54,6 +69,18 @@ pub(super) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Result<()>
             }
         }
     }
+}
+
+/// What the settings ask for now: secrets and credentials may have been rotated since the last run.
+fn read_again(client: &Client, helpers: Option<&Arc<dyn ops::Helpers>>) -> Result<Vec<SyncRequest>> {
+    client.reload_credentials()?;
+    let runs = settings::resolve_again()?.runs.into_iter();
+    runs.filter_map(|cli| match cli.command {
+        Some(Command::Sync(args)) => Some((cli.global, *args)),
+        _ => None,
+    })
+    .map(|(global, args)| Ok(SyncRequest { helpers: helpers.cloned(), ..request(&global, client, args)? }))
+    .collect()
 }
 
 fn request(global: &GlobalArgs, client: &Client, args: SyncArgs) -> Result<SyncRequest> {

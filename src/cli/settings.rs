@@ -91,6 +91,25 @@ pub(super) fn resolve(name: &'static str, arguments: &[OsString]) -> Result<Reso
     Ok(Resolved { runs, warnings })
 }
 
+/// The command line of this process as it is now: files with secrets and settings are read again.
+#[cfg(feature = "lake")]
+pub(super) fn resolve_again() -> Result<Resolved> {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    resolve(super::program_name(&arguments), &arguments).map_err(|error| match error {
+        Unresolved::File(error) => error,
+        // The text of the parser may repeat a value.
+        Unresolved::Usage(_) => Error::new(Kind::Usage, "The settings cannot be used any more"),
+    })
+}
+
+/// The API key of the settings as they are now.
+#[cfg(feature = "lake")]
+pub(super) fn credentials_again() -> Result<Credentials> {
+    let resolved = resolve_again()?;
+    let first = resolved.runs.into_iter().next();
+    credentials(&first.ok_or_else(|| Error::new(Kind::Bug, "The command line was lost"))?.global)
+}
+
 /// Whether a section of the file concerns a command.
 fn needs(command: &str, section: &str) -> bool {
     match section {
