@@ -63,6 +63,8 @@ const LAST_WORK: Duration = Duration::from_secs(5);
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
+    #[cfg(target_os = "macos")]
+    raise_file_limit();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let name = program_name(&arguments);
     match settings::resolve(name, &arguments) {
@@ -72,6 +74,21 @@ pub fn main() -> ExitCode {
             report::error(&error);
             exit::wrong_settings()
         }
+    }
+}
+
+/// As many open files as the system allows: a shell of macOS starts programs with 256. Elsewhere the usual limits are enough for what a
+/// run keeps open.
+#[cfg(target_os = "macos")]
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    // The system says there is no limit, and refuses more than this.
+    const MOST: u64 = 10_240;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.unwrap_or(MOST).min(MOST);
+    if current.is_some_and(|current| current < wanted) {
+        // Where it is refused, the program gets by with what there is.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
     }
 }
 
