@@ -125,6 +125,9 @@ fn log_filter(level: LevelFilter) -> Targets {
         // Their warnings are about our own retries and closing connections, and may name URLs.
         .with_target("hyper", LevelFilter::ERROR)
         .with_target("reqwest", LevelFilter::ERROR)
+        // They log an error for each attempt at a commit that another one follows; an attempt that was the last one is our error.
+        .with_target("deltalake_core", LevelFilter::OFF)
+        .with_target("delta_kernel", LevelFilter::OFF)
 }
 
 fn progress_only() -> Targets {
