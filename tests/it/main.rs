@@ -27,6 +27,8 @@ mod formats;
 mod full;
 #[cfg(feature = "postgres")]
 mod interchange;
+#[cfg(feature = "lake")]
+mod isolation;
 mod layering;
 #[cfg(feature = "lake")]
 mod modes;
@@ -55,6 +57,8 @@ mod schemas;
 mod setup;
 #[cfg(feature = "sql")]
 mod sql;
+#[cfg(feature = "lake")]
+mod stores;
 mod style;
 #[cfg_attr(not(feature = "lake"), allow(dead_code, unused_imports))]
 mod support;

@@ -17,6 +17,8 @@ pub mod read_postgres;
 #[cfg(feature = "lake")]
 #[allow(dead_code, reason = "shared with the unit tests")]
 pub mod s3;
+#[cfg(feature = "lake")]
+pub mod stores;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
