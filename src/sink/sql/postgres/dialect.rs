@@ -368,8 +368,9 @@ impl Dialect for PostgresDialect {
         Some(ask.bind(table.namespace.as_str()).bind(cut_name(&table.table)))
     }
 
+    /// Arrays come as JSON where nested values are kept as JSON.
     fn is_json(&self, sql_type: &str) -> bool {
-        sql_type == "jsonb"
+        sql_type == "jsonb" || sql_type.ends_with("[]")
     }
 
     fn table_of(&self, schema: &TableSchema) -> Result<SqlTable> {

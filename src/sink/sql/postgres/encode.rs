@@ -235,7 +235,7 @@ impl Cells {
             }
             Cells::ListText { array, sql_type } => {
                 let parsed: Vec<serde_json::Value> =
-                    serde_json::from_str(array.value(row)).map_err(|_| "the text is no JSON array")?;
+                    serde_json::from_str(&without_odd_escapes(array.value(row))).map_err(|_| "the text is no JSON array")?;
                 let texts: StringArray = parsed
                     .iter()
                     .map(|item| match item {
