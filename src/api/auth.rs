@@ -179,14 +179,20 @@ impl Tokens {
     }
 
     fn advice(&self, error: Error) -> Error {
-        error.hint(match looks_whole(&self.known().client_id) {
-            true => {
-                "the key may have expired or been removed, or id and secret do not belong together: make a new key and set both"
-            }
-            false => {
+        let Credentials { client_id, client_secret } = &self.known();
+        let odd: Vec<String> = [("client id", client_id.as_str()), ("client secret", client_secret.reveal())]
+            .into_iter()
+            .filter_map(|(name, value)| Some(format!("the {name} {}", oddities(value)?)))
+            .collect();
+        let copied = "check that client id and client secret were copied whole and belong to the same key; if so, the key has \
+                      expired or was removed: make a new one and set both";
+        error.hint(match (odd.is_empty(), looks_whole(client_id)) {
+            (false, _) => format!("{}: remove what does not belong to it. Otherwise {copied}", odd.join("; ")),
+            (true, true) => copied.to_owned(),
+            (true, false) => format!(
                 "the client id should look like `us-east-1#...`, but it has no region before a `#` or nothing after it; \
-                 `#` begins a comment in shells, `.env` and YAML files: put the id in quotes. Or the key may have expired"
-            }
+                 `#` begins a comment in shells, `.env` and YAML files: put the id in quotes. Otherwise {copied}"
+            ),
         })
     }
 }
@@ -194,6 +200,50 @@ impl Tokens {
 /// `region#id`.
 fn looks_whole(client_id: &str) -> bool {
     client_id.split_once('#').is_some_and(|(region, id)| !region.trim().is_empty() && !id.trim().is_empty())
+}
+
+/// What is odd about a credential, in words that do not repeat it. The service may take any text, so that this is said only when it
+/// refuses one.
+fn oddities(value: &str) -> Option<String> {
+    let mut found: Vec<String> = Vec::new();
+    let mut inner = value;
+    if let Some(name) = value.chars().next().and_then(odd_character) {
+        found.push(format!("begins with {name}"));
+        inner = &inner[value.chars().next().map_or(0, char::len_utf8)..];
+    }
+    if let Some(last) = inner.chars().next_back()
+        && let Some(name) = odd_character(last)
+    {
+        // Files of Windows end their lines with two characters.
+        let name = if inner.ends_with("\r\n") { "a carriage return and a line end" } else { name };
+        found.push(format!("ends with {name}"));
+        inner = &inner[..inner.len() - last.len_utf8()];
+    }
+    if let Some(name) = inner.trim_end_matches('\r').chars().find_map(odd_character) {
+        found.push(format!("contains {name}"));
+    }
+    match found.pop() {
+        None => None,
+        Some(only) if found.is_empty() => Some(only),
+        Some(last) => Some(format!("{} and {last}", found.join(", "))),
+    }
+}
+
+/// The name of a character that no key has, but that comes along when one is copied.
+fn odd_character(c: char) -> Option<&'static str> {
+    Some(match c {
+        '"' | '\'' | '`' | '\u{2018}' | '\u{2019}' | '\u{201c}' | '\u{201d}' | '\u{201e}' | '\u{ab}' | '\u{bb}' => "a quote",
+        '\n' => "a line end",
+        '\r' => "a carriage return",
+        '\t' => "a tab",
+        ' ' => "a blank",
+        '\u{a0}' | '\u{202f}' | '\u{2007}' => "a no-break space",
+        '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' => "an invisible character",
+        c if c.is_whitespace() => "white space",
+        c if c.is_control() => "a control character",
+        c if !c.is_ascii() => "a character that is not ASCII",
+        _ => return None,
+    })
 }
 
 #[derive(Deserialize)]
@@ -259,6 +309,28 @@ mod tests {
         assert!(looks_whole("us-east-1#1234"));
         for cut in ["us-east-1", "us-east-1#", "#1234", "", "1234"] {
             assert!(!looks_whole(cut), "{cut}");
+        }
+    }
+
+    #[test]
+    fn what_came_along_with_a_copied_key_is_named() {
+        assert_eq!(oddities("us-east-1#0123-abc_DEF"), None);
+        for (value, words) in [
+            ("'us-east-1#x'", "begins with a quote and ends with a quote"),
+            ("\"us-east-1#x", "begins with a quote"),
+            ("us-east-1#x\n", "ends with a line end"),
+            ("us-east-1#x\r\n", "ends with a carriage return and a line end"),
+            ("us-east-1#x\r", "ends with a carriage return"),
+            ("us-east-1#x ", "ends with a blank"),
+            (" us-east-1#x", "begins with a blank"),
+            ("us-east-1#x\u{a0}", "ends with a no-break space"),
+            ("\u{feff}us-east-1#x", "begins with an invisible character"),
+            ("us-east-1# x", "contains a blank"),
+            ("us-east-1#x\u{2013}y", "contains a character that is not ASCII"),
+            ("\u{201c}a\tb\u{201d}", "begins with a quote, ends with a quote and contains a tab"),
+            ("\"", "begins with a quote"),
+        ] {
+            assert_eq!(oddities(value).as_deref(), Some(words), "{value:?}");
         }
     }
 

@@ -237,9 +237,9 @@ async fn login_is_tried_again_after_passing_faults() {
 #[tokio::test]
 async fn a_refused_login_says_what_may_be_wrong_and_is_not_repeated_by_those_who_wait() {
     for (status, id, hint) in [
-        (401, "us-east-1#abc", "may have expired"),
-        (403, "us-east-1#abc", "may have expired"),
-        (400, "us-east-1#abc", "may have expired"),
+        (401, "us-east-1#abc", "copied whole"),
+        (403, "us-east-1#abc", "copied whole"),
+        (400, "us-east-1#abc", "copied whole"),
         (401, "us-east-1", "`#` begins a comment"),
     ] {
         let server = Server::start(move |_| Reply::error(status, "AuthenticationError", "")).await;
@@ -484,7 +484,7 @@ async fn a_misspelt_log_namespace_gets_the_right_name() {
     let server = Server::dap(|_| Reply::error(404, "NotFoundError", r#","id":"canvas_log","kind":"namespace""#)).await;
     let error = server.client().tables(&Namespace::new("canvas_log")).await.unwrap_err();
     assert_eq!((error.kind(), error.get("what")), (Kind::NotFound, Some("namespace")));
-    assert_eq!(error.hint_text(), Some("the namespace is called `canvas_logs`"));
+    assert_eq!(error.hint_text(), Some("did you mean the namespace `canvas_logs`?"));
     let query = Query { table: TableRef::new("canvas", "acounts"), ..snapshot() };
     let error = server.client().run(&query).await.unwrap_err();
     assert_eq!((error.kind(), error.get("table")), (Kind::NotFound, Some("canvas.acounts")));
