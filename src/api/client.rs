@@ -21,7 +21,7 @@ use super::retry::{Retry, Setback, retry_after, server_date};
 use super::wire::{self, Ask};
 use super::{Credentials, FinishedJob, ObjectId, Query, VersionedSchema};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
-use crate::model::{Namespace, TableRef, Timestamp};
+use crate::model::{KNOWN_NAMESPACES, Namespace, TableRef, Timestamp, nearest};
 use crate::redact::SafeUrl;
 
 const USER_AGENT: &str = concat!("daplake/", env!("CARGO_PKG_VERSION"));
@@ -262,7 +262,7 @@ impl Client {
         let path = ["dap", "query", table.namespace.as_str(), "table", &table.table, "schema"];
         let call = Call { ask: Ask::Schema, method: Method::GET, path: &path, body: None };
         let schema = self.call(call, wire::schema).await;
-        schema.map_err(|error| namespace_hint(error, &table.namespace).with("table", table))
+        schema.map_err(|error| table_hint(error, table).with("table", table))
     }
 
     /// Starts a query (or re-attaches to its live job) and waits until it is complete. Failed jobs are asked again as the
@@ -437,20 +437,36 @@ fn address(base: &Url, segments: &[&str]) -> Result<Url> {
     Ok(url)
 }
 
-/// A misspelling that the vendor's own pages have.
-pub(super) fn namespace_hint(error: Error, namespace: &Namespace) -> Error {
+/// What to do when there is no such namespace.
+fn namespace_hint(error: Error, namespace: &Namespace) -> Error {
     if error.kind() != Kind::NotFound {
         return error;
     }
-    match namespace.as_str() {
-        "canvas_log" => error.hint("the namespace is called `canvas_logs`"),
-        name => {
-            let hint = format!(
-                "`daplake list --namespace {name}` shows its tables; namespaces are canvas, canvas_logs, catalog, new_quizzes"
-            );
-            error.hint(hint)
-        }
+    match unknown_namespace(namespace) {
+        Some(hint) => error.hint(hint),
+        None => error.hint("this account does not have the namespace; `daplake check --namespace all` shows those that it has"),
     }
+}
+
+/// What to do when there is no such table.
+pub(super) fn table_hint(error: Error, table: &TableRef) -> Error {
+    if error.kind() != Kind::NotFound {
+        return error;
+    }
+    let hint = unknown_namespace(&table.namespace);
+    error.hint(hint.unwrap_or_else(|| format!("`daplake list --namespace {}` shows the names of its tables", table.namespace)))
+}
+
+/// `None`: it is one of those that are known.
+fn unknown_namespace(namespace: &Namespace) -> Option<String> {
+    let name = namespace.as_str();
+    if KNOWN_NAMESPACES.contains(&name) {
+        return None;
+    }
+    Some(match nearest(name, KNOWN_NAMESPACES.into_iter()) {
+        Some(near) => format!("did you mean the namespace `{near}`?"),
+        None => format!("namespaces are {}", KNOWN_NAMESPACES.join(", ")),
+    })
 }
 
 fn is_loopback(url: &Url) -> bool {

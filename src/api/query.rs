@@ -288,7 +288,7 @@ fn failed(job: &Job, reason: &Reason, failures: u32) -> Error {
 /// Adds table and window.
 fn about<T>(result: Result<T>, query: &Query) -> Result<T> {
     result.map_err(|error| {
-        let error = super::client::namespace_hint(error, &query.table.namespace).with("table", &query.table);
+        let error = super::client::table_hint(error, &query.table).with("table", &query.table);
         match query.window {
             Window::Snapshot => error.with("query", "snapshot"),
             Window::Increment { since, until: None } => error.with("since", since),

@@ -621,7 +621,8 @@ pub(super) struct SyncArgs {
     /// Job starts per minute; 0 for no limit of our own.
     #[arg(long, default_value_t = 5, value_name = "N")]
     pub(super) jobs_per_minute: u32,
-    /// Writes the run report as JSON to this file; a list of them when several targets are kept.
+    /// Writes the run report as JSON to this file, also when the run cannot start; a list of them when several targets are kept.
+    /// `-` is standard output, which then has nothing else.
     #[arg(long, value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
     #[command(flatten)]
@@ -637,7 +638,7 @@ pub(super) struct SyncArgs {
 
 /// Who is told of runs. A notification that does not arrive never changes how a run ends.
 #[cfg(feature = "lake")]
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct TellingArgs {
     /// Posts how a run ended to this webhook. The address is a secret: prefer the variable.
     #[arg(
@@ -903,7 +904,7 @@ pub(super) struct VacuumArgs {
     #[command(flatten)]
     pub(super) tables: HeldTablesArgs,
     /// Keeps what was needed within this time, such as 7d or 48h; 7 days at least.
-    #[arg(long, default_value = "7d", value_name = "TIME", value_parser = super::settings::parse_duration)]
+    #[arg(long, default_value = "7d", value_name = "TIME", value_parser = super::settings::parse_retention)]
     pub(super) retention: std::time::Duration,
     /// Says what would be removed, and removes nothing.
     #[arg(long)]
@@ -985,13 +986,17 @@ pub(super) struct ServeArgs {
     /// Another seed gives another school.
     #[arg(long, default_value_t = 7, value_name = "N")]
     pub(super) seed: u64,
-    /// Commits there are at the start.
+    /// Commits there are at the start. Between two commits lie 4 hours of the school's time.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(super) commits: u32,
+    /// Time of the first commit, such as 2026-01-01T00:00:00Z, for the same data at every start [default: such that the last commit
+    /// is of the last 4 hours].
+    #[arg(long, value_name = "TIME")]
+    pub(super) start: Option<crate::model::Timestamp>,
     /// Share of a table's rows that changes with each commit.
     #[arg(long, default_value_t = 0.02, value_name = "SHARE")]
     pub(super) change_rate: f64,
-    /// Makes a commit every so often, such as 30s, 10m, 4h.
+    /// Makes a commit every so often, such as 30s, 10m, 4h. With each of them 4 hours pass at the school.
     #[arg(long, value_name = "TIME", value_parser = super::settings::parse_duration)]
     pub(super) commit_every: Option<std::time::Duration>,
     /// Rows per object.

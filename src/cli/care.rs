@@ -7,19 +7,28 @@ use super::args::{GlobalArgs, HeldTablesArgs, HistoryArgs, OptimizeArgs, StatusO
 use super::lake::{engine, small_engine};
 use super::output::{Grid, grouped, out, size};
 use super::{report, settings};
-use crate::error::{Error, Kind, Result, ResultExt};
+use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::TableRef;
 use crate::ops::{self, Cared, Removal, Selection, VerifyRequest};
-use crate::sink::delta::{Commit, DeltaOptions, Scope};
+use crate::sink::delta::{Commit, DeltaOptions, Optimized, Scope};
 
 pub(super) async fn optimize(global: &GlobalArgs, args: OptimizeArgs) -> Result<()> {
     let target = settings::target(global, &args.target)?;
-    let lake = ops::open_tables(&target, DeltaOptions::new(engine(&args.engine)?))?;
+    let lake = ops::open_tables(&target, DeltaOptions::new(engine(&args.engine)?))
+        .hint("a database takes care of its files by itself")?;
     let scope = if args.cluster { Scope::Cluster } else { Scope::Compact };
     let done = ops::optimize(&lake, &selection(args.tables), scope).await?;
     let mut grid = Grid::new(&["table", ">files before", ">after", ">bytes before", ">after", ">marked rows dropped"]);
+    let mut sum = Optimized::default();
     for Cared { table, result } in &done {
         let Ok(done) = result else { continue };
+        if done.commits == 0 {
+            continue;
+        }
+        sum.files_removed += done.files_removed;
+        sum.files_added += done.files_added;
+        sum.bytes_removed += done.bytes_removed;
+        sum.bytes_added += done.bytes_added;
         grid.row(vec![
             table.to_string(),
             grouped(done.files_removed),
@@ -29,20 +38,31 @@ pub(super) async fn optimize(global: &GlobalArgs, args: OptimizeArgs) -> Result<
             grouped(done.rows_purged),
         ]);
     }
-    tell(args.output, grid.render(), &done)
+    let (before, after) = (grouped(sum.files_removed), grouped(sum.files_added));
+    let (bytes_before, bytes_after) = (size(sum.bytes_removed), size(sum.bytes_added));
+    let text = changed(&grid, &done, &format!("{before} files of {bytes_before} replaced by {after} of {bytes_after}"));
+    tell(args.output, text, &done)
 }
 
 pub(super) async fn vacuum(global: &GlobalArgs, args: VacuumArgs) -> Result<()> {
     let target = settings::target(global, &args.target)?;
-    let sink = ops::open_target(&target, &small_engine()?)?;
+    let sink = ops::open_target(&target, &small_engine()?).hint("a database takes care of its files by itself")?;
     let removal = if args.dry_run { Removal::Preview } else { Removal::Real };
     let done = ops::vacuum(&sink, &selection(args.tables), args.retention, removal).await?;
     let mut grid = Grid::new(&["table", if args.dry_run { ">files to remove" } else { ">files removed" }, ">size"]);
+    let (mut files, mut bytes) = (0, 0);
     for Cared { table, result } in &done {
         let Ok(done) = result else { continue };
+        if done.files.is_empty() {
+            continue;
+        }
+        files += done.files.len() as u64;
+        bytes += done.bytes;
         grid.row(vec![table.to_string(), grouped(done.files.len() as u64), size(done.bytes)]);
     }
-    tell(args.output, grid.render(), &done)
+    let what = if args.dry_run { "to remove" } else { "removed" };
+    let text = changed(&grid, &done, &format!("{} files of {} {what}", grouped(files), size(bytes)));
+    tell(args.output, text, &done)
 }
 
 pub(super) async fn verify(global: &GlobalArgs, args: VerifyArgs) -> Result<()> {
@@ -51,7 +71,7 @@ pub(super) async fn verify(global: &GlobalArgs, args: VerifyArgs) -> Result<()> 
     let engine = engine(&args.engine)?;
     let request = VerifyRequest {
         client,
-        sink: ops::open_target(&target, &engine)?,
+        sink: ops::open_target(&target, &engine).hint("`daplake sync --resnapshot` loads the tables of a database again")?,
         engine,
         selection: selection(args.tables),
         format: args.download_format,
@@ -80,7 +100,8 @@ pub(super) async fn verify(global: &GlobalArgs, args: VerifyArgs) -> Result<()> 
 
 pub(super) async fn history(global: &GlobalArgs, args: HistoryArgs) -> Result<()> {
     let target = settings::target(global, &args.target)?;
-    let sink = ops::open_target(&target, &small_engine()?)?;
+    let sink = ops::open_target(&target, &small_engine()?)
+        .hint("`daplake status` shows the runs of a database; its tables have no versions")?;
     let table = match args.table.split_once('.') {
         Some((namespace, table)) => TableRef::new(namespace, table),
         None => TableRef::new("canvas", args.table.as_str()),
@@ -122,6 +143,16 @@ fn history_text(commits: &[Commit]) -> String {
         ]);
     }
     grid.render()
+}
+
+/// The tables in which something changed, and a sum.
+fn changed<T>(grid: &Grid, done: &[Cared<T>], sum: &str) -> String {
+    let tables = done.iter().filter(|cared| cared.result.is_ok()).count();
+    let noun = if tables == 1 { "table" } else { "tables" };
+    match grid.len() {
+        0 => format!("Nothing to do in {tables} {noun}.\n"),
+        count => format!("{}\n{count} of {tables} {noun}: {sum}\n", grid.render()),
+    }
 }
 
 fn selection(args: HeldTablesArgs) -> Selection {

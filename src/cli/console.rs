@@ -112,7 +112,7 @@ impl Console {
 
     /// An error with its context, causes and hint.
     pub(super) fn error(self, error: &Error) -> Result<()> {
-        tracing::error!("{}", report::error_line(error));
+        report::log(error);
         self.show(Mark::Error, |_| report::error_lines(error))
     }
 

@@ -15,7 +15,7 @@ use super::{exit, lake, settings};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::{Namespace, Timestamp};
 use crate::ops::db::{self, DbLine};
-use crate::ops::{self, Demand, Outcome, Selection, SyncRequest, Target, Unlisted};
+use crate::ops::{self, Demand, Outcome, Selection, SyncEvent, SyncRequest, SyncStep, Target, Unlisted};
 use crate::sink::sql::{NonFinite, SqlOptions, SqlSink};
 
 pub(super) fn options(args: &DatabaseArgs) -> SqlOptions {
@@ -74,33 +74,49 @@ pub(super) async fn load(global: &GlobalArgs, console: Console, args: DbLoadArgs
     }
     let sink: std::sync::Arc<dyn crate::sink::Sink> = std::sync::Arc::new(sink);
     let engine = lake::database_engine(&args.engine)?;
-    let unlisted = Unlisted::Try;
-    let request = SyncRequest { demand, unlisted, on_snapshot_required, ..SyncRequest::new(client, sink, engine, selection) };
+    let observer: ops::SyncObserver = std::sync::Arc::new(move |event: &SyncEvent<'_>| tell(console, verb, event));
+    let request = SyncRequest {
+        demand,
+        unlisted: Unlisted::Try,
+        on_snapshot_required,
+        observer: Some(observer),
+        ..SyncRequest::new(client, sink, engine, selection)
+    };
     let report = or_interrupted(Box::pin(ops::sync(request))).await?;
-    let mut skipped = 0;
-    for table in &report.tables {
-        let name = table.table.to_string();
-        for warning in &table.warnings {
-            console.say(Mark::Warning, |bold| format!("{}: {warning}", bold(&name)))?;
+    let errors: Vec<&Error> = report.tables.iter().filter_map(|table| table.error.as_ref()).collect();
+    let skipped = report.tables.iter().filter(|table| table.outcome == Outcome::Skipped).count();
+    ended(console, &errors, skipped, report.tables.len())
+}
+
+/// A step of one table, at the moment it happens. What cannot be said (a closed pipe, say) must not stop the work.
+fn tell(console: Console, verb: &str, event: &SyncEvent<'_>) {
+    let name = event.table.to_string();
+    let report = match event.step {
+        SyncStep::Started => {
+            let place = if event.of > 1 { format!(" ({} of {})", event.place, event.of) } else { String::new() };
+            let _ = console.say(Mark::Title, |bold| format!("{verb} {}{place}", bold(&name)));
+            return;
         }
-        if let Outcome::Loaded { schema_changes, .. } = &table.outcome {
-            for change in schema_changes {
-                console.say(Mark::Progress, |bold| format!("{}: {change}", bold(&name)))?;
-            }
-        }
-        match (&table.outcome, &table.error) {
-            (_, Some(error)) => console.error(error)?,
-            (Outcome::Skipped, _) => skipped += 1,
-            (Outcome::Loaded { upserted, deleted, bookmark, .. }, _) => {
-                console.say(Mark::Success, |bold| {
-                    format!("{}: {} rows, data as of {bookmark}", bold(&name), bold(&(upserted + deleted).to_string()))
-                })?;
-            }
-            _ => console.say(Mark::Success, |bold| format!("{}: nothing new", bold(&name)))?,
+        SyncStep::Ended(report) => report,
+    };
+    for warning in &report.warnings {
+        let _ = console.say(Mark::Warning, |bold| format!("{}: {warning}", bold(&name)));
+    }
+    if let Outcome::Loaded { schema_changes, .. } = &report.outcome {
+        for change in schema_changes {
+            let _ = console.say(Mark::Progress, |bold| format!("{}: {change}", bold(&name)));
         }
     }
-    let errors: Vec<&Error> = report.tables.iter().filter_map(|table| table.error.as_ref()).collect();
-    ended(console, &errors, skipped, report.tables.len())
+    let _ = match (&report.outcome, &report.error) {
+        (_, Some(error)) => console.error(error),
+        (Outcome::Loaded { upserted, deleted, bookmark, .. }, _) => console.say(Mark::Success, |bold| {
+            format!("{}: {} rows, data as of {bookmark}", bold(&name), bold(&(upserted + deleted).to_string()))
+        }),
+        (Outcome::Unchanged { .. } | Outcome::Recent { .. }, _) => {
+            console.say(Mark::Success, |bold| format!("{}: nothing new", bold(&name)))
+        }
+        _ => Ok(()),
+    };
 }
 
 /// The last failure decides the exit code, as in the official client.

@@ -99,6 +99,18 @@ pub(super) fn parse(text: &str, path: &Path, variable: &dyn Fn(&str) -> Option<S
     Ok(reader.settings)
 }
 
+/// What the section `[log]` says, of a file that may be wrong elsewhere.
+pub(super) fn log_values(path: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Vec<FileValue> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let Ok(document) = Document::parse(text.as_str()) else { return Vec::new() };
+    let Some(section) = document.get("log").and_then(Item::as_table_like) else { return Vec::new() };
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let folder = absolute.parent().unwrap_or(Path::new(".")).to_owned();
+    let mut reader = Reader { text: &text, path, folder, variable, settings: FileSettings::default() };
+    let keys: Vec<&'static Key> = KEYS.iter().filter(|key| key.section == "log").collect();
+    reader.values(section, "log", &keys).map(|(values, _)| values).unwrap_or_default()
+}
+
 struct Reader<'a> {
     text: &'a str,
     path: &'a Path,
@@ -302,6 +314,8 @@ impl Reader<'_> {
                     return Err(wrong(self).with("reason", reason));
                 }
                 one(match form {
+                    // A report may go to standard output.
+                    Form::Path if key.option == "report" && text == "-" => text,
                     Form::Path => self.folder.join(text).display().to_string(),
                     Form::Place => self.place(text, shown, item),
                     Form::Count => self.paced(key, text),

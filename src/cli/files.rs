@@ -12,7 +12,7 @@ use super::console::{Console, Mark};
 use super::db;
 use super::iso::Moment;
 use super::output::size;
-use super::{exit, settings};
+use super::{exit, settings, signals};
 #[cfg(feature = "lake")]
 use crate::error::ResultExt;
 use crate::error::{Error, Kind, Result};
@@ -81,16 +81,17 @@ pub(super) async fn run(global: &GlobalArgs, command: Command) -> ExitCode {
         Err(error) => {
             // If nothing can be said, the exit code says it.
             let _ = console.error(&error);
-            exit::code(&error)
+            match error.kind() {
+                Kind::Cancelled if signals::is_asked() => signals::exit_code(),
+                _ => exit::code(&error),
+            }
         }
     }
 }
 
-/// Ctrl-C only: any other signal ends the process at once, as it does the official client, and that is safe at any moment.
+/// Resolves when the process was asked to end. What is done at that moment is safe.
 pub(super) async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
+    signals::asked(1).await;
 }
 
 async fn list(global: &GlobalArgs, console: Console, args: ListArgs) -> Result<ExitCode> {

@@ -1,6 +1,8 @@
 //! What may stand in the settings file: sections, keys, forms of values, and the option that each of them is a default of. It reads
 //! nothing.
 
+pub(super) use crate::model::nearest;
+
 /// One key of one section.
 #[derive(Debug)]
 pub(super) struct Key {
@@ -132,12 +134,6 @@ const fn key(section: &'static str, name: &'static str, option: &'static str, fo
 /// happens to have an option of the same name.
 pub(super) fn is_for_sync_only(section: &str) -> bool {
     matches!(section, SHARED | "tables" | "schedule" | "notify" | "metrics")
-}
-
-/// The nearest of some names, if it is near enough to be meant.
-pub(super) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let near = names.map(|name| (crate::ops::distance(wanted, name), name)).min_by_key(|(distance, _)| *distance)?;
-    (near.0 <= 3 && near.0 < wanted.len().max(2)).then_some(near.1)
 }
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
 
 #[cfg(feature = "sql")]
 use super::args::DatabaseArgs;
@@ -11,11 +13,12 @@ use super::args::{
     Command, DeletionVectorsArg, EngineArgs, GlobalArgs, LakeArgs, NestedArg, OnSnapshotRequired, StatusArgs, StatusOutput,
     SwitchArg, SyncArgs, TableArgs,
 };
-use super::output::{Grid, age, file_beside, grouped, out, size};
+use super::output::{Grid, age, aside, file_beside, grouped, out, size};
 use super::runs::{self, Teller};
-use super::{memory, report, settings, watch};
+use super::{interruptible, memory, report, settings, signals, watch};
 use crate::api::Client;
 use crate::error::{Error, Kind, Result, ResultExt};
+use crate::model::Timestamp;
 use crate::ops::{
     self, Journal, Overview, OverviewRequest, Reason, Report, Selection, StatusLine, Stop, SyncRequest, Target, UnpackLimits,
 };
@@ -25,23 +28,37 @@ use crate::sink::Sink;
 use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions};
 use crate::stage::{Engine, EngineOptions};
 
+/// What a notification may take after the process was asked to end.
+const LAST_NOTICE: Duration = Duration::from_secs(2);
+
 /// One run for each target, one after the other: the service's pace is shared by all of them.
 pub(super) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Result<()> {
     let Some(first) = runs.first() else { return Ok(()) };
-    let client = settings::client(global, settings::pacing(global, first.jobs_per_minute))?;
-    client.set_credentials_source(settings::credentials_again);
+    let started = Timestamp::now();
     let schedule = first.unattended.schedule();
     let report = first.report.clone();
     let state_dir = settings::state_dir(first.unattended.state.state_dir.clone());
-    let teller = Teller::new(global, state_dir, &first.telling).await?;
-    #[cfg(feature = "cluster")]
-    let helpers = super::cluster::connect(&first.cluster).await?;
-    #[cfg(not(feature = "cluster"))]
-    let helpers = None;
-    let requests: Vec<SyncRequest> = runs
-        .into_iter()
-        .map(|args| Ok(SyncRequest { helpers: helpers.clone(), ..request(global, &client, args)? }))
-        .collect::<Result<_>>()?;
+    let targets = runs.len();
+    let telling = first.telling.clone();
+    let prepared = interruptible(async {
+        let teller = Teller::new(global, state_dir, &telling).await?;
+        match prepare(global, runs).await {
+            Ok(prepared) => Ok((prepared, teller)),
+            Err(error) => {
+                teller.not_started(&new_run_id(), started, &error).await;
+                Err(error)
+            }
+        }
+    });
+    let (Prepared { client, helpers, requests }, teller) = match prepared.await {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            // No target has begun: each has the same failure.
+            let failed = || Report::not_started(&new_run_id(), started, "", &error);
+            write_reports(&std::iter::repeat_with(failed).take(targets).collect::<Vec<_>>(), report.as_deref())?;
+            return Err(error);
+        }
+    };
     match schedule {
         Some(schedule) => {
             let latest = RefCell::new(requests);
@@ -62,9 +79,11 @@ pub(super) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Result<()>
         }
         None => {
             let ended = watch::once(async |stop| Box::pin(all(&requests, &teller, stop)).await).await?;
-            let stopped = ended.iter().any(|ended| matches!(ended, Ok(report) if report.ended_early == Some(Reason::Stopped)));
+            let is_stopped = |run: &Run| run.report.ended_early == Some(Reason::Stopped);
+            let stopped = ended.iter().any(is_stopped);
             match finish(ended, report.as_deref()) {
-                Ok(()) if stopped => Err(watch::cancelled()),
+                // Failures have been told; what the program was asked for decides the exit code.
+                Ok(()) | Err(_) if stopped => Err(watch::cancelled()),
                 other => other,
             }
         }
@@ -81,6 +100,30 @@ fn read_again(client: &Client, helpers: Option<&Arc<dyn ops::Helpers>>) -> Resul
     })
     .map(|(global, args)| Ok(SyncRequest { helpers: helpers.cloned(), ..request(&global, client, args)? }))
     .collect()
+}
+
+/// What all runs of a process use.
+struct Prepared {
+    client: Client,
+    helpers: Option<Arc<dyn ops::Helpers>>,
+    requests: Vec<SyncRequest>,
+}
+
+/// The service, the cluster if there is one, and a request for each target.
+async fn prepare(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Result<Prepared> {
+    let jobs_per_minute = runs.first().map_or(0, |first| first.jobs_per_minute);
+    let client = settings::client(global, settings::pacing(global, jobs_per_minute))?;
+    client.set_credentials_source(settings::credentials_again);
+    #[cfg(feature = "cluster")]
+    let helpers = match runs.first() {
+        Some(first) => super::cluster::connect(&first.cluster).await?,
+        None => None,
+    };
+    #[cfg(not(feature = "cluster"))]
+    let helpers = None;
+    let request = |args| Ok(SyncRequest { helpers: helpers.clone(), ..request(global, &client, args)? });
+    let requests = runs.into_iter().map(request).collect::<Result<_>>()?;
+    Ok(Prepared { client, helpers, requests })
 }
 
 fn request(global: &GlobalArgs, client: &Client, args: SyncArgs) -> Result<SyncRequest> {
@@ -124,6 +167,7 @@ fn request(global: &GlobalArgs, client: &Client, args: SyncArgs) -> Result<SyncR
         fresh: args.unattended.fresh,
         time_budget: args.unattended.time_budget,
         skip_recent,
+        observer: Some(Arc::new(report::log_step)),
         ..SyncRequest::new(client.clone(), sink, engine, selection)
     })
 }
@@ -132,40 +176,57 @@ fn new_run_id() -> String {
     uuid::Uuid::new_v4().to_string()
 }
 
+/// A run of one target that has ended.
+struct Run {
+    report: Report,
+    /// Why it could not start; the report says it, too.
+    error: Option<Error>,
+}
+
 /// The runs of all targets; the time of the later ones is what the earlier ones have left.
-async fn all(requests: &[SyncRequest], teller: &Teller, stop: Stop) -> Vec<Result<Report>> {
+async fn all(requests: &[SyncRequest], teller: &Teller, stop: Stop) -> Vec<Run> {
     let begun = Instant::now();
     let mut ended = Vec::new();
     for request in requests {
         let time_budget = request.time_budget.map(|budget| budget.saturating_sub(begun.elapsed()));
         let request = SyncRequest { time_budget, stop: stop.clone(), run_id: new_run_id(), ..request.clone() };
+        let (run_id, started, target) = (request.run_id.clone(), Timestamp::now(), request.sink.location().to_string());
         let told = teller.begin(&request);
         let result = ops::sync(request).await;
-        told.end(&result).await;
-        ended.push(result);
+        tokio::select! {
+            biased;
+            () = told.end(&result) => {}
+            // A webhook that does not answer must not cost the report of a run that was interrupted.
+            () = signals::asked(1).then(|()| tokio::time::sleep(LAST_NOTICE)) => {}
+        }
+        ended.push(match result {
+            Ok(report) => Run { report, error: None },
+            Err(error) => Run { report: Report::not_started(&run_id, started, &target, &error), error: Some(error) },
+        });
     }
     ended
 }
 
 /// Tells what the runs did: reports to the file and to standard output, failures to standard error, the first one as an error.
-fn finish(ended: Vec<Result<Report>>, path: Option<&Path>) -> Result<()> {
-    let reports: Vec<&Report> = ended.iter().flatten().collect();
-    if let Some(path) = path {
-        match &reports[..] {
-            [only] if ended.len() == 1 => write_report(only, path)?,
-            all => write_report(all, path)?,
-        }
-    }
-    let mut failures = Vec::new();
+fn finish(ended: Vec<Run>, path: Option<&Path>) -> Result<()> {
     let several = ended.len() > 1;
-    for ended in ended {
-        match ended {
-            Ok(report) => {
+    let (reports, errors): (Vec<Report>, Vec<Option<Error>>) = ended.into_iter().map(|run| (run.report, run.error)).unzip();
+    write_reports(&reports, path)?;
+    let mut failures = Vec::new();
+    for (report, error) in reports.into_iter().zip(errors) {
+        match error {
+            None => {
+                report::log_sum(&report);
                 let target = if several { format!("{}: ", report.target) } else { String::new() };
-                out(&format!("{target}{}", report::summary(&report)))?;
+                let summary = format!("{target}{}", report::summary(&report));
+                if is_standard_output(path) {
+                    aside(summary.trim_end())
+                } else {
+                    out(&summary)?
+                }
                 failures.extend(finish_one(report).err());
             }
-            Err(error) => {
+            Some(error) => {
                 if several {
                     report::error(&error);
                 }
@@ -177,8 +238,7 @@ fn finish(ended: Vec<Result<Report>>, path: Option<&Path>) -> Result<()> {
     match failures.into_iter().next() {
         None => Ok(()),
         Some(first) if count == 1 => Err(first),
-        Some(first) => Err(Error::new(first.kind(), format!("{count} targets had failures; see above"))
-            .hint("what is right stays right; run the same command again to go on")),
+        Some(first) => Err(Error::new(first.kind(), format!("{count} targets had failures; see above"))),
     }
 }
 
@@ -237,17 +297,37 @@ fn table_rules(args: &TableArgs) -> Result<TableRules> {
 /// The failures on standard error, and the first one for the exit code.
 pub(super) fn finish_one(report: Report) -> Result<()> {
     report::failures(&report);
-    let failed = report.failed().count();
-    match report.first_error() {
-        None => Ok(()),
-        Some(first) => Err(Error::new(first.kind(), format!("{failed} of {} tables failed; see above", report.tables.len()))
-            .hint("the others are right; run the same command again to go on")),
-    }
+    let (failed, total) = (report.failed().count(), report.tables.len());
+    let Some(first) = report.first_error() else { return Ok(()) };
+    let error = Error::new(first.kind(), format!("{failed} of {total} tables failed; see above"));
+    // To repeat the command helps against what passes by itself. Anything else has a hint of its own, at its table.
+    let all_pass = report.tables.iter().filter_map(|table| table.error.as_ref()).all(|error| error.kind().is_transient());
+    Err(if all_pass {
+        error.hint("such faults often pass: run the same command again, it continues with these tables")
+    } else {
+        error
+    })
 }
 
-fn write_report<T: serde::Serialize + ?Sized>(report: &T, path: &Path) -> Result<()> {
-    let text = serde_json::to_string_pretty(report).or_fail(Kind::Bug, "The report cannot be written as JSON")?;
-    write_file(path, text.as_bytes()).or_fail(Kind::Io, format!("The report cannot be written: {}", path.display()))
+/// Whether the report goes to standard output, which then has nothing else.
+fn is_standard_output(path: Option<&Path>) -> bool {
+    path == Some(Path::new("-"))
+}
+
+/// One report as an object, several as a list.
+fn write_reports(reports: &[Report], path: Option<&Path>) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let value = match reports {
+        [only] => serde_json::to_value(only),
+        several => serde_json::to_value(several),
+    };
+    let value = value.or_fail(Kind::Bug, "The report cannot be written as JSON")?;
+    if is_standard_output(Some(path)) {
+        // One line a run, for those who read one after the other.
+        return out(&format!("{value}\n"));
+    }
+    let failed = || format!("The report cannot be written: {}", path.display());
+    write_file(path, format!("{value:#}\n").as_bytes()).or_fail(Kind::Io, failed())
 }
 
 /// The whole file or nothing of it.

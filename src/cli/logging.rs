@@ -11,7 +11,7 @@ use std::time::Instant;
 use chrono::{Local, SecondsFormat, Utc};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
@@ -20,8 +20,9 @@ use tracing_subscriber::{Layer, Registry};
 
 use super::args::{GlobalArgs, LogFormat, LogLevel};
 use super::console::{Console, Mark};
-use super::output::{grouped, note, size};
+use super::output::{aside, grouped, note, reserve_for_log_lines, size};
 use super::progress::LiveLine;
+use super::report;
 use crate::progress;
 
 /// Who is listening.
@@ -41,6 +42,15 @@ pub(super) struct Subject {
     pub(super) namespace: Option<String>,
     pub(super) table: Option<String>,
     pub(super) client_id: Option<String>,
+}
+
+/// For a program that ends before its command begins: failures reach the log file, and standard error in the form that was asked
+/// for. `None`: nobody asked for anything.
+pub(super) fn init_for_failure(global: Option<GlobalArgs>) {
+    let Some(global) = global.filter(|global| global.logfile.is_some() || global.logformat == LogFormat::Json) else { return };
+    // One that cannot be written must not hide the failure.
+    let file = global.logfile.as_deref().and_then(|path| open(path).ok());
+    init(&global, Audience::Own, file, Subject::default(), None);
 }
 
 /// What listens to the process.
@@ -73,19 +83,33 @@ pub(super) fn init(global: &GlobalArgs, audience: Audience, file: Option<File>, 
             }
         }
         Audience::Scripts => {
+            reserve_for_log_lines();
             if !global.no_log_to_console {
                 layers.push(lines(Sink::StandardError, false, level));
             }
         }
         Audience::Own => {
-            layers.push(Box::new(PlainProgress.with_filter(progress_only())));
-            let wants_lines = global.non_interactive || (level == LevelFilter::DEBUG && !has_file);
+            let is_json = global.logformat == LogFormat::Json;
+            // Objects are for programs. A person at a terminal who wants them in a file still gets words.
+            let wants_objects = is_json && !(has_file && err_is_terminal);
+            let wants_lines = global.non_interactive || wants_objects || (level == LevelFilter::DEBUG && !has_file);
             if global.non_interactive && global.no_log_to_console {
+                // Failures are told all the same: as text, or as objects.
+                if is_json {
+                    reserve_for_log_lines();
+                    let failures = Lines { sink: Sink::StandardError, format: global.logformat, brief: false, subject };
+                    let only = Targets::new().with_target(report::FAILURES, LevelFilter::ERROR);
+                    layers.push(Box::new(failures.with_filter(only)));
+                }
             } else if wants_lines {
+                reserve_for_log_lines();
                 layers.push(lines(Sink::StandardError, false, level));
             } else {
                 // The progress lines tell the story; only what needs attention is added.
-                layers.push(lines(Sink::StandardError, global.logformat == LogFormat::Plain, level.min(LevelFilter::WARN)));
+                layers.push(Box::new(PlainProgress.with_filter(progress_only())));
+                let brief = Lines { sink: Sink::StandardError, format: LogFormat::Plain, brief: true, subject };
+                let filter = log_filter(level.min(LevelFilter::WARN)).with_target(report::FAILURES, LevelFilter::OFF);
+                layers.push(Box::new(brief.with_filter(filter)));
                 if err_is_terminal {
                     layers.push(Box::new(LiveLine::new().with_filter(progress_only())));
                 }
@@ -118,16 +142,22 @@ pub(super) fn open(path: &Path) -> std::io::Result<File> {
 
 /// Ours at the wished level, everybody else's warnings only; progress has its own layers.
 fn log_filter(level: LevelFilter) -> Targets {
+    // Their errors count as warnings, see `level_of`.
+    let of_others = if level < LevelFilter::WARN { LevelFilter::OFF } else { LevelFilter::WARN };
     Targets::new()
-        .with_default(level.min(LevelFilter::WARN))
+        .with_default(of_others)
         .with_target("daplake", level)
         .with_target(progress::TARGET, LevelFilter::OFF)
         // Their warnings are about our own retries and closing connections, and may name URLs.
-        .with_target("hyper", LevelFilter::ERROR)
-        .with_target("reqwest", LevelFilter::ERROR)
-        // They log an error for each attempt at a commit that another one follows; an attempt that was the last one is our error.
-        .with_target("deltalake_core", LevelFilter::OFF)
-        .with_target("delta_kernel", LevelFilter::OFF)
+        .with_target("hyper", LevelFilter::ERROR.min(of_others))
+        .with_target("reqwest", LevelFilter::ERROR.min(of_others))
+}
+
+/// An error of a library may be one that we recover from, such as a commit that is tried again. Only we know whether something has
+/// failed, so that theirs are warnings.
+fn level_of(metadata: &Metadata<'_>) -> Level {
+    let is_ours = metadata.target().split("::").next() == Some("daplake");
+    if is_ours { *metadata.level() } else { (*metadata.level()).max(Level::WARN) }
 }
 
 fn progress_only() -> Targets {
@@ -148,6 +178,9 @@ struct Lines {
     brief: bool,
     subject: Subject,
 }
+
+/// The field that holds a failure as JSON. Its sentence says the same in words.
+const FAILURE: &str = "failure";
 
 /// The sentence of an event and its fields.
 #[derive(Default)]
@@ -171,7 +204,7 @@ impl Sentence {
     fn field(&mut self, field: &Field, value: &dyn std::fmt::Display) {
         if field.name() == "message" {
             let _ = write!(self.text, "{value}");
-        } else {
+        } else if field.name() != FAILURE {
             let separator = if self.fields.is_empty() { "" } else { ", " };
             let _ = write!(self.fields, "{separator}{}: {value}", field.name());
         }
@@ -224,7 +257,10 @@ impl Visit for Members {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.member(field, value.into());
+        match serde_json::from_str(value) {
+            Ok(serde_json::Value::Object(failure)) if field.name() == FAILURE => self.0.extend(failure),
+            _ => self.member(field, value.into()),
+        }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
@@ -244,7 +280,7 @@ fn level_name(level: Level) -> &'static str {
 impl Lines {
     fn line(&self, event: &Event<'_>) -> String {
         let metadata = event.metadata();
-        let level = level_name(*metadata.level());
+        let level = level_name(level_of(metadata));
         let text = Sentence::of(event);
         let path = metadata.file().unwrap_or_default();
         let file = path.rsplit(['/', '\\']).next().unwrap_or_default();
@@ -383,7 +419,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for PlainProgress {
                 let _ = write!(line, "{:<44} FAILED: {failed}", step.table);
             }
             if !line.is_empty() {
-                note(&line);
+                aside(&line);
             }
         }
     }

@@ -39,6 +39,7 @@ mod school;
 mod settings;
 #[cfg(feature = "lake")]
 mod setup;
+mod signals;
 #[cfg(feature = "lake")]
 mod systemd;
 #[cfg(feature = "lake")]
@@ -57,6 +58,7 @@ use crate::error::{Error, Kind, Result, ResultExt};
 use args::{Cli, Command, GlobalArgs};
 use logging::{Audience, Subject};
 use settings::{Resolved, Unresolved};
+use signals::Catch;
 
 /// What work on other threads may take to end tidily after the command itself has ended.
 const LAST_WORK: Duration = Duration::from_secs(5);
@@ -71,6 +73,7 @@ pub fn main() -> ExitCode {
         Ok(resolved) => run(args::definition(name), resolved).unwrap_or_else(|error| exit::usage(&error)),
         Err(Unresolved::Usage(error)) => exit::usage(&error),
         Err(Unresolved::File(error)) => {
+            logging::init_for_failure(settings::logging_of(name, &arguments));
             report::error(&error);
             exit::wrong_settings()
         }
@@ -151,6 +154,9 @@ fn run(mut definition: clap::Command, resolved: Resolved) -> Result<ExitCode, cl
     if matches!(&command, Command::Sync(args) if args.telling.metrics_listen.is_some()) {
         metrics::switch_on();
     }
+    if let Err(error) = signals::listen(catch(&command)) {
+        return Ok(told(Err(error)));
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Ok(told(Err(error).or_fail(Kind::Io, "The runtime cannot be started"))),
@@ -183,6 +189,23 @@ fn run(mut definition: clap::Command, resolved: Resolved) -> Result<ExitCode, cl
     Ok(code)
 }
 
+/// Which signals a command handles.
+fn catch(command: &Command) -> Catch {
+    match command {
+        // Any other signal ends the process at once, as it does the official client; what they have written can be continued.
+        Command::Snapshot(_) | Command::Incremental(_) | Command::List(_) | Command::Schema(_) => Catch::Interrupt,
+        #[cfg(feature = "sql")]
+        Command::Dropdb(_) | Command::Listdb(_) => Catch::Interrupt,
+        // At the prompt an interruption ends a statement, not the program.
+        #[cfg(feature = "lake")]
+        Command::Query(args) if query::is_prompt(args) => Catch::AllButInterrupt,
+        // It takes leave of its scheduler by itself.
+        #[cfg(feature = "cluster")]
+        Command::Executor(_) => Catch::Nothing,
+        _ => Catch::All,
+    }
+}
+
 /// A folder that is there must be one, and take files; one that is not there is made when it is needed.
 fn check_folder(folder: &Path) -> std::io::Result<()> {
     match folder.metadata() {
@@ -208,10 +231,6 @@ async fn own(global: &GlobalArgs, command: Command, more: Vec<Command>) -> Resul
     }
     #[cfg(feature = "lake")]
     if let Command::Query(args) = command {
-        // At the prompt an interruption ends a statement, not the program.
-        if args.sql.is_none() && std::io::IsTerminal::is_terminal(&std::io::stdin()) {
-            return Box::pin(query::query(global, args)).await;
-        }
         return interruptible(query::query(global, args)).await;
     }
     // For a server an interruption is the ordinary end.
@@ -223,13 +242,12 @@ async fn own(global: &GlobalArgs, command: Command, more: Vec<Command>) -> Resul
     let serves = serves || matches!(command, Command::Scheduler(_));
     #[cfg(feature = "cluster")]
     if let Command::Executor(args) = &command {
-        // It takes leave of its scheduler by itself.
         return cluster::executor(global, args).await;
     }
     // Dropping the work at an await is safe by design: every table is at its old or its new bookmark.
     let ended = tokio::select! {
         result = Box::pin(dispatch(global, command, more)) => result,
-        () = interrupted() => match serves {
+        () = signals::asked(1) => match serves {
             true => Ok(()),
             false => Err(Error::new(Kind::Cancelled, "Interrupted; every table is as it was or up to date")
                 .hint("run the same command again to go on")),
@@ -272,12 +290,12 @@ async fn dispatch(global: &GlobalArgs, command: Command, more: Vec<Command>) -> 
     }
 }
 
-/// Work that reads only, and may end at any await.
+/// Work that changes nothing, and may end at any await.
 #[cfg(feature = "lake")]
-async fn interruptible(work: impl Future<Output = Result<()>>) -> Result<()> {
+async fn interruptible<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
         result = Box::pin(work) => result,
-        () = interrupted() => Err(Error::new(Kind::Cancelled, "Interrupted")),
+        () = signals::asked(1) => Err(Error::new(Kind::Cancelled, "Interrupted")),
     }
 }
 
@@ -297,23 +315,4 @@ fn version_text() -> String {
     let built: Vec<&str> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
     let (version, system) = (env!("CARGO_PKG_VERSION"), std::env::consts::OS);
     format!("daplake {version} on {system} {}, with {}", std::env::consts::ARCH, built.join(", "))
-}
-
-/// Resolves at ctrl-c, and at SIGTERM where there is one.
-async fn interrupted() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
-    }
-    // Without a handler there is nothing to wait for.
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }

@@ -1,6 +1,7 @@
 //! Text on the two streams. A closed pipe on standard output ends the program quietly.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::ProgressBar;
@@ -73,6 +74,26 @@ impl Write for StandardOutput {
     }
 }
 
+/// Whether log lines go to standard error, so that nothing else should.
+static HAS_LOG_LINES: AtomicBool = AtomicBool::new(false);
+
+/// From now on standard error is for log lines.
+pub(super) fn reserve_for_log_lines() {
+    HAS_LOG_LINES.store(true, Ordering::Relaxed);
+}
+
+/// Whether standard error is for log lines. Everything that a person should read there is a log line then.
+pub(super) fn has_log_lines() -> bool {
+    HAS_LOG_LINES.load(Ordering::Relaxed)
+}
+
+/// Writes a line for people to standard error, unless that is for log lines.
+pub(super) fn aside(line: &str) {
+    if !has_log_lines() {
+        note(line);
+    }
+}
+
 /// Writes a line to standard error; a failure there cannot be told to anybody.
 pub(super) fn note(line: &str) {
     let _ = above_live_line(|| writeln!(std::io::stderr().lock(), "{line}"));
@@ -96,6 +117,11 @@ impl Grid {
 
     pub(super) fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
+    }
+
+    /// Number of rows below the head.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len() - 1
     }
 
     pub(super) fn render(&self) -> String {

@@ -16,14 +16,19 @@ use super::args::{GlobalArgs, QueryArgs, QueryOutput};
 use super::lake::engine;
 use super::output::{StandardOutput, file_beside};
 use super::{settings, words};
-use crate::error::{Error, Kind, Result, ResultExt};
+use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::ops::{self, Answer, Querier};
 use crate::sink::delta::At;
+
+/// Whether statements come from a person at a terminal.
+pub(super) fn is_prompt(args: &QueryArgs) -> bool {
+    args.sql.is_none() && std::io::stdin().is_terminal()
+}
 
 pub(super) async fn query(global: &GlobalArgs, args: QueryArgs) -> Result<()> {
     let target = settings::target(global, &args.target)?;
     let engine = engine(&args.engine)?;
-    let sink = ops::open_target(&target, &engine)?;
+    let sink = ops::open_target(&target, &engine).hint("ask the database itself, by its own client")?;
     let at = args.at.as_deref().map(parse_at).transpose()?;
     let querier = Querier::open(&sink, &engine, at).await?;
     let statements = match args.sql.as_deref() {

@@ -2,19 +2,33 @@
 
 #[cfg(feature = "lake")]
 use super::output::age;
-use super::output::{grouped, note, size};
+use super::output::{aside, grouped, size};
 use crate::error::Error;
+use crate::ops::{Failure, Outcome, Reason, Report, TableReport};
 #[cfg(feature = "lake")]
-use crate::ops::{Failure, Overview, RunRecord};
-use crate::ops::{Outcome, Reason, Report, TableReport};
+use crate::ops::{Overview, RunRecord, SyncEvent, SyncStep, Totals};
 
-/// An error with its context, causes and hint, on standard error.
+/// Target of the log records of failures. People read failures in another form, so their log lines leave them out.
+pub(super) const FAILURES: &str = "daplake::failure";
+
+/// An error with its context, causes and hint: an ERROR record in the log, and a text on standard error.
 pub(super) fn error(error: &Error) {
-    note(&error_text(error));
+    log(error);
+    aside(&error_text(error));
+}
+
+/// An ERROR record. In JSON, its `fields` are kind, message, context, causes and hint.
+pub(super) fn log(error: &Error) {
+    let mut failure = serde_json::json!(Failure::of(error));
+    if let Some(table) = error.get("table") {
+        failure["table"] = table.into();
+    }
+    let failure = failure.to_string();
+    tracing::error!(target: FAILURES, failure = failure.as_str(), "{}", error_line(error));
 }
 
 /// The same in one line and without a mark, for the log.
-pub(super) fn error_line(error: &Error) -> String {
+fn error_line(error: &Error) -> String {
     let mut text = error.to_string();
     for cause in error.causes() {
         text.push_str(&format!("; caused by: {cause}"));
@@ -22,6 +36,7 @@ pub(super) fn error_line(error: &Error) -> String {
     if let Some(hint) = error.hint_text() {
         text.push_str(&format!("; hint: {hint}"));
     }
+    text.push_str(&format!("; kind: {}", error.kind().name()));
     text
 }
 
@@ -53,13 +68,61 @@ fn error_text(error: &Error) -> String {
 }
 
 #[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "only runs on lakes have such reports"))]
-/// All failures of a run, on standard error.
+/// All failures of a run, on standard error. The log has them from the moment they happened.
 pub(super) fn failures(report: &Report) {
     for table in report.failed() {
         if let Some(error) = &table.error {
-            note(&format!("\n{}", error_text(error)));
+            aside(&format!("\n{}", error_text(error)));
         }
     }
+}
+
+/// A step of a table, for the log.
+#[cfg(feature = "lake")]
+pub(super) fn log_step(event: &SyncEvent<'_>) {
+    let SyncEvent { table, place, of, step } = event;
+    let report = match step {
+        SyncStep::Started => {
+            tracing::info!(table = %table, place, of, "Table started");
+            return;
+        }
+        SyncStep::Ended(report) => report,
+    };
+    match (&report.outcome, &report.error) {
+        (_, Some(error)) => log(error),
+        (Outcome::Loaded { query, upserted, deleted, rows, bytes_written, bookmark, .. }, _) => {
+            let seconds = report.phases.load + report.phases.commit;
+            tracing::info!(
+                table = %table, query, upserted, deleted, rows, bytes_written, data_as_of = %bookmark, seconds, "Table loaded"
+            );
+        }
+        (Outcome::Unchanged { bookmark }, _) => tracing::info!(table = %table, data_as_of = %bookmark, "Table unchanged"),
+        (Outcome::Recent { bookmark }, _) => {
+            tracing::info!(table = %table, data_as_of = %bookmark, "Table too recent to have changed")
+        }
+        (Outcome::PutOff { .. }, _) => tracing::info!(table = %table, "Table put off"),
+        (Outcome::Skipped | Outcome::Failed { .. }, _) => tracing::info!(table = %table, "Table not tried"),
+    }
+}
+
+/// The sum of a run, for the log.
+#[cfg(feature = "lake")]
+pub(super) fn log_sum(report: &Report) {
+    let Totals { tables, loaded, unchanged, failed, skipped, upserted, deleted, bytes_written } = Totals::of(report);
+    let Report { target, seconds, .. } = report;
+    tracing::info!(
+        target_url = target,
+        tables,
+        loaded,
+        unchanged,
+        failed,
+        skipped,
+        upserted,
+        deleted,
+        bytes_written,
+        seconds,
+        "Run ended"
+    );
 }
 
 #[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "only runs on lakes have such reports"))]

@@ -7,9 +7,9 @@ use std::time::Instant;
 use super::args::{GlobalArgs, NotifyFormArg, NotifyOnArg, TellingArgs};
 use super::metrics;
 use crate::api::hook_http;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::Timestamp;
-use crate::ops::{Notifier, NotifyForm, NotifyOn, Report, RunLog, RunRecord, SyncRequest};
+use crate::ops::{Failure, Notifier, NotifyForm, NotifyOn, Report, RunLog, RunRecord, SyncRequest};
 use crate::sink::Sink;
 
 /// The history of a target's runs. `None`: there is no place for it.
@@ -47,6 +47,19 @@ impl Teller {
             )
         });
         Ok(Self { state_dir, notifier: notifier.transpose()? })
+    }
+
+    /// A run could not start, before it was known where its target is.
+    pub(super) async fn not_started(&self, run_id: &str, started: Timestamp, error: &Error) {
+        let record =
+            RunRecord { failure: Some(Failure::of(error)), seconds: Some(0.0), ..RunRecord::begun(run_id, started, "") };
+        if let Some(metrics) = metrics::installed() {
+            metrics.run_began();
+            metrics.run_ended(&record);
+        }
+        if let Some(notifier) = &self.notifier {
+            notifier.tell(&record, None).await;
+        }
     }
 
     /// A run begins.

@@ -13,11 +13,14 @@ use crate::model::Timestamp;
 
 /// Log in with these: the school holds nothing that needs hiding.
 const CREDENTIALS: (&str, &str) = ("demo#00000000-0000-4000-8000-000000000001", "demo-secret");
-/// 2026-01-01T00:00:00Z: a server that is started again shows the same history.
-const START: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
 /// Commits of a school are so far apart.
-#[cfg(feature = "lake")]
 const COMMIT_DISTANCE_MICROS: i64 = 4 * 3600 * 1_000_000;
+
+/// When a school's history starts whose last of so many commits is the newest there could be.
+fn start_of(commits: u32) -> Timestamp {
+    let last = Timestamp::now().micros() / COMMIT_DISTANCE_MICROS;
+    Timestamp::from_micros((last - i64::from(commits) + 1) * COMMIT_DISTANCE_MICROS)
+}
 
 fn serve_options(port: u16) -> ServeOptions {
     ServeOptions {
@@ -36,15 +39,15 @@ pub(super) async fn serve(args: ServeArgs) -> Result<()> {
         let lines: Vec<String> = Fault::catalogue().iter().map(|fault| format!("{fault}\n")).collect();
         return out(&lines.concat());
     }
-    let school = School::new(SchoolOptions {
+    let school = Arc::new(School::new(SchoolOptions {
         seed: args.seed,
         rows: args.rows,
         change_rate: args.change_rate,
         commits: args.commits.max(1),
-        start: START,
+        start: args.start.unwrap_or_else(|| start_of(args.commits.max(1))),
         evolving: true,
         ..SchoolOptions::default()
-    });
+    }));
     let options = ServeOptions {
         rows_per_object: args.rows_per_object.max(1),
         cache: args.cache,
@@ -52,13 +55,14 @@ pub(super) async fn serve(args: ServeArgs) -> Result<()> {
         limits: if args.limits { [5, 500, 5, 500, 200] } else { [0; 5] },
         ..serve_options(args.port)
     };
-    let server = Server::start(Arc::new(school), options).await?;
+    let server = Server::start(school.clone(), options).await?;
     for fault in &args.fault {
         server.inject(Fault::parse(fault)?, Times::Always);
     }
     out(&format!(
-        "A made-up school is served at {url}\n\nIn another terminal:\n  export DAP_API_URL={url} DAP_CLIENT_ID='{id}' DAP_CLIENT_SECRET={secret}\n  daplake sync --target ./lake --namespace all --jobs-per-minute 0\n\nCtrl-C ends it.\n",
+        "A made-up school is served at {url}\nIts data are of {now}; with each commit 4 hours pass there.\n\nIn another terminal:\n  export DAP_API_URL={url} DAP_CLIENT_ID='{id}' DAP_CLIENT_SECRET={secret}\n  daplake sync --target ./lake --namespace all --jobs-per-minute 0\n\nCtrl-C ends it.\n",
         url = server.url().as_str().trim_end_matches('/'),
+        now = school.now(),
         id = CREDENTIALS.0,
         secret = CREDENTIALS.1,
     ))?;
@@ -82,6 +86,8 @@ mod walk {
     use crate::ops::{self, Selection, SyncRequest, Target};
     use crate::redact::Secret;
 
+    /// Commits that the walk sees.
+    const COMMITS: u32 = 4;
     /// Says that a folder was made by the demo and may be emptied by it.
     const MARKER: &str = ".made-by-daplake-demo";
 
@@ -97,8 +103,7 @@ mod walk {
             rows: args.rows,
             change_rate: 0.02,
             commits: 1,
-            // So that the last of the four commits is the newest there could be.
-            start: Timestamp::from_micros((Timestamp::now().micros() / COMMIT_DISTANCE_MICROS - 3) * COMMIT_DISTANCE_MICROS),
+            start: start_of(COMMITS),
             evolving: true,
             ..SchoolOptions::default()
         }));
@@ -111,7 +116,7 @@ mod walk {
             server.url()
         ))?;
         run(&server, &target).await?;
-        for round in 2..=4 {
+        for round in 2..=COMMITS {
             let now = school.advance();
             out(&format!(
                 "\n{round}. Time passes at the school (its data are now of {now}); the next sync takes only the changes:\n\n"

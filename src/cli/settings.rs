@@ -13,7 +13,7 @@ use clap::{Arg, ArgMatches, FromArgMatches};
 use url::Url;
 
 use super::args::{Cli, GlobalArgs, definition};
-use super::file::{FileSettings, FileTarget, FileValue};
+use super::file::{FileSettings, FileTarget, FileValue, log_values};
 use super::keys::{is_for_sync_only, nearest};
 use crate::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
 #[cfg(feature = "lake")]
@@ -25,6 +25,8 @@ use crate::ops::Target;
 use crate::redact::Secret;
 #[cfg(feature = "lake")]
 use crate::schema::HashKey;
+#[cfg(feature = "lake")]
+use crate::sink::delta::LEAST_RETENTION;
 #[cfg(feature = "lake")]
 use crate::store::StoreOptions;
 
@@ -108,6 +110,16 @@ pub(super) fn credentials_again() -> Result<Credentials> {
     let resolved = resolve_again()?;
     let first = resolved.runs.into_iter().next();
     credentials(&first.ok_or_else(|| Error::new(Kind::Bug, "The command line was lost"))?.global)
+}
+
+/// The global options of a command whose settings file is wrong, with what can be read of its section `[log]`.
+pub(super) fn logging_of(name: &'static str, arguments: &[OsString]) -> Option<GlobalArgs> {
+    let matches = definition(name).try_get_matches_from(arguments).ok()?;
+    let told = matches.subcommand()?.1.get_one::<PathBuf>("settings").cloned();
+    let path = settings_file(told).ok().flatten();
+    let values = path.map(|path| log_values(&path, &variable)).unwrap_or_default();
+    let matches = with_defaults(definition(name), &values, false).try_get_matches_from(arguments);
+    Some(Cli::from_arg_matches(&matches.or_else(|_| definition(name).try_get_matches_from(arguments)).ok()?).ok()?.global)
 }
 
 /// Whether a section of the file concerns a command.
@@ -530,6 +542,20 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
         _ => return Err(format!("`{text}` has no unit; write it as 30s, 10m or 4h")),
     };
     number.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| format!("`{text}` is too long"))
+}
+
+/// As [`parse_duration`], for what `vacuum` spares.
+#[cfg(feature = "lake")]
+pub(super) fn parse_retention(text: &str) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+    match parse_duration(text)? {
+        time if time < LEAST_RETENTION => {
+            Err("files of the last 7 days are not removed, as a run under way or a reader may need them; give 7d or more"
+                .to_owned())
+        }
+        time if time > LONGEST => Err("it is longer than 100 years".to_owned()),
+        time => Ok(time),
+    }
 }
 
 /// What a load into a database may hold by default: all that it keeps are rows on their way and, of sets that may hold a key

@@ -7,9 +7,9 @@ use clap::Args;
 use tokio::time::Instant;
 
 use super::args::StateArgs;
-use super::interrupted;
-use super::output::note;
+use super::output::aside;
 use super::settings::{self, parse_duration};
+use super::signals;
 use super::systemd::Systemd;
 use crate::error::{Error, Kind, Result};
 use crate::ops::{Refresh, Stop};
@@ -87,16 +87,17 @@ pub(super) async fn once<T>(work: impl AsyncFnOnce(Stop) -> T) -> Result<T> {
     tokio::select! {
         biased;
         done = &mut work => return Ok(done),
-        () = interrupted() => stop.at_once(),
+        () = signals::asked(1) => stop.at_once(),
     }
-    last_words(work).await
+    last_words(work, 2).await
 }
 
-async fn last_words<T>(work: impl Future<Output = T>) -> Result<T> {
+/// `signal`: the number of the signal that does not wait any longer.
+async fn last_words<T>(work: impl Future<Output = T>, signal: usize) -> Result<T> {
     tokio::select! {
         biased;
         done = work => Ok(done),
-        () = interrupted() => Err(cancelled()),
+        () = signals::asked(signal) => Err(cancelled()),
         () = tokio::time::sleep(LAST_WORDS) => Err(cancelled()),
     }
 }
@@ -114,7 +115,7 @@ pub(super) async fn watch(schedule: Schedule, work: impl AsyncFn(Stop) -> Result
     let rounds = async {
         systemd.tell("READY=1");
         let mut is_first = true;
-        loop {
+        while !signals::is_asked() {
             let begun = Instant::now();
             systemd.status(&format!("syncing since {}", time_after(Duration::ZERO)));
             let Some(ended) = run(&systemd, &work).await else { return Ok(()) };
@@ -128,16 +129,15 @@ pub(super) async fn watch(schedule: Schedule, work: impl AsyncFn(Stop) -> Result
             let next = time_after(pause);
             let last = if ended.is_err() { "failed in part or in whole" } else { "was good" };
             tracing::info!(next, "The next run is planned");
-            note(&format!("next run at {next}"));
+            aside(&format!("next run at {next}"));
             systemd.status(&format!("the last run {last}; the next one is at {next}"));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = interrupted() => {
-                    systemd.tell("STOPPING=1");
-                    return Ok(());
-                }
+                () = signals::asked(1) => {}
             }
         }
+        systemd.tell("STOPPING=1");
+        Ok(())
     };
     tokio::select! {
         ended = rounds => ended,
@@ -152,19 +152,20 @@ async fn run(systemd: &Systemd, work: &impl AsyncFn(Stop) -> Result<()>) -> Opti
     tokio::select! {
         biased;
         ended = &mut working => return Some(ended),
-        () = interrupted() => {}
+        () = signals::asked(1) => {}
     }
     systemd.tell("STOPPING=1");
-    note(&format!("stopping: nothing new is begun, tables that are being loaded have {} s to end", GRACE.as_secs()));
+    tracing::info!(grace_s = GRACE.as_secs(), "Stopping: nothing new is started");
+    aside(&format!("stopping: nothing new is started; tables that are being loaded have {} s to finish", GRACE.as_secs()));
     stop.soon();
     tokio::select! {
         biased;
         _ = &mut working => return None,
-        () = interrupted() => {}
+        () = signals::asked(2) => {}
         () = tokio::time::sleep(GRACE) => {}
     }
     stop.at_once();
-    let _ = last_words(working).await;
+    let _ = last_words(working, 3).await;
     None
 }
 

@@ -1,15 +1,20 @@
 //! Words of the trade, as types: namespace, table, format, window, bookmark. No I/O.
 
+mod near;
 mod pattern;
 mod timestamp;
 
 use std::fmt;
 use std::str::FromStr;
 
+pub use near::nearest;
 pub use pattern::{is_pattern, name_matches};
 pub use timestamp::Timestamp;
 
 use crate::error::{Error, Kind, Result};
+
+/// Namespaces that the service is known to have; an account may have fewer.
+pub const KNOWN_NAMESPACES: [&str; 4] = ["canvas", "canvas_logs", "catalog", "new_quizzes"];
 
 /// A group of tables on the service, such as `canvas`, `canvas_logs`, `catalog`, `new_quizzes`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -30,6 +30,8 @@ mod runs;
 mod select;
 #[cfg(feature = "lake")]
 mod status;
+#[cfg(feature = "lake")]
+mod steps;
 mod stop;
 #[cfg(feature = "lake")]
 mod sync;
@@ -40,6 +42,7 @@ mod verify;
 
 #[cfg(feature = "lake")]
 pub use crate::fetch::UnpackLimits;
+pub use crate::model::KNOWN_NAMESPACES;
 #[cfg(feature = "lake")]
 pub use care::{Cared, Removal, optimize, vacuum};
 #[cfg(feature = "lake")]
@@ -53,13 +56,14 @@ pub use journal::Journal;
 pub use notify::{Notifier, NotifyForm, NotifyOn};
 #[cfg(feature = "lake")]
 pub use query::{Answer, Querier, query, query_at};
-pub use report::{Outcome, Phases, Report, TableReport};
+pub use report::{Failure, Outcome, Phases, Report, TableReport};
 #[cfg(feature = "lake")]
-pub use runs::{Counted, Failure, RunHistory, RunLog, RunRecord, TableRun, Totals};
-pub(crate) use select::distance;
-pub use select::{KNOWN_NAMESPACES, Resolved, Selection, WHOLE_NAMESPACE};
+pub use runs::{Counted, RunHistory, RunLog, RunRecord, TableRun, Totals};
+pub use select::{Resolved, Selection, WHOLE_NAMESPACE};
 #[cfg(feature = "lake")]
 pub use status::{Freshness, Overview, OverviewRequest, Point, StatusLine, overview, status};
+#[cfg(feature = "lake")]
+pub use steps::{SyncEvent, SyncObserver, SyncStep};
 pub use stop::{Reason, Stop};
 #[cfg(feature = "lake")]
 pub use sync::{Demand, OnSnapshotRequired, Refresh, SyncRequest, Unlisted, sync};

@@ -1,9 +1,10 @@
 //! One table, from what the target holds to what the service has: the spine of `sync`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex, OnceCell, Semaphore, watch};
 use tracing::Instrument;
 
 use super::bad_rows::RowContent;
@@ -11,12 +12,14 @@ use super::budget::{Budget, Halt};
 use super::journal::{Pages, window_words};
 use super::order::Turn;
 use super::report::{Outcome, Phases};
+use super::select::{Holder, unknown_table};
+use super::steps::Steps;
 use super::sync::{Demand, OnSnapshotRequired, Refresh};
 use super::{Helpers, Journal};
 use crate::api::{Client, FinishedJob, Job, Query, RunOptions, VersionedSchema};
 use crate::decode::{BadRows, DecodeCounts};
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::model::{Format, Mode, TableRef, Timestamp, Window};
+use crate::model::{Format, KNOWN_NAMESPACES, Mode, Namespace, TableRef, Timestamp, Window};
 use crate::progress;
 use crate::scan::{ObjectScan, ScanOptions, check_finished};
 use crate::schema::{ColumnChoice, ColumnRecord, ColumnType, TableMode, TableOptions, TableRules, TableSchema};
@@ -52,6 +55,9 @@ pub(super) struct Replicator {
     pub(super) halt: watch::Sender<Halt>,
     pub(super) budget: Budget,
     pub(super) helpers: Option<Arc<dyn Helpers>>,
+    pub(super) steps: Steps,
+    /// Tables of namespaces, asked for when one is not found.
+    pub(super) lists: Mutex<BTreeMap<Namespace, Arc<OnceCell<Vec<TableRef>>>>>,
 }
 
 /// How a table ended that did not fail.
@@ -167,6 +173,27 @@ impl Replicator {
         }
     }
 
+    /// Tells the nearest name of a table that the service does not know.
+    pub(super) async fn named(&self, error: Error, table: &TableRef) -> Error {
+        if error.kind() != Kind::NotFound || !KNOWN_NAMESPACES.contains(&table.namespace.as_str()) {
+            return error;
+        }
+        // Once for all of them: lists are dear.
+        let namespace = self.lists.lock().await.entry(table.namespace.clone()).or_default().clone();
+        let listed = namespace.get_or_init(async || {
+            let tables = self.client.tables(&table.namespace).await.unwrap_or_default();
+            tables.into_iter().map(|name| TableRef::new(table.namespace.as_str(), name)).collect()
+        });
+        let listed: &Vec<TableRef> = listed.await;
+        if listed.is_empty() || listed.contains(table) {
+            return error;
+        }
+        match unknown_table(&table.table, listed, Holder::Service).hint_text() {
+            Some(hint) => error.hint_instead(hint.to_owned()),
+            None => error,
+        }
+    }
+
     /// Brings one table up to date, and asks for its job when it is its turn. On an error the table is as it was.
     pub(super) async fn replicate(&self, table: &TableRef, turn: Turn<'_>) -> Result<Done> {
         let mut halted = self.halt.subscribe();
@@ -196,6 +223,8 @@ impl Replicator {
                 );
             }
             (Demand::Present, None) => {
+                // A name that the service does not know either is misspelt.
+                self.client.table_schema(table).await?;
                 return Err(
                     Error::new(Kind::Target, "The table is not initialised").hint("use initdb to load it for the first time")
                 );
@@ -398,7 +427,10 @@ impl Replicator {
     async fn run(&self, query: &Query, pages: &Pages) -> Result<(FinishedJob, Option<Timestamp>)> {
         let question = format!("{} as {} {:?}", window_words(query.window), query.format, query.mode);
         let stored = pages.unfinished_job_of(&question, self.client.server_now());
-        let on_job = |job: &Job| pages.job_of(job, &question, self.client.server_now());
+        let on_job = |job: &Job| {
+            pages.job_of(job, &question, self.client.server_now());
+            self.steps.started(&query.table);
+        };
         let resume = stored.as_ref().map(|stored| stored.id.as_str());
         let options = RunOptions { resume, on_job: Some(&on_job), ..RunOptions::default() };
         let asked = self.client.run_with(query, options).await;
@@ -601,7 +633,7 @@ fn warnings(
         let days = (Timestamp::now().micros() - held.bookmark.at.micros()) / 86_400_000_000;
         if days > LOG_WARNING_DAYS {
             warnings.push(format!(
-                "the last sync was {days} days ago; the service keeps logs for 30 days only, older rows may be lost"
+                "the table's data were {days} days old; the service keeps logs for 30 days, so that rows from the time between may be missing"
             ));
         }
     }

@@ -1,6 +1,8 @@
 //! What a run did, table by table, as plain data that serialises. It does not print.
 
-use serde::Serialize;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 
 use super::stop::Reason;
 use crate::error::Error;
@@ -15,8 +17,11 @@ pub struct Report {
     pub started: String,
     /// Wall time, seconds.
     pub seconds: f64,
-    /// Where the tables are kept.
+    /// Where the tables are kept; empty when the target could not be opened.
     pub target: String,
+    /// Why the run could not start. Then there are no tables.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
     /// In the order they were asked for.
     pub tables: Vec<TableReport>,
     /// What concerns the run and no table of it, such as tables that the service no longer lists.
@@ -28,6 +33,20 @@ pub struct Report {
 }
 
 impl Report {
+    /// A run that could not start.
+    pub fn not_started(run_id: &str, started: Timestamp, target: &str, error: &Error) -> Self {
+        Self {
+            run_id: run_id.to_owned(),
+            started: started.to_string(),
+            seconds: ((Timestamp::now().micros() - started.micros()) as f64 / 1e6).max(0.0),
+            target: target.to_owned(),
+            failure: Some(Failure::of(error)),
+            tables: Vec::new(),
+            warnings: Vec::new(),
+            ended_early: None,
+        }
+    }
+
     /// Tables that failed.
     pub fn failed(&self) -> impl Iterator<Item = &TableReport> {
         self.tables.iter().filter(|table| matches!(table.outcome, Outcome::Failed { .. }))
@@ -36,6 +55,38 @@ impl Report {
     /// The first failure as an error, for the exit code.
     pub fn first_error(&self) -> Option<&Error> {
         self.tables.iter().find_map(|table| table.error.as_ref())
+    }
+}
+
+/// A failure as data.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Failure {
+    /// Stable name of the error's kind.
+    pub kind: String,
+    /// The sentence.
+    pub message: String,
+    /// Names and values, such as the server's uuid.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub context: BTreeMap<String, String>,
+    /// Causes, outermost first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<String>,
+    /// What to do next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// The failure that an error stands for.
+    pub fn of(error: &Error) -> Self {
+        Self {
+            kind: error.kind().name().to_owned(),
+            message: error.message().to_owned(),
+            context: error.context().iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+            causes: error.causes(),
+            hint: error.hint_text().map(str::to_owned),
+        }
     }
 }
 

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::report::{Outcome, Report, TableReport};
-use crate::error::{Error, Kind, Result, ResultExt};
+use super::report::{Failure, Outcome, Report, TableReport};
+use crate::error::{Kind, Result, ResultExt};
 use crate::model::{TableRef, Timestamp};
 
 /// A longer file loses its older half.
@@ -75,36 +75,8 @@ pub struct TableRun {
     pub failure: Option<Failure>,
 }
 
-/// A failure as data.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Failure {
-    /// Stable name of the error's kind.
-    pub kind: String,
-    /// The sentence.
-    pub message: String,
-    /// Names and values, such as the server's uuid.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub context: BTreeMap<String, String>,
-    /// What to do next.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
-}
-
 fn is_zero(number: &u64) -> bool {
     *number == 0
-}
-
-impl Failure {
-    /// The failure that an error stands for.
-    pub fn of(error: &Error) -> Self {
-        Self {
-            kind: error.kind().name().to_owned(),
-            message: error.message().to_owned(),
-            context: error.context().iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
-            hint: error.hint_text().map(str::to_owned),
-        }
-    }
 }
 
 /// What a run did in all.
@@ -126,6 +98,14 @@ pub struct Totals {
     pub deleted: u64,
     /// Bytes written of all tables.
     pub bytes_written: u64,
+}
+
+impl Totals {
+    /// Of a run that has ended.
+    pub fn of(report: &Report) -> Self {
+        let tables = report.tables.iter().map(TableRun::of).collect();
+        RunRecord { tables, ..RunRecord::default() }.totals()
+    }
 }
 
 impl RunRecord {

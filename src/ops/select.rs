@@ -2,10 +2,7 @@
 
 use crate::api::Client;
 use crate::error::{Error, ErrorContext, Kind, Result};
-use crate::model::{Namespace, TableRef, is_pattern};
-
-/// Namespaces that the service is known to have; an account may have fewer.
-pub const KNOWN_NAMESPACES: [&str; 4] = ["canvas", "canvas_logs", "catalog", "new_quizzes"];
+use crate::model::{KNOWN_NAMESPACES, Namespace, TableRef, is_pattern, nearest};
 
 /// A choice of tables, as typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,7 +214,7 @@ fn is_absent(error: &Error, namespace: &str, held: &[TableRef]) -> bool {
 
 /// Whose tables are chosen from.
 #[derive(Debug, Clone, Copy)]
-enum Holder {
+pub(super) enum Holder {
     Service,
     #[cfg(feature = "lake")]
     Target,
@@ -241,30 +238,30 @@ impl Holder {
     }
 }
 
-fn unknown_table(wanted: &str, listed: &[TableRef], holder: Holder) -> Error {
-    let bare = wanted.rsplit('.').next().unwrap_or(wanted);
-    let nearest = listed.iter().map(|table| (distance(bare, &table.table), table)).min_by_key(|(distance, _)| *distance);
-    let hint = match nearest {
-        Some((distance, table)) if distance <= 3 => format!("did you mean `{}`?", table.table),
-        _ => holder.hint().to_owned(),
+/// The error for a name that nothing matches. `listed`: the tables that there are.
+pub(super) fn unknown_table(wanted: &str, listed: &[TableRef], holder: Holder) -> Error {
+    let error = Error::new(Kind::NotFound, holder.message()).with("table", wanted);
+    let (namespace, bare) = match wanted.split_once('.') {
+        Some((namespace, bare)) => (Some(namespace), bare),
+        None => (None, wanted),
     };
-    Error::new(Kind::NotFound, holder.message()).with("table", wanted).hint(hint)
-}
-
-/// Levenshtein distance of two short names.
-pub(crate) fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let next = (diagonal + usize::from(x != *y)).min(row[j] + 1).min(row[j + 1] + 1);
-            diagonal = row[j + 1];
-            row[j + 1] = next;
-        }
+    if let Some(namespace) = namespace
+        && !listed.iter().any(|table| table.namespace.as_str() == namespace)
+    {
+        let near = nearest(namespace, KNOWN_NAMESPACES.into_iter());
+        return error.hint(match near {
+            _ if KNOWN_NAMESPACES.contains(&namespace) => {
+                format!("the namespace `{namespace}` is not part of this run: add --namespace {namespace}")
+            }
+            Some(near) => format!("did you mean the namespace `{near}`?"),
+            None => format!("namespaces are {}", KNOWN_NAMESPACES.join(", ")),
+        });
     }
-    row[b.len()]
+    let of_namespace = listed.iter().filter(|table| namespace.is_none_or(|namespace| table.namespace.as_str() == namespace));
+    error.hint(match nearest(bare, of_namespace.map(|table| table.table.as_str())) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => holder.hint().to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -291,6 +288,16 @@ mod tests {
         assert_eq!(pick(&["user*"], &["user_*"]).unwrap(), ["users"]);
         assert_eq!(pick(&["canvas.user?"], &[]).unwrap(), ["users"]);
         assert_eq!(pick(&["*con*"], &[]).unwrap(), ["web_conferences"]);
+    }
+
+    #[test]
+    fn a_name_of_another_namespace_is_told_by_its_namespace() {
+        let hint = |wanted: &str| pick(&[wanted], &[]).unwrap_err().hint_text().unwrap().to_owned();
+        assert!(hint("catalog.users").contains("add --namespace catalog"));
+        assert_eq!(hint("canvs.users"), "did you mean the namespace `canvas`?");
+        assert_eq!(hint("canvas.usrs"), "did you mean `users`?");
+        assert!(hint("moodle.users").contains("namespaces are canvas,"));
+        assert!(hint("zzzzzzzz").contains("daplake list"));
     }
 
     #[test]

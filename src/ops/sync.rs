@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tracing::Instrument;
 
 use super::bad_rows::BadRowFile;
@@ -15,6 +15,7 @@ use super::order::{Order, Turn};
 use super::replicate::{Done, Replicator};
 use super::report::{Outcome, Phases, Report, TableReport};
 use super::select::Resolved;
+use super::steps::{Steps, SyncObserver};
 use super::stop::Reason;
 use super::{Helpers, Journal, Selection, Stop};
 use crate::api::Client;
@@ -111,6 +112,8 @@ pub struct SyncRequest {
     pub stop: Stop,
     /// Other processes that do the work of loads where they can; `None`: this one does all.
     pub helpers: Option<Arc<dyn Helpers>>,
+    /// Told when tables start and end.
+    pub observer: Option<SyncObserver>,
 }
 
 /// How often the service refreshes its data.
@@ -163,6 +166,7 @@ impl SyncRequest {
             skip_recent: None,
             stop: Stop::default(),
             helpers: None,
+            observer: None,
         }
     }
 }
@@ -238,6 +242,8 @@ async fn bring_up_to_date(request: SyncRequest) -> Result<Report> {
         halt: watch::Sender::new(Halt::No),
         budget,
         helpers: request.helpers,
+        steps: Steps::new(request.observer, tables.iter().chain(failed.iter().map(|(table, _)| table))),
+        lists: Mutex::default(),
     };
     let (tables, order) = match request.time_budget {
         Some(_) => {
@@ -246,11 +252,15 @@ async fn bring_up_to_date(request: SyncRequest) -> Result<Report> {
         }
         None => (tables, Order::any()),
     };
-    let mut tables = watched(&replicator, &stop, run(&replicator, &stop, tables, &order)).await;
-    tables.extend(failed.into_iter().map(|(table, error)| {
+    let unknown = failed.into_iter().map(|(table, error)| {
         let _span = crate::progress::step("table", &table).entered();
-        failure(table, error)
-    }));
+        let report = failure(table, error);
+        replicator.steps.ended(&report);
+        report
+    });
+    let unknown: Vec<TableReport> = unknown.collect();
+    let mut tables = watched(&replicator, &stop, run(&replicator, &stop, tables, &order)).await;
+    tables.extend(unknown);
     if tables.iter().any(|line| matches!(line.outcome, Outcome::Loaded { .. }))
         && let Err(error) = replicator.sink.write_views().await
     {
@@ -265,6 +275,7 @@ async fn bring_up_to_date(request: SyncRequest) -> Result<Report> {
         started: started.to_string(),
         seconds: begun.elapsed().as_secs_f64(),
         target: location,
+        failure: None,
         tables,
         warnings,
         ended_early,
@@ -338,6 +349,12 @@ async fn run(replicator: &Replicator, stop: &Stop, tables: Vec<TableRef>, order:
 }
 
 async fn one(replicator: &Replicator, stop: &Stop, table: TableRef, turn: Turn<'_>) -> TableReport {
+    let report = tried(replicator, stop, table, turn).await;
+    replicator.steps.ended(&report);
+    report
+}
+
+async fn tried(replicator: &Replicator, stop: &Stop, table: TableRef, turn: Turn<'_>) -> TableReport {
     // Dropping the work at an await is safe: the table is as it was or up to date, and the journal knows the job.
     // A defect that shows in one table is no reason to stop the others.
     let replicating = Box::pin(panics::caught_async(replicator.replicate(&table, turn)));
@@ -357,7 +374,7 @@ async fn one(replicator: &Replicator, stop: &Stop, table: TableRef, turn: Turn<'
             TableReport { table, outcome, job_id, phases, warnings, error: None }
         }
         Err(error) => {
-            let error = error.with("table", &table);
+            let error = replicator.named(error, &table).await.with("table", &table);
             if error.kind().is_fatal_for_run() {
                 // The others would meet the same; those that are loading go on.
                 replicator.raise(Halt::Failed);

@@ -172,7 +172,7 @@ fn place(target: &Target) -> Result<Place> {
         Target::Store(url, options) => Place::open(url.reveal(), options),
         Target::Parquet(inner) => place(inner),
         Target::Database(_) => {
-            Err(Error::new(Kind::Unsupported, "Only lake tables can be queried here").hint("ask the database itself"))
+            Err(Error::new(Kind::Unsupported, "This command works on lake tables, and the target is a database"))
         }
     }
 }

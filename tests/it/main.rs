@@ -66,5 +66,6 @@ mod support;
 mod sync;
 #[cfg(feature = "lake")]
 mod telling;
+mod trouble;
 #[cfg(feature = "lake")]
 mod unattended;

@@ -50,6 +50,7 @@ on!(postgresql = crate::support::postgres::Database:
     columns_gone_upstream_stay_unless_told_otherwise,
     columns_are_left_out_and_hashed,
     what_the_bookkeeping_does_not_know_is_left_alone,
+    tables_are_told_when_they_start_and_end,
 );
 
 #[cfg(feature = "postgres")]
@@ -60,6 +61,7 @@ on!(newest_postgresql = crate::support::database::Newest:
     a_server_that_ends_while_rows_stream_leaves_nothing,
     columns_are_left_out_and_hashed,
     what_the_bookkeeping_does_not_know_is_left_alone,
+    tables_are_told_when_they_start_and_end,
 );
 
 #[cfg(feature = "mysql")]
@@ -103,6 +105,7 @@ on!(mysql = crate::support::database::Mysql:
     columns_gone_upstream_stay_unless_told_otherwise,
     columns_are_left_out_and_hashed,
     what_the_bookkeeping_does_not_know_is_left_alone,
+    tables_are_told_when_they_start_and_end,
 );
 
 struct Sql<D> {
@@ -601,6 +604,53 @@ async fn ended_while_rows_stream<D: TestDatabase>(database: D, end: impl Fn(&D) 
         sql.world.server.clear_faults();
         sql.load(verb, "submissions").assert_code(0);
         sql.assert_now(tables);
+    }
+}
+
+/// At the moment, in both modes and in the log, so that a run that is killed has said what it did.
+async fn tables_are_told_when_they_start_and_end<D: TestDatabase>() {
+    use std::io::{BufRead, BufReader};
+
+    let tables = [canvas("accounts"), canvas("users")];
+    for mode in ["--non-interactive", "--no-tracking"] {
+        let Some(sql) = Sql::<D>::new(school(&tables)).await else { return };
+        // The second table does not end.
+        sql.world.server.inject_for(&canvas("users"), Fault::parse("stall:60:10").unwrap(), Times::Always);
+        let log = sql.world.path("run.log");
+        let arguments = [
+            mode,
+            "--logfile",
+            log.to_str().unwrap(),
+            "initdb",
+            "--namespace",
+            "canvas",
+            "--table",
+            "accounts,users",
+            "--jobs-per-minute",
+            "0",
+        ];
+        let mut command = sql.world.command(&arguments);
+        command.env("DAP_CONNECTION_STRING", sql.database.url()).env("COLUMNS", "200");
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let told: Box<dyn std::io::Read> = if mode == "--non-interactive" { Box::new(err) } else { Box::new(out) };
+        let is_told = |text: &str| {
+            let begins = ["Initialising canvas.accounts (1 of 2)", "Initialising canvas.users (2 of 2)"];
+            begins.iter().all(|words| text.contains(words)) && text.contains("canvas.accounts: ") && text.contains("data as of")
+        };
+        let mut heard = String::new();
+        let mut lines = BufReader::new(told).lines();
+        while !is_told(&heard) {
+            heard.push_str(&lines.next().expect("it runs").unwrap());
+            heard.push('\n');
+        }
+        assert!(child.try_wait().unwrap().is_none(), "the other table is still at work");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let logged = std::fs::read_to_string(&log).unwrap();
+        assert!(is_told(&logged), "{logged}");
+        let times: std::collections::BTreeSet<&str> = logged.lines().map(|line| &line[..23]).collect();
+        assert!(times.len() > 1, "each at its own time");
     }
 }
 
