@@ -184,6 +184,11 @@ fn run(mut definition: clap::Command, resolved: Resolved) -> Result<ExitCode, cl
     };
     #[cfg(feature = "otel")]
     telemetry.finish();
+    if signals::is_asked() {
+        // The command has ended and said how. Tasks that it has left behind may find a runtime without timers, where libraries panic;
+        // nothing depends on them any more.
+        std::panic::set_hook(Box::new(|_| {}));
+    }
     runtime.shutdown_timeout(LAST_WORK);
     progress::finish();
     Ok(code)
