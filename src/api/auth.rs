@@ -179,7 +179,8 @@ impl Tokens {
     }
 
     fn advice(&self, error: Error) -> Error {
-        let Credentials { client_id, client_secret } = &self.known();
+        let known = self.known().clone();
+        let Credentials { client_id, client_secret } = &known;
         let odd: Vec<String> = [("client id", client_id.as_str()), ("client secret", client_secret.reveal())]
             .into_iter()
             .filter_map(|(name, value)| Some(format!("the {name} {}", oddities(value)?)))
