@@ -1,9 +1,11 @@
 //! The local file system as an object store whose writes outlive a loss of power: a file appears under its name only once its
 //! bytes are on the disk. `LocalFileSystem` itself leaves that to the system, and a log entry without its bytes is a lost table.
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path as FsPath, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -19,6 +21,48 @@ use object_store::{
 #[derive(Debug)]
 pub(crate) struct DurableStore {
     inner: LocalFileSystem,
+    folders: Arc<Folders>,
+}
+
+/// Folders whose own names are durable, as far as this process saw to it.
+#[derive(Debug, Default)]
+struct Folders(Mutex<HashSet<PathBuf>>);
+
+impl Folders {
+    /// Makes a folder, and those above it, if it is not there. Nothing is durable yet.
+    fn make(&self, folder: &FsPath) -> std::io::Result<()> {
+        if folder.is_dir() {
+            return Ok(());
+        }
+        // Folders that were removed meanwhile are to be synced again.
+        let gone = folder.ancestors().take_while(|folder| !folder.exists()).last().unwrap_or(folder).to_owned();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|known| !known.starts_with(&gone));
+        std::fs::create_dir_all(folder)
+    }
+
+    /// Makes the name of a file durable, and those of all folders above it: a file in a folder whose name is lost is lost, too.
+    fn sync(&self, path: &FsPath) {
+        let Some(folder) = path.parent() else { return };
+        sync_folder(folder);
+        for folder in folder.ancestors() {
+            let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.contains(folder) {
+                return;
+            }
+            if let Some(parent) = folder.parent() {
+                sync_folder(parent);
+            }
+            known.insert(folder.to_owned());
+        }
+    }
+}
+
+/// Makes a folder, and those above it, whose names outlive a loss of power.
+pub(crate) fn create_folder(folder: &FsPath) -> std::io::Result<()> {
+    let missing: Vec<&FsPath> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
+    std::fs::create_dir_all(folder)?;
+    missing.into_iter().filter_map(FsPath::parent).for_each(sync_folder);
+    Ok(())
 }
 
 impl std::fmt::Display for DurableStore {
@@ -30,7 +74,7 @@ impl std::fmt::Display for DurableStore {
 impl DurableStore {
     /// The whole file system.
     pub(crate) fn new() -> Self {
-        Self { inner: LocalFileSystem::new() }
+        Self { inner: LocalFileSystem::new(), folders: Arc::default() }
     }
 }
 
@@ -46,16 +90,16 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> +
 }
 
 /// Makes the names in a folder durable. Not every system can; those that cannot do not need it.
-fn sync_folder(path: &FsPath) {
-    if let Some(folder) = path.parent()
-        && let Ok(folder) = File::open(folder)
-    {
+pub(crate) fn sync_folder(folder: &FsPath) {
+    // The folder of a relative path without one.
+    let folder = if folder.as_os_str().is_empty() { FsPath::new(".") } else { folder };
+    if let Ok(folder) = File::open(folder) {
         let _ = folder.sync_all();
     }
 }
 
 /// A file beside `path` under a name that listings pass over, as those of unfinished uploads.
-fn stage(path: &FsPath) -> std::io::Result<(File, PathBuf)> {
+fn stage(path: &FsPath, folders: &Folders) -> std::io::Result<(File, PathBuf)> {
     let mut number = 1_u32;
     loop {
         let mut name = path.as_os_str().to_owned();
@@ -66,15 +110,15 @@ fn stage(path: &FsPath) -> std::io::Result<(File, PathBuf)> {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let folder = path.parent().filter(|folder| !folder.exists()).ok_or(error)?;
-                std::fs::create_dir_all(folder)?;
+                folders.make(folder)?;
             }
             Err(error) => return Err(error),
         }
     }
 }
 
-fn put(path: &FsPath, payload: &PutPayload, exclusive: bool) -> std::io::Result<()> {
-    let (mut file, staged) = stage(path)?;
+fn put(path: &FsPath, payload: &PutPayload, exclusive: bool, folders: &Folders) -> std::io::Result<()> {
+    let (mut file, staged) = stage(path, folders)?;
     let written = payload.iter().try_for_each(|part| file.write_all(part)).and_then(|()| file.sync_all());
     drop(file);
     let named = written.and_then(|()| match exclusive {
@@ -86,7 +130,7 @@ fn put(path: &FsPath, payload: &PutPayload, exclusive: bool) -> std::io::Result<
         let _ = std::fs::remove_file(&staged);
     }
     named?;
-    sync_folder(path);
+    folders.sync(path);
     Ok(())
 }
 
@@ -100,7 +144,8 @@ impl ObjectStore for DurableStore {
         };
         let path = self.inner.path_to_filesystem(location)?;
         let shown = path.display().to_string();
-        match blocking(move || put(&path, &payload, exclusive)).await {
+        let folders = Arc::clone(&self.folders);
+        match blocking(move || put(&path, &payload, exclusive, &folders)).await {
             Ok(()) => Ok(PutResult { e_tag: None, version: None }),
             Err(Error::Generic { source, .. }) if is_taken(source.as_ref()) => {
                 Err(Error::AlreadyExists { path: shown, source })
@@ -111,8 +156,11 @@ impl ObjectStore for DurableStore {
 
     async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
         let path = self.inner.path_to_filesystem(location)?;
+        let folders = Arc::clone(&self.folders);
+        let (making, folder) = (Arc::clone(&folders), path.parent().map(FsPath::to_owned));
+        blocking(move || folder.map_or(Ok(()), |folder| making.make(&folder))).await?;
         let inner = self.inner.put_multipart_opts(location, opts).await?;
-        Ok(Box::new(DurableUpload { inner, path }))
+        Ok(Box::new(DurableUpload { inner, path, folders }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -148,6 +196,7 @@ fn is_taken(error: &(dyn std::error::Error + 'static)) -> bool {
 struct DurableUpload {
     inner: Box<dyn MultipartUpload>,
     path: PathBuf,
+    folders: Arc<Folders>,
 }
 
 #[async_trait]
@@ -159,10 +208,11 @@ impl MultipartUpload for DurableUpload {
     /// Durable when it returns; nobody refers to the file before.
     async fn complete(&mut self) -> Result<PutResult> {
         let done = self.inner.complete().await?;
-        let path = self.path.clone();
+        let (path, folders) = (self.path.clone(), Arc::clone(&self.folders));
         blocking(move || {
-            File::open(&path)?.sync_all()?;
-            sync_folder(&path);
+            // Windows syncs only what was opened for writing.
+            OpenOptions::new().write(true).open(&path)?.sync_all()?;
+            folders.sync(&path);
             Ok(())
         })
         .await?;
@@ -178,6 +228,27 @@ impl MultipartUpload for DurableUpload {
 mod tests {
     use super::*;
     use object_store::{ObjectStoreExt, WriteMultipart};
+
+    #[tokio::test]
+    async fn names_of_new_folders_are_synced_up_to_one_that_was_synced_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = DurableStore::new();
+        let known = |path: &FsPath| store.folders.0.lock().unwrap().contains(path);
+        let day = folder.path().join("table").join("_day=2026-01-01");
+        let path = Path::from_absolute_path(folder.path()).unwrap().join("table").join("_day=2026-01-01").join("file");
+        let mut upload = WriteMultipart::new(store.put_multipart(&path).await.unwrap());
+        assert!(day.is_dir() && !known(&day));
+        upload.write(b"x");
+        upload.finish().await.unwrap();
+        assert!(known(&day) && known(day.parent().unwrap()) && known(folder.path()));
+        // What is removed and made again is new again.
+        std::fs::remove_dir_all(day.parent().unwrap()).unwrap();
+        let mut upload = WriteMultipart::new(store.put_multipart(&path).await.unwrap());
+        assert!(!known(&day) && !known(day.parent().unwrap()) && known(folder.path()));
+        upload.write(b"x");
+        upload.finish().await.unwrap();
+        assert!(known(&day));
+    }
 
     #[tokio::test]
     async fn a_name_is_given_once_and_nothing_stays_beside_it() {

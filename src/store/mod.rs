@@ -33,6 +33,7 @@ use object_store::path::Path;
 use url::Url;
 
 pub use self::failure::explained;
+pub(crate) use self::local::{create_folder, sync_folder};
 pub use self::options::StoreOptions;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::redact::SafeUrl;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Error as IoError, ErrorKind, Result as IoResult, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use parquet::arrow::ArrowWriter;
 use serde::{Deserialize, Serialize};
@@ -15,10 +16,14 @@ use super::log::TableState;
 use super::partition::is_partition;
 use crate::error::{Kind, Result, ResultExt};
 use crate::model::TableRef;
+use crate::store::{create_folder, sync_folder};
 
-const LEDGER: &str = "_daplake.json";
+/// Says what a folder holds.
+pub(super) const LEDGER: &str = "_daplake.json";
 /// Stands for a table without rows: readers want at least one file.
 const EMPTY: &str = "empty.parquet";
+/// How long an exchange is tried where a program that has a file open keeps its folder from being renamed, as on Windows.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a folder holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,8 +114,8 @@ pub(super) fn exchange_folder(
     key: &[String],
 ) -> IoResult<()> {
     let next = beside(data, "next");
-    remove_folder(&next)?;
-    std::fs::create_dir_all(&next)?;
+    patiently(|| remove_folder(&next))?;
+    create_folder(&next)?;
     for file in &ledger.files {
         // Those of partitions have folders of their own in the data; here they lie side by side.
         let name = Path::new(file).file_name().unwrap_or_else(|| file.as_ref());
@@ -125,12 +130,34 @@ pub(super) fn exchange_folder(
     let mut file = File::create_new(next.join(LEDGER))?;
     file.write_all(&serde_json::to_vec_pretty(ledger)?)?;
     file.sync_all()?;
+    // An open file would keep its folder from being renamed on Windows.
+    drop(file);
     sync_folder(&next);
     exchange(&next, folder)?;
-    if let Some(parent) = folder.parent() {
+    for parent in [folder.parent(), next.parent()].into_iter().flatten() {
         sync_folder(parent);
     }
-    remove_folder(&next)
+    // Readers may still have its files open; then the next exchange removes it.
+    if let Err(error) = remove_folder(&next) {
+        tracing::debug!(folder = %next.display(), %error, "The folder of the version before stays for now");
+    }
+    Ok(())
+}
+
+/// Tries again for some seconds while a program has a file open.
+fn patiently<T>(mut work: impl FnMut() -> IoResult<T>) -> IoResult<T> {
+    let begun = Instant::now();
+    loop {
+        match work() {
+            Err(error) if is_in_use(&error) && begun.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(100)),
+            other => return other,
+        }
+    }
+}
+
+/// Whether a program has a file open, in the words of Windows: access denied, sharing violation, lock violation.
+pub(super) fn is_in_use(error: &IoError) -> bool {
+    cfg!(windows) && matches!(error.raw_os_error(), Some(5 | 32 | 33))
 }
 
 fn remove_folder(folder: &Path) -> IoResult<()> {
@@ -140,20 +167,13 @@ fn remove_folder(folder: &Path) -> IoResult<()> {
     }
 }
 
-/// Not every system can make names durable; those that cannot do not need it.
-fn sync_folder(folder: &Path) {
-    if let Ok(folder) = File::open(folder) {
-        let _ = folder.sync_all();
-    }
-}
-
 /// Swaps two folders in one step; the first one may then be removed.
 fn exchange(next: &Path, folder: &Path) -> IoResult<()> {
     if !folder.exists() {
         if let Some(parent) = folder.parent() {
-            std::fs::create_dir_all(parent)?;
+            create_folder(parent)?;
         }
-        return std::fs::rename(next, folder);
+        return patiently(|| std::fs::rename(next, folder));
     }
     #[cfg(any(target_os = "linux", target_os = "macos"))]
     {
@@ -168,13 +188,13 @@ fn exchange(next: &Path, folder: &Path) -> IoResult<()> {
     }
     // Two steps, with a moment in which readers find no folder; still never a mixture.
     let aside = beside(next, "old");
-    remove_folder(&aside)?;
-    std::fs::rename(folder, &aside)?;
-    if let Err(error) = std::fs::rename(next, folder) {
+    patiently(|| remove_folder(&aside))?;
+    patiently(|| std::fs::rename(folder, &aside))?;
+    if let Err(error) = patiently(|| std::fs::rename(next, folder)) {
         let _ = std::fs::rename(&aside, folder);
         return Err(error);
     }
-    std::fs::rename(&aside, next)
+    patiently(|| std::fs::rename(&aside, next))
 }
 
 /// Writes `views.sql` at the root, over the tables whose folders are there. The views name files that stay for a while after they

@@ -2,6 +2,7 @@
 //! the log and writes nothing to it.
 
 use std::collections::HashSet;
+use std::path::Path as FsPath;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -47,11 +48,55 @@ impl DeltaSink {
     pub async fn vacuum(&self, table: &TableRef, retention: Duration) -> Result<Vacuumed> {
         let log = self.log(table)?;
         let state = self.present(&log).await?;
-        let found = unneeded(&log, &state, retention).await.with("table", table)?;
-        let paths = found.files.iter().map(|name| Path::from(name.as_str())).collect();
+        let mut found = unneeded(&log, &state, retention).await.with("table", table)?;
+        let (unfinished, files): (Vec<_>, Vec<_>) = found.files.into_iter().partition(|name| is_unfinished(name));
+        let paths = files.iter().map(|name| Path::from(name.as_str())).collect();
         let removed = remove_all(&log.store(), table, paths).await;
-        Ok(Vacuumed { files: removed.iter().map(Path::to_string).collect(), bytes: found.bytes })
+        found.files = removed.iter().map(Path::to_string).collect();
+        // The store knows no such names.
+        if let Some(folder) = &log.folder {
+            for name in unfinished {
+                match std::fs::remove_file(folder.join(&name)) {
+                    Ok(()) => found.files.push(name),
+                    Err(error) => {
+                        tracing::warn!(table = %table, file = name, %error, "A file could not be removed");
+                    }
+                }
+            }
+        }
+        found.files.sort();
+        Ok(found)
     }
+}
+
+/// Whether a file has the name of an upload that was not finished: `<name>#<number>`. Listings of the store pass over these.
+fn is_unfinished(name: &str) -> bool {
+    let number = name.rsplit_once('#').map(|(_, number)| number);
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
+}
+
+/// Unfinished uploads below a local folder that are older than `horizon`, in the folders that tables have: their own, those of the
+/// log, of the feed and of partitions.
+fn unfinished(folder: &FsPath, inside: &str, horizon: DateTime<Utc>, found: &mut Vacuumed) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let Some(name) = entry.file_name().to_str().map(|name| format!("{inside}{name}")) else { continue };
+        let kind = entry.file_type()?;
+        let is_ours = || {
+            let last = name.rsplit('/').next().unwrap_or_default();
+            last.contains('=') || last == feed::FOLDER || last == "_delta_log"
+        };
+        if kind.is_dir() && is_ours() {
+            unfinished(&entry.path(), &format!("{name}/"), horizon, found)?;
+        } else if kind.is_file() && is_unfinished(&name) {
+            let metadata = entry.metadata()?;
+            if DateTime::<Utc>::from(metadata.modified()?) <= horizon {
+                found.bytes += metadata.len();
+                found.files.push(name);
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn unneeded(log: &TableLog, state: &TableState, retention: Duration) -> Result<Vacuumed> {
@@ -84,6 +129,16 @@ async fn unneeded(log: &TableLog, state: &TableState, retention: Duration) -> Re
         }
         found.bytes += object.size;
         found.files.push(object.location.to_string());
+    }
+    if let Some(folder) = log.folder.clone() {
+        let walk = move || {
+            let mut more = Vacuumed::default();
+            unfinished(&folder, "", horizon, &mut more).map(|()| more)
+        };
+        let walked = tokio::task::spawn_blocking(walk).await.or_fail(Kind::Bug, "Looking for files stopped unexpectedly")?;
+        let more = walked.or_fail(Kind::Target, "The table's folder cannot be read")?;
+        found.bytes += more.bytes;
+        found.files.extend(more.files);
     }
     found.files.sort();
     Ok(found)
