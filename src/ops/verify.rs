@@ -67,10 +67,12 @@ async fn one(request: &VerifyRequest, table: &TableRef) -> Result<Differences> {
     let chosen = |names: &[String]| names.iter().filter(|name| has(name)).cloned().collect::<Vec<_>>();
     let rules = ColumnRules { keep: Vec::new(), drop: chosen(&record.dropped), hash: chosen(&record.hashed) };
     let choice = ColumnChoice::of(&schema, &rules, request.hash_key.as_ref())?;
-    record.follow(choice.record(), |_| true)?;
+    record.follow(choice.record(), |_| true, |name| choice.kept().columns().any(|column| column.name == name))?;
     let mut scans = Vec::new();
-    let changed = if snapshot.reached > held.at {
-        let window = Window::Increment { since: held.at, until: Some(snapshot.reached) };
+    // The service may give a snapshot that it already had, so either of the two may be the older one. A key that changed between
+    // them and again later is told only without an end.
+    let changed = if snapshot.reached != held.at {
+        let window = Window::Increment { since: held.at.min(snapshot.reached), until: None };
         Some(rows_of(request, client.run(&query(window)).await?, &choice, nested, &mut scans).await?)
     } else {
         None

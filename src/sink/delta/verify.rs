@@ -12,7 +12,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::{Column, JoinType};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::functions::core::expr_fn::coalesce;
+use datafusion::functions_aggregate::expr_fn::sum;
 use datafusion::logical_expr::{Expr, lit, when};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
@@ -37,7 +37,7 @@ pub struct Differences {
     pub rows: u64,
     /// Keys that it lacks.
     pub missing: u64,
-    /// Keys that it has and should not have.
+    /// Rows that it has and should not have, also those of keys that it has more than once.
     pub surplus: u64,
     /// Keys whose rows have other values.
     pub different: u64,
@@ -62,6 +62,10 @@ impl Differences {
 }
 
 const KINDS: [&str; 3] = ["missing", "surplus", "different"];
+/// Rows that are wanted and not held, in the answer.
+const MISSING: &str = "missing";
+/// Rows that are held and not wanted.
+const SURPLUS: &str = "surplus";
 
 impl DeltaSink {
     /// How the table keeps nested columns. Kind `NotFound` if it is not kept here.
@@ -78,8 +82,8 @@ impl DeltaSink {
         Ok(self.present(&self.log(table)?).await?.column_record())
     }
 
-    /// Compares the table with `fresh`, a whole and reduced one. Keys in `changed` are left out: they changed between the two. At
-    /// most `limit` keys are named, all are counted. Columns that only one side has are not compared.
+    /// Compares the table with `fresh`, a whole and reduced one, as multisets: a row that is there twice is surplus once. Keys in
+    /// `changed` are left out: they changed between the two. At most `limit` keys are named, all rows are counted. Columns that only one side has are not compared.
     pub async fn differences(
         &self,
         table: &TableRef,
@@ -205,7 +209,8 @@ impl Compared {
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.output), stream))
     }
 
-    /// Keys on one side only or with other digests; columns `x0`, `x1`, ... and `what`. Sorts and merges, which spill.
+    /// Keys with how many rows of the wanted ones are not held, and how many of the held ones are not wanted; columns `x0`, `x1`,
+    /// ..., [`MISSING`] and [`SURPLUS`]. Rows are the same if key and digest are. Sums that spill.
     async fn join(
         &self,
         engine: &Engine,
@@ -217,35 +222,40 @@ impl Compared {
         // One partition is what keeps within the limit, see `Engine`.
         let config: SessionConfig = base.copied_config().with_target_partitions(1);
         let session = SessionContext::new_with_config_rt(config, base.runtime_env());
-        let side = |stream: SendableRecordBatchStream, prefix: &str| -> Result<DataFrame> {
+        let read = |stream: SendableRecordBatchStream| -> Result<DataFrame> {
             let table = table_of_streams(Arc::clone(&self.output), vec![stream])?;
-            let renamed = (0..self.key_count).map(|number| named(&key_name("k", number)).alias(key_name(prefix, number)));
-            let renamed: Vec<Expr> = renamed.chain([named("digest").alias(format!("{prefix}digest"))]).collect();
-            session.read_table(table).and_then(|table| table.select(renamed)).map_err(engine_error)
+            session.read_table(table).map_err(engine_error)
         };
-        let (wanted, held) = (side(wanted, "w")?, side(held, "h")?);
-        let changed = changed.map(|stream| side(stream, "c")).transpose()?;
+        let (wanted, held) = (read(wanted)?, read(held)?);
+        let changed = changed.map(read).transpose()?;
         let names = |prefix: &str| -> Vec<String> { (0..self.key_count).map(|number| key_name(prefix, number)).collect() };
         let plan = || -> std::result::Result<DataFrame, DataFusionError> {
-            let (left, right) = (names("w"), names("h"));
-            let left: Vec<&str> = left.iter().map(String::as_str).collect();
-            let right: Vec<&str> = right.iter().map(String::as_str).collect();
-            let joined = wanted.join(held, JoinType::Full, &left, &right, None)?;
-            let absent = |name: &str| named(name).is_null();
-            let differs = absent("w0").or(absent("h0")).or(named("wdigest").not_eq(named("hdigest")));
-            let what = when(absent("h0"), lit(0_i64)).when(absent("w0"), lit(1_i64)).otherwise(lit(2_i64))?;
-            let mut output: Vec<Expr> = (0..self.key_count)
-                .map(|number| {
-                    coalesce(vec![named(&key_name("w", number)), named(&key_name("h", number))]).alias(key_name("x", number))
-                })
-                .collect();
-            output.push(what.alias("what"));
-            let found = joined.filter(differs)?.select(output)?;
-            let Some(changed) = changed else { return Ok(found) };
-            let (left, right) = (names("x"), names("c"));
-            let left: Vec<&str> = left.iter().map(String::as_str).collect();
-            let right: Vec<&str> = right.iter().map(String::as_str).collect();
-            found.join(changed, JoinType::LeftAnti, &left, &right, None)
+            let keys = || names("k").iter().map(|name| named(name)).collect::<Vec<_>>();
+            let counted = |rows: DataFrame, count: i64| {
+                rows.select(keys().into_iter().chain([named("digest"), lit(count).alias("copies")]).collect::<Vec<_>>())
+            };
+            let all = counted(wanted, 1)?.union(counted(held, -1)?)?;
+            let equal = keys().into_iter().chain([named("digest")]).collect();
+            let odd = all.aggregate(equal, vec![sum(named("copies")).alias("balance")])?;
+            let mut odd = odd.filter(named("balance").not_eq(lit(0_i64)))?;
+            if let Some(changed) = changed {
+                let renamed = names("k").iter().zip(names("c")).map(|(from, to)| named(from).alias(to)).collect::<Vec<_>>();
+                let (left, right) = (names("k"), names("c"));
+                let left: Vec<&str> = left.iter().map(String::as_str).collect();
+                let right: Vec<&str> = right.iter().map(String::as_str).collect();
+                odd = odd.join(changed.select(renamed)?, JoinType::LeftAnti, &left, &right, None)?;
+            }
+            let of_sign = |positive: bool| -> std::result::Result<Expr, DataFusionError> {
+                let (is, count) = match positive {
+                    true => (named("balance").gt(lit(0_i64)), named("balance")),
+                    false => (named("balance").lt(lit(0_i64)), lit(0_i64) - named("balance")),
+                };
+                Ok(sum(when(is, count).otherwise(lit(0_i64))?))
+            };
+            let sums = vec![of_sign(true)?.alias(MISSING), of_sign(false)?.alias(SURPLUS)];
+            let by_key = odd.aggregate(keys(), sums)?;
+            let renamed = names("k").into_iter().zip(names("x")).map(|(from, to)| named(&from).alias(to));
+            by_key.select(renamed.chain([named(MISSING), named(SURPLUS)]).collect::<Vec<_>>())
         };
         plan().map_err(engine_error)?.execute_stream().await.map_err(engine_error)
     }
@@ -294,14 +304,21 @@ async fn collect(mut answer: SendableRecordBatchStream, key_count: usize, limit:
             .map(|array| ArrayFormatter::try_new(array.as_ref(), &options))
             .collect::<std::result::Result<_, _>>()
             .or_fail(Kind::Bug, "Keys cannot be shown")?;
-        let whats = batch.column(key_count).as_primitive::<Int64Type>();
-        for (row, what) in whats.values().iter().enumerate() {
-            let counts = [&mut found.missing, &mut found.surplus, &mut found.different];
-            let place = usize::try_from(*what).unwrap_or(0).min(KINDS.len() - 1);
-            *counts[place] += 1;
-            if found.keys.len() < limit {
-                let key: Vec<String> = keys.iter().map(|key| key.value(row).to_string()).collect();
-                found.keys.push(DifferingKey { key: key.join(", "), what: KINDS[place] });
+        let counts = |place: usize| batch.column(key_count + place).as_primitive::<Int64Type>();
+        let (missing, surplus) = (counts(0), counts(1));
+        for row in 0..batch.num_rows() {
+            let (missing, surplus) = (missing.value(row).max(0) as u64, surplus.value(row).max(0) as u64);
+            // A row in the place of another one is a different row.
+            let different = missing.min(surplus);
+            let counts = [missing - different, surplus - different, different];
+            found.missing += counts[0];
+            found.surplus += counts[1];
+            found.different += counts[2];
+            for (what, _) in KINDS.iter().zip(counts).filter(|(_, count)| *count > 0) {
+                if found.keys.len() < limit {
+                    let key: Vec<String> = keys.iter().map(|key| key.value(row).to_string()).collect();
+                    found.keys.push(DifferingKey { key: key.join(", "), what });
+                }
             }
         }
     }
