@@ -12,6 +12,7 @@ mod source;
 mod spill;
 #[cfg(test)]
 mod tests;
+mod unseen;
 
 pub(crate) use batches::{BatchSender, stream_from_task, streams_from_tasks};
 pub use batches::{pull_together, rebatch, split_batch};
@@ -22,3 +23,4 @@ pub use parked::Parking;
 pub use session::{Engine, EngineOptions, engine_error};
 pub use sorted::Sorted;
 pub use source::{batch_stream, table_of_batches, table_of_streams};
+pub use unseen::{DIGEST, digest_fields, unseen};

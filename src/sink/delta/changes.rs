@@ -1,15 +1,20 @@
-//! Mode `changes`: a log of every change that was seen, to which rows are only ever added. An increment is added as it is. A new
-//! snapshot is held against the log, and only what the log does not say yet is added: rows that are newer, and deletes of keys
-//! that are gone.
+//! Mode `changes`: a log of every change that was seen, to which rows are only ever added. Of an increment all changes are added,
+//! also several of a key, but each only once: a change that is delivered again, with all its values, is left out. A new snapshot
+//! is compared with the log, and only what the log does not have yet is added: rows that are newer, and deletes of keys that are
+//! gone.
 
+use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
 };
 use arrow::compute::filter;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::row::{RowConverter, SortField};
 use datafusion::common::{Column, JoinType};
+use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::functions_aggregate::expr_fn::max;
 use datafusion::logical_expr::Expr;
@@ -17,6 +22,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 
+use super::columns::LakeColumn;
 use super::conform::{Names, conform};
 use super::keys::key_columns;
 use super::layout::Role;
@@ -26,7 +32,9 @@ use super::partition::TableWriter;
 use super::writer::FileFormat;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::sink::LoadKind;
-use crate::stage::{ChangeSet, deletes, engine_error, pull_together, split_batch, table_of_streams};
+use crate::stage::{
+    ChangeSet, DIGEST, deletes, digest_fields, engine_error, pull_together, split_batch, table_of_streams, unseen,
+};
 
 /// The newest that the log says of a key: twice its time, and one more for a delete.
 const STAMP: &str = "stamp";
@@ -38,6 +46,14 @@ impl DeltaLoad {
         let format = self.format(1);
         let mut writer = TableWriter::new(Arc::clone(&format), self.uncommitted.names());
         let mut written = Written { removed: vec![false; self.files().len()], ..Written::default() };
+        if !self.plan.is_snapshot {
+            self.append_increment(changes, &format, &mut writer, &mut written).await?;
+            written.added.extend(writer.finish().await?);
+            if self.design.rewrites {
+                self.rewrite_all(&format, &mut written).await?;
+            }
+            return Ok(written);
+        }
         let unique = self.unique(&changes)?;
         let keys = self.keys.clone();
         let schema = Arc::clone(&changes.schema);
@@ -52,7 +68,7 @@ impl DeltaLoad {
             Ok(batch)
         });
         let mut stream: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(schema, checked));
-        if self.plan.is_snapshot && !self.files().is_empty() {
+        if !self.files().is_empty() {
             self.catch_up(stream, &format, &mut writer, &mut written).await?;
         } else {
             while let Some(batch) = stream.next().await {
@@ -71,6 +87,84 @@ impl DeltaLoad {
         Ok(written)
     }
 
+    /// Adds the changes of an increment that the log does not have yet.
+    async fn append_increment(
+        &self,
+        changes: ChangeSet,
+        format: &Arc<FileFormat>,
+        writer: &mut TableWriter,
+        written: &mut Written,
+    ) -> Result<()> {
+        let engine = &self.options.engine;
+        let digests = Arc::new(Digests::new(self.identity(&format.columns), self.place_of(Role::Ts, format)?, format)?);
+        let mut fields = digest_fields().to_vec();
+        fields.extend(format.schema.fields().iter().map(|field| field.as_ref().clone()));
+        let wide: SchemaRef = Arc::new(Schema::new(fields));
+        let oldest = Arc::new(AtomicI64::new(i64::MAX));
+        let all = pull_together(changes.schema, changes.streams, engine.partitions());
+        let rows = {
+            let (target, wide, digests, oldest) =
+                (Arc::clone(format), Arc::clone(&wide), Arc::clone(&digests), Arc::clone(&oldest));
+            all.map(move |batch| {
+                let rows = conform(&batch?, &target.columns, &target.schema, Names::Logical).map_err(external)?;
+                oldest.fetch_min(digests.oldest(&rows), Ordering::Relaxed);
+                let columns = digests.of(&rows).map_err(external)?.into_iter().chain(rows.columns().iter().cloned());
+                Ok(RecordBatch::try_new(Arc::clone(&wide), columns.collect())?)
+            })
+        };
+        let rows: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(wide, rows));
+        let known = || self.known_digests(oldest.load(Ordering::Relaxed), format);
+        let mut fresh = unseen(engine, rows, known).await?;
+        let action = self.place_of(Role::Action, format)?;
+        while let Some(batch) = fresh.next().await {
+            let batch = batch.map_err(engine_error)?;
+            let rows = RecordBatch::try_new(Arc::clone(&format.schema), batch.columns()[DIGEST.len()..].to_vec())
+                .or_fail(Kind::Bug, "Changes do not have the schema of their file")?;
+            let actions = rows.column(action).as_string::<i32>();
+            let deleted = actions.iter().filter(|action| *action == Some("D")).count() as u64;
+            written.deleted += deleted;
+            written.upserted += rows.num_rows() as u64 - deleted;
+            put(writer, &rows, engine.batch_bytes()).await?;
+        }
+        Ok(())
+    }
+
+    /// What makes a change the same as another: key, action, time, and all values that the schema has now.
+    fn identity(&self, columns: &[LakeColumn]) -> Vec<LakeColumn> {
+        let is_known = |column: &&LakeColumn| {
+            Role::of(column).is_some() || self.plan.schema.columns().any(|known| known.name == column.name)
+        };
+        columns.iter().filter(is_known).cloned().collect()
+    }
+
+    /// Digests of the changes in the log that may be as young as `oldest`. As a rule no file has any: an increment begins where
+    /// the one before it ended.
+    fn known_digests(&self, oldest: i64, format: &Arc<FileFormat>) -> SendableRecordBatchStream {
+        let schema: SchemaRef = Arc::new(Schema::new(digest_fields().to_vec()));
+        let ts = Role::Ts.find(&format.columns);
+        let may_hold =
+            |file: &&Arc<super::log::ActiveFile>| ts.and_then(|ts| file.newest(ts)).is_none_or(|newest| newest >= oldest);
+        let files: Vec<_> = self.files().iter().filter(may_hold).cloned().collect();
+        let columns = self.identity(&format.columns);
+        let narrow = Arc::new(FileFormat::new(&self.options, self.log.outbox(&self.options.engine), &columns, &self.keys, 1));
+        let digests = ts
+            .and_then(|ts| narrow.columns.iter().position(|column| column.name == ts.name))
+            .ok_or_else(|| Error::new(Kind::Target, "The table lacks a column of its mode"))
+            .and_then(|ts| Digests::new(columns, ts, &narrow));
+        let rows = rows_of(&narrow, &files, &self.options.engine);
+        let out = Arc::clone(&schema);
+        let digested = rows.map(move |batch| {
+            let digests = digests.as_ref().map_err(|error| DataFusionError::Execution(error.message().to_owned()))?;
+            Ok(RecordBatch::try_new(Arc::clone(&out), digests.of(&batch?).map_err(external)?)?)
+        });
+        Box::pin(RecordBatchStreamAdapter::new(schema, digested))
+    }
+
+    fn place_of(&self, role: Role, format: &FileFormat) -> Result<usize> {
+        let place = role.place(&format.columns);
+        place.ok_or_else(|| Error::new(Kind::Target, "The table lacks a column of its mode").with("column", role.name()))
+    }
+
     /// Adds what a snapshot has and the log has not. Keys that are gone are deletes as of the snapshot, but for logs, of which the
     /// service keeps the last days only.
     async fn catch_up(
@@ -81,11 +175,7 @@ impl DeltaLoad {
         written: &mut Written,
     ) -> Result<()> {
         let engine = &self.options.engine;
-        let place = |role: Role| {
-            let place = role.place(&format.columns);
-            place.ok_or_else(|| Error::new(Kind::Target, "The table lacks a column of its mode").with("column", role.name()))
-        };
-        let (action, ts) = (place(Role::Action)?, place(Role::Ts)?);
+        let (action, ts) = (self.place_of(Role::Action, format)?, self.place_of(Role::Ts, format)?);
         let keys: Vec<usize> =
             self.keys.iter().filter_map(|key| format.columns.iter().position(|column| column.name == *key)).collect();
         let fields = format.schema.fields();
@@ -98,7 +188,6 @@ impl DeltaLoad {
         let old_side: SchemaRef = Arc::new(Schema::new(old_fields));
 
         let (target, side) = (Arc::clone(format), Arc::clone(&new_side));
-        let external = |error: Error| datafusion::error::DataFusionError::External(Box::new(error));
         let new = snapshot.map(move |batch| {
             let rows = conform(&batch?, &target.columns, &target.schema, Names::Logical).map_err(external)?;
             Ok(RecordBatch::try_new(Arc::clone(&side), rows.columns().to_vec())?)
@@ -128,11 +217,13 @@ impl DeltaLoad {
             let (new, old) = batch.columns().split_at(fields.len());
             let (times, stamps) =
                 (new[ts].as_primitive::<TimestampMicrosecondType>(), old[keys.len()].as_primitive::<Int64Type>());
+            // A snapshot may be older than the log. Of what happened after it, it knows nothing.
+            let is_covered = |row: usize| stamps.value(row) >> 1 <= self.plan.as_of.micros();
             let is_newer = |row: usize| {
-                times.is_valid(row)
-                    && (stamps.is_null(row) || times.value(row) > stamps.value(row) >> 1 || stamps.value(row) & 1 == 1)
+                let is_back = || stamps.value(row) & 1 == 1 && is_covered(row);
+                times.is_valid(row) && (stamps.is_null(row) || times.value(row) > stamps.value(row) >> 1 || is_back())
             };
-            let is_gone = |row: usize| tells_deletes && times.is_null(row) && stamps.value(row) & 1 == 0;
+            let is_gone = |row: usize| tells_deletes && times.is_null(row) && stamps.value(row) & 1 == 0 && is_covered(row);
             let newer: BooleanArray = (0..batch.num_rows()).map(|row| Some(is_newer(row))).collect();
             let gone: BooleanArray = (0..batch.num_rows()).map(|row| Some(is_gone(row))).collect();
             written.upserted += newer.true_count() as u64;
@@ -189,6 +280,49 @@ impl DeltaLoad {
         let columns = columns.or_fail(Kind::Bug, "Changes cannot be chosen")?;
         RecordBatch::try_new(Arc::clone(&format.schema), columns)
             .or_fail(Kind::Bug, "Changes do not have the schema of their file")
+    }
+}
+
+fn external(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+/// Digests of changes, by which equal ones are found: 128 bits, so that no two others meet.
+struct Digests {
+    places: Vec<usize>,
+    ts: usize,
+    rows: RowConverter,
+}
+
+impl Digests {
+    /// Over these columns, in the batches of a format.
+    fn new(columns: Vec<LakeColumn>, ts: usize, format: &FileFormat) -> Result<Self> {
+        let place = |column: &LakeColumn| format.columns.iter().position(|known| known.name == column.name);
+        let places: Vec<usize> = columns.iter().filter_map(place).collect();
+        let sorts = places.iter().map(|place| SortField::new(format.schema.field(*place).data_type().clone())).collect();
+        let rows = RowConverter::new(sorts).or_fail(Kind::Bug, "Changes cannot be compared")?;
+        Ok(Self { places, ts, rows })
+    }
+
+    fn of(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        let columns: Vec<ArrayRef> = self.places.iter().map(|place| Arc::clone(batch.column(*place))).collect();
+        let rows = self.rows.convert_columns(&columns).or_fail(Kind::Bug, "Changes cannot be compared")?;
+        let digest = |number: u8| -> ArrayRef {
+            let hash = |row: arrow::row::Row<'_>| {
+                let mut hasher = DefaultHasher::new();
+                hasher.write_u8(number);
+                hasher.write(row.as_ref());
+                hasher.finish() as i64
+            };
+            Arc::new(Int64Array::from_iter_values(rows.iter().map(hash)))
+        };
+        Ok(vec![digest(0), digest(1)])
+    }
+
+    /// The time of the oldest change of a batch.
+    fn oldest(&self, batch: &RecordBatch) -> i64 {
+        let times = batch.column(self.ts).as_primitive::<TimestampMicrosecondType>();
+        if times.null_count() > 0 { i64::MIN } else { times.values().iter().copied().min().unwrap_or(i64::MAX) }
     }
 }
 

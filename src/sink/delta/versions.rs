@@ -3,6 +3,9 @@
 //!
 //! Open versions whose keys are in the change set are found by the probe (of a snapshot: all that are open), read back, and
 //! joined with the changes by a sort that spills. Closed versions go to files of their own, which later loads pass over.
+//!
+//! A change that is older than the version that is open is history already and changes nothing. One without an open version may
+//! be of a row that was deleted since: if it is older than what the table knows, the closed versions of its key are looked at.
 
 use std::sync::Arc;
 
@@ -12,11 +15,13 @@ use arrow::array::{
 use arrow::compute::filter;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType, UInt32Type};
 use arrow::row::{RowConverter, SortField};
-use datafusion::common::JoinType;
+use datafusion::common::{Column, JoinType};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::functions_aggregate::expr_fn::max;
+use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{DataFrame, SessionContext};
 use futures::{StreamExt, TryStreamExt};
 use roaring::RoaringBitmap;
 
@@ -41,6 +46,8 @@ const DELETE: &str = "nd";
 const FILE: &str = "of";
 /// Number of its row there.
 const ROW: &str = "or";
+/// When the last closed version of a key ended, in the join.
+const ENDED: &str = "ended";
 
 impl DeltaLoad {
     /// Closes and opens versions as the changes say.
@@ -98,12 +105,26 @@ impl DeltaLoad {
             going: vec![RoaringBitmap::new(); self.files().len()],
             deleted: 0,
             until: self.plan.as_of.micros(),
+            known_until: self.known_until(&format),
+            late: Parking::new(engine, Arc::clone(&sides.new)),
         };
+        let mut late_keys = KeySearch::new(&self.key_types(), engine)?;
+        let mut all_versions =
+            Probe::new(self.log.store(), self.files(), self.key_columns(), Look { note: Note::All, ..Look::default() }, engine);
         while let Some(batch) = joined.next().await {
-            writers.take(&sides, &batch.map_err(engine_error)?, &format, engine).await?;
+            if let Some(late) = writers.take(&sides, &batch.map_err(engine_error)?, &format, engine).await? {
+                let keys: Vec<ArrayRef> = sides.keys.iter().map(|place| Arc::clone(late.column(*place))).collect();
+                let deletes = BooleanArray::from(vec![false; late.num_rows()]);
+                late_keys.push(&mut all_versions, &keys, &deletes).await?;
+            }
         }
         drop(joined);
-        let Writers { mut open, closed, going, deleted, .. } = writers;
+        late_keys.finish(&mut all_versions).await?;
+        let Writers { mut open, closed, going, deleted, late, .. } = writers;
+        let ended = all_versions.take_noted();
+        drop(all_versions);
+        let ended = old_versions(&format, self.files(), &ended, &sides.old, engine);
+        self.open_late(late.finish().map_err(engine_error)?, ended, &sides, &format, &mut open).await?;
         // Versions that stay as they are were found, too.
         let kept = noted.into_iter().zip(going).map(|(noted, going)| noted - going).collect();
         probe.put_back(kept);
@@ -116,6 +137,50 @@ impl DeltaLoad {
         written.added.extend(closed.finish().await?);
         written.vector_bytes = vectors.finish(&format.store, &self.uncommitted.names()).await?;
         Ok(written)
+    }
+
+    /// Opens versions for rows that have none open and are older than what the table knows, unless their keys were deleted later.
+    async fn open_late(
+        &self,
+        late: SendableRecordBatchStream,
+        ended: SendableRecordBatchStream,
+        sides: &Sides,
+        format: &FileFormat,
+        open: &mut TableWriter,
+    ) -> Result<()> {
+        let engine = &self.options.engine;
+        let Some(late) = not_empty(late).await.map_err(engine_error)? else { return Ok(()) };
+        let mut joined = sides.last_ends(engine, late, ended).await?;
+        while let Some(batch) = joined.next().await {
+            let batch = batch.map_err(engine_error)?;
+            let times = batch.column(sides.valid_from).as_primitive::<TimestampMicrosecondType>();
+            let ended = batch.column_by_name(ENDED).map(|ended| ended.as_primitive::<TimestampMicrosecondType>());
+            let ended = ended.ok_or_else(|| Error::new(Kind::Bug, "Versions cannot be compared"))?;
+            let opens: Vec<bool> = (0..batch.num_rows())
+                .map(|row| match (ended.is_valid(row), self.plan.is_snapshot) {
+                    (false, _) => true,
+                    // The row was there again when the snapshot was taken.
+                    (true, true) => ended.value(row) <= self.plan.as_of.micros(),
+                    (true, false) => ended.value(row) <= times.value(row),
+                })
+                .collect();
+            let rows = versions_of(&batch.columns()[..sides.width], &opens, &format.schema, |_| None)?;
+            for part in split_batch(&rows, engine.batch_bytes() * 2, usize::MAX).map_err(engine_error)? {
+                open.write(part).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Up to when the table knows of versions that ended, as far as statistics tell.
+    fn known_until(&self, format: &FileFormat) -> i64 {
+        let Some(column) = Role::ValidTo.find(&format.columns) else { return i64::MAX };
+        let ends = |file: &Arc<ActiveFile>| match file.newest(column) {
+            Some(newest) => newest,
+            None if file.null_count(column).is_some_and(|nulls| file.rows == Some(nulls)) => i64::MIN,
+            None => i64::MAX,
+        };
+        self.files().iter().map(ends).max().unwrap_or(i64::MIN)
     }
 
     fn role_column(&self, role: Role) -> Result<super::columns::LakeColumn> {
@@ -184,19 +249,62 @@ impl Sides {
         old: SendableRecordBatchStream,
         row_bytes: usize,
     ) -> Result<SendableRecordBatchStream> {
+        let (new, old) = self.tables(engine, new, old, row_bytes)?;
+        let (left, right) = (self.key_names("n"), self.key_names("o"));
+        let joined = new.join(old, JoinType::Full, &names_of(&left), &names_of(&right), None).map_err(engine_error)?;
+        joined.execute_stream().await.map_err(engine_error)
+    }
+
+    /// Changes with the time when the last closed version of their key ended, as [`ENDED`].
+    async fn last_ends(
+        &self,
+        engine: &Engine,
+        new: SendableRecordBatchStream,
+        old: SendableRecordBatchStream,
+    ) -> Result<SendableRecordBatchStream> {
+        let (new, old) = self.tables(engine, new, old, 1024)?;
+        let (left, right) = (self.key_names("n"), self.key_names("o"));
+        let column = |name: &str| Expr::Column(Column::new_unqualified(name));
+        let ended = max(column(&format!("o{}", self.valid_to))).alias(ENDED);
+        let ends = old.aggregate(right.iter().map(|name| column(name)).collect(), vec![ended]).map_err(engine_error)?;
+        let joined = new.join(ends, JoinType::Left, &names_of(&left), &names_of(&right), None).map_err(engine_error)?;
+        joined.execute_stream().await.map_err(engine_error)
+    }
+
+    /// Both sides, for a plan.
+    fn tables(
+        &self,
+        engine: &Engine,
+        new: SendableRecordBatchStream,
+        old: SendableRecordBatchStream,
+        row_bytes: usize,
+    ) -> Result<(DataFrame, DataFrame)> {
         let base = engine.session();
         // One partition is what keeps within the limit, see `Engine`.
         let config = base.copied_config().with_target_partitions(1).with_batch_size(engine.batch_rows(row_bytes));
         let session = SessionContext::new_with_config_rt(config, base.runtime_env());
         let new = session.read_table(table_of_streams(Arc::clone(&self.new), vec![new])?).map_err(engine_error)?;
         let old = session.read_table(table_of_streams(Arc::clone(&self.old), vec![old])?).map_err(engine_error)?;
-        let names = |prefix: &str| -> Vec<String> { self.keys.iter().map(|key| format!("{prefix}{key}")).collect() };
-        let (left, right) = (names("n"), names("o"));
-        let left: Vec<&str> = left.iter().map(String::as_str).collect();
-        let right: Vec<&str> = right.iter().map(String::as_str).collect();
-        let joined = new.join(old, JoinType::Full, &left, &right, None).map_err(engine_error)?;
-        joined.execute_stream().await.map_err(engine_error)
+        Ok((new, old))
     }
+
+    fn key_names(&self, prefix: &str) -> Vec<String> {
+        self.keys.iter().map(|key| format!("{prefix}{key}")).collect()
+    }
+}
+
+fn names_of(names: &[String]) -> Vec<&str> {
+    names.iter().map(String::as_str).collect()
+}
+
+/// The stream, unless it is empty.
+async fn not_empty(
+    mut rows: SendableRecordBatchStream,
+) -> std::result::Result<Option<SendableRecordBatchStream>, DataFusionError> {
+    let Some(first) = rows.next().await.transpose()? else { return Ok(None) };
+    let schema = rows.schema();
+    let all = futures::stream::once(std::future::ready(Ok(first))).chain(rows);
+    Ok(Some(Box::pin(RecordBatchStreamAdapter::new(schema, all))))
 }
 
 /// The versions that were found, file by file, as their side of the join.
@@ -242,6 +350,10 @@ struct Writers {
     deleted: u64,
     /// When rows ended that a snapshot does not have any more.
     until: i64,
+    /// Up to when the table knows of versions that ended.
+    known_until: i64,
+    /// Changes without an open version that are older than that.
+    late: Parking,
 }
 
 /// What becomes of a joined row.
@@ -251,10 +363,18 @@ struct Decisions {
     from: Vec<Option<i64>>,
     closes: Vec<bool>,
     to: Vec<Option<i64>>,
+    late: Vec<bool>,
 }
 
 impl Writers {
-    async fn take(&mut self, sides: &Sides, batch: &RecordBatch, format: &FileFormat, engine: &Engine) -> Result<()> {
+    /// Gives the changes of a batch that were set down as late, if there are any.
+    async fn take(
+        &mut self,
+        sides: &Sides,
+        batch: &RecordBatch,
+        format: &FileFormat,
+        engine: &Engine,
+    ) -> Result<Option<RecordBatch>> {
         let columns = batch.columns();
         let (new, old) = (&columns[..sides.width], &columns[sides.width + 1..][..sides.width]);
         let decisions = self.decide(sides, batch, new, old)?;
@@ -271,7 +391,12 @@ impl Writers {
                 writer.write(part).await?;
             }
         }
-        Ok(())
+        if !decisions.late.contains(&true) {
+            return Ok(None);
+        }
+        let late = versions_of(&columns[..=sides.width], &decisions.late, &sides.new, |_| None)?;
+        self.late.put(late.clone()).map_err(engine_error)?;
+        Ok(Some(late))
     }
 
     fn decide(&mut self, sides: &Sides, batch: &RecordBatch, new: &[ArrayRef], old: &[ArrayRef]) -> Result<Decisions> {
@@ -299,17 +424,19 @@ impl Writers {
             let is_delete = deletes.is_valid(row).then(|| deletes.value(row));
             let since = files.is_valid(row).then(|| old_from.value(row));
             let at = is_delete.map(|_| new_from.value(row));
+            let is_late = is_delete == Some(false) && since.is_none() && at < Some(self.known_until);
             let (opens, closes) = match (is_delete, since) {
-                (Some(false), None) => (at, None),
+                (Some(false), None) => (at.filter(|_| !is_late), None),
+                (Some(_), Some(since)) if at < Some(since) => (None, None),
                 (Some(false), Some(_)) if is_same(row) => (None, None),
                 (Some(false), Some(since)) => match at {
                     Some(at) if at > since => (Some(at), Some(at)),
                     // The same version with other values: it is put right.
                     _ => (Some(since), None),
                 },
-                (Some(true), Some(since)) => (None, at.max(Some(since))),
-                // It was not in the snapshot.
-                (None, Some(since)) => (None, Some(self.until.max(since))),
+                (Some(true), Some(_)) => (None, at),
+                // It was not in the snapshot, and is not younger than that.
+                (None, Some(since)) if since <= self.until => (None, Some(self.until)),
                 _ => (None, None),
             };
             self.deleted += u64::from(opens.is_none() && closes.is_some());
@@ -320,6 +447,7 @@ impl Writers {
             made.from.push(opens);
             made.closes.push(closes.is_some());
             made.to.push(closes);
+            made.late.push(is_late);
         }
         Ok(made)
     }
