@@ -553,9 +553,10 @@ pub(super) struct TargetArgs {
     /// Targets of the settings file, by name [default: `sync` takes all of them, other commands the only one].
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub(super) to: Vec<String>,
-    /// Form of tables in folders and object stores: Delta tables, or plain Parquet files that any reader can read with `*.parquet`.
-    #[arg(long, value_enum, default_value_t = LakeFormatArg::Delta, value_name = "FORMAT")]
-    pub(super) format: LakeFormatArg,
+    /// Form of tables in folders and object stores: Delta tables, or plain Parquet files that any reader can read with `*.parquet`
+    /// [default: the form that is there; Delta tables for a new target].
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(super) format: Option<LakeFormatArg>,
     /// Option of an object store, such as region=eu-central-1, endpoint=https://host:9000, addressing=path or profile=lake; may be
     /// repeated. Credentials come from the usual variables (AWS_*, AZURE_*, GOOGLE_*), profiles and roles.
     #[arg(long, value_name = "NAME=VALUE")]
@@ -749,6 +750,10 @@ pub(super) struct LakeArgs {
     /// stay as they are when this is not given. A commit then reads and writes the old rows as well.
     #[arg(long, value_enum, value_name = "SWITCH")]
     pub(super) change_data_feed: Option<SwitchArg>,
+    /// What to do with an increment when another program changed rows of the table since the last load: fail, or load it with a
+    /// warning. A new snapshot is always loaded.
+    #[arg(long, value_enum, default_value_t = ForeignChangesArg::Fail, value_name = "POLICY")]
+    pub(super) foreign_changes: ForeignChangesArg,
     /// Merges small files of a Delta table when a load leaves so many of them; 0 for never.
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub(super) compact_after: u32,
@@ -758,6 +763,13 @@ pub(super) struct LakeArgs {
 pub(super) enum SwitchArg {
     On,
     Off,
+}
+
+#[cfg(feature = "lake")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ForeignChangesArg {
+    Fail,
+    Warn,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

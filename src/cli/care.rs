@@ -13,7 +13,7 @@ use crate::ops::{self, Cared, Removal, Selection, VerifyRequest};
 use crate::sink::delta::{Commit, DeltaOptions, Optimized, Scope};
 
 pub(super) async fn optimize(global: &GlobalArgs, args: OptimizeArgs) -> Result<()> {
-    let target = settings::target(global, &args.target)?;
+    let target = settings::target(global, &args.target).await?;
     let lake = ops::open_tables(&target, DeltaOptions::new(engine(&args.engine)?))
         .hint("a database takes care of its files by itself")?;
     let scope = if args.cluster { Scope::Cluster } else { Scope::Compact };
@@ -45,7 +45,7 @@ pub(super) async fn optimize(global: &GlobalArgs, args: OptimizeArgs) -> Result<
 }
 
 pub(super) async fn vacuum(global: &GlobalArgs, args: VacuumArgs) -> Result<()> {
-    let target = settings::target(global, &args.target)?;
+    let target = settings::target(global, &args.target).await?;
     let sink = ops::open_target(&target, &small_engine()?).hint("a database takes care of its files by itself")?;
     let removal = if args.dry_run { Removal::Preview } else { Removal::Real };
     let done = ops::vacuum(&sink, &selection(args.tables), args.retention, removal).await?;
@@ -66,7 +66,7 @@ pub(super) async fn vacuum(global: &GlobalArgs, args: VacuumArgs) -> Result<()> 
 }
 
 pub(super) async fn verify(global: &GlobalArgs, args: VerifyArgs) -> Result<()> {
-    let target = settings::target(global, &args.target)?;
+    let target = settings::target(global, &args.target).await?;
     let client = settings::client(global, settings::pacing(global, args.jobs_per_minute))?;
     let engine = engine(&args.engine)?;
     let request = VerifyRequest {
@@ -99,7 +99,7 @@ pub(super) async fn verify(global: &GlobalArgs, args: VerifyArgs) -> Result<()> 
 }
 
 pub(super) async fn history(global: &GlobalArgs, args: HistoryArgs) -> Result<()> {
-    let target = settings::target(global, &args.target)?;
+    let target = settings::target(global, &args.target).await?;
     let sink = ops::open_target(&target, &small_engine()?)
         .hint("`daplake status` shows the runs of a database; its tables have no versions")?;
     let table = match args.table.split_once('.') {

@@ -95,6 +95,7 @@ pub(super) const KEYS: &[Key] = &[
     key("sync", "concurrency", "concurrency", Form::Count),
     key("sync", "deletion_vectors", "deletion_vectors", Form::OneOf(&["auto", "on", "off"])),
     key("sync", "change_data_feed", "change_data_feed", Form::OneOf(&["on", "off"])),
+    key("sync", "foreign_changes", "foreign_changes", Form::OneOf(&["fail", "warn"])),
     key("sync", "compact_after", "compact_after", Form::Count),
     key("sync", "non_finite", "non_finite", Form::OneOf(&["fail", "null"])),
     key("sync", "drop_removed_columns", "drop_removed_columns", Form::Flag),

@@ -10,8 +10,8 @@ use futures::FutureExt;
 #[cfg(feature = "sql")]
 use super::args::DatabaseArgs;
 use super::args::{
-    Command, DeletionVectorsArg, EngineArgs, GlobalArgs, LakeArgs, NestedArg, OnSnapshotRequired, StatusArgs, StatusOutput,
-    SwitchArg, SyncArgs, TableArgs,
+    Command, DeletionVectorsArg, EngineArgs, ForeignChangesArg, GlobalArgs, LakeArgs, NestedArg, OnSnapshotRequired, StatusArgs,
+    StatusOutput, SwitchArg, SyncArgs, TableArgs,
 };
 use super::output::{Grid, age, aside, file_beside, grouped, out, size};
 use super::runs::{self, Teller};
@@ -25,7 +25,7 @@ use crate::ops::{
 use crate::page::status_page;
 use crate::schema::{Nested, TableOptions, TableRules};
 use crate::sink::Sink;
-use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions};
+use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions, OnForeignChanges};
 use crate::stage::{Engine, EngineOptions};
 
 /// What a notification may take after the process was asked to end.
@@ -65,7 +65,7 @@ pub(super) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Result<()>
             let is_first = Cell::new(true);
             let work = async |stop| {
                 if !is_first.replace(false) {
-                    match read_again(&client, helpers.as_ref()) {
+                    match read_again(&client, helpers.as_ref()).await {
                         Ok(requests) => drop(latest.replace(requests)),
                         Err(error) => {
                             tracing::warn!(%error, "The settings cannot be read again; those of the last run are used")
@@ -91,15 +91,15 @@ pub(super) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Result<()>
 }
 
 /// What the settings ask for now: secrets and credentials may have been rotated since the last run.
-fn read_again(client: &Client, helpers: Option<&Arc<dyn ops::Helpers>>) -> Result<Vec<SyncRequest>> {
+async fn read_again(client: &Client, helpers: Option<&Arc<dyn ops::Helpers>>) -> Result<Vec<SyncRequest>> {
     client.reload_credentials()?;
-    let runs = settings::resolve_again()?.runs.into_iter();
-    runs.filter_map(|cli| match cli.command {
-        Some(Command::Sync(args)) => Some((cli.global, *args)),
-        _ => None,
-    })
-    .map(|(global, args)| Ok(SyncRequest { helpers: helpers.cloned(), ..request(&global, client, args)? }))
-    .collect()
+    let mut requests = Vec::new();
+    for cli in settings::resolve_again()?.runs {
+        if let Some(Command::Sync(args)) = cli.command {
+            requests.push(SyncRequest { helpers: helpers.cloned(), ..request(&cli.global, client, *args).await? });
+        }
+    }
+    Ok(requests)
 }
 
 /// What all runs of a process use.
@@ -121,13 +121,15 @@ async fn prepare(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Result<Prepared> {
     };
     #[cfg(not(feature = "cluster"))]
     let helpers = None;
-    let request = |args| Ok(SyncRequest { helpers: helpers.clone(), ..request(global, &client, args)? });
-    let requests = runs.into_iter().map(request).collect::<Result<_>>()?;
+    let mut requests = Vec::new();
+    for args in runs {
+        requests.push(SyncRequest { helpers: helpers.clone(), ..request(global, &client, args).await? });
+    }
     Ok(Prepared { client, helpers, requests })
 }
 
-fn request(global: &GlobalArgs, client: &Client, args: SyncArgs) -> Result<SyncRequest> {
-    let target = settings::target(global, &args.target)?;
+async fn request(global: &GlobalArgs, client: &Client, args: SyncArgs) -> Result<SyncRequest> {
+    let target = settings::target(global, &args.target).await?;
     let engine = engine_for(&target, &args.engine)?;
     let sink = open_sink(
         &target,
@@ -387,6 +389,10 @@ pub(super) fn delta_options(engine: &Engine, args: &LakeArgs) -> DeltaOptions {
             Some(SwitchArg::On) => ChangeDataFeed::On,
             Some(SwitchArg::Off) => ChangeDataFeed::Off,
         },
+        on_foreign_changes: match args.foreign_changes {
+            ForeignChangesArg::Fail => OnForeignChanges::Fail,
+            ForeignChangesArg::Warn => OnForeignChanges::Warn,
+        },
         compact_after: args.compact_after,
         ..DeltaOptions::new(engine.clone())
     }
@@ -397,7 +403,7 @@ pub(super) fn small_engine() -> Result<Engine> {
 }
 
 pub(super) async fn status(global: &GlobalArgs, args: StatusArgs) -> Result<()> {
-    let target = settings::target(global, &args.target)?;
+    let target = settings::target(global, &args.target).await?;
     let sink = ops::open_sink(&target, &small_engine()?)?;
     let (runs, past) = if args.html.is_some() { (20, 100) } else { (5, 0) };
     let request = OverviewRequest {

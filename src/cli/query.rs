@@ -26,7 +26,7 @@ pub(super) fn is_prompt(args: &QueryArgs) -> bool {
 }
 
 pub(super) async fn query(global: &GlobalArgs, args: QueryArgs) -> Result<()> {
-    let target = settings::target(global, &args.target)?;
+    let target = settings::target(global, &args.target).await?;
     let engine = engine(&args.engine)?;
     let sink = ops::open_target(&target, &engine).hint("ask the database itself, by its own client")?;
     let at = args.at.as_deref().map(parse_at).transpose()?;

@@ -309,19 +309,20 @@ fn credentials(global: &GlobalArgs) -> Result<Credentials> {
     Ok(Credentials { client_id, client_secret })
 }
 
-/// The target that was named, with all that an object store may want to know.
+/// The target that was named, with all that an object store may want to know, and in the form that its tables have.
 #[cfg(feature = "lake")]
-pub(super) fn target(global: &GlobalArgs, args: &super::args::TargetArgs) -> Result<Target> {
+pub(super) async fn target(global: &GlobalArgs, args: &super::args::TargetArgs) -> Result<Target> {
     let text = args.target.as_deref().ok_or_else(|| {
         Error::new(Kind::Usage, "No target was given")
             .hint("give --target, or write it in a settings file (see `daplake init`)")
     })?;
     let target = database(text)?;
     let options = store_options(global, &args.store_option)?;
-    target.with_store_options(options).in_format(match args.format {
+    let wanted = args.format.map(|format| match format {
         super::args::LakeFormatArg::Delta => crate::ops::LakeFormat::Delta,
         super::args::LakeFormatArg::Parquet => crate::ops::LakeFormat::Parquet,
-    })
+    });
+    target.with_store_options(options).recognised(wanted).await
 }
 
 /// The way to object stores: what was told, and what the environment knows.

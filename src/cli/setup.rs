@@ -174,6 +174,7 @@ tables = @tables@
 # concurrency = 2                          # tables that load at once
 # deletion_vectors = "auto"                # or "on", "off"
 # change_data_feed = "on"                  # or "off"; tells what commits changed as rows
+# foreign_changes = "fail"                 # "warn": go on where another program changed rows
 # compact_after = 20                       # merge small files from so many on; 0 for never
 # non_finite = "fail"                      # or "null", for databases without NaN and infinity
 # drop_removed_columns = false             # databases: drop columns that are gone upstream
@@ -270,7 +271,7 @@ pub(super) async fn check(global: &GlobalArgs, runs: Vec<CheckArgs>) -> Result<(
 async fn check_target(global: &GlobalArgs, run: &CheckArgs) -> Option<Finding> {
     run.target.target.as_ref()?;
     let subject = "target";
-    let opened = settings::target(global, &run.target).and_then(|target| {
+    let opened = settings::target(global, &run.target).await.and_then(|target| {
         let engine = lake::engine(&run.engine)?;
         lake::open_sink(
             &target,

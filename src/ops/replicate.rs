@@ -231,6 +231,9 @@ impl Replicator {
             }
             _ => {}
         }
+        if let (Some(foreign), false) = (held.as_ref().and_then(|held| held.foreign_changes.as_ref()), self.resnapshot) {
+            return Err(foreign.refusal(table));
+        }
         if let (Some(held), Some(refresh), false) = (&held, self.skip_recent, self.resnapshot) {
             // The server's clock is known to the second: the bookmark may seem to be of the future.
             let age = self.client.server_now().micros().saturating_sub(held.bookmark.at.micros()).max(0);
@@ -360,6 +363,12 @@ impl Replicator {
                 job.reached
             )
         }));
+        if let (true, Some(held)) = (is_snapshot, held.filter(|held| held.bookmark.at > job.reached)) {
+            of_load.push(format!(
+                "the service gave its snapshot of {}, older than the table was ({}); the next run brings the changes since",
+                job.reached, held.bookmark.at
+            ));
+        }
         let warnings = warnings(table, held, &schema, &counts, of_load);
         Ok((Done { outcome, job_id: Some(job.id), phases, warnings }, is_stale))
     }
@@ -376,11 +385,11 @@ impl Replicator {
         let mut schema = self.read_schema(table, self.client.table_schema(table).await?)?;
         // What cannot be done with the columns is said before a job is paid for.
         let mut choice = self.choose(table, held, &schema)?;
+        if let Some(held) = held.filter(|held| !resnapshot || held.keeps_rows || table.is_log()) {
+            held.check_columns(choice.record(), choice.kept())?;
+        }
         let window = match held {
-            Some(held) if !resnapshot => {
-                held.check_columns(choice.record(), schema.version)?;
-                Window::Increment { since: held.bookmark.at, until: None }
-            }
+            Some(held) if !resnapshot => Window::Increment { since: held.bookmark.at, until: None },
             _ => Window::Snapshot,
         };
         let query = |window| Query { table: table.clone(), format: self.format, mode: self.mode, window };
@@ -504,7 +513,10 @@ impl Replicator {
         let schema = choice.kept();
         let scan = self.scan(table, job, choice);
         let keys: Vec<String> = schema.key.iter().map(|column| column.name.clone()).collect();
-        let changes = if trust_unique {
+        // A log of changes keeps all of them, and leaves out by itself what comes again.
+        let mode = self.rules.of(table).mode.or(held.map(|held| held.mode));
+        let takes_all = mode == Some(TableMode::Changes) && !is_snapshot;
+        let changes = if trust_unique || takes_all {
             let streams = (0..scan.partition_count()).map(|partition| scan.stream(partition)).collect();
             ChangeSet::unreduced(crate::schema::change_schema(schema, self.scan.nested), &keys, streams)
         } else {

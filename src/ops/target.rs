@@ -6,11 +6,11 @@ use std::sync::Arc;
 use crate::error::{Error, Kind, Result};
 use crate::redact::SafeUrl;
 use crate::sink::Sink;
-use crate::sink::delta::{DeltaOptions, DeltaSink, Lake, ParquetSink};
+use crate::sink::delta::{DeltaOptions, DeltaSink, Forms, Lake, ParquetSink, forms_at};
 #[cfg(feature = "sql")]
 use crate::sink::sql::{SqlOptions, SqlSink};
 use crate::stage::Engine;
-use crate::store::{Place, StoreOptions, is_object_store};
+use crate::store::{Place, StoreOptions, explained, is_object_store};
 
 /// A place where tables are kept, parsed but not touched.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +36,44 @@ pub enum LakeFormat {
 }
 
 impl Target {
+    /// With lake tables in the form that is there; in the form that is wanted, or as Delta tables, where nothing is yet. Looks at
+    /// the target. Kind `Usage` if it holds tables of another form than is wanted, `Target` if it cannot be read or holds both.
+    pub async fn recognised(self, wanted: Option<LakeFormat>) -> Result<Self> {
+        if !matches!(self, Target::Folder(_) | Target::Store(..)) {
+            return self.in_format(wanted.unwrap_or_default());
+        }
+        let place = place(&self)?;
+        let Forms { delta, parquet } = forms_at(&place).await.map_err(explained)?;
+        let format = match (delta, parquet, wanted) {
+            (false, false, wanted) => wanted.unwrap_or_default(),
+            (true, true, Some(wanted)) => wanted,
+            (true, true, None) => {
+                return Err(Error::new(Kind::Target, "The target holds Delta tables and folders of Parquet files")
+                    .with("target", place.location())
+                    .hint("say which ones are meant with --format delta or --format parquet"));
+            }
+            (_, true, Some(LakeFormat::Delta)) => {
+                return Err(Error::new(
+                    Kind::Usage,
+                    "The target holds folders of Parquet files, and --format asks for Delta tables",
+                )
+                .with("target", place.location())
+                .hint("leave --format out, or name another --target"));
+            }
+            (true, _, Some(LakeFormat::Parquet)) => {
+                return Err(Error::new(
+                    Kind::Usage,
+                    "The target holds Delta tables, and --format asks for folders of Parquet files",
+                )
+                .with("target", place.location())
+                .hint("leave --format out, or name another --target"));
+            }
+            (_, true, _) => LakeFormat::Parquet,
+            (true, ..) => LakeFormat::Delta,
+        };
+        self.in_format(format)
+    }
+
     /// With lake tables in another form. Kind `Usage` for a database, which has its own.
     pub fn in_format(self, format: LakeFormat) -> Result<Self> {
         match (format, self) {

@@ -155,26 +155,29 @@ impl ColumnRecord {
         self
     }
 
-    /// Whether rows of `next` can come into a table with rows of this choice; `has` says whether the table has a column. Kind
-    /// `Schema` if values and hashes, or hashes of two keys, would stand in one column.
-    pub fn follow(&self, next: &Self, has: impl Fn(&str) -> bool) -> Result<Followed> {
-        let way_out = "go on with the key and the columns as before, or load the table anew with --resnapshot (logs, and tables that keep a history, into a new target)";
-        let both = self.hashed.iter().find(|column| next.hashed.contains(column));
-        if let (Some(column), true) = (both, self.fingerprint != next.fingerprint) {
+    /// Whether rows of `next` can come into a table with rows of this choice; `has` says whether the table has a column, `comes`
+    /// whether the rows have it. Kind `Schema` if values and hashes, or hashes of two keys, would stand in one column.
+    pub fn follow(&self, next: &Self, has: impl Fn(&str) -> bool, comes: impl Fn(&str) -> bool) -> Result<Followed> {
+        let way_out = "go on as before, or load the table anew with --resnapshot";
+        let is_kept = |column: &str| !next.dropped.iter().any(|dropped| dropped == column);
+        // A column of hashes that comes no more, left out or gone at the source, still holds them: it must be known when it
+        // comes back.
+        let is_idle = |column: &&String| !next.hashed.contains(column) && !comes(column) && has(column);
+        let mut of_old_key = self.hashed.iter().filter(|column| next.hashed.contains(column) || is_idle(column));
+        if let (Some(column), true) = (of_old_key.next(), next.fingerprint.is_some() && self.fingerprint != next.fingerprint) {
             return Err(Error::new(Kind::Schema, "The table has hashes of another key")
                 .with("column", column)
                 .with("key of the table", self.fingerprint.as_deref().unwrap_or("unknown"))
                 .with("key given", next.fingerprint.as_deref().unwrap_or("none"))
                 .hint(way_out));
         }
-        let is_kept = |column: &str| !next.dropped.iter().any(|dropped| dropped == column);
         for (column, was, is) in self
             .hashed
             .iter()
             .map(|column| (column, true, next.hashed.contains(column)))
             .chain(next.hashed.iter().map(|column| (column, self.hashed.contains(column), true)))
         {
-            if was != is && has(column) && is_kept(column) {
+            if was != is && has(column) && comes(column) {
                 let message = match is {
                     true => "A column is to be hashed from now on, but the table has its values",
                     false => "A column is not to be hashed any more, but the table has its hashes",
@@ -188,16 +191,16 @@ impl ColumnRecord {
                 "`{column}` is left out from now on; values that are here already stay until the table is loaded anew with --resnapshot"
             ));
         }
-        for column in self.dropped.iter().filter(|column| is_kept(column) && !next.hashed.contains(column)) {
+        for column in self.dropped.iter().filter(|column| is_kept(column) && comes(column) && !next.hashed.contains(column)) {
             notes.push(format!(
                 "`{column}` is no longer left out; it is null in rows that are here already until the table is loaded anew with --resnapshot"
             ));
         }
-        // A column of hashes that is left out now still holds them: it must be known when it comes back.
         let mut record = next.clone();
-        for column in self.hashed.iter().filter(|column| !is_kept(column) && has(column)) {
-            record.hashed.push(column.clone());
-        }
+        record.hashed.extend(self.hashed.iter().filter(is_idle).cloned());
+        // One that is gone at the source stays left out when it comes back; until then nothing is known of it.
+        let is_gone = |column: &&String| is_kept(column) && !comes(column);
+        record.dropped.extend(self.dropped.iter().filter(is_gone).cloned());
         if record.fingerprint.is_none() && !record.hashed.is_empty() {
             record.fingerprint.clone_from(&self.fingerprint);
         }
@@ -490,23 +493,49 @@ mod tests {
             fingerprint: fingerprint.map(str::to_owned),
         };
         let has = |_: &str| true;
+        // The source has all columns; what is left out does not come.
+        let follow = |old: &ColumnRecord, next: &ColumnRecord, has: &dyn Fn(&str) -> bool| {
+            old.follow(next, has, |name| !next.dropped.iter().any(|dropped| dropped == name))
+        };
         let old = record(&[], &["a"], Some("one"));
-        assert_eq!(old.follow(&old, has).unwrap(), Followed { record: old.clone(), notes: Vec::new() });
+        assert_eq!(follow(&old, &old, &has).unwrap(), Followed { record: old.clone(), notes: Vec::new() });
         for next in [record(&[], &["a"], Some("two")), record(&[], &[], None), record(&[], &["a", "b"], Some("one"))] {
-            let error = old.follow(&next, has).unwrap_err();
+            let error = follow(&old, &next, &has).unwrap_err();
             assert_eq!(error.kind(), Kind::Schema);
             assert!(error.hint_text().unwrap().contains("--resnapshot"));
         }
         // A column that is new to the table may be hashed; one that is left out stays known as hashes.
-        assert!(old.follow(&record(&[], &["a", "b"], Some("one")), |column| column == "a").is_ok());
-        let dropped = old.follow(&record(&["a"], &[], None), has).unwrap();
+        assert!(follow(&old, &record(&[], &["a", "b"], Some("one")), &|column| column == "a").is_ok());
+        let dropped = follow(&old, &record(&["a"], &[], None), &has).unwrap();
         assert_eq!(dropped.record, record(&["a"], &["a"], Some("one")));
         assert_eq!(dropped.notes.len(), 1);
-        assert!(dropped.record.follow(&record(&[], &[], None), has).is_err());
-        let back = dropped.record.follow(&old, has).unwrap();
+        assert!(follow(&dropped.record, &record(&[], &[], None), &has).is_err());
+        let back = follow(&dropped.record, &old, &has).unwrap();
         assert_eq!(back.record, old);
         let plain = record(&["x"], &[], None);
-        let back = plain.follow(&ColumnRecord::default(), has).unwrap();
+        let back = follow(&plain, &ColumnRecord::default(), &has).unwrap();
         assert!(back.record.is_empty() && back.notes[0].contains("--resnapshot"), "{back:?}");
+    }
+
+    #[test]
+    fn a_hashed_column_that_is_gone_at_the_source_is_known_when_it_comes_back() {
+        let hashed = |names: &[&str], key: &str| ColumnRecord {
+            hashed: names.iter().map(|name| (*name).to_owned()).collect(),
+            fingerprint: Some(key.to_owned()),
+            ..ColumnRecord::default()
+        };
+        let (old, has) = (hashed(&["a", "b"], "one"), |_: &str| true);
+        let without_a = old.follow(&hashed(&["b"], "one"), has, |name| name != "a").unwrap();
+        assert_eq!((without_a.record.hashed.len(), without_a.notes.len()), (2, 0));
+        let without_both = old.follow(&ColumnRecord::default(), has, |name| name == "c").unwrap();
+        assert_eq!(without_both.record, old);
+        // Back as values, or under another key: refused. Back as it was: fine.
+        assert!(without_a.record.follow(&hashed(&["b"], "one"), has, |_| true).is_err());
+        assert!(without_both.record.follow(&hashed(&["c"], "two"), |name| name != "c", |name| name == "c").is_err());
+        assert_eq!(without_both.record.follow(&old, has, |_| true).unwrap().record, old);
+        // One that was left out is not said to come again while it is gone.
+        let dropped = ColumnRecord { dropped: vec!["x".into()], ..ColumnRecord::default() };
+        let gone = dropped.follow(&ColumnRecord::default(), has, |_| false).unwrap();
+        assert_eq!((gone.record, gone.notes.len()), (dropped, 0));
     }
 }

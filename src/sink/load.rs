@@ -79,19 +79,80 @@ pub struct Held {
     pub bookmark: Bookmark,
     /// Which columns are left out or hashed.
     pub columns: ColumnRecord,
+    /// Which rows are kept.
+    pub mode: TableMode,
+    /// Whether old rows stay when a new snapshot comes.
+    pub keeps_rows: bool,
+    /// What other programs did to the rows since the last load, if that is a reason to refuse an increment.
+    pub foreign_changes: Option<ForeignChanges>,
 }
 
 impl Held {
+    /// A table whose rows a new snapshot replaces.
+    pub fn new(bookmark: Bookmark, columns: ColumnRecord) -> Self {
+        Self { bookmark, columns, mode: TableMode::Current, keeps_rows: false, foreign_changes: None }
+    }
+
     /// Whether rows of an increment with another choice of columns could follow, as far as that is certain before the load looks
-    /// at the table itself. `version` is that of the schema the choice was made for. Kind `Schema` if not.
-    pub fn check_columns(&self, next: &ColumnRecord, version: i64) -> Result<()> {
+    /// at the table itself. `schema` is what the choice leaves of the service's schema. Kind `Schema` if not.
+    pub fn check_columns(&self, next: &ColumnRecord, schema: &TableSchema) -> Result<()> {
         // Of a schema that moved on, a column may be new to the table.
-        let is_known = version == self.bookmark.schema_version;
+        let is_known = schema.version == self.bookmark.schema_version;
         let has = |column: &str| {
             let is = |name: &String| name == column;
             self.columns.hashed.iter().any(is) || (is_known && !self.columns.dropped.iter().any(is))
         };
-        self.columns.follow(next, has).map(|_| ())
+        let comes = |column: &str| schema.columns().any(|known| known.name == column);
+        let keeps_rows = self.keeps_rows || schema.table.is_log();
+        self.columns.follow(next, has, comes).map(|_| ()).map_err(|error| error.hint_instead(way_out(keeps_rows)))
+    }
+}
+
+/// What to do about rows that cannot stand beside those that are there.
+pub(crate) fn way_out(keeps_rows: bool) -> &'static str {
+    match keeps_rows {
+        false => "go on as before, or load the table anew with --resnapshot",
+        true => "go on as before, or load the table into a new --target: this one keeps its old rows even with --resnapshot",
+    }
+}
+
+/// What other programs did to the rows of a table since its last load.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ForeignChanges {
+    /// Version of the last load; `None` if the log no longer reaches back to it, so that nothing is known for certain.
+    pub since: Option<u64>,
+    /// Version and operation of each commit that changed rows, oldest first.
+    pub commits: Vec<(u64, Option<String>)>,
+}
+
+impl ForeignChanges {
+    /// Commits that are named in a message.
+    const NAMED: usize = 5;
+
+    /// In words.
+    pub fn described(&self) -> String {
+        match self.since {
+            Some(version) => format!("Another program changed rows since version {version}"),
+            None => "The log no longer reaches back to the last load: another program may have changed rows".to_owned(),
+        }
+    }
+
+    /// The commits, such as `3 (RESTORE), 4 (WRITE)`.
+    pub fn commits_described(&self) -> String {
+        let named = self.commits.iter().take(Self::NAMED).map(|(version, operation)| match operation {
+            Some(operation) => format!("{version} ({})", operation.escape_debug()),
+            None => version.to_string(),
+        });
+        let more = self.commits.len().saturating_sub(Self::NAMED);
+        let more = (more > 0).then(|| format!("{more} more"));
+        named.chain(more).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The refusal of an increment. Kind `Target`.
+    pub fn refusal(&self, table: &TableRef) -> Error {
+        let error = Error::new(Kind::Target, self.described()).with("table", table);
+        let error = if self.commits.is_empty() { error } else { error.with("commits", self.commits_described()) };
+        error.hint("load the table anew with --resnapshot; to keep what the other program did, add --foreign-changes warn once")
     }
 }
 

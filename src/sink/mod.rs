@@ -12,6 +12,8 @@ mod parts;
 pub mod sql;
 
 #[cfg(feature = "lake")]
-pub use load::{Held, Layout, Load, LoadKind, LoadPlan, Loaded, Past, Sink, TableStatus};
+pub(crate) use load::way_out;
+#[cfg(feature = "lake")]
+pub use load::{ForeignChanges, Held, Layout, Load, LoadKind, LoadPlan, Loaded, Past, Sink, TableStatus};
 #[cfg(feature = "lake")]
 pub use parts::{Done, Source, Step, Work, Worker, Workers};

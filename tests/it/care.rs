@@ -157,3 +157,63 @@ print(keys[0], keys[1])
     let different = format!("key {} is different", keys.next().unwrap());
     run.assert_says(&[&missing, &different, "1 of 1 tables differ", "--resnapshot"]);
 }
+
+/// Runs a script over a table with the foreign reader's Python; `None` where there is none.
+fn python(world: &World, table: &str, script: &str) -> Option<String> {
+    let Ok(python) = std::env::var("DAPLAKE_TEST_PYTHON") else {
+        eprintln!("not run: needs DAPLAKE_TEST_PYTHON");
+        return None;
+    };
+    let output =
+        std::process::Command::new(python).args(["-c", script]).arg(world.lake().join("canvas").join(table)).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_another_program_restored_fails_until_it_is_loaded_anew() {
+    let world = World::new(school(&[canvas("users"), canvas("courses")])).await;
+    let plain = ["--deletion-vectors", "off"];
+    sync(&world, &plain);
+    world.school.advance();
+    sync(&world, &plain);
+    let optimized = "import sys, deltalake; deltalake.DeltaTable(sys.argv[1]).optimize.compact()";
+    let Some(_) = python(&world, "users", optimized) else { return };
+    world.school.advance();
+    sync(&world, &plain);
+    python(&world, "users", "import sys, deltalake; deltalake.DeltaTable(sys.argv[1]).restore(0)");
+    world.school.advance();
+    let arguments: Vec<&str> = ALWAYS.iter().copied().chain(["0"]).chain(plain).collect();
+    let before = world.fingerprint();
+    let run = world.daplake(&arguments).assert_code(5);
+    run.assert_says(&["Another program changed rows since version", "RESTORE", "--resnapshot", "--foreign-changes warn"]);
+    let same = |path: &std::path::Path| path.to_string_lossy().contains("canvas/users");
+    let users = |files: std::collections::BTreeMap<std::path::PathBuf, _>| {
+        files.into_iter().filter(|(path, _)| same(path)).collect::<Vec<_>>()
+    };
+    assert_eq!(users(world.fingerprint()), users(before), "the table stays as it is");
+    let run = world.daplake(&[&arguments[..], &["--foreign-changes", "warn"]].concat()).assert_code(0);
+    assert!(format!("{}{}", run.stdout, run.stderr).contains("Another program changed rows"), "{run:?}");
+    sync(&world, &["--resnapshot"]);
+    world.assert_all("deltalake", world.school.now());
+    world.school.advance();
+    sync(&world, &plain);
+    world.assert_all("deltalake", world.school.now());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_are_there_twice_are_found_by_a_verification() {
+    let world = World::new(school(&[canvas("users")])).await;
+    sync(&world, &["--deletion-vectors", "off"]);
+    let append = "
+import sys, deltalake
+table = deltalake.DeltaTable(sys.argv[1])
+deltalake.write_deltalake(table, table.to_pyarrow_table().slice(0, 2), mode='append')
+";
+    let Some(_) = python(&world, "users", append) else { return };
+    let run = world.daplake(&["verify", "--target", "lake", "--jobs-per-minute", "0", "--output", "json"]);
+    assert_ne!(run.code, Some(0), "{run:?}");
+    let found: Value = serde_json::from_str(&run.stdout).unwrap();
+    let done = &found[0]["done"];
+    assert_eq!((&done["missing"], &done["surplus"], &done["different"]), (&0.into(), &2.into(), &0.into()), "{found}");
+}

@@ -90,3 +90,43 @@ async fn killed_at_random_moments_the_folders_are_right() {
         world.school.advance();
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_format_of_a_target_is_recognised() {
+    let world = World::new(school(&[canvas("users"), canvas("courses")])).await;
+    let run = |arguments: &[&str]| world.daplake(arguments);
+    let target = ["--target", "lake"];
+    let service = ["--target", "lake", "--jobs-per-minute", "0"];
+    run(&[&["sync", "--table", "users", "--format", "parquet"][..], &service].concat()).assert_code(0);
+    world.school.advance();
+    // Without the option: the same table and a new one.
+    run(&[&["sync", "--table", "users,courses"][..], &service].concat()).assert_code(0);
+    for table in ["users", "courses"] {
+        let folder = world.lake().join("canvas").join(table);
+        assert!(folder.join("_daplake.json").exists() && !folder.join("_delta_log").exists(), "{table}");
+    }
+    let status = run(&[&["status"][..], &target].concat()).assert_code(0).stdout;
+    assert!(status.contains("canvas.users") && status.contains("canvas.courses"), "{status}");
+    let count = run(&[&["query", "--output", "csv", "SELECT count(*) AS n FROM users"][..], &target].concat()).assert_code(0);
+    assert_eq!(count.stdout, format!("n\n{}\n", world.school.expected(&canvas("users"), world.school.now()).unwrap().len()));
+    run(&[&["verify"][..], &service].concat()).assert_code(0);
+    run(&[&["optimize"][..], &target].concat()).assert_code(0);
+    run(&[&["vacuum"][..], &target].concat()).assert_code(0);
+    let history = run(&[&["history", "--table", "users"][..], &target].concat()).assert_code(0).stdout;
+    assert!(history.contains("MERGE"), "{history}");
+    // What is said against it is refused, and nothing is touched.
+    let before = world.fingerprint();
+    for command in [&["status"][..], &["query", "SELECT 1 FROM users"], &["sync", "--jobs-per-minute", "0"]] {
+        let refused = run(&[command, &target, &["--format", "delta"]].concat());
+        assert_ne!(refused.code, Some(0), "{refused:?}");
+        refused.assert_says(&["--format", "folders of Parquet files"]);
+    }
+    assert_eq!(world.fingerprint(), before);
+
+    // The same the other way round.
+    run(&["sync", "--table", "users", "--target", "delta", "--jobs-per-minute", "0"]).assert_code(0);
+    let refused = run(&["sync", "--target", "delta", "--format", "parquet", "--jobs-per-minute", "0"]);
+    refused.assert_says(&["--format", "Delta tables"]);
+    run(&["sync", "--table", "courses", "--target", "delta", "--format", "delta", "--jobs-per-minute", "0"]).assert_code(0);
+    assert!(world.path("delta/canvas/courses/_delta_log").exists());
+}

@@ -440,3 +440,48 @@ mod staying {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_the_service_already_had_replaces_a_newer_table() {
+    let modes: [&[&str]; 4] = [&[], &["--deletes", "mark"], &["--mode", "changes"], &["--mode", "history"]];
+    for mode in modes {
+        let table = canvas("users");
+        let world = World::new(SchoolOptions { change_rate: 0.3, ..school(std::slice::from_ref(&table)) }).await;
+        let sync = |more: &[&str]| {
+            let always = ["sync", "--target", "lake", "--jobs-per-minute", "0", "--table", "users"];
+            world.daplake(&[&always, mode, more].concat()).assert_code(0)
+        };
+        let begin = world.school.now();
+        sync(&[]);
+        for _ in 0..2 {
+            world.school.advance();
+            sync(&[]);
+        }
+        world.server.inject_for(&table, Fault::StaleJob, Times::N(1));
+        let run = sync(&["--resnapshot"]);
+        assert!(format!("{}{}", run.stdout, run.stderr).contains("older than the table was"), "{run:?}");
+        if mode.is_empty() {
+            world.assert_tables("deltalake", std::slice::from_ref(&table), begin);
+        }
+        // The next run brings the rest.
+        sync(&[]);
+        if mode != ["--mode", "changes"] {
+            world.daplake(&["verify", "--target", "lake", "--jobs-per-minute", "0"]).assert_code(0);
+        }
+        let counts = |sql: &str| {
+            let run = world.daplake(&["query", "--target", "lake", "--output", "csv", sql]).assert_code(0);
+            run.stdout.lines().nth(1).unwrap().to_owned()
+        };
+        match mode {
+            ["--mode", "changes"] => {
+                let twice = "SELECT count(*) FROM (SELECT id FROM users GROUP BY id, _ts, _action HAVING count(*) > 1)";
+                assert_eq!(counts(twice), "0");
+            }
+            ["--mode", "history"] => {
+                let twice = "SELECT count(*) FROM (SELECT id FROM users GROUP BY id, _valid_from HAVING count(*) > 1)";
+                assert_eq!(counts(twice), "0");
+            }
+            _ => {}
+        }
+    }
+}

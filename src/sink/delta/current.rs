@@ -12,6 +12,8 @@ use tracing::Instrument;
 
 use super::DeletionVectors;
 use super::apply::{Fate, Look, MarkRule, Note, Probe, Went, live_rows, marked_rows, rows_at};
+use super::columns::LakeColumn;
+use super::evolve::follows;
 use super::fates::OldFiles;
 use super::feed::Feed;
 use super::keys::{is_integer, key_columns};
@@ -102,21 +104,42 @@ impl DeltaLoad {
             written.vector_bytes = vector_bytes;
             written.upserted -= gone;
         }
-        if self.feeds() && self.files().iter().any(|file| file.deletion_vector.is_some()) && self.can_tell_old_rows() {
-            // Some readers of feeds take the marks of a file that goes for the rows that were deleted; so all rows are told.
-            let feed = Feed { options: &self.options, format: &format, keys: &self.keys, names: &names };
+        if self.feeds() && self.tells_all_old_rows() {
+            let old_format = self.format_of_old_rows(&format);
+            let feed =
+                Feed { options: &self.options, format: &format, old_format: &old_format, keys: &self.keys, names: &names };
             written.feed = feed.write(self.all_rows().await?, &written.added).await?;
         }
         Ok(written)
     }
 
-    /// Whether rows that are there fit the columns to come, which a table that is loaded anew need not keep.
-    fn can_tell_old_rows(&self) -> bool {
+    /// Whether a replacement says of each old row that it is deleted: some readers of feeds take the marks of a file that goes for
+    /// the rows that were deleted. Rows of another key cannot be told.
+    pub(super) fn tells_all_old_rows(&self) -> bool {
+        let Some(state) = &self.state else { return false };
+        let replaces = self.plan.kind == LoadKind::Replace && !self.layout.keeps_rows();
+        let has_key = |key: &LakeColumn| {
+            let old = state.columns.iter().find(|old| old.physical == key.physical && state.key.contains(&old.name));
+            old.is_some_and(|old| follows(&old.kind, &key.kind))
+        };
+        replaces && state.files.iter().any(|file| file.deletion_vector.is_some()) && self.key_columns().iter().all(has_key)
+    }
+
+    /// `format` for reading old rows: columns whose old values do not fit the new type are not looked for.
+    fn format_of_old_rows(&self, format: &Arc<FileFormat>) -> Arc<FileFormat> {
         let old = self.state.as_ref().map_or(&[][..], |state| &state.columns);
-        self.design.columns.iter().all(|column| match old.iter().find(|old| old.physical == column.physical) {
-            Some(old) => old.kind == column.kind,
-            None => column.nullable,
-        })
+        let fits = |column: &LakeColumn| {
+            old.iter().find(|old| old.physical == column.physical).is_none_or(|old| follows(&old.kind, &column.kind))
+        };
+        if format.columns.iter().all(fits) {
+            return Arc::clone(format);
+        }
+        let outbox = self.log.outbox(&self.options.engine);
+        let mut reading = FileFormat::new(&self.options, outbox, &self.design.columns, &self.keys, 1);
+        for column in reading.columns.iter_mut().filter(|column| !fits(column)) {
+            column.physical = String::new();
+        }
+        Arc::new(reading)
     }
 
     /// All rows that are there, as if they were deleted.
@@ -182,7 +205,7 @@ impl DeltaLoad {
             // The new rows have files of their own, so that they can be told from those that are only written anew.
             let fresh = std::mem::replace(&mut writer, TableWriter::new(Arc::clone(&format), names.clone()));
             written.added = fresh.finish().await?;
-            let feed = Feed { options: &self.options, format: &format, keys: &self.keys, names: &names };
+            let feed = Feed { options: &self.options, format: &format, old_format: &format, keys: &self.keys, names: &names };
             let told = probe.take_told();
             // Without files of the feed, files that only change their columns would tell of all their rows.
             written.moved_from = told.is_empty().then_some(written.added.len());
@@ -240,16 +263,17 @@ impl DeltaLoad {
     /// When rows of old files are marked as deleted; `None`: never.
     pub(super) fn mark_rule(&self) -> Option<MarkRule> {
         let usual = self.options.target_file_bytes;
-        let switch = self.state.as_ref().and_then(|state| state.configuration.get(log::DELETION_VECTORS));
-        match (self.options.deletion_vectors, switch.map(String::as_str)) {
-            (DeletionVectors::Off, _) | (DeletionVectors::Auto, Some("false")) => None,
-            (DeletionVectors::Auto, switch) => {
-                // Once the table asks for readers that know them, they may as well save more.
-                let share = if switch == Some("true") { SMALLEST_MARKED_SHARE } else { SMALLEST_FIRST_MARKED_SHARE };
-                Some(MarkRule { least_file_bytes: usual / share, most_percent: MOST_MARKED_PERCENT })
-            }
-            (DeletionVectors::On, _) => Some(MarkRule { least_file_bytes: 0, most_percent: MOST_MARKED_PERCENT }),
+        if self.is_without_vectors() {
+            return None;
         }
+        let switch = self.state.as_ref().and_then(|state| state.configuration.get(log::DELETION_VECTORS));
+        let least_file_bytes = match (self.options.deletion_vectors, switch.map(String::as_str)) {
+            (DeletionVectors::On, _) => 0,
+            // Once the table asks for readers that know them, they may as well save more.
+            (_, Some("true")) => usual / SMALLEST_MARKED_SHARE,
+            _ => usual / SMALLEST_FIRST_MARKED_SHARE,
+        };
+        Some(MarkRule { least_file_bytes, most_percent: MOST_MARKED_PERCENT })
     }
 }
 

@@ -147,6 +147,11 @@ impl Evolution {
     }
 }
 
+/// Whether values of a type can be brought to another one without loss.
+pub(super) fn follows(from: &LakeType, to: &LakeType) -> bool {
+    Evolution { kind: LoadKind::Merge, changes: Vec::new(), rewrites: false }.kind(from, to, "").is_ok()
+}
+
 fn type_name(kind: &LakeType) -> String {
     match kind {
         LakeType::Leaf(leaf) => leaf_name(leaf),

@@ -72,6 +72,8 @@ pub(super) struct Feed<'a> {
     pub(super) options: &'a DeltaOptions,
     /// Form of the table's data files.
     pub(super) format: &'a Arc<FileFormat>,
+    /// The same, for reading rows that were there before.
+    pub(super) old_format: &'a Arc<FileFormat>,
     /// Its key, by the names that users see.
     pub(super) keys: &'a [String],
     /// Where files are registered.
@@ -103,7 +105,7 @@ impl Feed<'_> {
         let mut updated = KeyCollector::new(&types)?;
         let memory = MemoryConsumer::new("UpdatedKeys").register(self.options.engine.memory_pool());
         for went in went {
-            let mut rows = rows_at(self.format, &went.file, &went.rows, &self.options.engine).await?;
+            let mut rows = rows_at(self.old_format, &went.file, &went.rows, &self.options.engine).await?;
             let mut numbers = went.rows.iter();
             while let Some(batch) = rows.next().await {
                 let batch = batch.map_err(engine_error)?;

@@ -50,8 +50,12 @@ impl ParquetSink {
             None => place.clone(),
         };
         // A plain reader knows nothing of marked rows, nor of feeds.
-        let options =
-            DeltaOptions { deletion_vectors: DeletionVectors::Off, change_data_feed: ChangeDataFeed::AsBefore, ..options };
+        let options = DeltaOptions {
+            deletion_vectors: DeletionVectors::Off,
+            change_data_feed: ChangeDataFeed::AsBefore,
+            is_ledger: true,
+            ..options
+        };
         Ok(Self { place, tables: Arc::new(DeltaSink::new(ledgers, options)) })
     }
 
@@ -72,14 +76,38 @@ impl ParquetSink {
         Some(self.place.folder()?.join(table.namespace.as_str()).join(&table.table))
     }
 
-    /// Nothing but a folder of ours may be where the table is going to appear.
-    fn check_unused(&self, table: &TableRef) -> Result<()> {
+    /// The table must not be kept as a Delta table. In an object store a ledger lies where such a table would; those of earlier
+    /// versions are known by their views.
+    async fn check_form(&self, table: &TableRef) -> Result<()> {
+        let log = self.tables.log(table)?;
+        if let Some(folder) = self.folder(table) {
+            return match folder.join("_delta_log").exists() {
+                true => Err(log.of_other_form("The table is kept as a Delta table", "delta").with("folder", folder.display())),
+                false => Ok(()),
+            };
+        }
+        let Some(state) = log.state().await? else { return Ok(()) };
+        let is_ledger = state.configuration.get(super::log::FORMAT).is_some_and(|format| format == super::log::PARQUET);
+        if is_ledger || self.place.store().head(&views::of_table(&self.place, table)).await.is_ok() {
+            return Ok(());
+        }
+        Err(log.of_other_form("The table is kept as a Delta table", "delta"))
+    }
+
+    /// Nothing but a folder of ours may be where the table is, or is going to appear.
+    fn check_folder(&self, table: &TableRef) -> Result<()> {
         let Some(folder) = self.folder(table).filter(|_| table.is_path_safe()) else { return Ok(()) };
-        let is_used = std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some());
+        let refuse =
+            |message: &'static str| Error::new(Kind::Target, message).with("table", table).with("folder", folder.display());
+        let Ok(metadata) = std::fs::symlink_metadata(&folder) else { return Ok(()) };
+        if metadata.is_symlink() {
+            // The folder is exchanged as a whole, and the link would go with it.
+            return Err(refuse("The folder of the table is a link")
+                .hint("put a real folder in its place, or link the folder of the whole target instead"));
+        }
+        let is_used = !metadata.is_dir() || std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some());
         if is_used && Ledger::read(&folder).is_none_or(|ledger| ledger.table != table.to_string()) {
-            return Err(Error::new(Kind::Target, "Something else is in the place of this table")
-                .with("table", table)
-                .with("folder", folder.display())
+            return Err(refuse("Something else is in the place of this table")
                 .hint("move it away or name another target; daplake changes only tables that it made"));
         }
         Ok(())
@@ -87,6 +115,7 @@ impl ParquetSink {
 
     /// Brings what plain readers see to the version of the ledger.
     async fn publish(&self, table: &TableRef) -> Result<()> {
+        self.check_folder(table)?;
         let log = self.tables.log(table)?;
         let (Some(root), Some(folder)) = (self.place.folder(), self.folder(table)) else {
             let Some(state) = log.state().await? else { return Ok(()) };
@@ -112,8 +141,13 @@ impl ParquetSink {
         };
         let failed = "The folder of the table could not be exchanged; its rows are safe";
         let done = tokio::task::spawn_blocking(work).await.or_fail(Kind::Bug, "Exchanging a folder stopped unexpectedly")?;
-        done.or_fail(Kind::Target, failed)
-            .map_err(|error| error.with("table", table).with("folder", folder.display()).hint("run it again"))?;
+        done.map_err(|error| {
+            let hint = match publish::is_in_use(&error) {
+                true => "a program has a file of this table open, such as a query or an editor: close it and run it again",
+                false => "run it again",
+            };
+            Error::new(Kind::Target, failed).with("table", table).with("folder", folder.display()).hint(hint).caused_by(error)
+        })?;
         drop(lock);
         remove_replaced(&log, &state).await?;
         let root = root.to_owned();
@@ -167,6 +201,7 @@ impl Sink for ParquetSink {
     }
 
     async fn held(&self, table: &TableRef) -> Result<Option<Held>> {
+        self.check_form(table).await.map_err(explained)?;
         let held = self.tables.held(table).await?;
         if held.is_some() && self.place.folder().is_some() {
             self.publish(table).await?;
@@ -207,7 +242,7 @@ impl Sink for ParquetSink {
     }
 
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {
-        self.check_unused(&plan.table)?;
+        self.check_folder(&plan.table)?;
         let table = plan.table.clone();
         Ok(Box::new(ParquetLoad { inner: self.tables.begin(plan).await?, sink: self.clone(), table }))
     }

@@ -172,6 +172,11 @@ impl TableLayout {
         Ok(Self { mode, deletes: wanted.deletes.unwrap_or(base.deletes), partition_by })
     }
 
+    /// Whether old rows stay when a new snapshot comes.
+    pub(super) fn keeps_rows(&self) -> bool {
+        self.mode != TableMode::Current || self.deletes == Deletes::Mark
+    }
+
     /// The columns of ours, in order; they stand behind the key.
     pub(super) fn columns(&self) -> Vec<LakeColumn> {
         let roles: &[Role] = match (self.mode, self.deletes) {

@@ -10,7 +10,7 @@ use deltalake::protocol::{DeltaOperation, SaveMode};
 use serde_json::{Value, json};
 
 use super::columns::LakeColumn;
-use super::evolve::{check_key, check_names, evolve, map_columns, respell};
+use super::evolve::{check_key, check_names, evolve, follows, map_columns, respell};
 use super::feed::{self, ChangeDataFeed};
 use super::files::Uncommitted;
 use super::layout::{Role, TableLayout};
@@ -19,11 +19,11 @@ use super::optimize;
 use super::partition::{can_be_source, is_partition};
 use super::protocol::{Feature, new_protocol, raised_protocol};
 use super::writer::{FileFormat, NewFile};
-use super::{DeletionVectors, DeltaOptions};
+use super::{DeletionVectors, DeltaOptions, OnForeignChanges};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::Bookmark;
 use crate::schema::{ColumnType, Deletes, Followed, Nested, PartitionBy, PartitionUnit, TableMode, lake_schema};
-use crate::sink::{Load, LoadKind, LoadPlan, Loaded, Workers};
+use crate::sink::{Load, LoadKind, LoadPlan, Loaded, Workers, way_out};
 use crate::stage::ChangeSet;
 use crate::store::explained;
 
@@ -107,9 +107,14 @@ impl DeltaLoad {
         let keys: Vec<String> = plan.schema.key_names().into_iter().map(str::to_owned).collect();
         let uncommitted = Uncommitted::new(log.store(), log.folder.clone());
         let mut layout = TableLayout::default();
-        let design = if state.as_ref().map(|state| state.bookmark) == plan.expects {
+        let mut foreign = None;
+        let mut design = if state.as_ref().map(|state| state.bookmark) == plan.expects {
             if let Some(state) = &state {
                 state.check_writable(&plan.table)?;
+                // A snapshot does not rely on the rows that are there.
+                if !plan.is_snapshot {
+                    foreign = log.foreign_changes(state).await?;
+                }
             }
             let held = state.as_ref().map(|state| TableLayout::of(&state.configuration));
             layout = TableLayout::resolve(held.as_ref(), &plan.layout, usual_partition(&plan)).with("table", &plan.table)?;
@@ -117,8 +122,18 @@ impl DeltaLoad {
         } else {
             Design::default()
         };
-        let load = Self { options, log, plan, state, keys, design, layout, uncommitted, written: None };
+        match (foreign, options.on_foreign_changes) {
+            (Some(foreign), OnForeignChanges::Fail) => return Err(foreign.refusal(&plan.table)),
+            (Some(foreign), OnForeignChanges::Warn) => {
+                let commits = foreign.commits_described();
+                let commits = if commits.is_empty() { commits } else { format!(" (commits {commits})") };
+                design.chosen.notes.push(format!("{}{commits}; the table may differ from the service", foreign.described()));
+            }
+            (None, _) => {}
+        }
+        let mut load = Self { options, log, plan, state, keys, design, layout, uncommitted, written: None };
         if load.feeds() {
+            load.let_old_rows_be_told();
             let is_usual = load.layout.mode == TableMode::Current && load.layout.deletes == Deletes::Remove;
             if !is_usual || load.design.purges {
                 return Err(Error::new(
@@ -149,7 +164,7 @@ impl DeltaLoad {
 
     /// Whether old rows stay when a snapshot comes.
     fn keeps_rows(&self) -> bool {
-        !self.files().is_empty() && (self.layout.deletes == Deletes::Mark || self.layout.mode != TableMode::Current)
+        !self.files().is_empty() && self.layout.keeps_rows()
     }
 
     fn is_stale(&self) -> bool {
@@ -173,13 +188,54 @@ impl DeltaLoad {
         LakeColumn::named(&self.design.columns, &self.keys)
     }
 
-    /// What the table's `delta.enableDeletionVectors` has to be: a statement for other programs as well.
+    fn property(&self, name: &str) -> Option<&str> {
+        self.state.as_ref()?.configuration.get(name).map(String::as_str)
+    }
+
+    /// Whether no more rows are to be marked: the user says so now, or did so before and says nothing now.
+    pub(super) fn is_without_vectors(&self) -> bool {
+        match self.options.deletion_vectors {
+            DeletionVectors::On => false,
+            DeletionVectors::Auto => {
+                self.property(log::DELETION_VECTORS) == Some("false") || self.property(log::NO_VECTORS).is_some()
+            }
+            DeletionVectors::Off => true,
+        }
+    }
+
+    /// Whether rows of any file are marked as deleted after the commit.
+    fn leaves_vectors(&self, written: &Written) -> bool {
+        let mut kept = self.files().iter().zip(&written.removed).filter(|(_, removed)| !**removed);
+        written.marks() || kept.any(|(file, _)| file.deletion_vector.is_some())
+    }
+
+    /// What the table's `delta.enableDeletionVectors` has to be. Some readers go by it, so that it is `false` only when no vector
+    /// is left; until then a property of ours remembers what the user wants.
     fn deletion_vector_switch(&self, written: &Written) -> Option<bool> {
-        let present = self.state.as_ref().is_some_and(|state| state.configuration.contains_key(log::DELETION_VECTORS));
+        let present = self.property(log::DELETION_VECTORS).is_some();
         match self.options.deletion_vectors {
             DeletionVectors::On => Some(true),
-            DeletionVectors::Auto => written.marks().then_some(true),
+            DeletionVectors::Off if self.leaves_vectors(written) => Some(true),
             DeletionVectors::Off => present.then_some(false),
+            DeletionVectors::Auto if self.property(log::NO_VECTORS).is_some() && !self.leaves_vectors(written) => Some(false),
+            DeletionVectors::Auto => written.marks().then_some(true),
+        }
+    }
+
+    /// Before a snapshot takes the place of marked rows, their feed says that all of them are deleted: so they have to fit the
+    /// columns to come. Where they do not, they are told with nulls.
+    fn let_old_rows_be_told(&mut self) {
+        if !self.tells_all_old_rows() {
+            return;
+        }
+        let old = self.state.as_ref().map_or(&[][..], |state| &state.columns);
+        let fits =
+            |column: &LakeColumn| old.iter().any(|old| old.physical == column.physical && follows(&old.kind, &column.kind));
+        for column in self.design.columns.iter_mut().filter(|column| !self.keys.contains(&column.name)) {
+            if !column.nullable && !fits(column) {
+                column.nullable = true;
+                self.design.changes.push(format!("`{}` may be null from now on", column.name));
+            }
         }
     }
 
@@ -211,6 +267,9 @@ impl DeltaLoad {
         configuration.insert(log::KEY.into(), json!(self.keys).to_string());
         configuration.insert(log::SCHEMA_VERSION.into(), reached.schema_version.to_string());
         configuration.insert(log::NESTED.into(), nested.into());
+        if self.options.is_ledger {
+            configuration.insert(log::FORMAT.into(), log::PARQUET.into());
+        }
         self.layout.record(&mut configuration);
         match self.design.chosen.record.is_empty() {
             true => configuration.remove(log::COLUMNS),
@@ -223,7 +282,10 @@ impl DeltaLoad {
         if let Some(enabled) = vectors {
             configuration.insert(log::DELETION_VECTORS.into(), enabled.to_string());
         }
-
+        match self.is_without_vectors() && configuration.get(log::DELETION_VECTORS).is_some_and(|switch| switch == "true") {
+            true => configuration.insert(log::NO_VECTORS.into(), "true".into()),
+            false => configuration.remove(log::NO_VECTORS),
+        };
         if self.feeds() || configuration.contains_key(log::CHANGE_DATA_FEED) {
             configuration.insert(log::CHANGE_DATA_FEED.into(), self.feeds().to_string());
         }
@@ -384,10 +446,12 @@ fn design(
     let (mut columns, changes, rewrites, purges, mapping) = match state {
         None => (wanted, Vec::new(), false, false, (false, 0)),
         Some(state) => {
-            let keeps_rows = plan.kind == LoadKind::Merge
-                || (!state.files.is_empty() && (layout.mode != TableMode::Current || layout.deletes == Deletes::Mark));
+            let keeps_rows = plan.kind == LoadKind::Merge || (!state.files.is_empty() && layout.keeps_rows());
             let kind = if keeps_rows { LoadKind::Merge } else { LoadKind::Replace };
-            check_key(&state.key, keys, kind)?;
+            // Where a new snapshot leaves old rows, it is no way out.
+            let stays = plan.table.is_log() || (!state.files.is_empty() && layout.keeps_rows());
+            let hinted = |error: Error| if stays { error.hint_instead(way_out(stays)) } else { error };
+            check_key(&state.key, keys, kind).map_err(hinted)?;
             let mut old = state.columns.clone();
             let respelled = respell(&mut old, &wanted);
             match kind {
@@ -395,14 +459,16 @@ fn design(
                 LoadKind::Replace => old.retain(|column| !chosen.record.dropped.contains(&column.name)),
                 LoadKind::Merge => {
                     let has = |name: &str| old.iter().any(|column| column.name == name);
-                    chosen = state.column_record().renamed(&respelled.names).follow(&plan.layout.columns, has)?;
+                    let comes = |name: &str| plan.schema.columns().any(|column| column.name == name);
+                    let record = state.column_record().renamed(&respelled.names);
+                    chosen = record.follow(&plan.layout.columns, has, comes).map_err(hinted)?;
                 }
             }
             let before = held.map_or(Deletes::Remove, |held| held.deletes);
             let purges = before == Deletes::Mark && layout.deletes == Deletes::Remove;
             // Without its rows, the column of marks has no use either.
             old.retain(|column| !purges || Role::of(column) != Some(Role::Deleted));
-            let mut evolved = evolve(&old, &wanted, kind)?;
+            let mut evolved = evolve(&old, &wanted, kind).map_err(hinted)?;
             evolved.changes.splice(0..0, respelled.changes);
             evolved.rewrites |= respelled.rewrites;
             if purges {
@@ -472,8 +538,11 @@ impl Load for DeltaLoad {
             self.uncommitted.remove().await;
             return Err(self.conflict());
         }
+        // A snapshot may be older than the table: the service keeps giving the one it has. Rows and bookmark then go back
+        // together, and the next increment brings what came after.
         if let Some(held) = self.held()
             && reached.at < held.at
+            && !self.plan.is_snapshot
         {
             self.uncommitted.remove().await;
             return Err(Error::new(Kind::Conflict, "The table has come further than this result")

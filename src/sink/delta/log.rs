@@ -23,6 +23,7 @@ use super::files::is_ours_at;
 use super::keys::KeyBounds;
 use super::outbox::Outbox;
 use super::partition::is_partition;
+use super::publish::LEDGER;
 use super::reader::Located;
 use super::stats::loosened;
 use crate::error::{Error, Kind, Result, ResultExt};
@@ -38,6 +39,10 @@ pub(super) const TABLE: &str = "daplake.table";
 pub(super) const KEY: &str = "daplake.key";
 /// Schema version of the bookmark.
 pub(super) const SCHEMA_VERSION: &str = "daplake.schemaVersion";
+/// `parquet` for the ledger of a folder of plain Parquet files; absent for others.
+pub(super) const FORMAT: &str = "daplake.format";
+/// See [`FORMAT`].
+pub(super) const PARQUET: &str = "parquet";
 /// `typed` or `json`.
 pub(super) const NESTED: &str = "daplake.nested";
 /// Columns that were left out or hashed, as JSON; absent if there are none.
@@ -46,6 +51,8 @@ pub(super) const COLUMNS: &str = "daplake.columns";
 pub(super) const MAPPING_MODE: &str = "delta.columnMapping.mode";
 /// Whether rows may be marked as deleted.
 pub(super) const DELETION_VECTORS: &str = "delta.enableDeletionVectors";
+/// Set while rows are marked as deleted, but no more shall be.
+pub(super) const NO_VECTORS: &str = "daplake.noDeletionVectors";
 /// Whether commits tell their changes as rows.
 pub(super) const CHANGE_DATA_FEED: &str = "delta.enableChangeDataFeed";
 /// Highest column number given.
@@ -75,6 +82,8 @@ pub(super) struct TableLog {
     pub(super) location: SafeUrl,
     /// Its folder on the local disk, if it is there.
     pub(super) folder: Option<std::path::PathBuf>,
+    /// Whether it is to be the ledger of a folder of plain Parquet files.
+    is_ledger: bool,
     log: LogStoreRef,
 }
 
@@ -209,6 +218,12 @@ impl ActiveFile {
         Some(KeyBounds { min: array(min)?, max: array(max)? })
     }
 
+    /// The greatest time in a column, as far as its statistics tell. Some programs cut it to milliseconds.
+    pub(super) fn newest(&self, column: &LakeColumn) -> Option<i64> {
+        let newest: Timestamp = self.stats["maxValues"][&column.physical].as_str()?.parse().ok()?;
+        Some(newest.micros().saturating_add(999))
+    }
+
     /// Nulls in a column, as far as its statistics tell.
     pub(super) fn null_count(&self, column: &LakeColumn) -> Option<u64> {
         self.stats["nullCount"][&column.physical].as_u64()
@@ -265,7 +280,13 @@ impl TableLog {
         let store = place.store();
         let files: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&store), path));
         let log = default_logstore(files, store, &url, &StorageConfig::default());
-        Ok(Self { table: table.clone(), location: SafeUrl::new(url), folder, log })
+        Ok(Self { table: table.clone(), location: SafeUrl::new(url), folder, is_ledger: false, log })
+    }
+
+    /// The same, as the ledger of a folder of plain Parquet files or as a table for readers of Delta.
+    #[must_use]
+    pub(super) fn as_ledger(self, is_ledger: bool) -> Self {
+        Self { is_ledger, ..self }
     }
 
     /// Its data files.
@@ -303,8 +324,17 @@ impl TableLog {
             .hint("move it away or name another target; daplake changes only tables that it made")
     }
 
+    /// The table is there in the other form.
+    pub(super) fn of_other_form(&self, message: &'static str, format: &str) -> Error {
+        self.foreign(message).hint_instead(format!("leave --format out, or give --format {format}"))
+    }
+
     /// The present state; `None` if there is nothing yet. Kind `Target` if something else is in its place.
     pub(super) async fn state(&self) -> Result<Option<TableState>> {
+        // Some systems say of what is below a file that it does not exist.
+        if self.folder.as_ref().is_some_and(|folder| folder.is_file()) {
+            return Err(self.foreign("A file is in the place of this table"));
+        }
         let is_table = self.log.is_delta_table_location().await;
         if !is_table.map_err(|error| self.foreign("The table's folder cannot be read").caused_by(error))? {
             self.check_unused().await?;
@@ -328,6 +358,9 @@ impl TableLog {
         };
         if *of != self.table.to_string() {
             return Err(self.foreign("The folder holds another table of daplake").with("found", of));
+        }
+        if !self.is_ledger && configuration.get(FORMAT).is_some_and(|format| format == PARQUET) {
+            return Err(self.of_other_form("The table is kept as plain Parquet files", "parquet"));
         }
         let schema_version = configuration.get(SCHEMA_VERSION).and_then(|version| version.parse().ok());
         let key = configuration.get(KEY).and_then(|key| serde_json::from_str(key).ok());
@@ -372,6 +405,9 @@ impl TableLog {
         loop {
             match files.try_next().await {
                 Ok(Some(file)) if is_ours_at(file.location.as_ref()) => {}
+                Ok(Some(file)) if file.location.as_ref() == LEDGER => {
+                    return Err(self.of_other_form("The table is kept as plain Parquet files", "parquet"));
+                }
                 Ok(Some(file)) => {
                     let refused = self.foreign("Something else is in the place of this table");
                     return Err(refused.with("found", file.location));

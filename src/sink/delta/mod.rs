@@ -16,6 +16,8 @@ mod fates;
 mod feed;
 mod files;
 mod folder;
+mod foreign;
+mod form;
 mod history;
 mod keys;
 mod layout;
@@ -50,6 +52,8 @@ use url::Url;
 
 pub use self::feed::ChangeDataFeed;
 pub use self::folder::{Lake, ParquetSink};
+pub use self::foreign::OnForeignChanges;
+pub use self::form::{Forms, forms_at};
 pub use self::history::Commit;
 use self::layout::TableLayout;
 use self::load::DeltaLoad;
@@ -81,6 +85,10 @@ pub struct DeltaOptions {
     pub deletion_vectors: DeletionVectors,
     /// Whether commits tell their changes as rows.
     pub change_data_feed: ChangeDataFeed,
+    /// Whether the log is the ledger of a folder of plain Parquet files, and not a table for readers of Delta.
+    pub is_ledger: bool,
+    /// What a load does when another program changed rows since the last one.
+    pub on_foreign_changes: OnForeignChanges,
     /// A load that leaves so many small files or more merges some of them in a commit of its own; 0: never.
     pub compact_after: u32,
 }
@@ -111,6 +119,8 @@ impl DeltaOptions {
             checkpoint_interval: 10,
             deletion_vectors: DeletionVectors::Auto,
             change_data_feed: ChangeDataFeed::AsBefore,
+            is_ledger: false,
+            on_foreign_changes: OnForeignChanges::Fail,
             compact_after: 20,
         }
     }
@@ -143,7 +153,7 @@ impl DeltaSink {
     }
 
     fn log(&self, table: &TableRef) -> Result<TableLog> {
-        TableLog::new(&self.place, table)
+        Ok(TableLog::new(&self.place, table)?.as_ledger(self.options.is_ledger))
     }
 }
 
@@ -158,8 +168,19 @@ impl Sink for DeltaSink {
     }
 
     async fn held(&self, table: &TableRef) -> Result<Option<Held>> {
-        let state = self.log(table)?.state().await.map_err(explained)?;
-        Ok(state.map(|state| Held { bookmark: state.bookmark, columns: state.column_record() }))
+        let log = self.log(table)?;
+        let Some(state) = log.state().await.map_err(explained)? else { return Ok(None) };
+        let layout = TableLayout::of(&state.configuration);
+        let foreign_changes = match self.options.on_foreign_changes {
+            OnForeignChanges::Fail => log.foreign_changes(&state).await.map_err(explained)?,
+            OnForeignChanges::Warn => None,
+        };
+        Ok(Some(Held {
+            mode: layout.mode,
+            keeps_rows: layout.keeps_rows() && !state.files.is_empty(),
+            foreign_changes,
+            ..Held::new(state.bookmark, state.column_record())
+        }))
     }
 
     /// Folders without a Delta log and tables that daplake did not make are passed over.

@@ -38,15 +38,20 @@ pub(super) async fn of_delta_tables(place: &Place, tables: &[TableRef]) -> Resul
     put(place, text).await
 }
 
+/// Where the views of single tables of Parquet files are, in an object store.
+pub(super) fn folder(place: &Place) -> Path {
+    place.root().clone().join(FOLDER)
+}
+
 /// Where the view of one table of Parquet files is, in an object store.
 pub(super) fn of_table(place: &Place, table: &TableRef) -> Path {
-    place.root().clone().join(FOLDER).join(format!("{table}.sql"))
+    folder(place).join(format!("{table}.sql"))
 }
 
 /// Gathers the views of single tables into one file.
 pub(super) async fn gather(place: &Place) -> Result<()> {
     let store = place.store();
-    let folder = place.root().clone().join(FOLDER);
+    let folder = folder(place);
     let listed: Result<Vec<_>, _> = store.list(Some(&folder)).try_collect().await;
     let mut found = listed.map_err(|error| place.unusable(error))?;
     found.retain(|object| object.location.filename().is_some_and(|name| name.ends_with(".sql")));

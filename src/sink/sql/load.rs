@@ -112,7 +112,8 @@ impl SqlLoad {
             let name = column.map_or(name, |column| column.name.as_str());
             live.iter().any(|column| column.name == name)
         };
-        let followed = before.follow(&self.plan.layout.columns, has)?;
+        let comes = |name: &str| self.plan.schema.columns().any(|column| column.name == name);
+        let followed = before.follow(&self.plan.layout.columns, has, comes)?;
         self.loaded.warnings.extend(followed.notes);
         if followed.record != self.plan.layout.columns {
             let mut schema = TableSchema::clone(&self.plan.schema);
@@ -343,7 +344,9 @@ impl SqlLoad {
             self.loaded = Loaded { repeated: true, ..Loaded::default() };
             return Ok(());
         }
-        if held != self.plan.expects || self.way == Way::Dropped || held.is_some_and(|held| held.at > reached.at) {
+        // A snapshot may be older than the table: the service keeps giving the one it has. Rows and bookmark then go back together.
+        let is_late = !self.plan.is_snapshot && held.is_some_and(|held| held.at > reached.at);
+        if held != self.plan.expects || self.way == Way::Dropped || is_late {
             return Err(self.conflict());
         }
         if self.way == Way::Staged {

@@ -481,7 +481,7 @@ impl Sink for SqlSink {
                 entry
             }
         };
-        Ok(entry.map(|entry| Held { bookmark: entry.bookmark, columns: entry.columns() }))
+        Ok(entry.map(|entry| Held::new(entry.bookmark, entry.columns())))
     }
 
     async fn list(&self, namespace: Option<&Namespace>) -> Result<Vec<TableRef>> {

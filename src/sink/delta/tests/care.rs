@@ -230,3 +230,82 @@ async fn history_tells_each_commit() {
         assert_eq!(error.kind(), Kind::NotFound);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_are_there_twice_are_surplus() {
+    use crate::sink::conformance::changes as batch_of;
+    let lake = Lake::with(2 << 20, marking);
+    let schema = plain(&table());
+    let now: Vec<Value> = (0..3000).map(row).collect();
+    load(&lake.fixture, &schema, LoadKind::Replace, &now.iter().cloned().map(Up).collect::<Vec<_>>(), at(1)).await.unwrap();
+    let compare = async |wanted: &[Value]| {
+        let fresh = wanted.iter().cloned().map(Up).collect::<Vec<_>>();
+        let fresh = reduced(&schema, vec![batch_of(&schema, &fresh)]);
+        let found = lake.sink.differences(&table(), fresh, None, 10).await.unwrap();
+        assert_eq!(lake.engine.memory_pool().reserved(), 0);
+        (found.missing, found.surplus, found.different, found.keys.into_iter().map(|key| key.key).collect::<Vec<_>>())
+    };
+    assert_eq!(compare(&now).await, (0, 0, 0, vec![]));
+    // Another program appends two rows that are there, one of them twice, and another one under a key that is there.
+    let batch = |ids: Vec<i64>, name: Option<&str>| {
+        use arrow::array::{Array, ArrayRef, AsArray, StringArray};
+        let rows: Vec<Change> = ids.iter().map(|id| Up(row(*id))).collect();
+        let batch = batch_of(&schema, &rows);
+        let columns = ["id", "name", "score"].map(|column| {
+            let array = batch.column_by_name(column).unwrap().clone();
+            match (column, name) {
+                ("name", Some(name)) => {
+                    (column, std::sync::Arc::new(StringArray::from(vec![name; array.as_string::<i32>().len()])) as ArrayRef)
+                }
+                _ => (column, array),
+            }
+        });
+        arrow::array::RecordBatch::try_from_iter(columns).unwrap()
+    };
+    let batches = vec![batch(vec![5, 9, 9], None), batch(vec![11], Some("another"))];
+    let opened = deltalake::open_table(lake.url(&table())).await.unwrap();
+    opened.write(batches).with_save_mode(deltalake::protocol::SaveMode::Append).await.unwrap();
+    assert_eq!(compare(&now).await, (0, 4, 0, vec!["11".into(), "5".into(), "9".into()]));
+    // Without the key at the source all of its rows are surplus; another value of one of two is a different row and a surplus one.
+    let mut other = now.clone();
+    other[11]["name"] = json!("yet another");
+    other.remove(9);
+    assert_eq!(compare(&other).await, (0, 5, 1, vec!["11".into(), "11".into(), "5".into(), "9".into()]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vacuum_removes_uploads_that_were_never_finished() {
+    let lake = Lake::with(64 << 20, marking);
+    let schema = plain(&table());
+    load(&lake.fixture, &schema, LoadKind::Replace, &rows(0..10), at(1)).await.unwrap();
+    let folder = lake.folder(&table());
+    for inner in ["_day=2026-01-01", "_change_data/_day=2026-01-01", "notes"] {
+        fs::create_dir_all(folder.join(inner)).unwrap();
+    }
+    let data = files::new_name();
+    let leftovers = [
+        format!("{data}#1"),
+        format!("{data}#12"),
+        format!("_day=2026-01-01/{data}#1"),
+        format!("_change_data/_day=2026-01-01/{data}#1"),
+        "deletion_vector_d2c639aa-8816-431a-aaf6-d3fe2512ff61.bin#1".to_owned(),
+        "_delta_log/00000000000000000001.json#1".to_owned(),
+    ];
+    // Not of that kind, or in a folder that tables do not have.
+    let others = ["_day=2026-01-01/_a#b".to_owned(), "_day=2026-01-01/_#".to_owned(), format!("notes/{data}#1")];
+    for name in leftovers.iter().chain(&others) {
+        fs::write(folder.join(name), "half").unwrap();
+    }
+    let week = LEAST_RETENTION;
+    assert_eq!(lake.sink.vacuum(&table(), week).await.unwrap().files, [""; 0], "all is young");
+    for name in leftovers.iter().chain(&others) {
+        make_old(&lake, name, week + Duration::from_secs(3600));
+    }
+    let mut expected_files = leftovers.to_vec();
+    expected_files.sort();
+    let preview = lake.sink.vacuum_preview(&table(), week).await.unwrap();
+    assert_eq!((&preview.files, preview.bytes), (&expected_files, 24));
+    assert_eq!(lake.sink.vacuum(&table(), week).await.unwrap(), preview);
+    assert!(leftovers.iter().all(|name| !folder.join(name).exists()));
+    assert!(others.iter().all(|name| folder.join(name).exists()));
+}

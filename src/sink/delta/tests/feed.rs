@@ -227,3 +227,36 @@ fn schema_with(name: &str) -> crate::schema::TableSchema {
     let value = vec![column("name", TEXT, false), column("score", ColumnType::Float64, false), column(name, TEXT, false)];
     schema(&table(), 2, vec![column("id", ColumnType::Int64, true)], value)
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_changes_columns_over_marked_rows_tells_those_that_were_there() {
+    let of = |version: i64, kind: ColumnType, more: bool| {
+        let mut value = vec![column("n", kind, true)];
+        value.extend(more.then(|| column("late", TEXT, true)));
+        schema(&table(), version, vec![column("id", ColumnType::Int64, true)], value)
+    };
+    let counts = |told: &Told| told.iter().map(|(kind, rows)| (kind.clone(), rows.len())).collect::<Vec<_>>();
+    for (kind, more) in [(ColumnType::Int64, false), (TEXT, false), (ColumnType::Int32, true), (ColumnType::Boolean, true)] {
+        let lake = Lake::with(64 << 20, |options| DeltaOptions { deletion_vectors: DeletionVectors::On, ..feeding(options) });
+        let old = of(1, ColumnType::Int32, false);
+        let rows: Vec<Change> = (0..20).map(|id| Up(json!({"id": id, "n": id}))).collect();
+        load(&lake.fixture, &old, LoadKind::Replace, &rows, at(1)).await.unwrap();
+        load(&lake.fixture, &old, LoadKind::Merge, &[Del(json!({"id": 4}))], at(2)).await.unwrap();
+        let new = of(2, kind.clone(), more);
+        let value = |id: i64| match kind {
+            TEXT => json!(format!("t{id}")),
+            ColumnType::Boolean => json!(id % 2 == 0),
+            _ => json!(id),
+        };
+        let row = |id: i64| match more {
+            true => json!({"id": id, "n": value(id), "late": "x"}),
+            false => json!({"id": id, "n": value(id)}),
+        };
+        let rows: Vec<Value> = (0..20).filter(|id| *id != 4).map(row).collect();
+        let changes: Vec<Change> = rows.iter().cloned().map(Up).collect();
+        load(&lake.fixture, &new, LoadKind::Replace, &changes, at(3)).await.unwrap();
+        let told = told(opened(&lake).await, 2).await;
+        assert_eq!(counts(&told), [("delete".to_owned(), 19), ("insert".to_owned(), 19)], "{kind:?} {more}");
+        assert_eq!(read(&lake.fixture, &table()).await, expected(&new, &rows));
+    }
+}

@@ -357,3 +357,50 @@ async fn days_in_an_object_store_are_in_the_view_and_replaced_ones_go_after_a_wh
     rows.extend([event(5, 5, "d"), event(6, 5, "d")]);
     assert_eq!(read(&remote.fixture, &events().table).await, expected(&events(), &rows));
 }
+
+fn row(id: i64) -> Value {
+    json!({"id": id, "name": "a"})
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forms_are_told_apart_and_never_mixed() {
+    use crate::sink::delta::{DeltaSink, Forms, forms_at};
+    let none = Forms::default();
+    let folders = Folders::new();
+    let place = Place::local(&folders.root).unwrap();
+    assert_eq!(forms_at(&place).await.unwrap(), none);
+    let schema = plain(&table());
+    load(&folders.fixture, &schema, LoadKind::Replace, &[Up(row(1))], at(1)).await.unwrap();
+    assert_eq!(forms_at(&place).await.unwrap(), Forms { parquet: true, ..none });
+    // A Delta table is not made over a folder, nor the other way round.
+    let options = DeltaOptions { is_ledger: false, ..folders.sink.tables().options.clone() };
+    let delta = DeltaSink::new(place.clone(), options);
+    let error = delta.held(&table()).await.unwrap_err();
+    assert!(error.kind() == Kind::Target && error.hint_text().unwrap().contains("--format parquet"), "{error:?}");
+    let other = TableRef::new("canvas", "users");
+    let fixture = Fixture { sink: Box::new(delta.clone()), read: Box::new(|_| Box::pin(async { Vec::new() })) };
+    load(&fixture, &plain(&other), LoadKind::Replace, &[Up(row(1))], at(1)).await.unwrap();
+    assert_eq!(forms_at(&place).await.unwrap(), Forms { parquet: true, delta: true });
+    let error = folders.sink.held(&other).await.unwrap_err();
+    assert!(error.kind() == Kind::Target && error.hint_text().unwrap().contains("--format delta"), "{error:?}");
+    assert!(folders.root.join("canvas/users/_delta_log").exists());
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_that_is_a_link_is_not_replaced() {
+    let folders = Folders::new();
+    let schema = plain(&table());
+    load(&folders.fixture, &schema, LoadKind::Replace, &[Up(row(1))], at(1)).await.unwrap();
+    let (shown, elsewhere) = (folders.root.join("canvas/accounts"), folders.root.join("elsewhere"));
+    std::fs::rename(&shown, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &shown).unwrap();
+    let error = folders.sink.held(&table()).await.unwrap_err();
+    assert!(error.kind() == Kind::Target && error.message().contains("is a link"), "{error:?}");
+    assert!(std::fs::symlink_metadata(&shown).unwrap().is_symlink());
+    // As the hint says.
+    std::fs::remove_file(&shown).unwrap();
+    std::fs::rename(&elsewhere, &shown).unwrap();
+    load(&folders.fixture, &schema, LoadKind::Merge, &[Up(row(2))], at(2)).await.unwrap();
+    assert_eq!(read(&folders.fixture, &table()).await, expected(&schema, &[row(1), row(2)]));
+}

@@ -11,7 +11,7 @@ use super::{Lake, only};
 use crate::error::Kind;
 use crate::model::TableRef;
 use crate::sink::conformance::{Change, Change::Del, Change::Up, at, changes, expected, load, plain, plan, read, reduced};
-use crate::sink::delta::{DeletionVectors, DeltaOptions, files};
+use crate::sink::delta::{DeletionVectors, DeltaOptions, OnForeignChanges, files};
 use crate::sink::{LoadKind, Sink};
 
 fn table() -> TableRef {
@@ -131,7 +131,8 @@ async fn marked_by_hand(lake: &Lake) -> Vec<serde_json::Value> {
 async fn rows_that_another_program_marked_stay_deleted() {
     let schema = plain(&table());
     for deletion_vectors in [DeletionVectors::On, DeletionVectors::Auto, DeletionVectors::Off] {
-        let lake = Lake::with(64 << 20, |options| DeltaOptions { deletion_vectors, ..options });
+        let on_foreign_changes = OnForeignChanges::Warn;
+        let lake = Lake::with(64 << 20, |options| DeltaOptions { deletion_vectors, on_foreign_changes, ..options });
         let mut now = marked_by_hand(&lake).await;
         assert_eq!(lake.sink.status(&table()).await.unwrap().unwrap().rows, Some(24));
         // One of them comes back, one was deleted anyway, one row goes.
@@ -208,11 +209,15 @@ async fn a_table_asks_for_marks_only_when_it_has_some() {
     load(&off, &schema, LoadKind::Merge, &[row(200)], at(4)).await.unwrap();
     let switch =
         |number| only(&lake.commit(&table(), number), "metaData")["configuration"]["delta.enableDeletionVectors"].clone();
-    assert_eq!((switch(2), switch(3)), (json!("true"), json!("false")));
-    load(&off, &schema, LoadKind::Merge, &[row(96)], at(5)).await.unwrap();
+    assert_eq!((switch(2), switch(3)), (json!("true"), json!("true")), "a file still has marks");
+    // A run that says nothing makes no more of them.
+    load(&lake.fixture, &schema, LoadKind::Merge, &[row(201)], at(5)).await.unwrap();
+    load(&off, &schema, LoadKind::Merge, &[row(96)], at(6)).await.unwrap();
+    assert_eq!(switch(5), json!("false"), "the last mark went with that commit");
+    load(&lake.fixture, &schema, LoadKind::Merge, &[row(97)], at(7)).await.unwrap();
     let state = lake.sink.log(&table()).unwrap().state().await.unwrap().unwrap();
     assert!(state.files.iter().all(|file| file.deletion_vector.is_none()));
-    assert_eq!(read(&lake.fixture, &table()).await.len(), 101);
+    assert_eq!(read(&lake.fixture, &table()).await.len(), 102);
 }
 
 #[tokio::test]
@@ -319,4 +324,110 @@ async fn only_touched_files(lake: Lake) {
     let state = lake.sink.log(&table()).unwrap().state().await.unwrap().unwrap();
     let bounded = state.files.iter().filter(|file| file.key_bounds(&state.columns[0]).is_some()).count();
     assert_eq!(bounded, state.files.len());
+}
+
+/// Names of the operations that are told, and the version they came after.
+fn told(error: &crate::Error) -> (String, String) {
+    (error.message().to_owned(), error.get("commits").unwrap_or_default().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_another_program_changed_stop_increments_until_a_new_snapshot() {
+    let lake = Lake::new();
+    let schema = plain(&table());
+    let row = |id: i64, name: &str| json!({"id": id, "name": name});
+    let rows = |ids: std::ops::Range<i64>| ids.map(|id| Up(row(id, "a"))).collect::<Vec<_>>();
+    load(&lake.fixture, &schema, LoadKind::Replace, &rows(0..5), at(1)).await.unwrap();
+    load(&lake.fixture, &schema, LoadKind::Merge, &[Up(row(0, "b")), Del(json!({"id": 4}))], at(2)).await.unwrap();
+    let open = || async { deltalake::open_table(lake.url(&table())).await.unwrap() };
+    let held = || async { lake.sink.held(&table()).await.unwrap().unwrap() };
+    // Properties and compactions are welcome.
+    let properties = HashMap::from([("delta.logRetentionDuration".into(), "interval 60 days".into())]);
+    open().await.set_tbl_properties().with_properties(properties).await.unwrap();
+    open().await.optimize().await.unwrap();
+    assert_eq!(held().await.foreign_changes, None);
+
+    open().await.restore().with_version_to_restore(0).await.unwrap();
+    let expected_words = |error: &crate::Error| {
+        let (message, commits) = told(error);
+        assert_eq!(message, "Another program changed rows since version 1");
+        assert!(commits.contains("(RESTORE)"), "{commits}");
+        assert!(error.hint_text().unwrap().contains("--resnapshot"));
+    };
+    expected_words(&held().await.foreign_changes.unwrap().refusal(&table()));
+    let error = load(&lake.fixture, &schema, LoadKind::Merge, &rows(7..8), at(3)).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Target);
+    expected_words(&error);
+    // Care of ours changes nothing about that.
+    lake.sink.optimize(&table(), crate::sink::delta::Scope::Cluster).await.unwrap();
+    expected_words(&load(&lake.fixture, &schema, LoadKind::Merge, &rows(7..8), at(3)).await.unwrap_err());
+    load(&lake.fixture, &schema, LoadKind::Replace, &rows(0..3), at(3)).await.unwrap();
+    load(&lake.fixture, &schema, LoadKind::Merge, &rows(3..4), at(4)).await.unwrap();
+    assert_eq!(read(&lake.fixture, &table()).await, expected(&schema, &[0, 1, 2, 3].map(|id| row(id, "a"))));
+
+    // Who wants to go on does, and is warned once.
+    open().await.delete().with_predicate("id = 2").await.unwrap();
+    load(&lake.fixture, &schema, LoadKind::Merge, &rows(4..5), at(5)).await.unwrap_err();
+    let warned =
+        super::fixture(&lake.root, DeltaOptions { on_foreign_changes: OnForeignChanges::Warn, ..lake.sink.options.clone() });
+    let loaded = load(&warned, &schema, LoadKind::Merge, &rows(4..5), at(5)).await.unwrap();
+    assert!(loaded.warnings[0].contains("Another program changed rows since version"), "{loaded:?}");
+    let loaded = load(&lake.fixture, &schema, LoadKind::Merge, &rows(5..6), at(6)).await.unwrap();
+    assert_eq!(loaded.warnings, [""; 0]);
+    assert_eq!(read(&lake.fixture, &table()).await, expected(&schema, &[0, 1, 3, 4, 5].map(|id| row(id, "a"))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_no_longer_reaches_back_to_the_last_load_is_not_trusted() {
+    let lake = Lake::new();
+    let schema = plain(&table());
+    let rows: Vec<Change> = (0..5).map(|id| Up(json!({"id": id, "name": "a"}))).collect();
+    load(&lake.fixture, &schema, LoadKind::Replace, &rows, at(1)).await.unwrap();
+    let open = || async { deltalake::open_table(lake.url(&table())).await.unwrap() };
+    open().await.delete().with_predicate("id = 2").await.unwrap();
+    deltalake::checkpoints::create_checkpoint(&open().await, None).await.unwrap();
+    for version in 0..1 {
+        fs::remove_file(lake.folder(&table()).join(format!("_delta_log/{version:020}.json"))).unwrap();
+    }
+    let properties = HashMap::from([("delta.logRetentionDuration".into(), "interval 60 days".into())]);
+    open().await.set_tbl_properties().with_properties(properties).await.unwrap();
+    let error = load(&lake.fixture, &schema, LoadKind::Merge, &rows, at(2)).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Target);
+    assert!(error.message().contains("no longer reaches back") && error.hint_text().unwrap().contains("--resnapshot"));
+    load(&lake.fixture, &schema, LoadKind::Replace, &rows, at(2)).await.unwrap();
+    load(&lake.fixture, &schema, LoadKind::Merge, &rows, at(3)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deletion_vectors_are_said_to_be_off_when_none_is_left() {
+    let lake = Lake::with(64 << 20, |options| DeltaOptions {
+        deletion_vectors: DeletionVectors::On,
+        target_file_bytes: 1,
+        compact_after: 0,
+        ..options
+    });
+    let schema = plain(&table());
+    let row = |id: i64| Up(json!({"id": id, "name": "n", "score": 0.5}));
+    // Two files, each with marks.
+    for start in [0, 1000] {
+        load(&lake.fixture, &schema, LoadKind::Merge, &(start..start + 100).map(row).collect::<Vec<_>>(), at(1 + start))
+            .await
+            .unwrap();
+    }
+    load(&lake.fixture, &schema, LoadKind::Merge, &[Del(json!({"id": 5})), Del(json!({"id": 1005}))], at(2000)).await.unwrap();
+    let off = super::fixture(&lake.root, DeltaOptions { deletion_vectors: DeletionVectors::Off, ..lake.sink.options.clone() });
+    let look = || async {
+        let state = lake.sink.log(&table()).unwrap().state().await.unwrap().unwrap();
+        let marked = state.files.iter().filter(|file| file.deletion_vector.is_some()).count();
+        (marked, state.configuration["delta.enableDeletionVectors"].clone())
+    };
+    assert_eq!(look().await, (2, "true".into()));
+    load(&off, &schema, LoadKind::Merge, &[row(7)], at(2001)).await.unwrap();
+    assert_eq!(look().await, (1, "true".into()));
+    load(&off, &schema, LoadKind::Merge, &[row(5000)], at(2002)).await.unwrap();
+    assert_eq!(look().await, (1, "true".into()));
+    load(&off, &schema, LoadKind::Merge, &[Del(json!({"id": 1007}))], at(2003)).await.unwrap();
+    assert_eq!(look().await, (0, "false".into()));
+    let state = lake.sink.log(&table()).unwrap().state().await.unwrap().unwrap();
+    assert!(!state.configuration.contains_key("daplake.noDeletionVectors"));
 }

@@ -9,7 +9,7 @@ use super::history::table;
 use super::replay::{Kept, load_timed, shown, with_roles};
 use crate::error::Kind;
 use crate::model::{TableRef, Timestamp};
-use crate::schema::{ColumnType, Deletes, TableMode, TableSchema};
+use crate::schema::{ColumnRecord, ColumnType, Deletes, TableMode, TableSchema};
 use crate::sink::conformance::{
     Change, Change::Del, Change::Up, TEXT, at, changes, column, expected, load, plain, plan, read, reduced, schema,
 };
@@ -238,4 +238,171 @@ async fn many_partitions_need_little_memory() {
     let days: BTreeSet<_> = state.files.iter().map(|file| file.partition.clone().unwrap()).collect();
     assert_eq!(days.len(), 400);
     assert_eq!(lake.engine.memory_pool().reserved(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_has_every_change_once() {
+    let lake = Lake::new();
+    let schema = plain(&table());
+    let logged = with_roles(plain(&table()), Kept::Changes);
+    let up = |id: i64, name: &str, at: i64| (Up(json!({"id": id, "name": name})), at);
+    let seen = |id: i64, name: &str, at: i64| json!({"id": id, "name": name, "_action": "U", "_ts": shown(at)});
+    let none = Layout::default;
+    let first = [up(1, "a", 1000), up(2, "b", 1000)];
+    load_timed(&lake.stage(), &schema, LoadKind::Replace, Kept::Changes.layout(), &first, 2, 9).await.unwrap();
+    // Several changes of a key in one result, one of them twice, in batches of two.
+    let increment = [up(1, "b", 2500), up(1, "c", 2600), up(3, "x", 2600), up(1, "b", 2500), (Del(json!({"id": 2})), 2700)];
+    let loaded = load_timed(&lake.stage(), &schema, LoadKind::Merge, none(), &increment, 3, 2).await.unwrap();
+    assert_eq!((loaded.upserted, loaded.deleted), (3, 1));
+    let now = [
+        seen(1, "a", 1000),
+        seen(2, "b", 1000),
+        seen(1, "b", 2500),
+        seen(1, "c", 2600),
+        seen(3, "x", 2600),
+        json!({"id": 2, "_action": "D", "_ts": shown(2700)}),
+    ];
+    assert_eq!(read(&lake.fixture, &table()).await, expected(&logged, &now));
+    // The same increment again, with one change that is new and one of the same time with another value.
+    let again: Vec<_> = increment.iter().cloned().chain([up(3, "y", 2800), up(1, "C", 2600)]).collect();
+    let loaded = load_timed(&lake.stage(), &schema, LoadKind::Merge, none(), &again, 4, 3).await.unwrap();
+    assert_eq!((loaded.upserted, loaded.deleted), (2, 0));
+    let now: Vec<Value> = now.into_iter().chain([seen(3, "y", 2800), seen(1, "C", 2600)]).collect();
+    assert_eq!(read(&lake.fixture, &table()).await, expected(&logged, &now));
+    // A snapshot that is older than the log says nothing of what came after it.
+    let old = [up(1, "a", 1000), up(2, "b", 1000)];
+    load_timed(&lake.stage(), &schema, LoadKind::Replace, none(), &old, 2, 9).await.unwrap();
+    assert_eq!(read(&lake.fixture, &table()).await, expected(&logged, &now));
+    assert_eq!(lake.sink.held(&table()).await.unwrap().unwrap().bookmark, at(2));
+    load_timed(&lake.stage(), &schema, LoadKind::Merge, none(), &again, 4, 9).await.unwrap();
+    assert_eq!(read(&lake.fixture, &table()).await, expected(&logged, &now));
+    assert_eq!(lake.engine.memory_pool().reserved(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn older_changes_leave_a_history_as_it_is() {
+    let lake = Lake::new();
+    let schema = plain(&table());
+    let versions = with_roles(plain(&table()), Kept::History);
+    let up = |id: i64, name: &str, at: i64| (Up(json!({"id": id, "name": name})), at);
+    let del = |id: i64, at: i64| (Del(json!({"id": id})), at);
+    let version = |id: i64, name: &str, from: i64, to: Option<i64>| {
+        json!({"id": id, "name": name, "_valid_from": shown(from), "_valid_to": to.map_or(Value::Null, shown),
+            "_current": to.is_none()})
+    };
+    let none = Layout::default;
+    let load = async |kind: LoadKind, rows: &[super::replay::Timed], second: i64| {
+        let layout = if second == 2 && kind == LoadKind::Replace { Kept::History.layout() } else { none() };
+        load_timed(&lake.stage(), &schema, kind, layout, rows, second, 9).await.unwrap()
+    };
+    let snapshot = [up(1, "a", 1000), up(2, "b", 1000), up(3, "c", 1000)];
+    load(LoadKind::Replace, &snapshot, 2).await;
+    load(LoadKind::Merge, &[up(1, "A", 2500), del(2, 2600)], 3).await;
+    load(LoadKind::Merge, &[up(1, "AA", 3500), up(4, "d", 3600), del(3, 3700)], 4).await;
+    load(LoadKind::Merge, &[del(4, 4500)], 5).await;
+    let now = [
+        version(1, "a", 1000, Some(2500)),
+        version(1, "A", 2500, Some(3500)),
+        version(1, "AA", 3500, None),
+        version(2, "b", 1000, Some(2600)),
+        version(3, "c", 1000, Some(3700)),
+        version(4, "d", 3600, Some(4500)),
+    ];
+    let check = async || assert_eq!(read(&lake.fixture, &table()).await, expected(&versions, &now));
+    check().await;
+    // Earlier increments again: an older update, an older delete, an update of a row that is deleted by now.
+    load(LoadKind::Merge, &[up(1, "A", 2500), del(2, 2600)], 6).await;
+    check().await;
+    load(LoadKind::Merge, &[del(1, 3000), up(4, "d", 3600), up(3, "c", 1000)], 7).await;
+    check().await;
+    // A snapshot from before all that, and then all increments since.
+    load(LoadKind::Replace, &snapshot, 2).await;
+    check().await;
+    assert_eq!(lake.sink.held(&table()).await.unwrap().unwrap().bookmark, at(2));
+    load(LoadKind::Merge, &[up(1, "AA", 3500), del(2, 2600), del(3, 3700), del(4, 4500)], 5).await;
+    check().await;
+    // A row that was deleted long ago may come back, and one that was never seen may come late.
+    load(LoadKind::Merge, &[up(2, "new", 5500), up(9, "late", 1500)], 8).await;
+    let now: Vec<Value> = now.iter().cloned().chain([version(2, "new", 5500, None), version(9, "late", 1500, None)]).collect();
+    assert_eq!(read(&lake.fixture, &table()).await, expected(&versions, &now));
+    assert_eq!(lake.engine.memory_pool().reserved(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_old_rows_cannot_follow_goes_into_a_new_target() {
+    let of =
+        |kind: ColumnType| schema(&table(), 2, vec![column("id", ColumnType::Int64, true)], vec![column("x", kind, false)]);
+    for kept in [Kept::Marked, Kept::Changes, Kept::History] {
+        let (lake, fresh) = (Lake::new(), Lake::new());
+        let old = [(Up(json!({"id": 1, "x": "a"})), 1000)];
+        load_timed(&lake.stage(), &of(TEXT), LoadKind::Replace, kept.layout(), &old, 2, 9).await.unwrap();
+        let new = [(Up(json!({"id": 1, "x": 5})), 1000)];
+        for kind in [LoadKind::Merge, LoadKind::Replace] {
+            let error =
+                load_timed(&lake.stage(), &of(ColumnType::Int64), kind, Layout::default(), &new, 3, 9).await.unwrap_err();
+            let hint = error.hint_text().unwrap();
+            assert!(error.kind() == Kind::Schema && hint.contains("new --target"), "{kept:?} {error:?}");
+        }
+        load_timed(&fresh.stage(), &of(ColumnType::Int64), LoadKind::Replace, kept.layout(), &new, 3, 9).await.unwrap();
+    }
+    // Where a snapshot replaces all rows, it is the way.
+    let lake = Lake::new();
+    let old = [(Up(json!({"id": 1, "x": "a"})), 1000)];
+    load_timed(&lake.stage(), &of(TEXT), LoadKind::Replace, Layout::default(), &old, 2, 9).await.unwrap();
+    let new = [(Up(json!({"id": 1, "x": 5})), 1000)];
+    let (stage, wider) = (lake.stage(), of(ColumnType::Int64));
+    let load = async |kind| load_timed(&stage, &wider, kind, Layout::default(), &new, 3, 9).await;
+    assert!(load(LoadKind::Merge).await.unwrap_err().hint_text().unwrap().contains("--resnapshot"));
+    load(LoadKind::Replace).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hashed_column_that_is_gone_at_the_source_does_not_stop_its_table() {
+    let of = |version: i64, has: bool| {
+        let mut value = vec![column("name", TEXT, false)];
+        value.extend(has.then(|| column("s", TEXT, false)));
+        schema(&table(), version, vec![column("id", ColumnType::Int64, true)], value)
+    };
+    let record = |hashed: bool| ColumnRecord {
+        hashed: if hashed { vec!["s".into()] } else { Vec::new() },
+        fingerprint: hashed.then(|| "one".to_owned()),
+        ..ColumnRecord::default()
+    };
+    for kept in [Kept::Current, Kept::Marked, Kept::Changes, Kept::History] {
+        let lake = Lake::new();
+        let layout = |hashed: bool, first: bool| {
+            let base = if first { kept.layout() } else { Layout::default() };
+            Layout { columns: record(hashed), ..base }
+        };
+        let up = |id: i64, s: Option<&str>, at: i64| {
+            let mut row = json!({"id": id, "name": format!("n{at}")});
+            s.into_iter().for_each(|s| row["s"] = json!(s));
+            (Up(row), at)
+        };
+        let check = async |record: &ColumnRecord, schema: &TableSchema| {
+            lake.sink.held(&table()).await.unwrap().unwrap().check_columns(record, schema)
+        };
+        let with = [up(1, Some("h1"), 1000), up(2, Some("h2"), 1000)];
+        load_timed(&lake.stage(), &of(1, true), LoadKind::Replace, layout(true, true), &with, 2, 9).await.unwrap();
+        check(&record(false), &of(2, false)).await.unwrap();
+        let without = [up(1, None, 2500), up(3, None, 2500)];
+        load_timed(&lake.stage(), &of(2, false), LoadKind::Merge, layout(false, false), &without, 3, 9).await.unwrap();
+        // A snapshot without it is taken as well where old rows stay; and increments after that.
+        if kept != Kept::Current {
+            let all = [up(1, None, 2500), up(2, None, 1000), up(3, None, 2500)];
+            load_timed(&lake.stage(), &of(2, false), LoadKind::Replace, layout(false, false), &all, 4, 9).await.unwrap();
+        }
+        // It comes back: as hashes only, with the same key only.
+        let back = [up(4, Some("h4"), 4500)];
+        let error = check(&record(false), &of(3, true)).await.unwrap_err();
+        let way = if kept == Kept::Current { "--resnapshot" } else { "new --target" };
+        assert!(error.kind() == Kind::Schema && error.hint_text().unwrap().contains(way), "{kept:?} {error:?}");
+        load_timed(&lake.stage(), &of(3, true), LoadKind::Merge, layout(false, false), &back, 5, 9).await.unwrap_err();
+        let other = ColumnRecord { fingerprint: Some("two".into()), ..record(true) };
+        check(&other, &of(3, true)).await.unwrap_err();
+        check(&record(true), &of(3, true)).await.unwrap();
+        load_timed(&lake.stage(), &of(3, true), LoadKind::Merge, layout(true, false), &back, 5, 9).await.unwrap();
+        let rows = read(&lake.fixture, &table()).await;
+        assert!(rows.iter().any(|row| row.contains("s=h4")) && rows.iter().any(|row| row.contains("s=h2")), "{rows:?}");
+    }
 }
