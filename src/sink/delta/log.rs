@@ -285,7 +285,7 @@ impl TableLog {
 
     /// The same, as the ledger of a folder of plain Parquet files or as a table for readers of Delta.
     #[must_use]
-    pub(super) fn as_ledger(self, is_ledger: bool) -> Self {
+    pub(super) fn with_ledger(self, is_ledger: bool) -> Self {
         Self { is_ledger, ..self }
     }
 

@@ -153,7 +153,7 @@ impl DeltaSink {
     }
 
     fn log(&self, table: &TableRef) -> Result<TableLog> {
-        Ok(TableLog::new(&self.place, table)?.as_ledger(self.options.is_ledger))
+        Ok(TableLog::new(&self.place, table)?.with_ledger(self.options.is_ledger))
     }
 }
 
