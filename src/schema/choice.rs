@@ -158,7 +158,7 @@ impl ColumnRecord {
     /// Whether rows of `next` can come into a table with rows of this choice; `has` says whether the table has a column, `comes`
     /// whether the rows have it. Kind `Schema` if values and hashes, or hashes of two keys, would stand in one column.
     pub fn follow(&self, next: &Self, has: impl Fn(&str) -> bool, comes: impl Fn(&str) -> bool) -> Result<Followed> {
-        let way_out = "go on as before, or load the table anew with --resnapshot";
+        let way_out = "keep the choice as it was, or reload the table with --resnapshot";
         let is_kept = |column: &str| !next.dropped.iter().any(|dropped| dropped == column);
         // A column of hashes that comes no more, left out or gone at the source, still holds them: it must be known when it
         // comes back.

@@ -111,8 +111,10 @@ impl Held {
 /// What to do about rows that cannot stand beside those that are there.
 pub(crate) fn way_out(keeps_rows: bool) -> &'static str {
     match keeps_rows {
-        false => "go on as before, or load the table anew with --resnapshot",
-        true => "go on as before, or load the table into a new --target: this one keeps its old rows even with --resnapshot",
+        false => "keep the choice as it was, or reload the table with --resnapshot",
+        true => {
+            "keep the choice as it was, or load the table into a new --target: this one keeps its old rows even with --resnapshot"
+        }
     }
 }
 
@@ -152,7 +154,7 @@ impl ForeignChanges {
     pub fn refusal(&self, table: &TableRef) -> Error {
         let error = Error::new(Kind::Target, self.described()).with("table", table);
         let error = if self.commits.is_empty() { error } else { error.with("commits", self.commits_described()) };
-        error.hint("load the table anew with --resnapshot; to keep what the other program did, add --foreign-changes warn once")
+        error.hint("reload the table with --resnapshot; to keep what the other program did, add --foreign-changes warn once")
     }
 }
 

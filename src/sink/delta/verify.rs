@@ -103,7 +103,12 @@ impl DeltaSink {
                     .hint("name other tables with --table, or leave this one out with --exclude"));
             }
         };
-        let compared = Compared::new(&state, &fresh)?;
+        let compared = Compared::new(&state, &fresh).map_err(|error| match layout.keeps_rows() || table.is_log() {
+            true => {
+                error.hint_instead("load the table into a new --target: this one keeps its old rows even with --resnapshot")
+            }
+            false => error,
+        })?;
         let rows = Arc::new(AtomicU64::new(0));
         let engine = &self.options.engine;
         let wanted = compared.digests_of_changes(fresh, engine, Arc::clone(&rows));
