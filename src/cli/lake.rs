@@ -10,8 +10,8 @@ use futures::FutureExt;
 #[cfg(feature = "sql")]
 use super::args::DatabaseArgs;
 use super::args::{
-    Command, DeletionVectorsArg, EngineArgs, ForeignChangesArg, GlobalArgs, LakeArgs, NestedArg, OnSnapshotRequired, StatusArgs,
-    StatusOutput, SwitchArg, SyncArgs, TableArgs,
+    Command, DeletionVectorsArg, EngineArgs, ForeignChangesArg, GlobalArgs, LakeArgs, NestedArg, OnSnapshotRequired,
+    StatusArgs, StatusOutput, SwitchArg, SyncArgs, TableArgs,
 };
 use super::output::{Grid, age, aside, file_beside, grouped, out, size};
 use super::runs::{self, Teller};

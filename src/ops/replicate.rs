@@ -419,7 +419,7 @@ impl Replicator {
             schema = self.read_schema(table, self.client.table_schema_from(table, job.schema_version).await?)?;
             choice = self.choose(table, held, &schema)?;
             if let (Some(held), true) = (held, job.query.window != Window::Snapshot) {
-                held.check_columns(choice.record(), schema.version)?;
+                held.check_columns(choice.record(), choice.kept())?;
             }
         }
         for warning in &schema.warnings {
