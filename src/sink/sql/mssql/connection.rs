@@ -320,6 +320,11 @@ fn server_error(number: u32, text: &str) -> Error {
             error = error
                 .hint("if it is a secondary replica, connect to the primary server; else look for READ_ONLY of the database");
         }
+        if number == 2705 {
+            error = error.hint(
+                "the database's collation does not tell two names apart: leave one column out with --drop-column, or rename yours",
+            );
+        }
         if matches!(number, 4922 | 5074 | 3725 | 3726) {
             error = error.hint("drop what depends on it, run again, and make it anew");
         }
