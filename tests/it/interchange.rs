@@ -221,11 +221,6 @@ fn mariadb() -> Option<Box<dyn Kept>> {
     Some(Box::new(crate::support::mysql::Database::new(crate::support::mysql::Brand::Mariadb)?))
 }
 
-#[cfg(feature = "mysql")]
-fn mysql() -> Option<Box<dyn Kept>> {
-    Some(Box::new(crate::support::mysql::Database::new(crate::support::mysql::Brand::Mysql)?))
-}
-
 /// Tables with enumerations, JSON, arrays, addresses, UUIDs, decimals, dates and schema changes of each kind that the official
 /// client can follow.
 fn spread() -> Vec<TableRef> {
@@ -304,12 +299,6 @@ async fn the_whole_catalogue_is_laid_out_as_by_the_official_client_in_postgresql
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn either_client_goes_on_where_the_other_stopped_in_mariadb() {
     take_turns(mariadb).await;
-}
-
-#[cfg(feature = "mysql")]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn either_client_goes_on_where_the_other_stopped_in_mysql() {
-    take_turns(mysql).await;
 }
 
 #[cfg(feature = "mysql")]
