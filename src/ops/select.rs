@@ -301,6 +301,19 @@ mod tests {
     }
 
     #[test]
+    fn all_means_what_the_account_has_and_had() {
+        let held = [TableRef::new("catalog", "products")];
+        let unknown = || Error::new(Kind::NotFound, "Unknown");
+        assert!(is_absent(&unknown(), "new_quizzes", &held));
+        // Every account has it; and this one was there.
+        assert!(!is_absent(&unknown(), "canvas", &held) && !is_absent(&unknown(), "catalog", &held));
+        let refused = |class: &str| Error::new(Kind::Account, "Refused").with("type", class);
+        assert!(is_absent(&refused("AccountNotOnboardedError"), "new_quizzes", &held));
+        assert!(!is_absent(&refused("AccountDisabled"), "new_quizzes", &held));
+        assert!(!is_absent(&Error::new(Kind::Unavailable, "Down"), "new_quizzes", &held));
+    }
+
+    #[test]
     fn an_unknown_name_is_refused_with_the_nearest_one() {
         let error = pick(&["usres"], &[]).unwrap_err();
         assert_eq!(error.kind(), Kind::NotFound);
