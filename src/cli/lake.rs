@@ -52,6 +52,8 @@ pub(super) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Result<()>
     });
     let (Prepared { client, helpers, requests }, teller) = match prepared.await {
         Ok(prepared) => prepared,
+        // The ordinary end of a service, even before its first run.
+        Err(error) if error.kind() == Kind::Cancelled && schedule.is_some() => return Ok(()),
         Err(error) => {
             // No target has begun: each has the same failure.
             let failed = || Report::not_started(&new_run_id(), started, "", &error);
