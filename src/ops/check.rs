@@ -129,7 +129,11 @@ fn clock(client: &Client) -> Finding {
 
 /// Does the cheapest part of a real load, which leaves nothing behind.
 pub async fn check_target(subject: &str, sink: &dyn Sink) -> Finding {
-    match sink.check().await {
+    let checked = async {
+        sink.check().await?;
+        sink.check_rights().await
+    };
+    match checked.await {
         Ok(()) => Finding::good(subject, format!("{} can be written", sink.location())),
         Err(error) => Finding::bad(subject, error.with("target", sink.location())),
     }

@@ -24,6 +24,11 @@ pub trait Sink: Debug + Send + Sync {
     /// for. Leaves nothing behind. Kind `Target`.
     async fn check(&self) -> Result<()>;
 
+    /// Whether a first run has the rights to make what it needs, as far as that can be tried and undone. Kind `Target`.
+    async fn check_rights(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// What was last committed for `table`. `None`: never loaded. Kind `Target` when something foreign is in its place.
     async fn held(&self, table: &TableRef) -> Result<Option<Held>>;
 

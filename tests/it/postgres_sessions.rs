@@ -220,6 +220,11 @@ async fn a_right_that_is_missing_is_named_with_its_grant() {
         let end = start + text[start..].rfind(&quoted).unwrap() + quoted.len();
         let grant = text[start..end].lines().next().unwrap().to_owned();
         database.psql(&grant);
+        if grant.starts_with("GRANT TEMPORARY") {
+            // Said before a run.
+            let check = world.daplake(&["check", "--target", &url]);
+            check.assert_says(&[&format!("GRANT CREATE ON DATABASE \"{name}\" TO {quoted}")]);
+        }
         granted.push(grant);
     }
     sync(&world, &url, &["--table", "users"]).assert_code(0);

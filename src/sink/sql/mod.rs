@@ -469,6 +469,16 @@ impl Sink for SqlSink {
         Ok(())
     }
 
+    async fn check_rights(&self) -> Result<()> {
+        let _one_of_few = self.shared.question().await?;
+        let mut session = self.shared.session().await?;
+        if !self.shared.has_meta(session.as_mut()).await? {
+            self.shared.try_prepare(session.as_mut()).await?;
+        }
+        self.shared.give_back(session);
+        Ok(())
+    }
+
     async fn held(&self, table: &TableRef) -> Result<Option<Held>> {
         let known = self.shared.take_known(table).transpose()?;
         let entry = match known {
