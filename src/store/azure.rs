@@ -63,7 +63,7 @@ pub(super) fn open(url: &Url, options: &StoreOptions) -> Result<Arc<dyn ObjectSt
         .build()
         .or_fail(Kind::Usage, "The object store cannot be set up")
         .map_err(|error| error.hint("name the account with AZURE_STORAGE_ACCOUNT_NAME, or in the address: abfss://container@account.dfs.core.windows.net/prefix"))?;
-    Ok(Arc::new(RemoteStore::new(store)))
+    Ok(Arc::new(RemoteStore::new(store).listing_all(is_emulator)))
 }
 
 /// The emulator at another address than its usual one: an ordinary endpoint, with the account in its path and the well-known key unless

@@ -24,6 +24,7 @@ use super::upload::Upload;
 pub(super) struct RemoteStore<S> {
     store: Arc<S>,
     open: OpenUploads,
+    lists_all: bool,
 }
 
 /// Uploads that are neither completed nor aborted.
@@ -45,7 +46,14 @@ impl OpenUploads {
 impl<S> RemoteStore<S> {
     /// Around a store that retries.
     pub(super) fn new(store: S) -> Self {
-        Self { store: Arc::new(store), open: OpenUploads::default() }
+        Self { store: Arc::new(store), open: OpenUploads::default(), lists_all: false }
+    }
+
+    /// Whether the store passes over where a listing starts, and always lists from the first name.
+    #[must_use]
+    pub(super) fn listing_all(mut self, lists_all: bool) -> Self {
+        self.lists_all = lists_all;
+        self
     }
 }
 
@@ -103,6 +111,11 @@ impl<S: ObjectStore + MultipartStore> ObjectStore for RemoteStore<S> {
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+        if self.lists_all {
+            let offset = offset.clone();
+            let listed = self.store.list(prefix).map_err(cleaned);
+            return listed.try_filter(move |found| std::future::ready(found.location > offset)).boxed();
+        }
         self.store.list_with_offset(prefix, offset).map_err(cleaned).boxed()
     }
 
