@@ -1,8 +1,41 @@
-//! Values that cannot be printed in clear, by type. It does not decide what is secret: the caller wraps it.
+//! Values that cannot be printed in clear, by type. It does not decide what is secret: the caller wraps it. And text of others without
+//! what a terminal acts on.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use url::Url;
+
+/// `text` with control characters, line ends among them, and characters that change the direction of text written as `\u001b`. Names and
+/// messages of the service may hold them. The form is that of JSON.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    visible_but(text, &[])
+}
+
+/// As [`visible`], of text of several lines: line ends and tabs stay.
+pub fn visible_lines(text: &str) -> Cow<'_, str> {
+    visible_but(text, &['\n', '\t'])
+}
+
+/// As [`visible`], without changing the characters in `kept`.
+pub fn visible_but<'t>(text: &'t str, kept: &[char]) -> Cow<'t, str> {
+    let acts = |letter: char| {
+        let turns = matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+        (letter.is_control() || turns) && !kept.contains(&letter)
+    };
+    if !text.chars().any(acts) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for letter in text.chars() {
+        match acts(letter) {
+            // All of them have four digits at most.
+            true => shown.push_str(&format!("\\u{:04x}", u32::from(letter))),
+            false => shown.push(letter),
+        }
+    }
+    Cow::Owned(shown)
+}
 
 /// A secret such as a client secret or a bearer token. `Debug` and `Display` print asterisks.
 #[derive(Clone, PartialEq, Eq)]
@@ -78,6 +111,16 @@ impl fmt::Debug for SafeUrl {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_terminal_acts_on_is_made_visible() {
+        assert_eq!(visible("plain \u{e4} \u{1f468}\u{200d}\u{1f373}"), "plain \u{e4} \u{1f468}\u{200d}\u{1f373}");
+        assert_eq!(visible("a\u{1b}[31mb\r\nc\u{9b}2J"), "a\\u001b[31mb\\u000d\\u000ac\\u009b2J");
+        assert_eq!(visible("x\u{202e}y\u{2066}z\u{feff}"), "x\\u202ey\\u2066z\\ufeff");
+        assert_eq!(visible_lines("a\tb\nc\u{7f}"), "a\tb\nc\\u007f");
+        // What is escaped already stays as it is.
+        assert_eq!(visible(&visible("\u{1b}")), "\\u001b");
+    }
 
     #[test]
     fn secrets_do_not_print() {

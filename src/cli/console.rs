@@ -4,10 +4,14 @@
 use std::io::IsTerminal;
 
 use super::args::{GlobalArgs, Theme};
-use super::output::out;
+use super::output::{out, out_visible};
 use super::report;
 use crate::error::{Error, Result};
+use crate::redact::{visible_but, visible_lines};
 
+/// Where bold begins and ends, before the text of others is made harmless.
+const BOLD: char = '\u{1}';
+const PLAIN: char = '\u{2}';
 /// Width of lines that do not go to a terminal.
 const DEFAULT_WIDTH: usize = 80;
 
@@ -105,7 +109,7 @@ impl Console {
     /// A line for people that is in the log already.
     pub(super) fn show(self, mark: Mark, text: impl Fn(Bold<'_>) -> String) -> Result<()> {
         match self.style {
-            Some(style) => out(&style.line(mark, text)),
+            Some(style) => out_visible(&style.line(mark, text)),
             None => Ok(()),
         }
     }
@@ -126,10 +130,12 @@ impl Style {
     fn line(self, mark: Mark, text: impl Fn(Bold<'_>) -> String) -> String {
         let prefix = mark.prefix();
         let mut line = match self.theme {
-            None => format!("{prefix} {}", text(&str::to_owned)),
+            None => format!("{prefix} {}", visible_lines(&text(&str::to_owned))),
             Some(theme) => {
                 let colour = mark.colour(theme);
-                let words = text(&|word| format!("\u{1b}[1m{word}\u{1b}[22m"));
+                let words = text(&|word| format!("{BOLD}{word}{PLAIN}"));
+                let words = visible_but(&words, &['\n', '\t', BOLD, PLAIN]);
+                let words = words.replace(BOLD, "\u{1b}[1m").replace(PLAIN, "\u{1b}[22m");
                 format!("\u{1b}[{colour}m{prefix}\u{1b}[0m {words}")
             }
         };
@@ -173,6 +179,15 @@ mod tests {
         assert_eq!(wrapped("✓ one two three", 9), "✓ one two\nthree");
         assert_eq!(wrapped("a /a/very/long/path b", 6), "a\n/a/very/long/path\nb");
         assert_eq!(wrapped("first\nsecond line", 80), "first\nsecond line");
+    }
+
+    #[test]
+    fn text_of_others_cannot_change_the_terminal() {
+        let text = |bold: Bold<'_>| format!("{} \u{1b}]0;title\u{7}", bold("a\u{1b}[2J"));
+        let plain = Style { theme: None, width: None };
+        assert_eq!(plain.line(Mark::Warning, text), "⚠ a\\u001b[2J \\u001b]0;title\\u0007\n");
+        let coloured = Style { theme: Some(Theme::Dark), width: None }.line(Mark::Warning, text);
+        assert_eq!(coloured, "\u{1b}[93m⚠\u{1b}[0m \u{1b}[1ma\\u001b[2J\u{1b}[22m \\u001b]0;title\\u0007\n");
     }
 
     #[test]

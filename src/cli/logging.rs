@@ -24,6 +24,7 @@ use super::output::{aside, grouped, note, reserve_for_log_lines, size};
 use super::progress::LiveLine;
 use super::report;
 use crate::progress;
+use crate::redact::visible;
 
 /// Who is listening.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,8 +198,8 @@ impl Sentence {
         if !fields.is_empty() {
             let _ = write!(text, " ({fields})");
         }
-        // One record, one line.
-        text.replace(['\n', '\r'], " ")
+        // One record, one line. Names and messages of others must not act on the terminal that shows it.
+        visible(&text.replace(['\n', '\r'], " ")).into_owned()
     }
 
     fn field(&mut self, field: &Field, value: &dyn std::fmt::Display) {

@@ -1,6 +1,6 @@
 //! Text on the two streams. A closed pipe on standard output ends the program quietly.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -8,6 +8,7 @@ use indicatif::ProgressBar;
 
 use crate::error::{Error, Kind, Result};
 pub(super) use crate::page::figures::{age, grouped, size};
+use crate::redact::visible_lines;
 
 /// The live line at the bottom of a terminal, if there is one. Text must not be written through it.
 static LIVE: Mutex<Option<ProgressBar>> = Mutex::new(None);
@@ -38,8 +39,16 @@ pub(super) fn file_beside(path: &std::path::Path) -> std::io::Result<tempfile::N
     tempfile::NamedTempFile::new_in(folder.unwrap_or(std::path::Path::new(".")))
 }
 
-/// Writes to standard output.
+/// Writes to standard output: what goes to a terminal without anything that it would act on.
 pub(super) fn out(text: &str) -> Result<()> {
+    match std::io::stdout().is_terminal() {
+        true => out_visible(&visible_lines(text)),
+        false => out_visible(text),
+    }
+}
+
+/// Writes text to standard output whose colours are ours.
+pub(super) fn out_visible(text: &str) -> Result<()> {
     let written = above_live_line(|| {
         let mut stdout = std::io::stdout().lock();
         stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
@@ -96,6 +105,7 @@ pub(super) fn aside(line: &str) {
 
 /// Writes a line to standard error; a failure there cannot be told to anybody.
 pub(super) fn note(line: &str) {
+    let line = visible_lines(line);
     let _ = above_live_line(|| writeln!(std::io::stderr().lock(), "{line}"));
 }
 

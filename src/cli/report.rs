@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::ops::{Failure, Outcome, Reason, Report, TableReport};
 #[cfg(feature = "lake")]
 use crate::ops::{Overview, RunRecord, SyncEvent, SyncStep, Totals};
+use crate::redact::{visible, visible_lines};
 
 /// Target of the log records of failures. People read failures in another form, so their log lines leave them out.
 pub(super) const FAILURES: &str = "daplake::failure";
@@ -53,13 +54,14 @@ pub(super) fn error_lines(error: &Error) -> String {
 }
 
 fn error_text(error: &Error) -> String {
-    let mut text = format!("error: {}", error.message());
+    let mut text = format!("error: {}", visible(error.message()));
     if !error.context().is_empty() {
-        let context: Vec<String> = error.context().iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        let context: Vec<String> = error.context().iter().map(|(name, value)| format!("{name}: {}", visible(value))).collect();
         text.push_str(&format!("\n  {}", context.join("    ")));
     }
     for cause in error.causes() {
-        text.push_str(&format!("\n  caused by: {cause}"));
+        // Lines of others must not pass for ours.
+        text.push_str(&format!("\n  caused by: {}", visible_lines(&cause).replace('\n', "\n    ")));
     }
     if let Some(hint) = error.hint_text() {
         text.push_str(&format!("\n\nhint: {hint}"));
@@ -172,7 +174,7 @@ pub(super) fn summary(report: &Report) -> String {
     for table in &report.tables {
         if let Outcome::Loaded { schema_changes, .. } = &table.outcome {
             for change in schema_changes {
-                text.push_str(&format!("schema: {}: {change}\n", table.table));
+                text.push_str(&format!("schema: {}: {}\n", table.table, visible(change)));
             }
         }
     }
@@ -182,7 +184,7 @@ pub(super) fn summary(report: &Report) -> String {
     let warned = report.tables.iter().filter(|table| !table.warnings.is_empty());
     for table in warned.take(20) {
         for warning in &table.warnings {
-            text.push_str(&format!("note: {}: {warning}\n", table.table));
+            text.push_str(&format!("note: {}: {}\n", table.table, visible(warning)));
         }
     }
     text
