@@ -16,7 +16,7 @@ use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use daplake::Result;
 use daplake::api::{Client, ClientOptions, Credentials, FinishedJob, Pacing, Query, RetryPolicy};
-use daplake::decode::{self, BadRows, DecodeOptions, TextDecoder};
+use daplake::decode::{self, BadRows, DecodeOptions, OutOfRange, TextDecoder};
 use daplake::demo::school::{School, SchoolOptions};
 use daplake::demo::serve::{ServeOptions, Server};
 use daplake::fetch::{Gunzip, ObjectUrls, open, unpacked};
@@ -98,6 +98,8 @@ impl Input {
             batch_rows: 8192,
             batch_bytes: 1 << 20,
             max_line: 256 << 20,
+            out_of_range: OutOfRange::Fail,
+            names_keys: true,
             nested: Nested::Typed,
             bad_rows: BadRows::Fail,
         }

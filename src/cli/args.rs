@@ -253,6 +253,8 @@ pub(super) struct DbLoadArgs {
     pub(super) exclude: Vec<String>,
     #[command(flatten)]
     pub(super) values: DatabaseArgs,
+    #[command(flatten)]
+    pub(super) times: TimeArgs,
     #[command(flatten, next_help_heading = EXTRAS)]
     pub(super) engine: EngineArgs,
 }
@@ -268,6 +270,32 @@ pub(super) struct SyncdbArgs {
     /// Initialises tables that the database does not hold yet, instead of failing them.
     #[arg(long, help_heading = EXTRAS)]
     pub(super) init_missing: bool,
+}
+
+/// Choices for times.
+#[cfg(feature = "lake")]
+#[derive(Debug, Args)]
+pub(super) struct TimeArgs {
+    /// Times and dates outside the years 1 to 9999: fail the table, or let them become null.
+    #[arg(long, value_enum, default_value_t = OutOfRangeArg::Fail, value_name = "POLICY", help_heading = EXTRAS)]
+    pub(super) out_of_range_times: OutOfRangeArg,
+}
+
+#[cfg(feature = "lake")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum OutOfRangeArg {
+    Fail,
+    Null,
+}
+
+#[cfg(feature = "lake")]
+impl TimeArgs {
+    pub(super) fn policy(&self) -> crate::ops::OutOfRange {
+        match self.out_of_range_times {
+            OutOfRangeArg::Fail => crate::ops::OutOfRange::Fail,
+            OutOfRangeArg::Null => crate::ops::OutOfRange::Null,
+        }
+    }
 }
 
 /// Choices for databases.
@@ -607,6 +635,8 @@ pub(super) struct SyncArgs {
     #[cfg(feature = "sql")]
     #[command(flatten)]
     pub(super) database: DatabaseArgs,
+    #[command(flatten)]
+    pub(super) times: TimeArgs,
     /// Format in which objects are downloaded: jsonl, csv, tsv or parquet.
     #[arg(long, default_value = "jsonl", value_name = "FORMAT")]
     pub(super) download_format: crate::model::Format,

@@ -80,6 +80,7 @@ pub(super) async fn load(global: &GlobalArgs, console: Console, args: DbLoadArgs
         unlisted: Unlisted::Try,
         on_snapshot_required,
         observer: Some(observer),
+        out_of_range: args.times.policy(),
         ..SyncRequest::new(client, sink, engine, selection)
     };
     let report = or_interrupted(Box::pin(ops::sync(request))).await?;

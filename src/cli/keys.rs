@@ -98,6 +98,7 @@ pub(super) const KEYS: &[Key] = &[
     key("sync", "foreign_changes", "foreign_changes", Form::OneOf(&["fail", "warn"])),
     key("sync", "compact_after", "compact_after", Form::Count),
     key("sync", "non_finite", "non_finite", Form::OneOf(&["fail", "null"])),
+    key("sync", "out_of_range_times", "out_of_range_times", Form::OneOf(&["fail", "null"])),
     key("sync", "drop_removed_columns", "drop_removed_columns", Form::Flag),
     key("sync", "adopt", "adopt", Form::List),
     key("sync", "hash_key_file", "hash_key_file", Form::Path),

@@ -160,6 +160,7 @@ async fn request(global: &GlobalArgs, client: &Client, args: SyncArgs) -> Result
         },
         rules: table_rules(&args.tables)?,
         bad_rows: args.bad_rows,
+        out_of_range: args.times.policy(),
         concurrency: args.concurrency,
         max_line: usize::try_from(args.limits.max_line).unwrap_or(usize::MAX),
         unpack: UnpackLimits {

@@ -177,6 +177,7 @@ tables = @tables@
 # foreign_changes = "fail"                 # "warn": go on where another program changed rows
 # compact_after = 20                       # merge small files from so many on; 0 for never
 # non_finite = "fail"                      # or "null", for databases without NaN and infinity
+# out_of_range_times = "fail"              # or "null", for times outside the years 1 to 9999
 # drop_removed_columns = false             # databases: drop columns that are gone upstream
 # adopt = ["users"]                        # databases: tables with rows of others that may be replaced
 # hash_key_file = "hash.key"               # the key of hashed columns; else the variable DAPLAKE_HASH_KEY

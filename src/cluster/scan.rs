@@ -16,7 +16,7 @@ use url::Url;
 
 use super::broker::{self, Report};
 use crate::api::{Client, ClientOptions, Credentials, FinishedJob, ObjectId, Pacing, Query, RetryPolicy};
-use crate::decode::BadRows;
+use crate::decode::{BadRows, OutOfRange};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::fetch::UnpackLimits;
 use crate::model::{TableRef, Timestamp, Window};
@@ -39,6 +39,7 @@ pub(super) struct ScanOrder {
     /// Columns that are left out.
     dropped: Vec<String>,
     json_nested: bool,
+    out_of_range: OutOfRange,
     job: String,
     format: String,
     objects: Vec<ObjectId>,
@@ -76,6 +77,7 @@ impl ScanOrder {
             schema: Value::clone(&schema.source),
             dropped: choice.record().dropped.clone(),
             json_nested: options.nested == Nested::Json,
+            out_of_range: options.out_of_range,
             job: job.id.clone(),
             format: job.query.format.as_str().to_owned(),
             objects: job.objects.clone(),
@@ -147,6 +149,7 @@ impl ScanOrder {
             max_line: self.max_line,
             unpack: UnpackLimits { max_ratio, free_bytes, max_bytes },
             nested: self.nested(),
+            out_of_range: self.out_of_range,
             temp_dir: worker.engine.folder().to_owned(),
         };
         let scan = ObjectScan::choosing(&client, job, choice, options, Arc::new(|_| BadRows::Fail));

@@ -11,6 +11,8 @@ struct Inner {
     reason: Cow<'static, str>,
     /// Innermost name first.
     path: Vec<String>,
+    /// A time or date outside the years 1 to 9999, and nothing else.
+    is_out_of_range: bool,
 }
 
 /// What reading a value gives.
@@ -19,7 +21,19 @@ pub(super) type Read<T> = std::result::Result<T, Fault>;
 impl Fault {
     #[cold]
     pub(super) fn new(reason: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Inner { reason: reason.into(), path: Vec::new() }))
+        Self(Box::new(Inner { reason: reason.into(), path: Vec::new(), is_out_of_range: false }))
+    }
+
+    /// Of a time or date outside the years 1 to 9999.
+    #[cold]
+    pub(super) fn out_of_range(is_late: bool) -> Self {
+        let mut fault = Self::new(if is_late { "a year beyond 9999" } else { "a year before 1" });
+        fault.0.is_out_of_range = true;
+        fault
+    }
+
+    pub(super) fn is_out_of_range(&self) -> bool {
+        self.0.is_out_of_range
     }
 
     /// Adds the name of the column, member or group around the value.

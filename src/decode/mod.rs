@@ -54,6 +54,20 @@ pub struct DecodeOptions {
     pub nested: Nested,
     /// What to do with a row that cannot be read.
     pub bad_rows: BadRows,
+    /// What to do with times and dates outside the years 1 to 9999.
+    pub out_of_range: OutOfRange,
+    /// Whether errors name the key of a row: not where its values are to be hashed.
+    pub names_keys: bool,
+}
+
+/// What to do with times and dates outside the years 1 to 9999, which most targets and readers cannot hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub enum OutOfRange {
+    /// Their row cannot be read.
+    #[default]
+    Fail,
+    /// They become null, and are counted. Keys and commit times never do.
+    Null,
 }
 
 /// What to do with a row that cannot be read.
@@ -102,6 +116,9 @@ pub struct DecodeCounts {
     pub oversized: u64,
     /// Times whose digits beyond the microsecond were cut.
     pub cut_fractions: u64,
+    /// Times and dates outside the years 1 to 9999 that became null.
+    #[serde(default)]
+    pub nulled_times: u64,
     /// Nulls in columns that the schema says are required (in upserts).
     pub required_nulls: u64,
     /// Names of columns or members that the schema does not know.
@@ -116,6 +133,7 @@ impl DecodeCounts {
         self.bad_rows += seen.bad_rows;
         self.oversized += seen.oversized;
         self.cut_fractions += seen.cut_fractions;
+        self.nulled_times += seen.nulled_times;
         self.required_nulls += seen.required_nulls;
         self.unknown_columns.extend(seen.unknown_columns.iter().cloned());
     }

@@ -8,10 +8,10 @@ use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 
-use super::column::{Object, Tally};
+use super::column::{Column, Object, Tally};
 use super::fault::{Fault, Read};
 use super::render;
-use super::{BadRows, DecodeCounts, DecodeOptions, RowError};
+use super::{BadRows, DecodeCounts, DecodeOptions, OutOfRange, RowError};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::Op;
 use crate::schema::{self, ColumnType, Nested, TableSchema};
@@ -60,6 +60,7 @@ impl Rows {
         let key = Object::key(&table.key);
         let value = Object::new(&table.value, "value.");
         let row_bytes = 17 + key.columns.iter().chain(&value.columns).map(|column| column.row_bytes()).sum::<usize>();
+        let nulls_times = options.out_of_range == OutOfRange::Null;
         let options = DecodeOptions {
             batch_rows: options.batch_rows.max(1),
             batch_bytes: options.batch_bytes.min(MAX_BATCH_BYTES),
@@ -72,7 +73,7 @@ impl Rows {
             options,
             key,
             value,
-            tally: Tally::default(),
+            tally: Tally::new(nulls_times),
             actions: Vec::new(),
             ts: Vec::new(),
             seq: Vec::new(),
@@ -116,6 +117,7 @@ impl Rows {
         self.records += 1;
         self.tally.oversized = 0;
         self.tally.cut_fractions = 0;
+        self.tally.nulled_times = 0;
         self.bytes_before = self.tally.bytes;
         if row == self.capacity {
             self.grow();
@@ -156,6 +158,7 @@ impl Rows {
         self.seq.push(u64::from(self.options.object_number) << ROW_BITS | self.records);
         self.counts.oversized += self.tally.oversized;
         self.counts.cut_fractions += self.tally.cut_fractions;
+        self.counts.nulled_times += self.tally.nulled_times;
         Ok(())
     }
 
@@ -163,6 +166,7 @@ impl Rows {
     #[cold]
     pub(super) fn reject(&mut self, fault: &Fault, line: u64, raw: &[u8]) -> Result<()> {
         let row = self.ts.len();
+        let key = self.key_words(row);
         self.key.truncate(row);
         self.value.truncate(row);
         self.tally.bytes = self.bytes_before;
@@ -176,9 +180,15 @@ impl Rows {
                     Some(column) => error.with("column", column),
                     None => error,
                 };
-                Err(error
-                    .with("reason", fault.reason())
-                    .hint("`--bad-rows FILE` puts such rows aside and goes on with the others"))
+                let error = match key {
+                    Some(key) => error.with("key", key),
+                    None => error,
+                };
+                let hint = match fault.is_out_of_range() {
+                    true => "`--out-of-range-times null` makes such times null; `sync --bad-rows FILE` puts such rows aside",
+                    false => "`--bad-rows FILE` puts such rows aside and goes on with the others",
+                };
+                Err(error.with("reason", fault.reason()).hint(hint))
             }
             BadRows::SetAside(take) => {
                 let error = RowError { line, column: fault.column(), reason: fault.reason().to_owned() };
@@ -187,6 +197,16 @@ impl Rows {
                 Ok(())
             }
         }
+    }
+
+    /// The key of a row as far as it was read, where errors may name it.
+    fn key_words(&self, row: usize) -> Option<String> {
+        if row >= self.capacity || !self.options.names_keys || matches!(self.options.bad_rows, BadRows::SetAside(_)) {
+            return None;
+        }
+        let word = |(number, column): (usize, &Column)| Some(format!("{}={}", self.key.label(number), column.text(row)?));
+        let words: Vec<String> = self.key.columns.iter().enumerate().filter_map(word).collect();
+        (!words.is_empty()).then(|| words.join(", "))
     }
 
     /// An error that ends the whole object.

@@ -41,6 +41,8 @@ mod target;
 mod verify;
 
 #[cfg(feature = "lake")]
+pub use crate::decode::OutOfRange;
+#[cfg(feature = "lake")]
 pub use crate::fetch::UnpackLimits;
 pub use crate::model::KNOWN_NAMESPACES;
 #[cfg(feature = "lake")]

@@ -636,6 +636,7 @@ fn warnings(
     note(counts.bad_rows, "rows could not be read and were set aside");
     note(counts.oversized, "values were too large for the service, which sent a placeholder in their place");
     note(counts.cut_fractions, "times had digits beyond the microsecond, which were cut");
+    note(counts.nulled_times, "times or dates were outside the years 1 to 9999, and are null");
     note(counts.required_nulls, "nulls came in required columns; they are kept");
     if !counts.unknown_columns.is_empty() {
         let names: Vec<&str> = counts.unknown_columns.iter().map(String::as_str).take(10).collect();

@@ -19,6 +19,7 @@ use super::steps::{Steps, SyncObserver};
 use super::stop::Reason;
 use super::{Helpers, Journal, Selection, Stop};
 use crate::api::Client;
+use crate::decode::OutOfRange;
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::fetch::UnpackLimits;
 use crate::model::{Format, Mode, TableRef, Timestamp};
@@ -98,6 +99,8 @@ pub struct SyncRequest {
     pub max_line: usize,
     /// What an object may unpack to.
     pub unpack: UnpackLimits,
+    /// What to do with times and dates outside the years 1 to 9999.
+    pub out_of_range: OutOfRange,
     /// Where the jobs of a run are noted, so that the next one re-attaches to those that live; `None`: nowhere. Of two runs at once
     /// with the same journal, the second waits for each table that the first is at work on.
     pub journal: Option<Journal>,
@@ -160,6 +163,7 @@ impl SyncRequest {
             run_id: uuid::Uuid::new_v4().to_string(),
             max_line: 256 << 20,
             unpack: UnpackLimits::default(),
+            out_of_range: OutOfRange::Fail,
             journal: None,
             fresh: false,
             time_budget: None,
@@ -227,6 +231,7 @@ async fn bring_up_to_date(request: SyncRequest) -> Result<Report> {
             max_line: request.max_line,
             unpack: request.unpack,
             nested: request.nested,
+            out_of_range: request.out_of_range,
             temp_dir,
         },
         rules: request.rules,

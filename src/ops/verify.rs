@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Cared, Selection};
 use crate::api::{Client, FinishedJob, Query};
-use crate::decode::BadRows;
+use crate::decode::{BadRows, OutOfRange};
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::fetch::UnpackLimits;
 use crate::model::{Format, TableRef, Window};
@@ -101,6 +101,8 @@ async fn rows_of(
         max_line: 256 << 20,
         unpack: UnpackLimits::default(),
         nested,
+        // As they may have been loaded; others fail before they are in a table.
+        out_of_range: OutOfRange::Null,
         temp_dir: request.engine.folder().to_owned(),
     };
     let scan = ObjectScan::choosing(&request.client, job, choice.clone(), options, Arc::new(|_| BadRows::Fail));

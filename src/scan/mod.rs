@@ -22,7 +22,7 @@ use datafusion::physical_plan::ExecutionPlan;
 pub use exec::ObjectScanExec;
 
 use crate::api::{Client, FinishedJob, ObjectId};
-use crate::decode::{BadRows, DecodeCounts};
+use crate::decode::{BadRows, DecodeCounts, OutOfRange};
 use crate::error::{Error, Kind, Result};
 use crate::fetch::{ObjectUrls, UnpackLimits};
 use crate::schema::{ColumnChoice, Nested, TableSchema};
@@ -42,6 +42,8 @@ pub struct ScanOptions {
     pub unpack: UnpackLimits,
     /// Form of nested columns.
     pub nested: Nested,
+    /// What to do with times and dates outside the years 1 to 9999.
+    pub out_of_range: OutOfRange,
     /// Private folder for Parquet objects while they are read, such as that of the engine.
     pub temp_dir: PathBuf,
 }

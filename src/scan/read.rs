@@ -65,6 +65,8 @@ fn options(inner: &Inner, number: usize, id: &ObjectId) -> Result<DecodeOptions>
         max_line: inner.options.max_line,
         nested: inner.options.nested,
         bad_rows: (inner.bad_rows)(id),
+        out_of_range: inner.options.out_of_range,
+        names_keys: inner.choice.record().hashed.is_empty(),
     })
 }
 

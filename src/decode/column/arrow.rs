@@ -193,7 +193,8 @@ impl Column {
             (Column::Float64(column), Source::Float32(array)) => column.set(row, array.value(index).into()),
             (Column::Float32(column), Source::Float32(array)) => column.set(row, array.value(index)),
             (Column::Date(column), Source::Date(array)) => {
-                column.set(row, time::check_day_range(array.value(index).into())?);
+                let Some(days) = tally.in_range(time::check_day_range(array.value(index).into()))? else { return Ok(false) };
+                column.set(row, days);
             }
             (Column::Decimal { values, precision, scale }, Source::Decimal(array, from)) if *from == *scale as i8 => {
                 decimal::check_precision(array.value(index), *precision)?;
@@ -213,7 +214,7 @@ impl Column {
             }
             (Column::Timestamp(column), source) => match source.moment(index) {
                 Some(moment) => {
-                    let (moment, cut) = moment?;
+                    let Some((moment, cut)) = tally.in_range(moment)? else { return Ok(false) };
                     tally.cut_fractions += u64::from(cut);
                     column.set(row, moment);
                 }

@@ -7,7 +7,7 @@ use super::validity::Bits;
 /// Values of a batch. Rows that were never set are null.
 #[derive(Debug, Default)]
 pub(in crate::decode) struct Fixed<T> {
-    values: Vec<T>,
+    pub(super) values: Vec<T>,
     pub(super) valid: Bits,
 }
 

@@ -39,6 +39,10 @@ pub(super) struct Tally {
     pub(super) oversized: u64,
     /// Times in this row that lost digits.
     pub(super) cut_fractions: u64,
+    /// Times and dates in this row that became null.
+    pub(super) nulled_times: u64,
+    /// Whether times and dates outside the years 1 to 9999 become null.
+    pub(super) nulls_times: bool,
     /// Bytes of text in this batch, rows taken back included.
     pub(super) bytes: usize,
     /// Names without a column, of the whole object.
@@ -48,8 +52,25 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    pub(super) fn new(nulls_times: bool) -> Self {
+        Self { nulls_times, ..Self::default() }
+    }
+
     pub(super) fn unknown_column(&mut self, name: String) {
         self.unknown_columns.insert(name);
+    }
+
+    /// `None` in place of a time or date outside the years 1 to 9999, where that is wanted.
+    #[inline]
+    pub(super) fn in_range<T>(&mut self, read: Read<T>) -> Read<Option<T>> {
+        match read {
+            Ok(value) => Ok(Some(value)),
+            Err(fault) if self.nulls_times && fault.is_out_of_range() => {
+                self.nulled_times += 1;
+                Ok(None)
+            }
+            Err(fault) => Err(fault),
+        }
     }
 }
 
@@ -184,7 +205,8 @@ impl Column {
                 let moment = match quoted(cursor, time::moment_at) {
                     Some(moment) => moment,
                     None => {
-                        let (moment, cut) = json_string(cursor, tally, time::timestamp)?;
+                        let read = json_string(cursor, tally, time::timestamp);
+                        let Some((moment, cut)) = tally.in_range(read)? else { return Ok(self.nulled(row)) };
                         tally.cut_fractions += u64::from(cut);
                         moment
                     }
@@ -212,7 +234,11 @@ impl Column {
             }
             Column::Date(column) => match quoted(cursor, time::date_at) {
                 Some(days) => column.set(row, days),
-                None => column.set(row, json_string(cursor, tally, time::date)?),
+                None => {
+                    let read = json_string(cursor, tally, time::date);
+                    let Some(days) = tally.in_range(read)? else { return Ok(self.nulled(row)) };
+                    column.set(row, days);
+                }
             },
             Column::Uuid(column) => {
                 let uuid = match quoted(cursor, text::uuid_at) {
@@ -328,7 +354,8 @@ impl Column {
             Column::Text(column) => column.cell(cell, row, tally)?,
             Column::Int64(column) => column.set(row, cell.read(tally, |text, _| number::int(text))?),
             Column::Timestamp(column) => {
-                let (moment, cut) = cell.read(tally, |text, _| time::timestamp(text))?;
+                let read = cell.read(tally, |text, _| time::timestamp(text));
+                let Some((moment, cut)) = tally.in_range(read)? else { return Ok(self.nulled(row)) };
                 tally.cut_fractions += u64::from(cut);
                 column.set(row, moment);
             }
@@ -340,7 +367,11 @@ impl Column {
             Column::Decimal { values, precision, scale } => {
                 values.set(row, cell.read(tally, |text, _| decimal::decimal(text, *precision, *scale))?);
             }
-            Column::Date(column) => column.set(row, cell.read(tally, |text, _| time::date(text))?),
+            Column::Date(column) => {
+                let read = cell.read(tally, |text, _| time::date(text));
+                let Some(days) = tally.in_range(read)? else { return Ok(self.nulled(row)) };
+                column.set(row, days);
+            }
             Column::Uuid(column) => {
                 let uuid = cell.read(tally, |text, _| text::uuid(text))?;
                 column.put(&uuid, row, tally)?;
@@ -394,6 +425,25 @@ impl Column {
             Column::Text(column) | Column::Uuid(column) => column.unset(row),
             Column::Struct(column) => column.unset(row),
             Column::List(column) => column.unset(row),
+        }
+    }
+
+    /// Makes the row null, whatever it was; gives `false`, as what reads a value does of null.
+    #[cold]
+    fn nulled(&mut self, row: usize) -> bool {
+        self.unset(row);
+        false
+    }
+
+    /// The value of a row as text, of the types that keys have.
+    pub(super) fn text(&self, row: usize) -> Option<String> {
+        match self {
+            _ if !self.is_set(row) => None,
+            Column::Int16(column) => column.values.get(row).map(i16::to_string),
+            Column::Int32(column) => column.values.get(row).map(i32::to_string),
+            Column::Int64(column) => column.values.get(row).map(i64::to_string),
+            Column::Text(column) | Column::Uuid(column) => column.text(row).map(str::to_owned),
+            _ => None,
         }
     }
 

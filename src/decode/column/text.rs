@@ -85,6 +85,12 @@ impl TextColumn {
         Ok(())
     }
 
+    /// The text of a row that has one.
+    pub(super) fn text(&self, row: usize) -> Option<&str> {
+        let (start, end) = (*self.offsets.get(row)?, *self.offsets.get(row + 1)?);
+        std::str::from_utf8(self.bytes.get(start as usize..end as usize)?).ok()
+    }
+
     #[inline]
     pub(super) fn is_set(&self, row: usize) -> bool {
         self.valid.get(row)

@@ -84,7 +84,7 @@ fn fraction_and_zone(seconds: i64, rest: &[u8]) -> Read<Moment> {
 
 /// Years 1 to 9999 only: what lies outside can be written neither to SQL nor to most readers of Parquet.
 pub(super) fn check_range(moment: i64) -> Read<()> {
-    if (FIRST_MOMENT..=LAST_MOMENT).contains(&moment) { Ok(()) } else { Err(Fault::new("a time outside the years 1 to 9999")) }
+    if (FIRST_MOMENT..=LAST_MOMENT).contains(&moment) { Ok(()) } else { Err(Fault::out_of_range(moment > LAST_MOMENT)) }
 }
 
 /// The same for days since the epoch.
@@ -93,12 +93,34 @@ pub(super) fn check_day_range(day: i64) -> Read<i32> {
         FIRST_MOMENT / MICROS_PER_SECOND / SECONDS_PER_DAY..=(LAST_MOMENT + 1) / MICROS_PER_SECOND / SECONDS_PER_DAY - 1;
     match i32::try_from(day) {
         Ok(days) if SPAN.contains(&day) => Ok(days),
-        _ => Err(Fault::new("a date outside the years 1 to 9999")),
+        _ => Err(Fault::out_of_range(day > 0)),
     }
+}
+
+/// The fault of a text that begins with a date whose year is outside 1 to 9999: with a sign, more digits, or 0000. And what follows the
+/// date.
+#[cold]
+fn other_year(text: &[u8]) -> Option<(Fault, &[u8])> {
+    let (is_negative, unsigned) = match text {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] => (false, rest),
+        _ => (false, text),
+    };
+    let digits = unsigned.iter().take_while(|digit| digit.is_ascii_digit()).count();
+    let (year, rest) = unsigned.split_at(digits);
+    let significant = year.iter().skip_while(|digit| **digit == b'0').count();
+    let ([b'-', m0, m1, b'-', d0, d1], rest) = rest.split_first_chunk::<6>()? else { return None };
+    let is_date = matches!(two(*m0, *m1)?, 1..=12) && matches!(two(*d0, *d1)?, 1..=31);
+    let is_late = significant > 4;
+    (digits >= 4 && is_date && (is_late || is_negative || significant == 0))
+        .then(|| (Fault::out_of_range(is_late && !is_negative), rest))
 }
 
 #[cold]
 fn not_a_time(text: &[u8]) -> Fault {
+    if let Some((fault, [b'T' | b't' | b' ', _, _, b':', _, _, b':', ..])) = other_year(text) {
+        return fault;
+    }
     let shaped = text.len() >= 19
         && text.iter().zip(b"0000-00-00 00:00:00").all(|(byte, form)| match form {
             b'0' => byte.is_ascii_digit(),
@@ -113,9 +135,17 @@ fn not_a_time(text: &[u8]) -> Fault {
 pub(super) fn date(text: &[u8]) -> Read<i32> {
     match text.first_chunk::<10>() {
         Some(chunk) if text.len() == 10 => {
-            days(chunk).map(|days| days as i32).ok_or_else(|| Fault::new("not a date, or not in the calendar"))
+            days(chunk).map(|days| days as i32).ok_or_else(|| not_a_date(text, "not a date, or not in the calendar"))
         }
-        _ => Err(Fault::new("not a date")),
+        _ => Err(not_a_date(text, "not a date")),
+    }
+}
+
+#[cold]
+fn not_a_date(text: &[u8], otherwise: &'static str) -> Fault {
+    match other_year(text) {
+        Some((fault, [])) => fault,
+        _ => Fault::new(otherwise),
     }
 }
 
@@ -205,15 +235,20 @@ mod tests {
             ("2024-01-01T00:00:00Zx", "not a time"),
             ("2024-01-01x00:00:00Z", "not a time"),
             ("20240101T000000Z", "not a time"),
-            ("12024-01-01T00:00:00Z", "not a time"),
+            ("12024-01-01T00:00:00Z", "a year beyond 9999"),
+            ("+12024-01-01T00:00:00.5Z", "a year beyond 9999"),
+            ("-0001-01-01T00:00:00Z", "a year before 1"),
+            ("-12024-01-01T00:00:00Z", "a year before 1"),
+            ("12024-01-01", "not a time"),
+            ("12024-13-01T00:00:00Z", "not a time"),
             ("-001-01-01T00:00:00Z", "not a time"),
             ("2023-02-29T00:00:00Z", "calendar"),
             ("2024-13-01T00:00:00Z", "calendar"),
             ("2024-01-01T24:00:00Z", "calendar"),
             ("2024-01-01T23:59:60Z", "calendar"),
-            ("0000-01-01T00:00:00Z", "calendar"),
-            ("0001-01-01T00:00:00+01:00", "years 1 to 9999"),
-            ("9999-12-31T23:59:59-01:00", "years 1 to 9999"),
+            ("0000-01-01T00:00:00Z", "a year before 1"),
+            ("0001-01-01T00:00:00+01:00", "a year before 1"),
+            ("9999-12-31T23:59:59-01:00", "a year beyond 9999"),
         ] {
             let fault = timestamp(text.as_bytes()).unwrap_err();
             assert!(fault.reason().contains(reason), "{text}: {}", fault.reason());
@@ -238,6 +273,11 @@ mod tests {
             assert!(date(text.as_bytes()).is_err(), "{text}");
         }
         assert!(date(b"2000-02-29").is_ok());
+        for (text, reason) in
+            [("12025-01-01", "a year beyond 9999"), ("0000-01-01", "a year before 1"), ("12025-1-1", "not a date")]
+        {
+            assert_eq!(date(text.as_bytes()).unwrap_err().reason(), reason, "{text}");
+        }
         assert!(check_day_range(i64::from(date(b"9999-12-31").unwrap()) + 1).is_err());
         assert!(check_day_range(i64::from(date(b"0001-01-01").unwrap()) - 1).is_err());
     }

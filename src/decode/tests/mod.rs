@@ -44,6 +44,8 @@ fn options() -> (DecodeOptions, Arc<Mutex<Vec<BadRow>>>) {
         max_line: 1 << 20,
         nested: Nested::Typed,
         bad_rows: BadRows::SetAside(Arc::new(take)),
+        out_of_range: OutOfRange::Fail,
+        names_keys: true,
     };
     (options, bad)
 }

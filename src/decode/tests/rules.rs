@@ -103,6 +103,62 @@ fn an_upsert_without_values_is_unreadable_unless_there_is_nothing_but_the_key() 
 }
 
 #[test]
+fn times_outside_the_years_1_to_9999_fail_or_become_null() {
+    let schema = table(
+        json!({"id": {"type": "integer"}}),
+        json!({
+            "at": {"type": "string", "format": "date-time"},
+            "on": {"type": "string", "format": "date"},
+            "o": {"type": "object", "properties": {"at": {"type": "string", "format": "date-time"}}},
+            "t": {"type": "string"}
+        }),
+    );
+    let files = [
+        (
+            Format::Jsonl,
+            r#"{"key":{"id":7},"value":{"at":"12025-01-01T00:00:00Z","on":"0000-01-01","o":{"at":"-0001-01-01T00:00:00Z"},"t":"x"},"meta":{"ts":"2024-01-01T00:00:00Z"}}"#,
+        ),
+        (
+            Format::Tsv,
+            "meta.ts\tkey.id\tvalue.at\tvalue.on\tvalue.o\tvalue.t\n2024-01-01T00:00:00Z\t7\t12025-01-01T00:00:00Z\t0000-01-01\t{\"at\":\"-0001-01-01T00:00:00Z\"}\tx\n",
+        ),
+        (
+            Format::Csv,
+            "meta.ts,key.id,value.at,value.on,value.o.at,value.t\n2024-01-01T00:00:00Z,7,12025-01-01T00:00:00Z,0000-01-01,-0001-01-01T00:00:00Z,x\n",
+        ),
+    ];
+    for (format, text) in files {
+        let error = failure(&schema, format, text);
+        assert_eq!(
+            (error.get("reason"), error.get("column"), error.get("key")),
+            (Some("a year beyond 9999"), Some("value.at"), Some("id=7"))
+        );
+        assert!(error.hint_text().unwrap().contains("--out-of-range-times null"));
+        let decoded =
+            decode_parts(&schema, format, [text.as_bytes()], |options| options.out_of_range = OutOfRange::Null).unwrap();
+        assert_eq!((decoded.counts.rows, decoded.counts.nulled_times, decoded.bad.len()), (1, 3, 0), "{format}");
+        for column in ["at", "on", "o"] {
+            assert!(decoded.batch.column_by_name(column).unwrap().is_null(0), "{format} {column}");
+        }
+        assert_eq!(texts(decoded.batch.column_by_name("t").unwrap()), [Some("x")]);
+    }
+    // A commit time is never made up, nor is a key.
+    let text = r#"{"key":{"id":7},"value":{},"meta":{"ts":"12024-01-01T00:00:00Z"}}"#;
+    let decoded =
+        decode_parts(&schema, Format::Jsonl, [text.as_bytes()], |options| options.out_of_range = OutOfRange::Null).unwrap();
+    assert_eq!(decoded.bad[0].0.reason, "a year beyond 9999");
+}
+
+#[test]
+fn errors_name_the_key_unless_it_is_to_be_hashed() {
+    let text = format!("{{\"key\":{{\"id\":5}},\"value\":{{\"n\":\"x\"}},{META}}}");
+    assert_eq!(failure(&small(), Format::Jsonl, &text).get("key"), Some("id=5"));
+    let change = |options: &mut DecodeOptions| (options.bad_rows, options.names_keys) = (BadRows::Fail, false);
+    let error = decode_parts(&small(), Format::Jsonl, [text.as_bytes()], change).unwrap_err();
+    assert_eq!((error.get("column"), error.get("key")), (Some("value.n"), None));
+}
+
+#[test]
 fn a_delete_has_no_values_whatever_the_file_says() {
     let jsonl = concat!(
         r#"{"key":{"id":1},"value":{"n":1,"t":"x"},"meta":{"ts":"2024-01-01T00:00:00Z","action":"D"}}"#,

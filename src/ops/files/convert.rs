@@ -13,7 +13,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
 use crate::api::Query;
-use crate::decode::{BadRows, DecodeOptions, TextDecoder};
+use crate::decode::{BadRows, DecodeOptions, OutOfRange, TextDecoder};
 use crate::error::{Kind, Result, ResultExt};
 use crate::model::{Mode, Window};
 use crate::progress;
@@ -85,6 +85,8 @@ impl Work {
             max_line: 256 << 20,
             nested,
             bad_rows: BadRows::Fail,
+            out_of_range: OutOfRange::Fail,
+            names_keys: true,
         };
         let full = change_schema(&schema, nested);
         let is_snapshot = source.query.window == Window::Snapshot;
