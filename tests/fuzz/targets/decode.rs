@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
-use daplake::decode::{BadRows, DecodeCounts, DecodeOptions, RowError, TextDecoder};
+use daplake::decode::{BadRows, DecodeCounts, DecodeOptions, OutOfRange, RowError, TextDecoder};
 use daplake::model::{Format, TableRef};
 use daplake::schema::{Nested, TableSchema};
 use libfuzzer_sys::fuzz_target;
@@ -62,6 +62,8 @@ fn read(format: Format, nested: Nested, pieces: &[&[u8]]) -> Seen {
         batch_rows: 7,
         batch_bytes: 4096,
         max_line: 4096,
+        out_of_range: OutOfRange::Fail,
+        names_keys: false,
         nested,
         bad_rows: BadRows::SetAside(Arc::new(move |error, row| {
             taken.lock().expect("no panic before").push((error.clone(), row.to_vec()));
