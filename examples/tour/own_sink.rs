@@ -38,7 +38,7 @@ impl Sink for CountingSink {
     }
     async fn held(&self, table: &TableRef) -> Result<Option<Held>> {
         let bookmarks = self.bookmarks.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(bookmarks.get(table).map(|bookmark| Held { bookmark: *bookmark, columns: Default::default() }))
+        Ok(bookmarks.get(table).map(|bookmark| Held::new(*bookmark, Default::default())))
     }
     async fn list(&self, _namespace: Option<&Namespace>) -> Result<Vec<TableRef>> {
         Ok(Vec::new())
