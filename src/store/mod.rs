@@ -7,6 +7,7 @@
 //!
 //! [`PutMode::Create`]: object_store::PutMode::Create
 
+mod alias;
 mod azure;
 mod check;
 mod failure;
@@ -25,7 +26,7 @@ pub(crate) mod server;
 mod tests;
 mod upload;
 
-use std::path::{Path as FsPath, PathBuf};
+use std::path::{Component, Path as FsPath, PathBuf};
 use std::sync::Arc;
 
 use object_store::ObjectStore;
@@ -38,14 +39,6 @@ pub use self::options::StoreOptions;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::redact::SafeUrl;
 
-/// Schemes of object stores.
-const SCHEMES: [&str; 7] = ["s3", "s3a", "az", "azure", "abfs", "abfss", "gs"];
-
-/// Whether URLs of this scheme name object stores.
-pub fn is_object_store(scheme: &str) -> bool {
-    SCHEMES.contains(&scheme)
-}
-
 /// A folder, or a prefix in an object store.
 #[derive(Debug, Clone)]
 pub struct Place {
@@ -53,17 +46,21 @@ pub struct Place {
     root: Path,
     folder: Option<PathBuf>,
     store: Arc<dyn ObjectStore>,
+    /// For what makes paths of URLs and URLs of paths.
+    by_url: (Url, Arc<dyn ObjectStore>),
 }
 
 impl Place {
-    /// A local folder, which need not exist yet. Reads and writes nothing.
+    /// A local folder, which need not exist yet. Writes nothing.
     pub fn local(folder: &FsPath) -> Result<Self> {
         let unusable = "The target's path cannot be used";
-        let folder = std::path::absolute(folder).or_fail(Kind::Target, unusable)?;
+        let folder = resolved(folder).or_fail(Kind::Target, unusable)?;
         let url = Url::from_directory_path(&folder)
             .map_err(|()| Error::new(Kind::Target, unusable).with("folder", folder.display()))?;
         let root = Path::from_absolute_path(&folder).or_fail(Kind::Target, unusable).with("folder", folder.display())?;
-        Ok(Self { location: SafeUrl::new(url), root, folder: Some(folder), store: Arc::new(local::DurableStore::new()) })
+        let store: Arc<dyn ObjectStore> = Arc::new(local::DurableStore::new());
+        let by_url = (url.clone(), alias::listed_encoded(&store, &root));
+        Ok(Self { location: SafeUrl::new(url), root, folder: Some(folder), store, by_url })
     }
 
     /// What a URL names: `file`, `s3`, `az`, `abfss` or `gs`. No network yet. Kind `Usage` if the address or an option is wrong,
@@ -81,14 +78,19 @@ impl Place {
             "gs" => gcp::open(&url, options),
             _ => Err(Error::new(Kind::Unsupported, "There is no way to such a place")),
         };
-        let location = SafeUrl::new(url);
-        let store = store.with("target", &location)?;
-        Ok(Self { location, root, folder: None, store })
+        let store = store.with("target", SafeUrl::new(url.clone()))?;
+        let by_url = alias::plain(&url, &store, &root);
+        Ok(Self { location: SafeUrl::new(url), root, folder: None, store, by_url })
     }
 
     /// The address, with a slash at its end.
     pub fn location(&self) -> &SafeUrl {
         &self.location
+    }
+
+    /// Address and store for the crate for Delta tables, which makes paths of URLs and URLs of listed paths. Neither is for people.
+    pub fn by_url(&self) -> (&Url, Arc<dyn ObjectStore>) {
+        (&self.by_url.0, Arc::clone(&self.by_url.1))
     }
 
     /// The store of all paths, not only of those below this place.
@@ -109,6 +111,7 @@ impl Place {
     /// The same place by another store, for tests that make it fail.
     #[cfg(test)]
     pub(crate) fn set_store(&mut self, store: Arc<dyn ObjectStore>) {
+        self.by_url.1 = Arc::clone(&store);
         self.store = store;
     }
 
@@ -136,6 +139,25 @@ impl Place {
         };
         explained(error.caused_by(source))
     }
+}
+
+/// The absolute path. A `..` goes where the system would go: out of the folder that a link leads to.
+fn resolved(folder: &FsPath) -> std::io::Result<PathBuf> {
+    let absolute = std::path::absolute(folder)?;
+    let mut resolved = PathBuf::new();
+    for part in absolute.components() {
+        match part {
+            Component::ParentDir => {
+                if let Ok(real) = resolved.canonicalize() {
+                    resolved = real;
+                }
+                resolved.pop();
+            }
+            Component::CurDir => {}
+            part => resolved.push(part),
+        }
+    }
+    Ok(resolved)
 }
 
 /// The address as a directory, without what has no meaning in it.

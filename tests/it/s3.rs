@@ -46,6 +46,25 @@ impl Remote {
 const SYNC: [&str; 4] = ["--namespace", "all", "--jobs-per-minute", "0"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prefix_may_have_blanks_and_percent_signs() {
+    let remote = Remote::new(school(&[canvas("users")])).await;
+    let target = remote.server.url("odd%20name/a%2520b");
+    let run = |arguments: &[&str]| {
+        let mut command = remote.world.command(&[arguments, &["--target", &target]].concat());
+        Run::of(command.envs(remote.server.variables()).output().unwrap()).assert_code(0)
+    };
+    for _ in 0..3 {
+        run(&["sync", "--jobs-per-minute", "0"]).assert_says(&["1 loaded"]);
+        let rows = remote.world.school.expected(&canvas("users"), remote.world.school.now()).unwrap().len();
+        let counted = run(&["query", "--output", "csv", "SELECT count(*) AS n FROM users WHERE id IS NOT NULL"]);
+        assert_eq!(counted.stdout, format!("n\n{rows}\n"));
+        remote.world.school.advance();
+    }
+    run(&["status"]).assert_says(&["canvas.users"]);
+    assert!(remote.server.bucket().join("odd name/a%20b/canvas/users/_delta_log").is_dir());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_history_is_followed_in_an_object_store() {
     let tables = [canvas("users"), canvas("submissions"), canvas("courses"), web_logs()];
     let remote = Remote::new(school(&tables)).await;

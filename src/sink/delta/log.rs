@@ -273,14 +273,15 @@ impl TableLog {
             return Err(Error::new(Kind::Target, "The table's name cannot be used as a folder").with("table", table));
         }
         let unusable = "The target's address cannot be used";
-        let root = place.location().reveal();
-        let url = root.join(&format!("{}/{}/", table.namespace, table.table)).or_fail(Kind::Target, unusable)?;
-        let path = Path::from_url_path(url.path()).or_fail(Kind::Target, unusable)?;
+        let below = format!("{}/{}/", table.namespace, table.table);
+        let location = place.location().reveal().join(&below).or_fail(Kind::Target, unusable)?;
+        let path = place.root().clone().join(table.namespace.as_str()).join(table.table.as_str());
         let folder = place.folder().map(|folder| folder.join(table.namespace.as_str()).join(&table.table));
-        let store = place.store();
-        let files: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&store), path));
+        let files: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(place.store(), path));
+        let (root, store) = place.by_url();
+        let url = root.join(&below).or_fail(Kind::Target, unusable)?;
         let log = default_logstore(files, store, &url, &StorageConfig::default());
-        Ok(Self { table: table.clone(), location: SafeUrl::new(url), folder, is_ledger: false, log })
+        Ok(Self { table: table.clone(), location: SafeUrl::new(location), folder, is_ledger: false, log })
     }
 
     /// The same, as the ledger of a folder of plain Parquet files or as a table for readers of Delta.

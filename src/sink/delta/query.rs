@@ -76,7 +76,8 @@ impl DeltaSink {
     /// Lets a session read data files from where they are.
     pub fn prepare(&self, session: &SessionContext) {
         if self.place.folder().is_none() {
-            session.register_object_store(self.place.location().reveal(), self.place.store());
+            let (address, store) = self.place.by_url();
+            session.register_object_store(address, store);
         }
     }
 
