@@ -880,12 +880,17 @@ pub(super) struct QueryArgs {
     /// Reads the tables as they were: a version of the log (see `daplake history`), or a time such as 2026-01-31T09:30:00Z.
     #[arg(long, value_name = "VERSION|TIME")]
     pub(super) at: Option<String>,
-    /// Form of the output.
-    #[arg(long, value_enum, default_value_t = QueryOutput::Table)]
-    pub(super) output: QueryOutput,
-    /// Writes the answer to this file, whole or not at all.
+    /// Form of the output: a table for people, CSV, JSON with one object per line, Parquet, or an Arrow file [default: by the ending of
+    /// --output-file; else a table].
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub(super) output: Option<QueryOutput>,
+    /// Writes the answer to this file, whole or not at all, in the form of its ending: .csv, .json (one array), .jsonl, .parquet,
+    /// .arrow, .txt.
     #[arg(long, value_name = "FILE")]
     pub(super) output_file: Option<PathBuf>,
+    /// Writes so many rows of the answer; 0 for all [default: 40 of a table on a terminal, else all].
+    #[arg(long, value_name = "N")]
+    pub(super) limit: Option<usize>,
     #[command(flatten)]
     pub(super) engine: EngineArgs,
     #[command(flatten)]
@@ -896,8 +901,10 @@ pub(super) struct QueryArgs {
 pub(super) enum QueryOutput {
     Table,
     Csv,
+    #[value(alias = "jsonl")]
     Json,
     Parquet,
+    Arrow,
 }
 
 /// Tables of a target.

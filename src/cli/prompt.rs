@@ -15,9 +15,8 @@ use rustyline::history::{History, MemHistory};
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{CompletionType, Config, Editor, Helper};
 
-use super::args::QueryOutput;
 use super::output::{note, out};
-use super::query::{columns_text, parse_at, write_answer};
+use super::query::{Form, Writing, columns_text, parse_at, write_answer};
 use super::report;
 use super::words::{self, Place};
 use crate::error::{Kind, Result, ResultExt};
@@ -44,7 +43,7 @@ struct Known {
 }
 
 /// Runs the prompt until its end.
-pub(super) async fn prompt(mut querier: Querier, mut form: QueryOutput, state_dir: Option<PathBuf>) -> Result<()> {
+pub(super) async fn prompt(mut querier: Querier, mut writing: Writing, state_dir: Option<PathBuf>) -> Result<()> {
     let known =
         Arc::new(Known { tables: querier.tables().iter().map(ToString::to_string).collect(), columns: Mutex::default() });
     let reading = tokio::spawn(read_columns(querier.clone(), Arc::clone(&known)));
@@ -86,7 +85,7 @@ pub(super) async fn prompt(mut querier: Querier, mut form: QueryOutput, state_di
             tracing::warn!(file = %memory.display(), %error, "The history of statements cannot be written");
         }
         let ended = tokio::select! {
-            ended = Box::pin(obey(&mut querier, &mut form, text)) => ended,
+            ended = Box::pin(obey(&mut querier, &mut writing, text)) => ended,
             _ = tokio::signal::ctrl_c() => { note("interrupted"); Ok(Next::Goes) }
         };
         match ended {
@@ -104,15 +103,15 @@ enum Next {
     Ends,
 }
 
-async fn obey(querier: &mut Querier, form: &mut QueryOutput, text: &str) -> Result<Next> {
+async fn obey(querier: &mut Querier, writing: &mut Writing, text: &str) -> Result<Next> {
     let Some(command) = text.strip_prefix('\\') else {
         for statement in words::statements(text) {
             let begun = Instant::now();
             let answer = querier.run(&statement).await?;
             let mut bytes = Vec::new();
-            write_answer(answer, *form, &mut bytes).await?;
+            write_answer(answer, *writing, &mut bytes).await?;
             out(&String::from_utf8_lossy(&bytes))?;
-            if *form == QueryOutput::Table {
+            if writing.form == Form::Table {
                 out(&format!("in {:.3} s\n", begun.elapsed().as_secs_f64()))?;
             }
         }
@@ -129,9 +128,9 @@ async fn obey(querier: &mut Querier, form: &mut QueryOutput, text: &str) -> Resu
         }
         "d" => out(&columns_text(querier.columns(rest).await?.as_ref()))?,
         "o" => match rest {
-            "table" => *form = QueryOutput::Table,
-            "csv" => *form = QueryOutput::Csv,
-            "json" => *form = QueryOutput::Json,
+            "table" => writing.form = Form::Table,
+            "csv" => writing.form = Form::Csv,
+            "json" => writing.form = Form::JsonLines,
             _ => note("the forms are table, csv and json; for Parquet use `daplake query --output parquet --output-file FILE`"),
         },
         "at" => {

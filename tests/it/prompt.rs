@@ -38,6 +38,67 @@ async fn an_answer_can_be_a_parquet_file_and_plans_are_explained() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ending_of_a_file_says_its_form() {
+    let world = lake().await;
+    let users = world.school.expected(&canvas("users"), world.school.now()).unwrap().len();
+    let query = |file: &str, more: &[&str]| {
+        let sql = "SELECT id, name, CAST(NULL AS text) AS none FROM users ORDER BY id";
+        world.daplake(&[&["query", "--target", "lake", "--output-file", file], more, &[sql]].concat())
+    };
+    let read = |file: &str| std::fs::read(world.path(file)).unwrap();
+    let text = |file: &str| String::from_utf8(read(file)).unwrap();
+    for file in ["x.csv", "x.json", "x.JSONL", "x.parquet", "x.arrow", "x.txt"] {
+        query(file, &[]).assert_code(0);
+    }
+    assert_eq!((text("x.csv").lines().count(), text("x.csv").lines().next()), (users + 1, Some("id,name,none")));
+    let array: Vec<serde_json::Value> = serde_json::from_str(&text("x.json")).unwrap();
+    assert!(array.len() == users && array[0]["none"].is_null() && array[0].get("none").is_some(), "{:?}", array[0]);
+    assert!(text("x.JSONL").lines().all(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].is_number()));
+    assert!(read("x.parquet").starts_with(b"PAR1") && read("x.arrow").starts_with(b"ARROW1"));
+    assert!(text("x.txt").starts_with('+'));
+    query("y.csv", &["--limit", "3"]).assert_code(0);
+    assert_eq!(text("y.csv").lines().count(), 4);
+    query("y.json", &["--output", "json"]).assert_code(0);
+    query("y.data", &["--output", "csv"]).assert_code(0);
+    for (file, form) in [("z.csv", "table"), ("z.parquet", "table"), ("z.json", "csv"), ("z.csv", "parquet")] {
+        query(file, &["--output", form]).assert_code(5).assert_says(&["ending"]);
+    }
+    for file in ["z", "z.xlsx", "z.csv.gz"] {
+        query(file, &[]).assert_code(5).assert_says(&["ending", ".parquet"]);
+    }
+    assert!(!["z.csv", "z.parquet", "z.json", "z", "z.xlsx", "z.csv.gz"].iter().any(|file| world.path(file).exists()));
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminal_shows_the_first_rows_and_a_pipe_gets_all() {
+    let world = lake().await;
+    let sql = "SELECT u.id FROM users u CROSS JOIN users v LIMIT 100";
+    let piped = world.daplake(&["query", "--target", "lake", sql]).assert_code(0);
+    assert!(piped.stdout.contains("100 rows") && piped.stdout.lines().count() > 100, "{}", piped.stdout.lines().count());
+    let limited = world.daplake(&["query", "--target", "lake", "--limit", "7", sql]).assert_code(0);
+    assert!(limited.stdout.contains("93 rows more; use --output csv or --limit 0"), "{}", limited.stdout);
+    for (more, lines, words) in
+        [(&[][..], 40, "60 rows more"), (&["--limit", "0"], 100, "100 rows"), (&["--output", "csv"], 100, "id")]
+    {
+        let program = world.command(&[&["query", "--target", "lake"], more, &[sql]].concat());
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/type.py");
+        let mut command = std::process::Command::new("python3");
+        command.arg(script).arg(program.get_program()).args(program.get_args()).current_dir(program.get_current_dir().unwrap());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(serde_json::json!([[words, serde_json::Value::Null]]).to_string().as_bytes())
+            .unwrap();
+        let run = Run::of(child.wait_with_output().unwrap()).assert_code(0);
+        let rows = run.stdout.lines().filter(|line| line.trim_matches(['|', ' ', '\r']).parse::<i64>().is_ok()).count();
+        assert_eq!(rows, lines, "{}", run.stdout);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn statements_come_from_standard_input_one_by_one() {
     let world = lake().await;
     let mut command = world.command(&["query", "--target", "lake", "--output", "csv"]);
