@@ -13,8 +13,6 @@ use super::db;
 use super::iso::Moment;
 use super::output::size;
 use super::{exit, settings, signals};
-#[cfg(feature = "lake")]
-use crate::error::ResultExt;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Namespace, Window};
 #[cfg(feature = "lake")]
@@ -134,10 +132,12 @@ async fn ddl(global: &GlobalArgs, args: &SchemaArgs, engine: DdlEngine) -> Resul
             NestedArg::Typed => Nested::Typed,
             NestedArg::Json => Nested::Json,
         };
-        let url = match target.contains("://") {
-            true => target.to_owned(),
-            false => {
-                std::path::absolute(target).or_fail(Kind::Usage, "The target's path cannot be used")?.display().to_string()
+        let url = match settings::database(target)? {
+            ops::Target::Folder(folder) => folder.display().to_string(),
+            ops::Target::Store(url, _) => url.reveal().to_string(),
+            ops::Target::Parquet(_) | ops::Target::Database(_) => {
+                return Err(Error::new(Kind::Usage, "Views are over the files of a folder or an object store")
+                    .hint("name that with --target; the tables of a database need no views"));
             }
         };
         Ok(ops::DdlFor::Lake(engine, LakePlace { url, format, nested }))

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::Address;
 use crate::error::{Error, Kind, Result};
 use crate::redact::SafeUrl;
 use crate::sink::Sink;
@@ -10,7 +11,7 @@ use crate::sink::delta::{DeltaOptions, DeltaSink, Forms, Lake, ParquetSink, form
 #[cfg(feature = "sql")]
 use crate::sink::sql::{SqlOptions, SqlSink};
 use crate::stage::Engine;
-use crate::store::{Place, StoreOptions, explained, is_object_store};
+use crate::store::{Place, StoreOptions, explained};
 
 /// A place where tables are kept, parsed but not touched.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,35 +98,43 @@ impl Target {
 impl std::str::FromStr for Target {
     type Err = Error;
 
+    /// See [`Address`]. Errors hold nothing of the text. A `~` is not known here: the caller puts the home folder in its place.
     fn from_str(text: &str) -> Result<Self> {
-        let hint =
-            "give a folder, such as --target ./lake, s3://bucket/prefix, or postgresql://user:password@host:port/database";
-        if text.is_empty() {
-            return Err(Error::new(Kind::Usage, "The target is empty").hint(hint));
-        }
-        let Some((scheme, _)) = text.split_once("://") else { return Ok(Target::Folder(PathBuf::from(text))) };
-        match scheme {
-            "file" => url::Url::parse(text).ok().and_then(|url| url.to_file_path().ok()).map(Target::Folder).ok_or_else(|| {
-                Error::new(Kind::Usage, "The file:// target is not an absolute path").hint("write it as file:///srv/lake")
-            }),
-            scheme if is_object_store(scheme) => match url::Url::parse(text) {
+        match Address::parse(text)? {
+            Address::Folder(path) if path.starts_with('~') => {
+                Err(Error::new(Kind::Usage, "The home folder is not known").hint("write the folder's full path"))
+            }
+            Address::Folder(path) => Ok(Target::Folder(PathBuf::from(path))),
+            Address::File(text) => {
+                let folder = url::Url::parse(text).ok().and_then(|url| url.to_file_path().ok());
+                folder.map(Target::Folder).ok_or_else(|| {
+                    Error::new(Kind::Usage, "The file:// target is not an absolute path").hint("write it as file:///srv/lake")
+                })
+            }
+            Address::Store(text) => match url::Url::parse(text) {
                 Ok(url) => Ok(Target::Store(SafeUrl::new(url), StoreOptions::default())),
                 Err(_) => Err(Error::new(Kind::Usage, "The target's address cannot be read")
                     .hint("write it as s3://bucket/prefix, az://container/prefix or gs://bucket/prefix")),
             },
-            #[cfg(feature = "sql")]
-            scheme if crate::sink::sql::knows_scheme(scheme) => match parse_database(text) {
-                Ok(url) => Ok(Target::Database(SafeUrl::new(url))),
-                // The parser's own message may quote the password.
-                Err(_) => Err(Error::new(Kind::Usage, "The connection string cannot be read").hint(format!(
-                    "write it as {scheme}://user:password@host:port/database, with %40 for @, %2F for /, %23 for #"
-                ))),
-            },
-            "postgresql" | "postgres" | "mysql" | "mariadb" | "mssql" | "sqlserver" => {
-                Err(Error::new(Kind::Unsupported, "This build has no such target").with("scheme", scheme))
-            }
-            _ => Err(Error::new(Kind::Usage, "Unknown kind of target").with("scheme", scheme)),
+            Address::Database(text) => database(text),
         }
+    }
+}
+
+#[cfg(not(feature = "sql"))]
+fn database(_: &str) -> Result<Target> {
+    Err(Error::new(Kind::Unsupported, "This build knows no databases"))
+}
+
+#[cfg(feature = "sql")]
+fn database(text: &str) -> Result<Target> {
+    match parse_database(text) {
+        Ok(url) if crate::sink::sql::knows_scheme(url.scheme()) => Ok(Target::Database(SafeUrl::new(url))),
+        Ok(url) => Err(Error::new(Kind::Unsupported, "This build has no such target").with("scheme", url.scheme())),
+        // The parser's own message may quote the password.
+        Err(_) => Err(Error::new(Kind::Usage, "The connection string cannot be read").hint(
+            "write it as scheme://user:password@host:port/database, with %40 for @, %2F for /, %3A for :, %23 for # in the password",
+        )),
     }
 }
 
@@ -137,11 +146,15 @@ fn parse_database(text: &str) -> Result<url::Url, url::ParseError> {
         let (user, rest) = rest.split_once("@/")?;
         let (database, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (user, password) = user.split_once(':').map_or((user, None), |(user, password)| (user, Some(password)));
-        let password = password.map(|password| format!("&password={password}")).unwrap_or_default();
-        url::Url::parse(&format!("{scheme}:///{database}?user={user}{password}&{query}")).ok()
+        // An `&` would end the item.
+        let item = |name: &str, value: &str| format!("{name}={}&", value.replace('&', "%26"));
+        let password = password.map(|password| item("password", password)).unwrap_or_default();
+        url::Url::parse(&format!("{scheme}:///{database}?{}{password}{query}", item("user", user))).ok()
     };
     match url::Url::parse(text) {
-        Err(url::ParseError::EmptyHost) if text.starts_with("postgres") => moved().ok_or(url::ParseError::EmptyHost),
+        Err(url::ParseError::EmptyHost) if text.to_ascii_lowercase().starts_with("postgres") => {
+            moved().ok_or(url::ParseError::EmptyHost)
+        }
         other => other,
     }
 }

@@ -67,8 +67,9 @@ impl Options {
         }
         let password = url.password().map(decode).transpose();
         let password = password.map_err(|_| refuse("The connection string's password is not UTF-8"))?;
-        // As the official client has it: not decoded, further slashes kept.
-        let database = url.path().trim_start_matches('/').to_owned();
+        // Further slashes are kept, as in the official client.
+        let database = decode(url.path().trim_start_matches('/'));
+        let database = database.map_err(|_| refuse("The connection string's database is not UTF-8"))?;
         let mut options = Self {
             host: url.host_str().unwrap_or("localhost").trim_matches(['[', ']']).to_lowercase(),
             port: url.port().unwrap_or(1433),
@@ -81,7 +82,7 @@ impl Options {
             certificate_name: None,
         };
         let mut seen = false;
-        for (name, value) in url.query_pairs() {
+        for (place, (name, value)) in url.query_pairs().enumerate() {
             match name.to_ascii_lowercase().as_str() {
                 "ssl" | "sslmode" if seen => return Err(refuse("The connection string has two `ssl` modes")),
                 "ssl" | "sslmode" => {
@@ -90,7 +91,7 @@ impl Options {
                 }
                 "sslrootcert" => options.root_certificates = Some(PathBuf::from(value.as_ref())),
                 "hostnameincertificate" => options.certificate_name = Some(value.into_owned()),
-                other => tracing::warn!(name = other, "The connection string has a part that is not known; it is ignored"),
+                _ => crate::sink::sql::ignored(place),
             }
         }
         Ok(options)
@@ -110,7 +111,7 @@ mod tests {
         let found = options("mssql://me%40x:p%2Fw@DB.example:11433/a%20b/c?ssl=verify-full&hostNameInCertificate=x").unwrap();
         assert_eq!((found.user.as_str(), found.host.as_str(), found.port), ("me@x", "db.example", 11433));
         assert_eq!(found.password.unwrap().reveal(), "p/w");
-        assert_eq!((found.database.as_deref(), found.tls), (Some("a%20b/c"), TlsMode::Verify));
+        assert_eq!((found.database.as_deref(), found.tls), (Some("a b/c"), TlsMode::Verify));
         assert_eq!(found.certificate_name.as_deref(), Some("x"));
         let found = options("sqlserver://me@[::1]").unwrap();
         assert_eq!((found.host.as_str(), found.port, found.tls), ("::1", 1433, TlsMode::Require));

@@ -88,7 +88,7 @@ impl Options {
             socket: None,
         };
         let mut seen = false;
-        for (name, value) in url.query_pairs() {
+        for (place, (name, value)) in url.query_pairs().enumerate() {
             match name.as_ref() {
                 "ssl" | "sslmode" if seen => return Err(refuse("The connection string has two `ssl` modes")),
                 "ssl" | "sslmode" => {
@@ -97,7 +97,7 @@ impl Options {
                 }
                 "sslrootcert" | "ssl-ca" => options.root_certificates = Some(PathBuf::from(value.as_ref())),
                 "socket" | "unix_socket" => options.socket = Some(value.into_owned()),
-                other => tracing::warn!(name = other, "The connection string has a part that is not known; it is ignored"),
+                _ => crate::sink::sql::ignored(place),
             }
         }
         Ok(options)

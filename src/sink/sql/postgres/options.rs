@@ -88,7 +88,7 @@ fn items(url: &Url) -> Result<Vec<(String, String)>> {
         };
         let (name, value) = (decode(name)?, decode(value)?);
         if items.iter().any(|(known, _)| *known == name) {
-            return Err(refuse("The connection string has an item twice after the `?`").with("name", name));
+            return Err(refuse("The connection string has an item twice after the `?`"));
         }
         items.push((name, value));
     }
@@ -103,13 +103,13 @@ impl Options {
         let mut password = part(url.password().unwrap_or_default())?;
         let mut host = part(url.host_str().unwrap_or_default().trim_matches(['[', ']']))?;
         let mut port = url.port();
-        // As the official client has it: not decoded, further slashes kept.
-        let mut database = Some(url.path().trim_start_matches('/').to_owned()).filter(|name| !name.is_empty());
+        // Further slashes are kept, as in the official client.
+        let mut database = part(url.path().trim_start_matches('/'))?;
         let mut tls = None;
         let mut connect_timeout = Some(CONNECT_TIMEOUT);
         let mut application_name = "daplake".to_owned();
         let [mut passfile, mut root_certificates, mut certificate, mut key] = [const { None::<PathBuf> }; 4];
-        for (name, value) in items(url)? {
+        for (place, (name, value)) in items(url)?.into_iter().enumerate() {
             let given = Some(value).filter(|value| !value.is_empty());
             let path = || given.as_deref().map(PathBuf::from);
             match name.as_str() {
@@ -139,7 +139,7 @@ impl Options {
                     }
                     Some(Err(_)) => return Err(refuse("The `connect_timeout` of the connection string is no number")),
                 },
-                other => tracing::warn!(name = other, "The connection string has a part that is not known; it is ignored"),
+                _ => crate::sink::sql::ignored(place),
             }
         }
         let user = user.ok_or_else(|| refuse("The connection string names no user"))?;
@@ -228,7 +228,7 @@ mod tests {
         let found = options("postgresql://me%40x:p%2Fw@DB.example:6543/a%20b/c?ssl=verify-full").unwrap();
         assert_eq!((found.user.as_str(), found.host().as_str(), found.port), ("me@x", "db.example", 6543));
         assert_eq!(found.password().unwrap().reveal(), "p/w");
-        assert_eq!((found.database.as_str(), found.tls), ("a%20b/c", TlsMode::VerifyFull));
+        assert_eq!((found.database.as_str(), found.tls), ("a b/c", TlsMode::VerifyFull));
         let found = options("postgresql://me@[::1]/x").unwrap();
         assert_eq!((found.host().as_str(), found.port, found.tls), ("::1", 5432, TlsMode::Prefer));
         assert!(found.password().is_none());
