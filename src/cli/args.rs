@@ -37,7 +37,15 @@ const GLOBAL: &str = "Global options (before or after the command)";
 #[derive(Debug, Args)]
 pub(super) struct GlobalArgs {
     /// Address of the DAP gateway.
-    #[arg(long, global = true, env = "DAP_API_URL", default_value = DEFAULT_BASE_URL, value_name = "URL", help_heading = GLOBAL)]
+    #[arg(
+        long,
+        global = true,
+        env = "DAP_API_URL",
+        hide_env_values = true,
+        default_value = DEFAULT_BASE_URL,
+        value_name = "URL",
+        help_heading = GLOBAL
+    )]
     pub(super) base_url: String,
     /// Client id of the API key, such as `us-east-1#0123...` (quote it: `#` begins a comment in many places).
     #[arg(
@@ -139,7 +147,7 @@ pub(super) enum Command {
     Init(super::setup::InitArgs),
     /// Try credentials, targets, folders and the clock without changing anything.
     #[cfg(feature = "lake")]
-    Check(super::setup::CheckArgs),
+    Check(Box<super::setup::CheckArgs>),
     /// Create or update tables at a target.
     #[cfg(feature = "lake")]
     Sync(Box<SyncArgs>),
@@ -199,6 +207,42 @@ pub(super) enum Command {
     Man(ManArgs),
 }
 
+#[cfg(feature = "lake")]
+impl Command {
+    /// The options for single tables.
+    pub(super) fn table_args(&mut self) -> Option<&mut TableArgs> {
+        match self {
+            Command::Sync(args) => Some(&mut args.tables),
+            Command::Check(args) => Some(&mut args.tables),
+            _ => None,
+        }
+    }
+
+    /// The address of the target, as it was given.
+    pub(super) fn address(&self) -> Option<&str> {
+        match self {
+            Command::Check(args) => args.target.target.as_deref(),
+            Command::Sync(args) => args.target.target.as_deref(),
+            Command::Status(args) => args.target.target.as_deref(),
+            Command::Query(args) => args.target.target.as_deref(),
+            Command::Optimize(args) => args.target.target.as_deref(),
+            Command::Vacuum(args) => args.target.target.as_deref(),
+            Command::Verify(args) => args.target.target.as_deref(),
+            Command::History(args) => args.target.target.as_deref(),
+            Command::Schema(args) => args.ddl.target.as_deref().filter(|_| args.ddl.ddl.is_some()),
+            #[cfg(feature = "sql")]
+            Command::Initdb(args) => args.connection.address(),
+            #[cfg(feature = "sql")]
+            Command::Syncdb(args) => args.load.connection.address(),
+            #[cfg(feature = "sql")]
+            Command::Dropdb(args) => args.connection.address(),
+            #[cfg(feature = "sql")]
+            Command::Listdb(args) => args.connection.address(),
+            _ => None,
+        }
+    }
+}
+
 /// The one namespace of the commands that the official client has.
 #[derive(Debug, Args)]
 pub(super) struct NamespaceArgs {
@@ -228,6 +272,13 @@ pub(super) struct ConnectionArgs {
         value_parser = |text: &str| Ok::<_, std::convert::Infallible>(Secret::new(text))
     )]
     pub(super) connection_string: Option<Secret>,
+}
+
+#[cfg(feature = "sql")]
+impl ConnectionArgs {
+    fn address(&self) -> Option<&str> {
+        self.connection_string.as_ref().map(Secret::reveal).filter(|text| !text.is_empty())
+    }
 }
 
 #[cfg(feature = "sql")]
@@ -755,6 +806,9 @@ pub(super) struct TableArgs {
     /// repeated.
     #[arg(long, value_name = "TABLE=UNIT(COLUMN)", help_heading = TABLES)]
     pub(super) partition_by: Vec<String>,
+    /// Namespaces of other targets of the settings file, of which options may speak.
+    #[arg(skip)]
+    pub(super) elsewhere: Vec<String>,
 }
 
 #[cfg(feature = "lake")]

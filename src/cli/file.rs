@@ -5,19 +5,26 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use toml_edit::{Document, Item, TableLike, Value};
 
 use super::keys::{self, Form, KEYS, Key, SHARED, TABLES, TARGET, nearest};
 #[cfg(feature = "lake")]
 use super::memory::parse_limit;
-use super::settings::{parse_bytes, parse_duration};
+use super::settings::{at_home, parse_bytes, parse_duration};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::ops::Address;
+
+/// In a target: the list of tables to take, or sections for single tables.
+const OF_TABLES: &str = "tables";
 
 /// What a settings file says.
 #[derive(Debug, Default)]
 pub(super) struct FileSettings {
     /// For all targets.
     pub(super) values: Vec<FileValue>,
+    /// What is said of single tables, for all targets.
+    pub(super) tables: Vec<TableValue>,
     /// In the file's order.
     pub(super) targets: Vec<FileTarget>,
     /// What a person should know, one sentence each.
@@ -44,13 +51,45 @@ impl std::fmt::Debug for FileValue {
     }
 }
 
+/// The value of one option for the tables that a pattern means.
+#[derive(Debug, Clone)]
+pub(super) struct TableValue {
+    /// As it is written.
+    pub(super) pattern: String,
+    pub(super) value: FileValue,
+}
+
+/// The values of the options for tables. What a target says of a pattern stands in place of what is said of the same pattern for all
+/// targets; the columns of different patterns add up.
+pub(super) fn options_of_tables(all: &[TableValue], own: &[TableValue]) -> Vec<FileValue> {
+    let is_own =
+        |one: &&TableValue| own.iter().any(|other| other.pattern == one.pattern && other.value.option == one.value.option);
+    let mut values: Vec<FileValue> = Vec::new();
+    for TableValue { value, .. } in all.iter().filter(|one| !is_own(one)).chain(own) {
+        match values.iter_mut().find(|known| known.option == value.option) {
+            Some(known) => known.texts.extend(value.texts.iter().cloned()),
+            None => values.push(value.clone()),
+        }
+    }
+    values
+}
+
 /// One target, and what is said for it alone.
 #[derive(Debug)]
 pub(super) struct FileTarget {
     pub(super) name: String,
     pub(super) values: Vec<FileValue>,
+    /// What is said of single tables.
+    pub(super) tables: Vec<TableValue>,
     /// Why it cannot be used just now, such as a variable that is not set.
     pub(super) problem: Option<Error>,
+}
+
+impl FileTarget {
+    /// Its folder or URL.
+    pub(super) fn address(&self) -> Option<&str> {
+        self.values.iter().find(|value| value.option == "target")?.texts.first().map(String::as_str)
+    }
 }
 
 impl FileSettings {
@@ -144,7 +183,7 @@ impl Reader<'_> {
             };
             match name {
                 "targets" => self.targets(table)?,
-                "tables" => self.tables(table)?,
+                "tables" => self.settings.tables = self.tables(table, "tables")?,
                 section => {
                     let keys: Vec<&'static Key> = KEYS.iter().filter(|key| key.section == section).collect();
                     let (values, problems) = self.values(table, section, &keys)?;
@@ -166,21 +205,26 @@ impl Reader<'_> {
                 return Err(self.wrong("A target must be a section", &shown, item.span()).hint(format!("write [{shown}]")));
             };
             let (values, problems) = self.values(table, &shown, &keys)?;
+            let tables = match table.get(OF_TABLES).and_then(Item::as_table_like) {
+                Some(tables) => self.tables(tables, &format!("{shown}.{OF_TABLES}"))?,
+                None => Vec::new(),
+            };
             let problem = problems.into_iter().next();
             if problem.is_none() && !values.iter().any(|value| value.option == "target") {
                 let span = self.header_of(table, item);
                 return Err(self.wrong("A target needs a url", &shown, span).hint("such as url = \"./lake\""));
             }
-            self.settings.targets.push(FileTarget { name: name.to_owned(), values, problem });
+            self.settings.targets.push(FileTarget { name: name.to_owned(), values, tables, problem });
         }
         Ok(())
     }
 
     /// Each list of columns becomes part of the option that takes `table.column`.
-    fn tables(&mut self, tables: &dyn TableLike) -> Result<()> {
+    fn tables(&mut self, tables: &dyn TableLike, section: &str) -> Result<Vec<TableValue>> {
         let keys: Vec<&'static Key> = TABLES.iter().collect();
+        let mut found = Vec::new();
         for (pattern, item) in tables.iter() {
-            let shown = format!("tables.\"{pattern}\"");
+            let shown = format!("{section}.\"{pattern}\"");
             let Some(table) = item.as_table_like() else {
                 let wrong = self.wrong("What is said of tables must be a section", &shown, item.span());
                 return Err(wrong.hint("write [tables.\"user*\"] in a line of its own, and drop_columns and others below it"));
@@ -194,13 +238,10 @@ impl Reader<'_> {
                 let is_list = TABLES.iter().any(|key| key.option == value.option && key.form == Form::List);
                 let separator = if is_list { '.' } else { '=' };
                 value.texts.iter_mut().for_each(|text| *text = format!("{pattern}{separator}{text}"));
-                match self.settings.values.iter_mut().find(|known| known.option == value.option) {
-                    Some(known) => known.texts.extend(value.texts),
-                    None => self.settings.values.push(value),
-                }
+                found.push(TableValue { pattern: pattern.to_owned(), value });
             }
         }
-        Ok(())
+        Ok(found)
     }
 
     /// The values of a section. What only the surroundings lack (a variable, a secret's file) is not an error of the file.
@@ -210,6 +251,10 @@ impl Reader<'_> {
         for (name, item) in table.iter() {
             let shown = format!("{section}.{name}");
             let span = table.key(name).and_then(|key| key.span()).or_else(|| item.span());
+            // A list chooses tables, a section says something of single ones.
+            if name == OF_TABLES && section.starts_with("targets.") && item.is_table_like() {
+                continue;
+            }
             let Some(key) = keys.iter().find(|key| key.name == name) else {
                 let wrong = self.wrong("The settings file has a key that nobody knows", &shown, span);
                 let elsewhere = KEYS.iter().find(|key| key.name == name);
@@ -316,8 +361,8 @@ impl Reader<'_> {
                 one(match form {
                     // A report may go to standard output.
                     Form::Path if key.option == "report" && text == "-" => text,
-                    Form::Path => self.folder.join(text).display().to_string(),
-                    Form::Place => self.place(text, shown, item),
+                    Form::Path => self.folder.join(at_home(&text)?.as_ref()).display().to_string(),
+                    Form::Place => self.place(text, shown, item)?,
                     Form::Count => self.paced(key, text),
                     _ => text,
                 })
@@ -335,16 +380,18 @@ impl Reader<'_> {
     }
 
     /// A folder beside the file, or a URL as it is.
-    fn place(&mut self, text: String, shown: &str, item: &Item) -> String {
-        if !text.contains("://") {
-            return self.folder.join(text).display().to_string();
+    fn place(&mut self, text: String, shown: &str, item: &Item) -> Result<String> {
+        let placed =
+            |error: Error| error.with("key", shown).with("file", self.path.display()).with("line", self.line(item.span()));
+        match Address::parse(&text).map_err(placed)? {
+            Address::Folder(folder) => Ok(self.folder.join(at_home(folder)?.as_ref()).display().to_string()),
+            Address::File(_) | Address::Store(_) | Address::Database(_) => {
+                if item.as_str().is_some_and(|raw| !raw.starts_with("file:") && holds_password(raw)) {
+                    self.warn_of_clear_text(shown, item);
+                }
+                Ok(text)
+            }
         }
-        let has_password = url::Url::parse(&text).is_ok_and(|url| url.password().is_some_and(|password| !password.is_empty()));
-        let is_clear = item.as_str().is_some_and(|raw| !raw.contains("${") && !raw.starts_with("file:"));
-        if has_password && is_clear {
-            self.warn_of_clear_text(shown, item);
-        }
-        text
     }
 
     /// As [`Reader::expanded`], or what the file holds that `file:PATH` names.
@@ -356,7 +403,7 @@ impl Reader<'_> {
             return self.expanded(text, shown, item);
         };
         let path = match self.expanded(path, shown, item)? {
-            Ok(path) => self.folder.join(path),
+            Ok(path) => self.folder.join(at_home(&path)?.as_ref()),
             Err(missing) => return Ok(Err(missing)),
         };
         let read = std::fs::read_to_string(&path).or_fail(Kind::Usage, "The file of a secret cannot be read");
@@ -366,7 +413,8 @@ impl Reader<'_> {
         })
     }
 
-    /// With the values of variables in place of `${NAME}`; `$${` stands for `${` itself.
+    /// With the values of variables in place of `${NAME}`; `$${` stands for `${` itself. In a URL, what a variable gives for the user,
+    /// the password or the value of an item is percent-encoded, so that no character of it ends that part.
     fn expanded(&self, text: &str, shown: &str, item: &Item) -> Result<Result<String>> {
         let mut out = String::new();
         let mut rest = text;
@@ -381,8 +429,7 @@ impl Reader<'_> {
                 return Err(self.wrong("A reference to a variable has no end", shown, item.span()).hint("write it as ${NAME}"));
             };
             let name = &rest[at + 2..at + end];
-            let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-            if !is_name {
+            if !is_variable(name) {
                 return Err(self
                     .wrong("A reference to a variable has no name", shown, item.span())
                     .hint("write it as ${NAME}"));
@@ -392,7 +439,12 @@ impl Reader<'_> {
                 return Ok(Err(missing.with("variable", name)));
             };
             out.push_str(&rest[..at]);
-            out.push_str(&value);
+            let start = text.len() - rest.len() + at;
+            out.push_str(&match url_part(text, start..start + end + 1) {
+                UrlPart::Whole => utf8_percent_encode(&value, UNRESERVED).to_string(),
+                UrlPart::Piece => encoded_piece(&value),
+                UrlPart::Other => value,
+            });
             rest = &rest[at + end + 1..];
         }
         out.push_str(rest);
@@ -429,6 +481,93 @@ impl Reader<'_> {
     }
 }
 
+fn is_variable(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// A text with a letter in place of each reference to a variable.
+pub(super) fn without_references(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        let Some((_, after)) = after.split_once('}').filter(|(name, _)| is_variable(name)) else { break };
+        out.push_str(before);
+        out.push('x');
+        rest = after;
+    }
+    out + rest
+}
+
+/// Parts of a URL as it is written: what may be `user:password`, and what follows the `?`.
+struct UrlText {
+    user_info: Range<usize>,
+    query: Range<usize>,
+}
+
+impl UrlText {
+    /// `None`: it is no URL. A password may hold any character, so all up to the last `@` counts as user information.
+    fn of(text: &str) -> Option<Self> {
+        let start = text.find("://")? + 3;
+        let end = text[start..].find(['/', '?', '#']).map_or(text.len(), |at| start + at);
+        let user_info = start..text[start..end].rfind('@').map_or(start, |at| start + at);
+        let query = text[end..].find('?').map_or(text.len(), |at| end + at + 1)..text.len();
+        Some(Self { user_info, query })
+    }
+}
+
+/// Whether a URL holds a password in clear text.
+pub(super) fn holds_password(text: &str) -> bool {
+    let is_clear = |value: &str| !value.is_empty() && !value.contains("${");
+    UrlText::of(text).is_some_and(|url| {
+        let in_front = text[url.user_info].split_once(':').is_some_and(|(_, password)| is_clear(password));
+        let items = text[url.query].split('&').filter_map(|item| item.split_once('='));
+        in_front || items.into_iter().any(|(name, value)| name == "password" && is_clear(value))
+    })
+}
+
+/// Where in a URL a reference to a variable stands.
+enum UrlPart {
+    /// It is the whole user, password, or value of an item: the variable holds it as it is.
+    Whole,
+    /// It is a piece of one.
+    Piece,
+    /// Elsewhere, or in no URL.
+    Other,
+}
+
+fn url_part(text: &str, reference: Range<usize>) -> UrlPart {
+    let Some(url) = UrlText::of(text) else { return UrlPart::Other };
+    let within = |part: &Range<usize>| part.start <= reference.start && reference.end <= part.end;
+    // The part ends at the separators around it.
+    let (part, separators) = if within(&url.user_info) {
+        (url.user_info, [':', ':'])
+    } else if within(&url.query) {
+        (url.query, ['&', '='])
+    } else {
+        return UrlPart::Other;
+    };
+    let is_start = reference.start == part.start || text[..reference.start].ends_with(separators);
+    let is_end = reference.end == part.end || text[reference.end..].starts_with(separators);
+    if is_start && is_end { UrlPart::Whole } else { UrlPart::Piece }
+}
+
+/// All but letters, digits and `-._~`.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// As [`UNRESERVED`], but what is encoded already stays.
+fn encoded_piece(value: &str) -> String {
+    let mut out = String::new();
+    let mut rest = value;
+    while let Some((before, after)) = rest.split_once('%') {
+        out.extend(utf8_percent_encode(before, UNRESERVED));
+        let is_encoded = after.len() >= 2 && after.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
+        out.push_str(if is_encoded { "%" } else { "%25" });
+        rest = after;
+    }
+    out.extend(utf8_percent_encode(rest, UNRESERVED));
+    out
+}
+
 fn unique<'a>(names: &[&'a str]) -> Vec<&'a str> {
     let mut seen = HashSet::new();
     names.iter().copied().filter(|name| seen.insert(*name)).collect()
@@ -443,7 +582,9 @@ mod tests {
     }
 
     fn value(settings: &FileSettings, option: &str) -> Vec<String> {
-        settings.values.iter().find(|value| value.option == option).map(|value| value.texts.clone()).unwrap_or_default()
+        let of_tables = options_of_tables(&settings.tables, &[]);
+        let found = settings.values.iter().chain(&of_tables).find(|value| value.option == option);
+        found.map(|value| value.texts.clone()).unwrap_or_default()
     }
 
     #[test]
@@ -467,6 +608,53 @@ mod tests {
         assert_eq!(lake.values[1].texts, ["region=eu", "secret_access_key=avalue${b"]);
         assert_eq!(db.values[0].texts, ["postgresql://etl:value@host/db"]);
         assert_eq!(db.values[1].texts, ["users"]);
+    }
+
+    #[test]
+    fn a_target_has_its_own_word_on_single_tables() {
+        let settings = read(
+            "[tables.users]\nmode = \"history\"\ndrop_columns = [\"a\"]\n[tables.\"*\"]\ndrop_columns = [\"b\"]\n[targets.x]\nurl = \"x\"\ninclude = [\"users\"]\n[targets.x.tables.users]\nmode = \"current\"\ndrop_columns = [\"c\"]\n[targets.y]\nurl = \"y\"\ntables = [\"courses\"]\n",
+        )
+        .unwrap();
+        let [x, y] = &settings.targets[..] else { panic!("two targets") };
+        let texts = |target: &FileTarget, option: &str| {
+            let values = options_of_tables(&settings.tables, &target.tables);
+            values.into_iter().find(|value| value.option == option).map(|value| value.texts).unwrap_or_default()
+        };
+        assert_eq!(texts(x, "mode"), ["users=current"]);
+        assert_eq!(texts(x, "drop_column"), ["*.b", "users.c"]);
+        assert_eq!(texts(y, "mode"), ["users=history"]);
+        assert_eq!(texts(y, "drop_column"), ["users.a", "*.b"]);
+        assert_eq!((x.values[1].option, &x.values[1].texts[..]), ("table", &["users".to_owned()][..]));
+        assert_eq!((y.values[1].option, &y.values[1].texts[..]), ("table", &["courses".to_owned()][..]));
+        let error = read("[targets.x]\nurl = \"x\"\n[targets.x.tables.users]\nmod = \"history\"\n").map(|_| ()).unwrap_err();
+        assert_eq!((error.get("line"), error.hint_text()), (Some("4"), Some("did you mean `mode`?")));
+    }
+
+    #[test]
+    fn what_a_variable_gives_for_a_part_of_a_url_does_not_end_that_part() {
+        let read = |url: &str, value: &str| {
+            let text = format!("[targets.a]\nurl = \"{url}\"\n");
+            let settings = parse(&text, Path::new("/etc/daplake.toml"), &|_| Some(value.to_owned())).unwrap();
+            settings.targets[0].values[0].texts[0].clone()
+        };
+        let odd = "p@ss/w#rd:?%40&=";
+        for (url, value, expected) in [
+            ("postgresql://etl:${P}@h/d", odd, "postgresql://etl:p%40ss%2Fw%23rd%3A%3F%2540%26%3D@h/d"),
+            ("postgresql://${P}:${P}@h/d", "a@b", "postgresql://a%40b:a%40b@h/d"),
+            ("postgresql://etl:x${P}@h/d", "p%40s/", "postgresql://etl:xp%40s%2F@h/d"),
+            ("postgresql://h/d?user=u&password=${P}", "a&b", "postgresql://h/d?user=u&password=a%26b"),
+            ("postgresql://etl@${P}/d", "db.example:5432", "postgresql://etl@db.example:5432/d"),
+            ("${P}", "postgresql://etl:p%40ss@h/d", "postgresql://etl:p%40ss@h/d"),
+        ] {
+            assert_eq!(read(url, value), expected);
+        }
+        for (text, is_clear) in
+            [("mysql://u:p@h/d", true), ("mysql://u:${P}@h/d", false), ("mysql://u@h/d?password=p", true), ("lake", false)]
+        {
+            assert_eq!(holds_password(text), is_clear, "{text}");
+        }
+        assert_eq!(without_references("mysql://u:${P}@${H}/d"), "mysql://u:x@x/d");
     }
 
     #[test]

@@ -63,6 +63,7 @@ pub(super) const TARGET: &[Key] = &[
     key("targets", "url", "target", Form::Place),
     key("targets", "format", "format", Form::OneOf(&["delta", "parquet"])),
     key("targets", "store_options", "store_option", Form::Pairs),
+    key("targets", "include", "table", Form::List),
 ];
 
 /// What is said of the tables that a pattern means. The options know what to do with
@@ -75,6 +76,9 @@ pub(super) const TABLES: &[Key] = &[
     key("tables", "mode", "mode", Form::OneOf(&["current", "changes", "history"])),
     key("tables", "partition_by", "partition_by", Form::Text),
 ];
+
+/// Options for tables that databases have no such tables for.
+pub(super) const FOR_LAKES: [&str; 3] = ["deletes", "mode", "partition_by"];
 
 /// The section whose keys each target may have of its own.
 pub(super) const SHARED: &str = "sync";

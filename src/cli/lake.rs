@@ -20,7 +20,8 @@ use crate::api::Client;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::Timestamp;
 use crate::ops::{
-    self, Journal, Overview, OverviewRequest, Reason, Report, Selection, StatusLine, Stop, SyncRequest, Target, UnpackLimits,
+    self, Journal, NameOptions, Overview, OverviewRequest, Reason, Report, Selection, StatusLine, Stop, SyncRequest, Target,
+    UnpackLimits,
 };
 use crate::page::status_page;
 use crate::schema::{Nested, TableOptions, TableRules};
@@ -38,11 +39,13 @@ pub(super) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Result<()>
     let schedule = first.unattended.schedule();
     let report = first.report.clone();
     let state_dir = settings::state_dir(first.unattended.state.state_dir.clone());
+    // Shared by all runs: what was warned of once is not said again.
+    let names = NameOptions::new(first.tables.elsewhere.clone());
     let targets = runs.len();
     let telling = first.telling.clone();
     let prepared = interruptible(async {
         let teller = Teller::new(global, state_dir, &telling).await?;
-        match prepare(global, runs).await {
+        match prepare(global, runs, &names).await {
             Ok(prepared) => Ok((prepared, teller)),
             Err(error) => {
                 teller.not_started(&new_run_id(), started, &error).await;
@@ -67,7 +70,7 @@ pub(super) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Result<()>
             let is_first = Cell::new(true);
             let work = async |stop| {
                 if !is_first.replace(false) {
-                    match read_again(&client, helpers.as_ref()).await {
+                    match read_again(&client, helpers.as_ref(), &names).await {
                         Ok(requests) => drop(latest.replace(requests)),
                         Err(error) => {
                             tracing::warn!(%error, "The settings cannot be read again; those of the last run are used")
@@ -93,12 +96,13 @@ pub(super) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Result<()>
 }
 
 /// What the settings ask for now: secrets and credentials may have been rotated since the last run.
-async fn read_again(client: &Client, helpers: Option<&Arc<dyn ops::Helpers>>) -> Result<Vec<SyncRequest>> {
+async fn read_again(client: &Client, helpers: Option<&Arc<dyn ops::Helpers>>, names: &NameOptions) -> Result<Vec<SyncRequest>> {
     client.reload_credentials()?;
     let mut requests = Vec::new();
     for cli in settings::resolve_again()?.runs {
         if let Some(Command::Sync(args)) = cli.command {
-            requests.push(SyncRequest { helpers: helpers.cloned(), ..request(&cli.global, client, *args).await? });
+            let request = request(&cli.global, client, *args).await?;
+            requests.push(SyncRequest { helpers: helpers.cloned(), names: names.clone(), ..request });
         }
     }
     Ok(requests)
@@ -112,7 +116,7 @@ struct Prepared {
 }
 
 /// The service, the cluster if there is one, and a request for each target.
-async fn prepare(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Result<Prepared> {
+async fn prepare(global: &GlobalArgs, runs: Vec<SyncArgs>, names: &NameOptions) -> Result<Prepared> {
     let jobs_per_minute = runs.first().map_or(0, |first| first.jobs_per_minute);
     let client = settings::client(global, settings::pacing(global, jobs_per_minute))?;
     client.set_credentials_source(settings::credentials_again);
@@ -125,7 +129,8 @@ async fn prepare(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Result<Prepared> {
     let helpers = None;
     let mut requests = Vec::new();
     for args in runs {
-        requests.push(SyncRequest { helpers: helpers.clone(), ..request(global, &client, args).await? });
+        let request = request(global, &client, args).await?;
+        requests.push(SyncRequest { helpers: helpers.clone(), names: names.clone(), ..request });
     }
     Ok(Prepared { client, helpers, requests })
 }
@@ -267,7 +272,7 @@ fn of_tables(rule: &str) -> (&str, &str) {
 }
 
 /// What the options say of single tables.
-fn table_rules(args: &TableArgs) -> Result<TableRules> {
+pub(super) fn table_rules(args: &TableArgs) -> Result<TableRules> {
     let mut rules = TableRules::default();
     for rule in &args.deletes {
         let (tables, word) = of_tables(rule);

@@ -70,8 +70,10 @@ pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let name = program_name(&arguments);
     match settings::resolve(name, &arguments) {
-        Ok(resolved) => run(args::definition(name), resolved).unwrap_or_else(|error| exit::usage(&error)),
-        Err(Unresolved::Usage(error)) => exit::usage(&error),
+        Ok(resolved) => {
+            run(args::definition(name), resolved).unwrap_or_else(|error| exit::usage(error, &args::definition(name)))
+        }
+        Err(Unresolved::Usage(error)) => exit::usage(error, &args::definition(name)),
         Err(Unresolved::File(error)) => {
             logging::init_for_failure(settings::logging_of(name, &arguments));
             report::error(&error);
@@ -270,10 +272,10 @@ async fn dispatch(global: &GlobalArgs, command: Command, more: Vec<Command>) -> 
         #[cfg(feature = "lake")]
         Command::Check(args) => {
             let more = more.into_iter().filter_map(|command| match command {
-                Command::Check(args) => Some(args),
+                Command::Check(args) => Some(*args),
                 _ => None,
             });
-            setup::check(global, std::iter::once(args).chain(more).collect()).await
+            setup::check(global, std::iter::once(*args).chain(more).collect()).await
         }
         #[cfg(feature = "lake")]
         Command::Status(args) => lake::status(global, args).await,

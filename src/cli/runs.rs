@@ -17,6 +17,28 @@ pub(super) fn log(state_dir: Option<&Path>, sink: &dyn Sink) -> Option<RunLog> {
     Some(RunLog::new(&state_dir?.join("runs"), &sink.location().to_string()))
 }
 
+/// Whom the options want to be told, if anyone. Tells nothing yet; kind `Usage` for an address that is none.
+pub(super) fn notifier(global: &GlobalArgs, args: &TellingArgs) -> Result<Option<Notifier>> {
+    let is_told = args.notify.is_some() || args.notify_command.is_some();
+    let notifier = is_told.then(|| {
+        Notifier::new(
+            |url| hook_http(url, global.ca_bundle.as_deref()),
+            args.notify.as_ref(),
+            match args.notify_form {
+                NotifyFormArg::Json => NotifyForm::Json,
+                NotifyFormArg::Slack => NotifyForm::Slack,
+            },
+            args.notify_command.clone(),
+            match args.notify_on {
+                NotifyOnArg::Always => NotifyOn::Always,
+                NotifyOnArg::Change => NotifyOn::Change,
+                NotifyOnArg::Failure => NotifyOn::Failure,
+            },
+        )
+    });
+    notifier.transpose()
+}
+
 /// Who is told of runs.
 pub(super) struct Teller {
     state_dir: Option<PathBuf>,
@@ -29,24 +51,7 @@ impl Teller {
         if let (Some(address), Some(metrics)) = (args.metrics_listen, metrics::installed()) {
             metrics::serve(metrics, address).await?;
         }
-        let is_told = args.notify.is_some() || args.notify_command.is_some();
-        let notifier = is_told.then(|| {
-            Notifier::new(
-                |url| hook_http(url, global.ca_bundle.as_deref()),
-                args.notify.as_ref(),
-                match args.notify_form {
-                    NotifyFormArg::Json => NotifyForm::Json,
-                    NotifyFormArg::Slack => NotifyForm::Slack,
-                },
-                args.notify_command.clone(),
-                match args.notify_on {
-                    NotifyOnArg::Always => NotifyOn::Always,
-                    NotifyOnArg::Change => NotifyOn::Change,
-                    NotifyOnArg::Failure => NotifyOn::Failure,
-                },
-            )
-        });
-        Ok(Self { state_dir, notifier: notifier.transpose()? })
+        Ok(Self { state_dir, notifier: notifier(global, args)? })
     }
 
     /// A run could not start, before it was known where its target is.

@@ -2,6 +2,7 @@
 //! default. The values of the file become the defaults of the options they are about, so that there is one way to parse and check
 //! all of them, and one place that decides who wins.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,12 +14,13 @@ use clap::{Arg, ArgMatches, FromArgMatches};
 use url::Url;
 
 use super::args::{Cli, GlobalArgs, definition};
-use super::file::{FileSettings, FileTarget, FileValue, log_values};
-use super::keys::{is_for_sync_only, nearest};
+use super::file::{FileSettings, FileTarget, FileValue, log_values, options_of_tables};
+use super::keys::{FOR_LAKES, is_for_sync_only, nearest};
 use crate::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
 #[cfg(feature = "lake")]
 use crate::error::ResultExt;
 use crate::error::{Error, Kind, Result};
+use crate::ops::Address;
 #[cfg(feature = "lake")]
 use crate::ops::Target;
 #[cfg(feature = "lake")]
@@ -74,21 +76,64 @@ pub(super) fn resolve(name: &'static str, arguments: &[OsString]) -> Result<Reso
     let matches = plain.try_get_matches_from_mut(arguments)?;
     let (command, inner) = match matches.subcommand() {
         Some((command, inner)) if !WITHOUT_FILE.contains(&command) => (command.to_owned(), inner.clone()),
-        _ => return Ok(Resolved { runs: vec![Cli::from_arg_matches(&matches)?], warnings: Vec::new() }),
+        _ => {
+            let runs = vec![Cli::from_arg_matches(&matches)?];
+            #[cfg(feature = "lake")]
+            check_addresses(&runs)?;
+            return Ok(Resolved { runs, warnings: Vec::new() });
+        }
     };
     let told = inner.get_one::<PathBuf>("settings").cloned();
     let path = settings_file(told)?;
     let file = path.as_deref().map(|path| FileSettings::read(path, &variable)).transpose()?;
     let has_file = file.is_some();
-    let FileSettings { values, targets, mut warnings, lacking, .. } = file.unwrap_or_default();
+    let FileSettings { values, tables, targets, mut warnings, lacking, .. } = file.unwrap_or_default();
+    #[cfg(feature = "lake")]
+    let elsewhere: Vec<String> = {
+        let all = values.iter().chain(targets.iter().flat_map(|target| &target.values));
+        all.filter(|value| value.option == "namespace").flat_map(|value| value.texts.iter().cloned()).collect()
+    };
     let lacking = lacking.into_iter().filter(|(section, _)| needs(&command, section));
     warnings.extend(lacking.map(|(_, words)| words));
     let chosen = chosen(&mut plain, &command, &inner, targets, has_file)?;
     let mut runs = Vec::new();
+    let mut databases = Vec::new();
+    let mut without: Vec<&'static str> = Vec::new();
     for of_target in chosen {
-        let overlay: Vec<FileValue> = values.iter().cloned().chain(of_target.iter().flatten().cloned()).collect();
+        let own = of_target.as_ref().map_or(&[][..], |target| &target.tables);
+        let mut of_tables = options_of_tables(&tables, own);
+        let address = match &of_target {
+            Some(target) => target.address().map(str::to_owned),
+            None => given_address(&matches),
+        };
+        if address.is_some_and(|text| Address::parse(&text).is_ok_and(|address| address.is_database())) {
+            of_tables.retain(|value| {
+                let is_for_lakes = FOR_LAKES.contains(&value.option);
+                if is_for_lakes && !without.contains(&value.option) {
+                    without.push(value.option);
+                }
+                !is_for_lakes
+            });
+            databases.push(of_target.as_ref().map_or("--target", |target| target.name.as_str()).to_owned());
+        }
+        let of_target_values = of_target.iter().flat_map(|target| &target.values);
+        let overlay: Vec<FileValue> = values.iter().chain(of_target_values).chain(&of_tables).cloned().collect();
         let mut definition = with_defaults(definition(name), &overlay, of_target.is_some());
         runs.push(Cli::from_arg_matches(&definition.try_get_matches_from_mut(arguments)?)?);
+    }
+    if !without.is_empty() && ALL_TARGETS.contains(&command.as_str()) {
+        warnings.push(format!(
+            "Databases keep the rows as they are now: {} in [tables] of the settings file does not apply to {}",
+            without.join(", "),
+            databases.join(", ")
+        ));
+    }
+    #[cfg(feature = "lake")]
+    {
+        check_addresses(&runs)?;
+        for args in runs.iter_mut().filter_map(|cli| cli.command.as_mut()).filter_map(super::args::Command::table_args) {
+            args.elsewhere.clone_from(&elsewhere);
+        }
     }
     Ok(Resolved { runs, warnings })
 }
@@ -122,6 +167,33 @@ pub(super) fn logging_of(name: &'static str, arguments: &[OsString]) -> Option<G
     Some(Cli::from_arg_matches(&matches.or_else(|_| definition(name).try_get_matches_from(arguments)).ok()?).ok()?.global)
 }
 
+/// The target of the command line or the environment.
+#[cfg(feature = "lake")]
+fn given_address(matches: &ArgMatches) -> Option<String> {
+    Cli::from_arg_matches(matches).ok()?.command?.address().map(str::to_owned)
+}
+
+#[cfg(not(feature = "lake"))]
+fn given_address(_: &ArgMatches) -> Option<String> {
+    None
+}
+
+/// Refuses what is neither a folder nor a URL before anything else looks at it: it may be a connection string in another form.
+#[cfg(feature = "lake")]
+fn check_addresses(runs: &[Cli]) -> Result<(), Unresolved> {
+    let texts = runs.iter().filter_map(|cli| cli.command.as_ref()).filter_map(super::args::Command::address);
+    for text in texts {
+        Address::parse(text)?;
+    }
+    // What `init` writes into the file may hold references to variables.
+    for cli in runs {
+        if let Some(super::args::Command::Init(args)) = &cli.command {
+            Address::parse(&super::file::without_references(&args.target))?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether a section of the file concerns a command.
 fn needs(command: &str, section: &str) -> bool {
     match section {
@@ -137,7 +209,7 @@ fn chosen(
     inner: &ArgMatches,
     targets: Vec<FileTarget>,
     has_file: bool,
-) -> Result<Vec<Option<Vec<FileValue>>>, Unresolved> {
+) -> Result<Vec<Option<FileTarget>>, Unresolved> {
     // Asked of the definition: a program built for release finds any argument in what was typed.
     let takes = plain.find_subcommand(command).is_some_and(|sub| sub.get_arguments().any(|arg| arg.get_id() == "to"));
     if !takes {
@@ -169,10 +241,12 @@ fn chosen(
     }
     let mut unknown = to.iter().filter(|name| !targets.iter().any(|target| target.name == **name));
     if let Some(name) = unknown.next() {
-        let error = Error::new(Kind::Usage, "The settings file has no such target").with("target", name);
+        // The name itself is not said: where a connection string was given by mistake it is one.
+        let error = Error::new(Kind::Usage, "The settings file has no such target");
         let near = nearest(name, targets.iter().map(|target| target.name.as_str()));
         let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
         return Err(Unresolved::File(match near {
+            _ if name.contains("://") => error.hint("--to takes the name of a target, --target its address"),
             Some(near) => error.hint(format!("did you mean `{near}`?")),
             None => error.hint(format!("its targets are: {}", names.join(", "))),
         }));
@@ -194,9 +268,9 @@ fn chosen(
     }
     meant
         .into_iter()
-        .map(|target| match target.problem {
+        .map(|mut target| match target.problem.take() {
             Some(problem) => Err(Unresolved::File(problem.with("target", &target.name))),
-            None => Ok(Some(target.values)),
+            None => Ok(Some(target)),
         })
         .collect()
 }
@@ -368,10 +442,21 @@ pub(super) fn check_tracking(global: &GlobalArgs) -> Result<()> {
     }
 }
 
-/// The place that a text names, with what the environment knows of a database's server.
+/// The place that a text names, with what the environment knows of the home folder and of a database's server.
 #[cfg(feature = "lake")]
 pub(super) fn database(text: &str) -> Result<Target> {
-    text.parse::<Target>()?.completed(&variable)
+    at_home(text)?.parse::<Target>()?.completed(&variable)
+}
+
+/// A path with the home folder in place of a `~` at its beginning: the shell leaves it in quotes and behind a `=`.
+pub(super) fn at_home(text: &str) -> Result<Cow<'_, str>> {
+    let Some(rest) = text.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/')) else {
+        return Ok(text.into());
+    };
+    match home() {
+        Some(home) => Ok(home.join(rest.trim_start_matches('/')).display().to_string().into()),
+        None => Err(Error::new(Kind::Usage, "The home folder is not known").hint("write the folder's full path")),
+    }
 }
 
 /// A variable with something in it.

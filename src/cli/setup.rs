@@ -7,11 +7,14 @@ use clap::Args;
 
 #[cfg(feature = "sql")]
 use super::args::DatabaseArgs;
-use super::args::{EngineArgs, GlobalArgs, LakeArgs, SelectionArgs, StateArgs, StatusOutput, TargetArgs};
+use super::args::{
+    EngineArgs, GlobalArgs, LakeArgs, SelectionArgs, StateArgs, StatusOutput, TableArgs, TargetArgs, TellingArgs,
+};
 use super::output::out;
-use super::{lake, settings};
+use super::{lake, runs, settings};
+use crate::api::Client;
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::ops::{self, Finding, Verdict};
+use crate::ops::{self, Address, Finding, Listing, NameOptions, OptionsCheck, Selection, Verdict};
 
 #[derive(Debug, Args)]
 #[command(
@@ -40,7 +43,7 @@ pub(super) struct InitArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The service is asked for a token and for lists of tables; no job is started. Targets are tried by the cheapest part of a real load, which leaves nothing behind.\n\nExit codes: 0 all is well; 5 something would fail."
+    after_help = "The service is asked for a token and for lists of tables; no job is started. Targets are tried by the cheapest part of a real load, which leaves nothing behind; in a database, schemas and tables are made and taken back. Options for single tables are compared with the schemas. Nothing is sent to --notify.\n\nExit codes: 0 all is well; 5 something would fail."
 )]
 pub(super) struct CheckArgs {
     #[command(flatten)]
@@ -54,6 +57,10 @@ pub(super) struct CheckArgs {
     #[cfg(feature = "sql")]
     #[command(flatten)]
     pub(super) database: DatabaseArgs,
+    #[command(flatten)]
+    pub(super) tables: TableArgs,
+    #[command(flatten)]
+    pub(super) telling: TellingArgs,
     #[command(flatten)]
     pub(super) state: StateArgs,
     /// Form of the output.
@@ -69,13 +76,15 @@ fn parse_name(text: &str) -> Result<String, String> {
 pub(super) fn init(global: &GlobalArgs, args: &InitArgs) -> Result<()> {
     let path = global.settings.clone().unwrap_or_else(|| PathBuf::from(settings::SETTINGS_NAME));
     // A relative path means the same from wherever the program is run later.
-    let target = match args.target.contains("://") {
-        true => args.target.clone(),
-        false => {
-            std::path::absolute(&args.target).or_fail(Kind::Usage, "The target's path cannot be used")?.display().to_string()
+    let target = match Address::parse(&super::file::without_references(&args.target))? {
+        Address::Folder(_) => {
+            let folder = settings::at_home(&args.target)?;
+            let folder = std::path::absolute(folder.as_ref()).or_fail(Kind::Usage, "The target's path cannot be used")?;
+            folder.display().to_string()
         }
+        Address::File(_) | Address::Store(_) | Address::Database(_) => args.target.clone(),
     };
-    if url::Url::parse(&target).is_ok_and(|url| url.password().is_some_and(|text| !text.is_empty() && !text.contains("$%7B"))) {
+    if super::file::holds_password(&target) {
         return Err(Error::new(Kind::Usage, "The target holds a password, which does not belong into a settings file")
             .hint("write a variable in its place, in single quotes: 'postgresql://etl:${LAKE_PASSWORD}@host/database'"));
     }
@@ -157,11 +166,12 @@ client_secret = @secret@
 # ca_bundle = "school-proxy.pem"
 
 # As many targets as you like, each with a name: `daplake sync` takes all of them, `daplake sync --to NAME` one. A target may have
-# keys of [sync] of its own.
+# keys of [sync] of its own, and sections such as [targets.NAME.tables."canvas.users"] with keys of [tables].
 [targets.@name@]
 url = @target@
 # format = "delta"                         # or "parquet"
 # store_options = { region = "eu-central-1" }
+# include = ["users", "courses"]           # for this target, in place of `tables` below
 
 [sync]
 namespaces = @namespaces@
@@ -243,12 +253,27 @@ pub(super) async fn check(global: &GlobalArgs, runs: Vec<CheckArgs>) -> Result<(
         namespaces
             .extend(run.selection.namespace.iter().filter(|name| !namespaces.contains(name)).cloned().collect::<Vec<_>>());
     }
-    match settings::client(global, settings::pacing(global, 0)) {
-        Ok(client) => findings.extend(ops::check_service(&client, &namespaces).await),
-        Err(error) => findings.push(Finding::bad("credentials", error)),
+    let client = match settings::client(global, settings::pacing(global, 0)) {
+        Ok(client) => Some(client),
+        Err(error) => {
+            findings.push(Finding::bad("credentials", error));
+            None
+        }
+    };
+    let mut listed = None;
+    if let Some(client) = &client {
+        let (found, listing) = ops::check_service(client, &namespaces).await;
+        findings.extend(found);
+        // Without tables there is nothing to compare options with.
+        listed = (!listing.tables.is_empty()).then_some((client, listing));
     }
     for run in &runs {
-        findings.extend(check_target(global, run).await);
+        check_target(global, run, listed.as_ref().map(|(client, listing)| (*client, listing)), &mut findings).await;
+    }
+    match runs::notifier(global, &first.telling) {
+        Ok(None) => {}
+        Ok(Some(_)) => findings.push(Finding::good("notifications", "are set up; none was sent")),
+        Err(error) => findings.push(Finding::bad("notifications", error)),
     }
     findings.push(ops::check_folder("temporary files", &lake::temp_dir(&first.engine)));
     match settings::state_dir(first.state.state_dir.clone()) {
@@ -268,10 +293,11 @@ pub(super) async fn check(global: &GlobalArgs, runs: Vec<CheckArgs>) -> Result<(
     }
 }
 
-/// `None`: there is no target to look at.
-async fn check_target(global: &GlobalArgs, run: &CheckArgs) -> Option<Finding> {
-    run.target.target.as_ref()?;
-    let subject = "target";
+/// What was found about the target of a run, if it has one, and about the options for its tables.
+async fn check_target(global: &GlobalArgs, run: &CheckArgs, listed: Option<(&Client, &Listing)>, findings: &mut Vec<Finding>) {
+    if run.target.target.is_none() {
+        return;
+    }
     let opened = settings::target(global, &run.target).await.and_then(|target| {
         let engine = lake::engine(&run.engine)?;
         lake::open_sink(
@@ -282,10 +308,23 @@ async fn check_target(global: &GlobalArgs, run: &CheckArgs) -> Option<Finding> {
             &run.database,
         )
     });
-    Some(match opened {
-        Ok(sink) => ops::check_target(subject, sink.as_ref()).await,
-        Err(error) => Finding::bad(subject, error),
-    })
+    let sink = match opened {
+        Ok(sink) => sink,
+        Err(error) => return findings.push(Finding::bad("target", error)),
+    };
+    findings.push(ops::check_target("target", sink.as_ref(), &run.selection.namespace).await);
+    let rules = match lake::table_rules(&run.tables) {
+        Ok(rules) => rules,
+        Err(error) => return findings.push(Finding::bad("tables", error)),
+    };
+    let is_usable = findings.last().is_some_and(|finding| finding.verdict == Verdict::Good);
+    if let (Some((client, listing)), true) = (listed, is_usable) {
+        let SelectionArgs { namespace, table, exclude } = &run.selection;
+        let selection = Selection { namespaces: namespace.clone(), tables: table.clone(), exclude: exclude.clone() };
+        let names = NameOptions::new(run.tables.elsewhere.clone());
+        let check = OptionsCheck { sink: sink.as_ref(), listing, selection: &selection, rules: &rules, names: &names };
+        findings.extend(ops::check_options("tables", client, check).await);
+    }
 }
 
 fn text(findings: &[Finding]) -> String {

@@ -7,7 +7,7 @@ mod timestamp;
 use std::fmt;
 use std::str::FromStr;
 
-pub use near::nearest;
+pub use near::{distance, nearest};
 pub use pattern::{is_pattern, name_matches};
 pub use timestamp::Timestamp;
 

@@ -3,8 +3,8 @@
 //! What is neither may be a connection string of another program, with a password anywhere in it. So no part of a refused text goes
 //! into an error, and what is doubtful is refused before a URL parser decides where a host begins.
 
-use super::select::distance;
 use crate::error::{Error, Kind, Result};
+use crate::model::distance;
 
 /// What a text names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

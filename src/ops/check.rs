@@ -2,13 +2,18 @@
 //! action each. It changes nothing.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use futures::StreamExt;
 use serde::Serialize;
 
-use super::KNOWN_NAMESPACES;
+use super::names::{NameOptions, Names};
+use super::replicate::{choose, layout};
+use super::{KNOWN_NAMESPACES, Listing, Selection};
 use crate::api::Client;
-use crate::error::{Error, Kind, ResultExt};
-use crate::model::{Namespace, Timestamp};
+use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::model::{Namespace, TableRef, Timestamp};
+use crate::schema::{ColumnRecord, TableOptions, TableRules, TableSchema};
 use crate::sink::Sink;
 
 /// What was found about one thing.
@@ -68,16 +73,16 @@ impl Finding {
 const CLOCK_TOLERANCE_S: i64 = 60;
 
 /// Logs in, lists the tables of each namespace (a few calls; no job is started) and compares the clocks. `all` stands for every
-/// namespace that is known, of which an account may have fewer.
-pub async fn check_service(client: &Client, namespaces: &[String]) -> Vec<Finding> {
+/// namespace that is known, of which an account may have fewer. Gives what was listed as well; nothing without a login.
+pub async fn check_service(client: &Client, namespaces: &[String]) -> (Vec<Finding>, Listing) {
     let everywhere = namespaces.iter().any(|name| name == "all");
     let names: Vec<&str> = match everywhere {
         true => KNOWN_NAMESPACES.to_vec(),
         false => namespaces.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect(),
     };
     let mut findings = Vec::new();
+    let mut listing = Listing::default();
     let mut has_token = false;
-    let mut found = 0;
     for name in names {
         let answer = client.tables(&Namespace::new(name)).await;
         match &answer {
@@ -85,7 +90,7 @@ pub async fn check_service(client: &Client, namespaces: &[String]) -> Vec<Findin
             Err(error) if error.get("call") == Some("login") || error.kind() == Kind::Usage => {
                 let subject = if error.kind() == Kind::Auth { "credentials" } else { "service" };
                 findings.extend(answer.err().map(|error| Finding::bad(subject, error)));
-                return findings;
+                return (findings, Listing::default());
             }
             _ => {}
         }
@@ -95,23 +100,27 @@ pub async fn check_service(client: &Client, namespaces: &[String]) -> Vec<Findin
         }
         findings.push(match answer {
             Ok(tables) => {
-                found += 1;
+                listing.answered.push(name.to_owned());
+                listing.tables.extend(tables.iter().map(|table| TableRef::new(name, table.clone())));
                 Finding::good(format!("namespace {name}"), format!("{} tables", tables.len()))
             }
             Err(error) if everywhere && matches!(error.kind(), Kind::NotFound | Kind::Account) => {
                 Finding::good(format!("namespace {name}"), "this account does not have it")
             }
-            Err(error) => Finding::bad(format!("namespace {name}"), error),
+            Err(error) => {
+                listing.failed.push(name.to_owned());
+                Finding::bad(format!("namespace {name}"), error)
+            }
         });
     }
-    if everywhere && found == 0 {
+    if everywhere && listing.answered.is_empty() {
         let error = Error::new(Kind::Account, "The account has none of the known namespaces");
         findings.push(Finding::bad(
             "account",
             error.hint("new institutions wait some days until they are onboarded: ask the vendor"),
         ));
     }
-    findings
+    (findings, listing)
 }
 
 fn clock(client: &Client) -> Finding {
@@ -127,15 +136,83 @@ fn clock(client: &Client) -> Finding {
     }
 }
 
-/// Does the cheapest part of a real load, which leaves nothing behind.
-pub async fn check_target(subject: &str, sink: &dyn Sink) -> Finding {
-    let checked = async {
-        sink.check().await?;
-        sink.check_rights().await
+/// Does the cheapest part of a real load, and makes what a load of these namespaces would make; leaves nothing behind.
+pub async fn check_target(subject: &str, sink: &dyn Sink, namespaces: &[String]) -> Finding {
+    let namespaces: Vec<Namespace> = match namespaces.iter().any(|name| name == "all") {
+        true => vec![Namespace::new("canvas")],
+        false => namespaces.iter().map(|name| Namespace::new(name.trim())).collect(),
     };
-    match checked.await {
+    let tried = async {
+        sink.check().await?;
+        sink.check_rights(&namespaces).await
+    };
+    match tried.await {
         Ok(()) => Finding::good(subject, format!("{} can be written", sink.location())),
         Err(error) => Finding::bad(subject, error.with("target", sink.location())),
+    }
+}
+
+/// What a run is about, for [`check_options`].
+#[derive(Clone, Copy)]
+pub struct OptionsCheck<'a> {
+    /// The target.
+    pub sink: &'a dyn Sink,
+    /// What the service has.
+    pub listing: &'a Listing,
+    /// Which tables.
+    pub selection: &'a Selection,
+    /// What is chosen for single tables.
+    pub rules: &'a TableRules,
+    /// See [`NameOptions`].
+    pub names: &'a NameOptions,
+}
+
+/// Tables whose options are looked at together.
+const TABLES_AT_ONCE: usize = 8;
+
+/// Whether tables and columns that are named exist, the key for hashes is there, and the target can keep the tables as they are chosen.
+/// Starts no job.
+pub async fn check_options(subject: &str, client: &Client, of: OptionsCheck<'_>) -> Vec<Finding> {
+    match options_of_tables(client, &of).await {
+        Ok((tables, failures)) if failures.is_empty() => {
+            let noun = if tables == 1 { "table" } else { "tables" };
+            vec![Finding::good(subject, format!("{tables} {noun}, and all that is said of single ones can be done"))]
+        }
+        Ok((_, failures)) => failures.into_iter().map(|error| Finding::bad(subject, error)).collect(),
+        Err(error) => vec![Finding::bad(subject, error)],
+    }
+}
+
+async fn options_of_tables(client: &Client, of: &OptionsCheck<'_>) -> Result<(usize, Vec<Error>)> {
+    of.rules.check()?;
+    let listing = of.listing.of(of.selection);
+    let tables = of.selection.resolve_among(&listing.tables)?;
+    Names::new(client, of.sink, &listing, of.names).check(of.rules, &of.selection.exclude).await?;
+    let chosen = tables.iter().filter(|table| of.rules.of(table) != TableOptions::default());
+    let look = |table: &'_ TableRef| {
+        let table = table.clone();
+        async move { options_of_table(client, of, &table).await.with("table", &table) }
+    };
+    let looked: Vec<Result<()>> = futures::stream::iter(chosen).map(look).buffered(TABLES_AT_ONCE).collect().await;
+    Ok((tables.len(), looked.into_iter().filter_map(Result::err).collect()))
+}
+
+async fn options_of_table(client: &Client, of: &OptionsCheck<'_>, table: &TableRef) -> Result<()> {
+    of.sink.accepts(table, &layout(of.rules, table, ColumnRecord::default())).await?;
+    let held = of.sink.held(table).await?;
+    let answer = client.table_schema(table).await?;
+    let schema = Arc::new(TableSchema::read(table, answer.version, answer.schema)?);
+    let choice = choose(of.rules, table, held.as_ref(), &schema)?;
+    if let Some(held) = &held {
+        held.check_columns(choice.record(), choice.kept())?;
+    }
+    let options = of.rules.of(table);
+    let column = options.partition_by.as_ref().and_then(|partitions| partitions.by()).map(|by| by.column.as_str());
+    match column.filter(|name| !choice.kept().columns().any(|column| column.name == *name)) {
+        None => Ok(()),
+        Some(name) => Err(Error::new(Kind::Schema, "The table is to be partitioned by a column that it does not have")
+            .with("column", name)
+            .hint("see the names with `daplake schema --table ...`")),
     }
 }
 

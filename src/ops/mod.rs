@@ -1,5 +1,6 @@
 //! One file per verb; what a program would call. It prints nothing and reads no environment.
 
+mod address;
 #[cfg(feature = "lake")]
 mod bad_rows;
 #[cfg(feature = "lake")]
@@ -16,6 +17,8 @@ pub mod files;
 #[cfg(feature = "lake")]
 mod helpers;
 mod journal;
+#[cfg(feature = "lake")]
+mod names;
 #[cfg(feature = "lake")]
 mod notify;
 #[cfg(feature = "lake")]
@@ -45,15 +48,18 @@ pub use crate::decode::OutOfRange;
 #[cfg(feature = "lake")]
 pub use crate::fetch::UnpackLimits;
 pub use crate::model::KNOWN_NAMESPACES;
+pub use address::Address;
 #[cfg(feature = "lake")]
 pub use care::{Cared, Removal, optimize, vacuum};
 #[cfg(feature = "lake")]
-pub use check::{Finding, Verdict, check_folder, check_service, check_target};
+pub use check::{Finding, OptionsCheck, Verdict, check_folder, check_options, check_service, check_target};
 pub use ddl::{DdlFor, ddl};
 pub use diagram::{diagram, diagram_among};
 #[cfg(feature = "lake")]
 pub use helpers::{Helpers, ScanWorkers};
 pub use journal::Journal;
+#[cfg(feature = "lake")]
+pub use names::NameOptions;
 #[cfg(feature = "lake")]
 pub use notify::{Notifier, NotifyForm, NotifyOn};
 #[cfg(feature = "lake")]
@@ -61,7 +67,7 @@ pub use query::{Answer, Querier, query, query_at};
 pub use report::{Failure, Outcome, Phases, Report, TableReport};
 #[cfg(feature = "lake")]
 pub use runs::{Counted, RunHistory, RunLog, RunRecord, TableRun, Totals};
-pub use select::{Resolved, Selection, WHOLE_NAMESPACE};
+pub use select::{Listing, Resolved, Selection, WHOLE_NAMESPACE};
 #[cfg(feature = "lake")]
 pub use status::{Freshness, Overview, OverviewRequest, Point, StatusLine, overview, status};
 #[cfg(feature = "lake")]

@@ -19,7 +19,7 @@ use super::{Helpers, Journal};
 use crate::api::{Client, FinishedJob, Job, Query, RunOptions, VersionedSchema};
 use crate::decode::{BadRows, DecodeCounts};
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::model::{Format, KNOWN_NAMESPACES, Mode, Namespace, TableRef, Timestamp, Window};
+use crate::model::{Format, KNOWN_NAMESPACES, Mode, Namespace, TableRef, Timestamp, Window, is_pattern, name_matches};
 use crate::progress;
 use crate::scan::{ObjectScan, ScanOptions, check_finished};
 use crate::schema::{ColumnChoice, ColumnRecord, ColumnType, TableMode, TableOptions, TableRules, TableSchema};
@@ -213,7 +213,7 @@ impl Replicator {
         let held = {
             let _looking = self.looking.acquire().await.or_fail(Kind::Bug, "The run is closing")?;
             let held = self.sink.held(table).await?;
-            self.sink.accepts(table, &self.layout(table, ColumnRecord::default())).await?;
+            self.sink.accepts(table, &layout(&self.rules, table, ColumnRecord::default())).await?;
             held
         };
         match (self.demand, &held) {
@@ -384,7 +384,7 @@ impl Replicator {
     ) -> Result<Answer> {
         let mut schema = self.read_schema(table, self.client.table_schema(table).await?)?;
         // What cannot be done with the columns is said before a job is paid for.
-        let mut choice = self.choose(table, held, &schema)?;
+        let mut choice = choose(&self.rules, table, held, &schema)?;
         if let Some(held) = held.filter(|held| !resnapshot || held.keeps_rows || table.is_log()) {
             held.check_columns(choice.record(), choice.kept())?;
         }
@@ -417,7 +417,7 @@ impl Replicator {
         // one, values of new columns would be lost.
         if schema.version < job.schema_version {
             schema = self.read_schema(table, self.client.table_schema_from(table, job.schema_version).await?)?;
-            choice = self.choose(table, held, &schema)?;
+            choice = choose(&self.rules, table, held, &schema)?;
             if let (Some(held), true) = (held, job.query.window != Window::Snapshot) {
                 held.check_columns(choice.record(), choice.kept())?;
             }
@@ -530,7 +530,7 @@ impl Replicator {
             expects: held.map(|held| held.bookmark),
             run_id: self.run_id.clone(),
             job_id: job.id.clone(),
-            layout: self.layout(table, choice.record().clone()),
+            layout: layout(&self.rules, table, choice.record().clone()),
             is_snapshot,
             as_of: job.reached,
         };
@@ -579,30 +579,6 @@ impl Replicator {
         Ok((loaded, counts, committing.elapsed().as_secs_f64()))
     }
 
-    fn layout(&self, table: &TableRef, columns: ColumnRecord) -> Layout {
-        let TableOptions { deletes, mode, partition_by, .. } = self.rules.of(table);
-        Layout { columns, deletes, mode, partition_by }
-    }
-
-    /// What the rules mean for the table as it is now. A name that the schema does not have is likely misspelt: a table is not
-    /// begun so, as what was to be left out would come.
-    fn choose(&self, table: &TableRef, held: Option<&Held>, schema: &Arc<TableSchema>) -> Result<ColumnChoice> {
-        let choice = ColumnChoice::of(schema, &self.rules.of(table).columns, self.rules.hash_key())?;
-        let unknown = choice.unknown().iter().filter(|name| self.rules.names_column(table, name)).cloned().collect::<Vec<_>>();
-        match (unknown.is_empty(), held) {
-            (true, _) => {}
-            (false, None) => {
-                return Err(Error::new(Kind::Schema, "A rule names a column that the table does not have")
-                    .with("column", unknown.join(", "))
-                    .hint("see the names with `daplake schema --table ...`; put the namespace in front if only one of several tables is meant, as in canvas.users.email"));
-            }
-            (false, Some(_)) => {
-                tracing::warn!(table = %table, columns = unknown.join(", "), "A rule names columns that the table does not have");
-            }
-        }
-        Ok(choice)
-    }
-
     fn scan(&self, table: &TableRef, job: &FinishedJob, choice: &ColumnChoice) -> ObjectScan {
         let (file, table) = (self.bad_rows.clone(), table.clone());
         // The row itself would hold what is to be left out.
@@ -613,6 +589,52 @@ impl Replicator {
         });
         ObjectScan::choosing(&self.client, job.clone(), choice.clone(), self.scan.clone(), policy)
     }
+}
+
+/// What the rules mean for the table as it is now. A name that the schema does not have is likely misspelt, and what was to be
+/// hidden would come: the table fails before its job. A column that is gone upstream was hidden before, which the table remembers.
+pub(super) fn choose(
+    rules: &TableRules,
+    table: &TableRef,
+    held: Option<&Held>,
+    schema: &Arc<TableSchema>,
+) -> Result<ColumnChoice> {
+    let choice = ColumnChoice::of(schema, &rules.of(table).columns, rules.hash_key())?;
+    let choice = match held {
+        Some(held) => choice.remembering(&held.columns),
+        None => choice,
+    };
+    let unknown = choice.unknown().iter().filter(|name| rules.names_column(table, name));
+    let (known_once, unknown): (Vec<&String>, Vec<&String>) = unknown.partition(|name| {
+        held.is_some_and(|held| {
+            let is_remembered = held.columns.hashed.contains(name) || held.columns.dropped.contains(name);
+            is_remembered || !rules.hides_column(table, name)
+        })
+    });
+    let listed = |names: Vec<&String>| names.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    if !unknown.is_empty() {
+        return Err(Error::new(Kind::Schema, "A rule names a column that the table does not have")
+            .with("column", listed(unknown))
+            .hint("see the names with `daplake schema --table ...`; put the namespace in front if only one of several tables is meant, as in canvas.users.email"));
+    }
+    if !known_once.is_empty() {
+        tracing::warn!(table = %table, columns = listed(known_once), "A rule names columns that the table does not have");
+    }
+    let idle = rules.hidden_columns().filter(|(tables, column)| {
+        !is_pattern(tables)
+            && is_pattern(column)
+            && table.matches(tables)
+            && !schema.columns().any(|known| name_matches(column, &known.name))
+    });
+    for (_, pattern) in idle {
+        tracing::warn!(table = %table, pattern, "A pattern of columns to be left out or hashed matches no column of the table");
+    }
+    Ok(choice)
+}
+
+pub(super) fn layout(rules: &TableRules, table: &TableRef, columns: ColumnRecord) -> Layout {
+    let TableOptions { deletes, mode, partition_by, .. } = rules.of(table);
+    Layout { columns, deletes, mode, partition_by }
 }
 
 fn has_integer_key(schema: &TableSchema) -> bool {

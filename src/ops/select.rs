@@ -15,6 +15,33 @@ pub struct Selection {
     pub exclude: Vec<String>,
 }
 
+/// What the service lists of the namespaces of a selection.
+#[derive(Debug, Clone, Default)]
+pub struct Listing {
+    /// In the service's order.
+    pub tables: Vec<TableRef>,
+    /// Namespaces that were listed.
+    pub answered: Vec<String>,
+    /// Namespaces that could not be listed.
+    pub failed: Vec<String>,
+}
+
+impl Listing {
+    /// What of it a selection is about.
+    #[cfg(feature = "lake")]
+    pub(super) fn of(&self, selection: &Selection) -> Self {
+        if selection.namespaces.iter().any(|name| name.trim() == "all") {
+            return self.clone();
+        }
+        let names = selection.trimmed_namespaces();
+        let mut part = self.clone();
+        part.tables.retain(|table| names.contains(&table.namespace.as_str()));
+        part.answered.retain(|name| names.contains(&name.as_str()));
+        part.failed.retain(|name| names.contains(&name.as_str()));
+        part
+    }
+}
+
 impl Selection {
     /// Everything of one namespace.
     pub fn all_of(namespace: impl Into<String>) -> Self {
@@ -72,7 +99,11 @@ impl Selection {
                 && self.tables.iter().any(|word| is_pattern(word.trim()) && table.matches(word.trim()))
                 && !self.exclude.iter().any(|word| table.matches(word.trim()))
         });
-        Ok(Resolved { vanished: vanished.cloned().collect(), tables, failed })
+        let vanished = vanished.cloned().collect();
+        let answered = answered.into_iter().map(str::to_owned).collect();
+        let not_listed = failed.iter().filter(|(table, _)| table.table == WHOLE_NAMESPACE);
+        let not_listed = not_listed.map(|(table, _)| table.namespace.to_string()).collect();
+        Ok(Resolved { vanished, tables, failed, listing: Listing { tables: listed, answered, failed: not_listed } })
     }
 
     /// Whether the tables of the target matter for [`Selection::resolve`].
@@ -142,6 +173,21 @@ impl Selection {
         Ok(Resolved { tables: picked, ..Resolved::default() })
     }
 
+    /// What the service lists, where an exclusion names a table and so has to be checked; else nothing.
+    #[cfg(feature = "lake")]
+    pub(super) async fn listing_for_exclusions(&self, client: &Client) -> Result<Option<Listing>> {
+        if self.exclude.iter().all(|word| is_pattern(word.trim())) {
+            return Ok(None);
+        }
+        let mut listing = Listing::default();
+        for namespace in self.trimmed_namespaces() {
+            let tables = client.tables(&Namespace::new(namespace)).await.with("namespace", namespace)?;
+            listing.answered.push(namespace.to_owned());
+            listing.tables.extend(tables.into_iter().map(|table| TableRef::new(namespace, table)));
+        }
+        Ok(Some(listing))
+    }
+
     fn trimmed_namespaces(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
         for name in self.namespaces.iter().map(|name| name.trim()).filter(|name| !name.is_empty()) {
@@ -193,6 +239,8 @@ pub struct Resolved {
     pub failed: Vec<(TableRef, Error)>,
     /// Tables of the target that the service no longer lists.
     pub vanished: Vec<TableRef>,
+    /// What the service lists, where it was asked.
+    pub listing: Listing,
 }
 
 impl Resolved {

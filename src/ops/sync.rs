@@ -11,6 +11,7 @@ use tracing::Instrument;
 
 use super::bad_rows::BadRowFile;
 use super::budget::{Budget, Halt};
+use super::names::{NameOptions, Names};
 use super::order::{Order, Turn};
 use super::replicate::{Done, Replicator};
 use super::report::{Outcome, Phases, Report, TableReport};
@@ -87,6 +88,8 @@ pub struct SyncRequest {
     pub nested: Nested,
     /// Columns, deletes, modes and partitions of single tables.
     pub rules: TableRules,
+    /// How names of tables in `rules` and in the selection's exclusions are checked.
+    pub names: NameOptions,
     /// Where unreadable rows are set aside; `None`: such a row fails its table.
     pub bad_rows: Option<PathBuf>,
     /// Tables that load at once, at least 1.
@@ -157,6 +160,7 @@ impl SyncRequest {
             unlisted: Unlisted::Refuse,
             nested: Nested::Typed,
             rules: TableRules::default(),
+            names: NameOptions::default(),
             bad_rows: None,
             concurrency: 2,
             object_concurrency: 2,
@@ -209,9 +213,6 @@ async fn bring_up_to_date(request: SyncRequest) -> Result<Report> {
         tracing::warn!("{warning}");
     }
 
-    for tables_of_rule in request.rules.unused(&tables) {
-        tracing::warn!(table = tables_of_rule, "Options for a table that is not part of this run, or misspelt");
-    }
     let run_id = request.run_id;
     let (batch_rows, batch_bytes) = (request.engine.batch_rows(1), request.engine.batch_bytes());
     let temp_dir = request.engine.folder().to_owned();
@@ -290,16 +291,26 @@ async fn bring_up_to_date(request: SyncRequest) -> Result<Report> {
 async fn prepare(request: &SyncRequest, location: &str) -> Result<(Option<BadRowFile>, Resolved)> {
     request.sink.check().await.with("target", location)?;
     let bad_rows = request.bad_rows.as_deref().map(BadRowFile::open).transpose()?;
-    let resolved = match request.unlisted {
+    let selection = &request.selection;
+    let (resolved, listing) = match request.unlisted {
         Unlisted::Refuse => {
-            let held = match request.selection.looks_at_held() {
+            let held = match selection.looks_at_held() {
                 true => request.sink.list(None).await.with("target", location)?,
                 false => Vec::new(),
             };
-            request.selection.resolve(&request.client, &held).await?
+            let mut resolved = selection.resolve(&request.client, &held).await?;
+            let listing = std::mem::take(&mut resolved.listing);
+            (resolved, Some(listing))
         }
-        Unlisted::Try => request.selection.resolve_all(&request.client).await?,
+        Unlisted::Try => {
+            let resolved = selection.resolve_all(&request.client).await?;
+            (resolved, selection.listing_for_exclusions(&request.client).await?)
+        }
     };
+    if let Some(listing) = &listing {
+        let mut names = Names::new(&request.client, request.sink.as_ref(), listing, &request.names);
+        names.check(&request.rules, &selection.exclude).await?;
+    }
     Ok((bad_rows, resolved))
 }
 

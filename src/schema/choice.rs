@@ -269,6 +269,27 @@ impl ColumnChoice {
         Ok(Self { read: Arc::new(read), kept: Arc::new(kept), record, key, unknown })
     }
 
+    /// The same for a table that `held` tells of: what the rules name and the schema has no more stays in the record, so that the name
+    /// is known for as long as it is in the rules.
+    #[must_use]
+    pub fn remembering(mut self, held: &ColumnRecord) -> Self {
+        let gone = |names: &[String]| names.iter().filter(|name| self.unknown.contains(name)).cloned().collect::<Vec<_>>();
+        let (dropped, hashed) = (gone(&held.dropped), gone(&held.hashed));
+        if dropped.is_empty() && hashed.is_empty() {
+            return self;
+        }
+        self.record.dropped.extend(dropped);
+        self.record.hashed.extend(hashed);
+        if self.record.fingerprint.is_none() && !self.record.hashed.is_empty() {
+            self.record.fingerprint.clone_from(&held.fingerprint);
+        }
+        self.kept = Arc::new(TableSchema {
+            source: Arc::new(self.record.into_source(&self.kept.source)),
+            ..TableSchema::clone(&self.kept)
+        });
+        self
+    }
+
     /// What a decoder has to read: without the columns that are left out.
     pub fn read(&self) -> &Arc<TableSchema> {
         &self.read

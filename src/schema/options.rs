@@ -237,10 +237,23 @@ impl TableRules {
         self.rules.iter().any(|(tables, options)| !is_pattern(tables) && table.matches(tables) && lists(options))
     }
 
-    /// Words that describe none of `tables`: likely misspelt.
-    pub fn unused<'r>(&'r self, tables: &[TableRef]) -> Vec<&'r str> {
-        let is_unused = |word: &&str| !tables.iter().any(|table| table.matches(word));
-        self.rules.iter().map(|(tables, _)| tables.as_str()).filter(is_unused).collect()
+    /// Whether a rule for exactly this table leaves out or hashes the column by its name.
+    pub fn hides_column(&self, table: &TableRef, column: &str) -> bool {
+        let mut of_table = self.hidden_columns().filter(|(tables, _)| !is_pattern(tables) && table.matches(tables));
+        of_table.any(|(_, name)| name == column)
+    }
+
+    /// Words for tables, each with a name or pattern of a column that is left out or hashed.
+    pub fn hidden_columns(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.rules.iter().flat_map(|(tables, options)| {
+            let hidden = options.columns.drop.iter().chain(&options.columns.hash);
+            hidden.map(move |column| (tables.as_str(), column.as_str()))
+        })
+    }
+
+    /// The words for tables.
+    pub fn words(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().map(|(tables, _)| tables.as_str())
     }
 }
 
@@ -265,7 +278,6 @@ mod tests {
         assert_eq!((users.deletes, users.mode), (Some(Deletes::Remove), Some(TableMode::History)));
         let courses = TableRef::new("canvas", "courses");
         assert_eq!(rules.of(&courses), TableOptions { deletes: Some(Deletes::Mark), ..Default::default() });
-        assert_eq!(rules.unused(&[courses, TableRef::new("canvas", "users")]), ["usres"]);
     }
 
     #[test]

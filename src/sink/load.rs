@@ -24,11 +24,6 @@ pub trait Sink: Debug + Send + Sync {
     /// for. Leaves nothing behind. Kind `Target`.
     async fn check(&self) -> Result<()>;
 
-    /// Whether a first run has the rights to make what it needs, as far as that can be tried and undone. Kind `Target`.
-    async fn check_rights(&self) -> Result<()> {
-        Ok(())
-    }
-
     /// What was last committed for `table`. `None`: never loaded. Kind `Target` when something foreign is in its place.
     async fn held(&self, table: &TableRef) -> Result<Option<Held>>;
 
@@ -71,6 +66,11 @@ pub trait Sink: Debug + Send + Sync {
     /// transaction.
     fn is_passing(&self, _error: &Error) -> bool {
         false
+    }
+
+    /// Whether what loads of these namespaces need can be made here, such as schemas and tables. Leaves nothing behind.
+    async fn check_rights(&self, _namespaces: &[Namespace]) -> Result<()> {
+        Ok(())
     }
 
     /// Opens a load. Readers of the target see nothing of it until `commit`.

@@ -36,6 +36,8 @@ mod modes;
 mod mssql;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(feature = "lake")]
+mod names;
 #[cfg(all(unix, feature = "otel"))]
 mod otel;
 #[cfg(feature = "lake")]
@@ -64,6 +66,8 @@ mod style;
 mod support;
 #[cfg(feature = "lake")]
 mod sync;
+#[cfg(feature = "lake")]
+mod targets;
 #[cfg(feature = "lake")]
 mod telling;
 mod trouble;

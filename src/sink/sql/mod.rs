@@ -19,6 +19,7 @@ mod odd_values;
 mod place;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod rights;
 mod shape;
 mod statement;
 #[cfg(all(test, feature = "postgres"))]
@@ -99,6 +100,11 @@ pub fn definition(scheme: &str, schema: &TableSchema) -> Result<String> {
     statements.extend(dialect.create_table(&table));
     statements.extend(dialect.add_key(&table));
     Ok(as_text(statements))
+}
+
+/// Warns of an item of a connection string that is not known. Its name is not said: it may be a piece of a password with an `&` in it.
+fn ignored(place: usize) {
+    tracing::warn!(item = place + 1, "The connection string has an item behind its `?` that is not known; it is ignored");
 }
 
 /// A database of that kind, for its text alone.
@@ -469,14 +475,16 @@ impl Sink for SqlSink {
         Ok(())
     }
 
-    async fn check_rights(&self) -> Result<()> {
-        let _one_of_few = self.shared.question().await?;
-        let mut session = self.shared.session().await?;
-        if !self.shared.has_meta(session.as_mut()).await? {
-            self.shared.try_prepare(session.as_mut()).await?;
+    async fn check_rights(&self, namespaces: &[Namespace]) -> Result<()> {
+        {
+            let _one_of_few = self.shared.question().await?;
+            let mut session = self.shared.session().await?;
+            if !self.shared.has_meta(session.as_mut()).await? {
+                self.shared.try_prepare(session.as_mut()).await?;
+            }
+            self.shared.give_back(session);
         }
-        self.shared.give_back(session);
-        Ok(())
+        rights::check(&self.shared, namespaces).await
     }
 
     async fn held(&self, table: &TableRef) -> Result<Option<Held>> {

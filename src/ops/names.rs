@@ -1,0 +1,209 @@
+//! Names of tables and columns in options. A misspelt one does nothing, and where it was to hide something, that would be loaded: so
+//! names that nothing has end the run before any job is asked for. Patterns without a match are only warned of.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::StreamExt;
+
+use super::select::Listing;
+use crate::api::Client;
+use crate::error::{Error, ErrorContext, Kind, Result};
+use crate::model::{KNOWN_NAMESPACES, Namespace, TableRef, is_pattern, nearest};
+use crate::schema::{TableRules, TableSchema};
+use crate::sink::Sink;
+
+/// Schemas that are asked for at once.
+const SCHEMAS_AT_ONCE: usize = 8;
+
+/// Names of other runs' namespaces, and what was warned of already: for all targets and all runs of a process.
+#[derive(Debug, Clone, Default)]
+pub struct NameOptions {
+    /// Namespaces besides the known ones that options may speak of although they are no part of the run.
+    pub elsewhere: Vec<String>,
+    warned: Arc<Mutex<HashSet<String>>>,
+}
+
+impl NameOptions {
+    /// With these namespaces.
+    pub fn new(elsewhere: Vec<String>) -> Self {
+        Self { elsewhere, warned: Arc::default() }
+    }
+
+    /// Warns of a pattern, once in the life of the process.
+    fn warn(&self, pattern: &str, of: &'static str) {
+        if self.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(format!("{of} {pattern}")) {
+            tracing::warn!(pattern, "A pattern of {of} matches no table of the run's namespaces");
+        }
+    }
+}
+
+/// The names of a run's options against what there is.
+pub(super) struct Names<'a> {
+    client: &'a Client,
+    sink: &'a dyn Sink,
+    listing: &'a Listing,
+    options: &'a NameOptions,
+    /// Tables of known namespaces that are no part of the run; asked for when a name is found nowhere else.
+    others: Option<Vec<TableRef>>,
+    held: Option<Vec<TableRef>>,
+    schemas: HashMap<TableRef, Option<HashSet<String>>>,
+}
+
+impl<'a> Names<'a> {
+    pub(super) fn new(client: &'a Client, sink: &'a dyn Sink, listing: &'a Listing, options: &'a NameOptions) -> Self {
+        Self { client, sink, listing, options, others: None, held: None, schemas: HashMap::new() }
+    }
+
+    /// Kind `NotFound` for a name that no table has, `Schema` for a column to be hidden that no table has.
+    pub(super) async fn check(&mut self, rules: &TableRules, exclude: &[String]) -> Result<()> {
+        let mut seen = HashSet::new();
+        let words = rules.words().map(|word| (word, "the options for tables"));
+        for (word, of) in words.chain(exclude.iter().map(|word| (word.trim(), "--exclude"))) {
+            if word.is_empty() || !seen.insert((word, of)) || self.lists(word) {
+                continue;
+            }
+            match is_pattern(word) {
+                true => self.options.warn(word, of),
+                false => self.check_name(word, of).await?,
+            }
+        }
+        for (word, column) in rules.hidden_columns() {
+            // What is said of one table by its name is checked with the table's schema.
+            if is_pattern(word) && !is_pattern(column) && seen.insert((word, column)) {
+                self.check_column(word, column).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn lists(&self, word: &str) -> bool {
+        self.listing.tables.iter().any(|table| table.matches(word))
+    }
+
+    async fn check_name(&mut self, word: &str, of: &'static str) -> Result<()> {
+        if self.held().await?.iter().any(|table| table.matches(word)) {
+            return Ok(());
+        }
+        if let Some((namespace, _)) = word.split_once('.') {
+            let is_answered = self.listing.answered.iter().any(|known| known == namespace);
+            let is_elsewhere = KNOWN_NAMESPACES.contains(&namespace)
+                || self.listing.failed.iter().chain(&self.options.elsewhere).any(|known| known == namespace);
+            return match is_elsewhere && !is_answered {
+                true => Ok(()),
+                false => Err(self.unknown(word, of)),
+            };
+        }
+        if self.others().await.iter().any(|table| table.matches(word)) {
+            return Ok(());
+        }
+        // It may be a table of a namespace that cannot be listed just now, and is not loaded then.
+        match self.listing.failed.is_empty() || self.nearest(word).is_some() {
+            true => Err(self.unknown(word, of)),
+            false => Ok(()),
+        }
+    }
+
+    fn nearest(&self, word: &str) -> Option<&TableRef> {
+        let bare = word.rsplit('.').next().unwrap_or(word);
+        let near = nearest(bare, self.listing.tables.iter().map(|table| table.table.as_str()))?;
+        self.listing.tables.iter().find(|table| table.table == near)
+    }
+
+    fn unknown(&self, word: &str, of: &'static str) -> Error {
+        let error = Error::new(Kind::NotFound, "An option names a table that the service does not have")
+            .with("table", word)
+            .with("option", of);
+        match self.nearest(word) {
+            Some(table) => {
+                let name = if word.contains('.') { table.to_string() } else { table.table.clone() };
+                error.hint(format!("did you mean `{name}`? Nothing was loaded, as columns that are to be hidden could come"))
+            }
+            None => error.hint(
+                "see the names with `daplake list --namespace ...`; take the name out if the service has dropped the table",
+            ),
+        }
+    }
+
+    /// The tables of the target: one that the service has dropped is no misspelling.
+    async fn held(&mut self) -> Result<&[TableRef]> {
+        if self.held.is_none() {
+            self.held = Some(self.sink.list(None).await.with("target", self.sink.location())?);
+        }
+        Ok(self.held.as_deref().unwrap_or_default())
+    }
+
+    async fn others(&mut self) -> &[TableRef] {
+        if self.others.is_none() {
+            let asked = |name: &&str| !self.listing.answered.iter().chain(&self.listing.failed).any(|known| known == name);
+            let elsewhere = self.options.elsewhere.iter().map(String::as_str);
+            let names: HashSet<&str> = KNOWN_NAMESPACES.into_iter().chain(elsewhere).filter(asked).collect();
+            let mut found = Vec::new();
+            for name in names {
+                // An account need not have it, and a run that is not about it does not fail with it.
+                if let Ok(tables) = self.client.tables(&Namespace::new(name)).await {
+                    found.extend(tables.into_iter().map(|table| TableRef::new(name, table)));
+                }
+            }
+            self.others = Some(found);
+        }
+        self.others.as_deref().unwrap_or_default()
+    }
+
+    async fn check_column(&mut self, word: &str, column: &str) -> Result<()> {
+        let here: Vec<TableRef> = self.listing.tables.iter().filter(|table| table.matches(word)).cloned().collect();
+        if here.is_empty() || self.any_has(here, column).await? {
+            return Ok(());
+        }
+        let others: Vec<TableRef> = self.others().await.iter().filter(|table| table.matches(word)).cloned().collect();
+        if self.any_has(others, column).await? {
+            return Ok(());
+        }
+        // A column that is gone upstream was hidden before.
+        let held: Vec<TableRef> = self.held().await?.iter().filter(|table| table.matches(word)).cloned().collect();
+        for table in held {
+            let record = self.sink.held(&table).await?.map(|held| held.columns).unwrap_or_default();
+            if record.hashed.iter().chain(&record.dropped).any(|known| known == column) {
+                return Ok(());
+            }
+        }
+        if !self.listing.failed.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Schema, "A rule names a column that no table has")
+            .with("tables", word)
+            .with("column", column)
+            .hint("see the names with `daplake schema --table ...`; nothing was loaded, as columns that are to be hidden could come"))
+    }
+
+    /// Whether one of the tables has the column, in the service's present schemas.
+    async fn any_has(&mut self, tables: Vec<TableRef>, column: &str) -> Result<bool> {
+        let known = |table: &TableRef| self.schemas.get(table).and_then(Option::as_ref);
+        if tables.iter().filter_map(known).any(|columns| columns.contains(column)) {
+            return Ok(true);
+        }
+        let missing: Vec<TableRef> = tables.into_iter().filter(|table| !self.schemas.contains_key(table)).collect();
+        let client = self.client;
+        let read = |table: TableRef| async move {
+            // A table whose schema cannot be had fails by itself.
+            let columns = match client.table_schema(&table).await {
+                Ok(answer) => TableSchema::read(&table, answer.version, answer.schema)
+                    .ok()
+                    .map(|schema| schema.columns().map(|column| column.name.clone()).collect::<HashSet<_>>()),
+                Err(error) if error.kind().is_fatal_for_run() => return Err(error),
+                Err(_) => None,
+            };
+            Ok((table, columns))
+        };
+        let mut reading = futures::stream::iter(missing).map(read).buffered(SCHEMAS_AT_ONCE);
+        while let Some(read) = reading.next().await {
+            let (table, columns) = read?;
+            let has = columns.as_ref().is_some_and(|columns| columns.contains(column));
+            self.schemas.insert(table, columns);
+            if has {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,189 @@
+//! Names of tables and columns in options: a misspelt one ends the run before anything is loaded. Options of a settings file for
+//! several targets, and what `check` says of them.
+
+#[cfg(feature = "postgres")]
+use crate::support::postgres::Database;
+use crate::support::{CLIENT_ID, CLIENT_SECRET};
+use daplake::demo::school::SchoolOptions;
+
+use crate::support::{Run, World, bare_command, canvas, school, web_logs};
+
+const SYNC: [&str; 5] = ["sync", "--target", "lake", "--jobs-per-minute", "0"];
+
+fn sync(world: &World, more: &[&str]) -> Run {
+    let mut command = world.command(&[&SYNC[..], more].concat());
+    Run::of(command.env("DAPLAKE_HASH_KEY", "a-key-for-tests-0123456789").output().unwrap())
+}
+
+async fn world() -> World {
+    World::new(school(&[canvas("accounts"), canvas("users"), canvas("pseudonyms"), web_logs()])).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_misspelt_table_ends_the_run_before_any_job() {
+    let world = world().await;
+    for (options, words) in [
+        (["--hash-column", "pseudonym.unique_id"], "pseudonyms`"),
+        (["--hash-column", "canvas.pseudonym.unique_id"], "pseudonyms`"),
+        (["--hash-column", "cavnas.pseudonyms.unique_id"], "`canvas.pseudonyms`"),
+        (["--drop-column", "user.*name"], "`users`"),
+        (["--column", "usrs.id"], "`users`"),
+        (["--exclude", "acounts"], "`accounts`"),
+        (["--exclude", "canvas.something_else"], "something_else"),
+        (["--deletes", "usres=mark"], "`users`"),
+        (["--mode", "usres=history"], "`users`"),
+        (["--partition-by", "usres=day(created_at)"], "`users`"),
+        (["--drop-column", "*.emial_of_nobody"], "emial_of_nobody"),
+        (["--hash-column", "all.emial_of_nobody"], "emial_of_nobody"),
+    ] {
+        sync(&world, &options).assert_code(5).assert_says(&[words, "hint: "]);
+        assert!(!world.lake().join("canvas").exists(), "{options:?}");
+    }
+    std::fs::write(world.path("own.toml"), "[tables.pseudonym]\nhash_columns = [\"unique_id\"]\n").unwrap();
+    sync(&world, &["--settings", "own.toml"]).assert_code(5).assert_says(&["pseudonyms`"]);
+    sync(&world, &["--column", "users.id,users.emial"]).assert_code(5).assert_says(&["emial", "does not have"]);
+    assert_eq!(world.server.counters().job_starts.iter().filter(|start| format!("{start:?}").contains("users")).count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_of_what_is_not_part_of_a_run_are_no_mistakes() {
+    let world = world().await;
+    for options in [
+        &["--exclude", "canvas_logs.web_logs"][..],
+        &["--exclude", "web_logs"],
+        &["--drop-column", "catalog.users.email"],
+        &["--drop-column", "web_logs.no_such_column", "--table", "accounts"],
+        &["--drop-column", "users.sortable_name", "--table", "accounts"],
+        &["--drop-column", "users.sortable_name", "--exclude", "users"],
+        &["--drop-column", "*.sortable_name", "--table", "accounts"],
+    ] {
+        let run = sync(&world, options).assert_code(0);
+        assert!(!run.stderr.contains("misspelt") && !run.stderr.contains("WARN"), "{options:?}: {run:?}");
+    }
+    let run = sync(&world, &["--exclude", "nothing_*", "--drop-column", "no?such.x,users.*_nothing"]).assert_code(0);
+    run.assert_says(&["nothing_*", "no?such", "*_nothing"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_is_held_knows_a_column_that_went_from_a_misspelt_one() {
+    let world = World::new(SchoolOptions { evolving: true, ..school(&[canvas("courses"), canvas("users")]) }).await;
+    sync(&world, &["--table", "users"]).assert_code(0);
+    let before = world.fingerprint();
+    world.school.advance();
+    for option in ["--hash-column", "--drop-column"] {
+        sync(&world, &["--table", "users", option, "users.emial"]).assert_code(5).assert_says(&["emial", "does not have"]);
+    }
+    assert_eq!(world.fingerprint(), before);
+
+    // The column goes with a later version of the schema, and the rule that named it stays.
+    let run = |target: &str, option: &str| {
+        let arguments =
+            ["sync", "--target", target, "--jobs-per-minute", "0", "--table", "courses", option, "courses.turnitin_id"];
+        let mut command = world.command(&arguments);
+        Run::of(command.env("DAPLAKE_HASH_KEY", "a-key-for-tests-0123456789").output().unwrap())
+    };
+    for round in 0..10 {
+        for (target, option) in [("hashed", "--hash-column"), ("dropped", "--drop-column")] {
+            assert_eq!(run(target, option).code, Some(0), "{option} in round {round}");
+        }
+        world.school.advance();
+    }
+    run("fresh", "--drop-column").assert_code(5).assert_says(&["turnitin_id"]);
+}
+
+/// The binary with a settings file.
+fn with_file(world: &World, arguments: &[&str], text: &str) -> Run {
+    let text = format!(
+        "[service]\nurl = \"{}\"\nclient_id = \"{CLIENT_ID}\"\nclient_secret = \"${{MY_SECRET}}\"\n[pacing]\njob_starts = 0\n{text}",
+        world.server.url()
+    );
+    std::fs::write(world.path("daplake.toml"), text).unwrap();
+    let mut command = bare_command(arguments);
+    command.current_dir(world.path("")).env("DAPLAKE_STATE_DIR", world.path("state")).env("MY_SECRET", CLIENT_SECRET);
+    Run::of(command.output().unwrap())
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_only_lakes_can_do_does_not_stop_a_database_of_the_same_file() {
+    let Some(database) = Database::new() else { return };
+    let world = world().await;
+    let text = format!(
+        "[tables.\"canvas.users\"]\nmode = \"history\"\npartition_by = \"month(created_at)\"\ndrop_columns = [\"sortable_name\"]\n[tables.accounts]\nmode = \"changes\"\n[tables.pseudonyms]\ndeletes = \"mark\"\n[targets.lake]\nurl = \"lake\"\n[targets.lake.tables.accounts]\nmode = \"current\"\n[targets.warehouse]\nurl = \"{}\"\ninclude = [\"users\"]\n[targets.warehouse.tables.\"canvas.users\"]\ndrop_columns = [\"short_name\"]\n",
+        database.url
+    );
+    for _ in 0..2 {
+        let run = with_file(&world, &["sync"], &text).assert_code(0);
+        assert_eq!(run.stderr.matches("does not apply to warehouse").count(), 1, "{run:?}");
+        assert!(!run.stderr.contains("misspelt") && run.stderr.matches("WARN").count() <= 1, "{run:?}");
+        world.school.advance();
+    }
+    let columns = database.psql("SELECT column_name FROM information_schema.columns WHERE table_name = 'users'");
+    assert!(columns.contains("sortable_name") && !columns.contains("short_name"), "{columns}");
+    let head = |table: &str| {
+        let sql = format!("SELECT * FROM {table} LIMIT 1");
+        world
+            .daplake(&["query", "--target", "lake", "--output", "csv", &sql])
+            .assert_code(0)
+            .stdout
+            .lines()
+            .next()
+            .unwrap()
+            .to_owned()
+    };
+    let users = head("users");
+    assert!(users.contains("_valid_from") && users.contains("short_name") && !users.contains("sortable_name"), "{users}");
+    assert!(!head("accounts").contains("_action"));
+    with_file(&world, &["check"], &text).assert_code(0).assert_says(&["does not apply to warehouse", "ok    tables"]);
+    // What is typed is meant.
+    let typed = world.daplake(&["sync", "--target", &database.url, "--mode", "users=history", "--table", "users"]);
+    typed.assert_code(38).assert_says(&["--mode history"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_says_what_sync_would_refuse() {
+    let world = world().await;
+    let lake = "[targets.lake]\nurl = \"lake\"\n";
+    for (text, words) in [
+        ("[tables.users]\nhash_columns = [\"sortable_name\"]\n", "DAPLAKE_HASH_KEY"),
+        ("[tables.usres]\ndrop_columns = [\"name\"]\n", "`users`"),
+        ("[tables.users]\ndrop_columns = [\"nmae\"]\n", "nmae"),
+        ("[tables.users]\ndrop_columns = [\"id\"]\n", "key column"),
+        ("[tables.users]\npartition_by = \"day(craeted_at)\"\n", "craeted_at"),
+        ("[sync]\nexclude = [\"acounts\"]\n", "`accounts`"),
+        ("[sync]\ntables = [\"usres\"]\n", "`users`"),
+        ("[notify]\nurl = \"ftp://host/planted-secret\"\n", "--notify"),
+    ] {
+        let run = with_file(&world, &["check"], &format!("{lake}{text}")).assert_code(5).assert_says(&[words, "FAIL"]);
+        assert!(!format!("{run:?}").contains("planted-secret"));
+    }
+    assert_eq!(world.server.counters().job_starts.len(), 0);
+    assert!(world.fingerprint().is_empty());
+    let good =
+        "[tables.users]\ndrop_columns = [\"sortable_name\"]\nmode = \"history\"\n[tables.accounts]\ndeletes = \"mark\"\n";
+    with_file(&world, &["check"], &format!("{lake}{good}")).assert_code(0).assert_says(&["ok    tables"]);
+    with_file(&world, &["sync"], &format!("{lake}{good}")).assert_code(0);
+    // What the table is already cannot be changed.
+    let changed = good.replace("history", "current");
+    with_file(&world, &["check"], &format!("{lake}{changed}")).assert_code(5).assert_says(&["FAIL"]);
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_tries_to_make_what_a_load_makes_and_takes_it_back() {
+    let Some(database) = Database::new() else { return };
+    let world = world().await;
+    let schemas =
+        || database.psql("SELECT count(*) FROM information_schema.schemata WHERE schema_name IN ('canvas', 'instructure_dap')");
+    world.daplake(&["check", "--target", &database.url]).assert_code(0);
+    assert_eq!(schemas().trim(), "0");
+    let role = format!("r{}", uuid::Uuid::new_v4().simple());
+    database.psql(&format!("CREATE ROLE {role} LOGIN PASSWORD 'x'"));
+    let mut url = url::Url::parse(&database.url).unwrap();
+    url.set_username(&role).unwrap();
+    url.set_password(Some("x")).unwrap();
+    let run = world.daplake(&["check", "--target", url.as_str()]);
+    let dropped = database.psql(&format!("DROP ROLE {role}"));
+    run.assert_code(5).assert_says(&["FAIL", "permission denied"]);
+    assert!(!dropped.contains("ERROR"), "{dropped}");
+}
