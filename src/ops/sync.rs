@@ -204,7 +204,7 @@ async fn bring_up_to_date(request: SyncRequest) -> Result<Report> {
         () = stop.asked() => Err(Error::new(Kind::Cancelled, "Interrupted before anything was begun")),
         prepared = prepare(&request, &location) => prepared,
     };
-    let (bad_rows, Resolved { tables, failed, vanished }) = prepared?;
+    let (bad_rows, Resolved { tables, failed, vanished, .. }) = prepared?;
     let warnings: Vec<String> = vanished
         .iter()
         .map(|table| format!("{table} is no longer listed by the service; the target keeps it as it was"))
