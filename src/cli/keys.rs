@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn the_documentation_names_every_key() {
-        let text = include_str!("../../docs/settings.md");
+        let text = include_str!("../../docs/reference/settings.md");
         let table = text.split("## Keys").nth(1).unwrap();
         for key in KEYS.iter().chain(TARGET).chain(TABLES) {
             assert!(table.contains(&format!("`{}`", key.name)), "{} of [{}]", key.name, key.section);

@@ -3,7 +3,7 @@
 //!
 //! What travels to the scheduler and the executors is a plan of [`plan::StepExec`] nodes: descriptions of work, in JSON, with the
 //! version of this program. Executors have their own way to the target, and get addresses of the service's objects from the driver
-//! ([`broker`]), which speaks the two calls of the service that they need. `docs/cluster.md` says how it is run and what it trusts.
+//! ([`broker`]), which speaks the two calls of the service that they need. `docs/guides/cluster.md` says how it is run and what it trusts.
 
 mod broker;
 mod codec;

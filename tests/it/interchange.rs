@@ -55,7 +55,7 @@ impl Kept for crate::support::mysql::Database {
         &self.url
     }
 
-    /// But for the types that differ on purpose: see `docs/mysql.md`.
+    /// But for the types that differ on purpose: see `docs/guides/mysql.md`.
     fn layout(&self) -> BTreeSet<String> {
         let lines = self.sql(
             "SELECT CONCAT('column ', TABLE_NAME, '.', COLUMN_NAME, ': ', COLUMN_TYPE, ' ', IS_NULLABLE, ' ', COALESCE(COLUMN_DEFAULT, ''), \

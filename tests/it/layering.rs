@@ -1,4 +1,4 @@
-//! The house rule of `docs/architecture.md`: data goes down the page, imports go up. Reads every `crate::name` in `src`.
+//! The house rule of `docs/development/architecture.md`: data goes down the page, imports go up. Reads every `crate::name` in `src`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Lake tables before the readers of others, feature by feature; `docs/readers.md` has the table of it.
+//! Lake tables before the readers of others, feature by feature; `docs/reference/readers.md` has the table of it.
 
 use std::collections::BTreeSet;
 use std::path::Path;

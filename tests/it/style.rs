@@ -3,13 +3,6 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Pages that are held to plain English. The list grows until it is all of them.
-const PLAIN: &[&str] =
-    &["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/README.md", "docs/getting-started.md"];
-
-/// Folders and pages of the list, too.
-const PLAIN_FOLDERS: &[&str] = &[".github", "docs/guides", "docs/reference", "docs/recipes"];
-
 /// Calques and private idioms: each has a plain English form.
 const WORDS: &[&str] = &[
     "anew",
@@ -96,9 +89,11 @@ fn has_phrase(line: &str, phrase: &str) -> bool {
         .any(|(at, _)| is_edge(line[..at].chars().next_back()) && is_edge(line[at + phrase.len()..].chars().next()))
 }
 
+/// The pages of the top folder, of `docs` and of `.github`.
 fn plain_pages() -> Vec<PathBuf> {
-    let mut pages: Vec<PathBuf> = PLAIN.iter().map(|page| root().join(page)).collect();
-    for folder in PLAIN_FOLDERS {
+    let is_page = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
+    let mut pages: Vec<PathBuf> = root().read_dir().unwrap().map(|entry| entry.unwrap().path()).filter(is_page).collect();
+    for folder in ["docs", ".github"] {
         pages_below(&root().join(folder), &mut pages);
     }
     pages

@@ -793,7 +793,7 @@ async fn a_row_larger_than_a_packet_is_named(brand: Brand) {
     assert!(error.hint_text().is_some_and(|hint| hint.contains("max_allowed_packet")), "{error:?}");
 }
 
-/// With a password, the rights of `docs/mysql.md`, and none to set what is the server's.
+/// With a password, the rights of `docs/guides/mysql.md`, and none to set what is the server's.
 async fn an_ordinary_user_can_load(brand: Brand) {
     let Some((database, _)) = fixture(brand) else { return };
     let name = &database.name;
