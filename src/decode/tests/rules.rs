@@ -517,8 +517,14 @@ fn failing_says_where_and_why_but_never_what() {
     let error = failure(&with(json!({"type": "integer"})), Format::Jsonl, &text);
     assert_eq!(error.kind(), Kind::Data);
     assert_eq!(error.message(), "A row of the result cannot be read");
-    let context =
-        [("table", "canvas.things"), ("object", "part-1"), ("line", "2"), ("column", "value.c"), ("reason", "not an integer")];
+    let context = [
+        ("table", "canvas.things"),
+        ("object", "part-1"),
+        ("line", "2"),
+        ("column", "value.c"),
+        ("key", "id=1"),
+        ("reason", "not an integer"),
+    ];
     assert_eq!(error.context().iter().map(|(name, value)| (*name, value.as_str())).collect::<Vec<_>>(), context);
     assert!(error.hint_text().unwrap().contains("--bad-rows FILE"));
     assert!(!format!("{error:?}").contains(secret));

@@ -403,6 +403,8 @@ async fn a_hashed_column_that_is_gone_at_the_source_does_not_stop_its_table() {
         check(&record(true), &of(3, true)).await.unwrap();
         load_timed(&lake.stage(), &of(3, true), LoadKind::Merge, layout(true, false), &back, 5, 9).await.unwrap();
         let rows = read(&lake.fixture, &table()).await;
-        assert!(rows.iter().any(|row| row.contains("s=h4")) && rows.iter().any(|row| row.contains("s=h2")), "{rows:?}");
+        let has = |text: &str| rows.iter().any(|row| row.contains(text));
+        // The snapshot without the column replaced the row with it where there is one row for each key.
+        assert!(has("s=h4") && has("s=h2") == (kept != Kept::Marked), "{kept:?} {rows:?}");
     }
 }
