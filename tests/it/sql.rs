@@ -450,8 +450,8 @@ async fn a_damaged_parquet_page_fails_its_table_and_leaves_it<D: TestDatabase>()
     for more in [&["--resnapshot"][..], &[]] {
         // A job of its own, whose objects are damaged.
         (0..4).for_each(|_| _ = sql.world.school.advance());
-        // In the last row group of the last object, so that most rows come first.
-        sql.world.server.inject(Fault::parse("broken-page:9:999").unwrap(), Times::Always);
+        // A row group of twenty rows in the second object, so that others come first.
+        sql.world.server.inject(Fault::parse("broken-page:1:40").unwrap(), Times::Always);
         sync(more).assert_code(5).assert_says(&["canvas.users", "damaged", "report"]);
         sql.assert_tables(&tables, before);
         sql.world.server.clear_faults();

@@ -106,7 +106,8 @@ pub enum Damage {
     /// A line that cannot be parsed: half a JSON text, a row without its last field. In Parquet a flipped bit.
     MalformedLine,
     /// A Parquet object whose key is a decimal with a dictionary, in row groups of twenty rows; in the group of the row, ten bytes of
-    /// the key's data page are 0xFF. The library that reads Parquet panics on it. Text formats: as `Corrupt`.
+    /// the key's data page are 0xFF. The library that reads Parquet panics on it, unless the group has a power of two rows: then other
+    /// keys come out. Text formats: as `Corrupt`.
     BrokenPage,
     /// Text in a number column.
     WrongType,
