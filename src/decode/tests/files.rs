@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ::parquet::arrow::ArrowWriter;
 use ::parquet::basic::Encoding;
 use ::parquet::data_type::{ByteArray, ByteArrayType, Int96, Int96Type};
-use ::parquet::file::properties::{EnabledStatistics, WriterProperties};
+use ::parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use ::parquet::file::writer::SerializedFileWriter;
 use ::parquet::schema::parser::parse_message_type;
 use arrow::array::{
@@ -440,6 +440,7 @@ fn times_of_parquet_outside_the_years_1_to_9999_become_null_where_that_is_wanted
 fn fragile(rows: usize) -> Bytes {
     let numbers = || (0..rows).map(|row| row as i64);
     let properties = WriterProperties::builder()
+        .set_writer_version(WriterVersion::PARQUET_2_0)
         .set_max_row_group_row_count(Some(40))
         .set_column_dictionary_enabled("value.t".into(), false)
         .set_column_encoding("value.t".into(), Encoding::DELTA_BYTE_ARRAY)

@@ -15,7 +15,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::Type as PhysicalType;
 use parquet::file::metadata::ParquetMetaDataReader;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{WriterProperties, WriterVersion};
 use serde_json::Value;
 
 use super::encode::{self, Object, Style, Sum};
@@ -122,7 +122,10 @@ fn rewrite(mut bytes: Vec<u8>, style: &Style, damage: Damage, row: usize) -> Res
         }
         Damage::WrongType | Damage::ExtraColumn => bytes = rewrite_parquet(bytes, style, damage, None)?,
         Damage::BrokenPage => {
-            let properties = WriterProperties::builder().set_max_row_group_row_count(Some(ROWS_PER_BROKEN_GROUP));
+            let properties = WriterProperties::builder()
+                // Only so bytes of a fixed length get a dictionary.
+                .set_writer_version(WriterVersion::PARQUET_2_0)
+                .set_max_row_group_row_count(Some(ROWS_PER_BROKEN_GROUP));
             bytes = rewrite_parquet(bytes, style, damage, Some(properties.build()))?;
             break_page(&mut bytes, row / ROWS_PER_BROKEN_GROUP)?;
         }

@@ -21,7 +21,7 @@ use libfuzzer_sys::fuzz_target;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Encoding;
 use parquet::file::metadata::ParquetMetaDataReader;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{WriterProperties, WriterVersion};
 use serde_json::json;
 
 static SCHEMA: LazyLock<Arc<TableSchema>> = LazyLock::new(|| {
@@ -86,6 +86,7 @@ fn text(format: Format, rows: u64) -> Vec<u8> {
 
 fn parquet_file(rows: u64) -> Vec<u8> {
     let properties = WriterProperties::builder()
+        .set_writer_version(WriterVersion::PARQUET_2_0)
         .set_max_row_group_row_count(Some(20))
         .set_column_dictionary_enabled("value.t".into(), false)
         .set_column_encoding("value.t".into(), Encoding::DELTA_BYTE_ARRAY);
