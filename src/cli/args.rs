@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, Resettable, TypedValueParser};
 use clap::{Arg, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use super::iso::Moment;
+use crate::cli::values::moment::Moment;
 use crate::model::Format;
 use crate::redact::Secret;
 
@@ -112,11 +112,11 @@ pub(super) struct GlobalArgs {
         global = true,
         value_delimiter = ',',
         value_name = "KIND=N",
-        value_parser = super::settings::parse_pace,
+        value_parser = crate::cli::settings::resolve::parse_pace,
         hide_short_help = true,
         help_heading = GLOBAL
     )]
-    pub(super) pacing: Vec<super::settings::Pace>,
+    pub(super) pacing: Vec<crate::cli::settings::resolve::Pace>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -144,10 +144,10 @@ pub(super) enum Theme {
 pub(super) enum Command {
     /// Write a settings file to begin with.
     #[cfg(feature = "lake")]
-    Init(super::setup::InitArgs),
+    Init(crate::cli::commands::init_and_check::InitArgs),
     /// Try credentials, targets, folders and the clock without changing anything.
     #[cfg(feature = "lake")]
-    Check(Box<super::setup::CheckArgs>),
+    Check(Box<crate::cli::commands::init_and_check::CheckArgs>),
     /// Create or update tables at a target.
     #[cfg(feature = "lake")]
     Sync(Box<SyncArgs>),
@@ -197,10 +197,10 @@ pub(super) enum Command {
     Serve(ServeArgs),
     /// Run the scheduler of a cluster.
     #[cfg(feature = "cluster")]
-    Scheduler(super::cluster::SchedulerArgs),
+    Scheduler(crate::cli::commands::cluster::SchedulerArgs),
     /// Run an executor of a cluster.
     #[cfg(feature = "cluster")]
-    Executor(super::cluster::ExecutorArgs),
+    Executor(crate::cli::commands::cluster::ExecutorArgs),
     /// Print the completion script of a shell.
     Completions(CompletionsArgs),
     /// Print a manual page.
@@ -468,10 +468,10 @@ pub(super) struct IncrementalArgs {
     #[command(flatten)]
     pub(super) download: DownloadArgs,
     /// Changes after this time; it should be the end of the last result.
-    #[arg(long, value_name = "DATETIME", value_parser = super::iso::parse_moment, allow_hyphen_values = true)]
+    #[arg(long, value_name = "DATETIME", value_parser = crate::cli::values::moment::parse_moment, allow_hyphen_values = true)]
     pub(super) since: Moment,
     /// Changes up to this time [default: the newest].
-    #[arg(long, value_name = "DATETIME", value_parser = super::iso::parse_moment, allow_hyphen_values = true)]
+    #[arg(long, value_name = "DATETIME", value_parser = crate::cli::values::moment::parse_moment, allow_hyphen_values = true)]
     pub(super) until: Option<Moment>,
 }
 
@@ -654,7 +654,7 @@ pub(super) enum LakeFormatArg {
 #[derive(Debug, Args)]
 pub(super) struct EngineArgs {
     /// Memory that sorting and reducing may hold before they spill to disk, such as 256MiB or 2GB [default: a quarter of the machine or container, at least 256MiB; 24MiB where the target is a database].
-    #[arg(long, env = "DAPLAKE_MEMORY_LIMIT", value_name = "BYTES", value_parser = super::memory::parse_limit)]
+    #[arg(long, env = "DAPLAKE_MEMORY_LIMIT", value_name = "BYTES", value_parser = crate::cli::settings::memory::parse_limit)]
     pub(super) memory_limit: Option<u64>,
     /// Folder for spill files and staged objects [default: the system's folder for temporary files].
     #[arg(long, env = "DAPLAKE_TEMP_DIR", value_name = "DIR")]
@@ -708,14 +708,14 @@ pub(super) struct SyncArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
     #[command(flatten)]
-    pub(super) unattended: super::watch::UnattendedArgs,
+    pub(super) unattended: crate::cli::observability::watch::UnattendedArgs,
     #[command(flatten)]
     pub(super) telling: TellingArgs,
     #[command(flatten)]
     pub(super) limits: LimitArgs,
     #[cfg(feature = "cluster")]
     #[command(flatten)]
-    pub(super) cluster: super::cluster::ClusterArgs,
+    pub(super) cluster: crate::cli::commands::cluster::ClusterArgs,
 }
 
 /// Who is told of runs. A notification that does not arrive never changes how a run ends.
@@ -765,13 +765,13 @@ pub(super) enum NotifyOnArg {
 #[derive(Debug, Args)]
 pub(super) struct LimitArgs {
     /// Longest line of an object; a longer one fails its table.
-    #[arg(long, default_value = "256MiB", value_name = "BYTES", value_parser = super::settings::parse_bytes)]
+    #[arg(long, default_value = "256MiB", value_name = "BYTES", value_parser = crate::cli::settings::resolve::parse_bytes)]
     pub(super) max_line: u64,
     /// Largest ratio of unpacked to packed bytes of an object, beyond its first GiB.
     #[arg(long, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) max_unpack_ratio: u64,
     /// Largest size of one object, as it is stored and as it is read (Parquet: decoded).
-    #[arg(long, default_value = "1TiB", value_name = "BYTES", value_parser = super::settings::parse_bytes)]
+    #[arg(long, default_value = "1TiB", value_name = "BYTES", value_parser = crate::cli::settings::resolve::parse_bytes)]
     pub(super) max_object: u64,
 }
 
@@ -893,7 +893,7 @@ pub(super) struct StatusArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) html: Option<PathBuf>,
     /// Data older than this count as behind.
-    #[arg(long, default_value = "12h", value_name = "TIME", value_parser = super::settings::parse_duration)]
+    #[arg(long, default_value = "12h", value_name = "TIME", value_parser = crate::cli::settings::resolve::parse_duration)]
     pub(super) current_for: std::time::Duration,
     /// Tells of so many runs, newest first [default: 5, for --html 20].
     #[arg(long, value_name = "N")]
@@ -1007,7 +1007,7 @@ pub(super) struct VacuumArgs {
     #[command(flatten)]
     pub(super) tables: HeldTablesArgs,
     /// Keeps what was needed within this time, such as 7d or 48h; 7 days at least.
-    #[arg(long, default_value = "7d", value_name = "TIME", value_parser = super::settings::parse_retention)]
+    #[arg(long, default_value = "7d", value_name = "TIME", value_parser = crate::cli::settings::resolve::parse_retention)]
     pub(super) retention: std::time::Duration,
     /// Says what would be removed, and removes nothing.
     #[arg(long)]
@@ -1100,7 +1100,7 @@ pub(super) struct ServeArgs {
     #[arg(long, default_value_t = 0.02, value_name = "SHARE")]
     pub(super) change_rate: f64,
     /// Makes a commit every so often, such as 30s, 10m, 4h. With each of them 4 hours pass at the school.
-    #[arg(long, value_name = "TIME", value_parser = super::settings::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = crate::cli::settings::resolve::parse_duration)]
     pub(super) commit_every: Option<std::time::Duration>,
     /// Rows per object.
     #[arg(long, default_value_t = 100_000, value_name = "N")]

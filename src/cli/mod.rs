@@ -1,51 +1,13 @@
 //! The command line: arguments, settings, output, exit codes. It holds no logic that a library user would miss.
 
 mod args;
-#[cfg(feature = "lake")]
-mod care;
-#[cfg(feature = "cluster")]
-mod cluster;
-mod console;
-#[cfg(feature = "sql")]
-mod db;
-mod erd;
+mod commands;
 mod exit;
-mod extras;
-mod file;
-mod files;
-mod iso;
-mod keys;
-#[cfg(feature = "lake")]
-mod lake;
-mod logging;
-#[cfg(feature = "lake")]
-mod memory;
-#[cfg(feature = "lake")]
-mod metrics;
-#[cfg(feature = "otel")]
-mod otel;
-mod output;
-mod progress;
-#[cfg(feature = "lake")]
-#[cfg(feature = "prompt")]
-mod prompt;
-#[cfg(feature = "lake")]
-mod query;
-mod report;
-#[cfg(feature = "lake")]
-mod runs;
-#[cfg(feature = "demo")]
-mod school;
+mod observability;
 mod settings;
-#[cfg(feature = "lake")]
-mod setup;
 mod signals;
-#[cfg(feature = "lake")]
-mod systemd;
-#[cfg(feature = "lake")]
-mod watch;
-#[cfg(feature = "lake")]
-mod words;
+mod terminal;
+mod values;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -56,8 +18,8 @@ use clap::error::ErrorKind;
 
 use crate::error::{Error, Kind, Result, ResultExt};
 use args::{Cli, Command, GlobalArgs};
-use logging::{Audience, Subject};
-use settings::{Resolved, Unresolved};
+use observability::logging::{Audience, Subject};
+use settings::resolve::{Resolved, Unresolved};
 use signals::Catch;
 
 /// What work on other threads may take to end tidily after the command itself has ended.
@@ -69,14 +31,14 @@ pub fn main() -> ExitCode {
     raise_file_limit();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let name = program_name(&arguments);
-    match settings::resolve(name, &arguments) {
+    match crate::cli::settings::resolve::resolve(name, &arguments) {
         Ok(resolved) => {
             run(args::definition(name), resolved).unwrap_or_else(|error| exit::usage(error, &args::definition(name)))
         }
         Err(Unresolved::Usage(error)) => exit::usage(error, &args::definition(name)),
         Err(Unresolved::File(error)) => {
-            logging::init_for_failure(settings::logging_of(name, &arguments));
-            report::error(&error);
+            crate::cli::observability::logging::init_for_failure(crate::cli::settings::resolve::logging_of(name, &arguments));
+            crate::cli::terminal::report::error(&error);
             exit::wrong_settings()
         }
     }
@@ -113,15 +75,15 @@ fn run(mut definition: clap::Command, resolved: Resolved) -> Result<ExitCode, cl
     let told = |done: Result<()>| match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report::error(&error);
+            crate::cli::terminal::report::error(&error);
             exit::code(&error)
         }
     };
     let command = match command {
-        None => return Ok(told(output::out(&definition.render_help().to_string()))),
-        Some(Command::Completions(args)) => return Ok(told(extras::completions(definition, &args))),
+        None => return Ok(told(crate::cli::terminal::output::out(&definition.render_help().to_string()))),
+        Some(Command::Completions(args)) => return Ok(told(crate::cli::commands::completions::completions(definition, &args))),
         Some(Command::Man(args)) => {
-            return match extras::man(definition, &args) {
+            return match crate::cli::commands::completions::man(definition, &args) {
                 Ok(Ok(())) => Ok(ExitCode::SUCCESS),
                 Ok(Err(usage)) => Err(usage),
                 Err(error) => Ok(told(Err(error))),
@@ -129,7 +91,7 @@ fn run(mut definition: clap::Command, resolved: Resolved) -> Result<ExitCode, cl
         }
         Some(command) => command,
     };
-    let (namespace, table) = files::subject(&command);
+    let (namespace, table) = crate::cli::commands::downloads::subject(&command);
     let is_drop_in = namespace.is_some();
     let audience = match (is_drop_in, global.non_interactive) {
         (true, false) => Audience::People,
@@ -145,16 +107,18 @@ fn run(mut definition: clap::Command, resolved: Resolved) -> Result<ExitCode, cl
         let message = format!("the path of '{option}' cannot be written to: {} ({error})", path.display());
         definition.error(ErrorKind::ValueValidation, message)
     };
-    if let Some(folder) = files::output_folder(&command) {
+    if let Some(folder) = crate::cli::commands::downloads::output_folder(&command) {
         check_folder(folder).map_err(|error| unwritable("--output-directory", folder, error))?;
     }
     let file = match &global.logfile {
-        Some(path) => Some(logging::open(path).map_err(|error| unwritable("--logfile", path, error))?),
+        Some(path) => {
+            Some(crate::cli::observability::logging::open(path).map_err(|error| unwritable("--logfile", path, error))?)
+        }
         None => None,
     };
     #[cfg(feature = "lake")]
     if matches!(&command, Command::Sync(args) if args.telling.metrics_listen.is_some()) {
-        metrics::switch_on();
+        crate::cli::observability::metrics::switch_on();
     }
     if let Err(error) = signals::listen(catch(&command)) {
         return Ok(told(Err(error)));
@@ -165,14 +129,14 @@ fn run(mut definition: clap::Command, resolved: Resolved) -> Result<ExitCode, cl
     };
     #[cfg(feature = "otel")]
     let telemetry = match &command {
-        Command::Sync(_) => otel::Telemetry::start(global.ca_bundle.as_deref(), runtime.handle()),
-        _ => otel::Telemetry::default(),
+        Command::Sync(_) => crate::cli::observability::otel::Telemetry::start(global.ca_bundle.as_deref(), runtime.handle()),
+        _ => crate::cli::observability::otel::Telemetry::default(),
     };
     #[cfg(feature = "otel")]
     let listener = telemetry.layer();
     #[cfg(not(feature = "otel"))]
     let listener = None;
-    logging::init(&global, audience, file, subject, listener);
+    crate::cli::observability::logging::init(&global, audience, file, subject, listener);
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
@@ -181,7 +145,7 @@ fn run(mut definition: clap::Command, resolved: Resolved) -> Result<ExitCode, cl
         tracing::warn!(hint = warning.hint_text(), "{warning}");
     }
     let code = match is_drop_in {
-        true => runtime.block_on(Box::pin(files::run(&global, command))),
+        true => runtime.block_on(Box::pin(crate::cli::commands::downloads::run(&global, command))),
         false => told(runtime.block_on(own(&global, command, more))),
     };
     #[cfg(feature = "otel")]
@@ -192,7 +156,7 @@ fn run(mut definition: clap::Command, resolved: Resolved) -> Result<ExitCode, cl
         std::panic::set_hook(Box::new(|_| {}));
     }
     runtime.shutdown_timeout(LAST_WORK);
-    progress::finish();
+    crate::cli::terminal::progress::finish();
     Ok(code)
 }
 
@@ -205,7 +169,7 @@ fn catch(command: &Command) -> Catch {
         Command::Dropdb(_) | Command::Listdb(_) => Catch::Interrupt,
         // At the prompt an interruption ends a statement, not the program.
         #[cfg(feature = "lake")]
-        Command::Query(args) if query::is_prompt(args) => Catch::AllButInterrupt,
+        Command::Query(args) if crate::cli::commands::query::is_prompt(args) => Catch::AllButInterrupt,
         // It takes leave of its scheduler by itself.
         #[cfg(feature = "cluster")]
         Command::Executor(_) => Catch::Nothing,
@@ -232,13 +196,13 @@ async fn own(global: &GlobalArgs, command: Command, more: Vec<Command>) -> Resul
             Command::Sync(args) => Some(*args),
             _ => None,
         });
-        let ended = Box::pin(lake::sync(global, std::iter::once(*args).chain(more).collect())).await;
-        progress::finish();
+        let ended = Box::pin(crate::cli::commands::sync::sync(global, std::iter::once(*args).chain(more).collect())).await;
+        crate::cli::terminal::progress::finish();
         return ended;
     }
     #[cfg(feature = "lake")]
     if let Command::Query(args) = command {
-        return interruptible(query::query(global, args)).await;
+        return interruptible(crate::cli::commands::query::query(global, args)).await;
     }
     // For a server an interruption is the ordinary end.
     #[cfg(feature = "demo")]
@@ -249,7 +213,7 @@ async fn own(global: &GlobalArgs, command: Command, more: Vec<Command>) -> Resul
     let serves = serves || matches!(command, Command::Scheduler(_));
     #[cfg(feature = "cluster")]
     if let Command::Executor(args) = &command {
-        return cluster::executor(global, args).await;
+        return crate::cli::commands::cluster::executor(global, args).await;
     }
     // Dropping the work at an await is safe by design: every table is at its old or its new bookmark.
     let ended = tokio::select! {
@@ -260,7 +224,7 @@ async fn own(global: &GlobalArgs, command: Command, more: Vec<Command>) -> Resul
                 .hint("run the same command again to go on")),
         },
     };
-    progress::finish();
+    crate::cli::terminal::progress::finish();
     ended
 }
 
@@ -268,31 +232,31 @@ async fn own(global: &GlobalArgs, command: Command, more: Vec<Command>) -> Resul
 async fn dispatch(global: &GlobalArgs, command: Command, more: Vec<Command>) -> Result<()> {
     match command {
         #[cfg(feature = "lake")]
-        Command::Init(args) => setup::init(global, &args),
+        Command::Init(args) => crate::cli::commands::init_and_check::init(global, &args),
         #[cfg(feature = "lake")]
         Command::Check(args) => {
             let more = more.into_iter().filter_map(|command| match command {
                 Command::Check(args) => Some(*args),
                 _ => None,
             });
-            setup::check(global, std::iter::once(*args).chain(more).collect()).await
+            crate::cli::commands::init_and_check::check(global, std::iter::once(*args).chain(more).collect()).await
         }
         #[cfg(feature = "lake")]
-        Command::Status(args) => lake::status(global, args).await,
+        Command::Status(args) => crate::cli::commands::sync::status(global, args).await,
         #[cfg(feature = "lake")]
-        Command::Optimize(args) => care::optimize(global, args).await,
+        Command::Optimize(args) => crate::cli::commands::maintenance::optimize(global, args).await,
         #[cfg(feature = "lake")]
-        Command::Vacuum(args) => care::vacuum(global, args).await,
+        Command::Vacuum(args) => crate::cli::commands::maintenance::vacuum(global, args).await,
         #[cfg(feature = "lake")]
-        Command::Verify(args) => care::verify(global, args).await,
+        Command::Verify(args) => crate::cli::commands::maintenance::verify(global, args).await,
         #[cfg(feature = "lake")]
-        Command::History(args) => care::history(global, args).await,
+        Command::History(args) => crate::cli::commands::maintenance::history(global, args).await,
         #[cfg(all(feature = "lake", feature = "demo"))]
-        Command::Demo(args) => school::demo(args).await,
+        Command::Demo(args) => crate::cli::commands::demo::demo(args).await,
         #[cfg(feature = "demo")]
-        Command::Serve(args) => school::serve(args).await,
+        Command::Serve(args) => crate::cli::commands::demo::serve(args).await,
         #[cfg(feature = "cluster")]
-        Command::Scheduler(args) => cluster::scheduler(&args).await,
+        Command::Scheduler(args) => crate::cli::commands::cluster::scheduler(&args).await,
         _ => Err(Error::new(Kind::Bug, "A command has no home")),
     }
 }

@@ -1,5 +1,7 @@
 //! The house rule of `docs/development/architecture.md`: data goes down the page, imports go up. Reads every `crate::name` in `src`.
 
+mod cycles;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 

@@ -17,13 +17,14 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 
-use super::files::{is_ours_at, remove_all};
-use super::log::{TableLog, TableState};
 use super::publish::{self, Ledger};
-use super::{ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink, Optimized, Scope, views};
+use super::{ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink, Optimized, Scope};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Bookmark, Namespace, TableRef};
 use crate::redact::SafeUrl;
+use crate::sink::delta::log::file_names::{is_ours_at, remove_all};
+use crate::sink::delta::log::table_log::{TableLog, TableState};
+use crate::sink::delta::maintenance::views;
 use crate::sink::{Held, Layout, Load, LoadPlan, Loaded, Past, Sink, TableStatus, Workers};
 use crate::stage::ChangeSet;
 use crate::store::{Place, explained};
@@ -87,7 +88,10 @@ impl ParquetSink {
             };
         }
         let Some(state) = log.state().await? else { return Ok(()) };
-        let is_ledger = state.configuration.get(super::log::FORMAT).is_some_and(|format| format == super::log::PARQUET);
+        let is_ledger = state
+            .configuration
+            .get(crate::sink::delta::log::table_log::FORMAT)
+            .is_some_and(|format| format == crate::sink::delta::log::table_log::PARQUET);
         if is_ledger || self.place.store().head(&views::of_table(&self.place, table)).await.is_ok() {
             return Ok(());
         }

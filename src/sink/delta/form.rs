@@ -7,10 +7,10 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 
 use super::folder::HIDDEN;
-use super::log::TableLog;
-use super::views;
 use crate::error::Result;
 use crate::model::TableRef;
+use crate::sink::delta::log::table_log::TableLog;
+use crate::sink::delta::maintenance::views;
 use crate::store::Place;
 
 /// Which forms of tables are at a place.

@@ -5,67 +5,40 @@
 //! microseconds since the epoch) beside table properties named `daplake.*`. A table asks for the least of the protocol that its
 //! options need (`protocol.rs`).
 
-mod apply;
-mod changes;
-mod columns;
-mod conform;
-mod current;
-mod encodings;
-mod evolve;
-mod fates;
-mod feed;
-mod files;
+mod distributed;
 mod folder;
-mod foreign;
 mod form;
-mod history;
-mod keys;
-mod layout;
-mod load;
 mod log;
-mod optimize;
-mod outbox;
-mod partition;
-mod parts;
-mod protocol;
+mod maintenance;
+mod merge;
+mod modes;
 mod publish;
-mod query;
-mod reader;
-mod routing;
-mod search;
-mod settle;
-mod stats;
+mod read;
 #[cfg(test)]
 mod tests;
-mod vacuum;
-mod vectors;
-mod verify;
-mod versions;
-mod views;
-mod worker;
-mod writer;
+mod write;
 
 use std::path::Path;
 
 use async_trait::async_trait;
 use url::Url;
 
-pub use self::feed::ChangeDataFeed;
 pub use self::folder::{Lake, ParquetSink};
-pub use self::foreign::OnForeignChanges;
 pub use self::form::{Forms, forms_at};
-pub use self::history::Commit;
-use self::layout::TableLayout;
-use self::load::DeltaLoad;
-use self::log::TableLog;
-pub use self::optimize::{Optimized, Scope};
-pub use self::parts::run_step;
-pub use self::query::At;
-pub use self::vacuum::{LEAST_RETENTION, Vacuumed};
-pub use self::verify::{Differences, DifferingKey};
 use crate::error::{ErrorContext, Result};
 use crate::model::{Namespace, TableRef};
 use crate::redact::SafeUrl;
+pub use crate::sink::delta::distributed::run_step;
+pub use crate::sink::delta::log::foreign_changes::OnForeignChanges;
+use crate::sink::delta::log::system_columns::TableLayout;
+use crate::sink::delta::log::table_log::TableLog;
+pub use crate::sink::delta::maintenance::commit_history::Commit;
+pub use crate::sink::delta::maintenance::optimize::{Optimized, Scope};
+pub use crate::sink::delta::maintenance::time_travel::At;
+pub use crate::sink::delta::maintenance::vacuum::{LEAST_RETENTION, Vacuumed};
+pub use crate::sink::delta::maintenance::verify::{Differences, DifferingKey};
+pub use crate::sink::delta::merge::change_feed::ChangeDataFeed;
+use crate::sink::delta::modes::load::DeltaLoad;
 use crate::sink::{Held, Layout, Load, LoadPlan, Past, Sink, TableStatus};
 use crate::stage::Engine;
 use crate::store::{Place, StoreOptions, explained};
@@ -218,7 +191,7 @@ impl Sink for DeltaSink {
             bytes: Some(state.files.iter().map(|file| file.size).sum()),
             last_commit: log.committed_at(state.version).await,
             version: i64::try_from(state.version).ok(),
-            protocol: Some(protocol::described(&state.protocol)),
+            protocol: Some(crate::sink::delta::log::protocol::described(&state.protocol)),
             kept_as: Some(TableLayout::of(&state.configuration).described()),
         }))
     }
@@ -236,7 +209,7 @@ impl Sink for DeltaSink {
     }
 
     async fn write_views(&self) -> Result<()> {
-        views::of_delta_tables(&self.place, &self.list(None).await?).await
+        crate::sink::delta::maintenance::views::of_delta_tables(&self.place, &self.list(None).await?).await
     }
 
     async fn accepts(&self, table: &TableRef, wanted: &Layout) -> Result<()> {

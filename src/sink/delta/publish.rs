@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use parquet::arrow::ArrowWriter;
 use serde::{Deserialize, Serialize};
 
-use super::columns::{LakeColumn, file_schema};
 use super::folder::HIDDEN;
-use super::log::TableState;
-use super::partition::is_partition;
 use crate::error::{Kind, Result, ResultExt};
 use crate::model::TableRef;
+use crate::sink::delta::log::columns::{LakeColumn, file_schema};
+use crate::sink::delta::log::table_log::TableState;
+use crate::sink::delta::write::partitioned_writer::is_partition;
 use crate::store::{create_folder, sync_folder};
 
 /// Says what a folder holds.

@@ -9,7 +9,8 @@ use super::{Lake, only};
 use crate::error::Kind;
 use crate::model::TableRef;
 use crate::sink::conformance::{Change, Change::Del, Change::Up, at, changes, expected, load, plain, plan, read, reduced};
-use crate::sink::delta::{DeletionVectors, DeltaOptions, LEAST_RETENTION, Scope, files};
+use crate::sink::delta::log::file_names;
+use crate::sink::delta::{DeletionVectors, DeltaOptions, LEAST_RETENTION, Scope};
 use crate::sink::{LoadKind, Sink};
 
 fn table() -> TableRef {
@@ -169,7 +170,7 @@ async fn a_vacuum_removes_what_no_version_of_late_names() {
     load(&lake.fixture, &schema, LoadKind::Merge, &[Del(json!({"id": 2999}))], at(3)).await.unwrap();
     let first_files = lake.data_files(&table());
     lake.sink.optimize(&table(), Scope::Compact).await.unwrap();
-    let leftovers = [files::new_name(), "deletion_vector_d2c639aa-8816-431a-aaf6-d3fe2512ff61.bin".to_owned()];
+    let leftovers = [file_names::new_name(), "deletion_vector_d2c639aa-8816-431a-aaf6-d3fe2512ff61.bin".to_owned()];
     for name in &leftovers {
         fs::write(lake.folder(&table()).join(name), "half a file").unwrap();
     }
@@ -282,7 +283,7 @@ async fn a_vacuum_removes_uploads_that_were_never_finished() {
     for inner in ["_day=2026-01-01", "_change_data/_day=2026-01-01", "notes"] {
         fs::create_dir_all(folder.join(inner)).unwrap();
     }
-    let data = files::new_name();
+    let data = file_names::new_name();
     let leftovers = [
         format!("{data}#1"),
         format!("{data}#12"),

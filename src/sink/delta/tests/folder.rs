@@ -240,7 +240,7 @@ async fn views_in_an_object_store_name_the_files_of_a_version_and_are_gathered()
     let remote = RemoteFolders::new().await;
     let schema = plain(&table());
     let row = |id: i64| json!({"id": id, "name": "a"});
-    let named = |text: &str, state: &super::super::log::TableState| {
+    let named = |text: &str, state: &crate::sink::delta::log::table_log::TableState| {
         assert_eq!(text.matches(".parquet").count(), state.files.len());
         let name = |file: &str| format!("s3://lake-bucket/lake/canvas/accounts/{file}");
         assert!(state.files.iter().all(|file| text.contains(&name(file.path.as_ref()))), "{text}");

@@ -11,7 +11,8 @@ use super::{Lake, only};
 use crate::error::Kind;
 use crate::model::TableRef;
 use crate::sink::conformance::{Change, Change::Del, Change::Up, at, changes, expected, load, plain, plan, read, reduced};
-use crate::sink::delta::{DeletionVectors, DeltaOptions, OnForeignChanges, files};
+use crate::sink::delta::log::file_names;
+use crate::sink::delta::{DeletionVectors, DeltaOptions, OnForeignChanges};
 use crate::sink::{LoadKind, Sink};
 
 fn table() -> TableRef {
@@ -79,7 +80,7 @@ async fn leftovers_of_a_killed_first_load_do_not_hinder_the_next() {
     let day = "_day=2026-01-01";
     fs::create_dir_all(lake.folder(&table()).join(day)).unwrap();
     fs::create_dir(lake.folder(&table()).join("_day=2026-01-02")).unwrap();
-    let (name, other) = (files::new_name(), files::new_name());
+    let (name, other) = (file_names::new_name(), file_names::new_name());
     for leftover in [format!("{name}#1"), format!("{day}/{other}#1"), format!("{day}/{other}"), name] {
         fs::write(lake.folder(&table()).join(leftover), "half a file").unwrap();
     }

@@ -22,8 +22,8 @@ use crate::schema::{ColumnType, TableSchema};
 use crate::sink::conformance::{
     Change, Change::Del, Change::Up, Fixture, TEXT, at, changes, column, expected, plan, read, reduced, rendered, schema,
 };
-use crate::sink::delta::apply::marked_rows;
-use crate::sink::delta::parts::tests::InProcess;
+use crate::sink::delta::distributed::tests::InProcess;
+use crate::sink::delta::merge::key_probe::marked_rows;
 use crate::sink::delta::{DeletionVectors, DeltaOptions, DeltaSink};
 use crate::sink::{Load, LoadKind, Sink};
 use crate::store::StoreOptions;
@@ -241,9 +241,12 @@ async fn reference(mut opened: DeltaTable, schema: &TableSchema, step: &Step, ba
 
 async fn reference_table(folder: &Path, schema: &TableSchema) -> DeltaTable {
     std::fs::create_dir_all(folder).unwrap();
-    let fields =
-        super::super::columns::LakeColumn::of_fields(crate::schema::lake_schema(schema, Default::default()).fields()).unwrap();
-    let fields: StructType = serde_json::from_str(&super::super::columns::LakeColumn::schema_string(&fields)).unwrap();
+    let fields = crate::sink::delta::log::columns::LakeColumn::of_fields(
+        crate::schema::lake_schema(schema, Default::default()).fields(),
+    )
+    .unwrap();
+    let fields: StructType =
+        serde_json::from_str(&crate::sink::delta::log::columns::LakeColumn::schema_string(&fields)).unwrap();
     let url = url::Url::from_directory_path(folder).unwrap();
     DeltaTable::try_from_url(url).await.unwrap().create().with_columns(fields.fields().cloned()).await.unwrap()
 }

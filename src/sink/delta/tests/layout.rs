@@ -415,7 +415,7 @@ async fn few_keys_are_found_among_many() {
         let log = lake.sink.log(&table()).unwrap();
         let state = log.state().await.unwrap().unwrap();
         let [file] = &state.files[..] else { panic!("one file") };
-        let marked = crate::sink::delta::apply::marked_rows(&log.store(), file).await.unwrap();
+        let marked = crate::sink::delta::merge::key_probe::marked_rows(&log.store(), file).await.unwrap();
         assert_eq!(marked.iter().map(i64::from).collect::<Vec<_>>(), gone);
         let opened = fs::File::open(lake.folder(&table()).join(file.path.as_ref())).unwrap();
         let metadata = ParquetRecordBatchReaderBuilder::try_new(opened).unwrap().metadata().clone();

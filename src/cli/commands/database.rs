@@ -1,0 +1,211 @@
+//! `initdb`, `syncdb`, `dropdb`, `listdb`: from arguments to requests, from reports to lines.
+
+use std::process::ExitCode;
+
+use chrono::{Local, SecondsFormat, TimeZone};
+use serde_json::json;
+
+use crate::cli::args::{
+    ConnectionArgs, DatabaseArgs, DbLoadArgs, DropdbArgs, GlobalArgs, ListdbArgs, NonFiniteArg, OnSnapshotRequired,
+};
+use crate::cli::commands::downloads::interrupted;
+use crate::cli::commands::sync;
+use crate::cli::exit;
+use crate::cli::settings::resolve;
+use crate::cli::terminal::console::{Console, Mark};
+use crate::cli::terminal::output;
+use crate::cli::terminal::output::{Grid, grouped};
+use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::model::{Namespace, Timestamp};
+use crate::ops::db::{self, DbLine};
+use crate::ops::{self, Demand, Outcome, Selection, SyncEvent, SyncRequest, SyncStep, Target, Unlisted};
+use crate::sink::sql::{NonFinite, SqlOptions, SqlSink};
+
+pub(in crate::cli) fn options(args: &DatabaseArgs) -> SqlOptions {
+    SqlOptions {
+        non_finite: match args.non_finite {
+            NonFiniteArg::Fail => NonFinite::Fail,
+            NonFiniteArg::Null => NonFinite::Null,
+        },
+        drop_removed_columns: args.drop_removed_columns,
+        adopt: args.adopt.clone(),
+    }
+}
+
+fn open(connection: &ConnectionArgs, options: SqlOptions) -> Result<SqlSink> {
+    let hint = "write it as postgresql://user:password@host:port/database";
+    let Some(text) = &connection.connection_string else {
+        return Err(
+            Error::new(Kind::Usage, "No connection string: give --connection-string or set DAP_CONNECTION_STRING").hint(hint)
+        );
+    };
+    match resolve::database(text.reveal()).hint(hint)? {
+        Target::Database(url) => SqlSink::open(url.reveal(), options),
+        Target::Folder(_) | Target::Store(..) | Target::Parquet(_) => {
+            Err(Error::new(Kind::Usage, "The connection string names no database").hint(hint))
+        }
+    }
+}
+
+/// Ctrl-C ends it; every table is as it was or up to date.
+async fn or_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        biased;
+        () = interrupted() => Err(Error::new(Kind::Cancelled, "Interrupted; every table is as it was or up to date")),
+        result = work => result,
+    }
+}
+
+pub(in crate::cli) async fn load(global: &GlobalArgs, console: Console, args: DbLoadArgs, demand: Demand) -> Result<ExitCode> {
+    let sink = open(&args.connection, options(&args.values))?;
+    let client = resolve::client(global, resolve::pacing(global, args.jobs_per_minute))?;
+    resolve::check_tracking(global)?;
+    let namespace = args.namespace.namespace;
+    let verb = if demand == Demand::Absent { "Initialising" } else { "Synchronising" };
+    console.say(Mark::Title, |bold| format!("{verb} tables of {}", bold(&namespace)))?;
+    let selection = Selection {
+        namespaces: vec![namespace],
+        tables: args.tables.table.split(',').map(|name| name.trim().to_owned()).collect(),
+        exclude: args.exclude,
+    };
+    let on_snapshot_required = match args.on_snapshot_required {
+        OnSnapshotRequired::Fail => ops::OnSnapshotRequired::Fail,
+        OnSnapshotRequired::Resnapshot => ops::OnSnapshotRequired::Resnapshot,
+    };
+    if let Some(warning) = or_interrupted(sink.charset_warning()).await? {
+        console.say(Mark::Warning, |_| warning.clone())?;
+    }
+    let sink: std::sync::Arc<dyn crate::sink::Sink> = std::sync::Arc::new(sink);
+    let engine = sync::database_engine(&args.engine)?;
+    let observer: ops::SyncObserver = std::sync::Arc::new(move |event: &SyncEvent<'_>| tell(console, verb, event));
+    let request = SyncRequest {
+        demand,
+        unlisted: Unlisted::Try,
+        on_snapshot_required,
+        observer: Some(observer),
+        out_of_range: args.times.policy(),
+        ..SyncRequest::new(client, sink, engine, selection)
+    };
+    let report = or_interrupted(Box::pin(ops::sync(request))).await?;
+    let errors: Vec<&Error> = report.tables.iter().filter_map(|table| table.error.as_ref()).collect();
+    let skipped = report.tables.iter().filter(|table| table.outcome == Outcome::Skipped).count();
+    ended(console, &errors, skipped, report.tables.len())
+}
+
+/// A step of one table, at the moment it happens. What cannot be said (a closed pipe, say) must not stop the work.
+fn tell(console: Console, verb: &str, event: &SyncEvent<'_>) {
+    let name = event.table.to_string();
+    let report = match event.step {
+        SyncStep::Started => {
+            let place = if event.of > 1 { format!(" ({} of {})", event.place, event.of) } else { String::new() };
+            let _ = console.say(Mark::Title, |bold| format!("{verb} {}{place}", bold(&name)));
+            return;
+        }
+        SyncStep::Ended(report) => report,
+    };
+    for warning in &report.warnings {
+        let _ = console.say(Mark::Warning, |bold| format!("{}: {warning}", bold(&name)));
+    }
+    if let Outcome::Loaded { schema_changes, .. } = &report.outcome {
+        for change in schema_changes {
+            let _ = console.say(Mark::Progress, |bold| format!("{}: {change}", bold(&name)));
+        }
+    }
+    let _ = match (&report.outcome, &report.error) {
+        (_, Some(error)) => console.error(error),
+        (Outcome::Loaded { upserted, deleted, bookmark, .. }, _) => console.say(Mark::Success, |bold| {
+            format!("{}: {} rows, data as of {bookmark}", bold(&name), bold(&(upserted + deleted).to_string()))
+        }),
+        (Outcome::Unchanged { .. } | Outcome::Recent { .. }, _) => {
+            console.say(Mark::Success, |bold| format!("{}: nothing new", bold(&name)))
+        }
+        _ => Ok(()),
+    };
+}
+
+/// The last failure decides the exit code, as in the official client.
+fn ended(console: Console, errors: &[&Error], skipped: usize, total: usize) -> Result<ExitCode> {
+    let Some(last) = errors.last() else { return Ok(ExitCode::SUCCESS) };
+    console.say(Mark::Error, |bold| {
+        let (failed, skipped, total) = (errors.len().to_string(), skipped.to_string(), total.to_string());
+        format!("{} failed, {} skipped, of {} in all", bold(&failed), bold(&skipped), bold(&total))
+    })?;
+    Ok(exit::code(last))
+}
+
+pub(in crate::cli) async fn drop(console: Console, args: DropdbArgs) -> Result<ExitCode> {
+    let sink = open(&args.connection, SqlOptions::default())?;
+    let namespace = Namespace::new(args.namespace.namespace);
+    let done = or_interrupted(db::drop(&sink, &namespace, &args.tables.table)).await?;
+    if done.is_empty() {
+        console.say(Mark::Warning, |_| format!("The database holds no tables of {namespace}; there is nothing to drop"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    console.say(Mark::Title, |bold| format!("Dropping {} tables", bold(&done.len().to_string())))?;
+    for (table, error) in &done {
+        match error {
+            None => console.say(Mark::Success, |bold| format!("{} is dropped", bold(&table.to_string())))?,
+            Some(error) => console.error(error)?,
+        }
+    }
+    let errors: Vec<&Error> = done.iter().filter_map(|(_, error)| error.as_ref()).collect();
+    ended(console, &errors, 0, done.len())
+}
+
+pub(in crate::cli) async fn list(global: &GlobalArgs, console: Console, args: ListdbArgs) -> Result<ExitCode> {
+    let sink = open(&args.connection, SqlOptions::default())?;
+    let client = resolve::client(global, resolve::pacing(global, 0))?;
+    resolve::check_tracking(global)?;
+    let namespace = Namespace::new(args.namespace.namespace);
+    console.say(Mark::Progress, |_| "Asking the service and the database for their tables".to_owned())?;
+    let count = !args.omit_record_count;
+    let client = (!args.omit_not_replicated).then_some(&client);
+    let lines = or_interrupted(db::list(&sink, client, &namespace, count)).await?;
+    for line in lines.iter().filter(|line| line.is_missing) {
+        console.say(Mark::Warning, |bold| {
+            format!("{} was removed from the database by hand; run dropdb for it, then initdb", bold(&line.name))
+        })?;
+    }
+    let now = Timestamp::now();
+    let age = |line: &DbLine| line.timestamp.map(|at| output::age((now.micros() - at.micros()) / 1_000_000));
+    let command = |line: &DbLine| if line.timestamp.is_some() { "syncdb" } else { "initdb" };
+    let local = |at: Timestamp| match Local.timestamp_micros(at.micros()).single() {
+        Some(time) => time.to_rfc3339_opts(SecondsFormat::AutoSi, false),
+        None => at.to_string(),
+    };
+    if !console.is_interactive() {
+        let objects: Vec<serde_json::Value> = lines
+            .iter()
+            .map(|line| {
+                let mut object = json!({
+                    "name": line.name,
+                    "timestamp": line.timestamp.map(local),
+                    "staleness": age(line),
+                    "schema": line.schema,
+                    "command": command(line),
+                });
+                if count {
+                    object["records"] = json!(line.records);
+                }
+                object
+            })
+            .collect();
+        let text = serde_json::to_string_pretty(&objects).or_fail(Kind::Bug, "The list cannot be written as JSON")?;
+        console.data(&format!("{text}\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut grid = Grid::new(&["Name", ">Records", "Data as of", "Staleness", ">Schema", "Use command"]);
+    let missing = || "-".to_owned();
+    for line in &lines {
+        grid.row(vec![
+            line.name.clone(),
+            line.records.map_or_else(missing, grouped),
+            line.timestamp.map_or("not replicated".to_owned(), local),
+            age(line).unwrap_or_else(missing),
+            line.schema.map_or_else(missing, |schema| schema.to_string()),
+            command(line).to_owned(),
+        ]);
+    }
+    crate::cli::terminal::output::out(&format!("{namespace}\n{}", grid.render()))?;
+    Ok(ExitCode::SUCCESS)
+}

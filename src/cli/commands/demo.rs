@@ -1,0 +1,172 @@
+//! `demo` and `serve`: the embedded DAP server at work.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cli::args::ServeArgs;
+use crate::cli::terminal::output::out;
+use crate::demo::school::{School, SchoolOptions};
+use crate::demo::serve::{ServeOptions, Server};
+use crate::error::Result;
+use crate::model::Timestamp;
+
+/// Log in with these: the school holds nothing that needs hiding.
+const CREDENTIALS: (&str, &str) = ("demo#00000000-0000-4000-8000-000000000001", "demo-secret");
+/// Commits of a school are so far apart.
+const COMMIT_DISTANCE_MICROS: i64 = 4 * 3600 * 1_000_000;
+
+/// When a school's history starts whose last of so many commits is the newest there could be.
+fn start_of(commits: u32) -> Timestamp {
+    let last = Timestamp::now().micros() / COMMIT_DISTANCE_MICROS;
+    Timestamp::from_micros((last - i64::from(commits) + 1) * COMMIT_DISTANCE_MICROS)
+}
+
+fn serve_options(port: u16) -> ServeOptions {
+    ServeOptions {
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        credentials: (CREDENTIALS.0.to_owned(), CREDENTIALS.1.to_owned()),
+        job_delay: (Duration::from_millis(20), Duration::from_millis(50)),
+        limits: [0; 5],
+        ..ServeOptions::default()
+    }
+}
+
+pub(in crate::cli) async fn serve(args: ServeArgs) -> Result<()> {
+    use crate::demo::serve::{Fault, Times};
+
+    if args.fault.iter().any(|fault| fault == "list") {
+        let lines: Vec<String> = Fault::catalogue().iter().map(|fault| format!("{fault}\n")).collect();
+        return out(&lines.concat());
+    }
+    let school = Arc::new(School::new(SchoolOptions {
+        seed: args.seed,
+        rows: args.rows,
+        change_rate: args.change_rate,
+        commits: args.commits.max(1),
+        start: args.start.unwrap_or_else(|| start_of(args.commits.max(1))),
+        evolving: true,
+        ..SchoolOptions::default()
+    }));
+    let options = ServeOptions {
+        rows_per_object: args.rows_per_object.max(1),
+        cache: args.cache,
+        commit_every: args.commit_every,
+        limits: if args.limits { [5, 500, 5, 500, 200] } else { [0; 5] },
+        ..serve_options(args.port)
+    };
+    let server = Server::start(school.clone(), options).await?;
+    for fault in &args.fault {
+        server.inject(Fault::parse(fault)?, Times::Always);
+    }
+    out(&format!(
+        "A made-up school is served at {url}\nIts data are of {now}; with each commit 4 hours pass there.\n\nIn another terminal:\n  export DAP_API_URL={url} DAP_CLIENT_ID='{id}' DAP_CLIENT_SECRET={secret}\n  daplake sync --target ./lake --namespace all --jobs-per-minute 0\n\nCtrl-C ends it.\n",
+        url = server.url().as_str().trim_end_matches('/'),
+        now = school.now(),
+        id = CREDENTIALS.0,
+        secret = CREDENTIALS.1,
+    ))?;
+    std::future::pending().await
+}
+
+#[cfg(feature = "lake")]
+pub(in crate::cli) use walk::demo;
+
+#[cfg(feature = "lake")]
+mod walk {
+    //! The walk through everything: a first sync, three more with changes, a status, a query.
+
+    use std::path::Path;
+
+    use super::*;
+    use crate::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
+    use crate::cli::args::DemoArgs;
+    use crate::cli::commands::{query, sync};
+    use crate::cli::terminal::report;
+    use crate::error::{Error, Kind, ResultExt};
+    use crate::ops::{self, Selection, SyncRequest, Target};
+    use crate::redact::Secret;
+
+    /// Commits that the walk sees.
+    const COMMITS: u32 = 4;
+    /// Says that a folder was made by the demo and may be emptied by it.
+    const MARKER: &str = ".made-by-daplake-demo";
+
+    const QUERY: &str = "SELECT c.name AS course, count(DISTINCT e.user_id) AS people, count(DISTINCT s.id) AS submissions, \
+        round(avg(s.score), 1) AS mean_score \
+        FROM courses c JOIN enrollments e ON e.course_id = c.id LEFT JOIN submissions s ON s.course_id = c.id \
+        GROUP BY c.name ORDER BY submissions DESC, course LIMIT 8";
+
+    pub(in crate::cli) async fn demo(args: DemoArgs) -> Result<()> {
+        prepare(&args.dir)?;
+        let school = Arc::new(School::new(SchoolOptions {
+            seed: args.seed,
+            rows: args.rows,
+            change_rate: 0.02,
+            commits: 1,
+            start: start_of(COMMITS),
+            evolving: true,
+            ..SchoolOptions::default()
+        }));
+        let server = Server::start(school.clone(), serve_options(0)).await?;
+        let target = Target::Folder(args.dir.clone());
+        let shown = args.dir.display();
+
+        out(&format!(
+            "1. A made-up school is served at {} (no account, no network).\n   First sync of all its tables into ./{shown}:\n\n",
+            server.url()
+        ))?;
+        run(&server, &target).await?;
+        for round in 2..=COMMITS {
+            let now = school.advance();
+            out(&format!(
+                "\n{round}. Time passes at the school (its data are now of {now}); the next sync takes only the changes:\n\n"
+            ))?;
+            run(&server, &target).await?;
+        }
+
+        let engine = sync::small_engine()?;
+        let sink = ops::open_target(&target, &engine)?;
+        let lines = ops::status(sink.as_ref(), &[]).await?;
+        out(&format!("\n5. `daplake status --target {shown}`:\n\n{}", sync::status_text(&lines)))?;
+        out(&format!("\n6. `daplake query --target {shown} \"{QUERY}\"`:\n\n"))?;
+        query::print_query(&sink, &engine, QUERY).await?;
+        out(&format!(
+            "\nNext steps:\n  daplake query --target {shown} \"SELECT workflow_state, count(*) FROM users GROUP BY 1\"\n  python3 -c \"from deltalake import DeltaTable; print(DeltaTable('{shown}/canvas/users').to_pandas())\"\n  daplake status --target {shown} --html status.html        # a page for people\n  with your own API key:  DAP_CLIENT_ID='region#id' DAP_CLIENT_SECRET=... daplake sync --target ./lake\n"
+        ))
+    }
+
+    /// Makes the folder, or empties the one that an earlier demo made; never anything else.
+    fn prepare(dir: &Path) -> Result<()> {
+        let failed = |what: &str| format!("The folder for the demo cannot be {what}: {}", dir.display());
+        if dir.exists() {
+            let empty = dir.read_dir().or_fail(Kind::Io, failed("read"))?.next().is_none();
+            if !empty && !dir.join(MARKER).exists() {
+                return Err(
+                    Error::new(Kind::Usage, failed("used, for it holds something else")).hint("give another one with --dir")
+                );
+            }
+            std::fs::remove_dir_all(dir).or_fail(Kind::Io, failed("emptied"))?;
+        }
+        std::fs::create_dir_all(dir).or_fail(Kind::Io, failed("made"))?;
+        std::fs::File::create(dir.join(MARKER)).or_fail(Kind::Io, failed("written")).map(drop)
+    }
+
+    async fn run(server: &Server, target: &Target) -> Result<()> {
+        let client = Client::new(ClientOptions {
+            base_url: server.url(),
+            credentials: Credentials { client_id: CREDENTIALS.0.to_owned(), client_secret: Secret::new(CREDENTIALS.1) },
+            pacing: Pacing { job_starts: 0, ..Pacing::default() },
+            retry: RetryPolicy::default(),
+            ca_bundle: None,
+            poll: (Duration::from_millis(30), Duration::from_millis(500)),
+            idle_timeout: Duration::from_secs(60),
+        })?;
+        let engine = sync::small_engine()?;
+        let sink = ops::open_target(target, &engine)?;
+        let request = SyncRequest { concurrency: 4, ..SyncRequest::new(client, sink, engine, Selection::all_of("all")) };
+        let answer = ops::sync(request).await?;
+        out(&format!("\n{}", report::summary(&answer)))?;
+        sync::finish_one(answer)
+    }
+}

@@ -1,0 +1,188 @@
+//! `optimize`, `vacuum`, `verify`, `history`: from arguments to requests, from answers to text.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::cli::args::{GlobalArgs, HeldTablesArgs, HistoryArgs, OptimizeArgs, StatusOutput, VacuumArgs, VerifyArgs};
+use crate::cli::commands::sync::{engine, small_engine};
+use crate::cli::settings::resolve;
+use crate::cli::terminal::output::{Grid, grouped, out, size};
+use crate::cli::terminal::report;
+use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::model::TableRef;
+use crate::ops::{self, Cared, Removal, Selection, VerifyRequest};
+use crate::sink::delta::{Commit, DeltaOptions, Optimized, Scope};
+
+pub(in crate::cli) async fn optimize(global: &GlobalArgs, args: OptimizeArgs) -> Result<()> {
+    let target = resolve::target(global, &args.target).await?;
+    let lake = ops::open_tables(&target, DeltaOptions::new(engine(&args.engine)?))
+        .hint("a database takes care of its files by itself")?;
+    let scope = if args.cluster { Scope::Cluster } else { Scope::Compact };
+    let done = ops::optimize(&lake, &selection(args.tables), scope).await?;
+    let mut grid = Grid::new(&["table", ">files before", ">after", ">bytes before", ">after", ">marked rows dropped"]);
+    let mut sum = Optimized::default();
+    for Cared { table, result } in &done {
+        let Ok(done) = result else { continue };
+        if done.commits == 0 {
+            continue;
+        }
+        sum.files_removed += done.files_removed;
+        sum.files_added += done.files_added;
+        sum.bytes_removed += done.bytes_removed;
+        sum.bytes_added += done.bytes_added;
+        grid.row(vec![
+            table.to_string(),
+            grouped(done.files_removed),
+            grouped(done.files_added),
+            size(done.bytes_removed),
+            size(done.bytes_added),
+            grouped(done.rows_purged),
+        ]);
+    }
+    let (before, after) = (grouped(sum.files_removed), grouped(sum.files_added));
+    let (bytes_before, bytes_after) = (size(sum.bytes_removed), size(sum.bytes_added));
+    let text = changed(&grid, &done, &format!("{before} files of {bytes_before} replaced by {after} of {bytes_after}"));
+    tell(args.output, text, &done)
+}
+
+pub(in crate::cli) async fn vacuum(global: &GlobalArgs, args: VacuumArgs) -> Result<()> {
+    let target = resolve::target(global, &args.target).await?;
+    let sink = ops::open_target(&target, &small_engine()?).hint("a database takes care of its files by itself")?;
+    let removal = if args.dry_run { Removal::Preview } else { Removal::Real };
+    let done = ops::vacuum(&sink, &selection(args.tables), args.retention, removal).await?;
+    let mut grid = Grid::new(&["table", if args.dry_run { ">files to remove" } else { ">files removed" }, ">size"]);
+    let (mut files, mut bytes) = (0, 0);
+    for Cared { table, result } in &done {
+        let Ok(done) = result else { continue };
+        if done.files.is_empty() {
+            continue;
+        }
+        files += done.files.len() as u64;
+        bytes += done.bytes;
+        grid.row(vec![table.to_string(), grouped(done.files.len() as u64), size(done.bytes)]);
+    }
+    let what = if args.dry_run { "to remove" } else { "removed" };
+    let text = changed(&grid, &done, &format!("{} files of {} {what}", grouped(files), size(bytes)));
+    tell(args.output, text, &done)
+}
+
+pub(in crate::cli) async fn verify(global: &GlobalArgs, args: VerifyArgs) -> Result<()> {
+    let target = resolve::target(global, &args.target).await?;
+    let client = resolve::client(global, resolve::pacing(global, args.jobs_per_minute))?;
+    let engine = engine(&args.engine)?;
+    let request = VerifyRequest {
+        client,
+        sink: ops::open_target(&target, &engine).hint("`daplake sync --resnapshot` loads the tables of a database again")?,
+        engine,
+        selection: selection(args.tables),
+        format: args.download_format,
+        keys: args.keys,
+        hash_key: resolve::hash_key(&args.key)?,
+    };
+    let done = ops::verify(&request).await?;
+    let mut grid = Grid::new(&["table", ">rows at the service", ">missing", ">surplus", ">different"]);
+    let mut keys = String::new();
+    for Cared { table, result } in &done {
+        let Ok(found) = result else { continue };
+        let counts = [found.rows, found.missing, found.surplus, found.different].map(grouped);
+        grid.row(std::iter::once(table.to_string()).chain(counts).collect());
+        for differing in &found.keys {
+            keys.push_str(&format!("{table}: key {} is {}\n", differing.key, differing.what));
+        }
+    }
+    let differs = done.iter().filter(|cared| cared.result.as_ref().is_ok_and(|found| !found.is_none())).count();
+    tell(args.output, grid.render() + &keys, &done)?;
+    match differs {
+        0 => Ok(()),
+        _ => Err(Error::new(Kind::Data, format!("{differs} of {} tables differ from the service", done.len()))
+            .hint("load them anew with `daplake sync --resnapshot --table ...`")),
+    }
+}
+
+pub(in crate::cli) async fn history(global: &GlobalArgs, args: HistoryArgs) -> Result<()> {
+    let target = resolve::target(global, &args.target).await?;
+    let sink = ops::open_target(&target, &small_engine()?)
+        .hint("`daplake status` shows the runs of a database; its tables have no versions")?;
+    let table = match args.table.split_once('.') {
+        Some((namespace, table)) => TableRef::new(namespace, table),
+        None => TableRef::new("canvas", args.table.as_str()),
+    };
+    let commits = sink.history(&table, args.limit).await?;
+    out(&match args.output {
+        StatusOutput::Text => history_text(&commits),
+        StatusOutput::Json => pretty(&json!(commits))?,
+    })
+}
+
+fn history_text(commits: &[Commit]) -> String {
+    let known = |number: Option<u64>| number.map_or("-".to_owned(), grouped);
+    let said = |text: &Option<String>| text.clone().unwrap_or("-".to_owned());
+    let mut grid = Grid::new(&[
+        ">version",
+        "time",
+        "operation",
+        ">upserted",
+        ">deleted",
+        ">files added",
+        ">removed",
+        ">marked",
+        "data as of",
+        "by",
+    ]);
+    for commit in commits {
+        grid.row(vec![
+            commit.version.to_string(),
+            said(&commit.time),
+            commit.operation.clone(),
+            known(commit.upserted),
+            known(commit.deleted),
+            known(commit.files_added),
+            known(commit.files_removed),
+            known(commit.files_marked),
+            said(&commit.bookmark),
+            said(&commit.program),
+        ]);
+    }
+    grid.render()
+}
+
+/// The tables in which something changed, and a sum.
+fn changed<T>(grid: &Grid, done: &[Cared<T>], sum: &str) -> String {
+    let tables = done.iter().filter(|cared| cared.result.is_ok()).count();
+    let noun = if tables == 1 { "table" } else { "tables" };
+    match grid.len() {
+        0 => format!("Nothing to do in {tables} {noun}.\n"),
+        count => format!("{}\n{count} of {tables} {noun}: {sum}\n", grid.render()),
+    }
+}
+
+fn selection(args: HeldTablesArgs) -> Selection {
+    Selection { namespaces: args.namespace, tables: args.table, exclude: args.exclude }
+}
+
+/// Prints what was done; the failures go to standard error, and the first of them is the error of the command.
+fn tell<T: Serialize>(output: StatusOutput, text: String, done: &[Cared<T>]) -> Result<()> {
+    match output {
+        StatusOutput::Text => out(&text)?,
+        StatusOutput::Json => {
+            let lines: Vec<Value> = done
+                .iter()
+                .map(|cared| match &cared.result {
+                    Ok(done) => json!({"table": cared.table.to_string(), "done": done}),
+                    Err(error) => json!({"table": cared.table.to_string(), "error": error.message()}),
+                })
+                .collect();
+            out(&pretty(&json!(lines))?)?;
+        }
+    }
+    let failed: Vec<&Error> = done.iter().filter_map(|cared| cared.result.as_ref().err()).collect();
+    failed.iter().for_each(|error| report::error(error));
+    match failed.first() {
+        None => Ok(()),
+        Some(first) => Err(Error::new(first.kind(), format!("{} of {} tables failed; see above", failed.len(), done.len()))),
+    }
+}
+
+fn pretty(value: &Value) -> Result<String> {
+    Ok(serde_json::to_string_pretty(value).or_fail(Kind::Bug, "The answer cannot be written as JSON")? + "\n")
+}

@@ -1,0 +1,433 @@
+//! One subscriber of several layers, each with its own filter: log lines to the file and to standard error, warnings for people, and
+//! from the progress target the live line on a terminal or plain lines.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use chrono::{Local, SecondsFormat, Utc};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id};
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry};
+
+use crate::cli::args::{GlobalArgs, LogFormat, LogLevel};
+use crate::cli::terminal::console::{Console, Mark};
+use crate::cli::terminal::output::{aside, grouped, note, reserve_for_log_lines, size};
+use crate::cli::terminal::progress::LiveLine;
+use crate::cli::terminal::report;
+use crate::progress;
+use crate::redact::visible;
+
+/// Who is listening.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Audience {
+    /// Of the commands of the official client: lines on standard output, nothing on standard error.
+    People,
+    /// Of the same: data on standard output, log lines on standard error.
+    Scripts,
+    /// Of our own commands: progress and warnings on standard error.
+    Own,
+}
+
+/// What every JSON line repeats.
+#[derive(Debug, Clone, Default)]
+pub(in crate::cli) struct Subject {
+    pub(in crate::cli) namespace: Option<String>,
+    pub(in crate::cli) table: Option<String>,
+    pub(in crate::cli) client_id: Option<String>,
+}
+
+/// For a program that ends before its command begins: failures reach the log file, and standard error in the form that was asked
+/// for. `None`: nobody asked for anything.
+pub(in crate::cli) fn init_for_failure(global: Option<GlobalArgs>) {
+    let Some(global) = global.filter(|global| global.logfile.is_some() || global.logformat == LogFormat::Json) else { return };
+    // One that cannot be written must not hide the failure.
+    let file = global.logfile.as_deref().and_then(|path| open(path).ok());
+    init(&global, Audience::Own, file, Subject::default(), None);
+}
+
+/// What listens to the process.
+pub(in crate::cli) type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// Installs the subscriber of the process. `more` listens besides.
+pub(in crate::cli) fn init(
+    global: &GlobalArgs,
+    audience: Audience,
+    file: Option<File>,
+    subject: Subject,
+    more: Option<BoxedLayer>,
+) {
+    let level = match global.loglevel {
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warning => LevelFilter::WARN,
+        LogLevel::Error => LevelFilter::ERROR,
+    };
+    let has_file = file.is_some();
+    let lines = |sink: Sink, brief: bool, level: LevelFilter| -> BoxedLayer {
+        let lines = Lines { sink, format: global.logformat, brief, subject: subject.clone() };
+        Box::new(lines.with_filter(log_filter(level)))
+    };
+    let mut layers: Vec<BoxedLayer> = more.into_iter().collect();
+    if let Some(file) = file {
+        layers.push(lines(Sink::File(Mutex::new(file)), false, level));
+    }
+    let (out_is_terminal, err_is_terminal) = (std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
+    match audience {
+        Audience::People => {
+            let warnings = Warnings(Console::new(global));
+            layers.push(Box::new(warnings.with_filter(log_filter(LevelFilter::WARN))));
+            if out_is_terminal && err_is_terminal {
+                layers.push(Box::new(LiveLine::new().with_filter(progress_only())));
+            }
+        }
+        Audience::Scripts => {
+            reserve_for_log_lines();
+            if !global.no_log_to_console {
+                layers.push(lines(Sink::StandardError, false, level));
+            }
+        }
+        Audience::Own => {
+            let is_json = global.logformat == LogFormat::Json;
+            // Objects are for programs. A person at a terminal who wants them in a file still gets words.
+            let wants_objects = is_json && !(has_file && err_is_terminal);
+            let wants_lines = global.non_interactive || wants_objects || (level == LevelFilter::DEBUG && !has_file);
+            if global.non_interactive && global.no_log_to_console {
+                // Failures are told all the same: as text, or as objects.
+                if is_json {
+                    reserve_for_log_lines();
+                    let failures = Lines { sink: Sink::StandardError, format: global.logformat, brief: false, subject };
+                    let only = Targets::new().with_target(report::FAILURES, LevelFilter::ERROR);
+                    layers.push(Box::new(failures.with_filter(only)));
+                }
+            } else if wants_lines {
+                reserve_for_log_lines();
+                layers.push(lines(Sink::StandardError, false, level));
+            } else {
+                // The progress lines tell the story; only what needs attention is added.
+                layers.push(Box::new(PlainProgress.with_filter(progress_only())));
+                let brief = Lines { sink: Sink::StandardError, format: LogFormat::Plain, brief: true, subject };
+                let filter = log_filter(level.min(LevelFilter::WARN)).with_target(report::FAILURES, LevelFilter::OFF);
+                layers.push(Box::new(brief.with_filter(filter)));
+                if err_is_terminal {
+                    layers.push(Box::new(LiveLine::new().with_filter(progress_only())));
+                }
+            }
+        }
+    }
+    #[cfg(feature = "lake")]
+    if let Some(metrics) = crate::cli::observability::metrics::installed() {
+        layers.push(Box::new(crate::cli::observability::metrics::Gather(metrics).with_filter(progress_only())));
+    }
+    // A second call in one process (tests) keeps the first subscriber.
+    let _ = tracing_subscriber::registry().with(layers).try_init();
+    tracing::info!("daplake {}", env!("CARGO_PKG_VERSION"));
+    tracing::info!("Platform: {} on {}", std::env::consts::OS, std::env::consts::ARCH);
+    let features = [
+        ("lake", cfg!(feature = "lake")),
+        ("postgres", cfg!(feature = "postgres")),
+        ("mysql", cfg!(feature = "mysql")),
+        ("mssql", cfg!(feature = "mssql")),
+        ("demo", cfg!(feature = "demo")),
+    ];
+    let features: Vec<&str> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
+    tracing::info!("Features: {}", if features.is_empty() { "none".to_owned() } else { features.join(", ") });
+}
+
+/// Opens the log file, to append to it.
+pub(in crate::cli) fn open(path: &Path) -> std::io::Result<File> {
+    File::options().create(true).append(true).open(path)
+}
+
+/// Ours at the wished level, everybody else's warnings only; progress has its own layers.
+fn log_filter(level: LevelFilter) -> Targets {
+    // Their errors count as warnings, see `level_of`.
+    let of_others = if level < LevelFilter::WARN { LevelFilter::OFF } else { LevelFilter::WARN };
+    Targets::new()
+        .with_default(of_others)
+        .with_target("daplake", level)
+        .with_target(progress::TARGET, LevelFilter::OFF)
+        // Their warnings are about our own retries and closing connections, and may name URLs.
+        .with_target("hyper", LevelFilter::ERROR.min(of_others))
+        .with_target("reqwest", LevelFilter::ERROR.min(of_others))
+}
+
+/// An error of a library may be one that we recover from, such as a commit that is tried again. Only we know whether something has
+/// failed, so that theirs are warnings.
+fn level_of(metadata: &Metadata<'_>) -> Level {
+    let is_ours = metadata.target().split("::").next() == Some("daplake");
+    if is_ours { *metadata.level() } else { (*metadata.level()).max(Level::WARN) }
+}
+
+fn progress_only() -> Targets {
+    Targets::new().with_target(progress::TARGET, LevelFilter::INFO)
+}
+
+/// Where log lines go.
+enum Sink {
+    StandardError,
+    File(Mutex<File>),
+}
+
+/// Log lines in the two forms of the official client.
+struct Lines {
+    sink: Sink,
+    format: LogFormat,
+    /// Level and text only, for people.
+    brief: bool,
+    subject: Subject,
+}
+
+/// The field that holds a failure as JSON. Its sentence says the same in words.
+const FAILURE: &str = "failure";
+
+/// The sentence of an event and its fields.
+#[derive(Default)]
+struct Sentence {
+    text: String,
+    fields: String,
+}
+
+impl Sentence {
+    fn of(event: &Event<'_>) -> String {
+        let mut sentence = Self::default();
+        event.record(&mut sentence);
+        let Self { mut text, fields } = sentence;
+        if !fields.is_empty() {
+            let _ = write!(text, " ({fields})");
+        }
+        // One record, one line. Names and messages of others must not act on the terminal that shows it.
+        visible(&text.replace(['\n', '\r'], " ")).into_owned()
+    }
+
+    fn field(&mut self, field: &Field, value: &dyn std::fmt::Display) {
+        if field.name() == "message" {
+            let _ = write!(self.text, "{value}");
+        } else if field.name() != FAILURE {
+            let separator = if self.fields.is_empty() { "" } else { ", " };
+            let _ = write!(self.fields, "{separator}{}: {value}", field.name());
+        }
+    }
+}
+
+impl Visit for Sentence {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.field(field, &value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.field(field, &format_args!("{value:?}"));
+    }
+}
+
+/// The fields of an event, typed.
+#[derive(Default)]
+struct Members(serde_json::Map<String, serde_json::Value>);
+
+impl Members {
+    fn of(event: &Event<'_>) -> serde_json::Map<String, serde_json::Value> {
+        let mut members = Self::default();
+        event.record(&mut members);
+        members.0
+    }
+
+    fn member(&mut self, field: &Field, value: serde_json::Value) {
+        if field.name() != "message" {
+            self.0.insert(field.name().to_owned(), value);
+        }
+    }
+}
+
+impl Visit for Members {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.member(field, value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.member(field, value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.member(field, value.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.member(field, value.into());
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match serde_json::from_str(value) {
+            Ok(serde_json::Value::Object(failure)) if field.name() == FAILURE => self.0.extend(failure),
+            _ => self.member(field, value.into()),
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.member(field, format!("{value:?}").into());
+    }
+}
+
+fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "ERROR",
+        Level::WARN => "WARNING",
+        Level::INFO => "INFO",
+        Level::DEBUG | Level::TRACE => "DEBUG",
+    }
+}
+
+impl Lines {
+    fn line(&self, event: &Event<'_>) -> String {
+        let metadata = event.metadata();
+        let level = level_name(level_of(metadata));
+        let text = Sentence::of(event);
+        let path = metadata.file().unwrap_or_default();
+        let file = path.rsplit(['/', '\\']).next().unwrap_or_default();
+        let number = metadata.line().unwrap_or(0);
+        match self.format {
+            _ if self.brief => format!("{}: {text}", level.to_ascii_lowercase()),
+            LogFormat::Plain => {
+                let time = Local::now().format("%Y-%m-%d %H:%M:%S,%3f");
+                let place = if level == "DEBUG" { format!(" ({file}:{number})") } else { String::new() };
+                format!("{time} - {level} - {text}{place}")
+            }
+            LogFormat::Json => {
+                let module = metadata.module_path().unwrap_or(metadata.target());
+                serde_json::json!({
+                    "level": level,
+                    "message": text,
+                    "timestamp": Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
+                    "logger_name": metadata.target(),
+                    "filename": file,
+                    "module": module.rsplit("::").next(),
+                    "lineno": number,
+                    // There is no such thing here; readers of the official client's log expect the member.
+                    "funcName": "",
+                    "dap_namespace": self.subject.namespace,
+                    "dap_table": self.subject.table,
+                    "dap_client_id": self.subject.client_id,
+                    // The variable parts of the message, each by its name.
+                    "fields": Members::of(event),
+                })
+                .to_string()
+            }
+        }
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Lines {
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        let line = self.line(event);
+        match &self.sink {
+            Sink::StandardError => note(&line),
+            // One write per line, so that lines of several processes do not mix. A full disk must not stop the work.
+            Sink::File(file) => {
+                let _ = file.lock().unwrap_or_else(PoisonError::into_inner).write_all(format!("{line}\n").as_bytes());
+            }
+        }
+    }
+}
+
+/// Warnings as lines for people.
+struct Warnings(Console);
+
+impl<S: Subscriber> Layer<S> for Warnings {
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        if *event.metadata().level() == Level::WARN {
+            let _ = self.0.show(Mark::Warning, |_| Sentence::of(event));
+        }
+    }
+}
+
+/// One line on standard error per table: what was done, rows, bytes, time.
+struct PlainProgress;
+
+struct Step {
+    table: String,
+    is_table: bool,
+    begun: Instant,
+    rows: u64,
+    bytes: u64,
+}
+
+#[derive(Default)]
+struct Fields {
+    step: Option<String>,
+    table: Option<String>,
+    done: Option<String>,
+    failed: Option<String>,
+    rows: u64,
+    bytes: u64,
+}
+
+impl Visit for Fields {
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        match field.name() {
+            "rows" => self.rows = value,
+            "bytes" => self.bytes = value,
+            _ => {}
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "step" => self.step = Some(value.to_owned()),
+            "done" => self.done = Some(value.to_owned()),
+            "failed" => self.failed = Some(value.to_owned()),
+            _ => {}
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "table" {
+            self.table = Some(format!("{value:?}"));
+        }
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for PlainProgress {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        if let (Some(span), Some(table)) = (context.span(id), fields.table) {
+            let is_table = fields.step.as_deref() == Some("table");
+            span.extensions_mut().insert(Step { table, is_table, begun: Instant::now(), rows: 0, bytes: 0 });
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let Some(scope) = context.event_scope(event) else { return };
+        for span in scope {
+            let mut extensions = span.extensions_mut();
+            let Some(step) = extensions.get_mut::<Step>() else { continue };
+            step.rows += fields.rows;
+            step.bytes += fields.bytes;
+            if !step.is_table {
+                continue;
+            }
+            let seconds = step.begun.elapsed().as_secs_f64();
+            let mut line = String::new();
+            if let Some(done) = &fields.done {
+                let _ = write!(line, "{:<44} {done}", step.table);
+                if step.rows > 0 {
+                    let _ = write!(line, " ({} rows, {} received, {seconds:.1} s)", grouped(step.rows), size(step.bytes));
+                }
+            } else if let Some(failed) = &fields.failed {
+                let _ = write!(line, "{:<44} FAILED: {failed}", step.table);
+            }
+            if !line.is_empty() {
+                aside(&line);
+            }
+        }
+    }
+}

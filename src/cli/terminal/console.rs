@@ -1,0 +1,213 @@
+//! What the commands of the official client say to people and to scripts: marked lines on standard output, or nothing but data
+//! there and log lines elsewhere. It does not decide what to say.
+
+use std::io::IsTerminal;
+
+use crate::cli::args::{GlobalArgs, Theme};
+use crate::cli::terminal::output::{out, out_visible};
+use crate::cli::terminal::report;
+use crate::error::{Error, Result};
+use crate::redact::{visible_but, visible_lines};
+
+/// Where bold begins and ends, before the text of others is made harmless.
+const BOLD: char = '\u{1}';
+const PLAIN: char = '\u{2}';
+/// Width of lines that do not go to a terminal.
+const DEFAULT_WIDTH: usize = 80;
+
+/// Where words go.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::cli) struct Console {
+    style: Option<Style>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Style {
+    /// Colours, on a terminal that wants them.
+    theme: Option<Theme>,
+    /// Lines are broken at this width; a terminal does that itself.
+    width: Option<usize>,
+}
+
+/// The kind of a line. The mark says what the colour says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Mark {
+    Title,
+    Progress,
+    Success,
+    Error,
+    Warning,
+}
+
+impl Mark {
+    fn prefix(self) -> &'static str {
+        match self {
+            Mark::Title => "i",
+            Mark::Progress => "➞",
+            Mark::Success => "✓",
+            Mark::Error => "✗ ERROR:",
+            Mark::Warning => "⚠",
+        }
+    }
+
+    /// SGR parameters.
+    fn colour(self, theme: Theme) -> &'static str {
+        match (theme, self) {
+            (Theme::Dark, Mark::Title) => "96",
+            (Theme::Dark, Mark::Progress) => "94",
+            (Theme::Dark, Mark::Success) => "92",
+            (Theme::Dark, Mark::Error) => "91",
+            (Theme::Dark, Mark::Warning) => "93",
+            (Theme::Light, Mark::Title) => "36",
+            (Theme::Light, Mark::Progress) => "34",
+            (Theme::Light, Mark::Success) => "32",
+            (Theme::Light, Mark::Error) => "31",
+            (Theme::Light, Mark::Warning) => "33",
+            (Theme::HighContrastBw, Mark::Error | Mark::Warning) => "7",
+            (Theme::HighContrastBw, _) => "1",
+        }
+    }
+}
+
+/// Makes a word stand out, where that is possible.
+pub(in crate::cli) type Bold<'a> = &'a dyn Fn(&str) -> String;
+
+impl Console {
+    /// As the arguments and the streams ask for.
+    pub(in crate::cli) fn new(global: &GlobalArgs) -> Self {
+        if global.non_interactive {
+            return Self { style: None };
+        }
+        let is_terminal = std::io::stdout().is_terminal();
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let wants_colour = is_terminal && set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb");
+        let columns = set("COLUMNS").and_then(|text| text.parse().ok()).filter(|columns| *columns > 0);
+        let width = (!is_terminal).then(|| columns.unwrap_or(DEFAULT_WIDTH));
+        Self { style: Some(Style { theme: wants_colour.then_some(global.console_theme), width }) }
+    }
+
+    /// Whether people are meant, not scripts.
+    pub(in crate::cli) fn is_interactive(self) -> bool {
+        self.style.is_some()
+    }
+
+    /// A line for people; the log gets it in either case.
+    pub(in crate::cli) fn say(self, mark: Mark, text: impl Fn(Bold<'_>) -> String) -> Result<()> {
+        let plain = text(&str::to_owned);
+        match mark {
+            Mark::Error => tracing::error!("{plain}"),
+            // In interactive mode the log layer shows warnings, those of the library as well.
+            Mark::Warning => {
+                tracing::warn!("{plain}");
+                return Ok(());
+            }
+            Mark::Title | Mark::Progress | Mark::Success => tracing::info!("{plain}"),
+        }
+        self.show(mark, text)
+    }
+
+    /// A line for people that is in the log already.
+    pub(in crate::cli) fn show(self, mark: Mark, text: impl Fn(Bold<'_>) -> String) -> Result<()> {
+        match self.style {
+            Some(style) => out_visible(&style.line(mark, text)),
+            None => Ok(()),
+        }
+    }
+
+    /// An error with its context, causes and hint.
+    pub(in crate::cli) fn error(self, error: &Error) -> Result<()> {
+        report::log(error);
+        self.show(Mark::Error, |_| report::error_lines(error))
+    }
+
+    /// Data for scripts, where there are scripts.
+    pub(in crate::cli) fn data(self, text: &str) -> Result<()> {
+        if self.is_interactive() { Ok(()) } else { out(text) }
+    }
+}
+
+impl Style {
+    fn line(self, mark: Mark, text: impl Fn(Bold<'_>) -> String) -> String {
+        let prefix = mark.prefix();
+        let mut line = match self.theme {
+            None => format!("{prefix} {}", visible_lines(&text(&str::to_owned))),
+            Some(theme) => {
+                let colour = mark.colour(theme);
+                let words = text(&|word| format!("{BOLD}{word}{PLAIN}"));
+                let words = visible_but(&words, &['\n', '\t', BOLD, PLAIN]);
+                let words = words.replace(BOLD, "\u{1b}[1m").replace(PLAIN, "\u{1b}[22m");
+                format!("\u{1b}[{colour}m{prefix}\u{1b}[0m {words}")
+            }
+        };
+        if let Some(width) = self.width {
+            line = wrapped(&line, width);
+        }
+        line.push('\n');
+        line
+    }
+}
+
+/// Breaks lines at blanks; a word that is longer than a line is not broken, so that paths can be copied.
+fn wrapped(text: &str, width: usize) -> String {
+    let mut lines = Vec::new();
+    for line in text.split('\n') {
+        let mut current = String::new();
+        let mut length = 0;
+        for word in line.split(' ') {
+            let size = word.chars().count();
+            if length > 0 && length + 1 + size > width {
+                lines.push(std::mem::take(&mut current));
+                length = 0;
+            } else if length > 0 {
+                current.push(' ');
+                length += 1;
+            }
+            current.push_str(word);
+            length += size;
+        }
+        lines.push(current);
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_break_at_blanks_and_never_inside_a_word() {
+        assert_eq!(wrapped("✓ one two three", 9), "✓ one two\nthree");
+        assert_eq!(wrapped("a /a/very/long/path b", 6), "a\n/a/very/long/path\nb");
+        assert_eq!(wrapped("first\nsecond line", 80), "first\nsecond line");
+    }
+
+    #[test]
+    fn text_of_others_cannot_change_the_terminal() {
+        let text = |bold: Bold<'_>| format!("{} \u{1b}]0;title\u{7}", bold("a\u{1b}[2J"));
+        let plain = Style { theme: None, width: None };
+        assert_eq!(plain.line(Mark::Warning, text), "⚠ a\\u001b[2J \\u001b]0;title\\u0007\n");
+        let coloured = Style { theme: Some(Theme::Dark), width: None }.line(Mark::Warning, text);
+        assert_eq!(coloured, "\u{1b}[93m⚠\u{1b}[0m \u{1b}[1ma\\u001b[2J\u{1b}[22m \\u001b]0;title\\u0007\n");
+    }
+
+    #[test]
+    fn colour_never_carries_meaning() {
+        let text = |bold: Bold<'_>| format!("{} tables", bold("3"));
+        let plain = Style { theme: None, width: None };
+        assert_eq!(plain.line(Mark::Error, text), "✗ ERROR: 3 tables\n");
+        for theme in [Theme::Dark, Theme::Light, Theme::HighContrastBw] {
+            for mark in [Mark::Title, Mark::Progress, Mark::Success, Mark::Error, Mark::Warning] {
+                let coloured = Style { theme: Some(theme), width: None }.line(mark, text);
+                let mut bare = String::new();
+                let mut rest = coloured.as_str();
+                while let Some((before, after)) = rest.split_once('\u{1b}') {
+                    bare.push_str(before);
+                    rest = after.split_once('m').unwrap().1;
+                }
+                bare.push_str(rest);
+                assert_eq!(bare, plain.line(mark, text));
+                assert_ne!(coloured, bare);
+            }
+        }
+    }
+}

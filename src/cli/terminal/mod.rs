@@ -1,0 +1,6 @@
+//! What people see: tables, marked lines, progress.
+
+pub(in crate::cli) mod console;
+pub(in crate::cli) mod output;
+pub(in crate::cli) mod progress;
+pub(in crate::cli) mod report;

@@ -1,0 +1,219 @@
+//! The live line on a terminal: jobs waiting, objects, bytes, rate, time left. It listens to the progress target and adds up;
+//! everything else is told by lasting lines.
+
+use std::collections::VecDeque;
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::cli::terminal::output;
+use crate::cli::terminal::output::size;
+
+const REDRAW: Duration = Duration::from_millis(150);
+/// The rate is that of so much time.
+const RATE_WINDOW: Duration = Duration::from_secs(5);
+
+/// The layer. Only for terminals.
+pub(in crate::cli) struct LiveLine {
+    bar: ProgressBar,
+    /// Drawn from the first progress on: many commands have none.
+    shown: Once,
+    state: Arc<Mutex<State>>,
+}
+
+impl LiveLine {
+    pub(in crate::cli) fn new() -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        let state = Arc::new(Mutex::new(State::new(Instant::now())));
+        let drawn = Arc::clone(&state);
+        let line = move |_: &ProgressState, to: &mut dyn Write| {
+            let _ = to.write_str(&drawn.lock().unwrap_or_else(PoisonError::into_inner).line(Instant::now()));
+        };
+        // A template of ours cannot be wrong; if it were, the plain one would do.
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {line}") {
+            bar.set_style(style.with_key("line", line));
+        }
+        Self { bar, shown: Once::new(), state }
+    }
+
+    fn show(&self) {
+        self.shown.call_once(|| {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+            self.bar.enable_steady_tick(REDRAW);
+            output::draw_around(&self.bar);
+        });
+    }
+
+    /// It is drawn by the clock, as time is part of what it says.
+    fn update(&self, change: impl FnOnce(&mut Totals)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).totals);
+        self.show();
+    }
+}
+
+/// Takes the live line away, for good.
+pub(in crate::cli) fn finish() {
+    output::stop_drawing();
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+struct Totals {
+    jobs_waiting: u64,
+    objects: u64,
+    objects_done: u64,
+    bytes: u64,
+    /// When our pace lets the next call go that waits for it.
+    next_call: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct State {
+    totals: Totals,
+    /// Bytes over time, oldest first.
+    samples: VecDeque<(Instant, u64)>,
+    first_object: Option<Instant>,
+}
+
+impl State {
+    fn new(now: Instant) -> Self {
+        Self { totals: Totals::default(), samples: VecDeque::from([(now, 0)]), first_object: None }
+    }
+
+    fn line(&mut self, now: Instant) -> String {
+        let totals = self.totals;
+        if totals.bytes > 0 && self.first_object.is_none() {
+            self.first_object = Some(now);
+        }
+        self.samples.push_back((now, totals.bytes));
+        while self.samples.len() > 2 && self.samples.front().is_some_and(|(at, _)| now.duration_since(*at) > RATE_WINDOW) {
+            self.samples.pop_front();
+        }
+        let mut parts = Vec::new();
+        let paced = totals.next_call.map(|at| at.saturating_duration_since(now)).filter(|wait| !wait.is_zero());
+        let paced = paced.map_or(String::new(), |wait| format!(" (the next may start in {} s)", wait.as_secs() + 1));
+        match totals.jobs_waiting {
+            0 => {}
+            1 => parts.push(format!("1 job waiting{paced}")),
+            jobs => parts.push(format!("{jobs} jobs waiting{paced}")),
+        }
+        if totals.objects > 0 {
+            parts.push(format!("{}/{} objects", totals.objects_done, totals.objects));
+        }
+        if totals.bytes > 0 {
+            parts.push(size(totals.bytes));
+            if let Some((at, before)) = self.samples.front().filter(|(_, before)| *before < totals.bytes) {
+                let seconds = now.duration_since(*at).as_secs_f64();
+                if seconds > 0.0 {
+                    parts.push(format!("{}/s", size(((totals.bytes - before) as f64 / seconds) as u64)));
+                }
+            }
+        }
+        // Sizes of objects to come are unknown, but objects of one job are alike.
+        if let Some(first) = self.first_object
+            && totals.jobs_waiting == 0
+            && totals.objects_done > 0
+            && totals.objects > totals.objects_done
+        {
+            let each = now.duration_since(first).as_secs_f64() / totals.objects_done as f64;
+            let left = each * (totals.objects - totals.objects_done) as f64;
+            parts.push(format!("about {} left", output::age(left.ceil() as i64)));
+        }
+        parts.join(", ")
+    }
+}
+
+/// A step that is a wait for a job.
+struct Waiting;
+
+#[derive(Default)]
+struct Fields {
+    is_job: bool,
+    parts: u64,
+    part_done: u64,
+    bytes: u64,
+    paced_ms: Option<u64>,
+}
+
+impl Visit for Fields {
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        match field.name() {
+            "parts" => self.parts = value,
+            "part_done" => self.part_done = value,
+            "bytes" => self.bytes = value,
+            "paced_ms" => self.paced_ms = Some(value),
+            _ => {}
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "step" {
+            self.is_job = value == "job";
+        }
+    }
+
+    fn record_debug(&mut self, _field: &Field, _value: &dyn std::fmt::Debug) {}
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LiveLine {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        if let (true, Some(span)) = (fields.is_job, context.span(id)) {
+            span.extensions_mut().insert(Waiting);
+            self.update(|totals| totals.jobs_waiting += 1);
+        }
+    }
+
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        if context.span(&id).is_some_and(|span| span.extensions().get::<Waiting>().is_some()) {
+            self.update(|totals| totals.jobs_waiting = totals.jobs_waiting.saturating_sub(1));
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        self.update(|totals| {
+            totals.objects += fields.parts;
+            totals.objects_done += fields.part_done;
+            totals.bytes += fields.bytes;
+            if let Some(wait) = fields.paced_ms {
+                totals.next_call = Some(Instant::now() + Duration::from_millis(wait));
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_says_what_is_known() {
+        let begun = Instant::now();
+        let mut state = State::new(begun);
+        let mut at = |seconds: u64, totals: Totals| {
+            state.totals = totals;
+            state.line(begun + Duration::from_secs(seconds))
+        };
+        assert_eq!(at(1, Totals { jobs_waiting: 3, ..Totals::default() }), "3 jobs waiting");
+        let paced = Totals { jobs_waiting: 2, next_call: Some(begun + Duration::from_secs(42)), ..Totals::default() };
+        assert_eq!(at(1, paced), "2 jobs waiting (the next may start in 42 s)");
+        assert_eq!(at(1, Totals { next_call: Some(begun), ..paced }), "2 jobs waiting");
+        let some = Totals { objects: 10, bytes: 2 << 20, ..Totals::default() };
+        assert_eq!(at(2, some), "0/10 objects, 2.0 MiB, 1.0 MiB/s");
+        let half = Totals { objects: 10, objects_done: 5, bytes: 6 << 20, ..Totals::default() };
+        assert_eq!(at(4, half), "5/10 objects, 6.0 MiB, 1.5 MiB/s, about 2s left");
+        let still = Totals { jobs_waiting: 1, objects: 10, objects_done: 10, bytes: 6 << 20, ..Totals::default() };
+        at(5, still);
+        assert_eq!(at(60, still), "1 job waiting, 10/10 objects, 6.0 MiB", "nothing moves: no rate");
+    }
+}

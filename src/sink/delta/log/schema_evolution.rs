@@ -1,0 +1,360 @@
+//! Rules by which a table follows its schema: what is applied, what is refused, which physical names columns get. Pure values.
+
+use std::collections::HashSet;
+
+use arrow::datatypes::DataType;
+
+use crate::error::{Error, Kind, Result};
+use crate::sink::LoadKind;
+use crate::sink::delta::log::columns::{LakeColumn, LakeType, is_same_name, leaf_name, needs_mapping};
+
+/// What becomes of a table's columns.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::sink::delta) struct Evolved {
+    /// The columns from now on: the old ones in their order, then the new ones.
+    pub(in crate::sink::delta) columns: Vec<LakeColumn>,
+    /// What was changed, a sentence each.
+    pub(in crate::sink::delta) changes: Vec<String>,
+    /// A type was widened: old files have to be rewritten to it, because readers need not widen by themselves.
+    pub(in crate::sink::delta) rewrites: bool,
+}
+
+/// Follows `wanted`. A merge keeps old rows, so every change must keep them right; a replacement may change any type.
+/// Columns that are gone at the source stay and get nulls.
+pub(in crate::sink::delta) fn evolve(old: &[LakeColumn], wanted: &[LakeColumn], kind: LoadKind) -> Result<Evolved> {
+    let mut evolution = Evolution { kind, changes: Vec::new(), rewrites: false };
+    let columns = evolution.columns(old, wanted, "", true)?;
+    Ok(Evolved { columns, changes: evolution.changes, rewrites: evolution.rewrites })
+}
+
+/// What [`respell`] did.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub(in crate::sink::delta) struct Respelled {
+    /// Top-level columns, by their old name and their new one.
+    pub(in crate::sink::delta) names: Vec<(String, String)>,
+    /// A sentence for each column or member.
+    pub(in crate::sink::delta) changes: Vec<String>,
+    /// Old files have to be rewritten: their names are the old ones, and most readers go by the letter.
+    pub(in crate::sink::delta) rewrites: bool,
+}
+
+/// Gives columns whose names differ from `wanted` in case alone the new names, at any depth. To Delta they are the same columns, so
+/// their values stay.
+pub(in crate::sink::delta) fn respell(old: &mut [LakeColumn], wanted: &[LakeColumn]) -> Respelled {
+    let mut respelled = Respelled::default();
+    respell_members(old, wanted, "", &mut respelled);
+    respelled
+}
+
+fn respell_members(old: &mut [LakeColumn], wanted: &[LakeColumn], above: &str, respelled: &mut Respelled) {
+    let names: HashSet<String> = old.iter().map(|column| column.name.clone()).collect();
+    for column in old {
+        let exact = wanted.iter().find(|wanted| wanted.name == column.name);
+        let alike = || wanted.iter().find(|wanted| is_same_name(&wanted.name, &column.name) && !names.contains(&wanted.name));
+        let Some(wanted) = exact.or_else(alike) else { continue };
+        if wanted.name != column.name {
+            respelled.changes.push(format!("`{above}{}` was renamed to `{}`", column.name, wanted.name));
+            if above.is_empty() {
+                respelled.names.push((column.name.clone(), wanted.name.clone()));
+            }
+            column.name.clone_from(&wanted.name);
+            // A mapped column keeps its name inside the files.
+            if column.id.is_none() {
+                column.physical.clone_from(&wanted.name);
+                respelled.rewrites = true;
+            }
+        }
+        let path = format!("{above}{}", column.name);
+        respell_kind(&mut column.kind, &wanted.kind, &path, respelled);
+    }
+}
+
+fn respell_kind(old: &mut LakeType, wanted: &LakeType, path: &str, respelled: &mut Respelled) {
+    match (old, wanted) {
+        (LakeType::Struct(old), LakeType::Struct(wanted)) => respell_members(old, wanted, &format!("{path}."), respelled),
+        (LakeType::List(old), LakeType::List(wanted)) => respell_kind(old, wanted, &format!("{path}[]"), respelled),
+        _ => {}
+    }
+}
+
+struct Evolution {
+    kind: LoadKind,
+    changes: Vec<String>,
+    rewrites: bool,
+}
+
+impl Evolution {
+    fn columns(&mut self, old: &[LakeColumn], wanted: &[LakeColumn], above: &str, top: bool) -> Result<Vec<LakeColumn>> {
+        let mut columns = Vec::with_capacity(wanted.len().max(old.len()));
+        for column in old {
+            let path = format!("{above}{}", column.name);
+            let mut column = column.clone();
+            match wanted.iter().find(|wanted| wanted.name == column.name) {
+                None => {
+                    if !column.nullable {
+                        column.nullable = true;
+                        self.changes.push(format!("`{path}` is gone at the source and is kept with nulls from now on"));
+                    }
+                }
+                Some(wanted) => {
+                    if wanted.nullable && !column.nullable {
+                        column.nullable = true;
+                        self.changes.push(format!("`{path}` may be null from now on"));
+                    }
+                    column.kind = self.kind(&column.kind, &wanted.kind, &path)?;
+                    column.set_comment(wanted.comment());
+                }
+            }
+            columns.push(column);
+        }
+        for wanted in wanted {
+            if old.iter().any(|column| column.name == wanted.name) {
+                continue;
+            }
+            let mut column = wanted.clone();
+            // Old rows have nulls there.
+            column.nullable |= !top || self.kind == LoadKind::Merge;
+            self.changes.push(format!("`{above}{}` was added", column.name));
+            columns.push(column);
+        }
+        Ok(columns)
+    }
+
+    fn kind(&mut self, old: &LakeType, wanted: &LakeType, path: &str) -> Result<LakeType> {
+        match (old, wanted) {
+            (LakeType::Struct(old), LakeType::Struct(wanted)) => {
+                Ok(LakeType::Struct(self.columns(old, wanted, &format!("{path}."), false)?))
+            }
+            (LakeType::List(old), LakeType::List(wanted)) => {
+                Ok(LakeType::List(Box::new(self.kind(old, wanted, &format!("{path}[]"))?)))
+            }
+            (LakeType::Leaf(from), LakeType::Leaf(to)) if from == to => Ok(old.clone()),
+            (LakeType::Leaf(from), LakeType::Leaf(to)) if widens(from, to) => {
+                self.changes.push(format!("`{path}` was widened from {} to {}", leaf_name(from), leaf_name(to)));
+                self.rewrites = true;
+                Ok(wanted.clone())
+            }
+            _ if self.kind == LoadKind::Replace => {
+                self.changes.push(format!("`{path}` was changed from {} to {}", type_name(old), type_name(wanted)));
+                Ok(wanted.clone())
+            }
+            _ => Err(Error::new(Kind::Schema, "A column changed its type in a way that rows already here cannot follow")
+                .with("column", path)
+                .with("from", type_name(old))
+                .with("to", type_name(wanted))
+                .hint("load the table anew with --resnapshot, or into a new target")),
+        }
+    }
+}
+
+/// Whether values of a type can be brought to another one without loss.
+pub(in crate::sink::delta) fn follows(from: &LakeType, to: &LakeType) -> bool {
+    Evolution { kind: LoadKind::Merge, changes: Vec::new(), rewrites: false }.kind(from, to, "").is_ok()
+}
+
+fn type_name(kind: &LakeType) -> String {
+    match kind {
+        LakeType::Leaf(leaf) => leaf_name(leaf),
+        LakeType::Struct(_) => "struct".into(),
+        LakeType::List(_) => "array".into(),
+    }
+}
+
+/// Whether every value of `from` is exactly a value of `to`.
+fn widens(from: &DataType, to: &DataType) -> bool {
+    use DataType::*;
+    let digits = |data_type: &DataType| match data_type {
+        Int16 => Some(5),
+        Int32 => Some(10),
+        Int64 => Some(19),
+        _ => None,
+    };
+    match (from, to) {
+        (Int16, Int32 | Int64 | Float32 | Float64) | (Int32, Int64 | Float64) | (Float32, Float64) => true,
+        (Decimal128(p1, s1), Decimal128(p2, s2)) => {
+            let (whole1, whole2) = (*p1 as i16 - *s1 as i16, *p2 as i16 - *s2 as i16);
+            s2 >= s1 && whole2 >= whole1
+        }
+        (_, Decimal128(precision, scale)) => digits(from).is_some_and(|digits| *precision as i16 - *scale as i16 >= digits),
+        _ => false,
+    }
+}
+
+/// Another key means other rows; old ones cannot be matched.
+pub(in crate::sink::delta) fn check_key(old: &[String], wanted: &[String], kind: LoadKind) -> Result<()> {
+    let is_same = old.len() == wanted.len() && old.iter().zip(wanted).all(|(old, wanted)| is_same_name(old, wanted));
+    if is_same || kind == LoadKind::Replace {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Schema, "The table has another primary key than before")
+        .with("from", old.join(", "))
+        .with("to", wanted.join(", "))
+        .hint("load the table anew with --resnapshot, or into a new target"))
+}
+
+/// Delta readers find columns without regard to case, so two names may not differ by case alone.
+pub(in crate::sink::delta) fn check_names(columns: &[LakeColumn]) -> Result<()> {
+    let mut seen = HashSet::new();
+    for column in columns {
+        if !seen.insert(column.name.to_lowercase()) {
+            return Err(Error::new(
+                Kind::Schema,
+                "Two columns have names that differ only in case; Delta tables cannot hold both",
+            )
+            .with("column", &column.name)
+            .hint("load this table into a database target"));
+        }
+        check_members(&column.kind).map_err(|error| error.with("inside", &column.name))?;
+    }
+    Ok(())
+}
+
+fn check_members(kind: &LakeType) -> Result<()> {
+    match kind {
+        LakeType::Leaf(_) => Ok(()),
+        LakeType::Struct(members) => check_names(members),
+        LakeType::List(item) => check_members(item),
+    }
+}
+
+/// Gives columns physical names and numbers where needed. `mapped` says whether the table maps columns already, `max_id` is
+/// the highest number given so far. Returns both as they are afterwards. Names in files that exist do not change.
+pub(in crate::sink::delta) fn map_columns(columns: &mut [LakeColumn], mapped: bool, max_id: i64) -> (bool, i64) {
+    let mut needed = mapped;
+    columns.iter_mut().for_each(|column| column.visit_mut(&mut |column| needed |= needs_mapping(&column.physical)));
+    if !needed {
+        return (false, max_id);
+    }
+    let mut highest = max_id;
+    columns.iter_mut().for_each(|column| column.visit_mut(&mut |column| highest = highest.max(column.id.unwrap_or(0))));
+    for column in columns {
+        column.visit_mut(&mut |column| {
+            if column.id.is_some() {
+                return;
+            }
+            highest += 1;
+            column.id = Some(highest);
+            // A new column must not take a physical name that an older one left in old files.
+            if mapped || needs_mapping(&column.physical) {
+                column.physical = format!("col-{}", uuid::Uuid::new_v4());
+            }
+        });
+    }
+    (true, highest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Map;
+
+    fn column(name: &str, kind: LakeType, nullable: bool) -> LakeColumn {
+        LakeColumn { name: name.into(), physical: name.into(), id: None, kind, nullable, metadata: Map::new() }
+    }
+
+    fn leaf(name: &str, data_type: DataType, nullable: bool) -> LakeColumn {
+        column(name, LakeType::Leaf(data_type), nullable)
+    }
+
+    #[test]
+    fn a_merge_adds_relaxes_widens_and_keeps() {
+        let old = [
+            leaf("id", DataType::Int32, false),
+            leaf("gone", DataType::Utf8, false),
+            leaf("text", DataType::Utf8, false),
+            column("s", LakeType::Struct(vec![leaf("a", DataType::Float32, true)]), true),
+        ];
+        let wanted = [
+            leaf("id", DataType::Int64, false),
+            leaf("text", DataType::Utf8, true),
+            leaf("new", DataType::Boolean, false),
+            column("s", LakeType::Struct(vec![leaf("b", DataType::Utf8, true), leaf("a", DataType::Float64, true)]), true),
+        ];
+        let evolved = evolve(&old, &wanted, LoadKind::Merge).unwrap();
+        assert!(evolved.rewrites);
+        assert_eq!(
+            evolved.changes,
+            [
+                "`id` was widened from integer to long",
+                "`gone` is gone at the source and is kept with nulls from now on",
+                "`text` may be null from now on",
+                "`s.a` was widened from float to double",
+                "`s.b` was added",
+                "`new` was added",
+            ]
+        );
+        let shape: Vec<_> = evolved.columns.iter().map(|column| (column.name.as_str(), column.nullable)).collect();
+        assert_eq!(shape, [("id", false), ("gone", true), ("text", true), ("s", true), ("new", true)]);
+        // The same again changes nothing; what was relaxed stays so.
+        let again = evolve(&evolved.columns, &wanted, LoadKind::Merge).unwrap();
+        assert_eq!((again.columns, again.changes.len(), again.rewrites), (evolved.columns, 0, false));
+    }
+
+    #[test]
+    fn a_name_that_changes_in_case_alone_is_a_rename_at_any_depth() {
+        let member = |name: &str| column("s", LakeType::Struct(vec![leaf(name, DataType::Utf8, true)]), true);
+        let mut old = [leaf("Name", DataType::Utf8, true), member("Inner"), leaf("other", DataType::Utf8, true)];
+        old[2].id = Some(3);
+        old[2].physical = "col-3".into();
+        let wanted = [leaf("name", DataType::Utf8, true), member("inner"), leaf("Other", DataType::Utf8, true)];
+        let respelled = respell(&mut old, &wanted);
+        let names = [("Name", "name"), ("other", "Other")].map(|(from, to)| (from.to_owned(), to.to_owned()));
+        assert_eq!((respelled.names, respelled.rewrites), (names.to_vec(), true));
+        let changes = ["`Name` was renamed to `name`", "`s.Inner` was renamed to `inner`", "`other` was renamed to `Other`"];
+        assert_eq!(respelled.changes, changes);
+        assert_eq!((old[0].physical.as_str(), old[2].physical.as_str()), ("name", "col-3"), "mapped names stay");
+        assert_eq!(evolve(&old, &wanted, LoadKind::Merge).unwrap().changes, [] as [&str; 0]);
+        // Two columns at once are two columns; see `check_names`.
+        let mut old = [leaf("a", DataType::Utf8, true), leaf("b", DataType::Utf8, true)];
+        let wanted = [leaf("a", DataType::Utf8, true), leaf("A", DataType::Utf8, true)];
+        assert_eq!(respell(&mut old, &wanted), Respelled::default());
+    }
+
+    #[test]
+    fn narrowing_stops_a_merge_and_not_a_replacement() {
+        for (from, to) in [
+            (DataType::Int64, DataType::Int32),
+            (DataType::Int64, DataType::Float64),
+            (DataType::Decimal128(5, 2), DataType::Decimal128(5, 3)),
+            (DataType::Utf8, DataType::Int64),
+            (DataType::Int64, DataType::Decimal128(20, 2)),
+        ] {
+            let (old, wanted) = ([leaf("x", from, true)], [leaf("x", to, true)]);
+            let error = evolve(&old, &wanted, LoadKind::Merge).unwrap_err();
+            assert_eq!((error.kind(), error.get("column")), (Kind::Schema, Some("x")));
+            assert!(error.hint_text().unwrap().contains("--resnapshot"));
+            assert_eq!(evolve(&old, &wanted, LoadKind::Replace).unwrap().columns, wanted);
+        }
+        assert!(widens(&DataType::Int64, &DataType::Decimal128(21, 2)));
+        assert!(widens(&DataType::Decimal128(5, 2), &DataType::Decimal128(6, 3)));
+    }
+
+    #[test]
+    fn another_key_is_refused_unless_all_rows_are_replaced() {
+        let (old, new) = (vec!["id".to_owned()], vec!["uuid".to_owned()]);
+        assert_eq!(check_key(&old, &new, LoadKind::Merge).unwrap_err().kind(), Kind::Schema);
+        check_key(&old, &new, LoadKind::Replace).unwrap();
+    }
+
+    #[test]
+    fn names_that_differ_by_case_are_refused_at_any_depth() {
+        let twice = vec![leaf("Name", DataType::Utf8, true), leaf("name", DataType::Utf8, true)];
+        assert_eq!(check_names(&twice).unwrap_err().kind(), Kind::Schema);
+        let nested = [column("l", LakeType::List(Box::new(LakeType::Struct(twice))), true)];
+        assert_eq!(check_names(&nested).unwrap_err().get("inside"), Some("l"));
+    }
+
+    #[test]
+    fn mapping_begins_when_a_name_needs_it_and_leaves_old_files_alone() {
+        let mut columns = vec![leaf("id", DataType::Int64, false), leaf("order", DataType::Utf8, true)];
+        assert_eq!(map_columns(&mut columns, false, 0), (false, 0));
+        columns.push(column("o", LakeType::Struct(vec![leaf("in ner", DataType::Utf8, true)]), true));
+        assert_eq!(map_columns(&mut columns, false, 0), (true, 4));
+        assert_eq!((columns[0].physical.as_str(), columns[0].id), ("id", Some(1)));
+        let LakeType::Struct(members) = &columns[2].kind else { panic!() };
+        assert!(members[0].physical.starts_with("col-") && members[0].id == Some(4));
+        columns.push(leaf("late", DataType::Utf8, true));
+        assert_eq!(map_columns(&mut columns, true, 9), (true, 10));
+        assert!(columns[3].physical.starts_with("col-"));
+    }
+}

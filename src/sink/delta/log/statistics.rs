@@ -1,0 +1,457 @@
+//! Statistics of one data file for its `add` action: rows, nulls, smallest and greatest value of the leading columns. No I/O.
+//!
+//! Bounds may be wider than the values and are left out where they cannot be said safely; they are never narrower, because
+//! readers skip files by them.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray, RecordBatch, StringArray};
+use arrow::compute::{max, min, nullif};
+use arrow::datatypes::{
+    DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType,
+};
+use chrono::{DateTime, Datelike, NaiveDate};
+
+use crate::error::{Kind, Result, ResultExt};
+use crate::sink::delta::log::columns::{LakeColumn, LakeType};
+
+/// Readers look at no more leaf columns than these, unless a table property says otherwise.
+const INDEXED_LEAVES: usize = 32;
+/// Characters of a text bound.
+const TEXT_PREFIX: usize = 32;
+
+/// Collects while batches (of the file schema) pass.
+#[derive(Debug)]
+pub(in crate::sink::delta) struct FileStats {
+    rows: u64,
+    columns: Vec<(String, Node)>,
+    nulls: Vec<u64>,
+}
+
+#[derive(Debug)]
+enum Node {
+    Skipped,
+    Leaf { nulls: u64, bounds: Bounds },
+    Struct(Vec<(String, Node)>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Bounds {
+    /// This type has none, or a value came that forbids them.
+    Never,
+    None,
+    Whole(i64, i64),
+    Moment(i64, i64),
+    Day(i32, i32),
+    Decimal(i128, i128, i8),
+    Float(f64, f64),
+    Text(String, String),
+}
+
+impl FileStats {
+    /// For a file of these columns.
+    pub(in crate::sink::delta) fn new(columns: &[LakeColumn]) -> Self {
+        let mut left = INDEXED_LEAVES;
+        Self { rows: 0, columns: nodes(columns, &mut left), nulls: vec![0; columns.len()] }
+    }
+
+    /// Takes one batch.
+    pub(in crate::sink::delta) fn update(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.rows += batch.num_rows() as u64;
+        for (index, array) in batch.columns().iter().enumerate() {
+            self.nulls[index] += array.null_count() as u64;
+            self.columns[index].1.update(array)?;
+        }
+        Ok(())
+    }
+
+    /// Rows so far.
+    pub(in crate::sink::delta) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// For each column, whether a null was seen.
+    pub(in crate::sink::delta) fn has_nulls(&self) -> Vec<bool> {
+        self.nulls.iter().map(|nulls| *nulls > 0).collect()
+    }
+
+    /// The JSON text for the log. Written by hand: a JSON number may be a decimal of 38 digits.
+    pub(in crate::sink::delta) fn json(&self) -> String {
+        let mut text = format!("{{\"numRecords\":{}", self.rows);
+        for (member, part) in [("minValues", Part::Min), ("maxValues", Part::Max), ("nullCount", Part::Nulls)] {
+            let _ = write!(text, ",\"{member}\":{}", object(&self.columns, part));
+        }
+        text.push('}');
+        text
+    }
+}
+
+/// Statistics of a file some of whose rows are marked as deleted: all is as it was, but bounds need not be met any more. Works on
+/// the text, because a JSON number may be a decimal of 38 digits.
+pub(in crate::sink::delta) fn loosened(stats: &str) -> String {
+    const TIGHT: &str = "\"tightBounds\":";
+    if stats.contains(&format!("{TIGHT}false")) {
+        return stats.to_owned();
+    }
+    let stats = stats.replace(&format!(",{TIGHT}true"), "").replace(&format!("{TIGHT}true,"), "");
+    let open = stats.trim_end().strip_suffix('}').unwrap_or("{").trim_end();
+    let comma = if open.ends_with('{') { "" } else { "," };
+    format!("{open}{comma}{TIGHT}false}}")
+}
+
+fn nodes(columns: &[LakeColumn], left: &mut usize) -> Vec<(String, Node)> {
+    columns
+        .iter()
+        .map(|column| {
+            let node = match &column.kind {
+                LakeType::Struct(members) => Node::Struct(nodes(members, left)),
+                _ if *left == 0 => Node::Skipped,
+                kind => {
+                    *left -= 1;
+                    let bounded = match kind {
+                        LakeType::Leaf(leaf) => !matches!(leaf, DataType::Boolean),
+                        _ => false,
+                    };
+                    Node::Leaf { nulls: 0, bounds: if bounded { Bounds::None } else { Bounds::Never } }
+                }
+            };
+            (column.physical.clone(), node)
+        })
+        .collect()
+}
+
+impl Node {
+    fn update(&mut self, array: &ArrayRef) -> Result<()> {
+        match self {
+            Node::Skipped => {}
+            Node::Leaf { nulls, bounds } => {
+                *nulls += array.null_count() as u64;
+                if *bounds != Bounds::Never {
+                    let old = std::mem::replace(bounds, Bounds::None);
+                    *bounds = old.join(Bounds::of(array.as_ref()));
+                }
+            }
+            Node::Struct(members) => {
+                let array = array.as_struct();
+                // A member of an object that is null is null, whatever its own buffer says.
+                let absent = array.nulls().map(|nulls| BooleanArray::new(!nulls.inner(), None));
+                for ((_, member), inner) in members.iter_mut().zip(array.columns()) {
+                    match &absent {
+                        Some(absent) => member.update(&masked(inner, absent)?)?,
+                        None => member.update(inner)?,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn masked(array: &ArrayRef, absent: &BooleanArray) -> Result<ArrayRef> {
+    nullif(array, absent).or_fail(Kind::Bug, "Statistics of a nested column failed")
+}
+
+impl Bounds {
+    fn of(array: &dyn Array) -> Self {
+        match array.data_type() {
+            DataType::Int16 => range::<Int16Type>(array).map_or(Self::None, |(min, max)| Self::Whole(min.into(), max.into())),
+            DataType::Int32 => range::<Int32Type>(array).map_or(Self::None, |(min, max)| Self::Whole(min.into(), max.into())),
+            DataType::Int64 => range::<Int64Type>(array).map_or(Self::None, |(min, max)| Self::Whole(min, max)),
+            DataType::Date32 => range::<Date32Type>(array).map_or(Self::None, |(min, max)| Self::Day(min, max)),
+            DataType::Timestamp(..) => {
+                range::<TimestampMicrosecondType>(array).map_or(Self::None, |(min, max)| Self::Moment(min, max))
+            }
+            DataType::Decimal128(_, scale) => {
+                range::<Decimal128Type>(array).map_or(Self::None, |(min, max)| Self::Decimal(min, max, *scale))
+            }
+            DataType::Float32 => floats(array.as_primitive::<Float32Type>().iter().flatten().map(f64::from)),
+            DataType::Float64 => floats(array.as_primitive::<Float64Type>().iter().flatten()),
+            DataType::Utf8 => texts(array.as_string()),
+            _ => Self::Never,
+        }
+    }
+
+    fn join(self, other: Self) -> Self {
+        use Bounds::*;
+        match (self, other) {
+            (Never, _) | (_, Never) => Never,
+            (None, bounds) | (bounds, None) => bounds,
+            (Whole(a, b), Whole(c, d)) => Whole(a.min(c), b.max(d)),
+            (Moment(a, b), Moment(c, d)) => Moment(a.min(c), b.max(d)),
+            (Day(a, b), Day(c, d)) => Day(a.min(c), b.max(d)),
+            (Decimal(a, b, scale), Decimal(c, d, _)) => Decimal(a.min(c), b.max(d), scale),
+            (Float(a, b), Float(c, d)) => Float(a.min(c), b.max(d)),
+            (Text(a, b), Text(c, d)) => Text(a.min(c), b.max(d)),
+            _ => Never,
+        }
+    }
+
+    fn min_json(&self) -> Option<String> {
+        match self {
+            Self::Never | Self::None => Option::None,
+            Self::Whole(min, _) => Some(min.to_string()),
+            Self::Moment(min, _) => moment(min.div_euclid(1000)),
+            Self::Day(min, _) => day(*min),
+            Self::Decimal(min, _, scale) => Some(decimal(*min, *scale)),
+            // Zero has two signs, and readers may hold them apart.
+            Self::Float(min, _) => float(if *min == 0.0 { -0.0 } else { *min }),
+            Self::Text(min, _) => Some(quoted(min.char_indices().nth(TEXT_PREFIX).map_or(min, |(end, _)| &min[..end]))),
+        }
+    }
+
+    fn max_json(&self) -> Option<String> {
+        match self {
+            Self::Never | Self::None => Option::None,
+            Self::Whole(_, max) => Some(max.to_string()),
+            Self::Moment(_, max) => moment(-(-i128::from(*max)).div_euclid(1000) as i64),
+            Self::Day(_, max) => day(*max),
+            Self::Decimal(_, max, scale) => Some(decimal(*max, *scale)),
+            Self::Float(_, max) => float(if *max == 0.0 { 0.0 } else { *max }),
+            Self::Text(_, max) => text_ceiling(max).map(|max| quoted(&max)),
+        }
+    }
+}
+
+fn range<T: ArrowPrimitiveType>(array: &dyn Array) -> Option<(T::Native, T::Native)>
+where
+    T::Native: arrow::array::ArrowNativeTypeOp,
+{
+    let array: &PrimitiveArray<T> = array.as_primitive();
+    min(array).zip(max(array))
+}
+
+/// Most texts are told from both bounds by their first bytes, as one number.
+fn texts(array: &StringArray) -> Bounds {
+    let mut valid = (0..array.len()).filter(|row| array.is_valid(*row)).map(|row| array.value(row));
+    let Some(first) = valid.next() else { return Bounds::None };
+    let (mut min, mut max) = ((front(first), first), (front(first), first));
+    for text in valid {
+        let front = front(text);
+        if min.0 < front && front < max.0 {
+            continue;
+        }
+        min = min.min((front, text));
+        max = max.max((front, text));
+    }
+    Bounds::Text(min.1.to_owned(), max.1.to_owned())
+}
+
+/// The first eight bytes, as a number of the same order; what is missing counts as zero.
+#[inline]
+fn front(text: &str) -> u64 {
+    let text = text.as_bytes();
+    match text.first_chunk() {
+        Some(chunk) => u64::from_be_bytes(*chunk),
+        None => text.iter().rev().fold(0, |front, byte| front >> 8 | u64::from(*byte) << 56),
+    }
+}
+
+/// Readers disagree on where NaN is in the order, so one NaN forbids the bounds of its column.
+fn floats(values: impl Iterator<Item = f64>) -> Bounds {
+    let mut bounds = Bounds::None;
+    for value in values {
+        if value.is_nan() {
+            return Bounds::Never;
+        }
+        bounds = match bounds {
+            Bounds::Float(min, max) => Bounds::Float(min.min(value), max.max(value)),
+            _ => Bounds::Float(value, value),
+        };
+    }
+    bounds
+}
+
+/// JSON has no infinity.
+fn float(value: f64) -> Option<String> {
+    value.is_finite().then(|| serde_json::Number::from_f64(value).map(|number| number.to_string())).flatten()
+}
+
+fn decimal(value: i128, scale: i8) -> String {
+    let digits = value.unsigned_abs().to_string();
+    let scale = usize::from(scale.unsigned_abs());
+    let sign = if value < 0 { "-" } else { "" };
+    if scale == 0 {
+        return format!("{sign}{digits}");
+    }
+    let digits = format!("{digits:0>width$}", width = scale + 1);
+    let (whole, fraction) = digits.split_at(digits.len() - scale);
+    format!("{sign}{whole}.{fraction}")
+}
+
+/// Milliseconds, as all readers write and expect; years that readers cannot parse are left out.
+fn moment(millis: i64) -> Option<String> {
+    let time = DateTime::from_timestamp_millis(millis)?;
+    (1..=9999).contains(&time.year()).then(|| format!("\"{}\"", time.format("%Y-%m-%dT%H:%M:%S%.3fZ")))
+}
+
+fn day(days: i32) -> Option<String> {
+    let date = NaiveDate::from_epoch_days(days)?;
+    (1..=9999).contains(&date.year()).then(|| format!("\"{}\"", date.format("%Y-%m-%d")))
+}
+
+/// A short text that is not below `text` in the order of its bytes: a prefix and a character above the one that was cut.
+fn text_ceiling(text: &str) -> Option<Cow<'_, str>> {
+    let mut cuts = text.char_indices().skip(TEXT_PREFIX).peekable();
+    if cuts.peek().is_none() {
+        return Some(text.into());
+    }
+    cuts.take(TEXT_PREFIX).find(|(_, next)| *next < char::MAX).map(|(end, next)| {
+        let above = if next < '\u{7f}' { '\u{7f}' } else { char::MAX };
+        format!("{}{above}", &text[..end]).into()
+    })
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[derive(Clone, Copy)]
+enum Part {
+    Min,
+    Max,
+    Nulls,
+}
+
+fn object(nodes: &[(String, Node)], part: Part) -> String {
+    let mut text = String::from("{");
+    for (name, node) in nodes {
+        let value = match (node, part) {
+            (Node::Skipped, _) => None,
+            (Node::Struct(members), _) => Some(object(members, part)).filter(|text| text != "{}"),
+            (Node::Leaf { nulls, .. }, Part::Nulls) => Some(nulls.to_string()),
+            (Node::Leaf { bounds, .. }, Part::Min) => bounds.min_json(),
+            (Node::Leaf { bounds, .. }, Part::Max) => bounds.max_json(),
+        };
+        if let Some(value) = value {
+            let comma = if text.len() > 1 { "," } else { "" };
+            let _ = write!(text, "{comma}{}:{value}", quoted(name));
+        }
+    }
+    text.push('}');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{
+        BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, StringArray, StructArray,
+        TimestampMicrosecondArray,
+    };
+    use arrow::buffer::NullBuffer;
+    use arrow::datatypes::{Field, Fields, Schema};
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+    use std::sync::Arc;
+
+    fn stats_of(columns: Vec<(&str, ArrayRef)>) -> Value {
+        let fields: Fields = columns.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), true)).collect();
+        let lake = LakeColumn::of_fields(&fields).unwrap();
+        let batch =
+            RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|(_, array)| array).collect()).unwrap();
+        let mut stats = FileStats::new(&lake);
+        stats.update(&batch.slice(0, 1)).unwrap();
+        stats.update(&batch.slice(1, batch.num_rows() - 1)).unwrap();
+        serde_json::from_str(&stats.json()).unwrap()
+    }
+
+    #[test]
+    fn bounds_of_moments_are_rounded_outwards_to_milliseconds() {
+        let times = TimestampMicrosecondArray::from(vec![Some(-1), None, Some(1_500)]).with_timezone("UTC");
+        let days = Date32Array::from(vec![Some(0), Some(-1), None]);
+        let far = TimestampMicrosecondArray::from(vec![Some(i64::MIN), Some(0), Some(i64::MAX)]).with_timezone("UTC");
+        let stats = stats_of(vec![("t", Arc::new(times)), ("d", Arc::new(days)), ("far", Arc::new(far))]);
+        assert_eq!(
+            stats,
+            json!({
+                "numRecords": 3,
+                "minValues": {"t": "1969-12-31T23:59:59.999Z", "d": "1969-12-31"},
+                "maxValues": {"t": "1970-01-01T00:00:00.002Z", "d": "1970-01-01"},
+                "nullCount": {"t": 1, "d": 1, "far": 0},
+            })
+        );
+    }
+
+    #[test]
+    fn values_without_a_safe_bound_have_none() {
+        let stats = stats_of(vec![
+            ("nan", Arc::new(Float64Array::from(vec![1.0, f64::NAN]))),
+            ("inf", Arc::new(Float64Array::from(vec![1.5, f64::INFINITY]))),
+            ("zero", Arc::new(Float64Array::from(vec![0.0, 0.0]))),
+            ("flag", Arc::new(BooleanArray::from(vec![true, false]))),
+            ("none", Arc::new(StringArray::from(vec![None::<&str>, None]))),
+        ]);
+        assert_eq!(stats["minValues"], json!({"inf": 1.5, "zero": -0.0}));
+        assert_eq!(stats["maxValues"], json!({"zero": 0.0}));
+        assert_eq!(stats["nullCount"], json!({"nan": 0, "inf": 0, "zero": 0, "flag": 0, "none": 2}));
+    }
+
+    #[test]
+    fn bounds_of_marked_files_are_loose() {
+        let plain = r#"{"numRecords":3,"minValues":{"d":-0.10}}"#;
+        let loose = r#"{"numRecords":3,"minValues":{"d":-0.10},"tightBounds":false}"#;
+        assert_eq!(loosened(plain), loose);
+        assert_eq!(loosened(loose), loose);
+        assert_eq!(loosened(r#"{"numRecords":3,"tightBounds":true,"minValues":{"d":-0.10}}"#), loose);
+        assert_eq!(loosened(r#"{"numRecords":3,"minValues":{"d":-0.10},"tightBounds":true}"#), loose);
+        assert_eq!(loosened("{}"), r#"{"tightBounds":false}"#);
+    }
+
+    #[test]
+    fn decimals_keep_all_their_digits() {
+        let array = Decimal128Array::from(vec![i128::pow(10, 38) - 1, -5]).with_precision_and_scale(38, 2).unwrap();
+        let lake = LakeColumn::of_fields(&Fields::from(vec![Field::new("d", array.data_type().clone(), true)])).unwrap();
+        let mut stats = FileStats::new(&lake);
+        stats.update(&RecordBatch::try_from_iter([("d", Arc::new(array) as ArrayRef)]).unwrap()).unwrap();
+        assert!(stats.json().contains(r#""minValues":{"d":-0.05},"maxValues":{"d":999999999999999999999999999999999999.99}"#));
+    }
+
+    #[test]
+    fn members_of_absent_objects_count_as_null_and_do_not_bound() {
+        let fields = Fields::from(vec![Field::new("a", DataType::Int64, true)]);
+        let inner = Int64Array::from(vec![5, 900, 7]);
+        let array = StructArray::new(fields, vec![Arc::new(inner)], Some(NullBuffer::from(vec![true, false, true])));
+        let stats = stats_of(vec![("s", Arc::new(array))]);
+        assert_eq!(stats["minValues"], json!({"s": {"a": 5}}));
+        assert_eq!(stats["maxValues"], json!({"s": {"a": 7}}));
+        assert_eq!(stats["nullCount"], json!({"s": {"a": 1}}));
+    }
+
+    #[test]
+    fn only_the_leading_leaves_are_counted() {
+        let columns: Vec<(String, ArrayRef)> =
+            (0..40).map(|n| (format!("c{n}"), Arc::new(Int64Array::from(vec![n, n])) as ArrayRef)).collect();
+        let stats = stats_of(columns.iter().map(|(name, array)| (name.as_str(), Arc::clone(array))).collect());
+        assert_eq!(stats["nullCount"].as_object().unwrap().len(), 32);
+    }
+
+    proptest! {
+        #[test]
+        fn text_bounds_of_a_batch_are_those_of_its_values(texts in prop::collection::vec(prop::option::of("[a\0é\u{10ffff}]{0,12}"), 0..20)) {
+            let found = Bounds::of(&StringArray::from_iter(texts.iter()));
+            let values = texts.iter().flatten();
+            match (values.clone().min(), values.max()) {
+                (Some(min), Some(max)) => prop_assert_eq!(found, Bounds::Text(min.clone(), max.clone())),
+                _ => prop_assert_eq!(found, Bounds::None),
+            }
+        }
+
+        #[test]
+        fn text_bounds_hold_and_stay_short(texts in prop::collection::vec("[ab~\u{7f}é\u{10ffff}]{0,70}", 1..6)) {
+            let array: ArrayRef = Arc::new(StringArray::from_iter_values(texts.iter().chain(["b".to_owned()].iter())));
+            let stats = stats_of(vec![("t", array)]);
+            let min = stats["minValues"]["t"].as_str().unwrap();
+            prop_assert!(min.chars().count() <= 32);
+            for text in &texts {
+                prop_assert!(min <= text.as_str());
+            }
+            if let Some(max) = stats["maxValues"]["t"].as_str() {
+                prop_assert!(max.chars().count() <= 65);
+                for text in &texts {
+                    prop_assert!(max >= text.as_str());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Reading data files of a table.
+
+pub(in crate::sink::delta) mod data_file;

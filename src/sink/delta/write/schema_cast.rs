@@ -1,0 +1,150 @@
+//! Brings batches, incoming ones and those of old files, to the schema of the files we write. No I/O.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, RecordBatchOptions, StructArray, new_null_array};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, SchemaRef};
+
+use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::sink::delta::log::columns::{LakeColumn, LakeType, place_of_name};
+use crate::sink::delta::log::system_columns::default_of;
+
+/// Which of its names a column has in the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::sink::delta) enum Names {
+    /// Change batches.
+    Logical,
+    /// Data files.
+    Physical,
+}
+
+impl Names {
+    fn of(self, column: &LakeColumn) -> &str {
+        match self {
+            Names::Logical => &column.name,
+            Names::Physical => &column.physical,
+        }
+    }
+}
+
+/// `batch` with exactly the fields of `target` (the file schema of `columns`): columns in order, missing ones null, narrower
+/// types widened, unknown columns left out.
+pub(in crate::sink::delta) fn conform(
+    batch: &RecordBatch,
+    columns: &[LakeColumn],
+    target: &SchemaRef,
+    names: Names,
+) -> Result<RecordBatch> {
+    let rows = batch.num_rows();
+    let mut arrays = Vec::with_capacity(columns.len());
+    for (column, field) in columns.iter().zip(target.fields()) {
+        let place = place_of_name(batch.schema_ref().fields().iter().map(|field| field.name().as_str()), names.of(column));
+        let array = match place.map(|place| batch.column(place)) {
+            Some(array) => conform_array(array, &column.kind, field.data_type(), names).with("column", &column.name)?,
+            None => default_of(column, rows).unwrap_or_else(|| new_null_array(field.data_type(), rows)),
+        };
+        if !field.is_nullable() && array.null_count() > 0 {
+            return Err(Error::new(Kind::Data, "A row has no value in a key column").with("column", &column.name));
+        }
+        arrays.push(array);
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(Arc::clone(target), arrays, &options)
+        .or_fail(Kind::Bug, "Rows do not have the schema of their file")
+}
+
+fn conform_array(array: &ArrayRef, kind: &LakeType, target: &DataType, names: Names) -> Result<ArrayRef> {
+    match (kind, target) {
+        (LakeType::Struct(members), DataType::Struct(fields)) => {
+            let Some(source) = array.as_struct_opt() else { return Err(shape_error()) };
+            let mut arrays = Vec::with_capacity(members.len());
+            for (member, field) in members.iter().zip(fields) {
+                // Old files have a name in the case that it had.
+                arrays.push(match place_of_name(source.column_names().into_iter(), names.of(member)) {
+                    Some(place) => conform_array(source.column(place), &member.kind, field.data_type(), names)?,
+                    None => new_null_array(field.data_type(), source.len()),
+                });
+            }
+            let made = StructArray::try_new_with_length(fields.clone(), arrays, source.nulls().cloned(), source.len());
+            Ok(Arc::new(made.or_fail(Kind::Bug, "Rows do not have the schema of their file")?))
+        }
+        (LakeType::List(item), DataType::List(field)) => {
+            let Some(source) = array.as_list_opt::<i32>() else { return Err(shape_error()) };
+            let values = conform_array(source.values(), item, field.data_type(), names)?;
+            let made = ListArray::try_new(Arc::clone(field), source.offsets().clone(), values, source.nulls().cloned());
+            Ok(Arc::new(made.or_fail(Kind::Bug, "Rows do not have the schema of their file")?))
+        }
+        _ if array.data_type() == target => Ok(Arc::clone(array)),
+        _ => {
+            let options = CastOptions { safe: false, ..CastOptions::default() };
+            // The cause would quote the value.
+            cast_with_options(array, target, &options)
+                .map_err(|_| Error::new(Kind::Data, "A value does not fit the type of its column"))
+        }
+    }
+}
+
+fn shape_error() -> Error {
+    Error::new(Kind::Data, "A nested column does not have the shape of its schema")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::delta::log::columns::file_schema;
+    use arrow::array::{Int32Array, Int64Array, StringArray};
+    use arrow::buffer::{NullBuffer, OffsetBuffer};
+    use arrow::datatypes::{Field, Fields, Int64Type, Schema};
+
+    #[test]
+    fn missing_members_become_null_and_narrow_ones_wide() {
+        let old = Fields::from(vec![Field::new("a", DataType::Int32, false)]);
+        let new = Fields::from(vec![Field::new("b", DataType::Utf8, true), Field::new("a", DataType::Int64, true)]);
+        let of = |inner: Fields| {
+            Fields::from(vec![
+                Field::new("id", DataType::Int64, false),
+                Field::new("s", DataType::Struct(inner.clone()), true),
+                Field::new("l", DataType::List(Arc::new(Field::new("item", DataType::Struct(inner), true))), true),
+            ])
+        };
+        let members = StructArray::new(
+            old.clone(),
+            vec![Arc::new(Int32Array::from(vec![1, 2, 3]))],
+            Some(NullBuffer::from(vec![true, false, true])),
+        );
+        let item = Arc::new(Field::new("item", DataType::Struct(old.clone()), true));
+        let list = ListArray::new(item, OffsetBuffer::from_lengths([2, 0, 1]), Arc::new(members.clone()), None);
+        let ids = Int64Array::from(vec![7, 8, 9]);
+        let batch =
+            RecordBatch::try_new(Arc::new(Schema::new(of(old))), vec![Arc::new(ids), Arc::new(members), Arc::new(list)])
+                .unwrap();
+        let mut columns = LakeColumn::of_fields(&of(new)).unwrap();
+        columns.push(LakeColumn::of_fields(&Fields::from(vec![Field::new("late", DataType::Utf8, true)])).unwrap().remove(0));
+        let target = file_schema(&columns, &["id".into()]);
+        // A slice, because offsets of nested arrays are easily got wrong.
+        let made = conform(&batch.slice(1, 2), &columns, &target, Names::Logical).unwrap();
+        assert_eq!(made.schema(), target);
+        let nested = made.column(1).as_struct();
+        assert!(nested.is_null(0) && nested.is_valid(1));
+        assert_eq!(nested.column_by_name("a").unwrap().as_primitive::<Int64Type>().value(1), 3);
+        assert_eq!(nested.column_by_name("b").unwrap().null_count(), 2);
+        let list = made.column(2).as_list::<i32>();
+        assert_eq!((list.value_length(0), list.value_length(1)), (0, 1));
+        assert_eq!(list.value(1).as_struct().column_by_name("a").unwrap().as_primitive::<Int64Type>().value(0), 3);
+        assert_eq!(made.column(3).null_count(), 2);
+    }
+
+    #[test]
+    fn a_row_without_its_key_is_an_error_without_its_values() {
+        let columns = LakeColumn::of_fields(&Fields::from(vec![Field::new("id", DataType::Int64, false)])).unwrap();
+        let target = file_schema(&columns, &["id".into()]);
+        let batch = RecordBatch::try_from_iter([("id", Arc::new(Int64Array::from(vec![Some(77), None])) as ArrayRef)]).unwrap();
+        let error = conform(&batch, &columns, &target, Names::Logical).unwrap_err();
+        assert_eq!((error.kind(), error.get("column")), (Kind::Data, Some("id")));
+        let batch = RecordBatch::try_from_iter([("id", Arc::new(StringArray::from(vec!["secret"])) as ArrayRef)]).unwrap();
+        let error = conform(&batch, &columns, &target, Names::Logical).unwrap_err();
+        assert_eq!(error.kind(), Kind::Data);
+        assert!(!format!("{error:?}").contains("secret"));
+    }
+}
