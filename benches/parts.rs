@@ -360,10 +360,9 @@ async fn bench(rows: u64) -> Result<()> {
         run += 1;
         let folder = folder.path().join(run.to_string());
         let (client, engine) = (client.clone(), engine.clone());
-        let temp_dir = spill.path().to_owned();
         async move {
             let sink = ops::open_target(&Target::Folder(folder), &engine)?;
-            let request = SyncRequest { temp_dir, ..SyncRequest::new(client, sink, engine, Selection::all_of("canvas")) };
+            let request = SyncRequest::new(client, sink, engine, Selection::all_of("canvas"));
             let report = Box::pin(ops::sync(request)).await?;
             assert!(report.first_error().is_none(), "{report:?}");
             Ok(())
