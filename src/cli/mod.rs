@@ -27,36 +27,29 @@ const LAST_WORK: Duration = Duration::from_secs(5);
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
-    #[cfg(target_os = "macos")]
+    #[cfg(unix)]
     raise_file_limit();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let name = program_name(&arguments);
-    match crate::cli::settings::resolve::resolve(name, &arguments) {
+    match settings::resolve::resolve(name, &arguments) {
         Ok(resolved) => {
             run(args::definition(name), resolved).unwrap_or_else(|error| exit::usage(error, &args::definition(name)))
         }
         Err(Unresolved::Usage(error)) => exit::usage(error, &args::definition(name)),
         Err(Unresolved::File(error)) => {
-            crate::cli::observability::logging::init_for_failure(crate::cli::settings::resolve::logging_of(name, &arguments));
-            crate::cli::terminal::report::error(&error);
+            observability::logging::init_for_failure(settings::resolve::logging_of(name, &arguments));
+            terminal::report::error(&error);
             exit::wrong_settings()
         }
     }
 }
 
-/// As many open files as the system allows: a shell of macOS starts programs with 256. Elsewhere the usual limits are enough for what a
-/// run keeps open.
-#[cfg(target_os = "macos")]
+/// Raises the limit of open files as far as the system allows: a shell of macOS starts programs with 256. Where that is refused, the limit
+/// stays, and a run makes do with it.
+#[cfg(unix)]
 fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    // The system says there is no limit, and refuses more than this.
-    const MOST: u64 = 10_240;
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let wanted = maximum.unwrap_or(MOST).min(MOST);
-    if current.is_some_and(|current| current < wanted) {
-        // Where it is refused, the program gets by with what there is.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
-    }
+    const WANTED: u64 = 10_240;
+    let _ = rlimit::increase_nofile_limit(WANTED);
 }
 
 /// Under the name of the official client we give its version. Nothing else differs.
@@ -75,15 +68,15 @@ fn run(mut definition: clap::Command, resolved: Resolved) -> Result<ExitCode, cl
     let told = |done: Result<()>| match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            crate::cli::terminal::report::error(&error);
+            terminal::report::error(&error);
             exit::code(&error)
         }
     };
     let command = match command {
-        None => return Ok(told(crate::cli::terminal::output::out(&definition.render_help().to_string()))),
-        Some(Command::Completions(args)) => return Ok(told(crate::cli::commands::completions::completions(definition, &args))),
+        None => return Ok(told(terminal::output::out(&definition.render_help().to_string()))),
+        Some(Command::Completions(args)) => return Ok(told(commands::completions::completions(definition, &args))),
         Some(Command::Man(args)) => {
-            return match crate::cli::commands::completions::man(definition, &args) {
+            return match commands::completions::man(definition, &args) {
                 Ok(Ok(())) => Ok(ExitCode::SUCCESS),
                 Ok(Err(usage)) => Err(usage),
                 Err(error) => Ok(told(Err(error))),
@@ -91,7 +84,7 @@ fn run(mut definition: clap::Command, resolved: Resolved) -> Result<ExitCode, cl
         }
         Some(command) => command,
     };
-    let (namespace, table) = crate::cli::commands::downloads::subject(&command);
+    let (namespace, table) = commands::downloads::subject(&command);
     let is_drop_in = namespace.is_some();
     let audience = match (is_drop_in, global.non_interactive) {
         (true, false) => Audience::People,
@@ -107,18 +100,16 @@ fn run(mut definition: clap::Command, resolved: Resolved) -> Result<ExitCode, cl
         let message = format!("the path of '{option}' cannot be written to: {} ({error})", path.display());
         definition.error(ErrorKind::ValueValidation, message)
     };
-    if let Some(folder) = crate::cli::commands::downloads::output_folder(&command) {
+    if let Some(folder) = commands::downloads::output_folder(&command) {
         check_folder(folder).map_err(|error| unwritable("--output-directory", folder, error))?;
     }
     let file = match &global.logfile {
-        Some(path) => {
-            Some(crate::cli::observability::logging::open(path).map_err(|error| unwritable("--logfile", path, error))?)
-        }
+        Some(path) => Some(observability::logging::open(path).map_err(|error| unwritable("--logfile", path, error))?),
         None => None,
     };
     #[cfg(feature = "lake")]
     if matches!(&command, Command::Sync(args) if args.telling.metrics_listen.is_some()) {
-        crate::cli::observability::metrics::switch_on();
+        observability::metrics::switch_on();
     }
     if let Err(error) = signals::listen(catch(&command)) {
         return Ok(told(Err(error)));
@@ -129,14 +120,14 @@ fn run(mut definition: clap::Command, resolved: Resolved) -> Result<ExitCode, cl
     };
     #[cfg(feature = "otel")]
     let telemetry = match &command {
-        Command::Sync(_) => crate::cli::observability::otel::Telemetry::start(global.ca_bundle.as_deref(), runtime.handle()),
-        _ => crate::cli::observability::otel::Telemetry::default(),
+        Command::Sync(_) => observability::otel::Telemetry::start(global.ca_bundle.as_deref(), runtime.handle()),
+        _ => observability::otel::Telemetry::default(),
     };
     #[cfg(feature = "otel")]
     let listener = telemetry.layer();
     #[cfg(not(feature = "otel"))]
     let listener = None;
-    crate::cli::observability::logging::init(&global, audience, file, subject, listener);
+    observability::logging::init(&global, audience, file, subject, listener);
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
@@ -145,7 +136,7 @@ fn run(mut definition: clap::Command, resolved: Resolved) -> Result<ExitCode, cl
         tracing::warn!(hint = warning.hint_text(), "{warning}");
     }
     let code = match is_drop_in {
-        true => runtime.block_on(Box::pin(crate::cli::commands::downloads::run(&global, command))),
+        true => runtime.block_on(Box::pin(commands::downloads::run(&global, command))),
         false => told(runtime.block_on(own(&global, command, more))),
     };
     #[cfg(feature = "otel")]
@@ -156,7 +147,7 @@ fn run(mut definition: clap::Command, resolved: Resolved) -> Result<ExitCode, cl
         std::panic::set_hook(Box::new(|_| {}));
     }
     runtime.shutdown_timeout(LAST_WORK);
-    crate::cli::terminal::progress::finish();
+    terminal::progress::finish();
     Ok(code)
 }
 
@@ -169,7 +160,7 @@ fn catch(command: &Command) -> Catch {
         Command::Dropdb(_) | Command::Listdb(_) => Catch::Interrupt,
         // At the prompt an interruption ends a statement, not the program.
         #[cfg(feature = "lake")]
-        Command::Query(args) if crate::cli::commands::query::is_prompt(args) => Catch::AllButInterrupt,
+        Command::Query(args) if commands::query::is_prompt(args) => Catch::AllButInterrupt,
         // It takes leave of its scheduler by itself.
         #[cfg(feature = "cluster")]
         Command::Executor(_) => Catch::Nothing,
@@ -196,13 +187,13 @@ async fn own(global: &GlobalArgs, command: Command, more: Vec<Command>) -> Resul
             Command::Sync(args) => Some(*args),
             _ => None,
         });
-        let ended = Box::pin(crate::cli::commands::sync::sync(global, std::iter::once(*args).chain(more).collect())).await;
-        crate::cli::terminal::progress::finish();
+        let ended = Box::pin(commands::sync::sync(global, std::iter::once(*args).chain(more).collect())).await;
+        terminal::progress::finish();
         return ended;
     }
     #[cfg(feature = "lake")]
     if let Command::Query(args) = command {
-        return interruptible(crate::cli::commands::query::query(global, args)).await;
+        return interruptible(commands::query::query(global, args)).await;
     }
     // For a server an interruption is the ordinary end.
     #[cfg(feature = "demo")]
@@ -213,7 +204,7 @@ async fn own(global: &GlobalArgs, command: Command, more: Vec<Command>) -> Resul
     let serves = serves || matches!(command, Command::Scheduler(_));
     #[cfg(feature = "cluster")]
     if let Command::Executor(args) = &command {
-        return crate::cli::commands::cluster::executor(global, args).await;
+        return commands::cluster::executor(global, args).await;
     }
     // Dropping the work at an await is safe by design: every table is at its old or its new bookmark.
     let ended = tokio::select! {
@@ -224,7 +215,7 @@ async fn own(global: &GlobalArgs, command: Command, more: Vec<Command>) -> Resul
                 .hint("run the same command again to go on")),
         },
     };
-    crate::cli::terminal::progress::finish();
+    terminal::progress::finish();
     ended
 }
 
@@ -232,31 +223,31 @@ async fn own(global: &GlobalArgs, command: Command, more: Vec<Command>) -> Resul
 async fn dispatch(global: &GlobalArgs, command: Command, more: Vec<Command>) -> Result<()> {
     match command {
         #[cfg(feature = "lake")]
-        Command::Init(args) => crate::cli::commands::init_and_check::init(global, &args),
+        Command::Init(args) => commands::init_and_check::init(global, &args),
         #[cfg(feature = "lake")]
         Command::Check(args) => {
             let more = more.into_iter().filter_map(|command| match command {
                 Command::Check(args) => Some(*args),
                 _ => None,
             });
-            crate::cli::commands::init_and_check::check(global, std::iter::once(*args).chain(more).collect()).await
+            commands::init_and_check::check(global, std::iter::once(*args).chain(more).collect()).await
         }
         #[cfg(feature = "lake")]
-        Command::Status(args) => crate::cli::commands::sync::status(global, args).await,
+        Command::Status(args) => commands::sync::status(global, args).await,
         #[cfg(feature = "lake")]
-        Command::Optimize(args) => crate::cli::commands::maintenance::optimize(global, args).await,
+        Command::Optimize(args) => commands::maintenance::optimize(global, args).await,
         #[cfg(feature = "lake")]
-        Command::Vacuum(args) => crate::cli::commands::maintenance::vacuum(global, args).await,
+        Command::Vacuum(args) => commands::maintenance::vacuum(global, args).await,
         #[cfg(feature = "lake")]
-        Command::Verify(args) => crate::cli::commands::maintenance::verify(global, args).await,
+        Command::Verify(args) => commands::maintenance::verify(global, args).await,
         #[cfg(feature = "lake")]
-        Command::History(args) => crate::cli::commands::maintenance::history(global, args).await,
+        Command::History(args) => commands::maintenance::history(global, args).await,
         #[cfg(all(feature = "lake", feature = "demo"))]
-        Command::Demo(args) => crate::cli::commands::demo::demo(args).await,
+        Command::Demo(args) => commands::demo::demo(args).await,
         #[cfg(feature = "demo")]
-        Command::Serve(args) => crate::cli::commands::demo::serve(args).await,
+        Command::Serve(args) => commands::demo::serve(args).await,
         #[cfg(feature = "cluster")]
-        Command::Scheduler(args) => crate::cli::commands::cluster::scheduler(&args).await,
+        Command::Scheduler(args) => commands::cluster::scheduler(&args).await,
         _ => Err(Error::new(Kind::Bug, "A command has no home")),
     }
 }

@@ -23,22 +23,22 @@ use std::path::Path;
 use async_trait::async_trait;
 use url::Url;
 
+pub use self::distributed::run_step;
 pub use self::folder::{Lake, ParquetSink};
 pub use self::form::{Forms, forms_at};
+pub use self::log::foreign_changes::OnForeignChanges;
+use self::log::system_columns::TableLayout;
+use self::log::table_log::TableLog;
+pub use self::maintenance::commit_history::Commit;
+pub use self::maintenance::optimize::{Optimized, Scope};
+pub use self::maintenance::time_travel::At;
+pub use self::maintenance::vacuum::{LEAST_RETENTION, Vacuumed};
+pub use self::maintenance::verify::{Differences, DifferingKey};
+pub use self::merge::change_feed::ChangeDataFeed;
+use self::modes::load::DeltaLoad;
 use crate::error::{ErrorContext, Result};
 use crate::model::{Namespace, TableRef};
 use crate::redact::SafeUrl;
-pub use crate::sink::delta::distributed::run_step;
-pub use crate::sink::delta::log::foreign_changes::OnForeignChanges;
-use crate::sink::delta::log::system_columns::TableLayout;
-use crate::sink::delta::log::table_log::TableLog;
-pub use crate::sink::delta::maintenance::commit_history::Commit;
-pub use crate::sink::delta::maintenance::optimize::{Optimized, Scope};
-pub use crate::sink::delta::maintenance::time_travel::At;
-pub use crate::sink::delta::maintenance::vacuum::{LEAST_RETENTION, Vacuumed};
-pub use crate::sink::delta::maintenance::verify::{Differences, DifferingKey};
-pub use crate::sink::delta::merge::change_feed::ChangeDataFeed;
-use crate::sink::delta::modes::load::DeltaLoad;
 use crate::sink::{Held, Layout, Load, LoadPlan, Past, Sink, TableStatus};
 use crate::stage::Engine;
 use crate::store::{Place, StoreOptions, explained};
@@ -191,7 +191,7 @@ impl Sink for DeltaSink {
             bytes: Some(state.files.iter().map(|file| file.size).sum()),
             last_commit: log.committed_at(state.version).await,
             version: i64::try_from(state.version).ok(),
-            protocol: Some(crate::sink::delta::log::protocol::described(&state.protocol)),
+            protocol: Some(log::protocol::described(&state.protocol)),
             kept_as: Some(TableLayout::of(&state.configuration).described()),
         }))
     }
@@ -209,7 +209,7 @@ impl Sink for DeltaSink {
     }
 
     async fn write_views(&self) -> Result<()> {
-        crate::sink::delta::maintenance::views::of_delta_tables(&self.place, &self.list(None).await?).await
+        maintenance::views::of_delta_tables(&self.place, &self.list(None).await?).await
     }
 
     async fn accepts(&self, table: &TableRef, wanted: &Layout) -> Result<()> {
