@@ -127,6 +127,7 @@ impl Place {
             Ok(listed) => Ok(listed.common_prefixes.iter().filter_map(|found| found.filename().map(str::to_owned)).collect()),
             // A prefix without objects is empty; what an object store does not find is the bucket.
             Err(object_store::Error::NotFound { .. }) if self.folder.is_some() => Ok(Vec::new()),
+            Err(error) if self.folder.is_some() => Err(self.unusable(error).hint("name a folder that you may write to")),
             Err(error) => Err(self.unusable(error)),
         }
     }
