@@ -174,7 +174,7 @@ async fn who_is_not_let_in_is_told_why_and_no_password_is_shown() {
         (format!("old:planted-wrong@localhost:{port}/postgres?ssl=disable"), "28P01"),
         (format!("scram:{IN_A_URL}@localhost:{port}/postgres?ssl=verify-ca&sslrootcert=/nowhere"), "cannot be read"),
         (format!("scram:{IN_A_URL}@127.0.0.1:1/postgres"), "cannot be reached"),
-        (format!("scram:{IN_A_URL}@no.such.host.invalid:{port}/postgres"), "cannot be reached"),
+        (format!("scram:{IN_A_URL}@no.such.host.invalid:{port}/postgres"), "host not found"),
     ];
     for (rest, word) in cases {
         let output = bare_command(&["status", "--target", &format!("postgresql://{rest}")]).output().unwrap();
