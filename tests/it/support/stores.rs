@@ -1,5 +1,6 @@
 //! Object stores of others, started privately on loopback: SeaweedFS, which speaks S3, and Azurite, the emulator of Azure.
 
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -59,6 +60,12 @@ impl Store {
         command.arg(format!("-admin.port={}", ports[8]));
         command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
         let child = started(command, folder.path().join("log"), ports[6]);
+        // It listens before it has made the bucket.
+        let begun = Instant::now();
+        while !answers_200(ports[4], &format!("/buckets/{BUCKET}/")) {
+            assert!(begun.elapsed() < START, "the bucket is not made");
+            std::thread::sleep(Duration::from_millis(100));
+        }
         let variables = vec![
             ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", ports[6])),
             ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
@@ -94,7 +101,20 @@ fn program(variable: &str, word: &str) -> Option<PathBuf> {
     found
 }
 
-/// Ports that nobody uses now.
+/// Whether a server on loopback answers a plain request with status 200.
+fn answers_200(port: u16, path: &str) -> bool {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nAccept: application/json\r\n\r\n").as_bytes())?;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status)?;
+        Ok(String::from_utf8_lossy(&status).into_owned())
+    };
+    ask().is_ok_and(|status| status.ends_with(" 200"))
+}
+
+/// Ports that are free now.
 fn free_ports(count: usize) -> Vec<u16> {
     let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap()).collect();
     listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
