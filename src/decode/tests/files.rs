@@ -442,8 +442,9 @@ fn fragile(rows: usize) -> Bytes {
     let properties = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_2_0)
         .set_max_row_group_row_count(Some(40))
+        // Not DELTA_BYTE_ARRAY: parquet 59 allocates as many lengths as such a page says it has, and a damaged count of them aborts the process.
         .set_column_dictionary_enabled("value.t".into(), false)
-        .set_column_encoding("value.t".into(), Encoding::DELTA_BYTE_ARRAY)
+        .set_column_encoding("value.t".into(), Encoding::PLAIN)
         .set_column_dictionary_enabled("value.n".into(), false)
         .set_column_encoding("value.n".into(), Encoding::DELTA_BINARY_PACKED)
         .build();
