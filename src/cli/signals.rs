@@ -1,5 +1,5 @@
-//! Signals that ask the process to end. One listener counts them, from before the command starts until the process ends; whoever
-//! waits looks at the count, so a signal that comes between two waits is not lost. What a signal means is up to the command.
+//! Signals that ask the process to end. One listener counts them, from before the command starts until the process ends. Every
+//! wait reads the count, so a signal that comes between two waits is not lost. What a signal means is up to the command.
 
 use std::io;
 use std::process::ExitCode;

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use futures::{StreamExt, TryStreamExt};
 use serde_json::Value;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::sink::ForeignChanges;
 use crate::sink::delta::log::table_log::{TableLog, TableState};
 
@@ -42,14 +42,9 @@ impl TableLog {
     pub(in crate::sink::delta) async fn foreign_changes(&self, state: &TableState) -> Result<Option<ForeignChanges>> {
         let app_id = self.app_id();
         let read = |version: u64| {
-            let (store, table, app_id) = (self.log_store(), &self.table, &app_id);
+            let app_id = &app_id;
             async move {
-                let entry = store.read_commit_entry(version).await.map_err(|error| {
-                    Error::new(Kind::Target, "The table's log cannot be read")
-                        .with("table", table)
-                        .with("version", version)
-                        .caused_by(error)
-                })?;
+                let entry = self.entry(version).await?;
                 Ok::<_, Error>((version, entry.map(|entry| look_at(&String::from_utf8_lossy(&entry), app_id))))
             }
         };

@@ -265,6 +265,16 @@ pub(in crate::sink::delta) enum CommitFailure {
 }
 
 impl TableLog {
+    /// The text of one entry of the log; `None` if it is not there or was cleaned up. Kind `Target` if it cannot be read.
+    pub(in crate::sink::delta) async fn entry(&self, version: u64) -> Result<Option<bytes::Bytes>> {
+        self.log_store().read_commit_entry(version).await.map_err(|error| {
+            Error::new(Kind::Target, "The table's log cannot be read")
+                .with("table", &self.table)
+                .with("version", version)
+                .caused_by(error)
+        })
+    }
+
     /// For the table at a place. Kind `Target` if its names cannot be folders.
     ///
     /// Commits are made by the crate's log store for stores that name an object once; the other kinds, which rename, are never used.

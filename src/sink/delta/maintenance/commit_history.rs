@@ -51,15 +51,10 @@ impl DeltaSink {
     pub async fn history(&self, table: &TableRef, limit: usize) -> Result<Vec<Commit>> {
         let log = self.log(table)?;
         let newest = self.present(&log).await?.version;
-        let read = |version| {
-            let store = log.log_store();
+        let read = |version: u64| {
+            let log = &log;
             async move {
-                let entry = store.read_commit_entry(version).await.map_err(|error| {
-                    Error::new(Kind::Target, "The table's log cannot be read")
-                        .with("table", table)
-                        .with("version", version)
-                        .caused_by(error)
-                })?;
+                let entry = log.entry(version).await?;
                 Ok::<_, Error>(entry.map(|entry| commit_of(version, &String::from_utf8_lossy(&entry))))
             }
         };
