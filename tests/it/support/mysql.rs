@@ -290,7 +290,8 @@ impl Programs {
             let mut command = run(&install);
             command.arg("--no-defaults").arg(format!("--datadir={}", folder.join("data").display()));
             command.args(["--skip-test-db", "--auth-root-authentication-method=normal", "--skip-name-resolve"]);
-            output(command.current_dir(folder));
+            // A server that starts removes the temporary tables it finds: those of another one, if both had the same folder for them.
+            output(command.current_dir(folder).env("TMPDIR", folder));
         };
         Some(Self { server, client: program(&["mariadb"])?, make_data: Box::new(make_data) })
     }
