@@ -5,8 +5,6 @@
 #![allow(clippy::print_stderr, reason = "a test says what it did not run, and its seed")]
 
 #[cfg(feature = "lake")]
-mod care;
-#[cfg(feature = "lake")]
 mod cli;
 #[cfg(feature = "cluster")]
 mod cluster;
@@ -15,33 +13,37 @@ mod columns;
 #[cfg(feature = "lake")]
 mod crash;
 mod ddl;
+#[cfg(all(feature = "lake", target_os = "linux"))]
+mod disk_full;
 mod dropin;
 #[cfg(feature = "lake")]
 mod faults;
 mod files;
 #[cfg(feature = "lake")]
-mod folders;
-#[cfg(feature = "lake")]
 mod formats;
-#[cfg(all(feature = "lake", target_os = "linux"))]
-mod full;
+#[cfg(feature = "lake")]
+mod init_and_check;
 #[cfg(feature = "postgres")]
 mod interchange;
 #[cfg(feature = "lake")]
 mod isolation;
 mod layering;
 #[cfg(feature = "lake")]
-mod modes;
+mod maintenance;
 #[cfg(feature = "mssql")]
 mod mssql;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "lake")]
 mod names;
+#[cfg(feature = "lake")]
+mod notifications;
 #[cfg(all(unix, feature = "otel"))]
 mod otel;
 #[cfg(feature = "lake")]
 mod pages;
+#[cfg(feature = "lake")]
+mod parquet_folders;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "postgres")]
@@ -55,8 +57,6 @@ mod readme;
 #[cfg(feature = "lake")]
 mod s3;
 mod schemas;
-#[cfg(feature = "lake")]
-mod setup;
 #[cfg(feature = "sql")]
 mod sql;
 #[cfg(feature = "lake")]
@@ -67,9 +67,9 @@ mod support;
 #[cfg(feature = "lake")]
 mod sync;
 #[cfg(feature = "lake")]
-mod targets;
+mod table_modes;
 #[cfg(feature = "lake")]
-mod telling;
+mod targets;
 mod trouble;
 #[cfg(feature = "lake")]
 mod unattended;
