@@ -19,7 +19,7 @@ bench NAME *ARGS:
 # Build the documentation, and check the samples, links and language of the pages
 docs:
     cargo doc --locked --no-deps
-    cargo test --locked --test it -- readme:: style::
+    cargo test --locked --test it -- docs::
 
 # A made-up school, without account and network
 demo *ARGS:

@@ -1,8 +1,6 @@
 //! A school served over HTTP, a folder for tables, and readers that are not ours.
 
-#[cfg(feature = "lake")]
 pub mod browser;
-#[cfg(feature = "lake")]
 pub mod database;
 pub mod faults;
 #[cfg(feature = "mssql")]
@@ -14,10 +12,8 @@ pub mod official;
 pub mod postgres;
 #[cfg(feature = "postgres")]
 pub mod read_postgres;
-#[cfg(feature = "lake")]
 #[allow(dead_code, reason = "shared with the unit tests")]
 pub mod s3;
-#[cfg(feature = "lake")]
 pub mod stores;
 
 use std::collections::BTreeMap;
@@ -31,10 +27,8 @@ use daplake::demo::record::{Cell, Record};
 use daplake::demo::school::{School, SchoolOptions};
 use daplake::demo::serve::{ServeOptions, Server};
 use daplake::model::{TableRef, Timestamp};
-#[cfg(feature = "lake")]
 use daplake::ops::{self, Outcome, Report, Selection, SyncRequest, Target};
 use daplake::redact::Secret;
-#[cfg(feature = "lake")]
 use daplake::stage::{Engine, EngineOptions};
 use serde_json::Value;
 
@@ -126,12 +120,10 @@ impl World {
         .unwrap()
     }
 
-    #[cfg(feature = "lake")]
     pub fn engine(&self) -> Engine {
         Engine::new(EngineOptions { memory_limit: 256 << 20, temp_dir: Some(self.path("spill")), partitions: 2 }).unwrap()
     }
 
-    #[cfg(feature = "lake")]
     /// A sync of all tables of all namespaces into the lake, to be changed as a test needs.
     pub fn request(&self) -> SyncRequest {
         let engine = self.engine();
@@ -139,12 +131,10 @@ impl World {
         SyncRequest { concurrency: 4, ..SyncRequest::new(self.client(), sink, engine, Selection::all_of("all")) }
     }
 
-    #[cfg(feature = "lake")]
     pub async fn sync(&self) -> Report {
         ops::sync(self.request()).await.unwrap()
     }
 
-    #[cfg(feature = "lake")]
     /// A sync in which no table may fail.
     pub async fn sync_all(&self) -> Report {
         let report = self.sync().await;
@@ -318,12 +308,10 @@ impl Run {
     }
 }
 
-#[cfg(feature = "lake")]
 pub fn failures(report: &Report) -> Vec<String> {
     report.failed().map(|table| format!("{}: {:?}", table.table, table.error)).collect()
 }
 
-#[cfg(feature = "lake")]
 pub fn outcome<'a>(report: &'a Report, table: &TableRef) -> &'a Outcome {
     &report.tables.iter().find(|line| line.table == *table).expect("the table is in the report").outcome
 }

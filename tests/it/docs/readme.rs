@@ -285,7 +285,7 @@ fn options_in_the_documentation_exist() {
 
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut pages = vec![root.join("README.md"), root.join("CHANGELOG.md"), root.join("CONTRIBUTING.md")];
-    crate::style::pages_below(&root.join("docs"), &mut pages);
+    super::style::pages_below(&root.join("docs"), &mut pages);
     let mut unknown = Vec::new();
     for page in pages {
         let text = std::fs::read_to_string(&page).unwrap();

@@ -2,6 +2,7 @@
 //! against the embedded server.
 
 mod files;
+mod library;
 mod resume;
 mod streams;
 mod usage;

@@ -1,0 +1,13 @@
+//! The command line: arguments, settings, output, exit codes, reports, signals.
+
+mod diagnostics;
+mod exit_codes;
+mod init_and_check;
+mod names;
+mod notifications;
+#[cfg(all(unix, feature = "otel"))]
+mod otel;
+mod pages;
+mod prompt;
+mod targets;
+mod unattended;
