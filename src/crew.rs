@@ -27,7 +27,7 @@ impl Crew {
         std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(work)
-            .or_fail(Kind::Resources, "The system gives no further thread")?;
+            .context(Kind::Resources, "The system gives no further thread")?;
         Ok(Self { pieces })
     }
 
@@ -38,7 +38,7 @@ impl Crew {
         let piece = move || drop(done.send(panics::caught(work)));
         // A thread that is gone sends no answer, which is found below.
         let _ = self.pieces.send(Box::new(piece));
-        let ended = result.await.or_fail(Kind::Bug, STOPPED)?;
+        let ended = result.await.context(Kind::Bug, STOPPED)?;
         ended.map_err(|panicked| panicked.into_error(Kind::Bug, STOPPED))
     }
 }

@@ -125,7 +125,7 @@ impl Error {
 
     /// Adds a name and its value; the first value given for a name stays.
     #[must_use]
-    pub fn with(mut self, name: &'static str, value: impl fmt::Display) -> Self {
+    pub fn with_field(mut self, name: &'static str, value: impl fmt::Display) -> Self {
         if !self.0.context.iter().any(|(known, _)| *known == name) {
             self.0.context.push((name, value.to_string()));
         }
@@ -155,7 +155,7 @@ impl Error {
 
     /// Gives it another kind, for a caller that knows better.
     #[must_use]
-    pub fn of_kind(mut self, kind: Kind) -> Self {
+    pub fn with_kind(mut self, kind: Kind) -> Self {
         self.0.kind = kind;
         self
     }
@@ -171,7 +171,7 @@ impl Error {
     }
 
     /// Names and values, in the order they were added.
-    pub fn context(&self) -> &[(&'static str, String)] {
+    pub fn fields(&self) -> &[(&'static str, String)] {
         &self.0.context
     }
 
@@ -286,11 +286,11 @@ pub(crate) fn is_disk_full(error: &(dyn StdError + 'static)) -> bool {
 /// Turns foreign results into ours and adds context on the way up.
 pub trait ResultExt<T> {
     /// Wraps a foreign error as the cause of a new one. One of ours keeps its kind, message, context and hint.
-    fn or_fail(self, kind: Kind, message: impl Into<Cow<'static, str>>) -> Result<T>;
+    fn context(self, kind: Kind, message: impl Into<Cow<'static, str>>) -> Result<T>;
 }
 
 impl<T, E: Into<BoxError>> ResultExt<T> for std::result::Result<T, E> {
-    fn or_fail(self, kind: Kind, message: impl Into<Cow<'static, str>>) -> Result<T> {
+    fn context(self, kind: Kind, message: impl Into<Cow<'static, str>>) -> Result<T> {
         self.map_err(|error| Error::recover(error, |source| Error::new(kind, message).caused_by(source)))
     }
 }
@@ -298,14 +298,14 @@ impl<T, E: Into<BoxError>> ResultExt<T> for std::result::Result<T, E> {
 /// Adds context to one of our own errors on the way up.
 pub trait ErrorContext<T> {
     /// Adds a name and its value.
-    fn with(self, name: &'static str, value: impl fmt::Display) -> Result<T>;
+    fn with_field(self, name: &'static str, value: impl fmt::Display) -> Result<T>;
     /// Adds what to do next.
     fn hint(self, hint: impl Into<Cow<'static, str>>) -> Result<T>;
 }
 
 impl<T> ErrorContext<T> for Result<T> {
-    fn with(self, name: &'static str, value: impl fmt::Display) -> Result<T> {
-        self.map_err(|error| error.with(name, value))
+    fn with_field(self, name: &'static str, value: impl fmt::Display) -> Result<T> {
+        self.map_err(|error| error.with_field(name, value))
     }
 
     fn hint(self, hint: impl Into<Cow<'static, str>>) -> Result<T> {
@@ -319,8 +319,11 @@ mod tests {
 
     #[test]
     fn the_nearest_context_and_hint_win() {
-        let error =
-            Error::new(Kind::Data, "A row cannot be read").with("table", "a").hint("near").with("table", "b").hint("far");
+        let error = Error::new(Kind::Data, "A row cannot be read")
+            .with_field("table", "a")
+            .hint("near")
+            .with_field("table", "b")
+            .hint("far");
         assert_eq!(error.get("table"), Some("a"));
         assert_eq!(error.hint_text(), Some("near"));
         assert_eq!(error.to_string(), "A row cannot be read (table: a)");
@@ -328,7 +331,7 @@ mod tests {
 
     #[test]
     fn ours_is_found_below_a_foreign_wrapper() {
-        let ours = Error::new(Kind::SnapshotRequired, "Too old").with("since", "x");
+        let ours = Error::new(Kind::SnapshotRequired, "Too old").with_field("since", "x");
         let wrapped = std::io::Error::other(ours);
         let found = Error::recover(wrapped, |_| Error::new(Kind::Bug, "lost"));
         assert_eq!(found.kind(), Kind::SnapshotRequired);

@@ -20,6 +20,6 @@ pub async fn run() -> Result<()> {
     let answer = ops::query(&sink, &engine, sql).await?;
     println!("columns: {:?}", answer.schema.fields().iter().map(|field| field.name()).collect::<Vec<_>>());
     let batches: Vec<_> = answer.batches.try_collect().await.map_err(engine_error)?;
-    println!("{}", pretty_format_batches(&batches).or_fail(Kind::Bug, "The rows cannot be printed")?);
+    println!("{}", pretty_format_batches(&batches).context(Kind::Bug, "The rows cannot be printed")?);
     Ok(())
 }

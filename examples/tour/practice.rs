@@ -41,5 +41,5 @@ pub fn selection() -> Selection {
 /// A folder that disappears with the example.
 pub fn folder() -> Result<tempfile::TempDir> {
     use daplake::error::{Kind, ResultExt};
-    tempfile::tempdir().or_fail(Kind::Io, "A temporary folder cannot be made")
+    tempfile::tempdir().context(Kind::Io, "A temporary folder cannot be made")
 }

@@ -132,7 +132,8 @@ impl Tokens {
                 .body("grant_type=client_credentials");
             let (setback, error) = match exchange(request, self.idle).await {
                 Ok(answer) if answer.status.is_success() => {
-                    let token = read_token(&answer, sent_at).map_err(|error| retry.told(error.with("call", Ask::Login)))?;
+                    let token =
+                        read_token(&answer, sent_at).map_err(|error| retry.told(error.with_field("call", Ask::Login)))?;
                     let life_s = token.renew_at.saturating_duration_since(sent_at).as_secs();
                     tracing::debug!(attempt, renew_in_s = life_s, "Logged in");
                     return Ok(token);
@@ -161,10 +162,10 @@ impl Tokens {
                         _ => return Err(retry.told(error)),
                     }
                 }
-                Err(fault) if fault.passing => (Setback::Fault, fault.error.with("call", Ask::Login)),
-                Err(fault) => return Err(retry.told(fault.error.with("call", Ask::Login))),
+                Err(fault) if fault.passing => (Setback::Fault, fault.error.with_field("call", Ask::Login)),
+                Err(fault) => return Err(retry.told(fault.error.with_field("call", Ask::Login))),
             };
-            retry.again(setback, error.with("host", self.url.host_str().unwrap_or_default())).await?;
+            retry.again(setback, error.with_field("host", self.url.host_str().unwrap_or_default())).await?;
         }
     }
 

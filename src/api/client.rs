@@ -160,9 +160,8 @@ impl Client {
     pub fn new(options: ClientOptions) -> Result<Self> {
         let ClientOptions { base_url, credentials, pacing, retry, ca_bundle, poll, idle_timeout } = options;
         if !matches!(base_url.scheme(), "http" | "https") || !base_url.has_host() {
-            return Err(
-                Error::new(Kind::Usage, "The base URL is not an http or https URL").with("base_url", SafeUrl::new(base_url))
-            );
+            return Err(Error::new(Kind::Usage, "The base URL is not an http or https URL")
+                .with_field("base_url", SafeUrl::new(base_url)));
         }
         if credentials.client_id.is_empty() || credentials.client_secret.is_empty() {
             return Err(Error::new(Kind::Auth, "The client id or the client secret is missing")
@@ -170,10 +169,10 @@ impl Client {
         }
         if !base_url.username().is_empty() || base_url.password().is_some() {
             return Err(Error::new(Kind::Usage, "The base URL must not contain a user or a password")
-                .with("base_url", SafeUrl::new(base_url)));
+                .with_field("base_url", SafeUrl::new(base_url)));
         }
         let roots = match &ca_bundle {
-            Some(path) => read_roots(path).with("ca_bundle", path.display())?,
+            Some(path) => read_roots(path).with_field("ca_bundle", path.display())?,
             None => Vec::new(),
         };
         let builder = || {
@@ -200,14 +199,14 @@ impl Client {
             .redirect(same_origin_only())
             .build()
             .map_err(reqwest::Error::without_url)
-            .or_fail(Kind::Usage, unusable)?;
+            .context(Kind::Usage, unusable)?;
         let objects = builder()
             .redirect(never_to_clear_text())
             // One connection per download: a slow reader then holds back its own object and no other.
             .http1_only()
             .build()
             .map_err(reqwest::Error::without_url)
-            .or_fail(Kind::Usage, unusable)?;
+            .context(Kind::Usage, unusable)?;
         let login = address(&base_url, &["ids", "auth", "login"])?;
         let tokens = Tokens::new(http.clone(), login, credentials, retry.clone(), idle_timeout);
         let pacer = |limit| Pacer::new(limit, pacing.window);
@@ -254,7 +253,7 @@ impl Client {
         let path = ["dap", "query", namespace.as_str(), "table"];
         let call = Call { ask: Ask::Tables, method: Method::GET, path: &path, body: None };
         let tables = self.call(call, wire::tables).await;
-        tables.map_err(|error| namespace_hint(error, namespace).with("namespace", namespace))
+        tables.map_err(|error| namespace_hint(error, namespace).with_field("namespace", namespace))
     }
 
     /// The present schema of a table.
@@ -262,7 +261,7 @@ impl Client {
         let path = ["dap", "query", table.namespace.as_str(), "table", &table.table, "schema"];
         let call = Call { ask: Ask::Schema, method: Method::GET, path: &path, body: None };
         let schema = self.call(call, wire::schema).await;
-        schema.map_err(|error| table_hint(error, table).with("table", table))
+        schema.map_err(|error| table_hint(error, table).with_field("table", table))
     }
 
     /// Starts a query (or re-attaches to its live job) and waits until it is complete. Failed jobs are asked again as the
@@ -283,7 +282,7 @@ impl Client {
         }
         let path = ["dap", "object", "url"];
         let call = Call { ask: Ask::Urls, method: Method::POST, path: &path, body: Some(wire::objects_body(ids)) };
-        self.call(call, |headers, body| wire::urls(headers, body, ids)).await.with("objects", ids.len())
+        self.call(call, |headers, body| wire::urls(headers, body, ids)).await.with_field("objects", ids.len())
     }
 
     /// The service's clock, as near as its last answer told.
@@ -312,7 +311,7 @@ impl Client {
     /// Makes a call: paced, with a fresh token, again after passing faults, once more with a new token after 401.
     pub(super) async fn call<T>(&self, call: Call<'_>, read: impl Fn(&HeaderMap, &[u8]) -> Result<T>) -> Result<T> {
         let inner = &*self.0;
-        let url = address(&inner.base, call.path).with("call", call.ask)?;
+        let url = address(&inner.base, call.path).with_field("call", call.ask)?;
         let pacer = inner.pacers.of(call.ask);
         let mut retry = Retry::new(&inner.retry);
         let (mut refused_token, mut has_renewed) = (None, false);
@@ -323,7 +322,7 @@ impl Client {
                 None => inner.tokens.fresh().await?,
                 Some(refused) => inner.tokens.instead_of(&refused).await?,
             };
-            let slot = inner.calls.acquire().await.or_fail(Kind::Bug, "The client is closing")?;
+            let slot = inner.calls.acquire().await.context(Kind::Bug, "The client is closing")?;
             let attempt = retry.attempt();
             let sent_at = Instant::now();
             let mut request = inner
@@ -344,8 +343,8 @@ impl Client {
                     if status.is_success() {
                         match read(&headers, &body) {
                             // Cut short on the way, or a proxy's page in place of the answer: it may pass.
-                            Err(error) if error.kind() == Kind::Data => (Setback::Fault, error.with("call", call.ask)),
-                            done => return done.map_err(|error| retry.told(error.with("call", call.ask))),
+                            Err(error) if error.kind() == Kind::Data => (Setback::Fault, error.with_field("call", call.ask)),
+                            done => return done.map_err(|error| retry.told(error.with_field("call", call.ask))),
                         }
                     } else if status.as_u16() == 401 && !has_renewed {
                         tracing::debug!(call = %call.ask, "The token is no longer accepted; logging in again");
@@ -365,7 +364,7 @@ impl Client {
                     }
                 }
                 Err(fault) => {
-                    let error = fault.error.with("call", call.ask).with("host", url.host_str().unwrap_or_default());
+                    let error = fault.error.with_field("call", call.ask).with_field("host", url.host_str().unwrap_or_default());
                     tracing::debug!(call = %call.ask, attempt, took_ms, %error, "No answer");
                     match fault.passing {
                         true => (Setback::Fault, error),
@@ -423,9 +422,8 @@ fn address(base: &Url, segments: &[&str]) -> Result<Url> {
     let mut path = base.path().trim_end_matches('/').to_owned();
     for segment in segments {
         if matches!(*segment, "" | "." | "..") {
-            return Err(
-                Error::new(Kind::NotFound, "Not a name that the service could know").with("name", format_args!("{segment:?}"))
-            );
+            return Err(Error::new(Kind::NotFound, "Not a name that the service could know")
+                .with_field("name", format_args!("{segment:?}")));
         }
         path.push('/');
         path.extend(utf8_percent_encode(segment, SEGMENT));
@@ -513,13 +511,13 @@ pub fn hook_http(url: &Url, ca_bundle: Option<&std::path::Path>) -> Result<reqwe
     if is_loopback(url) {
         builder = builder.no_proxy();
     }
-    builder.build().map_err(reqwest::Error::without_url).or_fail(Kind::Usage, "The HTTP client cannot be set up")
+    builder.build().map_err(reqwest::Error::without_url).context(Kind::Usage, "The HTTP client cannot be set up")
 }
 
 fn read_roots(path: &std::path::Path) -> Result<Vec<reqwest::Certificate>> {
-    let pem = std::fs::read(path).or_fail(Kind::Usage, "The CA bundle cannot be read")?;
+    let pem = std::fs::read(path).context(Kind::Usage, "The CA bundle cannot be read")?;
     let roots =
-        reqwest::Certificate::from_pem_bundle(&pem).or_fail(Kind::Usage, "The CA bundle is not a list of PEM certificates")?;
+        reqwest::Certificate::from_pem_bundle(&pem).context(Kind::Usage, "The CA bundle is not a list of PEM certificates")?;
     match roots.is_empty() {
         true => Err(Error::new(Kind::Usage, "The CA bundle holds no certificate")),
         false => Ok(roots),

@@ -44,7 +44,8 @@ async fn read_to_end(mut response: Response, idle: Duration) -> Result<Bytes, Fa
         match tokio::time::timeout(idle, response.chunk()).await {
             Ok(Ok(Some(chunk))) => {
                 if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-                    let error = Error::new(Kind::Data, "The service's answer is far too long").with("limit", MAX_ANSWER_BYTES);
+                    let error =
+                        Error::new(Kind::Data, "The service's answer is far too long").with_field("limit", MAX_ANSWER_BYTES);
                     return Err(Fault { error, passing: false });
                 }
                 body.extend_from_slice(&chunk);
@@ -57,7 +58,7 @@ async fn read_to_end(mut response: Response, idle: Duration) -> Result<Bytes, Fa
 }
 
 fn silence(idle: Duration) -> Fault {
-    let error = Error::new(Kind::Unavailable, "The service is silent").with("idle_timeout", format_args!("{idle:?}"));
+    let error = Error::new(Kind::Unavailable, "The service is silent").with_field("idle_timeout", format_args!("{idle:?}"));
     Fault { error, passing: true }
 }
 

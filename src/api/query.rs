@@ -65,22 +65,23 @@ impl Job {
                     Window::Increment { .. } => until,
                 };
                 let reached = reached.ok_or_else(|| {
-                    Error::new(Kind::Data, "The service answers another kind of query than the one asked").with("job", &id)
+                    Error::new(Kind::Data, "The service answers another kind of query than the one asked")
+                        .with_field("job", &id)
                 })?;
                 if let Window::Increment { since: asked, .. } = query.window
                     && reached < asked
                 {
                     return Err(Error::new(Kind::Data, "The service's answer ends before the asked window begins")
-                        .with("job", &id)
-                        .with("answered_until", reached));
+                        .with_field("job", &id)
+                        .with_field("answered_until", reached));
                 }
                 if let (Window::Increment { since: asked, .. }, Some(answered)) = (query.window, since)
                     && answered > asked
                 {
                     // The changes between the two would be lost for good.
                     return Err(Error::new(Kind::Data, "The service's answer begins later than asked; changes would be lost")
-                        .with("job", &id)
-                        .with("answered_since", answered));
+                        .with_field("job", &id)
+                        .with_field("answered_since", answered));
                 }
                 State::Complete(Box::new(FinishedJob {
                     id: id.clone(),
@@ -141,7 +142,7 @@ impl Client {
         let path = ["dap", "job", id];
         let call = Call { ask: Ask::Status, method: Method::GET, path: &path, body: None };
         let answer = self.call(call, wire::job).await;
-        about(answer.and_then(|answer| Job::new(query, answer)).with("job", id), query)
+        about(answer.and_then(|answer| Job::new(query, answer)).with_field("job", id), query)
     }
 
     /// Waits until `job` is complete. A failed job is started anew as the retry policy says, a vanished one once, and so is
@@ -185,8 +186,8 @@ impl Client {
                     if job.state == State::Bare {
                         bare_answers += 1;
                         if bare_answers > MAX_BARE_ANSWERS {
-                            let error =
-                                Error::new(Kind::Data, "A job is said to be complete but shows no result").with("job", &job.id);
+                            let error = Error::new(Kind::Data, "A job is said to be complete but shows no result")
+                                .with_field("job", &job.id);
                             return about(Err(error), &query);
                         }
                     }
@@ -246,9 +247,9 @@ impl Client {
             }
             if reads == MAX_SCHEMA_READS {
                 return Err(Error::new(Kind::Unavailable, "The schema endpoint is behind the version of the job")
-                    .with("table", table)
-                    .with("job_version", version)
-                    .with("schema_version", schema.version)
+                    .with_field("table", table)
+                    .with_field("job_version", version)
+                    .with_field("schema_version", schema.version)
                     .hint("run it again later; the job is continued"));
             }
             tokio::time::sleep(poll.next()).await;
@@ -282,17 +283,17 @@ fn failed(job: &Job, reason: &Reason, failures: u32) -> Error {
         _ => Error::new(Kind::Job, "The service reports that the job failed")
             .hint("such faults often pass: try again later, and give the uuid to the vendor's support if not"),
     };
-    reason.explain(error.with("job", &job.id).with("job_attempts", failures))
+    reason.explain(error.with_field("job", &job.id).with_field("job_attempts", failures))
 }
 
 /// Adds table and window.
 fn about<T>(result: Result<T>, query: &Query) -> Result<T> {
     result.map_err(|error| {
-        let error = super::client::table_hint(error, &query.table).with("table", &query.table);
+        let error = super::client::table_hint(error, &query.table).with_field("table", &query.table);
         match query.window {
-            Window::Snapshot => error.with("query", "snapshot"),
-            Window::Increment { since, until: None } => error.with("since", since),
-            Window::Increment { since, until: Some(until) } => error.with("since", since).with("until", until),
+            Window::Snapshot => error.with_field("query", "snapshot"),
+            Window::Increment { since, until: None } => error.with_field("since", since),
+            Window::Increment { since, until: Some(until) } => error.with_field("since", since).with_field("until", until),
         }
     })
 }

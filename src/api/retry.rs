@@ -128,11 +128,13 @@ impl Retry {
 
     /// Adds how often and how long it was tried.
     pub(crate) fn told(&self, error: Error) -> Error {
-        let error = error.with("attempts", self.attempts).with("tried_for", Seconds(self.begun.elapsed()));
+        let error = error.with_field("attempts", self.attempts).with_field("tried_for", Seconds(self.begun.elapsed()));
         if self.throttled.is_zero() {
             error
         } else {
-            error.with("throttled_for", Seconds(self.throttled)).with("throttle_budget", Seconds(self.policy.throttle_budget))
+            error
+                .with_field("throttled_for", Seconds(self.throttled))
+                .with_field("throttle_budget", Seconds(self.policy.throttle_budget))
         }
     }
 }

@@ -91,10 +91,10 @@ pub(super) fn parse<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8], what:
         let media = clean(media.split(';').next().unwrap_or_default().trim());
         let is_json = media.ends_with("json");
         let ours = Error::new(Kind::Data, "The service's answer cannot be read")
-            .with("answer", what)
-            .with("content_type", media)
-            .with("bytes", body.len())
-            .with("position", format_args!("line {} column {}", error.line(), error.column()));
+            .with_field("answer", what)
+            .with_field("content_type", media)
+            .with_field("bytes", body.len())
+            .with_field("position", format_args!("line {} column {}", error.line(), error.column()));
         match is_json {
             true => ours,
             false => ours.hint("is the base URL right, and is no login page or proxy in between?"),
@@ -135,12 +135,12 @@ pub(super) fn urls(headers: &HeaderMap, body: &[u8], ids: &[ObjectId]) -> Result
         .map(|id| {
             let signed = urls.get(&id.0).ok_or_else(|| {
                 Error::new(Kind::Expired, "The service gives no URL for an object")
-                    .with("object", &id.0)
+                    .with_field("object", &id.0)
                     .hint("ask the query anew; objects vanish 24 hours after their job was started")
             })?;
             match Url::parse(&signed.url) {
                 Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(SafeUrl::new(url)),
-                _ => Err(Error::new(Kind::Data, "The service gives an unusable URL for an object").with("object", &id.0)),
+                _ => Err(Error::new(Kind::Data, "The service gives an unusable URL for an object").with_field("object", &id.0)),
             }
         })
         .collect()
@@ -189,7 +189,9 @@ pub(super) fn job(headers: &HeaderMap, body: &[u8]) -> Result<JobAnswer> {
     }
     let body: Body = parse(headers, body, "job")?;
     let moment = |name: &'static str, text: Option<String>| match text {
-        Some(text) => text.parse::<Timestamp>().map(Some).map_err(|error| error.with("member", name).with("job", &body.id)),
+        Some(text) => {
+            text.parse::<Timestamp>().map(Some).map_err(|error| error.with_field("member", name).with_field("job", &body.id))
+        }
         None => Ok(None),
     };
     let expires_at = match moment("expires_at", body.expires_at) {
@@ -311,7 +313,7 @@ impl Reason {
             ("what", &self.kind),
         ] {
             if let Some(value) = value {
-                error = error.with(name, value);
+                error = error.with_field(name, value);
             }
         }
         match &self.message {
@@ -396,10 +398,10 @@ pub(super) fn refusal(ask: Ask, status: StatusCode, headers: &HeaderMap, body: &
             None => by_status(ask, status, headers),
         }
     };
-    let error = error.with("call", ask).with("status", status.as_u16());
+    let error = error.with_field("call", ask).with_field("status", status.as_u16());
     match reason {
         Some(reason) => reason.explain(error),
-        None => error.with("answer_bytes", body.len()),
+        None => error.with_field("answer_bytes", body.len()),
     }
 }
 
@@ -432,7 +434,7 @@ fn by_status(ask: Ask, status: StatusCode, headers: &HeaderMap) -> Error {
             let error = Error::new(Kind::Usage, "The service redirects to another place; the token is not sent there")
                 .hint("set `--base-url` (or `DAP_API_URL`) to where the service really is");
             match host {
-                Some(host) => error.with("redirected_to", clean(&host)),
+                Some(host) => error.with_field("redirected_to", clean(&host)),
                 None => error,
             }
         }

@@ -116,7 +116,7 @@ fn run(mut definition: clap::Command, resolved: Resolved) -> Result<ExitCode, cl
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return Ok(told(Err(error).or_fail(Kind::Io, "The runtime cannot be started"))),
+        Err(error) => return Ok(told(Err(error).context(Kind::Io, "The runtime cannot be started"))),
     };
     #[cfg(feature = "otel")]
     let telemetry = match &command {

@@ -66,13 +66,13 @@ pub(super) fn listen(catch: Catch) -> Result<()> {
         return Ok(());
     }
     let failed = "The listener for signals cannot be started";
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().or_fail(Kind::Io, failed)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context(Kind::Io, failed)?;
     let sources = {
         let _context = runtime.enter();
-        Sources::install(catch).or_fail(Kind::Io, failed)?
+        Sources::install(catch).context(Kind::Io, failed)?
     };
     let work = move || runtime.block_on(count(sources));
-    std::thread::Builder::new().name("signals".to_owned()).spawn(work).map(drop).or_fail(Kind::Resources, failed)
+    std::thread::Builder::new().name("signals".to_owned()).spawn(work).map(drop).context(Kind::Resources, failed)
 }
 
 async fn count(mut sources: Sources) {

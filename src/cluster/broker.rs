@@ -135,12 +135,14 @@ impl Broker {
     /// Listens at `listen`; executors reach it at `host`, or at the address itself. Kind `Usage` if that cannot be listened at.
     pub(super) async fn start(listen: SocketAddr, host: Option<&str>) -> Result<Self> {
         let unusable = "The driver cannot listen for its executors";
-        let listener = TcpListener::bind(listen).await.or_fail(Kind::Usage, unusable).map_err(|error| {
-            error.with("address", listen).hint("name an address of this machine with --cluster-listen, such as 10.0.0.5:0")
+        let listener = TcpListener::bind(listen).await.context(Kind::Usage, unusable).map_err(|error| {
+            error
+                .with_field("address", listen)
+                .hint("name an address of this machine with --cluster-listen, such as 10.0.0.5:0")
         })?;
-        let bound = listener.local_addr().or_fail(Kind::Io, unusable)?;
+        let bound = listener.local_addr().context(Kind::Io, unusable)?;
         let host = host.map_or_else(|| bound.ip().to_string(), str::to_owned);
-        let address = Url::parse(&http_address(&host, bound.port())).or_fail(Kind::Usage, unusable)?;
+        let address = Url::parse(&http_address(&host, bound.port())).context(Kind::Usage, unusable)?;
         let loads = Loads::default();
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, loads.clone()));
@@ -303,8 +305,8 @@ fn note(loads: &Loads, token: &str, body: &[u8]) -> Answer {
 /// Tells the driver of a part that was read. Kind `Unavailable` if it cannot be reached, `Cancelled` if it does not want it any more.
 pub(super) async fn report(client: &Client, pass: &Pass, report: &Report) -> Result<()> {
     let unreachable = "The driver cannot be told of a part";
-    let url = pass.address.join(PART).or_fail(Kind::Bug, unreachable)?;
-    let body = serde_json::to_vec(report).or_fail(Kind::Bug, unreachable)?;
+    let url = pass.address.join(PART).context(Kind::Bug, unreachable)?;
+    let body = serde_json::to_vec(report).context(Kind::Bug, unreachable)?;
     let mut retry = Retry::new(&RetryPolicy { attempts: ATTEMPTS, ..client.retry_policy().clone() });
     loop {
         retry.attempt();
@@ -314,7 +316,7 @@ pub(super) async fn report(client: &Client, pass: &Pass, report: &Report) -> Res
             Ok(answer) if answer.status == StatusCode::UNAUTHORIZED => {
                 return Err(Error::new(Kind::Cancelled, "The driver has ended the load"));
             }
-            Ok(answer) => Error::new(Kind::Unavailable, unreachable).with("status", answer.status.as_u16()),
+            Ok(answer) => Error::new(Kind::Unavailable, unreachable).with_field("status", answer.status.as_u16()),
             Err(fault) => Error::new(Kind::Unavailable, unreachable).caused_by(fault.error),
         };
         retry.again(Setback::Fault, failure).await?;

@@ -71,8 +71,8 @@ impl StepCodec {
         let Version { version } = serde_json::from_slice(&bytes[..end]).map_err(|error| unknown().caused_by(error))?;
         if version != VERSION {
             return Err(Error::new(Kind::Usage, "The nodes of the cluster are of different versions of daplake")
-                .with("driver", version)
-                .with("node", VERSION)
+                .with_field("driver", version)
+                .with_field("node", VERSION)
                 .hint("run the same version as driver, scheduler and executors"));
         }
         let Sent { task, schema } = serde_json::from_slice(&bytes[end + 1..]).map_err(|error| unknown().caused_by(error))?;

@@ -81,7 +81,7 @@ impl Cluster {
         let peer = reach(&scheduler, Duration::ZERO).await?;
         let listen = match options.listen {
             Some(listen) => listen,
-            None => SocketAddr::new(own_address(peer).await.or_fail(Kind::Io, "This machine's address is not known")?, 0),
+            None => SocketAddr::new(own_address(peer).await.context(Kind::Io, "This machine's address is not known")?, 0),
         };
         let broker = Broker::start(listen, options.advertise.as_deref()).await?;
         Ok(Self { scheduler, parts: options.parts.max(1), broker })
@@ -94,15 +94,15 @@ async fn reach((host, port): &(String, u16), patience: Duration) -> Result<Socke
     loop {
         let unreachable = "The cluster's scheduler cannot be reached";
         let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host.as_str(), *port)));
-        let connected = connecting.await.or_fail(Kind::Unavailable, unreachable);
+        let connected = connecting.await.context(Kind::Unavailable, unreachable);
         let reached =
-            connected.and_then(|stream| stream.and_then(|stream| stream.peer_addr()).or_fail(Kind::Unavailable, unreachable));
+            connected.and_then(|stream| stream.and_then(|stream| stream.peer_addr()).context(Kind::Unavailable, unreachable));
         match reached {
             Ok(peer) => return Ok(peer),
             Err(_) if begun.elapsed() < patience => tokio::time::sleep(TICK).await,
             Err(error) => {
                 return Err(error
-                    .with("scheduler", format_args!("{host}:{port}"))
+                    .with_field("scheduler", format_args!("{host}:{port}"))
                     .hint("is `daplake scheduler` running there, and is the port open?"));
             }
         }
@@ -191,8 +191,8 @@ impl Workers for Crew {
         let (objects, changes) = self.registered.read();
         if objects != self.order.object_count() as u64 {
             return Err(Error::new(Kind::Unavailable, "The cluster did not read all objects of the job")
-                .with("objects", self.order.object_count())
-                .with("read", objects)
+                .with_field("objects", self.order.object_count())
+                .with_field("read", objects)
                 .hint("a process was probably lost in the middle; run it again"));
         }
         Ok(Done { batches, changes })
@@ -209,7 +209,7 @@ impl Crew {
         let unplanned = "The work cannot be planned";
         let memory = |parts: Vec<RecordBatch>, schema| {
             let parts: Vec<Vec<RecordBatch>> = parts.into_iter().map(|batch| vec![batch]).collect();
-            MemorySourceConfig::try_new_exec(&parts, schema, None).or_fail(Kind::Bug, unplanned)
+            MemorySourceConfig::try_new_exec(&parts, schema, None).context(Kind::Bug, unplanned)
         };
         let mut plan: Arc<dyn ExecutionPlan> = match work.source {
             Source::Changes => {
@@ -226,9 +226,9 @@ impl Crew {
                 let column = |name: &String| -> std::result::Result<Arc<dyn PhysicalExpr>, DataFusionError> {
                     Ok(Arc::new(Column::new_with_schema(name, &plan.schema())?))
                 };
-                let by = step.by.iter().map(column).collect::<std::result::Result<_, _>>().or_fail(Kind::Bug, unplanned)?;
+                let by = step.by.iter().map(column).collect::<std::result::Result<_, _>>().context(Kind::Bug, unplanned)?;
                 let together = RepartitionExec::try_new(plan, Partitioning::Hash(by, self.parts_of_job()));
-                plan = Arc::new(together.or_fail(Kind::Bug, unplanned)?);
+                plan = Arc::new(together.context(Kind::Bug, unplanned)?);
             }
             plan = Arc::new(StepExec::new(Task::Load(step.order), step.output, plan, None));
         }

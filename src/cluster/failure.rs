@@ -53,7 +53,7 @@ pub(super) fn unpack(text: &str) -> Error {
                 shown.push_str("...");
             }
             Error::new(Kind::Unavailable, "The cluster did not do its work")
-                .with("cluster", shown)
+                .with_field("cluster", shown)
                 .hint("look at the logs of the scheduler and the executors; nothing was committed, run it again")
         }
     }
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn an_error_comes_through_quotes_and_escapes() {
-        let error = Error::new(Kind::Data, "A \"row\" is broken").with("line", 7).hint("look at it");
+        let error = Error::new(Kind::Data, "A \"row\" is broken").with_field("line", 7).hint("look at it");
         let text = format!("{:?}", Some(format!("Job x failed: {:?}", packed(&error))));
         let back = unpack(&text);
         assert_eq!((back.kind(), back.hint_text()), (Kind::Data, Some("look at it")));

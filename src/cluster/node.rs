@@ -69,9 +69,9 @@ pub async fn schedule(options: &SchedulerOptions) -> Result<()> {
         ..SchedulerConfig::default()
     };
     let failed = "The scheduler cannot run";
-    let cluster = BallistaCluster::new_from_config(&config).await.or_fail(Kind::Usage, failed)?;
+    let cluster = BallistaCluster::new_from_config(&config).await.context(Kind::Usage, failed)?;
     let ended = start_server(cluster, options.listen, Arc::new(config)).await;
-    ended.or_fail(Kind::Usage, failed).with("listen", options.listen)
+    ended.context(Kind::Usage, failed).with_field("listen", options.listen)
 }
 
 /// Runs an executor until it is stopped. Kind `Unavailable` if there is no scheduler, `Usage` if it cannot listen.
@@ -81,8 +81,9 @@ pub async fn execute(options: &ExecutorOptions, worker: Worker) -> Result<()> {
     // Rows on their way from one step to the next are as private as those that spill, and go as surely.
     let work_dir = worker.engine.folder().join("work");
     let unusable = "The folder for temporary files cannot be used";
-    std::fs::create_dir_all(&work_dir).or_fail(Kind::Io, unusable).with("folder", work_dir.display())?;
-    let work_dir = work_dir.to_str().ok_or_else(|| Error::new(Kind::Usage, unusable).with("folder", work_dir.display()))?;
+    std::fs::create_dir_all(&work_dir).context(Kind::Io, unusable).with_field("folder", work_dir.display())?;
+    let work_dir =
+        work_dir.to_str().ok_or_else(|| Error::new(Kind::Usage, unusable).with_field("folder", work_dir.display()))?;
     let config = ExecutorProcessConfig {
         bind_host: options.listen.to_string(),
         external_host: options.advertise.clone(),
@@ -104,5 +105,5 @@ pub async fn execute(options: &ExecutorOptions, worker: Worker) -> Result<()> {
     };
     let scheduler = format!("{}:{}", options.scheduler.0, options.scheduler.1);
     let ended = start_executor_process(Arc::new(config)).await;
-    ended.or_fail(Kind::Unavailable, "The executor cannot run").with("scheduler", scheduler)
+    ended.context(Kind::Unavailable, "The executor cannot run").with_field("scheduler", scheduler)
 }

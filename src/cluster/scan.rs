@@ -115,7 +115,7 @@ impl ScanOrder {
         let share = |part: usize| (part * count / parts) as u32..((part + 1) * count / parts) as u32;
         let batch = |part: usize| {
             let numbers = Arc::new(UInt32Array::from_iter_values(share(part)));
-            RecordBatch::try_new(share_schema(), vec![numbers]).or_fail(Kind::Bug, "Objects cannot be shared out")
+            RecordBatch::try_new(share_schema(), vec![numbers]).context(Kind::Bug, "Objects cannot be shared out")
         };
         (0..parts).map(batch).collect()
     }

@@ -48,7 +48,7 @@ impl Delimited {
 
     /// Reads the first record.
     pub(super) fn header(&mut self, record: &[u8], rows: &mut Rows) -> Result<()> {
-        let unreadable = |error: Error, fault: Fault| error.with("reason", fault.reason());
+        let unreadable = |error: Error, fault: Fault| error.with_field("reason", fault.reason());
         let mut names = Vec::new();
         let mut name = Vec::new();
         let record = record.strip_suffix(b"\r").unwrap_or(record);
@@ -66,7 +66,7 @@ impl Delimited {
             if *target == Target::Ignore {
                 rows.tally.unknown_column(name.chars().take(MAX_NAME_LENGTH).collect());
             } else if !seen.insert(name) {
-                return Err(rows.broken("The header of the result names a column twice").with("column", name));
+                return Err(rows.broken("The header of the result names a column twice").with_field("column", name));
             }
         }
         target::check(&targets, rows)?;

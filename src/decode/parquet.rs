@@ -50,7 +50,7 @@ const MOST_REOPENED: u32 = 16;
 pub fn parquet<R: ChunkReader + 'static>(file: R, schema: Arc<TableSchema>, options: DecodeOptions) -> Result<ParquetBatches> {
     let (table, object) = (schema.table.clone(), options.object_name.clone());
     let begun = panics::caught(move || begin(file, schema, options));
-    begun.unwrap_or_else(|panicked| Err(damaged(panicked).with("table", table).with("object", object)))
+    begun.unwrap_or_else(|panicked| Err(damaged(panicked).with_field("table", table).with_field("object", object)))
 }
 
 fn begin<R: ChunkReader + 'static>(file: R, schema: Arc<TableSchema>, options: DecodeOptions) -> Result<ParquetBatches> {
@@ -269,7 +269,7 @@ impl ParquetBatches {
                         if read != self.promised {
                             let broken =
                                 self.rows.broken("The Parquet file is damaged: it has other rows than its footer promises");
-                            return Err(broken.with("promised", self.promised).with("read", read));
+                            return Err(broken.with_field("promised", self.promised).with_field("read", read));
                         }
                         self.ended = true;
                         return self.rows.take();
@@ -319,7 +319,7 @@ impl ParquetBatches {
         let mut record = Record { values, has_values: self.has_values, ..Record::default() };
         for (target, names) in &self.columns {
             let Some(array) = find(batch, names) else {
-                return Err(self.rows.broken("A column of the Parquet file is gone").with("column", names.join(".")));
+                return Err(self.rows.broken("A column of the Parquet file is gone").with_field("column", names.join(".")));
             };
             let rows = &mut self.rows;
             match target {
@@ -359,7 +359,7 @@ impl Iterator for ParquetBatches {
     fn next(&mut self) -> Option<Self::Item> {
         let next = panics::caught(|| self.advance()).unwrap_or_else(|panicked| {
             let rows = &self.rows;
-            Err(damaged(panicked).with("table", &rows.table().table).with("object", &rows.options().object_name))
+            Err(damaged(panicked).with_field("table", &rows.table().table).with_field("object", &rows.options().object_name))
         });
         if next.is_err() {
             self.ended = true;
@@ -517,7 +517,7 @@ fn unreadable(rows: &Rows, error: impl Into<BoxError>) -> Error {
     let error: BoxError = error.into();
     let is_io = matches!(error.downcast_ref::<ArrowError>(), Some(ArrowError::IoError(..)));
     let broken = rows.broken("The Parquet file cannot be read");
-    let broken = if is_io { broken.of_kind(Kind::Io) } else { broken };
+    let broken = if is_io { broken.with_kind(Kind::Io) } else { broken };
     broken.caused_by(error)
 }
 

@@ -33,7 +33,7 @@ pub(super) fn json_column(array: &ArrayRef, column_type: &ColumnType) -> Result<
     }
     let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
     let array = StringArray::try_new(offsets, text.into(), array.nulls().cloned());
-    Ok(std::sync::Arc::new(array.or_fail(Kind::Bug, "Rendered JSON is not UTF-8")?))
+    Ok(std::sync::Arc::new(array.context(Kind::Bug, "Rendered JSON is not UTF-8")?))
 }
 
 /// Appends the value as JSON.

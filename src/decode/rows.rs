@@ -54,8 +54,8 @@ impl Rows {
     pub(super) fn new(table: Arc<TableSchema>, options: DecodeOptions) -> Result<Self> {
         if options.object_number >= 1 << (u64::BITS - ROW_BITS) {
             return Err(Error::new(Kind::Unsupported, "A job has more objects than can be numbered")
-                .with("table", &table.table)
-                .with("object", &options.object_name));
+                .with_field("table", &table.table)
+                .with_field("object", &options.object_name));
         }
         let key = Object::key(&table.key);
         let value = Object::new(&table.value, "value.");
@@ -173,22 +173,22 @@ impl Rows {
         match &self.options.bad_rows {
             BadRows::Fail => {
                 let error = Error::new(Kind::Data, "A row of the result cannot be read")
-                    .with("table", &self.table.table)
-                    .with("object", &self.options.object_name)
-                    .with("line", line);
+                    .with_field("table", &self.table.table)
+                    .with_field("object", &self.options.object_name)
+                    .with_field("line", line);
                 let error = match fault.column() {
-                    Some(column) => error.with("column", column),
+                    Some(column) => error.with_field("column", column),
                     None => error,
                 };
                 let error = match key {
-                    Some(key) => error.with("key", key),
+                    Some(key) => error.with_field("key", key),
                     None => error,
                 };
                 let hint = match fault.is_out_of_range() {
                     true => "`--out-of-range-times null` makes such times null; `sync --bad-rows FILE` puts such rows aside",
                     false => "`--bad-rows FILE` puts such rows aside and goes on with the others",
                 };
-                Err(error.with("reason", fault.reason()).hint(hint))
+                Err(error.with_field("reason", fault.reason()).hint(hint))
             }
             BadRows::SetAside(take) => {
                 let error = RowError { line, column: fault.column(), reason: fault.reason().to_owned() };
@@ -212,7 +212,7 @@ impl Rows {
     /// An error that ends the whole object.
     #[cold]
     pub(super) fn broken(&self, message: &'static str) -> Error {
-        Error::new(Kind::Data, message).with("table", &self.table.table).with("object", &self.options.object_name)
+        Error::new(Kind::Data, message).with_field("table", &self.table.table).with_field("object", &self.options.object_name)
     }
 
     /// Whether the batch has its rows or bytes.
@@ -234,7 +234,7 @@ impl Rows {
         let mut columns = Vec::with_capacity(self.schema.fields().len());
         let ends = OffsetBuffer::from_lengths(std::iter::repeat_n(1, rows));
         let actions = StringArray::try_new(ends, std::mem::take(&mut self.actions).into(), None);
-        columns.push(Arc::new(actions.or_fail(Kind::Bug, "Actions are not text")?) as ArrayRef);
+        columns.push(Arc::new(actions.context(Kind::Bug, "Actions are not text")?) as ArrayRef);
         let ts: ScalarBuffer<i64> = std::mem::take(&mut self.ts).into();
         columns.push(Arc::new(TimestampMicrosecondArray::new(ts, None).with_timezone("UTC")));
         columns.push(Arc::new(UInt64Array::new(std::mem::take(&mut self.seq).into(), None)));
@@ -258,7 +258,7 @@ impl Rows {
         self.last = rows;
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let batch = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options);
-        batch.map(Some).or_fail(Kind::Bug, "Decoded columns do not fit the schema")
+        batch.map(Some).context(Kind::Bug, "Decoded columns do not fit the schema")
     }
 }
 

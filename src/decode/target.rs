@@ -52,11 +52,11 @@ pub(super) fn is_value(name: &str) -> bool {
 /// Whether the columns of a file suffice: commit times and all key columns.
 pub(super) fn check(targets: &[Target], rows: &Rows) -> Result<()> {
     if !targets.contains(&Target::Ts) {
-        return Err(rows.broken("The result lacks the column of commit times").with("column", "meta.ts"));
+        return Err(rows.broken("The result lacks the column of commit times").with_field("column", "meta.ts"));
     }
     for (number, key) in rows.table().key.iter().enumerate() {
         if !targets.iter().any(|target| matches!(target, Target::Key(found, _) if *found == number)) {
-            return Err(rows.broken("The result lacks a key column").with("column", format!("key.{}", key.name)));
+            return Err(rows.broken("The result lacks a key column").with_field("column", format!("key.{}", key.name)));
         }
     }
     Ok(())

@@ -103,7 +103,7 @@ impl TextDecoder {
                 return Err(self
                     .rows
                     .broken("A quote is opened and never closed; the rows behind it cannot be told apart")
-                    .with("line", line));
+                    .with_field("line", line));
             }
         }
         out.extend(self.rows.take()?);

@@ -232,13 +232,13 @@ impl Gunzip {
     fn check_limits(&self) -> Result<()> {
         let UnpackLimits { max_ratio, free_bytes, max_bytes } = self.limits;
         if self.total_out.max(self.total_in) > max_bytes {
-            let error = self.error("The object is larger than is allowed").with("max_bytes", max_bytes);
+            let error = self.error("The object is larger than is allowed").with_field("max_bytes", max_bytes);
             return Err(error.hint("if such objects are to be expected, raise --max-object"));
         }
         if self.total_out > free_bytes && self.total_out / self.total_in.max(1) > max_ratio {
             return Err(self
                 .error("The object unpacks to implausibly much; it may be made to fill the disk")
-                .with("max_ratio", max_ratio)
+                .with_field("max_ratio", max_ratio)
                 .hint("if such objects are to be expected, raise --max-unpack-ratio"));
         }
         Ok(())
@@ -246,9 +246,9 @@ impl Gunzip {
 
     fn error(&self, message: &'static str) -> Error {
         Error::new(Kind::Data, message)
-            .with("gzip_member", self.members + 1)
-            .with("packed_bytes", self.total_in)
-            .with("unpacked_bytes", self.total_out)
+            .with_field("gzip_member", self.members + 1)
+            .with_field("packed_bytes", self.total_in)
+            .with_field("unpacked_bytes", self.total_out)
     }
 }
 

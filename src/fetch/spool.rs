@@ -79,11 +79,11 @@ pub async fn spool_within(
     name: &str,
     options: &SpoolOptions,
 ) -> Result<Spooled> {
-    check_name(name).map_err(|error| error.with("object", &id.0))?;
+    check_name(name).map_err(|error| error.with_field("object", &id.0))?;
     urls.claim_name(name, id)?;
     let paths = Paths::new(folder, name);
     let result = keep(urls, id, format, &paths, options).await;
-    result.with("object", &id.0).with("job", urls.job()).with("file", paths.whole.display())
+    result.with_field("object", &id.0).with_field("job", urls.job()).with_field("file", paths.whole.display())
 }
 
 async fn keep(urls: &ObjectUrls, id: &ObjectId, format: Format, paths: &Paths, options: &SpoolOptions) -> Result<Spooled> {
@@ -114,7 +114,7 @@ async fn keep(urls: &ObjectUrls, id: &ObjectId, format: Format, paths: &Paths, o
     let version = transfer.version().clone();
     if let Some(total) = version.total.filter(|total| *total > max_bytes) {
         blocking(move || part.discarded()).await?;
-        return Err(too_large(max_bytes).with("bytes", total));
+        return Err(too_large(max_bytes).with_field("bytes", total));
     }
     part = blocking(move || part.belongs_to(version)).await?;
     loop {
@@ -143,7 +143,7 @@ async fn keep(urls: &ObjectUrls, id: &ObjectId, format: Format, paths: &Paths, o
     }
     let (expected, got) = (transfer.version().total, transfer.at());
     if expected.is_some_and(|expected| expected != got) || got != part.written {
-        return Err(Error::new(Kind::Data, "The length of the download is wrong").with("received", part.written));
+        return Err(Error::new(Kind::Data, "The length of the download is wrong").with_field("received", part.written));
     }
     let unpacked_bytes = part.gunzip.as_ref().map(|gunzip| gunzip.total_out());
     let path = paths.whole.clone();
@@ -190,7 +190,7 @@ struct Note {
 /// The error of an object beyond the limit, in whatever form.
 pub(crate) fn too_large(max_bytes: u64) -> Error {
     Error::new(Kind::Data, "The object is larger than is allowed")
-        .with("max_bytes", max_bytes)
+        .with_field("max_bytes", max_bytes)
         .hint("if such objects are to be expected, raise --max-object")
 }
 
@@ -312,7 +312,7 @@ impl Part {
         self.written += bytes.len() as u64;
         let max_bytes = self.options.limits.max_bytes;
         if self.written > max_bytes {
-            return Err(too_large(max_bytes).with("bytes", self.written));
+            return Err(too_large(max_bytes).with_field("bytes", self.written));
         }
         let Some(gunzip) = &mut self.gunzip else { return Ok(()) };
         if self.scratch.capacity() == 0 {
@@ -348,7 +348,7 @@ impl Part {
             safe_bytes: self.checkpoint_at,
             safe_crc: if self.checkpoint_at == self.written { self.crc.clone().finalize() } else { 0 },
         };
-        let text = serde_json::to_vec(&note).or_fail(Kind::Bug, "A note cannot be written")?;
+        let text = serde_json::to_vec(&note).context(Kind::Bug, "A note cannot be written")?;
         let write = |file: &mut File| {
             // Not replaced by renaming, because the lock is on this very file. Torn, it is unreadable, and that means anew.
             file.set_len(0)?;
@@ -459,10 +459,10 @@ fn io_error(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error 
     let path = path.display().to_string();
     move |error| match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::new(Kind::Resources, "The disk is full")
-            .with("path", path)
+            .with_field("path", path)
             .caused_by(error)
             .hint("make room or choose another folder; the run then goes on where it stopped"),
-        _ => Error::new(Kind::Io, format!("Cannot {verb} a file")).with("path", path).caused_by(error),
+        _ => Error::new(Kind::Io, format!("Cannot {verb} a file")).with_field("path", path).caused_by(error),
     }
 }
 
@@ -490,7 +490,8 @@ fn check_name(name: &str) -> Result<()> {
         true => Ok(()),
         false => {
             let shown: String = name.escape_debug().take(100).collect();
-            Err(Error::new(Kind::Data, "The service gives a file a name that is not a plain file name").with("file", shown))
+            Err(Error::new(Kind::Data, "The service gives a file a name that is not a plain file name")
+                .with_field("file", shown))
         }
     }
 }

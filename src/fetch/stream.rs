@@ -136,7 +136,9 @@ impl Transfer {
                     true => Error::new(Kind::Unavailable, "The download ended early"),
                 },
                 Ok(Err(error)) => network_fault(error).error,
-                Err(_) => Error::new(Kind::Unavailable, "The download stalled").with("idle_timeout", format_args!("{idle:?}")),
+                Err(_) => {
+                    Error::new(Kind::Unavailable, "The download stalled").with_field("idle_timeout", format_args!("{idle:?}"))
+                }
             };
             self.body = None;
             let error = self.describe(fault);
@@ -154,7 +156,7 @@ impl Transfer {
                 Opened::Body(body) => self.body = Some(body),
                 Opened::AtEnd => self.finish(),
                 Opened::Again(setback, error) => {
-                    let error = self.describe(error).with("host", host(&signed));
+                    let error = self.describe(error).with_field("host", host(&signed));
                     self.retry.again(setback, error).await?;
                 }
             }
@@ -179,11 +181,12 @@ impl Transfer {
                 let Fault { error, passing } = network_fault(error);
                 return match passing {
                     true => Ok(Opened::Again(Setback::Fault, error)),
-                    false => Err(self.retry.told(self.describe(error).with("host", host(signed)))),
+                    false => Err(self.retry.told(self.describe(error).with_field("host", host(signed)))),
                 };
             }
             Err(_) => {
-                let error = Error::new(Kind::Unavailable, "The store is silent").with("idle_timeout", format_args!("{idle:?}"));
+                let error =
+                    Error::new(Kind::Unavailable, "The store is silent").with_field("idle_timeout", format_args!("{idle:?}"));
                 return Ok(Opened::Again(Setback::Fault, error));
             }
         };
@@ -209,9 +212,9 @@ impl Transfer {
                 let headers = response.headers().clone();
                 let (status, code) = (status.as_u16(), store_code(response, self.urls.client().idle_timeout()).await);
                 let error = |kind, message| {
-                    let error = Error::new(kind, message).with("status", status);
+                    let error = Error::new(kind, message).with_field("status", status);
                     match &code {
-                        Some(code) => error.with("store_code", code),
+                        Some(code) => error.with_field("store_code", code),
                         None => error,
                     }
                 };
@@ -243,11 +246,11 @@ impl Transfer {
                     300..=399 => {
                         let error = error(Kind::Unavailable, "The store's redirect is not followed")
                             .hint("redirects from https to http are refused, and so are long chains");
-                        Err(self.retry.told(self.describe(error).with("host", host(signed))))
+                        Err(self.retry.told(self.describe(error).with_field("host", host(signed))))
                     }
                     _ => {
                         let error = error(Kind::Unavailable, "The store refuses the request");
-                        Err(self.retry.told(self.describe(error).with("host", host(signed))))
+                        Err(self.retry.told(self.describe(error).with_field("host", host(signed))))
                     }
                 }
             }
@@ -279,7 +282,7 @@ impl Transfer {
             && total.is_none_or(|total| last < total);
         if !is_sound {
             let error = Error::new(Kind::Unavailable, "The store sends another part than the one asked for")
-                .with("part", format_args!("{first}-{last}"));
+                .with_field("part", format_args!("{first}-{last}"));
             return Ok(Opened::Again(Setback::Fault, error));
         }
         self.same_version(response.headers(), total)?;
@@ -365,9 +368,9 @@ impl Transfer {
     }
 
     fn describe(&self, error: Error) -> Error {
-        let error = error.with("job", self.urls.job()).with("object", &self.id.0).with("received", self.at);
+        let error = error.with_field("job", self.urls.job()).with_field("object", &self.id.0).with_field("received", self.at);
         match self.version.total {
-            Some(total) => error.with("expected", total),
+            Some(total) => error.with_field("expected", total),
             None => error,
         }
     }

@@ -85,10 +85,10 @@ impl ObjectUrls {
             true => Ok(()),
             false => {
                 Err(Error::new(Kind::Data, "Two objects of the job have the same file name; one would overwrite the other")
-                    .with("job", &self.0.job)
-                    .with("object", &id.0)
-                    .with("other_object", &owner.0)
-                    .with("file", format_args!("{name:?}")))
+                    .with_field("job", &self.0.job)
+                    .with_field("object", &id.0)
+                    .with_field("other_object", &owner.0)
+                    .with_field("file", format_args!("{name:?}")))
             }
         }
     }
@@ -97,7 +97,8 @@ impl ObjectUrls {
     /// Kind `Data` when it is not a plain file name, `Expired` when the object is gone.
     pub async fn file_name(&self, id: &ObjectId) -> Result<String> {
         let signed = self.get(id).await?;
-        super::spool::file_name(signed.url.reveal()).map_err(|error| error.with("object", &id.0).with("job", &self.0.job))
+        super::spool::file_name(signed.url.reveal())
+            .map_err(|error| error.with_field("object", &id.0).with_field("job", &self.0.job))
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -130,7 +131,7 @@ impl ObjectUrls {
             }
         }
         // Just asked for: handed out even if its life is too short for a second use.
-        self.known().urls.get(id).cloned().ok_or_else(|| Error::new(Kind::Bug, "A URL was lost").with("object", &id.0))
+        self.known().urls.get(id).cloned().ok_or_else(|| Error::new(Kind::Bug, "A URL was lost").with_field("object", &id.0))
     }
 
     /// The store did not take the URL.
@@ -158,7 +159,7 @@ impl ObjectUrls {
 
     async fn ask(&self, ids: &[ObjectId]) -> Result<()> {
         let asked = Instant::now();
-        let urls = self.0.client.object_urls(ids).await.map_err(|error| error.with("job", &self.0.job))?;
+        let urls = self.0.client.object_urls(ids).await.map_err(|error| error.with_field("job", &self.0.job))?;
         let now = self.0.client.server_now();
         let mut known = self.known();
         known.urls.retain(|_, signed| signed.use_until > asked);

@@ -119,7 +119,7 @@ impl FromStr for Format {
 
     fn from_str(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|format| format.as_str() == text).ok_or_else(|| {
-            Error::new(Kind::Usage, "Unknown format").with("format", text).hint("use one of tsv, csv, jsonl, parquet")
+            Error::new(Kind::Usage, "Unknown format").with_field("format", text).hint("use one of tsv, csv, jsonl, parquet")
         })
     }
 }

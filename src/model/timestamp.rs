@@ -47,7 +47,7 @@ impl FromStr for Timestamp {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let time = DateTime::parse_from_rfc3339(text).or_fail(Kind::Data, "Not a time with offset")?;
+        let time = DateTime::parse_from_rfc3339(text).context(Kind::Data, "Not a time with offset")?;
         Ok(Self(time.timestamp_micros()))
     }
 }

@@ -31,7 +31,7 @@ impl BadRowFile {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file =
-            options.open(path).or_fail(Kind::Io, format!("The file for bad rows cannot be opened: {}", path.display()))?;
+            options.open(path).context(Kind::Io, format!("The file for bad rows cannot be opened: {}", path.display()))?;
         Ok(Self(Arc::new(Mutex::new(file))))
     }
 
@@ -53,7 +53,7 @@ impl BadRowFile {
             line.push('\n');
             // One write per line, so that lines of several tables do not mix.
             let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-            file.write_all(line.as_bytes()).or_fail(Kind::Io, "The file for bad rows cannot be written")
+            file.write_all(line.as_bytes()).context(Kind::Io, "The file for bad rows cannot be written")
         }))
     }
 }

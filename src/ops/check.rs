@@ -148,7 +148,7 @@ pub async fn check_target(subject: &str, sink: &dyn Sink, namespaces: &[String])
     };
     match tried.await {
         Ok(()) => Finding::good(subject, format!("{} can be written", sink.location())),
-        Err(error) => Finding::bad(subject, error.with("target", sink.location())),
+        Err(error) => Finding::bad(subject, error.with_field("target", sink.location())),
     }
 }
 
@@ -191,7 +191,7 @@ async fn options_of_tables(client: &Client, of: &OptionsCheck<'_>) -> Result<(us
     let chosen = tables.iter().filter(|table| of.rules.of(table) != TableOptions::default());
     let look = |table: &'_ TableRef| {
         let table = table.clone();
-        async move { options_of_table(client, of, &table).await.with("table", &table) }
+        async move { options_of_table(client, of, &table).await.with_field("table", &table) }
     };
     let looked: Vec<Result<()>> = futures::stream::iter(chosen).map(look).buffered(TABLES_AT_ONCE).collect().await;
     Ok((tables.len(), looked.into_iter().filter_map(Result::err).collect()))
@@ -211,7 +211,7 @@ async fn options_of_table(client: &Client, of: &OptionsCheck<'_>, table: &TableR
     match column.filter(|name| !choice.kept().columns().any(|column| column.name == *name)) {
         None => Ok(()),
         Some(name) => Err(Error::new(Kind::Schema, "The table is to be partitioned by a column that it does not have")
-            .with("column", name)
+            .with_field("column", name)
             .hint("see the names with `daplake schema --table ...`")),
     }
 }
@@ -219,10 +219,10 @@ async fn options_of_table(client: &Client, of: &OptionsCheck<'_>, table: &TableR
 /// Makes a file in a folder and removes it; the folder itself is made when absent, as a run would do it.
 pub fn check_folder(subject: &str, folder: &Path) -> Finding {
     let tried = std::fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder).map(drop));
-    match tried.or_fail(Kind::Io, "The folder cannot be written") {
+    match tried.context(Kind::Io, "The folder cannot be written") {
         Ok(()) => Finding::good(subject, format!("{} can be written{}", folder.display(), free(folder))),
         Err(error) => {
-            Finding::bad(subject, error.with("folder", folder.display()).hint("name another one, or change its rights"))
+            Finding::bad(subject, error.with_field("folder", folder.display()).hint("name another one, or change its rights"))
         }
     }
 }

@@ -27,7 +27,7 @@ pub async fn list(sink: &SqlSink, client: Option<&Client>, namespace: &Namespace
     let mut lines = Vec::new();
     for (table, figures) in sink.figures(namespace).await? {
         let records = match figures.exists && count {
-            true => Some(sink.count(&table).await.with("table", &table)?),
+            true => Some(sink.count(&table).await.with_field("table", &table)?),
             false => None,
         };
         let (timestamp, schema) = (Some(figures.bookmark.at), Some(figures.bookmark.schema_version));

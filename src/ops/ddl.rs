@@ -26,13 +26,13 @@ pub async fn ddl(client: &Client, namespace: &Namespace, tables: &TableChoice, o
         DdlFor::Database(scheme) => crate::sink::sql::definition_of_namespace(scheme, namespace)?,
     });
     for table in tables {
-        let answer = client.table_schema(&table).await.with("table", &table)?;
-        let schema = TableSchema::read(&table, answer.version, answer.schema).with("table", &table)?;
+        let answer = client.table_schema(&table).await.with_field("table", &table)?;
+        let schema = TableSchema::read(&table, answer.version, answer.schema).with_field("table", &table)?;
         text.push('\n');
         text.push_str(&match of {
             DdlFor::Lake(engine, place) => lake_table(*engine, place, &schema),
             #[cfg(feature = "sql")]
-            DdlFor::Database(scheme) => crate::sink::sql::definition(scheme, &schema).with("table", &table)?,
+            DdlFor::Database(scheme) => crate::sink::sql::definition(scheme, &schema).with_field("table", &table)?,
         });
     }
     Ok(text)

@@ -16,8 +16,8 @@ const AT_ONCE: usize = 8;
 pub async fn diagram(client: &Client, selection: &Selection) -> Result<Diagram> {
     let tables = selection.resolve(client, &[]).await?.all()?;
     let read = |table: TableRef| async move {
-        let answer = client.table_schema(&table).await.with("table", &table)?;
-        TableSchema::read(&table, answer.version, answer.schema).with("table", &table)
+        let answer = client.table_schema(&table).await.with_field("table", &table)?;
+        TableSchema::read(&table, answer.version, answer.schema).with_field("table", &table)
     };
     Ok(Diagram::of(futures::stream::iter(tables).map(read).buffered(AT_ONCE).try_collect().await?))
 }

@@ -40,7 +40,7 @@ impl Journal {
     /// The first line and the path of the pages of one query.
     fn place(&self, table: &TableRef, query: &str) -> Result<(String, PathBuf)> {
         let header = serde_json::to_string(&Line::Query { journal: 1, account: self.account.clone(), query: query.to_owned() })
-            .or_fail(Kind::Bug, "A journal line cannot be written")?;
+            .context(Kind::Bug, "A journal line cannot be written")?;
         let name = match table.is_path_safe() {
             true => table.to_string(),
             false => "table".to_owned(),
@@ -71,7 +71,7 @@ impl Journal {
         loop {
             let (folder, path, header) = (self.folder.clone(), path.clone(), header.clone());
             let opened = tokio::task::spawn_blocking(move || Pages::open(&folder, &path, header)).await;
-            if let Some(pages) = opened.or_fail(Kind::Bug, "Reading the journal failed")?? {
+            if let Some(pages) = opened.context(Kind::Bug, "Reading the journal failed")?? {
                 return Ok(pages);
             }
             if !std::mem::replace(&mut has_waited, true) {
@@ -136,7 +136,7 @@ pub(super) struct FileNote {
 impl FileNote {
     /// Of a file that was just finished.
     pub(super) fn of(path: &Path, name: &str, rows: Option<u64>) -> Result<Self> {
-        let metadata = fs::metadata(path).or_fail(Kind::Io, format!("A file cannot be read: {}", path.display()))?;
+        let metadata = fs::metadata(path).context(Kind::Io, format!("A file cannot be read: {}", path.display()))?;
         Ok(Self { name: name.to_owned(), bytes: metadata.len(), modified: modified(&metadata), rows })
     }
 
@@ -189,17 +189,17 @@ impl Pages {
     /// `None`: another run has it.
     fn open(folder: &Path, path: &Path, header: String) -> Result<Option<Self>> {
         let failed = || format!("The journal cannot be used: {}", path.display());
-        make_private(folder).or_fail(Kind::Io, failed())?;
-        let file = OpenOptions::new().read(true).append(true).create(true).open(path).or_fail(Kind::Io, failed())?;
+        make_private(folder).context(Kind::Io, failed())?;
+        let file = OpenOptions::new().read(true).append(true).create(true).open(path).context(Kind::Io, failed())?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
-            Err(TryLockError::Error(error)) => return Err(error).or_fail(Kind::Io, failed()),
+            Err(TryLockError::Error(error)) => return Err(error).context(Kind::Io, failed()),
         }
         sweep(folder, path);
         let mut inner = Inner::new(Some(file), path.to_owned(), header);
-        inner.read().or_fail(Kind::Io, failed())?;
+        inner.read().context(Kind::Io, failed())?;
         Ok(Some(Self(Arc::new(Mutex::new(inner)))))
     }
 

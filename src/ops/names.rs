@@ -112,8 +112,8 @@ impl<'a> Names<'a> {
 
     fn unknown(&self, word: &str, of: &'static str) -> Error {
         let error = Error::new(Kind::NotFound, "An option names a table that the service does not have")
-            .with("table", word)
-            .with("option", of);
+            .with_field("table", word)
+            .with_field("option", of);
         match self.nearest(word) {
             Some(table) => {
                 let name = if word.contains('.') { table.to_string() } else { table.table.clone() };
@@ -128,7 +128,7 @@ impl<'a> Names<'a> {
     /// The tables of the target: one that the service has dropped is no misspelling.
     async fn held(&mut self) -> Result<&[TableRef]> {
         if self.held.is_none() {
-            self.held = Some(self.sink.list(None).await.with("target", self.sink.location())?);
+            self.held = Some(self.sink.list(None).await.with_field("target", self.sink.location())?);
         }
         Ok(self.held.as_deref().unwrap_or_default())
     }
@@ -171,8 +171,8 @@ impl<'a> Names<'a> {
             return Ok(());
         }
         Err(Error::new(Kind::Schema, "A rule names a column that no table has")
-            .with("tables", word)
-            .with("column", column)
+            .with_field("tables", word)
+            .with_field("column", column)
             .hint("see the names with `daplake schema --table ...`; nothing was loaded, as columns that are to be hidden could come"))
     }
 

@@ -108,7 +108,7 @@ impl Notifier {
         if let Some(command) = &self.command {
             let (command, text) = (command.clone(), json_form(run).to_string());
             let ended = tokio::task::spawn_blocking(move || execute(&command, text.into_bytes())).await;
-            if let Err(error) = ended.or_fail(Kind::Bug, "The command could not be waited for").flatten() {
+            if let Err(error) = ended.context(Kind::Bug, "The command could not be waited for").flatten() {
                 tracing::warn!(error = %in_one(&error), "The notification command failed");
             }
         }
@@ -126,7 +126,7 @@ impl Notifier {
                 Ok(answer) if answer.status().is_success() => return Ok(()),
                 Ok(answer) => {
                     let status = answer.status();
-                    let error = Error::new(Kind::Unavailable, "The webhook refused it").with("status", status.as_u16());
+                    let error = Error::new(Kind::Unavailable, "The webhook refused it").with_field("status", status.as_u16());
                     if !status.is_server_error() && status.as_u16() != 429 {
                         return Err(error);
                     }
@@ -151,7 +151,7 @@ fn in_one(error: &Error) -> String {
 fn execute(command: &str, text: Vec<u8>) -> Result<()> {
     let mut shell = child::shell(command, FOR_COMMANDS);
     let mut child =
-        shell.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().or_fail(Kind::Io, "The command cannot be started")?;
+        shell.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().context(Kind::Io, "The command cannot be started")?;
     let mut stdin = child.stdin.take();
     let writer = std::thread::spawn(move || {
         // Who does not want to read it need not.
@@ -159,22 +159,21 @@ fn execute(command: &str, text: Vec<u8>) -> Result<()> {
     });
     let begun = Instant::now();
     let status = loop {
-        if let Some(status) = child.try_wait().or_fail(Kind::Io, "The command cannot be waited for")? {
+        if let Some(status) = child.try_wait().context(Kind::Io, "The command cannot be waited for")? {
             break status;
         }
         if begun.elapsed() > COMMAND_PATIENCE {
             let _ = child.kill();
             let _ = child.wait();
-            return Err(
-                Error::new(Kind::Io, "The command took too long and was ended").with("seconds", COMMAND_PATIENCE.as_secs())
-            );
+            return Err(Error::new(Kind::Io, "The command took too long and was ended")
+                .with_field("seconds", COMMAND_PATIENCE.as_secs()));
         }
         std::thread::sleep(Duration::from_millis(20));
     };
     let _ = writer.join();
     match status.success() {
         true => Ok(()),
-        false => Err(Error::new(Kind::Io, "The command failed").with("status", status)),
+        false => Err(Error::new(Kind::Io, "The command failed").with_field("status", status)),
     }
 }
 

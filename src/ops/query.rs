@@ -82,9 +82,9 @@ impl Querier {
             .tables
             .iter()
             .find(named)
-            .ok_or_else(|| Error::new(Kind::NotFound, "The target has no such table").with("table", table))?;
+            .ok_or_else(|| Error::new(Kind::NotFound, "The target has no such table").with_field("table", table))?;
         let name = TableReference::partial(found.namespace.as_str(), found.table.as_str());
-        Ok(self.context.table_provider(name).await.or_fail(Kind::Target, "The table cannot be read")?.schema())
+        Ok(self.context.table_provider(name).await.context(Kind::Target, "The table cannot be read")?.schema())
     }
 
     /// Runs one read-only statement. Kinds as of [`query`].
@@ -98,7 +98,7 @@ impl Querier {
             })
         })?;
         let schema = Arc::new(frame.schema().as_arrow().clone());
-        let batches = frame.execute_stream().await.or_fail(Kind::Target, "The query failed")?;
+        let batches = frame.execute_stream().await.context(Kind::Target, "The query failed")?;
         Ok(Answer { schema, batches })
     }
 }
@@ -117,7 +117,7 @@ fn session(sink: &Arc<DeltaSink>, engine: &Engine, held: &[TableRef], at: Option
     let catalog = Arc::new(MemoryCatalogProvider::new());
     for (name, tables) in namespaces {
         let schema = Arc::new(LazyTables { sink: sink.clone(), tables, at });
-        catalog.register_schema(&name, schema).or_fail(Kind::Bug, "A namespace cannot be registered")?;
+        catalog.register_schema(&name, schema).context(Kind::Bug, "A namespace cannot be registered")?;
     }
     context.register_catalog("daplake", catalog);
     sink.prepare(&context);

@@ -198,7 +198,7 @@ impl Replicator {
     pub(super) async fn replicate(&self, table: &TableRef, turn: Turn<'_>) -> Result<Done> {
         let mut halted = self.halt.subscribe();
         let begin = async {
-            let active = self.active.acquire().await.or_fail(Kind::Bug, "The run is closing")?;
+            let active = self.active.acquire().await.context(Kind::Bug, "The run is closing")?;
             // Waits while another run is at work on the table, and then sees what that one has reached.
             Ok::<_, Error>((active, self.pages(table).await))
         };
@@ -211,7 +211,7 @@ impl Replicator {
             pages.forget();
         }
         let held = {
-            let _looking = self.looking.acquire().await.or_fail(Kind::Bug, "The run is closing")?;
+            let _looking = self.looking.acquire().await.context(Kind::Bug, "The run is closing")?;
             let held = self.sink.held(table).await?;
             self.sink.accepts(table, &layout(&self.rules, table, ColumnRecord::default())).await?;
             held
@@ -329,7 +329,7 @@ impl Replicator {
 
         let permit = tokio::select! {
             biased;
-            permit = self.loads.acquire() => permit.or_fail(Kind::Bug, "The run is closing")?,
+            permit = self.loads.acquire() => permit.context(Kind::Bug, "The run is closing")?,
             // A job that is ready costs no more than its load; only who wants an early end gives it up.
             halt = halted.wait_for(|halt| matches!(halt, Halt::For(_))) => {
                 return Ok((Done::of(halt.map_or(Halt::No, |halt| *halt).outcome()), false));
@@ -338,7 +338,7 @@ impl Replicator {
         let loading = Instant::now();
         let load = self.load(table, held, &job, &choice);
         let loaded = load.instrument(progress::step("load", table)).await;
-        let (loaded, counts, commit_seconds) = loaded.map_err(|error| error.with("job", &job.id))?;
+        let (loaded, counts, commit_seconds) = loaded.map_err(|error| error.with_field("job", &job.id))?;
         drop(permit);
         phases.load = loading.elapsed().as_secs_f64() - commit_seconds;
         phases.commit = commit_seconds;
@@ -614,7 +614,7 @@ pub(super) fn choose(
     let listed = |names: Vec<&String>| names.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ");
     if !unknown.is_empty() {
         return Err(Error::new(Kind::Schema, "A rule names a column that the table does not have")
-            .with("column", listed(unknown))
+            .with_field("column", listed(unknown))
             .hint("see the names with `daplake schema --table ...`; put the namespace in front if only one of several tables is meant, as in canvas.users.email"));
     }
     if !known_once.is_empty() {

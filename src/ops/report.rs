@@ -83,7 +83,7 @@ impl Failure {
         Self {
             kind: error.kind().name().to_owned(),
             message: error.message().to_owned(),
-            context: error.context().iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+            context: error.fields().iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
             causes: error.causes(),
             hint: error.hint_text().map(str::to_owned),
         }
@@ -181,7 +181,7 @@ impl Outcome {
         Outcome::Failed {
             kind: error.kind().name(),
             message: error.message().to_owned(),
-            context: error.context().iter().map(|(name, value)| ((*name).to_owned(), value.clone().into())).collect(),
+            context: error.fields().iter().map(|(name, value)| ((*name).to_owned(), value.clone().into())).collect(),
             causes: error.causes(),
             hint: error.hint_text().map(str::to_owned),
         }

@@ -258,7 +258,7 @@ impl RunLog {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(RunHistory::default()),
             Err(error) => {
-                return Err(error).or_fail(Kind::Io, format!("The history of runs cannot be read: {}", self.path.display()));
+                return Err(error).context(Kind::Io, format!("The history of runs cannot be read: {}", self.path.display()));
             }
         };
         let mut history = RunHistory::default();

@@ -63,12 +63,14 @@ impl Selection {
                     listed.extend(tables.into_iter().map(|table| TableRef::new(namespace, table)));
                 }
                 // The credentials, or the whole service: the other namespaces would fail alike.
-                Err(error) if error.get("call") == Some("login") => return Err(error.with("namespace", namespace)),
+                Err(error) if error.get("call") == Some("login") => return Err(error.with_field("namespace", namespace)),
                 // `all` means all that the account has.
                 Err(error) if everywhere && is_absent(&error, namespace, held) => {
                     tracing::info!(namespace, "The account has no such namespace");
                 }
-                Err(error) => failed.push((TableRef::new(namespace, WHOLE_NAMESPACE), error.with("namespace", namespace))),
+                Err(error) => {
+                    failed.push((TableRef::new(namespace, WHOLE_NAMESPACE), error.with_field("namespace", namespace)))
+                }
             }
         }
         if answered.is_empty()
@@ -152,7 +154,7 @@ impl Selection {
         let mut listed = Vec::new();
         if words.iter().any(|word| is_pattern(word)) {
             for namespace in self.trimmed_namespaces() {
-                let tables = client.tables(&Namespace::new(namespace)).await.with("namespace", namespace)?;
+                let tables = client.tables(&Namespace::new(namespace)).await.with_field("namespace", namespace)?;
                 listed.extend(tables.into_iter().map(|table| TableRef::new(namespace, table)));
             }
         }
@@ -181,7 +183,7 @@ impl Selection {
         }
         let mut listing = Listing::default();
         for namespace in self.trimmed_namespaces() {
-            let tables = client.tables(&Namespace::new(namespace)).await.with("namespace", namespace)?;
+            let tables = client.tables(&Namespace::new(namespace)).await.with_field("namespace", namespace)?;
             listing.answered.push(namespace.to_owned());
             listing.tables.extend(tables.into_iter().map(|table| TableRef::new(namespace, table)));
         }
@@ -221,8 +223,8 @@ impl Selection {
 
     fn no_match(&self, holder: Holder) -> Error {
         Error::new(Kind::NotFound, "No table matches")
-            .with("table", self.tables.join(","))
-            .with("exclude", self.exclude.join(","))
+            .with_field("table", self.tables.join(","))
+            .with_field("exclude", self.exclude.join(","))
             .hint(holder.hint())
     }
 }
@@ -288,7 +290,7 @@ impl Holder {
 
 /// The error for a name that nothing matches. `listed`: the tables that there are.
 pub(super) fn unknown_table(wanted: &str, listed: &[TableRef], holder: Holder) -> Error {
-    let error = Error::new(Kind::NotFound, holder.message()).with("table", wanted);
+    let error = Error::new(Kind::NotFound, holder.message()).with_field("table", wanted);
     let (namespace, bare) = match wanted.split_once('.') {
         Some((namespace, bare)) => (Some(namespace), bare),
         None => (None, wanted),
@@ -355,7 +357,7 @@ mod tests {
         assert!(is_absent(&unknown(), "new_quizzes", &held));
         // Every account has it; and this one was there.
         assert!(!is_absent(&unknown(), "canvas", &held) && !is_absent(&unknown(), "catalog", &held));
-        let refused = |class: &str| Error::new(Kind::Account, "Refused").with("type", class);
+        let refused = |class: &str| Error::new(Kind::Account, "Refused").with_field("type", class);
         assert!(is_absent(&refused("AccountNotOnboardedError"), "new_quizzes", &held));
         assert!(!is_absent(&refused("AccountDisabled"), "new_quizzes", &held));
         assert!(!is_absent(&Error::new(Kind::Unavailable, "Down"), "new_quizzes", &held));

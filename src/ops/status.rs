@@ -171,7 +171,7 @@ pub async fn overview(request: &OverviewRequest) -> Result<Overview> {
         let pasts: Vec<Vec<Point>> = futures::stream::iter(lines.iter().map(StatusLine::table_ref))
             .map(|table| {
                 let history = &history;
-                async move { past_of(sink, history, &table, request.past_limit).await.with("table", &table) }
+                async move { past_of(sink, history, &table, request.past_limit).await.with_field("table", &table) }
             })
             .buffered(TABLES_AT_ONCE)
             .try_collect()
@@ -221,7 +221,7 @@ async fn listed(sink: &dyn Sink, namespaces: &[String]) -> Result<Vec<TableRef>>
 async fn lines(sink: &dyn Sink, tables: Vec<TableRef>, current_for: Duration) -> Result<Vec<StatusLine>> {
     let now = Timestamp::now();
     let of_one = |table: TableRef| async move {
-        let status = sink.status(&table).await.with("table", &table)?;
+        let status = sink.status(&table).await.with_field("table", &table)?;
         Ok::<_, crate::error::Error>(status.map(|status| {
             let age_seconds = (now.micros() - status.bookmark.at.micros()) / 1_000_000;
             let is_current = u64::try_from(age_seconds).unwrap_or(0) <= current_for.as_secs();

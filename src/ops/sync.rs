@@ -289,13 +289,13 @@ async fn bring_up_to_date(request: SyncRequest) -> Result<Report> {
 }
 
 async fn prepare(request: &SyncRequest, location: &str) -> Result<(Option<BadRowFile>, Resolved)> {
-    request.sink.check().await.with("target", location)?;
+    request.sink.check().await.with_field("target", location)?;
     let bad_rows = request.bad_rows.as_deref().map(BadRowFile::open).transpose()?;
     let selection = &request.selection;
     let (resolved, listing) = match request.unlisted {
         Unlisted::Refuse => {
             let held = match selection.looks_at_held() {
-                true => request.sink.list(None).await.with("target", location)?,
+                true => request.sink.list(None).await.with_field("target", location)?,
                 false => Vec::new(),
             };
             let mut resolved = selection.resolve(&request.client, &held).await?;
@@ -390,7 +390,7 @@ async fn tried(replicator: &Replicator, stop: &Stop, table: TableRef, turn: Turn
             TableReport { table, outcome, job_id, phases, warnings, error: None }
         }
         Err(error) => {
-            let error = replicator.named(error, &table).await.with("table", &table);
+            let error = replicator.named(error, &table).await.with_field("table", &table);
             if error.kind().is_fatal_for_run() {
                 // The others would meet the same; those that are loading go on.
                 replicator.raise(Halt::Failed);

@@ -50,7 +50,7 @@ impl Target {
             (true, true, Some(wanted)) => wanted,
             (true, true, None) => {
                 return Err(Error::new(Kind::Target, "The target holds Delta tables and folders of Parquet files")
-                    .with("target", place.location())
+                    .with_field("target", place.location())
                     .hint("say which ones are meant with --format delta or --format parquet"));
             }
             (_, true, Some(LakeFormat::Delta)) => {
@@ -58,7 +58,7 @@ impl Target {
                     Kind::Usage,
                     "The target holds folders of Parquet files, and --format asks for Delta tables",
                 )
-                .with("target", place.location())
+                .with_field("target", place.location())
                 .hint("leave --format out, or name another --target"));
             }
             (true, _, Some(LakeFormat::Parquet)) => {
@@ -66,7 +66,7 @@ impl Target {
                     Kind::Usage,
                     "The target holds Delta tables, and --format asks for folders of Parquet files",
                 )
-                .with("target", place.location())
+                .with_field("target", place.location())
                 .hint("leave --format out, or name another --target"));
             }
             (_, true, _) => LakeFormat::Parquet,
@@ -130,7 +130,7 @@ fn database(_: &str) -> Result<Target> {
 fn database(text: &str) -> Result<Target> {
     match parse_database(text) {
         Ok(url) if crate::sink::sql::knows_scheme(url.scheme()) => Ok(Target::Database(SafeUrl::new(url))),
-        Ok(url) => Err(Error::new(Kind::Unsupported, "This build has no such target").with("scheme", url.scheme())),
+        Ok(url) => Err(Error::new(Kind::Unsupported, "This build has no such target").with_field("scheme", url.scheme())),
         // The parser's own message may quote the password.
         Err(_) => Err(Error::new(Kind::Usage, "The connection string cannot be read").hint(
             "write it as scheme://user:password@host:port/database, with %40 for @, %2F for /, %3A for :, %23 for # in the password",

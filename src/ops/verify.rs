@@ -39,7 +39,7 @@ pub struct VerifyRequest {
 pub async fn verify(request: &VerifyRequest) -> Result<Vec<Cared<Differences>>> {
     let mut done = Vec::new();
     for table in request.selection.resolve_held(request.sink.as_ref()).await? {
-        let result = one(request, &table).await.with("table", &table);
+        let result = one(request, &table).await.with_field("table", &table);
         let is_fatal = result.as_ref().is_err_and(|error| error.kind().is_fatal_for_run());
         done.push(Cared { table, result });
         if is_fatal {

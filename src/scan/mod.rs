@@ -170,11 +170,11 @@ pub fn check_finished(job: &FinishedJob, finished: &[usize]) -> Result<()> {
     }
     let missing = (0..job.objects.len()).find(|number| finished.binary_search(number).is_err());
     let error = Error::new(Kind::Bug, "Not all objects of the job were read to their ends")
-        .with("job", &job.id)
-        .with("objects", job.objects.len())
-        .with("read", finished.len());
+        .with_field("job", &job.id)
+        .with_field("objects", job.objects.len())
+        .with_field("read", finished.len());
     let error = match missing {
-        Some(number) => error.with("object", &job.objects[number].0),
+        Some(number) => error.with_field("object", &job.objects[number].0),
         None => error,
     };
     Err(error.hint("nothing of the table was changed; run it again, and please report it if it comes back"))

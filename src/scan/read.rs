@@ -35,7 +35,7 @@ pub(super) fn objects(inner: Arc<Inner>, numbers: impl Iterator<Item = usize> + 
         let batches = stream::once(object(inner.clone(), number)).try_flatten();
         let passed = stream::once(async move { inner.passed(number) }).filter_map(|()| std::future::ready(None));
         let table = table.clone();
-        batches.chain(passed).map_err(move |error| error.with("table", &table).with("object", &id.0)).boxed()
+        batches.chain(passed).map_err(move |error| error.with_field("table", &table).with_field("object", &id.0)).boxed()
     };
     let batches = stream::iter(numbers).map(move |number| Ok(read(number))).try_flatten();
     let schema = arrow.clone();
@@ -103,7 +103,7 @@ async fn parquet(inner: Arc<Inner>, number: usize, id: ObjectId) -> Result<BoxSt
     let spooling = SpoolOptions { limits: inner.options.unpack.clone(), private: true };
     let staging = fetch::spool_within(&inner.urls, &id, Format::Parquet, folder.path(), &name, &spooling);
     let staged = staging.instrument(progress::download(&id.0)).await?;
-    let file = std::fs::File::open(&staged.path).or_fail(Kind::Io, "A staged object cannot be read")?;
+    let file = std::fs::File::open(&staged.path).context(Kind::Io, "A staged object cannot be read")?;
     let schema = inner.choice.read().clone();
     let max_bytes = inner.options.unpack.max_bytes;
     let batches = channel::from_thread(BATCHES_AHEAD, Span::current(), move |sender| {
@@ -114,7 +114,7 @@ async fn parquet(inner: Arc<Inner>, number: usize, id: ObjectId) -> Result<BoxSt
             let batch = batch?;
             bytes += batch.get_array_memory_size() as u64;
             if bytes > max_bytes {
-                return Err(fetch::too_large(max_bytes).with("decoded_bytes", bytes));
+                return Err(fetch::too_large(max_bytes).with_field("decoded_bytes", bytes));
             }
             sender.send_blocking(batch)?;
         }
@@ -131,7 +131,7 @@ fn private_folder(parent: &Path) -> Result<tempfile::TempDir> {
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
     let made = builder.tempdir_in(parent);
-    made.or_fail(Kind::Io, format!("No folder can be made for staged objects in {}", parent.display()))
+    made.context(Kind::Io, format!("No folder can be made for staged objects in {}", parent.display()))
 }
 
 fn decoded(inner: &Inner, seen: &DecodeCounts) {

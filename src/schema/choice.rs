@@ -166,9 +166,9 @@ impl ColumnRecord {
         let mut of_old_key = self.hashed.iter().filter(|column| next.hashed.contains(column) || is_idle(column));
         if let (Some(column), true) = (of_old_key.next(), next.fingerprint.is_some() && self.fingerprint != next.fingerprint) {
             return Err(Error::new(Kind::Schema, "The table has hashes of another key")
-                .with("column", column)
-                .with("key of the table", self.fingerprint.as_deref().unwrap_or("unknown"))
-                .with("key given", next.fingerprint.as_deref().unwrap_or("none"))
+                .with_field("column", column)
+                .with_field("key of the table", self.fingerprint.as_deref().unwrap_or("unknown"))
+                .with_field("key given", next.fingerprint.as_deref().unwrap_or("none"))
                 .hint(way_out));
         }
         for (column, was, is) in self
@@ -182,7 +182,7 @@ impl ColumnRecord {
                     true => "A column is to be hashed from now on, but the table has its values",
                     false => "A column is not to be hashed any more, but the table has its hashes",
                 };
-                return Err(Error::new(Kind::Schema, message).with("column", column).hint(way_out));
+                return Err(Error::new(Kind::Schema, message).with_field("column", column).hint(way_out));
             }
         }
         let mut notes = Vec::new();
@@ -233,7 +233,10 @@ impl ColumnChoice {
         }
         let hits = |patterns: &[String], name: &str| patterns.iter().any(|pattern| name_matches(pattern, name));
         let refuse = |message: &'static str, column: &Column, hint: &'static str| {
-            Err(Error::new(Kind::Schema, message).with("table", &schema.table).with("column", &column.name).hint(hint))
+            Err(Error::new(Kind::Schema, message)
+                .with_field("table", &schema.table)
+                .with_field("column", &column.name)
+                .hint(hint))
         };
         let (mut read, mut kept, mut record) =
             (TableSchema::clone(schema), TableSchema::clone(schema), ColumnRecord::default());
@@ -259,7 +262,7 @@ impl ColumnChoice {
         }
         let key = key.filter(|_| !record.hashed.is_empty()).cloned();
         if key.is_none() && !record.hashed.is_empty() {
-            return Err(no_key().with("table", &schema.table));
+            return Err(no_key().with_field("table", &schema.table));
         }
         record.fingerprint = key.as_ref().map(|key| key.fingerprint.clone());
         kept.source = Arc::new(chosen_source(&schema.source, &record));
@@ -328,7 +331,7 @@ impl ColumnChoice {
         }
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
-            .or_fail(Kind::Bug, "Hashed columns do not fit the schema")
+            .context(Kind::Bug, "Hashed columns do not fit the schema")
     }
 }
 
@@ -366,7 +369,7 @@ fn hashed(array: &ArrayRef, key: &HashKey) -> Result<ArrayRef> {
         }
         _ => {
             let options = FormatOptions::default();
-            let texts = ArrayFormatter::try_new(array.as_ref(), &options).or_fail(Kind::Bug, "A column cannot be hashed")?;
+            let texts = ArrayFormatter::try_new(array.as_ref(), &options).context(Kind::Bug, "A column cannot be hashed")?;
             let mut text = String::new();
             for row in 0..array.len() {
                 text.clear();

@@ -16,7 +16,9 @@ const MAX_PRECISION: u32 = 38;
 pub(super) fn read(table: &TableRef, version: i64, schema: Value) -> Result<TableSchema> {
     let mut reader = Reader { root: &schema, warnings: Vec::new() };
     let unusable = |what: &'static str| {
-        Error::new(Kind::Schema, "The service's schema of the table cannot be used").with("table", table).with("reason", what)
+        Error::new(Kind::Schema, "The service's schema of the table cannot be used")
+            .with_field("table", table)
+            .with_field("reason", what)
     };
     let groups = schema.get("properties").and_then(Value::as_object).ok_or_else(|| unusable("it has no `properties`"))?;
     let key_node = groups.get("key").and_then(|node| reader.group(node)).ok_or_else(|| unusable("it names no key columns"))?;

@@ -100,7 +100,7 @@ macro_rules! words {
                 match text {
                     $($word => Ok(Self::$variant),)+
                     _ => Err(Error::new(Kind::Usage, concat!("Unknown ", $what))
-                        .with("word", text)
+                        .with_field("word", text)
                         .hint(concat!("use one of", $(" ", $word),+))),
                 }
             }
@@ -134,7 +134,7 @@ impl FromStr for PartitionBy {
                 Ok(Self { unit: unit.trim().parse()?, column: column.trim().to_owned() })
             }
             _ => Err(Error::new(Kind::Usage, "A partition is not written as it should be")
-                .with("partition", text)
+                .with_field("partition", text)
                 .hint("write it as day(timestamp), month(created_at) or year(created_at), or none")),
         }
     }
@@ -191,7 +191,7 @@ impl TableRules {
             text.trim().rsplit_once('.').filter(|(tables, column)| !tables.is_empty() && !column.is_empty()).ok_or_else(
                 || {
                     Error::new(Kind::Usage, "A rule for columns names no table and column")
-                        .with("rule", text)
+                        .with_field("rule", text)
                         .hint("write it as users.email, 'users.*_email', or '*.email' for all tables")
                 },
             )?;

@@ -41,8 +41,8 @@ impl TableSchema {
         let Some(column) = self.columns().find(is_ours) else { return Ok(()) };
         let is_key = self.key.iter().any(|key| key.name == column.name);
         Err(Error::new(Kind::Schema, "The table has a column with a name that daplake keeps for itself")
-            .with("table", &self.table)
-            .with("column", &column.name)
+            .with_field("table", &self.table)
+            .with_field("column", &column.name)
             .hint(match is_key {
                 true => "leave the table out with --exclude".to_owned(),
                 false => format!("leave the column out: daplake sync --drop-column {}.{}", self.table, column.name),

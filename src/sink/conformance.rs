@@ -412,7 +412,7 @@ pub(crate) async fn an_error_of_the_stream_leaves_the_table_alone(fixture: &Fixt
     for kind in [LoadKind::Replace, LoadKind::Merge] {
         let mut opened = fixture.sink.begin(plan(fixture, &schema, kind).await).await.unwrap();
         let target = change_schema(&schema);
-        let failure = Error::new(Kind::Expired, "The job is gone").with("job", "j");
+        let failure = Error::new(Kind::Expired, "The job is gone").with_field("job", "j");
         let items =
             vec![Ok(changes(&schema, &[Up(json!({"id": 2, "name": "b"}))])), Err(DataFusionError::External(Box::new(failure)))];
         let stream: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(target, futures::stream::iter(items)));

@@ -157,8 +157,8 @@ impl ForeignChanges {
 
     /// The refusal of an increment. Kind `Target`.
     pub fn refusal(&self, table: &TableRef) -> Error {
-        let error = Error::new(Kind::Target, self.described()).with("table", table);
-        let error = if self.commits.is_empty() { error } else { error.with("commits", self.commits_described()) };
+        let error = Error::new(Kind::Target, self.described()).with_field("table", table);
+        let error = if self.commits.is_empty() { error } else { error.with_field("commits", self.commits_described()) };
         error.hint("reload the table with --resnapshot; to keep what the other program did, add --foreign-changes warn once")
     }
 }
@@ -227,7 +227,7 @@ impl Layout {
             _ => return Ok(()),
         };
         Err(Error::new(Kind::Unsupported, "This kind of target has no such tables")
-            .with("option", option)
+            .with_field("option", option)
             .hint("leave the option out, or name a folder or an object store as --target"))
     }
 }

@@ -41,13 +41,13 @@ impl ChangeSet {
     /// The error by which a load says that an unreduced set holds a key twice; the caller then reduces and loads again.
     pub fn duplicate_key() -> crate::Error {
         crate::Error::new(crate::Kind::Data, "A key occurs twice in a result that promises unique keys")
-            .with("reason", "duplicate_key")
+            .with_field("reason", "duplicate_key")
     }
 
     /// The error by which a load asks for its changes once more, because it has to take another way with them. It asks once.
     pub fn again() -> crate::Error {
         crate::Error::new(crate::Kind::Data, "The rows do not fit the new table, which has to be loaded in another way")
-            .with("reason", "again")
+            .with_field("reason", "again")
     }
 
     /// Whether `error` is that of [`ChangeSet::again`].
@@ -64,7 +64,8 @@ impl ChangeSet {
 /// Which rows of a change batch are deletes. Kind `Bug` when the batch does not say it of every row.
 pub fn deletes(batch: &RecordBatch) -> Result<BooleanArray> {
     let actions = batch.column_by_name(ACTION).and_then(|actions| actions.as_string_opt::<i32>());
-    let actions = actions.ok_or_else(|| Error::new(Kind::Bug, "Changes without a needed column").with("column", ACTION))?;
+    let actions =
+        actions.ok_or_else(|| Error::new(Kind::Bug, "Changes without a needed column").with_field("column", ACTION))?;
     let mut deletes = Vec::with_capacity(actions.len());
     for action in actions {
         match action {

@@ -39,7 +39,7 @@ pub async fn latest_per_key(engine: &Engine, source: Arc<dyn TableProvider>, key
     let schema = source.schema();
     for name in [ACTION, TS, SEQ].into_iter().chain(keys.iter().map(String::as_str)) {
         if schema.index_of(name).is_err() {
-            return Err(Error::new(Kind::Bug, "Changes without a needed column").with("column", name));
+            return Err(Error::new(Kind::Bug, "Changes without a needed column").with_field("column", name));
         }
     }
     if keys.is_empty() {

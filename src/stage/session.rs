@@ -78,7 +78,7 @@ impl Engine {
             .with_memory_pool(Arc::new(pool))
             .with_disk_manager_builder(disk)
             .build_arc()
-            .or_fail(Kind::Io, "The folder for temporary files cannot be used")?;
+            .context(Kind::Io, "The folder for temporary files cannot be used")?;
         Ok(Self { inner: Arc::new(Inner { options, runtime, spill }) })
     }
 

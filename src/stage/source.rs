@@ -17,7 +17,7 @@ use crate::error::{Kind, Result, ResultExt};
 
 /// A table held in memory, one partition per element; it can be scanned any number of times.
 pub fn table_of_batches(schema: SchemaRef, partitions: Vec<Vec<RecordBatch>>) -> Result<Arc<dyn TableProvider>> {
-    let table = MemTable::try_new(schema, partitions).or_fail(Kind::Bug, "Batches do not have the schema of their table")?;
+    let table = MemTable::try_new(schema, partitions).context(Kind::Bug, "Batches do not have the schema of their table")?;
     Ok(Arc::new(table))
 }
 
@@ -30,7 +30,7 @@ pub fn table_of_streams(schema: SchemaRef, streams: Vec<SendableRecordBatchStrea
         })
         .collect();
     let table =
-        StreamingTable::try_new(schema, partitions).or_fail(Kind::Bug, "Streams do not have the schema of their table")?;
+        StreamingTable::try_new(schema, partitions).context(Kind::Bug, "Streams do not have the schema of their table")?;
     Ok(Arc::new(table))
 }
 

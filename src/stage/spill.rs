@@ -69,7 +69,7 @@ impl SpillFolder {
     pub(super) fn create(parent: &Path) -> Result<Self> {
         let unusable = "The folder for temporary files cannot be used";
         let hint = "name another one with --temp-dir";
-        fs::create_dir_all(parent).or_fail(Kind::Io, unusable).with("folder", parent.display()).hint(hint)?;
+        fs::create_dir_all(parent).context(Kind::Io, unusable).with_field("folder", parent.display()).hint(hint)?;
         for _ in 0..8 {
             let name = format!("{PREFIX}{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
             let lock_path = parent.join(format!("{name}{LOCK}"));
@@ -79,18 +79,18 @@ impl SpillFolder {
                 // A sweep may have taken the file for a leftover between its creation and its lock.
                 Ok(lock_path.exists().then_some(lock))
             };
-            let lock = attempt().or_fail(Kind::Io, unusable).with("folder", parent.display()).hint(hint)?;
+            let lock = attempt().context(Kind::Io, unusable).with_field("folder", parent.display()).hint(hint)?;
             if let Some(lock) = lock {
                 let folder = parent.join(&name);
                 let made = Self { folder: folder.clone(), lock_path, lock: Some(lock) };
-                create_private(&folder).or_fail(Kind::Io, unusable).with("folder", parent.display()).hint(hint)?;
+                create_private(&folder).context(Kind::Io, unusable).with_field("folder", parent.display()).hint(hint)?;
                 if let Some(lock) = &made.lock {
                     sweep(parent, lock);
                 }
                 return Ok(made);
             }
         }
-        Err(Error::new(Kind::Io, unusable).with("folder", parent.display()).hint(hint))
+        Err(Error::new(Kind::Io, unusable).with_field("folder", parent.display()).hint(hint))
     }
 
     /// Where to spill.

@@ -238,7 +238,7 @@ async fn rows_wider_than_the_limit_say_what_to_raise() {
     let rows = many_rows(6, 2 << 20);
     let table = table_of_batches(schema(), dealt(&rows, 1, 1)).unwrap();
     let mut set = latest_per_key(&engine, table, &keys(false)).await.unwrap();
-    let error = set.streams.remove(0).try_collect::<Vec<_>>().await.or_fail(Kind::Bug, "lost").unwrap_err();
+    let error = set.streams.remove(0).try_collect::<Vec<_>>().await.context(Kind::Bug, "lost").unwrap_err();
     assert_eq!(error.kind(), Kind::Resources, "{error:?}");
     assert!(error.hint_text().unwrap().contains("--memory-limit"));
 }
@@ -247,13 +247,13 @@ async fn rows_wider_than_the_limit_say_what_to_raise() {
 async fn an_error_of_the_source_keeps_its_kind() {
     let folder = tempfile::tempdir().unwrap();
     let engine = engine(64 << 20, folder.path());
-    let failure = crate::Error::new(Kind::Expired, "The job is gone").with("job", "j1");
+    let failure = crate::Error::new(Kind::Expired, "The job is gone").with_field("job", "j1");
     let items = vec![Ok(batch(&[])), Err(datafusion::error::DataFusionError::External(Box::new(failure)))];
     let stream: SendableRecordBatchStream =
         Box::pin(datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(schema(), futures::stream::iter(items)));
     let table = table_of_streams(schema(), vec![stream]).unwrap();
     let mut set = latest_per_key(&engine, table, &keys(false)).await.unwrap();
-    let error = set.streams.remove(0).try_collect::<Vec<_>>().await.or_fail(Kind::Bug, "lost").unwrap_err();
+    let error = set.streams.remove(0).try_collect::<Vec<_>>().await.context(Kind::Bug, "lost").unwrap_err();
     assert_eq!(error.kind(), Kind::Expired);
     assert_eq!(error.get("job"), Some("j1"));
 }

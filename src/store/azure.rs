@@ -61,7 +61,7 @@ pub(super) fn open(url: &Url, options: &StoreOptions) -> Result<Arc<dyn ObjectSt
         .with_client_options(Connector::options(is_clear))
         .with_http_connector(Connector::new(options.ca_bundle.as_deref(), at.as_ref())?)
         .build()
-        .or_fail(Kind::Usage, "The object store cannot be set up")
+        .context(Kind::Usage, "The object store cannot be set up")
         .map_err(|error| error.hint("name the account with AZURE_STORAGE_ACCOUNT_NAME, or in the address: abfss://container@account.dfs.core.windows.net/prefix"))?;
     Ok(Arc::new(RemoteStore::new(store).listing_all(is_emulator)))
 }

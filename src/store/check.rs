@@ -145,7 +145,7 @@ impl<'a> Patience<'a> {
 
 fn unconditional(place: &Place, source: impl Into<crate::error::BoxError>) -> Error {
     Error::new(Kind::Target, "The object store has no conditional writes, so two runs could overwrite each other")
-        .with("target", place.location())
+        .with_field("target", place.location())
         .hint(CONDITIONAL_HINT)
         .caused_by(source)
 }

@@ -165,7 +165,7 @@ pub fn explained(error: Error) -> Error {
         next = cause.source();
     }
     match found {
-        Some((kind, hint)) if error.kind() != Kind::Conflict => error.of_kind(kind).hint_instead(hint),
+        Some((kind, hint)) if error.kind() != Kind::Conflict => error.with_kind(kind).hint_instead(hint),
         _ => error,
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn open(url: &Url, options: &StoreOptions) -> Result<Arc<dyn ObjectSt
         .with_client_options(Connector::options(true))
         .with_http_connector(Connector::new(options.ca_bundle.as_deref(), at.as_ref())?)
         .build()
-        .or_fail(Kind::Usage, "The object store cannot be set up")
+        .context(Kind::Usage, "The object store cannot be set up")
         .map_err(|error| error.hint("name a file of credentials with GOOGLE_APPLICATION_CREDENTIALS"))?;
     Ok(Arc::new(RemoteStore::new(store)))
 }

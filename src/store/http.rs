@@ -28,7 +28,7 @@ impl Connector {
     /// With extra root certificates, for a store at `endpoint` (`None`: the provider's own).
     pub(super) fn new(ca_bundle: Option<&Path>, endpoint: Option<&Url>) -> Result<Self> {
         let roots = match ca_bundle {
-            Some(path) => read_roots(path).with("ca_bundle", path.display())?,
+            Some(path) => read_roots(path).with_field("ca_bundle", path.display())?,
             None => Vec::new(),
         };
         Ok(Self { roots, is_loopback: endpoint.is_some_and(is_loopback) })
@@ -86,9 +86,9 @@ impl HttpService for Client {
 }
 
 fn read_roots(path: &Path) -> Result<Vec<reqwest::Certificate>> {
-    let pem = std::fs::read(path).or_fail(Kind::Usage, "The CA bundle cannot be read")?;
+    let pem = std::fs::read(path).context(Kind::Usage, "The CA bundle cannot be read")?;
     let roots =
-        reqwest::Certificate::from_pem_bundle(&pem).or_fail(Kind::Usage, "The CA bundle is not a list of PEM certificates")?;
+        reqwest::Certificate::from_pem_bundle(&pem).context(Kind::Usage, "The CA bundle is not a list of PEM certificates")?;
     match roots.is_empty() {
         true => Err(Error::new(Kind::Usage, "The CA bundle holds no certificate")),
         false => Ok(roots),
@@ -114,7 +114,7 @@ pub(super) fn endpoint(text: &str, allow_http: bool) -> Result<Url> {
         "https" => Ok(url),
         "http" if allow_http || is_loopback(&url) => Ok(url),
         "http" => Err(Error::new(Kind::Usage, "The endpoint of the object store is not encrypted")
-            .with("endpoint", crate::redact::SafeUrl::new(url))
+            .with_field("endpoint", crate::redact::SafeUrl::new(url))
             .hint("use https, or allow clear text with --store-option allow_http=true")),
         _ => Err(Error::new(Kind::Usage, "The endpoint of the object store is not an http or https URL").hint(hint)),
     }

@@ -54,10 +54,10 @@ impl Place {
     /// A local folder, which need not exist yet. Writes nothing.
     pub fn local(folder: &FsPath) -> Result<Self> {
         let unusable = "The target's path cannot be used";
-        let folder = resolved(folder).or_fail(Kind::Target, unusable)?;
+        let folder = resolved(folder).context(Kind::Target, unusable)?;
         let url = Url::from_directory_path(&folder)
-            .map_err(|()| Error::new(Kind::Target, unusable).with("folder", folder.display()))?;
-        let root = Path::from_absolute_path(&folder).or_fail(Kind::Target, unusable).with("folder", folder.display())?;
+            .map_err(|()| Error::new(Kind::Target, unusable).with_field("folder", folder.display()))?;
+        let root = Path::from_absolute_path(&folder).context(Kind::Target, unusable).with_field("folder", folder.display())?;
         let store: Arc<dyn ObjectStore> = Arc::new(local::DurableStore::new());
         let by_url = (url.clone(), alias::listed_encoded(&store, &root));
         Ok(Self { location: SafeUrl::new(url), root, folder: Some(folder), store, by_url })
@@ -71,14 +71,14 @@ impl Place {
             return Self::local(&path.map_err(|()| Error::new(Kind::Target, "The target's address is not a local folder"))?);
         }
         let url = directory_url(location)?;
-        let root = Path::from_url_path(url.path()).or_fail(Kind::Usage, "The target's address cannot be used")?;
+        let root = Path::from_url_path(url.path()).context(Kind::Usage, "The target's address cannot be used")?;
         let store = match url.scheme() {
             "s3" | "s3a" => s3::open(&url, options),
             "az" | "azure" | "abfs" | "abfss" => azure::open(&url, options),
             "gs" => gcp::open(&url, options),
             _ => Err(Error::new(Kind::Unsupported, "There is no way to such a place")),
         };
-        let store = store.with("target", SafeUrl::new(url.clone()))?;
+        let store = store.with_field("target", SafeUrl::new(url.clone()))?;
         let by_url = alias::plain(&url, &store, &root);
         Ok(Self { location: SafeUrl::new(url), root, folder: None, store, by_url })
     }
@@ -135,8 +135,8 @@ impl Place {
     /// Kind `Target`: the place as a whole cannot be used.
     pub fn unusable(&self, source: impl Into<crate::error::BoxError>) -> Error {
         let error = match &self.folder {
-            Some(folder) => Error::new(Kind::Target, "The target folder cannot be used").with("folder", folder.display()),
-            None => Error::new(Kind::Target, "The target cannot be used").with("target", &self.location),
+            Some(folder) => Error::new(Kind::Target, "The target folder cannot be used").with_field("folder", folder.display()),
+            None => Error::new(Kind::Target, "The target cannot be used").with_field("target", &self.location),
         };
         explained(error.caused_by(source))
     }
@@ -165,7 +165,7 @@ fn resolved(folder: &FsPath) -> std::io::Result<PathBuf> {
 fn directory_url(location: &Url) -> Result<Url> {
     let wrong = |what: &'static str| {
         Error::new(Kind::Usage, what)
-            .with("target", SafeUrl::new(location.clone()))
+            .with_field("target", SafeUrl::new(location.clone()))
             .hint("write it as s3://bucket/prefix, az://container/prefix or gs://bucket/prefix; options go by --store-option")
     };
     let has_user = !location.username().is_empty() && !location.scheme().starts_with("abfs");
@@ -173,7 +173,7 @@ fn directory_url(location: &Url) -> Result<Url> {
         let mut shown = location.clone();
         let _ = (shown.set_username(""), shown.set_password(None));
         return Err(Error::new(Kind::Usage, "The target's address holds credentials")
-            .with("target", SafeUrl::new(shown))
+            .with_field("target", SafeUrl::new(shown))
             .hint("give them by environment variables, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
     }
     if location.query().is_some() || location.fragment().is_some() {

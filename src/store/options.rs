@@ -80,7 +80,7 @@ impl StoreOptions {
                 Kind::Usage,
                 "Credentials are not given as an option, where other users of the machine see them",
             )
-            .with("option", bare)
+            .with_field("option", bare)
             .hint("use the environment (AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_ACCOUNT_KEY, ...), a profile or a role"));
         }
         self.told.insert(bare.to_owned(), value.to_owned());
@@ -119,7 +119,7 @@ impl StoreOptions {
     pub(super) fn retry(&self) -> Result<RetryConfig> {
         let number = |name: &str, usual: u64| match self.told(name) {
             Some(text) => text.trim_end_matches('s').parse().map_err(|_| {
-                Error::new(Kind::Usage, "An option of the object store is not a number").with("option", name.to_owned())
+                Error::new(Kind::Usage, "An option of the object store is not a number").with_field("option", name.to_owned())
             }),
             None => Ok(usual),
         };
@@ -133,5 +133,5 @@ impl StoreOptions {
 
 /// An option that no store of this kind knows.
 pub(super) fn unknown(name: &str, known: &str) -> Error {
-    Error::new(Kind::Usage, "The object store has no such option").with("option", name).hint(format!("it has {known}"))
+    Error::new(Kind::Usage, "The object store has no such option").with_field("option", name).hint(format!("it has {known}"))
 }

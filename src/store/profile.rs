@@ -32,7 +32,9 @@ pub(super) fn read(options: &StoreOptions) -> Result<Profile> {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             Err(error) => {
-                return Err(error).or_fail(Kind::Usage, "A file of AWS profiles cannot be read").with("file", path.display());
+                return Err(error)
+                    .context(Kind::Usage, "A file of AWS profiles cannot be read")
+                    .with_field("file", path.display());
             }
         };
         if let Some(section) = section_of(&text, section) {
@@ -42,7 +44,7 @@ pub(super) fn read(options: &StoreOptions) -> Result<Profile> {
     }
     match named {
         Some(name) if !found => Err(Error::new(Kind::Usage, "There is no such AWS profile")
-            .with("profile", name)
+            .with_field("profile", name)
             .hint("list them with `aws configure list-profiles`")),
         _ => Ok(Profile(values)),
     }

@@ -40,7 +40,7 @@ pub(super) fn open(url: &Url, options: &StoreOptions) -> Result<Arc<dyn ObjectSt
     let profile = profile::read(options)?;
     let builder = builder(url, options, &profile)?;
     let builder = with_credentials(builder, options, &profile)?;
-    let store = builder.build().or_fail(Kind::Usage, "The object store cannot be set up")?;
+    let store = builder.build().context(Kind::Usage, "The object store cannot be set up")?;
     Ok(Arc::new(RemoteStore::new(store)))
 }
 
@@ -156,7 +156,7 @@ fn with_credentials(mut builder: AmazonS3Builder, options: &StoreOptions, profil
     let by_aws_tools = ["sso_session", "sso_start_url", "source_profile", "credential_source", "login_session"];
     if let Some(found) = by_aws_tools.iter().find(|name| profile.get(name).is_some()) {
         return Err(Error::new(Kind::Target, "The AWS profile gets its credentials in a way that only the AWS tools know")
-            .with("setting", found)
+            .with_field("setting", found)
             .hint("export them: eval \"$(aws configure export-credentials --format env)\"; or, for unattended runs, add a profile with `credential_process = aws configure export-credentials --profile NAME`"));
     }
     for (key, variable, in_profile) in [
@@ -178,12 +178,12 @@ fn with_credentials(mut builder: AmazonS3Builder, options: &StoreOptions, profil
         return Err(Error::new(Kind::Target, "No credentials for the object store were found")
             .hint("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"));
     }
-    let roles = builder.clone().with_retry(ROLE_RETRY).build().or_fail(Kind::Usage, "The object store cannot be set up")?;
+    let roles = builder.clone().with_retry(ROLE_RETRY).build().context(Kind::Usage, "The object store cannot be set up")?;
     Ok(builder.with_credentials(Arc::clone(roles.credentials())))
 }
 
 fn half(missing: &'static str) -> Error {
-    Error::new(Kind::Target, "One half of the credentials of the object store is missing").with("variable", missing)
+    Error::new(Kind::Target, "One half of the credentials of the object store is missing").with_field("variable", missing)
 }
 
 fn static_keys(builder: AmazonS3Builder, id: &str, secret: &str, token: Option<&str>) -> AmazonS3Builder {
@@ -279,10 +279,10 @@ impl ProcessCredentials {
         let mut program = crate::child::shell(command, &["AWS_*"]);
         program.stdin(std::process::Stdio::null());
         let output = program.output();
-        let output = output.or_fail(Kind::Target, "The program that gives the credentials cannot be started")?;
+        let output = output.context(Kind::Target, "The program that gives the credentials cannot be started")?;
         if !output.status.success() {
             return Err(Error::new(Kind::Target, "The program that gives the credentials failed")
-                .with("status", output.status)
+                .with_field("status", output.status)
                 .hint(hint));
         }
         serde_json::from_slice(&output.stdout)

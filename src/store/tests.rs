@@ -29,7 +29,7 @@ fn puts(seen: &Seen) -> bool {
 
 /// All words of an error, as a user may see them.
 fn words(error: &Error) -> String {
-    format!("{} {:?} {:?} {:?}", error.message(), error.context(), error.causes(), error.hint_text())
+    format!("{} {:?} {:?} {:?}", error.message(), error.fields(), error.causes(), error.hint_text())
 }
 
 async fn upload(place: &Place, name: &str, bytes: usize) -> Result<Path, StoreError> {

@@ -27,7 +27,7 @@ pub(in crate::cli) fn man(mut definition: clap::Command, args: &ManArgs) -> Resu
         },
     };
     let mut text = Vec::new();
-    clap_mangen::Man::new(page).render(&mut text).or_fail(Kind::Bug, "The manual page cannot be written")?;
+    clap_mangen::Man::new(page).render(&mut text).context(Kind::Bug, "The manual page cannot be written")?;
     out(&String::from_utf8_lossy(&text))?;
     Ok(Ok(()))
 }

@@ -190,7 +190,7 @@ pub(in crate::cli) async fn list(global: &GlobalArgs, console: Console, args: Li
                 object
             })
             .collect();
-        let text = serde_json::to_string_pretty(&objects).or_fail(Kind::Bug, "The list cannot be written as JSON")?;
+        let text = serde_json::to_string_pretty(&objects).context(Kind::Bug, "The list cannot be written as JSON")?;
         console.data(&format!("{text}\n"))?;
         return Ok(ExitCode::SUCCESS);
     }

@@ -140,16 +140,16 @@ mod walk {
     fn prepare(dir: &Path) -> Result<()> {
         let failed = |what: &str| format!("The folder for the demo cannot be {what}: {}", dir.display());
         if dir.exists() {
-            let empty = dir.read_dir().or_fail(Kind::Io, failed("read"))?.next().is_none();
+            let empty = dir.read_dir().context(Kind::Io, failed("read"))?.next().is_none();
             if !empty && !dir.join(MARKER).exists() {
                 return Err(
                     Error::new(Kind::Usage, failed("used, for it holds something else")).hint("give another one with --dir")
                 );
             }
-            std::fs::remove_dir_all(dir).or_fail(Kind::Io, failed("emptied"))?;
+            std::fs::remove_dir_all(dir).context(Kind::Io, failed("emptied"))?;
         }
-        std::fs::create_dir_all(dir).or_fail(Kind::Io, failed("made"))?;
-        std::fs::File::create(dir.join(MARKER)).or_fail(Kind::Io, failed("written")).map(drop)
+        std::fs::create_dir_all(dir).context(Kind::Io, failed("made"))?;
+        std::fs::File::create(dir.join(MARKER)).context(Kind::Io, failed("written")).map(drop)
     }
 
     async fn run(server: &Server, target: &Target) -> Result<()> {

@@ -81,7 +81,7 @@ pub(in crate::cli) fn init(global: &GlobalArgs, args: &InitArgs) -> Result<()> {
     let target = match Address::parse(&crate::cli::settings::settings_file::without_references(&args.target))? {
         Address::Folder(_) => {
             let folder = resolve::at_home(&args.target)?;
-            let folder = std::path::absolute(folder.as_ref()).or_fail(Kind::Usage, "The target's path cannot be used")?;
+            let folder = std::path::absolute(folder.as_ref()).context(Kind::Usage, "The target's path cannot be used")?;
             folder.display().to_string()
         }
         Address::File(_) | Address::Store(_) | Address::Database(_) => args.target.clone(),
@@ -92,7 +92,7 @@ pub(in crate::cli) fn init(global: &GlobalArgs, args: &InitArgs) -> Result<()> {
     }
     let secret = match &args.secret_file {
         Some(file) => {
-            let file = std::path::absolute(file).or_fail(Kind::Usage, "The path of the secret's file cannot be used")?;
+            let file = std::path::absolute(file).context(Kind::Usage, "The path of the secret's file cannot be used")?;
             format!("file:{}", file.display())
         }
         None => "${DAP_CLIENT_SECRET}".to_owned(),
@@ -101,7 +101,7 @@ pub(in crate::cli) fn init(global: &GlobalArgs, args: &InitArgs) -> Result<()> {
     write_new(&path, &text)?;
     // What was written must be what is understood; a mistake here is ours.
     crate::cli::settings::settings_file::parse(&text, &path, &|_| Some("x".to_owned()))
-        .or_fail(Kind::Bug, "The settings file cannot be read back")?;
+        .context(Kind::Bug, "The settings file cannot be read back")?;
     out(&format!(
         "{} is written, for you alone to read.\n\nNext steps:\n  export DAP_CLIENT_ID='region#id'{}\n  daplake check\n  daplake sync\n  daplake sync --watch        # stay, and keep the tables right\n",
         path.display(),
@@ -118,10 +118,10 @@ fn write_new(path: &Path, text: &str) -> Result<()> {
     match written {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             Err(Error::new(Kind::Usage, "The settings file is there already and stays as it is")
-                .with("file", path.display())
+                .with_field("file", path.display())
                 .hint("name another one with --settings, or move it away"))
         }
-        other => other.or_fail(Kind::Io, format!("The settings file cannot be written: {}", path.display())),
+        other => other.context(Kind::Io, format!("The settings file cannot be written: {}", path.display())),
     }
 }
 
@@ -286,7 +286,7 @@ pub(in crate::cli) async fn check(global: &GlobalArgs, runs: Vec<CheckArgs>) -> 
     out(&match first.output {
         StatusOutput::Text => text(&findings),
         StatusOutput::Json => {
-            serde_json::to_string_pretty(&findings).or_fail(Kind::Bug, "The findings cannot be written as JSON")? + "\n"
+            serde_json::to_string_pretty(&findings).context(Kind::Bug, "The findings cannot be written as JSON")? + "\n"
         }
     })?;
     let bad = findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count();

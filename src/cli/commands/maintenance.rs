@@ -184,5 +184,5 @@ fn tell<T: Serialize>(output: StatusOutput, text: String, done: &[Cared<T>]) -> 
 }
 
 fn pretty(value: &Value) -> Result<String> {
-    Ok(serde_json::to_string_pretty(value).or_fail(Kind::Bug, "The answer cannot be written as JSON")? + "\n")
+    Ok(serde_json::to_string_pretty(value).context(Kind::Bug, "The answer cannot be written as JSON")? + "\n")
 }

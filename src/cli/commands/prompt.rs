@@ -51,13 +51,13 @@ pub(in crate::cli) async fn prompt(mut querier: Querier, mut writing: Writing, s
     let memory = state_dir.map(|folder| folder.join("query_history"));
     let failed = "The terminal cannot be used";
     let config =
-        Config::builder().completion_type(CompletionType::List).max_history_size(REMEMBERED).or_fail(Kind::Io, failed)?;
+        Config::builder().completion_type(CompletionType::List).max_history_size(REMEMBERED).context(Kind::Io, failed)?;
     let mut history = MemHistory::with_config(&config.build());
     for statement in memory.as_deref().map(remembered).unwrap_or_default() {
         let _ = history.add(&statement);
     }
     let config = Config::builder().completion_type(CompletionType::List).build();
-    let mut editor: Editor<Names, MemHistory> = Editor::with_history(config, history).or_fail(Kind::Io, failed)?;
+    let mut editor: Editor<Names, MemHistory> = Editor::with_history(config, history).context(Kind::Io, failed)?;
     editor.set_helper(Some(Names(known)));
     out(&format!("{} tables. \\? for help, \\q for the end.\n", querier.tables().len()))?;
     loop {
@@ -67,13 +67,13 @@ pub(in crate::cli) async fn prompt(mut querier: Querier, mut writing: Writing, s
             (editor, line)
         })
         .await
-        .or_fail(Kind::Bug, "The editor ended unexpectedly")?;
+        .context(Kind::Bug, "The editor ended unexpectedly")?;
         editor = back;
         let line = match line {
             Ok(line) => line,
             Err(ReadlineError::Interrupted) => continue,
             Err(ReadlineError::Eof) => break,
-            Err(error) => return Err(error).or_fail(Kind::Io, failed),
+            Err(error) => return Err(error).context(Kind::Io, failed),
         };
         let text = line.trim();
         if text.is_empty() {

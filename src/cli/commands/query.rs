@@ -89,13 +89,13 @@ impl Writing {
                 (None, Some(form)) | (Some(Form::JsonLines), Some(form @ Form::JsonArray)) => form,
                 (Some(told), Some(form)) if told != form => {
                     return Err(Error::new(Kind::Usage, "The ending of --output-file says another form than --output")
-                        .with("file", path.display())
+                        .with_field("file", path.display())
                         .hint("leave --output out, or give the file another ending"));
                 }
                 (Some(told), _) => told,
                 (None, None) => {
                     return Err(Error::new(Kind::Usage, "The ending of --output-file says no form")
-                        .with("file", path.display())
+                        .with_field("file", path.display())
                         .hint("end it in .csv, .json, .jsonl, .parquet, .arrow or .txt, or say the form with --output"));
                 }
             },
@@ -123,7 +123,7 @@ pub(in crate::cli) async fn query(global: &GlobalArgs, args: QueryArgs) -> Resul
         }
         None | Some("-") => {
             let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).or_fail(Kind::Io, "Standard input cannot be read")?;
+            std::io::stdin().read_to_string(&mut text).context(Kind::Io, "Standard input cannot be read")?;
             sql_completion::statements(&text)
         }
         Some(sql) => vec![sql.to_owned()],
@@ -158,11 +158,11 @@ async fn at_terminal(_querier: Querier, _writing: Writing, _args: QueryArgs) -> 
 /// The whole file or nothing of it.
 async fn to_file(answer: Answer, writing: Writing, path: &Path) -> Result<()> {
     let failed = || format!("The answer cannot be written: {}", path.display());
-    let file = file_beside(path).or_fail(Kind::Io, failed())?;
+    let file = file_beside(path).context(Kind::Io, failed())?;
     let mut writer = std::io::BufWriter::new(file);
     write_answer(answer, writing, &mut writer).await?;
-    let file = writer.into_inner().map_err(std::io::IntoInnerError::into_error).or_fail(Kind::Io, failed())?;
-    file.persist(path).map(drop).or_fail(Kind::Io, failed())
+    let file = writer.into_inner().map_err(std::io::IntoInnerError::into_error).context(Kind::Io, failed())?;
+    file.persist(path).map(drop).context(Kind::Io, failed())
 }
 
 /// A version by its number, or a time.
@@ -201,7 +201,7 @@ impl Rows {
         if self.left == Some(0) {
             return Ok(None);
         }
-        let Some(batch) = self.batches.try_next().await.or_fail(Kind::Target, QUERY_FAILED)? else { return Ok(None) };
+        let Some(batch) = self.batches.try_next().await.context(Kind::Target, QUERY_FAILED)? else { return Ok(None) };
         let rows = self.left.map_or(batch.num_rows(), |left| left.min(batch.num_rows()));
         self.left = self.left.map(|left| left - rows);
         Ok(Some(batch.slice(0, rows)))
@@ -216,8 +216,8 @@ pub(in crate::cli) async fn write_answer(answer: Answer, writing: Writing, to: &
     let failed = "The answer cannot be written";
     let Writing { form, limit, shown } = writing;
     if form == Form::Table {
-        to.write_all(table(&schema, batches, limit.or(shown)).await?.as_bytes()).or_fail(Kind::Io, failed)?;
-        return to.flush().or_fail(Kind::Io, failed);
+        to.write_all(table(&schema, batches, limit.or(shown)).await?.as_bytes()).context(Kind::Io, failed)?;
+        return to.flush().context(Kind::Io, failed);
     }
     let mut rows = Rows { batches, left: limit };
     match form {
@@ -225,55 +225,55 @@ pub(in crate::cli) async fn write_answer(answer: Answer, writing: Writing, to: &
         Form::Csv => {
             let unfit = "The answer cannot be written as CSV (nested columns: use --output json, or pick their members)";
             let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(&mut *to);
-            writer.write(&RecordBatch::new_empty(schema)).or_fail(Kind::Unsupported, unfit)?;
+            writer.write(&RecordBatch::new_empty(schema)).context(Kind::Unsupported, unfit)?;
             while let Some(batch) = rows.next().await? {
-                writer.write(&batch).or_fail(Kind::Unsupported, unfit)?;
+                writer.write(&batch).context(Kind::Unsupported, unfit)?;
             }
         }
         Form::JsonLines => {
             let unfit = "The answer cannot be written as JSON";
             let mut writer = arrow::json::LineDelimitedWriter::new(&mut *to);
             while let Some(batch) = rows.next().await? {
-                writer.write(&batch).or_fail(Kind::Data, unfit)?;
+                writer.write(&batch).context(Kind::Data, unfit)?;
             }
-            writer.finish().or_fail(Kind::Data, unfit)?;
+            writer.finish().context(Kind::Data, unfit)?;
         }
         Form::JsonArray => {
             let unfit = "The answer cannot be written as JSON";
             let builder = arrow::json::WriterBuilder::new().with_explicit_nulls(true);
             let mut writer = builder.build::<_, arrow::json::writer::JsonArray>(&mut *to);
             while let Some(batch) = rows.next().await? {
-                writer.write(&batch).or_fail(Kind::Data, unfit)?;
+                writer.write(&batch).context(Kind::Data, unfit)?;
             }
-            writer.finish().or_fail(Kind::Data, unfit)?;
+            writer.finish().context(Kind::Data, unfit)?;
         }
         Form::Parquet => {
             let compression = Compression::ZSTD(ZstdLevel::default());
             let properties = WriterProperties::builder().set_compression(compression).build();
             let unfit = "The answer cannot be written as Parquet";
             let writer = ArrowWriter::try_new(&mut *to, schema, Some(properties));
-            let mut writer = writer.or_fail(Kind::Unsupported, unfit)?;
+            let mut writer = writer.context(Kind::Unsupported, unfit)?;
             while let Some(batch) = rows.next().await? {
-                writer.write(&batch).or_fail(Kind::Io, unfit)?;
+                writer.write(&batch).context(Kind::Io, unfit)?;
             }
-            writer.close().or_fail(Kind::Io, unfit)?;
+            writer.close().context(Kind::Io, unfit)?;
         }
         Form::Arrow => {
             let unfit = "The answer cannot be written as an Arrow file";
             let writer = arrow::ipc::writer::FileWriter::try_new(&mut *to, &schema);
-            let mut writer = writer.or_fail(Kind::Unsupported, unfit)?;
+            let mut writer = writer.context(Kind::Unsupported, unfit)?;
             while let Some(batch) = rows.next().await? {
-                writer.write(&batch).or_fail(Kind::Io, unfit)?;
+                writer.write(&batch).context(Kind::Io, unfit)?;
             }
-            writer.finish().or_fail(Kind::Io, unfit)?;
+            writer.finish().context(Kind::Io, unfit)?;
         }
     }
-    to.flush().or_fail(Kind::Io, failed)
+    to.flush().context(Kind::Io, failed)
 }
 
 async fn table(schema: &SchemaRef, mut batches: SendableRecordBatchStream, limit: Option<usize>) -> Result<String> {
     let (mut rows, mut held, mut count) = (Vec::new(), 0, 0);
-    while let Some(batch) = batches.try_next().await.or_fail(Kind::Target, QUERY_FAILED)? {
+    while let Some(batch) = batches.try_next().await.context(Kind::Target, QUERY_FAILED)? {
         count += batch.num_rows();
         let wanted = limit.map_or(batch.num_rows(), |limit| batch.num_rows().min(limit - held));
         if wanted > 0 {
@@ -286,7 +286,7 @@ async fn table(schema: &SchemaRef, mut batches: SendableRecordBatchStream, limit
         rows.push(RecordBatch::new_empty(schema.clone()));
     }
     let table = arrow::util::pretty::pretty_format_batches_with_options(&rows, &options);
-    let table = table.or_fail(Kind::Data, "The answer cannot be shown as a table")?;
+    let table = table.context(Kind::Data, "The answer cannot be shown as a table")?;
     let noun = |count: usize| if count == 1 { "row" } else { "rows" };
     Ok(match count - held {
         0 => format!("{table}\n{count} {}\n", noun(count)),

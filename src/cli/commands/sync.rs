@@ -335,13 +335,13 @@ fn write_reports(reports: &[Report], path: Option<&Path>) -> Result<()> {
         [only] => serde_json::to_value(only),
         several => serde_json::to_value(several),
     };
-    let value = value.or_fail(Kind::Bug, "The report cannot be written as JSON")?;
+    let value = value.context(Kind::Bug, "The report cannot be written as JSON")?;
     if is_standard_output(Some(path)) {
         // One line a run, for those who read one after the other.
         return out(&format!("{value}\n"));
     }
     let failed = || format!("The report cannot be written: {}", path.display());
-    write_file(path, format!("{value:#}\n").as_bytes()).or_fail(Kind::Io, failed())
+    write_file(path, format!("{value:#}\n").as_bytes()).context(Kind::Io, failed())
 }
 
 /// The whole file or nothing of it.
@@ -429,12 +429,12 @@ pub(in crate::cli) async fn status(global: &GlobalArgs, args: StatusArgs) -> Res
     let overview = ops::overview(&request).await?;
     if let Some(path) = &args.html {
         let page = status_page(&overview);
-        write_file(path, page.as_bytes()).or_fail(Kind::Io, format!("The page cannot be written: {}", path.display()))?;
+        write_file(path, page.as_bytes()).context(Kind::Io, format!("The page cannot be written: {}", path.display()))?;
     }
     out(&match args.output {
         StatusOutput::Text => overview_text(&overview),
         StatusOutput::Json => {
-            serde_json::to_string_pretty(&overview).or_fail(Kind::Bug, "The status cannot be written as JSON")? + "\n"
+            serde_json::to_string_pretty(&overview).context(Kind::Bug, "The status cannot be written as JSON")? + "\n"
         }
     })
 }

@@ -182,11 +182,11 @@ fn now() -> f64 {
 pub(in crate::cli) async fn serve(metrics: &'static Metrics, address: SocketAddr) -> Result<()> {
     let listener = TcpListener::bind(address).await.map_err(|error| {
         Error::new(Kind::Usage, "The address of --metrics-listen cannot be listened to")
-            .with("address", address)
+            .with_field("address", address)
             .caused_by(error)
             .hint("another program may use it; name another port")
     })?;
-    let address = listener.local_addr().or_fail(Kind::Io, "The address of the metrics is not known")?;
+    let address = listener.local_addr().context(Kind::Io, "The address of the metrics is not known")?;
     tracing::info!(%address, "Metrics are served");
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     tokio::spawn(async move {

@@ -269,7 +269,7 @@ fn chosen(
     meant
         .into_iter()
         .map(|mut target| match target.problem.take() {
-            Some(problem) => Err(Unresolved::File(problem.with("target", &target.name))),
+            Some(problem) => Err(Unresolved::File(problem.with_field("target", &target.name))),
             None => Ok(Some(target)),
         })
         .collect()
@@ -299,7 +299,7 @@ fn settings_file(told: Option<PathBuf>) -> Result<Option<PathBuf>> {
         return match path.is_file() {
             true => Ok(Some(path)),
             false => Err(Error::new(Kind::Usage, "The settings file is not there")
-                .with("file", path.display())
+                .with_field("file", path.display())
                 .hint(format!("`daplake init --settings {}` writes one", path.display()))),
         };
     }
@@ -368,7 +368,7 @@ fn credentials(global: &GlobalArgs) -> Result<Credentials> {
     let missing = |what: &'static str, flag: &'static str, variable: &'static str| {
         Error::new(Kind::Usage, format!("No {what} was given"))
             .hint(format!("set {variable} (or {flag}); try `daplake demo` to see everything work without an account"))
-            .of_kind(Kind::Auth)
+            .with_kind(Kind::Auth)
     };
     let client_id = global
         .client_id
@@ -420,7 +420,7 @@ pub(in crate::cli) fn hash_key(args: &crate::cli::args::HashKeyArgs) -> Result<O
         Some(path) => {
             let text = std::fs::read_to_string(path);
             let text = text
-                .or_fail(Kind::Usage, format!("The file with the key for hashed columns cannot be read: {}", path.display()))?;
+                .context(Kind::Usage, format!("The file with the key for hashed columns cannot be read: {}", path.display()))?;
             Some(Secret::new(text.trim_end_matches(['\r', '\n'])))
         }
         None => variable("DAPLAKE_HASH_KEY").map(Secret::new),

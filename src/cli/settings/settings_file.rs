@@ -97,8 +97,8 @@ impl FileSettings {
     /// Reads and checks a file. `variable` gives the values of variables. Errors are of kind `Usage` and name the line.
     pub(in crate::cli) fn read(path: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
         let text = std::fs::read_to_string(path)
-            .or_fail(Kind::Usage, "The settings file cannot be read")
-            .with("file", path.display())?;
+            .context(Kind::Usage, "The settings file cannot be read")
+            .with_field("file", path.display())?;
         let mut settings = parse(&text, path, variable)?;
         if let Some(warning) = open_to_others(path, settings.has_clear_text)? {
             settings.warnings.push(warning);
@@ -111,10 +111,10 @@ impl FileSettings {
 #[cfg(unix)]
 fn open_to_others(path: &Path, holds_secrets: bool) -> Result<Option<String>> {
     use std::os::unix::fs::PermissionsExt;
-    let mode = std::fs::metadata(path).or_fail(Kind::Usage, "The settings file cannot be read")?.permissions().mode();
+    let mode = std::fs::metadata(path).context(Kind::Usage, "The settings file cannot be read")?.permissions().mode();
     if mode & 0o002 != 0 {
         return Err(Error::new(Kind::Usage, "The settings file can be changed by every user of this machine")
-            .with("file", path.display())
+            .with_field("file", path.display())
             .hint(format!("chmod 600 {}", path.display())));
     }
     let warns = holds_secrets && mode & 0o044 != 0;
@@ -133,7 +133,7 @@ pub(in crate::cli) fn parse(text: &str, path: &Path, variable: &dyn Fn(&str) -> 
     let mut reader = Reader { text, path, folder, variable, settings: FileSettings::default() };
     let document = Document::parse(text).map_err(|error| {
         let message = error.message().lines().next().unwrap_or_default().to_owned();
-        reader.wrong("The settings file is not TOML", "", error.span()).with("reason", message)
+        reader.wrong("The settings file is not TOML", "", error.span()).with_field("reason", message)
     })?;
     reader.sections(document.as_table())?;
     Ok(reader.settings)
@@ -328,7 +328,7 @@ impl Reader<'_> {
                 let text = number.value().to_string();
                 match parse_limit(&text) {
                     Ok(_) => one(text),
-                    Err(reason) => Err(wrong(self).with("reason", reason)),
+                    Err(reason) => Err(wrong(self).with_field("reason", reason)),
                 }
             }
             (Form::Flag, Item::Value(Value::Boolean(flag))) => one(flag.value().to_string()),
@@ -357,7 +357,7 @@ impl Reader<'_> {
                     _ => None,
                 };
                 if let Some(reason) = reason {
-                    return Err(wrong(self).with("reason", reason));
+                    return Err(wrong(self).with_field("reason", reason));
                 }
                 one(match form {
                     // A report may go to standard output.
@@ -382,8 +382,9 @@ impl Reader<'_> {
 
     /// A folder beside the file, or a URL as it is.
     fn place(&mut self, text: String, shown: &str, item: &Item) -> Result<String> {
-        let placed =
-            |error: Error| error.with("key", shown).with("file", self.path.display()).with("line", self.line(item.span()));
+        let placed = |error: Error| {
+            error.with_field("key", shown).with_field("file", self.path.display()).with_field("line", self.line(item.span()))
+        };
         match Address::parse(&text).map_err(placed)? {
             Address::Folder(folder) => Ok(self.folder.join(at_home(folder)?.as_ref()).display().to_string()),
             Address::File(_) | Address::Store(_) | Address::Database(_) => {
@@ -407,10 +408,12 @@ impl Reader<'_> {
             Ok(path) => self.folder.join(at_home(&path)?.as_ref()),
             Err(missing) => return Ok(Err(missing)),
         };
-        let read = std::fs::read_to_string(&path).or_fail(Kind::Usage, "The file of a secret cannot be read");
+        let read = std::fs::read_to_string(&path).context(Kind::Usage, "The file of a secret cannot be read");
         Ok(match read {
             Ok(text) => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
-            Err(error) => Err(error.with("key", shown).with("path", path.display()).with("file", self.path.display())),
+            Err(error) => {
+                Err(error.with_field("key", shown).with_field("path", path.display()).with_field("file", self.path.display()))
+            }
         })
     }
 
@@ -437,7 +440,7 @@ impl Reader<'_> {
             }
             let Some(value) = (self.variable)(name) else {
                 let missing = self.wrong("The settings file names a variable that is not set", shown, item.span());
-                return Ok(Err(missing.with("variable", name)));
+                return Ok(Err(missing.with_field("variable", name)));
             };
             out.push_str(&rest[..at]);
             let start = text.len() - rest.len() + at;
@@ -477,8 +480,8 @@ impl Reader<'_> {
     /// An error about a place in the file. It never holds a value.
     fn wrong(&self, message: &'static str, shown: &str, span: Option<Range<usize>>) -> Error {
         let error = Error::new(Kind::Usage, message);
-        let error = if shown.is_empty() { error } else { error.with("key", shown) };
-        error.with("file", self.path.display()).with("line", self.line(span))
+        let error = if shown.is_empty() { error } else { error.with_field("key", shown) };
+        error.with_field("file", self.path.display()).with_field("line", self.line(span))
     }
 }
 

@@ -55,8 +55,8 @@ pub(in crate::cli) fn error_lines(error: &Error) -> String {
 
 fn error_text(error: &Error) -> String {
     let mut text = format!("error: {}", visible(error.message()));
-    if !error.context().is_empty() {
-        let context: Vec<String> = error.context().iter().map(|(name, value)| format!("{name}: {}", visible(value))).collect();
+    if !error.fields().is_empty() {
+        let context: Vec<String> = error.fields().iter().map(|(name, value)| format!("{name}: {}", visible(value))).collect();
         text.push_str(&format!("\n  {}", context.join("    ")));
     }
     for cause in error.causes() {

@@ -478,7 +478,7 @@ impl Column {
                 Arc::new(
                     array
                         .with_precision_and_scale(*precision, *scale as i8)
-                        .or_fail(Kind::Schema, "A decimal column has an impossible precision")?,
+                        .context(Kind::Schema, "A decimal column has an impossible precision")?,
                 )
             }
             Column::Timestamp(column) => {

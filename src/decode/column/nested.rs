@@ -180,7 +180,7 @@ impl StructColumn {
         let members = self.object.finish(rows)?;
         let nulls = self.valid.take_nulls(rows);
         let array = StructArray::try_new_with_length(self.fields.clone(), members, nulls, rows);
-        Ok(Arc::new(array.or_fail(Kind::Bug, "Members of a nested object do not fit its type")?))
+        Ok(Arc::new(array.context(Kind::Bug, "Members of a nested object do not fit its type")?))
     }
 }
 
@@ -286,7 +286,7 @@ impl ListColumn {
         let items = self.item.finish(items)?;
         let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
         let array = ListArray::try_new(self.field.clone(), offsets, items, self.valid.take_nulls(rows));
-        Ok(Arc::new(array.or_fail(Kind::Bug, "Items of an array do not fit its type")?))
+        Ok(Arc::new(array.context(Kind::Bug, "Items of an array do not fit its type")?))
     }
 }
 

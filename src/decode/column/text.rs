@@ -129,7 +129,7 @@ impl TextColumn {
         offsets.shrink_to_fit();
         let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
         let array = StringArray::try_new(offsets, bytes.into(), self.valid.take_nulls(rows));
-        Ok(Arc::new(array.or_fail(Kind::Bug, "Decoded text is not UTF-8")?))
+        Ok(Arc::new(array.context(Kind::Bug, "Decoded text is not UTF-8")?))
     }
 }
 

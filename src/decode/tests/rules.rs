@@ -525,7 +525,7 @@ fn failing_says_where_and_why_but_never_what() {
         ("key", "id=1"),
         ("reason", "not an integer"),
     ];
-    assert_eq!(error.context().iter().map(|(name, value)| (*name, value.as_str())).collect::<Vec<_>>(), context);
+    assert_eq!(error.fields().iter().map(|(name, value)| (*name, value.as_str())).collect::<Vec<_>>(), context);
     assert!(error.hint_text().unwrap().contains("--bad-rows FILE"));
     assert!(!format!("{error:?}").contains(secret));
 }

@@ -33,13 +33,14 @@ impl Arguments<'_> {
 
     fn number<T: FromStr>(&mut self, otherwise: T) -> Result<T> {
         let Some(text) = self.0.next() else { return Ok(otherwise) };
-        text.parse().map_err(|_| Error::new(Kind::Usage, "The argument of a fault is not a number").with("argument", text))
+        text.parse()
+            .map_err(|_| Error::new(Kind::Usage, "The argument of a fault is not a number").with_field("argument", text))
     }
 
     fn seconds(&mut self, otherwise: f64) -> Result<Duration> {
         let seconds = self.number(otherwise)?;
         Duration::try_from_secs_f64(seconds)
-            .map_err(|_| Error::new(Kind::Usage, "Not a time in seconds").with("argument", seconds))
+            .map_err(|_| Error::new(Kind::Usage, "Not a time in seconds").with_field("argument", seconds))
     }
 
     fn wait(&mut self) -> Result<RetryAfter> {
@@ -189,14 +190,14 @@ impl Fault {
         let name = arguments.text().unwrap_or_default();
         let entry = CATALOGUE.iter().find(|entry| entry.name == name).ok_or_else(|| {
             let names: Vec<_> = Fault::names().collect();
-            Error::new(Kind::Usage, "Unknown fault").with("fault", &name).hint(format!("use one of {}", names.join(", ")))
+            Error::new(Kind::Usage, "Unknown fault").with_field("fault", &name).hint(format!("use one of {}", names.join(", ")))
         })?;
-        let fault = (entry.build)(&mut arguments).map_err(|error| error.with("fault", &name))?;
+        let fault = (entry.build)(&mut arguments).map_err(|error| error.with_field("fault", &name))?;
         match arguments.text() {
             None => Ok(fault),
             Some(extra) => Err(Error::new(Kind::Usage, "Too many arguments for a fault")
-                .with("fault", name)
-                .with("argument", extra)
+                .with_field("fault", name)
+                .with_field("argument", extra)
                 .hint(format!("write {}:{}", entry.name, entry.arguments))),
         }
     }

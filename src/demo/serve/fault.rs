@@ -50,7 +50,7 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|endpoint| endpoint.name() == text).ok_or_else(|| {
             Error::new(Kind::Usage, "Unknown endpoint")
-                .with("endpoint", text)
+                .with_field("endpoint", text)
                 .hint("use one of login, tables, schema, data, job, urls, objects")
         })
     }
@@ -299,7 +299,7 @@ impl FromStr for Times {
             "once" => Ok(Times::Once),
             "always" => Ok(Times::Always),
             number => number.parse().map(Times::N).map_err(|_| {
-                Error::new(Kind::Usage, "Not a number of times").with("times", text).hint("use once, always or a number")
+                Error::new(Kind::Usage, "Not a number of times").with_field("times", text).hint("use once, always or a number")
             }),
         }
     }

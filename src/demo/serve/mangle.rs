@@ -55,7 +55,7 @@ pub(super) fn mangle(store: &Store, style: &Style, mut parts: Vec<Part>, damages
                 for (_, part) in
                     parts.iter_mut().enumerate().filter(|(place, _)| damage == Damage::MultiMember || *place == chosen)
                 {
-                    let whole = fs::read(&part.path).or_fail(Kind::Io, "An object file cannot be read")?;
+                    let whole = fs::read(&part.path).context(Kind::Io, "An object file cannot be read")?;
                     let wrong = rewrite(whole, style, damage, spot.row as usize)?;
                     let sum = save(&folder.path().join(&part.name), &wrong)?;
                     *part = Part::new(folder.path(), part.name.clone(), sum, Some(folder.clone()));
@@ -67,18 +67,18 @@ pub(super) fn mangle(store: &Store, style: &Style, mut parts: Vec<Part>, damages
 }
 
 fn save(path: &std::path::Path, bytes: &[u8]) -> Result<Sum> {
-    fs::write(path, bytes).or_fail(Kind::Io, "An object file cannot be written")?;
+    fs::write(path, bytes).context(Kind::Io, "An object file cannot be written")?;
     Ok(Sum { bytes: bytes.len() as u64, crc32: crc32fast::hash(bytes) })
 }
 
 fn pack(text: &[u8]) -> Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(text).and_then(|()| encoder.finish()).or_fail(Kind::Bug, "Text cannot be compressed")
+    encoder.write_all(text).and_then(|()| encoder.finish()).context(Kind::Bug, "Text cannot be compressed")
 }
 
 fn unpack(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut text = Vec::new();
-    MultiGzDecoder::new(bytes).read_to_end(&mut text).or_fail(Kind::Bug, "An object cannot be unpacked")?;
+    MultiGzDecoder::new(bytes).read_to_end(&mut text).context(Kind::Bug, "An object cannot be unpacked")?;
     Ok(text)
 }
 
@@ -232,7 +232,7 @@ fn rewrite_json(text: &[u8], style: &Style, damage: Damage, row: usize) -> Resul
             out.extend_from_slice(line);
             continue;
         }
-        let mut record: Value = serde_json::from_slice(line).or_fail(Kind::Bug, "A line is not JSON")?;
+        let mut record: Value = serde_json::from_slice(line).context(Kind::Bug, "A line is not JSON")?;
         let (group, column, value) = match damage {
             Damage::ExtraColumn => ("value", NEW_COLUMN.to_owned(), NEW_VALUE),
             _ => match encode::integer_column(style) {

@@ -54,15 +54,15 @@ impl<S> Server<S> {
     {
         if !options.listen.ip().is_loopback() {
             return Err(Error::new(Kind::Usage, "The demo server listens on a loopback address only")
-                .with("listen", options.listen)
+                .with_field("listen", options.listen)
                 .hint("use 127.0.0.1"));
         }
         let listener = TcpListener::bind(options.listen)
             .await
-            .or_fail(Kind::Io, "The demo server cannot listen")
-            .map_err(|error| error.with("listen", options.listen))?;
-        let address = listener.local_addr().or_fail(Kind::Io, "The demo server cannot listen")?;
-        let url = Url::parse(&format!("http://{address}")).or_fail(Kind::Bug, "A socket address makes no URL")?;
+            .context(Kind::Io, "The demo server cannot listen")
+            .map_err(|error| error.with_field("listen", options.listen))?;
+        let address = listener.local_addr().context(Kind::Io, "The demo server cannot listen")?;
+        let url = Url::parse(&format!("http://{address}")).context(Kind::Bug, "A socket address makes no URL")?;
         let commit_every = options.commit_every;
         let state = Arc::new(State::new(source.clone(), options, url)?);
 

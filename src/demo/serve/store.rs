@@ -118,7 +118,7 @@ pub(super) struct Store {
 impl Store {
     pub(super) fn new(root: Option<PathBuf>, fingerprint: Option<String>) -> Result<Self> {
         if let Some(root) = &root {
-            fs::create_dir_all(root).or_fail(Kind::Io, "The cache folder cannot be made")?;
+            fs::create_dir_all(root).context(Kind::Io, "The cache folder cannot be made")?;
         }
         let shared = root.as_ref().zip(fingerprint).map(|(root, text)| root.join(ENCODING).join(stable_hash(&text)));
         Ok(Self { root, shared, making: Mutex::default() })
@@ -141,25 +141,25 @@ impl Store {
         if let Some(parts) = held(&folder) {
             return Ok(parts);
         }
-        fs::create_dir_all(&parent).or_fail(Kind::Io, "The cache folder cannot be made")?;
+        fs::create_dir_all(&parent).context(Kind::Io, "The cache folder cannot be made")?;
         let making =
-            tempfile::Builder::new().prefix("making-").tempdir_in(&parent).or_fail(Kind::Io, "The cache cannot be written")?;
+            tempfile::Builder::new().prefix("making-").tempdir_in(&parent).context(Kind::Io, "The cache cannot be written")?;
         let entries = encode(source, recipe, making.path(), stop)?;
         let manifest =
-            serde_json::to_vec(&Manifest { objects: entries }).or_fail(Kind::Bug, "The manifest has no JSON form")?;
-        fs::write(making.path().join(MANIFEST), manifest).or_fail(Kind::Io, "The cache cannot be written")?;
+            serde_json::to_vec(&Manifest { objects: entries }).context(Kind::Bug, "The manifest has no JSON form")?;
+        fs::write(making.path().join(MANIFEST), manifest).context(Kind::Io, "The cache cannot be written")?;
         // What is in the way is either damaged or was made by another server meanwhile.
         if held(&folder).is_none() {
             match fs::remove_dir_all(&folder) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(error).or_fail(Kind::Io, "The cache cannot be written");
+                    return Err(error).context(Kind::Io, "The cache cannot be written");
                 }
                 _ => {}
             }
             match fs::rename(making.path(), &folder) {
                 Ok(()) => drop(making.keep()),
                 Err(_) if held(&folder).is_some() => {}
-                Err(error) => return Err(error).or_fail(Kind::Io, "The cache cannot be written"),
+                Err(error) => return Err(error).context(Kind::Io, "The cache cannot be written"),
             }
         }
         held(&folder).ok_or_else(|| Error::new(Kind::Io, "The cache does not hold what was just written"))
@@ -173,7 +173,7 @@ impl Store {
             Some(root) => builder.tempdir_in(root),
             None => builder.tempdir(),
         };
-        folder.or_fail(Kind::Io, "A temporary folder cannot be made")
+        folder.context(Kind::Io, "A temporary folder cannot be made")
     }
 }
 
@@ -213,7 +213,8 @@ fn encode(source: &dyn Source, recipe: &Recipe, folder: &Path, stop: &AtomicBool
         Cut::Snapshot { at } => source.snapshot(table, at),
         Cut::Changes { since, until } => source.changes(table, since, until),
     };
-    let records = records.ok_or_else(|| Error::new(Kind::NotFound, "The school has no such table").with("table", table))?;
+    let records =
+        records.ok_or_else(|| Error::new(Kind::NotFound, "The school has no such table").with_field("table", table))?;
 
     let mut entries = Vec::new();
     let mut open: Option<(String, Object, u64)> = None;

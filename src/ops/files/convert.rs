@@ -60,7 +60,7 @@ where
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.or_fail(Kind::Bug, "Converting a file failed")?
+    tokio::task::spawn_blocking(work).await.context(Kind::Bug, "Converting a file failed")?
 }
 
 struct Work {
@@ -93,10 +93,10 @@ impl Work {
         let wanted = |name: &str| name != SEQ && !(is_snapshot && name == ACTION);
         let columns: Vec<usize> = (0..full.fields().len()).filter(|column| wanted(full.field(*column).name())).collect();
         let written: SchemaRef =
-            Arc::new(full.project(&columns).or_fail(Kind::Bug, "The columns of a Parquet file cannot be chosen")?);
-        let level = ZstdLevel::try_new(ZSTD_LEVEL).or_fail(Kind::Bug, "Unknown compression level")?;
+            Arc::new(full.project(&columns).context(Kind::Bug, "The columns of a Parquet file cannot be chosen")?);
+        let level = ZstdLevel::try_new(ZSTD_LEVEL).context(Kind::Bug, "Unknown compression level")?;
         let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();
-        let writer = ArrowWriter::try_new(file, written, Some(properties)).or_fail(Kind::Io, WRITING)?;
+        let writer = ArrowWriter::try_new(file, written, Some(properties)).context(Kind::Io, WRITING)?;
         let decoder = TextDecoder::new(schema, source.query.format, options)?;
         Ok(Self { decoder, writer, columns, batches: Vec::new(), rows: 0 })
     }
@@ -110,12 +110,12 @@ impl Work {
 
     fn write(&mut self) -> Result<()> {
         for batch in self.batches.drain(..) {
-            let batch = batch.project(&self.columns).or_fail(Kind::Bug, "The columns of a Parquet file cannot be chosen")?;
-            self.writer.write(&batch).or_fail(Kind::Io, WRITING)?;
+            let batch = batch.project(&self.columns).context(Kind::Bug, "The columns of a Parquet file cannot be chosen")?;
+            self.writer.write(&batch).context(Kind::Io, WRITING)?;
             self.rows += batch.num_rows() as u64;
             progress::moved_rows(batch.num_rows() as u64);
             if self.writer.memory_size() >= ROW_GROUP_BYTES {
-                self.writer.flush().or_fail(Kind::Io, WRITING)?;
+                self.writer.flush().context(Kind::Io, WRITING)?;
             }
         }
         Ok(())
@@ -133,7 +133,7 @@ impl Work {
                 "Some values could not be taken over as they are"
             );
         }
-        self.writer.close().or_fail(Kind::Io, WRITING)?;
+        self.writer.close().context(Kind::Io, WRITING)?;
         Ok(self.rows)
     }
 }

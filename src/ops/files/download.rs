@@ -177,7 +177,7 @@ impl Downloader<'_> {
         let files: Vec<ManifestFile> = brought.iter().map(|object| object.file.clone()).collect();
         staging::write_whole(&staging.hidden.join(MANIFEST), &manifest(job, self.request.shape, &files)?)?;
         let staging = staging.clone();
-        tokio::task::spawn_blocking(move || staging.publish()).await.or_fail(Kind::Bug, "Moving files failed")??;
+        tokio::task::spawn_blocking(move || staging.publish()).await.context(Kind::Bug, "Moving files failed")??;
         Ok(brought)
     }
 

@@ -60,7 +60,7 @@ pub(super) fn manifest(job: &FinishedJob, shape: Shape, files: &[ManifestFile]) 
         written: Timestamp::now().to_string(),
         files,
     };
-    let mut text = serde_json::to_vec_pretty(&manifest).or_fail(Kind::Bug, "A manifest cannot be written")?;
+    let mut text = serde_json::to_vec_pretty(&manifest).context(Kind::Bug, "A manifest cannot be written")?;
     text.push(b'\n');
     Ok(text)
 }

@@ -78,7 +78,7 @@ pub(super) struct Brought {
 impl Objects<'_> {
     /// Brings one object, if it is not there yet.
     pub(super) async fn bring(&self, number: usize, id: &ObjectId) -> Result<Brought> {
-        let brought = self.try_bring(number, id).await.with("job", &self.job.id).with("object", &id.0)?;
+        let brought = self.try_bring(number, id).await.with_field("job", &self.job.id).with_field("object", &id.0)?;
         progress::part_done();
         Ok(brought)
     }
@@ -90,7 +90,7 @@ impl Objects<'_> {
                 return Ok(brought(id, note, true));
             }
         }
-        let _permit = self.permits.acquire().await.or_fail(Kind::Bug, "The run is closing")?;
+        let _permit = self.permits.acquire().await.context(Kind::Bug, "The run is closing")?;
         let format = self.job.query.format;
         let sent = self.urls.file_name(id).await?;
         let name = self.shape.file_name(&sent, format);
@@ -116,12 +116,12 @@ impl Objects<'_> {
     async fn unpack(&self, id: &ObjectId, path: &Path) -> Result<()> {
         let part = Part::open(path)?;
         let failed = || format!("A file cannot be written: {}", part.path.display());
-        let mut file = tokio::fs::File::from_std(part.file.try_clone().or_fail(Kind::Io, failed())?);
+        let mut file = tokio::fs::File::from_std(part.file.try_clone().context(Kind::Io, failed())?);
         let mut bytes = fetch::unpacked(fetch::open(&self.urls, id), self.job.query.format);
         while let Some(chunk) = bytes.try_next().await? {
-            file.write_all(&chunk).await.or_fail(Kind::Io, failed())?;
+            file.write_all(&chunk).await.context(Kind::Io, failed())?;
         }
-        file.flush().await.or_fail(Kind::Io, failed())?;
+        file.flush().await.context(Kind::Io, failed())?;
         drop(file);
         part.finish(path).await
     }
@@ -129,7 +129,7 @@ impl Objects<'_> {
     async fn convert(&self, number: usize, id: &ObjectId, sent: &str, path: &Path) -> Result<u64> {
         let schema = self.schema.clone().ok_or_else(|| Error::new(Kind::Bug, "There is no schema to convert by"))?;
         let part = Part::open(path)?;
-        let file = part.file.try_clone().or_fail(Kind::Io, "A file cannot be opened twice")?;
+        let file = part.file.try_clone().context(Kind::Io, "A file cannot be opened twice")?;
         let bytes = fetch::unpacked(fetch::open(&self.urls, id), self.job.query.format);
         let source = convert::Source { query: &self.job.query, number, name: sent };
         let rows = convert::to_parquet(bytes, source, schema, file).await?;
@@ -155,7 +155,7 @@ impl Part {
         let failed = || format!("A file cannot be written: {}", path.display());
         // Emptied only when it is surely ours.
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let file = file.or_fail(Kind::Io, failed())?;
+        let file = file.context(Kind::Io, failed())?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -163,9 +163,9 @@ impl Part {
                     .hint("wait for it, or choose another folder"));
             }
             Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => {}
-            Err(TryLockError::Error(error)) => return Err(error).or_fail(Kind::Io, failed()),
+            Err(TryLockError::Error(error)) => return Err(error).context(Kind::Io, failed()),
         }
-        file.set_len(0).or_fail(Kind::Io, failed())?;
+        file.set_len(0).context(Kind::Io, failed())?;
         Ok(Self { path, file })
     }
 
@@ -176,8 +176,8 @@ impl Part {
             self.file.sync_all()?;
             std::fs::rename(&self.path, &path)
         };
-        let finished = tokio::task::spawn_blocking(finish).await.or_fail(Kind::Bug, "Writing a file failed")?;
-        finished.or_fail(Kind::Io, "A file cannot be completed")
+        let finished = tokio::task::spawn_blocking(finish).await.context(Kind::Bug, "Writing a file failed")?;
+        finished.context(Kind::Io, "A file cannot be completed")
     }
 }
 

@@ -215,7 +215,7 @@ pub(super) async fn each_table(
                 FilesOutcome::Done
             }
             Some(Err(error)) => {
-                let error = Arc::new(error.with("table", table));
+                let error = Arc::new(error.with_field("table", table));
                 if stops_the_run(&error) {
                     last.send_if_modified(|last| std::mem::replace(last, index.min(*last)) > index);
                 }
@@ -229,7 +229,7 @@ pub(super) async fn each_table(
     if let Some(index) = outcomes.iter().position(Option::is_none) {
         let error = Arc::new(
             Error::new(Kind::Cancelled, "Interrupted")
-                .with("table", &tables[index])
+                .with_field("table", &tables[index])
                 .hint("run the same command again: it goes on where it stopped"),
         );
         teller.tell(&tables[index], index, Step::Failed(error.clone()));

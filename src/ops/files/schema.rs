@@ -43,7 +43,7 @@ pub async fn save_schemas(
     let permits = Semaphore::new(AT_ONCE);
     let (request, permits) = (&request, &permits);
     let report = each_table(tables, observer, interrupted.as_mut(), async |table, tell| {
-        let _permit = permits.acquire().await.or_fail(Kind::Bug, "The run is closing")?;
+        let _permit = permits.acquire().await.context(Kind::Bug, "The run is closing")?;
         let schema = request.client.table_schema(table).await?;
         let path = request.folder.join(file_name(table, schema.version)?);
         let text = schema_text(&schema);
@@ -58,10 +58,10 @@ async fn save(folder: &Path, path: PathBuf, text: String) -> Result<()> {
     let folder = folder.to_owned();
     let write = move || {
         std::fs::create_dir_all(&folder)
-            .or_fail(Kind::Io, format!("The output folder cannot be made: {}", folder.display()))?;
+            .context(Kind::Io, format!("The output folder cannot be made: {}", folder.display()))?;
         write_whole(&path, text.as_bytes())
     };
-    tokio::task::spawn_blocking(write).await.or_fail(Kind::Bug, "Writing a file failed")?
+    tokio::task::spawn_blocking(write).await.context(Kind::Bug, "Writing a file failed")?
 }
 
 fn file_name(table: &TableRef, version: i64) -> Result<String> {

@@ -32,7 +32,9 @@ impl Staging {
             && job.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
         if !is_plain {
             let shown: String = job.escape_debug().take(100).collect();
-            return Err(Error::new(Kind::Data, "The service gives a job an id that cannot be a folder name").with("job", shown));
+            return Err(
+                Error::new(Kind::Data, "The service gives a job an id that cannot be a folder name").with_field("job", shown)
+            );
         }
         // Shapes of the same job must not mix.
         let word = match shape {
@@ -46,7 +48,7 @@ impl Staging {
 
     pub(super) fn make(&self) -> Result<()> {
         fs::create_dir_all(&self.hidden)
-            .or_fail(Kind::Io, format!("The output folder cannot be made: {}", self.hidden.display()))
+            .context(Kind::Io, format!("The output folder cannot be made: {}", self.hidden.display()))
     }
 
     /// A file that is complete: it has its final name, here or there.
@@ -56,7 +58,7 @@ impl Staging {
 
     /// Moves everything to where people look: as one folder if there is none yet, else file by file over what is there.
     pub(super) fn publish(&self) -> Result<()> {
-        self.try_publish().or_fail(Kind::Io, format!("The files cannot be moved to {}", self.shown.display()))
+        self.try_publish().context(Kind::Io, format!("The files cannot be moved to {}", self.shown.display()))
     }
 
     fn try_publish(&self) -> io::Result<()> {
@@ -105,7 +107,7 @@ impl Staging {
     pub(super) fn clear(&self) -> Result<()> {
         match fs::remove_dir_all(&self.hidden) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).or_fail(Kind::Io, format!("Unfinished files cannot be removed: {}", self.hidden.display()))
+                Err(error).context(Kind::Io, format!("Unfinished files cannot be removed: {}", self.hidden.display()))
             }
             _ => Ok(()),
         }
@@ -142,7 +144,7 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         file.sync_all()?;
         fs::rename(&part, path)
     };
-    write().or_fail(Kind::Io, format!("A file cannot be written: {}", path.display())).inspect_err(|_| {
+    write().context(Kind::Io, format!("A file cannot be written: {}", path.display())).inspect_err(|_| {
         let _ = fs::remove_file(&part);
     })
 }

@@ -83,7 +83,9 @@ impl ParquetSink {
         let log = self.tables.log(table)?;
         if let Some(folder) = self.folder(table) {
             return match folder.join("_delta_log").exists() {
-                true => Err(log.of_other_form("The table is kept as a Delta table", "delta").with("folder", folder.display())),
+                true => {
+                    Err(log.of_other_form("The table is kept as a Delta table", "delta").with_field("folder", folder.display()))
+                }
                 false => Ok(()),
             };
         }
@@ -101,8 +103,9 @@ impl ParquetSink {
     /// Nothing but a folder of ours may be where the table is, or is going to appear.
     fn check_folder(&self, table: &TableRef) -> Result<()> {
         let Some(folder) = self.folder(table).filter(|_| table.is_path_safe()) else { return Ok(()) };
-        let refuse =
-            |message: &'static str| Error::new(Kind::Target, message).with("table", table).with("folder", folder.display());
+        let refuse = |message: &'static str| {
+            Error::new(Kind::Target, message).with_field("table", table).with_field("folder", folder.display())
+        };
         let Ok(metadata) = std::fs::symlink_metadata(&folder) else { return Ok(()) };
         if metadata.is_symlink() {
             // The folder is exchanged as a whole, and the link would go with it.
@@ -144,19 +147,23 @@ impl ParquetSink {
             move || publish::exchange_folder(&data, &folder, &ledger, &columns, &key)
         };
         let failed = "The folder of the table could not be exchanged; its rows are safe";
-        let done = tokio::task::spawn_blocking(work).await.or_fail(Kind::Bug, "Exchanging a folder stopped unexpectedly")?;
+        let done = tokio::task::spawn_blocking(work).await.context(Kind::Bug, "Exchanging a folder stopped unexpectedly")?;
         done.map_err(|error| {
             let hint = match publish::is_in_use(&error) {
                 true => "a program has a file of this table open, such as a query or an editor: close it and run it again",
                 false => "run it again",
             };
-            Error::new(Kind::Target, failed).with("table", table).with("folder", folder.display()).hint(hint).caused_by(error)
+            Error::new(Kind::Target, failed)
+                .with_field("table", table)
+                .with_field("folder", folder.display())
+                .hint(hint)
+                .caused_by(error)
         })?;
         drop(lock);
         remove_replaced(&log, &state).await?;
         let root = root.to_owned();
         let views = tokio::task::spawn_blocking(move || publish::write_views(&root)).await;
-        views.or_fail(Kind::Bug, "Writing views stopped unexpectedly")?.or_fail(Kind::Target, "The views cannot be written")
+        views.context(Kind::Bug, "Writing views stopped unexpectedly")?.context(Kind::Target, "The views cannot be written")
     }
 
     /// In an object store: the view that names the files of this version.
@@ -167,7 +174,7 @@ impl ParquetSink {
         let paths: Vec<String> = ledger.files.iter().map(|file| format!("{base}{file}")).collect();
         let name = views::of_table(&self.place, table);
         let put = self.place.store().put(&name, PutPayload::from(ledger.view(&paths))).await;
-        put.map(|_| ()).or_fail(Kind::Target, "The view of the table cannot be written").map_err(explained)
+        put.map(|_| ()).context(Kind::Target, "The view of the table cannot be written").map_err(explained)
     }
 }
 
@@ -178,7 +185,7 @@ async fn remove_replaced(log: &TableLog, state: &TableState) -> Result<()> {
     let mut tombstones = state.delta.all_tombstones(log_store.as_ref());
     let mut due = HashSet::new();
     while let Some(tombstone) = tombstones.next().await {
-        let tombstone = tombstone.or_fail(Kind::Target, "The table's log cannot be read")?;
+        let tombstone = tombstone.context(Kind::Target, "The table's log cannot be read")?;
         if tombstone.deletion_timestamp().is_some_and(|at| at < until) && is_ours_at(&tombstone.path()) {
             due.insert(Path::from(tombstone.path().as_ref()));
         }
@@ -188,7 +195,7 @@ async fn remove_replaced(log: &TableLog, state: &TableState) -> Result<()> {
     }
     // Tombstones stay for days. To look what is there costs less than to ask for each file again after every load.
     let store = log.store();
-    let listed: Vec<_> = store.list(None).try_collect().await.or_fail(Kind::Target, "The table's folder cannot be read")?;
+    let listed: Vec<_> = store.list(None).try_collect().await.context(Kind::Target, "The table's folder cannot be read")?;
     let paths = listed.into_iter().map(|object| object.location).filter(|path| due.contains(path)).collect();
     remove_all(&store, &log.table, paths).await;
     Ok(())

@@ -224,7 +224,7 @@ impl Sink for DeltaSink {
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {
         let log = self.log(&plan.table)?;
         let table = plan.table.clone();
-        let load = DeltaLoad::begin(self.options.clone(), log, plan).await.map_err(explained).with("table", table)?;
+        let load = DeltaLoad::begin(self.options.clone(), log, plan).await.map_err(explained).with_field("table", table)?;
         Ok(Box::new(load))
     }
 }

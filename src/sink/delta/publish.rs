@@ -95,8 +95,8 @@ pub(super) async fn lock(data: &Path) -> Result<File> {
         file.lock()?;
         Ok(file)
     };
-    let taken = tokio::task::spawn_blocking(take).await.or_fail(Kind::Bug, "Waiting for a lock stopped unexpectedly")?;
-    taken.or_fail(Kind::Target, "The folder of the table cannot be locked")
+    let taken = tokio::task::spawn_blocking(take).await.context(Kind::Bug, "Waiting for a lock stopped unexpectedly")?;
+    taken.context(Kind::Target, "The folder of the table cannot be locked")
 }
 
 fn beside(data: &Path, extension: &str) -> PathBuf {

@@ -80,9 +80,9 @@ impl CopyInto {
     /// The error for a value that cannot be stored: it names column (as in the record batch) and key, not the value.
     pub(super) fn refuse(&self, batch: &RecordBatch, row: usize, column: &str, reason: &'static str) -> Error {
         Error::new(Kind::Data, "A value does not fit its column in the database")
-            .with("column", column)
-            .with("key", values::key_words(batch, &self.keys, row))
-            .with("reason", reason)
+            .with_field("column", column)
+            .with_field("key", values::key_words(batch, &self.keys, row))
+            .with_field("reason", reason)
             .hint("the table was not changed; report the value to the service's support")
     }
 }

@@ -79,7 +79,7 @@ fn waits(error: Error, sessions: Option<String>) -> Error {
     let waits = Error::new(Kind::Conflict, "A change of the table waited in vain for other sessions that use it")
         .hint("let them end their transactions, or end these sessions, then run again; until then the table gets no new data");
     let waits = match sessions {
-        Some(sessions) => waits.with("sessions", sessions),
+        Some(sessions) => waits.with_field("sessions", sessions),
         None => waits,
     };
     if cause.is_empty() { waits } else { waits.caused_by(cause) }

@@ -253,10 +253,10 @@ impl SqlLoad {
         let mut stream = pull_together(changes.schema, changes.streams, STREAMS_AT_ONCE);
         while let Some(batch) = stream.next().await {
             let batch = batch.map_err(engine_error)?;
-            let upserts = not(&deletes(&batch)?).or_fail(Kind::Bug, "Rows cannot be filtered")?;
+            let upserts = not(&deletes(&batch)?).context(Kind::Bug, "Rows cannot be filtered")?;
             self.loaded.upserted += upserts.true_count() as u64;
             let batch = self.finite(batch)?;
-            let kept = filter_record_batch(&batch, &upserts).or_fail(Kind::Bug, "Rows cannot be filtered")?;
+            let kept = filter_record_batch(&batch, &upserts).context(Kind::Bug, "Rows cannot be filtered")?;
             self.check_keys(&batch)?;
             if self.look_at(&kept)? && self.way == Way::Direct {
                 self.follow_rows().await?;
@@ -285,8 +285,8 @@ impl SqlLoad {
             match self.shared.options.non_finite {
                 NonFinite::Fail => {
                     return Err(Error::new(Kind::Data, "The database has no place for NaN and infinity")
-                        .with("column", name)
-                        .with("key", values::key_words(&batch, &self.keys(), row))
+                        .with_field("column", name)
+                        .with_field("key", values::key_words(&batch, &self.keys(), row))
                         .hint("let them become null with --non-finite null"));
                 }
                 NonFinite::Null => {
@@ -416,7 +416,7 @@ impl SqlLoad {
 impl Load for SqlLoad {
     async fn write(&mut self, changes: ChangeSet) -> Result<()> {
         let table = self.plan.table.clone();
-        self.take(changes).await.with("table", table)
+        self.take(changes).await.with_field("table", table)
     }
 
     fn is_superseded(&self) -> bool {
@@ -433,7 +433,7 @@ impl Load for SqlLoad {
             if self.made && self.undo().await.is_err() {
                 tracing::warn!(table = %table, "The empty table of the failed load could not be removed; the next run uses it");
             }
-            return Err(error.with("table", table));
+            return Err(error.with_field("table", table));
         }
         let Self { shared, session, loaded, .. } = *self;
         shared.give_back(session);

@@ -97,7 +97,7 @@ pub(super) async fn exists(connection: &mut dyn Connection, dialect: &dyn Dialec
             of(table).all(|row| row.get(2).and_then(Option::as_deref).is_some_and(|word| word == "t" || word == "1"));
         if !is_table || !needed.iter().all(has) {
             return Err(Error::new(Kind::Target, "Something that is not ours has the name of the bookkeeping")
-                .with("name", if table == EXACT_MOMENTS { table.to_owned() } else { dialect.meta_table(table) })
+                .with_field("name", if table == EXACT_MOMENTS { table.to_owned() } else { dialect.meta_table(table) })
                 .hint("rename it, or keep the tables of the service in another database"));
         }
     }
@@ -149,7 +149,7 @@ pub(super) async fn wait_for_lock(connection: &mut dyn Connection, dialect: &dyn
     match dialect.is_lock_held(&answer) {
         true => Ok(()),
         false => Err(Error::new(Kind::Conflict, "The database server did not grant a lock")
-            .with("lock", name)
+            .with_field("lock", name)
             .hint("another run may hold it: run it again when that has ended")),
     }
 }
@@ -171,9 +171,9 @@ fn version(rows: &[Row]) -> Result<Option<i64>> {
         [] => Ok(None),
         [row] => {
             let version: i64 = row.first().and_then(|cell| cell.as_deref()?.parse().ok()).ok_or_else(unknown)?;
-            if (0..=VERSION).contains(&version) { Ok(Some(version)) } else { Err(unknown().with("version", version)) }
+            if (0..=VERSION).contains(&version) { Ok(Some(version)) } else { Err(unknown().with_field("version", version)) }
         }
-        _ => Err(unknown().with("rows", rows.len())),
+        _ => Err(unknown().with_field("rows", rows.len())),
     }
 }
 
@@ -207,7 +207,7 @@ pub(super) async fn entry(
         return Err(several(table));
     }
     let Some(row) = rows.pop() else { return Ok(None) };
-    let (_, mut entry) = read_entry(row).ok_or_else(unreadable).with("table", table)?;
+    let (_, mut entry) = read_entry(row).ok_or_else(unreadable).with_field("table", table)?;
     entry.sharpen(&exact_moments(connection, dialect).await?);
     Ok(Some(entry))
 }
@@ -238,7 +238,7 @@ pub(super) async fn entries(
 
 fn several(table: &TableRef) -> Error {
     Error::new(Kind::Target, "The book-keeping has several rows for one table")
-        .with("table", table)
+        .with_field("table", table)
         .hint("remove all but the oldest from instructure_dap.table_sync")
 }
 

@@ -109,7 +109,7 @@ fn ignored(place: usize) {
 
 /// A database of that kind, for its text alone.
 fn of_scheme(scheme: &str) -> Result<SqlSink> {
-    let url = Url::parse(&format!("{scheme}://user@localhost/database")).or_fail(Kind::Usage, "Unknown kind of database")?;
+    let url = Url::parse(&format!("{scheme}://user@localhost/database")).context(Kind::Usage, "Unknown kind of database")?;
     SqlSink::open(&url, SqlOptions::default())
 }
 
@@ -198,7 +198,7 @@ impl SqlSink {
         let Some(database) = known else {
             let examples: Vec<&str> = DATABASES.iter().map(|database| database.example).collect();
             return Err(Error::new(Kind::Unsupported, "This version does not know that kind of database")
-                .with("scheme", location.scheme())
+                .with_field("scheme", location.scheme())
                 .hint(format!("use {}", examples.join(" or "))));
         };
         Ok(Self::over(location, (database.open)(location)?, options))
@@ -291,12 +291,12 @@ impl SqlSink {
         session.execute(&dialect.begin()).await?;
         meta::wait_for_lock(session.as_mut(), dialect, &lock).await?;
         if meta::entry(session.as_mut(), dialect, table, has_meta).await?.is_none() {
-            return Err(Error::new(Kind::NotFound, "The table is not initialised").with("table", table));
+            return Err(Error::new(Kind::NotFound, "The table is not initialised").with_field("table", table));
         }
         // Where this commits by itself, the row that goes last is the one that is missed least.
         let empty = SqlTable { table: table.clone(), columns: Vec::new(), comment: None };
         let drop = [dialect.drop_table(table)];
-        definition::define(session.as_mut(), dialect, &empty, &drop).await.with("table", table)?;
+        definition::define(session.as_mut(), dialect, &empty, &drop).await.with_field("table", table)?;
         session.execute(&meta::forget(dialect, table)).await?;
         session.execute(&dialect.commit()).await?;
         if let Some(unlock) = dialect.unlock(&lock) {
@@ -314,7 +314,7 @@ impl Shared {
 
     /// One of the few questions at once. Loads are limited by who begins them.
     async fn question(&self) -> Result<SemaphorePermit<'_>> {
-        self.questions.acquire().await.or_fail(Kind::Bug, "The target is closed")
+        self.questions.acquire().await.context(Kind::Bug, "The target is closed")
     }
 
     async fn session(&self) -> Result<Box<dyn Connection>> {
@@ -326,7 +326,7 @@ impl Shared {
                         return Ok(session);
                     }
                 }
-                None => return self.server.connect().await.with("target", &self.location),
+                None => return self.server.connect().await.with_field("target", &self.location),
             }
         }
     }
@@ -549,6 +549,6 @@ impl Sink for SqlSink {
 
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {
         let table = plan.table.clone();
-        Ok(Box::new(SqlLoad::begin(Arc::clone(&self.shared), plan).await.with("table", table)?))
+        Ok(Box::new(SqlLoad::begin(Arc::clone(&self.shared), plan).await.with_field("table", table)?))
     }
 }

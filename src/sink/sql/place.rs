@@ -20,7 +20,7 @@ pub(super) async fn check_table(
     match occupant(connection, dialect, table).await?.as_deref() {
         None => return Ok(()),
         Some("table") => {}
-        Some(other) => return Err(in_the_way(other, &name).with("table", table)),
+        Some(other) => return Err(in_the_way(other, &name).with_field("table", table)),
     }
     if is_adopted || is_empty(connection, &name).await? {
         return Ok(());
@@ -29,17 +29,17 @@ pub(super) async fn check_table(
         Kind::Target,
         "The database has a table of this name with rows, which the bookkeeping (table_sync) does not know",
     )
-    .with("table", table)
-    .with("relation", name)
+    .with_field("table", table)
+    .with_field("relation", name)
     .hint(format!("rename or drop that table; if all its rows may be replaced, run again with --adopt {table}")))
 }
 
 /// Why a table that the bookkeeping knows is not there.
 pub(super) async fn missing(connection: &mut dyn Connection, dialect: &dyn Dialect, table: &TableRef) -> Error {
     match occupant(connection, dialect, table).await {
-        Ok(Some(other)) if other != "table" => in_the_way(&other, &dialect.table_name(table)).with("table", table),
+        Ok(Some(other)) if other != "table" => in_the_way(&other, &dialect.table_name(table)).with_field("table", table),
         _ => Error::new(Kind::Target, "The table was removed from the database, but its bookkeeping row is still there")
-            .with("table", table)
+            .with_field("table", table)
             .hint("run dropdb for this table, then initdb"),
     }
 }
@@ -69,10 +69,10 @@ pub(super) async fn check_parts(
                 let rows = connection.rows(&dialect.live_columns(&name)).await?;
                 let columns: Option<Vec<LiveColumn>> = rows.iter().map(|row| dialect.read_live(row)).collect();
                 if !columns.is_some_and(|columns| is_lookup(&columns)) {
-                    return Err(in_the_way("table with other columns", lookup).with("column", &column.name));
+                    return Err(in_the_way("table with other columns", lookup).with_field("column", &column.name));
                 }
             }
-            Some(other) => return Err(in_the_way(other, lookup).with("column", &column.name)),
+            Some(other) => return Err(in_the_way(other, lookup).with_field("column", &column.name)),
         }
     }
     Ok(())
@@ -105,11 +105,13 @@ async fn check_types(
         };
         let type_name = column.sql_type.trim_end_matches("[]");
         if kind != "enum" {
-            return Err(in_the_way(kind, type_name).with("column", &column.name));
+            return Err(in_the_way(kind, type_name).with_field("column", &column.name));
         }
         let has = |word: &String| words.iter().any(|row| row[..] == [Some(name.clone()), Some(word.clone())]);
         if let (Some(user), false) = (user, enumeration.members.iter().all(has)) {
-            return Err(in_the_way("type of another table", type_name).with("column", &column.name).with("used by", user));
+            return Err(in_the_way("type of another table", type_name)
+                .with_field("column", &column.name)
+                .with_field("used by", user));
         }
     }
     Ok(())
@@ -117,8 +119,8 @@ async fn check_types(
 
 fn in_the_way(kind: &str, name: &str) -> Error {
     Error::new(Kind::Target, "Something that is not ours has a name that this table needs")
-        .with("name", name)
-        .with("kind", kind)
+        .with_field("name", name)
+        .with_field("kind", kind)
         .hint("rename it or drop it, then run again")
 }
 

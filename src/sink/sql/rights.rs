@@ -33,15 +33,15 @@ async fn try_all(shared: &Shared, session: &mut dyn super::Connection, namespace
         if !dialect.ddl_is_transactional() {
             // Each statement commits by itself, so the table is dropped again, and the book-keeping is not made just to look.
             for statement in define {
-                session.execute(&statement).await.with("namespace", namespace)?;
+                session.execute(&statement).await.with_field("namespace", namespace)?;
             }
-            session.execute(&dialect.drop_table(&table)).await.with("namespace", namespace)?;
+            session.execute(&dialect.drop_table(&table)).await.with_field("namespace", namespace)?;
             continue;
         }
         session.execute(&dialect.begin()).await?;
         let meta = if has_meta { Vec::new() } else { dialect.create_meta() };
         for statement in meta.into_iter().chain(dialect.create_namespace(namespace)).chain(define) {
-            session.execute(&statement).await.with("namespace", namespace)?;
+            session.execute(&statement).await.with_field("namespace", namespace)?;
         }
         session.execute(&dialect.rollback()).await?;
     }

@@ -84,8 +84,8 @@ impl SqlLoad {
                 column.name.clone_from(&wanted.name);
             } else if !dialect.tells_case_apart() {
                 return Err(Error::new(Kind::Target, "A column that is not of the service has the name of a new one")
-                    .with("column", &column.name)
-                    .with("new column", &wanted.name)
+                    .with_field("column", &column.name)
+                    .with_field("new column", &wanted.name)
                     .hint("rename your column, or leave the new one out with --drop-column"));
             }
         }
@@ -255,12 +255,12 @@ impl SqlLoad {
         let capital = if *kind == "view" { "View" } else { "Materialized view" };
         let mut named = Error::new(error.kind(), format!("{capital} {view} uses {column}, which is to {fate}"));
         if let Some(state) = error.get("sqlstate") {
-            named = named.with("sqlstate", state);
+            named = named.with_field("sqlstate", state);
         }
         let others: Vec<String> =
             views[1..].iter().map(|(kind, view, column, ..)| format!("{kind} {view} ({column})")).collect();
         if !others.is_empty() {
-            named = named.with("also", others.join(", "));
+            named = named.with_field("also", others.join(", "));
         }
         let name = view.replace('\'', "''");
         Err(named

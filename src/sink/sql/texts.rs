@@ -15,7 +15,7 @@ const DAY_MICROS: i64 = 86_400_000_000;
 pub(super) fn json(array: &ArrayRef) -> Result<StringArray> {
     let field = std::sync::Arc::new(arrow::datatypes::Field::new("value", array.data_type().clone(), true));
     let options = EncoderOptions::default();
-    let mut encoder = make_encoder(&field, array, &options).or_fail(Kind::Bug, "Nested values cannot be written as JSON")?;
+    let mut encoder = make_encoder(&field, array, &options).context(Kind::Bug, "Nested values cannot be written as JSON")?;
     let mut text = Vec::new();
     let rows = (0..array.len()).map(|row| {
         if encoder.is_null(row) {
@@ -23,7 +23,7 @@ pub(super) fn json(array: &ArrayRef) -> Result<StringArray> {
         }
         text.clear();
         encoder.encode(row, &mut text);
-        String::from_utf8(text.clone()).map(Some).or_fail(Kind::Bug, "Nested values cannot be written as JSON")
+        String::from_utf8(text.clone()).map(Some).context(Kind::Bug, "Nested values cannot be written as JSON")
     });
     rows.collect::<Result<Vec<_>>>().map(StringArray::from)
 }

@@ -136,14 +136,14 @@ pub(super) fn replaced(batch: &RecordBatch, index: usize, array: ArrayRef) -> Re
         false => Arc::clone(field),
     });
     let schema = Arc::new(arrow::datatypes::Schema::new(fields.collect::<Vec<_>>()));
-    RecordBatch::try_new(schema, columns).or_fail(Kind::Bug, "A column cannot be replaced")
+    RecordBatch::try_new(schema, columns).context(Kind::Bug, "A column cannot be replaced")
 }
 
 /// A row without a key.
 pub(super) fn no_key(column: &str, batch: &RecordBatch, keys: &[String], row: usize) -> Error {
     Error::new(Kind::Data, "A row has no value in a key column")
-        .with("column", column)
-        .with("key", key_words(batch, keys, row))
+        .with_field("column", column)
+        .with_field("key", key_words(batch, keys, row))
         .hint("the table was not changed; report the row to the service's support")
 }
 

@@ -36,7 +36,7 @@ fn field(name: &str, column: &Column) -> FieldRef {
 }
 
 fn misfit(wanted: &'static str) -> Error {
-    Error::new(Kind::Bug, "The school gives a cell that does not fit its schema").with("wanted", wanted)
+    Error::new(Kind::Bug, "The school gives a cell that does not fit its schema").with_field("wanted", wanted)
 }
 
 impl Column {
@@ -168,7 +168,7 @@ impl Column {
                 push_json(&mut json, cell);
                 builder.append_value(String::from_utf8_lossy(&json));
             }
-            (other, _) => return Err(misfit("another type").with("column_type", other.data_type())),
+            (other, _) => return Err(misfit("another type").with_field("column_type", other.data_type())),
         }
         Ok(())
     }
@@ -190,12 +190,12 @@ impl Column {
                 let length = valid.len();
                 let arrays = members.iter_mut().map(Column::finish).collect::<Result<_>>()?;
                 let array = StructArray::try_new_with_length(fields.clone(), arrays, valid.finish(), length);
-                Arc::new(array.or_fail(Kind::Bug, "Members of a group differ in length")?)
+                Arc::new(array.context(Kind::Bug, "Members of a group differ in length")?)
             }
             Column::List { item, items, offsets, valid } => {
                 let offsets = OffsetBuffer::new(ScalarBuffer::from(std::mem::replace(offsets, vec![0])));
                 let array = ListArray::try_new(item.clone(), offsets, items.finish()?, valid.finish());
-                Arc::new(array.or_fail(Kind::Bug, "Items of an array do not add up")?)
+                Arc::new(array.context(Kind::Bug, "Items of an array do not add up")?)
             }
         })
     }

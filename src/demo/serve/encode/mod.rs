@@ -75,12 +75,12 @@ pub(super) struct SummedFile {
 
 impl SummedFile {
     pub(super) fn create(path: &Path) -> Result<Self> {
-        let file = File::create(path).or_fail(Kind::Io, "An object file cannot be made")?;
+        let file = File::create(path).context(Kind::Io, "An object file cannot be made")?;
         Ok(Self { file: BufWriter::with_capacity(128 * 1024, file), crc: crc32fast::Hasher::new(), bytes: 0 })
     }
 
     pub(super) fn finish(mut self) -> Result<Sum> {
-        self.file.flush().or_fail(Kind::Io, "An object file cannot be written")?;
+        self.file.flush().context(Kind::Io, "An object file cannot be written")?;
         Ok(Sum { bytes: self.bytes, crc32: self.crc.finalize() })
     }
 }
@@ -162,7 +162,7 @@ impl Object {
             Content::Text { lines, buffer, out } => {
                 lines.row(record, buffer);
                 if buffer.len() >= CHUNK_BYTES {
-                    out.write_all(buffer).or_fail(Kind::Io, "An object file cannot be written")?;
+                    out.write_all(buffer).context(Kind::Io, "An object file cannot be written")?;
                     buffer.clear();
                 }
                 Ok(())
@@ -176,7 +176,7 @@ impl Object {
         match self.0 {
             Content::Text { buffer, mut out, .. } => {
                 let file = out.write_all(&buffer).and_then(|()| out.finish());
-                file.or_fail(Kind::Io, "An object file cannot be written")?.finish()
+                file.context(Kind::Io, "An object file cannot be written")?.finish()
             }
             Content::Parquet(object) => object.finish()?.finish(),
         }

@@ -63,7 +63,7 @@ impl<W: Write + Send> ParquetObject<W> {
         // The service's files do not carry an Arrow schema, so ours must not help the reader either.
         let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
         let writer = ArrowWriter::try_new_with_options(out, schema.clone(), options)
-            .or_fail(Kind::Bug, "A Parquet object cannot be begun")?;
+            .context(Kind::Bug, "A Parquet object cannot be begun")?;
         Ok(Self { writer, schema, columns, plan, incremental, rows: 0 })
     }
 
@@ -101,13 +101,13 @@ impl<W: Write + Send> ParquetObject<W> {
             return Ok(());
         }
         let arrays = self.columns.iter_mut().map(Column::finish).collect::<Result<_>>()?;
-        let batch = RecordBatch::try_new(self.schema.clone(), arrays).or_fail(Kind::Bug, "Columns differ in length")?;
-        self.writer.write(&batch).or_fail(Kind::Io, "A Parquet object cannot be written")
+        let batch = RecordBatch::try_new(self.schema.clone(), arrays).context(Kind::Bug, "Columns differ in length")?;
+        self.writer.write(&batch).context(Kind::Io, "A Parquet object cannot be written")
     }
 
     pub(super) fn finish(mut self) -> Result<W> {
         self.write_batch()?;
-        self.writer.into_inner().or_fail(Kind::Io, "A Parquet object cannot be written")
+        self.writer.into_inner().context(Kind::Io, "A Parquet object cannot be written")
     }
 }
 

@@ -80,7 +80,7 @@ impl Heard {
     fn check_changes(&self, read: u64) -> Result<()> {
         match self.changes == read {
             true => Ok(()),
-            false => Err(unfit().with("changes read", read).with("changes written", self.changes)),
+            false => Err(unfit().with_field("changes read", read).with_field("changes written", self.changes)),
         }
     }
 
@@ -90,7 +90,7 @@ impl Heard {
             |(name, file): &((u64, u32), NewFile)| self.settled.get(name).is_some_and(|(notes, _)| *notes == file.rows);
         match self.files.iter().all(is_noted) && self.settled.len() == self.files.len() {
             true => Ok(()),
-            false => Err(unfit().with("files", self.files.len()).with("files noted", self.settled.len())),
+            false => Err(unfit().with_field("files", self.files.len()).with_field("files noted", self.settled.len())),
         }
     }
 }
@@ -129,7 +129,7 @@ impl DeltaLoad {
     fn table_order(&self) -> Result<TableOrder> {
         let table = &self.plan.table;
         // Two folders above the table.
-        let root = self.log.location.reveal().join("../../").or_fail(Kind::Bug, "The target's address cannot be used")?;
+        let root = self.log.location.reveal().join("../../").context(Kind::Bug, "The target's address cannot be used")?;
         Ok(TableOrder {
             namespace: table.namespace.as_str().to_owned(),
             table: table.table.clone(),
@@ -210,7 +210,7 @@ impl DeltaLoad {
         let mut heard = Heard::of(&done.batches)?;
         self.adopt(&mut heard);
         if heard.applied != asked {
-            return Err(unfit().with("parts", asked).with("parts done", heard.applied));
+            return Err(unfit().with_field("parts", asked).with_field("parts done", heard.applied));
         }
         self.check_there(&heard).await?;
         written.added.extend(heard.files.into_iter().map(|(_, file)| file));
@@ -238,7 +238,7 @@ impl DeltaLoad {
         for number in files {
             let Some(Reverse((bytes, part))) = least.pop() else { continue };
             let file = &self.files()[number];
-            let facts = serde_json::to_string(&file.facts(number, key)).or_fail(Kind::Bug, "A file cannot be described")?;
+            let facts = serde_json::to_string(&file.facts(number, key)).context(Kind::Bug, "A file cannot be described")?;
             texts[part].push(facts);
             least.push(Reverse((bytes + file.size, part)));
         }
@@ -250,14 +250,14 @@ impl DeltaLoad {
 async fn is_there(store: Arc<dyn ObjectStore>, name: String, bytes: Option<u64>) -> Result<()> {
     let hint = "executors need the same endpoint and options of the store as this process; on several machines, the target has to be an object store";
     let found = store.head(&Path::from(name.as_str())).await;
-    let found = found.or_fail(Kind::Target, "A file that an executor wrote is not at the target");
-    let found = found.map_err(|error| error.with("file", &name).hint(hint))?;
+    let found = found.context(Kind::Target, "A file that an executor wrote is not at the target");
+    let found = found.map_err(|error| error.with_field("file", &name).hint(hint))?;
     match bytes {
         Some(bytes) if bytes != found.size => {
             Err(Error::new(Kind::Target, "A file at the target has another size than its writer said")
-                .with("file", name)
-                .with("size", found.size)
-                .with("written", bytes)
+                .with_field("file", name)
+                .with_field("size", found.size)
+                .with_field("written", bytes)
                 .hint(hint))
         }
         _ => Ok(()),

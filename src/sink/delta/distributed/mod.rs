@@ -97,7 +97,7 @@ enum Told {
 
 impl Order {
     fn step(&self, by: Vec<String>) -> Result<Step> {
-        let order = serde_json::to_string(self).or_fail(Kind::Bug, "Work cannot be described")?;
+        let order = serde_json::to_string(self).context(Kind::Bug, "Work cannot be described")?;
         Ok(Step { by, order, output: self.output() })
     }
 
@@ -113,7 +113,7 @@ impl Order {
 /// own, which ends when the stream is dropped. Errors of the stream carry one of ours. Kind `Bug` for an order of another version of
 /// this program.
 pub fn run_step(order: &str, input: SendableRecordBatchStream, worker: &Worker) -> Result<SendableRecordBatchStream> {
-    let order: Order = serde_json::from_str(order).or_fail(Kind::Bug, "Work is described in unknown words")?;
+    let order: Order = serde_json::from_str(order).context(Kind::Bug, "Work is described in unknown words")?;
     let worker = worker.clone();
     Ok(stream_from_task(order.output(), 2, move |sender| async move {
         let done = match order {
@@ -145,7 +145,7 @@ async fn send(sender: &BatchSender, batch: RecordBatch) -> Result<()> {
 }
 
 fn text_of(told: &Told) -> Result<String> {
-    serde_json::to_string(told).or_fail(Kind::Bug, "What was done cannot be told")
+    serde_json::to_string(told).context(Kind::Bug, "What was done cannot be told")
 }
 
 /// As a row of the schema of told things.
@@ -155,7 +155,7 @@ async fn tell(sender: &BatchSender, told: &Told) -> Result<()> {
 
 fn rows_of_texts(texts: Vec<String>) -> Result<RecordBatch> {
     let column: ArrayRef = Arc::new(StringArray::from(texts));
-    RecordBatch::try_new(told_schema(), vec![column]).or_fail(Kind::Bug, "What was done cannot be told")
+    RecordBatch::try_new(told_schema(), vec![column]).context(Kind::Bug, "What was done cannot be told")
 }
 
 /// The texts of a batch that has some.
@@ -166,7 +166,7 @@ fn texts_of(batch: &RecordBatch) -> Result<impl Iterator<Item = &str>> {
 }
 
 fn read_told(text: &str) -> Result<Told> {
-    serde_json::from_str(text).or_fail(Kind::Bug, "What was done is told in unknown words")
+    serde_json::from_str(text).context(Kind::Bug, "What was done is told in unknown words")
 }
 
 /// Tells where rows went.
@@ -234,7 +234,7 @@ impl Teller {
             None => arrow::array::new_null_array(&DataType::Utf8, notes.len()),
         };
         let columns = vec![column(0), column(1), column(2), column(3), writer, half(32), half(0), told];
-        RecordBatch::try_new(notes_schema(), columns).or_fail(Kind::Bug, "Notes cannot be sent")
+        RecordBatch::try_new(notes_schema(), columns).context(Kind::Bug, "Notes cannot be sent")
     }
 }
 

@@ -73,7 +73,7 @@ impl TableOrder {
         let format = Arc::new(FileFormat::new(&options, outbox, &columns, &self.keys, worker.engine.partitions()));
         let keys = LakeColumn::named(&columns, &self.keys);
         if keys.is_empty() || keys.len() != self.keys.len() {
-            return Err(Error::new(Kind::Bug, "A table without its key was to be written").with("table", table));
+            return Err(Error::new(Kind::Bug, "A table without its key was to be written").with_field("table", table));
         }
         let uncommitted = Uncommitted::new(log.store(), log.folder.clone());
         Ok(Table { format, log, keys, uncommitted })
@@ -170,7 +170,7 @@ pub(in crate::sink::delta::distributed) async fn settle(
     for (number, ((writer, file), notes)) in files.into_iter().enumerate() {
         let rows = gone.remove(&(number as u32)).map(|rows| {
             let mut bytes = Vec::with_capacity(rows.serialized_size());
-            rows.serialize_into(&mut bytes).map(|()| STANDARD.encode(bytes)).or_fail(Kind::Bug, "Rows cannot be told")
+            rows.serialize_into(&mut bytes).map(|()| STANDARD.encode(bytes)).context(Kind::Bug, "Rows cannot be told")
         });
         settled.push((writer, file, notes, rows.transpose()?));
     }
@@ -229,7 +229,7 @@ impl KeyWriter {
         let name = new_name();
         table.uncommitted.names().add(&name);
         let store = BufWriter::new(table.log.store(), Path::from(name.as_str()));
-        let level = ZstdLevel::try_new(1).or_fail(Kind::Bug, "Unknown compression level")?;
+        let level = ZstdLevel::try_new(1).context(Kind::Bug, "Unknown compression level")?;
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(level))
             .set_max_row_group_row_count(Some(KEYS_AT_ONCE))
@@ -239,19 +239,19 @@ impl KeyWriter {
         fields.push(Field::new(IS_DELETED, DataType::Boolean, false));
         let schema = Arc::new(Schema::new(fields));
         let writer = AsyncArrowWriter::try_new(store, Arc::clone(&schema), Some(properties));
-        Ok(Self { name, schema, writer: writer.or_fail(Kind::Bug, "Keys cannot be written")? })
+        Ok(Self { name, schema, writer: writer.context(Kind::Bug, "Keys cannot be written")? })
     }
 
     async fn write(&mut self, mut columns: Vec<ArrayRef>, deletes: &BooleanArray) -> Result<()> {
         columns.push(Arc::new(deletes.clone()));
         let failed = "Keys cannot be written";
-        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns).or_fail(Kind::Bug, failed)?;
-        self.writer.write(&batch).await.or_fail(Kind::Target, failed).with("file", &self.name).map_err(explained)
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns).context(Kind::Bug, failed)?;
+        self.writer.write(&batch).await.context(Kind::Target, failed).with_field("file", &self.name).map_err(explained)
     }
 
     async fn finish(mut self) -> Result<KeyFile> {
         let finished = self.writer.finish().await;
-        finished.or_fail(Kind::Target, "Keys cannot be written").with("file", &self.name).map_err(explained)?;
+        finished.context(Kind::Target, "Keys cannot be written").with_field("file", &self.name).map_err(explained)?;
         let bytes = self.writer.bytes_written() as u64;
         Ok(KeyFile { name: self.name, bytes })
     }
@@ -274,7 +274,7 @@ pub(in crate::sink::delta::distributed) async fn apply(
     let mut files = Vec::new();
     while let Some(batch) = input.next().await {
         for text in texts_of(&batch.map_err(engine_error)?)? {
-            let facts: FileFacts = serde_json::from_str(text).or_fail(Kind::Bug, "A file is described in unknown words")?;
+            let facts: FileFacts = serde_json::from_str(text).context(Kind::Bug, "A file is described in unknown words")?;
             files.push(Arc::new(ActiveFile::of_facts(&facts, &table.keys[0])?));
             numbers.push(facts.number);
         }
@@ -330,6 +330,6 @@ async fn read_keys(table: &Table, keys: &KeyFile, names: &[String]) -> Result<Se
 
 /// Rows of a bitmap that was told.
 pub(in crate::sink::delta::distributed) fn rows_of(text: &str) -> Result<RoaringBitmap> {
-    let bytes = STANDARD.decode(text).or_fail(Kind::Bug, "Rows were told in another form")?;
-    RoaringBitmap::deserialize_from(bytes.as_slice()).or_fail(Kind::Bug, "Rows were told in another form")
+    let bytes = STANDARD.decode(text).context(Kind::Bug, "Rows were told in another form")?;
+    RoaringBitmap::deserialize_from(bytes.as_slice()).context(Kind::Bug, "Rows were told in another form")
 }

@@ -96,7 +96,7 @@ impl LakeColumn {
 
     /// Reads the `schemaString` of a table.
     pub(in crate::sink::delta) fn of_schema_string(text: &str) -> Result<Vec<Self>> {
-        let value: Value = serde_json::from_str(text).or_fail(Kind::Target, "The table's schema cannot be read")?;
+        let value: Value = serde_json::from_str(text).context(Kind::Target, "The table's schema cannot be read")?;
         columns_of_struct(&value)
     }
 
@@ -120,7 +120,7 @@ impl LakeColumn {
         let mut metadata = value["metadata"].as_object().cloned().unwrap_or_default();
         let id = metadata.remove(MAPPING_ID).and_then(|id| id.as_i64());
         let physical = metadata.remove(MAPPING_NAME).and_then(|name| name.as_str().map(str::to_owned));
-        let kind = LakeType::of_json(&value["type"]).map_err(|error| error.with("column", &name))?;
+        let kind = LakeType::of_json(&value["type"]).map_err(|error| error.with_field("column", &name))?;
         Ok(Self {
             physical: physical.unwrap_or_else(|| name.clone()),
             id,
@@ -180,7 +180,7 @@ impl LakeType {
                 Self::Struct(fields.iter().map(|field| LakeColumn::of_field(field, true)).collect::<Result<_>>()?)
             }
             DataType::List(item) => Self::List(Box::new(Self::of_arrow(item.data_type())?)),
-            _ => return Err(Error::new(Kind::Bug, "A column type that lake tables do not have").with("type", data_type)),
+            _ => return Err(Error::new(Kind::Bug, "A column type that lake tables do not have").with_field("type", data_type)),
         })
     }
 

@@ -139,9 +139,9 @@ impl Evolution {
                 Ok(wanted.clone())
             }
             _ => Err(Error::new(Kind::Schema, "A column changed its type in a way that rows already here cannot follow")
-                .with("column", path)
-                .with("from", type_name(old))
-                .with("to", type_name(wanted))
+                .with_field("column", path)
+                .with_field("from", type_name(old))
+                .with_field("to", type_name(wanted))
                 .hint("load the table anew with --resnapshot, or into a new target")),
         }
     }
@@ -187,8 +187,8 @@ pub(in crate::sink::delta) fn check_key(old: &[String], wanted: &[String], kind:
         return Ok(());
     }
     Err(Error::new(Kind::Schema, "The table has another primary key than before")
-        .with("from", old.join(", "))
-        .with("to", wanted.join(", "))
+        .with_field("from", old.join(", "))
+        .with_field("to", wanted.join(", "))
         .hint("load the table anew with --resnapshot, or into a new target"))
 }
 
@@ -201,10 +201,10 @@ pub(in crate::sink::delta) fn check_names(columns: &[LakeColumn]) -> Result<()> 
                 Kind::Schema,
                 "Two columns have names that differ only in case; Delta tables cannot hold both",
             )
-            .with("column", &column.name)
+            .with_field("column", &column.name)
             .hint("load this table into a database target"));
         }
-        check_members(&column.kind).map_err(|error| error.with("inside", &column.name))?;
+        check_members(&column.kind).map_err(|error| error.with_field("inside", &column.name))?;
     }
     Ok(())
 }

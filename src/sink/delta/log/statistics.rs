@@ -149,7 +149,7 @@ impl Node {
 }
 
 fn masked(array: &ArrayRef, absent: &BooleanArray) -> Result<ArrayRef> {
-    nullif(array, absent).or_fail(Kind::Bug, "Statistics of a nested column failed")
+    nullif(array, absent).context(Kind::Bug, "Statistics of a nested column failed")
 }
 
 impl Bounds {

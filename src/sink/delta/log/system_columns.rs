@@ -150,18 +150,18 @@ impl TableLayout {
         let mode = wanted.mode.unwrap_or(base.mode);
         if held.is_some() && mode != base.mode {
             return Err(Error::new(Kind::Schema, "The table is kept in another mode")
-                .with("mode of the table", base.mode)
-                .with("mode wanted", mode)
+                .with_field("mode of the table", base.mode)
+                .with_field("mode wanted", mode)
                 .hint(format!("go on with --mode {}, or load it in the other mode into a new --target", base.mode)));
         }
         let partition_by = match (held, &wanted.partition_by) {
             (Some(held), Some(wanted)) if held.partition_by.as_ref() != wanted.by() => {
                 return Err(Error::new(Kind::Schema, "The table is partitioned in another way")
-                    .with(
+                    .with_field(
                         "partitions of the table",
                         held.partition_by.as_ref().map_or("none".to_owned(), PartitionBy::to_string),
                     )
-                    .with("partitions wanted", wanted)
+                    .with_field("partitions wanted", wanted)
                     .hint("leave --partition-by out, or load it with other partitions into a new --target"));
             }
             (Some(held), _) => held.partition_by.clone(),
@@ -170,7 +170,7 @@ impl TableLayout {
         };
         if mode != TableMode::Current && wanted.deletes == Some(Deletes::Mark) {
             return Err(Error::new(Kind::Schema, "Rows are marked as deleted in mode `current` only")
-                .with("mode", mode)
+                .with_field("mode", mode)
                 .hint("leave --deletes out: this mode tells of deletes in its own way"));
         }
         Ok(Self { mode, deletes: wanted.deletes.unwrap_or(base.deletes), partition_by })

@@ -186,7 +186,7 @@ impl ActiveFile {
 
     /// A file as another process described it. No action can be made of it.
     pub(in crate::sink::delta) fn of_facts(facts: &FileFacts, key: &LakeColumn) -> Result<Self> {
-        let path = Path::parse(&facts.path).or_fail(Kind::Data, "The name of a data file cannot be read")?;
+        let path = Path::parse(&facts.path).context(Kind::Data, "The name of a data file cannot be read")?;
         let stats = json!({
             "minValues": {key.physical.as_str(): facts.bounds.0},
             "maxValues": {key.physical.as_str(): facts.bounds.1},
@@ -269,8 +269,8 @@ impl TableLog {
     pub(in crate::sink::delta) async fn entry(&self, version: u64) -> Result<Option<bytes::Bytes>> {
         self.log_store().read_commit_entry(version).await.map_err(|error| {
             Error::new(Kind::Target, "The table's log cannot be read")
-                .with("table", &self.table)
-                .with("version", version)
+                .with_field("table", &self.table)
+                .with_field("version", version)
                 .caused_by(error)
         })
     }
@@ -280,16 +280,16 @@ impl TableLog {
     /// Commits are made by the crate's log store for stores that name an object once; the other kinds, which rename, are never used.
     pub(in crate::sink::delta) fn new(place: &Place, table: &TableRef) -> Result<Self> {
         if !table.is_path_safe() {
-            return Err(Error::new(Kind::Target, "The table's name cannot be used as a folder").with("table", table));
+            return Err(Error::new(Kind::Target, "The table's name cannot be used as a folder").with_field("table", table));
         }
         let unusable = "The target's address cannot be used";
         let below = format!("{}/{}/", table.namespace, table.table);
-        let location = place.location().reveal().join(&below).or_fail(Kind::Target, unusable)?;
+        let location = place.location().reveal().join(&below).context(Kind::Target, unusable)?;
         let path = place.root().clone().join(table.namespace.as_str()).join(table.table.as_str());
         let folder = place.folder().map(|folder| folder.join(table.namespace.as_str()).join(&table.table));
         let files: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(place.store(), path));
         let (root, store) = place.by_url();
-        let url = root.join(&below).or_fail(Kind::Target, unusable)?;
+        let url = root.join(&below).context(Kind::Target, unusable)?;
         let log = default_logstore(files, store, &url, &StorageConfig::default());
         Ok(Self { table: table.clone(), location: SafeUrl::new(location), folder, is_ledger: false, log })
     }
@@ -330,8 +330,8 @@ impl TableLog {
 
     fn foreign(&self, message: &'static str) -> Error {
         Error::new(Kind::Target, message)
-            .with("table", &self.table)
-            .with("folder", self.shown())
+            .with_field("table", &self.table)
+            .with_field("folder", self.shown())
             .hint("move it away or name another target; daplake changes only tables that it made")
     }
 
@@ -353,22 +353,22 @@ impl TableLog {
         }
         let unreadable = |error: DeltaTableError| {
             Error::new(Kind::Target, "The table's log cannot be read")
-                .with("table", &self.table)
-                .with("folder", self.shown())
+                .with_field("table", &self.table)
+                .with_field("folder", self.shown())
                 .caused_by(error)
         };
         let delta = DeltaTableState::try_new(self.log.as_ref(), None).await.map_err(unreadable)?;
         let txn = delta.transaction_version(self.log.as_ref(), self.app_id()).await.map_err(unreadable)?;
-        let metadata = serde_json::to_value(delta.metadata()).or_fail(Kind::Target, "The table's metadata cannot be read")?;
-        let protocol = serde_json::to_value(delta.protocol()).or_fail(Kind::Target, "The table's protocol cannot be read")?;
+        let metadata = serde_json::to_value(delta.metadata()).context(Kind::Target, "The table's metadata cannot be read")?;
+        let protocol = serde_json::to_value(delta.protocol()).context(Kind::Target, "The table's protocol cannot be read")?;
         let configuration: BTreeMap<String, String> = serde_json::from_value(metadata["configuration"].clone())
-            .or_fail(Kind::Target, "The table's properties cannot be read")?;
+            .context(Kind::Target, "The table's properties cannot be read")?;
 
         let (Some(at), Some(of)) = (txn, configuration.get(TABLE)) else {
             return Err(self.foreign("A Delta table that daplake did not make is in the place of this table"));
         };
         if *of != self.table.to_string() {
-            return Err(self.foreign("The folder holds another table of daplake").with("found", of));
+            return Err(self.foreign("The folder holds another table of daplake").with_field("found", of));
         }
         if !self.is_ledger && configuration.get(FORMAT).is_some_and(|format| format == PARQUET) {
             return Err(self.of_other_form("The table is kept as plain Parquet files", "parquet"));
@@ -378,7 +378,7 @@ impl TableLog {
         let (Some(schema_version), Some(key)) = (schema_version, key) else {
             return Err(self.foreign("The table lost the properties by which daplake knows it"));
         };
-        let context = |error: Error| error.with("table", &self.table);
+        let context = |error: Error| error.with_field("table", &self.table);
         let columns = LakeColumn::of_schema_string(metadata["schemaString"].as_str().unwrap_or_default()).map_err(context)?;
         let files = delta.log_data().iter().map(|view| ActiveFile::of_view(view).map(Arc::new)).collect::<Result<Vec<_>>>();
         let state = TableState {
@@ -398,14 +398,14 @@ impl TableLog {
     /// Whether daplake made the table here; cheaper than its whole state. A folder without a table is not ours.
     pub(in crate::sink::delta) async fn is_ours(&self) -> Result<bool> {
         let unreadable = |error: DeltaTableError| {
-            Error::new(Kind::Target, "The table's log cannot be read").with("table", &self.table).caused_by(error)
+            Error::new(Kind::Target, "The table's log cannot be read").with_field("table", &self.table).caused_by(error)
         };
         if !self.log.is_delta_table_location().await.map_err(unreadable)? {
             return Ok(false);
         }
         let snapshot = deltalake::kernel::Snapshot::try_new(self.log.as_ref(), None).await.map_err(unreadable)?;
         let metadata =
-            serde_json::to_value(snapshot.metadata()).or_fail(Kind::Target, "The table's metadata cannot be read")?;
+            serde_json::to_value(snapshot.metadata()).context(Kind::Target, "The table's metadata cannot be read")?;
         Ok(metadata["configuration"][TABLE] == self.table.to_string())
     }
 
@@ -421,7 +421,7 @@ impl TableLog {
                 }
                 Ok(Some(file)) => {
                     let refused = self.foreign("Something else is in the place of this table");
-                    return Err(refused.with("found", file.location));
+                    return Err(refused.with_field("found", file.location));
                 }
                 Ok(None) | Err(object_store::Error::NotFound { .. }) => return Ok(()),
                 Err(error) => return Err(self.foreign("The table's folder cannot be read").caused_by(error)),
@@ -465,7 +465,7 @@ impl TableLog {
         let prepared = prepared.map_err(|error| {
             CommitFailure::Refused(
                 Error::new(Kind::Target, "The table cannot be written as its properties demand")
-                    .with("table", &self.table)
+                    .with_field("table", &self.table)
                     .hint("another program changed the table's properties; undo that or load into a new target")
                     .caused_by(error),
             )
@@ -493,7 +493,7 @@ impl TableLog {
                     false => (Kind::Target, "run it again; the table is as it was or as it was to be"),
                 };
                 Err(CommitFailure::Unknown(
-                    Error::new(kind, "The commit failed").with("table", &self.table).hint(hint).caused_by(error),
+                    Error::new(kind, "The commit failed").with_field("table", &self.table).hint(hint).caused_by(error),
                 ))
             }
         }
@@ -518,8 +518,8 @@ impl TableState {
     pub(in crate::sink::delta) fn check_writable(&self, table: &TableRef) -> Result<()> {
         let refuse = |what: String| {
             Err(Error::new(Kind::Target, "The table has a property that daplake cannot keep")
-                .with("table", table)
-                .with("property", what)
+                .with_field("table", table)
+                .with_field("property", what)
                 .hint("another program added it; remove it or load into a new target"))
         };
         let ours = self.columns.iter().filter(|column| is_partition(column)).map(|column| Some(column.name.as_str()));

@@ -79,8 +79,8 @@ impl DeltaSink {
         let state = log.state().await?;
         state
             .ok_or_else(|| Error::new(Kind::NotFound, "The table is not kept at this target"))
-            .with("table", &log.table)
-            .with("target", self.location())
+            .with_field("table", &log.table)
+            .with_field("target", self.location())
     }
 }
 

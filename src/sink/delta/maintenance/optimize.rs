@@ -80,7 +80,7 @@ impl DeltaSink {
         let mut done = Optimized::default();
         for group in groups {
             let sources: Vec<_> = group.files.iter().map(|number| Arc::clone(&state.files[*number])).collect();
-            replace(&self.options, &log, &sources, group.sorts, &mut done).await.with("table", table)?;
+            replace(&self.options, &log, &sources, group.sorts, &mut done).await.with_field("table", table)?;
         }
         Ok(done)
     }
@@ -121,7 +121,7 @@ async fn replace(
     done: &mut Optimized,
 ) -> Result<()> {
     let Some(mut state) = log.state().await? else {
-        return Err(Error::new(Kind::NotFound, "The table is not kept at this target").with("table", &log.table));
+        return Err(Error::new(Kind::NotFound, "The table is not kept at this target").with_field("table", &log.table));
     };
     let uncommitted = Uncommitted::new(log.store(), log.folder.clone());
     let format = Arc::new(FileFormat::new(options, log.outbox(&options.engine), &state.columns, &state.key, 2));
@@ -138,7 +138,7 @@ async fn replace(
     let added = writer.finish().await?;
     let (written, expected) = (added.iter().map(|file| file.rows).sum::<u64>(), live_count(sources));
     if expected.is_some_and(|expected| expected != written) {
-        return Err(Error::new(Kind::Bug, "Merged files do not have the rows of their sources").with("table", &log.table));
+        return Err(Error::new(Kind::Bug, "Merged files do not have the rows of their sources").with_field("table", &log.table));
     }
 
     let names = uncommitted.release();
@@ -170,7 +170,7 @@ async fn replace(
     uncommitted.reclaim(names);
     uncommitted.remove().await;
     Err(Error::new(Kind::Conflict, "Another run changed the same files meanwhile")
-        .with("table", &log.table)
+        .with_field("table", &log.table)
         .hint("nothing is lost; run it again when no sync is running"))
 }
 

@@ -30,7 +30,7 @@ impl DeltaSink {
         let newest = self.present(&log).await?;
         let gone = |source: deltalake::DeltaTableError| {
             Error::new(Kind::NotFound, "The table cannot be read as of then")
-                .with("table", table)
+                .with_field("table", table)
                 .hint("see its versions with `daplake history`; old ones go with `daplake vacuum` and with the log's own retention")
                 .caused_by(source)
         };
@@ -38,8 +38,8 @@ impl DeltaSink {
         match at {
             At::Version(version) if version > newest.version => {
                 return Err(Error::new(Kind::NotFound, "The table has no such version yet")
-                    .with("table", table)
-                    .with("newest", newest.version));
+                    .with_field("table", table)
+                    .with_field("newest", newest.version));
             }
             At::Version(version) => delta.load_version(version).await.map_err(gone)?,
             At::Time(time) => {
@@ -50,13 +50,13 @@ impl DeltaSink {
                 let found = delta.version().unwrap_or_default();
                 if log.committed_at(found).await.is_some_and(|made| made.micros() / 1000 > time.timestamp_millis()) {
                     return Err(Error::new(Kind::NotFound, "The table does not reach back so far")
-                        .with("table", table)
-                        .with("oldest", found)
+                        .with_field("table", table)
+                        .with_field("oldest", found)
                         .hint("see its versions with `daplake history`"));
                 }
             }
         }
-        delta.table_provider().await.or_fail(Kind::Target, "The table cannot be read").with("table", table)
+        delta.table_provider().await.context(Kind::Target, "The table cannot be read").with_field("table", table)
     }
 
     /// The table as of now, for a query. Kind `NotFound` if it is not kept here.
@@ -65,12 +65,12 @@ impl DeltaSink {
         let state = log.state().await.map_err(explained)?;
         let state = state.ok_or_else(|| {
             Error::new(Kind::NotFound, "The table is not kept at this target")
-                .with("table", table)
-                .with("target", self.location())
+                .with_field("table", table)
+                .with_field("target", self.location())
         })?;
         let mut delta = DeltaTable::new(log.log_store());
         delta.state = Some(state.delta);
-        delta.table_provider().await.or_fail(Kind::Target, "The table cannot be read").with("table", table)
+        delta.table_provider().await.context(Kind::Target, "The table cannot be read").with_field("table", table)
     }
 
     /// Lets a session read data files from where they are.
@@ -91,13 +91,16 @@ impl DeltaSink {
         for namespace in namespaces {
             if catalog.schema(namespace).is_none() {
                 let schema = Arc::new(MemorySchemaProvider::new());
-                catalog.register_schema(namespace, schema).or_fail(Kind::Bug, "A namespace cannot be registered")?;
+                catalog.register_schema(namespace, schema).context(Kind::Bug, "A namespace cannot be registered")?;
             }
         }
         for table in &tables {
             let provider = self.provider(table).await?;
             let name = TableReference::partial(table.namespace.as_str(), table.table.as_str());
-            session.register_table(name, provider).or_fail(Kind::Bug, "A table cannot be registered").with("table", table)?;
+            session
+                .register_table(name, provider)
+                .context(Kind::Bug, "A table cannot be registered")
+                .with_field("table", table)?;
         }
         Ok(tables)
     }

@@ -39,7 +39,7 @@ impl DeltaSink {
     pub async fn vacuum_preview(&self, table: &TableRef, retention: Duration) -> Result<Vacuumed> {
         let log = self.log(table)?;
         let state = self.present(&log).await?;
-        unneeded(&log, &state, retention).await.with("table", table)
+        unneeded(&log, &state, retention).await.with_field("table", table)
     }
 
     /// Removes the files of a table that were replaced, or left behind by a run that was killed, longer than `retention` ago.
@@ -48,7 +48,7 @@ impl DeltaSink {
     pub async fn vacuum(&self, table: &TableRef, retention: Duration) -> Result<Vacuumed> {
         let log = self.log(table)?;
         let state = self.present(&log).await?;
-        let mut found = unneeded(&log, &state, retention).await.with("table", table)?;
+        let mut found = unneeded(&log, &state, retention).await.with_field("table", table)?;
         let (unfinished, files): (Vec<_>, Vec<_>) = found.files.into_iter().partition(|name| is_unfinished(name));
         let paths = files.iter().map(|name| Path::from(name.as_str())).collect();
         let removed = remove_all(&log.store(), table, paths).await;
@@ -104,7 +104,7 @@ async fn unneeded(log: &TableLog, state: &TableState, retention: Duration) -> Re
         return Err(Error::new(Kind::Usage, "Files of the last 7 days are not removed")
             .hint("a run under way or a reader may need them; give --retention 7d or more"));
     }
-    let age = chrono::Duration::from_std(retention).or_fail(Kind::Usage, "The retention is too long")?;
+    let age = chrono::Duration::from_std(retention).context(Kind::Usage, "The retention is too long")?;
     let horizon = Utc::now() - age;
     let mut needed: HashSet<Path> = HashSet::new();
     for file in &state.files {
@@ -135,8 +135,8 @@ async fn unneeded(log: &TableLog, state: &TableState, retention: Duration) -> Re
             let mut more = Vacuumed::default();
             unfinished(&folder, "", horizon, &mut more).map(|()| more)
         };
-        let walked = tokio::task::spawn_blocking(walk).await.or_fail(Kind::Bug, "Looking for files stopped unexpectedly")?;
-        let more = walked.or_fail(Kind::Target, "The table's folder cannot be read")?;
+        let walked = tokio::task::spawn_blocking(walk).await.context(Kind::Bug, "Looking for files stopped unexpectedly")?;
+        let more = walked.context(Kind::Target, "The table's folder cannot be read")?;
         found.bytes += more.bytes;
         found.files.extend(more.files);
     }
@@ -156,10 +156,10 @@ async fn removed_since(log: &TableLog, horizon: DateTime<Utc>, needed: &mut Hash
             continue;
         }
         let read = async { store.get(&entry.location).await?.bytes().await }.await;
-        let bytes = read.map_err(|error| unreadable(error).with("file", &entry.location))?;
+        let bytes = read.map_err(|error| unreadable(error).with_field("file", &entry.location))?;
         let names_files = |line: &&str| line.contains("\"remove\"") || line.contains("\"cdc\"");
         for line in String::from_utf8_lossy(&bytes).lines().filter(names_files) {
-            let action: Value = serde_json::from_str(line).or_fail(Kind::Target, "The table's log cannot be read")?;
+            let action: Value = serde_json::from_str(line).context(Kind::Target, "The table's log cannot be read")?;
             let remove = if action["cdc"].is_object() { &action["cdc"] } else { &action["remove"] };
             let Some(path) = remove["path"].as_str() else { continue };
             let path = percent_decode_str(path).decode_utf8_lossy();

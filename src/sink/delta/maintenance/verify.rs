@@ -122,7 +122,7 @@ impl DeltaSink {
         let held = compared.digests(rows_held, None, Names::Physical);
         let changed = changed.map(|changed| compared.keys_of_changes(changed, engine));
         let answer = compared.join(engine, wanted, held, changed).await?;
-        let mut found = collect(answer, compared.key_count, limit).await.with("table", table)?;
+        let mut found = collect(answer, compared.key_count, limit).await.with_field("table", table)?;
         found.rows = rows.load(Ordering::Relaxed);
         Ok(found)
     }
@@ -286,8 +286,8 @@ fn digest(batch: &RecordBatch, key_count: usize, output: &SchemaRef) -> Result<R
         vec![0_i64; batch.num_rows()].into()
     } else {
         let fields = values.iter().map(|array| SortField::new(array.data_type().clone())).collect();
-        let converter = RowConverter::new(fields).or_fail(Kind::Bug, "Rows cannot be compared")?;
-        let rows = converter.convert_columns(values).or_fail(Kind::Bug, "Rows cannot be compared")?;
+        let converter = RowConverter::new(fields).context(Kind::Bug, "Rows cannot be compared")?;
+        let rows = converter.convert_columns(values).context(Kind::Bug, "Rows cannot be compared")?;
         let hash = |row: arrow::row::Row<'_>| {
             let mut hasher = DefaultHasher::new();
             hasher.write(row.as_ref());
@@ -296,7 +296,7 @@ fn digest(batch: &RecordBatch, key_count: usize, output: &SchemaRef) -> Result<R
         Int64Array::from_iter_values(rows.iter().map(hash))
     };
     arrays.push(Arc::new(digests));
-    RecordBatch::try_new(Arc::clone(output), arrays).or_fail(Kind::Bug, "Rows cannot be compared")
+    RecordBatch::try_new(Arc::clone(output), arrays).context(Kind::Bug, "Rows cannot be compared")
 }
 
 async fn collect(mut answer: SendableRecordBatchStream, key_count: usize, limit: usize) -> Result<Differences> {
@@ -308,7 +308,7 @@ async fn collect(mut answer: SendableRecordBatchStream, key_count: usize, limit:
             .iter()
             .map(|array| ArrayFormatter::try_new(array.as_ref(), &options))
             .collect::<std::result::Result<_, _>>()
-            .or_fail(Kind::Bug, "Keys cannot be shown")?;
+            .context(Kind::Bug, "Keys cannot be shown")?;
         let counts = |place: usize| batch.column(key_count + place).as_primitive::<Int64Type>();
         let (missing, surplus) = (counts(0), counts(1));
         for row in 0..batch.num_rows() {

@@ -74,5 +74,5 @@ async fn put(place: &Place, text: String) -> Result<()> {
         return Ok(());
     }
     let put = store.put(&name, PutPayload::from(text)).await;
-    put.map(|_| ()).or_fail(Kind::Target, "The file of views cannot be written").map_err(explained)
+    put.map(|_| ()).context(Kind::Target, "The file of views cannot be written").map_err(explained)
 }

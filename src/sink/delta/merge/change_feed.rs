@@ -50,7 +50,7 @@ pub(in crate::sink::delta) fn check_names(columns: &[LakeColumn]) -> Result<()> 
     match columns.iter().find(|column| RESERVED.contains(&column.name.to_lowercase().as_str())) {
         None => Ok(()),
         Some(column) => Err(Error::new(Kind::Schema, "A column has a name that the change data feed needs")
-            .with("column", &column.name)
+            .with_field("column", &column.name)
             .hint("sync this table with --change-data-feed off")),
     }
 }
@@ -114,7 +114,7 @@ impl Feed<'_> {
                 let kinds = deleted.iter().map(|deleted| Some(if *deleted { "delete" } else { "update_preimage" }));
                 out.write(with_kinds(&batch, kinds.collect(), &format)?).await?;
                 let kept: BooleanArray = deleted.iter().map(|deleted| Some(!deleted)).collect();
-                let kept = arrow::compute::filter_record_batch(&batch, &kept).or_fail(Kind::Bug, "Rows cannot be filtered")?;
+                let kept = arrow::compute::filter_record_batch(&batch, &kept).context(Kind::Bug, "Rows cannot be filtered")?;
                 updated.push(&key_columns(&kept, &key_names)?, &BooleanArray::from(vec![false; kept.num_rows()]))?;
                 memory.try_resize(updated.memory_size()).map_err(engine_error)?;
             }
@@ -159,5 +159,5 @@ const BATCH_ROWS: usize = 4096;
 fn with_kinds(batch: &RecordBatch, kinds: StringArray, format: &FileFormat) -> Result<RecordBatch> {
     let mut columns = batch.columns().to_vec();
     columns.push(Arc::new(kinds) as ArrayRef);
-    RecordBatch::try_new(Arc::clone(&format.schema), columns).or_fail(Kind::Bug, "Rows do not have the schema of their file")
+    RecordBatch::try_new(Arc::clone(&format.schema), columns).context(Kind::Bug, "Rows do not have the schema of their file")
 }

@@ -100,7 +100,7 @@ impl NoteMaker {
 pub(in crate::sink::delta) async fn replaced(notes: Sorted<5>) -> Result<RowsOfFiles> {
     // It reads the disk.
     let finding = tokio::task::spawn_blocking(move || find_replaced(notes));
-    finding.await.or_fail(Kind::Bug, "The search for repeated keys stopped unexpectedly")?.map_err(engine_error)
+    finding.await.context(Kind::Bug, "The search for repeated keys stopped unexpectedly")?.map_err(engine_error)
 }
 
 fn find_replaced(notes: Sorted<5>) -> PlanResult<RowsOfFiles> {

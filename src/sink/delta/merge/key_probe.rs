@@ -206,7 +206,7 @@ impl Probe {
                 running.spawn(work.in_current_span());
             }
             let Some(done) = running.join_next().await else { break };
-            let (index, hits, count) = done.or_fail(Kind::Bug, "Looking for keys stopped unexpectedly")??;
+            let (index, hits, count) = done.context(Kind::Bug, "Looking for keys stopped unexpectedly")??;
             self.hits[index] = hits;
             deleted += count;
         }
@@ -297,7 +297,7 @@ impl Probe {
 /// Numbers of the rows of a file that are marked as deleted.
 pub(in crate::sink::delta) async fn marked_rows(store: &Arc<dyn ObjectStore>, file: &ActiveFile) -> Result<RoaringBitmap> {
     match &file.deletion_vector {
-        Some(vector) => deletion_vectors::read(store, vector).await.with("of", &file.path),
+        Some(vector) => deletion_vectors::read(store, vector).await.with_field("of", &file.path),
         None => Ok(RoaringBitmap::new()),
     }
 }
@@ -305,7 +305,7 @@ pub(in crate::sink::delta) async fn marked_rows(store: &Arc<dyn ObjectStore>, fi
 /// Rows of a file, as its footer says.
 fn row_count(opened: &DataFile, path: &Path) -> Result<u32> {
     let rows = opened.metadata().file_metadata().num_rows();
-    u32::try_from(rows).map_err(|_| Error::new(Kind::Unsupported, "A data file has too many rows").with("file", path))
+    u32::try_from(rows).map_err(|_| Error::new(Kind::Unsupported, "A data file has too many rows").with_field("file", path))
 }
 
 /// Looks for keys among the rows of a file that are not gone. Gives what is known of it now, and how many of the deleted keys
@@ -326,7 +326,7 @@ async fn probe_file(
     for column in columns.iter().chain(&look.only) {
         if !opened.has_column(&column.physical) {
             let error = Error::new(Kind::Target, "A data file has no key column");
-            return Err(error.with("file", &file.path).with("column", &column.name));
+            return Err(error.with_field("file", &file.path).with_field("column", &column.name));
         }
     }
     hits.total = Some(u64::from(row_count(&opened, &file.path)?));
@@ -370,7 +370,7 @@ async fn probe_file(
 
 fn flags_of(batch: &RecordBatch, column: &LakeColumn) -> Result<BooleanArray> {
     let flags = batch.column_by_name(&column.physical).and_then(|array| array.as_boolean_opt());
-    flags.cloned().ok_or_else(|| Error::new(Kind::Target, "A data file has no such column").with("column", &column.name))
+    flags.cloned().ok_or_else(|| Error::new(Kind::Target, "A data file has no such column").with_field("column", &column.name))
 }
 
 /// Whether so few keys are looked for that pages can be passed over.
@@ -536,7 +536,7 @@ pub(in crate::sink::delta) async fn live_rows(
     let total = row_count(&opened, &file.path)?;
     if gone.max().is_some_and(|last| last >= total) {
         return Err(
-            Error::new(Kind::Target, "A deletion vector names rows that its file does not have").with("file", &file.path)
+            Error::new(Kind::Target, "A deletion vector names rows that its file does not have").with_field("file", &file.path)
         );
     }
     let batch_rows = engine.batch_rows(row_bytes(&metadata));
@@ -550,14 +550,14 @@ pub(in crate::sink::delta) async fn live_rows(
             match stream.next().await {
                 None if start == total => Ok(None),
                 None => {
-                    let error = Error::new(Kind::Bug, "A data file was not read in full").with("file", &path);
+                    let error = Error::new(Kind::Bug, "A data file was not read in full").with_field("file", &path);
                     Err(DataFusionError::External(Box::new(error)))
                 }
                 Some(batch) => {
                     let batch = batch?;
                     let conformed = without(&batch, start, &gone)
                         .and_then(|left| conform(&left, &format.columns, &format.schema, Names::Physical))
-                        .with("file", &path);
+                        .with_field("file", &path);
                     let conformed = conformed.map_err(|error| DataFusionError::External(Box::new(error)))?;
                     Ok(Some((conformed, (stream, start + batch.num_rows() as u32))))
                 }
@@ -588,12 +588,14 @@ pub(in crate::sink::delta) async fn rows_at(
             match stream.next().await {
                 None if seen == expected => Ok(None),
                 None => {
-                    let error = Error::new(Kind::Bug, "Rows of a data file were not read in full").with("file", &file.path);
+                    let error =
+                        Error::new(Kind::Bug, "Rows of a data file were not read in full").with_field("file", &file.path);
                     Err(DataFusionError::External(Box::new(error)))
                 }
                 Some(batch) => {
                     let batch = batch?;
-                    let conformed = conform(&batch, &format.columns, &format.schema, Names::Physical).with("file", &file.path);
+                    let conformed =
+                        conform(&batch, &format.columns, &format.schema, Names::Physical).with_field("file", &file.path);
                     let conformed = conformed.map_err(|error| DataFusionError::External(Box::new(error)))?;
                     Ok(Some((conformed, (stream, seen + batch.num_rows() as u64))))
                 }
@@ -613,7 +615,7 @@ fn without(batch: &RecordBatch, start: u32, gone: &RoaringBitmap) -> Result<Reco
         return Ok(batch.clone());
     }
     let kept = BooleanArray::new(kept.finish(), None);
-    filter_record_batch(batch, &kept).or_fail(Kind::Bug, "Rows cannot be filtered")
+    filter_record_batch(batch, &kept).context(Kind::Bug, "Rows cannot be filtered")
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ pub(in crate::sink::delta) fn is_integer(types: &[DataType]) -> bool {
 fn as_integers(array: &ArrayRef) -> Result<ArrayRef> {
     match array.data_type() {
         DataType::Int64 => Ok(Arc::clone(array)),
-        _ => cast(array, &DataType::Int64).or_fail(Kind::Bug, "Keys cannot be read"),
+        _ => cast(array, &DataType::Int64).context(Kind::Bug, "Keys cannot be read"),
     }
 }
 
@@ -35,7 +35,7 @@ pub(in crate::sink::delta) struct KeyBytes {
 impl KeyBytes {
     pub(in crate::sink::delta) fn new(types: &[DataType]) -> Result<Self> {
         let converter = |types: &[DataType]| {
-            RowConverter::new(types.iter().cloned().map(SortField::new).collect()).or_fail(Kind::Bug, "Keys cannot be compared")
+            RowConverter::new(types.iter().cloned().map(SortField::new).collect()).context(Kind::Bug, "Keys cannot be compared")
         };
         Ok(Self { types: types.to_vec(), all: converter(types)?, first: converter(&types[..1])? })
     }
@@ -47,8 +47,8 @@ impl KeyBytes {
             .zip(columns)
             .map(|(wanted, array)| if array.data_type() == wanted { Ok(Arc::clone(array)) } else { cast(array, wanted) })
             .collect::<std::result::Result<Vec<_>, _>>()
-            .or_fail(Kind::Bug, "Keys cannot be read")?;
-        self.all.convert_columns(&columns).or_fail(Kind::Bug, "Keys cannot be compared")
+            .context(Kind::Bug, "Keys cannot be read")?;
+        self.all.convert_columns(&columns).context(Kind::Bug, "Keys cannot be compared")
     }
 
     fn first(&self, bound: &ArrayRef) -> Option<Vec<u8>> {
@@ -336,9 +336,9 @@ pub(in crate::sink::delta) fn key_columns(batch: &RecordBatch, names: &[String])
         .iter()
         .map(|name| {
             let array = batch.column_by_name(name);
-            let array = array.ok_or_else(|| Error::new(Kind::Bug, "A key column is missing").with("column", name))?;
+            let array = array.ok_or_else(|| Error::new(Kind::Bug, "A key column is missing").with_field("column", name))?;
             if array.null_count() > 0 {
-                return Err(Error::new(Kind::Data, "A row has no value in a key column").with("column", name));
+                return Err(Error::new(Kind::Data, "A row has no value in a key column").with_field("column", name));
             }
             Ok(Arc::clone(array))
         })

@@ -60,12 +60,12 @@ pub(in crate::sink::delta) async fn write_upserts(
 fn upserts_of(batch: &RecordBatch, deletes: &BooleanArray) -> Result<RecordBatch> {
     match deletes.true_count() {
         0 => Ok(batch.clone()),
-        _ => filtered(batch, &not(deletes).or_fail(Kind::Bug, "Rows cannot be filtered")?),
+        _ => filtered(batch, &not(deletes).context(Kind::Bug, "Rows cannot be filtered")?),
     }
 }
 
 fn filtered(batch: &RecordBatch, rows: &BooleanArray) -> Result<RecordBatch> {
-    filter_record_batch(batch, rows).or_fail(Kind::Bug, "Rows cannot be filtered")
+    filter_record_batch(batch, rows).context(Kind::Bug, "Rows cannot be filtered")
 }
 
 /// Writes the rows of a batch of upserts, and says where each part of them went: the rows of a part, counted in the batch.
@@ -99,7 +99,7 @@ pub(in crate::sink::delta) fn with_roles(batch: &RecordBatch, columns: &[LakeCol
         add(Role::ValidFrom, Arc::clone(since));
         add(Role::Current, Arc::new(BooleanArray::from(vec![true; batch.num_rows()])));
     }
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).or_fail(Kind::Bug, "Changes do not have their schema")
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).context(Kind::Bug, "Changes do not have their schema")
 }
 
 /// The check for repeated keys, shared by workers and accounted.

@@ -119,7 +119,7 @@ impl DeltaLoad {
         while let Some(batch) = fresh.next().await {
             let batch = batch.map_err(engine_error)?;
             let rows = RecordBatch::try_new(Arc::clone(&format.schema), batch.columns()[DIGEST.len()..].to_vec())
-                .or_fail(Kind::Bug, "Changes do not have the schema of their file")?;
+                .context(Kind::Bug, "Changes do not have the schema of their file")?;
             let actions = rows.column(action).as_string::<i32>();
             let deleted = actions.iter().filter(|action| *action == Some("D")).count() as u64;
             written.deleted += deleted;
@@ -163,7 +163,7 @@ impl DeltaLoad {
 
     fn place_of(&self, role: Role, format: &FileFormat) -> Result<usize> {
         let place = role.place(&format.columns);
-        place.ok_or_else(|| Error::new(Kind::Target, "The table lacks a column of its mode").with("column", role.name()))
+        place.ok_or_else(|| Error::new(Kind::Target, "The table lacks a column of its mode").with_field("column", role.name()))
     }
 
     /// Adds what a snapshot has and the log has not. Keys that are gone are deletes as of the snapshot, but for logs, of which the
@@ -278,9 +278,9 @@ impl DeltaLoad {
         column: impl Fn(usize) -> std::result::Result<ArrayRef, arrow::error::ArrowError>,
     ) -> Result<RecordBatch> {
         let columns = (0..format.columns.len()).map(column).collect::<std::result::Result<Vec<_>, _>>();
-        let columns = columns.or_fail(Kind::Bug, "Changes cannot be chosen")?;
+        let columns = columns.context(Kind::Bug, "Changes cannot be chosen")?;
         RecordBatch::try_new(Arc::clone(&format.schema), columns)
-            .or_fail(Kind::Bug, "Changes do not have the schema of their file")
+            .context(Kind::Bug, "Changes do not have the schema of their file")
     }
 }
 
@@ -301,13 +301,13 @@ impl Digests {
         let place = |column: &LakeColumn| format.columns.iter().position(|known| known.name == column.name);
         let places: Vec<usize> = columns.iter().filter_map(place).collect();
         let sorts = places.iter().map(|place| SortField::new(format.schema.field(*place).data_type().clone())).collect();
-        let rows = RowConverter::new(sorts).or_fail(Kind::Bug, "Changes cannot be compared")?;
+        let rows = RowConverter::new(sorts).context(Kind::Bug, "Changes cannot be compared")?;
         Ok(Self { places, ts, rows })
     }
 
     fn of(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
         let columns: Vec<ArrayRef> = self.places.iter().map(|place| Arc::clone(batch.column(*place))).collect();
-        let rows = self.rows.convert_columns(&columns).or_fail(Kind::Bug, "Changes cannot be compared")?;
+        let rows = self.rows.convert_columns(&columns).context(Kind::Bug, "Changes cannot be compared")?;
         let digest = |number: u8| -> ArrayRef {
             let hash = |row: arrow::row::Row<'_>| {
                 let mut hasher = DefaultHasher::new();

@@ -119,8 +119,9 @@ impl DeltaLoad {
                 }
             }
             let held = state.as_ref().map(|state| TableLayout::of(&state.configuration));
-            layout = TableLayout::resolve(held.as_ref(), &plan.layout, usual_partition(&plan)).with("table", &plan.table)?;
-            design(state.as_ref(), &plan, &keys, held.as_ref(), &layout).with("table", &plan.table)?
+            layout =
+                TableLayout::resolve(held.as_ref(), &plan.layout, usual_partition(&plan)).with_field("table", &plan.table)?;
+            design(state.as_ref(), &plan, &keys, held.as_ref(), &layout).with_field("table", &plan.table)?
         } else {
             Design::default()
         };
@@ -142,10 +143,10 @@ impl DeltaLoad {
                     Kind::Unsupported,
                     "Only tables of the mode `current` without marks have a change data feed",
                 )
-                .with("table", &load.plan.table)
+                .with_field("table", &load.plan.table)
                 .hint("sync this table with --change-data-feed off"));
             }
-            change_feed::check_names(&load.design.columns).with("table", &load.plan.table)?;
+            change_feed::check_names(&load.design.columns).with_field("table", &load.plan.table)?;
         }
         Ok(load)
     }
@@ -323,7 +324,7 @@ impl DeltaLoad {
             Some(state) => raised_protocol(&state.protocol, &needs),
         };
         if let Some(protocol) = protocol {
-            let protocol = serde_json::from_value(protocol).or_fail(Kind::Bug, "The table's protocol cannot be written")?;
+            let protocol = serde_json::from_value(protocol).context(Kind::Bug, "The table's protocol cannot be written")?;
             actions.push(Action::Protocol(protocol));
         }
         let unchanged = self.state.as_ref().is_some_and(|state| {
@@ -332,7 +333,7 @@ impl DeltaLoad {
                 && state.metadata["description"] == metadata["description"]
         });
         if !unchanged {
-            let metadata = serde_json::from_value(metadata).or_fail(Kind::Bug, "The table's metadata cannot be written")?;
+            let metadata = serde_json::from_value(metadata).context(Kind::Bug, "The table's metadata cannot be written")?;
             actions.push(Action::Metadata(metadata));
         }
         Ok(actions)
@@ -406,7 +407,7 @@ impl DeltaLoad {
 
     fn conflict(&self) -> Error {
         Error::new(Kind::Conflict, "Another run got in between")
-            .with("table", &self.plan.table)
+            .with_field("table", &self.plan.table)
             .hint("run it again; it goes on from where the table is now")
     }
 }
@@ -432,8 +433,8 @@ fn design(
     let taken = |column: &&LakeColumn| ours.iter().any(|ours| ours.name.eq_ignore_ascii_case(&column.name));
     if let Some(column) = wanted.iter().find(taken) {
         return Err(Error::new(Kind::Schema, "The table has a column with a name that its mode needs for itself")
-            .with("column", &column.name)
-            .with("mode", layout.described())
+            .with_field("column", &column.name)
+            .with_field("mode", layout.described())
             .hint(format!(
                 "leave the column out with --drop-column {}.{}, or keep the table in another mode",
                 plan.table, column.name
@@ -443,7 +444,7 @@ fn design(
         && !wanted.iter().any(|column| column.name == by.column && can_be_source(column))
     {
         return Err(Error::new(Kind::Schema, "The table cannot be partitioned by this column")
-            .with("column", &by.column)
+            .with_field("column", &by.column)
             .hint("name a column with times or dates, as it is spelled in the table"));
     }
     wanted.splice(keys.len()..keys.len(), ours);
@@ -498,7 +499,9 @@ impl Load for DeltaLoad {
             return Err(Error::new(Kind::Bug, "A load was given changes twice"));
         }
         if changes.keys != self.keys {
-            return Err(Error::new(Kind::Bug, "Changes have another key than their table").with("table", &self.plan.table));
+            return Err(
+                Error::new(Kind::Bug, "Changes have another key than their table").with_field("table", &self.plan.table)
+            );
         }
         let written = if self.is_stale() {
             Written::default()
@@ -510,7 +513,7 @@ impl Load for DeltaLoad {
                 (TableMode::History, _) => self.versions(changes).await,
             }
             .map_err(explained)
-            .with("table", &self.plan.table)?
+            .with_field("table", &self.plan.table)?
         };
         self.written = Some(written);
         Ok(())
@@ -520,7 +523,7 @@ impl Load for DeltaLoad {
         if self.written.is_some() || self.is_stale() || !self.can_be_parted() {
             return Ok(false);
         }
-        self.written = Some(self.parted(workers).await.map_err(explained).with("table", &self.plan.table)?);
+        self.written = Some(self.parted(workers).await.map_err(explained).with_field("table", &self.plan.table)?);
         Ok(true)
     }
 
@@ -551,9 +554,9 @@ impl Load for DeltaLoad {
         {
             self.uncommitted.remove().await;
             return Err(Error::new(Kind::Conflict, "The table has come further than this result")
-                .with("table", &self.plan.table)
-                .with("held", held.at)
-                .with("reached", reached.at)
+                .with_field("table", &self.plan.table)
+                .with_field("held", held.at)
+                .with_field("reached", reached.at)
                 .hint("run it again; it goes on from where the table is now"));
         }
 

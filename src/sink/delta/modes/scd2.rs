@@ -185,7 +185,7 @@ impl DeltaLoad {
 
     fn role_column(&self, role: Role) -> Result<crate::sink::delta::log::columns::LakeColumn> {
         let column = role.find(&self.design.columns).cloned();
-        column.ok_or_else(|| Error::new(Kind::Target, "The table lacks a column of its mode").with("column", role.name()))
+        column.ok_or_else(|| Error::new(Kind::Target, "The table lacks a column of its mode").with_field("column", role.name()))
     }
 }
 
@@ -215,7 +215,9 @@ impl Sides {
         let place = |name: &str| format.columns.iter().position(|column| column.name == name);
         let role = |role: Role| {
             let place = role.place(&format.columns);
-            place.ok_or_else(|| Error::new(Kind::Target, "The table lacks a column of its mode").with("column", role.name()))
+            place.ok_or_else(|| {
+                Error::new(Kind::Target, "The table lacks a column of its mode").with_field("column", role.name())
+            })
         };
         // What the schema no longer has says nothing of a change.
         let compared: Vec<usize> = values.filter_map(place).collect();
@@ -229,7 +231,7 @@ impl Sides {
             valid_to: role(Role::ValidTo)?,
             current: role(Role::Current)?,
             compared,
-            rows: RowConverter::new(sorts).or_fail(Kind::Bug, "Versions cannot be compared")?,
+            rows: RowConverter::new(sorts).context(Kind::Bug, "Versions cannot be compared")?,
         })
     }
 
@@ -238,7 +240,7 @@ impl Sides {
         let deletes: ArrayRef = Arc::new(deletes(batch)?);
         let rows = conform(&with_roles(batch, &format.columns)?, &format.columns, &format.schema, Names::Logical)?;
         let columns = rows.columns().iter().cloned().chain([deletes]).collect();
-        RecordBatch::try_new(Arc::clone(&self.new), columns).or_fail(Kind::Bug, "Changes do not fit their side")
+        RecordBatch::try_new(Arc::clone(&self.new), columns).context(Kind::Bug, "Changes do not fit their side")
     }
 
     /// Changes and old versions by key; a sort that spills.
@@ -412,7 +414,7 @@ impl Writers {
             |side: &[ArrayRef]| -> Vec<ArrayRef> { sides.compared.iter().map(|place| Arc::clone(&side[*place])).collect() };
         let comparable = |side: &[ArrayRef]| match sides.compared.is_empty() {
             true => Ok(None),
-            false => sides.rows.convert_columns(&pick(side)).map(Some).or_fail(Kind::Bug, "Versions cannot be compared"),
+            false => sides.rows.convert_columns(&pick(side)).map(Some).context(Kind::Bug, "Versions cannot be compared"),
         };
         let (new_rows, old_rows) = (comparable(new)?, comparable(old)?);
         let is_same = |row: usize| match (&new_rows, &old_rows) {
@@ -469,8 +471,8 @@ fn versions_of(
         Some(array) => filter(&array, &chosen),
         None => filter(array, &chosen),
     });
-    let columns = columns.collect::<std::result::Result<Vec<_>, _>>().or_fail(Kind::Bug, "Versions cannot be chosen")?;
+    let columns = columns.collect::<std::result::Result<Vec<_>, _>>().context(Kind::Bug, "Versions cannot be chosen")?;
     let options = RecordBatchOptions::new().with_row_count(Some(chosen.true_count()));
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
-        .or_fail(Kind::Bug, "Versions do not have the schema of their file")
+        .context(Kind::Bug, "Versions do not have the schema of their file")
 }

@@ -80,7 +80,7 @@ impl DeltaLoad {
         }
         let mut written = Written { removed: vec![true; self.files().len()], ..Written::default() };
         while let Some(done) = running.join_next().await {
-            match done.or_fail(Kind::Bug, "Writing rows stopped unexpectedly").flatten() {
+            match done.context(Kind::Bug, "Writing rows stopped unexpectedly").flatten() {
                 Ok((files, upserted)) => {
                     written.added.extend(files);
                     written.upserted += upserted;
@@ -148,7 +148,7 @@ impl DeltaLoad {
         for file in self.files() {
             let total = file.rows.and_then(|rows| u32::try_from(rows).ok()).ok_or_else(|| {
                 Error::new(Kind::Unsupported, "A data file does not say how many rows it has")
-                    .with("file", &file.path)
+                    .with_field("file", &file.path)
                     .hint("sync this table with --change-data-feed off")
             })?;
             let mut rows = RoaringBitmap::new();
@@ -289,7 +289,7 @@ async fn write_marked(mut rows: SendableRecordBatchStream, format: &FileFormat, 
         fresh += (batch.num_rows() - before) as u64;
         let mut columns = batch.columns().to_vec();
         columns[place] = Arc::new(BooleanArray::from(vec![true; batch.num_rows()]));
-        let marked = RecordBatch::try_new(batch.schema(), columns).or_fail(Kind::Bug, "Rows cannot be marked")?;
+        let marked = RecordBatch::try_new(batch.schema(), columns).context(Kind::Bug, "Rows cannot be marked")?;
         writer.write(marked).await?;
     }
     Ok(fresh)

@@ -151,7 +151,7 @@ impl DataFile {
         if let Some(selection) = rows.selection {
             builder = builder.with_row_selection(selection);
         }
-        let stream = builder.build().or_fail(Kind::Target, "A data file cannot be read").with("file", &self.path)?;
+        let stream = builder.build().context(Kind::Target, "A data file cannot be read").with_field("file", &self.path)?;
         let schema = match is_respelled {
             false => Arc::clone(stream.schema()),
             true => {
@@ -172,7 +172,8 @@ impl DataFile {
 }
 
 fn unreadable(error: DataFusionError, path: &Path) -> Error {
-    Error::recover(error, |source| Error::new(Kind::Target, "A data file cannot be read").caused_by(source)).with("file", path)
+    Error::recover(error, |source| Error::new(Kind::Target, "A data file cannot be read").caused_by(source))
+        .with_field("file", path)
 }
 
 /// Parquet's view of a file in an object store.

@@ -77,7 +77,7 @@ impl VectorFile {
         names.add(&name);
         let size = self.bytes.len() as u64;
         let put = store.put(&Path::from(name.as_str()), PutPayload::from(self.bytes)).await;
-        put.or_fail(Kind::Target, "A deletion vector cannot be written").with("file", name)?;
+        put.context(Kind::Target, "A deletion vector cannot be written").with_field("file", name)?;
         Ok(size)
     }
 }
@@ -101,8 +101,8 @@ pub(in crate::sink::delta) async fn read(
             // The version byte of the file is not looked at: another format would not have our magic number and sum here.
             let start = u64::try_from(vector.offset.unwrap_or(1)).map_err(|_| broken("A deletion vector has no place"))?;
             let read = store.get_range(&Path::from(name.as_str()), start..start + size as u64 + 8).await;
-            let bytes = read.or_fail(Kind::Target, "A deletion vector cannot be read").with("file", &name)?;
-            checked(&bytes, size).and_then(decode).with("file", &name)?
+            let bytes = read.context(Kind::Target, "A deletion vector cannot be read").with_field("file", &name)?;
+            checked(&bytes, size).and_then(decode).with_field("file", &name)?
         }
         StorageType::AbsolutePath => {
             return Err(broken("The table has deletion vectors outside of its folder")
@@ -140,7 +140,7 @@ fn encode(rows: &RoaringBitmap) -> Result<Vec<u8>> {
     let rows = RoaringTreemap::from_bitmaps([(0, rows)]);
     let mut bytes = Vec::with_capacity(4 + rows.serialized_size());
     bytes.extend_from_slice(&MAGIC.to_le_bytes());
-    rows.serialize_into(&mut bytes).or_fail(Kind::Bug, "A deletion vector cannot be encoded")?;
+    rows.serialize_into(&mut bytes).context(Kind::Bug, "A deletion vector cannot be encoded")?;
     Ok(bytes)
 }
 

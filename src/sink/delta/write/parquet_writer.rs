@@ -105,7 +105,7 @@ impl FileFormat {
 
     /// And how many columns go as differences.
     fn properties(&self, first: &RecordBatch) -> Result<(WriterProperties, usize)> {
-        let level = ZstdLevel::try_new(self.compression_level).or_fail(Kind::Usage, "Unknown compression level")?;
+        let level = ZstdLevel::try_new(self.compression_level).context(Kind::Usage, "Unknown compression level")?;
         let widest = first.columns().iter().map(|column| column.get_array_memory_size()).max().unwrap_or(0);
         let widest = widest.div_ceil(first.num_rows().max(1)).max(1);
         let mut builder = WriterProperties::builder()
@@ -273,7 +273,7 @@ impl FileWriter {
     pub(in crate::sink::delta) async fn end_row_group(&mut self) -> Result<()> {
         let Some(mut open) = self.open.take() else { return Ok(()) };
         let work = move || {
-            let encoded = open.writer.flush().or_fail(Kind::Bug, "Rows cannot be encoded");
+            let encoded = open.writer.flush().context(Kind::Bug, "Rows cannot be encoded");
             let encoded = encoded.map(|()| std::mem::take(open.writer.inner_mut()));
             (open, encoded)
         };
@@ -307,7 +307,7 @@ impl FileWriter {
                 // The Parquet types say it all; a second schema could only contradict them.
                 .with_skip_arrow_metadata(true),
         )
-        .or_fail(Kind::Bug, "A data file cannot be written")?;
+        .context(Kind::Bug, "A data file cannot be written")?;
         let number = self.names.add(&name);
         let outgoing = self.format.outbox.open(&name).await?;
         Ok(OpenFile {
@@ -332,15 +332,15 @@ impl OpenFile {
     /// Encodes a batch and gives the bytes that are ready for the store.
     fn encode(&mut self, batch: &RecordBatch, flush_first: bool) -> Result<Vec<u8>> {
         if flush_first {
-            self.writer.flush().or_fail(Kind::Bug, "Rows cannot be encoded")?;
+            self.writer.flush().context(Kind::Bug, "Rows cannot be encoded")?;
         }
         self.stats.update(batch)?;
         for start in (0..batch.num_rows()).step_by(STEP_ROWS) {
             let step = batch.slice(start, STEP_ROWS.min(batch.num_rows() - start));
-            self.writer.write(&step).or_fail(Kind::Bug, "Rows cannot be encoded")?;
+            self.writer.write(&step).context(Kind::Bug, "Rows cannot be encoded")?;
             // Dictionaries take memory that the estimate of encoded bytes does not see.
             if self.buffered() > self.buffer_bytes {
-                self.writer.flush().or_fail(Kind::Bug, "Rows cannot be encoded")?;
+                self.writer.flush().context(Kind::Bug, "Rows cannot be encoded")?;
             }
         }
         Ok(std::mem::take(self.writer.inner_mut()))
@@ -361,7 +361,7 @@ async fn close(crew: &Crew, mut open: Box<OpenFile>, partition: Option<(String, 
         (open, rest)
     };
     let (mut open, rest) = crew.run(work).await?;
-    open.send(rest.or_fail(Kind::Bug, "Rows cannot be encoded")?).await?;
+    open.send(rest.context(Kind::Bug, "Rows cannot be encoded")?).await?;
     let OpenFile { name, number, outgoing, stats, bytes, .. } = *open;
     outgoing.finish().await?;
     let (rows, has_nulls, stats) = (stats.rows(), stats.has_nulls(), stats.json());

@@ -111,7 +111,9 @@ impl Partition {
                 let day = |micros: i64| i32::try_from(micros.div_euclid(DAY)).ok();
                 array.as_primitive::<TimestampMicrosecondType>().iter().map(|micros| micros.and_then(day)).collect()
             }
-            other => return Err(Error::new(Kind::Bug, "Rows are partitioned by a column without dates").with("type", other)),
+            other => {
+                return Err(Error::new(Kind::Bug, "Rows are partitioned by a column without dates").with_field("type", other));
+            }
         };
         if self.unit == PartitionUnit::Day {
             return Ok(days);
@@ -181,7 +183,7 @@ impl TableWriter {
         let mut placed = Vec::with_capacity(rows.len());
         for (number, rows) in rows {
             let rows = UInt32Array::from(rows);
-            let part = take_record_batch(&batch, &rows).or_fail(Kind::Bug, "Rows cannot be parted")?;
+            let part = take_record_batch(&batch, &rows).context(Kind::Bug, "Rows cannot be parted")?;
             let value = Some((partition.physical.clone(), partition.text(number)));
             placed.push(self.write_to(number, value, part, Some(rows)).await?);
         }

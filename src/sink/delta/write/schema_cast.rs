@@ -41,17 +41,17 @@ pub(in crate::sink::delta) fn conform(
     for (column, field) in columns.iter().zip(target.fields()) {
         let place = place_of_name(batch.schema_ref().fields().iter().map(|field| field.name().as_str()), names.of(column));
         let array = match place.map(|place| batch.column(place)) {
-            Some(array) => conform_array(array, &column.kind, field.data_type(), names).with("column", &column.name)?,
+            Some(array) => conform_array(array, &column.kind, field.data_type(), names).with_field("column", &column.name)?,
             None => default_of(column, rows).unwrap_or_else(|| new_null_array(field.data_type(), rows)),
         };
         if !field.is_nullable() && array.null_count() > 0 {
-            return Err(Error::new(Kind::Data, "A row has no value in a key column").with("column", &column.name));
+            return Err(Error::new(Kind::Data, "A row has no value in a key column").with_field("column", &column.name));
         }
         arrays.push(array);
     }
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(Arc::clone(target), arrays, &options)
-        .or_fail(Kind::Bug, "Rows do not have the schema of their file")
+        .context(Kind::Bug, "Rows do not have the schema of their file")
 }
 
 fn conform_array(array: &ArrayRef, kind: &LakeType, target: &DataType, names: Names) -> Result<ArrayRef> {
@@ -67,13 +67,13 @@ fn conform_array(array: &ArrayRef, kind: &LakeType, target: &DataType, names: Na
                 });
             }
             let made = StructArray::try_new_with_length(fields.clone(), arrays, source.nulls().cloned(), source.len());
-            Ok(Arc::new(made.or_fail(Kind::Bug, "Rows do not have the schema of their file")?))
+            Ok(Arc::new(made.context(Kind::Bug, "Rows do not have the schema of their file")?))
         }
         (LakeType::List(item), DataType::List(field)) => {
             let Some(source) = array.as_list_opt::<i32>() else { return Err(shape_error()) };
             let values = conform_array(source.values(), item, field.data_type(), names)?;
             let made = ListArray::try_new(Arc::clone(field), source.offsets().clone(), values, source.nulls().cloned());
-            Ok(Arc::new(made.or_fail(Kind::Bug, "Rows do not have the schema of their file")?))
+            Ok(Arc::new(made.context(Kind::Bug, "Rows do not have the schema of their file")?))
         }
         _ if array.data_type() == target => Ok(Arc::clone(array)),
         _ => {

@@ -222,7 +222,7 @@ impl Outgoing {
 
     async fn send(&mut self, part: Bytes) -> Result<()> {
         let permit = Arc::clone(&self.outbox.in_flight).acquire_owned().await;
-        let permit = permit.or_fail(Kind::Bug, "A data file cannot be written")?;
+        let permit = permit.context(Kind::Bug, "A data file cannot be written")?;
         let mut held = Held { outbox: Arc::clone(&self.outbox), bytes: 0 };
         held.grow(part.len());
         let sending = self.upload.put_part(PutPayload::from(part));
@@ -237,18 +237,18 @@ impl Outgoing {
 }
 
 fn on_disk_or_failed<T>(done: std::result::Result<std::io::Result<T>, JoinError>) -> Result<T> {
-    done.or_fail(Kind::Bug, "Work with a temporary file stopped unexpectedly")?
+    done.context(Kind::Bug, "Work with a temporary file stopped unexpectedly")?
         .map_err(|error| engine_error(DataFusionError::IoError(error)))
 }
 
 fn sent_or_failed(sent: std::result::Result<object_store::Result<()>, JoinError>) -> Result<()> {
-    sent.or_fail(Kind::Bug, "An upload stopped unexpectedly")?.map_err(write_failed)
+    sent.context(Kind::Bug, "An upload stopped unexpectedly")?.map_err(write_failed)
 }
 
 fn write_failed(error: object_store::Error) -> Error {
     let full = crate::error::is_disk_full(&error);
     let made = Error::new(Kind::Target, "A data file cannot be written").caused_by(error);
-    if full { made.of_kind(Kind::Resources).hint("make room at the target; nothing was changed, run it again") } else { made }
+    if full { made.with_kind(Kind::Resources).hint("make room at the target; nothing was changed, run it again") } else { made }
 }
 
 #[cfg(all(test, feature = "demo"))]

@@ -52,7 +52,7 @@ fn is_rekeyed(table: &SqlTable, live: &[LiveColumn], kind: LoadKind) -> Result<b
     }
     if kind == LoadKind::Merge {
         return Err(Error::new(Kind::Schema, "The table's primary key in the database is not that of the service")
-            .with("key", wanted.join(", "))
+            .with_field("key", wanted.join(", "))
             .hint("load the table anew, with --resnapshot, or dropdb and initdb"));
     }
     Ok(true)
@@ -115,7 +115,7 @@ fn leave(table: &SqlTable, gone: &LiveColumn, rules: ChangeRules<'_>, change: &m
         // It has no value from us, so no row would pass it.
         return match gone.not_null && !gone.has_default {
             true => Err(Error::new(Kind::Target, "A column that is not of the service wants a value in every row")
-                .with("column", &gone.name)
+                .with_field("column", &gone.name)
                 .hint("give the column a default, or let it be null")),
             false => Ok(()),
         };
@@ -220,9 +220,9 @@ fn way(column: &SqlColumn, live: &LiveColumn, kind: LoadKind) -> Result<Way> {
     let fit = if same && live.lookup.is_none() { fit(&live.sql_type, &column.sql_type) } else { Fit::Other };
     let refuse = || {
         Err(Error::new(Kind::Schema, "A column has a type that its values do not fit any more")
-            .with("column", &column.name)
-            .with("from", if live.lookup.is_some() { "enumeration" } else { &live.sql_type })
-            .with("to", if column.lookup.is_some() { "enumeration" } else { &column.sql_type })
+            .with_field("column", &column.name)
+            .with_field("from", if live.lookup.is_some() { "enumeration" } else { &live.sql_type })
+            .with_field("to", if column.lookup.is_some() { "enumeration" } else { &column.sql_type })
             .hint("load the table anew, with --resnapshot, or dropdb and initdb"))
     };
     // What the server writes as text as the service does.

@@ -52,7 +52,7 @@ impl Server for MssqlServer {
 
     async fn connect(&self) -> Result<Box<dyn Connection>> {
         let opened = tokio::time::timeout(CONNECT_TIMEOUT, open(&self.options).with_subscriber(NoSubscriber::default())).await;
-        let client = opened.or_fail(Kind::Target, "The database server does not answer")?;
+        let client = opened.context(Kind::Target, "The database server does not answer")?;
         let mut session = Session { client: client.hint(CONNECT_HINT)?, broken: false };
         session.execute(&Statement::new(SESSION)).await?;
         Ok(Box::new(session))
@@ -83,7 +83,7 @@ async fn open_with(options: &Options, encryption: EncryptionLevel) -> Result<Wir
     for _ in 0..=MAX_HOPS {
         let lost = "The database server cannot be reached";
         let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|error| unreachable(&error))?;
-        stream.set_nodelay(true).or_fail(Kind::Target, lost)?;
+        stream.set_nodelay(true).context(Kind::Target, lost)?;
         let config = config(options, encryption, &host, port)?;
         match Box::pin(Client::connect(config, stream.compat_write())).await {
             Ok(client) => return Ok(Box::new(client)),
@@ -94,7 +94,7 @@ async fn open_with(options: &Options, encryption: EncryptionLevel) -> Result<Wir
             Err(error) => return Err(failure(error)),
         }
     }
-    Err(Error::new(Kind::Target, "The database server sends from one address to the next").with("host", host))
+    Err(Error::new(Kind::Target, "The database server sends from one address to the next").with_field("host", host))
 }
 
 fn config(options: &Options, encryption: EncryptionLevel, host: &str, port: u16) -> Result<Config> {
@@ -114,7 +114,7 @@ fn config(options: &Options, encryption: EncryptionLevel, host: &str, port: u16)
         return Ok(config);
     }
     if let Some(file) = &options.root_certificates {
-        let certificates = std::fs::read(file).or_fail(Kind::Usage, "The file of certificates cannot be read")?;
+        let certificates = std::fs::read(file).context(Kind::Usage, "The file of certificates cannot be read")?;
         config.trust_cert_ca_bundle(certificates);
     }
     if let Some(name) = &options.certificate_name {
@@ -299,8 +299,8 @@ fn server_error(number: u32, text: &str) -> Error {
     {
         let (column, key) = rest.split_once('|').unwrap_or((rest, ""));
         return Error::new(Kind::Data, "A text has characters that the database's collation cannot hold")
-            .with("column", column)
-            .with("key", key)
+            .with_field("column", column)
+            .with_field("key", key)
             .hint("use a database whose collation ends with _UTF8; the table was not changed");
     }
     let (kind, message) = match number {
@@ -314,7 +314,7 @@ fn server_error(number: u32, text: &str) -> Error {
         229 | 230 | 262 | 297 | 300 | 2760 | 15_247 => (Kind::Target, "The database does not let this user do it"),
         _ => (Kind::Target, "The database refuses a statement"),
     };
-    let mut error = Error::new(kind, message).with("number", number);
+    let mut error = Error::new(kind, message).with_field("number", number);
     if kind != Kind::Data {
         if matches!(number, 978 | 3906 | 3908) {
             error = error
@@ -342,7 +342,7 @@ fn server_error(number: u32, text: &str) -> Error {
     let quote = if number == 547 { '"' } else { '\'' };
     // The names come first; a value would be the third and later.
     for (name, value) in names.iter().zip(text.split(quote).skip(1).step_by(2)) {
-        error = error.with(name, value);
+        error = error.with_field(name, value);
     }
     if matches!(number, 2601 | 2627) {
         error = error.hint(

@@ -415,10 +415,10 @@ impl Dialect for MssqlDialect {
         for (index, column) in columns.iter().enumerate() {
             if column.name != column.source {
                 return Err(Error::new(Kind::Schema, "A column has a name that is longer than SQL Server's 128 characters")
-                    .with("column", &column.source));
+                    .with_field("column", &column.source));
             }
             if columns[..index].iter().any(|other| other.name == column.name) {
-                return Err(Error::new(Kind::Schema, "Two columns have the same name").with("column", &column.name));
+                return Err(Error::new(Kind::Schema, "Two columns have the same name").with_field("column", &column.name));
             }
         }
         Ok(SqlTable { table: schema.table.clone(), columns, comment: None })

@@ -60,8 +60,8 @@ impl<'b> Encoder<'b> {
     pub(super) fn new(into: &'b CopyInto, batch: &'b RecordBatch) -> Result<Self> {
         let columns = into.columns.iter().map(|column| {
             let array = batch.column_by_name(&column.source);
-            let array = array.ok_or_else(|| misfit().with("column", &column.source))?;
-            cells(column, array).with("column", &column.source)
+            let array = array.ok_or_else(|| misfit().with_field("column", &column.source))?;
+            cells(column, array).with_field("column", &column.source)
         });
         Ok(Self { into, batch, columns: columns.collect::<Result<_>>()? })
     }

@@ -42,7 +42,7 @@ pub(super) fn change_table(table: &SqlTable, live: &[LiveColumn], rules: ChangeR
             change.notes.push(format!("`{}` is gone upstream; it is kept, without new values", gone.name));
         } else if was_ours == Some(false) && gone.not_null && !gone.has_default {
             return Err(Error::new(Kind::Target, "A column that is not of the service wants a value in every row")
-                .with("column", &gone.name)
+                .with_field("column", &gone.name)
                 .hint("give the column a default, or let it be null"));
         }
     }
@@ -75,7 +75,7 @@ fn is_rekeyed(table: &SqlTable, live: &[LiveColumn], kind: LoadKind) -> Result<b
     found.sort_unstable();
     if wanted != found && kind == LoadKind::Merge {
         return Err(Error::new(Kind::Schema, "The table's primary key in the database is not that of the service")
-            .with("key", wanted.join(", "))
+            .with_field("key", wanted.join(", "))
             .hint("load the table anew, with --resnapshot, or dropdb and initdb"));
     }
     Ok(wanted != found)
@@ -134,9 +134,9 @@ fn alter_column<'c>(
         }
         Fit::Other => {
             return Err(Error::new(Kind::Schema, "A column has a type that its values do not fit any more")
-                .with("column", &column.name)
-                .with("from", plain(&kept))
-                .with("to", plain(&column.sql_type))
+                .with_field("column", &column.name)
+                .with_field("from", plain(&kept))
+                .with_field("to", plain(&column.sql_type))
                 .hint("load the table anew, with --resnapshot, or dropdb and initdb"));
         }
     }

@@ -82,7 +82,7 @@ impl Server for MysqlServer {
             Ok(conn)
         };
         let opened: Result<Result<Conn>> =
-            tokio::time::timeout(CONNECT_TIMEOUT, opened).await.or_fail(Kind::Target, "The database server does not answer");
+            tokio::time::timeout(CONNECT_TIMEOUT, opened).await.context(Kind::Target, "The database server does not answer");
         let conn = opened?.hint("check host, port, user, password and ssl of the connection string")?;
         Ok(Box::new(Session { conn, is_open: false, no_bulk: Arc::clone(&self.no_bulk), packet_bytes: None }))
     }
@@ -144,8 +144,8 @@ fn trusted(options: &Options) -> Result<SslOpts> {
     };
     match &options.root_certificates {
         Some(file) => {
-            for certificate in CertificateDer::pem_file_iter(file).or_fail(Kind::Usage, unreadable)? {
-                add(certificate.or_fail(Kind::Usage, unreadable)?).or_fail(Kind::Usage, unreadable)?;
+            for certificate in CertificateDer::pem_file_iter(file).context(Kind::Usage, unreadable)? {
+                add(certificate.context(Kind::Usage, unreadable)?).context(Kind::Usage, unreadable)?;
             }
         }
         None => {
@@ -266,12 +266,12 @@ impl Session {
         let (rows, _) = self.run(&Statement::new("SHOW WARNINGS LIMIT 1")).await?;
         let Some([_, Some(code), Some(message)]) = rows.first().map(Vec::as_slice) else {
             return Ok(Error::new(Kind::Target, "The database did not take all rows")
-                .with("relation", &encoder.into().table)
+                .with_field("relation", &encoder.into().table)
                 .hint("nothing of the table was changed; run it again"));
         };
         let error = failure::server(code.parse().unwrap_or_default(), "", message);
         Ok(match failure::row_of(message).filter(|row| (1..=encoder.rows()).contains(row)) {
-            Some(row) => error.with("key", encoder.key(row - 1)),
+            Some(row) => error.with_field("key", encoder.key(row - 1)),
             None => error,
         })
     }
@@ -310,9 +310,9 @@ impl Session {
             }
             if text.len() + values.len() >= packet {
                 return Err(Error::new(Kind::Data, "A row is larger than the database server takes in one statement")
-                    .with("key", encoder.key(row))
-                    .with("bytes", values.len())
-                    .with("max_allowed_packet", packet)
+                    .with_field("key", encoder.key(row))
+                    .with_field("bytes", values.len())
+                    .with_field("max_allowed_packet", packet)
                     .hint("raise max_allowed_packet of the server, or set local_infile=ON there"));
             }
             if row > first {
@@ -331,7 +331,7 @@ fn refused(error: mysql_async::Error, encoder: &Encoder, first: usize) -> Error 
     let told = failure::server(error.code, &error.state, &error.message);
     match told.kind() {
         Kind::Data => match failure::row_of(&error.message).map(|row| first + row.saturating_sub(1)) {
-            Some(row) if row < encoder.rows() => told.with("key", encoder.key(row)),
+            Some(row) if row < encoder.rows() => told.with_field("key", encoder.key(row)),
             _ => told,
         },
         _ => failure::server(error.code, &error.state, "a statement with rows was refused"),

@@ -384,22 +384,22 @@ impl Dialect for MysqlDialect {
         let name = full_name(&schema.table);
         if name.chars().count() > NAME_CHARS {
             return Err(Error::new(Kind::Schema, "The table's name is longer than MySQL takes")
-                .with("name", name)
-                .with("longest", NAME_CHARS)
+                .with_field("name", name)
+                .with_field("longest", NAME_CHARS)
                 .hint("leave the table out with --exclude"));
         }
         let columns = types::columns(schema);
         for (index, column) in columns.iter().enumerate() {
             if let Some(reason) = unusable(&column.name) {
                 return Err(Error::new(Kind::Schema, "A column has a name that MySQL does not take")
-                    .with("column", &column.name)
-                    .with("reason", reason)
+                    .with_field("column", &column.name)
+                    .with_field("reason", reason)
                     .hint("leave the column out with --drop-column"));
             }
             let folded = column.name.to_lowercase();
             if columns[..index].iter().any(|other| other.name.to_lowercase() == folded) {
                 return Err(Error::new(Kind::Schema, "Two columns have names that MySQL does not tell apart")
-                    .with("column", &column.name));
+                    .with_field("column", &column.name));
             }
         }
         let comment = schema.description.as_deref().and_then(types::table_comment);

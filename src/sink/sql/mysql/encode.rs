@@ -79,8 +79,8 @@ impl Encoder {
     pub(super) fn new(into: &CopyInto, batch: &RecordBatch) -> Result<Self> {
         let columns = into.columns.iter().map(|column| {
             let array = batch.column_by_name(&column.source);
-            let array = array.ok_or_else(|| misfit().with("column", &column.source))?;
-            cells(column, array).with("column", &column.source)
+            let array = array.ok_or_else(|| misfit().with_field("column", &column.source))?;
+            cells(column, array).with_field("column", &column.source)
         });
         Ok(Self { columns: columns.collect::<Result<_>>()?, into: into.clone(), batch: batch.clone() })
     }

@@ -82,15 +82,15 @@ pub(super) fn server(code: u16, state: &str, message: &str) -> Error {
         _ if state.starts_with("08") => (Kind::Target, "The database server ended the connection"),
         _ => (Kind::Target, "The database refuses a statement"),
     };
-    let error = Error::new(kind, sentence).with("code", code).with("sqlstate", state);
+    let error = Error::new(kind, sentence).with_field("code", code).with_field("sqlstate", state);
     match kind {
         Kind::Data => {
             let error = match named(message, "column ") {
-                Some(column) => error.with("column", column),
+                Some(column) => error.with_field("column", column),
                 None => error,
             };
             match (code, named(message, "for key ")) {
-                (1062 | 1586, Some(key)) => error.with("constraint", key),
+                (1062 | 1586, Some(key)) => error.with_field("constraint", key),
                 // The guard of the upsert: see the dialect.
                 (1048, _) => error
                     .hint("if the table has a unique index that is not the service's, two rows may share its values: drop it"),

@@ -92,7 +92,7 @@ fn leave(table: &SqlTable, gone: &LiveColumn, rules: ChangeRules<'_>, change: &m
         // It has no value from us, so no row would pass it.
         return match gone.not_null && !gone.has_default {
             true => Err(Error::new(Kind::Target, "A column that is not of the service wants a value in every row")
-                .with("column", &gone.name)
+                .with_field("column", &gone.name)
                 .hint("give the column a default, or let it be null")),
             false => Ok(()),
         };
@@ -125,7 +125,7 @@ fn check_key(table: &SqlTable, live: &[LiveColumn], kind: LoadKind) -> Result<Op
     }
     if kind == LoadKind::Merge {
         return Err(Error::new(Kind::Schema, "The table's primary key in the database is not that of the service")
-            .with("key", wanted.join(", "))
+            .with_field("key", wanted.join(", "))
             .hint("load the table anew, with --resnapshot, or dropdb and initdb"));
     }
     let drop = (!found.is_empty()).then(|| {

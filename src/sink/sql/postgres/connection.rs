@@ -298,7 +298,7 @@ impl Session {
         match end.await {
             Ok(taken) if taken != copy.count => {
                 let error = Error::new(Kind::Target, "The database server has not taken all rows of a copy");
-                Err(error.with("sent", copy.count).with("taken", taken))
+                Err(error.with_field("sent", copy.count).with_field("taken", taken))
             }
             Ok(_) => {
                 self.rest();

@@ -378,14 +378,14 @@ impl Dialect for PostgresDialect {
         for (index, column) in columns.iter().enumerate() {
             if SYSTEM_COLUMNS.contains(&column.name.as_str()) {
                 let error = Error::new(Kind::Schema, "A column has a name that PostgreSQL keeps for its own columns");
-                return Err(error.with("column", &column.name).hint(match column.key {
+                return Err(error.with_field("column", &column.name).hint(match column.key {
                     true => "leave the table out with --exclude".to_owned(),
                     false => format!("leave the column out: daplake sync --drop-column {}.{}", schema.table, column.name),
                 }));
             }
             if columns[..index].iter().any(|other| other.name == column.name) {
                 return Err(Error::new(Kind::Schema, "Two columns have the same name once PostgreSQL has cut it to 63 bytes")
-                    .with("column", &column.name));
+                    .with_field("column", &column.name));
             }
         }
         Ok(SqlTable { table: schema.table.clone(), columns, comment: schema.description.clone() })

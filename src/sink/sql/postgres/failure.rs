@@ -153,11 +153,11 @@ pub(super) fn refused(refusal: &DbError) -> Error {
         "57" | "08" => (Kind::Target, "The database server ended the connection"),
         _ => (Kind::Target, "The database cannot do it"),
     };
-    let mut error = Error::new(kind, message).with("sqlstate", state);
+    let mut error = Error::new(kind, message).with_field("sqlstate", state);
     if kind == Kind::Data {
         let names = [("relation", refusal.table()), ("column", refusal.column()), ("constraint", refusal.constraint())];
         return names.into_iter().fold(error, |error, (name, value)| match value {
-            Some(value) => error.with(name, value),
+            Some(value) => error.with_field(name, value),
             None => error,
         });
     }

@@ -18,7 +18,7 @@ pub(super) fn config(options: &Options) -> Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .or_fail(Kind::Bug, "TLS cannot be set up")?;
+        .context(Kind::Bug, "TLS cannot be set up")?;
     let mode = match options.tls {
         // As that library does it, for the sake of those who name an authority and think it is asked.
         TlsMode::Require if options.root_certificates.is_some() => TlsMode::VerifyCa,
@@ -29,7 +29,7 @@ pub(super) fn config(options: &Options) -> Result<ClientConfig> {
         TlsMode::VerifyCa | TlsMode::VerifyFull => {
             let roots = Arc::new(roots(options)?);
             let strict = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
-            let strict = strict.or_fail(Kind::Target, "No certificates of authorities were found")?;
+            let strict = strict.context(Kind::Target, "No certificates of authorities were found")?;
             match mode {
                 TlsMode::VerifyCa => Arc::new(AnyName(strict)),
                 _ => strict,
@@ -45,12 +45,12 @@ pub(super) fn config(options: &Options) -> Result<ClientConfig> {
     };
     let unreadable = "The file of the client certificate cannot be read";
     let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let chain = chain.or_fail(Kind::Usage, unreadable).with("sslcert", certificate.display())?;
+    let chain = chain.context(Kind::Usage, unreadable).with_field("sslcert", certificate.display())?;
     let key_der = PrivateKeyDer::from_pem_file(key)
-        .or_fail(Kind::Usage, "The file of the client certificate's key cannot be read")
-        .with("sslkey", key.display())
+        .context(Kind::Usage, "The file of the client certificate's key cannot be read")
+        .with_field("sslkey", key.display())
         .hint("it has to be PEM, without a password")?;
-    builder.with_client_auth_cert(chain, key_der).or_fail(Kind::Usage, "The client certificate and its key cannot be used")
+    builder.with_client_auth_cert(chain, key_der).context(Kind::Usage, "The client certificate and its key cannot be used")
 }
 
 fn roots(options: &Options) -> Result<RootCertStore> {
@@ -59,11 +59,11 @@ fn roots(options: &Options) -> Result<RootCertStore> {
         Some(file) => {
             let unreadable = |error: rustls::pki_types::pem::Error| {
                 Error::new(Kind::Usage, "The file of certificates to trust cannot be read")
-                    .with("sslrootcert", file.display())
+                    .with_field("sslrootcert", file.display())
                     .caused_by(error)
             };
             for certificate in CertificateDer::pem_file_iter(file).map_err(unreadable)? {
-                roots.add(certificate.map_err(unreadable)?).or_fail(Kind::Usage, "A certificate to trust cannot be used")?;
+                roots.add(certificate.map_err(unreadable)?).context(Kind::Usage, "A certificate to trust cannot be used")?;
             }
         }
         None => {
