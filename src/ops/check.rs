@@ -7,8 +7,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use serde::Serialize;
 
-use super::names::{NameOptions, Names};
-use super::replicate::{choose, layout};
+use super::sync::{NameOptions, Names, choose, layout};
 use super::{KNOWN_NAMESPACES, Listing, Selection};
 use crate::api::Client;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};

@@ -8,8 +8,7 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
-use super::report::Failure;
-use super::runs::{RunHistory, RunLog, RunRecord, TableRun, rows_over_time};
+use super::runs::{Failure, RunHistory, RunLog, RunRecord, TableRun, rows_over_time};
 use crate::error::{ErrorContext, Result};
 use crate::model::{Namespace, TableRef, Timestamp};
 use crate::sink::Sink;

@@ -17,7 +17,8 @@ use crate::cli::terminal::output;
 use crate::cli::terminal::output::{Grid, grouped};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::{Namespace, Timestamp};
-use crate::ops::db::{self, DbLine};
+use crate::ops::databases;
+use crate::ops::databases::DbLine;
 use crate::ops::{self, Demand, Outcome, Selection, SyncEvent, SyncRequest, SyncStep, Target, Unlisted};
 use crate::sink::sql::{NonFinite, SqlOptions, SqlSink};
 
@@ -136,7 +137,7 @@ fn ended(console: Console, errors: &[&Error], skipped: usize, total: usize) -> R
 pub(in crate::cli) async fn drop(console: Console, args: DropdbArgs) -> Result<ExitCode> {
     let sink = open(&args.connection, SqlOptions::default())?;
     let namespace = Namespace::new(args.namespace.namespace);
-    let done = or_interrupted(db::drop(&sink, &namespace, &args.tables.table)).await?;
+    let done = or_interrupted(databases::drop(&sink, &namespace, &args.tables.table)).await?;
     if done.is_empty() {
         console.say(Mark::Warning, |_| format!("The database holds no tables of {namespace}; there is nothing to drop"))?;
         return Ok(ExitCode::SUCCESS);
@@ -160,7 +161,7 @@ pub(in crate::cli) async fn list(global: &GlobalArgs, console: Console, args: Li
     console.say(Mark::Progress, |_| "Asking the service and the database for their tables".to_owned())?;
     let count = !args.omit_record_count;
     let client = (!args.omit_not_replicated).then_some(&client);
-    let lines = or_interrupted(db::list(&sink, client, &namespace, count)).await?;
+    let lines = or_interrupted(databases::list(&sink, client, &namespace, count)).await?;
     for line in lines.iter().filter(|line| line.is_missing) {
         console.say(Mark::Warning, |bold| {
             format!("{} was removed from the database by hand; run dropdb for it, then initdb", bold(&line.name))

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Cared, Selection};
+use super::cleanup::Cared;
 use crate::api::{Client, FinishedJob, Query};
 use crate::decode::{BadRows, OutOfRange};
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::fetch::UnpackLimits;
 use crate::model::{Format, TableRef, Window};
+use crate::ops::selection::Selection;
 use crate::scan::{ObjectScan, ScanOptions};
 use crate::schema::{ColumnChoice, ColumnRules, HashKey, Nested, TableSchema};
 use crate::sink::Sink;

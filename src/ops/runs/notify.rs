@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::runs::RunRecord;
+use super::history::RunRecord;
 use crate::child;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::redact::Secret;

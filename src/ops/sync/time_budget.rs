@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::stop::Reason;
+use crate::ops::cancellation::Reason;
 
 /// Why a run takes up no new work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -234,7 +234,7 @@ pub struct RunLog {
 impl RunLog {
     /// In `folder`, made when first needed, for the target that messages call `target`.
     pub fn new(folder: &Path, target: &str) -> Self {
-        Self { path: folder.join(format!("{:016x}.runs", super::journal::fnv(target.as_bytes()))) }
+        Self { path: folder.join(format!("{:016x}.runs", crate::ops::journal::fnv(target.as_bytes()))) }
     }
 
     /// Notes that a run has begun. Like all notes it must not stop any work: a failure is for the log.
@@ -287,7 +287,7 @@ impl RunLog {
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
         if let Some(folder) = self.path.parent() {
-            super::journal::make_private(folder)?;
+            crate::ops::journal::make_private(folder)?;
         }
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true);
@@ -324,7 +324,7 @@ fn shorten(file: &mut File) -> io::Result<()> {
 }
 
 /// Rows of one table over time, as runs and counts know them, oldest first.
-pub(super) fn rows_over_time(history: &RunHistory, table: &TableRef) -> Vec<(Timestamp, u64)> {
+pub(in crate::ops) fn rows_over_time(history: &RunHistory, table: &TableRef) -> Vec<(Timestamp, u64)> {
     let name = table.to_string();
     let of_runs = history.runs.iter().filter_map(|run| {
         let table = run.tables.iter().find(|line| line.table == name)?;

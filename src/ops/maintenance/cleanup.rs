@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::Selection;
 use crate::error::Result;
 use crate::model::TableRef;
+use crate::ops::selection::Selection;
 use crate::sink::delta::{DeltaSink, Lake, Optimized, Scope, Vacuumed};
 
 /// What became of one table.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::report::{Outcome, TableReport};
 use crate::model::TableRef;
+use crate::ops::runs::{Outcome, TableReport};
 
 /// What a table of a run did.
 #[derive(Debug, Clone, Copy)]

@@ -1,5 +1,5 @@
 //! `listdb` and `dropdb`: what a database holds of a namespace, and how it lets go of it. `initdb` and `syncdb` are
-//! [`crate::ops::sync`] with a [`crate::ops::Demand`].
+//! [`crate::ops::sync()`] with a [`crate::ops::Demand`].
 
 use crate::api::Client;
 use crate::error::{Error, ErrorContext, Result};

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::stop::Reason;
 use crate::error::Error;
 use crate::model::{TableRef, Timestamp};
+use crate::ops::cancellation::Reason;
 
 /// The whole run.
 #[derive(Debug, Serialize)]

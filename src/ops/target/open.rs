@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::Address;
+use super::address::Address;
 use crate::error::{Error, Kind, Result};
 use crate::redact::SafeUrl;
 use crate::sink::Sink;

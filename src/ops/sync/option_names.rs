@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::StreamExt;
 
-use super::select::Listing;
 use crate::api::Client;
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::model::{KNOWN_NAMESPACES, Namespace, TableRef, is_pattern, nearest};
+use crate::ops::selection::Listing;
 use crate::schema::{TableRules, TableSchema};
 use crate::sink::Sink;
 
@@ -39,7 +39,7 @@ impl NameOptions {
 }
 
 /// The names of a run's options against what there is.
-pub(super) struct Names<'a> {
+pub(in crate::ops) struct Names<'a> {
     client: &'a Client,
     sink: &'a dyn Sink,
     listing: &'a Listing,
@@ -51,12 +51,12 @@ pub(super) struct Names<'a> {
 }
 
 impl<'a> Names<'a> {
-    pub(super) fn new(client: &'a Client, sink: &'a dyn Sink, listing: &'a Listing, options: &'a NameOptions) -> Self {
+    pub(in crate::ops) fn new(client: &'a Client, sink: &'a dyn Sink, listing: &'a Listing, options: &'a NameOptions) -> Self {
         Self { client, sink, listing, options, others: None, held: None, schemas: HashMap::new() }
     }
 
     /// Kind `NotFound` for a name that no table has, `Schema` for a column to be hidden that no table has.
-    pub(super) async fn check(&mut self, rules: &TableRules, exclude: &[String]) -> Result<()> {
+    pub(in crate::ops) async fn check(&mut self, rules: &TableRules, exclude: &[String]) -> Result<()> {
         let mut seen = HashSet::new();
         let words = rules.words().map(|word| (word, "the options for tables"));
         for (word, of) in words.chain(exclude.iter().map(|word| (word.trim(), "--exclude"))) {

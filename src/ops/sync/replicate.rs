@@ -7,19 +7,20 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, OnceCell, Semaphore, watch};
 use tracing::Instrument;
 
-use super::bad_rows::RowContent;
-use super::budget::{Budget, Halt};
-use super::journal::{Pages, window_words};
-use super::order::Turn;
-use super::report::{Outcome, Phases};
-use super::select::{Holder, unknown_table};
-use super::steps::Steps;
-use super::sync::{Demand, OnSnapshotRequired, Refresh};
-use super::{Helpers, Journal};
+use super::bad_rows::{BadRowFile, RowContent};
+use super::events::Steps;
+use super::executors::Helpers;
+use super::queue::Turn;
+use super::request::{Demand, OnSnapshotRequired, Refresh};
+use super::time_budget::{Budget, Halt};
 use crate::api::{Client, FinishedJob, Job, Query, RunOptions, VersionedSchema};
 use crate::decode::{BadRows, DecodeCounts};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Format, KNOWN_NAMESPACES, Mode, Namespace, TableRef, Timestamp, Window, is_pattern, name_matches};
+use crate::ops::journal::Journal;
+use crate::ops::journal::{Pages, window_words};
+use crate::ops::runs::{Outcome, Phases};
+use crate::ops::selection::{Holder, unknown_table};
 use crate::progress;
 use crate::scan::{ObjectScan, ScanOptions, check_finished};
 use crate::schema::{ColumnChoice, ColumnRecord, ColumnType, TableMode, TableOptions, TableRules, TableSchema};
@@ -38,7 +39,7 @@ pub(super) struct Replicator {
     pub(super) demand: Demand,
     pub(super) scan: ScanOptions,
     pub(super) rules: TableRules,
-    pub(super) bad_rows: Option<super::bad_rows::BadRowFile>,
+    pub(super) bad_rows: Option<BadRowFile>,
     /// Tables that load at once; jobs of the others start and wait meanwhile.
     pub(super) loads: Semaphore,
     /// Tables that are at work in any way: each keeps its journal open.
@@ -593,7 +594,7 @@ impl Replicator {
 
 /// What the rules mean for the table as it is now. A name that the schema does not have is likely misspelt, and what was to be
 /// hidden would come: the table fails before its job. A column that is gone upstream was hidden before, which the table remembers.
-pub(super) fn choose(
+pub(in crate::ops) fn choose(
     rules: &TableRules,
     table: &TableRef,
     held: Option<&Held>,
@@ -632,7 +633,7 @@ pub(super) fn choose(
     Ok(choice)
 }
 
-pub(super) fn layout(rules: &TableRules, table: &TableRef, columns: ColumnRecord) -> Layout {
+pub(in crate::ops) fn layout(rules: &TableRules, table: &TableRef, columns: ColumnRecord) -> Layout {
     let TableOptions { deletes, mode, partition_by, .. } = rules.of(table);
     Layout { columns, deletes, mode, partition_by }
 }

@@ -1,0 +1,11 @@
+//! Targets: what an address names, and the sink behind it.
+
+mod address;
+#[cfg(feature = "lake")]
+mod open;
+
+pub use address::Address;
+#[cfg(feature = "sql")]
+pub use open::open_sink_with;
+#[cfg(feature = "lake")]
+pub use open::{LakeFormat, Target, open_lake, open_sink, open_tables, open_target, open_target_with};
