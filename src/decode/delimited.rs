@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use super::column::{Cell, timestamp};
+use super::column::{Builder, Cell, timestamp};
 use super::fault::{Fault, Read};
 use super::rows::Rows;
 use super::scan::{find, find2};

@@ -8,7 +8,7 @@ use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 
-use super::column::{Column, Object, Tally};
+use super::column::{Builder, Column, Object, Tally};
 use super::fault::{Fault, Read};
 use super::render;
 use super::{BadRows, DecodeCounts, DecodeOptions, OutOfRange, RowError};

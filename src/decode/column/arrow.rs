@@ -11,8 +11,9 @@ use arrow::datatypes::{
 
 use super::super::fault::{Fault, Read};
 use super::super::render;
-use super::nested::{ITEM_BYTES, ListColumn, StructColumn};
-use super::{Cell, Column, Tally, decimal, narrow, text, time};
+use super::nested::ITEM_BYTES;
+use super::tally::{Cell, Tally};
+use super::{Column, ListColumn, StructColumn, decimal, narrow, text, time};
 use crate::schema::ELEMENT;
 
 /// An array with its type found out, paired with the members of the column it is meant for.

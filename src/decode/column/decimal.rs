@@ -1,7 +1,7 @@
 //! Exact decimals from their text. Nothing is rounded: what does not fit is a fault.
 
 use super::super::fault::{Fault, Read};
-use super::number;
+use super::digits::digits;
 
 /// Why a text is not a decimal of the wanted scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,11 +53,11 @@ pub(super) fn decimal_at(bytes: &[u8], at: usize, scale: u8) -> Option<(i128, us
     };
     let negative = bytes.get(at) == Some(&b'-');
     let start = at + usize::from(negative);
-    let (whole, mut end) = number::digits(bytes, start)?;
+    let (whole, mut end) = digits(bytes, start)?;
     let mut value = i128::from(whole);
     let mut missing = usize::from(scale);
     if bytes.get(end) == Some(&b'.') {
-        let (fraction, after) = number::digits(bytes, end + 1)?;
+        let (fraction, after) = digits(bytes, end + 1)?;
         let places = after - end - 1;
         missing = missing.checked_sub(places)?;
         value = value * POWERS.get(places)? + i128::from(fraction);

@@ -3,24 +3,27 @@
 
 mod arrow;
 mod boolean;
+mod builder;
 mod decimal;
+mod digits;
 mod fixed;
 mod names;
 mod nested;
 mod number;
+mod tally;
 mod text;
 mod time;
 mod validity;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ::arrow::array::{ArrayRef, ArrowPrimitiveType, Date32Array, Decimal128Array, PrimitiveArray, TimestampMicrosecondArray};
 use ::arrow::datatypes::{Float32Type, Float64Type, Int16Type, Int32Type, Int64Type};
 
 pub(super) use arrow::Source;
+pub(super) use builder::Builder;
 pub(super) use names::{Found, Names};
-pub(super) use nested::Object;
+pub(super) use tally::{Cell, Tally};
 pub(super) use time::timestamp;
 
 use super::fault::{Fault, Read};
@@ -29,95 +32,14 @@ use crate::error::{Kind, Result, ResultExt};
 use crate::schema::ColumnType;
 use boolean::BooleanColumn;
 use fixed::Fixed;
-use nested::{ListColumn, StructColumn};
 use text::TextColumn;
 
-/// What is counted while values are read. Counts of a row that turns out bad are thrown away with it.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
-    /// Placeholders in this row.
-    pub(super) oversized: u64,
-    /// Times in this row that lost digits.
-    pub(super) cut_fractions: u64,
-    /// Times and dates in this row that became null.
-    pub(super) nulled_times: u64,
-    /// Whether times and dates outside the years 1 to 9999 become null.
-    pub(super) nulls_times: bool,
-    /// Bytes of text in this batch, rows taken back included.
-    pub(super) bytes: usize,
-    /// Names without a column, of the whole object.
-    pub(super) unknown_columns: BTreeSet<String>,
-    /// For values that must be put together before they can be read.
-    scratch: Vec<u8>,
-}
-
-impl Tally {
-    pub(super) fn new(nulls_times: bool) -> Self {
-        Self { nulls_times, ..Self::default() }
-    }
-
-    pub(super) fn unknown_column(&mut self, name: String) {
-        self.unknown_columns.insert(name);
-    }
-
-    /// `None` in place of a time or date outside the years 1 to 9999, where that is wanted.
-    #[inline]
-    pub(super) fn in_range<T>(&mut self, read: Read<T>) -> Read<Option<T>> {
-        match read {
-            Ok(value) => Ok(Some(value)),
-            Err(fault) if self.nulls_times && fault.is_out_of_range() => {
-                self.nulled_times += 1;
-                Ok(None)
-            }
-            Err(fault) => Err(fault),
-        }
-    }
-}
-
-/// A cell of a CSV or TSV file that is not null.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Cell<'a> {
-    /// The value as it stands.
-    Plain(&'a [u8]),
-    /// A value with escapes, and how to resolve them.
-    Escaped(&'a [u8], fn(&[u8], &mut Vec<u8>) -> Read<()>),
-}
-
-impl Cell<'_> {
-    /// Appends the value. On a fault `out` may hold a part of it.
-    #[inline]
-    pub(super) fn append_to(self, out: &mut Vec<u8>) -> Read<()> {
-        match self {
-            Cell::Plain(text) => {
-                out.extend_from_slice(text);
-                Ok(())
-            }
-            Cell::Escaped(text, unescape) => unescape(text, out),
-        }
-    }
-
-    #[inline]
-    fn read<T>(self, tally: &mut Tally, parse: impl FnOnce(&[u8], &mut Tally) -> Read<T>) -> Read<T> {
-        match self {
-            Cell::Plain(text) => parse(text, tally),
-            Cell::Escaped(text, unescape) => tally.with_scratch(|scratch, tally| {
-                unescape(text, scratch)?;
-                parse(scratch, tally)
-            }),
-        }
-    }
-}
-
-impl Tally {
-    /// Runs `work` with an empty buffer that is kept for the next time.
-    fn with_scratch<T>(&mut self, work: impl FnOnce(&mut Vec<u8>, &mut Tally) -> T) -> T {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.clear();
-        let result = work(&mut scratch, self);
-        self.scratch = scratch;
-        result
-    }
-}
+/// The columns of a key or of a group of values, or the members of a nested object.
+pub(super) type Object = nested::Object<Column>;
+/// A nested object as a column.
+type StructColumn = nested::StructColumn<Column>;
+/// An array as a column.
+type ListColumn = nested::ListColumn<Column>;
 
 /// One column under construction.
 #[derive(Debug)]
@@ -142,9 +64,8 @@ pub(super) enum Column {
     List(Box<ListColumn>),
 }
 
-impl Column {
-    /// `path` is where members of a nested column stand, with a dot at the end.
-    pub(super) fn new(column_type: &ColumnType, path: &str) -> Self {
+impl Builder for Column {
+    fn new(column_type: &ColumnType, path: &str) -> Self {
         match column_type {
             ColumnType::Boolean => Column::Boolean(BooleanColumn::default()),
             ColumnType::Int16 => Column::Int16(Fixed::default()),
@@ -166,8 +87,7 @@ impl Column {
         }
     }
 
-    /// Makes room for so many rows in all.
-    pub(super) fn reserve(&mut self, rows: usize) {
+    fn reserve(&mut self, rows: usize) {
         match self {
             Column::Boolean(column) => column.reserve(rows),
             Column::Int16(column) => column.reserve(rows),
@@ -182,22 +102,8 @@ impl Column {
         }
     }
 
-    /// Bytes of a row besides its text, for cutting batches.
-    pub(super) fn row_bytes(&self) -> usize {
-        match self {
-            Column::Boolean(_) => 1,
-            Column::Int16(_) => 2,
-            Column::Int32(_) | Column::Date(_) | Column::Float32(_) => 4,
-            Column::Int64(_) | Column::Timestamp(_) | Column::Float64(_) => 8,
-            Column::Decimal { .. } => 16,
-            Column::Text(_) | Column::Uuid(_) | Column::List(_) => 4,
-            Column::Struct(column) => column.object.columns.iter().map(Column::row_bytes).sum(),
-        }
-    }
-
-    /// The JSON value at the cursor, which is not null; `false` when it counts as null all the same.
     #[inline]
-    pub(super) fn json(&mut self, cursor: &mut Cursor<'_>, row: usize, tally: &mut Tally) -> Read<bool> {
+    fn json(&mut self, cursor: &mut Cursor<'_>, row: usize, tally: &mut Tally) -> Read<bool> {
         match self {
             Column::Text(column) => column.json(cursor, row, tally)?,
             Column::Int64(column) => column.set(row, json_int(cursor, tally)?),
@@ -250,6 +156,109 @@ impl Column {
             Column::Struct(_) | Column::List(_) => return self.nested_json(cursor, row, tally),
         }
         Ok(true)
+    }
+
+    fn leaf(&mut self, path: &[usize], cell: Cell<'_>, row: usize, tally: &mut Tally) -> Read<bool> {
+        match self {
+            Column::Struct(column) if !path.is_empty() => {
+                column.leaf(path, cell, row, tally)?;
+                Ok(column.valid.get(row))
+            }
+            _ => self.cell(cell, row, tally),
+        }
+    }
+
+    #[inline]
+    fn is_set(&self, row: usize) -> bool {
+        match self {
+            Column::Boolean(column) => column.valid.get(row),
+            Column::Int16(column) => column.valid.get(row),
+            Column::Int32(column) | Column::Date(column) => column.valid.get(row),
+            Column::Int64(column) | Column::Timestamp(column) => column.valid.get(row),
+            Column::Float32(column) => column.valid.get(row),
+            Column::Float64(column) => column.valid.get(row),
+            Column::Decimal { values, .. } => values.valid.get(row),
+            Column::Text(column) | Column::Uuid(column) => column.is_set(row),
+            Column::Struct(column) => column.valid.get(row),
+            Column::List(column) => column.valid.get(row),
+        }
+    }
+
+    #[inline]
+    fn unset(&mut self, row: usize) {
+        match self {
+            Column::Boolean(column) => column.valid.unset(row),
+            Column::Int16(column) => column.valid.unset(row),
+            Column::Int32(column) | Column::Date(column) => column.valid.unset(row),
+            Column::Int64(column) | Column::Timestamp(column) => column.valid.unset(row),
+            Column::Float32(column) => column.valid.unset(row),
+            Column::Float64(column) => column.valid.unset(row),
+            Column::Decimal { values, .. } => values.valid.unset(row),
+            Column::Text(column) | Column::Uuid(column) => column.unset(row),
+            Column::Struct(column) => column.unset(row),
+            Column::List(column) => column.unset(row),
+        }
+    }
+
+    fn truncate(&mut self, row: usize) {
+        match self {
+            Column::Boolean(column) => column.valid.truncate(row),
+            Column::Int16(column) => column.valid.truncate(row),
+            Column::Int32(column) | Column::Date(column) => column.valid.truncate(row),
+            Column::Int64(column) | Column::Timestamp(column) => column.valid.truncate(row),
+            Column::Float32(column) => column.valid.truncate(row),
+            Column::Float64(column) => column.valid.truncate(row),
+            Column::Decimal { values, .. } => values.valid.truncate(row),
+            Column::Text(column) | Column::Uuid(column) => column.truncate(row),
+            Column::Struct(column) => column.truncate(row),
+            Column::List(column) => column.truncate(row),
+        }
+    }
+
+    fn finish(&mut self, rows: usize) -> Result<ArrayRef> {
+        Ok(match self {
+            Column::Boolean(column) => column.finish(rows),
+            Column::Int16(column) => primitive::<Int16Type>(column, rows),
+            Column::Int32(column) => primitive::<Int32Type>(column, rows),
+            Column::Int64(column) => primitive::<Int64Type>(column, rows),
+            Column::Float32(column) => primitive::<Float32Type>(column, rows),
+            Column::Float64(column) => primitive::<Float64Type>(column, rows),
+            Column::Decimal { values, precision, scale } => {
+                let (values, nulls) = values.take(rows);
+                let array = Decimal128Array::new(values.into(), nulls);
+                Arc::new(
+                    array
+                        .with_precision_and_scale(*precision, *scale as i8)
+                        .context(Kind::Schema, "A decimal column has an impossible precision")?,
+                )
+            }
+            Column::Timestamp(column) => {
+                let (values, nulls) = column.take(rows);
+                Arc::new(TimestampMicrosecondArray::new(values.into(), nulls).with_timezone("UTC"))
+            }
+            Column::Date(column) => {
+                let (values, nulls) = column.take(rows);
+                Arc::new(Date32Array::new(values.into(), nulls))
+            }
+            Column::Text(column) | Column::Uuid(column) => column.finish(rows)?,
+            Column::Struct(column) => column.finish(rows)?,
+            Column::List(column) => column.finish(rows)?,
+        })
+    }
+}
+
+impl Column {
+    /// Bytes of a row besides its text, for cutting batches.
+    pub(super) fn row_bytes(&self) -> usize {
+        match self {
+            Column::Boolean(_) => 1,
+            Column::Int16(_) => 2,
+            Column::Int32(_) | Column::Date(_) | Column::Float32(_) => 4,
+            Column::Int64(_) | Column::Timestamp(_) | Column::Float64(_) => 8,
+            Column::Decimal { .. } => 16,
+            Column::Text(_) | Column::Uuid(_) | Column::List(_) => 4,
+            Column::Struct(column) => column.object.columns.iter().map(Column::row_bytes).sum(),
+        }
     }
 
     #[inline(never)]
@@ -383,51 +392,6 @@ impl Column {
         Ok(true)
     }
 
-    /// A cell that holds a leaf of this column; an empty path is the column itself.
-    pub(super) fn leaf(&mut self, path: &[usize], cell: Cell<'_>, row: usize, tally: &mut Tally) -> Read<bool> {
-        match self {
-            Column::Struct(column) if !path.is_empty() => {
-                column.leaf(path, cell, row, tally)?;
-                Ok(column.valid.get(row))
-            }
-            _ => self.cell(cell, row, tally),
-        }
-    }
-
-    /// Whether the row has a value.
-    #[inline]
-    pub(super) fn is_set(&self, row: usize) -> bool {
-        match self {
-            Column::Boolean(column) => column.valid.get(row),
-            Column::Int16(column) => column.valid.get(row),
-            Column::Int32(column) | Column::Date(column) => column.valid.get(row),
-            Column::Int64(column) | Column::Timestamp(column) => column.valid.get(row),
-            Column::Float32(column) => column.valid.get(row),
-            Column::Float64(column) => column.valid.get(row),
-            Column::Decimal { values, .. } => values.valid.get(row),
-            Column::Text(column) | Column::Uuid(column) => column.is_set(row),
-            Column::Struct(column) => column.valid.get(row),
-            Column::List(column) => column.valid.get(row),
-        }
-    }
-
-    /// Makes the row null; it is the last one.
-    #[inline]
-    pub(super) fn unset(&mut self, row: usize) {
-        match self {
-            Column::Boolean(column) => column.valid.unset(row),
-            Column::Int16(column) => column.valid.unset(row),
-            Column::Int32(column) | Column::Date(column) => column.valid.unset(row),
-            Column::Int64(column) | Column::Timestamp(column) => column.valid.unset(row),
-            Column::Float32(column) => column.valid.unset(row),
-            Column::Float64(column) => column.valid.unset(row),
-            Column::Decimal { values, .. } => values.valid.unset(row),
-            Column::Text(column) | Column::Uuid(column) => column.unset(row),
-            Column::Struct(column) => column.unset(row),
-            Column::List(column) => column.unset(row),
-        }
-    }
-
     /// Makes the row null, whatever it was; gives `false`, as what reads a value does of null.
     #[cold]
     fn nulled(&mut self, row: usize) -> bool {
@@ -445,54 +409,6 @@ impl Column {
             Column::Text(column) | Column::Uuid(column) => column.text(row).map(str::to_owned),
             _ => None,
         }
-    }
-
-    /// Forgets `row` and all after it, whatever state a fault has left them in.
-    pub(super) fn truncate(&mut self, row: usize) {
-        match self {
-            Column::Boolean(column) => column.valid.truncate(row),
-            Column::Int16(column) => column.valid.truncate(row),
-            Column::Int32(column) | Column::Date(column) => column.valid.truncate(row),
-            Column::Int64(column) | Column::Timestamp(column) => column.valid.truncate(row),
-            Column::Float32(column) => column.valid.truncate(row),
-            Column::Float64(column) => column.valid.truncate(row),
-            Column::Decimal { values, .. } => values.valid.truncate(row),
-            Column::Text(column) | Column::Uuid(column) => column.truncate(row),
-            Column::Struct(column) => column.truncate(row),
-            Column::List(column) => column.truncate(row),
-        }
-    }
-
-    /// The first `rows` rows as an array; the column is empty afterwards.
-    pub(super) fn finish(&mut self, rows: usize) -> Result<ArrayRef> {
-        Ok(match self {
-            Column::Boolean(column) => column.finish(rows),
-            Column::Int16(column) => primitive::<Int16Type>(column, rows),
-            Column::Int32(column) => primitive::<Int32Type>(column, rows),
-            Column::Int64(column) => primitive::<Int64Type>(column, rows),
-            Column::Float32(column) => primitive::<Float32Type>(column, rows),
-            Column::Float64(column) => primitive::<Float64Type>(column, rows),
-            Column::Decimal { values, precision, scale } => {
-                let (values, nulls) = values.take(rows);
-                let array = Decimal128Array::new(values.into(), nulls);
-                Arc::new(
-                    array
-                        .with_precision_and_scale(*precision, *scale as i8)
-                        .context(Kind::Schema, "A decimal column has an impossible precision")?,
-                )
-            }
-            Column::Timestamp(column) => {
-                let (values, nulls) = column.take(rows);
-                Arc::new(TimestampMicrosecondArray::new(values.into(), nulls).with_timezone("UTC"))
-            }
-            Column::Date(column) => {
-                let (values, nulls) = column.take(rows);
-                Arc::new(Date32Array::new(values.into(), nulls))
-            }
-            Column::Text(column) | Column::Uuid(column) => column.finish(rows)?,
-            Column::Struct(column) => column.finish(rows)?,
-            Column::List(column) => column.finish(rows)?,
-        })
     }
 }
 

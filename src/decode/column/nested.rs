@@ -9,17 +9,18 @@ use arrow::datatypes::{FieldRef, Fields};
 
 use super::super::fault::{Fault, Read};
 use super::super::json::Cursor;
+use super::builder::Builder;
 use super::names::{Found, Names};
+use super::tally::{Cell, Tally};
 use super::validity::Bits;
-use super::{Cell, Column, Tally};
 use crate::error::{Kind, Result, ResultExt};
 use crate::schema::{self, ColumnType, ELEMENT, Nested};
 
 /// Named columns that are filled from an object: a group of a record, or the members of a nested object.
 #[derive(Debug)]
-pub(in crate::decode) struct Object {
+pub(in crate::decode) struct Object<C> {
     pub(in crate::decode) names: Names,
-    pub(in crate::decode) columns: Vec<Column>,
+    pub(in crate::decode) columns: Vec<C>,
     labels: Vec<String>,
     /// Where it stands, for the names of unknown members: `value.` or `value.settings.`.
     path: String,
@@ -27,7 +28,7 @@ pub(in crate::decode) struct Object {
     strict: bool,
 }
 
-impl Object {
+impl<C: Builder> Object<C> {
     /// The columns of a key.
     pub(in crate::decode) fn key(columns: &[schema::Column]) -> Self {
         Self { strict: true, ..Self::new(columns, "key.") }
@@ -35,7 +36,7 @@ impl Object {
 
     pub(in crate::decode) fn new(columns: &[schema::Column], path: &str) -> Self {
         let labels: Vec<String> = columns.iter().map(|column| column.name.clone()).collect();
-        let members = columns.iter().map(|column| Column::new(&column.column_type, &format!("{path}{}.", column.name)));
+        let members = columns.iter().map(|column| C::new(&column.column_type, &format!("{path}{}.", column.name)));
         Self {
             names: Names::new(labels.iter().map(String::as_str)),
             columns: members.collect(),
@@ -120,13 +121,13 @@ impl Object {
 
 /// A nested object.
 #[derive(Debug)]
-pub(in crate::decode) struct StructColumn {
-    pub(in crate::decode) object: Object,
+pub(in crate::decode) struct StructColumn<C> {
+    pub(in crate::decode) object: Object<C>,
     pub(super) valid: Bits,
     fields: Fields,
 }
 
-impl StructColumn {
+impl<C: Builder> StructColumn<C> {
     pub(super) fn new(members: &[schema::Column], path: &str) -> Self {
         let fields = match schema::arrow_type(&ColumnType::Struct(members.to_vec()), Nested::Typed) {
             arrow::datatypes::DataType::Struct(fields) => fields,
@@ -186,19 +187,19 @@ impl StructColumn {
 
 /// An array of known items.
 #[derive(Debug)]
-pub(in crate::decode) struct ListColumn {
-    pub(super) item: Column,
+pub(in crate::decode) struct ListColumn<C> {
+    pub(super) item: C,
     /// As in a text column: starts of the rows begun so far, and the end of the last.
     offsets: Vec<i32>,
     pub(super) valid: Bits,
     field: FieldRef,
 }
 
-impl ListColumn {
+impl<C: Builder> ListColumn<C> {
     pub(super) fn new(item: &ColumnType, path: &str) -> Self {
         let field = arrow::datatypes::Field::new(ELEMENT, schema::arrow_type(item, Nested::Typed), true);
         Self {
-            item: Column::new(item, &format!("{path}{ELEMENT}.")),
+            item: C::new(item, &format!("{path}{ELEMENT}.")),
             offsets: vec![0],
             valid: Bits::default(),
             field: Arc::new(field),

@@ -7,8 +7,8 @@ use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 
 use super::super::fault::{Fault, Read};
 use super::super::json::Cursor;
+use super::tally::{Cell, Tally};
 use super::validity::Bits;
-use super::{Cell, Tally};
 use crate::error::{Kind, Result, ResultExt};
 
 /// What the service puts in place of a text that is too large; the second is the older spelling.

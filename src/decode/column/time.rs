@@ -1,7 +1,7 @@
 //! Moments and dates from their text. Time zones other than UTC are turned into UTC; finer than a microsecond is cut.
 
 use super::super::fault::{Fault, Read};
-use super::number;
+use super::digits::digits;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;
@@ -31,7 +31,7 @@ pub(super) fn moment_at(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
     let mut end = at + 19;
     let mut micros = seconds * MICROS_PER_SECOND;
     if bytes.get(end) == Some(&b'.') {
-        let (fraction, after) = number::digits(bytes, end + 1)?;
+        let (fraction, after) = digits(bytes, end + 1)?;
         micros += fraction as i64 * SCALES.get(after - end - 1)?;
         end = after;
     }

@@ -1,0 +1,92 @@
+//! What a column needs besides its own buffers: counters of the row being read, a scratch buffer, and cells of table files.
+
+use std::collections::BTreeSet;
+
+use super::super::fault::Read;
+
+/// What is counted while values are read. Counts of a row that turns out bad are thrown away with it.
+#[derive(Debug, Default)]
+pub(in crate::decode) struct Tally {
+    /// Placeholders in this row.
+    pub(in crate::decode) oversized: u64,
+    /// Times in this row that lost digits.
+    pub(in crate::decode) cut_fractions: u64,
+    /// Times and dates in this row that became null.
+    pub(in crate::decode) nulled_times: u64,
+    /// Whether times and dates outside the years 1 to 9999 become null.
+    pub(in crate::decode) nulls_times: bool,
+    /// Bytes of text in this batch, rows taken back included.
+    pub(in crate::decode) bytes: usize,
+    /// Names without a column, of the whole object.
+    pub(in crate::decode) unknown_columns: BTreeSet<String>,
+    /// For values that must be put together before they can be read.
+    scratch: Vec<u8>,
+}
+
+impl Tally {
+    pub(in crate::decode) fn new(nulls_times: bool) -> Self {
+        Self { nulls_times, ..Self::default() }
+    }
+
+    pub(in crate::decode) fn unknown_column(&mut self, name: String) {
+        self.unknown_columns.insert(name);
+    }
+
+    /// `None` in place of a time or date outside the years 1 to 9999, where that is wanted.
+    #[inline]
+    pub(in crate::decode) fn in_range<T>(&mut self, read: Read<T>) -> Read<Option<T>> {
+        match read {
+            Ok(value) => Ok(Some(value)),
+            Err(fault) if self.nulls_times && fault.is_out_of_range() => {
+                self.nulled_times += 1;
+                Ok(None)
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+}
+
+/// A cell of a CSV or TSV file that is not null.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::decode) enum Cell<'a> {
+    /// The value as it stands.
+    Plain(&'a [u8]),
+    /// A value with escapes, and how to resolve them.
+    Escaped(&'a [u8], fn(&[u8], &mut Vec<u8>) -> Read<()>),
+}
+
+impl Cell<'_> {
+    /// Appends the value. On a fault `out` may hold a part of it.
+    #[inline]
+    pub(in crate::decode) fn append_to(self, out: &mut Vec<u8>) -> Read<()> {
+        match self {
+            Cell::Plain(text) => {
+                out.extend_from_slice(text);
+                Ok(())
+            }
+            Cell::Escaped(text, unescape) => unescape(text, out),
+        }
+    }
+
+    #[inline]
+    pub(in crate::decode) fn read<T>(self, tally: &mut Tally, parse: impl FnOnce(&[u8], &mut Tally) -> Read<T>) -> Read<T> {
+        match self {
+            Cell::Plain(text) => parse(text, tally),
+            Cell::Escaped(text, unescape) => tally.with_scratch(|scratch, tally| {
+                unescape(text, scratch)?;
+                parse(scratch, tally)
+            }),
+        }
+    }
+}
+
+impl Tally {
+    /// Runs `work` with an empty buffer that is kept for the next time.
+    pub(in crate::decode) fn with_scratch<T>(&mut self, work: impl FnOnce(&mut Vec<u8>, &mut Tally) -> T) -> T {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        let result = work(&mut scratch, self);
+        self.scratch = scratch;
+        result
+    }
+}
