@@ -5,14 +5,9 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 
+use super::change_columns::{ACTION, SEQ, TS};
 use super::{Column, ColumnType, TableSchema};
 
-/// Name of the column of a change batch that says `U` or `D` (Utf8, never null).
-pub const ACTION: &str = "_action";
-/// Name of the column with the commit time (Timestamp(us, "UTC"), never null).
-pub const TS: &str = "_ts";
-/// Name of the column with the place in the result (UInt64, never null): object number << 40 | row number.
-pub const SEQ: &str = "_seq";
 /// Name of the items of a list, as Delta and Spark spell it.
 pub const ELEMENT: &str = "element";
 /// Metadata key of a description, as Spark spells it.

@@ -12,46 +12,50 @@ const MAX_DEPTH: usize = 16;
 /// Digits that a 128-bit decimal holds.
 const MAX_PRECISION: u32 = 38;
 
-/// Reads the `schema` member of the service's answer.
-pub(super) fn read(table: &TableRef, version: i64, schema: Value) -> Result<TableSchema> {
-    let mut reader = Reader { root: &schema, warnings: Vec::new() };
-    let unusable = |what: &'static str| {
-        Error::new(Kind::Schema, "The service's schema of the table cannot be used")
-            .with_field("table", table)
-            .with_field("reason", what)
-    };
-    let groups = schema.get("properties").and_then(Value::as_object).ok_or_else(|| unusable("it has no `properties`"))?;
-    let key_node = groups.get("key").and_then(|node| reader.group(node)).ok_or_else(|| unusable("it names no key columns"))?;
-    let mut key = reader.columns(key_node, "", 0, &mut Vec::new());
-    if key.is_empty() {
-        return Err(unusable("it names no key columns"));
-    }
-    for column in &mut key {
-        // A key without a value identifies nothing, whatever `required` says.
-        column.required = true;
-    }
-    let mut value = match groups.get("value") {
-        None => Vec::new(),
-        Some(node) => match reader.group(node) {
-            Some(node) => reader.columns(node, "", 0, &mut Vec::new()),
-            None => {
-                reader.warnings.push("`value` has no columns; only the key is read".to_owned());
-                Vec::new()
-            }
-        },
-    };
-    value.retain(|column| {
-        let twice = key.iter().any(|key| key.name == column.name);
-        if twice {
-            reader.warnings.push(format!("`{}` is a key and a value column; the value column is left out", column.name));
+impl TableSchema {
+    /// Reads the `schema` member of the service's answer. Unknown nodes degrade to JSON text with a warning; only a schema
+    /// without usable `properties.key` is an error (kind `Schema`).
+    pub fn read(table: &TableRef, version: i64, schema: Value) -> Result<Self> {
+        let mut reader = Reader { root: &schema, warnings: Vec::new() };
+        let unusable = |what: &'static str| {
+            Error::new(Kind::Schema, "The service's schema of the table cannot be used")
+                .with_field("table", table)
+                .with_field("reason", what)
+        };
+        let groups = schema.get("properties").and_then(Value::as_object).ok_or_else(|| unusable("it has no `properties`"))?;
+        let key_node =
+            groups.get("key").and_then(|node| reader.group(node)).ok_or_else(|| unusable("it names no key columns"))?;
+        let mut key = reader.columns(key_node, "", 0, &mut Vec::new());
+        if key.is_empty() {
+            return Err(unusable("it names no key columns"));
         }
-        !twice
-    });
-    let names = key.iter().chain(&value).map(|column| column.name.as_str());
-    reader.warnings.extend(letter_case_twins(names, ""));
-    let warnings = reader.warnings;
-    let description = table_text(&schema);
-    Ok(TableSchema { table: table.clone(), version, description, key, value, source: schema.into(), warnings })
+        for column in &mut key {
+            // A key without a value identifies nothing, whatever `required` says.
+            column.required = true;
+        }
+        let mut value = match groups.get("value") {
+            None => Vec::new(),
+            Some(node) => match reader.group(node) {
+                Some(node) => reader.columns(node, "", 0, &mut Vec::new()),
+                None => {
+                    reader.warnings.push("`value` has no columns; only the key is read".to_owned());
+                    Vec::new()
+                }
+            },
+        };
+        value.retain(|column| {
+            let twice = key.iter().any(|key| key.name == column.name);
+            if twice {
+                reader.warnings.push(format!("`{}` is a key and a value column; the value column is left out", column.name));
+            }
+            !twice
+        });
+        let names = key.iter().chain(&value).map(|column| column.name.as_str());
+        reader.warnings.extend(letter_case_twins(names, ""));
+        let warnings = reader.warnings;
+        let description = table_text(&schema);
+        Ok(TableSchema { table: table.clone(), version, description, key, value, source: schema.into(), warnings })
+    }
 }
 
 /// Warnings for names that differ in letter case only: some targets (Delta among them) take them for one column.

@@ -2,6 +2,7 @@
 //! statements for query engines, the difference of two versions, and what users choose for single tables. Pure values, no I/O.
 
 mod arrow;
+mod change_columns;
 #[cfg(feature = "lake")]
 mod choice;
 mod ddl;
@@ -14,7 +15,8 @@ mod table;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use arrow::{ACTION, ELEMENT, Nested, SEQ, TS, arrow_type, change_schema, lake_schema};
+pub use arrow::{ELEMENT, Nested, arrow_type, change_schema, lake_schema};
+pub use change_columns::{ACTION, SEQ, TS};
 #[cfg(feature = "lake")]
 pub use choice::{ColumnChoice, ColumnRecord, ColumnRules, Followed, HashKey};
 pub use ddl::{LakeEngine, LakeFormat, LakePlace, lake_prelude, lake_table};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::arrow::{ACTION, SEQ, TS};
+use super::change_columns::{ACTION, SEQ, TS};
 use crate::error::{Error, Kind};
 use crate::model::TableRef;
 
@@ -28,12 +28,6 @@ pub struct TableSchema {
 }
 
 impl TableSchema {
-    /// Reads the `schema` member of the service's answer. Unknown nodes degrade to JSON text with a warning; only a schema
-    /// without usable `properties.key` is an error (kind `Schema`).
-    pub fn read(table: &TableRef, version: i64, schema: Value) -> crate::error::Result<Self> {
-        super::json::read(table, version, schema)
-    }
-
     /// Kind `Schema` for columns named `_action`, `_ts` or `_seq`, in any case of letters: change batches use these names. Columns
     /// that are left out do no harm, so it is asked of what is kept.
     pub(crate) fn check_names(&self) -> crate::error::Result<()> {
