@@ -19,19 +19,22 @@ const MAX_PATIENCE: Duration = Duration::from_secs(30);
 const FOLDER_HINT: &str = "name a folder that you may write to, on a file system that has hard links";
 const CONDITIONAL_HINT: &str = "use a store that honours `If-None-Match` on puts (Amazon S3, Azure, Google Cloud, R2, MinIO, Ceph and others of late versions), or a local folder";
 
-/// See [`Place::check`].
-pub(super) async fn check(place: &Place) -> Result<()> {
-    let Some(folder) = place.folder() else { return try_commit_way(place).await };
-    let made = missing_folders(folder);
-    let usable = match std::fs::create_dir_all(folder) {
-        Ok(()) => try_commit_way(place).await,
-        Err(error) => Err(place.unusable(error).hint("name a folder that you may write to")),
-    };
-    // Only empty ones go, so another run's tables are safe.
-    for folder in made.iter().rev() {
-        let _ = std::fs::remove_dir(folder);
+impl Place {
+    /// Writes, reads and removes an object the way commits are made, so that a wrong password, a read-only folder or a store
+    /// without conditional writes shows before anything is paid for. Leaves nothing behind.
+    pub async fn check(&self) -> Result<()> {
+        let Some(folder) = self.folder() else { return try_commit_way(self).await };
+        let made = missing_folders(folder);
+        let usable = match std::fs::create_dir_all(folder) {
+            Ok(()) => try_commit_way(self).await,
+            Err(error) => Err(self.unusable(error).hint("name a folder that you may write to")),
+        };
+        // Only empty ones go, so another run's tables are safe.
+        for folder in made.iter().rev() {
+            let _ = std::fs::remove_dir(folder);
+        }
+        usable
     }
-    usable
 }
 
 async fn try_commit_way(place: &Place) -> Result<()> {

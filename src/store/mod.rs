@@ -115,12 +115,6 @@ impl Place {
         self.store = store;
     }
 
-    /// Writes, reads and removes an object the way commits are made, so that a wrong password, a read-only folder or a store
-    /// without conditional writes shows before anything is paid for. Leaves nothing behind.
-    pub async fn check(&self) -> Result<()> {
-        check::check(self).await
-    }
-
     /// Names of the folders in `folder`, a path of the store; none if it does not exist.
     pub async fn folders_in(&self, folder: &Path) -> Result<Vec<String>> {
         match self.store.list_with_delimiter(Some(folder)).await {

@@ -1,9 +1,8 @@
 //! An object store as the rest of daplake sees it: errors without credentials in them, and uploads that cost nothing once they
 //! were given up. It retries nothing; `object_store` does.
 
-use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,12 +11,12 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartId, MultipartUpload, ObjectMeta, ObjectStore,
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
 
 use super::failure::cleaned;
-use super::upload::Upload;
+use super::upload::{OpenUploads, Upload};
 
 /// See the module.
 #[derive(Debug)]
@@ -25,22 +24,6 @@ pub(super) struct RemoteStore<S> {
     store: Arc<S>,
     open: OpenUploads,
     lists_all: bool,
-}
-
-/// Uploads that are neither completed nor aborted.
-#[derive(Debug, Clone, Default)]
-pub(super) struct OpenUploads(Arc<Mutex<HashMap<Path, MultipartId>>>);
-
-impl OpenUploads {
-    /// Notes one.
-    pub(super) fn add(&self, path: &Path, id: &MultipartId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone(), id.clone());
-    }
-
-    /// Forgets one and gives its id.
-    pub(super) fn take(&self, path: &Path) -> Option<MultipartId> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(path)
-    }
 }
 
 impl<S> RemoteStore<S> {

@@ -3,7 +3,7 @@
 //!
 //! Memory: the parts that the caller has in flight, and one more that is held back until it is known whether there is a second.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -16,10 +16,25 @@ use object_store::{
 use tokio::sync::OnceCell;
 
 use super::failure::cleaned;
-use super::remote::OpenUploads;
 
 /// What the stores allow.
 const MAX_PARTS: usize = 10_000;
+
+/// Uploads that are neither completed nor aborted.
+#[derive(Debug, Clone, Default)]
+pub(super) struct OpenUploads(Arc<Mutex<HashMap<Path, MultipartId>>>);
+
+impl OpenUploads {
+    /// Notes one.
+    pub(super) fn add(&self, path: &Path, id: &MultipartId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone(), id.clone());
+    }
+
+    /// Forgets one and gives its id.
+    pub(super) fn take(&self, path: &Path) -> Option<MultipartId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(path)
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
