@@ -26,6 +26,7 @@
 //! # }
 //! ```
 
+mod file_name;
 mod gunzip;
 mod spool;
 mod stream;

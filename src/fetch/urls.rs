@@ -97,7 +97,7 @@ impl ObjectUrls {
     /// Kind `Data` when it is not a plain file name, `Expired` when the object is gone.
     pub async fn file_name(&self, id: &ObjectId) -> Result<String> {
         let signed = self.get(id).await?;
-        super::spool::file_name(signed.url.reveal())
+        super::file_name::file_name(signed.url.reveal())
             .map_err(|error| error.with_field("object", &id.0).with_field("job", &self.0.job))
     }
 
