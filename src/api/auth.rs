@@ -10,10 +10,10 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use url::Url;
 
+use super::Credentials;
 use super::exchange::{Answer, exchange};
-use super::retry::{Retry, Setback, retry_after, server_date};
+use super::retry::{Retry, RetryPolicy, RetryReason, retry_after, server_date};
 use super::wire::{self, Ask};
-use super::{Credentials, RetryPolicy};
 use crate::error::{Error, Kind, Result};
 use crate::model::Timestamp;
 
@@ -130,10 +130,10 @@ impl Tokens {
                 .header(AUTHORIZATION, self.basic()?)
                 .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
                 .body("grant_type=client_credentials");
-            let (setback, error) = match exchange(request, self.idle).await {
+            let (reason, error) = match exchange(request, self.idle).await {
                 Ok(answer) if answer.status.is_success() => {
                     let token =
-                        read_token(&answer, sent_at).map_err(|error| retry.told(error.with_field("call", Ask::Login)))?;
+                        read_token(&answer, sent_at).map_err(|error| retry.annotate(error.with_field("call", Ask::Login)))?;
                     let life_s = token.renew_at.saturating_duration_since(sent_at).as_secs();
                     tracing::debug!(attempt, renew_in_s = life_s, "Logged in");
                     return Ok(token);
@@ -141,10 +141,10 @@ impl Tokens {
                 Ok(answer) => {
                     let error = wire::refusal(Ask::Login, answer.status, &answer.headers, &answer.body);
                     match error.kind() {
-                        Kind::Throttled => (Setback::Throttled(retry_after(&answer.headers)), error),
+                        Kind::Throttled => (RetryReason::Throttled(retry_after(&answer.headers)), error),
                         Kind::Unavailable => match retry_after(&answer.headers) {
-                            Some(after) => (Setback::Throttled(Some(after)), error),
-                            None => (Setback::Fault, error),
+                            Some(after) => (RetryReason::Throttled(Some(after)), error),
+                            None => (RetryReason::Fault, error),
                         },
                         Kind::Auth if !has_reloaded => {
                             has_reloaded = true;
@@ -156,16 +156,16 @@ impl Tokens {
                                 Ok(false) => {}
                                 Err(cause) => tracing::warn!(error = %cause, "The credentials cannot be read again"),
                             }
-                            return Err(retry.told(self.advice(error)));
+                            return Err(retry.annotate(self.advice(error)));
                         }
-                        Kind::Auth => return Err(retry.told(self.advice(error))),
-                        _ => return Err(retry.told(error)),
+                        Kind::Auth => return Err(retry.annotate(self.advice(error))),
+                        _ => return Err(retry.annotate(error)),
                     }
                 }
-                Err(fault) if fault.passing => (Setback::Fault, fault.error.with_field("call", Ask::Login)),
-                Err(fault) => return Err(retry.told(fault.error.with_field("call", Ask::Login))),
+                Err(fault) if fault.passing => (RetryReason::Fault, fault.error.with_field("call", Ask::Login)),
+                Err(fault) => return Err(retry.annotate(fault.error.with_field("call", Ask::Login))),
             };
-            retry.again(setback, error.with_field("host", self.url.host_str().unwrap_or_default())).await?;
+            retry.wait(reason, error.with_field("host", self.url.host_str().unwrap_or_default())).await?;
         }
     }
 

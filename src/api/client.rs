@@ -15,11 +15,10 @@ use url::{Host, Url};
 
 use super::auth::Tokens;
 use super::exchange::{Answer, exchange};
-use super::pacing::Pacer;
-use super::query::RunOptions;
-use super::retry::{Retry, Setback, retry_after, server_date};
+use super::pacing::{Pacer, Pacing};
+use super::retry::{Retry, RetryPolicy, RetryReason, retry_after, server_date};
 use super::wire::{self, Ask};
-use super::{Credentials, FinishedJob, ObjectId, Query, VersionedSchema};
+use super::{Credentials, ObjectId, VersionedSchema};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::{KNOWN_NAMESPACES, Namespace, TableRef, Timestamp, nearest};
 use crate::redact::SafeUrl;
@@ -33,63 +32,6 @@ const MAX_CALLS: usize = 32;
 
 /// What may stand in a path segment as it is.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
-
-/// Calls per window for each kind of call; 0 switches pacing off for it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Pacing {
-    /// The time over which the service counts: a minute.
-    pub window: Duration,
-    /// `POST .../data`.
-    pub job_starts: u32,
-    /// `GET /dap/job/{id}`.
-    pub job_status: u32,
-    /// `GET .../table`.
-    pub table_lists: u32,
-    /// `GET .../schema`.
-    pub schemas: u32,
-    /// `POST /dap/object/url`.
-    pub object_urls: u32,
-}
-
-impl Default for Pacing {
-    fn default() -> Self {
-        Self { window: Duration::from_secs(60), job_starts: 5, job_status: 500, table_lists: 5, schemas: 500, object_urls: 200 }
-    }
-}
-
-impl Pacing {
-    /// No pace of our own for any kind of call.
-    pub fn off() -> Self {
-        Self { job_starts: 0, job_status: 0, table_lists: 0, schemas: 0, object_urls: 0, ..Self::default() }
-    }
-}
-
-/// How long to go on after passing faults.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RetryPolicy {
-    /// Attempts in all for one request that meets 5xx or network trouble.
-    pub attempts: u32,
-    /// Before the second attempt; doubles with jitter from there.
-    pub first_delay: Duration,
-    /// Cap of one delay.
-    pub max_delay: Duration,
-    /// Longest time in all spent waiting out 429 for one request.
-    pub throttle_budget: Duration,
-    /// Attempts in all for one query whose job ends as failed.
-    pub job_attempts: u32,
-}
-
-impl Default for RetryPolicy {
-    fn default() -> Self {
-        Self {
-            attempts: 6,
-            first_delay: Duration::from_millis(200),
-            max_delay: Duration::from_secs(30),
-            throttle_budget: Duration::from_secs(30 * 60),
-            job_attempts: 3,
-        }
-    }
-}
 
 /// What a client needs to know.
 #[derive(Debug, Clone)]
@@ -264,17 +206,6 @@ impl Client {
         schema.map_err(|error| table_hint(error, table).with_field("table", table))
     }
 
-    /// Starts a query (or re-attaches to its live job) and waits until it is complete. Failed jobs are asked again as the
-    /// retry policy says; a complete job that is about to expire is waited out and asked anew.
-    pub async fn run(&self, query: &Query) -> Result<FinishedJob> {
-        self.run_with(query, RunOptions::default()).await
-    }
-
-    /// As [`Client::run`], but first re-attaches to the job `id` if it still lives.
-    pub async fn resume(&self, id: &str, query: &Query) -> Result<FinishedJob> {
-        self.run_with(query, RunOptions { resume: Some(id), ..RunOptions::default() }).await
-    }
-
     /// Pre-signed URLs, in the order of `ids`; batches are the caller's business. Kind `Expired` when an object is gone.
     pub async fn object_urls(&self, ids: &[ObjectId]) -> Result<Vec<SafeUrl>> {
         if ids.is_empty() {
@@ -336,15 +267,17 @@ impl Client {
             let outcome = exchange(request, inner.idle).await;
             drop(slot);
             let took_ms = sent_at.elapsed().as_millis() as u64;
-            let (setback, error) = match outcome {
+            let (reason, error) = match outcome {
                 Ok(Answer { status, headers, body }) => {
                     tracing::debug!(call = %call.ask, status = status.as_u16(), attempt, took_ms, bytes = body.len(), "Answered");
                     inner.set_clock(&headers);
                     if status.is_success() {
                         match read(&headers, &body) {
                             // Cut short on the way, or a proxy's page in place of the answer: it may pass.
-                            Err(error) if error.kind() == Kind::Data => (Setback::Fault, error.with_field("call", call.ask)),
-                            done => return done.map_err(|error| retry.told(error.with_field("call", call.ask))),
+                            Err(error) if error.kind() == Kind::Data => {
+                                (RetryReason::Fault, error.with_field("call", call.ask))
+                            }
+                            done => return done.map_err(|error| retry.annotate(error.with_field("call", call.ask))),
                         }
                     } else if status.as_u16() == 401 && !has_renewed {
                         tracing::debug!(call = %call.ask, "The token is no longer accepted; logging in again");
@@ -356,10 +289,10 @@ impl Client {
                         let error = wire::refusal(call.ask, status, &headers, &body);
                         match (error.kind(), retry_after(&headers)) {
                             (Kind::Throttled, after) | (Kind::Unavailable, after @ Some(_)) => {
-                                (Setback::Throttled(after), error)
+                                (RetryReason::Throttled(after), error)
                             }
-                            (Kind::Unavailable, None) => (Setback::Fault, error),
-                            _ => return Err(retry.told(error)),
+                            (Kind::Unavailable, None) => (RetryReason::Fault, error),
+                            _ => return Err(retry.annotate(error)),
                         }
                     }
                 }
@@ -367,21 +300,21 @@ impl Client {
                     let error = fault.error.with_field("call", call.ask).with_field("host", url.host_str().unwrap_or_default());
                     tracing::debug!(call = %call.ask, attempt, took_ms, %error, "No answer");
                     match fault.passing {
-                        true => (Setback::Fault, error),
-                        false => return Err(retry.told(error)),
+                        true => (RetryReason::Fault, error),
+                        false => return Err(retry.annotate(error)),
                     }
                 }
             };
-            match setback {
-                Setback::Throttled(_) => {
+            match reason {
+                RetryReason::Throttled(_) => {
                     // The whole bucket pauses: the others would only be refused as well.
-                    let Some(wait) = retry.next_wait(setback) else { return Err(retry.told(error)) };
+                    let Some(wait) = retry.next_wait(reason) else { return Err(retry.annotate(error)) };
                     tracing::debug!(call = %call.ask, attempt, wait_ms = wait.as_millis() as u64, "Asked to slow down");
                     permit.refused(wait);
                 }
-                Setback::Fault | Setback::Stale => {
+                RetryReason::Fault | RetryReason::Stale => {
                     drop(permit);
-                    retry.again(setback, error).await?;
+                    retry.wait(reason, error).await?;
                 }
             }
             permit = pacer.enter_again().await;

@@ -16,12 +16,14 @@ mod tests;
 mod types;
 mod wire;
 
-pub use client::{Client, ClientOptions, Pacing, RetryPolicy, hook_http};
+pub use client::{Client, ClientOptions, hook_http};
+pub use pacing::Pacing;
 pub use query::{Job, RunOptions};
+pub use retry::RetryPolicy;
 pub use types::{Credentials, FinishedJob, JobStatus, ObjectId, Query, VersionedSchema};
 
 // What `fetch` shares with us: one way to read a network fault, one way to wait.
 #[cfg(feature = "cluster")]
 pub(crate) use exchange::exchange;
 pub(crate) use exchange::{Fault, network_fault};
-pub(crate) use retry::{Retry, Setback, retry_after};
+pub(crate) use retry::{Retry, RetryReason, retry_after};

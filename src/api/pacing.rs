@@ -15,6 +15,36 @@ use tokio::time::Instant;
 
 use crate::progress;
 
+/// Calls per window for each kind of call; 0 switches pacing off for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pacing {
+    /// The time over which the service counts: a minute.
+    pub window: Duration,
+    /// `POST .../data`.
+    pub job_starts: u32,
+    /// `GET /dap/job/{id}`.
+    pub job_status: u32,
+    /// `GET .../table`.
+    pub table_lists: u32,
+    /// `GET .../schema`.
+    pub schemas: u32,
+    /// `POST /dap/object/url`.
+    pub object_urls: u32,
+}
+
+impl Default for Pacing {
+    fn default() -> Self {
+        Self { window: Duration::from_secs(60), job_starts: 5, job_status: 500, table_lists: 5, schemas: 500, object_urls: 200 }
+    }
+}
+
+impl Pacing {
+    /// No pace of our own for any kind of call.
+    pub fn off() -> Self {
+        Self { job_starts: 0, job_status: 0, table_lists: 0, schemas: 0, object_urls: 0, ..Self::default() }
+    }
+}
+
 /// The pace of one kind of call.
 #[derive(Debug)]
 pub(super) struct Pacer {

@@ -206,6 +206,17 @@ impl Client {
         }
     }
 
+    /// Starts a query (or re-attaches to its live job) and waits until it is complete. Failed jobs are asked again as the
+    /// retry policy says; a complete job that is about to expire is waited out and asked anew.
+    pub async fn run(&self, query: &Query) -> Result<FinishedJob> {
+        self.run_with(query, RunOptions::default()).await
+    }
+
+    /// As [`Client::run`], but first re-attaches to the job `id` if it still lives.
+    pub async fn resume(&self, id: &str, query: &Query) -> Result<FinishedJob> {
+        self.run_with(query, RunOptions { resume: Some(id), ..RunOptions::default() }).await
+    }
+
     /// As [`Client::run`], with everything that can be chosen.
     pub async fn run_with(&self, query: &Query, options: RunOptions<'_>) -> Result<FinishedJob> {
         let job = match self.attach(query, &options).await? {

@@ -7,13 +7,39 @@ use chrono::{DateTime, NaiveDateTime};
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use tokio::time::Instant;
 
-use super::RetryPolicy;
 use crate::error::Error;
 use crate::model::Timestamp;
 
+/// How long to go on after passing faults.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RetryPolicy {
+    /// Attempts in all for one request that meets 5xx or network trouble.
+    pub attempts: u32,
+    /// Before the second attempt; doubles with jitter from there.
+    pub first_delay: Duration,
+    /// Cap of one delay.
+    pub max_delay: Duration,
+    /// Longest time in all spent waiting out 429 for one request.
+    pub throttle_budget: Duration,
+    /// Attempts in all for one query whose job ends as failed.
+    pub job_attempts: u32,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            attempts: 6,
+            first_delay: Duration::from_millis(200),
+            max_delay: Duration::from_secs(30),
+            throttle_budget: Duration::from_secs(30 * 60),
+            job_attempts: 3,
+        }
+    }
+}
+
 /// What stands in the way of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Setback {
+pub(crate) enum RetryReason {
     /// Network trouble or a server fault: counted in attempts.
     Fault,
     /// Something known to be out of date was used (an old URL, say): counted as a fault, but the first one needs no wait.
@@ -64,27 +90,27 @@ impl Retry {
     }
 
     /// How long to wait before the next attempt; `None`: give up.
-    pub(crate) fn next_wait(&mut self, setback: Setback) -> Option<Duration> {
-        let wait = self.next_wait_with(setback, random_fraction());
+    pub(crate) fn next_wait(&mut self, reason: RetryReason) -> Option<Duration> {
+        let wait = self.next_wait_with(reason, random_fraction());
         if wait.is_some() {
             crate::progress::retried();
         }
         wait
     }
 
-    fn next_wait_with(&mut self, setback: Setback, random: f64) -> Option<Duration> {
-        match setback {
-            Setback::Fault | Setback::Stale => {
+    fn next_wait_with(&mut self, reason: RetryReason, random: f64) -> Option<Duration> {
+        match reason {
+            RetryReason::Fault | RetryReason::Stale => {
                 self.failures += 1;
                 if self.failures >= self.policy.attempts {
                     return None;
                 }
-                if setback == Setback::Stale && self.failures == 1 {
+                if reason == RetryReason::Stale && self.failures == 1 {
                     return Some(Duration::ZERO);
                 }
                 Some(grown(&self.policy, self.failures).mul_f64(random))
             }
-            Setback::Throttled(after) => {
+            RetryReason::Throttled(after) => {
                 self.throttles += 1;
                 let wait = match after {
                     // A little later than asked, so that many clients do not come back in the same instant; never sooner
@@ -108,8 +134,8 @@ impl Retry {
     }
 
     /// Waits, or gives the error back with how often and how long it was tried.
-    pub(crate) async fn again(&mut self, setback: Setback, error: Error) -> Result<(), Error> {
-        match self.next_wait(setback) {
+    pub(crate) async fn wait(&mut self, reason: RetryReason, error: Error) -> Result<(), Error> {
+        match self.next_wait(reason) {
             Some(wait) => {
                 tracing::debug!(
                     attempt = self.attempts,
@@ -122,12 +148,12 @@ impl Retry {
                 }
                 Ok(())
             }
-            None => Err(self.told(error)),
+            None => Err(self.annotate(error)),
         }
     }
 
     /// Adds how often and how long it was tried.
-    pub(crate) fn told(&self, error: Error) -> Error {
+    pub(crate) fn annotate(&self, error: Error) -> Error {
         let error = error.with_field("attempts", self.attempts).with_field("tried_for", Seconds(self.begun.elapsed()));
         if self.throttled.is_zero() {
             error
@@ -211,7 +237,8 @@ mod tests {
         let mut policy = policy();
         policy.attempts = 6;
         let mut retry = Retry::new(&policy);
-        let waits: Vec<_> = (0..6).map(|_| retry.next_wait_with(Setback::Fault, 1.0).map(|wait| wait.as_millis())).collect();
+        let waits: Vec<_> =
+            (0..6).map(|_| retry.next_wait_with(RetryReason::Fault, 1.0).map(|wait| wait.as_millis())).collect();
         assert_eq!(waits, [Some(200), Some(400), Some(800), Some(1000), Some(1000), None]);
     }
 
@@ -219,8 +246,8 @@ mod tests {
     fn progress_gives_all_attempts_back() {
         let mut retry = Retry::new(&policy());
         for _ in 0..10 {
-            assert!(retry.next_wait_with(Setback::Fault, 0.3).is_some());
-            assert!(retry.next_wait_with(Setback::Fault, 0.3).is_some());
+            assert!(retry.next_wait_with(RetryReason::Fault, 0.3).is_some());
+            assert!(retry.next_wait_with(RetryReason::Fault, 0.3).is_some());
             retry.progressed();
         }
     }
@@ -228,36 +255,36 @@ mod tests {
     #[test]
     fn the_first_stale_thing_costs_no_wait_but_an_attempt() {
         let mut retry = Retry::new(&policy());
-        assert_eq!(retry.next_wait_with(Setback::Stale, 1.0), Some(Duration::ZERO));
-        assert_eq!(retry.next_wait_with(Setback::Stale, 1.0), Some(Duration::from_millis(400)));
-        assert!(retry.next_wait_with(Setback::Stale, 1.0).is_some());
-        assert_eq!(retry.next_wait_with(Setback::Stale, 1.0), None);
+        assert_eq!(retry.next_wait_with(RetryReason::Stale, 1.0), Some(Duration::ZERO));
+        assert_eq!(retry.next_wait_with(RetryReason::Stale, 1.0), Some(Duration::from_millis(400)));
+        assert!(retry.next_wait_with(RetryReason::Stale, 1.0).is_some());
+        assert_eq!(retry.next_wait_with(RetryReason::Stale, 1.0), None);
     }
 
     #[test]
     fn throttling_is_limited_by_time_alone() {
         let mut retry = Retry::new(&policy());
         let mut rounds = 0;
-        while let Some(wait) = retry.next_wait_with(Setback::Throttled(Some(Duration::from_secs(10))), 0.0) {
+        while let Some(wait) = retry.next_wait_with(RetryReason::Throttled(Some(Duration::from_secs(10))), 0.0) {
             assert_eq!(wait, Duration::from_secs(10));
             rounds += 1;
         }
         assert_eq!(rounds, 10);
-        let error = retry.told(Error::new(Kind::Throttled, "Too many"));
+        let error = retry.annotate(Error::new(Kind::Throttled, "Too many"));
         assert_eq!(error.get("throttled_for"), Some("100.0 s"));
     }
 
     #[test]
     fn retry_after_zero_still_uses_up_the_budget() {
         let mut retry = Retry::new(&policy());
-        let rounds = std::iter::from_fn(|| retry.next_wait_with(Setback::Throttled(Some(Duration::ZERO)), 0.5)).count();
+        let rounds = std::iter::from_fn(|| retry.next_wait_with(RetryReason::Throttled(Some(Duration::ZERO)), 0.5)).count();
         assert!((100..1000).contains(&rounds), "{rounds}");
     }
 
     #[test]
     fn a_wait_beyond_the_budget_is_not_begun() {
         let mut retry = Retry::new(&policy());
-        assert_eq!(retry.next_wait(Setback::Throttled(Some(Duration::from_secs(86_400)))), None);
+        assert_eq!(retry.next_wait(RetryReason::Throttled(Some(Duration::from_secs(86_400)))), None);
     }
 
     #[test]
@@ -285,7 +312,7 @@ mod tests {
             let policy = RetryPolicy { attempts: u32::MAX, ..policy() };
             let mut retry = Retry::new(&policy);
             for _ in 0..faults {
-                prop_assert!(retry.next_wait_with(Setback::Fault, random).unwrap() <= policy.max_delay);
+                prop_assert!(retry.next_wait_with(RetryReason::Fault, random).unwrap() <= policy.max_delay);
             }
         }
     }

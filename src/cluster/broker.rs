@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use url::Url;
 
 use super::scan::Pass;
-use crate::api::{Client, ObjectId, Retry, RetryPolicy, Setback, exchange};
+use crate::api::{Client, ObjectId, Retry, RetryPolicy, RetryReason, exchange};
 use crate::decode::DecodeCounts;
 use crate::error::{Error, Kind, Result, ResultExt};
 
@@ -319,6 +319,6 @@ pub(super) async fn report(client: &Client, pass: &Pass, report: &Report) -> Res
             Ok(answer) => Error::new(Kind::Unavailable, unreachable).with_field("status", answer.status.as_u16()),
             Err(fault) => Error::new(Kind::Unavailable, unreachable).caused_by(fault.error),
         };
-        retry.again(Setback::Fault, failure).await?;
+        retry.wait(RetryReason::Fault, failure).await?;
     }
 }

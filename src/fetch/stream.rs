@@ -11,7 +11,7 @@ use reqwest::{Response, StatusCode};
 
 use super::ObjectUrls;
 use super::urls::Signed;
-use crate::api::{Fault, ObjectId, Retry, Setback, network_fault, retry_after};
+use crate::api::{Fault, ObjectId, Retry, RetryReason, network_fault, retry_after};
 use crate::error::{Error, Kind, Result};
 use crate::progress;
 
@@ -83,7 +83,7 @@ enum Opened {
     Body(Body),
     /// The range begins at the very end.
     AtEnd,
-    Again(Setback, Error),
+    Retry(RetryReason, Error),
 }
 
 impl Transfer {
@@ -142,7 +142,7 @@ impl Transfer {
             };
             self.body = None;
             let error = self.describe(fault);
-            self.retry.again(Setback::Fault, error).await?;
+            self.retry.wait(RetryReason::Fault, error).await?;
         }
     }
 
@@ -155,9 +155,9 @@ impl Transfer {
             match self.request(&signed).await? {
                 Opened::Body(body) => self.body = Some(body),
                 Opened::AtEnd => self.finish(),
-                Opened::Again(setback, error) => {
+                Opened::Retry(reason, error) => {
                     let error = self.describe(error).with_field("host", host(&signed));
-                    self.retry.again(setback, error).await?;
+                    self.retry.wait(reason, error).await?;
                 }
             }
         }
@@ -180,14 +180,14 @@ impl Transfer {
             Ok(Err(error)) => {
                 let Fault { error, passing } = network_fault(error);
                 return match passing {
-                    true => Ok(Opened::Again(Setback::Fault, error)),
-                    false => Err(self.retry.told(self.describe(error).with_field("host", host(signed)))),
+                    true => Ok(Opened::Retry(RetryReason::Fault, error)),
+                    false => Err(self.retry.annotate(self.describe(error).with_field("host", host(signed)))),
                 };
             }
             Err(_) => {
                 let error =
                     Error::new(Kind::Unavailable, "The store is silent").with_field("idle_timeout", format_args!("{idle:?}"));
-                return Ok(Opened::Again(Setback::Fault, error));
+                return Ok(Opened::Retry(RetryReason::Fault, error));
             }
         };
         self.judge(response, signed).await
@@ -225,32 +225,32 @@ impl Transfer {
                         self.urls.refused(&self.id, signed);
                         let error = error(Kind::Unavailable, "The store refuses even fresh URLs")
                             .hint("does a proxy or firewall block the host, or is this machine's clock wrong?");
-                        Ok(Opened::Again(Setback::Stale, error))
+                        Ok(Opened::Retry(RetryReason::Stale, error))
                     }
                     404 | 410 => {
                         let error = error(Kind::Expired, "An object of the job is gone")
                             .hint("ask the query anew; objects vanish 24 hours after their job was started");
                         Err(self.describe(error))
                     }
-                    429 => Ok(Opened::Again(
-                        Setback::Throttled(retry_after(&headers)),
+                    429 => Ok(Opened::Retry(
+                        RetryReason::Throttled(retry_after(&headers)),
                         error(Kind::Throttled, "The store's limit of requests is exceeded"),
                     )),
                     408 | 425 | 500.. => {
-                        let setback = match retry_after(&headers) {
-                            Some(after) => Setback::Throttled(Some(after)),
-                            None => Setback::Fault,
+                        let reason = match retry_after(&headers) {
+                            Some(after) => RetryReason::Throttled(Some(after)),
+                            None => RetryReason::Fault,
                         };
-                        Ok(Opened::Again(setback, error(Kind::Unavailable, "The store has a fault")))
+                        Ok(Opened::Retry(reason, error(Kind::Unavailable, "The store has a fault")))
                     }
                     300..=399 => {
                         let error = error(Kind::Unavailable, "The store's redirect is not followed")
                             .hint("redirects from https to http are refused, and so are long chains");
-                        Err(self.retry.told(self.describe(error).with_field("host", host(signed))))
+                        Err(self.retry.annotate(self.describe(error).with_field("host", host(signed))))
                     }
                     _ => {
                         let error = error(Kind::Unavailable, "The store refuses the request");
-                        Err(self.retry.told(self.describe(error).with_field("host", host(signed))))
+                        Err(self.retry.annotate(self.describe(error).with_field("host", host(signed))))
                     }
                 }
             }
@@ -273,7 +273,7 @@ impl Transfer {
         let length = number(response.headers(), CONTENT_LENGTH);
         let Some(ContentRange { first: Some((first, last)), total }) = content_range(response.headers()) else {
             let error = Error::new(Kind::Unavailable, "The store does not say which part it sends");
-            return Ok(Opened::Again(Setback::Fault, error));
+            return Ok(Opened::Retry(RetryReason::Fault, error));
         };
         let span = last.checked_sub(first).and_then(|span| span.checked_add(1));
         let is_sound = first == self.at
@@ -283,7 +283,7 @@ impl Transfer {
         if !is_sound {
             let error = Error::new(Kind::Unavailable, "The store sends another part than the one asked for")
                 .with_field("part", format_args!("{first}-{last}"));
-            return Ok(Opened::Again(Setback::Fault, error));
+            return Ok(Opened::Retry(RetryReason::Fault, error));
         }
         self.same_version(response.headers(), total)?;
         Ok(Opened::Body(Body { response, repeated: None, left: span }))
