@@ -190,7 +190,7 @@ impl Pages {
     fn open(folder: &Path, path: &Path, header: String) -> Result<Option<Self>> {
         let failed = || format!("The journal cannot be used: {}", path.display());
         make_private(folder).context(Kind::Io, failed())?;
-        let file = OpenOptions::new().read(true).append(true).create(true).open(path).context(Kind::Io, failed())?;
+        let file = append_options().open(path).context(Kind::Io, failed())?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
@@ -350,7 +350,7 @@ impl Inner {
         self.noted = None;
         self.files.clear();
         if let Some(file) = &self.file
-            && let Err(error) = file.set_len(0)
+            && let Err(error) = truncate(file)
         {
             return self.give_up(&error);
         }
@@ -380,9 +380,28 @@ impl Inner {
     fn give_up(&mut self, error: &io::Error) {
         tracing::warn!(journal = %self.path.display(), %error, "The journal cannot be written; this run cannot be continued by another");
         if let Some(file) = self.file.take() {
-            let _ = file.set_len(0);
+            let _ = truncate(&file);
         }
     }
+}
+
+/// How to open a file that is appended to and sometimes truncated. Windows lets nobody truncate a file that was opened only for
+/// appending; there, whoever holds the lock seeks to the end before each write.
+pub(super) fn append_options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).create(true);
+    if cfg!(windows) {
+        options.write(true).truncate(false)
+    } else {
+        options.append(true)
+    };
+    options
+}
+
+/// Empties a file and goes to its start.
+pub(super) fn truncate(mut file: &File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()
 }
 
 pub(super) fn is_old(time: SystemTime) -> bool {

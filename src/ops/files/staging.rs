@@ -195,6 +195,16 @@ mod tests {
         assert!(staging.shown.join("mine.txt").exists(), "what others put there stays");
     }
 
+    /// Windows opens a folder only with a flag of its own, and changes times only through a handle for writing.
+    fn set_modified(folder: &Path, time: SystemTime) {
+        let mut options = File::options();
+        #[cfg(not(windows))]
+        options.read(true);
+        #[cfg(windows)]
+        std::os::windows::fs::OpenOptionsExt::custom_flags(options.write(true), 0x0200_0000);
+        options.open(folder).unwrap().set_modified(time).unwrap();
+    }
+
     #[test]
     fn only_old_leftovers_of_ours_are_swept() {
         let folder = tempfile::tempdir().unwrap();
@@ -203,7 +213,7 @@ mod tests {
         }
         let old = SystemTime::now() - Duration::from_secs(72 * 3600);
         for name in [".job_old.part", "job_old", ".cache"] {
-            File::open(folder.path().join(name)).unwrap().set_modified(old).unwrap();
+            set_modified(&folder.path().join(name), old);
         }
         sweep(folder.path());
         let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();

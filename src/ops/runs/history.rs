@@ -2,9 +2,10 @@
 //! had when somebody looked. Deleting it loses no rows. It holds names, counts and errors; no cell value, no secret.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,8 @@ use crate::model::{TableRef, Timestamp};
 
 /// A longer file loses its older half.
 const MAX_BYTES: u64 = 16 << 20;
+/// How long a reader waits for a lock of another process.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a run ended, as it is kept and told.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -254,7 +257,7 @@ impl RunLog {
 
     /// All that is known. Lines that cannot be read are passed by; no file is an empty history.
     pub fn read(&self) -> Result<RunHistory> {
-        let bytes = match fs::read(&self.path) {
+        let bytes = match read_file(&self.path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(RunHistory::default()),
             Err(error) => {
@@ -289,8 +292,7 @@ impl RunLog {
         if let Some(folder) = self.path.parent() {
             crate::ops::journal::make_private(folder)?;
         }
-        let mut options = OpenOptions::new();
-        options.read(true).append(true).create(true);
+        let mut options = crate::ops::journal::append_options();
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(&self.path)?;
@@ -308,7 +310,22 @@ impl RunLog {
         if is_torn {
             text.insert(0, b'\n');
         }
+        file.seek(SeekFrom::End(0))?;
         file.write_all(&text)
+    }
+}
+
+/// Reads a file. On Windows a lock also blocks readers, for the milliseconds that another process needs to append a line.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    const LOCK_VIOLATION: i32 = 33;
+    let started = Instant::now();
+    loop {
+        match fs::read(path) {
+            Err(error) if cfg!(windows) && error.raw_os_error() == Some(LOCK_VIOLATION) && started.elapsed() < LOCK_TIMEOUT => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            result => return result,
+        }
     }
 }
 
@@ -319,7 +336,7 @@ fn shorten(file: &mut File) -> io::Result<()> {
     file.read_to_end(&mut bytes)?;
     let half = bytes.len() / 2;
     let from = bytes[half..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |place| half + place + 1);
-    file.set_len(0)?;
+    crate::ops::journal::truncate(file)?;
     file.write_all(&bytes[from..])
 }
 

@@ -25,7 +25,8 @@ const MSSQL: &str = "mssql://user:password@host:1433/database?ssl=verify-full";
 const S3: &str = "s3://bucket/prefix";
 const AZURE: &str = "az://container/prefix";
 const GOOGLE: &str = "gs://bucket/prefix";
-const FILE: &str = "file:///srv/lake";
+/// A folder of this system as a URL.
+pub(super) const FILE: &str = if cfg!(windows) { "file:///C:/lake" } else { "file:///srv/lake" };
 
 /// Schemes, with a URL as it should be written. Databases come first.
 const SCHEMES: [(&str, &str); 14] = [

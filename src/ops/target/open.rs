@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::address::Address;
+use super::address::{Address, FILE};
 use crate::error::{Error, Kind, Result};
 use crate::redact::SafeUrl;
 use crate::sink::Sink;
@@ -108,7 +108,7 @@ impl std::str::FromStr for Target {
             Address::File(text) => {
                 let folder = url::Url::parse(text).ok().and_then(|url| url.to_file_path().ok());
                 folder.map(Target::Folder).ok_or_else(|| {
-                    Error::new(Kind::Usage, "The file:// target is not an absolute path").hint("write it as file:///srv/lake")
+                    Error::new(Kind::Usage, "The file:// target is not an absolute path").hint(format!("write it as {FILE}"))
                 })
             }
             Address::Store(text) => match url::Url::parse(text) {
