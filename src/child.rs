@@ -75,13 +75,27 @@ const PASSED_ON_WINDOWS: &[&str] = &[
 /// `command` by the system's shell, with the environment cleaned. `more` names further variables to pass, in the form of
 /// [`PASSED`].
 pub(crate) fn shell(command: &str, more: &[&str]) -> Command {
-    let (shell, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
-    let mut child = Command::new(shell);
-    child.arg(flag).arg(command);
+    let mut child = start(command);
     // Names that are no text cannot be on the list.
     for (name, _) in std::env::vars_os().filter(|(name, _)| !name.to_str().is_some_and(|name| is_passed(name, more))) {
         child.env_remove(name);
     }
+    child
+}
+
+#[cfg(not(windows))]
+fn start(command: &str) -> Command {
+    let mut child = Command::new("sh");
+    child.arg("-c").arg(command);
+    child
+}
+
+/// `cmd` does not understand the escaped quotes of usual arguments; with `/S` it takes the outer pair of quotes off and the rest as it is.
+#[cfg(windows)]
+fn start(command: &str) -> Command {
+    use std::os::windows::process::CommandExt;
+    let mut child = Command::new("cmd");
+    child.args(["/D", "/S", "/C"]).raw_arg(format!("\"{command}\""));
     child
 }
 
