@@ -262,8 +262,9 @@ async fn profiles_and_their_programs_give_credentials() {
     let endpoint = &server.endpoint;
     let config = format!(
         "[default]\nregion = us-east-1\nendpoint_url = {endpoint}\n[profile program]\nregion = us-east-1\nendpoint_url = {endpoint}\n\
-         credential_process = cat \"{}\"\n[profile broken]\nendpoint_url = {endpoint}\ncredential_process = echo planted; false\n\
+         credential_process = {} \"{}\"\n[profile broken]\nendpoint_url = {endpoint}\ncredential_process = echo planted; false\n\
          [profile sso]\nsso_session = school\n",
+        if cfg!(windows) { "type" } else { "cat" },
         printed.display()
     );
     std::fs::write(home.path().join(".aws/config"), config).unwrap();

@@ -581,8 +581,15 @@ fn unique<'a>(names: &[&'a str]) -> Vec<&'a str> {
 mod tests {
     use super::*;
 
+    /// An absolute folder of this system.
+    const FOLDER: &str = if cfg!(windows) { "C:\\daplake" } else { "/etc/daplake" };
+
+    fn in_folder(name: &str) -> String {
+        Path::new(FOLDER).join(name).display().to_string()
+    }
+
     fn read(text: &str) -> Result<FileSettings> {
-        parse(text, Path::new("/etc/daplake/daplake.toml"), &|name| (name == "KNOWN").then(|| "value".to_owned()))
+        parse(text, &Path::new(FOLDER).join("daplake.toml"), &|name| (name == "KNOWN").then(|| "value".to_owned()))
     }
 
     fn value(settings: &FileSettings, option: &str) -> Vec<String> {
@@ -602,13 +609,13 @@ mod tests {
         assert_eq!(value(&settings, "namespace"), ["canvas", "catalog"]);
         assert_eq!(value(&settings, "concurrency"), ["3"]);
         assert_eq!(value(&settings, "drop_removed_columns"), ["true"]);
-        assert_eq!(value(&settings, "bad_rows"), ["/etc/daplake/bad.jsonl"]);
+        assert_eq!(value(&settings, "bad_rows"), [in_folder("bad.jsonl")]);
         assert_eq!(value(&settings, "pacing"), ["schemas=10", "job-status=20"]);
         assert_eq!(value(&settings, "drop_column"), ["user*.*_email", "user*.name", "canvas.courses.sis_source_id"]);
         assert_eq!(settings.warnings, [""; 0]);
         let [lake, db] = &settings.targets[..] else { panic!("two targets") };
         assert_eq!(lake.name, "lake");
-        assert_eq!(lake.values[0].texts, ["/etc/daplake/lake"]);
+        assert_eq!(lake.values[0].texts, [in_folder("lake")]);
         assert_eq!(lake.values[1].texts, ["region=eu", "secret_access_key=avalue${b"]);
         assert_eq!(db.values[0].texts, ["postgresql://etl:value@host/db"]);
         assert_eq!(db.values[1].texts, ["users"]);

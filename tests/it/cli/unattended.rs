@@ -298,14 +298,14 @@ async fn a_hundred_tables_go_as_fast_as_the_limits_allow_and_never_above() {
 
 #[cfg(unix)]
 mod staying {
-    use std::os::unix::net::UnixDatagram;
+    use std::os::unix::net::UnixDatagram as Socket;
     use std::process::{Child, Command};
 
     use super::*;
 
     struct Service {
         child: Child,
-        socket: UnixDatagram,
+        socket: Socket,
         heard: Vec<String>,
     }
 
@@ -318,7 +318,7 @@ mod staying {
         fn watched(world: &World, more: &[&str], watchdog: &str) -> Self {
             let path = world.path("notify");
             let _ = std::fs::remove_file(&path);
-            let socket = UnixDatagram::bind(&path).unwrap();
+            let socket = Socket::bind(&path).unwrap();
             socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
             let mut arguments = vec!["sync", "--target", "lake", "--jobs-per-minute", "0"];
             arguments.extend(more);

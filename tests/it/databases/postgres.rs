@@ -67,8 +67,8 @@ fn secured() -> Option<Secured> {
         for name in ["server.crt", "server.key", "ca.crt"] {
             std::fs::copy(folder.path().join(name), data.join(name)).unwrap();
         }
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(data.join("server.key"), std::fs::Permissions::from_mode(0o600)).unwrap();
+        #[cfg(unix)]
+        std::fs::set_permissions(data.join("server.key"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     };
     let server = Own::new(access, &settings, copy)?;
     let password = PASSWORD.replace('\'', "''");
@@ -243,8 +243,11 @@ async fn sockets_variables_and_the_file_of_passwords_are_used() {
     status(&target, &[]).assert_code(5).assert_says(&["wants a password"]);
     let file = server.sockets().join(".pgpass");
     std::fs::write(&file, format!("127.0.0.1:{port}:*:me:{PASSWORD}\n")).unwrap();
-    status(&target, &[]).assert_code(5).assert_says(&["chmod 600"]);
-    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    #[cfg(unix)]
+    {
+        status(&target, &[]).assert_code(5).assert_says(&["chmod 600"]);
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
     status(&target, &[]).assert_code(0);
     let elsewhere = server.sockets().join("elsewhere");
     std::fs::rename(&file, &elsewhere).unwrap();

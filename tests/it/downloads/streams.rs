@@ -1,6 +1,6 @@
 //! What goes to standard output, standard error and the log file, in both modes, and the exit codes of whole runs.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use daplake::demo::serve::{Endpoint, Fault, Times};
@@ -250,6 +250,7 @@ async fn failed_jobs_are_told_with_type_and_uuid() {
 }
 
 /// Starts a snapshot whose downloads stall, and signals it once they are under way.
+#[cfg(unix)]
 async fn signalled(world: &World, arguments: &[&str], signal: &str) -> std::process::Output {
     world.server.inject_for(&canvas("users"), Fault::parse("stall:30:50").unwrap(), Times::Always);
     let mut command = world.command(arguments);
@@ -259,10 +260,11 @@ async fn signalled(world: &World, arguments: &[&str], signal: &str) -> std::proc
     {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+    assert!(std::process::Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
     tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap()
 }
 
+#[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ctrl_c_is_code_125_and_the_rest_is_skipped() {
     for mode in [&[][..], &["--non-interactive"]] {
@@ -277,6 +279,7 @@ async fn ctrl_c_is_code_125_and_the_rest_is_skipped() {
     }
 }
 
+#[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_termination_ends_the_process_as_such() {
     use std::os::unix::process::ExitStatusExt;

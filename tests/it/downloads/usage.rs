@@ -1,6 +1,5 @@
 //! Grammar, validation, variables and their precedence, what is refused and with which code.
 
-use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use super::{names, run, small_world};
@@ -18,11 +17,12 @@ fn assert_usage(run: Run, words: &[&str]) {
     assert!(run.stderr.contains("Usage:") || run.stderr.contains("--help"), "{}", run.stderr);
 }
 
+#[cfg(unix)]
 #[test]
 fn a_link_named_dap_is_taken_for_the_official_client() {
     let folder = tempfile::tempdir().unwrap();
     let link = folder.path().join("dap");
-    symlink(env!("CARGO_BIN_EXE_daplake"), &link).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_daplake"), &link).unwrap();
     let dap = |arguments: &[&str]| run(Command::new(&link).args(arguments).env_remove("DAP_CONSOLE_THEME"));
     assert_eq!(dap(&["--version"]).assert_code(0).stdout, "dap 2.3.1\n");
     assert!(dap(&["--help"]).assert_code(0).stdout.contains("Usage: dap "));

@@ -135,9 +135,11 @@ fn what_only_unix_has_stands_behind_a_condition() {
     const ONLY_THERE: [&str; 6] = ["std::os::unix", "std::os::linux", "rustix::", "signal::unix", "UnixDatagram", "UnixStream"];
     const CONDITIONS: [&str; 3] = ["cfg(unix)", "cfg(all(unix", "target_os ="];
     const CLOSE: usize = 12;
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
-    sources(&root, &mut files);
+    sources(&root.join("src"), &mut files);
+    sources(&root.join("tests/it"), &mut files);
+    files.retain(|path| !path.starts_with(root.join("tests/it/layering")));
     let (mut seen, mut wrong) = (0, Vec::new());
     for path in files {
         let text = std::fs::read_to_string(&path).unwrap();

@@ -1,5 +1,6 @@
 //! A PostgreSQL server for tests: an existing one, or a private cluster in a temporary folder. Tables are read with `psql`.
 
+use std::env::consts::EXE_SUFFIX;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -341,9 +342,9 @@ fn binaries() -> Option<PathBuf> {
         std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
     let versions = std::path::Path::new("/usr/lib/postgresql").read_dir().into_iter().flatten().flatten();
     folders.extend(versions.map(|entry| entry.path().join("bin")));
-    folders
-        .into_iter()
-        .find(|folder| ["initdb", "postgres", "psql", "pg_isready"].iter().all(|name| folder.join(name).is_file()))
+    folders.into_iter().find(|folder| {
+        ["initdb", "postgres", "psql", "pg_isready"].iter().all(|name| folder.join(format!("{name}{EXE_SUFFIX}")).is_file())
+    })
 }
 
 fn output(command: &mut Command) -> String {

@@ -78,12 +78,18 @@ async fn server_errors_come_in_all_dresses() {
     assert_eq!(caller.download(&url).await.status(), 200);
 }
 
+/// Wine reports a reset connection as one that ended early.
+fn is_reset(error: &reqwest::Error) -> bool {
+    let text = format!("{error:?}");
+    text.contains("ConnectionReset") || (cfg!(windows) && text.contains("Incomplete"))
+}
+
 #[tokio::test]
 async fn a_connection_is_reset_before_any_answer() {
     let caller = Caller::simple().await;
     caller.server.inject(fault("hang-up:schema"), Times::Always);
     let error = caller.request(Method::GET, SCHEMA).bearer_auth(&caller.token).send().await.unwrap_err();
-    assert!(format!("{error:?}").contains("ConnectionReset"), "{error:?}");
+    assert!(is_reset(&error), "{error:?}");
     caller.server.clear_faults();
     assert_eq!(schema(&caller).await.status(), 200);
 }
@@ -232,12 +238,14 @@ async fn broken_download(caller: &Caller, url: &str) -> (Option<u64>, Vec<u8>, r
 async fn bodies_can_end_early() {
     let caller = Caller::simple().await;
     let (url, whole) = one_object(&caller).await;
-    for (name, word) in [("cut:50", "IncompleteBody"), ("reset:50", "ConnectionReset"), ("reset:0", "ConnectionReset")] {
+    for name in ["cut:50", "reset:50", "reset:0"] {
         let sent = if name.ends_with(":0") { 0 } else { 50 };
         caller.server.inject(fault(name), Times::Once);
         let (length, bytes, error) = broken_download(&caller, &url).await;
         assert_eq!((length, bytes.as_slice()), (Some(whole.len() as u64), &whole[..sent]), "{name}");
-        assert!(format!("{error:?}").contains(word), "{name}: {error:?}");
+        let is_expected =
+            if name.starts_with("cut") { format!("{error:?}").contains("IncompleteBody") } else { is_reset(&error) };
+        assert!(is_expected, "{name}: {error:?}");
     }
     // However small the object is.
     caller.server.inject(fault("cut:1000000"), Times::Once);

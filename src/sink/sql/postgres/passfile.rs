@@ -64,7 +64,8 @@ fn unescaped(part: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    #[cfg(unix)]
+    use super::read;
 
     #[test]
     fn the_first_line_that_fits_has_the_password() {

@@ -325,7 +325,7 @@ fn definition(text: &str) -> (String, Type) {
     let sql_type = sql_type.strip_suffix(" NULL").expect("staged columns take nulls");
     let sql_type = sql_type.trim_end_matches(" COLLATE DATABASE_DEFAULT");
     let (base, numbers) = sql_type.split_once('(').unwrap_or((sql_type, ""));
-    let numbers: Vec<u16> = numbers.trim_end_matches(')').split(',').filter_map(|number| number.parse().ok()).collect();
+    let numbers: Vec<u16> = numbers.trim_end_matches(')').split(',').filter_map(|number| number.parse::<u16>().ok()).collect();
     let found = match base {
         "bit" => Type::Bit,
         "smallint" => Type::Int(2),
