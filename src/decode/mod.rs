@@ -19,6 +19,7 @@ mod fault;
 mod frame;
 mod json;
 mod jsonl;
+mod pages;
 mod parquet;
 mod render;
 mod rows;

@@ -23,6 +23,7 @@ use parquet::schema::types::SchemaDescriptor;
 
 use super::column::Source;
 use super::fault::{Fault, Read};
+use super::pages::check_chunk;
 use super::render;
 use super::rows::Rows;
 use super::target::{self, Target};
@@ -91,7 +92,7 @@ trait Groups: Send {
     /// The rows of a group from `first` on, so many at once.
     fn open(&self, group: usize, first: usize, rows_at_once: usize) -> parquet::errors::Result<ParquetRecordBatchReader>;
 
-    /// How many rows of a group to read at once at first.
+    /// Checks the pages of a group, and estimates how many rows to read at once.
     fn estimate(&self, group: usize, rows: &Rows) -> parquet::errors::Result<Estimate>;
 }
 
@@ -114,6 +115,9 @@ impl<R: ChunkReader + 'static> Groups for FileGroups<R> {
     fn estimate(&self, group: usize, rows: &Rows) -> parquet::errors::Result<Estimate> {
         let group = self.metadata.metadata().row_group(group);
         let chunks = self.leaves.iter().filter_map(|leaf| group.columns().get(*leaf));
+        for chunk in chunks.clone() {
+            check_chunk(&self.file.0, chunk, usize::try_from(group.num_rows()).unwrap_or(0))?;
+        }
         let longest = |chunk: &ColumnChunkMetaData| longest_in_dictionary(&self.file.0, chunk, group.num_rows());
         Estimate::of(group.num_rows().max(1) as u64, chunks, rows, longest)
     }

@@ -437,14 +437,15 @@ fn times_of_parquet_outside_the_years_1_to_9999_become_null_where_that_is_wanted
 }
 
 /// Row groups of a file that has columns of all the encodings whose decoders are known to panic on damage.
-fn fragile(rows: usize) -> Bytes {
+fn fragile(rows: usize, version: WriterVersion) -> Bytes {
     let numbers = || (0..rows).map(|row| row as i64);
     let properties = WriterProperties::builder()
-        .set_writer_version(WriterVersion::PARQUET_2_0)
+        .set_writer_version(version)
         .set_max_row_group_row_count(Some(40))
-        // Not DELTA_BYTE_ARRAY: parquet 59 allocates as many lengths as such a page says it has, and a damaged count of them aborts the process.
         .set_column_dictionary_enabled("value.t".into(), false)
-        .set_column_encoding("value.t".into(), Encoding::PLAIN)
+        .set_column_encoding("value.t".into(), Encoding::DELTA_BYTE_ARRAY)
+        .set_column_dictionary_enabled("value.l".into(), false)
+        .set_column_encoding("value.l".into(), Encoding::DELTA_LENGTH_BYTE_ARRAY)
         .set_column_dictionary_enabled("value.n".into(), false)
         .set_column_encoding("value.n".into(), Encoding::DELTA_BINARY_PACKED)
         .build();
@@ -456,6 +457,7 @@ fn fragile(rows: usize) -> Bytes {
         ("value.t", Arc::new(StringArray::from_iter_values(numbers().map(|n| format!("text {}", n / 3))))),
         ("value.n", Arc::new(Int64Array::from_iter(numbers().map(|n| (n % 5 > 0).then_some(n * n))))),
         ("value.s", Arc::new(StringArray::from_iter_values(numbers().map(|n| format!("word {}", n % 7))))),
+        ("value.l", Arc::new(StringArray::from_iter(numbers().map(|n| (n % 3 > 0).then(|| "long ".repeat(n as usize % 9)))))),
     ];
     let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true))).unwrap();
     let mut bytes = Vec::new();
@@ -475,15 +477,17 @@ proptest::proptest! {
     fn a_damaged_file_is_an_error_or_whole(
         places in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), proptest::prelude::any::<u8>(), 1_usize..12), 1..4),
         is_random: bool,
+        is_v1: bool,
     ) {
         let schema = table(
             json!({"id": {"type": "integer"}}),
             json!({
                 "d": {"type": "number", "multipleOf": 0.01, "exclusiveMinimum": -1e18, "exclusiveMaximum": 1e18},
-                "t": {"type": "string"}, "n": {"type": "integer"}, "s": {"type": "string"}
+                "t": {"type": "string"}, "n": {"type": "integer"}, "s": {"type": "string"}, "l": {"type": "string"}
             }),
         );
-        let mut bytes = fragile(FRAGILE_ROWS).to_vec();
+        let version = if is_v1 { WriterVersion::PARQUET_1_0 } else { WriterVersion::PARQUET_2_0 };
+        let mut bytes = fragile(FRAGILE_ROWS, version).to_vec();
         for (place, byte, count) in places {
             let start = place.index(bytes.len());
             let end = (start + count).min(bytes.len());
@@ -495,6 +499,42 @@ proptest::proptest! {
         if let Ok(rows) = read {
             proptest::prop_assert_eq!(rows + bad.lock().unwrap().len(), FRAGILE_ROWS);
         }
+    }
+}
+
+/// A count of values in a page that is larger than memory is an error; the Parquet library would allocate for it and abort.
+#[test]
+fn a_page_that_claims_more_values_than_it_has_is_refused() {
+    let schema = Arc::new(table(
+        json!({"id": {"type": "integer"}}),
+        json!({"t": {"type": "string"}, "n": {"type": "integer"}, "l": {"type": "string"}}),
+    ));
+    let read = |bytes: Vec<u8>| {
+        super::super::parquet(Bytes::from(bytes), schema.clone(), options().0)
+            .and_then(|batches| batches.map(|batch| batch.map(|batch| batch.num_rows())).sum::<Result<usize>>())
+    };
+    for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
+        let file = fragile(FRAGILE_ROWS, version).to_vec();
+        assert_eq!(read(file.clone()).unwrap(), FRAGILE_ROWS);
+        // Blocks of 128 values in four parts, then the number of values: the header of delta-encoded integers and lengths.
+        let headers: Vec<usize> =
+            file.windows(3).enumerate().filter(|(_, bytes)| *bytes == [0x80, 1, 4]).map(|(place, _)| place).collect();
+        assert!(headers.len() >= 5 * 3, "three in each of five row groups, not {}", headers.len());
+        let mut refused = 0;
+        for header in headers {
+            for count in [&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f][..], &[0xff, 0xff, 0xff, 0xff, 7], &[41]] {
+                let mut damaged = file.clone();
+                damaged[header + 3..][..count.len()].copy_from_slice(count);
+                match read(damaged) {
+                    Ok(rows) => assert_eq!(rows, FRAGILE_ROWS),
+                    Err(error) => {
+                        assert_eq!((error.kind(), error.get("object")), (Kind::Data, Some("part-1")));
+                        refused += 1;
+                    }
+                }
+            }
+        }
+        assert!(refused >= 5 * 3 * 3, "{refused}");
     }
 }
 
