@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::keys::GHOST;
-use super::random::{Dice, RowMap, RowSet, mix, part_of, salt, scattered};
+use crate::demo::school::values::keys::GHOST;
+use crate::demo::school::values::random::{Dice, RowMap, RowSet, mix, part_of, salt, scattered};
 
 const SECOND: u64 = 1_000_000;
 

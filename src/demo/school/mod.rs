@@ -5,22 +5,14 @@
 //! version it was written with; memory grows with the number of changed rows only.
 
 pub mod catalogue;
+mod columns;
 pub mod evolution;
 mod history;
-#[rustfmt::skip]
-mod index;
-mod keys;
-mod names;
-mod random;
-mod row;
-mod rules;
 mod scale;
-mod shape;
 mod table;
 #[cfg(test)]
 mod tests;
-mod text;
-mod words;
+mod values;
 mod world;
 
 use std::collections::HashMap;
@@ -29,10 +21,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::Value;
 
 use self::history::INTERVAL;
-use self::index::ENTRIES;
 use self::table::Table;
 use self::world::World;
 use super::record::{Layout, Record};
+use crate::demo::school::catalogue::index::ENTRIES;
+use crate::demo::school::columns::rules::REQUIRED_NULLS;
 use crate::model::{TableRef, Timestamp};
 
 /// What kind of school.
@@ -110,12 +103,12 @@ impl School {
 
     /// Namespaces, in the service's order.
     pub fn namespaces(&self) -> Vec<String> {
-        catalogue::namespaces().iter().map(|name| (*name).to_owned()).collect()
+        crate::demo::school::catalogue::namespaces().iter().map(|name| (*name).to_owned()).collect()
     }
 
     /// Tables of a namespace, by name; `None` if there is no such namespace.
     pub fn tables(&self, namespace: &str) -> Option<Vec<String>> {
-        catalogue::namespaces().iter().find(|known| **known == namespace)?;
+        crate::demo::school::catalogue::namespaces().iter().find(|known| **known == namespace)?;
         let listed = self.tables.keys().filter(|table| table.namespace.as_str() == namespace);
         let mut names: Vec<String> = listed.map(|table| table.table.clone()).collect();
         names.sort_unstable();
@@ -206,6 +199,6 @@ pub fn required_nulls_in(table: &TableRef) -> bool {
     let unfilled =
         |change: &evolution::Change| matches!(change, evolution::Change::ColumnAdded { required: true, backfilled: false, .. });
     let listed = |&&(namespace, name, _): &&(&str, &str, &str)| namespace == table.namespace.as_str() && name == table.table;
-    rules::REQUIRED_NULLS.iter().find(listed).is_some()
+    REQUIRED_NULLS.iter().find(listed).is_some()
         || evolution::evolution(table).iter().flat_map(|step| step.changes).any(unfilled)
 }

@@ -6,15 +6,16 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde_json::Value;
 
-use super::catalogue::Entry;
 use super::evolution::{self, Change, Step};
-use super::history::{Delivery, Event, Habits, History, Past};
-use super::random::{RowMap, mix, scattered};
-use super::row::{Row, Writing};
-use super::rules::{Rule, rules};
-use super::shape::{Column, Kind, Shape};
+use super::history::{Delivery, Event, Habits, History, INTERVAL, Past};
 use super::world::World;
 use crate::demo::record::{Cell, Layout, Record};
+use crate::demo::school::catalogue::entry::Entry;
+use crate::demo::school::columns::row::{Row, Writing};
+use crate::demo::school::columns::rule::Rule;
+use crate::demo::school::columns::rules::rules;
+use crate::demo::school::columns::shape::{Column, Kind, Shape};
+use crate::demo::school::values::random::{RowMap, mix, salt, scattered};
 use crate::model::{Op, TableRef, Timestamp};
 
 #[derive(Debug)]
@@ -63,7 +64,7 @@ impl Table {
         let steps = if evolving { evolution::evolution(&reference) } else { &[] };
         let rewrites = |change: &Change| matches!(change, Change::ColumnAdded { backfilled: true, .. });
         let habits = Habits {
-            seed: mix(world.space(space).salt ^ super::random::salt(entry.table)),
+            seed: mix(world.space(space).salt ^ salt(entry.table)),
             rows,
             change_rate,
             is_log: reference.is_log(),
@@ -230,7 +231,7 @@ impl<'a> Reader<'a> {
         let mut start = 0;
         for (commit, end) in self.past.born.iter().enumerate() {
             let time = habits.commit_time(commit as u32);
-            if time > since && time - super::history::INTERVAL < self.until && *end > start {
+            if time > since && time - INTERVAL < self.until && *end > start {
                 ranges.push(start..*end);
             }
             start = *end;
@@ -257,7 +258,7 @@ impl<'a> Reader<'a> {
     fn upsert(&self, row: u64, revision: u32, ts: i64, born: i64) -> Record {
         let habits = &self.table.habits;
         // The commit that wrote it decides by which rules; shown are the columns of the version asked for.
-        let commit = (ts - habits.start + super::history::INTERVAL - 1).div_euclid(super::history::INTERVAL).max(0);
+        let commit = (ts - habits.start + INTERVAL - 1).div_euclid(INTERVAL).max(0);
         let written = self.table.version_at(commit as u32).min(self.version);
         let old = row < habits.rows;
         let made = Row::new(self.world, self.table.space, row, Writing { revision, ts, born, old });

@@ -3,11 +3,10 @@
 
 use std::collections::HashMap;
 
-use super::catalogue::Entry;
-use super::index::ENTRIES;
-use super::keys::{KeyKind, Space};
-use super::random::{mix, part_of, salt, unit};
 use super::scale;
+use crate::demo::school::catalogue::index::ENTRIES;
+use crate::demo::school::values::keys::{KeyKind, Space};
+use crate::demo::school::values::random::{mix, part_of, salt, unit};
 
 /// The id spaces of one school.
 #[derive(Debug)]
@@ -53,12 +52,6 @@ impl World {
     #[inline]
     pub(super) fn space(&self, table: usize) -> &Space {
         &self.spaces[table]
-    }
-}
-
-impl Entry {
-    pub(super) fn full_name(&self) -> String {
-        [self.namespace, ".", self.table].concat()
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::fault::Endpoint;
+use crate::demo::serve::faults::fault::Endpoint;
 use crate::model::TableRef;
 
 /// Everything the server counted since its start.

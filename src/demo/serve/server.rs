@@ -14,13 +14,13 @@ use tokio::task::{AbortHandle, JoinSet};
 use url::Url;
 
 use super::counters::Counters;
-use super::fault::{Fault, Times};
-use super::link::Wire;
 use super::options::ServeOptions;
-use super::route::respond;
 use super::source::Source;
 use super::state::State;
 use crate::demo::school::School;
+use crate::demo::serve::faults::fault::{Fault, Times};
+use crate::demo::serve::http::connection::Wire;
+use crate::demo::serve::http::router::respond;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{TableRef, Timestamp};
 

@@ -10,14 +10,14 @@ use url::Url;
 
 use super::clock::Clock;
 use super::counters::{Counters, Tally};
-use super::fault::Endpoint;
-use super::faults::Faults;
-use super::job::Jobs;
-use super::limit::Window;
-use super::login::Tokens;
 use super::options::ServeOptions;
 use super::source::Source;
-use super::store::Store;
+use crate::demo::serve::endpoints::tokens::Tokens;
+use crate::demo::serve::faults::active::Faults;
+use crate::demo::serve::faults::fault::Endpoint;
+use crate::demo::serve::http::rate_limit::Window;
+use crate::demo::serve::jobs::job::Jobs;
+use crate::demo::serve::jobs::store::Store;
 use crate::error::Result;
 use crate::model::{TableRef, Timestamp};
 
