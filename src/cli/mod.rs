@@ -8,6 +8,7 @@ mod settings;
 mod signals;
 mod terminal;
 mod values;
+mod version;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -17,7 +18,8 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 
 use crate::error::{Error, Kind, Result, ResultExt};
-use args::{Cli, Command, GlobalArgs};
+use args::global::GlobalArgs;
+use args::{Cli, Command};
 use observability::logging::{Audience, Subject};
 use settings::resolve::{Resolved, Unresolved};
 use signals::Catch;
@@ -30,7 +32,7 @@ pub fn main() -> ExitCode {
     #[cfg(unix)]
     raise_file_limit();
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let name = program_name(&arguments);
+    let name = version::program_name(&arguments);
     match settings::resolve::resolve(name, &arguments) {
         Ok(resolved) => {
             run(args::definition(name), resolved).unwrap_or_else(|error| exit::usage(error, &args::definition(name)))
@@ -50,12 +52,6 @@ pub fn main() -> ExitCode {
 fn raise_file_limit() {
     const WANTED: u64 = 10_240;
     let _ = rlimit::increase_nofile_limit(WANTED);
-}
-
-/// Under the name of the official client we give its version. Nothing else differs.
-fn program_name(arguments: &[OsString]) -> &'static str {
-    let stem = arguments.first().and_then(|path| Path::new(path).file_stem());
-    if stem.is_some_and(|stem| stem == "dap") { "dap" } else { "daplake" }
 }
 
 /// The error is one of usage; everything else has been told.
@@ -84,7 +80,7 @@ fn run(mut definition: clap::Command, resolved: Resolved) -> Result<ExitCode, cl
         }
         Some(command) => command,
     };
-    let (namespace, table) = commands::downloads::subject(&command);
+    let (namespace, table) = commands::drop_in::subject(&command);
     let is_drop_in = namespace.is_some();
     let audience = match (is_drop_in, global.non_interactive) {
         (true, false) => Audience::People,
@@ -100,7 +96,7 @@ fn run(mut definition: clap::Command, resolved: Resolved) -> Result<ExitCode, cl
         let message = format!("the path of '{option}' cannot be written to: {} ({error})", path.display());
         definition.error(ErrorKind::ValueValidation, message)
     };
-    if let Some(folder) = commands::downloads::output_folder(&command) {
+    if let Some(folder) = commands::drop_in::output_folder(&command) {
         check_folder(folder).map_err(|error| unwritable("--output-directory", folder, error))?;
     }
     let file = match &global.logfile {
@@ -108,7 +104,7 @@ fn run(mut definition: clap::Command, resolved: Resolved) -> Result<ExitCode, cl
         None => None,
     };
     #[cfg(feature = "lake")]
-    if matches!(&command, Command::Sync(args) if args.telling.metrics_listen.is_some()) {
+    if matches!(&command, Command::Sync(args) if args.notifications.metrics_listen.is_some()) {
         observability::metrics::switch_on();
     }
     if let Err(error) = signals::listen(catch(&command)) {
@@ -136,7 +132,7 @@ fn run(mut definition: clap::Command, resolved: Resolved) -> Result<ExitCode, cl
         tracing::warn!(hint = warning.hint_text(), "{warning}");
     }
     let code = match is_drop_in {
-        true => runtime.block_on(Box::pin(commands::downloads::run(&global, command))),
+        true => runtime.block_on(Box::pin(commands::drop_in::run(&global, command))),
         false => told(runtime.block_on(own(&global, command, more))),
     };
     #[cfg(feature = "otel")]
@@ -193,7 +189,7 @@ async fn own(global: &GlobalArgs, command: Command, more: Vec<Command>) -> Resul
     }
     #[cfg(feature = "lake")]
     if let Command::Query(args) = command {
-        return interruptible(commands::query::query(global, args)).await;
+        return signals::interruptible(commands::query::query(global, args)).await;
     }
     // For a server an interruption is the ordinary end.
     #[cfg(feature = "demo")]
@@ -211,8 +207,7 @@ async fn own(global: &GlobalArgs, command: Command, more: Vec<Command>) -> Resul
         result = Box::pin(dispatch(global, command, more)) => result,
         () = signals::asked(1) => match serves {
             true => Ok(()),
-            false => Err(Error::new(Kind::Cancelled, "Interrupted; every table is as it was or up to date")
-                .hint("run the same command again to go on")),
+            false => Err(signals::cancelled()),
         },
     };
     terminal::progress::finish();
@@ -223,17 +218,17 @@ async fn own(global: &GlobalArgs, command: Command, more: Vec<Command>) -> Resul
 async fn dispatch(global: &GlobalArgs, command: Command, more: Vec<Command>) -> Result<()> {
     match command {
         #[cfg(feature = "lake")]
-        Command::Init(args) => commands::init_and_check::init(global, &args),
+        Command::Init(args) => commands::init::init(global, &args),
         #[cfg(feature = "lake")]
         Command::Check(args) => {
             let more = more.into_iter().filter_map(|command| match command {
                 Command::Check(args) => Some(*args),
                 _ => None,
             });
-            commands::init_and_check::check(global, std::iter::once(*args).chain(more).collect()).await
+            commands::check::check(global, std::iter::once(*args).chain(more).collect()).await
         }
         #[cfg(feature = "lake")]
-        Command::Status(args) => commands::sync::status(global, args).await,
+        Command::Status(args) => commands::status::status(global, args).await,
         #[cfg(feature = "lake")]
         Command::Optimize(args) => commands::maintenance::optimize(global, args).await,
         #[cfg(feature = "lake")]
@@ -250,31 +245,4 @@ async fn dispatch(global: &GlobalArgs, command: Command, more: Vec<Command>) -> 
         Command::Scheduler(args) => commands::cluster::scheduler(&args).await,
         _ => Err(Error::new(Kind::Bug, "A command has no home")),
     }
-}
-
-/// Work that changes nothing, and may end at any await.
-#[cfg(feature = "lake")]
-async fn interruptible<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::select! {
-        result = Box::pin(work) => result,
-        () = signals::asked(1) => Err(Error::new(Kind::Cancelled, "Interrupted")),
-    }
-}
-
-/// What this program is.
-#[cfg(feature = "lake")]
-fn version_text() -> String {
-    let features = [
-        ("lake", cfg!(feature = "lake")),
-        ("demo", cfg!(feature = "demo")),
-        ("postgres", cfg!(feature = "postgres")),
-        ("mysql", cfg!(feature = "mysql")),
-        ("mssql", cfg!(feature = "mssql")),
-        ("prompt", cfg!(feature = "prompt")),
-        ("otel", cfg!(feature = "otel")),
-        ("cluster", cfg!(feature = "cluster")),
-    ];
-    let built: Vec<&str> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
-    let (version, system) = (env!("CARGO_PKG_VERSION"), std::env::consts::OS);
-    format!("daplake {version} on {system} {}, with {}", std::env::consts::ARCH, built.join(", "))
 }

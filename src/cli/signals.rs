@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::error::{Kind, Result, ResultExt};
+use crate::error::{Error, Kind, Result, ResultExt};
 
 /// Which signals a command handles. The system's default action, which is to end the process, applies to the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +58,26 @@ pub(super) fn is_asked() -> bool {
 /// The exit code of a command that the first signal ended, as a shell gives it.
 pub(super) fn exit_code() -> ExitCode {
     ExitCode::from(ASKED.borrow().code)
+}
+
+/// The error of a command that a signal ended.
+pub(super) fn cancelled() -> Error {
+    Error::new(Kind::Cancelled, "Interrupted; every table is as it was or up to date")
+        .hint("run the same command again to go on")
+}
+
+/// Work that changes nothing, and may end at any await.
+#[cfg(feature = "lake")]
+pub(super) async fn interruptible<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        result = Box::pin(work) => result,
+        () = asked(1) => Err(Error::new(Kind::Cancelled, "Interrupted")),
+    }
+}
+
+/// Resolves when the process was asked to end. What is done at that moment is safe.
+pub(super) async fn interrupted() {
+    asked(1).await;
 }
 
 /// Begins to listen, on a thread of its own: the others may be busy. Signals from now on are counted.

@@ -2,7 +2,7 @@
 
 use clap::error::ErrorKind;
 
-use crate::cli::args::{CompletionsArgs, ManArgs};
+use crate::cli::args::completions::{CompletionsArgs, ManArgs};
 use crate::cli::terminal::output::out;
 use crate::error::{Kind, Result, ResultExt};
 

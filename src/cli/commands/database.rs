@@ -1,17 +1,17 @@
 //! `initdb`, `syncdb`, `dropdb`, `listdb`: from arguments to requests, from reports to lines.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use chrono::{Local, SecondsFormat, TimeZone};
 use serde_json::json;
 
-use crate::cli::args::{
-    ConnectionArgs, DatabaseArgs, DbLoadArgs, DropdbArgs, GlobalArgs, ListdbArgs, NonFiniteArg, OnSnapshotRequired,
-};
-use crate::cli::commands::downloads::interrupted;
-use crate::cli::commands::sync;
+use crate::cli::args::database::{ConnectionArgs, DbLoadArgs, DropdbArgs, ListdbArgs};
+use crate::cli::args::global::GlobalArgs;
+use crate::cli::args::selection::OnSnapshotRequired;
+use crate::cli::commands::context;
 use crate::cli::exit;
-use crate::cli::settings::resolve;
+use crate::cli::signals::interrupted;
 use crate::cli::terminal::console::{Console, Mark};
 use crate::cli::terminal::output;
 use crate::cli::terminal::output::{Grid, grouped};
@@ -20,18 +20,8 @@ use crate::model::{Namespace, Timestamp};
 use crate::ops::databases;
 use crate::ops::databases::DbLine;
 use crate::ops::{self, Demand, Outcome, Selection, SyncEvent, SyncRequest, SyncStep, Target, Unlisted};
-use crate::sink::sql::{NonFinite, SqlOptions, SqlSink};
-
-pub(in crate::cli) fn options(args: &DatabaseArgs) -> SqlOptions {
-    SqlOptions {
-        non_finite: match args.non_finite {
-            NonFiniteArg::Fail => NonFinite::Fail,
-            NonFiniteArg::Null => NonFinite::Null,
-        },
-        drop_removed_columns: args.drop_removed_columns,
-        adopt: args.adopt.clone(),
-    }
-}
+use crate::sink::Sink;
+use crate::sink::sql::{SqlOptions, SqlSink};
 
 fn open(connection: &ConnectionArgs, options: SqlOptions) -> Result<SqlSink> {
     let hint = "write it as postgresql://user:password@host:port/database";
@@ -40,7 +30,7 @@ fn open(connection: &ConnectionArgs, options: SqlOptions) -> Result<SqlSink> {
             Error::new(Kind::Usage, "No connection string: give --connection-string or set DAP_CONNECTION_STRING").hint(hint)
         );
     };
-    match resolve::database(text.reveal()).hint(hint)? {
+    match context::database(text.reveal()).hint(hint)? {
         Target::Database(url) => SqlSink::open(url.reveal(), options),
         Target::Folder(_) | Target::Store(..) | Target::Parquet(_) => {
             Err(Error::new(Kind::Usage, "The connection string names no database").hint(hint))
@@ -58,9 +48,9 @@ async fn or_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 pub(in crate::cli) async fn load(global: &GlobalArgs, console: Console, args: DbLoadArgs, demand: Demand) -> Result<ExitCode> {
-    let sink = open(&args.connection, options(&args.values))?;
-    let client = resolve::client(global, resolve::pacing(global, args.jobs_per_minute))?;
-    resolve::check_tracking(global)?;
+    let sink = open(&args.connection, context::database_options(&args.values))?;
+    let client = context::client(global, context::pacing(global, args.jobs_per_minute))?;
+    context::check_tracking(global)?;
     let namespace = args.namespace.namespace;
     let verb = if demand == Demand::Absent { "Initialising" } else { "Synchronising" };
     console.say(Mark::Title, |bold| format!("{verb} tables of {}", bold(&namespace)))?;
@@ -76,9 +66,9 @@ pub(in crate::cli) async fn load(global: &GlobalArgs, console: Console, args: Db
     if let Some(warning) = or_interrupted(sink.charset_warning()).await? {
         console.say(Mark::Warning, |_| warning.clone())?;
     }
-    let sink: std::sync::Arc<dyn crate::sink::Sink> = std::sync::Arc::new(sink);
-    let engine = sync::database_engine(&args.engine)?;
-    let observer: ops::SyncObserver = std::sync::Arc::new(move |event: &SyncEvent<'_>| tell(console, verb, event));
+    let sink: Arc<dyn Sink> = Arc::new(sink);
+    let engine = context::database_engine(&args.engine)?;
+    let observer: ops::SyncObserver = Arc::new(move |event: &SyncEvent<'_>| tell(console, verb, event));
     let request = SyncRequest {
         demand,
         unlisted: Unlisted::Try,
@@ -155,8 +145,8 @@ pub(in crate::cli) async fn drop(console: Console, args: DropdbArgs) -> Result<E
 
 pub(in crate::cli) async fn list(global: &GlobalArgs, console: Console, args: ListdbArgs) -> Result<ExitCode> {
     let sink = open(&args.connection, SqlOptions::default())?;
-    let client = resolve::client(global, resolve::pacing(global, 0))?;
-    resolve::check_tracking(global)?;
+    let client = context::client(global, context::pacing(global, 0))?;
+    context::check_tracking(global)?;
     let namespace = Namespace::new(args.namespace.namespace);
     console.say(Mark::Progress, |_| "Asking the service and the database for their tables".to_owned())?;
     let count = !args.omit_record_count;
@@ -207,6 +197,6 @@ pub(in crate::cli) async fn list(global: &GlobalArgs, console: Console, args: Li
             command(line).to_owned(),
         ]);
     }
-    crate::cli::terminal::output::out(&format!("{namespace}\n{}", grid.render()))?;
+    output::out(&format!("{namespace}\n{}", grid.render()))?;
     Ok(ExitCode::SUCCESS)
 }

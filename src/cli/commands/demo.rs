@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cli::args::ServeArgs;
+use crate::cli::args::demo::ServeArgs;
 use crate::cli::terminal::output::out;
 use crate::demo::school::{School, SchoolOptions};
 use crate::demo::serve::{ServeOptions, Server};
@@ -80,8 +80,8 @@ mod walk {
 
     use super::*;
     use crate::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
-    use crate::cli::args::DemoArgs;
-    use crate::cli::commands::{query, sync};
+    use crate::cli::args::demo::DemoArgs;
+    use crate::cli::commands::{context, query, status};
     use crate::cli::terminal::report;
     use crate::error::{Error, Kind, ResultExt};
     use crate::ops::{self, Selection, SyncRequest, Target};
@@ -125,10 +125,10 @@ mod walk {
             run(&server, &target).await?;
         }
 
-        let engine = sync::small_engine()?;
+        let engine = context::small_engine()?;
         let sink = ops::open_target(&target, &engine)?;
         let lines = ops::status(sink.as_ref(), &[]).await?;
-        out(&format!("\n5. `daplake status --target {shown}`:\n\n{}", sync::status_text(&lines)))?;
+        out(&format!("\n5. `daplake status --target {shown}`:\n\n{}", status::status_text(&lines)))?;
         out(&format!("\n6. `daplake query --target {shown} \"{QUERY}\"`:\n\n"))?;
         query::print_query(&sink, &engine, QUERY).await?;
         out(&format!(
@@ -162,11 +162,11 @@ mod walk {
             poll: (Duration::from_millis(30), Duration::from_millis(500)),
             idle_timeout: Duration::from_secs(60),
         })?;
-        let engine = sync::small_engine()?;
+        let engine = context::small_engine()?;
         let sink = ops::open_target(target, &engine)?;
         let request = SyncRequest { concurrency: 4, ..SyncRequest::new(client, sink, engine, Selection::all_of("all")) };
         let answer = ops::sync(request).await?;
         out(&format!("\n{}", report::summary(&answer)))?;
-        sync::finish_one(answer)
+        report::finish_one(answer)
     }
 }

@@ -3,9 +3,11 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::cli::args::{GlobalArgs, HeldTablesArgs, HistoryArgs, OptimizeArgs, StatusOutput, VacuumArgs, VerifyArgs};
-use crate::cli::commands::sync::{engine, small_engine};
-use crate::cli::settings::resolve;
+use crate::cli::args::global::GlobalArgs;
+use crate::cli::args::lake::{HistoryArgs, OptimizeArgs, VacuumArgs, VerifyArgs};
+use crate::cli::args::query::StatusOutput;
+use crate::cli::args::selection::HeldTablesArgs;
+use crate::cli::commands::context;
 use crate::cli::terminal::output::{Grid, grouped, out, size};
 use crate::cli::terminal::report;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
@@ -14,8 +16,8 @@ use crate::ops::{self, Cared, Removal, Selection, VerifyRequest};
 use crate::sink::delta::{Commit, DeltaOptions, Optimized, Scope};
 
 pub(in crate::cli) async fn optimize(global: &GlobalArgs, args: OptimizeArgs) -> Result<()> {
-    let target = resolve::target(global, &args.target).await?;
-    let lake = ops::open_tables(&target, DeltaOptions::new(engine(&args.engine)?))
+    let target = context::target(global, &args.target).await?;
+    let lake = ops::open_tables(&target, DeltaOptions::new(context::engine(&args.engine)?))
         .hint("a database takes care of its files by itself")?;
     let scope = if args.cluster { Scope::Cluster } else { Scope::Compact };
     let done = ops::optimize(&lake, &selection(args.tables), scope).await?;
@@ -46,8 +48,8 @@ pub(in crate::cli) async fn optimize(global: &GlobalArgs, args: OptimizeArgs) ->
 }
 
 pub(in crate::cli) async fn vacuum(global: &GlobalArgs, args: VacuumArgs) -> Result<()> {
-    let target = resolve::target(global, &args.target).await?;
-    let sink = ops::open_target(&target, &small_engine()?).hint("a database takes care of its files by itself")?;
+    let target = context::target(global, &args.target).await?;
+    let sink = ops::open_target(&target, &context::small_engine()?).hint("a database takes care of its files by itself")?;
     let removal = if args.dry_run { Removal::Preview } else { Removal::Real };
     let done = ops::vacuum(&sink, &selection(args.tables), args.retention, removal).await?;
     let mut grid = Grid::new(&["table", if args.dry_run { ">files to remove" } else { ">files removed" }, ">size"]);
@@ -67,9 +69,9 @@ pub(in crate::cli) async fn vacuum(global: &GlobalArgs, args: VacuumArgs) -> Res
 }
 
 pub(in crate::cli) async fn verify(global: &GlobalArgs, args: VerifyArgs) -> Result<()> {
-    let target = resolve::target(global, &args.target).await?;
-    let client = resolve::client(global, resolve::pacing(global, args.jobs_per_minute))?;
-    let engine = engine(&args.engine)?;
+    let target = context::target(global, &args.target).await?;
+    let client = context::client(global, context::pacing(global, args.jobs_per_minute))?;
+    let engine = context::engine(&args.engine)?;
     let request = VerifyRequest {
         client,
         sink: ops::open_target(&target, &engine).hint("`daplake sync --resnapshot` loads the tables of a database again")?,
@@ -77,7 +79,7 @@ pub(in crate::cli) async fn verify(global: &GlobalArgs, args: VerifyArgs) -> Res
         selection: selection(args.tables),
         format: args.download_format,
         keys: args.keys,
-        hash_key: resolve::hash_key(&args.key)?,
+        hash_key: context::hash_key(&args.key)?,
     };
     let done = ops::verify(&request).await?;
     let mut grid = Grid::new(&["table", ">rows at the service", ">missing", ">surplus", ">different"]);
@@ -100,8 +102,8 @@ pub(in crate::cli) async fn verify(global: &GlobalArgs, args: VerifyArgs) -> Res
 }
 
 pub(in crate::cli) async fn history(global: &GlobalArgs, args: HistoryArgs) -> Result<()> {
-    let target = resolve::target(global, &args.target).await?;
-    let sink = ops::open_target(&target, &small_engine()?)
+    let target = context::target(global, &args.target).await?;
+    let sink = ops::open_target(&target, &context::small_engine()?)
         .hint("`daplake status` shows the runs of a database; its tables have no versions")?;
     let table = match args.table.split_once('.') {
         Some((namespace, table)) => TableRef::new(namespace, table),

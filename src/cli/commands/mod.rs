@@ -1,24 +1,25 @@
 //! The commands: what each does with its resolved settings.
 
+#[cfg(feature = "lake")]
+pub(in crate::cli) mod check;
 #[cfg(feature = "cluster")]
 pub(in crate::cli) mod cluster;
 pub(in crate::cli) mod completions;
+pub(in crate::cli) mod context;
 #[cfg(feature = "sql")]
 pub(in crate::cli) mod database;
 #[cfg(feature = "demo")]
 pub(in crate::cli) mod demo;
 pub(in crate::cli) mod downloads;
-pub(in crate::cli) mod erd;
+pub(in crate::cli) mod drop_in;
 #[cfg(feature = "lake")]
-pub(in crate::cli) mod init_and_check;
+pub(in crate::cli) mod init;
 #[cfg(feature = "lake")]
 pub(in crate::cli) mod maintenance;
 #[cfg(feature = "lake")]
-#[cfg(feature = "prompt")]
-pub(in crate::cli) mod prompt;
-#[cfg(feature = "lake")]
 pub(in crate::cli) mod query;
+pub(in crate::cli) mod schema;
 #[cfg(feature = "lake")]
-pub(in crate::cli) mod sql_completion;
+pub(in crate::cli) mod status;
 #[cfg(feature = "lake")]
 pub(in crate::cli) mod sync;

@@ -18,7 +18,9 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry};
 
-use crate::cli::args::{GlobalArgs, LogFormat, LogLevel};
+use crate::cli::args::global::{GlobalArgs, LogFormat, LogLevel};
+#[cfg(feature = "lake")]
+use crate::cli::observability::metrics;
 use crate::cli::terminal::console::{Console, Mark};
 use crate::cli::terminal::output::{aside, grouped, note, reserve_for_log_lines, size};
 use crate::cli::terminal::progress::LiveLine;
@@ -124,8 +126,8 @@ pub(in crate::cli) fn init(
         }
     }
     #[cfg(feature = "lake")]
-    if let Some(metrics) = crate::cli::observability::metrics::installed() {
-        layers.push(Box::new(crate::cli::observability::metrics::Gather(metrics).with_filter(progress_only())));
+    if let Some(metrics) = metrics::installed() {
+        layers.push(Box::new(metrics::Gather(metrics).with_filter(progress_only())));
     }
     // A second call in one process (tests) keeps the first subscriber.
     let _ = tracing_subscriber::registry().with(layers).try_init();

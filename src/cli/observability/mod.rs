@@ -9,5 +9,3 @@ pub(in crate::cli) mod otel;
 pub(in crate::cli) mod run_reporting;
 #[cfg(feature = "lake")]
 pub(in crate::cli) mod systemd;
-#[cfg(feature = "lake")]
-pub(in crate::cli) mod watch;

@@ -25,7 +25,7 @@ use crate::api::hook_http;
 use crate::cli::observability::logging::BoxedLayer;
 use crate::cli::observability::metrics;
 use crate::cli::observability::metrics::Metrics;
-use crate::cli::settings::resolve::{OtelSignal, otel};
+use crate::cli::settings::environment::{OtelSignal, otel};
 use crate::error::{Error, Kind, Result};
 use crate::progress;
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::api::hook_http;
-use crate::cli::args::{GlobalArgs, NotifyFormArg, NotifyOnArg, TellingArgs};
+use crate::cli::args::global::GlobalArgs;
+use crate::cli::args::sync::{NotifyArgs, NotifyFormArg, NotifyOnArg};
 use crate::cli::observability::metrics;
 use crate::error::{Error, Result};
 use crate::model::Timestamp;
@@ -18,7 +19,7 @@ pub(in crate::cli) fn log(state_dir: Option<&Path>, sink: &dyn Sink) -> Option<R
 }
 
 /// Whom the options want to be told, if anyone. Tells nothing yet; kind `Usage` for an address that is none.
-pub(in crate::cli) fn notifier(global: &GlobalArgs, args: &TellingArgs) -> Result<Option<Notifier>> {
+pub(in crate::cli) fn notifier(global: &GlobalArgs, args: &NotifyArgs) -> Result<Option<Notifier>> {
     let is_told = args.notify.is_some() || args.notify_command.is_some();
     let notifier = is_told.then(|| {
         Notifier::new(
@@ -47,7 +48,7 @@ pub(in crate::cli) struct Teller {
 
 impl Teller {
     /// Checks the addresses and begins to serve metrics.
-    pub(in crate::cli) async fn new(global: &GlobalArgs, state_dir: Option<PathBuf>, args: &TellingArgs) -> Result<Self> {
+    pub(in crate::cli) async fn new(global: &GlobalArgs, state_dir: Option<PathBuf>, args: &NotifyArgs) -> Result<Self> {
         if let (Some(address), Some(metrics)) = (args.metrics_listen, metrics::installed()) {
             metrics::serve(metrics, address).await?;
         }

@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use toml_edit::{Document, Item, TableLike, Value};
 
-#[cfg(feature = "lake")]
-use crate::cli::settings::memory::parse_limit;
-use crate::cli::settings::resolve::{at_home, parse_bytes, parse_duration};
+use crate::cli::settings::paths::at_home;
 use crate::cli::settings::settings_schema;
 use crate::cli::settings::settings_schema::{Form, KEYS, Key, SHARED, TABLES, TARGET, nearest};
+use crate::cli::values::bytes::parse_bytes;
+use crate::cli::values::duration::parse_duration;
+#[cfg(feature = "lake")]
+use crate::cli::values::memory::parse_limit;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::ops::Address;
 

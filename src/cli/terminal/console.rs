@@ -3,7 +3,7 @@
 
 use std::io::IsTerminal;
 
-use crate::cli::args::{GlobalArgs, Theme};
+use crate::cli::args::global::{GlobalArgs, Theme};
 use crate::cli::terminal::output::{out, out_visible};
 use crate::cli::terminal::report;
 use crate::error::{Error, Result};

@@ -1,6 +1,8 @@
 //! Text on the two streams. A closed pipe on standard output ends the program quietly.
 
 use std::io::{IsTerminal, Write};
+#[cfg(feature = "lake")]
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -34,9 +36,18 @@ fn above_live_line<T>(write: impl FnOnce() -> T) -> T {
 
 /// A file to be written in full and then to take the place of `path` (`persist`); dropped before that, it leaves nothing.
 #[cfg(feature = "lake")]
-pub(in crate::cli) fn file_beside(path: &std::path::Path) -> std::io::Result<tempfile::NamedTempFile> {
+pub(in crate::cli) fn file_beside(path: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    tempfile::NamedTempFile::new_in(folder.unwrap_or(std::path::Path::new(".")))
+    tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))
+}
+
+/// Writes the whole file or nothing of it.
+#[cfg(feature = "lake")]
+pub(in crate::cli) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = file_beside(path)?;
+    file.write_all(bytes)?;
+    file.persist(path)?;
+    Ok(())
 }
 
 /// Writes to standard output: what goes to a terminal without anything that it would act on.

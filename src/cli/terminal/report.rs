@@ -3,7 +3,7 @@
 #[cfg(feature = "lake")]
 use crate::cli::terminal::output::age;
 use crate::cli::terminal::output::{aside, grouped, size};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::ops::{Failure, Outcome, Reason, Report, TableReport};
 #[cfg(feature = "lake")]
 use crate::ops::{Overview, RunRecord, SyncEvent, SyncStep, Totals};
@@ -77,6 +77,22 @@ pub(in crate::cli) fn failures(report: &Report) {
             aside(&format!("\n{}", error_text(error)));
         }
     }
+}
+
+#[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "only runs on lakes have such reports"))]
+/// The failures on standard error, and the first one for the exit code.
+pub(in crate::cli) fn finish_one(report: Report) -> Result<()> {
+    failures(&report);
+    let (failed, total) = (report.failed().count(), report.tables.len());
+    let Some(first) = report.first_error() else { return Ok(()) };
+    let error = Error::new(first.kind(), format!("{failed} of {total} tables failed; see above"));
+    // To repeat the command helps against what passes by itself. Anything else has a hint of its own, at its table.
+    let all_pass = report.tables.iter().filter_map(|table| table.error.as_ref()).all(|error| error.kind().is_transient());
+    Err(if all_pass {
+        error.hint("such faults often pass: run the same command again, it continues with these tables")
+    } else {
+        error
+    })
 }
 
 /// A step of a table, for the log.

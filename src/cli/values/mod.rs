@@ -1,3 +1,8 @@
-//! Values of options as people write them: moments, sizes, durations, paces.
+//! Values of options as people write them: sizes, durations, times, limits of calls.
 
+pub(in crate::cli) mod bytes;
+pub(in crate::cli) mod duration;
+#[cfg(feature = "lake")]
+pub(in crate::cli) mod memory;
 pub(in crate::cli) mod moment;
+pub(in crate::cli) mod pacing;

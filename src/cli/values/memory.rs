@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cli::settings::resolve::parse_bytes;
+use crate::cli::values::bytes::parse_bytes;
 
 /// The default where there is plenty, and where nothing is known.
 const USUAL: u64 = 256 << 20;

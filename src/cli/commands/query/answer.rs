@@ -1,6 +1,6 @@
-//! `query`: from arguments to statements, from answers to a table, CSV, JSON lines or Parquet.
+//! The answer of a statement as a table, CSV, JSON, Parquet or Arrow.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 #[cfg(feature = "prompt")]
@@ -13,19 +13,12 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
-use crate::cli::args::{GlobalArgs, QueryArgs, QueryOutput};
-use crate::cli::commands::sql_completion;
-use crate::cli::commands::sync::engine;
-use crate::cli::settings::resolve;
-use crate::cli::terminal::output::{StandardOutput, file_beside, grouped};
-use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
-use crate::ops::{self, Answer, Querier};
+use crate::cli::args::query::{QueryArgs, QueryOutput};
+use crate::cli::terminal::output::grouped;
+use crate::cli::values::moment::parse_moment;
+use crate::error::{Error, Kind, Result, ResultExt};
+use crate::ops::Answer;
 use crate::sink::delta::At;
-
-/// Whether statements come from a person at a terminal.
-pub(in crate::cli) fn is_prompt(args: &QueryArgs) -> bool {
-    args.sql.is_none() && std::io::stdin().is_terminal()
-}
 
 /// Rows of a table that a terminal shows by default.
 const ROWS_ON_TERMINAL: usize = 40;
@@ -80,8 +73,14 @@ impl Form {
 }
 
 impl Writing {
+    /// All rows in one form.
+    #[cfg(feature = "demo")]
+    pub(in crate::cli) fn whole(form: Form) -> Self {
+        Self { form, limit: None, shown: None }
+    }
+
     /// As the arguments and the stream ask for.
-    fn of(args: &QueryArgs) -> Result<Self> {
+    pub(in crate::cli) fn of(args: &QueryArgs) -> Result<Self> {
         let told = args.output.map(Form::from);
         let form = match &args.output_file {
             None => told.unwrap_or(Form::Table),
@@ -110,84 +109,18 @@ impl Writing {
     }
 }
 
-pub(in crate::cli) async fn query(global: &GlobalArgs, args: QueryArgs) -> Result<()> {
-    let writing = Writing::of(&args)?;
-    let target = resolve::target(global, &args.target).await?;
-    let engine = engine(&args.engine)?;
-    let sink = ops::open_target(&target, &engine).hint("ask the database itself, by its own client")?;
-    let at = args.at.as_deref().map(parse_at).transpose()?;
-    let querier = Querier::open(&sink, &engine, at).await?;
-    let statements = match args.sql.as_deref() {
-        None if std::io::stdin().is_terminal() => {
-            return at_terminal(querier, writing, args).await;
-        }
-        None | Some("-") => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).context(Kind::Io, "Standard input cannot be read")?;
-            sql_completion::statements(&text)
-        }
-        Some(sql) => vec![sql.to_owned()],
-    };
-    if statements.is_empty() {
-        return Err(Error::new(Kind::Usage, "There is no statement").hint("give it as argument or on standard input"));
-    }
-    if let Some(path) = &args.output_file {
-        let [statement] = &statements[..] else {
-            return Err(Error::new(Kind::Usage, "--output-file takes the answer of one statement"));
-        };
-        return to_file(querier.run(statement).await?, writing, path).await;
-    }
-    for statement in &statements {
-        write_answer(querier.run(statement).await?, writing, &mut StandardOutput).await?;
-    }
-    Ok(())
-}
-
-#[cfg(feature = "prompt")]
-async fn at_terminal(querier: Querier, writing: Writing, args: QueryArgs) -> Result<()> {
-    crate::cli::commands::prompt::prompt(querier, writing, resolve::state_dir(args.state.state_dir)).await
-}
-
-#[cfg(not(feature = "prompt"))]
-async fn at_terminal(_querier: Querier, _writing: Writing, _args: QueryArgs) -> Result<()> {
-    let hint =
-        "give it as argument or on standard input; `cargo install --path . --features prompt` makes a program with a prompt";
-    Err(Error::new(Kind::Usage, "There is no statement").hint(hint))
-}
-
-/// The whole file or nothing of it.
-async fn to_file(answer: Answer, writing: Writing, path: &Path) -> Result<()> {
-    let failed = || format!("The answer cannot be written: {}", path.display());
-    let file = file_beside(path).context(Kind::Io, failed())?;
-    let mut writer = std::io::BufWriter::new(file);
-    write_answer(answer, writing, &mut writer).await?;
-    let file = writer.into_inner().map_err(std::io::IntoInnerError::into_error).context(Kind::Io, failed())?;
-    file.persist(path).map(drop).context(Kind::Io, failed())
-}
-
 /// A version by its number, or a time.
 pub(in crate::cli) fn parse_at(text: &str) -> Result<At> {
     match text.parse() {
         Ok(version) => Ok(At::Version(version)),
         Err(_) => {
-            let moment = crate::cli::values::moment::parse_moment(text);
+            let moment = parse_moment(text);
             let moment = moment.map_err(|_| {
                 Error::new(Kind::Usage, "--at is neither a version nor a time").hint("write it as 12 or 2026-01-31T09:30:00Z")
             })?;
             Ok(At::Time(moment.at))
         }
     }
-}
-
-/// Runs a query and prints a table.
-#[cfg(feature = "demo")]
-pub(in crate::cli) async fn print_query(
-    sink: &std::sync::Arc<crate::sink::delta::DeltaSink>,
-    engine: &crate::stage::Engine,
-    sql: &str,
-) -> Result<()> {
-    let answer = ops::query_at(sink, engine, sql, None).await?;
-    write_answer(answer, Writing { form: Form::Table, limit: None, shown: None }, &mut StandardOutput).await
 }
 
 /// The rows of an answer up to a limit. Those beyond it are counted where the count is shown, and else not even made.

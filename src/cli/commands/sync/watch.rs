@@ -3,66 +3,28 @@
 use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
-use clap::Args;
 use tokio::time::Instant;
 
-use crate::cli::args::StateArgs;
+use crate::cli::args::sync::ScheduleArgs;
 use crate::cli::observability::systemd::Systemd;
-use crate::cli::settings::resolve;
-use crate::cli::settings::resolve::parse_duration;
+use crate::cli::settings::environment;
 use crate::cli::signals;
+use crate::cli::signals::cancelled;
 use crate::cli::terminal::output::aside;
-use crate::error::{Error, Kind, Result};
+use crate::cli::terminal::report;
+use crate::error::{Kind, Result};
 use crate::ops::{Refresh, Stop};
-
-/// What only runs without a person need.
-#[derive(Debug, Args)]
-pub(in crate::cli) struct UnattendedArgs {
-    /// Stays, and syncs so often, such as 4h: --watch with this interval.
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    every: Option<Duration>,
-    /// Stays, and syncs every --interval until it is ended (ctrl-c, SIGTERM; systemd is told how it is).
-    #[arg(long)]
-    watch: bool,
-    /// With --watch: time from one begin to the next. The service refreshes its data every 4 hours.
-    #[arg(long, default_value = "4h", value_name = "TIME", value_parser = parse_duration)]
-    interval: Duration,
-    /// With --watch: up to so much more, by chance [default: a tenth of the interval, at most 10m].
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    jitter: Option<Duration>,
-    /// With --watch: leaves tables alone whose data are younger; 0s asks for all of them every time [default: 4h, as often as the
-    /// service refreshes; 8h for new_quizzes].
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    refresh: Option<Duration>,
-    /// Ends in this time with what is done by then; the next run goes on with the rest.
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    pub(in crate::cli) time_budget: Option<Duration>,
-    /// Begins anew: forgets the jobs that an interrupted run has left behind.
-    #[arg(long)]
-    pub(in crate::cli) fresh: bool,
-    #[command(flatten)]
-    pub(in crate::cli) state: StateArgs,
-}
-
-impl UnattendedArgs {
-    /// How to stay, if it shall.
-    pub(in crate::cli) fn schedule(&self) -> Option<Schedule> {
-        let interval = self.every.or_else(|| self.watch.then_some(self.interval))?;
-        let jitter = self.jitter.unwrap_or_else(|| (interval / 10).min(Duration::from_secs(600)));
-        Some(Schedule { interval, jitter })
-    }
-
-    /// Which tables need not be asked for. Who syncs once wants to see that everything was asked for.
-    pub(in crate::cli) fn skip_recent(&self) -> Option<Refresh> {
-        self.schedule().map(|_| self.refresh.map_or(Refresh::AsDocumented, Refresh::Every))
-    }
-}
 
 /// When to run.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::cli) struct Schedule {
     interval: Duration,
     jitter: Duration,
+}
+
+/// Which tables need no call. A single run asks for all of them.
+pub(in crate::cli) fn skip_recent(args: &ScheduleArgs) -> Option<Refresh> {
+    Schedule::of(args).map(|_| args.refresh.map_or(Refresh::AsDocumented, Refresh::Every))
 }
 
 /// What a table that is being loaded is given to come to its end; then it is abandoned, and stays as it was.
@@ -73,6 +35,13 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 const SOONEST: Duration = Duration::from_secs(60);
 
 impl Schedule {
+    /// How often to run, if the process stays.
+    pub(in crate::cli) fn of(args: &ScheduleArgs) -> Option<Self> {
+        let interval = args.every.or_else(|| args.watch.then_some(args.interval))?;
+        let jitter = args.jitter.unwrap_or_else(|| (interval / 10).min(Duration::from_secs(600)));
+        Some(Self { interval, jitter })
+    }
+
     /// From the end of a run to the begin of the next. `chance` is in `0.0..1.0`.
     fn pause(self, took: Duration, had_trouble: bool, chance: f64) -> Duration {
         let pause = self.interval.saturating_sub(took);
@@ -103,16 +72,10 @@ async fn last_words<T>(work: impl Future<Output = T>, signal: usize) -> Result<T
     }
 }
 
-/// The error of a run that was interrupted.
-pub(in crate::cli) fn cancelled() -> Error {
-    Error::new(Kind::Cancelled, "Interrupted; every table is as it was or up to date")
-        .hint("run the same command again to go on")
-}
-
 /// Run after run until a signal comes, which is the ordinary end. `work` tells what it did and gives its failure back; only one that
 /// no later run can mend ends the whole.
 pub(in crate::cli) async fn watch(schedule: Schedule, work: impl AsyncFn(Stop) -> Result<()>) -> Result<()> {
-    let systemd = Systemd::new(resolve::systemd());
+    let systemd = Systemd::new(environment::systemd());
     let rounds = async {
         systemd.tell("READY=1");
         let mut is_first = true;
@@ -122,7 +85,7 @@ pub(in crate::cli) async fn watch(schedule: Schedule, work: impl AsyncFn(Stop) -
             let Some(ended) = run(&systemd, &work).await else { return Ok(()) };
             match &ended {
                 Err(error) if is_first && matches!(error.kind(), Kind::Usage | Kind::Unsupported) => return ended,
-                Err(error) => crate::cli::terminal::report::error(error),
+                Err(error) => report::error(error),
                 Ok(()) => {}
             }
             is_first = false;

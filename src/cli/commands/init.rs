@@ -1,92 +1,29 @@
-//! `init` and `check`: a settings file to begin with, and whether what it says works.
+//! `init`: a settings file to begin with.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
-
-use crate::api::Client;
-#[cfg(feature = "sql")]
-use crate::cli::args::DatabaseArgs;
-use crate::cli::args::{
-    EngineArgs, GlobalArgs, LakeArgs, SelectionArgs, StateArgs, StatusOutput, TableArgs, TargetArgs, TellingArgs,
-};
-use crate::cli::commands::sync;
-use crate::cli::observability::run_reporting;
-use crate::cli::settings::resolve;
+use crate::cli::args::global::GlobalArgs;
+use crate::cli::args::setup::InitArgs;
+use crate::cli::settings::paths::{SETTINGS_NAME, at_home};
+use crate::cli::settings::settings_file;
+use crate::cli::settings::settings_file::{holds_password, without_references};
 use crate::cli::terminal::output::out;
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::ops::{self, Address, Finding, Listing, NameOptions, OptionsCheck, Selection, Verdict};
-
-#[derive(Debug, Args)]
-#[command(
-    after_help = "The file is written for you alone (0600) and holds no secret, only where to find them. An existing file is never touched.\n\nExamples:\n  daplake init --target ./lake\n  daplake init --target s3://bucket/canvas --name lake --namespace canvas,canvas_logs --secret-file /run/secrets/dap\n  daplake check && daplake sync"
-)]
-pub(in crate::cli) struct InitArgs {
-    /// Where the tables shall be kept: a folder, or the URL of an object store or a database.
-    #[arg(long, default_value = "./lake", value_name = "TARGET")]
-    pub(in crate::cli) target: String,
-    /// A name for the target.
-    #[arg(long, default_value = "lake", value_name = "NAME", value_parser = parse_name)]
-    pub(in crate::cli) name: String,
-    /// Namespaces, a comma list, or `all` that the account has.
-    #[arg(long, value_delimiter = ',', default_value = "canvas", value_name = "NAMESPACE")]
-    pub(in crate::cli) namespace: Vec<String>,
-    /// Tables: `all`, a comma list, patterns with `*` and `?`.
-    #[arg(long, value_delimiter = ',', default_value = "all", value_name = "TABLE")]
-    pub(in crate::cli) table: Vec<String>,
-    /// Tables to leave out.
-    #[arg(long, value_delimiter = ',', value_name = "TABLE")]
-    pub(in crate::cli) exclude: Vec<String>,
-    /// A file that holds the client secret [default: the variable DAP_CLIENT_SECRET is named].
-    #[arg(long, value_name = "FILE")]
-    pub(in crate::cli) secret_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-#[command(
-    after_help = "The service is asked for a token and for lists of tables; no job is started. Targets are tried by the cheapest part of a real load, which leaves nothing behind; in a database, schemas and tables are made and taken back. Options for single tables are compared with the schemas. Nothing is sent to --notify.\n\nExit codes: 0 all is well; 5 something would fail."
-)]
-pub(in crate::cli) struct CheckArgs {
-    #[command(flatten)]
-    pub(in crate::cli) target: TargetArgs,
-    #[command(flatten)]
-    pub(in crate::cli) selection: SelectionArgs,
-    #[command(flatten)]
-    pub(in crate::cli) engine: EngineArgs,
-    #[command(flatten)]
-    pub(in crate::cli) lake: LakeArgs,
-    #[cfg(feature = "sql")]
-    #[command(flatten)]
-    pub(in crate::cli) database: DatabaseArgs,
-    #[command(flatten)]
-    pub(in crate::cli) tables: TableArgs,
-    #[command(flatten)]
-    pub(in crate::cli) telling: TellingArgs,
-    #[command(flatten)]
-    pub(in crate::cli) state: StateArgs,
-    /// Form of the output.
-    #[arg(long, value_enum, default_value_t = StatusOutput::Text)]
-    pub(in crate::cli) output: StatusOutput,
-}
-
-fn parse_name(text: &str) -> Result<String, String> {
-    let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-    is_plain.then(|| text.to_owned()).ok_or_else(|| "use letters, digits, - and _".to_owned())
-}
+use crate::ops::Address;
 
 pub(in crate::cli) fn init(global: &GlobalArgs, args: &InitArgs) -> Result<()> {
-    let path = global.settings.clone().unwrap_or_else(|| PathBuf::from(resolve::SETTINGS_NAME));
+    let path = global.settings.clone().unwrap_or_else(|| PathBuf::from(SETTINGS_NAME));
     // A relative path means the same from wherever the program is run later.
-    let target = match Address::parse(&crate::cli::settings::settings_file::without_references(&args.target))? {
+    let target = match Address::parse(&without_references(&args.target))? {
         Address::Folder(_) => {
-            let folder = resolve::at_home(&args.target)?;
+            let folder = at_home(&args.target)?;
             let folder = std::path::absolute(folder.as_ref()).context(Kind::Usage, "The target's path cannot be used")?;
             folder.display().to_string()
         }
         Address::File(_) | Address::Store(_) | Address::Database(_) => args.target.clone(),
     };
-    if crate::cli::settings::settings_file::holds_password(&target) {
+    if holds_password(&target) {
         return Err(Error::new(Kind::Usage, "The target holds a password, which does not belong into a settings file")
             .hint("write a variable in its place, in single quotes: 'postgresql://etl:${LAKE_PASSWORD}@host/database'"));
     }
@@ -100,7 +37,7 @@ pub(in crate::cli) fn init(global: &GlobalArgs, args: &InitArgs) -> Result<()> {
     let text = template(args, &target, &secret);
     write_new(&path, &text)?;
     // What was written must be what is understood; a mistake here is ours.
-    crate::cli::settings::settings_file::parse(&text, &path, &|_| Some("x".to_owned()))
+    settings_file::parse(&text, &path, &|_| Some("x".to_owned()))
         .context(Kind::Bug, "The settings file cannot be read back")?;
     out(&format!(
         "{} is written, for you alone to read.\n\nNext steps:\n  export DAP_CLIENT_ID='region#id'{}\n  daplake check\n  daplake sync\n  daplake sync --watch        # stay, and keep the tables right\n",
@@ -247,106 +184,6 @@ tables = @tables@
 # format = "plain"                         # or "json"
 "#;
 
-/// Looks at everything that `runs` will need, one for each target.
-pub(in crate::cli) async fn check(global: &GlobalArgs, runs: Vec<CheckArgs>) -> Result<()> {
-    let Some(first) = runs.first() else { return Ok(()) };
-    let mut findings = vec![Finding::good("version", crate::cli::version_text())];
-    let mut namespaces: Vec<String> = Vec::new();
-    for run in &runs {
-        namespaces
-            .extend(run.selection.namespace.iter().filter(|name| !namespaces.contains(name)).cloned().collect::<Vec<_>>());
-    }
-    let client = match resolve::client(global, resolve::pacing(global, 0)) {
-        Ok(client) => Some(client),
-        Err(error) => {
-            findings.push(Finding::bad("credentials", error));
-            None
-        }
-    };
-    let mut listed = None;
-    if let Some(client) = &client {
-        let (found, listing) = ops::check_service(client, &namespaces).await;
-        findings.extend(found);
-        // Without tables there is nothing to compare options with.
-        listed = (!listing.tables.is_empty()).then_some((client, listing));
-    }
-    for run in &runs {
-        check_target(global, run, listed.as_ref().map(|(client, listing)| (*client, listing)), &mut findings).await;
-    }
-    match run_reporting::notifier(global, &first.telling) {
-        Ok(None) => {}
-        Ok(Some(_)) => findings.push(Finding::good("notifications", "are set up; none was sent")),
-        Err(error) => findings.push(Finding::bad("notifications", error)),
-    }
-    findings.push(ops::check_folder("temporary files", &sync::temp_dir(&first.engine)));
-    match resolve::state_dir(first.state.state_dir.clone()) {
-        Some(folder) => findings.push(ops::check_folder("state", &folder)),
-        None => findings.push(Finding::doubtful("state", "there is no folder for it", "name one with --state-dir")),
-    }
-    out(&match first.output {
-        StatusOutput::Text => text(&findings),
-        StatusOutput::Json => {
-            serde_json::to_string_pretty(&findings).context(Kind::Bug, "The findings cannot be written as JSON")? + "\n"
-        }
-    })?;
-    let bad = findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count();
-    match findings.iter().find_map(|finding| finding.error.as_ref()) {
-        None => Ok(()),
-        Some(first) => Err(Error::new(first.kind(), format!("{bad} of {} checks failed; see above", findings.len()))),
-    }
-}
-
-/// What was found about the target of a run, if it has one, and about the options for its tables.
-async fn check_target(global: &GlobalArgs, run: &CheckArgs, listed: Option<(&Client, &Listing)>, findings: &mut Vec<Finding>) {
-    if run.target.target.is_none() {
-        return;
-    }
-    let opened = resolve::target(global, &run.target).await.and_then(|target| {
-        let engine = sync::engine(&run.engine)?;
-        sync::open_sink(
-            &target,
-            &engine,
-            &run.lake,
-            #[cfg(feature = "sql")]
-            &run.database,
-        )
-    });
-    let sink = match opened {
-        Ok(sink) => sink,
-        Err(error) => return findings.push(Finding::bad("target", error)),
-    };
-    findings.push(ops::check_target("target", sink.as_ref(), &run.selection.namespace).await);
-    let rules = match sync::table_rules(&run.tables) {
-        Ok(rules) => rules,
-        Err(error) => return findings.push(Finding::bad("tables", error)),
-    };
-    let is_usable = findings.last().is_some_and(|finding| finding.verdict == Verdict::Good);
-    if let (Some((client, listing)), true) = (listed, is_usable) {
-        let SelectionArgs { namespace, table, exclude } = &run.selection;
-        let selection = Selection { namespaces: namespace.clone(), tables: table.clone(), exclude: exclude.clone() };
-        let names = NameOptions::new(run.tables.elsewhere.clone());
-        let check = OptionsCheck { sink: sink.as_ref(), listing, selection: &selection, rules: &rules, names: &names };
-        findings.extend(ops::check_options("tables", client, check).await);
-    }
-}
-
-fn text(findings: &[Finding]) -> String {
-    let width = findings.iter().map(|finding| finding.subject.len()).max().unwrap_or(0);
-    let mut text = String::new();
-    for Finding { subject, verdict, text: found, hint, .. } in findings {
-        let mark = match verdict {
-            Verdict::Good => "ok  ",
-            Verdict::Doubtful => "warn",
-            Verdict::Bad => "FAIL",
-        };
-        text.push_str(&format!("{mark}  {subject:width$}  {found}\n"));
-        if let Some(hint) = hint {
-            text.push_str(&format!("      {:width$}  hint: {hint}\n", ""));
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -376,9 +213,7 @@ mod tests {
                 }
             })
             .collect();
-        let read = |text: &str| {
-            crate::cli::settings::settings_file::parse(text, Path::new("daplake.toml"), &|_| Some("x".to_owned())).unwrap()
-        };
+        let read = |text: &str| settings_file::parse(text, Path::new("daplake.toml"), &|_| Some("x".to_owned())).unwrap();
         assert_eq!(read(&text).warnings, [""; 0]);
         let settings = read(&opened);
         let written = opened.lines().filter_map(|line| line.split_once(" = ")).map(|(key, _)| key).collect::<BTreeSet<_>>();

@@ -15,9 +15,9 @@ use rustyline::history::{History, MemHistory};
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{CompletionType, Config, Editor, Helper};
 
-use crate::cli::commands::query::{Form, Writing, columns_text, parse_at, write_answer};
-use crate::cli::commands::sql_completion;
-use crate::cli::commands::sql_completion::Place;
+use crate::cli::commands::query::answer::{Form, Writing, columns_text, parse_at, write_answer};
+use crate::cli::commands::query::completion;
+use crate::cli::commands::query::completion::Place;
 use crate::cli::terminal::output::{note, out};
 use crate::cli::terminal::report;
 use crate::error::{Kind, Result, ResultExt};
@@ -106,7 +106,7 @@ enum Next {
 
 async fn obey(querier: &mut Querier, writing: &mut Writing, text: &str) -> Result<Next> {
     let Some(command) = text.strip_prefix('\\') else {
-        for statement in sql_completion::statements(text) {
+        for statement in completion::statements(text) {
             let begun = Instant::now();
             let answer = querier.run(&statement).await?;
             let mut bytes = Vec::new();
@@ -190,7 +190,7 @@ impl Hinter for Names {
 
 impl Validator for Names {
     fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
-        Ok(match sql_completion::is_complete(context.input()) {
+        Ok(match completion::is_complete(context.input()) {
             true => ValidationResult::Valid(None),
             false => ValidationResult::Incomplete,
         })
@@ -202,7 +202,7 @@ impl Completer for Names {
 
     fn complete(&self, line: &str, at: usize, _: &rustyline::Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
         let columns = self.0.columns.lock().unwrap_or_else(PoisonError::into_inner);
-        let Place { start, words } = sql_completion::complete(line, at, &self.0.tables, &columns);
+        let Place { start, words } = completion::complete(line, at, &self.0.tables, &columns);
         let pair = |word: String| Pair { display: word.clone(), replacement: word };
         Ok((start, words.into_iter().map(pair).collect()))
     }

@@ -1,0 +1,79 @@
+//! The commands of the official client: which they are, what the log says of them, and how they end.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::cli::args::Command;
+use crate::cli::args::global::GlobalArgs;
+#[cfg(feature = "sql")]
+use crate::cli::commands::database;
+use crate::cli::commands::{downloads, schema};
+use crate::cli::terminal::console::Console;
+use crate::cli::{exit, signals};
+use crate::error::{Error, Kind};
+use crate::model::Window;
+#[cfg(feature = "sql")]
+use crate::ops::Demand;
+
+/// What the log says of a command, whatever it does: namespace and tables as typed.
+pub(in crate::cli) fn subject(command: &Command) -> (Option<&str>, Option<&str>) {
+    match command {
+        Command::List(args) => (Some(&args.namespace.namespace), None),
+        Command::Schema(args) => (Some(&args.namespace.namespace), Some(&args.tables.table)),
+        Command::Snapshot(args) => (Some(&args.download.namespace.namespace), Some(&args.download.tables.table)),
+        Command::Incremental(args) => (Some(&args.download.namespace.namespace), Some(&args.download.tables.table)),
+        #[cfg(feature = "sql")]
+        Command::Initdb(args) => (Some(&args.namespace.namespace), Some(&args.tables.table)),
+        #[cfg(feature = "sql")]
+        Command::Syncdb(args) => (Some(&args.load.namespace.namespace), Some(&args.load.tables.table)),
+        #[cfg(feature = "sql")]
+        Command::Dropdb(args) => (Some(&args.namespace.namespace), Some(&args.tables.table)),
+        #[cfg(feature = "sql")]
+        Command::Listdb(args) => (Some(&args.namespace.namespace), None),
+        _ => (None, None),
+    }
+}
+
+/// The folder that a command will write to.
+pub(in crate::cli) fn output_folder(command: &Command) -> Option<&Path> {
+    match command {
+        Command::Schema(args) => Some(&args.output.output_directory),
+        Command::Snapshot(args) => Some(&args.download.output.output_directory),
+        Command::Incremental(args) => Some(&args.download.output.output_directory),
+        _ => None,
+    }
+}
+
+/// Ends as the official client does: all is said on `console`, the exit code is left.
+pub(in crate::cli) async fn run(global: &GlobalArgs, command: Command) -> ExitCode {
+    let console = Console::new(global);
+    let ended = match command {
+        Command::List(args) => downloads::list(global, console, args).await,
+        Command::Schema(args) => schema::schema(global, console, args).await,
+        Command::Snapshot(args) => downloads::download(global, console, args.download, Window::Snapshot, "Snapshot of").await,
+        Command::Incremental(args) => downloads::incremental(global, console, args).await,
+        #[cfg(feature = "sql")]
+        Command::Initdb(args) => database::load(global, console, args, Demand::Absent).await,
+        #[cfg(feature = "sql")]
+        Command::Syncdb(args) => {
+            let demand = if args.init_missing { Demand::Nothing } else { Demand::Present };
+            database::load(global, console, args.load, demand).await
+        }
+        #[cfg(feature = "sql")]
+        Command::Dropdb(args) => database::drop(console, args).await,
+        #[cfg(feature = "sql")]
+        Command::Listdb(args) => database::list(global, console, args).await,
+        _ => Err(Error::new(Kind::Bug, "Not a command for files")),
+    };
+    match ended {
+        Ok(code) => code,
+        Err(error) => {
+            // If nothing can be said, the exit code says it.
+            let _ = console.error(&error);
+            match error.kind() {
+                Kind::Cancelled if signals::is_asked() => signals::exit_code(),
+                _ => exit::code(&error),
+            }
+        }
+    }
+}

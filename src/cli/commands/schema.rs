@@ -1,0 +1,140 @@
+//! `schema`: files, statements for other engines (`--ddl`), diagrams (`--erd`).
+
+use std::process::ExitCode;
+
+use crate::cli::args::global::GlobalArgs;
+#[cfg(feature = "lake")]
+use crate::cli::args::schema::{DdlEngine, DdlFormat};
+use crate::cli::args::schema::{ErdColumns, ErdForm, ErdSource, SchemaArgs};
+#[cfg(feature = "lake")]
+use crate::cli::args::selection::NestedArg;
+use crate::cli::commands::{context, downloads};
+use crate::cli::signals::interrupted;
+use crate::cli::terminal::console::Console;
+use crate::cli::terminal::output;
+#[cfg(feature = "demo")]
+use crate::demo::school::catalogue;
+use crate::error::{Error, Kind, Result};
+use crate::model::Namespace;
+#[cfg(feature = "demo")]
+use crate::model::TableRef;
+use crate::ops::files::{self, SchemaRequest, TableChoice, TableEvent};
+use crate::ops::{self, Selection};
+use crate::page::{Columns, diagram_page, dot, mermaid};
+use crate::schema::{Diagram, TableSchema};
+#[cfg(feature = "lake")]
+use crate::schema::{LakeEngine, LakeFormat, LakePlace, Nested};
+
+pub(in crate::cli) async fn schema(global: &GlobalArgs, console: Console, args: SchemaArgs) -> Result<ExitCode> {
+    if let Some(form) = args.erd.erd {
+        return erd(global, &args, form).await;
+    }
+    #[cfg(feature = "lake")]
+    if let Some(engine) = args.ddl.ddl {
+        return ddl(global, &args, engine).await;
+    }
+    let request = SchemaRequest {
+        client: context::client(global, context::pacing(global, 0))?,
+        namespace: Namespace::new(args.namespace.namespace),
+        tables: args.tables.table.parse::<TableChoice>()?,
+        folder: args.output.output_directory,
+    };
+    context::check_tracking(global)?;
+    let observe = |event: &TableEvent| downloads::tell(console, "Schema of", event);
+    downloads::finish(console, files::save_schemas(request, &observe, interrupted())).await
+}
+
+/// Statements go to standard output, whoever reads them.
+#[cfg(feature = "lake")]
+async fn ddl(global: &GlobalArgs, args: &SchemaArgs, engine: DdlEngine) -> Result<ExitCode> {
+    let lake = |engine| -> Result<ops::DdlFor> {
+        let target = args.ddl.target.as_deref().ok_or_else(|| {
+            Error::new(Kind::Usage, "Views need to know where the tables are").hint("name the folder or URL with --target")
+        })?;
+        let format = match args.ddl.table_format {
+            DdlFormat::Delta => LakeFormat::Delta,
+            DdlFormat::Parquet => LakeFormat::Parquet,
+        };
+        let nested = match args.ddl.nested {
+            NestedArg::Typed => Nested::Typed,
+            NestedArg::Json => Nested::Json,
+        };
+        let url = match context::database(target)? {
+            ops::Target::Folder(folder) => folder.display().to_string(),
+            ops::Target::Store(url, _) => url.reveal().to_string(),
+            ops::Target::Parquet(_) | ops::Target::Database(_) => {
+                return Err(Error::new(Kind::Usage, "Views are over the files of a folder or an object store")
+                    .hint("name that with --target; the tables of a database need no views"));
+            }
+        };
+        Ok(ops::DdlFor::Lake(engine, LakePlace { url, format, nested }))
+    };
+    let of = match engine {
+        DdlEngine::Duckdb => lake(LakeEngine::DuckDb)?,
+        DdlEngine::Athena => lake(LakeEngine::Athena)?,
+        DdlEngine::Spark => lake(LakeEngine::Spark)?,
+        DdlEngine::Snowflake => lake(LakeEngine::Snowflake)?,
+        #[cfg(feature = "sql")]
+        DdlEngine::Postgresql => ops::DdlFor::Database("postgresql"),
+        #[cfg(feature = "sql")]
+        DdlEngine::Mysql => ops::DdlFor::Database("mysql"),
+        #[cfg(feature = "sql")]
+        DdlEngine::Mssql => ops::DdlFor::Database("mssql"),
+    };
+    let client = context::client(global, context::pacing(global, 0))?;
+    let namespace = Namespace::new(args.namespace.namespace.clone());
+    let tables = args.tables.table.parse::<TableChoice>()?;
+    let text = tokio::select! {
+        biased;
+        () = interrupted() => Err(Error::new(Kind::Cancelled, "Interrupted")),
+        text = ops::ddl(&client, &namespace, &tables, &of) => text,
+    }?;
+    output::out(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn erd(global: &GlobalArgs, args: &SchemaArgs, form: ErdForm) -> Result<ExitCode> {
+    let list = |text: &str| text.split(',').map(|word| word.trim().to_owned()).filter(|word| !word.is_empty()).collect();
+    let selection =
+        Selection { namespaces: list(&args.namespace.namespace), tables: list(&args.tables.table), exclude: Vec::new() };
+    let diagram = match args.erd.erd_source {
+        ErdSource::Documentation => ops::diagram_among(documented()?, &selection)?,
+        ErdSource::Service => asked(global, &selection).await?,
+    };
+    let columns = match args.erd.erd_columns {
+        ErdColumns::Keys => Columns::Keys,
+        ErdColumns::All => Columns::All,
+    };
+    output::out(&match form {
+        ErdForm::Mermaid => mermaid(&diagram, columns),
+        ErdForm::Dot => dot(&diagram, columns),
+        ErdForm::Html => diagram_page(&diagram),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn asked(global: &GlobalArgs, selection: &Selection) -> Result<Diagram> {
+    let client = context::client(global, context::pacing(global, 0))?;
+    tokio::select! {
+        biased;
+        () = interrupted() => Err(Error::new(Kind::Cancelled, "Interrupted")),
+        diagram = ops::diagram(&client, selection) => diagram,
+    }
+}
+
+/// The tables that the documentation names.
+#[cfg(feature = "demo")]
+fn documented() -> Result<Vec<TableSchema>> {
+    let read = |(namespace, table)| {
+        let table = TableRef::new(namespace, table);
+        let schema = catalogue::schema(&table).unwrap_or_default();
+        TableSchema::read(&table, 1, schema)
+    };
+    catalogue::tables().map(read).collect()
+}
+
+#[cfg(not(feature = "demo"))]
+fn documented() -> Result<Vec<TableSchema>> {
+    Err(Error::new(Kind::Unsupported, "This build comes without the schemas of the documentation")
+        .hint("leave --erd-source out, to ask the service"))
+}
