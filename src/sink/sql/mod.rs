@@ -5,6 +5,7 @@
 //! with one of each. All of a table's load is one transaction: staging, schema change, upsert, delete, bookmark.
 
 mod connection;
+mod connection_string;
 mod definition;
 mod dialect;
 mod load;
@@ -25,6 +26,8 @@ mod statement;
 #[cfg(all(test, feature = "postgres"))]
 mod tests;
 mod texts;
+#[cfg(any(feature = "mssql", feature = "postgres"))]
+mod tls;
 mod values;
 
 use std::collections::{HashMap, HashSet};
@@ -100,11 +103,6 @@ pub fn definition(scheme: &str, schema: &TableSchema) -> Result<String> {
     statements.extend(dialect.create_table(&table));
     statements.extend(dialect.add_key(&table));
     Ok(as_text(statements))
-}
-
-/// Warns of an item of a connection string that is not known. Its name is not said: it may be a piece of a password with an `&` in it.
-fn ignored(place: usize) {
-    tracing::warn!(item = place + 1, "The connection string has an item behind its `?` that is not known; it is ignored");
 }
 
 /// A database of that kind, for its text alone.

@@ -17,11 +17,14 @@ use url::Url;
 
 use super::dialect::{MssqlDialect, SESSION, TRANSACTIONS_OPEN};
 use super::encode::{self, Encoder};
-use super::options::{Options, TlsMode};
+use super::options::Options;
+use super::tls::{self, Transport};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::sink::sql::connection::{Connection, CopyInto, Server, unreachable};
+use crate::sink::sql::connection_string::TlsMode;
 use crate::sink::sql::dialect::Dialect;
 use crate::sink::sql::statement::{Row, Statement};
+use crate::sink::sql::tls::{SystemRoots, config as tls_config};
 
 /// For all of the greeting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -62,11 +65,12 @@ impl Server for MssqlServer {
 const CONNECT_HINT: &str = "check host, port, user, password and ssl of the connection string";
 
 /// On the heap: the client is large, and so would be each future that holds it.
-type Wire = Box<Client<Compat<TcpStream>>>;
+type Wire = Box<Client<Compat<Transport>>>;
 
 async fn open(options: &Options) -> Result<Wire> {
     match options.tls {
-        TlsMode::Disable => open_with(options, EncryptionLevel::NotSupported).await,
+        // The server may insist on TLS, which is what `allow` asks for.
+        TlsMode::Disable | TlsMode::Allow => open_with(options, EncryptionLevel::NotSupported).await,
         TlsMode::Prefer => match open_with(options, EncryptionLevel::On).await {
             // The server may have no TLS, or speak it badly; who it let in and refused then is none of these.
             Err(error) if error.get("number").is_none() => {
@@ -74,7 +78,9 @@ async fn open(options: &Options) -> Result<Wire> {
             }
             other => other,
         },
-        TlsMode::Require | TlsMode::Verify => open_with(options, EncryptionLevel::On).await,
+        TlsMode::Require => open_with(options, EncryptionLevel::On).await,
+        // The driver is told of no TLS, as it is established before it begins.
+        TlsMode::VerifyCa | TlsMode::VerifyFull => open_with(options, EncryptionLevel::NotSupported).await,
     }
 }
 
@@ -84,7 +90,11 @@ async fn open_with(options: &Options, encryption: EncryptionLevel) -> Result<Wir
         let lost = "The database server cannot be reached";
         let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|error| unreachable(&error))?;
         stream.set_nodelay(true).context(Kind::Target, lost)?;
-        let config = config(options, encryption, &host, port)?;
+        let stream = match options.tls.verifies() {
+            true => verified(options, stream, &host).await?,
+            false => Transport::Plain(stream),
+        };
+        let config = config(options, encryption, &host, port);
         match Box::pin(Client::connect(config, stream.compat_write())).await {
             Ok(client) => return Ok(Box::new(client)),
             Err(tiberius::error::Error::Routing { host: next, port: next_port }) => {
@@ -97,7 +107,20 @@ async fn open_with(options: &Options, encryption: EncryptionLevel) -> Result<Wir
     Err(Error::new(Kind::Target, "The database server sends from one address to the next").with_field("host", host))
 }
 
-fn config(options: &Options, encryption: EncryptionLevel, host: &str, port: u16) -> Result<Config> {
+/// TLS with a server whose certificate is trusted.
+async fn verified(options: &Options, stream: TcpStream, host: &str) -> Result<Transport> {
+    // Newer versions have the handshake before the protocol's first message.
+    let config = tls_config(options.tls_settings(), SystemRoots::Added, &[&rustls::version::TLS12])?;
+    let name = options.certificate_name.as_deref().unwrap_or(host);
+    tls::connect(stream, config, name).await.map_err(|failure| match failure {
+        tls::Failure::Unsupported => Error::new(Kind::Target, "The database server does not offer TLS")
+            .hint("set up TLS on the server, or connect without it with ssl=disable"),
+        tls::Failure::Refused(error) => untrusted(error.to_string()),
+        tls::Failure::Lost(error) => lost(error.to_string()),
+    })
+}
+
+fn config(options: &Options, encryption: EncryptionLevel, host: &str, port: u16) -> Config {
     let mut config = Config::new();
     config.host(host);
     config.port(port);
@@ -109,18 +132,9 @@ fn config(options: &Options, encryption: EncryptionLevel, host: &str, port: u16)
     }
     let password = options.password.as_ref().map_or("", |password| password.reveal());
     config.authentication(AuthMethod::sql_server(&options.user, password));
-    if options.tls != TlsMode::Verify {
-        config.trust_cert();
-        return Ok(config);
-    }
-    if let Some(file) = &options.root_certificates {
-        let certificates = std::fs::read(file).context(Kind::Usage, "The file of certificates cannot be read")?;
-        config.trust_cert_ca_bundle(certificates);
-    }
-    if let Some(name) = &options.certificate_name {
-        config.hostname_in_certificate(name);
-    }
-    Ok(config)
+    // Where certificates are verified, that is done before the driver begins.
+    config.trust_cert();
+    config
 }
 
 /// A value of a statement, with its type.
@@ -236,7 +250,15 @@ impl Connection for Session {
                 let row = encoder.row(row, &mut sent)?;
                 request.send(row).await.map_err(failure)?;
             }
-            request.finalize().await.map_err(failure)?;
+            let expected = (batch.num_rows() - long.len()) as u64;
+            let taken = request.finalize().await.map_err(failure)?.total();
+            if taken != expected {
+                let error = Error::new(Kind::Target, "The database server has not taken all rows of a bulk load");
+                return Err(error
+                    .with_field("sent", expected)
+                    .with_field("taken", taken)
+                    .hint("nothing of the table was changed; run it again"));
+            }
             for row in long {
                 let row = encoder.row(row, &mut sent)?;
                 insert(client, &into.table, &names, row).await?;
@@ -259,22 +281,29 @@ impl Connection for Session {
     }
 }
 
+fn lost(cause: String) -> Error {
+    Error::new(Kind::Target, "The connection to the database was lost")
+        .hint("nothing of the table was changed; run it again")
+        .caused_by(cause)
+}
+
+fn untrusted(cause: String) -> Error {
+    Error::new(Kind::Target, "The database server's TLS could not be trusted or agreed on")
+        .hint(
+            "name the authority with sslrootcert=..., the certificate's name with hostNameInCertificate=..., or choose \
+             ssl=require to trust any certificate",
+        )
+        .caused_by(cause)
+}
+
 /// What the server says, without values: its sentences about data quote them.
 fn failure(error: tiberius::error::Error) -> Error {
     match error {
         tiberius::error::Error::Server(error) => server_error(error.code(), error.message()),
-        tiberius::error::Error::Io { message, .. } => Error::new(Kind::Target, "The connection to the database was lost")
-            .hint("nothing of the table was changed; run it again")
-            .caused_by(message),
+        tiberius::error::Error::Io { message, .. } => lost(message),
         tiberius::error::Error::Tls(message) => {
             // What follows is advice for programmers.
-            let message = message.split(" To connect anyway").next().unwrap_or_default().to_owned();
-            Error::new(Kind::Target, "The database server's TLS could not be trusted or agreed on")
-                .hint(
-                    "name the authority with sslrootcert=..., the certificate's name with hostNameInCertificate=..., or choose \
-                     ssl=require to trust any certificate",
-                )
-                .caused_by(message)
+            untrusted(message.split(" To connect anyway").next().unwrap_or_default().to_owned())
         }
         tiberius::error::Error::BulkInput(_) => {
             // It would quote lengths only, but the encoder should have seen it.

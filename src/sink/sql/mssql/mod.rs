@@ -10,6 +10,7 @@ mod encode;
 mod options;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod types;
 
 pub(super) use connection::MssqlServer;

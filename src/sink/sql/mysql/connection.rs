@@ -17,9 +17,10 @@ use url::Url;
 use super::dialect::MysqlDialect;
 use super::encode::{Encoder, Form};
 use super::failure;
-use super::options::{Options, TlsMode};
+use super::options::Options;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::sink::sql::connection::{Connection, CopyInto, Server};
+use crate::sink::sql::connection_string::TlsMode;
 use crate::sink::sql::dialect::Dialect;
 use crate::sink::sql::statement::{Row, Statement};
 

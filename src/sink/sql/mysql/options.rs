@@ -1,12 +1,14 @@
-//! What a connection string says. It connects to nothing.
+//! Connection strings of MySQL and MariaDB.
 
 use std::path::PathBuf;
 
-use percent_encoding::percent_decode_str;
 use url::Url;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::redact::Secret;
+use crate::sink::sql::connection_string::{ConnectionString, TlsMode, form_parameters};
+
+const EXAMPLE: &str = "mysql://user:password@host:port/database?ssl=require";
 
 /// Where and how to connect.
 #[derive(Debug, Clone)]
@@ -17,96 +19,39 @@ pub(super) struct Options {
     pub(super) password: Option<Secret>,
     pub(super) database: String,
     pub(super) tls: TlsMode,
-    /// Certificates to trust in place of the system's, as a file of PEM.
+    /// PEM file of authorities to trust in place of the system's.
     pub(super) root_certificates: Option<PathBuf>,
     /// A Unix socket, in place of host and port.
     pub(super) socket: Option<String>,
 }
 
-/// The official client's words, which are those of PostgreSQL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TlsMode {
-    /// Never.
-    Disable,
-    /// Only if the server takes nothing else.
-    Allow,
-    /// If the server has it; whoever it is.
-    Prefer,
-    /// Or fail; whoever it is.
-    Require,
-    /// Or fail; a trusted authority vouches for the server.
-    VerifyCa,
-    /// Or fail; a trusted authority vouches for a server of this name.
-    VerifyFull,
-}
-
-impl TlsMode {
-    fn parse(word: &str) -> Result<Self> {
-        Ok(match word {
-            "disable" => TlsMode::Disable,
-            "allow" => TlsMode::Allow,
-            "prefer" => TlsMode::Prefer,
-            "require" => TlsMode::Require,
-            "verify-ca" => TlsMode::VerifyCa,
-            "verify-full" => TlsMode::VerifyFull,
-            _ => {
-                return Err(Error::new(Kind::Usage, "The connection string has an unknown `ssl` mode")
-                    .hint("use disable, allow, prefer, require, verify-ca or verify-full"));
-            }
-        })
-    }
-}
-
 impl Options {
     /// Reads `mysql://user:password@host:port/database?ssl=mode`. Kind `Usage`.
     pub(super) fn from_url(url: &Url) -> Result<Self> {
-        let refuse = |what: &'static str| {
-            Error::new(Kind::Usage, what).hint("write it as mysql://user:password@host:port/database?ssl=require")
-        };
-        let decode = |text: &str| percent_decode_str(text).decode_utf8().map(|text| text.into_owned());
-        let user = decode(url.username()).map_err(|_| refuse("The connection string's user is not UTF-8"))?;
-        if user.is_empty() {
-            return Err(refuse("The connection string names no user"));
-        }
-        let password = url.password().map(decode).transpose();
-        let password = password.map_err(|_| refuse("The connection string's password is not UTF-8"))?;
-        // Further slashes are part of the name.
-        let database = decode(url.path().trim_start_matches('/'));
-        let database = database.map_err(|_| refuse("The connection string's database is not UTF-8"))?;
-        if database.is_empty() {
-            return Err(refuse("The connection string names no database"));
-        }
-        let host = url.host_str().filter(|host| !host.is_empty()).unwrap_or("localhost");
-        let mut options = Self {
-            host: host.trim_matches(['[', ']']).to_lowercase(),
-            port: url.port().unwrap_or(3306),
+        let mut given = ConnectionString::new(url, form_parameters(url), EXAMPLE)?;
+        let user = given.take_user()?;
+        let database = given.database.take().ok_or_else(|| given.error("The connection string names no database"))?;
+        let tls = given.take_tls_mode()?.unwrap_or(TlsMode::Prefer);
+        let root_certificates = given.take(&["sslrootcert", "ssl-ca"]).map(PathBuf::from);
+        let socket = given.take(&["socket", "unix_socket"]);
+        given.warn_about_unknown();
+        Ok(Self {
+            host: given.host.unwrap_or_else(|| "localhost".to_owned()),
+            port: given.port.unwrap_or(3306),
             user,
-            password: password.map(Secret::new),
+            password: given.password,
             database,
-            tls: TlsMode::Prefer,
-            root_certificates: None,
-            socket: None,
-        };
-        let mut seen = false;
-        for (place, (name, value)) in url.query_pairs().enumerate() {
-            match name.as_ref() {
-                "ssl" | "sslmode" if seen => return Err(refuse("The connection string has two `ssl` modes")),
-                "ssl" | "sslmode" => {
-                    options.tls = TlsMode::parse(&value)?;
-                    seen = true;
-                }
-                "sslrootcert" | "ssl-ca" => options.root_certificates = Some(PathBuf::from(value.as_ref())),
-                "socket" | "unix_socket" => options.socket = Some(value.into_owned()),
-                _ => crate::sink::sql::ignored(place),
-            }
-        }
-        Ok(options)
+            tls,
+            root_certificates,
+            socket,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     fn options(text: &str) -> Result<Options> {
         Options::from_url(&Url::parse(text).unwrap())

@@ -18,12 +18,13 @@ use url::Url;
 use super::dialect::PostgresDialect;
 use super::encode::Encoder;
 use super::failure::{self, Who};
-use super::options::{Options, TlsMode};
-use super::tls;
+use super::options::Options;
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::sink::sql::connection::{Connection, CopyInto, Server};
+use crate::sink::sql::connection_string::TlsMode;
 use crate::sink::sql::dialect::Dialect;
 use crate::sink::sql::statement::{Row, Statement};
+use crate::sink::sql::tls::{self, SystemRoots};
 
 /// Bytes of rows that are sent in one message.
 const CHUNK: usize = 256 << 10;
@@ -108,7 +109,7 @@ async fn open_once(options: &Options, ssl_mode: SslMode) -> Result<Session, fail
     if let Some(password) = options.password() {
         config.password(password.reveal());
     }
-    let tls = MakeRustlsConnect::new(tls::config(options)?);
+    let tls = MakeRustlsConnect::new(tls::config(options.tls_settings(), SystemRoots::Replaced, rustls::DEFAULT_VERSIONS)?);
     let (client, driver) = config.connect(tls).await.map_err(failure::greeting)?;
     let driver = tokio::spawn(driver);
     let who = Who { user: options.user.clone(), database: options.database.clone() };

@@ -7,7 +7,6 @@ mod encode;
 mod failure;
 mod options;
 mod passfile;
-mod tls;
 mod types;
 
 pub(super) use connection::PostgresServer;

@@ -1,4 +1,5 @@
-//! What a connection string says. It reads no environment: [`complete`] puts into the string what its caller knows of it.
+//! PostgreSQL's connection strings. [`complete`] adds what the environment provides, as libpq does; nothing here reads the environment
+//! itself.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,18 +8,20 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode
 use url::Url;
 
 use super::passfile;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::redact::Secret;
+use crate::sink::sql::connection_string::{ConnectionString, TlsMode, malformed};
+use crate::sink::sql::tls::TlsSettings;
 
-/// For all of the greeting, unless the connection string says otherwise.
+/// The time to open a session, unless the connection string gives another.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Where servers put their sockets: as Debian and Red Hat build them, and as they come.
+/// Where servers put their Unix sockets: on Debian, on Red Hat, and by default.
 const SOCKET_FOLDERS: [&str; 3] = ["/var/run/postgresql", "/run/postgresql", "/tmp"];
 
 /// Where and how to connect.
 #[derive(Debug, Clone)]
 pub(super) struct Options {
-    /// A name or address, or the folder of a socket. `None`: the server of this machine.
+    /// A name, an address, or the folder of a Unix socket. `None`: this machine.
     host: Option<String>,
     pub(super) port: u16,
     pub(super) user: String,
@@ -26,132 +29,75 @@ pub(super) struct Options {
     passfile: Option<PathBuf>,
     pub(super) database: String,
     pub(super) tls: TlsMode,
-    /// Certificates to trust in place of the system's, as a file of PEM.
+    /// PEM file of authorities to trust in place of the system's.
     pub(super) root_certificates: Option<PathBuf>,
-    /// The certificate that we show, and its key, as files of PEM.
+    /// PEM files of the client certificate and its key.
     pub(super) certificate: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
     pub(super) application_name: String,
-    /// `None`: for ever.
+    /// `None`: no limit.
     pub(super) connect_timeout: Option<Duration>,
 }
 
-/// The modes of the server's own client library.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TlsMode {
-    /// Never.
-    Disable,
-    /// Only if the server takes nothing else.
-    Allow,
-    /// If the server has it; whoever it is.
-    Prefer,
-    /// Or fail; whoever it is, unless certificates to trust are named.
-    Require,
-    /// Or fail; a trusted authority vouches for the server.
-    VerifyCa,
-    /// Or fail; a trusted authority vouches for a server of this name.
-    VerifyFull,
-}
+const EXAMPLE: &str = "postgresql://user:password@host:port/database?ssl=require";
 
-impl TlsMode {
-    fn parse(word: &str) -> Result<Self> {
-        Ok(match word {
-            "disable" => TlsMode::Disable,
-            "allow" => TlsMode::Allow,
-            "prefer" => TlsMode::Prefer,
-            "require" => TlsMode::Require,
-            "verify-ca" => TlsMode::VerifyCa,
-            "verify-full" => TlsMode::VerifyFull,
-            _ => {
-                return Err(Error::new(Kind::Usage, "The connection string has an unknown `ssl` mode")
-                    .hint("use disable, allow, prefer, require, verify-ca or verify-full"));
-            }
-        })
-    }
-}
-
-fn refuse(what: &'static str) -> Error {
-    Error::new(Kind::Usage, what).hint("write it as postgresql://user:password@host:port/database?ssl=require")
-}
-
-fn decode(text: &str) -> Result<String> {
-    let decoded = percent_decode_str(text).decode_utf8();
-    decoded.map(|text| text.into_owned()).map_err(|_| refuse("A part of the connection string is not UTF-8"))
-}
-
-/// The items of the query, decoded. A `+` stays one, as in the server's own client library.
-fn items(url: &Url) -> Result<Vec<(String, String)>> {
-    let mut items: Vec<(String, String)> = Vec::new();
+/// The parameters behind the `?`, decoded. A `+` stays a `+`, as in libpq.
+fn parameters(url: &Url) -> Result<Vec<(String, String)>> {
+    let decode = |text: &str| match percent_decode_str(text).decode_utf8() {
+        Ok(text) => Ok(text.into_owned()),
+        Err(_) => Err(malformed("A parameter of the connection string is not UTF-8", EXAMPLE)),
+    };
+    let mut parameters: Vec<(String, String)> = Vec::new();
     for item in url.query().unwrap_or_default().split('&').filter(|item| !item.is_empty()) {
         let Some((name, value)) = item.split_once('=') else {
-            return Err(refuse("The connection string has an item without `=` after the `?`"));
+            return Err(malformed("A parameter of the connection string has no `=`", EXAMPLE));
         };
         let (name, value) = (decode(name)?, decode(value)?);
-        if items.iter().any(|(known, _)| *known == name) {
-            return Err(refuse("The connection string has an item twice after the `?`"));
+        if parameters.iter().any(|(known, _)| *known == name) {
+            return Err(malformed("The connection string has a parameter twice", EXAMPLE));
         }
-        items.push((name, value));
+        parameters.push((name, value));
     }
-    Ok(items)
+    Ok(parameters)
 }
 
 impl Options {
     /// Reads `postgresql://user:password@host:port/database?ssl=mode`. Kind `Usage`.
     pub(super) fn from_url(url: &Url) -> Result<Self> {
-        let part = |text: &str| if text.is_empty() { Ok(None) } else { decode(text).map(Some) };
-        let mut user = part(url.username())?;
-        let mut password = part(url.password().unwrap_or_default())?;
-        let mut host = part(url.host_str().unwrap_or_default().trim_matches(['[', ']']))?;
-        let mut port = url.port();
-        // Further slashes are kept, as in the official client.
-        let mut database = part(url.path().trim_start_matches('/'))?;
-        let mut tls = None;
-        let mut connect_timeout = Some(CONNECT_TIMEOUT);
-        let mut application_name = "daplake".to_owned();
-        let [mut passfile, mut root_certificates, mut certificate, mut key] = [const { None::<PathBuf> }; 4];
-        for (place, (name, value)) in items(url)?.into_iter().enumerate() {
-            let given = Some(value).filter(|value| !value.is_empty());
-            let path = || given.as_deref().map(PathBuf::from);
-            match name.as_str() {
-                "ssl" | "sslmode" if tls.is_some() => return Err(refuse("The connection string has two `ssl` modes")),
-                "ssl" | "sslmode" => tls = Some(TlsMode::parse(given.as_deref().unwrap_or_default())?),
-                "user" => user = given.or(user),
-                "password" => password = given.or(password),
-                "host" => host = given.or(host),
-                "dbname" => database = given.or(database),
-                "port" => match given.as_deref().map(str::parse) {
-                    None => {}
-                    Some(Ok(number)) => port = Some(number),
-                    Some(Err(_)) => return Err(refuse("The port of the connection string is no number")),
-                },
-                "passfile" => passfile = path(),
-                // Newer versions of the server's own client library call the system's certificates so.
-                "sslrootcert" => root_certificates = path().filter(|path| path != Path::new("system")),
-                "sslcert" => certificate = path(),
-                "sslkey" => key = path(),
-                "application_name" => application_name = given.unwrap_or(application_name),
-                "connect_timeout" => match given.as_deref().map(str::parse::<i64>) {
-                    None => {}
-                    // At least two seconds, and nothing means for ever, as documented there.
-                    Some(Ok(seconds)) => {
-                        let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
-                        connect_timeout = seconds.map(|seconds| Duration::from_secs(seconds.max(2)));
-                    }
-                    Some(Err(_)) => return Err(refuse("The `connect_timeout` of the connection string is no number")),
-                },
-                _ => crate::sink::sql::ignored(place),
+        let mut given = ConnectionString::new(url, parameters(url)?, EXAMPLE)?;
+        let tls = given.take_tls_mode()?;
+        let [user, password, host, database] = ["user", "password", "host", "dbname"].map(|name| filled(given.take(&[name])));
+        let [passfile, root_certificates, certificate, key] =
+            ["passfile", "sslrootcert", "sslcert", "sslkey"].map(|name| filled(given.take(&[name])).map(PathBuf::from));
+        let port = match filled(given.take(&["port"])).map(|port| port.parse()) {
+            None => given.port,
+            Some(Ok(port)) => Some(port),
+            Some(Err(_)) => return Err(given.error("The port of the connection string is not a number")),
+        };
+        let connect_timeout = match filled(given.take(&["connect_timeout"])).map(|seconds| seconds.parse::<i64>()) {
+            None => Some(CONNECT_TIMEOUT),
+            // As in libpq: at least two seconds, and no limit for zero and less.
+            Some(Ok(seconds)) => {
+                let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
+                seconds.map(|seconds| Duration::from_secs(seconds.max(2)))
             }
-        }
-        let user = user.ok_or_else(|| refuse("The connection string names no user"))?;
+            Some(Err(_)) => return Err(given.error("The `connect_timeout` of the connection string is not a number")),
+        };
+        let application_name = filled(given.take(&["application_name"])).unwrap_or_else(|| "daplake".to_owned());
+        given.user = user.or(given.user);
+        let user = given.take_user()?;
+        given.warn_about_unknown();
+        let host = host.or(given.host);
         Ok(Self {
             host: host.map(|host| if host.starts_with('/') { host } else { host.to_lowercase() }),
             port: port.unwrap_or(5432),
-            database: database.unwrap_or_else(|| user.clone()),
+            database: database.or(given.database).unwrap_or_else(|| user.clone()),
             user,
-            password: password.map(Secret::new),
+            password: password.map(Secret::new).or(given.password),
             passfile,
             tls: tls.unwrap_or(TlsMode::Prefer),
-            root_certificates,
+            // Newer versions of libpq name the system's authorities so.
+            root_certificates: root_certificates.filter(|path| path != Path::new("system")),
             certificate,
             key,
             application_name,
@@ -159,15 +105,29 @@ impl Options {
         })
     }
 
-    /// A name, an address, or the folder of a socket. Without any it is the first of the usual folders that has a socket, else
-    /// this machine by its name.
-    pub(super) fn host(&self) -> String {
-        let socket = format!(".s.PGSQL.{}", self.port);
-        let here = || SOCKET_FOLDERS.into_iter().find(|folder| Path::new(folder).join(&socket).exists());
-        self.host.clone().unwrap_or_else(|| here().unwrap_or("localhost").to_owned())
+    /// What the TLS layer needs to know.
+    pub(super) fn tls_settings(&self) -> TlsSettings<'_> {
+        let mode = match self.tls {
+            // As in libpq: who names an authority wants it to be used.
+            TlsMode::Require if self.root_certificates.is_some() => TlsMode::VerifyCa,
+            mode => mode,
+        };
+        TlsSettings {
+            mode,
+            root_certificates: self.root_certificates.as_deref(),
+            certificate: self.certificate.as_deref(),
+            key: self.key.as_deref(),
+        }
     }
 
-    /// That of the connection string, else that of the file of passwords, where there is one.
+    /// A name, an address, or the folder of a Unix socket. By default the first usual folder that has a socket, else `localhost`.
+    pub(super) fn host(&self) -> String {
+        let socket = format!(".s.PGSQL.{}", self.port);
+        let local = || SOCKET_FOLDERS.into_iter().find(|folder| Path::new(folder).join(&socket).exists());
+        self.host.clone().unwrap_or_else(|| local().unwrap_or("localhost").to_owned())
+    }
+
+    /// The password of the connection string, else that of the password file.
     pub(super) fn password(&self) -> Option<Secret> {
         let from_file = || {
             let host = self.host();
@@ -178,12 +138,12 @@ impl Options {
     }
 }
 
-/// Puts into a connection string what it leaves out, by the variables and files that the server's own client library reads.
-/// `variable` gives the value of one that is set.
+/// Completes a connection string from the variables and files that libpq reads. `variable` returns the value of a variable that is
+/// set.
 pub(in crate::sink::sql) fn complete(url: &Url, variable: &dyn Fn(&str) -> Option<String>) -> Result<Url> {
-    let given = items(url)?;
+    let given = parameters(url)?;
     let has = |name: &str| given.iter().any(|(known, _)| known == name);
-    // In the folder of the user's settings.
+    // In the user's home folder.
     let file = |name: &str| {
         let path = Path::new(&variable("HOME").or_else(|| variable("USERPROFILE"))?).join(name);
         path.is_file().then(|| path.to_string_lossy().into_owned())
@@ -200,9 +160,9 @@ pub(in crate::sink::sql) fn complete(url: &Url, variable: &dyn Fn(&str) -> Optio
     add("dbname", !url.path().trim_start_matches('/').is_empty(), variable("PGDATABASE"));
     add("sslmode", has("ssl"), variable("PGSSLMODE"));
     add("sslrootcert", false, variable("PGSSLROOTCERT").or_else(|| file(".postgresql/root.crt")));
-    // The two of the folder belong together.
-    let ours = variable("PGSSLCERT").is_some() || variable("PGSSLKEY").is_some() || has("sslcert") || has("sslkey");
-    let own = |name: &str| if ours { None } else { file(name) };
+    // Certificate and key of the home folder belong together.
+    let is_chosen = variable("PGSSLCERT").is_some() || variable("PGSSLKEY").is_some() || has("sslcert") || has("sslkey");
+    let own = |name: &str| if is_chosen { None } else { file(name) };
     add("sslcert", false, variable("PGSSLCERT").or_else(|| own(".postgresql/postgresql.crt")));
     add("sslkey", false, variable("PGSSLKEY").or_else(|| own(".postgresql/postgresql.key")));
     add("passfile", false, variable("PGPASSFILE").or_else(|| file(".pgpass")));
@@ -215,9 +175,15 @@ pub(in crate::sink::sql) fn complete(url: &Url, variable: &dyn Fn(&str) -> Optio
     Ok(url)
 }
 
+/// An empty value means that the parameter is not given.
+fn filled(value: Option<String>) -> Option<String> {
+    value.filter(|value| !value.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     fn options(text: &str) -> Result<Options> {
         Options::from_url(&Url::parse(text).unwrap())
@@ -255,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_comes_from_the_variables_and_what_is_there_stays() {
+    fn missing_parts_are_taken_from_the_environment() {
         let home = tempfile::tempdir().unwrap();
         std::fs::write(home.path().join(".pgpass"), "db.example:*:sales:*:from%file\n").unwrap();
         #[cfg(unix)]

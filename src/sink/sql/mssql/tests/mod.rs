@@ -3,8 +3,6 @@
 mod live;
 mod peer;
 mod statements;
-// The server side of TLS comes with another target.
-#[cfg(feature = "postgres")]
 mod tls;
 mod wire;
 

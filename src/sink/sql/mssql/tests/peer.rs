@@ -27,6 +27,8 @@ pub(super) enum Answer {
     Done,
     /// Rows of texts.
     Rows(Vec<Vec<Option<String>>>),
+    /// Done, with this count of rows.
+    Taken(u64),
     /// Number and sentence of an error.
     Error(u32, &'static str),
     /// Go elsewhere; for a login.
@@ -164,6 +166,7 @@ impl Talk {
         let is_login = matches!(seen, Seen::Login(..));
         let mut tokens = Vec::new();
         let answer = (self.script)(&seen);
+        let taken = if let Answer::Taken(count) = answer { Some(count) } else { None };
         match (&seen, answer) {
             (_, Answer::Cut) => return false,
             (_, Answer::Silence) => return true,
@@ -225,7 +228,7 @@ impl Talk {
                     }
                 }
             }
-            (_, Answer::Done) => {}
+            (_, Answer::Done | Answer::Taken(_)) => {}
         }
         if is_login {
             let program = wide("peer");
@@ -239,7 +242,7 @@ impl Talk {
             tokens.extend(body);
         }
         let count = match &seen {
-            Seen::Bulk(rows) => rows.len() as u64,
+            Seen::Bulk(rows) => taken.unwrap_or(rows.len() as u64),
             _ => 0,
         };
         done(&mut tokens, 0x10, count);

@@ -148,12 +148,13 @@ async fn passwords_go_only_to_servers_that_are_who_they_should_be() {
         "?ssl=require".to_owned(),
         "?ssl=prefer".to_owned(),
         format!("?ssl=verify-full&{authority}&hostNameInCertificate=db.example"),
+        format!("?ssl=verify-ca&{authority}"),
     ] {
         let session = connect(query.clone()).await;
         assert!(session.is_ok_and(|session| session.is_idle()), "{query}");
     }
     let logins = |peer: &Peer| peer.seen().iter().filter(|seen| matches!(seen, Seen::Login(..))).count();
-    assert_eq!(logins(&peer), 4);
+    assert_eq!(logins(&peer), 5);
     for query in [
         "?ssl=verify-full".to_owned(),
         format!("?ssl=verify-full&{authority}"),
@@ -167,5 +168,33 @@ async fn passwords_go_only_to_servers_that_are_who_they_should_be() {
     }
     let error = connect(format!("?ssl=verify-full&sslrootcert={}", file("nowhere.crt"))).await.err().unwrap();
     assert_eq!(error.kind(), Kind::Usage);
-    assert_eq!(logins(&peer), 4, "nothing was told to a stranger");
+    assert_eq!(logins(&peer), 5, "no login reaches a server that is not trusted");
+}
+
+/// Made as `openssl req -x509` does it: signed by itself, and marked as the certificate of an authority.
+#[tokio::test]
+async fn a_self_signed_certificate_is_trusted_where_the_file_holds_it() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let names = "-addext basicConstraints=critical,CA:TRUE -addext subjectAltName=DNS:db.example";
+    openssl(
+        folder.path(),
+        &format!(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout server.key -out server.crt -days 2 \
+             -subj /CN=db.example {names}"
+        ),
+    );
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let peer = Peer::with(|_| Answer::Done, Some(secure(folder.path()))).await;
+    let connect = async |query: String| MssqlServer::from_url(&peer.url(&query).parse().unwrap()).unwrap().connect().await;
+    for (query, is_trusted) in [
+        (format!("?ssl=verify-full&sslrootcert={}&hostNameInCertificate=db.example", file("server.crt")), true),
+        (format!("?ssl=verify-full&sslrootcert={}", file("server.crt")), false),
+        (format!("?ssl=verify-ca&sslrootcert={}", file("server.crt")), true),
+        (format!("?ssl=verify-full&sslrootcert={}&hostNameInCertificate=db.example", file("ca.crt")), false),
+        ("?ssl=verify-full&hostNameInCertificate=db.example".to_owned(), false),
+    ] {
+        let opened = connect(query.clone()).await;
+        assert_eq!(opened.is_ok(), is_trusted, "{query}: {:?}", opened.err());
+    }
 }
