@@ -297,6 +297,11 @@ pub(super) trait Dialect: Debug + Send + Sync {
         false
     }
 
+    /// Whether columns of floating point hold numbers closer to zero than the smallest normal one. If not, they become zero.
+    fn takes_subnormal(&self) -> bool {
+        true
+    }
+
     /// Whether the server reads values of such a column as JSON, and so refuses half of a surrogate pair.
     fn is_json(&self, sql_type: &str) -> bool {
         let _ = sql_type;
@@ -365,11 +370,9 @@ pub(super) trait Dialect: Debug + Send + Sync {
     /// From the live columns to the wanted ones. Kind `Schema` for what a merge cannot follow.
     fn change_table(&self, table: &SqlTable, live: &[LiveColumn], rules: ChangeRules<'_>) -> Result<Change>;
 
-    /// The column as rows have to be put into the live one, where a change of type was not made because it would alter values.
-    fn settle(&self, column: &SqlColumn, live: &LiveColumn) -> SqlColumn {
-        let _ = live;
-        column.clone()
-    }
+    /// The column as rows have to be put into the live one, where a change of type is not made because it would alter values. A
+    /// load of `kind` Replace has no values to alter.
+    fn settle(&self, column: &SqlColumn, live: &LiveColumn, kind: LoadKind) -> SqlColumn;
 
     /// A type for people, and to compare what is live with what is wanted.
     fn plain_type(&self, sql_type: &str) -> String {

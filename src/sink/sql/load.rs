@@ -280,6 +280,14 @@ impl SqlLoad {
             return Ok(batch);
         }
         for index in 0..batch.num_columns() {
+            if !self.shared.dialect().takes_subnormal()
+                && let Some((flushed, count)) = values::without_subnormal(batch.column(index))
+            {
+                let name = batch.schema().field(index).name().clone();
+                let columns = self.table.columns.iter().zip(&mut self.findings);
+                columns.filter(|(column, _)| column.source == name).for_each(|(_, findings)| findings.subnormal += count);
+                batch = values::replaced(&batch, index, flushed)?;
+            }
             let Some(row) = values::first_non_finite(batch.column(index)) else { continue };
             let name = batch.schema().field(index).name().clone();
             match self.shared.options.non_finite {

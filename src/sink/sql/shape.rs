@@ -28,6 +28,8 @@ pub(super) struct Findings {
     nul: u64,
     /// Values of JSON with half of a surrogate pair.
     halves: u64,
+    /// Subnormal numbers that became zero.
+    pub(super) subnormal: u64,
 }
 
 impl Findings {
@@ -160,7 +162,7 @@ impl SqlLoad {
             if column.enumeration.is_some() && !findings.any_word {
                 for (word, row) in values::unknown_words(array, &findings.known) {
                     is_new = true;
-                    if self.shared.dialect().can_be_word(&word) {
+                    if column.lookup.is_some() || self.shared.dialect().can_be_word(&word) {
                         findings.known.insert(word.clone());
                         findings.new_words.push(word);
                     } else {
@@ -273,7 +275,7 @@ impl SqlLoad {
 
     pub(super) fn settled(&self, live: &[LiveColumn]) -> SqlTable {
         let columns = self.table.columns.iter().map(|column| match live.iter().find(|live| live.name == column.name) {
-            Some(live) => self.shared.dialect().settle(column, live),
+            Some(live) => self.shared.dialect().settle(column, live, self.plan.kind),
             None => column.clone(),
         });
         SqlTable { columns: columns.collect(), ..self.table.clone() }
@@ -346,6 +348,9 @@ impl SqlLoad {
     async fn admit(&mut self, index: usize, words: Vec<String>, live: Option<&LiveColumn>) -> Result<()> {
         let shared = self.shared.clone();
         let dialect = shared.dialect();
+        if let Some((lookup, _)) = self.table.columns[index].lookup.clone() {
+            return self.report_unannounced(index, words, &lookup).await;
+        }
         let column = &mut self.table.columns[index];
         let Some(enumeration) = &mut column.enumeration else { return Ok(()) };
         let is_ours = self.made_enumerations.contains(&enumeration.name);
@@ -380,6 +385,20 @@ impl SqlLoad {
         Ok(())
     }
 
+    /// Enum values that the schema does not list and the lookup table does not have yet, and is about to get.
+    async fn report_unannounced(&mut self, index: usize, words: Vec<String>, lookup: &str) -> Result<()> {
+        let rows = self.session.rows(&self.shared.dialect().words(lookup)).await?;
+        let known: HashSet<&str> = rows.iter().filter_map(|row| row.get(1)?.as_deref()).collect();
+        let count = words.iter().filter(|word| !known.contains(word.as_str())).count();
+        if count > 0 {
+            let name = &self.table.columns[index].name;
+            self.loaded
+                .warnings
+                .push(format!("`{name}`: {count} enum values that the schema does not list are in its lookup table now"));
+        }
+        Ok(())
+    }
+
     /// Values that were changed on their way, told once per column.
     pub(super) fn tell_changed(&mut self) {
         for (column, findings) in self.table.columns.iter().zip(&self.findings) {
@@ -390,6 +409,7 @@ impl SqlLoad {
             };
             tell(findings.nul, "texts held the character NUL; U+2400 stands in its place");
             tell(findings.halves, "values held half of a surrogate pair; U+FFFD stands in its place");
+            tell(findings.subnormal, "numbers were closer to zero than the database can hold, and are 0 there");
         }
     }
 }

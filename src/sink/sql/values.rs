@@ -101,6 +101,24 @@ pub(super) fn without_non_finite(array: &ArrayRef) -> (ArrayRef, u64) {
     (kept, count)
 }
 
+/// The column with zero in place of numbers that are closer to zero than the smallest normal one, and how many there were. `None`:
+/// there are none.
+pub(super) fn without_subnormal(array: &ArrayRef) -> Option<(ArrayRef, u64)> {
+    fn flush<T: ArrowPrimitiveType>(
+        array: &PrimitiveArray<T>,
+        is_subnormal: impl Fn(T::Native) -> bool,
+    ) -> Option<(ArrayRef, u64)> {
+        let count = array.iter().flatten().filter(|value| is_subnormal(*value)).count() as u64;
+        let flush = |value| if is_subnormal(value) { T::default_value() } else { value };
+        (count > 0).then(|| (Arc::new(array.unary::<_, T>(flush)) as ArrayRef, count))
+    }
+    match array.data_type() {
+        DataType::Float32 => flush(array.as_primitive::<Float32Type>(), f32::is_subnormal),
+        DataType::Float64 => flush(array.as_primitive::<Float64Type>(), f64::is_subnormal),
+        _ => None,
+    }
+}
+
 /// How many texts hold the character NUL, at any depth.
 pub(super) fn count_nul(array: &dyn Array) -> u64 {
     if let Some(texts) = array.as_string_opt::<i32>() {
@@ -199,6 +217,15 @@ mod tests {
         let (kept, count) = without_non_finite(&floats);
         assert_eq!((kept.null_count(), count), (3, 2));
         assert_eq!(first_non_finite(&kept), None);
+        let tiny: ArrayRef =
+            Arc::new(Float64Array::from(vec![Some(5e-324), None, Some(-1e-310), Some(f64::MIN_POSITIVE), Some(0.0)]));
+        let (flushed, count) = without_subnormal(&tiny).unwrap();
+        assert_eq!(count, 2);
+        assert_eq!(
+            &flushed,
+            &(Arc::new(Float64Array::from(vec![Some(0.0), None, Some(0.0), Some(f64::MIN_POSITIVE), Some(0.0)])) as ArrayRef)
+        );
+        assert!(without_subnormal(&flushed).is_none());
         assert_eq!(count_nul(&StringArray::from(vec!["a\0\0", "b"])), 1);
         let list = words(&[Some(&["a\0", "b\0"]), None, Some(&["c\0"])]);
         let nested = arrow::array::StructArray::from(vec![(

@@ -153,8 +153,9 @@ fn alter_column(
     let before = rules.before.and_then(|before| before.columns.iter().find(|before| before.name == column.name));
     let relaxed = live.not_null && !column.required && !column.key;
     let not_null = column.key || live.not_null && column.required;
-    let null = if not_null { "NOT NULL" } else { "NULL" };
-    let to = |sql_type: &str, null: &str| alter(table, &format!("ALTER COLUMN {name} {sql_type} {null}"));
+    // Without `NULL` or `NOT NULL` the server lets the column be null; Babelfish takes neither with a type.
+    let null = if not_null { " NOT NULL" } else { "" };
+    let to = |sql_type: &str, null: &str| alter(table, &format!("ALTER COLUMN {name} {sql_type}{null}"));
     let way = way(column, live, rules.kind)?;
     let retyped = !matches!(way, Way::Stay);
     let redefaulted = before.is_some_and(|before| before.default != column.default);
@@ -165,25 +166,30 @@ fn alter_column(
         change.statements.push(Statement::new(drop_default(table, &column.name)));
     }
     match way {
-        Way::Stay if relaxed => change.statements.push(to(&live.sql_type, "NULL")),
+        Way::Stay if relaxed => change.statements.push(to(&live.sql_type, " NULL")),
         Way::Stay => {}
-        Way::Wider => change.statements.push(to(&column.sql_type, null)),
-        Way::Text => change.statements.push(to(ANY_TEXT, null)),
+        Way::Wider | Way::Text => {
+            let sql_type = if way == Way::Text { ANY_TEXT } else { &column.sql_type };
+            change.statements.push(to(sql_type, null));
+            if is_text(sql_type) && rules.kind == LoadKind::Merge {
+                change.statements.extend(rewrite_times(table, &name, &live.sql_type));
+            }
+        }
         Way::Anew => {
             if live.lookup.is_some() {
                 change.statements.push(Statement::new(drop_reference(table, &column.name)));
             }
             if live.sql_type != column.sql_type {
-                change.statements.push(to(PASSING, "NULL"));
+                change.statements.push(to(PASSING, " NULL"));
                 if column.sql_type.starts_with("binary(") {
-                    change.statements.push(to("int", "NULL"));
+                    change.statements.push(to("int", ""));
                 }
                 change.statements.push(to(&column.sql_type, null));
             }
             change.statements.extend(refer(table, column));
         }
     }
-    let fits_default = matches!(way, Way::Wider | Way::Anew) || settle(column, live).sql_type == column.sql_type;
+    let fits_default = matches!(way, Way::Wider | Way::Anew) || settle(column, live, rules.kind).sql_type == column.sql_type;
     let adds_default = drops_default || redefaulted && !live.has_default;
     if let Some(default) = column.default.as_ref().filter(|_| adds_default && fits_default) {
         change.statements.push(alter(table, &format!("ADD {default} FOR {name}")));
@@ -192,18 +198,36 @@ fn alter_column(
         change.notes.push(format!("`{}` may be null", column.name));
     }
     if !live.not_null && column.required && !column.key && !retyped && before.is_some_and(|before| !before.required) {
-        // Old rows may have none; then it stays as it is.
-        let tighten = literal(&to(&live.sql_type, "NOT NULL").text);
-        let target = table_name(&table.table);
-        change
-            .statements
-            .push(Statement::new(format!("IF NOT EXISTS (SELECT 1 FROM {target} WHERE {name} IS NULL) EXEC ({tighten})")));
+        // The server refuses NOT NULL for a column that an index, a statistic or a view uses, and the refusal ends the transaction.
+        change.notes.push(format!("`{}` is required now; in the database it may still be null", column.name));
     }
     Ok(retyped || relaxed)
 }
 
+/// Timestamps and times of day that the server has just converted to text, in the one form of [`text_of`].
+fn rewrite_times(table: &SqlTable, name: &str, sql_type: &str) -> Option<Statement> {
+    let base = parts(sql_type).0;
+    let text = text_of(&format!("CAST({name} AS {base})"), base)?;
+    Some(Statement::new(format!("UPDATE {} SET {name} = {text} WHERE {name} IS NOT NULL", table_name(&table.table))))
+}
+
+/// A timestamp as the service writes it, `2026-01-02T03:04:05.6Z`, and a time of day as `03:04:05.6`, without zeros at the end of the
+/// fraction. `None`: the type is neither.
+fn text_of(value: &str, base: &str) -> Option<String> {
+    let (whole, end) = match base {
+        "datetime2" | "datetime" | "smalldatetime" => (format!("CONVERT(varchar(19), {value}, 126)"), " + 'Z'"),
+        "time" => (format!("CONVERT(varchar(8), {value}, 108)"), ""),
+        _ => return None,
+    };
+    let digits = format!("RIGHT('00000' + CAST(DATEPART(microsecond, {value}) AS varchar(6)), 6)");
+    Some(format!(
+        "{whole} + CASE DATEPART(microsecond, {value}) WHEN 0 THEN '' \
+         ELSE '.' + REPLACE(RTRIM(REPLACE({digits}, '0', ' ')), ' ', '0') END{end}"
+    ))
+}
+
 /// How a column gets its type.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     /// It has it, or keeps another one that holds old values and new; see [`settle`].
     Stay,
@@ -225,8 +249,11 @@ fn way(column: &SqlColumn, live: &LiveColumn, kind: LoadKind) -> Result<Way> {
             .with_field("to", if column.lookup.is_some() { "enumeration" } else { &column.sql_type })
             .hint("load the table anew, with --resnapshot, or dropdb and initdb"))
     };
-    // What the server writes as text as the service does.
-    let is_written = matches!(parts(&live.sql_type).0, "tinyint" | "smallint" | "int" | "bigint" | "decimal" | "date");
+    // What the server writes as text as the service does, or `rewrite_times` brings into its form.
+    let is_written = matches!(
+        parts(&live.sql_type).0,
+        "tinyint" | "smallint" | "int" | "bigint" | "decimal" | "date" | "datetime2" | "datetime" | "smalldatetime" | "time"
+    );
     let from_text = is_text(&live.sql_type);
     match fit {
         Fit::Same | Fit::Holds => Ok(Way::Stay),
@@ -260,8 +287,11 @@ fn is_textual(column: &SqlColumn) -> bool {
 }
 
 /// See [`crate::sink::sql::dialect::Dialect::settle`].
-pub(super) fn settle(column: &SqlColumn, live: &LiveColumn) -> SqlColumn {
+pub(super) fn settle(column: &SqlColumn, live: &LiveColumn, kind: LoadKind) -> SqlColumn {
     let mut column = column.clone();
+    if kind == LoadKind::Replace && way(&column, live, kind).is_ok_and(|way| way == Way::Anew) {
+        return column;
+    }
     if let (Some((wanted, _)), Some(lookup)) = (&mut column.lookup, &live.lookup) {
         // The words stay in the table where they are, if the column had another name.
         wanted.clone_from(lookup);
@@ -282,12 +312,12 @@ pub(super) fn settle(column: &SqlColumn, live: &LiveColumn) -> SqlColumn {
             // All digits.
             "real" | "float" => "CONVERT(varchar(50), {}, 3)".to_owned(),
             "date" => "CONVERT(varchar(10), {}, 23)".to_owned(),
-            "datetime2" => "CONVERT(varchar(30), {}, 126)".to_owned(),
-            "time" => "{}".to_owned(),
-            _ => format!("CAST({{}} AS {ANY_TEXT})"),
+            base => text_of(if base == "time" { "CAST({} AS time)" } else { "{}" }, base)
+                .unwrap_or_else(|| format!("CAST({{}} AS {ANY_TEXT})")),
         });
     }
     column.lookup = None;
+    column.enumeration = None;
     if live.sql_type == ANY_TEXT {
         column.longest = None;
     }

@@ -8,6 +8,7 @@ use super::{change, types};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Namespace, TableRef};
 use crate::schema::TableSchema;
+use crate::sink::LoadKind;
 use crate::sink::sql::dialect::{Change, ChangeRules, Dialect, LiveColumn, SqlColumn, SqlTable};
 use crate::sink::sql::statement::{Row, Statement};
 
@@ -102,7 +103,8 @@ fn alter_as_found(table: &SqlTable, column: &SqlColumn, sql_type: Option<&str>, 
     let sql_type = sql_type.map_or_else(|| found_type.to_owned(), literal);
     let null = match nullable {
         true => "N' NULL'",
-        false => "CASE c.is_nullable WHEN 1 THEN N' NULL' ELSE N' NOT NULL' END",
+        // Without either word the column may be null.
+        false => "CASE c.is_nullable WHEN 1 THEN N'' ELSE N' NOT NULL' END",
     };
     let action = literal(&format!("ALTER TABLE {name} ALTER COLUMN {} ", quote(&column.name)));
     Statement::new(format!(
@@ -117,10 +119,15 @@ fn quoted<'c>(columns: impl Iterator<Item = &'c SqlColumn>) -> String {
     columns.map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ")
 }
 
+/// The bytes of a text of at most so many characters, with one more character: the server ignores zeros at the end when it compares
+/// bytes, and would take `a` and `a` with a NUL behind it for the same.
+fn bytes_of(text: &str, characters: usize) -> String {
+    format!("CAST(CAST({text} AS nvarchar({characters})) + N'.' AS varbinary({}))", (characters + 1) * 2)
+}
+
 /// Two texts of so many characters, byte for byte, whatever the collation.
 fn same_bytes(one: &str, other: &str, characters: usize) -> String {
-    let bytes = |text: &str| format!("CAST(CAST({text} AS nvarchar({characters})) AS varbinary({}))", characters * 2);
-    format!("{} = {}", bytes(one), bytes(other))
+    format!("{} = {}", bytes_of(one, characters), bytes_of(other, characters))
 }
 
 /// The staged value of a column, as the table takes it.
@@ -173,7 +180,8 @@ fn refuse_lost_characters(table: &SqlTable) -> Option<Statement> {
     }
     let lost = |column: &SqlColumn| {
         let name = format!("s.{}", quote(&column.name));
-        format!("CAST(CAST(CAST({name} AS varchar(max)) AS nvarchar(max)) AS varbinary(max)) <> CAST({name} AS varbinary(max))")
+        let kept = format!("CAST(CAST({name} AS varchar(max)) AS nvarchar(max))");
+        format!("CAST({kept} + N'.' AS varbinary(max)) <> CAST({name} + N'.' AS varbinary(max))")
     };
     let any = texts.iter().map(|column| lost(column)).collect::<Vec<_>>().join(" OR ");
     let which: String = texts.iter().map(|column| format!(" WHEN {} THEN {}", lost(column), literal(&column.name))).collect();
@@ -221,9 +229,9 @@ fn fill_lookup(column: &SqlColumn) -> Option<Statement> {
     let name = format!("s.{}", quote(&column.name));
     Some(Statement::new(format!(
         "INSERT INTO {lookup} ([value]) SELECT MIN({name}) FROM {STAGE} AS s WHERE s.[_action] = N'U' AND {name} IS NOT NULL \
-         AND NOT EXISTS (SELECT 1 FROM {lookup} AS l WHERE {}) GROUP BY CAST({name} AS varbinary({}))",
+         AND NOT EXISTS (SELECT 1 FROM {lookup} AS l WHERE {}) GROUP BY {}",
         same_bytes("l.[value]", &name, WORD_BYTES),
-        WORD_BYTES * 2
+        bytes_of(&name, WORD_BYTES)
     )))
 }
 
@@ -410,6 +418,10 @@ impl Dialect for MssqlDialect {
         true
     }
 
+    fn takes_subnormal(&self) -> bool {
+        false
+    }
+
     fn table_of(&self, schema: &TableSchema) -> Result<SqlTable> {
         let columns = types::columns(schema);
         for (index, column) in columns.iter().enumerate() {
@@ -461,8 +473,8 @@ impl Dialect for MssqlDialect {
         Some(LiveColumn { name, sql_type, not_null, key, has_default, comment: None, lookup })
     }
 
-    fn settle(&self, column: &SqlColumn, live: &LiveColumn) -> SqlColumn {
-        change::settle(column, live)
+    fn settle(&self, column: &SqlColumn, live: &LiveColumn, kind: LoadKind) -> SqlColumn {
+        change::settle(column, live, kind)
     }
 
     fn admit_words(

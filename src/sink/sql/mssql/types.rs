@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::dialect::{LONGEST_NAME, cut_name, literal, quote};
 use crate::model::TableRef;
 use crate::schema::{Column, ColumnType, TableSchema};
-use crate::sink::sql::dialect::SqlColumn;
+use crate::sink::sql::dialect::{Enumeration, SqlColumn};
 
 /// Type of texts of any length in the staging table.
 const STAGED_TEXT: &str = "nvarchar(max) COLLATE DATABASE_DEFAULT";
@@ -105,7 +105,12 @@ fn sql_column(table: &TableRef, column: &Column, chosen: Chosen, key: bool) -> S
         key,
         required: column.required,
         comment: None,
-        enumeration: None,
+        enumeration: match &column.column_type {
+            ColumnType::Enum { members, open: false } => {
+                Some(Enumeration { name: column.name.clone(), members: members.clone() })
+            }
+            _ => None,
+        },
         lookup: chosen.lookup,
     }
 }

@@ -13,6 +13,7 @@ pub(super) fn change_table(table: &SqlTable, live: &[LiveColumn], rules: ChangeR
     let mut change = Change::default();
     let mut actions = Vec::new();
     let mut coarse = Vec::new();
+    let mut rewritten = Vec::new();
     if is_rekeyed(table, live, rules.kind)? {
         // Old rows may have one new key for several of them.
         change.statements.push(Statement::new(format!("DELETE FROM {}", super::dialect::table_name(&table.table))));
@@ -24,7 +25,10 @@ pub(super) fn change_table(table: &SqlTable, live: &[LiveColumn], rules: ChangeR
     for column in &table.columns {
         match live.iter().find(|live| live.name == column.name) {
             None => add(column, rules.kind, &mut actions, &mut change),
-            Some(live) => alter_column(table, column, live, rules.kind, &mut actions, &mut coarse, &mut change)?,
+            Some(live) => {
+                alter_column(table, column, live, rules.kind, &mut actions, &mut coarse, &mut change)?;
+                rewritten.extend(rewrite_times(table, column, live, rules));
+            }
         }
     }
     for gone in live.iter().filter(|live| !table.columns.iter().any(|column| column.name == live.name)) {
@@ -59,6 +63,7 @@ pub(super) fn change_table(table: &SqlTable, live: &[LiveColumn], rules: ChangeR
     if !actions.is_empty() {
         change.statements.push(alter(table, &actions.join(", ")));
     }
+    change.statements.extend(rewritten);
     for column in &table.columns {
         let is = live.iter().find(|live| live.name == column.name);
         if column.lookup.is_some() && is.is_none_or(|live| reference(&live.sql_type).is_none()) {
@@ -152,25 +157,71 @@ fn alter_column<'c>(
     Ok(())
 }
 
+/// Timestamps and times of day that the server converts to text, in the one form of [`text_of`]. A run that was killed between the two
+/// left a text whose stored schema is still the old one, so that the statement is repeated then; it changes what it finds in the
+/// server's form alone.
+fn rewrite_times(table: &SqlTable, column: &SqlColumn, live: &LiveColumn, rules: ChangeRules<'_>) -> Option<Statement> {
+    let before = rules.before.and_then(|before| before.columns.iter().find(|before| before.name == column.name));
+    let was = match is_text_type(&live.sql_type) {
+        // Only in the run that changes the schema.
+        true => plain(&before.filter(|before| before.sql_type != column.sql_type)?.sql_type),
+        false => plain(&live.sql_type),
+    };
+    let becomes_text = match fit(column, &live.sql_type) {
+        Fit::Wider => is_text_type(&column.sql_type),
+        Fit::Other => column.lookup.is_none(),
+        Fit::Same => is_text_type(&live.sql_type),
+        Fit::Coarse(_) | Fit::Words(_) | Fit::ToLookup => false,
+    };
+    let (whole, pattern, end) = match parts(&was).0 {
+        "datetime" => (19, "^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?$", "Z"),
+        "time" => (8, "^[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?$", ""),
+        _ => return None,
+    };
+    if !becomes_text || rules.kind == LoadKind::Replace {
+        return None;
+    }
+    let (name, target) = (quote(&column.name), super::dialect::table_name(&table.table));
+    let fraction = format!("SUBSTRING({name}, {})", whole + 1);
+    Some(Statement::new(format!(
+        "UPDATE {target} SET {name} = CONCAT(REPLACE(LEFT({name}, {whole}), ' ', 'T'), \
+         IF({fraction} REGEXP '[1-9]', TRIM(TRAILING '0' FROM {fraction}), ''), '{end}') WHERE {name} REGEXP '{pattern}'"
+    )))
+}
+
+/// A staged timestamp as the service writes it, `2026-01-02T03:04:05.6Z`, and a time of day as `03:04:05.6`, without zeros at the end of
+/// the fraction. `None`: the type is neither.
+fn text_of(value: &str, sql_type: &str) -> Option<String> {
+    let (whole, end) = match parts(&plain(sql_type)).0 {
+        "datetime" => (format!("DATE_FORMAT({value}, '%Y-%m-%dT%H:%i:%s')"), "Z"),
+        "time" => (format!("LEFT(CAST({value} AS CHAR), 8)"), ""),
+        _ => return None,
+    };
+    let digits = format!("LPAD(MICROSECOND({value}), 6, '0')");
+    Some(format!("CONCAT({whole}, IF(MICROSECOND({value}) = 0, '', CONCAT('.', TRIM(TRAILING '0' FROM {digits}))), '{end}')"))
+}
+
 /// Whether the live column takes the values although it has another type: texts take all of them, a lookup table all words.
 fn is_kept(column: &SqlColumn, live: &LiveColumn) -> bool {
-    let own = plain(&live.sql_type);
-    let is_text = text_rank(parts(&own).0, &parts(&own).1).is_some();
     match live.lookup {
         Some(_) => is_textual(column),
-        None => is_text && column.lookup.is_none(),
+        None => is_text_type(&live.sql_type) && column.lookup.is_none(),
     }
 }
 
 fn is_textual(column: &SqlColumn) -> bool {
-    let own = plain(&column.sql_type);
-    column.enumeration.is_some() || text_rank(parts(&own).0, &parts(&own).1).is_some()
+    column.enumeration.is_some() || is_text_type(&column.sql_type)
+}
+
+fn is_text_type(sql_type: &str) -> bool {
+    let own = plain(sql_type);
+    text_rank(parts(&own).0, &parts(&own).1).is_some()
 }
 
 /// See [`Dialect::settle`](crate::sink::sql::dialect::Dialect::settle).
 pub(super) fn settle(column: &SqlColumn, live: &LiveColumn) -> SqlColumn {
     let mut column = column.clone();
-    let is_text = text_rank(parts(&plain(&live.sql_type)).0, &parts(&plain(&live.sql_type)).1).is_some();
+    let is_text = is_text_type(&live.sql_type);
     match &live.lookup {
         // The words stay in the table where they are, if the column had another name.
         Some(lookup) if let Some((wanted, _)) = &mut column.lookup => {
@@ -184,7 +235,12 @@ pub(super) fn settle(column: &SqlColumn, live: &LiveColumn) -> SqlColumn {
             column.longest = None;
             column.enumeration = None;
         }
-        None if is_text && column.lookup.is_none() && !is_textual(&column) => column.sql_type = own_type(&live.sql_type),
+        None if is_text && column.lookup.is_none() && !is_textual(&column) => {
+            if !column.key {
+                column.convert = text_of("{}", &column.stage_type);
+            }
+            column.sql_type = own_type(&live.sql_type);
+        }
         _ => {}
     }
     column

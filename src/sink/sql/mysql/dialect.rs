@@ -7,6 +7,7 @@ use super::{change, types};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Namespace, TableRef};
 use crate::schema::{ACTION, TableSchema};
+use crate::sink::LoadKind;
 use crate::sink::sql::dialect::{Change, ChangeRules, Dialect, LiveColumn, SqlColumn, SqlTable};
 use crate::sink::sql::meta;
 use crate::sink::sql::statement::{Row, Statement};
@@ -514,7 +515,7 @@ impl Dialect for MysqlDialect {
         change::change_table(table, live, rules)
     }
 
-    fn settle(&self, column: &SqlColumn, live: &LiveColumn) -> SqlColumn {
+    fn settle(&self, column: &SqlColumn, live: &LiveColumn, _kind: LoadKind) -> SqlColumn {
         change::settle(column, live)
     }
 

@@ -58,6 +58,9 @@ on_both!(
     a_table_as_defined_needs_no_change,
     enumerations_and_lookups_are_kept_and_grow,
     odd_changes_of_types_lose_no_value,
+    timestamps_that_become_text_have_one_form,
+    a_load_that_the_server_undoes_passes_when_it_is_repeated,
+    a_change_of_a_table_waits_for_its_readers,
     the_book_keeping_is_that_of_the_official_client_and_exact,
     books_of_the_first_clients_are_taken_over,
     a_table_of_the_official_client_is_continued_as_it_is,
@@ -387,6 +390,99 @@ async fn odd_changes_of_types_lose_no_value(brand: Brand) {
     let types: Vec<String> = database.columns("canvas__odd_changes").into_iter().map(|column| column.sql_type).collect();
     assert_eq!(types[1], "mediumtext");
     assert!(types[2].starts_with("bigint") && types[3].starts_with("bigint"), "{types:?}");
+}
+
+async fn timestamps_that_become_text_have_one_form(brand: Brand) {
+    let Some((database, fixture)) = fixture(brand) else { return };
+    let table = TableRef::new("canvas", "times");
+    let (at_time, clock) = (json!({"type": "string", "format": "date-time"}), json!({"type": "string", "format": "time"}));
+    let text = json!({"type": "string"});
+    let schema = |version: i64, at_type: &serde_json::Value, clock_type: &serde_json::Value, note: &serde_json::Value| {
+        served(&table, version, json!({"at": at_type, "clock": clock_type, "note": note}), &[])
+    };
+    let row =
+        |id: i64, at: &str, clock: &str, note: &str| Change::Up(json!({"id": id, "at": at, "clock": clock, "note": note}));
+    let old = schema(1, &at_time, &clock, &text);
+    let rows = [row(1, "2026-01-02T03:04:05.5Z", "01:02:03.25", "soon"), row(2, "2026-01-02T03:04:00Z", "10:20:30", "later")];
+    load(&fixture, &old, LoadKind::Replace, &rows, at(1)).await.unwrap();
+    // As a run leaves it that is killed after the server converted the column.
+    database.sql("ALTER TABLE canvas__times MODIFY COLUMN at mediumtext");
+    let new = schema(2, &text, &text, &at_time);
+    load(&fixture, &new, LoadKind::Merge, &[row(3, "2026-01-02T03:04:06Z", "11:22:33Z", "2026-01-02T03:04:05.120Z")], at(2))
+        .await
+        .unwrap();
+    let found = database.sql("SELECT id, at, clock, note FROM canvas__times ORDER BY 1");
+    assert_eq!(
+        found,
+        "1\t2026-01-02T03:04:05.5Z\t01:02:03.25\tsoon\n2\t2026-01-02T03:04:00Z\t10:20:30\tlater\n\
+         3\t2026-01-02T03:04:06Z\t11:22:33Z\t2026-01-02T03:04:05.12Z\n"
+    );
+    let again = row(3, "2026-01-02T03:04:06Z", "11:22:33Z", "2026-01-02T03:04:05.120Z");
+    let loaded = load(&fixture, &new, LoadKind::Merge, &[again], at(3)).await.unwrap();
+    assert_eq!(loaded.schema_changes, [] as [&str; 0]);
+    assert_eq!(database.sql("SELECT id, at, clock, note FROM canvas__times ORDER BY 1"), found);
+}
+
+/// A deadlock in which the server chooses the load, because the other transaction has changed more rows.
+async fn a_load_that_the_server_undoes_passes_when_it_is_repeated(brand: Brand) {
+    let Some((database, fixture)) = fixture(brand) else { return };
+    let schema = plain(&TableRef::new("canvas", "contended"));
+    let row = |id: i64, name: &str| Change::Up(json!({"id": id, "name": name}));
+    let rows: Vec<Change> = (1..=400).map(|id| row(id, "old")).collect();
+    load(&fixture, &schema, LoadKind::Replace, &rows, at(1)).await.unwrap();
+    let server = MysqlServer::from_url(&database.url.parse().unwrap()).unwrap();
+    let mut other = server.connect().await.unwrap();
+    other.execute(&Statement::new("BEGIN")).await.unwrap();
+    // All rows but the first, which the load takes before it waits for the second.
+    other.execute(&Statement::new("UPDATE canvas__contended SET name = 'other' WHERE id > 1")).await.unwrap();
+    let merge = async || {
+        let plan = plan(&fixture, &schema, LoadKind::Merge).await;
+        let mut opened = fixture.sink.begin(plan).await?;
+        let batch = conformance::changes(&schema, &[row(1, "new"), row(2, "new")]);
+        opened.write(conformance::reduced(&schema, vec![batch])).await?;
+        opened.commit(at(2)).await
+    };
+    let waiting = "SELECT COUNT(*) FROM information_schema.INNODB_TRX AS t JOIN information_schema.PROCESSLIST AS p \
+        ON p.ID = t.trx_mysql_thread_id WHERE t.trx_state = 'LOCK WAIT' AND p.DB = DATABASE()";
+    let contend = async {
+        while other.rows(&Statement::new(waiting)).await.unwrap()[0][0].as_deref() == Some("0") {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        other.execute(&Statement::new("UPDATE canvas__contended SET name = 'other' WHERE id = 1")).await.unwrap();
+        other.execute(&Statement::new("COMMIT")).await.unwrap();
+    };
+    let (first, ()) = tokio::join!(merge(), contend);
+    let error = first.unwrap_err();
+    assert_eq!((error.kind(), error.get("code")), (Kind::Conflict, Some("1213")), "{error:?}");
+    assert!(fixture.sink.is_passing(&error));
+    assert_eq!(database.sql("SELECT COUNT(*) FROM canvas__contended WHERE name = 'other'"), "400\n");
+    merge().await.unwrap();
+    assert_eq!(database.sql("SELECT id FROM canvas__contended WHERE name = 'new' ORDER BY id"), "1\n2\n");
+    assert_eq!(fixture.sink.held(&schema.table).await.unwrap().unwrap().bookmark, at(2));
+}
+
+async fn a_change_of_a_table_waits_for_its_readers(brand: Brand) {
+    let Some((database, fixture)) = fixture(brand) else { return };
+    let table = TableRef::new("canvas", "read");
+    let old = served(&table, 1, json!({"a": {"type": "string"}}), &[]);
+    load(&fixture, &old, LoadKind::Replace, &[Change::Up(json!({"id": 1, "a": "x"}))], at(1)).await.unwrap();
+    let server = MysqlServer::from_url(&database.url.parse().unwrap()).unwrap();
+    let mut reader = server.connect().await.unwrap();
+    reader.execute(&Statement::new("BEGIN")).await.unwrap();
+    reader.rows(&Statement::new("SELECT * FROM canvas__read")).await.unwrap();
+    let new = served(&table, 2, json!({"a": {"type": "string"}, "b": {"type": "boolean"}}), &[]);
+    let begun = std::time::Instant::now();
+    let change = [Change::Up(json!({"id": 2, "b": true}))];
+    let loading = load(&fixture, &new, LoadKind::Merge, &change, at(2));
+    let reading = async {
+        tokio::time::sleep(std::time::Duration::from_millis(3500)).await;
+        // The change has let go by now, so that others could read meanwhile.
+        reader.execute(&Statement::new("COMMIT")).await.unwrap();
+    };
+    let (loaded, ()) = tokio::join!(loading, reading);
+    assert_eq!(loaded.unwrap().upserted, 1);
+    assert!(begun.elapsed() > std::time::Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert_eq!(database.sql("SELECT id, a, b FROM canvas__read ORDER BY 1"), "1\tx\tNULL\n2\tNULL\t1\n");
 }
 
 async fn the_book_keeping_is_that_of_the_official_client_and_exact(brand: Brand) {

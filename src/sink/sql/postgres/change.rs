@@ -63,13 +63,24 @@ pub(super) fn settle(column: &SqlColumn, live: &LiveColumn) -> SqlColumn {
     let is_unlooked = column.lookup.is_some() && live.lookup.is_none();
     if is_unlooked || is_any_text(&live.sql_type) && column.sql_type != live.sql_type {
         let kept = if live.sql_type == "text[]" { "text[]" } else { "text" };
-        column.convert = Some(format!("{{}}::{kept}"));
+        column.convert = Some(if kept == "text" { text_of("{}", &column.stage_type) } else { format!("{{}}::{kept}") });
         column.lookup = None;
         column.longest = None;
         column.enumeration = None;
         column.sql_type = kept.to_owned();
     }
     column
+}
+
+/// A value as text: a timestamp as the service writes it, `2026-01-02T03:04:05.6Z`, all else as the server does.
+fn text_of(value: &str, sql_type: &str) -> String {
+    match sql_type {
+        "timestamp without time zone" => format!(
+            "(pg_catalog.rtrim(pg_catalog.rtrim(pg_catalog.to_char({value}, 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '0'), '.') \
+             OPERATOR(pg_catalog.||) 'Z')"
+        ),
+        _ => format!("{value}::text"),
+    }
 }
 
 fn is_any_text(sql_type: &str) -> bool {
@@ -206,7 +217,8 @@ fn alter_column(
 fn retype(table: &SqlTable, column: &SqlColumn, live: &LiveColumn, moved: bool, kind: LoadKind) -> Vec<Statement> {
     let name = quote(&column.name);
     let (from, to) = (live.sql_type.as_str(), column.sql_type.as_str());
-    let to_text = || alter(table, &format!("ALTER COLUMN {name} SET DATA TYPE text USING {name}::text"));
+    let text = text_of(&name, from);
+    let to_text = || alter(table, &format!("ALTER COLUMN {name} SET DATA TYPE text USING {text}"));
     // Kept as it is, or as text: see `settle`.
     match (&live.lookup, &column.lookup) {
         (Some(_), Some(_)) => return Vec::new(),
@@ -218,7 +230,10 @@ fn retype(table: &SqlTable, column: &SqlColumn, live: &LiveColumn, moved: bool, 
     }
     match fit(from, to) {
         Fit::Same | Fit::Holds => Vec::new(),
-        Fit::Wider => vec![alter(table, &format!("ALTER COLUMN {name} SET DATA TYPE {to} USING {name}::{to}"))],
+        Fit::Wider => {
+            let value = if matches!(parts(to).0, "text" | "character varying") { &text } else { &name };
+            vec![alter(table, &format!("ALTER COLUMN {name} SET DATA TYPE {to} USING {value}::{to}"))]
+        }
         // There are no rows any more.
         Fit::Other if kind == LoadKind::Replace => {
             vec![alter(table, &format!("ALTER COLUMN {name} SET DATA TYPE {to} USING NULL"))]
@@ -231,11 +246,11 @@ fn retype(table: &SqlTable, column: &SqlColumn, live: &LiveColumn, moved: bool, 
             let unequal = match to == "jsonb" {
                 true => String::new(),
                 false => format!(
-                    "IF EXISTS (SELECT FROM {target} WHERE {name}::text::{to}::text IS DISTINCT FROM {name}::text) \
-                     THEN RAISE data_exception; END IF; "
+                    "IF EXISTS (SELECT FROM {target} WHERE {back} IS DISTINCT FROM {text}) THEN RAISE data_exception; END IF; ",
+                    back = text_of(&format!("{text}::{to}"), to)
                 ),
             };
-            let change = alter(table, &format!("ALTER COLUMN {name} SET DATA TYPE {to} USING {name}::text::{to}")).text;
+            let change = alter(table, &format!("ALTER COLUMN {name} SET DATA TYPE {to} USING {text}::{to}")).text;
             let otherwise = if from == "text" { "NULL".to_owned() } else { to_text().text };
             vec![Statement::new(format!(
                 "DO $do$ BEGIN {unequal}{change}; EXCEPTION WHEN data_exception OR cannot_coerce THEN {otherwise}; END $do$"

@@ -4,6 +4,7 @@ use super::{change, types};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Namespace, TableRef};
 use crate::schema::TableSchema;
+use crate::sink::LoadKind;
 use crate::sink::sql::dialect::{Change, ChangeRules, Dialect, Enumeration, LiveColumn, SqlColumn, SqlTable};
 use crate::sink::sql::statement::{Row, Statement};
 
@@ -557,7 +558,7 @@ impl Dialect for PostgresDialect {
         change::change_table(self, table, live, rules)
     }
 
-    fn settle(&self, column: &SqlColumn, live: &LiveColumn) -> SqlColumn {
+    fn settle(&self, column: &SqlColumn, live: &LiveColumn, _kind: LoadKind) -> SqlColumn {
         change::settle(column, live)
     }
 

@@ -174,6 +174,9 @@ fn changes() -> Vec<(&'static str, Change)> {
             "to_state": {"type": "string"},
             "to_flag": {"type": "string"},
             "to_moment": {"type": "integer", "format": "int64"},
+            "from_moment": {"type": "string", "format": "date-time"},
+            "from_clock": {"type": "string", "format": "time"},
+            "moment_to_number": {"type": "string", "format": "date-time"},
         }),
         &["gone", "needed", "state_gone", "name"],
     ));
@@ -190,6 +193,9 @@ fn changes() -> Vec<(&'static str, Change)> {
             "to_state": {"type": "string", "enum": ["a"]},
             "to_flag": {"type": "boolean"},
             "to_moment": {"type": "string", "format": "date-time"},
+            "from_moment": {"type": "string"},
+            "from_clock": {"type": "string", "maxLength": 12},
+            "moment_to_number": {"type": "integer", "format": "int64"},
             "new": {"type": "string"},
             "new_state": {"type": "string", "enum": ["a"]},
             "new_flag": {"type": "boolean", "default": true},
@@ -263,13 +269,39 @@ fn rows_are_put_into_columns_that_kept_their_type() {
         live("short", "varchar(max)"),
     ];
     let columns = wanted.columns.iter().map(|column| match found.iter().find(|live| live.name == column.name) {
-        Some(live) => MssqlDialect.settle(column, live),
+        Some(live) => MssqlDialect.settle(column, live, LoadKind::Merge),
         None => column.clone(),
     });
     let settled = SqlTable { columns: columns.collect(), ..wanted.clone() };
     let statements = [MssqlDialect.fill_lookups(&settled), MssqlDialect.upsert(&settled)].concat();
     insta::assert_snapshot!("mssql_settled", texts(&statements));
     assert_eq!(settled.columns[6].longest, None, "a text of any length is not widened");
+}
+
+/// A new snapshot has no old values, so that columns get the type of the schema, with the lookup table that it needs.
+#[test]
+fn a_snapshot_settles_for_the_type_of_the_schema() {
+    let value = json!({"state": {"type": "string", "enum": ["a"]}, "text": {"type": "string"}});
+    let wanted = table_of(&served(&TableRef::new("canvas", "t"), 2, value, &[]));
+    let found =
+        [live("state", "varchar(max)"), LiveColumn { lookup: Some("[canvas].[t__text]".into()), ..live("text", "int") }];
+    for (column, live) in wanted.columns[1..].iter().zip(&found) {
+        assert_eq!(MssqlDialect.settle(column, live, LoadKind::Replace), *column);
+        let merged = MssqlDialect.settle(column, live, LoadKind::Merge);
+        assert_eq!((merged.sql_type, merged.lookup.map(|(table, _)| table)), (live.sql_type.clone(), live.lookup.clone()));
+    }
+}
+
+/// SQL Server ignores zero bytes at the end of `varbinary` when it compares: each text has one more character.
+#[test]
+fn a_nul_at_the_end_of_a_text_tells_two_texts_apart() {
+    let table = table_of(&awkward_keys());
+    let statements =
+        [MssqlDialect.fill_lookups(&table), MssqlDialect.upsert(&table), vec![MssqlDialect.delete(&table)]].concat();
+    for statement in statements {
+        let casts = statement.text.split(" AS varbinary(").collect::<Vec<_>>();
+        assert!(casts[..casts.len() - 1].iter().all(|before| before.ends_with("+ N'.'")), "{}", statement.text);
+    }
 }
 
 /// All statements, each text once, under its kind.

@@ -1,5 +1,8 @@
 //! The session and the bulk path against a scripted peer.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use arrow::array::RecordBatch;
 use serde_json::{Value, json};
 
@@ -398,4 +401,134 @@ async fn a_load_that_fails_in_the_middle_commits_nothing() {
         let rest: Vec<Seen> = peer.seen().split_off(after + 1);
         assert!(rest.iter().all(|seen| *seen == Seen::End), "nothing follows but the end: {rest:?}");
     }
+}
+
+/// Texts of the statements that a peer has seen.
+fn statements(peer: &Peer) -> Vec<String> {
+    let texts = peer.seen().into_iter().filter_map(|seen| if let Seen::Sql(text, _) = seen { Some(text) } else { None });
+    texts.collect()
+}
+
+fn place(statements: &[String], part: &str) -> usize {
+    statements.iter().position(|text| text.contains(part)).unwrap_or_else(|| panic!("no {part}: {statements:#?}"))
+}
+
+fn open(peer: &Peer) -> SqlSink {
+    SqlSink::open(&peer.url("?ssl=disable").parse().unwrap(), SqlOptions::default()).unwrap()
+}
+
+/// The enumeration was a text before.
+#[tokio::test]
+async fn a_new_snapshot_makes_the_lookup_table_before_the_key_that_refers_to_it() {
+    let peer = Peer::new(|seen| match seen {
+        Seen::Sql(text, values) if text.starts_with("SELECT c.name") && values[0].as_deref() == Some("[canvas].[users]") => {
+            let row = |cells: [&str; 8]| cells.iter().map(|cell| Some((*cell).to_owned())).chain([None]).collect::<Vec<_>>();
+            Answer::Rows(vec![
+                row(["id", "bigint", "8", "19", "0", "0", "1", "0"]),
+                row(["name", "varchar", "40", "0", "0", "0", "0", "0"]),
+                row(["state", "varchar", "-1", "0", "0", "1", "0", "0"]),
+            ])
+        }
+        other => sink_script(other),
+    })
+    .await;
+    load(&open(&peer), &people("users", 10), LoadKind::Replace, &[Change::Up(person(1, json!("a")))]).await.unwrap();
+    let seen = statements(&peer);
+    let (made, referred) =
+        (place(&seen, "CREATE TABLE [canvas].[users__state]"), place(&seen, "REFERENCES [canvas].[users__state]"));
+    assert!(made < referred && referred < place(&seen, "INSERT INTO [canvas].[users__state]"), "{seen:#?}");
+}
+
+#[tokio::test]
+async fn enum_values_that_the_schema_does_not_list_are_reported_once() {
+    for (known, expected) in [("a", 1), ("odd", 0)] {
+        let peer = Peer::new(move |seen| match seen {
+            Seen::Sql(text, _) if text.starts_with("SELECT [id], CAST([value]") => {
+                Answer::Rows(vec![vec![Some("1".into()), Some(known.into())]])
+            }
+            other => sink_script(other),
+        })
+        .await;
+        let rows = ["odd", "odd", "a"].map(|state| Change::Up(json!({"id": 1, "name": "x", "state": state})));
+        let loaded = load(&open(&peer), &people("users", 10), LoadKind::Merge, &rows).await.unwrap();
+        assert_eq!(loaded.warnings.len(), expected, "{loaded:?}");
+        assert!(loaded.warnings.iter().all(|warning| warning.starts_with("`state`: 1 ")), "{loaded:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_bulk_load_that_is_not_taken_whole_fails() {
+    for taken in [0, 1, 3] {
+        let peer =
+            Peer::new(move |seen| if matches!(seen, Seen::Bulk(_)) { Answer::Taken(taken) } else { sink_script(seen) }).await;
+        let rows = [Change::Up(person(1, json!("a"))), Change::Up(person(2, json!("b")))];
+        let error = load(&open(&peer), &people("users", 10), LoadKind::Merge, &rows).await.unwrap_err();
+        let counts = (error.get("sent"), error.get("taken"));
+        assert_eq!((error.kind(), counts), (Kind::Target, (Some("2"), Some(taken.to_string().as_str()))), "{error:?}");
+        assert!(!statements(&peer).iter().any(|text| text.starts_with("UPDATE [instructure_dap]")), "the bookmark stays");
+    }
+}
+
+/// Deadlock, lock timeout, conflict of snapshot isolation: by a merge, and by a change of the table.
+#[tokio::test]
+async fn a_load_that_the_server_undoes_passes_when_it_is_repeated() {
+    for (number, refused) in
+        [(1205, "UPDATE t SET"), (3960, "DELETE t FROM"), (1222, "ALTER TABLE [canvas].[users] ADD [born]")]
+    {
+        let failures = Arc::new(AtomicUsize::new(2));
+        let left = Arc::clone(&failures);
+        let peer = Peer::new(move |seen| match seen {
+            Seen::Sql(text, _)
+                if text.starts_with(refused)
+                    && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() =>
+            {
+                Answer::Error(number, "The transaction gives way.")
+            }
+            other => sink_script(other),
+        })
+        .await;
+        let sink = open(&peer);
+        let value = json!({"name": {"type": "string", "maxLength": 10}, "state": {"type": "string", "enum": ["a"]},
+            "born": {"type": "string", "format": "date"}});
+        let schema = served(&TableRef::new("canvas", "users"), 2, value, &["name"]);
+        let rows = [Change::Up(person(1, json!("a"))), Change::Del(json!({"id": 3}))];
+        for _ in 0..2 {
+            let error = load(&sink, &schema, LoadKind::Merge, &rows).await.unwrap_err();
+            assert!(sink.is_passing(&error) && error.kind() == Kind::Conflict, "{error:?}");
+            assert_eq!(error.get("number"), Some(number.to_string().as_str()));
+        }
+        assert!(!statements(&peer).iter().any(|text| text.starts_with("UPDATE [instructure_dap]")), "the bookmark stays");
+        let loaded = load(&sink, &schema, LoadKind::Merge, &rows).await.unwrap();
+        assert_eq!((loaded.upserted, loaded.deleted), (1, 1));
+        // Each attempt has a session of its own: the server may have done anything to the transaction of the one before.
+        let logins = peer.seen().iter().filter(|seen| matches!(seen, Seen::Login(..))).count();
+        assert_eq!(logins, 3, "{:#?}", statements(&peer));
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_a_table_waits_for_locks_for_a_limited_time() {
+    let peer = Peer::new(sink_script).await;
+    let value = json!({"name": {"type": "string", "maxLength": 10}, "state": {"type": "string", "enum": ["a"]}, "born": {"type": "string"}});
+    let schema = served(&TableRef::new("canvas", "users"), 2, value, &["name"]);
+    load(&open(&peer), &schema, LoadKind::Merge, &[Change::Up(person(1, json!("a")))]).await.unwrap();
+    let seen = statements(&peer);
+    let change = place(&seen, "ALTER TABLE [canvas].[users] ADD [born]");
+    assert_eq!(seen[change - 1], "SET LOCK_TIMEOUT 10000");
+    assert!(seen[change..].iter().position(|text| text == "SET LOCK_TIMEOUT -1") < Some(4), "{seen:#?}");
+}
+
+#[tokio::test]
+async fn numbers_too_close_to_zero_become_zero_and_are_counted() {
+    let peer = Peer::new(sink_script).await;
+    let value = json!({"double": {"type": "number"}, "single": {"type": "number", "format": "float32"}});
+    let schema = served(&TableRef::new("canvas", "accounts"), 1, value, &[]);
+    let rows = [json!([5e-324, 1.0e-40]), json!([f64::MIN_POSITIVE, 1.5]), json!([-1.0e-310, null])];
+    let rows = rows.into_iter().zip(1..).map(|(row, id)| Change::Up(json!({"id": id, "double": row[0], "single": row[1]})));
+    let loaded = load(&open(&peer), &schema, LoadKind::Replace, &rows.collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(loaded.warnings.len(), 2, "{loaded:?}");
+    assert!(loaded.warnings[0].starts_with("`double`: 2 ") && loaded.warnings[1].starts_with("`single`: 1 "), "{loaded:?}");
+    let sent = peer.seen().into_iter().find_map(|seen| if let Seen::Bulk(rows) = seen { Some(rows) } else { None }).unwrap();
+    let sent: Vec<_> = sent.into_iter().map(|row| (row[2].clone().unwrap().parse::<f64>().unwrap(), row[3].clone())).collect();
+    assert_eq!(sent, [(0.0, Some("0".into())), (f64::MIN_POSITIVE, Some("1.5".into())), (0.0, None)]);
 }
