@@ -19,14 +19,15 @@ use daplake::api::{Client, ClientOptions, Credentials, FinishedJob, Pacing, Quer
 use daplake::decode::{self, BadRows, DecodeOptions, OutOfRange, TextDecoder};
 use daplake::demo::school::{School, SchoolOptions};
 use daplake::demo::serve::{ServeOptions, Server};
+use daplake::engine::{Engine, EngineOptions, batch_stream};
 use daplake::fetch::{Gunzip, ObjectUrls, open, unpacked};
 use daplake::model::{Bookmark, Format, Mode, TableRef, Window};
 use daplake::ops::{self, Selection, SyncRequest, Target};
 use daplake::redact::Secret;
+use daplake::reduce::ChangeSet;
+use daplake::reduce::latest_per_key;
 use daplake::schema::{Nested, TableSchema, change_schema};
 use daplake::sink::{LoadKind, LoadPlan, Sink};
-use daplake::stage::ChangeSet;
-use daplake::stage::{Engine, EngineOptions, batch_stream, latest_per_key, table_of_batches};
 use futures::{TryStreamExt, stream};
 
 const RUNS: usize = 3;
@@ -297,8 +298,8 @@ async fn bench(rows: u64) -> Result<()> {
         Engine::new(EngineOptions { memory_limit: MEMORY_LIMIT, temp_dir: Some(spill.path().to_owned()), partitions: 2 })?;
 
     let figures = measure(|| async {
-        let source = table_of_batches(arrow.clone(), vec![batches.clone()])?;
-        let changes = latest_per_key(&engine, source, &keys).await?;
+        let source = batch_stream(arrow.clone(), batches.clone());
+        let changes = latest_per_key(&engine, ChangeSet::unreduced(arrow.clone(), &keys, vec![source]))?;
         for mut stream in changes.streams {
             while stream.try_next().await.expect("the stage runs").is_some() {}
         }
@@ -347,9 +348,9 @@ async fn bench(rows: u64) -> Result<()> {
         let plan = plan(LoadKind::Merge, Some(Bookmark { at: first_at, schema_version: 1 }));
         async move {
             let sink = ops::open_target(&Target::Folder(folder), engine)?;
-            let source = table_of_batches(arrow.clone(), vec![changes.clone()])?;
+            let source = batch_stream(arrow.clone(), changes.clone());
             let mut load = sink.begin(plan).await?;
-            load.write(latest_per_key(engine, source, keys).await?).await?;
+            load.write(latest_per_key(engine, ChangeSet::unreduced(arrow.clone(), keys, vec![source]))?).await?;
             load.commit(Bookmark { schema_version: 1, ..reached }).await.map(drop)
         }
     })

@@ -4,23 +4,25 @@
 mod channel;
 #[cfg(feature = "lake")]
 mod child;
-mod crew;
 pub mod error;
 pub mod model;
 mod panics;
 pub mod progress;
 pub mod redact;
+mod worker_thread;
 
 pub mod schema;
 
 pub mod api;
 pub mod decode;
+#[cfg(feature = "lake")]
+pub mod engine;
 pub mod fetch;
+#[cfg(feature = "lake")]
+pub mod reduce;
 #[cfg(feature = "lake")]
 pub mod scan;
 pub mod sink;
-#[cfg(feature = "lake")]
-pub mod stage;
 #[cfg(feature = "lake")]
 pub mod store;
 

@@ -19,12 +19,14 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::SchemaRef;
 use daplake::Result;
+use daplake::engine::{Engine, EngineOptions, batch_stream};
 use daplake::model::{Bookmark, TableRef, Timestamp};
 use daplake::ops::{self, Target};
+use daplake::reduce::{ChangeSet, latest_per_key};
 use daplake::schema::{Nested, TableSchema, change_schema};
 use daplake::sink::delta::{DeletionVectors, DeltaOptions, DeltaSink, Scope};
 use daplake::sink::{LoadKind, LoadPlan, Loaded, Sink};
-use daplake::stage::{ChangeSet, Engine, EngineOptions, latest_per_key, table_of_batches};
+use datafusion::datasource::MemTable;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::{SessionContext, col, lit};
@@ -225,10 +227,15 @@ async fn make(folder: &Path, rows: u64) -> Result<()> {
     Ok(())
 }
 
+/// The changes of an increment, as the service sends them.
+fn change_set(folder: &Path, keys: &str) -> ChangeSet {
+    let stream = batch_stream(arrow_schema(), changes(folder, keys));
+    ChangeSet::unreduced(arrow_schema(), &["id".into()], vec![stream])
+}
+
 /// Bytes of the rows that an increment leaves, the last for each key, as a Parquet file of their own.
 async fn changed_bytes(engine: &Engine, folder: &Path, keys: &str) -> Result<usize> {
-    let mut reduced =
-        latest_per_key(engine, table_of_batches(arrow_schema(), vec![changes(folder, keys)])?, &["id".into()]).await?;
+    let mut reduced = latest_per_key(engine, change_set(folder, keys))?;
     let level = parquet::basic::ZstdLevel::try_new(3).expect("a level");
     let properties = WriterProperties::builder().set_compression(parquet::basic::Compression::ZSTD(level)).build();
     let wanted: Vec<usize> = arrow_schema()
@@ -260,8 +267,7 @@ async fn ours(folder: &Path, mode: &str, keys: &str) -> Result<()> {
         _ => DeletionVectors::Auto,
     };
     let sink = open(folder, &engine, deletion_vectors)?;
-    let source = table_of_batches(arrow_schema(), vec![changes(folder, keys)])?;
-    let set = latest_per_key(&engine, source, &["id".into()]).await?;
+    let set = latest_per_key(&engine, change_set(folder, keys))?;
     let loaded = load(&sink, LoadKind::Merge, set).await?;
     println!("{}", json!({"rows": loaded.rows, "bytes": loaded.bytes_written, "deleted": loaded.deleted}));
     Ok(())
@@ -269,8 +275,7 @@ async fn ours(folder: &Path, mode: &str, keys: &str) -> Result<()> {
 
 async fn merge(folder: &Path, keys: &str) -> Result<()> {
     let engine = engine(folder)?;
-    let source = table_of_batches(arrow_schema(), vec![changes(folder, keys)])?;
-    let mut reduced = latest_per_key(&engine, source, &["id".into()]).await?;
+    let mut reduced = latest_per_key(&engine, change_set(folder, keys))?;
     let mut batches = Vec::new();
     for stream in &mut reduced.streams {
         while let Some(batch) = stream.next().await {
@@ -282,7 +287,8 @@ async fn merge(folder: &Path, keys: &str) -> Result<()> {
     let opened = deltalake::open_table(url).await.expect("a table");
     // Its session has no limit of memory: with one it fails or hangs.
     let session = SessionContext::new();
-    let source = session.read_table(table_of_batches(arrow_schema(), vec![batches])?).expect("a source");
+    let table = MemTable::try_new(arrow_schema(), vec![batches]).expect("a table");
+    let source = session.read_table(Arc::new(table)).expect("a source");
     let (from, name) = (|name: &str| col(format!("s.{name}")), schema());
     let names: Vec<String> = name.columns().map(|column| column.name.clone()).collect();
     let merged = opened

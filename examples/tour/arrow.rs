@@ -2,9 +2,9 @@
 
 use arrow::util::pretty::pretty_format_batches;
 use daplake::Result;
+use daplake::engine::engine_error;
 use daplake::error::{Kind, ResultExt};
 use daplake::ops::{self, SyncRequest, Target};
-use daplake::stage::engine_error;
 use futures::TryStreamExt;
 
 use super::practice;

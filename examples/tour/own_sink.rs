@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use daplake::Result;
+use daplake::engine::engine_error;
 use daplake::model::{Bookmark, Namespace, TableRef};
 use daplake::ops::{self, SyncRequest};
 use daplake::redact::SafeUrl;
+use daplake::reduce::{ChangeSet, deletes};
 use daplake::sink::{Held, Load, LoadPlan, Loaded, Sink, TableStatus};
-use daplake::stage::{ChangeSet, deletes, engine_error};
 use futures::TryStreamExt;
 
 use super::practice;

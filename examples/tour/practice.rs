@@ -7,9 +7,9 @@ use daplake::Result;
 use daplake::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
 use daplake::demo::school::{School, SchoolOptions};
 use daplake::demo::serve::{ServeOptions, Server};
+use daplake::engine::{Engine, EngineOptions};
 use daplake::ops::Selection;
 use daplake::redact::Secret;
-use daplake::stage::{Engine, EngineOptions};
 
 /// Starts the embedded server. With your own key, only the client is needed: give it the address of the service and the key.
 pub async fn start() -> Result<(Arc<School>, Server, Client)> {

@@ -5,8 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use datafusion::error::DataFusionError;
 use serde::{Deserialize, Serialize};
 
+use crate::engine::engine_error;
 use crate::error::{Error, Kind};
-use crate::stage::engine_error;
 
 /// Before and behind a packed error. Texts are quoted and escaped on their way; these characters stay as they are.
 const MARKS: (&str, &str) = ("daplake-error(", ")");

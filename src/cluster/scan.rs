@@ -152,7 +152,7 @@ impl ScanOrder {
             out_of_range: self.out_of_range,
             temp_dir: worker.engine.folder().to_owned(),
         };
-        let scan = ObjectScan::choosing(&client, job, choice, options, Arc::new(|_| BadRows::Fail));
+        let scan = ObjectScan::new(&client, job, choice, options, Arc::new(|_| BadRows::Fail));
         let pass = self.broker.clone();
         let reading = async move {
             let numbers: Vec<usize> = numbers(input.try_collect().await?)?;

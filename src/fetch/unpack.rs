@@ -10,9 +10,9 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 
 use super::gunzip::{Gunzip, UnpackLimits};
-use crate::crew::Crew;
 use crate::error::{Error, Kind, Result};
 use crate::model::Format;
+use crate::worker_thread::WorkerThread;
 
 /// Packed bytes handed to one piece of CPU work (about a millisecond of it).
 const INPUT_BYTES: usize = 128 << 10;
@@ -58,7 +58,7 @@ where
         return Unpacked(raw.boxed());
     }
     let work = Work { gunzip: Gunzip::new(limits), input: VecDeque::new(), output: VecDeque::new(), is_full: false };
-    let unpacking = Unpacking { raw, crew: None, work: Some(Box::new(work)), has_ended: false };
+    let unpacking = Unpacking { raw, thread: None, work: Some(Box::new(work)), has_ended: false };
     let unfold = |mut unpacking: Unpacking<S>| async move { Ok(unpacking.next().await?.map(|chunk| (chunk, unpacking))) };
     Unpacked(stream::try_unfold(unpacking, unfold).boxed())
 }
@@ -66,7 +66,7 @@ where
 struct Unpacking<S> {
     raw: S,
     /// Started with the first piece of work.
-    crew: Option<Crew>,
+    thread: Option<WorkerThread>,
     /// Absent only while it is being worked on.
     work: Option<Box<Work>>,
     has_ended: bool,
@@ -94,11 +94,11 @@ impl<S: Stream<Item = Result<Bytes>> + Unpin> Unpacking<S> {
                 work.gunzip.finish()?;
                 return Ok(None);
             }
-            let crew = match &self.crew {
-                Some(crew) => crew,
-                None => self.crew.insert(Crew::start("unpack")?),
+            let thread = match &self.thread {
+                Some(thread) => thread,
+                None => self.thread.insert(WorkerThread::start("unpack")?),
             };
-            work = crew.run(move || work.run().map(|()| work)).await??;
+            work = thread.run(move || work.run().map(|()| work)).await??;
         }
     }
 

@@ -10,11 +10,11 @@ use datafusion::common::{DataFusionError, TableReference};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 
+use crate::engine::Engine;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::TableRef;
 use crate::sink::Sink;
 use crate::sink::delta::{At, DeltaSink};
-use crate::stage::Engine;
 
 /// The answer of a query, as a stream.
 pub struct Answer {

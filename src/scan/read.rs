@@ -1,7 +1,7 @@
-//! One partition: its objects one after the other, each as a stream of batches.
+//! The stream of one partition: its objects one after another, each as batches of changes.
 
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use datafusion::common::DataFusionError;
@@ -11,8 +11,8 @@ use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use tracing::{Instrument, Span};
 
-use super::Inner;
-use super::ahead::ahead;
+use super::prefetch::prefetch;
+use super::state::ScanState;
 use crate::api::ObjectId;
 use crate::channel;
 use crate::decode::{self, DecodeCounts, DecodeOptions, TextDecoder};
@@ -21,61 +21,64 @@ use crate::fetch::{self, SpoolOptions};
 use crate::model::Format;
 use crate::progress;
 
-/// Unpacked chunks (of half a MiB at most) that wait for the decoder.
+/// Decompressed chunks (of at most half a MiB) that are buffered for the decoder.
 const CHUNKS_AHEAD: usize = 4;
-/// Batches of a Parquet object that wait for their reader.
+/// Batches of a Parquet object that are buffered for the consumer.
 const BATCHES_AHEAD: usize = 2;
 
-/// The objects of these numbers, one after the other. An object counts as read when the reader of this stream has passed its end.
-pub(super) fn objects(inner: Arc<Inner>, numbers: impl Iterator<Item = usize> + Send + 'static) -> SendableRecordBatchStream {
-    let (arrow, choice) = (inner.arrow.clone(), inner.choice.clone());
+/// The objects with these numbers, one after another. An object counts as read when the consumer of this stream has passed its end.
+pub(super) fn objects(
+    state: Arc<ScanState>,
+    numbers: impl Iterator<Item = usize> + Send + 'static,
+) -> SendableRecordBatchStream {
+    let (schema, choice) = (state.schema.clone(), state.choice.clone());
     let table = choice.kept().table.clone();
     let read = move |number: usize| {
-        let (inner, id) = (inner.clone(), inner.job.objects[number].clone());
-        let batches = stream::once(object(inner.clone(), number)).try_flatten();
-        let passed = stream::once(async move { inner.passed(number) }).filter_map(|()| std::future::ready(None));
+        let (state, id) = (state.clone(), state.job.objects[number].clone());
+        let batches = stream::once(object(state.clone(), number)).try_flatten();
+        let finish = stream::once(async move { state.finish(number) }).filter_map(|()| std::future::ready(None));
         let table = table.clone();
-        batches.chain(passed).map_err(move |error| error.with_field("table", &table).with_field("object", &id.0)).boxed()
+        batches.chain(finish).map_err(move |error| error.with_field("table", &table).with_field("object", &id.0)).boxed()
     };
     let batches = stream::iter(numbers).map(move |number| Ok(read(number))).try_flatten();
-    let schema = arrow.clone();
-    let batches = batches.and_then(move |batch| std::future::ready(choice.apply(&batch, &schema)));
+    let applied = schema.clone();
+    let batches = batches.and_then(move |batch| std::future::ready(choice.apply(&batch, &applied)));
     let batches = batches.map_err(|error: Error| DataFusionError::External(Box::new(error)));
-    Box::pin(RecordBatchStreamAdapter::new(arrow, batches))
+    Box::pin(RecordBatchStreamAdapter::new(schema, batches))
 }
 
-async fn object(inner: Arc<Inner>, number: usize) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-    let id = inner.job.objects[number].clone();
-    match inner.job.query.format {
-        Format::Parquet => parquet(inner, number, id).await,
-        format => text(inner, number, id, format),
+async fn object(state: Arc<ScanState>, number: usize) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+    let id = state.job.objects[number].clone();
+    match state.job.query.format {
+        Format::Parquet => parquet(state, number, id).await,
+        format => text(state, number, id, format),
     }
 }
 
-fn options(inner: &Inner, number: usize, id: &ObjectId) -> Result<DecodeOptions> {
+fn options(state: &ScanState, number: usize, id: &ObjectId) -> Result<DecodeOptions> {
     let object_number = u32::try_from(number)
         .ok()
         .filter(|number| *number < 1 << 24)
-        .ok_or_else(|| Error::new(Kind::Unsupported, "A job has more than 16 million objects"))?;
+        .ok_or_else(|| Error::new(Kind::Unsupported, "The job has more than 16 million objects"))?;
     Ok(DecodeOptions {
         object_number,
         object_name: id.0.clone(),
-        batch_rows: inner.options.batch_rows,
-        batch_bytes: inner.options.batch_bytes,
-        max_line: inner.options.max_line,
-        nested: inner.options.nested,
-        bad_rows: (inner.bad_rows)(id),
-        out_of_range: inner.options.out_of_range,
-        names_keys: inner.choice.record().hashed.is_empty(),
+        batch_rows: state.options.batch_rows,
+        batch_bytes: state.options.batch_bytes,
+        max_line: state.options.max_line,
+        nested: state.options.nested,
+        bad_rows: (state.bad_rows)(id),
+        out_of_range: state.options.out_of_range,
+        names_keys: state.choice.record().hashed.is_empty(),
     })
 }
 
-fn text(inner: Arc<Inner>, number: usize, id: ObjectId, format: Format) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-    let decoder = TextDecoder::new(inner.choice.read().clone(), format, options(&inner, number, &id)?)?;
-    let unpacked = fetch::unpacked_within(fetch::open(&inner.urls, &id), format, inner.options.unpack.clone());
-    let bytes = ahead(unpacked, CHUNKS_AHEAD, progress::download(&id.0)).boxed();
-    let state = (bytes, Some(decoder), inner);
-    let batches = stream::try_unfold(state, |(mut bytes, mut decoder, inner)| async move {
+fn text(state: Arc<ScanState>, number: usize, id: ObjectId, format: Format) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+    let decoder = TextDecoder::new(state.choice.read().clone(), format, options(&state, number, &id)?)?;
+    let unpacked = fetch::unpacked_within(fetch::open(&state.urls, &id), format, state.options.unpack.clone());
+    let bytes = prefetch(unpacked, CHUNKS_AHEAD, progress::download(&id.0)).boxed();
+    let reading = (bytes, Some(decoder), state);
+    let batches = stream::try_unfold(reading, |(mut bytes, mut decoder, state)| async move {
         let Some(running) = decoder.as_mut() else { return Ok(None) };
         let mut out = Vec::new();
         while out.is_empty() {
@@ -83,29 +86,29 @@ fn text(inner: Arc<Inner>, number: usize, id: ObjectId, format: Format) -> Resul
                 Some(chunk) => running.push(&chunk?, &mut out)?,
                 None => {
                     running.finish(&mut out)?;
-                    decoded(&inner, running.counts());
+                    decoded(&state, running.counts());
                     decoder = None;
                     break;
                 }
             }
         }
-        Ok(Some((stream::iter(out.into_iter().map(Ok)), (bytes, decoder, inner))))
+        Ok(Some((stream::iter(out.into_iter().map(Ok)), (bytes, decoder, state))))
     });
     let batches = batches.try_flatten().inspect_ok(|batch: &RecordBatch| progress::moved_rows(batch.num_rows() as u64));
-    Ok(ahead(batches, 1, Span::current()).boxed())
+    Ok(prefetch(batches, 1, Span::current()).boxed())
 }
 
-/// Parquet needs its footer first, so the object is staged as a file in a folder that goes when the reader is done.
-async fn parquet(inner: Arc<Inner>, number: usize, id: ObjectId) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-    let options = options(&inner, number, &id)?;
-    let folder = private_folder(&inner.options.temp_dir)?;
+/// A Parquet reader needs the footer first, so the object is downloaded to a folder that is removed after the last batch.
+async fn parquet(state: Arc<ScanState>, number: usize, id: ObjectId) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+    let options = options(&state, number, &id)?;
+    let folder = private_folder(&state.options.temp_dir)?;
     let name = format!("object-{number}.parquet");
-    let spooling = SpoolOptions { limits: inner.options.unpack.clone(), private: true };
-    let staging = fetch::spool_within(&inner.urls, &id, Format::Parquet, folder.path(), &name, &spooling);
+    let spooling = SpoolOptions { limits: state.options.unpack.clone(), private: true };
+    let staging = fetch::spool_within(&state.urls, &id, Format::Parquet, folder.path(), &name, &spooling);
     let staged = staging.instrument(progress::download(&id.0)).await?;
-    let file = std::fs::File::open(&staged.path).context(Kind::Io, "A staged object cannot be read")?;
-    let schema = inner.choice.read().clone();
-    let max_bytes = inner.options.unpack.max_bytes;
+    let file = std::fs::File::open(&staged.path).context(Kind::Io, "Cannot read a downloaded object")?;
+    let schema = state.choice.read().clone();
+    let max_bytes = state.options.unpack.max_bytes;
     let batches = channel::from_thread(BATCHES_AHEAD, Span::current(), move |sender| {
         let _kept = folder;
         let mut bytes = 0;
@@ -118,25 +121,23 @@ async fn parquet(inner: Arc<Inner>, number: usize, id: ObjectId) -> Result<BoxSt
             }
             sender.send_blocking(batch)?;
         }
-        decoded(&inner, batches.counts());
+        decoded(&state, batches.counts());
         Ok(())
     });
     Ok(batches.inspect_ok(|batch: &RecordBatch| progress::moved_rows(batch.num_rows() as u64)).boxed())
 }
 
-/// A folder in `parent` that only this user can look into.
+/// A folder in `parent` that other users cannot read.
 fn private_folder(parent: &Path) -> Result<tempfile::TempDir> {
     let mut builder = tempfile::Builder::new();
     builder.prefix("daplake-object-");
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
     let made = builder.tempdir_in(parent);
-    made.context(Kind::Io, format!("No folder can be made for staged objects in {}", parent.display()))
+    made.context(Kind::Io, format!("Cannot create a folder for downloaded objects in {}", parent.display()))
 }
 
-fn decoded(inner: &Inner, seen: &DecodeCounts) {
-    let mut counts = inner.counts.lock().unwrap_or_else(PoisonError::into_inner);
-    counts.add(seen);
-    drop(counts);
+fn decoded(state: &ScanState, seen: &DecodeCounts) {
+    state.add_counts(seen);
     progress::part_done();
 }

@@ -14,10 +14,11 @@ use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::{Layout, Load, LoadKind, LoadPlan, Loaded, Sink};
+use crate::engine::batch_stream;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Bookmark, TableRef, Timestamp};
+use crate::reduce::ChangeSet;
 use crate::schema::{Column, ColumnType, Nested, TableSchema};
-use crate::stage::{ChangeSet, batch_stream};
 
 /// A target and somebody else's way to read its tables: all rows, columns under their names.
 pub(crate) struct Fixture {

@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Bookmark, Namespace, TableRef, Timestamp};
 use crate::redact::SafeUrl;
+use crate::reduce::ChangeSet;
 use crate::schema::{ColumnRecord, Deletes, Nested, Partitions, TableMode, TableSchema};
 use crate::sink::Workers;
-use crate::stage::ChangeSet;
 
 /// A place where tables are kept: a lake folder or a database.
 ///

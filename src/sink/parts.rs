@@ -7,8 +7,8 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 
+use crate::engine::Engine;
 use crate::error::Result;
-use crate::stage::Engine;
 use crate::store::StoreOptions;
 
 /// Has work done by other processes.

@@ -27,6 +27,8 @@ use crate::cli::settings::resolve;
 use crate::cli::values::memory;
 use crate::cli::values::pacing::{Pace, PaceKind};
 #[cfg(feature = "lake")]
+use crate::engine::{Engine, EngineOptions};
+#[cfg(feature = "lake")]
 use crate::error::ResultExt;
 use crate::error::{Error, Kind, Result};
 #[cfg(feature = "lake")]
@@ -41,8 +43,6 @@ use crate::sink::Sink;
 use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions, OnForeignChanges};
 #[cfg(feature = "sql")]
 use crate::sink::sql::{NonFinite, SqlOptions};
-#[cfg(feature = "lake")]
-use crate::stage::{Engine, EngineOptions};
 #[cfg(feature = "lake")]
 use crate::store::StoreOptions;
 

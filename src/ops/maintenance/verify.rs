@@ -5,15 +5,16 @@ use std::sync::Arc;
 use super::cleanup::Cared;
 use crate::api::{Client, FinishedJob, Query};
 use crate::decode::{BadRows, OutOfRange};
+use crate::engine::Engine;
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::fetch::UnpackLimits;
 use crate::model::{Format, TableRef, Window};
 use crate::ops::selection::Selection;
+use crate::reduce::{ChangeSet, latest_per_key};
 use crate::scan::{ObjectScan, ScanOptions};
 use crate::schema::{ColumnChoice, ColumnRules, HashKey, Nested, TableSchema};
 use crate::sink::Sink;
 use crate::sink::delta::{DeltaSink, Differences};
-use crate::stage::{ChangeSet, Engine, latest_per_key};
 
 /// Everything a verification needs, ready to use.
 #[derive(Clone)]
@@ -106,8 +107,9 @@ async fn rows_of(
         out_of_range: OutOfRange::Null,
         temp_dir: request.engine.folder().to_owned(),
     };
-    let scan = ObjectScan::choosing(&request.client, job, choice.clone(), options, Arc::new(|_| BadRows::Fail));
+    let scan = ObjectScan::new(&request.client, job, choice.clone(), options, Arc::new(|_| BadRows::Fail));
     let keys: Vec<String> = choice.kept().key_names().into_iter().map(str::to_owned).collect();
-    scans.push(scan.clone());
-    latest_per_key(&request.engine, Arc::new(scan), &keys).await
+    let changes = ChangeSet::unreduced(scan.schema(), &keys, scan.streams());
+    scans.push(scan);
+    latest_per_key(&request.engine, changes)
 }

@@ -15,6 +15,7 @@ use super::request::{Demand, OnSnapshotRequired, Refresh};
 use super::time_budget::{Budget, Halt};
 use crate::api::{Client, FinishedJob, Job, Query, RunOptions, VersionedSchema};
 use crate::decode::{BadRows, DecodeCounts};
+use crate::engine::Engine;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Format, KNOWN_NAMESPACES, Mode, Namespace, TableRef, Timestamp, Window, is_pattern, name_matches};
 use crate::ops::journal::Journal;
@@ -22,10 +23,10 @@ use crate::ops::journal::{Pages, window_words};
 use crate::ops::runs::{Outcome, Phases};
 use crate::ops::selection::{Holder, unknown_table};
 use crate::progress;
+use crate::reduce::{ChangeSet, latest_per_key};
 use crate::scan::{ObjectScan, ScanOptions, check_finished};
 use crate::schema::{ColumnChoice, ColumnRecord, ColumnType, TableMode, TableOptions, TableRules, TableSchema};
 use crate::sink::{Held, Layout, LoadKind, LoadPlan, Loaded, Sink, Workers};
-use crate::stage::{ChangeSet, Engine, latest_per_key};
 
 /// What all tables of a run share.
 pub(super) struct Replicator {
@@ -517,12 +518,8 @@ impl Replicator {
         // A log of changes keeps all of them, and leaves out by itself what comes again.
         let mode = self.rules.of(table).mode.or(held.map(|held| held.mode));
         let takes_all = mode == Some(TableMode::Changes) && !is_snapshot;
-        let changes = if trust_unique || takes_all {
-            let streams = (0..scan.partition_count()).map(|partition| scan.stream(partition)).collect();
-            ChangeSet::unreduced(crate::schema::change_schema(schema, self.scan.nested), &keys, streams)
-        } else {
-            latest_per_key(&self.engine, Arc::new(scan.clone()), &keys).await?
-        };
+        let changes = ChangeSet::unreduced(scan.schema(), &keys, scan.streams());
+        let changes = if trust_unique || takes_all { changes } else { latest_per_key(&self.engine, changes)? };
         let plan = LoadPlan {
             table: table.clone(),
             schema: schema.clone(),
@@ -588,7 +585,7 @@ impl Replicator {
             Some(file) => file.policy(&table, &object.0, content),
             None => BadRows::Fail,
         });
-        ObjectScan::choosing(&self.client, job.clone(), choice.clone(), self.scan.clone(), policy)
+        ObjectScan::new(&self.client, job.clone(), choice.clone(), self.scan.clone(), policy)
     }
 }
 

@@ -9,6 +9,7 @@ use super::executors::Helpers;
 use super::option_names::NameOptions;
 use crate::api::Client;
 use crate::decode::OutOfRange;
+use crate::engine::Engine;
 use crate::fetch::UnpackLimits;
 use crate::model::{Format, Mode, TableRef};
 use crate::ops::cancellation::Stop;
@@ -16,7 +17,6 @@ use crate::ops::journal::Journal;
 use crate::ops::selection::Selection;
 use crate::schema::{Nested, TableRules};
 use crate::sink::Sink;
-use crate::stage::Engine;
 
 /// What to do when the service gives no increments since the bookmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::address::{Address, FILE};
+use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::redact::SafeUrl;
 use crate::sink::Sink;
 use crate::sink::delta::{DeltaOptions, DeltaSink, Forms, Lake, ParquetSink, forms_at};
 #[cfg(feature = "sql")]
 use crate::sink::sql::{SqlOptions, SqlSink};
-use crate::stage::Engine;
 use crate::store::{Place, StoreOptions, explained};
 
 /// A place where tables are kept, parsed but not touched.

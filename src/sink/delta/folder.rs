@@ -22,11 +22,11 @@ use super::{ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink, Optimized,
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Bookmark, Namespace, TableRef};
 use crate::redact::SafeUrl;
+use crate::reduce::ChangeSet;
 use crate::sink::delta::log::file_names::{is_ours_at, remove_all};
 use crate::sink::delta::log::table_log::{TableLog, TableState};
 use crate::sink::delta::maintenance::views;
 use crate::sink::{Held, Layout, Load, LoadPlan, Loaded, Past, Sink, TableStatus, Workers};
-use crate::stage::ChangeSet;
 use crate::store::{Place, explained};
 
 /// Where the ledgers and the data files are, below the root.

@@ -36,11 +36,11 @@ pub use self::maintenance::vacuum::{LEAST_RETENTION, Vacuumed};
 pub use self::maintenance::verify::{Differences, DifferingKey};
 pub use self::merge::change_feed::ChangeDataFeed;
 use self::modes::load::DeltaLoad;
+use crate::engine::Engine;
 use crate::error::{ErrorContext, Result};
 use crate::model::{Namespace, TableRef};
 use crate::redact::SafeUrl;
 use crate::sink::{Held, Layout, Load, LoadPlan, Past, Sink, TableStatus};
-use crate::stage::Engine;
 use crate::store::{Place, StoreOptions, explained};
 
 /// How Delta tables are written.

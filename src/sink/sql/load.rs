@@ -16,11 +16,12 @@ use super::dialect::{LiveColumn, SqlTable};
 use super::lookups::Ids;
 use super::shape::Findings;
 use super::{NonFinite, Shared, Statement, definition, meta, place, values};
+use crate::engine::{combine_streams, engine_error};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::Bookmark;
+use crate::reduce::{ChangeSet, deletes};
 use crate::schema::{ACTION, TableSchema};
 use crate::sink::{Load, LoadKind, LoadPlan, Loaded};
-use crate::stage::{ChangeSet, deletes, engine_error, pull_together};
 
 /// Objects of one table that are decoded at once, ahead of the server.
 const STREAMS_AT_ONCE: usize = 2;
@@ -250,7 +251,7 @@ impl SqlLoad {
         let mut into = self.copy_into();
         // Deletes mean nothing to a table that is empty or about to be.
         let only_upserts = self.way == Way::Direct || self.plan.kind == LoadKind::Replace;
-        let mut stream = pull_together(changes.schema, changes.streams, STREAMS_AT_ONCE);
+        let mut stream = combine_streams(changes.schema, changes.streams, STREAMS_AT_ONCE);
         while let Some(batch) = stream.next().await {
             let batch = batch.map_err(engine_error)?;
             let upserts = not(&deletes(&batch)?).context(Kind::Bug, "Rows cannot be filtered")?;

@@ -7,12 +7,13 @@ use arrow::array::{ArrayRef, Date32Array, Int64Array, RecordBatch, TimestampMicr
 use serde_json::{Value, json};
 
 use super::values;
+use crate::engine::{Engine, EngineOptions};
 use crate::error::{Kind, Result};
 use crate::model::{Bookmark, TableRef};
+use crate::reduce::{ChangeSet, latest_per_key};
 use crate::schema::{Column, ColumnType};
 use crate::sink::conformance::{self, Change, Fixture, TEXT, at, column, expected, load, plan, read, schema};
 use crate::sink::{LoadKind, LoadPlan, Loaded};
-use crate::stage::{ChangeSet, Engine, EngineOptions, latest_per_key, table_of_batches};
 
 /// All of them, on tables of their own. `moments` are microseconds since 1970 beyond what the database's type can keep.
 pub(super) async fn all(fixture: &Fixture, moments: &[i64]) {
@@ -162,8 +163,7 @@ async fn a_key_that_goes_and_comes_is_there(fixture: &Fixture) {
     let error = attempt(fixture, plan(fixture, &schema, LoadKind::Merge).await, twice, at(2)).await.unwrap_err();
     assert!(ChangeSet::is_duplicate_key(&error), "{error:?}");
     let engine = Engine::new(EngineOptions { memory_limit: 64 << 20, temp_dir: None, partitions: 1 }).unwrap();
-    let source = table_of_batches(batch.schema(), vec![vec![batch]]).unwrap();
-    let reduced = latest_per_key(&engine, source, &["id".to_owned()]).await.unwrap();
+    let reduced = latest_per_key(&engine, conformance::unreduced(&schema, vec![batch])).unwrap();
     attempt(fixture, plan(fixture, &schema, LoadKind::Merge).await, reduced, at(2)).await.unwrap();
     assert_eq!(read(fixture, &schema.table).await, expected(&schema, &[row(1, "reborn"), row(3, "stays")]));
 }

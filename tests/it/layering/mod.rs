@@ -5,7 +5,7 @@ mod cycles;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-const FLOOR: [&str; 8] = ["error", "redact", "progress", "model", "panics", "channel", "crew", "child"];
+const FLOOR: [&str; 8] = ["error", "redact", "progress", "model", "panics", "channel", "worker_thread", "child"];
 
 /// What each module may import besides the floor.
 const ALLOWED: &[(&str, &[&str])] = &[
@@ -14,7 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("progress", &[]),
     ("panics", &["error"]),
     ("channel", &["error", "panics"]),
-    ("crew", &["error", "panics"]),
+    ("worker_thread", &["error", "panics"]),
     ("child", &[]),
     ("model", &["error", "redact"]),
     ("schema", &[]),
@@ -22,13 +22,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("fetch", &["api"]),
     ("decode", &["schema"]),
     ("scan", &["api", "fetch", "decode", "schema"]),
-    ("stage", &["schema"]),
+    ("engine", &[]),
+    ("reduce", &["schema", "engine"]),
     ("store", &[]),
-    ("sink", &["schema", "stage", "store"]),
-    ("ops", &["api", "fetch", "decode", "scan", "schema", "stage", "store", "sink"]),
-    ("cluster", &["api", "fetch", "decode", "scan", "schema", "stage", "sink", "ops"]),
+    ("sink", &["schema", "engine", "reduce", "store"]),
+    ("ops", &["api", "fetch", "decode", "scan", "schema", "engine", "reduce", "store", "sink"]),
+    ("cluster", &["api", "fetch", "decode", "scan", "schema", "engine", "reduce", "sink", "ops"]),
     ("page", &["schema", "ops"]),
-    ("cli", &["api", "schema", "stage", "store", "sink", "ops", "page", "cluster", "demo"]),
+    ("cli", &["api", "schema", "engine", "reduce", "store", "sink", "ops", "page", "cluster", "demo"]),
     ("demo", &[]),
 ];
 

@@ -26,10 +26,10 @@ use daplake::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
 use daplake::demo::record::{Cell, Record};
 use daplake::demo::school::{School, SchoolOptions};
 use daplake::demo::serve::{ServeOptions, Server};
+use daplake::engine::{Engine, EngineOptions};
 use daplake::model::{TableRef, Timestamp};
 use daplake::ops::{self, Outcome, Report, Selection, SyncRequest, Target};
 use daplake::redact::Secret;
-use daplake::stage::{Engine, EngineOptions};
 use serde_json::Value;
 
 pub const CLIENT_ID: &str = "test-region#planted-client";

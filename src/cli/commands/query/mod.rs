@@ -20,12 +20,12 @@ use crate::cli::commands::query::completion::statements;
 #[cfg(feature = "prompt")]
 use crate::cli::settings::paths::state_dir;
 use crate::cli::terminal::output::{StandardOutput, file_beside};
+#[cfg(feature = "demo")]
+use crate::engine::Engine;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::ops::{self, Answer, Querier};
 #[cfg(feature = "demo")]
 use crate::sink::delta::DeltaSink;
-#[cfg(feature = "demo")]
-use crate::stage::Engine;
 
 /// Whether statements come from a person at a terminal.
 pub(in crate::cli) fn is_prompt(args: &QueryArgs) -> bool {

@@ -22,12 +22,12 @@ use deltalake::kernel::DeletionVectorDescriptor;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::engine::{BatchSender, engine_error, stream_from_task};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::sink::delta::merge::dedup::{NO_FILE, Note, NoteMaker};
 use crate::sink::delta::merge::key_probe::MarkRule;
 use crate::sink::delta::write::parquet_writer::{NewFile, Placed};
 use crate::sink::{Step, Worker};
-use crate::stage::{BatchSender, engine_error, stream_from_task};
 
 /// Notes that travel together.
 const NOTES_AT_ONCE: usize = 8192;

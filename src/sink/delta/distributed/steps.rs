@@ -18,8 +18,10 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use roaring::RoaringBitmap;
 
+use crate::engine::{BatchSender, ExternalSorter, combine_streams, engine_error};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::TableRef;
+use crate::reduce::{ChangeSet, deletes, latest_per_key};
 use crate::sink::Worker;
 use crate::sink::delta::DeltaOptions;
 use crate::sink::delta::distributed::{
@@ -39,7 +41,6 @@ use crate::sink::delta::read::data_file::{DataFile, Rows};
 use crate::sink::delta::write::deletion_vectors::VectorFile;
 use crate::sink::delta::write::parquet_writer::FileFormat;
 use crate::sink::delta::write::partitioned_writer::TableWriter;
-use crate::stage::{BatchSender, Sorted, deletes, engine_error, latest_per_key, pull_together, table_of_streams};
 use crate::store::{Place, explained};
 
 /// Keys of a row group in a file of keys.
@@ -139,7 +140,7 @@ pub(in crate::sink::delta::distributed) async fn settle(
     worker: &Worker,
     to: &To,
 ) -> Result<()> {
-    let mut sorted = Sorted::new(&worker.engine, "WrittenRows");
+    let mut sorted = ExternalSorter::new(&worker.engine, "WrittenRows");
     let mut numbers: HashMap<(u64, u32), u32> = HashMap::new();
     let mut files: Vec<((u64, u32), u64)> = Vec::new();
     while let Some(batch) = input.next().await {
@@ -188,9 +189,8 @@ pub(in crate::sink::delta::distributed) async fn merge(
     let engine = &worker.engine;
     let changes = Arc::new(AtomicU64::new(0));
     let input = counted(input, &changes);
-    let source = table_of_streams(input.schema(), vec![input])?;
-    let reduced = latest_per_key(engine, source, &order.keys).await?;
-    let mut stream = pull_together(reduced.schema, reduced.streams, 1);
+    let reduced = latest_per_key(engine, ChangeSet::unreduced(input.schema(), &order.keys, vec![input]))?;
+    let mut stream = combine_streams(reduced.schema, reduced.streams, 1);
     let mut writer = TableWriter::new(Arc::clone(&table.format), table.uncommitted.names());
     let mut keys: Option<KeyWriter> = None;
     let mut upserted = 0;

@@ -15,16 +15,17 @@ use futures::TryStreamExt;
 use proptest::prelude::*;
 use serde_json::json;
 
+use crate::engine::{batch_stream, engine_error};
 use crate::error::{Kind, Result};
 use crate::model::{Bookmark, Namespace, TableRef};
 use crate::redact::SafeUrl;
+use crate::reduce::ChangeSet;
 use crate::sink::conformance::{self, Change, Fixture, at, changes, expected, load, plain, plan, read, reduced};
 use crate::sink::delta::distributed::{HASH, run_step};
 use crate::sink::delta::tests::history::{KeyKind, row, runtime, table};
 use crate::sink::delta::tests::{Lake, engine};
 use crate::sink::delta::{DeletionVectors, DeltaOptions, DeltaSink};
 use crate::sink::{Done, Held, Layout, Load, LoadKind, LoadPlan, Loaded, Sink, Source, TableStatus, Work, Worker, Workers};
-use crate::stage::{ChangeSet, batch_stream, engine_error};
 use crate::store::StoreOptions;
 
 /// What goes wrong.

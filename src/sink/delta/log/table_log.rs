@@ -18,6 +18,7 @@ use object_store::prefix::PrefixStore;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::engine::Engine;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Bookmark, TableRef, Timestamp};
 use crate::redact::SafeUrl;
@@ -30,7 +31,6 @@ use crate::sink::delta::publish::LEDGER;
 use crate::sink::delta::read::data_file::Located;
 use crate::sink::delta::write::partitioned_writer::is_partition;
 use crate::sink::delta::write::upload_buffer::Outbox;
-use crate::stage::Engine;
 use crate::store::Place;
 
 /// Table properties of ours.

@@ -15,6 +15,7 @@ use deltalake::protocol::DeltaOperation;
 use futures::{StreamExt, TryStreamExt};
 use serde_json::json;
 
+use crate::engine::{Engine, engine_error, sort_by_columns};
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::model::TableRef;
 use crate::sink::delta::log::columns::LakeColumn;
@@ -24,7 +25,6 @@ use crate::sink::delta::merge::key_probe::{live_rows, marked_rows};
 use crate::sink::delta::write::parquet_writer::{FileFormat, NewFile};
 use crate::sink::delta::write::partitioned_writer::TableWriter;
 use crate::sink::delta::{DeltaOptions, DeltaSink};
-use crate::stage::{Engine, engine_error, in_order_of};
 
 /// Files that are merged in one commit have about so many times the usual size of a file.
 const GROUP_FILES: u64 = 8;
@@ -129,7 +129,7 @@ async fn replace(
     let mut rows = rows_of(&format, sources, &options.engine);
     if sorts {
         let keys: Vec<String> = state.key.iter().filter_map(|key| physical(&state.columns, key)).collect();
-        rows = in_order_of(&options.engine, rows, &keys);
+        rows = sort_by_columns(&options.engine, rows, &keys);
     }
     while let Some(batch) = rows.next().await {
         writer.write(batch.map_err(engine_error)?).await?;

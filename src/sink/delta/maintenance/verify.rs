@@ -18,8 +18,10 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use futures::StreamExt;
 
+use crate::engine::{Engine, combine_streams, engine_error, streaming_table};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::TableRef;
+use crate::reduce::ChangeSet;
 use crate::schema::{ColumnRecord, Deletes, Nested, TableMode};
 use crate::sink::delta::DeltaSink;
 use crate::sink::delta::log::columns::{LakeColumn, file_schema};
@@ -28,7 +30,6 @@ use crate::sink::delta::log::table_log::TableState;
 use crate::sink::delta::maintenance::optimize::rows_of;
 use crate::sink::delta::write::parquet_writer::FileFormat;
 use crate::sink::delta::write::schema_cast::{Names, conform};
-use crate::stage::{ChangeSet, Engine, engine_error, pull_together, table_of_streams};
 
 /// How a table differs from what it should be.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -175,7 +176,7 @@ impl Compared {
     }
 
     fn digests_of_changes(&self, set: ChangeSet, engine: &Engine, count: Arc<AtomicU64>) -> SendableRecordBatchStream {
-        let all = pull_together(set.schema, set.streams, engine.partitions());
+        let all = combine_streams(set.schema, set.streams, engine.partitions());
         self.digests(all, Some(count), Names::Logical)
     }
 
@@ -206,7 +207,7 @@ impl Compared {
         let columns = self.columns[..self.key_count].to_vec();
         let schema = file_schema(&columns, &self.keys);
         let (output, key_count) = (self.output.clone(), self.key_count);
-        let all = pull_together(set.schema, set.streams, engine.partitions());
+        let all = combine_streams(set.schema, set.streams, engine.partitions());
         let stream = all.map(move |batch| {
             let batch = conform(&batch?, &columns, &schema, Names::Logical).map_err(external)?;
             digest(&batch, key_count, &output).map_err(external)
@@ -228,7 +229,7 @@ impl Compared {
         let config: SessionConfig = base.copied_config().with_target_partitions(1);
         let session = SessionContext::new_with_config_rt(config, base.runtime_env());
         let read = |stream: SendableRecordBatchStream| -> Result<DataFrame> {
-            let table = table_of_streams(Arc::clone(&self.output), vec![stream])?;
+            let table = streaming_table(Arc::clone(&self.output), vec![stream])?;
             session.read_table(table).map_err(engine_error)
         };
         let (wanted, held) = (read(wanted)?, read(held)?);

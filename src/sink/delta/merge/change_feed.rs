@@ -14,6 +14,7 @@ use futures::StreamExt;
 use object_store::path::Path;
 use roaring::RoaringBitmap;
 
+use crate::engine::engine_error;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::sink::delta::DeltaOptions;
 use crate::sink::delta::log::columns::LakeColumn;
@@ -24,7 +25,6 @@ use crate::sink::delta::read::data_file::{DataFile, Rows};
 use crate::sink::delta::write::parquet_writer::{FileFormat, NewFile};
 use crate::sink::delta::write::partitioned_writer::TableWriter;
 use crate::sink::delta::write::schema_cast::{Names as ColumnNames, conform};
-use crate::stage::engine_error;
 
 /// Folder of the files, inside the table's.
 pub(in crate::sink::delta) const FOLDER: &str = "_change_data";

@@ -15,6 +15,7 @@ use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use roaring::RoaringBitmap;
 
+use crate::engine::{Engine, ExternalSorter, engine_error};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::schema::{SEQ, TS};
 use crate::sink::delta::log::file_names::Names;
@@ -25,7 +26,6 @@ use crate::sink::delta::read::data_file::Located;
 use crate::sink::delta::write::deletion_vectors::VectorFile;
 use crate::sink::delta::write::parquet_writer::{FileFormat, NewFile, Placed};
 use crate::sink::delta::write::partitioned_writer::TableWriter;
-use crate::stage::{Engine, Sorted, engine_error};
 
 /// Two hashes of a key, the time of the change, its number, and where the row is: file and row.
 pub(in crate::sink::delta) type Note = [u64; 5];
@@ -97,13 +97,13 @@ impl NoteMaker {
 }
 
 /// Of sorted notes, all rows that have the key of a later change.
-pub(in crate::sink::delta) async fn replaced(notes: Sorted<5>) -> Result<RowsOfFiles> {
+pub(in crate::sink::delta) async fn replaced(notes: ExternalSorter<5>) -> Result<RowsOfFiles> {
     // It reads the disk.
     let finding = tokio::task::spawn_blocking(move || find_replaced(notes));
     finding.await.context(Kind::Bug, "The search for repeated keys stopped unexpectedly")?.map_err(engine_error)
 }
 
-fn find_replaced(notes: Sorted<5>) -> PlanResult<RowsOfFiles> {
+fn find_replaced(notes: ExternalSorter<5>) -> PlanResult<RowsOfFiles> {
     let mut replaced = RowsOfFiles::new();
     let mut last: Option<Note> = None;
     for note in notes.finish()? {
@@ -122,13 +122,13 @@ fn find_replaced(notes: Sorted<5>) -> PlanResult<RowsOfFiles> {
 #[derive(Debug, Clone)]
 pub(in crate::sink::delta) struct Notes {
     maker: NoteMaker,
-    sorted: Arc<Mutex<Sorted<5>>>,
+    sorted: Arc<Mutex<ExternalSorter<5>>>,
 }
 
 impl Notes {
     /// None yet, of rows with keys of these types.
     pub(in crate::sink::delta) fn new(types: &[DataType], engine: &Engine) -> Result<Self> {
-        let sorted = Arc::new(Mutex::new(Sorted::new(engine, "WrittenRows")));
+        let sorted = Arc::new(Mutex::new(ExternalSorter::new(engine, "WrittenRows")));
         Ok(Self { maker: NoteMaker::new(types)?, sorted })
     }
 

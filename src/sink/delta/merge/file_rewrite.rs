@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::sink::delta::log::file_names::Names;
 use crate::sink::delta::log::table_log::ActiveFile;
@@ -10,7 +11,6 @@ use crate::sink::delta::modes::load::{MarkedFile, Written};
 use crate::sink::delta::write::deletion_vectors::VectorFile;
 use crate::sink::delta::write::parquet_writer::FileFormat;
 use crate::sink::delta::write::partitioned_writer::TableWriter;
-use crate::stage::Engine;
 
 /// Files of a table, and how new ones are written.
 pub(in crate::sink::delta) struct OldFiles<'a> {

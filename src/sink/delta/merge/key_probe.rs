@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
+use crate::engine::{Engine, engine_error};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::sink::delta::log::columns::LakeColumn;
 use crate::sink::delta::log::table_log::ActiveFile;
@@ -32,7 +33,6 @@ use crate::sink::delta::write::deletion_vectors;
 use crate::sink::delta::write::parquet_writer::FileFormat;
 use crate::sink::delta::write::partitioned_writer::TableWriter;
 use crate::sink::delta::write::schema_cast::{Names, conform};
-use crate::stage::{Engine, engine_error};
 
 /// Rows of a batch of key columns.
 pub(in crate::sink::delta) const PROBE_ROWS: usize = 8192;

@@ -4,10 +4,10 @@ use arrow::array::{ArrayRef, BooleanArray};
 use arrow::datatypes::DataType;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::sink::delta::merge::key_probe::Probe;
 use crate::sink::delta::merge::key_set::KeyCollector;
-use crate::stage::Engine;
 
 /// The keys that were not looked for yet.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use arrow::row::{RowConverter, SortField};
 use roaring::{RoaringBitmap, RoaringTreemap};
 
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::stage::ChangeSet;
+use crate::reduce::ChangeSet;
 
 /// Whether the key is one integer column, the normal case.
 pub(in crate::sink::delta) fn is_integer(types: &[DataType]) -> bool {

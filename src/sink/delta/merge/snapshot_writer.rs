@@ -11,7 +11,9 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use futures::StreamExt;
 
+use crate::engine::{Engine, combine_streams, engine_error, split_batch};
 use crate::error::{Error, Kind, Result, ResultExt};
+use crate::reduce::{ChangeSet, deletes};
 use crate::schema::TS;
 use crate::sink::delta::distributed::Teller;
 use crate::sink::delta::log::columns::LakeColumn;
@@ -22,7 +24,6 @@ use crate::sink::delta::write::parquet_writer::{FileFormat, NewFile, Placed};
 use crate::sink::delta::write::partition_router::{Routing, Waiting};
 use crate::sink::delta::write::partitioned_writer::{Number, TableWriter};
 use crate::sink::delta::write::schema_cast::{Names, conform};
-use crate::stage::{ChangeSet, Engine, deletes, engine_error, pull_together, split_batch};
 
 /// Batches between two looks at the memory of the check for repeated keys, which takes time to measure.
 const UNIQUE_CHECK_BATCHES: usize = 64;
@@ -155,7 +156,7 @@ impl ReplaceWorker {
         loop {
             let next = self.streams.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some(stream) = next else { break };
-            let mut stream = pull_together(stream.schema(), vec![stream], 1);
+            let mut stream = combine_streams(stream.schema(), vec![stream], 1);
             while let Some(batch) = stream.next().await {
                 let batch = batch.map_err(engine_error)?;
                 let Some(routing) = &self.routing else {

@@ -22,7 +22,9 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 
+use crate::engine::{combine_streams, engine_error, split_batch, streaming_table};
 use crate::error::{Error, Kind, Result, ResultExt};
+use crate::reduce::{ChangeSet, DIGEST, deletes, digest_fields, unseen};
 use crate::sink::LoadKind;
 use crate::sink::delta::log::columns::LakeColumn;
 use crate::sink::delta::log::system_columns::Role;
@@ -32,9 +34,6 @@ use crate::sink::delta::modes::load::{DeltaLoad, Written};
 use crate::sink::delta::write::parquet_writer::FileFormat;
 use crate::sink::delta::write::partitioned_writer::TableWriter;
 use crate::sink::delta::write::schema_cast::{Names, conform};
-use crate::stage::{
-    ChangeSet, DIGEST, deletes, digest_fields, engine_error, pull_together, split_batch, table_of_streams, unseen,
-};
 
 /// The newest that the log says of a key: twice its time, and one more for a delete.
 const STAMP: &str = "stamp";
@@ -57,7 +56,7 @@ impl DeltaLoad {
         let unique = self.unique(&changes)?;
         let keys = self.keys.clone();
         let schema = Arc::clone(&changes.schema);
-        let all = pull_together(changes.schema, changes.streams, engine.partitions());
+        let all = combine_streams(changes.schema, changes.streams, engine.partitions());
         let checked = all.map(move |batch| {
             let batch = batch?;
             let check = || match &unique {
@@ -101,7 +100,7 @@ impl DeltaLoad {
         fields.extend(format.schema.fields().iter().map(|field| field.as_ref().clone()));
         let wide: SchemaRef = Arc::new(Schema::new(fields));
         let oldest = Arc::new(AtomicI64::new(i64::MAX));
-        let all = pull_together(changes.schema, changes.streams, engine.partitions());
+        let all = combine_streams(changes.schema, changes.streams, engine.partitions());
         let rows = {
             let (target, wide, digests, oldest) =
                 (Arc::clone(format), Arc::clone(&wide), Arc::clone(&digests), Arc::clone(&oldest));
@@ -200,8 +199,8 @@ impl DeltaLoad {
         // One partition is what keeps within the limit, see `Engine`.
         let config = base.copied_config().with_target_partitions(1).with_batch_size(engine.batch_rows(1024));
         let session = SessionContext::new_with_config_rt(config, base.runtime_env());
-        let new = session.read_table(table_of_streams(new_side, vec![new])?).map_err(engine_error)?;
-        let old = session.read_table(table_of_streams(old_side, vec![old])?).map_err(engine_error)?;
+        let new = session.read_table(streaming_table(new_side, vec![new])?).map_err(engine_error)?;
+        let old = session.read_table(streaming_table(old_side, vec![old])?).map_err(engine_error)?;
         let names = |prefix: &str| -> Vec<String> { keys.iter().map(|key| format!("{prefix}{key}")).collect() };
         let column = |name: &str| Expr::Column(Column::new_unqualified(name));
         let (left, right) = (names("n"), names("o"));

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::Bookmark;
+use crate::reduce::ChangeSet;
 use crate::schema::{ColumnType, Deletes, Followed, Nested, PartitionBy, PartitionUnit, TableMode, lake_schema};
 use crate::sink::delta::log::columns::LakeColumn;
 use crate::sink::delta::log::file_names::Uncommitted;
@@ -26,7 +27,6 @@ use crate::sink::delta::write::parquet_writer::{FileFormat, NewFile};
 use crate::sink::delta::write::partitioned_writer::{can_be_source, is_partition};
 use crate::sink::delta::{DeletionVectors, DeltaOptions, OnForeignChanges};
 use crate::sink::{Load, LoadKind, LoadPlan, Loaded, Workers, way_out};
-use crate::stage::ChangeSet;
 use crate::store::explained;
 
 /// The column of logs that says when something happened.

@@ -25,7 +25,9 @@ use datafusion::prelude::{DataFrame, SessionContext};
 use futures::{StreamExt, TryStreamExt};
 use roaring::RoaringBitmap;
 
+use crate::engine::{Engine, SpillBuffer, combine_streams, engine_error, split_batch, streaming_table};
 use crate::error::{Error, Kind, Result, ResultExt};
+use crate::reduce::{ChangeSet, deletes};
 use crate::sink::LoadKind;
 use crate::sink::delta::log::system_columns::Role;
 use crate::sink::delta::log::table_log::ActiveFile;
@@ -38,7 +40,6 @@ use crate::sink::delta::write::deletion_vectors::VectorFile;
 use crate::sink::delta::write::parquet_writer::FileFormat;
 use crate::sink::delta::write::partitioned_writer::TableWriter;
 use crate::sink::delta::write::schema_cast::{Names, conform};
-use crate::stage::{ChangeSet, Engine, Parking, deletes, engine_error, pull_together, split_batch, table_of_streams};
 
 /// Whether a change is a delete, in the join.
 const DELETE: &str = "nd";
@@ -67,10 +68,10 @@ impl DeltaLoad {
         let mut probe = Probe::new(self.log.store(), self.files(), self.key_columns(), look, engine);
         let mut search = KeySearch::new(&self.key_types(), engine)?;
         let unique = self.unique(&changes)?;
-        let mut parked = Parking::new(engine, Arc::clone(&sides.new));
+        let mut parked = SpillBuffer::new(engine, Arc::clone(&sides.new));
         let (mut upserted, mut rows, mut bytes) = (0, 0, 0);
 
-        let mut stream = pull_together(changes.schema, changes.streams, engine.partitions());
+        let mut stream = combine_streams(changes.schema, changes.streams, engine.partitions());
         while let Some(batch) = stream.next().await {
             let batch = batch.map_err(engine_error)?;
             let columns = key_columns(&batch, &self.keys)?;
@@ -86,7 +87,7 @@ impl DeltaLoad {
                 let part = sides.changes(&part, &format)?;
                 rows += part.num_rows();
                 bytes += part.get_array_memory_size();
-                parked.put(part).map_err(engine_error)?;
+                parked.push(part).map_err(engine_error)?;
             }
         }
         match is_whole {
@@ -106,7 +107,7 @@ impl DeltaLoad {
             deleted: 0,
             until: self.plan.as_of.micros(),
             known_until: self.known_until(&format),
-            late: Parking::new(engine, Arc::clone(&sides.new)),
+            late: SpillBuffer::new(engine, Arc::clone(&sides.new)),
         };
         let mut late_keys = KeySearch::new(&self.key_types(), engine)?;
         let mut all_versions =
@@ -285,8 +286,8 @@ impl Sides {
         // One partition is what keeps within the limit, see `Engine`.
         let config = base.copied_config().with_target_partitions(1).with_batch_size(engine.batch_rows(row_bytes));
         let session = SessionContext::new_with_config_rt(config, base.runtime_env());
-        let new = session.read_table(table_of_streams(Arc::clone(&self.new), vec![new])?).map_err(engine_error)?;
-        let old = session.read_table(table_of_streams(Arc::clone(&self.old), vec![old])?).map_err(engine_error)?;
+        let new = session.read_table(streaming_table(Arc::clone(&self.new), vec![new])?).map_err(engine_error)?;
+        let old = session.read_table(streaming_table(Arc::clone(&self.old), vec![old])?).map_err(engine_error)?;
         Ok((new, old))
     }
 
@@ -355,7 +356,7 @@ struct Writers {
     /// Up to when the table knows of versions that ended.
     known_until: i64,
     /// Changes without an open version that are older than that.
-    late: Parking,
+    late: SpillBuffer,
 }
 
 /// What becomes of a joined row.
@@ -397,7 +398,7 @@ impl Writers {
             return Ok(None);
         }
         let late = versions_of(&columns[..=sides.width], &decisions.late, &sides.new, |_| None)?;
-        self.late.put(late.clone()).map_err(engine_error)?;
+        self.late.push(late.clone()).map_err(engine_error)?;
         Ok(Some(late))
     }
 

@@ -10,7 +10,9 @@ use roaring::RoaringBitmap;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
+use crate::engine::{combine_streams, engine_error};
 use crate::error::{Error, Kind, Result, ResultExt};
+use crate::reduce::{ChangeSet, deletes};
 use crate::schema::Deletes;
 use crate::sink::LoadKind;
 use crate::sink::delta::DeletionVectors;
@@ -29,7 +31,6 @@ use crate::sink::delta::modes::load::{DeltaLoad, Written};
 use crate::sink::delta::write::deletion_vectors::VectorFile;
 use crate::sink::delta::write::parquet_writer::FileFormat;
 use crate::sink::delta::write::partitioned_writer::TableWriter;
-use crate::stage::{ChangeSet, deletes, engine_error, pull_together};
 
 /// With [`DeletionVectors::Auto`], a table gets its first mark only in a file of at least this part of the usual size.
 const SMALLEST_FIRST_MARKED_SHARE: u64 = 32;
@@ -178,7 +179,7 @@ impl DeltaLoad {
         let unique = self.unique(&changes)?;
         let (mut upserted, mut deleted) = (0, 0);
 
-        let mut stream = pull_together(changes.schema, changes.streams, engine.partitions());
+        let mut stream = combine_streams(changes.schema, changes.streams, engine.partitions());
         while let Some(batch) = stream.next().await {
             let batch = batch.map_err(engine_error)?;
             let columns = key_columns(&batch, &self.keys)?;

@@ -23,9 +23,9 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use roaring::RoaringBitmap;
 
+use crate::engine::combine_streams;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::sink::delta::log::columns::place_of_name;
-use crate::stage::pull_together;
 
 /// Bytes at the end of a file that are read at once, to have its footer at the first try.
 const FOOTER_GUESS: usize = 64 * 1024;
@@ -167,7 +167,7 @@ impl DataFile {
             true => Ok(RecordBatch::try_new(Arc::clone(&spelled), batch?.columns().to_vec())?),
         });
         let stream: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), stream));
-        Ok(pull_together(schema, vec![stream], 1))
+        Ok(combine_streams(schema, vec![stream], 1))
     }
 }
 

@@ -25,9 +25,9 @@ use tempfile::TempDir;
 use url::Url;
 
 use super::{DeltaOptions, DeltaSink};
+use crate::engine::{Engine, EngineOptions};
 use crate::model::TableRef;
 use crate::sink::conformance::{self, Fixture};
-use crate::stage::{Engine, EngineOptions};
 
 pub(super) fn engine(folder: &Path, memory_limit: usize) -> Engine {
     Engine::new(EngineOptions { memory_limit, temp_dir: Some(folder.to_owned()), partitions: 2 }).unwrap()

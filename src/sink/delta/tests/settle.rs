@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use super::{Lake, only};
 use crate::model::TableRef;
+use crate::reduce::ChangeSet;
 use crate::schema::{ColumnType, TableSchema};
 use crate::sink::conformance::{Change, Change::Del, Change::Up, at, changes, column, expected, plan, read, schema, unreduced};
 use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions};
 use crate::sink::{LoadKind, Loaded, Sink};
-use crate::stage::ChangeSet;
 
 /// A log, so that it is partitioned by day.
 fn log() -> TableSchema {

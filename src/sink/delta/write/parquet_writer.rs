@@ -13,7 +13,6 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
 
-use crate::crew::Crew;
 use crate::error::{Kind, Result, ResultExt};
 use crate::sink::delta::DeltaOptions;
 use crate::sink::delta::log::columns::{LakeColumn, file_schema};
@@ -22,6 +21,7 @@ use crate::sink::delta::log::statistics::FileStats;
 use crate::sink::delta::write::encodings;
 use crate::sink::delta::write::partitioned_writer::{Partition, is_partition};
 use crate::sink::delta::write::upload_buffer::{Outbox, Outgoing};
+use crate::worker_thread::WorkerThread;
 
 /// Rows encoded between two looks at the memory they take.
 const STEP_ROWS: usize = 1024;
@@ -205,7 +205,7 @@ impl NewFile {
 pub(in crate::sink::delta) struct FileWriter {
     format: Arc<FileFormat>,
     names: Names,
-    crew: Arc<Crew>,
+    thread: Arc<WorkerThread>,
     partition: Option<(String, Option<String>)>,
     open: Option<Box<OpenFile>>,
     finished: Vec<NewFile>,
@@ -236,11 +236,11 @@ impl FileWriter {
     pub(in crate::sink::delta) fn new(
         format: Arc<FileFormat>,
         names: Names,
-        crew: Arc<Crew>,
+        thread: Arc<WorkerThread>,
         partition: Option<(String, Option<String>)>,
     ) -> Self {
         let reservation = MemoryConsumer::new("ParquetWriter").register(&format.pool);
-        Self { format, names, crew, partition, open: None, finished: Vec::new(), reservation }
+        Self { format, names, thread, partition, open: None, finished: Vec::new(), reservation }
     }
 
     /// Adds rows, of which there has to be one. Says to which file they went, and after how many others.
@@ -257,11 +257,11 @@ impl FileWriter {
             let encoded = open.encode(&batch, crowded);
             (open, encoded)
         };
-        let (mut open, encoded) = self.crew.run(work).await?;
+        let (mut open, encoded) = self.thread.run(work).await?;
         open.send(encoded?).await?;
         self.reservation.resize(open.buffered());
         if open.bytes + open.writer.in_progress_size() as u64 >= self.format.target_file_bytes {
-            self.finished.push(close(&self.crew, open, self.partition.clone()).await?);
+            self.finished.push(close(&self.thread, open, self.partition.clone()).await?);
             self.reservation.free();
         } else {
             self.open = Some(open);
@@ -277,7 +277,7 @@ impl FileWriter {
             let encoded = encoded.map(|()| std::mem::take(open.writer.inner_mut()));
             (open, encoded)
         };
-        let (mut open, encoded) = self.crew.run(work).await?;
+        let (mut open, encoded) = self.thread.run(work).await?;
         open.send(encoded?).await?;
         self.reservation.resize(open.buffered());
         self.open = Some(open);
@@ -287,7 +287,7 @@ impl FileWriter {
     /// Closes the last file and gives all.
     pub(in crate::sink::delta) async fn finish(mut self) -> Result<Vec<NewFile>> {
         if let Some(open) = self.open.take() {
-            self.finished.push(close(&self.crew, open, self.partition.clone()).await?);
+            self.finished.push(close(&self.thread, open, self.partition.clone()).await?);
         }
         Ok(std::mem::take(&mut self.finished))
     }
@@ -355,12 +355,12 @@ impl OpenFile {
     }
 }
 
-async fn close(crew: &Crew, mut open: Box<OpenFile>, partition: Option<(String, Option<String>)>) -> Result<NewFile> {
+async fn close(thread: &WorkerThread, mut open: Box<OpenFile>, partition: Option<(String, Option<String>)>) -> Result<NewFile> {
     let work = move || {
         let rest = open.writer.finish().map(|_| std::mem::take(open.writer.inner_mut()));
         (open, rest)
     };
-    let (mut open, rest) = crew.run(work).await?;
+    let (mut open, rest) = thread.run(work).await?;
     open.send(rest.context(Kind::Bug, "Rows cannot be encoded")?).await?;
     let OpenFile { name, number, outgoing, stats, bytes, .. } = *open;
     outgoing.finish().await?;

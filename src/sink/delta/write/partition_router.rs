@@ -13,9 +13,9 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReser
 use futures::StreamExt;
 use tracing::Span;
 
+use crate::engine::{BatchSender, streams_from_tasks};
 use crate::error::Result;
 use crate::sink::delta::write::partitioned_writer::{Number, Partition};
-use crate::stage::{BatchSender, streams_from_tasks};
 
 /// How rows are brought.
 #[derive(Debug, Clone)]
@@ -181,8 +181,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::engine::batch_stream;
     use crate::schema::PartitionUnit;
-    use crate::stage::batch_stream;
     use datafusion::execution::memory_pool::GreedyMemoryPool;
 
     const DAY: i64 = 86_400_000_000;

@@ -10,12 +10,12 @@ use arrow::datatypes::{DataType, Date32Type, TimestampMicrosecondType};
 use chrono::{Datelike, NaiveDate};
 use serde_json::Value;
 
-use crate::crew::Crew;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::schema::{PartitionBy, PartitionUnit};
 use crate::sink::delta::log::columns::{LakeColumn, LakeType, place_of_name};
 use crate::sink::delta::log::file_names::Names;
 use crate::sink::delta::write::parquet_writer::{FileFormat, FileWriter, NewFile, Placed};
+use crate::worker_thread::WorkerThread;
 
 /// Metadata of a partition column: the column that it is made of.
 const OF: &str = "daplake.of";
@@ -150,7 +150,7 @@ pub(in crate::sink::delta) struct TableWriter {
     format: Arc<FileFormat>,
     names: Names,
     /// On which all partitions are encoded; started with the first rows.
-    crew: Option<Arc<Crew>>,
+    thread: Option<Arc<WorkerThread>>,
     open: BTreeMap<Number, (FileWriter, u64)>,
     finished: Vec<NewFile>,
     batches: u64,
@@ -159,7 +159,7 @@ pub(in crate::sink::delta) struct TableWriter {
 impl TableWriter {
     /// A writer without files yet; files are registered with `names` before they are made.
     pub(in crate::sink::delta) fn new(format: Arc<FileFormat>, names: Names) -> Self {
-        Self { format, names, crew: None, open: BTreeMap::new(), finished: Vec::new(), batches: 0 }
+        Self { format, names, thread: None, open: BTreeMap::new(), finished: Vec::new(), batches: 0 }
     }
 
     /// Adds rows, and says where they went.
@@ -203,13 +203,13 @@ impl TableWriter {
                 self.finished.extend(writer.finish().await?);
             }
         }
-        let crew = match &self.crew {
-            Some(crew) => Arc::clone(crew),
-            None => Arc::clone(self.crew.insert(Arc::new(Crew::start("encode")?))),
+        let thread = match &self.thread {
+            Some(thread) => Arc::clone(thread),
+            None => Arc::clone(self.thread.insert(Arc::new(WorkerThread::start("encode")?))),
         };
         let (format, names) = (&self.format, &self.names);
         let slot =
-            self.open.entry(number).or_insert_with(|| (FileWriter::new(Arc::clone(format), names.clone(), crew, value), 0));
+            self.open.entry(number).or_insert_with(|| (FileWriter::new(Arc::clone(format), names.clone(), thread, value), 0));
         slot.1 = self.batches;
         let (file, first) = slot.0.write(batch).await?;
         Ok(Placed { file, first, rows })

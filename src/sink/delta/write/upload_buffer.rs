@@ -16,8 +16,8 @@ use object_store::{MultipartUpload, ObjectStoreExt, PutPayload};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 
+use crate::engine::{Engine, engine_error};
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::stage::{Engine, engine_error};
 
 /// Bytes of a part on a local disk.
 const LOCAL_PART_BYTES: usize = 512 << 10;

@@ -3,12 +3,13 @@
 use serde_json::json;
 
 use super::{fixture, load, served};
+use crate::engine::{Engine, EngineOptions};
 use crate::error::Kind;
 use crate::model::TableRef;
+use crate::reduce::{ChangeSet, latest_per_key};
 use crate::schema::TableSchema;
 use crate::sink::LoadKind;
 use crate::sink::conformance::{self, Change, at, plan};
-use crate::stage::{ChangeSet, Engine, EngineOptions, latest_per_key, table_of_batches};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_not_announced_is_kept_all_the_same() {
@@ -199,8 +200,7 @@ async fn what_the_official_client_loses_silently_is_kept() {
     assert!(ChangeSet::is_duplicate_key(&error), "{error:?}");
     opened.abort().await.unwrap();
     let engine = Engine::new(EngineOptions { memory_limit: 64 << 20, temp_dir: None, partitions: 1 }).unwrap();
-    let source = table_of_batches(batch.schema(), vec![vec![batch]]).unwrap();
-    let reduced = latest_per_key(&engine, source, &["id".to_owned()]).await.unwrap();
+    let reduced = latest_per_key(&engine, conformance::unreduced(&schema, vec![batch])).unwrap();
     let mut opened = fixture.sink.begin(plan(&fixture, &schema, LoadKind::Merge).await).await.unwrap();
     opened.write(reduced).await.unwrap();
     opened.commit(at(2)).await.unwrap();

@@ -1,29 +1,27 @@
-//! Finds the rows whose keys may occur more than once, by 64-bit hashes of the keys: 16 bytes a row, sorted in memory within a
-//! share of the engine's limit, beyond it merged from disk. A row that is not named has a key of its own for certain; one that
-//! is named may have one by an accident of its hash.
+//! Finds the rows whose keys may occur more than once, by 64-bit hashes of the keys: 16 bytes a row, sorted within a share of the memory
+//! limit and merged from disk beyond it. A row that is not reported has a unique key; a reported row may have one, if hashes collide.
 
 use datafusion::arrow::array::ArrayRef;
 use datafusion::common::hash_utils::{RandomState, create_hashes};
 use datafusion::error::{DataFusionError, Result as PlanResult};
 use roaring::RoaringTreemap;
 
-use super::Engine;
-use super::sorted::Sorted;
+use crate::engine::{Engine, ExternalSorter};
 
-/// Takes the keys of all rows in order; [`KeyHashes::finish`] names those that are not alone.
-pub(super) struct KeyHashes {
-    /// Hash of a key, and the number of its row.
-    entries: Sorted<2>,
+/// Takes the keys of all rows in order; [`DuplicateKeys::finish`] returns the rows with duplicates.
+pub(super) struct DuplicateKeys {
+    /// Hash of a key and row number.
+    entries: ExternalSorter<2>,
     rows: u64,
 }
 
-impl KeyHashes {
-    /// No row was seen yet.
+impl DuplicateKeys {
+    /// A detector without rows.
     pub(super) fn new(engine: &Engine) -> Self {
-        Self { entries: Sorted::new(engine, "KeyHashes"), rows: 0 }
+        Self { entries: ExternalSorter::new(engine, "DuplicateKeys"), rows: 0 }
     }
 
-    /// The next rows, by their key columns.
+    /// Adds rows by their key columns.
     pub(super) fn push(&mut self, keys: &[ArrayRef], rows: usize) -> PlanResult<()> {
         let mut hashes = vec![0; rows];
         create_hashes(keys, &RandomState::with_seed(0), &mut hashes)?;
@@ -34,9 +32,9 @@ impl KeyHashes {
         Ok(())
     }
 
-    /// Numbers of the rows whose hashes are not alone.
+    /// Numbers of the rows whose hash occurs more than once.
     pub(super) async fn finish(self) -> PlanResult<RoaringTreemap> {
-        // It reads the disk.
+        // It may read from disk.
         tokio::task::spawn_blocking(move || self.find())
             .await
             .map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))?
@@ -65,10 +63,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::stage::EngineOptions;
+    use crate::engine::EngineOptions;
 
-    fn named(engine: &Engine, batches: &[Vec<ArrayRef>]) -> PlanResult<Vec<u64>> {
-        let mut hashes = KeyHashes::new(engine);
+    fn found(engine: &Engine, batches: &[Vec<ArrayRef>]) -> PlanResult<Vec<u64>> {
+        let mut hashes = DuplicateKeys::new(engine);
         for keys in batches {
             hashes.push(keys, keys[0].len())?;
         }
@@ -80,7 +78,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn every_row_of_a_repeated_key_is_named(keys in prop::collection::vec((-9_i64..60, "[ab]?"), 0..150), size in 1_usize..40) {
+        fn every_row_of_a_duplicate_key_is_found(keys in prop::collection::vec((-9_i64..60, "[ab]?"), 0..150), size in 1_usize..40) {
             let folder = tempfile::tempdir().unwrap();
             let options = EngineOptions { memory_limit: 1 << 20, temp_dir: Some(folder.path().to_owned()), partitions: 1 };
             let batches: Vec<Vec<ArrayRef>> = keys.chunks(size).map(|chunk| vec![
@@ -91,8 +89,8 @@ mod tests {
                 .filter(|row| keys.iter().filter(|key| **key == keys[*row]).count() > 1)
                 .map(|row| row as u64)
                 .collect();
-            // Hashes of so few keys do not meet by accident.
-            prop_assert_eq!(named(&Engine::new(options).unwrap(), &batches).unwrap(), expected);
+            // Hashes of so few keys do not collide.
+            prop_assert_eq!(found(&Engine::new(options).unwrap(), &batches).unwrap(), expected);
         }
     }
 
@@ -101,16 +99,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let options = EngineOptions { memory_limit: 1 << 20, temp_dir: Some(folder.path().to_owned()), partitions: 1 };
         let engine = Engine::new(options).unwrap();
-        let mut hashes = KeyHashes::new(&engine);
-        // 16 bytes each: more than the eighth of a MiB that it may hold, some ten times over.
+        let mut hashes = DuplicateKeys::new(&engine);
+        // 16 bytes each: about ten times its share of 128 KiB.
         for start in (0..90_000_i64).step_by(3_000) {
             let keys: ArrayRef = Arc::new(Int64Array::from_iter_values((start..start + 3_000).map(|n| n % 89_990)));
             hashes.push(&[keys], 3_000).unwrap();
         }
         assert!(hashes.entries.runs() > 0);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let named: Vec<u64> = runtime.block_on(hashes.finish()).unwrap().into_iter().collect();
-        assert_eq!(named, (0..10).chain(89_990..90_000).collect::<Vec<_>>());
+        let found: Vec<u64> = runtime.block_on(hashes.finish()).unwrap().into_iter().collect();
+        assert_eq!(found, (0..10).chain(89_990..90_000).collect::<Vec<_>>());
         assert_eq!(engine.memory_pool().reserved(), 0);
     }
 }

@@ -11,8 +11,8 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, TryStreamExt};
 use proptest::prelude::*;
 
-use super::batches::share_out;
 use super::*;
+use crate::engine::{Engine, EngineOptions, batch_stream, rebatch, share_batches};
 use crate::error::{Kind, ResultExt};
 use crate::schema::{ACTION, SEQ, TS};
 
@@ -49,7 +49,12 @@ fn batch(rows: &[(usize, Row)]) -> RecordBatch {
     RecordBatch::try_new(schema(), columns).unwrap()
 }
 
-/// The rows dealt out to `partitions` in small batches, as if each were an object.
+fn change_set(partitions: Vec<Vec<RecordBatch>>, composite: bool) -> ChangeSet {
+    let streams = partitions.into_iter().map(|batches| batch_stream(schema(), batches)).collect();
+    ChangeSet::unreduced(schema(), &keys(composite), streams)
+}
+
+/// The rows in small batches, spread over `partitions`, as if each were an object.
 fn dealt(rows: &[Row], partitions: usize, batch_rows: usize) -> Vec<Vec<RecordBatch>> {
     let mut dealt = vec![Vec::new(); partitions];
     let numbered: Vec<(usize, Row)> = rows.iter().cloned().enumerate().collect();
@@ -139,8 +144,8 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let engine = engine(64 << 20, folder.path());
         let batches = runtime.block_on(async {
-            let table = table_of_batches(schema(), dealt(&rows, partitions, batch_rows)).unwrap();
-            let mut set = latest_per_key(&engine, table, &keys(composite)).await.unwrap();
+            let changes = change_set(dealt(&rows, partitions, batch_rows), composite);
+            let mut set = latest_per_key(&engine, changes).unwrap();
             prop_assert!(set.reduced);
             let stream = set.streams.remove(0);
             Ok(stream.try_collect::<Vec<_>>().await.unwrap())
@@ -191,8 +196,8 @@ async fn a_low_limit_spills_and_gives_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let engine = engine(12 << 20, folder.path());
     let rows = many_rows(30_000, 600);
-    let table = table_of_batches(schema(), dealt(&rows, 3, 2_000)).unwrap();
-    let mut set = latest_per_key(&engine, table, &keys(false)).await.unwrap();
+    let changes = change_set(dealt(&rows, 3, 2_000), false);
+    let mut set = latest_per_key(&engine, changes).unwrap();
     assert_eq!(engine.spilled_bytes(), 0, "nothing runs before the first poll");
     let mut stream = set.streams.remove(0);
     let first = stream.next().await.unwrap().unwrap();
@@ -224,8 +229,8 @@ async fn few_repeated_keys_among_many_are_reduced_beyond_the_limit() {
         deleted: id % 5 == 0,
         text: format!("again {id}"),
     }));
-    let table = table_of_batches(schema(), dealt(&rows, 3, 500)).unwrap();
-    let mut set = latest_per_key(&engine, table, &keys(false)).await.unwrap();
+    let changes = change_set(dealt(&rows, 3, 500), false);
+    let mut set = latest_per_key(&engine, changes).unwrap();
     let batches: Vec<RecordBatch> = set.streams.remove(0).try_collect().await.unwrap();
     assert_eq!(collected(&batches, false), replay(&rows, false));
     assert_eq!(engine.spilled_bytes(), 0);
@@ -236,8 +241,8 @@ async fn rows_wider_than_the_limit_say_what_to_raise() {
     let folder = tempfile::tempdir().unwrap();
     let engine = engine(1 << 20, folder.path());
     let rows = many_rows(6, 2 << 20);
-    let table = table_of_batches(schema(), dealt(&rows, 1, 1)).unwrap();
-    let mut set = latest_per_key(&engine, table, &keys(false)).await.unwrap();
+    let changes = change_set(dealt(&rows, 1, 1), false);
+    let mut set = latest_per_key(&engine, changes).unwrap();
     let error = set.streams.remove(0).try_collect::<Vec<_>>().await.context(Kind::Bug, "lost").unwrap_err();
     assert_eq!(error.kind(), Kind::Resources, "{error:?}");
     assert!(error.hint_text().unwrap().contains("--memory-limit"));
@@ -251,8 +256,8 @@ async fn an_error_of_the_source_keeps_its_kind() {
     let items = vec![Ok(batch(&[])), Err(datafusion::error::DataFusionError::External(Box::new(failure)))];
     let stream: SendableRecordBatchStream =
         Box::pin(datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(schema(), futures::stream::iter(items)));
-    let table = table_of_streams(schema(), vec![stream]).unwrap();
-    let mut set = latest_per_key(&engine, table, &keys(false)).await.unwrap();
+    let changes = ChangeSet::unreduced(schema(), &keys(false), vec![stream]);
+    let mut set = latest_per_key(&engine, changes).unwrap();
     let error = set.streams.remove(0).try_collect::<Vec<_>>().await.context(Kind::Bug, "lost").unwrap_err();
     assert_eq!(error.kind(), Kind::Expired);
     assert_eq!(error.get("job"), Some("j1"));
@@ -262,14 +267,14 @@ async fn an_error_of_the_source_keeps_its_kind() {
 async fn changes_without_their_columns_are_a_defect() {
     let folder = tempfile::tempdir().unwrap();
     let engine = engine(64 << 20, folder.path());
-    let table = table_of_batches(schema(), vec![vec![]]).unwrap();
-    let error = latest_per_key(&engine, Arc::clone(&table), &["nope".into()]).await.unwrap_err();
+    let with_keys = |keys: &[String]| ChangeSet::unreduced(schema(), keys, Vec::new());
+    let error = latest_per_key(&engine, with_keys(&["nope".into()])).unwrap_err();
     assert_eq!((error.kind(), error.get("column")), (Kind::Bug, Some("nope")));
-    assert_eq!(latest_per_key(&engine, table, &[]).await.unwrap_err().kind(), Kind::Bug);
+    assert_eq!(latest_per_key(&engine, with_keys(&[])).unwrap_err().kind(), Kind::Bug);
 }
 
 #[tokio::test]
-async fn what_is_shared_out_arrives_once_and_an_error_reaches_all() {
+async fn shared_batches_arrive_once_and_an_error_reaches_every_reader() {
     let batch =
         |number: i64| RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![number])) as ArrayRef)]).unwrap();
     let input = |failing: bool| -> SendableRecordBatchStream {
@@ -278,7 +283,7 @@ async fn what_is_shared_out_arrives_once_and_an_error_reaches_all() {
         Box::pin(RecordBatchStreamAdapter::new(batch(0).schema(), batches))
     };
     let mut tasks = tokio::task::JoinSet::new();
-    for stream in share_out(input(false), 3) {
+    for stream in share_batches(input(false), 3) {
         tasks.spawn(stream.try_collect::<Vec<_>>());
     }
     let all: Vec<RecordBatch> = tasks.join_all().await.into_iter().flat_map(Result::unwrap).collect();
@@ -287,7 +292,7 @@ async fn what_is_shared_out_arrives_once_and_an_error_reaches_all() {
     assert_eq!(seen, (0..100).collect::<Vec<_>>());
 
     let mut failures = 0;
-    for stream in share_out(input(true), 3) {
+    for stream in share_batches(input(true), 3) {
         failures += usize::from(stream.try_collect::<Vec<_>>().await.is_err());
     }
     assert_eq!(failures, 3, "no reader takes the error of another for the end");

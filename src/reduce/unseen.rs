@@ -1,7 +1,6 @@
-//! Rows that were not there before: of equal rows one stays, and none that is known already.
+//! Rows that a table does not have yet: one row per digest, without the digests that are known.
 //!
-//! What rows are equal is said by digests. As in `latest.rs`, hashes tell which rows may not be alone; only those are sorted and
-//! compared, by a plan that spills.
+//! As in `latest.rs`, hashes find the rows that may have duplicates; only those are sorted and compared, by a plan that spills.
 
 use std::sync::Arc;
 
@@ -18,14 +17,11 @@ use datafusion::prelude::lit;
 use futures::{StreamExt, TryStreamExt};
 use roaring::RoaringTreemap;
 
-use super::Engine;
-use super::parked::Parking;
-use super::repeats::KeyHashes;
-use super::session::engine_error;
-use super::source::table_of_streams;
+use super::duplicate_keys::DuplicateKeys;
+use crate::engine::{Engine, SpillBuffer, engine_error, streaming_table};
 use crate::error::Result;
 
-/// Columns of a digest; they are the first of each row.
+/// The columns of a digest. They come first in each row.
 pub const DIGEST: [&str; 2] = ["_digest0", "_digest1"];
 /// Names of the helper columns; they do not leave this module.
 const RANK: &str = "_rank";
@@ -36,9 +32,11 @@ pub fn digest_fields() -> [Field; 2] {
     DIGEST.map(|name| Field::new(name, DataType::Int64, false))
 }
 
-/// The rows of `input`, one of each digest, without those whose digest is among `known`, which is asked for when the input has
-/// come to its end. Both begin with the columns [`DIGEST`], and `known` has no others. Kind `Resources` when the memory limit is
-/// too low.
+/// The rows of `input`, one per digest, without those whose digest is in `known`. Both begin with the columns [`DIGEST`], and `known` has no
+/// others; it is opened after the input has ended.
+///
+/// # Errors
+/// Kind `Resources` if the memory limit is too low even with spilling.
 pub async fn unseen(
     engine: &Engine,
     input: SendableRecordBatchStream,
@@ -53,82 +51,82 @@ async fn find(
     known: impl FnOnce() -> SendableRecordBatchStream,
 ) -> PlanResult<SendableRecordBatchStream> {
     let schema = input.schema();
-    let mut hashes = KeyHashes::new(engine);
-    let mut parking = Parking::new(engine, Arc::clone(&schema));
+    let mut duplicates = DuplicateKeys::new(engine);
+    let mut buffer = SpillBuffer::new(engine, Arc::clone(&schema));
     let mut rows = 0;
     while let Some(batch) = input.next().await.transpose()? {
-        hashes.push(&batch.columns()[..DIGEST.len()], batch.num_rows())?;
+        duplicates.push(&batch.columns()[..DIGEST.len()], batch.num_rows())?;
         rows += batch.num_rows() as u64;
-        parking.put(batch)?;
+        buffer.push(batch)?;
     }
     drop(input);
     let mut known = known();
-    let mut known_rows = Parking::new(engine, known.schema());
+    let mut known_rows = SpillBuffer::new(engine, known.schema());
     while let Some(batch) = known.next().await.transpose()? {
-        hashes.push(batch.columns(), batch.num_rows())?;
-        known_rows.put(batch)?;
+        duplicates.push(batch.columns(), batch.num_rows())?;
+        known_rows.push(batch)?;
     }
     let known_schema = known.schema();
     drop(known);
-    let repeated = hashes.finish().await?;
-    let parked = parking.finish()?;
-    if repeated.is_empty() {
-        return Ok(parked);
+    let duplicates = duplicates.finish().await?;
+    let buffered = buffer.finish()?;
+    if duplicates.is_empty() {
+        return Ok(buffered);
     }
 
-    let mut alone = Parking::new(engine, Arc::clone(&schema));
-    let mut doubtful = Parking::new(engine, Arc::clone(&schema));
-    part(parked, 0, &repeated, |batch| doubtful.put(batch), |batch| alone.put(batch)).await?;
-    let mut known_again = Parking::new(engine, Arc::clone(&known_schema));
-    part(known_rows.finish()?, rows, &repeated, |batch| known_again.put(batch), |_| Ok(())).await?;
+    let mut unique = SpillBuffer::new(engine, Arc::clone(&schema));
+    let mut candidates = SpillBuffer::new(engine, Arc::clone(&schema));
+    partition(buffered, 0, &duplicates, |batch| candidates.push(batch), |batch| unique.push(batch)).await?;
+    let mut known_candidates = SpillBuffer::new(engine, Arc::clone(&known_schema));
+    partition(known_rows.finish()?, rows, &duplicates, |batch| known_candidates.push(batch), |_| Ok(())).await?;
 
     let base = engine.session();
-    // One partition is what keeps within the limit, see `Engine`.
+    // One partition, as for every sort: see `Engine::sort_session`.
     let config = base.copied_config().with_target_partitions(1).with_batch_size(engine.batch_rows(1024));
     let session = datafusion::prelude::SessionContext::new_with_config_rt(config, base.runtime_env());
     let external = |error: crate::Error| datafusion::error::DataFusionError::External(Box::new(error));
-    let table = |schema, stream| table_of_streams(schema, vec![stream]).map_err(external);
+    let table = |schema, stream| streaming_table(schema, vec![stream]).map_err(external);
     let column = |name: &str| Expr::Column(Column::new_unqualified(name));
-    let doubtful = session.read_table(table(Arc::clone(&schema), doubtful.finish()?)?)?;
-    let known_again = session.read_table(table(known_schema, known_again.finish()?)?)?;
-    let named: Vec<Expr> = DIGEST.iter().zip(KNOWN).map(|(from, to)| column(from).alias(to)).collect();
+    let candidates = session.read_table(table(Arc::clone(&schema), candidates.finish()?)?)?;
+    let known_candidates = session.read_table(table(known_schema, known_candidates.finish()?)?)?;
+    let renamed: Vec<Expr> = DIGEST.iter().zip(KNOWN).map(|(from, to)| column(from).alias(to)).collect();
     let columns: Vec<Expr> = schema.fields().iter().map(|field| column(field.name())).collect();
     let rank = row_number()
         .partition_by(DIGEST.map(column).to_vec())
         .order_by(vec![column(DIGEST[0]).sort(true, true)])
         .build()?
         .alias(RANK);
-    let first = doubtful.window(vec![rank])?.filter(column(RANK).eq(lit(1_u64)))?.select(columns)?;
-    let fresh = first.join(known_again.select(named)?, JoinType::LeftAnti, &DIGEST, &KNOWN, None)?;
+    let first = candidates.window(vec![rank])?.filter(column(RANK).eq(lit(1_u64)))?.select(columns)?;
+    let fresh = first.join(known_candidates.select(renamed)?, JoinType::LeftAnti, &DIGEST, &KNOWN, None)?;
     let fresh = fresh.execute_stream().await?;
     let out = Arc::clone(&schema);
     let fresh = fresh.map(move |batch| Ok(batch?.with_schema(Arc::clone(&out))?));
-    // The engine outlives the stream, and with it the spill folder.
+    // Keeps the spill folder until the stream ends.
     let engine = engine.clone();
-    let all = alone.finish()?.chain(fresh).map_err(move |error| {
+    let all = unique.finish()?.chain(fresh).map_err(move |error| {
         let _alive = &engine;
         error
     });
     Ok(Box::pin(RecordBatchStreamAdapter::new(schema, all)))
 }
 
-/// Gives each row, numbered from `start`, to one of two: whether its number is in `named` decides.
-async fn part(
+/// Passes each row, numbered from `start`, to `yes` if its number is in `selected`, else to `no`.
+async fn partition(
     mut rows: SendableRecordBatchStream,
     mut start: u64,
-    named: &RoaringTreemap,
+    selected: &RoaringTreemap,
     mut yes: impl FnMut(RecordBatch) -> PlanResult<()>,
     mut no: impl FnMut(RecordBatch) -> PlanResult<()>,
 ) -> PlanResult<()> {
     while let Some(batch) = rows.next().await.transpose()? {
         let end = start + batch.num_rows() as u64;
-        match named.range_cardinality(start..end) {
+        match selected.range_cardinality(start..end) {
             0 => no(batch)?,
             count if count == end - start => yes(batch)?,
             _ => {
-                let is_named: BooleanArray = (start..end).map(|row| Some(named.contains(row))).collect();
-                yes(filter_record_batch(&batch, &is_named)?)?;
-                no(filter_record_batch(&batch, &datafusion::arrow::compute::not(&is_named)?)?)?;
+                let is_selected: BooleanArray = (start..end).map(|row| Some(selected.contains(row))).collect();
+                yes(filter_record_batch(&batch, &is_selected)?)?;
+                no(filter_record_batch(&batch, &datafusion::arrow::compute::not(&is_selected)?)?)?;
             }
         }
         start = end;
@@ -143,13 +141,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::stage::{EngineOptions, batch_stream};
+    use crate::engine::{EngineOptions, batch_stream};
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
         #[test]
-        fn every_row_comes_once_and_known_ones_never(
+        fn every_new_row_is_returned_once(
             rows in prop::collection::vec(0_i64..60, 0..200),
             known in prop::collection::vec(0_i64..90, 0..60),
             size in 1_usize..50,

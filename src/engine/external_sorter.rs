@@ -1,8 +1,8 @@
-//! Sorts many small entries of numbers: in memory within a share of the engine's limit, beyond it by runs on disk. It does not know
-//! what they mean. It works on the thread that calls it, the disk included.
+//! External sort of fixed-size entries of integers. It works on the calling thread, including disk I/O.
 //!
-//! Runs of one level are in one file, one after the other; when there are enough of them they become one run of the next level. So
-//! neither open files nor memory grow with the entries: each run that is read has a buffer, and there are few.
+//! Entries are sorted in memory within a share of the memory limit; beyond it, sorted runs go to disk. The runs of one level share a file,
+//! and when a level has enough runs they are merged into one run of the next level. So neither the number of open files nor the memory
+//! for read buffers grows with the number of entries.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,35 +14,35 @@ use std::sync::Arc;
 use datafusion::error::Result as PlanResult;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 
-use super::Engine;
+use super::session::Engine;
 
-/// Entries by which the space in memory grows.
+/// Smallest growth of the memory buffer, entries.
 const STEP: usize = 4096;
-/// Runs of one level that become one of the next.
+/// Runs of one level that are merged into one run of the next.
 const MOST_RUNS: usize = 32;
-/// Bytes that are read or written at once.
+/// Size of a read or write buffer, bytes.
 const BUFFER_BYTES: usize = 32 << 10;
 
-/// Takes entries of `N` numbers in any order; [`Sorted::finish`] gives them back in theirs.
+/// Takes entries of `N` integers in any order; [`ExternalSorter::finish`] returns them in ascending order.
 #[derive(Debug)]
-pub struct Sorted<const N: usize> {
+pub struct ExternalSorter<const N: usize> {
     entries: Vec<[u64; N]>,
     reservation: MemoryReservation,
-    /// Entries that may be held.
+    /// Most entries in memory.
     share: usize,
     engine: Engine,
     levels: Vec<Level>,
 }
 
-/// Sorted runs in a file that nobody else sees: the bytes of each.
+/// Sorted runs in one unnamed temporary file, as byte ranges.
 #[derive(Debug)]
 struct Level {
     file: Arc<File>,
     runs: Vec<Range<u64>>,
 }
 
-impl<const N: usize> Sorted<N> {
-    /// Nothing yet. `name` is what an error calls the holder of the memory.
+impl<const N: usize> ExternalSorter<N> {
+    /// An empty sorter. `name` identifies its memory in errors of the pool.
     pub fn new(engine: &Engine, name: &str) -> Self {
         Self {
             entries: Vec::new(),
@@ -53,7 +53,7 @@ impl<const N: usize> Sorted<N> {
         }
     }
 
-    /// Takes an entry.
+    /// Adds an entry.
     pub fn push(&mut self, entry: [u64; N]) -> PlanResult<()> {
         if self.entries.len() == self.entries.capacity() {
             self.make_room()?;
@@ -62,13 +62,13 @@ impl<const N: usize> Sorted<N> {
         Ok(())
     }
 
-    /// Runs on disk.
+    /// Number of runs on disk.
     #[cfg(test)]
-    pub(super) fn runs(&self) -> usize {
+    pub(crate) fn runs(&self) -> usize {
         self.levels.iter().map(|level| level.runs.len()).sum()
     }
 
-    /// Grows in memory, or writes what is held to disk as a run.
+    /// Grows the memory buffer, or writes it to disk as a run.
     fn make_room(&mut self) -> PlanResult<()> {
         let more = self.entries.capacity().clamp(STEP, self.share);
         let wanted = self.entries.capacity() + more;
@@ -77,7 +77,7 @@ impl<const N: usize> Sorted<N> {
             return Ok(());
         }
         if self.entries.is_empty() {
-            // The least that it can do with, whatever the pool says.
+            // The minimum, even if the pool is exhausted.
             self.entries.reserve_exact(STEP);
             return Ok(());
         }
@@ -104,14 +104,14 @@ impl<const N: usize> Sorted<N> {
         Ok(&mut self.levels[number])
     }
 
-    /// All entries, ascending. Memory and disk are given up with the result.
+    /// All entries in ascending order. Memory and disk are released when the iterator is dropped.
     pub fn finish(mut self) -> PlanResult<impl Iterator<Item = PlanResult<[u64; N]>>> {
         self.entries.sort_unstable();
         let mut merged = Merged::new(self.entries, &self.levels)?;
         let reservation = self.reservation;
         reservation.grow(merged.runs.len() * BUFFER_BYTES);
         Ok(std::iter::from_fn(move || {
-            let _held = &reservation;
+            let _reserved = &reservation;
             merged.next().map_err(Into::into).transpose()
         }))
     }
@@ -139,16 +139,16 @@ impl Level {
     }
 }
 
-/// What is held in memory and runs on disk, as one.
+/// A merge of the entries in memory and the runs on disk.
 struct Merged<const N: usize> {
-    held: std::vec::IntoIter<[u64; N]>,
+    in_memory: std::vec::IntoIter<[u64; N]>,
     runs: Vec<Run<N>>,
     /// The next entry of each run, and its number.
     heap: BinaryHeap<Reverse<([u64; N], usize)>>,
 }
 
 impl<const N: usize> Merged<N> {
-    fn new(held: Vec<[u64; N]>, levels: &[Level]) -> IoResult<Self> {
+    fn new(in_memory: Vec<[u64; N]>, levels: &[Level]) -> IoResult<Self> {
         let mut runs = Vec::new();
         for level in levels {
             for bytes in &level.runs {
@@ -159,20 +159,20 @@ impl<const N: usize> Merged<N> {
         for (number, run) in runs.iter_mut().enumerate() {
             heap.extend(run.next()?.map(|entry| Reverse((entry, number))));
         }
-        Ok(Self { held: held.into_iter(), runs, heap })
+        Ok(Self { in_memory: in_memory.into_iter(), runs, heap })
     }
 
     fn next(&mut self) -> IoResult<Option<[u64; N]>> {
-        let held = self.held.as_slice().first();
-        let Some(Reverse((entry, number))) = self.heap.peek() else { return Ok(self.held.next()) };
-        if held.is_some_and(|held| held <= entry) {
-            return Ok(self.held.next());
+        let first = self.in_memory.as_slice().first();
+        let Some(Reverse((entry, number))) = self.heap.peek() else { return Ok(self.in_memory.next()) };
+        if first.is_some_and(|first| first <= entry) {
+            return Ok(self.in_memory.next());
         }
         let (entry, number) = (*entry, *number);
         match self.runs[number].next()? {
             Some(next) => {
-                if let Some(mut first) = self.heap.peek_mut() {
-                    *first = Reverse((next, number));
+                if let Some(mut top) = self.heap.peek_mut() {
+                    *top = Reverse((next, number));
                 }
             }
             None => drop(self.heap.pop()),
@@ -181,10 +181,10 @@ impl<const N: usize> Merged<N> {
     }
 }
 
-/// A sorted run on disk, read piece by piece.
+/// A sorted run on disk with its read buffer.
 struct Run<const N: usize> {
     file: Arc<File>,
-    /// Those not read yet.
+    /// Bytes that were not read yet.
     bytes: Range<u64>,
     buffer: Vec<u8>,
     at: usize,
@@ -200,7 +200,7 @@ impl<const N: usize> Run<N> {
             if self.buffer.is_empty() {
                 return Ok(None);
             }
-            // Runs of one file share its position.
+            // All runs of a file share its position.
             self.file.seek(SeekFrom::Start(self.bytes.start))?;
             self.file.read_exact(&mut self.buffer)?;
             self.bytes.start += self.buffer.len() as u64;
@@ -219,18 +219,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::stage::EngineOptions;
+    use crate::engine::EngineOptions;
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(16))]
 
         #[test]
-        fn entries_come_back_in_order(count in 0_u64..20_000, factor in any::<u64>()) {
+        fn entries_are_returned_in_order(count in 0_u64..20_000, factor in any::<u64>()) {
             let folder = tempfile::tempdir().unwrap();
-            // Some five thousand entries may be held.
+            // About five thousand entries fit into its share.
             let options = EngineOptions { memory_limit: 1 << 20, temp_dir: Some(folder.path().to_owned()), partitions: 1 };
             let engine = Engine::new(options).unwrap();
-            let mut sorted = Sorted::new(&engine, "Test");
+            let mut sorted = ExternalSorter::new(&engine, "Test");
             let mut expected: Vec<[u64; 3]> = (0..count).map(|n| [n.wrapping_mul(factor) % 1_000, n % 7, n]).collect();
             expected.iter().for_each(|entry| sorted.push(*entry).unwrap());
             prop_assert_eq!(sorted.runs() > 0, count > 4096);
@@ -241,12 +241,12 @@ mod tests {
     }
 
     #[test]
-    fn many_runs_become_few() {
+    fn runs_are_merged_by_level() {
         let folder = tempfile::tempdir().unwrap();
         let options = EngineOptions { memory_limit: 1 << 20, temp_dir: Some(folder.path().to_owned()), partitions: 1 };
         let engine = Engine::new(options).unwrap();
-        let mut sorted = Sorted::<1>::new(&engine, "Test");
-        // Hundreds of times what may be held, in no order.
+        let mut sorted = ExternalSorter::<1>::new(&engine, "Test");
+        // Hundreds of times the share in memory, unordered.
         let count = 400 * 16_384_u64;
         for n in 0..count {
             sorted.push([n.wrapping_mul(0x9E37_79B9_7F4A_7C15)]).unwrap();

@@ -1,4 +1,4 @@
-//! Streams of batches of a bounded size in bytes: joined, split, pulled ahead.
+//! Streams of record batches: read ahead, combined, shared between readers, and cut to a bounded size.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,7 @@ use tracing::Span;
 use crate::channel::{Channel, Failure, Sender};
 use crate::error::{Error, Kind};
 
-/// Where a task of a plan puts its batches.
+/// The output of a task that produces batches.
 pub(crate) type BatchSender = Sender<RecordBatch, DataFusionError>;
 
 impl Failure for DataFusionError {
@@ -34,8 +34,8 @@ impl Failure for DataFusionError {
     }
 }
 
-/// A stream of batches that a task makes, at most `ahead` batches ahead of the reader; it ends only after the task has finished. Must
-/// be called within a tokio runtime.
+/// A stream of batches that a task produces, at most `ahead` batches ahead of the reader. It ends only after the task has returned. Must be
+/// called within a tokio runtime.
 pub(crate) fn stream_from_task<F>(
     schema: SchemaRef,
     ahead: usize,
@@ -47,7 +47,7 @@ where
     Box::pin(RecordBatchStreamAdapter::new(schema, crate::channel::from_task(ahead, Span::current(), produce)))
 }
 
-/// As [`stream_from_task`] for several tasks, which `spawn` adds, and several streams.
+/// As [`stream_from_task`], with several output streams and several tasks, which `spawn` adds.
 pub(crate) fn streams_from_tasks(
     schema: &SchemaRef,
     outputs: usize,
@@ -59,9 +59,18 @@ pub(crate) fn streams_from_tasks(
     items.map(|items| Box::pin(RecordBatchStreamAdapter::new(Arc::clone(schema), items)) as SendableRecordBatchStream).collect()
 }
 
-/// One stream of all `streams`, at most `at_once` of them pulled at a time, each ahead of the reader by about one batch.
-/// The order within a stream stays; dropping the result stops them all.
-pub fn pull_together(schema: SchemaRef, streams: Vec<SendableRecordBatchStream>, at_once: usize) -> SendableRecordBatchStream {
+/// A stream of the given batches.
+pub fn batch_stream(schema: SchemaRef, batches: Vec<RecordBatch>) -> SendableRecordBatchStream {
+    Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter(batches.into_iter().map(Ok))))
+}
+
+/// One stream of all `streams`, of which at most `at_once` are read at the same time, each about one batch ahead. Batches of one stream
+/// keep their order; dropping the result stops all of them.
+pub fn combine_streams(
+    schema: SchemaRef,
+    streams: Vec<SendableRecordBatchStream>,
+    at_once: usize,
+) -> SendableRecordBatchStream {
     let at_once = at_once.clamp(1, streams.len().max(1));
     let queue = Arc::new(Mutex::new(VecDeque::from(streams)));
     let mut channel = Channel::new(1, 1);
@@ -80,14 +89,14 @@ pub fn pull_together(schema: SchemaRef, streams: Vec<SendableRecordBatchStream>,
     Box::pin(RecordBatchStreamAdapter::new(schema, channel.single()))
 }
 
-/// What several streams read from.
+/// The input of several streams.
 enum Shared {
     Open(SendableRecordBatchStream),
-    /// It came to its end.
+    /// The input has ended.
     Ended,
-    /// An error ended it.
+    /// The input has failed.
     Failed(Arc<DataFusionError>),
-    /// It is being polled. What is found so by another reader was given up in the middle, by a panic or a drop.
+    /// A reader is polling it. If another reader finds this state, the first one panicked or was dropped while it polled.
     Polled,
 }
 
@@ -118,14 +127,14 @@ impl Shared {
                 Some(Err(DataFusionError::Shared(error)))
             }
             Self::Polled => {
-                Some(Err(DataFusionError::of(Error::new(Kind::Bug, "A reader of shared rows stopped unexpectedly"))))
+                Some(Err(DataFusionError::of(Error::new(Kind::Bug, "A reader of a shared stream stopped unexpectedly"))))
             }
         }
     }
 }
 
-/// `shares` streams over one: each batch goes to the first that asks. An error is given to all of them.
-pub(super) fn share_out(input: SendableRecordBatchStream, shares: usize) -> Vec<SendableRecordBatchStream> {
+/// Splits one stream into `shares` streams: each batch goes to the first reader that asks for it, and an error to all readers.
+pub(crate) fn share_batches(input: SendableRecordBatchStream, shares: usize) -> Vec<SendableRecordBatchStream> {
     let schema = input.schema();
     let input = Arc::new(tokio::sync::Mutex::new(Shared::Open(input)));
     let share = || -> SendableRecordBatchStream {
@@ -140,11 +149,19 @@ pub(super) fn share_out(input: SendableRecordBatchStream, shares: usize) -> Vec<
     (0..shares.max(1)).map(|_| share()).collect()
 }
 
-/// The same rows in batches of about `bytes`, and at most `rows` rows: small ones are joined, large ones split.
+/// The same rows in batches of about `bytes` bytes and at most `rows` rows: small batches are concatenated, large ones split.
 pub fn rebatch(input: SendableRecordBatchStream, bytes: usize, rows: usize) -> SendableRecordBatchStream {
     let schema = input.schema();
-    let state =
-        Rebatch { input, ready: VecDeque::new(), held: Vec::new(), held_bytes: 0, held_rows: 0, bytes, rows, ended: false };
+    let state = Rebatch {
+        input,
+        ready: VecDeque::new(),
+        pending: Vec::new(),
+        pending_bytes: 0,
+        pending_rows: 0,
+        bytes,
+        rows,
+        ended: false,
+    };
     let stream = futures::stream::unfold(state, |mut state| async move {
         match state.next().await {
             Ok(None) => None,
@@ -161,9 +178,9 @@ pub fn rebatch(input: SendableRecordBatchStream, bytes: usize, rows: usize) -> S
 struct Rebatch {
     input: SendableRecordBatchStream,
     ready: VecDeque<RecordBatch>,
-    held: Vec<RecordBatch>,
-    held_bytes: usize,
-    held_rows: usize,
+    pending: Vec<RecordBatch>,
+    pending_bytes: usize,
+    pending_rows: usize,
     bytes: usize,
     rows: usize,
     ended: bool,
@@ -198,23 +215,23 @@ impl Rebatch {
             self.ready.extend(split_batch(&batch, self.bytes, self.rows)?);
             return Ok(());
         }
-        if self.held_bytes + size > self.bytes || self.held_rows + batch.num_rows() > self.rows {
+        if self.pending_bytes + size > self.bytes || self.pending_rows + batch.num_rows() > self.rows {
             self.join()?;
         }
-        self.held_bytes += size;
-        self.held_rows += batch.num_rows();
-        self.held.push(batch);
+        self.pending_bytes += size;
+        self.pending_rows += batch.num_rows();
+        self.pending.push(batch);
         Ok(())
     }
 
     fn join(&mut self) -> PlanResult<()> {
-        self.held_bytes = 0;
-        self.held_rows = 0;
-        match self.held.len() {
+        self.pending_bytes = 0;
+        self.pending_rows = 0;
+        match self.pending.len() {
             0 => {}
-            1 => self.ready.extend(self.held.pop()),
+            1 => self.ready.extend(self.pending.pop()),
             _ => {
-                let batches = std::mem::take(&mut self.held);
+                let batches = std::mem::take(&mut self.pending);
                 self.ready.push_back(concat_batches(&batches[0].schema(), &batches)?);
             }
         }
@@ -223,13 +240,13 @@ impl Rebatch {
 
     fn fail(&mut self) {
         self.ended = true;
-        self.held.clear();
+        self.pending.clear();
         self.ready.clear();
     }
 }
 
-/// Copies of parts of `batch`, each of about `bytes` and at most `rows` rows. Copies, not slices: a slice keeps the whole alive,
-/// and is counted as the whole.
+/// Splits `batch` into copies of about `bytes` bytes and at most `rows` rows. Slices would keep the whole batch alive and be counted as
+/// the whole.
 pub fn split_batch(batch: &RecordBatch, bytes: usize, rows: usize) -> Result<Vec<RecordBatch>, DataFusionError> {
     let total = batch.num_rows();
     let parts = batch.get_array_memory_size().div_ceil(bytes.max(1)).max(total.div_ceil(rows.max(1))).clamp(1, total.max(1));

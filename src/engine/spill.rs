@@ -1,10 +1,8 @@
-//! The folder for spill files of one process: private, removed at the end, and swept after processes that died. And a file of
-//! record batches in it.
+//! The private folder for spill files of a process, and files of record batches in it.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-
 use std::sync::Arc;
 
 use arrow::ipc::CompressionType;
@@ -20,15 +18,14 @@ use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, SpillMetrics};
 
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 
-/// Record batches on the engine's disk, written once and read once in the same order. The file goes when it was read, or when
-/// this is dropped.
-pub(super) struct Spilling {
+/// A file of record batches, written once and read once in the same order. It is removed after it was read or when this is dropped.
+pub(super) struct BatchFile {
     writer: StreamWriter<Box<dyn SpillWriter>>,
     file: Arc<dyn SpillFile>,
     reader: SpillManager,
 }
 
-impl Spilling {
+impl BatchFile {
     /// An empty file for batches of `schema`.
     pub(super) fn new(runtime: &Arc<RuntimeEnv>, schema: &SchemaRef, compression: Option<CompressionType>) -> PlanResult<Self> {
         let metrics = SpillMetrics::new(&ExecutionPlanMetricsSet::new(), 0);
@@ -40,11 +37,11 @@ impl Spilling {
     }
 
     /// Appends a batch.
-    pub(super) fn put(&mut self, batch: &RecordBatch) -> PlanResult<()> {
+    pub(super) fn push(&mut self, batch: &RecordBatch) -> PlanResult<()> {
         Ok(self.writer.write(batch)?)
     }
 
-    /// All batches.
+    /// All batches, in order.
     pub(super) fn finish(mut self) -> PlanResult<SendableRecordBatchStream> {
         self.writer.finish()?;
         self.writer.into_inner()?.finish()?;
@@ -55,8 +52,7 @@ impl Spilling {
 const PREFIX: &str = "daplake-spill-";
 const LOCK: &str = ".lock";
 
-/// A folder that only this process uses. A lock file beside it, held as long as we live, tells others that it is in use;
-/// the system releases the lock when the process dies, however it dies.
+/// A folder of this process alone. A locked file beside it marks it as in use; the system releases the lock when the process dies.
 #[derive(Debug)]
 pub(super) struct SpillFolder {
     folder: PathBuf,
@@ -65,10 +61,13 @@ pub(super) struct SpillFolder {
 }
 
 impl SpillFolder {
-    /// Makes a new folder in `parent` (made if absent) and removes what dead processes left there.
+    /// Creates a folder in `parent`, which is created if absent, and removes the folders of dead processes.
+    ///
+    /// # Errors
+    /// Kind `Io` if `parent` cannot be written.
     pub(super) fn create(parent: &Path) -> Result<Self> {
-        let unusable = "The folder for temporary files cannot be used";
-        let hint = "name another one with --temp-dir";
+        let unusable = "Cannot use the folder for temporary files";
+        let hint = "choose another folder with --temp-dir";
         fs::create_dir_all(parent).context(Kind::Io, unusable).with_field("folder", parent.display()).hint(hint)?;
         for _ in 0..8 {
             let name = format!("{PREFIX}{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
@@ -76,7 +75,7 @@ impl SpillFolder {
             let attempt = || -> std::io::Result<Option<File>> {
                 let lock = create_lock(&lock_path)?;
                 lock.lock()?;
-                // A sweep may have taken the file for a leftover between its creation and its lock.
+                // Another process may have removed the file as stale before it was locked.
                 Ok(lock_path.exists().then_some(lock))
             };
             let lock = attempt().context(Kind::Io, unusable).with_field("folder", parent.display()).hint(hint)?;
@@ -93,7 +92,7 @@ impl SpillFolder {
         Err(Error::new(Kind::Io, unusable).with_field("folder", parent.display()).hint(hint))
     }
 
-    /// Where to spill.
+    /// The folder for spill files.
     pub(super) fn path(&self) -> &Path {
         &self.folder
     }
@@ -107,7 +106,7 @@ impl Drop for SpillFolder {
     }
 }
 
-/// A folder that only this user can look into.
+/// Creates a folder that other users cannot read.
 fn create_private(folder: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
@@ -115,7 +114,7 @@ fn create_private(folder: &Path) -> io::Result<()> {
     builder.create(folder)
 }
 
-/// A new lock file. Nobody else can open it, and so nobody else can hold its lock.
+/// Creates a lock file that other users cannot open, and so cannot lock.
 fn create_lock(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -124,8 +123,8 @@ fn create_lock(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// Opens a lock file that an earlier process of this user may have left. The folder may be shared: what is of another user, a pipe, a
-/// link or anything else but a file is passed over, and never waited for.
+/// Opens a lock file of an earlier process of this user. The folder may be shared with others: files of other users, pipes, links and the
+/// like are skipped and never waited for.
 fn open_lock(path: &Path, mine: &File) -> Option<File> {
     #[cfg(any(target_os = "linux", target_os = "macos"))]
     let file: File = {
@@ -149,7 +148,7 @@ fn open_lock(path: &Path, mine: &File) -> Option<File> {
     (metadata.is_file() && is_mine).then_some(file)
 }
 
-/// Removes the folders of this user whose processes are gone. Best effort: what cannot be removed stays for the next time.
+/// Removes folders of dead processes of this user. Best effort: the next run tries again.
 fn sweep(parent: &Path, mine: &File) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
@@ -175,29 +174,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_is_private_and_goes_with_its_owner() {
+    fn a_folder_is_private_and_removed_with_its_owner() {
         let parent = tempfile::tempdir().unwrap();
         let first = SpillFolder::create(parent.path()).unwrap();
         let second = SpillFolder::create(parent.path()).unwrap();
         assert_ne!(first.path(), second.path());
-        assert!(first.path().is_dir(), "a living owner's folder is not swept");
+        assert!(first.path().is_dir(), "a folder in use is not removed");
         drop(first);
         drop(second);
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
     }
 
     #[test]
-    fn what_a_dead_process_left_is_swept() {
+    fn folders_of_dead_processes_are_removed() {
         let parent = tempfile::tempdir().unwrap();
         let dead = parent.path().join("daplake-spill-1-dead");
         fs::create_dir(&dead).unwrap();
         fs::write(dead.join("spilled"), b"rows").unwrap();
         fs::write(parent.path().join("daplake-spill-1-dead.lock"), b"").unwrap();
-        fs::write(parent.path().join("other"), b"not ours").unwrap();
+        fs::write(parent.path().join("other"), b"foreign").unwrap();
         let mine = SpillFolder::create(parent.path()).unwrap();
         assert!(!dead.exists());
         drop(mine);
-        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1, "only the file that is not ours stays");
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1, "only the foreign file stays");
     }
 
     #[cfg(unix)]
@@ -210,10 +209,10 @@ mod tests {
         assert_eq!((mode(spill.path()), mode(&spill.lock_path)), (0o700, 0o600));
     }
 
-    /// A run would wait for the other end of a pipe for ever.
+    /// Opening a pipe would block until somebody opens the other end.
     #[cfg(unix)]
     #[test]
-    fn what_is_no_lock_file_is_passed_over_and_stays() {
+    fn other_kinds_of_files_are_skipped() {
         let parent = tempfile::tempdir().unwrap();
         let path = |name: &str| parent.path().join(name);
         let made = std::process::Command::new("mkfifo").arg(path("daplake-spill-x.lock")).status().unwrap();
