@@ -60,7 +60,7 @@ pub fn pages_below(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in entries {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if path.is_dir() && name != "target" && name != ".git" && !name.starts_with("daplake-demo") {
+        if path.is_dir() && !["target", "dist", ".git"].contains(&name.as_str()) && !name.starts_with("daplake-demo") {
             pages_below(&path, into);
         } else if name.ends_with(".md") {
             into.push(path);
