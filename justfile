@@ -12,9 +12,9 @@ lint:
     cargo fmt --all --check
     cargo clippy --locked --all-targets -- --deny warnings
 
-# Measure: just bench compare | increment | read_after | database | sync_memory | download | cluster
+# Benchmarks: just bench compare | increment | read-after | database | memory | download | cluster | guard
 bench NAME *ARGS:
-    benches/{{ NAME }} {{ ARGS }}
+    python3 benches/run.py {{ NAME }} {{ ARGS }}
 
 # Build the documentation, and check the samples, links and language of the pages
 docs:

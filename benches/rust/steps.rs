@@ -1,16 +1,15 @@
-//! One step of `benches/increment` and `benches/read_after`, each a process of its own, so that its CPU time and peak memory can be
-//! told apart:
+//! Steps of `benches/run.py increment` and `read-after`. Each runs as a process of its own, so that its CPU time and peak memory are its own:
 //!
-//!     daplake-bench make FOLDER ROWS           a Delta table of narrow rows (like `web_logs`), clustered by key, and changes to it
-//!     daplake-bench changes FOLDER ROWS STEP   other random changes in place of the ones that were made
-//!     daplake-bench ours FOLDER MODE KEYS      applies the changes as `sync` does; MODE: auto, on, off; KEYS: random, recent
-//!     daplake-bench merge FOLDER KEYS          applies them with the merge of the Delta crate
-//!     daplake-bench read FOLDER                reads all columns of the table
-//!     daplake-bench optimize FOLDER            merges small files and purges deletion vectors
+//! ```text
+//! make FOLDER ROWS           a Delta table of narrow rows (like `web_logs`), clustered by key, and changes to it
+//! changes FOLDER ROWS STEP   replaces the changes by other random ones
+//! apply FOLDER MODE KEYS     applies the changes as `sync` does; MODE: auto, on, off; KEYS: random, recent
+//! merge FOLDER KEYS          applies them with the merge of the Delta crate
+//! read FOLDER                reads all columns of the table
+//! optimize FOLDER            compacts small files and purges deletion vectors
+//! ```
 //!
-//! Rows are made from their keys alone, so that the table must not be kept in memory.
-
-#![allow(clippy::print_stdout, reason = "its output is the result")]
+//! Rows are computed from their keys, so the table is never kept in memory.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -42,28 +41,24 @@ const DELETES: u64 = 10_000;
 const REPEATS: u64 = 6_000;
 const MEMORY_LIMIT: usize = 256 << 20;
 
-fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(Box::pin(async {
-        match words[..] {
-            ["make", folder, rows] => make(Path::new(folder), rows.parse().expect("a number of rows")).await,
-            ["changes", folder, rows, step] => {
-                let number = |word: &str| word.parse().expect("a number");
-                write_changes(Path::new(folder), "random", number(rows), number(step));
-                Ok(())
-            }
-            ["ours", folder, mode, keys] => ours(Path::new(folder), mode, keys).await,
-            ["merge", folder, keys] => merge(Path::new(folder), keys).await,
-            ["read", folder] => read(Path::new(folder)).await,
-            ["optimize", folder] => optimize(Path::new(folder)).await,
-            _ => {
-                println!("a part of benches/increment and benches/read_after");
-                Ok(())
-            }
+/// Runs one step.
+pub(crate) async fn run(arguments: &[&str]) -> Result<()> {
+    let number = |text: &str| text.parse().expect("a number");
+    match *arguments {
+        ["make", folder, rows] => make(Path::new(folder), number(rows)).await,
+        ["changes", folder, rows, step] => {
+            write_changes(Path::new(folder), "random", number(rows), number(step));
+            Ok(())
         }
-    }))
+        ["apply", folder, mode, keys] => apply(Path::new(folder), mode, keys).await,
+        ["merge", folder, keys] => merge(Path::new(folder), keys).await,
+        ["read", folder] => read(Path::new(folder)).await,
+        ["optimize", folder] => optimize(Path::new(folder)).await,
+        _ => {
+            println!("unknown step; `cargo bench` without arguments measures the parts");
+            Ok(())
+        }
+    }
 }
 
 fn table() -> TableRef {
@@ -92,7 +87,7 @@ fn arrow_schema() -> SchemaRef {
     change_schema(&schema(), Nested::Typed)
 }
 
-/// Good enough to spread keys, and the same everywhere.
+/// SplitMix64: spreads keys, with the same result on every machine.
 fn mixed(number: u64) -> u64 {
     let mut state = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
     state = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -100,7 +95,7 @@ fn mixed(number: u64) -> u64 {
     state ^ (state >> 31)
 }
 
-/// Change rows: letter, key, and a number that makes the values differ from those of before.
+/// Change rows: whether the row is a delete, and its key. `age` makes the values differ from earlier ones.
 fn batch(rows: &[(bool, u64)], age: u64, first_seq: u64) -> RecordBatch {
     let seed = |key: u64| mixed(key.wrapping_mul(31).wrapping_add(age));
     let numbers =
@@ -154,7 +149,7 @@ fn write_changes(folder: &Path, keys: &str, rows: u64, step: u64) {
         _ => rows.saturating_sub(2 * span) + mixed(number) % (2 * span).min(rows),
     };
     let path = changes_file(folder, keys);
-    // It may be a hard link to the file of another run.
+    // The old file may be a hard link that other runs share.
     let _ = std::fs::remove_file(&path);
     let mut file = ArrowWriter::try_new(File::create(path).expect("a file"), arrow_schema(), None).expect("a writer");
     let mut all: Vec<(bool, u64)> = (0..UPDATES).map(|number| (false, key(number))).collect();
@@ -205,7 +200,7 @@ async fn load(sink: &DeltaSink, kind: LoadKind, set: ChangeSet) -> Result<Loaded
 async fn make(folder: &Path, rows: u64) -> Result<()> {
     let engine = engine(folder)?;
     let sink = open(folder, &engine, DeletionVectors::Auto)?;
-    // As a snapshot comes: objects of up to a million rows.
+    // Objects of up to a million rows, as in a snapshot.
     let objects: Vec<(u64, u64)> = (0..rows).step_by(1_000_000).map(|start| (start, (start + 1_000_000).min(rows))).collect();
     let streams = objects
         .into_iter()
@@ -233,7 +228,7 @@ fn change_set(folder: &Path, keys: &str) -> ChangeSet {
     ChangeSet::unreduced(arrow_schema(), &["id".into()], vec![stream])
 }
 
-/// Bytes of the rows that an increment leaves, the last for each key, as a Parquet file of their own.
+/// Bytes of the rows that an increment leaves (the newest per key) as a Parquet file of their own.
 async fn changed_bytes(engine: &Engine, folder: &Path, keys: &str) -> Result<usize> {
     let mut reduced = latest_per_key(engine, change_set(folder, keys))?;
     let level = parquet::basic::ZstdLevel::try_new(3).expect("a level");
@@ -259,7 +254,7 @@ async fn changed_bytes(engine: &Engine, folder: &Path, keys: &str) -> Result<usi
     Ok(file.into_inner().expect("a file").len())
 }
 
-async fn ours(folder: &Path, mode: &str, keys: &str) -> Result<()> {
+async fn apply(folder: &Path, mode: &str, keys: &str) -> Result<()> {
     let engine = engine(folder)?;
     let deletion_vectors = match mode {
         "on" => DeletionVectors::On,
@@ -285,7 +280,7 @@ async fn merge(folder: &Path, keys: &str) -> Result<()> {
     let path = folder.join("lake/bench/logs");
     let url = url::Url::from_directory_path(std::path::absolute(path).expect("a path")).expect("a path");
     let opened = deltalake::open_table(url).await.expect("a table");
-    // Its session has no limit of memory: with one it fails or hangs.
+    // A session without a memory limit: with one, the merge fails or hangs.
     let session = SessionContext::new();
     let table = MemTable::try_new(arrow_schema(), vec![batches]).expect("a table");
     let source = session.read_table(Arc::new(table)).expect("a source");

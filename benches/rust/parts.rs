@@ -1,12 +1,5 @@
-//! Measures the parts of the way of the data, each on the same made-up school, and prints a table.
-//!
-//!     cargo bench                                  # 200,000 rows of submissions, 1,000,000 of web_logs
-//!     DAPLAKE_BENCH_ROWS=1000000 cargo bench
-//!
-//! Every figure is the median of several runs in one process; CPU seconds are of the whole process, server included where it
-//! runs. Ratios within one table mean more than seconds: machines differ, and are often shared.
-
-#![allow(clippy::print_stdout, reason = "its output is the result")]
+//! Measures the parts of the data path on the same generated school and prints a table. Each figure is the median of several runs in one
+//! process. CPU seconds are those of the whole process, including the embedded server where it runs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,13 +26,13 @@ use futures::{TryStreamExt, stream};
 const RUNS: usize = 3;
 const MEMORY_LIMIT: usize = 256 << 20;
 
-fn main() -> Result<()> {
+/// Measures every part. `DAPLAKE_BENCH_ROWS` sets the number of rows of submissions.
+pub(crate) async fn measure_all() -> Result<()> {
     let rows = std::env::var("DAPLAKE_BENCH_ROWS").ok().and_then(|text| text.parse().ok()).unwrap_or(200_000);
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(Box::pin(bench(rows)))
+    bench(rows).await
 }
 
-/// User and system time of this process in seconds, where the system tells.
+/// User and system time of this process in seconds; NaN without `/proc`.
 fn cpu_seconds() -> f64 {
     let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return f64::NAN };
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
@@ -106,7 +99,7 @@ impl Input {
         }
     }
 
-    /// The same lines by the general decoder of arrow: key, value and meta as structs.
+    /// Decodes the same lines with arrow-json: key, value and meta as structs.
     fn arrow_json(&self) {
         let fields = |columns: &[daplake::schema::Column]| -> Fields {
             let fields = columns
@@ -120,7 +113,7 @@ impl Input {
             Field::new("action", DataType::Utf8, true),
         ];
         let with_offset = |fields: Fields| -> Fields {
-            // arrow-json knows the zone only in numbers.
+            // arrow-json knows time zones as offsets only.
             let change = |field: &Arc<Field>| match field.data_type() {
                 DataType::Timestamp(unit, Some(_)) => {
                     field.as_ref().clone().with_data_type(DataType::Timestamp(*unit, Some("+00:00".into())))
@@ -148,13 +141,13 @@ impl Input {
         Ok(batches)
     }
 
-    /// Hands on each batch, so that it need not be kept.
+    /// Decodes all objects and passes each batch on, so that batches need not be kept.
     fn decode(&self, mut take: impl FnMut(RecordBatch)) -> Result<()> {
         let mut out = Vec::new();
         for (number, bytes) in self.objects.iter().enumerate() {
             if self.job.query.format == Format::Parquet {
                 let mut file = tempfile::tempfile().expect("a temporary file");
-                std::io::Write::write_all(&mut file, bytes).expect("room for it");
+                std::io::Write::write_all(&mut file, bytes).expect("disk space");
                 for batch in decode::parquet(file, self.schema.clone(), self.options(number))? {
                     take(batch?);
                 }
@@ -188,7 +181,7 @@ async fn input(client: &Client, table: &TableRef, format: Format, window: Window
     Ok(Input { job, schema, packed, objects })
 }
 
-/// The bounds: what each stage takes alone, on one thread, on the same bytes.
+/// Measures each stage alone on one thread, on the same bytes: the lower bounds of a sync.
 async fn stages(input: &Input, rows: usize) -> Result<()> {
     let bytes = input.bytes();
     let figures = measure(|| {
@@ -228,7 +221,7 @@ async fn stages(input: &Input, rows: usize) -> Result<()> {
     Ok(())
 }
 
-/// The plainest writer: one file, one thread.
+/// Writes batches with the default Parquet writer: one file, one thread.
 fn encode(batches: &[RecordBatch], level: i32) {
     let level = parquet::basic::ZstdLevel::try_new(level).expect("a level");
     let properties = parquet::file::properties::WriterProperties::builder()
@@ -241,7 +234,7 @@ fn encode(batches: &[RecordBatch], level: i32) {
     for batch in batches {
         writer.write(batch).expect("rows of the schema");
     }
-    writer.close().expect("room for the file");
+    writer.close().expect("disk space");
 }
 
 async fn bench(rows: u64) -> Result<()> {
@@ -306,7 +299,7 @@ async fn bench(rows: u64) -> Result<()> {
         Ok(())
     })
     .await?;
-    print("latest change per key (256 MiB)", &figures, rows as usize, bytes);
+    print("newest change per key (256 MiB)", &figures, rows as usize, bytes);
 
     let folder = tempfile::tempdir().expect("a temporary folder");
     let plan = |kind, expects| LoadPlan {

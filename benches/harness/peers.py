@@ -1,10 +1,10 @@
-#!/usr/bin/env python3
-"""Other programs' way from gzipped JSON lines of the service to one table: what `benches/compare` measures ours against.
+"""Other tools on the way from gzipped JSON lines of the service to one table. Runs in an environment with `requirements.txt`.
 
 usage: peers.py NAME SCHEMA OUT FILE.gz...
 
-NAME is duckdb, duckdb-1, polars, deltalake or dlt. SCHEMA is a JSON file: {"key": {column: type}, "value": {column: type}} with types of
-DuckDB. Every peer is told the types, so that none has to guess; every output holds the key and value columns, zstd-compressed.
+NAME is duckdb, duckdb-1 (one thread), polars, deltalake or dlt. SCHEMA is a JSON file: {"key": {column: type}, "value": {column: type}}
+with types of DuckDB. Every tool is given the types, so that none has to infer them; every output has the key and value columns,
+compressed by zstd.
 """
 
 import gzip
@@ -62,7 +62,7 @@ def polars(schema, out, files):
         "DOUBLE": pl.Float64,
         "FLOAT": pl.Float32,
         "BOOLEAN": pl.Boolean,
-        # Its reader has no times in nested values: they are parsed afterwards.
+        # The reader of polars has no timestamps in nested values; they are parsed later.
         "DATE": pl.String,
         "TIMESTAMP": pl.String,
         "VARCHAR": pl.String,

@@ -1,0 +1,1 @@
+"""Benchmarks of daplake. `benches/run.py` is the command; docs/development/benchmarks.md explains the results."""
