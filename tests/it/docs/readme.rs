@@ -236,6 +236,7 @@ const FOREIGN: &[&str] = &[
     "--system",
     "--home-dir",
     "--now",
+    "--save",
     "--silent",
     "--show-error",
     "--fail",
