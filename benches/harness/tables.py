@@ -11,7 +11,7 @@ from .programs import ROOT
 from .results import FOLDER
 
 PAGE = ROOT / "docs" / "development" / "benchmarks.md"
-MARKED = re.compile(r"(<!-- results: ([a-z-]+)(?: (.+?))? -->\n).*?(<!-- end -->)", re.S)
+MARKED = re.compile(r"(<!-- results: ([a-z-]+)(?: ([^\n>]+))? -->\n).*?(<!-- end -->)", re.S)
 FIGURES = [
     ("CPU s", "cpu_seconds", "{:,.2f}"),
     ("wall s", "seconds", "{:,.2f}"),
