@@ -83,9 +83,11 @@ def program_of(options, workspace):
     """The executable that the other packages are made of."""
     if options.binary:
         return Path(options.binary)
-    folder = Path(workspace["target_directory"])
     name = "daplake.exe" if "windows" in options.target else "daplake"
-    return folder / "debug" / name if options.dev else folder / options.target / "release" / name
+    folder = Path(workspace["target_directory"])
+    if not options.dev:
+        return folder / options.target / "release" / name
+    return (folder if options.target == LINUX else folder / options.target) / "debug" / name
 
 
 def stripped(program, place):
@@ -161,6 +163,7 @@ def wheel(options):
     if options.dev:
         # The executable of `cargo test` as it is: stripping by the linker would link it anew.
         command += ["--profile", "dev", "--strip", "false", "--compatibility", "linux", "--compression-level", "1"]
+        command += [] if options.target == LINUX else ["--target", options.target]
     elif "linux" in options.target:
         command += ["--release", "--zig", "--compatibility", "manylinux2014", "--target", options.target]
     else:
@@ -254,7 +257,7 @@ def main():
     parser.add_argument("--dev", action="store_true", help="package the development build")
     parser.add_argument("--binary", help="executable to package (default: cargo's)")
     parser.add_argument("--host-binary", help="executable that prints manual pages, where --binary cannot run here")
-    parser.add_argument("--cargo", nargs="*", default=[], help="more arguments of the build of the wheel, as --cargo=-Zbuild-std")
+    parser.add_argument("--cargo", action="append", default=[], metavar="OPTION", help="option of cargo for the wheel, as --cargo=-Zbuild-std; may be repeated")
     options = parser.parse_args()
     DIST.mkdir(exist_ok=True)
     for step in options.step:
