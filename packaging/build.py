@@ -95,8 +95,9 @@ def stripped(program, place):
     place.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(program, place)
     place.chmod(0o755)
-    if place.suffix != ".exe" and shutil.which("strip"):
-        run("strip", place)
+    strip = "x86_64-w64-mingw32-strip" if place.suffix == ".exe" else "strip"
+    if shutil.which(strip):
+        run(strip, place)
     return place
 
 
