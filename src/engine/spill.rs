@@ -67,7 +67,7 @@ impl SpillFolder {
     /// Kind `Io` if `parent` cannot be written.
     pub(super) fn create(parent: &Path) -> Result<Self> {
         let unusable = "Cannot use the folder for temporary files";
-        let hint = "choose another folder with --temp-dir";
+        let hint = "set TMPDIR (on Windows: TEMP) to a folder that can be written, or choose one with --temp-dir";
         fs::create_dir_all(parent).context(Kind::Io, unusable).with_field("folder", parent.display()).hint(hint)?;
         for _ in 0..8 {
             let name = format!("{PREFIX}{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());

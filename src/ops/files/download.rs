@@ -107,7 +107,7 @@ impl Downloader<'_> {
             Ok(pages) => pages,
             Err(error) => {
                 if !self.journal_missed.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(%error, "No journal: if this run is interrupted, the next one may ask for new jobs (see --state-dir)");
+                    tracing::warn!(%error, "No journal: if this run is interrupted, the next one may start new jobs (see --state-dir)");
                 }
                 Pages::in_memory()
             }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, OnceCell, Semaphore, watch};
@@ -49,6 +50,8 @@ pub(super) struct Replicator {
     pub(super) looking: Semaphore,
     pub(super) run_id: String,
     pub(super) journal: Option<Journal>,
+    /// Whether a warning has said that the journal cannot be used.
+    pub(super) journal_missed: AtomicBool,
     pub(super) fresh: bool,
     pub(super) skip_recent: Option<Refresh>,
     /// Of the target, for the journal.
@@ -169,7 +172,9 @@ impl Replicator {
         match journal.open(table, &self.page_key(table)).await {
             Ok(pages) => pages,
             Err(error) => {
-                tracing::warn!(table = %table, %error, "No journal: if this run is interrupted, the next one may ask for a new job (see --state-dir)");
+                if !self.journal_missed.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "No journal: if this run is interrupted, the next one may start new jobs (see --state-dir)");
+                }
                 Pages::in_memory()
             }
         }

@@ -1,5 +1,6 @@
 //! `sync`: creates what is missing at a target and updates what is there, many tables at once.
 
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use futures::StreamExt;
@@ -85,6 +86,7 @@ async fn bring_up_to_date(request: SyncRequest) -> Result<Report> {
         looking: Semaphore::new(MAX_LOOKING),
         run_id: run_id.clone(),
         journal: request.journal,
+        journal_missed: AtomicBool::new(false),
         fresh: request.fresh,
         skip_recent: request.skip_recent,
         location: location.clone(),
