@@ -9,6 +9,7 @@ pub mod model;
 mod panics;
 pub mod progress;
 pub mod redact;
+mod tls_roots;
 mod worker_thread;
 
 pub mod schema;

@@ -22,6 +22,7 @@ use super::{Credentials, ObjectId, VersionedSchema};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::{KNOWN_NAMESPACES, Namespace, TableRef, Timestamp, nearest};
 use crate::redact::SafeUrl;
+use crate::tls_roots::read_bundle;
 
 const USER_AGENT: &str = concat!("daplake/", env!("CARGO_PKG_VERSION"));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -114,7 +115,7 @@ impl Client {
                 .with_field("base_url", SafeUrl::new(base_url)));
         }
         let roots = match &ca_bundle {
-            Some(path) => read_roots(path).with_field("ca_bundle", path.display())?,
+            Some(path) => read_bundle(path).with_field("ca_bundle", path.display())?,
             None => Vec::new(),
         };
         let builder = || {
@@ -432,7 +433,7 @@ fn never_to_clear_text() -> redirect::Policy {
 
 /// For calls to a place of the user's own, with the same certificates as the service. Follows no redirect: the address is a secret.
 pub fn hook_http(url: &Url, ca_bundle: Option<&std::path::Path>) -> Result<reqwest::Client> {
-    let roots = ca_bundle.map(read_roots).transpose()?.unwrap_or_default();
+    let roots = ca_bundle.map(read_bundle).transpose()?.unwrap_or_default();
     let mut builder = reqwest::Client::builder()
         .user_agent(USER_AGENT)
         .connect_timeout(CONNECT_TIMEOUT)
@@ -445,14 +446,4 @@ pub fn hook_http(url: &Url, ca_bundle: Option<&std::path::Path>) -> Result<reqwe
         builder = builder.no_proxy();
     }
     builder.build().map_err(reqwest::Error::without_url).context(Kind::Usage, "The HTTP client cannot be set up")
-}
-
-fn read_roots(path: &std::path::Path) -> Result<Vec<reqwest::Certificate>> {
-    let pem = std::fs::read(path).context(Kind::Usage, "The CA bundle cannot be read")?;
-    let roots =
-        reqwest::Certificate::from_pem_bundle(&pem).context(Kind::Usage, "The CA bundle is not a list of PEM certificates")?;
-    match roots.is_empty() {
-        true => Err(Error::new(Kind::Usage, "The CA bundle holds no certificate")),
-        false => Ok(roots),
-    }
 }

@@ -69,7 +69,7 @@ pub(crate) fn network_fault(error: reqwest::Error) -> Fault {
     let malformed = error.is_builder();
     let certificate = mentions(&error, "certificate");
     let message = match () {
-        () if certificate => "The certificate of the other side is not trusted",
+        () if certificate => "The server's certificate is not trusted",
         () if redirect => "The redirects do not end",
         () if malformed => "The request cannot be made",
         () if connect && timeout => "The connection takes too long",
@@ -79,9 +79,7 @@ pub(crate) fn network_fault(error: reqwest::Error) -> Fault {
     };
     let ours = Error::new(Kind::Unavailable, message).caused_by(error);
     let ours = match () {
-        () if certificate => {
-            ours.hint("if a proxy or firewall opens TLS here, name its root certificate with `--ca-bundle FILE`")
-        }
+        () if certificate => ours.hint(crate::tls_roots::hint()),
         () if connect => ours.hint("check the network, `HTTPS_PROXY` and `NO_PROXY`, and the base URL"),
         () => ours,
     };

@@ -93,6 +93,7 @@ impl Failure {
                 Kind::Target,
                 "no credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or run it where a role gives them",
             )),
+            None if self.text.contains("invalid peer certificate") => Some((Kind::Unavailable, crate::tls_roots::hint())),
             None if self.text.contains("HTTP error") || self.text.contains("error sending request") => {
                 Some((Kind::Unavailable, "check the network, the endpoint and, where a proxy opens TLS, `--ca-bundle`"))
             }

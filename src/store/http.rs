@@ -8,7 +8,8 @@ use object_store::ClientOptions;
 use object_store::client::{ClientConfigKey, HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService};
 use url::{Host, Url};
 
-use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::error::{Error, ErrorContext, Kind, Result};
+use crate::tls_roots::read_bundle;
 
 const USER_AGENT: &str = concat!("daplake/", env!("CARGO_PKG_VERSION"));
 /// To the store; to the metadata service of a machine, which may not be there, `object_store` sets a shorter one.
@@ -28,7 +29,7 @@ impl Connector {
     /// With extra root certificates, for a store at `endpoint` (`None`: the provider's own).
     pub(super) fn new(ca_bundle: Option<&Path>, endpoint: Option<&Url>) -> Result<Self> {
         let roots = match ca_bundle {
-            Some(path) => read_roots(path).with_field("ca_bundle", path.display())?,
+            Some(path) => read_bundle(path).with_field("ca_bundle", path.display())?,
             None => Vec::new(),
         };
         Ok(Self { roots, is_loopback: endpoint.is_some_and(is_loopback) })
@@ -82,16 +83,6 @@ impl HttpService for Client {
             *response.status_mut() = reqwest::StatusCode::METHOD_NOT_ALLOWED;
         }
         Ok(response)
-    }
-}
-
-fn read_roots(path: &Path) -> Result<Vec<reqwest::Certificate>> {
-    let pem = std::fs::read(path).context(Kind::Usage, "The CA bundle cannot be read")?;
-    let roots =
-        reqwest::Certificate::from_pem_bundle(&pem).context(Kind::Usage, "The CA bundle is not a list of PEM certificates")?;
-    match roots.is_empty() {
-        true => Err(Error::new(Kind::Usage, "The CA bundle holds no certificate")),
-        false => Ok(roots),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line: arguments, settings, output, exit codes, reports, signals.
 
+mod certificates;
 mod diagnostics;
 mod exit_codes;
 mod init_and_check;
