@@ -5,12 +5,18 @@ pub(crate) mod conformance;
 #[cfg(feature = "lake")]
 pub mod delta;
 #[cfg(feature = "lake")]
+mod lake;
+#[cfg(feature = "lake")]
 mod load;
+#[cfg(feature = "lake")]
+pub mod parquet_folder;
 #[cfg(feature = "lake")]
 mod parts;
 #[cfg(feature = "sql")]
 pub mod sql;
 
+#[cfg(feature = "lake")]
+pub use lake::{Forms, Lake, forms_at};
 #[cfg(feature = "lake")]
 pub(crate) use load::way_out;
 #[cfg(feature = "lake")]

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::error::Result;
 use crate::model::TableRef;
 use crate::ops::selection::Selection;
-use crate::sink::delta::{DeltaSink, Lake, Optimized, Scope, Vacuumed};
+use crate::sink::Lake;
+use crate::sink::delta::{DeltaSink, Optimized, Scope, Vacuumed};
 
 /// What became of one table.
 #[derive(Debug)]

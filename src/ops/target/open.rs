@@ -7,10 +7,11 @@ use super::address::{Address, FILE};
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::redact::SafeUrl;
-use crate::sink::Sink;
-use crate::sink::delta::{DeltaOptions, DeltaSink, Forms, Lake, ParquetSink, forms_at};
+use crate::sink::delta::{DeltaOptions, DeltaSink};
+use crate::sink::parquet_folder::ParquetSink;
 #[cfg(feature = "sql")]
 use crate::sink::sql::{SqlOptions, SqlSink};
+use crate::sink::{Forms, Lake, Sink, forms_at};
 use crate::store::{Place, StoreOptions, explained};
 
 /// A place where tables are kept, parsed but not touched.

@@ -119,12 +119,14 @@ fn no_sink_knows_another() {
         .map(|entry| entry.file_name().into_string().unwrap())
         .collect();
     assert!(!names.is_empty());
+    // Folders of Parquet files keep their versions in a Delta log.
+    let may_know = |name: &str, other: &str| name == "parquet_folder" && other == "delta";
     for name in &names {
         let mut files = Vec::new();
         sources(&sinks.join(name), &mut files);
         for path in files {
             let text = std::fs::read_to_string(&path).unwrap();
-            for other in names.iter().filter(|other| *other != name) {
+            for other in names.iter().filter(|other| *other != name && !may_know(name, other)) {
                 assert!(!text.contains(&format!("sink::{other}")), "{} knows {other}", path.display());
             }
         }

@@ -1,4 +1,4 @@
-//! Columns of a lake table as the Delta log describes them: logical and physical names, types, texts for people. Pure values.
+//! Columns of a lake table as the Delta log describes them: logical and physical names, types, comments. No I/O.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,64 +12,64 @@ use crate::error::{Error, Kind, Result, ResultExt};
 const COMMENT: &str = "comment";
 const MAPPING_ID: &str = "delta.columnMapping.id";
 const MAPPING_NAME: &str = "delta.columnMapping.physicalName";
-/// Name of the items inside of a list, as the Parquet format wants it.
+/// Name of the items of a list, as the Parquet format requires it.
 const ELEMENT: &str = "element";
 
 /// A column of the table, or a member of a nested one.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::sink::delta) struct LakeColumn {
+pub(crate) struct LakeColumn {
     /// Name that users see.
-    pub(in crate::sink::delta) name: String,
-    /// Name inside the data files and statistics; the same unless the table maps columns.
-    pub(in crate::sink::delta) physical: String,
-    /// Number inside the data files, when the table maps columns.
-    pub(in crate::sink::delta) id: Option<i64>,
+    pub(crate) name: String,
+    /// Name in data files and statistics; equals `name` unless the table maps columns.
+    pub(crate) physical: String,
+    /// Field id in data files, if the table maps columns.
+    pub(crate) id: Option<i64>,
     /// Type.
-    pub(in crate::sink::delta) kind: LakeType,
-    /// Nulls are allowed. Members of nested columns always allow them.
-    pub(in crate::sink::delta) nullable: bool,
-    /// Comment, and whatever other programs attached.
-    pub(in crate::sink::delta) metadata: Map<String, Value>,
+    pub(crate) kind: LakeType,
+    /// Whether nulls are allowed. Members of nested columns are always nullable.
+    pub(crate) nullable: bool,
+    /// Comment and metadata of other programs.
+    pub(crate) metadata: Map<String, Value>,
 }
 
 /// Type of a column.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::sink::delta) enum LakeType {
-    /// Anything without members.
+pub(crate) enum LakeType {
+    /// A type without members.
     Leaf(DataType),
-    /// Object of fixed shape.
+    /// Members with names.
     Struct(Vec<LakeColumn>),
-    /// Array of items.
+    /// Items of one type.
     List(Box<LakeType>),
 }
 
-/// The only timestamp type of ours.
-pub(in crate::sink::delta) fn timestamp_type() -> DataType {
+/// The type of all timestamps: microseconds in UTC.
+pub(crate) fn timestamp_type() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 
-/// Whether a name cannot stand in a Parquet file as it is, so that the table must map its columns.
-pub(in crate::sink::delta) fn needs_mapping(name: &str) -> bool {
+/// Whether Delta does not allow a name in Parquet files, so that the table must map its columns.
+pub(crate) fn needs_mapping(name: &str) -> bool {
     name.contains([' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '='])
 }
 
-/// Whether two names are one to Delta, which finds columns without regard to case.
-pub(in crate::sink::delta) fn is_same_name(one: &str, other: &str) -> bool {
+/// Whether two names are the same to Delta, which ignores case.
+pub(crate) fn is_same_name(one: &str, other: &str) -> bool {
     one.eq_ignore_ascii_case(other) || !one.is_ascii() && one.to_lowercase() == other.to_lowercase()
 }
 
-/// The place of a name, as it is written or else without regard to case.
-pub(in crate::sink::delta) fn place_of_name<'n>(mut names: impl Iterator<Item = &'n str> + Clone, name: &str) -> Option<usize> {
+/// The position of a name: an exact match, otherwise one that ignores case.
+pub(crate) fn position_of_name<'n>(mut names: impl Iterator<Item = &'n str> + Clone, name: &str) -> Option<usize> {
     names.clone().position(|known| known == name).or_else(|| names.position(|known| is_same_name(known, name)))
 }
 
 impl LakeColumn {
     /// The columns of [`crate::schema::lake_schema`], not yet mapped.
-    pub(in crate::sink::delta) fn of_fields(fields: &Fields) -> Result<Vec<Self>> {
-        fields.iter().map(|field| Self::of_field(field, field.is_nullable())).collect()
+    pub(crate) fn from_fields(fields: &Fields) -> Result<Vec<Self>> {
+        fields.iter().map(|field| Self::from_field(field, field.is_nullable())).collect()
     }
 
-    fn of_field(field: &FieldRef, nullable: bool) -> Result<Self> {
+    fn from_field(field: &FieldRef, nullable: bool) -> Result<Self> {
         let mut metadata = Map::new();
         if let Some(comment) = field.metadata().get(COMMENT) {
             metadata.insert(COMMENT.into(), Value::String(comment.clone()));
@@ -78,30 +78,30 @@ impl LakeColumn {
             name: field.name().clone(),
             physical: field.name().clone(),
             id: None,
-            kind: LakeType::of_arrow(field.data_type())?,
+            kind: LakeType::from_arrow(field.data_type())?,
             nullable,
             metadata,
         })
     }
 
-    /// Those of the columns that have these names, in the order of the names.
-    pub(in crate::sink::delta) fn named(columns: &[Self], names: &[String]) -> Vec<Self> {
+    /// The columns with these names, in the order of the names.
+    pub(crate) fn named(columns: &[Self], names: &[String]) -> Vec<Self> {
         names.iter().filter_map(|name| columns.iter().find(|column| column.name == *name).cloned()).collect()
     }
 
-    /// Their types in data files.
-    pub(in crate::sink::delta) fn file_types(columns: &[Self]) -> Vec<DataType> {
+    /// The types of columns in data files.
+    pub(crate) fn file_types(columns: &[Self]) -> Vec<DataType> {
         columns.iter().map(|column| column.kind.file_type()).collect()
     }
 
-    /// Reads the `schemaString` of a table.
-    pub(in crate::sink::delta) fn of_schema_string(text: &str) -> Result<Vec<Self>> {
+    /// Parses the `schemaString` of a table. Kind `Target` if it is invalid or has a type that daplake does not write.
+    pub(crate) fn from_schema_string(text: &str) -> Result<Vec<Self>> {
         let value: Value = serde_json::from_str(text).context(Kind::Target, "The table's schema cannot be read")?;
         columns_of_struct(&value)
     }
 
     /// The `schemaString` of these columns.
-    pub(in crate::sink::delta) fn schema_string(columns: &[Self]) -> String {
+    pub(crate) fn schema_string(columns: &[Self]) -> String {
         struct_json(columns).to_string()
     }
 
@@ -114,13 +114,13 @@ impl LakeColumn {
         json!({"name": self.name, "type": self.kind.to_json(), "nullable": self.nullable, "metadata": metadata})
     }
 
-    fn of_json(value: &Value) -> Result<Self> {
+    fn from_json(value: &Value) -> Result<Self> {
         let unreadable = || Error::new(Kind::Target, "The table's schema cannot be read");
         let name = value["name"].as_str().ok_or_else(unreadable)?.to_owned();
         let mut metadata = value["metadata"].as_object().cloned().unwrap_or_default();
         let id = metadata.remove(MAPPING_ID).and_then(|id| id.as_i64());
         let physical = metadata.remove(MAPPING_NAME).and_then(|name| name.as_str().map(str::to_owned));
-        let kind = LakeType::of_json(&value["type"]).map_err(|error| error.with_field("column", &name))?;
+        let kind = LakeType::from_json(&value["type"]).map_err(|error| error.with_field("column", &name))?;
         Ok(Self {
             physical: physical.unwrap_or_else(|| name.clone()),
             id,
@@ -131,27 +131,27 @@ impl LakeColumn {
         })
     }
 
-    /// The text for people.
-    pub(in crate::sink::delta) fn comment(&self) -> Option<&str> {
+    /// The comment of the column.
+    pub(crate) fn comment(&self) -> Option<&str> {
         self.metadata.get(COMMENT).and_then(Value::as_str)
     }
 
-    /// Sets or removes the text for people.
-    pub(in crate::sink::delta) fn set_comment(&mut self, comment: Option<&str>) {
+    /// Sets or removes the comment of the column.
+    pub(crate) fn set_comment(&mut self, comment: Option<&str>) {
         match comment {
             Some(comment) => self.metadata.insert(COMMENT.into(), comment.into()),
             None => self.metadata.remove(COMMENT),
         };
     }
 
-    /// This column and all members below it, depth first.
-    pub(in crate::sink::delta) fn visit_mut(&mut self, visit: &mut impl FnMut(&mut Self)) {
+    /// Visits this column and all members below it, depth first.
+    pub(crate) fn visit_mut(&mut self, visit: &mut impl FnMut(&mut Self)) {
         visit(self);
         self.kind.visit_mut(visit);
     }
 
-    /// The field in the data files. `nullable` is the caller's: files allow nulls in all but key columns, so that a column can
-    /// be relaxed without touching them.
+    /// The field in data files. The caller decides whether it is nullable: all columns except keys are, so that a column can
+    /// become nullable without a rewrite of files.
     fn file_field(&self, nullable: bool) -> Field {
         let field = Field::new(&self.physical, self.kind.file_type(), nullable);
         match self.id {
@@ -162,7 +162,7 @@ impl LakeColumn {
 }
 
 impl LakeType {
-    fn of_arrow(data_type: &DataType) -> Result<Self> {
+    fn from_arrow(data_type: &DataType) -> Result<Self> {
         Ok(match data_type {
             DataType::Boolean
             | DataType::Int16
@@ -177,16 +177,16 @@ impl LakeType {
             }
             DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => Self::Leaf(timestamp_type()),
             DataType::Struct(fields) => {
-                Self::Struct(fields.iter().map(|field| LakeColumn::of_field(field, true)).collect::<Result<_>>()?)
+                Self::Struct(fields.iter().map(|field| LakeColumn::from_field(field, true)).collect::<Result<_>>()?)
             }
-            DataType::List(item) => Self::List(Box::new(Self::of_arrow(item.data_type())?)),
-            _ => return Err(Error::new(Kind::Bug, "A column type that lake tables do not have").with_field("type", data_type)),
+            DataType::List(item) => Self::List(Box::new(Self::from_arrow(item.data_type())?)),
+            _ => return Err(Error::new(Kind::Bug, "Lake tables do not support this column type").with_field("type", data_type)),
         })
     }
 
-    fn of_json(value: &Value) -> Result<Self> {
+    fn from_json(value: &Value) -> Result<Self> {
         let foreign = || {
-            Error::new(Kind::Target, "The table has a column that daplake does not write")
+            Error::new(Kind::Target, "The table has a column of a type that daplake does not support")
                 .hint("another program changed the table; load into a new target")
         };
         if let Some(name) = value.as_str() {
@@ -214,7 +214,7 @@ impl LakeType {
         }
         match value["type"].as_str() {
             Some("struct") => Ok(Self::Struct(columns_of_struct(value)?)),
-            Some("array") => Ok(Self::List(Box::new(Self::of_json(&value["elementType"])?))),
+            Some("array") => Ok(Self::List(Box::new(Self::from_json(&value["elementType"])?))),
             _ => Err(foreign()),
         }
     }
@@ -235,8 +235,8 @@ impl LakeType {
         }
     }
 
-    /// The Arrow type in the data files.
-    pub(in crate::sink::delta) fn file_type(&self) -> DataType {
+    /// The Arrow type in data files.
+    pub(crate) fn file_type(&self) -> DataType {
         match self {
             Self::Leaf(leaf) => leaf.clone(),
             Self::Struct(members) => DataType::Struct(members.iter().map(|member| member.file_field(true)).collect()),
@@ -245,8 +245,8 @@ impl LakeType {
     }
 }
 
-/// Name of a leaf type in the log.
-pub(in crate::sink::delta) fn leaf_name(leaf: &DataType) -> String {
+/// The name of a leaf type in the log.
+pub(crate) fn leaf_name(leaf: &DataType) -> String {
     match leaf {
         DataType::Boolean => "boolean".into(),
         DataType::Int16 => "short".into(),
@@ -267,11 +267,11 @@ fn struct_json(columns: &[LakeColumn]) -> Value {
 
 fn columns_of_struct(value: &Value) -> Result<Vec<LakeColumn>> {
     let fields = value["fields"].as_array().ok_or_else(|| Error::new(Kind::Target, "The table's schema cannot be read"))?;
-    fields.iter().map(LakeColumn::of_json).collect()
+    fields.iter().map(LakeColumn::from_json).collect()
 }
 
-/// The schema of data files: physical names, only `keys` (logical names) refuse nulls.
-pub(in crate::sink::delta) fn file_schema(columns: &[LakeColumn], keys: &[String]) -> SchemaRef {
+/// The schema of data files: physical names; all columns except `keys` (logical names) are nullable.
+pub(crate) fn file_schema(columns: &[LakeColumn], keys: &[String]) -> SchemaRef {
     let fields: Fields = columns.iter().map(|column| column.file_field(!keys.contains(&column.name))).collect();
     Arc::new(Schema::new(fields))
 }
@@ -291,13 +291,13 @@ mod tests {
             Field::new("d", DataType::Decimal128(38, 10), true),
             Field::new("ein Name", DataType::Int16, true),
         ]);
-        let mut columns = LakeColumn::of_fields(&fields).unwrap();
+        let mut columns = LakeColumn::from_fields(&fields).unwrap();
         columns[4].physical = "col-1".into();
         columns[4].id = Some(7);
         let text = LakeColumn::schema_string(&columns);
-        assert_eq!(LakeColumn::of_schema_string(&text).unwrap(), columns);
+        assert_eq!(LakeColumn::from_schema_string(&text).unwrap(), columns);
         assert_eq!(columns[0].comment(), Some("say \"what\""));
-        // The kernel of the Delta crate reads it too.
+        // The kernel of the Delta crate can read it.
         let kernel: deltalake::kernel::StructType = serde_json::from_str(&text).unwrap();
         assert_eq!(kernel.fields().count(), 5);
         let file = file_schema(&columns, &["id".into()]);
@@ -307,11 +307,11 @@ mod tests {
     }
 
     #[test]
-    fn types_that_are_not_ours_are_refused() {
+    fn types_that_daplake_does_not_write_are_refused() {
         for foreign in ["\"binary\"", "\"timestamp_ntz\"", r#"{"type":"map","keyType":"string","valueType":"string"}"#] {
             let text =
                 format!(r#"{{"type":"struct","fields":[{{"name":"x","type":{foreign},"nullable":true,"metadata":{{}}}}]}}"#);
-            let error = LakeColumn::of_schema_string(&text).unwrap_err();
+            let error = LakeColumn::from_schema_string(&text).unwrap_err();
             assert_eq!((error.kind(), error.get("column")), (Kind::Target, Some("x")));
         }
     }

@@ -1,10 +1,15 @@
-//! The Delta log of a table: its state, its protocol, its columns, and names of its files.
+//! The Delta log of a table: its state, protocol, columns and statistics, and the actions of a commit. Reads and writes no rows.
 
-pub(in crate::sink::delta) mod columns;
-pub(in crate::sink::delta) mod file_names;
-pub(in crate::sink::delta) mod foreign_changes;
-pub(in crate::sink::delta) mod protocol;
-pub(in crate::sink::delta) mod schema_evolution;
-pub(in crate::sink::delta) mod statistics;
-pub(in crate::sink::delta) mod system_columns;
-pub(in crate::sink::delta) mod table_log;
+pub(crate) mod active_file;
+pub(crate) mod columns;
+pub(crate) mod file_actions;
+pub(crate) mod file_names;
+pub(crate) mod foreign_changes;
+pub(crate) mod partition_column;
+pub(crate) mod properties;
+pub(crate) mod protocol;
+pub(crate) mod schema_evolution;
+pub(crate) mod statistics;
+pub(crate) mod system_columns;
+pub(crate) mod table_log;
+pub(crate) mod table_state;

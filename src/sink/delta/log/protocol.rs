@@ -1,21 +1,18 @@
-//! Which version and features of the Delta protocol a table asks for: the least that its options need, so that the most
-//! programs can read it. Pure values.
+//! The version and features of the Delta protocol that a table requires: the minimum for its options, so that as many programs as
+//! possible can read it. No I/O.
 
 use serde_json::{Value, json};
 
-/// An ability of tables that old programs lack.
+/// A table feature that old readers or writers do not support.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::sink::delta) enum Feature {
-    /// Columns have other names in the files.
+pub(crate) enum Feature {
     ColumnMapping,
-    /// Rows of files are marked as deleted.
     DeletionVectors,
-    /// Changes can be read as rows.
     ChangeDataFeed,
 }
 
-/// Versions that only list features.
-const LISTS: (i64, i64) = (3, 7);
+/// The reader and writer versions that list features instead of implying them.
+const TABLE_FEATURES: (i64, i64) = (3, 7);
 
 impl Feature {
     fn name(self) -> &'static str {
@@ -26,25 +23,26 @@ impl Feature {
         }
     }
 
-    /// Least versions (reader, writer) without lists that have it; 0 where readers need not know of it.
+    /// The lowest reader and writer version that imply or allow the feature.
     fn versions(self) -> (i64, i64) {
         match self {
             Feature::ColumnMapping => (2, 5),
-            Feature::DeletionVectors => LISTS,
+            Feature::DeletionVectors => TABLE_FEATURES,
             Feature::ChangeDataFeed => (1, 4),
         }
     }
 
-    fn concerns_readers(self) -> bool {
+    fn affects_readers(self) -> bool {
         self != Feature::ChangeDataFeed
     }
 }
 
-/// What a version without lists means, as a list.
+/// The features that a reader version without a list implies.
 fn implied_reader(version: i64) -> Vec<&'static str> {
     if version >= 2 { vec!["columnMapping"] } else { Vec::new() }
 }
 
+/// The features that a writer version without a list implies.
 fn implied_writer(version: i64) -> Vec<&'static str> {
     let all = [
         (2, "appendOnly"),
@@ -59,32 +57,33 @@ fn implied_writer(version: i64) -> Vec<&'static str> {
 }
 
 /// The `protocol` action of a new table.
-pub(in crate::sink::delta) fn new_protocol(needs: &[Feature]) -> Value {
-    if !needs.iter().any(|feature| feature.versions() == LISTS) {
+pub(crate) fn new_protocol(needs: &[Feature]) -> Value {
+    if !needs.iter().any(|feature| feature.versions() == TABLE_FEATURES) {
         let reader = needs.iter().map(|feature| feature.versions().0).max().unwrap_or(1).max(1);
         let writer = needs.iter().map(|feature| feature.versions().1).max().unwrap_or(2).max(2);
         return json!({"minReaderVersion": reader, "minWriterVersion": writer});
     }
-    let readers: Vec<&str> = needs.iter().filter(|feature| feature.concerns_readers()).map(|feature| feature.name()).collect();
+    let readers: Vec<&str> = needs.iter().filter(|feature| feature.affects_readers()).map(|feature| feature.name()).collect();
     let writers: Vec<&str> = needs.iter().map(|feature| feature.name()).collect();
-    json!({"minReaderVersion": LISTS.0, "minWriterVersion": LISTS.1, "readerFeatures": readers, "writerFeatures": writers})
+    let (reader, writer) = TABLE_FEATURES;
+    json!({"minReaderVersion": reader, "minWriterVersion": writer, "readerFeatures": readers, "writerFeatures": writers})
 }
 
-/// The `protocol` action that adds what `old` lacks of `needs`; `None` if it lacks nothing. Never takes anything away.
-pub(in crate::sink::delta) fn raised_protocol(old: &Value, needs: &[Feature]) -> Option<Value> {
-    let version = |name: &str, least: i64| old[name].as_i64().unwrap_or(least);
+/// The `protocol` action that adds the missing features of `needs` to `old`; `None` if none is missing. Never removes a feature.
+pub(crate) fn raised_protocol(old: &Value, needs: &[Feature]) -> Option<Value> {
+    let version = |name: &str, default: i64| old[name].as_i64().unwrap_or(default);
     let (reader, writer) = (version("minReaderVersion", 1), version("minWriterVersion", 2));
     let list = |name: &str| -> Vec<String> {
         let features = old[name].as_array().map(Vec::as_slice).unwrap_or_default();
         features.iter().filter_map(|feature| feature.as_str().map(str::to_owned)).collect()
     };
     let owned = |names: Vec<&str>| -> Vec<String> { names.into_iter().map(str::to_owned).collect() };
-    let mut readers = if reader >= LISTS.0 { list("readerFeatures") } else { owned(implied_reader(reader)) };
-    let mut writers = if writer >= LISTS.1 { list("writerFeatures") } else { owned(implied_writer(writer)) };
+    let mut readers = if reader >= TABLE_FEATURES.0 { list("readerFeatures") } else { owned(implied_reader(reader)) };
+    let mut writers = if writer >= TABLE_FEATURES.1 { list("writerFeatures") } else { owned(implied_writer(writer)) };
     let before = (readers.clone(), writers.clone());
     for feature in needs {
         let name = feature.name();
-        if feature.concerns_readers() && !readers.iter().any(|known| known == name) {
+        if feature.affects_readers() && !readers.iter().any(|known| known == name) {
             readers.push(name.to_owned());
         }
         if !writers.iter().any(|known| known == name) {
@@ -94,22 +93,26 @@ pub(in crate::sink::delta) fn raised_protocol(old: &Value, needs: &[Feature]) ->
     if before == (readers.clone(), writers.clone()) {
         return None;
     }
-    let lists = needs.iter().any(|feature| feature.versions() == LISTS);
-    let least = |number: fn(Feature) -> i64| needs.iter().map(|feature| number(*feature)).max().unwrap_or(0);
-    let new_reader = if lists { LISTS.0 } else { reader.max(least(|feature| feature.versions().0)) };
-    let new_writer = if lists || new_reader >= LISTS.0 { LISTS.1 } else { writer.max(least(|feature| feature.versions().1)) };
+    let has_lists = needs.iter().any(|feature| feature.versions() == TABLE_FEATURES);
+    let required = |version: fn(Feature) -> i64| needs.iter().map(|feature| version(*feature)).max().unwrap_or(0);
+    let new_reader = if has_lists { TABLE_FEATURES.0 } else { reader.max(required(|feature| feature.versions().0)) };
+    let new_writer = if has_lists || new_reader >= TABLE_FEATURES.0 {
+        TABLE_FEATURES.1
+    } else {
+        writer.max(required(|feature| feature.versions().1))
+    };
     let mut protocol = json!({"minReaderVersion": new_reader, "minWriterVersion": new_writer});
-    if new_reader >= LISTS.0 {
+    if new_reader >= TABLE_FEATURES.0 {
         protocol["readerFeatures"] = json!(readers);
     }
-    if new_writer >= LISTS.1 {
+    if new_writer >= TABLE_FEATURES.1 {
         protocol["writerFeatures"] = json!(writers);
     }
     Some(protocol)
 }
 
-/// Versions and features in words, for `status`: `1/2`, or `3/7: deletionVectors`.
-pub(in crate::sink::delta) fn described(protocol: &Value) -> String {
+/// Versions and features as text for `status`: `1/2`, or `3/7: deletionVectors`.
+pub(crate) fn describe(protocol: &Value) -> String {
     let version = |name: &str| protocol[name].as_i64().unwrap_or(1);
     let mut text = format!("{}/{}", version("minReaderVersion"), version("minWriterVersion"));
     let features: Vec<&str> = protocol["writerFeatures"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -125,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_table_asks_for_the_least() {
+    fn a_new_table_requires_the_lowest_version() {
         assert_eq!(new_protocol(&[]), json!({"minReaderVersion": 1, "minWriterVersion": 2}));
         assert_eq!(new_protocol(&[ColumnMapping]), json!({"minReaderVersion": 2, "minWriterVersion": 5}));
         assert_eq!(new_protocol(&[ChangeDataFeed]), json!({"minReaderVersion": 1, "minWriterVersion": 4}));
@@ -135,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_raised_table_keeps_what_its_version_meant() {
+    fn a_raised_protocol_lists_the_features_that_its_version_implied() {
         let plain = json!({"minReaderVersion": 1, "minWriterVersion": 2});
         assert_eq!(raised_protocol(&plain, &[]), None);
         assert_eq!(
@@ -159,12 +162,12 @@ mod tests {
                 "deletionVectors"
             ])
         );
-        assert_eq!(raised_protocol(&raised, &[ColumnMapping, DeletionVectors]), None, "once is enough");
+        assert_eq!(raised_protocol(&raised, &[ColumnMapping, DeletionVectors]), None, "raising twice changes nothing");
         assert_eq!(raised_protocol(&plain, &[ColumnMapping]), Some(json!({"minReaderVersion": 2, "minWriterVersion": 5})));
     }
 
     #[test]
-    fn lists_of_other_programs_are_added_to() {
+    fn features_of_other_programs_stay_listed() {
         let writers_only = json!({"minReaderVersion": 1, "minWriterVersion": 7, "writerFeatures": ["domainMetadata"]});
         let raised = raised_protocol(&writers_only, &[ColumnMapping]).unwrap();
         assert_eq!(
@@ -173,7 +176,7 @@ mod tests {
         );
         let raised = raised_protocol(&raised, &[DeletionVectors]).unwrap();
         assert_eq!(raised["readerFeatures"], json!(["columnMapping", "deletionVectors"]));
-        assert_eq!(described(&raised), "3/7: domainMetadata, columnMapping, deletionVectors");
-        assert_eq!(described(&json!({"minReaderVersion": 1, "minWriterVersion": 2})), "1/2");
+        assert_eq!(describe(&raised), "3/7: domainMetadata, columnMapping, deletionVectors");
+        assert_eq!(describe(&json!({"minReaderVersion": 1, "minWriterVersion": 2})), "1/2");
     }
 }

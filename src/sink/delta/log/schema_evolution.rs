@@ -1,4 +1,4 @@
-//! Rules by which a table follows its schema: what is applied, what is refused, which physical names columns get. Pure values.
+//! Schema evolution: which schema changes are applied to a table, which are refused, and which physical names columns get. No I/O.
 
 use std::collections::HashSet;
 
@@ -8,71 +8,72 @@ use crate::error::{Error, Kind, Result};
 use crate::sink::LoadKind;
 use crate::sink::delta::log::columns::{LakeColumn, LakeType, is_same_name, leaf_name, needs_mapping};
 
-/// What becomes of a table's columns.
+/// The columns of a table after a schema change.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::sink::delta) struct Evolved {
-    /// The columns from now on: the old ones in their order, then the new ones.
-    pub(in crate::sink::delta) columns: Vec<LakeColumn>,
-    /// What was changed, a sentence each.
-    pub(in crate::sink::delta) changes: Vec<String>,
-    /// A type was widened: old files have to be rewritten to it, because readers need not widen by themselves.
-    pub(in crate::sink::delta) rewrites: bool,
+pub(crate) struct EvolvedSchema {
+    /// The old columns in their order, then the new ones.
+    pub(crate) columns: Vec<LakeColumn>,
+    /// What was changed, one sentence per change.
+    pub(crate) changes: Vec<String>,
+    /// Old files must be rewritten: a type was widened, and readers need not support type widening.
+    pub(crate) rewrites: bool,
 }
 
-/// Follows `wanted`. A merge keeps old rows, so every change must keep them right; a replacement may change any type.
-/// Columns that are gone at the source stay and get nulls.
-pub(in crate::sink::delta) fn evolve(old: &[LakeColumn], wanted: &[LakeColumn], kind: LoadKind) -> Result<Evolved> {
+/// Applies the schema `wanted` to the columns `old`. A merge keeps old rows, so every change must preserve their values; a
+/// replacement may change any type. Columns that no longer exist at the source stay and get nulls. Kind `Schema` for a change that
+/// is not possible.
+pub(crate) fn evolve(old: &[LakeColumn], wanted: &[LakeColumn], kind: LoadKind) -> Result<EvolvedSchema> {
     let mut evolution = Evolution { kind, changes: Vec::new(), rewrites: false };
     let columns = evolution.columns(old, wanted, "", true)?;
-    Ok(Evolved { columns, changes: evolution.changes, rewrites: evolution.rewrites })
+    Ok(EvolvedSchema { columns, changes: evolution.changes, rewrites: evolution.rewrites })
 }
 
-/// What [`respell`] did.
+/// The result of [`apply_case_changes`].
 #[derive(Debug, Default, Clone, PartialEq)]
-pub(in crate::sink::delta) struct Respelled {
-    /// Top-level columns, by their old name and their new one.
-    pub(in crate::sink::delta) names: Vec<(String, String)>,
-    /// A sentence for each column or member.
-    pub(in crate::sink::delta) changes: Vec<String>,
-    /// Old files have to be rewritten: their names are the old ones, and most readers go by the letter.
-    pub(in crate::sink::delta) rewrites: bool,
+pub(crate) struct CaseChanges {
+    /// Old and new name of each renamed top-level column.
+    pub(crate) names: Vec<(String, String)>,
+    /// One sentence per renamed column or member.
+    pub(crate) changes: Vec<String>,
+    /// Old files must be rewritten: they have the old names, and most readers compare case.
+    pub(crate) rewrites: bool,
 }
 
-/// Gives columns whose names differ from `wanted` in case alone the new names, at any depth. To Delta they are the same columns, so
-/// their values stay.
-pub(in crate::sink::delta) fn respell(old: &mut [LakeColumn], wanted: &[LakeColumn]) -> Respelled {
-    let mut respelled = Respelled::default();
-    respell_members(old, wanted, "", &mut respelled);
-    respelled
+/// Renames columns whose names differ from `wanted` only in case, at any depth. To Delta they are the same columns, so their values
+/// stay.
+pub(crate) fn apply_case_changes(old: &mut [LakeColumn], wanted: &[LakeColumn]) -> CaseChanges {
+    let mut renamed = CaseChanges::default();
+    rename_members(old, wanted, "", &mut renamed);
+    renamed
 }
 
-fn respell_members(old: &mut [LakeColumn], wanted: &[LakeColumn], above: &str, respelled: &mut Respelled) {
+fn rename_members(old: &mut [LakeColumn], wanted: &[LakeColumn], above: &str, renamed: &mut CaseChanges) {
     let names: HashSet<String> = old.iter().map(|column| column.name.clone()).collect();
     for column in old {
         let exact = wanted.iter().find(|wanted| wanted.name == column.name);
         let alike = || wanted.iter().find(|wanted| is_same_name(&wanted.name, &column.name) && !names.contains(&wanted.name));
         let Some(wanted) = exact.or_else(alike) else { continue };
         if wanted.name != column.name {
-            respelled.changes.push(format!("`{above}{}` was renamed to `{}`", column.name, wanted.name));
+            renamed.changes.push(format!("`{above}{}` was renamed to `{}`", column.name, wanted.name));
             if above.is_empty() {
-                respelled.names.push((column.name.clone(), wanted.name.clone()));
+                renamed.names.push((column.name.clone(), wanted.name.clone()));
             }
             column.name.clone_from(&wanted.name);
-            // A mapped column keeps its name inside the files.
+            // A mapped column keeps its name in the files.
             if column.id.is_none() {
                 column.physical.clone_from(&wanted.name);
-                respelled.rewrites = true;
+                renamed.rewrites = true;
             }
         }
         let path = format!("{above}{}", column.name);
-        respell_kind(&mut column.kind, &wanted.kind, &path, respelled);
+        rename_in_type(&mut column.kind, &wanted.kind, &path, renamed);
     }
 }
 
-fn respell_kind(old: &mut LakeType, wanted: &LakeType, path: &str, respelled: &mut Respelled) {
+fn rename_in_type(old: &mut LakeType, wanted: &LakeType, path: &str, renamed: &mut CaseChanges) {
     match (old, wanted) {
-        (LakeType::Struct(old), LakeType::Struct(wanted)) => respell_members(old, wanted, &format!("{path}."), respelled),
-        (LakeType::List(old), LakeType::List(wanted)) => respell_kind(old, wanted, &format!("{path}[]"), respelled),
+        (LakeType::Struct(old), LakeType::Struct(wanted)) => rename_members(old, wanted, &format!("{path}."), renamed),
+        (LakeType::List(old), LakeType::List(wanted)) => rename_in_type(old, wanted, &format!("{path}[]"), renamed),
         _ => {}
     }
 }
@@ -93,13 +94,13 @@ impl Evolution {
                 None => {
                     if !column.nullable {
                         column.nullable = true;
-                        self.changes.push(format!("`{path}` is gone at the source and is kept with nulls from now on"));
+                        self.changes.push(format!("`{path}` no longer exists at the source and is null in new rows"));
                     }
                 }
                 Some(wanted) => {
                     if wanted.nullable && !column.nullable {
                         column.nullable = true;
-                        self.changes.push(format!("`{path}` may be null from now on"));
+                        self.changes.push(format!("`{path}` became nullable"));
                     }
                     column.kind = self.kind(&column.kind, &wanted.kind, &path)?;
                     column.set_comment(wanted.comment());
@@ -112,7 +113,7 @@ impl Evolution {
                 continue;
             }
             let mut column = wanted.clone();
-            // Old rows have nulls there.
+            // The column is null in old rows.
             column.nullable |= !top || self.kind == LoadKind::Merge;
             self.changes.push(format!("`{above}{}` was added", column.name));
             columns.push(column);
@@ -138,17 +139,17 @@ impl Evolution {
                 self.changes.push(format!("`{path}` was changed from {} to {}", type_name(old), type_name(wanted)));
                 Ok(wanted.clone())
             }
-            _ => Err(Error::new(Kind::Schema, "A column changed its type in a way that rows already here cannot follow")
+            _ => Err(Error::new(Kind::Schema, "The new type of a column cannot hold the values of existing rows")
                 .with_field("column", path)
                 .with_field("from", type_name(old))
                 .with_field("to", type_name(wanted))
-                .hint("load the table anew with --resnapshot, or into a new target")),
+                .hint("reload the table with --resnapshot, or load it into a new target")),
         }
     }
 }
 
-/// Whether values of a type can be brought to another one without loss.
-pub(in crate::sink::delta) fn follows(from: &LakeType, to: &LakeType) -> bool {
+/// Whether every value of a type can be converted to another type without loss.
+pub(crate) fn is_convertible(from: &LakeType, to: &LakeType) -> bool {
     Evolution { kind: LoadKind::Merge, changes: Vec::new(), rewrites: false }.kind(from, to, "").is_ok()
 }
 
@@ -180,29 +181,29 @@ fn widens(from: &DataType, to: &DataType) -> bool {
     }
 }
 
-/// Another key means other rows; old ones cannot be matched.
-pub(in crate::sink::delta) fn check_key(old: &[String], wanted: &[String], kind: LoadKind) -> Result<()> {
+/// Checks that the key has not changed, unless all rows are replaced: rows of another key cannot be matched. Kind `Schema`.
+pub(crate) fn check_key(old: &[String], wanted: &[String], kind: LoadKind) -> Result<()> {
     let is_same = old.len() == wanted.len() && old.iter().zip(wanted).all(|(old, wanted)| is_same_name(old, wanted));
     if is_same || kind == LoadKind::Replace {
         return Ok(());
     }
-    Err(Error::new(Kind::Schema, "The table has another primary key than before")
+    Err(Error::new(Kind::Schema, "The primary key of the table has changed")
         .with_field("from", old.join(", "))
         .with_field("to", wanted.join(", "))
-        .hint("load the table anew with --resnapshot, or into a new target"))
+        .hint("reload the table with --resnapshot, or load it into a new target"))
 }
 
-/// Delta readers find columns without regard to case, so two names may not differ by case alone.
-pub(in crate::sink::delta) fn check_names(columns: &[LakeColumn]) -> Result<()> {
+/// Checks that no two names differ only in case, because Delta readers ignore case. Kind `Schema`.
+pub(crate) fn check_names(columns: &[LakeColumn]) -> Result<()> {
     let mut seen = HashSet::new();
     for column in columns {
         if !seen.insert(column.name.to_lowercase()) {
             return Err(Error::new(
                 Kind::Schema,
-                "Two columns have names that differ only in case; Delta tables cannot hold both",
+                "The names of two columns differ only in case, which Delta tables do not allow",
             )
             .with_field("column", &column.name)
-            .hint("load this table into a database target"));
+            .hint("load this table into a database"));
         }
         check_members(&column.kind).map_err(|error| error.with_field("inside", &column.name))?;
     }
@@ -217,9 +218,9 @@ fn check_members(kind: &LakeType) -> Result<()> {
     }
 }
 
-/// Gives columns physical names and numbers where needed. `mapped` says whether the table maps columns already, `max_id` is
-/// the highest number given so far. Returns both as they are afterwards. Names in files that exist do not change.
-pub(in crate::sink::delta) fn map_columns(columns: &mut [LakeColumn], mapped: bool, max_id: i64) -> (bool, i64) {
+/// Assigns physical names and ids to columns if column mapping is needed. `mapped` says whether the table already maps columns,
+/// `max_id` is the highest id in use. Returns both values after the assignment. Names in existing files do not change.
+pub(crate) fn map_columns(columns: &mut [LakeColumn], mapped: bool, max_id: i64) -> (bool, i64) {
     let mut needed = mapped;
     columns.iter_mut().for_each(|column| column.visit_mut(&mut |column| needed |= needs_mapping(&column.physical)));
     if !needed {
@@ -234,7 +235,7 @@ pub(in crate::sink::delta) fn map_columns(columns: &mut [LakeColumn], mapped: bo
             }
             highest += 1;
             column.id = Some(highest);
-            // A new column must not take a physical name that an older one left in old files.
+            // Old files may hold a removed column with the same name.
             if mapped || needs_mapping(&column.physical) {
                 column.physical = format!("col-{}", uuid::Uuid::new_v4());
             }
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_merge_adds_relaxes_widens_and_keeps() {
+    fn a_merge_adds_relaxes_and_widens_columns_and_keeps_removed_ones() {
         let old = [
             leaf("id", DataType::Int32, false),
             leaf("gone", DataType::Utf8, false),
@@ -276,8 +277,8 @@ mod tests {
             evolved.changes,
             [
                 "`id` was widened from integer to long",
-                "`gone` is gone at the source and is kept with nulls from now on",
-                "`text` may be null from now on",
+                "`gone` no longer exists at the source and is null in new rows",
+                "`text` became nullable",
                 "`s.a` was widened from float to double",
                 "`s.b` was added",
                 "`new` was added",
@@ -285,33 +286,33 @@ mod tests {
         );
         let shape: Vec<_> = evolved.columns.iter().map(|column| (column.name.as_str(), column.nullable)).collect();
         assert_eq!(shape, [("id", false), ("gone", true), ("text", true), ("s", true), ("new", true)]);
-        // The same again changes nothing; what was relaxed stays so.
+        // The same schema again changes nothing; relaxed columns stay nullable.
         let again = evolve(&evolved.columns, &wanted, LoadKind::Merge).unwrap();
         assert_eq!((again.columns, again.changes.len(), again.rewrites), (evolved.columns, 0, false));
     }
 
     #[test]
-    fn a_name_that_changes_in_case_alone_is_a_rename_at_any_depth() {
+    fn a_name_that_changes_only_in_case_is_a_rename_at_any_depth() {
         let member = |name: &str| column("s", LakeType::Struct(vec![leaf(name, DataType::Utf8, true)]), true);
         let mut old = [leaf("Name", DataType::Utf8, true), member("Inner"), leaf("other", DataType::Utf8, true)];
         old[2].id = Some(3);
         old[2].physical = "col-3".into();
         let wanted = [leaf("name", DataType::Utf8, true), member("inner"), leaf("Other", DataType::Utf8, true)];
-        let respelled = respell(&mut old, &wanted);
+        let renamed = apply_case_changes(&mut old, &wanted);
         let names = [("Name", "name"), ("other", "Other")].map(|(from, to)| (from.to_owned(), to.to_owned()));
-        assert_eq!((respelled.names, respelled.rewrites), (names.to_vec(), true));
+        assert_eq!((renamed.names, renamed.rewrites), (names.to_vec(), true));
         let changes = ["`Name` was renamed to `name`", "`s.Inner` was renamed to `inner`", "`other` was renamed to `Other`"];
-        assert_eq!(respelled.changes, changes);
+        assert_eq!(renamed.changes, changes);
         assert_eq!((old[0].physical.as_str(), old[2].physical.as_str()), ("name", "col-3"), "mapped names stay");
         assert_eq!(evolve(&old, &wanted, LoadKind::Merge).unwrap().changes, [] as [&str; 0]);
-        // Two columns at once are two columns; see `check_names`.
+        // If both names exist, they are two columns; see `check_names`.
         let mut old = [leaf("a", DataType::Utf8, true), leaf("b", DataType::Utf8, true)];
         let wanted = [leaf("a", DataType::Utf8, true), leaf("A", DataType::Utf8, true)];
-        assert_eq!(respell(&mut old, &wanted), Respelled::default());
+        assert_eq!(apply_case_changes(&mut old, &wanted), CaseChanges::default());
     }
 
     #[test]
-    fn narrowing_stops_a_merge_and_not_a_replacement() {
+    fn narrowing_a_type_is_refused_by_a_merge_but_not_by_a_replacement() {
         for (from, to) in [
             (DataType::Int64, DataType::Int32),
             (DataType::Int64, DataType::Float64),
@@ -330,14 +331,14 @@ mod tests {
     }
 
     #[test]
-    fn another_key_is_refused_unless_all_rows_are_replaced() {
+    fn a_new_key_is_refused_unless_all_rows_are_replaced() {
         let (old, new) = (vec!["id".to_owned()], vec!["uuid".to_owned()]);
         assert_eq!(check_key(&old, &new, LoadKind::Merge).unwrap_err().kind(), Kind::Schema);
         check_key(&old, &new, LoadKind::Replace).unwrap();
     }
 
     #[test]
-    fn names_that_differ_by_case_are_refused_at_any_depth() {
+    fn names_that_differ_only_in_case_are_refused_at_any_depth() {
         let twice = vec![leaf("Name", DataType::Utf8, true), leaf("name", DataType::Utf8, true)];
         assert_eq!(check_names(&twice).unwrap_err().kind(), Kind::Schema);
         let nested = [column("l", LakeType::List(Box::new(LakeType::Struct(twice))), true)];
@@ -345,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn mapping_begins_when_a_name_needs_it_and_leaves_old_files_alone() {
+    fn mapping_starts_when_a_name_needs_it_and_keeps_names_in_old_files() {
         let mut columns = vec![leaf("id", DataType::Int64, false), leaf("order", DataType::Utf8, true)];
         assert_eq!(map_columns(&mut columns, false, 0), (false, 0));
         columns.push(column("o", LakeType::Struct(vec![leaf("in ner", DataType::Utf8, true)]), true));

@@ -1,7 +1,7 @@
 //! Statistics of one data file for its `add` action: rows, nulls, smallest and greatest value of the leading columns. No I/O.
 //!
-//! Bounds may be wider than the values and are left out where they cannot be said safely; they are never narrower, because
-//! readers skip files by them.
+//! Bounds may be wider than the values, and are omitted where no safe bound exists. They are never narrower: readers skip files by
+//! them.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -16,14 +16,23 @@ use chrono::{DateTime, Datelike, NaiveDate};
 use crate::error::{Kind, Result, ResultExt};
 use crate::sink::delta::log::columns::{LakeColumn, LakeType};
 
-/// Readers look at no more leaf columns than these, unless a table property says otherwise.
+/// Number of leaf columns with statistics; readers use no more by default.
 const INDEXED_LEAVES: usize = 32;
-/// Characters of a text bound.
+/// Maximum length of a string bound in characters.
 const TEXT_PREFIX: usize = 32;
 
-/// Collects while batches (of the file schema) pass.
+/// Minimum and maximum of a file's first key column; arrays of one value.
+#[derive(Debug, Clone)]
+pub(crate) struct KeyBounds {
+    /// No key of the file is below it.
+    pub(crate) min: ArrayRef,
+    /// No key of the file is above it.
+    pub(crate) max: ArrayRef,
+}
+
+/// Collects the statistics of a file from its batches, which have the file schema.
 #[derive(Debug)]
-pub(in crate::sink::delta) struct FileStats {
+pub(crate) struct FileStats {
     rows: u64,
     columns: Vec<(String, Node)>,
     nulls: Vec<u64>,
@@ -38,26 +47,27 @@ enum Node {
 
 #[derive(Debug, Clone, PartialEq)]
 enum Bounds {
-    /// This type has none, or a value came that forbids them.
+    /// The type has no bounds, or a value rules them out.
     Never,
+    /// No value yet.
     None,
-    Whole(i64, i64),
-    Moment(i64, i64),
-    Day(i32, i32),
+    Integer(i64, i64),
+    Timestamp(i64, i64),
+    Date(i32, i32),
     Decimal(i128, i128, i8),
     Float(f64, f64),
     Text(String, String),
 }
 
 impl FileStats {
-    /// For a file of these columns.
-    pub(in crate::sink::delta) fn new(columns: &[LakeColumn]) -> Self {
+    /// Empty statistics of a file with these columns.
+    pub(crate) fn new(columns: &[LakeColumn]) -> Self {
         let mut left = INDEXED_LEAVES;
         Self { rows: 0, columns: nodes(columns, &mut left), nulls: vec![0; columns.len()] }
     }
 
-    /// Takes one batch.
-    pub(in crate::sink::delta) fn update(&mut self, batch: &RecordBatch) -> Result<()> {
+    /// Adds a batch.
+    pub(crate) fn update(&mut self, batch: &RecordBatch) -> Result<()> {
         self.rows += batch.num_rows() as u64;
         for (index, array) in batch.columns().iter().enumerate() {
             self.nulls[index] += array.null_count() as u64;
@@ -66,30 +76,30 @@ impl FileStats {
         Ok(())
     }
 
-    /// Rows so far.
-    pub(in crate::sink::delta) fn rows(&self) -> u64 {
+    /// Number of rows so far.
+    pub(crate) fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// For each column, whether a null was seen.
-    pub(in crate::sink::delta) fn has_nulls(&self) -> Vec<bool> {
+    /// For each column, whether it has nulls.
+    pub(crate) fn has_nulls(&self) -> Vec<bool> {
         self.nulls.iter().map(|nulls| *nulls > 0).collect()
     }
 
-    /// The JSON text for the log. Written by hand: a JSON number may be a decimal of 38 digits.
-    pub(in crate::sink::delta) fn json(&self) -> String {
+    /// The statistics as JSON for the log. Written by hand, because a number may be a decimal of 38 digits.
+    pub(crate) fn json(&self) -> String {
         let mut text = format!("{{\"numRecords\":{}", self.rows);
-        for (member, part) in [("minValues", Part::Min), ("maxValues", Part::Max), ("nullCount", Part::Nulls)] {
-            let _ = write!(text, ",\"{member}\":{}", object(&self.columns, part));
+        for (member, statistic) in [("minValues", Stat::Min), ("maxValues", Stat::Max), ("nullCount", Stat::Nulls)] {
+            let _ = write!(text, ",\"{member}\":{}", object(&self.columns, statistic));
         }
         text.push('}');
         text
     }
 }
 
-/// Statistics of a file some of whose rows are marked as deleted: all is as it was, but bounds need not be met any more. Works on
-/// the text, because a JSON number may be a decimal of 38 digits.
-pub(in crate::sink::delta) fn loosened(stats: &str) -> String {
+/// The statistics of a file with a deletion vector: its bounds may be wider than its values. Edits the JSON text, because a number
+/// may be a decimal of 38 digits.
+pub(crate) fn with_wide_bounds(stats: &str) -> String {
     const TIGHT: &str = "\"tightBounds\":";
     if stats.contains(&format!("{TIGHT}false")) {
         return stats.to_owned();
@@ -134,7 +144,7 @@ impl Node {
             }
             Node::Struct(members) => {
                 let array = array.as_struct();
-                // A member of an object that is null is null, whatever its own buffer says.
+                // A member of a null struct is null, whatever its own buffer says.
                 let absent = array.nulls().map(|nulls| BooleanArray::new(!nulls.inner(), None));
                 for ((_, member), inner) in members.iter_mut().zip(array.columns()) {
                     match &absent {
@@ -155,19 +165,19 @@ fn masked(array: &ArrayRef, absent: &BooleanArray) -> Result<ArrayRef> {
 impl Bounds {
     fn of(array: &dyn Array) -> Self {
         match array.data_type() {
-            DataType::Int16 => range::<Int16Type>(array).map_or(Self::None, |(min, max)| Self::Whole(min.into(), max.into())),
-            DataType::Int32 => range::<Int32Type>(array).map_or(Self::None, |(min, max)| Self::Whole(min.into(), max.into())),
-            DataType::Int64 => range::<Int64Type>(array).map_or(Self::None, |(min, max)| Self::Whole(min, max)),
-            DataType::Date32 => range::<Date32Type>(array).map_or(Self::None, |(min, max)| Self::Day(min, max)),
+            DataType::Int16 => range::<Int16Type>(array).map_or(Self::None, |(min, max)| Self::Integer(min.into(), max.into())),
+            DataType::Int32 => range::<Int32Type>(array).map_or(Self::None, |(min, max)| Self::Integer(min.into(), max.into())),
+            DataType::Int64 => range::<Int64Type>(array).map_or(Self::None, |(min, max)| Self::Integer(min, max)),
+            DataType::Date32 => range::<Date32Type>(array).map_or(Self::None, |(min, max)| Self::Date(min, max)),
             DataType::Timestamp(..) => {
-                range::<TimestampMicrosecondType>(array).map_or(Self::None, |(min, max)| Self::Moment(min, max))
+                range::<TimestampMicrosecondType>(array).map_or(Self::None, |(min, max)| Self::Timestamp(min, max))
             }
             DataType::Decimal128(_, scale) => {
                 range::<Decimal128Type>(array).map_or(Self::None, |(min, max)| Self::Decimal(min, max, *scale))
             }
             DataType::Float32 => floats(array.as_primitive::<Float32Type>().iter().flatten().map(f64::from)),
             DataType::Float64 => floats(array.as_primitive::<Float64Type>().iter().flatten()),
-            DataType::Utf8 => texts(array.as_string()),
+            DataType::Utf8 => strings(array.as_string()),
             _ => Self::Never,
         }
     }
@@ -177,9 +187,9 @@ impl Bounds {
         match (self, other) {
             (Never, _) | (_, Never) => Never,
             (None, bounds) | (bounds, None) => bounds,
-            (Whole(a, b), Whole(c, d)) => Whole(a.min(c), b.max(d)),
-            (Moment(a, b), Moment(c, d)) => Moment(a.min(c), b.max(d)),
-            (Day(a, b), Day(c, d)) => Day(a.min(c), b.max(d)),
+            (Integer(a, b), Integer(c, d)) => Integer(a.min(c), b.max(d)),
+            (Timestamp(a, b), Timestamp(c, d)) => Timestamp(a.min(c), b.max(d)),
+            (Date(a, b), Date(c, d)) => Date(a.min(c), b.max(d)),
             (Decimal(a, b, scale), Decimal(c, d, _)) => Decimal(a.min(c), b.max(d), scale),
             (Float(a, b), Float(c, d)) => Float(a.min(c), b.max(d)),
             (Text(a, b), Text(c, d)) => Text(a.min(c), b.max(d)),
@@ -190,11 +200,11 @@ impl Bounds {
     fn min_json(&self) -> Option<String> {
         match self {
             Self::Never | Self::None => Option::None,
-            Self::Whole(min, _) => Some(min.to_string()),
-            Self::Moment(min, _) => moment(min.div_euclid(1000)),
-            Self::Day(min, _) => day(*min),
+            Self::Integer(min, _) => Some(min.to_string()),
+            Self::Timestamp(min, _) => timestamp(min.div_euclid(1000)),
+            Self::Date(min, _) => date(*min),
             Self::Decimal(min, _, scale) => Some(decimal(*min, *scale)),
-            // Zero has two signs, and readers may hold them apart.
+            // Readers may distinguish the two zeros.
             Self::Float(min, _) => float(if *min == 0.0 { -0.0 } else { *min }),
             Self::Text(min, _) => Some(quoted(min.char_indices().nth(TEXT_PREFIX).map_or(min, |(end, _)| &min[..end]))),
         }
@@ -203,12 +213,12 @@ impl Bounds {
     fn max_json(&self) -> Option<String> {
         match self {
             Self::Never | Self::None => Option::None,
-            Self::Whole(_, max) => Some(max.to_string()),
-            Self::Moment(_, max) => moment(-(-i128::from(*max)).div_euclid(1000) as i64),
-            Self::Day(_, max) => day(*max),
+            Self::Integer(_, max) => Some(max.to_string()),
+            Self::Timestamp(_, max) => timestamp(-(-i128::from(*max)).div_euclid(1000) as i64),
+            Self::Date(_, max) => date(*max),
             Self::Decimal(_, max, scale) => Some(decimal(*max, *scale)),
             Self::Float(_, max) => float(if *max == 0.0 { 0.0 } else { *max }),
-            Self::Text(_, max) => text_ceiling(max).map(|max| quoted(&max)),
+            Self::Text(_, max) => upper_bound(max).map(|max| quoted(&max)),
         }
     }
 }
@@ -221,33 +231,33 @@ where
     min(array).zip(max(array))
 }
 
-/// Most texts are told from both bounds by their first bytes, as one number.
-fn texts(array: &StringArray) -> Bounds {
+/// Compares prefixes of eight bytes as integers first: for most strings that suffices.
+fn strings(array: &StringArray) -> Bounds {
     let mut valid = (0..array.len()).filter(|row| array.is_valid(*row)).map(|row| array.value(row));
     let Some(first) = valid.next() else { return Bounds::None };
-    let (mut min, mut max) = ((front(first), first), (front(first), first));
+    let (mut min, mut max) = ((prefix(first), first), (prefix(first), first));
     for text in valid {
-        let front = front(text);
-        if min.0 < front && front < max.0 {
+        let prefix = prefix(text);
+        if min.0 < prefix && prefix < max.0 {
             continue;
         }
-        min = min.min((front, text));
-        max = max.max((front, text));
+        min = min.min((prefix, text));
+        max = max.max((prefix, text));
     }
     Bounds::Text(min.1.to_owned(), max.1.to_owned())
 }
 
-/// The first eight bytes, as a number of the same order; what is missing counts as zero.
+/// The first eight bytes as an integer with the same order; shorter strings are padded with zeros.
 #[inline]
-fn front(text: &str) -> u64 {
+fn prefix(text: &str) -> u64 {
     let text = text.as_bytes();
     match text.first_chunk() {
         Some(chunk) => u64::from_be_bytes(*chunk),
-        None => text.iter().rev().fold(0, |front, byte| front >> 8 | u64::from(*byte) << 56),
+        None => text.iter().rev().fold(0, |prefix, byte| prefix >> 8 | u64::from(*byte) << 56),
     }
 }
 
-/// Readers disagree on where NaN is in the order, so one NaN forbids the bounds of its column.
+/// Readers disagree on the order of NaN, so one NaN rules out the bounds of its column.
 fn floats(values: impl Iterator<Item = f64>) -> Bounds {
     let mut bounds = Bounds::None;
     for value in values {
@@ -262,7 +272,7 @@ fn floats(values: impl Iterator<Item = f64>) -> Bounds {
     bounds
 }
 
-/// JSON has no infinity.
+/// `None` for infinity, which JSON does not have.
 fn float(value: f64) -> Option<String> {
     value.is_finite().then(|| serde_json::Number::from_f64(value).map(|number| number.to_string())).flatten()
 }
@@ -279,19 +289,19 @@ fn decimal(value: i128, scale: i8) -> String {
     format!("{sign}{whole}.{fraction}")
 }
 
-/// Milliseconds, as all readers write and expect; years that readers cannot parse are left out.
-fn moment(millis: i64) -> Option<String> {
+/// Milliseconds, as all readers write and expect. `None` for years that readers cannot parse.
+fn timestamp(millis: i64) -> Option<String> {
     let time = DateTime::from_timestamp_millis(millis)?;
     (1..=9999).contains(&time.year()).then(|| format!("\"{}\"", time.format("%Y-%m-%dT%H:%M:%S%.3fZ")))
 }
 
-fn day(days: i32) -> Option<String> {
+fn date(days: i32) -> Option<String> {
     let date = NaiveDate::from_epoch_days(days)?;
     (1..=9999).contains(&date.year()).then(|| format!("\"{}\"", date.format("%Y-%m-%d")))
 }
 
-/// A short text that is not below `text` in the order of its bytes: a prefix and a character above the one that was cut.
-fn text_ceiling(text: &str) -> Option<Cow<'_, str>> {
+/// A short string that is not below `text` in byte order: a prefix of `text` and a character above the next one.
+fn upper_bound(text: &str) -> Option<Cow<'_, str>> {
     let mut cuts = text.char_indices().skip(TEXT_PREFIX).peekable();
     if cuts.peek().is_none() {
         return Some(text.into());
@@ -306,22 +316,23 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
+/// Which statistic of a column.
 #[derive(Clone, Copy)]
-enum Part {
+enum Stat {
     Min,
     Max,
     Nulls,
 }
 
-fn object(nodes: &[(String, Node)], part: Part) -> String {
+fn object(nodes: &[(String, Node)], statistic: Stat) -> String {
     let mut text = String::from("{");
     for (name, node) in nodes {
-        let value = match (node, part) {
+        let value = match (node, statistic) {
             (Node::Skipped, _) => None,
-            (Node::Struct(members), _) => Some(object(members, part)).filter(|text| text != "{}"),
-            (Node::Leaf { nulls, .. }, Part::Nulls) => Some(nulls.to_string()),
-            (Node::Leaf { bounds, .. }, Part::Min) => bounds.min_json(),
-            (Node::Leaf { bounds, .. }, Part::Max) => bounds.max_json(),
+            (Node::Struct(members), _) => Some(object(members, statistic)).filter(|text| text != "{}"),
+            (Node::Leaf { nulls, .. }, Stat::Nulls) => Some(nulls.to_string()),
+            (Node::Leaf { bounds, .. }, Stat::Min) => bounds.min_json(),
+            (Node::Leaf { bounds, .. }, Stat::Max) => bounds.max_json(),
         };
         if let Some(value) = value {
             let comma = if text.len() > 1 { "," } else { "" };
@@ -347,7 +358,7 @@ mod tests {
 
     fn stats_of(columns: Vec<(&str, ArrayRef)>) -> Value {
         let fields: Fields = columns.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), true)).collect();
-        let lake = LakeColumn::of_fields(&fields).unwrap();
+        let lake = LakeColumn::from_fields(&fields).unwrap();
         let batch =
             RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|(_, array)| array).collect()).unwrap();
         let mut stats = FileStats::new(&lake);
@@ -357,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_of_moments_are_rounded_outwards_to_milliseconds() {
+    fn timestamp_bounds_are_rounded_outwards_to_milliseconds() {
         let times = TimestampMicrosecondArray::from(vec![Some(-1), None, Some(1_500)]).with_timezone("UTC");
         let days = Date32Array::from(vec![Some(0), Some(-1), None]);
         let far = TimestampMicrosecondArray::from(vec![Some(i64::MIN), Some(0), Some(i64::MAX)]).with_timezone("UTC");
@@ -388,27 +399,27 @@ mod tests {
     }
 
     #[test]
-    fn bounds_of_marked_files_are_loose() {
+    fn bounds_of_files_with_deletion_vectors_are_wide() {
         let plain = r#"{"numRecords":3,"minValues":{"d":-0.10}}"#;
-        let loose = r#"{"numRecords":3,"minValues":{"d":-0.10},"tightBounds":false}"#;
-        assert_eq!(loosened(plain), loose);
-        assert_eq!(loosened(loose), loose);
-        assert_eq!(loosened(r#"{"numRecords":3,"tightBounds":true,"minValues":{"d":-0.10}}"#), loose);
-        assert_eq!(loosened(r#"{"numRecords":3,"minValues":{"d":-0.10},"tightBounds":true}"#), loose);
-        assert_eq!(loosened("{}"), r#"{"tightBounds":false}"#);
+        let wide = r#"{"numRecords":3,"minValues":{"d":-0.10},"tightBounds":false}"#;
+        assert_eq!(with_wide_bounds(plain), wide);
+        assert_eq!(with_wide_bounds(wide), wide);
+        assert_eq!(with_wide_bounds(r#"{"numRecords":3,"tightBounds":true,"minValues":{"d":-0.10}}"#), wide);
+        assert_eq!(with_wide_bounds(r#"{"numRecords":3,"minValues":{"d":-0.10},"tightBounds":true}"#), wide);
+        assert_eq!(with_wide_bounds("{}"), r#"{"tightBounds":false}"#);
     }
 
     #[test]
     fn decimals_keep_all_their_digits() {
         let array = Decimal128Array::from(vec![i128::pow(10, 38) - 1, -5]).with_precision_and_scale(38, 2).unwrap();
-        let lake = LakeColumn::of_fields(&Fields::from(vec![Field::new("d", array.data_type().clone(), true)])).unwrap();
+        let lake = LakeColumn::from_fields(&Fields::from(vec![Field::new("d", array.data_type().clone(), true)])).unwrap();
         let mut stats = FileStats::new(&lake);
         stats.update(&RecordBatch::try_from_iter([("d", Arc::new(array) as ArrayRef)]).unwrap()).unwrap();
         assert!(stats.json().contains(r#""minValues":{"d":-0.05},"maxValues":{"d":999999999999999999999999999999999999.99}"#));
     }
 
     #[test]
-    fn members_of_absent_objects_count_as_null_and_do_not_bound() {
+    fn members_of_null_structs_count_as_null_and_have_no_bounds() {
         let fields = Fields::from(vec![Field::new("a", DataType::Int64, true)]);
         let inner = Int64Array::from(vec![5, 900, 7]);
         let array = StructArray::new(fields, vec![Arc::new(inner)], Some(NullBuffer::from(vec![true, false, true])));
@@ -419,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_leading_leaves_are_counted() {
+    fn only_the_leading_leaf_columns_have_statistics() {
         let columns: Vec<(String, ArrayRef)> =
             (0..40).map(|n| (format!("c{n}"), Arc::new(Int64Array::from(vec![n, n])) as ArrayRef)).collect();
         let stats = stats_of(columns.iter().map(|(name, array)| (name.as_str(), Arc::clone(array))).collect());
@@ -428,7 +439,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_bounds_of_a_batch_are_those_of_its_values(texts in prop::collection::vec(prop::option::of("[a\0é\u{10ffff}]{0,12}"), 0..20)) {
+        fn string_bounds_of_a_batch_are_those_of_its_values(texts in prop::collection::vec(prop::option::of("[a\0é\u{10ffff}]{0,12}"), 0..20)) {
             let found = Bounds::of(&StringArray::from_iter(texts.iter()));
             let values = texts.iter().flatten();
             match (values.clone().min(), values.max()) {
@@ -438,7 +449,7 @@ mod tests {
         }
 
         #[test]
-        fn text_bounds_hold_and_stay_short(texts in prop::collection::vec("[ab~\u{7f}é\u{10ffff}]{0,70}", 1..6)) {
+        fn string_bounds_include_all_values_and_are_short(texts in prop::collection::vec("[ab~\u{7f}é\u{10ffff}]{0,70}", 1..6)) {
             let array: ArrayRef = Arc::new(StringArray::from_iter_values(texts.iter().chain(["b".to_owned()].iter())));
             let stats = stats_of(vec![("t", array)]);
             let min = stats["minValues"]["t"].as_str().unwrap();

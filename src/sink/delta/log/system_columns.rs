@@ -1,5 +1,5 @@
-//! What a table keeps besides the columns of the service, by mode and way with deletes: columns with a role, and the properties
-//! by which the table remembers. Pure values.
+//! The layout of a table (mode, deletes, partitions), the system columns that it implies, and the table properties that record it.
+//! No I/O.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,65 +12,67 @@ use crate::error::{Error, Kind, Result};
 use crate::schema::{ACTION, Deletes, PartitionBy, TS, TableMode};
 use crate::sink::Layout;
 use crate::sink::delta::log::columns::{LakeColumn, LakeType, timestamp_type};
-use crate::sink::delta::write::partitioned_writer::column_of;
+use crate::sink::delta::log::partition_column::partition_column;
+use crate::sink::delta::log::properties;
 
-/// Table property: `changes` or `history`; absent for `current`.
-const MODE: &str = "daplake.mode";
-/// Table property: `mark`; absent where rows go.
-const DELETES: &str = "daplake.deletes";
-/// Table property: such as `day(timestamp)`; absent where there are no partitions.
-const PARTITION: &str = "daplake.partition";
-/// Metadata of a column that is ours.
+/// Column metadata that identifies a system column.
 const ROLE: &str = "daplake.role";
 
-/// What a column of ours is for.
+/// A column that daplake adds to those of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::sink::delta) enum Role {
-    /// Whether the row was deleted at the source.
+pub(crate) enum SystemColumn {
+    /// Whether the row was deleted at the source (soft delete).
     Deleted,
     /// `U` or `D`.
     Action,
-    /// When the change was made at the source.
+    /// Time of the change at the source.
     Ts,
-    /// Since when the version is the row.
+    /// Time at which the version became current.
     ValidFrom,
-    /// Until when it was, exclusively; null while it is.
+    /// Time at which the version was replaced, exclusive; null for the current version.
     ValidTo,
-    /// Whether it still is.
+    /// Whether the version is current.
     Current,
 }
 
-const ROLES: [Role; 6] = [Role::Deleted, Role::Action, Role::Ts, Role::ValidFrom, Role::ValidTo, Role::Current];
+const ALL: [SystemColumn; 6] = [
+    SystemColumn::Deleted,
+    SystemColumn::Action,
+    SystemColumn::Ts,
+    SystemColumn::ValidFrom,
+    SystemColumn::ValidTo,
+    SystemColumn::Current,
+];
 
-impl Role {
-    /// Name of its column.
-    pub(in crate::sink::delta) fn name(self) -> &'static str {
+impl SystemColumn {
+    /// Name of the column.
+    pub(crate) fn name(self) -> &'static str {
         match self {
-            Role::Deleted => "_deleted",
-            Role::Action => ACTION,
-            Role::Ts => TS,
-            Role::ValidFrom => "_valid_from",
-            Role::ValidTo => "_valid_to",
-            Role::Current => "_current",
+            SystemColumn::Deleted => "_deleted",
+            SystemColumn::Action => ACTION,
+            SystemColumn::Ts => TS,
+            SystemColumn::ValidFrom => "_valid_from",
+            SystemColumn::ValidTo => "_valid_to",
+            SystemColumn::Current => "_current",
         }
     }
 
     fn comment(self) -> &'static str {
         match self {
-            Role::Deleted => "Whether the row was deleted at the source.",
-            Role::Action => "U for an insert or update, D for a delete.",
-            Role::Ts => "When the change was made at the source.",
-            Role::ValidFrom => "Since when this version is the row.",
-            Role::ValidTo => "Until when it was, exclusively; null while it is.",
-            Role::Current => "Whether this version is the row now.",
+            SystemColumn::Deleted => "Whether the row was deleted at the source.",
+            SystemColumn::Action => "U for an insert or update, D for a delete.",
+            SystemColumn::Ts => "When the change was made at the source.",
+            SystemColumn::ValidFrom => "When this version became current.",
+            SystemColumn::ValidTo => "When this version was replaced, exclusive; null for the current version.",
+            SystemColumn::Current => "Whether this version is current.",
         }
     }
 
     fn data_type(self) -> DataType {
         match self {
-            Role::Deleted | Role::Current => DataType::Boolean,
-            Role::Action => DataType::Utf8,
-            Role::Ts | Role::ValidFrom | Role::ValidTo => timestamp_type(),
+            SystemColumn::Deleted | SystemColumn::Current => DataType::Boolean,
+            SystemColumn::Action => DataType::Utf8,
+            SystemColumn::Ts | SystemColumn::ValidFrom | SystemColumn::ValidTo => timestamp_type(),
         }
     }
 
@@ -87,38 +89,39 @@ impl Role {
         column
     }
 
-    /// The role of a column; `None` for those of the service.
-    pub(in crate::sink::delta) fn of(column: &LakeColumn) -> Option<Self> {
+    /// The system column that `column` is; `None` for columns of the service.
+    pub(crate) fn of(column: &LakeColumn) -> Option<Self> {
         let name = column.metadata.get(ROLE)?.as_str()?;
-        ROLES.into_iter().find(|role| role.name() == name)
+        ALL.into_iter().find(|known| known.name() == name)
     }
 
-    /// The column with this role.
-    pub(in crate::sink::delta) fn find(self, columns: &[LakeColumn]) -> Option<&LakeColumn> {
+    /// The column in `columns`.
+    pub(crate) fn find(self, columns: &[LakeColumn]) -> Option<&LakeColumn> {
         columns.iter().find(|column| Self::of(column) == Some(self))
     }
 
-    /// Place of the column with this role.
-    pub(in crate::sink::delta) fn place(self, columns: &[LakeColumn]) -> Option<usize> {
+    /// Position of the column in `columns`.
+    pub(crate) fn position(self, columns: &[LakeColumn]) -> Option<usize> {
         columns.iter().position(|column| Self::of(column) == Some(self))
     }
 }
 
-/// What a column has in rows that lack it, if that is not null.
-pub(in crate::sink::delta) fn default_of(column: &LakeColumn, rows: usize) -> Option<ArrayRef> {
-    // Rows that are there were not deleted.
-    (Role::of(column) == Some(Role::Deleted)).then(|| Arc::new(BooleanArray::from(vec![false; rows])) as ArrayRef)
+/// The value of a column in old rows that do not have it, if that is not null.
+pub(crate) fn default_value(column: &LakeColumn, rows: usize) -> Option<ArrayRef> {
+    // Rows from before soft deletes were not deleted.
+    let is_deleted = SystemColumn::of(column) == Some(SystemColumn::Deleted);
+    is_deleted.then(|| Arc::new(BooleanArray::from(vec![false; rows])) as ArrayRef)
 }
 
-/// How a table is kept.
+/// Which rows a table has, and how it is partitioned.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::sink::delta) struct TableLayout {
-    /// Which rows.
-    pub(in crate::sink::delta) mode: TableMode,
-    /// What a delete does to them.
-    pub(in crate::sink::delta) deletes: Deletes,
-    /// How they are partitioned.
-    pub(in crate::sink::delta) partition_by: Option<PartitionBy>,
+pub(crate) struct TableLayout {
+    /// Table mode.
+    pub(crate) mode: TableMode,
+    /// Whether deletes remove rows or are soft deletes.
+    pub(crate) deletes: Deletes,
+    /// Partitions.
+    pub(crate) partition_by: Option<PartitionBy>,
 }
 
 impl Default for TableLayout {
@@ -128,83 +131,80 @@ impl Default for TableLayout {
 }
 
 impl TableLayout {
-    /// As the properties of a table say.
-    pub(in crate::sink::delta) fn of(configuration: &BTreeMap<String, String>) -> Self {
-        let word = |name: &str| configuration.get(name).map(String::as_str);
+    /// The layout that the properties of a table record.
+    pub(crate) fn from_properties(configuration: &BTreeMap<String, String>) -> Self {
+        let value = |name: &str| configuration.get(name).map(String::as_str);
         Self {
-            mode: word(MODE).and_then(|mode| mode.parse().ok()).unwrap_or(TableMode::Current),
-            deletes: word(DELETES).and_then(|deletes| deletes.parse().ok()).unwrap_or(Deletes::Remove),
-            partition_by: word(PARTITION).and_then(|by| by.parse().ok()),
+            mode: value(properties::MODE).and_then(|mode| mode.parse().ok()).unwrap_or(TableMode::Current),
+            deletes: value(properties::DELETES).and_then(|deletes| deletes.parse().ok()).unwrap_or(Deletes::Remove),
+            partition_by: value(properties::PARTITION).and_then(|by| by.parse().ok()),
         }
     }
 
-    /// As the user wants it, for a table that is kept as `held`; a new one has partitions by `usual_partition` if nothing else is
-    /// said. Kind `Schema` for another mode or other partitions than it has.
-    pub(in crate::sink::delta) fn resolve(
-        held: Option<&Self>,
-        wanted: &Layout,
-        usual_partition: Option<PartitionBy>,
-    ) -> Result<Self> {
-        let usual = Self::default();
-        let base = held.unwrap_or(&usual);
+    /// The layout that follows from the user's choice `wanted` and the layout `present` of the table. A new table has
+    /// `default_partition` unless the user chose otherwise. Kind `Schema` if mode or partitions differ from those of the table.
+    pub(crate) fn resolve(present: Option<&Self>, wanted: &Layout, default_partition: Option<PartitionBy>) -> Result<Self> {
+        let default = Self::default();
+        let base = present.unwrap_or(&default);
         let mode = wanted.mode.unwrap_or(base.mode);
-        if held.is_some() && mode != base.mode {
-            return Err(Error::new(Kind::Schema, "The table is kept in another mode")
+        if present.is_some() && mode != base.mode {
+            return Err(Error::new(Kind::Schema, "The mode of an existing table cannot change")
                 .with_field("mode of the table", base.mode)
                 .with_field("mode wanted", mode)
-                .hint(format!("go on with --mode {}, or load it in the other mode into a new --target", base.mode)));
+                .hint(format!("use --mode {}, or load the table in the other mode into a new --target", base.mode)));
         }
-        let partition_by = match (held, &wanted.partition_by) {
-            (Some(held), Some(wanted)) if held.partition_by.as_ref() != wanted.by() => {
-                return Err(Error::new(Kind::Schema, "The table is partitioned in another way")
+        let partition_by = match (present, &wanted.partition_by) {
+            (Some(present), Some(wanted)) if present.partition_by.as_ref() != wanted.by() => {
+                return Err(Error::new(Kind::Schema, "The partitions of an existing table cannot change")
                     .with_field(
                         "partitions of the table",
-                        held.partition_by.as_ref().map_or("none".to_owned(), PartitionBy::to_string),
+                        present.partition_by.as_ref().map_or("none".to_owned(), PartitionBy::to_string),
                     )
                     .with_field("partitions wanted", wanted)
-                    .hint("leave --partition-by out, or load it with other partitions into a new --target"));
+                    .hint("omit --partition-by, or load the table with other partitions into a new --target"));
             }
-            (Some(held), _) => held.partition_by.clone(),
+            (Some(present), _) => present.partition_by.clone(),
             (None, Some(wanted)) => wanted.by().cloned(),
-            (None, None) => usual_partition,
+            (None, None) => default_partition,
         };
         if mode != TableMode::Current && wanted.deletes == Some(Deletes::Mark) {
-            return Err(Error::new(Kind::Schema, "Rows are marked as deleted in mode `current` only")
+            return Err(Error::new(Kind::Schema, "Soft deletes require the mode `current`")
                 .with_field("mode", mode)
-                .hint("leave --deletes out: this mode tells of deletes in its own way"));
+                .hint("omit --deletes: this mode records deletes by itself"));
         }
         Ok(Self { mode, deletes: wanted.deletes.unwrap_or(base.deletes), partition_by })
     }
 
-    /// Whether old rows stay when a new snapshot comes.
-    pub(in crate::sink::delta) fn keeps_rows(&self) -> bool {
+    /// Whether old rows stay in the table when a new snapshot is loaded.
+    pub(crate) fn keeps_rows(&self) -> bool {
         self.mode != TableMode::Current || self.deletes == Deletes::Mark
     }
 
-    /// The columns of ours, in order; they stand behind the key.
-    pub(in crate::sink::delta) fn columns(&self) -> Vec<LakeColumn> {
-        let roles: &[Role] = match (self.mode, self.deletes) {
+    /// The system columns and the partition column, in order. In a table they follow the key columns.
+    pub(crate) fn columns(&self) -> Vec<LakeColumn> {
+        let system: &[SystemColumn] = match (self.mode, self.deletes) {
             (TableMode::Current, Deletes::Remove) => &[],
-            (TableMode::Current, Deletes::Mark) => &[Role::Deleted],
-            (TableMode::Changes, _) => &[Role::Action, Role::Ts],
-            (TableMode::History, _) => &[Role::ValidFrom, Role::ValidTo, Role::Current],
+            (TableMode::Current, Deletes::Mark) => &[SystemColumn::Deleted],
+            (TableMode::Changes, _) => &[SystemColumn::Action, SystemColumn::Ts],
+            (TableMode::History, _) => &[SystemColumn::ValidFrom, SystemColumn::ValidTo, SystemColumn::Current],
         };
-        roles.iter().map(|role| role.column()).chain(self.partition_by.as_ref().map(column_of)).collect()
+        let partition = self.partition_by.as_ref().map(partition_column);
+        system.iter().map(|column| column.column()).chain(partition).collect()
     }
 
-    /// Writes it into the properties of a table.
-    pub(in crate::sink::delta) fn record(&self, configuration: &mut BTreeMap<String, String>) {
-        let mut set = |name: &str, word: Option<String>| match word {
-            Some(word) => configuration.insert(name.to_owned(), word),
+    /// Records the layout in the properties of a table.
+    pub(crate) fn record(&self, configuration: &mut BTreeMap<String, String>) {
+        let mut set = |name: &str, value: Option<String>| match value {
+            Some(value) => configuration.insert(name.to_owned(), value),
             None => configuration.remove(name),
         };
-        set(MODE, (self.mode != TableMode::Current).then(|| self.mode.to_string()));
-        set(PARTITION, self.partition_by.as_ref().map(PartitionBy::to_string));
-        set(DELETES, (self.deletes == Deletes::Mark).then(|| self.deletes.to_string()));
+        set(properties::MODE, (self.mode != TableMode::Current).then(|| self.mode.to_string()));
+        set(properties::PARTITION, self.partition_by.as_ref().map(PartitionBy::to_string));
+        set(properties::DELETES, (self.deletes == Deletes::Mark).then(|| self.deletes.to_string()));
     }
 
-    /// In words, for `status`.
-    pub(in crate::sink::delta) fn described(&self) -> String {
+    /// The layout as text for `status`, such as `current by day(timestamp)`.
+    pub(crate) fn describe(&self) -> String {
         let deletes = if self.deletes == Deletes::Mark { ", deletes marked" } else { "" };
         let partitions = self.partition_by.as_ref().map_or(String::new(), |by| format!(" by {by}"));
         format!("{}{deletes}{partitions}", self.mode)
@@ -217,22 +217,22 @@ mod tests {
     use crate::schema::Partitions;
 
     #[test]
-    fn what_is_not_said_is_as_the_table_is() {
-        let marked = TableLayout { deletes: Deletes::Mark, ..TableLayout::default() };
-        assert_eq!(TableLayout::resolve(Some(&marked), &Layout::default(), None).unwrap(), marked);
+    fn an_existing_table_keeps_what_the_user_does_not_choose() {
+        let soft = TableLayout { deletes: Deletes::Mark, ..TableLayout::default() };
+        assert_eq!(TableLayout::resolve(Some(&soft), &Layout::default(), None).unwrap(), soft);
         assert_eq!(TableLayout::resolve(None, &Layout::default(), None).unwrap(), TableLayout::default());
         let removing = Layout { deletes: Some(Deletes::Remove), ..Layout::default() };
-        assert_eq!(TableLayout::resolve(Some(&marked), &removing, None).unwrap(), TableLayout::default());
+        assert_eq!(TableLayout::resolve(Some(&soft), &removing, None).unwrap(), TableLayout::default());
         let history = Layout { mode: Some(TableMode::History), ..Layout::default() };
-        let error = TableLayout::resolve(Some(&marked), &history, None).unwrap_err();
+        let error = TableLayout::resolve(Some(&soft), &history, None).unwrap_err();
         assert_eq!(error.kind(), Kind::Schema);
         assert!(error.hint_text().unwrap().contains("--mode current"));
         let days: PartitionBy = "day(t)".parse().unwrap();
-        assert_eq!(TableLayout::resolve(Some(&marked), &Layout::default(), Some(days.clone())).unwrap(), marked);
+        assert_eq!(TableLayout::resolve(Some(&soft), &Layout::default(), Some(days.clone())).unwrap(), soft);
         let new = TableLayout::resolve(None, &Layout::default(), Some(days.clone())).unwrap();
-        assert_eq!((new.described().as_str(), &new.partition_by), ("current by day(t)", &Some(days.clone())));
+        assert_eq!((new.describe().as_str(), &new.partition_by), ("current by day(t)", &Some(days.clone())));
         let parted = Layout { partition_by: Some(Partitions::By(days)), ..Layout::default() };
-        assert_eq!(TableLayout::resolve(Some(&marked), &parted, None).unwrap_err().kind(), Kind::Schema);
+        assert_eq!(TableLayout::resolve(Some(&soft), &parted, None).unwrap_err().kind(), Kind::Schema);
         TableLayout::resolve(Some(&new), &parted, None).unwrap();
         let whole = Layout { partition_by: Some(Partitions::None), ..Layout::default() };
         assert_eq!(TableLayout::resolve(None, &whole, new.partition_by.clone()).unwrap(), TableLayout::default());
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn properties_and_columns_are_read_back() {
+    fn properties_and_columns_survive_a_round_trip() {
         let mut configuration = BTreeMap::from([("other".to_owned(), "x".to_owned())]);
         for layout in [
             TableLayout { mode: TableMode::History, ..TableLayout::default() },
@@ -250,10 +250,10 @@ mod tests {
             TableLayout::default(),
         ] {
             layout.record(&mut configuration);
-            assert_eq!(TableLayout::of(&configuration), layout);
+            assert_eq!(TableLayout::from_properties(&configuration), layout);
             let text = LakeColumn::schema_string(&layout.columns());
-            let columns = LakeColumn::of_schema_string(&text).unwrap();
-            assert!(columns.iter().all(|column| Role::of(column).is_some_and(|role| role.name() == column.name)));
+            let columns = LakeColumn::from_schema_string(&text).unwrap();
+            assert!(columns.iter().all(|column| SystemColumn::of(column).is_some_and(|known| known.name() == column.name)));
         }
         assert_eq!(configuration.len(), 1);
     }

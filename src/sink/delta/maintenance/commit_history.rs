@@ -1,90 +1,73 @@
-//! What happened to a table, commit by commit, as its log tells.
+//! The commit history of a table, from its log.
 
 use futures::{StreamExt, TryStreamExt};
 use serde_json::Value;
 
-use crate::error::{Error, ErrorContext, Kind, Result};
-use crate::model::{TableRef, Timestamp};
-use crate::sink::delta::DeltaSink;
-use crate::sink::delta::log::table_log::{TableLog, TableState};
-use crate::sink::{Past, Sink};
+use crate::error::{Error, Result};
+use crate::model::Timestamp;
+use crate::sink::Past;
+use crate::sink::delta::log::table_log::TableLog;
 
-/// Entries of a log that are read at once.
-const READS_AT_ONCE: usize = 8;
+/// Concurrent reads of log entries.
+const CONCURRENT_READS: usize = 8;
 
 /// One commit of a table.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Commit {
-    /// Version that it made.
+    /// Version of the table.
     pub version: u64,
-    /// When, RFC 3339, as its writer said.
+    /// Time of the commit by the clock of its writer, RFC 3339.
     pub time: Option<String>,
-    /// Kind of operation, such as `MERGE`.
+    /// Name of the operation, such as `MERGE`.
     pub operation: String,
-    /// The bookmark it reached, RFC 3339; only commits of loads have one.
+    /// The bookmark of a load, RFC 3339; `None` for other commits.
     pub bookmark: Option<String>,
-    /// Rows of the table from then on; only commits of loads tell.
+    /// Number of rows after the commit; `None` for commits that are not loads.
     pub rows: Option<u64>,
-    /// Bytes of its data files from then on; only commits of loads tell.
+    /// Size of the data files after the commit, in bytes; `None` for commits that are not loads.
     pub bytes: Option<u64>,
-    /// Rows of the change set that were upserts.
+    /// Number of upserts in the change set.
     pub upserted: Option<u64>,
-    /// Rows removed because the service deleted them.
+    /// Number of rows that were removed because the service deleted them.
     pub deleted: Option<u64>,
-    /// Data files that came.
+    /// Number of data files that were added.
     pub files_added: Option<u64>,
-    /// Data files that went.
+    /// Number of data files that were removed.
     pub files_removed: Option<u64>,
-    /// Files some of whose rows were marked as deleted.
+    /// Number of files that got a deletion vector.
     pub files_marked: Option<u64>,
-    /// The service's job.
+    /// Id of the service's job.
     pub job_id: Option<String>,
-    /// Run of daplake.
+    /// Id of the run.
     pub run_id: Option<String>,
-    /// Program that made it.
+    /// Name and version of the program that made the commit.
     pub program: Option<String>,
 }
 
-impl DeltaSink {
-    /// The newest commits of a table, at most `limit`, newest first; fewer if the log begins later. Kind `NotFound` if the table is
-    /// not kept here.
-    pub async fn history(&self, table: &TableRef, limit: usize) -> Result<Vec<Commit>> {
-        let log = self.log(table)?;
-        let newest = self.present(&log).await?.version;
-        let read = |version: u64| {
-            let log = &log;
-            async move {
-                let entry = log.entry(version).await?;
-                Ok::<_, Error>(entry.map(|entry| commit_of(version, &String::from_utf8_lossy(&entry))))
-            }
-        };
-        let mut entries = futures::stream::iter((0..=newest).rev().take(limit)).map(read).buffered(READS_AT_ONCE);
-        let mut commits = Vec::new();
-        // Older entries are cleaned away when checkpoints hold their outcome.
-        while let Some(Some(commit)) = entries.try_next().await? {
-            commits.push(commit);
-        }
-        Ok(commits)
+/// See [`DeltaSink::history`](crate::sink::delta::DeltaSink::history).
+pub(crate) async fn history(log: &TableLog, limit: usize) -> Result<Vec<Commit>> {
+    let newest = log.existing_state().await?.version;
+    let read = |version: u64| async move {
+        let entry = log.entry(version).await?;
+        Ok::<_, Error>(entry.map(|entry| commit_of(version, &String::from_utf8_lossy(&entry))))
+    };
+    let mut entries = futures::stream::iter((0..=newest).rev().take(limit)).map(read).buffered(CONCURRENT_READS);
+    let mut commits = Vec::new();
+    // Older entries are cleaned up once a checkpoint has their result.
+    while let Some(Some(commit)) = entries.try_next().await? {
+        commits.push(commit);
     }
-
-    /// The table after each of its newest `limit` loads, oldest first.
-    pub(in crate::sink::delta) async fn past_loads(&self, table: &TableRef, limit: usize) -> Result<Vec<Past>> {
-        let mut past: Vec<Past> = self.history(table, limit).await?.into_iter().filter_map(past_of).collect();
-        past.reverse();
-        Ok(past)
-    }
-
-    /// The present state of a table. Kind `NotFound` if it is not kept here.
-    pub(in crate::sink::delta) async fn present(&self, log: &TableLog) -> Result<TableState> {
-        let state = log.state().await?;
-        state
-            .ok_or_else(|| Error::new(Kind::NotFound, "The table is not kept at this target"))
-            .with_field("table", &log.table)
-            .with_field("target", self.location())
-    }
+    Ok(commits)
 }
 
-/// Commits that are no loads (care, other programs) have no bookmark.
+/// The table after each of its newest `limit` loads, oldest first.
+pub(crate) async fn past_loads(log: &TableLog, limit: usize) -> Result<Vec<Past>> {
+    let mut past: Vec<Past> = history(log, limit).await?.into_iter().filter_map(past_of).collect();
+    past.reverse();
+    Ok(past)
+}
+
+/// `None` for commits that are not loads: they have no bookmark.
 fn past_of(commit: Commit) -> Option<Past> {
     Some(Past {
         at: commit.bookmark?.parse().ok()?,
@@ -100,7 +83,7 @@ fn commit_of(version: u64, entry: &str) -> Commit {
     let lines = entry.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let info = lines.filter_map(|mut action| action.get_mut("commitInfo").map(Value::take)).next().unwrap_or_default();
     let text = |name: &str| info[name].as_str().map(str::to_owned);
-    // Some programs write numbers, some texts.
+    // Some programs write numbers, some strings.
     let number = |name: &str| {
         let value = &info["operationMetrics"][name];
         value.as_u64().or_else(|| value.as_str()?.parse().ok())
@@ -128,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commits_of_other_programs_are_told_as_far_as_they_go() {
+    fn commits_of_other_programs_may_lack_fields() {
         let commit = commit_of(
             3,
             r#"{"add":{}}

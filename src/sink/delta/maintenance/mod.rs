@@ -1,8 +1,8 @@
-//! Work on tables outside of loads: optimize, vacuum, verify, commit history, time travel, views.
+//! Operations on tables outside of loads: optimize, vacuum, verify, commit history, time travel, views.
 
-pub(in crate::sink::delta) mod commit_history;
-pub(in crate::sink::delta) mod optimize;
-pub(in crate::sink::delta) mod time_travel;
-pub(in crate::sink::delta) mod vacuum;
-pub(in crate::sink::delta) mod verify;
-pub(in crate::sink::delta) mod views;
+pub(crate) mod commit_history;
+pub(crate) mod optimize;
+pub(crate) mod time_travel;
+pub(crate) mod vacuum;
+pub(crate) mod verify;
+pub(crate) mod views;

@@ -1,5 +1,5 @@
-//! Care of a table's files: small ones are merged, rows that are marked as deleted are dropped, ranges of keys are parted. Rows
-//! stay the same, and a load that runs meanwhile either comes first or notices.
+//! Compaction: merges small files, removes deleted rows from files and separates their key ranges. The rows of the table do not
+//! change. Of a compaction and a concurrent load, one commits first and the other detects it.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
@@ -7,54 +7,53 @@ use std::sync::Arc;
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
-use datafusion::error::DataFusionError;
-use datafusion::execution::SendableRecordBatchStream;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use deltalake::kernel::Action;
 use deltalake::protocol::DeltaOperation;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use serde_json::json;
 
-use crate::engine::{Engine, engine_error, sort_by_columns};
+use crate::engine::{engine_error, sort_by_columns};
 use crate::error::{Error, ErrorContext, Kind, Result};
-use crate::model::TableRef;
+use crate::sink::delta::log::active_file::ActiveFile;
 use crate::sink::delta::log::columns::LakeColumn;
-use crate::sink::delta::log::file_names::Uncommitted;
-use crate::sink::delta::log::table_log::{ActiveFile, CommitFailure, TableLog, TableState};
-use crate::sink::delta::merge::key_probe::{live_rows, marked_rows};
-use crate::sink::delta::write::parquet_writer::{FileFormat, NewFile};
+use crate::sink::delta::log::file_actions::NewFile;
+use crate::sink::delta::log::table_log::{CommitFailure, TableLog};
+use crate::sink::delta::log::table_state::TableState;
+use crate::sink::delta::options::DeltaOptions;
+use crate::sink::delta::read::row_reader::RowReader;
+use crate::sink::delta::write::parquet_writer::FileFormat;
 use crate::sink::delta::write::partitioned_writer::TableWriter;
-use crate::sink::delta::{DeltaOptions, DeltaSink};
+use crate::sink::delta::write::uncommitted_files::UncommittedFiles;
 
-/// Files that are merged in one commit have about so many times the usual size of a file.
+/// Maximum size of the files that one commit merges, as a multiple of the target size.
 const GROUP_FILES: u64 = 8;
-/// Commits that came in between before we give up.
+/// Attempts at a commit after conflicts.
 const ATTEMPTS: usize = 5;
 
 /// How much `optimize` does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Scope {
-    /// Small files are merged, and files with deletion vectors written anew without them.
+    /// Merges small files, and rewrites files that have deletion vectors.
     #[default]
     Compact,
-    /// Also files whose ranges of keys overlap are sorted into files that do not.
+    /// Also sorts files with overlapping key ranges by key into files without overlaps.
     Cluster,
 }
 
 /// What was done to a table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Optimized {
-    /// Data files that went.
+    /// Number of data files that were removed.
     pub files_removed: u64,
-    /// Data files that came in their place.
+    /// Number of data files that replaced them.
     pub files_added: u64,
-    /// Bytes of the ones that went.
+    /// Size of the removed files in bytes.
     pub bytes_removed: u64,
-    /// Bytes of the ones that came.
+    /// Size of the added files in bytes.
     pub bytes_added: u64,
-    /// Rows dropped that were marked as deleted.
+    /// Number of deleted rows that were removed from files.
     pub rows_purged: u64,
-    /// Commits.
+    /// Number of commits.
     pub commits: u64,
 }
 
@@ -64,39 +63,30 @@ impl Optimized {
         self.files_added += added.len() as u64;
         self.bytes_removed += sources.iter().map(|file| file.size).sum::<u64>();
         self.bytes_added += added.iter().map(|file| file.bytes).sum::<u64>();
-        self.rows_purged += sources.iter().map(|file| file.dead_rows()).sum::<u64>();
+        self.rows_purged += sources.iter().map(|file| file.deleted_rows()).sum::<u64>();
         self.commits += 1;
     }
 }
 
-impl DeltaSink {
-    /// Takes care of the files of a table, in one commit for each group of files. Kind `NotFound` if the table is not kept here,
-    /// `Conflict` if other commits took files away meanwhile; groups that were done stay done.
-    pub async fn optimize(&self, table: &TableRef, scope: Scope) -> Result<Optimized> {
-        let log = self.log(table)?;
-        let state = self.present(&log).await?;
-        state.check_writable(table)?;
-        let groups = plan_all(&state, scope, self.options.target_file_bytes);
-        let mut done = Optimized::default();
-        for group in groups {
-            let sources: Vec<_> = group.files.iter().map(|number| Arc::clone(&state.files[*number])).collect();
-            replace(&self.options, &log, &sources, group.sorts, &mut done).await.with_field("table", table)?;
-        }
-        Ok(done)
+/// See [`DeltaSink::optimize`](crate::sink::delta::DeltaSink::optimize).
+pub(crate) async fn optimize(options: &DeltaOptions, log: &TableLog, scope: Scope) -> Result<Optimized> {
+    let state = log.existing_state().await?;
+    state.check_writable(&log.table)?;
+    let groups = plan_all(&state, scope, options.target_file_bytes);
+    let mut done = Optimized::default();
+    for group in groups {
+        let sources: Vec<_> = group.files.iter().map(|number| Arc::clone(&state.files[*number])).collect();
+        replace(options, log, &sources, group.sorts, &mut done).await.with_field("table", &log.table)?;
     }
+    Ok(done)
 }
 
-/// Files below this are small to a load, which merges them when there are too many.
-pub(in crate::sink::delta) fn small_file_bytes(options: &DeltaOptions) -> u64 {
-    options.target_file_bytes / 8
-}
-
-/// Merges the smallest files of a table into about one of the usual size.
-pub(in crate::sink::delta) async fn compact_small(options: &DeltaOptions, log: &TableLog) -> Result<Optimized> {
+/// Merges the smallest files of a table into about one file of the target size.
+pub(crate) async fn compact_small_files(options: &DeltaOptions, log: &TableLog) -> Result<Optimized> {
     let mut done = Optimized::default();
     let Some(state) = log.state().await? else { return Ok(done) };
     let mut by_partition: HashMap<&Option<String>, Vec<Arc<ActiveFile>>> = HashMap::new();
-    for file in state.files.iter().filter(|file| file.size < small_file_bytes(options)) {
+    for file in state.files.iter().filter(|file| file.size < options.small_file_bytes()) {
         by_partition.entry(&file.partition).or_default().push(Arc::clone(file));
     }
     let mut small = by_partition.into_values().max_by_key(Vec::len).unwrap_or_default();
@@ -112,7 +102,7 @@ pub(in crate::sink::delta) async fn compact_small(options: &DeltaOptions, log: &
     Ok(done)
 }
 
-/// Writes the rows of `sources` to new files and commits the exchange.
+/// Writes the rows of `sources` to new files and commits the replacement.
 async fn replace(
     options: &DeltaOptions,
     log: &TableLog,
@@ -120,15 +110,14 @@ async fn replace(
     sorts: bool,
     done: &mut Optimized,
 ) -> Result<()> {
-    let Some(mut state) = log.state().await? else {
-        return Err(Error::new(Kind::NotFound, "The table is not kept at this target").with_field("table", &log.table));
-    };
-    let uncommitted = Uncommitted::new(log.store(), log.folder.clone());
-    let format = Arc::new(FileFormat::new(options, log.outbox(&options.engine), &state.columns, &state.key, 2));
-    let mut writer = TableWriter::new(Arc::clone(&format), uncommitted.names());
-    let mut rows = rows_of(&format, sources, &options.engine);
+    let mut state = log.existing_state().await?;
+    let uncommitted = UncommittedFiles::new(log.store(), log.folder.clone());
+    let format = Arc::new(FileFormat::new(options, log, &state.columns, &state.key, 2));
+    let mut writer = TableWriter::new(Arc::clone(&format), uncommitted.registry());
+    let mut rows = RowReader::for_format(&format, &options.engine).live_rows_of(sources);
     if sorts {
-        let keys: Vec<String> = state.key.iter().filter_map(|key| physical(&state.columns, key)).collect();
+        let keys: Vec<String> =
+            LakeColumn::named(&state.columns, &state.key).into_iter().map(|column| column.physical).collect();
         rows = sort_by_columns(&options.engine, rows, &keys);
     }
     while let Some(batch) = rows.next().await {
@@ -136,9 +125,10 @@ async fn replace(
     }
     drop(rows);
     let added = writer.finish().await?;
-    let (written, expected) = (added.iter().map(|file| file.rows).sum::<u64>(), live_count(sources));
+    let (written, expected) = (added.iter().map(|file| file.rows).sum::<u64>(), live_rows(sources));
     if expected.is_some_and(|expected| expected != written) {
-        return Err(Error::new(Kind::Bug, "Merged files do not have the rows of their sources").with_field("table", &log.table));
+        let message = "The number of rows in compacted files differs from that in their sources";
+        return Err(Error::new(Kind::Bug, message).with_field("table", &log.table));
     }
 
     let names = uncommitted.release();
@@ -151,7 +141,7 @@ async fn replace(
                 done.add(sources, &added);
                 return Ok(());
             }
-            // Whoever came first may have left our files alone: then it is as if we had begun after it.
+            // If the other commit did not touch these files, this one can follow it.
             Err(CommitFailure::Conflict) => match log.state().await {
                 Ok(Some(newer)) => state = newer,
                 Ok(None) => break,
@@ -169,9 +159,9 @@ async fn replace(
     }
     uncommitted.reclaim(names);
     uncommitted.remove().await;
-    Err(Error::new(Kind::Conflict, "Another run changed the same files meanwhile")
+    Err(Error::new(Kind::Conflict, "Another run changed the same files at the same time")
         .with_field("table", &log.table)
-        .hint("nothing is lost; run it again when no sync is running"))
+        .hint("run it again when no sync is running; no rows were lost"))
 }
 
 async fn commit(
@@ -192,85 +182,64 @@ async fn commit(
     log.commit(Some(state), actions, None, DeltaOperation::Optimize { predicate: None, target_size }, info).await
 }
 
-/// The live rows of all files, one file after the other, in the schema of `format`.
-pub(in crate::sink::delta) fn rows_of(
-    format: &Arc<FileFormat>,
-    sources: &[Arc<ActiveFile>],
-    engine: &Engine,
-) -> SendableRecordBatchStream {
-    let (schema, format, engine) = (Arc::clone(&format.schema), Arc::clone(format), engine.clone());
-    let files = futures::stream::iter(sources.to_vec()).then(move |file| {
-        let (format, engine) = (Arc::clone(&format), engine.clone());
-        async move {
-            let open = async {
-                let gone = marked_rows(&format.store, &file).await?;
-                live_rows(&format, &file.located(), gone, &engine).await
-            };
-            open.await.map_err(|error| DataFusionError::External(Box::new(error)))
-        }
-    });
-    Box::pin(RecordBatchStreamAdapter::new(schema, files.try_flatten()))
-}
-
-fn live_count(files: &[Arc<ActiveFile>]) -> Option<u64> {
+fn live_rows(files: &[Arc<ActiveFile>]) -> Option<u64> {
     files.iter().try_fold(0, |sum, file| Some(sum + file.live_rows()?))
 }
 
-/// Whether the state still has these files, with the same rows.
+/// Whether the table still has these files with the same deletion vectors.
 fn has_all(state: &TableState, sources: &[Arc<ActiveFile>]) -> bool {
-    let held: HashMap<_, _> = state.files.iter().map(|file| (&file.path, &file.deletion_vector)).collect();
-    sources.iter().all(|file| held.get(&file.path).is_some_and(|vector| **vector == file.deletion_vector))
+    let present: HashMap<_, _> = state.files.iter().map(|file| (&file.path, &file.deletion_vector)).collect();
+    sources.iter().all(|file| present.get(&file.path).is_some_and(|vector| **vector == file.deletion_vector))
 }
 
-fn physical(columns: &[LakeColumn], name: &str) -> Option<String> {
-    columns.iter().find(|column| column.name == name).map(|column| column.physical.clone())
-}
-
-/// A smallest or greatest key, as far as statistics tell.
+/// A bound of the first key column.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Point {
-    Whole(i64),
+enum KeyBound {
+    Integer(i64),
     Text(String),
 }
 
-/// What the plan has to know of a file.
+/// What the plan needs to know about a file.
 #[derive(Debug, Clone)]
-struct Facts {
+struct FileSummary {
     bytes: u64,
-    dead: u64,
-    range: Option<(Point, Point)>,
+    deleted_rows: u64,
+    /// Bounds of the first key column; `None` if the statistics lack them.
+    range: Option<(KeyBound, KeyBound)>,
 }
 
-fn facts(state: &TableState) -> Vec<Facts> {
+fn summaries(state: &TableState) -> Vec<FileSummary> {
     let key = state.key.first().and_then(|key| state.columns.iter().find(|column| column.name == *key));
-    let point = |array: &arrow::array::ArrayRef| match array.as_primitive_opt::<Int64Type>() {
-        Some(whole) => Point::Whole(whole.value(0)),
-        None => Point::Text(array.as_string::<i32>().value(0).to_owned()),
+    let bound = |array: &arrow::array::ArrayRef| match array.as_primitive_opt::<Int64Type>() {
+        Some(integers) => KeyBound::Integer(integers.value(0)),
+        None => KeyBound::Text(array.as_string::<i32>().value(0).to_owned()),
     };
     let range = |file: &ActiveFile| {
         let bounds = file.key_bounds(key?)?;
-        Some((point(&bounds.min), point(&bounds.max)))
+        Some((bound(&bounds.min), bound(&bounds.max)))
     };
-    state.files.iter().map(|file| Facts { bytes: file.size, dead: file.dead_rows(), range: range(file) }).collect()
+    let summary =
+        |file: &Arc<ActiveFile>| FileSummary { bytes: file.size, deleted_rows: file.deleted_rows(), range: range(file) };
+    state.files.iter().map(summary).collect()
 }
 
-/// Files that are written anew together.
+/// Files that are rewritten together.
 #[derive(Debug, PartialEq, Eq)]
 struct Group {
     files: Vec<usize>,
     sorts: bool,
 }
 
-/// The groups of all partitions; files of two are never in one.
+/// The groups of all partitions. A group never has files of two partitions.
 fn plan_all(state: &TableState, scope: Scope, target: u64) -> Vec<Group> {
-    let facts = facts(state);
+    let summaries = summaries(state);
     let mut partitions: BTreeMap<&Option<String>, Vec<usize>> = BTreeMap::new();
     for (number, file) in state.files.iter().enumerate() {
         partitions.entry(&file.partition).or_default().push(number);
     }
     let of_partition = |numbers: Vec<usize>| {
-        let chosen: Vec<Facts> = numbers.iter().map(|number| facts[*number].clone()).collect();
-        let groups = plan(&chosen, scope, target).into_iter();
+        let files: Vec<FileSummary> = numbers.iter().map(|number| summaries[*number].clone()).collect();
+        let groups = plan(&files, scope, target).into_iter();
         groups
             .map(|group| Group { files: group.files.iter().map(|file| numbers[*file]).collect(), ..group })
             .collect::<Vec<_>>()
@@ -278,7 +247,7 @@ fn plan_all(state: &TableState, scope: Scope, target: u64) -> Vec<Group> {
     partitions.into_values().flat_map(of_partition).collect()
 }
 
-fn plan(files: &[Facts], scope: Scope, target: u64) -> Vec<Group> {
+fn plan(files: &[FileSummary], scope: Scope, target: u64) -> Vec<Group> {
     let mut order: Vec<usize> = (0..files.len()).collect();
     order.sort_by(|a, b| by_range(&files[*a], &files[*b]));
     let is_small = |bytes: u64| bytes < target / 2;
@@ -287,43 +256,43 @@ fn plan(files: &[Facts], scope: Scope, target: u64) -> Vec<Group> {
         Scope::Cluster => overlapping(files, order),
     };
     let bytes_of = |piece: &[usize]| piece.iter().map(|file| files[*file].bytes).sum::<u64>();
-    let has_dead = |piece: &[usize]| piece.iter().any(|file| files[*file].dead > 0);
+    let has_deleted_rows = |piece: &[usize]| piece.iter().any(|file| files[*file].deleted_rows > 0);
     let (mut groups, mut small, mut small_bytes) = (Vec::new(), Vec::new(), 0);
     for piece in pieces {
         let bytes = bytes_of(&piece);
         if !is_small(bytes) {
-            if piece.len() > 1 || has_dead(&piece) {
+            if piece.len() > 1 || has_deleted_rows(&piece) {
                 groups.push(Group { sorts: piece.len() > 1, files: piece });
             }
             continue;
         }
         if small_bytes + bytes > target.saturating_mul(GROUP_FILES) {
-            groups.extend(merged(std::mem::take(&mut small), &has_dead));
+            groups.extend(merged(std::mem::take(&mut small), &has_deleted_rows));
             small_bytes = 0;
         }
         small_bytes += bytes;
         small.extend(piece);
     }
-    groups.extend(merged(small, &has_dead));
+    groups.extend(merged(small, &has_deleted_rows));
     groups
 }
 
-fn merged(files: Vec<usize>, has_dead: &impl Fn(&[usize]) -> bool) -> Option<Group> {
-    (files.len() > 1 || has_dead(&files)).then_some(Group { sorts: files.len() > 1, files })
+fn merged(files: Vec<usize>, has_deleted_rows: &impl Fn(&[usize]) -> bool) -> Option<Group> {
+    (files.len() > 1 || has_deleted_rows(&files)).then_some(Group { sorts: files.len() > 1, files })
 }
 
-/// Files without a range first.
-fn by_range(a: &Facts, b: &Facts) -> Ordering {
+/// Orders files by range; files without a range come first.
+fn by_range(a: &FileSummary, b: &FileSummary) -> Ordering {
     a.range.cmp(&b.range)
 }
 
-/// Runs of files, ordered by range, in which each overlaps one before it. One without a range may overlap any.
-fn overlapping(files: &[Facts], order: Vec<usize>) -> Vec<Vec<usize>> {
+/// Runs of files, ordered by range, in which each file overlaps an earlier one. A file without a range may overlap all others.
+fn overlapping(files: &[FileSummary], order: Vec<usize>) -> Vec<Vec<usize>> {
     if files.iter().any(|file| file.range.is_none()) {
         return vec![order];
     }
     let mut runs: Vec<Vec<usize>> = Vec::new();
-    let mut highest: Option<&Point> = None;
+    let mut highest: Option<&KeyBound> = None;
     for file in order {
         let Some((low, high)) = &files[file].range else { continue };
         match (runs.last_mut(), highest) {
@@ -340,12 +309,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn file(bytes: u64, dead: u64, low: i64, high: i64) -> Facts {
-        Facts { bytes, dead, range: Some((Point::Whole(low), Point::Whole(high))) }
+    fn file(bytes: u64, deleted_rows: u64, low: i64, high: i64) -> FileSummary {
+        FileSummary { bytes, deleted_rows, range: Some((KeyBound::Integer(low), KeyBound::Integer(high))) }
     }
 
     #[test]
-    fn small_files_are_merged_and_marked_ones_written_anew() {
+    fn small_files_are_merged_and_files_with_deletion_vectors_rewritten() {
         let files = [file(100, 0, 0, 9), file(100, 3, 10, 19), file(10, 0, 5, 6), file(20, 0, 1, 30), file(90, 0, 20, 29)];
         let groups = plan(&files, Scope::Compact, 100);
         assert_eq!(groups, [Group { files: vec![1], sorts: false }, Group { files: vec![3, 2], sorts: true }]);
@@ -357,17 +326,18 @@ mod tests {
     fn overlapping_files_are_sorted_together() {
         let files = [file(100, 0, 0, 9), file(100, 0, 20, 29), file(60, 0, 9, 12), file(100, 0, 30, 40), file(5, 0, 41, 42)];
         assert_eq!(plan(&files, Scope::Cluster, 100), [Group { files: vec![0, 2], sorts: true }]);
-        let unknown = Facts { bytes: 100, dead: 0, range: None };
+        let unknown = FileSummary { bytes: 100, deleted_rows: 0, range: None };
         assert_eq!(plan(&[files[0].clone(), unknown], Scope::Cluster, 100), [Group { files: vec![1, 0], sorts: true }]);
     }
 
     proptest! {
         #[test]
-        fn no_file_is_in_two_groups_and_none_is_moved_for_nothing(
+        fn no_file_is_in_two_groups_or_rewritten_without_need(
             files in prop::collection::vec((1..200_u64, 0..2_u64, 0..50_i64, 0..10_i64), 0..20),
             cluster in any::<bool>(),
         ) {
-            let files: Vec<Facts> = files.into_iter().map(|(bytes, dead, low, span)| file(bytes, dead, low, low + span)).collect();
+            let files: Vec<FileSummary> =
+                files.into_iter().map(|(bytes, deleted, low, span)| file(bytes, deleted, low, low + span)).collect();
             let groups = plan(&files, if cluster { Scope::Cluster } else { Scope::Compact }, 100);
             let mut seen: Vec<usize> = groups.iter().flat_map(|group| group.files.clone()).collect();
             let count = seen.len();
@@ -375,10 +345,10 @@ mod tests {
             seen.dedup();
             prop_assert_eq!(seen.len(), count);
             for group in &groups {
-                prop_assert!(group.files.len() > 1 || files[group.files[0]].dead > 0);
+                prop_assert!(group.files.len() > 1 || files[group.files[0]].deleted_rows > 0);
             }
-            for (number, facts) in files.iter().enumerate() {
-                prop_assert!(facts.dead == 0 || seen.contains(&number), "all marks are purged");
+            for (number, file) in files.iter().enumerate() {
+                prop_assert!(file.deleted_rows == 0 || seen.contains(&number), "all deleted rows are removed");
             }
         }
     }

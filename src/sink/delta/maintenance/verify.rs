@@ -1,4 +1,4 @@
-//! Compares a table with the rows that it should have, key by key, within the engine's memory limit. It changes nothing.
+//! Compares a table with the rows that it should have, by key and within the memory limit. Changes nothing.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
@@ -20,116 +20,98 @@ use futures::StreamExt;
 
 use crate::engine::{Engine, combine_streams, engine_error, streaming_table};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
-use crate::model::TableRef;
 use crate::reduce::ChangeSet;
-use crate::schema::{ColumnRecord, Deletes, Nested, TableMode};
-use crate::sink::delta::DeltaSink;
+use crate::schema::{Deletes, TableMode};
 use crate::sink::delta::log::columns::{LakeColumn, file_schema};
-use crate::sink::delta::log::system_columns::{Role, TableLayout};
-use crate::sink::delta::log::table_log::TableState;
-use crate::sink::delta::maintenance::optimize::rows_of;
-use crate::sink::delta::write::parquet_writer::FileFormat;
-use crate::sink::delta::write::schema_cast::{Names, conform};
+use crate::sink::delta::log::system_columns::{SystemColumn, TableLayout};
+use crate::sink::delta::log::table_log::TableLog;
+use crate::sink::delta::log::table_state::TableState;
+use crate::sink::delta::read::row_reader::RowReader;
+use crate::sink::delta::write::schema_cast::{ColumnNames, cast_to_file_schema};
 
-/// How a table differs from what it should be.
+/// The differences between a table and a snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Differences {
-    /// Rows that the table should have.
+    /// Number of rows that the table should have.
     pub rows: u64,
-    /// Keys that it lacks.
+    /// Number of rows that it lacks.
     pub missing: u64,
-    /// Rows that it has and should not have, also those of keys that it has more than once.
+    /// Number of rows that it should not have, repeated rows included.
     pub surplus: u64,
-    /// Keys whose rows have other values.
+    /// Number of rows with other values.
     pub different: u64,
-    /// Some of these keys.
+    /// Some of the keys of these rows.
     pub keys: Vec<DifferingKey>,
 }
 
 /// A key whose row differs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct DifferingKey {
-    /// Its values, with commas between.
+    /// The values of the key, separated by commas.
     pub key: String,
     /// `missing`, `surplus` or `different`.
     pub what: &'static str,
 }
 
 impl Differences {
-    /// Whether there is none.
+    /// Whether there are no differences.
     pub fn is_none(&self) -> bool {
         self.missing + self.surplus + self.different == 0
     }
 }
 
 const KINDS: [&str; 3] = ["missing", "surplus", "different"];
-/// Rows that are wanted and not held, in the answer.
+/// Number of wanted rows that the table lacks, in the joined rows.
 const MISSING: &str = "missing";
-/// Rows that are held and not wanted.
+/// Number of rows in the table that are not wanted.
 const SURPLUS: &str = "surplus";
 
-impl DeltaSink {
-    /// How the table keeps nested columns. Kind `NotFound` if it is not kept here.
-    pub async fn nested(&self, table: &TableRef) -> Result<Nested> {
-        let state = self.present(&self.log(table)?).await?;
-        Ok(match state.configuration.get(crate::sink::delta::log::table_log::NESTED).map(String::as_str) {
-            Some("json") => Nested::Json,
-            _ => Nested::Typed,
-        })
-    }
-
-    /// Which columns of the table were left out or hashed. Kind `NotFound` if it is not kept here.
-    pub async fn columns(&self, table: &TableRef) -> Result<ColumnRecord> {
-        Ok(self.present(&self.log(table)?).await?.column_record())
-    }
-
-    /// Compares the table with `fresh`, a whole and reduced one, as multisets: a row that is there twice is surplus once. Keys in
-    /// `changed` are left out: they changed between the two. At most `limit` keys are named, all rows are counted. Columns that only one side has are not compared.
-    pub async fn differences(
-        &self,
-        table: &TableRef,
-        fresh: ChangeSet,
-        changed: Option<ChangeSet>,
-        limit: usize,
-    ) -> Result<Differences> {
-        let state = self.present(&self.log(table)?).await?;
-        let layout = TableLayout::of(&state.configuration);
-        // The rows of now among all that are kept.
-        let only = match (layout.mode, layout.deletes) {
-            (TableMode::Current, Deletes::Remove) => None,
-            (TableMode::Current, Deletes::Mark) => Role::Deleted.find(&state.columns).map(|column| (column.clone(), false)),
-            (TableMode::History, _) => Role::Current.find(&state.columns).map(|column| (column.clone(), true)),
-            (TableMode::Changes, _) => {
-                return Err(Error::new(Kind::Unsupported, "A log of changes cannot be compared with a snapshot")
-                    .hint("name other tables with --table, or leave this one out with --exclude"));
-            }
-        };
-        let compared = Compared::new(&state, &fresh).map_err(|error| match layout.keeps_rows() || table.is_log() {
-            true => {
-                error.hint_instead("load the table into a new --target: this one keeps its old rows even with --resnapshot")
-            }
-            false => error,
-        })?;
-        let rows = Arc::new(AtomicU64::new(0));
-        let engine = &self.options.engine;
-        let wanted = compared.digests_of_changes(fresh, engine, Arc::clone(&rows));
-        let mut columns = compared.columns.clone();
-        columns.extend(only.iter().map(|(column, _)| column.clone()));
-        let format = Arc::new(FileFormat::new(&self.options, self.log(table)?.outbox(engine), &columns, &state.key, 1));
-        let mut rows_held = rows_of(&format, &state.files, engine);
-        if let Some((_, wanted)) = only {
-            rows_held = only_with(rows_held, wanted, Arc::clone(&compared.schema));
+/// See [`DeltaSink::differences`](crate::sink::delta::DeltaSink::differences).
+pub(crate) async fn differences(
+    log: &TableLog,
+    engine: &Engine,
+    fresh: ChangeSet,
+    changed: Option<ChangeSet>,
+    limit: usize,
+) -> Result<Differences> {
+    let state = log.existing_state().await?;
+    let layout = TableLayout::from_properties(&state.configuration);
+    // The system column that says whether a row exists now, and the value that says so.
+    let only = match (layout.mode, layout.deletes) {
+        (TableMode::Current, Deletes::Remove) => None,
+        (TableMode::Current, Deletes::Mark) => Some((SystemColumn::Deleted, false)),
+        (TableMode::History, _) => Some((SystemColumn::Current, true)),
+        (TableMode::Changes, _) => {
+            return Err(Error::new(Kind::Unsupported, "A log of changes cannot be compared with a snapshot")
+                .hint("select other tables with --table, or exclude this one with --exclude"));
         }
-        let held = compared.digests(rows_held, None, Names::Physical);
-        let changed = changed.map(|changed| compared.keys_of_changes(changed, engine));
-        let answer = compared.join(engine, wanted, held, changed).await?;
-        let mut found = collect(answer, compared.key_count, limit).await.with_field("table", table)?;
-        found.rows = rows.load(Ordering::Relaxed);
-        Ok(found)
+    };
+    let only = only.and_then(|(column, wanted)| Some((column.find(&state.columns)?.clone(), wanted)));
+    let comparison = Comparison::new(&state, &fresh).map_err(|error| {
+        if layout.keeps_rows() || log.table.is_log() {
+            error.hint_instead("load the table into a new --target: this one keeps its old rows even with --resnapshot")
+        } else {
+            error
+        }
+    })?;
+    let rows = Arc::new(AtomicU64::new(0));
+    let wanted = comparison.digests_of_changes(fresh, engine, Arc::clone(&rows));
+    let mut columns = comparison.columns.clone();
+    columns.extend(only.iter().map(|(column, _)| column.clone()));
+    let reader = RowReader::new(log.store(), &columns, &state.key, engine);
+    let mut present = reader.live_rows_of(&state.files);
+    if let Some((_, wanted)) = only {
+        present = only_with(present, wanted, Arc::clone(&comparison.schema));
     }
+    let present = comparison.digests_of_rows(present);
+    let changed = changed.map(|changed| comparison.keys_of_changes(changed, engine));
+    let joined = comparison.join(engine, wanted, present, changed).await?;
+    let mut found = collect(joined, comparison.key_count, limit).await.with_field("table", &log.table)?;
+    found.rows = rows.load(Ordering::Relaxed);
+    Ok(found)
 }
 
-/// The rows whose last column is `wanted`, without it.
+/// The rows whose last column has the value `wanted`, without that column.
 fn only_with(rows: SendableRecordBatchStream, wanted: bool, schema: SchemaRef) -> SendableRecordBatchStream {
     let out = Arc::clone(&schema);
     let kept = rows.map(move |batch| {
@@ -145,20 +127,25 @@ fn only_with(rows: SendableRecordBatchStream, wanted: bool, schema: SchemaRef) -
     Box::pin(RecordBatchStreamAdapter::new(schema, kept))
 }
 
-/// The columns that both sides have, and how they are brought to one form: key columns and one number for all others.
-struct Compared {
+/// The comparison of two sets of rows by the columns that both have. Each side is reduced to key columns and a digest of all other
+/// columns.
+struct Comparison {
+    /// Key columns first.
     columns: Vec<LakeColumn>,
+    /// File schema of the columns.
     schema: SchemaRef,
     key_count: usize,
+    /// Names of the key columns.
     keys: Vec<String>,
+    /// Schema of a side: key columns `k0`, `k1`, ... and `digest`.
     output: SchemaRef,
 }
 
-impl Compared {
+impl Comparison {
     fn new(state: &TableState, fresh: &ChangeSet) -> Result<Self> {
         if state.key != fresh.keys {
-            return Err(Error::new(Kind::Schema, "The table has another primary key than the service has now")
-                .hint("load the table anew with --resnapshot"));
+            return Err(Error::new(Kind::Schema, "The primary key of the table differs from that at the service")
+                .hint("reload the table with --resnapshot"));
         }
         let key = |name: &String| state.columns.iter().find(|column| column.name == *name).cloned();
         let mut columns: Vec<LakeColumn> = state.key.iter().filter_map(key).collect();
@@ -175,64 +162,63 @@ impl Compared {
         Ok(Self { columns, schema, key_count, keys: state.key.clone(), output: Arc::new(Schema::new(fields)) })
     }
 
+    /// The wanted rows as a side. Counts them in `count`.
     fn digests_of_changes(&self, set: ChangeSet, engine: &Engine, count: Arc<AtomicU64>) -> SendableRecordBatchStream {
-        let all = combine_streams(set.schema, set.streams, engine.partitions());
-        self.digests(all, Some(count), Names::Logical)
+        let counted = move |batch: &RecordBatch| _ = count.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+        self.digests_of(set, engine, self.columns.clone(), Arc::clone(&self.schema), counted)
     }
 
-    fn digests(
-        &self,
-        rows: SendableRecordBatchStream,
-        count: Option<Arc<AtomicU64>>,
-        names: Names,
-    ) -> SendableRecordBatchStream {
-        let (columns, schema, output, key_count) =
-            (self.columns.clone(), self.schema.clone(), self.output.clone(), self.key_count);
-        let stream = rows.map(move |batch| {
-            let batch = batch?;
-            if let Some(count) = &count {
-                count.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
-            }
-            // Rows of data files were brought to this form as they were read.
-            let batch = match names {
-                Names::Physical => batch,
-                Names::Logical => conform(&batch, &columns, &schema, names).map_err(external)?,
-            };
-            digest(&batch, key_count, &output).map_err(external)
-        });
-        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.output), stream))
-    }
-
+    /// The keys of changes as a side; the digests are those of no columns.
     fn keys_of_changes(&self, set: ChangeSet, engine: &Engine) -> SendableRecordBatchStream {
         let columns = self.columns[..self.key_count].to_vec();
         let schema = file_schema(&columns, &self.keys);
-        let (output, key_count) = (self.output.clone(), self.key_count);
+        self.digests_of(set, engine, columns, schema, |_| ())
+    }
+
+    fn digests_of(
+        &self,
+        set: ChangeSet,
+        engine: &Engine,
+        columns: Vec<LakeColumn>,
+        schema: SchemaRef,
+        inspect: impl Fn(&RecordBatch) + Send + 'static,
+    ) -> SendableRecordBatchStream {
+        let (output, key_count) = (Arc::clone(&self.output), self.key_count);
         let all = combine_streams(set.schema, set.streams, engine.partitions());
         let stream = all.map(move |batch| {
-            let batch = conform(&batch?, &columns, &schema, Names::Logical).map_err(external)?;
+            let batch = batch?;
+            inspect(&batch);
+            let batch = cast_to_file_schema(&batch, &columns, &schema, ColumnNames::Logical).map_err(external)?;
             digest(&batch, key_count, &output).map_err(external)
         });
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.output), stream))
     }
 
-    /// Keys with how many rows of the wanted ones are not held, and how many of the held ones are not wanted; columns `x0`, `x1`,
-    /// ..., [`MISSING`] and [`SURPLUS`]. Rows are the same if key and digest are. Sums that spill.
+    /// Rows of the table, which have the file schema, as a side.
+    fn digests_of_rows(&self, rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
+        let (output, key_count) = (Arc::clone(&self.output), self.key_count);
+        let stream = rows.map(move |batch| digest(&batch?, key_count, &output).map_err(external));
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.output), stream))
+    }
+
+    /// For each key with differences, the number of wanted rows that the table lacks and of rows that are not wanted: columns `x0`,
+    /// `x1`, ..., [`MISSING`] and [`SURPLUS`]. Rows are equal if key and digest are. The sums spill.
     async fn join(
         &self,
         engine: &Engine,
         wanted: SendableRecordBatchStream,
-        held: SendableRecordBatchStream,
+        present: SendableRecordBatchStream,
         changed: Option<SendableRecordBatchStream>,
     ) -> Result<SendableRecordBatchStream> {
         let base = engine.session();
-        // One partition is what keeps within the limit, see `Engine`.
+        // With one partition, the sums stay within the memory limit; see `Engine`.
         let config: SessionConfig = base.copied_config().with_target_partitions(1);
         let session = SessionContext::new_with_config_rt(config, base.runtime_env());
         let read = |stream: SendableRecordBatchStream| -> Result<DataFrame> {
             let table = streaming_table(Arc::clone(&self.output), vec![stream])?;
             session.read_table(table).map_err(engine_error)
         };
-        let (wanted, held) = (read(wanted)?, read(held)?);
+        let (wanted, present) = (read(wanted)?, read(present)?);
         let changed = changed.map(read).transpose()?;
         let names = |prefix: &str| -> Vec<String> { (0..self.key_count).map(|number| key_name(prefix, number)).collect() };
         let plan = || -> std::result::Result<DataFrame, DataFusionError> {
@@ -240,26 +226,23 @@ impl Compared {
             let counted = |rows: DataFrame, count: i64| {
                 rows.select(keys().into_iter().chain([named("digest"), lit(count).alias("copies")]).collect::<Vec<_>>())
             };
-            let all = counted(wanted, 1)?.union(counted(held, -1)?)?;
+            let all = counted(wanted, 1)?.union(counted(present, -1)?)?;
             let equal = keys().into_iter().chain([named("digest")]).collect();
-            let odd = all.aggregate(equal, vec![sum(named("copies")).alias("balance")])?;
-            let mut odd = odd.filter(named("balance").not_eq(lit(0_i64)))?;
+            let unbalanced = all.aggregate(equal, vec![sum(named("copies")).alias("balance")])?;
+            let mut unbalanced = unbalanced.filter(named("balance").not_eq(lit(0_i64)))?;
             if let Some(changed) = changed {
                 let renamed = names("k").iter().zip(names("c")).map(|(from, to)| named(from).alias(to)).collect::<Vec<_>>();
                 let (left, right) = (names("k"), names("c"));
                 let left: Vec<&str> = left.iter().map(String::as_str).collect();
                 let right: Vec<&str> = right.iter().map(String::as_str).collect();
-                odd = odd.join(changed.select(renamed)?, JoinType::LeftAnti, &left, &right, None)?;
+                unbalanced = unbalanced.join(changed.select(renamed)?, JoinType::LeftAnti, &left, &right, None)?;
             }
-            let of_sign = |positive: bool| -> std::result::Result<Expr, DataFusionError> {
-                let (is, count) = match positive {
-                    true => (named("balance").gt(lit(0_i64)), named("balance")),
-                    false => (named("balance").lt(lit(0_i64)), lit(0_i64) - named("balance")),
-                };
-                Ok(sum(when(is, count).otherwise(lit(0_i64))?))
+            let sum_if = |condition: Expr, count: Expr| -> std::result::Result<Expr, DataFusionError> {
+                Ok(sum(when(condition, count).otherwise(lit(0_i64))?))
             };
-            let sums = vec![of_sign(true)?.alias(MISSING), of_sign(false)?.alias(SURPLUS)];
-            let by_key = odd.aggregate(keys(), sums)?;
+            let missing = sum_if(named("balance").gt(lit(0_i64)), named("balance"))?.alias(MISSING);
+            let surplus = sum_if(named("balance").lt(lit(0_i64)), lit(0_i64) - named("balance"))?.alias(SURPLUS);
+            let by_key = unbalanced.aggregate(keys(), vec![missing, surplus])?;
             let renamed = names("k").into_iter().zip(names("x")).map(|(from, to)| named(&from).alias(to));
             by_key.select(renamed.chain([named(MISSING), named(SURPLUS)]).collect::<Vec<_>>())
         };
@@ -279,7 +262,7 @@ fn external(error: Error) -> DataFusionError {
     DataFusionError::External(Box::new(error))
 }
 
-/// Key columns, and a number that stands for all the others.
+/// The key columns, and a digest of all other columns.
 fn digest(batch: &RecordBatch, key_count: usize, output: &SchemaRef) -> Result<RecordBatch> {
     let (keys, values) = batch.columns().split_at(key_count);
     let mut arrays: Vec<ArrayRef> = keys.to_vec();
@@ -300,21 +283,21 @@ fn digest(batch: &RecordBatch, key_count: usize, output: &SchemaRef) -> Result<R
     RecordBatch::try_new(Arc::clone(output), arrays).context(Kind::Bug, "Rows cannot be compared")
 }
 
-async fn collect(mut answer: SendableRecordBatchStream, key_count: usize, limit: usize) -> Result<Differences> {
+async fn collect(mut joined: SendableRecordBatchStream, key_count: usize, limit: usize) -> Result<Differences> {
     let mut found = Differences::default();
-    while let Some(batch) = answer.next().await {
+    while let Some(batch) = joined.next().await {
         let batch = batch.map_err(engine_error)?;
         let options = FormatOptions::default();
         let keys: Vec<ArrayFormatter<'_>> = batch.columns()[..key_count]
             .iter()
             .map(|array| ArrayFormatter::try_new(array.as_ref(), &options))
             .collect::<std::result::Result<_, _>>()
-            .context(Kind::Bug, "Keys cannot be shown")?;
+            .context(Kind::Bug, "Keys cannot be formatted")?;
         let counts = |place: usize| batch.column(key_count + place).as_primitive::<Int64Type>();
         let (missing, surplus) = (counts(0), counts(1));
         for row in 0..batch.num_rows() {
             let (missing, surplus) = (missing.value(row).max(0) as u64, surplus.value(row).max(0) as u64);
-            // A row in the place of another one is a different row.
+            // A missing and a surplus row of the same key are one different row.
             let different = missing.min(surplus);
             let counts = [missing - different, surplus - different, different];
             found.missing += counts[0];

@@ -1,163 +1,124 @@
-//! Delta's change data feed: the rows that a commit brought, took and changed, as files beside the data ("Change Data Files" in the
-//! Delta protocol). It finds nothing: [`crate::sink::delta::merge::key_probe`] says which rows went.
+//! Writes the change data feed of a commit: files with the rows that the commit inserted, updated and deleted ("Change Data Files" in
+//! the Delta protocol).
 //!
-//! Commits that only add rows, or replace a whole table, need no such files: readers take added rows as inserted and removed ones
-//! as deleted.
+//! A commit that only adds rows, or replaces the whole table, needs no such files: readers take added rows as inserted and removed
+//! rows as deleted.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Fields};
 use datafusion::execution::memory_pool::MemoryConsumer;
-use deltalake::kernel::{Action, AddCDCFile};
 use futures::StreamExt;
-use object_store::path::Path;
 use roaring::RoaringBitmap;
 
 use crate::engine::engine_error;
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::sink::delta::DeltaOptions;
 use crate::sink::delta::log::columns::LakeColumn;
-use crate::sink::delta::log::file_names::Names;
-use crate::sink::delta::merge::key_probe::{Went, rows_at};
+use crate::sink::delta::log::file_actions::NewFile;
+use crate::sink::delta::merge::key_probe::DeletedRows;
 use crate::sink::delta::merge::key_set::{KeyCollector, KeySet, key_columns};
-use crate::sink::delta::read::data_file::{DataFile, Rows};
-use crate::sink::delta::write::parquet_writer::{FileFormat, NewFile};
+use crate::sink::delta::options::DeltaOptions;
+use crate::sink::delta::read::row_reader::RowReader;
+use crate::sink::delta::write::parquet_writer::FileFormat;
 use crate::sink::delta::write::partitioned_writer::TableWriter;
-use crate::sink::delta::write::schema_cast::{Names as ColumnNames, conform};
+use crate::sink::delta::write::uncommitted_files::FileRegistry;
 
-/// Folder of the files, inside the table's.
-pub(in crate::sink::delta) const FOLDER: &str = "_change_data";
-/// The column that says what happened to a row.
-const TYPE: &str = "_change_type";
+/// The column with the kind of change: `insert`, `update_preimage`, `update_postimage` or `delete`.
+const CHANGE_TYPE: &str = "_change_type";
 /// Columns that readers of a feed add.
-const RESERVED: [&str; 3] = [TYPE, "_commit_version", "_commit_timestamp"];
+const RESERVED: [&str; 3] = [CHANGE_TYPE, "_commit_version", "_commit_timestamp"];
+/// Number of rows in a batch of new rows.
+const BATCH_ROWS: usize = 4096;
 
-/// Whether tables tell their changes as rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ChangeDataFeed {
-    /// Those that did go on, others do not begin.
-    #[default]
-    AsBefore,
-    /// From the next commit on.
-    On,
-    /// Not any more.
-    Off,
-}
-
-/// Kind `Schema` if columns have names that a feed needs for its own.
-pub(in crate::sink::delta) fn check_names(columns: &[LakeColumn]) -> Result<()> {
+/// Checks that no column has a name that a change data feed reserves. Kind `Schema`.
+pub(crate) fn check_names(columns: &[LakeColumn]) -> Result<()> {
     match columns.iter().find(|column| RESERVED.contains(&column.name.to_lowercase().as_str())) {
         None => Ok(()),
-        Some(column) => Err(Error::new(Kind::Schema, "A column has a name that the change data feed needs")
+        Some(column) => Err(Error::new(Kind::Schema, "The change data feed reserves the name of a column")
             .with_field("column", &column.name)
             .hint("sync this table with --change-data-feed off")),
     }
 }
 
-/// The action that names a file of the feed.
-pub(in crate::sink::delta) fn action(file: &NewFile) -> Action {
-    Action::Cdc(AddCDCFile {
-        path: file.name.clone(),
-        size: file.bytes as i64,
-        partition_values: file.partition.iter().cloned().collect(),
-        data_change: false,
-        tags: None,
-    })
+/// Writes the change data feed of a commit.
+pub(crate) struct ChangeFeedWriter<'a> {
+    pub(crate) options: &'a DeltaOptions,
+    /// Format of the data files of the table.
+    pub(crate) format: &'a Arc<FileFormat>,
+    /// Reads the rows from before the commit, in the schema of `format`.
+    pub(crate) old_rows: &'a RowReader,
+    /// Names of the key columns.
+    pub(crate) keys: &'a [String],
+    pub(crate) registry: &'a FileRegistry,
 }
 
-/// What it takes to write the feed of a commit.
-pub(in crate::sink::delta) struct Feed<'a> {
-    /// How it is written.
-    pub(in crate::sink::delta) options: &'a DeltaOptions,
-    /// Form of the table's data files.
-    pub(in crate::sink::delta) format: &'a Arc<FileFormat>,
-    /// The same, for reading rows that were there before.
-    pub(in crate::sink::delta) old_format: &'a Arc<FileFormat>,
-    /// Its key, by the names that users see.
-    pub(in crate::sink::delta) keys: &'a [String],
-    /// Where files are registered.
-    pub(in crate::sink::delta) names: &'a Names,
-}
-
-impl Feed<'_> {
-    /// Writes the rows that `went`, as deleted or as they were before an update, and the rows of the files that are `fresh`, as
-    /// inserted or as they are after it. Gives no files if nothing went. Memory is that of the keys that were updated; kind
-    /// `Resources` if there is too little.
-    pub(in crate::sink::delta) async fn write(&self, went: Vec<Went>, fresh: &[NewFile]) -> Result<Vec<NewFile>> {
-        if went.is_empty() {
+impl ChangeFeedWriter<'_> {
+    /// Writes the rows `deleted` as deletes or update preimages, and the rows of the new files `added` as inserts or update
+    /// postimages. Returns no files if `deleted` is empty. Keeps the updated keys in memory; kind `Resources` if they do not fit.
+    pub(crate) async fn write(&self, deleted: Vec<DeletedRows>, added: &[NewFile]) -> Result<Vec<NewFile>> {
+        if deleted.is_empty() {
             return Ok(Vec::new());
         }
-        let kind = Field::new(TYPE, DataType::Utf8, true);
-        let mut columns = self.format.columns.clone();
-        columns.extend(LakeColumn::of_fields(&Fields::from(vec![kind]))?);
-        let mut format = FileFormat::new(self.options, Arc::clone(&self.format.outbox), &columns, self.keys, 2);
-        format.folder = FOLDER;
-        // The columns are those of the data files in the same places.
-        format.partition.clone_from(&self.format.partition);
-        let format = Arc::new(format);
-        let mut out = TableWriter::new(Arc::clone(&format), self.names.clone());
+        let change_type = Field::new(CHANGE_TYPE, DataType::Utf8, true);
+        let more = LakeColumn::from_fields(&Fields::from(vec![change_type]))?;
+        let format = Arc::new(self.format.for_change_feed(self.options, more, self.keys));
+        let mut writer = TableWriter::new(Arc::clone(&format), self.registry.clone());
 
-        let physical: Vec<LakeColumn> =
+        let keys: Vec<LakeColumn> =
             self.format.columns.iter().filter(|column| self.keys.contains(&column.name)).cloned().collect();
-        let types: Vec<DataType> = physical.iter().map(|column| column.kind.file_type()).collect();
-        let key_names: Vec<String> = physical.into_iter().map(|column| column.physical).collect();
-        let mut updated = KeyCollector::new(&types)?;
+        let mut updated = KeyCollector::new(&LakeColumn::file_types(&keys))?;
+        let key_names: Vec<String> = keys.into_iter().map(|column| column.physical).collect();
         let memory = MemoryConsumer::new("UpdatedKeys").register(self.options.engine.memory_pool());
-        for went in went {
-            let mut rows = rows_at(self.old_format, &went.file, &went.rows, &self.options.engine).await?;
-            let mut numbers = went.rows.iter();
+        for deleted in deleted {
+            let mut rows = self.old_rows.rows_at(&deleted.file.location(), &deleted.rows).await?;
+            let mut positions = deleted.rows.iter();
             while let Some(batch) = rows.next().await {
                 let batch = batch.map_err(engine_error)?;
-                let deleted: Vec<bool> =
-                    numbers.by_ref().take(batch.num_rows()).map(|number| went.by_delete.contains(number)).collect();
-                let kinds = deleted.iter().map(|deleted| Some(if *deleted { "delete" } else { "update_preimage" }));
-                out.write(with_kinds(&batch, kinds.collect(), &format)?).await?;
-                let kept: BooleanArray = deleted.iter().map(|deleted| Some(!deleted)).collect();
-                let kept = arrow::compute::filter_record_batch(&batch, &kept).context(Kind::Bug, "Rows cannot be filtered")?;
-                updated.push(&key_columns(&kept, &key_names)?, &BooleanArray::from(vec![false; kept.num_rows()]))?;
+                let is_delete: Vec<bool> =
+                    positions.by_ref().take(batch.num_rows()).map(|row| deleted.by_delete.contains(row)).collect();
+                let types = is_delete.iter().map(|is_delete| Some(if *is_delete { "delete" } else { "update_preimage" }));
+                writer.write(with_change_types(&batch, types.collect(), &format)?).await?;
+                let is_update: BooleanArray = is_delete.iter().map(|is_delete| Some(!is_delete)).collect();
+                let updates = filter_record_batch(&batch, &is_update).context(Kind::Bug, "Rows cannot be filtered")?;
+                updated.push(&key_columns(&updates, &key_names)?, &BooleanArray::from(vec![false; updates.num_rows()]))?;
                 memory.try_resize(updated.memory_size()).map_err(engine_error)?;
             }
         }
         let updated = updated.take();
-        for file in fresh {
-            self.new_rows(file, &updated, &key_names, &format, &mut out).await?;
+        for file in added {
+            self.write_added(file, &updated, &key_names, &format, &mut writer).await?;
         }
-        out.finish().await
+        writer.finish().await
     }
 
-    async fn new_rows(
+    async fn write_added(
         &self,
         file: &NewFile,
         updated: &KeySet,
         key_names: &[String],
         format: &FileFormat,
-        out: &mut TableWriter,
+        writer: &mut TableWriter,
     ) -> Result<()> {
-        let path = Path::from(file.name.as_str());
-        let opened = DataFile::open(Arc::clone(&self.format.store), &path, file.bytes).await?;
-        let all = Rows::all(opened.metadata());
-        let columns = self.format.columns.iter().map(|column| column.physical.as_str());
-        let mut rows = opened.stream(columns, all, BATCH_ROWS)?;
+        let reader = RowReader::for_format(self.format, &self.options.engine);
+        let mut rows = reader.all_rows(&file.location(), BATCH_ROWS).await?;
         while let Some(batch) = rows.next().await {
             let batch = batch.map_err(engine_error)?;
-            let batch = conform(&batch, &self.format.columns, &self.format.schema, ColumnNames::Physical)?;
-            let mut was_there = RoaringBitmap::new();
+            let mut is_update = RoaringBitmap::new();
             updated.matches(&key_columns(&batch, key_names)?, |row, _| {
-                was_there.insert(row as u32);
+                is_update.insert(row as u32);
             })?;
-            let kind = |row: u32| Some(if was_there.contains(row) { "update_postimage" } else { "insert" });
-            out.write(with_kinds(&batch, (0..batch.num_rows() as u32).map(kind).collect(), format)?).await?;
+            let change_type = |row: u32| Some(if is_update.contains(row) { "update_postimage" } else { "insert" });
+            let types = (0..batch.num_rows() as u32).map(change_type).collect();
+            writer.write(with_change_types(&batch, types, format)?).await?;
         }
         Ok(())
     }
 }
 
-/// Rows of a batch of new rows.
-const BATCH_ROWS: usize = 4096;
-
-fn with_kinds(batch: &RecordBatch, kinds: StringArray, format: &FileFormat) -> Result<RecordBatch> {
+fn with_change_types(batch: &RecordBatch, types: StringArray, format: &FileFormat) -> Result<RecordBatch> {
     let mut columns = batch.columns().to_vec();
-    columns.push(Arc::new(kinds) as ArrayRef);
-    RecordBatch::try_new(Arc::clone(&format.schema), columns).context(Kind::Bug, "Rows do not have the schema of their file")
+    columns.push(Arc::new(types) as ArrayRef);
+    RecordBatch::try_new(Arc::clone(&format.schema), columns).context(Kind::Bug, "Rows do not match the schema of their file")
 }

@@ -1,57 +1,78 @@
-//! Does with the old files what was decided over them: they stay, go, have rows marked, or are written anew without some rows.
+//! Carries out the actions on existing files: deletion vectors and rewrites.
 
 use std::sync::Arc;
 
-use crate::engine::Engine;
+use futures::StreamExt;
+use roaring::RoaringBitmap;
+
+use crate::engine::{Engine, engine_error};
 use crate::error::Result;
-use crate::sink::delta::log::file_names::Names;
-use crate::sink::delta::log::table_log::ActiveFile;
-use crate::sink::delta::merge::key_probe::{Fate, rewrite};
-use crate::sink::delta::modes::load::{MarkedFile, Written};
+use crate::sink::delta::log::active_file::{ActiveFile, FileLocation};
+use crate::sink::delta::log::file_actions::{FileChanges, VectorUpdate};
+use crate::sink::delta::merge::key_probe::FileAction;
+use crate::sink::delta::read::row_reader::RowReader;
 use crate::sink::delta::write::deletion_vectors::VectorFile;
 use crate::sink::delta::write::parquet_writer::FileFormat;
 use crate::sink::delta::write::partitioned_writer::TableWriter;
+use crate::sink::delta::write::uncommitted_files::FileRegistry;
 
-/// Files of a table, and how new ones are written.
-pub(in crate::sink::delta) struct OldFiles<'a> {
-    pub(in crate::sink::delta) files: &'a [Arc<ActiveFile>],
-    pub(in crate::sink::delta) format: &'a Arc<FileFormat>,
-    pub(in crate::sink::delta) engine: &'a Engine,
-    pub(in crate::sink::delta) names: Names,
-    pub(in crate::sink::delta) target_file_bytes: u64,
+/// The existing files of a table, and how their rows are rewritten.
+pub(crate) struct ExistingFiles<'a> {
+    pub(crate) files: &'a [Arc<ActiveFile>],
+    pub(crate) format: &'a Arc<FileFormat>,
+    pub(crate) engine: &'a Engine,
+    pub(crate) registry: FileRegistry,
+    pub(crate) target_file_bytes: u64,
 }
 
-impl OldFiles<'_> {
-    /// One fate for each file. Rows that stay of a file that is written anew go to `writer`, or to files of their own.
-    pub(in crate::sink::delta) async fn apply(
+impl ExistingFiles<'_> {
+    /// Carries out one action per file. The rows of a rewritten file go to `writer` or, if the file is large, to new files of
+    /// their own.
+    pub(crate) async fn apply(
         &self,
-        fates: Vec<Fate>,
+        actions: Vec<FileAction>,
         writer: &mut TableWriter,
         vectors: &mut VectorFile,
-        written: &mut Written,
+        changes: &mut FileChanges,
     ) -> Result<()> {
-        for (number, fate) in fates.into_iter().enumerate() {
+        for (number, action) in actions.into_iter().enumerate() {
             let file = &self.files[number];
-            match fate {
-                Fate::Stays => {}
-                Fate::Goes => written.removed[number] = true,
-                Fate::IsMarked(gone) => {
-                    written.removed[number] = true;
-                    written.marked.push(MarkedFile { file: Arc::clone(file), vector: vectors.push(&gone)? });
+            match action {
+                FileAction::Keep => {}
+                FileAction::Remove => changes.removed[number] = true,
+                FileAction::DeletionVector(deleted) => {
+                    changes.removed[number] = true;
+                    let deletion_vector = vectors.push(&deleted)?;
+                    changes.vector_updates.push(VectorUpdate { file: Arc::clone(file), deletion_vector });
                 }
-                Fate::IsRewritten(gone) => {
-                    written.removed[number] = true;
-                    // Small files are gathered with the new rows, large ones keep their range of keys to themselves.
+                FileAction::Rewrite(deleted) => {
+                    changes.removed[number] = true;
+                    // Small files are merged with the new rows; large ones keep their range of keys.
                     if file.size < self.target_file_bytes / 4 {
-                        rewrite(self.format, &file.located(), gone, self.engine, writer).await?;
+                        rewrite(self.format, &file.location(), deleted, self.engine, writer).await?;
                     } else {
-                        let mut own = TableWriter::new(Arc::clone(self.format), self.names.clone());
-                        rewrite(self.format, &file.located(), gone, self.engine, &mut own).await?;
-                        written.added.extend(own.finish().await?);
+                        let mut own = TableWriter::new(Arc::clone(self.format), self.registry.clone());
+                        rewrite(self.format, &file.location(), deleted, self.engine, &mut own).await?;
+                        changes.added.extend(own.finish().await?);
                     }
                 }
             }
         }
         Ok(())
     }
+}
+
+/// Writes the rows of `file` that are not `deleted` to `writer`, in the current schema of the table.
+pub(crate) async fn rewrite(
+    format: &FileFormat,
+    file: &FileLocation,
+    deleted: RoaringBitmap,
+    engine: &Engine,
+    writer: &mut TableWriter,
+) -> Result<()> {
+    let mut rows = RowReader::for_format(format, engine).live_rows(file, deleted).await?;
+    while let Some(batch) = rows.next().await {
+        writer.write(batch.map_err(engine_error)?).await?;
+    }
+    Ok(())
 }

@@ -1,9 +1,12 @@
-//! Merging changes into files that exist: keys, probes, rewrites, dedup, the change data feed. Commits nothing.
+//! Merging changes into existing files: keys, the merge probe, file rewrites, deduplication, the change data feed. Commits nothing.
 
-pub(in crate::sink::delta) mod change_feed;
-pub(in crate::sink::delta) mod dedup;
-pub(in crate::sink::delta) mod file_rewrite;
-pub(in crate::sink::delta) mod key_probe;
-pub(in crate::sink::delta) mod key_search;
-pub(in crate::sink::delta) mod key_set;
-pub(in crate::sink::delta) mod snapshot_writer;
+pub(crate) mod change_feed;
+pub(crate) mod file_rewrite;
+pub(crate) mod key_probe;
+pub(crate) mod key_set;
+pub(crate) mod page_pruning;
+pub(crate) mod post_write_dedup;
+pub(crate) mod probe_buffer;
+pub(crate) mod row_location;
+pub(crate) mod snapshot_writer;
+pub(crate) mod unique_keys;

@@ -1,6 +1,8 @@
-//! A load and the table modes: current rows, all changes, history (SCD type 2).
+//! What a load writes in each table mode: current rows, a log of changes, or history (SCD type 2).
 
-pub(in crate::sink::delta) mod append_log;
-pub(in crate::sink::delta) mod load;
-pub(in crate::sink::delta) mod scd2;
-pub(in crate::sink::delta) mod upsert;
+pub(crate) mod append_log;
+pub(crate) mod commit_plan;
+pub(crate) mod context;
+pub(crate) mod scd2;
+pub(crate) mod table_design;
+pub(crate) mod upsert;

@@ -1,4 +1,4 @@
-//! Mode `current`: one row per key. A snapshot takes the place of all that was there; an increment is merged into it.
+//! Mode `current`: one row per key. A snapshot replaces all rows; an increment is merged into them.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -15,283 +15,253 @@ use crate::error::{Error, Kind, Result, ResultExt};
 use crate::reduce::{ChangeSet, deletes};
 use crate::schema::Deletes;
 use crate::sink::LoadKind;
-use crate::sink::delta::DeletionVectors;
 use crate::sink::delta::log::columns::LakeColumn;
-use crate::sink::delta::log::schema_evolution::follows;
-use crate::sink::delta::log::system_columns::Role;
-use crate::sink::delta::log::table_log;
-use crate::sink::delta::merge::change_feed::Feed;
-use crate::sink::delta::merge::dedup::{Notes, Settling};
-use crate::sink::delta::merge::file_rewrite::OldFiles;
-use crate::sink::delta::merge::key_probe::{Fate, Look, MarkRule, Note, Probe, Went, live_rows, marked_rows, rows_at};
-use crate::sink::delta::merge::key_search::KeySearch;
+use crate::sink::delta::log::file_actions::{FileChanges, NewFile};
+use crate::sink::delta::log::schema_evolution::is_convertible;
+use crate::sink::delta::log::system_columns::SystemColumn;
+use crate::sink::delta::merge::change_feed::ChangeFeedWriter;
+use crate::sink::delta::merge::key_probe::{DeletedRows, FileAction, LookupOptions, MergeProbe, TrackedMatches};
 use crate::sink::delta::merge::key_set::{is_integer, key_columns};
-use crate::sink::delta::merge::snapshot_writer::{Check, ReplaceWorker, SharedUnique, routing, write_upserts};
-use crate::sink::delta::modes::load::{DeltaLoad, Written};
+use crate::sink::delta::merge::post_write_dedup::{PostWriteDedup, RowLocationIndex};
+use crate::sink::delta::merge::probe_buffer::ProbeBuffer;
+use crate::sink::delta::merge::row_location::RowLocator;
+use crate::sink::delta::merge::snapshot_writer::{KeyPolicy, SnapshotWriter, write_upserts};
+use crate::sink::delta::merge::unique_keys::UniqueKeyCheck;
+use crate::sink::delta::modes::context::{LoadContext, position_of};
+use crate::sink::delta::read::row_reader::{RowReader, deleted_rows};
 use crate::sink::delta::write::deletion_vectors::VectorFile;
 use crate::sink::delta::write::parquet_writer::FileFormat;
+use crate::sink::delta::write::partition_router::PartitionRouter;
 use crate::sink::delta::write::partitioned_writer::TableWriter;
 
-/// With [`DeletionVectors::Auto`], a table gets its first mark only in a file of at least this part of the usual size.
-const SMALLEST_FIRST_MARKED_SHARE: u64 = 32;
-/// With [`DeletionVectors::Auto`], only files of at least this part of the usual size are marked.
-const SMALLEST_MARKED_SHARE: u64 = 256;
-/// A file is written anew when more of its rows than this would be marked: readers decode all rows of it, deleted or not.
-const MOST_MARKED_PERCENT: u64 = 20;
-
-impl DeltaLoad {
-    pub(in crate::sink::delta) fn unique(&self, changes: &ChangeSet) -> Result<Option<SharedUnique>> {
-        if changes.reduced {
-            return Ok(None);
+/// Replaces all rows of the table by the change set. Streams are written concurrently, each writer to files of its own.
+pub(crate) async fn replace(load: &LoadContext, changes: ChangeSet) -> Result<FileChanges> {
+    let engine = &load.options.engine;
+    let writers = engine.partitions().min(changes.streams.len()).max(1);
+    let format = load.format(writers);
+    let mut locations = None;
+    let policy = if changes.reduced {
+        KeyPolicy::Deduplicated
+    } else if is_integer(&load.key_types()) && !load.plan.table.is_log() {
+        KeyPolicy::Unique(UniqueKeyCheck::new(&load.key_types(), engine)?)
+    } else {
+        let index = locations.insert(RowLocationIndex::new(engine));
+        KeyPolicy::Locate(RowLocator::new(&load.key_types())?, Arc::new(index.clone()))
+    };
+    let (added, upserted) = write_snapshot(load, changes, &format, policy, writers).await?;
+    let mut written = FileChanges { added, upserted, ..FileChanges::remove_all(load.files().len()) };
+    let registry = load.uncommitted.registry();
+    if let Some(locations) = locations {
+        // Readers of a change data feed take the files of a first commit for its inserts, and not all respect deletion vectors there.
+        let rule = load.deletion_vector_rule().filter(|_| !load.writes_change_feed());
+        let dedup = PostWriteDedup { engine, format: &format, registry: &registry, rule };
+        let replaced = locations.replaced_rows().await?;
+        let deduplicated = dedup.remove_rows(&replaced, std::mem::take(&mut written.added)).await?;
+        if deduplicated.removed_rows > 0 {
+            let rows = deduplicated.removed_rows;
+            tracing::debug!(table = %load.plan.table, rows, "Removed older rows of repeated keys");
         }
-        Ok(Some(SharedUnique::new(&self.key_types(), &self.options.engine)?))
+        written.added = deduplicated.files;
+        written.vector_file_bytes = deduplicated.vector_file_bytes;
+        written.upserted -= deduplicated.removed_rows;
     }
-
-    /// All that was there goes; the set is the table. Streams are written side by side, each worker to files of its own.
-    pub(in crate::sink::delta) async fn replace(&self, changes: ChangeSet) -> Result<Written> {
-        let engine = &self.options.engine;
-        let workers = engine.partitions().min(changes.streams.len()).max(1);
-        let format = self.format(workers);
-        let check = if changes.reduced {
-            Check::Nothing
-        } else if is_integer(&self.key_types()) && !self.plan.table.is_log() {
-            Check::Unique(SharedUnique::new(&self.key_types(), engine)?)
-        } else {
-            Check::Settled(Notes::new(&self.key_types(), engine)?)
+    if load.writes_change_feed() && load.feeds_old_rows() {
+        let old_rows = old_row_reader(load, &format);
+        let feed = ChangeFeedWriter {
+            options: &load.options,
+            format: &format,
+            old_rows: &old_rows,
+            keys: &load.keys,
+            registry: &registry,
         };
-        let names = self.uncommitted.names();
-        let mut streams = changes.streams;
-        let routing = routing(&format, engine, workers);
-        if let Some(routing) = &routing {
-            streams = routing.route(&changes.schema, streams, workers);
-        }
-        let streams = Arc::new(Mutex::new(VecDeque::from(streams)));
-        let mut running = JoinSet::new();
-        for _ in 0..workers {
-            let worker = ReplaceWorker {
-                streams: Arc::clone(&streams),
-                format: Arc::clone(&format),
-                keys: self.keys.clone(),
-                check: check.clone(),
-                routing: routing.clone(),
-                batch_bytes: engine.batch_bytes(),
-            };
-            let writer = TableWriter::new(Arc::clone(&format), names.clone());
-            running.spawn(worker.run(writer).in_current_span());
-        }
-        let mut written = Written { removed: vec![true; self.files().len()], ..Written::default() };
-        while let Some(done) = running.join_next().await {
-            match done.context(Kind::Bug, "Writing rows stopped unexpectedly").flatten() {
-                Ok((files, upserted)) => {
-                    written.added.extend(files);
-                    written.upserted += upserted;
-                }
-                Err(error) => {
-                    running.shutdown().await;
-                    return Err(error);
-                }
-            }
-        }
-        if let Check::Settled(notes) = check {
-            // Readers of a change data feed take the files of a first commit for what it tells; not all heed marks there.
-            let rule = self.mark_rule().filter(|_| !self.feeds());
-            let settling = Settling { engine, format: &format, names: &names, rule };
-            let replaced = notes.replaced().await?;
-            let (files, vector_bytes, gone) = settling.take_out(&replaced, std::mem::take(&mut written.added)).await?;
-            if gone > 0 {
-                tracing::debug!(table = %self.plan.table, rows = gone, "Rows came again under the same key; the newest stay");
-            }
-            written.added = files;
-            written.vector_bytes = vector_bytes;
-            written.upserted -= gone;
-        }
-        if self.feeds() && self.tells_all_old_rows() {
-            let old_format = self.format_of_old_rows(&format);
-            let feed =
-                Feed { options: &self.options, format: &format, old_format: &old_format, keys: &self.keys, names: &names };
-            written.feed = feed.write(self.all_rows().await?, &written.added).await?;
-        }
-        Ok(written)
+        written.change_feed = feed.write(all_rows(load).await?, &written.added).await?;
     }
-
-    /// Whether a replacement says of each old row that it is deleted: some readers of feeds take the marks of a file that goes for
-    /// the rows that were deleted. Rows of another key cannot be told.
-    pub(in crate::sink::delta) fn tells_all_old_rows(&self) -> bool {
-        let Some(state) = &self.state else { return false };
-        let replaces = self.plan.kind == LoadKind::Replace && !self.layout.keeps_rows();
-        let has_key = |key: &LakeColumn| {
-            let old = state.columns.iter().find(|old| old.physical == key.physical && state.key.contains(&old.name));
-            old.is_some_and(|old| follows(&old.kind, &key.kind))
-        };
-        replaces && state.files.iter().any(|file| file.deletion_vector.is_some()) && self.key_columns().iter().all(has_key)
-    }
-
-    /// `format` for reading old rows: columns whose old values do not fit the new type are not looked for.
-    fn format_of_old_rows(&self, format: &Arc<FileFormat>) -> Arc<FileFormat> {
-        let old = self.state.as_ref().map_or(&[][..], |state| &state.columns);
-        let fits = |column: &LakeColumn| {
-            old.iter().find(|old| old.physical == column.physical).is_none_or(|old| follows(&old.kind, &column.kind))
-        };
-        if format.columns.iter().all(fits) {
-            return Arc::clone(format);
-        }
-        let outbox = self.log.outbox(&self.options.engine);
-        let mut reading = FileFormat::new(&self.options, outbox, &self.design.columns, &self.keys, 1);
-        for column in reading.columns.iter_mut().filter(|column| !fits(column)) {
-            column.physical = String::new();
-        }
-        Arc::new(reading)
-    }
-
-    /// All rows that are there, as if they were deleted.
-    async fn all_rows(&self) -> Result<Vec<Went>> {
-        let mut all = Vec::with_capacity(self.files().len());
-        for file in self.files() {
-            let total = file.rows.and_then(|rows| u32::try_from(rows).ok()).ok_or_else(|| {
-                Error::new(Kind::Unsupported, "A data file does not say how many rows it has")
-                    .with_field("file", &file.path)
-                    .hint("sync this table with --change-data-feed off")
-            })?;
-            let mut rows = RoaringBitmap::new();
-            rows.insert_range(0..total);
-            rows -= marked_rows(&self.log.store(), file).await?;
-            all.push(Went { file: Arc::clone(file), by_delete: rows.clone(), rows });
-        }
-        Ok(all)
-    }
-
-    /// New rows go to new files; files that hold a key of the set are written anew without it. Where deletes are marked, the rows
-    /// they hit come back with their mark, and a snapshot marks all that it does not have.
-    pub(in crate::sink::delta) async fn merge(&self, changes: ChangeSet) -> Result<Written> {
-        let engine = &self.options.engine;
-        let format = self.format(2);
-        let names = self.uncommitted.names();
-        let mut writer = TableWriter::new(Arc::clone(&format), names.clone());
-        let marks = self.layout.deletes == Deletes::Mark;
-        let note = match (marks, self.feeds()) {
-            (true, _) => Note::Deleted,
-            (false, true) => Note::Told,
-            (false, false) => Note::Nothing,
-        };
-        let look = Look { note, ..Look::default() };
-        let mut probe = Probe::new(self.log.store(), self.files(), self.key_columns(), look, engine);
-        let mut search = KeySearch::new(&self.key_types(), engine)?;
-        let unique = self.unique(&changes)?;
-        let (mut upserted, mut deleted) = (0, 0);
-
-        let mut stream = combine_streams(changes.schema, changes.streams, engine.partitions());
-        while let Some(batch) = stream.next().await {
-            let batch = batch.map_err(engine_error)?;
-            let columns = key_columns(&batch, &self.keys)?;
-            if let Some(unique) = &unique {
-                unique.insert(&columns[0])?;
-            }
-            let deletes = deletes(&batch)?;
-            if !self.files().is_empty() {
-                deleted += search.push(&mut probe, &columns, &deletes).await?;
-            }
-            upserted += write_upserts(&mut writer, &batch, &deletes, &format, engine.batch_bytes()).await?;
-        }
-        deleted += search.finish(&mut probe).await?;
-
-        let mut written = Written { removed: vec![false; self.files().len()], upserted, deleted, ..Written::default() };
-        if marks {
-            written.deleted = 0;
-            for (file, rows) in self.files().iter().zip(probe.take_noted()).filter(|(_, rows)| !rows.is_empty()) {
-                let rows = rows_at(&format, file, &rows, engine).await?;
-                written.deleted += write_marked(rows, &format, &mut writer).await?;
-            }
-        }
-        if self.feeds() {
-            // The new rows have files of their own, so that they can be told from those that are only written anew.
-            let fresh = std::mem::replace(&mut writer, TableWriter::new(Arc::clone(&format), names.clone()));
-            written.added = fresh.finish().await?;
-            let feed = Feed { options: &self.options, format: &format, old_format: &format, keys: &self.keys, names: &names };
-            let told = probe.take_told();
-            // Without files of the feed, files that only change their columns would tell of all their rows.
-            written.moved_from = told.is_empty().then_some(written.added.len());
-            written.feed = feed.write(told, &written.added).await?;
-        }
-        let mut vectors = VectorFile::new();
-        if marks && self.plan.kind == LoadKind::Replace {
-            // What is left of the old rows is not in the snapshot.
-            for (number, fate) in probe.into_fates(true, None).await?.into_iter().enumerate() {
-                written.removed[number] = true;
-                let Fate::IsRewritten(gone) = fate else { continue };
-                let rows = live_rows(&format, &self.files()[number].located(), gone, engine).await?;
-                written.deleted += write_marked(rows, &format, &mut writer).await?;
-            }
-        } else {
-            if self.design.purges {
-                // Rows were marked so far, and are to go from now on.
-                let marked = self.state.as_ref().and_then(|state| Role::Deleted.find(&state.columns));
-                if let Some(column) = marked {
-                    probe.sweep(column).await?;
-                }
-            }
-            let fates = probe.into_fates(self.design.rewrites, self.mark_rule()).await?;
-            self.apply_fates(fates, &format, &mut writer, &mut vectors, &mut written).await?;
-        }
-        written.added.extend(writer.finish().await?);
-        written.vector_bytes = vectors.finish(&format.store, &names).await?;
-        Ok(written)
-    }
-
-    /// Does with the old files what was decided.
-    pub(in crate::sink::delta) async fn apply_fates(
-        &self,
-        fates: Vec<Fate>,
-        format: &Arc<FileFormat>,
-        writer: &mut TableWriter,
-        vectors: &mut VectorFile,
-        written: &mut Written,
-    ) -> Result<()> {
-        let (names, target_file_bytes) = (self.uncommitted.names(), self.options.target_file_bytes);
-        let files = OldFiles { files: self.files(), format, engine: &self.options.engine, names, target_file_bytes };
-        files.apply(fates, writer, vectors, written).await
-    }
-
-    /// Writes all old files anew, because a column became wider.
-    pub(in crate::sink::delta) async fn rewrite_all(&self, format: &Arc<FileFormat>, written: &mut Written) -> Result<()> {
-        let probe = Probe::new(self.log.store(), self.files(), self.key_columns(), Look::default(), &self.options.engine);
-        let fates = probe.into_fates(true, None).await?;
-        let mut writer = TableWriter::new(Arc::clone(format), self.uncommitted.names());
-        self.apply_fates(fates, format, &mut writer, &mut VectorFile::new(), written).await?;
-        written.added.extend(writer.finish().await?);
-        Ok(())
-    }
-
-    /// When rows of old files are marked as deleted; `None`: never.
-    pub(in crate::sink::delta) fn mark_rule(&self) -> Option<MarkRule> {
-        let usual = self.options.target_file_bytes;
-        if self.is_without_vectors() {
-            return None;
-        }
-        let switch = self.state.as_ref().and_then(|state| state.configuration.get(table_log::DELETION_VECTORS));
-        let least_file_bytes = match (self.options.deletion_vectors, switch.map(String::as_str)) {
-            (DeletionVectors::On, _) => 0,
-            // Once the table asks for readers that know them, they may as well save more.
-            (_, Some("true")) => usual / SMALLEST_MARKED_SHARE,
-            _ => usual / SMALLEST_FIRST_MARKED_SHARE,
-        };
-        Some(MarkRule { least_file_bytes, most_percent: MOST_MARKED_PERCENT })
-    }
+    Ok(written)
 }
 
-/// Writes rows with the mark of deleted ones, and says how many did not have it before.
-async fn write_marked(mut rows: SendableRecordBatchStream, format: &FileFormat, writer: &mut TableWriter) -> Result<u64> {
-    let Some(place) = Role::Deleted.place(&format.columns) else {
-        return Err(Error::new(Kind::Bug, "A table without marks was to get some"));
+/// Writes the streams of a snapshot with `writers` concurrent writers. Returns the files and the number of upserts.
+async fn write_snapshot(
+    load: &LoadContext,
+    changes: ChangeSet,
+    format: &Arc<FileFormat>,
+    policy: KeyPolicy,
+    writers: usize,
+) -> Result<(Vec<NewFile>, u64)> {
+    let engine = &load.options.engine;
+    let router = PartitionRouter::new(format, engine, writers);
+    let streams = match &router {
+        Some(router) => router.route(&changes.schema, changes.streams, writers),
+        None => changes.streams,
     };
-    let mut fresh = 0;
+    let streams = Arc::new(Mutex::new(VecDeque::from(streams)));
+    let mut running = JoinSet::new();
+    for _ in 0..writers {
+        let writer = SnapshotWriter {
+            streams: Arc::clone(&streams),
+            format: Arc::clone(format),
+            keys: load.keys.clone(),
+            policy: policy.clone(),
+            router: router.clone(),
+            batch_bytes: engine.batch_bytes(),
+        };
+        running.spawn(writer.run(load.writer(format)).in_current_span());
+    }
+    let (mut added, mut upserted) = (Vec::new(), 0);
+    while let Some(done) = running.join_next().await {
+        match done.context(Kind::Bug, "A writer of rows stopped unexpectedly").flatten() {
+            Ok((files, count)) => {
+                added.extend(files);
+                upserted += count;
+            }
+            Err(error) => {
+                running.shutdown().await;
+                return Err(error);
+            }
+        }
+    }
+    Ok((added, upserted))
+}
+
+/// Reads old rows in the schema of new files. Columns whose old values do not fit the new type are null.
+fn old_row_reader(load: &LoadContext, format: &FileFormat) -> RowReader {
+    let does_not_fit = |column: &LakeColumn| {
+        let old = load.old_columns().iter().find(|old| old.physical == column.physical);
+        old.is_some_and(|old| !is_convertible(&old.kind, &column.kind))
+    };
+    RowReader::for_format(format, &load.options.engine).with_nulls(does_not_fit)
+}
+
+/// All rows of the table, as deleted rows.
+async fn all_rows(load: &LoadContext) -> Result<Vec<DeletedRows>> {
+    let mut all = Vec::with_capacity(load.files().len());
+    for file in load.files() {
+        let total = file.rows.and_then(|rows| u32::try_from(rows).ok()).ok_or_else(|| {
+            Error::new(Kind::Unsupported, "The statistics of a data file lack the number of rows")
+                .with_field("file", &file.path)
+                .hint("sync this table with --change-data-feed off")
+        })?;
+        let mut rows = RoaringBitmap::new();
+        rows.insert_range(0..total);
+        rows -= deleted_rows(&load.log.store(), file).await?;
+        all.push(DeletedRows { file: Arc::clone(file), by_delete: rows.clone(), rows });
+    }
+    Ok(all)
+}
+
+/// Merges the change set into the table: upserts go to new files, and rows with a key of the change set are deleted from existing
+/// files. With soft deletes, deleted rows are written again with `_deleted`, and a snapshot soft-deletes all keys that it does not
+/// have.
+pub(crate) async fn merge(load: &LoadContext, changes: ChangeSet) -> Result<FileChanges> {
+    let engine = &load.options.engine;
+    let format = load.format(2);
+    let registry = load.uncommitted.registry();
+    let mut writer = load.writer(&format);
+    let soft_deletes = load.layout.deletes == Deletes::Mark;
+    let track = match (soft_deletes, load.writes_change_feed()) {
+        (true, _) => TrackedMatches::Deletes,
+        (false, true) => TrackedMatches::AllAndDeletes,
+        (false, false) => TrackedMatches::None,
+    };
+    let mut probe = load.probe(LookupOptions { track, ..LookupOptions::default() });
+    let (upserted, deleted) = write_and_probe(load, changes, &format, &mut writer, &mut probe).await?;
+
+    let mut written = FileChanges { upserted, deleted, ..FileChanges::keep_all(load.files().len()) };
+    let reader = RowReader::for_format(&format, engine);
+    if soft_deletes {
+        written.deleted = 0;
+        for (file, rows) in load.files().iter().zip(probe.take_tracked()).filter(|(_, rows)| !rows.is_empty()) {
+            let rows = reader.rows_at(&file.location(), &rows).await?;
+            written.deleted += write_soft_deleted(rows, &format, &mut writer).await?;
+        }
+    }
+    if load.writes_change_feed() {
+        // New rows get files of their own, so that the feed can tell them from rewritten rows.
+        let new_rows = std::mem::replace(&mut writer, load.writer(&format));
+        written.added = new_rows.finish().await?;
+        let deleted = probe.take_deleted_rows();
+        // Without files of the feed, readers would take all rows of rewritten files for changes.
+        written.rewritten_from = deleted.is_empty().then_some(written.added.len());
+        let feed = ChangeFeedWriter {
+            options: &load.options,
+            format: &format,
+            old_rows: &reader,
+            keys: &load.keys,
+            registry: &registry,
+        };
+        written.change_feed = feed.write(deleted, &written.added).await?;
+    }
+    let mut vectors = VectorFile::new();
+    if soft_deletes && load.plan.kind == LoadKind::Replace {
+        // The remaining old rows are not in the snapshot.
+        for (number, action) in probe.into_actions(true, None).await?.into_iter().enumerate() {
+            written.removed[number] = true;
+            let FileAction::Rewrite(deleted) = action else { continue };
+            let rows = reader.live_rows(&load.files()[number].location(), deleted).await?;
+            written.deleted += write_soft_deleted(rows, &format, &mut writer).await?;
+        }
+    } else {
+        let old_flag = SystemColumn::Deleted.find(load.old_columns()).filter(|_| load.design.purges_soft_deletes);
+        if let Some(column) = old_flag {
+            probe.match_flagged(column).await?;
+        }
+        let actions = probe.into_actions(load.design.rewrites, load.deletion_vector_rule()).await?;
+        load.existing_files(&format).apply(actions, &mut writer, &mut vectors, &mut written).await?;
+    }
+    written.added.extend(writer.finish().await?);
+    written.vector_file_bytes = vectors.finish(&format.store, &registry).await?;
+    Ok(written)
+}
+
+/// Writes the upserts and looks up all keys in existing files. Returns the number of upserts and of deletes that were found.
+async fn write_and_probe(
+    load: &LoadContext,
+    changes: ChangeSet,
+    format: &Arc<FileFormat>,
+    writer: &mut TableWriter,
+    probe: &mut MergeProbe,
+) -> Result<(u64, u64)> {
+    let engine = &load.options.engine;
+    let mut keys = ProbeBuffer::new(&load.key_types(), engine)?;
+    let unique = load.unique_keys(&changes)?;
+    let (mut upserted, mut deleted) = (0, 0);
+    let mut stream = combine_streams(changes.schema, changes.streams, engine.partitions());
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(engine_error)?;
+        let columns = key_columns(&batch, &load.keys)?;
+        if let Some(unique) = &unique {
+            unique.insert(&columns[0])?;
+        }
+        let deletes = deletes(&batch)?;
+        if !load.files().is_empty() {
+            deleted += keys.push(probe, &columns, &deletes).await?;
+        }
+        upserted += write_upserts(writer, &batch, &deletes, format, engine.batch_bytes()).await?;
+    }
+    deleted += keys.finish(probe).await?;
+    Ok((upserted, deleted))
+}
+
+/// Rewrites all existing files in the new schema.
+pub(crate) async fn rewrite_all(load: &LoadContext, format: &Arc<FileFormat>, written: &mut FileChanges) -> Result<()> {
+    let actions = load.probe(LookupOptions::default()).into_actions(true, None).await?;
+    let mut writer = load.writer(format);
+    load.existing_files(format).apply(actions, &mut writer, &mut VectorFile::new(), written).await?;
+    written.added.extend(writer.finish().await?);
+    Ok(())
+}
+
+/// Writes rows with `_deleted` set. Returns the number of rows that were not soft-deleted before.
+async fn write_soft_deleted(mut rows: SendableRecordBatchStream, format: &FileFormat, writer: &mut TableWriter) -> Result<u64> {
+    let flag = position_of(SystemColumn::Deleted, format)?;
+    let mut newly_deleted = 0;
     while let Some(batch) = rows.next().await {
         let batch = batch.map_err(engine_error)?;
-        let before = batch.column(place).as_boolean().true_count();
-        fresh += (batch.num_rows() - before) as u64;
+        let before = batch.column(flag).as_boolean().true_count();
+        newly_deleted += (batch.num_rows() - before) as u64;
         let mut columns = batch.columns().to_vec();
-        columns[place] = Arc::new(BooleanArray::from(vec![true; batch.num_rows()]));
-        let marked = RecordBatch::try_new(batch.schema(), columns).context(Kind::Bug, "Rows cannot be marked")?;
-        writer.write(marked).await?;
+        columns[flag] = Arc::new(BooleanArray::from(vec![true; batch.num_rows()]));
+        let deleted = RecordBatch::try_new(batch.schema(), columns).context(Kind::Bug, "Rows cannot be soft-deleted")?;
+        writer.write(deleted).await?;
     }
-    Ok(fresh)
+    Ok(newly_deleted)
 }

@@ -1,3 +1,4 @@
-//! Reading data files of a table.
+//! Reading the data files of a table.
 
-pub(in crate::sink::delta) mod data_file;
+pub(crate) mod data_file;
+pub(crate) mod row_reader;

@@ -1,8 +1,8 @@
-//! Random histories: our apply, a replay into a map, and the merge of the Delta crate must agree after every step, on a local disk
+//! Random histories: the table, a replay into a map and the merge of the Delta crate must agree after every step, on a local disk
 //! and in an object store, with each setting of deletion vectors.
 //!
-//! `DAPLAKE_TEST_HISTORIES` sets how many are played, each with every setting; the seed is printed, and `DAPLAKE_TEST_SEED` plays it
-//! again.
+//! `DAPLAKE_TEST_HISTORIES` sets the number of histories; each is played with every setting. On failure the seed is printed;
+//! `DAPLAKE_TEST_SEED` repeats it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,32 +16,32 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestCaseResult, TestRng, TestRunner};
 use serde_json::{Value, json};
 
-use super::{Lake, read_with_crate};
+use super::{TestLake, read_with_crate};
 use crate::model::TableRef;
 use crate::schema::{ColumnType, TableSchema};
 use crate::sink::conformance::{
     Change, Change::Del, Change::Up, Fixture, TEXT, at, changes, column, expected, plan, read, reduced, rendered, schema,
 };
 use crate::sink::delta::distributed::tests::InProcess;
-use crate::sink::delta::merge::key_probe::marked_rows;
+use crate::sink::delta::read::row_reader::deleted_rows;
 use crate::sink::delta::{DeletionVectors, DeltaOptions, DeltaSink};
 use crate::sink::{Load, LoadKind, Sink};
 use crate::store::StoreOptions;
 
-pub(in super::super) fn table() -> TableRef {
+pub(crate) fn table() -> TableRef {
     TableRef::new("canvas", "accounts")
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(in super::super) enum KeyKind {
+pub(crate) enum KeyKind {
     Whole,
     Text,
     Both,
 }
 
 impl KeyKind {
-    /// The schema as it was after so many changes of it.
-    pub(in super::super) fn schema(self, version: usize) -> TableSchema {
+    /// The schema after `version` changes.
+    pub(crate) fn schema(self, version: usize) -> TableSchema {
         let whole = column("id", ColumnType::Int64, true);
         let text = column("code", TEXT, true);
         let key = match self {
@@ -65,24 +65,24 @@ impl KeyKind {
         schema(&table(), 1 + version as i64, key, value)
     }
 
-    pub(in super::super) fn key(self, number: i64) -> Value {
+    pub(crate) fn key(self, number: i64) -> Value {
         match self {
-            // Cross-shard ids lie far apart.
+            // Ids of different shards are far apart.
             KeyKind::Whole => json!({"id": if number % 2 == 0 { number } else { number * 10_000_000_000_000 }}),
-            // Longer than the bounds in statistics, alike in the front.
+            // Longer than the bounds in statistics, with a common prefix.
             KeyKind::Text => json!({"code": format!("{:_>34}{number:03}", number % 3)}),
             KeyKind::Both => json!({"code": format!("c{}", number % 5), "id": number}),
         }
     }
 }
 
-/// Changes of the schema that [`KeyKind::schema`] knows.
+/// Number of schema changes that [`KeyKind::schema`] supports.
 pub(super) const SCHEMA_VERSIONS: usize = 3;
 
 #[derive(Debug, Clone)]
 pub(super) struct Step {
     pub(super) replace: bool,
-    /// The schema changes before this step.
+    /// Whether the schema changes before this step.
     pub(super) evolves: bool,
     pub(super) changes: BTreeMap<i64, Option<i64>>,
 }
@@ -106,7 +106,7 @@ fn number<N: std::str::FromStr>(variable: &str) -> Option<N> {
     std::env::var(variable).ok().and_then(|text| text.parse().ok())
 }
 
-/// Plays histories, `cases` of them when the environment does not say, each with every setting.
+/// Plays histories, each with every setting; `cases` is the default number of histories.
 #[expect(clippy::print_stderr, reason = "a seed that is not seen cannot be played again")]
 pub(super) fn play_all<S: Strategy, T: Copy>(
     cases: u32,
@@ -127,24 +127,24 @@ pub(super) fn play_all<S: Strategy, T: Copy>(
     }
 }
 
-/// Where a history is played, and who reads what comes of it.
+/// The sink on which a history is played, and a reader of its table.
 pub(super) struct Stage<'a> {
     pub(super) sink: &'a DeltaSink,
     pub(super) fixture: &'a Fixture,
-    /// Where the crate's merge keeps its table, if it plays the history as well; it is slow and follows no schema.
+    /// Folder for the table of the Delta crate's merge, if it plays the history as well: it is slow and supports no schema changes.
     pub(super) reference: Option<&'a Path>,
-    /// Others do the loads that they can, in so many parts, with this way to the store.
+    /// If set, loads are distributed to this many tasks with these store options, where that is supported.
     pub(super) by_others: Option<(usize, StoreOptions)>,
 }
 
-impl Lake {
+impl TestLake {
     pub(super) fn stage(&self) -> Stage<'_> {
         Stage { sink: &self.sink, fixture: &self.fixture, reference: None, by_others: None }
     }
 }
 
 impl Stage<'_> {
-    /// Gives a load its changes.
+    /// Writes the changes of a load.
     pub(super) async fn write(
         &self,
         opened: &mut Box<dyn Load>,
@@ -163,8 +163,8 @@ impl Stage<'_> {
     }
 }
 
-/// A row as it is written under a version of the schema.
-pub(in super::super) fn row(kind: KeyKind, number: i64, n: i64, version: usize) -> Value {
+/// A row in a version of the schema.
+pub(crate) fn row(kind: KeyKind, number: i64, n: i64, version: usize) -> Value {
     let mut row = kind.key(number);
     row["n"] = if n % 7 == 0 { Value::Null } else { json!(n) };
     row["day"] = json!([None, Some("2026-01-31"), Some("2026-02-01"), Some("2027-02-01")][(n % 4) as usize]);
@@ -183,7 +183,7 @@ pub(in super::super) fn row(kind: KeyKind, number: i64, n: i64, version: usize) 
     row
 }
 
-/// The columns that a reader sees: one that is gone at the source is kept.
+/// The columns that a reader sees: a column that no longer exists at the source stays.
 pub(super) fn seen(kind: KeyKind, version: usize) -> TableSchema {
     let mut schema = kind.schema(version);
     if version >= 3 {
@@ -204,7 +204,7 @@ fn batches(schema: &TableSchema, kind: KeyKind, step: &Step, version: usize, bat
     all.chunks(batch_rows).map(|part| changes(schema, part)).collect()
 }
 
-/// The same step by the crate's merge.
+/// The same step with the Delta crate's merge.
 async fn reference(mut opened: DeltaTable, schema: &TableSchema, step: &Step, batch: RecordBatch) -> DeltaTable {
     let session = SessionContext::new();
     if step.replace {
@@ -241,7 +241,7 @@ async fn reference(mut opened: DeltaTable, schema: &TableSchema, step: &Step, ba
 
 async fn reference_table(folder: &Path, schema: &TableSchema) -> DeltaTable {
     std::fs::create_dir_all(folder).unwrap();
-    let fields = crate::sink::delta::log::columns::LakeColumn::of_fields(
+    let fields = crate::sink::delta::log::columns::LakeColumn::from_fields(
         crate::schema::lake_schema(schema, Default::default()).fields(),
     )
     .unwrap();
@@ -304,30 +304,30 @@ async fn play(stage: &Stage<'_>, kind: KeyKind, steps: &[Step], batch_rows: usiz
     Ok(())
 }
 
-/// Vectors are as exact as the log says, none marks a whole file, and statistics admit that they are loose.
+/// Checks that vectors match the log, that none deletes all rows of a file, and that their files have wide bounds.
 pub(super) async fn check_vectors(sink: &DeltaSink) -> TestCaseResult {
     let log = sink.log(&table()).unwrap();
     let state = log.state().await.unwrap().unwrap();
-    let (store, mut marked) = (log.store(), 0);
+    let (store, mut with_vector) = (log.store(), 0);
     for file in state.files.iter().filter(|file| file.deletion_vector.is_some()) {
-        let gone = marked_rows(&store, file).await.unwrap();
-        prop_assert_eq!(gone.len(), file.dead_rows());
+        let gone = deleted_rows(&store, file).await.unwrap();
+        prop_assert_eq!(gone.len(), file.deleted_rows());
         prop_assert!(!gone.is_empty() && file.live_rows().unwrap() > 0);
         prop_assert!(u64::from(gone.max().unwrap()) < file.rows.unwrap());
-        marked += 1;
+        with_vector += 1;
     }
     let off = sink.options.deletion_vectors == DeletionVectors::Off;
-    prop_assert!(marked == 0 || !off);
-    prop_assert!(!off || state.protocol["minReaderVersion"] == 1, "no more than it needs");
+    prop_assert!(with_vector == 0 || !off);
+    prop_assert!(!off || state.protocol["minReaderVersion"] == 1, "not more than necessary");
     Ok(())
 }
 
-pub(in super::super) fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
 #[test]
-fn any_history_is_that_of_a_replay() {
+fn a_random_history_equals_its_replay() {
     let histories = (
         any_kind(),
         prop::collection::vec(any_step(60), 1..6),
@@ -342,14 +342,14 @@ fn any_history_is_that_of_a_replay() {
             deletion_vectors,
             ..options
         };
-        let lake = Lake::with(*memory_limit, change);
+        let lake = TestLake::with(*memory_limit, change);
         runtime().block_on(play(&lake.stage(), *kind, steps, *batch_rows))?;
         prop_assert_eq!(lake.engine.memory_pool().reserved(), 0);
         Ok(())
     });
 }
 
-/// Few changes on many rows, where rows are marked again and again.
+/// Few changes to many rows, so that files get deletion vectors repeatedly.
 fn small_changes() -> impl Strategy<Value = (KeyKind, Vec<Step>, u64)> {
     let first = prop::collection::btree_map(0..400_i64, (0..1000_i64).prop_map(Some), 200..300);
     let others =
@@ -364,7 +364,7 @@ fn small_changes() -> impl Strategy<Value = (KeyKind, Vec<Step>, u64)> {
 }
 
 #[test]
-fn any_history_of_small_changes_is_that_of_a_replay() {
+fn a_random_history_of_small_changes_equals_its_replay() {
     play_all(10, &small_changes(), &SETTINGS, |(kind, steps, target_file_bytes), deletion_vectors| {
         let change = |options| DeltaOptions {
             target_file_bytes: *target_file_bytes,
@@ -372,16 +372,16 @@ fn any_history_of_small_changes_is_that_of_a_replay() {
             deletion_vectors,
             ..options
         };
-        let lake = Lake::with(64 << 20, change);
+        let lake = TestLake::with(64 << 20, change);
         runtime().block_on(play(&lake.stage(), *kind, steps, 50))
     });
 }
 
 #[test]
-fn any_history_is_that_of_the_crates_merge() {
+fn a_random_history_equals_the_merge_of_the_delta_crate() {
     let histories = (any_kind(), prop::collection::vec(any_step(30), 2..4));
     play_all(3, &histories, &SETTINGS, |(kind, steps), deletion_vectors| {
-        let lake = Lake::with(64 << 20, |options| DeltaOptions { target_file_bytes: 3_000, deletion_vectors, ..options });
+        let lake = TestLake::with(64 << 20, |options| DeltaOptions { target_file_bytes: 3_000, deletion_vectors, ..options });
         let reference = lake.root.join("reference");
         let stage = Stage { reference: Some(&reference), ..lake.stage() };
         runtime().block_on(play(&stage, *kind, steps, 10))
@@ -390,8 +390,8 @@ fn any_history_is_that_of_the_crates_merge() {
 
 #[cfg(feature = "demo")]
 #[test]
-fn any_history_in_an_object_store_is_that_of_a_replay() {
-    use super::remote::Remote;
+fn a_random_history_in_an_object_store_equals_its_replay() {
+    use super::object_store::Remote;
 
     let histories = prop_oneof![
         (any_kind(), prop::collection::vec(any_step(60), 1..5), prop_oneof![Just(1_u64), Just(3_000), Just(128 << 20)]),

@@ -1,19 +1,18 @@
 //! Delta tables from the outside: written by the sink, read and judged by the Delta crate.
 
-mod care;
-mod faults;
-mod feed;
-mod folder;
-mod foreign;
+mod change_feed;
+mod concurrent_writers;
+mod foreign_programs;
 pub(super) mod history;
-mod layout;
-mod modes;
+mod history_in_modes;
+mod maintenance;
 #[cfg(feature = "demo")]
-mod remote;
-mod replay;
-mod schema;
-mod settle;
-mod writers;
+mod object_store;
+mod post_write_dedup;
+mod schema_changes;
+mod store_faults;
+mod table_layout;
+pub(crate) mod table_modes;
 
 use std::path::{Path, PathBuf};
 
@@ -29,7 +28,7 @@ use crate::engine::{Engine, EngineOptions};
 use crate::model::TableRef;
 use crate::sink::conformance::{self, Fixture};
 
-pub(super) fn engine(folder: &Path, memory_limit: usize) -> Engine {
+pub(crate) fn engine(folder: &Path, memory_limit: usize) -> Engine {
     Engine::new(EngineOptions { memory_limit, temp_dir: Some(folder.to_owned()), partitions: 2 }).unwrap()
 }
 
@@ -53,7 +52,7 @@ fn url_of(base: &Url, table: &TableRef) -> Url {
 }
 
 /// A fixture on a folder of its own.
-pub(super) struct Lake {
+pub(super) struct TestLake {
     pub(super) fixture: Fixture,
     pub(super) sink: DeltaSink,
     pub(super) root: PathBuf,
@@ -61,7 +60,7 @@ pub(super) struct Lake {
     _folder: TempDir,
 }
 
-impl Lake {
+impl TestLake {
     pub(super) fn new() -> Self {
         Self::with(64 << 20, |options| options)
     }
@@ -116,7 +115,7 @@ async fn the_contract_holds() {
 #[tokio::test]
 async fn the_contract_holds_with_little_of_everything() {
     // One thread, files and row groups of a few rows, hardly any memory, a checkpoint at every commit.
-    let lake = Lake::with(40 << 10, |options| DeltaOptions { target_file_bytes: 1, checkpoint_interval: 1, ..options });
+    let lake = TestLake::with(40 << 10, |options| DeltaOptions { target_file_bytes: 1, checkpoint_interval: 1, ..options });
     conformance::all(&lake.fixture).await;
     assert_eq!(lake.engine.memory_pool().reserved(), 0, "all memory was given back");
 }

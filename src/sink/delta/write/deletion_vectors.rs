@@ -1,8 +1,8 @@
-//! Deletion vectors: which rows of a data file are gone, as a bitmap in the format of the Delta protocol ("Deletion Vector
-//! Format"). It decides nothing: [`crate::sink::delta::merge::key_probe`] says what is marked.
+//! Encodes and decodes deletion vectors: bitmaps of the deleted rows of a data file ("Deletion Vector Format" of the Delta
+//! protocol).
 //!
-//! A vector is a magic number and a roaring bitmap of 64-bit row numbers in portable form. Small ones stand in the log itself;
-//! the others of one commit share one file: a version byte, then per vector its size, its bytes and their CRC-32.
+//! A vector is a magic number and a roaring bitmap of 64-bit row numbers in portable form. Small vectors are inline in the log. The
+//! other vectors of a commit share one file: a version byte, then for each vector its size, its bytes and their CRC-32.
 
 use std::sync::Arc;
 
@@ -14,32 +14,32 @@ use roaring::{RoaringBitmap, RoaringTreemap};
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
-use crate::sink::delta::log::file_names::Names;
+use crate::sink::delta::write::uncommitted_files::FileRegistry;
 
-/// Marks a roaring bitmap array in portable form.
+/// Magic number of a roaring bitmap array in portable form.
 const MAGIC: u32 = 1_681_511_377;
 /// Version of the file format.
 const FILE_VERSION: u8 = 1;
-/// Vectors up to this many bytes stand in the log: a reader saves a request, and the log hardly grows.
+/// Maximum size in bytes of an inline vector: readers save a request, and the log hardly grows.
 const INLINE_BYTES: usize = 192;
-/// Characters of a file's id in a descriptor.
+/// Length in characters of a file's id in a descriptor.
 const ID_LENGTH: usize = 20;
 
-/// Vectors of one commit on their way to one file.
+/// The file with the deletion vectors of one commit.
 #[derive(Debug)]
-pub(in crate::sink::delta) struct VectorFile {
+pub(crate) struct VectorFile {
     id: Uuid,
     bytes: Vec<u8>,
 }
 
 impl VectorFile {
-    /// A file without vectors yet.
-    pub(in crate::sink::delta) fn new() -> Self {
+    /// A file without vectors.
+    pub(crate) fn new() -> Self {
         Self { id: Uuid::new_v4(), bytes: vec![FILE_VERSION] }
     }
 
-    /// Takes a vector and gives the descriptor by which the log will name it.
-    pub(in crate::sink::delta) fn push(&mut self, rows: &RoaringBitmap) -> Result<DeletionVectorDescriptor> {
+    /// Adds a vector of deleted rows and returns its descriptor for the log. Kind `Unsupported` if it is too large.
+    pub(crate) fn push(&mut self, rows: &RoaringBitmap) -> Result<DeletionVectorDescriptor> {
         let encoded = encode(rows)?;
         let too_large = || Error::new(Kind::Unsupported, "A deletion vector is too large");
         let size_in_bytes = i32::try_from(encoded.len()).map_err(|_| too_large())?;
@@ -68,13 +68,13 @@ impl VectorFile {
         })
     }
 
-    /// Writes the file, if any vector needs it, and gives its size. Its name is registered with `names` before.
-    pub(in crate::sink::delta) async fn finish(self, store: &Arc<dyn ObjectStore>, names: &Names) -> Result<u64> {
+    /// Writes the file, unless all vectors are inline, and returns its size in bytes. The file is added to `registry` first.
+    pub(crate) async fn finish(self, store: &Arc<dyn ObjectStore>, registry: &FileRegistry) -> Result<u64> {
         if self.bytes.len() == 1 {
             return Ok(0);
         }
         let name = file_name("", &self.id);
-        names.add(&name);
+        registry.add(&name);
         let size = self.bytes.len() as u64;
         let put = store.put(&Path::from(name.as_str()), PutPayload::from(self.bytes)).await;
         put.context(Kind::Target, "A deletion vector cannot be written").with_field("file", name)?;
@@ -82,41 +82,39 @@ impl VectorFile {
     }
 }
 
-/// Reads a vector back: numbers of rows that are gone.
-pub(in crate::sink::delta) async fn read(
-    store: &Arc<dyn ObjectStore>,
-    vector: &DeletionVectorDescriptor,
-) -> Result<RoaringBitmap> {
+/// Reads a vector: the positions of the deleted rows. Kind `Target` if it cannot be read or is damaged.
+pub(crate) async fn read(store: &Arc<dyn ObjectStore>, vector: &DeletionVectorDescriptor) -> Result<RoaringBitmap> {
     let broken = |message: &'static str| Error::new(Kind::Target, message);
-    let size = usize::try_from(vector.size_in_bytes).map_err(|_| broken("A deletion vector has no size"))?;
+    let size = usize::try_from(vector.size_in_bytes).map_err(|_| broken("The size of a deletion vector is invalid"))?;
     let rows = match vector.storage_type {
         StorageType::Inline => {
             let bytes = z85_decode(&vector.path_or_inline_dv);
-            let bytes = bytes.ok_or_else(|| broken("A deletion vector in the log cannot be read"))?;
+            let bytes = bytes.ok_or_else(|| broken("An inline deletion vector cannot be read"))?;
             decode(bytes.get(..size.min(bytes.len())).unwrap_or_default())?
         }
         StorageType::UuidRelativePath => {
             let name = relative_name(&vector.path_or_inline_dv);
-            let name = name.ok_or_else(|| broken("The name of a deletion vector cannot be read"))?;
-            // The version byte of the file is not looked at: another format would not have our magic number and sum here.
-            let start = u64::try_from(vector.offset.unwrap_or(1)).map_err(|_| broken("A deletion vector has no place"))?;
+            let name = name.ok_or_else(|| broken("The name of a deletion vector file cannot be read"))?;
+            // The version byte of the file is not read: magic number and checksum are enough.
+            let start =
+                u64::try_from(vector.offset.unwrap_or(1)).map_err(|_| broken("The offset of a deletion vector is invalid"))?;
             let read = store.get_range(&Path::from(name.as_str()), start..start + size as u64 + 8).await;
             let bytes = read.context(Kind::Target, "A deletion vector cannot be read").with_field("file", &name)?;
-            checked(&bytes, size).and_then(decode).with_field("file", &name)?
+            unframe(&bytes, size).and_then(decode).with_field("file", &name)?
         }
         StorageType::AbsolutePath => {
             return Err(broken("The table has deletion vectors outside of its folder")
-                .hint("it was made as a shallow clone; load into a new target"));
+                .hint("the table is a shallow clone; load into a new target"));
         }
     };
     if rows.len() as i64 != vector.cardinality {
-        return Err(broken("A deletion vector has another number of rows than the log says"));
+        return Err(broken("The number of rows in a deletion vector differs from the log"));
     }
     Ok(rows)
 }
 
-/// Name inside the table's folder of the file that holds a vector; `None` if it stands in the log.
-pub(in crate::sink::delta) fn file_of(vector: &DeletionVectorDescriptor) -> Option<String> {
+/// Path in the table's folder of the file that holds a vector; `None` for an inline vector.
+pub(crate) fn file_of(vector: &DeletionVectorDescriptor) -> Option<String> {
     match vector.storage_type {
         StorageType::UuidRelativePath => relative_name(&vector.path_or_inline_dv),
         StorageType::Inline | StorageType::AbsolutePath => None,
@@ -144,14 +142,14 @@ fn encode(rows: &RoaringBitmap) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The vector inside of its frame in a file.
-fn checked(framed: &[u8], size: usize) -> Result<&[u8]> {
+/// The bytes of a vector without size and checksum, which are verified.
+fn unframe(framed: &[u8], size: usize) -> Result<&[u8]> {
     let parts = framed.split_first_chunk::<4>().and_then(|(size, rest)| Some((size, rest.split_last_chunk::<4>()?)));
     let Some((found, (bytes, sum))) = parts else {
-        return Err(Error::new(Kind::Target, "A file of deletion vectors ends too early"));
+        return Err(Error::new(Kind::Target, "A deletion vector file is truncated"));
     };
     if u32::from_be_bytes(*found) as usize != size || bytes.len() != size {
-        return Err(Error::new(Kind::Target, "A deletion vector has another size than the log says"));
+        return Err(Error::new(Kind::Target, "The size of a deletion vector differs from the log"));
     }
     if u32::from_be_bytes(*sum) != crc32fast::hash(bytes) {
         return Err(Error::new(Kind::Target, "A deletion vector does not match its checksum"));
@@ -178,7 +176,7 @@ fn decode(bytes: &[u8]) -> Result<RoaringBitmap> {
 
 const Z85: &[u8; 85] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#";
 
-/// Text of bytes, whose number is a multiple of four; the protocol's "base85".
+/// Encodes bytes, whose number must be a multiple of four, in the protocol's "base85".
 fn z85_encode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() / 4 * 5);
     for chunk in bytes.as_chunks::<4>().0 {
@@ -216,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_those_of_the_protocol() {
+    fn base85_matches_the_protocol() {
         // From the ZeroMQ specification, and the example of the Delta protocol.
         assert_eq!(z85_encode(&[0x86, 0x4F, 0xD2, 0x6F, 0xB5, 0x59, 0xF7, 0x5B]), "HelloWorld");
         assert_eq!(
@@ -226,11 +224,11 @@ mod tests {
         assert_eq!(relative_name("too short"), None);
         assert_eq!(z85_decode("HelloWorl"), None);
         assert_eq!(z85_decode("Hello\"orld"), None);
-        assert_eq!(z85_decode("#####"), None, "more than four bytes can hold");
+        assert_eq!(z85_decode("#####"), None, "exceeds 32 bits");
     }
 
     #[tokio::test]
-    async fn a_vector_of_another_program_is_read() {
+    async fn the_example_vector_of_the_protocol_is_read() {
         // The example of the Delta protocol: rows 3, 4, 7, 11, 18, 29.
         let vector = DeletionVectorDescriptor {
             storage_type: StorageType::Inline,
@@ -249,7 +247,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn vectors_of_a_commit_are_read_back(
+        fn vectors_of_a_commit_survive_a_round_trip(
             vectors in prop::collection::vec(
                 prop_oneof![
                     prop::collection::vec(0..100_u32, 0..20),
@@ -261,11 +259,11 @@ mod tests {
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             runtime.block_on(async {
-                let (store, names) = (store(), Names::default());
+                let (store, registry) = (store(), FileRegistry::default());
                 let mut file = VectorFile::new();
                 let vectors: Vec<RoaringBitmap> = vectors.into_iter().map(RoaringBitmap::from_iter).collect();
                 let descriptors: Vec<_> = vectors.iter().map(|rows| file.push(rows).unwrap()).collect();
-                let bytes = file.finish(&store, &names).await.unwrap();
+                let bytes = file.finish(&store, &registry).await.unwrap();
                 prop_assert_eq!(bytes > 0, descriptors.iter().any(|vector| file_of(vector).is_some()));
                 for (rows, vector) in vectors.iter().zip(&descriptors) {
                     prop_assert_eq!(&read(&store, vector).await.unwrap(), rows);
@@ -275,21 +273,21 @@ mod tests {
         }
 
         #[test]
-        fn broken_bytes_are_an_error(bytes in prop::collection::vec(any::<u8>(), 0..60), size in 0..80_usize) {
+        fn invalid_bytes_are_an_error(bytes in prop::collection::vec(any::<u8>(), 0..60), size in 0..80_usize) {
             let _ = decode(&bytes);
-            let _ = checked(&bytes, size);
+            let _ = unframe(&bytes, size);
             prop_assert_eq!(z85_decode(&z85_encode(&bytes)).unwrap(), &bytes[..bytes.len() / 4 * 4]);
         }
     }
 
     #[tokio::test]
-    async fn a_changed_byte_is_noticed() {
+    async fn a_changed_byte_is_detected() {
         let store = store();
         let mut file = VectorFile::new();
         let vector = file.push(&(0..40_000).step_by(3).collect()).unwrap();
         let name = file_of(&vector).unwrap();
         file.bytes[1000] ^= 1;
-        file.finish(&store, &Names::default()).await.unwrap();
+        file.finish(&store, &FileRegistry::default()).await.unwrap();
         let error = read(&store, &vector).await.unwrap_err();
         assert!(error.message().contains("checksum"), "{error:?}");
         assert_eq!(error.get("file"), Some(name.as_str()));

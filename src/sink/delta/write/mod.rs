@@ -1,9 +1,11 @@
 //! Writing files: Parquet, partitions, deletion vectors, uploads. Commits nothing.
 
-pub(in crate::sink::delta) mod deletion_vectors;
-pub(in crate::sink::delta) mod encodings;
-pub(in crate::sink::delta) mod parquet_writer;
-pub(in crate::sink::delta) mod partition_router;
-pub(in crate::sink::delta) mod partitioned_writer;
-pub(in crate::sink::delta) mod schema_cast;
-pub(in crate::sink::delta) mod upload_buffer;
+pub(crate) mod deletion_vectors;
+pub(crate) mod encodings;
+pub(crate) mod parquet_writer;
+pub(crate) mod partition_router;
+pub(crate) mod partitioned_writer;
+pub(crate) mod partitioning;
+pub(crate) mod schema_cast;
+pub(crate) mod uncommitted_files;
+pub(crate) mod upload_buffer;

@@ -1,5 +1,5 @@
-//! Brings rows of several streams to the writers of their partitions, and holds them there until a partition has enough for a row
-//! group. Without it, each writer would encode few rows at once in a file of each partition, all with buffers of their own.
+//! Routes the rows of several streams to the writers of their partitions. Batches are split by partition in large groups and buffered
+//! until a partition has enough rows for a row group; otherwise each writer would encode few rows at a time into many open files.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,52 +13,69 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReser
 use futures::StreamExt;
 use tracing::Span;
 
-use crate::engine::{BatchSender, streams_from_tasks};
+use crate::engine::{BatchSender, Engine, streams_from_tasks};
 use crate::error::Result;
-use crate::sink::delta::write::partitioned_writer::{Number, Partition};
+use crate::sink::delta::write::parquet_writer::FileFormat;
+use crate::sink::delta::write::partitioning::{PartitionNumber, Partitioning};
 
-/// How rows are brought.
+/// Maximum size in bytes of the rows that are split by partition together.
+const MAX_SHUFFLE_BYTES: usize = 4 << 20;
+/// Maximum size in bytes of the rows that each writer buffers.
+const MAX_BUFFER_BYTES: usize = 64 << 20;
+/// Minimum of the same: with less, row groups would have few rows. The memory pool may grant less nevertheless.
+const MIN_BUFFER_BYTES: usize = 16 << 20;
+
+/// Routes rows to the writers of their partitions.
 #[derive(Debug, Clone)]
-pub(in crate::sink::delta) struct Routing {
-    /// How they are partitioned.
-    pub(in crate::sink::delta) partition: Partition,
-    /// Name of the column that says to which partition a row belongs; without it, all belong to that of no value.
-    pub(in crate::sink::delta) column: String,
-    /// Bytes of rows that are gathered before they are parted, in each of as many tasks as there are outputs.
-    pub(in crate::sink::delta) gathered: usize,
-    /// Bytes of rows that are held at each output.
-    pub(in crate::sink::delta) held: usize,
-    /// Bytes of a batch that comes out.
-    pub(in crate::sink::delta) batch_bytes: usize,
+pub(crate) struct PartitionRouter {
+    partitioning: Partitioning,
+    /// Name of the partition source in the batches. Rows of batches without it have no partition value.
+    source: String,
+    /// Bytes of rows that each task splits together.
+    shuffle_bytes: usize,
+    /// Bytes of rows that each writer buffers.
+    buffer_bytes: usize,
+    /// Bytes of an output batch.
+    batch_bytes: usize,
 }
 
-impl Routing {
-    /// `shares` streams over all rows of `streams`, each of batches of one partition; all of a partition come out of the same one.
-    /// An error is given to all of them.
-    pub(in crate::sink::delta) fn route(
+impl PartitionRouter {
+    /// For files of a format with `writers` concurrent writers; `None` if the table has no partitions.
+    pub(crate) fn new(format: &FileFormat, engine: &Engine, writers: usize) -> Option<Self> {
+        format.partitioning.as_ref().map(|partitioning| Self {
+            partitioning: partitioning.clone(),
+            source: format.columns[partitioning.source()].name.clone(),
+            shuffle_bytes: (engine.memory_limit() / 64).min(MAX_SHUFFLE_BYTES),
+            buffer_bytes: (engine.memory_limit() / 4 / writers).clamp(MIN_BUFFER_BYTES, MAX_BUFFER_BYTES),
+            batch_bytes: engine.batch_bytes(),
+        })
+    }
+
+    /// Redistributes all rows of `streams` to `outputs` streams. Each batch has rows of one partition, and all rows of a partition
+    /// are in the same output. An error reaches all outputs. Must be called within a tokio runtime.
+    pub(crate) fn route(
         &self,
         schema: &SchemaRef,
         streams: Vec<SendableRecordBatchStream>,
-        shares: usize,
+        outputs: usize,
     ) -> Vec<SendableRecordBatchStream> {
         let queue = Arc::new(Mutex::new(VecDeque::from(streams)));
-        let shares = shares.max(1);
-        streams_from_tasks(schema, shares, |channel| {
-            for _ in 0..shares {
-                let (routing, queue) = (self.clone(), Arc::clone(&queue));
-                channel.spawn(Span::current(), move |sender| routing.run(queue, sender, shares));
+        let outputs = outputs.max(1);
+        streams_from_tasks(schema, outputs, |channel| {
+            for _ in 0..outputs {
+                let (router, queue) = (self.clone(), Arc::clone(&queue));
+                channel.spawn(Span::current(), move |sender| router.run(queue, Outputs { sender, count: outputs }));
             }
         })
     }
 
-    async fn run(
-        self,
-        queue: Arc<Mutex<VecDeque<SendableRecordBatchStream>>>,
-        sender: BatchSender,
-        shares: usize,
-    ) -> PlanResult<()> {
-        let to = Outputs { sender, shares };
-        let mut gathered = Gathered::default();
+    /// A buffer for the batches of one output.
+    pub(crate) fn buffer(&self, pool: &Arc<dyn MemoryPool>) -> FanOutBuffer {
+        FanOutBuffer::new(self.buffer_bytes, pool)
+    }
+
+    async fn run(self, queue: Arc<Mutex<VecDeque<SendableRecordBatchStream>>>, outputs: Outputs) -> PlanResult<()> {
+        let mut shuffle = Shuffle::default();
         loop {
             let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some(mut stream) = next else { break };
@@ -66,108 +83,113 @@ impl Routing {
                 let numbers = self.numbers(&batch).map_err(|error| DataFusionError::External(Box::new(error)))?;
                 let Some(first) = numbers.first() else { continue };
                 if numbers.iter().all(|number| number == first) {
-                    to.send(*first, batch).await?;
+                    outputs.send(*first, batch).await?;
                     continue;
                 }
-                gathered.push(batch, numbers);
-                if gathered.bytes >= self.gathered {
-                    self.give(&mut gathered, &to).await?;
+                shuffle.push(batch, numbers);
+                if shuffle.bytes >= self.shuffle_bytes {
+                    self.send_split(&mut shuffle, &outputs).await?;
                 }
             }
         }
-        self.give(&mut gathered, &to).await
+        self.send_split(&mut shuffle, &outputs).await
     }
 
-    /// The partition of a batch that came out.
-    pub(in crate::sink::delta) fn number(&self, batch: &RecordBatch) -> Result<Number> {
+    /// The partition of an output batch.
+    pub(crate) fn number(&self, batch: &RecordBatch) -> Result<PartitionNumber> {
         Ok(self.numbers(&batch.slice(0, batch.num_rows().min(1)))?.first().copied().flatten())
     }
 
-    fn numbers(&self, batch: &RecordBatch) -> Result<Vec<Number>> {
-        match batch.column_by_name(&self.column) {
-            Some(column) => self.partition.numbers(column),
+    fn numbers(&self, batch: &RecordBatch) -> Result<Vec<PartitionNumber>> {
+        match batch.column_by_name(&self.source) {
+            Some(column) => self.partitioning.numbers(column),
             None => Ok(vec![None; batch.num_rows()]),
         }
     }
 
-    /// Parts what was gathered.
-    async fn give(&self, gathered: &mut Gathered, to: &Outputs) -> PlanResult<()> {
-        let Gathered { batches, rows, bytes } = std::mem::take(gathered);
+    /// Splits the rows of a shuffle by partition and sends them.
+    async fn send_split(&self, shuffle: &mut Shuffle, outputs: &Outputs) -> PlanResult<()> {
+        let Shuffle { batches, rows, bytes } = std::mem::take(shuffle);
         let all: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let step = (self.batch_bytes / bytes.div_ceil(all.max(1)).max(1)).max(1);
         let batches: Vec<&RecordBatch> = batches.iter().collect();
         for (number, rows) in rows {
             for rows in rows.chunks(step) {
-                to.send(number, interleave_record_batch(&batches, rows)?).await?;
+                outputs.send(number, interleave_record_batch(&batches, rows)?).await?;
             }
         }
         Ok(())
     }
 }
 
-/// Where a task sends rows.
+/// The outputs of a router.
 struct Outputs {
     sender: BatchSender,
-    shares: usize,
+    count: usize,
 }
 
 impl Outputs {
-    async fn send(&self, number: Number, batch: RecordBatch) -> PlanResult<()> {
-        let share = number.unwrap_or(0).rem_euclid(self.shares as i32) as usize;
-        self.sender.send_to(share, batch).await
+    async fn send(&self, number: PartitionNumber, batch: RecordBatch) -> PlanResult<()> {
+        let output = number.unwrap_or(0).rem_euclid(self.count as i32) as usize;
+        self.sender.send_to(output, batch).await
     }
 }
 
-/// Rows that wait for others of their partition.
+/// Buffers batches per partition, up to a total size.
 #[derive(Debug)]
-pub(in crate::sink::delta) struct Waiting {
-    rows: BTreeMap<Number, (Vec<RecordBatch>, usize)>,
+pub(crate) struct FanOutBuffer {
+    partitions: BTreeMap<PartitionNumber, BufferedPartition>,
     bytes: usize,
-    most: usize,
+    max_bytes: usize,
     reservation: MemoryReservation,
 }
 
-impl Waiting {
-    /// None yet; so many bytes may wait.
-    pub(in crate::sink::delta) fn new(most: usize, pool: &Arc<dyn MemoryPool>) -> Self {
-        let reservation = MemoryConsumer::new("WaitingRows").register(pool);
-        Self { rows: BTreeMap::new(), bytes: 0, most, reservation }
-    }
-
-    /// Takes rows of one partition. If there are too many then, gives back all of the partition that has most.
-    pub(in crate::sink::delta) fn push(&mut self, number: Number, batch: RecordBatch) -> Option<(Number, Vec<RecordBatch>)> {
-        let bytes = batch.get_array_memory_size();
-        let of_partition = self.rows.entry(number).or_default();
-        of_partition.0.push(batch);
-        of_partition.1 += bytes;
-        self.bytes += bytes;
-        let fits = self.bytes <= self.most && self.reservation.try_resize(self.bytes).is_ok();
-        if fits { None } else { self.pop() }
-    }
-
-    /// All of the partition that has most, as long as there is any.
-    pub(in crate::sink::delta) fn pop(&mut self) -> Option<(Number, Vec<RecordBatch>)> {
-        let number = *self.rows.iter().max_by_key(|(_, (_, bytes))| *bytes)?.0;
-        let (batches, bytes) = self.rows.remove(&number)?;
-        self.bytes -= bytes;
-        self.reservation.resize(self.bytes);
-        Some((number, batches))
-    }
-}
-
-/// Batches, and of which partition their rows are.
 #[derive(Debug, Default)]
-struct Gathered {
+struct BufferedPartition {
     batches: Vec<RecordBatch>,
-    rows: BTreeMap<Number, Vec<(usize, usize)>>,
     bytes: usize,
 }
 
-impl Gathered {
-    fn push(&mut self, batch: RecordBatch, numbers: Vec<Number>) {
-        let place = self.batches.len();
+impl FanOutBuffer {
+    fn new(max_bytes: usize, pool: &Arc<dyn MemoryPool>) -> Self {
+        let reservation = MemoryConsumer::new("FanOutBuffer").register(pool);
+        Self { partitions: BTreeMap::new(), bytes: 0, max_bytes, reservation }
+    }
+
+    /// Adds rows of one partition. If the buffer is full then, returns all rows of the largest partition.
+    pub(crate) fn push(&mut self, number: PartitionNumber, batch: RecordBatch) -> Option<(PartitionNumber, Vec<RecordBatch>)> {
+        let bytes = batch.get_array_memory_size();
+        let partition = self.partitions.entry(number).or_default();
+        partition.batches.push(batch);
+        partition.bytes += bytes;
+        self.bytes += bytes;
+        let fits = self.bytes <= self.max_bytes && self.reservation.try_resize(self.bytes).is_ok();
+        if fits { None } else { self.pop() }
+    }
+
+    /// Removes and returns the rows of the largest partition; `None` if the buffer is empty.
+    pub(crate) fn pop(&mut self) -> Option<(PartitionNumber, Vec<RecordBatch>)> {
+        let number = *self.partitions.iter().max_by_key(|(_, partition)| partition.bytes)?.0;
+        let partition = self.partitions.remove(&number)?;
+        self.bytes -= partition.bytes;
+        self.reservation.resize(self.bytes);
+        Some((number, partition.batches))
+    }
+}
+
+/// Batches to be split together, and the rows (batch, row) of each partition.
+#[derive(Debug, Default)]
+struct Shuffle {
+    batches: Vec<RecordBatch>,
+    rows: BTreeMap<PartitionNumber, Vec<(usize, usize)>>,
+    bytes: usize,
+}
+
+impl Shuffle {
+    fn push(&mut self, batch: RecordBatch, numbers: Vec<PartitionNumber>) {
+        let position = self.batches.len();
         for (row, number) in numbers.into_iter().enumerate() {
-            self.rows.entry(number).or_default().push((place, row));
+            self.rows.entry(number).or_default().push((position, row));
         }
         self.bytes += batch.get_array_memory_size();
         self.batches.push(batch);
@@ -188,19 +210,19 @@ mod tests {
     const DAY: i64 = 86_400_000_000;
 
     #[test]
-    fn what_waits_goes_by_size_and_is_accounted() {
+    fn a_full_buffer_returns_its_largest_partition_and_accounts_for_its_memory() {
         let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(10_000));
-        let mut waiting = Waiting::new(5_000, &pool);
+        let mut buffer = FanOutBuffer::new(5_000, &pool);
         let batch = |rows: i64| {
             RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from_iter_values(0..rows)) as ArrayRef)]).unwrap()
         };
-        assert!(waiting.push(Some(1), batch(100)).is_none());
-        assert!(waiting.push(None, batch(300)).is_none());
-        assert!(waiting.push(Some(1), batch(90)).is_none());
+        assert!(buffer.push(Some(1), batch(100)).is_none());
+        assert!(buffer.push(None, batch(300)).is_none());
+        assert!(buffer.push(Some(1), batch(90)).is_none());
         assert!(pool.reserved() >= 8 * 490);
-        let (number, batches) = waiting.push(Some(2), batch(150)).unwrap();
+        let (number, batches) = buffer.push(Some(2), batch(150)).unwrap();
         assert_eq!((number, batches.len()), (None, 1));
-        let rest: Vec<Number> = std::iter::from_fn(|| waiting.pop()).map(|popped| popped.0).collect();
+        let rest: Vec<PartitionNumber> = std::iter::from_fn(|| buffer.pop()).map(|popped| popped.0).collect();
         assert_eq!((rest, pool.reserved()), (vec![Some(1), Some(2)], 0));
     }
 
@@ -208,11 +230,11 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
         #[test]
-        fn every_row_comes_out_once_with_its_partition(
+        fn every_row_is_in_one_output_with_its_partition(
             days in prop::collection::vec(prop::option::of(0_i64..5), 0..200),
             size in 1_usize..40,
-            shares in 1_usize..4,
-            gathered in 1_usize..4_000,
+            outputs in 1_usize..4,
+            shuffle_bytes in 1_usize..4_000,
         ) {
             let rows: Vec<(i64, Option<i64>)> = days.iter().enumerate().map(|(n, day)| (n as i64, *day)).collect();
             let batches: Vec<RecordBatch> = rows.chunks(size).map(|rows| {
@@ -223,12 +245,12 @@ mod tests {
             }).collect();
             let Some(schema) = batches.first().map(RecordBatch::schema) else { return Ok(()) };
             let streams = batches.into_iter().map(|batch| batch_stream(Arc::clone(&schema), vec![batch])).collect();
-            let partition = Partition::new("_day", PartitionUnit::Day);
-            let routing = Routing { partition, column: "t".into(), gathered, held: 0, batch_bytes: 500 };
+            let partitioning = Partitioning::new("_day", PartitionUnit::Day);
+            let router = PartitionRouter { partitioning, source: "t".into(), shuffle_bytes, buffer_bytes: 0, batch_bytes: 500 };
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
-            let mut came: Vec<Vec<(i64, Option<i64>)>> = Vec::new();
+            let mut routed: Vec<Vec<(i64, Option<i64>)>> = Vec::new();
             runtime.block_on(async {
-                let outputs = routing.route(&schema, streams, shares);
+                let outputs = router.route(&schema, streams, outputs);
                 let read = outputs.into_iter().map(|output| output.collect::<Vec<_>>());
                 for batches in futures::future::join_all(read).await {
                     let mut rows = Vec::new();
@@ -237,17 +259,17 @@ mod tests {
                         let numbers = batch.column(0).as_primitive::<Int64Type>();
                         let times = batch.column(1).as_primitive::<TimestampMicrosecondType>();
                         let day = |row: usize| times.is_valid(row).then(|| times.value(row) / DAY);
-                        assert!((0..batch.num_rows()).all(|row| day(row) == day(0)), "a batch is of one partition");
+                        assert!((0..batch.num_rows()).all(|row| day(row) == day(0)), "a batch has rows of one partition");
                         rows.extend((0..batch.num_rows()).map(|row| (numbers.value(row), day(row))));
                     }
-                    came.push(rows);
+                    routed.push(rows);
                 }
             });
             for day in (0..5).map(Some).chain([None]) {
-                let with = came.iter().filter(|rows| rows.iter().any(|row| row.1 == day)).count();
-                prop_assert!(with <= 1, "a partition has one writer");
+                let with = routed.iter().filter(|rows| rows.iter().any(|row| row.1 == day)).count();
+                prop_assert!(with <= 1, "a partition is in one output");
             }
-            let mut all: Vec<_> = came.into_iter().flatten().collect();
+            let mut all: Vec<_> = routed.into_iter().flatten().collect();
             all.sort_unstable();
             prop_assert_eq!(all, rows);
         }

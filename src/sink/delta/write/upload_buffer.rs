@@ -1,7 +1,8 @@
-//! Bytes of new files on their way to the store: what is not enough for a part yet waits, what is goes. It knows nothing of Parquet.
+//! Buffers the bytes of new files and uploads them in parts.
 //!
-//! A part of an object store has megabytes, and a table by day has a file open for each day. So what waits has a share of the
-//! memory; beyond it, it waits on the disk for temporary files. Parts in flight are counted over all files of a load.
+//! A part for an object store has megabytes, and a table that is partitioned by day has an open file per day. All files of a load
+//! therefore share a part of the memory limit; bytes beyond it are spooled to temporary files. The number of parts in flight is
+//! bounded over all files of a load.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -19,55 +20,55 @@ use tokio::task::{JoinError, JoinSet};
 use crate::engine::{Engine, engine_error};
 use crate::error::{Error, Kind, Result, ResultExt};
 
-/// Bytes of a part on a local disk.
+/// Size in bytes of a part on a local disk.
 const LOCAL_PART_BYTES: usize = 512 << 10;
-/// Bytes of a part in an object store, where all but the last have to have as many.
+/// Size in bytes of a part for an object store, which requires it of all parts except the last.
 const PART_BYTES: usize = 5 << 20;
-/// Parts in flight, whatever the memory limit: with fewer, a store's delays are waited for.
-const LEAST_IN_FLIGHT: usize = 2;
-/// More make no store faster.
-const MOST_IN_FLIGHT: usize = 16;
+/// Minimum number of parts in flight: with fewer, the writer waits for the store's latency.
+const MIN_IN_FLIGHT: usize = 2;
+/// Maximum number of parts in flight: more do not make a store faster.
+const MAX_IN_FLIGHT: usize = 16;
 
-/// Where the files of a load go; shared by all of them.
+/// Buffers the bytes of all files of a load on their way to the store.
 #[derive(Debug)]
-pub(in crate::sink::delta) struct Outbox {
+pub(crate) struct UploadBuffer {
     store: Arc<dyn ObjectStore>,
     engine: Engine,
     is_local: bool,
-    /// Bytes that may wait in memory.
-    most_waiting: usize,
-    held: MemoryReservation,
+    /// Maximum number of bytes that wait in memory.
+    max_buffered: usize,
+    reservation: MemoryReservation,
     in_flight: Arc<Semaphore>,
 }
 
-impl Outbox {
-    /// For files under the root of this store, which may be a folder on a local disk.
-    pub(in crate::sink::delta) fn new(store: Arc<dyn ObjectStore>, is_local: bool, engine: &Engine) -> Arc<Self> {
-        let parts = (engine.memory_limit() / 12 / PART_BYTES).clamp(LEAST_IN_FLIGHT, MOST_IN_FLIGHT);
+impl UploadBuffer {
+    /// For files in `store`, which is a folder on a local disk if `is_local`.
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, is_local: bool, engine: &Engine) -> Arc<Self> {
+        let parts = (engine.memory_limit() / 12 / PART_BYTES).clamp(MIN_IN_FLIGHT, MAX_IN_FLIGHT);
         Arc::new(Self {
             store,
             engine: engine.clone(),
             is_local,
-            most_waiting: engine.memory_limit() / 8,
-            held: MemoryConsumer::new("Uploads").register(engine.memory_pool()),
+            max_buffered: engine.memory_limit() / 8,
+            reservation: MemoryConsumer::new("Uploads").register(engine.memory_pool()),
             in_flight: Arc::new(Semaphore::new(parts)),
         })
     }
 
-    /// Where they go.
-    pub(in crate::sink::delta) fn store(&self) -> &Arc<dyn ObjectStore> {
+    /// The store.
+    pub(crate) fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
     }
 
-    /// Begins a file.
-    pub(in crate::sink::delta) async fn open(self: &Arc<Self>, name: &str) -> Result<Outgoing> {
-        let upload = self.store.put_multipart(&Path::from(name)).await.map_err(write_failed)?;
-        Ok(Outgoing {
-            outbox: Arc::clone(self),
-            upload,
-            on_disk: None,
+    /// Starts the upload of a file.
+    pub(crate) async fn open(self: &Arc<Self>, name: &str) -> Result<Upload> {
+        let multipart = self.store.put_multipart(&Path::from(name)).await.map_err(write_failed)?;
+        Ok(Upload {
+            buffer: Arc::clone(self),
+            multipart,
+            spooled: None,
             in_memory: Vec::new(),
-            held: Held { outbox: Arc::clone(self), bytes: 0 },
+            reserved: ReservedBytes { buffer: Arc::clone(self), bytes: 0 },
             has_parts: false,
             parts: JoinSet::new(),
         })
@@ -78,110 +79,111 @@ impl Outbox {
     }
 }
 
-/// Memory that is accounted as long as this lives.
+/// Bytes that are reserved in the memory pool until this is dropped.
 #[derive(Debug)]
-struct Held {
-    outbox: Arc<Outbox>,
+struct ReservedBytes {
+    buffer: Arc<UploadBuffer>,
     bytes: usize,
 }
 
-impl Held {
-    /// Whether so much more may wait.
+impl ReservedBytes {
+    /// Reserves bytes within the share of the buffer. Returns whether they fit.
     fn try_grow(&mut self, bytes: usize) -> bool {
-        let held = &self.outbox.held;
-        let fits = held.size() + bytes <= self.outbox.most_waiting && held.try_grow(bytes).is_ok();
+        let reservation = &self.buffer.reservation;
+        let fits = reservation.size() + bytes <= self.buffer.max_buffered && reservation.try_grow(bytes).is_ok();
         self.bytes += if fits { bytes } else { 0 };
         fits
     }
 
     fn grow(&mut self, bytes: usize) {
-        self.outbox.held.grow(bytes);
+        self.buffer.reservation.grow(bytes);
         self.bytes += bytes;
     }
 
     fn clear(&mut self) {
-        self.outbox.held.shrink(std::mem::take(&mut self.bytes));
+        self.buffer.reservation.shrink(std::mem::take(&mut self.bytes));
     }
 }
 
-impl Drop for Held {
+impl Drop for ReservedBytes {
     fn drop(&mut self) {
         self.clear();
     }
 }
 
-/// One file. Dropped before its end, it is not there.
+/// The spooled multipart upload of one file. Dropped before [`Self::finish`], it leaves no file.
 #[derive(Debug)]
-pub(in crate::sink::delta) struct Outgoing {
-    outbox: Arc<Outbox>,
-    upload: Box<dyn MultipartUpload>,
-    /// The first of what waits, and how many bytes.
-    on_disk: Option<(File, usize)>,
-    /// What comes after that.
+pub(crate) struct Upload {
+    buffer: Arc<UploadBuffer>,
+    multipart: Box<dyn MultipartUpload>,
+    /// The first buffered bytes, in a temporary file, and their number.
+    spooled: Option<(File, usize)>,
+    /// The buffered bytes after those.
     in_memory: Vec<Vec<u8>>,
-    /// Of those in memory.
-    held: Held,
-    /// Whether the store has a part, or is about to.
+    /// The reservation for the bytes in memory.
+    reserved: ReservedBytes,
+    /// Whether a part has been sent.
     has_parts: bool,
     parts: JoinSet<object_store::Result<()>>,
 }
 
-impl Outgoing {
-    /// Adds bytes; waits as long as too many parts are in flight. Errors: those of parts sent before, too.
-    pub(in crate::sink::delta) async fn put(&mut self, mut bytes: Vec<u8>) -> Result<()> {
+impl Upload {
+    /// Adds bytes. Waits while too many parts are in flight. The error may be that of a part that was sent earlier.
+    pub(crate) async fn put(&mut self, mut bytes: Vec<u8>) -> Result<()> {
         while let Some(sent) = self.parts.try_join_next() {
-            sent_or_failed(sent)?;
+            check_sent(sent)?;
         }
-        // What was set aside for growing would be held along.
+        // The buffer would otherwise keep the spare capacity as well.
         bytes.shrink_to_fit();
-        self.wait(bytes).await?;
-        let part = self.outbox.part_bytes();
-        // Of a first part alone it is not known whether it will be all: then it is to be one request.
-        let enough = if self.has_parts || self.outbox.is_local { part } else { 2 * part };
-        if self.waiting() < enough {
+        self.append(bytes).await?;
+        let part = self.buffer.part_bytes();
+        // The first part waits for a second one: a file of one part is uploaded with one request.
+        let threshold = if self.has_parts || self.buffer.is_local { part } else { 2 * part };
+        if self.buffered() < threshold {
             return Ok(());
         }
-        let mut waiting = Bytes::from(self.take().await?);
-        let rest = waiting.split_off(waiting.len() / part * part).to_vec();
-        while !waiting.is_empty() {
-            let next = waiting.split_to(part);
+        let mut buffered = Bytes::from(self.take().await?);
+        let rest = buffered.split_off(buffered.len() / part * part).to_vec();
+        while !buffered.is_empty() {
+            let next = buffered.split_to(part);
             self.send(next).await?;
         }
-        self.wait(rest).await
+        self.append(rest).await
     }
 
-    /// Sends the rest and completes the file.
-    pub(in crate::sink::delta) async fn finish(mut self) -> Result<()> {
+    /// Sends the remaining bytes and completes the file.
+    pub(crate) async fn finish(mut self) -> Result<()> {
         let rest = self.take().await?;
         if !rest.is_empty() {
             self.send(rest.into()).await?;
         }
         while let Some(sent) = self.parts.join_next().await {
-            sent_or_failed(sent)?;
+            check_sent(sent)?;
         }
-        self.upload.complete().await.map(drop).map_err(write_failed)
+        self.multipart.complete().await.map(drop).map_err(write_failed)
     }
 
-    fn waiting(&self) -> usize {
-        self.held.bytes + self.on_disk.as_ref().map_or(0, |(_, bytes)| *bytes)
+    /// Number of buffered bytes.
+    fn buffered(&self) -> usize {
+        self.reserved.bytes + self.spooled.as_ref().map_or(0, |(_, bytes)| *bytes)
     }
 
-    /// Puts bytes behind those that wait.
-    async fn wait(&mut self, bytes: Vec<u8>) -> Result<()> {
-        let has_room = self.held.try_grow(bytes.len());
-        if has_room || self.outbox.is_local {
+    /// Appends bytes to the buffered ones, in memory or in the temporary file.
+    async fn append(&mut self, bytes: Vec<u8>) -> Result<()> {
+        let has_room = self.reserved.try_grow(bytes.len());
+        if has_room || self.buffer.is_local {
             if !has_room {
-                // Little, and where it would wait is where it goes.
-                self.held.grow(bytes.len());
+                // Parts are small here, and a temporary file would be on the same kind of disk as the target.
+                self.reserved.grow(bytes.len());
             }
             self.in_memory.push(bytes);
             return Ok(());
         }
-        let (engine, on_disk, in_memory) =
-            (self.outbox.engine.clone(), self.on_disk.take(), std::mem::take(&mut self.in_memory));
+        let (engine, spooled, in_memory) =
+            (self.buffer.engine.clone(), self.spooled.take(), std::mem::take(&mut self.in_memory));
         let append = move || -> std::io::Result<(File, usize)> {
-            let (mut file, mut written) = match on_disk {
-                Some(waiting) => waiting,
+            let (mut file, mut written) = match spooled {
+                Some(spooled) => spooled,
                 None => (tempfile::tempfile_in(engine.folder())?, 0),
             };
             for bytes in in_memory.into_iter().chain([bytes]) {
@@ -190,16 +192,16 @@ impl Outgoing {
             }
             Ok((file, written))
         };
-        self.on_disk = Some(on_disk_or_failed(tokio::task::spawn_blocking(append).await)?);
-        self.held.clear();
+        self.spooled = Some(spool_result(tokio::task::spawn_blocking(append).await)?);
+        self.reserved.clear();
         Ok(())
     }
 
-    /// All that waits.
+    /// Removes and returns all buffered bytes.
     async fn take(&mut self) -> Result<Vec<u8>> {
-        let all = self.waiting();
+        let all = self.buffered();
         let in_memory = std::mem::take(&mut self.in_memory);
-        let taken = match self.on_disk.take() {
+        let taken = match self.spooled.take() {
             None => in_memory.concat(),
             Some((mut file, _)) => {
                 let read = move || -> std::io::Result<(File, Vec<u8>)> {
@@ -211,44 +213,48 @@ impl Outgoing {
                     file.seek(SeekFrom::Start(0))?;
                     Ok((file, taken))
                 };
-                let (file, taken) = on_disk_or_failed(tokio::task::spawn_blocking(read).await)?;
-                self.on_disk = Some((file, 0));
+                let (file, taken) = spool_result(tokio::task::spawn_blocking(read).await)?;
+                self.spooled = Some((file, 0));
                 taken
             }
         };
-        self.held.clear();
+        self.reserved.clear();
         Ok(taken)
     }
 
     async fn send(&mut self, part: Bytes) -> Result<()> {
-        let permit = Arc::clone(&self.outbox.in_flight).acquire_owned().await;
+        let permit = Arc::clone(&self.buffer.in_flight).acquire_owned().await;
         let permit = permit.context(Kind::Bug, "A data file cannot be written")?;
-        let mut held = Held { outbox: Arc::clone(&self.outbox), bytes: 0 };
-        held.grow(part.len());
-        let sending = self.upload.put_part(PutPayload::from(part));
+        let mut reserved = ReservedBytes { buffer: Arc::clone(&self.buffer), bytes: 0 };
+        reserved.grow(part.len());
+        let sending = self.multipart.put_part(PutPayload::from(part));
         self.has_parts = true;
         self.parts.spawn(async move {
             let sent = sending.await;
-            drop((permit, held));
+            drop((permit, reserved));
             sent
         });
         Ok(())
     }
 }
 
-fn on_disk_or_failed<T>(done: std::result::Result<std::io::Result<T>, JoinError>) -> Result<T> {
-    done.context(Kind::Bug, "Work with a temporary file stopped unexpectedly")?
+fn spool_result<T>(done: std::result::Result<std::io::Result<T>, JoinError>) -> Result<T> {
+    done.context(Kind::Bug, "Access to a temporary file stopped unexpectedly")?
         .map_err(|error| engine_error(DataFusionError::IoError(error)))
 }
 
-fn sent_or_failed(sent: std::result::Result<object_store::Result<()>, JoinError>) -> Result<()> {
+fn check_sent(sent: std::result::Result<object_store::Result<()>, JoinError>) -> Result<()> {
     sent.context(Kind::Bug, "An upload stopped unexpectedly")?.map_err(write_failed)
 }
 
 fn write_failed(error: object_store::Error) -> Error {
-    let full = crate::error::is_disk_full(&error);
-    let made = Error::new(Kind::Target, "A data file cannot be written").caused_by(error);
-    if full { made.with_kind(Kind::Resources).hint("make room at the target; nothing was changed, run it again") } else { made }
+    let is_full = crate::error::is_disk_full(&error);
+    let failed = Error::new(Kind::Target, "A data file cannot be written").caused_by(error);
+    if is_full {
+        failed.with_kind(Kind::Resources).hint("free space at the target and run it again; the table is unchanged")
+    } else {
+        failed
+    }
 }
 
 #[cfg(all(test, feature = "demo"))]
@@ -262,36 +268,36 @@ mod tests {
 
     const LIMIT: usize = 16 << 20;
 
-    async fn outbox(folder: &std::path::Path) -> (S3Server, Arc<Outbox>, Engine) {
+    async fn upload_buffer(folder: &std::path::Path) -> (S3Server, Arc<UploadBuffer>, Engine) {
         let server = S3Server::start().await;
         let options = StoreOptions::default().with_variables(server.variables()).tell("max_retries=1").unwrap();
         let place = Place::open(&url::Url::parse(&server.url("lake")).unwrap(), &options).unwrap();
         let engine = engine(folder, LIMIT);
         let store = object_store::prefix::PrefixStore::new(place.store(), place.root().clone());
-        (server, Outbox::new(Arc::new(store), false, &engine), engine)
+        (server, UploadBuffer::new(Arc::new(store), false, &engine), engine)
     }
 
-    /// Bytes that differ from place to place.
+    /// Bytes that depend on their position.
     fn bytes(from: usize, count: usize) -> Vec<u8> {
-        (from..from + count).map(|place| (place % 251) as u8).collect()
+        (from..from + count).map(|position| (position % 251) as u8).collect()
     }
 
-    async fn content(outbox: &Outbox, name: &str) -> Vec<u8> {
-        outbox.store().get(&Path::from(name)).await.unwrap().bytes().await.unwrap().to_vec()
+    async fn content(buffer: &UploadBuffer, name: &str) -> Vec<u8> {
+        buffer.store().get(&Path::from(name)).await.unwrap().bytes().await.unwrap().to_vec()
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn many_open_files_hold_no_more_than_their_share_and_are_whole() {
+    async fn many_open_files_share_a_bounded_buffer_and_are_complete() {
         let folder = tempfile::tempdir().unwrap();
-        let (server, outbox, engine) = outbox(folder.path()).await;
+        let (server, buffer, engine) = upload_buffer(folder.path()).await;
         let mut files = Vec::new();
         for number in 0..24 {
-            files.push(outbox.open(&format!("f-{number}")).await.unwrap());
+            files.push(buffer.open(&format!("f-{number}")).await.unwrap());
         }
         for round in 0..12 {
             for file in &mut files {
                 file.put(bytes(round << 19, 1 << 19)).await.unwrap();
-                // The share of what waits, and two parts on their way.
+                // The share of the buffer, and two parts in flight.
                 assert!(engine.memory_pool().reserved() <= LIMIT / 8 + 2 * PART_BYTES);
             }
         }
@@ -300,20 +306,20 @@ mod tests {
         }
         assert_eq!(engine.memory_pool().reserved(), 0);
         for number in [0, 23] {
-            assert!(content(&outbox, &format!("f-{number}")).await == bytes(0, 12 << 19));
+            assert!(content(&buffer, &format!("f-{number}")).await == bytes(0, 12 << 19));
         }
-        assert!(server.seen().iter().all(|seen| !seen.is_part()), "six megabytes are one request");
+        assert!(server.seen().iter().all(|seen| !seen.is_part()), "six megabytes are uploaded with one request");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn files_given_up_or_refused_leave_nothing() {
+    async fn abandoned_and_refused_files_leave_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let (server, outbox, engine) = outbox(folder.path()).await;
-        let mut given_up = outbox.open("given-up").await.unwrap();
-        given_up.put(bytes(0, 3 * PART_BYTES)).await.unwrap();
-        drop(given_up);
+        let (server, buffer, engine) = upload_buffer(folder.path()).await;
+        let mut abandoned = buffer.open("abandoned").await.unwrap();
+        abandoned.put(bytes(0, 3 * PART_BYTES)).await.unwrap();
+        drop(abandoned);
         server.fault(Fault::Expired, Seen::is_part, 0, usize::MAX);
-        let mut refused = outbox.open("refused").await.unwrap();
+        let mut refused = buffer.open("refused").await.unwrap();
         refused.put(bytes(0, 2 * PART_BYTES)).await.unwrap();
         let error = refused.finish().await.unwrap_err();
         assert_eq!(error.kind(), Kind::Target);
@@ -331,23 +337,23 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(8))]
 
         #[test]
-        fn what_is_put_arrives_in_order(puts in prop::collection::vec((0_usize..3, 0_usize..7_000_000), 0..12)) {
+        fn bytes_arrive_in_order(puts in prop::collection::vec((0_usize..3, 0_usize..7_000_000), 0..12)) {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
                 let folder = tempfile::tempdir().unwrap();
-                let (server, outbox, engine) = outbox(folder.path()).await;
+                let (server, buffer, engine) = upload_buffer(folder.path()).await;
                 let mut files = Vec::new();
                 for name in ["a", "b", "c"] {
-                    files.push((name, 0, outbox.open(name).await.unwrap()));
+                    files.push((name, 0, buffer.open(name).await.unwrap()));
                 }
                 for (file, count) in puts {
-                    let (_, length, outgoing) = &mut files[file];
-                    outgoing.put(bytes(*length, count)).await.unwrap();
+                    let (_, length, upload) = &mut files[file];
+                    upload.put(bytes(*length, count)).await.unwrap();
                     *length += count;
                 }
-                for (name, length, outgoing) in files {
-                    outgoing.finish().await.unwrap();
-                    prop_assert!(content(&outbox, name).await == bytes(0, length));
+                for (name, length, upload) in files {
+                    upload.finish().await.unwrap();
+                    prop_assert!(content(&buffer, name).await == bytes(0, length));
                 }
                 prop_assert_eq!((engine.memory_pool().reserved(), server.left_parts()), (0, 0));
                 Ok(())

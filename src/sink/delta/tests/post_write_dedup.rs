@@ -1,4 +1,4 @@
-//! First loads of sets that hold keys more than once: one row stays of each, whatever way the others go.
+//! First loads with repeated keys: the newest row of each key stays, with or without deletion vectors.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, RecordBatch, TimestampMicrosecondArray, UInt64Array
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Lake, only};
+use super::{TestLake, only};
 use crate::model::TableRef;
 use crate::reduce::ChangeSet;
 use crate::schema::{ColumnType, TableSchema};
@@ -15,7 +15,7 @@ use crate::sink::conformance::{Change, Change::Del, Change::Up, at, changes, col
 use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions};
 use crate::sink::{LoadKind, Loaded, Sink};
 
-/// A log, so that it is partitioned by day.
+/// A log table, which is partitioned by day.
 fn log() -> TableSchema {
     let table = TableRef::new("canvas_logs", "web_logs");
     let value = vec![column("timestamp", ColumnType::Timestamp, true), column("n", ColumnType::Int64, false)];
@@ -30,7 +30,7 @@ fn row(key: u64, day: u64, n: usize) -> Value {
     })
 }
 
-/// Change batches with these times, numbered over all batches.
+/// Change batches with these times; positions run over all batches.
 fn batches(schema: &TableSchema, rows: &[Vec<(Change, i64)>]) -> Vec<RecordBatch> {
     let mut number = 0;
     let mut batch = |rows: &Vec<(Change, i64)>| {
@@ -45,7 +45,7 @@ fn batches(schema: &TableSchema, rows: &[Vec<(Change, i64)>]) -> Vec<RecordBatch
     rows.iter().map(&mut batch).collect()
 }
 
-async fn first_load(lake: &Lake, schema: &TableSchema, rows: &[Vec<(Change, i64)>]) -> crate::Result<Loaded> {
+async fn first_load(lake: &TestLake, schema: &TableSchema, rows: &[Vec<(Change, i64)>]) -> crate::Result<Loaded> {
     let mut opened = lake.sink.begin(plan(&lake.fixture, schema, LoadKind::Replace).await).await?;
     match opened.write(unreduced(schema, batches(schema, rows))).await {
         Ok(()) => opened.commit(at(1)).await,
@@ -64,7 +64,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn the_newest_row_of_each_key_stays(
+    fn the_newest_row_of_each_key_remains(
         rows in prop::collection::vec((0_u64..30, 0_u64..3, 0_i64..4), 1..120),
         size in 1_usize..50,
         vectors in prop::sample::select(vec![DeletionVectors::Off, DeletionVectors::Auto, DeletionVectors::On]),
@@ -73,7 +73,7 @@ proptest! {
     ) {
         let schema = log();
         let change_data_feed = if feed { ChangeDataFeed::On } else { ChangeDataFeed::AsBefore };
-        let lake = Lake::with(4 << 20, |options| {
+        let lake = TestLake::with(4 << 20, |options| {
             DeltaOptions { deletion_vectors: vectors, change_data_feed, target_file_bytes, ..options }
         });
         let all: Vec<(Change, i64)> =
@@ -90,7 +90,7 @@ proptest! {
             let loaded = first_load(&lake, &schema, &parts).await.unwrap();
             assert_eq!((loaded.upserted, loaded.rows), (newest.len() as u64, Some(newest.len() as u64)));
             assert_eq!(without_day(read(&lake.fixture, &schema.table).await), expected(&schema, &newest));
-            // What was written anew is not left behind.
+            // Rewritten files are removed.
             let named = lake.commit(&schema.table, 0).iter().filter(|action| action.get("add").is_some()).count();
             assert_eq!(parquet_files(&lake, &schema.table), named);
             assert_eq!(lake.engine.memory_pool().reserved(), 0);
@@ -104,27 +104,27 @@ fn without_day(rows: Vec<String>) -> Vec<String> {
     rows
 }
 
-fn parquet_files(lake: &Lake, table: &TableRef) -> usize {
+fn parquet_files(lake: &TestLake, table: &TableRef) -> usize {
     let days = std::fs::read_dir(lake.folder(table)).unwrap().map(|entry| entry.unwrap().path());
     let days = days.filter(|path| path.file_name().unwrap() != "_delta_log" && path.is_dir());
     days.map(|day| std::fs::read_dir(day).unwrap().count()).sum()
 }
 
 #[tokio::test]
-async fn marks_are_made_where_they_may_be_and_told_in_the_protocol() {
-    for (vectors, marked) in [(DeletionVectors::On, 1), (DeletionVectors::Auto, 0), (DeletionVectors::Off, 0)] {
-        let lake = Lake::with(4 << 20, |options| DeltaOptions { deletion_vectors: vectors, ..options });
+async fn deletion_vectors_are_used_if_allowed_and_listed_in_the_protocol() {
+    for (vectors, with_vector) in [(DeletionVectors::On, 1), (DeletionVectors::Auto, 0), (DeletionVectors::Off, 0)] {
+        let lake = TestLake::with(4 << 20, |options| DeltaOptions { deletion_vectors: vectors, ..options });
         let schema = log();
         let rows: Vec<(Change, i64)> = (0..40).map(|n| (Up(row(n % 39, 1, n as usize)), 1)).collect();
         let loaded = first_load(&lake, &schema, &[rows]).await.unwrap();
         assert_eq!(loaded.rows, Some(39));
         let actions = lake.commit(&schema.table, 0);
         let add = only(&actions, "add");
-        assert_eq!(usize::from(add.get("deletionVector").is_some_and(|vector| !vector.is_null())), marked);
-        assert_eq!(only(&actions, "commitInfo")["operationMetrics"]["numDeletionVectorsAdded"], marked.to_string());
+        assert_eq!(usize::from(add.get("deletionVector").is_some_and(|vector| !vector.is_null())), with_vector);
+        assert_eq!(only(&actions, "commitInfo")["operationMetrics"]["numDeletionVectorsAdded"], with_vector.to_string());
         let features = &only(&actions, "protocol")["readerFeatures"];
-        assert_eq!(features.as_array().is_some_and(|features| features.contains(&json!("deletionVectors"))), marked == 1);
-        // The next loads find it as any other table.
+        assert_eq!(features.as_array().is_some_and(|features| features.contains(&json!("deletionVectors"))), with_vector == 1);
+        // Later loads work as for any other table.
         let mut opened = lake.sink.begin(plan(&lake.fixture, &schema, LoadKind::Merge).await).await.unwrap();
         let next = changes(&schema, &[Up(row(0, 1, 100)), Up(row(77, 1, 101))]);
         opened.write(crate::sink::conformance::reduced(&schema, vec![next])).await.unwrap();
@@ -134,8 +134,8 @@ async fn marks_are_made_where_they_may_be_and_told_in_the_protocol() {
 }
 
 #[tokio::test]
-async fn a_delete_cannot_be_settled_afterwards_and_asks_for_a_reduction() {
-    let lake = Lake::with(1 << 20, |options| options);
+async fn a_delete_in_a_first_load_requires_deduplication_before_the_load() {
+    let lake = TestLake::with(1 << 20, |options| options);
     let schema = log();
     let with_delete = vec![(Up(row(1, 1, 1)), 1), (Del(json!({"id": row(1, 1, 1)["id"]})), 2)];
     let error = first_load(&lake, &schema, &[with_delete]).await.unwrap_err();

@@ -1,12 +1,12 @@
-//! Modes and marked deletes: a table changes between removing and marking, and stays as it was begun otherwise.
+//! Table modes, soft deletes and partitions.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::Lake;
+use super::TestLake;
 use super::history::table;
-use super::replay::{Kept, load_timed, shown, with_roles};
+use super::history_in_modes::{Kept, load_timed, shown, with_system_columns};
 use crate::error::Kind;
 use crate::model::{TableRef, Timestamp};
 use crate::schema::{ColumnRecord, ColumnType, Deletes, TableMode, TableSchema};
@@ -16,17 +16,17 @@ use crate::sink::conformance::{
 use crate::sink::delta::{DeletionVectors, DeltaOptions, Scope};
 use crate::sink::{Layout, LoadKind, Sink};
 
-fn marked_row(id: i64, name: &str, deleted: bool) -> Value {
+fn soft_row(id: i64, name: &str, deleted: bool) -> Value {
     json!({"id": id, "name": name, "_deleted": deleted})
 }
 
-fn marked_schema() -> TableSchema {
-    with_roles(plain(&table()), Kept::Marked)
+fn soft_schema() -> TableSchema {
+    with_system_columns(plain(&table()), Kept::SoftDeletes)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_changes_between_removing_and_marking() {
-    let lake = Lake::new();
+async fn a_table_can_switch_between_removing_and_soft_deletes() {
+    let lake = TestLake::new();
     let schema = plain(&table());
     let up = |id: i64, name: &str| (Up(json!({"id": id, "name": name})), 1);
     let del = |id: i64| (Del(json!({"id": id})), 2);
@@ -34,19 +34,20 @@ async fn a_table_changes_between_removing_and_marking() {
     load_timed(&lake.stage(), &schema, LoadKind::Replace, none(), &[up(1, "a"), up(2, "b"), up(3, "c")], 1, 9).await.unwrap();
     load_timed(&lake.stage(), &schema, LoadKind::Merge, none(), &[del(3)], 2, 9).await.unwrap();
 
-    // From now on rows are marked; those that are there are known not to be deleted, also for readers that see nulls otherwise.
-    let loaded = load_timed(&lake.stage(), &schema, LoadKind::Merge, Kept::Marked.layout(), &[del(2)], 3, 9).await.unwrap();
+    // With soft deletes, existing rows get `_deleted` = false: readers would see nulls otherwise.
+    let loaded =
+        load_timed(&lake.stage(), &schema, LoadKind::Merge, Kept::SoftDeletes.layout(), &[del(2)], 3, 9).await.unwrap();
     assert_eq!((loaded.deleted, loaded.rows), (1, Some(2)));
-    let now = [marked_row(1, "a", false), marked_row(2, "b", true)];
-    assert_eq!(read(&lake.fixture, &table()).await, expected(&marked_schema(), &now));
+    let now = [soft_row(1, "a", false), soft_row(2, "b", true)];
+    assert_eq!(read(&lake.fixture, &table()).await, expected(&soft_schema(), &now));
     assert_eq!(lake.sink.status(&table()).await.unwrap().unwrap().kept_as.as_deref(), Some("current, deletes marked"));
 
-    // A run that does not say it goes on so; a key that is born again is no longer marked.
+    // A run without the option keeps soft deletes. A key that is inserted again is no longer deleted.
     load_timed(&lake.stage(), &schema, LoadKind::Merge, none(), &[up(2, "B"), del(1), del(7)], 4, 9).await.unwrap();
-    let now = [marked_row(1, "a", true), marked_row(2, "B", false)];
-    assert_eq!(read(&lake.fixture, &table()).await, expected(&marked_schema(), &now));
+    let now = [soft_row(1, "a", true), soft_row(2, "B", false)];
+    assert_eq!(read(&lake.fixture, &table()).await, expected(&soft_schema(), &now));
     let loaded = load_timed(&lake.stage(), &schema, LoadKind::Replace, none(), &[up(5, "e")], 5, 9).await.unwrap();
-    assert_eq!((loaded.deleted, loaded.rows), (1, Some(3)), "a new snapshot marks what it does not have");
+    assert_eq!((loaded.deleted, loaded.rows), (1, Some(3)), "a new snapshot soft-deletes the keys that it lacks");
 
     let removing = Layout { deletes: Some(Deletes::Remove), ..Layout::default() };
     let loaded = load_timed(&lake.stage(), &schema, LoadKind::Merge, removing, &[up(6, "f")], 6, 9).await.unwrap();
@@ -59,7 +60,7 @@ async fn a_table_changes_between_removing_and_marking() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_stays_in_its_mode() {
-    let lake = Lake::new();
+    let lake = TestLake::new();
     let schema = plain(&table());
     load_timed(
         &lake.stage(),
@@ -83,8 +84,8 @@ async fn a_table_stays_in_its_mode() {
     lake.sink.accepts(&table(), &Layout::default()).await.unwrap();
     assert_eq!(lake.sink.status(&table()).await.unwrap().unwrap().kept_as.as_deref(), Some("history"));
 
-    // A column of the service may not have the name of one of ours.
-    let lake = Lake::new();
+    // A column of the service must not have the name of a system column.
+    let lake = TestLake::new();
     let odd = schema_with("_Current");
     let error = load_timed(&lake.stage(), &odd, LoadKind::Replace, Kept::History.layout(), &[], 1, 9).await.unwrap_err();
     assert_eq!((error.kind(), error.get("column")), (Kind::Schema, Some("_Current")));
@@ -96,8 +97,8 @@ fn schema_with(name: &str) -> TableSchema {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_version_that_comes_again_is_put_right_and_not_repeated() {
-    let lake = Lake::new();
+async fn a_version_with_the_same_time_is_corrected_and_not_repeated() {
+    let lake = TestLake::new();
     let schema = plain(&table());
     let up = |name: &str, at: i64| (Up(json!({"id": 1, "name": name})), at);
     let history = |from: i64, to: Option<i64>, name: &str| {
@@ -105,9 +106,9 @@ async fn a_version_that_comes_again_is_put_right_and_not_repeated() {
         row["_valid_to"] = to.map_or(Value::Null, shown);
         row
     };
-    let columns = with_roles(schema.clone(), Kept::History);
+    let columns = with_system_columns(schema.clone(), Kept::History);
     load_timed(&lake.stage(), &schema, LoadKind::Replace, Kept::History.layout(), &[up("a", 10)], 1, 9).await.unwrap();
-    // The same time, other values: a correction. A later time, same values: nothing. A delete, and the key born again.
+    // The same time with other values is a correction. A later time with the same values has no effect. Then a delete, and a new row with the key.
     load_timed(&lake.stage(), &schema, LoadKind::Merge, Layout::default(), &[up("A", 10)], 2, 9).await.unwrap();
     assert_eq!(read(&lake.fixture, &table()).await, expected(&columns, &[history(10, None, "A")]));
     load_timed(&lake.stage(), &schema, LoadKind::Replace, Layout::default(), &[up("A", 11)], 3, 9).await.unwrap();
@@ -118,8 +119,8 @@ async fn a_version_that_comes_again_is_put_right_and_not_repeated() {
     assert_eq!(read(&lake.fixture, &table()).await, expected(&columns, &now));
 }
 
-/// Logs, which are partitioned by day without being asked.
-pub(super) fn events() -> TableSchema {
+/// A log table, which is partitioned by day by default.
+pub(crate) fn events() -> TableSchema {
     schema(
         &TableRef::new("canvas_logs", "web_logs"),
         1,
@@ -133,9 +134,9 @@ fn event(id: i64, day: u32, url: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn logs_are_partitioned_by_day_and_only_touched_days_are_written() {
+async fn logs_are_partitioned_by_day_and_only_changed_days_are_written() {
     for deletion_vectors in [DeletionVectors::On, DeletionVectors::Off] {
-        let lake = Lake::with(64 << 20, |options| DeltaOptions { deletion_vectors, ..options });
+        let lake = TestLake::with(64 << 20, |options| DeltaOptions { deletion_vectors, ..options });
         let (schema, table) = (events(), TableRef::new("canvas_logs", "web_logs"));
         let mut rows: Vec<Value> = (0..400).map(|id| event(id, 1 + (id % 40 / 2) as u32, "a")).collect();
         let ups: Vec<Change> = rows.iter().cloned().map(Up).collect();
@@ -143,7 +144,7 @@ async fn logs_are_partitioned_by_day_and_only_touched_days_are_written() {
         let status = lake.sink.status(&table).await.unwrap().unwrap();
         assert_eq!((status.kept_as.as_deref(), status.files), (Some("current by day(timestamp)"), Some(20)));
         let least = deletion_vectors == DeletionVectors::Off;
-        assert_eq!(status.protocol.as_deref() == Some("1/2"), least, "partitions ask for nothing of readers");
+        assert_eq!(status.protocol.as_deref() == Some("1/2"), least, "partitions require nothing of readers");
 
         // One row changes, one moves to another day, one is new.
         let (changed, moved, new) = (event(4, 3, "b"), event(10, 20, "b"), event(1000, 7, "b"));
@@ -172,7 +173,7 @@ async fn logs_are_partitioned_by_day_and_only_touched_days_are_written() {
         };
         assert_eq!(read(&lake.fixture, &table).await, expected_now());
 
-        // Care keeps days apart.
+        // Compaction does not mix days.
         let done = lake.sink.optimize(&table, Scope::Cluster).await.unwrap();
         assert!(done.commits > 0);
         assert_eq!(lake.sink.status(&table).await.unwrap().unwrap().files, Some(20));
@@ -183,15 +184,15 @@ async fn logs_are_partitioned_by_day_and_only_touched_days_are_written() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_times_and_dates_partition_and_old_tables_stay_as_they_are() {
-    let lake = Lake::new();
+async fn only_times_and_dates_partition_and_existing_tables_keep_their_partitions() {
+    let lake = TestLake::new();
     let by = |text: &str| Layout { partition_by: Some(text.parse().unwrap()), ..Layout::default() };
     let schema = events();
     for wrong in ["day(url)", "day(nowhere)"] {
         let error = load_timed(&lake.stage(), &schema, LoadKind::Replace, by(wrong), &[], 1, 9).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Schema);
     }
-    // A table of before: as a log would be without partitions.
+    // A log table from before partitions.
     let old = plain(&table());
     load_timed(&lake.stage(), &old, LoadKind::Replace, Layout::default(), &[], 1, 9).await.unwrap();
     let error = load_timed(&lake.stage(), &old, LoadKind::Replace, by("day(name)"), &[], 2, 9).await.unwrap_err();
@@ -208,8 +209,8 @@ async fn only_times_and_dates_partition_and_old_tables_stay_as_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_first_load_that_is_given_up_leaves_no_folders_of_partitions() {
-    let lake = Lake::new();
+async fn an_abandoned_first_load_leaves_no_partition_folders() {
+    let lake = TestLake::new();
     let schema = events();
     let rows: Vec<Change> = (0..4).map(|id| Up(event(id, 1 + id as u32, "a"))).collect();
     for aborts in [true, false] {
@@ -227,7 +228,7 @@ async fn a_first_load_that_is_given_up_leaves_no_folders_of_partitions() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_partitions_need_little_memory() {
-    let lake = Lake::with(8 << 20, |options| options);
+    let lake = TestLake::with(8 << 20, |options| options);
     let schema = events();
     let moment = |row: i64| Timestamp::from_micros((row * 7919 % 400) * 86_400_000_000).to_string();
     let rows: Vec<Change> =
@@ -241,10 +242,10 @@ async fn many_partitions_need_little_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_has_every_change_once() {
-    let lake = Lake::new();
+async fn a_change_log_has_every_change_once() {
+    let lake = TestLake::new();
     let schema = plain(&table());
-    let logged = with_roles(plain(&table()), Kept::Changes);
+    let logged = with_system_columns(plain(&table()), Kept::Changes);
     let up = |id: i64, name: &str, at: i64| (Up(json!({"id": id, "name": name})), at);
     let seen = |id: i64, name: &str, at: i64| json!({"id": id, "name": name, "_action": "U", "_ts": shown(at)});
     let none = Layout::default;
@@ -263,13 +264,13 @@ async fn a_log_has_every_change_once() {
         json!({"id": 2, "_action": "D", "_ts": shown(2700)}),
     ];
     assert_eq!(read(&lake.fixture, &table()).await, expected(&logged, &now));
-    // The same increment again, with one change that is new and one of the same time with another value.
+    // The same increment again, with a new change and one with the same time and another value.
     let again: Vec<_> = increment.iter().cloned().chain([up(3, "y", 2800), up(1, "C", 2600)]).collect();
     let loaded = load_timed(&lake.stage(), &schema, LoadKind::Merge, none(), &again, 4, 3).await.unwrap();
     assert_eq!((loaded.upserted, loaded.deleted), (2, 0));
     let now: Vec<Value> = now.into_iter().chain([seen(3, "y", 2800), seen(1, "C", 2600)]).collect();
     assert_eq!(read(&lake.fixture, &table()).await, expected(&logged, &now));
-    // A snapshot that is older than the log says nothing of what came after it.
+    // A snapshot that is older than the log has no effect on later changes.
     let old = [up(1, "a", 1000), up(2, "b", 1000)];
     load_timed(&lake.stage(), &schema, LoadKind::Replace, none(), &old, 2, 9).await.unwrap();
     assert_eq!(read(&lake.fixture, &table()).await, expected(&logged, &now));
@@ -280,10 +281,10 @@ async fn a_log_has_every_change_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn older_changes_leave_a_history_as_it_is() {
-    let lake = Lake::new();
+async fn older_changes_do_not_alter_a_history() {
+    let lake = TestLake::new();
     let schema = plain(&table());
-    let versions = with_roles(plain(&table()), Kept::History);
+    let versions = with_system_columns(plain(&table()), Kept::History);
     let up = |id: i64, name: &str, at: i64| (Up(json!({"id": id, "name": name})), at);
     let del = |id: i64, at: i64| (Del(json!({"id": id})), at);
     let version = |id: i64, name: &str, from: i64, to: Option<i64>| {
@@ -291,7 +292,7 @@ async fn older_changes_leave_a_history_as_it_is() {
             "_current": to.is_none()})
     };
     let none = Layout::default;
-    let load = async |kind: LoadKind, rows: &[super::replay::Timed], second: i64| {
+    let load = async |kind: LoadKind, rows: &[super::history_in_modes::Timed], second: i64| {
         let layout = if second == 2 && kind == LoadKind::Replace { Kept::History.layout() } else { none() };
         load_timed(&lake.stage(), &schema, kind, layout, rows, second, 9).await.unwrap()
     };
@@ -310,18 +311,18 @@ async fn older_changes_leave_a_history_as_it_is() {
     ];
     let check = async || assert_eq!(read(&lake.fixture, &table()).await, expected(&versions, &now));
     check().await;
-    // Earlier increments again: an older update, an older delete, an update of a row that is deleted by now.
+    // Earlier increments again: an older update, an older delete, an update of a row that was deleted later.
     load(LoadKind::Merge, &[up(1, "A", 2500), del(2, 2600)], 6).await;
     check().await;
     load(LoadKind::Merge, &[del(1, 3000), up(4, "d", 3600), up(3, "c", 1000)], 7).await;
     check().await;
-    // A snapshot from before all that, and then all increments since.
+    // An older snapshot, and then all increments since.
     load(LoadKind::Replace, &snapshot, 2).await;
     check().await;
     assert_eq!(lake.sink.held(&table()).await.unwrap().unwrap().bookmark, at(2));
     load(LoadKind::Merge, &[up(1, "AA", 3500), del(2, 2600), del(3, 3700), del(4, 4500)], 5).await;
     check().await;
-    // A row that was deleted long ago may come back, and one that was never seen may come late.
+    // A row that was deleted may be inserted again, and an unknown row may arrive late.
     load(LoadKind::Merge, &[up(2, "new", 5500), up(9, "late", 1500)], 8).await;
     let now: Vec<Value> = now.iter().cloned().chain([version(2, "new", 5500, None), version(9, "late", 1500, None)]).collect();
     assert_eq!(read(&lake.fixture, &table()).await, expected(&versions, &now));
@@ -329,11 +330,11 @@ async fn older_changes_leave_a_history_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_old_rows_cannot_follow_goes_into_a_new_target() {
+async fn changes_that_old_rows_cannot_take_need_a_new_target() {
     let of =
         |kind: ColumnType| schema(&table(), 2, vec![column("id", ColumnType::Int64, true)], vec![column("x", kind, false)]);
-    for kept in [Kept::Marked, Kept::Changes, Kept::History] {
-        let (lake, fresh) = (Lake::new(), Lake::new());
+    for kept in [Kept::SoftDeletes, Kept::Changes, Kept::History] {
+        let (lake, fresh) = (TestLake::new(), TestLake::new());
         let old = [(Up(json!({"id": 1, "x": "a"})), 1000)];
         load_timed(&lake.stage(), &of(TEXT), LoadKind::Replace, kept.layout(), &old, 2, 9).await.unwrap();
         let new = [(Up(json!({"id": 1, "x": 5})), 1000)];
@@ -345,8 +346,8 @@ async fn what_old_rows_cannot_follow_goes_into_a_new_target() {
         }
         load_timed(&fresh.stage(), &of(ColumnType::Int64), LoadKind::Replace, kept.layout(), &new, 3, 9).await.unwrap();
     }
-    // Where a snapshot replaces all rows, it is the way.
-    let lake = Lake::new();
+    // If a snapshot replaces all rows, the hint is to reload.
+    let lake = TestLake::new();
     let old = [(Up(json!({"id": 1, "x": "a"})), 1000)];
     load_timed(&lake.stage(), &of(TEXT), LoadKind::Replace, Layout::default(), &old, 2, 9).await.unwrap();
     let new = [(Up(json!({"id": 1, "x": 5})), 1000)];
@@ -357,7 +358,7 @@ async fn what_old_rows_cannot_follow_goes_into_a_new_target() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hashed_column_that_is_gone_at_the_source_does_not_stop_its_table() {
+async fn a_hashed_column_that_no_longer_exists_does_not_block_its_table() {
     let of = |version: i64, has: bool| {
         let mut value = vec![column("name", TEXT, false)];
         value.extend(has.then(|| column("s", TEXT, false)));
@@ -368,8 +369,8 @@ async fn a_hashed_column_that_is_gone_at_the_source_does_not_stop_its_table() {
         fingerprint: hashed.then(|| "one".to_owned()),
         ..ColumnRecord::default()
     };
-    for kept in [Kept::Current, Kept::Marked, Kept::Changes, Kept::History] {
-        let lake = Lake::new();
+    for kept in [Kept::Current, Kept::SoftDeletes, Kept::Changes, Kept::History] {
+        let lake = TestLake::new();
         let layout = |hashed: bool, first: bool| {
             let base = if first { kept.layout() } else { Layout::default() };
             Layout { columns: record(hashed), ..base }
@@ -387,12 +388,12 @@ async fn a_hashed_column_that_is_gone_at_the_source_does_not_stop_its_table() {
         check(&record(false), &of(2, false)).await.unwrap();
         let without = [up(1, None, 2500), up(3, None, 2500)];
         load_timed(&lake.stage(), &of(2, false), LoadKind::Merge, layout(false, false), &without, 3, 9).await.unwrap();
-        // A snapshot without it is taken as well where old rows stay; and increments after that.
+        // A snapshot without the column is accepted even if old rows stay, and so are later increments.
         if kept != Kept::Current {
             let all = [up(1, None, 2500), up(2, None, 1000), up(3, None, 2500)];
             load_timed(&lake.stage(), &of(2, false), LoadKind::Replace, layout(false, false), &all, 4, 9).await.unwrap();
         }
-        // It comes back: as hashes only, with the same key only.
+        // If the column returns, it must be hashed with the same key.
         let back = [up(4, Some("h4"), 4500)];
         let error = check(&record(false), &of(3, true)).await.unwrap_err();
         let way = if kept == Kept::Current { "--resnapshot" } else { "new --target" };
@@ -404,7 +405,7 @@ async fn a_hashed_column_that_is_gone_at_the_source_does_not_stop_its_table() {
         load_timed(&lake.stage(), &of(3, true), LoadKind::Merge, layout(true, false), &back, 5, 9).await.unwrap();
         let rows = read(&lake.fixture, &table()).await;
         let has = |text: &str| rows.iter().any(|row| row.contains(text));
-        // The snapshot without the column replaced the row with it where there is one row for each key.
-        assert!(has("s=h4") && has("s=h2") == (kept != Kept::Marked), "{kept:?} {rows:?}");
+        // In mode `current`, the snapshot replaced the row that had the column.
+        assert!(has("s=h4") && has("s=h2") == (kept != Kept::SoftDeletes), "{kept:?} {rows:?}");
     }
 }

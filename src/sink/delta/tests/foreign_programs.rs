@@ -1,4 +1,4 @@
-//! Other programs at the same place: what is refused, what is lived with.
+//! Tables that other programs changed, and folders with files of other programs.
 
 use std::collections::HashMap;
 use std::fs;
@@ -7,7 +7,7 @@ use deltalake::DeltaTable;
 use deltalake::kernel::{DataType, PrimitiveType};
 use serde_json::json;
 
-use super::{Lake, only};
+use super::{TestLake, only};
 use crate::error::Kind;
 use crate::model::TableRef;
 use crate::sink::conformance::{Change, Change::Del, Change::Up, at, changes, expected, load, plain, plan, read, reduced};
@@ -19,7 +19,7 @@ fn table() -> TableRef {
     TableRef::new("canvas", "accounts")
 }
 
-async fn refused(lake: &Lake) -> crate::Error {
+async fn refused(lake: &TestLake) -> crate::Error {
     let error = lake.sink.held(&table()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Target, "{error:?}");
     assert!(error.hint_text().is_some());
@@ -42,8 +42,8 @@ async fn refused(lake: &Lake) -> crate::Error {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_delta_table_of_another_program_is_not_touched() {
-    let lake = Lake::new();
+async fn a_delta_table_of_another_program_is_refused() {
+    let lake = TestLake::new();
     fs::create_dir_all(lake.folder(&table())).unwrap();
     DeltaTable::try_from_url(lake.url(&table()))
         .await
@@ -53,30 +53,30 @@ async fn a_delta_table_of_another_program_is_not_touched() {
         .await
         .unwrap();
     let error = refused(&lake).await;
-    assert!(error.message().contains("did not make"));
-    assert_eq!(lake.sink.list(None).await.unwrap(), [], "it is not one of ours");
+    assert!(error.message().contains("did not create"));
+    assert_eq!(lake.sink.list(None).await.unwrap(), [], "it is not listed");
     assert!(!lake.folder(&table()).join("_delta_log/00000000000000000001.json").exists());
 }
 
 #[tokio::test]
-async fn anything_else_in_the_place_of_a_table_is_refused() {
+async fn other_files_in_the_folder_of_a_table_are_refused() {
     for name in ["notes.txt", "part-0.parquet", "sub/file"] {
-        let lake = Lake::new();
+        let lake = TestLake::new();
         let path = lake.folder(&table()).join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, "x").unwrap();
         refused(&lake).await;
         assert_eq!(fs::read_to_string(&path).unwrap(), "x");
     }
-    let lake = Lake::new();
+    let lake = TestLake::new();
     fs::create_dir_all(lake.root.join("canvas")).unwrap();
     fs::write(lake.folder(&table()), "a file").unwrap();
     refused(&lake).await;
 }
 
 #[tokio::test]
-async fn leftovers_of_a_killed_first_load_do_not_hinder_the_next() {
-    let lake = Lake::new();
+async fn files_of_a_killed_first_load_do_not_prevent_the_next() {
+    let lake = TestLake::new();
     let day = "_day=2026-01-01";
     fs::create_dir_all(lake.folder(&table()).join(day)).unwrap();
     fs::create_dir(lake.folder(&table()).join("_day=2026-01-02")).unwrap();
@@ -91,28 +91,28 @@ async fn leftovers_of_a_killed_first_load_do_not_hinder_the_next() {
 }
 
 #[tokio::test]
-async fn a_folder_that_was_copied_under_another_name_is_refused() {
-    let lake = Lake::new();
+async fn a_folder_that_was_copied_to_another_name_is_refused() {
+    let lake = TestLake::new();
     let other = TableRef::new("canvas", "users");
     load(&lake.fixture, &plain(&other), LoadKind::Replace, &[], at(1)).await.unwrap();
     fs::rename(lake.folder(&other), lake.folder(&table())).unwrap();
     refused(&lake).await;
 }
 
-/// Appends a commit by hand, as another program might.
-fn commit_by_hand(lake: &Lake, version: u64, actions: &[serde_json::Value]) {
+/// Writes a commit as another program could.
+fn commit_by_hand(lake: &TestLake, version: u64, actions: &[serde_json::Value]) {
     let text: Vec<String> = actions.iter().map(ToString::to_string).collect();
     fs::write(lake.folder(&table()).join(format!("_delta_log/{version:020}.json")), text.join("\n")).unwrap();
 }
 
-/// A table of thirty rows, of which another program has marked six as deleted.
-async fn marked_by_hand(lake: &Lake) -> Vec<serde_json::Value> {
+/// A table of thirty rows, six of which another program deleted with a deletion vector.
+async fn with_foreign_vector(lake: &TestLake) -> Vec<serde_json::Value> {
     let schema = plain(&table());
     let rows: Vec<_> = (0..30).map(|id| json!({"id": id, "name": "a"})).collect();
     load(&lake.fixture, &schema, LoadKind::Replace, &rows.iter().cloned().map(Up).collect::<Vec<_>>(), at(1)).await.unwrap();
     let first = lake.commit(&table(), 0);
     let mut add = only(&first, "add").clone();
-    // The example of the protocol: rows 3, 4, 7, 11, 18, 29.
+    // The example of the Delta protocol: rows 3, 4, 7, 11, 18, 29.
     add["deletionVector"] = json!({"storageType": "i", "pathOrInlineDv": "^Bg9^0rr910000000000iXQKl0rr91000f55c8Xg0@@D72lkbi5=-{L", "sizeInBytes": 44, "cardinality": 6});
     let path = add["path"].clone();
     let features = json!(["deletionVectors"]);
@@ -129,14 +129,14 @@ async fn marked_by_hand(lake: &Lake) -> Vec<serde_json::Value> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_that_another_program_marked_stay_deleted() {
+async fn deletion_vectors_of_other_programs_are_respected() {
     let schema = plain(&table());
     for deletion_vectors in [DeletionVectors::On, DeletionVectors::Auto, DeletionVectors::Off] {
         let on_foreign_changes = OnForeignChanges::Warn;
-        let lake = Lake::with(64 << 20, |options| DeltaOptions { deletion_vectors, on_foreign_changes, ..options });
-        let mut now = marked_by_hand(&lake).await;
+        let lake = TestLake::with(64 << 20, |options| DeltaOptions { deletion_vectors, on_foreign_changes, ..options });
+        let mut now = with_foreign_vector(&lake).await;
         assert_eq!(lake.sink.status(&table()).await.unwrap().unwrap().rows, Some(24));
-        // One of them comes back, one was deleted anyway, one row goes.
+        // One deleted row returns, one is deleted again, and a live row is deleted.
         let changed = [Up(json!({"id": 4, "name": "z"})), Del(json!({"id": 7})), Del(json!({"id": 8}))];
         let loaded = load(&lake.fixture, &schema, LoadKind::Merge, &changed, at(2)).await.unwrap();
         assert_eq!((loaded.upserted, loaded.deleted, loaded.rows), (1, 1, Some(24)));
@@ -144,7 +144,7 @@ async fn rows_that_another_program_marked_stay_deleted() {
         now.push(json!({"id": 4, "name": "z"}));
         assert_eq!(read(&lake.fixture, &table()).await, expected(&schema, &now));
         assert_eq!(lake.sink.status(&table()).await.unwrap().unwrap().rows, Some(24));
-        // All that is left of the old file goes, and with it the file.
+        // Deleting the remaining rows removes the file.
         let rest: Vec<Change> = now.iter().map(|row| Del(json!({"id": row["id"]}))).collect();
         let loaded = load(&lake.fixture, &schema, LoadKind::Merge, &rest, at(3)).await.unwrap();
         assert_eq!((loaded.deleted, loaded.rows), (24, Some(0)));
@@ -153,8 +153,8 @@ async fn rows_that_another_program_marked_stay_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn marks_are_made_combined_and_given_up() {
-    let lake = Lake::with(64 << 20, |options| DeltaOptions { deletion_vectors: DeletionVectors::On, ..options });
+async fn deletion_vectors_are_added_extended_and_dropped() {
+    let lake = TestLake::with(64 << 20, |options| DeltaOptions { deletion_vectors: DeletionVectors::On, ..options });
     let schema = plain(&table());
     let rows: Vec<_> = (0..2000).map(|id| Up(json!({"id": id, "name": "a", "score": 0.5}))).collect();
     load(&lake.fixture, &schema, LoadKind::Replace, &rows, at(1)).await.unwrap();
@@ -163,7 +163,7 @@ async fn marks_are_made_combined_and_given_up() {
     assert_eq!(only(&first, "metaData")["configuration"]["delta.enableDeletionVectors"], "true");
     let delete = |keys: std::ops::Range<i64>| keys.step_by(3).map(|id| Del(json!({"id": id}))).collect::<Vec<_>>();
 
-    // A few rows: the vector stands in the log. More: it has a file, which holds the old ones as well.
+    // A small vector is inline. A larger one has a file, which includes the rows of the first.
     let loaded = load(&lake.fixture, &schema, LoadKind::Merge, &delete(0..30), at(2)).await.unwrap();
     assert_eq!((loaded.deleted, loaded.bytes_written, loaded.rows), (10, 0, Some(1990)));
     let second = lake.commit(&table(), 1);
@@ -181,7 +181,7 @@ async fn marks_are_made_combined_and_given_up() {
     assert_eq!((&vector["storageType"], &vector["cardinality"], &vector["offset"]), (&json!("u"), &json!(300), &json!(1)));
     assert_eq!(read(&lake.fixture, &table()).await.len(), 1700);
 
-    // Too much is gone: the file is written anew without it.
+    // Too many rows are deleted: the file is rewritten.
     let loaded = load(&lake.fixture, &schema, LoadKind::Merge, &delete(900..1500), at(4)).await.unwrap();
     assert_eq!((loaded.deleted, loaded.rows), (200, Some(1500)));
     let fourth = lake.commit(&table(), 3);
@@ -191,30 +191,30 @@ async fn marks_are_made_combined_and_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_asks_for_marks_only_when_it_has_some() {
-    let version = |lake: &Lake, number| {
+async fn a_table_requires_deletion_vectors_only_if_it_has_some() {
+    let version = |lake: &TestLake, number| {
         lake.commit(&table(), number).iter().find_map(|action| Some(action.get("protocol")?["minReaderVersion"].clone()))
     };
     let row = |id: i64| Up(json!({"id": id, "name": "n", "score": 0.5}));
     let schema = plain(&table());
-    let lake = Lake::with(64 << 20, |options| DeltaOptions { target_file_bytes: 3000, ..options });
+    let lake = TestLake::with(64 << 20, |options| DeltaOptions { target_file_bytes: 3000, ..options });
     load(&lake.fixture, &schema, LoadKind::Replace, &(0..100).map(row).collect::<Vec<_>>(), at(1)).await.unwrap();
     load(&lake.fixture, &schema, LoadKind::Merge, &(0..90).map(row).collect::<Vec<_>>(), at(2)).await.unwrap();
     assert_eq!((version(&lake, 0), version(&lake, 1)), (Some(json!(1)), None));
     load(&lake.fixture, &schema, LoadKind::Merge, &[row(95)], at(3)).await.unwrap();
     assert_eq!(version(&lake, 2), Some(json!(3)));
 
-    // Switched off: those that are there stay until their files are written anew, and other programs are told.
+    // After switching them off, existing vectors stay until their files are rewritten, and the property stays true.
     let options = DeltaOptions { deletion_vectors: DeletionVectors::Off, ..lake.sink.options.clone() };
     let off = super::fixture(&lake.root, options);
     load(&off, &schema, LoadKind::Merge, &[row(200)], at(4)).await.unwrap();
     let switch =
         |number| only(&lake.commit(&table(), number), "metaData")["configuration"]["delta.enableDeletionVectors"].clone();
-    assert_eq!((switch(2), switch(3)), (json!("true"), json!("true")), "a file still has marks");
-    // A run that says nothing makes no more of them.
+    assert_eq!((switch(2), switch(3)), (json!("true"), json!("true")), "a file still has a deletion vector");
+    // A run without the option adds none.
     load(&lake.fixture, &schema, LoadKind::Merge, &[row(201)], at(5)).await.unwrap();
     load(&off, &schema, LoadKind::Merge, &[row(96)], at(6)).await.unwrap();
-    assert_eq!(switch(5), json!("false"), "the last mark went with that commit");
+    assert_eq!(switch(5), json!("false"), "that commit removed the last one");
     load(&lake.fixture, &schema, LoadKind::Merge, &[row(97)], at(7)).await.unwrap();
     let state = lake.sink.log(&table()).unwrap().state().await.unwrap().unwrap();
     assert!(state.files.iter().all(|file| file.deletion_vector.is_none()));
@@ -222,9 +222,9 @@ async fn a_table_asks_for_marks_only_when_it_has_some() {
 }
 
 #[tokio::test]
-async fn properties_that_would_be_broken_are_refused() {
+async fn tables_with_unsupported_properties_are_refused() {
     for (property, value) in [("delta.constraints.c", "id > 0"), ("delta.appendOnly", "true")] {
-        let lake = Lake::new();
+        let lake = TestLake::new();
         let schema = plain(&table());
         load(&lake.fixture, &schema, LoadKind::Replace, &[], at(1)).await.unwrap();
         let first = lake.commit(&table(), 0);
@@ -239,7 +239,7 @@ async fn properties_that_would_be_broken_are_refused() {
             load(&lake.fixture, &schema, LoadKind::Merge, &[Up(json!({"id": 1, "name": "a"}))], at(2)).await.unwrap_err();
         assert_eq!((error.kind(), error.get("property")), (Kind::Target, Some(property)));
     }
-    let lake = Lake::new();
+    let lake = TestLake::new();
     let schema = plain(&table());
     load(&lake.fixture, &schema, LoadKind::Replace, &[], at(1)).await.unwrap();
     commit_by_hand(
@@ -254,8 +254,8 @@ async fn properties_that_would_be_broken_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn files_that_another_program_compacted_are_merged_into() {
-    let lake = Lake::with(64 << 20, |options| DeltaOptions { target_file_bytes: 1, ..options });
+async fn files_that_another_program_compacted_are_merged() {
+    let lake = TestLake::with(64 << 20, |options| DeltaOptions { target_file_bytes: 1, ..options });
     let schema = plain(&table());
     let row = |id: i64, name: &str| json!({"id": id, "name": name, "score": 0.5});
     let mut seconds = 1;
@@ -267,7 +267,7 @@ async fn files_that_another_program_compacted_are_merged_into() {
     let (_, metrics) = opened.optimize().await.unwrap();
     assert_eq!((metrics.num_files_removed, metrics.num_files_added), (5, 1));
 
-    // A commit of another program while we load is a conflict, even if it changed no row.
+    // A commit of another program during a load is a conflict, even if it changed no rows.
     let changed = [Up(row(1, "b")), Del(json!({"id": 3})), Up(row(8, "c"))];
     let mut late = lake.sink.begin(plan(&lake.fixture, &schema, LoadKind::Merge).await).await.unwrap();
     late.write(reduced(&schema, vec![changes(&schema, &changed)])).await.unwrap();
@@ -288,10 +288,10 @@ async fn files_that_another_program_compacted_are_merged_into() {
 }
 
 #[tokio::test]
-async fn only_files_that_hold_a_key_are_written_anew() {
-    // Statistics come from log entries or from a checkpoint.
+async fn only_files_with_a_matching_key_are_rewritten() {
+    // Statistics are in log entries or in a checkpoint.
     for checkpoint_interval in [10, 1] {
-        only_touched_files(Lake::with(64 << 20, |options| DeltaOptions {
+        only_touched_files(TestLake::with(64 << 20, |options| DeltaOptions {
             target_file_bytes: 1,
             checkpoint_interval,
             ..options
@@ -300,7 +300,7 @@ async fn only_files_that_hold_a_key_are_written_anew() {
     }
 }
 
-async fn only_touched_files(lake: Lake) {
+async fn only_touched_files(lake: TestLake) {
     let schema = plain(&table());
     let batches: Vec<_> = (0..4_i64)
         .map(|file| {
@@ -312,29 +312,29 @@ async fn only_touched_files(lake: Lake) {
     opened.commit(at(1)).await.unwrap();
     assert_eq!(lake.data_files(&table()).len(), 4);
     let removed = |version: u64| lake.commit(&table(), version).iter().filter(|action| action.get("remove").is_some()).count();
-    // One key of the second file, one between the others' keys, one beyond all.
+    // A key of the second file, one between two files, and one above all.
     let rows = [Up(json!({"id": 15, "name": "b"})), Up(json!({"id": 100, "name": "b"})), Del(json!({"id": -1}))];
     load(&lake.fixture, &schema, LoadKind::Merge, &rows, at(2)).await.unwrap();
     assert_eq!(removed(1), 1);
-    // A whole file goes without being written anew.
+    // A file without remaining rows is removed and not rewritten.
     let all: Vec<Change> = (30..40).map(|id| Del(json!({"id": id}))).collect();
     let loaded = load(&lake.fixture, &schema, LoadKind::Merge, &all, at(3)).await.unwrap();
     assert_eq!((loaded.deleted, loaded.bytes_written, loaded.rows), (10, 0, Some(31)));
     assert_eq!(removed(2), 1);
-    // Files that hold none of the keys are not even opened: they could be gone.
+    // Files without a matching key are not opened: they could be missing.
     let state = lake.sink.log(&table()).unwrap().state().await.unwrap().unwrap();
     let bounded = state.files.iter().filter(|file| file.key_bounds(&state.columns[0]).is_some()).count();
     assert_eq!(bounded, state.files.len());
 }
 
-/// Names of the operations that are told, and the version they came after.
-fn told(error: &crate::Error) -> (String, String) {
+/// The message and the commits of a refusal.
+fn refusal_of(error: &crate::Error) -> (String, String) {
     (error.message().to_owned(), error.get("commits").unwrap_or_default().to_owned())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_that_another_program_changed_stop_increments_until_a_new_snapshot() {
-    let lake = Lake::new();
+async fn changes_by_another_program_block_increments_until_a_new_snapshot() {
+    let lake = TestLake::new();
     let schema = plain(&table());
     let row = |id: i64, name: &str| json!({"id": id, "name": name});
     let rows = |ids: std::ops::Range<i64>| ids.map(|id| Up(row(id, "a"))).collect::<Vec<_>>();
@@ -342,7 +342,7 @@ async fn rows_that_another_program_changed_stop_increments_until_a_new_snapshot(
     load(&lake.fixture, &schema, LoadKind::Merge, &[Up(row(0, "b")), Del(json!({"id": 4}))], at(2)).await.unwrap();
     let open = || async { deltalake::open_table(lake.url(&table())).await.unwrap() };
     let held = || async { lake.sink.held(&table()).await.unwrap().unwrap() };
-    // Properties and compactions are welcome.
+    // New properties and compactions are allowed.
     let properties = HashMap::from([("delta.logRetentionDuration".into(), "interval 60 days".into())]);
     open().await.set_tbl_properties().with_properties(properties).await.unwrap();
     open().await.optimize().await.unwrap();
@@ -350,7 +350,7 @@ async fn rows_that_another_program_changed_stop_increments_until_a_new_snapshot(
 
     open().await.restore().with_version_to_restore(0).await.unwrap();
     let expected_words = |error: &crate::Error| {
-        let (message, commits) = told(error);
+        let (message, commits) = refusal_of(error);
         assert_eq!(message, "Another program changed rows since version 1");
         assert!(commits.contains("(RESTORE)"), "{commits}");
         assert!(error.hint_text().unwrap().contains("--resnapshot"));
@@ -359,14 +359,14 @@ async fn rows_that_another_program_changed_stop_increments_until_a_new_snapshot(
     let error = load(&lake.fixture, &schema, LoadKind::Merge, &rows(7..8), at(3)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Target);
     expected_words(&error);
-    // Care of ours changes nothing about that.
+    // Our own compaction does not lift the refusal.
     lake.sink.optimize(&table(), crate::sink::delta::Scope::Cluster).await.unwrap();
     expected_words(&load(&lake.fixture, &schema, LoadKind::Merge, &rows(7..8), at(3)).await.unwrap_err());
     load(&lake.fixture, &schema, LoadKind::Replace, &rows(0..3), at(3)).await.unwrap();
     load(&lake.fixture, &schema, LoadKind::Merge, &rows(3..4), at(4)).await.unwrap();
     assert_eq!(read(&lake.fixture, &table()).await, expected(&schema, &[0, 1, 2, 3].map(|id| row(id, "a"))));
 
-    // Who wants to go on does, and is warned once.
+    // With the option to continue, the load succeeds with one warning.
     open().await.delete().with_predicate("id = 2").await.unwrap();
     load(&lake.fixture, &schema, LoadKind::Merge, &rows(4..5), at(5)).await.unwrap_err();
     let warned =
@@ -379,8 +379,8 @@ async fn rows_that_another_program_changed_stop_increments_until_a_new_snapshot(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_that_no_longer_reaches_back_to_the_last_load_is_not_trusted() {
-    let lake = Lake::new();
+async fn a_log_without_the_last_load_is_not_trusted() {
+    let lake = TestLake::new();
     let schema = plain(&table());
     let rows: Vec<Change> = (0..5).map(|id| Up(json!({"id": id, "name": "a"}))).collect();
     load(&lake.fixture, &schema, LoadKind::Replace, &rows, at(1)).await.unwrap();
@@ -400,8 +400,8 @@ async fn a_log_that_no_longer_reaches_back_to_the_last_load_is_not_trusted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deletion_vectors_are_said_to_be_off_when_none_is_left() {
-    let lake = Lake::with(64 << 20, |options| DeltaOptions {
+async fn the_deletion_vector_property_is_false_when_none_is_left() {
+    let lake = TestLake::with(64 << 20, |options| DeltaOptions {
         deletion_vectors: DeletionVectors::On,
         target_file_bytes: 1,
         compact_after: 0,
@@ -409,7 +409,7 @@ async fn deletion_vectors_are_said_to_be_off_when_none_is_left() {
     });
     let schema = plain(&table());
     let row = |id: i64| Up(json!({"id": id, "name": "n", "score": 0.5}));
-    // Two files, each with marks.
+    // Two files, each with a deletion vector.
     for start in [0, 1000] {
         load(&lake.fixture, &schema, LoadKind::Merge, &(start..start + 100).map(row).collect::<Vec<_>>(), at(1 + start))
             .await
@@ -419,8 +419,8 @@ async fn deletion_vectors_are_said_to_be_off_when_none_is_left() {
     let off = super::fixture(&lake.root, DeltaOptions { deletion_vectors: DeletionVectors::Off, ..lake.sink.options.clone() });
     let look = || async {
         let state = lake.sink.log(&table()).unwrap().state().await.unwrap().unwrap();
-        let marked = state.files.iter().filter(|file| file.deletion_vector.is_some()).count();
-        (marked, state.configuration["delta.enableDeletionVectors"].clone())
+        let with_vector = state.files.iter().filter(|file| file.deletion_vector.is_some()).count();
+        (with_vector, state.configuration["delta.enableDeletionVectors"].clone())
     };
     assert_eq!(look().await, (2, "true".into()));
     load(&off, &schema, LoadKind::Merge, &[row(7)], at(2001)).await.unwrap();

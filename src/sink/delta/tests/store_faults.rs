@@ -1,4 +1,4 @@
-//! A store that goes bad at the moment of the commit: whatever happens there, a table is at one bookmark or the other, whole.
+//! Store faults during a commit: the table is completely at one bookmark or the other.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use object_store::{
 use serde_json::json;
 use tokio::sync::Notify;
 
-use super::Lake;
+use super::TestLake;
 use crate::error::Kind;
 use crate::model::TableRef;
 use crate::sink::conformance::{Change::Up, at, changes, expected, load, plain, plan, read, reduced};
@@ -23,15 +23,15 @@ use crate::sink::{LoadKind, Sink};
 #[derive(Debug, Clone)]
 enum Fault {
     None,
-    /// The entry is written, the answer is an error.
+    /// The log entry is written, but the response is an error.
     LostAnswer,
-    /// The entry is written, and a retry inside of the store finds it there.
+    /// The log entry is written, and a retry within the store finds that it exists.
     LostAnswerRetried,
     /// Nothing is written.
     Refused,
-    /// The entry is written some time after this is told, whether anybody still waits or not.
+    /// The log entry is written after a notification, even if the commit was dropped.
     Late(Arc<Notify>, Arc<Notify>),
-    /// Data files cannot be written from the second on.
+    /// All data files after the first fail.
     Full(Arc<AtomicUsize>),
 }
 
@@ -122,9 +122,9 @@ fn table() -> TableRef {
     TableRef::new("canvas", "accounts")
 }
 
-/// A lake with one row at bookmark 1, and its store.
-async fn faulty() -> (Lake, Arc<FaultyStore>) {
-    let mut lake = Lake::with(64 << 20, |options| super::DeltaOptions { target_file_bytes: 1, ..options });
+/// A table with one row at bookmark 1, and its store.
+async fn faulty() -> (TestLake, Arc<FaultyStore>) {
+    let mut lake = TestLake::with(64 << 20, |options| super::DeltaOptions { target_file_bytes: 1, ..options });
     let store = Arc::new(FaultyStore { inner: lake.sink.place.store(), fault: Mutex::new(Fault::None) });
     lake.sink.place.set_store(Arc::clone(&store) as Arc<dyn ObjectStore>);
     lake.fixture.sink = Box::new(lake.sink.clone());
@@ -133,7 +133,7 @@ async fn faulty() -> (Lake, Arc<FaultyStore>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_whose_answer_is_lost_counts() {
+async fn a_commit_with_a_lost_response_is_recognised() {
     for fault in [Fault::LostAnswer, Fault::LostAnswerRetried] {
         let (lake, store) = faulty().await;
         let schema = plain(&table());
@@ -147,7 +147,7 @@ async fn a_commit_whose_answer_is_lost_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_that_fails_leaves_the_table_as_it_was() {
+async fn a_failed_commit_leaves_the_table_unchanged() {
     let (lake, store) = faulty().await;
     let schema = plain(&table());
     store.set(Fault::Refused);
@@ -162,7 +162,7 @@ async fn a_commit_that_fails_leaves_the_table_as_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_that_is_dropped_while_it_is_sent_keeps_its_files() {
+async fn a_commit_that_is_dropped_in_flight_keeps_its_files() {
     let (lake, store) = faulty().await;
     let schema = plain(&table());
     let (reached, written) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -181,7 +181,7 @@ async fn a_commit_that_is_dropped_while_it_is_sent_keeps_its_files() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_says_so_and_leaves_nothing() {
+async fn a_full_disk_is_reported_and_leaves_no_files() {
     let (lake, store) = faulty().await;
     let schema = plain(&table());
     let before = lake.data_files(&table());

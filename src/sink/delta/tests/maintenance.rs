@@ -1,11 +1,11 @@
-//! Care of tables: small files merged, marks purged, ranges parted, old files removed, history told.
+//! Optimize, vacuum, commit history and verification.
 
 use std::fs;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::{Lake, only};
+use super::{TestLake, only};
 use crate::error::Kind;
 use crate::model::TableRef;
 use crate::sink::conformance::{Change, Change::Del, Change::Up, at, changes, expected, load, plain, plan, read, reduced};
@@ -25,12 +25,12 @@ fn rows(ids: impl IntoIterator<Item = i64>) -> Vec<Change> {
     ids.into_iter().map(|id| Up(row(id))).collect()
 }
 
-async fn files_of(lake: &Lake) -> u64 {
+async fn files_of(lake: &TestLake) -> u64 {
     lake.sink.status(&table()).await.unwrap().unwrap().files.unwrap()
 }
 
-/// Ten loads of a few rows each, with marks.
-async fn scattered(lake: &Lake) -> Vec<Value> {
+/// Ten loads of a few rows each, with deletion vectors.
+async fn scattered(lake: &TestLake) -> Vec<Value> {
     let schema = plain(&table());
     load(&lake.fixture, &schema, LoadKind::Replace, &rows(0..1000), at(1)).await.unwrap();
     for step in 0..9_i64 {
@@ -41,14 +41,14 @@ async fn scattered(lake: &Lake) -> Vec<Value> {
     (0..500).chain(509..1000).chain((0..9).map(|step| 1000 + step * 2)).map(row).collect()
 }
 
-fn marking(options: DeltaOptions) -> DeltaOptions {
+fn with_vectors(options: DeltaOptions) -> DeltaOptions {
     DeltaOptions { deletion_vectors: DeletionVectors::On, compact_after: 0, ..options }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn optimizing_merges_and_purges_and_changes_no_row() {
+async fn an_optimize_merges_files_and_removes_deleted_rows() {
     for scope in [Scope::Compact, Scope::Cluster] {
-        let lake = Lake::with(64 << 20, marking);
+        let lake = TestLake::with(64 << 20, with_vectors);
         let now = scattered(&lake).await;
         assert_eq!(files_of(&lake).await, 10);
         let before = lake.sink.held(&table()).await.unwrap();
@@ -62,17 +62,17 @@ async fn optimizing_merges_and_purges_and_changes_no_row() {
         assert!(commit.iter().all(|action| action.get("txn").is_none()));
         let again = lake.sink.optimize(&table(), scope).await.unwrap();
         assert_eq!((again.commits, files_of(&lake).await), (0, 1), "there is nothing left to do");
-        // The next load goes on as if nothing had been.
+        // The next load works as before.
         let loaded = load(&lake.fixture, &plain(&table()), LoadKind::Merge, &[Del(json!({"id": 0}))], at(20)).await.unwrap();
         assert_eq!((loaded.deleted, loaded.rows), (1, Some(now.len() as u64 - 1)));
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clustering_parts_the_ranges_of_files_under_little_memory() {
-    let lake = Lake::with(2 << 20, |options| DeltaOptions { target_file_bytes: 5_000, ..marking(options) });
+async fn sorting_by_key_separates_the_key_ranges_of_files_in_little_memory() {
+    let lake = TestLake::with(2 << 20, |options| DeltaOptions { target_file_bytes: 5_000, ..with_vectors(options) });
     let schema = plain(&table());
-    // Every file spans all keys.
+    // Every file spans the whole key range.
     let batches: Vec<_> = (0..10_i64).map(|file| changes(&schema, &rows((0..800).map(|row| row * 10 + file)))).collect();
     for (number, batch) in batches.into_iter().enumerate() {
         let mut opened = lake.sink.begin(plan(&lake.fixture, &schema, LoadKind::Merge).await).await.unwrap();
@@ -99,8 +99,8 @@ async fn clustering_parts_the_ranges_of_files_under_little_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn loads_merge_small_files_when_there_are_too_many() {
-    let lake = Lake::with(64 << 20, |options| DeltaOptions { compact_after: 4, ..marking(options) });
+async fn loads_compact_small_files_if_there_are_too_many() {
+    let lake = TestLake::with(64 << 20, |options| DeltaOptions { compact_after: 4, ..with_vectors(options) });
     let schema = plain(&table());
     let mut most = 0;
     for step in 0..12_i64 {
@@ -116,18 +116,18 @@ async fn loads_merge_small_files_when_there_are_too_many() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_load_and_an_optimize_at_once_lose_nothing() {
-    let lake = Lake::with(64 << 20, marking);
+async fn a_concurrent_load_and_optimize_lose_no_rows() {
+    let lake = TestLake::with(64 << 20, with_vectors);
     let now = scattered(&lake).await;
     let schema = plain(&table());
-    // A load that was begun before an optimize notices it.
+    // A load that started before an optimize gets a conflict.
     let mut late = lake.sink.begin(plan(&lake.fixture, &schema, LoadKind::Merge).await).await.unwrap();
     late.write(reduced(&schema, vec![changes(&schema, &rows([5000]))])).await.unwrap();
     lake.sink.optimize(&table(), Scope::Compact).await.unwrap();
     assert_eq!(late.commit(at(30)).await.unwrap_err().kind(), Kind::Conflict);
     assert_eq!(read(&lake.fixture, &table()).await, expected(&schema, &now));
 
-    // Both at once, again and again: whoever loses says so, and rows are those of the loads that won.
+    // Both run concurrently, many times: the loser gets a conflict, and the rows are those of the loads that won.
     let mut ids: Vec<i64> = now.iter().map(|row| row["id"].as_i64().unwrap()).collect();
     for step in 0..10_i64 {
         let (changed, name) = (rows([6000 + step]), table());
@@ -142,7 +142,7 @@ async fn a_load_and_an_optimize_at_once_lose_nothing() {
         assert!(optimized.is_ok() || optimized.is_err_and(|error| error.kind() == Kind::Conflict));
         assert_eq!(read(&lake.fixture, &table()).await, expected(&schema, &ids.iter().copied().map(row).collect::<Vec<_>>()));
     }
-    // Files of losers are gone.
+    // Files of losers are removed.
     let state = lake.sink.log(&table()).unwrap().state().await.unwrap().unwrap();
     let named: Vec<String> = (0..=state.version)
         .flat_map(|version| lake.commit(&table(), version))
@@ -153,17 +153,17 @@ async fn a_load_and_an_optimize_at_once_lose_nothing() {
     assert_eq!(unnamed, [""; 0]);
 }
 
-fn make_old(lake: &Lake, name: &str, age: Duration) {
+fn make_old(lake: &TestLake, name: &str, age: Duration) {
     let file = fs::File::options().write(true).open(lake.folder(&table()).join(name)).unwrap();
     file.set_modified(SystemTime::now() - age).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_vacuum_removes_what_no_version_of_late_names() {
-    let lake = Lake::with(64 << 20, marking);
+async fn a_vacuum_removes_files_that_no_recent_version_needs() {
+    let lake = TestLake::with(64 << 20, with_vectors);
     let schema = plain(&table());
     load(&lake.fixture, &schema, LoadKind::Replace, &rows(0..3000), at(1)).await.unwrap();
-    // A vector with a file of its own, replaced by the next one.
+    // A deletion vector in a file, which the next one replaces.
     load(&lake.fixture, &schema, LoadKind::Merge, &(0..400).map(|id| Del(json!({"id": id * 5}))).collect::<Vec<_>>(), at(2))
         .await
         .unwrap();
@@ -178,12 +178,12 @@ async fn a_vacuum_removes_what_no_version_of_late_names() {
     let week = LEAST_RETENTION;
     let name = table();
     let vacuum = || lake.sink.vacuum(&name, week);
-    assert_eq!(vacuum().await.unwrap().files, [""; 0], "all is young");
+    assert_eq!(vacuum().await.unwrap().files, [""; 0], "all files are too new");
     let older = week + Duration::from_secs(3600);
     for name in lake.data_files(&table()) {
         make_old(&lake, &name, older);
     }
-    // Replaced files are old, but versions of today name them; leftovers go.
+    // Replaced files are old, but recent versions need them; files of killed runs are removed.
     let preview = lake.sink.vacuum_preview(&table(), week).await.unwrap();
     let mut expected_files = leftovers.to_vec();
     expected_files.sort();
@@ -192,7 +192,7 @@ async fn a_vacuum_removes_what_no_version_of_late_names() {
     assert_eq!(vacuum().await.unwrap(), preview);
     assert!(first_files.iter().all(|name| lake.data_files(&table()).contains(name)));
 
-    // A week later, so to speak.
+    // Simulates a week later.
     for version in 0..=3_u64 {
         make_old(&lake, &format!("_delta_log/{version:020}.json"), older);
     }
@@ -210,8 +210,8 @@ async fn a_vacuum_removes_what_no_version_of_late_names() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn history_tells_each_commit() {
-    let lake = Lake::with(64 << 20, marking);
+async fn the_history_has_each_commit() {
+    let lake = TestLake::with(64 << 20, with_vectors);
     scattered(&lake).await;
     lake.sink.optimize(&table(), Scope::Compact).await.unwrap();
     let commits = lake.sink.history(&table(), 3).await.unwrap();
@@ -233,9 +233,9 @@ async fn history_tells_each_commit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_that_are_there_twice_are_surplus() {
+async fn repeated_rows_are_surplus() {
     use crate::sink::conformance::changes as batch_of;
-    let lake = Lake::with(2 << 20, marking);
+    let lake = TestLake::with(2 << 20, with_vectors);
     let schema = plain(&table());
     let now: Vec<Value> = (0..3000).map(row).collect();
     load(&lake.fixture, &schema, LoadKind::Replace, &now.iter().cloned().map(Up).collect::<Vec<_>>(), at(1)).await.unwrap();
@@ -247,7 +247,7 @@ async fn rows_that_are_there_twice_are_surplus() {
         (found.missing, found.surplus, found.different, found.keys.into_iter().map(|key| key.key).collect::<Vec<_>>())
     };
     assert_eq!(compare(&now).await, (0, 0, 0, vec![]));
-    // Another program appends two rows that are there, one of them twice, and another one under a key that is there.
+    // Another program appends two existing rows, one of them twice, and a row with an existing key.
     let batch = |ids: Vec<i64>, name: Option<&str>| {
         use arrow::array::{Array, ArrayRef, AsArray, StringArray};
         let rows: Vec<Change> = ids.iter().map(|id| Up(row(*id))).collect();
@@ -267,7 +267,7 @@ async fn rows_that_are_there_twice_are_surplus() {
     let opened = deltalake::open_table(lake.url(&table())).await.unwrap();
     opened.write(batches).with_save_mode(deltalake::protocol::SaveMode::Append).await.unwrap();
     assert_eq!(compare(&now).await, (0, 4, 0, vec!["11".into(), "5".into(), "9".into()]));
-    // Without the key at the source all of its rows are surplus; another value of one of two is a different row and a surplus one.
+    // All rows of a key that the source lacks are surplus. If a key has two rows and another value at the source, one row is different and one surplus.
     let mut other = now.clone();
     other[11]["name"] = json!("yet another");
     other.remove(9);
@@ -275,8 +275,8 @@ async fn rows_that_are_there_twice_are_surplus() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_vacuum_removes_uploads_that_were_never_finished() {
-    let lake = Lake::with(64 << 20, marking);
+async fn a_vacuum_removes_unfinished_uploads() {
+    let lake = TestLake::with(64 << 20, with_vectors);
     let schema = plain(&table());
     load(&lake.fixture, &schema, LoadKind::Replace, &rows(0..10), at(1)).await.unwrap();
     let folder = lake.folder(&table());
@@ -298,7 +298,7 @@ async fn a_vacuum_removes_uploads_that_were_never_finished() {
         fs::write(folder.join(name), "half").unwrap();
     }
     let week = LEAST_RETENTION;
-    assert_eq!(lake.sink.vacuum(&table(), week).await.unwrap().files, [""; 0], "all is young");
+    assert_eq!(lake.sink.vacuum(&table(), week).await.unwrap().files, [""; 0], "all files are too new");
     for name in leftovers.iter().chain(&others) {
         make_old(&lake, name, week + Duration::from_secs(3600));
     }

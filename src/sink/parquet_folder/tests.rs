@@ -1,4 +1,4 @@
-//! Plain Parquet folders from the outside: what a reader of `*.parquet` finds, at every moment.
+//! Plain Parquet folders as a reader of `*.parquet` sees them.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -9,23 +9,24 @@ use arrow::datatypes::{Field, Schema};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
 
-use super::engine;
-use super::modes::events;
+use super::ParquetSink;
 use crate::error::Kind;
 use crate::model::TableRef;
 use crate::sink::conformance::Change::{Del, Up};
 use crate::sink::conformance::{self, Fixture, at, expected, load, plain, read, rendered};
-use crate::sink::delta::{DeltaOptions, ParquetSink, Scope};
-use crate::sink::{LoadKind, Sink};
+use crate::sink::delta::tests::engine;
+use crate::sink::delta::tests::table_modes::events;
+use crate::sink::delta::{DeltaOptions, DeltaSink, Scope};
+use crate::sink::{Forms, LoadKind, Sink, forms_at};
 use crate::store::Place;
 
 fn table() -> TableRef {
     TableRef::new("canvas", "accounts")
 }
 
-/// Reads the files of a folder one by one, as a reader that knows Parquet and nothing else.
+/// Reads the files of a folder as a plain Parquet reader would.
 fn read_folder(folder: &Path) -> Vec<RecordBatch> {
-    let ledger: Value = serde_json::from_slice(&std::fs::read(folder.join("_daplake.json")).unwrap()).unwrap();
+    let manifest: Value = serde_json::from_slice(&std::fs::read(folder.join("_daplake.json")).unwrap()).unwrap();
     let mut batches = Vec::new();
     for path in parquet_files(folder) {
         let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap().build().unwrap();
@@ -33,7 +34,7 @@ fn read_folder(folder: &Path) -> Vec<RecordBatch> {
             let batch = batch.unwrap();
             let logical = |name: &str| {
                 let found =
-                    ledger["renamed"].as_object().and_then(|renamed| renamed.iter().find(|(_, physical)| *physical == name));
+                    manifest["renamed"].as_object().and_then(|renamed| renamed.iter().find(|(_, physical)| *physical == name));
                 found.map_or(name.to_owned(), |(logical, _)| logical.clone())
             };
             let fields: Vec<Field> =
@@ -90,10 +91,10 @@ async fn a_folder_holds_one_version_and_the_views_name_its_files() {
     let first = parquet_files(&folders.folder());
     load(&folders.fixture, &schema, LoadKind::Merge, &[Up(row(2, "b")), Del(json!({"id": 1}))], at(2)).await.unwrap();
     let second = parquet_files(&folders.folder());
-    assert!(first.iter().all(|file| !second.contains(file)), "the old version is out of sight");
+    assert!(first.iter().all(|file| !second.contains(file)), "readers no longer see the old version");
     let data = folders.root.join(".daplake/canvas/accounts");
     let name = first[0].file_name().unwrap();
-    assert!(data.join(name).exists(), "and stays for a while for those who read it");
+    assert!(data.join(name).exists(), "its files stay for a while for readers that use them");
 
     let views = std::fs::read_to_string(folders.root.join("views.sql")).unwrap();
     assert!(views.contains("CREATE OR REPLACE VIEW \"canvas\".\"accounts\"") && views.contains("o''lake"), "{views}");
@@ -105,29 +106,29 @@ async fn a_folder_holds_one_version_and_the_views_name_its_files() {
         std::fs::read_dir(&folders.root).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     entries.sort();
     assert_eq!(entries, [".daplake", "canvas", "views.sql"]);
-    // No step of an exchange is left.
+    // The swap leaves no other folders.
     let left = std::fs::read_dir(folders.root.join(".daplake/canvas")).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(left.into_iter().all(|name| name == "accounts" || name == "accounts.lock"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_that_ended_between_commit_and_exchange_is_made_up_for() {
+async fn the_next_run_completes_a_missing_swap() {
     let folders = Folders::new();
     let schema = plain(&table());
     let old = [json!({"id": 1, "name": "a"})];
     load(&folders.fixture, &schema, LoadKind::Replace, &old.clone().map(Up), at(1)).await.unwrap();
-    // The commit alone, as if the process had ended then.
-    let ledgers =
+    // Only the commit, as if the process had ended then.
+    let delta =
         Fixture { sink: Box::new(folders.sink.tables().as_ref().clone()), read: Box::new(|_| Box::pin(async { Vec::new() })) };
-    load(&ledgers, &schema, LoadKind::Merge, &[Up(json!({"id": 2, "name": "b"}))], at(2)).await.unwrap();
-    assert_eq!(rendered(&read_folder(&folders.folder())), expected(&schema, &old), "the old version, whole");
+    load(&delta, &schema, LoadKind::Merge, &[Up(json!({"id": 2, "name": "b"}))], at(2)).await.unwrap();
+    assert_eq!(rendered(&read_folder(&folders.folder())), expected(&schema, &old), "the complete old version");
     assert_eq!(folders.sink.held(&table()).await.unwrap().unwrap().bookmark, at(2));
     let new = [json!({"id": 1, "name": "a"}), json!({"id": 2, "name": "b"})];
     assert_eq!(read(&folders.fixture, &table()).await, expected(&schema, &new));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_not_ours_stays() {
+async fn files_of_others_stay() {
     let folders = Folders::new();
     std::fs::create_dir_all(folders.folder()).unwrap();
     std::fs::write(folders.folder().join("theirs.parquet"), "x").unwrap();
@@ -138,17 +139,17 @@ async fn what_is_not_ours_stays() {
     assert_eq!(std::fs::read_to_string(folders.folder().join("theirs.parquet")).unwrap(), "x");
 }
 
-/// Reads the files that the view of a table in an object store names, in the names that it gives their columns.
+/// Reads the files that the view of a table in an object store names, with the column names of the view.
 #[cfg(feature = "demo")]
 fn read_view(bucket: &Path, table: &TableRef) -> Vec<RecordBatch> {
     let Ok(text) = std::fs::read_to_string(bucket.join(format!("lake/views/{table}.sql"))) else { return Vec::new() };
     let Some((columns, source)) = text.split_once("\n  FROM read_parquet(") else { return Vec::new() };
     let columns = columns.split_once("SELECT ").unwrap().1;
-    // `"x"`, or `"physical" AS "x"`; a quote in a name is doubled.
+    // `"x"` or `"physical" AS "x"`; quotes in names are doubled.
     let mut names = Vec::new();
     let mut rest = columns;
     while let Some(begun) = rest.find('"') {
-        rest = &rest[begun + 1..];
+        rest = &rest[start + 1..];
         let mut name = String::new();
         loop {
             let end = rest.find('"').unwrap();
@@ -183,7 +184,7 @@ fn read_view(bucket: &Path, table: &TableRef) -> Vec<RecordBatch> {
     batches
 }
 
-/// Folders of Parquet files on a server of their own.
+/// Parquet folders on their own S3 server.
 #[cfg(feature = "demo")]
 struct RemoteFolders {
     server: crate::store::server::S3Server,
@@ -236,11 +237,11 @@ async fn plain_readers_see_the_files_of_an_optimize() {
 
 #[cfg(feature = "demo")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn views_in_an_object_store_name_the_files_of_a_version_and_are_gathered() {
+async fn views_in_an_object_store_name_the_files_of_a_version_and_are_combined() {
     let remote = RemoteFolders::new().await;
     let schema = plain(&table());
     let row = |id: i64| json!({"id": id, "name": "a"});
-    let named = |text: &str, state: &crate::sink::delta::log::table_log::TableState| {
+    let named = |text: &str, state: &crate::sink::delta::log::table_state::TableState| {
         assert_eq!(text.matches(".parquet").count(), state.files.len());
         let name = |file: &str| format!("s3://lake-bucket/lake/canvas/accounts/{file}");
         assert!(state.files.iter().all(|file| text.contains(&name(file.path.as_ref()))), "{text}");
@@ -270,20 +271,20 @@ fn event(id: i64, day: u32, url: &str) -> Value {
     json!({"id": format!("{id}"), "timestamp": format!("2026-03-{day:02}T10:00:00Z"), "url": url})
 }
 
-/// Three loads of logs in two days; gives the rows that there are then.
+/// Three loads of a log with two days. Returns the resulting rows.
 async fn load_days(fixture: &Fixture) -> Vec<Value> {
     let logs = events();
     load(fixture, &logs, LoadKind::Replace, &[event(1, 1, "a"), event(2, 1, "a"), event(3, 2, "a")].map(Up), at(1))
         .await
         .unwrap();
-    // One moves to another day.
+    // One row moves to another day.
     let changes = [Up(event(1, 2, "b")), Up(event(4, 2, "b"))];
     load(fixture, &logs, LoadKind::Merge, &changes, at(2)).await.unwrap();
     load(fixture, &logs, LoadKind::Merge, &[Del(json!({"id": "3"})), Up(event(2, 1, "c"))], at(3)).await.unwrap();
     vec![event(1, 2, "b"), event(2, 1, "c"), event(4, 2, "b")]
 }
 
-/// Makes the files that versions of a log replaced as old as that, seen from the log.
+/// Makes the tombstones of a log older by `millis`.
 fn age_tombstones(log: &Path, millis: i64) {
     for entry in std::fs::read_dir(log).unwrap().map(|entry| entry.unwrap().path()) {
         if entry.extension().is_none_or(|extension| extension != "json") {
@@ -304,7 +305,7 @@ fn age_tombstones(log: &Path, millis: i64) {
 const HOUR_MILLIS: i64 = 3_600_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn days_lie_side_by_side_in_a_folder_and_replaced_ones_go_after_a_while() {
+async fn a_folder_has_the_files_of_all_days_and_replaced_files_are_removed_later() {
     let folders = Folders::new();
     let mut rows = load_days(&folders.fixture).await;
     assert_eq!(read(&folders.fixture, &events().table).await, expected(&events(), &rows));
@@ -318,7 +319,7 @@ async fn days_lie_side_by_side_in_a_folder_and_replaced_ones_go_after_a_while() 
             let days = std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().path());
             let days = days.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("_day="));
             let files: Vec<PathBuf> = days.flat_map(|day| parquet_files(&day)).collect();
-            assert!(known.iter().all(|file| files.contains(file)), "the version is whole");
+            assert!(known.iter().all(|file| files.contains(file)), "the version is complete");
             files.len() - known.len()
         }
     };
@@ -327,7 +328,7 @@ async fn days_lie_side_by_side_in_a_folder_and_replaced_ones_go_after_a_while() 
     age_tombstones(&data.join("_delta_log"), HOUR_MILLIS - 60_000);
     let next = |id: i64| [Up(event(id, 5, "d"))];
     load(&folders.fixture, &events(), LoadKind::Merge, &next(5), at(4)).await.unwrap();
-    assert_eq!(replaced().await, young, "readers may still have them open");
+    assert_eq!(replaced().await, young, "readers may still use them");
     age_tombstones(&data.join("_delta_log"), 120_000);
     load(&folders.fixture, &events(), LoadKind::Merge, &next(6), at(5)).await.unwrap();
     assert_eq!(replaced().await, 0);
@@ -337,7 +338,7 @@ async fn days_lie_side_by_side_in_a_folder_and_replaced_ones_go_after_a_while() 
 
 #[cfg(feature = "demo")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn days_in_an_object_store_are_in_the_view_and_replaced_ones_go_after_a_while() {
+async fn a_view_has_the_files_of_all_days_and_replaced_files_are_removed_later() {
     let remote = RemoteFolders::new().await;
     let mut rows = load_days(&remote.fixture).await;
     let root = "lake/canvas_logs/web_logs";
@@ -350,8 +351,8 @@ async fn days_in_an_object_store_are_in_the_view_and_replaced_ones_go_after_a_wh
     let before = removals();
     load(&remote.fixture, &events(), LoadKind::Merge, &[Up(event(5, 5, "d"))], at(4)).await.unwrap();
     assert_eq!(files(), state().await.files.len());
-    assert_eq!(removals() - before, 1, "all of them with one request");
-    // What is gone is not asked for again and again.
+    assert_eq!(removals() - before, 1, "one request for all of them");
+    // Removed files are not removed again.
     load(&remote.fixture, &events(), LoadKind::Merge, &[Up(event(6, 5, "d"))], at(5)).await.unwrap();
     assert_eq!(removals() - before, 1);
     rows.extend([event(5, 5, "d"), event(6, 5, "d")]);
@@ -363,8 +364,7 @@ fn row(id: i64) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn forms_are_told_apart_and_never_mixed() {
-    use crate::sink::delta::{DeltaSink, Forms, forms_at};
+async fn formats_are_detected_and_never_mixed() {
     let none = Forms::default();
     let folders = Folders::new();
     let place = Place::local(&folders.root).unwrap();
@@ -372,8 +372,8 @@ async fn forms_are_told_apart_and_never_mixed() {
     let schema = plain(&table());
     load(&folders.fixture, &schema, LoadKind::Replace, &[Up(row(1))], at(1)).await.unwrap();
     assert_eq!(forms_at(&place).await.unwrap(), Forms { parquet: true, ..none });
-    // A Delta table is not made over a folder, nor the other way round.
-    let options = DeltaOptions { is_ledger: false, ..folders.sink.tables().options.clone() };
+    // A Delta table cannot replace a Parquet folder, nor the other way round.
+    let options = DeltaOptions { is_parquet_folder: false, ..folders.sink.tables().options.clone() };
     let delta = DeltaSink::new(place.clone(), options);
     let error = delta.held(&table()).await.unwrap_err();
     assert!(error.kind() == Kind::Target && error.hint_text().unwrap().contains("--format parquet"), "{error:?}");
@@ -398,7 +398,7 @@ async fn a_folder_that_is_a_link_is_not_replaced() {
     let error = folders.sink.held(&table()).await.unwrap_err();
     assert!(error.kind() == Kind::Target && error.message().contains("is a link"), "{error:?}");
     assert!(std::fs::symlink_metadata(&shown).unwrap().is_symlink());
-    // As the hint says.
+    // Follows the hint.
     std::fs::remove_file(&shown).unwrap();
     std::fs::rename(&elsewhere, &shown).unwrap();
     load(&folders.fixture, &schema, LoadKind::Merge, &[Up(row(2))], at(2)).await.unwrap();

@@ -1,12 +1,4 @@
-//! Plain Parquet folders: a reader with `*.parquet` sees one version of a table or the other, never a mixture.
-//!
-//! The ledger of such a table is a Delta log that no reader has to know: on a local disk it and the data files live in
-//! `<root>/.daplake/<namespace>/<table>/`, and `<root>/<namespace>/<table>/` holds hard links to the files of one version, beside
-//! `_daplake.json`, which says of which. After each commit the folder is exchanged as a whole ([`super::publish`]); a run that is
-//! killed in between leaves the old version in sight, whole, and the next run makes up for it before it does anything else. In an
-//! object store nothing can be exchanged: there readers go by the views, which name the files of a version.
-//!
-//! Files that a version replaced stay for a while, for readers that still have them open or by name, and then go.
+//! [`ParquetSink`]: the sink of folders of plain Parquet files.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -17,90 +9,87 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 
-use super::publish::{self, Ledger};
-use super::{ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink, Optimized, Scope};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Bookmark, Namespace, TableRef};
 use crate::redact::SafeUrl;
 use crate::reduce::ChangeSet;
-use crate::sink::delta::log::file_names::{is_ours_at, remove_all};
-use crate::sink::delta::log::table_log::{TableLog, TableState};
-use crate::sink::delta::maintenance::views;
+use crate::sink::delta::log::file_names::{is_our_file, remove_files};
+use crate::sink::delta::log::properties;
+use crate::sink::delta::log::table_log::TableLog;
+use crate::sink::delta::log::table_state::TableState;
+use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink, Optimized, Scope};
+use crate::sink::parquet_folder::manifest::Manifest;
+use crate::sink::parquet_folder::{HIDDEN, folder_swap, views};
 use crate::sink::{Held, Layout, Load, LoadPlan, Loaded, Past, Sink, TableStatus, Workers};
 use crate::store::{Place, explained};
 
-/// Where the ledgers and the data files are, below the root.
-pub(super) const HIDDEN: &str = ".daplake";
 /// How long replaced files stay.
 const GRACE_MILLIS: i64 = 60 * 60 * 1000;
 
 /// Tables as folders of plain Parquet files.
 ///
-/// Loads of the same table may run at once, as in [`DeltaSink`]: the first commit wins, the other gets kind `Conflict`.
+/// Loads of the same table may run concurrently, as with [`DeltaSink`]: the first commit wins, the other fails with kind `Conflict`.
 #[derive(Debug, Clone)]
 pub struct ParquetSink {
     place: Place,
+    /// The Delta tables with the versions of the folders.
     tables: Arc<DeltaSink>,
 }
 
 impl ParquetSink {
-    /// Tables at a place. Reads and writes nothing.
+    /// Tables at a target. Reads and writes nothing.
     pub fn new(place: Place, options: DeltaOptions) -> Result<Self> {
-        let ledgers = match place.folder() {
+        let logs = match place.folder() {
             Some(folder) => Place::local(&folder.join(HIDDEN))?,
             None => place.clone(),
         };
-        // A plain reader knows nothing of marked rows, nor of feeds.
+        // Readers of plain Parquet files ignore deletion vectors and change data feeds.
         let options = DeltaOptions {
             deletion_vectors: DeletionVectors::Off,
             change_data_feed: ChangeDataFeed::AsBefore,
-            is_ledger: true,
+            is_parquet_folder: true,
             ..options
         };
-        Ok(Self { place, tables: Arc::new(DeltaSink::new(ledgers, options)) })
+        Ok(Self { place, tables: Arc::new(DeltaSink::new(logs, options)) })
     }
 
-    /// The ledgers, which answer queries.
+    /// The Delta tables with the versions of the folders, for queries.
     pub fn tables(&self) -> &Arc<DeltaSink> {
         &self.tables
     }
 
-    /// As [`DeltaSink::optimize`]; plain readers see the new files afterwards, also those of groups that came before a failure.
+    /// As [`DeltaSink::optimize`]. Afterwards plain readers see the new files, also those of groups before a failure.
     pub async fn optimize(&self, table: &TableRef, scope: Scope) -> Result<Optimized> {
         let done = self.tables.optimize(table, scope).await;
-        let shown = self.publish(table).await;
-        done.and_then(|done| shown.map(|()| done))
+        let published = self.publish(table).await;
+        done.and_then(|done| published.map(|()| done))
     }
 
-    /// Where plain readers look, on a local disk.
+    /// The folder that plain readers use, on a local disk.
     fn folder(&self, table: &TableRef) -> Option<PathBuf> {
         Some(self.place.folder()?.join(table.namespace.as_str()).join(&table.table))
     }
 
-    /// The table must not be kept as a Delta table. In an object store a ledger lies where such a table would; those of earlier
-    /// versions are known by their views.
-    async fn check_form(&self, table: &TableRef) -> Result<()> {
+    /// Checks that the table does not exist as a Delta table. In an object store, the log is where that of a Delta table would be;
+    /// tables of older versions of daplake are recognised by their views.
+    async fn check_format(&self, table: &TableRef) -> Result<()> {
         let log = self.tables.log(table)?;
+        let refusal = || log.in_other_format("The table exists as a Delta table", "delta");
         if let Some(folder) = self.folder(table) {
-            return match folder.join("_delta_log").exists() {
-                true => {
-                    Err(log.of_other_form("The table is kept as a Delta table", "delta").with_field("folder", folder.display()))
-                }
-                false => Ok(()),
-            };
-        }
-        let Some(state) = log.state().await? else { return Ok(()) };
-        let is_ledger = state
-            .configuration
-            .get(crate::sink::delta::log::table_log::FORMAT)
-            .is_some_and(|format| format == crate::sink::delta::log::table_log::PARQUET);
-        if is_ledger || self.place.store().head(&views::of_table(&self.place, table)).await.is_ok() {
+            if folder.join("_delta_log").exists() {
+                return Err(refusal().with_field("folder", folder.display()));
+            }
             return Ok(());
         }
-        Err(log.of_other_form("The table is kept as a Delta table", "delta"))
+        let Some(state) = log.state().await? else { return Ok(()) };
+        let is_parquet = state.property(properties::FORMAT) == Some(properties::PARQUET);
+        if is_parquet || self.place.store().head(&views::file_of(&self.place, table)).await.is_ok() {
+            return Ok(());
+        }
+        Err(refusal())
     }
 
-    /// Nothing but a folder of ours may be where the table is, or is going to appear.
+    /// Checks that the table's folder does not exist, is empty or holds this table.
     fn check_folder(&self, table: &TableRef) -> Result<()> {
         let Some(folder) = self.folder(table).filter(|_| table.is_path_safe()) else { return Ok(()) };
         let refuse = |message: &'static str| {
@@ -108,19 +97,19 @@ impl ParquetSink {
         };
         let Ok(metadata) = std::fs::symlink_metadata(&folder) else { return Ok(()) };
         if metadata.is_symlink() {
-            // The folder is exchanged as a whole, and the link would go with it.
+            // The swap would replace the link.
             return Err(refuse("The folder of the table is a link")
-                .hint("put a real folder in its place, or link the folder of the whole target instead"));
+                .hint("replace it by a real folder, or link the folder of the whole target instead"));
         }
         let is_used = !metadata.is_dir() || std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some());
-        if is_used && Ledger::read(&folder).is_none_or(|ledger| ledger.table != table.to_string()) {
-            return Err(refuse("Something else is in the place of this table")
-                .hint("move it away or name another target; daplake changes only tables that it made"));
+        if is_used && Manifest::read(&folder).is_none_or(|manifest| manifest.table != table.to_string()) {
+            return Err(refuse("The table's folder holds files that daplake did not create")
+                .hint("move it away or use another target; daplake changes only tables that it created"));
         }
         Ok(())
     }
 
-    /// Brings what plain readers see to the version of the ledger.
+    /// Shows the current version to plain readers.
     async fn publish(&self, table: &TableRef) -> Result<()> {
         self.check_folder(table)?;
         let log = self.tables.log(table)?;
@@ -133,27 +122,27 @@ impl ParquetSink {
         if !data.is_dir() {
             return Ok(());
         }
-        // One at a time, so that an old version never follows a new one. The lock ends with the process.
-        let lock = publish::lock(&data).await?;
+        // Without the lock, a process could replace a newer version by an older one.
+        let lock = folder_swap::lock(&data).await?;
         let Some(state) = log.state().await? else { return Ok(()) };
-        let ledger = Ledger::of(table, &state);
-        if Ledger::read(&folder).is_some_and(|shown| shown.log == ledger.log) {
+        let manifest = Manifest::new(table, &state);
+        if Manifest::read(&folder).is_some_and(|shown| shown.log == manifest.log) {
             return Ok(());
         }
         let columns = state.columns.clone();
         let key = state.key.clone();
         let work = {
             let (data, folder) = (data.clone(), folder.clone());
-            move || publish::exchange_folder(&data, &folder, &ledger, &columns, &key)
+            move || folder_swap::swap_folder(&data, &folder, &manifest, &columns, &key)
         };
-        let failed = "The folder of the table could not be exchanged; its rows are safe";
-        let done = tokio::task::spawn_blocking(work).await.context(Kind::Bug, "Exchanging a folder stopped unexpectedly")?;
+        let done = tokio::task::spawn_blocking(work).await.context(Kind::Bug, "The swap of a folder stopped unexpectedly")?;
         done.map_err(|error| {
-            let hint = match publish::is_in_use(&error) {
-                true => "a program has a file of this table open, such as a query or an editor: close it and run it again",
-                false => "run it again",
+            let hint = if folder_swap::is_in_use(&error) {
+                "a program has a file of this table open, such as a query or an editor: close it and run it again"
+            } else {
+                "run it again"
             };
-            Error::new(Kind::Target, failed)
+            Error::new(Kind::Target, "The folder of the table could not be replaced; its rows are committed")
                 .with_field("table", table)
                 .with_field("folder", folder.display())
                 .hint(hint)
@@ -162,42 +151,43 @@ impl ParquetSink {
         drop(lock);
         remove_replaced(&log, &state).await?;
         let root = root.to_owned();
-        let views = tokio::task::spawn_blocking(move || publish::write_views(&root)).await;
-        views.context(Kind::Bug, "Writing views stopped unexpectedly")?.context(Kind::Target, "The views cannot be written")
+        let written = tokio::task::spawn_blocking(move || views::write_local(&root)).await;
+        let written = written.context(Kind::Bug, "Writing views stopped unexpectedly")?;
+        written.context(Kind::Target, "`views.sql` cannot be written")
     }
 
-    /// In an object store: the view that names the files of this version.
+    /// In an object store, writes the view that names the files of this version.
     async fn put_view(&self, log: &TableLog, state: &TableState) -> Result<()> {
         let table = &log.table;
-        let ledger = Ledger::of(table, state);
+        let manifest = Manifest::new(table, state);
         let base = log.location.to_string();
-        let paths: Vec<String> = ledger.files.iter().map(|file| format!("{base}{file}")).collect();
-        let name = views::of_table(&self.place, table);
-        let put = self.place.store().put(&name, PutPayload::from(ledger.view(&paths))).await;
+        let paths: Vec<String> = manifest.files.iter().map(|file| format!("{base}{file}")).collect();
+        let name = views::file_of(&self.place, table);
+        let put = self.place.store().put(&name, PutPayload::from(manifest.view(&paths))).await;
         put.map(|_| ()).context(Kind::Target, "The view of the table cannot be written").map_err(explained)
     }
 }
 
-/// Removes files that a version replaced long enough ago. What a load of now writes is in no tombstone and stays.
+/// Removes files that were replaced long enough ago. Files of a load in progress have no tombstone and stay.
 async fn remove_replaced(log: &TableLog, state: &TableState) -> Result<()> {
     let until = chrono::Utc::now().timestamp_millis() - GRACE_MILLIS;
     let log_store = log.log_store();
     let mut tombstones = state.delta.all_tombstones(log_store.as_ref());
     let mut due = HashSet::new();
     while let Some(tombstone) = tombstones.next().await {
-        let tombstone = tombstone.context(Kind::Target, "The table's log cannot be read")?;
-        if tombstone.deletion_timestamp().is_some_and(|at| at < until) && is_ours_at(&tombstone.path()) {
+        let tombstone = tombstone.context(Kind::Target, "The Delta log cannot be read")?;
+        if tombstone.deletion_timestamp().is_some_and(|at| at < until) && is_our_file(&tombstone.path()) {
             due.insert(Path::from(tombstone.path().as_ref()));
         }
     }
     if due.is_empty() {
         return Ok(());
     }
-    // Tombstones stay for days. To look what is there costs less than to ask for each file again after every load.
+    // Tombstones stay for days: one listing costs less than a request per removed file after every load.
     let store = log.store();
     let listed: Vec<_> = store.list(None).try_collect().await.context(Kind::Target, "The table's folder cannot be read")?;
     let paths = listed.into_iter().map(|object| object.location).filter(|path| due.contains(path)).collect();
-    remove_all(&store, &log.table, paths).await;
+    remove_files(&store, &log.table, paths).await;
     Ok(())
 }
 
@@ -212,7 +202,7 @@ impl Sink for ParquetSink {
     }
 
     async fn held(&self, table: &TableRef) -> Result<Option<Held>> {
-        self.check_form(table).await.map_err(explained)?;
+        self.check_format(table).await.map_err(explained)?;
         let held = self.tables.held(table).await?;
         if held.is_some() && self.place.folder().is_some() {
             self.publish(table).await?;
@@ -240,11 +230,11 @@ impl Sink for ParquetSink {
         self.tables.settles_repeated_keys()
     }
 
-    /// On a local disk each commit has done that.
+    /// On a local disk, each commit writes the views.
     async fn write_views(&self) -> Result<()> {
         match self.place.folder() {
             Some(_) => Ok(()),
-            None => views::gather(&self.place).await,
+            None => views::combine(&self.place).await,
         }
     }
 
@@ -259,33 +249,7 @@ impl Sink for ParquetSink {
     }
 }
 
-/// Lake tables in either form, for what is done to both.
-#[derive(Debug, Clone)]
-pub enum Lake {
-    /// Delta tables.
-    Delta(Arc<DeltaSink>),
-    /// Folders of Parquet files.
-    Parquet(Arc<ParquetSink>),
-}
-
-impl Lake {
-    /// The tables, or the ledgers of folders.
-    pub fn tables(&self) -> &Arc<DeltaSink> {
-        match self {
-            Lake::Delta(sink) => sink,
-            Lake::Parquet(sink) => sink.tables(),
-        }
-    }
-
-    /// See [`DeltaSink::optimize`].
-    pub async fn optimize(&self, table: &TableRef, scope: Scope) -> Result<Optimized> {
-        match self {
-            Lake::Delta(sink) => sink.optimize(table, scope).await,
-            Lake::Parquet(sink) => sink.optimize(table, scope).await,
-        }
-    }
-}
-
+/// Swaps the folder after the commit of the Delta log.
 struct ParquetLoad {
     inner: Box<dyn Load>,
     sink: ParquetSink,
@@ -300,6 +264,10 @@ impl Load for ParquetLoad {
 
     async fn write_by(&mut self, workers: &dyn Workers) -> Result<bool> {
         self.inner.write_by(workers).await
+    }
+
+    fn is_superseded(&self) -> bool {
+        self.inner.is_superseded()
     }
 
     async fn commit(self: Box<Self>, reached: Bookmark) -> Result<Loaded> {

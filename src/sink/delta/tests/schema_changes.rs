@@ -1,8 +1,8 @@
-//! Tables that follow their schema.
+//! Schema changes.
 
 use serde_json::{Value, json};
 
-use super::{Lake, only};
+use super::{TestLake, only};
 use crate::error::Kind;
 use crate::model::{Bookmark, TableRef};
 use crate::schema::{Column, ColumnType, Nested, TableSchema};
@@ -32,7 +32,7 @@ async fn nested_columns_gain_members_and_widen() {
             column("l", ColumnType::List(Box::new(inner(vec![column("x", ColumnType::Int32, false)]))), false),
         ],
     );
-    let lake = Lake::with(64 << 20, |options| DeltaOptions { target_file_bytes: 1, ..options });
+    let lake = TestLake::with(64 << 20, |options| DeltaOptions { target_file_bytes: 1, ..options });
     let first = [
         json!({"id": 1, "s": {"a": 1}, "l": [{"x": 1}, null, {"x": null}]}),
         json!({"id": 2, "s": null, "l": []}),
@@ -41,7 +41,7 @@ async fn nested_columns_gain_members_and_widen() {
     for (row, seconds) in first.iter().zip(1..) {
         load(&lake.fixture, &old, LoadKind::Merge, &[Up(row.clone())], at(seconds)).await.unwrap();
     }
-    // Only a new member: old files stay.
+    // A new member needs no rewrite.
     let grown = keyed(
         2,
         vec![
@@ -54,7 +54,7 @@ async fn nested_columns_gain_members_and_widen() {
     assert_eq!(loaded.schema_changes, ["`s.b` was added"]);
     let mut now: Vec<Value> = first.to_vec();
     now.push(second);
-    // Members are in the table's order.
+    // Members have the order of the table.
     let seen = keyed(
         2,
         vec![
@@ -64,7 +64,7 @@ async fn nested_columns_gain_members_and_widen() {
     );
     assert_eq!(read(&lake.fixture, &table()).await, expected(&seen, &now));
 
-    // A wider member: every file is written anew.
+    // A wider member rewrites every file.
     let mut wide = grown.clone();
     wide.value[1].column_type = ColumnType::List(Box::new(inner(vec![column("x", ColumnType::Int64, false)])));
     let third = json!({"id": 1, "s": null, "l": [{"x": 1_i64 << 40}]});
@@ -81,8 +81,8 @@ async fn nested_columns_gain_members_and_widen() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_late_odd_name_maps_the_columns_and_old_files_stay() {
-    let lake = Lake::new();
+async fn a_name_that_needs_mapping_keeps_old_files() {
+    let lake = TestLake::new();
     let old = plain(&table());
     let first = json!({"id": 1, "name": "a", "score": 1.5});
     load(&lake.fixture, &old, LoadKind::Replace, &[Up(first.clone())], at(1)).await.unwrap();
@@ -98,7 +98,7 @@ async fn a_late_odd_name_maps_the_columns_and_old_files_stay() {
     assert_eq!(fields[0]["metadata"]["delta.columnMapping.physicalName"], "id", "names in old files stay");
     assert_eq!(only(&actions, "metaData")["configuration"]["delta.columnMapping.maxColumnId"], "6");
     assert_eq!(read(&lake.fixture, &table()).await, expected(&new, &[first.clone(), second.clone()]));
-    // Merges go on: keys are found, files rewritten, statistics under physical names.
+    // Merges still work: keys are found, files rewritten, statistics have physical names.
     let third = json!({"id": 1, "name": "c", "late one": "z"});
     let loaded = load(&lake.fixture, &new, LoadKind::Merge, &[Up(third.clone()), Del(json!({"id": 2}))], at(3)).await.unwrap();
     assert_eq!((loaded.deleted, loaded.rows), (1, Some(1)));
@@ -111,22 +111,22 @@ async fn a_late_odd_name_maps_the_columns_and_old_files_stay() {
 
 #[tokio::test]
 async fn names_that_differ_only_in_case_are_refused() {
-    let lake = Lake::new();
+    let lake = TestLake::new();
     let schema = keyed(1, vec![column("Name", TEXT, false), column("name", TEXT, false)]);
     let error = load(&lake.fixture, &schema, LoadKind::Replace, &[], at(1)).await.unwrap_err();
     assert_eq!((error.kind(), error.get("table")), (Kind::Schema, Some("canvas.accounts")));
-    assert!(!lake.root.exists(), "nothing was made");
+    assert!(!lake.root.exists(), "nothing was created");
 }
 
 #[tokio::test]
 async fn nested_columns_cannot_become_text_in_a_table_with_rows() {
-    let lake = Lake::new();
+    let lake = TestLake::new();
     let schema = keyed(1, vec![column("s", ColumnType::Struct(vec![column("a", TEXT, false)]), false)]);
     load(&lake.fixture, &schema, LoadKind::Replace, &[Up(json!({"id": 1, "s": {"a": "x"}}))], at(1)).await.unwrap();
     let as_text = LoadPlan { nested: Nested::Json, ..plan(&lake.fixture, &schema, LoadKind::Merge).await };
     let error = lake.sink.begin(as_text).await.err().unwrap();
     assert_eq!((error.kind(), error.get("column")), (Kind::Schema, Some("s")));
-    // A new snapshot may.
+    // A new snapshot may change it.
     let text = keyed(1, vec![column("s", TEXT, false)]);
     let row = json!({"id": 1, "s": "{\"a\":\"x\"}"});
     let mut opened = lake
@@ -141,8 +141,8 @@ async fn nested_columns_cannot_become_text_in_a_table_with_rows() {
 }
 
 #[tokio::test]
-async fn required_columns_are_not_null_until_they_are() {
-    let lake = Lake::new();
+async fn a_null_relaxes_a_required_column() {
+    let lake = TestLake::new();
     let schema = plain(&table());
     load(&lake.fixture, &schema, LoadKind::Replace, &[Up(json!({"id": 1, "name": "a"}))], at(1)).await.unwrap();
     assert_eq!(fields(&lake.commit(&table(), 0))[1]["nullable"], false);
@@ -150,14 +150,14 @@ async fn required_columns_are_not_null_until_they_are() {
     let loaded = load(&lake.fixture, &schema, LoadKind::Merge, &[Up(json!({"id": 2, "name": null}))], reached).await.unwrap();
     assert_eq!(loaded.schema_changes, ["`name` has nulls although it is required, and may be null from now on"]);
     assert_eq!(fields(&lake.commit(&table(), 1))[1]["nullable"], true);
-    // Even a replacement without nulls does not tighten it again.
+    // A later replacement without nulls does not make it required again.
     load(&lake.fixture, &schema, LoadKind::Replace, &[Up(json!({"id": 1, "name": "a"}))], at(3)).await.unwrap();
     assert!(lake.commit(&table(), 2).iter().all(|action| action.get("metaData").is_none()));
 }
 
 #[tokio::test]
-async fn a_narrower_type_or_another_key_stops_with_the_way_out_and_a_snapshot_goes_it() {
-    let lake = Lake::new();
+async fn a_narrower_type_or_a_new_key_is_refused_until_a_snapshot() {
+    let lake = TestLake::new();
     let decimal = |precision, scale| keyed(1, vec![column("price", ColumnType::Decimal { precision, scale }, false)]);
     let old = decimal(7, 3);
     let row = json!({"id": 1, "price": "1.250"});

@@ -1,50 +1,79 @@
-//! In which form the tables of a target are kept: Delta tables or folders of plain Parquet files. It looks and decides nothing.
+//! The two formats of lake tables, Delta tables and folders of plain Parquet files: operations on both, and which of them a target
+//! has.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path;
 
-use super::folder::HIDDEN;
 use crate::error::Result;
 use crate::model::TableRef;
 use crate::sink::delta::log::table_log::TableLog;
-use crate::sink::delta::maintenance::views;
+use crate::sink::delta::{DeltaSink, Optimized, Scope};
+use crate::sink::parquet_folder::{HIDDEN, ParquetSink, views};
 use crate::store::Place;
 
-/// Which forms of tables are at a place.
+/// Lake tables in one of the two formats.
+#[derive(Debug, Clone)]
+pub enum Lake {
+    /// Delta tables.
+    Delta(Arc<DeltaSink>),
+    /// Folders of plain Parquet files.
+    Parquet(Arc<ParquetSink>),
+}
+
+impl Lake {
+    /// The Delta tables, or those with the versions of the folders.
+    pub fn tables(&self) -> &Arc<DeltaSink> {
+        match self {
+            Lake::Delta(sink) => sink,
+            Lake::Parquet(sink) => sink.tables(),
+        }
+    }
+
+    /// See [`DeltaSink::optimize`].
+    pub async fn optimize(&self, table: &TableRef, scope: Scope) -> Result<Optimized> {
+        match self {
+            Lake::Delta(sink) => sink.optimize(table, scope).await,
+            Lake::Parquet(sink) => sink.optimize(table, scope).await,
+        }
+    }
+}
+
+/// Which formats of tables a target has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Forms {
-    /// There are Delta tables.
+    /// It has Delta tables.
     pub delta: bool,
-    /// There are folders of plain Parquet files.
+    /// It has folders of plain Parquet files.
     pub parquet: bool,
 }
 
-/// Looks what is at a place. Tables that daplake did not make do not count. Kind `Target` if the place cannot be read.
+/// Detects the formats of a target. Tables that daplake did not create do not count. Kind `Target` if the target cannot be read.
 pub async fn forms_at(place: &Place) -> Result<Forms> {
     let root = place.root();
-    let of_parquet = match place.folder() {
+    let parquet_tables = match place.folder() {
         Some(_) => with_log(place, &root.clone().join(HIDDEN)).await?,
         None => with_view(place).await?,
     };
     let mut delta = false;
     for table in folders_of_tables(place, root).await? {
-        // In an object store the ledger of a folder lies where a Delta table would.
-        if place.folder().is_none() && of_parquet.contains(&table) {
+        // In an object store, the log of a Parquet folder is where that of a Delta table would be.
+        if place.folder().is_none() && parquet_tables.contains(&table) {
             continue;
         }
-        // A table that cannot be read is refused when it is asked for.
+        // A table that cannot be read is reported when it is loaded.
         if TableLog::new(place, &table)?.is_ours().await.unwrap_or(false) {
             delta = true;
             break;
         }
     }
-    Ok(Forms { delta, parquet: !of_parquet.is_empty() })
+    Ok(Forms { delta, parquet: !parquet_tables.is_empty() })
 }
 
-/// Folders two levels below, by the names of tables.
+/// The folders two levels below `root`, as tables.
 async fn folders_of_tables(place: &Place, root: &Path) -> Result<Vec<TableRef>> {
     let mut tables = Vec::new();
     for namespace in place.folders_in(root).await? {
@@ -61,7 +90,7 @@ async fn folders_of_tables(place: &Place, root: &Path) -> Result<Vec<TableRef>> 
     Ok(tables)
 }
 
-/// The first of these tables that has a log; of a folder on a local disk.
+/// The first table below a local folder that has a Delta log.
 async fn with_log(place: &Place, root: &Path) -> Result<BTreeSet<TableRef>> {
     let mut found = BTreeSet::new();
     for table in folders_of_tables(place, root).await? {
@@ -74,7 +103,7 @@ async fn with_log(place: &Place, root: &Path) -> Result<BTreeSet<TableRef>> {
     Ok(found)
 }
 
-/// Tables of an object store that have a view of their own, as those of plain Parquet files have.
+/// The tables of an object store that have a view of their own: those of plain Parquet files.
 async fn with_view(place: &Place) -> Result<BTreeSet<TableRef>> {
     let store = place.store();
     let listed: std::result::Result<Vec<_>, _> = store.list(Some(&views::folder(place))).try_collect().await;

@@ -11,7 +11,7 @@ use deltalake::DeltaTable;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::Lake;
+use super::TestLake;
 use crate::error::Kind;
 use crate::model::TableRef;
 use crate::schema::ColumnType;
@@ -24,23 +24,23 @@ fn table() -> TableRef {
     TableRef::new("canvas", "accounts")
 }
 
-fn feeding(options: DeltaOptions) -> DeltaOptions {
+fn with_feed(options: DeltaOptions) -> DeltaOptions {
     DeltaOptions { change_data_feed: ChangeDataFeed::On, compact_after: 0, ..options }
 }
 
-/// Rows by what happened to them.
-pub(super) type Told = BTreeMap<String, Vec<String>>;
+/// Rows by kind of change.
+pub(super) type FeedRows = BTreeMap<String, Vec<String>>;
 
-/// Columns that the feed has beside those of the table.
+/// Columns of the feed that the table does not have.
 const ADDED: [&str; 3] = ["_change_type", "_commit_version", "_commit_timestamp"];
 
-/// What the crate tells of one version.
-pub(super) async fn told(opened: DeltaTable, version: u64) -> Told {
+/// The feed of one version, as the crate reads it.
+pub(super) async fn feed_of(opened: DeltaTable, version: u64) -> FeedRows {
     let session = SessionContext::new();
     let scan = opened.scan_cdf().with_starting_version(version).with_ending_version(version);
     let plan = scan.build(&session.state(), None).await.unwrap();
     let batches = datafusion::physical_plan::collect(plan, session.task_ctx()).await.unwrap();
-    let mut told: BTreeMap<String, Vec<RecordBatch>> = BTreeMap::new();
+    let mut rows_by_kind: BTreeMap<String, Vec<RecordBatch>> = BTreeMap::new();
     for batch in batches {
         let kinds =
             arrow::compute::cast(batch.column_by_name("_change_type").unwrap(), &arrow::datatypes::DataType::Utf8).unwrap();
@@ -51,14 +51,14 @@ pub(super) async fn told(opened: DeltaTable, version: u64) -> Told {
             let of_kind = kinds.iter().map(|found| Some(found == Some(kind))).collect();
             let rows = filter_record_batch(&batch, &of_kind).unwrap();
             if rows.num_rows() > 0 {
-                told.entry(kind.to_owned()).or_default().push(rows.project(&columns).unwrap());
+                rows_by_kind.entry(kind.to_owned()).or_default().push(rows.project(&columns).unwrap());
             }
         }
     }
-    told.into_iter().map(|(kind, batches)| (kind, rendered(&batches))).collect()
+    rows_by_kind.into_iter().map(|(kind, batches)| (kind, rendered(&batches))).collect()
 }
 
-async fn opened(lake: &Lake) -> DeltaTable {
+async fn opened(lake: &TestLake) -> DeltaTable {
     deltalake::open_table(lake.url(&table())).await.unwrap()
 }
 
@@ -68,8 +68,8 @@ fn row(id: i64, n: i64) -> Value {
 
 type Changes = BTreeMap<i64, Option<i64>>;
 
-/// What a step changes, by what happens to the rows.
-fn expected_feed(before: &BTreeMap<i64, i64>, step: &Changes) -> Told {
+/// The feed that a step should have.
+fn expected_feed(before: &BTreeMap<i64, i64>, step: &Changes) -> FeedRows {
     let mut rows: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
     for (id, after) in step {
         match (before.get(id), after) {
@@ -98,7 +98,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(12) })]
 
     #[test]
-    fn the_feed_tells_what_each_commit_changed(
+    fn the_feed_has_the_changes_of_each_commit(
         first in prop::collection::btree_map(0..300_i64, (0..100_i64).prop_map(Some), 50..200),
         steps in prop::collection::vec(
             prop::collection::btree_map(0..400_i64, prop::option::weighted(0.7, 0..100_i64), 1..40),
@@ -109,12 +109,12 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
-            let change = |options| DeltaOptions { target_file_bytes, deletion_vectors, ..feeding(options) };
-            let lake = Lake::with(64 << 20, change);
+            let change = |options| DeltaOptions { target_file_bytes, deletion_vectors, ..with_feed(options) };
+            let lake = TestLake::with(64 << 20, change);
             let mut kept: BTreeMap<i64, i64> = BTreeMap::new();
             for (version, step) in (0..).zip(std::iter::once(&first).chain(&steps)) {
                 load(&lake.fixture, &plain(&table()), LoadKind::Merge, &changes_of(step), at(1 + version as i64)).await.unwrap();
-                prop_assert_eq!(told(opened(&lake).await, version).await, expected_feed(&kept, step), "version {}", version);
+                prop_assert_eq!(feed_of(opened(&lake).await, version).await, expected_feed(&kept, step), "version {}", version);
                 for (id, n) in step {
                     match n {
                         Some(n) => kept.insert(*id, *n),
@@ -131,8 +131,8 @@ proptest! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_feed_begins_and_ends_when_it_is_told_to() {
-    let lake = Lake::with(64 << 20, |options| DeltaOptions { deletion_vectors: DeletionVectors::Off, ..options });
+async fn a_feed_can_be_switched_on_and_off() {
+    let lake = TestLake::with(64 << 20, |options| DeltaOptions { deletion_vectors: DeletionVectors::Off, ..options });
     let schema = plain(&table());
     let with = |switch| {
         let options = DeltaOptions { change_data_feed: switch, ..lake.sink.options.clone() };
@@ -145,20 +145,20 @@ async fn a_feed_begins_and_ends_when_it_is_told_to() {
     assert_eq!(protocol().await, "1/2");
     load(&on, &schema, LoadKind::Merge, &[Up(row(4, 4)), Up(row(1, 5))], at(2)).await.unwrap();
     assert_eq!(protocol().await, "1/4");
-    // The table goes on without being told again.
+    // The feed stays on if the option is omitted.
     load(&before, &schema, LoadKind::Merge, &[Del(json!({"id": 2}))], at(3)).await.unwrap();
     assert_eq!((cdc(1), cdc(2)), (1, 1));
     let deleted = BTreeMap::from([("delete".to_owned(), expected(&schema, &[row(2, 2)]))]);
-    assert_eq!(told(opened(&lake).await, 2).await, deleted);
-    // Merged files are no change.
+    assert_eq!(feed_of(opened(&lake).await, 2).await, deleted);
+    // A compaction changes no rows.
     lake.sink.optimize(&table(), Scope::Cluster).await.unwrap();
-    assert_eq!(told(opened(&lake).await, 3).await, BTreeMap::new());
-    // A replaced table: all of before is deleted, all of now inserted, which files of data tell by themselves.
+    assert_eq!(feed_of(opened(&lake).await, 3).await, BTreeMap::new());
+    // A replacement deletes all old rows and inserts all new ones; the data files show that without a feed.
     load(&before, &schema, LoadKind::Replace, &[Up(row(9, 9))], at(4)).await.unwrap();
     assert_eq!(cdc(4), 0);
     let gone = expected(&schema, &[row(1, 5), row(3, 3), row(4, 4)]);
     let replaced = BTreeMap::from([("delete".to_owned(), gone), ("insert".to_owned(), expected(&schema, &[row(9, 9)]))]);
-    assert_eq!(told(opened(&lake).await, 4).await, replaced);
+    assert_eq!(feed_of(opened(&lake).await, 4).await, replaced);
     load(&off, &schema, LoadKind::Merge, &[Up(row(9, 1))], at(5)).await.unwrap();
     assert_eq!(cdc(5), 0);
 
@@ -168,8 +168,8 @@ async fn a_feed_begins_and_ends_when_it_is_told_to() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn files_that_are_written_anew_for_a_wider_column_are_no_changes() {
-    let lake = Lake::with(64 << 20, feeding);
+async fn files_that_are_rewritten_for_a_wider_column_are_not_in_the_feed() {
+    let lake = TestLake::with(64 << 20, with_feed);
     let of = |version: i64, kind: ColumnType| {
         schema(&table(), version, vec![column("id", ColumnType::Int64, true)], vec![column("n", kind, false)])
     };
@@ -179,12 +179,12 @@ async fn files_that_are_written_anew_for_a_wider_column_are_no_changes() {
     load(&lake.fixture, &wider, LoadKind::Merge, &[Up(row(3))], at(2)).await.unwrap();
     assert_eq!(read(&lake.fixture, &table()).await, expected(&wider, &[row(1), row(2), row(3)]));
     let inserted = BTreeMap::from([("insert".to_owned(), expected(&wider, &[row(3)]))]);
-    assert_eq!(told(opened(&lake).await, 1).await, inserted);
+    assert_eq!(feed_of(opened(&lake).await, 1).await, inserted);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_snapshot_over_marked_rows_tells_those_that_were_there() {
-    let lake = Lake::with(64 << 20, |options| DeltaOptions { deletion_vectors: DeletionVectors::On, ..feeding(options) });
+async fn a_snapshot_over_deletion_vectors_feeds_only_live_rows() {
+    let lake = TestLake::with(64 << 20, |options| DeltaOptions { deletion_vectors: DeletionVectors::On, ..with_feed(options) });
     let schema = plain(&table());
     let rows: Vec<Change> = (1..6).map(|id| Up(row(id, id))).collect();
     load(&lake.fixture, &schema, LoadKind::Replace, &rows, at(1)).await.unwrap();
@@ -192,13 +192,14 @@ async fn a_snapshot_over_marked_rows_tells_those_that_were_there() {
     load(&lake.fixture, &schema, LoadKind::Replace, &[Up(row(9, 9))], at(3)).await.unwrap();
     let gone = expected(&schema, &[1, 2, 3, 5].map(|id| row(id, id)));
     let replaced = BTreeMap::from([("delete".to_owned(), gone), ("insert".to_owned(), expected(&schema, &[row(9, 9)]))]);
-    assert_eq!(told(opened(&lake).await, 2).await, replaced);
+    assert_eq!(feed_of(opened(&lake).await, 2).await, replaced);
     assert_eq!(read(&lake.fixture, &table()).await, expected(&schema, &[row(9, 9)]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_vacuum_removes_the_feed_with_the_versions_it_belongs_to() {
-    let lake = Lake::with(64 << 20, |options| DeltaOptions { deletion_vectors: DeletionVectors::Off, ..feeding(options) });
+async fn a_vacuum_removes_the_feed_of_expired_versions() {
+    let lake =
+        TestLake::with(64 << 20, |options| DeltaOptions { deletion_vectors: DeletionVectors::Off, ..with_feed(options) });
     let schema = plain(&table());
     load(&lake.fixture, &schema, LoadKind::Replace, &[Up(row(1, 1)), Up(row(2, 2))], at(1)).await.unwrap();
     load(&lake.fixture, &schema, LoadKind::Merge, &[Up(row(1, 5))], at(2)).await.unwrap();
@@ -213,7 +214,7 @@ async fn a_vacuum_removes_the_feed_with_the_versions_it_belongs_to() {
         file.set_modified(std::time::SystemTime::now() - LEAST_RETENTION - Duration::from_secs(3600)).unwrap();
     };
     files().iter().for_each(|file| age(file));
-    assert_eq!(lake.sink.vacuum(&table(), LEAST_RETENTION).await.unwrap().files, [""; 0], "a version of late tells it");
+    assert_eq!(lake.sink.vacuum(&table(), LEAST_RETENTION).await.unwrap().files, [""; 0], "a recent version needs it");
     for version in 0..=1_u64 {
         age(&folder.join(format!("_delta_log/{version:020}.json")));
     }
@@ -229,15 +230,16 @@ fn schema_with(name: &str) -> crate::schema::TableSchema {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_snapshot_that_changes_columns_over_marked_rows_tells_those_that_were_there() {
+async fn a_snapshot_that_changes_columns_over_deletion_vectors_feeds_only_live_rows() {
     let of = |version: i64, kind: ColumnType, more: bool| {
         let mut value = vec![column("n", kind, true)];
         value.extend(more.then(|| column("late", TEXT, true)));
         schema(&table(), version, vec![column("id", ColumnType::Int64, true)], value)
     };
-    let counts = |told: &Told| told.iter().map(|(kind, rows)| (kind.clone(), rows.len())).collect::<Vec<_>>();
+    let counts = |rows: &FeedRows| rows.iter().map(|(kind, rows)| (kind.clone(), rows.len())).collect::<Vec<_>>();
     for (kind, more) in [(ColumnType::Int64, false), (TEXT, false), (ColumnType::Int32, true), (ColumnType::Boolean, true)] {
-        let lake = Lake::with(64 << 20, |options| DeltaOptions { deletion_vectors: DeletionVectors::On, ..feeding(options) });
+        let lake =
+            TestLake::with(64 << 20, |options| DeltaOptions { deletion_vectors: DeletionVectors::On, ..with_feed(options) });
         let old = of(1, ColumnType::Int32, false);
         let rows: Vec<Change> = (0..20).map(|id| Up(json!({"id": id, "n": id}))).collect();
         load(&lake.fixture, &old, LoadKind::Replace, &rows, at(1)).await.unwrap();
@@ -255,8 +257,8 @@ async fn a_snapshot_that_changes_columns_over_marked_rows_tells_those_that_were_
         let rows: Vec<Value> = (0..20).filter(|id| *id != 4).map(row).collect();
         let changes: Vec<Change> = rows.iter().cloned().map(Up).collect();
         load(&lake.fixture, &new, LoadKind::Replace, &changes, at(3)).await.unwrap();
-        let told = told(opened(&lake).await, 2).await;
-        assert_eq!(counts(&told), [("delete".to_owned(), 19), ("insert".to_owned(), 19)], "{kind:?} {more}");
+        let feed = feed_of(opened(&lake).await, 2).await;
+        assert_eq!(counts(&feed), [("delete".to_owned(), 19), ("insert".to_owned(), 19)], "{kind:?} {more}");
         assert_eq!(read(&lake.fixture, &table()).await, expected(&new, &rows));
     }
 }

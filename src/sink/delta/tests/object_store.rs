@@ -12,7 +12,7 @@ use serde_json::json;
 use url::Url;
 
 use super::engine;
-use super::modes::events;
+use super::table_modes::events;
 use crate::error::Kind;
 use crate::model::TableRef;
 use crate::schema::ColumnType;
@@ -50,7 +50,7 @@ fn store(server: &S3Server) -> Arc<dyn object_store::ObjectStore> {
     Arc::new(builder.build().unwrap())
 }
 
-/// A table as the Delta crate sees it.
+/// The table, opened by the Delta crate.
 async fn opened(store: Arc<dyn object_store::ObjectStore>, url: &Url) -> DeltaTable {
     let files = Arc::new(PrefixStore::new(Arc::clone(&store), Path::from_url_path(url.path()).unwrap()));
     let mut table = DeltaTable::new(default_logstore(files, store, url, &StorageConfig::default()));
@@ -95,7 +95,7 @@ impl Remote {
         Self { server, sink, fixture, _folder: folder }
     }
 
-    /// A table as the Delta crate sees it.
+    /// The table, opened by the Delta crate.
     pub(super) async fn opened(&self, table: &TableRef) -> DeltaTable {
         opened(store(&self.server), &super::url_of(self.sink.location().reveal(), table)).await
     }
@@ -111,7 +111,7 @@ async fn the_contract_holds_in_an_object_store() {
     let remote = Remote::new().await;
     conformance::all(&remote.fixture).await;
     assert_eq!(remote.server.left_parts(), 0);
-    // Nothing was ever named by a rename, and every commit by a conditional put.
+    // No object was renamed, and every commit is a conditional put.
     let seen = remote.server.seen();
     let entries =
         |seen: &&Seen| seen.method == hyper::Method::PUT && seen.target.contains("_delta_log") && seen.target.contains(".json");
@@ -122,7 +122,7 @@ async fn the_contract_holds_in_an_object_store() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn faults_in_mid_load_leave_the_table_as_it_was() {
+async fn faults_during_a_load_leave_the_table_unchanged() {
     let remote = Remote::new().await;
     let schema = plain(&table());
     let first = json!({"id": 1, "name": "a"});
@@ -137,12 +137,12 @@ async fn faults_in_mid_load_leave_the_table_as_it_was() {
         remote.server.clear_faults();
         assert_eq!(remote.sink.held(&table()).await.unwrap().unwrap().bookmark, at(1));
         assert_eq!(read(&remote.fixture, &table()).await, expected(&schema, std::slice::from_ref(&first)));
-        // Reading goes wrong as clearly.
+        // A read fails with the same kind.
         remote.server.fault(fault, |seen| seen.method == hyper::Method::GET, 0, usize::MAX);
         assert_eq!(remote.sink.held(&table()).await.unwrap_err().kind(), kind);
         remote.server.clear_faults();
     }
-    // A burst that passes, lost answers of commits and cut downloads are no failures.
+    // Temporary faults, lost responses of commits and interrupted downloads are retried.
     for (second, fault) in (3..).zip([Fault::SlowDown, Fault::LostAnswer, Fault::CutDownload]) {
         remote.server.fault(fault, |seen| seen.is_download() || seen.is_conditional, 1, 2);
         load(&remote.fixture, &schema, LoadKind::Merge, &[Up(json!({"id": second, "name": "c"}))], at(second)).await.unwrap();
@@ -153,7 +153,7 @@ async fn faults_in_mid_load_leave_the_table_as_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_answer_of_a_commit_is_lost_at_every_version() {
+async fn a_lost_response_of_any_commit_is_recovered() {
     let remote = Remote::new().await;
     let schema = plain(&table());
     let mut rows = Vec::new();
@@ -170,7 +170,7 @@ async fn the_answer_of_a_commit_is_lost_at_every_version() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn loads_that_are_given_up_leave_no_files() {
+async fn abandoned_loads_leave_no_files() {
     let remote = Remote::new().await;
     let schema = plain(&table());
     load(&remote.fixture, &schema, LoadKind::Replace, &[Up(json!({"id": 1, "name": "a"}))], at(1)).await.unwrap();
@@ -190,7 +190,7 @@ async fn loads_that_are_given_up_leave_no_files() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tables_in_an_object_store_answer_queries() {
+async fn tables_in_an_object_store_can_be_queried() {
     let remote = Remote::new().await;
     let schema = plain(&table());
     load(&remote.fixture, &schema, LoadKind::Replace, &[Up(json!({"id": 1, "name": "a"}))], at(1)).await.unwrap();
@@ -230,15 +230,15 @@ async fn a_vacuum_removes_old_files_of_partitions_feeds_and_killed_runs() {
         objects.map(|name| name.strip_prefix(&root).unwrap().to_owned()).filter(|name| !name.contains("_delta_log")).collect()
     };
     let vacuum = async || remote.sink.vacuum(&logs.table, LEAST_RETENTION).await.unwrap().files;
-    assert_eq!(vacuum().await, [""; 0], "all is young");
+    assert_eq!(vacuum().await, [""; 0], "all files are too new");
     names().iter().for_each(|name| age(name));
     let kept = names();
-    assert_eq!(vacuum().await, [leftover], "commits of late name the others");
+    assert_eq!(vacuum().await, [leftover], "recent commits need the others");
     for version in 0..=1_u64 {
         age(&format!("_delta_log/{version:020}.json"));
     }
     let removed = vacuum().await;
-    // Both days' first files, and the feed of each day.
+    // The first file and the feed file of both days.
     let of = |folder: &str| removed.iter().filter(|name| name.starts_with(folder)).count();
     let found = (of("_day=2026-03-01/"), of("_day=2026-03-02/"), of("_change_data/_day="), removed.len());
     assert_eq!(found, (1, 1, 2, 4), "{removed:?}");

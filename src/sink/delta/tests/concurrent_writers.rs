@@ -1,10 +1,10 @@
-//! Two writers of one table at once, on a local disk and in an object store: never a lost or doubled row, and the loser says why.
+//! Two concurrent writers of one table, on a local disk and in an object store: no row is lost or repeated, and the loser gets a conflict.
 //!
-//! `DAPLAKE_TEST_ROUNDS` sets how often they meet.
+//! `DAPLAKE_TEST_ROUNDS` sets the number of rounds.
 
 use serde_json::json;
 
-use super::Lake;
+use super::TestLake;
 use crate::error::Kind;
 use crate::model::TableRef;
 use crate::sink::conformance::Change::{Del, Up};
@@ -16,8 +16,8 @@ fn table() -> TableRef {
     TableRef::new("canvas", "accounts")
 }
 
-/// Two loads from the same state, committed at once, again and again. Gives how many data files the log has ever named.
-async fn meet(sink: &DeltaSink, fixture: &Fixture, default_rounds: i64) -> usize {
+/// Commits two loads from the same state concurrently, in many rounds. Returns the number of data files that the log has ever named.
+async fn race(sink: &DeltaSink, fixture: &Fixture, default_rounds: i64) -> usize {
     let rounds: i64 = std::env::var("DAPLAKE_TEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(default_rounds);
     let schema = plain(&table());
     load(fixture, &schema, LoadKind::Replace, &[Up(json!({"id": 0, "name": "first"}))], at(1)).await.unwrap();
@@ -55,7 +55,7 @@ async fn meet(sink: &DeltaSink, fixture: &Fixture, default_rounds: i64) -> usize
     }
     assert_eq!(read(fixture, &table()).await, expected(&schema, &rows));
     let version = sink.log(&table()).unwrap().state().await.unwrap().unwrap().version;
-    assert_eq!(version, rounds as u64, "a version for each winner");
+    assert_eq!(version, rounds as u64, "one version per winner");
     named
 }
 
@@ -64,17 +64,17 @@ fn plain_commits(options: DeltaOptions) -> DeltaOptions {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_writers_at_once_one_wins_and_the_other_says_so() {
-    let lake = Lake::with(64 << 20, plain_commits);
-    let named = meet(&lake.sink, &lake.fixture, 12).await;
-    assert_eq!(lake.data_files(&table()).len(), named, "losers leave nothing");
+async fn one_of_two_concurrent_writers_wins() {
+    let lake = TestLake::with(64 << 20, plain_commits);
+    let named = race(&lake.sink, &lake.fixture, 12).await;
+    assert_eq!(lake.data_files(&table()).len(), named, "losers leave no files");
 }
 
 #[cfg(feature = "demo")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_writers_at_once_in_an_object_store_one_wins_and_the_other_says_so() {
-    let remote = super::remote::Remote::with(plain_commits).await;
-    let named = meet(&remote.sink, &remote.fixture, 12).await;
-    assert_eq!(remote.data_files(), named, "losers leave nothing");
+async fn one_of_two_concurrent_writers_in_an_object_store_wins() {
+    let remote = super::object_store::Remote::with(plain_commits).await;
+    let named = race(&remote.sink, &remote.fixture, 12).await;
+    assert_eq!(remote.data_files(), named, "losers leave no files");
     assert_eq!(remote.server.left_parts(), 0);
 }

@@ -1,7 +1,7 @@
-//! Random histories in every mode, with marks, partitions, chosen columns and a change data feed: the table equals a replay of its
-//! own into maps, on a local disk and in an object store, with each setting of deletion vectors.
+//! Random histories in every table mode, with soft deletes, partitions, column choices and a change data feed: the table equals a replay
+//! into maps, on a local disk and in an object store, with each setting of deletion vectors.
 //!
-//! How many are played, and how to play one again: see [`super::history`].
+//! The environment variables are those of [`super::history`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use proptest::test_runner::TestCaseResult;
 use ring::hmac;
 use serde_json::{Value, json};
 
-use super::feed::Told;
+use super::change_feed::FeedRows;
 use super::history::{
     KeyKind, SCHEMA_VERSIONS, SETTINGS, Stage, Step, any_kind, any_step, check_vectors, play_all, row, runtime, seen, table,
 };
-use super::{Lake, feed};
+use super::{TestLake, change_feed};
 use crate::model::Timestamp;
 use crate::redact::Secret;
 use crate::schema::{
@@ -28,36 +28,36 @@ use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions};
 use crate::sink::{Layout, LoadKind, LoadPlan, Loaded, Sink};
 use crate::store::StoreOptions;
 
-/// Which rows are kept.
+/// Which rows the table keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kept {
     Current,
-    Marked,
+    SoftDeletes,
     Changes,
     History,
 }
 
-const KEPT: [Kept; 4] = [Kept::Current, Kept::Marked, Kept::Changes, Kept::History];
+const KEPT: [Kept; 4] = [Kept::Current, Kept::SoftDeletes, Kept::Changes, Kept::History];
 
 impl Kept {
     pub(super) fn layout(self) -> Layout {
         match self {
             Kept::Current => Layout::default(),
-            Kept::Marked => Layout { deletes: Some(Deletes::Mark), ..Layout::default() },
+            Kept::SoftDeletes => Layout { deletes: Some(Deletes::Mark), ..Layout::default() },
             Kept::Changes => Layout { mode: Some(TableMode::Changes), ..Layout::default() },
             Kept::History => Layout { mode: Some(TableMode::History), ..Layout::default() },
         }
     }
 }
 
-/// What becomes of columns.
+/// Which columns are dropped or hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Columns {
-    /// All as they come.
+    /// None.
     All,
-    /// `extra` is left out, `n` hashed.
+    /// `extra` is dropped, `n` hashed.
     Chosen,
-    /// The key is hashed, too.
+    /// The key is hashed as well.
     HashedKey,
 }
 
@@ -83,7 +83,7 @@ impl Columns {
         ColumnChoice::of(&Arc::new(schema.clone()), &rules, Some(&key)).unwrap()
     }
 
-    /// A row as readers are to see it.
+    /// The row that readers should see.
     fn seen(self, mut row: Value) -> Value {
         let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
         for (name, value) in row.as_object_mut().unwrap().iter_mut().filter(|(_, value)| !value.is_null()) {
@@ -97,7 +97,7 @@ impl Columns {
     }
 }
 
-/// What is played.
+/// One history with one setting.
 #[derive(Debug, Clone, Copy)]
 struct Case {
     kept: Kept,
@@ -108,9 +108,9 @@ struct Case {
 }
 
 impl Case {
-    /// Columns as readers see them.
+    /// The columns that readers see.
     fn schema(self, version: usize) -> TableSchema {
-        let mut schema = with_roles(seen(self.kind, version), self.kept);
+        let mut schema = with_system_columns(seen(self.kind, version), self.kept);
         schema.value.extend(self.partitions.map(|unit| match unit {
             PartitionUnit::Day => column("_day", ColumnType::Date, false),
             PartitionUnit::Month => column("_month", ColumnType::Date, false),
@@ -125,14 +125,14 @@ impl Case {
         schema
     }
 
-    /// Rows as readers see them.
+    /// The rows that readers see.
     fn expected(self, version: usize, rows: Vec<Value>) -> Vec<String> {
         let rows: Vec<Value> = rows.into_iter().map(|row| self.columns.seen(row)).collect();
         expected(&self.schema(version), &rows)
     }
 
-    /// As [`row`], with the value of the partition.
-    fn row(self, key: i64, held: Held) -> Value {
+    /// As [`row`], with the partition value.
+    fn row(self, key: i64, held: ModelRow) -> Value {
         let mut row = row(self.kind, key, held.n, held.version);
         if let (Some(unit), Some(day)) = (self.partitions, row["day"].as_str().map(str::to_owned)) {
             match unit {
@@ -144,8 +144,8 @@ impl Case {
         row
     }
 
-    /// Whether two versions agree in all columns that the schema of the later one has.
-    fn is_same(self, key: i64, before: Held, after: Held) -> bool {
+    /// Whether two versions are equal in all columns of the later schema.
+    fn is_same(self, key: i64, before: ModelRow, after: ModelRow) -> bool {
         let (old, new) = (row(self.kind, key, before.n, before.version), row(self.kind, key, after.n, after.version));
         let schema = self.kind.schema(after.version);
         let mut compared = schema.columns().filter(|column| !self.columns.dropped().contains(&column.name.as_str()));
@@ -157,7 +157,7 @@ pub(super) fn shown(micros: i64) -> Value {
     json!(Timestamp::from_micros(micros).to_string())
 }
 
-/// A change that was made at a time.
+/// A change and its time.
 pub(super) type Timed = (Change, i64);
 
 pub(super) fn timed(schema: &TableSchema, rows: &[Timed]) -> RecordBatch {
@@ -196,20 +196,20 @@ async fn load_batches(
     opened.commit(at(second)).await
 }
 
-/// A row as it stands in the model: number, version of the schema, and when it was written.
+/// A row in the model: value, schema version, and time of the change.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Held {
+struct ModelRow {
     n: i64,
     version: usize,
     since: i64,
 }
 
-/// What a table should hold.
+/// The rows that a table should have.
 struct Model {
     case: Case,
-    /// The row of each key now; with `true` if it was deleted and is marked.
-    now: BTreeMap<i64, (Held, bool)>,
-    /// Rows that are no longer: of a history closed versions, of a log all entries.
+    /// The current row of each key, and whether it is soft-deleted.
+    now: BTreeMap<i64, (ModelRow, bool)>,
+    /// Other rows: the closed versions of a history, or all entries of a log.
     past: Vec<Value>,
 }
 
@@ -221,7 +221,7 @@ impl Model {
             match self.case.kept {
                 Kept::Current => {}
                 Kept::Changes => continue,
-                Kept::Marked => row["_deleted"] = json!(deleted),
+                Kept::SoftDeletes => row["_deleted"] = json!(deleted),
                 Kept::History => {
                     row["_valid_from"] = shown(held.since);
                     row["_current"] = json!(true);
@@ -232,11 +232,11 @@ impl Model {
         rows
     }
 
-    /// Ends the row of a key, and says whether it was there.
+    /// Deletes the row of a key. Returns whether it existed.
     fn end(&mut self, key: i64, now: i64) -> bool {
         match self.case.kept {
             Kept::Current => self.now.remove(&key).is_some(),
-            Kept::Marked => match self.now.get_mut(&key) {
+            Kept::SoftDeletes => match self.now.get_mut(&key) {
                 Some((_, deleted)) => !std::mem::replace(deleted, true),
                 None => false,
             },
@@ -257,7 +257,7 @@ impl Model {
         }
     }
 
-    fn close(&mut self, key: i64, held: Held, now: i64) {
+    fn close(&mut self, key: i64, held: ModelRow, now: i64) {
         let mut row = self.case.row(key, held);
         row["_valid_from"] = shown(held.since);
         row["_valid_to"] = shown(now);
@@ -265,7 +265,7 @@ impl Model {
         self.past.push(row);
     }
 
-    fn write(&mut self, key: i64, held: Held) {
+    fn write(&mut self, key: i64, held: ModelRow) {
         if self.case.kept == Kept::Changes {
             let mut row = self.case.row(key, held);
             row["_action"] = json!("U");
@@ -281,10 +281,10 @@ impl Model {
         self.now.insert(key, (held, false));
     }
 
-    /// What a feed has to tell of the step that led here.
-    fn feed(&self, before: &BTreeMap<i64, (Held, bool)>, step: &Step, replace: bool, version: usize) -> Told {
+    /// The feed that the last step should have.
+    fn feed(&self, before: &BTreeMap<i64, (ModelRow, bool)>, step: &Step, replace: bool, version: usize) -> FeedRows {
         let mut rows: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
-        let mut tell = |kind, key: i64, held: Held| rows.entry(kind).or_default().push(self.case.row(key, held));
+        let mut tell = |kind, key: i64, held: ModelRow| rows.entry(kind).or_default().push(self.case.row(key, held));
         if replace {
             before.iter().for_each(|(key, (held, _))| tell("delete", *key, *held));
             self.now.iter().for_each(|(key, (held, _))| tell("insert", *key, *held));
@@ -305,10 +305,10 @@ impl Model {
     }
 }
 
-pub(super) fn with_roles(mut schema: TableSchema, kept: Kept) -> TableSchema {
+pub(super) fn with_system_columns(mut schema: TableSchema, kept: Kept) -> TableSchema {
     let roles: &[(&str, ColumnType)] = match kept {
         Kept::Current => &[],
-        Kept::Marked => &[("_deleted", ColumnType::Boolean)],
+        Kept::SoftDeletes => &[("_deleted", ColumnType::Boolean)],
         Kept::Changes => &[("_action", TEXT), ("_ts", ColumnType::Timestamp)],
         Kept::History => {
             &[("_valid_from", ColumnType::Timestamp), ("_valid_to", ColumnType::Timestamp), ("_current", ColumnType::Boolean)]
@@ -318,13 +318,13 @@ pub(super) fn with_roles(mut schema: TableSchema, kept: Kept) -> TableSchema {
     schema
 }
 
-/// Plays a history and compares after every step. `told` reads the feed of a version.
+/// Plays a history and compares after every step. `feed_of` reads the feed of a version.
 async fn play(
     stage: &Stage<'_>,
     case: Case,
     steps: &[Step],
     batch_rows: usize,
-    told: impl AsyncFn(u64) -> Told,
+    feed_of: impl AsyncFn(u64) -> FeedRows,
 ) -> TestCaseResult {
     let Case { kept, partitions, kind, .. } = case;
     let (mut version, mut model) = (0, Model { case, now: BTreeMap::new(), past: Vec::new() });
@@ -343,8 +343,8 @@ async fn play(
         for (key, n) in &step.changes {
             match n {
                 Some(n) => {
-                    let mut held = Held { n: *n, version, since: now };
-                    // A snapshot gives a row that did not change with the time of its last change.
+                    let mut held = ModelRow { n: *n, version, since: now };
+                    // A snapshot has the time of the last change of a row that did not change.
                     if let (true, Some((old, false))) = (replace, before.get(key))
                         && (old.n, old.version) == (*n, version)
                     {
@@ -374,7 +374,7 @@ async fn play(
         }
         let load_kind = if replace { LoadKind::Replace } else { LoadKind::Merge };
         let choice = case.columns.of(&kind.schema(version));
-        // The columns are chosen in each run; the rest is said once, then the table knows.
+        // Columns are chosen in every run; the rest only in the first, after which the table has it.
         let layout = Layout { columns: choice.record().clone(), ..if number == 0 { first.clone() } else { Layout::default() } };
         let chosen = choice.change_schema(Nested::Typed);
         let batches = rows.chunks(batch_rows).map(|rows| choice.apply(&timed(choice.read(), rows), &chosen).unwrap()).collect();
@@ -387,15 +387,15 @@ async fn play(
         prop_assert_eq!(loaded.deleted, deleted, "step {}", number);
         check_vectors(stage.sink).await?;
         check_partitions(stage, partitions).await?;
-        // Of a table that is loaded anew with other columns, the crate mistakes marks for what was deleted.
+        // If a replacement changes columns, the crate takes the rows of deletion vectors for the deleted ones.
         if case.feeds && !(replace && step.evolves) {
-            prop_assert_eq!(told(next).await, model.feed(&before, step, replace, version), "feed of step {}", number);
+            prop_assert_eq!(feed_of(next).await, model.feed(&before, step, replace, version), "feed of step {}", number);
         }
     }
     Ok(())
 }
 
-/// Every file has its partition, and tables without partitions have none.
+/// Checks that each file has a partition if and only if the table has partitions.
 async fn check_partitions(stage: &Stage<'_>, partitions: Option<PartitionUnit>) -> TestCaseResult {
     let state = stage.sink.log(&table()).unwrap().state().await.unwrap().unwrap();
     let values: BTreeSet<&str> = state.files.iter().filter_map(|file| file.partition.as_deref()).collect();
@@ -409,13 +409,13 @@ async fn check_partitions(stage: &Stage<'_>, partitions: Option<PartitionUnit>) 
     Ok(())
 }
 
-/// A history, but for its mode.
+/// A history without its mode.
 #[derive(Debug, Clone)]
 struct Drawn {
     partitions: Option<PartitionUnit>,
     columns: Columns,
     kind: KeyKind,
-    /// Where rows are kept as they are now, whether there is a feed.
+    /// Whether there is a feed, in mode `current`.
     feeds: bool,
     steps: Vec<Step>,
     batch_rows: usize,
@@ -423,7 +423,7 @@ struct Drawn {
     compact_after: u32,
 }
 
-/// Many changes on few rows, or few on many, where rows are marked again and again.
+/// Many changes to few rows, or few changes to many rows, so that files get deletion vectors repeatedly.
 fn any_drawn() -> impl Strategy<Value = Drawn> {
     let unit = prop_oneof![Just(PartitionUnit::Day), Just(PartitionUnit::Month), Just(PartitionUnit::Year)];
     let columns = prop_oneof![3 => Just(Columns::All), 1 => Just(Columns::Chosen), 1 => Just(Columns::HashedKey)];
@@ -466,32 +466,33 @@ impl Drawn {
     }
 }
 
-/// Each mode with each setting.
+/// Every mode with every setting.
 fn modes() -> Vec<(Kept, DeletionVectors)> {
     KEPT.into_iter().flat_map(|kept| SETTINGS.map(|setting| (kept, setting))).collect()
 }
 
 #[test]
-fn any_history_is_that_of_a_replay_in_every_mode() {
+fn a_random_history_equals_its_replay_in_every_mode() {
     play_all(4, &any_drawn(), &modes(), |drawn, (kept, setting)| {
         let case = drawn.case(kept);
-        let lake = Lake::with(64 << 20, |options| drawn.options(case, setting, options));
-        let told = async |version| feed::told(deltalake::open_table(lake.url(&table())).await.unwrap(), version).await;
-        runtime().block_on(play(&lake.stage(), case, &drawn.steps, drawn.batch_rows, told))?;
+        let lake = TestLake::with(64 << 20, |options| drawn.options(case, setting, options));
+        let feed_of =
+            async |version| change_feed::feed_of(deltalake::open_table(lake.url(&table())).await.unwrap(), version).await;
+        runtime().block_on(play(&lake.stage(), case, &drawn.steps, drawn.batch_rows, feed_of))?;
         prop_assert_eq!(lake.engine.memory_pool().reserved(), 0);
         Ok(())
     });
 }
 
 #[test]
-fn any_history_by_others_is_that_of_a_replay() {
+fn a_random_distributed_history_equals_its_replay() {
     let modes = SETTINGS.map(|setting| (Kept::Current, setting));
     play_all(4, &(any_drawn(), 1_usize..4), &modes, |(drawn, parts), (kept, setting)| {
         let case = Case { feeds: false, ..drawn.case(kept) };
-        let lake = Lake::with(64 << 20, |options| drawn.options(case, setting, options));
+        let lake = TestLake::with(64 << 20, |options| drawn.options(case, setting, options));
         let stage = Stage { by_others: Some((*parts, StoreOptions::default())), ..lake.stage() };
-        let told = async |_| unreachable!("there is no feed");
-        runtime().block_on(play(&stage, case, &drawn.steps, drawn.batch_rows, told))?;
+        let feed_of = async |_| unreachable!("there is no feed");
+        runtime().block_on(play(&stage, case, &drawn.steps, drawn.batch_rows, feed_of))?;
         prop_assert_eq!(lake.engine.memory_pool().reserved(), 0);
         Ok(())
     });
@@ -499,16 +500,16 @@ fn any_history_by_others_is_that_of_a_replay() {
 
 #[cfg(feature = "demo")]
 #[test]
-fn any_history_in_an_object_store_is_that_of_a_replay_in_every_mode() {
-    use super::remote::Remote;
+fn a_random_history_in_an_object_store_equals_its_replay_in_every_mode() {
+    use super::object_store::Remote;
 
     play_all(1, &any_drawn(), &modes(), |drawn, (kept, setting)| {
         runtime().block_on(async {
             let case = drawn.case(kept);
             let remote = Remote::with(|options| drawn.options(case, setting, options)).await;
             let stage = Stage { sink: &remote.sink, fixture: &remote.fixture, reference: None, by_others: None };
-            let told = async |version| feed::told(remote.opened(&table()).await, version).await;
-            play(&stage, case, &drawn.steps, drawn.batch_rows, told).await?;
+            let feed_of = async |version| change_feed::feed_of(remote.opened(&table()).await, version).await;
+            play(&stage, case, &drawn.steps, drawn.batch_rows, feed_of).await?;
             prop_assert_eq!(remote.server.left_parts(), 0);
             Ok(())
         })

@@ -1,4 +1,4 @@
-//! What is on disk: log entries, properties, files and their statistics, nothing left behind.
+//! The files of a table: log entries, properties, data files and their statistics; nothing is left behind.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{Lake, only};
+use super::{TestLake, only};
 use crate::error::Kind;
 use crate::model::{Bookmark, TableRef};
 use crate::schema::{ColumnType, TableSchema};
@@ -29,7 +29,7 @@ fn table() -> TableRef {
 
 #[tokio::test]
 async fn one_commit_holds_rows_schema_and_bookmark() {
-    let lake = Lake::new();
+    let lake = TestLake::new();
     let mut schema = plain(&table());
     schema.value[0].description = Some("Its \"name\".".into());
     let reached = Bookmark { schema_version: 7, ..at(3) };
@@ -59,7 +59,7 @@ async fn one_commit_holds_rows_schema_and_bookmark() {
         add["size"].as_u64().unwrap()
     );
 
-    // Nothing but the bookmark: no metadata, no files.
+    // Only the bookmark changes: no metadata, no files.
     load(&lake.fixture, &schema, LoadKind::Merge, &[], Bookmark { schema_version: 7, ..at(4) }).await.unwrap();
     let kinds: Vec<String> = lake
         .commit(&table(), 1)
@@ -68,7 +68,7 @@ async fn one_commit_holds_rows_schema_and_bookmark() {
         .collect();
     assert_eq!(kinds, ["commitInfo", "txn"]);
 
-    // Texts for people follow, too.
+    // Comments and descriptions are updated.
     schema.description = Some("Another text.".into());
     schema.value[0].description = None;
     let loaded = load(&lake.fixture, &schema, LoadKind::Merge, &[], Bookmark { schema_version: 8, ..at(5) }).await.unwrap();
@@ -84,8 +84,8 @@ async fn one_commit_holds_rows_schema_and_bookmark() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_load_that_is_not_committed_leaves_no_file() {
-    let lake = Lake::new();
+async fn an_uncommitted_load_leaves_no_files() {
+    let lake = TestLake::new();
     let schema = plain(&table());
     let rows = || reduced(&schema, vec![changes(&schema, &[Up(json!({"id": 1, "name": "a"}))])]);
     for kind in [LoadKind::Replace, LoadKind::Merge] {
@@ -103,7 +103,7 @@ async fn a_load_that_is_not_committed_leaves_no_file() {
     }
     load(&lake.fixture, &schema, LoadKind::Replace, &[Up(json!({"id": 5, "name": "e"}))], at(1)).await.unwrap();
     let before = lake.data_files(&table());
-    // A conflict cleans up after itself.
+    // A conflict removes its files.
     let mut late = lake.sink.begin(plan(&lake.fixture, &schema, LoadKind::Merge).await).await.unwrap();
     late.write(rows()).await.unwrap();
     load(&lake.fixture, &schema, LoadKind::Merge, &[], at(2)).await.unwrap();
@@ -112,8 +112,8 @@ async fn a_load_that_is_not_committed_leaves_no_file() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_load_that_is_dropped_while_it_writes_leaves_no_file() {
-    let lake = Lake::new();
+async fn a_load_that_is_dropped_while_writing_leaves_no_files() {
+    let lake = TestLake::new();
     let schema = plain(&table());
     for kind in [LoadKind::Replace, LoadKind::Merge] {
         let mut opened = lake.sink.begin(plan(&lake.fixture, &schema, kind).await).await.unwrap();
@@ -126,7 +126,7 @@ async fn a_load_that_is_dropped_while_it_writes_leaves_no_file() {
             () = until(|| !lake.data_files(&table()).is_empty()) => {}
         }
         drop(opened);
-        // Tasks of the load may take a moment to notice.
+        // Tasks of the load end with a delay.
         until(|| lake.data_files(&table()).is_empty()).await;
     }
 }
@@ -137,14 +137,14 @@ async fn until(condition: impl Fn() -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(20), waiting).await.expect("it never came");
+    tokio::time::timeout(std::time::Duration::from_secs(20), waiting).await.expect("the condition was never met");
 }
 
 #[tokio::test]
-async fn checking_leaves_nothing_and_finds_what_is_wrong() {
-    let lake = Lake::new();
+async fn a_check_leaves_nothing_and_reports_faults() {
+    let lake = TestLake::new();
     lake.sink.check().await.unwrap();
-    assert!(!lake.root.exists(), "a root that was not there is not there afterwards");
+    assert!(!lake.root.exists(), "a missing root is not created");
     fs::create_dir_all(&lake.root).unwrap();
     lake.sink.check().await.unwrap();
     assert_eq!(fs::read_dir(&lake.root).unwrap().count(), 0);
@@ -171,7 +171,7 @@ async fn checking_leaves_nothing_and_finds_what_is_wrong() {
     let mut permissions = fs::metadata(&locked).unwrap().permissions();
     permissions.set_readonly(true);
     fs::set_permissions(&locked, permissions).unwrap();
-    // An administrator may write all the same.
+    // Root can write nevertheless.
     if fs::write(locked.join("probe"), "").is_err() {
         let sink = DeltaSink::at_path(&locked, DeltaOptions::new(lake.engine.clone())).unwrap();
         let error = sink.check().await.unwrap_err();
@@ -181,8 +181,8 @@ async fn checking_leaves_nothing_and_finds_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn names_from_the_service_never_become_other_paths() {
-    let lake = Lake::new();
+async fn names_of_the_service_cannot_escape_the_target() {
+    let lake = TestLake::new();
     for bad in [TableRef::new("canvas", "../x"), TableRef::new("..", "x"), TableRef::new("a/b", "x"), TableRef::new("a", "")] {
         assert_eq!(lake.sink.held(&bad).await.unwrap_err().kind(), Kind::Target);
         assert_eq!(lake.sink.status(&bad).await.unwrap_err().kind(), Kind::Target);
@@ -199,8 +199,8 @@ async fn names_from_the_service_never_become_other_paths() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tables_answer_queries_by_their_names() {
-    let lake = Lake::new();
+async fn tables_can_be_queried_by_name() {
+    let lake = TestLake::new();
     for (name, rows) in [("accounts", 2), ("users", 3)] {
         let schema = plain(&TableRef::new("canvas", name));
         let rows: Vec<_> = (0..rows).map(|id| Up(json!({"id": id, "name": "n", "score": 1.0}))).collect();
@@ -221,7 +221,7 @@ async fn tables_answer_queries_by_their_names() {
     plain_session.table("canvas.users").await.unwrap().count().await.unwrap();
 }
 
-/// Rows of random sizes, so that files end at random places.
+/// Rows of random sizes, so that files end at random rows.
 fn wide_schema() -> TableSchema {
     let value = vec![
         column("text", TEXT, false),
@@ -248,9 +248,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
-    fn statistics_tell_the_truth_of_every_file(values in prop::collection::vec(any_value(), 1..120)) {
+    fn statistics_match_the_values_of_every_file(values in prop::collection::vec(any_value(), 1..120)) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let lake = Lake::with(1 << 20, |options| DeltaOptions { target_file_bytes: 3_000, ..options });
+        let lake = TestLake::with(1 << 20, |options| DeltaOptions { target_file_bytes: 3_000, ..options });
         let schema = wide_schema();
         let rows: Vec<_> = values.iter().enumerate().map(|(id, value)| {
             let mut row = value.clone();
@@ -262,7 +262,7 @@ proptest! {
             let mut opened = lake.sink.begin(plan(&lake.fixture, &schema, LoadKind::Replace).await).await.unwrap();
             opened.write(reduced(&schema, batches)).await.unwrap();
             opened.commit(at(1)).await.unwrap();
-            // Some files are rewritten, too.
+            // Some files are rewritten.
             load(&lake.fixture, &schema, LoadKind::Merge, &[Del(json!({"id": -100})), Up(rows[rows.len() / 2].clone())], at(2)).await.unwrap();
         });
         let mut checked = 0;
@@ -313,7 +313,7 @@ fn check_stats(batch: &RecordBatch, stats: &Value, bounds: &[Option<f64>; 2]) ->
             let (low, high) = (smallest["text"].as_str().unwrap(), greatest["text"].as_str().unwrap());
             prop_assert!(low <= first && first.starts_with(low) && low.chars().count() <= 32);
             prop_assert!(high >= last && high.chars().count() <= 33);
-            prop_assert!(last.chars().count() > 32 || high == last, "exact where nothing was cut");
+            prop_assert!(last.chars().count() > 32 || high == last, "exact if not truncated");
         }
         _ => prop_assert!(smallest.get("text").is_none() && greatest.get("text").is_none()),
     }
@@ -334,9 +334,9 @@ fn check_stats(batch: &RecordBatch, stats: &Value, bounds: &[Option<f64>; 2]) ->
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wide_rows_stay_within_the_memory_limit() {
-    let lake = Lake::with(8 << 20, |options| options);
+    let lake = TestLake::with(8 << 20, |options| options);
     let schema = plain(&table());
-    // 24 MB of text that hardly compresses, in batches of 2 MB, from streams that are written side by side.
+    // 24 MB of text that hardly compresses, in batches of 2 MB, from concurrent streams.
     let peak = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let mut set = reduced(&schema, Vec::new());
     set.streams = (0..3_u64)
@@ -381,8 +381,8 @@ async fn wide_rows_stay_within_the_memory_limit() {
     }
 }
 
-/// A large table with a key of whole numbers or of texts, whose rows are in the order of their keys.
-async fn large(lake: &Lake, schema: &TableSchema, key: impl Fn(i64) -> Value) {
+/// A large table with integer or string keys, sorted by key.
+async fn large(lake: &TestLake, schema: &TableSchema, key: impl Fn(i64) -> Value) {
     let batches = (0..12_i64)
         .map(|batch| {
             let rows: Vec<_> = (0..10_000).map(|row| Up(json!({"key": key(batch * 10_000 + row), "n": row}))).collect();
@@ -398,12 +398,12 @@ async fn large(lake: &Lake, schema: &TableSchema, key: impl Fn(i64) -> Value) {
 async fn few_keys_are_found_among_many() {
     let whole = column("key", ColumnType::Int64, true);
     let text = column("key", TEXT, true);
-    // Texts in no order, as ids of other systems are.
+    // Strings in random order, like ids of other systems.
     let spread = |row: i64| json!(format!("{:016x}", (row as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)));
     let number = |row: i64| json!(row * 3);
     let keys: [(_, &(dyn Fn(i64) -> Value + Sync)); 2] = [(whole, &number), (text, &spread)];
     for (column_of_key, key) in keys {
-        let lake = Lake::with(256 << 20, |options| DeltaOptions { deletion_vectors: DeletionVectors::On, ..options });
+        let lake = TestLake::with(256 << 20, |options| DeltaOptions { deletion_vectors: DeletionVectors::On, ..options });
         let schema = schema(&table(), 1, vec![column_of_key], vec![column("n", ColumnType::Int64, false)]);
         large(&lake, &schema, key).await;
         let absent = if key(0).is_i64() { json!(100_001) } else { json!("absent") };
@@ -415,13 +415,13 @@ async fn few_keys_are_found_among_many() {
         let log = lake.sink.log(&table()).unwrap();
         let state = log.state().await.unwrap().unwrap();
         let [file] = &state.files[..] else { panic!("one file") };
-        let marked = crate::sink::delta::merge::key_probe::marked_rows(&log.store(), file).await.unwrap();
-        assert_eq!(marked.iter().map(i64::from).collect::<Vec<_>>(), gone);
+        let deleted = crate::sink::delta::read::row_reader::deleted_rows(&log.store(), file).await.unwrap();
+        assert_eq!(deleted.iter().map(i64::from).collect::<Vec<_>>(), gone);
         let opened = fs::File::open(lake.folder(&table()).join(file.path.as_ref())).unwrap();
         let metadata = ParquetRecordBatchReaderBuilder::try_new(opened).unwrap().metadata().clone();
         let keys = metadata.row_group(0).column(0);
-        assert!(keys.column_index_offset().is_some(), "pages are told");
-        assert_eq!(keys.bloom_filter_offset().is_some(), !key(0).is_i64(), "texts have a filter");
+        assert!(keys.column_index_offset().is_some(), "keys have a page index");
+        assert_eq!(keys.bloom_filter_offset().is_some(), !key(0).is_i64(), "string keys have a Bloom filter");
         if key(0).is_i64() {
             assert!(keys.compressed_size() < 120_000, "differences take next to nothing: {}", keys.compressed_size());
         }

@@ -1,0 +1,333 @@
+//! What an executor does with one part of a load. Commits nothing; the files of a task that fails are removed.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::{StreamExt, TryStreamExt};
+use object_store::buffered::BufWriter;
+use object_store::path::Path;
+use parquet::arrow::AsyncArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+
+use crate::engine::{BatchSender, combine_streams, engine_error, stream_from_task};
+use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::model::TableRef;
+use crate::reduce::{ChangeSet, deletes, latest_per_key};
+use crate::sink::Worker;
+use crate::sink::delta::distributed::location_batch::{LocationBatch, LocationSender};
+use crate::sink::delta::distributed::task_report::{FileId, FileLocations, KeyFile, TaskReport, batch_of, texts_of};
+use crate::sink::delta::distributed::task_spec::{ProbeSpec, TableSpec, TaskSpec};
+use crate::sink::delta::log::active_file::{ActiveFile, FileDescription, FileLocation};
+use crate::sink::delta::log::columns::LakeColumn;
+use crate::sink::delta::log::file_actions::FileChanges;
+use crate::sink::delta::log::file_names::new_name;
+use crate::sink::delta::log::table_log::TableLog;
+use crate::sink::delta::merge::file_rewrite::ExistingFiles;
+use crate::sink::delta::merge::key_probe::{LookupOptions, MergeProbe, PROBE_ROWS};
+use crate::sink::delta::merge::key_set::key_columns;
+use crate::sink::delta::merge::post_write_dedup::RowLocationIndex;
+use crate::sink::delta::merge::probe_buffer::ProbeBuffer;
+use crate::sink::delta::merge::row_location::{NO_FILE, RowLocationSink, RowLocator};
+use crate::sink::delta::merge::snapshot_writer::{KeyPolicy, SnapshotWriter, write_upserts};
+use crate::sink::delta::options::DeltaOptions;
+use crate::sink::delta::read::data_file::{DataFile, RowFilter};
+use crate::sink::delta::write::deletion_vectors::VectorFile;
+use crate::sink::delta::write::parquet_writer::FileFormat;
+use crate::sink::delta::write::partition_router::PartitionRouter;
+use crate::sink::delta::write::partitioned_writer::TableWriter;
+use crate::sink::delta::write::uncommitted_files::UncommittedFiles;
+use crate::store::{Place, explained};
+
+/// Number of keys in a row group of a key file.
+const KEY_FILE_ROWS: usize = 128 << 10;
+/// The column of a key file that says which keys are deleted.
+const IS_DELETED: &str = "deleted";
+
+/// Runs a task of a load with one part of its input. Must be called within a tokio runtime: the work is a task of its own, which ends
+/// when the stream is dropped. Errors of the stream contain an [`Error`]. Kind `Bug` for a task of another version of daplake.
+pub fn run_step(order: &str, input: SendableRecordBatchStream, worker: &Worker) -> Result<SendableRecordBatchStream> {
+    let task = TaskSpec::decode(order)?;
+    let worker = worker.clone();
+    Ok(stream_from_task(task.output(), 2, move |sender| async move {
+        let done = match task {
+            TaskSpec::Write(table) => write(&table, input, &worker, &sender).await,
+            TaskSpec::Dedup => dedup(input, &worker, &sender).await,
+            TaskSpec::Merge(table) => merge(&table, input, &worker, &sender).await,
+            TaskSpec::Probe(probe) => probe_files(&probe, input, &worker, &sender).await,
+        };
+        done.map_err(|error| DataFusionError::External(Box::new(error)))
+    }))
+}
+
+/// The table that a task writes to.
+struct TaskTable {
+    format: Arc<FileFormat>,
+    log: TableLog,
+    keys: Vec<LakeColumn>,
+    uncommitted: UncommittedFiles,
+}
+
+impl TaskTable {
+    fn open(spec: &TableSpec, worker: &Worker) -> Result<Self> {
+        let table = TableRef::new(spec.namespace.as_str(), spec.table.as_str());
+        let place = Place::open(&spec.root, &worker.store)?;
+        let log = TableLog::new(&place, &table)?;
+        let columns = LakeColumn::from_schema_string(&spec.schema)?;
+        let options = DeltaOptions {
+            target_file_bytes: spec.target_file_bytes,
+            compression_level: spec.compression_level,
+            ..DeltaOptions::new(worker.engine.clone())
+        };
+        let format = Arc::new(FileFormat::new(&options, &log, &columns, &spec.keys, worker.engine.partitions()));
+        let keys = LakeColumn::named(&columns, &spec.keys);
+        if keys.is_empty() || keys.len() != spec.keys.len() {
+            return Err(Error::new(Kind::Bug, "A task has a table without its key").with_field("table", table));
+        }
+        let uncommitted = UncommittedFiles::new(log.store(), log.folder.clone());
+        Ok(Self { format, log, keys, uncommitted })
+    }
+
+    fn key_types(&self) -> Vec<DataType> {
+        LakeColumn::file_types(&self.keys)
+    }
+
+    fn writer(&self) -> TableWriter {
+        TableWriter::new(Arc::clone(&self.format), self.uncommitted.registry())
+    }
+
+    /// Hands the files over to the driver.
+    fn release(&self) {
+        let _ = self.uncommitted.release();
+    }
+}
+
+/// Counts the rows of a stream.
+fn counted(input: SendableRecordBatchStream, count: &Arc<AtomicU64>) -> SendableRecordBatchStream {
+    let (schema, count) = (input.schema(), Arc::clone(count));
+    let stream = input.inspect_ok(move |batch| _ = count.fetch_add(batch.num_rows() as u64, Ordering::Relaxed));
+    Box::pin(RecordBatchStreamAdapter::new(schema, stream))
+}
+
+/// Sends a report. Fails if the output is no longer read.
+async fn report(output: &BatchSender, report: &TaskReport) -> Result<()> {
+    output.send(batch_of(vec![report.encode()?])?).await.map_err(engine_error)
+}
+
+/// Writes changes as they arrive and sends the locations of their rows.
+async fn write(spec: &TableSpec, input: SendableRecordBatchStream, worker: &Worker, output: &BatchSender) -> Result<()> {
+    let table = TaskTable::open(spec, worker)?;
+    let locations = Arc::new(LocationSender::new(output.clone()));
+    let changes = Arc::new(AtomicU64::new(0));
+    let input = counted(input, &changes);
+    let router = PartitionRouter::new(&table.format, &worker.engine, worker.engine.partitions());
+    let streams = match &router {
+        Some(router) => router.route(&input.schema(), vec![input], 1),
+        None => vec![input],
+    };
+    let location_sink: Arc<dyn RowLocationSink> = locations.clone();
+    let writer = SnapshotWriter {
+        streams: Arc::new(Mutex::new(VecDeque::from(streams))),
+        format: Arc::clone(&table.format),
+        keys: spec.keys.clone(),
+        policy: KeyPolicy::Locate(RowLocator::new(&table.key_types())?, location_sink),
+        router,
+        batch_bytes: worker.engine.batch_bytes(),
+    };
+    let (files, upserted) = writer.run(table.writer()).await.map_err(explained)?;
+    locations.flush().await?;
+    for file in files {
+        locations.report(&TaskReport::File { writer: locations.writer(), file }).await?;
+    }
+    locations.report(&TaskReport::Written { upserted, changes: changes.load(Ordering::Relaxed) }).await?;
+    table.release();
+    Ok(())
+}
+
+/// Finds the rows that a newer change of the same key replaces.
+async fn dedup(mut input: SendableRecordBatchStream, worker: &Worker, output: &BatchSender) -> Result<()> {
+    let index = RowLocationIndex::new(&worker.engine);
+    // Files get consecutive numbers here; of each, the locations are counted.
+    let mut numbers: HashMap<FileId, u32> = HashMap::new();
+    let mut files: Vec<(FileId, u64)> = Vec::new();
+    while let Some(batch) = input.next().await {
+        let batch = batch.map_err(engine_error)?;
+        let locations = LocationBatch::new(&batch)?;
+        for row in 0..batch.num_rows() {
+            if let Some(text) = locations.report(row) {
+                output.send(batch_of(vec![text.to_owned()])?).await.map_err(engine_error)?;
+                continue;
+            }
+            let file = locations.file(row);
+            let number = match file.number {
+                NO_FILE => NO_FILE,
+                _ => *numbers.entry(file).or_insert_with(|| {
+                    files.push((file, 0));
+                    (files.len() - 1) as u32
+                }),
+            };
+            if let Some((_, count)) = files.get_mut(number as usize) {
+                *count += 1;
+            }
+            index.insert(locations.location(row, number))?;
+        }
+    }
+    let mut replaced = index.replaced_rows().await?;
+    let files = files.into_iter().zip(0..);
+    let found = files.map(|((file, rows), number)| FileLocations::new(file, rows, replaced.remove(&number)));
+    report(output, &TaskReport::Deduplicated(found.collect::<Result<_>>()?)).await
+}
+
+/// Deduplicates changes, writes the upserts to data files and all keys to a key file.
+async fn merge(spec: &TableSpec, input: SendableRecordBatchStream, worker: &Worker, output: &BatchSender) -> Result<()> {
+    let table = TaskTable::open(spec, worker)?;
+    let engine = &worker.engine;
+    let changes = Arc::new(AtomicU64::new(0));
+    let input = counted(input, &changes);
+    let reduced = latest_per_key(engine, ChangeSet::unreduced(input.schema(), &spec.keys, vec![input]))?;
+    let mut stream = combine_streams(reduced.schema, reduced.streams, 1);
+    let mut writer = table.writer();
+    let mut keys: Option<KeyWriter> = None;
+    let mut upserted = 0;
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(engine_error)?;
+        let columns = key_columns(&batch, &spec.keys)?;
+        let deletes = deletes(&batch)?;
+        let key_writer = match &mut keys {
+            Some(key_writer) => key_writer,
+            None => keys.insert(KeyWriter::new(&table, &columns)?),
+        };
+        key_writer.write(columns, &deletes).await?;
+        upserted +=
+            write_upserts(&mut writer, &batch, &deletes, &table.format, engine.batch_bytes()).await.map_err(explained)?;
+    }
+    for file in writer.finish().await.map_err(explained)? {
+        report(output, &TaskReport::File { writer: 0, file }).await?;
+    }
+    if let Some(keys) = keys {
+        report(output, &TaskReport::Keys(keys.finish().await?)).await?;
+    }
+    report(output, &TaskReport::Written { upserted, changes: changes.load(Ordering::Relaxed) }).await?;
+    table.release();
+    Ok(())
+}
+
+/// Writes a key file. Its name is that of a data file, so that a vacuum removes it if it is left behind.
+struct KeyWriter {
+    name: String,
+    schema: SchemaRef,
+    writer: AsyncArrowWriter<BufWriter>,
+}
+
+const KEYS_NOT_WRITTEN: &str = "A key file cannot be written";
+
+impl KeyWriter {
+    /// `columns` are the key columns of the first batch.
+    fn new(table: &TaskTable, columns: &[ArrayRef]) -> Result<Self> {
+        let name = new_name();
+        table.uncommitted.registry().add(&name);
+        let store = BufWriter::new(table.log.store(), Path::from(name.as_str()));
+        let level = ZstdLevel::try_new(1).context(Kind::Bug, "Unknown compression level")?;
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(level))
+            .set_max_row_group_row_count(Some(KEY_FILE_ROWS))
+            .build();
+        let key = |(number, column): (usize, &ArrayRef)| Field::new(key_name(number), column.data_type().clone(), false);
+        let mut fields: Vec<Field> = columns.iter().enumerate().map(key).collect();
+        fields.push(Field::new(IS_DELETED, DataType::Boolean, false));
+        let schema = Arc::new(Schema::new(fields));
+        let writer = AsyncArrowWriter::try_new(store, Arc::clone(&schema), Some(properties));
+        Ok(Self { name, schema, writer: writer.context(Kind::Bug, KEYS_NOT_WRITTEN)? })
+    }
+
+    async fn write(&mut self, mut columns: Vec<ArrayRef>, deletes: &BooleanArray) -> Result<()> {
+        columns.push(Arc::new(deletes.clone()));
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns).context(Kind::Bug, KEYS_NOT_WRITTEN)?;
+        let written = self.writer.write(&batch).await;
+        written.context(Kind::Target, KEYS_NOT_WRITTEN).with_field("file", &self.name).map_err(explained)
+    }
+
+    async fn finish(mut self) -> Result<KeyFile> {
+        let finished = self.writer.finish().await;
+        finished.context(Kind::Target, KEYS_NOT_WRITTEN).with_field("file", &self.name).map_err(explained)?;
+        let bytes = self.writer.bytes_written() as u64;
+        Ok(KeyFile { name: self.name, bytes })
+    }
+}
+
+fn key_name(number: usize) -> String {
+    format!("key{number}")
+}
+
+/// Probes existing files with the keys of all key files and carries out the resulting actions.
+async fn probe_files(spec: &ProbeSpec, input: SendableRecordBatchStream, worker: &Worker, output: &BatchSender) -> Result<()> {
+    let table = TaskTable::open(&spec.table, worker)?;
+    let engine = &worker.engine;
+    let (numbers, files) = described_files(input, &table.keys[0]).await?;
+    let mut probe = MergeProbe::new(table.log.store(), &files, table.keys.clone(), LookupOptions::default(), engine);
+    let mut buffer = ProbeBuffer::new(&table.key_types(), engine)?;
+    let mut deleted = 0;
+    let names: Vec<String> = (0..table.keys.len()).map(key_name).collect();
+    for key_file in spec.key_files.iter().filter(|_| !files.is_empty()) {
+        let mut stream = read_keys(&table, key_file, &names).await?;
+        while let Some(batch) = stream.next().await {
+            let batch = batch.map_err(engine_error)?;
+            let columns = key_columns(&batch, &names)?;
+            let deletes = batch.column_by_name(IS_DELETED).and_then(|column| column.as_any().downcast_ref::<BooleanArray>());
+            let deletes = deletes.ok_or_else(|| Error::new(Kind::Bug, "A key file has another schema"))?;
+            deleted += buffer.push(&mut probe, &columns, deletes).await?;
+        }
+    }
+    deleted += buffer.finish(&mut probe).await?;
+    let actions = probe.into_actions(spec.rewrite_all, spec.rule).await?;
+    let registry = table.uncommitted.registry();
+    let mut written = FileChanges::keep_all(files.len());
+    let mut writer = table.writer();
+    let mut vectors = VectorFile::new();
+    let target_file_bytes = spec.table.target_file_bytes;
+    let existing =
+        ExistingFiles { files: &files, format: &table.format, engine, registry: registry.clone(), target_file_bytes };
+    existing.apply(actions, &mut writer, &mut vectors, &mut written).await.map_err(explained)?;
+    written.added.extend(writer.finish().await.map_err(explained)?);
+    let vector_file_bytes = vectors.finish(&table.log.store(), &registry).await.map_err(explained)?;
+    for file in written.added {
+        report(output, &TaskReport::File { writer: 0, file }).await?;
+    }
+    // Updates are in the order of the files.
+    let mut updates = written.vector_updates.into_iter().peekable();
+    for (position, number) in numbers.into_iter().enumerate().filter(|(position, _)| written.removed[*position]) {
+        let update = updates.next_if(|update| Arc::ptr_eq(&update.file, &files[position]));
+        let deletion_vector = update.map(|update| update.deletion_vector);
+        report(output, &TaskReport::FileChanged { number, deletion_vector }).await?;
+    }
+    report(output, &TaskReport::Probed { deleted, vector_file_bytes }).await?;
+    table.release();
+    Ok(())
+}
+
+/// The files that the input describes, and their positions in the driver's list. `key` is the first key column.
+async fn described_files(mut input: SendableRecordBatchStream, key: &LakeColumn) -> Result<(Vec<usize>, Vec<Arc<ActiveFile>>)> {
+    let (mut numbers, mut files) = (Vec::new(), Vec::new());
+    while let Some(batch) = input.next().await {
+        for text in texts_of(&batch.map_err(engine_error)?)? {
+            let file: FileDescription =
+                serde_json::from_str(text).context(Kind::Bug, "The description of a file cannot be decoded")?;
+            files.push(Arc::new(ActiveFile::from_description(&file, key)?));
+            numbers.push(file.number);
+        }
+    }
+    Ok((numbers, files))
+}
+
+async fn read_keys(table: &TaskTable, keys: &KeyFile, names: &[String]) -> Result<SendableRecordBatchStream> {
+    let location = FileLocation { path: Path::from(keys.name.as_str()), size: keys.bytes };
+    let file = DataFile::open(table.log.store(), &location).await?;
+    let rows = RowFilter::all(file.metadata());
+    file.stream(names.iter().map(String::as_str).chain([IS_DELETED]), rows, PROBE_ROWS)
+}

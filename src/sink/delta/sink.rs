@@ -1,0 +1,304 @@
+//! [`DeltaSink`]: the sink of Delta tables and its operations outside of loads.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use datafusion::catalog::{MemorySchemaProvider, TableProvider};
+use datafusion::common::TableReference;
+use datafusion::prelude::SessionContext;
+use url::Url;
+
+use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::model::{Bookmark, Namespace, TableRef};
+use crate::redact::SafeUrl;
+use crate::reduce::ChangeSet;
+use crate::schema::{ColumnRecord, Nested};
+use crate::sink::delta::load::DeltaLoad;
+use crate::sink::delta::log::foreign_changes::foreign_changes;
+use crate::sink::delta::log::properties;
+use crate::sink::delta::log::protocol;
+use crate::sink::delta::log::system_columns::TableLayout;
+use crate::sink::delta::log::table_log::TableLog;
+use crate::sink::delta::maintenance::commit_history::{self, Commit};
+use crate::sink::delta::maintenance::optimize::{self, Optimized, Scope};
+use crate::sink::delta::maintenance::time_travel::{self, At};
+use crate::sink::delta::maintenance::vacuum::{self, Vacuumed};
+use crate::sink::delta::maintenance::verify::{self, Differences};
+use crate::sink::delta::maintenance::views;
+use crate::sink::delta::options::{DeltaOptions, OnForeignChanges};
+use crate::sink::{Held, Layout, Load, LoadPlan, Loaded, Past, Sink, TableStatus, Workers};
+use crate::store::{Place, StoreOptions, explained};
+
+/// Delta tables in a local folder or an object store.
+///
+/// Loads of the same table may run concurrently, in this process or others: the first commit wins, the other load fails with kind
+/// `Conflict`. A load that is aborted or dropped removes its files. A killed process leaves files that no commit names and no reader
+/// sees.
+#[derive(Debug, Clone)]
+pub struct DeltaSink {
+    pub(crate) place: Place,
+    pub(crate) options: DeltaOptions,
+}
+
+impl DeltaSink {
+    /// Tables at a target. Reads and writes nothing.
+    pub fn new(place: Place, options: DeltaOptions) -> Self {
+        Self { place, options }
+    }
+
+    /// Tables below a local folder, which need not exist yet. Reads and writes nothing.
+    pub fn at_path(root: &Path, options: DeltaOptions) -> Result<Self> {
+        Ok(Self::new(Place::local(root)?, options))
+    }
+
+    /// Tables below a URL that [`Place::open`] accepts. Reads and writes nothing.
+    pub fn open(location: &Url, store: &StoreOptions, options: DeltaOptions) -> Result<Self> {
+        Ok(Self::new(Place::open(location, store)?, options))
+    }
+
+    /// The log of a table.
+    pub(crate) fn log(&self, table: &TableRef) -> Result<TableLog> {
+        Ok(TableLog::new(&self.place, table)?.for_parquet_folder(self.options.is_parquet_folder))
+    }
+
+    /// Compacts the files of a table, with one commit per group of files. Kind `NotFound` if the table does not exist, `Conflict` if
+    /// other commits removed files meanwhile; groups that were committed stay.
+    pub async fn optimize(&self, table: &TableRef, scope: Scope) -> Result<Optimized> {
+        optimize::optimize(&self.options, &self.log(table)?, scope).await
+    }
+
+    /// What [`Self::vacuum`] would remove now.
+    pub async fn vacuum_preview(&self, table: &TableRef, retention: Duration) -> Result<Vacuumed> {
+        vacuum::preview(&self.log(table)?, retention).await
+    }
+
+    /// Removes the files of a table that were replaced, or left by a killed run, longer than `retention` ago. Versions that are
+    /// older can no longer be read. Kind `Usage` if `retention` is below [`LEAST_RETENTION`](vacuum::LEAST_RETENTION), `NotFound` if
+    /// the table does not exist. Files that cannot be removed are not in the result; a warning is logged for each.
+    pub async fn vacuum(&self, table: &TableRef, retention: Duration) -> Result<Vacuumed> {
+        vacuum::vacuum(&self.log(table)?, retention).await
+    }
+
+    /// The newest commits of a table, at most `limit`, newest first; fewer if the log starts later. Kind `NotFound` if the table does
+    /// not exist.
+    pub async fn history(&self, table: &TableRef, limit: usize) -> Result<Vec<Commit>> {
+        commit_history::history(&self.log(table)?, limit).await
+    }
+
+    /// How the table stores nested columns. Kind `NotFound` if the table does not exist.
+    pub async fn nested(&self, table: &TableRef) -> Result<Nested> {
+        let state = self.log(table)?.existing_state().await?;
+        Ok(match state.property(properties::NESTED) {
+            Some("json") => Nested::Json,
+            _ => Nested::Typed,
+        })
+    }
+
+    /// Which columns of the table are dropped or hashed. Kind `NotFound` if the table does not exist.
+    pub async fn columns(&self, table: &TableRef) -> Result<ColumnRecord> {
+        Ok(self.log(table)?.existing_state().await?.column_record())
+    }
+
+    /// Compares the rows of a table with those of `fresh`, a whole and deduplicated snapshot. Rows are compared as multisets: a row
+    /// that the table has twice is surplus once. Keys in `changed`, which changed between the two, are ignored, and so are columns
+    /// that only one side has. Counts all differences and names at most `limit` keys. Kind `NotFound` if the table does not exist,
+    /// `Unsupported` for a log of changes.
+    pub async fn differences(
+        &self,
+        table: &TableRef,
+        fresh: ChangeSet,
+        changed: Option<ChangeSet>,
+        limit: usize,
+    ) -> Result<Differences> {
+        verify::differences(&self.log(table)?, &self.options.engine, fresh, changed, limit).await
+    }
+
+    /// An earlier version of the table, for a query. Kind `NotFound` if the table or the version does not exist.
+    pub async fn provider_at(&self, table: &TableRef, at: At) -> Result<Arc<dyn TableProvider>> {
+        time_travel::provider_at(&self.log(table)?, at).await
+    }
+
+    /// The current version of the table, for a query. Kind `NotFound` if the table does not exist.
+    pub async fn provider(&self, table: &TableRef) -> Result<Arc<dyn TableProvider>> {
+        time_travel::provider(&self.log(table)?).await
+    }
+
+    /// Registers the object store of the target with a session, which can then read data files.
+    pub fn prepare(&self, session: &SessionContext) {
+        if self.place.folder().is_none() {
+            let (url, store) = self.place.by_url();
+            session.register_object_store(url, store);
+        }
+    }
+
+    /// Registers the tables of one namespace or of all as `namespace.table`. Returns their names.
+    pub async fn register(&self, session: &SessionContext, namespace: Option<&Namespace>) -> Result<Vec<TableRef>> {
+        self.prepare(session);
+        let tables = self.list(namespace).await?;
+        let defaults = session.state().config_options().catalog.default_catalog.clone();
+        let catalog = session.catalog(&defaults).ok_or_else(|| Error::new(Kind::Bug, "The session has no catalog"))?;
+        let namespaces: BTreeSet<&str> = tables.iter().map(|table| table.namespace.as_str()).collect();
+        for namespace in namespaces {
+            if catalog.schema(namespace).is_none() {
+                let schema = Arc::new(MemorySchemaProvider::new());
+                catalog.register_schema(namespace, schema).context(Kind::Bug, "A namespace cannot be registered")?;
+            }
+        }
+        for table in &tables {
+            let provider = self.provider(table).await?;
+            let name = TableReference::partial(table.namespace.as_str(), table.table.as_str());
+            session
+                .register_table(name, provider)
+                .context(Kind::Bug, "A table cannot be registered")
+                .with_field("table", table)?;
+        }
+        Ok(tables)
+    }
+}
+
+#[async_trait]
+impl Sink for DeltaSink {
+    fn location(&self) -> &SafeUrl {
+        self.place.location()
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.place.check().await
+    }
+
+    async fn held(&self, table: &TableRef) -> Result<Option<Held>> {
+        let log = self.log(table)?;
+        let Some(state) = log.state().await.map_err(explained)? else { return Ok(None) };
+        let layout = TableLayout::from_properties(&state.configuration);
+        let foreign_changes = match self.options.on_foreign_changes {
+            OnForeignChanges::Fail => foreign_changes(&log, &state).await.map_err(explained)?,
+            OnForeignChanges::Warn => None,
+        };
+        Ok(Some(Held {
+            mode: layout.mode,
+            keeps_rows: layout.keeps_rows() && !state.files.is_empty(),
+            foreign_changes,
+            ..Held::new(state.bookmark, state.column_record())
+        }))
+    }
+
+    /// Skips folders without a Delta log and tables that daplake did not create.
+    async fn list(&self, namespace: Option<&Namespace>) -> Result<Vec<TableRef>> {
+        let root = self.place.root();
+        let namespaces = match namespace {
+            Some(namespace) => vec![namespace.as_str().to_owned()],
+            None => self.place.folders_in(root).await?,
+        };
+        let mut tables = Vec::new();
+        for namespace in namespaces {
+            if !TableRef::new(namespace.as_str(), "x").is_path_safe() {
+                continue;
+            }
+            for name in self.place.folders_in(&root.clone().join(namespace.as_str())).await? {
+                let table = TableRef::new(namespace.as_str(), name.as_str());
+                // A table with a broken log is listed, and reported when it is read; it must not hide all the others.
+                if table.is_path_safe() && self.log(&table)?.is_ours().await.unwrap_or(true) {
+                    tables.push(table);
+                }
+            }
+        }
+        tables.sort();
+        Ok(tables)
+    }
+
+    async fn status(&self, table: &TableRef) -> Result<Option<TableStatus>> {
+        let log = self.log(table)?;
+        let Some(state) = log.state().await.map_err(explained)? else { return Ok(None) };
+        Ok(Some(TableStatus {
+            table: table.clone(),
+            bookmark: state.bookmark,
+            rows: state.rows(),
+            files: Some(state.files.len() as u64),
+            bytes: Some(state.files.iter().map(|file| file.size).sum()),
+            last_commit: log.committed_at(state.version).await,
+            version: i64::try_from(state.version).ok(),
+            protocol: Some(protocol::describe(&state.protocol)),
+            kept_as: Some(TableLayout::from_properties(&state.configuration).describe()),
+        }))
+    }
+
+    async fn past(&self, table: &TableRef, limit: usize) -> Result<Vec<Past>> {
+        commit_history::past_loads(&self.log(table)?, limit).await.map_err(explained)
+    }
+
+    fn checks_unique_keys(&self) -> bool {
+        true
+    }
+
+    fn settles_repeated_keys(&self) -> bool {
+        true
+    }
+
+    async fn write_views(&self) -> Result<()> {
+        views::write_delta_views(&self.place, &self.list(None).await?).await
+    }
+
+    async fn accepts(&self, table: &TableRef, wanted: &Layout) -> Result<()> {
+        if !wanted.is_chosen() {
+            return Ok(());
+        }
+        let state = self.log(table)?.state().await.map_err(explained)?;
+        let present = state.map(|state| TableLayout::from_properties(&state.configuration));
+        TableLayout::resolve(present.as_ref(), wanted, None).map(|_| ())
+    }
+
+    async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {
+        let log = self.log(&plan.table)?;
+        let table = plan.table.clone();
+        let begun = DeltaLoad::begin(self.options.clone(), log.clone(), plan).await;
+        let load = Box::new(begun.map_err(explained).with_field("table", table)?);
+        Ok(Box::new(CompactingLoad { load, log, options: self.options.clone() }))
+    }
+}
+
+/// A load that compacts the table after its commit, if the table has too many small files.
+struct CompactingLoad {
+    load: Box<DeltaLoad>,
+    log: TableLog,
+    options: DeltaOptions,
+}
+
+#[async_trait]
+impl Load for CompactingLoad {
+    async fn write(&mut self, changes: ChangeSet) -> Result<()> {
+        self.load.write(changes).await
+    }
+
+    async fn write_by(&mut self, workers: &dyn Workers) -> Result<bool> {
+        self.load.write_by(workers).await
+    }
+
+    fn is_superseded(&self) -> bool {
+        self.load.is_superseded()
+    }
+
+    async fn commit(self: Box<Self>, reached: Bookmark) -> Result<Loaded> {
+        let Self { load, log, options } = *self;
+        let committed = load.commit(reached).await?;
+        if options.compact_after > 0 && committed.small_files >= options.compact_after as usize {
+            let table = &log.table;
+            match optimize::compact_small_files(&options, &log).await {
+                Ok(done) => {
+                    tracing::debug!(table = %table, removed = done.files_removed, added = done.files_added, "Compacted small files")
+                }
+                // The load is committed whether or not this succeeds.
+                Err(error) => {
+                    tracing::warn!(table = %table, error = %error, "Could not compact small files; the load succeeded")
+                }
+            }
+        }
+        Ok(committed.loaded)
+    }
+
+    async fn abort(self: Box<Self>) -> Result<()> {
+        self.load.abort().await
+    }
+}
