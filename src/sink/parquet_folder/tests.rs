@@ -148,7 +148,7 @@ fn read_view(bucket: &Path, table: &TableRef) -> Vec<RecordBatch> {
     // `"x"` or `"physical" AS "x"`; quotes in names are doubled.
     let mut names = Vec::new();
     let mut rest = columns;
-    while let Some(begun) = rest.find('"') {
+    while let Some(start) = rest.find('"') {
         rest = &rest[start + 1..];
         let mut name = String::new();
         loop {

@@ -148,14 +148,14 @@ impl TableLayout {
         let base = present.unwrap_or(&default);
         let mode = wanted.mode.unwrap_or(base.mode);
         if present.is_some() && mode != base.mode {
-            return Err(Error::new(Kind::Schema, "The mode of an existing table cannot change")
+            return Err(Error::new(Kind::Schema, "The table exists in another mode")
                 .with_field("mode of the table", base.mode)
                 .with_field("mode wanted", mode)
                 .hint(format!("use --mode {}, or load the table in the other mode into a new --target", base.mode)));
         }
         let partition_by = match (present, &wanted.partition_by) {
             (Some(present), Some(wanted)) if present.partition_by.as_ref() != wanted.by() => {
-                return Err(Error::new(Kind::Schema, "The partitions of an existing table cannot change")
+                return Err(Error::new(Kind::Schema, "The table is partitioned differently")
                     .with_field(
                         "partitions of the table",
                         present.partition_by.as_ref().map_or("none".to_owned(), PartitionBy::to_string),
@@ -168,7 +168,7 @@ impl TableLayout {
             (None, None) => default_partition,
         };
         if mode != TableMode::Current && wanted.deletes == Some(Deletes::Mark) {
-            return Err(Error::new(Kind::Schema, "Soft deletes require the mode `current`")
+            return Err(Error::new(Kind::Schema, "Soft deletes are possible in mode `current` only")
                 .with_field("mode", mode)
                 .hint("omit --deletes: this mode records deletes by itself"));
         }
