@@ -16,10 +16,10 @@ use parquet::arrow::AsyncArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
-use crate::engine::{BatchSender, combine_streams, engine_error, stream_from_task};
+use crate::engine::{BatchSender, engine_error, stream_from_task};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::TableRef;
-use crate::reduce::{ChangeSet, deletes, latest_per_key};
+use crate::reduce::{ChangeSet, latest_per_key};
 use crate::sink::Worker;
 use crate::sink::delta::distributed::location_batch::{LocationBatch, LocationSender};
 use crate::sink::delta::distributed::task_report::{FileId, FileLocations, KeyFile, TaskReport, batch_of, texts_of};
@@ -36,6 +36,7 @@ use crate::sink::delta::merge::post_write_dedup::RowLocationIndex;
 use crate::sink::delta::merge::probe_buffer::ProbeBuffer;
 use crate::sink::delta::merge::row_location::{NO_FILE, RowLocationSink, RowLocator};
 use crate::sink::delta::merge::snapshot_writer::{KeyPolicy, SnapshotWriter, write_upserts};
+use crate::sink::delta::modes::change_batches::ChangeBatches;
 use crate::sink::delta::options::DeltaOptions;
 use crate::sink::delta::read::data_file::{DataFile, RowFilter};
 use crate::sink::delta::write::deletion_vectors::VectorFile;
@@ -108,11 +109,22 @@ impl TaskTable {
     }
 }
 
-/// Counts the rows of a stream.
-fn counted(input: SendableRecordBatchStream, count: &Arc<AtomicU64>) -> SendableRecordBatchStream {
-    let (schema, count) = (input.schema(), Arc::clone(count));
-    let stream = input.inspect_ok(move |batch| _ = count.fetch_add(batch.num_rows() as u64, Ordering::Relaxed));
-    Box::pin(RecordBatchStreamAdapter::new(schema, stream))
+/// Counts the changes that a task reads.
+#[derive(Default)]
+struct ChangeCounter(Arc<AtomicU64>);
+
+impl ChangeCounter {
+    /// The same stream; its rows are counted as they are read.
+    fn count(&self, input: SendableRecordBatchStream) -> SendableRecordBatchStream {
+        let (schema, count) = (input.schema(), Arc::clone(&self.0));
+        let stream = input.inspect_ok(move |batch| _ = count.fetch_add(batch.num_rows() as u64, Ordering::Relaxed));
+        Box::pin(RecordBatchStreamAdapter::new(schema, stream))
+    }
+
+    /// The report of a task that has written all of its changes.
+    fn report(&self, upserted: u64) -> TaskReport {
+        TaskReport::Written { upserted, changes: self.0.load(Ordering::Relaxed) }
+    }
 }
 
 /// Sends a report. Fails if the output is no longer read.
@@ -124,8 +136,8 @@ async fn report(output: &BatchSender, report: &TaskReport) -> Result<()> {
 async fn write(spec: &TableSpec, input: SendableRecordBatchStream, worker: &Worker, output: &BatchSender) -> Result<()> {
     let table = TaskTable::open(spec, worker)?;
     let locations = Arc::new(LocationSender::new(output.clone()));
-    let changes = Arc::new(AtomicU64::new(0));
-    let input = counted(input, &changes);
+    let changes = ChangeCounter::default();
+    let input = changes.count(input);
     let router = PartitionRouter::new(&table.format, &worker.engine, worker.engine.partitions());
     let streams = match &router {
         Some(router) => router.route(&input.schema(), vec![input], 1),
@@ -145,7 +157,7 @@ async fn write(spec: &TableSpec, input: SendableRecordBatchStream, worker: &Work
     for file in files {
         locations.report(&TaskReport::File { writer: locations.writer(), file }).await?;
     }
-    locations.report(&TaskReport::Written { upserted, changes: changes.load(Ordering::Relaxed) }).await?;
+    locations.report(&changes.report(upserted)).await?;
     table.release();
     Ok(())
 }
@@ -188,24 +200,21 @@ async fn dedup(mut input: SendableRecordBatchStream, worker: &Worker, output: &B
 async fn merge(spec: &TableSpec, input: SendableRecordBatchStream, worker: &Worker, output: &BatchSender) -> Result<()> {
     let table = TaskTable::open(spec, worker)?;
     let engine = &worker.engine;
-    let changes = Arc::new(AtomicU64::new(0));
-    let input = counted(input, &changes);
+    let changes = ChangeCounter::default();
+    let input = changes.count(input);
     let reduced = latest_per_key(engine, ChangeSet::unreduced(input.schema(), &spec.keys, vec![input]))?;
-    let mut stream = combine_streams(reduced.schema, reduced.streams, 1);
+    let mut batches = ChangeBatches::new(reduced, None, 1);
     let mut writer = table.writer();
     let mut keys: Option<KeyWriter> = None;
     let mut upserted = 0;
-    while let Some(batch) = stream.next().await {
-        let batch = batch.map_err(engine_error)?;
-        let columns = key_columns(&batch, &spec.keys)?;
-        let deletes = deletes(&batch)?;
+    while let Some(batch) = batches.next().await? {
         let key_writer = match &mut keys {
             Some(key_writer) => key_writer,
-            None => keys.insert(KeyWriter::new(&table, &columns)?),
+            None => keys.insert(KeyWriter::new(&table, &batch.keys)?),
         };
-        key_writer.write(columns, &deletes).await?;
-        upserted +=
-            write_upserts(&mut writer, &batch, &deletes, &table.format, engine.batch_bytes()).await.map_err(explained)?;
+        key_writer.write(batch.keys, &batch.deletes).await?;
+        let written = write_upserts(&mut writer, &batch.rows, &batch.deletes, &table.format, engine.batch_bytes()).await;
+        upserted += written.map_err(explained)?;
     }
     for file in writer.finish().await.map_err(explained)? {
         report(output, &TaskReport::File { writer: 0, file }).await?;
@@ -213,7 +222,7 @@ async fn merge(spec: &TableSpec, input: SendableRecordBatchStream, worker: &Work
     if let Some(keys) = keys {
         report(output, &TaskReport::Keys(keys.finish().await?)).await?;
     }
-    report(output, &TaskReport::Written { upserted, changes: changes.load(Ordering::Relaxed) }).await?;
+    report(output, &changes.report(upserted)).await?;
     table.release();
     Ok(())
 }

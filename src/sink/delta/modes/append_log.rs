@@ -191,7 +191,7 @@ async fn append_difference(
     format: &Arc<FileFormat>,
     appender: &mut Appender,
 ) -> Result<()> {
-    let comparison = Comparison::new(load, format)?;
+    let comparison = SnapshotComparison::new(load, format)?;
     let mut joined = comparison.join(snapshot).await?;
     while let Some(batch) = joined.next().await {
         let batch = batch.map_err(engine_error)?;
@@ -205,7 +205,7 @@ async fn append_difference(
 
 /// The comparison of a snapshot with the log, by key. Columns of the snapshot are `n0`, `n1`, ..., in the order of the file schema;
 /// keys of the log are `o` with the same positions, and [`STAMP`].
-struct Comparison<'a> {
+struct SnapshotComparison<'a> {
     load: &'a LoadContext,
     format: &'a Arc<FileFormat>,
     /// Positions of the key columns.
@@ -216,7 +216,7 @@ struct Comparison<'a> {
     log_side: SchemaRef,
 }
 
-impl<'a> Comparison<'a> {
+impl<'a> SnapshotComparison<'a> {
     fn new(load: &'a LoadContext, format: &'a Arc<FileFormat>) -> Result<Self> {
         let keys: Vec<usize> =
             load.keys.iter().filter_map(|key| format.columns.iter().position(|column| column.name == *key)).collect();

@@ -20,6 +20,7 @@ use crate::sink::delta::merge::change_feed;
 use crate::sink::delta::merge::file_rewrite::ExistingFiles;
 use crate::sink::delta::merge::key_probe::{DeletionVectorRule, LookupOptions, MergeProbe};
 use crate::sink::delta::merge::unique_keys::UniqueKeyCheck;
+use crate::sink::delta::modes::change_batches::ChangeBatches;
 use crate::sink::delta::modes::table_design::{TableDesign, default_partition};
 use crate::sink::delta::options::{ChangeDataFeed, DeletionVectors, DeltaOptions, OnForeignChanges};
 use crate::sink::delta::write::parquet_writer::FileFormat;
@@ -111,7 +112,7 @@ impl LoadContext {
     /// Whether the commit writes a change data feed.
     pub(crate) fn writes_change_feed(&self) -> bool {
         match self.options.change_data_feed {
-            ChangeDataFeed::AsBefore => self.property(properties::CHANGE_DATA_FEED) == Some("true"),
+            ChangeDataFeed::Unchanged => self.property(properties::CHANGE_DATA_FEED) == Some("true"),
             ChangeDataFeed::On => true,
             ChangeDataFeed::Off => false,
         }
@@ -181,6 +182,12 @@ impl LoadContext {
             registry: self.uncommitted.registry(),
             target_file_bytes: self.options.target_file_bytes,
         }
+    }
+
+    /// The batches of a change set. A repeated key is an error, unless the change set was deduplicated.
+    pub(crate) fn batches(&self, changes: ChangeSet) -> Result<ChangeBatches> {
+        let unique = self.unique_keys(&changes)?;
+        Ok(ChangeBatches::new(changes, unique, self.options.engine.partitions()))
     }
 
     /// The check that a change set needs while it is written; `None` if it was deduplicated.

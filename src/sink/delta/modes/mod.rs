@@ -1,6 +1,7 @@
 //! What a load writes in each table mode: current rows, a log of changes, or history (SCD type 2).
 
 pub(crate) mod append_log;
+pub(crate) mod change_batches;
 pub(crate) mod commit_plan;
 pub(crate) mod context;
 pub(crate) mod scd2;

@@ -25,7 +25,7 @@ use datafusion::prelude::{DataFrame, SessionContext};
 use futures::{StreamExt, TryStreamExt};
 use roaring::RoaringBitmap;
 
-use crate::engine::{Engine, SpillBuffer, combine_streams, engine_error, split_batch, streaming_table};
+use crate::engine::{Engine, SpillBuffer, engine_error, split_batch, streaming_table};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::reduce::{ChangeSet, deletes};
 use crate::sink::LoadKind;
@@ -33,7 +33,6 @@ use crate::sink::delta::log::active_file::ActiveFile;
 use crate::sink::delta::log::file_actions::FileChanges;
 use crate::sink::delta::log::system_columns::SystemColumn;
 use crate::sink::delta::merge::key_probe::{LookupOptions, MergeProbe, TrackedMatches};
-use crate::sink::delta::merge::key_set::key_columns;
 use crate::sink::delta::merge::probe_buffer::ProbeBuffer;
 use crate::sink::delta::merge::snapshot_writer::with_system_columns;
 use crate::sink::delta::modes::context::{LoadContext, position_of};
@@ -132,22 +131,15 @@ async fn buffer_and_probe(
     let engine = &load.options.engine;
     let is_whole = load.plan.kind == LoadKind::Replace;
     let mut keys = ProbeBuffer::new(&load.key_types(), engine)?;
-    let unique = load.unique_keys(&changes)?;
+    let mut batches = load.batches(changes)?;
     let mut buffer = SpillBuffer::new(engine, Arc::clone(&sides.new));
     let (mut upserted, mut rows, mut bytes) = (0, 0_usize, 0_usize);
-    let mut stream = combine_streams(changes.schema, changes.streams, engine.partitions());
-    while let Some(batch) = stream.next().await {
-        let batch = batch.map_err(engine_error)?;
-        let columns = key_columns(&batch, &load.keys)?;
-        if let Some(unique) = &unique {
-            unique.insert(&columns[0])?;
-        }
-        let deletes = deletes(&batch)?;
+    while let Some(batch) = batches.next().await? {
         if !is_whole {
-            keys.push(probe, &columns, &deletes).await?;
+            keys.push(probe, &batch.keys, &batch.deletes).await?;
         }
-        upserted += deletes.false_count() as u64;
-        for part in split_batch(&batch, engine.batch_bytes(), usize::MAX).map_err(engine_error)? {
+        upserted += batch.deletes.false_count() as u64;
+        for part in split_batch(&batch.rows, engine.batch_bytes(), usize::MAX).map_err(engine_error)? {
             let part = sides.changes(&part, format)?;
             rows += part.num_rows();
             bytes += part.get_array_memory_size();

@@ -10,9 +10,9 @@ use roaring::RoaringBitmap;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use crate::engine::{combine_streams, engine_error};
+use crate::engine::engine_error;
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::reduce::{ChangeSet, deletes};
+use crate::reduce::ChangeSet;
 use crate::schema::Deletes;
 use crate::sink::LoadKind;
 use crate::sink::delta::log::columns::LakeColumn;
@@ -21,7 +21,7 @@ use crate::sink::delta::log::schema_evolution::is_convertible;
 use crate::sink::delta::log::system_columns::SystemColumn;
 use crate::sink::delta::merge::change_feed::ChangeFeedWriter;
 use crate::sink::delta::merge::key_probe::{DeletedRows, FileAction, LookupOptions, MergeProbe, TrackedMatches};
-use crate::sink::delta::merge::key_set::{is_integer, key_columns};
+use crate::sink::delta::merge::key_set::is_integer;
 use crate::sink::delta::merge::post_write_dedup::{PostWriteDedup, RowLocationIndex};
 use crate::sink::delta::merge::probe_buffer::ProbeBuffer;
 use crate::sink::delta::merge::row_location::RowLocator;
@@ -222,20 +222,13 @@ async fn write_and_probe(
 ) -> Result<(u64, u64)> {
     let engine = &load.options.engine;
     let mut keys = ProbeBuffer::new(&load.key_types(), engine)?;
-    let unique = load.unique_keys(&changes)?;
+    let mut batches = load.batches(changes)?;
     let (mut upserted, mut deleted) = (0, 0);
-    let mut stream = combine_streams(changes.schema, changes.streams, engine.partitions());
-    while let Some(batch) = stream.next().await {
-        let batch = batch.map_err(engine_error)?;
-        let columns = key_columns(&batch, &load.keys)?;
-        if let Some(unique) = &unique {
-            unique.insert(&columns[0])?;
-        }
-        let deletes = deletes(&batch)?;
+    while let Some(batch) = batches.next().await? {
         if !load.files().is_empty() {
-            deleted += keys.push(probe, &columns, &deletes).await?;
+            deleted += keys.push(probe, &batch.keys, &batch.deletes).await?;
         }
-        upserted += write_upserts(writer, &batch, &deletes, format, engine.batch_bytes()).await?;
+        upserted += write_upserts(writer, &batch.rows, &batch.deletes, format, engine.batch_bytes()).await?;
     }
     deleted += keys.finish(probe).await?;
     Ok((upserted, deleted))
