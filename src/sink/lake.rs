@@ -44,7 +44,7 @@ impl Lake {
 
 /// Which formats of tables a target has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Forms {
+pub struct LakeFormats {
     /// It has Delta tables.
     pub delta: bool,
     /// It has folders of plain Parquet files.
@@ -52,7 +52,7 @@ pub struct Forms {
 }
 
 /// Detects the formats of a target. Tables that daplake did not create do not count. Kind `Target` if the target cannot be read.
-pub async fn forms_at(place: &Place) -> Result<Forms> {
+pub async fn detect_formats(place: &Place) -> Result<LakeFormats> {
     let root = place.root();
     let parquet_tables = match place.folder() {
         Some(_) => with_log(place, &root.clone().join(HIDDEN)).await?,
@@ -70,7 +70,7 @@ pub async fn forms_at(place: &Place) -> Result<Forms> {
             break;
         }
     }
-    Ok(Forms { delta, parquet: !parquet_tables.is_empty() })
+    Ok(LakeFormats { delta, parquet: !parquet_tables.is_empty() })
 }
 
 /// The folders two levels below `root`, as tables.

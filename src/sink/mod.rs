@@ -16,7 +16,7 @@ mod parts;
 pub mod sql;
 
 #[cfg(feature = "lake")]
-pub use lake::{Forms, Lake, forms_at};
+pub use lake::{Lake, LakeFormats, detect_formats};
 #[cfg(feature = "lake")]
 pub(crate) use load::way_out;
 #[cfg(feature = "lake")]

@@ -317,7 +317,7 @@ pub(in crate::cli) fn delta_options(engine: &Engine, args: &LakeArgs) -> DeltaOp
             DeletionVectorsArg::Off => DeletionVectors::Off,
         },
         change_data_feed: match args.change_data_feed {
-            None => ChangeDataFeed::AsBefore,
+            None => ChangeDataFeed::Unchanged,
             Some(SwitchArg::On) => ChangeDataFeed::On,
             Some(SwitchArg::Off) => ChangeDataFeed::Off,
         },

@@ -19,7 +19,7 @@ pub(in crate::cli) async fn optimize(global: &GlobalArgs, args: OptimizeArgs) ->
     let target = context::target(global, &args.target).await?;
     let lake = ops::open_tables(&target, DeltaOptions::new(context::engine(&args.engine)?))
         .hint("a database takes care of its files by itself")?;
-    let scope = if args.cluster { Scope::Cluster } else { Scope::Compact };
+    let scope = if args.cluster { Scope::SortByKey } else { Scope::Compact };
     let done = ops::optimize(&lake, &selection(args.tables), scope).await?;
     let mut grid = Grid::new(&["table", ">files before", ">after", ">bytes before", ">after", ">marked rows dropped"]);
     let mut sum = Optimized::default();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 #[cfg(feature = "lake")]
-use crate::sink::delta::LEAST_RETENTION;
+use crate::sink::delta::MIN_RETENTION;
 
 /// `30s`, `10m`, `4h`, `250ms`, `1d`.
 pub(in crate::cli) fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -25,7 +25,7 @@ pub(in crate::cli) fn parse_duration(text: &str) -> Result<Duration, String> {
 pub(in crate::cli) fn parse_retention(text: &str) -> Result<Duration, String> {
     const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
     match parse_duration(text)? {
-        time if time < LEAST_RETENTION => {
+        time if time < MIN_RETENTION => {
             Err("files of the last 7 days are not removed, as a run under way or a reader may need them; give 7d or more"
                 .to_owned())
         }

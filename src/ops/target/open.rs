@@ -11,7 +11,7 @@ use crate::sink::delta::{DeltaOptions, DeltaSink};
 use crate::sink::parquet_folder::ParquetSink;
 #[cfg(feature = "sql")]
 use crate::sink::sql::{SqlOptions, SqlSink};
-use crate::sink::{Forms, Lake, Sink, forms_at};
+use crate::sink::{Lake, LakeFormats, Sink, detect_formats};
 use crate::store::{Place, StoreOptions, explained};
 
 /// A place where tables are kept, parsed but not touched.
@@ -45,7 +45,7 @@ impl Target {
             return self.in_format(wanted.unwrap_or_default());
         }
         let place = place(&self)?;
-        let Forms { delta, parquet } = forms_at(&place).await.map_err(explained)?;
+        let LakeFormats { delta, parquet } = detect_formats(&place).await.map_err(explained)?;
         let format = match (delta, parquet, wanted) {
             (false, false, wanted) => wanted.unwrap_or_default(),
             (true, true, Some(wanted)) => wanted,

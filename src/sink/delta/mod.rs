@@ -2,7 +2,7 @@
 //!
 //! A table is at `<root>/<namespace>/<table>/`. Its bookmark is a `txn` action (application `daplake/<namespace>.<table>`, version
 //! in microseconds since the epoch); what else a later load has to know is in table properties named `daplake.*`. A table uses the
-//! lowest protocol version that its options allow ([`log::protocol`]).
+//! lowest protocol version that its options allow (`log/protocol.rs`).
 //!
 //! Modules import only from modules above them in this list; nothing here calls the service or retries a request:
 //!
@@ -32,7 +32,7 @@ pub use self::distributed::run_step;
 pub use self::maintenance::commit_history::Commit;
 pub use self::maintenance::optimize::{Optimized, Scope};
 pub use self::maintenance::time_travel::At;
-pub use self::maintenance::vacuum::{LEAST_RETENTION, Vacuumed};
+pub use self::maintenance::vacuum::{MIN_RETENTION, Vacuumed};
 pub use self::maintenance::verify::{Differences, DifferingKey};
 pub use self::options::{ChangeDataFeed, DeletionVectors, DeltaOptions, OnForeignChanges};
 pub use self::sink::DeltaSink;

@@ -34,7 +34,7 @@ impl DeltaOptions {
             compression_level: 1,
             checkpoint_interval: 10,
             deletion_vectors: DeletionVectors::Auto,
-            change_data_feed: ChangeDataFeed::AsBefore,
+            change_data_feed: ChangeDataFeed::Unchanged,
             is_parquet_folder: false,
             on_foreign_changes: OnForeignChanges::Fail,
             compact_after: 20,
@@ -68,7 +68,7 @@ pub enum DeletionVectors {
 pub enum ChangeDataFeed {
     /// As the table is now; new tables have none.
     #[default]
-    AsBefore,
+    Unchanged,
     /// From the next commit on.
     On,
     /// Not from the next commit on.

@@ -76,7 +76,7 @@ impl DeltaSink {
     }
 
     /// Removes the files of a table that were replaced, or left by a killed run, longer than `retention` ago. Versions that are
-    /// older can no longer be read. Kind `Usage` if `retention` is below [`LEAST_RETENTION`](vacuum::LEAST_RETENTION), `NotFound` if
+    /// older can no longer be read. Kind `Usage` if `retention` is below [`MIN_RETENTION`](crate::sink::delta::MIN_RETENTION), `NotFound` if
     /// the table does not exist. Files that cannot be removed are not in the result; a warning is logged for each.
     pub async fn vacuum(&self, table: &TableRef, retention: Duration) -> Result<Vacuumed> {
         vacuum::vacuum(&self.log(table)?, retention).await

@@ -46,7 +46,7 @@ impl ParquetSink {
         // Readers of plain Parquet files ignore deletion vectors and change data feeds.
         let options = DeltaOptions {
             deletion_vectors: DeletionVectors::Off,
-            change_data_feed: ChangeDataFeed::AsBefore,
+            change_data_feed: ChangeDataFeed::Unchanged,
             is_parquet_folder: true,
             ..options
         };

@@ -17,7 +17,7 @@ use crate::sink::conformance::{self, Fixture, at, expected, load, plain, read, r
 use crate::sink::delta::tests::engine;
 use crate::sink::delta::tests::table_modes::events;
 use crate::sink::delta::{DeltaOptions, DeltaSink, Scope};
-use crate::sink::{Forms, LoadKind, Sink, forms_at};
+use crate::sink::{LakeFormats, LoadKind, Sink, detect_formats};
 use crate::store::Place;
 
 fn table() -> TableRef {
@@ -230,7 +230,7 @@ async fn plain_readers_see_the_files_of_an_optimize() {
     }
     let before = read(&folders.fixture, &table()).await;
     assert_eq!(before.len(), 5);
-    let done = folders.sink.optimize(&table(), Scope::Cluster).await.unwrap();
+    let done = folders.sink.optimize(&table(), Scope::SortByKey).await.unwrap();
     assert_eq!((done.files_added, parquet_files(&folders.folder()).len()), (1, 1));
     assert_eq!(read(&folders.fixture, &table()).await, before);
 }
@@ -252,7 +252,7 @@ async fn views_in_an_object_store_name_the_files_of_a_version_and_are_combined()
         load(&remote.fixture, &schema, LoadKind::Merge, &[Up(row(id))], at(id)).await.unwrap();
         named(&view(), &state().await);
     }
-    remote.sink.optimize(&table(), Scope::Cluster).await.unwrap();
+    remote.sink.optimize(&table(), Scope::SortByKey).await.unwrap();
     named(&view(), &state().await);
     assert_eq!(read(&remote.fixture, &table()).await, expected(&schema, &[row(1), row(2), row(3)]));
     let data = remote.server.objects("lake/canvas/accounts").keys().filter(|name| name.ends_with(".parquet")).count();
@@ -365,13 +365,13 @@ fn row(id: i64) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn formats_are_detected_and_never_mixed() {
-    let none = Forms::default();
+    let none = LakeFormats::default();
     let folders = Folders::new();
     let place = Place::local(&folders.root).unwrap();
-    assert_eq!(forms_at(&place).await.unwrap(), none);
+    assert_eq!(detect_formats(&place).await.unwrap(), none);
     let schema = plain(&table());
     load(&folders.fixture, &schema, LoadKind::Replace, &[Up(row(1))], at(1)).await.unwrap();
-    assert_eq!(forms_at(&place).await.unwrap(), Forms { parquet: true, ..none });
+    assert_eq!(detect_formats(&place).await.unwrap(), LakeFormats { parquet: true, ..none });
     // A Delta table cannot replace a Parquet folder, nor the other way round.
     let options = DeltaOptions { is_parquet_folder: false, ..folders.sink.tables().options.clone() };
     let delta = DeltaSink::new(place.clone(), options);
@@ -380,7 +380,7 @@ async fn formats_are_detected_and_never_mixed() {
     let other = TableRef::new("canvas", "users");
     let fixture = Fixture { sink: Box::new(delta.clone()), read: Box::new(|_| Box::pin(async { Vec::new() })) };
     load(&fixture, &plain(&other), LoadKind::Replace, &[Up(row(1))], at(1)).await.unwrap();
-    assert_eq!(forms_at(&place).await.unwrap(), Forms { parquet: true, delta: true });
+    assert_eq!(detect_formats(&place).await.unwrap(), LakeFormats { parquet: true, delta: true });
     let error = folders.sink.held(&other).await.unwrap_err();
     assert!(error.kind() == Kind::Target && error.hint_text().unwrap().contains("--format delta"), "{error:?}");
     assert!(folders.root.join("canvas/users/_delta_log").exists());

@@ -37,7 +37,7 @@ pub enum Scope {
     #[default]
     Compact,
     /// Also sorts files with overlapping key ranges by key into files without overlaps.
-    Cluster,
+    SortByKey,
 }
 
 /// What was done to a table.
@@ -253,7 +253,7 @@ fn plan(files: &[FileSummary], scope: Scope, target: u64) -> Vec<Group> {
     let is_small = |bytes: u64| bytes < target / 2;
     let pieces = match scope {
         Scope::Compact => order.into_iter().map(|file| vec![file]).collect(),
-        Scope::Cluster => overlapping(files, order),
+        Scope::SortByKey => overlapping(files, order),
     };
     let bytes_of = |piece: &[usize]| piece.iter().map(|file| files[*file].bytes).sum::<u64>();
     let has_deleted_rows = |piece: &[usize]| piece.iter().any(|file| files[*file].deleted_rows > 0);
@@ -325,20 +325,20 @@ mod tests {
     #[test]
     fn overlapping_files_are_sorted_together() {
         let files = [file(100, 0, 0, 9), file(100, 0, 20, 29), file(60, 0, 9, 12), file(100, 0, 30, 40), file(5, 0, 41, 42)];
-        assert_eq!(plan(&files, Scope::Cluster, 100), [Group { files: vec![0, 2], sorts: true }]);
+        assert_eq!(plan(&files, Scope::SortByKey, 100), [Group { files: vec![0, 2], sorts: true }]);
         let unknown = FileSummary { bytes: 100, deleted_rows: 0, range: None };
-        assert_eq!(plan(&[files[0].clone(), unknown], Scope::Cluster, 100), [Group { files: vec![1, 0], sorts: true }]);
+        assert_eq!(plan(&[files[0].clone(), unknown], Scope::SortByKey, 100), [Group { files: vec![1, 0], sorts: true }]);
     }
 
     proptest! {
         #[test]
         fn no_file_is_in_two_groups_or_rewritten_without_need(
             files in prop::collection::vec((1..200_u64, 0..2_u64, 0..50_i64, 0..10_i64), 0..20),
-            cluster in any::<bool>(),
+            by_key in any::<bool>(),
         ) {
             let files: Vec<FileSummary> =
                 files.into_iter().map(|(bytes, deleted, low, span)| file(bytes, deleted, low, low + span)).collect();
-            let groups = plan(&files, if cluster { Scope::Cluster } else { Scope::Compact }, 100);
+            let groups = plan(&files, if by_key { Scope::SortByKey } else { Scope::Compact }, 100);
             let mut seen: Vec<usize> = groups.iter().flat_map(|group| group.files.clone()).collect();
             let count = seen.len();
             seen.sort_unstable();

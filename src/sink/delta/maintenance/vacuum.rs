@@ -19,7 +19,7 @@ use crate::sink::delta::log::table_state::TableState;
 use crate::sink::delta::write::deletion_vectors;
 
 /// Minimum age of files that are removed: a run in progress has files that no commit names yet, and readers may use older versions.
-pub const LEAST_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+pub const MIN_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 const FOLDER_UNREADABLE: &str = "The table's folder cannot be read";
 const LOG_UNREADABLE: &str = "The Delta log cannot be read";
@@ -91,7 +91,7 @@ fn find_unfinished(folder: &FsPath, prefix: &str, horizon: DateTime<Utc>, found:
 }
 
 async fn unneeded(log: &TableLog, state: &TableState, retention: Duration) -> Result<Vacuumed> {
-    if retention < LEAST_RETENTION {
+    if retention < MIN_RETENTION {
         return Err(Error::new(Kind::Usage, "The retention is shorter than the minimum of 7 days")
             .hint("use --retention 7d or more; a run in progress or a reader may need newer files"));
     }

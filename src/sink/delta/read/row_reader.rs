@@ -56,10 +56,9 @@ impl RowReader {
     /// Reads nulls in place of the columns for which `is_null` is true.
     #[must_use]
     pub(crate) fn with_nulls(self, is_null: impl Fn(&LakeColumn) -> bool) -> Self {
-        let columns = self.columns.iter().map(|column| match is_null(column) {
+        let columns = self.columns.iter().map(|column| {
             // No file has a column without a name.
-            true => LakeColumn { physical: String::new(), ..column.clone() },
-            false => column.clone(),
+            if is_null(column) { LakeColumn { physical: String::new(), ..column.clone() } } else { column.clone() }
         });
         Self { columns: columns.collect(), ..self }
     }

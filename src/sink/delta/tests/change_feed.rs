@@ -17,7 +17,7 @@ use crate::model::TableRef;
 use crate::schema::ColumnType;
 use crate::sink::conformance::Change::{Del, Up};
 use crate::sink::conformance::{Change, TEXT, at, column, expected, load, plain, read, rendered, schema};
-use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions, LEAST_RETENTION, Scope};
+use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions, MIN_RETENTION, Scope};
 use crate::sink::{LoadKind, Sink};
 
 fn table() -> TableRef {
@@ -138,7 +138,7 @@ async fn a_feed_can_be_switched_on_and_off() {
         let options = DeltaOptions { change_data_feed: switch, ..lake.sink.options.clone() };
         super::fixture(&lake.root, options)
     };
-    let (before, on, off) = (with(ChangeDataFeed::AsBefore), with(ChangeDataFeed::On), with(ChangeDataFeed::Off));
+    let (before, on, off) = (with(ChangeDataFeed::Unchanged), with(ChangeDataFeed::On), with(ChangeDataFeed::Off));
     let protocol = async || lake.sink.status(&table()).await.unwrap().unwrap().protocol.unwrap();
     let cdc = |version: u64| lake.commit(&table(), version).iter().filter(|action| action.get("cdc").is_some()).count();
     load(&before, &schema, LoadKind::Replace, &[Up(row(1, 1)), Up(row(2, 2)), Up(row(3, 3))], at(1)).await.unwrap();
@@ -151,7 +151,7 @@ async fn a_feed_can_be_switched_on_and_off() {
     let deleted = BTreeMap::from([("delete".to_owned(), expected(&schema, &[row(2, 2)]))]);
     assert_eq!(feed_of(opened(&lake).await, 2).await, deleted);
     // A compaction changes no rows.
-    lake.sink.optimize(&table(), Scope::Cluster).await.unwrap();
+    lake.sink.optimize(&table(), Scope::SortByKey).await.unwrap();
     assert_eq!(feed_of(opened(&lake).await, 3).await, BTreeMap::new());
     // A replacement deletes all old rows and inserts all new ones; the data files show that without a feed.
     load(&before, &schema, LoadKind::Replace, &[Up(row(9, 9))], at(4)).await.unwrap();
@@ -211,14 +211,14 @@ async fn a_vacuum_removes_the_feed_of_expired_versions() {
     assert_eq!(files().len(), 1);
     let age = |path: &Path| {
         let file = std::fs::File::options().write(true).open(path).unwrap();
-        file.set_modified(std::time::SystemTime::now() - LEAST_RETENTION - Duration::from_secs(3600)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - MIN_RETENTION - Duration::from_secs(3600)).unwrap();
     };
     files().iter().for_each(|file| age(file));
-    assert_eq!(lake.sink.vacuum(&table(), LEAST_RETENTION).await.unwrap().files, [""; 0], "a recent version needs it");
+    assert_eq!(lake.sink.vacuum(&table(), MIN_RETENTION).await.unwrap().files, [""; 0], "a recent version needs it");
     for version in 0..=1_u64 {
         age(&folder.join(format!("_delta_log/{version:020}.json")));
     }
-    let removed = lake.sink.vacuum(&table(), LEAST_RETENTION).await.unwrap().files;
+    let removed = lake.sink.vacuum(&table(), MIN_RETENTION).await.unwrap().files;
     assert!(removed.len() == 1 && removed[0].starts_with("_change_data/"), "{removed:?}");
     assert_eq!(files().len(), 0);
     assert_eq!(read(&lake.fixture, &table()).await, expected(&schema, &[row(1, 5), row(2, 2)]));

@@ -360,7 +360,7 @@ async fn changes_by_another_program_block_increments_until_a_new_snapshot() {
     assert_eq!(error.kind(), Kind::Target);
     expected_words(&error);
     // Our own compaction does not lift the refusal.
-    lake.sink.optimize(&table(), crate::sink::delta::Scope::Cluster).await.unwrap();
+    lake.sink.optimize(&table(), crate::sink::delta::Scope::SortByKey).await.unwrap();
     expected_words(&load(&lake.fixture, &schema, LoadKind::Merge, &rows(7..8), at(3)).await.unwrap_err());
     load(&lake.fixture, &schema, LoadKind::Replace, &rows(0..3), at(3)).await.unwrap();
     load(&lake.fixture, &schema, LoadKind::Merge, &rows(3..4), at(4)).await.unwrap();

@@ -80,16 +80,16 @@ impl KeyKind {
 pub(super) const SCHEMA_VERSIONS: usize = 3;
 
 #[derive(Debug, Clone)]
-pub(super) struct Step {
+pub(super) struct HistoryStep {
     pub(super) replace: bool,
     /// Whether the schema changes before this step.
     pub(super) evolves: bool,
     pub(super) changes: BTreeMap<i64, Option<i64>>,
 }
 
-pub(super) fn any_step(keys: i64) -> impl Strategy<Value = Step> {
+pub(super) fn any_step(keys: i64) -> impl Strategy<Value = HistoryStep> {
     let changes = prop::collection::btree_map(0..keys, prop::option::weighted(0.7, 0_i64..1000), 0..40);
-    (prop::bool::weighted(0.1), prop::bool::weighted(0.3), changes).prop_map(|(replace, evolves, changes)| Step {
+    (prop::bool::weighted(0.1), prop::bool::weighted(0.3), changes).prop_map(|(replace, evolves, changes)| HistoryStep {
         replace,
         evolves,
         changes,
@@ -192,7 +192,7 @@ pub(super) fn seen(kind: KeyKind, version: usize) -> TableSchema {
     schema
 }
 
-fn batches(schema: &TableSchema, kind: KeyKind, step: &Step, version: usize, batch_rows: usize) -> Vec<RecordBatch> {
+fn batches(schema: &TableSchema, kind: KeyKind, step: &HistoryStep, version: usize, batch_rows: usize) -> Vec<RecordBatch> {
     let all: Vec<Change> = step
         .changes
         .iter()
@@ -205,7 +205,7 @@ fn batches(schema: &TableSchema, kind: KeyKind, step: &Step, version: usize, bat
 }
 
 /// The same step with the Delta crate's merge.
-async fn reference(mut opened: DeltaTable, schema: &TableSchema, step: &Step, batch: RecordBatch) -> DeltaTable {
+async fn reference(mut opened: DeltaTable, schema: &TableSchema, step: &HistoryStep, batch: RecordBatch) -> DeltaTable {
     let session = SessionContext::new();
     if step.replace {
         (opened, _) = opened.delete().await.unwrap();
@@ -252,7 +252,7 @@ async fn reference_table(folder: &Path, schema: &TableSchema) -> DeltaTable {
 }
 
 /// Plays a history and compares after every step.
-async fn play(stage: &Stage<'_>, kind: KeyKind, steps: &[Step], batch_rows: usize) -> TestCaseResult {
+async fn play(stage: &Stage<'_>, kind: KeyKind, steps: &[HistoryStep], batch_rows: usize) -> TestCaseResult {
     let mut version = 0;
     let mut kept: BTreeMap<i64, (i64, usize)> = BTreeMap::new();
     let mut reference_state = match stage.reference {
@@ -295,7 +295,8 @@ async fn play(stage: &Stage<'_>, kind: KeyKind, steps: &[Step], batch_rows: usiz
                 let upserts: BooleanArray = (0..letters.len()).map(|row| Some(letters.value(row) == "U")).collect();
                 batch = filter_record_batch(&batch, &upserts).unwrap();
             }
-            let opened = reference(opened, &schema, &Step { replace, evolves: false, changes: BTreeMap::new() }, batch).await;
+            let opened =
+                reference(opened, &schema, &HistoryStep { replace, evolves: false, changes: BTreeMap::new() }, batch).await;
             let theirs = rendered(&read_with_crate(opened.table_url().clone()).await);
             prop_assert_eq!(&now, &theirs, "the crate's merge");
             reference_state = Some(opened);
@@ -350,14 +351,14 @@ fn a_random_history_equals_its_replay() {
 }
 
 /// Few changes to many rows, so that files get deletion vectors repeatedly.
-fn small_changes() -> impl Strategy<Value = (KeyKind, Vec<Step>, u64)> {
+fn small_changes() -> impl Strategy<Value = (KeyKind, Vec<HistoryStep>, u64)> {
     let first = prop::collection::btree_map(0..400_i64, (0..1000_i64).prop_map(Some), 200..300);
     let others =
         prop::collection::vec(prop::collection::btree_map(0..400_i64, prop::option::weighted(0.7, 0_i64..1000), 1..15), 2..8);
     let target_file_bytes = prop_oneof![Just(3_000_u64), Just(128 << 20)];
     (any_kind(), first, others, target_file_bytes, prop::bool::weighted(0.2)).prop_map(
         |(kind, first, others, target_file_bytes, evolves)| {
-            let step = |changes| Step { replace: false, evolves, changes };
+            let step = |changes| HistoryStep { replace: false, evolves, changes };
             (kind, std::iter::once(first).chain(others).map(step).collect(), target_file_bytes)
         },
     )

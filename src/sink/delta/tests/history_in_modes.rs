@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use super::change_feed::FeedRows;
 use super::history::{
-    KeyKind, SCHEMA_VERSIONS, SETTINGS, Stage, Step, any_kind, any_step, check_vectors, play_all, row, runtime, seen, table,
+    HistoryStep, KeyKind, SCHEMA_VERSIONS, SETTINGS, Stage, any_kind, any_step, check_vectors, play_all, row, runtime, seen,
+    table,
 };
 use super::{TestLake, change_feed};
 use crate::model::Timestamp;
@@ -282,7 +283,7 @@ impl Model {
     }
 
     /// The feed that the last step should have.
-    fn feed(&self, before: &BTreeMap<i64, (ModelRow, bool)>, step: &Step, replace: bool, version: usize) -> FeedRows {
+    fn feed(&self, before: &BTreeMap<i64, (ModelRow, bool)>, step: &HistoryStep, replace: bool, version: usize) -> FeedRows {
         let mut rows: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
         let mut tell = |kind, key: i64, held: ModelRow| rows.entry(kind).or_default().push(self.case.row(key, held));
         if replace {
@@ -322,7 +323,7 @@ pub(super) fn with_system_columns(mut schema: TableSchema, kept: Kept) -> TableS
 async fn play(
     stage: &Stage<'_>,
     case: Case,
-    steps: &[Step],
+    steps: &[HistoryStep],
     batch_rows: usize,
     feed_of: impl AsyncFn(u64) -> FeedRows,
 ) -> TestCaseResult {
@@ -417,7 +418,7 @@ struct Drawn {
     kind: KeyKind,
     /// Whether there is a feed, in mode `current`.
     feeds: bool,
-    steps: Vec<Step>,
+    steps: Vec<HistoryStep>,
     batch_rows: usize,
     target_file_bytes: u64,
     compact_after: u32,
@@ -427,7 +428,7 @@ struct Drawn {
 fn any_drawn() -> impl Strategy<Value = Drawn> {
     let unit = prop_oneof![Just(PartitionUnit::Day), Just(PartitionUnit::Month), Just(PartitionUnit::Year)];
     let columns = prop_oneof![3 => Just(Columns::All), 1 => Just(Columns::Chosen), 1 => Just(Columns::HashedKey)];
-    let step = |changes| Step { replace: false, evolves: false, changes };
+    let step = |changes| HistoryStep { replace: false, evolves: false, changes };
     let first = prop::collection::btree_map(0..300_i64, (0..1000_i64).prop_map(Some), 150..250);
     let small = prop::collection::btree_map(0..300_i64, prop::option::weighted(0.7, 0_i64..1000), 1..15);
     let small = (first, prop::collection::vec(small, 2..7))
@@ -460,7 +461,7 @@ impl Drawn {
             checkpoint_interval: 3,
             deletion_vectors,
             compact_after: self.compact_after,
-            change_data_feed: if case.feeds { ChangeDataFeed::On } else { ChangeDataFeed::AsBefore },
+            change_data_feed: if case.feeds { ChangeDataFeed::On } else { ChangeDataFeed::Unchanged },
             ..options
         }
     }

@@ -10,7 +10,7 @@ use crate::error::Kind;
 use crate::model::TableRef;
 use crate::sink::conformance::{Change, Change::Del, Change::Up, at, changes, expected, load, plain, plan, read, reduced};
 use crate::sink::delta::log::file_names;
-use crate::sink::delta::{DeletionVectors, DeltaOptions, LEAST_RETENTION, Scope};
+use crate::sink::delta::{DeletionVectors, DeltaOptions, MIN_RETENTION, Scope};
 use crate::sink::{LoadKind, Sink};
 
 fn table() -> TableRef {
@@ -47,7 +47,7 @@ fn with_vectors(options: DeltaOptions) -> DeltaOptions {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_optimize_merges_files_and_removes_deleted_rows() {
-    for scope in [Scope::Compact, Scope::Cluster] {
+    for scope in [Scope::Compact, Scope::SortByKey] {
         let lake = TestLake::with(64 << 20, with_vectors);
         let now = scattered(&lake).await;
         assert_eq!(files_of(&lake).await, 10);
@@ -79,7 +79,7 @@ async fn sorting_by_key_separates_the_key_ranges_of_files_in_little_memory() {
         opened.write(reduced(&schema, vec![batch])).await.unwrap();
         opened.commit(at(1 + number as i64)).await.unwrap();
     }
-    lake.sink.optimize(&table(), Scope::Cluster).await.unwrap();
+    lake.sink.optimize(&table(), Scope::SortByKey).await.unwrap();
     assert_eq!(lake.engine.memory_pool().reserved(), 0);
     let state = lake.sink.log(&table()).unwrap().state().await.unwrap().unwrap();
     let mut ranges: Vec<(i64, i64)> = state
@@ -175,7 +175,7 @@ async fn a_vacuum_removes_files_that_no_recent_version_needs() {
         fs::write(lake.folder(&table()).join(name), "half a file").unwrap();
     }
     let before = read(&lake.fixture, &table()).await;
-    let week = LEAST_RETENTION;
+    let week = MIN_RETENTION;
     let name = table();
     let vacuum = || lake.sink.vacuum(&name, week);
     assert_eq!(vacuum().await.unwrap().files, [""; 0], "all files are too new");
@@ -226,7 +226,7 @@ async fn the_history_has_each_commit() {
     for error in [
         lake.sink.history(&absent, 1).await.unwrap_err(),
         lake.sink.optimize(&absent, Scope::Compact).await.unwrap_err(),
-        lake.sink.vacuum(&absent, LEAST_RETENTION).await.unwrap_err(),
+        lake.sink.vacuum(&absent, MIN_RETENTION).await.unwrap_err(),
     ] {
         assert_eq!(error.kind(), Kind::NotFound);
     }
@@ -267,7 +267,8 @@ async fn repeated_rows_are_surplus() {
     let opened = deltalake::open_table(lake.url(&table())).await.unwrap();
     opened.write(batches).with_save_mode(deltalake::protocol::SaveMode::Append).await.unwrap();
     assert_eq!(compare(&now).await, (0, 4, 0, vec!["11".into(), "5".into(), "9".into()]));
-    // All rows of a key that the source lacks are surplus. If a key has two rows and another value at the source, one row is different and one surplus.
+    // All rows of a key that the source lacks are surplus. If a key has two rows and another value at the source, one row is different
+    // and one surplus.
     let mut other = now.clone();
     other[11]["name"] = json!("yet another");
     other.remove(9);
@@ -292,12 +293,12 @@ async fn a_vacuum_removes_unfinished_uploads() {
         "deletion_vector_d2c639aa-8816-431a-aaf6-d3fe2512ff61.bin#1".to_owned(),
         "_delta_log/00000000000000000001.json#1".to_owned(),
     ];
-    // Not of that kind, or in a folder that tables do not have.
+    // Other names, or in a folder that tables do not have.
     let others = ["_day=2026-01-01/_a#b".to_owned(), "_day=2026-01-01/_#".to_owned(), format!("notes/{data}#1")];
     for name in leftovers.iter().chain(&others) {
         fs::write(folder.join(name), "half").unwrap();
     }
-    let week = LEAST_RETENTION;
+    let week = MIN_RETENTION;
     assert_eq!(lake.sink.vacuum(&table(), week).await.unwrap().files, [""; 0], "all files are too new");
     for name in leftovers.iter().chain(&others) {
         make_old(&lake, name, week + Duration::from_secs(3600));

@@ -1,4 +1,4 @@
-//! Delta tables from the outside: written by the sink, read and judged by the Delta crate.
+//! Tests of Delta tables: the sink writes them, the Delta crate reads and checks them.
 
 mod change_feed;
 mod concurrent_writers;
@@ -32,7 +32,7 @@ pub(crate) fn engine(folder: &Path, memory_limit: usize) -> Engine {
     Engine::new(EngineOptions { memory_limit, temp_dir: Some(folder.to_owned()), partitions: 2 }).unwrap()
 }
 
-/// Reads with the Delta crate's own scan, which shares nothing with our reader.
+/// Reads a table with the scan of the Delta crate, which shares no code with our reader.
 async fn read_with_crate(url: Url) -> Vec<RecordBatch> {
     let table: DeltaTable = deltalake::open_table(url).await.unwrap();
     let session = SessionContext::new();
@@ -51,7 +51,7 @@ fn url_of(base: &Url, table: &TableRef) -> Url {
     base.join(&format!("{}/{}/", table.namespace, table.table)).unwrap()
 }
 
-/// A fixture on a folder of its own.
+/// A sink on a temporary folder.
 pub(super) struct TestLake {
     pub(super) fixture: Fixture,
     pub(super) sink: DeltaSink,
@@ -97,7 +97,7 @@ impl TestLake {
     }
 }
 
-/// The value of one kind of action, of the only action of that kind.
+/// The only action of a kind.
 fn only<'a>(actions: &'a [Value], kind: &str) -> &'a Value {
     let found: Vec<&Value> = actions.iter().filter_map(|action| action.get(kind)).collect();
     assert_eq!(found.len(), 1, "one {kind}");
@@ -113,7 +113,7 @@ async fn the_contract_holds() {
 }
 
 #[tokio::test]
-async fn the_contract_holds_with_little_of_everything() {
+async fn the_contract_holds_with_minimal_limits() {
     // One thread, files and row groups of a few rows, hardly any memory, a checkpoint at every commit.
     let lake = TestLake::with(40 << 10, |options| DeltaOptions { target_file_bytes: 1, checkpoint_interval: 1, ..options });
     conformance::all(&lake.fixture).await;

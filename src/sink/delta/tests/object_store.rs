@@ -1,4 +1,4 @@
-//! Delta tables in an object store: the contract, writers at once, faults in mid-load, and what they leave.
+//! Delta tables in an object store: the contract of sinks, faults during loads, and the files that they leave.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::model::TableRef;
 use crate::schema::ColumnType;
 use crate::sink::conformance::Change::{Del, Up};
 use crate::sink::conformance::{self, Fixture, at, changes, column, expected, load, plain, plan, read, reduced};
-use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink, LEAST_RETENTION};
+use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink, MIN_RETENTION};
 use crate::sink::{LoadKind, Sink};
 use crate::store::StoreOptions;
 use crate::store::server::{ACCESS_KEY, BUCKET, Fault, S3Server, SECRET_KEY, Seen};
@@ -39,7 +39,7 @@ fn sink(server: &S3Server, folder: &tempfile::TempDir, change: impl FnOnce(Delta
     DeltaSink::open(&url, &options(server), change(DeltaOptions::new(engine(folder.path(), 64 << 20)))).unwrap()
 }
 
-/// A store that is not ours.
+/// A store of the Delta crate.
 fn store(server: &S3Server) -> Arc<dyn object_store::ObjectStore> {
     let builder = AmazonS3Builder::new()
         .with_bucket_name(BUCKET)
@@ -58,7 +58,7 @@ async fn opened(store: Arc<dyn object_store::ObjectStore>, url: &Url) -> DeltaTa
     table
 }
 
-/// Reads with the Delta crate over a store that is not ours.
+/// Reads tables with the Delta crate.
 fn fixture(server: &S3Server, sink: DeltaSink) -> Fixture {
     let store = store(server);
     let root = sink.location().reveal().clone();
@@ -74,7 +74,7 @@ fn fixture(server: &S3Server, sink: DeltaSink) -> Fixture {
     Fixture { sink: Box::new(sink), read: Box::new(read) }
 }
 
-/// A lake on a server of its own.
+/// A sink on its own S3 server.
 pub(super) struct Remote {
     pub(super) server: S3Server,
     pub(super) sink: DeltaSink,
@@ -222,14 +222,14 @@ async fn a_vacuum_removes_old_files_of_partitions_feeds_and_killed_runs() {
     std::fs::write(folder.join(leftover), "half a file").unwrap();
     let age = |name: &str| {
         let file = std::fs::File::options().write(true).open(folder.join(name)).unwrap();
-        file.set_modified(std::time::SystemTime::now() - LEAST_RETENTION - std::time::Duration::from_secs(3600)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - MIN_RETENTION - std::time::Duration::from_secs(3600)).unwrap();
     };
     let names = || -> Vec<String> {
         let root = format!("{PREFIX}/canvas_logs/web_logs/");
         let objects = remote.server.objects(&root).into_keys();
         objects.map(|name| name.strip_prefix(&root).unwrap().to_owned()).filter(|name| !name.contains("_delta_log")).collect()
     };
-    let vacuum = async || remote.sink.vacuum(&logs.table, LEAST_RETENTION).await.unwrap().files;
+    let vacuum = async || remote.sink.vacuum(&logs.table, MIN_RETENTION).await.unwrap().files;
     assert_eq!(vacuum().await, [""; 0], "all files are too new");
     names().iter().for_each(|name| age(name));
     let kept = names();

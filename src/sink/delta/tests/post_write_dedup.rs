@@ -72,7 +72,7 @@ proptest! {
         target_file_bytes in prop::sample::select(vec![1_u64, 64 << 20]),
     ) {
         let schema = log();
-        let change_data_feed = if feed { ChangeDataFeed::On } else { ChangeDataFeed::AsBefore };
+        let change_data_feed = if feed { ChangeDataFeed::On } else { ChangeDataFeed::Unchanged };
         let lake = TestLake::with(4 << 20, |options| {
             DeltaOptions { deletion_vectors: vectors, change_data_feed, target_file_bytes, ..options }
         });

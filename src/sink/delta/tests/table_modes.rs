@@ -108,7 +108,8 @@ async fn a_version_with_the_same_time_is_corrected_and_not_repeated() {
     };
     let columns = with_system_columns(schema.clone(), Kept::History);
     load_timed(&lake.stage(), &schema, LoadKind::Replace, Kept::History.layout(), &[up("a", 10)], 1, 9).await.unwrap();
-    // The same time with other values is a correction. A later time with the same values has no effect. Then a delete, and a new row with the key.
+    // The same time with other values is a correction. A later time with the same values has no effect. Then a delete, and a new row
+    // with the key.
     load_timed(&lake.stage(), &schema, LoadKind::Merge, Layout::default(), &[up("A", 10)], 2, 9).await.unwrap();
     assert_eq!(read(&lake.fixture, &table()).await, expected(&columns, &[history(10, None, "A")]));
     load_timed(&lake.stage(), &schema, LoadKind::Replace, Layout::default(), &[up("A", 11)], 3, 9).await.unwrap();
@@ -174,7 +175,7 @@ async fn logs_are_partitioned_by_day_and_only_changed_days_are_written() {
         assert_eq!(read(&lake.fixture, &table).await, expected_now());
 
         // Compaction does not mix days.
-        let done = lake.sink.optimize(&table, Scope::Cluster).await.unwrap();
+        let done = lake.sink.optimize(&table, Scope::SortByKey).await.unwrap();
         assert!(done.commits > 0);
         assert_eq!(lake.sink.status(&table).await.unwrap().unwrap().files, Some(20));
         assert_eq!(read(&lake.fixture, &table).await, expected_now());
