@@ -1,4 +1,4 @@
-//! Words of the trade, as types: namespace, table, format, window, bookmark. No I/O.
+//! The terms of the service as types: namespace, table, format, window, bookmark. No I/O.
 
 mod near;
 mod pattern;
@@ -7,21 +7,21 @@ mod timestamp;
 use std::fmt;
 use std::str::FromStr;
 
-pub use near::{distance, nearest};
+pub use near::nearest;
 pub use pattern::{is_pattern, name_matches};
 pub use timestamp::Timestamp;
 
 use crate::error::{Error, Kind, Result};
 
-/// Namespaces that the service is known to have; an account may have fewer.
+/// The namespaces that the service is known to have. An account may have fewer.
 pub const KNOWN_NAMESPACES: [&str; 4] = ["canvas", "canvas_logs", "catalog", "new_quizzes"];
 
-/// A group of tables on the service, such as `canvas`, `canvas_logs`, `catalog`, `new_quizzes`.
+/// A group of tables on the service: `canvas`, `canvas_logs`, `catalog` or `new_quizzes`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Namespace(String);
 
 impl Namespace {
-    /// Any non-empty name; the service decides which exist.
+    /// A namespace of any name. The service decides which ones exist.
     pub fn new(name: impl Into<String>) -> Self {
         Self(name.into())
     }
@@ -38,29 +38,36 @@ impl fmt::Display for Namespace {
     }
 }
 
-/// One table of one namespace; prints as `namespace.table`.
+/// A table of a namespace, printed as `namespace.table`.
+///
+/// ```
+/// use daplake::model::TableRef;
+///
+/// let table = TableRef::new("canvas", "users");
+/// assert_eq!(table.to_string(), "canvas.users");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TableRef {
-    /// The group it belongs to.
+    /// The namespace.
     pub namespace: Namespace,
-    /// Its name there.
+    /// The name of the table within its namespace.
     pub table: String,
 }
 
 impl TableRef {
-    /// `namespace.table`.
+    /// The table `table` of `namespace`.
     pub fn new(namespace: impl Into<String>, table: impl Into<String>) -> Self {
         Self { namespace: Namespace::new(namespace), table: table.into() }
     }
 
-    /// `web_logs` is delivered at least once and reaches back 30 days only: keys repeat even in a snapshot, and a new
-    /// snapshot must be merged into what is held, never replace it (dap-limits.md, section 9).
+    /// Whether the table is `canvas_logs.web_logs`, which is delivered at least once and reaches back 30 days only. Keys repeat even in a
+    /// snapshot, and a new snapshot must be merged with the rows of the target, never replace them.
     pub fn is_log(&self) -> bool {
         self.namespace.as_str() == "canvas_logs" && self.table == "web_logs"
     }
 
-    /// Whether both names can be used as folder names: letters, digits, `_` and `-` only, at most 128 bytes.
-    /// Names come from the server and must never become paths outside the target.
+    /// Whether namespace and table can be used as folder names: ASCII letters, digits, `_` and `-`, at most 128 bytes each. Names come from
+    /// the service and must never lead to a path outside of the target.
     pub fn is_path_safe(&self) -> bool {
         let safe = |name: &str| {
             !name.is_empty() && name.len() <= 128 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
@@ -75,24 +82,24 @@ impl fmt::Display for TableRef {
     }
 }
 
-/// File format of a query's result.
+/// The file format of a query's result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Format {
     /// Tab-separated, PostgreSQL COPY text escapes, gzip.
     Tsv,
-    /// RFC 4180, gzip.
+    /// Comma-separated (RFC 4180), gzip.
     Csv,
     /// One JSON object per line, gzip.
     Jsonl,
-    /// Compressed inside the file.
+    /// Apache Parquet, with compression inside the file.
     Parquet,
 }
 
 impl Format {
-    /// All of them, in the order of the official client's help.
+    /// All formats, in the order of the official client's help.
     pub const ALL: [Format; 4] = [Format::Tsv, Format::Csv, Format::Jsonl, Format::Parquet];
 
-    /// The word used by the service and the command line.
+    /// The name in the service's API and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Format::Tsv => "tsv",
@@ -102,7 +109,7 @@ impl Format {
         }
     }
 
-    /// Whether its objects are gzip files.
+    /// Whether objects of this format are gzip files.
     pub fn is_gzip(self) -> bool {
         self != Format::Parquet
     }
@@ -124,7 +131,7 @@ impl FromStr for Format {
     }
 }
 
-/// How nested objects of fixed shape appear in tabular formats.
+/// How the service writes nested objects of fixed shape in tabular formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// One column per leaf.
@@ -134,7 +141,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// The word used by the service.
+    /// The name in the service's API.
     pub fn as_str(self) -> &'static str {
         match self {
             Mode::Expanded => "expanded",
@@ -143,35 +150,36 @@ impl Mode {
     }
 }
 
-/// What a query asks for.
+/// The time window of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Window {
-    /// The present state.
+    /// All current rows.
     Snapshot,
-    /// Changes from `since` (as an earlier answer named it) up to `until`, or to the newest.
+    /// The changes after `since`, up to `until` or to the newest.
     Increment {
-        /// Where the last result ended.
+        /// The bookmark that the last result reached.
         since: Timestamp,
-        /// Normally absent: the service fills in the time of its newest commit.
+        /// Normally absent: the service then uses the time of its newest commit.
         until: Option<Timestamp>,
     },
 }
 
-/// How far a table has come: what the service said (`at` or `until`), never the local clock, and the schema's version.
+/// The time up to which a table has been loaded, with the version of its schema. The time is the service's own (`at` or `until`), never
+/// that of the local clock. Other tools call this a watermark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Bookmark {
-    /// The next `since`.
+    /// The `since` of the next increment.
     pub at: Timestamp,
-    /// Version of the table schema the rows were written with.
+    /// The version of the table schema that the rows were written with.
     pub schema_version: i64,
 }
 
-/// What a record does to its key.
+/// What a change does to the row with its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Op {
-    /// Insert or replace.
+    /// Inserts or replaces the row.
     Upsert,
-    /// Remove.
+    /// Deletes the row.
     Delete,
 }
 
@@ -184,7 +192,7 @@ impl Op {
         }
     }
 
-    /// From `meta.action`; any other word is an error of the data, never dropped.
+    /// The operation of a `meta.action`; `None` for any other value, which callers report as an error.
     pub fn from_letter(letter: &[u8]) -> Option<Self> {
         match letter {
             b"U" => Some(Op::Upsert),

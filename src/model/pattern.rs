@@ -1,44 +1,40 @@
-//! Names as users give them: exact, or with `*` and `?`.
+//! Names as users write them: exact, or with the wildcards `*` and `?`.
+
+use glob::Pattern;
 
 use super::TableRef;
 
-/// Whether a word stands for many names.
-pub fn is_pattern(word: &str) -> bool {
-    word == "all" || word.contains(['*', '?'])
+/// Whether `text` can match more than one name: `all`, or a text with `*` or `?`.
+pub fn is_pattern(text: &str) -> bool {
+    text == "all" || text.contains(['*', '?'])
 }
 
-/// Whether `pattern` describes `name` as a whole: `*` is any run of characters, `?` any one.
+/// Whether `pattern` matches the whole of `name`. `*` matches any number of characters, `?` exactly one; letter case counts.
+///
+/// ```
+/// use daplake::model::name_matches;
+///
+/// assert!(name_matches("assignment_*", "assignment_groups"));
+/// assert!(!name_matches("assignment_*", "assignments"));
+/// ```
 pub fn name_matches(pattern: &str, name: &str) -> bool {
-    let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
-    let (mut p, mut n) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while n < name.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, n));
-                p += 1;
-            }
-            Some(&b) if b == b'?' || b == name[n] => {
-                p += 1;
-                n += 1;
-            }
-            _ => match star {
-                Some((star_p, star_n)) => {
-                    star = Some((star_p, star_n + 1));
-                    p = star_p + 1;
-                    n = star_n + 1;
-                }
-                None => return false,
-            },
+    let mut glob = String::with_capacity(pattern.len());
+    for letter in pattern.chars() {
+        match letter {
+            // `**` has a meaning in paths, which names are not.
+            '*' if glob.ends_with('*') => {}
+            // Character classes are not supported.
+            '[' => glob.push_str("[[]"),
+            letter => glob.push(letter),
         }
     }
-    pattern[p..].iter().all(|&b| b == b'*')
+    Pattern::new(&glob).is_ok_and(|glob| glob.matches(name))
 }
 
 impl TableRef {
-    /// Whether a word describes this table: `all`, a name or a pattern, with or without `namespace.` in front.
-    pub fn matches(&self, word: &str) -> bool {
-        word == "all" || name_matches(word, &self.table) || name_matches(word, &self.to_string())
+    /// Whether `pattern` matches this table: `all`, a name or a pattern, with or without `namespace.` in front.
+    pub fn matches(&self, pattern: &str) -> bool {
+        pattern == "all" || name_matches(pattern, &self.table) || name_matches(pattern, &self.to_string())
     }
 }
 
@@ -47,15 +43,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_describes_the_whole_name() {
+    fn patterns_match_whole_names() {
         for (pattern, name, is_match) in [
             ("users", "users", true),
             ("user", "users", false),
+            ("Users", "users", false),
             ("user?", "users", true),
             ("*_id", "user_id", true),
             ("*_id", "user_ids", false),
             ("a*b*c", "axxbyybc", true),
+            ("a**c", "abc", true),
+            ("***", "abc", true),
+            ("a[b]*", "a[b]c", true),
+            ("a[b]*", "abc", false),
+            ("a]", "a]", true),
             ("*", "", true),
+            ("*", "a/b.c", true),
+            ("?", "ä", true),
             ("?", "", false),
         ] {
             assert_eq!(name_matches(pattern, name), is_match, "{pattern} {name}");

@@ -4,7 +4,6 @@
 //! into an error, and what is doubtful is refused before a URL parser decides where a host begins.
 
 use crate::error::{Error, Kind, Result};
-use crate::model::distance;
 
 /// What a text names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,8 +189,10 @@ fn unknown_scheme(scheme: &str) -> Error {
             "write an object store as {S3}, {AZURE} or {GOOGLE}; one of your own by --store-option endpoint=https://host:9000"
         ));
     }
-    let near =
-        SCHEMES.iter().map(|(known, form)| (distance(&scheme, known), known, form)).min_by_key(|(distance, ..)| *distance);
+    let near = SCHEMES
+        .iter()
+        .map(|(known, form)| (strsim::levenshtein(&scheme, known), known, form))
+        .min_by_key(|(distance, ..)| *distance);
     match near {
         Some((distance, known, form)) if distance <= 2 && distance < known.len() => {
             refuse("The target's scheme is not known").hint(format!("did you mean `{known}`? Write it as {form}"))
