@@ -1,5 +1,28 @@
-//! The contract of [`Sink`] and [`Load`] as tests over any target: each function takes a fixture and panics where the target
-//! breaks the contract. A target's own tests call [`all`], and read back by somebody else's reader.
+//! The contract of [`Sink`] and [`Load`] as tests for any target.
+//!
+//! Every function takes a [`Fixture`], loads tables into the sink, reads them back, and panics where the sink breaks the contract.
+//! [`all`] runs the whole suite. Tables should be read back by a program other than the sink, so that a sink and its reader cannot share
+//! a mistake.
+//!
+//! The module is public with the feature `testing`, for sinks outside of this crate:
+//!
+//! ```no_run
+//! use daplake::sink::Sink;
+//! use daplake::sink::conformance::{self, Fixture};
+//! # use arrow::array::RecordBatch;
+//! # fn my_sink() -> Box<dyn Sink> { unimplemented!() }
+//! # async fn read_back(_: daplake::model::TableRef) -> Vec<RecordBatch> { Vec::new() }
+//!
+//! # async fn example() {
+//! let fixture = Fixture {
+//!     // An empty target.
+//!     sink: my_sink(),
+//!     // All rows of one table, each column under its own name.
+//!     read: Box::new(|table| Box::pin(read_back(table))),
+//! };
+//! conformance::all(&fixture).await;
+//! # }
+//! ```
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,35 +43,35 @@ use crate::model::{Bookmark, TableRef, Timestamp};
 use crate::reduce::ChangeSet;
 use crate::schema::{Column, ColumnType, Nested, TableSchema};
 
-/// A target and somebody else's way to read its tables: all rows, columns under their names.
-pub(crate) struct Fixture {
-    /// The target.
-    pub(crate) sink: Box<dyn Sink>,
-    /// Reads a table.
-    pub(crate) read: Box<dyn Fn(TableRef) -> BoxFuture<'static, Vec<RecordBatch>> + Send + Sync>,
+/// An empty target, and an independent way to read its tables.
+pub struct Fixture {
+    /// The sink under test. Its target must be empty.
+    pub sink: Box<dyn Sink>,
+    /// Reads all rows of a table, each column under its own name.
+    pub read: Box<dyn Fn(TableRef) -> BoxFuture<'static, Vec<RecordBatch>> + Send + Sync>,
 }
 
-/// A change: upsert or delete of a row given as JSON.
+/// A change of one row, which is given as a JSON object of column names and values.
 #[derive(Debug, Clone)]
-pub(crate) enum Change {
-    /// Insert or replace.
+pub enum Change {
+    /// Inserts or replaces the row.
     Up(Value),
-    /// Remove; key columns only.
+    /// Deletes the row. Only the key columns are given.
     Del(Value),
 }
 
 use Change::{Del, Up};
 
-/// A column of a schema.
-pub(crate) fn column(name: &str, column_type: ColumnType, required: bool) -> Column {
+/// A column without description and default.
+pub fn column(name: &str, column_type: ColumnType, required: bool) -> Column {
     Column { name: name.into(), column_type, required, description: None, oversizeable: false, default: None }
 }
 
-/// Text of any length.
-pub(crate) const TEXT: ColumnType = ColumnType::Text { max_length: None };
+/// The type of text without a maximum length.
+pub const TEXT: ColumnType = ColumnType::Text { max_length: None };
 
-/// A schema with the key first.
-pub(crate) fn schema(table: &TableRef, version: i64, key: Vec<Column>, value: Vec<Column>) -> TableSchema {
+/// A schema of `key` and `value` columns.
+pub fn schema(table: &TableRef, version: i64, key: Vec<Column>, value: Vec<Column>) -> TableSchema {
     TableSchema {
         table: table.clone(),
         version,
@@ -60,19 +83,19 @@ pub(crate) fn schema(table: &TableRef, version: i64, key: Vec<Column>, value: Ve
     }
 }
 
-/// `id`, `name` (required), `score`.
-pub(crate) fn plain(table: &TableRef) -> TableSchema {
+/// A schema with the key `id` and the value columns `name` (required) and `score`.
+pub fn plain(table: &TableRef) -> TableSchema {
     let value = vec![column("name", TEXT, true), column("score", ColumnType::Float64, false)];
     schema(table, 1, vec![column("id", ColumnType::Int64, true)], value)
 }
 
-/// Schema of change batches with typed nested columns.
+/// The schema of change batches with typed nested columns.
 fn change_schema(schema: &TableSchema) -> SchemaRef {
     crate::schema::change_schema(schema, Nested::Typed)
 }
 
-/// A batch of changes.
-pub(crate) fn changes(schema: &TableSchema, changes: &[Change]) -> RecordBatch {
+/// The changes as one batch, with the columns `_action`, `_ts` and `_seq`.
+pub fn changes(schema: &TableSchema, changes: &[Change]) -> RecordBatch {
     let target = change_schema(schema);
     let rows: Vec<&Value> = changes
         .iter()
@@ -100,8 +123,8 @@ pub(crate) fn changes(schema: &TableSchema, changes: &[Change]) -> RecordBatch {
     RecordBatch::try_new(target, columns).unwrap()
 }
 
-/// A reduced set of one stream.
-pub(crate) fn reduced(schema: &TableSchema, batches: Vec<RecordBatch>) -> ChangeSet {
+/// A change set of one stream that is already reduced to one change per key.
+pub fn reduced(schema: &TableSchema, batches: Vec<RecordBatch>) -> ChangeSet {
     let target = change_schema(schema);
     ChangeSet {
         keys: schema.key.iter().map(|column| column.name.clone()).collect(),
@@ -111,21 +134,21 @@ pub(crate) fn reduced(schema: &TableSchema, batches: Vec<RecordBatch>) -> Change
     }
 }
 
-/// A snapshot as it comes, one stream per batch.
-pub(crate) fn unreduced(schema: &TableSchema, batches: Vec<RecordBatch>) -> ChangeSet {
+/// A change set that is not reduced, with one stream per batch.
+pub fn unreduced(schema: &TableSchema, batches: Vec<RecordBatch>) -> ChangeSet {
     let target = change_schema(schema);
     let keys: Vec<String> = schema.key.iter().map(|column| column.name.clone()).collect();
     let streams = batches.into_iter().map(|batch| batch_stream(Arc::clone(&target), vec![batch])).collect();
     ChangeSet::unreduced(target, &keys, streams)
 }
 
-/// A bookmark so many seconds after the epoch.
-pub(crate) fn at(seconds: i64) -> Bookmark {
+/// A bookmark `seconds` (and one microsecond) after 1970-01-01T00:00:00Z.
+pub fn at(seconds: i64) -> Bookmark {
     Bookmark { at: Timestamp::from_micros(seconds * 1_000_000 + 1), schema_version: 1 }
 }
 
-/// A plan on top of what is held now.
-pub(crate) async fn plan(fixture: &Fixture, schema: &TableSchema, kind: LoadKind) -> LoadPlan {
+/// The plan of a load on top of the table's current state.
+pub async fn plan(fixture: &Fixture, schema: &TableSchema, kind: LoadKind) -> LoadPlan {
     LoadPlan {
         table: schema.table.clone(),
         schema: Arc::new(schema.clone()),
@@ -140,8 +163,8 @@ pub(crate) async fn plan(fixture: &Fixture, schema: &TableSchema, kind: LoadKind
     }
 }
 
-/// A whole load.
-pub(crate) async fn load(
+/// Begins, writes and commits a load.
+pub async fn load(
     fixture: &Fixture,
     schema: &TableSchema,
     kind: LoadKind,
@@ -153,8 +176,8 @@ pub(crate) async fn load(
     load.commit(reached).await
 }
 
-/// Every row as text, sorted: `name=value` of each column that is not null.
-pub(crate) fn rendered(batches: &[RecordBatch]) -> Vec<String> {
+/// Each row as text, sorted: `name=value` for each column that is not null.
+pub fn rendered(batches: &[RecordBatch]) -> Vec<String> {
     let mut rows = Vec::new();
     for batch in batches {
         let schema = batch.schema();
@@ -179,13 +202,13 @@ pub(crate) fn rendered(batches: &[RecordBatch]) -> Vec<String> {
     rows
 }
 
-/// The rows of a table.
-pub(crate) async fn read(fixture: &Fixture, table: &TableRef) -> Vec<String> {
+/// The rows of a table, as [`rendered`] gives them.
+pub async fn read(fixture: &Fixture, table: &TableRef) -> Vec<String> {
     rendered(&(fixture.read)(table.clone()).await)
 }
 
-/// What reading these rows gives.
-pub(crate) fn expected(schema: &TableSchema, rows: &[Value]) -> Vec<String> {
+/// What [`read`] should return if the table has exactly these rows.
+pub fn expected(schema: &TableSchema, rows: &[Value]) -> Vec<String> {
     let rows: Vec<Change> = rows.iter().cloned().map(Up).collect();
     let batch = changes(schema, &rows);
     rendered(&[batch.project(&(3..batch.num_columns()).collect::<Vec<_>>()).unwrap()])
@@ -195,16 +218,16 @@ fn table(name: &str) -> TableRef {
     TableRef::new("conformance", name)
 }
 
-/// All of them, on tables of their own.
-pub(crate) async fn all(fixture: &Fixture) {
+/// Runs every test of the suite, each on its own tables.
+pub async fn all(fixture: &Fixture) {
     fixture.sink.check().await.unwrap();
-    assert_eq!(fixture.sink.list(None).await.unwrap(), [], "the fixture begins empty");
+    assert_eq!(fixture.sink.list(None).await.unwrap(), [], "the target must be empty");
     an_empty_first_load_makes_a_table(fixture).await;
     rows_are_upserted_and_deleted(fixture).await;
     a_replacement_leaves_nothing_of_before(fixture).await;
     the_same_load_twice_changes_nothing(fixture).await;
     a_bookmark_goes_back_only_with_all_rows(fixture).await;
-    a_replace_at_the_known_bookmark_is_done_anew(fixture).await;
+    a_replace_at_the_same_bookmark_runs_again(fixture).await;
     a_plan_for_another_state_is_a_conflict(fixture).await;
     of_two_loads_at_once_one_wins(fixture).await;
     an_aborted_or_dropped_load_was_never_there(fixture).await;
@@ -222,7 +245,8 @@ pub(crate) async fn all(fixture: &Fixture) {
     assert_eq!(fixture.sink.list(Some(&crate::model::Namespace::new("elsewhere"))).await.unwrap(), []);
 }
 
-pub(crate) async fn an_empty_first_load_makes_a_table(fixture: &Fixture) {
+/// A first load without rows creates the table, and an empty increment moves its bookmark.
+pub async fn an_empty_first_load_makes_a_table(fixture: &Fixture) {
     let schema = plain(&table("empty"));
     assert_eq!(fixture.sink.held(&schema.table).await.unwrap(), None);
     assert_eq!(fixture.sink.status(&schema.table).await.unwrap(), None);
@@ -236,7 +260,8 @@ pub(crate) async fn an_empty_first_load_makes_a_table(fixture: &Fixture) {
     assert_eq!((status.bookmark, status.rows), (at(2), Some(0)));
 }
 
-pub(crate) async fn rows_are_upserted_and_deleted(fixture: &Fixture) {
+/// A merge inserts, replaces and deletes rows by key. Deleting an unknown key has no effect and is not counted.
+pub async fn rows_are_upserted_and_deleted(fixture: &Fixture) {
     let schema = plain(&table("merged"));
     let first = [json!({"id": 1, "name": "a"}), json!({"id": 2, "name": "b", "score": 0.5}), json!({"id": 3, "name": "c"})];
     let loaded = load(fixture, &schema, LoadKind::Replace, &first.clone().map(Up), at(1)).await.unwrap();
@@ -247,7 +272,7 @@ pub(crate) async fn rows_are_upserted_and_deleted(fixture: &Fixture) {
     let second =
         [Up(json!({"id": 2, "name": "B"})), Up(json!({"id": 9, "name": "i"})), Del(json!({"id": 1})), Del(json!({"id": 77}))];
     let loaded = load(fixture, &schema, LoadKind::Merge, &second, at(2)).await.unwrap();
-    assert_eq!((loaded.upserted, loaded.deleted), (2, 1), "a delete of the unknown is no delete");
+    assert_eq!((loaded.upserted, loaded.deleted), (2, 1), "deleting an unknown key is not counted");
     assert!(loaded.rows.is_none_or(|rows| rows == 3));
     let now = [json!({"id": 2, "name": "B"}), json!({"id": 3, "name": "c"}), json!({"id": 9, "name": "i"})];
     assert_eq!(read(fixture, &schema.table).await, expected(&schema, &now));
@@ -262,7 +287,8 @@ pub(crate) async fn rows_are_upserted_and_deleted(fixture: &Fixture) {
     assert_eq!((status.bookmark, status.rows.unwrap_or(0)), (at(4), 0));
 }
 
-pub(crate) async fn a_replacement_leaves_nothing_of_before(fixture: &Fixture) {
+/// A replace removes all earlier rows, and nothing is visible before the commit.
+pub async fn a_replacement_leaves_nothing_of_before(fixture: &Fixture) {
     let schema = plain(&table("replaced"));
     let before = [Up(json!({"id": 1, "name": "a"})), Up(json!({"id": 2, "name": "b"}))];
     load(fixture, &schema, LoadKind::Merge, &before, at(1)).await.unwrap();
@@ -271,13 +297,14 @@ pub(crate) async fn a_replacement_leaves_nothing_of_before(fixture: &Fixture) {
     let more = json!({"id": 5, "name": "y"});
     let batches = vec![changes(&schema, &[Up(after.clone())]), changes(&schema, &[]), changes(&schema, &[Up(more.clone())])];
     opened.write(unreduced(&schema, batches)).await.unwrap();
-    assert_eq!(read(fixture, &schema.table).await.len(), 2, "nothing is seen before the commit");
+    assert_eq!(read(fixture, &schema.table).await.len(), 2, "nothing is visible before the commit");
     let loaded = opened.commit(at(2)).await.unwrap();
     assert_eq!(loaded.upserted, 2);
     assert_eq!(read(fixture, &schema.table).await, expected(&schema, &[after, more]));
 }
 
-pub(crate) async fn the_same_load_twice_changes_nothing(fixture: &Fixture) {
+/// Repeating a committed load changes nothing and is reported as repeated.
+pub async fn the_same_load_twice_changes_nothing(fixture: &Fixture) {
     let schema = plain(&table("twice"));
     let rows = [Up(json!({"id": 1, "name": "a"}))];
     let first = plan(fixture, &schema, LoadKind::Replace).await;
@@ -291,8 +318,9 @@ pub(crate) async fn the_same_load_twice_changes_nothing(fixture: &Fixture) {
     assert_eq!(read(fixture, &schema.table).await.len(), 1);
 }
 
-pub(crate) async fn a_replace_at_the_known_bookmark_is_done_anew(fixture: &Fixture) {
-    let schema = plain(&table("anew"));
+/// A replace planned on top of its own bookmark replaces the rows again.
+pub async fn a_replace_at_the_same_bookmark_runs_again(fixture: &Fixture) {
+    let schema = plain(&table("reloaded"));
     load(fixture, &schema, LoadKind::Replace, &[Up(json!({"id": 1, "name": "a"})), Up(json!({"id": 2, "name": "b"}))], at(1))
         .await
         .unwrap();
@@ -301,7 +329,8 @@ pub(crate) async fn a_replace_at_the_known_bookmark_is_done_anew(fixture: &Fixtu
     assert_eq!(read(fixture, &schema.table).await.len(), 1);
 }
 
-pub(crate) async fn a_bookmark_goes_back_only_with_all_rows(fixture: &Fixture) {
+/// A merge cannot move the bookmark back; a replace can, unless another load was committed after it was planned.
+pub async fn a_bookmark_goes_back_only_with_all_rows(fixture: &Fixture) {
     let schema = plain(&table("back"));
     load(fixture, &schema, LoadKind::Replace, &[], at(5)).await.unwrap();
     let row = json!({"id": 1, "name": "a"});
@@ -309,7 +338,7 @@ pub(crate) async fn a_bookmark_goes_back_only_with_all_rows(fixture: &Fixture) {
     assert_eq!(error.kind(), Kind::Conflict);
     assert_eq!(fixture.sink.held(&schema.table).await.unwrap().unwrap().bookmark, at(5));
     assert_eq!(read(fixture, &schema.table).await, [] as [&str; 0]);
-    // A snapshot replaces rows and bookmark together, also if it is older; but not over a load that came meanwhile.
+    // A replace sets rows and bookmark together, even to an older bookmark, but not after another load was committed.
     let late = plan(fixture, &schema, LoadKind::Replace).await;
     load(fixture, &schema, LoadKind::Merge, &[], at(6)).await.unwrap();
     assert_eq!(conflicting(fixture, &schema, late).await.kind(), Kind::Conflict);
@@ -318,7 +347,8 @@ pub(crate) async fn a_bookmark_goes_back_only_with_all_rows(fixture: &Fixture) {
     assert_eq!(read(fixture, &schema.table).await, expected(&schema, &[row]));
 }
 
-pub(crate) async fn a_plan_for_another_state_is_a_conflict(fixture: &Fixture) {
+/// A load whose plan expects another bookmark than the table has fails with kind `Conflict` and a hint.
+pub async fn a_plan_for_another_state_is_a_conflict(fixture: &Fixture) {
     let schema = plain(&table("expects"));
     load(fixture, &schema, LoadKind::Replace, &[], at(1)).await.unwrap();
     for expects in [None, Some(at(7))] {
@@ -344,7 +374,8 @@ async fn conflicting(fixture: &Fixture, schema: &TableSchema, plan: LoadPlan) ->
     }
 }
 
-pub(crate) async fn of_two_loads_at_once_one_wins(fixture: &Fixture) {
+/// Of two loads that are written at the same time, one commits and the other fails with kind `Conflict`.
+pub async fn of_two_loads_at_once_one_wins(fixture: &Fixture) {
     let schema = plain(&table("race"));
     for (round, kind) in [(1, LoadKind::Replace), (2, LoadKind::Merge)] {
         let mut opened: Vec<Box<dyn Load>> = Vec::new();
@@ -355,7 +386,7 @@ pub(crate) async fn of_two_loads_at_once_one_wins(fixture: &Fixture) {
         }
         let (right, left) = (opened.pop().unwrap(), opened.pop().unwrap());
         let (left, right) = tokio::join!(left.commit(at(round * 10)), right.commit(at(round * 10 + 1)));
-        assert!(left.is_ok() != right.is_ok(), "one wins: {left:?} {right:?}");
+        assert!(left.is_ok() != right.is_ok(), "exactly one load must win: {left:?} {right:?}");
         let (winner, reached) = if left.is_ok() { ("left", at(round * 10)) } else { ("right", at(round * 10 + 1)) };
         assert_eq!(left.and(right).unwrap_err().kind(), Kind::Conflict);
         assert_eq!(read(fixture, &schema.table).await, expected(&schema, &[json!({"id": 1, "name": winner})]));
@@ -363,7 +394,8 @@ pub(crate) async fn of_two_loads_at_once_one_wins(fixture: &Fixture) {
     }
 }
 
-pub(crate) async fn an_aborted_or_dropped_load_was_never_there(fixture: &Fixture) {
+/// A load that is aborted, or dropped at any point, leaves no trace.
+pub async fn an_aborted_or_dropped_load_was_never_there(fixture: &Fixture) {
     let schema = plain(&table("abandoned"));
     let rows = changes(&schema, &[Up(json!({"id": 1, "name": "a"}))]);
     for attempt in 0..2 {
@@ -384,7 +416,7 @@ pub(crate) async fn an_aborted_or_dropped_load_was_never_there(fixture: &Fixture
         }
     }
     assert_eq!(read(fixture, &schema.table).await, [] as [&str; 0]);
-    // Dropped while rows still come.
+    // Dropped while rows are still arriving.
     let mut opened = fixture.sink.begin(plan(fixture, &schema, LoadKind::Merge).await).await.unwrap();
     let target = change_schema(&schema);
     let endless = futures::stream::iter([Ok(rows)]).chain_pending();
@@ -407,24 +439,26 @@ trait ChainPending: futures::Stream + Sized {
 
 impl<S: futures::Stream> ChainPending for S {}
 
-pub(crate) async fn an_error_of_the_stream_leaves_the_table_alone(fixture: &Fixture) {
+/// An error of the change stream fails the load with the kind of the cause, and the table stays as it was.
+pub async fn an_error_of_the_stream_leaves_the_table_alone(fixture: &Fixture) {
     let schema = plain(&table("broken"));
     load(fixture, &schema, LoadKind::Replace, &[Up(json!({"id": 1, "name": "a"}))], at(1)).await.unwrap();
     for kind in [LoadKind::Replace, LoadKind::Merge] {
         let mut opened = fixture.sink.begin(plan(fixture, &schema, kind).await).await.unwrap();
         let target = change_schema(&schema);
-        let failure = Error::new(Kind::Expired, "The job is gone").with_field("job", "j");
+        let failure = Error::new(Kind::Expired, "The job has expired").with_field("job", "j");
         let items =
             vec![Ok(changes(&schema, &[Up(json!({"id": 2, "name": "b"}))])), Err(DataFusionError::External(Box::new(failure)))];
         let stream: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(target, futures::stream::iter(items)));
         let error = opened.write(ChangeSet { streams: vec![stream], ..reduced(&schema, Vec::new()) }).await.unwrap_err();
-        assert_eq!((error.kind(), error.get("job")), (Kind::Expired, Some("j")), "the kind of the cause survives");
+        assert_eq!((error.kind(), error.get("job")), (Kind::Expired, Some("j")), "the kind of the cause is kept");
         opened.abort().await.unwrap();
     }
     assert_eq!(read(fixture, &schema.table).await, expected(&schema, &[json!({"id": 1, "name": "a"})]));
 }
 
-pub(crate) async fn a_repeated_key_is_noticed(fixture: &Fixture) {
+/// A key that occurs twice in a set that promised unique keys fails the load.
+pub async fn a_repeated_key_is_noticed(fixture: &Fixture) {
     let schema = plain(&table("repeated"));
     let (one, two) = (Up(json!({"id": 1, "name": "a"})), Up(json!({"id": 2, "name": "b"})));
     for kind in [LoadKind::Replace, LoadKind::Merge] {
@@ -439,7 +473,8 @@ pub(crate) async fn a_repeated_key_is_noticed(fixture: &Fixture) {
     assert_eq!(fixture.sink.held(&schema.table).await.unwrap(), None);
 }
 
-pub(crate) async fn a_schema_grows_with_its_rows(fixture: &Fixture) {
+/// Columns are added, widened and made nullable. A change that would lose values fails with kind `Schema`; a replace accepts any schema.
+pub async fn a_schema_grows_with_its_rows(fixture: &Fixture) {
     let table = table("grown");
     let key = |column_type: ColumnType| vec![column("id", column_type, true)];
     let old = schema(
@@ -489,7 +524,7 @@ pub(crate) async fn a_schema_grows_with_its_rows(fixture: &Fixture) {
     let narrow = schema(&table, 3, key(ColumnType::Int64), vec![column("name", ColumnType::Int64, false)]);
     match load(fixture, &narrow, LoadKind::Merge, &[], at(2)).await {
         Err(error) => assert!(error.kind() == Kind::Schema && error.hint_text().is_some(), "{error:?}"),
-        // Or the column goes on as one that holds the old values and the new.
+        // Or the column takes a type that holds the old and the new values.
         Ok(_) => assert!(read(fixture, &table).await.iter().any(|row| row.contains("name=a;")), "no value is lost"),
     }
     let rekeyed = schema(&table, 3, vec![column("name", TEXT, true)], vec![]);
@@ -500,7 +535,8 @@ pub(crate) async fn a_schema_grows_with_its_rows(fixture: &Fixture) {
     assert_eq!(read(fixture, &table).await, expected(&narrow, &[json!({"id": 5, "name": 6})]));
 }
 
-pub(crate) async fn a_name_that_changes_in_case_keeps_its_values(fixture: &Fixture) {
+/// A column whose name changes in letter case only keeps its values.
+pub async fn a_name_that_changes_in_case_keeps_its_values(fixture: &Fixture) {
     let table = table("respelled");
     let served = |version: i64, spell: fn(&str) -> String| {
         let word = json!({"type": "string", "enum": ["a", "b"]});
@@ -539,7 +575,8 @@ pub(crate) async fn a_name_that_changes_in_case_keeps_its_values(fixture: &Fixtu
     assert_eq!(read(fixture, &table).await, expected(&again, &[row(upper, 5, "b")]));
 }
 
-pub(crate) async fn a_null_in_a_required_column_loses_no_row(fixture: &Fixture) {
+/// A null in a required column makes the column nullable, once.
+pub async fn a_null_in_a_required_column_loses_no_row(fixture: &Fixture) {
     let schema = plain(&table("required"));
     load(fixture, &schema, LoadKind::Replace, &[Up(json!({"id": 1, "name": "a"}))], at(1)).await.unwrap();
     let loaded = load(fixture, &schema, LoadKind::Merge, &[Up(json!({"id": 2, "name": null}))], at(2)).await.unwrap();
@@ -548,11 +585,11 @@ pub(crate) async fn a_null_in_a_required_column_loses_no_row(fixture: &Fixture) 
     let now = [json!({"id": 1, "name": "a"}), json!({"id": 2})];
     assert_eq!(read(fixture, &schema.table).await, expected(&schema, &now));
     let loaded = load(fixture, &schema, LoadKind::Merge, &[Up(json!({"id": 3, "name": null}))], at(3)).await.unwrap();
-    assert_eq!(loaded.schema_changes, [] as [&str; 0], "once relaxed, it stays so");
+    assert_eq!(loaded.schema_changes, [] as [&str; 0], "the column is already nullable");
 }
 
 /// A column of each type, with its extremes as JSON.
-pub(crate) fn every_type() -> Vec<(Column, Vec<Value>)> {
+pub fn every_type() -> Vec<(Column, Vec<Value>)> {
     let nested = ColumnType::Struct(vec![
         column("a", TEXT, true),
         column("b", ColumnType::Struct(vec![column("c", ColumnType::Int64, false)]), false),
@@ -586,7 +623,8 @@ pub(crate) fn every_type() -> Vec<(Column, Vec<Value>)> {
     ]
 }
 
-pub(crate) async fn every_type_keeps_nulls_and_extremes(fixture: &Fixture) {
+/// Every column type keeps nulls and its extreme values, also through an update.
+pub async fn every_type_keeps_nulls_and_extremes(fixture: &Fixture) {
     let types = every_type();
     let value = types.iter().map(|(column, _)| column.clone()).collect();
     let schema = schema(&table("types"), 1, vec![column("id", ColumnType::Int64, true)], value);
@@ -598,14 +636,14 @@ pub(crate) async fn every_type_keeps_nulls_and_extremes(fixture: &Fixture) {
         }
         rows.push(row);
     }
-    // Each type alone among nulls, too.
+    // Each type alone in a row of nulls.
     for (number, (column, values)) in types.iter().enumerate() {
         rows.push(json!({"id": number + 1, &column.name: values[0]}));
     }
     let first: Vec<Change> = rows.iter().cloned().map(Up).collect();
     load(fixture, &schema, LoadKind::Replace, &first, at(1)).await.unwrap();
     assert_eq!(read(fixture, &schema.table).await, expected(&schema, &rows));
-    // And through an update that has to carry the others over.
+    // And through an update that keeps the other values.
     rows[0]["text"] = json!("changed");
     let loaded = load(fixture, &schema, LoadKind::Merge, &[Up(rows[0].clone()), Del(json!({"id": 3}))], at(2)).await.unwrap();
     assert_eq!(loaded.deleted, 1);
@@ -613,7 +651,8 @@ pub(crate) async fn every_type_keeps_nulls_and_extremes(fixture: &Fixture) {
     assert_eq!(read(fixture, &schema.table).await, expected(&schema, &rows));
 }
 
-pub(crate) async fn odd_names_are_only_names(fixture: &Fixture) {
+/// Column and table names that look like syntax are taken literally.
+pub async fn odd_names_are_only_names(fixture: &Fixture) {
     let names = ["order", "two words", "dotted.name", "Größe", "select", "a,b;c{d}(e)=f", "quote\"s", "`tick`", "percent%20"];
     let value: Vec<Column> = names.iter().map(|name| column(name, TEXT, false)).collect();
     let schema = schema(&table("Odd-Names_1"), 1, vec![column("group", ColumnType::Int64, true)], value);
@@ -630,7 +669,8 @@ pub(crate) async fn odd_names_are_only_names(fixture: &Fixture) {
     assert_eq!(read(fixture, &schema.table).await, expected(&schema, &[row(2), row(3)]));
 }
 
-pub(crate) async fn composite_and_text_keys_are_keys(fixture: &Fixture) {
+/// Keys of several columns and keys of text work as keys of one number do.
+pub async fn composite_and_text_keys_are_keys(fixture: &Fixture) {
     let text = schema(
         &table("text_key"),
         1,

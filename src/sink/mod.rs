@@ -1,7 +1,7 @@
 //! Places where tables are kept, behind one trait. A sink never calls the API.
 
-#[cfg(all(test, feature = "lake"))]
-pub(crate) mod conformance;
+#[cfg(all(feature = "lake", any(test, feature = "testing")))]
+pub mod conformance;
 #[cfg(feature = "lake")]
 pub mod delta;
 #[cfg(feature = "lake")]

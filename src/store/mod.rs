@@ -1,9 +1,9 @@
-//! Places where files of tables are kept: a local folder, or a prefix in an object store. It knows no tables.
+//! Where the files of tables are kept: a local folder, or a prefix in an object store (S3, Azure, Google Cloud).
 //!
-//! A [`Place`] hands out the store of all paths and the path of its root. What is promised of every store: an object appears
-//! whole or not at all, and [`PutMode::Create`] names an object once, whoever else tries (a hard link on local disks, a
-//! conditional put on object stores). Nothing ever falls back to a rename. Requests to object stores are retried by
-//! `object_store` itself and nowhere else; errors come without credentials in them (`failure.rs`).
+//! A [`Place`] has a store and the path of its root. Every store guarantees that an object appears completely or not at all, and that
+//! [`PutMode::Create`] fails if the object exists, also with concurrent writers (by a hard link on local disks, by a conditional put on
+//! object stores). There is no fallback to a rename. Requests to object stores are retried by `object_store` alone. Errors contain no
+//! credentials (`failure.rs`).
 //!
 //! [`PutMode::Create`]: object_store::PutMode::Create
 
@@ -19,8 +19,7 @@ mod profile;
 mod remote;
 mod s3;
 #[cfg(all(test, feature = "demo"))]
-#[path = "../../tests/it/support/s3.rs"]
-#[allow(unreachable_pub, dead_code, reason = "shared with the tests outside")]
+#[allow(unreachable_pub, dead_code, reason = "the tests in `tests/it` include the same file")]
 pub(crate) mod server;
 #[cfg(all(test, feature = "demo"))]
 mod tests;
@@ -46,12 +45,12 @@ pub struct Place {
     root: Path,
     folder: Option<PathBuf>,
     store: Arc<dyn ObjectStore>,
-    /// For what makes paths of URLs and URLs of paths.
+    /// For the Delta Lake crate, which converts paths to URLs and back.
     by_url: (Url, Arc<dyn ObjectStore>),
 }
 
 impl Place {
-    /// A local folder, which need not exist yet. Writes nothing.
+    /// A local folder, which need not exist. Writes nothing.
     pub fn local(folder: &FsPath) -> Result<Self> {
         let unusable = "The target's path cannot be used";
         let folder = resolved(folder).context(Kind::Target, unusable)?;
@@ -63,70 +62,70 @@ impl Place {
         Ok(Self { location: SafeUrl::new(url), root, folder: Some(folder), store, by_url })
     }
 
-    /// What a URL names: `file`, `s3`, `az`, `abfss` or `gs`. No network yet. Kind `Usage` if the address or an option is wrong,
-    /// `Target` if there are no credentials.
+    /// Opens a URL with the scheme `file`, `s3`, `az`, `abfss` or `gs`. Does not connect. Fails with kind `Usage` if the URL or an option
+    /// is invalid, with `Unsupported` for another scheme, and with `Target` if there are no credentials.
     pub fn open(location: &Url, options: &StoreOptions) -> Result<Self> {
         if location.scheme() == "file" {
             let path = location.to_file_path();
-            return Self::local(&path.map_err(|()| Error::new(Kind::Target, "The target's address is not a local folder"))?);
+            return Self::local(&path.map_err(|()| Error::new(Kind::Target, "The target's URL is not a local folder"))?);
         }
         let url = directory_url(location)?;
-        let root = Path::from_url_path(url.path()).context(Kind::Usage, "The target's address cannot be used")?;
+        let root = Path::from_url_path(url.path()).context(Kind::Usage, "The target's URL is invalid")?;
         let store = match url.scheme() {
             "s3" | "s3a" => s3::open(&url, options),
             "az" | "azure" | "abfs" | "abfss" => azure::open(&url, options),
             "gs" => gcp::open(&url, options),
-            _ => Err(Error::new(Kind::Unsupported, "There is no way to such a place")),
+            _ => Err(Error::new(Kind::Unsupported, "The scheme of the target is not supported")),
         };
         let store = store.with_field("target", SafeUrl::new(url.clone()))?;
         let by_url = alias::plain(&url, &store, &root);
         Ok(Self { location: SafeUrl::new(url), root, folder: None, store, by_url })
     }
 
-    /// The address, with a slash at its end.
+    /// The URL, which ends with a slash.
     pub fn location(&self) -> &SafeUrl {
         &self.location
     }
 
-    /// Address and store for the crate for Delta tables, which makes paths of URLs and URLs of listed paths. Neither is for people.
+    /// URL and store for the Delta Lake crate, which converts listed paths to URLs and back. Not for display.
     pub fn by_url(&self) -> (&Url, Arc<dyn ObjectStore>) {
         (&self.by_url.0, Arc::clone(&self.by_url.1))
     }
 
-    /// The store of all paths, not only of those below this place.
+    /// The store. Its paths are absolute, not relative to this place.
     pub fn store(&self) -> Arc<dyn ObjectStore> {
         Arc::clone(&self.store)
     }
 
-    /// The root's path in the store.
+    /// The path of the root in the store.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The local folder, if it is one.
+    /// The local folder; `None` for an object store.
     pub fn folder(&self) -> Option<&FsPath> {
         self.folder.as_deref()
     }
 
-    /// The same place by another store, for tests that make it fail.
+    /// Replaces the store, for tests with failures.
     #[cfg(test)]
     pub(crate) fn set_store(&mut self, store: Arc<dyn ObjectStore>) {
         self.by_url.1 = Arc::clone(&store);
         self.store = store;
     }
 
-    /// Names of the folders in `folder`, a path of the store; none if it does not exist.
+    /// The names of the folders in `folder`, a path of the store. Empty if it does not exist.
     pub async fn folders_in(&self, folder: &Path) -> Result<Vec<String>> {
         match self.store.list_with_delimiter(Some(folder)).await {
             Ok(listed) => Ok(listed.common_prefixes.iter().filter_map(|found| found.filename().map(str::to_owned)).collect()),
-            // A prefix without objects is empty; what an object store does not find is the bucket.
+            // On an object store, a prefix without objects is empty, and this error means that the bucket does not exist.
             Err(object_store::Error::NotFound { .. }) if self.folder.is_some() => Ok(Vec::new()),
-            Err(error) if self.folder.is_some() => Err(self.unusable(error).hint("name a folder that you may write to")),
+            Err(error) if self.folder.is_some() => Err(self.unusable(error).hint("use a writable folder")),
             Err(error) => Err(self.unusable(error)),
         }
     }
 
-    /// Kind `Target`: the place as a whole cannot be used.
+    /// The error that this place cannot be used, of kind `Target` unless the cause tells more.
     pub fn unusable(&self, source: impl Into<crate::error::BoxError>) -> Error {
         let error = match &self.folder {
             Some(folder) => Error::new(Kind::Target, "The target folder cannot be used").with_field("folder", folder.display()),
@@ -136,7 +135,7 @@ impl Place {
     }
 }
 
-/// The absolute path. A `..` goes where the system would go: out of the folder that a link leads to.
+/// The absolute path. A `..` after a symbolic link leads to the parent of the link's target, as in the file system.
 fn resolved(folder: &FsPath) -> std::io::Result<PathBuf> {
     let absolute = std::path::absolute(folder)?;
     let mut resolved = PathBuf::new();
@@ -155,26 +154,26 @@ fn resolved(folder: &FsPath) -> std::io::Result<PathBuf> {
     Ok(resolved)
 }
 
-/// The address as a directory, without what has no meaning in it.
+/// The URL with a slash at its end. Fails for credentials, a query or a fragment in it.
 fn directory_url(location: &Url) -> Result<Url> {
     let wrong = |what: &'static str| {
         Error::new(Kind::Usage, what)
             .with_field("target", SafeUrl::new(location.clone()))
-            .hint("write it as s3://bucket/prefix, az://container/prefix or gs://bucket/prefix; options go by --store-option")
+            .hint("write s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or gs://BUCKET/PREFIX, and set options with --store-option")
     };
     let has_user = !location.username().is_empty() && !location.scheme().starts_with("abfs");
     if has_user || location.password().is_some() {
         let mut shown = location.clone();
         let _ = (shown.set_username(""), shown.set_password(None));
-        return Err(Error::new(Kind::Usage, "The target's address holds credentials")
+        return Err(Error::new(Kind::Usage, "The target's URL contains credentials")
             .with_field("target", SafeUrl::new(shown))
-            .hint("give them by environment variables, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
+            .hint("set them as environment variables, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
     }
     if location.query().is_some() || location.fragment().is_some() {
-        return Err(wrong("The target's address has a query or a fragment"));
+        return Err(wrong("The target's URL has a query or a fragment"));
     }
     if location.host_str().is_none_or(str::is_empty) {
-        return Err(wrong("The target's address names no bucket or container"));
+        return Err(wrong("The target's URL has no bucket or container"));
     }
     let mut url = location.clone();
     if !url.path().ends_with('/') {

@@ -19,8 +19,13 @@ use crate::schema::{Column, ColumnType, TableSchema, arrow_type};
 use crate::sink::LoadKind;
 use crate::sink::conformance::{self, Change, Fixture, at, column, load, plain, plan};
 
-#[allow(clippy::print_stderr, dead_code, unreachable_pub, missing_docs, reason = "it is shared with the tests outside")]
-#[path = "../../../tests/it/support/postgres.rs"]
+#[allow(
+    clippy::print_stderr,
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "the tests in `tests/it` include the same file"
+)]
 mod server;
 
 use server::Database;

@@ -4,15 +4,19 @@ pub mod browser;
 pub mod database;
 pub mod faults;
 #[cfg(feature = "mssql")]
+#[path = "../../../src/sink/sql/mssql/tests/live/server.rs"]
 pub mod mssql;
 #[cfg(feature = "mysql")]
+#[path = "../../../src/sink/sql/mysql/tests/server.rs"]
 pub mod mysql;
 pub mod official;
 #[cfg(feature = "postgres")]
+#[path = "../../../src/sink/sql/tests/server.rs"]
 pub mod postgres;
 #[cfg(feature = "postgres")]
 pub mod read_postgres;
 #[allow(dead_code, reason = "shared with the unit tests")]
+#[path = "../../../src/store/server.rs"]
 pub mod s3;
 pub mod stores;
 

@@ -20,8 +20,13 @@ use crate::sink::sql::dialect::Dialect;
 use crate::sink::sql::statement::Statement;
 use crate::sink::sql::{NonFinite, SqlOptions, SqlSink, meta, odd_values};
 
-#[allow(clippy::print_stderr, unreachable_pub, missing_docs, dead_code, reason = "it is shared with the tests outside")]
-#[path = "../../../../tests/it/support/mysql.rs"]
+#[allow(
+    clippy::print_stderr,
+    unreachable_pub,
+    missing_docs,
+    dead_code,
+    reason = "the tests in `tests/it` include the same file"
+)]
 mod server;
 
 use server::{Brand, Database};

@@ -14,8 +14,7 @@ use crate::sink::LoadKind;
 use crate::sink::conformance::{self, Change, Fixture, at, load};
 use crate::sink::sql::{SqlOptions, SqlSink};
 
-#[allow(clippy::print_stderr, unreachable_pub, missing_docs, reason = "it is shared with the tests outside")]
-#[path = "../../../../../tests/it/support/mssql.rs"]
+#[allow(clippy::print_stderr, unreachable_pub, missing_docs, reason = "the tests in `tests/it` include the same file")]
 mod server;
 
 use server::{Column, Database};

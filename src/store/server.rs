@@ -1,5 +1,5 @@
-//! A real S3 server on loopback (`s3s-fs`), with the bad days of real stores switched on by tests. As shipped it looks whether an
-//! object exists and then writes; a lock around conditional requests makes it keep the promise that commits rest on.
+//! An S3 server on loopback (`s3s-fs`) for tests, which can inject failures. `s3s-fs` checks for an existing object before it writes; a lock
+//! around conditional requests makes them atomic, as commits require.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub const SECRET_KEY: &str = "planted-store-secret-77aa";
 pub const SESSION_TOKEN: &str = "planted-session-token-88bb";
 pub const BUCKET: &str = "lake-bucket";
 
-/// What goes wrong with a request.
+/// An injected failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// 503 SlowDown.
@@ -32,19 +32,19 @@ pub enum Fault {
     NotImplemented,
     /// 403 ExpiredToken, quoting the token as Amazon does.
     Expired,
-    /// The connection ends in the midst of the request's body.
+    /// The connection is closed within the request's body.
     ResetUpload,
-    /// The connection ends in the midst of the answer.
+    /// The connection is closed within the response.
     CutDownload,
-    /// `If-None-Match` is not looked at.
+    /// `If-None-Match` is ignored.
     Unconditional,
-    /// The work is done, the answer is 500.
+    /// The request is executed, but the response is 500.
     LostAnswer,
-    /// The answer comes late.
+    /// The response is delayed.
     Slow(Duration),
 }
 
-/// A request as it came.
+/// A received request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     pub method: Method,
@@ -54,22 +54,22 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// A part of a larger object.
+    /// Whether it uploads a part of an object.
     pub fn is_part(&self) -> bool {
         self.method == Method::PUT && self.target.contains("partNumber=")
     }
 
-    /// Of one object or of many.
+    /// Whether it deletes one or several objects.
     pub fn is_removal(&self) -> bool {
         (self.method == Method::DELETE && !self.is_abort()) || (self.method == Method::POST && self.target.ends_with("?delete"))
     }
 
-    /// The end of an upload that was given up.
+    /// Whether it aborts an upload.
     pub fn is_abort(&self) -> bool {
         self.method == Method::DELETE && self.target.contains("uploadId=")
     }
 
-    /// A whole object or a range of one.
+    /// Whether it reads an object or a range of one.
     pub fn is_download(&self) -> bool {
         self.method == Method::GET && !self.target.contains("list-type=")
     }
@@ -78,7 +78,7 @@ impl Seen {
 struct Rule {
     fault: Fault,
     matches: fn(&Seen) -> bool,
-    /// Requests of this kind that pass before.
+    /// The number of matching requests that succeed before.
     pass: usize,
     times: usize,
 }
@@ -111,7 +111,7 @@ impl S3Server {
         let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(folder.path()).unwrap());
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         let service = builder.build();
-        // Headers are signed; a server that passes one over is another server.
+        // Headers are signed, so a header can be ignored only by a server without authentication.
         let careless = S3ServiceBuilder::new(s3s_fs::FileSystem::new(folder.path()).unwrap()).build();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -120,7 +120,7 @@ impl S3Server {
         Self { endpoint, folder, state, task }
     }
 
-    /// The next requests of a kind go wrong, after some that do not.
+    /// Injects a failure into the next matching requests, after some that succeed.
     pub fn fault(&self, fault: Fault, matches: fn(&Seen) -> bool, pass: usize, times: usize) {
         self.state.rules.lock().unwrap().push(Rule { fault, matches, pass, times });
     }
@@ -129,7 +129,7 @@ impl S3Server {
         self.state.rules.lock().unwrap().clear();
     }
 
-    /// Whether all that was to go wrong went wrong.
+    /// Whether all failures were injected.
     pub fn faults_are_used_up(&self) -> bool {
         self.state.rules.lock().unwrap().iter().all(|rule| rule.times == 0)
     }
@@ -143,7 +143,7 @@ impl S3Server {
         format!("s3://{BUCKET}/{prefix}")
     }
 
-    /// Variables of the environment by which a client finds it.
+    /// The environment variables for clients of this server.
     pub fn variables(&self) -> [(String, String); 4] {
         [
             ("AWS_ENDPOINT_URL", self.endpoint.as_str()),
@@ -159,7 +159,7 @@ impl S3Server {
         self.folder.path().join(BUCKET)
     }
 
-    /// Objects below a prefix, and their sizes.
+    /// The objects below a prefix, with their sizes.
     pub fn objects(&self, prefix: &str) -> BTreeMap<String, u64> {
         let mut found = BTreeMap::new();
         let mut folders = vec![self.bucket().join(prefix)];
@@ -172,7 +172,7 @@ impl S3Server {
                         let name = entry.path().strip_prefix(self.bucket()).unwrap().to_str().unwrap().to_owned();
                         found.insert(name, metadata.len());
                     }
-                    // Removed while we look.
+                    // Removed in the meantime.
                     Err(_) => {}
                 }
             }
@@ -180,7 +180,7 @@ impl S3Server {
         found
     }
 
-    /// Parts of objects that were not completed; somebody would pay for them.
+    /// The parts of unfinished uploads.
     pub fn left_parts(&self) -> usize {
         let names = Path::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
         names.filter(|name| name.to_string_lossy().starts_with(".upload_id-")).count()
@@ -200,7 +200,7 @@ async fn accept(listener: TcpListener, services: [S3Service; 2], state: Arc<Stat
                         let (services, state) = (services.clone(), Arc::clone(&state));
                         async move { respond(services, state, request).await }
                     });
-                    // An error is a client that went away, or a fault that was asked for.
+                    // An error means that the client has disconnected, or an injected failure.
                     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
                 });
             }
@@ -258,10 +258,7 @@ async fn respond(
         Some(Fault::Slow(pause)) => tokio::time::sleep(pause).await,
         Some(Fault::CutDownload | Fault::LostAnswer) | None => {}
     }
-    let guard = match request.headers().contains_key("if-none-match") {
-        true => Some(state.conditional.lock().await),
-        false => None,
-    };
+    let guard = if request.headers().contains_key("if-none-match") { Some(state.conditional.lock().await) } else { None };
     let answer = service.call(request.map(Body::from)).await;
     drop(guard);
     let answer = answer.map_err(|error| std::io::Error::other(format!("{error:?}")))?;
@@ -277,7 +274,7 @@ async fn respond(
 }
 
 async fn refusal(request: Request<Incoming>, status: u16, code: &str, message: &str) -> Response<Body> {
-    // Read to its end, so that the answer arrives.
+    // Read the request completely, so that the response arrives.
     let _: Result<_, hyper::Error> = request.into_body().collect().await;
     page(status, code, message)
 }

@@ -1,28 +1,28 @@
-//! A SQL Server for tests: an existing one, by `DAPLAKE_TEST_MSSQL`. Tables are read by statements and the driver, not by our sink.
+//! A SQL Server for tests: the existing one in `DAPLAKE_TEST_MSSQL`. Tables are read by statements, not by the sink under test.
 
 use serde_json::{Map, Value, json};
 use tiberius::{AuthMethod, Client, ColumnData, Config, EncryptionLevel};
 use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt};
 use url::Url;
 
-/// A database of its own for one test.
+/// A database for one test.
 pub struct Database {
     pub url: String,
-    /// To the database that the others are made from.
+    /// The URL of the database from which others are created.
     first: Url,
     name: String,
 }
 
-/// A column as the catalogue has it.
+/// A column in the catalogue.
 #[allow(dead_code, reason = "not all tests look at all of it")]
 #[derive(Debug, Clone)]
 pub struct Column {
     pub name: String,
-    /// Name of the type, without its numbers.
+    /// The name of the type without its parameters.
     pub base: String,
     pub precision: u8,
     pub scale: i8,
-    /// The lookup table that it refers to.
+    /// Its lookup table.
     pub lookup: Option<String>,
 }
 
@@ -55,7 +55,7 @@ fn quote(name: &str) -> String {
 }
 
 impl Database {
-    /// `None` when there is no server and none is required.
+    /// `None` if there is no server and none is required.
     pub async fn new() -> Option<Self> {
         let required = std::env::var("DAPLAKE_TEST_REQUIRE").is_ok_and(|list| list.split(',').any(|word| word == "mssql"));
         let Ok(first) = std::env::var("DAPLAKE_TEST_MSSQL") else {
@@ -66,7 +66,7 @@ impl Database {
         let first: Url = first.parse().expect("DAPLAKE_TEST_MSSQL is a connection string");
         let name = format!("t{}", uuid::Uuid::new_v4().simple());
         let create = format!("CREATE DATABASE {name}");
-        // Babelfish has no such collation, and keeps UTF-8 with any.
+        // Babelfish lacks this collation, but stores UTF-8 with any.
         if run(&first, &format!("{create} COLLATE Latin1_General_100_CI_AS_SC_UTF8")).await.is_err() {
             run(&first, &create).await.unwrap();
         }
@@ -102,8 +102,8 @@ impl Database {
             .collect()
     }
 
-    /// All rows as objects: moments as microseconds and dates as days since 1970, floats and decimals as texts. `addresses` are
-    /// the columns whose bytes are no UUID.
+    /// All rows as objects: timestamps as microseconds and dates as days since 1970, floats and decimals as text. `addresses` are columns whose
+    /// bytes are not UUIDs.
     pub async fn rows(&self, namespace: &str, table: &str, addresses: &[&str]) -> Vec<Value> {
         let columns = self.columns(namespace, table).await;
         let values: Vec<String> = columns
@@ -139,7 +139,7 @@ impl Database {
     }
 }
 
-/// The value of a column with an address if that is what it has, else with a UUID.
+/// The value of a binary column: an IP address, or else a UUID.
 fn value(column: &Column, cell: ColumnData<'static>, is_address: bool) -> Value {
     match cell {
         ColumnData::Bit(bit) => json!(bit),
@@ -165,10 +165,10 @@ fn value(column: &Column, cell: ColumnData<'static>, is_address: bool) -> Value 
     }
 }
 
-/// A time of day without the zeros that the server adds.
+/// A time of day without the trailing zeros that the server adds.
 fn clock(text: &str) -> String {
     let time: chrono::NaiveTime = text.parse().unwrap();
-    // As many digits as it needs, in groups of three.
+    // As many digits as necessary, in groups of three.
     time.format("%H:%M:%S%.f").to_string()
 }
 
@@ -185,7 +185,7 @@ fn word(cell: &ColumnData<'static>) -> String {
 impl Drop for Database {
     fn drop(&mut self) {
         let (first, name) = (self.first.clone(), self.name.clone());
-        // The runtime of the test may be at its end.
+        // The runtime of the test may be shutting down.
         let gone = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {

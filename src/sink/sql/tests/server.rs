@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// A database of its own for one test; the server ends with the last of them.
+/// A database for one test. The server stops when the last one is dropped.
 pub struct Database {
     pub url: String,
     cluster: Arc<Cluster>,
@@ -15,7 +15,7 @@ pub struct Database {
 struct Cluster {
     /// `postgresql://user@host:port/`, without a database.
     base: String,
-    /// A database to connect to for making others, with the query string.
+    /// The URL of the database from which others are created, with the query string.
     first: String,
     bin: PathBuf,
     own: Option<Mutex<Own>>,
@@ -25,13 +25,13 @@ struct Cluster {
 static SHARED: [Mutex<Weak<Cluster>>; 2] = [const { Mutex::new(Weak::new()) }; 2];
 
 impl Database {
-    /// `None` when there is no server and none is required.
+    /// A database on the installed server. `None` if there is no server and none is required.
     pub fn new() -> Option<Self> {
         Self::shared(0, Cluster::new)
     }
 
-    /// On the newest server that the tests have, in the folder `DAPLAKE_TEST_POSTGRES_NEWEST` (see `tests/run`). `None` when there
-    /// is none and none is required.
+    /// A database on the newest server, in the folder `DAPLAKE_TEST_POSTGRES_NEWEST` (see `tests/run`). `None` if there is none and none is
+    /// required.
     pub fn newest() -> Option<Self> {
         Self::shared(1, || Some(Cluster::private(newest_binaries()?)))
     }
@@ -51,12 +51,12 @@ impl Database {
         Some(Self::of(cluster))
     }
 
-    /// As [`Database::alone`], of the newest server.
+    /// Like [`Database::alone`], on the newest server.
     pub fn newest_alone() -> Option<Self> {
         Some(Self::of(Arc::new(Cluster::private(newest_binaries()?))))
     }
 
-    /// On a server of its own. `None` when there is none and none is required.
+    /// A database on a server of its own. `None` if there is none and none is required.
     pub fn alone() -> Option<Self> {
         let Some(bin) = binaries() else {
             assert!(!is_required(), "there is no PostgreSQL");
@@ -74,12 +74,12 @@ impl Database {
         Self { url: format!("{base}{name}{query}"), cluster }
     }
 
-    /// Ends the server, which must be its own, in the midst of whatever it does, and starts it again.
+    /// Kills the server, which must be its own, and starts it again.
     pub fn crash(&self) {
         self.cluster.own.as_ref().expect("a server of its own").lock().unwrap().again("-QUIT");
     }
 
-    /// What a statement prints, without headings.
+    /// The output of a statement, without headings.
     pub fn psql(&self, sql: &str) -> String {
         self.cluster.psql(&self.url, sql)
     }
@@ -89,7 +89,7 @@ impl Database {
         Self { url: other.url.clone(), cluster: Arc::clone(&other.cluster) }
     }
 
-    /// The connection string of another user, who is let in without a password where the server is our own.
+    /// The connection string of another user, who needs no password on a private server.
     pub fn url_of(&self, user: &str) -> String {
         self.url.replacen("//daplake@", &format!("//{user}@"), 1)
     }
@@ -100,8 +100,8 @@ impl Database {
         name.split('?').next().unwrap()
     }
 
-    /// The lines of a query of one JSON column. `psql` leaves characters out of what it prints as a table, but not of a copy;
-    /// JSON has neither of the control characters, so that nothing is quoted.
+    /// The lines of a query of one JSON column, by `COPY`: `psql` drops some characters from tables. JSON text has no control characters, so
+    /// nothing is escaped.
     pub fn json(&self, select: &str) -> String {
         self.psql(&format!("COPY ({select}) TO STDOUT (FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02')"))
     }
@@ -133,7 +133,7 @@ impl Cluster {
     }
 }
 
-/// A private cluster. Its superuser `daplake` is let in without a password by its socket; who else is, a test says.
+/// A private cluster. The superuser `daplake` needs no password on the socket; tests configure further access.
 pub struct Own {
     pub port: u16,
     bin: PathBuf,
@@ -143,8 +143,8 @@ pub struct Own {
 }
 
 impl Own {
-    /// With the lines of `pg_hba.conf` and settings such as `ssl=on`; the files that these name are put into the folder by
-    /// `prepare`. `None` when there is no server and none is required, or it is one that is not ours.
+    /// Starts a cluster with lines of `pg_hba.conf` and settings such as `ssl=on`. `prepare` creates the files that they refer to. `None` if there
+    /// is no server and none is required, or if it is an existing one.
     pub fn new(access: &str, settings: &[&str], prepare: impl FnOnce(&Path)) -> Option<Self> {
         let bin = binaries();
         assert!(bin.is_some() || !is_required(), "there is no PostgreSQL");
@@ -181,18 +181,18 @@ impl Own {
         Self { port, bin: bin.to_owned(), folder, settings, server }
     }
 
-    /// Where its socket is.
+    /// The folder of the socket.
     pub fn sockets(&self) -> &Path {
         self.folder.path()
     }
 
-    /// What a statement of the superuser prints, in the database `postgres`.
+    /// The output of a statement of the superuser in the database `postgres`.
     pub fn psql(&self, sql: &str) -> String {
         let url = format!("postgresql:///postgres?host={}&port={}&user=daplake", self.folder.path().display(), self.port);
         psql(&self.bin, &url, sql)
     }
 
-    /// Sessions end, rows stay.
+    /// Restarts the server: sessions end, rows stay.
     pub fn restart(&mut self) {
         self.again("-INT");
     }
@@ -205,7 +205,7 @@ impl Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        // At once, without leaving processes behind.
+        // Immediately, without leaving processes behind.
         stop(&mut self.server, "-QUIT");
     }
 }
@@ -236,7 +236,7 @@ pub struct Pooler {
 }
 
 impl Pooler {
-    /// `None` when it is not installed and not required.
+    /// `None` if it is neither installed nor required.
     pub fn start(database: &Database, connections: usize) -> Option<Self> {
         let Some(program) = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"].into_iter().find(|path| Path::new(path).is_file())
         else {
@@ -275,7 +275,7 @@ impl Pooler {
         Some(Self { url, bin: database.cluster.bin.clone(), server, _folder: folder })
     }
 
-    /// What a statement of another client prints.
+    /// The output of a statement through pgbouncer.
     pub fn psql(&self, sql: &str) -> String {
         psql(&self.bin, &self.url, sql)
     }
@@ -292,7 +292,7 @@ fn stop(server: &mut Child, signal: &str) {
     let _ = server.wait();
 }
 
-/// Starts the server and waits until it lets people in.
+/// Starts the server and waits until it accepts connections.
 fn serve(bin: &Path, folder: &Path, port: u16, settings: &[String]) -> Child {
     let mut postgres = program(bin, "postgres");
     postgres.arg("-D").arg(folder.join("data")).args(["-p", &port.to_string()]).current_dir(folder);
@@ -313,7 +313,7 @@ fn serve(bin: &Path, folder: &Path, port: u16, settings: &[String]) -> Child {
     server
 }
 
-/// The server refuses to be run by root.
+/// The server refuses to run as root.
 fn is_root() -> bool {
     output(Command::new("id").arg("-u")).trim() == "0"
 }
@@ -336,7 +336,7 @@ fn psql(bin: &Path, url: &str, sql: &str) -> String {
     output(command.env("PGTZ", "UTC").env("PGCLIENTENCODING", "UTF8"))
 }
 
-/// Where the programs are: in the path, or where Debian keeps them.
+/// The folder of the programs: in `PATH`, or where Debian installs them.
 fn binaries() -> Option<PathBuf> {
     let mut folders: Vec<PathBuf> =
         std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();

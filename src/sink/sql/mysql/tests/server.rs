@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// Which of the two servers.
+/// The kind of server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Brand {
-    /// As Debian installs it, or the server of `DAPLAKE_TEST_MYSQL`.
+    /// MariaDB as Debian installs it, or the server in `DAPLAKE_TEST_MYSQL`.
     Mariadb,
-    /// A current MySQL, in the folder that `tests/servers/mysql` made.
+    /// A current MySQL, in the folder that `tests/servers/mysql` created.
     Mysql,
 }
 
-/// A database of its own for one test; the server ends with the last of them.
+/// A database for one test. The server stops when the last one is dropped.
 pub struct Database {
     pub url: String,
     pub name: String,
@@ -45,7 +45,7 @@ struct Own {
 static SHARED: [Mutex<Weak<Server>>; 2] = [const { Mutex::new(Weak::new()) }; 2];
 
 impl Database {
-    /// `None` when there is no server and none is required.
+    /// `None` if there is no server and none is required.
     pub fn new(brand: Brand) -> Option<Self> {
         let server = {
             let mut shared = SHARED[brand as usize].lock().unwrap_or_else(PoisonError::into_inner);
@@ -61,7 +61,7 @@ impl Database {
         Some(Self::on(&server))
     }
 
-    /// On a server of its own that keeps what it has committed when it is killed.
+    /// A database on a server of its own that keeps committed data when it is killed.
     pub fn alone(brand: Brand) -> Option<Self> {
         Some(Self::on(&Arc::new(Server::start(brand, &["--innodb-flush-log-at-trx-commit=1"])?)))
     }
@@ -83,13 +83,13 @@ impl Database {
         Self { url: format!("{}{name}{}", server.base, server.query), name, server: Arc::clone(server) }
     }
 
-    /// What a statement prints: lines of cells between tabs, without headings, with special characters escaped.
+    /// The output of a statement: lines of cells separated by tabs, without headings, with special characters escaped.
     pub fn sql(&self, sql: &str) -> String {
         self.server.sql(&self.name, sql)
     }
 
-    /// Rows of a table (`canvas__users`) as the server reads them: moments as microseconds and days as days since 1970, numbers
-    /// with a point as texts, words of lookup tables in place of their numbers.
+    /// The rows of a table (`canvas__users`) as the server returns them: timestamps as microseconds and dates as days since 1970, decimals as
+    /// text, lookup values in place of their ids.
     pub fn rows(&self, table: &str) -> Vec<Value> {
         let members: Vec<String> = self
             .columns(table)
@@ -101,7 +101,7 @@ impl Database {
         lines.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
     }
 
-    /// Columns of a table.
+    /// The columns of a table.
     pub fn columns(&self, table: &str) -> Vec<Column> {
         let made = self.sql(&format!("SHOW CREATE TABLE `{table}`"));
         let list = self.sql(&format!(
@@ -112,7 +112,7 @@ impl Database {
         let unescaped = list.replace("\\\\", "\\");
         let columns = unescaped.lines().map(|line| {
             let (name, sql_type, lookup): (String, String, Option<String>) = serde_json::from_str(line).unwrap();
-            // MariaDB has no type for JSON, but checks it.
+            // In MariaDB, JSON is text with a check constraint.
             let is_json = sql_type == "json" || made.contains(&format!("json_valid(`{}`)", name.replace('`', "``")));
             Column { name, sql_type: if is_json { "json".to_owned() } else { sql_type }, lookup }
         });
@@ -120,16 +120,16 @@ impl Database {
     }
 }
 
-/// A column as the catalogue has it.
+/// A column in the catalogue.
 pub struct Column {
     pub name: String,
     pub sql_type: String,
-    /// The table that holds its words.
+    /// Its lookup table.
     pub lookup: Option<String>,
 }
 
 impl Column {
-    /// An expression that JSON can hold.
+    /// An expression whose value can be put into JSON.
     fn read(&self) -> String {
         let name = format!("t.`{}`", self.name.replace('`', "``"));
         if let Some(lookup) = &self.lookup {
@@ -148,7 +148,7 @@ impl Column {
             ),
             "json" => format!("JSON_EXTRACT({name}, '$')"),
             "smallint" | "int" | "bigint" => name,
-            // Of several collations the server cannot make one text.
+            // The server cannot concatenate texts with different collations.
             _ => format!("CONVERT({name} USING utf8mb4) COLLATE utf8mb4_bin"),
         }
     }
@@ -174,7 +174,7 @@ impl Server {
         Self::start(brand, &[])
     }
 
-    /// A server of one's own, with more settings. `None` when there are no programs for it and none are required.
+    /// A private server with additional settings. `None` if it is neither installed nor required.
     pub fn start(brand: Brand, settings: &[&str]) -> Option<Self> {
         let programs = match brand {
             Brand::Mariadb => Programs::mariadb(),
@@ -197,7 +197,7 @@ impl Server {
         let mut command = server;
         command.arg(format!("--datadir={}", data.display())).arg(format!("--port={port}"));
         command.arg(format!("--socket={}", folder.path().join("s").display()));
-        // A server that starts clears what it takes for its own leavings, so it gets a place of its own.
+        // A starting server removes files that it takes for its own leftovers, so each has its own temporary folder.
         command.arg(format!("--tmpdir={}", folder.path().display()));
         command.args(["--bind-address=127.0.0.1", "--skip-name-resolve", "--skip-log-bin", "--local-infile=1"]);
         command.args(["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M"]);
@@ -219,7 +219,7 @@ impl Server {
         }
     }
 
-    /// Where the server listens besides, on this machine.
+    /// The TCP port of the server.
     pub fn socket(&self) -> Option<PathBuf> {
         self.own.as_ref().map(|own| own.folder.path().join("s"))
     }
@@ -251,26 +251,26 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(Ok(process)) = self.own.as_mut().map(|own| own.process.get_mut()) {
-            // There is nothing to keep.
+            // Durability is not needed.
             let _ = process.kill();
             let _ = process.wait();
         }
     }
 }
 
-/// What a private server is made of.
+/// The programs of a private server.
 struct Programs {
-    /// The server, with what its kind needs besides the settings.
+    /// The server's command, with the arguments that its kind needs.
     server: Command,
     client: PathBuf,
-    /// Makes the folder `data` in the given one.
+    /// Creates the data folder `data` in a folder.
     make_data: Box<dyn FnOnce(&Path)>,
 }
 
 impl Programs {
     fn mariadb() -> Option<Self> {
         let (server, install) = (program(&["mariadbd"])?, program(&["mariadb-install-db"])?);
-        // The server refuses to be run by root.
+        // The server refuses to run as root.
         let is_root = is_root();
         let run = move |name: &Path| {
             if !is_root {
@@ -290,7 +290,7 @@ impl Programs {
             let mut command = run(&install);
             command.arg("--no-defaults").arg(format!("--datadir={}", folder.join("data").display()));
             command.args(["--skip-test-db", "--auth-root-authentication-method=normal", "--skip-name-resolve"]);
-            // A server that starts removes the temporary tables it finds: those of another one, if both had the same folder for them.
+            // A starting server removes the temporary tables in its folder, including those of another server with the same folder.
             output(command.current_dir(folder).env("TMPDIR", folder));
         };
         Some(Self { server, client: program(&["mariadb"])?, make_data: Box::new(make_data) })
@@ -312,7 +312,7 @@ fn is_root() -> bool {
     output(Command::new("id").arg("-u")).trim() == "0"
 }
 
-/// Where the first of these programs is: in the path, or where Debian keeps servers.
+/// The first of these programs that is found in `PATH` or where Debian installs servers.
 fn program(names: &[&str]) -> Option<PathBuf> {
     let mut folders: Vec<PathBuf> =
         std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
