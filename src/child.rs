@@ -1,15 +1,14 @@
-//! Commands that the user names (`--notify-command`, `credential_process`), started with a clean environment. It decides nothing
-//! about what they are for.
+//! Starts commands that the user configured (`--notify-command`, `credential_process`) with a clean environment.
 //!
-//! [`shell`] is the only way to start one: a child gets the variables of [`PASSED`] and nothing else, so that no secret of ours
-//! (`DAP_*`, `AWS_*`, `PGPASSWORD`, `DAPLAKE_HASH_KEY`, a variable that the settings file refers to) reaches it. A list of what is
-//! passed is safer than a list of what is not: it also holds for variables that we have never heard of.
+//! [`shell`] is the only way to start one. A child inherits the variables in [`PASSED`] and no others, so that no secret reaches it: `DAP_*`,
+//! `AWS_*`, `PGPASSWORD`, `DAPLAKE_HASH_KEY`, or a variable that the settings file refers to. A list of allowed variables also covers
+//! variables that nobody thought of.
 
 use std::process::Command;
 
-/// Variables that any command may need to start and to find its way; a `*` at the end stands for any rest.
+/// Variables that every command inherits. A `*` at the end matches any rest.
 pub(crate) const PASSED: &[&str] = &[
-    // The user and the places.
+    // The user and the file system.
     "PATH",
     "HOME",
     "USER",
@@ -31,7 +30,7 @@ pub(crate) const PASSED: &[&str] = &[
     "DISPLAY",
     "WAYLAND_DISPLAY",
     "DBUS_SESSION_BUS_ADDRESS",
-    // The way out of a closed network.
+    // Proxies and certificates.
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "ALL_PROXY",
@@ -46,7 +45,7 @@ pub(crate) const PASSED: &[&str] = &[
     "REQUESTS_CA_BUNDLE",
 ];
 
-/// The same on Windows, where names have no case.
+/// Further variables on Windows, where letter case does not matter.
 const PASSED_ON_WINDOWS: &[&str] = &[
     "SYSTEMROOT",
     "SYSTEMDRIVE",
@@ -72,11 +71,11 @@ const PASSED_ON_WINDOWS: &[&str] = &[
     "PSMODULEPATH",
 ];
 
-/// `command` by the system's shell, with the environment cleaned. `more` names further variables to pass, in the form of
+/// The command that runs `command` in the system's shell with a clean environment. `more` lists further variables to pass, in the form of
 /// [`PASSED`].
 pub(crate) fn shell(command: &str, more: &[&str]) -> Command {
     let mut child = start(command);
-    // Names that are no text cannot be on the list.
+    // A name that is not Unicode cannot be on the list.
     for (name, _) in std::env::vars_os().filter(|(name, _)| !name.to_str().is_some_and(|name| is_passed(name, more))) {
         child.env_remove(name);
     }
@@ -90,7 +89,7 @@ fn start(command: &str) -> Command {
     child
 }
 
-/// `cmd` does not understand the escaped quotes of usual arguments; with `/S` it takes the outer pair of quotes off and the rest as it is.
+/// `cmd` does not support escaped quotes in arguments. With `/S` it removes the outer pair of quotes and takes the rest literally.
 #[cfg(windows)]
 fn start(command: &str) -> Command {
     use std::os::windows::process::CommandExt;
@@ -100,8 +99,8 @@ fn start(command: &str) -> Command {
 }
 
 fn is_passed(name: &str, more: &[&str]) -> bool {
-    let of_windows = PASSED_ON_WINDOWS.iter().filter(|_| cfg!(windows));
-    PASSED.iter().chain(more).chain(of_windows).any(|known| {
+    let windows = PASSED_ON_WINDOWS.iter().filter(|_| cfg!(windows));
+    PASSED.iter().chain(more).chain(windows).any(|known| {
         let same = |a: &str, b: &str| if cfg!(windows) { a.eq_ignore_ascii_case(b) } else { a == b };
         match known.strip_suffix('*') {
             Some(start) => name.get(..start.len()).is_some_and(|begin| same(begin, start)),
@@ -115,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_variable_that_opens_something_is_passed() {
+    fn secrets_are_not_passed() {
         for name in ["PATH", "HOME", "LC_ALL", "TZ", "HTTPS_PROXY", "XDG_RUNTIME_DIR"] {
             assert!(is_passed(name, &[]), "{name}");
         }
@@ -146,12 +145,12 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_command_sees_what_is_passed_only() {
+    fn a_command_inherits_only_the_listed_variables() {
         let output = shell("env", &[]).env("GIVEN", "x").output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let names: Vec<&str> = text.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
         assert!(names.contains(&"PATH") && names.contains(&"GIVEN"), "{text}");
-        // Some are the shell's own.
+        // The shell sets some itself.
         let is_known = |name: &&str| is_passed(name, &["GIVEN", "SHLVL", "OLDPWD", "_"]);
         assert!(names.iter().all(is_known), "{text}");
     }

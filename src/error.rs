@@ -1,65 +1,77 @@
-//! The one error type: a kind that someone can act on, a sentence, context, a hint. It does not print itself; `cli` does.
+//! The error type of the crate: a kind, a message, named fields, a hint and a cause.
 //!
-//! The message says what failed in the user's words and never repeats its source. Context is names, counts, sizes, ids and
-//! times; never a cell value, a token, a signed query string or a password.
+//! The message says what failed, in the user's terms, and does not repeat its cause. Fields hold names, counts, sizes, ids and times. They
+//! never hold a value of a row, a token, a signed query string or a password. Errors are printed by `cli` only.
+//!
+//! ```
+//! use daplake::error::{Kind, ResultExt};
+//!
+//! fn settings(path: &str) -> daplake::Result<String> {
+//!     std::fs::read_to_string(path).context(Kind::Io, "Cannot read the settings file")
+//! }
+//!
+//! let error = settings("/no/such/file").unwrap_err().with_field("path", "/no/such/file").hint("run `daplake init`");
+//! assert_eq!(error.kind(), Kind::Io);
+//! assert_eq!(error.to_string(), "Cannot read the settings file (path: /no/such/file)");
+//! ```
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
-/// What the library returns.
+/// The result type of the library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A source of any type.
+/// A cause of any type.
 pub type BoxError = Box<dyn StdError + Send + Sync + 'static>;
 
-/// A situation that someone can act on.
+/// The kind of an error. It decides the exit code, and whether a call or a run is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Kind {
     /// Wrong arguments or settings.
     Usage,
-    /// The service refused the credentials or the token.
+    /// The service rejected the credentials or the token.
     Auth,
-    /// The account is disabled, not onboarded, under maintenance, or this kind of request is forbidden to it.
+    /// The account is disabled, not onboarded or under maintenance.
     Account,
-    /// A namespace, table, job or object that the service (or the target) does not know.
+    /// The service or the target does not have the namespace, table, job or object.
     NotFound,
-    /// A job or object has ended its life on the service; asking the query anew helps.
+    /// A job or object has expired on the service. Running the query again helps.
     Expired,
-    /// The service holds nothing for the asked window.
+    /// The service has no data for the requested window.
     OutOfRange,
-    /// The service wants a new snapshot before increments go on.
+    /// The service requires a new snapshot before it serves increments again.
     SnapshotRequired,
-    /// Too many requests, for longer than we were willing to wait.
+    /// The service throttled requests for longer than the retry policy allows.
     Throttled,
-    /// Network trouble or a server fault that outlasted the retries.
+    /// A network or server error that persisted through all retries.
     Unavailable,
-    /// The service reports that a job failed.
+    /// A job failed on the service, or the service rejected the query.
     Job,
-    /// Bytes or rows that are not what they should be.
+    /// Damaged or invalid data.
     Data,
-    /// A table schema that cannot be used, or a change of it that cannot be followed.
+    /// A table schema that cannot be used, or a schema change that cannot be applied.
     Schema,
-    /// The place where tables are kept cannot be used.
+    /// The target cannot be used.
     Target,
-    /// Another writer got in between.
+    /// Another process changed the same table or file at the same time.
     Conflict,
-    /// A local file or directory.
+    /// A local file or folder cannot be read or written.
     Io,
-    /// Asked for something this build or this version does not do.
+    /// Not supported by this build or version.
     Unsupported,
-    /// The user (or a signal) stopped the run.
+    /// The run was cancelled by the user or a signal.
     Cancelled,
-    /// Memory or disk limit reached.
+    /// A memory or disk limit was reached.
     Resources,
     /// A defect in daplake.
     Bug,
 }
 
 impl Kind {
-    /// Whether the same call may succeed a little later.
+    /// Whether the same call may succeed if it is repeated later.
     pub fn is_transient(self) -> bool {
         use Kind::*;
         match self {
@@ -69,7 +81,7 @@ impl Kind {
         }
     }
 
-    /// Whether other tables of the same run would fail alike, so that the run should stop.
+    /// Whether every table of the run would fail in the same way, so that the run should stop.
     pub fn is_fatal_for_run(self) -> bool {
         use Kind::*;
         match self {
@@ -79,7 +91,7 @@ impl Kind {
         }
     }
 
-    /// A stable lower-case name for reports and logs.
+    /// The stable name for reports and logs, in snake case.
     pub fn name(self) -> &'static str {
         use Kind::*;
         match self {
@@ -106,7 +118,7 @@ impl Kind {
     }
 }
 
-/// What went wrong. One pointer wide.
+/// An error. The type is one pointer wide, so that results stay small.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -118,12 +130,12 @@ struct Inner {
 }
 
 impl Error {
-    /// An error of `kind` with a sentence in the user's words, no full stop.
+    /// An error of `kind`. `message` is a sentence without a full stop.
     pub fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner { kind, message: message.into(), context: Vec::new(), hint: None, source: None }))
     }
 
-    /// Adds a name and its value; the first value given for a name stays.
+    /// Adds a named field. If the field is set already, the first value is kept, since it was set nearer to the cause.
     #[must_use]
     pub fn with_field(mut self, name: &'static str, value: impl fmt::Display) -> Self {
         if !self.0.context.iter().any(|(known, _)| *known == name) {
@@ -132,69 +144,69 @@ impl Error {
         self
     }
 
-    /// Sets what to do next, if nothing was set nearer to the cause.
+    /// Sets the hint, which says what to do next, unless one is set already.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
         self.0.hint.get_or_insert(hint.into());
         self
     }
 
-    /// Sets what to do next in place of what was set before, for a caller that knows the way better.
+    /// Replaces the hint, for a caller that knows a better one.
     #[must_use]
     pub fn hint_instead(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
-    /// Sets the cause.
+    /// Sets the cause, which [`std::error::Error::source`] returns.
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<BoxError>) -> Self {
         self.0.source = Some(source.into());
         self
     }
 
-    /// Gives it another kind, for a caller that knows better.
+    /// Replaces the kind, for a caller that knows more.
     #[must_use]
     pub fn with_kind(mut self, kind: Kind) -> Self {
         self.0.kind = kind;
         self
     }
 
-    /// Its kind.
+    /// The kind.
     pub fn kind(&self) -> Kind {
         self.0.kind
     }
 
-    /// The sentence.
+    /// The message, without fields and cause.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// Names and values, in the order they were added.
+    /// The fields as names and values, in the order in which they were added.
     pub fn fields(&self) -> &[(&'static str, String)] {
         &self.0.context
     }
 
-    /// The value of one context name.
+    /// The value of a field.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.context.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
-    /// What to do next.
+    /// The hint: what to do next.
     pub fn hint_text(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }
 
-    /// The messages of the sources, outermost first.
+    /// The messages of all causes, outermost first.
     pub fn causes(&self) -> Vec<String> {
         let mut causes = Vec::new();
         let mut next: Option<&(dyn StdError + 'static)> = StdError::source(self);
         while let Some(cause) = next {
             let text = match cause.downcast_ref::<Error>() {
-                Some(ours) => ours.message().to_owned(),
+                Some(error) => error.message().to_owned(),
                 None => cause.to_string(),
             };
-            // Many libraries repeat their source in their own text; say it once.
+            // Many libraries repeat the text of their source.
             if !causes.last().is_some_and(|last: &String| last.contains(&text)) {
                 causes.push(text);
             }
@@ -203,28 +215,29 @@ impl Error {
         causes
     }
 
-    /// Finds one of ours in the chain below a foreign error (DataFusion and streams wrap errors).
+    /// Returns the [`Error`] in the chain of causes of `error`, or else what `otherwise` makes of it. DataFusion, streams and I/O wrap errors
+    /// that pass through them.
     pub fn recover(error: impl Into<BoxError>, otherwise: impl FnOnce(BoxError) -> Error) -> Error {
         let boxed: BoxError = match error.into().downcast::<Error>() {
-            Ok(ours) => return *ours,
+            Ok(error) => return *error,
             Err(other) => other,
         };
         let mut next: Option<&(dyn StdError + 'static)> = Some(boxed.as_ref());
         while let Some(cause) = next {
-            if let Some(ours) = cause.downcast_ref::<Error>() {
-                return ours.copy();
+            if let Some(error) = cause.downcast_ref::<Error>() {
+                return error.copy();
             }
             if let Some(shared) = cause.downcast_ref::<std::sync::Arc<Error>>() {
                 return shared.copy();
             }
-            // An I/O error shows its payload by another door; its `source` is the payload's own.
+            // The source of an I/O error is that of its payload, which would skip the payload itself.
             let payload = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
             next = payload.map(|inner| inner as &(dyn StdError + 'static)).or_else(|| cause.source());
         }
         otherwise(boxed)
     }
 
-    /// The same without the sources' types (their texts stay).
+    /// A copy whose causes are reduced to their text.
     pub(crate) fn copy(&self) -> Error {
         let mut copy = Error::new(self.kind(), self.0.message.clone());
         copy.0.context = self.0.context.clone();
@@ -265,8 +278,8 @@ impl StdError for Error {
     }
 }
 
-/// Whether a full disk is at the bottom of it.
-#[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "only the engine of lakes asks"))]
+/// Whether the error was caused by a full disk or an exceeded quota.
+#[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "used by the lake feature only"))]
 pub(crate) fn is_disk_full(error: &(dyn StdError + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(cause) = next {
@@ -276,16 +289,16 @@ pub(crate) fn is_disk_full(error: &(dyn StdError + 'static)) -> bool {
         {
             return true;
         }
-        // An I/O error shows its payload by another door.
+        // The source of an I/O error is that of its payload, which would skip the payload itself.
         let payload = found.and_then(std::io::Error::get_ref);
         next = payload.map(|inner| inner as &(dyn StdError + 'static)).or_else(|| cause.source());
     }
     false
 }
 
-/// Turns foreign results into ours and adds context on the way up.
+/// Converts the errors of other crates to [`Error`].
 pub trait ResultExt<T> {
-    /// Wraps a foreign error as the cause of a new one. One of ours keeps its kind, message, context and hint.
+    /// Makes the error the cause of a new one with this kind and message. If it is or contains an [`Error`], that one is returned unchanged.
     fn context(self, kind: Kind, message: impl Into<Cow<'static, str>>) -> Result<T>;
 }
 
@@ -295,11 +308,11 @@ impl<T, E: Into<BoxError>> ResultExt<T> for std::result::Result<T, E> {
     }
 }
 
-/// Adds context to one of our own errors on the way up.
+/// Adds fields and hints to the error of a result.
 pub trait ErrorContext<T> {
-    /// Adds a name and its value.
+    /// See [`Error::with_field`].
     fn with_field(self, name: &'static str, value: impl fmt::Display) -> Result<T>;
-    /// Adds what to do next.
+    /// See [`Error::hint`].
     fn hint(self, hint: impl Into<Cow<'static, str>>) -> Result<T>;
 }
 
@@ -318,7 +331,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_nearest_context_and_hint_win() {
+    fn the_first_field_and_hint_win() {
         let error = Error::new(Kind::Data, "A row cannot be read")
             .with_field("table", "a")
             .hint("near")
@@ -330,9 +343,9 @@ mod tests {
     }
 
     #[test]
-    fn ours_is_found_below_a_foreign_wrapper() {
-        let ours = Error::new(Kind::SnapshotRequired, "Too old").with_field("since", "x");
-        let wrapped = std::io::Error::other(ours);
+    fn an_error_is_found_inside_a_foreign_wrapper() {
+        let inner = Error::new(Kind::SnapshotRequired, "Too old").with_field("since", "x");
+        let wrapped = std::io::Error::other(inner);
         let found = Error::recover(wrapped, |_| Error::new(Kind::Bug, "lost"));
         assert_eq!(found.kind(), Kind::SnapshotRequired);
         assert_eq!(found.get("since"), Some("x"));

@@ -1,37 +1,38 @@
-//! Values that cannot be printed in clear, by type. It does not decide what is secret: the caller wraps it. And text of others without
-//! what a terminal acts on.
+//! Types whose values are never printed in clear: [`Secret`] and [`SafeUrl`]. Also escapes the control characters in text from outside
+//! before it reaches a terminal or a log.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use url::Url;
 
-/// `text` with control characters, line ends among them, and characters that change the direction of text written as `\u001b`. Names and
-/// messages of the service may hold them. The form is that of JSON.
+/// Escapes control characters, including line ends, and characters that change the direction of text. The form is that of JSON:
+/// `\u001b`. Names and messages of the service may contain such characters.
 pub fn visible(text: &str) -> Cow<'_, str> {
     visible_but(text, &[])
 }
 
-/// As [`visible`], of text of several lines: line ends and tabs stay.
+/// Like [`visible`], but keeps line ends and tabs.
 pub fn visible_lines(text: &str) -> Cow<'_, str> {
     visible_but(text, &['\n', '\t'])
 }
 
-/// As [`visible`], without changing the characters in `kept`.
+/// Like [`visible`], but keeps the characters in `kept`.
 pub fn visible_but<'t>(text: &'t str, kept: &[char]) -> Cow<'t, str> {
-    let acts = |letter: char| {
-        let turns = matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-        (letter.is_control() || turns) && !kept.contains(&letter)
+    let is_escaped = |letter: char| {
+        let changes_direction = matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+        (letter.is_control() || changes_direction) && !kept.contains(&letter)
     };
-    if !text.chars().any(acts) {
+    if !text.chars().any(is_escaped) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len() + 16);
     for letter in text.chars() {
-        match acts(letter) {
-            // All of them have four digits at most.
-            true => shown.push_str(&format!("\\u{:04x}", u32::from(letter))),
-            false => shown.push(letter),
+        if is_escaped(letter) {
+            // All of these are in the basic plane, so four digits suffice.
+            shown.push_str(&format!("\\u{:04x}", u32::from(letter)));
+        } else {
+            shown.push(letter);
         }
     }
     Cow::Owned(shown)
@@ -47,12 +48,12 @@ impl Secret {
         Self(value.into())
     }
 
-    /// The clear text, for the one place that sends it.
+    /// The value in clear, for the place that sends it.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// Whether nothing is inside.
+    /// Whether the value is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -70,8 +71,8 @@ impl fmt::Display for Secret {
     }
 }
 
-/// A URL that prints without password, query string and fragment: pre-signed URLs carry credentials in the query,
-/// connection strings in the user information.
+/// A URL that is printed without password, query string and fragment. Pre-signed URLs carry credentials in the query, connection strings in
+/// the user information.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SafeUrl(Url);
 
@@ -81,7 +82,7 @@ impl SafeUrl {
         Self(url)
     }
 
-    /// The whole URL, for the one place that uses it.
+    /// The whole URL, for the place that uses it.
     pub fn reveal(&self) -> &Url {
         &self.0
     }
@@ -93,7 +94,7 @@ impl fmt::Display for SafeUrl {
         shown.set_fragment(None);
         let had_query = shown.query().is_some();
         shown.set_query(None);
-        // Fails only for URLs that cannot have a password, and this one has. An encoded colon in the user is a slip of the pen.
+        // An encoded colon in the user name is a common mistake for `user:password`. Setting a password cannot fail here: the URL has one.
         let user = shown.username().to_owned();
         if let Some((user, _)) = user.split_once("%3A").or_else(|| user.split_once("%3a")) {
             let _ = (shown.set_username(user), shown.set_password(Some("***")));
@@ -116,23 +117,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_acts_on_is_made_visible() {
+    fn control_characters_are_escaped() {
         assert_eq!(visible("plain \u{e4} \u{1f468}\u{200d}\u{1f373}"), "plain \u{e4} \u{1f468}\u{200d}\u{1f373}");
         assert_eq!(visible("a\u{1b}[31mb\r\nc\u{9b}2J"), "a\\u001b[31mb\\u000d\\u000ac\\u009b2J");
         assert_eq!(visible("x\u{202e}y\u{2066}z\u{feff}"), "x\\u202ey\\u2066z\\ufeff");
         assert_eq!(visible_lines("a\tb\nc\u{7f}"), "a\tb\nc\\u007f");
-        // What is escaped already stays as it is.
+        // Escaping twice changes nothing.
         assert_eq!(visible(&visible("\u{1b}")), "\\u001b");
     }
 
     #[test]
-    fn secrets_do_not_print() {
+    fn secrets_are_not_printed() {
         let secret = Secret::new("hunter2");
         assert_eq!(format!("{secret} {secret:?}"), "*** ***");
     }
 
     #[test]
-    fn urls_print_without_credentials() {
+    fn urls_are_printed_without_credentials() {
         let url = SafeUrl::new(Url::parse("https://me:pw@host/a/b?X-Signature=abc#frag").unwrap());
         assert_eq!(format!("{url} {url:?}"), "https://me:***@host/a/b?*** https://me:***@host/a/b?***");
         assert_eq!(SafeUrl::new(Url::parse("mysql://me%3Apw@host/db").unwrap()).to_string(), "mysql://me:***@host/db");

@@ -1,4 +1,4 @@
-//! Moments in UTC with microseconds, as the service writes them. No local time here.
+//! Timestamps in UTC with microseconds, as the service writes them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,12 +7,22 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::error::{Error, Kind, Result, ResultExt};
 
-/// Microseconds since 1970-01-01T00:00:00Z. Parses RFC 3339 with any offset; prints with `Z`, microseconds only when there are any.
+/// A point in time: microseconds since 1970-01-01T00:00:00Z.
+///
+/// Parsed from RFC 3339 with any offset. Printed in UTC with `Z`, and with six decimals unless it is a whole second.
+///
+/// ```
+/// use daplake::model::Timestamp;
+///
+/// let time: Timestamp = "2026-03-01T09:00:00+01:00".parse()?;
+/// assert_eq!(time.to_string(), "2026-03-01T08:00:00Z");
+/// # Ok::<(), daplake::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// From microseconds since the epoch.
+    /// The timestamp `micros` microseconds after the epoch.
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
@@ -22,12 +32,12 @@ impl Timestamp {
         self.0
     }
 
-    /// The local clock. For ages and deadlines only, never for a bookmark.
+    /// The time of the local clock. For ages and deadlines only, never for a bookmark.
     pub fn now() -> Self {
         Self(Utc::now().timestamp_micros())
     }
 
-    /// For arithmetic on calendars; `None` outside chrono's years.
+    /// The same time for calendar arithmetic; `None` outside of the years that chrono supports.
     pub fn to_datetime(self) -> Option<DateTime<Utc>> {
         DateTime::from_timestamp_micros(self.0)
     }
@@ -47,7 +57,7 @@ impl FromStr for Timestamp {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let time = DateTime::parse_from_rfc3339(text).context(Kind::Data, "Not a time with offset")?;
+        let time = DateTime::parse_from_rfc3339(text).context(Kind::Data, "Not an RFC 3339 timestamp")?;
         Ok(Self(time.timestamp_micros()))
     }
 }
@@ -57,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prints_as_the_service_writes() {
+    fn timestamps_are_printed_as_the_service_writes_them() {
         for (text, shown) in [
             ("2022-06-13T09:30:00Z", "2022-06-13T09:30:00Z"),
             ("2022-06-13T09:30:00.123456+02:00", "2022-06-13T07:30:00.123456Z"),
