@@ -1,4 +1,4 @@
-//! From a [`TableSchema`] to Arrow schemas: of change batches and of lake tables. It converts no values.
+//! Arrow schemas of change batches and of lake tables.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,22 +8,22 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use super::change_columns::{ACTION, SEQ, TS};
 use super::{Column, ColumnType, TableSchema};
 
-/// Name of the items of a list, as Delta and Spark spell it.
+/// The name of the items of a list, as in Delta Lake and Spark.
 pub const ELEMENT: &str = "element";
-/// Metadata key of a description, as Spark spells it.
+/// The metadata key of a description, as in Spark.
 const COMMENT: &str = "comment";
 
-/// How nested columns appear.
+/// How nested columns are represented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Nested {
-    /// As Struct and List.
+    /// As Arrow structs and lists.
     #[default]
     Typed,
     /// As JSON text.
     Json,
 }
 
-/// The Arrow type of a column. Everything inside nested types is nullable.
+/// The Arrow type of a column. All members of nested types are nullable.
 pub fn arrow_type(column_type: &ColumnType, nested: Nested) -> DataType {
     match column_type {
         ColumnType::Boolean => DataType::Boolean,
@@ -51,21 +51,21 @@ fn member_field(member: &Column) -> Field {
     Field::new(&member.name, arrow_type(&member.column_type, Nested::Typed), true)
 }
 
-/// Schema of change batches: `_action`, `_ts`, `_seq`, key columns (not null), value columns (all nullable: deletes have none,
-/// and a null in a required column never loses a row).
+/// The schema of change batches: `_action`, `_ts`, `_seq`, key columns (not null), value columns (all nullable, since deletes have no
+/// values and a null in a required column must not lose its row).
 pub fn change_schema(schema: &TableSchema, nested: Nested) -> SchemaRef {
-    let ours = [
+    let leading = [
         Field::new(ACTION, DataType::Utf8, false),
         Field::new(TS, arrow_type(&ColumnType::Timestamp, nested), false),
         Field::new(SEQ, DataType::UInt64, false),
     ];
     let key = schema.key.iter().map(|column| Field::new(&column.name, arrow_type(&column.column_type, nested), false));
     let value = schema.value.iter().map(|column| Field::new(&column.name, arrow_type(&column.column_type, nested), true));
-    Arc::new(Schema::new(ours.into_iter().chain(key).chain(value).collect::<Vec<_>>()))
+    Arc::new(Schema::new(leading.into_iter().chain(key).chain(value).collect::<Vec<_>>()))
 }
 
-/// Schema of a lake table: key and value columns only, nullability from `required`, descriptions as field metadata `comment`
-/// (of the table: schema metadata `comment`).
+/// The schema of a lake table: key and value columns, nullable unless `required`. Descriptions are in the metadata `comment` of fields and
+/// schema.
 pub fn lake_schema(schema: &TableSchema, nested: Nested) -> SchemaRef {
     let fields: Vec<Field> = schema
         .columns()

@@ -1,8 +1,8 @@
 //! Names of the columns that every change batch has before the columns of its table.
 
-/// Name of the column of a change batch that says `U` or `D` (Utf8, never null).
+/// The operation: `U` for upsert or `D` for delete (Utf8, never null).
 pub const ACTION: &str = "_action";
-/// Name of the column with the commit time (Timestamp(us, "UTC"), never null).
+/// The commit time on the service (Timestamp(us, "UTC"), never null).
 pub const TS: &str = "_ts";
-/// Name of the column with the place in the result (UInt64, never null): object number << 40 | row number.
+/// The position in the result: object number << 40 | row number (UInt64, never null).
 pub const SEQ: &str = "_seq";

@@ -1,9 +1,9 @@
-//! Which columns of a table a target gets, and which of them as keyed hashes: from rules with names and patterns to a choice for
-//! one schema, and the hashing itself. It does no I/O and knows no target.
+//! Column rules: which columns of a table are loaded, and which of them as keyed hashes. Rules with names and patterns are resolved against
+//! one schema, and batches are hashed accordingly. No I/O.
 //!
-//! A hash is HMAC-SHA256 over the value as text, under a secret of the user's, written as 64 hexadecimal digits. The text is that
-//! of the value, not of its type, so that equal keys of different widths stay equal: `42` for any whole number, the text itself
-//! for text, `2026-01-31T09:30:00Z` for a moment. A null stays null.
+//! A hash is the HMAC-SHA256 of the value's text under the user's secret, written as 64 hexadecimal digits. The text does not depend on the
+//! width of the type, so that equal keys have equal hashes: `42` for any integer type, the text itself for text,
+//! `2026-01-31T09:30:00Z` for a timestamp. A null stays null.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -20,18 +20,18 @@ use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Timestamp, is_pattern, name_matches};
 use crate::redact::Secret;
 
-/// Bytes that a secret has at least.
+/// Minimum length of a secret in bytes.
 const LEAST_SECRET: usize = 16;
-/// Characters of a hash.
+/// Length of a hash in characters.
 const HASH_LENGTH: usize = 64;
-/// What is hashed to know a secret again without knowing it.
+/// The text whose hash is the fingerprint of a key.
 const FINGERPRINT_OF: &[u8] = b"daplake: which key made these hashes?";
-/// Characters of a fingerprint.
+/// Length of a fingerprint in characters.
 const FINGERPRINT_LENGTH: usize = 16;
-/// Member of a schema's source that tells targets which keep it of the choice.
+/// The member of a schema's source in which the record of the column rules is stored.
 const RECORD: &str = "daplake";
 
-/// The secret under which columns are hashed.
+/// The key for hashed columns.
 #[derive(Clone)]
 pub struct HashKey {
     key: hmac::Key,
@@ -45,12 +45,12 @@ impl std::fmt::Debug for HashKey {
 }
 
 impl HashKey {
-    /// From a secret of at least 16 bytes; kind `Usage` for a shorter one, which could be guessed.
+    /// The key made from a secret. Fails with kind `Usage` if the secret is shorter than 16 bytes and could be guessed.
     pub fn new(secret: &Secret) -> Result<Self> {
         let bytes = secret.reveal().as_bytes();
         if bytes.len() < LEAST_SECRET {
-            return Err(Error::new(Kind::Usage, "The key for hashed columns is too short")
-                .hint("use at least 16 bytes of chance, such as the output of `openssl rand -hex 32`"));
+            return Err(Error::new(Kind::Usage, "The key for hashed columns is shorter than 16 bytes")
+                .hint("use at least 16 random bytes, such as the output of `openssl rand -hex 32`"));
         }
         let key = hmac::Key::new(hmac::HMAC_SHA256, bytes);
         let mut fingerprint = String::new();
@@ -59,12 +59,12 @@ impl HashKey {
         Ok(Self { key, fingerprint })
     }
 
-    /// By which the key is known again. It tells nothing of the secret.
+    /// A fingerprint that identifies the key without revealing it.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// The hash of a text, appended to `out` as 64 hexadecimal digits.
+    /// Appends the hash of a text to `out`, as 64 hexadecimal digits.
     fn hash(&self, text: &[u8], out: &mut String) {
         push_hex(hmac::sign(&self.key, text).as_ref(), out);
     }
@@ -78,64 +78,64 @@ fn push_hex(bytes: &[u8], out: &mut String) {
     }
 }
 
-/// Rules for the columns of one table: names, or patterns with `*` and `?`.
+/// Column rules of one table, as names or patterns with `*` and `?`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ColumnRules {
-    /// Only these and the key; none given: all.
+    /// Load only these columns and the key. Empty: all columns.
     pub keep: Vec<String>,
-    /// Not these. Wins over the other two.
+    /// Drop these columns. Takes precedence over the other two lists.
     pub drop: Vec<String>,
-    /// These as keyed hashes, as far as they are kept. Key columns may be hashed.
+    /// Load these columns as keyed hashes. Key columns may be hashed.
     pub hash: Vec<String>,
 }
 
 impl ColumnRules {
-    /// Whether they change nothing.
+    /// Whether there are no rules.
     pub fn is_empty(&self) -> bool {
         self.keep.is_empty() && self.drop.is_empty() && self.hash.is_empty()
     }
 }
 
 pub(super) fn no_key() -> Error {
-    Error::new(Kind::Usage, "Columns are to be hashed, but there is no key")
+    Error::new(Kind::Usage, "Hashed columns need a key")
         .hint("set DAPLAKE_HASH_KEY to a secret of at least 16 bytes, or name a file with --hash-key-file")
 }
 
-/// What a target remembers of a choice, to know whether new rows can stand beside the old ones.
+/// What a target remembers of the column rules, to decide whether new rows fit the existing ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ColumnRecord {
-    /// Columns that are left out.
+    /// Dropped columns.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dropped: Vec<String>,
-    /// Columns that are hashes.
+    /// Hashed columns.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hashed: Vec<String>,
-    /// Of the key of these hashes.
+    /// The fingerprint of the key of these hashes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
 }
 
-/// What becomes of a record when rows of another choice follow.
+/// The result of a change of the column rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Followed {
-    /// The record from now on.
+    /// The new record.
     pub record: ColumnRecord,
-    /// What a user should know, a sentence each.
+    /// Notes for the user, one sentence each.
     pub notes: Vec<String>,
 }
 
 impl ColumnRecord {
-    /// Whether all columns are there as they came.
+    /// Whether no column is dropped or hashed.
     pub fn is_empty(&self) -> bool {
         self.dropped.is_empty() && self.hashed.is_empty()
     }
 
-    /// That of a schema which a target keeps, see [`ColumnChoice::kept`].
+    /// The record in a schema that a target stores, see [`ColumnChoice::kept`].
     pub fn of_source(source: &Value) -> Self {
         serde_json::from_value(source[RECORD].clone()).unwrap_or_default()
     }
 
-    /// A schema with this record in it.
+    /// The schema with this record in it.
     pub fn into_source(&self, source: &Value) -> Value {
         let mut source = source.clone();
         if let (Value::Object(members), Ok(record)) = (&mut source, serde_json::to_value(self)) {
@@ -144,7 +144,7 @@ impl ColumnRecord {
         source
     }
 
-    /// The record of columns that have new names.
+    /// The record with renamed columns.
     #[must_use]
     pub fn renamed(mut self, names: &[(String, String)]) -> Self {
         for column in self.dropped.iter_mut().chain(&mut self.hashed) {
@@ -155,13 +155,12 @@ impl ColumnRecord {
         self
     }
 
-    /// Whether rows of `next` can come into a table with rows of this choice; `has` says whether the table has a column, `comes`
-    /// whether the rows have it. Kind `Schema` if values and hashes, or hashes of two keys, would stand in one column.
+    /// Checks whether rows with the record `next` can be added to a table with this record. `has` tells whether the table has a column,
+    /// `comes` whether the new rows have it. Fails with kind `Schema` if a column would mix values and hashes, or hashes of two keys.
     pub fn follow(&self, next: &Self, has: impl Fn(&str) -> bool, comes: impl Fn(&str) -> bool) -> Result<Followed> {
-        let way_out = "keep the choice as it was, or reload the table with --resnapshot";
+        let way_out = "keep the column rules as they were, or reload the table with --resnapshot";
         let is_kept = |column: &str| !next.dropped.iter().any(|dropped| dropped == column);
-        // A column of hashes that comes no more, left out or gone at the source, still holds them: it must be known when it
-        // comes back.
+        // A hashed column that is no longer loaded still holds hashes. They must be remembered in case the column comes back.
         let is_idle = |column: &&String| !next.hashed.contains(column) && !comes(column) && has(column);
         let mut of_old_key = self.hashed.iter().filter(|column| next.hashed.contains(column) || is_idle(column));
         if let (Some(column), true) = (of_old_key.next(), next.fingerprint.is_some() && self.fingerprint != next.fingerprint) {
@@ -178,9 +177,10 @@ impl ColumnRecord {
             .chain(next.hashed.iter().map(|column| (column, self.hashed.contains(column), true)))
         {
             if was != is && has(column) && comes(column) {
-                let message = match is {
-                    true => "A column is to be hashed from now on, but the table has its values",
-                    false => "A column is not to be hashed any more, but the table has its hashes",
+                let message = if is {
+                    "The column is hashed from now on, but the table already has its values"
+                } else {
+                    "The column is no longer hashed, but the table already has its hashes"
                 };
                 return Err(Error::new(Kind::Schema, message).with_field("column", column).hint(way_out));
             }
@@ -188,17 +188,17 @@ impl ColumnRecord {
         let mut notes = Vec::new();
         for column in next.dropped.iter().filter(|column| !self.dropped.contains(column) && has(column)) {
             notes.push(format!(
-                "`{column}` is left out from now on; values that are here already stay until the table is loaded anew with --resnapshot"
+                "`{column}` is left out from now on; values already in the table stay until it is reloaded with --resnapshot"
             ));
         }
         for column in self.dropped.iter().filter(|column| is_kept(column) && comes(column) && !next.hashed.contains(column)) {
             notes.push(format!(
-                "`{column}` is no longer left out; it is null in rows that are here already until the table is loaded anew with --resnapshot"
+                "`{column}` is no longer left out; it is null in existing rows until the table is reloaded with --resnapshot"
             ));
         }
         let mut record = next.clone();
         record.hashed.extend(self.hashed.iter().filter(is_idle).cloned());
-        // One that is gone at the source stays left out when it comes back; until then nothing is known of it.
+        // A dropped column that the service removed stays dropped in case it comes back.
         let is_gone = |column: &&String| is_kept(column) && !comes(column);
         record.dropped.extend(self.dropped.iter().filter(is_gone).cloned());
         if record.fingerprint.is_none() && !record.hashed.is_empty() {
@@ -208,7 +208,7 @@ impl ColumnRecord {
     }
 }
 
-/// Rules applied to one schema.
+/// Column rules resolved against one schema.
 #[derive(Debug, Clone)]
 pub struct ColumnChoice {
     read: Arc<TableSchema>,
@@ -219,13 +219,13 @@ pub struct ColumnChoice {
 }
 
 impl ColumnChoice {
-    /// All columns of a schema as they come.
+    /// All columns of a schema, unchanged.
     pub fn all(schema: Arc<TableSchema>) -> Self {
         Self { read: Arc::clone(&schema), kept: schema, record: ColumnRecord::default(), key: None, unknown: Vec::new() }
     }
 
-    /// What `rules` mean for `schema`. Kind `Usage` for hashes without a key, `Schema` for a key column that would be dropped and
-    /// for a nested column that would be hashed.
+    /// Resolves `rules` against `schema`. Fails with kind `Usage` if columns are hashed but there is no key, and with kind `Schema` if a key
+    /// column would be dropped or a nested column hashed.
     pub fn of(schema: &Arc<TableSchema>, rules: &ColumnRules, key: Option<&HashKey>) -> Result<Self> {
         if rules.is_empty() {
             schema.check_names()?;
@@ -272,8 +272,7 @@ impl ColumnChoice {
         Ok(Self { read: Arc::new(read), kept: Arc::new(kept), record, key, unknown })
     }
 
-    /// The same for a table that `held` tells of: what the rules name and the schema has no more stays in the record, so that the name
-    /// is known for as long as it is in the rules.
+    /// Takes over from the record of an existing table: columns that the rules name and the schema no longer has stay in the record.
     #[must_use]
     pub fn remembering(mut self, held: &ColumnRecord) -> Self {
         let gone = |names: &[String]| names.iter().filter(|name| self.unknown.contains(name)).cloned().collect::<Vec<_>>();
@@ -293,41 +292,37 @@ impl ColumnChoice {
         self
     }
 
-    /// What a decoder has to read: without the columns that are left out.
+    /// The schema for the decoder: without the dropped columns.
     pub fn read(&self) -> &Arc<TableSchema> {
         &self.read
     }
 
-    /// What a target gets. Its `source` is that of the service without what is left out, with hashed columns as texts, and with
-    /// the record.
+    /// The schema for the target. Its `source` is the service's without dropped columns, with hashed columns as text, and with the record.
     pub fn kept(&self) -> &Arc<TableSchema> {
         &self.kept
     }
 
-    /// What a target should remember.
+    /// The record for the target.
     pub fn record(&self) -> &ColumnRecord {
         &self.record
     }
 
-    /// Exact names in the rules that the schema does not have.
+    /// Exact names in the rules that are not columns of the schema.
     pub fn unknown(&self) -> &[String] {
         &self.unknown
     }
 
-    /// Schema of batches after [`Self::apply`].
+    /// The schema of batches after [`Self::apply`].
     pub fn change_schema(&self, nested: Nested) -> SchemaRef {
         change_schema(&self.kept, nested)
     }
 
-    /// A batch of changes as read, with hashes in place of values. `schema` is [`Self::change_schema`].
+    /// Replaces the values of hashed columns in a batch of changes by hashes. `schema` is [`Self::change_schema`].
     pub fn apply(&self, batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
         let Some(key) = &self.key else { return Ok(batch.clone()) };
         let mut columns = Vec::with_capacity(batch.num_columns());
         for (field, array) in batch.schema().fields().iter().zip(batch.columns()) {
-            columns.push(match self.record.hashed.contains(field.name()) {
-                true => hashed(array, key)?,
-                false => Arc::clone(array),
-            });
+            columns.push(if self.record.hashed.contains(field.name()) { hashed(array, key)? } else { Arc::clone(array) });
         }
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
@@ -335,7 +330,7 @@ impl ColumnChoice {
     }
 }
 
-/// Hashes on their way into a column.
+/// A column of hashes under construction.
 struct Hashes<'k> {
     key: &'k HashKey,
     hex: String,
@@ -351,7 +346,7 @@ impl Hashes<'_> {
     }
 }
 
-/// The hashes of values.
+/// The hashes of the values of an array.
 fn hashed(array: &ArrayRef, key: &HashKey) -> Result<ArrayRef> {
     let out = StringBuilder::with_capacity(array.len(), (array.len() - array.null_count()) * HASH_LENGTH);
     let mut hashes = Hashes { key, hex: String::with_capacity(HASH_LENGTH), out };
@@ -373,7 +368,7 @@ fn hashed(array: &ArrayRef, key: &HashKey) -> Result<ArrayRef> {
             let mut text = String::new();
             for row in 0..array.len() {
                 text.clear();
-                // The cause would quote the value.
+                // Without the cause, which would quote the value.
                 write!(text, "{}", texts.value(row)).map_err(|_| Error::new(Kind::Data, "A value cannot be hashed"))?;
                 hashes.push(array.is_valid(row).then_some(text.as_bytes()));
             }
@@ -382,7 +377,7 @@ fn hashed(array: &ArrayRef, key: &HashKey) -> Result<ArrayRef> {
     Ok(Arc::new(hashes.out.finish()))
 }
 
-/// The service's schema as a target that keeps it should have it.
+/// The service's JSON Schema as a target should store it.
 fn chosen_source(source: &Value, record: &ColumnRecord) -> Value {
     let mut source = source.clone();
     for group in ["key", "value"] {

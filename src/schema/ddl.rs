@@ -1,40 +1,40 @@
-//! Statements by which query engines see lake tables: views, external tables, with the descriptions of tables and columns. Pure
-//! text; it looks at no table.
+//! SQL statements that make lake tables available in query engines: views and external tables, with the descriptions of tables and columns.
+//! The statements are derived from schemas alone.
 
 use std::fmt::Write as _;
 
 use super::{Column, ColumnType, Nested, TableSchema};
 
-/// A query engine over files.
+/// A query engine that reads files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LakeEngine {
-    /// DuckDB: views.
+    /// DuckDB, with views.
     DuckDb,
-    /// Amazon Athena: external tables.
+    /// Amazon Athena, with external tables.
     Athena,
-    /// Spark and Databricks: external tables.
+    /// Spark and Databricks, with external tables.
     Spark,
-    /// Snowflake: external tables over a stage.
+    /// Snowflake, with external tables over a stage.
     Snowflake,
 }
 
-/// How the tables are kept.
+/// The format of the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LakeFormat {
-    /// Delta Lake.
+    /// Delta Lake tables.
     Delta,
-    /// A folder of Parquet files.
+    /// Folders of Parquet files.
     Parquet,
 }
 
-/// Where tables are and how.
+/// Location and format of the tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LakePlace {
-    /// URL or path of the target, whose tables are in `<url>/<namespace>/<table>`.
+    /// The URL or path of the target. Its tables are at `<url>/<namespace>/<table>`.
     pub url: String,
-    /// Format of all tables.
+    /// The format of all tables.
     pub format: LakeFormat,
-    /// Form of nested columns.
+    /// The representation of nested columns.
     pub nested: Nested,
 }
 
@@ -44,7 +44,7 @@ impl LakePlace {
     }
 }
 
-/// What comes once, before the statements of the tables of a namespace.
+/// The statements that come once per namespace, before those of its tables.
 pub fn lake_prelude(engine: LakeEngine, place: &LakePlace, namespace: &str) -> String {
     match engine {
         LakeEngine::DuckDb => {
@@ -62,7 +62,7 @@ pub fn lake_prelude(engine: LakeEngine, place: &LakePlace, namespace: &str) -> S
     }
 }
 
-/// The statements of one table, each with `;` and a line end.
+/// The statements for one table, each with `;` and a line end.
 pub fn lake_table(engine: LakeEngine, place: &LakePlace, schema: &TableSchema) -> String {
     match engine {
         LakeEngine::DuckDb => duckdb(place, schema),
@@ -98,7 +98,7 @@ enum Hive {
     Spark,
 }
 
-/// Characters of a comment that Athena's catalogue takes.
+/// The maximum length of a comment in Athena's catalogue, in characters.
 const ATHENA_COMMENT: usize = 255;
 
 fn hive(engine: Hive, place: &LakePlace, schema: &TableSchema) -> String {
@@ -109,7 +109,7 @@ fn hive(engine: Hive, place: &LakePlace, schema: &TableSchema) -> String {
         Hive::Spark => backslashed(text),
     };
     if place.format == LakeFormat::Delta {
-        // Columns and descriptions are in the table's own log, and engines want no second account of them.
+        // The engines read columns and descriptions from the Delta log.
         return match engine {
             Hive::Athena => {
                 format!(
@@ -153,7 +153,7 @@ fn hive_type(engine: Hive, column_type: &ColumnType, nested: Nested) -> String {
             let members: Vec<String> = members
                 .iter()
                 .map(|member| {
-                    // Athena has no quotes inside of a type.
+                    // Athena has no quoted names inside types.
                     let name = if engine == Hive::Athena { member.name.clone() } else { back(&member.name) };
                     format!("{name}:{}", hive_type(engine, &member.column_type, nested))
                 })
@@ -189,7 +189,7 @@ fn snowflake(place: &LakePlace, schema: &TableSchema) -> String {
         schema.table.table,
     );
     if place.format == LakeFormat::Delta {
-        // Again after each sync.
+        // To be repeated after each sync.
         let _ = writeln!(text, "ALTER EXTERNAL TABLE {name} REFRESH;");
     }
     for column in schema.columns() {
@@ -218,27 +218,27 @@ fn stage(namespace: &str) -> String {
     format!("{}.\"DAPLAKE\"", upper(namespace))
 }
 
-/// A name in double quotes.
+/// The name in double quotes.
 fn double(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A name as Snowflake finds it without quotes.
+/// The name in double quotes and upper case, as Snowflake resolves it without quotes.
 fn upper(name: &str) -> String {
     double(&name.to_uppercase())
 }
 
-/// A name in backticks.
+/// The name in backticks.
 fn back(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 
-/// A text in single quotes, which are doubled.
+/// The text in single quotes; quotes inside are doubled.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// A text in single quotes by the rules of Hive and Spark, on one line.
+/// The text in single quotes on one line, escaped by the rules of Hive and Spark.
 fn backslashed(text: &str) -> String {
     let text = text.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n").replace('\r', "");
     format!("'{text}'")

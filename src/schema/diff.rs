@@ -1,67 +1,68 @@
-//! The difference of two versions of a table schema, as a value. What to do about it is the target's affair.
+//! The changes between two versions of a table schema. Each target decides how to apply them.
 
 use super::{Column, ColumnType, ELEMENT, TableSchema};
 
-/// One change from an older to a newer schema. `path` is `column` or `column.member`.
+/// A change from an older to a newer schema. `path` is `column` or `column.member`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SchemaChange {
-    /// A column or nested member that was not there.
+    /// A new column or nested member.
     Added {
-        /// Where.
+        /// The column or member.
         path: String,
-        /// Listed in `required` from the start.
+        /// Whether it is listed in `required`.
         required: bool,
     },
-    /// Gone upstream; targets keep it with nulls unless told otherwise.
+    /// A column or member that the service removed. Targets keep it, with nulls in new rows.
     Removed {
-        /// Where.
+        /// The column or member.
         path: String,
     },
-    /// No longer in `required`.
+    /// A column that is no longer listed in `required`.
     Relaxed {
-        /// Where.
+        /// The column or member.
         path: String,
     },
-    /// Now in `required`.
+    /// A column that is now listed in `required`.
     Tightened {
-        /// Where.
+        /// The column or member.
         path: String,
     },
-    /// Every old value fits the new type (int32 to int64, longer text, more enum members, larger decimal, enum to text).
+    /// A type change to which every old value can be converted without loss: int32 to int64, longer text, more enum values, larger
+    /// decimal, enum to text.
     Widened {
-        /// Where.
+        /// The column or member.
         path: String,
-        /// Before.
+        /// The old value.
         from: ColumnType,
-        /// After.
+        /// The new value.
         to: ColumnType,
     },
-    /// Old values may not fit the new type. That includes a removed enum member, which targets that keep enums as text need
-    /// not mind.
+    /// A type change to which some old values cannot be converted. This includes a removed enum value, which is of no concern to targets
+    /// that store enums as text.
     Incompatible {
-        /// Where.
+        /// The column or member.
         path: String,
-        /// Before.
+        /// The old value.
         from: ColumnType,
-        /// After.
+        /// The new value.
         to: ColumnType,
     },
-    /// Other key columns than before.
+    /// A change of the key columns.
     KeyChanged {
-        /// Before.
+        /// The old value.
         from: Vec<String>,
-        /// After.
+        /// The new value.
         to: Vec<String>,
     },
-    /// Only texts for people.
+    /// A change of the description only.
     DescriptionChanged {
-        /// Where; empty for the table itself.
+        /// The column or member; empty for the table itself.
         path: String,
     },
 }
 
-/// All changes from `old` to `new`: the key's and the table's first, then in the column order of `new`, removals last. Inside
-/// nested columns the path is `column.member`, items of a list are `column.element`. Column order and defaults do not count.
+/// All changes from `old` to `new`: those of the key and the table first, then in the column order of `new`, removals last. Paths inside
+/// nested columns are `column.member`, or `column.element` for the items of a list. Column order and defaults are ignored.
 pub fn changes_between(old: &TableSchema, new: &TableSchema) -> Vec<SchemaChange> {
     let mut changes = Vec::new();
     let (from, to) = (names(&old.key), names(&new.key));
@@ -97,7 +98,7 @@ fn compare_columns(prefix: &str, old: &[&Column], new: &[&Column], changes: &mut
 fn compare_column(path: String, old: &Column, new: &Column, changes: &mut Vec<SchemaChange>) {
     let before = changes.len();
     compare_types(&path, &old.column_type, &new.column_type, changes);
-    // The placeholder may be longer than the declared length, so a column may have to grow for it alone.
+    // The placeholder may be longer than the declared length, so the column may have to be widened for it.
     let grown = changes.len() == before && new.oversizeable && !old.oversizeable;
     if grown && matches!(old.column_type, ColumnType::Text { max_length: Some(_) }) {
         let (from, to) = (old.column_type.clone(), new.column_type.clone());
@@ -137,14 +138,14 @@ enum Fit {
     Other,
 }
 
-/// Whether every value of `old` is one of `new`, in the same notation.
+/// Whether every value of `old` is also a value of `new`, with the same text.
 fn fit(old: &ColumnType, new: &ColumnType) -> Fit {
     use ColumnType::*;
     let wider = match (old, new) {
         (old, new) if old == new => return Fit::Same,
         (Enum { members: a, open: x }, Enum { members: b, open: y }) => {
             let kept = a.iter().all(|member| b.contains(member));
-            // The service does not keep the order of members, so order alone is no change.
+            // The order of enum values is not stable on the service.
             if kept && a.len() == b.len() && x == y {
                 return Fit::Same;
             }
@@ -173,7 +174,7 @@ fn fit(old: &ColumnType, new: &ColumnType) -> Fit {
 }
 
 const UUID_LENGTH: u64 = 36;
-/// The longest form of an IPv6 address, with an IPv4 tail.
+/// The length of the longest IPv6 address, which has an IPv4 suffix.
 const IP_LENGTH: u64 = 45;
 /// `hh:mm:ss.ffffff+hh:mm`.
 const TIME_LENGTH: u64 = 21;
@@ -182,7 +183,7 @@ fn digits_before_point(precision: u8, scale: i8) -> i32 {
     i32::from(precision) - i32::from(scale)
 }
 
-/// Whether a text bound holds texts of another bound; `None` is unbounded.
+/// Whether texts of the old maximum length fit the new one; `None` is unbounded.
 fn holds(bound: Option<u64>, longest: Option<u64>) -> bool {
     match (bound, longest) {
         (None, _) => true,

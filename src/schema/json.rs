@@ -1,5 +1,5 @@
-//! Reads the service's JSON Schema: its own closed dialect and the superset that may come one day (references, type lists,
-//! bounds). What it cannot understand becomes JSON text with a warning. It builds values only; it checks no rows.
+//! Reads the service's JSON Schema: the dialect that the service uses today and a superset of it (references, type lists, bounds). A node
+//! that is not supported becomes a column of JSON text, with a warning.
 
 use serde_json::{Map, Number, Value};
 
@@ -7,9 +7,9 @@ use super::{Column, ColumnType, TableSchema};
 use crate::error::{Error, Kind, Result};
 use crate::model::TableRef;
 
-/// Objects in objects deeper than this are kept as JSON text; real schemas have two levels.
+/// Objects that are nested deeper than this are loaded as JSON text. Real schemas have two levels.
 const MAX_DEPTH: usize = 16;
-/// Digits that a 128-bit decimal holds.
+/// The largest precision of a 128-bit decimal.
 const MAX_PRECISION: u32 = 38;
 
 impl TableSchema {
@@ -18,7 +18,7 @@ impl TableSchema {
     pub fn read(table: &TableRef, version: i64, schema: Value) -> Result<Self> {
         let mut reader = Reader { root: &schema, warnings: Vec::new() };
         let unusable = |what: &'static str| {
-            Error::new(Kind::Schema, "The service's schema of the table cannot be used")
+            Error::new(Kind::Schema, "The schema of the table is not usable")
                 .with_field("table", table)
                 .with_field("reason", what)
         };
@@ -30,7 +30,7 @@ impl TableSchema {
             return Err(unusable("it names no key columns"));
         }
         for column in &mut key {
-            // A key without a value identifies nothing, whatever `required` says.
+            // A key is never null, whatever `required` says.
             column.required = true;
         }
         let mut value = match groups.get("value") {
@@ -38,7 +38,7 @@ impl TableSchema {
             Some(node) => match reader.group(node) {
                 Some(node) => reader.columns(node, "", 0, &mut Vec::new()),
                 None => {
-                    reader.warnings.push("`value` has no columns; only the key is read".to_owned());
+                    reader.warnings.push("`value` has no columns; only the key is loaded".to_owned());
                     Vec::new()
                 }
             },
@@ -46,7 +46,9 @@ impl TableSchema {
         value.retain(|column| {
             let twice = key.iter().any(|key| key.name == column.name);
             if twice {
-                reader.warnings.push(format!("`{}` is a key and a value column; the value column is left out", column.name));
+                reader
+                    .warnings
+                    .push(format!("`{}` is both a key and a value column; the value column is ignored", column.name));
             }
             !twice
         });
@@ -58,7 +60,7 @@ impl TableSchema {
     }
 }
 
-/// Warnings for names that differ in letter case only: some targets (Delta among them) take them for one column.
+/// Warnings for names that differ only in letter case: some targets, such as Delta Lake, treat them as one column.
 fn letter_case_twins<'n>(names: impl Iterator<Item = &'n str>, path: &str) -> Vec<String> {
     let mut seen = std::collections::HashMap::new();
     let mut warnings = Vec::new();
@@ -75,7 +77,7 @@ fn letter_case_twins<'n>(names: impl Iterator<Item = &'n str>, path: &str) -> Ve
     warnings
 }
 
-/// Title, blank line, description; or the one that is there.
+/// The title, a blank line and the description, or whichever of the two exists.
 fn table_text(node: &Value) -> Option<String> {
     match (text_of(node, "title"), text_of(node, "description")) {
         (Some(title), Some(description)) => Some(format!("{title}\n\n{description}")),
@@ -101,7 +103,7 @@ impl Node {
     }
 }
 
-/// Why a node is kept as JSON text.
+/// Why a node is loaded as JSON text.
 type Unknown = &'static str;
 
 struct Reader<'s> {
@@ -148,8 +150,8 @@ impl<'s> Reader<'s> {
             .map(|(name, node)| {
                 let path = format!("{path}{name}");
                 let read = self.node(node, &path, depth, references).unwrap_or_else(|unknown| {
-                    self.warnings.push(format!("`{path}` {unknown}; it is kept as JSON text"));
-                    // Whether it may be null is often all that can be said of an unknown node.
+                    self.warnings.push(format!("`{path}` {unknown}; it is loaded as JSON text"));
+                    // Even an unknown node may tell whether it is nullable.
                     Node { nullable: node.get("nullable") == Some(&Value::Bool(true)), ..Node::of(ColumnType::Json) }
                 });
                 let described = ["title", "description"].iter().find_map(|text| self.annotation(node, text)?.as_str());
@@ -169,7 +171,7 @@ impl<'s> Reader<'s> {
         columns
     }
 
-    /// A keyword of the node itself or of what it refers to.
+    /// A keyword of the node itself or of the node that it refers to.
     fn annotation(&self, node: &'s Value, name: &str) -> Option<&'s Value> {
         let mut node = node;
         for _ in 0..MAX_DEPTH {
@@ -208,7 +210,7 @@ impl<'s> Reader<'s> {
         } else if let Some(parts) = object.get("allOf") {
             match parts.as_array().map(Vec::as_slice) {
                 Some([only]) => self.node(only, path, depth, references)?,
-                _ => return Err("is put together from several schemas"),
+                _ => return Err("combines several schemas"),
             }
         } else {
             self.plain(object, path, depth, references)?
@@ -234,11 +236,11 @@ impl<'s> Reader<'s> {
                 let mut alternatives = Vec::with_capacity(several.len());
                 for choice in several {
                     let is_const = choice.get("const").is_some_and(Value::is_string);
-                    // A warning about one of several alternatives would be followed by one about the choice: say it once.
+                    // The caller warns about the node as a whole.
                     let said = self.warnings.len();
                     let read = self.node(choice, path, depth, references);
                     self.warnings.truncate(said);
-                    alternatives.push((read.map_err(|_| "is one of several unlike types")?, is_const));
+                    alternatives.push((read.map_err(|_| "has alternatives of different types")?, is_const));
                 }
                 one_of(alternatives)?
             }
@@ -297,10 +299,10 @@ impl<'s> Reader<'s> {
         depth: usize,
         references: &mut Vec<&'s str>,
     ) -> std::result::Result<ColumnType, Unknown> {
-        let items = node.get("items").ok_or("is an array of anything")?;
+        let items = node.get("items").ok_or("is an array of unknown items")?;
         let element = self.node(items, &format!("{path}.element"), depth + 1, references);
         match element {
-            Ok(Node { column_type: ColumnType::Json, .. }) | Err(_) => Err("is an array of anything"),
+            Ok(Node { column_type: ColumnType::Json, .. }) | Err(_) => Err("is an array of unknown items"),
             Ok(element) => Ok(ColumnType::List(Box::new(element.column_type))),
         }
     }
@@ -315,7 +317,7 @@ impl<'s> Reader<'s> {
         let open = node.get("additionalProperties").is_some_and(|more| *more != Value::Bool(false));
         let fixed = node.get("properties").and_then(Value::as_object).is_some_and(|members| !members.is_empty());
         if !fixed || open || node.contains_key("patternProperties") {
-            return Err("is an object of any shape");
+            return Err("is an object of unknown shape");
         }
         Ok(ColumnType::Struct(self.columns(node, &format!("{path}."), depth + 1, references)))
     }
@@ -334,25 +336,25 @@ impl<'s> Reader<'s> {
         let (Some(low), Some(high)) = (low, high) else { return ColumnType::Float64 };
         let precision = (low.max(high) + scale).max(1);
         if precision > MAX_PRECISION {
-            self.warnings.push(format!("`{path}` is a decimal of {precision} digits; it is kept as a float"));
+            self.warnings.push(format!("`{path}` is a decimal of {precision} digits; it is loaded as a float"));
             return ColumnType::Float64;
         }
         ColumnType::Decimal { precision: precision as u8, scale: scale as i8 }
     }
 }
 
-/// The one type that holds all alternatives. `bool`: the alternative is a constant text.
+/// The narrowest type that holds all alternatives. The flag tells whether the alternative is a constant text.
 fn one_of(alternatives: Vec<(Node, bool)>) -> std::result::Result<Node, Unknown> {
     use ColumnType::*;
     let nullable = alternatives.iter().any(|(node, _)| node.nullable);
     let mut oversizeable = alternatives.iter().any(|(node, _)| node.oversizeable);
-    // A constant beside other texts is the placeholder for a text that is too large.
+    // A constant beside other texts is the placeholder for oversized text.
     let (constants, mut rest): (Vec<_>, Vec<_>) = alternatives.into_iter().partition(|(_, is_const)| *is_const);
     if rest.is_empty() {
         rest = constants;
     } else if !constants.is_empty() {
         if !rest.iter().all(|(node, _)| is_text(&node.column_type)) {
-            return Err("is one of several unlike types");
+            return Err("has alternatives of different types");
         }
         oversizeable = true;
     }
@@ -372,7 +374,7 @@ fn one_of(alternatives: Vec<(Node, bool)>) -> std::result::Result<Node, Unknown>
             (Enum { members, .. }, Text { .. }) | (Text { .. }, Enum { members, .. }) => Enum { members, open: true },
             (Text { max_length: Some(a) }, Text { max_length: Some(b) }) => Text { max_length: Some(a.max(b)) },
             (one, other) if is_text(&one) && is_text(&other) => Text { max_length: None },
-            _ => return Err("is one of several unlike types"),
+            _ => return Err("has alternatives of different types"),
         })
     })?;
     Ok(Node { column_type, nullable, oversizeable })
@@ -384,7 +386,7 @@ fn is_text(column_type: &ColumnType) -> bool {
     matches!(column_type, Text { .. } | Enum { .. } | Time | Uuid | Ip { .. } | Timestamp | Date)
 }
 
-/// Words of an `enum` of strings, nulls left out.
+/// The values of an `enum` of strings, without nulls.
 fn words(node: &Map<String, Value>) -> Option<Vec<String>> {
     let members = node.get("enum")?.as_array()?;
     let words: Vec<String> = members.iter().filter_map(Value::as_str).map(str::to_owned).collect();
@@ -410,7 +412,7 @@ fn string(node: &Map<String, Value>) -> ColumnType {
     }
 }
 
-/// Width by format, else by the range of bounds or members, else 64 bits.
+/// The integer type by format, else by bounds or members, else 64 bits.
 fn integer(node: &Map<String, Value>) -> ColumnType {
     match node.get("format").and_then(Value::as_str) {
         Some("int8" | "uint8" | "int16") => return ColumnType::Int16,
@@ -440,7 +442,7 @@ fn integer(node: &Map<String, Value>) -> ColumnType {
     }
 }
 
-/// A whole number of a schema; bounds may be written as `1e3` or `10.0`.
+/// An integer of a schema. Bounds may be written as `1e3` or `10.0`.
 fn whole(value: &Value) -> Option<i128> {
     let number = value.as_number()?;
     number.as_i128().or_else(|| {
@@ -449,7 +451,7 @@ fn whole(value: &Value) -> Option<i128> {
     })
 }
 
-/// A number of a schema by its digits: `digits * 10^exponent` without trailing zeros. Floats would not do: 0.01 has no exact one.
+/// A number of a schema as `digits * 10^exponent` without trailing zeros. A float cannot represent 0.01 exactly.
 #[derive(Debug, PartialEq)]
 struct Digits {
     digits: String,
@@ -471,12 +473,12 @@ impl Digits {
         Some(Self { digits: digits.trim_start_matches('0').to_owned(), exponent })
     }
 
-    /// Digits after the point when the number is 1, 0.1, 0.01 and so on.
+    /// The number of digits after the decimal point if the number is 1, 0.1, 0.01 and so on.
     fn scale_of_step(&self) -> Option<u32> {
         (self.digits == "1" && self.exponent <= 0).then_some(self.exponent.unsigned_abs())
     }
 
-    /// Digits before the point of any number within this bound.
+    /// The largest number of digits before the decimal point within this bound.
     fn places(&self, exclusive: bool) -> u32 {
         if self.digits.is_empty() {
             return 0;

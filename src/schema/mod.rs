@@ -1,5 +1,20 @@
-//! Table schemas: from the service's JSON Schema to a [`TableSchema`], from there to Arrow and to
-//! statements for query engines, the difference of two versions, and what users choose for single tables. Pure values, no I/O.
+//! Table schemas: the service's JSON Schema as a [`TableSchema`], its Arrow schema, the statements that define it in query engines, the
+//! changes between two versions, and the options that users set per table. No I/O.
+//!
+//! ```
+//! use daplake::model::TableRef;
+//! use daplake::schema::{ColumnType, Nested, TableSchema, lake_schema};
+//!
+//! let source = serde_json::json!({"properties": {
+//!     "key": {"properties": {"id": {"type": "integer", "format": "int64"}}, "required": ["id"]},
+//!     "value": {"properties": {"name": {"type": "string", "maxLength": 255}}, "required": []},
+//! }});
+//! let schema = TableSchema::read(&TableRef::new("canvas", "accounts"), 1, source)?;
+//! assert_eq!(schema.key_names(), ["id"]);
+//! assert_eq!(schema.value[0].column_type, ColumnType::Text { max_length: Some(255) });
+//! assert_eq!(lake_schema(&schema, Nested::Typed).fields().len(), 2);
+//! # Ok::<(), daplake::Error>(())
+//! ```
 
 mod arrow;
 mod change_columns;

@@ -1,5 +1,5 @@
-//! What users choose for single tables: columns, what a delete does, which rows are kept, partitions. Plain values that a command
-//! line or a settings file fills; targets say what they can do with them.
+//! Options per table: columns, deletes, table mode, partitions. The command line and the settings file fill them; each target checks which
+//! of them it supports.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,57 +8,57 @@ use super::{ColumnRules, HashKey};
 use crate::error::{Error, Kind, Result};
 use crate::model::{TableRef, is_pattern};
 
-/// What a delete at the source does to the row.
+/// What a delete on the service does to the row in the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deletes {
-    /// The row goes.
+    /// The row is deleted.
     Remove,
-    /// The row stays, with true in the column `_deleted`.
+    /// The row is kept, with true in the column `_deleted` (soft delete).
     Mark,
 }
 
 /// Which rows a table keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TableMode {
-    /// One row per key, as it is now.
+    /// One current row per key.
     Current,
-    /// Every change that was seen, with `_action` and `_ts`; rows are only ever added.
+    /// An append-only log of every change, with `_action` and `_ts`.
     Changes,
-    /// Every version of every row, with `_valid_from`, `_valid_to` and `_current`.
+    /// Every version of every row, with `_valid_from`, `_valid_to` and `_current` (SCD type 2).
     History,
 }
 
-/// How long a partition is.
+/// The length of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartitionUnit {
     /// Calendar days in UTC.
     Day,
-    /// Months.
+    /// Calendar months in UTC.
     Month,
-    /// Years.
+    /// Calendar years in UTC.
     Year,
 }
 
-/// Partitions by a time or date column; reads and prints as `day(timestamp)`.
+/// A partitioning by a timestamp or date column, written as `day(timestamp)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionBy {
-    /// Their length.
+    /// The length of a partition.
     pub unit: PartitionUnit,
-    /// The column.
+    /// The timestamp or date column.
     pub column: String,
 }
 
-/// Whether a table is partitioned; reads and prints as `none` or as [`PartitionBy`].
+/// The partitioning of a table, written as `none` or as a [`PartitionBy`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Partitions {
-    /// It is not, though tables like it usually are.
+    /// Not partitioned, even if this table is partitioned by default.
     None,
-    /// By this.
+    /// Partitioned.
     By(PartitionBy),
 }
 
 impl Partitions {
-    /// By what.
+    /// The partitioning, if there is one.
     pub fn by(&self) -> Option<&PartitionBy> {
         match self {
             Self::None => None,
@@ -87,7 +87,7 @@ impl FromStr for Partitions {
 macro_rules! words {
     ($name:ident, $what:literal, $($variant:ident = $word:literal),+) => {
         impl $name {
-            /// The word by which users and tables know it.
+            /// The name on the command line and in the properties of tables.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word),+ }
             }
@@ -133,28 +133,28 @@ impl FromStr for PartitionBy {
             Some((unit, column)) if !column.trim().is_empty() => {
                 Ok(Self { unit: unit.trim().parse()?, column: column.trim().to_owned() })
             }
-            _ => Err(Error::new(Kind::Usage, "A partition is not written as it should be")
+            _ => Err(Error::new(Kind::Usage, "Invalid partitioning")
                 .with_field("partition", text)
-                .hint("write it as day(timestamp), month(created_at) or year(created_at), or none")),
+                .hint("write day(COLUMN), month(COLUMN), year(COLUMN) or none, such as day(timestamp)")),
         }
     }
 }
 
-/// Choices for one table. What is not chosen is as the table is already, or as new tables usually are.
+/// The options of one table. An option that is not set is as in the existing table, or as the default for a new one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TableOptions {
-    /// Which columns, and which as hashes.
+    /// Which columns are loaded, and which of them as hashes.
     pub columns: ColumnRules,
-    /// What a delete does; usually the row goes.
+    /// What a delete does. Default: [`Deletes::Remove`].
     pub deletes: Option<Deletes>,
-    /// Which rows are kept; usually one per key.
+    /// Which rows are kept. Default: [`TableMode::Current`].
     pub mode: Option<TableMode>,
-    /// Partitions; usually none, but days for `web_logs`.
+    /// The partitioning. Default: none, but by day for `web_logs`.
     pub partition_by: Option<Partitions>,
 }
 
 impl TableOptions {
-    /// Takes what `other` says: its rules for columns come in addition, its other choices win.
+    /// Adds the column rules of `other` and overrides the options that `other` sets.
     fn take(&mut self, other: &Self) {
         self.columns.keep.extend_from_slice(&other.columns.keep);
         self.columns.drop.extend_from_slice(&other.columns.drop);
@@ -165,7 +165,7 @@ impl TableOptions {
     }
 }
 
-/// Choices for all tables of a run: patterns of tables, each with options. Later ones win over earlier ones.
+/// The options of all tables of a run: patterns of tables, each with options. Later rules override earlier ones.
 #[derive(Debug, Clone, Default)]
 pub struct TableRules {
     rules: Vec<(String, TableOptions)>,
@@ -173,26 +173,25 @@ pub struct TableRules {
 }
 
 impl TableRules {
-    /// From parts: words for tables (`all`, names, patterns, with or without `namespace.`) with their options, and the key for
-    /// hashed columns.
+    /// Rules from pairs of tables (`all`, a name or a pattern, with or without `namespace.`) and options, and the key for hashed columns.
     pub fn new(rules: Vec<(String, TableOptions)>, hash_key: Option<HashKey>) -> Self {
         Self { rules, hash_key }
     }
 
-    /// Adds options for the tables that a word describes.
+    /// Adds options for the tables that match a pattern.
     pub fn add(&mut self, tables: impl Into<String>, options: TableOptions) {
         self.rules.push((tables.into(), options));
     }
 
-    /// Adds a rule as it is typed, `table.column` or `namespace.table.column`, to the list that `of` picks. Kind `Usage` without a
-    /// table.
+    /// Adds a column rule in the form `table.column` or `namespace.table.column` to the list that `of` selects. Fails with kind `Usage` if
+    /// there is no table.
     pub fn add_column(&mut self, text: &str, of: impl FnOnce(&mut ColumnRules) -> &mut Vec<String>) -> Result<()> {
         let (tables, column) =
             text.trim().rsplit_once('.').filter(|(tables, column)| !tables.is_empty() && !column.is_empty()).ok_or_else(
                 || {
-                    Error::new(Kind::Usage, "A rule for columns names no table and column")
+                    Error::new(Kind::Usage, "A column rule needs a table and a column")
                         .with_field("rule", text)
-                        .hint("write it as users.email, 'users.*_email', or '*.email' for all tables")
+                        .hint("write TABLE.COLUMN, such as users.email, 'users.*_email', or '*.email' for all tables")
                 },
             )?;
         let mut options = TableOptions::default();
@@ -211,7 +210,7 @@ impl TableRules {
         self.hash_key.as_ref()
     }
 
-    /// Whether all that is needed is there: kind `Usage` for hashes without a key.
+    /// Fails with kind `Usage` if columns are hashed but there is no key.
     pub fn check(&self) -> Result<()> {
         match (&self.hash_key, self.rules.iter().any(|(_, options)| !options.columns.hash.is_empty())) {
             (None, true) => Err(super::choice::no_key()),
@@ -219,7 +218,7 @@ impl TableRules {
         }
     }
 
-    /// What was chosen for a table.
+    /// The options of a table.
     pub fn of(&self, table: &TableRef) -> TableOptions {
         let mut options = TableOptions::default();
         for (_, chosen) in self.rules.iter().filter(|(tables, _)| table.matches(tables)) {
@@ -228,7 +227,7 @@ impl TableRules {
         options
     }
 
-    /// Whether a rule for exactly this table, not for a pattern of tables, names the column.
+    /// Whether a rule for exactly this table, not for a pattern of tables, matches the column.
     pub fn names_column(&self, table: &TableRef, column: &str) -> bool {
         let lists = |options: &TableOptions| {
             let ColumnRules { keep, drop, hash } = &options.columns;
@@ -237,13 +236,13 @@ impl TableRules {
         self.rules.iter().any(|(tables, options)| !is_pattern(tables) && table.matches(tables) && lists(options))
     }
 
-    /// Whether a rule for exactly this table leaves out or hashes the column by its name.
+    /// Whether a rule for exactly this table drops or hashes the column by its name.
     pub fn hides_column(&self, table: &TableRef, column: &str) -> bool {
         let mut of_table = self.hidden_columns().filter(|(tables, _)| !is_pattern(tables) && table.matches(tables));
         of_table.any(|(_, name)| name == column)
     }
 
-    /// Words for tables, each with a name or pattern of a column that is left out or hashed.
+    /// The rules that drop or hash columns, as pairs of table pattern and column pattern.
     pub fn hidden_columns(&self) -> impl Iterator<Item = (&str, &str)> {
         self.rules.iter().flat_map(|(tables, options)| {
             let hidden = options.columns.drop.iter().chain(&options.columns.hash);
@@ -251,7 +250,7 @@ impl TableRules {
         })
     }
 
-    /// The words for tables.
+    /// The table patterns.
     pub fn words(&self) -> impl Iterator<Item = &str> {
         self.rules.iter().map(|(tables, _)| tables.as_str())
     }

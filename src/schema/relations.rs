@@ -1,5 +1,5 @@
-//! Which columns refer to which tables. The service's schemas do not say; the documentation does, and where it does not, names and
-//! the words of `*_type` columns tell. Pure values.
+//! Relations between tables: which columns refer to which tables. The service's schemas do not contain them. They are taken from the
+//! service's documentation, or else derived from column names and from the values of `*_type` columns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -7,56 +7,56 @@ use std::sync::LazyLock;
 use super::{Column, ColumnType, TableSchema};
 use crate::model::TableRef;
 
-/// Table, column, targets as `namespace.table.column`.
+/// A table, its column, and the referenced columns as `namespace.table.column`.
 type Documented = BTreeMap<String, BTreeMap<String, Vec<String>>>;
 
-/// What the documentation says of the tables that it knows.
+/// The relations in the service's documentation.
 static DOCUMENTED: LazyLock<Documented> =
     LazyLock::new(|| serde_json::from_str(include_str!("../../schemas/relations.json")).unwrap_or_default());
 
-/// How a relation is known.
+/// The source of a relation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Evidence {
-    /// The service's documentation says so.
+    /// The service's documentation.
     Documented,
-    /// The names fit.
+    /// The names of column and table.
     Named,
 }
 
-/// A column whose values are keys of another table, or of one of several.
+/// A column that refers to the keys of another table, or of one of several tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Relation {
-    /// The table that refers.
+    /// The referring table.
     pub from: TableRef,
-    /// Its column.
+    /// The referring column.
     pub column: String,
-    /// Whether every row refers.
+    /// Whether the column is required, so that every row has a reference.
     pub required: bool,
-    /// The tables referred to, by their key. Several: a `*_type` column beside it says which. Some may not be among the tables
-    /// at hand.
+    /// The referenced columns. If there are several, a `*_type` column tells which one a row refers to. Some of the tables may not be in
+    /// the diagram.
     pub targets: Vec<TableRef>,
-    /// How it is known.
+    /// The source of the relation.
     pub evidence: Evidence,
 }
 
-/// Tables and their relations.
+/// A set of tables with their relations.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Diagram {
-    /// In the order given.
+    /// The tables, in the given order.
     pub tables: Vec<TableSchema>,
-    /// By table, in column order.
+    /// The relations, by table and in column order.
     pub relations: Vec<Relation>,
 }
 
 impl Diagram {
-    /// Of these tables. Relations are only guessed towards tables among them.
+    /// The diagram of these tables. Relations that are derived from names are limited to these tables.
     pub fn of(tables: Vec<TableSchema>) -> Self {
         let known: BTreeSet<&TableRef> = tables.iter().map(|schema| &schema.table).collect();
         let relations = tables.iter().flat_map(|schema| relations_of(schema, &known)).collect();
         Self { tables, relations }
     }
 
-    /// Place of a table.
+    /// The index of a table.
     pub fn place_of(&self, table: &TableRef) -> Option<usize> {
         self.tables.iter().position(|schema| schema.table == *table)
     }
@@ -85,8 +85,8 @@ fn target(name: &str) -> Option<TableRef> {
     Some(TableRef::new(words.next()?, words.next()?))
 }
 
-/// By `<stem>_type` whose words are names of tables, else by the stem itself, with or without leading words, in the table's own
-/// namespace or the one that the stem begins with.
+/// Finds the tables that `<stem>_id` may refer to: by the values of `<stem>_type`, else by the stem itself, with or without its leading
+/// words, in the table's own namespace or the one that the stem starts with.
 fn guessed(schema: &TableSchema, column: &Column, known: &BTreeSet<&TableRef>) -> Vec<TableRef> {
     let can_be_key = matches!(
         column.column_type,
@@ -121,7 +121,7 @@ fn guessed(schema: &TableSchema, column: &Column, known: &BTreeSet<&TableRef>) -
     Vec::new()
 }
 
-/// `Quizzes::QuizSubmission` to `quiz_submission`.
+/// Converts `Quizzes::QuizSubmission` to `quiz_submission`.
 fn snake_case(word: &str) -> String {
     let word = word.rsplit("::").next().unwrap_or(word);
     let mut snake = String::new();
@@ -134,7 +134,7 @@ fn snake_case(word: &str) -> String {
     snake
 }
 
-/// What a table of such things may be called.
+/// The possible table names for a singular noun.
 fn plurals(word: &str) -> Vec<String> {
     let mut words = vec![format!("{word}s"), word.to_owned(), format!("{word}es"), format!("{word}zes")];
     words.extend(word.strip_suffix('y').map(|stem| format!("{stem}ies")));

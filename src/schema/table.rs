@@ -1,4 +1,4 @@
-//! What a table looks like: columns in the service's order with types, nullability and descriptions. It knows no Arrow and no SQL.
+//! The schema of a table: columns in the service's order, with types, nullability and descriptions.
 
 use std::sync::Arc;
 
@@ -11,35 +11,36 @@ use crate::model::TableRef;
 /// The schema of one table at one version.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TableSchema {
-    /// Which table.
+    /// The table.
     pub table: TableRef,
-    /// Strictly growing number given by the service.
+    /// The version that the service gave it. Versions grow strictly.
     pub version: i64,
-    /// Text for people, from `title` and `description`.
+    /// The title and description.
     pub description: Option<String>,
-    /// Primary key, in order; at least one column.
+    /// The key columns, in order. There is at least one.
     pub key: Vec<Column>,
-    /// All other columns, in order. A value column with the name of a key column is left out.
+    /// All other columns, in order. A value column with the name of a key column is dropped.
     pub value: Vec<Column>,
-    /// The service's JSON Schema as it came (object with `properties.meta/key/value`), for targets that store it.
+    /// The service's JSON Schema, an object with `properties.meta`, `.key` and `.value`, for targets that store it.
     pub source: Arc<Value>,
-    /// What could not be understood and was degraded to JSON text, one sentence per place.
+    /// One sentence for each part of the JSON Schema that is not supported and is loaded as JSON text.
     pub warnings: Vec<String>,
 }
 
 impl TableSchema {
-    /// Kind `Schema` for columns named `_action`, `_ts` or `_seq`, in any case of letters: change batches use these names. Columns
-    /// that are left out do no harm, so it is asked of what is kept.
+    /// Fails with kind `Schema` if a column is named `_action`, `_ts` or `_seq`, in any letter case: change batches use these names. To be
+    /// called after columns are dropped.
     pub(crate) fn check_names(&self) -> crate::error::Result<()> {
-        let is_ours = |column: &&Column| [ACTION, TS, SEQ].iter().any(|ours| ours.eq_ignore_ascii_case(&column.name));
-        let Some(column) = self.columns().find(is_ours) else { return Ok(()) };
+        let is_reserved = |column: &&Column| [ACTION, TS, SEQ].iter().any(|name| name.eq_ignore_ascii_case(&column.name));
+        let Some(column) = self.columns().find(is_reserved) else { return Ok(()) };
         let is_key = self.key.iter().any(|key| key.name == column.name);
-        Err(Error::new(Kind::Schema, "The table has a column with a name that daplake keeps for itself")
+        Err(Error::new(Kind::Schema, "The table has a column whose name is reserved by daplake")
             .with_field("table", &self.table)
             .with_field("column", &column.name)
-            .hint(match is_key {
-                true => "leave the table out with --exclude".to_owned(),
-                false => format!("leave the column out: daplake sync --drop-column {}.{}", self.table, column.name),
+            .hint(if is_key {
+                "exclude the table with --exclude".to_owned()
+            } else {
+                format!("drop the column: daplake sync --drop-column {}.{}", self.table, column.name)
             }))
     }
 
@@ -54,76 +55,76 @@ impl TableSchema {
     }
 }
 
-/// One column, or one member of a nested object.
+/// A column, or a member of a nested object.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Column {
-    /// Name as the service spells it, without `key.` or `value.`.
+    /// The name as the service spells it, without `key.` or `value.`.
     pub name: String,
-    /// Its type.
+    /// The type.
     pub column_type: ColumnType,
-    /// Listed in `required`. A null may come all the same (tables.md, section 5).
+    /// Whether the schema lists it in `required`. The service may send nulls nevertheless.
     pub required: bool,
-    /// Text for people.
+    /// The description.
     pub description: Option<String>,
-    /// The service may put a placeholder in place of a text that is too large; it may exceed the declared length.
+    /// Whether the service may replace a text that is too large by a placeholder, which may exceed the declared length.
     pub oversizeable: bool,
-    /// `default` of the schema.
+    /// The `default` of the schema.
     pub default: Option<Value>,
 }
 
-/// Type of a column, with what SQL targets need to know beyond Arrow.
+/// The type of a column, with what SQL targets need in addition to the Arrow type.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ColumnType {
     /// `true` or `false`.
     Boolean,
-    /// 16 bits, signed.
+    /// A signed integer of 16 bits.
     Int16,
-    /// 32 bits, signed.
+    /// A signed integer of 32 bits.
     Int32,
-    /// 64 bits, signed.
+    /// A signed integer of 64 bits.
     Int64,
-    /// 32-bit IEEE float, infinities and NaN allowed.
+    /// A 32-bit IEEE float; infinities and NaN are allowed.
     Float32,
-    /// 64-bit IEEE float; also a bare `number`.
+    /// A 64-bit IEEE float; also a `number` without format.
     Float64,
-    /// Exact decimal.
+    /// An exact decimal.
     Decimal {
-        /// Digits in all, at most 38.
+        /// The number of digits in total, at most 38.
         precision: u8,
-        /// Digits after the point.
+        /// The number of digits after the decimal point.
         scale: i8,
     },
     /// Text of any length, or at most `max_length` characters.
     Text {
-        /// In characters, not bytes.
+        /// The maximum length in characters, not bytes.
         max_length: Option<u64>,
     },
-    /// One of several words; open ones admit any other text. Unknown members are accepted in either case.
+    /// An enumeration of texts. Unknown values are accepted, whether the enumeration is open or not.
     Enum {
-        /// Announced words, in the schema's order.
+        /// The known values, in the schema's order.
         members: Vec<String>,
-        /// `oneOf` enum and plain string.
+        /// Whether the schema allows other texts (`oneOf` of enum and string).
         open: bool,
     },
-    /// Moment in UTC, microseconds.
+    /// A timestamp in UTC with microseconds.
     Timestamp,
-    /// Calendar date.
+    /// A calendar date.
     Date,
-    /// Time of day, kept as text.
+    /// A time of day, as text.
     Time,
-    /// UUID, kept as text in lower case with hyphens.
+    /// A UUID, as text in lower case with hyphens.
     Uuid,
-    /// IP address, kept as text.
+    /// An IP address, as text.
     Ip {
-        /// IPv4 is allowed.
+        /// Whether IPv4 is allowed.
         v4: bool,
-        /// IPv6 is allowed.
+        /// Whether IPv6 is allowed.
         v6: bool,
     },
-    /// Object of fixed shape.
+    /// An object of fixed shape.
     Struct(Vec<Column>),
-    /// Array of known items.
+    /// An array whose items have one known type.
     List(Box<ColumnType>),
-    /// Anything else, kept as JSON text.
+    /// Anything else, as JSON text.
     Json,
 }

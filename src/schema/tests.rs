@@ -1,4 +1,4 @@
-//! Tests of reading, mapping and comparing schemas, and the fixtures that the tests of `decode` share.
+//! Tests of reading, mapping and comparing schemas, and fixtures that the tests of `decode` use, too.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::*;
 use crate::error::{Kind, Result};
 use crate::model::TableRef;
 
-/// Service schemas in this folder, by table.
+/// Schemas of the service in this folder, by table.
 pub(crate) const FIXTURES: [(&str, &str); 7] = [
     ("courses", include_str!("fixtures/courses.json")),
     ("submissions", include_str!("fixtures/submissions.json")),
@@ -20,7 +20,7 @@ pub(crate) const FIXTURES: [(&str, &str); 7] = [
     ("web_logs", include_str!("fixtures/web_logs.json")),
 ];
 
-/// One of [`FIXTURES`], read.
+/// The schema of one of [`FIXTURES`].
 pub(crate) fn fixture(name: &str) -> TableSchema {
     let (_, text) = FIXTURES.iter().find(|(table, _)| *table == name).unwrap();
     TableSchema::read(&TableRef::new("canvas", name), 1, serde_json::from_str(text).unwrap()).unwrap()
@@ -31,7 +31,7 @@ pub(crate) fn table(key: Value, value: Value) -> TableSchema {
     read(json!({ "properties": { "meta": {}, "key": { "properties": key }, "value": { "properties": value } } })).unwrap()
 }
 
-/// A schema with every type there is, twice nested, under a composite key.
+/// A schema with every type, nested twice, and a composite key.
 pub(crate) fn everything() -> TableSchema {
     table(
         json!({ "id": { "type": "integer", "format": "int64" }, "part": { "type": "string" } }),
@@ -310,45 +310,45 @@ fn references_are_followed_and_cycles_end() {
     assert_eq!(
         schema.warnings,
         [
-            "`c` refers to itself; it is kept as JSON text",
-            "`d.child` refers to itself; it is kept as JSON text",
-            "`e` refers to a definition that is not there; it is kept as JSON text",
+            "`c` refers to itself; it is loaded as JSON text",
+            "`d.child` refers to itself; it is loaded as JSON text",
+            "`e` refers to a definition that is not there; it is loaded as JSON text",
         ]
     );
 }
 
 #[test]
-fn unknown_nodes_become_json_text_with_one_sentence_each() {
+fn unknown_nodes_become_json_text_with_one_warning_each() {
     for (node, why) in [
         (json!(true), "may hold anything"),
         (json!({}), "has no type"),
         (json!({"type": "blob"}), "has an unknown type"),
         (json!({"type": "null"}), "has an unknown type"),
         (json!({"type": ["integer", "string"]}), "has several types"),
-        (json!({"type": "object"}), "is an object of any shape"),
-        (json!({"type": "object", "properties": {}}), "is an object of any shape"),
+        (json!({"type": "object"}), "is an object of unknown shape"),
+        (json!({"type": "object", "properties": {}}), "is an object of unknown shape"),
         (
             json!({"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": true}),
-            "is an object of any shape",
+            "is an object of unknown shape",
         ),
-        (json!({"type": "array"}), "is an array of anything"),
-        (json!({"type": "array", "items": {"type": "object"}}), "is an array of anything"),
-        (json!({"oneOf": [{"type": "integer"}, {"type": "string"}]}), "is one of several unlike types"),
-        (json!({"oneOf": [{"type": "integer"}, {"type": "number"}]}), "is one of several unlike types"),
-        (json!({"oneOf": [{"type": "object"}, {"type": "string"}]}), "is one of several unlike types"),
+        (json!({"type": "array"}), "is an array of unknown items"),
+        (json!({"type": "array", "items": {"type": "object"}}), "is an array of unknown items"),
+        (json!({"oneOf": [{"type": "integer"}, {"type": "string"}]}), "has alternatives of different types"),
+        (json!({"oneOf": [{"type": "integer"}, {"type": "number"}]}), "has alternatives of different types"),
+        (json!({"oneOf": [{"type": "object"}, {"type": "string"}]}), "has alternatives of different types"),
         (json!({"oneOf": []}), "allows nothing but null"),
         (json!({"oneOf": 5}), "has an unreadable choice"),
-        (json!({"allOf": [{"type": "string"}, {"maxLength": 5}]}), "is put together from several schemas"),
+        (json!({"allOf": [{"type": "string"}, {"maxLength": 5}]}), "combines several schemas"),
         (json!({"$ref": 5}), "has an unreadable reference"),
     ] {
         let (column, warnings) = column(node.clone());
         assert_eq!(column.column_type, ColumnType::Json, "{node}");
-        assert_eq!(warnings, [format!("`c` {why}; it is kept as JSON text")], "{node}");
+        assert_eq!(warnings, [format!("`c` {why}; it is loaded as JSON text")], "{node}");
     }
     let (column, warnings) =
         column(json!({"type": "number", "multipleOf": 1e-30, "exclusiveMinimum": -1e10, "exclusiveMaximum": 1e10}));
     assert_eq!(column.column_type, ColumnType::Float64);
-    assert_eq!(warnings, ["`c` is a decimal of 40 digits; it is kept as a float"]);
+    assert_eq!(warnings, ["`c` is a decimal of 40 digits; it is loaded as a float"]);
 }
 
 #[test]
@@ -360,11 +360,11 @@ fn depth_is_limited() {
     let (column, warnings) = column(node);
     assert!(matches!(column.column_type, ColumnType::Struct(_)));
     assert_eq!(warnings.len(), 1);
-    assert!(warnings[0].ends_with("is nested too deeply; it is kept as JSON text"));
+    assert!(warnings[0].ends_with("is nested too deeply; it is loaded as JSON text"));
 }
 
 #[test]
-fn keys_may_be_composite_and_hide_value_columns() {
+fn keys_can_be_composite_and_hide_value_columns() {
     let schema = table(
         json!({"a": {"type": "integer"}, "b": {"type": "string", "format": "uuid"}}),
         json!({"b": {"type": "string"}, "c": {"type": "string"}, "C": {"type": "string"}}),
@@ -374,7 +374,7 @@ fn keys_may_be_composite_and_hide_value_columns() {
     assert_eq!(schema.columns().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["a", "b", "c", "C"]);
     assert_eq!(
         schema.warnings,
-        ["`b` is a key and a value column; the value column is left out", "`c` and `C` differ in letter case only"]
+        ["`b` is both a key and a value column; the value column is ignored", "`c` and `C` differ in letter case only"]
     );
 }
 
@@ -399,7 +399,7 @@ fn schemas_without_a_key_are_refused() {
 }
 
 #[test]
-fn our_own_names_are_refused_unless_they_are_left_out() {
+fn reserved_names_are_refused_unless_they_are_dropped() {
     for name in ["_action", "_ts", "_seq", "_TS"] {
         let schema = Arc::new(
             read(json!({"properties": {
@@ -419,7 +419,7 @@ fn our_own_names_are_refused_unless_they_are_left_out() {
 }
 
 #[test]
-fn arrow_types_are_those_of_the_design() {
+fn every_type_has_its_arrow_type() {
     let schema = everything();
     let fields = change_schema(&schema, Nested::Typed);
     let shown: Vec<String> =
@@ -490,7 +490,7 @@ mod differences {
     }
 
     #[test]
-    fn columns_come_go_and_relax() {
+    fn columns_are_added_removed_and_relaxed() {
         let required = |names: Value| {
             read(json!({"properties": {
                 "key": {"properties": {"id": {"type": "integer"}}},
@@ -544,7 +544,7 @@ mod differences {
     }
 
     #[test]
-    fn what_fits_and_what_does_not() {
+    fn type_changes_are_classified() {
         let int = |width: u8| json!({"type": "integer", "format": format!("int{width}")});
         let dec = |whole: u32, scale: i32| {
             let bound = 10_f64.powi(whole as i32);

@@ -102,7 +102,7 @@ async fn another_choice_is_followed_or_refused_with_the_way_out() {
     let jobs = world.server.counters().job_starts.len();
     for (key, rules, words) in [
         ("another-key-0123456789", &rules[..], "hashes of another key"),
-        (KEY, &rules[2..], "not to be hashed any more"),
+        (KEY, &rules[2..], "is no longer hashed"),
         (KEY, &["--hash-column", "users.*_name,users.workflow_state", "--drop-column", "users.short_name"][..], "from now on"),
     ] {
         let run = sync(&world, key, rules).assert_code(5).assert_says(&[words, "--resnapshot"]);
