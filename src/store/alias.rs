@@ -1,5 +1,5 @@
-//! A place for a reader that makes a URL of each path that a store lists without encoding its `%`, and takes the path of that URL for
-//! the object's, as the crate for Delta tables does. Both ways here let it arrive at the right object.
+//! Stores for the Delta Lake crate, which converts listed paths to URLs without encoding `%` and back. The stores here list aliases, so that
+//! each URL leads to the right object.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use object_store::{
 };
 use url::Url;
 
-/// A local store that lists paths with `%25` for `%`, so that a URL of one stands for it.
+/// A local store that lists `%` in paths as `%25`, so that their URLs are correct.
 pub(super) fn listed_encoded(store: &Arc<dyn ObjectStore>, root: &Path) -> Arc<dyn ObjectStore> {
     let encoded = root.as_ref().replace('%', "%25").replace('\\', "%5C");
     match Path::parse(encoded) {
@@ -22,7 +22,7 @@ pub(super) fn listed_encoded(store: &Arc<dyn ObjectStore>, root: &Path) -> Arc<d
     }
 }
 
-/// The address of an object store and the store, with an alias that a URL need not encode in place of `root`.
+/// The URL of an object store, and the store with an alias for `root` that needs no encoding in a URL.
 pub(super) fn plain(address: &Url, store: &Arc<dyn ObjectStore>, root: &Path) -> (Url, Arc<dyn ObjectStore>) {
     let alias = alias_of(root);
     if alias == *root {
@@ -37,7 +37,7 @@ fn aliased(store: &Arc<dyn ObjectStore>, root: &Path, alias: Path) -> Arc<dyn Ob
     Arc::new(Aliased { inner: Arc::clone(store), names: Names { root: root.clone(), alias } })
 }
 
-/// Every byte that a URL encodes as `=` and two digits, so that two roots never share an alias.
+/// Writes every byte that a URL would encode as `=` and two hexadecimal digits, so that no two roots share an alias.
 fn alias_of(root: &Path) -> Path {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/:@!$&'()*+,;".contains(&byte);
     if root.as_ref().bytes().all(|byte| is_plain(byte) || byte == b'=') {
@@ -45,9 +45,10 @@ fn alias_of(root: &Path) -> Path {
     }
     let mut alias = String::new();
     for byte in root.as_ref().bytes() {
-        match is_plain(byte) {
-            true => alias.push(char::from(byte)),
-            false => alias.push_str(&format!("={byte:02X}")),
+        if is_plain(byte) {
+            alias.push(char::from(byte));
+        } else {
+            alias.push_str(&format!("={byte:02X}"));
         }
     }
     Path::from_iter(alias.split('/'))

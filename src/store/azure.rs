@@ -1,4 +1,4 @@
-//! Azure Blob Storage and Data Lake Storage. Commits go by `If-None-Match`, which every account honours.
+//! Azure Blob Storage and Data Lake Storage. Commits use `If-None-Match`, which every account supports.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -15,15 +15,15 @@ use crate::error::{Kind, Result, ResultExt};
 const KNOWN: &str = "account_name, endpoint, client_id, tenant_id, authority_host, federated_token_file, use_azure_cli, \
      use_emulator, msi_endpoint, object_id, skip_signature, allow_http, max_retries, retry_timeout";
 
-/// The account of the emulator and its key, which are public.
+/// The public account and key of the emulator.
 const EMULATOR_ACCOUNT: &str = "devstoreaccount1";
 const EMULATOR_KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
-/// Names of the Azure command line that `object_store` does not know.
+/// Variables of the Azure CLI that `object_store` does not support.
 const ALIASES: [(&str, AzureConfigKey); 2] =
     [("AZURE_STORAGE_ACCOUNT", AzureConfigKey::AccountName), ("AZURE_STORAGE_KEY", AzureConfigKey::AccessKey)];
 
-/// The store of a container. No network yet.
+/// Opens the store of a container. Does not connect.
 pub(super) fn open(url: &Url, options: &StoreOptions) -> Result<Arc<dyn ObjectStore>> {
     let mut builder = MicrosoftAzureBuilder::new();
     for (name, value) in connection_string(options.variable("AZURE_STORAGE_CONNECTION_STRING").unwrap_or_default()) {
@@ -51,7 +51,7 @@ pub(super) fn open(url: &Url, options: &StoreOptions) -> Result<Arc<dyn ObjectSt
     let at = builder.get_config_value(&AzureConfigKey::Endpoint);
     let at = at.map(|text| endpoint(&text, allow_http || is_emulator)).transpose()?;
     if let (true, Some(at)) = (is_emulator, &at) {
-        // The emulator's own settings have no place for an address.
+        // The emulator settings of `object_store` have no endpoint.
         builder = emulator_at(builder, at);
     }
     let is_clear = is_emulator || at.as_ref().is_some_and(|at| at.scheme() == "http");
@@ -62,12 +62,12 @@ pub(super) fn open(url: &Url, options: &StoreOptions) -> Result<Arc<dyn ObjectSt
         .with_http_connector(Connector::new(options.ca_bundle.as_deref(), at.as_ref())?)
         .build()
         .context(Kind::Usage, "The object store cannot be set up")
-        .map_err(|error| error.hint("name the account with AZURE_STORAGE_ACCOUNT_NAME, or in the address: abfss://container@account.dfs.core.windows.net/prefix"))?;
+        .map_err(|error| error.hint("set the account with AZURE_STORAGE_ACCOUNT_NAME, or in the URL: abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/PREFIX"))?;
     Ok(Arc::new(RemoteStore::new(store).listing_all(is_emulator)))
 }
 
-/// The emulator at another address than its usual one: an ordinary endpoint, with the account in its path and the well-known key unless
-/// others are set.
+/// The emulator at an address other than its default: an ordinary endpoint with the account in its path, and the public key unless
+/// another one is set.
 fn emulator_at(builder: MicrosoftAzureBuilder, at: &Url) -> MicrosoftAzureBuilder {
     let account = builder.get_config_value(&AzureConfigKey::AccountName).unwrap_or_else(|| EMULATOR_ACCOUNT.to_owned());
     let has_credentials = [AzureConfigKey::AccessKey, AzureConfigKey::SasKey, AzureConfigKey::Token, AzureConfigKey::ClientId]
@@ -86,7 +86,7 @@ fn is_free(key: &AzureConfigKey) -> bool {
     !matches!(key, AzureConfigKey::ContainerName | AzureConfigKey::Client(_))
 }
 
-/// `Name=value;...`, as the portal gives it.
+/// Parses a connection string of the Azure portal: `Name=value;...`.
 fn connection_string(text: &str) -> Vec<(AzureConfigKey, &str)> {
     let members = text.split(';').filter_map(|member| member.split_once('='));
     let known = members.filter_map(|(name, value)| match name.trim() {

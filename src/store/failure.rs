@@ -1,5 +1,5 @@
-//! What an object store's refusal means to the user, and the cleaning of its words: answers of stores quote tokens, signatures
-//! and headers, and none of these may reach a log.
+//! Errors of object stores: their kind and hint, and the removal of secrets from their text. Responses of stores quote tokens, signatures
+//! and headers, which must never reach a log.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -8,7 +8,7 @@ use object_store::Error as StoreError;
 
 use crate::error::{Error, Kind};
 
-/// Why a request to an object store failed, fit for messages.
+/// Why a request to an object store failed, without secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
     text: String,
@@ -25,7 +25,7 @@ impl fmt::Display for Failure {
 impl StdError for Failure {}
 
 impl Failure {
-    /// From the words of a chain of errors.
+    /// Extracts status, code and message from the text of a chain of errors.
     pub(super) fn of(error: &(dyn StdError + 'static)) -> Self {
         let mut words: Vec<String> = Vec::new();
         let mut next = Some(error);
@@ -36,10 +36,10 @@ impl Failure {
             }
             next = error.source();
         }
-        Self::of_words(&words.join(": "))
+        Self::from_text(&words.join(": "))
     }
 
-    fn of_words(words: &str) -> Self {
+    fn from_text(words: &str) -> Self {
         let status = words.split("status code: ").nth(1).and_then(|rest| rest.get(..3)?.parse().ok());
         let (head, code, message) = match words.find(['<', '{']) {
             Some(start) => {
@@ -63,7 +63,7 @@ impl Failure {
         if self.is(&["ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"]) {
             return Some((
                 Kind::Target,
-                "the credentials of the object store have expired: renew them (such as `aws sso login`) and run it again; nothing was changed",
+                "the credentials of the object store have expired: renew them (such as by `aws sso login`) and run the command again; nothing was changed",
             ));
         }
         if self.is(&["RequestTimeTooSkewed"]) {
@@ -73,12 +73,12 @@ impl Failure {
             return Some((Kind::Target, "check the credentials of the object store"));
         }
         if self.is(&["NoSuchBucket", "ContainerNotFound"]) {
-            return Some((Kind::Target, "make the bucket first, and check its name"));
+            return Some((Kind::Target, "check the name of the bucket, and create it if it does not exist"));
         }
         if self.is(&["AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"])
             || self.text.contains("incorrectly configured region")
         {
-            return Some((Kind::Target, "name the bucket's region with AWS_REGION or --store-option region=..."));
+            return Some((Kind::Target, "set the bucket's region with AWS_REGION or --store-option region=..."));
         }
         match self.status {
             Some(401 | 403) => Some((
@@ -86,23 +86,24 @@ impl Failure {
                 "the credentials must allow reading, writing, listing and deleting objects below the target",
             )),
             Some(408 | 429 | 500..=599) => {
-                Some((Kind::Unavailable, "the object store is overloaded or down; run it again later"))
+                Some((Kind::Unavailable, "the object store is overloaded or down; run the command again later"))
             }
             Some(_) => None,
             None if self.text.contains("169.254.169.254") || self.text.contains("169.254.170.2") => Some((
                 Kind::Target,
-                "no credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or run it where a role gives them",
+                "no credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or run daplake where a role provides them",
             )),
             None if self.text.contains("invalid peer certificate") => Some((Kind::Unavailable, crate::tls_roots::hint())),
-            None if self.text.contains("HTTP error") || self.text.contains("error sending request") => {
-                Some((Kind::Unavailable, "check the network, the endpoint and, where a proxy opens TLS, `--ca-bundle`"))
-            }
+            None if self.text.contains("HTTP error") || self.text.contains("error sending request") => Some((
+                Kind::Unavailable,
+                "check the network and the endpoint; behind a proxy that inspects TLS, set `--ca-bundle`",
+            )),
             None => None,
         }
     }
 }
 
-/// The text of `<name>…</name>` or of `"name": "…"`.
+/// The content of `<name>…</name>` or of `"name": "…"`.
 fn member(body: &str, name: &str) -> Option<String> {
     let (from, to) = (format!("<{name}>"), format!("</{name}>"));
     if let Some((_, rest)) = body.split_once(&from) {
@@ -113,7 +114,7 @@ fn member(body: &str, name: &str) -> Option<String> {
     Some(rest.split_once('"')?.0.to_owned())
 }
 
-/// Query strings of URLs carry signatures.
+/// Removes the query strings of URLs, which contain signatures.
 fn without_queries(text: &str) -> String {
     let word = |word: &str| match word.split_once('?') {
         Some((address, _)) if address.contains("://") => format!("{address}?***"),
@@ -122,7 +123,7 @@ fn without_queries(text: &str) -> String {
     text.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
-/// The same error with cleaned words.
+/// The same error without secrets in its text.
 pub(super) fn cleaned(error: StoreError) -> StoreError {
     let source =
         |source: &(dyn StdError + Send + Sync + 'static)| -> Box<dyn StdError + Send + Sync> { Box::new(Failure::of(source)) };
@@ -136,13 +137,13 @@ pub(super) fn cleaned(error: StoreError) -> StoreError {
         NotModified { path, source: cause } => NotModified { path, source: source(&*cause) },
         PermissionDenied { path, source: cause } => PermissionDenied { path, source: source(&*cause) },
         Unauthenticated { path, source: cause } => Unauthenticated { path, source: source(&*cause) },
-        // These have no words of a server.
+        // These contain no response of a server.
         InvalidPath { .. } | JoinError { .. } | NotImplemented { .. } | UnknownConfigurationKey { .. } => error,
         other => Generic { store: "store", source: Box::new(Failure::of(&other)) },
     }
 }
 
-/// Whether a request may succeed a little later.
+/// Whether a request may succeed if it is repeated.
 pub(super) fn may_pass(error: &StoreError) -> bool {
     let mut next: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(cause) = next {
@@ -154,7 +155,7 @@ pub(super) fn may_pass(error: &StoreError) -> bool {
     false
 }
 
-/// Gives an error the kind and the hint that fit the refusal of an object store below it, if there is one.
+/// Sets kind and hint of an error according to the object store's response among its causes, if there is one.
 pub fn explained(error: Error) -> Error {
     let mut next: Option<&(dyn StdError + 'static)> = StdError::source(&error);
     let mut found = None;
@@ -176,11 +177,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_lose_their_secrets_and_keep_their_sense() {
+    fn secrets_are_removed_and_the_message_is_kept() {
         let words = "Error performing PUT https://b.s3.amazonaws.com/k?sig=planted in 1.2s, after 2 retries, max_retries: 2, \
              retry_timeout: 180s  - Server returned non-2xx status code: 403 Forbidden: <?xml version=\"1.0\"?><Error>\
              <Code>ExpiredToken</Code><Message>The provided token has expired.</Message><Token-0>planted</Token-0></Error>";
-        let failure = Failure::of_words(words);
+        let failure = Failure::from_text(words);
         assert!(!failure.text.contains("planted"), "{failure}");
         assert!(
             failure.text.contains("after 2 retries")
@@ -189,12 +190,12 @@ mod tests {
         assert_eq!((failure.status, failure.code.as_deref()), (Some(403), Some("ExpiredToken")));
         let json = "Error performing POST REDACTED in 1s - Server returned non-2xx status code: 400 Bad Request: \
              {\"error\": \"invalid_grant\", \"error_description\": \"expired\", \"token\": \"planted\"}";
-        let failure = Failure::of_words(json);
+        let failure = Failure::from_text(json);
         assert!(failure.text.ends_with("400 Bad Request: invalid_grant: expired"), "{failure}");
     }
 
     #[test]
-    fn a_refusal_gives_kind_and_hint_to_what_it_caused() {
+    fn the_response_of_a_store_sets_kind_and_hint() {
         let refused = |words: &'static str| {
             let store = cleaned(StoreError::Generic { store: "S3", source: words.into() });
             explained(Error::new(Kind::Target, "The table's log cannot be read").caused_by(store).hint("other"))

@@ -1,4 +1,4 @@
-//! Google Cloud Storage. Commits go by `x-goog-if-generation-match: 0`, which every bucket honours.
+//! Google Cloud Storage. Commits use `x-goog-if-generation-match: 0`, which every bucket supports.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::error::{Kind, Result, ResultExt};
 const KNOWN: &str = "service_account (a file), application_credentials (a file), endpoint, skip_signature, allow_http, max_retries, \
      retry_timeout";
 
-/// The store of a bucket. No network yet.
+/// Opens the store of a bucket. Does not connect.
 pub(super) fn open(url: &Url, options: &StoreOptions) -> Result<Arc<dyn ObjectStore>> {
     let mut builder = GoogleCloudStorageBuilder::new();
     for (name, value) in options.variables("GOOGLE_") {
@@ -31,19 +31,19 @@ pub(super) fn open(url: &Url, options: &StoreOptions) -> Result<Arc<dyn ObjectSt
             _ => return Err(unknown(name, KNOWN)),
         }
     }
-    let at = options.told("endpoint").map(|text| endpoint(text, options.allow_http("GOOGLE_ALLOW_HTTP"))).transpose()?;
+    let at = options.option("endpoint").map(|text| endpoint(text, options.allow_http("GOOGLE_ALLOW_HTTP"))).transpose()?;
     if let Some(at) = &at {
         builder = builder.with_config(GoogleConfigKey::BaseUrl, at.as_str().trim_end_matches('/'));
     }
     let store = builder
         .with_url(url.as_str())
         .with_retry(options.retry()?)
-        // The metadata service of a machine speaks clear text; the store itself does only when its endpoint says so.
+        // The metadata service of a machine uses plain HTTP; the store itself only if its endpoint says so.
         .with_client_options(Connector::options(true))
         .with_http_connector(Connector::new(options.ca_bundle.as_deref(), at.as_ref())?)
         .build()
         .context(Kind::Usage, "The object store cannot be set up")
-        .map_err(|error| error.hint("name a file of credentials with GOOGLE_APPLICATION_CREDENTIALS"))?;
+        .map_err(|error| error.hint("set GOOGLE_APPLICATION_CREDENTIALS to a credentials file"))?;
     Ok(Arc::new(RemoteStore::new(store)))
 }
 

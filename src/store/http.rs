@@ -1,4 +1,4 @@
-//! HTTP for object stores: proxies and root certificates as for the service, and timeouts that suit large bodies.
+//! The HTTP client of object stores: proxies and root certificates as for the service, and timeouts for large bodies.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,13 +12,12 @@ use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::tls_roots::read_bundle;
 
 const USER_AGENT: &str = concat!("daplake/", env!("CARGO_PKG_VERSION"));
-/// To the store; to the metadata service of a machine, which may not be there, `object_store` sets a shorter one.
+/// The connect timeout of stores. For the metadata service of a machine, which may not exist, `object_store` sets a shorter one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection that brings no byte for so long is broken. It also bounds how long one part may take to be sent: 5 MiB in so
-/// many seconds are 60 KB/s.
+/// The read timeout. It also bounds the time for sending one part: 5 MiB in this time are 60 KB/s.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Makes the clients of a store.
+/// Creates the HTTP clients of a store.
 #[derive(Debug, Clone)]
 pub(super) struct Connector {
     roots: Vec<reqwest::Certificate>,
@@ -26,7 +25,7 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// With extra root certificates, for a store at `endpoint` (`None`: the provider's own).
+    /// For a store at `endpoint` (`None`: the provider's own), with additional root certificates.
     pub(super) fn new(ca_bundle: Option<&Path>, endpoint: Option<&Url>) -> Result<Self> {
         let roots = match ca_bundle {
             Some(path) => read_bundle(path).with_field("ca_bundle", path.display())?,
@@ -35,7 +34,7 @@ impl Connector {
         Ok(Self { roots, is_loopback: endpoint.is_some_and(is_loopback) })
     }
 
-    /// What `object_store` has to know of our clients.
+    /// The client options for `object_store`.
     pub(super) fn options(allow_http: bool) -> ClientOptions {
         ClientOptions::new().with_allow_http(allow_http).with_connect_timeout(CONNECT_TIMEOUT).with_timeout_disabled()
     }
@@ -44,7 +43,7 @@ impl Connector {
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let option = |key| options.get_config_value(&key);
-        // The one way to see which timeout was asked for.
+        // The options can be read only one by one.
         let seconds = option(ClientConfigKey::ConnectTimeout).and_then(|text| text.split(' ').next()?.parse().ok());
         let mut builder = reqwest::Client::builder()
             .user_agent(USER_AGENT)
@@ -54,7 +53,7 @@ impl HttpConnector for Connector {
             .referer(false)
             .https_only(option(ClientConfigKey::AllowHttp).as_deref() != Some("true"))
             .http1_only()
-            // Lengths and ranges are those of what is stored.
+            // Lengths and ranges refer to the stored bytes.
             .no_gzip()
             .no_brotli()
             .no_zstd()
@@ -78,7 +77,7 @@ struct Client(reqwest::Client);
 impl HttpService for Client {
     async fn call(&self, request: HttpRequest) -> std::result::Result<HttpResponse, HttpError> {
         let mut response = self.0.call(request).await?;
-        // A store that cannot do something will not learn it: as a server error it would be asked for minutes.
+        // As a server error it would be retried for minutes.
         if response.status().as_u16() == 501 {
             *response.status_mut() = reqwest::StatusCode::METHOD_NOT_ALLOWED;
         }
@@ -95,9 +94,9 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// The endpoint that an option names. Clear text only on this machine or when it is allowed: rows are personal data.
+/// Parses an endpoint. Plain HTTP is accepted only for this machine or if `allow_http` is set: rows are personal data.
 pub(super) fn endpoint(text: &str, allow_http: bool) -> Result<Url> {
-    let hint = "write it as https://host:port";
+    let hint = "write https://HOST:PORT";
     let url = Url::parse(text).map_err(|error| {
         Error::new(Kind::Usage, "The endpoint of the object store is not a URL").caused_by(error).hint(hint)
     })?;
@@ -106,7 +105,7 @@ pub(super) fn endpoint(text: &str, allow_http: bool) -> Result<Url> {
         "http" if allow_http || is_loopback(&url) => Ok(url),
         "http" => Err(Error::new(Kind::Usage, "The endpoint of the object store is not encrypted")
             .with_field("endpoint", crate::redact::SafeUrl::new(url))
-            .hint("use https, or allow clear text with --store-option allow_http=true")),
+            .hint("use https, or allow plain HTTP with --store-option allow_http=true")),
         _ => Err(Error::new(Kind::Usage, "The endpoint of the object store is not an http or https URL").hint(hint)),
     }
 }

@@ -1,11 +1,11 @@
-//! The local file system as an object store whose writes outlive a loss of power: a file appears under its name only once its
-//! bytes are on the disk. `LocalFileSystem` itself leaves that to the system, and a log entry without its bytes is a lost table.
+//! The local file system as an object store whose writes survive a power failure: a file gets its name only after its bytes are on disk.
+//! `LocalFileSystem` itself does not sync, and a log entry without its bytes would make a table unreadable.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path as FsPath, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -16,36 +16,37 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, PutMode, PutMultipartOptions,
     PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
 };
+use parking_lot::Mutex;
 
-/// See the module.
+/// A local store with durable writes.
 #[derive(Debug)]
 pub(crate) struct DurableStore {
     inner: LocalFileSystem,
     folders: Arc<Folders>,
 }
 
-/// Folders whose own names are durable, as far as this process saw to it.
+/// Folders whose names this process has already made durable.
 #[derive(Debug, Default)]
 struct Folders(Mutex<HashSet<PathBuf>>);
 
 impl Folders {
-    /// Makes a folder, and those above it, if it is not there. Nothing is durable yet.
+    /// Creates a folder and its parents, not yet durably.
     fn make(&self, folder: &FsPath) -> std::io::Result<()> {
         if folder.is_dir() {
             return Ok(());
         }
-        // Folders that were removed meanwhile are to be synced again.
+        // A folder that was removed and created again must be synced again.
         let gone = folder.ancestors().take_while(|folder| !folder.exists()).last().unwrap_or(folder).to_owned();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|known| !known.starts_with(&gone));
+        self.0.lock().retain(|known| !known.starts_with(&gone));
         std::fs::create_dir_all(folder)
     }
 
-    /// Makes the name of a file durable, and those of all folders above it: a file in a folder whose name is lost is lost, too.
+    /// Makes the names of a file and of all folders above it durable.
     fn sync(&self, path: &FsPath) {
         let Some(folder) = path.parent() else { return };
         sync_folder(folder);
         for folder in folder.ancestors() {
-            let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known = self.0.lock();
             if known.contains(folder) {
                 return;
             }
@@ -57,7 +58,7 @@ impl Folders {
     }
 }
 
-/// Makes a folder, and those above it, whose names outlive a loss of power.
+/// Creates a folder and its parents durably.
 pub(crate) fn create_folder(folder: &FsPath) -> std::io::Result<()> {
     let missing: Vec<&FsPath> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
     std::fs::create_dir_all(folder)?;
@@ -72,7 +73,7 @@ impl std::fmt::Display for DurableStore {
 }
 
 impl DurableStore {
-    /// The whole file system.
+    /// A store of the whole file system.
     pub(crate) fn new() -> Self {
         Self { inner: LocalFileSystem::new(), folders: Arc::default() }
     }
@@ -89,16 +90,16 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> +
     }
 }
 
-/// Makes the names in a folder durable. Not every system can; those that cannot do not need it.
+/// Makes the names in a folder durable. Systems that cannot sync a folder do not need it.
 pub(crate) fn sync_folder(folder: &FsPath) {
-    // The folder of a relative path without one.
+    // The parent of a bare file name.
     let folder = if folder.as_os_str().is_empty() { FsPath::new(".") } else { folder };
     if let Ok(folder) = File::open(folder) {
         let _ = folder.sync_all();
     }
 }
 
-/// A file beside `path` under a name that listings pass over, as those of unfinished uploads.
+/// A path beside `path` whose name listings skip, like that of an unfinished upload.
 fn stage(path: &FsPath, folders: &Folders) -> std::io::Result<(File, PathBuf)> {
     let mut number = 1_u32;
     loop {
@@ -121,10 +122,13 @@ fn put(path: &FsPath, payload: &PutPayload, exclusive: bool, folders: &Folders) 
     let (mut file, staged) = stage(path, folders)?;
     let written = payload.iter().try_for_each(|part| file.write_all(part)).and_then(|()| file.sync_all());
     drop(file);
-    let named = written.and_then(|()| match exclusive {
-        // Fails if the name is taken, which is what makes two writers of one log entry safe.
-        true => std::fs::hard_link(&staged, path),
-        false => std::fs::rename(&staged, path),
+    let named = written.and_then(|()| {
+        if exclusive {
+            // Fails if the name exists, which makes concurrent writers of one log entry safe.
+            std::fs::hard_link(&staged, path)
+        } else {
+            std::fs::rename(&staged, path)
+        }
     });
     if exclusive || named.is_err() {
         let _ = std::fs::remove_file(&staged);
@@ -205,12 +209,12 @@ impl MultipartUpload for DurableUpload {
         self.inner.put_part(data)
     }
 
-    /// Durable when it returns; nobody refers to the file before.
+    /// The file is durable when this returns, and nothing refers to it before.
     async fn complete(&mut self) -> Result<PutResult> {
         let done = self.inner.complete().await?;
         let (path, folders) = (self.path.clone(), Arc::clone(&self.folders));
         blocking(move || {
-            // Windows syncs only what was opened for writing.
+            // On Windows only files that are open for writing can be synced.
             OpenOptions::new().write(true).open(&path)?.sync_all()?;
             folders.sync(&path);
             Ok(())
@@ -233,7 +237,7 @@ mod tests {
     async fn names_of_new_folders_are_synced_up_to_one_that_was_synced_before() {
         let folder = tempfile::tempdir().unwrap();
         let store = DurableStore::new();
-        let known = |path: &FsPath| store.folders.0.lock().unwrap().contains(path);
+        let known = |path: &FsPath| store.folders.0.lock().contains(path);
         let day = folder.path().join("table").join("_day=2026-01-01");
         let path = Path::from_absolute_path(folder.path()).unwrap().join("table").join("_day=2026-01-01").join("file");
         let mut upload = WriteMultipart::new(store.put_multipart(&path).await.unwrap());
@@ -241,7 +245,7 @@ mod tests {
         upload.write(b"x");
         upload.finish().await.unwrap();
         assert!(known(&day) && known(day.parent().unwrap()) && known(folder.path()));
-        // What is removed and made again is new again.
+        // A folder that is removed and created again must be synced again.
         std::fs::remove_dir_all(day.parent().unwrap()).unwrap();
         let mut upload = WriteMultipart::new(store.put_multipart(&path).await.unwrap());
         assert!(!known(&day) && !known(day.parent().unwrap()) && known(folder.path()));

@@ -1,5 +1,4 @@
-//! Settings of object stores: what was told by flag, what the environment says, and which of the two counts. It reads neither:
-//! both are handed in.
+//! Options of object stores from `--store-option` and from environment variables. Options take precedence. Both are passed in by the caller.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +10,7 @@ use object_store::{BackoffConfig, RetryConfig};
 use crate::error::{Error, Kind, Result};
 use crate::redact::Secret;
 
-/// Names that are not told by flag, because arguments can be seen by other users of the machine.
+/// Options that are refused on the command line, where other users of the machine can see them.
 const SECRETS: [&str; 18] = [
     "secret_access_key",
     "access_key_id",
@@ -38,9 +37,9 @@ const SECRETS: [&str; 18] = [
 pub struct StoreOptions {
     told: BTreeMap<String, String>,
     variables: BTreeMap<String, Secret>,
-    /// Extra root certificates (PEM).
+    /// Additional root certificates (PEM).
     pub ca_bundle: Option<PathBuf>,
-    /// The user's home, where `.aws` is.
+    /// The user's home folder, which contains `.aws`.
     pub home: Option<PathBuf>,
 }
 
@@ -53,12 +52,12 @@ impl fmt::Debug for StoreOptions {
 }
 
 impl StoreOptions {
-    /// Whether an object store may be interested in an environment variable.
+    /// Whether an environment variable is one that object stores may use.
     pub fn wants_variable(name: &str) -> bool {
         ["AWS_", "AZURE_", "GOOGLE_"].iter().any(|prefix| name.starts_with(prefix)) || name == "IDENTITY_ENDPOINT"
     }
 
-    /// Takes the variables of the environment that some store wants; empty ones count as unset.
+    /// Adds environment variables. Those that no store uses are ignored, and empty ones count as unset.
     #[must_use]
     pub fn with_variables(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         let wanted = variables.into_iter().filter(|(name, value)| Self::wants_variable(name) && !value.is_empty());
@@ -66,19 +65,19 @@ impl StoreOptions {
         self
     }
 
-    /// Takes an option as `name=value`, which counts more than the environment. Kind `Usage` if it cannot be one; unknown names are
-    /// refused when a store is opened.
+    /// Adds an option in the form `name=value`, which takes precedence over the environment. Fails with kind `Usage` if it has no value or
+    /// is a secret. Unknown names are rejected when a store is opened.
     pub fn tell(mut self, option: &str) -> Result<Self> {
         let Some((name, value)) = option.split_once('=') else {
             return Err(Error::new(Kind::Usage, "An option of the object store has no value")
-                .hint("write it as --store-option region=eu-central-1"));
+                .hint("write --store-option NAME=VALUE, such as region=eu-central-1"));
         };
         let name = name.trim().to_ascii_lowercase().replace('-', "_");
         let bare = ["aws_", "azure_", "google_"].iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(&name);
         if SECRETS.contains(&bare) {
             return Err(Error::new(
                 Kind::Usage,
-                "Credentials are not given as an option, where other users of the machine see them",
+                "Credentials cannot be set as an option, since other users of the machine could see them",
             )
             .with_field("option", bare)
             .hint("use the environment (AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_ACCOUNT_KEY, ...), a profile or a role"));
@@ -87,37 +86,37 @@ impl StoreOptions {
         Ok(self)
     }
 
-    /// A told option.
-    pub(super) fn told(&self, name: &str) -> Option<&str> {
+    /// The value of an option.
+    pub(super) fn option(&self, name: &str) -> Option<&str> {
         self.told.get(name).map(String::as_str)
     }
 
-    /// All told options but those named, which the caller knows itself.
+    /// All options except those in `known`, which the caller handles itself.
     pub(super) fn told_but(&self, known: &'static [&'static str]) -> impl Iterator<Item = (&str, &str)> {
         let common = |name: &str| ["allow_http", "max_retries", "retry_timeout"].contains(&name);
         let others = self.told.iter().filter(move |(name, _)| !known.contains(&name.as_str()) && !common(name));
         others.map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// A variable of the environment.
+    /// The value of an environment variable.
     pub(super) fn variable(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(Secret::reveal)
     }
 
-    /// All variables whose names begin so.
+    /// All environment variables with this prefix.
     pub(super) fn variables(&self, prefix: &'static str) -> impl Iterator<Item = (&str, &str)> {
         let ours = self.variables.iter().filter(move |(name, _)| name.starts_with(prefix));
         ours.map(|(name, value)| (name.as_str(), value.reveal()))
     }
 
-    /// Whether clear text is allowed.
+    /// Whether plain HTTP is allowed.
     pub(super) fn allow_http(&self, variable: &str) -> bool {
-        self.told("allow_http").or(self.variable(variable)).is_some_and(|value| ["true", "1", "yes"].contains(&value))
+        self.option("allow_http").or(self.variable(variable)).is_some_and(|value| ["true", "1", "yes"].contains(&value))
     }
 
-    /// How long `object_store` goes on after passing faults.
+    /// The retry settings of `object_store`.
     pub(super) fn retry(&self) -> Result<RetryConfig> {
-        let number = |name: &str, usual: u64| match self.told(name) {
+        let number = |name: &str, usual: u64| match self.option(name) {
             Some(text) => text.trim_end_matches('s').parse().map_err(|_| {
                 Error::new(Kind::Usage, "An option of the object store is not a number").with_field("option", name.to_owned())
             }),
@@ -131,7 +130,9 @@ impl StoreOptions {
     }
 }
 
-/// An option that no store of this kind knows.
+/// The error of an option that this kind of store does not have.
 pub(super) fn unknown(name: &str, known: &str) -> Error {
-    Error::new(Kind::Usage, "The object store has no such option").with_field("option", name).hint(format!("it has {known}"))
+    Error::new(Kind::Usage, "The object store has no such option")
+        .with_field("option", name)
+        .hint(format!("its options are {known}"))
 }

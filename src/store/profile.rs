@@ -1,4 +1,4 @@
-//! Profiles of the AWS tools: the two files in `.aws`. It does not ask for tokens of single sign-on; the AWS tools do that.
+//! Profiles of the AWS tools: the files `config` and `credentials` in `.aws`. Single sign-on is left to the AWS tools.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,20 +7,20 @@ use std::time::SystemTime;
 use super::StoreOptions;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 
-/// Names and values of one profile, of both files; the credentials file counts more.
+/// The names and values of a profile in both files. The credentials file takes precedence.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Profile(BTreeMap<String, String>);
 
 impl Profile {
-    /// A value.
+    /// The value of a setting.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 }
 
-/// The profile that was named, or the default one; empty if there is none. Kind `Usage` if one was named that is not there.
+/// The selected profile, or the default one; empty if there is none. Fails with kind `Usage` if the selected profile does not exist.
 pub(super) fn read(options: &StoreOptions) -> Result<Profile> {
-    let named = options.told("profile").or(options.variable("AWS_PROFILE")).or(options.variable("AWS_DEFAULT_PROFILE"));
+    let named = options.option("profile").or(options.variable("AWS_PROFILE")).or(options.variable("AWS_DEFAULT_PROFILE"));
     let name = named.unwrap_or("default");
     let [config, credentials] = files(options);
     let mut found = false;
@@ -32,9 +32,7 @@ pub(super) fn read(options: &StoreOptions) -> Result<Profile> {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             Err(error) => {
-                return Err(error)
-                    .context(Kind::Usage, "A file of AWS profiles cannot be read")
-                    .with_field("file", path.display());
+                return Err(error).context(Kind::Usage, "The AWS profiles cannot be read").with_field("file", path.display());
             }
         };
         if let Some(section) = section_of(&text, section) {
@@ -43,14 +41,14 @@ pub(super) fn read(options: &StoreOptions) -> Result<Profile> {
         }
     }
     match named {
-        Some(name) if !found => Err(Error::new(Kind::Usage, "There is no such AWS profile")
+        Some(name) if !found => Err(Error::new(Kind::Usage, "The AWS profile does not exist")
             .with_field("profile", name)
             .hint("list them with `aws configure list-profiles`")),
         _ => Ok(Profile(values)),
     }
 }
 
-/// Where the two files are: with settings, and with credentials.
+/// The paths of the settings file and of the credentials file.
 fn files(options: &StoreOptions) -> [Option<PathBuf>; 2] {
     [("AWS_CONFIG_FILE", "config"), ("AWS_SHARED_CREDENTIALS_FILE", "credentials")].map(|(variable, usual)| {
         match options.variable(variable) {
@@ -60,10 +58,10 @@ fn files(options: &StoreOptions) -> [Option<PathBuf>; 2] {
     })
 }
 
-/// Length and change time of each file, where there is one.
+/// Length and modification time of each file that exists.
 pub(super) type Stamps = [Option<(u64, SystemTime)>; 2];
 
-/// By these one sees that a file has changed.
+/// Identifies the current content of the files.
 pub(super) fn stamps(options: &StoreOptions) -> Stamps {
     files(options).map(|path| {
         let metadata = std::fs::metadata(path?).ok()?;
@@ -71,7 +69,7 @@ pub(super) fn stamps(options: &StoreOptions) -> Stamps {
     })
 }
 
-/// The values of a section; a nested one (`s3 =` with indented lines) adds its own as they are.
+/// The values of a section. Those of a nested section (`s3 =` with indented lines) are added under their own names.
 fn section_of(text: &str, name: &str) -> Option<BTreeMap<String, String>> {
     let mut values: Option<BTreeMap<String, String>> = None;
     let mut inside = false;

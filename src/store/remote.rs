@@ -1,5 +1,5 @@
-//! An object store as the rest of daplake sees it: errors without credentials in them, and uploads that cost nothing once they
-//! were given up. It retries nothing; `object_store` does.
+//! A wrapper around remote object stores: errors contain no credentials, and abandoned multipart uploads are aborted, so that their parts
+//! cost nothing. Retries are left to `object_store`.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use object_store::{
 use super::failure::cleaned;
 use super::upload::{OpenUploads, Upload};
 
-/// See the module.
+/// A remote object store.
 #[derive(Debug)]
 pub(super) struct RemoteStore<S> {
     store: Arc<S>,
@@ -27,12 +27,12 @@ pub(super) struct RemoteStore<S> {
 }
 
 impl<S> RemoteStore<S> {
-    /// Around a store that retries.
+    /// Wraps a store, which does its own retries.
     pub(super) fn new(store: S) -> Self {
         Self { store: Arc::new(store), open: OpenUploads::default(), lists_all: false }
     }
 
-    /// Whether the store passes over where a listing starts, and always lists from the first name.
+    /// Whether the store ignores the offset of a listing and always lists from the first name.
     #[must_use]
     pub(super) fn listing_all(mut self, lists_all: bool) -> Self {
         self.lists_all = lists_all;
@@ -71,7 +71,7 @@ impl<S: ObjectStore + MultipartStore> ObjectStore for RemoteStore<S> {
         self.store.get_ranges(location, ranges).await.map_err(cleaned)
     }
 
-    /// An upload to a name that is deleted ends with it, so that its parts cost nothing.
+    /// Also aborts an open upload to the same name, so that its parts cost nothing.
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         let (store, open) = (Arc::clone(&self.store), self.open.clone());
         let locations = locations.then(move |location| {

@@ -1,13 +1,14 @@
-//! Amazon S3 and the many stores that speak its language: where they are, and by which credentials.
+//! Amazon S3 and compatible stores: endpoints and credentials.
 
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, S3ConditionalPut};
 use object_store::{CredentialProvider, ObjectStore, RetryConfig};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use url::Url;
 
@@ -21,10 +22,10 @@ const KNOWN: &str = "region, endpoint, addressing (path or virtual), profile, al
      web_identity_token_file, server_side_encryption, sse_kms_key_id, request_payer, unsigned_payload, checksum_algorithm, \
      skip_signature, s3_express, imdsv1_fallback";
 
-/// Options that are settled here rather than by `object_store`.
-const OURS: &[&str] = &["region", "default_region", "endpoint", "endpoint_url", "endpoint_url_s3", "addressing", "profile"];
+/// Options that are handled here rather than by `object_store`.
+const HANDLED: &[&str] = &["region", "default_region", "endpoint", "endpoint_url", "endpoint_url_s3", "addressing", "profile"];
 
-/// To a machine's or a container's own service for credentials, which answers at once or is not there.
+/// Retries of the credentials service of a machine or container, which responds at once or does not exist.
 const ROLE_RETRY: RetryConfig = RetryConfig {
     backoff: object_store::BackoffConfig {
         init_backoff: Duration::from_millis(100),
@@ -35,7 +36,7 @@ const ROLE_RETRY: RetryConfig = RetryConfig {
     retry_timeout: Duration::from_secs(10),
 };
 
-/// The store of a bucket. No network yet.
+/// Opens the store of a bucket. Does not connect.
 pub(super) fn open(url: &Url, options: &StoreOptions) -> Result<Arc<dyn ObjectStore>> {
     let profile = profile::read(options)?;
     let builder = builder(url, options, &profile)?;
@@ -44,7 +45,7 @@ pub(super) fn open(url: &Url, options: &StoreOptions) -> Result<Arc<dyn ObjectSt
     Ok(Arc::new(RemoteStore::new(store)))
 }
 
-/// All but the credentials.
+/// The builder without credentials.
 fn builder(url: &Url, options: &StoreOptions, profile: &Profile) -> Result<AmazonS3Builder> {
     let bucket = url.host_str().unwrap_or_default();
     let mut builder = AmazonS3Builder::new().with_bucket_name(bucket);
@@ -56,7 +57,7 @@ fn builder(url: &Url, options: &StoreOptions, profile: &Profile) -> Result<Amazo
             builder = builder.with_config(key, value);
         }
     }
-    for (name, value) in options.told_but(OURS) {
+    for (name, value) in options.told_but(HANDLED) {
         match AmazonS3ConfigKey::from_str(name) {
             Ok(key) if is_free(&key) => builder = builder.with_config(key, value),
             _ => return Err(unknown(name, KNOWN)),
@@ -64,7 +65,7 @@ fn builder(url: &Url, options: &StoreOptions, profile: &Profile) -> Result<Amazo
     }
 
     let first = |told: &[&str], variables: &[&str], in_profile: &str| {
-        let told = told.iter().find_map(|name| options.told(name));
+        let told = told.iter().find_map(|name| options.option(name));
         let variable = || variables.iter().find_map(|name| options.variable(name));
         told.or_else(variable).or_else(|| profile.get(in_profile)).map(str::to_owned)
     };
@@ -77,17 +78,17 @@ fn builder(url: &Url, options: &StoreOptions, profile: &Profile) -> Result<Amazo
         "endpoint_url",
     );
     let at = at.map(|text| endpoint(&text, options.allow_http("AWS_ALLOW_HTTP"))).transpose()?;
-    let addressing = match options.told("addressing").or_else(|| profile.get("addressing_style")) {
+    let addressing = match options.option("addressing").or_else(|| profile.get("addressing_style")) {
         None | Some("auto") => None,
         Some("virtual") => Some(true),
         Some("path") => Some(false),
         Some(_) => {
-            return Err(Error::new(Kind::Usage, "Unknown addressing of the object store").hint("it is `path` or `virtual`"));
+            return Err(Error::new(Kind::Usage, "Unknown addressing style of the object store").hint("use `path` or `virtual`"));
         }
     };
-    // A bucket with dots does not fit the certificate of Amazon's names.
+    // Amazon's wildcard certificate does not cover bucket names with dots.
     let is_virtual = addressing.unwrap_or(at.is_none() && !bucket.contains('.'));
-    // A told `virtual_hosted_style_request` went to the builder above and is settled by the same rule.
+    // An option `virtual_hosted_style_request` was passed to the builder above and follows the same rule.
     let is_virtual = builder
         .get_config_value(&AmazonS3ConfigKey::VirtualHostedStyleRequest)
         .filter(|text| addressing.is_none() && text == "true")
@@ -105,20 +106,20 @@ fn builder(url: &Url, options: &StoreOptions, profile: &Profile) -> Result<Amazo
         .with_conditional_put(S3ConditionalPut::ETagMatch))
 }
 
-/// The endpoint as `object_store` wants it: in virtual style with the bucket in its name.
+/// The endpoint in the form that `object_store` expects: in virtual style with the bucket in the host name.
 fn bucket_endpoint(at: &Url, bucket: &str, is_virtual: bool) -> String {
     let mut at = at.clone();
     if is_virtual
         && let Some(host) = at.host_str().map(str::to_owned)
         && !host.starts_with(&format!("{bucket}."))
     {
-        // Fails only for addresses in numbers, which then stay as they are.
+        // Fails only for IP addresses, which stay unchanged.
         let _ = at.set_host(Some(&format!("{bucket}.{host}")));
     }
     at.as_str().trim_end_matches('/').to_owned()
 }
 
-/// Keys that a user may set: not what makes commits safe, not the bucket of the address, not the client that is ours.
+/// Whether users may set an option of `object_store`. Excluded are those that make commits safe, the bucket, and the HTTP client's.
 fn is_free(key: &AmazonS3ConfigKey) -> bool {
     use AmazonS3ConfigKey::*;
     !matches!(key, Bucket | ConditionalPut | CopyIfNotExists | Client(_) | Endpoint | S3Endpoint | Region | DefaultRegion)
@@ -129,15 +130,15 @@ fn is_credential(key: &AmazonS3ConfigKey) -> bool {
     matches!(key, AccessKeyId | SecretAccessKey | Token | WebIdentityTokenFile | RoleArn | RoleSessionName)
 }
 
-/// By the usual order: keys of the environment, the profile, then the roles of web identity, container and machine. A profile
-/// that was told by flag comes first.
+/// Finds credentials in the usual order: environment variables, the profile, then the roles of web identity, container and machine. A
+/// profile that is set as an option comes first.
 fn with_credentials(mut builder: AmazonS3Builder, options: &StoreOptions, profile: &Profile) -> Result<AmazonS3Builder> {
     if builder.get_config_value(&AmazonS3ConfigKey::SkipSignature).as_deref() == Some("true") {
         return Ok(builder);
     }
     let keys = (options.variable("AWS_ACCESS_KEY_ID"), options.variable("AWS_SECRET_ACCESS_KEY"));
     match keys {
-        _ if options.told("profile").is_some() => {}
+        _ if options.option("profile").is_some() => {}
         (Some(id), Some(secret)) => {
             let token = options.variable("AWS_SESSION_TOKEN");
             return Ok(static_keys(builder, id, secret, token));
@@ -155,7 +156,7 @@ fn with_credentials(mut builder: AmazonS3Builder, options: &StoreOptions, profil
     }
     let by_aws_tools = ["sso_session", "sso_start_url", "source_profile", "credential_source", "login_session"];
     if let Some(found) = by_aws_tools.iter().find(|name| profile.get(name).is_some()) {
-        return Err(Error::new(Kind::Target, "The AWS profile gets its credentials in a way that only the AWS tools know")
+        return Err(Error::new(Kind::Target, "The AWS profile uses a source of credentials that only the AWS tools support")
             .with_field("setting", found)
             .hint("export them: eval \"$(aws configure export-credentials --format env)\"; or, for unattended runs, add a profile with `credential_process = aws configure export-credentials --profile NAME`"));
     }
@@ -183,7 +184,7 @@ fn with_credentials(mut builder: AmazonS3Builder, options: &StoreOptions, profil
 }
 
 fn half(missing: &'static str) -> Error {
-    Error::new(Kind::Target, "One half of the credentials of the object store is missing").with_field("variable", missing)
+    Error::new(Kind::Target, "The credentials of the object store are incomplete").with_field("variable", missing)
 }
 
 fn static_keys(builder: AmazonS3Builder, id: &str, secret: &str, token: Option<&str>) -> AmazonS3Builder {
@@ -202,7 +203,7 @@ fn profile_keys(profile: &Profile) -> Option<AwsCredential> {
     })
 }
 
-/// Keys of a profile. They are read again when its files have changed: a run may outlive keys that something else renews.
+/// The keys of a profile. They are read again when the files change, since a run may outlive keys that another program renews.
 struct ProfileCredentials {
     options: StoreOptions,
     held: Mutex<(profile::Stamps, Arc<AwsCredential>)>,
@@ -219,33 +220,33 @@ impl CredentialProvider for ProfileCredentials {
     type Credential = AwsCredential;
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock();
         let stamps = profile::stamps(&self.options);
         if held.0 != stamps {
-            // A file that is being written is read with the next request.
+            // A file that is being written is read at the next request.
             match profile::read(&self.options).map(|profile| profile_keys(&profile)) {
                 Ok(Some(credential)) => *held = (stamps, Arc::new(credential)),
-                Ok(None) => tracing::debug!("The AWS profile has no keys at present"),
-                Err(error) => tracing::debug!(%error, "The AWS profile cannot be read at present"),
+                Ok(None) => tracing::debug!("The AWS profile currently has no keys"),
+                Err(error) => tracing::debug!(%error, "The AWS profile currently cannot be read"),
             }
         }
         Ok(Arc::clone(&held.1))
     }
 }
 
-/// When credentials are asked for again: 5 minutes before they expire, or in the last quarter of a short life. Those that come expired,
-/// or by a clock that goes wrong, are used for a moment all the same, so that not every request runs the program.
+/// The time at which credentials are renewed: 5 minutes before they expire, or in the last quarter of a shorter life. Credentials that are
+/// already expired, perhaps because of a wrong clock, are used for a short time, so that not every request runs the program.
 fn renewal(now: DateTime<Utc>, expiration: DateTime<Utc>) -> DateTime<Utc> {
     let life = (expiration - now).max(chrono::TimeDelta::zero());
     let margin = (life / 4).min(chrono::TimeDelta::minutes(5));
     (expiration - margin).max(now + chrono::TimeDelta::seconds(1))
 }
 
-/// Credentials and when they are asked for again, if ever.
+/// Credentials, and when they must be renewed.
 type Held = (Arc<AwsCredential>, Option<DateTime<Utc>>);
 
-/// Credentials that a program prints (`credential_process`), asked for again shortly before they expire. One run at a time: requests that
-/// come meanwhile wait for it.
+/// Credentials from a program (`credential_process`), renewed shortly before they expire. The program runs once at a time; concurrent
+/// requests wait for it.
 struct ProcessCredentials {
     command: String,
     held: tokio::sync::Mutex<Option<Held>>,
@@ -257,7 +258,7 @@ impl std::fmt::Debug for ProcessCredentials {
     }
 }
 
-/// What it prints.
+/// The output of the program.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Printed {
@@ -272,21 +273,22 @@ impl ProcessCredentials {
         Self { command: command.to_owned(), held: tokio::sync::Mutex::new(None) }
     }
 
-    /// What the program printed stays out of the error: it may be half a secret.
+    /// Errors do not contain the output of the program, which may contain a secret.
     fn run(command: &str) -> Result<Printed> {
-        let hint = "run the profile's `credential_process` by hand to see what it says";
-        // What the AWS tools need, and none of the secrets of others.
+        let hint = "run the profile's `credential_process` by hand to see its output";
+        // The variables of the AWS tools, without other secrets.
         let mut program = crate::child::shell(command, &["AWS_*"]);
         program.stdin(std::process::Stdio::null());
         let output = program.output();
-        let output = output.context(Kind::Target, "The program that gives the credentials cannot be started")?;
+        let output = output.context(Kind::Target, "The `credential_process` of the AWS profile cannot be started")?;
         if !output.status.success() {
-            return Err(Error::new(Kind::Target, "The program that gives the credentials failed")
+            return Err(Error::new(Kind::Target, "The `credential_process` of the AWS profile failed")
                 .with_field("status", output.status)
                 .hint(hint));
         }
-        serde_json::from_slice(&output.stdout)
-            .map_err(|_| Error::new(Kind::Target, "The program that gives the credentials printed something else").hint(hint))
+        serde_json::from_slice(&output.stdout).map_err(|_| {
+            Error::new(Kind::Target, "The `credential_process` of the AWS profile printed unexpected output").hint(hint)
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Places in an object store, over HTTP, on good and on bad days.
+//! Places in an object store over HTTP, with and without failures.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ fn puts(seen: &Seen) -> bool {
     seen.method == hyper::Method::PUT
 }
 
-/// All words of an error, as a user may see them.
+/// The whole text of an error.
 fn words(error: &Error) -> String {
     format!("{} {:?} {:?} {:?}", error.message(), error.fields(), error.causes(), error.hint_text())
 }
@@ -68,13 +68,13 @@ async fn a_store_without_conditional_writes_is_refused() {
             "{error:?}"
         );
         assert_eq!(server.objects("").len(), 0, "nothing is left");
-        // It is no passing fault.
+        // It is not retried.
         assert!(server.seen().len() <= 4, "{:?}", server.seen());
     }
 }
 
 #[tokio::test]
-async fn refusals_say_what_to_do_and_keep_secrets() {
+async fn errors_have_hints_and_contain_no_secrets() {
     let server = S3Server::start().await;
     let with_token = options(&server).with_variables([("AWS_SESSION_TOKEN".to_owned(), SESSION_TOKEN.to_owned())]);
     let url = Url::parse(&server.url("x")).unwrap();
@@ -102,7 +102,7 @@ async fn refusals_say_what_to_do_and_keep_secrets() {
 }
 
 #[tokio::test]
-async fn passing_faults_pass() {
+async fn temporary_errors_are_retried() {
     let server = S3Server::start().await;
     let place = place(&server);
     server.fault(Fault::SlowDown, any, 1, 2);
@@ -120,7 +120,7 @@ async fn passing_faults_pass() {
 }
 
 #[tokio::test]
-async fn a_small_object_is_one_request_and_a_lost_answer_is_no_loss() {
+async fn a_small_object_is_one_request_and_survives_a_lost_response() {
     let server = S3Server::start().await;
     let place = place(&server);
     let before = server.seen().len();
@@ -134,14 +134,14 @@ async fn a_small_object_is_one_request_and_a_lost_answer_is_no_loss() {
 }
 
 #[tokio::test]
-async fn uploads_that_fail_or_are_dropped_cost_nothing() {
+async fn failed_and_dropped_uploads_leave_no_parts() {
     let server = S3Server::start().await;
     let place = place(&server);
     let store = place.store();
     server.fault(Fault::SlowDown, Seen::is_part, 1, usize::MAX);
     upload(&place, "failed", 17 << 20).await.unwrap_err();
     server.clear_faults();
-    // Deleting the name ends the upload, whether or not the drop has come that far.
+    // Deleting the name aborts the upload, whether or not the background task has done so.
     let _ = store.delete(&place.root().clone().join("failed")).await;
 
     let path = place.root().clone().join("dropped");
@@ -160,7 +160,7 @@ async fn uploads_that_fail_or_are_dropped_cost_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_who_name_an_object_at_once_one_wins() {
+async fn of_concurrent_creations_of_an_object_one_wins() {
     let server = S3Server::start().await;
     let store = place(&server).store();
     for round in 0..20 {
@@ -183,7 +183,7 @@ async fn of_many_who_name_an_object_at_once_one_wins() {
 }
 
 #[test]
-fn addresses_and_options_are_checked_before_the_network() {
+fn urls_and_options_are_checked_before_connecting() {
     let open = |url: &str, options: StoreOptions| Place::open(&Url::parse(url).unwrap(), &options);
     let keys = || {
         StoreOptions::default().with_variables(
@@ -246,7 +246,7 @@ fn addresses_and_options_are_checked_before_the_network() {
 }
 
 #[tokio::test]
-async fn profiles_and_their_programs_give_credentials() {
+async fn profiles_and_their_programs_provide_credentials() {
     let server = S3Server::start().await;
     let home = tempfile::tempdir().unwrap();
     std::fs::create_dir(home.path().join(".aws")).unwrap();
@@ -276,22 +276,18 @@ async fn profiles_and_their_programs_give_credentials() {
     Place::open(&url, &base).unwrap().check().await.unwrap();
     Place::open(&url, &base.clone().tell("profile=program").unwrap()).unwrap().check().await.unwrap();
     let error = Place::open(&url, &base.clone().tell("profile=broken").unwrap()).unwrap().check().await.unwrap_err();
-    assert!(
-        words(&error).contains("program that gives the credentials") && !words(&error).contains("planted"),
-        "{}",
-        words(&error)
-    );
+    assert!(words(&error).contains("credential_process") && !words(&error).contains("planted"), "{}", words(&error));
     let error = Place::open(&url, &base.tell("profile=sso").unwrap()).unwrap_err();
     assert!(error.hint_text().unwrap().contains("export-credentials"));
 }
 
 #[tokio::test]
-async fn a_check_goes_on_after_passing_faults_and_removes_leftovers() {
+async fn a_check_retries_temporary_errors_and_removes_leftovers() {
     let server = S3Server::start().await;
     let place = place(&server);
     for (fault, matches) in [
         (Fault::ResetUpload, puts as fn(&Seen) -> bool),
-        // The object is stored, and the next attempt meets it.
+        // The object is stored, so the next attempt finds it.
         (Fault::LostAnswer, puts),
         (Fault::SlowDown, puts),
         (Fault::CutDownload, Seen::is_download),
@@ -317,7 +313,7 @@ async fn a_check_goes_on_after_passing_faults_and_removes_leftovers() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_program_that_gives_credentials_runs_once() {
+async fn a_credential_process_runs_once() {
     let server = S3Server::start().await;
     let home = tempfile::tempdir().unwrap();
     std::fs::create_dir(home.path().join(".aws")).unwrap();

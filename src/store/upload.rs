@@ -1,10 +1,10 @@
-//! One object on its way to a store: small ones as one request, large ones in parts. Whoever drops it midway leaves nothing that
-//! costs money, as far as the process lives on to say so.
+//! The upload of an object: small objects in one request, large ones in parts. An upload that is dropped is aborted in the background, so
+//! that its parts cost nothing.
 //!
-//! Memory: the parts that the caller has in flight, and one more that is held back until it is known whether there is a second.
+//! Memory: the parts that the caller has in flight, plus the first part until it is known whether there is a second one.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::FutureExt;
@@ -13,11 +13,12 @@ use object_store::path::Path;
 use object_store::{
     Error, MultipartId, MultipartUpload, ObjectStore, ObjectStoreExt, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
+use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::failure::cleaned;
 
-/// What the stores allow.
+/// The limit of the stores.
 const MAX_PARTS: usize = 10_000;
 
 /// Uploads that are neither completed nor aborted.
@@ -25,18 +26,18 @@ const MAX_PARTS: usize = 10_000;
 pub(super) struct OpenUploads(Arc<Mutex<HashMap<Path, MultipartId>>>);
 
 impl OpenUploads {
-    /// Notes one.
+    /// Adds an upload.
     pub(super) fn add(&self, path: &Path, id: &MultipartId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone(), id.clone());
+        self.0.lock().insert(path.clone(), id.clone());
     }
 
-    /// Forgets one and gives its id.
+    /// Removes an upload and returns its id.
     pub(super) fn take(&self, path: &Path) -> Option<MultipartId> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(path)
+        self.0.lock().remove(path)
     }
 }
 
-/// See the module.
+/// An upload that implements [`MultipartUpload`].
 #[derive(Debug)]
 pub(super) struct Upload<S: MultipartStore + ObjectStore> {
     shared: Arc<Shared<S>>,
@@ -56,7 +57,7 @@ struct Shared<S> {
 }
 
 impl<S: MultipartStore + ObjectStore> Upload<S> {
-    /// Asks nothing of the store yet.
+    /// Sends no request yet.
     pub(super) fn new(store: Arc<S>, path: Path, open: OpenUploads) -> Self {
         let shared = Shared { store, path, open, id: OnceCell::new(), parts: Mutex::default() };
         Self { shared: Arc::new(shared), held: None, parts: 0, bytes: 0, is_over: false }
@@ -72,7 +73,7 @@ impl<S: MultipartStore> Shared<S> {
         };
         let id = self.id.get_or_try_init(create).await?;
         let part = self.store.put_part(&self.path, id, number, data).await?;
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).insert(number, part);
+        self.parts.lock().insert(number, part);
         Ok(())
     }
 
@@ -118,12 +119,13 @@ impl<S: MultipartStore + ObjectStore> MultipartUpload for Upload<S> {
             self.is_over = true;
             return store.put_opts(path, payload, PutOptions::default()).await.map_err(cleaned);
         }
-        let sent = std::mem::take(&mut *parts.lock().unwrap_or_else(PoisonError::into_inner));
+        let sent = std::mem::take(&mut *parts.lock());
         let Some(id) = id.get().filter(|_| sent.len() == self.parts) else {
             return Err(Error::Generic { store: "store", source: "an object was completed before its parts".into() });
         };
         let done = match store.complete_multipart(path, id, sent.into_values().collect()).await {
-            // The answer of an attempt may be lost, and the next one finds the upload gone. Names are used once, so it is ours.
+            // If the response of a successful attempt was lost, the next one finds no upload. Names are used once, so an object of this size
+            // is the one just uploaded.
             Err(error) => match store.head(path).await {
                 Ok(head) if head.size == self.bytes => Ok(PutResult { e_tag: head.e_tag, version: head.version }),
                 _ => Err(error),
