@@ -1,10 +1,11 @@
-//! Login, and a token that is always fresh enough. It does not know what the token is used for.
+//! Logs in and keeps a valid token.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use parking_lot::Mutex;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -17,14 +18,14 @@ use super::wire::{self, Ask};
 use crate::error::{Error, Kind, Result};
 use crate::model::Timestamp;
 
-/// A token is renewed when it has less than this to live, or a quarter of its life if that is shorter.
+/// A token is renewed this long before it expires, or after three quarters of its life if that is later.
 const RENEWAL_MARGIN: Duration = Duration::from_secs(5 * 60);
-/// Assumed when the service does not say; a 401 would tell.
+/// The assumed life of a token if the service does not tell. A token that is too old is noticed by a 401.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(10 * 60);
 
 /// A bearer token, ready to send.
 pub(super) struct Token {
-    /// `Bearer ...`, marked sensitive so that no library prints it.
+    /// `Bearer ...`, marked as sensitive so that no library prints it.
     header: HeaderValue,
     renew_at: Instant,
 }
@@ -35,10 +36,10 @@ impl Token {
     }
 }
 
-/// Where credentials come from, to be read again after a rotation.
+/// Reads the credentials again after they were rotated.
 pub(super) type Source = Box<dyn Fn() -> Result<Credentials> + Send + Sync>;
 
-/// The token of a client. One login at a time; who comes meanwhile waits for its outcome and shares it, good or bad.
+/// The token of a client. There is one login at a time; concurrent calls wait for it and share its result, also if it fails.
 pub(super) struct Tokens {
     http: reqwest::Client,
     url: Url,
@@ -61,13 +62,12 @@ impl Tokens {
         Self { http, url, credentials, source, retry, idle, state: tokio::sync::Mutex::default() }
     }
 
-    /// Sets where the credentials come from. The first source stays.
+    /// Sets the source of the credentials, unless one is set already.
     pub(super) fn set_source(&self, source: Source) {
         let _ = self.source.set(source);
     }
 
-    /// Reads the credentials from their source again; true if they have changed. The token in use is not touched: the service says
-    /// when it is no longer accepted.
+    /// Reads the credentials again and returns whether they have changed. The current token is kept until the service rejects it.
     pub(super) fn reload(&self) -> Result<bool> {
         let Some(source) = self.source.get() else { return Ok(false) };
         let read = source()?;
@@ -77,16 +77,16 @@ impl Tokens {
         Ok(has_changed)
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Credentials> {
-        self.credentials.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> parking_lot::MutexGuard<'_, Credentials> {
+        self.credentials.lock()
     }
 
-    /// A token with enough life left.
+    /// A token that is not about to expire.
     pub(super) async fn fresh(&self) -> Result<Arc<Token>> {
         self.get(|token| Instant::now() < token.renew_at).await
     }
 
-    /// Another token than `refused`, which the service did not take.
+    /// A token other than `refused`, which the service rejected.
     pub(super) async fn instead_of(&self, refused: &Arc<Token>) -> Result<Arc<Token>> {
         self.get(|token| !Arc::ptr_eq(token, refused)).await
     }
@@ -100,7 +100,7 @@ impl Tokens {
         if let Some((at, error)) = &state.failed
             && *at >= asked
         {
-            // It failed while we stood in line: asking again at once would only lock the account sooner.
+            // The login failed while this call waited for it. Another one would only lock the account sooner.
             return Err(Error::recover(error.clone(), |_| Error::new(Kind::Bug, "A login error was lost")));
         }
         state.token = None;
@@ -150,7 +150,7 @@ impl Tokens {
                             has_reloaded = true;
                             match self.reload() {
                                 Ok(true) => {
-                                    tracing::info!("The credentials have changed; logging in with the new ones");
+                                    tracing::info!("The credentials have changed; logging in again");
                                     continue;
                                 }
                                 Ok(false) => {}
@@ -162,7 +162,7 @@ impl Tokens {
                         _ => return Err(retry.annotate(error)),
                     }
                 }
-                Err(fault) if fault.passing => (RetryReason::Fault, fault.error.with_field("call", Ask::Login)),
+                Err(fault) if fault.is_temporary => (RetryReason::Fault, fault.error.with_field("call", Ask::Login)),
                 Err(fault) => return Err(retry.annotate(fault.error.with_field("call", Ask::Login))),
             };
             retry.wait(reason, error.with_field("host", self.url.host_str().unwrap_or_default())).await?;
@@ -187,9 +187,9 @@ impl Tokens {
             .filter_map(|(name, value)| Some(format!("the {name} {}", oddities(value)?)))
             .collect();
         let copied = "check that client id and client secret were copied whole and belong to the same key; if so, the key has \
-                      expired or was removed: make a new one and set both";
+                      expired or was removed: create a new one and set both";
         error.hint(match (odd.is_empty(), looks_whole(client_id)) {
-            (false, _) => format!("{}: remove what does not belong to it. Otherwise {copied}", odd.join("; ")),
+            (false, _) => format!("{}: remove these characters. Otherwise {copied}", odd.join("; ")),
             (true, true) => copied.to_owned(),
             (true, false) => format!(
                 "the client id should look like `us-east-1#...`, but it has no region before a `#` or nothing after it; \
@@ -199,13 +199,13 @@ impl Tokens {
     }
 }
 
-/// `region#id`.
+/// Whether the client id has the form `region#id`.
 fn looks_whole(client_id: &str) -> bool {
     client_id.split_once('#').is_some_and(|(region, id)| !region.trim().is_empty() && !id.trim().is_empty())
 }
 
-/// What is odd about a credential, in words that do not repeat it. The service may take any text, so that this is said only when it
-/// refuses one.
+/// Describes suspicious characters in a credential without repeating it. Used only after the service has rejected the credentials, since any
+/// text may be valid.
 fn oddities(value: &str) -> Option<String> {
     let mut found: Vec<String> = Vec::new();
     let mut inner = value;
@@ -216,7 +216,7 @@ fn oddities(value: &str) -> Option<String> {
     if let Some(last) = inner.chars().next_back()
         && let Some(name) = odd_character(last)
     {
-        // Files of Windows end their lines with two characters.
+        // A Windows line end has two characters.
         let name = if inner.ends_with("\r\n") { "a carriage return and a line end" } else { name };
         found.push(format!("ends with {name}"));
         inner = &inner[..inner.len() - last.len_utf8()];
@@ -231,7 +231,7 @@ fn oddities(value: &str) -> Option<String> {
     }
 }
 
-/// The name of a character that no key has, but that comes along when one is copied.
+/// The name of a character that is not part of any key but is easily copied along with one.
 fn odd_character(c: char) -> Option<&'static str> {
     Some(match c {
         '"' | '\'' | '`' | '\u{2018}' | '\u{2019}' | '\u{201c}' | '\u{201d}' | '\u{201e}' | '\u{ab}' | '\u{bb}' => "a quote",
@@ -257,24 +257,24 @@ struct LoginAnswer {
 fn read_token(answer: &Answer, sent_at: Instant) -> Result<Token> {
     let login: LoginAnswer = wire::parse(&answer.headers, &answer.body, "login")?;
     let mut header = HeaderValue::from_str(&format!("Bearer {}", login.access_token))
-        .map_err(|_| Error::new(Kind::Data, "The token that the service gave cannot be sent"))?;
+        .map_err(|_| Error::new(Kind::Data, "The service returned an invalid token"))?;
     header.set_sensitive(true);
-    let said = login.expires_in.as_ref().and_then(seconds);
-    let life = life(said, expiry(&login.access_token), &answer.headers);
+    let expires_in = login.expires_in.as_ref().and_then(seconds);
+    let life = life(expires_in, expiry(&login.access_token), &answer.headers);
     Ok(Token { header, renew_at: sent_at + life.saturating_sub(RENEWAL_MARGIN.min(life / 4)) })
 }
 
-/// The shorter of what the answer and the token say. The token's moment is measured by the server's clock: with ours, a
-/// laptop an hour ahead would log in before every call.
-fn life(said: Option<Duration>, expiry: Option<Timestamp>, headers: &HeaderMap) -> Duration {
+/// The shorter of the lives in the response and in the token. The token's expiry is compared with the server's clock: with the local clock,
+/// a machine that is an hour ahead would log in before every call.
+fn life(expires_in: Option<Duration>, expiry: Option<Timestamp>, headers: &HeaderMap) -> Duration {
     let until =
         |now: Timestamp| expiry.map(|expiry| Duration::from_micros(expiry.micros().saturating_sub(now.micros()).max(0) as u64));
-    match (said, server_date(headers)) {
-        (Some(said), Some(now)) => until(now).map_or(said, |left| left.min(said)),
-        (Some(said), None) => said,
+    match (expires_in, server_date(headers)) {
+        (Some(life), Some(now)) => until(now).map_or(life, |left| left.min(life)),
+        (Some(life), None) => life,
         (None, now) => until(now.unwrap_or_else(Timestamp::now)).unwrap_or(UNKNOWN_LIFE),
     }
-    // A year is for ever; more would overflow the clock on some systems.
+    // Longer durations would overflow the clock on some systems.
     .min(Duration::from_secs(365 * 86_400))
 }
 
@@ -283,7 +283,7 @@ fn seconds(value: &serde_json::Value) -> Option<Duration> {
     Duration::try_from_secs_f64(number).ok()
 }
 
-/// `exp` of a JWT. The signature is the service's business.
+/// The `exp` claim of a JWT. The signature is not verified.
 fn expiry(token: &str) -> Option<Timestamp> {
     #[derive(Deserialize)]
     struct Claims {
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_cut_off_at_the_number_sign_are_noticed() {
+    fn client_ids_without_a_region_or_id_are_detected() {
         assert!(looks_whole("us-east-1#1234"));
         for cut in ["us-east-1", "us-east-1#", "#1234", "", "1234"] {
             assert!(!looks_whole(cut), "{cut}");
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_along_with_a_copied_key_is_named() {
+    fn suspicious_characters_are_named() {
         assert_eq!(oddities("us-east-1#0123-abc_DEF"), None);
         for (value, words) in [
             ("'us-east-1#x'", "begins with a quote and ends with a quote"),
@@ -337,8 +337,8 @@ mod tests {
     }
 
     #[test]
-    fn the_life_of_a_token_does_not_depend_on_our_clock() {
-        // exp = 1994-11-06T09:49:37Z, long ago for us, one hour ahead for the server.
+    fn the_life_of_a_token_does_not_depend_on_the_local_clock() {
+        // exp = 1994-11-06T09:49:37Z: in the past locally, in one hour for the server.
         let exp = Some(Timestamp::from_micros(784_115_377_000_000));
         let headers = dated("Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(life(None, exp, &headers), Duration::from_secs(3600));
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn the_expiry_is_read_without_padding_and_never_trusted_to_be_there() {
+    fn the_expiry_is_read_if_there_is_one() {
         let token = |claims: &str| format!("eyJ.{}.sig", URL_SAFE_NO_PAD.encode(claims));
         assert_eq!(expiry(&token(r#"{"exp":1700000000,"x":[]}"#)), Some(Timestamp::from_micros(1_700_000_000_000_000)));
         for odd in [token("{}"), token("not json"), "opaque".to_owned(), "a.%%%.b".to_owned(), token(r#"{"exp":1e300}"#)] {

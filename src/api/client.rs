@@ -1,4 +1,4 @@
-//! The client itself: one per run, cheap to clone, paced and retried inside. The life of jobs is in `query.rs`.
+//! The client: calls with pacing and retries. Jobs are in `query.rs`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -28,35 +28,50 @@ const USER_AGENT: &str = concat!("daplake/", env!("CARGO_PKG_VERSION"));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_REDIRECTS: usize = 5;
 
-/// Calls under way at once; each may need a connection of its own.
+/// The number of concurrent calls, each of which may need a connection.
 const MAX_CALLS: usize = 32;
 
-/// What may stand in a path segment as it is.
+/// The characters of a path segment that are encoded.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// What a client needs to know.
+/// The options of a client.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
-    /// Default `https://api-gateway.instructure.com`.
+    /// The URL of the service: `https://api-gateway.instructure.com`.
     pub base_url: Url,
     /// The API key.
     pub credentials: Credentials,
-    /// Our own pace.
+    /// Limits on the rate of calls.
     pub pacing: Pacing,
-    /// Patience.
+    /// Retries after temporary errors.
     pub retry: RetryPolicy,
-    /// Extra root certificates (PEM).
+    /// A file of additional root certificates (PEM).
     pub ca_bundle: Option<PathBuf>,
-    /// First and largest distance of two polls of one job.
+    /// The first and the longest time between two polls of a job.
     pub poll: (Duration, Duration),
-    /// A request or download that brings no byte for so long is broken.
+    /// A request or download without any progress for this time fails, and is retried.
     pub idle_timeout: Duration,
 }
 
-/// A client of the DAP API. Clones share token, pace and connections.
+impl ClientOptions {
+    /// The options for a service and an API key, with the service's limits and default retries and timeouts.
+    pub fn new(base_url: Url, credentials: Credentials) -> Self {
+        Self {
+            base_url,
+            credentials,
+            pacing: Pacing::default(),
+            retry: RetryPolicy::default(),
+            ca_bundle: None,
+            poll: (Duration::from_millis(300), Duration::from_secs(10)),
+            idle_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A client of the DAP API. Clones share the token, the pacing and the connections.
 ///
-/// Proxies are taken from the environment (`HTTPS_PROXY`, `NO_PROXY`) or the system's settings, except when the base URL is this
-/// very machine. The bearer token goes to the base URL's origin and nowhere else.
+/// Proxies are taken from the environment (`HTTPS_PROXY`, `NO_PROXY`) or the system's settings, unless the base URL is this machine. The
+/// bearer token is sent to the origin of the base URL only.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
 
@@ -71,7 +86,7 @@ struct Inner {
     poll: (Duration, Duration),
     idle: Duration,
     trace_id: String,
-    /// The server's clock minus ours, in microseconds, as of its last answer.
+    /// The server's clock minus the local clock in microseconds, as of the last response.
     clock_offset: AtomicI64,
 }
 
@@ -93,13 +108,14 @@ impl fmt::Debug for Client {
 pub(super) struct Call<'a> {
     pub(super) ask: Ask,
     pub(super) method: Method,
-    /// Segments in clear.
+    /// Path segments, not encoded.
     pub(super) path: &'a [&'a str],
     pub(super) body: Option<Vec<u8>>,
 }
 
 impl Client {
-    /// Checks the options; no network yet.
+    /// Creates a client. Does not connect. Fails with kind `Usage` for an invalid base URL or CA bundle, and with kind `Auth` if the id or the
+    /// secret is empty.
     pub fn new(options: ClientOptions) -> Result<Self> {
         let ClientOptions { base_url, credentials, pacing, retry, ca_bundle, poll, idle_timeout } = options;
         if !matches!(base_url.scheme(), "http" | "https") || !base_url.has_host() {
@@ -122,9 +138,9 @@ impl Client {
             let mut builder = reqwest::Client::builder()
                 .user_agent(USER_AGENT)
                 .connect_timeout(CONNECT_TIMEOUT)
-                // A Referer would carry a signed URL to wherever a redirect leads.
+                // A Referer header would send a signed URL to the target of a redirect.
                 .referer(false)
-                // What is stored is what is wanted; features that other crates switch on must not change that.
+                // Bodies must arrive as they are stored, whatever features other crates enable in `reqwest`.
                 .no_gzip()
                 .no_brotli()
                 .no_zstd()
@@ -132,10 +148,7 @@ impl Client {
             for root in &roots {
                 builder = builder.add_root_certificate(root.clone());
             }
-            match is_loopback(&base_url) {
-                true => builder.no_proxy(),
-                false => builder,
-            }
+            if is_loopback(&base_url) { builder.no_proxy() } else { builder }
         };
         let unusable = "The HTTP client cannot be set up";
         let http = builder()
@@ -144,8 +157,8 @@ impl Client {
             .map_err(reqwest::Error::without_url)
             .context(Kind::Usage, unusable)?;
         let objects = builder()
-            .redirect(never_to_clear_text())
-            // One connection per download: a slow reader then holds back its own object and no other.
+            .redirect(never_to_plain_http())
+            // One connection per download, so that a slow reader delays its own object only.
             .http1_only()
             .build()
             .map_err(reqwest::Error::without_url)
@@ -180,18 +193,18 @@ impl Client {
         })))
     }
 
-    /// Sets where the credentials come from, so that a rotated secret is picked up: when a login is refused, and by
-    /// [`Client::reload_credentials`]. The first source stays.
+    /// Sets a function that reads the credentials again. It is called when a login is rejected and by [`Client::reload_credentials`], so that
+    /// rotated credentials are picked up. Only the first call has an effect.
     pub fn set_credentials_source(&self, source: impl Fn() -> Result<Credentials> + Send + Sync + 'static) {
         self.0.tokens.set_source(Box::new(source));
     }
 
-    /// Reads the credentials from their source again, if there is one.
+    /// Reads the credentials again, if a source is set.
     pub fn reload_credentials(&self) -> Result<()> {
         self.0.tokens.reload().map(drop)
     }
 
-    /// Names of the tables of a namespace, in the service's order.
+    /// The names of the tables of a namespace, in the service's order. Fails with kind `NotFound` if the account does not have the namespace.
     pub async fn tables(&self, namespace: &Namespace) -> Result<Vec<String>> {
         let path = ["dap", "query", namespace.as_str(), "table"];
         let call = Call { ask: Ask::Tables, method: Method::GET, path: &path, body: None };
@@ -199,7 +212,7 @@ impl Client {
         tables.map_err(|error| namespace_hint(error, namespace).with_field("namespace", namespace))
     }
 
-    /// The present schema of a table.
+    /// The current schema of a table. Fails with kind `NotFound` if there is no such table.
     pub async fn table_schema(&self, table: &TableRef) -> Result<VersionedSchema> {
         let path = ["dap", "query", table.namespace.as_str(), "table", &table.table, "schema"];
         let call = Call { ask: Ask::Schema, method: Method::GET, path: &path, body: None };
@@ -207,7 +220,7 @@ impl Client {
         schema.map_err(|error| table_hint(error, table).with_field("table", table))
     }
 
-    /// Pre-signed URLs, in the order of `ids`; batches are the caller's business. Kind `Expired` when an object is gone.
+    /// The pre-signed URLs of objects, in the order of `ids`, by one call. Fails with kind `Expired` if an object no longer exists.
     pub async fn object_urls(&self, ids: &[ObjectId]) -> Result<Vec<SafeUrl>> {
         if ids.is_empty() {
             return Ok(Vec::new());
@@ -217,13 +230,13 @@ impl Client {
         self.call(call, |headers, body| wire::urls(headers, body, ids)).await.with_field("objects", ids.len())
     }
 
-    /// The service's clock, as near as its last answer told.
+    /// The time of the service's clock, estimated from its last response.
     pub(crate) fn server_now(&self) -> Timestamp {
         let offset = self.0.clock_offset.load(Ordering::Relaxed);
         Timestamp::from_micros(Timestamp::now().micros().saturating_add(offset))
     }
 
-    /// For object hosts: knows no token.
+    /// The HTTP client for objects, which never sends the token.
     pub(crate) fn objects_http(&self) -> &reqwest::Client {
         &self.0.objects
     }
@@ -240,7 +253,7 @@ impl Client {
         self.0.poll
     }
 
-    /// Makes a call: paced, with a fresh token, again after passing faults, once more with a new token after 401.
+    /// Makes a call with pacing and a valid token. Repeats it after temporary errors, and once with a new token after a 401.
     pub(super) async fn call<T>(&self, call: Call<'_>, read: impl Fn(&HeaderMap, &[u8]) -> Result<T>) -> Result<T> {
         let inner = &*self.0;
         let url = address(&inner.base, call.path).with_field("call", call.ask)?;
@@ -249,7 +262,7 @@ impl Client {
         let (mut refused_token, mut has_renewed) = (None, false);
         let mut permit = pacer.enter().await;
         loop {
-            // After the permit: that can take long enough for a token to grow old.
+            // After waiting for the permit, which can take longer than the token is valid.
             let token = match refused_token.take() {
                 None => inner.tokens.fresh().await?,
                 Some(refused) => inner.tokens.instead_of(&refused).await?,
@@ -270,11 +283,11 @@ impl Client {
             let took_ms = sent_at.elapsed().as_millis() as u64;
             let (reason, error) = match outcome {
                 Ok(Answer { status, headers, body }) => {
-                    tracing::debug!(call = %call.ask, status = status.as_u16(), attempt, took_ms, bytes = body.len(), "Answered");
+                    tracing::debug!(call = %call.ask, status = status.as_u16(), attempt, took_ms, bytes = body.len(), "Response received");
                     inner.set_clock(&headers);
                     if status.is_success() {
                         match read(&headers, &body) {
-                            // Cut short on the way, or a proxy's page in place of the answer: it may pass.
+                            // Truncated, or the page of a proxy: may be temporary.
                             Err(error) if error.kind() == Kind::Data => {
                                 (RetryReason::Fault, error.with_field("call", call.ask))
                             }
@@ -299,18 +312,18 @@ impl Client {
                 }
                 Err(fault) => {
                     let error = fault.error.with_field("call", call.ask).with_field("host", url.host_str().unwrap_or_default());
-                    tracing::debug!(call = %call.ask, attempt, took_ms, %error, "No answer");
-                    match fault.passing {
-                        true => (RetryReason::Fault, error),
-                        false => return Err(retry.annotate(error)),
+                    tracing::debug!(call = %call.ask, attempt, took_ms, %error, "No response");
+                    if !fault.is_temporary {
+                        return Err(retry.annotate(error));
                     }
+                    (RetryReason::Fault, error)
                 }
             };
             match reason {
                 RetryReason::Throttled(_) => {
-                    // The whole bucket pauses: the others would only be refused as well.
+                    // All calls of this kind pause: the others would be refused, too.
                     let Some(wait) = retry.next_wait(reason) else { return Err(retry.annotate(error)) };
-                    tracing::debug!(call = %call.ask, attempt, wait_ms = wait.as_millis() as u64, "Asked to slow down");
+                    tracing::debug!(call = %call.ask, attempt, wait_ms = wait.as_millis() as u64, "Throttled by the service");
                     permit.refused(wait);
                 }
                 RetryReason::Fault | RetryReason::Stale => {
@@ -324,7 +337,7 @@ impl Client {
 }
 
 impl Inner {
-    /// A valid W3C one: the same trace for the whole run, another parent for each call.
+    /// A W3C `traceparent` header: one trace for the client, one parent per call.
     fn traceparent(&self) -> HeaderValue {
         let span = uuid::Uuid::new_v4().simple().to_string();
         // Bits 4 to 7 of byte 6 of a version 4 UUID are never all zero, so neither is this half.
@@ -342,7 +355,7 @@ impl Pacers {
     fn of(&self, ask: Ask) -> &Pacer {
         match ask {
             Ask::Start => &self.job_starts,
-            // Logins are rare, and made by `Tokens` without us.
+            // Logins are made by `Tokens` and not paced.
             Ask::Status | Ask::Login => &self.job_status,
             Ask::Tables => &self.table_lists,
             Ask::Schema => &self.schemas,
@@ -351,12 +364,12 @@ impl Pacers {
     }
 }
 
-/// `base` with encoded segments. Names that a URL would swallow (`..`) are unknown to any service.
+/// Appends encoded path segments to `base`. Fails for names that a URL would normalise away, such as `..`.
 fn address(base: &Url, segments: &[&str]) -> Result<Url> {
     let mut path = base.path().trim_end_matches('/').to_owned();
     for segment in segments {
         if matches!(*segment, "" | "." | "..") {
-            return Err(Error::new(Kind::NotFound, "Not a name that the service could know")
+            return Err(Error::new(Kind::NotFound, "The name cannot exist on the service")
                 .with_field("name", format_args!("{segment:?}")));
         }
         path.push('/');
@@ -369,27 +382,27 @@ fn address(base: &Url, segments: &[&str]) -> Result<Url> {
     Ok(url)
 }
 
-/// What to do when there is no such namespace.
+/// Adds a hint if the namespace does not exist.
 fn namespace_hint(error: Error, namespace: &Namespace) -> Error {
     if error.kind() != Kind::NotFound {
         return error;
     }
     match unknown_namespace(namespace) {
         Some(hint) => error.hint(hint),
-        None => error.hint("this account does not have the namespace; `daplake check --namespace all` shows those that it has"),
+        None => error.hint("the account does not have this namespace; `daplake check --namespace all` lists those that it has"),
     }
 }
 
-/// What to do when there is no such table.
+/// Adds a hint if the table does not exist.
 pub(super) fn table_hint(error: Error, table: &TableRef) -> Error {
     if error.kind() != Kind::NotFound {
         return error;
     }
     let hint = unknown_namespace(&table.namespace);
-    error.hint(hint.unwrap_or_else(|| format!("`daplake list --namespace {}` shows the names of its tables", table.namespace)))
+    error.hint(hint.unwrap_or_else(|| format!("`daplake list --namespace {}` lists its tables", table.namespace)))
 }
 
-/// `None`: it is one of those that are known.
+/// The hint for an unknown namespace; `None` for a known one.
 fn unknown_namespace(namespace: &Namespace) -> Option<String> {
     let name = namespace.as_str();
     if KNOWN_NAMESPACES.contains(&name) {
@@ -413,25 +426,20 @@ fn is_loopback(url: &Url) -> bool {
 fn same_origin_only() -> redirect::Policy {
     redirect::Policy::custom(|attempt| {
         let same = attempt.previous().first().is_some_and(|first| first.origin() == attempt.url().origin());
-        match same && attempt.previous().len() <= MAX_REDIRECTS {
-            true => attempt.follow(),
-            false => attempt.stop(),
-        }
+        if same && attempt.previous().len() <= MAX_REDIRECTS { attempt.follow() } else { attempt.stop() }
     })
 }
 
-fn never_to_clear_text() -> redirect::Policy {
+fn never_to_plain_http() -> redirect::Policy {
     redirect::Policy::custom(|attempt| {
         let downgraded =
             attempt.previous().last().is_some_and(|last| last.scheme() == "https") && attempt.url().scheme() != "https";
-        match !downgraded && attempt.previous().len() <= MAX_REDIRECTS {
-            true => attempt.follow(),
-            false => attempt.stop(),
-        }
+        if !downgraded && attempt.previous().len() <= MAX_REDIRECTS { attempt.follow() } else { attempt.stop() }
     })
 }
 
-/// For calls to a place of the user's own, with the same certificates as the service. Follows no redirect: the address is a secret.
+/// The HTTP client for the user's own endpoints, such as webhooks, with the same certificates as for the service. It follows no redirects,
+/// since the URL may be a secret.
 pub fn hook_http(url: &Url, ca_bundle: Option<&std::path::Path>) -> Result<reqwest::Client> {
     let roots = ca_bundle.map(read_bundle).transpose()?.unwrap_or_default();
     let mut builder = reqwest::Client::builder()

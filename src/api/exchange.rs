@@ -1,4 +1,4 @@
-//! One request, one whole answer, and what a network fault means. It knows no endpoint and never tries twice.
+//! Sends one request and reads its whole response, and classifies network errors. Never retries.
 
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -9,25 +9,25 @@ use reqwest::{RequestBuilder, Response, StatusCode};
 
 use crate::error::{Error, Kind};
 
-/// Answers of the API are small; more is not one of them.
+/// The limit of a response's size. Responses of the API are small.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
 
-/// A whole answer, whatever its status.
+/// A complete response of any status.
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
 }
 
-/// No answer.
+/// The error of a request without a response.
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) error: Error,
-    /// Whether it may pass.
-    pub(crate) passing: bool,
+    /// Whether a retry may succeed.
+    pub(crate) is_temporary: bool,
 }
 
-/// Sends and reads to the end. `idle` limits the time without any news, not the whole.
+/// Sends a request and reads the response. `idle` limits the time without progress, not the total time.
 pub(crate) async fn exchange(request: RequestBuilder, idle: Duration) -> Result<Answer, Fault> {
     let mut response = match tokio::time::timeout(idle, request.send()).await {
         Ok(sent) => sent.map_err(network_fault)?,
@@ -45,8 +45,8 @@ async fn read_to_end(mut response: Response, idle: Duration) -> Result<Bytes, Fa
             Ok(Ok(Some(chunk))) => {
                 if body.len() + chunk.len() > MAX_ANSWER_BYTES {
                     let error =
-                        Error::new(Kind::Data, "The service's answer is far too long").with_field("limit", MAX_ANSWER_BYTES);
-                    return Err(Fault { error, passing: false });
+                        Error::new(Kind::Data, "The service's response is too long").with_field("limit", MAX_ANSWER_BYTES);
+                    return Err(Fault { error, is_temporary: false });
                 }
                 body.extend_from_slice(&chunk);
             }
@@ -58,11 +58,12 @@ async fn read_to_end(mut response: Response, idle: Duration) -> Result<Bytes, Fa
 }
 
 fn silence(idle: Duration) -> Fault {
-    let error = Error::new(Kind::Unavailable, "The service is silent").with_field("idle_timeout", format_args!("{idle:?}"));
-    Fault { error, passing: true }
+    let error =
+        Error::new(Kind::Unavailable, "The service does not respond").with_field("idle_timeout", format_args!("{idle:?}"));
+    Fault { error, is_temporary: true }
 }
 
-/// Reads what the HTTP library says. URLs are taken out: pre-signed ones are credentials.
+/// Classifies an error of the HTTP library. Its URL is removed, since pre-signed URLs are credentials.
 pub(crate) fn network_fault(error: reqwest::Error) -> Fault {
     let error = error.without_url();
     let (connect, timeout, redirect) = (error.is_connect(), error.is_timeout(), error.is_redirect());
@@ -70,20 +71,20 @@ pub(crate) fn network_fault(error: reqwest::Error) -> Fault {
     let certificate = mentions(&error, "certificate");
     let message = match () {
         () if certificate => "The server's certificate is not trusted",
-        () if redirect => "The redirects do not end",
-        () if malformed => "The request cannot be made",
-        () if connect && timeout => "The connection takes too long",
+        () if redirect => "Too many redirects",
+        () if malformed => "The request is invalid",
+        () if connect && timeout => "The connection timed out",
         () if connect => "The host cannot be reached",
-        () if timeout => "The answer takes too long",
-        () => "The connection broke",
+        () if timeout => "The response timed out",
+        () => "The connection was interrupted",
     };
-    let ours = Error::new(Kind::Unavailable, message).caused_by(error);
-    let ours = match () {
-        () if certificate => ours.hint(crate::tls_roots::hint()),
-        () if connect => ours.hint("check the network, `HTTPS_PROXY` and `NO_PROXY`, and the base URL"),
-        () => ours,
+    let error = Error::new(Kind::Unavailable, message).caused_by(error);
+    let error = match () {
+        () if certificate => error.hint(crate::tls_roots::hint()),
+        () if connect => error.hint("check the network, `HTTPS_PROXY` and `NO_PROXY`, and the base URL"),
+        () => error,
     };
-    Fault { error: ours, passing: !(certificate || redirect || malformed) }
+    Fault { error, is_temporary: !(certificate || redirect || malformed) }
 }
 
 fn mentions(error: &(dyn StdError + 'static), word: &str) -> bool {

@@ -1,34 +1,33 @@
-//! Keeps our own calls below the service's limits: one [`Pacer`] per kind of call, shared by all clones of a client.
+//! Keeps the client's calls below the service's limits, with one [`Pacer`] per kind of call that all clones of a client share.
 //!
-//! Not a leaky bucket: the service counts calls in a window, so a call's slot is taken from its start until one window after its
-//! answer. That is the fastest pace which can never exceed the limit in any window, whatever the delay of the network.
-//! A refusal (429) makes all calls of the kind pause; one that comes again after the pause shows that the service takes fewer than we
-//! thought, perhaps since another program uses the same key: the limit is lowered to what was taken, and raised again step by step.
-//! It retries nothing.
+//! The service counts calls in a window, so each call occupies a slot from its start until one window after its response. This is the
+//! fastest pace that cannot exceed the limit in any window, whatever the network's delay; a leaky bucket can. After a response with 429 all
+//! calls of the kind pause. A second one after the pause means that the service accepts fewer calls than configured, perhaps because another
+//! program uses the same key: the limit is lowered to the number of accepted calls, and raised again step by step.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::progress;
 
-/// Calls per window for each kind of call; 0 switches pacing off for it.
+/// The number of calls per window for each kind of call; 0 is unlimited.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pacing {
-    /// The time over which the service counts: a minute.
+    /// The time over which the service counts calls.
     pub window: Duration,
-    /// `POST .../data`.
+    /// Starts of jobs: `POST .../data`.
     pub job_starts: u32,
-    /// `GET /dap/job/{id}`.
+    /// States of jobs: `GET /dap/job/{id}`.
     pub job_status: u32,
-    /// `GET .../table`.
+    /// Lists of tables: `GET .../table`.
     pub table_lists: u32,
-    /// `GET .../schema`.
+    /// Table schemas: `GET .../schema`.
     pub schemas: u32,
-    /// `POST /dap/object/url`.
+    /// Object URLs: `POST /dap/object/url`.
     pub object_urls: u32,
 }
 
@@ -39,34 +38,34 @@ impl Default for Pacing {
 }
 
 impl Pacing {
-    /// No pace of our own for any kind of call.
+    /// No limit for any kind of call.
     pub fn off() -> Self {
         Self { job_starts: 0, job_status: 0, table_lists: 0, schemas: 0, object_urls: 0, ..Self::default() }
     }
 }
 
-/// The pace of one kind of call.
+/// Limits the rate of one kind of call.
 #[derive(Debug)]
 pub(super) struct Pacer {
-    /// Calls per window; 0: as many as come (but pauses hold).
+    /// Calls per window; 0 is unlimited, but pauses still apply.
     limit: usize,
     window: Duration,
-    /// Held by the one who waits for the next slot; the lock hands over in the order of asking.
+    /// Held while waiting for a slot. The lock is fair, so calls get slots in the order in which they asked.
     turn: tokio::sync::Mutex<()>,
     slots: Mutex<Slots>,
     changed: Notify,
 }
 
-/// Pure book-keeping; time is an argument.
+/// The slots, without I/O and clock.
 #[derive(Debug, Default)]
 struct Slots {
     under_way: usize,
-    /// When slots of finished calls come free, earliest first.
+    /// When the slots of finished calls become free, earliest first.
     free_at: VecDeque<Instant>,
     paused_until: Option<Instant>,
-    /// End of the pause of the last refusal.
+    /// The end of the pause after the last refusal.
     refused_until: Option<Instant>,
-    /// What the service was seen to take, where that is less than the limit, and when to try one more.
+    /// The observed limit of the service, if it is lower than the configured one, and when to raise it by one.
     learned: Option<(usize, Instant)>,
 }
 
@@ -109,11 +108,11 @@ impl Slots {
     fn refused(&mut self, limit: usize, window: Duration, now: Instant, until: Instant) {
         self.under_way -= 1;
         let limit = self.limit(limit, window, now);
-        // One refusal may be about calls that an earlier run has made; those of a burst are one.
+        // A single refusal may be due to the calls of an earlier run, and those of a burst count as one.
         let is_repeated = self.refused_until.is_some_and(|last| last <= now && now < last + window);
         let taken = self.under_way + self.free_at.iter().filter(|at| **at > now).count();
         if is_repeated && (1..limit).contains(&taken) {
-            tracing::info!(calls = taken, "The service takes fewer calls than we thought; going slower");
+            tracing::info!(calls = taken, "The service accepts fewer calls than configured; slowing down");
             self.learned = Some((taken, until + window));
         } else if let Some((_, next)) = &mut self.learned {
             *next = until + window;
@@ -122,7 +121,7 @@ impl Slots {
         self.paused_until = self.paused_until.max(Some(until));
     }
 
-    /// The limit as it is now: what was learned is forgotten in steps of one per window.
+    /// The current limit. A lowered limit is raised by one per window.
     fn limit(&mut self, limit: usize, window: Duration, now: Instant) -> usize {
         while let Some((learned, next)) = self.learned.filter(|(_, next)| *next <= now && !window.is_zero()) {
             self.learned = (learned + 1 < limit).then(|| (learned + 1, next + window));
@@ -142,20 +141,20 @@ impl Pacer {
         }
     }
 
-    /// Waits for a slot, in the order of asking.
+    /// Waits for a slot. Slots are given in the order in which they were asked for.
     pub(super) async fn enter(&self) -> Permit<'_> {
         let _turn = self.turn.lock().await;
         self.slot().await
     }
 
-    /// Waits for a slot without queueing: for another attempt of a call that has queued already.
+    /// Waits for a slot without queueing, for a further attempt of a call.
     pub(super) async fn enter_again(&self) -> Permit<'_> {
         self.slot().await
     }
 
     async fn slot(&self) -> Permit<'_> {
         loop {
-            // Listening before looking, or a change between the two would be missed.
+            // Subscribe before checking, so that no change in between is missed.
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
@@ -175,11 +174,11 @@ impl Pacer {
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slots.lock()
     }
 }
 
-/// One call under way. Dropped, it counts as made.
+/// A slot for one call. When it is dropped, the call counts as made.
 #[derive(Debug)]
 pub(super) struct Permit<'a> {
     pacer: &'a Pacer,
@@ -187,7 +186,7 @@ pub(super) struct Permit<'a> {
 }
 
 impl Permit<'_> {
-    /// The service answered 429: nobody calls before `wait` is over, and the call itself is not counted.
+    /// The service responded with 429: all calls pause for `wait`, and this call is not counted.
     pub(super) fn refused(mut self, wait: Duration) {
         self.open = false;
         let now = Instant::now();
@@ -333,7 +332,7 @@ mod tests {
             let (pacer, order) = (pacer.clone(), order.clone());
             waiting.push(tokio::spawn(async move {
                 let permit = pacer.enter().await;
-                order.lock().unwrap().push(number);
+                order.lock().push(number);
                 drop(permit);
             }));
             // The runtime of this test has one thread: the task now queues before the next is made.
@@ -343,7 +342,7 @@ mod tests {
         for task in waiting {
             task.await.unwrap();
         }
-        assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(*order.lock(), [0, 1, 2, 3, 4, 5, 6, 7]);
     }
 
     #[tokio::test]

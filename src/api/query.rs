@@ -1,5 +1,5 @@
-//! The life of a query: start, wait, start anew when the job failed or vanished. Pace and retry of the single calls are the
-//! client's business.
+//! Running a query: start a job, wait for it, and start another one if it fails or expires. Pacing and retries of single calls are in
+//! `client.rs`.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,25 +13,25 @@ use super::{Client, FinishedJob, JobStatus, Query, VersionedSchema};
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::model::{TableRef, Timestamp, Window};
 
-/// A finished job with less than this to live is not worth beginning with.
+/// A finished job that expires sooner than this is not used.
 const MIN_LIFE: Duration = Duration::from_secs(30);
-/// How long after the end of its life a job is asked anew.
+/// How long after the expiry of a job another one is started.
 const AFTER_EXPIRY: Duration = Duration::from_secs(5);
-/// Polls of a job that says it is complete but does not show its objects.
-const MAX_BARE_ANSWERS: u32 = 5;
-/// Reads of a schema that is older than a job, some 15 s in all with the pauses of the command line.
+/// The number of polls of a complete job whose response has no objects.
+const MAX_BARE_RESPONSES: u32 = 5;
+/// The number of reads of a schema that is older than a job: some 15 s with the default polling times.
 const MAX_SCHEMA_READS: u32 = 9;
 
-/// A job on the service, as last seen. It lives there whether or not anybody waits for it.
+/// A job on the service, as last seen. It continues whether or not a client waits for it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Job {
-    /// Its id: with this a later run can re-attach.
+    /// The id, with which a later run can resume the job.
     pub id: String,
-    /// What was asked.
+    /// The query.
     pub query: Query,
-    /// Where it stands.
+    /// The state.
     pub status: JobStatus,
-    /// When it and its objects vanish, if the service said so.
+    /// When the job and its objects expire, if the service tells.
     pub expires_at: Option<Timestamp>,
     state: State,
 }
@@ -45,7 +45,7 @@ enum State {
 }
 
 impl Job {
-    /// The result, when it was complete as last seen.
+    /// The result, if the job was complete when last seen.
     pub fn finished(&self) -> Option<&FinishedJob> {
         match &self.state {
             State::Complete(finished) => Some(finished),
@@ -65,23 +65,25 @@ impl Job {
                     Window::Increment { .. } => until,
                 };
                 let reached = reached.ok_or_else(|| {
-                    Error::new(Kind::Data, "The service answers another kind of query than the one asked")
-                        .with_field("job", &id)
+                    Error::new(Kind::Data, "The service's response is for another kind of query").with_field("job", &id)
                 })?;
                 if let Window::Increment { since: asked, .. } = query.window
                     && reached < asked
                 {
-                    return Err(Error::new(Kind::Data, "The service's answer ends before the asked window begins")
+                    return Err(Error::new(Kind::Data, "The service's response ends before the requested window begins")
                         .with_field("job", &id)
                         .with_field("answered_until", reached));
                 }
                 if let (Window::Increment { since: asked, .. }, Some(answered)) = (query.window, since)
                     && answered > asked
                 {
-                    // The changes between the two would be lost for good.
-                    return Err(Error::new(Kind::Data, "The service's answer begins later than asked; changes would be lost")
-                        .with_field("job", &id)
-                        .with_field("answered_since", answered));
+                    // The changes in between would be lost.
+                    return Err(Error::new(
+                        Kind::Data,
+                        "The service's response begins later than requested; changes would be lost",
+                    )
+                    .with_field("job", &id)
+                    .with_field("answered_since", answered));
                 }
                 State::Complete(Box::new(FinishedJob {
                     id: id.clone(),
@@ -98,15 +100,15 @@ impl Job {
     }
 }
 
-/// How to run a query, beyond the query itself.
+/// Options for running a query.
 #[derive(Default, Clone, Copy)]
 pub struct RunOptions<'a> {
-    /// A job of an earlier run for the same query, to re-attach to if it still lives.
+    /// The job of an earlier run for the same query, which is resumed if it still exists.
     pub resume: Option<&'a str>,
-    /// How long the download will take, roughly. A job with less to live (and never less than 30 s) is waited out and asked
-    /// anew. Zero: unknown.
+    /// The estimated duration of the download. A job that expires sooner, or within 30 s, is not used; another one is started after its
+    /// expiry. Zero: unknown.
     pub download: Duration,
-    /// Told of each job as soon as its id is known, for a journal: a query may need several. Must not block.
+    /// Called with each job as soon as its id is known, for a journal. A query may need several jobs. Must not block.
     pub on_job: Option<&'a (dyn Fn(&Job) + Send + Sync)>,
 }
 
@@ -117,7 +119,7 @@ impl fmt::Debug for RunOptions<'_> {
 }
 
 impl RunOptions<'_> {
-    fn tell(&self, job: &Job) {
+    fn notify(&self, job: &Job) {
         if let Some(on_job) = self.on_job {
             on_job(job);
         }
@@ -125,7 +127,7 @@ impl RunOptions<'_> {
 }
 
 impl Client {
-    /// Starts a query, or re-attaches to the live job of the same question. Waits for the pace of job starts, not for the job.
+    /// Starts a job, or returns the existing job of the same query. Waits for the pacing of job starts, but not for the job.
     pub async fn start(&self, query: &Query) -> Result<Job> {
         let body = wire::query_body(query);
         let path = ["dap", "query", query.table.namespace.as_str(), "table", &query.table.table, "data"];
@@ -137,7 +139,7 @@ impl Client {
         Ok(job)
     }
 
-    /// Looks at a job once. Kind `Expired` when it is gone.
+    /// Reads the state of a job once. Fails with kind `Expired` if the job no longer exists.
     pub async fn look(&self, id: &str, query: &Query) -> Result<Job> {
         let path = ["dap", "job", id];
         let call = Call { ask: Ask::Status, method: Method::GET, path: &path, body: None };
@@ -145,27 +147,27 @@ impl Client {
         about(answer.and_then(|answer| Job::new(query, answer)).with_field("job", id), query)
     }
 
-    /// Waits until `job` is complete. A failed job is started anew as the retry policy says, a vanished one once, and so is
-    /// one that is complete but about to vanish.
+    /// Waits until `job` is complete. A failed job is replaced as often as the retry policy allows; one that has expired, or is about to, is
+    /// replaced once.
     pub async fn wait(&self, job: Job) -> Result<FinishedJob> {
         self.wait_with(job, RunOptions::default()).await
     }
 
-    /// As [`Client::wait`]; `options.resume` is not looked at. `options.on_job` hears of jobs started anew, not of `job` itself.
+    /// Like [`Client::wait`], with options. `options.resume` is ignored. `options.on_job` is called for replacements, not for `job` itself.
     pub async fn wait_with(&self, job: Job, options: RunOptions<'_>) -> Result<FinishedJob> {
         let query = job.query.clone();
         let mut job = job;
         let mut poll = Poll::new(self.poll_bounds());
-        let (mut failures, mut bare_answers) = (0, 0);
+        let (mut failures, mut bare_responses) = (0, 0);
         let (mut has_vanished, mut was_short) = (false, false);
         loop {
             match &job.state {
                 State::Complete(finished) => match self.time_until_renewal(finished, options.download) {
                     Some(wait) if !was_short => {
                         was_short = true;
-                        tracing::info!(table = %query.table, job = %job.id, wait_s = wait.as_secs(), "The job is about to vanish; asking anew after that");
+                        tracing::info!(table = %query.table, job = %job.id, wait_s = wait.as_secs(), "The job is about to expire; starting another one after that");
                         tokio::time::sleep(wait).await;
-                        job = self.start_anew(&query, &options).await?;
+                        job = self.restart(&query, &options).await?;
                     }
                     _ => return Ok(FinishedJob::clone(finished)),
                 },
@@ -177,17 +179,17 @@ impl Client {
                     }
                     // Server-side faults pass slowly: distances grow by the largest delay, not by the smallest.
                     let wait = (self.retry_policy().max_delay * failures).mul_f64(0.5 + random_fraction() / 2.0);
-                    tracing::warn!(table = %query.table, attempt = failures, wait_s = wait.as_secs(), %error, "A job failed; starting it anew");
+                    tracing::warn!(table = %query.table, attempt = failures, wait_s = wait.as_secs(), %error, "A job failed; starting another one");
                     tokio::time::sleep(wait).await;
-                    job = self.start_anew(&query, &options).await?;
+                    job = self.restart(&query, &options).await?;
                     poll = Poll::new(self.poll_bounds());
                 }
                 State::Pending | State::Bare => {
                     if job.state == State::Bare {
-                        bare_answers += 1;
-                        if bare_answers > MAX_BARE_ANSWERS {
-                            let error = Error::new(Kind::Data, "A job is said to be complete but shows no result")
-                                .with_field("job", &job.id);
+                        bare_responses += 1;
+                        if bare_responses > MAX_BARE_RESPONSES {
+                            let error =
+                                Error::new(Kind::Data, "The job is complete but has no result").with_field("job", &job.id);
                             return about(Err(error), &query);
                         }
                     }
@@ -196,8 +198,8 @@ impl Client {
                         Ok(job) => job,
                         Err(error) if error.kind() == Kind::Expired && !has_vanished => {
                             has_vanished = true;
-                            tracing::warn!(table = %query.table, job = %job.id, "A job vanished; starting it anew");
-                            self.start_anew(&query, &options).await?
+                            tracing::warn!(table = %query.table, job = %job.id, "A job has expired; starting another one");
+                            self.restart(&query, &options).await?
                         }
                         Err(error) => return Err(error),
                     };
@@ -206,49 +208,49 @@ impl Client {
         }
     }
 
-    /// Starts a query (or re-attaches to its live job) and waits until it is complete. Failed jobs are asked again as the
-    /// retry policy says; a complete job that is about to expire is waited out and asked anew.
+    /// Runs a query: starts a job, or resumes the existing one of the same query, and waits until it is complete. Failed jobs are replaced as
+    /// often as the retry policy allows. Fails with kind `SnapshotRequired` or `OutOfRange` if the service cannot serve the window.
     pub async fn run(&self, query: &Query) -> Result<FinishedJob> {
         self.run_with(query, RunOptions::default()).await
     }
 
-    /// As [`Client::run`], but first re-attaches to the job `id` if it still lives.
+    /// Like [`Client::run`], but resumes the job `id` if it still exists.
     pub async fn resume(&self, id: &str, query: &Query) -> Result<FinishedJob> {
         self.run_with(query, RunOptions { resume: Some(id), ..RunOptions::default() }).await
     }
 
-    /// As [`Client::run`], with everything that can be chosen.
+    /// Like [`Client::run`], with options.
     pub async fn run_with(&self, query: &Query, options: RunOptions<'_>) -> Result<FinishedJob> {
         let job = match self.attach(query, &options).await? {
             Some(job) => {
-                options.tell(&job);
+                options.notify(&job);
                 job
             }
-            None => self.start_anew(query, &options).await?,
+            None => self.restart(query, &options).await?,
         };
         self.wait_with(job, options).await
     }
 
-    /// The job of an earlier run, if it is of use.
+    /// The job of an earlier run, if it can be used.
     async fn attach(&self, query: &Query, options: &RunOptions<'_>) -> Result<Option<Job>> {
         let Some(id) = options.resume else { return Ok(None) };
         match self.look(id, query).await {
             Ok(job) if job.status == JobStatus::Failed => Ok(None),
             Ok(job) => {
-                tracing::debug!(table = %query.table, job = %job.id, status = ?job.status, "Re-attached to a job");
+                tracing::debug!(table = %query.table, job = %job.id, status = ?job.status, "Resumed a job");
                 Ok(Some(job))
             }
-            // Gone, or of another query: a journal may be old, and is never trusted further than this.
+            // The journal may be outdated: the job has expired or belongs to another query.
             Err(error) if matches!(error.kind(), Kind::Expired | Kind::NotFound | Kind::Data | Kind::Job) => {
-                tracing::debug!(table = %query.table, job = id, %error, "No re-attaching; starting anew");
+                tracing::debug!(table = %query.table, job = id, %error, "The job cannot be resumed; starting another one");
                 Ok(None)
             }
             Err(error) => Err(error),
         }
     }
 
-    /// The schema of a table in `version` or a later one. The schema endpoint can lag behind a job; it is read again after growing
-    /// pauses. Kind `Unavailable` if it stays behind: with an older schema, members of the job's rows would be lost.
+    /// The schema of a table in `version` or a later one. The schema endpoint can lag behind a job, so it is read repeatedly, with growing
+    /// pauses. Fails with kind `Unavailable` if it stays behind: with an older schema, values of the job's rows would be lost.
     pub async fn table_schema_from(&self, table: &TableRef, version: i64) -> Result<VersionedSchema> {
         let mut poll = Poll::new(self.poll_bounds());
         for reads in 1.. {
@@ -257,24 +259,24 @@ impl Client {
                 return Ok(schema);
             }
             if reads == MAX_SCHEMA_READS {
-                return Err(Error::new(Kind::Unavailable, "The schema endpoint is behind the version of the job")
+                return Err(Error::new(Kind::Unavailable, "The schema endpoint still returns a version older than the job's")
                     .with_field("table", table)
                     .with_field("job_version", version)
                     .with_field("schema_version", schema.version)
-                    .hint("run it again later; the job is continued"));
+                    .hint("run the command again later; the job is resumed"));
             }
             tokio::time::sleep(poll.next()).await;
         }
         Err(Error::new(Kind::Bug, "The schema was never read"))
     }
 
-    async fn start_anew(&self, query: &Query, options: &RunOptions<'_>) -> Result<Job> {
+    async fn restart(&self, query: &Query, options: &RunOptions<'_>) -> Result<Job> {
         let job = self.start(query).await?;
-        options.tell(&job);
+        options.notify(&job);
         Ok(job)
     }
 
-    /// `Some` when the job will not live long enough: the time after which it can be asked anew.
+    /// If the job expires too soon: the time after which another one can be started.
     fn time_until_renewal(&self, job: &FinishedJob, download: Duration) -> Option<Duration> {
         if job.objects.is_empty() {
             return None;
@@ -286,18 +288,18 @@ impl Client {
 }
 
 fn failed(job: &Job, reason: &Reason, failures: u32) -> Error {
-    // Only what the caller can act upon keeps its kind; everything else is a failed job.
+    // Only kinds that the caller can act upon are kept; everything else is a failed job.
     let error = match reason.known() {
         Some(
             known @ (Known::SnapshotRequired | Known::OutOfRange | Known::Disabled | Known::NotOnboarded | Known::Maintenance),
         ) => known.error(Ask::Start),
         _ => Error::new(Kind::Job, "The service reports that the job failed")
-            .hint("such faults often pass: try again later, and give the uuid to the vendor's support if not"),
+            .hint("such errors are often temporary: try again later, or else report the uuid to the vendor's support"),
     };
     reason.explain(error.with_field("job", &job.id).with_field("job_attempts", failures))
 }
 
-/// Adds table and window.
+/// Adds table and window to the error.
 fn about<T>(result: Result<T>, query: &Query) -> Result<T> {
     result.map_err(|error| {
         let error = super::client::table_hint(error, &query.table).with_field("table", &query.table);
@@ -309,8 +311,8 @@ fn about<T>(result: Result<T>, query: &Query) -> Result<T> {
     })
 }
 
-/// Distances of polls: half as long again each time, up to a ceiling, a fifth of it random so that jobs started together
-/// are not asked together.
+/// The times between polls: each half as long again as the one before, up to a limit. A fifth of each is random, so that jobs that were
+/// started together are not polled together.
 struct Poll {
     next: Duration,
     max: Duration,
@@ -333,7 +335,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn polls_are_quick_at_first_and_never_slower_than_the_ceiling() {
+    fn polls_start_fast_and_slow_down_to_the_limit() {
         let mut poll = Poll::new((Duration::from_secs(1), Duration::from_secs(10)));
         let waits: Vec<f64> = (0..12).map(|_| poll.next().as_secs_f64()).collect();
         assert!((0.8..=1.0).contains(&waits[0]), "{waits:?}");

@@ -1,5 +1,4 @@
-//! How long to wait before another attempt, and when to give up. It does not judge what is worth another attempt: the place
-//! that made the call does.
+//! Waits between attempts, and when to give up. The caller decides which errors are worth another attempt.
 
 use std::time::Duration;
 
@@ -10,18 +9,20 @@ use tokio::time::Instant;
 use crate::error::Error;
 use crate::model::Timestamp;
 
-/// How long to go on after passing faults.
+/// How often and how long calls are repeated after temporary errors.
+///
+/// There are two budgets: errors count as attempts, waits after 429 count as time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetryPolicy {
-    /// Attempts in all for one request that meets 5xx or network trouble.
+    /// The number of attempts for a request, including the first, if it fails with 5xx or a network error.
     pub attempts: u32,
-    /// Before the second attempt; doubles with jitter from there.
+    /// The longest wait before the second attempt. It doubles with every further attempt; waits are random below it.
     pub first_delay: Duration,
-    /// Cap of one delay.
+    /// The longest wait between two attempts.
     pub max_delay: Duration,
-    /// Longest time in all spent waiting out 429 for one request.
+    /// The total time that one request may wait after responses with 429.
     pub throttle_budget: Duration,
-    /// Attempts in all for one query whose job ends as failed.
+    /// The number of attempts for a query whose jobs fail, including the first.
     pub job_attempts: u32,
 }
 
@@ -37,18 +38,18 @@ impl Default for RetryPolicy {
     }
 }
 
-/// What stands in the way of an answer.
+/// Why an attempt is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RetryReason {
-    /// Network trouble or a server fault: counted in attempts.
+    /// A network or server error. Counts as an attempt.
     Fault,
-    /// Something known to be out of date was used (an old URL, say): counted as a fault, but the first one needs no wait.
+    /// Something outdated was used, such as an expired URL. Counts as an attempt, but the first one is repeated without a wait.
     Stale,
-    /// The server asks for patience: counted in time, never in attempts.
+    /// The server throttles, and asks to wait for this time if it says so. Counts as time, never as an attempt.
     Throttled(Option<Duration>),
 }
 
-/// The state of one request's (or one download's) struggle.
+/// The retry state of one request or one download.
 #[derive(Debug, Clone)]
 pub(crate) struct Retry {
     policy: RetryPolicy,
@@ -71,7 +72,7 @@ impl Retry {
         }
     }
 
-    /// Counts one attempt; returns its number, from 1.
+    /// Counts an attempt and returns its number, from 1.
     pub(crate) fn attempt(&mut self) -> u32 {
         if self.attempts == 0 {
             self.begun = Instant::now();
@@ -80,7 +81,7 @@ impl Retry {
         self.attempts
     }
 
-    /// The present attempt brought something: patience starts anew.
+    /// The current attempt has made progress: all budgets start again.
     pub(crate) fn progressed(&mut self) {
         self.attempts = 1;
         self.begun = Instant::now();
@@ -89,7 +90,7 @@ impl Retry {
         self.throttled = Duration::ZERO;
     }
 
-    /// How long to wait before the next attempt; `None`: give up.
+    /// The wait before the next attempt; `None` if the budget is used up.
     pub(crate) fn next_wait(&mut self, reason: RetryReason) -> Option<Duration> {
         let wait = self.next_wait_with(reason, random_fraction());
         if wait.is_some() {
@@ -113,15 +114,15 @@ impl Retry {
             RetryReason::Throttled(after) => {
                 self.throttles += 1;
                 let wait = match after {
-                    // A little later than asked, so that many clients do not come back in the same instant; never sooner
-                    // than our own growing delay, so that `Retry-After: 0` for ever uses up the budget too.
+                    // A little later than asked, so that many clients do not come back at the same time. Never sooner than the growing
+                    // delay, so that an endless `Retry-After: 0` uses up the budget, too.
                     Some(after) => {
                         let after = after.saturating_add((after / 10).min(Duration::from_secs(2)).mul_f64(random));
                         after.max(grown(&self.policy, self.throttles).mul_f64(0.5 + random / 2.0))
                     }
                     None => self.policy.max_delay.mul_f64(0.5 + random / 2.0),
                 };
-                // A policy of no delay must not make an endless loop.
+                // A policy without delays must not cause an endless loop.
                 let wait = wait.max(Duration::from_millis(1));
                 let total = self.throttled.saturating_add(wait);
                 if total > self.policy.throttle_budget {
@@ -133,7 +134,7 @@ impl Retry {
         }
     }
 
-    /// Waits, or gives the error back with how often and how long it was tried.
+    /// Waits before the next attempt. If the budget is used up, returns the error with the number of attempts and the time spent.
     pub(crate) async fn wait(&mut self, reason: RetryReason, error: Error) -> Result<(), Error> {
         match self.next_wait(reason) {
             Some(wait) => {
@@ -141,7 +142,7 @@ impl Retry {
                     attempt = self.attempts,
                     wait_ms = wait.as_millis() as u64,
                     %error,
-                    "An attempt failed; trying again"
+                    "An attempt failed; retrying"
                 );
                 if !wait.is_zero() {
                     tokio::time::sleep(wait).await;
@@ -152,7 +153,7 @@ impl Retry {
         }
     }
 
-    /// Adds how often and how long it was tried.
+    /// Adds the number of attempts and the time spent to an error.
     pub(crate) fn annotate(&self, error: Error) -> Error {
         let error = error.with_field("attempts", self.attempts).with_field("tried_for", Seconds(self.begun.elapsed()));
         if self.throttled.is_zero() {
@@ -165,7 +166,7 @@ impl Retry {
     }
 }
 
-/// A duration for people.
+/// Displays a duration in seconds.
 struct Seconds(Duration);
 
 impl std::fmt::Display for Seconds {
@@ -174,21 +175,21 @@ impl std::fmt::Display for Seconds {
     }
 }
 
-/// The delay of the `n`-th failure before jitter.
+/// The delay after the `n`-th failure, before jitter.
 fn grown(policy: &RetryPolicy, n: u32) -> Duration {
     policy.first_delay.saturating_mul(2_u32.saturating_pow(n.saturating_sub(1).min(31))).min(policy.max_delay)
 }
 
-/// Something in `0.0..1.0`.
+/// A random number in `0.0..1.0`.
 pub(super) fn random_fraction() -> f64 {
     match getrandom::u64() {
-        // 53 bits are what a double holds.
+        // A double has 53 bits of precision.
         Ok(bits) => (bits >> 11) as f64 / (1_u64 << 53) as f64,
         Err(_) => 0.5,
     }
 }
 
-/// `Retry-After`, as seconds or as an HTTP date. A date is measured against the server's own clock when it sends one.
+/// The `Retry-After` header, in seconds or as an HTTP date. A date is compared with the server's `Date` header if there is one.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse::<u64>() {
@@ -204,7 +205,7 @@ pub(super) fn server_date(headers: &HeaderMap) -> Option<Timestamp> {
     http_date(headers.get(DATE)?.to_str().ok()?.trim())
 }
 
-/// All three forms that RFC 9110 wants to be understood.
+/// Parses the three date formats of RFC 9110.
 fn http_date(text: &str) -> Option<Timestamp> {
     if let Ok(time) = DateTime::parse_from_rfc2822(text) {
         return Some(Timestamp::from_micros(time.timestamp_micros()));
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_double_up_to_the_cap_and_end() {
+    fn delays_double_up_to_the_limit() {
         let mut policy = policy();
         policy.attempts = 6;
         let mut retry = Retry::new(&policy);
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_gives_all_attempts_back() {
+    fn progress_resets_the_attempts() {
         let mut retry = Retry::new(&policy());
         for _ in 0..10 {
             assert!(retry.next_wait_with(RetryReason::Fault, 0.3).is_some());
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_stale_thing_costs_no_wait_but_an_attempt() {
+    fn the_first_stale_attempt_is_repeated_without_a_wait() {
         let mut retry = Retry::new(&policy());
         assert_eq!(retry.next_wait_with(RetryReason::Stale, 1.0), Some(Duration::ZERO));
         assert_eq!(retry.next_wait_with(RetryReason::Stale, 1.0), Some(Duration::from_millis(400)));
@@ -282,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_beyond_the_budget_is_not_begun() {
+    fn a_wait_beyond_the_budget_is_refused() {
         let mut retry = Retry::new(&policy());
         assert_eq!(retry.next_wait(RetryReason::Throttled(Some(Duration::from_secs(86_400)))), None);
     }

@@ -1,5 +1,4 @@
-//! A scripted HTTP server for the tests of `api` and `fetch`: plain sockets, so that it can misbehave below HTTP too.
-//! The embedded server of `demo` is something else: it behaves.
+//! A scripted HTTP server for the tests of `api` and `fetch`. It uses plain sockets, so that it can also misbehave below HTTP.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -16,7 +15,7 @@ use crate::redact::Secret;
 pub(crate) const CLIENT_ID: &str = "us-east-1#planted-id";
 pub(crate) const CLIENT_SECRET: &str = "planted-secret";
 
-/// A request as it came over the wire.
+/// A received request.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) method: String,
@@ -42,20 +41,20 @@ impl Request {
     }
 }
 
-/// What happens after the bytes of a reply were sent.
+/// What happens after a reply was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The connection goes on.
+    /// The connection stays open.
     Keep,
-    /// It is closed.
+    /// The connection is closed.
     Close,
-    /// It is torn down.
+    /// The connection is reset.
     Reset,
-    /// Nothing more, ever.
+    /// Nothing more is sent.
     Stall,
 }
 
-/// An answer, or what looks like one.
+/// A reply, valid or not.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     status: u16,
@@ -79,7 +78,7 @@ impl Reply {
         Self::json(status, format!(r#"{{"error":{{"type":"{class}","uuid":"u-1","message":"planted message"{more}}}}}"#))
     }
 
-    /// No answer at all.
+    /// Closes the connection without a reply.
     pub(crate) fn hang_up() -> Self {
         Self { is_silent: true, end: End::Close, ..Self::new(0, "") }
     }
@@ -101,7 +100,7 @@ impl Reply {
         self
     }
 
-    /// The object `bytes`, as a store that knows ranges would send it.
+    /// The object `bytes` from a store that supports ranges.
     pub(crate) fn object(request: &Request, bytes: &[u8], etag: &str) -> Self {
         let reply = match request.range() {
             Some(from) if from >= bytes.len() => Self::new(416, "").with("Content-Range", format!("bytes */{}", bytes.len())),
@@ -123,7 +122,7 @@ pub(crate) struct Server {
 type Handler = Box<dyn FnMut(&Request) -> Reply + Send>;
 
 impl Server {
-    /// Every request is answered by `handler`, in the order of arrival.
+    /// Calls `handler` for every request, in the order of arrival.
     pub(crate) async fn start(handler: impl FnMut(&Request) -> Reply + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
@@ -132,7 +131,7 @@ impl Server {
         let task = tokio::spawn({
             let seen = seen.clone();
             async move {
-                // Dropped with this task, and all conversations with it.
+                // Dropped together with this task, which ends all connections.
                 let mut conversations = tokio::task::JoinSet::new();
                 while let Ok((socket, _)) = listener.accept().await {
                     conversations.spawn(converse(socket, handler.clone(), seen.clone()));
@@ -142,7 +141,7 @@ impl Server {
         Self { url, seen, task }
     }
 
-    /// As [`Server::start`], but logins are answered: the n-th gives the token `planted-token-n`, good for an hour.
+    /// Like [`Server::start`], but handles logins itself: the n-th returns the token `planted-token-n`, which is valid for an hour.
     pub(crate) async fn dap(mut handler: impl FnMut(&Request) -> Reply + Send + 'static) -> Self {
         let mut logins = 0;
         Self::start(move |request| {
@@ -160,7 +159,7 @@ impl Server {
         self.seen.lock().unwrap().clone()
     }
 
-    /// `METHOD target` of all requests so far but logins.
+    /// `METHOD target` of all requests so far, without logins.
     pub(crate) fn calls(&self) -> Vec<String> {
         let is_login = |request: &Request| request.path() == "/ids/auth/login";
         self.seen()
@@ -203,7 +202,7 @@ impl Drop for Server {
     }
 }
 
-/// The answer to the n-th login.
+/// The reply to the n-th login.
 pub(crate) fn login(n: usize, expires_in: u64) -> Reply {
     let body = r#"{"access_token":"planted-token-N","expires_in":S,"scope":"x","token_type":"bearer","new_member":{}}"#;
     Reply::json(200, body.replace('N', &n.to_string()).replace('S', &expires_in.to_string()))
@@ -231,13 +230,13 @@ async fn converse(socket: TcpStream, handler: Arc<Mutex<Handler>>, seen: Arc<Mut
             End::Keep => {}
             End::Close => return,
             End::Reset => {
-                // The client must have read what was sent: a reset throws away what is still in the buffers.
+                // Wait until the client has read the reply: a reset discards the buffers.
                 let _ = tokio::time::timeout(Duration::from_millis(5), socket.read_u8()).await;
                 let _ = socket.get_ref().set_zero_linger();
                 return;
             }
             End::Stall => {
-                // Until the other side goes away.
+                // Until the client disconnects.
                 let _ = socket.read_to_end(&mut Vec::new()).await;
                 return;
             }

@@ -1,4 +1,4 @@
-//! The client against a scripted server: what it sends, what it makes of answers, how it struggles and when it stops.
+//! The client against a scripted server: requests, responses, retries and errors.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -57,7 +57,7 @@ fn failed(id: &str) -> Reply {
     )
 }
 
-// ---- what is sent ----
+// ---- requests ----
 
 #[tokio::test]
 async fn requests_have_exactly_the_documented_shape() {
@@ -143,7 +143,7 @@ async fn names_stay_within_their_path_segment() {
     let client = Client::new(options).unwrap();
     let calls = server.calls();
     assert!(calls.is_empty(), "no network before the first call");
-    // The login goes below the base as well; the script answers tables to anything, so only the path counts here.
+    // The login is below the base URL, too. The script responds with tables to everything; only the path matters here.
     let _ = client.tables(&Namespace::new("x")).await;
     assert_eq!(server.calls(), ["POST /gate%20way/ids/auth/login"]);
 
@@ -155,7 +155,7 @@ async fn names_stay_within_their_path_segment() {
         assert_eq!(client.resume(odd, &snapshot()).await.unwrap_err().kind(), Kind::Data);
     }
     let started = server.calls().iter().filter(|call| call.ends_with("/data")).count();
-    // The script answers a list of tables, which is no job: an unreadable answer is tried again.
+    // The script responds with a list of tables, which is not a job: an unreadable response is retried.
     let attempts = server.options().retry.attempts as usize;
     assert_eq!(started, 3 * attempts, "an odd job id is not asked for; the query is started instead");
 }
@@ -163,7 +163,7 @@ async fn names_stay_within_their_path_segment() {
 // ---- tokens ----
 
 #[tokio::test]
-async fn one_login_serves_all_who_wait_and_all_who_follow() {
+async fn concurrent_and_later_calls_share_one_login() {
     let server = Server::dap(|_| tables()).await;
     let client = server.client();
     let namespace = canvas();
@@ -176,12 +176,12 @@ async fn one_login_serves_all_who_wait_and_all_who_follow() {
 }
 
 #[tokio::test]
-async fn a_token_near_its_end_is_renewed_before_the_call() {
+async fn a_token_about_to_expire_is_renewed_before_the_call() {
     let mut logins = 0;
     let server = Server::start(move |request| match request.path() {
         "/ids/auth/login" => {
             logins += 1;
-            // The first lives no longer than the answer takes.
+            // The first token expires at once.
             login(logins, if logins == 1 { 0 } else { 40 })
         }
         _ => tables(),
@@ -197,7 +197,7 @@ async fn a_token_near_its_end_is_renewed_before_the_call() {
 }
 
 #[tokio::test]
-async fn a_refused_token_is_replaced_once() {
+async fn a_rejected_token_is_replaced_once() {
     let server = Server::dap(|request| match request.header("authorization") {
         Some("Bearer planted-token-1") => Reply::error(401, "AuthenticationError", ""),
         _ => tables(),
@@ -217,7 +217,7 @@ async fn a_refused_token_is_replaced_once() {
 }
 
 #[tokio::test]
-async fn login_is_tried_again_after_passing_faults() {
+async fn a_login_is_retried_after_temporary_errors() {
     let mut script = vec![
         Reply::hang_up(),
         Reply::new(503, "<html>busy</html>"),
@@ -235,7 +235,7 @@ async fn login_is_tried_again_after_passing_faults() {
 }
 
 #[tokio::test]
-async fn a_refused_login_says_what_may_be_wrong_and_is_not_repeated_by_those_who_wait() {
+async fn a_rejected_login_has_a_hint_and_is_not_repeated_by_waiting_calls() {
     for (status, id, hint) in [
         (401, "us-east-1#abc", "copied whole"),
         (403, "us-east-1#abc", "copied whole"),
@@ -260,7 +260,7 @@ async fn a_refused_login_says_what_may_be_wrong_and_is_not_repeated_by_those_who
 }
 
 #[tokio::test]
-async fn a_disabled_account_is_told_from_a_wrong_key() {
+async fn a_disabled_account_is_distinguished_from_a_wrong_key() {
     let server = Server::start(|_| Reply::error(403, "AccountNotOnboarded", "")).await;
     let error = server.client().tables(&canvas()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Account);
@@ -268,7 +268,7 @@ async fn a_disabled_account_is_told_from_a_wrong_key() {
 }
 
 #[test]
-fn missing_credentials_and_odd_urls_are_found_before_any_network() {
+fn missing_credentials_and_invalid_urls_are_found_before_connecting() {
     let options = |url: &str, secret: &str| ClientOptions {
         base_url: url.parse().unwrap(),
         credentials: Credentials { client_id: "a#b".into(), client_secret: Secret::new(secret) },
@@ -289,13 +289,13 @@ fn missing_credentials_and_odd_urls_are_found_before_any_network() {
     let with_bundle = || Client::new(ClientOptions { ca_bundle: Some(bundle.clone()), ..options("https://h", "s") });
     assert_eq!(with_bundle().unwrap_err().kind(), Kind::Usage);
     std::fs::write(&bundle, "no certificate").unwrap();
-    assert_eq!(with_bundle().unwrap_err().message(), "The CA bundle holds no certificate");
+    assert_eq!(with_bundle().unwrap_err().message(), "The CA bundle contains no certificate");
 }
 
-// ---- faults ----
+// ---- retries ----
 
 #[tokio::test]
-async fn passing_faults_are_tried_again_and_lasting_ones_counted() {
+async fn temporary_errors_are_retried_and_persistent_ones_counted() {
     let mut script =
         vec![Reply::new(504, "gateway"), Reply::hang_up(), tables().cut(10, super::testing::End::Reset)].into_iter();
     let server = Server::dap(move |_| script.next().unwrap_or_else(tables)).await;
@@ -321,7 +321,7 @@ async fn passing_faults_are_tried_again_and_lasting_ones_counted() {
 }
 
 #[tokio::test]
-async fn silence_is_a_fault() {
+async fn a_missing_response_is_a_temporary_error() {
     let mut first = true;
     let server = Server::dap(move |_| if std::mem::take(&mut first) { Reply::silence() } else { tables() }).await;
     let mut options = server.options();
@@ -342,7 +342,7 @@ async fn an_unreachable_host_is_named() {
 }
 
 #[tokio::test]
-async fn too_many_requests_never_fail_while_the_budget_lasts() {
+async fn throttled_requests_succeed_within_the_budget() {
     let mut refusals = 20;
     let server = Server::dap(move |_| {
         refusals -= 1;
@@ -366,7 +366,7 @@ async fn too_many_requests_never_fail_while_the_budget_lasts() {
 }
 
 #[tokio::test]
-async fn a_refusal_holds_back_the_same_kind_of_call_and_no_other() {
+async fn throttling_pauses_the_same_kind_of_call_only() {
     let (pause, order) = (Duration::from_secs(1), Arc::new(Mutex::new(Vec::new())));
     let mut first = true;
     let server = Server::dap(move |request| match request.path() {
@@ -386,7 +386,7 @@ async fn a_refusal_holds_back_the_same_kind_of_call_and_no_other() {
         begin.elapsed()
     };
     let other = async {
-        // Waits for the refusal to be seen, then asks for the same and for something else.
+        // Waits until the response with 429 has arrived, then makes the same call and another one.
         while server.count(TABLES) == 0 {
             tokio::task::yield_now().await;
         }
@@ -402,7 +402,7 @@ async fn a_refusal_holds_back_the_same_kind_of_call_and_no_other() {
 }
 
 #[tokio::test]
-async fn the_bearer_token_goes_to_no_other_host() {
+async fn the_bearer_token_is_sent_to_no_other_host() {
     let foreign = Server::start(|_| tables()).await;
     let elsewhere = foreign.url.join("/x?a=planted-query").unwrap();
     let server = Server::dap(move |_| Reply::new(307, "").with("Location", &elsewhere)).await;
@@ -421,17 +421,17 @@ async fn the_bearer_token_goes_to_no_other_host() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_json_suggests_the_base_url() {
+async fn a_response_that_is_not_json_has_a_hint_about_the_base_url() {
     let server = Server::dap(|_| Reply::new(200, "<html>Sign in</html>").with("Content-Type", "text/html")).await;
     let error = server.client().tables(&canvas()).await.unwrap_err();
     assert_eq!((error.kind(), error.get("content_type")), (Kind::Data, Some("text/html")));
     assert!(error.hint_text().unwrap().contains("base URL"));
 }
 
-// ---- refusals ----
+// ---- error responses ----
 
 #[test]
-fn refusals_are_judged_by_type_then_members_then_status() {
+fn errors_are_classified_by_type_then_members_then_status() {
     let range = r#","since":"2026-01-01T00:00:00Z","until":"2026-02-01T00:00:00Z""#;
     let located = r#","location":{"line":1,"column":7,"character":7}"#;
     let named = r#","id":"x","kind":"table""#;
@@ -471,7 +471,7 @@ fn refusals_are_judged_by_type_then_members_then_status() {
             assert_eq!(error.get("latest_until"), Some("2026-02-01T00:00:00Z"));
         }
     }
-    // Fatal for the run is only what every table would meet.
+    // Only errors that every table would meet are fatal for the run.
     assert!(!Kind::Job.is_fatal_for_run() && Kind::Account.is_fatal_for_run());
     for body in ["", "<html>", "[]", r#"{"error":"text"}"#, r#"{"error":{"type":7}}"#] {
         let error = wire::refusal(Ask::Start, StatusCode::BAD_GATEWAY, &HeaderMap::new(), body.as_bytes());
@@ -480,7 +480,7 @@ fn refusals_are_judged_by_type_then_members_then_status() {
 }
 
 #[tokio::test]
-async fn a_misspelt_log_namespace_gets_the_right_name() {
+async fn a_misspelled_namespace_gets_a_suggestion() {
     let server = Server::dap(|_| Reply::error(404, "NotFoundError", r#","id":"canvas_log","kind":"namespace""#)).await;
     let error = server.client().tables(&Namespace::new("canvas_log")).await.unwrap_err();
     assert_eq!((error.kind(), error.get("what")), (Kind::NotFound, Some("namespace")));
@@ -492,7 +492,7 @@ async fn a_misspelt_log_namespace_gets_the_right_name() {
 }
 
 #[test]
-fn texts_of_the_service_lose_what_could_be_a_credential() {
+fn credentials_are_removed_from_text_of_the_service() {
     for (text, shown) in [
         ("plain words, and (more).", "plain words, and (more)."),
         ("Really? a=b", "Really? a=b"),
@@ -533,7 +533,7 @@ async fn a_job_is_polled_until_it_is_complete() {
 }
 
 #[tokio::test]
-async fn an_increment_needs_the_answer_to_an_increment() {
+async fn a_response_to_another_kind_of_query_is_an_error() {
     let answer = |members: &'static str| async move {
         let body = format!(r#"{{"id":"j","status":"complete","objects":[],"schema_version":3,{members}}}"#);
         Server::dap(move |_| Reply::json(200, body.clone())).await.client().run(&increment()).await
@@ -550,7 +550,7 @@ async fn an_increment_needs_the_answer_to_an_increment() {
 }
 
 #[tokio::test]
-async fn a_failed_job_is_started_anew_then_reported() {
+async fn a_failed_job_is_replaced_then_reported() {
     let mut starts = 0;
     let server = Server::dap(move |request| match request.method.as_str() {
         "POST" => {
@@ -587,7 +587,7 @@ async fn a_failed_job_is_started_anew_then_reported() {
 }
 
 #[tokio::test]
-async fn a_vanished_job_is_started_anew_once() {
+async fn an_expired_job_is_replaced_once() {
     let mut starts = 0;
     let server = Server::dap(move |request| match request.method.as_str() {
         "POST" => {
@@ -611,7 +611,7 @@ async fn a_vanished_job_is_started_anew_once() {
 }
 
 #[tokio::test]
-async fn a_job_about_to_vanish_is_waited_out() {
+async fn a_job_about_to_expire_is_replaced() {
     let after = |millis: i64| Timestamp::from_micros(Timestamp::now().micros() + millis * 1000);
     let body = |id: &str, objects: &str, expires_at: Timestamp| {
         Reply::json(
@@ -637,18 +637,18 @@ async fn a_job_about_to_vanish_is_waited_out() {
     assert_eq!(server.client().run(&snapshot()).await.unwrap().id, "new");
     assert_eq!(server.calls().len(), 2);
 
-    // Nothing to download, nothing to wait for.
+    // No objects, so the expiry does not matter.
     let server = Server::dap(move |_| body("empty", "", after(100))).await;
     assert_eq!(server.client().run(&snapshot()).await.unwrap().id, "empty");
     assert_eq!(server.calls().len(), 1);
 
-    // A service that says so again is taken at its word: one more wait would not change it.
+    // If the next job expires soon as well, it is used.
     let past = after(-3_600_000);
     let server = Server::dap(move |_| body("stale", r#"{"id":"o"}"#, past)).await;
     assert_eq!(server.client().run(&snapshot()).await.unwrap().id, "stale");
     assert_eq!(server.calls().len(), 2);
 
-    // 38 seconds, by the server's clock and not by ours, are enough for a small download and too little for a large one.
+    // 38 seconds by the server's clock are enough for a small download, but not for a large one.
     let server = Server::dap(move |_| {
         body("j", r#"{"id":"o"}"#, time("1994-11-06T08:49:38Z")).with("Date", "Sun, 06 Nov 1994 08:49:00 GMT")
     })
@@ -664,7 +664,7 @@ async fn a_job_about_to_vanish_is_waited_out() {
 }
 
 #[tokio::test]
-async fn a_job_complete_without_objects_is_read_once_more() {
+async fn a_complete_job_without_objects_is_read_again() {
     let bare = |_: &super::testing::Request| Reply::json(200, r#"{"id":"j","status":"complete"}"#);
     let mut first = true;
     let server = Server::dap(move |request| if std::mem::take(&mut first) { bare(request) } else { complete("j") }).await;
@@ -675,7 +675,7 @@ async fn a_job_complete_without_objects_is_read_once_more() {
 }
 
 #[tokio::test]
-async fn resuming_uses_the_live_job_or_starts_another() {
+async fn resuming_uses_the_existing_job_or_starts_another_one() {
     let server = Server::dap(|request| match (request.method.as_str(), request.path()) {
         ("GET", "/dap/job/alive") => complete("alive"),
         ("GET", "/dap/job/broken") => failed("broken"),
@@ -695,7 +695,7 @@ async fn resuming_uses_the_live_job_or_starts_another() {
 }
 
 #[tokio::test]
-async fn start_and_wait_are_what_run_is() {
+async fn start_and_wait_do_the_same_as_run() {
     let server = Server::dap(|request| if request.method == "POST" { pending("j", "waiting") } else { complete("j") }).await;
     let client = server.client();
     let job = client.start(&snapshot()).await.unwrap();
@@ -707,7 +707,7 @@ async fn start_and_wait_are_what_run_is() {
 }
 
 #[tokio::test]
-async fn an_object_without_url_is_gone() {
+async fn an_object_without_url_has_expired() {
     let server = Server::dap(|request| match request.body.contains("bad") {
         true => Reply::json(200, r#"{"urls":{"bad":{"url":"file:///etc/passwd"}}}"#),
         false => Reply::json(200, r#"{"urls":{}}"#),
@@ -720,7 +720,7 @@ async fn an_object_without_url_is_gone() {
 }
 
 #[test]
-fn debug_output_shows_no_secret() {
+fn debug_output_contains_no_secret() {
     let options = ClientOptions {
         base_url: "https://h".parse().unwrap(),
         credentials: Credentials { client_id: "a#b".into(), client_secret: Secret::new(CLIENT_SECRET) },

@@ -1,4 +1,4 @@
-//! What goes into the client and comes out of it. The wire format is in `wire.rs`.
+//! The parameters and results of the client. The wire format is in `wire.rs`.
 
 use crate::model::{Bookmark, Format, Mode, TableRef, Timestamp, Window};
 use crate::redact::Secret;
@@ -6,73 +6,73 @@ use crate::redact::Secret;
 /// An API key.
 #[derive(Debug, Clone)]
 pub struct Credentials {
-    /// Such as `us-east-1#...`; not secret, but logged only where the official client does.
+    /// The client id, such as `us-east-1#...`. It is not a secret.
     pub client_id: String,
-    /// Shown once when the key was made.
+    /// The client secret, which the service shows once, when the key is created.
     pub client_secret: Secret,
 }
 
-/// A question to the service.
+/// A query of one table.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Query {
-    /// Of which table.
+    /// The table.
     pub table: TableRef,
-    /// In which file format.
+    /// The file format of the result.
     pub format: Format,
-    /// Absent: the server's default (expanded).
+    /// How nested objects are written. `None`: the service's default, which is expanded.
     pub mode: Option<Mode>,
     /// Snapshot or increment.
     pub window: Window,
 }
 
-/// A table schema as the service gave it.
+/// The schema of a table as the service returns it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VersionedSchema {
-    /// JSON Schema with `properties.meta/key/value`.
+    /// A JSON Schema with `properties.meta`, `.key` and `.value`.
     pub schema: serde_json::Value,
-    /// Strictly growing.
+    /// The version. Versions grow strictly.
     pub version: i64,
 }
 
-/// Id of one result file; valid as long as its job, typically 24 h.
+/// The id of a result file. It is valid as long as its job, typically 24 hours.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct ObjectId(pub String);
 
-/// Where a job stands.
+/// The state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobStatus {
-    /// Not begun.
+    /// Not started yet.
     Waiting,
-    /// Under way. An unknown status word counts as this, with a warning.
+    /// Running. An unknown status counts as this, with a warning.
     Running,
-    /// Objects are there.
+    /// Finished; the objects are available.
     Complete,
-    /// Ended with an error.
+    /// Failed.
     Failed,
 }
 
-/// A complete job and what it answered.
+/// A complete job with its result.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FinishedJob {
-    /// Its id.
+    /// The id of the job.
     pub id: String,
-    /// What was asked.
+    /// The query.
     pub query: Query,
-    /// Result files, in the service's order; may be empty (no changes).
+    /// The result files, in the service's order. Empty if there are no changes.
     pub objects: Vec<ObjectId>,
-    /// Version of the schema that the rows follow.
+    /// The schema version of the rows.
     pub schema_version: i64,
-    /// `since` as answered, for increments.
+    /// The `since` in the service's response, for increments.
     pub since: Option<Timestamp>,
-    /// `at` of a snapshot, `until` of an increment: the next `since`.
+    /// The `at` of a snapshot or the `until` of an increment: the `since` of the next increment.
     pub reached: Timestamp,
-    /// When job and objects vanish.
+    /// When the job and its objects expire.
     pub expires_at: Option<Timestamp>,
 }
 
 impl FinishedJob {
-    /// The bookmark a load of this job reaches.
+    /// The bookmark of a table after this job has been loaded.
     pub fn bookmark(&self) -> Bookmark {
         Bookmark { at: self.reached, schema_version: self.schema_version }
     }

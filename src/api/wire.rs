@@ -1,7 +1,7 @@
-//! The service's JSON, read with tolerance and written with none; and what its refusals mean. No I/O.
+//! The JSON of the API, and the meaning of its error responses. No I/O.
 //!
-//! Unknown members are ignored everywhere. The shape of a job is decided by status and members. A refusal is judged by its `type`
-//! first, then by its members, then by the status.
+//! Unknown members are ignored. The state of a job follows from its status and members. An error response is classified by its `type`, then
+//! by its members, then by the HTTP status.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::{Timestamp, Window};
 use crate::redact::SafeUrl;
 
-/// What is asked of the service.
+/// A kind of call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
     Login,
@@ -42,7 +42,7 @@ impl fmt::Display for Ask {
     }
 }
 
-// ---- what we send ----
+// ---- requests ----
 
 /// The body of `POST .../data`.
 pub(super) fn query_body(query: &Query) -> Vec<u8> {
@@ -78,26 +78,27 @@ pub(super) fn objects_body(ids: &[ObjectId]) -> Vec<u8> {
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {
-    // Strings and lists of strings cannot fail to serialise; an empty body would be refused, not misunderstood.
+    // Strings and lists of strings cannot fail to serialise, and the service would refuse an empty body.
     serde_json::to_vec(value).unwrap_or_default()
 }
 
-// ---- what we get ----
+// ---- responses ----
 
-/// Parses an answer. The text of the parser's error names positions and types, never values we would not show.
+/// Parses a response. The error tells the position only, without the parser's text, which may quote the response.
 pub(super) fn parse<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8], what: &'static str) -> Result<T> {
     serde_json::from_slice(body).map_err(|error| {
         let media = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("none");
         let media = clean(media.split(';').next().unwrap_or_default().trim());
         let is_json = media.ends_with("json");
-        let ours = Error::new(Kind::Data, "The service's answer cannot be read")
+        let error_of_body = Error::new(Kind::Data, "The service's response cannot be read")
             .with_field("answer", what)
             .with_field("content_type", media)
             .with_field("bytes", body.len())
             .with_field("position", format_args!("line {} column {}", error.line(), error.column()));
-        match is_json {
-            true => ours,
-            false => ours.hint("is the base URL right, and is no login page or proxy in between?"),
+        if is_json {
+            error_of_body
+        } else {
+            error_of_body.hint("check the base URL, and whether a login page or a proxy responds in place of the service")
         }
     })
 }
@@ -134,19 +135,21 @@ pub(super) fn urls(headers: &HeaderMap, body: &[u8], ids: &[ObjectId]) -> Result
     ids.iter()
         .map(|id| {
             let signed = urls.get(&id.0).ok_or_else(|| {
-                Error::new(Kind::Expired, "The service gives no URL for an object")
+                Error::new(Kind::Expired, "The service returned no URL for an object")
                     .with_field("object", &id.0)
-                    .hint("ask the query anew; objects vanish 24 hours after their job was started")
+                    .hint("run the command again; objects expire 24 hours after their job was started")
             })?;
             match Url::parse(&signed.url) {
                 Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(SafeUrl::new(url)),
-                _ => Err(Error::new(Kind::Data, "The service gives an unusable URL for an object").with_field("object", &id.0)),
+                _ => {
+                    Err(Error::new(Kind::Data, "The service returned an invalid URL for an object").with_field("object", &id.0))
+                }
             }
         })
         .collect()
 }
 
-/// A job as answered.
+/// A job as the service returns it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct JobAnswer {
     pub(super) id: String,
@@ -158,7 +161,7 @@ pub(super) struct JobAnswer {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Outcome {
     Pending,
-    /// Said to be complete, but without its objects: to be read once more.
+    /// The status is complete, but there are no objects yet: to be read again.
     Bare,
     Complete {
         objects: Vec<ObjectId>,
@@ -188,17 +191,17 @@ pub(super) fn job(headers: &HeaderMap, body: &[u8]) -> Result<JobAnswer> {
         id: String,
     }
     let body: Body = parse(headers, body, "job")?;
-    let moment = |name: &'static str, text: Option<String>| match text {
+    let timestamp = |name: &'static str, text: Option<String>| match text {
         Some(text) => {
             text.parse::<Timestamp>().map(Some).map_err(|error| error.with_field("member", name).with_field("job", &body.id))
         }
         None => Ok(None),
     };
-    let expires_at = match moment("expires_at", body.expires_at) {
+    let expires_at = match timestamp("expires_at", body.expires_at) {
         Ok(time) => time,
         Err(_) => {
-            // It only saves time; without it a vanished job is noticed by its 404.
-            tracing::warn!(job = %body.id, "The end of a job's life cannot be read");
+            // Not required: an expired job is also noticed by a 404.
+            tracing::warn!(job = %body.id, "The expiry of a job cannot be read");
             None
         }
     };
@@ -211,7 +214,7 @@ pub(super) fn job(headers: &HeaderMap, body: &[u8]) -> Result<JobAnswer> {
         _ if has_result => JobStatus::Complete,
         _ if body.error.is_some() => JobStatus::Failed,
         other => {
-            tracing::warn!(job = %body.id, status = %clean(other.unwrap_or("none")), "Unknown job status; taken as running");
+            tracing::warn!(job = %body.id, status = %clean(other.unwrap_or("none")), "Unknown job status; treated as running");
             JobStatus::Running
         }
     };
@@ -222,9 +225,9 @@ pub(super) fn job(headers: &HeaderMap, body: &[u8]) -> Result<JobAnswer> {
             (Some(objects), Some(schema_version)) => Outcome::Complete {
                 objects: objects.into_iter().map(|object| ObjectId(object.id)).collect(),
                 schema_version,
-                at: moment("at", body.at)?,
-                since: moment("since", body.since)?,
-                until: moment("until", body.until)?,
+                at: timestamp("at", body.at)?,
+                since: timestamp("since", body.since)?,
+                until: timestamp("until", body.until)?,
             },
             _ => Outcome::Bare,
         },
@@ -232,9 +235,9 @@ pub(super) fn job(headers: &HeaderMap, body: &[u8]) -> Result<JobAnswer> {
     Ok(JobAnswer { id: body.id, status, expires_at, outcome })
 }
 
-// ---- refusals ----
+// ---- errors ----
 
-/// The `error` object of an answer or of a failed job, as far as it can be read.
+/// The `error` object of a response or of a failed job, as far as it is readable.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Reason {
     pub(super) class: Option<String>,
@@ -271,7 +274,7 @@ impl Reason {
         value.get("error").filter(|error| error.is_object()).map(Self::read)
     }
 
-    /// By name. Order matters: `SnapshotRequired` has the members of `OutOfRange`.
+    /// The error by its type.
     pub(super) fn known(&self) -> Option<Known> {
         let class = self.class.as_deref()?;
         [
@@ -302,7 +305,7 @@ impl Reason {
         }
     }
 
-    /// Adds what support and users need.
+    /// Adds the fields of the service's error, and its message as the cause.
     pub(super) fn explain(&self, mut error: Error) -> Error {
         for (name, value) in [
             ("type", &self.class),
@@ -323,7 +326,7 @@ impl Reason {
     }
 }
 
-/// Refusals that have a name.
+/// Errors with a known type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Known {
     SnapshotRequired,
@@ -342,26 +345,26 @@ impl Known {
         match self {
             Known::SnapshotRequired => {
                 Error::new(Kind::SnapshotRequired, "The table was reloaded on the service; increments need a new snapshot")
-                    .hint("load the table anew: `daplake sync --on-snapshot-required resnapshot`")
+                    .hint("reload the table: `daplake sync --on-snapshot-required resnapshot`")
             }
-            Known::OutOfRange => Error::new(Kind::OutOfRange, "The service holds no changes for the asked window")
-                .hint("choose a later `since`, or load the table anew from a snapshot"),
+            Known::OutOfRange => Error::new(Kind::OutOfRange, "The service has no changes for the requested window")
+                .hint("choose a later `since`, or reload the table from a snapshot"),
             Known::Disabled => Error::new(Kind::Account, "The account is disabled for data access")
                 .hint("ask your institution's administrator or the vendor's support"),
             Known::NotOnboarded => Error::new(Kind::Account, "The account is not onboarded to the data platform yet")
-                .hint("onboarding takes days to weeks after it was asked for; try again later, or ask the vendor's support"),
+                .hint("onboarding takes days to weeks after the request; try again later, or ask the vendor's support"),
             Known::Maintenance => {
-                Error::new(Kind::Account, "The account is under maintenance").hint("try again later; nothing is lost meanwhile")
+                Error::new(Kind::Account, "The account is under maintenance").hint("try again later; no changes are lost")
             }
-            // Of kind `Job`: it concerns one kind of query, so the run goes on with the other tables.
+            // Kind `Job`, since it concerns one kind of query only: other tables can still be loaded.
             Known::Forbidden => {
-                Error::new(Kind::Job, "The service forbids this kind of query (snapshot or increment) to the account")
-                    .hint("too many snapshots were asked for, perhaps: use increments, or ask the vendor's support")
+                Error::new(Kind::Job, "The account is not allowed to run this kind of query (snapshot or increment)")
+                    .hint("perhaps too many snapshots were requested: use increments, or ask the vendor's support")
             }
-            // Likewise: the next table may be valid.
-            Known::Invalid => Error::new(Kind::Job, "The service finds the request invalid"),
+            // Kind `Job`, since queries of other tables may be valid.
+            Known::Invalid => Error::new(Kind::Job, "The service rejected the request as invalid"),
             Known::NotFound => not_found(ask),
-            Known::Unauthenticated => Error::new(Kind::Auth, "The service does not accept the credentials"),
+            Known::Unauthenticated => Error::new(Kind::Auth, "The service rejected the credentials"),
         }
     }
 }
@@ -369,30 +372,30 @@ impl Known {
 fn not_found(ask: Ask) -> Error {
     match ask {
         Ask::Login => {
-            Error::new(Kind::Usage, "There is no login at the base URL").hint("check `--base-url` (or `DAP_API_URL`)")
+            Error::new(Kind::Usage, "The base URL has no login endpoint").hint("check `--base-url` (or `DAP_API_URL`)")
         }
-        Ask::Tables => Error::new(Kind::NotFound, "The service does not know the namespace"),
-        Ask::Schema | Ask::Start => Error::new(Kind::NotFound, "The service does not know the table"),
-        Ask::Status => Error::new(Kind::Expired, "The job is gone")
-            .hint("ask the query anew; jobs vanish 24 hours after they were started"),
-        Ask::Urls => Error::new(Kind::Expired, "The objects of the job are gone")
-            .hint("ask the query anew; objects vanish 24 hours after their job was started"),
+        Ask::Tables => Error::new(Kind::NotFound, "The service has no such namespace"),
+        Ask::Schema | Ask::Start => Error::new(Kind::NotFound, "The service has no such table"),
+        Ask::Status => Error::new(Kind::Expired, "The job has expired")
+            .hint("run the command again; jobs expire 24 hours after they were started"),
+        Ask::Urls => Error::new(Kind::Expired, "The objects of the job have expired")
+            .hint("run the command again; objects expire 24 hours after their job was started"),
     }
 }
 
-/// What an answer of status 300 or above means. Kind `Unavailable`: may pass; kind `Throttled`: asked for patience.
+/// The error of a response with status 300 or above. Kind `Unavailable` is temporary; kind `Throttled` asks for slower calls.
 pub(super) fn refusal(ask: Ask, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
     let reason = Reason::of_body(body);
     let error = if status == StatusCode::TOO_MANY_REQUESTS {
-        Error::new(Kind::Throttled, "The service's limit of requests is exceeded")
-            .hint("let other programs with the same key pause")
+        Error::new(Kind::Throttled, "The service's request limit is exceeded")
+            .hint("pause other programs that use the same key")
     } else {
         let by_name = reason.as_ref().and_then(Reason::known);
         let by_members = || reason.as_ref().filter(|_| status.is_client_error()).and_then(Reason::by_members);
         match by_name.or_else(by_members) {
             Some(known) => known.error(ask),
-            None if is_from_another(ask, status, headers, body) => {
-                Error::new(Kind::Unavailable, "The request is refused by something on the way, and not by the service")
+            None if is_from_intermediary(ask, status, headers, body) => {
+                Error::new(Kind::Unavailable, "A proxy or firewall refused the request, not the service")
                     .hint("ask your network's administrators whether a proxy or firewall blocks the host")
             }
             None => by_status(ask, status, headers),
@@ -405,9 +408,9 @@ pub(super) fn refusal(ask: Ask, status: StatusCode, headers: &HeaderMap, body: &
     }
 }
 
-/// Whether a refusal comes from a proxy or a firewall. The service answers in JSON; a page, or a bare 403 or 407, is not its own. A bare
-/// 401 is taken for the service's at the login, and a page with 404 there for a wrong base URL.
-fn is_from_another(ask: Ask, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> bool {
+/// Whether an error response comes from a proxy or a firewall. The service responds in JSON; an HTML page, or a 403 or 407 without JSON, is
+/// not from the service. At the login, a 401 without JSON is taken for the service's, and a page with 404 for a wrong base URL.
+fn is_from_intermediary(ask: Ask, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> bool {
     let is_json = serde_json::from_slice::<Value>(body).is_ok_and(|value| value.is_object());
     let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let is_page = media_type.trim_start().to_ascii_lowercase().starts_with("text/html")
@@ -418,7 +421,7 @@ fn is_from_another(ask: Ask, status: StatusCode, headers: &HeaderMap, body: &[u8
         401 | 403 => !is_json,
         404 | 410 if ask == Ask::Login => false,
         400..=499 => is_page,
-        // A captive portal. At the first calls of a run it is more likely a base URL that has moved.
+        // A captive portal. At the first calls of a run, a moved base URL is more likely.
         300..=399 => !matches!(ask, Ask::Login | Ask::Tables),
         _ => false,
     }
@@ -431,28 +434,28 @@ fn by_status(ask: Ask, status: StatusCode, headers: &HeaderMap) -> Error {
                 .get(reqwest::header::LOCATION)
                 .and_then(|value| Url::parse(value.to_str().ok()?).ok())
                 .and_then(|url| Some(format!("{}://{}", url.scheme(), url.host_str()?)));
-            let error = Error::new(Kind::Usage, "The service redirects to another place; the token is not sent there")
-                .hint("set `--base-url` (or `DAP_API_URL`) to where the service really is");
+            let error = Error::new(Kind::Usage, "The service redirects to another URL, to which the token is not sent")
+                .hint("set `--base-url` (or `DAP_API_URL`) to the new URL of the service");
             match host {
                 Some(host) => error.with_field("redirected_to", clean(&host)),
                 None => error,
             }
         }
         401 => Known::Unauthenticated.error(ask),
-        403 => Error::new(Kind::Auth, "The service refuses the request to this key"),
+        403 => Error::new(Kind::Auth, "The service does not permit this request with this key"),
         400 if ask == Ask::Login => Known::Unauthenticated.error(ask),
         404 | 410 => not_found(ask),
-        408 | 425 | 500.. => Error::new(Kind::Unavailable, "The service has a fault"),
-        _ => Error::new(Kind::Job, "The service refuses the request"),
+        408 | 425 | 500.. => Error::new(Kind::Unavailable, "The service reported an internal error"),
+        _ => Error::new(Kind::Job, "The service refused the request"),
     }
 }
 
-// ---- texts of others ----
+// ---- text of the service ----
 
-/// The longest text of the service that we repeat.
+/// The maximum length of text that is repeated from the service.
 const MAX_TEXT: usize = 500;
 
-/// Text of the service, fit for a terminal and a log: no control characters, no URL queries, nothing that looks like a credential.
+/// Makes text of the service safe for terminals and logs: without control characters, URL queries, and anything that looks like a credential.
 pub(super) fn clean(text: &str) -> String {
     let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let mut shown = String::new();
@@ -478,7 +481,7 @@ pub(super) fn clean(text: &str) -> String {
 }
 
 fn without_credentials(word: &str, after_bearer: bool) -> String {
-    // `eyJ` is `{"` in base64: a JWT.
+    // `eyJ` is base64 for `{"`: a JWT.
     if after_bearer || (word.len() > 20 && word.contains("eyJ")) {
         return "***".to_owned();
     }
