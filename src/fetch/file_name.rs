@@ -8,34 +8,31 @@ use crate::error::{Error, Kind, Result};
 /// File systems allow 255 bytes; the suffixes need some.
 const MAX_NAME_BYTES: usize = 240;
 
-/// The last segment of the URL's path, decoded.
+/// The decoded last segment of the URL's path. Fails with kind `Data` if it is not a plain file name.
 pub(super) fn file_name(url: &Url) -> Result<String> {
     let segment = url.path().rsplit('/').next().unwrap_or_default();
     let name = percent_decode_str(segment)
         .decode_utf8()
-        .map_err(|_| Error::new(Kind::Data, "The service names a file in an unknown encoding"))?;
+        .map_err(|_| Error::new(Kind::Data, "The service returned a file name that is not UTF-8"))?;
     check_name(&name)?;
     Ok(name.into_owned())
 }
 
-/// Only a plain file name on any system: it comes from outside and must not lead elsewhere.
+/// Fails unless `name` is a plain file name on every system. Names come from the service and must not lead to another folder.
 pub(super) fn check_name(name: &str) -> Result<()> {
     let is_plain = !name.is_empty()
         && name.len() <= MAX_NAME_BYTES
         && !matches!(name, "." | "..")
         && !name.chars().any(|c| c.is_control() || matches!(c, '/' | '\\'))
         && !(cfg!(windows) && (name.contains([':', '<', '>', '"', '|', '?', '*']) || name.ends_with(['.', ' '])))
-        // Would be taken for the unfinished part of another object.
+        // Would be mistaken for the unfinished part of another object.
         && !name.ends_with(".part")
         && !name.ends_with(".part.json");
-    match is_plain {
-        true => Ok(()),
-        false => {
-            let shown: String = name.escape_debug().take(100).collect();
-            Err(Error::new(Kind::Data, "The service gives a file a name that is not a plain file name")
-                .with_field("file", shown))
-        }
+    if is_plain {
+        return Ok(());
     }
+    let shown: String = name.escape_debug().take(100).collect();
+    Err(Error::new(Kind::Data, "The service returned a name that is not a plain file name").with_field("file", shown))
 }
 
 #[cfg(test)]
@@ -53,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_lead_elsewhere_are_refused() {
+    fn names_that_lead_to_another_folder_are_refused() {
         for url in [
             "https://h/",
             "https://h/a/",

@@ -1,4 +1,4 @@
-//! Gzip, unpacked piece by piece: all members, every check sum, every length. No I/O, no threads.
+//! Incremental gzip decompression that verifies all members, checksums and lengths. No I/O, no threads.
 
 use std::fmt;
 
@@ -7,19 +7,19 @@ use flate2::{Decompress, FlushDecompress, Status};
 use crate::error::{Error, Kind, Result};
 use crate::panics;
 
-/// Longest member header: the extra field alone may have 64 KiB; names and comments have no limit of their own.
+/// The limit for a member header. The extra field alone may have 64 KiB; names and comments have no limit in the format.
 const MAX_HEADER: usize = 256 << 10;
-/// How much room is made at a time by [`Gunzip::push`].
+/// The spare capacity that [`Gunzip::push`] reserves at a time.
 const ROOM: usize = 64 << 10;
 
-/// Guards against objects that unpack into far more than anybody wants.
+/// Limits against decompression bombs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UnpackLimits {
-    /// Largest ratio of unpacked to packed bytes, looked at once `free_bytes` are passed. Deflate cannot exceed 1032.
+    /// The maximum ratio of decompressed to compressed bytes, checked beyond `free_bytes`. Deflate cannot exceed 1032.
     pub max_ratio: u64,
-    /// Unpacked bytes up to which any ratio is fine.
+    /// The number of decompressed bytes up to which the ratio is not checked.
     pub free_bytes: u64,
-    /// Largest size of one object, as it is stored and as it is read.
+    /// The maximum size of one object in bytes, both compressed and decompressed.
     pub max_bytes: u64,
 }
 
@@ -29,17 +29,33 @@ impl Default for UnpackLimits {
     }
 }
 
-/// Unpacks a gzip file that comes in pieces of any size.
+/// Decompresses a gzip file that arrives in pieces of any size.
 ///
-/// Members are joined, as `gzip -d` does. Anything but members (even zero padding) is an error, and so is an end within a
-/// member or before the first one: a file that was cut short must never pass for a whole one. After an error it is useless.
+/// Several members are concatenated, as by `gzip -d`. Anything besides members, even zero padding, is an error, and so is an end within a
+/// member or before the first one: a truncated file must never pass for a complete one. After an error the value must be dropped.
+///
+/// ```
+/// use daplake::fetch::Gunzip;
+/// # use std::io::Write;
+/// # let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+/// # encoder.write_all(b"id,name\n")?;
+/// # let compressed = encoder.finish()?;
+///
+/// let (mut gunzip, mut content) = (Gunzip::default(), Vec::new());
+/// for piece in compressed.chunks(7) {
+///     gunzip.push(piece, &mut content)?;
+/// }
+/// gunzip.finish()?;
+/// assert_eq!(content, b"id,name\n");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Gunzip {
     inflate: Decompress,
     state: State,
-    /// The header or trailer read so far.
+    /// The bytes of the current header or trailer.
     head: Vec<u8>,
     crc: crc32fast::Hasher,
-    /// Length of the member modulo 2^32, as in its trailer.
+    /// The length of the member modulo 2^32, as in its trailer.
     member_len: u32,
     members: u64,
     total_in: u64,
@@ -54,11 +70,11 @@ enum State {
     Trailer,
 }
 
-/// What one step did.
+/// The result of a step.
 pub(super) struct Step {
-    /// Bytes of the input that were used up.
+    /// The number of consumed input bytes.
     pub(super) consumed: usize,
-    /// There was not enough room; more output may be waiting even without input.
+    /// Whether the output was full, so that more may follow without further input.
     pub(super) is_full: bool,
 }
 
@@ -80,7 +96,7 @@ impl Default for Gunzip {
 }
 
 impl Gunzip {
-    /// One per object.
+    /// A decompressor for one object.
     pub fn new(limits: UnpackLimits) -> Self {
         Self {
             inflate: Decompress::new(false),
@@ -95,7 +111,7 @@ impl Gunzip {
         }
     }
 
-    /// Takes the next piece and appends all that comes out of it.
+    /// Decompresses the next piece and appends the result to `out`. Fails with kind `Data` if the file is damaged or exceeds a limit.
     pub fn push(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<()> {
         let mut rest = input;
         loop {
@@ -110,26 +126,26 @@ impl Gunzip {
         }
     }
 
-    /// The end of the file: it must be the end of a member.
+    /// Ends the file. Fails with kind `Data` if it is truncated.
     pub fn finish(&self) -> Result<()> {
         match self.state {
             State::Header if self.head.is_empty() && self.members > 0 => Ok(()),
-            State::Header if self.head.is_empty() => Err(self.error("The object is empty; a gzip file never is")),
-            _ => Err(self.error("The object ends in the middle of a gzip member; it was cut short")),
+            State::Header if self.head.is_empty() => Err(self.error("The object is empty, which a gzip file never is")),
+            _ => Err(self.error("The object is truncated: it ends within a gzip member")),
         }
     }
 
-    /// Bytes taken so far.
+    /// The number of compressed bytes so far.
     pub fn total_in(&self) -> u64 {
         self.total_in
     }
 
-    /// Bytes given so far.
+    /// The number of decompressed bytes so far.
     pub fn total_out(&self) -> u64 {
         self.total_out
     }
 
-    /// Goes on until the input is used up or the spare capacity of `out` is filled. Never grows `out`.
+    /// Decompresses until the input is used up or the spare capacity of `out` is full. Never reallocates `out`.
     pub(super) fn step(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Step> {
         let mut consumed = 0;
         loop {
@@ -156,7 +172,7 @@ impl Gunzip {
         let (had_in, had_out) = (self.inflate.total_in(), out.len());
         let inflate = &mut self.inflate;
         let status = panics::caught(|| inflate.decompress_vec(input, out, FlushDecompress::None))
-            .map_err(|panicked| panicked.into_error(Kind::Data, "The object cannot be unpacked; it is probably damaged"))?;
+            .map_err(|panicked| panicked.into_error(Kind::Data, "The object cannot be decompressed; it is probably damaged"))?;
         let taken = (self.inflate.total_in() - had_in) as usize;
         let fresh = &out[had_out..];
         self.crc.update(fresh);
@@ -164,8 +180,8 @@ impl Gunzip {
         self.total_in += taken as u64;
         self.total_out += fresh.len() as u64;
         let made_none = fresh.is_empty();
-        let status = status
-            .map_err(|error| self.error("The object is damaged: its compressed data cannot be unpacked").caused_by(error))?;
+        let status =
+            status.map_err(|error| self.error("The object is damaged: its data cannot be decompressed").caused_by(error))?;
         self.check_limits()?;
         match status {
             Status::StreamEnd => {
@@ -173,9 +189,9 @@ impl Gunzip {
                 self.head.clear();
                 Ok((taken, true))
             }
-            // Room and input were there, but nothing happened: it never will.
+            // No progress in spite of input and spare capacity: the data is damaged.
             Status::Ok | Status::BufError if taken == 0 && made_none && !input.is_empty() => {
-                Err(self.error("The object is damaged: its compressed data does not go on"))
+                Err(self.error("The object is damaged: its compressed data is incomplete"))
             }
             Status::Ok | Status::BufError => Ok((taken, false)),
         }
@@ -187,7 +203,7 @@ impl Gunzip {
         self.total_in += taken as u64;
         if let Ok([a, b, c, d, e, f, g, h]) = <[u8; 8]>::try_from(self.head.as_slice()) {
             if u32::from_le_bytes([a, b, c, d]) != self.crc.clone().finalize() {
-                return Err(self.error("The object is damaged: the check sum of a gzip member is wrong"));
+                return Err(self.error("The object is damaged: the checksum of a gzip member is wrong"));
             }
             if u32::from_le_bytes([e, f, g, h]) != self.member_len {
                 return Err(self.error("The object is damaged: the length of a gzip member is wrong"));
@@ -204,7 +220,7 @@ impl Gunzip {
 
     fn header(&mut self, input: &[u8]) -> Result<usize> {
         let had = self.head.len();
-        // Headers are short; only odd ones take a second round.
+        // Most headers are short and need one pass only.
         let taken = input.len().min(had.max(64));
         self.head.extend_from_slice(&input[..taken]);
         match header_len(&self.head) {
@@ -220,26 +236,24 @@ impl Gunzip {
                 self.total_in += taken as u64;
                 Ok(taken)
             }
-            Err(NotAHeader::Magic) if self.members > 0 => {
-                Err(self.error("The object has bytes after its end that are not gzip"))
-            }
+            Err(NotAHeader::Magic) if self.members > 0 => Err(self.error("The object has trailing bytes that are not gzip")),
             Err(NotAHeader::Magic) => Err(self.error("The object is not a gzip file")),
-            Err(NotAHeader::Method) => Err(self.error("The object is compressed by an unknown method")),
-            Err(NotAHeader::Sum) => Err(self.error("The object is damaged: the check sum of a gzip header is wrong")),
+            Err(NotAHeader::Method) => Err(self.error("The object is compressed with an unknown method")),
+            Err(NotAHeader::Sum) => Err(self.error("The object is damaged: the checksum of a gzip header is wrong")),
         }
     }
 
     fn check_limits(&self) -> Result<()> {
         let UnpackLimits { max_ratio, free_bytes, max_bytes } = self.limits;
         if self.total_out.max(self.total_in) > max_bytes {
-            let error = self.error("The object is larger than is allowed").with_field("max_bytes", max_bytes);
-            return Err(error.hint("if such objects are to be expected, raise --max-object"));
+            let error = self.error("The object exceeds the size limit").with_field("max_bytes", max_bytes);
+            return Err(error.hint("if the object is legitimate, raise --max-object"));
         }
         if self.total_out > free_bytes && self.total_out / self.total_in.max(1) > max_ratio {
             return Err(self
-                .error("The object unpacks to implausibly much; it may be made to fill the disk")
+                .error("The object has an implausible compression ratio; it may be a decompression bomb")
                 .with_field("max_ratio", max_ratio)
-                .hint("if such objects are to be expected, raise --max-unpack-ratio"));
+                .hint("if the object is legitimate, raise --max-unpack-ratio"));
         }
         Ok(())
     }
@@ -258,7 +272,7 @@ enum NotAHeader {
     Sum,
 }
 
-/// Length of the header that `bytes` begins with; `None`: more bytes are needed (RFC 1952).
+/// The length of the header at the start of `bytes` (RFC 1952); `None` if more bytes are needed.
 fn header_len(bytes: &[u8]) -> Result<Option<usize>, NotAHeader> {
     const MAGIC: [u8; 2] = [0x1f, 0x8b];
     if bytes.iter().zip(MAGIC).any(|(found, wanted)| *found != wanted) {

@@ -1,13 +1,12 @@
-//! Brings the bytes of objects: resumable ranged streams, several at once, fresh URLs, unpacked or spooled to files.
-//! It never parses rows.
+//! Downloads of objects: resumable streams, decompression, and files.
 //!
-//! - [`ObjectUrls`] trades the object ids of one job for URLs, late and in small batches. All downloads of the job share it.
-//! - [`open`] gives the raw bytes of one object, in order, each exactly once, whatever happens to the connections underneath.
-//! - [`unpacked`] turns that into the bytes of the file inside ([`Gunzip`] is the same without async).
-//! - [`spool`] keeps the object as a file, and continues where an earlier process stopped.
+//! - [`ObjectUrls`] gets pre-signed URLs for the objects of one job, late and in small batches. All downloads of the job share it.
+//! - [`open`] streams the stored bytes of one object in order, each exactly once, through any number of connections.
+//! - [`unpacked`] streams the content of a gzip object ([`Gunzip`] does the same without async).
+//! - [`spool`] downloads an object to a file, and resumes the download of an earlier process.
 //!
-//! Nothing runs until it is pulled, and nothing here starts a task of its own: how many downloads run at once is up to the
-//! caller. Streams and futures can be dropped at any await; a spool file then stays as `.part` for the next time.
+//! Streams are lazy, and no tasks are spawned: the caller decides how many downloads run at the same time. Streams and futures can be dropped
+//! at any await; an unfinished file stays as `.part` and is resumed by the next call.
 //!
 //! ```no_run
 //! # async fn example(client: daplake::api::Client, job: daplake::api::FinishedJob) -> daplake::Result<()> {

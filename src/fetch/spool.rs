@@ -1,12 +1,11 @@
-//! Keeps an object as a file: whole and checked, or not under its name at all. It does not choose which objects to keep.
+//! Downloads an object to a file. The file gets its name only after it is complete and verified.
 //!
-//! While it comes, the bytes are in `<name>.part`; `<name>.part.json` beside it says which object they belong to, which version
-//! of it, and up to where they are safely on disk (length and check sum). A later process compares all of this before it goes on,
-//! and begins anew when anything differs. The small file is also the lock: of two processes that want the same file, the second
-//! gets kind `Conflict`.
+//! Until then the bytes are in `<name>.part`. The file `<name>.part.json` beside it holds the object's id and version, and how many bytes are
+//! safely on disk, with their checksum. A later process verifies all of this before it resumes the download, and starts again if anything
+//! differs. `<name>.part.json` is also the lock: of two processes that download the same file, the second fails with kind `Conflict`.
 //!
-//! Files get the permissions that the process's umask gives, as with the official client: downloads are made to be shared. Staged
-//! objects ([`SpoolOptions::private`]) are for this user only.
+//! Files have the permissions of the process's umask, as with the official client, since downloads are made to be shared. Staged objects
+//! ([`SpoolOptions::private`]) are readable for this user only.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -23,51 +22,51 @@ use crate::api::ObjectId;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::Format;
 
-/// Written at once.
+/// Bytes per write.
 const WRITE_BYTES: usize = if cfg!(test) { 8 << 10 } else { 1 << 20 };
-/// Made safe at once; what a killed process may have to fetch again.
+/// Bytes per checkpoint: what may have to be downloaded again after a crash.
 const CHECKPOINT_BYTES: u64 = if cfg!(test) { 32 << 10 } else { 32 << 20 };
-/// How long a lock is waited for: a download that was just dropped in this very process may still be finishing a write.
-const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+/// How long to wait for a lock. A download in this process that was just dropped may still be finishing a write.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// An object that is a file now.
+/// An object that was downloaded to a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spooled {
-    /// Where.
+    /// The path of the file.
     pub path: PathBuf,
-    /// Its length.
+    /// The length of the file in bytes.
     pub bytes: u64,
-    /// Length of what is inside a gzip file, which was unpacked to its end to check it; `None` for Parquet.
+    /// The length of the decompressed content in bytes, which was decompressed completely to verify it; `None` for Parquet.
     pub unpacked_bytes: Option<u64>,
-    /// How many of `bytes` an earlier process had fetched.
+    /// How many of `bytes` an earlier process had downloaded.
     pub resumed_from: u64,
 }
 
-/// What an object may become, and for whom.
+/// Limits and permissions of downloads.
 #[derive(Debug, Clone, Default)]
 pub struct SpoolOptions {
-    /// Of the object as it is stored, and of what it unpacks to.
+    /// Limits for the stored object and for its decompressed content.
     pub limits: UnpackLimits,
-    /// Files that other users of the machine cannot read.
+    /// Whether other users of the machine cannot read the files.
     pub private: bool,
 }
 
-/// Downloads an object into `folder` (which must exist) under the name that its URL has. Kind `Data` when that is not a plain
-/// file name, when another object of the job has the same name, or when the bytes are not a whole gzip file (text formats).
+/// Downloads an object into the existing folder `folder`, under the file name in its URL. Fails with kind `Data` if that is not a plain file
+/// name, if another object of the job has the same name, or if the bytes are not a complete gzip file (text formats).
 ///
-/// The file appears under its name when it is complete, checked and on disk; a file that was there is replaced. Dropped or
-/// killed earlier, it stays as `.part` and is continued by the next call.
+/// The file appears under its name when it is complete, verified and on disk, and replaces an existing one. If the download is interrupted,
+/// the next call resumes it.
 pub async fn spool(urls: &ObjectUrls, id: &ObjectId, format: Format, folder: &Path) -> Result<Spooled> {
     let name = urls.file_name(id).await?;
     spool_as(urls, id, format, folder, &name).await
 }
 
-/// As [`spool`], under a plain file name of the caller's choice.
+/// Like [`spool`], but under the plain file name `name`.
 pub async fn spool_as(urls: &ObjectUrls, id: &ObjectId, format: Format, folder: &Path, name: &str) -> Result<Spooled> {
     spool_within(urls, id, format, folder, name, &SpoolOptions::default()).await
 }
 
-/// As [`spool_as`], with limits. Kind `Data` for an object beyond them; nothing of it stays.
+/// Like [`spool_as`], with limits. Fails with kind `Data` for an object beyond them, of which nothing is kept.
 pub async fn spool_within(
     urls: &ObjectUrls,
     id: &ObjectId,
@@ -94,8 +93,8 @@ async fn keep(urls: &ObjectUrls, id: &ObjectId, format: Format, paths: &Paths, o
     };
     match transfer.connect().await {
         Err(error) if error.kind() == Kind::Data && resumed_from > 0 => {
-            tracing::debug!(object = %id.0, %error, "An unfinished download is of no use; beginning anew");
-            part = blocking(move || part.begin_anew()).await?;
+            tracing::debug!(object = %id.0, %error, "An unfinished download cannot be resumed; starting again");
+            part = blocking(move || part.restart()).await?;
             resumed_from = 0;
             transfer = Transfer::new(urls, id);
             transfer.connect().await?;
@@ -128,7 +127,7 @@ async fn keep(urls: &ObjectUrls, id: &ObjectId, format: Format, paths: &Paths, o
                 blocking(move || part.append(&chunks)?.checkpoint()).await?;
                 return Err(error);
             }
-            // What was fetched is of no use to anybody.
+            // The downloaded bytes are useless.
             blocking(move || part.discarded()).await?;
             return Err(error);
         }
@@ -140,7 +139,8 @@ async fn keep(urls: &ObjectUrls, id: &ObjectId, format: Format, paths: &Paths, o
     }
     let (expected, got) = (transfer.version().total, transfer.at());
     if expected.is_some_and(|expected| expected != got) || got != part.written {
-        return Err(Error::new(Kind::Data, "The length of the download is wrong").with_field("received", part.written));
+        return Err(Error::new(Kind::Data, "The length of the download differs from the announced one")
+            .with_field("received", part.written));
     }
     let unpacked_bytes = part.gunzip.as_ref().map(|gunzip| gunzip.total_out());
     let path = paths.whole.clone();
@@ -148,11 +148,14 @@ async fn keep(urls: &ObjectUrls, id: &ObjectId, format: Format, paths: &Paths, o
     Ok(Spooled { path, bytes: got, unpacked_bytes, resumed_from })
 }
 
-/// Runs file work beside the async threads. If the caller goes away, the work still ends tidily, and then the lock is free.
+/// Runs file I/O on a blocking thread. If the caller is dropped, the work still completes and releases the lock.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| match error.is_cancelled() {
-        true => Error::new(Kind::Cancelled, "Stopped while writing a file"),
-        false => Error::new(Kind::Bug, "Writing a file failed").caused_by(error),
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        if error.is_cancelled() {
+            Error::new(Kind::Cancelled, "Cancelled while a file was written")
+        } else {
+            Error::new(Kind::Bug, "Writing a file failed").caused_by(error)
+        }
     })?
 }
 
@@ -172,32 +175,32 @@ impl Paths {
     }
 }
 
-/// What is written beside a part.
+/// The content of `<name>.part.json`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Note {
     object: String,
     etag: Option<String>,
     last_modified: Option<String>,
     total: Option<u64>,
-    /// So many bytes are on disk, with this CRC-32.
+    /// The number of bytes on disk, and their CRC-32 below.
     safe_bytes: u64,
     safe_crc: u32,
 }
 
-/// The error of an object beyond the limit, in whatever form.
+/// The error of an object that exceeds the limit, stored or decompressed.
 pub(crate) fn too_large(max_bytes: u64) -> Error {
-    Error::new(Kind::Data, "The object is larger than is allowed")
+    Error::new(Kind::Data, "The object exceeds the size limit")
         .with_field("max_bytes", max_bytes)
-        .hint("if such objects are to be expected, raise --max-object")
+        .hint("if the object is legitimate, raise --max-object")
 }
 
-/// A `.part` that is ours alone.
+/// A locked `.part` file.
 struct Part {
     paths: Paths,
     id: String,
     format: Format,
     options: SpoolOptions,
-    /// Locked as long as it is open.
+    /// Locked while it is open.
     note: File,
     file: File,
     version: Option<Version>,
@@ -233,14 +236,14 @@ impl Part {
         part.forget();
         match known {
             Some(note) if part.reread(&note)? => Ok(part),
-            _ => part.begin_anew(),
+            _ => part.restart(),
         }
     }
 
-    /// Goes over what an earlier process left. `false`: it is not what the note says.
+    /// Verifies the bytes of an earlier process. Returns `false` if they do not match the note.
     fn reread(&mut self, note: &Note) -> Result<bool> {
         let length = self.file.metadata().map_err(io_error("read", &self.paths.part))?.len();
-        // Without anything that tells versions apart, an object cannot be continued by another process.
+        // Without an ETag or a modification time, another version of the object could not be detected.
         let is_known = note.etag.is_some() || note.last_modified.is_some();
         if note.safe_bytes == 0
             || length < note.safe_bytes
@@ -268,7 +271,7 @@ impl Part {
         Ok(self.written == note.safe_bytes && self.crc.clone().finalize() == note.safe_crc)
     }
 
-    fn begin_anew(mut self) -> Result<Self> {
+    fn restart(mut self) -> Result<Self> {
         self.forget();
         self.file.set_len(0).map_err(io_error("write", &self.paths.part))?;
         self.file.seek(SeekFrom::Start(0)).map_err(io_error("write", &self.paths.part))?;
@@ -291,7 +294,7 @@ impl Part {
     fn append(mut self, chunks: &[Bytes]) -> Result<Self> {
         for chunk in chunks {
             if let Err(error) = self.look_at(chunk) {
-                // Damaged data must not be continued.
+                // Damaged data must not be resumed.
                 self.discard();
                 return Err(error);
             }
@@ -303,7 +306,7 @@ impl Part {
         Ok(self)
     }
 
-    /// Sum, count, unpack.
+    /// Updates checksum and length, and verifies the content.
     fn look_at(&mut self, bytes: &[u8]) -> Result<()> {
         self.crc.update(bytes);
         self.written += bytes.len() as u64;
@@ -347,7 +350,7 @@ impl Part {
         };
         let text = serde_json::to_vec(&note).context(Kind::Bug, "A note cannot be written")?;
         let write = |file: &mut File| {
-            // Not replaced by renaming, because the lock is on this very file. Torn, it is unreadable, and that means anew.
+            // Written in place, since the lock is on this file. A torn write makes it unreadable, and the download starts again.
             file.set_len(0)?;
             file.seek(SeekFrom::Start(0))?;
             file.write_all(&text)
@@ -355,7 +358,7 @@ impl Part {
         write(&mut self.note).map_err(io_error("write", &self.paths.note))
     }
 
-    /// Gives the file its name. The order matters: first the bytes, then the name, then the note goes.
+    /// Gives the file its name. The order matters: sync the bytes, rename the file, remove the note.
     fn complete(mut self) -> Result<()> {
         if let Some(gunzip) = &self.gunzip
             && let Err(error) = gunzip.finish()
@@ -374,7 +377,7 @@ impl Part {
         Ok(())
     }
 
-    /// As far as it can be done; what stays is found out by the next process.
+    /// Removes the files as far as possible. The next process detects what is left.
     fn discard(&mut self) {
         self.forget();
         let _ = self.file.set_len(0);
@@ -383,7 +386,7 @@ impl Part {
     }
 }
 
-/// How a file is opened that stays as it is, or begins empty.
+/// Options that open an existing file without truncating it, or create an empty one.
 fn writable(private: bool) -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
@@ -396,7 +399,7 @@ fn writable(private: bool) -> OpenOptions {
     options
 }
 
-/// Opens and locks a note. A note that its last owner removed in this very moment is not the one on disk: look again.
+/// Opens and locks a note. If its last owner removed it in the meantime, the opened file is no longer the one on disk, and is opened again.
 fn lock(path: &Path, private: bool) -> Result<File> {
     let begun = Instant::now();
     loop {
@@ -404,16 +407,18 @@ fn lock(path: &Path, private: bool) -> Result<File> {
         let note = note.map_err(io_error("create", path))?;
         match note.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_PATIENCE => {
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_TIMEOUT => {
                 std::thread::sleep(Duration::from_millis(5));
                 continue;
             }
             Err(TryLockError::WouldBlock) => {
                 return Err(Error::new(Kind::Conflict, "Another run is downloading this file")
-                    .hint("wait for it, or choose another folder"));
+                    .hint("wait for it to finish, or use another folder"));
             }
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
-                tracing::warn!("The file system has no locks; two runs at once in one folder would disturb each other");
+                tracing::warn!(
+                    "The file system does not support locks; do not run two downloads into one folder at the same time"
+                );
             }
             Err(TryLockError::Error(error)) => return Err(io_error("lock", path)(error)),
         }
@@ -426,21 +431,21 @@ fn lock(path: &Path, private: bool) -> Result<File> {
 #[cfg(unix)]
 fn is_still_at(file: &File, path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
-    let ours = file.metadata()?;
+    let opened = file.metadata()?;
     match std::fs::metadata(path) {
-        Ok(there) => Ok((ours.dev(), ours.ino()) == (there.dev(), there.ino())),
+        Ok(on_disk) => Ok((opened.dev(), opened.ino()) == (on_disk.dev(), on_disk.ino())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// Elsewhere an open file cannot be removed from under its owner.
+/// On other systems an open file cannot be removed.
 #[cfg(not(unix))]
 fn is_still_at(_file: &File, path: &Path) -> io::Result<bool> {
     path.try_exists()
 }
 
-/// Makes a rename durable, where folders can be synced.
+/// Makes a rename durable on systems that can sync folders.
 fn sync_folder(file: &Path) -> Result<()> {
     #[cfg(unix)]
     if let Some(folder) = file.parent() {
@@ -458,7 +463,7 @@ fn io_error(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error 
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::new(Kind::Resources, "The disk is full")
             .with_field("path", path)
             .caused_by(error)
-            .hint("make room or choose another folder; the run then goes on where it stopped"),
+            .hint("free some space or use another folder; the next run resumes the download"),
         _ => Error::new(Kind::Io, format!("Cannot {verb} a file")).with_field("path", path).caused_by(error),
     }
 }

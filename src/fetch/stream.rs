@@ -1,4 +1,4 @@
-//! The raw bytes of one object, whatever happens to the connections underneath. It neither unpacks nor keeps them.
+//! Streams the stored bytes of one object, and reconnects after errors.
 
 use std::fmt;
 use std::pin::Pin;
@@ -15,10 +15,10 @@ use crate::api::{Fault, ObjectId, Retry, RetryReason, network_fault, retry_after
 use crate::error::{Error, Kind, Result};
 use crate::progress;
 
-/// Of a store's own error text no more than this is read.
+/// The limit for reading the text of an error response.
 const MAX_ERROR_BYTES: usize = 4 << 10;
 
-/// The bytes of one object. See [`open`].
+/// The stored bytes of one object. See [`open`].
 pub struct ObjectStream(BoxStream<'static, Result<Bytes>>);
 
 impl fmt::Debug for ObjectStream {
@@ -35,20 +35,21 @@ impl Stream for ObjectStream {
     }
 }
 
-/// The bytes of an object as they are stored, from the first to the last, each once. Nothing is asked before the first poll,
-/// and nothing is read ahead beyond the buffers of the connection.
+/// Streams the stored bytes of an object, each exactly once and in order. No request is sent before the first poll, and nothing is read ahead
+/// beyond the buffers of the connection.
 ///
-/// A broken, short or stalled answer is continued with a ranged request; a store that ignores ranges costs the bytes again,
-/// but they are compared, not delivered. The end without an error means that as many bytes came as were announced. Errors:
-/// `Expired` (the object is gone: ask the query anew), `Data` (it changed meanwhile, or lengths contradict each other),
-/// `Unavailable` and `Throttled` (patience is over; any progress starts patience anew).
+/// After an interrupted, short or stalled response the download continues with a range request. If the store ignores ranges, the bytes are
+/// transferred again and compared with the delivered ones. A stream that ends without an error has delivered as many bytes as announced.
+///
+/// Errors have the kinds `Expired` (the object no longer exists: run the query again), `Data` (the object has changed, or lengths are
+/// inconsistent), and `Unavailable` or `Throttled` (retries are used up; every progress resets them).
 pub fn open(urls: &ObjectUrls, id: &ObjectId) -> ObjectStream {
     let transfer = Transfer::new(urls, id);
     let unfold = |mut transfer: Transfer| async move { Ok(transfer.next().await?.map(|chunk| (chunk, transfer))) };
     ObjectStream(stream::try_unfold(transfer, unfold).boxed())
 }
 
-/// What tells one version of an object from another.
+/// Identifies a version of an object.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Version {
     pub(super) etag: Option<String>,
@@ -56,16 +57,16 @@ pub(super) struct Version {
     pub(super) total: Option<u64>,
 }
 
-/// One object on its way.
+/// The transfer of one object.
 pub(super) struct Transfer {
     urls: ObjectUrls,
     id: ObjectId,
     retry: Retry,
-    /// Bytes delivered, and their check sum.
+    /// The number of delivered bytes, and their checksum below.
     at: u64,
     crc: crc32fast::Hasher,
     version: Version,
-    /// An answer that we rely on has been seen, here or by an earlier process.
+    /// Whether `version` is known from an earlier response or process.
     is_known: bool,
     body: Option<Body>,
     is_done: bool,
@@ -73,15 +74,15 @@ pub(super) struct Transfer {
 
 struct Body {
     response: Response,
-    /// For a store that begins at the front again: what is still to be compared, and its check sum so far.
+    /// If the store ignored the range: the number of bytes still to be compared, and the checksum so far.
     repeated: Option<(u64, crc32fast::Hasher)>,
-    /// Bytes of this answer still to come, when announced.
+    /// The number of bytes still expected, if announced.
     left: Option<u64>,
 }
 
 enum Opened {
     Body(Body),
-    /// The range begins at the very end.
+    /// The range begins at the end of the object.
     AtEnd,
     Retry(RetryReason, Error),
 }
@@ -101,17 +102,17 @@ impl Transfer {
         }
     }
 
-    /// Goes on behind `at` bytes (of check sum `crc`) that an earlier process got of this version.
+    /// Continues after `at` bytes with checksum `crc` of this version, which an earlier process has downloaded.
     pub(super) fn resumed(urls: &ObjectUrls, id: &ObjectId, version: Version, at: u64, crc: crc32fast::Hasher) -> Self {
         Self { at, crc, version, is_known: true, ..Self::new(urls, id) }
     }
 
-    /// What is known of the object; complete after [`Transfer::connect`].
+    /// The version of the object, known after [`Transfer::connect`].
     pub(super) fn version(&self) -> &Version {
         &self.version
     }
 
-    /// Bytes delivered.
+    /// The number of delivered bytes.
     pub(super) fn at(&self) -> u64 {
         self.at
     }
@@ -128,13 +129,13 @@ impl Transfer {
                     Some(chunk) => return Ok(Some(chunk)),
                     None => continue,
                 },
-                Ok(Ok(None)) => match self.missing() {
-                    false => {
+                Ok(Ok(None)) => {
+                    if !self.missing() {
                         self.finish();
                         return Ok(None);
                     }
-                    true => Error::new(Kind::Unavailable, "The download ended early"),
-                },
+                    Error::new(Kind::Unavailable, "The download ended early")
+                }
                 Ok(Err(error)) => network_fault(error).error,
                 Err(_) => {
                     Error::new(Kind::Unavailable, "The download stalled").with_field("idle_timeout", format_args!("{idle:?}"))
@@ -146,7 +147,7 @@ impl Transfer {
         }
     }
 
-    /// Makes sure that there is an answer to read from, or that the end is reached.
+    /// Connects unless there is a response to read from or the end is reached.
     pub(super) async fn connect(&mut self) -> Result<()> {
         while self.body.is_none() && !self.is_done {
             let signed = self.urls.get(&self.id).await?;
@@ -169,7 +170,7 @@ impl Transfer {
         let mut request = client.objects_http().get(signed.url.reveal().clone());
         if self.at > 0 {
             request = request.header(RANGE, format!("bytes={}-", self.at));
-            // A weak tag is not allowed here; the answer's is compared in any case.
+            // A weak ETag is not allowed here. The one in the response is compared in any case.
             if let Some(etag) = self.version.etag.as_deref().filter(|etag| !etag.starts_with("W/")) {
                 request = request.header(IF_RANGE, etag);
             }
@@ -178,15 +179,15 @@ impl Transfer {
         let response = match tokio::time::timeout(idle, request.send()).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
-                let Fault { error, passing } = network_fault(error);
-                return match passing {
-                    true => Ok(Opened::Retry(RetryReason::Fault, error)),
-                    false => Err(self.retry.annotate(self.describe(error).with_field("host", host(signed)))),
-                };
+                let Fault { error, is_temporary } = network_fault(error);
+                if is_temporary {
+                    return Ok(Opened::Retry(RetryReason::Fault, error));
+                }
+                return Err(self.retry.annotate(self.describe(error).with_field("host", host(signed))));
             }
             Err(_) => {
-                let error =
-                    Error::new(Kind::Unavailable, "The store is silent").with_field("idle_timeout", format_args!("{idle:?}"));
+                let error = Error::new(Kind::Unavailable, "The store does not respond")
+                    .with_field("idle_timeout", format_args!("{idle:?}"));
                 return Ok(Opened::Retry(RetryReason::Fault, error));
             }
         };
@@ -219,37 +220,38 @@ impl Transfer {
                     }
                 };
                 match status {
-                    // Stores do not agree on what an old signature is: S3 and Azure say 403, Google 400.
+                    // For an expired signature S3 and Azure respond with 403, Google with 400.
                     400 | 401 | 403 => {
-                        tracing::debug!(object = %self.id.0, status, "A URL was refused; asking for a new one");
+                        tracing::debug!(object = %self.id.0, status, "The store refused a URL; requesting a new one");
                         self.urls.refused(&self.id, signed);
-                        let error = error(Kind::Unavailable, "The store refuses even fresh URLs")
-                            .hint("does a proxy or firewall block the host, or is this machine's clock wrong?");
+                        let error = error(Kind::Unavailable, "The store refused a new URL").hint(
+                            "check whether a proxy or firewall blocks the host, and whether this machine's clock is correct",
+                        );
                         Ok(Opened::Retry(RetryReason::Stale, error))
                     }
                     404 | 410 => {
-                        let error = error(Kind::Expired, "An object of the job is gone")
-                            .hint("ask the query anew; objects vanish 24 hours after their job was started");
+                        let error = error(Kind::Expired, "An object of the job has expired")
+                            .hint("run the command again; objects expire 24 hours after their job was started");
                         Err(self.describe(error))
                     }
                     429 => Ok(Opened::Retry(
                         RetryReason::Throttled(retry_after(&headers)),
-                        error(Kind::Throttled, "The store's limit of requests is exceeded"),
+                        error(Kind::Throttled, "The store's request limit is exceeded"),
                     )),
                     408 | 425 | 500.. => {
                         let reason = match retry_after(&headers) {
                             Some(after) => RetryReason::Throttled(Some(after)),
                             None => RetryReason::Fault,
                         };
-                        Ok(Opened::Retry(reason, error(Kind::Unavailable, "The store has a fault")))
+                        Ok(Opened::Retry(reason, error(Kind::Unavailable, "The store reported an internal error")))
                     }
                     300..=399 => {
-                        let error = error(Kind::Unavailable, "The store's redirect is not followed")
+                        let error = error(Kind::Unavailable, "The store's redirect was refused")
                             .hint("redirects from https to http are refused, and so are long chains");
                         Err(self.retry.annotate(self.describe(error).with_field("host", host(signed))))
                     }
                     _ => {
-                        let error = error(Kind::Unavailable, "The store refuses the request");
+                        let error = error(Kind::Unavailable, "The store refused the request");
                         Err(self.retry.annotate(self.describe(error).with_field("host", host(signed))))
                     }
                 }
@@ -257,22 +259,22 @@ impl Transfer {
         }
     }
 
-    /// An answer from the first byte on.
+    /// A response from the first byte on.
     fn whole(&mut self, response: Response) -> Result<Opened> {
         let length = number(response.headers(), CONTENT_LENGTH);
         self.same_version(response.headers(), length)?;
         let repeated = (self.at > 0).then(|| {
-            tracing::debug!(object = %self.id.0, at = self.at, "The store ignores ranges; reading from the front");
+            tracing::debug!(object = %self.id.0, at = self.at, "The store ignores ranges; reading from the start");
             (self.at, crc32fast::Hasher::new())
         });
         Ok(Opened::Body(Body { response, repeated, left: length }))
     }
 
-    /// An answer to a ranged request.
+    /// A response to a range request.
     fn part(&mut self, response: Response) -> Result<Opened> {
         let length = number(response.headers(), CONTENT_LENGTH);
         let Some(ContentRange { first: Some((first, last)), total }) = content_range(response.headers()) else {
-            let error = Error::new(Kind::Unavailable, "The store does not say which part it sends");
+            let error = Error::new(Kind::Unavailable, "The store did not tell which range it sent");
             return Ok(Opened::Retry(RetryReason::Fault, error));
         };
         let span = last.checked_sub(first).and_then(|span| span.checked_add(1));
@@ -281,7 +283,7 @@ impl Transfer {
             && length.is_none_or(|length| Some(length) == span)
             && total.is_none_or(|total| last < total);
         if !is_sound {
-            let error = Error::new(Kind::Unavailable, "The store sends another part than the one asked for")
+            let error = Error::new(Kind::Unavailable, "The store sent another range than the requested one")
                 .with_field("part", format_args!("{first}-{last}"));
             return Ok(Opened::Retry(RetryReason::Fault, error));
         }
@@ -289,7 +291,7 @@ impl Transfer {
         Ok(Opened::Body(Body { response, repeated: None, left: span }))
     }
 
-    /// Remembers what the first answer says; later ones must agree.
+    /// Remembers the version in the first response. Later responses must have the same.
     fn same_version(&mut self, headers: &HeaderMap, total: Option<u64>) -> Result<()> {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let found = Version { etag: text(ETAG), modified: text(LAST_MODIFIED), total };
@@ -314,7 +316,7 @@ impl Transfer {
         }
     }
 
-    /// Checks a chunk; `None`: it was a repetition.
+    /// Verifies a chunk. Returns `None` if it only repeats delivered bytes.
     fn accept(&mut self, mut chunk: Bytes) -> Result<Option<Bytes>> {
         let Some(body) = &mut self.body else { return Ok(None) };
         if let Some(left) = &mut body.left {
@@ -327,7 +329,7 @@ impl Transfer {
             let repeated = chunk.split_to(usize::try_from(*left).unwrap_or(usize::MAX).min(chunk.len()));
             crc.update(&repeated);
             *left -= repeated.len() as u64;
-            // Still traffic, though nothing new.
+            // Counts as traffic, though not as progress.
             progress::moved_bytes(repeated.len() as u64);
             if *left == 0 {
                 if crc.clone().finalize() != self.crc.clone().finalize() {
@@ -350,7 +352,7 @@ impl Transfer {
         Ok(Some(chunk))
     }
 
-    /// Whether an answer that ended left something out.
+    /// Whether the response ended before all announced bytes.
     fn missing(&self) -> bool {
         let repeating = self.body.as_ref().is_some_and(|body| body.repeated.is_some());
         let announced = self.body.as_ref().and_then(|body| body.left).unwrap_or(0);
@@ -380,7 +382,7 @@ fn host(signed: &Signed) -> &str {
     signed.url.reveal().host_str().unwrap_or_default()
 }
 
-/// The tag itself, without the mark of weakness.
+/// The ETag without the prefix of weak ones.
 fn opaque(tag: &str) -> &str {
     tag.strip_prefix("W/").unwrap_or(tag)
 }
@@ -391,7 +393,7 @@ fn number(headers: &HeaderMap, name: reqwest::header::HeaderName) -> Option<u64>
 
 #[derive(Debug, PartialEq, Eq)]
 struct ContentRange {
-    /// First and last byte; absent in `bytes */n`.
+    /// The first and the last byte; `None` for `bytes */n`.
     first: Option<(u64, u64)>,
     total: Option<u64>,
 }
@@ -413,7 +415,7 @@ fn content_range(headers: &HeaderMap) -> Option<ContentRange> {
     Some(ContentRange { first, total })
 }
 
-/// `<Code>` of the XML that S3 and its like answer with. The rest of that text repeats parts of the signature.
+/// The `<Code>` in an XML response of S3 and compatible stores. The rest of the response repeats parts of the signature.
 async fn store_code(mut response: Response, idle: std::time::Duration) -> Option<String> {
     let mut text = Vec::new();
     while text.len() < MAX_ERROR_BYTES {

@@ -1,4 +1,4 @@
-//! Downloads against a scripted store that misbehaves in every way we know of.
+//! Downloads from a scripted store that misbehaves in every known way.
 
 use std::io::Write;
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::api::{Client, ObjectId};
 use crate::error::{Error, Kind, Result};
 use crate::model::Format;
 
-/// Bytes that do not repeat soon.
+/// Pseudo-random bytes.
 fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     (0..len)
@@ -41,7 +41,7 @@ fn id(text: &str) -> ObjectId {
     ObjectId(text.to_owned())
 }
 
-/// Answers `/dap/object/url` with URLs at `base`, signed by a running number.
+/// Responds to `/dap/object/url` with URLs at `base`, with a running number as the signature.
 fn signed_urls(request: &Request, base: &str, number: usize) -> Reply {
     let ids: Vec<serde_json::Value> = serde_json::from_str(&request.body).unwrap();
     let urls: serde_json::Map<String, serde_json::Value> = ids
@@ -54,7 +54,7 @@ fn signed_urls(request: &Request, base: &str, number: usize) -> Reply {
     Reply::json(200, serde_json::json!({ "urls": urls }).to_string())
 }
 
-/// A service and its store in one; the store is scripted.
+/// A service and its scripted store.
 struct Shop {
     server: Server,
     client: Client,
@@ -69,7 +69,7 @@ impl Shop {
         mut store: impl FnMut(&Request) -> Reply + Send + 'static,
         change: impl FnOnce(&mut crate::api::ClientOptions),
     ) -> Self {
-        // The store's address is known only when it listens.
+        // The URL of the store is known only when it listens.
         let base = Arc::new(Mutex::new(String::new()));
         let mut signatures = 0;
         let server = Server::dap({
@@ -116,7 +116,7 @@ async fn collect(stream: impl Stream<Item = Result<Bytes>> + Unpin) -> Result<Ve
 // ---- URLs ----
 
 #[tokio::test]
-async fn urls_are_asked_for_in_batches_and_shared() {
+async fn urls_are_requested_in_batches_and_shared() {
     let shop = Shop::open(|_| Reply::new(200, "x")).await;
     let ids: Vec<String> = (0..300).map(|n| format!("o{n}")).collect();
     let urls = shop.urls(&ids.iter().map(String::as_str).collect::<Vec<_>>());
@@ -135,7 +135,7 @@ async fn urls_are_asked_for_in_batches_and_shared() {
 }
 
 #[tokio::test]
-async fn a_batch_that_is_too_large_for_the_service_is_made_smaller() {
+async fn a_batch_that_is_too_large_is_divided() {
     let server = Server::dap(|request| match request.path() {
         "/dap/object/url" if request.body.matches("\"id\"").count() > 20 => Reply::error(400, "ValidationError", ""),
         "/dap/object/url" => signed_urls(request, "http://127.0.0.1:9", 1),
@@ -152,7 +152,7 @@ async fn a_batch_that_is_too_large_for_the_service_is_made_smaller() {
 }
 
 #[tokio::test]
-async fn an_object_lost_among_the_next_ones_does_not_hide_this_one() {
+async fn another_missing_object_of_the_batch_does_no_harm() {
     let server = Server::dap(|request| match request.path() {
         "/dap/object/url" if request.body.contains("lost") => Reply::error(404, "NotFoundError", ""),
         "/dap/object/url" => signed_urls(request, "http://127.0.0.1:9", 1),
@@ -165,7 +165,7 @@ async fn an_object_lost_among_the_next_ones_does_not_hide_this_one() {
 }
 
 #[tokio::test]
-async fn urls_with_a_short_life_are_asked_for_again() {
+async fn urls_with_a_short_life_are_requested_again() {
     let server = Server::dap(|request| {
         assert_eq!(request.path(), "/dap/object/url");
         Reply::json(200, r#"{"urls":{"o":{"url":"https://s/o?X-Amz-Expires=0"}}}"#)
@@ -180,7 +180,7 @@ async fn urls_with_a_short_life_are_asked_for_again() {
 // ---- raw bytes ----
 
 #[tokio::test]
-async fn the_store_sees_no_credentials_and_no_encoding_is_asked_for() {
+async fn requests_to_the_store_have_no_credentials_and_accept_no_encoding() {
     let shop = Shop::open(|_| Reply::new(200, "bytes")).await;
     assert_eq!(shop.download().await.unwrap(), b"bytes");
     let gets = shop.gets();
@@ -191,7 +191,7 @@ async fn the_store_sees_no_credentials_and_no_encoding_is_asked_for() {
 }
 
 #[tokio::test]
-async fn an_object_marked_as_encoded_is_still_itself() {
+async fn an_object_with_a_content_encoding_is_not_decoded() {
     let object = gzip(b"line\n");
     let stored = object.clone();
     let shop = Shop::open(move |request| Reply::object(request, &stored, "\"e\"").with("Content-Encoding", "gzip")).await;
@@ -210,7 +210,7 @@ async fn a_redirect_is_followed_without_credentials_or_origin() {
     assert_eq!((seen[0].header("authorization"), seen[0].header("referer")), (None, None));
 }
 
-/// How one answer of the store goes wrong.
+/// How a reply of the store is damaged.
 #[derive(Debug, Clone)]
 enum Trouble {
     Cut(usize, bool),
@@ -254,7 +254,7 @@ fn misbehave(request: &Request, bytes: &[u8], trouble: Option<Trouble>) -> Reply
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Whatever happens to the connections, the same bytes arrive, each once.
+    /// Whatever happens to the connections, the same bytes arrive, each exactly once.
     #[test]
     fn bytes_are_the_same_whatever_happens(troubles in prop::collection::vec(trouble(), 0..10)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -270,7 +270,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn a_broken_download_goes_on_at_the_byte_where_it_broke() {
+async fn an_interrupted_download_continues_at_the_next_byte() {
     let bytes = noise(50_000);
     let (stored, mut first) = (bytes.clone(), true);
     let shop = Shop::open(move |request| {
@@ -285,7 +285,7 @@ async fn a_broken_download_goes_on_at_the_byte_where_it_broke() {
 }
 
 #[tokio::test]
-async fn a_stalled_download_goes_on() {
+async fn a_stalled_download_continues() {
     let bytes = noise(50_000);
     let (stored, mut first) = (bytes.clone(), true);
     let store = move |request: &Request| {
@@ -298,10 +298,10 @@ async fn a_stalled_download_goes_on() {
 }
 
 #[tokio::test]
-async fn progress_gives_all_attempts_back() {
+async fn progress_resets_the_attempts() {
     let bytes = noise(30_000);
     let stored = bytes.clone();
-    // Thirty breaks, four attempts each.
+    // Thirty interruptions, four attempts each.
     let shop = Shop::open(move |request| {
         let left = stored.len() - request.range().unwrap_or(0);
         Reply::object(request, &stored, "\"v1\"").cut(left.min(1000), End::Close)
@@ -312,7 +312,7 @@ async fn progress_gives_all_attempts_back() {
 }
 
 #[tokio::test]
-async fn no_progress_ends_with_what_was_tried() {
+async fn a_download_without_progress_fails_with_the_number_of_attempts() {
     let shop = Shop::open(|request| {
         Reply::object(request, b"0123456789", "\"v1\"").cut(if request.range().is_none() { 4 } else { 0 }, End::Close)
     })
@@ -325,7 +325,7 @@ async fn no_progress_ends_with_what_was_tried() {
 }
 
 #[tokio::test]
-async fn an_expired_url_is_asked_for_again() {
+async fn an_expired_url_is_requested_again() {
     for status in [403, 400, 401] {
         let shop = Shop::open(move |request| match request.target.ends_with("planted-signature-1") {
             true => {
@@ -352,7 +352,7 @@ async fn a_store_that_refuses_every_url_is_reported() {
 }
 
 #[tokio::test]
-async fn a_vanished_object_is_expired() {
+async fn a_missing_object_has_expired() {
     for status in [404, 410] {
         let shop = Shop::open(move |_| Reply::new(status, "")).await;
         let error = shop.download().await.unwrap_err();
@@ -361,7 +361,7 @@ async fn a_vanished_object_is_expired() {
 }
 
 #[tokio::test]
-async fn a_throttling_store_is_waited_for() {
+async fn a_throttling_store_is_retried_later() {
     let mut refusals = 12;
     let shop = Shop::open(move |_| {
         refusals -= 1;
@@ -406,7 +406,7 @@ async fn a_changed_object_is_never_mixed() {
 }
 
 #[tokio::test]
-async fn a_part_that_was_not_asked_for_is_not_taken() {
+async fn a_wrong_range_is_rejected() {
     let bytes = noise(10_000);
     for range in ["bytes 0-9999/10000", "bytes 3999-9999/10000", "bytes 4000-9998/10000", "bytes 4000-10005/10000", "nonsense"]
     {
@@ -460,7 +460,7 @@ fn ornate_gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn all_members_are_joined() {
+fn all_members_are_concatenated() {
     let mut file = gzip(b"first\n");
     file.extend(gzip(b""));
     file.extend(ornate_gzip(b"second\n"));
@@ -472,7 +472,7 @@ fn all_members_are_joined() {
 }
 
 #[test]
-fn what_is_not_whole_gzip_is_an_error() {
+fn incomplete_gzip_is_an_error() {
     let file = [gzip(b"hello hello hello\n"), ornate_gzip(&noise(50))].concat();
     let first = gzip(b"hello hello hello\n").len();
     for cut in (0..file.len()).filter(|cut| *cut != first) {
@@ -481,17 +481,17 @@ fn what_is_not_whole_gzip_is_an_error() {
     for garbage in [&b"\0"[..], b"x", b"\x1f", b"\x1f\x8c", b"plain text"] {
         assert_eq!(gunzip(&[&file, garbage]).unwrap_err().kind(), Kind::Data, "{garbage:?}");
     }
-    assert_eq!(gunzip(&[]).unwrap_err().message(), "The object is empty; a gzip file never is");
+    assert_eq!(gunzip(&[]).unwrap_err().message(), "The object is empty, which a gzip file never is");
     assert_eq!(gunzip(&[b"id,name\n"]).unwrap_err().message(), "The object is not a gzip file");
-    assert_eq!(gunzip(&[&file, b"\n"]).unwrap_err().message(), "The object has bytes after its end that are not gzip");
+    assert_eq!(gunzip(&[&file, b"\n"]).unwrap_err().message(), "The object has trailing bytes that are not gzip");
 }
 
 #[test]
-fn every_flipped_bit_is_found() {
+fn every_flipped_bit_is_detected() {
     let file = gzip(&noise(200).repeat(3));
     let whole = gunzip(&[&file]).unwrap();
     let mut harmless = 0;
-    // "Probably text", time and system of origin in the header are nobody's business.
+    // Text flag, time and system in the header do not matter.
     for bit in (0..24).chain(25..32).chain(80..file.len() * 8) {
         let mut damaged = file.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
@@ -503,11 +503,11 @@ fn every_flipped_bit_is_found() {
     assert!(harmless < 8, "only the padding of the last byte may change unnoticed, not {harmless} bits");
     let mut ornate = ornate_gzip(b"x");
     ornate[50] ^= 1;
-    assert_eq!(gunzip(&[&ornate]).unwrap_err().message(), "The object is damaged: the check sum of a gzip header is wrong");
+    assert_eq!(gunzip(&[&ornate]).unwrap_err().message(), "The object is damaged: the checksum of a gzip header is wrong");
 }
 
 #[test]
-fn an_exploding_object_is_stopped() {
+fn a_decompression_bomb_is_stopped() {
     let bomb = gzip(&vec![0; 8 << 20]);
     let limits = |max_ratio, free_bytes, max_bytes| UnpackLimits { max_ratio, free_bytes, max_bytes };
     let unpack = |limits| Gunzip::new(limits).push(&bomb, &mut Vec::new());
@@ -521,7 +521,7 @@ fn an_exploding_object_is_stopped() {
 }
 
 #[test]
-fn a_header_without_end_is_not_collected_for_ever() {
+fn an_endless_header_is_an_error() {
     let mut gunzip = Gunzip::default();
     let mut head = gzip(b"x")[..10].to_vec();
     head[3] = 0x08;
@@ -577,12 +577,12 @@ async fn a_large_object_is_unpacked_in_bounded_pieces() {
 }
 
 #[tokio::test]
-async fn a_stream_that_fails_or_ends_early_never_looks_whole() {
+async fn a_failed_or_truncated_stream_is_never_complete() {
     let file = gzip(&noise(300_000));
     let pieces = |upto: usize| file[..upto].chunks(10_000).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect::<Vec<_>>();
     let cut = unpacked(stream::iter(pieces(200_000)), Format::Csv);
     let error = collect(cut).await.unwrap_err();
-    assert_eq!(error.message(), "The object ends in the middle of a gzip member; it was cut short");
+    assert_eq!(error.message(), "The object is truncated: it ends within a gzip member");
     let mut failing = pieces(200_000);
     failing.push(Err(Error::new(Kind::Expired, "Gone")));
     let mut failing = unpacked(stream::iter(failing), Format::Csv);
@@ -606,7 +606,7 @@ fn listing(folder: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_whole_object_gets_its_name() {
+async fn a_complete_object_gets_its_name() {
     let object = gzip(&noise(100_000));
     let stored = object.clone();
     let shop = Shop::open(move |request| Reply::object(request, &stored, "\"v1\"")).await;
@@ -624,7 +624,7 @@ async fn a_whole_object_gets_its_name() {
     assert_eq!(listing(folder.path()), ["o.gz"]);
 }
 
-/// Breaks for good behind `sent` bytes until `mended` is set.
+/// Fails after `sent` bytes until `mended` is set.
 fn fragile(object: Vec<u8>, sent: usize, mended: Arc<Mutex<bool>>) -> impl FnMut(&Request) -> Reply + Send + 'static {
     move |request| match (*mended.lock().unwrap(), request.range()) {
         (true, _) => Reply::object(request, &object, "\"v1\""),
@@ -634,7 +634,7 @@ fn fragile(object: Vec<u8>, sent: usize, mended: Arc<Mutex<bool>>) -> impl FnMut
 }
 
 #[tokio::test]
-async fn a_later_process_goes_on_where_an_earlier_one_stopped() {
+async fn a_later_process_resumes_the_download() {
     for format in [Format::Csv, Format::Parquet] {
         let object = gzip(&noise(200_000));
         let mended = Arc::new(Mutex::new(false));
@@ -657,7 +657,7 @@ async fn a_later_process_goes_on_where_an_earlier_one_stopped() {
 }
 
 #[tokio::test]
-async fn a_dropped_download_is_continued_from_its_last_safe_byte() {
+async fn a_dropped_download_is_resumed_from_its_last_checkpoint() {
     let object = gzip(&noise(200_000));
     let (stored, mut first) = (object.clone(), true);
     let shop = Shop::open(move |request| {
@@ -672,7 +672,7 @@ async fn a_dropped_download_is_continued_from_its_last_safe_byte() {
     tokio::select! {
         result = spool(&urls, &object_id, Format::Csv, folder.path()) => panic!("{result:?}"),
         () = async {
-            // Until it has come as far as it can.
+            // Until no more bytes arrive.
             while std::fs::metadata(&part).map_or(0, |part| part.len()) < 110_000 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -685,7 +685,7 @@ async fn a_dropped_download_is_continued_from_its_last_safe_byte() {
 }
 
 #[tokio::test]
-async fn a_part_that_is_not_what_its_note_says_is_begun_anew() {
+async fn a_part_that_differs_from_its_note_is_downloaded_again() {
     type Spoil = fn(&Path, &Path);
     let spoils: [(&str, Spoil); 5] = [
         ("a byte changed", |part, _| {
@@ -716,7 +716,7 @@ async fn a_part_that_is_not_what_its_note_says_is_begun_anew() {
 }
 
 #[tokio::test]
-async fn bytes_behind_the_last_safe_one_are_not_trusted() {
+async fn bytes_after_the_last_checkpoint_are_not_trusted() {
     let object = noise(200_000);
     let mended = Arc::new(Mutex::new(false));
     let shop = Shop::open(fragile(object.clone(), 120_000, mended.clone())).await;
@@ -731,7 +731,7 @@ async fn bytes_behind_the_last_safe_one_are_not_trusted() {
 }
 
 #[tokio::test]
-async fn an_object_that_changed_between_processes_is_begun_anew() {
+async fn an_object_that_changed_between_processes_is_downloaded_again() {
     let (old, new) = (gzip(&noise(200_000)), gzip(&noise(150_000)));
     let (expected, mut is_old) = (new.clone(), 2);
     let shop = Shop::with_options(
@@ -757,8 +757,8 @@ async fn an_object_that_changed_between_processes_is_begun_anew() {
 }
 
 #[tokio::test]
-async fn a_part_of_no_use_is_not_kept() {
-    // No tag tells that the object changed; its bytes do.
+async fn a_useless_part_is_removed() {
+    // The change is visible in the bytes only, not in an ETag.
     let (old, new, mut count) = (noise(100_000), vec![7; 100_000], 0);
     let shop = Shop::open(move |_| {
         count += 1;
@@ -779,7 +779,7 @@ async fn a_part_of_no_use_is_not_kept() {
 }
 
 #[tokio::test]
-async fn damaged_objects_never_get_a_name_and_leave_nothing() {
+async fn damaged_objects_leave_no_files() {
     let whole = gzip(&noise(50_000));
     let mut flipped = whole.clone();
     flipped[25_000] ^= 0x10;
@@ -814,7 +814,7 @@ async fn two_runs_do_not_write_one_file() {
 }
 
 #[tokio::test]
-async fn files_of_one_name_do_not_overwrite_each_other() {
+async fn objects_with_the_same_name_do_not_overwrite_each_other() {
     let shop = Shop::open(|request| Reply::new(200, request.path().to_owned())).await;
     let folder = tempfile::tempdir().unwrap();
     let urls = shop.urls(&["a/part.parquet", "b/PART.parquet"]);
@@ -829,7 +829,7 @@ async fn files_of_one_name_do_not_overwrite_each_other() {
 }
 
 #[tokio::test]
-async fn a_download_that_never_began_leaves_nothing() {
+async fn a_download_without_bytes_leaves_no_files() {
     let shop = Shop::open(|_| Reply::new(404, "")).await;
     let folder = tempfile::tempdir().unwrap();
     let error = spool(&shop.urls(&["o.gz"]), &id("o.gz"), Format::Csv, folder.path()).await.unwrap_err();
@@ -846,15 +846,14 @@ async fn a_missing_folder_is_named() {
     assert!(error.get("path").unwrap().ends_with("o.gz.part.json"));
 }
 
-// ---- what is shown ----
+// ---- logs and errors ----
 
-/// While there is only one subscriber, a place in the code that another test's thread passes first is silent for it for ever
-/// (it is registered with that thread's subscriber, which is none). A second one avoids this.
+/// Keeps a second subscriber alive. With a single one, `tracing` disables a callsite for good if a thread without subscriber reaches it first.
 fn second_subscriber() -> tracing::Dispatch {
     tracing::Dispatch::new(tracing_subscriber::registry())
 }
 
-/// Collects what a subscriber writes.
+/// Collects the output of a subscriber.
 #[derive(Clone, Default)]
 struct Captured(Arc<Mutex<Vec<u8>>>);
 
@@ -870,7 +869,7 @@ impl Write for Captured {
 }
 
 #[tokio::test]
-async fn nothing_secret_is_shown_at_any_level() {
+async fn no_log_level_contains_secrets() {
     let _second = second_subscriber();
     let captured = Captured::default();
     let writer = captured.clone();
@@ -909,7 +908,7 @@ async fn nothing_secret_is_shown_at_any_level() {
     }
     let error = shop.client.tables(&crate::model::Namespace::new("canvas")).await.unwrap_err();
     shown.push_str(&format!("{error} {error:?} {:?}\n", shop.client));
-    // The store's address is refused after this.
+    // From here on the store is unreachable.
     let (client, options) = (shop.client.clone(), shop.server.options());
     drop(shop);
     let error = client.object_urls(&[id("o.gz")]).await.unwrap_err();
@@ -917,7 +916,7 @@ async fn nothing_secret_is_shown_at_any_level() {
     drop(guard);
     let log = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
     assert!(log.contains("A URL was refused") && log.contains("Logged in") && log.contains("TRACE"), "the log was captured");
-    assert!(shown.contains("refuses even fresh URLs"), "{shown}");
+    assert!(shown.contains("refused a new URL"), "{shown}");
     let basic = "dXMtZWFzdC0xI3BsYW50ZWQtaWQ6cGxhbnRlZC1zZWNyZXQ=";
     for secret in [CLIENT_SECRET, "planted-signature", "planted-token", "X-Amz-Signature", basic] {
         for text in [&log, &shown] {
@@ -928,7 +927,7 @@ async fn nothing_secret_is_shown_at_any_level() {
 }
 
 #[tokio::test]
-async fn moved_bytes_are_told() {
+async fn transferred_bytes_are_reported() {
     use tracing::field::{Field, Visit};
     use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 

@@ -1,5 +1,4 @@
-//! A stream of raw bytes in, a stream of unpacked bytes out. The CPU work runs beside the async threads; the checks are in
-//! `gunzip.rs`.
+//! Decompresses a stream of bytes on a dedicated thread. The decompression itself is in `gunzip.rs`.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,14 +13,14 @@ use crate::error::{Error, Kind, Result};
 use crate::model::Format;
 use crate::worker_thread::WorkerThread;
 
-/// Packed bytes handed to one piece of CPU work (about a millisecond of it).
+/// Compressed bytes per piece of CPU work, which takes about a millisecond.
 const INPUT_BYTES: usize = 128 << 10;
-/// Size of an output chunk.
+/// The size of an output chunk in bytes.
 const CHUNK_BYTES: usize = 512 << 10;
-/// Output chunks of one piece of work: what a stream holds besides its input.
+/// Output chunks per piece of work, which bounds the memory of a stream.
 const MAX_CHUNKS: usize = 4;
 
-/// The bytes of a file inside an object. See [`unpacked`].
+/// The decompressed content of an object. See [`unpacked`].
 pub struct Unpacked(BoxStream<'static, Result<Bytes>>);
 
 impl fmt::Debug for Unpacked {
@@ -38,10 +37,10 @@ impl Stream for Unpacked {
     }
 }
 
-/// The bytes inside `raw`: gunzipped for text formats, as they are for Parquet. In order; ends after the first error. The end
-/// of the stream without an error means that the object was whole: every member, check sum and length was looked at.
+/// Decompresses `raw` for text formats; Parquet is passed through. The stream ends after the first error. If it ends without one, the object
+/// was complete: every gzip member, checksum and length was verified.
 ///
-/// Must be polled within a tokio runtime. Dropping it at any time is fine.
+/// Must be polled within a tokio runtime. Can be dropped at any time.
 pub fn unpacked<S>(raw: S, format: Format) -> Unpacked
 where
     S: Stream<Item = Result<Bytes>> + Send + Unpin + 'static,
@@ -49,7 +48,7 @@ where
     unpacked_within(raw, format, UnpackLimits::default())
 }
 
-/// As [`unpacked`], with other limits against objects that are made to explode.
+/// Like [`unpacked`], with other limits against decompression bombs.
 pub fn unpacked_within<S>(raw: S, format: Format, limits: UnpackLimits) -> Unpacked
 where
     S: Stream<Item = Result<Bytes>> + Send + Unpin + 'static,
@@ -67,17 +66,17 @@ struct Unpacking<S> {
     raw: S,
     /// Started with the first piece of work.
     thread: Option<WorkerThread>,
-    /// Absent only while it is being worked on.
+    /// `None` only while the thread has it.
     work: Option<Box<Work>>,
     has_ended: bool,
 }
 
-/// What travels to the thread and back.
+/// The state that is passed to the thread and back.
 struct Work {
     gunzip: Gunzip,
     input: VecDeque<Bytes>,
     output: VecDeque<Bytes>,
-    /// More output may be waiting even without input.
+    /// Whether more output may follow without further input.
     is_full: bool,
 }
 
@@ -121,10 +120,10 @@ impl<S: Stream<Item = Result<Bytes>> + Unpin> Unpacking<S> {
 }
 
 impl Work {
-    /// Until the input is used up or enough output is there, whichever comes first.
+    /// Decompresses until the input is used up or the output is full.
     fn run(&mut self) -> Result<()> {
         while self.output.len() < MAX_CHUNKS && (self.is_full || !self.input.is_empty()) {
-            // Small inputs do not deserve a large buffer; typical text shrinks eightfold.
+            // Typical text is compressed eightfold; small inputs need no large buffer.
             let left: usize = self.input.iter().map(Bytes::len).sum();
             let mut chunk = Vec::with_capacity(left.saturating_mul(8).clamp(16 << 10, CHUNK_BYTES));
             loop {

@@ -1,11 +1,12 @@
-//! Fresh pre-signed URLs for the objects of one job. It downloads nothing.
+//! Valid pre-signed URLs for the objects of one job.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use url::Url;
 
@@ -14,14 +15,14 @@ use crate::error::{Error, Kind, Result};
 use crate::model::Timestamp;
 use crate::redact::SafeUrl;
 
-/// How many objects are asked for at once. The service documents no limit; if it refuses a batch, smaller ones are asked for.
+/// The number of objects per request. The service documents no limit; if it refuses a batch, smaller ones are tried.
 const BATCH: usize = 128;
-/// How long a URL is used when it does not say how long it lives; 15 minutes are typical.
+/// The assumed life of a URL that does not tell when it expires. 15 minutes are typical.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(15 * 60);
-/// A URL is not used in the last third of its life, nor in its last five minutes if that is less.
+/// A URL is not used during the last five minutes of its life, or the last third if that is shorter.
 const MARGIN: Duration = Duration::from_secs(5 * 60);
 
-/// The URLs of one job. Clones share what was asked for; concurrent downloads cause one request, not many.
+/// The URLs of the objects of one job. Clones share them, and concurrent downloads cause a single request.
 #[derive(Clone)]
 pub struct ObjectUrls(Arc<Inner>);
 
@@ -31,7 +32,7 @@ struct Inner {
     ids: Vec<ObjectId>,
     position: HashMap<ObjectId, usize>,
     known: Mutex<Known>,
-    /// Held while asking, so that who comes meanwhile finds the answer.
+    /// Held during a request, so that concurrent callers use its result.
     asking: tokio::sync::Mutex<()>,
 }
 
@@ -39,13 +40,13 @@ struct Inner {
 struct Known {
     urls: HashMap<ObjectId, Signed>,
     next_stamp: u64,
-    /// Largest batch that was not refused; 0: [`BATCH`].
+    /// The largest batch that the service accepts; 0 means [`BATCH`].
     largest_batch: usize,
-    /// File names in lower case (file systems may not tell `A` from `a`), and whose they are.
+    /// File names in lower case, since file systems may ignore letter case, with their objects.
     names: HashMap<String, ObjectId>,
 }
 
-/// A URL and which asking it came from.
+/// A URL with the number of the request that returned it.
 #[derive(Clone)]
 pub(super) struct Signed {
     pub(super) url: SafeUrl,
@@ -60,12 +61,12 @@ impl fmt::Debug for ObjectUrls {
 }
 
 impl ObjectUrls {
-    /// For the objects of `job`. Asks for nothing yet.
+    /// The URLs of the objects of `job`. Sends no request yet.
     pub fn new(client: &Client, job: &FinishedJob) -> Self {
         Self::of(client, &job.id, job.objects.clone())
     }
 
-    /// For `objects` of the job `job`, in the order in which they will be downloaded.
+    /// The URLs of `objects` of the job `job`, in the order in which they will be downloaded.
     pub fn of(client: &Client, job: &str, objects: Vec<ObjectId>) -> Self {
         Self(Arc::new(Inner {
             client: client.clone(),
@@ -77,24 +78,22 @@ impl ObjectUrls {
         }))
     }
 
-    /// Reserves a file name for an object. A service that names two files alike must not make one overwrite the other: kind
-    /// `Data`. A run that skips objects it has already must claim their names first.
+    /// Reserves a file name for an object. Fails with kind `Data` if another object of the job has the same name, so that none overwrites the
+    /// other. A run that skips objects must claim their names first.
     pub fn claim_name(&self, name: &str, id: &ObjectId) -> Result<()> {
         let owner = self.known().names.entry(name.to_lowercase()).or_insert_with(|| id.clone()).clone();
-        match owner == *id {
-            true => Ok(()),
-            false => {
-                Err(Error::new(Kind::Data, "Two objects of the job have the same file name; one would overwrite the other")
-                    .with_field("job", &self.0.job)
-                    .with_field("object", &id.0)
-                    .with_field("other_object", &owner.0)
-                    .with_field("file", format_args!("{name:?}")))
-            }
+        if owner == *id {
+            return Ok(());
         }
+        Err(Error::new(Kind::Data, "Two objects of the job have the same file name")
+            .with_field("job", &self.0.job)
+            .with_field("object", &id.0)
+            .with_field("other_object", &owner.0)
+            .with_field("file", format_args!("{name:?}")))
     }
 
-    /// The name that the object's URL gives it, as [`spool`](super::spool) would use it. Asks for the URL, downloads nothing.
-    /// Kind `Data` when it is not a plain file name, `Expired` when the object is gone.
+    /// The file name in the object's URL, which [`spool`](super::spool) uses. Requests the URL if necessary. Fails with kind `Data` if it is not
+    /// a plain file name, and with kind `Expired` if the object no longer exists.
     pub async fn file_name(&self, id: &ObjectId) -> Result<String> {
         let signed = self.get(id).await?;
         super::file_name::file_name(signed.url.reveal())
@@ -109,7 +108,7 @@ impl ObjectUrls {
         &self.0.job
     }
 
-    /// A URL that is fresh enough to begin a request with. Kind `Expired` when the object is gone.
+    /// A URL that is not about to expire. Fails with kind `Expired` if the object no longer exists.
     pub(super) async fn get(&self, id: &ObjectId) -> Result<Signed> {
         if let Some(signed) = self.known().usable(id) {
             return Ok(signed);
@@ -121,7 +120,7 @@ impl ObjectUrls {
         loop {
             let batch = self.batch(id);
             match self.ask(&batch).await {
-                // Too many at once, or one of the later objects is lost, which must not hide this one.
+                // The batch is too large, or one of its other objects no longer exists.
                 Err(error)
                     if batch.len() > 1 && matches!(error.kind(), Kind::Expired | Kind::Data | Kind::NotFound | Kind::Job) =>
                 {
@@ -130,11 +129,11 @@ impl ObjectUrls {
                 other => break other?,
             }
         }
-        // Just asked for: handed out even if its life is too short for a second use.
+        // Just requested, so it is used even if its life is too short for a second use.
         self.known().urls.get(id).cloned().ok_or_else(|| Error::new(Kind::Bug, "A URL was lost").with_field("object", &id.0))
     }
 
-    /// The store did not take the URL.
+    /// The store rejected the URL.
     pub(super) fn refused(&self, id: &ObjectId, signed: &Signed) {
         let mut known = self.known();
         if known.urls.get(id).is_some_and(|current| current.stamp == signed.stamp) {
@@ -142,17 +141,17 @@ impl ObjectUrls {
         }
     }
 
-    /// The object is complete; its URL is not needed again.
+    /// The object is complete, and its URL no longer needed.
     pub(super) fn done(&self, id: &ObjectId) {
         self.known().urls.remove(id);
     }
 
-    /// `id` and what will probably be asked for next.
+    /// `id` and the objects that will probably be needed next.
     fn batch(&self, id: &ObjectId) -> Vec<ObjectId> {
         let known = self.known();
         let following = self.0.position.get(id).map_or(&[][..], |position| &self.0.ids[position + 1..]);
         let largest = if known.largest_batch == 0 { BATCH } else { known.largest_batch };
-        // Only the next ones in order: a URL that is asked for too early has expired when it is needed.
+        // Only the next ones in order: a URL that is requested too early expires before it is used.
         let upcoming = following.iter().take(largest - 1).filter(|next| known.usable(next).is_none());
         std::iter::once(id).chain(upcoming).cloned().collect()
     }
@@ -175,7 +174,7 @@ impl ObjectUrls {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.known.lock()
     }
 }
 
@@ -185,7 +184,7 @@ impl Known {
     }
 }
 
-/// How long a signed URL says it still lives: S3, Google, Azure, and `Expires` in seconds since the epoch.
+/// The remaining life of a signed URL according to its parameters: S3, Google, Azure, or `Expires` in seconds since the epoch.
 fn life(url: &Url, now: Timestamp) -> Option<Duration> {
     let get = |names: &[&str]| {
         url.query_pairs().find(|(name, _)| names.iter().any(|known| name.eq_ignore_ascii_case(known))).map(|(_, value)| value)
@@ -195,7 +194,7 @@ fn life(url: &Url, now: Timestamp) -> Option<Duration> {
         let signed_at = get(&["X-Amz-Date", "X-Goog-Date"])
             .and_then(|text| NaiveDateTime::parse_from_str(&text, "%Y%m%dT%H%M%SZ").ok())
             .map_or(0, |time| since(Timestamp::from_micros(time.and_utc().timestamp_micros())));
-        // Signed some time ago is possible, signed in the future is a clock that goes wrong.
+        // A signature in the future means that a clock is wrong.
         i64::from(seconds) * 1_000_000 + signed_at.min(0)
     } else if let Some(time) = get(&["se"]).and_then(|text| DateTime::parse_from_rfc3339(&text).ok()) {
         since(Timestamp::from_micros(time.timestamp_micros()))
@@ -203,7 +202,7 @@ fn life(url: &Url, now: Timestamp) -> Option<Duration> {
         let seconds = get(&["Expires"])?.parse::<i64>().ok()?;
         since(Timestamp::from_micros(seconds.checked_mul(1_000_000)?))
     };
-    // At most what any store signs for: a week.
+    // No store signs URLs for longer than a week.
     Some(Duration::from_micros(micros.clamp(0, 7 * 86_400_000_000) as u64))
 }
 
@@ -212,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_life_of_a_url_is_learned_from_its_parameters() {
+    fn the_life_of_a_url_is_read_from_its_parameters() {
         let now: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
         let life = |query: &str| life(&Url::parse(&format!("https://h/p?{query}")).unwrap(), now).map(|life| life.as_secs());
         assert_eq!(life("X-Amz-Expires=900&X-Amz-Date=20260102T030405Z"), Some(900));

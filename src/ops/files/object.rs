@@ -160,7 +160,7 @@ impl Part {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(Error::new(Kind::Conflict, "Another run is downloading this file")
-                    .hint("wait for it, or choose another folder"));
+                    .hint("wait for it to finish, or use another folder"));
             }
             Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(error)) => return Err(error).context(Kind::Io, failed()),
