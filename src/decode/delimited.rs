@@ -1,7 +1,6 @@
-//! Records of CSV and TSV, mapped to columns by the names of the header. Expanded and condensed columns may be mixed.
+//! Records of CSV and TSV, whose fields are mapped to columns by the header. Expanded and condensed columns may be mixed.
 //!
-//! Null in CSV is an empty field or `NULL`, each without quotes; with quotes they are text, and so is `\N`. Null in TSV is `\N`. It
-//! does not cut records.
+//! In CSV, null is an empty field or `NULL` without quotes; with quotes they are text, and so is `\N`. In TSV, null is `\N`.
 
 use std::collections::HashSet;
 
@@ -13,24 +12,24 @@ use super::target::{self, Target};
 use crate::error::{Error, Result};
 use crate::model::Op;
 
-/// Which of the two.
+/// CSV or TSV.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     Csv,
     Tsv,
 }
 
-/// Reader of CSV or TSV records.
+/// Reads CSV or TSV records.
 #[derive(Debug)]
 pub(super) struct Delimited {
     dialect: Dialect,
-    /// One per field; `None` until the header has come.
+    /// The destination of each field; `None` before the header.
     targets: Option<Vec<Target>>,
-    /// Whether there is a column of values, known or not.
+    /// Whether the header has a column of the group `value`, known or not.
     has_values: bool,
 }
 
-/// Names of unknown columns are reported up to this length.
+/// The maximum length of reported names of unknown columns.
 const MAX_NAME_LENGTH: usize = 128;
 
 impl Delimited {
@@ -46,7 +45,7 @@ impl Delimited {
         self.targets.is_some()
     }
 
-    /// Reads the first record.
+    /// Reads the header.
     pub(super) fn header(&mut self, record: &[u8], rows: &mut Rows) -> Result<()> {
         let unreadable = |error: Error, fault: Fault| error.with_field("reason", fault.reason());
         let mut names = Vec::new();
@@ -58,7 +57,7 @@ impl Delimited {
             names.push(String::from_utf8(name.clone()).map_err(|_| Fault::new("a column name is not UTF-8"))?);
             Ok(())
         });
-        fields.map_err(|fault| unreadable(rows.broken("The header of the result cannot be read"), fault))?;
+        fields.map_err(|fault| unreadable(rows.broken("The header cannot be read"), fault))?;
 
         let targets: Vec<Target> = names.iter().map(|name| Target::of(name, rows)).collect();
         let mut seen = HashSet::new();
@@ -66,7 +65,7 @@ impl Delimited {
             if *target == Target::Ignore {
                 rows.tally.unknown_column(name.chars().take(MAX_NAME_LENGTH).collect());
             } else if !seen.insert(name) {
-                return Err(rows.broken("The header of the result names a column twice").with_field("column", name));
+                return Err(rows.broken("The header has a column twice").with_field("column", name));
             }
         }
         target::check(&targets, rows)?;
@@ -75,11 +74,11 @@ impl Delimited {
         Ok(())
     }
 
-    /// Reads one record after the header; `false` when it is a blank line.
+    /// Reads a record after the header. Returns `false` if it is a blank line.
     pub(super) fn read(&mut self, record: &[u8], rows: &mut Rows) -> Read<bool> {
         let targets = self.targets.as_deref().unwrap_or_default();
         let record = record.strip_suffix(b"\r").unwrap_or(record);
-        // A blank line is a row only where a row has one field, and never the end of the data.
+        // A blank line is a row only if rows have one field.
         if record.is_empty() && targets.len() != 1 {
             return Ok(false);
         }
@@ -91,10 +90,10 @@ impl Delimited {
     }
 }
 
-/// The field that begins at a place, `None` for null, and its end.
+/// A field, which is `None` for null, and its end.
 type Field<'a> = (Option<Cell<'a>>, usize);
 
-/// What `meta` says.
+/// The group `meta` of a record.
 #[derive(Debug)]
 struct Meta {
     ts: Option<i64>,
@@ -252,7 +251,7 @@ fn csv_field(record: &[u8], at: usize) -> Read<Field<'_>> {
         end = find::<b'"'>(record, end + 2);
     }
     if end >= record.len() {
-        return Err(Fault::new("a quote is opened and never closed"));
+        return Err(Fault::new("a quote is never closed"));
     }
     if !matches!(record.get(end + 1), None | Some(b',')) {
         return Err(Fault::new("text after a closing quote"));
@@ -269,7 +268,7 @@ fn unescape_csv(text: &[u8], out: &mut Vec<u8>) -> Read<()> {
         if end == text.len() {
             return Ok(());
         }
-        // The quote and its double, which the split has seen to be there.
+        // A doubled quote, as the split has verified.
         out.push(b'"');
         at = end + 2;
     }

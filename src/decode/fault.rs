@@ -1,4 +1,4 @@
-//! Why a row cannot be read, on its way up from the value. Small and only boxed when it happens, so that the good way stays fast.
+//! The error of an unreadable row. It is one pointer wide, so that reading values stays fast.
 
 use std::borrow::Cow;
 
@@ -9,13 +9,13 @@ pub(super) struct Fault(Box<Inner>);
 #[derive(Debug)]
 struct Inner {
     reason: Cow<'static, str>,
-    /// Innermost name first.
+    /// The path of names, innermost first.
     path: Vec<String>,
-    /// A time or date outside the years 1 to 9999, and nothing else.
+    /// Whether the reason is a time or date outside the years 1 to 9999.
     is_out_of_range: bool,
 }
 
-/// What reading a value gives.
+/// The result of reading a value.
 pub(super) type Read<T> = std::result::Result<T, Fault>;
 
 impl Fault {
@@ -24,7 +24,7 @@ impl Fault {
         Self(Box::new(Inner { reason: reason.into(), path: Vec::new(), is_out_of_range: false }))
     }
 
-    /// Of a time or date outside the years 1 to 9999.
+    /// The fault of a time or date outside the years 1 to 9999.
     #[cold]
     pub(super) fn out_of_range(is_late: bool) -> Self {
         let mut fault = Self::new(if is_late { "a year beyond 9999" } else { "a year before 1" });
@@ -36,7 +36,7 @@ impl Fault {
         self.0.is_out_of_range
     }
 
-    /// Adds the name of the column, member or group around the value.
+    /// Adds the name of the enclosing column, member or group.
     #[cold]
     pub(super) fn inside(mut self, name: &str) -> Self {
         self.0.path.push(name.to_owned());
@@ -47,7 +47,7 @@ impl Fault {
         &self.0.reason
     }
 
-    /// `value.settings.limit`, when known.
+    /// The path of the column, such as `value.settings.limit`, if known.
     pub(super) fn column(&self) -> Option<String> {
         let names: Vec<&str> = self.0.path.iter().rev().map(String::as_str).collect();
         (!names.is_empty()).then(|| names.join("."))

@@ -1,45 +1,45 @@
-//! Cuts a stream of bytes into records: lines, or lines with quoted line ends in them. Bytes may come in any split; at most one
-//! record of bounded length is kept between them. It does not look into records beyond their quotes.
+//! Splits a stream of bytes into records: lines, or CSV records with line ends inside quotes. Bytes may arrive in pieces of any size; at most
+//! one record of bounded length is buffered between pieces.
 
 use super::scan::{count_newlines, find, find2};
 
-/// Where the records of a stream end.
+/// Finds the ends of records in a stream.
 #[derive(Debug)]
 pub(super) struct Frames {
-    /// Line ends inside quotes belong to the record (CSV).
+    /// Whether line ends inside quotes belong to the record (CSV).
     quotes: bool,
-    /// Longest record in bytes.
+    /// The maximum length of a record in bytes.
     max: usize,
-    /// Beginning of a record whose end has not come yet.
+    /// The start of a record whose end has not arrived yet.
     carry: Vec<u8>,
-    /// The record was too long; what is left of it is passed over.
+    /// Whether the record was too long and the rest of it is skipped.
     skipping: bool,
     state: State,
-    /// The byte before the next one, in unquoted text.
+    /// The previous byte, in unquoted text.
     before: u8,
-    /// Line of the record that is being read, and its line ends inside quotes so far.
+    /// The line of the current record, and the number of its quoted line ends so far below.
     line: u64,
     inner_lines: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Nothing of the record has come yet.
+    /// At the start of a record.
     Start,
     Unquoted,
     Quoted,
-    /// After a quote that ends a quoted field, or is the first of two that stand for one.
+    /// After a quote that ends a quoted field or is the first of a doubled one.
     Closed,
 }
 
-/// What came next. `next` is where to go on; `line` is where the record began.
+/// The next event. `next` is the position to continue at; `line` is where the record began.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Frame {
-    /// A record that lies in the input, up to `end`.
+    /// A record within the input, up to `end`.
     Whole { end: usize, next: usize, line: u64 },
     /// A record that is in [`Frames::take_carry`].
     Joined { next: usize, line: u64 },
-    /// A record is too long; its beginning is in [`Frames::take_carry`].
+    /// A record that is too long; its start is in [`Frames::take_carry`].
     TooLong { next: usize, line: u64 },
     /// The end of a record that was too long.
     Skipped { next: usize },
@@ -47,16 +47,16 @@ pub(super) enum Frame {
     More,
 }
 
-/// How the stream ended.
+/// The state at the end of the stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// After a record.
     Clean,
-    /// In a record without a line end; it is in [`Frames::take_carry`].
+    /// In a record without a line end, which is in [`Frames::take_carry`].
     Record { line: u64 },
-    /// Inside quotes; the record is in [`Frames::take_carry`].
+    /// Inside quotes of a record that is in [`Frames::take_carry`].
     OpenQuote { line: u64 },
-    /// Inside quotes of a record that is too long to be kept.
+    /// Inside quotes of a record that is too long to be buffered.
     LostInQuotes { line: u64 },
 }
 
@@ -103,7 +103,7 @@ impl Frames {
         self.carry.extend_from_slice(&input[..room]);
     }
 
-    /// The place of the line end that ends the record, or the length.
+    /// The position of the line end of the record, or the length.
     fn scan_quoted(&mut self, input: &[u8]) -> usize {
         let mut at = 0;
         loop {
@@ -124,7 +124,7 @@ impl Frames {
                             return found;
                         }
                         Some(_) => {
-                            // A quote opens a field only where a field begins; elsewhere it is a character.
+                            // A quote is special only at the start of a field.
                             let before = found.checked_sub(1).map_or(self.before, |before| input[before]);
                             if before == b',' {
                                 self.state = State::Quoted;
@@ -161,19 +161,19 @@ impl Frames {
         }
     }
 
-    /// The bytes of a record that did not lie in one input. Hand the buffer back by [`Frames::give_back`].
+    /// The bytes of a record that spans several inputs. The buffer should be returned by [`Frames::give_back`].
     pub(super) fn take_carry(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.carry)
     }
 
-    /// Keeps the buffer for the next record, unless it is unusually large.
+    /// Reuses the buffer for the next record, unless it is unusually large.
     pub(super) fn give_back(&mut self, mut carry: Vec<u8>) {
         carry.clear();
         carry.shrink_to(1 << 20);
         self.carry = carry;
     }
 
-    /// The stream has ended.
+    /// Ends the stream.
     pub(super) fn end(&mut self) -> End {
         let line = self.line;
         let quoted = self.state == State::Quoted;

@@ -1,20 +1,20 @@
-//! Scans JSON text byte by byte: strings with escapes, number tokens, whole values to skip or to keep as they are. It builds no
-//! tree. The text must be valid UTF-8 (the caller has checked the line).
+//! Scans JSON text: strings with escapes, numbers, and whole values to skip or to copy. Builds no tree. The text must be valid UTF-8, which the
+//! caller has checked.
 
 use super::fault::{Fault, Read};
 use super::scan::{append, find2};
 
-/// Deepest nesting of a value that is skipped or kept as text.
+/// The maximum nesting of a value that is skipped or copied.
 const MAX_DEPTH: usize = 256;
 
-/// A place in JSON text.
+/// A position in JSON text.
 #[derive(Debug, Clone)]
 pub(super) struct Cursor<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) at: usize,
 }
 
-/// What kind of value begins here.
+/// The kind of the value at the cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Token {
     Null,
@@ -26,7 +26,7 @@ pub(super) enum Token {
 }
 
 impl Token {
-    /// For reasons of faults.
+    /// The name for error messages.
     pub(super) fn name(self) -> &'static str {
         match self {
             Token::Null => "null",
@@ -50,13 +50,13 @@ impl<'a> Cursor<'a> {
         Self { bytes, at: 0 }
     }
 
-    /// The byte here; 0 at the end (a 0 is valid nowhere outside of strings).
+    /// The byte at the cursor, or 0 at the end. A 0 is not valid in JSON outside of strings.
     #[inline(always)]
     pub(super) fn peek(&self) -> u8 {
         self.bytes.get(self.at).copied().unwrap_or(0)
     }
 
-    /// Skips blanks, then gives the byte there.
+    /// Skips white space and returns the next byte.
     #[inline(always)]
     pub(super) fn peek_after_blanks(&mut self) -> u8 {
         let byte = self.peek();
@@ -70,7 +70,7 @@ impl<'a> Cursor<'a> {
         self.peek()
     }
 
-    /// Skips blanks and the byte `wanted`, or fails with `reason`.
+    /// Skips white space and the byte `wanted`. Fails with `reason` if there is another byte.
     #[inline(always)]
     pub(super) fn expect(&mut self, wanted: u8, reason: &'static str) -> Read<()> {
         if self.peek_after_blanks() != wanted {
@@ -80,13 +80,13 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    /// Only blanks may be left.
+    /// Fails unless only white space is left.
     pub(super) fn end(&mut self) -> Read<()> {
         self.skip_blanks();
         if self.at == self.bytes.len() { Ok(()) } else { Err(broken("not valid JSON: text after the end of the value")) }
     }
 
-    /// What begins here, after blanks.
+    /// The kind of the next value, after white space.
     #[inline]
     pub(super) fn token(&mut self) -> Read<Token> {
         match self.peek_after_blanks() {
@@ -105,7 +105,7 @@ impl<'a> Cursor<'a> {
     fn literal(&mut self, word: &'static [u8]) -> Read<()> {
         if self.bytes.get(self.at..).is_some_and(|rest| rest.starts_with(word)) {
             self.at += word.len();
-            // `nullx` and the like fail at the comma that should follow.
+            // `nullx` and the like fail at the missing comma.
             Ok(())
         } else {
             Err(broken("not valid JSON: an unknown word"))
@@ -124,7 +124,7 @@ impl<'a> Cursor<'a> {
         if self.peek() == b't' { self.literal(b"true").map(|()| true) } else { self.literal(b"false").map(|()| false) }
     }
 
-    /// The text of a number, checked against JSON's grammar.
+    /// The text of a number, verified by the grammar of JSON.
     pub(super) fn number(&mut self) -> Read<&'a [u8]> {
         let start = self.at;
         if self.peek() == b'-' {
@@ -161,7 +161,7 @@ impl<'a> Cursor<'a> {
         self.at - start
     }
 
-    /// The content of the string that begins here, if it has no escapes; else `None` and the cursor stays.
+    /// The content of the string at the cursor if it has no escapes, else `None`, and the cursor stays.
     #[inline]
     pub(super) fn plain_string(&mut self) -> Read<Option<&'a [u8]>> {
         let start = self.at + 1;
@@ -176,7 +176,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Appends the content of the string that begins here to `out`. On a fault `out` may hold a part of it.
+    /// Appends the content of the string at the cursor to `out`. After a fault `out` may contain a part of it.
     #[inline]
     pub(super) fn string_into(&mut self, out: &mut Vec<u8>) -> Read<()> {
         let start = self.at + 1;
@@ -210,7 +210,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Decodes the escape whose backslash is at `at`; gives the place after it.
+    /// Decodes the escape whose backslash is at `at`, and returns the position after it.
     fn escape(&self, at: usize, out: &mut Vec<u8>) -> Read<usize> {
         let plain = match self.bytes.get(at + 1) {
             Some(b'"') => b'"',
@@ -252,7 +252,7 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// The text of the value that begins here, checked and passed over.
+    /// Skips the value at the cursor and returns its verified text.
     pub(super) fn raw(&mut self) -> Read<&'a [u8]> {
         self.peek_after_blanks();
         let start = self.at;
@@ -260,7 +260,7 @@ impl<'a> Cursor<'a> {
         Ok(&self.bytes[start..self.at])
     }
 
-    /// Passes over the value that begins here.
+    /// Skips the value at the cursor.
     pub(super) fn skip_value(&mut self) -> Read<()> {
         self.skip(0)
     }
@@ -308,7 +308,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Passes a comma (`false`) or the closing bracket (`true`).
+    /// Skips a comma (returns `false`) or the closing bracket (returns `true`).
     #[inline(always)]
     pub(super) fn comma_or(&mut self, closing: u8) -> Read<bool> {
         let byte = self.peek_after_blanks();
@@ -395,7 +395,7 @@ mod tests {
     }
 
     proptest! {
-        /// Raw control characters in strings are let through; but for them the grammar is serde_json's.
+        /// The grammar is that of serde_json, except that raw control characters in strings are accepted.
         #[test]
         fn accepts_what_serde_json_accepts(text in "[\\[\\]{}\",:0-9eE+.truefalsn \\\\-]{0,24}|\"[a-z\\\\u0-9/\"]{0,12}\"") {
             let theirs = serde_json::from_str::<&serde_json::value::RawValue>(&text).is_ok();

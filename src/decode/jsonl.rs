@@ -1,4 +1,4 @@
-//! Records of JSONL: `{"key":{..},"value":{..},"meta":{"ts":..,"action":..}}`, members in any order. It does not cut lines.
+//! Records of JSONL: `{"key":{..},"value":{..},"meta":{"ts":..,"action":..}}`, with members in any order.
 
 use super::column::{Found, Names, Tally, timestamp};
 use super::fault::{Fault, Read};
@@ -6,20 +6,20 @@ use super::json::Cursor;
 use super::rows::Rows;
 use crate::model::Op;
 
-/// Reader of JSONL records.
+/// Reads JSONL records.
 #[derive(Debug)]
 pub(super) struct Jsonl {
     groups: Names,
     meta: Names,
 }
 
-/// Order of `groups`.
+/// Indices in `groups`.
 const KEY: usize = 0;
 const VALUE: usize = 1;
-/// Order of `meta`.
+/// Index in `meta`.
 const TS: usize = 0;
 
-/// `meta` of a record.
+/// The group `meta` of a record.
 #[derive(Debug, Default)]
 struct Meta {
     ts: Option<i64>,
@@ -31,7 +31,7 @@ impl Jsonl {
         Self { groups: Names::new(["key", "value", "meta"].into_iter()), meta: Names::new(["ts", "action"].into_iter()) }
     }
 
-    /// Reads one line; `false` when it is blank.
+    /// Reads one line. Returns `false` if it is blank.
     pub(super) fn read(&mut self, line: &[u8], rows: &mut Rows) -> Read<bool> {
         let mut cursor = Cursor::new(line);
         if cursor.peek_after_blanks() == 0 && cursor.at == line.len() {
@@ -57,7 +57,7 @@ impl Jsonl {
                             if group == KEY {
                                 return Err(Fault::new("the key is given twice").inside("key"));
                             }
-                            // Of several members with one name the last counts.
+                            // If a member is given twice, the last one counts.
                             object.unset(row);
                         }
                         if group == VALUE {

@@ -1,17 +1,38 @@
-//! From bytes of an object to record batches of changes. It does not know where the bytes came from.
+//! Decoders from the bytes of an object to record batches of changes.
 //!
 //! Batches have the schema [`crate::schema::change_schema`]: `_action` (`U` or `D`), `_ts`, `_seq`, key columns, value columns.
 //!
-//! The same rows give the same batches in all four formats and both modes. The rules:
-//! - `_seq` is the object's number << 40 | the number of the record in the object, from 1; unreadable records are counted.
-//! - A missing or null key, or one given twice; a missing commit time; an action other than `U` and `D`; a value that does not
-//!   fit its type; an upsert without `value`, unless the table has no other columns than its key: an unreadable row. Nothing of it
-//!   stays in a batch. Other members given twice: the last counts.
-//! - A missing `meta.action` is an upsert; values that are all null are legal. A delete has no values, whatever the file says.
-//! - A null in a required column is kept and counted. Members and columns that the schema does not know are named and ignored.
-//! - An object of fixed shape whose members are all null is null itself: expanded files cannot tell the two apart.
-//! - Numbers are exact or an error; only times lose what is finer than a microsecond, and that is counted.
-//! - Any JSON value is taken for a text column: a string's content, else the JSON text.
+//! The same rows give the same batches in all four formats and both modes:
+//! - `_seq` is the object's number << 40 | the number of the record in the object, from 1. Unreadable records are numbered, too.
+//! - A row is unreadable if its key is missing, null or given twice; if the commit time is missing; if the action is neither `U` nor `D`; if a
+//!   value does not fit its type; or if an upsert has no `value` although the table has value columns. Nothing of such a row gets into a batch.
+//! - If another member is given twice, the last one counts.
+//! - A missing `meta.action` is an upsert. All values may be null. The values of a delete are ignored.
+//! - A null in a required column is loaded and counted. Unknown members and columns are reported and ignored.
+//! - An object of fixed shape whose members are all null is null itself, since expanded files cannot distinguish the two.
+//! - Numbers are exact, or the row is unreadable. Timestamps are truncated to microseconds, which is counted.
+//! - A text column accepts any JSON value: the content of a string, or else the JSON text.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use daplake::decode::{DecodeOptions, TextDecoder};
+//! use daplake::model::{Format, TableRef};
+//! use daplake::schema::TableSchema;
+//!
+//! let source = serde_json::json!({"properties": {
+//!     "key": {"properties": {"id": {"type": "integer", "format": "int64"}}, "required": ["id"]},
+//!     "value": {"properties": {"name": {"type": "string"}}, "required": []},
+//! }});
+//! let schema = Arc::new(TableSchema::read(&TableRef::new("canvas", "accounts"), 1, source)?);
+//! let mut decoder = TextDecoder::new(schema, Format::Jsonl, DecodeOptions::new(0, "part-0.jsonl.gz"))?;
+//! let mut batches = Vec::new();
+//! let line = br#"{"key":{"id":1},"value":{"name":"Art"},"meta":{"ts":"2026-03-01T09:00:00Z","action":"U"}}"#;
+//! decoder.push(line, &mut batches)?;
+//! decoder.finish(&mut batches)?;
+//! assert_eq!(batches[0].num_rows(), 1);
+//! # Ok::<(), daplake::Error>(())
+//! ```
 
 mod column;
 mod delimited;
@@ -38,50 +59,68 @@ use crate::schema::Nested;
 pub use parquet::{ParquetBatches, parquet};
 pub use text::TextDecoder;
 
-/// Settings of one decoder; one decoder per object.
+/// The options of a decoder. There is one decoder per object.
 #[derive(Debug, Clone)]
 pub struct DecodeOptions {
-    /// Number of the object within its job: upper 24 bits of `_seq`, so that "last seen" is the same at every run.
+    /// The number of the object within its job: the upper 24 bits of `_seq`, so that the order of changes is the same in every run.
     pub object_number: u32,
-    /// Name of the object in errors.
+    /// The name of the object in errors.
     pub object_name: String,
-    /// A batch is full at so many rows ...
+    /// The maximum number of rows per batch.
     pub batch_rows: usize,
-    /// ... or about so many bytes.
+    /// The approximate maximum size of a batch in bytes.
     pub batch_bytes: usize,
-    /// Longest line or record in bytes; a longer one is an unreadable row.
+    /// The maximum length of a line or record in bytes. A longer one is an unreadable row.
     pub max_line: usize,
-    /// How nested objects and arrays come out.
+    /// How nested objects and arrays are represented.
     pub nested: Nested,
-    /// What to do with a row that cannot be read.
+    /// What to do with unreadable rows.
     pub bad_rows: BadRows,
     /// What to do with times and dates outside the years 1 to 9999.
     pub out_of_range: OutOfRange,
-    /// Whether errors name the key of a row: not where its values are to be hashed.
+    /// Whether errors contain the key of a row. Must be false if key columns are hashed.
     pub names_keys: bool,
 }
 
-/// What to do with times and dates outside the years 1 to 9999, which most targets and readers cannot hold.
+impl DecodeOptions {
+    /// The default options for the object with this number and name: batches of 8,192 rows or 16 MiB, records of at most 256 MiB, nested columns
+    /// as Arrow types, and an error for the first unreadable row.
+    pub fn new(object_number: u32, object_name: impl Into<String>) -> Self {
+        Self {
+            object_number,
+            object_name: object_name.into(),
+            batch_rows: 8192,
+            batch_bytes: 16 << 20,
+            max_line: 256 << 20,
+            nested: Nested::Typed,
+            bad_rows: BadRows::Fail,
+            out_of_range: OutOfRange::Fail,
+            names_keys: true,
+        }
+    }
+}
+
+/// What to do with times and dates outside the years 1 to 9999, which most targets and readers do not support.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub enum OutOfRange {
-    /// Their row cannot be read.
+    /// The row is unreadable.
     #[default]
     Fail,
-    /// They become null, and are counted. Keys and commit times never do.
+    /// They become null and are counted, except in keys and commit times.
     Null,
 }
 
-/// What to do with a row that cannot be read.
+/// What to do with unreadable rows.
 #[derive(Clone)]
 pub enum BadRows {
     /// The table fails.
     Fail,
-    /// It is handed over and the decoder goes on. Called on the decoding thread, one row at a time.
+    /// The row is passed to a function, and the decoder continues. The function is called on the decoding thread, for one row at a time.
     SetAside(TakeBadRow),
 }
 
-/// Takes the reason and the bytes of a row that cannot be read: the record as it stood without its line end, cut at `max_line`;
-/// of Parquet the row as JSON.
+/// Receives an unreadable row: the reason, and the bytes of the record without its line end, truncated to `max_line`, or the row as JSON for
+/// Parquet.
 pub type TakeBadRow = Arc<dyn Fn(&RowError, &[u8]) -> Result<()> + Send + Sync>;
 
 impl fmt::Debug for BadRows {
@@ -93,49 +132,49 @@ impl fmt::Debug for BadRows {
     }
 }
 
-/// Why and where a row cannot be read. Never holds the value.
+/// Why and where a row is unreadable. Does not contain values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowError {
-    /// Line in the unpacked object, from 1 (row number for Parquet).
+    /// The line in the decompressed object, from 1 (the row number for Parquet).
     pub line: u64,
-    /// Column, when it is known.
+    /// The column, if known.
     pub column: Option<String>,
-    /// Such as `not an integer`.
+    /// The reason, such as `not an integer`.
     pub reason: String,
 }
 
-/// What a decoder saw besides rows.
+/// Counters of a decoder.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DecodeCounts {
-    /// Rows given out.
+    /// Decoded rows.
     pub rows: u64,
-    /// Of these, deletes.
+    /// Decoded rows that are deletes.
     pub deletes: u64,
-    /// Rows set aside.
+    /// Unreadable rows that were set aside.
     pub bad_rows: u64,
-    /// Placeholders found in place of text that was too large.
+    /// Placeholders in place of oversized text.
     pub oversized: u64,
-    /// Times whose digits beyond the microsecond were cut.
+    /// Timestamps that were truncated to microseconds.
     pub cut_fractions: u64,
     /// Times and dates outside the years 1 to 9999 that became null.
     #[serde(default)]
     pub nulled_times: u64,
-    /// Nulls in columns that the schema says are required (in upserts).
+    /// Nulls in required columns of upserts.
     pub required_nulls: u64,
-    /// Names of columns or members that the schema does not know.
+    /// Names of columns or members that are not in the schema.
     pub unknown_columns: std::collections::BTreeSet<String>,
 }
 
 impl DecodeCounts {
-    /// What another decoder of the same table saw as well.
-    pub fn add(&mut self, seen: &Self) {
-        self.rows += seen.rows;
-        self.deletes += seen.deletes;
-        self.bad_rows += seen.bad_rows;
-        self.oversized += seen.oversized;
-        self.cut_fractions += seen.cut_fractions;
-        self.nulled_times += seen.nulled_times;
-        self.required_nulls += seen.required_nulls;
-        self.unknown_columns.extend(seen.unknown_columns.iter().cloned());
+    /// Adds the counters of another decoder of the same table.
+    pub fn add(&mut self, other: &Self) {
+        self.rows += other.rows;
+        self.deletes += other.deletes;
+        self.bad_rows += other.bad_rows;
+        self.oversized += other.oversized;
+        self.cut_fractions += other.cut_fractions;
+        self.nulled_times += other.nulled_times;
+        self.required_nulls += other.required_nulls;
+        self.unknown_columns.extend(other.unknown_columns.iter().cloned());
     }
 }

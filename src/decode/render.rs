@@ -1,5 +1,4 @@
-//! Values of Arrow arrays as text: JSON for nested values, and the notation of the text formats for single ones. It decides
-//! nothing about columns.
+//! Writes values of Arrow arrays as text: nested values as JSON, others in the notation of the text formats.
 
 use std::io::Write;
 
@@ -16,8 +15,8 @@ use chrono::DateTime;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::schema::ColumnType;
 
-/// A column of nested values as a column of JSON text. Null members are left out, as in the service's condensed mode.
-/// `column_type` tells which texts hold JSON themselves.
+/// Converts a column of nested values to JSON text. Null members are omitted, as in the service's condensed mode. `column_type` tells which
+/// texts contain JSON themselves.
 pub(super) fn json_column(array: &ArrayRef, column_type: &ColumnType) -> Result<ArrayRef> {
     let mut text = Vec::new();
     let mut offsets = Vec::with_capacity(array.len() + 1);
@@ -28,7 +27,7 @@ pub(super) fn json_column(array: &ArrayRef, column_type: &ColumnType) -> Result<
         }
         let end = i32::try_from(text.len());
         offsets.push(
-            end.map_err(|_| Error::new(Kind::Resources, "More JSON text than a batch can hold").hint("use smaller batches"))?,
+            end.map_err(|_| Error::new(Kind::Resources, "The JSON text of a batch exceeds 2 GiB").hint("use smaller batches"))?,
         );
     }
     let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
@@ -83,7 +82,7 @@ pub(super) fn json(array: &dyn Array, index: usize, column_type: Option<&ColumnT
         }
         DataType::Utf8 => {
             let text = array.as_string::<i32>().value(index);
-            // Text that is JSON stays JSON, if it really is.
+            // JSON text is copied if it is valid.
             let holds_json = column_type == Some(&ColumnType::Json);
             if holds_json && serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok() {
                 out.extend_from_slice(text.as_bytes());
@@ -94,7 +93,7 @@ pub(super) fn json(array: &dyn Array, index: usize, column_type: Option<&ColumnT
         kind if is_bare(kind) => {
             let start = out.len();
             text(array, index, out);
-            // NaN and infinities have no number in JSON.
+            // JSON has no NaN and no infinities.
             if out.get(start..).is_some_and(|text| text.iter().any(|byte| matches!(byte, b'N' | b'I'))) {
                 out.insert(start, b'"');
                 out.push(b'"');
@@ -108,17 +107,17 @@ pub(super) fn json(array: &dyn Array, index: usize, column_type: Option<&ColumnT
     }
 }
 
-/// Types whose text is a JSON number or word.
+/// Whether the text of a type is a JSON number or literal.
 fn is_bare(kind: &DataType) -> bool {
     kind.is_numeric() || *kind == DataType::Boolean
 }
 
 fn string(text: &str, out: &mut Vec<u8>) {
-    // Writing to a vector cannot fail, nor can a string fail to be JSON.
+    // Neither writing to a vector nor serialising a string can fail.
     let _ = serde_json::to_writer(out, text);
 }
 
-/// Appends a single value that is not null, in the notation of the text formats.
+/// Appends a value that is neither null nor nested, in the notation of the text formats.
 pub(super) fn text(array: &dyn Array, index: usize, out: &mut Vec<u8>) {
     macro_rules! shown {
         ($kind:ty) => {

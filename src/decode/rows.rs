@@ -1,5 +1,4 @@
-//! The batch under construction: rows are begun, filled, committed or taken back; full batches become record batches. Here
-//! live the rules that hold for every format: keys, deletes, counts, what happens to a row that cannot be read.
+//! The batch under construction, and the rules that are common to all formats: keys, deletes, counters, unreadable rows.
 
 use std::sync::Arc;
 
@@ -16,16 +15,16 @@ use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::Op;
 use crate::schema::{self, ColumnType, Nested, TableSchema};
 
-/// Offsets of text in a batch have 31 bits; with these bounds no batch can reach them.
+/// The limit of a batch. Text offsets have 31 bits, which no batch within this limit can exceed.
 pub(super) const MAX_BATCH_BYTES: usize = 256 << 20;
-/// Likewise for one record.
+/// The limit of a record, for the same reason.
 pub(super) const MAX_RECORD_BYTES: usize = 256 << 20;
-/// Rows that a first batch has room for; it grows by doubling.
+/// The initial capacity of the first batch in rows. It doubles as needed.
 const FIRST_ROWS: usize = 256;
-/// Bits of the row number in `_seq`.
+/// The number of bits of the row number in `_seq`.
 const ROW_BITS: u32 = 40;
 
-/// Rows of one object on their way into batches.
+/// The rows of one object.
 #[derive(Debug)]
 pub(super) struct Rows {
     table: Arc<TableSchema>,
@@ -38,14 +37,14 @@ pub(super) struct Rows {
     ts: Vec<i64>,
     seq: Vec<u64>,
     deletes: u64,
-    /// Rows there is room for.
+    /// The capacity in rows.
     capacity: usize,
-    /// Rows of the last batch, as a guess for the next.
+    /// The number of rows of the last batch, as an estimate for the next.
     last: usize,
     row_bytes: usize,
-    /// Bytes of text before the row that is being filled.
+    /// The bytes of text before the current row.
     bytes_before: usize,
-    /// Records seen so far, unreadable ones included.
+    /// The number of records so far, including unreadable ones.
     records: u64,
     counts: DecodeCounts,
 }
@@ -53,7 +52,7 @@ pub(super) struct Rows {
 impl Rows {
     pub(super) fn new(table: Arc<TableSchema>, options: DecodeOptions) -> Result<Self> {
         if options.object_number >= 1 << (u64::BITS - ROW_BITS) {
-            return Err(Error::new(Kind::Unsupported, "A job has more objects than can be numbered")
+            return Err(Error::new(Kind::Unsupported, "A job has more than 16,777,216 objects")
                 .with_field("table", &table.table)
                 .with_field("object", &options.object_name));
         }
@@ -95,22 +94,22 @@ impl Rows {
         &self.table
     }
 
-    /// Bytes of a row besides its text.
+    /// The size of a row without its text, in bytes.
     pub(super) fn row_bytes(&self) -> usize {
         self.row_bytes
     }
 
-    /// Number of the record begun last, from 1.
+    /// The number of the current record, from 1.
     pub(super) fn record(&self) -> u64 {
         self.records
     }
 
-    /// Counts as of the last commit, unknown columns included.
+    /// The counters as of the last committed row.
     pub(super) fn counts(&self) -> &DecodeCounts {
         &self.counts
     }
 
-    /// A record begins; gives the number of its row in this batch.
+    /// Begins a record and returns its row number in the batch.
     #[inline]
     pub(super) fn begin(&mut self) -> usize {
         let row = self.ts.len();
@@ -135,7 +134,7 @@ impl Rows {
         self.seq.reserve(self.capacity - self.seq.len());
     }
 
-    /// The record begun last is complete. `has_values`: it has the group of values at all, be they null.
+    /// Commits the current record. `has_values` tells whether it has the group `value`, even if all values are null.
     #[inline]
     pub(super) fn commit(&mut self, op: Op, ts: i64, has_values: bool) -> Read<()> {
         let row = self.ts.len();
@@ -143,7 +142,7 @@ impl Rows {
             return Err(Fault::new("the key is missing or null").inside(self.key.label(number)).inside("key"));
         }
         match op {
-            // It would empty a row that is there.
+            // It would set all values of an existing row to null.
             Op::Upsert if !has_values && !self.value.columns.is_empty() => {
                 return Err(Fault::new("an upsert without values").inside("value"));
             }
@@ -162,17 +161,17 @@ impl Rows {
         Ok(())
     }
 
-    /// The record begun last cannot be read: nothing of it stays, and the policy decides. `raw` is the record as it stood.
+    /// Removes the current record, which is unreadable, and fails or sets it aside. `raw` is the original record.
     #[cold]
     pub(super) fn reject(&mut self, fault: &Fault, line: u64, raw: &[u8]) -> Result<()> {
         let row = self.ts.len();
-        let key = self.key_words(row);
+        let key = self.key_text(row);
         self.key.truncate(row);
         self.value.truncate(row);
         self.tally.bytes = self.bytes_before;
         match &self.options.bad_rows {
             BadRows::Fail => {
-                let error = Error::new(Kind::Data, "A row of the result cannot be read")
+                let error = Error::new(Kind::Data, "A row cannot be read")
                     .with_field("table", &self.table.table)
                     .with_field("object", &self.options.object_name)
                     .with_field("line", line);
@@ -184,9 +183,10 @@ impl Rows {
                     Some(key) => error.with_field("key", key),
                     None => error,
                 };
-                let hint = match fault.is_out_of_range() {
-                    true => "`--out-of-range-times null` makes such times null; `sync --bad-rows FILE` puts such rows aside",
-                    false => "`--bad-rows FILE` puts such rows aside and goes on with the others",
+                let hint = if fault.is_out_of_range() {
+                    "`--out-of-range-times null` loads such times as null; `sync --bad-rows FILE` writes such rows to a file"
+                } else {
+                    "`--bad-rows FILE` writes such rows to a file and loads the others"
                 };
                 Err(error.with_field("reason", fault.reason()).hint(hint))
             }
@@ -199,30 +199,30 @@ impl Rows {
         }
     }
 
-    /// The key of a row as far as it was read, where errors may name it.
-    fn key_words(&self, row: usize) -> Option<String> {
+    /// The key of a row as far as it was read, if errors may contain it.
+    fn key_text(&self, row: usize) -> Option<String> {
         if row >= self.capacity || !self.options.names_keys || matches!(self.options.bad_rows, BadRows::SetAside(_)) {
             return None;
         }
-        let word = |(number, column): (usize, &Column)| Some(format!("{}={}", self.key.label(number), column.text(row)?));
-        let words: Vec<String> = self.key.columns.iter().enumerate().filter_map(word).collect();
-        (!words.is_empty()).then(|| words.join(", "))
+        let text = |(number, column): (usize, &Column)| Some(format!("{}={}", self.key.label(number), column.text(row)?));
+        let texts: Vec<String> = self.key.columns.iter().enumerate().filter_map(text).collect();
+        (!texts.is_empty()).then(|| texts.join(", "))
     }
 
-    /// An error that ends the whole object.
+    /// An error that makes the whole object unusable.
     #[cold]
     pub(super) fn broken(&self, message: &'static str) -> Error {
         Error::new(Kind::Data, message).with_field("table", &self.table.table).with_field("object", &self.options.object_name)
     }
 
-    /// Whether the batch has its rows or bytes.
+    /// Whether the batch is full.
     #[inline]
     pub(super) fn is_full(&self) -> bool {
         let rows = self.ts.len();
         rows >= self.options.batch_rows || rows * self.row_bytes + self.tally.bytes >= self.options.batch_bytes
     }
 
-    /// Takes the batch if there are rows. Also brings the counts up to date.
+    /// Takes the batch, if it has rows, and updates the counters.
     pub(super) fn take(&mut self) -> Result<Option<RecordBatch>> {
         if self.tally.unknown_columns.len() != self.counts.unknown_columns.len() {
             self.counts.unknown_columns.clone_from(&self.tally.unknown_columns);
@@ -245,7 +245,7 @@ impl Rows {
         let finished = self.value.finish(rows)?;
         for (column, array) in self.table.value.iter().zip(finished) {
             if column.required {
-                // Deletes have no values, so their nulls say nothing.
+                // The values of deletes are always null.
                 self.counts.required_nulls += array.null_count() as u64 - self.deletes;
             }
             columns.push(shaped(array, &column.column_type, self.options.nested)?);
@@ -262,7 +262,7 @@ impl Rows {
     }
 }
 
-/// Nested columns as JSON text, when they are wanted so.
+/// Converts nested columns to JSON text if requested.
 fn shaped(array: ArrayRef, column_type: &ColumnType, nested: Nested) -> Result<ArrayRef> {
     match column_type {
         ColumnType::Struct(_) | ColumnType::List(_) if nested == Nested::Json => render::json_column(&array, column_type),

@@ -1,32 +1,32 @@
-//! Finds bytes in byte slices, eight at a time without unsafe code. It knows no format.
+//! Finds bytes in slices, eight at a time, without unsafe code.
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
 
-/// The eight bytes at `at`, if there are that many.
+/// The eight bytes at `at`, if there are as many.
 #[inline(always)]
 pub(super) fn word(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..)?.first_chunk::<8>().map(|chunk| u64::from_le_bytes(*chunk))
 }
 
-/// High bit of each byte of `word` that equals `BYTE`. Bits above the first hit may be wrong, the first is always right.
+/// Sets the high bit of each byte of `word` that equals `BYTE`. Bits above the lowest match may be wrong.
 #[inline(always)]
 const fn hits<const BYTE: u8>(word: u64) -> u64 {
     let difference = word ^ (ONES * BYTE as u64);
     difference.wrapping_sub(ONES) & !difference & HIGHS
 }
 
-/// Place of the first `A` at or after `from`, or the length.
+/// The position of the first `A` at or after `from`, or the length.
 #[inline]
 pub(super) fn find<const A: u8>(bytes: &[u8], from: usize) -> usize {
     find2::<A, A>(bytes, from)
 }
 
-/// Place of the first `A` or `B` at or after `from`, or the length.
+/// The position of the first `A` or `B` at or after `from`, or the length.
 #[inline]
 pub(super) fn find2<const A: u8, const B: u8>(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
-    // Most texts are short. Sixteen bytes per step, because a wrong guess about the number of steps costs more than a step.
+    // Most texts are short. Sixteen bytes per step, since a mispredicted branch costs more than a step.
     for _ in 0..3 {
         let Some(&pair) = bytes.get(at..).and_then(|rest| rest.first_chunk::<16>()) else {
             return find2_words::<A, B>(bytes, at);
@@ -44,7 +44,7 @@ pub(super) fn find2<const A: u8, const B: u8>(bytes: &[u8], from: usize) -> usiz
     find2_blocks::<A, B>(bytes, at)
 }
 
-/// The same for long texts; the inner loop becomes vector instructions.
+/// The same for long texts. The inner loop compiles to vector instructions.
 fn find2_blocks<const A: u8, const B: u8>(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
     while let Some(block) = bytes.get(at..).and_then(|rest| rest.first_chunk::<64>()) {
@@ -77,7 +77,7 @@ fn find2_bytewise<const A: u8, const B: u8>(bytes: &[u8], from: usize) -> usize 
     rest.iter().position(|&byte| byte == A || byte == B).map_or(bytes.len(), |found| from + found)
 }
 
-/// Appends `bytes[start..end]`. Short texts are copied with some of what follows them and cut again: a copy of fixed size needs
+/// Appends `bytes[start..end]`. Short texts are copied together with some following bytes and then truncated, since a copy of fixed size needs
 /// no branches.
 #[inline(always)]
 pub(super) fn append(out: &mut Vec<u8>, bytes: &[u8], start: usize, end: usize) {
@@ -92,7 +92,7 @@ pub(super) fn append(out: &mut Vec<u8>, bytes: &[u8], start: usize, end: usize) 
     }
 }
 
-/// Number of newlines.
+/// The number of newlines.
 pub(super) fn count_newlines(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|&&byte| byte == b'\n').count() as u64
 }

@@ -1,22 +1,22 @@
-//! Which column a name of a table file stands for: `meta.ts`, `key.id`, `value.name`, or a leaf of an object that is spread over
-//! several columns, `value.settings.is_public`. It reads no values.
+//! Maps the column names of a file to columns of the table: `meta.ts`, `key.id`, `value.name`, or `value.settings.is_public` for a member of an
+//! object that is spread over several columns.
 
 use super::column::{Column, Object};
 use super::rows::Rows;
 use crate::error::Result;
 
-/// Where a column of a file goes.
+/// The destination of a column of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Target {
-    /// Nowhere: the schema does not know it.
+    /// None: the column is not in the schema.
     Ignore,
-    /// Commit time.
+    /// The commit time.
     Ts,
-    /// Upsert or delete.
+    /// The operation.
     Action,
-    /// A key column, and the way to a leaf inside it.
+    /// A key column, and the path of a member inside it.
     Key(usize, Box<[usize]>),
-    /// A value column, and the way to a leaf inside it.
+    /// A value column, and the path of a member inside it.
     Value(usize, Box<[usize]>),
 }
 
@@ -25,14 +25,14 @@ impl Target {
         let target = match name.split_once('.') {
             Some(("meta", "ts")) => Some(Target::Ts),
             Some(("meta", "action")) => Some(Target::Action),
-            Some(("key", rest)) => way(&rows.key, rest).map(|(number, leaf)| Target::Key(number, leaf)),
-            Some(("value", rest)) => way(&rows.value, rest).map(|(number, leaf)| Target::Value(number, leaf)),
+            Some(("key", rest)) => path_of(&rows.key, rest).map(|(number, leaf)| Target::Key(number, leaf)),
+            Some(("value", rest)) => path_of(&rows.value, rest).map(|(number, leaf)| Target::Value(number, leaf)),
             _ => None,
         };
         target.unwrap_or(Target::Ignore)
     }
 
-    /// Name of the group and of the column, for faults.
+    /// The names of the group and the column, for errors.
     pub(super) fn label<'r>(&self, rows: &'r Rows) -> (&'static str, &'r str) {
         match self {
             Target::Ignore => ("", ""),
@@ -44,33 +44,33 @@ impl Target {
     }
 }
 
-/// Whether a name of a file is one of the group of values, known or not.
+/// Whether a column of a file belongs to the group `value`, known or not.
 pub(super) fn is_value(name: &str) -> bool {
     name == "value" || name.starts_with("value.")
 }
 
-/// Whether the columns of a file suffice: commit times and all key columns.
+/// Fails unless a file has the commit time and all key columns.
 pub(super) fn check(targets: &[Target], rows: &Rows) -> Result<()> {
     if !targets.contains(&Target::Ts) {
-        return Err(rows.broken("The result lacks the column of commit times").with_field("column", "meta.ts"));
+        return Err(rows.broken("The column of commit times is missing").with_field("column", "meta.ts"));
     }
     for (number, key) in rows.table().key.iter().enumerate() {
         if !targets.iter().any(|target| matches!(target, Target::Key(found, _) if *found == number)) {
-            return Err(rows.broken("The result lacks a key column").with_field("column", format!("key.{}", key.name)));
+            return Err(rows.broken("A key column is missing").with_field("column", format!("key.{}", key.name)));
         }
     }
     Ok(())
 }
 
-/// Number of the column and the numbers of members from there to the leaf. A name with dots of its own comes before a way.
-fn way(object: &Object, name: &str) -> Option<(usize, Box<[usize]>)> {
+/// The number of the column, and the member numbers from there to the leaf. A column whose own name has dots takes precedence.
+fn path_of(object: &Object, name: &str) -> Option<(usize, Box<[usize]>)> {
     if let Some(number) = object.names.find(name.as_bytes()) {
         return Some((number, Box::default()));
     }
     name.match_indices('.').find_map(|(dot, _)| {
         let number = object.names.find(&name.as_bytes()[..dot])?;
         let Column::Struct(column) = object.columns.get(number)? else { return None };
-        let (member, rest) = way(&column.object, &name[dot + 1..])?;
+        let (member, rest) = path_of(&column.object, &name[dot + 1..])?;
         Some((number, std::iter::once(member).chain(rest).collect()))
     })
 }

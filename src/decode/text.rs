@@ -1,5 +1,4 @@
-//! The decoder of the text formats: cuts records, has them read, cuts batches. What is in a record is for `jsonl` and
-//! `delimited`.
+//! The decoder of the text formats: splits the bytes into records and the rows into batches. Records are read by `jsonl` and `delimited`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::Format;
 use crate::schema::TableSchema;
 
-/// Decoder for JSONL, CSV and TSV: bytes are pushed in any split, full batches come out. After an error it must be dropped.
+/// Decodes JSONL, CSV and TSV. Bytes are pushed in pieces of any size, and full batches come out. After an error the decoder must be dropped.
 pub struct TextDecoder {
     frames: Frames,
     reader: Reader,
@@ -39,9 +38,9 @@ impl Reader {
 }
 
 impl TextDecoder {
-    /// A decoder for one unpacked object. Kind `Bug` for Parquet, which is no text format.
+    /// A decoder for one decompressed object. Fails with kind `Bug` for Parquet, which is not a text format.
     ///
-    /// Batches are cut at 256 MiB and records at the same size, whatever the options say.
+    /// Batches and records are limited to 256 MiB, whatever the options say.
     pub fn new(schema: Arc<TableSchema>, format: Format, options: DecodeOptions) -> Result<Self> {
         let reader = match format {
             Format::Jsonl => Reader::Jsonl(Box::new(Jsonl::new())),
@@ -53,7 +52,8 @@ impl TextDecoder {
         Ok(Self { frames: Frames::new(format == Format::Csv, rows.options().max_line), reader, rows })
     }
 
-    /// Takes more bytes; full batches are appended to `out`.
+    /// Decodes more bytes and appends full batches to `out`. Fails with kind `Data` for an unreadable row, unless rows are set aside, and for an
+    /// unusable header.
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<RecordBatch>) -> Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -82,7 +82,7 @@ impl TextDecoder {
         Ok(())
     }
 
-    /// The object ends here: a last line without newline is taken, the rest is given out.
+    /// Ends the object: decodes a last line without newline and appends the remaining rows to `out`.
     pub fn finish(&mut self, out: &mut Vec<RecordBatch>) -> Result<()> {
         match self.frames.end() {
             End::Clean => {}
@@ -93,16 +93,16 @@ impl TextDecoder {
             End::OpenQuote { line } => {
                 let carry = self.frames.take_carry();
                 if self.lacks_header() {
-                    return Err(self.rows.broken("The header of the result cannot be read"));
+                    return Err(self.rows.broken("The header cannot be read"));
                 }
                 self.rows.begin();
-                self.rows.reject(&Fault::new("a quote is opened and never closed"), line, &carry)?;
+                self.rows.reject(&Fault::new("a quote is never closed"), line, &carry)?;
             }
             End::LostInQuotes { line } => {
-                // Setting aside one row would lose all rows behind the quote without a word.
+                // Setting aside this row would silently lose all rows after the quote.
                 return Err(self
                     .rows
-                    .broken("A quote is opened and never closed; the rows behind it cannot be told apart")
+                    .broken("A quote is never closed, so the rows after it cannot be separated")
                     .with_field("line", line));
             }
         }
@@ -110,7 +110,7 @@ impl TextDecoder {
         Ok(())
     }
 
-    /// What was seen so far, as of the last batch given out.
+    /// The counters as of the last batch.
     pub fn counts(&self) -> &DecodeCounts {
         self.rows.counts()
     }
@@ -121,7 +121,7 @@ impl TextDecoder {
 
     fn record(&mut self, record: &[u8], line: u64, out: &mut Vec<RecordBatch>) -> Result<()> {
         let record = if line == 1 { record.strip_prefix("\u{feff}".as_bytes()).unwrap_or(record) } else { record };
-        // Once for the whole record: cells end at ASCII bytes, so each of them is UTF-8 too.
+        // Checked once per record: cells end at ASCII bytes, so they are UTF-8, too.
         let utf8 = record.is_ascii() || std::str::from_utf8(record).is_ok();
         if let Reader::Delimited(reader) = &mut self.reader
             && !reader.has_header()
@@ -148,7 +148,7 @@ impl TextDecoder {
 
     fn too_long(&mut self, beginning: &[u8], line: u64) -> Result<()> {
         if self.lacks_header() {
-            return Err(self.rows.broken("The header of the result is longer than a line may be"));
+            return Err(self.rows.broken("The header is too long"));
         }
         self.rows.begin();
         let limit = self.rows.options().max_line;

@@ -1,5 +1,5 @@
-//! Values out of Arrow arrays, as the Parquet reader gives them. The obvious pairs are moved as they are; any other value takes
-//! the way of a text cell, so that what fits and what does not is the same for every format.
+//! Copies values from Arrow arrays, as the Parquet reader returns them. Values of a matching type are copied directly. All others are converted to
+//! text and read like a cell, so that the same values fit in every format.
 
 use arrow::array::{
     Array, AsArray, BinaryArray, BooleanArray, FixedSizeBinaryArray, ListArray, PrimitiveArray, StringArray, StructArray,
@@ -16,7 +16,7 @@ use super::tally::{Cell, Tally};
 use super::{Column, ListColumn, StructColumn, decimal, narrow, text, time};
 use crate::schema::ELEMENT;
 
-/// An array with its type found out, paired with the members of the column it is meant for.
+/// A downcast array, with its children paired with the members of the destination column.
 #[derive(Debug)]
 pub(in crate::decode) enum Source<'a> {
     Boolean(&'a BooleanArray),
@@ -37,7 +37,7 @@ pub(in crate::decode) enum Source<'a> {
     Text(&'a StringArray),
     Binary(&'a BinaryArray),
     Fixed(&'a FixedSizeBinaryArray),
-    /// With the number of the column's member for each child that is one.
+    /// With the number of the column's member for each known child.
     Struct(&'a StructArray, Vec<(usize, Source<'a>)>),
     List(&'a ListArray, Box<Source<'a>>),
     /// A column without any value.
@@ -46,7 +46,7 @@ pub(in crate::decode) enum Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// `column` is what the array is meant for; `path` is where it stands, for the names of unknown members.
+    /// Downcasts an array. `column` is the destination; `path` is the prefix for names of unknown members.
     pub(in crate::decode) fn new(array: &'a dyn Array, column: Option<&Column>, path: &str, tally: &mut Tally) -> Self {
         match (array.data_type(), column) {
             (DataType::Null, _) => Source::Null,
@@ -128,7 +128,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The value as an integer, if its type is one.
+    /// The value as an integer, if the type is an integer type.
     #[inline]
     fn int(&self, index: usize) -> Option<i64> {
         Some(match self {
@@ -143,7 +143,7 @@ impl<'a> Source<'a> {
         })
     }
 
-    /// The value as microseconds, and whether digits were cut.
+    /// The value as microseconds, and whether it was truncated; `None` if the type is not a timestamp or text.
     #[inline]
     pub(in crate::decode) fn moment(&self, index: usize) -> Option<Read<time::Moment>> {
         let (moment, cut) = match self {
@@ -168,7 +168,7 @@ impl<'a> Source<'a> {
 }
 
 impl Column {
-    /// The column that a way of member numbers leads to.
+    /// The column at a path of member numbers.
     pub(in crate::decode) fn leaf_column(&self, way: &[usize]) -> Option<&Column> {
         match (self, way) {
             (column, []) => Some(column),
@@ -177,7 +177,7 @@ impl Column {
         }
     }
 
-    /// The value of `source` at `index`; `false` when it is null or counts as null.
+    /// Copies the value of `source` at `index`. Returns `false` if it is null or counts as null.
     pub(in crate::decode) fn put(&mut self, source: &Source<'_>, index: usize, row: usize, tally: &mut Tally) -> Read<bool> {
         if source.is_null(index) {
             return Ok(false);
@@ -230,7 +230,7 @@ impl Column {
         Ok(true)
     }
 
-    /// The value of a leaf of this column; an empty path is the column itself.
+    /// Copies the value of a member at `path`; an empty path is the column itself.
     pub(in crate::decode) fn put_leaf(
         &mut self,
         path: &[usize],
@@ -262,7 +262,7 @@ impl Column {
             Column::Int16(column) => column.set(row, narrow(value)?),
             Column::Float64(column) => {
                 let float = value as f64;
-                // 2^63 would come back as the largest integer, one less than itself.
+                // 2^63 would be converted back to 2^63 - 1.
                 if float as i64 != value || value == i64::MAX {
                     return Err(Fault::new("an integer that a float cannot hold"));
                 }
@@ -273,7 +273,7 @@ impl Column {
         Ok(())
     }
 
-    /// The long way: the value as a text file would have it.
+    /// Converts the value to the notation of the text formats and reads that.
     #[inline(never)]
     fn put_as_text(&mut self, source: &Source<'_>, index: usize, row: usize, tally: &mut Tally) -> Read<bool> {
         let Some(array) = source.array() else { return Ok(false) };
@@ -329,7 +329,7 @@ fn put_list(
     column.commit(row, place)
 }
 
-/// Sixteen bytes as text with hyphens.
+/// The text of a UUID in sixteen bytes.
 fn uuid_of_bytes(bytes: &[u8]) -> [u8; 36] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut digits = [0; 32];
@@ -337,6 +337,6 @@ fn uuid_of_bytes(bytes: &[u8]) -> [u8; 36] {
         pair[0] = DIGITS[usize::from(byte >> 4)];
         pair[1] = DIGITS[usize::from(byte & 15)];
     }
-    // Thirty-two hex digits are always a UUID.
+    // 32 hexadecimal digits are always a UUID.
     text::uuid(&digits).unwrap_or([b'0'; 36])
 }

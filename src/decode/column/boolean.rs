@@ -1,4 +1,4 @@
-//! Boolean columns and their text: `true` and `false`, no other words.
+//! Boolean columns. Their text is `true` or `false`.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, BooleanArray};
 use super::super::fault::{Fault, Read};
 use super::validity::Bits;
 
-/// Booleans of a batch. Rows that were never set are null.
+/// The boolean column of a batch. Rows that were not set are null.
 #[derive(Debug, Default)]
 pub(in crate::decode) struct BooleanColumn {
     values: Bits,
@@ -31,7 +31,7 @@ impl BooleanColumn {
     }
 }
 
-/// The boolean that is the whole text.
+/// Parses a boolean.
 #[inline]
 pub(super) fn boolean(text: &[u8]) -> Read<bool> {
     match text {
@@ -41,7 +41,7 @@ pub(super) fn boolean(text: &[u8]) -> Read<bool> {
     }
 }
 
-/// The boolean that begins at `at` and the place after it.
+/// The boolean at `at`, and the position after it.
 #[inline]
 pub(super) fn boolean_at(bytes: &[u8], at: usize) -> Option<(bool, usize)> {
     match bytes.get(at..at + 4)? {

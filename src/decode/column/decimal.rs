@@ -1,18 +1,18 @@
-//! Exact decimals from their text. Nothing is rounded: what does not fit is a fault.
+//! Parses exact decimals. Nothing is rounded: a value that does not fit is a fault.
 
 use super::super::fault::{Fault, Read};
 use super::digits::digits;
 
-/// Why a text is not a decimal of the wanted scale.
+/// Why a text is not a decimal of the given scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Problem {
     NotANumber,
     TooManyDigits,
-    /// Digits other than zero beyond the scale.
+    /// Nonzero digits beyond the scale.
     Fraction,
 }
 
-/// The decimal that is the whole text, as `value * 10^-scale`.
+/// Parses a decimal as `value * 10^-scale`.
 #[inline]
 pub(super) fn decimal(text: &[u8], precision: u8, scale: u8) -> Read<i128> {
     let value = match decimal_at(text, 0, scale) {
@@ -29,7 +29,7 @@ pub(super) fn decimal(text: &[u8], precision: u8, scale: u8) -> Read<i128> {
     Ok(value)
 }
 
-/// Whether `value` has at most `precision` digits.
+/// Fails if `value` has more than `precision` digits.
 #[inline]
 pub(super) fn check_precision(value: i128, precision: u8) -> Read<()> {
     match 10_u128.checked_pow(precision.into()) {
@@ -38,8 +38,8 @@ pub(super) fn check_precision(value: i128, precision: u8) -> Read<()> {
     }
 }
 
-/// The decimal `[-]digits[.digits]` that begins at `at` and the place after it, when it has at most 18 digits and no more places
-/// than the scale. An exponent may follow.
+/// The decimal `[-]digits[.digits]` at `at`, and the position after it, if it has at most 18 digits and no more decimals than the scale. An
+/// exponent may follow.
 #[inline]
 pub(super) fn decimal_at(bytes: &[u8], at: usize, scale: u8) -> Option<(i128, usize)> {
     const POWERS: [i128; 19] = {
@@ -70,7 +70,7 @@ pub(super) fn decimal_at(bytes: &[u8], at: usize, scale: u8) -> Option<(i128, us
     Some((if negative { -value } else { value }, end))
 }
 
-/// Any decimal or exponent form, exactly.
+/// Parses a decimal with or without exponent, exactly.
 pub(super) fn parse(text: &[u8], scale: i64) -> std::result::Result<i128, Problem> {
     let (negative, unsigned) = match text {
         [b'-', rest @ ..] => (true, rest),
@@ -89,7 +89,7 @@ pub(super) fn parse(text: &[u8], scale: i64) -> std::result::Result<i128, Proble
     if whole.is_empty() && fraction.is_empty() || !digits.clone().all(u8::is_ascii_digit) {
         return Err(Problem::NotANumber);
     }
-    // Trailing zeros carry no value; without them a long fraction of zeros cannot overflow.
+    // Trailing zeros are skipped, so that a long fraction of zeros cannot overflow.
     let zeros = digits.clone().rev().take_while(|&&digit| digit == b'0').count();
     let significant = whole.len() + fraction.len() - zeros;
     let mut value = 0_i128;
@@ -99,7 +99,7 @@ pub(super) fn parse(text: &[u8], scale: i64) -> std::result::Result<i128, Proble
     if value == 0 {
         return Ok(0);
     }
-    // value * 10^power is the number in units of the scale.
+    // The number in units of the scale is value * 10^power.
     let power = exponent - fraction.len() as i64 + zeros as i64 + scale;
     if power < 0 {
         return Err(Problem::Fraction);
@@ -118,7 +118,7 @@ fn exponent(text: &[u8]) -> std::result::Result<i64, Problem> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(Problem::NotANumber);
     }
-    // Far beyond any decimal the exact size does not matter.
+    // Far beyond any decimal, the exact exponent does not matter.
     let size = digits.iter().fold(0_i64, |size, digit| (size * 10 + i64::from(digit - b'0')).min(1_000_000));
     Ok(if negative { -size } else { size })
 }

@@ -1,10 +1,10 @@
-//! Columns of values of fixed width: a slot per row, so that values may come in any order and rows may be left out.
+//! Columns of fixed-width values, with a slot per row, so that rows can be skipped.
 
 use arrow::buffer::NullBuffer;
 
 use super::validity::Bits;
 
-/// Values of a batch. Rows that were never set are null.
+/// The fixed-width column of a batch. Rows that were not set are null.
 #[derive(Debug, Default)]
 pub(in crate::decode) struct Fixed<T> {
     pub(super) values: Vec<T>,

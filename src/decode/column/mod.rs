@@ -1,5 +1,4 @@
-//! Columns under construction. A column takes values for a row from JSON or from a cell of a table, leaves rows out (null), takes
-//! a row back, and becomes an Arrow array. It knows neither lines nor files.
+//! Columns under construction: values are read from JSON, from cells of CSV and TSV files, or from Arrow arrays, and become one Arrow array.
 
 mod arrow;
 mod boolean;
@@ -57,7 +56,7 @@ pub(super) enum Column {
     },
     Timestamp(Fixed<i64>),
     Date(Fixed<i32>),
-    /// Text, enums, times of day, addresses, JSON.
+    /// Text, enums, times of day, IP addresses, JSON.
     Text(TextColumn),
     Uuid(TextColumn),
     Struct(Box<StructColumn>),
@@ -108,16 +107,16 @@ impl Builder for Column {
             Column::Text(column) => column.json(cursor, row, tally)?,
             Column::Int64(column) => column.set(row, json_int(cursor, tally)?),
             Column::Timestamp(column) => {
-                let moment = match quoted(cursor, time::moment_at) {
-                    Some(moment) => moment,
+                let timestamp = match quoted(cursor, time::timestamp_at) {
+                    Some(timestamp) => timestamp,
                     None => {
                         let read = json_string(cursor, tally, time::timestamp);
-                        let Some((moment, cut)) = tally.in_range(read)? else { return Ok(self.nulled(row)) };
+                        let Some((timestamp, cut)) = tally.in_range(read)? else { return Ok(self.nulled(row)) };
                         tally.cut_fractions += u64::from(cut);
-                        moment
+                        timestamp
                     }
                 };
-                column.set(row, moment);
+                column.set(row, timestamp);
             }
             Column::Boolean(column) => match cursor.peek() {
                 b't' | b'f' => column.set(row, cursor.bool()?),
@@ -248,7 +247,7 @@ impl Builder for Column {
 }
 
 impl Column {
-    /// Bytes of a row besides its text, for cutting batches.
+    /// The size of a row without its text in bytes, for splitting batches.
     pub(super) fn row_bytes(&self) -> usize {
         match self {
             Column::Boolean(_) => 1,
@@ -266,7 +265,7 @@ impl Column {
         match (&mut *self, cursor.token()?) {
             (Column::Struct(column), Token::Object) => column.json(cursor, row, tally),
             (Column::List(column), Token::Array) => column.json(cursor, row, tally).map(|()| true),
-            // JSON text in a string, as a table format would have it.
+            // JSON text in a string, as in CSV and TSV.
             (Column::Struct(_) | Column::List(_), Token::String) => tally.with_scratch(|scratch, tally| {
                 cursor.string_into(scratch)?;
                 self.json_text(scratch, row, tally)
@@ -276,7 +275,7 @@ impl Column {
         }
     }
 
-    /// JSON text of a nested column.
+    /// Reads the JSON text of a nested column.
     fn json_text(&mut self, text: &[u8], row: usize, tally: &mut Tally) -> Read<bool> {
         let mut cursor = Cursor::new(text);
         let some = match (&mut *self, cursor.token()?) {
@@ -297,8 +296,8 @@ impl Column {
         Ok(some)
     }
 
-    /// A value in its usual notation that begins at `at` of a table's record, read without a search for its end: gives its end.
-    /// `None` when it is not so simple; then something may have been stored that the long way replaces.
+    /// Reads a cell in its usual notation at `at` of a record without searching for its end first, and returns its end. Returns `None` if the
+    /// notation is another one; [`Column::cell`] must then be called, which replaces what may have been stored.
     #[inline]
     pub(super) fn direct(&mut self, record: &[u8], at: usize, separator: u8, row: usize, tally: &mut Tally) -> Option<usize> {
         let end = match self {
@@ -308,8 +307,8 @@ impl Column {
                 end
             }
             Column::Timestamp(column) => {
-                let (moment, end) = time::moment_at(record, at)?;
-                column.set(row, moment);
+                let (timestamp, end) = time::timestamp_at(record, at)?;
+                column.set(row, timestamp);
                 end
             }
             Column::Boolean(column) => {
@@ -356,7 +355,7 @@ impl Column {
         }
     }
 
-    /// A cell of a table, which is not null; `false` when it counts as null all the same.
+    /// Reads a cell that is not null. Returns `false` if the value counts as null nevertheless.
     #[inline]
     pub(super) fn cell(&mut self, cell: Cell<'_>, row: usize, tally: &mut Tally) -> Read<bool> {
         match self {
@@ -364,9 +363,9 @@ impl Column {
             Column::Int64(column) => column.set(row, cell.read(tally, |text, _| number::int(text))?),
             Column::Timestamp(column) => {
                 let read = cell.read(tally, |text, _| time::timestamp(text));
-                let Some((moment, cut)) = tally.in_range(read)? else { return Ok(self.nulled(row)) };
+                let Some((timestamp, cut)) = tally.in_range(read)? else { return Ok(self.nulled(row)) };
                 tally.cut_fractions += u64::from(cut);
-                column.set(row, moment);
+                column.set(row, timestamp);
             }
             Column::Boolean(column) => column.set(row, cell.read(tally, |text, _| boolean::boolean(text))?),
             Column::Int32(column) => column.set(row, narrow(cell.read(tally, |text, _| number::int(text))?)?),
@@ -392,14 +391,14 @@ impl Column {
         Ok(true)
     }
 
-    /// Makes the row null, whatever it was; gives `false`, as what reads a value does of null.
+    /// Makes the row null and returns `false`, as methods that read values do for null.
     #[cold]
     fn nulled(&mut self, row: usize) -> bool {
         self.unset(row);
         false
     }
 
-    /// The value of a row as text, of the types that keys have.
+    /// The value of a row as text, for the types of keys.
     pub(super) fn text(&self, row: usize) -> Option<String> {
         match self {
             _ if !self.is_set(row) => None,
@@ -421,7 +420,7 @@ fn narrow<T: TryFrom<i64>>(value: i64) -> Read<T> {
     T::try_from(value).map_err(|_| Fault::new("an integer beyond the range of the column"))
 }
 
-/// An integer at the cursor: its digits, or what the slow way makes of it.
+/// The integer at the cursor, by the fast path if possible.
 #[inline(always)]
 fn json_int(cursor: &mut Cursor<'_>, tally: &mut Tally) -> Read<i64> {
     match bare(cursor, number::int_at) {
@@ -430,7 +429,7 @@ fn json_int(cursor: &mut Cursor<'_>, tally: &mut Tally) -> Read<i64> {
     }
 }
 
-/// The number at the cursor, if `read` takes it up to its end.
+/// The number at the cursor, if `read` consumes it completely.
 #[inline(always)]
 fn bare<T>(cursor: &mut Cursor<'_>, read: impl FnOnce(&[u8], usize) -> Option<(T, usize)>) -> Option<T> {
     let (value, end) = read(cursor.bytes, cursor.at)?;
@@ -441,7 +440,7 @@ fn bare<T>(cursor: &mut Cursor<'_>, read: impl FnOnce(&[u8], usize) -> Option<(T
     Some(value)
 }
 
-/// The content of the string at the cursor, if `read` takes it up to its end.
+/// The content of the string at the cursor, if `read` consumes it completely.
 #[inline(always)]
 fn quoted<T>(cursor: &mut Cursor<'_>, read: impl FnOnce(&[u8], usize) -> Option<(T, usize)>) -> Option<T> {
     if cursor.peek() != b'"' {
@@ -455,7 +454,7 @@ fn quoted<T>(cursor: &mut Cursor<'_>, read: impl FnOnce(&[u8], usize) -> Option<
     Some(value)
 }
 
-/// A number at the cursor, or one in a string (where words such as `NaN` have to be, and exact decimals may be).
+/// The number at the cursor. It may be in a string, as `NaN` must be and exact decimals may be.
 #[inline]
 fn json_number<T>(cursor: &mut Cursor<'_>, tally: &mut Tally, parse: impl FnOnce(&[u8]) -> Read<T>) -> Read<T> {
     match cursor.peek() {
@@ -465,7 +464,7 @@ fn json_number<T>(cursor: &mut Cursor<'_>, tally: &mut Tally, parse: impl FnOnce
     }
 }
 
-/// What `parse` makes of the content of the string at the cursor.
+/// Parses the content of the string at the cursor.
 #[inline]
 fn json_string<T>(cursor: &mut Cursor<'_>, tally: &mut Tally, parse: impl FnOnce(&[u8]) -> Read<T>) -> Read<T> {
     if cursor.peek() != b'"' {
@@ -480,7 +479,7 @@ fn json_string<T>(cursor: &mut Cursor<'_>, tally: &mut Tally, parse: impl FnOnce
     }
 }
 
-/// The fault of a JSON value of the wrong kind, or of no value at all.
+/// The fault of a JSON value of another kind, or of invalid JSON.
 #[cold]
 fn unlike(cursor: &mut Cursor<'_>, wanted: &str) -> Fault {
     match cursor.token() {

@@ -1,6 +1,5 @@
-//! Which member of an object a name in JSON text is. Writers keep an order and leave some members out, so the next few names of
-//! that order are compared at once, together with quote and colon and without branches (which of them it is cannot be
-//! predicted). Only a name that is none of them is looked up.
+//! Resolves the member names of JSON objects. Writers keep members in one order and omit some, so the next few names of that order are compared
+//! at once, together with quote and colon and without branches, since a match cannot be predicted. Other names are looked up in a hash table.
 
 use std::collections::HashSet;
 
@@ -9,23 +8,23 @@ use super::super::json::Cursor;
 use super::super::scan::{find2, word};
 
 const EMPTY: u32 = u32::MAX;
-/// Names that are compared at once.
+/// The number of names that are compared at once.
 const AHEAD: usize = 4;
-/// Bytes of a name that are compared in words; longer ones are rare.
+/// The number of bytes of a name that are compared in words. Longer names are rare.
 const WINDOW: usize = 32;
-/// Names are reported up to this number and length: they come from outside and must not fill the memory.
+/// The limits for the number and length of reported names, which come from outside and must not fill the memory.
 const MAX_UNKNOWN: usize = 256;
 const MAX_UNKNOWN_LENGTH: usize = 128;
 
-/// A name, `"` and `:`, as words to compare with.
+/// A name followed by `":`, as words for comparison.
 #[derive(Debug, Clone)]
 struct Pattern {
     words: [u64; WINDOW / 8],
     masks: [u64; WINDOW / 8],
     length: u32,
-    /// Number of the member.
+    /// The number of the member.
     number: u32,
-    /// What does not fit into the words.
+    /// The bytes that do not fit into the words.
     rest: Box<[u8]>,
 }
 
@@ -37,14 +36,14 @@ impl Pattern {
         let (front, rest) = text.split_at(text.len().min(WINDOW));
         padded[..front.len()].copy_from_slice(front);
         mask[..front.len()].fill(u8::MAX);
-        // JSON text has other bytes for these names, and they would match what is no name.
+        // These names are escaped in JSON text, and their bytes could match something else.
         if name.bytes().any(|byte| byte < b' ' || matches!(byte, b'"' | b'\\')) {
             return Self { number, ..Self::never() };
         }
         Self { words: words(&padded), masks: words(&mask), length: text.len() as u32, number, rest: rest.into() }
     }
 
-    /// Matches nothing.
+    /// A pattern that matches nothing.
     fn never() -> Self {
         Self { words: [1; WINDOW / 8], masks: [0; WINDOW / 8], length: 0, number: EMPTY, rest: Box::default() }
     }
@@ -69,27 +68,27 @@ fn words(bytes: &[u8; WINDOW]) -> [u64; WINDOW / 8] {
 #[derive(Debug)]
 pub(in crate::decode) struct Names {
     names: Vec<Box<[u8]>>,
-    /// Open addressing by [`hash`], at most half full.
+    /// A hash table with open addressing by [`hash`], at most half full.
     slots: Vec<u32>,
     shift: u32,
-    /// The names in the order in which the writer was seen to put them; some that match nothing follow.
+    /// The names in the observed order of the writer, followed by patterns that match nothing.
     order: Vec<Pattern>,
-    /// Place in `order` of each number.
+    /// The position in `order` of each member.
     places: Vec<u32>,
-    /// Place in `order` of the name expected next.
+    /// The position in `order` of the name that is expected next.
     next: usize,
-    /// How often the order may still be learned anew: a writer without any order must not cost more than the look-up.
+    /// How often the order may still be changed: a writer without any order must not cost more than the lookups.
     patience: usize,
-    /// Names that are no members.
+    /// Names that are not members.
     unknown: HashSet<Box<[u8]>>,
 }
 
-/// What stands at the cursor.
+/// The name at the cursor.
 #[derive(Debug, PartialEq)]
 pub(in crate::decode) enum Found {
     /// The member with this number.
     Member(usize),
-    /// No member of ours; its name when it was not seen before.
+    /// An unknown member, with its name if it is new.
     Unknown(Option<String>),
 }
 
@@ -124,7 +123,7 @@ impl Names {
         }
     }
 
-    /// The number of the member of this name.
+    /// The number of the member with this name.
     pub(in crate::decode) fn find(&self, name: &[u8]) -> Option<usize> {
         let mut slot = (hash(name) >> self.shift) as usize;
         loop {
@@ -139,13 +138,13 @@ impl Names {
         }
     }
 
-    /// A new object begins.
+    /// Begins a new object.
     #[inline]
     pub(in crate::decode) fn begin(&mut self) {
         self.next = 0;
     }
 
-    /// Passes the name at the cursor (after blanks) and its colon.
+    /// Skips the name at the cursor, after white space, and its colon.
     #[inline]
     pub(in crate::decode) fn next(&mut self, cursor: &mut Cursor<'_>) -> Read<Found> {
         if cursor.peek_after_blanks() != b'"' {
@@ -205,8 +204,8 @@ impl Names {
         })
     }
 
-    /// The member was not expected. One from further on only means that some were left out; one from before moves behind the
-    /// member that it followed.
+    /// Handles an unexpected member. A later one in the order means that members were omitted. An earlier one is moved after the member that it
+    /// followed.
     fn learn(&mut self, number: usize) {
         let place = self.places[number] as usize;
         if place >= self.next || self.patience == 0 {
@@ -221,7 +220,7 @@ impl Names {
     }
 }
 
-/// Eight bytes at a time, the last eight overlapping.
+/// Hashes eight bytes at a time; the last eight overlap.
 #[inline]
 fn hash(name: &[u8]) -> u64 {
     const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -291,7 +290,7 @@ mod tests {
         for (place, number) in learned.into_iter().enumerate() {
             assert_eq!(names.places[number] as usize, place);
         }
-        // Without patience names are still found, in any order.
+        // When the order is no longer changed, names are still found in any order.
         names.patience = 0;
         assert_eq!(walk(&mut names, "\"zeta\":1,\"alpha\":2,\"beta\":3"), [5, 0, 1].map(Found::Member));
     }

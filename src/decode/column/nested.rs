@@ -1,5 +1,5 @@
-//! Objects of fixed shape and arrays. An object whose members are all null is null, so that every format and mode agrees:
-//! expanded files cannot tell the two apart.
+//! Columns of objects and arrays. An object whose members are all null is null itself in every format, since expanded files cannot distinguish
+//! the two.
 
 use std::sync::Arc;
 
@@ -16,20 +16,20 @@ use super::validity::Bits;
 use crate::error::{Kind, Result, ResultExt};
 use crate::schema::{self, ColumnType, ELEMENT, Nested};
 
-/// Named columns that are filled from an object: a group of a record, or the members of a nested object.
+/// Columns that are filled from a JSON object: a group of a record, or the members of a nested object.
 #[derive(Debug)]
 pub(in crate::decode) struct Object<C> {
     pub(in crate::decode) names: Names,
     pub(in crate::decode) columns: Vec<C>,
     labels: Vec<String>,
-    /// Where it stands, for the names of unknown members: `value.` or `value.settings.`.
+    /// The prefix for names of unknown members: `value.` or `value.settings.`.
     path: String,
-    /// A member named twice is a fault, and so is a null: of two keys neither is right.
+    /// Whether a null or repeated member is a fault, as in keys.
     strict: bool,
 }
 
 impl<C: Builder> Object<C> {
-    /// The columns of a key.
+    /// The columns of the key.
     pub(in crate::decode) fn key(columns: &[schema::Column]) -> Self {
         Self { strict: true, ..Self::new(columns, "key.") }
     }
@@ -58,12 +58,12 @@ impl<C: Builder> Object<C> {
         self.columns.iter_mut().for_each(|column| column.truncate(row));
     }
 
-    /// Makes the row null in all columns; it is the last one.
+    /// Makes the row null in all columns. It must be the last one.
     pub(in crate::decode) fn unset(&mut self, row: usize) {
         self.columns.iter_mut().for_each(|column| column.unset(row));
     }
 
-    /// The JSON object at the cursor; `false` when all its members are null. The row must be empty so far.
+    /// Reads the JSON object at the cursor. Returns `false` if all members are null. The row must be empty.
     pub(in crate::decode) fn json(&mut self, cursor: &mut Cursor<'_>, row: usize, tally: &mut Tally) -> Read<bool> {
         cursor.expect(b'{', "not an object")?;
         if cursor.peek_after_blanks() == b'}' {
@@ -84,7 +84,7 @@ impl<C: Builder> Object<C> {
                     }
                     if null {
                         cursor.null()?;
-                        // Of several members with one name the last counts.
+                        // If a member is given twice, the last one counts.
                         twice |= column.is_set(row);
                         column.unset(row);
                     } else {
@@ -162,7 +162,7 @@ impl<C: Builder> StructColumn<C> {
         Ok(any)
     }
 
-    /// One leaf of an object that is spread over several columns of a file.
+    /// Reads a member of an object that is spread over several columns of a file.
     pub(super) fn leaf(&mut self, path: &[usize], cell: Cell<'_>, row: usize, tally: &mut Tally) -> Read<()> {
         let Some((&number, rest)) = path.split_first() else { return Ok(()) };
         let Some(column) = self.object.columns.get_mut(number) else { return Ok(()) };
@@ -185,11 +185,11 @@ impl<C: Builder> StructColumn<C> {
     }
 }
 
-/// An array of known items.
+/// An array.
 #[derive(Debug)]
 pub(in crate::decode) struct ListColumn<C> {
     pub(super) item: C,
-    /// As in a text column: starts of the rows begun so far, and the end of the last.
+    /// The start of each row so far, and the end of the last.
     offsets: Vec<i32>,
     pub(super) valid: Bits,
     field: FieldRef,
@@ -210,7 +210,7 @@ impl<C: Builder> ListColumn<C> {
         self.valid.reserve(rows);
     }
 
-    /// Forgets `row` and all after it, half written ones too.
+    /// Removes `row` and all later rows, including half-written ones.
     pub(super) fn truncate(&mut self, row: usize) {
         self.cut(row);
         self.valid.truncate(row);
@@ -233,7 +233,7 @@ impl<C: Builder> ListColumn<C> {
         self.offsets.last().map_or(0, |&end| end as usize)
     }
 
-    /// Begins the list of `row`; gives the place of its first item.
+    /// Begins the list of `row` and returns the position of its first item.
     pub(super) fn begin(&mut self, row: usize) -> usize {
         self.unset(row);
         let end = self.end();
@@ -241,10 +241,10 @@ impl<C: Builder> ListColumn<C> {
         end
     }
 
-    /// Makes room for the item at `place`.
+    /// Reserves space for the item at `place`.
     #[inline]
     pub(super) fn room(&mut self, place: usize) {
-        // Doubling, as the items of a batch cannot be known before.
+        // By doubling, since the number of items is not known in advance.
         if place.is_power_of_two() || place == 0 {
             self.item.reserve((2 * place).max(16));
         }
@@ -291,5 +291,5 @@ impl<C: Builder> ListColumn<C> {
     }
 }
 
-/// What an item is taken to cost beyond its text.
+/// The estimated size of an item in addition to its text, in bytes.
 pub(super) const ITEM_BYTES: usize = 8;

@@ -1,16 +1,16 @@
-//! Integers and floats from their text. An integer never passes through a float.
+//! Parses integers and floats. An integer never passes through a float.
 
 use super::super::fault::{Fault, Read};
 use super::decimal;
 use super::digits::digits;
 
-/// The integer that begins at `at` (sign allowed) and the place after it; `None` when there is none or it exceeds 64 bits.
+/// The integer at `at`, with an optional sign, and the position after it; `None` if there is none or it exceeds 64 bits.
 #[inline(always)]
 pub(super) fn int_at(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
     match bytes.get(at) {
         Some(b'-') => {
             let (value, end) = digits(bytes, at + 1)?;
-            // -2^63 has no positive twin.
+            // -2^63 has no positive counterpart.
             0_i64.checked_sub_unsigned(value).map(|value| (value, end))
         }
         Some(b'+') => {
@@ -24,7 +24,7 @@ pub(super) fn int_at(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
     }
 }
 
-/// The integer that is the whole text. `1.0` and `1e3` are integers too, as long as nothing is lost.
+/// Parses an integer. `1.0` and `1e3` are accepted, too, if nothing is lost.
 #[inline]
 pub(super) fn int(text: &[u8]) -> Read<i64> {
     match int_at(text, 0) {
@@ -46,7 +46,7 @@ fn exact_int(text: &[u8]) -> Read<i64> {
     i64::try_from(value).map_err(|_| Fault::new("an integer beyond 64 bits"))
 }
 
-/// The 64-bit float that is the whole text; `NaN` and infinities by their usual names.
+/// Parses a 64-bit float. `NaN` and infinities have their usual names.
 #[inline]
 pub(super) fn float64(text: &[u8]) -> Read<f64> {
     match float_at(text, 0) {
@@ -58,8 +58,8 @@ pub(super) fn float64(text: &[u8]) -> Read<f64> {
     Ok(value)
 }
 
-/// The float that begins at `at` and the place after it, when it is short: exact if the digits fit 53 bits and the power of ten
-/// is exact (Clinger's fast path). An exponent may follow.
+/// The float at `at`, and the position after it, if it has few digits: exact if the digits fit 53 bits and the power of ten is exact (Clinger's
+/// fast path). An exponent may follow.
 #[inline]
 pub(super) fn float_at(bytes: &[u8], at: usize) -> Option<(f64, usize)> {
     const POWERS: [f64; 16] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
@@ -92,7 +92,7 @@ pub(super) fn float_at(bytes: &[u8], at: usize) -> Option<(f64, usize)> {
     Some((if negative { -value } else { value }, end))
 }
 
-/// The 32-bit float that is the whole text.
+/// Parses a 32-bit float.
 pub(super) fn float32(text: &[u8]) -> Read<f32> {
     let value = float_text(text)?.parse::<f32>().map_err(|_| Fault::new("not a number"))?;
     check_float(value.is_infinite(), text)?;
@@ -103,7 +103,7 @@ fn float_text(text: &[u8]) -> Read<&str> {
     std::str::from_utf8(text).map_err(|_| Fault::new("not a number"))
 }
 
-/// Rust reads digits beyond the range as infinity; only the word may mean that.
+/// Fails for digits beyond the range, which Rust parses as infinity.
 fn check_float(infinite: bool, text: &[u8]) -> Read<()> {
     if infinite && text.iter().any(u8::is_ascii_digit) {
         return Err(Fault::new("a number beyond the range of the column"));

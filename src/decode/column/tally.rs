@@ -1,25 +1,25 @@
-//! What a column needs besides its own buffers: counters of the row being read, a scratch buffer, and cells of table files.
+//! What columns share: counters of the current row, a scratch buffer, and cells of CSV and TSV files.
 
 use std::collections::BTreeSet;
 
 use super::super::fault::Read;
 
-/// What is counted while values are read. Counts of a row that turns out bad are thrown away with it.
+/// Counters that are updated while values are read. Those of an unreadable row are discarded.
 #[derive(Debug, Default)]
 pub(in crate::decode) struct Tally {
     /// Placeholders in this row.
     pub(in crate::decode) oversized: u64,
-    /// Times in this row that lost digits.
+    /// Timestamps in this row that were truncated.
     pub(in crate::decode) cut_fractions: u64,
     /// Times and dates in this row that became null.
     pub(in crate::decode) nulled_times: u64,
     /// Whether times and dates outside the years 1 to 9999 become null.
     pub(in crate::decode) nulls_times: bool,
-    /// Bytes of text in this batch, rows taken back included.
+    /// Bytes of text in this batch, including removed rows.
     pub(in crate::decode) bytes: usize,
-    /// Names without a column, of the whole object.
+    /// Names in the object that have no column.
     pub(in crate::decode) unknown_columns: BTreeSet<String>,
-    /// For values that must be put together before they can be read.
+    /// For values that must be unescaped before they are parsed.
     scratch: Vec<u8>,
 }
 
@@ -32,7 +32,7 @@ impl Tally {
         self.unknown_columns.insert(name);
     }
 
-    /// `None` in place of a time or date outside the years 1 to 9999, where that is wanted.
+    /// Returns `None` for a time or date outside the years 1 to 9999, if those become null.
     #[inline]
     pub(in crate::decode) fn in_range<T>(&mut self, read: Read<T>) -> Read<Option<T>> {
         match read {
@@ -49,14 +49,14 @@ impl Tally {
 /// A cell of a CSV or TSV file that is not null.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::decode) enum Cell<'a> {
-    /// The value as it stands.
+    /// The value itself.
     Plain(&'a [u8]),
-    /// A value with escapes, and how to resolve them.
+    /// A value with escapes, and the function that resolves them.
     Escaped(&'a [u8], fn(&[u8], &mut Vec<u8>) -> Read<()>),
 }
 
 impl Cell<'_> {
-    /// Appends the value. On a fault `out` may hold a part of it.
+    /// Appends the value. After a fault `out` may contain a part of it.
     #[inline]
     pub(in crate::decode) fn append_to(self, out: &mut Vec<u8>) -> Read<()> {
         match self {
@@ -81,7 +81,7 @@ impl Cell<'_> {
 }
 
 impl Tally {
-    /// Runs `work` with an empty buffer that is kept for the next time.
+    /// Runs `work` with an empty buffer, which is reused.
     pub(in crate::decode) fn with_scratch<T>(&mut self, work: impl FnOnce(&mut Vec<u8>, &mut Tally) -> T) -> T {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();

@@ -1,4 +1,4 @@
-//! Text columns: one buffer of bytes and the ends of the rows. Also UUIDs, which are text in one notation.
+//! Text columns: one buffer of bytes, and an offset per row. Also UUIDs, which are normalised text.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use super::tally::{Cell, Tally};
 use super::validity::Bits;
 use crate::error::{Kind, Result, ResultExt};
 
-/// What the service puts in place of a text that is too large; the second is the older spelling.
+/// The service's placeholders for oversized text. The second is the older spelling.
 const PLACEHOLDERS: [&[u8]; 2] = [b"__dap_oversized_truncated__", b"__cd2_oversized_truncated__"];
 
-/// Texts of a batch. Rows that were skipped are null.
+/// The text column of a batch. Skipped rows are null.
 #[derive(Debug)]
 pub(in crate::decode) struct TextColumn {
     bytes: Vec<u8>,
-    /// Start of each row begun so far and the end of the last one.
+    /// The start of each row so far, and the end of the last one.
     offsets: Vec<i32>,
     valid: Bits,
 }
@@ -32,7 +32,7 @@ impl TextColumn {
         self.valid.reserve(rows);
     }
 
-    /// The JSON value at the cursor: the content of a string, else its text.
+    /// Reads the JSON value at the cursor: the content of a string, or else the JSON text.
     #[inline]
     pub(super) fn json(&mut self, cursor: &mut Cursor<'_>, row: usize, tally: &mut Tally) -> Read<()> {
         self.begin(row);
@@ -64,7 +64,7 @@ impl TextColumn {
         }
     }
 
-    /// Rows that were skipped are empty; a value for a row that has one already replaces it.
+    /// Fills skipped rows. A second value for a row replaces the first.
     fn align(&mut self, row: usize) {
         self.unset(row);
         let end = self.bytes.len() as i32;
@@ -85,7 +85,7 @@ impl TextColumn {
         Ok(())
     }
 
-    /// The text of a row that has one.
+    /// The text of a row that is not null.
     pub(super) fn text(&self, row: usize) -> Option<&str> {
         let (start, end) = (*self.offsets.get(row)?, *self.offsets.get(row + 1)?);
         std::str::from_utf8(self.bytes.get(start as usize..end as usize)?).ok()
@@ -106,11 +106,11 @@ impl TextColumn {
 
     fn cut(&mut self, row: usize) {
         self.offsets.truncate(row + 1);
-        // There is always the first offset.
+        // The first offset always exists.
         self.bytes.truncate(self.offsets.last().map_or(0, |&end| end as usize));
     }
 
-    /// Forgets `row` and all after it, half written ones too.
+    /// Removes `row` and all later rows, including half-written ones.
     pub(super) fn truncate(&mut self, row: usize) {
         self.cut(row);
         self.valid.truncate(row);
@@ -120,7 +120,7 @@ impl TextColumn {
         self.align(rows);
         let mut bytes = std::mem::take(&mut self.bytes);
         let mut offsets = std::mem::replace(&mut self.offsets, vec![0]);
-        // The next batch will be about as large; a batch that is kept must not hold much more than its text.
+        // The next batch will be about as large. A finished one must not occupy much more memory than its text.
         self.bytes.reserve(bytes.len());
         self.offsets.reserve(rows);
         if bytes.capacity() - bytes.len() > bytes.len() / 4 {
@@ -133,7 +133,7 @@ impl TextColumn {
     }
 }
 
-/// Lower case with hyphens, from 36 characters with or 32 without them.
+/// Normalises a UUID, with or without hyphens, to lower case with hyphens.
 #[inline]
 pub(super) fn uuid(text: &[u8]) -> Read<[u8; 36]> {
     let mut uuid = [0; 36];
@@ -160,7 +160,7 @@ pub(super) fn uuid(text: &[u8]) -> Read<[u8; 36]> {
     if bad { Err(Fault::new("not a UUID")) } else { Ok(uuid) }
 }
 
-/// The UUID with hyphens that begins at `at` and the place after it.
+/// The UUID with hyphens at `at`, and the position after it.
 #[inline]
 pub(super) fn uuid_at(bytes: &[u8], at: usize) -> Option<([u8; 36], usize)> {
     let text = bytes.get(at..)?.first_chunk::<36>()?;
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_may_be_skipped_replaced_and_taken_back() {
+    fn rows_can_be_skipped_replaced_and_removed() {
         let mut tally = Tally::default();
         let mut column = TextColumn::new();
         column.reserve(10);
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn uuids_have_one_notation() {
+    fn uuids_are_normalised() {
         let expected = *b"01234567-89ab-cdef-0123-456789abcdef";
         assert_eq!(uuid(b"01234567-89AB-CDEF-0123-456789abcdef").unwrap(), expected);
         assert_eq!(uuid(b"0123456789abcdef0123456789ABCDEF").unwrap(), expected);

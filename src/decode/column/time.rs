@@ -1,4 +1,4 @@
-//! Moments and dates from their text. Time zones other than UTC are turned into UTC; finer than a microsecond is cut.
+//! Parses timestamps and dates. Timestamps are converted to UTC and truncated to microseconds.
 
 use super::super::fault::{Fault, Read};
 use super::digits::digits;
@@ -6,14 +6,14 @@ use super::digits::digits;
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;
 /// 0001-01-01T00:00:00Z.
-const FIRST_MOMENT: i64 = -62_135_596_800 * MICROS_PER_SECOND;
+const FIRST_TIMESTAMP: i64 = -62_135_596_800 * MICROS_PER_SECOND;
 /// 9999-12-31T23:59:59.999999Z.
-const LAST_MOMENT: i64 = 253_402_300_800 * MICROS_PER_SECOND - 1;
+const LAST_TIMESTAMP: i64 = 253_402_300_800 * MICROS_PER_SECOND - 1;
 
-/// A moment, and whether digits other than zero beyond the microsecond were cut.
+/// Microseconds since the epoch, and whether the timestamp was truncated.
 pub(in crate::decode) type Moment = (i64, bool);
 
-/// The moment that is the whole text: `YYYY-MM-DDThh:mm:ss[.f]` and `Z` or an offset.
+/// Parses a timestamp: `YYYY-MM-DDThh:mm:ss[.f]` and `Z` or an offset.
 #[inline]
 pub(in crate::decode) fn timestamp(text: &[u8]) -> Read<Moment> {
     let Some((seconds, rest)) = seconds(text) else { return Err(not_a_time(text)) };
@@ -23,9 +23,9 @@ pub(in crate::decode) fn timestamp(text: &[u8]) -> Read<Moment> {
     fraction_and_zone(seconds, rest)
 }
 
-/// The moment that begins at `at` in the service's own notation (UTC, no digits beyond the microsecond) and the place after it.
+/// The timestamp at `at` in the service's own notation (UTC, at most microseconds), and the position after it.
 #[inline]
-pub(super) fn moment_at(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
+pub(super) fn timestamp_at(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
     const SCALES: [i64; 7] = [0, 100_000, 10_000, 1_000, 100, 10, 1];
     let (seconds, _) = seconds(bytes.get(at..)?)?;
     let mut end = at + 19;
@@ -38,7 +38,7 @@ pub(super) fn moment_at(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
     (bytes.get(end) == Some(&b'Z')).then_some((micros, end + 1))
 }
 
-/// The date that begins at `at` and the place after it.
+/// The date at `at`, and the position after it.
 #[inline]
 pub(super) fn date_at(bytes: &[u8], at: usize) -> Option<(i32, usize)> {
     Some((days(bytes.get(at..)?.first_chunk()?)? as i32, at + 10))
@@ -82,23 +82,26 @@ fn fraction_and_zone(seconds: i64, rest: &[u8]) -> Read<Moment> {
     Ok((moment, cut))
 }
 
-/// Years 1 to 9999 only: what lies outside can be written neither to SQL nor to most readers of Parquet.
+/// Fails outside the years 1 to 9999, which neither SQL databases nor most Parquet readers support.
 pub(super) fn check_range(moment: i64) -> Read<()> {
-    if (FIRST_MOMENT..=LAST_MOMENT).contains(&moment) { Ok(()) } else { Err(Fault::out_of_range(moment > LAST_MOMENT)) }
+    if (FIRST_TIMESTAMP..=LAST_TIMESTAMP).contains(&moment) {
+        Ok(())
+    } else {
+        Err(Fault::out_of_range(moment > LAST_TIMESTAMP))
+    }
 }
 
 /// The same for days since the epoch.
 pub(super) fn check_day_range(day: i64) -> Read<i32> {
     const SPAN: std::ops::RangeInclusive<i64> =
-        FIRST_MOMENT / MICROS_PER_SECOND / SECONDS_PER_DAY..=(LAST_MOMENT + 1) / MICROS_PER_SECOND / SECONDS_PER_DAY - 1;
+        FIRST_TIMESTAMP / MICROS_PER_SECOND / SECONDS_PER_DAY..=(LAST_TIMESTAMP + 1) / MICROS_PER_SECOND / SECONDS_PER_DAY - 1;
     match i32::try_from(day) {
         Ok(days) if SPAN.contains(&day) => Ok(days),
         _ => Err(Fault::out_of_range(day > 0)),
     }
 }
 
-/// The fault of a text that begins with a date whose year is outside 1 to 9999: with a sign, more digits, or 0000. And what follows the
-/// date.
+/// The fault of a text that starts with a date whose year is outside 1 to 9999 (with a sign, more digits, or 0000), and the rest of the text.
 #[cold]
 fn other_year(text: &[u8]) -> Option<(Fault, &[u8])> {
     let (is_negative, unsigned) = match text {
@@ -130,7 +133,7 @@ fn not_a_time(text: &[u8]) -> Fault {
     Fault::new(if shaped { "a time that is not in the calendar" } else { "not a time" })
 }
 
-/// The date that is the whole text, in days since 1970-01-01.
+/// Parses a date into days since 1970-01-01.
 #[inline]
 pub(super) fn date(text: &[u8]) -> Read<i32> {
     match text.first_chunk::<10>() {
@@ -149,7 +152,7 @@ fn not_a_date(text: &[u8], otherwise: &'static str) -> Fault {
     }
 }
 
-/// Seconds since the epoch of `YYYY-MM-DDThh:mm:ss` and what follows it.
+/// Parses `YYYY-MM-DDThh:mm:ss` into seconds since the epoch, and returns the rest of the text.
 #[inline]
 fn seconds(text: &[u8]) -> Option<(i64, &[u8])> {
     let (chunk, rest) = text.split_first_chunk::<19>()?;
@@ -164,7 +167,7 @@ fn seconds(text: &[u8]) -> Option<(i64, &[u8])> {
     Some((days * SECONDS_PER_DAY + hour * 3600 + minute * 60 + second, rest))
 }
 
-/// Days since the epoch of `YYYY-MM-DD`.
+/// Parses `YYYY-MM-DD` into days since the epoch.
 #[inline]
 fn days(text: &[u8; 10]) -> Option<i64> {
     let [y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1] = *text else { return None };
@@ -217,12 +220,12 @@ mod tests {
             ("1970-01-01T02:00:00+0200", (0, false)),
             ("1969-12-31T22:00:00-02", (0, false)),
             ("1970-01-01T00:00:00.25-00:00", (250_000, false)),
-            ("0001-01-01T00:00:00Z", (FIRST_MOMENT, false)),
-            ("9999-12-31T23:59:59.999999Z", (LAST_MOMENT, false)),
+            ("0001-01-01T00:00:00Z", (FIRST_TIMESTAMP, false)),
+            ("9999-12-31T23:59:59.999999Z", (LAST_TIMESTAMP, false)),
         ] {
             assert_eq!(timestamp(text.as_bytes()).unwrap(), expected, "{text}");
-            // The short way may decline, but never say something else.
-            assert!(moment_at(text.as_bytes(), 0).is_none_or(|short| short == (expected.0, text.len())), "{text}");
+            // The fast path may decline but never return another value.
+            assert!(timestamp_at(text.as_bytes(), 0).is_none_or(|short| short == (expected.0, text.len())), "{text}");
         }
         for (text, reason) in [
             ("", "not a time"),
@@ -252,7 +255,7 @@ mod tests {
         ] {
             let fault = timestamp(text.as_bytes()).unwrap_err();
             assert!(fault.reason().contains(reason), "{text}: {}", fault.reason());
-            assert!(moment_at(text.as_bytes(), 0).is_none_or(|(_, end)| end < text.len()), "{text}");
+            assert!(timestamp_at(text.as_bytes(), 0).is_none_or(|(_, end)| end < text.len()), "{text}");
         }
     }
 
@@ -284,12 +287,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_chrono(micros in FIRST_MOMENT..=LAST_MOMENT, offset in -86_340..86_340_i32) {
+        fn agrees_with_chrono(micros in FIRST_TIMESTAMP..=LAST_TIMESTAMP, offset in -86_340..86_340_i32) {
             let time: DateTime<Utc> = DateTime::from_timestamp_micros(micros).unwrap();
             for format in [SecondsFormat::Micros, SecondsFormat::AutoSi] {
                 let text = time.to_rfc3339_opts(format, true);
                 prop_assert_eq!(timestamp(text.as_bytes()).unwrap(), (micros, false));
-                prop_assert_eq!(moment_at(format!("<{text}>").as_bytes(), 1), Some((micros, text.len() + 1)));
+                prop_assert_eq!(timestamp_at(format!("<{text}>").as_bytes(), 1), Some((micros, text.len() + 1)));
             }
             let zone = chrono::FixedOffset::east_opt(offset / 60 * 60).unwrap();
             let local = time.with_timezone(&zone);

@@ -1,15 +1,15 @@
-//! Bits of a column, one per row, in Arrow's order: validity, and the values of booleans. Rows that were never set are 0.
+//! Bitmaps in Arrow's bit order, for validity and for the values of booleans. Rows that were not set are 0.
 
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
 
-/// Bits with room for a reserved number of rows.
+/// A bitmap with reserved capacity.
 #[derive(Debug, Default)]
 pub(super) struct Bits {
     bytes: Vec<u8>,
 }
 
 impl Bits {
-    /// Makes room for `rows` rows; new ones are 0.
+    /// Reserves capacity for `rows` rows. New ones are 0.
     pub(super) fn reserve(&mut self, rows: usize) {
         let bytes = rows.div_ceil(8);
         if self.bytes.len() < bytes {
@@ -38,7 +38,7 @@ impl Bits {
         self.bytes[row / 8] & 1 << (row % 8) != 0
     }
 
-    /// Unsets `row` and all after it.
+    /// Unsets `row` and all later rows.
     pub(super) fn truncate(&mut self, row: usize) {
         if let Some(byte) = self.bytes.get_mut(row / 8) {
             *byte &= !(u8::MAX << (row % 8));
@@ -48,14 +48,14 @@ impl Bits {
         }
     }
 
-    /// The first `rows` bits; leaves it empty.
+    /// Takes the first `rows` bits and clears the bitmap.
     pub(super) fn take(&mut self, rows: usize) -> BooleanBuffer {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.resize(rows.div_ceil(8), 0);
         BooleanBuffer::new(Buffer::from_vec(bytes), 0, rows)
     }
 
-    /// The same as validity; `None` when no row is null.
+    /// Takes the first `rows` bits as a null buffer; `None` if no row is null.
     pub(super) fn take_nulls(&mut self, rows: usize) -> Option<NullBuffer> {
         Some(NullBuffer::new(self.take(rows))).filter(|nulls| nulls.null_count() > 0)
     }

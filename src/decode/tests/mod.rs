@@ -1,4 +1,4 @@
-//! Tests of whole decoders: the rules by hand-written rows, and properties over random rows in all formats and modes.
+//! Tests of whole decoders: rules with hand-written rows, and properties over random rows in all formats and modes.
 
 mod files;
 mod model;
@@ -15,12 +15,12 @@ use super::*;
 use crate::model::Format;
 use crate::schema::{TableSchema, change_schema};
 
-/// What a decoder gave.
+/// The output of a decoder.
 #[derive(Debug)]
 struct Decoded {
     /// All rows in one batch.
     batch: RecordBatch,
-    /// Rows of each batch.
+    /// The number of rows of each batch.
     sizes: Vec<usize>,
     counts: DecodeCounts,
     bad: Vec<BadRow>,
@@ -28,7 +28,7 @@ struct Decoded {
 
 type BadRow = (RowError, Vec<u8>);
 
-/// Options for tests: bad rows are set aside into the second.
+/// Options for tests, and the list that receives unreadable rows.
 fn options() -> (DecodeOptions, Arc<Mutex<Vec<BadRow>>>) {
     let bad = Arc::new(Mutex::new(Vec::new()));
     let taken = bad.clone();
@@ -50,7 +50,7 @@ fn options() -> (DecodeOptions, Arc<Mutex<Vec<BadRow>>>) {
     (options, bad)
 }
 
-/// Decodes `parts`, pushed one after the other.
+/// Decodes `parts`, which are pushed one after the other.
 fn decode_parts<'p>(
     schema: &TableSchema,
     format: Format,
@@ -75,7 +75,7 @@ fn decode(schema: &TableSchema, format: Format, text: &str) -> Decoded {
     decode_parts(schema, format, [text.as_bytes()], |_| {}).unwrap()
 }
 
-/// The error of a decoder that must not set rows aside.
+/// The error of a decoder that does not set rows aside.
 fn failure(schema: &TableSchema, format: Format, text: &str) -> crate::Error {
     decode_parts(schema, format, [text.as_bytes()], |options| options.bad_rows = BadRows::Fail).unwrap_err()
 }

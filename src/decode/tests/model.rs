@@ -1,5 +1,4 @@
-//! Random typed rows, a small renderer of each format and mode, and the arrays that they must become. It shares no code with
-//! the decoders.
+//! Random typed rows, writers of each format and mode, and the arrays that must be decoded from them. Shares no code with the decoders.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -25,7 +24,7 @@ pub(super) enum Cell {
     Float(f64),
     Decimal(i128, u32),
     Text(String),
-    /// JSON text that is a value of its own in JSONL.
+    /// JSON text that is written as a JSON value in JSONL.
     Json(String),
     Moment(i64),
     Day(i32),
@@ -99,7 +98,7 @@ fn text() -> BoxedStrategy<String> {
     .boxed()
 }
 
-/// Anything but null.
+/// A value that is not null.
 fn some(column_type: &ColumnType) -> BoxedStrategy<Cell> {
     match column_type {
         ColumnType::Boolean => any::<bool>().prop_map(Cell::Bool).boxed(),
@@ -131,7 +130,7 @@ fn some(column_type: &ColumnType) -> BoxedStrategy<Cell> {
         }
         ColumnType::Struct(members) => {
             let members: Vec<_> = members.iter().map(|member| cell(&member.column_type)).collect();
-            // An object without any value is null.
+            // An object without values is null.
             let null_if_empty = |members: Vec<Cell>| {
                 if members.iter().all(|member| *member == Cell::Null) { Cell::Null } else { Cell::Object(members) }
             };
@@ -141,7 +140,7 @@ fn some(column_type: &ColumnType) -> BoxedStrategy<Cell> {
     }
 }
 
-// ---- what they must become
+// ---- expected arrays
 
 pub(super) fn batch(schema: &TableSchema, rows: &[Row], object_number: u64) -> RecordBatch {
     let actions: Vec<&str> = rows.iter().map(|row| if row.delete { "D" } else { "U" }).collect();
@@ -238,16 +237,16 @@ pub(super) fn array(column_type: &ColumnType, cells: &[Cell]) -> ArrayRef {
 
 // ---- text of the formats
 
-/// Choices that must make no difference.
+/// Variations of the output that must not change the result.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Manner {
     /// Columns and members in reverse order.
     pub(super) reversed: bool,
-    /// Nulls are written instead of left out (JSON), NULL instead of nothing (CSV).
+    /// Nulls are written rather than omitted (JSON), `NULL` rather than nothing (CSV).
     pub(super) explicit_nulls: bool,
     /// Blanks between JSON tokens; quotes around every CSV field; \r\n.
     pub(super) wordy: bool,
-    /// Members and columns that the schema does not know.
+    /// Members and columns that are not in the schema.
     pub(super) strangers: bool,
     /// One column per leaf.
     pub(super) expanded: bool,
@@ -363,7 +362,7 @@ fn finish(lines: Vec<String>, manner: Manner) -> String {
     text
 }
 
-/// A column of a table file: its name and the text of each row, `None` for null.
+/// A column of a CSV or TSV file: its name and the text of each row, `None` for null.
 struct Leaf {
     name: String,
     cells: Vec<Option<String>>,
@@ -458,8 +457,8 @@ pub(super) fn tsv(schema: &TableSchema, rows: &[Row], manner: Manner) -> String 
 
 // ---- Parquet
 
-/// The batch a Parquet file of these rows would hold: groups as structs or dotted names, objects as structs, as one column per
-/// leaf (dotted names only) or as JSON text.
+/// The batch of a Parquet file with these rows: groups as structs or as dotted names; objects as structs, as one column per leaf (dotted
+/// names only) or as JSON text.
 pub(super) fn parquet_batch(schema: &TableSchema, rows: &[Row], groups: bool, manner: Manner) -> RecordBatch {
     let mut flat: Vec<(String, ArrayRef)> = vec![
         ("meta.ts".to_owned(), array(&ColumnType::Timestamp, &rows.iter().map(|row| Cell::Moment(row.ts)).collect::<Vec<_>>())),

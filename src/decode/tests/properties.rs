@@ -35,7 +35,7 @@ fn count_placeholders(cell: &Cell) -> u64 {
     }
 }
 
-/// Rows of the table with every type, or of a real one.
+/// Rows of a table with every type, or of a real one.
 fn any_rows(most: usize) -> impl Strategy<Value = (TableSchema, Vec<Row>)> {
     let schemas = vec![everything(), everything(), fixture("courses"), fixture("assignment_groups"), fixture("web_logs")];
     proptest::sample::select(schemas).prop_flat_map(move |schema| {
@@ -163,7 +163,7 @@ proptest! {
         prop_assert_eq!(batches.counts().unknown_columns.contains("value.stranger"), manner.strangers);
     }
 
-    /// arrow-json reads the same lines by a code of its own. It has no words for NaN and no JSON text columns.
+    /// arrow-json is an independent decoder of the same lines. It supports neither NaN nor JSON text columns.
     #[test]
     fn jsonl_is_read_as_arrow_json_reads_it((schema, rows) in any_rows(9), manner in manner()) {
         let mut schema = schema;
@@ -200,7 +200,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let schema = everything();
         for format in TEXT_FORMATS {
             let _ = decode_parts(&schema, format, [&bytes[..]], |_| {});
@@ -214,7 +214,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_files_do_no_harm(
+    fn damaged_files_never_panic(
         (schema, rows) in any_rows(7),
         manner in manner(),
         damage in proptest::collection::vec((any::<Index>(), any::<u8>(), 0_u8..4), 1..8),
@@ -250,7 +250,7 @@ proptest! {
         broken in proptest::collection::vec(any::<Index>(), 0..6),
         cut in any::<Index>(),
     ) {
-        // A line cut short is never a JSON object, wherever the cut is.
+        // A truncated line is never a JSON object.
         let text = model::jsonl(&schema, &rows, manner);
         let lines: Vec<&str> = text.lines().collect();
         let mut damaged = Vec::new();
@@ -275,7 +275,7 @@ proptest! {
     }
 }
 
-/// The field with its zone as an offset: without a database of zones arrow-json does not know UTC by name.
+/// The field with its time zone as an offset: without a time zone database, arrow-json does not know `UTC`.
 fn with_offset(field: &Field) -> Field {
     let kind = match field.data_type() {
         DataType::Timestamp(unit, Some(_)) => DataType::Timestamp(*unit, Some("+00:00".into())),
@@ -295,7 +295,7 @@ fn without_infinities(cell: &mut Cell) {
     }
 }
 
-/// Numbers by their value: 1.0 and 1.00 are the same. serde_json itself may miss a double by its last digit.
+/// Compares numbers by value: 1.0 equals 1.00. serde_json may be off by the last digit of a double.
 fn same(value: &serde_json::Value) -> serde_json::Value {
     use serde_json::Value;
     match value {

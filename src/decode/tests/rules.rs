@@ -1,4 +1,4 @@
-//! The rules of decoding, one by one, by hand-written rows.
+//! The rules of decoding, with hand-written rows.
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{
@@ -10,7 +10,7 @@ use super::*;
 use crate::error::Kind;
 use crate::schema::tests::{everything, fixture, table};
 
-/// A key, a number, a text.
+/// A table with a key, a number and a text.
 pub(super) fn small() -> TableSchema {
     table(json!({"id": {"type": "integer"}}), json!({"n": {"type": "integer", "format": "int32"}, "t": {"type": "string"}}))
 }
@@ -30,7 +30,7 @@ pub(super) fn texts(array: &ArrayRef) -> Vec<Option<&str>> {
     array.as_string::<i32>().iter().collect()
 }
 
-/// The column `c` of JSONL lines with these values, and the reasons of those that cannot be read.
+/// The column `c` of JSONL lines with these values, and the reasons of unreadable rows.
 fn values(schema: &TableSchema, values: &[&str]) -> (ArrayRef, Vec<String>) {
     let decoded = decode(schema, Format::Jsonl, &values.iter().map(|value| line(value)).collect::<String>());
     let reasons = decoded.bad.iter().map(|(error, _)| format!("{}: {}", error.column.as_deref().unwrap_or("-"), error.reason));
@@ -72,7 +72,7 @@ fn columns_of_ours() {
 }
 
 #[test]
-fn an_upsert_of_nulls_is_no_delete() {
+fn an_upsert_of_nulls_is_not_a_delete() {
     for value in [r#""value":{},"#, r#""value":{"n":null},"#, r#""value":null,"value":{},"#] {
         let decoded = decode(&small(), Format::Jsonl, &format!("{{\"key\":{{\"id\":1}},{value}{META}}}"));
         assert_eq!((decoded.counts.rows, decoded.counts.deletes), (1, 0));
@@ -81,7 +81,7 @@ fn an_upsert_of_nulls_is_no_delete() {
 }
 
 #[test]
-fn an_upsert_without_values_is_unreadable_unless_there_is_nothing_but_the_key() {
+fn an_upsert_without_values_is_unreadable_if_the_table_has_value_columns() {
     let only_key = table(json!({"id": {"type": "integer"}}), json!({}));
     for value in ["", r#""value":null,"#, r#""value":{"n":1},"value":null,"#] {
         let text = format!("{{\"key\":{{\"id\":1}},{value}{META}}}");
@@ -91,7 +91,7 @@ fn an_upsert_without_values_is_unreadable_unless_there_is_nothing_but_the_key() 
         assert_eq!((raw.as_slice(), decoded.counts.rows, decoded.counts.bad_rows), (text.as_bytes(), 0, 1));
         assert_eq!(decode(&only_key, Format::Jsonl, &text).counts.rows, 1);
     }
-    // A file of columns says it in its header.
+    // In CSV and TSV the header tells.
     for (format, separator) in [(Format::Csv, ","), (Format::Tsv, "\t")] {
         let lines =
             [["meta.ts", "meta.action", "key.id"], ["2024-01-01T00:00:00Z", "U", "1"], ["2024-01-01T00:00:00Z", "D", "2"]];
@@ -142,7 +142,7 @@ fn times_outside_the_years_1_to_9999_fail_or_become_null() {
         }
         assert_eq!(texts(decoded.batch.column_by_name("t").unwrap()), [Some("x")]);
     }
-    // A commit time is never made up, nor is a key.
+    // Commit times and keys never become null.
     let text = r#"{"key":{"id":7},"value":{},"meta":{"ts":"12024-01-01T00:00:00Z"}}"#;
     let decoded =
         decode_parts(&schema, Format::Jsonl, [text.as_bytes()], |options| options.out_of_range = OutOfRange::Null).unwrap();
@@ -150,7 +150,7 @@ fn times_outside_the_years_1_to_9999_fail_or_become_null() {
 }
 
 #[test]
-fn errors_name_the_key_unless_it_is_to_be_hashed() {
+fn errors_contain_the_key_unless_it_is_hashed() {
     let text = format!("{{\"key\":{{\"id\":5}},\"value\":{{\"n\":\"x\"}},{META}}}");
     assert_eq!(failure(&small(), Format::Jsonl, &text).get("key"), Some("id=5"));
     let change = |options: &mut DecodeOptions| (options.bad_rows, options.names_keys) = (BadRows::Fail, false);
@@ -159,7 +159,7 @@ fn errors_name_the_key_unless_it_is_to_be_hashed() {
 }
 
 #[test]
-fn a_delete_has_no_values_whatever_the_file_says() {
+fn the_values_of_a_delete_are_ignored() {
     let jsonl = concat!(
         r#"{"key":{"id":1},"value":{"n":1,"t":"x"},"meta":{"ts":"2024-01-01T00:00:00Z","action":"D"}}"#,
         "\n",
@@ -231,7 +231,7 @@ fn rows_without_key_time_or_known_action_are_unreadable() {
 }
 
 #[test]
-fn the_last_of_several_members_counts() {
+fn the_last_of_repeated_members_counts() {
     let schema = everything();
     let text = concat!(
         r#"{"value":{"name":"first","name":"second","big":1,"big":null,"kinds":["a","b"],"kinds":["b"],"#,
@@ -314,7 +314,7 @@ fn numbers_are_exact_or_an_error() {
 }
 
 #[test]
-fn booleans_are_two_words() {
+fn booleans_are_true_or_false() {
     let schema = with(json!({"type": "boolean"}));
     let (array, bad) = values(&schema, &["true", "false", "null", "1", "\"true\"", "tru"]);
     assert_eq!(array.as_boolean().iter().collect::<Vec<_>>(), [Some(true), Some(false), None]);
@@ -344,7 +344,7 @@ fn times_become_utc_and_dates_stay() {
 }
 
 #[test]
-fn texts_take_any_json_value() {
+fn text_columns_accept_any_json_value() {
     let schema = with(json!({"type": "string", "maxLength": 5}));
     let (array, bad) = values(
         &schema,
@@ -375,7 +375,7 @@ fn texts_take_any_json_value() {
 }
 
 #[test]
-fn uuids_get_one_notation() {
+fn uuids_are_normalised() {
     let schema = with(json!({"type": "string", "format": "uuid"}));
     let expected = [Some("01234567-89ab-cdef-0123-456789abcdef"); 2];
     let (array, bad) = values(
@@ -420,7 +420,7 @@ fn placeholders_and_required_nulls_are_counted() {
 }
 
 #[test]
-fn unknown_members_are_named_once_and_passed_over() {
+fn unknown_members_are_reported_once_and_ignored() {
     let schema = everything();
     let one = r#"{"extra":[{"deep":[1]}],"key":{"id":1,"part":"p","k":0},"value":{"new":{"x":"}"},"settings":{"limit":1,"newer":2},"rows":[{"x":1,"y":2}]},"meta":{"ts":"2024-01-01T00:00:00Z","m":1}}"#;
     let decoded = decode(&schema, Format::Jsonl, &[one, one].join("\n"));
@@ -443,7 +443,7 @@ fn unknown_members_are_named_once_and_passed_over() {
 }
 
 #[test]
-fn objects_without_values_are_null_in_every_notation() {
+fn objects_without_values_are_null_in_every_format() {
     let schema = fixture("assignment_groups");
     let jsonl = |rules: &str| format!("{{\"key\":{{\"id\":1}},\"value\":{{\"rules\":{rules}}},{META}}}\n");
     let text: String =
@@ -465,7 +465,7 @@ fn objects_without_values_are_null_in_every_notation() {
 }
 
 #[test]
-fn faults_in_nested_values_name_the_place_and_leave_nothing() {
+fn faults_in_nested_values_have_a_path_and_leave_nothing() {
     let schema = everything();
     let row = |value: &str| format!("{{\"key\":{{\"id\":1,\"part\":\"p\"}},\"value\":{value},{META}}}\n");
     let good = r#"{"name":"ok","kinds":["a",null],"rows":[{"x":1},null,{}],"settings":{"inner":{"ids":[1,2]}}}"#;
@@ -499,7 +499,7 @@ fn faults_in_nested_values_name_the_place_and_leave_nothing() {
 }
 
 #[test]
-fn json_text_is_kept_as_it_stands() {
+fn json_text_is_copied_unchanged() {
     let schema = with(json!({"type": "object"}));
     let (array, bad) =
         values(&schema, &["{ \"b\" : [1, 2.50], \"a\":null}", "\"{\\\"a\\\":1}\"", "[1]", "7", "null", "{\"a\" 1}"]);
@@ -511,12 +511,12 @@ fn json_text_is_kept_as_it_stands() {
 }
 
 #[test]
-fn failing_says_where_and_why_but_never_what() {
+fn errors_tell_place_and_reason_but_no_value() {
     let secret = "hunter2";
     let text = format!("{}{}", line("1"), line(&format!("\"{secret}\"")));
     let error = failure(&with(json!({"type": "integer"})), Format::Jsonl, &text);
     assert_eq!(error.kind(), Kind::Data);
-    assert_eq!(error.message(), "A row of the result cannot be read");
+    assert_eq!(error.message(), "A row cannot be read");
     let context = [
         ("table", "canvas.things"),
         ("object", "part-1"),
@@ -531,7 +531,7 @@ fn failing_says_where_and_why_but_never_what() {
 }
 
 #[test]
-fn an_error_while_setting_aside_is_passed_on() {
+fn an_error_while_setting_aside_is_returned() {
     let full = |_: &RowError, _: &[u8]| Err(crate::Error::new(Kind::Io, "The disk is full"));
     let decoded =
         decode_parts(&small(), Format::Jsonl, [&b"junk\n"[..]], |options| options.bad_rows = BadRows::SetAside(Arc::new(full)));
@@ -572,7 +572,7 @@ fn lines_beyond_the_limit_are_unreadable_and_cost_no_memory() {
 }
 
 #[test]
-fn batches_are_cut_by_rows_and_by_bytes() {
+fn batches_are_split_by_rows_and_by_bytes() {
     let schema = with(json!({"type": "string"}));
     let text: String = (0..10).map(|_| line(&format!("\"{}\"", "x".repeat(1000)))).collect();
     let sizes = |rows: usize, bytes: usize| {

@@ -8,7 +8,7 @@ use super::*;
 use crate::error::Kind;
 
 #[test]
-fn csv_keeps_the_state_of_quotes() {
+fn csv_quotes_span_pieces_of_input() {
     let schema = small();
     let text = "\u{feff}meta.ts,key.id,value.t,\"value.n\"\r\n\
                 2024-01-01T00:00:00Z,1,,\r\n\
@@ -33,7 +33,7 @@ fn csv_keeps_the_state_of_quotes() {
 }
 
 #[test]
-fn csv_faults_name_line_and_reason() {
+fn csv_faults_have_line_and_reason() {
     let text = "meta.ts,key.id,value.t,value.n\n\
                 2024-01-01T00:00:00Z,1,\"x\ny\",1\n\
                 2024-01-01T00:00:00Z,2,\"x\"y,1\n\
@@ -51,7 +51,7 @@ fn csv_faults_name_line_and_reason() {
             (5, None, "fewer fields than the header has"),
             (6, None, "more fields than the header has"),
             (7, Some("value.n"), "not an integer"),
-            (8, None, "a quote is opened and never closed"),
+            (8, None, "a quote is never closed"),
         ]
     );
     assert!(decoded.bad[4].1.ends_with(b",7,,\n"), "the rows that the quote has swallowed are put aside with it");
@@ -89,14 +89,14 @@ fn tsv_escapes_and_nulls() {
 }
 
 #[test]
-fn headers_that_cannot_be_used_end_the_table() {
+fn unusable_headers_fail_the_table() {
     let schema = small();
     for (header, message, column) in [
-        ("key.id,value.n", "The result lacks the column of commit times", Some("meta.ts")),
-        ("meta.ts,value.n", "The result lacks a key column", Some("key.id")),
-        ("meta.ts,key.id,value.n,value.n", "The header of the result names a column twice", Some("value.n")),
-        ("meta.ts,key.id,\"x", "The header of the result cannot be read", None),
-        ("", "The result lacks the column of commit times", Some("meta.ts")),
+        ("key.id,value.n", "The column of commit times is missing", Some("meta.ts")),
+        ("meta.ts,value.n", "A key column is missing", Some("key.id")),
+        ("meta.ts,key.id,value.n,value.n", "The header has a column twice", Some("value.n")),
+        ("meta.ts,key.id,\"x", "The header cannot be read", None),
+        ("", "The column of commit times is missing", Some("meta.ts")),
     ] {
         let decoded = decode_parts(&schema, Format::Csv, [format!("{header}\n").as_bytes()], |_| {});
         let error = decoded.unwrap_err();
@@ -109,7 +109,7 @@ fn headers_that_cannot_be_used_end_the_table() {
         Some("a column name is not UTF-8")
     );
     let long = decode_parts(&schema, Format::Tsv, [&b"meta.ts\tkey.id"[..]], |options| options.max_line = 5).unwrap_err();
-    assert_eq!(long.message(), "The header of the result is longer than a line may be");
+    assert_eq!(long.message(), "The header is too long");
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn missing_columns_are_null_and_a_missing_action_is_an_upsert() {
 }
 
 #[test]
-fn an_open_quote_that_swallows_the_rest_ends_the_table() {
+fn an_unclosed_quote_fails_the_table() {
     let text = format!("meta.ts,key.id,value.t\n2024-01-01T00:00:00Z,1,\"{}\n2024-01-01T00:00:00Z,2,x\n", "x".repeat(300));
     let error = decode_parts(&small(), Format::Csv, [text.as_bytes()], |options| options.max_line = 100).unwrap_err();
     assert_eq!((error.kind(), error.get("line")), (Kind::Data, Some("2")));
