@@ -1,4 +1,4 @@
-//! A database as the target, named by `DAPLAKE_TARGET` (such as postgresql://user:password@host/database).
+//! Synchronising into a database, whose URL is in `DAPLAKE_TARGET` (such as postgresql://user:password@host/database).
 
 use daplake::Result;
 use daplake::error::{Error, Kind};
@@ -11,7 +11,7 @@ pub async fn run() -> Result<()> {
         println!("set DAPLAKE_TARGET to the URL of an empty database");
         return Ok(());
     };
-    // What the URL leaves out is taken from PGHOST, PGUSER, ~/.pgpass, ... where this function finds it.
+    // Parts that are missing in the URL are taken from PGHOST, PGUSER, ~/.pgpass and so on, read by this function.
     let target = url.parse::<Target>()?.completed(&|name| std::env::var(name).ok())?;
     if !matches!(target, Target::Database(_)) {
         return Err(
@@ -21,7 +21,7 @@ pub async fn run() -> Result<()> {
     let (_school, _server, client) = practice::start().await?;
     let engine = practice::engine()?;
     let sink = ops::open_sink(&target, &engine)?;
-    // The cheapest part of a real load: a wrong password or a missing right is reported before any job is started.
+    // Reports a wrong password or missing privileges before any job is started.
     sink.check().await?;
     let report = ops::sync(SyncRequest::new(client, sink.clone(), engine, practice::selection())).await?;
     println!("{} tables at {}, {} failed", report.tables.len(), sink.location(), report.failed().count());

@@ -1,4 +1,4 @@
-//! Incremental sync into Delta tables: a snapshot, then only what changed.
+//! Incremental sync into Delta tables: a snapshot, then the changes only.
 
 use daplake::Result;
 use daplake::ops::{self, Outcome, SyncRequest, Target};
@@ -12,14 +12,14 @@ pub async fn run() -> Result<()> {
     let sink = ops::open_sink(&Target::Folder(folder.path().join("lake")), &engine)?;
 
     for round in ["snapshot", "increment"] {
-        // Tables fail on their own: an error here means that nothing could be started.
+        // A table that fails is part of the report. An error means that the run could not start.
         let report = ops::sync(SyncRequest::new(client.clone(), sink.clone(), engine.clone(), practice::selection())).await?;
         for table in &report.tables {
             if let Outcome::Loaded { upserted, deleted, rows, .. } = &table.outcome {
                 println!("{round} of {}: {upserted} upserted, {deleted} deleted, {rows:?} rows", table.table);
             }
         }
-        // Four hours pass at the school.
+        // Four hours of changes at the school.
         school.advance();
     }
     for line in ops::status(sink.as_ref(), &[]).await? {

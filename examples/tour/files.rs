@@ -21,13 +21,13 @@ pub async fn run() -> Result<()> {
         journal: None,
         fresh: false,
     };
-    // Called for each step, in the order of the tables.
+    // Called for each step of a table, in the order of the tables.
     let observer = |event: &daplake::ops::files::TableEvent| {
         if let Step::Downloaded { files, bytes, folder, .. } = &event.step {
             println!("{}: {files} files, {bytes} bytes in {}", event.table, folder.display());
         }
     };
-    // The last argument ends the download early when it completes; this one never does.
+    // The download is cancelled when the last argument completes, which this one never does.
     let report = download(request, &observer, std::future::pending()).await?;
     println!("{} tables, {} failed", report.tables.len(), report.errors().count());
     Ok(())

@@ -1,9 +1,9 @@
-//! The library, feature by feature, against the embedded server: no account, no network. One program for all of them, because each
-//! program links the large dependencies again.
+//! Examples of the library against the embedded server, without account and network. They are one program, since every program links the
+//! large dependencies again.
 //!
 //!     cargo run --example tour -- delta        # or database, own_sink, files, arrow, notify
 
-#![allow(clippy::print_stdout, reason = "an example shows what it did")]
+#![allow(clippy::print_stdout, reason = "an example prints its results")]
 #![allow(unreachable_pub, reason = "an example exports nothing")]
 
 mod arrow;

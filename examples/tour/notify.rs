@@ -1,4 +1,4 @@
-//! A notification after a run: here by a command that prints the sentence; a webhook works the same way.
+//! A notification after a run, here by a command that prints it. A webhook works in the same way.
 
 use daplake::Result;
 use daplake::model::Timestamp;
@@ -13,7 +13,7 @@ pub async fn run() -> Result<()> {
     let sink = ops::open_sink(&Target::Folder(folder.path().join("lake")), &engine)?;
     let command = Some("cut -c 1-120 >&2".to_owned());
     let http = |_: &_| Ok(Default::default());
-    // No webhook; the command gets the outcome as JSON on its standard input.
+    // No webhook. The command receives the outcome as JSON on its standard input.
     let notifier = Notifier::new(http, None, NotifyForm::Json, command, NotifyOn::Always)?;
 
     let request = SyncRequest::new(client, sink.clone(), engine, practice::selection());

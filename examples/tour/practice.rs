@@ -1,34 +1,32 @@
-//! What every example needs: a served school, a client of it, an engine, and the tables to load.
+//! What every example needs: an embedded server with a school, a client, an engine, and the tables to load.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use daplake::Result;
-use daplake::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
+use daplake::api::{Client, ClientOptions, Credentials, Pacing};
 use daplake::demo::school::{School, SchoolOptions};
 use daplake::demo::serve::{ServeOptions, Server};
 use daplake::engine::{Engine, EngineOptions};
 use daplake::ops::Selection;
 use daplake::redact::Secret;
 
-/// Starts the embedded server. With your own key, only the client is needed: give it the address of the service and the key.
+/// Starts the embedded server and creates a client. With an API key of your own you need the client only.
 pub async fn start() -> Result<(Arc<School>, Server, Client)> {
     let school = Arc::new(School::new(SchoolOptions { commits: 1, ..SchoolOptions::default() }));
     let serving = ServeOptions { credentials: ("example#client".into(), "example-secret".into()), ..ServeOptions::instant() };
     let server = Server::start(school.clone(), serving).await?;
+    let credentials = Credentials { client_id: "example#client".into(), client_secret: Secret::new("example-secret") };
+    // The server answers at once, so polls need not wait and job starts need no limit.
     let client = Client::new(ClientOptions {
-        base_url: server.url(),
-        credentials: Credentials { client_id: "example#client".into(), client_secret: Secret::new("example-secret") },
-        pacing: Pacing { job_starts: 0, ..Pacing::default() },
-        retry: RetryPolicy::default(),
-        ca_bundle: None,
+        pacing: Pacing::off(),
         poll: (Duration::from_millis(20), Duration::from_secs(1)),
-        idle_timeout: Duration::from_secs(60),
+        ..ClientOptions::new(server.url(), credentials)
     })?;
     Ok((school, server, client))
 }
 
-/// Memory limit in bytes, folder for spilled rows, and number of streams per table.
+/// The engine: 256 MiB of memory, spill files in the system's temporary folder, two streams per table.
 pub fn engine() -> Result<Engine> {
     Engine::new(EngineOptions { memory_limit: 256 << 20, temp_dir: None, partitions: 2 })
 }
@@ -38,8 +36,8 @@ pub fn selection() -> Selection {
     Selection { namespaces: vec!["canvas".into()], tables: vec!["users".into(), "accounts".into()], exclude: Vec::new() }
 }
 
-/// A folder that disappears with the example.
+/// A folder that is removed at the end of the example.
 pub fn folder() -> Result<tempfile::TempDir> {
     use daplake::error::{Kind, ResultExt};
-    tempfile::tempdir().context(Kind::Io, "A temporary folder cannot be made")
+    tempfile::tempdir().context(Kind::Io, "A temporary folder cannot be created")
 }

@@ -252,7 +252,7 @@ async fn rows_wider_than_the_limit_say_what_to_raise() {
 async fn an_error_of_the_source_keeps_its_kind() {
     let folder = tempfile::tempdir().unwrap();
     let engine = engine(64 << 20, folder.path());
-    let failure = crate::Error::new(Kind::Expired, "The job is gone").with_field("job", "j1");
+    let failure = crate::Error::new(Kind::Expired, "The job has expired").with_field("job", "j1");
     let items = vec![Ok(batch(&[])), Err(datafusion::error::DataFusionError::External(Box::new(failure)))];
     let stream: SendableRecordBatchStream =
         Box::pin(datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(schema(), futures::stream::iter(items)));

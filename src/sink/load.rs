@@ -116,7 +116,7 @@ impl Held {
 /// What to do about rows that cannot stand beside those that are there.
 pub(crate) fn way_out(keeps_rows: bool) -> &'static str {
     match keeps_rows {
-        false => "keep the choice as it was, or reload the table with --resnapshot",
+        false => "keep the column rules as they were, or reload the table with --resnapshot",
         true => {
             "keep the choice as it was, or load the table into a new --target: this one keeps its old rows even with --resnapshot"
         }
