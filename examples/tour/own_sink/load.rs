@@ -1,0 +1,38 @@
+//! A load of one table. Nothing may be visible before `commit`, which must make rows and bookmark durable together.
+
+use async_trait::async_trait;
+use daplake::Result;
+use daplake::engine::engine_error;
+use daplake::model::{Bookmark, TableRef};
+use daplake::reduce::{ChangeSet, deletes};
+use daplake::sink::{Load, Loaded};
+use futures::TryStreamExt;
+
+use super::Bookmarks;
+
+pub struct CountingLoad {
+    pub table: TableRef,
+    pub bookmarks: Bookmarks,
+    pub counted: Loaded,
+}
+
+#[async_trait]
+impl Load for CountingLoad {
+    async fn write(&mut self, changes: ChangeSet) -> Result<()> {
+        for mut stream in changes.streams {
+            while let Some(batch) = stream.try_next().await.map_err(engine_error)? {
+                let deleted = deletes(&batch)?.true_count();
+                self.counted.deleted += deleted as u64;
+                self.counted.upserted += (batch.num_rows() - deleted) as u64;
+            }
+        }
+        Ok(())
+    }
+    async fn commit(self: Box<Self>, reached: Bookmark) -> Result<Loaded> {
+        self.bookmarks.lock().insert(self.table, reached);
+        Ok(self.counted)
+    }
+    async fn abort(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
+}

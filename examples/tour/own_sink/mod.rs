@@ -1,0 +1,27 @@
+//! A sink of your own. This one counts changes and forgets the rows: `sink.rs` tells which tables it has, `load.rs` loads one of them.
+
+mod load;
+mod sink;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use daplake::Result;
+use daplake::error::{Kind, ResultExt};
+use daplake::model::{Bookmark, TableRef};
+use daplake::ops::{self, SyncRequest};
+use daplake::redact::SafeUrl;
+use parking_lot::Mutex;
+
+use super::practice;
+
+type Bookmarks = Arc<Mutex<BTreeMap<TableRef, Bookmark>>>;
+
+pub async fn run() -> Result<()> {
+    let (_school, _server, client) = practice::start().await?;
+    let url = "counting://here".parse().map(SafeUrl::new).context(Kind::Bug, "The URL is invalid")?;
+    let sink = Arc::new(sink::CountingSink { url, bookmarks: Bookmarks::default() });
+    let report = ops::sync(SyncRequest::new(client, sink, practice::engine()?, practice::selection())).await?;
+    report.tables.iter().for_each(|table| println!("{}: {:?}", table.table, table.outcome));
+    Ok(())
+}
