@@ -274,16 +274,16 @@ impl ColumnChoice {
 
     /// Takes over from the record of an existing table: columns that the rules name and the schema no longer has stay in the record.
     #[must_use]
-    pub fn remembering(mut self, held: &ColumnRecord) -> Self {
-        let gone = |names: &[String]| names.iter().filter(|name| self.unknown.contains(name)).cloned().collect::<Vec<_>>();
-        let (dropped, hashed) = (gone(&held.dropped), gone(&held.hashed));
+    pub fn remembering(mut self, existing: &ColumnRecord) -> Self {
+        let missing = |names: &[String]| names.iter().filter(|name| self.unknown.contains(name)).cloned().collect::<Vec<_>>();
+        let (dropped, hashed) = (missing(&existing.dropped), missing(&existing.hashed));
         if dropped.is_empty() && hashed.is_empty() {
             return self;
         }
         self.record.dropped.extend(dropped);
         self.record.hashed.extend(hashed);
         if self.record.fingerprint.is_none() && !self.record.hashed.is_empty() {
-            self.record.fingerprint.clone_from(&held.fingerprint);
+            self.record.fingerprint.clone_from(&existing.fingerprint);
         }
         self.kept = Arc::new(TableSchema {
             source: Arc::new(self.record.into_source(&self.kept.source)),
@@ -512,7 +512,7 @@ mod tests {
             fingerprint: fingerprint.map(str::to_owned),
         };
         let has = |_: &str| true;
-        // The source has all columns; what is left out does not come.
+        // The source has all columns; dropped ones are not loaded.
         let follow = |old: &ColumnRecord, next: &ColumnRecord, has: &dyn Fn(&str) -> bool| {
             old.follow(next, has, |name| !next.dropped.iter().any(|dropped| dropped == name))
         };
@@ -552,7 +552,7 @@ mod tests {
         assert!(without_a.record.follow(&hashed(&["b"], "one"), has, |_| true).is_err());
         assert!(without_both.record.follow(&hashed(&["c"], "two"), |name| name != "c", |name| name == "c").is_err());
         assert_eq!(without_both.record.follow(&old, has, |_| true).unwrap().record, old);
-        // One that was left out is not said to come again while it is gone.
+        // A dropped column that the service has removed is not reported as coming back.
         let dropped = ColumnRecord { dropped: vec!["x".into()], ..ColumnRecord::default() };
         let gone = dropped.follow(&ColumnRecord::default(), has, |_| false).unwrap();
         assert_eq!((gone.record, gone.notes.len()), (dropped, 0));

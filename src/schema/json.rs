@@ -205,7 +205,7 @@ impl<'s> Reader<'s> {
             let read = self.node(target, path, depth, references);
             references.pop();
             read?
-        } else if let Some(choices) = ["oneOf", "anyOf"].iter().find_map(|word| object.get(*word)) {
+        } else if let Some(choices) = ["oneOf", "anyOf"].iter().find_map(|name| object.get(*name)) {
             self.choice(choices.as_array().ok_or("has an unreadable choice")?, path, depth, references)?
         } else if let Some(parts) = object.get("allOf") {
             match parts.as_array().map(Vec::as_slice) {
@@ -276,7 +276,7 @@ impl<'s> Reader<'s> {
             Some(name) => name,
             None if node.contains_key("properties") => "object",
             None if node.contains_key("items") => "array",
-            None if words(node).is_some() => "string",
+            None if enum_values(node).is_some() => "string",
             None => return Err("has no type"),
         };
         let column_type = match one_type {
@@ -387,15 +387,15 @@ fn is_text(column_type: &ColumnType) -> bool {
 }
 
 /// The values of an `enum` of strings, without nulls.
-fn words(node: &Map<String, Value>) -> Option<Vec<String>> {
+fn enum_values(node: &Map<String, Value>) -> Option<Vec<String>> {
     let members = node.get("enum")?.as_array()?;
-    let words: Vec<String> = members.iter().filter_map(Value::as_str).map(str::to_owned).collect();
-    let all = words.len() + members.iter().filter(|member| member.is_null()).count() == members.len();
-    (all && !words.is_empty()).then_some(words)
+    let values: Vec<String> = members.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    let all = values.len() + members.iter().filter(|member| member.is_null()).count() == members.len();
+    (all && !values.is_empty()).then_some(values)
 }
 
 fn string(node: &Map<String, Value>) -> ColumnType {
-    if let Some(members) = words(node) {
+    if let Some(members) = enum_values(node) {
         return ColumnType::Enum { members, open: false };
     }
     if let Some(constant) = node.get("const").and_then(Value::as_str) {

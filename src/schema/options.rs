@@ -84,12 +84,12 @@ impl FromStr for Partitions {
     }
 }
 
-macro_rules! words {
-    ($name:ident, $what:literal, $($variant:ident = $word:literal),+) => {
+macro_rules! named_values {
+    ($name:ident, $what:literal, $($variant:ident = $value:literal),+) => {
         impl $name {
             /// The name on the command line and in the properties of tables.
             pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word),+ }
+                match self { $(Self::$variant => $value),+ }
             }
         }
 
@@ -98,10 +98,10 @@ macro_rules! words {
 
             fn from_str(text: &str) -> Result<Self> {
                 match text {
-                    $($word => Ok(Self::$variant),)+
+                    $($value => Ok(Self::$variant),)+
                     _ => Err(Error::new(Kind::Usage, concat!("Unknown ", $what))
-                        .with_field("word", text)
-                        .hint(concat!("use one of", $(" ", $word),+))),
+                        .with_field("value", text)
+                        .hint(concat!("use one of", $(" ", $value),+))),
                 }
             }
         }
@@ -114,9 +114,9 @@ macro_rules! words {
     };
 }
 
-words!(Deletes, "way with deletes", Remove = "remove", Mark = "mark");
-words!(TableMode, "mode of a table", Current = "current", Changes = "changes", History = "history");
-words!(PartitionUnit, "length of partitions", Day = "day", Month = "month", Year = "year");
+named_values!(Deletes, "value for deletes", Remove = "remove", Mark = "mark");
+named_values!(TableMode, "table mode", Current = "current", Changes = "changes", History = "history");
+named_values!(PartitionUnit, "partition unit", Day = "day", Month = "month", Year = "year");
 
 impl fmt::Display for PartitionBy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

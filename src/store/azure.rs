@@ -40,7 +40,7 @@ pub(super) fn open(url: &Url, options: &StoreOptions) -> Result<Arc<dyn ObjectSt
     if let Some(value) = options.variable("IDENTITY_ENDPOINT") {
         builder = builder.with_msi_endpoint(value);
     }
-    for (name, value) in options.told_but(&[]) {
+    for (name, value) in options.options_except(&[]) {
         match AzureConfigKey::from_str(name) {
             Ok(key) if is_free(&key) => builder = builder.with_config(key, value),
             _ => return Err(unknown(name, KNOWN)),

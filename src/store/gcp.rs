@@ -25,7 +25,7 @@ pub(super) fn open(url: &Url, options: &StoreOptions) -> Result<Arc<dyn ObjectSt
             builder = builder.with_config(key, value);
         }
     }
-    for (name, value) in options.told_but(&["endpoint"]) {
+    for (name, value) in options.options_except(&["endpoint"]) {
         match GoogleConfigKey::from_str(name) {
             Ok(key) if is_free(&key) => builder = builder.with_config(key, value),
             _ => return Err(unknown(name, KNOWN)),

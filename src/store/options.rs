@@ -35,7 +35,7 @@ const SECRETS: [&str; 18] = [
 /// Options of object stores. `Debug` shows names and no values.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct StoreOptions {
-    told: BTreeMap<String, String>,
+    options: BTreeMap<String, String>,
     variables: BTreeMap<String, Secret>,
     /// Additional root certificates (PEM).
     pub ca_bundle: Option<PathBuf>,
@@ -46,8 +46,8 @@ pub struct StoreOptions {
 impl fmt::Debug for StoreOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let variables: Vec<&String> = self.variables.keys().collect();
-        let told: Vec<&String> = self.told.keys().collect();
-        f.debug_struct("StoreOptions").field("told", &told).field("variables", &variables).finish_non_exhaustive()
+        let names: Vec<&String> = self.options.keys().collect();
+        f.debug_struct("StoreOptions").field("options", &names).field("variables", &variables).finish_non_exhaustive()
     }
 }
 
@@ -67,7 +67,7 @@ impl StoreOptions {
 
     /// Adds an option in the form `name=value`, which takes precedence over the environment. Fails with kind `Usage` if it has no value or
     /// is a secret. Unknown names are rejected when a store is opened.
-    pub fn tell(mut self, option: &str) -> Result<Self> {
+    pub fn with_option(mut self, option: &str) -> Result<Self> {
         let Some((name, value)) = option.split_once('=') else {
             return Err(Error::new(Kind::Usage, "An option of the object store has no value")
                 .hint("write --store-option NAME=VALUE, such as region=eu-central-1"));
@@ -82,19 +82,19 @@ impl StoreOptions {
             .with_field("option", bare)
             .hint("use the environment (AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_ACCOUNT_KEY, ...), a profile or a role"));
         }
-        self.told.insert(bare.to_owned(), value.to_owned());
+        self.options.insert(bare.to_owned(), value.to_owned());
         Ok(self)
     }
 
     /// The value of an option.
     pub(super) fn option(&self, name: &str) -> Option<&str> {
-        self.told.get(name).map(String::as_str)
+        self.options.get(name).map(String::as_str)
     }
 
     /// All options except those in `known`, which the caller handles itself.
-    pub(super) fn told_but(&self, known: &'static [&'static str]) -> impl Iterator<Item = (&str, &str)> {
+    pub(super) fn options_except(&self, known: &'static [&'static str]) -> impl Iterator<Item = (&str, &str)> {
         let common = |name: &str| ["allow_http", "max_retries", "retry_timeout"].contains(&name);
-        let others = self.told.iter().filter(move |(name, _)| !known.contains(&name.as_str()) && !common(name));
+        let others = self.options.iter().filter(move |(name, _)| !known.contains(&name.as_str()) && !common(name));
         others.map(|(name, value)| (name.as_str(), value.as_str()))
     }
 

@@ -112,7 +112,7 @@ mod tests {
     fn both_files_make_a_profile() {
         let (_home, options) = home();
         assert_eq!(read(&options).unwrap().get("region"), Some("eu-west-1"));
-        let lake = read(&options.clone().tell("profile=lake").unwrap()).unwrap();
+        let lake = read(&options.clone().with_option("profile=lake").unwrap()).unwrap();
         let values = ["region", "endpoint_url", "addressing_style", "aws_access_key_id", "aws_secret_access_key"];
         assert_eq!(
             values.map(|name| lake.get(name).unwrap()),
@@ -120,7 +120,7 @@ mod tests {
         );
         let by_variable = options.clone().with_variables([("AWS_PROFILE".to_owned(), "lake".to_owned())]);
         assert!(read(&by_variable).unwrap() == lake);
-        let error = read(&options.tell("profile=other").unwrap()).err().unwrap();
+        let error = read(&options.with_option("profile=other").unwrap()).err().unwrap();
         assert_eq!((error.kind(), error.get("profile")), (Kind::Usage, Some("other")));
     }
 

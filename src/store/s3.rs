@@ -57,17 +57,17 @@ fn builder(url: &Url, options: &StoreOptions, profile: &Profile) -> Result<Amazo
             builder = builder.with_config(key, value);
         }
     }
-    for (name, value) in options.told_but(HANDLED) {
+    for (name, value) in options.options_except(HANDLED) {
         match AmazonS3ConfigKey::from_str(name) {
             Ok(key) if is_free(&key) => builder = builder.with_config(key, value),
             _ => return Err(unknown(name, KNOWN)),
         }
     }
 
-    let first = |told: &[&str], variables: &[&str], in_profile: &str| {
-        let told = told.iter().find_map(|name| options.option(name));
+    let first = |names: &[&str], variables: &[&str], in_profile: &str| {
+        let option = names.iter().find_map(|name| options.option(name));
         let variable = || variables.iter().find_map(|name| options.variable(name));
-        told.or_else(variable).or_else(|| profile.get(in_profile)).map(str::to_owned)
+        option.or_else(variable).or_else(|| profile.get(in_profile)).map(str::to_owned)
     };
     if let Some(region) = first(&["region", "default_region"], &["AWS_REGION", "AWS_DEFAULT_REGION"], "region") {
         builder = builder.with_region(region);
@@ -148,8 +148,8 @@ fn with_credentials(mut builder: AmazonS3Builder, options: &StoreOptions, profil
         (None, Some(_)) => return Err(half("AWS_ACCESS_KEY_ID")),
     }
     if let Some(credential) = profile_keys(profile) {
-        let held = Mutex::new((profile::stamps(options), Arc::new(credential)));
-        return Ok(builder.with_credentials(Arc::new(ProfileCredentials { options: options.clone(), held })));
+        let current = Mutex::new((profile::stamps(options), Arc::new(credential)));
+        return Ok(builder.with_credentials(Arc::new(ProfileCredentials { options: options.clone(), current })));
     }
     if let Some(command) = profile.get("credential_process") {
         return Ok(builder.with_credentials(Arc::new(ProcessCredentials::new(command))));
@@ -206,7 +206,7 @@ fn profile_keys(profile: &Profile) -> Option<AwsCredential> {
 /// The keys of a profile. They are read again when the files change, since a run may outlive keys that another program renews.
 struct ProfileCredentials {
     options: StoreOptions,
-    held: Mutex<(profile::Stamps, Arc<AwsCredential>)>,
+    current: Mutex<(profile::Stamps, Arc<AwsCredential>)>,
 }
 
 impl std::fmt::Debug for ProfileCredentials {
@@ -220,17 +220,17 @@ impl CredentialProvider for ProfileCredentials {
     type Credential = AwsCredential;
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        let mut held = self.held.lock();
+        let mut current = self.current.lock();
         let stamps = profile::stamps(&self.options);
-        if held.0 != stamps {
+        if current.0 != stamps {
             // A file that is being written is read at the next request.
             match profile::read(&self.options).map(|profile| profile_keys(&profile)) {
-                Ok(Some(credential)) => *held = (stamps, Arc::new(credential)),
+                Ok(Some(credential)) => *current = (stamps, Arc::new(credential)),
                 Ok(None) => tracing::debug!("The AWS profile currently has no keys"),
                 Err(error) => tracing::debug!(%error, "The AWS profile currently cannot be read"),
             }
         }
-        Ok(Arc::clone(&held.1))
+        Ok(Arc::clone(&current.1))
     }
 }
 
@@ -243,13 +243,13 @@ fn renewal(now: DateTime<Utc>, expiration: DateTime<Utc>) -> DateTime<Utc> {
 }
 
 /// Credentials, and when they must be renewed.
-type Held = (Arc<AwsCredential>, Option<DateTime<Utc>>);
+type Renewable = (Arc<AwsCredential>, Option<DateTime<Utc>>);
 
 /// Credentials from a program (`credential_process`), renewed shortly before they expire. The program runs once at a time; concurrent
 /// requests wait for it.
 struct ProcessCredentials {
     command: String,
-    held: tokio::sync::Mutex<Option<Held>>,
+    current: tokio::sync::Mutex<Option<Renewable>>,
 }
 
 impl std::fmt::Debug for ProcessCredentials {
@@ -270,7 +270,7 @@ struct Printed {
 
 impl ProcessCredentials {
     fn new(command: &str) -> Self {
-        Self { command: command.to_owned(), held: tokio::sync::Mutex::new(None) }
+        Self { command: command.to_owned(), current: tokio::sync::Mutex::new(None) }
     }
 
     /// Errors do not contain the output of the program, which may contain a secret.
@@ -297,8 +297,8 @@ impl CredentialProvider for ProcessCredentials {
     type Credential = AwsCredential;
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        let mut held = self.held.lock().await;
-        if let Some((credential, renew_at)) = &*held
+        let mut current = self.current.lock().await;
+        if let Some((credential, renew_at)) = &*current
             && renew_at.is_none_or(|renew_at| Utc::now() < renew_at)
         {
             return Ok(Arc::clone(credential));
@@ -311,7 +311,7 @@ impl CredentialProvider for ProcessCredentials {
             secret_key: printed.secret_access_key,
             token: printed.session_token,
         });
-        *held = Some((Arc::clone(&credential), printed.expiration.map(|expiration| renewal(Utc::now(), expiration))));
+        *current = Some((Arc::clone(&credential), printed.expiration.map(|expiration| renewal(Utc::now(), expiration))));
         Ok(credential)
     }
 }

@@ -12,7 +12,7 @@ use crate::error::{Error, Kind};
 
 pub(crate) fn options(server: &S3Server) -> StoreOptions {
     let options = StoreOptions::default().with_variables(server.variables());
-    options.tell("max_retries=3").unwrap().tell("retry_timeout=20").unwrap()
+    options.with_option("max_retries=3").unwrap().with_option("retry_timeout=20").unwrap()
 }
 
 fn place(server: &S3Server) -> Place {
@@ -208,7 +208,7 @@ fn urls_and_options_are_checked_before_connecting() {
         "sas-token=planted",
         "x",
     ] {
-        let error = keys().tell(option).unwrap_err();
+        let error = keys().with_option(option).unwrap_err();
         assert!(error.kind() == Kind::Usage && !format!("{error:?}").contains("planted"), "{error:?}");
     }
     for option in [
@@ -220,10 +220,11 @@ fn urls_and_options_are_checked_before_connecting() {
         "max_retries=x",
         "endpoint=http://example.com",
     ] {
-        let error = open("s3://bucket/x", keys().tell(option).unwrap()).unwrap_err();
+        let error = open("s3://bucket/x", keys().with_option(option).unwrap()).unwrap_err();
         assert_eq!(error.kind(), Kind::Usage, "{option}: {error:?}");
     }
-    open("s3://bucket/x", keys().tell("endpoint=http://example.com").unwrap().tell("allow_http=true").unwrap()).unwrap();
+    open("s3://bucket/x", keys().with_option("endpoint=http://example.com").unwrap().with_option("allow_http=true").unwrap())
+        .unwrap();
     let half = StoreOptions::default().with_variables([("AWS_ACCESS_KEY_ID".to_owned(), "id".to_owned())]);
     assert_eq!(open("s3://bucket/x", half).unwrap_err().kind(), Kind::Target);
     let none = StoreOptions::default().with_variables([("AWS_EC2_METADATA_DISABLED".to_owned(), "true".to_owned())]);
@@ -236,13 +237,13 @@ fn urls_and_options_are_checked_before_connecting() {
     assert_eq!(at.root().as_ref(), "x");
     assert_eq!(open("az://container/x", StoreOptions::default()).unwrap_err().kind(), Kind::Usage);
     assert_eq!(
-        open("az://container/x", azure("AZURE_STORAGE_ACCOUNT", "name").tell("nonsense=1").unwrap()).unwrap_err().kind(),
+        open("az://container/x", azure("AZURE_STORAGE_ACCOUNT", "name").with_option("nonsense=1").unwrap()).unwrap_err().kind(),
         Kind::Usage
     );
 
-    let gcs = || StoreOptions::default().tell("skip_signature=true").unwrap();
+    let gcs = || StoreOptions::default().with_option("skip_signature=true").unwrap();
     assert_eq!(open("gs://bucket/a%20b/c", gcs()).unwrap().root().as_ref(), "a b/c");
-    assert_eq!(open("gs://bucket/x", gcs().tell("nonsense=1").unwrap()).unwrap_err().kind(), Kind::Usage);
+    assert_eq!(open("gs://bucket/x", gcs().with_option("nonsense=1").unwrap()).unwrap_err().kind(), Kind::Usage);
 }
 
 #[tokio::test]
@@ -274,10 +275,10 @@ async fn profiles_and_their_programs_provide_credentials() {
     base.home = Some(home.path().to_owned());
     let url = Url::parse(&server.url("x")).unwrap();
     Place::open(&url, &base).unwrap().check().await.unwrap();
-    Place::open(&url, &base.clone().tell("profile=program").unwrap()).unwrap().check().await.unwrap();
-    let error = Place::open(&url, &base.clone().tell("profile=broken").unwrap()).unwrap().check().await.unwrap_err();
+    Place::open(&url, &base.clone().with_option("profile=program").unwrap()).unwrap().check().await.unwrap();
+    let error = Place::open(&url, &base.clone().with_option("profile=broken").unwrap()).unwrap().check().await.unwrap_err();
     assert!(words(&error).contains("credential_process") && !words(&error).contains("planted"), "{}", words(&error));
-    let error = Place::open(&url, &base.tell("profile=sso").unwrap()).unwrap_err();
+    let error = Place::open(&url, &base.with_option("profile=sso").unwrap()).unwrap_err();
     assert!(error.hint_text().unwrap().contains("export-credentials"));
 }
 

@@ -41,7 +41,7 @@ impl OpenUploads {
 #[derive(Debug)]
 pub(super) struct Upload<S: MultipartStore + ObjectStore> {
     shared: Arc<Shared<S>>,
-    held: Option<PutPayload>,
+    first_part: Option<PutPayload>,
     parts: usize,
     bytes: u64,
     is_over: bool,
@@ -60,7 +60,7 @@ impl<S: MultipartStore + ObjectStore> Upload<S> {
     /// Sends no request yet.
     pub(super) fn new(store: Arc<S>, path: Path, open: OpenUploads) -> Self {
         let shared = Shared { store, path, open, id: OnceCell::new(), parts: Mutex::default() };
-        Self { shared: Arc::new(shared), held: None, parts: 0, bytes: 0, is_over: false }
+        Self { shared: Arc::new(shared), first_part: None, parts: 0, bytes: 0, is_over: false }
     }
 }
 
@@ -92,17 +92,17 @@ impl<S: MultipartStore + ObjectStore> MultipartUpload for Upload<S> {
         self.parts += 1;
         self.bytes += data.content_length() as u64;
         if number == 0 {
-            self.held = Some(data);
+            self.first_part = Some(data);
             return std::future::ready(Ok(())).boxed();
         }
         if number >= MAX_PARTS {
             let source = "an object has more than 10,000 parts; make files smaller".into();
             return std::future::ready(Err(Error::Generic { store: "store", source })).boxed();
         }
-        let (shared, held) = (Arc::clone(&self.shared), self.held.take());
+        let (shared, first_part) = (Arc::clone(&self.shared), self.first_part.take());
         async move {
             let sent = async {
-                match held {
+                match first_part {
                     Some(first) => tokio::try_join!(shared.send(0, first), shared.send(number, data)).map(|_| ()),
                     None => shared.send(number, data).await,
                 }
@@ -115,7 +115,7 @@ impl<S: MultipartStore + ObjectStore> MultipartUpload for Upload<S> {
     async fn complete(&mut self) -> Result<PutResult> {
         let Shared { store, path, open, id, parts } = &*self.shared;
         if self.parts <= 1 {
-            let payload = self.held.take().unwrap_or_default();
+            let payload = self.first_part.take().unwrap_or_default();
             self.is_over = true;
             return store.put_opts(path, payload, PutOptions::default()).await.map_err(cleaned);
         }
@@ -141,7 +141,7 @@ impl<S: MultipartStore + ObjectStore> MultipartUpload for Upload<S> {
 
     async fn abort(&mut self) -> Result<()> {
         self.is_over = true;
-        self.held = None;
+        self.first_part = None;
         self.shared.abort().await.map_err(cleaned)
     }
 }

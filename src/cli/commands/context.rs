@@ -123,7 +123,7 @@ pub(in crate::cli) fn store_options(global: &GlobalArgs, told: &[String]) -> Res
     options.ca_bundle = global.ca_bundle.clone().or_else(|| variable("AWS_CA_BUNDLE").map(PathBuf::from));
     options.home = std::env::home_dir();
     for option in told {
-        options = options.tell(option)?;
+        options = options.with_option(option)?;
     }
     Ok(options)
 }

@@ -31,7 +31,7 @@ fn table() -> TableRef {
 
 fn options(server: &S3Server) -> StoreOptions {
     let options = StoreOptions::default().with_variables(server.variables());
-    options.tell("max_retries=3").unwrap().tell("retry_timeout=20").unwrap()
+    options.with_option("max_retries=3").unwrap().with_option("retry_timeout=20").unwrap()
 }
 
 fn sink(server: &S3Server, folder: &tempfile::TempDir, change: impl FnOnce(DeltaOptions) -> DeltaOptions) -> DeltaSink {

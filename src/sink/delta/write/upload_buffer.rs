@@ -270,7 +270,7 @@ mod tests {
 
     async fn upload_buffer(folder: &std::path::Path) -> (S3Server, Arc<UploadBuffer>, Engine) {
         let server = S3Server::start().await;
-        let options = StoreOptions::default().with_variables(server.variables()).tell("max_retries=1").unwrap();
+        let options = StoreOptions::default().with_variables(server.variables()).with_option("max_retries=1").unwrap();
         let place = Place::open(&url::Url::parse(&server.url("lake")).unwrap(), &options).unwrap();
         let engine = engine(folder, LIMIT);
         let store = object_store::prefix::PrefixStore::new(place.store(), place.root().clone());
