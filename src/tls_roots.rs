@@ -9,10 +9,10 @@ pub(crate) fn read_bundle(path: &Path) -> Result<Vec<reqwest::Certificate>> {
     let pem = std::fs::read(path).context(Kind::Usage, "The CA bundle cannot be read")?;
     let roots =
         reqwest::Certificate::from_pem_bundle(&pem).context(Kind::Usage, "The CA bundle is not a list of PEM certificates")?;
-    match roots.is_empty() {
-        true => Err(Error::new(Kind::Usage, "The CA bundle holds no certificate")),
-        false => Ok(roots),
+    if roots.is_empty() {
+        return Err(Error::new(Kind::Usage, "The CA bundle contains no certificate"));
     }
+    Ok(roots)
 }
 
 /// What to do about a certificate that is not trusted. Reads the system's certificates, so call it only after a failure.
@@ -22,9 +22,9 @@ pub(crate) fn hint() -> &'static str {
 
 fn hint_for(has_system_roots: bool) -> &'static str {
     if has_system_roots {
-        "if a proxy or firewall opens TLS here, name its root certificate with `--ca-bundle FILE`"
+        "if a proxy or firewall inspects TLS, pass its root certificate with `--ca-bundle FILE`"
     } else {
-        "this system has no root certificates: install them (on Debian the package `ca-certificates`), or name a PEM file with `--ca-bundle FILE`"
+        "this system has no root certificates: install them (on Debian the package `ca-certificates`), or pass a PEM file with `--ca-bundle FILE`"
     }
 }
 
