@@ -31,6 +31,8 @@ LINUX = "x86_64-unknown-linux-gnu"
 # The oldest C library that a release runs on: that of 2012, as in CentOS 7 and manylinux2014.
 GLIBC = "2.17"
 CARGO_DEB = "3.8.0"
+# Exit code: a tool cannot be installed. `packaging/check` then leaves a package out.
+UNAVAILABLE = 69
 SHELLS = {"bash": "daplake.bash", "zsh": "_daplake", "fish": "daplake.fish", "powershell": "daplake.ps1"}
 
 
@@ -38,6 +40,15 @@ def run(*command, **options):
     """Runs a program and shows how; its failure ends this one."""
     print("+", *command, file=sys.stderr)
     subprocess.run([str(part) for part in command], check=True, **options)
+
+
+def install(*command, **options):
+    """Runs an installer of a tool."""
+    try:
+        run(*command, **options)
+    except subprocess.CalledProcessError:
+        print(f"The tools for packaging cannot be installed: {command[0]} failed", file=sys.stderr)
+        sys.exit(UNAVAILABLE)
 
 
 def output(*command):
@@ -56,8 +67,8 @@ def python_tools():
     installed = place / "installed.txt"
     if not installed.exists() or installed.read_text() != wanted.read_text():
         shutil.rmtree(place, ignore_errors=True)
-        run(sys.executable, "-m", "venv", place)
-        run(scripts / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", wanted)
+        install(sys.executable, "-m", "venv", place)
+        install(scripts / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", wanted)
         shutil.copy(wanted, installed)
     os.environ["PATH"] = f"{scripts}{os.pathsep}{os.environ['PATH']}"
 
@@ -68,7 +79,7 @@ def cargo_deb():
     program = place / "bin" / "cargo-deb"
     if not program.exists():
         environment = {**os.environ, "CARGO_TARGET_DIR": str(place / "target")}
-        run("cargo", "install", "--quiet", "--locked", "--debug", "--root", place, "--version", CARGO_DEB, "cargo-deb", env=environment)
+        install("cargo", "install", "--quiet", "--locked", "--debug", "--root", place, "--version", CARGO_DEB, "cargo-deb", env=environment)
         shutil.rmtree(place / "target", ignore_errors=True)
     return program
 
