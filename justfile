@@ -16,6 +16,11 @@ lint:
 bench NAME *ARGS:
     python3 benches/run.py {{ NAME }} {{ ARGS }}
 
+# Package the development build, and try every package
+package:
+    packaging/lint
+    packaging/check
+
 # Build the documentation, and check the samples, links and language of the pages
 docs:
     cargo doc --locked --no-deps
