@@ -113,8 +113,9 @@ mod walk {
         let shown = args.dir.display();
 
         out(&format!(
-            "1. A made-up school is served at {} (no account, no network).\n   First sync of all its tables into ./{shown}:\n\n",
-            server.url()
+            "1. A made-up school is served at {} (no account, no network).\n   First sync of all its tables into {}:\n\n",
+            server.url(),
+            Path::new(".").join(&args.dir).display()
         ))?;
         run(&server, &target).await?;
         for round in 2..=COMMITS {
