@@ -1,7 +1,5 @@
 //! Grammar, validation, variables and their precedence, what is refused and with which code.
 
-use std::process::Command;
-
 use super::{names, run, small_world};
 use crate::support::{CLIENT_ID, CLIENT_SECRET, Run, bare_command};
 
@@ -23,7 +21,7 @@ fn a_link_named_dap_is_taken_for_the_official_client() {
     let folder = tempfile::tempdir().unwrap();
     let link = folder.path().join("dap");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_daplake"), &link).unwrap();
-    let dap = |arguments: &[&str]| run(Command::new(&link).args(arguments).env_remove("DAP_CONSOLE_THEME"));
+    let dap = |arguments: &[&str]| run(std::process::Command::new(&link).args(arguments).env_remove("DAP_CONSOLE_THEME"));
     assert_eq!(dap(&["--version"]).assert_code(0).stdout, "dap 2.3.1\n");
     assert!(dap(&["--help"]).assert_code(0).stdout.contains("Usage: dap "));
     assert_eq!(bare(&["--version"]).assert_code(0).stdout, format!("daplake {}\n", env!("CARGO_PKG_VERSION")));
