@@ -1,15 +1,19 @@
 //! Root certificates: those of the system, those of `--ca-bundle`, and a system without any, such as an empty container.
 
+use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use crate::support::{Run, bare_command};
 
-/// A web server on localhost, by `openssl`, whose certificate is signed by the authority in `ca.crt`.
+/// A TLS server on localhost, by `openssl`, whose certificate is signed by the authority in `ca.crt`. It answers nothing.
 struct Server {
     child: Child,
+    /// Lines of the requests, as the server decrypts them.
+    requests: Receiver<String>,
     port: u16,
     folder: tempfile::TempDir,
 }
@@ -41,24 +45,29 @@ impl Server {
         }
         std::fs::write(folder.path().join("extensions"), "subjectAltName=DNS:localhost").unwrap();
         openssl(folder.path(), &format!("req {key} -keyout server.key -out server.csr -subj /CN=localhost"));
-        let sign =
-            "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out server.crt";
-        openssl(folder.path(), sign);
+        openssl(
+            folder.path(),
+            "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out server.crt",
+        );
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Command::new("openssl")
-            .args(["s_server", "-accept", &format!("127.0.0.1:{port}"), "-cert", "server.crt", "-key", "server.key", "-www"])
+        let mut child = Command::new("openssl")
+            .args(["s_server", "-accept", &format!("127.0.0.1:{port}"), "-cert", "server.crt", "-key", "server.key", "-quiet"])
             .current_dir(folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            // At the end of its input it would end.
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
+        let (send, requests) = channel();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
         let started = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(started.elapsed() < Duration::from_secs(20), "openssl does not listen");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Some(Self { child, port, folder })
+        Some(Self { child, requests, port, folder })
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -66,12 +75,13 @@ impl Server {
     }
 
     /// A call to the server, with this file as the system's root certificates.
-    fn list(&self, system: &Path, more: &[&str]) -> Run {
+    fn list(&self, system: &str, more: &[&str]) -> Command {
         let address = format!("https://localhost:{}", self.port);
         let call = ["--non-interactive", "list", "--namespace", "canvas", "--client-id", "a#b", "--client-secret", "c"];
         let mut command = bare_command(&[&call[..], &["--base-url", &address], more].concat());
-        command.env("SSL_CERT_FILE", system).env("SSL_CERT_DIR", self.file("no-such-folder"));
-        Run::of(command.output().unwrap())
+        command.env("SSL_CERT_FILE", self.file(system)).env("SSL_CERT_DIR", self.file("no-such-folder"));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
     }
 }
 
@@ -79,14 +89,18 @@ impl Server {
 fn a_system_without_root_certificates_is_not_taken_for_an_inspecting_proxy() {
     let Some(server) = Server::start() else { return };
     std::fs::write(server.file("empty.crt"), "").unwrap();
-    let untrusted = "certificate is not trusted";
-    let none = server.list(&server.file("empty.crt"), &[]).assert_code(5);
-    none.assert_says(&[untrusted, "ca-certificates", "--ca-bundle"]);
-    let other = server.list(&server.file("other.crt"), &[]).assert_code(5);
-    other.assert_says(&[untrusted, "proxy", "--ca-bundle"]);
-    // The web server is not the service, but it is trusted, by either way.
+    for (system, word) in [("empty.crt", "ca-certificates"), ("other.crt", "proxy")] {
+        let run = Run::of(server.list(system, &[]).output().unwrap());
+        run.assert_code(5).assert_says(&["certificate is not trusted", word, "--ca-bundle"]);
+    }
+    assert!(server.requests.try_recv().is_err(), "nothing is sent to a server that is not trusted");
     let bundle = server.file("ca.crt");
-    for run in [server.list(&server.file("empty.crt"), &["--ca-bundle", bundle.to_str().unwrap()]), server.list(&bundle, &[])] {
-        assert!(!run.stderr.contains(untrusted), "{run:?}");
+    for (system, more) in [("empty.crt", &["--ca-bundle", bundle.to_str().unwrap()][..]), ("ca.crt", &[])] {
+        let mut child = server.list(system, more).spawn().unwrap();
+        let request = server.requests.recv_timeout(Duration::from_secs(60));
+        child.kill().unwrap();
+        let run = Run::of(child.wait_with_output().unwrap());
+        assert!(request.is_ok_and(|line| line.starts_with("POST ")), "{system}: {run:?}");
+        while server.requests.recv_timeout(Duration::from_millis(200)).is_ok() {}
     }
 }
