@@ -1,4 +1,4 @@
-//! Querys about tables: lists, schemas, and queries with all their checks. Jobs answer the queries; `job` runs them.
+//! Endpoints for tables: lists, schemas, and queries with all their checks. Jobs answer the queries.
 
 use std::sync::Arc;
 
