@@ -1,5 +1,5 @@
-//! The embedded DAP server: a made-up school served over real HTTP, for a first try, tests, benches and examples.
-//! It shares no wire types with `api`, so that client and server cannot be wrong together.
+//! The embedded DAP server: a generated school served over real HTTP, for demos, tests, benchmarks and examples. It shares no wire types with
+//! `api`, so that a misunderstanding of the protocol cannot hide in both.
 
 pub mod record;
 pub mod school;

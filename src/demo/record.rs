@@ -1,4 +1,4 @@
-//! One record of a table as the school knows it, before any file format. No I/O.
+//! One record of a table, independent of file formats. No I/O.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use crate::model::{Op, Timestamp};
 /// A typed value of one column (or member).
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cell {
-    /// Absent.
+    /// No value.
     Null,
     /// `true` or `false`.
     Bool(bool),
@@ -19,7 +19,7 @@ pub enum Cell {
     Decimal(i128, u8),
     /// Text, enum members, UUIDs, addresses, JSON text.
     Text(Cow<'static, str>),
-    /// Moment in UTC.
+    /// Timestamp in UTC.
     Time(Timestamp),
     /// Days since 1970-01-01.
     Date(i32),
@@ -29,7 +29,7 @@ pub enum Cell {
     List(Vec<Cell>),
 }
 
-/// One row of a snapshot or of an increment. Names of the columns are in the table's [`Layout`], in the same order.
+/// One row of a snapshot or an increment. The table's [`Layout`] has the names of the columns, in the same order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     /// Commit time.
@@ -47,7 +47,7 @@ pub struct Record {
 pub struct Layout {
     /// Key columns.
     pub key: Vec<String>,
-    /// Value columns; for an object of fixed shape with the names of its members.
+    /// Value columns, with member names for objects of fixed shape.
     pub value: Vec<Field>,
 }
 
@@ -56,13 +56,13 @@ pub struct Layout {
 pub struct Field {
     /// Column name.
     pub name: String,
-    /// Members, when it is an object of fixed shape (one column per leaf in expanded mode).
+    /// Members of an object of fixed shape (one column per leaf in expanded mode); empty for other types.
     pub members: Vec<Field>,
 }
 
 impl Layout {
-    /// A record of another version of the same table with the columns of this one: by name, columns and members that the record
-    /// lacks become null, those that are gone are left out.
+    /// Converts a record with the layout `from` to this layout. Columns and members are matched by name: missing ones become null, and those
+    /// that this layout does not have are dropped.
     pub fn reshape(&self, from: &Layout, record: Record) -> Record {
         let value = record.value.map(|cells| {
             let named = from.value.iter().map(|field| field.name.as_str()).zip(cells).collect();
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn reshaping_goes_by_name_at_both_levels() {
+    fn reshape_matches_columns_and_members_by_name() {
         let from = Layout { key: vec!["id".into()], value: vec![field("a", &[]), field("o", &["x"]), field("gone", &[])] };
         let to = Layout { key: vec!["id".into()], value: vec![field("new", &[]), field("o", &["y", "x"]), field("a", &[])] };
         let record = Record {

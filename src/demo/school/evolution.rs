@@ -1,12 +1,11 @@
-//! How table schemas change over the commits of an evolving school: a fixed plan, so that a test can pick the table that shows
-//! what it wants to see. Pure values.
+//! Schema changes of an evolving school: a fixed plan, so that a test can choose the table with the change that it needs. Data only.
 //!
 //! | table | commit: change |
 //! | --- | --- |
 //! | `canvas.accounts` | 2: optional enum column added; 4: `name` from 255 to 1024 characters |
 //! | `canvas.users` | 2: optional boolean added; 4: member added to enum `workflow_state` |
 //! | `canvas.enrollments` | 2: member added to enum `workflow_state`; 5: required `grade_publishing_status` relaxed |
-//! | `canvas.pseudonyms` | 2: required `login_count` and `unique_id` relaxed at once |
+//! | `canvas.pseudonyms` | 2: required `login_count` and `unique_id` relaxed in one version |
 //! | `canvas.courses` | 3: member added to object `settings`; 5: column `turnitin_id` removed |
 //! | `canvas.submissions` | 3: optional `word_count` added; 5: `submission_comments_count` from int32 to int64 |
 //! | `canvas.context_external_tools` | 3: seven members added to object `settings` |
@@ -14,8 +13,8 @@
 //! | `canvas.assignments` | 4: required `grader_count` relaxed; 5: member added to the enum inside array `submission_types` |
 //! | `canvas.late_policies` | 4: `late_submission_deduction` from decimal(5,2) to decimal(7,2) |
 //! | `canvas_logs.web_logs` | 4: optional column added, `interaction_micros` from int32 to int64, `http_method` grows |
-//! | `catalog.user_defined_fields` | 3: **required** column added; the service rewrites every row in the same commit |
-//! | `catalog.orders` | 4: **required** column added, old rows keep a null in it until they are rewritten |
+//! | `catalog.user_defined_fields` | 3: **required** column added; the commit rewrites every row |
+//! | `catalog.orders` | 4: **required** column added; old rows have null in it until they are rewritten |
 //! | `catalog.products` | 3: optional column added, version jumps from 1 to 3; 5: `list_order` to int64, version 4 |
 
 use serde_json::{Map, Value, json};
@@ -25,55 +24,55 @@ use crate::model::TableRef;
 /// A new schema version of one table.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Step {
-    /// The commit that brings it; the initial load is commit 1.
+    /// The commit that introduces the version; the initial load is commit 1.
     pub commit: u32,
-    /// The version from then on.
+    /// Number of the new version.
     pub version: i64,
-    /// What changes.
+    /// The changes.
     pub changes: &'static [Change],
 }
 
-/// One difference to the version before.
+/// One difference from the previous version.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Change {
-    /// A value column appears. Rows written before show no value in it.
+    /// A value column is added. Older rows have null in it.
     ColumnAdded {
         /// Its name.
         column: &'static str,
-        /// What it holds.
+        /// Its type.
         node: Node,
-        /// The column it stands behind; the end if `None`.
+        /// The column before it; added at the end if `None`.
         after: Option<&'static str>,
-        /// Listed in `required`.
+        /// Whether it is listed in `required`.
         required: bool,
-        /// The commit writes all live rows anew, so that none lacks it.
+        /// Whether the commit rewrites all live rows, so that each has a value.
         backfilled: bool,
     },
-    /// A value column is gone.
+    /// A value column is removed.
     ColumnRemoved {
         /// Its name.
         column: &'static str,
     },
-    /// A value column leaves `required`; nulls appear in rows written from then on.
+    /// A value column is removed from `required`. Rows written later can have nulls.
     Relaxed {
         /// Its name.
         column: &'static str,
     },
-    /// An enum (or the enum of an array's items) gets another member, used in rows written from then on.
+    /// An enum (or the enum of an array's items) gets another member, which rows written later use.
     EnumGrown {
         /// Its name.
         column: &'static str,
         /// The new member.
         member: &'static str,
     },
-    /// Text members appear in an object.
+    /// String members are added to an object.
     MembersAdded {
         /// Its name.
         column: &'static str,
         /// The new members.
         members: &'static [&'static str],
     },
-    /// A bounded text may be longer.
+    /// The maximum length of a string grows.
     TextWidened {
         /// Its name.
         column: &'static str,
@@ -101,9 +100,9 @@ pub enum Node {
     Boolean,
     /// 32 bits.
     Int32,
-    /// At most so many characters.
+    /// A string of at most this many characters.
     Text(u32),
-    /// One of these words.
+    /// One of these values.
     Enum(&'static [&'static str]),
 }
 
@@ -117,7 +116,7 @@ const fn step(commit: u32, version: i64, changes: &'static [Change]) -> Step {
     Step { commit, version, changes }
 }
 
-/// Namespace, table, steps in the order of their commits.
+/// Namespace, table, and steps in the order of their commits.
 pub const PLAN: &[(&str, &str, &[Step])] = &[
     (
         "canvas",
@@ -242,7 +241,7 @@ pub const PLAN: &[(&str, &str, &[Step])] = &[
     ),
 ];
 
-/// The steps of a table; none for most.
+/// The steps of a table; empty for most tables.
 pub fn evolution(table: &TableRef) -> &'static [Step] {
     let found = PLAN.iter().find(|(namespace, name, _)| *namespace == table.namespace.as_str() && *name == table.table);
     found.map_or(&[], |(.., steps)| steps)

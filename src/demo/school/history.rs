@@ -1,5 +1,4 @@
-//! What happened to the rows of one table, commit by commit. Rows as they were first written are implied by their number; only
-//! later changes are kept. It knows no columns.
+//! The history of the rows of one table, by commit. Inserts are implied by row numbers; only later changes are stored. Columns are unknown here.
 
 use std::sync::Arc;
 
@@ -20,25 +19,25 @@ pub(super) struct Event {
     pub(super) alive: bool,
 }
 
-/// How a table lives.
+/// How the rows of a table change over time.
 #[derive(Debug, Clone)]
 pub(super) struct Habits {
     pub(super) seed: u64,
     pub(super) rows: u64,
     pub(super) change_rate: f64,
-    /// Rows are only added, some delivered again.
+    /// Rows are only appended; some are delivered repeatedly.
     pub(super) is_log: bool,
-    /// Commits (the first is 0) that change something whatever the lot says, and whether they write all rows anew.
+    /// Commits (the first is 0) that change at least one row, and whether they rewrite all rows.
     pub(super) marked: Vec<(u32, bool)>,
     pub(super) start: i64,
 }
 
-/// Rows and changes up to some commit; cheap to share.
+/// Rows and changes up to a commit. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Past {
-    /// For each commit the number of rows ever born until then.
+    /// For each commit, the number of rows ever inserted up to it.
     pub(super) born: Arc<[u64]>,
-    /// For each commit its changes, by row.
+    /// For each commit, its changes, ordered by row.
     pub(super) events: Vec<Arc<[Event]>>,
 }
 
@@ -47,9 +46,9 @@ pub(super) struct History {
     habits: Habits,
     born: Vec<u64>,
     events: Vec<Arc<[Event]>>,
-    /// Revision and life of all rows that ever changed.
+    /// Revision of each row that has changed, and whether the row is alive.
     current: RowMap<(u32, bool)>,
-    /// Rows to be born again, in the order they were deleted.
+    /// Deleted rows that can be inserted again, in the order of their deletion.
     dead: Vec<u64>,
     ghosts: u64,
 }
@@ -59,7 +58,7 @@ impl Habits {
         self.start + i64::from(commit) * INTERVAL
     }
 
-    /// Time of a change made by a commit: within the interval that ends with it.
+    /// Timestamp of a change in a commit: within the interval that ends with the commit.
     fn ts(&self, row: u64, commit: u32) -> i64 {
         let mut dice = Dice::new(mix(self.seed ^ mix(row ^ (u64::from(commit) << 40))));
         let end = self.commit_time(commit);
@@ -68,20 +67,20 @@ impl Habits {
         if dice.below(8) == 0 && whole > end - INTERVAL { whole } else { ts }
     }
 
-    /// Commit at which a row is first seen.
+    /// The commit that inserts a row.
     pub(super) fn birth(&self, born: &[u64], row: u64) -> u32 {
         born.partition_point(|end| *end <= row) as u32
     }
 
-    /// Time of the first writing. The first of a commit's new rows bears the time of the commit.
+    /// Timestamp of the insert of a row. The first new row of a commit has the timestamp of the commit.
     pub(super) fn birth_ts(&self, born: &[u64], row: u64) -> i64 {
         let commit = self.birth(born, row);
         let first = if commit == 0 { 0 } else { born[commit as usize - 1] };
         if row == first { self.commit_time(commit) } else { self.ts(row, commit) }
     }
 
-    /// How the rows of a log come for the first time: mostly once, some twice alike, some with an older and different content
-    /// before (time of that).
+    /// How a row of a log is delivered first: usually once, sometimes twice with equal content, sometimes after an older version with
+    /// different content.
     pub(super) fn delivery(&self, row: u64, ts: i64, commit: u32) -> Delivery {
         let lot = mix(self.seed ^ mix(row) ^ 0xDE11);
         let since = self.commit_time(commit) - INTERVAL;
@@ -96,11 +95,11 @@ impl Habits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Delivery {
     Once,
-    /// The same record again: at once, or at the end of the result.
+    /// The same record twice: the second directly after the first, or at the end of the result.
     Twice {
         late: bool,
     },
-    /// Another content first, at this time.
+    /// An older version with other content, with this timestamp.
     Corrected(i64),
 }
 
@@ -110,7 +109,7 @@ impl History {
         Self { habits, born, events: vec![Arc::new([])], current: RowMap::default(), dead: Vec::new(), ghosts: 0 }
     }
 
-    /// What happened until this commit (the first is 0).
+    /// The history up to a commit (the first is 0).
     pub(super) fn past(&mut self, commit: u32) -> Past {
         let end = commit as usize + 1;
         while self.born.len() < end {
@@ -145,7 +144,7 @@ impl History {
         self.born.push(self.rows() + born);
     }
 
-    /// Rows ever born.
+    /// Number of rows ever inserted.
     fn rows(&self) -> u64 {
         self.born.last().copied().unwrap_or_default()
     }
@@ -157,7 +156,7 @@ impl History {
     fn log_on(&self, commit: u32, seed: u64, events: &mut Vec<Event>) -> u64 {
         let added = self.share(self.habits.rows);
         for row in scattered(self.rows(), seed).take((added / 50).max(1) as usize) {
-            // A new revision is a correction; the same one is the same row delivered again.
+            // A new revision is a correction; the same revision is a repeated delivery.
             let (known, _) = self.current.get(&row).copied().unwrap_or((1, true));
             let revision = known + (mix(row ^ seed) % 2) as u32;
             events.push(Event { row, ts: self.habits.ts(row, commit), revision, alive: true });
@@ -181,24 +180,24 @@ impl History {
             false
         };
 
-        // Born again with their old keys.
+        // Inserted again with their old keys.
         for _ in 0..(updates / 80).max(dice.below(2)).min(self.dead.len() as u64) {
             let place = dice.below(self.dead.len() as u64) as usize;
             let row = self.dead.swap_remove(place);
             touch(self, row, true);
         }
-        // Deleted once more, as the service may say it twice.
+        // Deleted again, because the service may report a delete twice.
         if !self.dead.is_empty() && dice.below(3) == 0 {
             touch(self, self.dead[dice.below(self.dead.len() as u64) as usize], false);
         }
-        // Deleted without ever having been seen.
+        // Deletes of keys that were never inserted.
         if dice.below(3) == 0 {
             if self.ghosts == 0 || dice.below(4) > 0 {
                 self.ghosts += 1;
             }
             touch(self, GHOST | (self.ghosts - 1), false);
         }
-        // Most updates concern younger rows, as long as there are enough of them.
+        // Most updates are to recent rows, as long as there are enough of them.
         let young = rows / 5;
         let recent = if young > updates { updates * 7 / 10 } else { 0 };
         let recent = scattered(young, update_seed).map(|row| rows - young + row).take(recent as usize);

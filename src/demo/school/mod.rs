@@ -1,8 +1,8 @@
-//! The school: tables, rows and their history, generated from a seed. Any `since..until` has one right answer, and any test can
-//! compute it from here without the code under test. No HTTP, no file formats.
+//! The school: tables, rows and their history, generated from a seed. Every snapshot and every window `since..until` has one expected
+//! result, which tests compute here without the code under test. No HTTP, no file formats.
 //!
-//! Rows are not stored. A row's content is a function of the seed, the table, the row's number, its revision and the schema
-//! version it was written with; memory grows with the number of changed rows only.
+//! Rows are not stored. The content of a row is a function of the seed, the table, the row number, the revision and the schema version of its
+//! write. Memory grows only with the number of changed rows.
 
 pub mod catalogue;
 mod columns;
@@ -28,31 +28,29 @@ use crate::demo::school::catalogue::index::ENTRIES;
 use crate::demo::school::columns::rules::REQUIRED_NULLS;
 use crate::model::{TableRef, Timestamp};
 
-/// What kind of school.
+/// Size and history of a school.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SchoolOptions {
-    /// Same seed, same school.
+    /// Equal options with equal seeds give equal schools.
     pub seed: u64,
-    /// Rows of the largest ordinary table (`submissions`) at the first commit; other tables follow in realistic proportion,
-    /// at least a few rows each. 100 to 10_000_000.
+    /// Rows of `submissions` at the first commit, 100 to 10,000,000. Other tables have realistic proportions, with at least a few rows each.
     pub rows: u64,
-    /// Exact row counts for single tables, over the proportion (0 gives an empty table, which stays empty).
+    /// Exact numbers of rows for single tables, in place of the proportion. A table with 0 rows stays empty.
     pub table_rows: Vec<(TableRef, u64)>,
-    /// Share of a table's rows that changes with each commit, such as 0.01; at least one row of a table with rows, none at all
-    /// at 0.
+    /// Share of a table's rows that each commit changes, such as 0.01. Above 0, at least one row of each non-empty table changes.
     pub change_rate: f64,
-    /// Commits there are at the start (at least 1; the first is the initial load). More are made by [`School::advance`].
+    /// Number of commits at the start (at least 1; the first is the initial load). [`School::advance`] adds more.
     pub commits: u32,
-    /// Time of the first commit. Commits are 4 h apart.
+    /// Time of the first commit. Commits are 4 hours apart.
     pub start: Timestamp,
-    /// Only these tables, when given (cheaper for tests).
+    /// Only these tables; all tables if `None`.
     pub only: Option<Vec<TableRef>>,
-    /// Schema versions change over time, as [`evolution`] plans.
+    /// Whether schemas change over time, as planned by [`evolution`].
     pub evolving: bool,
 }
 
 impl Default for SchoolOptions {
-    /// A thousand submissions, three commits from 2024-09-02, one percent of change.
+    /// 1,000 submissions, three commits from 2024-09-02, of which each changes one percent.
     fn default() -> Self {
         Self {
             seed: 1,
@@ -67,7 +65,7 @@ impl Default for SchoolOptions {
     }
 }
 
-/// A school with a history that grows by [`School::advance`]. All methods take `&self` and may be called from many threads.
+/// A school with a history that [`School::advance`] extends. All methods take `&self` and can be called concurrently.
 #[derive(Debug)]
 pub struct School {
     options: SchoolOptions,
@@ -77,7 +75,7 @@ pub struct School {
 }
 
 impl School {
-    /// The school at its first commits. Cheap: schemas and histories are made when first asked for.
+    /// Creates a school. Cheap: schemas and histories are computed on first use.
     pub fn new(options: SchoolOptions) -> Self {
         let exact: HashMap<String, u64> = options.table_rows.iter().map(|(table, rows)| (table.to_string(), *rows)).collect();
         let rows_of = |name: &str| exact.get(name).copied();
@@ -96,7 +94,7 @@ impl School {
         Self { options, world, tables, commits }
     }
 
-    /// What it was made from. Equal options make equal schools.
+    /// The options of the school.
     pub fn options(&self) -> &SchoolOptions {
         &self.options
     }
@@ -106,7 +104,7 @@ impl School {
         crate::demo::school::catalogue::namespaces().iter().map(|name| (*name).to_owned()).collect()
     }
 
-    /// Tables of a namespace, by name; `None` if there is no such namespace.
+    /// Tables of a namespace, sorted by name; `None` for an unknown namespace.
     pub fn tables(&self, namespace: &str) -> Option<Vec<String>> {
         crate::demo::school::catalogue::namespaces().iter().find(|known| **known == namespace)?;
         let listed = self.tables.keys().filter(|table| table.namespace.as_str() == namespace);
@@ -125,40 +123,40 @@ impl School {
         (0..=self.newest()).map(|commit| self.commit_time(commit)).collect()
     }
 
-    /// Makes one more commit: every table gets its updates, inserts, deletes, re-inserts. Returns its time.
+    /// Adds a commit with updates, inserts, deletes and re-inserts in every table. Returns its time.
     pub fn advance(&self) -> Timestamp {
         self.commit_time(self.commits.fetch_add(1, Ordering::SeqCst))
     }
 
-    /// Version of a table's schema at a moment. Versions change only at commits.
+    /// Schema version of a table at a time. Versions change only at commits.
     pub fn schema_version(&self, table: &TableRef, at: Timestamp) -> Option<i64> {
         Some(self.tables.get(table)?.version(self.commit_at(at)))
     }
 
-    /// The service's JSON Schema of a table at a version.
+    /// JSON Schema of a table in a version, as the service returns it.
     pub fn schema(&self, table: &TableRef, version: i64) -> Option<Value> {
         self.tables.get(table)?.schema(&self.world, version)
     }
 
-    /// Column names at a version.
+    /// Column names of a schema version.
     pub fn layout(&self, table: &TableRef, version: i64) -> Option<Layout> {
         self.tables.get(table)?.layout(&self.world, version)
     }
 
-    /// The planned schema changes of a table; they happen in an evolving school only.
+    /// The planned schema changes of a table. They occur only with [`SchoolOptions::evolving`].
     pub fn evolution(table: &TableRef) -> &'static [evolution::Step] {
         evolution::evolution(table)
     }
 
-    /// Live rows at the commit `at` (moments between two commits work as well, but for the columns of a schema version that is
-    /// only coming with the second), as the service's snapshot gives them (order unspecified but repeatable; `web_logs` repeats
-    /// some keys, with equal content or with an older `ts`). Columns follow the schema version at `at`.
+    /// The rows of a snapshot at `at`, in an unspecified but repeatable order. `web_logs` repeats some keys, with equal content or with an
+    /// older `ts`. Columns follow the schema version at `at`. Times between two commits are possible, without the columns of a schema version
+    /// that starts with the second commit.
     pub fn snapshot(&self, table: &TableRef, at: Timestamp) -> Option<Box<dyn Iterator<Item = Record> + Send + '_>> {
         let commits = (self.newest(), self.commit_at(at));
         Some(self.tables.get(table)?.snapshot(&self.world, at.micros(), commits))
     }
 
-    /// Net changes with `since < ts <= until`: one record per key (but for `web_logs`), deletes of never-seen keys included.
+    /// Net changes with `since < ts <= until`: one record per key (except in `web_logs`), including deletes of keys that were never inserted.
     /// Columns follow the schema version at `until`.
     pub fn changes(
         &self,
@@ -170,7 +168,7 @@ impl School {
         Some(self.tables.get(table)?.changes(&self.world, since.micros(), until.micros(), commits))
     }
 
-    /// The one right table at `at`: live rows, each key once, in key order. What a test compares with.
+    /// The expected content of a table at `at`: one row per live key, in key order.
     pub fn expected(&self, table: &TableRef, at: Timestamp) -> Option<Vec<Record>> {
         let commits = (self.newest(), self.commit_at(at));
         Some(self.tables.get(table)?.expected(&self.world, at.micros(), commits))
@@ -185,16 +183,15 @@ impl School {
         Timestamp::from_micros(self.options.start.micros() + i64::from(commit) * INTERVAL)
     }
 
-    /// Number of the newest commit not after a moment.
+    /// Number of the newest commit at a time.
     fn commit_at(&self, at: Timestamp) -> u32 {
         let passed = (at.micros().saturating_sub(self.options.start.micros())).div_euclid(INTERVAL);
         passed.clamp(0, i64::from(self.newest())) as u32
     }
 }
 
-/// Whether nulls are found in required columns of a table: rarely in a few tables, as at the real service, and in an evolving
-/// school also in the old rows of a table that gets a required column without rewriting them. All other tables keep to their
-/// schemas.
+/// Whether a table has nulls in required columns: a few tables have some, as in the real service, and in an evolving school so do the old rows
+/// of a table that gets a required column without a rewrite. All other tables conform to their schemas.
 pub fn required_nulls_in(table: &TableRef) -> bool {
     let unfilled =
         |change: &evolution::Change| matches!(change, evolution::Change::ColumnAdded { required: true, backfilled: false, .. });

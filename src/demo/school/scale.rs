@@ -1,7 +1,7 @@
-//! How large each table is in a school of a given size. Proportions follow what is known of real schools: very many submissions,
-//! participations and log rows, a tenth as many scores and discussion entries, a few thousand courses, some dozen accounts.
+//! Number of rows of each table. Proportions follow real schools: many submissions, participations and log rows, a tenth as many scores and
+//! discussion entries, a few thousand courses, some dozen accounts.
 
-/// Rows for each thousand submissions (in thousandths of a row), and the least number of rows.
+/// Rows per million submissions, and the least number of rows.
 const SHARES: &[(&str, u64, u64)] = &[
     ("canvas.access_tokens", 8_000, 6),
     ("canvas.account_domains", 0, 3),
@@ -80,7 +80,7 @@ const SHARES: &[(&str, u64, u64)] = &[
     ("catalog.users", 3_000, 10),
 ];
 
-/// Rows of a table at the first commit, for a school with this many submissions.
+/// Rows of a table at the first commit of a school with `submissions` submissions.
 pub(super) fn rows(table: &str, submissions: u64) -> u64 {
     let (share, least) = match SHARES.binary_search_by_key(&table, |(name, ..)| name) {
         Ok(found) => (SHARES[found].1, SHARES[found].2),
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_share_names_a_table_and_can_be_found() {
+    fn every_share_belongs_to_a_table_and_is_found() {
         let known: Vec<String> =
             crate::demo::school::catalogue::tables().map(|(namespace, table)| format!("{namespace}.{table}")).collect();
         for (name, share, least) in SHARES {

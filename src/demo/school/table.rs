@@ -1,5 +1,4 @@
-//! One table of the school: its schema versions, its rules and its history, put together into records. It knows no other table
-//! but through the world.
+//! One table of the school: combines schema versions, rules and history into records. Other tables are reached only through `World`.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -29,24 +28,24 @@ pub(super) struct Table {
     versions: OnceLock<Vec<Version>>,
 }
 
-/// A schema version, ready to fill rows.
+/// A schema version with the rules for its rows.
 #[derive(Debug)]
 struct Version {
     number: i64,
     schema: Value,
     shape: Shape,
     rules: Vec<Rule>,
-    /// For each older version, how its columns become those of this one.
+    /// For each older version, where the columns of this version come from.
     from: Vec<Vec<Origin>>,
 }
 
 /// Where a column of a newer version comes from.
 #[derive(Debug, Clone)]
 enum Origin {
-    /// The rows were written before there was such a column.
+    /// The older version has no such column.
     Nowhere,
     Column(usize),
-    /// An object with other members than before.
+    /// An object whose members have changed.
     Object(usize, Vec<(&'static str, Option<usize>)>),
 }
 
@@ -96,7 +95,7 @@ impl Table {
         })
     }
 
-    /// Index of the version in force after a commit.
+    /// Index of the version after a commit.
     fn version_at(&self, commit: u32) -> usize {
         self.steps.iter().filter(|step| step.commit <= commit + 1).count()
     }
@@ -120,7 +119,7 @@ impl Table {
         self.history.lock().unwrap_or_else(PoisonError::into_inner).past(commit)
     }
 
-    /// Live rows at `at`. `commits`: the newest commit made, and the newest at `at`.
+    /// Rows of a snapshot at `at`. `commits`: the newest commit, and the newest at `at`.
     pub(super) fn snapshot<'a>(
         &'a self,
         world: &'a World,
@@ -160,10 +159,10 @@ impl Table {
         Box::new(new.chain(events.into_iter().map(move |event| reader_of_events.record(&event))))
     }
 
-    /// Live rows at `at`, each key once, by key.
+    /// Live rows at `at`, one per key, in key order.
     pub(super) fn expected(&self, world: &World, at: i64, commits: (u32, u32)) -> Vec<Record> {
         let mut records: Vec<Record> = self.snapshot(world, at, commits).collect();
-        // A stable sort: among equal keys (of a log) the newest comes first, and only it stays.
+        // Among equal keys (in a log), the newest comes first and is kept.
         records.sort_by(|a, b| by_key(&a.key, &b.key).then(b.ts.cmp(&a.ts)));
         records.dedup_by(|later, kept| later.key == kept.key);
         records
@@ -171,7 +170,7 @@ impl Table {
 
     fn reader<'a>(&'a self, world: &'a World, until: i64, (newest, at): (u32, u32)) -> Reader<'a> {
         let versions = self.versions(world);
-        // `until` may lie within the commit after the newest one at that time.
+        // `until` can be between the newest commit at that time and the next one.
         let past = self.past(newest.min(at + 1));
         Reader { table: self, world, versions, version: self.version_at(at), until, past }
     }
@@ -186,8 +185,8 @@ fn by_key(a: &[Cell], b: &[Cell]) -> std::cmp::Ordering {
     pairs.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
 }
 
-/// Rows in blocks whose order is mixed up: nobody may rely on the order of a result, yet neighbours mostly stay together, as in a
-/// store that is written in parts.
+/// Rows in blocks in random order: clients must not depend on the order of a result, but neighbours mostly stay together, as in a store that is
+/// written in parts.
 fn block_order(seed: u64) -> impl FnMut(std::ops::Range<u64>) -> Box<dyn Iterator<Item = u64> + Send> + Send {
     move |rows| {
         let count = rows.end - rows.start;
@@ -200,20 +199,20 @@ fn block_order(seed: u64) -> impl FnMut(std::ops::Range<u64>) -> Box<dyn Iterato
     }
 }
 
-/// Reads one state of one table.
+/// Reads one state of a table.
 #[derive(Debug)]
 struct Reader<'a> {
     table: &'a Table,
     world: &'a World,
     versions: &'a [Version],
-    /// Index of the version to show.
+    /// Index of the version whose columns are returned.
     version: usize,
     until: i64,
     past: Past,
 }
 
 impl<'a> Reader<'a> {
-    /// The last change of each changed row, not later than `until`.
+    /// The last change of each changed row up to `until`.
     fn last_events(&self, until: i64) -> RowMap<Event> {
         let mut last = RowMap::default();
         for event in self.past.events.iter().flat_map(|events| events.iter()) {
@@ -224,7 +223,7 @@ impl<'a> Reader<'a> {
         last
     }
 
-    /// Rows of the commits that may have added some after `since`, a range for each commit.
+    /// Rows inserted after `since`, one range per commit (a superset).
     fn born_after(&self, since: i64) -> impl Iterator<Item = std::ops::Range<u64>> + Send + use<> {
         let habits = &self.table.habits;
         let mut ranges = Vec::new();
@@ -239,7 +238,7 @@ impl<'a> Reader<'a> {
         ranges.into_iter()
     }
 
-    /// The first writing of a row, if it falls in the window.
+    /// The insert of a row, if it is in the window.
     fn first(&self, row: u64, since: i64) -> Option<Record> {
         let born = self.table.habits.birth_ts(&self.past.born, row);
         let revision = u32::from(self.table.habits.is_log);
@@ -257,7 +256,7 @@ impl<'a> Reader<'a> {
 
     fn upsert(&self, row: u64, revision: u32, ts: i64, born: i64) -> Record {
         let habits = &self.table.habits;
-        // The commit that wrote it decides by which rules; shown are the columns of the version asked for.
+        // The commit of the write selects the rules; the columns are those of the requested version.
         let commit = (ts - habits.start + INTERVAL - 1).div_euclid(INTERVAL).max(0);
         let written = self.table.version_at(commit as u32).min(self.version);
         let old = row < habits.rows;
@@ -271,7 +270,7 @@ impl<'a> Reader<'a> {
         Record { ts: Timestamp::from_micros(ts), op: Op::Upsert, key, value: Some(value) }
     }
 
-    /// Everything a log delivered in the window, repeats included.
+    /// All records of a log in the window, including repeated ones.
     fn log(self, since: i64) -> Box<dyn Iterator<Item = Record> + Send + 'a> {
         let seed = self.table.habits.seed;
         let events: Vec<Event> = self.past.events.iter().flat_map(|events| events.iter().copied()).collect();

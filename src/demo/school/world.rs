@@ -1,5 +1,4 @@
-//! All tables at a glance: what a row of one table needs to know of the others in order to refer to them. It knows no columns
-//! and no history.
+//! The id spaces of all tables, which rows need in order to refer to other tables. Columns and history are unknown here.
 
 use std::collections::HashMap;
 
@@ -17,7 +16,7 @@ pub(super) struct World {
 }
 
 impl World {
-    /// `rows_of` overrules the proportion for a table (full name).
+    /// `rows_of` returns the number of rows of a table (by full name) where it differs from the proportion.
     pub(super) fn new(seed: u64, submissions: u64, rows_of: impl Fn(&str) -> Option<u64>) -> Self {
         let mut world = Self { seed, spaces: Vec::new(), names: HashMap::new() };
         for entry in ENTRIES {
@@ -55,12 +54,12 @@ impl World {
     }
 }
 
-/// Which row of another table a column points at.
+/// A column's reference to the rows of another table.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reference {
     pub(super) table: usize,
     salt: u64,
-    /// Early rows are pointed at much more often: a few courses have most of the students.
+    /// Early rows are referenced much more often: a few courses have most of the students.
     skewed: bool,
 }
 
@@ -71,7 +70,7 @@ impl Reference {
         world.find(target).map(|table| Self { table, salt: salt(column), skewed })
     }
 
-    /// The row pointed at by the row of this seed. Within the rows of the target's first commit, 0 if it has none.
+    /// The referenced row for a seed: a row of the target's first commit, or 0 if it has none.
     #[inline]
     pub(super) fn row(&self, world: &World, seed: u64) -> u64 {
         let hash = mix(seed ^ self.salt);
@@ -90,7 +89,7 @@ impl Reference {
     }
 }
 
-/// The table behind a word in a `*_type` column, without its namespace.
+/// The table that a value of a `*_type` column names, without its namespace.
 pub(super) fn table_of(word: &str) -> Option<String> {
     let irregular = match word {
         "Announcement" => "discussion_topics",
@@ -127,7 +126,7 @@ pub(super) fn table_of(word: &str) -> Option<String> {
     Some(name)
 }
 
-/// The word for a table, where a plain text says which table an id belongs to.
+/// The value of a `*_type` column without an enum for a table.
 pub(super) fn word_of(table: &str) -> Option<&'static str> {
     Some(match table {
         "catalog.accounts" => "Account",

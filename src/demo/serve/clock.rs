@@ -1,4 +1,4 @@
-//! The server's clock: real time plus what tests let it run ahead, so that nobody has to wait for an expiry.
+//! The server's clock: real time plus an offset that tests advance, so that they need not wait for an expiry.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ impl Clock {
         Self { begun: Instant::now(), began_at: Timestamp::now(), ahead_micros: AtomicI64::new(0) }
     }
 
-    /// Time since the server's start. Never runs back.
+    /// Time since the server's start. Monotonic.
     pub(super) fn elapsed(&self) -> Duration {
         let ahead = Duration::from_micros(self.ahead_micros.load(Ordering::Relaxed).unsigned_abs());
         self.begun.elapsed() + ahead

@@ -1,4 +1,4 @@
-//! What happened so far, for tests and for the curious. It counts; it does not decide.
+//! Counters of calls, jobs and downloads, for tests and benchmarks.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,77 +7,77 @@ use std::time::Duration;
 use crate::demo::serve::faults::fault::Endpoint;
 use crate::model::TableRef;
 
-/// Everything the server counted since its start.
+/// The counters since the server's start.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Counters {
-    /// Calls by kind, whatever came of them.
+    /// Calls by endpoint, including refused ones.
     pub calls: BTreeMap<Endpoint, u64>,
-    /// Answers of 429 by kind, whether the limit or a fault sent them.
+    /// Responses with status 429 by endpoint, by rate limit or fault.
     pub throttled: BTreeMap<Endpoint, u64>,
-    /// The most calls of a kind that arrived within one limit window, refused ones included.
+    /// Largest number of calls to an endpoint within one rate-limit window, including refused ones.
     pub peak_calls: BTreeMap<Endpoint, u64>,
-    /// Jobs that were started, in order.
+    /// Started jobs, in order.
     pub job_starts: Vec<JobStart>,
-    /// Queries that were answered with a live job.
+    /// Queries that returned an existing job.
     pub jobs_reattached: u64,
-    /// Tokens handed out.
+    /// Issued tokens.
     pub logins: u64,
-    /// Logins refused for wrong credentials.
+    /// Logins with wrong credentials.
     pub refused_logins: u64,
     /// API calls without a valid bearer token.
     pub wrong_auth: u64,
-    /// Downloads that carried an `Authorization` header, which must never happen.
+    /// Downloads with an `Authorization` header, which a correct client never sends.
     pub leaked_auth: u64,
     /// Downloads by object id.
     pub objects: BTreeMap<String, Traffic>,
-    /// How often each fault struck, by its name in the code, such as `Throttle`.
+    /// How often each fault occurred, by its variant, such as `Throttle`.
     pub faults: BTreeMap<String, u64>,
 }
 
-/// One job that was started.
+/// A started job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobStart {
-    /// Its id.
+    /// Job id.
     pub id: String,
-    /// Its table.
+    /// Table of the query.
     pub table: TableRef,
-    /// When, since the server's start.
+    /// Time since the server's start.
     pub at: Duration,
 }
 
-/// Downloads of one object.
+/// Download traffic of one object.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// GET requests, refused ones included.
+    /// GET requests, including refused ones.
     pub gets: u64,
-    /// Bytes of the object that were sent.
+    /// Bytes sent.
     pub bytes: u64,
 }
 
 impl Counters {
-    /// Calls of one kind.
+    /// Number of calls to an endpoint.
     pub fn calls_of(&self, endpoint: Endpoint) -> u64 {
         self.calls.get(&endpoint).copied().unwrap_or(0)
     }
 
-    /// Answers of 429 to one kind of call.
+    /// Number of responses with status 429 from an endpoint.
     pub fn throttled_of(&self, endpoint: Endpoint) -> u64 {
         self.throttled.get(&endpoint).copied().unwrap_or(0)
     }
 
-    /// Jobs that were started.
+    /// Number of started jobs.
     pub fn jobs_started(&self) -> u64 {
         self.job_starts.len() as u64
     }
 
-    /// GETs and bytes of all objects together.
+    /// Download traffic of all objects.
     pub fn downloads(&self) -> Traffic {
         let add = |sum: Traffic, one: &Traffic| Traffic { gets: sum.gets + one.gets, bytes: sum.bytes + one.bytes };
         self.objects.values().fold(Traffic::default(), add)
     }
 }
 
-/// The counters while the server runs.
+/// The counters of a running server.
 #[derive(Debug, Default)]
 pub(super) struct Tally(Mutex<Counters>);
 

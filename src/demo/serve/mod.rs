@@ -1,5 +1,5 @@
-//! The school over HTTP: every endpoint of the DAP API, jobs with their life, signed URLs, ranges, limits, faults on command.
-//! Nothing here is shared with the client: it has its own wire format, its own encoders, its own reading of table schemas.
+//! Serves the school over HTTP: the endpoints of the DAP API, jobs that expire, signed URLs, byte ranges, rate limits, and faults on demand.
+//! Nothing is shared with the client: the wire format, the encoders and the reader of table schemas are separate.
 
 mod clock;
 mod counters;

@@ -1,39 +1,39 @@
-//! How the server behaves when no fault is switched on.
+//! Options of the server.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How the server behaves when no fault is switched on.
+/// Behaviour of the server without faults.
 #[derive(Clone)]
 pub struct ServeOptions {
-    /// Loopback only; port 0 picks a free one.
+    /// Address to listen on; loopback only. Port 0 selects a free port.
     pub listen: SocketAddr,
-    /// The one client id and secret that may log in.
+    /// The client id and secret that can log in.
     pub credentials: (String, String),
-    /// Rows per object; a result has as many objects as it takes (at least 1 unless empty).
+    /// Rows per object.
     pub rows_per_object: u64,
-    /// Time a job spends waiting, then running.
+    /// Time that a job waits, and time that it runs.
     pub job_delay: (Duration, Duration),
-    /// Life of a job and its objects from its start.
+    /// Time after which a job and its objects expire, from the start of the job.
     pub job_life: Duration,
-    /// Life of a signed URL.
+    /// Time after which a signed URL expires.
     pub url_life: Duration,
-    /// Life of a token.
+    /// Time after which a token expires.
     pub token_life: Duration,
-    /// Calls per window (lists, schemas, job starts, job status, object URLs); 0 = no limit.
+    /// Calls per window: lists, schemas, job starts, job status, object URLs. 0 is no limit.
     pub limits: [u32; 5],
-    /// Length of the rate limit window (a minute on the real service).
+    /// Length of the rate-limit window (a minute in the real service).
     pub limit_window: Duration,
-    /// Encoded objects are kept here (and reused by later servers with the same school); a private temporary folder if `None`.
+    /// Folder in which encoded objects are kept for later servers with the same school. `None`: a temporary folder.
     pub cache: Option<PathBuf>,
-    /// Makes a new commit by itself every so often.
+    /// Interval of automatic commits.
     pub commit_every: Option<Duration>,
 }
 
 impl Default for ServeOptions {
-    /// As the real service, but with quick jobs.
+    /// The limits of the real service, with faster jobs.
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
@@ -60,7 +60,7 @@ impl ServeOptions {
 
 impl fmt::Debug for ServeOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Destructured so that a new field cannot be forgotten. The secret stays out.
+        // Destructured so that a new field is a compile error here. The secret is left out.
         let Self {
             listen,
             credentials: (client_id, _),

@@ -1,4 +1,4 @@
-//! The server itself: a listener, its connections, and the handles that tests and commands hold.
+//! The server: its listener and connections, and the handle for tests and commands.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -24,10 +24,10 @@ use crate::demo::serve::http::router::respond;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{TableRef, Timestamp};
 
-/// After a failed accept (out of file handles, say).
+/// Pause after a failed accept, for example without free file handles.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A running server. Stops when dropped.
+/// A running server. Dropping it stops the server.
 pub struct Server<S = School> {
     source: Arc<S>,
     state: Arc<State>,
@@ -36,18 +36,21 @@ pub struct Server<S = School> {
 
 impl Server {
     /// Binds and serves in background tasks of the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] if the address is not a loopback address, [`Kind::Io`] if it cannot be bound.
     pub async fn start(school: Arc<School>, options: ServeOptions) -> Result<Self> {
         Self::serve(school, options).await
     }
 
-    /// The school it serves.
+    /// The school.
     pub fn school(&self) -> &Arc<School> {
         &self.source
     }
 }
 
 impl<S> Server<S> {
-    /// As [`Server::start`], for any source.
+    /// [`Server::start`] for any source.
     pub(super) async fn serve(source: Arc<S>, options: ServeOptions) -> Result<Self>
     where
         S: Source,
@@ -62,7 +65,8 @@ impl<S> Server<S> {
             .context(Kind::Io, "The demo server cannot listen")
             .map_err(|error| error.with_field("listen", options.listen))?;
         let address = listener.local_addr().context(Kind::Io, "The demo server cannot listen")?;
-        let url = Url::parse(&format!("http://{address}")).context(Kind::Bug, "A socket address makes no URL")?;
+        let url =
+            Url::parse(&format!("http://{address}")).context(Kind::Bug, "The address of the demo server is not a valid URL")?;
         let commit_every = options.commit_every;
         let state = Arc::new(State::new(source.clone(), options, url)?);
 
@@ -78,42 +82,42 @@ impl<S> Server<S> {
         self.state.url.clone()
     }
 
-    /// Makes one more commit. Returns its time.
+    /// Adds a commit. Returns its time.
     pub fn advance(&self) -> Timestamp {
         self.state.source.advance()
     }
 
-    /// What was counted so far.
+    /// The current counters.
     pub fn counters(&self) -> Counters {
         self.state.counters()
     }
 
-    /// Switches a fault on. It strikes at the next occasions, whatever the table.
+    /// Injects a fault for all tables.
     pub fn inject(&self, fault: Fault, times: Times) {
         self.state.faults.add(None, fault, times, 0);
     }
 
-    /// Switches a fault on for one table.
+    /// Injects a fault for one table.
     pub fn inject_for(&self, table: &TableRef, fault: Fault, times: Times) {
         self.state.faults.add(Some(table.clone()), fault, times, 0);
     }
 
-    /// Switches a fault on that lets some occasions pass before it strikes, for one table or for all.
+    /// Injects a fault that skips some occasions first, for one table or for all.
     pub fn inject_after(&self, occasions: u64, table: Option<&TableRef>, fault: Fault, times: Times) {
         self.state.faults.add(table.cloned(), fault, times, occasions);
     }
 
-    /// Switches all faults off. Jobs that were struck stay as they are.
+    /// Removes all faults. Jobs that are already affected stay so.
     pub fn clear_faults(&self) {
         self.state.faults.clear();
     }
 
-    /// From now on increments of `table` whose `since` is before `before` are refused: the table was loaded anew.
+    /// Makes the server refuse increments of `table` with a `since` before `before`, as after a reload of the table by the service.
     pub fn require_snapshot(&self, table: &TableRef, before: Timestamp) {
         self.state.require_snapshot(table.clone(), before);
     }
 
-    /// Lets the server's clock run ahead, so that tokens, URLs, jobs and limits expire without a wait.
+    /// Advances the server's clock, so that tokens, URLs, jobs and limits expire without a wait.
     pub fn run_ahead(&self, by: Duration) {
         self.state.clock.run_ahead(by);
     }
@@ -132,7 +136,7 @@ impl<S> fmt::Debug for Server<S> {
     }
 }
 
-/// Takes connections until it is aborted; they end with it.
+/// Accepts connections until the task is aborted, which also ends the connections.
 async fn accept(listener: TcpListener, state: Arc<State>) -> Infallible {
     let mut connections = JoinSet::new();
     loop {
@@ -140,7 +144,7 @@ async fn accept(listener: TcpListener, state: Arc<State>) -> Infallible {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => drop(connections.spawn(connection(stream, state.clone()))),
                 Err(error) => {
-                    tracing::warn!(%error, "the demo server cannot take a connection");
+                    tracing::warn!(%error, "the demo server failed to accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -150,7 +154,7 @@ async fn accept(listener: TcpListener, state: Arc<State>) -> Infallible {
 }
 
 async fn connection(stream: TcpStream, state: Arc<State>) {
-    // Small answers should not wait for each other; without it they are only slower.
+    // Avoids delays of small responses; a failure only makes them slower.
     let _ = stream.set_nodelay(true);
     let (wire, link) = Wire::new(stream);
     let service = service_fn(move |request| respond(state.clone(), link.clone(), request));

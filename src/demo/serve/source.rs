@@ -1,4 +1,4 @@
-//! What the server needs to know of the data it serves. The school is the real one; tests bring a tiny one of their own.
+//! The data that the server serves: the school, or a small source in tests.
 
 use serde_json::Value;
 
@@ -6,13 +6,13 @@ use crate::demo::record::{Layout, Record};
 use crate::demo::school::School;
 use crate::model::{TableRef, Timestamp};
 
-/// Records in the order they are served.
+/// Records in the order in which they are served.
 pub(super) type Records<'a> = Box<dyn Iterator<Item = Record> + Send + 'a>;
 
-/// Tables with a history. The methods mean what those of [`School`] mean.
+/// Tables with a history. The methods correspond to those of [`School`].
 pub(super) trait Source: Send + Sync + 'static {
-    /// A text that two sources share only if they give the same records for the same question, in any process; `None` if that
-    /// cannot be told, and then encoded objects are never reused by another server.
+    /// A string that is equal only for sources with the same records for every query, in any process. `None` if that is unknown; encoded
+    /// objects are then not reused by other servers.
     fn fingerprint(&self) -> Option<String>;
     fn tables(&self, namespace: &str) -> Option<Vec<String>>;
     fn commits(&self) -> Vec<Timestamp>;
@@ -26,7 +26,7 @@ pub(super) trait Source: Send + Sync + 'static {
 
 impl Source for School {
     fn fingerprint(&self) -> Option<String> {
-        // Another version may make other rows of the same seed.
+        // Another version of the program may generate other rows from the same seed.
         Some(format!("{} {:?}", env!("CARGO_PKG_VERSION"), self.options()))
     }
 

@@ -1,4 +1,4 @@
-//! What all connections of one server share.
+//! The state that all connections of a server share.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -31,13 +31,13 @@ pub(super) struct State {
     pub(super) tokens: Tokens,
     pub(super) jobs: Jobs,
     pub(super) store: Store,
-    /// How many results are encoded at a time.
+    /// Limits the number of results that are encoded concurrently.
     pub(super) encoders: Semaphore,
-    /// Tells blocking work that nobody waits for it any more.
+    /// Stops blocking work when the server is dropped.
     pub(super) stop: AtomicBool,
     windows: Mutex<[Window; Endpoint::ALL.len()]>,
     snapshots_required: Mutex<HashMap<TableRef, Timestamp>>,
-    /// Keyed hashes (SipHash with random keys): enough for URLs that only this process signs and checks.
+    /// Keyed hashes (SipHash with random keys), sufficient for URLs that only this process signs and verifies.
     signers: [RandomState; 2],
 }
 
@@ -63,7 +63,7 @@ impl State {
         })
     }
 
-    /// Admits a call within its limit, or says for how many seconds to wait.
+    /// Admits a call within its limit, or returns the seconds to wait.
     pub(super) fn admit(&self, endpoint: Endpoint) -> Result<(), u64> {
         let [tables, schema, data, job, urls] = self.options.limits;
         let limit = match endpoint {
@@ -95,7 +95,7 @@ impl State {
         self.snapshots_required.lock().unwrap_or_else(PoisonError::into_inner).get(table).copied()
     }
 
-    /// The signature of a URL for one object until a moment.
+    /// The signature of a URL for an object that expires at a time.
     pub(super) fn sign(&self, object: &str, expires: Timestamp) -> String {
         let [high, low] = self.signers.each_ref().map(|key| key.hash_one((object, expires)));
         format!("{high:016x}{low:016x}")

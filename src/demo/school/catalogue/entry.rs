@@ -1,8 +1,8 @@
-//! One table of the catalogue.
+//! An entry of the catalogue.
 
 use serde_json::Value;
 
-/// One table of the generated index.
+/// One table of the generated catalogue.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) namespace: &'static str,

@@ -1,8 +1,8 @@
-//! What the names of columns tell: how large numbers are, how often a value is missing, when a moment lies. Data only.
+//! Properties derived from the names of columns: ranges of numbers, share of nulls, kind of timestamp. Data only.
 
-use crate::demo::school::columns::rule::{Number, What, When, Words};
+use crate::demo::school::columns::rule::{NumberKind, TextKind, TimeKind, ValueKind};
 
-/// Ids without a documented reference.
+/// The target of an id column without a documented reference.
 pub(crate) fn undocumented(table: &str, column: &str) -> Option<&'static str> {
     Some(match (table, column) {
         (_, "current_sis_batch_id" | "sis_batch_id") => "canvas.sis_batches",
@@ -20,10 +20,10 @@ pub(crate) fn undocumented(table: &str, column: &str) -> Option<&'static str> {
     })
 }
 
-pub(crate) fn is_lasting(name: &str, words: &Words) -> bool {
+pub(crate) fn is_lasting(name: &str, words: &TextKind) -> bool {
     let by_name =
         ["sis_source_id", "sis_user_id", "integration_id", "uuid", "lti_context_id", "migration_id", "md5", "unique_id"];
-    matches!(words, Words::Person(_) | Words::PersonOf(..)) || by_name.contains(&name)
+    matches!(words, TextKind::Person(_) | TextKind::PersonOf(..)) || by_name.contains(&name)
 }
 
 pub(crate) fn null_rate(table: &str, column: &str) -> u64 {
@@ -45,7 +45,7 @@ pub(crate) fn null_rate(table: &str, column: &str) -> u64 {
     }
 }
 
-pub(crate) fn integer(name: &str, bits: u32) -> What {
+pub(crate) fn integer(name: &str, bits: u32) -> ValueKind {
     let (low, high) = match name {
         _ if name.ends_with("quota") => (0, 524_288_000_000),
         "size" | "logo_file_size" | "image_file_size" => (0, 60_000_000),
@@ -60,14 +60,14 @@ pub(crate) fn integer(name: &str, bits: u32) -> What {
         _ if name.ends_with("count") => (0, 80),
         _ => (0, 500),
     };
-    What::Int { low, high, bits }
+    ValueKind::Int { low, high, bits }
 }
 
-pub(crate) fn number(name: &str) -> Number {
+pub(crate) fn number(name: &str) -> NumberKind {
     match name {
-        "amount" | "discount" | "discounted_amount" | "unit_price" | "total" | "enrollment_fee" => Number::Money,
-        "percent" | "mastery_score" => Number::Share,
-        "group_weight" | "weight" | "progress" | "originality_score" => Number::Percent,
+        "amount" | "discount" | "discounted_amount" | "unit_price" | "total" | "enrollment_fee" => NumberKind::Money,
+        "percent" | "mastery_score" => NumberKind::Share,
+        "group_weight" | "weight" | "progress" | "originality_score" => NumberKind::Percent,
         "points_possible"
         | "possible"
         | "original_possible"
@@ -75,26 +75,26 @@ pub(crate) fn number(name: &str) -> Number {
         | "score_maximum"
         | "result_maximum"
         | "question_points"
-        | "points" => Number::Points,
-        _ if name.ends_with("score") || name.ends_with("points") => Number::Score,
-        _ => Number::Any,
+        | "points" => NumberKind::Points,
+        _ if name.ends_with("score") || name.ends_with("points") => NumberKind::Score,
+        _ => NumberKind::Any,
     }
 }
 
-pub(crate) fn when(name: &str) -> When {
+pub(crate) fn when(name: &str) -> TimeKind {
     match name {
-        "created_at" => When::Created,
-        "updated_at" | "workflow_state_timestamp" => When::Written,
-        "deleted_at" => When::Deleted,
-        "timestamp" => When::LogEvent,
+        "created_at" => TimeKind::Created,
+        "updated_at" | "workflow_state_timestamp" => TimeKind::Written,
+        "deleted_at" => TimeKind::Deleted,
+        "timestamp" => TimeKind::LogEvent,
         "start_at" | "unlock_at" | "start_date" | "delayed_post_at" | "enrollment_open_from" | "show_correct_answers_at" => {
-            When::Ahead(0, 40)
+            TimeKind::Ahead(0, 40)
         }
-        "due_at" | "cached_due_date" | "todo_date" | "peer_reviews_due_at" => When::Ahead(40, 60),
+        "due_at" | "cached_due_date" | "todo_date" | "peer_reviews_due_at" => TimeKind::Ahead(40, 60),
         "end_at" | "lock_at" | "end_date" | "close_date" | "ends_at" | "expires_at" | "conclude_at" | "state_valid_until" => {
-            When::Ahead(100, 120)
+            TimeKind::Ahead(100, 120)
         }
-        "hide_correct_answers_at" | "confirmation_code_expires_at" | "enrollment_open_to" => When::Ahead(100, 120),
-        _ => When::Between,
+        "hide_correct_answers_at" | "confirmation_code_expires_at" | "enrollment_open_to" => TimeKind::Ahead(100, 120),
+        _ => TimeKind::Between,
     }
 }

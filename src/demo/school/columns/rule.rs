@@ -1,4 +1,4 @@
-//! TODO
+//! The rule of a column: how its values are generated.
 
 use std::sync::Arc;
 
@@ -7,75 +7,75 @@ use crate::demo::school::world::Reference;
 
 pub(crate) const UNSPECIFIED: &str = "__dap_unspecified__";
 
-/// How one column is filled.
+/// How the values of a column are generated.
 #[derive(Debug, Clone)]
 pub(crate) struct Rule {
     pub(crate) salt: u64,
-    /// Drawn once for a row, not anew with each change of it.
+    /// Whether the value stays the same when the row is updated.
     pub(crate) lasting: bool,
-    /// Nulls in 1,024 values.
+    /// Number of nulls per 1,024 values.
     pub(crate) nulls: u64,
     pub(crate) oversize: bool,
-    pub(crate) what: What,
+    pub(crate) what: ValueKind,
 }
 
 #[derive(Debug, Clone)]
-pub(crate) enum What {
-    /// Trues in 256 values.
+pub(crate) enum ValueKind {
+    /// Number of `true` per 256 values.
     Bool(u64),
-    /// One of two words, the other with each change: read and unread.
+    /// One of two values, which alternate with each update: read and unread.
     Toggle([&'static str; 2]),
     Int {
         low: i64,
         high: i64,
         bits: u32,
     },
-    Code(Wheel<i64>),
-    Number(Number),
+    Code(Weighted<i64>),
+    Float(NumberKind),
     Decimal {
         precision: u8,
         scale: u8,
     },
     Word {
-        wheel: Wheel<&'static str>,
+        wheel: Weighted<&'static str>,
         unspecified: bool,
         gone: Option<&'static str>,
     },
     OpenWord(&'static [&'static str]),
-    Time(When),
+    Time(TimeKind),
     Date,
     Uuid,
     Address,
-    /// An id in another table; from the log, now and then one of another institution.
+    /// An id in another table. With `strangers`, some ids belong to another institution.
     Id {
         to: Reference,
         strangers: bool,
     },
-    /// An earlier row of the same table.
+    /// The id of an earlier row of the same table.
     Parent(usize),
     Via {
         by: Reference,
         then: Reference,
     },
-    PolyId(Arc<Poly>),
-    PolyType(Arc<Poly>),
-    PolyCode(Arc<Poly>),
+    PolyId(Arc<Polymorphic>),
+    PolyType(Arc<Polymorphic>),
+    PolyCode(Arc<Polymorphic>),
     Text {
-        words: Words,
+        words: TextKind,
         max: Option<usize>,
     },
     Object(Vec<(&'static str, Rule)>),
     List(Box<Rule>),
 }
 
-/// Choices with unequal chances: mostly the first, sometimes the second or third, one time in eight any of the others.
+/// A weighted choice: usually the first item, sometimes the second or third, one time in eight any of the others.
 #[derive(Debug, Clone)]
-pub(crate) struct Wheel<T> {
+pub(crate) struct Weighted<T> {
     items: Vec<T>,
 }
 
-impl<T: Copy> Wheel<T> {
-    /// At least one item; the first ones are the likely ones.
+impl<T: Copy> Weighted<T> {
+    /// `items` must not be empty; the first ones are the most frequent.
     pub(crate) fn new(items: Vec<T>) -> Self {
         Self { items }
     }
@@ -96,11 +96,11 @@ impl<T: Copy> Wheel<T> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Number {
-    /// Quarters of a point.
+pub(crate) enum NumberKind {
+    /// A multiple of a quarter.
     Score,
     Points,
-    /// 0 to 1, all digits.
+    /// 0 to 1 with all digits.
     Share,
     Percent,
     Money,
@@ -108,18 +108,18 @@ pub(crate) enum Number {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum When {
+pub(crate) enum TimeKind {
     Created,
     Written,
     Deleted,
     Between,
-    /// Days after the creation, and how many days it may be more; also in the future.
+    /// Days after the creation, and the length of the range in days. May be in the future.
     Ahead(u64, u64),
     LogEvent,
 }
 
 #[derive(Debug, Clone)]
-pub(crate) enum Words {
+pub(crate) enum TextKind {
     Person(Form),
     PersonOf(Reference, Form),
     Choice(&'static [&'static str]),
@@ -138,23 +138,23 @@ pub(crate) enum Words {
     Json(Json),
 }
 
-impl Words {
-    /// Written by people, so that anything can be in it.
+impl TextKind {
+    /// Whether people write the text, so that it can contain anything.
     pub(crate) fn is_free(&self) -> bool {
-        use Words::*;
+        use TextKind::*;
         matches!(self, Title | Remark | Page(_) | Person(Form::Full | Form::Sortable | Form::Short))
     }
 }
 
-/// A pair of `*_type` and `*_id`: which table, and which row there.
+/// A polymorphic reference: a pair of the columns `*_type` (table) and `*_id` (row).
 #[derive(Debug, Clone)]
-pub(crate) struct Poly {
+pub(crate) struct Polymorphic {
     pub(crate) salt: u64,
     pub(crate) lasting: bool,
     pub(crate) choices: Vec<(&'static str, Option<Reference>)>,
-    /// Indexes of `choices`.
-    pub(crate) wheel: Wheel<usize>,
-    /// Nulls in 1,024 rows.
+    /// Indexes into `choices`.
+    pub(crate) wheel: Weighted<usize>,
+    /// Number of nulls per 1,024 rows.
     pub(crate) nulls: u64,
     pub(crate) id_required: bool,
     pub(crate) type_required: bool,

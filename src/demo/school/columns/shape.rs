@@ -1,5 +1,5 @@
-//! Reads the service's JSON Schema as far as making rows needs it. Written apart from `crate::schema` on purpose: were they one,
-//! the demo could not show a misreading of the product.
+//! Reads from the service's JSON Schema what the generation of rows needs. Deliberately separate from `crate::schema`: with shared code, tests
+//! against the demo could not find a misreading of schemas.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -21,7 +21,7 @@ pub(crate) struct Column {
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
     pub(crate) required: bool,
-    /// The placeholder for oversized text may stand here.
+    /// The column may contain the placeholder for oversized text.
     pub(crate) oversize: bool,
 }
 
@@ -117,8 +117,7 @@ fn words(node: &Value) -> Vec<&'static str> {
     node["enum"].as_array().into_iter().flatten().filter_map(Value::as_str).map(keep).collect()
 }
 
-/// Names and enum members are kept for the life of the process, each once, so that rows can borrow them. Their number is
-/// bounded by the catalogue.
+/// Interns a string for the life of the process, so that rows can borrow names and enum members. The catalogue bounds their number.
 fn keep(word: &str) -> &'static str {
     static KEPT: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);

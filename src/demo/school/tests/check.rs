@@ -1,5 +1,4 @@
-//! A small checker of records against JSON Schemas, and a JSON writer to measure sizes. Both written apart from the code that
-//! makes the records.
+//! Checks records against JSON Schemas, and writes JSON to measure sizes. Both are independent of the code that generates records.
 
 use serde_json::{Map, Value, json};
 
@@ -11,7 +10,7 @@ pub(super) struct Oddities {
     pub(super) required_nulls: usize,
 }
 
-/// Panics where a record breaks its schema, but for nulls in required columns: those are counted.
+/// Panics if a record violates its schema. Nulls in required columns are counted instead.
 pub(super) fn conforms(table: &TableRef, schema: &Value, layout: &Layout, record: &Record, odd: &mut Oddities) {
     let key = &schema["properties"]["key"];
     assert_eq!(key["properties"].as_object().unwrap().keys().collect::<Vec<_>>(), layout.key.iter().collect::<Vec<_>>());
@@ -96,7 +95,7 @@ fn value(at: &str, node: &Value, members: &[Field], cell: &Cell, odd: &mut Oddit
     }
 }
 
-/// A record as a line of JSON, nulls left out.
+/// A record as a line of JSON without nulls.
 pub(super) fn json_text(layout: &Layout, record: &Record) -> String {
     fn plain(cell: &Cell) -> Value {
         match cell {

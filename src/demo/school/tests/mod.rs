@@ -1,4 +1,4 @@
-//! The school keeps its word: same seed same school, any window adds up, records keep to their schemas.
+//! Properties of the school: seeds reproduce it, windows add up, records conform to their schemas.
 
 mod check;
 
@@ -41,7 +41,7 @@ fn key_text(record: &Record) -> String {
     format!("{:?}", record.key)
 }
 
-/// What a client does that keeps a copy: newest change of a key wins.
+/// Applies changes as a client does: the newest change of a key wins.
 fn replay(school: &School, table: &TableRef, held: Vec<Record>, windows: &[(Timestamp, Timestamp)]) -> Vec<Record> {
     let mut rows: HashMap<String, Record> = HashMap::new();
     let mut put = |record: Record| {
@@ -71,7 +71,7 @@ fn replay(school: &School, table: &TableRef, held: Vec<Record>, windows: &[(Time
     rows
 }
 
-/// Shows the first difference only: a table is long.
+/// Asserts that records are equal; prints only the first difference.
 fn same(table: &TableRef, got: &[Record], expected: &[Record]) {
     if let Some((got, expected)) = got.iter().zip(expected).find(|(got, expected)| got != expected) {
         assert_eq!(got, expected, "{table}");
@@ -101,11 +101,11 @@ proptest! {
         });
         school.advance();
         let commits = school.commits();
-        // Commits and moments between them.
+        // Commits and times between them.
         let span = commits[5].micros() - commits[0].micros();
         let mut moments: Vec<Timestamp> = cuts.iter().map(|cut| {
             let micros = commits[0].micros() + (cut * span as f64) as i64;
-            // A new schema version comes with a whole commit, so an evolving school is asked at commits.
+            // A new schema version starts with a whole commit, so an evolving school is read at commits.
             if evolving || cut * 1e6 % 2.0 < 1.0 { commits[(cut * 6.0) as usize] } else { Timestamp::from_micros(micros) }
         }).collect();
         moments.extend([commits[0], commits[5]]);
@@ -128,11 +128,11 @@ proptest! {
 }
 
 #[test]
-fn a_seed_makes_the_same_school_again() {
+fn equal_seeds_generate_equal_schools() {
     let made = || School::new(SchoolOptions { evolving: true, commits: 3, ..options(100, 0.1, 3) });
     let (one, two) = (made(), made());
     let other = School::new(SchoolOptions { seed: 2, evolving: true, ..options(100, 0.1, 3) });
-    // The second one reads in another order, and grows later.
+    // The second school is read in another order and advanced later.
     assert_eq!(one.advance(), two.now().max(other.advance()));
     for table in all_tables().iter().rev() {
         assert!(two.snapshot(table, two.commits()[1]).unwrap().count() > 0, "{table}");
@@ -147,14 +147,14 @@ fn a_seed_makes_the_same_school_again() {
         assert_ne!(a, c, "{table}");
         hash = a.iter().fold(hash, |hash, record| mix(hash ^ salt(&format!("{record:?}"))));
     }
-    // Tells a machine (or a change of the code) that makes other rows. After a deliberate change, put the new number here.
+    // Detects a machine or a change of the code that generates other rows. After a deliberate change, update the number.
     assert_eq!(hash, PINNED, "the school of seed 1 has changed");
 }
 
 const PINNED: u64 = 15_777_258_490_498_418_440;
 
 #[test]
-fn every_record_keeps_to_the_schema_of_its_version() {
+fn every_record_conforms_to_the_schema_of_its_version() {
     let school = School::new(SchoolOptions { evolving: true, ..options(100, 0.3, 6) });
     let commits = school.commits();
     for table in all_tables() {
@@ -178,7 +178,7 @@ fn every_record_keeps_to_the_schema_of_its_version() {
 }
 
 #[test]
-fn nulls_in_required_columns_are_found_where_they_are_announced() {
+fn nulls_in_required_columns_occur_only_in_the_listed_tables() {
     let tables: Vec<TableRef> = all_tables().into_iter().filter(required_nulls_in).collect();
     assert_eq!(tables.len(), REQUIRED_NULLS.len() + 1, "those and catalog.orders");
     let rows = tables.iter().map(|table| (table.clone(), 300)).collect();
@@ -193,7 +193,7 @@ fn nulls_in_required_columns_are_found_where_they_are_announced() {
 }
 
 #[test]
-fn history_has_all_its_turns() {
+fn history_has_every_kind_of_change() {
     let school = School::new(options(100, 0.1, 12));
     let commits = school.commits();
     let (mut inserted, mut deleted, mut reborn, mut ghosts, mut again, mut quiet, mut low) = (0, 0, 0, 0, 0, 0, 0);
@@ -237,7 +237,7 @@ fn id(cell: &Cell) -> i64 {
 }
 
 #[test]
-fn an_update_can_be_seen_in_the_row() {
+fn an_update_changes_the_row() {
     let school = School::new(options(400, 0.5, 2));
     let mut hidden = Vec::new();
     let commits = school.commits();
@@ -259,7 +259,7 @@ fn an_update_can_be_seen_in_the_row() {
 }
 
 #[test]
-fn references_lead_somewhere() {
+fn references_point_to_rows() {
     let school = School::new(SchoolOptions { seed: 5, ..options(300, 0.1, 1) });
     let mut ids: HashMap<TableRef, HashSet<i64>> = HashMap::new();
     let mut beyond = 0;
@@ -319,7 +319,7 @@ fn a_submission_belongs_to_the_course_of_its_assignment() {
 }
 
 #[test]
-fn a_submission_is_as_large_as_people_say() {
+fn a_submission_has_a_realistic_size() {
     let submissions = table("canvas.submissions");
     let school = School::new(SchoolOptions { only: Some(vec![submissions.clone()]), ..options(1_500, 0.1, 1) });
     let layout = school.layout(&submissions, 1).unwrap();
@@ -330,7 +330,7 @@ fn a_submission_is_as_large_as_people_say() {
 }
 
 #[test]
-fn the_log_repeats_itself() {
+fn the_log_repeats_some_keys() {
     let logs = table("canvas_logs.web_logs");
     let school = School::new(SchoolOptions { only: Some(vec![logs.clone()]), ..options(200, 0.2, 4) });
     let time = place(&school, &logs, 1, "timestamp");
@@ -359,7 +359,7 @@ fn the_log_repeats_itself() {
 }
 
 #[test]
-fn planned_schema_changes_show_in_the_rows() {
+fn planned_schema_changes_affect_the_rows() {
     let names: Vec<TableRef> = evolution::PLAN.iter().map(|(namespace, table, _)| TableRef::new(*namespace, *table)).collect();
     let rows = names.iter().map(|table| (table.clone(), if table.is_log() { 2_000 } else { 300 })).collect();
     let school =
@@ -420,7 +420,7 @@ fn planned_schema_changes_show_in_the_rows() {
 }
 
 #[test]
-fn rows_hold_what_readers_stumble_over() {
+fn rows_contain_values_that_break_naive_readers() {
     let rows = ["canvas.groups", "canvas.folders"].map(|name| (table(name), 3_000)).to_vec();
     let school = School::new(SchoolOptions { table_rows: rows, ..options(100, 0.1, 1) });
     let mut texts = HashSet::new();
@@ -448,7 +448,7 @@ fn rows_hold_what_readers_stumble_over() {
 }
 
 #[test]
-fn options_are_followed() {
+fn options_take_effect() {
     let (users, roles) = (table("canvas.users"), table("canvas.roles"));
     let school = School::new(SchoolOptions {
         only: Some(vec![users.clone(), roles.clone()]),
@@ -470,7 +470,7 @@ fn options_are_followed() {
 }
 
 #[test]
-fn the_catalogue_is_whole() {
+fn the_catalogue_is_complete() {
     assert_eq!(catalogue::tables().count(), 122);
     let mut listed: HashMap<String, HashMap<String, Vec<String>>> = HashMap::new();
     for relation in catalogue::relations() {
@@ -489,7 +489,7 @@ fn the_catalogue_is_whole() {
 }
 
 #[test]
-fn readers_and_commits_do_not_disturb_each_other() {
+fn reads_and_commits_can_run_concurrently() {
     let logs = table("canvas_logs.web_logs");
     let tables = [table("canvas.users"), logs, table("canvas.scores")];
     let make = || School::new(SchoolOptions { only: Some(tables.to_vec()), ..options(200, 0.2, 1) });

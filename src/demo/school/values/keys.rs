@@ -1,21 +1,20 @@
-//! Keys of rows: a row number on one side, the id that people see on the other. Every table has its own space of ids, also the
-//! tables that are only referred to. It knows no columns.
+//! Converts row numbers to the ids that clients see. Every table has its own space of ids, including tables that are only referred to.
 
 use crate::demo::record::Cell;
 use crate::demo::school::values::random::{mix, part_of};
 
-/// Row numbers with this bit belong to keys that never had a row.
+/// Row numbers with this bit are keys that were never inserted.
 pub(crate) const GHOST: u64 = 1 << 62;
 
-/// Ids of another shard are `shard * SHARD + id`, as in the real system; from shard 901 on they exceed 2^53.
+/// Ids of another shard are `shard * SHARD + id`, as in the real system. From shard 901 they exceed 2^53.
 const SHARD: i64 = 10_000_000_000_000;
 
-/// A prime above all row counts, so that multiplying by it permutes any of them.
+/// A prime above every number of rows: multiplication modulo that number is a permutation.
 const PRIME: u64 = 4_294_967_291;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyKind {
-    /// 64 bits, a few ids beyond 2^53.
+    /// 64 bits, with a few ids above 2^53.
     Sharded,
     /// Small integers of either width.
     Plain,
@@ -32,9 +31,9 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    /// Different rows have different ids. Later rows mostly have higher ids, some fill gaps between the first rows.
+    /// The id of a row; different rows have different ids. Later rows usually have higher ids, but some fill gaps between the first rows.
     pub(crate) fn id(&self, row: u64) -> i64 {
-        // The first rows take one of 4n+1, 4n+2, 4n+3; multiples of four are left for latecomers, and above them for ghosts.
+        // Rows of the first commit take one of 4n+1, 4n+2, 4n+3; multiples of four are for later rows, and above them for ghosts.
         let hash = mix(self.salt ^ mix(row));
         let later = row.wrapping_sub(self.rows);
         let local = if row & GHOST != 0 {
@@ -61,7 +60,7 @@ impl Space {
         }
     }
 
-    /// The hash from which everything lasting about a row is drawn.
+    /// The seed of all values of a row that never change.
     #[inline]
     pub(crate) fn row_seed(&self, row: u64) -> u64 {
         mix(self.salt.rotate_left(17) ^ mix(row))

@@ -1,5 +1,5 @@
-//! Chance that is the same on every machine: integer hashing instead of a generator with state, so that any row can be made
-//! without making the rows before it. Not for secrets.
+//! Reproducible pseudorandom numbers: integer hashes in place of a stateful generator, so that each row can be generated without the rows before
+//! it. Not for secrets.
 
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -12,14 +12,14 @@ pub(crate) const fn mix(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// A number for a name.
+/// The hash of a name.
 pub(crate) fn salt(name: &str) -> u64 {
     let hash =
         name.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3));
     mix(hash)
 }
 
-/// A short run of draws from one hash.
+/// A sequence of pseudorandom numbers from one seed.
 #[derive(Debug, Clone)]
 pub(crate) struct Dice(u64);
 
@@ -41,7 +41,7 @@ impl Dice {
         part_of(self.next(), end)
     }
 
-    /// True once in `times`.
+    /// True with probability 1 / `times`.
     #[inline]
     pub(crate) fn once_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
@@ -62,19 +62,19 @@ impl Dice {
     }
 }
 
-/// The part of `0..end` in which a hash falls.
+/// Maps a hash to `0..end`.
 #[inline]
 pub(crate) fn part_of(hash: u64, end: u64) -> u64 {
     ((u128::from(hash) * u128::from(end)) >> 64) as u64
 }
 
-/// 0 (inclusive) to 1 (exclusive), from a hash. Only products are taken of it: other functions differ between machines.
+/// Maps a hash to 0 (inclusive) to 1 (exclusive). Callers only multiply it, because other floating-point functions differ between machines.
 #[inline]
 pub(crate) fn unit(hash: u64) -> f64 {
     (hash >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
 }
 
-/// All numbers of `0..len`, each once, in an order that depends on `seed`, without a list of them.
+/// A permutation of `0..len` that depends on `seed`, computed without a list.
 pub(crate) fn scattered(len: u64, seed: u64) -> impl Iterator<Item = u64> + Send + use<> {
     let start = part_of(mix(seed), len);
     let mut step = 1 + part_of(mix(seed ^ 0x5CA7), len);
@@ -95,7 +95,7 @@ fn greatest_common_divisor(mut a: u64, mut b: u64) -> u64 {
     a
 }
 
-/// Hashes row numbers; the standard hasher is several times slower and needs no replacement elsewhere.
+/// Hashes row numbers several times faster than the standard hasher.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct RowHasher(u64);
 

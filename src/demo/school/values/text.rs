@@ -1,4 +1,4 @@
-//! Texts: names, titles, addresses, pages, URLs, JSON. Each is a function of the dice it is given. No knowledge of columns.
+//! Generated strings: names, titles, addresses, pages, URLs, JSON. Each is a function of its random numbers. Columns are unknown here.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use crate::demo::school::values::vocabulary::{DOMAINS, EXTENSIONS, FIRST, HARD, 
 
 type Text = Cow<'static, str>;
 
-/// A made-up person, the same from the same number.
+/// A fictitious person, derived from a seed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Person {
     first: usize,
@@ -55,7 +55,7 @@ impl Person {
     }
 }
 
-/// Appends decimal digits without the formatting machinery.
+/// Appends a number in decimal, faster than `write!`.
 pub(crate) fn number(text: &mut String, mut value: u64) {
     let mut digits = [0_u8; 20];
     let mut start = digits.len();
@@ -74,7 +74,7 @@ pub(crate) fn id(text: &mut String, id: i64) {
     number(text, id.unsigned_abs());
 }
 
-/// `words` and then a number, such as `g` and 17.
+/// A prefix followed by a number, such as `g17`.
 pub(crate) fn numbered(words: &str, value: u64) -> Text {
     let mut text = String::with_capacity(words.len() + 12);
     text.push_str(words);
@@ -82,7 +82,7 @@ pub(crate) fn numbered(words: &str, value: u64) -> Text {
     text.into()
 }
 
-/// Characters of an alphabet of up to 64.
+/// Random characters of an alphabet.
 pub(crate) fn token(dice: &mut Dice, alphabet: &[u8], length: usize) -> Text {
     let mut text = String::with_capacity(length);
     let mut bits = 0;
@@ -116,7 +116,7 @@ pub(crate) fn title(dice: &mut Dice) -> Text {
     }
 }
 
-/// A sentence, or two or three.
+/// One to three sentences.
 pub(crate) fn remark(dice: &mut Dice) -> Text {
     let first = dice.pick(SENTENCES);
     if dice.below(3) > 0 {
@@ -131,7 +131,7 @@ pub(crate) fn remark(dice: &mut Dice) -> Text {
     text.into()
 }
 
-/// A page of paragraphs; mostly shorter than `typical` bytes, some several times longer, very few as long as a book's chapter.
+/// Paragraphs of HTML: usually shorter than `typical` bytes, sometimes three times as long, very rarely 100 KB.
 pub(crate) fn page(dice: &mut Dice, typical: usize) -> Text {
     let length = match dice.below(4_000) {
         0 => 100_000,
@@ -152,7 +152,7 @@ pub(crate) fn page(dice: &mut Dice, typical: usize) -> Text {
     text.into()
 }
 
-/// Something that is hard to carry, or a text of exactly the greatest length, in characters of several bytes.
+/// A string that is difficult to transport, or one of exactly the maximum length in multi-byte characters.
 pub(crate) fn hard(dice: &mut Dice, max: Option<usize>) -> Text {
     match max {
         Some(max) if dice.below(5) == 0 => {
@@ -163,7 +163,7 @@ pub(crate) fn hard(dice: &mut Dice, max: Option<usize>) -> Text {
     }
 }
 
-/// A long plain text of at most `max` characters.
+/// Long plain text of at most `max` characters.
 pub(crate) fn long(dice: &mut Dice, max: usize) -> Text {
     let length = max / 3 + dice.below(max as u64 * 2 / 3) as usize;
     let mut text = String::with_capacity(length * 2);
@@ -176,7 +176,7 @@ pub(crate) fn long(dice: &mut Dice, max: usize) -> Text {
     clip(text.into(), max)
 }
 
-/// At most `max` characters.
+/// Truncates to `max` characters.
 pub(crate) fn clip(text: Text, max: usize) -> Text {
     if text.len() <= max {
         return text;
@@ -191,7 +191,7 @@ pub(crate) fn clip(text: Text, max: usize) -> Text {
     }
 }
 
-/// A path with an id in it.
+/// A path that contains an id.
 pub(crate) fn path(dice: &mut Dice) -> Text {
     let pattern = dice.pick(PATHS);
     let mut text = String::with_capacity(pattern.len() + 6);
@@ -232,7 +232,7 @@ pub(crate) fn address(dice: &mut Dice) -> Text {
     if bits.is_multiple_of(6) {
         text.push_str("2001:db8:");
         let part = |shift: u32| (mix(bits) >> shift) & 0xFFFF;
-        // Parts below 0x1000 keep no leading zero, as in the usual short form.
+        // Without leading zeros, as in the usual short form.
         let _ = write!(text, "{:x}:{:x}:{:x}::{:x}", part(0), part(16), part(32), part(48) | 1);
     } else {
         for (place, octet) in (bits >> 8).to_le_bytes().into_iter().take(4).enumerate() {
@@ -245,7 +245,7 @@ pub(crate) fn address(dice: &mut Dice) -> Text {
     text.into()
 }
 
-/// `sep` between the words of a title, in lower case, ASCII only.
+/// The words of a title in lower-case ASCII, separated by hyphens.
 pub(crate) fn slug(dice: &mut Dice) -> Text {
     let title = title(dice).to_ascii_lowercase();
     let mut text = String::with_capacity(title.len());
@@ -258,18 +258,18 @@ pub(crate) fn slug(dice: &mut Dice) -> Text {
     if text.is_empty() { "page".into() } else { text.into() }
 }
 
-/// What a JSON text holds.
+/// The shape of a generated JSON value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Json {
     /// Member names and values of all kinds.
     Settings,
     /// An array of strings.
     Scopes,
-    /// An array of objects with numbers and texts.
+    /// An array of objects with numbers and strings.
     Items,
 }
 
-/// A valid JSON text: escapes, other scripts, big numbers, nulls and nesting included.
+/// Valid JSON, including escapes, several scripts, large numbers, nulls and nesting.
 pub(crate) fn json(dice: &mut Dice, kind: Json) -> Text {
     const NAMES: &[&str] =
         &["id", "hidden", "points", "description", "ratings", "mastery_points", "caption", "größe", "a.b", "weight"];
@@ -306,7 +306,7 @@ pub(crate) fn json(dice: &mut Dice, kind: Json) -> Text {
 }
 
 fn object(text: &mut String, dice: &mut Dice, names: &[&'static str]) {
-    // Values as they stand in the text, escapes and all.
+    // Values in their JSON form.
     const VALUES: &[&str] = &[
         "true",
         "false",

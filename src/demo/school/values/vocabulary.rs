@@ -1,6 +1,6 @@
-//! The words the school is made of. Data only.
+//! Vocabulary of the generated strings. Data only.
 
-/// First names with a form that fits in an address.
+/// First names, each with a form for e-mail addresses.
 pub(crate) const FIRST: &[(&str, &str)] = &[
     ("Ada", "ada"),
     ("Amir", "amir"),
@@ -97,7 +97,7 @@ pub(crate) const LAST: &[(&str, &str)] = &[
     ("王", "wang"),
 ];
 
-/// What titles begin with.
+/// First parts of titles.
 pub(crate) const OPENINGS: &[&str] = &[
     "Introduction to",
     "Advanced",
@@ -125,7 +125,7 @@ pub(crate) const OPENINGS: &[&str] = &[
     "Peer review:",
 ];
 
-/// What titles go on with.
+/// Last parts of titles.
 pub(crate) const SUBJECTS: &[&str] = &[
     "Photosynthesis",
     "Linear Algebra",
@@ -159,7 +159,7 @@ pub(crate) const SUBJECTS: &[&str] = &[
     "Philosophy of Mind",
 ];
 
-/// Sentences of longer texts. Some hold what breaks naive readers: tabs, line ends, quotes, backslashes, markup, other scripts.
+/// Sentences of longer texts. Some contain characters that break naive readers: tabs, line ends, quotes, backslashes, markup, other scripts.
 pub(crate) const SENTENCES: &[&str] = &[
     "Please read the chapter before class and note at least three questions you would like to discuss.",
     "The results were within the expected range, although the second trial shows a higher variance than the first.",
@@ -193,7 +193,7 @@ pub(crate) const SENTENCES: &[&str] = &[
     "First line\r\nSecond line\r\n\r\nLast line",
 ];
 
-/// Whole values that are hard for some reader or writer.
+/// Values that are difficult for some reader or writer.
 pub(crate) const HARD: &[&str] = &[
     "",
     "",
@@ -290,7 +290,7 @@ pub(crate) const MEDIA_TYPES: &[&str] = &[
 
 pub(crate) const GRADES: &[&str] = &["A", "A-", "B+", "B", "B−", "C+", "C", "D", "F", "complete", "incomplete"];
 
-/// Columns without an announced enum that hold one of a few words all the same.
+/// Values of a column that has few distinct values but no enum in its schema.
 pub(crate) fn choices(column: &str) -> Option<&'static [&'static str]> {
     Some(match column {
         "allowed_payment_types" => &["credit_card", "credit_card,invoice", "none"],

@@ -1,4 +1,4 @@
-//! Arrow columns built cell by cell, for Parquet. A cell that does not fit its column is an error, never a null.
+//! Builds Arrow columns cell by cell, for Parquet. A cell of another type than its column is an error, never a null.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::text::{is_null, push_json};
 use crate::demo::record::Cell;
 use crate::error::{Error, Kind, Result, ResultExt};
 
-/// A column under construction.
+/// A column that is being built.
 pub(super) enum Column {
     Bool(BooleanBuilder),
     Int16(Int16Builder),
@@ -36,7 +36,7 @@ fn field(name: &str, column: &Column) -> FieldRef {
 }
 
 fn misfit(wanted: &'static str) -> Error {
-    Error::new(Kind::Bug, "The school gives a cell that does not fit its schema").with_field("wanted", wanted)
+    Error::new(Kind::Bug, "The school generated a cell that does not match its schema").with_field("wanted", wanted)
 }
 
 impl Column {
@@ -142,7 +142,7 @@ impl Column {
             (Column::Float32(builder), cell) => builder.append_value(number(cell)? as f32),
             (Column::Float64(builder), cell) => builder.append_value(number(cell)?),
             (Column::Decimal(builder, _, scale), Cell::Decimal(unscaled, its)) => {
-                // The same scale in all but odd cases; a smaller one is filled up, a larger one would lose digits.
+                // The scale is usually equal. A smaller one is extended; a larger one would lose digits.
                 let more = u32::try_from(i32::from(*scale) - i32::from(*its)).map_err(|_| misfit("fewer fraction digits"))?;
                 let factor = 10i128.checked_pow(more).ok_or_else(|| misfit("decimal"))?;
                 builder.append_value(unscaled.checked_mul(factor).ok_or_else(|| misfit("decimal"))?);
@@ -173,7 +173,7 @@ impl Column {
         Ok(())
     }
 
-    /// Hands out what was built and begins anew.
+    /// Takes the array that was built and resets the builder.
     pub(super) fn finish(&mut self) -> Result<ArrayRef> {
         Ok(match self {
             Column::Bool(builder) => Arc::new(builder.finish()),
@@ -195,7 +195,7 @@ impl Column {
             Column::List { item, items, offsets, valid } => {
                 let offsets = OffsetBuffer::new(ScalarBuffer::from(std::mem::replace(offsets, vec![0])));
                 let array = ListArray::try_new(item.clone(), offsets, items.finish()?, valid.finish());
-                Arc::new(array.context(Kind::Bug, "Items of an array do not add up")?)
+                Arc::new(array.context(Kind::Bug, "Items of an array do not match its offsets")?)
             }
         })
     }

@@ -4,14 +4,14 @@ use super::text::{is_null, push_date, push_decimal, push_float, push_int, push_j
 use crate::demo::record::{Cell, Field, Layout, Record};
 use crate::model::{Mode, Op};
 
-/// Which of the two dialects.
+/// CSV or TSV.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     Csv,
     Tsv,
 }
 
-/// What a value column becomes.
+/// The columns of a value column in the file.
 enum Column {
     /// One column.
     Whole,
@@ -19,7 +19,7 @@ enum Column {
     Spread(Vec<Column>),
 }
 
-/// Writes header and rows.
+/// Writes the header and rows.
 pub(super) struct Delimited {
     dialect: Dialect,
     incremental: bool,
@@ -80,7 +80,7 @@ impl Delimited {
 }
 
 impl Column {
-    /// Plans a column and adds the names it gives to the header.
+    /// Plans a column and adds its names to the header.
     fn new(field: &Field, prefix: &str, mode: Mode, names: &mut Vec<String>) -> Self {
         let name = format!("{prefix}.{}", field.name);
         if mode == Mode::Expanded && !field.members.is_empty() {
@@ -146,7 +146,7 @@ impl Dialect {
     }
 }
 
-/// Quoted when it holds a separator, a quote or a line end, or when it would read as null: nothing at all, `NULL` or `\N`.
+/// Quotes a field that contains a separator, a quote or a line end, or that would be read as null: empty, `NULL` or `\N`.
 fn push_csv_text(out: &mut Vec<u8>, text: &[u8]) {
     let special = text.is_empty() || text == b"NULL" || text == b"\\N";
     if !special && !text.iter().any(|byte| matches!(byte, b'"' | b',' | b'\r' | b'\n' | b'\t')) {

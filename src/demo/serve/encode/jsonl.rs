@@ -1,10 +1,10 @@
-//! One JSON object per line with `key`, `value` and `meta`; null members are left out, nested objects stay nested in either mode.
+//! One JSON object per line with `key`, `value` and `meta`. Null members are omitted; nested objects stay nested in both modes.
 
 use super::text::{is_null, push_json, push_json_string, push_time};
 use crate::demo::record::{Cell, Layout, Record};
 use crate::model::Op;
 
-/// Column names, quoted once.
+/// Column names as JSON strings.
 pub(super) struct Jsonl {
     key: Vec<Vec<u8>>,
     value: Vec<Vec<u8>>,

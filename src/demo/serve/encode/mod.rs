@@ -1,5 +1,4 @@
-//! Records as the bytes of result files: JSONL, CSV, TSV (gzip) and Parquet. Streaming and fast, for this is also what benchmarks
-//! read. It does not decide what is written where; `produce` does.
+//! Encodes records as result files: JSONL, CSV and TSV (gzip), and Parquet. Streaming, and fast because benchmarks read the files.
 
 mod columns;
 mod delimited;
@@ -26,30 +25,30 @@ use crate::demo::record::{Layout, Record};
 use crate::error::{Kind, Result, ResultExt};
 use crate::model::{Format, Mode};
 
-/// Text is handed to the compressor in pieces of about this size.
+/// Text is compressed in pieces of about this size.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// All that decides how a record looks in a file.
+/// Format and layout of a result file.
 #[derive(Debug, Clone)]
 pub(super) struct Style {
     pub(super) format: Format,
     pub(super) mode: Mode,
-    /// With `meta.action`.
+    /// Whether records have `meta.action`.
     pub(super) incremental: bool,
-    /// Parquet with dotted names at the top level.
+    /// Whether Parquet has dotted names at the top level.
     pub(super) flat: bool,
     pub(super) layout: Layout,
     pub(super) schema: Value,
 }
 
 impl Style {
-    /// What file names end in.
+    /// Extension of file names.
     pub(super) fn extension(&self) -> &'static str {
         extension(self.format)
     }
 }
 
-/// What file names of a format end in.
+/// Extension of file names of a format.
 pub(super) fn extension(format: Format) -> &'static str {
     match format {
         Format::Tsv => "tsv.gz",
@@ -59,14 +58,14 @@ pub(super) fn extension(format: Format) -> &'static str {
     }
 }
 
-/// The size and checksum of a finished file.
+/// Size and checksum of a complete file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sum {
     pub(super) bytes: u64,
     pub(super) crc32: u32,
 }
 
-/// A file that counts and sums what goes into it.
+/// A file that computes its size and checksum while it is written.
 pub(super) struct SummedFile {
     file: BufWriter<File>,
     crc: crc32fast::Hasher,
@@ -75,7 +74,7 @@ pub(super) struct SummedFile {
 
 impl SummedFile {
     pub(super) fn create(path: &Path) -> Result<Self> {
-        let file = File::create(path).context(Kind::Io, "An object file cannot be made")?;
+        let file = File::create(path).context(Kind::Io, "An object file cannot be created")?;
         Ok(Self { file: BufWriter::with_capacity(128 * 1024, file), crc: crc32fast::Hasher::new(), bytes: 0 })
     }
 
@@ -98,11 +97,11 @@ impl Write for SummedFile {
     }
 }
 
-/// One object under construction.
+/// An object that is being written.
 pub(super) struct Object(Content);
 
 enum Content {
-    /// Lines, compressed.
+    /// Compressed lines.
     Text { lines: Lines, buffer: Vec<u8>, out: Box<GzEncoder<SummedFile>> },
     /// Parquet.
     Parquet(Box<ParquetObject<SummedFile>>),
@@ -140,7 +139,7 @@ impl Lines {
 }
 
 impl Object {
-    /// Begins a file.
+    /// Creates a file.
     pub(super) fn create(path: &Path, style: &Style) -> Result<Self> {
         let file = SummedFile::create(path)?;
         Ok(Self(match Lines::new(style) {
@@ -183,7 +182,7 @@ impl Object {
     }
 }
 
-/// The first value column of whole numbers, for faults that need one.
+/// The first integer value column, for faults that need one.
 pub(super) fn integer_column(style: &Style) -> Option<String> {
     let is_integer =
         |name: &str| matches!(Shape::of_column(&style.schema, "value", name), Shape::Int16 | Shape::Int32 | Shape::Int64);

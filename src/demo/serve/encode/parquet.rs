@@ -1,4 +1,4 @@
-//! Parquet as Spark writes it: nested groups `meta`, `key`, `value`, times in microseconds, Snappy. Or flat dotted names.
+//! Parquet as Spark writes it: nested groups `meta`, `key` and `value`, times in microseconds, Snappy. Alternatively flat with dotted names.
 
 use std::io::Write;
 use std::slice::IterMut;
@@ -22,11 +22,11 @@ const ROWS_PER_BATCH: usize = 4096;
 const ROWS_PER_GROUP: usize = 64 * 1024;
 const BYTES_PER_GROUP: usize = 32 * 1024 * 1024;
 
-/// How a record spreads over the top-level columns.
+/// The top-level columns of a record.
 enum Plan {
     /// Columns `meta`, `key`, `value`.
     Nested,
-    /// One column per name, dotted; value fields either whole or as a tree of leaves.
+    /// One column per dotted name; value fields either whole or as leaves.
     Flat(Vec<Leaf>),
 }
 
@@ -36,7 +36,7 @@ enum Leaf {
     Spread(Vec<Leaf>),
 }
 
-/// One Parquet object.
+/// A Parquet object that is being written.
 pub(super) struct ParquetObject<W: Write + Send> {
     writer: ArrowWriter<W>,
     schema: SchemaRef,
@@ -60,10 +60,10 @@ impl<W: Write + Send> ParquetObject<W> {
             .set_max_row_group_row_count(Some(ROWS_PER_GROUP))
             .set_max_row_group_bytes(Some(BYTES_PER_GROUP))
             .build();
-        // The service's files do not carry an Arrow schema, so ours must not help the reader either.
+        // The service's files have no Arrow schema, so these must not help the reader either.
         let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
         let writer = ArrowWriter::try_new_with_options(out, schema.clone(), options)
-            .context(Kind::Bug, "A Parquet object cannot be begun")?;
+            .context(Kind::Bug, "A Parquet object cannot be created")?;
         Ok(Self { writer, schema, columns, plan, incremental, rows: 0 })
     }
 

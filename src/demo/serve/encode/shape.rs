@@ -1,5 +1,5 @@
-//! Column types read from a table's JSON Schema, for Parquet only (the text formats need none). Small on purpose, and shared with
-//! nothing: client and server must not be wrong together.
+//! Reads column types from a table's JSON Schema, for Parquet only (the text formats need none). Separate from the client's reader, so that a
+//! mistake cannot hide in both.
 
 use serde_json::Value;
 
@@ -18,7 +18,7 @@ pub(super) enum Shape {
     Date,
     Object(Vec<(String, Shape)>),
     List(Box<Shape>),
-    /// Anything else travels as JSON text.
+    /// Any other type, as JSON text.
     Json,
 }
 
@@ -31,7 +31,7 @@ impl Shape {
             .map_or(Shape::Json, |node| Shape::of(node, schema, 8))
     }
 
-    /// `depth` ends references that refer to themselves.
+    /// `depth` limits recursive references.
     fn of(node: &Value, root: &Value, depth: u8) -> Self {
         if depth == 0 {
             return Shape::Json;
@@ -42,7 +42,7 @@ impl Shape {
             return target.map_or(Shape::Json, inner);
         }
         if let Some(branches) = node.get("oneOf").and_then(Value::as_array) {
-            // A constant beside the real node is the placeholder for oversized text; all else that comes as `oneOf` is text.
+            // A constant beside the real node is the placeholder for oversized text; any other `oneOf` is text.
             let mut real = branches.iter().filter(|branch| branch.get("const").is_none());
             return match (real.next(), real.next()) {
                 (Some(only), None) => inner(only),

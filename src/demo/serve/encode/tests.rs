@@ -1,4 +1,4 @@
-//! Exact bytes of each format for values that files get wrong.
+//! Exact bytes of each format for difficult values.
 
 use std::io::Read;
 
@@ -103,7 +103,7 @@ fn unpacked(style: &Style, rows: &[Record]) -> String {
 }
 
 #[test]
-fn jsonl_is_nested_in_either_mode() {
+fn jsonl_is_nested_in_both_modes() {
     let expected = concat!(
         r#"{"key":{"id":1},"value":{"text":"a\tb\"c\nd\\e,f","amount":-0.05,"settings":{"open":true,"deep":{"at":"2024-01-02T03:04:05Z"}},"tags":[]},"meta":{"ts":"2024-01-02T03:04:05.123456Z","action":"U"}}"#,
         "\n",
@@ -136,7 +136,7 @@ fn a_snapshot_has_no_action() {
 }
 
 #[test]
-fn csv_tells_null_from_empty() {
+fn csv_distinguishes_null_from_empty() {
     assert_eq!(
         unpacked(&style(Format::Csv, Mode::Expanded, true), &rows()),
         concat!(
@@ -151,7 +151,7 @@ fn csv_tells_null_from_empty() {
 }
 
 #[test]
-fn csv_condensed_keeps_objects_whole() {
+fn condensed_csv_has_one_column_per_object() {
     assert_eq!(
         unpacked(&style(Format::Csv, Mode::Condensed, true), &rows()[..2]),
         concat!(
@@ -259,7 +259,7 @@ fn a_cell_of_another_type_is_an_error_in_parquet() {
     assert_eq!((error.kind(), error.get("column_type")), (Kind::Bug, Some("Utf8")));
 }
 
-/// Fields of a row of TSV without its line end; `None` is null.
+/// Fields of a TSV row without its line end; `None` is null.
 fn read_tsv(row: &str) -> Vec<Option<String>> {
     let read = |field: &str| {
         let mut text = String::new();
@@ -285,7 +285,7 @@ fn read_tsv(row: &str) -> Vec<Option<String>> {
     row.split('\t').map(|field| (field != "\\N").then(|| read(field))).collect()
 }
 
-/// Fields of all rows of a CSV. Unquoted nothing and unquoted `NULL` are null.
+/// Fields of all rows of a CSV file. Empty and `NULL` without quotes are null.
 fn read_csv(text: &str) -> Vec<Vec<Option<String>>> {
     let mut rows = vec![Vec::new()];
     let mut letters = text.chars().peekable();
@@ -324,7 +324,7 @@ fn cell_text() -> impl Strategy<Value = Option<String>> {
 
 proptest! {
     #[test]
-    fn any_text_reads_back(rows in prop::collection::vec(prop::collection::vec(cell_text(), 3), 1..5)) {
+    fn any_string_round_trips(rows in prop::collection::vec(prop::collection::vec(cell_text(), 3), 1..5)) {
         let leaf = |name: &str| Field { name: name.into(), members: vec![] };
         let layout = Layout { key: vec!["id".into()], value: vec![leaf("a"), leaf("b,\""), leaf("c")] };
         let records: Vec<Record> = rows.iter().map(|cells| {

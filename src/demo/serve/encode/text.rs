@@ -1,5 +1,4 @@
-//! Cells as text: numbers, times, JSON. Straight into a byte buffer, because this is also what benchmarks read from.
-//! It does not quote for CSV or TSV; `delimited` does.
+//! Writes cells as text (numbers, times, JSON) into a byte buffer, fast because benchmarks read the files. `delimited` quotes for CSV and TSV.
 
 use std::io::Write;
 
@@ -8,7 +7,7 @@ use crate::model::Timestamp;
 
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 
-/// A whole number in decimal.
+/// An integer in decimal.
 pub(super) fn push_int(out: &mut Vec<u8>, value: i64) {
     if value < 0 {
         out.push(b'-');
@@ -16,11 +15,11 @@ pub(super) fn push_int(out: &mut Vec<u8>, value: i64) {
     push_digits(out, u128::from(value.unsigned_abs()), 1);
 }
 
-/// Digits, filled with zeros on the left up to `width`.
+/// Digits, padded with zeros to `width`.
 fn push_digits(out: &mut Vec<u8>, mut value: u128, width: usize) {
     let mut digits = [b'0'; 40];
     let mut first = digits.len();
-    // Nearly all numbers fit 64 bits, where division is far cheaper.
+    // Nearly all numbers fit into 64 bits, where division is much faster.
     while value > u128::from(u64::MAX) {
         first -= 1;
         digits[first] = b'0' + (value % 10) as u8;
@@ -36,7 +35,7 @@ fn push_digits(out: &mut Vec<u8>, mut value: u128, width: usize) {
     out.extend_from_slice(&digits[first..]);
 }
 
-/// The shortest text that reads back as the same double. Not-a-number and the infinities are words.
+/// The shortest text that parses to the same double; `NaN` and the infinities by name.
 pub(super) fn push_float(out: &mut Vec<u8>, value: f64) {
     let result = match value {
         v if v.is_nan() => out.write_all(b"NaN"),
@@ -47,7 +46,7 @@ pub(super) fn push_float(out: &mut Vec<u8>, value: f64) {
     debug_assert!(result.is_ok(), "writing to a Vec cannot fail");
 }
 
-/// `unscaled * 10^-scale` with all its fraction digits.
+/// `unscaled * 10^-scale` with all fraction digits.
 pub(super) fn push_decimal(out: &mut Vec<u8>, unscaled: i128, scale: u8) {
     if unscaled < 0 {
         out.push(b'-');
@@ -89,7 +88,7 @@ fn push_two(out: &mut Vec<u8>, value: i64) {
     out.push(b'0' + (value % 10) as u8);
 }
 
-/// Year, month and day of a count of days since 1970-01-01, in the proleptic Gregorian calendar (eras of 400 years that begin
+/// Year, month and day from the number of days since 1970-01-01, in the proleptic Gregorian calendar (eras of 400 years that start
 /// in March, so that the leap day is the last of its year).
 fn push_civil(out: &mut Vec<u8>, days: i64) {
     let shifted = days + 719_468;
@@ -111,7 +110,7 @@ fn push_civil(out: &mut Vec<u8>, days: i64) {
     push_two(out, day);
 }
 
-/// A JSON string with its quotes. Only what JSON demands is escaped; other characters stay UTF-8.
+/// A quoted JSON string. Only the required escapes are used; other characters stay UTF-8.
 pub(super) fn push_json_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let bytes = text.as_bytes();
@@ -141,7 +140,7 @@ pub(super) fn push_json_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// Whether a cell says nothing: absent, or an object whose members all say nothing.
+/// Whether a cell is null, or an object whose members are all null.
 pub(super) fn is_null(cell: &Cell) -> bool {
     match cell {
         Cell::Null => true,
@@ -150,14 +149,14 @@ pub(super) fn is_null(cell: &Cell) -> bool {
     }
 }
 
-/// Compact JSON. Null members of objects are left out; null items of arrays are written.
+/// Compact JSON. Null members of objects are omitted; null items of arrays are written.
 pub(super) fn push_json(out: &mut Vec<u8>, cell: &Cell) {
     match cell {
         Cell::Null => out.extend_from_slice(b"null"),
         Cell::Bool(value) => out.extend_from_slice(if *value { b"true" } else { b"false" }),
         Cell::Int(value) => push_int(out, *value),
         Cell::Float(value) if value.is_finite() => push_float(out, *value),
-        // JSON has no such numbers: Spark, which writes the service's files, makes words of them.
+        // JSON has no such numbers; Spark, which writes the service's files, writes them as strings.
         Cell::Float(value) => {
             out.push(b'"');
             push_float(out, *value);

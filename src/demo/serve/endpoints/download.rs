@@ -1,4 +1,4 @@
-//! The body of a download: streamed from its file, and slow, silent or cut off when a fault says so.
+//! The body of a download: streamed from its file, and delayed, stalled or cut off by faults.
 
 use std::io;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::demo::serve::jobs::store::Part;
 use crate::demo::serve::state::State;
 
 const CHUNK_BYTES: u64 = 256 * 1024;
-/// A drip is so many pieces a second.
+/// Pieces per second of a slow download.
 const PIECES_PER_SECOND: u64 = 20;
 
-/// How a body ends early.
+/// How a body is cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
     /// The connection is closed.
@@ -28,7 +28,7 @@ pub(crate) enum Ending {
     Reset,
 }
 
-/// One download under way.
+/// A download in progress.
 pub(crate) struct Delivery {
     pub(crate) state: Arc<State>,
     pub(crate) link: Arc<Link>,
@@ -39,7 +39,7 @@ pub(crate) struct Delivery {
     pub(crate) end: Option<(u64, Ending)>,
     pub(crate) stall: Option<(u64, Duration)>,
     pub(crate) bytes_per_second: Option<u64>,
-    /// Keeps the file, should the job end meanwhile.
+    /// Keeps the file when the job expires during the download.
     pub(crate) _part: Part,
 }
 
@@ -58,7 +58,7 @@ impl Delivery {
             if ending == Ending::Reset {
                 self.link.reset_at_end();
             }
-            return Err(io::Error::other("cut off by a fault"));
+            return Err(io::Error::other("the download was cut off by a fault"));
         }
         if let Some((_, pause)) = self.stall.take_if(|(after, _)| self.sent >= *after) {
             tokio::time::sleep(pause).await;

@@ -1,4 +1,4 @@
-//! Login and bearer tokens. A token looks like a JWT because clients read its `exp`; here it is only a key to a table of tokens.
+//! Login and bearer tokens. A token has the form of a JWT because clients read its `exp`; the server only looks it up in a table.
 
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
@@ -15,7 +15,7 @@ fn header(headers: &HeaderMap, name: hyper::header::HeaderName) -> Option<&str> 
     headers.get(name)?.to_str().ok()
 }
 
-/// What follows the scheme of an `Authorization` header.
+/// The value of an `Authorization` header with this scheme.
 fn authorization<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
     let (found, value) = header(headers, AUTHORIZATION)?.split_once(' ')?;
     found.eq_ignore_ascii_case(scheme).then_some(value.trim())
@@ -63,13 +63,13 @@ pub(crate) fn login(state: &State, headers: &HeaderMap, body: &str) -> Answered 
     })))
 }
 
-/// Every API call needs a token that lives.
+/// Checks that an API call has a valid token.
 pub(crate) fn check_bearer(state: &State, headers: &HeaderMap) -> Answered<()> {
     let refuse = |message: &str| {
         state.tally.count(|counters| counters.wrong_auth += 1);
         Err(Answer::unauthenticated(message).into())
     };
-    let Some(token) = authorization(headers, "bearer") else { return refuse("A bearer token is needed") };
+    let Some(token) = authorization(headers, "bearer") else { return refuse("A bearer token is required") };
     match state.tokens.expiry(token) {
         Some(expires) if expires > state.clock.now() => Ok(()),
         Some(_) => refuse("The token has expired"),

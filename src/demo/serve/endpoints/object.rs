@@ -1,4 +1,4 @@
-//! Objects: ids for signed URLs, and the store behind those URLs, with ranges, entity tags and everything that can go wrong there.
+//! Objects: signed URLs, and the object store behind them with byte ranges, entity tags and faults.
 
 use std::collections::HashMap;
 use std::io::SeekFrom;
@@ -26,21 +26,21 @@ use crate::model::Timestamp;
 
 const EXPIRES: &str = "X-Demo-Expires";
 const SIGNATURE: &str = "X-Demo-Signature";
-/// Marks a URL that a redirect led to.
+/// Marks the target of a redirect.
 const HOP: &str = "X-Demo-Hop";
 
-/// The job that an object id names, if it lives.
+/// The job of an object, if it has not expired.
 pub(crate) fn job_of(state: &State, object: &str) -> Option<Arc<Job>> {
     state.jobs.get(object.split('/').next()?, state.clock.now())
 }
 
-/// The id of the first object in a request for URLs.
+/// The first object id of a request for URLs.
 pub(crate) fn first_id(body: &str) -> Option<String> {
     let value: Value = serde_json::from_str(body).ok()?;
     Some(value.get(0)?.get("id")?.as_str()?.to_owned())
 }
 
-/// An object of a live job.
+/// Finds an object of a job that has not expired.
 fn find(state: &State, object: &str) -> Option<(Arc<Job>, Part)> {
     let job = job_of(state, object)?;
     let (_, name) = object.split_once('/')?;
@@ -73,7 +73,7 @@ pub(crate) fn urls(state: &State, body: &str) -> Answered {
     Ok(Answer::ok(json!({"urls": urls})))
 }
 
-/// The bytes of an object that were asked for.
+/// The requested bytes of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Extent {
     Whole,
@@ -82,7 +82,7 @@ enum Extent {
     Unsatisfiable,
 }
 
-/// Reads a `Range` header. What is not one range of bytes is ignored, as the standard allows.
+/// Parses a `Range` header. Anything but a single byte range is ignored, as RFC 9110 allows.
 fn extent(header: Option<&HeaderValue>, length: u64) -> Extent {
     let spec = header.and_then(|value| value.to_str().ok()).and_then(|text| text.trim().strip_prefix("bytes="));
     let Some((first, last)) = spec.and_then(|spec| spec.split_once('-')) else { return Extent::Whole };
@@ -105,7 +105,7 @@ fn extent(header: Option<&HeaderValue>, length: u64) -> Extent {
     }
 }
 
-/// Whether a list of entity tags names this one.
+/// Whether a list of entity tags contains this one.
 fn names_tag(header: &HeaderValue, etag: &str) -> bool {
     header.to_str().is_ok_and(|tags| tags.split(',').any(|tag| tag.trim() == etag || tag.trim() == "*"))
 }
@@ -122,7 +122,7 @@ pub(crate) async fn download(state: &Arc<State>, link: &Arc<Link>, request: &Par
         url::form_urlencoded::parse(request.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
     if request.headers.contains_key(AUTHORIZATION) {
         state.tally.count(|counters| counters.leaked_auth += 1);
-        let message = "Only one way of authentication is allowed; the signed URL is one already";
+        let message = "Only one authentication mechanism is allowed; the signed URL already is one";
         return xml_error(StatusCode::BAD_REQUEST, "InvalidArgument", message);
     }
     let expires = query.get(EXPIRES).and_then(|text| text.parse().ok()).map(Timestamp::from_micros);
@@ -155,7 +155,7 @@ async fn deliver(state: &Arc<State>, link: &Arc<Link>, request: &Parts, id: &str
     let table = Some(job.table());
     let headers = &request.headers;
     if headers.get(IF_MATCH).is_some_and(|tags| !names_tag(tags, &part.etag)) {
-        return xml_error(StatusCode::PRECONDITION_FAILED, "PreconditionFailed", "The object is another one by now");
+        return xml_error(StatusCode::PRECONDITION_FAILED, "PreconditionFailed", "The object has changed");
     }
     let wants_other = headers.get(IF_RANGE).is_some_and(|tag| !names_tag(tag, &part.etag));
     let mut range = headers.get(RANGE).filter(|_| !wants_other);
@@ -163,7 +163,7 @@ async fn deliver(state: &Arc<State>, link: &Arc<Link>, request: &Parts, id: &str
         range = None;
     }
     let mut total = part.bytes;
-    // Faults of a body strike only where there is one: at least its last byte is kept back.
+    // Faults of the body withhold at least its last byte, so that they have an effect on short bodies.
     let short = state.faults.take(table, |fault| match fault {
         Fault::ShortLength { after } => Some(*after),
         _ => None,
@@ -189,7 +189,7 @@ async fn deliver(state: &Arc<State>, link: &Arc<Link>, request: &Parts, id: &str
     let file = match opened.await {
         Ok(file) => file,
         Err(error) => {
-            tracing::error!(object = id, %error, "an object file of the demo server cannot be read");
+            tracing::error!(object = id, %error, "the demo server cannot read an object file");
             return xml_error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", "We encountered an internal error.");
         }
     };

@@ -18,7 +18,7 @@ pub(crate) fn tables(state: &State, namespace: &str) -> Answered {
     Ok(Answer::ok(json!({"tables": tables})))
 }
 
-/// The namespace and the table must exist.
+/// Checks that the namespace and the table exist.
 fn check_table(state: &State, table: &TableRef) -> Answered<()> {
     let namespace = table.namespace.as_str();
     let tables = state.source.tables(namespace).ok_or_else(|| Answer::not_found("namespace", namespace))?;
@@ -28,11 +28,12 @@ fn check_table(state: &State, table: &TableRef) -> Answered<()> {
     }
 }
 
-/// First and newest commit.
+/// Times of the first and the newest commit.
 fn reach(state: &State) -> Answered<(Timestamp, Timestamp)> {
     let commits = state.source.commits();
     let reach = commits.first().copied().zip(commits.last().copied());
-    reach.ok_or_else(|| Answer::error(hyper::StatusCode::INTERNAL_SERVER_ERROR, "ServerError", "Nothing was loaded yet").into())
+    reach
+        .ok_or_else(|| Answer::error(hyper::StatusCode::INTERNAL_SERVER_ERROR, "ServerError", "No data has been loaded").into())
 }
 
 /// `GET .../schema`.
@@ -92,10 +93,10 @@ fn check_reach(
     if in_range { Ok(()) } else { Err(Answer::out_of_range(first, newest).into()) }
 }
 
-/// Reads a query object. Nothing unknown is let through: a client that misspells a member should learn it here.
+/// Parses a query. Unknown members are errors, so that misspelt ones are found.
 fn parse(table: TableRef, body: &str) -> Answered<Query> {
     let members = object(body)?;
-    // Where a member stands, well enough for a person.
+    // The approximate position of a member, for people.
     let offset = |name: &str| body.find(&format!("\"{name}\"")).unwrap_or(0);
     if let Some(unknown) = members.keys().find(|name| !["format", "mode", "since", "until"].contains(&name.as_str())) {
         return Err(Answer::invalid("Unexpected member", body, offset(unknown)).into());
@@ -110,15 +111,15 @@ fn parse(table: TableRef, body: &str) -> Answered<Query> {
         text(name)?.map(|text| text.parse().map_err(invalid)).transpose()
     };
     let format = text("format")?.ok_or_else(|| Answer::invalid("`format` is missing", body, 0))?;
-    let format = format.parse().map_err(|_| Answer::invalid("`format` is none of the known ones", body, offset("format")))?;
+    let format = format.parse().map_err(|_| Answer::invalid("`format` is unknown", body, offset("format")))?;
     let mode = match text("mode")? {
         None | Some("expanded") => Mode::Expanded,
         Some("condensed") => Mode::Condensed,
-        Some(_) => return Err(Answer::invalid("`mode` is none of the known ones", body, offset("mode")).into()),
+        Some(_) => return Err(Answer::invalid("`mode` is unknown", body, offset("mode")).into()),
     };
     let (since, until) = (time("since")?, time("until")?);
     if since.is_none() && until.is_some() {
-        return Err(Answer::invalid("`until` needs `since`", body, offset("until")).into());
+        return Err(Answer::invalid("`until` requires `since`", body, offset("until")).into());
     }
     Ok(Query { table, format, mode, since, until })
 }
@@ -130,11 +131,11 @@ fn object(body: &str) -> Answered<Map<String, Value>> {
     }
 }
 
-/// A request body, or the answer that says where it is wrong.
+/// Parses a request body, or returns an error response with the position.
 pub(crate) fn json_body(body: &str) -> Answered<Value> {
     serde_json::from_str(body).map_err(|error| {
         let line_begin: usize = body.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
-        // The column counts bytes from 1; 0 is the end of the line before.
+        // The column is in bytes from 1; 0 is the end of the previous line.
         let mut offset = (line_begin + error.column().saturating_sub(1)).min(body.len());
         while !body.is_char_boundary(offset) {
             offset -= 1;

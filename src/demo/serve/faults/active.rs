@@ -1,5 +1,4 @@
-//! The faults that are switched on. It does not make anything go wrong; the places where it happens ask here whether it is their
-//! turn.
+//! The active faults. Handlers ask here whether a fault applies; the effects are theirs.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,18 +6,18 @@ use std::sync::{Mutex, PoisonError};
 use crate::demo::serve::faults::fault::{Fault, Times};
 use crate::model::TableRef;
 
-/// A fault that is switched on.
+/// An active fault.
 #[derive(Debug)]
 struct Rule {
     fault: Fault,
     table: Option<TableRef>,
-    /// Occasions that still pass unharmed.
+    /// Occasions to skip.
     skip: u64,
-    /// Strikes left; `None`: no end.
+    /// Remaining occurrences; `None` without an end.
     left: Option<u64>,
 }
 
-/// The faults that are switched on, and how often each kind of occasion was struck.
+/// The active faults, and how often each has occurred.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     rules: Mutex<Vec<Rule>>,
@@ -40,13 +39,13 @@ impl Faults {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// Strikes by the name of the variant, such as `Throttle` or `WrongCrc`.
+    /// Occurrences by the name of the variant, such as `Throttle` or `WrongCrc`.
     pub(crate) fn struck(&self) -> BTreeMap<String, u64> {
         self.struck.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// An occasion: the first fault that `pick` wants (and that is meant for this table) strikes, unless it has occasions to
-    /// skip. `table` is `None` where a call concerns no table; faults for one table do not strike there.
+    /// Takes the first fault that `pick` selects and that applies to the table, unless it has occasions to skip. `table` is `None` for
+    /// calls without a table, to which faults of a single table do not apply.
     pub(crate) fn take<T>(&self, table: Option<&TableRef>, pick: impl Fn(&Fault) -> Option<T>) -> Option<T> {
         let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
         for place in 0..rules.len() {
@@ -70,7 +69,7 @@ impl Faults {
         None
     }
 
-    /// An occasion for a fault without arguments.
+    /// Whether a fault without arguments occurs now.
     pub(crate) fn strikes(&self, table: Option<&TableRef>, fault: &Fault) -> bool {
         self.take(table, |candidate| (candidate == fault).then_some(())).is_some()
     }
@@ -81,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn faults_strike_as_often_and_where_they_should() {
+    fn faults_occur_as_often_and_for_the_tables_as_configured() {
         let faults = Faults::default();
         let (one, two) = (TableRef::new("n", "one"), TableRef::new("n", "two"));
         faults.add(Some(one.clone()), Fault::Redirect, Times::N(2), 1);

@@ -1,5 +1,4 @@
-//! Right result files made wrong (or unusual), each time in the same place. The wrong file is a copy of its own: what the store
-//! keeps is never touched.
+//! Damages copies of result files (or makes them unusual), each time in the same place. The files of the store are never changed.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -28,15 +27,15 @@ use crate::model::Format;
 const WRONG_VALUE: &str = "not a number";
 const NEW_COLUMN: &str = "x_surprise";
 const NEW_VALUE: &str = "surprise";
-/// Members of a gzip made of several.
+/// Number of members of a multi-member gzip.
 const MEMBERS: usize = 3;
-/// Rows of a row group of which a page is broken.
+/// Rows per row group of an object with a broken page.
 const ROWS_PER_BROKEN_GROUP: usize = 20;
-/// Bytes of that page that are overwritten.
+/// Number of bytes that are overwritten in that page.
 const BROKEN_BYTES: usize = 10;
 
-/// Applies the damages, one after the other.
-pub(crate) fn mangle(store: &Store, style: &Style, mut parts: Vec<Part>, damages: &[(Damage, Spot)]) -> Result<Vec<Part>> {
+/// Applies damages in order.
+pub(crate) fn apply(store: &Store, style: &Style, mut parts: Vec<Part>, damages: &[(Damage, Spot)]) -> Result<Vec<Part>> {
     for &(damage, spot) in damages {
         let folder = Arc::new(store.temporary()?);
         match damage {
@@ -79,7 +78,7 @@ fn pack(text: &[u8]) -> Result<Vec<u8>> {
 
 fn unpack(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut text = Vec::new();
-    MultiGzDecoder::new(bytes).read_to_end(&mut text).context(Kind::Bug, "An object cannot be unpacked")?;
+    MultiGzDecoder::new(bytes).read_to_end(&mut text).context(Kind::Bug, "An object cannot be decompressed")?;
     Ok(text)
 }
 
@@ -95,7 +94,7 @@ fn rewrite(mut bytes: Vec<u8>, style: &Style, damage: Damage, row: usize) -> Res
             flip(&mut bytes, middle);
         }
         Damage::WrongCrc => {
-            // A gzip ends in four bytes of checksum and four of length, a Parquet file in its magic number.
+            // A gzip ends with four bytes of checksum and four of length, a Parquet file with its magic number.
             let place = bytes.len().saturating_sub(if is_gzip { 8 } else { 1 });
             flip(&mut bytes, place);
         }
@@ -124,7 +123,7 @@ fn rewrite(mut bytes: Vec<u8>, style: &Style, damage: Damage, row: usize) -> Res
         Damage::WrongType | Damage::ExtraColumn => bytes = rewrite_parquet(bytes, style, damage, None)?,
         Damage::BrokenPage => {
             let properties = WriterProperties::builder()
-                // Only so bytes of a fixed length get a dictionary.
+                // Only version 2 writes dictionaries for fixed-length byte arrays.
                 .set_writer_version(WriterVersion::PARQUET_2_0)
                 .set_max_row_group_row_count(Some(ROWS_PER_BROKEN_GROUP));
             bytes = rewrite_parquet(bytes, style, damage, Some(properties.build()))?;
@@ -148,7 +147,7 @@ fn flip(bytes: &mut [u8], place: usize) {
     }
 }
 
-/// Splits at an unquoted byte; the separator stays with the piece before it.
+/// Splits at an unquoted byte; each piece includes its separator.
 fn split(text: &[u8], separator: u8, quotes: bool) -> Vec<&[u8]> {
     let mut pieces = Vec::new();
     let mut begin = 0;
@@ -207,7 +206,7 @@ fn rewrite_lines(text: &[u8], format: Format, damage: Damage, row: usize) -> Vec
     out
 }
 
-/// The first half of a JSON text; a row without its last field.
+/// Half of a JSON line, or a row without its last field.
 fn broken_line(line: &[u8], format: Format) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let separator = match format {
@@ -216,14 +215,14 @@ fn broken_line(line: &[u8], format: Format) -> &[u8] {
         Format::Jsonl | Format::Parquet => return &line[..line.len() / 2],
     };
     let last_field = split(line, separator, format == Format::Csv).last().map_or(0, |field| field.len());
-    // The separator of a last field that is empty ends the field before it.
+    // An empty last field has no bytes, so the line ends with the separator before it.
     let kept = if line.ends_with(&[separator]) { line.len() - 1 } else { (line.len() - last_field).saturating_sub(1) };
     &line[..kept]
 }
 
 fn rewrite_json(text: &[u8], style: &Style, damage: Damage, row: usize) -> Result<Vec<u8>> {
     let lines = lines(text, style.format);
-    // A row with values, from the chosen one on.
+    // The first row with values, starting at the chosen one.
     let has_value = |line: &&[u8]| line.windows(8).any(|part| part == b"\"value\":");
     let first = line_of_row(&lines, style.format, row);
     let chosen = (first..lines.len()).find(|&place| has_value(&lines[place])).unwrap_or(first);
@@ -293,7 +292,7 @@ fn bad_parquet(source: impl Into<crate::error::BoxError>) -> Error {
     Error::new(Kind::Bug, "A Parquet object cannot be rewritten").caused_by(source)
 }
 
-/// The same rows with one column more, with text in place of the first integer column, or with decimals as keys.
+/// Rewrites an object with an additional column, with text in place of the first integer column, or with decimal keys.
 fn rewrite_parquet(bytes: Vec<u8>, style: &Style, damage: Damage, properties: Option<WriterProperties>) -> Result<Vec<u8>> {
     let reader =
         ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).map_err(bad_parquet)?.build().map_err(bad_parquet)?;
@@ -335,7 +334,7 @@ fn rewrite_parquet(bytes: Vec<u8>, style: &Style, damage: Damage, properties: Op
 
 type NamedColumn = (Arc<Field>, ArrayRef);
 
-/// Integers of the key as decimals that Parquet keeps in bytes of a fixed length.
+/// Casts integer keys to decimals, which Parquet stores as fixed-length byte arrays.
 fn with_decimal_keys((field, array): NamedColumn) -> Result<NamedColumn> {
     const WIDE: DataType = DataType::Decimal128(20, 0);
     let is_key = |name: &str| name == "key" || name.starts_with("key.");
@@ -362,7 +361,7 @@ fn with_decimal_keys((field, array): NamedColumn) -> Result<NamedColumn> {
     }
 }
 
-/// Overwrites the end of the key's data page in one row group, or in the last.
+/// Overwrites the end of the key's data page in a row group (the last one if there are fewer).
 fn break_page(bytes: &mut [u8], group: usize) -> Result<()> {
     let mut metadata = ParquetMetaDataReader::new();
     metadata.try_parse(&Bytes::copy_from_slice(bytes)).map_err(bad_parquet)?;

@@ -1,12 +1,11 @@
-//! Bad days on command: what can go wrong, as types. Names and help for the command line are in `catalogue`, what is switched on is
-//! in `faults`.
+//! The kinds of faults. `catalogue` has their names and help for the command line, `active` the ones that are active.
 
 use std::str::FromStr;
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
 
-/// A kind of call.
+/// An endpoint of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Endpoint {
     /// `POST /ids/auth/login`.
@@ -26,11 +25,11 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// All of them.
+    /// All endpoints.
     pub const ALL: [Endpoint; 7] =
         [Endpoint::Login, Endpoint::Tables, Endpoint::Schema, Endpoint::Data, Endpoint::Job, Endpoint::Urls, Endpoint::Objects];
 
-    /// The word for it on the command line.
+    /// Name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Endpoint::Login => "login",
@@ -56,18 +55,18 @@ impl FromStr for Endpoint {
     }
 }
 
-/// What an answer of 429 says about the wait.
+/// The `Retry-After` header of a response with status 429.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryAfter {
-    /// Nothing.
+    /// No header.
     Missing,
     /// A number of seconds.
     Seconds(u64),
-    /// An HTTP date so many seconds ahead.
+    /// An HTTP date this many seconds ahead.
     Date(u64),
 }
 
-/// Why an account is refused (403).
+/// The reason of a response with status 403.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// `AccountDisabled`.
@@ -92,7 +91,7 @@ impl Refusal {
     }
 }
 
-/// What is wrong with one result file.
+/// The damage of a result file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Damage {
     /// One bit in the middle of the file is flipped.
@@ -101,9 +100,9 @@ pub enum Damage {
     WrongCrc,
     /// Bytes that are not gzip follow the end of the gzip.
     TrailingGarbage,
-    /// Valid: the gzip is made of several members. Concerns every object.
+    /// Valid: the gzip has several members. Applies to every object.
     MultiMember,
-    /// A line that cannot be parsed: half a JSON text, a row without its last field. In Parquet a flipped bit.
+    /// A line that cannot be parsed: half a JSON object, a row without its last field. In Parquet a flipped bit.
     MalformedLine,
     /// A Parquet object whose key is a decimal with a dictionary, in row groups of twenty rows; in the group of the row, ten bytes of
     /// the key's data page are 0xFF. The library that reads Parquet panics on it, unless the group has a power of two rows: then other
@@ -115,7 +114,7 @@ pub enum Damage {
     ExtraColumn,
     /// An empty line between two rows.
     EmptyLine,
-    /// One row comes twice, as a source that delivers at least once does it. Text formats only.
+    /// One row occurs twice, as with at-least-once delivery. Text formats only.
     RepeatedRow,
     /// No line end after the last row.
     NoFinalNewline,
@@ -127,12 +126,12 @@ pub enum Damage {
     HeaderOnly,
 }
 
-/// Where in a result. Numbers past the end mean the last.
+/// A position in a result. Numbers past the end mean the last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spot {
-    /// Which object, from 0.
+    /// Number of the object, from 0.
     pub object: u32,
-    /// Which row in it, from 0.
+    /// Number of the row in the object, from 0.
     pub row: u32,
 }
 
@@ -143,68 +142,68 @@ impl Default for Spot {
     }
 }
 
-/// Something that goes wrong (or, for a few, is merely unusual).
+/// A fault, or an unusual but valid behaviour.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// 429.
+    /// A response with status 429.
     Throttle {
-        /// Where.
+        /// The affected endpoint.
         at: Endpoint,
-        /// What it says about the wait.
+        /// The `Retry-After` header.
         wait: RetryAfter,
     },
     /// A server error with a JSON (for downloads: XML) body.
     Status {
-        /// Where.
+        /// The affected endpoint.
         at: Endpoint,
-        /// Such as 500, 502, 504.
+        /// Status, such as 500, 502 or 504.
         status: u16,
     },
-    /// 503 with an HTML body.
+    /// Status 503 with an HTML body.
     Html {
-        /// Where.
+        /// The affected endpoint.
         at: Endpoint,
     },
-    /// 403, 401 or 407 with an HTML body, as a firewall or a proxy gives it.
+    /// Status 403, 401 or 407 with an HTML body, as from a firewall or a proxy.
     Blocked {
-        /// Where.
+        /// The affected endpoint.
         at: Endpoint,
-        /// Which status.
+        /// Status.
         status: u16,
     },
-    /// 200 with a page that is not JSON, as a captive portal gives it.
+    /// Status 200 with an HTML page, as from a captive portal.
     NotJson {
-        /// Where.
+        /// The affected endpoint.
         at: Endpoint,
     },
-    /// A right answer cut in the middle of its JSON.
+    /// A response with half of its JSON.
     BrokenJson {
-        /// Where.
+        /// The affected endpoint.
         at: Endpoint,
     },
-    /// The connection is reset before any answer.
+    /// The connection is reset before the response.
     HangUp {
-        /// Where.
+        /// The affected endpoint.
         at: Endpoint,
     },
-    /// 403 that names the account's trouble.
+    /// Status 403 with a reason in the account.
     Account {
-        /// Where.
+        /// The affected endpoint.
         at: Endpoint,
-        /// Which.
+        /// The reason.
         refusal: Refusal,
     },
-    /// All tokens issued so far become invalid after so many more calls.
+    /// All issued tokens become invalid after a number of calls.
     TokenDies {
-        /// Calls that still pass.
+        /// Calls that still succeed.
         after: u64,
     },
-    /// Every JSON answer has members nobody knows.
+    /// Every JSON response has unknown members.
     ExtraMembers,
-    /// An increment is refused until the table is loaded anew.
+    /// An increment is refused because the table requires a new snapshot.
     SnapshotRequired,
-    /// An increment is out of reach.
+    /// An increment is out of range.
     OutOfRange,
     /// A query whose result is empty.
     EmptyTable,
@@ -213,16 +212,16 @@ pub enum Fault {
         /// Its message; may be empty.
         message: String,
     },
-    /// A job that is gone when its state is asked for.
+    /// A job that does not exist any more when its status is requested.
     JobVanishes,
-    /// A job with little time to live.
+    /// A job that expires early.
     JobExpires {
-        /// Life from its start.
+        /// Time from the start of the job.
         after: Duration,
     },
-    /// A job whose state is a word nobody knows until it is complete.
+    /// A job with an unknown status until it is complete.
     UnknownStatus,
-    /// The same query finds its live job although there are newer commits.
+    /// A query returns an existing job although there are newer commits.
     StaleJob,
     /// The schema endpoint is one version ahead of the jobs, by a new optional column.
     NewerSchema,
@@ -230,62 +229,62 @@ pub enum Fault {
     OlderSchema,
     /// An increment whose `until` lies before its `since`.
     EndsEarly,
-    /// A signed URL that has expired when it is handed out.
+    /// A signed URL that has already expired.
     UrlExpires,
-    /// An object that is gone when its URL is asked for.
+    /// An object that does not exist any more when its URL is requested.
     GoneAtTrade,
-    /// An object that is gone when it is downloaded.
+    /// An object that does not exist any more when it is downloaded.
     GoneAtDownload,
     /// A download that is redirected (302).
     Redirect,
-    /// A download that ends after so many bytes: the connection is closed.
+    /// A download whose connection is closed after a number of bytes.
     Cut {
         /// Bytes sent.
         after: u64,
     },
-    /// A download that ends after so many bytes: the connection is reset.
+    /// A download whose connection is reset after a number of bytes.
     Reset {
         /// Bytes sent.
         after: u64,
     },
-    /// A download whose `Content-Length` is too small, and whose body agrees with it.
+    /// A truncated download with a matching `Content-Length`.
     ShortLength {
         /// Bytes announced and sent.
         after: u64,
     },
-    /// A store that adds `Content-Encoding: gzip`.
+    /// A download with `Content-Encoding: gzip`.
     ContentEncoding,
-    /// A store that ignores `Range` and sends the whole object.
+    /// A download that ignores `Range` and returns the whole object.
     NoRanges,
-    /// A slow store.
+    /// A slow download.
     Drip {
-        /// At most so many.
+        /// Bytes per second.
         bytes_per_second: u64,
     },
-    /// A store that falls silent.
+    /// A download that stalls.
     Stall {
-        /// For how long.
+        /// Duration of the stall.
         pause: Duration,
         /// Bytes sent before it.
         after: u64,
     },
-    /// Something wrong inside a result file.
+    /// Damage inside a result file.
     Content {
-        /// What.
+        /// The damage.
         damage: Damage,
-        /// Where.
+        /// The affected endpoint.
         spot: Spot,
     },
-    /// Parquet with dotted names at the top level instead of groups. Valid.
+    /// Valid: Parquet with dotted names at the top level instead of groups.
     FlatParquet,
 }
 
-/// How often a fault strikes.
+/// How often a fault occurs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Times {
-    /// One time.
+    /// Once.
     Once,
-    /// So many times.
+    /// A number of times.
     N(u64),
     /// Until it is cleared.
     Always,
@@ -299,14 +298,16 @@ impl FromStr for Times {
             "once" => Ok(Times::Once),
             "always" => Ok(Times::Always),
             number => number.parse().map(Times::N).map_err(|_| {
-                Error::new(Kind::Usage, "Not a number of times").with_field("times", text).hint("use once, always or a number")
+                Error::new(Kind::Usage, "The number of times of a fault is invalid")
+                    .with_field("times", text)
+                    .hint("use once, always or a number")
             }),
         }
     }
 }
 
 impl Fault {
-    /// The name of the variant (of the damage, for content).
+    /// Name of the variant (of the damage, for content).
     pub(crate) fn word(&self) -> String {
         if let Fault::Content { damage, .. } = self {
             return format!("{damage:?}");

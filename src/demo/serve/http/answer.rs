@@ -1,4 +1,4 @@
-//! Answers as they go over the wire: JSON with the service's error shapes, XML as object stores write it, HTML as proxies do.
+//! Responses: JSON with the service's errors, XML of object stores, HTML of proxies.
 
 use std::io;
 
@@ -14,7 +14,7 @@ use crate::model::Timestamp;
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// A JSON answer before it is written.
+/// A JSON response before serialization.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -22,7 +22,7 @@ pub(crate) struct Answer {
     pub(crate) headers: Vec<(&'static str, String)>,
 }
 
-/// Handlers end early with an answer that is an error.
+/// The result of a handler; the error is a response as well.
 pub(crate) type Answered<T = Answer> = Result<T, Box<Answer>>;
 
 impl Answer {
@@ -34,7 +34,7 @@ impl Answer {
         Self { status, body, headers: Vec::new() }
     }
 
-    /// The three members all errors have.
+    /// An error response with the three members that all errors have.
     pub(crate) fn error(status: StatusCode, error_type: &str, message: impl Into<String>) -> Self {
         let body = json!({"error": {"type": error_type, "uuid": Uuid::new_v4().to_string(), "message": message.into()}});
         Self::new(status, body)
@@ -60,7 +60,7 @@ impl Answer {
         Self::error(StatusCode::NOT_FOUND, "NotFound", message).with("id", id).with("kind", kind)
     }
 
-    /// `offset` is where in the request body.
+    /// A validation error. `offset` is the position in the request body, in bytes.
     pub(crate) fn invalid(message: impl Into<String>, body: &str, offset: usize) -> Self {
         let before = body.get(..offset).unwrap_or(body);
         let line = before.matches('\n').count() + 1;
@@ -76,7 +76,7 @@ impl Answer {
     }
 
     pub(crate) fn snapshot_required(since: Timestamp, until: Timestamp) -> Self {
-        let message = "The table was loaded anew; only a new snapshot restores consistency";
+        let message = "The table was reloaded; only a new snapshot restores consistency";
         Self::error(StatusCode::BAD_REQUEST, "SnapshotRequired", message)
             .with("since", since.to_string())
             .with("until", until.to_string())
@@ -86,7 +86,7 @@ impl Answer {
         Self::error(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", "Too many requests")
     }
 
-    /// Members nobody knows, wherever the API may grow. A table's schema and the map of URLs are data, not API.
+    /// Adds unknown members to all objects of the API. The schema of a table and the map of URLs are data, not API.
     pub(crate) fn with_extra_members(mut self) -> Self {
         fn grow(value: &mut Value) {
             match value {
@@ -112,7 +112,7 @@ impl Answer {
         self.into_response_of(text.into())
     }
 
-    /// The answer with its body cut in the middle.
+    /// The response with half of its body.
     pub(crate) fn into_broken_response(self) -> Response<Body> {
         let mut text = self.body.to_string().into_bytes();
         text.truncate(text.len() / 2);
@@ -130,7 +130,7 @@ impl Answer {
     }
 }
 
-/// Any answer with a whole body.
+/// A response with a complete body.
 pub(crate) fn response(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Body> {
     let mut response = Response::new(Full::new(body).map_err(|never| match never {}).boxed_unsync());
     *response.status_mut() = status;
@@ -138,7 +138,7 @@ pub(crate) fn response(status: StatusCode, content_type: &'static str, body: Byt
     response
 }
 
-/// An error as object stores write it.
+/// An error in the XML of object stores.
 pub(crate) fn xml_error(status: StatusCode, code: &str, message: &str) -> Response<Body> {
     let request = Uuid::new_v4().simple();
     let body = format!(
@@ -148,14 +148,14 @@ pub(crate) fn xml_error(status: StatusCode, code: &str, message: &str) -> Respon
     response(status, "application/xml", body.into())
 }
 
-/// A page as gateways and captive portals give it.
+/// An HTML page, as gateways and captive portals return it.
 pub(crate) fn html_page(status: StatusCode) -> Response<Body> {
     let title = status.canonical_reason().unwrap_or("Error");
     let body = format!("<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>\n");
     response(status, "text/html; charset=utf-8", body.into())
 }
 
-/// An object without the members that are `null`.
+/// An object without its null members.
 pub(crate) fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(members) => {

@@ -1,4 +1,4 @@
-//! One TCP connection, with the means to end it rudely: when a fault says so, it is reset instead of closed.
+//! A TCP connection that can be reset instead of closed, for faults.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use futures::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// The end of a connection that request handlers hold.
+/// The handle of a connection for request handlers.
 #[derive(Debug, Default)]
 pub(crate) struct Link {
     reset: AtomicBool,
@@ -20,13 +20,13 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// From now on the end of the connection is a reset.
+    /// Makes the connection end with a reset.
     pub(crate) fn reset_at_end(&self) {
         self.reset.store(true, Ordering::Relaxed);
     }
 
-    /// Waits until all that was handed out for sending has gone to the system. To be polled by the task of the connection,
-    /// from within a body: the task flushes whenever a body has nothing for it.
+    /// Waits until all data has been passed to the operating system. Must be polled from a body by the task of the connection, which flushes
+    /// whenever the body is not ready.
     pub(crate) async fn flushed(&self) {
         let seen = self.flushes.load(Ordering::Acquire);
         poll_fn(|context| {
@@ -37,7 +37,7 @@ impl Link {
     }
 }
 
-/// The end of a connection that the HTTP machinery holds.
+/// The stream of a connection for hyper.
 #[derive(Debug)]
 pub(crate) struct Wire {
     stream: TcpStream,
@@ -54,7 +54,7 @@ impl Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         if self.link.reset.load(Ordering::Relaxed) {
-            // A failure only makes the end less rude.
+            // A failure means that the connection is closed without a reset.
             let _ = self.stream.set_zero_linger();
         }
     }
@@ -83,7 +83,7 @@ impl AsyncWrite for Wire {
         self.stream.is_write_vectored()
     }
 
-    /// Called only when nothing is left in the buffers above.
+    /// hyper calls this only when its own buffers are empty.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
         if flushed.is_ready() {

@@ -1,9 +1,9 @@
-//! How many calls of one kind fit into a window of time. It knows nothing of HTTP.
+//! Rate limits by sliding windows. No HTTP.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// A sliding window over one kind of call.
+/// A sliding window over the calls to an endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     admitted: VecDeque<Duration>,
@@ -12,7 +12,7 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Admits a call that arrives at `now`, or says how long until one will be. A limit of 0 admits all.
+    /// Admits a call that arrives at `now`, or returns the time until the next call is admitted. A limit of 0 admits all calls.
     pub(crate) fn admit(&mut self, now: Duration, limit: u32, length: Duration) -> Result<(), Duration> {
         forget(&mut self.arrived, now, length);
         self.arrived.push_back(now);
@@ -31,7 +31,7 @@ impl Window {
         Err(leaves.saturating_sub(now))
     }
 
-    /// The most calls that ever arrived within one window, refused ones included.
+    /// The largest number of calls within one window, including refused ones.
     pub(crate) fn peak(&self) -> u64 {
         self.peak
     }

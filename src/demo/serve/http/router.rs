@@ -1,5 +1,4 @@
-//! From a request to the handler that answers it: paths and methods, tokens, limits, and the faults that strike before or after any
-//! handler.
+//! Routes requests to their handlers: paths and methods, tokens, limits, and the faults that apply before or after every handler.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,19 +20,19 @@ use crate::model::TableRef;
 
 const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
 
-/// The connection ends without an answer, because a fault says so or because the request could not be read.
+/// The connection ends without a response, because of a fault or an unreadable request.
 #[derive(Debug)]
 pub(crate) struct HungUp;
 
 impl fmt::Display for HungUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the server hung up")
+        f.write_str("the demo server closed the connection")
     }
 }
 
 impl std::error::Error for HungUp {}
 
-/// Where a request goes.
+/// The route of a request.
 #[derive(Debug)]
 enum Route {
     Login,
@@ -82,7 +81,7 @@ impl Route {
         }
     }
 
-    /// The table a call concerns, if one can be told.
+    /// The table of a request, if it has one.
     fn table(&self, state: &State, body: &str) -> Option<TableRef> {
         match self {
             Route::Login | Route::Tables(_) => None,
@@ -94,13 +93,13 @@ impl Route {
     }
 }
 
-/// Answers one request.
+/// Responds to one request.
 pub(crate) async fn respond(state: Arc<State>, link: Arc<Link>, request: Request<Incoming>) -> Result<Response<Body>, HungUp> {
     let (parts, body) = request.into_parts();
     let body = Limited::new(body, MAX_REQUEST_BYTES).collect().await.map_err(|_| HungUp)?.to_bytes();
     let body = String::from_utf8_lossy(&body);
     let Some(route) = Route::of(parts.uri.path()) else {
-        let error = Answer::error(StatusCode::NOT_FOUND, "NotFound", "There is no such path");
+        let error = Answer::error(StatusCode::NOT_FOUND, "NotFound", "The path does not exist");
         return Ok(error.into_response());
     };
     let endpoint = route.endpoint();
@@ -140,7 +139,7 @@ pub(crate) async fn respond(state: Arc<State>, link: Arc<Link>, request: Request
     })
 }
 
-/// What is checked before an API call: its method, its token, its limit.
+/// Checks the method, the token and the rate limit of an API call.
 fn admit(state: &State, route: &Route, request: &Parts, table: Option<&TableRef>) -> Answered<()> {
     let method = route.method();
     if request.method != method {
@@ -178,7 +177,7 @@ fn handle(state: &Arc<State>, route: Route, request: &Parts, body: &str) -> Answ
     }
 }
 
-/// What a gateway in front of the service may say instead of it.
+/// The response of a gateway in front of the service, if a fault requires one.
 fn gateway(state: &State, endpoint: Endpoint, table: Option<&TableRef>) -> Option<Response<Body>> {
     let is_store = endpoint == Endpoint::Objects;
     let throttle = state.faults.take(table, |fault| match fault {
@@ -235,9 +234,9 @@ fn gateway(state: &State, endpoint: Endpoint, table: Option<&TableRef>) -> Optio
     })
 }
 
-/// So many seconds ahead by the real clock, never less: an HTTP date has whole seconds only.
+/// An HTTP date this many seconds ahead by the real clock, rounded up because an HTTP date has whole seconds only.
 fn http_date(seconds: u64) -> String {
     let ahead = i64::try_from(seconds).unwrap_or(i64::MAX / 2).saturating_add(1);
-    let moment = chrono::Utc::now().checked_add_signed(chrono::Duration::try_seconds(ahead).unwrap_or_default());
-    moment.unwrap_or_default().format("%a, %d %b %Y %H:%M:%S GMT").to_string()
+    let time = chrono::Utc::now().checked_add_signed(chrono::Duration::try_seconds(ahead).unwrap_or_default());
+    time.unwrap_or_default().format("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }

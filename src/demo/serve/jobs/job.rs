@@ -1,4 +1,4 @@
-//! Jobs: from waiting over running to complete or failed, and gone at the end of their life. It does not encode anything itself.
+//! Jobs: waiting, running, complete or failed, and removed when they expire.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -23,7 +23,7 @@ pub(crate) struct Query {
     pub(crate) until: Option<Timestamp>,
 }
 
-/// One job. Its state is a function of the clock and of whether its objects are there.
+/// A job. Its status is a function of the clock and of its result.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) id: String,
@@ -32,7 +32,7 @@ pub(crate) struct Job {
     pub(crate) schema_version: i64,
     pub(crate) started: Timestamp,
     pub(crate) expires: Timestamp,
-    /// The word for "in progress", when it is not the usual ones.
+    /// Whether its status while in progress is an unknown one.
     pub(crate) unknown_status: bool,
     pub(crate) ends_early: bool,
     pub(crate) result: OnceLock<Result<Vec<Part>, JobError>>,
@@ -44,12 +44,12 @@ pub(crate) struct JobError {
     pub(crate) message: String,
 }
 
-/// The jobs that live.
+/// The jobs that have not expired.
 #[derive(Debug, Default)]
 pub(crate) struct Jobs(Mutex<HashMap<String, Arc<Job>>>);
 
 impl Jobs {
-    /// All live jobs, locked. Those that have expired are forgotten first.
+    /// All jobs that have not expired, locked; removes the others.
     pub(crate) fn live(&self, now: Timestamp) -> MutexGuard<'_, HashMap<String, Arc<Job>>> {
         let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         jobs.retain(|_, job| job.expires > now);
@@ -70,12 +70,12 @@ impl Job {
         &self.query.table
     }
 
-    /// One of its objects, once it is complete.
+    /// An object by name, once the job is complete.
     pub(crate) fn part(&self, name: &str) -> Option<&Part> {
         self.result.get()?.as_ref().ok()?.iter().find(|part| part.name == name)
     }
 
-    /// Whether it shows as failed. Until it does, it is found like any other.
+    /// Whether the status is failed. Before that, an equal query returns the job.
     pub(crate) fn has_failed(&self, now: Timestamp, (waiting, running): (Duration, Duration)) -> bool {
         matches!(self.result.get(), Some(Err(_))) && now >= later(self.started, waiting + running)
     }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::demo::serve::clock::later;
 use crate::demo::serve::counters::JobStart;
 use crate::demo::serve::encode::Style;
-use crate::demo::serve::faults::damage::mangle;
+use crate::demo::serve::faults::damage;
 use crate::demo::serve::faults::fault::{Damage, Fault, Spot};
 use crate::demo::serve::http::answer::{Answer, Answered};
 use crate::demo::serve::jobs::job::{Job, JobError, Query};
@@ -34,7 +34,7 @@ impl JobFaults {
     fn take(state: &State, table: &TableRef) -> Self {
         let table = Some(table);
         let mut damages: Vec<(Damage, Spot)> = Vec::new();
-        // Each damage once per job: a rule without end would strike forever here.
+        // Each damage once per job: a fault without an end would loop forever.
         while let Some(new) = state.faults.take(table, |fault| match fault {
             Fault::Content { damage, spot } if !damages.contains(&(*damage, *spot)) => Some((*damage, *spot)),
             _ => None,
@@ -59,7 +59,7 @@ impl JobFaults {
     }
 }
 
-/// Starts a job for a query that was found good, or finds the one that lives.
+/// Returns the current job of a valid query, or starts a job.
 pub(crate) fn start_or_find(state: &Arc<State>, query: Query, cut: Cut) -> Answered {
     let now = state.clock.now();
     let delay = state.options.job_delay;
@@ -105,13 +105,13 @@ pub(crate) fn start_or_find(state: &Arc<State>, query: Query, cut: Cut) -> Answe
 
     let start = JobStart { id: job.id.clone(), table, at: state.clock.elapsed() };
     state.tally.count(|counters| counters.job_starts.push(start));
-    // Before the work begins, so that the first answer to a new job never depends on who is faster.
+    // Before the work starts, so that the first response does not depend on timing.
     let answer = job.answer(now, delay);
     tokio::spawn(work(state.clone(), job, recipe, faults));
     Ok(answer)
 }
 
-/// Makes the objects of a job.
+/// Encodes the objects of a job.
 async fn work(state: Arc<State>, job: Arc<Job>, recipe: Recipe, faults: JobFaults) {
     let uuid = Uuid::new_v4().to_string();
     let result = match faults.fails {
@@ -126,7 +126,7 @@ async fn work(state: Arc<State>, job: Arc<Job>, recipe: Recipe, faults: JobFault
             })
         }
     };
-    // Set once, here.
+    // The only place that sets it.
     let _ = job.result.set(result);
 }
 
@@ -138,15 +138,15 @@ async fn make(state: &Arc<State>, recipe: Recipe, empty: bool, damages: Vec<(Dam
     let state = state.clone();
     let made = tokio::task::spawn_blocking(move || {
         if state.stop.load(Ordering::Relaxed) {
-            return Err(Error::new(Kind::Cancelled, "The server stops"));
+            return Err(Error::new(Kind::Cancelled, "The demo server was stopped"));
         }
         let parts = match empty {
             true => Vec::new(),
             false => state.store.objects(&*state.source, &recipe, &state.stop)?,
         };
-        mangle(&state.store, &recipe.style, parts, &damages)
+        damage::apply(&state.store, &recipe.style, parts, &damages)
     });
-    made.await.unwrap_or_else(|panic| Err(Error::new(Kind::Bug, "Encoding ended in a panic").caused_by(panic)))
+    made.await.unwrap_or_else(|panic| Err(Error::new(Kind::Bug, "Encoding panicked").caused_by(panic)))
 }
 
 /// `GET /dap/job/{id}`.

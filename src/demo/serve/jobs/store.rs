@@ -1,5 +1,5 @@
-//! Result files on disk: encoded once, object after object, in bounded memory, and kept under a name that says everything they
-//! depend on. It does not damage them; `mangle` does, elsewhere, so that what is kept here is always right.
+//! Result files on disk: encoded once, one object after the other, in bounded memory, under a name with everything that they depend on. The
+//! files are always correct; `faults/damage.rs` damages copies of them.
 
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
@@ -18,13 +18,13 @@ use crate::demo::serve::source::Source;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Mode, TableRef, Timestamp};
 
-/// Changes when the same records are encoded into other bytes, so that old caches are not read.
+/// Version of the encoding. Must change when the same records are encoded into other bytes, so that old caches are not used.
 const ENCODING: &str = "v1";
 const MANIFEST: &str = "manifest.json";
-/// Whether to stop is asked once in so many records.
+/// Number of records between checks whether to stop.
 const STOP_CHECK_ROWS: u64 = 256;
 
-/// Which records a result holds.
+/// The records of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cut {
     Snapshot { at: Timestamp },
@@ -32,12 +32,12 @@ pub(crate) enum Cut {
 }
 
 impl Cut {
-    /// Whether there can be nothing in it.
+    /// Whether the window is empty.
     pub(crate) fn is_empty(self) -> bool {
         matches!(self, Cut::Changes { since, until } if since >= until)
     }
 
-    /// The moment whose schema the records follow.
+    /// The time whose schema version the records have.
     pub(crate) fn end(self) -> Timestamp {
         match self {
             Cut::Snapshot { at } => at,
@@ -53,7 +53,7 @@ impl Cut {
     }
 }
 
-/// What to encode and how.
+/// What to encode, and how.
 #[derive(Debug, Clone)]
 pub(crate) struct Recipe {
     pub(crate) table: TableRef,
@@ -74,7 +74,7 @@ impl Recipe {
     }
 }
 
-/// One finished object.
+/// A complete object.
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
     /// Last segment of its id and of its URL.
@@ -82,7 +82,7 @@ pub(crate) struct Part {
     pub(crate) path: PathBuf,
     pub(crate) bytes: u64,
     pub(crate) etag: String,
-    /// The temporary folder it lies in, if any; it goes when the last part goes.
+    /// The temporary folder of the object, if any; removed with its last object.
     _keep: Option<Arc<TempDir>>,
 }
 
@@ -93,7 +93,7 @@ impl Part {
     }
 }
 
-/// What a folder of the cache holds. Written last: without it the folder counts for nothing.
+/// The content of a cache folder. Written last; a folder without it is ignored.
 #[derive(Debug, Serialize, Deserialize)]
 struct Manifest {
     objects: Vec<Entry>,
@@ -106,11 +106,11 @@ struct Entry {
     crc32: u32,
 }
 
-/// Where objects are kept.
+/// The store of encoded objects.
 #[derive(Debug)]
 pub(crate) struct Store {
     root: Option<PathBuf>,
-    /// `None`: objects belong to one job of this server and go with it.
+    /// Folder of the source in the cache. `None`: objects are removed with their job.
     shared: Option<PathBuf>,
     making: Mutex<HashMap<PathBuf, Arc<Mutex<()>>>>,
 }
@@ -118,13 +118,13 @@ pub(crate) struct Store {
 impl Store {
     pub(crate) fn new(root: Option<PathBuf>, fingerprint: Option<String>) -> Result<Self> {
         if let Some(root) = &root {
-            fs::create_dir_all(root).context(Kind::Io, "The cache folder cannot be made")?;
+            fs::create_dir_all(root).context(Kind::Io, "The cache folder of the demo server cannot be created")?;
         }
         let shared = root.as_ref().zip(fingerprint).map(|(root, text)| root.join(ENCODING).join(stable_hash(&text)));
         Ok(Self { root, shared, making: Mutex::default() })
     }
 
-    /// The objects of a result; encoded now unless they are there. Blocks.
+    /// The objects of a result, encoded if the cache does not have them. Blocking.
     pub(crate) fn objects(&self, source: &dyn Source, recipe: &Recipe, stop: &AtomicBool) -> Result<Vec<Part>> {
         let Some(shared) = &self.shared else {
             let folder = Arc::new(self.temporary()?);
@@ -136,36 +136,41 @@ impl Store {
         let parent = shared.join(table_name).join(recipe.cut.folder_name());
         let folder = parent.join(recipe.folder_name());
 
-        let turn = self.making.lock().unwrap_or_else(PoisonError::into_inner).entry(folder.clone()).or_default().clone();
-        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(parts) = held(&folder) {
+        let lock = self.making.lock().unwrap_or_else(PoisonError::into_inner).entry(folder.clone()).or_default().clone();
+        let _guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(parts) = cached(&folder) {
             return Ok(parts);
         }
-        fs::create_dir_all(&parent).context(Kind::Io, "The cache folder cannot be made")?;
-        let making =
-            tempfile::Builder::new().prefix("making-").tempdir_in(&parent).context(Kind::Io, "The cache cannot be written")?;
+        fs::create_dir_all(&parent).context(Kind::Io, "The cache folder of the demo server cannot be created")?;
+        let making = tempfile::Builder::new()
+            .prefix("making-")
+            .tempdir_in(&parent)
+            .context(Kind::Io, "The cache of the demo server cannot be written")?;
         let entries = encode(source, recipe, making.path(), stop)?;
         let manifest =
-            serde_json::to_vec(&Manifest { objects: entries }).context(Kind::Bug, "The manifest has no JSON form")?;
-        fs::write(making.path().join(MANIFEST), manifest).context(Kind::Io, "The cache cannot be written")?;
-        // What is in the way is either damaged or was made by another server meanwhile.
-        if held(&folder).is_none() {
+            serde_json::to_vec(&Manifest { objects: entries }).context(Kind::Bug, "The manifest cannot be serialized")?;
+        fs::write(making.path().join(MANIFEST), manifest)
+            .context(Kind::Io, "The cache of the demo server cannot be written")?;
+        // An existing folder is damaged, or another server has just created it.
+        if cached(&folder).is_none() {
             match fs::remove_dir_all(&folder) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(error).context(Kind::Io, "The cache cannot be written");
+                    return Err(error).context(Kind::Io, "The cache of the demo server cannot be written");
                 }
                 _ => {}
             }
             match fs::rename(making.path(), &folder) {
                 Ok(()) => drop(making.keep()),
-                Err(_) if held(&folder).is_some() => {}
-                Err(error) => return Err(error).context(Kind::Io, "The cache cannot be written"),
+                Err(_) if cached(&folder).is_some() => {}
+                Err(error) => return Err(error).context(Kind::Io, "The cache of the demo server cannot be written"),
             }
         }
-        held(&folder).ok_or_else(|| Error::new(Kind::Io, "The cache does not hold what was just written"))
+        cached(&folder).ok_or_else(|| {
+            Error::new(Kind::Io, "Objects are missing from the cache of the demo server after they were written")
+        })
     }
 
-    /// A folder of its own, removed with its last user.
+    /// A new temporary folder.
     pub(crate) fn temporary(&self) -> Result<TempDir> {
         let mut builder = tempfile::Builder::new();
         let builder = builder.prefix("daplake-serve-");
@@ -173,11 +178,11 @@ impl Store {
             Some(root) => builder.tempdir_in(root),
             None => builder.tempdir(),
         };
-        folder.context(Kind::Io, "A temporary folder cannot be made")
+        folder.context(Kind::Io, "A temporary folder cannot be created")
     }
 }
 
-/// The same text in every process for the same input.
+/// A hash that is the same in every process.
 fn stable_hash(text: &str) -> String {
     let half = |salt: u8| {
         let mut hasher = DefaultHasher::new();
@@ -192,8 +197,8 @@ fn parts(folder: &Path, entries: Vec<Entry>, keep: Option<Arc<TempDir>>) -> Vec<
     entries.into_iter().map(part).collect()
 }
 
-/// What a folder of the cache holds, if it is whole.
-fn held(folder: &Path) -> Option<Vec<Part>> {
+/// The objects of a cache folder, if it is complete.
+fn cached(folder: &Path) -> Option<Vec<Part>> {
     let manifest: Manifest = serde_json::from_slice(&fs::read(folder.join(MANIFEST)).ok()?).ok()?;
     let whole = |entry: &Entry| {
         let name_is_plain = Path::new(&entry.name).file_name().is_some_and(|name| name == entry.name.as_str());
@@ -202,7 +207,7 @@ fn held(folder: &Path) -> Option<Vec<Part>> {
     manifest.objects.iter().all(whole).then(|| parts(folder, manifest.objects, None))
 }
 
-/// Name of the object number `number`.
+/// Name of an object by its number.
 pub(crate) fn part_name(number: usize, style: &Style) -> String {
     format!("part-{number:05}-c000.{}", style.extension())
 }
@@ -214,7 +219,7 @@ fn encode(source: &dyn Source, recipe: &Recipe, folder: &Path, stop: &AtomicBool
         Cut::Changes { since, until } => source.changes(table, since, until),
     };
     let records =
-        records.ok_or_else(|| Error::new(Kind::NotFound, "The school has no such table").with_field("table", table))?;
+        records.ok_or_else(|| Error::new(Kind::NotFound, "The school does not have the table").with_field("table", table))?;
 
     let mut entries = Vec::new();
     let mut open: Option<(String, Object, u64)> = None;
@@ -225,7 +230,7 @@ fn encode(source: &dyn Source, recipe: &Recipe, folder: &Path, stop: &AtomicBool
     };
     for (count, record) in (0u64..).zip(records) {
         if count % STOP_CHECK_ROWS == 0 && stop.load(Ordering::Relaxed) {
-            return Err(Error::new(Kind::Cancelled, "The server stops"));
+            return Err(Error::new(Kind::Cancelled, "The demo server was stopped"));
         }
         if let Some(full) = open.take_if(|(_, _, rows)| *rows >= *rows_per_object) {
             close(full, &mut entries)?;

@@ -1,4 +1,4 @@
-//! Each endpoint, and what it refuses.
+//! Each endpoint, with valid and invalid requests.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use super::*;
 
 #[tokio::test]
-async fn login_gives_a_token_that_shows_its_end() {
+async fn login_returns_a_token_with_its_expiry() {
     let caller = Caller::simple().await;
     let (status, body) = read(caller.login_request()).await;
     assert_eq!(status, 200);
@@ -25,7 +25,7 @@ async fn login_gives_a_token_that_shows_its_end() {
 }
 
 #[tokio::test]
-async fn login_refuses_what_is_wrong() {
+async fn login_refuses_wrong_requests() {
     let caller = Caller::simple().await;
     let wrong = caller
         .request(Method::POST, "/ids/auth/login")
@@ -42,7 +42,7 @@ async fn login_refuses_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn every_api_call_needs_a_live_token() {
+async fn every_api_call_needs_a_valid_token() {
     let caller = Caller::simple().await;
     let calls = [
         (Method::GET, "/dap/query/canvas/table"),
@@ -92,7 +92,7 @@ async fn tables_and_schemas_are_listed() {
 }
 
 #[tokio::test]
-async fn wrong_queries_are_refused_with_their_place() {
+async fn wrong_queries_are_refused_with_the_position() {
     let caller = Caller::simple().await;
     let ask = |body: &'static str| {
         let request = caller.request(Method::POST, "/dap/query/canvas/table/many/data").bearer_auth(&caller.token);
@@ -150,7 +150,7 @@ async fn queries_outside_the_history_are_out_of_range() {
 }
 
 #[tokio::test]
-async fn a_snapshot_says_at_and_an_increment_since_and_until() {
+async fn a_snapshot_reports_at_and_an_increment_since_and_until() {
     let caller = Caller::simple().await;
     let job = caller.run("many", json!({"format": "jsonl"})).await;
     let members: Vec<_> = job.as_object().unwrap().keys().collect();
@@ -180,7 +180,7 @@ async fn a_snapshot_says_at_and_an_increment_since_and_until() {
 }
 
 #[tokio::test]
-async fn a_job_waits_runs_and_vanishes() {
+async fn a_job_waits_runs_and_expires() {
     let delay = (Duration::from_secs(100), Duration::from_secs(200));
     let options = ServeOptions { job_delay: delay, job_life: Duration::from_secs(1000), ..ServeOptions::instant() };
     let caller = Caller::new(Desk::new(3), options).await;
@@ -208,7 +208,7 @@ async fn a_job_waits_runs_and_vanishes() {
 }
 
 #[tokio::test]
-async fn the_same_query_finds_its_live_job() {
+async fn an_equal_query_returns_the_current_job() {
     let caller = Caller::simple().await;
     let first = caller.run("many", json!({"format": "jsonl"})).await;
     let (status, again) = caller.ask("many", json!({"format": "jsonl", "mode": "expanded"})).await;
@@ -229,13 +229,13 @@ async fn the_same_query_finds_its_live_job() {
 }
 
 #[tokio::test]
-async fn a_job_that_will_fail_is_found_until_it_has() {
+async fn a_failing_job_is_returned_until_it_has_failed() {
     let options = ServeOptions { job_delay: (Duration::ZERO, Duration::from_secs(100)), ..ServeOptions::instant() };
     let caller = Caller::new(Desk::new(1), options).await;
     caller.server.inject(Fault::JobFails { message: "Out of memory".into() }, Times::Once);
     let query = json!({"format": "jsonl"});
     let (_, job) = caller.ask("many", query.clone()).await;
-    // A call later its end is decided, and still not to be seen.
+    // One call later the result exists, but the status does not show it yet.
     assert_eq!(caller.ask("many", query.clone()).await, (202, job.clone()));
     caller.server.run_ahead(Duration::from_secs(100));
     let failed = caller.end_of(&job).await;
@@ -244,7 +244,7 @@ async fn a_job_that_will_fail_is_found_until_it_has() {
 }
 
 #[tokio::test]
-async fn urls_are_given_in_batches_and_wrong_requests_refused() {
+async fn urls_are_returned_in_batches_and_wrong_requests_are_refused() {
     let caller = Caller::simple().await;
     let job = caller.run("many", json!({"format": "parquet"})).await;
     assert_eq!(caller.urls(&job).await.len(), 4);
@@ -261,7 +261,7 @@ async fn urls_are_given_in_batches_and_wrong_requests_refused() {
 }
 
 #[tokio::test]
-async fn limits_hold_for_each_kind_of_call() {
+async fn limits_apply_to_each_endpoint() {
     let window = Duration::from_secs(60);
     let options = ServeOptions { limits: [1, 2, 1, 3, 1], limit_window: window, ..ServeOptions::instant() };
     let caller = Caller::new(Desk::new(1), options).await;
@@ -293,7 +293,7 @@ async fn limits_hold_for_each_kind_of_call() {
 }
 
 #[tokio::test]
-async fn many_servers_live_side_by_side_and_stop_when_dropped() {
+async fn several_servers_run_concurrently_and_stop_when_dropped() {
     let one = Caller::simple().await;
     let two = Caller::simple().await;
     assert_ne!(one.server.url(), two.server.url());
@@ -303,7 +303,7 @@ async fn many_servers_live_side_by_side_and_stop_when_dropped() {
     let url = one.server.url();
     let job = one.run("many", json!({"format": "csv"})).await;
     drop(one.server);
-    // The listener goes when the runtime has dropped the aborted task.
+    // The listener closes when the runtime has dropped the aborted task.
     while one.http.get(url.clone()).send().await.is_ok() {
         tokio::task::yield_now().await;
     }
@@ -311,9 +311,9 @@ async fn many_servers_live_side_by_side_and_stop_when_dropped() {
     assert_eq!(two.get("/dap/query/canvas/table").await.0, 200);
 }
 
-/// The end of a test's runtime waits for blocking work: this test ends only if dropping the server ends the encoding.
+/// The runtime of a test waits for blocking work, so this test ends only if dropping the server stops the encoding.
 #[tokio::test]
-async fn a_server_stops_in_the_middle_of_encoding() {
+async fn dropping_the_server_stops_encoding() {
     let caller = Caller::new(Desk::new(i64::MAX), ServeOptions { rows_per_object: 1000, ..ServeOptions::instant() }).await;
     let (status, job) = caller.ask("many", json!({"format": "csv"})).await;
     let (still, again) = caller.get(&format!("/dap/job/{}", job["id"].as_str().unwrap())).await;
@@ -321,14 +321,14 @@ async fn a_server_stops_in_the_middle_of_encoding() {
 }
 
 #[tokio::test]
-async fn only_loopback_is_served() {
+async fn only_loopback_addresses_are_allowed() {
     let options = ServeOptions { listen: "0.0.0.0:0".parse().unwrap(), ..ServeOptions::default() };
     assert!(!format!("{options:?}").contains("demo-secret"));
     assert_eq!(Server::serve(Desk::new(1), options).await.unwrap_err().kind(), crate::Kind::Usage);
 }
 
 #[tokio::test]
-async fn commits_come_by_themselves() {
+async fn commits_can_be_automatic() {
     let desk = Desk::new(1);
     let options = ServeOptions { commit_every: Some(Duration::from_millis(1)), ..ServeOptions::instant() };
     let caller = Caller::new(desk.clone(), options).await;

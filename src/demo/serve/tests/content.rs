@@ -1,4 +1,4 @@
-//! Faults inside result files: each one where it was ordered, and nowhere else.
+//! Damaged result files: each damage at the requested position only.
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
@@ -8,7 +8,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::*;
 
-/// The right objects of a query, and what one fault makes of them.
+/// The objects of a query without and with a fault.
 async fn right_and_wrong(fault: &str, query: Value) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
     let folder = tempfile::tempdir().unwrap();
     let options = || ServeOptions { cache: Some(folder.path().into()), rows_per_object: 5, ..ServeOptions::instant() };
@@ -20,7 +20,7 @@ async fn right_and_wrong(fault: &str, query: Value) -> (Vec<Vec<u8>>, Vec<Vec<u8
     (other.objects("many", query).await, wrong)
 }
 
-/// As above, unpacked, for the one object that differs.
+/// The same, decompressed, for the one object that differs.
 async fn texts(fault: &str, format: &str) -> (String, String) {
     let (right, wrong) = right_and_wrong(fault, json!({"format": format})).await;
     assert_eq!((right.len(), wrong.len()), (4, 4));
@@ -87,7 +87,7 @@ async fn one_line_can_be_malformed() {
 }
 
 #[tokio::test]
-async fn one_value_can_break_its_type() {
+async fn one_value_can_have_the_wrong_type() {
     for (format, before, after) in [
         ("jsonl", "\"count\":90", "\"count\":\"not a number\""),
         ("csv", "\"row, 9\",90,", "\"row, 9\",not a number,"),
@@ -122,7 +122,7 @@ async fn one_row_or_column_can_be_unknown() {
 }
 
 #[tokio::test]
-async fn lines_can_be_empty_or_unended() {
+async fn lines_can_be_empty_or_unterminated() {
     for format in ["jsonl", "csv", "tsv"] {
         let (right, wrong) = texts("empty-line:1:1", format).await;
         let place = if format == "jsonl" { 1 } else { 2 };
@@ -166,7 +166,7 @@ fn batches(object: &[u8]) -> Vec<RecordBatch> {
 }
 
 #[tokio::test]
-async fn parquet_can_be_wrong_too() {
+async fn parquet_can_be_damaged() {
     let query = json!({"format": "parquet"});
     let (right, wrong) = right_and_wrong("wrong-type", query.clone()).await;
     assert_eq!(right[0], wrong[0]);
@@ -192,12 +192,12 @@ async fn parquet_can_be_wrong_too() {
 }
 
 #[tokio::test]
-async fn an_empty_result_can_have_an_object_all_the_same() {
+async fn an_empty_result_can_have_an_object() {
     let caller = Caller::simple().await;
     caller.server.inject(Fault::parse("header-only").unwrap(), Times::Once);
     let objects = caller.objects("none", json!({"format": "csv"})).await;
     assert_eq!(unzip(&objects[0]), "meta.ts,key.id,value.name,value.count,value.tail.even,value.tail.note\n");
-    // Nothing to damage is no reason to fail.
+    // A damage without an object to apply to is not an error.
     caller.server.inject(Fault::parse("corrupt").unwrap(), Times::Once);
     assert!(caller.objects("none", json!({"format": "tsv"})).await.is_empty());
 }

@@ -13,7 +13,7 @@ fn parquet_rows(object: &[u8]) -> usize {
 }
 
 #[tokio::test]
-async fn all_formats_hold_all_rows() {
+async fn all_formats_contain_all_rows() {
     let caller = Caller::simple().await;
     for format in ["jsonl", "csv", "tsv"] {
         let objects = caller.objects("many", json!({"format": format})).await;
@@ -43,7 +43,7 @@ async fn all_formats_hold_all_rows() {
 }
 
 #[tokio::test]
-async fn a_signed_url_opens_its_object_only_and_not_forever() {
+async fn a_signed_url_is_for_one_object_and_expires() {
     let caller = Caller::simple().await;
     let job = caller.run("many", json!({"format": "csv"})).await;
     let urls = caller.urls(&job).await;
@@ -84,7 +84,7 @@ async fn a_signed_url_opens_its_object_only_and_not_forever() {
 }
 
 #[tokio::test]
-async fn ranges_give_the_same_bytes() {
+async fn ranges_return_the_same_bytes() {
     let caller = Caller::simple().await;
     let job = caller.run("many", json!({"format": "jsonl"})).await;
     let url = caller.urls(&job).await.remove(0);
@@ -117,7 +117,7 @@ async fn ranges_give_the_same_bytes() {
 }
 
 #[tokio::test]
-async fn a_cache_serves_later_servers_of_the_same_source_only() {
+async fn a_cache_is_reused_only_for_the_same_source() {
     let folder = tempfile::tempdir().unwrap();
     let options = || ServeOptions { cache: Some(folder.path().into()), rows_per_object: 5, ..ServeOptions::instant() };
     let reads = |desk: &Desk| desk.read.load(std::sync::atomic::Ordering::Relaxed);
@@ -146,7 +146,7 @@ async fn a_cache_serves_later_servers_of_the_same_source_only() {
 }
 
 #[tokio::test]
-async fn a_damaged_cache_is_made_anew() {
+async fn a_damaged_cache_is_rebuilt() {
     let folder = tempfile::tempdir().unwrap();
     let options = || ServeOptions { cache: Some(folder.path().into()), ..ServeOptions::instant() };
     let desk = Desk::named(20, Some("one".into()));
@@ -170,7 +170,7 @@ async fn a_damaged_cache_is_made_anew() {
 }
 
 #[tokio::test]
-async fn temporary_objects_go_with_their_job() {
+async fn temporary_objects_are_removed_with_their_job() {
     let folder = tempfile::tempdir().unwrap();
     let options = ServeOptions { cache: Some(folder.path().into()), ..ServeOptions::instant() };
     let caller = Caller::new(Desk::new(20), options).await;

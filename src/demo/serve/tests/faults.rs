@@ -1,4 +1,4 @@
-//! Each fault of calls, jobs and downloads can be seen from outside.
+//! Faults of calls, jobs and downloads, as a client sees them.
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,13 @@ fn fault(text: &str) -> Fault {
     Fault::parse(text).unwrap()
 }
 
-/// The raw answer to one GET of the schema.
+/// The response to a request for the schema.
 async fn schema(caller: &Caller) -> Response {
     caller.request(Method::GET, SCHEMA).bearer_auth(&caller.token).send().await.unwrap()
 }
 
 #[tokio::test]
-async fn throttling_says_how_long_to_wait_or_not() {
+async fn throttling_has_every_form_of_retry_after() {
     let caller = Caller::simple().await;
     for name in ["throttle:schema:7", "throttle:schema:none", "throttle:schema:date:30"] {
         caller.server.inject(fault(name), Times::Once);
@@ -35,7 +35,7 @@ async fn throttling_says_how_long_to_wait_or_not() {
 }
 
 #[tokio::test]
-async fn server_errors_come_in_all_dresses() {
+async fn server_errors_have_every_form() {
     let caller = Caller::simple().await;
     for status in [500, 502, 504] {
         caller.server.inject(fault(&format!("error-{status}:schema")), Times::Once);
@@ -85,7 +85,7 @@ fn is_reset(error: &reqwest::Error) -> bool {
 }
 
 #[tokio::test]
-async fn a_connection_is_reset_before_any_answer() {
+async fn a_connection_can_be_reset_before_the_response() {
     let caller = Caller::simple().await;
     caller.server.inject(fault("hang-up:schema"), Times::Always);
     let error = caller.request(Method::GET, SCHEMA).bearer_auth(&caller.token).send().await.unwrap_err();
@@ -95,7 +95,7 @@ async fn a_connection_is_reset_before_any_answer() {
 }
 
 #[tokio::test]
-async fn tokens_die_at_a_chosen_call() {
+async fn tokens_can_become_invalid_at_a_call() {
     let caller = Caller::simple().await;
     caller.server.inject(fault("token-dies:2"), Times::Once);
     assert_eq!(caller.get(SCHEMA).await.0, 200);
@@ -107,7 +107,7 @@ async fn tokens_die_at_a_chosen_call() {
 }
 
 #[tokio::test]
-async fn every_answer_can_have_members_nobody_knows() {
+async fn every_response_can_have_unknown_members() {
     let caller = Caller::simple().await;
     caller.server.inject(fault("extra-members"), Times::Always);
     let extra = "x_new_member";
@@ -142,7 +142,7 @@ async fn increments_can_be_refused() {
 }
 
 #[tokio::test]
-async fn jobs_can_fail_vanish_and_be_strange() {
+async fn jobs_can_fail_vanish_and_have_an_unknown_status() {
     let caller = Caller::simple().await;
     caller.server.inject(fault("job-fails"), Times::Once);
     let query = json!({"format": "jsonl"});
@@ -191,7 +191,7 @@ async fn jobs_can_fail_vanish_and_be_strange() {
 }
 
 #[tokio::test]
-async fn urls_and_objects_can_be_gone() {
+async fn urls_and_objects_can_expire() {
     let caller = Caller::simple().await;
     let job = caller.run("many", json!({"format": "jsonl"})).await;
     caller.server.inject(fault("url-expires"), Times::Once);
@@ -212,7 +212,7 @@ async fn urls_and_objects_can_be_gone() {
     assert_eq!(caller.download(&target).await.status(), 200);
 }
 
-/// One object, whole.
+/// URL and bytes of one object.
 async fn one_object(caller: &Caller) -> (String, Vec<u8>) {
     let job = caller.run("many", json!({"format": "jsonl"})).await;
     let url = caller.urls(&job).await.remove(0);
@@ -220,7 +220,7 @@ async fn one_object(caller: &Caller) -> (String, Vec<u8>) {
     (url, whole)
 }
 
-/// What arrives before the error, and the error.
+/// Content length, the bytes received before the error, and the error.
 async fn broken_download(caller: &Caller, url: &str) -> (Option<u64>, Vec<u8>, reqwest::Error) {
     let mut response = caller.download(url).await;
     let length = response.content_length();
@@ -247,7 +247,7 @@ async fn bodies_can_end_early() {
             if name.starts_with("cut") { format!("{error:?}").contains("IncompleteBody") } else { is_reset(&error) };
         assert!(is_expected, "{name}: {error:?}");
     }
-    // However small the object is.
+    // Even for a small object.
     caller.server.inject(fault("cut:1000000"), Times::Once);
     assert_eq!(broken_download(&caller, &url).await.1, &whole[..whole.len() - 1]);
 
@@ -259,7 +259,7 @@ async fn bodies_can_end_early() {
 }
 
 #[tokio::test]
-async fn stores_can_be_odd() {
+async fn stores_can_ignore_ranges_and_redirect() {
     let caller = Caller::simple().await;
     let (url, whole) = one_object(&caller).await;
     caller.server.inject(fault("no-ranges"), Times::Once);
@@ -293,7 +293,7 @@ async fn stores_can_be_slow() {
     assert!(begun.elapsed() >= Duration::from_millis(190), "{:?}", begun.elapsed());
     assert!(chunks > 1);
 
-    // A stall is over only after its time: until then nothing more comes.
+    // During a stall no bytes arrive.
     caller.server.inject(fault("stall:3600:20"), Times::Once);
     let mut response = caller.download(&url).await;
     let mut bytes = Vec::new();

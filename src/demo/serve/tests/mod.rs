@@ -1,4 +1,4 @@
-//! The server over real HTTP, with a tiny hand-made source in place of the school.
+//! The server over real HTTP, with a small source in place of the school.
 
 mod calls;
 mod content;
@@ -22,7 +22,7 @@ const HOUR: i64 = 3_600_000_000;
 /// 2024-01-02T00:00:00Z.
 const FIRST: Timestamp = Timestamp::from_micros(1_704_153_600_000_000);
 
-/// Three tables: `many` with numbered rows, `none` without any, `odd/name ?` with one.
+/// Three tables: `many` with numbered rows, `none` without rows, `odd/name ?` with one row.
 #[derive(Debug)]
 pub(super) struct Desk {
     commits: Mutex<Vec<Timestamp>>,
@@ -113,7 +113,7 @@ impl Source for Desk {
         Some(Box::new((1..=rows).map(|id| upsert(FIRST, id))))
     }
 
-    /// With each commit one row is new and one goes.
+    /// Each commit inserts a row and deletes one.
     fn changes(&self, table: &TableRef, since: Timestamp, until: Timestamp) -> Option<Records<'_>> {
         self.read.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let commits = if table.table == "many" { self.commits() } else { Vec::new() };
@@ -124,7 +124,7 @@ impl Source for Desk {
     }
 }
 
-/// A small client that shares nothing with `api`.
+/// A small client, independent of `api`.
 struct Caller {
     server: Server<Desk>,
     http: reqwest::Client,
@@ -140,7 +140,7 @@ impl Caller {
         caller
     }
 
-    /// Twenty rows in objects of five, nothing slow, nothing limited.
+    /// Twenty rows in objects of five, without delays and limits.
     async fn simple() -> Self {
         Self::new(Desk::new(20), ServeOptions { rows_per_object: 5, ..ServeOptions::instant() }).await
     }
@@ -230,7 +230,7 @@ fn unzip(bytes: &[u8]) -> String {
     text
 }
 
-/// The members of an error body, without its texts.
+/// Type and member names of an error body.
 fn error_of(body: &Value) -> (String, Vec<String>) {
     let error = body["error"].as_object().unwrap_or_else(|| panic!("{body}"));
     assert_eq!(error["uuid"].as_str().unwrap().len(), 36);
