@@ -66,111 +66,110 @@ macro_rules! fault {
     };
 }
 
-static CATALOGUE: &[FaultHelp] =
-    &[
-        fault!(
-            "throttle",
-            "[ENDPOINT[:SECONDS|none|date[:SECONDS]]]",
-            "responds with 429, with Retry-After in seconds, without it, or as an HTTP date (default: data, 1 second)",
-            |a| Ok(Fault::Throttle { at: a.endpoint(Endpoint::Data)?, wait: a.wait()? })
-        ),
-        fault!("error-500", "[ENDPOINT]", "responds with 500 (default: data)", |a| server_error(a, 500)),
-        fault!("error-502", "[ENDPOINT]", "responds with 502 (default: data)", |a| server_error(a, 502)),
-        fault!("error-504", "[ENDPOINT]", "responds with 504 (default: data)", |a| server_error(a, 504)),
-        fault!("html-503", "[ENDPOINT]", "responds with 503 with an HTML page (default: data)", |a| Ok(Fault::Html {
-            at: a.endpoint(Endpoint::Data)?
-        })),
-        fault!(
-            "blocked",
-            "[ENDPOINT[:STATUS]]",
-            "responds with 403 or another status and an HTML page, as a firewall does (default: data, 403)",
-            |a| Ok(Fault::Blocked { at: a.endpoint(Endpoint::Data)?, status: a.number(403)? })
-        ),
-        fault!("not-json", "[ENDPOINT]", "responds with 200 with an HTML page (default: data)", |a| Ok(Fault::NotJson {
-            at: a.endpoint(Endpoint::Data)?
-        })),
-        fault!("broken-json", "[ENDPOINT]", "cuts the JSON of a response in the middle (default: data)", |a| Ok(
-            Fault::BrokenJson { at: a.endpoint(Endpoint::Data)? }
-        )),
-        fault!("hang-up", "[ENDPOINT]", "resets the connection before the response (default: data)", |a| Ok(Fault::HangUp {
-            at: a.endpoint(Endpoint::Data)?
-        })),
-        fault!("login-fails", "", "responds with 500 to the login", |_| Ok(Fault::Status { at: Endpoint::Login, status: 500 })),
-        fault!("account-disabled", "[ENDPOINT]", "responds with 403 AccountDisabled (default: data)", |a| refusal(
-            a,
-            Refusal::Disabled
-        )),
-        fault!("account-not-onboarded", "[ENDPOINT]", "responds with 403 AccountNotOnboarded (default: data)", |a| refusal(
-            a,
-            Refusal::NotOnboarded
-        )),
-        fault!("account-under-maintenance", "[ENDPOINT]", "responds with 403 AccountUnderMaintenance (default: data)", |a| {
-            refusal(a, Refusal::UnderMaintenance)
-        }),
-        fault!("request-type-forbidden", "[ENDPOINT]", "responds with 403 RequestTypeForbidden (default: data)", |a| refusal(
-            a,
-            Refusal::RequestType
-        )),
-        fault!("token-dies", "[CALLS]", "invalidates all tokens after a number of calls (default: 0)", |a| Ok(
-            Fault::TokenDies { after: a.number(0)? }
-        )),
-        fault!("extra-members", "", "adds unknown members to every JSON response", |_| Ok(Fault::ExtraMembers)),
-        fault!("snapshot-required", "", "refuses an increment because the table requires a new snapshot", |_| Ok(
-            Fault::SnapshotRequired
-        )),
-        fault!("out-of-range", "", "refuses an increment as out of range", |_| Ok(Fault::OutOfRange)),
-        fault!("empty-table", "", "gives a query an empty result", |_| Ok(Fault::EmptyTable)),
-        fault!("job-fails", "[MESSAGE]", "ends a job as failed (default: no message)", |a| Ok(Fault::JobFails {
-            message: a.text().unwrap_or_default()
-        })),
-        fault!("job-vanishes", "", "loses a job when its status is requested", |_| Ok(Fault::JobVanishes)),
-        fault!("job-expires", "[SECONDS]", "expires a job early (default: after 10 seconds)", |a| Ok(Fault::JobExpires {
-            after: a.seconds(10.0)?
-        })),
-        fault!("unknown-status", "", "gives a job an unknown status until it is complete", |_| Ok(Fault::UnknownStatus)),
-        fault!("stale-job", "", "returns an existing job although there are newer commits", |_| Ok(Fault::StaleJob)),
-        fault!("newer-schema", "", "puts the schema endpoint one version ahead of the jobs", |_| Ok(Fault::NewerSchema)),
-        fault!("older-schema", "", "leaves the schema endpoint one version behind the jobs", |_| Ok(Fault::OlderSchema)),
-        fault!("ends-early", "", "ends an increment before it begins", |_| Ok(Fault::EndsEarly)),
-        fault!("url-expires", "", "returns a signed URL that has expired", |_| Ok(Fault::UrlExpires)),
-        fault!("gone-at-trade", "", "loses an object when its URL is requested", |_| Ok(Fault::GoneAtTrade)),
-        fault!("gone-at-download", "", "loses an object when it is downloaded", |_| Ok(Fault::GoneAtDownload)),
-        fault!("redirect", "", "redirects a download", |_| Ok(Fault::Redirect)),
-        fault!("cut", "[BYTES]", "closes the connection of a download after a number of bytes (default: 1000)", |a| Ok(
-            Fault::Cut { after: a.number(DEFAULT_CUT_BYTES)? }
-        )),
-        fault!("reset", "[BYTES]", "resets the connection of a download after a number of bytes (default: 1000)", |a| Ok(
-            Fault::Reset { after: a.number(DEFAULT_CUT_BYTES)? }
-        )),
-        fault!("short-length", "[BYTES]", "truncates an object, with a matching Content-Length (default: 1000)", |a| Ok(
-            Fault::ShortLength { after: a.number(DEFAULT_CUT_BYTES)? }
-        )),
-        fault!("content-encoding", "", "adds Content-Encoding: gzip to a download", |_| Ok(Fault::ContentEncoding)),
-        fault!("no-ranges", "", "ignores the Range of a download", |_| Ok(Fault::NoRanges)),
-        fault!("drip", "[BYTES]", "limits a download to a rate in bytes per second (default: 10000)", |a| Ok(Fault::Drip {
-            bytes_per_second: a.number(10_000)?
-        })),
-        fault!("stall", "[SECONDS[:BYTES]]", "stalls a download (default: 60 seconds, after 1000 bytes)", |a| Ok(
-            Fault::Stall { pause: a.seconds(60.0)?, after: a.number(DEFAULT_CUT_BYTES)? }
-        )),
-        fault!("corrupt", "[OBJECT]", "flips a bit in the middle of an object", |a| a.content(Damage::Corrupt)),
-        fault!("wrong-crc", "[OBJECT]", "flips a bit of an object's gzip checksum", |a| a.content(Damage::WrongCrc)),
-        fault!("trailing-garbage", "[OBJECT]", "appends other bytes to an object's gzip", |a| a
-            .content(Damage::TrailingGarbage)),
-        fault!("multi-member", "", "writes each object with several gzip members (valid)", |a| a.content(Damage::MultiMember)),
-        fault!("malformed-line", "[OBJECT[:ROW]]", "breaks one line of an object", |a| a.content(Damage::MalformedLine)),
-        fault!("broken-page", "[OBJECT[:ROW]]", "overwrites bytes of a Parquet page in the row group of a row", |a| a
-            .content(Damage::BrokenPage)),
-        fault!("wrong-type", "[OBJECT[:ROW]]", "puts text into a number column of one row", |a| a.content(Damage::WrongType)),
-        fault!("extra-column", "[OBJECT[:ROW]]", "adds a column that is not in the schema", |a| a.content(Damage::ExtraColumn)),
-        fault!("empty-line", "[OBJECT[:ROW]]", "puts an empty line between two rows", |a| a.content(Damage::EmptyLine)),
-        fault!("repeated-row", "[OBJECT[:ROW]]", "sends one row twice", |a| a.content(Damage::RepeatedRow)),
-        fault!("no-final-newline", "[OBJECT]", "omits an object's last line end", |a| a.content(Damage::NoFinalNewline)),
-        fault!("empty-file", "", "adds an object of zero bytes", |a| a.content(Damage::EmptyFile)),
-        fault!("empty-gzip", "", "adds an object that decompresses to nothing", |a| a.content(Damage::EmptyGzip)),
-        fault!("header-only", "", "adds an object with a header and no rows", |a| a.content(Damage::HeaderOnly)),
-        fault!("flat-parquet", "", "writes Parquet with dotted names instead of groups (valid)", |_| Ok(Fault::FlatParquet)),
-    ];
+static CATALOGUE: &[FaultHelp] = &[
+    fault!(
+        "throttle",
+        "[ENDPOINT[:SECONDS|none|date[:SECONDS]]]",
+        "responds with 429, with Retry-After in seconds, without it, or as an HTTP date (default: data, 1 second)",
+        |a| Ok(Fault::Throttle { at: a.endpoint(Endpoint::Data)?, wait: a.wait()? })
+    ),
+    fault!("error-500", "[ENDPOINT]", "responds with 500 (default: data)", |a| server_error(a, 500)),
+    fault!("error-502", "[ENDPOINT]", "responds with 502 (default: data)", |a| server_error(a, 502)),
+    fault!("error-504", "[ENDPOINT]", "responds with 504 (default: data)", |a| server_error(a, 504)),
+    fault!("html-503", "[ENDPOINT]", "responds with 503 with an HTML page (default: data)", |a| Ok(Fault::Html {
+        at: a.endpoint(Endpoint::Data)?
+    })),
+    fault!(
+        "blocked",
+        "[ENDPOINT[:STATUS]]",
+        "responds with 403 or another status and an HTML page, as a firewall does (default: data, 403)",
+        |a| Ok(Fault::Blocked { at: a.endpoint(Endpoint::Data)?, status: a.number(403)? })
+    ),
+    fault!("not-json", "[ENDPOINT]", "responds with 200 with an HTML page (default: data)", |a| Ok(Fault::NotJson {
+        at: a.endpoint(Endpoint::Data)?
+    })),
+    fault!("broken-json", "[ENDPOINT]", "cuts the JSON of a response in the middle (default: data)", |a| Ok(
+        Fault::BrokenJson { at: a.endpoint(Endpoint::Data)? }
+    )),
+    fault!("hang-up", "[ENDPOINT]", "resets the connection before the response (default: data)", |a| Ok(Fault::HangUp {
+        at: a.endpoint(Endpoint::Data)?
+    })),
+    fault!("login-fails", "", "responds with 500 to the login", |_| Ok(Fault::Status { at: Endpoint::Login, status: 500 })),
+    fault!("account-disabled", "[ENDPOINT]", "responds with 403 AccountDisabled (default: data)", |a| refusal(
+        a,
+        Refusal::Disabled
+    )),
+    fault!("account-not-onboarded", "[ENDPOINT]", "responds with 403 AccountNotOnboarded (default: data)", |a| refusal(
+        a,
+        Refusal::NotOnboarded
+    )),
+    fault!("account-under-maintenance", "[ENDPOINT]", "responds with 403 AccountUnderMaintenance (default: data)", |a| {
+        refusal(a, Refusal::UnderMaintenance)
+    }),
+    fault!("request-type-forbidden", "[ENDPOINT]", "responds with 403 RequestTypeForbidden (default: data)", |a| refusal(
+        a,
+        Refusal::RequestType
+    )),
+    fault!("token-dies", "[CALLS]", "invalidates all tokens after a number of calls (default: 0)", |a| Ok(Fault::TokenDies {
+        after: a.number(0)?
+    })),
+    fault!("extra-members", "", "adds unknown members to every JSON response", |_| Ok(Fault::ExtraMembers)),
+    fault!("snapshot-required", "", "refuses an increment because the table requires a new snapshot", |_| Ok(
+        Fault::SnapshotRequired
+    )),
+    fault!("out-of-range", "", "refuses an increment as out of range", |_| Ok(Fault::OutOfRange)),
+    fault!("empty-table", "", "gives a query an empty result", |_| Ok(Fault::EmptyTable)),
+    fault!("job-fails", "[MESSAGE]", "ends a job as failed (default: no message)", |a| Ok(Fault::JobFails {
+        message: a.text().unwrap_or_default()
+    })),
+    fault!("job-vanishes", "", "loses a job when its status is requested", |_| Ok(Fault::JobVanishes)),
+    fault!("job-expires", "[SECONDS]", "expires a job early (default: after 10 seconds)", |a| Ok(Fault::JobExpires {
+        after: a.seconds(10.0)?
+    })),
+    fault!("unknown-status", "", "gives a job an unknown status until it is complete", |_| Ok(Fault::UnknownStatus)),
+    fault!("stale-job", "", "returns an existing job although there are newer commits", |_| Ok(Fault::StaleJob)),
+    fault!("newer-schema", "", "puts the schema endpoint one version ahead of the jobs", |_| Ok(Fault::NewerSchema)),
+    fault!("older-schema", "", "leaves the schema endpoint one version behind the jobs", |_| Ok(Fault::OlderSchema)),
+    fault!("ends-early", "", "ends an increment before it begins", |_| Ok(Fault::EndsEarly)),
+    fault!("url-expires", "", "returns a signed URL that has expired", |_| Ok(Fault::UrlExpires)),
+    fault!("gone-at-trade", "", "loses an object when its URL is requested", |_| Ok(Fault::GoneAtTrade)),
+    fault!("gone-at-download", "", "loses an object when it is downloaded", |_| Ok(Fault::GoneAtDownload)),
+    fault!("redirect", "", "redirects a download", |_| Ok(Fault::Redirect)),
+    fault!("cut", "[BYTES]", "closes the connection of a download after a number of bytes (default: 1000)", |a| Ok(
+        Fault::Cut { after: a.number(DEFAULT_CUT_BYTES)? }
+    )),
+    fault!("reset", "[BYTES]", "resets the connection of a download after a number of bytes (default: 1000)", |a| Ok(
+        Fault::Reset { after: a.number(DEFAULT_CUT_BYTES)? }
+    )),
+    fault!("short-length", "[BYTES]", "truncates an object, with a matching Content-Length (default: 1000)", |a| Ok(
+        Fault::ShortLength { after: a.number(DEFAULT_CUT_BYTES)? }
+    )),
+    fault!("content-encoding", "", "adds Content-Encoding: gzip to a download", |_| Ok(Fault::ContentEncoding)),
+    fault!("no-ranges", "", "ignores the Range of a download", |_| Ok(Fault::NoRanges)),
+    fault!("drip", "[BYTES]", "limits a download to a rate in bytes per second (default: 10000)", |a| Ok(Fault::Drip {
+        bytes_per_second: a.number(10_000)?
+    })),
+    fault!("stall", "[SECONDS[:BYTES]]", "stalls a download (default: 60 seconds, after 1000 bytes)", |a| Ok(Fault::Stall {
+        pause: a.seconds(60.0)?,
+        after: a.number(DEFAULT_CUT_BYTES)?
+    })),
+    fault!("corrupt", "[OBJECT]", "flips a bit in the middle of an object", |a| a.content(Damage::Corrupt)),
+    fault!("wrong-crc", "[OBJECT]", "flips a bit of an object's gzip checksum", |a| a.content(Damage::WrongCrc)),
+    fault!("trailing-garbage", "[OBJECT]", "appends other bytes to an object's gzip", |a| a.content(Damage::TrailingGarbage)),
+    fault!("multi-member", "", "writes each object with several gzip members (valid)", |a| a.content(Damage::MultiMember)),
+    fault!("malformed-line", "[OBJECT[:ROW]]", "breaks one line of an object", |a| a.content(Damage::MalformedLine)),
+    fault!("broken-page", "[OBJECT[:ROW]]", "overwrites bytes of a Parquet page in the row group of a row", |a| a
+        .content(Damage::BrokenPage)),
+    fault!("wrong-type", "[OBJECT[:ROW]]", "puts text into a number column of one row", |a| a.content(Damage::WrongType)),
+    fault!("extra-column", "[OBJECT[:ROW]]", "adds a column that is not in the schema", |a| a.content(Damage::ExtraColumn)),
+    fault!("empty-line", "[OBJECT[:ROW]]", "puts an empty line between two rows", |a| a.content(Damage::EmptyLine)),
+    fault!("repeated-row", "[OBJECT[:ROW]]", "sends one row twice", |a| a.content(Damage::RepeatedRow)),
+    fault!("no-final-newline", "[OBJECT]", "omits an object's last line end", |a| a.content(Damage::NoFinalNewline)),
+    fault!("empty-file", "", "adds an object of zero bytes", |a| a.content(Damage::EmptyFile)),
+    fault!("empty-gzip", "", "adds an object that decompresses to nothing", |a| a.content(Damage::EmptyGzip)),
+    fault!("header-only", "", "adds an object with a header and no rows", |a| a.content(Damage::HeaderOnly)),
+    fault!("flat-parquet", "", "writes Parquet with dotted names instead of groups (valid)", |_| Ok(Fault::FlatParquet)),
+];
 
 fn server_error(arguments: &mut Arguments<'_>, status: u16) -> Result<Fault> {
     Ok(Fault::Status { at: arguments.endpoint(Endpoint::Data)?, status })
