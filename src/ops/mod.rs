@@ -51,4 +51,4 @@ pub use target::Address;
 #[cfg(feature = "sql")]
 pub use target::open_sink_with;
 #[cfg(feature = "lake")]
-pub use target::{LakeFormat, Target, open_lake, open_sink, open_tables, open_target, open_target_with};
+pub use target::{Target, open_lake, open_sink, open_tables, open_target, open_target_with};

@@ -18,12 +18,13 @@ pub enum LakeEngine {
     Snowflake,
 }
 
-/// The format of the tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Format of lake tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LakeFormat {
     /// Delta Lake tables.
+    #[default]
     Delta,
-    /// Folders of Parquet files.
+    /// Folders of plain Parquet files.
     Parquet,
 }
 

@@ -8,53 +8,62 @@ use url::Url;
 use crate::cli::args::headings::CLUSTER;
 use crate::cli::args::target::EngineArgs;
 
-/// Who does the work.
+/// The cluster of `sync`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ClusterArgs {
-    /// Has tables of object stores read and written by a cluster, whose scheduler (`daplake scheduler`) is there, such as
-    /// df://scheduler:50050. Jobs, bookmarks and commits stay with this process.
-    #[arg(long, env = "DAPLAKE_CLUSTER", value_name = "URL", help_heading = CLUSTER)]
+    /// Read and write tables of object stores on the cluster of this scheduler, such as df://scheduler:50050.
+    ///
+    /// Jobs, bookmarks and commits stay with this process.
+    #[arg(long, env = "DAPLAKE_CLUSTER", value_name = "URL", hide_short_help = true, help_heading = CLUSTER)]
     pub(in crate::cli) cluster: Option<Url>,
-    /// Into how many parts the work of a table is cut at most; about twice the cores of all executors.
-    #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = CLUSTER)]
+    /// Largest number of tasks per table; about twice the cores of all executors.
+    #[arg(
+        long,
+        default_value_t = 16,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=10_000),
+        hide_short_help = true,
+        help_heading = CLUSTER
+    )]
     pub(in crate::cli) cluster_parts: u32,
-    /// Where executors ask this process for addresses of objects [default: the address by which it reaches the scheduler, any free
-    /// port].
-    #[arg(long, env = "DAPLAKE_CLUSTER_LISTEN", value_name = "ADDRESS", help_heading = CLUSTER)]
+    /// Address on which executors ask this process for the URLs of objects.
+    ///
+    /// Default: the address from which it reaches the scheduler, and any free port.
+    #[arg(long, env = "DAPLAKE_CLUSTER_LISTEN", value_name = "ADDRESS", hide_short_help = true, help_heading = CLUSTER)]
     pub(in crate::cli) cluster_listen: Option<SocketAddr>,
-    /// The name or address by which executors reach this process, if it is another one.
-    #[arg(long, env = "DAPLAKE_CLUSTER_ADVERTISE", value_name = "HOST", help_heading = CLUSTER)]
+    /// Host name or address at which executors reach this process [default: that of --cluster-listen].
+    #[arg(long, env = "DAPLAKE_CLUSTER_ADVERTISE", value_name = "HOST", hide_short_help = true, help_heading = CLUSTER)]
     pub(in crate::cli) cluster_advertise: Option<String>,
 }
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "It hands out work and holds no secrets. Whoever reaches its port can have work done on the executors: keep it in a private network.\n\nExample:\n  daplake scheduler --listen 0.0.0.0:50050 --advertise scheduler.internal"
+    after_help = "The scheduler distributes tasks and stores no secrets. Every client that reaches its port can run tasks on the executors: keep it in a private network.\n\nExample:\n  daplake scheduler --listen 0.0.0.0:50050 --advertise scheduler.internal"
 )]
 pub(in crate::cli) struct SchedulerArgs {
-    /// Where executors and drivers reach it.
+    /// Address for executors and drivers.
     #[arg(long, default_value = "127.0.0.1:50050", value_name = "ADDRESS")]
     pub(in crate::cli) listen: SocketAddr,
-    /// The name or address by which they know it [default: that of --listen].
+    /// Host name or address at which they reach it [default: that of --listen].
     #[arg(long, value_name = "HOST")]
     pub(in crate::cli) advertise: Option<String>,
-    /// Seconds without a sign of life after which an executor counts as lost.
+    /// Seconds without a heartbeat after which an executor counts as lost.
     #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(3..))]
     pub(in crate::cli) executor_timeout: u64,
 }
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "It needs the same version of daplake as the driver, its own credentials for the object store (AWS_*, AZURE_*, GOOGLE_*, profiles, roles), and none for the service. Keep its ports in a private network.\n\nExample:\n  daplake executor --scheduler scheduler.internal:50050 --listen 0.0.0.0 --advertise \"$(hostname -i)\" --cores 4 --memory-limit 4GiB"
+    after_help = "An executor needs the same version of daplake as the driver, its own credentials for the object store (AWS_*, AZURE_*, GOOGLE_*, profiles, roles), and none for the service. Keep its ports in a private network.\n\nExample:\n  daplake executor --scheduler scheduler.internal:50050 --listen 0.0.0.0 --advertise \"$(hostname -i)\" --cores 4 --memory-limit 4GiB"
 )]
 pub(in crate::cli) struct ExecutorArgs {
     /// Host and port of the scheduler.
     #[arg(long, default_value = "127.0.0.1:50050", value_name = "HOST:PORT", value_parser = parse_scheduler)]
     pub(in crate::cli) scheduler: (String, u16),
-    /// Address to listen at.
+    /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
     pub(in crate::cli) listen: IpAddr,
-    /// The name or address by which the scheduler, the driver and other executors reach it.
+    /// Host name or address at which scheduler, driver and other executors reach it [default: that of --listen].
     #[arg(long, value_name = "HOST")]
     pub(in crate::cli) advertise: Option<String>,
     /// Port from which others fetch rows.
@@ -63,7 +72,7 @@ pub(in crate::cli) struct ExecutorArgs {
     /// Port for the scheduler.
     #[arg(long, default_value_t = 50052, value_name = "PORT")]
     pub(in crate::cli) control_port: u16,
-    /// Parts to work on at once [default: the cores of the machine].
+    /// Number of tasks at the same time [default: the cores of the machine].
     #[arg(long, value_name = "N")]
     pub(in crate::cli) cores: Option<usize>,
     /// Option of the object store, as with `sync`; may be repeated.

@@ -1,28 +1,33 @@
 //! `initdb`, `syncdb`, `dropdb`, `listdb`, and the options of database targets.
 
-use clap::{Args, ValueEnum};
+use std::convert::Infallible;
 
-use crate::cli::args::headings::EXTRAS;
-use crate::cli::args::selection::{NamespaceArgs, OnSnapshotRequired, TablesArgs, TimeArgs};
+use clap::Args;
+
+use crate::cli::args::headings::{DATABASES, EXTRAS};
+use crate::cli::args::selection::{NamespaceArgs, TablesArgs, TimeArgs};
 use crate::cli::args::target::EngineArgs;
+use crate::cli::values::choices::choice;
+use crate::ops::OnSnapshotRequired;
 use crate::redact::Secret;
+use crate::sink::sql::NonFinite;
 
-/// The database of the commands that the official client has.
+/// The database of a command of the official client.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ConnectionArgs {
     /// Database, as postgresql://user:password@host:port/database?ssl=require.
     #[arg(
         long,
         env = "DAP_CONNECTION_STRING",
-        hide_env_values = true,
         value_name = "DBCONNSTR",
         allow_hyphen_values = true,
-        value_parser = |text: &str| Ok::<_, std::convert::Infallible>(Secret::new(text))
+        value_parser = |text: &str| Ok::<_, Infallible>(Secret::new(text))
     )]
     pub(in crate::cli) connection_string: Option<Secret>,
 }
 
 impl ConnectionArgs {
+    /// The connection string, if there is one.
     pub(in crate::cli) fn address(&self) -> Option<&str> {
         self.connection_string.as_ref().map(Secret::reveal).filter(|text| !text.is_empty())
     }
@@ -30,7 +35,7 @@ impl ConnectionArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Layout, types and book-keeping are those of the official client: either can go on where the other stopped. Each table is one transaction.\n\nExit codes: 0 all done; 2 wrong usage; 5 something failed; 38 not supported; 125 interrupted."
+    after_help = "Tables, types and bookkeeping are those of the official client: each program can continue where the other stopped. Each table is one transaction.\n\nExample:\n  daplake initdb --namespace canvas --table users,accounts\n\nExit codes: 0 success; 2 wrong usage; 5 at least one table failed; 38 not supported; 125 interrupted."
 )]
 pub(in crate::cli) struct DbLoadArgs {
     #[command(flatten)]
@@ -39,58 +44,58 @@ pub(in crate::cli) struct DbLoadArgs {
     pub(in crate::cli) tables: TablesArgs,
     #[command(flatten)]
     pub(in crate::cli) connection: ConnectionArgs,
-    /// What to do when the service no longer gives increments since the last run.
-    #[arg(long, value_enum, default_value_t = OnSnapshotRequired::Fail, value_name = "POLICY", help_heading = EXTRAS)]
+    /// What to do when the service no longer offers increments since the last run.
+    #[arg(long, value_parser = choice::<OnSnapshotRequired>(), default_value = "fail", value_name = "POLICY", help_heading = EXTRAS)]
     pub(in crate::cli) on_snapshot_required: OnSnapshotRequired,
-    /// Job starts per minute, as the service allows them; 0 for no limit of our own.
-    #[arg(long, value_name = "N", default_value_t = 5, help_heading = EXTRAS)]
+    /// Job starts per minute; 0 for no limit.
+    #[arg(long, value_name = "N", default_value_t = 5, hide_short_help = true, help_heading = EXTRAS)]
     pub(in crate::cli) jobs_per_minute: u32,
-    /// Tables to leave out: names or patterns with commas between; `--table` takes patterns such as 'user*', too.
+    /// Tables to leave out: a comma list of names and patterns; --table accepts patterns, too.
     #[arg(long, value_delimiter = ',', value_name = "TABLES", help_heading = EXTRAS)]
     pub(in crate::cli) exclude: Vec<String>,
     #[command(flatten)]
     pub(in crate::cli) values: DatabaseArgs,
     #[command(flatten)]
     pub(in crate::cli) times: TimeArgs,
-    #[command(flatten, next_help_heading = EXTRAS)]
+    #[command(flatten)]
     pub(in crate::cli) engine: EngineArgs,
 }
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Layout, types and book-keeping are those of the official client: either can go on where the other stopped. Each table is one transaction.\n\nExit codes: 0 all done; 2 wrong usage; 5 something failed; 38 not supported; 125 interrupted."
+    after_help = "Tables, types and bookkeeping are those of the official client: each program can continue where the other stopped. Each table is one transaction.\n\nExample:\n  daplake syncdb --namespace canvas --table all\n\nExit codes: 0 success; 2 wrong usage; 5 at least one table failed; 38 not supported; 125 interrupted."
 )]
 pub(in crate::cli) struct SyncdbArgs {
     #[command(flatten)]
     pub(in crate::cli) load: DbLoadArgs,
-    /// Initialises tables that the database does not hold yet, instead of failing them.
+    /// Initialise tables that the database does not have yet, instead of failing them.
     #[arg(long, help_heading = EXTRAS)]
     pub(in crate::cli) init_missing: bool,
 }
 
-/// Choices for databases.
+/// Options of database targets.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DatabaseArgs {
-    /// Databases without NaN and infinity: fail the table, or let such numbers become null.
-    #[arg(long, value_enum, default_value_t = NonFiniteArg::Fail, value_name = "POLICY", help_heading = EXTRAS)]
-    pub(in crate::cli) non_finite: NonFiniteArg,
-    /// Databases: drop columns that are gone upstream, which are kept without new values otherwise.
-    #[arg(long, help_heading = EXTRAS)]
+    /// NaN and infinity in databases that cannot store them: fail the table, or store null.
+    #[arg(
+        long,
+        value_parser = choice::<NonFinite>(),
+        default_value = "fail",
+        value_name = "POLICY",
+        hide_short_help = true,
+        help_heading = DATABASES
+    )]
+    pub(in crate::cli) non_finite: NonFinite,
+    /// Drop columns that the service has removed, instead of keeping them without new values.
+    #[arg(long, hide_short_help = true, help_heading = DATABASES)]
     pub(in crate::cli) drop_removed_columns: bool,
-    /// Databases: tables that may be taken over although they hold rows that the bookkeeping does not know; all their rows are
-    /// replaced.
-    #[arg(long, value_delimiter = ',', value_name = "TABLES", help_heading = EXTRAS)]
+    /// Existing tables without a bookmark that may be taken over; all their rows are replaced.
+    #[arg(long, value_delimiter = ',', value_name = "TABLES", hide_short_help = true, help_heading = DATABASES)]
     pub(in crate::cli) adopt: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(in crate::cli) enum NonFiniteArg {
-    Fail,
-    Null,
-}
-
 #[derive(Debug, Args)]
-#[command(after_help = "`all` means all tables of the namespace that the database holds. The service is not asked.")]
+#[command(after_help = "`--table all` drops all tables of the namespace that the database has. The service is not called.")]
 pub(in crate::cli) struct DropdbArgs {
     #[command(flatten)]
     pub(in crate::cli) namespace: NamespaceArgs,
@@ -101,15 +106,16 @@ pub(in crate::cli) struct DropdbArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  daplake listdb --namespace canvas --omit-not-replicated")]
 pub(in crate::cli) struct ListdbArgs {
     #[command(flatten)]
     pub(in crate::cli) namespace: NamespaceArgs,
     #[command(flatten)]
     pub(in crate::cli) connection: ConnectionArgs,
-    /// Leaves out tables that the database does not hold.
+    /// Omit tables that the database does not have.
     #[arg(long)]
     pub(in crate::cli) omit_not_replicated: bool,
-    /// Does not count rows.
+    /// Do not count rows.
     #[arg(long)]
     pub(in crate::cli) omit_record_count: bool,
 }

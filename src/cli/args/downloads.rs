@@ -12,46 +12,54 @@ use crate::model::Format;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct OutputArgs {
-    /// Folder for the files; made when absent.
+    /// Folder for the files; created if missing.
     #[arg(long, value_name = "DIR", default_value = "downloads", allow_hyphen_values = true)]
     pub(in crate::cli) output_directory: PathBuf,
 }
 
-/// What `snapshot` and `incremental` have in common.
+/// Options that `snapshot` and `incremental` share.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DownloadArgs {
     #[command(flatten)]
     pub(in crate::cli) namespace: NamespaceArgs,
     #[command(flatten)]
     pub(in crate::cli) tables: TablesArgs,
-    /// Format of the files: tsv, csv, jsonl (these are gzip files) or parquet.
+    /// Format of the files; the text formats are gzip-compressed.
     #[arg(
         long,
         value_name = "FORMAT",
         default_value = "jsonl",
-        value_parser = PossibleValuesParser::new(Format::ALL.map(Format::as_str)).try_map(|word| word.parse::<Format>())
+        value_parser = PossibleValuesParser::new(Format::ALL.map(Format::as_str)).try_map(|name| name.parse::<Format>())
     )]
     pub(in crate::cli) format: Format,
     #[command(flatten)]
     pub(in crate::cli) output: OutputArgs,
-    /// Unpacks text formats while they are written.
+    /// Decompress text formats while they are written.
     #[arg(long, help_heading = EXTRAS, conflicts_with = "convert")]
     pub(in crate::cli) decompress: bool,
-    /// Writes text formats as Parquet (zstd) while they come, with the types of the table's schema.
+    /// Convert text formats to Parquet (zstd) with the types of the table's schema.
     #[arg(long, value_name = "FORMAT", value_enum, help_heading = EXTRAS)]
     pub(in crate::cli) convert: Option<ConvertTo>,
-    /// Objects that are downloaded at once, of all tables together.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256), help_heading = EXTRAS)]
+    /// Number of objects that are downloaded at the same time, over all tables.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u16).range(1..=256),
+        hide_short_help = true,
+        help_heading = EXTRAS
+    )]
     pub(in crate::cli) concurrency: u16,
-    /// Job starts per minute, as the service allows them; 0 for no limit of our own.
-    #[arg(long, value_name = "N", default_value_t = 5, help_heading = EXTRAS)]
+    /// Job starts per minute; 0 for no limit.
+    #[arg(long, value_name = "N", default_value_t = 5, hide_short_help = true, help_heading = EXTRAS)]
     pub(in crate::cli) jobs_per_minute: u32,
-    /// Begins anew: forgets what an interrupted run has reached and downloads every file again.
+    /// Discard the state of an interrupted run and download all files again.
     #[arg(long, help_heading = EXTRAS)]
     pub(in crate::cli) fresh: bool,
-    /// Folder in which runs note what they have reached, so that an interrupted one can be continued [default: by the
-    /// conventions of the system, such as ~/.local/state/daplake].
-    #[arg(long, value_name = "DIR", env = "DAPLAKE_STATE_DIR", help_heading = EXTRAS)]
+    /// Folder with the state from which an interrupted run is resumed.
+    ///
+    /// Default: the system's folder for state, such as ~/.local/state/daplake.
+    #[arg(long, value_name = "DIR", env = "DAPLAKE_STATE_DIR", hide_short_help = true, help_heading = EXTRAS)]
     pub(in crate::cli) state_dir: Option<PathBuf>,
 }
 
@@ -62,7 +70,7 @@ pub(in crate::cli) enum ConvertTo {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Files appear in <output-directory>/job_<job id>/ when all of them are complete and checked; an interrupted run is continued by the same command.\n\nExamples:\n  daplake snapshot --namespace canvas --table users,accounts --format csv\n  daplake snapshot --namespace canvas --table all --convert parquet --output-directory out\n\nExit codes: 0 all done; 2 wrong usage; 5 something failed; 38 not supported; 125 interrupted."
+    after_help = "Files appear in <output-directory>/job_<job id>/ when all of them are complete and verified. The same command resumes an interrupted run.\n\nExamples:\n  daplake snapshot --namespace canvas --table users,accounts --format csv\n  daplake snapshot --namespace canvas --table all --convert parquet --output-directory out\n\nExit codes: 0 success; 2 wrong usage; 5 at least one table failed; 38 not supported; 125 interrupted."
 )]
 pub(in crate::cli) struct SnapshotArgs {
     #[command(flatten)]
@@ -71,12 +79,12 @@ pub(in crate::cli) struct SnapshotArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Times are ISO 8601, such as 2026-01-31T09:30:00Z; one without offset is in the time zone of this machine. The time for the next --since is `at` (of a snapshot) or `until` (of an increment) in the log line of the job, and `next_since` in .daplake-manifest.json beside the files. The service refreshes its data every 4 hours.\n\nExample:\n  daplake incremental --namespace canvas --table users --since 2026-01-31T09:30:00Z\n\nExit codes: 0 all done; 2 wrong usage; 5 something failed; 38 not supported; 125 interrupted."
+    after_help = "Times are ISO 8601, such as 2026-01-31T09:30:00Z; a time without an offset is in the time zone of this machine. The time for the next --since is `at` (of a snapshot) or `until` (of an increment) in the log line of the job, and `next_since` in .daplake-manifest.json beside the files. The service refreshes its data every 4 hours.\n\nExample:\n  daplake incremental --namespace canvas --table users --since 2026-01-31T09:30:00Z\n\nExit codes: 0 success; 2 wrong usage; 5 at least one table failed; 38 not supported; 125 interrupted."
 )]
 pub(in crate::cli) struct IncrementalArgs {
     #[command(flatten)]
     pub(in crate::cli) download: DownloadArgs,
-    /// Changes after this time; it should be the end of the last result.
+    /// Changes after this time, which should be the end of the previous result.
     #[arg(long, value_name = "DATETIME", value_parser = parse_moment, allow_hyphen_values = true)]
     pub(in crate::cli) since: Moment,
     /// Changes up to this time [default: the newest].

@@ -1,5 +1,6 @@
 //! Options of all commands.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -11,62 +12,85 @@ use crate::redact::Secret;
 /// The default address of the service.
 pub(in crate::cli) const DEFAULT_BASE_URL: &str = "https://api-gateway.instructure.com";
 
-/// Options of all commands; they may stand before or after the command.
+/// Options of all commands. They are accepted before and after the command.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct GlobalArgs {
+    /// Client id of the API key.
+    ///
+    /// Such as `us-east-1#0123...`. Put it in quotes: `#` begins a comment in shells, .env files and YAML.
+    #[arg(
+        long,
+        global = true,
+        env = "DAP_CLIENT_ID",
+        allow_hyphen_values = true,
+        value_name = "ID",
+        help_heading = GLOBAL
+    )]
+    pub(in crate::cli) client_id: Option<String>,
+    /// Client secret of the API key.
+    ///
+    /// Prefer the environment variable: other users of the machine can see the arguments of a process.
+    #[arg(
+        long,
+        global = true,
+        env = "DAP_CLIENT_SECRET",
+        allow_hyphen_values = true,
+        value_name = "SECRET",
+        value_parser = |text: &str| Ok::<_, Infallible>(Secret::new(text)),
+        help_heading = GLOBAL
+    )]
+    pub(in crate::cli) client_secret: Option<Secret>,
+    /// Settings file (see `daplake init`).
+    ///
+    /// Default: ./daplake.toml, else daplake.toml in your settings folder, such as ~/.config/daplake.
+    #[arg(long, global = true, env = "DAPLAKE_SETTINGS", value_name = "FILE", help_heading = GLOBAL)]
+    pub(in crate::cli) settings: Option<PathBuf>,
     /// Address of the DAP gateway.
     #[arg(
         long,
         global = true,
         env = "DAP_API_URL",
-        hide_env_values = true,
         default_value = DEFAULT_BASE_URL,
         value_name = "URL",
+        hide_short_help = true,
         help_heading = GLOBAL
     )]
     pub(in crate::cli) base_url: String,
-    /// Client id of the API key, such as `us-east-1#0123...` (quote it: `#` begins a comment in many places).
+    /// PEM file with additional root certificates, for networks that inspect TLS.
+    #[arg(long, global = true, env = "DAP_CA_BUNDLE", value_name = "FILE", hide_short_help = true, help_heading = GLOBAL)]
+    pub(in crate::cli) ca_bundle: Option<PathBuf>,
+    /// Least severe level that is logged.
     #[arg(
         long,
         global = true,
-        env = "DAP_CLIENT_ID",
-        hide_env_values = true,
-        allow_hyphen_values = true,
-        value_name = "CLIENTID",
+        value_enum,
+        default_value_t = LogLevel::Info,
+        value_name = "LEVEL",
+        hide_short_help = true,
         help_heading = GLOBAL
     )]
-    pub(in crate::cli) client_id: Option<String>,
-    /// Client secret of the API key. Prefer the environment variable: arguments can be seen by other users of the machine.
-    #[arg(
-        long,
-        global = true,
-        env = "DAP_CLIENT_SECRET",
-        hide_env_values = true,
-        allow_hyphen_values = true,
-        value_name = "CLIENTSECRET",
-        value_parser = |text: &str| Ok::<_, std::convert::Infallible>(Secret::new(text)),
-        help_heading = GLOBAL
-    )]
-    pub(in crate::cli) client_secret: Option<Secret>,
-    /// Least severe log line that is written.
-    #[arg(long, global = true, value_enum, default_value_t = LogLevel::Info, value_name = "LEVEL", help_heading = GLOBAL)]
     pub(in crate::cli) loglevel: LogLevel,
-    /// Appends log lines to this file.
-    #[arg(long, global = true, value_name = "LOGFILE", help_heading = GLOBAL)]
+    /// Append log lines to this file.
+    #[arg(long, global = true, value_name = "LOGFILE", hide_short_help = true, help_heading = GLOBAL)]
     pub(in crate::cli) logfile: Option<PathBuf>,
-    /// Log lines as text or as JSON objects, one per line.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Plain, value_name = "FORMAT", help_heading = GLOBAL)]
+    /// Format of log lines: text, or one JSON object per line.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t = LogFormat::Plain,
+        value_name = "FORMAT",
+        hide_short_help = true,
+        help_heading = GLOBAL
+    )]
     pub(in crate::cli) logformat: LogFormat,
-    /// With --non-interactive: no log lines on standard error.
-    #[arg(long, global = true, help_heading = GLOBAL)]
-    pub(in crate::cli) no_log_to_console: bool,
-    /// For scripts: data on standard output, log lines on standard error, no progress.
-    #[arg(long, global = true, help_heading = GLOBAL)]
+    /// For scripts: data on standard output, log lines on standard error, no progress display.
+    #[arg(long, global = true, hide_short_help = true, help_heading = GLOBAL)]
     pub(in crate::cli) non_interactive: bool,
-    /// Accepted and ignored, like the variable DAP_TRACKING: daplake tracks nothing.
-    #[arg(long, global = true, help_heading = GLOBAL)]
-    pub(in crate::cli) no_tracking: bool,
-    /// Colours on a terminal; NO_COLOR switches them off.
+    /// With --non-interactive: do not write log lines to standard error.
+    #[arg(long, global = true, hide_short_help = true, help_heading = GLOBAL)]
+    pub(in crate::cli) no_log_to_console: bool,
+    /// Colours of the official client's commands on a terminal; NO_COLOR disables them.
     #[arg(
         long,
         global = true,
@@ -74,17 +98,14 @@ pub(in crate::cli) struct GlobalArgs {
         env = "DAP_CONSOLE_THEME",
         default_value_t = Theme::Dark,
         value_name = "THEME",
+        hide_short_help = true,
         help_heading = GLOBAL
     )]
     pub(in crate::cli) console_theme: Theme,
-    /// Extra root certificates in PEM form, for networks that inspect TLS.
-    #[arg(long, global = true, env = "DAP_CA_BUNDLE", value_name = "FILE", help_heading = GLOBAL)]
-    pub(in crate::cli) ca_bundle: Option<PathBuf>,
-    /// Settings file (see `daplake init`) [default: ./daplake.toml, else that of your user, such as ~/.config/daplake/daplake.toml].
-    #[arg(long, global = true, env = "DAPLAKE_SETTINGS", value_name = "FILE", help_heading = GLOBAL)]
-    pub(in crate::cli) settings: Option<PathBuf>,
-    /// Our own limits of calls per minute, where your account has others than the usual ones: job-status=500, table-lists=5,
-    /// schemas=500, object-urls=200; 0 for no limit. Job starts have --jobs-per-minute.
+    /// Limits of calls per minute, for accounts whose limits differ from the usual ones.
+    ///
+    /// A comma list of job-status=500, table-lists=5, schemas=500 and object-urls=200 (the defaults); 0 means unlimited. The limit
+    /// of job starts is --jobs-per-minute.
     #[arg(
         long,
         global = true,
@@ -95,6 +116,9 @@ pub(in crate::cli) struct GlobalArgs {
         help_heading = GLOBAL
     )]
     pub(in crate::cli) pacing: Vec<Pace>,
+    /// Ignored, like the variable DAP_TRACKING: daplake never tracks usage.
+    #[arg(long, global = true, hide_short_help = true, help_heading = GLOBAL)]
+    pub(in crate::cli) no_tracking: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

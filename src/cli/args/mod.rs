@@ -23,7 +23,7 @@ pub(in crate::cli) mod sync;
 #[cfg(feature = "lake")]
 pub(in crate::cli) mod target;
 
-use clap::builder::Resettable;
+use clap::builder::{OsStr, Resettable};
 use clap::{Arg, CommandFactory, Parser, Subcommand};
 
 #[cfg(feature = "cluster")]
@@ -49,19 +49,28 @@ use crate::cli::args::setup::{CheckArgs, InitArgs};
 #[cfg(feature = "lake")]
 use crate::cli::args::sync::SyncArgs;
 
-/// What `--version` says under the name `dap`: scripts look for the version of the official client that we stand in for.
+/// What `--version` prints under the name `dap`: scripts check the version of the official client, which daplake replaces there.
 const DAP_VERSION: &str = "2.3.1";
 
-/// daplake: keeps a copy of your DAP (Canvas Data 2) tables right.
+/// All settings of one run of the program, parsed and checked. The values come from the command line, else from the environment, else
+/// from the settings file, else from the defaults (see `settings::resolve`).
 #[derive(Debug, Parser)]
-#[command(name = "daplake", version, about, long_about = None, max_term_width = 110, disable_version_flag = true)]
 #[command(
-    after_help = "First steps, without an account:  daplake demo\nWith an API key:  DAP_CLIENT_ID=... DAP_CLIENT_SECRET=... daplake sync --target ./lake --table accounts,users\nAll commands of the official client `dap` work as they do there, also through a link of that name."
+    name = "daplake",
+    version,
+    about = "Copies your institution's DAP (Canvas Data 2) data into tables that you own, and keeps them up to date",
+    long_about = None,
+    max_term_width = 110,
+    disable_version_flag = true
 )]
-pub(in crate::cli) struct Cli {
+#[command(
+    after_help = "`daplake COMMAND -h` shows the main options of a command, `daplake --help` all global options.",
+    after_long_help = "First steps, without an account:  daplake demo\nWith an API key:  DAP_CLIENT_ID=... DAP_CLIENT_SECRET=... daplake sync --target ./lake --table accounts,users\nAll commands of the official client `dap` work the same, also through a link of that name."
+)]
+pub(in crate::cli) struct Settings {
     #[command(flatten)]
     pub(in crate::cli) global: GlobalArgs,
-    /// Prints the version.
+    /// Print the version.
     #[arg(long, action = clap::ArgAction::Version)]
     version: Option<bool>,
     #[command(subcommand)]
@@ -70,34 +79,34 @@ pub(in crate::cli) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
-    /// Write a settings file to begin with.
+    /// Write a commented settings file.
     #[cfg(feature = "lake")]
     Init(InitArgs),
-    /// Try credentials, targets, folders and the clock without changing anything.
+    /// Test credentials, targets, folders and options without changing anything.
     #[cfg(feature = "lake")]
     Check(Box<CheckArgs>),
-    /// Create or update tables at a target.
+    /// Create or update the tables of a target.
     #[cfg(feature = "lake")]
     Sync(Box<SyncArgs>),
-    /// Show what a target holds: rows, data as of, age, schema version, files, bytes.
+    /// Show rows, age and size of the tables of a target.
     #[cfg(feature = "lake")]
     Status(StatusArgs),
-    /// Run SQL over the tables of a target.
+    /// Run SQL over the tables of a lake.
     #[cfg(feature = "lake")]
     Query(QueryArgs),
-    /// Merge small files of lake tables and drop rows that are marked as deleted.
+    /// Compact small files of lake tables and purge deleted rows.
     #[cfg(feature = "lake")]
     Optimize(OptimizeArgs),
-    /// Remove files of lake tables that are no longer needed.
+    /// Remove files that lake tables no longer need.
     #[cfg(feature = "lake")]
     Vacuum(VacuumArgs),
-    /// Compare lake tables with fresh snapshots and name the keys that differ.
+    /// Compare lake tables with the service and print the keys that differ.
     #[cfg(feature = "lake")]
     Verify(VerifyArgs),
-    /// Show what happened to a lake table, commit by commit.
+    /// List the commits of a lake table.
     #[cfg(feature = "lake")]
     History(HistoryArgs),
-    /// Download the present state of tables as files.
+    /// Download the current rows of tables as files.
     Snapshot(SnapshotArgs),
     /// Download the changes of tables since a time as files.
     Incremental(IncrementalArgs),
@@ -106,21 +115,21 @@ pub(in crate::cli) enum Command {
     /// Load tables into a database for the first time.
     #[cfg(feature = "sql")]
     Initdb(DbLoadArgs),
-    /// Bring tables of a database up to date.
+    /// Update the tables of a database.
     #[cfg(feature = "sql")]
     Syncdb(SyncdbArgs),
-    /// Remove tables from a database.
+    /// Drop tables of a database.
     #[cfg(feature = "sql")]
     Dropdb(DropdbArgs),
-    /// List what a database holds of a namespace.
+    /// List the tables of a namespace in a database.
     #[cfg(feature = "sql")]
     Listdb(ListdbArgs),
-    /// Save the schemas of tables as JSON files.
+    /// Save or print the schemas of tables.
     Schema(SchemaArgs),
-    /// Try everything with a made-up school: no account, no network.
+    /// Show everything with generated data: no account, no network.
     #[cfg(all(feature = "lake", feature = "demo"))]
     Demo(DemoArgs),
-    /// Run the embedded DAP server alone.
+    /// Run the DAP server of the demo on its own.
     #[cfg(feature = "demo")]
     Serve(ServeArgs),
     /// Run the scheduler of a cluster.
@@ -137,7 +146,7 @@ pub(in crate::cli) enum Command {
 
 #[cfg(feature = "lake")]
 impl Command {
-    /// The options for single tables.
+    /// The options that apply to single tables.
     pub(in crate::cli) fn table_args(&mut self) -> Option<&mut TableArgs> {
         match self {
             Command::Sync(args) => Some(&mut args.tables),
@@ -146,7 +155,7 @@ impl Command {
         }
     }
 
-    /// The address of the target, as it was given.
+    /// The address of the target, as given.
     pub(in crate::cli) fn address(&self) -> Option<&str> {
         match self {
             Command::Check(args) => args.target.target.as_deref(),
@@ -171,21 +180,27 @@ impl Command {
     }
 }
 
-/// The definition of the command line, as it is called here and now: under which name, and with which variables. An empty
-/// variable counts as unset.
+/// The definition of the command line under a name. A variable that is set to an empty value counts as unset.
 pub(in crate::cli) fn definition(name: &'static str) -> clap::Command {
     let version = if name == "dap" { DAP_VERSION } else { env!("CARGO_PKG_VERSION") };
-    // As in the official client, the last of several values of an option counts.
-    Cli::command()
+    // As in the official client, the last value of a repeated option wins.
+    Settings::command()
         .name(name)
         .bin_name(name)
         .version(version)
         .args_override_self(true)
         .mut_args(without_empty)
-        .mut_subcommands(|command| command.args_override_self(true).mut_args(without_empty))
+        .mut_subcommands(|command| short_and_long_help(command, name).args_override_self(true).mut_args(without_empty))
 }
 
 fn without_empty(arg: Arg) -> Arg {
     let is_empty = arg.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
-    if is_empty { arg.env(Resettable::<clap::builder::OsStr>::Reset) } else { arg }
+    if is_empty { arg.env(Resettable::<OsStr>::Reset) } else { arg.hide_env_values(true) }
+}
+
+/// `-h` ends with a reference to `--help`, which ends with notes and examples.
+fn short_and_long_help(command: clap::Command, name: &str) -> clap::Command {
+    let Some(notes) = command.get_after_help().cloned() else { return command };
+    let more = format!("`{name} {} --help` shows all options, with notes and examples.", command.get_name());
+    command.after_help(more).after_long_help(notes)
 }

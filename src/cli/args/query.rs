@@ -8,69 +8,72 @@ use clap::{Args, ValueEnum};
 use crate::cli::args::target::{EngineArgs, StateArgs, TargetArgs};
 use crate::cli::values::duration::parse_duration;
 
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  daplake status --target ./lake\n  daplake status --target ./lake --html status.html\n\nRuns, and the failures of tables, are known from the state folder of the machine that ran them; the growth of lake tables from the lake itself, that of a database from the runs and from earlier calls of this command."
-)]
-pub(in crate::cli) struct StatusArgs {
-    #[command(flatten)]
-    pub(in crate::cli) target: TargetArgs,
-    /// Only these namespaces.
-    #[arg(long, value_delimiter = ',', value_name = "NAMESPACE")]
-    pub(in crate::cli) namespace: Vec<String>,
-    /// Form of the output.
-    #[arg(long, value_enum, default_value_t = StatusOutput::Text)]
-    pub(in crate::cli) output: StatusOutput,
-    /// Writes a page for people to this file: freshness, growth, runs, errors. It needs nothing but a browser.
-    #[arg(long, value_name = "FILE")]
-    pub(in crate::cli) html: Option<PathBuf>,
-    /// Data older than this count as behind.
-    #[arg(long, default_value = "12h", value_name = "TIME", value_parser = parse_duration)]
-    pub(in crate::cli) current_for: Duration,
-    /// Tells of so many runs, newest first [default: 5, for --html 20].
-    #[arg(long, value_name = "N")]
-    pub(in crate::cli) runs: Option<usize>,
-    /// Tells of so many loads of each table's past [default: 0, for --html 100].
-    #[arg(long, value_name = "N")]
-    pub(in crate::cli) past: Option<usize>,
-    #[command(flatten)]
-    pub(in crate::cli) state: StateArgs,
-}
-
+/// Format of the output of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(in crate::cli) enum StatusOutput {
+pub(in crate::cli) enum OutputFormat {
     Text,
     Json,
 }
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  daplake query --target ./lake \"SELECT workflow_state, count(*) FROM canvas.users GROUP BY 1\"\n  daplake query --target ./lake --output parquet --output-file users.parquet \"SELECT id, name FROM users\"\n  daplake query --target ./lake          (a prompt, where it is built in)"
+    after_help = "Examples:\n  daplake status --target ./lake\n  daplake status --target ./lake --html status.html\n\nRuns and failures come from the state folder of the machine that ran them. The growth of lake tables comes from the lake, that of a database from its runs and from earlier calls of this command."
+)]
+pub(in crate::cli) struct StatusArgs {
+    #[command(flatten)]
+    pub(in crate::cli) target: TargetArgs,
+    /// Namespaces, as a comma list [default: all].
+    #[arg(long, value_delimiter = ',', value_name = "NAMESPACE")]
+    pub(in crate::cli) namespace: Vec<String>,
+    /// Format of the output.
+    #[arg(long, value_enum, default_value_t = OutputFormat::Text, value_name = "FORMAT")]
+    pub(in crate::cli) output: OutputFormat,
+    /// Write a web page with freshness, growth, runs and errors to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) html: Option<PathBuf>,
+    /// Age from which the data of a table counts as behind.
+    #[arg(long, default_value = "12h", value_name = "TIME", value_parser = parse_duration)]
+    pub(in crate::cli) current_for: Duration,
+    /// Number of runs to show, newest first [default: 5, with --html 20].
+    #[arg(long, value_name = "N")]
+    pub(in crate::cli) runs: Option<usize>,
+    /// Number of earlier loads of each table to include in --output json and --html [default: 0, with --html 100].
+    #[arg(long, value_name = "N")]
+    pub(in crate::cli) past: Option<usize>,
+    #[command(flatten)]
+    pub(in crate::cli) state: StateArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  daplake query --target ./lake \"SELECT workflow_state, count(*) FROM canvas.users GROUP BY 1\"\n  daplake query --target ./lake --output-file users.parquet \"SELECT id, name FROM users\"\n  daplake query --target ./lake          (a prompt, in builds that have it)"
 )]
 pub(in crate::cli) struct QueryArgs {
     #[command(flatten)]
     pub(in crate::cli) target: TargetArgs,
-    /// The statement. Tables are `namespace.table`; those of `canvas` also go by their bare names. `-` reads statements from standard
-    /// input, as does no statement at all; on a terminal that begins a prompt, where it is built in.
+    /// The statement; `-` or none reads statements from standard input.
+    ///
+    /// Tables are named namespace.table; `canvas` may be omitted. On a terminal, no statement starts a prompt in builds that have
+    /// it.
     pub(in crate::cli) sql: Option<String>,
-    /// Reads the tables as they were: a version of the log (see `daplake history`), or a time such as 2026-01-31T09:30:00Z.
+    /// Read the tables as of a version of the log (see `daplake history`) or a time such as 2026-01-31T09:30:00Z.
     #[arg(long, value_name = "VERSION|TIME")]
     pub(in crate::cli) at: Option<String>,
-    /// Form of the output: a table for people, CSV, JSON with one object per line, Parquet, or an Arrow file [default: by the ending of
-    /// --output-file; else a table].
-    #[arg(long, value_enum, value_name = "FORM")]
+    /// Format of the result [default: by the extension of --output-file, else a table].
+    #[arg(long, value_enum, value_name = "FORMAT")]
     pub(in crate::cli) output: Option<QueryOutput>,
-    /// Writes the answer to this file, whole or not at all, in the form of its ending: .csv, .json (one array), .jsonl, .parquet,
-    /// .arrow, .txt.
+    /// Write the result to this file: .csv, .json (one array), .jsonl, .parquet, .arrow or .txt.
+    ///
+    /// The extension selects the format. The file is complete or not written at all.
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) output_file: Option<PathBuf>,
-    /// Writes so many rows of the answer; 0 for all [default: 40 of a table on a terminal, else all].
+    /// Number of rows to write; 0 for all [default: 40 for a table on a terminal, else all].
     #[arg(long, value_name = "N")]
     pub(in crate::cli) limit: Option<usize>,
     #[command(flatten)]
-    pub(in crate::cli) engine: EngineArgs,
-    #[command(flatten)]
     pub(in crate::cli) state: StateArgs,
+    #[command(flatten)]
+    pub(in crate::cli) engine: EngineArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -4,13 +4,15 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::args::downloads::OutputArgs;
 use crate::cli::args::headings::EXTRAS;
-#[cfg(feature = "lake")]
-use crate::cli::args::selection::NestedArg;
 use crate::cli::args::selection::{NamespaceArgs, TablesArgs};
+use crate::cli::values::choices::choice;
+use crate::page::Columns;
+#[cfg(feature = "lake")]
+use crate::schema::{LakeFormat, Nested};
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A schema is saved as <output-directory>/<table>_schema_version_<n>.json. With --ddl or --erd nothing is saved: statements or a diagram are printed.\n\nExamples:\n  daplake schema --namespace canvas --table all --output-directory schemas\n  daplake schema --namespace canvas --table all --ddl duckdb --target ./lake > views.sql\n  daplake schema --namespace canvas --table all --erd html --erd-source documentation > diagram.html"
+    after_help = "A schema is saved as <output-directory>/<table>_schema_version_<n>.json. With --ddl or --erd, statements or a diagram are printed instead.\n\nExamples:\n  daplake schema --namespace canvas --table all --output-directory schemas\n  daplake schema --namespace canvas --table all --ddl duckdb --target ./lake > views.sql\n  daplake schema --namespace canvas --table all --erd html --erd-source documentation > diagram.html"
 )]
 pub(in crate::cli) struct SchemaArgs {
     #[command(flatten)]
@@ -28,15 +30,30 @@ pub(in crate::cli) struct SchemaArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ErdArgs {
-    /// Prints a diagram of the tables and their relations instead of saving schemas: for Mermaid, for Graphviz, or a page of its own
-    /// with search and zoom. --namespace then takes a comma list or `all`, --table patterns as well.
+    /// Print a diagram of the tables and their relations: for Mermaid, for Graphviz, or as a web page.
+    ///
+    /// --namespace then accepts a comma list or `all`, and --table accepts patterns.
     #[arg(long, value_enum, value_name = "FORM", help_heading = EXTRAS)]
     pub(in crate::cli) erd: Option<ErdForm>,
-    /// With --erd mermaid or dot: only keys and columns that refer, or all.
-    #[arg(long, value_enum, default_value_t = ErdColumns::Keys, value_name = "WHICH", help_heading = EXTRAS)]
-    pub(in crate::cli) erd_columns: ErdColumns,
-    /// With --erd: schemas as the service has them now, or those of the documentation that come with daplake, without any call.
-    #[arg(long, value_enum, default_value_t = ErdSource::Service, value_name = "SOURCE", help_heading = EXTRAS)]
+    /// With --erd mermaid or dot: show keys and references only, or all columns.
+    #[arg(
+        long,
+        value_parser = choice::<Columns>(),
+        default_value = "keys",
+        value_name = "WHICH",
+        hide_short_help = true,
+        help_heading = EXTRAS
+    )]
+    pub(in crate::cli) erd_columns: Columns,
+    /// With --erd: current schemas of the service, or those of the documentation, which need no call.
+    #[arg(
+        long,
+        value_enum,
+        default_value_t = ErdSource::Service,
+        value_name = "SOURCE",
+        hide_short_help = true,
+        help_heading = EXTRAS
+    )]
     pub(in crate::cli) erd_source: ErdSource,
 }
 
@@ -48,12 +65,6 @@ pub(in crate::cli) enum ErdForm {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(in crate::cli) enum ErdColumns {
-    Keys,
-    All,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum ErdSource {
     Service,
     Documentation,
@@ -62,19 +73,32 @@ pub(in crate::cli) enum ErdSource {
 #[cfg(feature = "lake")]
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DdlArgs {
-    /// Prints statements instead of saving schemas: views or external tables over the tables of --target for an engine, or the
-    /// tables of a database.
+    /// Print statements instead: views or external tables over --target, or the tables of a database.
     #[arg(long, value_enum, value_name = "ENGINE", help_heading = EXTRAS)]
     pub(in crate::cli) ddl: Option<DdlEngine>,
-    /// With --ddl for an engine: the folder or URL that holds the tables.
-    #[arg(long, env = "DAPLAKE_TARGET", hide_env_values = true, value_name = "TARGET", help_heading = EXTRAS)]
+    /// With --ddl for an engine: folder or URL with the tables.
+    #[arg(long, env = "DAPLAKE_TARGET", value_name = "TARGET", help_heading = EXTRAS)]
     pub(in crate::cli) target: Option<String>,
-    /// With --ddl for an engine: how the tables are kept.
-    #[arg(long, value_enum, default_value_t = DdlFormat::Delta, value_name = "FORMAT", help_heading = EXTRAS)]
-    pub(in crate::cli) table_format: DdlFormat,
-    /// With --ddl for an engine: how nested columns are kept.
-    #[arg(long, value_enum, default_value_t = NestedArg::Typed, value_name = "FORM", help_heading = EXTRAS)]
-    pub(in crate::cli) nested: NestedArg,
+    /// With --ddl for an engine: format of the tables.
+    #[arg(
+        long,
+        value_parser = choice::<LakeFormat>(),
+        default_value = "delta",
+        value_name = "FORMAT",
+        hide_short_help = true,
+        help_heading = EXTRAS
+    )]
+    pub(in crate::cli) table_format: LakeFormat,
+    /// With --ddl for an engine: form of nested columns.
+    #[arg(
+        long,
+        value_parser = choice::<Nested>(),
+        default_value = "typed",
+        value_name = "FORM",
+        hide_short_help = true,
+        help_heading = EXTRAS
+    )]
+    pub(in crate::cli) nested: Nested,
 }
 
 #[cfg(feature = "lake")]
@@ -90,11 +114,4 @@ pub(in crate::cli) enum DdlEngine {
     Mysql,
     #[cfg(feature = "sql")]
     Mssql,
-}
-
-#[cfg(feature = "lake")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(in crate::cli) enum DdlFormat {
-    Delta,
-    Parquet,
 }

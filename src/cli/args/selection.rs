@@ -1,24 +1,31 @@
-//! Which namespaces, tables and columns.
+//! Which namespaces, tables, columns and values.
 
 #[cfg(feature = "lake")]
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 #[cfg(feature = "lake")]
-use crate::cli::args::headings::{EXTRAS, TABLES};
+use crate::cli::args::headings::{COLUMNS, LAKE, TABLES};
+#[cfg(feature = "lake")]
+use crate::cli::values::choices::choice;
+#[cfg(feature = "lake")]
+use crate::ops::OutOfRange;
 
-/// Which tables.
+/// Tables of the service.
+#[cfg(feature = "lake")]
 #[derive(Debug, Args)]
 pub(in crate::cli) struct SelectionArgs {
-    /// Namespaces: `canvas`, `canvas_logs`, `catalog`, `new_quizzes`, a comma list, or `all` that the account has.
-    #[arg(long, value_delimiter = ',', default_value = "canvas", value_name = "NAMESPACE")]
+    /// Namespaces: canvas, canvas_logs, catalog, new_quizzes, a comma list, or `all`.
+    #[arg(long, value_delimiter = ',', default_value = "canvas", value_name = "NAMESPACE", help_heading = TABLES)]
     pub(in crate::cli) namespace: Vec<String>,
-    /// Tables: `all`, a comma list, patterns with `*` and `?`; `namespace.table` to be exact.
-    #[arg(long, value_delimiter = ',', default_value = "all", value_name = "TABLE")]
+    /// Tables: `all`, or a comma list of names and patterns such as 'user*'.
+    ///
+    /// Patterns may use `*` and `?`. Write namespace.table where several namespaces have a table of that name.
+    #[arg(long, value_delimiter = ',', default_value = "all", value_name = "TABLE", help_heading = TABLES)]
     pub(in crate::cli) table: Vec<String>,
-    /// Tables to leave out: a comma list, patterns as above.
-    #[arg(long, value_delimiter = ',', value_name = "TABLE")]
+    /// Tables to leave out: a comma list of names and patterns.
+    #[arg(long, value_delimiter = ',', value_name = "TABLE", help_heading = TABLES)]
     pub(in crate::cli) exclude: Vec<String>,
 }
 
@@ -27,48 +34,56 @@ pub(in crate::cli) struct SelectionArgs {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct HeldTablesArgs {
     /// Namespaces: a comma list, or `all` that the target has.
-    #[arg(long, value_delimiter = ',', default_value = "all", value_name = "NAMESPACE")]
+    #[arg(long, value_delimiter = ',', default_value = "all", value_name = "NAMESPACE", help_heading = TABLES)]
     pub(in crate::cli) namespace: Vec<String>,
-    /// Tables: `all`, a comma list, patterns with `*` and `?`; `namespace.table` to be exact.
-    #[arg(long, value_delimiter = ',', default_value = "all", value_name = "TABLE")]
+    /// Tables: `all`, or a comma list of names and patterns such as 'user*'.
+    ///
+    /// Patterns may use `*` and `?`. Write namespace.table where several namespaces have a table of that name.
+    #[arg(long, value_delimiter = ',', default_value = "all", value_name = "TABLE", help_heading = TABLES)]
     pub(in crate::cli) table: Vec<String>,
-    /// Tables to leave out: a comma list, patterns as above.
-    #[arg(long, value_delimiter = ',', value_name = "TABLE")]
+    /// Tables to leave out: a comma list of names and patterns.
+    #[arg(long, value_delimiter = ',', value_name = "TABLE", help_heading = TABLES)]
     pub(in crate::cli) exclude: Vec<String>,
 }
 
-/// What becomes of single tables.
+/// Options that apply to single tables.
 #[cfg(feature = "lake")]
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TableArgs {
-    /// Columns to take, as table.column with `*` and `?` in either part, such as users.name; of tables that are named so, no
-    /// other columns are taken but the key. A comma list; may be repeated.
-    #[arg(long, value_delimiter = ',', value_name = "TABLE.COLUMN", help_heading = TABLES)]
+    /// Columns to load, as table.column; the other columns of that table are left out, except the key.
+    ///
+    /// A comma list; both parts may use `*` and `?`; may be repeated.
+    #[arg(long, value_delimiter = ',', value_name = "TABLE.COLUMN", hide_short_help = true, help_heading = COLUMNS)]
     pub(in crate::cli) column: Vec<String>,
-    /// Columns to leave out, written alike, such as 'users.*_email' or '*.sis_user_id'. They are not even decoded.
-    #[arg(long, value_delimiter = ',', value_name = "TABLE.COLUMN", help_heading = TABLES)]
+    /// Columns to leave out, such as 'users.*_email' or '*.sis_user_id'; they are not even decoded.
+    #[arg(long, value_delimiter = ',', value_name = "TABLE.COLUMN", hide_short_help = true, help_heading = COLUMNS)]
     pub(in crate::cli) drop_column: Vec<String>,
-    /// Columns to replace by a keyed hash (HMAC-SHA256, 64 hexadecimal digits), written alike; key columns, too. The key comes from
-    /// the variable DAPLAKE_HASH_KEY or from --hash-key-file.
-    #[arg(long, value_delimiter = ',', value_name = "TABLE.COLUMN", help_heading = TABLES)]
+    /// Columns to replace with a keyed hash (HMAC-SHA256, 64 hexadecimal digits); key columns are allowed.
+    ///
+    /// The key comes from the variable DAPLAKE_HASH_KEY or from --hash-key-file.
+    #[arg(long, value_delimiter = ',', value_name = "TABLE.COLUMN", hide_short_help = true, help_heading = COLUMNS)]
     pub(in crate::cli) hash_column: Vec<String>,
     #[command(flatten)]
     pub(in crate::cli) key: HashKeyArgs,
-    /// What a delete does to a row of a lake table: `remove` takes it out, `mark` leaves it with true in the column `_deleted`
-    /// [default: as the table is; new ones: remove]. For all tables, or as table=mark for some; may be repeated.
-    #[arg(long, value_name = "[TABLE=]WHAT", help_heading = TABLES)]
+    /// What a delete does to a row of a lake table.
+    ///
+    /// `remove` deletes the row, `mark` keeps it with `_deleted` set to true. A value for all tables, or table=mark for some; may
+    /// be repeated. Default: as the table is; `remove` for new tables.
+    #[arg(long, value_name = "[TABLE=]WHAT", hide_short_help = true, help_heading = LAKE)]
     pub(in crate::cli) deletes: Vec<String>,
-    /// Which rows a lake table keeps: `current` one per key as it is now, `changes` every change that was seen, `history` every
-    /// version of every row with the time it was valid. Cannot be changed later [default: as the table is; new ones: current]. For
-    /// all tables, or as table=history for some; may be repeated.
-    #[arg(long, value_name = "[TABLE=]MODE", help_heading = TABLES)]
+    /// Which rows a lake table keeps; cannot be changed later.
+    ///
+    /// `current` has one row per key, `changes` every change that was loaded, `history` every version of each row with the time in
+    /// which it was valid. A value for all tables, or table=history for some; may be repeated. Default: as the table is; `current`
+    /// for new tables.
+    #[arg(long, value_name = "[TABLE=]MODE", hide_short_help = true, help_heading = LAKE)]
     pub(in crate::cli) mode: Vec<String>,
-    /// Partitions of new lake tables by a time or date, as table=day(column), month or year, such as
-    /// 'submissions=month(submitted_at)'; web_logs is partitioned by day(timestamp) by itself, unless as web_logs=none. May be
-    /// repeated.
-    #[arg(long, value_name = "TABLE=UNIT(COLUMN)", help_heading = TABLES)]
+    /// Partition new lake tables by a time or date, such as 'submissions=month(submitted_at)'.
+    ///
+    /// The unit is day, month or year. web_logs is partitioned by day(timestamp) unless web_logs=none is given. May be repeated.
+    #[arg(long, value_name = "TABLE=UNIT(COLUMN)", hide_short_help = true, help_heading = LAKE)]
     pub(in crate::cli) partition_by: Vec<String>,
-    /// Namespaces of other targets of the settings file, of which options may speak.
+    /// Namespaces of other targets of the settings file; options may name their tables.
     #[arg(skip)]
     pub(in crate::cli) elsewhere: Vec<String>,
 }
@@ -76,12 +91,28 @@ pub(in crate::cli) struct TableArgs {
 #[cfg(feature = "lake")]
 #[derive(Debug, Args)]
 pub(in crate::cli) struct HashKeyArgs {
-    /// File with the key for hashed columns, at least 16 bytes; line ends at its end do not count.
-    #[arg(long, env = "DAPLAKE_HASH_KEY_FILE", value_name = "FILE", help_heading = TABLES)]
+    /// File with the key for hashed columns: at least 16 bytes, without trailing line ends.
+    #[arg(long, env = "DAPLAKE_HASH_KEY_FILE", value_name = "FILE", hide_short_help = true, help_heading = COLUMNS)]
     pub(in crate::cli) hash_key_file: Option<PathBuf>,
 }
 
-/// The one namespace of the commands that the official client has.
+/// Times that most targets cannot store.
+#[cfg(feature = "lake")]
+#[derive(Debug, Args)]
+pub(in crate::cli) struct TimeArgs {
+    /// Times and dates outside the years 1 to 9999: fail the table, or store null.
+    #[arg(
+        long,
+        value_parser = choice::<OutOfRange>(),
+        default_value = "fail",
+        value_name = "POLICY",
+        hide_short_help = true,
+        help_heading = COLUMNS
+    )]
+    pub(in crate::cli) out_of_range_times: OutOfRange,
+}
+
+/// The namespace of a command of the official client.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct NamespaceArgs {
     /// Namespace: canvas, canvas_logs, catalog or new_quizzes.
@@ -89,47 +120,10 @@ pub(in crate::cli) struct NamespaceArgs {
     pub(in crate::cli) namespace: String,
 }
 
+/// The tables of a command of the official client.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TablesArgs {
-    /// Tables: one name, a list with commas between, or `all`.
+    /// Tables: one name, a comma list, or `all`.
     #[arg(long, value_name = "TABLE", allow_hyphen_values = true)]
     pub(in crate::cli) table: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(in crate::cli) enum OnSnapshotRequired {
-    Fail,
-    Resnapshot,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(in crate::cli) enum NestedArg {
-    Typed,
-    Json,
-}
-
-/// Choices for times.
-#[cfg(feature = "lake")]
-#[derive(Debug, Args)]
-pub(in crate::cli) struct TimeArgs {
-    /// Times and dates outside the years 1 to 9999: fail the table, or let them become null.
-    #[arg(long, value_enum, default_value_t = OutOfRangeArg::Fail, value_name = "POLICY", help_heading = EXTRAS)]
-    pub(in crate::cli) out_of_range_times: OutOfRangeArg,
-}
-
-#[cfg(feature = "lake")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(in crate::cli) enum OutOfRangeArg {
-    Fail,
-    Null,
-}
-
-#[cfg(feature = "lake")]
-impl TimeArgs {
-    pub(in crate::cli) fn policy(&self) -> crate::ops::OutOfRange {
-        match self.out_of_range_times {
-            OutOfRangeArg::Fail => crate::ops::OutOfRange::Fail,
-            OutOfRangeArg::Null => crate::ops::OutOfRange::Null,
-        }
-    }
 }

@@ -1,8 +1,8 @@
-//! `check`: whether what the settings say works.
+//! `check`: tests credentials, targets, folders and options.
 
 use crate::api::Client;
 use crate::cli::args::global::GlobalArgs;
-use crate::cli::args::query::StatusOutput;
+use crate::cli::args::query::OutputFormat;
 use crate::cli::args::selection::SelectionArgs;
 use crate::cli::args::setup::CheckArgs;
 use crate::cli::commands::context;
@@ -13,7 +13,7 @@ use crate::cli::version::version_text;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::ops::{self, Finding, Listing, NameOptions, OptionsCheck, Selection, Verdict};
 
-/// Looks at everything that `runs` will need, one for each target.
+/// Tests everything that `sync` needs, for each target.
 pub(in crate::cli) async fn check(global: &GlobalArgs, runs: Vec<CheckArgs>) -> Result<()> {
     let Some(first) = runs.first() else { return Ok(()) };
     let mut findings = vec![Finding::good("version", version_text())];
@@ -33,7 +33,7 @@ pub(in crate::cli) async fn check(global: &GlobalArgs, runs: Vec<CheckArgs>) -> 
     if let Some(client) = &client {
         let (found, listing) = ops::check_service(client, &namespaces).await;
         findings.extend(found);
-        // Without tables there is nothing to compare options with.
+        // Options can be compared only with listed tables.
         listed = (!listing.tables.is_empty()).then_some((client, listing));
     }
     for run in &runs {
@@ -41,17 +41,17 @@ pub(in crate::cli) async fn check(global: &GlobalArgs, runs: Vec<CheckArgs>) -> 
     }
     match run_reporting::notifier(global, &first.notifications) {
         Ok(None) => {}
-        Ok(Some(_)) => findings.push(Finding::good("notifications", "are set up; none was sent")),
+        Ok(Some(_)) => findings.push(Finding::good("notifications", "are configured; none was sent")),
         Err(error) => findings.push(Finding::bad("notifications", error)),
     }
     findings.push(ops::check_folder("temporary files", &context::temp_dir(&first.engine)));
     match state_dir(first.state.state_dir.clone()) {
         Some(folder) => findings.push(ops::check_folder("state", &folder)),
-        None => findings.push(Finding::doubtful("state", "there is no folder for it", "name one with --state-dir")),
+        None => findings.push(Finding::doubtful("state", "there is no state folder", "give one with --state-dir")),
     }
     out(&match first.output {
-        StatusOutput::Text => text(&findings),
-        StatusOutput::Json => {
+        OutputFormat::Text => text(&findings),
+        OutputFormat::Json => {
             serde_json::to_string_pretty(&findings).context(Kind::Bug, "The findings cannot be written as JSON")? + "\n"
         }
     })?;
@@ -62,7 +62,7 @@ pub(in crate::cli) async fn check(global: &GlobalArgs, runs: Vec<CheckArgs>) -> 
     }
 }
 
-/// What was found about the target of a run, if it has one, and about the options for its tables.
+/// Tests the target of a run, if it has one, and the options for its tables.
 async fn check_target(global: &GlobalArgs, run: &CheckArgs, listed: Option<(&Client, &Listing)>, findings: &mut Vec<Finding>) {
     if run.target.target.is_none() {
         return;

@@ -1,4 +1,4 @@
-//! What several commands need: the client, the target and its sink, engines, rules for tables. It runs no command.
+//! What several commands need: the client, the target and its sink, engines, rules for tables. Runs no command.
 
 #[cfg(feature = "lake")]
 use std::path::PathBuf;
@@ -10,14 +10,14 @@ use url::Url;
 
 use crate::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
 #[cfg(feature = "sql")]
-use crate::cli::args::database::{DatabaseArgs, NonFiniteArg};
+use crate::cli::args::database::DatabaseArgs;
 use crate::cli::args::global::GlobalArgs;
 #[cfg(feature = "lake")]
-use crate::cli::args::lake::{DeletionVectorsArg, ForeignChangesArg, LakeArgs, SwitchArg};
+use crate::cli::args::lake::LakeArgs;
 #[cfg(feature = "lake")]
 use crate::cli::args::selection::{HashKeyArgs, TableArgs};
 #[cfg(feature = "lake")]
-use crate::cli::args::target::{EngineArgs, LakeFormatArg, TargetArgs};
+use crate::cli::args::target::{EngineArgs, TargetArgs};
 #[cfg(feature = "lake")]
 use crate::cli::settings::paths::at_home;
 use crate::cli::settings::paths::variable;
@@ -40,13 +40,13 @@ use crate::schema::{HashKey, TableOptions, TableRules};
 #[cfg(feature = "lake")]
 use crate::sink::Sink;
 #[cfg(feature = "lake")]
-use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions, OnForeignChanges};
+use crate::sink::delta::DeltaOptions;
 #[cfg(feature = "sql")]
-use crate::sink::sql::{NonFinite, SqlOptions};
+use crate::sink::sql::SqlOptions;
 #[cfg(feature = "lake")]
 use crate::store::StoreOptions;
 
-/// The client that the global options describe. No network yet.
+/// The client of the global options. Makes no call.
 pub(in crate::cli) fn client(global: &GlobalArgs, pacing: Pacing) -> Result<Client> {
     Client::new(client_options(global, pacing)?)
 }
@@ -69,12 +69,12 @@ fn base_url(text: &str) -> Result<Url> {
     let url = Url::parse(trimmed).map_err(|error| {
         Error::new(Kind::Usage, "The address of the service is not a URL")
             .caused_by(error)
-            .hint("set --base-url or DAP_API_URL to something like https://api-gateway.instructure.com")
+            .hint("set --base-url or DAP_API_URL to a URL such as https://api-gateway.instructure.com")
     })?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
         return Err(Error::new(
             Kind::Usage,
-            "The address of the service must begin with https:// (or http:// for a local server)",
+            "The address of the service does not start with https:// (or http:// for a local server)",
         ));
     }
     Ok(url)
@@ -83,7 +83,7 @@ fn base_url(text: &str) -> Result<Url> {
 fn credentials(global: &GlobalArgs) -> Result<Credentials> {
     let missing = |what: &'static str, flag: &'static str, variable: &'static str| {
         Error::new(Kind::Usage, format!("No {what} was given"))
-            .hint(format!("set {variable} (or {flag}); try `daplake demo` to see everything work without an account"))
+            .hint(format!("set {variable} or {flag}; `daplake demo` works without an account"))
             .with_kind(Kind::Auth)
     };
     let client_id = global
@@ -99,23 +99,18 @@ fn credentials(global: &GlobalArgs) -> Result<Credentials> {
     Ok(Credentials { client_id, client_secret })
 }
 
-/// The target that was named, with all that an object store may want to know, and in the form that its tables have.
+/// The target of the options, with the options of its object store and the format of its tables.
 #[cfg(feature = "lake")]
 pub(in crate::cli) async fn target(global: &GlobalArgs, args: &TargetArgs) -> Result<Target> {
     let text = args.target.as_deref().ok_or_else(|| {
-        Error::new(Kind::Usage, "No target was given")
-            .hint("give --target, or write it in a settings file (see `daplake init`)")
+        Error::new(Kind::Usage, "No target was given").hint("give --target, or name it in a settings file (see `daplake init`)")
     })?;
     let target = database(text)?;
     let options = store_options(global, &args.store_option)?;
-    let wanted = args.format.map(|format| match format {
-        LakeFormatArg::Delta => ops::LakeFormat::Delta,
-        LakeFormatArg::Parquet => ops::LakeFormat::Parquet,
-    });
-    target.with_store_options(options).recognised(wanted).await
+    target.with_store_options(options).recognised(args.format).await
 }
 
-/// The way to object stores: what was told, and what the environment knows.
+/// The options of object stores: those of the command line, and the variables of the environment.
 #[cfg(feature = "lake")]
 pub(in crate::cli) fn store_options(global: &GlobalArgs, told: &[String]) -> Result<StoreOptions> {
     let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -128,15 +123,15 @@ pub(in crate::cli) fn store_options(global: &GlobalArgs, told: &[String]) -> Res
     Ok(options)
 }
 
-/// The key for hashed columns: from the file that was named, else from the variable. It cannot be given as an argument, which
-/// others on the machine could see.
+/// The key of hashed columns: from the file of the option, else from the variable. It is not accepted as an argument, which other users
+/// of the machine can see.
 #[cfg(feature = "lake")]
 pub(in crate::cli) fn hash_key(args: &HashKeyArgs) -> Result<Option<HashKey>> {
     let secret = match &args.hash_key_file {
         Some(path) => {
             let text = std::fs::read_to_string(path);
             let text = text
-                .context(Kind::Usage, format!("The file with the key for hashed columns cannot be read: {}", path.display()))?;
+                .context(Kind::Usage, format!("The file with the key of hashed columns cannot be read: {}", path.display()))?;
             Some(Secret::new(text.trim_end_matches(['\r', '\n'])))
         }
         None => variable("DAPLAKE_HASH_KEY").map(Secret::new),
@@ -144,32 +139,31 @@ pub(in crate::cli) fn hash_key(args: &HashKeyArgs) -> Result<Option<HashKey>> {
     secret.as_ref().map(HashKey::new).transpose()
 }
 
-/// The variable of the official client that switches its usage tracking off or on. It changes nothing here, but a wrong value is
-/// refused as there.
+/// Checks the variable with which the official client enables its usage tracking. It has no effect, but an invalid value is an error, as
+/// in the official client.
 pub(in crate::cli) fn check_tracking(global: &GlobalArgs) -> Result<()> {
     if global.no_tracking {
         return Ok(());
     }
     let Some(value) = variable("DAP_TRACKING") else { return Ok(()) };
-    match ["false", "0", "no", "off", "true", "1", "yes", "on"].contains(&value.to_ascii_lowercase().as_str()) {
-        true => Ok(()),
-        false => Err(Error::new(Kind::Usage, "The variable DAP_TRACKING is neither true nor false")
-            .hint("unset it: daplake tracks nothing in any case")),
+    if ["false", "0", "no", "off", "true", "1", "yes", "on"].contains(&value.to_ascii_lowercase().as_str()) {
+        return Ok(());
     }
+    Err(Error::new(Kind::Usage, "The variable DAP_TRACKING must be true or false").hint("unset it: daplake never tracks usage"))
 }
 
-/// The place that a text names, with what the environment knows of the home folder and of a database's server.
+/// The target of an address, completed by the home folder and the variables of the database.
 #[cfg(feature = "lake")]
 pub(in crate::cli) fn database(text: &str) -> Result<Target> {
     at_home(text)?.parse::<Target>()?.completed(&variable)
 }
 
-/// Keeps the journals of accounts apart.
+/// Identifies the account in the names of journals.
 pub(in crate::cli) fn account(global: &GlobalArgs) -> String {
     format!("{} {}", global.base_url.trim_end_matches('/'), global.client_id.as_deref().unwrap_or_default())
 }
 
-/// Our pace, with the number of job starts per minute that was asked for.
+/// The limits of calls per minute.
 pub(in crate::cli) fn pacing(global: &GlobalArgs, jobs_per_minute: u32) -> Pacing {
     let mut pacing = Pacing { job_starts: jobs_per_minute, ..Pacing::default() };
     for Pace { kind, per_minute } in &global.pacing {
@@ -183,34 +177,27 @@ pub(in crate::cli) fn pacing(global: &GlobalArgs, jobs_per_minute: u32) -> Pacin
     pacing
 }
 
-/// What a load into a database may hold by default: all that it keeps are rows on their way and, of sets that may hold a key
-/// twice, what waits to be reduced. With it a run stays below 128 MiB.
+/// Default memory limit of loads into databases. They buffer only rows in transit, and change sets that may contain a key twice. A run
+/// then stays below 128 MiB.
 #[cfg(feature = "sql")]
 pub(in crate::cli) const DATABASE_MEMORY_LIMIT: u64 = 24 << 20;
 
-/// The API key of the settings as they are now.
+/// The API key, from settings that are read again.
 #[cfg(feature = "lake")]
 pub(in crate::cli) fn credentials_again() -> Result<Credentials> {
     let resolved = resolve::resolve_again()?;
     let first = resolved.runs.into_iter().next();
-    credentials(&first.ok_or_else(|| Error::new(Kind::Bug, "The command line was lost"))?.global)
+    credentials(&first.ok_or_else(|| Error::new(Kind::Bug, "The command line has no run"))?.global)
 }
 
 /// The options of a database target.
 #[cfg(feature = "sql")]
 pub(in crate::cli) fn database_options(args: &DatabaseArgs) -> SqlOptions {
-    SqlOptions {
-        non_finite: match args.non_finite {
-            NonFiniteArg::Fail => NonFinite::Fail,
-            NonFiniteArg::Null => NonFinite::Null,
-        },
-        drop_removed_columns: args.drop_removed_columns,
-        adopt: args.adopt.clone(),
-    }
+    SqlOptions { non_finite: args.non_finite, drop_removed_columns: args.drop_removed_columns, adopt: args.adopt.clone() }
 }
 
+/// The sink of a target, with the options for its kind.
 #[cfg(feature = "lake")]
-/// The sink of a target, with the choices of its kind.
 pub(in crate::cli) fn open_sink(
     target: &Target,
     engine: &Engine,
@@ -224,27 +211,28 @@ pub(in crate::cli) fn open_sink(
     }
 }
 
+/// Splits `table=value`; a value alone applies to all tables.
 #[cfg(feature = "lake")]
-/// `table=word`, or a word for all tables.
-fn of_tables(rule: &str) -> (&str, &str) {
-    rule.split_once('=').map_or(("all", rule), |(tables, word)| (tables.trim(), word.trim()))
+fn table_and_value(rule: &str) -> (&str, &str) {
+    rule.split_once('=').map_or(("all", rule), |(tables, value)| (tables.trim(), value.trim()))
 }
 
+/// The rules for single tables.
 #[cfg(feature = "lake")]
-/// What the options say of single tables.
 pub(in crate::cli) fn table_rules(args: &TableArgs) -> Result<TableRules> {
     let mut rules = TableRules::default();
     for rule in &args.deletes {
-        let (tables, word) = of_tables(rule);
-        rules.add(tables, TableOptions { deletes: Some(word.parse()?), ..TableOptions::default() });
+        let (tables, value) = table_and_value(rule);
+        rules.add(tables, TableOptions { deletes: Some(value.parse()?), ..TableOptions::default() });
     }
     for rule in &args.mode {
-        let (tables, word) = of_tables(rule);
-        rules.add(tables, TableOptions { mode: Some(word.parse()?), ..TableOptions::default() });
+        let (tables, value) = table_and_value(rule);
+        rules.add(tables, TableOptions { mode: Some(value.parse()?), ..TableOptions::default() });
     }
     for rule in &args.partition_by {
         let (tables, by) = rule.split_once('=').ok_or_else(|| {
-            Error::new(Kind::Usage, "--partition-by names no table").hint("write it as 'submissions=month(submitted_at)'")
+            Error::new(Kind::Usage, "--partition-by does not name a table")
+                .hint("write it as 'submissions=month(submitted_at)'")
         })?;
         let partition_by = Some(by.trim().parse()?);
         rules.add(tables.trim(), TableOptions { partition_by, ..TableOptions::default() });
@@ -264,7 +252,7 @@ pub(in crate::cli) fn table_rules(args: &TableArgs) -> Result<TableRules> {
     Ok(rules)
 }
 
-#[cfg(feature = "lake")]
+/// The engine for loads into a target.
 #[cfg(feature = "lake")]
 pub(in crate::cli) fn engine_for(target: &Target, args: &EngineArgs) -> Result<Engine> {
     match target {
@@ -274,19 +262,20 @@ pub(in crate::cli) fn engine_for(target: &Target, args: &EngineArgs) -> Result<E
     }
 }
 
-/// For loads into databases, which need little memory.
+/// The engine for loads into databases, which need little memory.
 #[cfg(feature = "sql")]
 pub(in crate::cli) fn database_engine(args: &EngineArgs) -> Result<Engine> {
     engine_of(args, args.memory_limit.unwrap_or(DATABASE_MEMORY_LIMIT), cores())
 }
 
+/// The engine of the options, with a partition per core.
 #[cfg(feature = "lake")]
 pub(in crate::cli) fn engine(args: &EngineArgs) -> Result<Engine> {
     engine_of_parts(args, cores())
 }
 
+/// An engine with this number of partitions.
 #[cfg(feature = "lake")]
-/// For so many parts at once.
 pub(in crate::cli) fn engine_of_parts(args: &EngineArgs, partitions: usize) -> Result<Engine> {
     engine_of(args, args.memory_limit.unwrap_or_else(memory::default_limit), partitions)
 }
@@ -297,40 +286,32 @@ fn engine_of(args: &EngineArgs, limit: u64, partitions: usize) -> Result<Engine>
     Engine::new(EngineOptions { memory_limit, temp_dir: args.temp_dir.clone(), partitions })
 }
 
+/// The cores that this process can use.
 #[cfg(feature = "lake")]
 pub(in crate::cli) fn cores() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
 }
 
+/// The folder for temporary files.
 #[cfg(feature = "lake")]
 pub(in crate::cli) fn temp_dir(args: &EngineArgs) -> PathBuf {
     args.temp_dir.clone().unwrap_or_else(std::env::temp_dir)
 }
 
+/// The options of lake tables.
 #[cfg(feature = "lake")]
-/// How lake tables are written, as the options say.
 pub(in crate::cli) fn delta_options(engine: &Engine, args: &LakeArgs) -> DeltaOptions {
     DeltaOptions {
-        deletion_vectors: match args.deletion_vectors {
-            DeletionVectorsArg::Auto => DeletionVectors::Auto,
-            DeletionVectorsArg::On => DeletionVectors::On,
-            DeletionVectorsArg::Off => DeletionVectors::Off,
-        },
-        change_data_feed: match args.change_data_feed {
-            None => ChangeDataFeed::Unchanged,
-            Some(SwitchArg::On) => ChangeDataFeed::On,
-            Some(SwitchArg::Off) => ChangeDataFeed::Off,
-        },
-        on_foreign_changes: match args.foreign_changes {
-            ForeignChangesArg::Fail => OnForeignChanges::Fail,
-            ForeignChangesArg::Warn => OnForeignChanges::Warn,
-        },
+        deletion_vectors: args.deletion_vectors,
+        change_data_feed: args.change_data_feed.unwrap_or_default(),
+        on_foreign_changes: args.foreign_changes,
         compact_after: args.compact_after,
         ..DeltaOptions::new(engine.clone())
     }
 }
 
+/// An engine with default options.
 #[cfg(feature = "lake")]
-pub(in crate::cli) fn small_engine() -> Result<Engine> {
-    engine(&EngineArgs { memory_limit: None, temp_dir: None })
+pub(in crate::cli) fn default_engine() -> Result<Engine> {
+    engine(&EngineArgs::default())
 }

@@ -1,4 +1,4 @@
-//! `initdb`, `syncdb`, `dropdb`, `listdb`: from arguments to requests, from reports to lines.
+//! `initdb`, `syncdb`, `dropdb`, `listdb`: build requests, and print reports.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,13 +8,12 @@ use serde_json::json;
 
 use crate::cli::args::database::{ConnectionArgs, DbLoadArgs, DropdbArgs, ListdbArgs};
 use crate::cli::args::global::GlobalArgs;
-use crate::cli::args::selection::OnSnapshotRequired;
 use crate::cli::commands::context;
 use crate::cli::exit;
 use crate::cli::signals::interrupted;
 use crate::cli::terminal::console::{Console, Mark};
 use crate::cli::terminal::output;
-use crate::cli::terminal::output::{Grid, grouped};
+use crate::cli::terminal::output::{Grid, counted, grouped};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::{Namespace, Timestamp};
 use crate::ops::databases;
@@ -26,23 +25,25 @@ use crate::sink::sql::{SqlOptions, SqlSink};
 fn open(connection: &ConnectionArgs, options: SqlOptions) -> Result<SqlSink> {
     let hint = "write it as postgresql://user:password@host:port/database";
     let Some(text) = &connection.connection_string else {
-        return Err(
-            Error::new(Kind::Usage, "No connection string: give --connection-string or set DAP_CONNECTION_STRING").hint(hint)
-        );
+        return Err(Error::new(
+            Kind::Usage,
+            "No connection string was given: use --connection-string or DAP_CONNECTION_STRING",
+        )
+        .hint(hint));
     };
     match context::database(text.reveal()).hint(hint)? {
         Target::Database(url) => SqlSink::open(url.reveal(), options),
         Target::Folder(_) | Target::Store(..) | Target::Parquet(_) => {
-            Err(Error::new(Kind::Usage, "The connection string names no database").hint(hint))
+            Err(Error::new(Kind::Usage, "The connection string is not that of a database").hint(hint))
         }
     }
 }
 
-/// Ctrl-C ends it; every table is as it was or up to date.
+/// Runs work that Ctrl-C can end: each table is then unchanged or up to date.
 async fn or_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
         biased;
-        () = interrupted() => Err(Error::new(Kind::Cancelled, "Interrupted; every table is as it was or up to date")),
+        () = interrupted() => Err(Error::new(Kind::Cancelled, "Interrupted; each table is unchanged or up to date")),
         result = work => result,
     }
 }
@@ -59,22 +60,18 @@ pub(in crate::cli) async fn load(global: &GlobalArgs, console: Console, args: Db
         tables: args.tables.table.split(',').map(|name| name.trim().to_owned()).collect(),
         exclude: args.exclude,
     };
-    let on_snapshot_required = match args.on_snapshot_required {
-        OnSnapshotRequired::Fail => ops::OnSnapshotRequired::Fail,
-        OnSnapshotRequired::Resnapshot => ops::OnSnapshotRequired::Resnapshot,
-    };
     if let Some(warning) = or_interrupted(sink.charset_warning()).await? {
         console.say(Mark::Warning, |_| warning.clone())?;
     }
     let sink: Arc<dyn Sink> = Arc::new(sink);
     let engine = context::database_engine(&args.engine)?;
-    let observer: ops::SyncObserver = Arc::new(move |event: &SyncEvent<'_>| tell(console, verb, event));
+    let observer: ops::SyncObserver = Arc::new(move |event: &SyncEvent<'_>| print_step(console, verb, event));
     let request = SyncRequest {
         demand,
         unlisted: Unlisted::Try,
-        on_snapshot_required,
+        on_snapshot_required: args.on_snapshot_required,
         observer: Some(observer),
-        out_of_range: args.times.policy(),
+        out_of_range: args.times.out_of_range_times,
         ..SyncRequest::new(client, sink, engine, selection)
     };
     let report = or_interrupted(Box::pin(ops::sync(request))).await?;
@@ -83,8 +80,8 @@ pub(in crate::cli) async fn load(global: &GlobalArgs, console: Console, args: Db
     ended(console, &errors, skipped, report.tables.len())
 }
 
-/// A step of one table, at the moment it happens. What cannot be said (a closed pipe, say) must not stop the work.
-fn tell(console: Console, verb: &str, event: &SyncEvent<'_>) {
+/// Prints a step of a table. A failure to print, such as a closed pipe, must not stop the work.
+fn print_step(console: Console, verb: &str, event: &SyncEvent<'_>) {
     let name = event.table.to_string();
     let report = match event.step {
         SyncStep::Started => {
@@ -114,7 +111,7 @@ fn tell(console: Console, verb: &str, event: &SyncEvent<'_>) {
     };
 }
 
-/// The last failure decides the exit code, as in the official client.
+/// Prints how many tables failed. The last failure decides the exit code, as in the official client.
 fn ended(console: Console, errors: &[&Error], skipped: usize, total: usize) -> Result<ExitCode> {
     let Some(last) = errors.last() else { return Ok(ExitCode::SUCCESS) };
     console.say(Mark::Error, |bold| {
@@ -129,13 +126,13 @@ pub(in crate::cli) async fn drop(console: Console, args: DropdbArgs) -> Result<E
     let namespace = Namespace::new(args.namespace.namespace);
     let done = or_interrupted(databases::drop(&sink, &namespace, &args.tables.table)).await?;
     if done.is_empty() {
-        console.say(Mark::Warning, |_| format!("The database holds no tables of {namespace}; there is nothing to drop"))?;
+        console.say(Mark::Warning, |_| format!("The database has no tables of {namespace}; nothing to drop"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    console.say(Mark::Title, |bold| format!("Dropping {} tables", bold(&done.len().to_string())))?;
+    console.say(Mark::Title, |bold| format!("Dropping {}", bold(&counted(done.len() as u64, "table"))))?;
     for (table, error) in &done {
         match error {
-            None => console.say(Mark::Success, |bold| format!("{} is dropped", bold(&table.to_string())))?,
+            None => console.say(Mark::Success, |bold| format!("{}: dropped", bold(&table.to_string())))?,
             Some(error) => console.error(error)?,
         }
     }
@@ -148,13 +145,13 @@ pub(in crate::cli) async fn list(global: &GlobalArgs, console: Console, args: Li
     let client = context::client(global, context::pacing(global, 0))?;
     context::check_tracking(global)?;
     let namespace = Namespace::new(args.namespace.namespace);
-    console.say(Mark::Progress, |_| "Asking the service and the database for their tables".to_owned())?;
+    console.say(Mark::Progress, |_| "Listing the tables of the service and of the database".to_owned())?;
     let count = !args.omit_record_count;
     let client = (!args.omit_not_replicated).then_some(&client);
     let lines = or_interrupted(databases::list(&sink, client, &namespace, count)).await?;
     for line in lines.iter().filter(|line| line.is_missing) {
         console.say(Mark::Warning, |bold| {
-            format!("{} was removed from the database by hand; run dropdb for it, then initdb", bold(&line.name))
+            format!("{} was dropped by another program; run dropdb for it, then initdb", bold(&line.name))
         })?;
     }
     let now = Timestamp::now();

@@ -4,10 +4,8 @@ use std::process::ExitCode;
 
 use crate::cli::args::global::GlobalArgs;
 #[cfg(feature = "lake")]
-use crate::cli::args::schema::{DdlEngine, DdlFormat};
-use crate::cli::args::schema::{ErdColumns, ErdForm, ErdSource, SchemaArgs};
-#[cfg(feature = "lake")]
-use crate::cli::args::selection::NestedArg;
+use crate::cli::args::schema::DdlEngine;
+use crate::cli::args::schema::{ErdForm, ErdSource, SchemaArgs};
 use crate::cli::commands::{context, downloads};
 use crate::cli::signals::interrupted;
 use crate::cli::terminal::console::Console;
@@ -20,10 +18,10 @@ use crate::model::Namespace;
 use crate::model::TableRef;
 use crate::ops::files::{self, SchemaRequest, TableChoice, TableEvent};
 use crate::ops::{self, Selection};
-use crate::page::{Columns, diagram_page, dot, mermaid};
+use crate::page::{diagram_page, dot, mermaid};
 use crate::schema::{Diagram, TableSchema};
 #[cfg(feature = "lake")]
-use crate::schema::{LakeEngine, LakeFormat, LakePlace, Nested};
+use crate::schema::{LakeEngine, LakePlace};
 
 pub(in crate::cli) async fn schema(global: &GlobalArgs, console: Console, args: SchemaArgs) -> Result<ExitCode> {
     if let Some(form) = args.erd.erd {
@@ -40,34 +38,26 @@ pub(in crate::cli) async fn schema(global: &GlobalArgs, console: Console, args: 
         folder: args.output.output_directory,
     };
     context::check_tracking(global)?;
-    let observe = |event: &TableEvent| downloads::tell(console, "Schema of", event);
+    let observe = |event: &TableEvent| downloads::print_step(console, "Schema of", event);
     downloads::finish(console, files::save_schemas(request, &observe, interrupted())).await
 }
 
-/// Statements go to standard output, whoever reads them.
+/// Prints statements to standard output.
 #[cfg(feature = "lake")]
 async fn ddl(global: &GlobalArgs, args: &SchemaArgs, engine: DdlEngine) -> Result<ExitCode> {
     let lake = |engine| -> Result<ops::DdlFor> {
         let target = args.ddl.target.as_deref().ok_or_else(|| {
-            Error::new(Kind::Usage, "Views need to know where the tables are").hint("name the folder or URL with --target")
+            Error::new(Kind::Usage, "--ddl needs the place of the tables").hint("give the folder or URL with --target")
         })?;
-        let format = match args.ddl.table_format {
-            DdlFormat::Delta => LakeFormat::Delta,
-            DdlFormat::Parquet => LakeFormat::Parquet,
-        };
-        let nested = match args.ddl.nested {
-            NestedArg::Typed => Nested::Typed,
-            NestedArg::Json => Nested::Json,
-        };
         let url = match context::database(target)? {
             ops::Target::Folder(folder) => folder.display().to_string(),
             ops::Target::Store(url, _) => url.reveal().to_string(),
             ops::Target::Parquet(_) | ops::Target::Database(_) => {
-                return Err(Error::new(Kind::Usage, "Views are over the files of a folder or an object store")
-                    .hint("name that with --target; the tables of a database need no views"));
+                return Err(Error::new(Kind::Usage, "Views need a folder or an object store")
+                    .hint("give it with --target; the tables of a database need no views"));
             }
         };
-        Ok(ops::DdlFor::Lake(engine, LakePlace { url, format, nested }))
+        Ok(ops::DdlFor::Lake(engine, LakePlace { url, format: args.ddl.table_format, nested: args.ddl.nested }))
     };
     let of = match engine {
         DdlEngine::Duckdb => lake(LakeEngine::DuckDb)?,
@@ -98,13 +88,10 @@ async fn erd(global: &GlobalArgs, args: &SchemaArgs, form: ErdForm) -> Result<Ex
     let selection =
         Selection { namespaces: list(&args.namespace.namespace), tables: list(&args.tables.table), exclude: Vec::new() };
     let diagram = match args.erd.erd_source {
-        ErdSource::Documentation => ops::diagram_among(documented()?, &selection)?,
-        ErdSource::Service => asked(global, &selection).await?,
+        ErdSource::Documentation => ops::diagram_among(from_documentation()?, &selection)?,
+        ErdSource::Service => from_service(global, &selection).await?,
     };
-    let columns = match args.erd.erd_columns {
-        ErdColumns::Keys => Columns::Keys,
-        ErdColumns::All => Columns::All,
-    };
+    let columns = args.erd.erd_columns;
     output::out(&match form {
         ErdForm::Mermaid => mermaid(&diagram, columns),
         ErdForm::Dot => dot(&diagram, columns),
@@ -113,7 +100,8 @@ async fn erd(global: &GlobalArgs, args: &SchemaArgs, form: ErdForm) -> Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-async fn asked(global: &GlobalArgs, selection: &Selection) -> Result<Diagram> {
+/// The diagram of the schemas of the service.
+async fn from_service(global: &GlobalArgs, selection: &Selection) -> Result<Diagram> {
     let client = context::client(global, context::pacing(global, 0))?;
     tokio::select! {
         biased;
@@ -122,9 +110,9 @@ async fn asked(global: &GlobalArgs, selection: &Selection) -> Result<Diagram> {
     }
 }
 
-/// The tables that the documentation names.
+/// The schemas of the documentation.
 #[cfg(feature = "demo")]
-fn documented() -> Result<Vec<TableSchema>> {
+fn from_documentation() -> Result<Vec<TableSchema>> {
     let read = |(namespace, table)| {
         let table = TableRef::new(namespace, table);
         let schema = catalogue::schema(&table).unwrap_or_default();
@@ -134,7 +122,7 @@ fn documented() -> Result<Vec<TableSchema>> {
 }
 
 #[cfg(not(feature = "demo"))]
-fn documented() -> Result<Vec<TableSchema>> {
-    Err(Error::new(Kind::Unsupported, "This build comes without the schemas of the documentation")
-        .hint("leave --erd-source out, to ask the service"))
+fn from_documentation() -> Result<Vec<TableSchema>> {
+    Err(Error::new(Kind::Unsupported, "This build does not contain the schemas of the documentation")
+        .hint("omit --erd-source to use the schemas of the service"))
 }

@@ -1,4 +1,4 @@
-//! Folders by the conventions of the system, and variables.
+//! Folders of the system and variables of the environment.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 /// The name of the settings file.
 pub(in crate::cli) const SETTINGS_NAME: &str = "daplake.toml";
 
-/// Our folder for settings by the conventions of the system.
+/// The folder for settings: that of the system, such as `~/.config/daplake`. `None` if there is no home folder.
 pub(in crate::cli) fn config_dir() -> Option<PathBuf> {
     if cfg!(windows) {
         return Some(absolute_variable("APPDATA")?.join("daplake"));
@@ -27,34 +27,34 @@ fn home() -> Option<PathBuf> {
     std::env::home_dir().filter(|home| home.is_absolute())
 }
 
-/// A path with the home folder in place of a `~` at its beginning: the shell leaves it in quotes and behind a `=`.
+/// Replaces a leading `~` by the home folder. Shells leave it in quotes and after a `=`.
 pub(in crate::cli) fn at_home(text: &str) -> Result<Cow<'_, str>> {
     let Some(rest) = text.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/')) else {
         return Ok(text.into());
     };
     match home() {
         Some(home) => Ok(home.join(rest.trim_start_matches('/')).display().to_string().into()),
-        None => Err(Error::new(Kind::Usage, "The home folder is not known").hint("write the folder's full path")),
+        None => Err(Error::new(Kind::Usage, "The home folder is unknown").hint("give the full path of the folder")),
     }
 }
 
-/// A variable with something in it.
+/// The value of a variable; an empty one counts as unset.
 pub(in crate::cli) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Where runs note what they have reached: as told, or by the conventions of the system. `None`: there is no home.
-pub(in crate::cli) fn state_dir(told: Option<PathBuf>) -> Option<PathBuf> {
-    told.or_else(|| {
+/// The folder for the state of runs: the given one, else that of the system. `None` if there is no home folder.
+pub(in crate::cli) fn state_dir(given: Option<PathBuf>) -> Option<PathBuf> {
+    given.or_else(|| {
         if cfg!(windows) {
             return Some(absolute_variable("LOCALAPPDATA")?.join("daplake"));
         }
         if cfg!(target_os = "macos") {
             return Some(home()?.join("Library/Application Support/daplake"));
         }
-        // A service of systemd is told its own.
-        let told = absolute_variable("STATE_DIRECTORY");
-        told.or_else(|| {
+        // systemd sets this variable for services with `StateDirectory=`.
+        let of_service = absolute_variable("STATE_DIRECTORY");
+        of_service.or_else(|| {
             Some(absolute_variable("XDG_STATE_HOME").or_else(|| Some(home()?.join(".local/state")))?.join("daplake"))
         })
     })

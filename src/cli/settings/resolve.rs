@@ -1,6 +1,5 @@
-//! From words to typed values: the only reader of arguments, environment and settings file. Precedence: flag, environment, file,
-//! default. The values of the file become the defaults of the options they are about, so that there is one way to parse and check
-//! all of them, and one place that decides who wins.
+//! From arguments, environment and settings file to typed settings. Precedence: option, variable, file, default. The values of the file
+//! become defaults of the options, so the values are parsed and checked in one place, and the precedence is decided in one place.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -13,30 +12,30 @@ use clap::{Arg, ArgMatches, FromArgMatches};
 #[cfg(feature = "lake")]
 use crate::cli::args::Command;
 use crate::cli::args::global::GlobalArgs;
-use crate::cli::args::{Cli, definition};
-use crate::cli::settings::paths::{SETTINGS_NAME, config_dir, variable};
+use crate::cli::args::{Settings, definition};
 #[cfg(feature = "lake")]
-use crate::cli::settings::settings_file::without_references;
-use crate::cli::settings::settings_file::{FileSettings, FileTarget, FileValue, log_values, options_of_tables};
-use crate::cli::settings::settings_schema::{FOR_LAKES, is_for_sync_only, nearest};
+use crate::cli::settings::file::without_references;
+use crate::cli::settings::file::{FileSettings, FileTarget, FileValue, log_values, options_of_tables};
+use crate::cli::settings::paths::{SETTINGS_NAME, config_dir, variable};
+use crate::cli::settings::schema::{FOR_LAKES, is_for_sync_only, nearest};
 #[cfg(feature = "lake")]
 use crate::cli::version::program_name;
 use crate::error::{Error, Kind, Result};
 use crate::ops::Address;
 
-/// The command line, completed by the settings file.
+/// The settings of a command.
 pub(in crate::cli) struct Resolved {
-    /// One for each target that is meant; never empty.
-    pub(in crate::cli) runs: Vec<Cli>,
-    /// What a person should know about the file.
+    /// One for each target; never empty.
+    pub(in crate::cli) runs: Vec<Settings>,
+    /// Warnings about the settings file.
     pub(in crate::cli) warnings: Vec<String>,
 }
 
-/// Why there is none.
+/// Why there are no settings.
 pub(in crate::cli) enum Unresolved {
-    /// Wrong usage, or a wish for help.
+    /// Wrong usage, or a request for help.
     Usage(clap::Error),
-    /// Something is wrong with the settings file.
+    /// An error in the settings file.
     File(Error),
 }
 
@@ -52,45 +51,46 @@ impl From<Error> for Unresolved {
     }
 }
 
-/// Commands that take nothing from a settings file.
+/// Commands that read no settings file.
 const WITHOUT_FILE: [&str; 5] = ["init", "demo", "serve", "completions", "man"];
-/// Commands that look at a target alone.
+/// Commands that do not call the service.
 const WITHOUT_SERVICE: [&str; 5] = ["status", "query", "history", "optimize", "vacuum"];
-/// Commands that work on several targets at once, and those that work without any.
+/// Commands that use all targets of the file.
 const ALL_TARGETS: [&str; 2] = ["sync", "check"];
+/// Commands that need no target.
 const NEEDS_NO_TARGET: [&str; 1] = ["check"];
 
-/// Parses the arguments, with the settings file as their defaults: once for each target of the file that is meant, since a target
-/// may have settings of its own.
+/// Parses the arguments with the values of the settings file as defaults, once for each selected target, since a target can override
+/// settings.
 pub(in crate::cli) fn resolve(name: &'static str, arguments: &[OsString]) -> Result<Resolved, Unresolved> {
     let mut plain = definition(name);
-    // Without the file, so that help never shows what stands in it.
+    // Without the file, so that help texts never show its values.
     let matches = plain.try_get_matches_from_mut(arguments)?;
     let (command, inner) = match matches.subcommand() {
         Some((command, inner)) if !WITHOUT_FILE.contains(&command) => (command.to_owned(), inner.clone()),
         _ => {
-            let runs = vec![Cli::from_arg_matches(&matches)?];
+            let runs = vec![Settings::from_arg_matches(&matches)?];
             #[cfg(feature = "lake")]
             check_addresses(&runs)?;
             return Ok(Resolved { runs, warnings: Vec::new() });
         }
     };
-    let told = inner.get_one::<PathBuf>("settings").cloned();
-    let path = settings_file(told)?;
+    let given = inner.get_one::<PathBuf>("settings").cloned();
+    let path = settings_file(given)?;
     let file = path.as_deref().map(|path| FileSettings::read(path, &variable)).transpose()?;
     let has_file = file.is_some();
-    let FileSettings { values, tables, targets, mut warnings, lacking, .. } = file.unwrap_or_default();
+    let FileSettings { values, tables, targets, mut warnings, unresolved, .. } = file.unwrap_or_default();
     #[cfg(feature = "lake")]
     let elsewhere: Vec<String> = {
         let all = values.iter().chain(targets.iter().flat_map(|target| &target.values));
         all.filter(|value| value.option == "namespace").flat_map(|value| value.texts.iter().cloned()).collect()
     };
-    let lacking = lacking.into_iter().filter(|(section, _)| needs(&command, section));
-    warnings.extend(lacking.map(|(_, words)| words));
+    let unresolved = unresolved.into_iter().filter(|(section, _)| needs(&command, section));
+    warnings.extend(unresolved.map(|(_, message)| message));
     let chosen = chosen(&mut plain, &command, &inner, targets, has_file)?;
     let mut runs = Vec::new();
     let mut databases = Vec::new();
-    let mut without: Vec<&'static str> = Vec::new();
+    let mut ignored: Vec<&'static str> = Vec::new();
     for of_target in chosen {
         let own = of_target.as_ref().map_or(&[][..], |target| &target.tables);
         let mut of_tables = options_of_tables(&tables, own);
@@ -101,8 +101,8 @@ pub(in crate::cli) fn resolve(name: &'static str, arguments: &[OsString]) -> Res
         if address.is_some_and(|text| Address::parse(&text).is_ok_and(|address| address.is_database())) {
             of_tables.retain(|value| {
                 let is_for_lakes = FOR_LAKES.contains(&value.option);
-                if is_for_lakes && !without.contains(&value.option) {
-                    without.push(value.option);
+                if is_for_lakes && !ignored.contains(&value.option) {
+                    ignored.push(value.option);
                 }
                 !is_for_lakes
             });
@@ -111,12 +111,12 @@ pub(in crate::cli) fn resolve(name: &'static str, arguments: &[OsString]) -> Res
         let of_target_values = of_target.iter().flat_map(|target| &target.values);
         let overlay: Vec<FileValue> = values.iter().chain(of_target_values).chain(&of_tables).cloned().collect();
         let mut definition = with_defaults(definition(name), &overlay, of_target.is_some());
-        runs.push(Cli::from_arg_matches(&definition.try_get_matches_from_mut(arguments)?)?);
+        runs.push(Settings::from_arg_matches(&definition.try_get_matches_from_mut(arguments)?)?);
     }
-    if !without.is_empty() && ALL_TARGETS.contains(&command.as_str()) {
+    if !ignored.is_empty() && ALL_TARGETS.contains(&command.as_str()) {
         warnings.push(format!(
-            "Databases keep the rows as they are now: {} in [tables] of the settings file does not apply to {}",
-            without.join(", "),
+            "{} in [tables] of the settings file is for lake tables and is ignored for {}",
+            ignored.join(", "),
             databases.join(", ")
         ));
     }
@@ -130,31 +130,31 @@ pub(in crate::cli) fn resolve(name: &'static str, arguments: &[OsString]) -> Res
     Ok(Resolved { runs, warnings })
 }
 
-/// The command line of this process as it is now: files with secrets and settings are read again.
+/// Reads the settings of this process again, with all files.
 #[cfg(feature = "lake")]
 pub(in crate::cli) fn resolve_again() -> Result<Resolved> {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     resolve(program_name(&arguments), &arguments).map_err(|error| match error {
         Unresolved::File(error) => error,
-        // The text of the parser may repeat a value.
-        Unresolved::Usage(_) => Error::new(Kind::Usage, "The settings cannot be used any more"),
+        // The parser's message can repeat a value.
+        Unresolved::Usage(_) => Error::new(Kind::Usage, "The settings are no longer valid"),
     })
 }
 
-/// The global options of a command whose settings file is wrong, with what can be read of its section `[log]`.
+/// The global options of a command whose settings file is invalid, with its section `[log]` where that can be read.
 pub(in crate::cli) fn logging_of(name: &'static str, arguments: &[OsString]) -> Option<GlobalArgs> {
     let matches = definition(name).try_get_matches_from(arguments).ok()?;
-    let told = matches.subcommand()?.1.get_one::<PathBuf>("settings").cloned();
-    let path = settings_file(told).ok().flatten();
+    let given = matches.subcommand()?.1.get_one::<PathBuf>("settings").cloned();
+    let path = settings_file(given).ok().flatten();
     let values = path.map(|path| log_values(&path, &variable)).unwrap_or_default();
     let matches = with_defaults(definition(name), &values, false).try_get_matches_from(arguments);
-    Some(Cli::from_arg_matches(&matches.or_else(|_| definition(name).try_get_matches_from(arguments)).ok()?).ok()?.global)
+    Some(Settings::from_arg_matches(&matches.or_else(|_| definition(name).try_get_matches_from(arguments)).ok()?).ok()?.global)
 }
 
-/// The target of the command line or the environment.
+/// The target of the command line or of the environment.
 #[cfg(feature = "lake")]
 fn given_address(matches: &ArgMatches) -> Option<String> {
-    Cli::from_arg_matches(matches).ok()?.command?.address().map(str::to_owned)
+    Settings::from_arg_matches(matches).ok()?.command?.address().map(str::to_owned)
 }
 
 #[cfg(not(feature = "lake"))]
@@ -162,14 +162,14 @@ fn given_address(_: &ArgMatches) -> Option<String> {
     None
 }
 
-/// Refuses what is neither a folder nor a URL before anything else looks at it: it may be a connection string in another form.
+/// Refuses an address that is neither a folder nor a URL before other code sees it: it can be a connection string in another syntax.
 #[cfg(feature = "lake")]
-fn check_addresses(runs: &[Cli]) -> Result<(), Unresolved> {
+fn check_addresses(runs: &[Settings]) -> Result<(), Unresolved> {
     let texts = runs.iter().filter_map(|cli| cli.command.as_ref()).filter_map(Command::address);
     for text in texts {
         Address::parse(text)?;
     }
-    // What `init` writes into the file may hold references to variables.
+    // The target of `init` can refer to variables.
     for cli in runs {
         if let Some(Command::Init(args)) = &cli.command {
             Address::parse(&without_references(&args.target))?;
@@ -178,7 +178,7 @@ fn check_addresses(runs: &[Cli]) -> Result<(), Unresolved> {
     Ok(())
 }
 
-/// Whether a section of the file concerns a command.
+/// Whether a command uses a section of the file.
 fn needs(command: &str, section: &str) -> bool {
     match section {
         "service" => !WITHOUT_SERVICE.contains(&command),
@@ -186,7 +186,7 @@ fn needs(command: &str, section: &str) -> bool {
     }
 }
 
-/// The settings of each target of the file that is meant; one `None` when the target comes from elsewhere.
+/// The selected targets of the file; a single `None` if the target comes from the command line or the environment.
 fn chosen(
     plain: &mut clap::Command,
     command: &str,
@@ -194,13 +194,13 @@ fn chosen(
     targets: Vec<FileTarget>,
     has_file: bool,
 ) -> Result<Vec<Option<FileTarget>>, Unresolved> {
-    // Asked of the definition: a program built for release finds any argument in what was typed.
+    // Read from the definition: in release builds `ArgMatches` accepts unknown ids.
     let takes = plain.find_subcommand(command).is_some_and(|sub| sub.get_arguments().any(|arg| arg.get_id() == "to"));
     if !takes {
         return Ok(vec![None]);
     }
     let to: Vec<String> = inner.get_many::<String>("to").into_iter().flatten().cloned().collect();
-    let typed = inner.value_source("target");
+    let source = inner.value_source("target");
     let mut usage = |kind, message: &str| {
         let sub = plain.find_subcommand_mut(command);
         Err(Unresolved::Usage(match sub {
@@ -208,49 +208,49 @@ fn chosen(
             None => clap::Error::raw(kind, message),
         }))
     };
-    if !to.is_empty() && typed == Some(ValueSource::CommandLine) {
+    if !to.is_empty() && source == Some(ValueSource::CommandLine) {
         return usage(
             ErrorKind::ArgumentConflict,
-            "--to names a target of the settings file, --target another one: give one of them",
+            "--to names a target of the settings file, --target an address: give only one of them",
         );
     }
-    if to.is_empty() && typed.is_some() {
+    if to.is_empty() && source.is_some() {
         return Ok(vec![None]);
     }
     if !to.is_empty() && !has_file {
         return usage(
             ErrorKind::MissingRequiredArgument,
-            "--to names a target of a settings file, and there is none: `daplake init` writes one",
+            "--to names a target of a settings file, but there is no settings file: `daplake init` writes one",
         );
     }
     let mut unknown = to.iter().filter(|name| !targets.iter().any(|target| target.name == **name));
     if let Some(name) = unknown.next() {
-        // The name itself is not said: where a connection string was given by mistake it is one.
-        let error = Error::new(Kind::Usage, "The settings file has no such target");
+        // The name is not repeated: it can be a connection string that was given by mistake.
+        let error = Error::new(Kind::Usage, "The settings file has no target of that name");
         let near = nearest(name, targets.iter().map(|target| target.name.as_str()));
         let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
         return Err(Unresolved::File(match near {
-            _ if name.contains("://") => error.hint("--to takes the name of a target, --target its address"),
+            _ if name.contains("://") => error.hint("--to expects the name of a target, --target its address"),
             Some(near) => error.hint(format!("did you mean `{near}`?")),
-            None => error.hint(format!("its targets are: {}", names.join(", "))),
+            None => error.hint(format!("the targets are: {}", names.join(", "))),
         }));
     }
-    let meant: Vec<FileTarget> = targets.into_iter().filter(|target| to.is_empty() || to.contains(&target.name)).collect();
-    if meant.is_empty() {
+    let selected: Vec<FileTarget> = targets.into_iter().filter(|target| to.is_empty() || to.contains(&target.name)).collect();
+    if selected.is_empty() {
         if NEEDS_NO_TARGET.contains(&command) {
             return Ok(vec![None]);
         }
         return usage(
             ErrorKind::MissingRequiredArgument,
-            "a target is needed: give --target, set DAPLAKE_TARGET, or write it in a settings file (see `daplake init`)",
+            "no target: give --target, set DAPLAKE_TARGET, or name it in a settings file (see `daplake init`)",
         );
     }
-    if meant.len() > 1 && !ALL_TARGETS.contains(&command) {
-        let names: Vec<&str> = meant.iter().map(|target| target.name.as_str()).collect();
-        let message = format!("the settings file has several targets: say which one with --to ({})", names.join(", "));
+    if selected.len() > 1 && !ALL_TARGETS.contains(&command) {
+        let names: Vec<&str> = selected.iter().map(|target| target.name.as_str()).collect();
+        let message = format!("the settings file has several targets: select one with --to ({})", names.join(", "));
         return usage(ErrorKind::MissingRequiredArgument, &message);
     }
-    meant
+    selected
         .into_iter()
         .map(|mut target| match target.problem.take() {
             Some(problem) => Err(Unresolved::File(problem.with_field("target", &target.name))),
@@ -259,11 +259,11 @@ fn chosen(
         .collect()
 }
 
-/// The definition of the command line with other defaults; the last value for an option counts.
+/// The definition of the command line with the values as defaults; the last value of an option wins.
 fn with_defaults(definition: clap::Command, values: &[FileValue], has_target: bool) -> clap::Command {
     let set = |arg: Arg, is_sync: bool| {
         let id = arg.get_id().as_str();
-        // `--to` was typed (or nothing else names a target): it wins over the environment.
+        // A target of the file was selected; DAPLAKE_TARGET must not override its address.
         let arg = if id == "target" && has_target { arg.env(Resettable::<clap::builder::OsStr>::Reset) } else { arg };
         let found = values.iter().rev().find(|value| value.option == arg.get_id().as_str() && (is_sync || !value.sync_only));
         match found {
@@ -277,15 +277,15 @@ fn with_defaults(definition: clap::Command, values: &[FileValue], has_target: bo
     })
 }
 
-/// The settings file: as told, which must be there, or where the conventions look for it.
-fn settings_file(told: Option<PathBuf>) -> Result<Option<PathBuf>> {
-    if let Some(path) = told {
-        return match path.is_file() {
-            true => Ok(Some(path)),
-            false => Err(Error::new(Kind::Usage, "The settings file is not there")
-                .with_field("file", path.display())
-                .hint(format!("`daplake init --settings {}` writes one", path.display()))),
-        };
+/// The settings file: the given one, which must exist, else the first of the usual places.
+fn settings_file(given: Option<PathBuf>) -> Result<Option<PathBuf>> {
+    if let Some(path) = given {
+        if path.is_file() {
+            return Ok(Some(path));
+        }
+        return Err(Error::new(Kind::Usage, "The settings file does not exist")
+            .with_field("file", path.display())
+            .hint(format!("`daplake init --settings {}` writes one", path.display())));
     }
     let beside = PathBuf::from(SETTINGS_NAME);
     let candidates = [Some(beside), config_dir().map(|folder| folder.join(SETTINGS_NAME))];

@@ -1,6 +1,6 @@
-//! Sizes as people write them.
+//! Sizes of options and settings.
 
-/// `512`, `64KiB`, `256MiB`, `2GiB`, and the decimal `kB`, `MB`, `GB`; a bare `K`, `M`, `G` is binary.
+/// A number of bytes, such as `512`, `64KiB`, `256MiB`, `2GiB`, or decimal `kB`, `MB`, `GB`; a bare `K`, `M`, `G` is binary.
 pub(in crate::cli) fn parse_bytes(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let number: f64 = text[..digits].parse().map_err(|_| format!("`{text}` is not a size; write it as 256MiB or 2GB"))?;
@@ -14,7 +14,7 @@ pub(in crate::cli) fn parse_bytes(text: &str) -> Result<u64, String> {
         "mb" => 1_000_000,
         "gb" => 1_000_000_000,
         "tb" => 1_000_000_000_000,
-        other => return Err(format!("unknown unit `{other}`; use KiB, MiB, GiB or kB, MB, GB")),
+        other => return Err(format!("unknown unit `{other}`; use KiB, MiB, GiB, or kB, MB, GB")),
     };
     Ok((number * unit as f64) as u64)
 }

@@ -1,15 +1,15 @@
-//! The memory that a run may use: what the system has, or the limit of the container or service that the process runs in.
+//! The memory that a run can use: that of the machine, or the limit of its container or service.
 
 use std::path::{Path, PathBuf};
 
 use crate::cli::values::bytes::parse_bytes;
 
-/// The default where there is plenty, and where nothing is known.
+/// The default if the machine has plenty of memory, or an unknown amount.
 const USUAL: u64 = 256 << 20;
-/// With less, no batch of rows fits.
+/// The minimum: with less, not even one batch of rows fits.
 const LEAST: u64 = 1 << 20;
 
-/// A quarter of the memory that is there, at least 256 MiB unless that is more than half of it.
+/// A quarter of the available memory, at least 256 MiB unless that is more than half of it.
 pub(in crate::cli) fn default_limit() -> u64 {
     available().map_or(USUAL, share)
 }
@@ -18,11 +18,11 @@ fn share(available: u64) -> u64 {
     (available / 4).max(USUAL.min(available / 2))
 }
 
-/// A size that memory can be limited to on this machine.
-pub(in crate::cli) fn parse_limit(text: &str) -> Result<u64, String> {
+/// A memory limit that this machine can fulfil, in bytes.
+pub(in crate::cli) fn parse_memory_limit(text: &str) -> Result<u64, String> {
     let bytes = parse_bytes(text)?;
     if bytes < LEAST {
-        return Err(format!("`{text}` is too little to work with; the least is 1MiB"));
+        return Err(format!("`{text}` is too little; the minimum is 1MiB"));
     }
     match available() {
         Some(available) if bytes > available => {
@@ -32,7 +32,7 @@ pub(in crate::cli) fn parse_limit(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Bytes that this process can use. `None` where the system does not say.
+/// Bytes that this process can use; `None` if unknown.
 fn available() -> Option<u64> {
     let mut system = sysinfo::System::new();
     system.refresh_memory_specifics(sysinfo::MemoryRefreshKind::nothing().with_ram());
@@ -40,8 +40,8 @@ fn available() -> Option<u64> {
     installed.into_iter().chain(control_group_limit(Path::new("/"))).min()
 }
 
-/// The least limit of the process's control groups, those above them included. In a container the files of its own group are at the
-/// top, whatever `/proc` calls it. `root` is where `proc` and `sys` are.
+/// The smallest limit of the process's control groups and their ancestors. In a container, the files of its own group are at the top,
+/// whatever `/proc` calls it. `root` is the folder with `proc` and `sys`.
 fn control_group_limit(root: &Path) -> Option<u64> {
     let groups = std::fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     let mount = root.join("sys/fs/cgroup");
@@ -55,9 +55,9 @@ fn control_group_limit(root: &Path) -> Option<u64> {
             _ => return None,
         };
         let path = PathBuf::from(path.trim_start_matches('/'));
-        // The last of the ancestors is the empty path: the top.
+        // The last ancestor is the empty path, the top.
         let folders = path.ancestors().map(|folder| base.join(folder));
-        // "max", and in version 1 a number beyond all memory, say that there is no limit.
+        // No limit is "max", or in version 1 a number larger than any memory.
         folders.flat_map(|folder| files.iter().filter_map(move |file| bytes_in(&folder.join(file)))).min()
     });
     limits.min()
@@ -82,10 +82,10 @@ mod tests {
     }
 
     #[test]
-    fn the_least_limit_of_the_control_groups_holds() {
+    fn the_smallest_limit_of_the_control_groups_applies() {
         let gib = 1_u64 << 30;
         for (files, expected) in [
-            // A container of its own name space, version 2.
+            // A container with a namespace of its own, version 2.
             (&[("proc/self/cgroup", "0::/\n"), ("sys/fs/cgroup/memory.max", "2147483648\n")][..], Some(2 * gib)),
             // A service of systemd, with the limit on its slice.
             (
@@ -97,7 +97,7 @@ mod tests {
                 ],
                 Some(gib),
             ),
-            // A container, version 1: the path is that of the host.
+            // A container, version 1: the path is that on the host.
             (
                 &[
                     ("proc/self/cgroup", "5:cpu,cpuacct:/docker/a\n4:memory:/docker/a\n"),
@@ -114,19 +114,19 @@ mod tests {
     }
 
     #[test]
-    fn the_default_is_a_share_of_what_is_there() {
+    fn the_default_is_a_share_of_the_available_memory() {
         assert_eq!(share(64 << 30), 16 << 30);
         assert_eq!(share(2 << 30), 512 << 20);
         assert_eq!(share(512 << 20), 256 << 20);
-        assert_eq!(share(256 << 20), 128 << 20, "a small container keeps room for all else");
+        assert_eq!(share(256 << 20), 128 << 20, "a small container keeps memory for everything else");
         assert!(available().is_some_and(|bytes| bytes > 64 << 20));
     }
 
     #[test]
-    fn limits_that_make_no_sense_are_refused() {
-        assert_eq!(parse_limit("8MiB"), Ok(8 << 20));
+    fn impossible_limits_are_refused() {
+        assert_eq!(parse_memory_limit("8MiB"), Ok(8 << 20));
         for absurd in ["0", "1", "1000", "999999TiB", "99999999999999999999999TiB"] {
-            assert!(parse_limit(absurd).is_err(), "{absurd}");
+            assert!(parse_memory_limit(absurd).is_err(), "{absurd}");
         }
     }
 }

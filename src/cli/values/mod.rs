@@ -1,6 +1,7 @@
-//! Values of options as people write them: sizes, durations, times, limits of calls.
+//! Parsers for the values of options: choices, sizes, durations, times, limits of calls.
 
 pub(in crate::cli) mod bytes;
+pub(in crate::cli) mod choices;
 pub(in crate::cli) mod duration;
 #[cfg(feature = "lake")]
 pub(in crate::cli) mod memory;

@@ -1,5 +1,5 @@
-//! Times as people type them: every form of ISO 8601 that Python's `datetime.fromisoformat` (3.11 and later) takes, because scripts
-//! for the official client use them. Pure text to time; only the offset of the local time zone comes from the machine.
+//! Times of options, in every form of ISO 8601 that Python's `datetime.fromisoformat` (3.11 and later) accepts, because scripts for the
+//! official client use them. `chrono` accepts fewer. Only the offset of the local time zone comes from the machine.
 
 use chrono::{Datelike, Duration, FixedOffset, Local, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeZone, Weekday};
 
@@ -8,13 +8,13 @@ use crate::model::Timestamp;
 /// A time from the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) struct Moment {
-    /// The moment.
+    /// The time in UTC.
     pub(in crate::cli) at: Timestamp,
-    /// It came without an offset, so that the machine's time zone decided.
+    /// It had no offset and was interpreted in the time zone of the machine.
     pub(in crate::cli) was_local: bool,
 }
 
-/// Reads a time; one without offset is in the machine's time zone. The error is for the usage text.
+/// Parses a time; one without an offset is in the time zone of the machine. The error is for the usage message.
 pub(in crate::cli) fn parse_moment(text: &str) -> Result<Moment, String> {
     let wrong = || format!("`{text}` is not a time in ISO 8601; write it as 2026-01-31T09:30:00Z");
     let (naive, offset) = parse(text).ok_or_else(wrong)?;
@@ -25,7 +25,7 @@ pub(in crate::cli) fn parse_moment(text: &str) -> Result<Moment, String> {
     Ok(Moment { at: Timestamp::from_micros(micros), was_local })
 }
 
-/// As Python does: of two moments with the same local time the first; a time that the clock skipped counts as if it had not yet.
+/// Like Python: the first of two times with the same local time; a time that the clock skipped has the offset before the change.
 fn local_micros<Z: TimeZone>(naive: NaiveDateTime, zone: &Z) -> Option<i64> {
     if let Some(time) = zone.from_local_datetime(&naive).earliest() {
         return Some(time.timestamp_micros());
@@ -45,7 +45,7 @@ fn parse(text: &str) -> Option<(NaiveDateTime, Option<i64>)> {
     let date = parse_date(bytes.get(..end)?)?;
     let rest = text.get(end..)?;
     let mut chars = rest.chars();
-    // Any one character may stand between date and time.
+    // Date and time are separated by any one character.
     if chars.next().is_none() {
         return Some((date.and_time(NaiveTime::MIN), None));
     }
@@ -54,7 +54,7 @@ fn parse(text: &str) -> Option<(NaiveDateTime, Option<i64>)> {
     Some((naive, offset))
 }
 
-/// Where the date ends. The rules are CPython's, ambiguous cases included.
+/// The end of the date, by the rules of CPython, including its ambiguous cases.
 fn separator(text: &[u8]) -> Option<usize> {
     let digit = |at: usize| text.get(at).is_some_and(u8::is_ascii_digit);
     if text.len() == 7 {
@@ -65,7 +65,7 @@ fn separator(text: &[u8]) -> Option<usize> {
             if text.get(8) == Some(&b'-') {
                 match text.len() {
                     9 => return None,
-                    // Is the dash a separator, or does a weekday follow?
+                    // The dash is a separator, or a weekday follows.
                     10.. if digit(10) => 8,
                     _ => 10,
                 }
@@ -79,7 +79,7 @@ fn separator(text: &[u8]) -> Option<usize> {
         let digits_end = (7..).find(|at| !digit(*at)).unwrap_or(7);
         match digits_end {
             ..9 => digits_end,
-            // An even number of digits: the time begins at once after the week, else after the weekday.
+            // With an even number of digits the time starts after the week, else after the weekday.
             _ if digits_end % 2 == 0 => 7,
             _ => 8,
         }
@@ -118,7 +118,7 @@ fn parse_date(text: &[u8]) -> Option<NaiveDate> {
 fn parse_time(text: &str) -> Option<(i64, Option<i64>)> {
     let at = text.find(['+', '-', 'Z']).unwrap_or(text.len());
     let (clock, zone) = text.split_at(at);
-    // A blank before the offset is what `date` prints.
+    // `date` prints a blank before the offset.
     let clock = if zone.is_empty() { clock } else { clock.strip_suffix(' ').unwrap_or(clock) };
     let clock = parse_clock(clock.as_bytes())?;
     let offset = match zone.as_bytes() {
@@ -155,7 +155,7 @@ fn parse_clock(text: &[u8]) -> Option<i64> {
         if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
             return None;
         }
-        // What is finer than a microsecond is cut.
+        // Digits beyond microseconds are truncated.
         micros = (0..6).fold(0, |sum, place| sum * 10 + digits.get(place).map_or(0, |digit| i64::from(digit - b'0')));
     }
     let [hour, minute, second] = parts;
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_form_that_python_takes_is_taken() {
+    fn every_form_that_python_accepts_is_accepted() {
         // Each line was checked with CPython 3.11.
         for (text, utc) in [
             ("2022-06-13T09:30:00Z", "2022-06-13T09:30:00Z"),
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_python_refuses_is_refused() {
+    fn forms_that_python_refuses_are_refused() {
         for text in [
             "",
             "2022",
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_offset_the_machines_zone_decides() {
+    fn a_time_without_an_offset_is_local() {
         let moment = parse_moment("2022-06-13").unwrap();
         assert!(moment.was_local);
         assert_eq!(parse_moment("2022-W24").unwrap(), moment);

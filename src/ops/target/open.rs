@@ -7,6 +7,7 @@ use super::address::{Address, FILE};
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::redact::SafeUrl;
+use crate::schema::LakeFormat;
 use crate::sink::delta::{DeltaOptions, DeltaSink};
 use crate::sink::parquet_folder::ParquetSink;
 #[cfg(feature = "sql")]
@@ -25,16 +26,6 @@ pub enum Target {
     Parquet(Box<Target>),
     /// A database, by its connection string.
     Database(SafeUrl),
-}
-
-/// Form of lake tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LakeFormat {
-    /// Delta tables.
-    #[default]
-    Delta,
-    /// Folders of plain Parquet files.
-    Parquet,
 }
 
 impl Target {

@@ -1,5 +1,5 @@
-//! The settings file (`daplake.toml`): from text to values for options, each checked where it stands. What they are defaults of is in
-//! `keys.rs`; who wins is decided in `settings.rs`.
+//! The settings file (`daplake.toml`): from text to values of options, each checked with its line. `schema.rs` lists the keys;
+//! `resolve.rs` decides the precedence.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -9,32 +9,32 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use toml_edit::{Document, Item, TableLike, Value};
 
 use crate::cli::settings::paths::at_home;
-use crate::cli::settings::settings_schema;
-use crate::cli::settings::settings_schema::{Form, KEYS, Key, SHARED, TABLES, TARGET, nearest};
+use crate::cli::settings::schema;
+use crate::cli::settings::schema::{Form, KEYS, Key, SHARED, TABLES, TARGET, nearest};
 use crate::cli::values::bytes::parse_bytes;
 use crate::cli::values::duration::parse_duration;
 #[cfg(feature = "lake")]
-use crate::cli::values::memory::parse_limit;
+use crate::cli::values::memory::parse_memory_limit;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::ops::Address;
 
-/// In a target: the list of tables to take, or sections for single tables.
-const OF_TABLES: &str = "tables";
+/// In a target: the list of tables to load, or the sections for single tables.
+const TABLES_OF_TARGET: &str = "tables";
 
-/// What a settings file says.
+/// The content of a settings file.
 #[derive(Debug, Default)]
 pub(in crate::cli) struct FileSettings {
-    /// For all targets.
+    /// Values for all targets.
     pub(in crate::cli) values: Vec<FileValue>,
-    /// What is said of single tables, for all targets.
+    /// Values for single tables of all targets.
     pub(in crate::cli) tables: Vec<TableValue>,
-    /// In the file's order.
+    /// Targets in the order of the file.
     pub(in crate::cli) targets: Vec<FileTarget>,
-    /// What a person should know, one sentence each.
+    /// Warnings, one sentence each.
     pub(in crate::cli) warnings: Vec<String>,
-    /// The same of what only the surroundings lack, each with its section: it matters to commands that need the section.
-    pub(in crate::cli) lacking: Vec<(String, String)>,
-    /// A secret stands in it as it is.
+    /// Variables and secret files that are missing, each with its section: a warning for commands that use the section.
+    pub(in crate::cli) unresolved: Vec<(String, String)>,
+    /// The file contains a secret in clear text.
     has_clear_text: bool,
 }
 
@@ -43,27 +43,27 @@ pub(in crate::cli) struct FileSettings {
 pub(in crate::cli) struct FileValue {
     pub(in crate::cli) option: &'static str,
     pub(in crate::cli) sync_only: bool,
-    /// As they would be typed.
+    /// In the syntax of the command line.
     pub(in crate::cli) texts: Vec<String>,
 }
 
 impl std::fmt::Debug for FileValue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // A value may be a secret.
+        // The value can be a secret.
         f.debug_struct("FileValue").field("option", &self.option).finish_non_exhaustive()
     }
 }
 
-/// The value of one option for the tables that a pattern means.
+/// The value of one option for the tables that match a pattern.
 #[derive(Debug, Clone)]
 pub(in crate::cli) struct TableValue {
-    /// As it is written.
+    /// As written in the file.
     pub(in crate::cli) pattern: String,
     pub(in crate::cli) value: FileValue,
 }
 
-/// The values of the options for tables. What a target says of a pattern stands in place of what is said of the same pattern for all
-/// targets; the columns of different patterns add up.
+/// The values of the options for single tables. The values of a target replace those for all targets with the same pattern and option;
+/// lists of columns for different patterns are combined.
 pub(in crate::cli) fn options_of_tables(all: &[TableValue], own: &[TableValue]) -> Vec<FileValue> {
     let is_own =
         |one: &&TableValue| own.iter().any(|other| other.pattern == one.pattern && other.value.option == one.value.option);
@@ -77,26 +77,26 @@ pub(in crate::cli) fn options_of_tables(all: &[TableValue], own: &[TableValue]) 
     values
 }
 
-/// One target, and what is said for it alone.
+/// A target and its own values.
 #[derive(Debug)]
 pub(in crate::cli) struct FileTarget {
     pub(in crate::cli) name: String,
     pub(in crate::cli) values: Vec<FileValue>,
-    /// What is said of single tables.
+    /// Values for single tables.
     pub(in crate::cli) tables: Vec<TableValue>,
-    /// Why it cannot be used just now, such as a variable that is not set.
+    /// Why the target cannot be used, such as a variable that is not set.
     pub(in crate::cli) problem: Option<Error>,
 }
 
 impl FileTarget {
-    /// Its folder or URL.
+    /// The folder or URL.
     pub(in crate::cli) fn address(&self) -> Option<&str> {
         self.values.iter().find(|value| value.option == "target")?.texts.first().map(String::as_str)
     }
 }
 
 impl FileSettings {
-    /// Reads and checks a file. `variable` gives the values of variables. Errors are of kind `Usage` and name the line.
+    /// Reads and checks a file. `variable` returns the values of variables. Errors are of kind `Usage` and name the line.
     pub(in crate::cli) fn read(path: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .context(Kind::Usage, "The settings file cannot be read")
@@ -109,18 +109,19 @@ impl FileSettings {
     }
 }
 
-/// A file that everybody may change could send the credentials anywhere.
+/// Refuses a file that every user can change, since that user could redirect the credentials. Returns a warning if others can read
+/// secrets.
 #[cfg(unix)]
 fn open_to_others(path: &Path, holds_secrets: bool) -> Result<Option<String>> {
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(path).context(Kind::Usage, "The settings file cannot be read")?.permissions().mode();
     if mode & 0o002 != 0 {
-        return Err(Error::new(Kind::Usage, "The settings file can be changed by every user of this machine")
+        return Err(Error::new(Kind::Usage, "Every user of this machine can change the settings file")
             .with_field("file", path.display())
             .hint(format!("chmod 600 {}", path.display())));
     }
     let warns = holds_secrets && mode & 0o044 != 0;
-    Ok(warns.then(|| format!("{} can be read by other users of this machine; chmod 600 it", path.display())))
+    Ok(warns.then(|| format!("other users of this machine can read {}; run chmod 600", path.display())))
 }
 
 #[cfg(not(unix))]
@@ -128,20 +129,20 @@ fn open_to_others(_: &Path, _: bool) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// As [`FileSettings::read`], from text; `path` is for messages and for relative paths.
+/// Like [`FileSettings::read`], from text; `path` is for messages and relative paths.
 pub(in crate::cli) fn parse(text: &str, path: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Result<FileSettings> {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let folder = absolute.parent().unwrap_or(Path::new(".")).to_owned();
     let mut reader = Reader { text, path, folder, variable, settings: FileSettings::default() };
     let document = Document::parse(text).map_err(|error| {
         let message = error.message().lines().next().unwrap_or_default().to_owned();
-        reader.wrong("The settings file is not TOML", "", error.span()).with_field("reason", message)
+        reader.wrong("The settings file is not valid TOML", "", error.span()).with_field("reason", message)
     })?;
     reader.sections(document.as_table())?;
     Ok(reader.settings)
 }
 
-/// What the section `[log]` says, of a file that may be wrong elsewhere.
+/// The values of the section `[log]` of a file that can have errors elsewhere.
 pub(in crate::cli) fn log_values(path: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Vec<FileValue> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let Ok(document) = Document::parse(text.as_str()) else { return Vec::new() };
@@ -167,21 +168,21 @@ impl Reader<'_> {
         for (name, item) in document.iter() {
             let span = self.span_of(document, name, item);
             if !known.contains(&name) {
-                // A key of a section, written above all sections?
+                // A key above the first section?
                 let home = KEYS.iter().find(|key| key.name == name);
                 let hint = match (home, nearest(name, known.iter().copied())) {
-                    (Some(key), _) => format!("it belongs below [{}]", key.section),
+                    (Some(key), _) => format!("it belongs in [{}]", key.section),
                     (None, Some(near)) => format!("did you mean [{near}]?"),
-                    (None, None) => format!("sections are {}", unique(&known).join(", ")),
+                    (None, None) => format!("the sections are {}", unique(&known).join(", ")),
                 };
-                return Err(self.wrong("The settings file has a section that nobody knows", name, span).hint(hint));
+                return Err(self.wrong("The settings file has an unknown section", name, span).hint(hint));
             }
             let Some(table) = item.as_table_like() else {
-                return Err(self.wrong("This must be a section", name, span).hint(match name {
+                return Err(self.wrong("This key must be a section", name, span).hint(match name {
                     "tables" => {
-                        "which tables to take is said below [sync]; [tables.NAME] says something of single ones".to_owned()
+                        "the list of tables to load belongs in [sync]; [tables.NAME] has keys for single tables".to_owned()
                     }
-                    name => format!("write [{name}] in a line of its own and its keys below it"),
+                    name => format!("write [{name}] on a line of its own, and its keys below"),
                 }));
             };
             match name {
@@ -190,9 +191,9 @@ impl Reader<'_> {
                 section => {
                     let keys: Vec<&'static Key> = KEYS.iter().filter(|key| key.section == section).collect();
                     let (values, problems) = self.values(table, section, &keys)?;
-                    // The credentials may still come from elsewhere, and not every command needs all of the file.
-                    let lacking = problems.iter().map(|problem| (section.to_owned(), problem.to_string()));
-                    self.settings.lacking.extend(lacking);
+                    // The credentials can come from elsewhere, and not every command uses every section.
+                    let unresolved = problems.iter().map(|problem| (section.to_owned(), problem.to_string()));
+                    self.settings.unresolved.extend(unresolved);
                     self.settings.values.extend(values);
                 }
             }
@@ -208,32 +209,32 @@ impl Reader<'_> {
                 return Err(self.wrong("A target must be a section", &shown, item.span()).hint(format!("write [{shown}]")));
             };
             let (values, problems) = self.values(table, &shown, &keys)?;
-            let tables = match table.get(OF_TABLES).and_then(Item::as_table_like) {
-                Some(tables) => self.tables(tables, &format!("{shown}.{OF_TABLES}"))?,
+            let tables = match table.get(TABLES_OF_TARGET).and_then(Item::as_table_like) {
+                Some(tables) => self.tables(tables, &format!("{shown}.{TABLES_OF_TARGET}"))?,
                 None => Vec::new(),
             };
             let problem = problems.into_iter().next();
             if problem.is_none() && !values.iter().any(|value| value.option == "target") {
                 let span = self.header_of(table, item);
-                return Err(self.wrong("A target needs a url", &shown, span).hint("such as url = \"./lake\""));
+                return Err(self.wrong("A target needs a url", &shown, span).hint("add it, such as url = \"./lake\""));
             }
             self.settings.targets.push(FileTarget { name: name.to_owned(), values, tables, problem });
         }
         Ok(())
     }
 
-    /// Each list of columns becomes part of the option that takes `table.column`.
+    /// A list of columns becomes `PATTERN.COLUMN`, another value `PATTERN=VALUE`.
     fn tables(&mut self, tables: &dyn TableLike, section: &str) -> Result<Vec<TableValue>> {
         let keys: Vec<&'static Key> = TABLES.iter().collect();
         let mut found = Vec::new();
         for (pattern, item) in tables.iter() {
             let shown = format!("{section}.\"{pattern}\"");
             let Some(table) = item.as_table_like() else {
-                let wrong = self.wrong("What is said of tables must be a section", &shown, item.span());
-                return Err(wrong.hint("write [tables.\"user*\"] in a line of its own, and drop_columns and others below it"));
+                let wrong = self.wrong("The keys of a table must be a section", &shown, item.span());
+                return Err(wrong.hint("write [tables.\"user*\"] on a line of its own, and drop_columns and other keys below"));
             };
             let (values, problems) = self.values(table, &shown, &keys)?;
-            // A column that should be hidden must not show because a variable is missing.
+            // A missing variable must not expose a column that should be hidden.
             if let Some(problem) = problems.into_iter().next() {
                 return Err(problem);
             }
@@ -247,26 +248,26 @@ impl Reader<'_> {
         Ok(found)
     }
 
-    /// The values of a section. What only the surroundings lack (a variable, a secret's file) is not an error of the file.
+    /// The values of a section. A missing variable or secret file is not an error of the file and is returned in the second list.
     fn values(&mut self, table: &dyn TableLike, section: &str, keys: &[&'static Key]) -> Result<(Vec<FileValue>, Vec<Error>)> {
         let mut values: Vec<FileValue> = Vec::new();
         let mut problems = Vec::new();
         for (name, item) in table.iter() {
             let shown = format!("{section}.{name}");
             let span = table.key(name).and_then(|key| key.span()).or_else(|| item.span());
-            // A list chooses tables, a section says something of single ones.
-            if name == OF_TABLES && section.starts_with("targets.") && item.is_table_like() {
+            // A list selects tables; a section has keys for single tables.
+            if name == TABLES_OF_TARGET && section.starts_with("targets.") && item.is_table_like() {
                 continue;
             }
             let Some(key) = keys.iter().find(|key| key.name == name) else {
-                let wrong = self.wrong("The settings file has a key that nobody knows", &shown, span);
+                let wrong = self.wrong("The settings file has an unknown key", &shown, span);
                 let elsewhere = KEYS.iter().find(|key| key.name == name);
                 return Err(match (nearest(name, keys.iter().map(|key| key.name)), elsewhere) {
                     (Some(near), _) => wrong.hint(format!("did you mean `{near}`?")),
-                    (None, Some(key)) => wrong.hint(format!("it belongs below [{}]", key.section)),
+                    (None, Some(key)) => wrong.hint(format!("it belongs in [{}]", key.section)),
                     (None, None) => {
                         let names: Vec<&str> = keys.iter().map(|key| key.name).collect();
-                        wrong.hint(format!("keys of [{section}] are {}", names.join(", ")))
+                        wrong.hint(format!("the keys of [{section}] are {}", names.join(", ")))
                     }
                 });
             };
@@ -277,8 +278,8 @@ impl Reader<'_> {
                     continue;
                 }
             };
-            let sync_only = settings_schema::is_for_sync_only(key.section);
-            // Several keys may make up one option: a pace each, say.
+            let sync_only = schema::is_for_sync_only(key.section);
+            // Several keys can belong to one option: `pacing` has a value for each kind of call.
             match values.iter_mut().find(|value| value.option == key.option) {
                 Some(value) => value.texts.extend(texts),
                 None => values.push(FileValue { option: key.option, sync_only, texts }),
@@ -287,10 +288,10 @@ impl Reader<'_> {
         Ok((values, problems))
     }
 
-    /// A value as it would be typed; the inner error is about the surroundings.
+    /// A value in the syntax of the command line. The inner error is a missing variable or secret file.
     fn texts(&mut self, key: &'static Key, shown: &str, item: &Item) -> Result<Result<Vec<String>>> {
         let wrong = |reader: &Self| {
-            reader.wrong("A value has the wrong form", shown, item.span()).hint(format!("it must be {}", key.form.words()))
+            reader.wrong("A value has the wrong form", shown, item.span()).hint(format!("it must be {}", key.expected()))
         };
         let one = |text: String| Ok(Ok(vec![text]));
         match (key.form, item) {
@@ -303,9 +304,9 @@ impl Reader<'_> {
                         Err(missing) => return Ok(Err(missing)),
                     }
                 }
-                // An empty list of an option would be no value at all, as if the key were not there.
+                // An empty list would mean the default, as if the key were missing.
                 if texts.is_empty() && key.name != "exclude" {
-                    return Err(self.wrong("A list is empty", shown, item.span()).hint("leave the key out, or say [\"all\"]"));
+                    return Err(self.wrong("A list is empty", shown, item.span()).hint("remove the key, or write [\"all\"]"));
                 }
                 Ok(Ok(texts))
             }
@@ -313,7 +314,7 @@ impl Reader<'_> {
                 let mut texts = Vec::new();
                 for (name, value) in item.as_table_like().into_iter().flat_map(|table| table.iter()) {
                     let Some(text) = value.as_str() else { return Err(wrong(self)) };
-                    let is_secret = ["secret", "key", "token", "password", "sas"].iter().any(|word| name.contains(word));
+                    let is_secret = ["secret", "key", "token", "password", "sas"].iter().any(|part| name.contains(part));
                     match self.revealed(text, &format!("{shown}.{name}"), value, is_secret)? {
                         Ok(text) => texts.push(format!("{name}={text}")),
                         Err(missing) => return Ok(Err(missing)),
@@ -328,7 +329,7 @@ impl Reader<'_> {
             #[cfg(feature = "lake")]
             (Form::Memory, Item::Value(Value::Integer(number))) => {
                 let text = number.value().to_string();
-                match parse_limit(&text) {
+                match parse_memory_limit(&text) {
                     Ok(_) => one(text),
                     Err(reason) => Err(wrong(self).with_field("reason", reason)),
                 }
@@ -349,12 +350,9 @@ impl Reader<'_> {
                     Form::Flag => (!matches!(text.as_str(), "true" | "false")).then(|| "neither true nor false".to_owned()),
                     Form::Size => parse_bytes(&text).err(),
                     #[cfg(feature = "lake")]
-                    Form::Memory => parse_limit(&text).err(),
+                    Form::Memory => parse_memory_limit(&text).err(),
                     Form::Time => parse_duration(&text).err(),
-                    Form::OneOf(words) if !words.contains(&text.as_str()) => {
-                        let near = nearest(&text, words.iter().copied());
-                        Some(near.map_or("unknown word".to_owned(), |near| format!("did you mean \"{near}\"?")))
-                    }
+                    Form::Choice | Form::OneOf(_) => unknown_choice(key, &text),
                     _ if text.is_empty() => Some("it is empty".to_owned()),
                     _ => None,
                 };
@@ -362,7 +360,7 @@ impl Reader<'_> {
                     return Err(wrong(self).with_field("reason", reason));
                 }
                 one(match form {
-                    // A report may go to standard output.
+                    // `-` is standard output.
                     Form::Path if key.option == "report" && text == "-" => text,
                     Form::Path => self.folder.join(at_home(&text)?.as_ref()).display().to_string(),
                     Form::Place => self.place(text, shown, item)?,
@@ -374,7 +372,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The paces of calls share one option, which wants to know whose pace it is.
+    /// All limits of calls share one option, which expects `KIND=N`.
     fn paced(&self, key: &Key, number: String) -> String {
         match key.option {
             "pacing" => format!("{}={number}", key.name.replace('_', "-")),
@@ -382,7 +380,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A folder beside the file, or a URL as it is.
+    /// A folder relative to the file, or a URL unchanged.
     fn place(&mut self, text: String, shown: &str, item: &Item) -> Result<String> {
         let placed = |error: Error| {
             error.with_field("key", shown).with_field("file", self.path.display()).with_field("line", self.line(item.span()))
@@ -398,7 +396,7 @@ impl Reader<'_> {
         }
     }
 
-    /// As [`Reader::expanded`], or what the file holds that `file:PATH` names.
+    /// Like [`Reader::expanded`]; `file:PATH` is replaced by the content of the file.
     fn revealed(&mut self, text: &str, shown: &str, item: &Item, is_secret: bool) -> Result<Result<String>> {
         let Some(path) = text.strip_prefix("file:").filter(|rest| !rest.starts_with("//")) else {
             if is_secret && !text.contains("${") {
@@ -410,7 +408,7 @@ impl Reader<'_> {
             Ok(path) => self.folder.join(at_home(&path)?.as_ref()),
             Err(missing) => return Ok(Err(missing)),
         };
-        let read = std::fs::read_to_string(&path).context(Kind::Usage, "The file of a secret cannot be read");
+        let read = std::fs::read_to_string(&path).context(Kind::Usage, "The secret file cannot be read");
         Ok(match read {
             Ok(text) => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
             Err(error) => {
@@ -419,8 +417,8 @@ impl Reader<'_> {
         })
     }
 
-    /// With the values of variables in place of `${NAME}`; `$${` stands for `${` itself. In a URL, what a variable gives for the user,
-    /// the password or the value of an item is percent-encoded, so that no character of it ends that part.
+    /// Replaces `${NAME}` by the value of a variable; `$${` is a literal `${`. In a URL, values of user, password and parameters are
+    /// percent-encoded, so that none of their characters ends that part.
     fn expanded(&self, text: &str, shown: &str, item: &Item) -> Result<Result<String>> {
         let mut out = String::new();
         let mut rest = text;
@@ -432,7 +430,9 @@ impl Reader<'_> {
                 continue;
             }
             let Some(end) = rest[at..].find('}') else {
-                return Err(self.wrong("A reference to a variable has no end", shown, item.span()).hint("write it as ${NAME}"));
+                return Err(self
+                    .wrong("A reference to a variable is not closed", shown, item.span())
+                    .hint("write it as ${NAME}"));
             };
             let name = &rest[at + 2..at + end];
             if !is_variable(name) {
@@ -441,7 +441,7 @@ impl Reader<'_> {
                     .hint("write it as ${NAME}"));
             }
             let Some(value) = (self.variable)(name) else {
-                let missing = self.wrong("The settings file names a variable that is not set", shown, item.span());
+                let missing = self.wrong("The settings file refers to a variable that is not set", shown, item.span());
                 return Ok(Err(missing.with_field("variable", name)));
             };
             out.push_str(&rest[..at]);
@@ -461,7 +461,7 @@ impl Reader<'_> {
         let line = self.line(item.span());
         self.settings.has_clear_text = true;
         self.settings.warnings.push(format!(
-            "{shown} stands in clear text in {}, line {line}; write \"${{NAME_OF_A_VARIABLE}}\" or \"file:PATH\" instead",
+            "{shown} is in clear text in {}, line {line}; write \"${{NAME_OF_A_VARIABLE}}\" or \"file:PATH\" instead",
             self.path.display()
         ));
     }
@@ -479,7 +479,7 @@ impl Reader<'_> {
         self.text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1
     }
 
-    /// An error about a place in the file. It never holds a value.
+    /// An error at a place in the file. It never contains a value.
     fn wrong(&self, message: &'static str, shown: &str, span: Option<Range<usize>>) -> Error {
         let error = Error::new(Kind::Usage, message);
         let error = if shown.is_empty() { error } else { error.with_field("key", shown) };
@@ -487,11 +487,21 @@ impl Reader<'_> {
     }
 }
 
+/// Why a value is not among those of a key.
+fn unknown_choice(key: &Key, text: &str) -> Option<String> {
+    let choices = key.choices();
+    if choices.is_empty() || choices.iter().any(|name| name == text) {
+        return None;
+    }
+    let near = nearest(text, choices.iter().map(String::as_str));
+    Some(near.map_or("unknown value".to_owned(), |near| format!("did you mean \"{near}\"?")))
+}
+
 fn is_variable(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-/// A text with a letter in place of each reference to a variable.
+/// Replaces each reference to a variable by a letter.
 pub(in crate::cli) fn without_references(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
@@ -504,15 +514,15 @@ pub(in crate::cli) fn without_references(text: &str) -> String {
     out + rest
 }
 
-/// Parts of a URL as it is written: what may be `user:password`, and what follows the `?`.
+/// Ranges of a URL as written: the user information, and the parameters after the `?`.
 struct UrlText {
     user_info: Range<usize>,
     query: Range<usize>,
 }
 
 impl UrlText {
-    /// `None`: it is no URL. A password may hold any character, so all up to the last `@` counts as user information.
-    fn of(text: &str) -> Option<Self> {
+    /// `None` if it is not a URL. A password can contain any character, so everything before the last `@` is user information.
+    fn parse(text: &str) -> Option<Self> {
         let start = text.find("://")? + 3;
         let end = text[start..].find(['/', '?', '#']).map_or(text.len(), |at| start + at);
         let user_info = start..text[start..end].rfind('@').map_or(start, |at| start + at);
@@ -521,30 +531,30 @@ impl UrlText {
     }
 }
 
-/// Whether a URL holds a password in clear text.
+/// Whether a URL contains a password in clear text.
 pub(in crate::cli) fn holds_password(text: &str) -> bool {
     let is_clear = |value: &str| !value.is_empty() && !value.contains("${");
-    UrlText::of(text).is_some_and(|url| {
+    UrlText::parse(text).is_some_and(|url| {
         let in_front = text[url.user_info].split_once(':').is_some_and(|(_, password)| is_clear(password));
         let items = text[url.query].split('&').filter_map(|item| item.split_once('='));
         in_front || items.into_iter().any(|(name, value)| name == "password" && is_clear(value))
     })
 }
 
-/// Where in a URL a reference to a variable stands.
+/// The position of a reference to a variable in a URL.
 enum UrlPart {
-    /// It is the whole user, password, or value of an item: the variable holds it as it is.
+    /// The whole user, password or value of a parameter: the variable is taken literally.
     Whole,
-    /// It is a piece of one.
+    /// A part of one.
     Piece,
-    /// Elsewhere, or in no URL.
+    /// Elsewhere, or not in a URL.
     Other,
 }
 
 fn url_part(text: &str, reference: Range<usize>) -> UrlPart {
-    let Some(url) = UrlText::of(text) else { return UrlPart::Other };
+    let Some(url) = UrlText::parse(text) else { return UrlPart::Other };
     let within = |part: &Range<usize>| part.start <= reference.start && reference.end <= part.end;
-    // The part ends at the separators around it.
+    // Separators delimit the part.
     let (part, separators) = if within(&url.user_info) {
         (url.user_info, [':', ':'])
     } else if within(&url.query) {
@@ -557,10 +567,10 @@ fn url_part(text: &str, reference: Range<usize>) -> UrlPart {
     if is_start && is_end { UrlPart::Whole } else { UrlPart::Piece }
 }
 
-/// All but letters, digits and `-._~`.
+/// All characters except letters, digits and `-._~`.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// As [`UNRESERVED`], but what is encoded already stays.
+/// Encodes like [`UNRESERVED`], but keeps what is already encoded.
 fn encoded_piece(value: &str) -> String {
     let mut out = String::new();
     let mut rest = value;
@@ -601,7 +611,7 @@ mod tests {
     }
 
     #[test]
-    fn values_come_as_they_would_be_typed() {
+    fn values_are_in_the_syntax_of_the_command_line() {
         let settings = read(
             "[service]\nurl = \"https://x\"\nclient_secret = \"${KNOWN}\"\n[sync]\nnamespaces = [\"canvas\", \"catalog\"]\nconcurrency = 3\ndrop_removed_columns = true\nbad_rows = \"bad.jsonl\"\n[engine]\nmemory_limit = \"1GiB\"\n[pacing]\nschemas = 10\njob_status = 20\n[tables.\"user*\"]\ndrop_columns = [\"*_email\", \"name\"]\n[tables.\"canvas.courses\"]\ndrop_columns = [\"sis_source_id\"]\n[targets.lake]\nurl = \"lake\"\nstore_options = { region = \"eu\", secret_access_key = \"a${KNOWN}$${b\" }\n[targets.db]\nurl = \"postgresql://etl:${KNOWN}@host/db\"\ntables = [\"users\"]\n",
         )
@@ -624,7 +634,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_has_its_own_word_on_single_tables() {
+    fn a_target_overrides_values_of_single_tables() {
         let settings = read(
             "[tables.users]\nmode = \"history\"\ndrop_columns = [\"a\"]\n[tables.\"*\"]\ndrop_columns = [\"b\"]\n[targets.x]\nurl = \"x\"\ninclude = [\"users\"]\n[targets.x.tables.users]\nmode = \"current\"\ndrop_columns = [\"c\"]\n[targets.y]\nurl = \"y\"\ntables = [\"courses\"]\n",
         )
@@ -645,7 +655,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_variable_gives_for_a_part_of_a_url_does_not_end_that_part() {
+    fn values_of_variables_are_percent_encoded_in_urls() {
         let read = |url: &str, value: &str| {
             let text = format!("[targets.a]\nurl = \"{url}\"\n");
             let settings = parse(&text, Path::new("/etc/daplake.toml"), &|_| Some(value.to_owned())).unwrap();
@@ -671,16 +681,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_line_and_the_nearest_name() {
-        for (text, line, words) in [
+    fn errors_have_the_line_and_the_nearest_name() {
+        for (text, line, expected) in [
             ("[sync]\ntabels = [\"users\"]\n", "2", "`tables`"),
             ("\n\n[servise]\nurl = \"x\"\n", "3", "[service]"),
             ("tables = [\"users\"]\n", "1", "[sync]"),
             ("[service]\nmemory_limit = \"1GiB\"\n", "2", "[engine]"),
             ("[sync]\nconcurrency = \"many\"\n", "2", "whole number"),
             ("[sync]\nconcurrency = -1\n", "2", "whole number"),
-            ("[sync]\ntables = \"users\"\n", "2", "a list of texts"),
-            ("[sync]\ntables = [1]\n", "2", "a list of texts"),
+            ("[sync]\ntables = \"users\"\n", "2", "a list of strings"),
+            ("[sync]\ntables = [1]\n", "2", "a list of strings"),
             ("[sync]\n\nnested = \"jsn\"\n", "3", "\"json\""),
             ("[engine]\nmemory_limit = \"1 parsec\"\n", "2", "256MiB"),
             ("[schedule]\nevery = \"4\"\n", "2", "4h"),
@@ -696,15 +706,15 @@ mod tests {
             assert_eq!(error.kind(), Kind::Usage);
             assert_eq!(error.get("line"), Some(line), "{text}: {error}");
             let said = format!("{error} {}", error.hint_text().unwrap_or_default());
-            assert!(said.contains(words), "{text}: {said}");
+            assert!(said.contains(expected), "{text}: {said}");
         }
         let error = read("[sync]\ntables = [\n").map(|_| ()).unwrap_err();
-        assert!(error.to_string().contains("not TOML"), "{error}");
+        assert!(error.to_string().contains("not valid TOML"), "{error}");
         assert!(read("[sync]\na = 1\na = 2\n").is_err());
     }
 
     #[test]
-    fn secrets_in_clear_text_are_warned_of_without_being_said() {
+    fn secrets_in_clear_text_get_a_warning_that_does_not_repeat_them() {
         let settings = read(
             "[service]\nclient_secret = \"planted\"\n[targets.a]\nurl = \"postgresql://u:planted@h/d\"\n[targets.b]\nurl = \"s3://b\"\nstore_options = { secret_access_key = \"planted\" }\n",
         )
@@ -716,14 +726,14 @@ mod tests {
     }
 
     #[test]
-    fn what_only_the_surroundings_lack_does_not_spoil_the_file() {
+    fn a_missing_variable_is_no_error_of_the_file() {
         let settings = read(
             "[service]\nclient_id = \"${ABSENT}\"\nclient_secret = \"file:/nowhere/at/all\"\n[targets.a]\nurl = \"postgresql://u:${ABSENT}@h/d\"\n[targets.b]\nurl = \"lake\"\n",
         )
         .unwrap();
         assert_eq!(value(&settings, "client_id"), [""; 0]);
-        let (section, words) = &settings.lacking[0];
-        assert!(section == "service" && words.contains("ABSENT"), "{:?}", settings.lacking);
+        let (section, message) = &settings.unresolved[0];
+        assert!(section == "service" && message.contains("ABSENT"), "{:?}", settings.unresolved);
         assert!(settings.targets[0].problem.as_ref().unwrap().get("variable") == Some("ABSENT"));
         assert!(settings.targets[1].problem.is_none());
     }

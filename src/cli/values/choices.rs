@@ -1,0 +1,84 @@
+//! Options whose values are an enum of the library: the names of the values, each in one place. The settings file accepts the same.
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+#[cfg(feature = "lake")]
+use crate::ops::{NotifyForm, NotifyOn, OnSnapshotRequired, OutOfRange};
+use crate::page::Columns;
+#[cfg(feature = "lake")]
+use crate::schema::{LakeFormat, Nested};
+#[cfg(feature = "lake")]
+use crate::sink::delta::{ChangeDataFeed, DeletionVectors, OnForeignChanges};
+#[cfg(feature = "sql")]
+use crate::sink::sql::NonFinite;
+
+/// An enum whose values can be named on the command line.
+pub(in crate::cli) trait Choice: Copy + Send + Sync + 'static {
+    /// Names and values, in the order of help texts.
+    const CHOICES: &'static [(&'static str, Self)];
+}
+
+/// The parser of an option whose value is one of [`Choice::CHOICES`].
+pub(in crate::cli) fn choice<C: Choice>() -> impl TypedValueParser<Value = C> {
+    PossibleValuesParser::new(C::CHOICES.iter().map(|(name, _)| *name)).try_map(|text| {
+        let found = C::CHOICES.iter().find(|(name, _)| *name == text);
+        found.map(|(_, value)| *value).ok_or("not one of the values")
+    })
+}
+
+impl Choice for Columns {
+    const CHOICES: &'static [(&'static str, Self)] = &[("keys", Columns::Keys), ("all", Columns::All)];
+}
+
+#[cfg(feature = "lake")]
+impl Choice for LakeFormat {
+    const CHOICES: &'static [(&'static str, Self)] = &[("delta", LakeFormat::Delta), ("parquet", LakeFormat::Parquet)];
+}
+
+#[cfg(feature = "lake")]
+impl Choice for Nested {
+    const CHOICES: &'static [(&'static str, Self)] = &[("typed", Nested::Typed), ("json", Nested::Json)];
+}
+
+#[cfg(feature = "lake")]
+impl Choice for DeletionVectors {
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("auto", DeletionVectors::Auto), ("on", DeletionVectors::On), ("off", DeletionVectors::Off)];
+}
+
+#[cfg(feature = "lake")]
+impl Choice for ChangeDataFeed {
+    const CHOICES: &'static [(&'static str, Self)] = &[("on", ChangeDataFeed::On), ("off", ChangeDataFeed::Off)];
+}
+
+#[cfg(feature = "lake")]
+impl Choice for OnForeignChanges {
+    const CHOICES: &'static [(&'static str, Self)] = &[("fail", OnForeignChanges::Fail), ("warn", OnForeignChanges::Warn)];
+}
+
+#[cfg(feature = "lake")]
+impl Choice for OnSnapshotRequired {
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("fail", OnSnapshotRequired::Fail), ("resnapshot", OnSnapshotRequired::Resnapshot)];
+}
+
+#[cfg(feature = "lake")]
+impl Choice for OutOfRange {
+    const CHOICES: &'static [(&'static str, Self)] = &[("fail", OutOfRange::Fail), ("null", OutOfRange::Null)];
+}
+
+#[cfg(feature = "lake")]
+impl Choice for NotifyForm {
+    const CHOICES: &'static [(&'static str, Self)] = &[("json", NotifyForm::Json), ("slack", NotifyForm::Slack)];
+}
+
+#[cfg(feature = "lake")]
+impl Choice for NotifyOn {
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("always", NotifyOn::Always), ("change", NotifyOn::Change), ("failure", NotifyOn::Failure)];
+}
+
+#[cfg(feature = "sql")]
+impl Choice for NonFinite {
+    const CHOICES: &'static [(&'static str, Self)] = &[("fail", NonFinite::Fail), ("null", NonFinite::Null)];
+}
