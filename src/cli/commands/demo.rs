@@ -1,4 +1,4 @@
-//! `demo` and `serve`: the embedded DAP server at work.
+//! `demo` and `serve`: the embedded DAP server with generated data.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use crate::demo::serve::{ServeOptions, Server};
 use crate::error::Result;
 use crate::model::Timestamp;
 
-/// Log in with these: the school holds nothing that needs hiding.
+/// Client id and secret of the embedded server. Its data is generated, so they protect nothing.
 const CREDENTIALS: (&str, &str) = ("demo#00000000-0000-4000-8000-000000000001", "demo-secret");
-/// Commits of a school are so far apart.
+/// Time between two commits of the school.
 const COMMIT_DISTANCE_MICROS: i64 = 4 * 3600 * 1_000_000;
 
-/// When a school's history starts whose last of so many commits is the newest there could be.
+/// The time of the first of `commits` commits, so that the last one is within the last 4 hours.
 fn start_of(commits: u32) -> Timestamp {
     let last = Timestamp::now().micros() / COMMIT_DISTANCE_MICROS;
     Timestamp::from_micros((last - i64::from(commits) + 1) * COMMIT_DISTANCE_MICROS)
@@ -60,7 +60,7 @@ pub(in crate::cli) async fn serve(args: ServeArgs) -> Result<()> {
         server.inject(Fault::parse(fault)?, Times::Always);
     }
     out(&format!(
-        "A made-up school is served at {url}\nIts data are of {now}; with each commit 4 hours pass there.\n\nIn another terminal:\n  export DAP_API_URL={url} DAP_CLIENT_ID='{id}' DAP_CLIENT_SECRET={secret}\n  daplake sync --target ./lake --namespace all --jobs-per-minute 0\n\nCtrl-C ends it.\n",
+        "Serving a generated school at {url}\nIts data is as of {now}; each commit covers 4 hours.\n\nIn another terminal:\n  export DAP_API_URL={url} DAP_CLIENT_ID='{id}' DAP_CLIENT_SECRET={secret}\n  daplake sync --target ./lake --namespace all --jobs-per-minute 0\n\nPress Ctrl-C to stop.\n",
         url = server.url().as_str().trim_end_matches('/'),
         now = school.now(),
         id = CREDENTIALS.0,
@@ -74,7 +74,7 @@ pub(in crate::cli) use walk::demo;
 
 #[cfg(feature = "lake")]
 mod walk {
-    //! The walk through everything: a first sync, three more with changes, a status, a query.
+    //! The steps of the demo: a first sync, three more with changes, a status, a query.
 
     use std::path::Path;
 
@@ -82,15 +82,18 @@ mod walk {
     use crate::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
     use crate::cli::args::demo::DemoArgs;
     use crate::cli::commands::{context, query, status};
+    use crate::cli::terminal::output::counted;
     use crate::cli::terminal::report;
     use crate::error::{Error, Kind, ResultExt};
-    use crate::ops::{self, Selection, SyncRequest, Target};
-    use crate::redact::Secret;
+    use crate::ops::{self, Report, Selection, SyncRequest, Target};
+    use crate::redact::{Secret, visible};
 
-    /// Commits that the walk sees.
+    /// Commits of the school during the demo.
     const COMMITS: u32 = 4;
-    /// Says that a folder was made by the demo and may be emptied by it.
+    /// Marks a folder that the demo created and may empty.
     const MARKER: &str = ".made-by-daplake-demo";
+    /// Tables in the status, and schema changes of a step, that are printed without `--verbose`.
+    const SHOWN: usize = 8;
 
     const QUERY: &str = "SELECT c.name AS course, count(DISTINCT e.user_id) AS people, count(DISTINCT s.id) AS submissions, \
         round(avg(s.score), 1) AS mean_score \
@@ -113,47 +116,53 @@ mod walk {
         let shown = args.dir.display();
 
         out(&format!(
-            "1. A made-up school is served at {} (no account, no network).\n   First sync of all its tables into {}:\n\n",
+            "1. A generated school is served at {} (no account, no network).
+   First sync of all its tables into {}:
+
+",
             server.url(),
             Path::new(".").join(&args.dir).display()
         ))?;
-        run(&server, &target).await?;
+        run(&server, &target, args.verbose).await?;
         for round in 2..=COMMITS {
             let now = school.advance();
             out(&format!(
-                "\n{round}. Time passes at the school (its data are now of {now}); the next sync takes only the changes:\n\n"
+                "\n{round}. The school's data changes (it is now as of {now}); the next sync loads only the changes:\n\n"
             ))?;
-            run(&server, &target).await?;
+            run(&server, &target, args.verbose).await?;
         }
 
-        let engine = context::small_engine()?;
+        let engine = context::default_engine()?;
         let sink = ops::open_target(&target, &engine)?;
         let lines = ops::status(sink.as_ref(), &[]).await?;
-        out(&format!("\n5. `daplake status --target {shown}`:\n\n{}", status::status_text(&lines)))?;
+        let count = if args.verbose { lines.len() } else { lines.len().min(SHOWN) };
+        out(&format!("\n5. `daplake status --target {shown}`:\n\n{}", status::status_text(&lines[..count])))?;
+        if count < lines.len() {
+            out(&format!("... and {} more (--verbose lists all)\n", counted((lines.len() - count) as u64, "table")))?;
+        }
         out(&format!("\n6. `daplake query --target {shown} \"{QUERY}\"`:\n\n"))?;
         query::print_query(&sink, &engine, QUERY).await?;
         out(&format!(
-            "\nNext steps:\n  daplake query --target {shown} \"SELECT workflow_state, count(*) FROM users GROUP BY 1\"\n  python3 -c \"from deltalake import DeltaTable; print(DeltaTable('{shown}/canvas/users').to_pandas())\"\n  daplake status --target {shown} --html status.html        # a page for people\n  with your own API key:  DAP_CLIENT_ID='region#id' DAP_CLIENT_SECRET=... daplake sync --target ./lake\n"
+            "\nNext steps:\n  daplake query --target {shown} \"SELECT workflow_state, count(*) FROM users GROUP BY 1\"\n  python3 -c \"from deltalake import DeltaTable; print(DeltaTable('{shown}/canvas/users').to_pandas())\"\n  daplake status --target {shown} --html status.html        # the same as a web page\n  with your own API key:  DAP_CLIENT_ID='region#id' DAP_CLIENT_SECRET=... daplake sync --target ./lake\n"
         ))
     }
 
-    /// Makes the folder, or empties the one that an earlier demo made; never anything else.
+    /// Creates the folder, or empties that of an earlier demo. Kind `Usage` if it contains other files.
     fn prepare(dir: &Path) -> Result<()> {
         let failed = |what: &str| format!("The folder for the demo cannot be {what}: {}", dir.display());
         if dir.exists() {
-            let empty = dir.read_dir().context(Kind::Io, failed("read"))?.next().is_none();
-            if !empty && !dir.join(MARKER).exists() {
-                return Err(
-                    Error::new(Kind::Usage, failed("used, for it holds something else")).hint("give another one with --dir")
-                );
+            let is_empty = dir.read_dir().context(Kind::Io, failed("read"))?.next().is_none();
+            if !is_empty && !dir.join(MARKER).exists() {
+                let message = failed("used, because it contains other files");
+                return Err(Error::new(Kind::Usage, message).hint("give another folder with --dir"));
             }
             std::fs::remove_dir_all(dir).context(Kind::Io, failed("emptied"))?;
         }
-        std::fs::create_dir_all(dir).context(Kind::Io, failed("made"))?;
+        std::fs::create_dir_all(dir).context(Kind::Io, failed("created"))?;
         std::fs::File::create(dir.join(MARKER)).context(Kind::Io, failed("written")).map(drop)
     }
 
-    async fn run(server: &Server, target: &Target) -> Result<()> {
+    async fn run(server: &Server, target: &Target, is_verbose: bool) -> Result<()> {
         let client = Client::new(ClientOptions {
             base_url: server.url(),
             credentials: Credentials { client_id: CREDENTIALS.0.to_owned(), client_secret: Secret::new(CREDENTIALS.1) },
@@ -163,11 +172,31 @@ mod walk {
             poll: (Duration::from_millis(30), Duration::from_millis(500)),
             idle_timeout: Duration::from_secs(60),
         })?;
-        let engine = context::small_engine()?;
+        let engine = context::default_engine()?;
         let sink = ops::open_target(target, &engine)?;
         let request = SyncRequest { concurrency: 4, ..SyncRequest::new(client, sink, engine, Selection::all_of("all")) };
-        let answer = ops::sync(request).await?;
-        out(&format!("\n{}", report::summary(&answer)))?;
-        report::finish_one(answer)
+        let report = ops::sync(request).await?;
+        out(&if is_verbose { format!("\n{}", report::summary(&report)) } else { short_summary(&report) })?;
+        report::finish_one(report)
+    }
+
+    /// The totals of a run, its first schema changes, and the number of notes.
+    fn short_summary(report: &Report) -> String {
+        let mut text = report::totals(report);
+        let changes: Vec<String> = report
+            .tables
+            .iter()
+            .flat_map(|table| report::schema_changes(table).iter().map(move |change| (table, change)))
+            .map(|(table, change)| format!("schema: {}: {}\n", table.table, visible(change)))
+            .collect();
+        text.extend(changes.iter().take(SHOWN).map(String::as_str));
+        if changes.len() > SHOWN {
+            text.push_str(&format!("... and {}\n", counted((changes.len() - SHOWN) as u64, "more schema change")));
+        }
+        let notes = report.warnings.len() + report.tables.iter().map(|table| table.warnings.len()).sum::<usize>();
+        if notes > 0 {
+            text.push_str(&format!("{} (--verbose prints them)\n", counted(notes as u64, "note")));
+        }
+        text
     }
 }
