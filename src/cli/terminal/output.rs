@@ -1,4 +1,4 @@
-//! Text on the two streams. A closed pipe on standard output ends the program quietly.
+//! Text on standard output and standard error. A closed pipe on standard output is not an error.
 
 use std::io::{IsTerminal, Write};
 #[cfg(feature = "lake")]
@@ -7,41 +7,43 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::ProgressBar;
+#[cfg(feature = "lake")]
+use unicode_width::UnicodeWidthStr;
 
 use crate::error::{Error, Kind, Result};
 pub(in crate::cli) use crate::page::figures::{age, grouped, size};
 use crate::redact::visible_lines;
 
-/// The live line at the bottom of a terminal, if there is one. Text must not be written through it.
+/// The progress line at the bottom of a terminal, if there is one. Other text is written above it.
 static LIVE: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// From now on text goes above `bar`.
+/// From now on, text is written above `bar`.
 pub(in crate::cli) fn draw_around(bar: &ProgressBar) {
     *LIVE.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
 }
 
-/// Takes the live line away.
+/// Removes the progress line.
 pub(in crate::cli) fn stop_drawing() {
     if let Some(bar) = LIVE.lock().unwrap_or_else(PoisonError::into_inner).take() {
         bar.finish_and_clear();
     }
 }
 
-fn above_live_line<T>(write: impl FnOnce() -> T) -> T {
+fn above_progress<T>(write: impl FnOnce() -> T) -> T {
     match LIVE.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
         Some(bar) => bar.suspend(write),
         None => write(),
     }
 }
 
-/// A file to be written in full and then to take the place of `path` (`persist`); dropped before that, it leaves nothing.
+/// A temporary file in the folder of `path`, to replace `path` when it is complete (`persist`). Dropped before that, it is removed.
 #[cfg(feature = "lake")]
 pub(in crate::cli) fn file_beside(path: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))
 }
 
-/// Writes the whole file or nothing of it.
+/// Writes the whole file, or nothing.
 #[cfg(feature = "lake")]
 pub(in crate::cli) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = file_beside(path)?;
@@ -50,36 +52,66 @@ pub(in crate::cli) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<
     Ok(())
 }
 
-/// Writes to standard output: what goes to a terminal without anything that it would act on.
+/// Writes text to standard output. On a terminal, control characters are escaped.
 pub(in crate::cli) fn out(text: &str) -> Result<()> {
-    match std::io::stdout().is_terminal() {
-        true => out_visible(&visible_lines(text)),
-        false => out_visible(text),
-    }
+    if std::io::stdout().is_terminal() { out_visible(&visible_lines(text)) } else { out_visible(text) }
 }
 
-/// Writes text to standard output whose colours are ours.
+/// A number with its noun: `1 table`, `1,200 tables`.
+pub(in crate::cli) fn counted(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", grouped(count))
+}
+
+/// Writes text to standard output unchanged, with the colours that daplake added.
 pub(in crate::cli) fn out_visible(text: &str) -> Result<()> {
-    let written = above_live_line(|| {
+    let written = above_progress(|| {
         let mut stdout = std::io::stdout().lock();
         stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
     });
     match written {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::new(Kind::Io, "Standard output cannot be written").caused_by(error))
+            Err(Error::new(Kind::Io, "Standard output cannot be written to").caused_by(error))
         }
         _ => Ok(()),
     }
 }
 
-/// Standard output for what writes bytes, with the same care.
+/// Standard output as a writer of bytes. On a terminal, control characters are escaped.
 #[cfg(feature = "lake")]
-pub(in crate::cli) struct StandardOutput;
+pub(in crate::cli) struct StandardOutput {
+    is_terminal: bool,
+    /// Bytes for a terminal that may be the beginning of a character.
+    pending: Vec<u8>,
+}
+
+#[cfg(feature = "lake")]
+impl StandardOutput {
+    pub(in crate::cli) fn new() -> Self {
+        Self { is_terminal: std::io::stdout().is_terminal(), pending: Vec::new() }
+    }
+
+    /// The pending text up to the last complete character, or all of it, with control characters escaped.
+    fn escaped(&mut self, all: bool) -> String {
+        let complete = match std::str::from_utf8(&self.pending) {
+            Err(error) if error.error_len().is_none() && !all => error.valid_up_to(),
+            _ => self.pending.len(),
+        };
+        let bytes: Vec<u8> = self.pending.drain(..complete).collect();
+        visible_lines(&String::from_utf8_lossy(&bytes)).into_owned()
+    }
+}
 
 #[cfg(feature = "lake")]
 impl Write for StandardOutput {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let written = above_live_line(|| std::io::stdout().lock().write_all(bytes));
+        let written = if self.is_terminal {
+            self.pending.extend_from_slice(bytes);
+            let text = self.escaped(false);
+            above_progress(|| std::io::stdout().lock().write_all(text.as_bytes()))
+        } else {
+            above_progress(|| std::io::stdout().lock().write_all(bytes))
+        };
         match written {
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error),
             _ => Ok(bytes.len()),
@@ -87,41 +119,47 @@ impl Write for StandardOutput {
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        match std::io::stdout().flush() {
+        let rest = self.escaped(true);
+        let written = above_progress(|| {
+            let mut stdout = std::io::stdout().lock();
+            stdout.write_all(rest.as_bytes()).and_then(|()| stdout.flush())
+        });
+        match written {
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error),
             _ => Ok(()),
         }
     }
 }
 
-/// Whether log lines go to standard error, so that nothing else should.
+/// Whether standard error is reserved for log lines.
 static HAS_LOG_LINES: AtomicBool = AtomicBool::new(false);
 
-/// From now on standard error is for log lines.
+/// Reserves standard error for log lines.
 pub(in crate::cli) fn reserve_for_log_lines() {
     HAS_LOG_LINES.store(true, Ordering::Relaxed);
 }
 
-/// Whether standard error is for log lines. Everything that a person should read there is a log line then.
+/// Whether standard error is reserved for log lines. Messages for people are log lines then.
 pub(in crate::cli) fn has_log_lines() -> bool {
     HAS_LOG_LINES.load(Ordering::Relaxed)
 }
 
-/// Writes a line for people to standard error, unless that is for log lines.
+/// Writes a line for people to standard error, unless that is reserved for log lines.
 pub(in crate::cli) fn aside(line: &str) {
     if !has_log_lines() {
         note(line);
     }
 }
 
-/// Writes a line to standard error; a failure there cannot be told to anybody.
+/// Writes a line to standard error. An error is ignored, as it cannot be reported.
 pub(in crate::cli) fn note(line: &str) {
     let line = visible_lines(line);
-    let _ = above_live_line(|| writeln!(std::io::stderr().lock(), "{line}"));
+    let _ = above_progress(|| writeln!(std::io::stderr().lock(), "{line}"));
 }
 
+/// A table in plain text: left-aligned text, right-aligned numbers, no borders, no wrapping. `comfy-table` would need as many lines to
+/// be set up like this.
 #[cfg(feature = "lake")]
-/// Columns in plain text: left-aligned text, right-aligned numbers.
 pub(in crate::cli) struct Grid {
     right: Vec<bool>,
     rows: Vec<Vec<String>>,
@@ -129,7 +167,7 @@ pub(in crate::cli) struct Grid {
 
 #[cfg(feature = "lake")]
 impl Grid {
-    /// A grid with its head; a name that begins with `>` makes a right-aligned column.
+    /// A table with its header. A name that starts with `>` makes a right-aligned column.
     pub(in crate::cli) fn new(head: &[&str]) -> Self {
         let right = head.iter().map(|name| name.starts_with('>')).collect();
         let names = head.iter().map(|name| name.trim_start_matches('>').to_owned()).collect();
@@ -140,20 +178,19 @@ impl Grid {
         self.rows.push(cells);
     }
 
-    /// Number of rows below the head.
+    /// Number of rows below the header.
     pub(in crate::cli) fn len(&self) -> usize {
         self.rows.len() - 1
     }
 
     pub(in crate::cli) fn render(&self) -> String {
-        let widths: Vec<usize> = (0..self.right.len())
-            .map(|column| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
-            .collect();
+        let widths: Vec<usize> =
+            (0..self.right.len()).map(|column| self.rows.iter().map(|row| row[column].width()).max().unwrap_or(0)).collect();
         let mut text = String::new();
         for (number, row) in self.rows.iter().enumerate() {
             let mut line = String::new();
             for (column, cell) in row.iter().enumerate() {
-                let pad = widths[column] - cell.chars().count();
+                let pad = widths[column] - cell.width();
                 let (before, after) = if self.right[column] { (pad, 0) } else { (0, pad) };
                 line.push_str(&format!("{}{cell}{}  ", " ".repeat(before), " ".repeat(after)));
             }
@@ -166,5 +203,37 @@ impl Grid {
             }
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nouns_agree_with_their_number() {
+        assert_eq!(counted(1, "table"), "1 table");
+        assert_eq!(counted(0, "row"), "0 rows");
+        assert_eq!(counted(1200, "row"), "1,200 rows");
+    }
+
+    #[cfg(feature = "lake")]
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell_on_the_screen() {
+        let mut grid = Grid::new(&["name", ">rows"]);
+        grid.row(vec!["\u{5b66}\u{751f}".to_owned(), "1".to_owned()]);
+        grid.row(vec!["users".to_owned(), "100".to_owned()]);
+        assert_eq!(grid.render(), "name   rows\n-----  ----\n\u{5b66}\u{751f}      1\nusers   100\n");
+    }
+
+    #[cfg(feature = "lake")]
+    #[test]
+    fn bytes_for_a_terminal_are_escaped_in_whole_characters() {
+        let mut output = StandardOutput { is_terminal: true, pending: "a\u{1b}[2J\u{e4}".as_bytes()[..6].to_vec() };
+        assert_eq!(output.escaped(false), "a\\u001b[2J");
+        output.pending.push(0xa4);
+        assert_eq!(output.escaped(false), "\u{e4}");
+        output.pending.push(0xc3);
+        assert_eq!(output.escaped(true), "\u{fffd}");
     }
 }

@@ -2,11 +2,14 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
+use std::sync::Arc;
 
-#[cfg(feature = "prompt")]
-use arrow::datatypes::Schema;
-use arrow::datatypes::SchemaRef;
-use arrow::record_batch::RecordBatch;
+use arrow::array::{ArrayRef, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use arrow::util::pretty::pretty_format_batches;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::TryStreamExt;
 use parquet::arrow::ArrowWriter;
@@ -14,22 +17,23 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
 use crate::cli::args::query::{QueryArgs, QueryOutput};
-use crate::cli::terminal::output::grouped;
+use crate::cli::terminal::output::counted;
 use crate::cli::values::moment::parse_moment;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::ops::Answer;
+use crate::redact::{visible, visible_lines};
 use crate::sink::delta::At;
 
-/// Rows of a table that a terminal shows by default.
+/// Rows of a table that are printed to a terminal by default.
 const ROWS_ON_TERMINAL: usize = 40;
 
-/// How an answer is written.
+/// How a result is written.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::cli) struct Writing {
     pub(in crate::cli) form: Form,
-    /// So many rows, in any form; `None`: all.
+    /// Largest number of rows, in any form; `None` for all.
     limit: Option<usize>,
-    /// So many rows of a table, if there is no other limit; `None`: all.
+    /// Largest number of rows of a table if there is no other limit; `None` for all.
     shown: Option<usize>,
 }
 
@@ -37,7 +41,7 @@ pub(in crate::cli) struct Writing {
 pub(in crate::cli) enum Form {
     Table,
     Csv,
-    /// An object per line.
+    /// One object per line.
     JsonLines,
     /// One array of objects, nulls included.
     JsonArray,
@@ -58,8 +62,8 @@ impl From<QueryOutput> for Form {
 }
 
 impl Form {
-    /// That of a file by its ending.
-    fn of_file(path: &Path) -> Option<Self> {
+    /// The format of a file by its extension.
+    fn from_extension(path: &Path) -> Option<Self> {
         Some(match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "txt" => Form::Table,
             "csv" => Form::Csv,
@@ -79,51 +83,52 @@ impl Writing {
         Self { form, limit: None, shown: None }
     }
 
-    /// As the arguments and the stream ask for.
-    pub(in crate::cli) fn of(args: &QueryArgs) -> Result<Self> {
-        let told = args.output.map(Form::from);
+    /// From the arguments, and whether standard output is a terminal.
+    pub(in crate::cli) fn new(args: &QueryArgs) -> Result<Self> {
+        let given = args.output.map(Form::from);
         let form = match &args.output_file {
-            None => told.unwrap_or(Form::Table),
-            Some(path) => match (told, Form::of_file(path)) {
+            None => given.unwrap_or(Form::Table),
+            Some(path) => match (given, Form::from_extension(path)) {
                 (None, Some(form)) | (Some(Form::JsonLines), Some(form @ Form::JsonArray)) => form,
-                (Some(told), Some(form)) if told != form => {
-                    return Err(Error::new(Kind::Usage, "The ending of --output-file says another form than --output")
+                (Some(given), Some(form)) if given != form => {
+                    return Err(Error::new(Kind::Usage, "The extension of --output-file contradicts --output")
                         .with_field("file", path.display())
-                        .hint("leave --output out, or give the file another ending"));
+                        .hint("omit --output, or use another file extension"));
                 }
-                (Some(told), _) => told,
+                (Some(given), _) => given,
                 (None, None) => {
-                    return Err(Error::new(Kind::Usage, "The ending of --output-file says no form")
+                    return Err(Error::new(Kind::Usage, "The extension of --output-file selects no format")
                         .with_field("file", path.display())
-                        .hint("end it in .csv, .json, .jsonl, .parquet, .arrow or .txt, or say the form with --output"));
+                        .hint("use .csv, .json, .jsonl, .parquet, .arrow or .txt, or give the format with --output"));
                 }
             },
         };
         let is_terminal = args.output_file.is_none() && std::io::stdout().is_terminal();
         if is_terminal && matches!(form, Form::Parquet | Form::Arrow) {
-            return Err(Error::new(Kind::Usage, "Parquet and Arrow files are not for terminals")
-                .hint("name a file with --output-file, or send it to one with `>`"));
+            return Err(Error::new(Kind::Usage, "Parquet and Arrow files cannot be written to a terminal")
+                .hint("name a file with --output-file, or redirect the output with `>`"));
         }
         let shown = (is_terminal && args.limit.is_none()).then_some(ROWS_ON_TERMINAL);
         Ok(Self { form, limit: args.limit.filter(|limit| *limit > 0), shown })
     }
 }
 
-/// A version by its number, or a time.
+/// A version number, or a time.
 pub(in crate::cli) fn parse_at(text: &str) -> Result<At> {
     match text.parse() {
         Ok(version) => Ok(At::Version(version)),
         Err(_) => {
             let moment = parse_moment(text);
             let moment = moment.map_err(|_| {
-                Error::new(Kind::Usage, "--at is neither a version nor a time").hint("write it as 12 or 2026-01-31T09:30:00Z")
+                Error::new(Kind::Usage, "The value of --at is neither a version nor a time")
+                    .hint("write it as 12 or 2026-01-31T09:30:00Z")
             })?;
             Ok(At::Time(moment.at))
         }
     }
 }
 
-/// The rows of an answer up to a limit. Those beyond it are counted where the count is shown, and else not even made.
+/// The rows of a result up to a limit. The query stops there.
 struct Rows {
     batches: SendableRecordBatchStream,
     left: Option<usize>,
@@ -143,10 +148,10 @@ impl Rows {
 
 const QUERY_FAILED: &str = "The query failed";
 
-/// A table needs its widest cell first, so its answer is collected; the other forms stream.
+/// Writes a result. Tables are collected first, as the widest cells decide the layout; the other forms stream.
 pub(in crate::cli) async fn write_answer(answer: Answer, writing: Writing, to: &mut (dyn Write + Send)) -> Result<()> {
     let Answer { schema, batches } = answer;
-    let failed = "The answer cannot be written";
+    let failed = "The result cannot be written";
     let Writing { form, limit, shown } = writing;
     if form == Form::Table {
         to.write_all(table(&schema, batches, limit.or(shown)).await?.as_bytes()).context(Kind::Io, failed)?;
@@ -156,7 +161,7 @@ pub(in crate::cli) async fn write_answer(answer: Answer, writing: Writing, to: &
     match form {
         Form::Table => {}
         Form::Csv => {
-            let unfit = "The answer cannot be written as CSV (nested columns: use --output json, or pick their members)";
+            let unfit = "The result cannot be written as CSV (nested columns: use --output json, or select their fields)";
             let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(&mut *to);
             writer.write(&RecordBatch::new_empty(schema)).context(Kind::Unsupported, unfit)?;
             while let Some(batch) = rows.next().await? {
@@ -164,7 +169,7 @@ pub(in crate::cli) async fn write_answer(answer: Answer, writing: Writing, to: &
             }
         }
         Form::JsonLines => {
-            let unfit = "The answer cannot be written as JSON";
+            let unfit = "The result cannot be written as JSON";
             let mut writer = arrow::json::LineDelimitedWriter::new(&mut *to);
             while let Some(batch) = rows.next().await? {
                 writer.write(&batch).context(Kind::Data, unfit)?;
@@ -172,7 +177,7 @@ pub(in crate::cli) async fn write_answer(answer: Answer, writing: Writing, to: &
             writer.finish().context(Kind::Data, unfit)?;
         }
         Form::JsonArray => {
-            let unfit = "The answer cannot be written as JSON";
+            let unfit = "The result cannot be written as JSON";
             let builder = arrow::json::WriterBuilder::new().with_explicit_nulls(true);
             let mut writer = builder.build::<_, arrow::json::writer::JsonArray>(&mut *to);
             while let Some(batch) = rows.next().await? {
@@ -183,7 +188,7 @@ pub(in crate::cli) async fn write_answer(answer: Answer, writing: Writing, to: &
         Form::Parquet => {
             let compression = Compression::ZSTD(ZstdLevel::default());
             let properties = WriterProperties::builder().set_compression(compression).build();
-            let unfit = "The answer cannot be written as Parquet";
+            let unfit = "The result cannot be written as Parquet";
             let writer = ArrowWriter::try_new(&mut *to, schema, Some(properties));
             let mut writer = writer.context(Kind::Unsupported, unfit)?;
             while let Some(batch) = rows.next().await? {
@@ -192,7 +197,7 @@ pub(in crate::cli) async fn write_answer(answer: Answer, writing: Writing, to: &
             writer.close().context(Kind::Io, unfit)?;
         }
         Form::Arrow => {
-            let unfit = "The answer cannot be written as an Arrow file";
+            let unfit = "The result cannot be written as an Arrow file";
             let writer = arrow::ipc::writer::FileWriter::try_new(&mut *to, &schema);
             let mut writer = writer.context(Kind::Unsupported, unfit)?;
             while let Some(batch) = rows.next().await? {
@@ -214,21 +219,35 @@ async fn table(schema: &SchemaRef, mut batches: SendableRecordBatchStream, limit
             rows.push(batch.slice(0, wanted));
         }
     }
-    let options = arrow::util::display::FormatOptions::default().with_null("NULL");
     if rows.is_empty() {
         rows.push(RecordBatch::new_empty(schema.clone()));
     }
-    let table = arrow::util::pretty::pretty_format_batches_with_options(&rows, &options);
-    let table = table.context(Kind::Data, "The answer cannot be shown as a table")?;
-    let noun = |count: usize| if count == 1 { "row" } else { "rows" };
+    let rows: Result<Vec<RecordBatch>, ArrowError> = rows.iter().map(printable).collect();
+    let table = rows.and_then(|rows| pretty_format_batches(&rows));
+    let table = table.context(Kind::Data, "The result cannot be formatted as a table")?;
     Ok(match count - held {
-        0 => format!("{table}\n{count} {}\n", noun(count)),
-        more => format!("{table}\n{} {} more; use --output csv or --limit 0 for all\n", grouped(more as u64), noun(more)),
+        0 => format!("{table}\n{}\n", counted(count as u64, "row")),
+        more => format!("{table}\n{} more; use --output csv or --limit 0 for all\n", counted(more as u64, "row")),
     })
 }
 
+/// All cells as text without control characters, which could change the terminal. Line ends stay.
+fn printable(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let options = FormatOptions::default().with_null("NULL");
+    let mut columns: Vec<ArrayRef> = Vec::new();
+    let mut fields = Vec::new();
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        let formatter = ArrayFormatter::try_new(column, &options)?;
+        let cells = (0..column.len()).map(|row| Ok(visible_lines(&formatter.value(row).try_to_string()?).into_owned()));
+        columns.push(Arc::new(StringArray::from(cells.collect::<Result<Vec<String>, ArrowError>>()?)));
+        fields.push(Field::new(visible(field.name()), DataType::Utf8, false));
+    }
+    let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &rows)
+}
+
+/// The columns of a table, one per line.
 #[cfg(feature = "prompt")]
-/// Columns of a table, one a line.
 pub(in crate::cli) fn columns_text(schema: &Schema) -> String {
     let widest = schema.fields().iter().map(|field| field.name().chars().count()).max().unwrap_or(0);
     let line = |field: &arrow::datatypes::FieldRef| {
@@ -236,4 +255,23 @@ pub(in crate::cli) fn columns_text(schema: &Schema) -> String {
         format!("{:<widest$}  {}{null}\n", field.name(), field.data_type())
     };
     schema.fields().iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Int64Array;
+
+    use super::*;
+
+    #[test]
+    fn values_cannot_change_the_terminal() {
+        let names: ArrayRef = Arc::new(StringArray::from(vec![Some("a\u{1b}[2J\u{7}"), Some("two\nlines"), None]));
+        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1, 22, 333]));
+        let batch = RecordBatch::try_from_iter([("na\u{9b}me", names), ("n", numbers)]).unwrap();
+        let text = pretty_format_batches(&[printable(&batch).unwrap()]).unwrap().to_string();
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+        for line in ["| na\\u009bme          | n   |", "| a\\u001b[2J\\u0007 | 1   |", "| NULL              | 333 |"] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
 }

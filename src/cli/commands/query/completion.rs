@@ -1,4 +1,4 @@
-//! Statements as text: where they end, and what a half-typed word may become. It runs nothing.
+//! Statements as text: where they end, and completions of a partial word. Runs no statement.
 
 #[cfg(any(test, feature = "prompt"))]
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,7 +43,7 @@ const KEYWORDS: [&str; 36] = [
     "DESCRIBE",
 ];
 
-/// Where text is inside of something that hides a semicolon.
+/// The context of a character, in which a semicolon may not end a statement.
 #[derive(Clone, Copy, PartialEq)]
 enum Inside {
     Nothing,
@@ -52,7 +52,7 @@ enum Inside {
     Block,
 }
 
-/// Ends of statements in a text, as places behind their semicolons, and whether the rest is more than blanks.
+/// The positions after the semicolons that end statements, and whether there is an incomplete statement after the last one.
 fn ends(text: &str) -> (Vec<usize>, bool) {
     let (mut ends, mut inside, mut has_rest) = (Vec::new(), Inside::Nothing, false);
     let mut letters = text.char_indices().peekable();
@@ -79,13 +79,13 @@ fn ends(text: &str) -> (Vec<usize>, bool) {
     (ends, has_rest || matches!(inside, Inside::Quotes(_) | Inside::Block))
 }
 
+/// Whether the text is a command of the prompt, or statements that all end with a semicolon.
 #[cfg(any(test, feature = "prompt"))]
-/// Whether nothing is missing: a command, or statements with their semicolons.
 pub(in crate::cli) fn is_complete(text: &str) -> bool {
     text.trim_start().starts_with('\\') || !ends(text).1
 }
 
-/// The statements of a text, without their semicolons.
+/// The statements of a text, without semicolons.
 pub(in crate::cli) fn statements(text: &str) -> Vec<String> {
     let (mut ends, has_rest) = ends(text);
     if has_rest {
@@ -100,17 +100,17 @@ pub(in crate::cli) fn statements(text: &str) -> Vec<String> {
     parts.filter(|part| !part.is_empty()).collect()
 }
 
+/// Completions of a word.
 #[cfg(any(test, feature = "prompt"))]
-/// What a word may become.
 pub(in crate::cli) struct Place {
-    /// Where the word begins.
+    /// Start of the word, in bytes.
     pub(in crate::cli) start: usize,
-    /// The whole words.
+    /// The completed words.
     pub(in crate::cli) words: Vec<String>,
 }
 
+/// The completions of the partial word before `at`. `tables` are full names; `columns` are the columns by table.
 #[cfg(any(test, feature = "prompt"))]
-/// The words that the half-typed one before `at` may become. `tables` are full names, `columns` are those of them.
 pub(in crate::cli) fn complete(text: &str, at: usize, tables: &[String], columns: &BTreeMap<String, Vec<String>>) -> Place {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let before = &text[..at];
@@ -125,7 +125,7 @@ pub(in crate::cli) fn complete(text: &str, at: usize, tables: &[String], columns
     };
     let mut found: BTreeSet<String> = BTreeSet::new();
     if let Some((owner, _)) = word.rsplit_once('.') {
-        // Of a table by its name, or by the name that the statement gives it.
+        // The owner is a table, or an alias of the statement.
         let by_alias = named.iter().enumerate().filter(|(_, name)| **name == owner).find_map(|(place, _)| {
             let before = |back: usize| place.checked_sub(back).and_then(|place| named.get(place)).copied();
             match before(1) {
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn words_become_tables_columns_and_keywords() {
+    fn words_are_completed_to_tables_columns_and_keywords() {
         let tables = ["canvas.users", "canvas.courses", "catalog.orders"].map(str::to_owned);
         let columns = BTreeMap::from([
             ("canvas.users".to_owned(), vec!["id".to_owned(), "name".to_owned()]),

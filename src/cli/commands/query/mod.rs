@@ -27,16 +27,16 @@ use crate::ops::{self, Answer, Querier};
 #[cfg(feature = "demo")]
 use crate::sink::delta::DeltaSink;
 
-/// Whether statements come from a person at a terminal.
+/// Whether the command opens a prompt.
 pub(in crate::cli) fn is_prompt(args: &QueryArgs) -> bool {
     args.sql.is_none() && std::io::stdin().is_terminal()
 }
 
 pub(in crate::cli) async fn query(global: &GlobalArgs, args: QueryArgs) -> Result<()> {
-    let writing = Writing::of(&args)?;
+    let writing = Writing::new(&args)?;
     let target = context::target(global, &args.target).await?;
     let engine = context::engine(&args.engine)?;
-    let sink = ops::open_target(&target, &engine).hint("ask the database itself, by its own client")?;
+    let sink = ops::open_target(&target, &engine).hint("use the client of the database itself")?;
     let at = args.at.as_deref().map(parse_at).transpose()?;
     let querier = Querier::open(&sink, &engine, at).await?;
     let statements = match args.sql.as_deref() {
@@ -51,16 +51,16 @@ pub(in crate::cli) async fn query(global: &GlobalArgs, args: QueryArgs) -> Resul
         Some(sql) => vec![sql.to_owned()],
     };
     if statements.is_empty() {
-        return Err(Error::new(Kind::Usage, "There is no statement").hint("give it as argument or on standard input"));
+        return Err(Error::new(Kind::Usage, "No statement was given").hint("give it as an argument or on standard input"));
     }
     if let Some(path) = &args.output_file {
         let [statement] = &statements[..] else {
-            return Err(Error::new(Kind::Usage, "--output-file takes the answer of one statement"));
+            return Err(Error::new(Kind::Usage, "--output-file accepts the result of a single statement"));
         };
         return to_file(querier.run(statement).await?, writing, path).await;
     }
     for statement in &statements {
-        write_answer(querier.run(statement).await?, writing, &mut StandardOutput).await?;
+        write_answer(querier.run(statement).await?, writing, &mut StandardOutput::new()).await?;
     }
     Ok(())
 }
@@ -72,14 +72,13 @@ async fn at_terminal(querier: Querier, writing: Writing, args: QueryArgs) -> Res
 
 #[cfg(not(feature = "prompt"))]
 async fn at_terminal(_querier: Querier, _writing: Writing, _args: QueryArgs) -> Result<()> {
-    let hint =
-        "give it as argument or on standard input; `cargo install --path . --features prompt` makes a program with a prompt";
-    Err(Error::new(Kind::Usage, "There is no statement").hint(hint))
+    let hint = "give it as an argument or on standard input; this build has no prompt (feature `prompt`)";
+    Err(Error::new(Kind::Usage, "No statement was given").hint(hint))
 }
 
-/// The whole file or nothing of it.
+/// Writes the whole file, or nothing.
 async fn to_file(answer: Answer, writing: Writing, path: &Path) -> Result<()> {
-    let failed = || format!("The answer cannot be written: {}", path.display());
+    let failed = || format!("The result cannot be written: {}", path.display());
     let file = file_beside(path).context(Kind::Io, failed())?;
     let mut writer = std::io::BufWriter::new(file);
     write_answer(answer, writing, &mut writer).await?;
@@ -91,5 +90,5 @@ async fn to_file(answer: Answer, writing: Writing, path: &Path) -> Result<()> {
 #[cfg(feature = "demo")]
 pub(in crate::cli) async fn print_query(sink: &Arc<DeltaSink>, engine: &Engine, sql: &str) -> Result<()> {
     let answer = ops::query_at(sink, engine, sql, None).await?;
-    write_answer(answer, Writing::whole(Form::Table), &mut StandardOutput).await
+    write_answer(answer, Writing::whole(Form::Table), &mut StandardOutput::new()).await
 }
