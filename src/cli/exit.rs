@@ -1,4 +1,4 @@
-//! Exit codes: 0 success, 2 wrong usage, 5 failure, 38 not supported, 125 interrupted (those of the official client on Linux).
+//! Exit codes, which are those of the official client on Linux: 0 success, 2 wrong usage, 5 failure, 38 not supported, 125 interrupted.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::error::{Error, Kind};
 
-/// The code of an error. One exhaustive table.
+/// The exit code of an error.
 pub(super) fn code(error: &Error) -> ExitCode {
     use Kind::*;
     ExitCode::from(match error.kind() {
@@ -17,31 +17,31 @@ pub(super) fn code(error: &Error) -> ExitCode {
     })
 }
 
-/// Something in the settings file is wrong, which is wrong usage.
+/// The exit code of an invalid settings file, which is wrong usage.
 pub(super) fn wrong_settings() -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Prints what the argument parser has to say: help and version on standard output, mistakes on standard error.
+/// Prints a message of the argument parser: help and version to standard output, errors to standard error.
 pub(super) fn usage(error: clap::Error, definition: &clap::Command) -> ExitCode {
-    let error = discreet(error, definition);
-    // A closed pipe is no failure of ours.
+    let error = without_secrets(error, definition);
+    // A closed pipe is not an error.
     let _ = error.print();
     ExitCode::from(if error.use_stderr() { 2 } else { 0 })
 }
 
 const HIDDEN: &str = "***";
 
-/// Without words that may be a secret, such as a connection string at the wrong place. The parser would repeat what was typed.
-fn discreet(error: clap::Error, definition: &clap::Command) -> clap::Error {
-    let said = |kind| match error.get(kind) {
+/// Hides arguments that may be a secret, such as a connection string in the wrong place. The parser would repeat them.
+fn without_secrets(error: clap::Error, definition: &clap::Command) -> clap::Error {
+    let value = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         _ => None,
     };
-    // A word that is near to a known one is a slip of the pen.
+    // A value with a suggestion is a typing error.
     let is_near = |kind| error.get(kind).is_some();
     let hides = |kind: ContextKind| {
-        said(kind).is_some_and(|text| match kind {
+        value(kind).is_some_and(|text| match kind {
             ContextKind::InvalidValue => !is_near(ContextKind::SuggestedValue) && !is_plain(&text),
             ContextKind::InvalidSubcommand => !is_near(ContextKind::SuggestedSubcommand) && !is_word(&text),
             ContextKind::InvalidArg => {
@@ -56,25 +56,23 @@ fn discreet(error: clap::Error, definition: &clap::Command) -> clap::Error {
     if hidden.iter().all(|(_, hides)| !hides) {
         return error;
     }
-    // Made anew: the cause and the tips of the old one repeat the word.
+    // A new error: cause and suggestions of the old one repeat the value.
     let mut safe = clap::Error::new(error.kind()).with_cmd(definition);
     for (kind, value) in error.context().filter(|(kind, _)| !matches!(kind, ContextKind::Suggested | ContextKind::TrailingArg))
     {
-        let value = match hidden.contains(&(kind, true)) {
-            true => ContextValue::String(HIDDEN.to_owned()),
-            false => value.clone(),
-        };
+        let is_hidden = hidden.contains(&(kind, true));
+        let value = if is_hidden { ContextValue::String(HIDDEN.to_owned()) } else { value.clone() };
         safe.insert(kind, value);
     }
     safe
 }
 
-/// Whether it looks like a name: letters and single marks between them.
+/// Whether it looks like a name: lower-case letters, `-` and `_`.
 fn is_word(text: &str) -> bool {
     text.len() <= 24 && text.bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'-' | b'_'))
 }
 
-/// Whether it looks like a number, a size, a time, a date or a word, and is too short for a generated secret.
+/// Whether it looks like a number, size, time, date or word, and is too short for a generated secret.
 fn is_plain(text: &str) -> bool {
     let is_known =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b' ' | b'.' | b',' | b':' | b'+' | b'-' | b'_' | b'*');
@@ -88,11 +86,11 @@ mod tests {
     use crate::cli::args::definition;
 
     #[test]
-    fn the_parser_does_not_repeat_what_may_be_a_secret() {
-        let said = |arguments: &[&str]| {
+    fn messages_of_the_parser_contain_no_secrets() {
+        let message = |arguments: &[&str]| {
             let mut command = definition("daplake");
             let error = command.try_get_matches_from_mut([&["daplake"], arguments].concat()).unwrap_err();
-            discreet(error, &command).to_string()
+            without_secrets(error, &command).to_string()
         };
         let url = "postgresql://u:HUNTER2@host/db";
         for arguments in [
@@ -110,18 +108,18 @@ mod tests {
             &["sync", "--HUNTER2"],
             &["sync", "-HUNTER2=x"],
         ] {
-            let said = said(arguments);
-            assert!(!said.contains("HUNTER2") && said.contains("--help"), "{arguments:?}: {said}");
+            let message = message(arguments);
+            assert!(!message.contains("HUNTER2") && message.contains("--help"), "{arguments:?}: {message}");
         }
-        for (arguments, words) in [
+        for (arguments, expected) in [
             (&["snyc"][..], "'sync'"),
             (&["sync", "--loglevel", "loud"], "'loud'"),
             (&["sync", "--memory-limit", "plenty"], "256MiB"),
             (&["sync", "--targt", "x"], "'--target'"),
             (&["sync", "--concurrency", "many"], "'many'"),
         ] {
-            let said = said(arguments);
-            assert!(said.contains(words), "{arguments:?}: {said}");
+            let message = message(arguments);
+            assert!(message.contains(expected), "{arguments:?}: {message}");
         }
     }
 }

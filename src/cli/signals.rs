@@ -1,5 +1,5 @@
-//! Signals that ask the process to end. One listener counts them, from before the command starts until the process ends. Every
-//! wait reads the count, so a signal that comes between two waits is not lost. What a signal means is up to the command.
+//! Signals that ask the process to end. One listener counts them from before the command starts until the process ends. Each wait reads
+//! the count, so a signal between two waits is not lost. The command decides what a signal means.
 
 use std::io;
 use std::process::ExitCode;
@@ -14,21 +14,21 @@ use crate::error::{Error, Kind, Result, ResultExt};
 /// Which signals a command handles. The system's default action, which is to end the process, applies to the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Catch {
-    /// Every signal that asks for an end.
+    /// All signals that ask for an end.
     All,
-    /// Ctrl-C alone. Safe for work that leaves nothing behind; the official client does so, too.
+    /// Ctrl-C only, as in the official client. For commands that can be killed at any time.
     Interrupt,
-    /// All but ctrl-C, which the command handles by itself.
+    /// All except Ctrl-C, which the command handles itself.
     AllButInterrupt,
-    /// None: the command handles them by itself.
+    /// None: the command handles signals itself.
     Nothing,
 }
 
-/// A process that does not end by itself in this time after the first signal, or the second, is ended. With the third signal it is
-/// ended at once. This also helps where a system call blocks.
-const PATIENCE: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(15)];
+/// How long after the first and the second signal the process is ended if it has not ended by itself. The third signal ends it at once.
+/// This also helps if a system call blocks.
+const GRACE: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(15)];
 
-/// Exit codes: of a shell's habit, 128 and the number of the signal, but for ctrl-C that of the official client.
+/// Exit codes: 128 and the number of the signal, as in shells; for Ctrl-C, that of the official client.
 const INTERRUPTED: u8 = 125;
 #[cfg(unix)]
 const HUNG_UP: u8 = 129;
@@ -38,13 +38,13 @@ const TERMINATED: u8 = 143;
 #[derive(Debug, Clone, Copy, Default)]
 struct Asked {
     times: usize,
-    /// Of the first signal.
+    /// Exit code of the first signal.
     code: u8,
 }
 
 static ASKED: LazyLock<watch::Sender<Asked>> = LazyLock::new(|| watch::Sender::new(Asked::default()));
 
-/// Resolves when the process has been asked to end so many times, now or before.
+/// Resolves when the process has been asked to end this many times.
 pub(super) async fn asked(times: usize) {
     // The sender lives as long as the process.
     let _ = ASKED.subscribe().wait_for(|asked| asked.times >= times).await;
@@ -55,18 +55,18 @@ pub(super) fn is_asked() -> bool {
     ASKED.borrow().times > 0
 }
 
-/// The exit code of a command that the first signal ended, as a shell gives it.
+/// The exit code of a command that was ended by the first signal.
 pub(super) fn exit_code() -> ExitCode {
     ExitCode::from(ASKED.borrow().code)
 }
 
-/// The error of a command that a signal ended.
+/// The error of a command that was ended by a signal.
 pub(super) fn cancelled() -> Error {
-    Error::new(Kind::Cancelled, "Interrupted; every table is as it was or up to date")
-        .hint("run the same command again to go on")
+    Error::new(Kind::Cancelled, "Interrupted; each table is unchanged or up to date")
+        .hint("run the same command again to continue")
 }
 
-/// Work that changes nothing, and may end at any await.
+/// Runs work that changes nothing and can be dropped at any await. Kind `Cancelled` if a signal ended it.
 #[cfg(feature = "lake")]
 pub(super) async fn interruptible<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
@@ -75,12 +75,12 @@ pub(super) async fn interruptible<T>(work: impl Future<Output = Result<T>>) -> R
     }
 }
 
-/// Resolves when the process was asked to end. What is done at that moment is safe.
+/// Resolves when the process has been asked to end.
 pub(super) async fn interrupted() {
     asked(1).await;
 }
 
-/// Begins to listen, on a thread of its own: the others may be busy. Signals from now on are counted.
+/// Starts to count signals, on a thread of its own, since the other threads can be busy.
 pub(super) fn listen(catch: Catch) -> Result<()> {
     if catch == Catch::Nothing {
         return Ok(());
@@ -98,10 +98,10 @@ pub(super) fn listen(catch: Catch) -> Result<()> {
 async fn count(mut sources: Sources) {
     loop {
         let asked = *ASKED.borrow();
-        let patience = asked.times.checked_sub(1).map(|place| PATIENCE.get(place).copied().unwrap_or(Duration::ZERO));
+        let grace = asked.times.checked_sub(1).map(|place| GRACE.get(place).copied().unwrap_or(Duration::ZERO));
         let overdue = async {
-            match patience {
-                Some(patience) => tokio::time::sleep(patience).await,
+            match grace {
+                Some(grace) => tokio::time::sleep(grace).await,
                 None => std::future::pending().await,
             }
         };
@@ -116,19 +116,19 @@ async fn count(mut sources: Sources) {
     }
 }
 
-#[expect(clippy::exit, reason = "the command does not end although it was asked to; every table survives this")]
+#[expect(clippy::exit, reason = "the command did not end in time; every table stays consistent")]
 fn end() -> ! {
     std::process::exit(i32::from(INTERRUPTED))
 }
 
-/// A signal that has come.
+/// A received signal.
 struct Signal {
     code: u8,
-    /// 2: there is little time.
+    /// 2 if there is little time.
     weight: usize,
 }
 
-/// Where signals come from.
+/// The sources of signals.
 #[cfg(unix)]
 struct Sources(Vec<(tokio::signal::unix::Signal, u8)>);
 
@@ -151,14 +151,14 @@ impl Sources {
 
     async fn next(&mut self) -> Signal {
         let code = std::future::poll_fn(|context| {
-            let come = self.0.iter_mut().find_map(|(source, code)| source.poll_recv(context).is_ready().then_some(*code));
-            come.map_or(Poll::Pending, Poll::Ready)
+            let received = self.0.iter_mut().find_map(|(source, code)| source.poll_recv(context).is_ready().then_some(*code));
+            received.map_or(Poll::Pending, Poll::Ready)
         });
         Signal { code: code.await, weight: 1 }
     }
 }
 
-/// Whether we were started so that a hangup does not end us (`nohup`).
+/// Whether the process was started so that it ignores hangups (`nohup`).
 #[cfg(unix)]
 fn ignores_hangup() -> bool {
     let ignored = std::fs::read_to_string("/proc/self/status").ok().and_then(|status| {
@@ -167,7 +167,7 @@ fn ignores_hangup() -> bool {
     });
     match ignored {
         Some(mask) => mask & 1 != 0,
-        // Other systems do not tell; `nohup` leaves no terminal to standard error.
+        // Other systems have no such file. `nohup` redirects standard error from a terminal.
         None => !io::IsTerminal::is_terminal(&io::stderr()),
     }
 }
@@ -194,7 +194,7 @@ impl Sources {
         })
     }
 
-    /// The system ends the process some seconds after all but the first two.
+    /// The system ends the process some seconds after all signals except the first two.
     async fn next(&mut self) -> Signal {
         let weight = std::future::poll_fn(|context| {
             let interrupt = self.interrupt.as_mut().is_some_and(|source| source.poll_recv(context).is_ready());

@@ -3,13 +3,13 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-/// Under the name of the official client we give its version. Nothing else differs.
+/// The name under which the program was started: `dap` through a link of that name, which changes only the output of `--version`.
 pub(in crate::cli) fn program_name(arguments: &[OsString]) -> &'static str {
     let stem = arguments.first().and_then(|path| Path::new(path).file_stem());
     if stem.is_some_and(|stem| stem == "dap") { "dap" } else { "daplake" }
 }
 
-/// What this program is.
+/// Version, platform and features.
 #[cfg(feature = "lake")]
 pub(in crate::cli) fn version_text() -> String {
     let features = [

@@ -1,4 +1,4 @@
-//! `scheduler` and `executor`, and the options by which `sync` has its work done by them.
+//! `scheduler` and `executor`, and the connection of `sync` to a cluster.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::ops::Helpers;
 use crate::sink::Worker;
 
-/// The cluster of the options, if they name one.
+/// Connects to the cluster of the options, if they name one.
 pub(in crate::cli) async fn connect(args: &ClusterArgs) -> Result<Option<Arc<dyn Helpers>>> {
     let Some(scheduler) = &args.cluster else { return Ok(None) };
     let options = ClusterOptions {
@@ -24,7 +24,7 @@ pub(in crate::cli) async fn connect(args: &ClusterArgs) -> Result<Option<Arc<dyn
 
 pub(in crate::cli) async fn scheduler(args: &SchedulerArgs) -> Result<()> {
     let SchedulerArgs { listen, advertise, executor_timeout } = args;
-    tracing::info!(%listen, "The scheduler begins");
+    tracing::info!(%listen, "Scheduler started");
     let options = SchedulerOptions { listen: *listen, advertise: advertise.clone(), executor_timeout: *executor_timeout };
     cluster::schedule(&options).await
 }
@@ -41,6 +41,6 @@ pub(in crate::cli) async fn executor(global: &GlobalArgs, args: &ExecutorArgs) -
         control_port: args.control_port,
         cores,
     };
-    tracing::info!(scheduler = %format_args!("{}:{}", options.scheduler.0, options.scheduler.1), cores, "The executor begins");
+    tracing::info!(scheduler = %format_args!("{}:{}", options.scheduler.0, options.scheduler.1), cores, "Executor started");
     cluster::execute(&options, Worker { engine, store }).await
 }

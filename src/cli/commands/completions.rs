@@ -1,4 +1,4 @@
-//! `completions` and `man`: written from the definition of the command line itself.
+//! `completions` and `man`, generated from the definition of the command line.
 
 use clap::error::ErrorKind;
 
@@ -13,7 +13,7 @@ pub(in crate::cli) fn completions(mut definition: clap::Command, args: &Completi
     out(&String::from_utf8_lossy(&script))
 }
 
-/// The outer error is one of usage.
+/// The inner error is one of usage.
 pub(in crate::cli) fn man(mut definition: clap::Command, args: &ManArgs) -> Result<Result<(), clap::Error>> {
     definition.build();
     let page = match &args.command {
@@ -21,7 +21,7 @@ pub(in crate::cli) fn man(mut definition: clap::Command, args: &ManArgs) -> Resu
         Some(command) => match definition.find_subcommand(command) {
             Some(found) => found.clone(),
             None => {
-                let message = format!("there is no command `{command}`");
+                let message = format!("unknown command `{command}`");
                 return Ok(Err(definition.error(ErrorKind::InvalidSubcommand, message)));
             }
         },

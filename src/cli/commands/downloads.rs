@@ -1,4 +1,4 @@
-//! `list`, `snapshot`, `incremental`: from arguments to requests, from steps to lines.
+//! `list`, `snapshot`, `incremental`: build requests, and print their steps.
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -21,7 +21,7 @@ pub(in crate::cli) async fn list(global: &GlobalArgs, console: Console, args: Li
     context::check_tracking(global)?;
     let namespace = args.namespace.namespace;
     console.say(Mark::Title, |bold| format!("Tables of the namespace {}", bold(&namespace)))?;
-    console.say(Mark::Progress, |_| "Asking the service for its list".to_owned())?;
+    console.say(Mark::Progress, |_| "Requesting the list of tables".to_owned())?;
     let named = Namespace::new(namespace.clone());
     let tables = tokio::select! {
         biased;
@@ -33,9 +33,10 @@ pub(in crate::cli) async fn list(global: &GlobalArgs, console: Console, args: Li
     console.say(Mark::Success, |bold| {
         let names: Vec<String> = tables.iter().map(|table| bold(table)).collect();
         let noun = if tables.len() == 1 { "table" } else { "tables" };
-        match names.is_empty() {
-            true => format!("The namespace {} has no tables", bold(&namespace)),
-            false => format!("{} {noun} in {}: {}", bold(&tables.len().to_string()), bold(&namespace), names.join(", ")),
+        if names.is_empty() {
+            format!("The namespace {} has no tables", bold(&namespace))
+        } else {
+            format!("{} {noun} in {}: {}", bold(&tables.len().to_string()), bold(&namespace), names.join(", "))
         }
     })?;
     Ok(ExitCode::SUCCESS)
@@ -45,7 +46,7 @@ pub(in crate::cli) async fn incremental(global: &GlobalArgs, console: Console, a
     for (name, moment) in [("--since", Some(args.since)), ("--until", args.until)] {
         if let Some(Moment { at, was_local: true }) = moment {
             console.say(Mark::Warning, |_| {
-                format!("{name} has no offset and is taken in the time zone of this machine: {at} in UTC; write Z or an offset")
+                format!("{name} has no offset and is interpreted in the time zone of this machine ({at} in UTC); append Z or an offset")
             })?;
         }
     }
@@ -79,12 +80,12 @@ pub(in crate::cli) async fn download(
         journal: state_dir.map(|folder| Journal::new(folder.join("files"), &context::account(global))),
         fresh: args.fresh,
     };
-    let observe = |event: &TableEvent| tell(console, title, event);
+    let observe = |event: &TableEvent| print_step(console, title, event);
     finish(console, files::download(request, &observe, interrupted())).await
 }
 
-/// One step of one table. What cannot be said (a closed pipe, say) must not stop the work.
-pub(in crate::cli) fn tell(console: Console, title: &str, event: &TableEvent) {
+/// Prints a step of a table. A failure to print, such as a closed pipe, must not stop the work.
+pub(in crate::cli) fn print_step(console: Console, title: &str, event: &TableEvent) {
     let table = event.table.to_string();
     let _ = match &event.step {
         Step::Begun if event.of > 1 => {
@@ -96,7 +97,7 @@ pub(in crate::cli) fn tell(console: Console, title: &str, event: &TableEvent) {
         }
         Step::Downloaded { files, kept, bytes, folder } => console.say(Mark::Progress, |bold| {
             let noun = if *files == 1 { "file" } else { "files" };
-            let kept = if *kept > 0 { format!("; {kept} of them from an earlier run") } else { String::new() };
+            let kept = if *kept > 0 { format!("; {kept} from an earlier run") } else { String::new() };
             format!("{} {noun} in {} ({}{kept})", bold(&files.to_string()), folder.display(), size(*bytes))
         }),
         Step::SchemaSaved { path } => console.say(Mark::Progress, |_| format!("Saved as {}", path.display())),
@@ -106,8 +107,8 @@ pub(in crate::cli) fn tell(console: Console, title: &str, event: &TableEvent) {
     };
 }
 
-/// Waits for the tables, then says how they ended. The last failure decides the exit code, as in the official client; an
-/// interruption comes before all.
+/// Waits for the tables and prints how many failed. The last failure decides the exit code, as in the official client; an interruption
+/// has precedence.
 pub(in crate::cli) async fn finish(console: Console, report: impl Future<Output = Result<FilesReport>>) -> Result<ExitCode> {
     let report = report.await?;
     let failed = report.errors().count();

@@ -1,4 +1,4 @@
-//! The commands of the official client: which they are, what the log says of them, and how they end.
+//! The commands of the official client: dispatch, subject of log lines, exit codes.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ use crate::model::Window;
 #[cfg(feature = "sql")]
 use crate::ops::Demand;
 
-/// What the log says of a command, whatever it does: namespace and tables as typed.
+/// Namespace and tables of a command as given, for log lines. `(None, None)` for commands that the official client does not have.
 pub(in crate::cli) fn subject(command: &Command) -> (Option<&str>, Option<&str>) {
     match command {
         Command::List(args) => (Some(&args.namespace.namespace), None),
@@ -34,7 +34,7 @@ pub(in crate::cli) fn subject(command: &Command) -> (Option<&str>, Option<&str>)
     }
 }
 
-/// The folder that a command will write to.
+/// The folder to which a command writes.
 pub(in crate::cli) fn output_folder(command: &Command) -> Option<&Path> {
     match command {
         Command::Schema(args) => Some(&args.output.output_directory),
@@ -44,7 +44,7 @@ pub(in crate::cli) fn output_folder(command: &Command) -> Option<&Path> {
     }
 }
 
-/// Ends as the official client does: all is said on `console`, the exit code is left.
+/// Runs a command. Everything is printed to the console; the result is the exit code.
 pub(in crate::cli) async fn run(global: &GlobalArgs, command: Command) -> ExitCode {
     let console = Console::new(global);
     let ended = match command {
@@ -63,12 +63,12 @@ pub(in crate::cli) async fn run(global: &GlobalArgs, command: Command) -> ExitCo
         Command::Dropdb(args) => database::drop(console, args).await,
         #[cfg(feature = "sql")]
         Command::Listdb(args) => database::list(global, console, args).await,
-        _ => Err(Error::new(Kind::Bug, "Not a command for files")),
+        _ => Err(Error::new(Kind::Bug, "The command is not one of the official client")),
     };
     match ended {
         Ok(code) => code,
         Err(error) => {
-            // If nothing can be said, the exit code says it.
+            // If the error cannot be printed, the exit code remains.
             let _ = console.error(&error);
             match error.kind() {
                 Kind::Cancelled if signals::is_asked() => signals::exit_code(),

@@ -1,14 +1,14 @@
-//! `optimize`, `vacuum`, `verify`, `history`: from arguments to requests, from answers to text.
+//! `optimize`, `vacuum`, `verify`, `history`: build requests, and print results as text or JSON.
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::cli::args::global::GlobalArgs;
 use crate::cli::args::lake::{HistoryArgs, OptimizeArgs, VacuumArgs, VerifyArgs};
-use crate::cli::args::query::StatusOutput;
+use crate::cli::args::query::OutputFormat;
 use crate::cli::args::selection::HeldTablesArgs;
 use crate::cli::commands::context;
-use crate::cli::terminal::output::{Grid, grouped, out, size};
+use crate::cli::terminal::output::{Grid, counted, grouped, out, size};
 use crate::cli::terminal::report;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::TableRef;
@@ -18,10 +18,10 @@ use crate::sink::delta::{Commit, DeltaOptions, Optimized, Scope};
 pub(in crate::cli) async fn optimize(global: &GlobalArgs, args: OptimizeArgs) -> Result<()> {
     let target = context::target(global, &args.target).await?;
     let lake = ops::open_tables(&target, DeltaOptions::new(context::engine(&args.engine)?))
-        .hint("a database takes care of its files by itself")?;
-    let scope = if args.cluster { Scope::SortByKey } else { Scope::Compact };
+        .hint("databases manage their files themselves")?;
+    let scope = if args.sort_by_key { Scope::SortByKey } else { Scope::Compact };
     let done = ops::optimize(&lake, &selection(args.tables), scope).await?;
-    let mut grid = Grid::new(&["table", ">files before", ">after", ">bytes before", ">after", ">marked rows dropped"]);
+    let mut grid = Grid::new(&["table", ">files before", ">after", ">bytes before", ">after", ">deleted rows purged"]);
     let mut sum = Optimized::default();
     for Cared { table, result } in &done {
         let Ok(done) = result else { continue };
@@ -43,13 +43,13 @@ pub(in crate::cli) async fn optimize(global: &GlobalArgs, args: OptimizeArgs) ->
     }
     let (before, after) = (grouped(sum.files_removed), grouped(sum.files_added));
     let (bytes_before, bytes_after) = (size(sum.bytes_removed), size(sum.bytes_added));
-    let text = changed(&grid, &done, &format!("{before} files of {bytes_before} replaced by {after} of {bytes_after}"));
-    tell(args.output, text, &done)
+    let text = changed(&grid, &done, &format!("{before} files ({bytes_before}) replaced by {after} ({bytes_after})"));
+    print(args.output, text, &done)
 }
 
 pub(in crate::cli) async fn vacuum(global: &GlobalArgs, args: VacuumArgs) -> Result<()> {
     let target = context::target(global, &args.target).await?;
-    let sink = ops::open_target(&target, &context::small_engine()?).hint("a database takes care of its files by itself")?;
+    let sink = ops::open_target(&target, &context::default_engine()?).hint("databases manage their files themselves")?;
     let removal = if args.dry_run { Removal::Preview } else { Removal::Real };
     let done = ops::vacuum(&sink, &selection(args.tables), args.retention, removal).await?;
     let mut grid = Grid::new(&["table", if args.dry_run { ">files to remove" } else { ">files removed" }, ">size"]);
@@ -64,8 +64,8 @@ pub(in crate::cli) async fn vacuum(global: &GlobalArgs, args: VacuumArgs) -> Res
         grid.row(vec![table.to_string(), grouped(done.files.len() as u64), size(done.bytes)]);
     }
     let what = if args.dry_run { "to remove" } else { "removed" };
-    let text = changed(&grid, &done, &format!("{} files of {} {what}", grouped(files), size(bytes)));
-    tell(args.output, text, &done)
+    let text = changed(&grid, &done, &format!("{} ({}) {what}", counted(files, "file"), size(bytes)));
+    print(args.output, text, &done)
 }
 
 pub(in crate::cli) async fn verify(global: &GlobalArgs, args: VerifyArgs) -> Result<()> {
@@ -74,7 +74,7 @@ pub(in crate::cli) async fn verify(global: &GlobalArgs, args: VerifyArgs) -> Res
     let engine = context::engine(&args.engine)?;
     let request = VerifyRequest {
         client,
-        sink: ops::open_target(&target, &engine).hint("`daplake sync --resnapshot` loads the tables of a database again")?,
+        sink: ops::open_target(&target, &engine).hint("for a database, `daplake sync --resnapshot` reloads the tables")?,
         engine,
         selection: selection(args.tables),
         format: args.download_format,
@@ -93,32 +93,32 @@ pub(in crate::cli) async fn verify(global: &GlobalArgs, args: VerifyArgs) -> Res
         }
     }
     let differs = done.iter().filter(|cared| cared.result.as_ref().is_ok_and(|found| !found.is_none())).count();
-    tell(args.output, grid.render() + &keys, &done)?;
+    print(args.output, grid.render() + &keys, &done)?;
     match differs {
         0 => Ok(()),
         _ => Err(Error::new(Kind::Data, format!("{differs} of {} tables differ from the service", done.len()))
-            .hint("load them anew with `daplake sync --resnapshot --table ...`")),
+            .hint("repair them with `daplake sync --resnapshot --table ...`")),
     }
 }
 
 pub(in crate::cli) async fn history(global: &GlobalArgs, args: HistoryArgs) -> Result<()> {
     let target = context::target(global, &args.target).await?;
-    let sink = ops::open_target(&target, &context::small_engine()?)
-        .hint("`daplake status` shows the runs of a database; its tables have no versions")?;
+    let sink = ops::open_target(&target, &context::default_engine()?)
+        .hint("tables of a database have no versions; `daplake status` shows its runs")?;
     let table = match args.table.split_once('.') {
         Some((namespace, table)) => TableRef::new(namespace, table),
         None => TableRef::new("canvas", args.table.as_str()),
     };
     let commits = sink.history(&table, args.limit).await?;
     out(&match args.output {
-        StatusOutput::Text => history_text(&commits),
-        StatusOutput::Json => pretty(&json!(commits))?,
+        OutputFormat::Text => history_text(&commits),
+        OutputFormat::Json => pretty(&json!(commits))?,
     })
 }
 
 fn history_text(commits: &[Commit]) -> String {
     let known = |number: Option<u64>| number.map_or("-".to_owned(), grouped);
-    let said = |text: &Option<String>| text.clone().unwrap_or("-".to_owned());
+    let given = |text: &Option<String>| text.clone().unwrap_or("-".to_owned());
     let mut grid = Grid::new(&[
         ">version",
         "time",
@@ -127,34 +127,33 @@ fn history_text(commits: &[Commit]) -> String {
         ">deleted",
         ">files added",
         ">removed",
-        ">marked",
+        ">with deletions",
         "data as of",
         "by",
     ]);
     for commit in commits {
         grid.row(vec![
             commit.version.to_string(),
-            said(&commit.time),
+            given(&commit.time),
             commit.operation.clone(),
             known(commit.upserted),
             known(commit.deleted),
             known(commit.files_added),
             known(commit.files_removed),
             known(commit.files_marked),
-            said(&commit.bookmark),
-            said(&commit.program),
+            given(&commit.bookmark),
+            given(&commit.program),
         ]);
     }
     grid.render()
 }
 
-/// The tables in which something changed, and a sum.
+/// The tables that changed, and the totals.
 fn changed<T>(grid: &Grid, done: &[Cared<T>], sum: &str) -> String {
-    let tables = done.iter().filter(|cared| cared.result.is_ok()).count();
-    let noun = if tables == 1 { "table" } else { "tables" };
+    let tables = counted(done.iter().filter(|cared| cared.result.is_ok()).count() as u64, "table");
     match grid.len() {
-        0 => format!("Nothing to do in {tables} {noun}.\n"),
-        count => format!("{}\n{count} of {tables} {noun}: {sum}\n", grid.render()),
+        0 => format!("Nothing to do in {tables}.\n"),
+        count => format!("{}\n{count} of {tables}: {sum}\n", grid.render()),
     }
 }
 
@@ -162,11 +161,11 @@ fn selection(args: HeldTablesArgs) -> Selection {
     Selection { namespaces: args.namespace, tables: args.table, exclude: args.exclude }
 }
 
-/// Prints what was done; the failures go to standard error, and the first of them is the error of the command.
-fn tell<T: Serialize>(output: StatusOutput, text: String, done: &[Cared<T>]) -> Result<()> {
+/// Prints the results, and the failures to standard error. The first failure decides the error of the command.
+fn print<T: Serialize>(output: OutputFormat, text: String, done: &[Cared<T>]) -> Result<()> {
     match output {
-        StatusOutput::Text => out(&text)?,
-        StatusOutput::Json => {
+        OutputFormat::Text => out(&text)?,
+        OutputFormat::Json => {
             let lines: Vec<Value> = done
                 .iter()
                 .map(|cared| match &cared.result {
@@ -186,5 +185,5 @@ fn tell<T: Serialize>(output: StatusOutput, text: String, done: &[Cared<T>]) -> 
 }
 
 fn pretty(value: &Value) -> Result<String> {
-    Ok(serde_json::to_string_pretty(value).context(Kind::Bug, "The answer cannot be written as JSON")? + "\n")
+    Ok(serde_json::to_string_pretty(value).context(Kind::Bug, "The result cannot be written as JSON")? + "\n")
 }

@@ -1,8 +1,8 @@
-//! `status`: what a target holds and how fresh it is, as text, JSON or a page.
+//! `status`: the tables of a target and their age, as text, JSON or a web page.
 
 use crate::cli::args::global::GlobalArgs;
-use crate::cli::args::query::{StatusArgs, StatusOutput};
-use crate::cli::commands::context::{small_engine, target};
+use crate::cli::args::query::{OutputFormat, StatusArgs};
+use crate::cli::commands::context::{default_engine, target};
 use crate::cli::observability::run_reporting;
 use crate::cli::settings::paths::state_dir;
 use crate::cli::terminal::output::{Grid, age, grouped, out, size, write_whole};
@@ -13,7 +13,7 @@ use crate::page::status_page;
 
 pub(in crate::cli) async fn status(global: &GlobalArgs, args: StatusArgs) -> Result<()> {
     let target = target(global, &args.target).await?;
-    let sink = ops::open_sink(&target, &small_engine()?)?;
+    let sink = ops::open_sink(&target, &default_engine()?)?;
     let (runs, past) = if args.html.is_some() { (20, 100) } else { (5, 0) };
     let request = OverviewRequest {
         namespaces: args.namespace,
@@ -29,18 +29,16 @@ pub(in crate::cli) async fn status(global: &GlobalArgs, args: StatusArgs) -> Res
         write_whole(path, page.as_bytes()).context(Kind::Io, format!("The page cannot be written: {}", path.display()))?;
     }
     out(&match args.output {
-        StatusOutput::Text => overview_text(&overview),
-        StatusOutput::Json => {
+        OutputFormat::Text => overview_text(&overview),
+        OutputFormat::Json => {
             serde_json::to_string_pretty(&overview).context(Kind::Bug, "The status cannot be written as JSON")? + "\n"
         }
     })
 }
 
 fn overview_text(overview: &Overview) -> String {
-    let mut text = match overview.tables.is_empty() {
-        true => format!("No tables at {}.\n", overview.target),
-        false => status_text(&overview.tables),
-    };
+    let mut text =
+        if overview.tables.is_empty() { format!("No tables at {}.\n", overview.target) } else { status_text(&overview.tables) };
     text.push_str(&report::runs(overview));
     text
 }

@@ -1,5 +1,5 @@
-//! One subscriber of several layers, each with its own filter: log lines to the file and to standard error, warnings for people, and
-//! from the progress target the live line on a terminal or plain lines.
+//! The log subscriber, in layers with their own filters: log lines to the file and to standard error, warnings for people, and from the
+//! progress target the progress line of a terminal or a line for each table.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -22,24 +22,26 @@ use crate::cli::args::global::{GlobalArgs, LogFormat, LogLevel};
 #[cfg(feature = "lake")]
 use crate::cli::observability::metrics;
 use crate::cli::terminal::console::{Console, Mark};
-use crate::cli::terminal::output::{aside, grouped, note, reserve_for_log_lines, size};
+use crate::cli::terminal::output::{aside, counted, note, reserve_for_log_lines, size};
 use crate::cli::terminal::progress::LiveLine;
 use crate::cli::terminal::report;
 use crate::progress;
 use crate::redact::visible;
 
-/// Who is listening.
+/// Who reads the output of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum Audience {
-    /// Of the commands of the official client: lines on standard output, nothing on standard error.
+    /// Users of the official client's commands: lines on standard output, nothing on standard error.
     People,
-    /// Of the same: data on standard output, log lines on standard error.
+    /// Scripts that use these commands: data on standard output, log lines on standard error.
     Scripts,
-    /// Of our own commands: progress and warnings on standard error.
+    /// Users of all other commands: progress and warnings on standard error.
     Own,
+    /// The same, without a line for each table.
+    Brief,
 }
 
-/// What every JSON line repeats.
+/// Members of each JSON line.
 #[derive(Debug, Clone, Default)]
 pub(in crate::cli) struct Subject {
     pub(in crate::cli) namespace: Option<String>,
@@ -47,19 +49,19 @@ pub(in crate::cli) struct Subject {
     pub(in crate::cli) client_id: Option<String>,
 }
 
-/// For a program that ends before its command begins: failures reach the log file, and standard error in the form that was asked
-/// for. `None`: nobody asked for anything.
+/// Initialises the log for a program that ends before its command starts, so that the failure is written to the log file, and to standard
+/// error in the requested format.
 pub(in crate::cli) fn init_for_failure(global: Option<GlobalArgs>) {
     let Some(global) = global.filter(|global| global.logfile.is_some() || global.logformat == LogFormat::Json) else { return };
-    // One that cannot be written must not hide the failure.
+    // A log file that cannot be opened must not hide the failure.
     let file = global.logfile.as_deref().and_then(|path| open(path).ok());
     init(&global, Audience::Own, file, Subject::default(), None);
 }
 
-/// What listens to the process.
+/// A layer of the subscriber.
 pub(in crate::cli) type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
-/// Installs the subscriber of the process. `more` listens besides.
+/// Installs the subscriber of the process, with `more` as an additional layer.
 pub(in crate::cli) fn init(
     global: &GlobalArgs,
     audience: Audience,
@@ -97,13 +99,13 @@ pub(in crate::cli) fn init(
                 layers.push(lines(Sink::StandardError, false, level));
             }
         }
-        Audience::Own => {
+        Audience::Own | Audience::Brief => {
             let is_json = global.logformat == LogFormat::Json;
-            // Objects are for programs. A person at a terminal who wants them in a file still gets words.
+            // JSON is for programs. With a log file in JSON, a terminal still gets text.
             let wants_objects = is_json && !(has_file && err_is_terminal);
             let wants_lines = global.non_interactive || wants_objects || (level == LevelFilter::DEBUG && !has_file);
             if global.non_interactive && global.no_log_to_console {
-                // Failures are told all the same: as text, or as objects.
+                // Failures are still written, as text or as JSON.
                 if is_json {
                     reserve_for_log_lines();
                     let failures = Lines { sink: Sink::StandardError, format: global.logformat, brief: false, subject };
@@ -114,8 +116,10 @@ pub(in crate::cli) fn init(
                 reserve_for_log_lines();
                 layers.push(lines(Sink::StandardError, false, level));
             } else {
-                // The progress lines tell the story; only what needs attention is added.
-                layers.push(Box::new(PlainProgress.with_filter(progress_only())));
+                // Progress lines, and in addition only warnings and errors.
+                if audience == Audience::Own {
+                    layers.push(Box::new(PlainProgress.with_filter(progress_only())));
+                }
                 let brief = Lines { sink: Sink::StandardError, format: LogFormat::Plain, brief: true, subject };
                 let filter = log_filter(level.min(LevelFilter::WARN)).with_target(report::FAILURES, LevelFilter::OFF);
                 layers.push(Box::new(brief.with_filter(filter)));
@@ -127,9 +131,9 @@ pub(in crate::cli) fn init(
     }
     #[cfg(feature = "lake")]
     if let Some(metrics) = metrics::installed() {
-        layers.push(Box::new(metrics::Gather(metrics).with_filter(progress_only())));
+        layers.push(Box::new(metrics::MetricsLayer(metrics).with_filter(progress_only())));
     }
-    // A second call in one process (tests) keeps the first subscriber.
+    // In tests, a second call in the same process keeps the first subscriber.
     let _ = tracing_subscriber::registry().with(layers).try_init();
     tracing::info!("daplake {}", env!("CARGO_PKG_VERSION"));
     tracing::info!("Platform: {} on {}", std::env::consts::OS, std::env::consts::ARCH);
@@ -144,29 +148,28 @@ pub(in crate::cli) fn init(
     tracing::info!("Features: {}", if features.is_empty() { "none".to_owned() } else { features.join(", ") });
 }
 
-/// Opens the log file, to append to it.
+/// Opens the log file for appending.
 pub(in crate::cli) fn open(path: &Path) -> std::io::Result<File> {
     File::options().create(true).append(true).open(path)
 }
 
-/// Ours at the wished level, everybody else's warnings only; progress has its own layers.
+/// Records of daplake at the level, those of libraries from warnings on. The progress target has its own layers.
 fn log_filter(level: LevelFilter) -> Targets {
-    // Their errors count as warnings, see `level_of`.
-    let of_others = if level < LevelFilter::WARN { LevelFilter::OFF } else { LevelFilter::WARN };
+    // Errors of libraries count as warnings, see `level_of`.
+    let libraries = if level < LevelFilter::WARN { LevelFilter::OFF } else { LevelFilter::WARN };
     Targets::new()
-        .with_default(of_others)
+        .with_default(libraries)
         .with_target("daplake", level)
         .with_target(progress::TARGET, LevelFilter::OFF)
-        // Their warnings are about our own retries and closing connections, and may name URLs.
-        .with_target("hyper", LevelFilter::ERROR.min(of_others))
-        .with_target("reqwest", LevelFilter::ERROR.min(of_others))
+        // Their warnings are about retries and closed connections, and can contain URLs.
+        .with_target("hyper", LevelFilter::ERROR.min(libraries))
+        .with_target("reqwest", LevelFilter::ERROR.min(libraries))
 }
 
-/// An error of a library may be one that we recover from, such as a commit that is tried again. Only we know whether something has
-/// failed, so that theirs are warnings.
+/// The level of a record. daplake can recover from an error of a library, such as a commit that is retried, so these are warnings.
 fn level_of(metadata: &Metadata<'_>) -> Level {
-    let is_ours = metadata.target().split("::").next() == Some("daplake");
-    if is_ours { *metadata.level() } else { (*metadata.level()).max(Level::WARN) }
+    let is_daplake = metadata.target().split("::").next() == Some("daplake");
+    if is_daplake { *metadata.level() } else { (*metadata.level()).max(Level::WARN) }
 }
 
 fn progress_only() -> Targets {
@@ -179,34 +182,34 @@ enum Sink {
     File(Mutex<File>),
 }
 
-/// Log lines in the two forms of the official client.
+/// Log lines in the two formats of the official client.
 struct Lines {
     sink: Sink,
     format: LogFormat,
-    /// Level and text only, for people.
+    /// Only level and text, for people.
     brief: bool,
     subject: Subject,
 }
 
-/// The field that holds a failure as JSON. Its sentence says the same in words.
+/// The field with a failure as JSON. The message has the same content as text.
 const FAILURE: &str = "failure";
 
-/// The sentence of an event and its fields.
+/// The message of an event, followed by its fields.
 #[derive(Default)]
-struct Sentence {
+struct Message {
     text: String,
     fields: String,
 }
 
-impl Sentence {
+impl Message {
     fn of(event: &Event<'_>) -> String {
-        let mut sentence = Self::default();
-        event.record(&mut sentence);
-        let Self { mut text, fields } = sentence;
+        let mut message = Self::default();
+        event.record(&mut message);
+        let Self { mut text, fields } = message;
         if !fields.is_empty() {
             let _ = write!(text, " ({fields})");
         }
-        // One record, one line. Names and messages of others must not act on the terminal that shows it.
+        // One line per record, with control characters escaped.
         visible(&text.replace(['\n', '\r'], " ")).into_owned()
     }
 
@@ -220,7 +223,7 @@ impl Sentence {
     }
 }
 
-impl Visit for Sentence {
+impl Visit for Message {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.field(field, &value);
     }
@@ -230,7 +233,7 @@ impl Visit for Sentence {
     }
 }
 
-/// The fields of an event, typed.
+/// The fields of an event as JSON.
 #[derive(Default)]
 struct Members(serde_json::Map<String, serde_json::Value>);
 
@@ -290,7 +293,7 @@ impl Lines {
     fn line(&self, event: &Event<'_>) -> String {
         let metadata = event.metadata();
         let level = level_name(level_of(metadata));
-        let text = Sentence::of(event);
+        let text = Message::of(event);
         let path = metadata.file().unwrap_or_default();
         let file = path.rsplit(['/', '\\']).next().unwrap_or_default();
         let number = metadata.line().unwrap_or(0);
@@ -311,12 +314,12 @@ impl Lines {
                     "filename": file,
                     "module": module.rsplit("::").next(),
                     "lineno": number,
-                    // There is no such thing here; readers of the official client's log expect the member.
+                    // Readers of the official client's log expect this member.
                     "funcName": "",
                     "dap_namespace": self.subject.namespace,
                     "dap_table": self.subject.table,
                     "dap_client_id": self.subject.client_id,
-                    // The variable parts of the message, each by its name.
+                    // The fields of the message by name.
                     "fields": Members::of(event),
                 })
                 .to_string()
@@ -330,7 +333,7 @@ impl<S: Subscriber> Layer<S> for Lines {
         let line = self.line(event);
         match &self.sink {
             Sink::StandardError => note(&line),
-            // One write per line, so that lines of several processes do not mix. A full disk must not stop the work.
+            // One write per line, so that lines of several processes do not mix. A full disk must not stop the run.
             Sink::File(file) => {
                 let _ = file.lock().unwrap_or_else(PoisonError::into_inner).write_all(format!("{line}\n").as_bytes());
             }
@@ -338,18 +341,18 @@ impl<S: Subscriber> Layer<S> for Lines {
     }
 }
 
-/// Warnings as lines for people.
+/// The layer that prints warnings for people.
 struct Warnings(Console);
 
 impl<S: Subscriber> Layer<S> for Warnings {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         if *event.metadata().level() == Level::WARN {
-            let _ = self.0.show(Mark::Warning, |_| Sentence::of(event));
+            let _ = self.0.show(Mark::Warning, |_| Message::of(event));
         }
     }
 }
 
-/// One line on standard error per table: what was done, rows, bytes, time.
+/// The layer that prints a line on standard error for each table: what was done, rows, bytes, time.
 struct PlainProgress;
 
 struct Step {
@@ -422,7 +425,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for PlainProgress {
             if let Some(done) = &fields.done {
                 let _ = write!(line, "{:<44} {done}", step.table);
                 if step.rows > 0 {
-                    let _ = write!(line, " ({} rows, {} received, {seconds:.1} s)", grouped(step.rows), size(step.bytes));
+                    let _ = write!(line, " ({}, {} received, {seconds:.1} s)", counted(step.rows, "row"), size(step.bytes));
                 }
             } else if let Some(failed) = &fields.failed {
                 let _ = write!(line, "{:<44} FAILED: {failed}", step.table);

@@ -1,5 +1,5 @@
-//! Figures of a long run for Prometheus, in its text format, on an address of the user's choice. It listens to the progress target
-//! and is told of runs; it draws nothing and keeps no history.
+//! Metrics of a long run for Prometheus, in its text format, at an address of the user's choice. They come from the progress target and
+//! from the records of runs.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -21,52 +21,52 @@ use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::Timestamp;
 use crate::ops::RunRecord;
 
-/// Who asks must have said what it wants in this time and size.
-const PATIENCE: Duration = Duration::from_secs(5);
-const LONGEST_REQUEST: usize = 8 << 10;
-const CONNECTIONS: usize = 16;
+/// Time and size limits of a request, and the number of simultaneous connections.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_REQUEST: usize = 8 << 10;
+const MAX_CONNECTIONS: usize = 16;
 
-/// Name, kind, help, in the order they are written.
+/// Name, type and help of each metric, in the order of the output.
 pub(in crate::cli) const FAMILIES: &[(&str, &str, &str)] = &[
     ("daplake_build_info", "gauge", "Version of the program."),
     ("daplake_runs_total", "counter", "Runs that ended, by result."),
-    ("daplake_run_in_progress", "gauge", "Whether a run is at work."),
-    ("daplake_run_last_start_timestamp_seconds", "gauge", "When the last run began."),
-    ("daplake_run_last_end_timestamp_seconds", "gauge", "When the last run ended."),
-    ("daplake_run_last_success_timestamp_seconds", "gauge", "When the last run without any failure ended."),
-    ("daplake_run_last_duration_seconds", "gauge", "How long the last run took."),
-    ("daplake_job_starts_total", "counter", "Jobs that were started at the service or re-attached to."),
-    ("daplake_retries_total", "counter", "Calls and downloads that were tried again."),
-    ("daplake_received_bytes_total", "counter", "Bytes of objects that were received."),
-    ("daplake_decoded_rows_total", "counter", "Rows that were decoded."),
-    ("daplake_upserted_rows_total", "counter", "Upserts that were loaded."),
-    ("daplake_deleted_rows_total", "counter", "Rows that were removed."),
-    ("daplake_written_bytes_total", "counter", "Bytes that were written to the target."),
+    ("daplake_run_in_progress", "gauge", "Whether a run is in progress."),
+    ("daplake_run_last_start_timestamp_seconds", "gauge", "Start of the last run."),
+    ("daplake_run_last_end_timestamp_seconds", "gauge", "End of the last run."),
+    ("daplake_run_last_success_timestamp_seconds", "gauge", "End of the last run without failures."),
+    ("daplake_run_last_duration_seconds", "gauge", "Duration of the last run."),
+    ("daplake_job_starts_total", "counter", "Jobs that were started or joined at the service."),
+    ("daplake_retries_total", "counter", "Calls and downloads that were retried."),
+    ("daplake_received_bytes_total", "counter", "Received bytes of objects."),
+    ("daplake_decoded_rows_total", "counter", "Decoded rows."),
+    ("daplake_upserted_rows_total", "counter", "Upserted rows."),
+    ("daplake_deleted_rows_total", "counter", "Deleted rows."),
+    ("daplake_written_bytes_total", "counter", "Bytes written to the target."),
     ("daplake_table_failures_total", "counter", "Runs in which the table failed."),
-    ("daplake_table_rows", "gauge", "Rows of the table, where the target knows."),
-    ("daplake_table_load_seconds", "gauge", "How long the last load of the table took."),
-    ("daplake_table_last_success_timestamp_seconds", "gauge", "When the table was last known to be up to date."),
-    ("daplake_table_data_timestamp_seconds", "gauge", "Data of the table are as of then."),
+    ("daplake_table_rows", "gauge", "Rows of the table, if the target counts them."),
+    ("daplake_table_load_seconds", "gauge", "Duration of the last load of the table."),
+    ("daplake_table_last_success_timestamp_seconds", "gauge", "Last time at which the table was up to date."),
+    ("daplake_table_data_timestamp_seconds", "gauge", "Time up to which the data of the table is loaded."),
 ];
 
-/// Name and value of what tells figures of one name apart.
+/// Name and value of a label.
 type Label = Option<(&'static str, String)>;
 
-/// Name and label to value.
+/// Values by name and label.
 type Values = BTreeMap<(&'static str, Label), f64>;
 
-/// All figures; clones are one.
+/// All metrics. Clones share their values.
 #[derive(Debug, Clone, Default)]
 pub(in crate::cli) struct Metrics(Arc<Mutex<Values>>);
 
 static METRICS: OnceLock<Metrics> = OnceLock::new();
 
-/// The figures of this process, once [`switch_on`] was called.
+/// The metrics of this process, after [`switch_on`].
 pub(in crate::cli) fn installed() -> Option<&'static Metrics> {
     METRICS.get()
 }
 
-/// From here on figures are gathered.
+/// Enables the metrics of this process.
 pub(in crate::cli) fn switch_on() -> &'static Metrics {
     METRICS.get_or_init(|| {
         let metrics = Metrics::default();
@@ -103,25 +103,25 @@ impl Metrics {
         self.change(|values| add(values, name, label, value));
     }
 
-    /// The figures of one name.
+    /// The values of a metric.
     #[cfg(feature = "otel")]
-    pub(in crate::cli) fn of(&self, name: &str) -> Vec<(Label, f64)> {
+    pub(in crate::cli) fn values(&self, name: &str) -> Vec<(Label, f64)> {
         let values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         values.iter().filter(|((of, _), _)| *of == name).map(|((_, label), value)| (label.clone(), *value)).collect()
     }
 
-    /// A run has begun.
+    /// Records the start of a run.
     pub(in crate::cli) fn run_began(&self) {
         self.set("daplake_run_in_progress", &None, 1.0);
         self.set("daplake_run_last_start_timestamp_seconds", &None, now());
     }
 
-    /// It has ended. Its figures appear at once.
+    /// Records the end of a run, all values at once.
     pub(in crate::cli) fn run_ended(&self, run: &RunRecord) {
-        self.change(|values| Self::take_run(values, run));
+        self.change(|values| Self::add_run(values, run));
     }
 
-    fn take_run(values: &mut Values, run: &RunRecord) {
+    fn add_run(values: &mut Values, run: &RunRecord) {
         let now = now();
         let result = if run.has_failed() { "failure" } else { "success" };
         set(values, "daplake_run_in_progress", &None, 0.0);
@@ -150,7 +150,7 @@ impl Metrics {
         }
     }
 
-    /// All figures in the text format.
+    /// All metrics in the text format.
     fn text(&self) -> String {
         let values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = String::new();
@@ -178,28 +178,28 @@ fn now() -> f64 {
     Timestamp::now().micros() as f64 / 1e6
 }
 
-/// Answers at `address` as long as the process lives. Kind `Usage` if it cannot be listened to.
+/// Serves the metrics at `address` until the process ends. Kind `Usage` if the address cannot be used.
 pub(in crate::cli) async fn serve(metrics: &'static Metrics, address: SocketAddr) -> Result<()> {
     let listener = TcpListener::bind(address).await.map_err(|error| {
-        Error::new(Kind::Usage, "The address of --metrics-listen cannot be listened to")
+        Error::new(Kind::Usage, "The address of --metrics-listen cannot be used")
             .with_field("address", address)
             .caused_by(error)
-            .hint("another program may use it; name another port")
+            .hint("another program may be using it; choose another port")
     })?;
-    let address = listener.local_addr().context(Kind::Io, "The address of the metrics is not known")?;
-    tracing::info!(%address, "Metrics are served");
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let address = listener.local_addr().context(Kind::Io, "The address of the metrics is unknown")?;
+    tracing::info!(%address, "Serving metrics");
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     tokio::spawn(async move {
         loop {
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
             let Ok((connection, _)) = listener.accept().await else {
-                // Out of descriptors, say: it may pass.
+                // A temporary failure, such as too many open files.
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;
             };
             tokio::spawn(async move {
-                // Who hangs up has what it wanted.
-                let _ = tokio::time::timeout(PATIENCE, answer(metrics, connection)).await;
+                // A client that disconnects is not an error.
+                let _ = tokio::time::timeout(REQUEST_TIMEOUT, respond(metrics, connection)).await;
                 drop(permit);
             });
         }
@@ -207,18 +207,18 @@ pub(in crate::cli) async fn serve(metrics: &'static Metrics, address: SocketAddr
     Ok(())
 }
 
-async fn answer(metrics: &Metrics, mut connection: TcpStream) -> std::io::Result<()> {
+async fn respond(metrics: &Metrics, mut connection: TcpStream) -> std::io::Result<()> {
     let mut request = Vec::new();
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
         let read = connection.read_buf(&mut request).await?;
-        if read == 0 || request.len() > LONGEST_REQUEST {
+        if read == 0 || request.len() > MAX_REQUEST {
             return Ok(());
         }
     }
     let first = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let (status, body) = match String::from_utf8_lossy(first).split(' ').collect::<Vec<_>>()[..] {
         ["GET", path, _] if path.split('?').next() == Some("/metrics") => ("200 OK", metrics.text()),
-        ["GET", ..] => ("404 Not Found", "the figures are at /metrics\n".to_owned()),
+        ["GET", ..] => ("404 Not Found", "metrics are at /metrics\n".to_owned()),
         _ => ("405 Method Not Allowed", String::new()),
     };
     let head = format!(
@@ -229,11 +229,11 @@ async fn answer(metrics: &Metrics, mut connection: TcpStream) -> std::io::Result
     connection.shutdown().await
 }
 
-/// Listens to the progress target.
-pub(in crate::cli) struct Gather(pub(in crate::cli) &'static Metrics);
+/// The layer that collects metrics from the progress target.
+pub(in crate::cli) struct MetricsLayer(pub(in crate::cli) &'static Metrics);
 
-/// Table of a span, as a label.
-struct OfTable(Label);
+/// The table of a span, as a label.
+struct TableLabel(Label);
 
 #[derive(Default)]
 struct Fields {
@@ -262,12 +262,12 @@ impl Visit for Fields {
     }
 }
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Gather {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for MetricsLayer {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let mut fields = Fields::default();
         attributes.record(&mut fields);
         if let (Some(span), Some(table)) = (context.span(id), fields.table) {
-            span.extensions_mut().insert(OfTable(label("table", &table)));
+            span.extensions_mut().insert(TableLabel(label("table", &table)));
         }
     }
 
@@ -283,10 +283,10 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Gather {
         if fields.bytes + fields.rows == 0 {
             return;
         }
-        let of_table = context.event_scope(event).and_then(|scope| {
-            scope.into_iter().find_map(|span| span.extensions().get::<OfTable>().map(|table| table.0.clone()))
+        let table_label = context.event_scope(event).and_then(|scope| {
+            scope.into_iter().find_map(|span| span.extensions().get::<TableLabel>().map(|table| table.0.clone()))
         });
-        let label = of_table.unwrap_or_default();
+        let label = table_label.unwrap_or_default();
         for (name, value) in [("daplake_received_bytes_total", fields.bytes), ("daplake_decoded_rows_total", fields.rows)] {
             if value > 0 {
                 self.0.add(name, &label, value);
@@ -301,7 +301,7 @@ mod tests {
     use crate::ops::TableRun;
 
     #[test]
-    fn figures_are_written_as_prometheus_reads_them() {
+    fn metrics_are_in_the_text_format_of_prometheus() {
         let metrics = Metrics::default();
         metrics.run_began();
         let table = TableRun {

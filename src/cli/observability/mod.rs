@@ -1,4 +1,4 @@
-//! What other programs see: logs, metrics, traces, notifications, service manager, reports of runs.
+//! Output for other programs: logs, metrics, traces, notifications, the service manager.
 
 pub(in crate::cli) mod logging;
 #[cfg(feature = "lake")]

@@ -1,6 +1,6 @@
-//! Traces and metrics of `sync` for OpenTelemetry, by its own crates: OTLP over HTTP, configured by the standard `OTEL_*` variables.
-//! Traces come from the progress target, metrics are those of [`crate::cli::observability::metrics`]. What goes wrong here changes no run, and neither
-//! headers nor addresses are told, as both may hold secrets.
+//! Traces and metrics of `sync` for OpenTelemetry: OTLP over HTTP with the crates of the project, configured by the standard `OTEL_*`
+//! variables. Traces come from the progress target, metrics from [`crate::cli::observability::metrics`]. Errors never change the result of
+//! a run. Headers and addresses are never printed, since both can contain secrets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,36 +29,36 @@ use crate::cli::settings::environment::{OtelSignal, otel};
 use crate::error::{Error, Kind, Result};
 use crate::progress;
 
-/// What a collector may answer; the rest is not read.
-const LONGEST_ANSWER: usize = 64 << 10;
-/// Progress that is worth a mark in a trace; bytes and rows come too often.
-const MARKS: [&str; 4] = ["job_started", "retried", "done", "failed"];
+/// Largest response of a collector that is read, in bytes.
+const MAX_RESPONSE: usize = 64 << 10;
+/// Events of the progress target that are added to traces. Bytes and rows are too frequent.
+const TRACED_EVENTS: [&str; 4] = ["job_started", "retried", "done", "failed"];
 
-/// What was switched on. Without [`Telemetry::finish`] the last of it is lost.
+/// The enabled signals. Without [`Telemetry::finish`] the latest data is lost.
 #[derive(Debug, Default)]
 pub(in crate::cli) struct Telemetry {
     traces: Option<SdkTracerProvider>,
     metrics: Option<SdkMeterProvider>,
-    /// What could not be switched on, once somebody can be told.
+    /// Signals that could not be enabled, to be logged once there is a log.
     pub(in crate::cli) warnings: Vec<Error>,
 }
 
 impl Telemetry {
-    /// As the variables say; without them nothing is switched on. Requests are made on `runtime`.
+    /// Enables the signals that the variables select. Requests run on `runtime`.
     pub(in crate::cli) fn start(ca_bundle: Option<&std::path::Path>, runtime: &Handle) -> Self {
         let mut telemetry = Self::default();
         let sender = |signal: OtelSignal| -> Result<Option<Sender>> {
             let Some(settings) = otel(signal)? else { return Ok(None) };
             let http = hook_http(&settings.endpoint, ca_bundle)?;
             let (runtime, timeout) = (runtime.clone(), settings.timeout);
-            Ok(Some(Sender(Arc::new(Line { signal, http, runtime, timeout, is_down: AtomicBool::new(false) }))))
+            Ok(Some(Sender(Arc::new(Exporter { signal, http, runtime, timeout, is_down: AtomicBool::new(false) }))))
         };
         match sender(OtelSignal::Traces).and_then(|sender| sender.map(traces).transpose()) {
             Ok(traces) => telemetry.traces = traces,
             Err(error) => telemetry.warnings.push(error),
         }
         match sender(OtelSignal::Metrics)
-            .and_then(|sender| sender.map(|sender| figures(sender, metrics::switch_on())).transpose())
+            .and_then(|sender| sender.map(|sender| meters(sender, metrics::switch_on())).transpose())
         {
             Ok(metrics) => telemetry.metrics = metrics,
             Err(error) => telemetry.warnings.push(error),
@@ -66,7 +66,7 @@ impl Telemetry {
         telemetry
     }
 
-    /// What listens to progress, if traces are wanted.
+    /// The layer that records traces, if they are enabled.
     pub(in crate::cli) fn layer(&self) -> Option<BoxedLayer> {
         let tracer = self.traces.as_ref()?.tracer("daplake");
         let layer = tracing_opentelemetry::layer()
@@ -75,13 +75,13 @@ impl Telemetry {
             .with_threads(false)
             .with_target(false)
             .with_tracked_inactivity(false);
-        Some(Box::new(layer.with_filter(filter_fn(is_of_traces))))
+        Some(Box::new(layer.with_filter(filter_fn(is_traced))))
     }
 
-    /// Sends what is left; takes some seconds at most when nobody answers. Must not be called on a thread of the runtime, which must
-    /// still be there.
+    /// Sends the remaining data; takes a few seconds at most if the collector does not respond. Must not be called on a thread of the
+    /// runtime, which must still exist.
     pub(in crate::cli) fn finish(self) {
-        // The sender has told what did not arrive.
+        // The sender has logged errors.
         if let Some(traces) = self.traces {
             let _ = traces.shutdown();
         }
@@ -91,24 +91,25 @@ impl Telemetry {
     }
 }
 
-fn is_of_traces(metadata: &Metadata<'_>) -> bool {
+fn is_traced(metadata: &Metadata<'_>) -> bool {
     metadata.target() == progress::TARGET
-        && (metadata.is_span() || MARKS.iter().any(|mark| metadata.fields().field(mark).is_some()))
+        && (metadata.is_span() || TRACED_EVENTS.iter().any(|event| metadata.fields().field(event).is_some()))
 }
 
 fn traces(sender: Sender) -> Result<SdkTracerProvider> {
-    let exporter = SpanExporter::builder().with_http().with_http_client(sender).build().map_err(|_| refused("traces"))?;
+    let exporter = SpanExporter::builder().with_http().with_http_client(sender).build().map_err(|_| setup_failed("traces"))?;
     Ok(SdkTracerProvider::builder().with_resource(resource()).with_batch_exporter(exporter).build())
 }
 
-fn figures(sender: Sender, metrics: &'static Metrics) -> Result<SdkMeterProvider> {
-    let exporter = MetricExporter::builder().with_http().with_http_client(sender).build().map_err(|_| refused("metrics"))?;
+fn meters(sender: Sender, metrics: &'static Metrics) -> Result<SdkMeterProvider> {
+    let exporter =
+        MetricExporter::builder().with_http().with_http_client(sender).build().map_err(|_| setup_failed("metrics"))?;
     let provider = SdkMeterProvider::builder().with_resource(resource()).with_periodic_exporter(exporter).build();
     let meter = provider.meter("daplake");
     for (name, kind, help) in metrics::FAMILIES {
         let observe = move |instrument: &dyn AsyncInstrument<f64>| {
-            for (label, value) in metrics.of(name) {
-                let label = label.map(|(label, of)| KeyValue::new(label, of));
+            for (label, value) in metrics.values(name) {
+                let label = label.map(|(label, value_of)| KeyValue::new(label, value_of));
                 instrument.observe(value, label.as_slice());
             }
         };
@@ -127,13 +128,13 @@ fn figures(sender: Sender, metrics: &'static Metrics) -> Result<SdkMeterProvider
     Ok(provider)
 }
 
-/// The cause may repeat the address, which may hold a secret.
-fn refused(signal: &str) -> Error {
-    Error::new(Kind::Usage, format!("OpenTelemetry's {signal} cannot be set up; the run goes on without them"))
+/// An error without its cause, which can repeat the address and its secrets.
+fn setup_failed(signal: &str) -> Error {
+    Error::new(Kind::Usage, format!("OpenTelemetry {signal} cannot be set up; the run continues without them"))
         .hint("see the OTEL_EXPORTER_OTLP_* variables")
 }
 
-/// Name and unit by OpenTelemetry's habits: what turns them into Prometheus's names gets ours again.
+/// Name and unit by the conventions of OpenTelemetry. The usual conversion to Prometheus gives the original name.
 fn otel_name(name: &'static str) -> (String, &'static str) {
     let stem = name.strip_suffix("_total").unwrap_or(name);
     let (stem, unit) = match (stem.strip_suffix("_seconds"), stem.strip_suffix("_bytes")) {
@@ -144,23 +145,21 @@ fn otel_name(name: &'static str) -> (String, &'static str) {
     (stem.replacen('_', ".", 1), unit)
 }
 
-/// Ours, unless the variables name another.
+/// The resource: service `daplake`, unless the variables name another.
 fn resource() -> Resource {
-    let told = Resource::builder().build();
-    let name = told.get(&Key::from_static_str("service.name")).map(|name| name.to_string()).unwrap_or_default();
+    let given = Resource::builder().build();
+    let name = given.get(&Key::from_static_str("service.name")).map(|name| name.to_string()).unwrap_or_default();
     let builder = Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
-    match name.is_empty() || name.starts_with("unknown_service") {
-        true => builder.with_service_name("daplake").build(),
-        false => builder.build(),
-    }
+    let has_name = !name.is_empty() && !name.starts_with("unknown_service");
+    if has_name { builder.build() } else { builder.with_service_name("daplake").build() }
 }
 
-/// Our HTTP client as the exporters want it. They call it on threads of their own.
+/// An HTTP client for the exporters, which call it on threads of their own.
 #[derive(Debug, Clone)]
-struct Sender(Arc<Line>);
+struct Sender(Arc<Exporter>);
 
 #[derive(Debug)]
-struct Line {
+struct Exporter {
     signal: OtelSignal,
     http: reqwest::Client,
     runtime: Handle,
@@ -171,20 +170,20 @@ struct Line {
 #[async_trait]
 impl HttpClient for Sender {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let line = Arc::clone(&self.0);
-        let answer = self.0.runtime.spawn(async move { line.exchange(request).await }).await?;
-        self.0.tell(answer.as_ref().map(Response::status).map_err(ToString::to_string));
-        answer.map_err(Into::into)
+        let exporter = Arc::clone(&self.0);
+        let response = self.0.runtime.spawn(async move { exporter.exchange(request).await }).await?;
+        self.0.report(response.as_ref().map(Response::status).map_err(ToString::to_string));
+        response.map_err(Into::into)
     }
 }
 
-impl Line {
+impl Exporter {
     async fn exchange(&self, request: Request<Bytes>) -> Result<Response<Bytes>, reqwest::Error> {
         let mut request = reqwest::Request::try_from(request)?;
         *request.timeout_mut() = Some(self.timeout);
         let mut answer = self.http.execute(request).await.map_err(reqwest::Error::without_url)?;
         let mut body = BytesMut::new();
-        while body.len() < LONGEST_ANSWER {
+        while body.len() < MAX_RESPONSE {
             let Some(chunk) = answer.chunk().await.map_err(reqwest::Error::without_url)? else { break };
             body.extend_from_slice(&chunk);
         }
@@ -194,18 +193,18 @@ impl Line {
         Ok(response)
     }
 
-    /// Trouble is told when it begins and when it ends, not every time.
-    fn tell(&self, outcome: Result<reqwest::StatusCode, String>) {
-        let trouble = match outcome {
+    /// Logs when requests start to fail, and when they succeed again.
+    fn report(&self, outcome: Result<reqwest::StatusCode, String>) {
+        let failure = match outcome {
             Ok(status) if status.is_success() => None,
             Ok(status) => Some(status.to_string()),
             Err(error) => Some(error),
         };
-        let was_down = self.is_down.swap(trouble.is_some(), Ordering::Relaxed);
+        let was_down = self.is_down.swap(failure.is_some(), Ordering::Relaxed);
         let signal = self.signal.name();
-        match trouble {
-            Some(error) if !was_down => tracing::warn!(signal, error, "OpenTelemetry's data do not arrive; the run goes on"),
-            None if was_down => tracing::info!(signal, "OpenTelemetry's data arrive again"),
+        match failure {
+            Some(error) if !was_down => tracing::warn!(signal, error, "OpenTelemetry data cannot be sent; the run continues"),
+            None if was_down => tracing::info!(signal, "OpenTelemetry data is sent again"),
             _ => {}
         }
     }
@@ -216,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_units_give_the_names_of_prometheus_again() {
+    fn names_and_units_convert_to_those_of_prometheus() {
         assert_eq!(otel_name("daplake_received_bytes_total"), ("daplake.received".to_owned(), "By"));
         for (name, kind, _) in metrics::FAMILIES {
             let (stem, unit) = otel_name(name);

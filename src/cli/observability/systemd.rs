@@ -1,19 +1,21 @@
-//! Tells systemd how a service is: ready, at work, stopping, alive. One datagram each to the socket that it names; without one,
-//! nothing. A failure to tell is no failure of the service.
+//! Notifies systemd of the state of a service: ready, status, stopping, watchdog. Each message is a datagram to the socket of
+//! `NOTIFY_SOCKET`; without that variable nothing is sent. Errors are ignored.
+//!
+//! The crate `sd-notify` would be a new dependency for these 40 lines, and it opens the socket for each message.
 
 use std::time::Duration;
 
-/// The other end, if there is one.
+/// The notification socket, if there is one.
 #[derive(Debug, Default)]
 pub(in crate::cli) struct Systemd {
     #[cfg(unix)]
     socket: Option<std::os::unix::net::UnixDatagram>,
-    /// How often it wants a sign of life.
+    /// Interval of the watchdog.
     pub(in crate::cli) watchdog: Option<Duration>,
 }
 
 impl Systemd {
-    /// `path` is what `NOTIFY_SOCKET` says: a path, or an abstract name behind `@`.
+    /// `path` is the value of `NOTIFY_SOCKET`: a path, or an abstract name after `@`.
     pub(in crate::cli) fn new((path, watchdog): (Option<String>, Option<Duration>)) -> Self {
         #[cfg(unix)]
         return Self { socket: path.and_then(|path| connect(&path).ok()), watchdog };
@@ -21,29 +23,29 @@ impl Systemd {
         return Self { watchdog: path.and(watchdog) };
     }
 
-    /// Such as `READY=1`; several lines are several assignments.
-    pub(in crate::cli) fn tell(&self, assignments: &str) {
+    /// Sends assignments such as `READY=1`, one per line.
+    pub(in crate::cli) fn notify(&self, assignments: &str) {
         #[cfg(unix)]
         if let Some(socket) = &self.socket {
-            // Without waiting: a socket that nobody reads must not stop us.
+            // Not blocking: a full socket must not stop the service.
             let _ = socket.set_nonblocking(true).and_then(|()| socket.send(assignments.as_bytes()));
         }
         #[cfg(not(unix))]
         let _ = assignments;
     }
 
-    /// What people read in `systemctl status`.
-    pub(in crate::cli) fn status(&self, words: &str) {
-        self.tell(&format!("STATUS={}", words.replace('\n', " ")));
+    /// Sends the text that `systemctl status` shows.
+    pub(in crate::cli) fn status(&self, text: &str) {
+        self.notify(&format!("STATUS={}", text.replace('\n', " ")));
     }
 
-    /// Signs of life for ever.
-    pub(in crate::cli) async fn live(&self) {
+    /// Feeds the watchdog for ever.
+    pub(in crate::cli) async fn feed_watchdog(&self) {
         let Some(watchdog) = self.watchdog else { return std::future::pending().await };
         let mut ticks = tokio::time::interval(watchdog / 2);
         loop {
             ticks.tick().await;
-            self.tell("WATCHDOG=1");
+            self.notify("WATCHDOG=1");
         }
     }
 }

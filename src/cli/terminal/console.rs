@@ -1,7 +1,9 @@
-//! What the commands of the official client say to people and to scripts: marked lines on standard output, or nothing but data
-//! there and log lines elsewhere. It does not decide what to say.
+//! The output of the official client's commands: marked lines on standard output for people, or only data there and log lines elsewhere
+//! for scripts.
 
 use std::io::IsTerminal;
+
+use unicode_width::UnicodeWidthStr;
 
 use crate::cli::args::global::{GlobalArgs, Theme};
 use crate::cli::terminal::output::{out, out_visible};
@@ -9,13 +11,13 @@ use crate::cli::terminal::report;
 use crate::error::{Error, Result};
 use crate::redact::{visible_but, visible_lines};
 
-/// Where bold begins and ends, before the text of others is made harmless.
+/// Marks of the start and end of bold text, before control characters are escaped.
 const BOLD: char = '\u{1}';
 const PLAIN: char = '\u{2}';
 /// Width of lines that do not go to a terminal.
 const DEFAULT_WIDTH: usize = 80;
 
-/// Where words go.
+/// The console of a command.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::cli) struct Console {
     style: Option<Style>,
@@ -23,13 +25,13 @@ pub(in crate::cli) struct Console {
 
 #[derive(Debug, Clone, Copy)]
 struct Style {
-    /// Colours, on a terminal that wants them.
+    /// Colours; `None` if the output is no terminal, or colours are disabled.
     theme: Option<Theme>,
-    /// Lines are broken at this width; a terminal does that itself.
+    /// Width at which lines are wrapped; `None` on a terminal, which wraps them itself.
     width: Option<usize>,
 }
 
-/// The kind of a line. The mark says what the colour says.
+/// The kind of a line. The mark has the same meaning as the colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum Mark {
     Title,
@@ -69,11 +71,11 @@ impl Mark {
     }
 }
 
-/// Makes a word stand out, where that is possible.
+/// Makes text bold, if the output supports it.
 pub(in crate::cli) type Bold<'a> = &'a dyn Fn(&str) -> String;
 
 impl Console {
-    /// As the arguments and the streams ask for.
+    /// From the arguments, and whether standard output is a terminal.
     pub(in crate::cli) fn new(global: &GlobalArgs) -> Self {
         if global.non_interactive {
             return Self { style: None };
@@ -86,17 +88,17 @@ impl Console {
         Self { style: Some(Style { theme: wants_colour.then_some(global.console_theme), width }) }
     }
 
-    /// Whether people are meant, not scripts.
+    /// Whether the output is for people, not for scripts.
     pub(in crate::cli) fn is_interactive(self) -> bool {
         self.style.is_some()
     }
 
-    /// A line for people; the log gets it in either case.
+    /// Prints a line for people, and logs it.
     pub(in crate::cli) fn say(self, mark: Mark, text: impl Fn(Bold<'_>) -> String) -> Result<()> {
         let plain = text(&str::to_owned);
         match mark {
             Mark::Error => tracing::error!("{plain}"),
-            // In interactive mode the log layer shows warnings, those of the library as well.
+            // In interactive mode, a layer of the log prints all warnings.
             Mark::Warning => {
                 tracing::warn!("{plain}");
                 return Ok(());
@@ -106,7 +108,7 @@ impl Console {
         self.show(mark, text)
     }
 
-    /// A line for people that is in the log already.
+    /// Prints a line for people that has been logged.
     pub(in crate::cli) fn show(self, mark: Mark, text: impl Fn(Bold<'_>) -> String) -> Result<()> {
         match self.style {
             Some(style) => out_visible(&style.line(mark, text)),
@@ -114,13 +116,13 @@ impl Console {
         }
     }
 
-    /// An error with its context, causes and hint.
+    /// Prints and logs an error with its fields, causes and hint.
     pub(in crate::cli) fn error(self, error: &Error) -> Result<()> {
         report::log(error);
         self.show(Mark::Error, |_| report::error_lines(error))
     }
 
-    /// Data for scripts, where there are scripts.
+    /// Prints data for scripts; nothing for people.
     pub(in crate::cli) fn data(self, text: &str) -> Result<()> {
         if self.is_interactive() { Ok(()) } else { out(text) }
     }
@@ -133,10 +135,10 @@ impl Style {
             None => format!("{prefix} {}", visible_lines(&text(&str::to_owned))),
             Some(theme) => {
                 let colour = mark.colour(theme);
-                let words = text(&|word| format!("{BOLD}{word}{PLAIN}"));
-                let words = visible_but(&words, &['\n', '\t', BOLD, PLAIN]);
-                let words = words.replace(BOLD, "\u{1b}[1m").replace(PLAIN, "\u{1b}[22m");
-                format!("\u{1b}[{colour}m{prefix}\u{1b}[0m {words}")
+                let escaped = text(&|word| format!("{BOLD}{word}{PLAIN}"));
+                let escaped = visible_but(&escaped, &['\n', '\t', BOLD, PLAIN]);
+                let escaped = escaped.replace(BOLD, "\u{1b}[1m").replace(PLAIN, "\u{1b}[22m");
+                format!("\u{1b}[{colour}m{prefix}\u{1b}[0m {escaped}")
             }
         };
         if let Some(width) = self.width {
@@ -147,14 +149,14 @@ impl Style {
     }
 }
 
-/// Breaks lines at blanks; a word that is longer than a line is not broken, so that paths can be copied.
+/// Wraps lines at blanks. A word that is longer than a line is not broken, so that paths can be copied.
 fn wrapped(text: &str, width: usize) -> String {
     let mut lines = Vec::new();
     for line in text.split('\n') {
         let mut current = String::new();
         let mut length = 0;
         for word in line.split(' ') {
-            let size = word.chars().count();
+            let size = word.width();
             if length > 0 && length + 1 + size > width {
                 lines.push(std::mem::take(&mut current));
                 length = 0;
@@ -175,14 +177,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_break_at_blanks_and_never_inside_a_word() {
+    fn lines_are_wrapped_at_blanks() {
         assert_eq!(wrapped("✓ one two three", 9), "✓ one two\nthree");
         assert_eq!(wrapped("a /a/very/long/path b", 6), "a\n/a/very/long/path\nb");
         assert_eq!(wrapped("first\nsecond line", 80), "first\nsecond line");
     }
 
     #[test]
-    fn text_of_others_cannot_change_the_terminal() {
+    fn control_characters_are_escaped() {
         let text = |bold: Bold<'_>| format!("{} \u{1b}]0;title\u{7}", bold("a\u{1b}[2J"));
         let plain = Style { theme: None, width: None };
         assert_eq!(plain.line(Mark::Warning, text), "⚠ a\\u001b[2J \\u001b]0;title\\u0007\n");

@@ -1,4 +1,4 @@
-//! What people see: tables, marked lines, progress.
+//! Output for people: tables, marked lines, progress, errors and reports.
 
 pub(in crate::cli) mod console;
 pub(in crate::cli) mod output;

@@ -1,5 +1,4 @@
-//! The live line on a terminal: jobs waiting, objects, bytes, rate, time left. It listens to the progress target and adds up;
-//! everything else is told by lasting lines.
+//! The progress line on a terminal: tables, waiting jobs, objects, bytes, rate, time left. A layer that sums up the events of the progress target.
 
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -18,13 +17,15 @@ use crate::cli::terminal::output;
 use crate::cli::terminal::output::size;
 
 const REDRAW: Duration = Duration::from_millis(150);
-/// The rate is that of so much time.
+/// Tables that must be done before the remaining time is estimated.
+const TABLES_TO_ESTIMATE: u64 = 3;
+/// Period over which the rate is measured.
 const RATE_WINDOW: Duration = Duration::from_secs(5);
 
-/// The layer. Only for terminals.
+/// The layer; only for terminals.
 pub(in crate::cli) struct LiveLine {
     bar: ProgressBar,
-    /// Drawn from the first progress on: many commands have none.
+    /// The line appears with the first event, since many commands have none.
     shown: Once,
     state: Arc<Mutex<State>>,
 }
@@ -37,7 +38,7 @@ impl LiveLine {
         let line = move |_: &ProgressState, to: &mut dyn Write| {
             let _ = to.write_str(&drawn.lock().unwrap_or_else(PoisonError::into_inner).line(Instant::now()));
         };
-        // A template of ours cannot be wrong; if it were, the plain one would do.
+        // The template is valid; otherwise the default would be used.
         if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {line}") {
             bar.set_style(style.with_key("line", line));
         }
@@ -52,39 +53,43 @@ impl LiveLine {
         });
     }
 
-    /// It is drawn by the clock, as time is part of what it says.
+    /// Changes the totals. The line is redrawn by a timer.
     fn update(&self, change: impl FnOnce(&mut Totals)) {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).totals);
         self.show();
     }
 }
 
-/// Takes the live line away, for good.
+/// Removes the progress line.
 pub(in crate::cli) fn finish() {
     output::stop_drawing();
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
 struct Totals {
+    /// Tables of the run; 0 if unknown.
+    tables: u64,
+    tables_done: u64,
     jobs_waiting: u64,
     objects: u64,
     objects_done: u64,
     bytes: u64,
-    /// When our pace lets the next call go that waits for it.
+    /// When the pacing allows the next call.
     next_call: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct State {
     totals: Totals,
-    /// Bytes over time, oldest first.
+    /// Time and total bytes, oldest first.
     samples: VecDeque<(Instant, u64)>,
     first_object: Option<Instant>,
+    begun: Instant,
 }
 
 impl State {
     fn new(now: Instant) -> Self {
-        Self { totals: Totals::default(), samples: VecDeque::from([(now, 0)]), first_object: None }
+        Self { totals: Totals::default(), samples: VecDeque::from([(now, 0)]), first_object: None, begun: now }
     }
 
     fn line(&mut self, now: Instant) -> String {
@@ -97,8 +102,11 @@ impl State {
             self.samples.pop_front();
         }
         let mut parts = Vec::new();
+        if totals.tables > 1 {
+            parts.push(format!("{} of {} tables", totals.tables_done, totals.tables));
+        }
         let paced = totals.next_call.map(|at| at.saturating_duration_since(now)).filter(|wait| !wait.is_zero());
-        let paced = paced.map_or(String::new(), |wait| format!(" (the next may start in {} s)", wait.as_secs() + 1));
+        let paced = paced.map_or(String::new(), |wait| format!(" (the next can start in {} s)", wait.as_secs() + 1));
         match totals.jobs_waiting {
             0 => {}
             1 => parts.push(format!("1 job waiting{paced}")),
@@ -116,8 +124,10 @@ impl State {
                 }
             }
         }
-        // Sizes of objects to come are unknown, but objects of one job are alike.
-        if let Some(first) = self.first_object
+        // The sizes of the remaining objects are unknown; objects of a job are similar.
+        if totals.tables > 1 {
+            parts.extend(self.tables_left(now).map(|left| format!("about {left} left")));
+        } else if let Some(first) = self.first_object
             && totals.jobs_waiting == 0
             && totals.objects_done > 0
             && totals.objects > totals.objects_done
@@ -128,14 +138,24 @@ impl State {
         }
         parts.join(", ")
     }
+
+    /// Time for the remaining tables at the rate so far, once that means something.
+    fn tables_left(&self, now: Instant) -> Option<String> {
+        let Totals { tables, tables_done, .. } = self.totals;
+        let rest = tables.checked_sub(tables_done).filter(|rest| *rest > 0 && tables_done >= TABLES_TO_ESTIMATE)?;
+        let left = now.duration_since(self.begun).as_secs_f64() / tables_done as f64 * rest as f64;
+        Some(output::age(left.ceil() as i64))
+    }
 }
 
-/// A step that is a wait for a job.
+/// Marks a span that waits for a job.
 struct Waiting;
 
 #[derive(Default)]
 struct Fields {
     is_job: bool,
+    tables: u64,
+    tables_done: u64,
     parts: u64,
     part_done: u64,
     bytes: u64,
@@ -145,6 +165,8 @@ struct Fields {
 impl Visit for Fields {
     fn record_u64(&mut self, field: &Field, value: u64) {
         match field.name() {
+            "tables" => self.tables = value,
+            "tables_done" => self.tables_done = value,
             "parts" => self.parts = value,
             "part_done" => self.part_done = value,
             "bytes" => self.bytes = value,
@@ -164,6 +186,9 @@ impl Visit for Fields {
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LiveLine {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        if attributes.metadata().name() == "run" {
+            *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::new(Instant::now());
+        }
         let mut fields = Fields::default();
         attributes.record(&mut fields);
         if let (true, Some(span)) = (fields.is_job, context.span(id)) {
@@ -182,6 +207,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LiveLine {
         let mut fields = Fields::default();
         event.record(&mut fields);
         self.update(|totals| {
+            totals.tables = totals.tables.max(fields.tables);
+            totals.tables_done += fields.tables_done;
             totals.objects += fields.parts;
             totals.objects_done += fields.part_done;
             totals.bytes += fields.bytes;
@@ -197,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_says_what_is_known() {
+    fn the_line_shows_what_is_known() {
         let begun = Instant::now();
         let mut state = State::new(begun);
         let mut at = |seconds: u64, totals: Totals| {
@@ -206,14 +233,18 @@ mod tests {
         };
         assert_eq!(at(1, Totals { jobs_waiting: 3, ..Totals::default() }), "3 jobs waiting");
         let paced = Totals { jobs_waiting: 2, next_call: Some(begun + Duration::from_secs(42)), ..Totals::default() };
-        assert_eq!(at(1, paced), "2 jobs waiting (the next may start in 42 s)");
+        assert_eq!(at(1, paced), "2 jobs waiting (the next can start in 42 s)");
         assert_eq!(at(1, Totals { next_call: Some(begun), ..paced }), "2 jobs waiting");
         let some = Totals { objects: 10, bytes: 2 << 20, ..Totals::default() };
         assert_eq!(at(2, some), "0/10 objects, 2.0 MiB, 1.0 MiB/s");
         let half = Totals { objects: 10, objects_done: 5, bytes: 6 << 20, ..Totals::default() };
         assert_eq!(at(4, half), "5/10 objects, 6.0 MiB, 1.5 MiB/s, about 2s left");
+        let tables = Totals { tables: 93, tables_done: 2, jobs_waiting: 8, ..Totals::default() };
+        assert_eq!(at(4, tables), "2 of 93 tables, 8 jobs waiting");
+        let more = Totals { tables_done: 3, jobs_waiting: 0, ..tables };
+        assert_eq!(at(6, more), "3 of 93 tables, about 3m left");
         let still = Totals { jobs_waiting: 1, objects: 10, objects_done: 10, bytes: 6 << 20, ..Totals::default() };
         at(5, still);
-        assert_eq!(at(60, still), "1 job waiting, 10/10 objects, 6.0 MiB", "nothing moves: no rate");
+        assert_eq!(at(60, still), "1 job waiting, 10/10 objects, 6.0 MiB", "no rate without new bytes");
     }
 }

@@ -2,17 +2,22 @@
 
 #[cfg(feature = "lake")]
 use crate::cli::terminal::output::age;
-use crate::cli::terminal::output::{aside, grouped, size};
+use crate::cli::terminal::output::{aside, counted, grouped, size};
 use crate::error::{Error, Result};
 use crate::ops::{Failure, Outcome, Reason, Report, TableReport};
 #[cfg(feature = "lake")]
 use crate::ops::{Overview, RunRecord, SyncEvent, SyncStep, Totals};
+#[cfg(feature = "lake")]
+use crate::progress;
 use crate::redact::{visible, visible_lines};
 
-/// Target of the log records of failures. People read failures in another form, so their log lines leave them out.
+/// Target of the log records of failures. Failures are printed in another form for people, so log lines for people omit this target.
 pub(in crate::cli) const FAILURES: &str = "daplake::failure";
 
-/// An error with its context, causes and hint: an ERROR record in the log, and a text on standard error.
+/// Tables whose warnings are printed in a summary.
+const WARNED_TABLES: usize = 20;
+
+/// An error with its fields, causes and hint: an ERROR record in the log, and text on standard error.
 pub(in crate::cli) fn error(error: &Error) {
     log(error);
     aside(&error_text(error));
@@ -28,7 +33,7 @@ pub(in crate::cli) fn log(error: &Error) {
     tracing::error!(target: FAILURES, failure = failure.as_str(), "{}", error_line(error));
 }
 
-/// The same in one line and without a mark, for the log.
+/// An error on one line, for the log.
 fn error_line(error: &Error) -> String {
     let mut text = error.to_string();
     for cause in error.causes() {
@@ -41,7 +46,7 @@ fn error_line(error: &Error) -> String {
     text
 }
 
-/// An error over several lines, without a mark.
+/// An error on several lines, for the console of the official client's commands.
 pub(in crate::cli) fn error_lines(error: &Error) -> String {
     let mut text = error.to_string();
     for cause in error.causes() {
@@ -56,11 +61,11 @@ pub(in crate::cli) fn error_lines(error: &Error) -> String {
 fn error_text(error: &Error) -> String {
     let mut text = format!("error: {}", visible(error.message()));
     if !error.fields().is_empty() {
-        let context: Vec<String> = error.fields().iter().map(|(name, value)| format!("{name}: {}", visible(value))).collect();
-        text.push_str(&format!("\n  {}", context.join("    ")));
+        let fields: Vec<String> = error.fields().iter().map(|(name, value)| format!("{name}: {}", visible(value))).collect();
+        text.push_str(&format!("\n  {}", fields.join("    ")));
     }
     for cause in error.causes() {
-        // Lines of others must not pass for ours.
+        // Lines of a cause are indented, so that they cannot be mistaken for lines of daplake.
         text.push_str(&format!("\n  caused by: {}", visible_lines(&cause).replace('\n', "\n    ")));
     }
     if let Some(hint) = error.hint_text() {
@@ -69,9 +74,9 @@ fn error_text(error: &Error) -> String {
     text
 }
 
+/// Prints all failures of a run to standard error. They were logged when they happened.
 #[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "only runs on lakes have such reports"))]
-/// All failures of a run, on standard error. The log has them from the moment they happened.
-pub(in crate::cli) fn failures(report: &Report) {
+fn failures(report: &Report) {
     for table in report.failed() {
         if let Some(error) = &table.error {
             aside(&format!("\n{}", error_text(error)));
@@ -79,23 +84,23 @@ pub(in crate::cli) fn failures(report: &Report) {
     }
 }
 
+/// Prints the failures of a run, and returns an error of the first one's kind.
 #[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "only runs on lakes have such reports"))]
-/// The failures on standard error, and the first one for the exit code.
 pub(in crate::cli) fn finish_one(report: Report) -> Result<()> {
     failures(&report);
     let (failed, total) = (report.failed().count(), report.tables.len());
     let Some(first) = report.first_error() else { return Ok(()) };
     let error = Error::new(first.kind(), format!("{failed} of {total} tables failed; see above"));
-    // To repeat the command helps against what passes by itself. Anything else has a hint of its own, at its table.
+    // Only transient failures are mended by running again. Others have a hint of their own.
     let all_pass = report.tables.iter().filter_map(|table| table.error.as_ref()).all(|error| error.kind().is_transient());
     Err(if all_pass {
-        error.hint("such faults often pass: run the same command again, it continues with these tables")
+        error.hint("the failures are temporary: run the same command again, it resumes these tables")
     } else {
         error
     })
 }
 
-/// A step of a table, for the log.
+/// Logs a step of a table, and advances the progress line.
 #[cfg(feature = "lake")]
 pub(in crate::cli) fn log_step(event: &SyncEvent<'_>) {
     let SyncEvent { table, place, of, step } = event;
@@ -106,6 +111,7 @@ pub(in crate::cli) fn log_step(event: &SyncEvent<'_>) {
         }
         SyncStep::Ended(report) => report,
     };
+    tracing::info!(target: progress::TARGET, tables = *of as u64, tables_done = 1_u64);
     match (&report.outcome, &report.error) {
         (_, Some(error)) => log(error),
         (Outcome::Loaded { query, upserted, deleted, rows, bytes_written, bookmark, .. }, _) => {
@@ -116,16 +122,16 @@ pub(in crate::cli) fn log_step(event: &SyncEvent<'_>) {
         }
         (Outcome::Unchanged { bookmark }, _) => tracing::info!(table = %table, data_as_of = %bookmark, "Table unchanged"),
         (Outcome::Recent { bookmark }, _) => {
-            tracing::info!(table = %table, data_as_of = %bookmark, "Table too recent to have changed")
+            tracing::info!(table = %table, data_as_of = %bookmark, "Table skipped, its data is recent")
         }
-        (Outcome::PutOff { .. }, _) => tracing::info!(table = %table, "Table put off"),
+        (Outcome::PutOff { .. }, _) => tracing::info!(table = %table, "Table deferred to the next run"),
         (Outcome::Skipped | Outcome::Failed { .. }, _) => tracing::info!(table = %table, "Table not tried"),
     }
 }
 
-/// The sum of a run, for the log.
+/// Logs the totals of a run.
 #[cfg(feature = "lake")]
-pub(in crate::cli) fn log_sum(report: &Report) {
+pub(in crate::cli) fn log_totals(report: &Report) {
     let Totals { tables, loaded, unchanged, failed, skipped, upserted, deleted, bytes_written } = Totals::of(report);
     let Report { target, seconds, .. } = report;
     tracing::info!(
@@ -143,9 +149,30 @@ pub(in crate::cli) fn log_sum(report: &Report) {
     );
 }
 
+/// What a run did: its totals, schema changes and notes.
 #[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "only runs on lakes have such reports"))]
-/// What a run did, in a few lines.
 pub(in crate::cli) fn summary(report: &Report) -> String {
+    let mut text = totals(report);
+    for table in &report.tables {
+        for change in schema_changes(table) {
+            text.push_str(&format!("schema: {}: {}\n", table.table, visible(change)));
+        }
+    }
+    for warning in &report.warnings {
+        text.push_str(&format!("note: {warning}\n"));
+    }
+    let warned = report.tables.iter().filter(|table| !table.warnings.is_empty());
+    for table in warned.take(WARNED_TABLES) {
+        for warning in &table.warnings {
+            text.push_str(&format!("note: {}: {}\n", table.table, visible(warning)));
+        }
+    }
+    text
+}
+
+/// What a run did, in two lines: tables by outcome, and rows, bytes and seconds. More lines only if it ended early or set rows aside.
+#[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "only runs on lakes have such reports"))]
+pub(in crate::cli) fn totals(report: &Report) -> String {
     let count = |wanted: fn(&Outcome) -> bool| report.tables.iter().filter(|table| wanted(&table.outcome)).count();
     let loaded = count(|outcome| matches!(outcome, Outcome::Loaded { .. }));
     let unchanged = count(|outcome| matches!(outcome, Outcome::Unchanged { .. }));
@@ -160,53 +187,45 @@ pub(in crate::cli) fn summary(report: &Report) -> String {
             bad += bad_rows;
         }
     }
-    let mut text = format!("{} tables: {loaded} loaded, {unchanged} unchanged, {failed} failed", report.tables.len());
+    let tables = counted(report.tables.len() as u64, "table");
+    let mut text = format!("{tables}: {loaded} loaded, {unchanged} unchanged, {failed} failed");
     let recent = count(|outcome| matches!(outcome, Outcome::Recent { .. }));
-    let put_off = count(|outcome| matches!(outcome, Outcome::PutOff { .. }));
-    for (count, words) in [(recent, "too recent to have changed"), (put_off, "put off"), (skipped, "not tried")] {
+    let deferred = count(|outcome| matches!(outcome, Outcome::PutOff { .. }));
+    for (count, what) in [(recent, "too recent to have changed"), (deferred, "deferred"), (skipped, "not tried")] {
         if count > 0 {
-            text.push_str(&format!(", {count} {words}"));
+            text.push_str(&format!(", {count} {what}"));
         }
     }
     match report.ended_early {
         Some(Reason::TimeBudget) => {
-            text.push_str("\nended by the time budget; the next run goes on with the tables that were put off")
+            text.push_str("\nthe time budget is used up; the next run continues with the deferred tables")
         }
-        Some(Reason::Stopped) => {
-            text.push_str("\nended early as asked; the next run goes on with the tables that were put off")
-        }
+        Some(Reason::Stopped) => text.push_str("\nstopped early; the next run continues with the deferred tables"),
         None => {}
     }
     text.push_str(&format!(
-        "\n{} rows upserted, {} deleted, {} written in {:.1} s\n",
-        grouped(up),
+        "\n{} upserted, {} deleted, {} written in {:.1} s\n",
+        counted(up, "row"),
         grouped(gone),
         size(bytes),
         report.seconds
     ));
     if bad > 0 {
-        text.push_str(&format!("{} rows could not be read and were set aside\n", grouped(bad)));
-    }
-    for table in &report.tables {
-        if let Outcome::Loaded { schema_changes, .. } = &table.outcome {
-            for change in schema_changes {
-                text.push_str(&format!("schema: {}: {}\n", table.table, visible(change)));
-            }
-        }
-    }
-    for warning in &report.warnings {
-        text.push_str(&format!("note: {warning}\n"));
-    }
-    let warned = report.tables.iter().filter(|table| !table.warnings.is_empty());
-    for table in warned.take(20) {
-        for warning in &table.warnings {
-            text.push_str(&format!("note: {}: {}\n", table.table, visible(warning)));
-        }
+        let were = if bad == 1 { "was" } else { "were" };
+        text.push_str(&format!("{} could not be read and {were} set aside\n", counted(bad, "row")));
     }
     text
 }
 
-/// What is wrong, and the last runs, below the tables of a status.
+/// The schema changes of a loaded table.
+pub(in crate::cli) fn schema_changes(table: &TableReport) -> &[String] {
+    match &table.outcome {
+        Outcome::Loaded { schema_changes, .. } => schema_changes,
+        _ => &[],
+    }
+}
+
+/// Failing tables and the last runs, below the tables of a status.
 #[cfg(feature = "lake")]
 pub(in crate::cli) fn runs(overview: &Overview) -> String {
     let mut text = String::new();
@@ -228,21 +247,21 @@ fn failure_text(failure: &Failure) -> String {
     format!("{}{}", failure.message, hint.unwrap_or_default())
 }
 
-/// A run in one line.
+/// A run on one line.
 #[cfg(feature = "lake")]
-pub(in crate::cli) fn run_text(run: &RunRecord) -> String {
-    let Some(seconds) = run.seconds else { return "did not end: it still runs, or was stopped".to_owned() };
+fn run_text(run: &RunRecord) -> String {
+    let Some(seconds) = run.seconds else { return "did not end: it is still running, or was killed".to_owned() };
     if let Some(failure) = &run.failure {
-        return format!("failed before any table: {}", failure.message);
+        return format!("could not start: {}", failure.message);
     }
     let totals = run.totals();
     let skipped = if totals.skipped > 0 { format!(", {} not tried", totals.skipped) } else { String::new() };
     format!(
-        "{} loaded, {} unchanged, {} failed{skipped}; {} rows upserted, {} deleted in {}",
+        "{} loaded, {} unchanged, {} failed{skipped}; {} upserted, {} deleted in {}",
         totals.loaded,
         totals.unchanged,
         totals.failed,
-        grouped(totals.upserted),
+        counted(totals.upserted, "row"),
         grouped(totals.deleted),
         age(seconds.ceil() as i64)
     )

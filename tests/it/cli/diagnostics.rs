@@ -1,4 +1,4 @@
-//! What is said when something goes wrong: log records, reports of runs that could not start, hints; and signals at any moment.
+//! Failures: log records, reports of runs that could not start, hints; and signals at any time.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -22,14 +22,14 @@ fn records(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
 }
 
-/// An address where nobody listens.
+/// An address without a server.
 fn nowhere() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     format!("127.0.0.1:{}", listener.local_addr().unwrap().port())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_log_file_has_each_table_each_failure_and_the_sum() {
+async fn the_log_file_has_each_table_each_failure_and_the_totals() {
     let world = World::new(school(&[canvas("users"), canvas("accounts")])).await;
     world.server.inject_for(&canvas("users"), Fault::parse("malformed-line").unwrap(), Times::Always);
     let log = world.path("run.log");
@@ -51,7 +51,7 @@ async fn the_log_file_has_each_table_each_failure_and_the_sum() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn objects_are_all_there_is_when_objects_are_asked_for() {
+async fn with_json_logs_standard_error_has_only_json() {
     let world = World::new(school(&[canvas("users"), canvas("accounts")])).await;
     world.server.inject_for(&canvas("users"), Fault::parse("malformed-line").unwrap(), Times::Always);
     for more in [&[][..], &["--non-interactive"], &["--non-interactive", "--no-log-to-console"]] {
@@ -130,7 +130,7 @@ async fn several_targets_have_a_report_each_and_a_dash_is_standard_output() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_came_along_with_a_copied_key_is_named() {
+async fn quotes_and_blanks_in_a_copied_key_are_named() {
     let world = World::new(school(&[canvas("users")])).await;
     let refused = |id: &str, secret: &str, words: &str| {
         let mut command = world.command(&["check"]);
@@ -146,7 +146,7 @@ async fn what_came_along_with_a_copied_key_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hints_name_what_was_meant() {
+async fn hints_name_the_nearest_name() {
     let world = World::new(school(&[canvas("users"), canvas("accounts")])).await;
     let says = |arguments: &[&str], words: &[&str], not: &[&str]| {
         let run = world.daplake(arguments);
@@ -161,7 +161,9 @@ async fn hints_name_what_was_meant() {
     says(&with(&["--table", "usrs"]), &["did you mean `users`?"], &["the others are right"]);
     says(&with(&["--table", "catalog.users"]), &["add --namespace catalog"], &["did you mean"]);
     let database = ["--target", "postgresql://u@127.0.0.1/d"];
-    for (command, words) in [("vacuum", "by itself"), ("optimize", "by itself"), ("query", "own client")] {
+    for (command, words) in
+        [("vacuum", "manage their files"), ("optimize", "manage their files"), ("query", "client of the database")]
+    {
         let more = if command == "query" { &["SELECT 1"][..] } else { &[] };
         says(&[&[command][..], &database[..], more].concat(), &["works on lake tables", words], &["can be queried"]);
     }
@@ -181,7 +183,7 @@ mod signals {
         assert!(Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap().success());
     }
 
-    /// The signals that end a run here: children of `nohup` ignore SIGHUP, and so does what they start.
+    /// The signals that end a run here: children of `nohup` ignore SIGHUP, and pass that on.
     fn signals() -> Vec<&'static str> {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -226,7 +228,7 @@ mod signals {
                 assert_ne!(told.read_line(&mut line).unwrap(), 0, "it ended");
             }
             signal(&child, signals[round % signals.len()]);
-            // What it says must not block it.
+            // A full pipe must not block it.
             std::thread::spawn(move || std::io::copy(&mut told, &mut std::io::sink()));
             let (code, took) = tokio::task::spawn_blocking(move || ended(child)).await.unwrap();
             assert_eq!(code, Some(0), "round {round}: the ordinary end of a service");
@@ -235,7 +237,7 @@ mod signals {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn any_signal_leaves_no_spilled_rows_and_no_text_of_a_panic() {
+    async fn no_signal_leaves_spilled_rows_or_a_panic_message() {
         let world = World::new(SchoolOptions { rows: 2000, ..school(&[canvas("users"), canvas("submissions")]) }).await;
         world.server.inject(Fault::parse("drip:2000").unwrap(), Times::Always);
         let temp = world.path("temp");
@@ -257,7 +259,7 @@ mod signals {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn who_asked_not_to_be_hung_up_is_not() {
+    async fn a_process_that_ignores_hangups_is_not_ended_by_one() {
         let world = World::new(school(&[canvas("users")])).await;
         let arguments = with(&["--every", "1h"]);
         let mut command = Command::new("nohup");

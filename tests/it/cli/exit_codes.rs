@@ -1,4 +1,4 @@
-//! The built binary: streams, exit codes, bad input. Nothing changes when something is wrong.
+//! The built program: streams, exit codes, help texts, invalid input. A refused command changes nothing.
 
 use std::process::Command;
 
@@ -20,6 +20,85 @@ fn help_and_version_go_to_stdout() {
     assert_eq!(version.stdout, format!("daplake {}\n", env!("CARGO_PKG_VERSION")));
 }
 
+/// The names of all commands.
+fn commands() -> Vec<String> {
+    let help = bare(&["--help"]).assert_code(0).stdout;
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    commands.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
+fn help(arguments: &[&str]) -> String {
+    Run::of(bare_command(arguments).env("COLUMNS", "100").output().unwrap()).assert_code(0).stdout
+}
+
+#[test]
+fn short_help_fits_on_a_screen_and_long_help_has_everything() {
+    let commands = commands();
+    assert!(commands.len() > 15, "{commands:?}");
+    for command in &commands {
+        let short = help(&[command, "-h"]);
+        assert!(short.lines().count() <= 40, "{command} -h has {} lines\n{short}", short.lines().count());
+        let last = short.lines().last().unwrap();
+        assert!(last.contains(&format!("daplake {command} --help")), "{command}: {last}");
+        let long = help(&[command, "--help"]);
+        for option in short.split_whitespace().filter(|word| word.starts_with("--")) {
+            assert!(long.contains(option.trim_end_matches([',', ']', ')', '`', '.'])), "{command}: {option}");
+        }
+        assert!(long.contains("--pacing") && long.contains("--base-url"), "{command}");
+    }
+    let short = help(&["-h"]);
+    let limit = if cfg!(feature = "cluster") { 42 } else { 40 };
+    assert!(short.lines().count() <= limit, "{} lines\n{short}", short.lines().count());
+}
+
+#[test]
+fn options_of_sync_are_in_groups_with_the_most_used_ones_first() {
+    let long = help(&["sync", "--help"]);
+    let groups: Vec<&str> = long.lines().filter(|line| line.ends_with(':') && !line.starts_with(' ')).collect();
+    let mut last = 0;
+    for group in [
+        "Target:",
+        "Tables:",
+        "Columns and privacy:",
+        "Lake tables:",
+        "Databases:",
+        "Download:",
+        "Schedule:",
+        "Notifications:",
+        "Limits:",
+    ] {
+        let Some(place) = groups.iter().position(|found| *found == group) else {
+            assert!(group == "Databases:" && !cfg!(feature = "sql"), "{group} is not in {groups:?}");
+            continue;
+        };
+        assert!(place >= last, "{group} comes too late: {groups:?}");
+        last = place;
+    }
+    let short = help(&["sync", "-h"]);
+    for option in [
+        "--target",
+        "--to",
+        "--format",
+        "--namespace",
+        "--table",
+        "--exclude",
+        "--resnapshot",
+        "--every",
+        "--watch",
+        "--report",
+    ] {
+        assert!(short.contains(&format!("{option} ")) || short.contains(&format!("{option}\n")), "{option} is not in\n{short}");
+    }
+    assert!(!short.contains("--max-unpack-ratio"), "{short}");
+}
+
+#[test]
+fn the_old_name_of_an_option_still_works() {
+    let run = bare(&["optimize", "--target", "nowhere", "--cluster"]);
+    assert!(!run.stderr.contains("unexpected argument"), "{run:?}");
+    assert!(!help(&["optimize", "--help"]).contains("--cluster"));
+}
+
 #[test]
 fn wrong_usage_exits_with_2() {
     bare(&["sink"]).assert_code(2);
@@ -31,14 +110,14 @@ fn wrong_usage_exits_with_2() {
 }
 
 #[test]
-fn missing_credentials_are_named_with_the_way_out() {
+fn missing_credentials_are_named_with_a_hint() {
     bare(&["sync", "--target", "lake"]).assert_code(5).assert_says(&["client id", "DAP_CLIENT_ID", "daplake demo"]);
     let output = bare_command(&["sync", "--target", "lake"]).env("DAP_CLIENT_ID", CLIENT_ID).output().unwrap();
     Run::of(output).assert_code(5).assert_says(&["client secret", "DAP_CLIENT_SECRET"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sync_tells_what_it_did_and_status_and_query_agree() {
+async fn sync_status_and_query_agree() {
     let world = World::new(school(&[canvas("accounts"), canvas("users")])).await;
     let report = world.path("report.json");
     let run = world
@@ -87,11 +166,11 @@ async fn unknown_names_are_refused_before_anything_starts() {
     sync(&["--table", "usres"]).assert_code(5).assert_says(&["usres", "did you mean `users`?"]);
     sync(&["--namespace", "canvas_log"]).assert_code(5).assert_says(&["canvas_log", "canvas_logs"]);
     sync(&["--namespace", "moodle"]).assert_code(5).assert_says(&["moodle", "hint:"]);
-    assert!(world.fingerprint().is_empty(), "nothing was made");
+    assert!(world.fingerprint().is_empty(), "nothing was created");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn wrong_credentials_are_said_without_being_shown() {
+async fn wrong_credentials_are_reported_without_their_values() {
     let world = World::new(school(&[canvas("accounts")])).await;
     let with = |id: &str, secret: &str| {
         let mut command = world.command(&["sync", "--target", "lake", "--loglevel", "debug"]);
@@ -99,13 +178,13 @@ async fn wrong_credentials_are_said_without_being_shown() {
     };
     let run = with(CLIENT_ID, "a-wrong-planted-secret").assert_code(5).assert_says(&["expired"]);
     assert!(!format!("{run:?}").contains("a-wrong-planted-secret"));
-    // What a shell or an .env file leaves of `test-region#planted-client` without quotes.
+    // What remains of `test-region#planted-client` without quotes in a shell or an .env file.
     with("test-region", CLIENT_SECRET).assert_code(5).assert_says(&["#"]);
-    assert!(world.fingerprint().is_empty(), "nothing was made");
+    assert!(world.fingerprint().is_empty(), "nothing was created");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_target_that_cannot_be_written_is_refused_before_anything_is_paid_for() {
+async fn a_target_that_cannot_be_written_is_refused_before_any_job() {
     let world = World::new(school(&[canvas("accounts")])).await;
     std::fs::write(world.lake(), "a file in the way").unwrap();
     world.daplake(&["sync", "--target", "lake"]).assert_code(5).assert_says(&["lake", "hint:"]);
@@ -114,7 +193,7 @@ async fn a_target_that_cannot_be_written_is_refused_before_anything_is_paid_for(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_foreign_table_in_the_way_is_left_alone() {
+async fn a_table_of_another_program_is_not_changed() {
     let world = World::new(school(&[canvas("accounts")])).await;
     let Ok(python) = std::env::var("DAPLAKE_TEST_PYTHON") else {
         eprintln!("not run: needs DAPLAKE_TEST_PYTHON");
@@ -132,7 +211,7 @@ async fn a_foreign_table_in_the_way_is_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bad_row_fails_its_table_or_is_set_aside_as_told() {
+async fn an_unreadable_row_fails_its_table_or_is_set_aside() {
     use daplake::demo::serve::{Fault, Times};
     let world = World::new(school(&[canvas("users")])).await;
     world.server.inject(Fault::parse("malformed-line").unwrap(), Times::Always);
@@ -143,7 +222,7 @@ async fn a_bad_row_fails_its_table_or_is_set_aside_as_told() {
     let bad = world.path("bad.jsonl");
     let mut setting_aside = arguments.to_vec();
     setting_aside.extend(["--bad-rows", bad.to_str().unwrap()]);
-    world.daplake(&setting_aside).assert_code(0).assert_says(&["1 rows could not be read"]);
+    world.daplake(&setting_aside).assert_code(0).assert_says(&["1 row could not be read"]);
     let text = std::fs::read_to_string(bad).unwrap();
     let row: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
     assert_eq!(row["table"], "canvas.users");
@@ -151,25 +230,34 @@ async fn a_bad_row_fails_its_table_or_is_set_aside_as_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_demo_leaves_a_school_and_can_be_repeated() {
+async fn the_demo_can_be_repeated_and_each_step_fits_on_a_screen() {
     let world = World::new(school(&[canvas("accounts")])).await;
-    for _ in 0..2 {
-        let run = world.daplake(&["demo", "--rows", "150", "--dir", "demo"]).assert_code(0);
-        for words in ["First sync", "canvas.users", "canvas_logs.web_logs", "catalog.products", "mean_score", "Next steps"] {
-            assert!(run.stdout.contains(words), "{words} is not in\n{}", run.stdout);
+    for more in [&[][..], &["--verbose"]] {
+        let run = world.daplake(&[&["demo", "--rows", "150", "--dir", "demo"], more].concat()).assert_code(0);
+        for text in ["First sync", "122 tables: 122 loaded", "mean_score", "Next steps"] {
+            assert!(run.stdout.contains(text), "{text} is not in\n{}", run.stdout);
+        }
+        // Each step fits on a screen, except with --verbose.
+        let tables = ["canvas.users", "canvas_logs.web_logs", "catalog.products"];
+        let found = tables.iter().filter(|table| run.stdout.contains(*table)).count();
+        let steps = run.stdout.split("\n\n").map(|step| step.lines().count()).max().unwrap();
+        if more.is_empty() {
+            assert!(found < 3 && steps <= 24 && run.stderr.lines().count() <= 8, "{run:?}");
+        } else {
+            assert!(found == 3 && run.stderr.lines().count() > 122, "{run:?}");
         }
     }
     std::fs::create_dir(world.path("mine")).unwrap();
     std::fs::write(world.path("mine/thesis.txt"), "mine").unwrap();
-    world.daplake(&["demo", "--dir", "mine"]).assert_code(5).assert_says(&["something else", "--dir"]);
+    world.daplake(&["demo", "--dir", "mine"]).assert_code(5).assert_says(&["other files", "--dir"]);
     assert!(world.path("mine/thesis.txt").exists());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_account_without_any_namespace_is_an_error_not_an_empty_success() {
+async fn an_account_without_namespaces_is_an_error() {
     use daplake::demo::serve::{Fault, Times};
     let world = World::new(school(&[canvas("users")])).await;
     world.server.inject(Fault::parse("account-not-onboarded:tables").unwrap(), Times::Always);
     world.daplake(&["sync", "--target", "lake", "--namespace", "all"]).assert_code(5).assert_says(&["onboard", "hint:"]);
-    assert!(world.fingerprint().is_empty(), "nothing was made");
+    assert!(world.fingerprint().is_empty(), "nothing was created");
 }

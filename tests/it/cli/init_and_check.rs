@@ -1,4 +1,4 @@
-//! The settings file: what it changes, who wins over it, what is said when it is wrong; `init` and `check`.
+//! The settings file: its effect, its precedence, its errors; `init` and `check`.
 
 use daplake::demo::serve::{Endpoint, Fault, Times};
 use serde_json::Value;
@@ -9,7 +9,7 @@ async fn small() -> World {
     World::new(school(&[canvas("accounts"), canvas("users")])).await
 }
 
-/// The binary in the world's folder, with nothing in its environment.
+/// Runs the program in the world's folder, with these variables only.
 fn bare(world: &World, arguments: &[&str], variables: &[(&str, &str)]) -> Run {
     let mut command = bare_command(arguments);
     command.current_dir(world.path("")).envs(variables.iter().copied()).env("DAPLAKE_STATE_DIR", world.path("state"));
@@ -28,7 +28,7 @@ const SERVICE: &str =
 const MINE: (&str, &str) = ("MY_ID", CLIENT_ID);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_command_keeps_all_targets_of_the_file() {
+async fn sync_updates_all_targets_of_the_file() {
     let world = small().await;
     std::fs::write(world.path("secret.txt"), format!("{CLIENT_SECRET}\n")).unwrap();
     write(
@@ -38,7 +38,7 @@ async fn one_command_keeps_all_targets_of_the_file() {
         ),
     );
     let run = bare(&world, &["sync"], &[MINE]).assert_code(0);
-    assert!(run.stdout.contains("/one/: 2 tables: 2 loaded") && run.stdout.contains("/two/: 1 tables: 1 loaded"), "{run:?}");
+    assert!(run.stdout.contains("/one/: 2 tables: 2 loaded") && run.stdout.contains("/two/: 1 table: 1 loaded"), "{run:?}");
     let report: Value = serde_json::from_str(&std::fs::read_to_string(world.path("report.json")).unwrap()).unwrap();
     assert_eq!(report.as_array().map(Vec::len), Some(2), "{report}");
     assert!(world.path("two/canvas/users").is_dir() && !world.path("two/canvas/accounts").exists());
@@ -47,13 +47,13 @@ async fn one_command_keeps_all_targets_of_the_file() {
     let head: Vec<&str> = columns.stdout.lines().next().unwrap_or_default().split(',').collect();
     assert!(head.contains(&"sortable_name") && !head.contains(&"name") && head.contains(&"_current"), "{head:?}");
 
-    // Of several, other commands want to know which.
+    // With several targets, other commands need a name.
     bare(&world, &["status"], &[]).assert_code(2).assert_says(&["--to", "one, two"]);
     let status = bare(&world, &["status", "--to", "two", "--output", "json"], &[]).assert_code(0);
     assert_eq!(serde_json::from_str::<Value>(&status.stdout).unwrap()["tables"].as_array().map(Vec::len), Some(1));
     bare(&world, &["status", "--to", "tow"], &[]).assert_code(2).assert_says(&["`two`"]);
     bare(&world, &["status", "--to", "two", "--target", "one"], &[]).assert_code(2).assert_says(&["--to", "--target"]);
-    // `--to` is a flag, and beats the variable.
+    // `--to` is an option and overrides the variable.
     let told = [("DAPLAKE_TARGET", "elsewhere")];
     let status = bare(&world, &["status", "--to", "one", "--output", "json"], &told).assert_code(0);
     assert_eq!(serde_json::from_str::<Value>(&status.stdout).unwrap()["tables"].as_array().map(Vec::len), Some(2));
@@ -61,40 +61,40 @@ async fn one_command_keeps_all_targets_of_the_file() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn flag_beats_variable_beats_file_beats_default() {
+async fn an_option_overrides_a_variable_which_overrides_the_file() {
     let world = small().await;
     std::fs::write(world.path("secret.txt"), CLIENT_SECRET).unwrap();
     write(&world, &format!("{SERVICE}[targets.lake]\nurl = \"lake\"\n[sync]\ntables = [\"accounts\"]\n"));
     let tables = |run: Run| run.assert_code(0).stdout.lines().next().unwrap_or_default().to_owned();
-    assert!(tables(bare(&world, &["sync"], &[MINE])).starts_with("1 tables"), "the file");
+    assert!(tables(bare(&world, &["sync"], &[MINE])).starts_with("1 table:"), "the file");
     assert!(tables(bare(&world, &["sync", "--table", "all"], &[MINE])).starts_with("2 tables"), "a flag");
-    // A variable in place of what the file says, and a flag in place of both.
+    // A variable overrides the file, and an option overrides both.
     let wrong = ("DAP_CLIENT_SECRET", "wrong");
     bare(&world, &["sync"], &[MINE, wrong]).assert_code(5).assert_says(&["credentials"]);
     bare(&world, &["sync", "--client-secret", CLIENT_SECRET], &[MINE, wrong]).assert_code(0);
-    // Another file by flag or variable; one that is not there is not passed over.
+    // Another file by option or variable; it must exist.
     std::fs::rename(world.path("daplake.toml"), world.path("other.toml")).unwrap();
     bare(&world, &["sync"], &[MINE]).assert_code(2).assert_says(&["--target", "daplake init"]);
     bare(&world, &["sync", "--settings", "other.toml"], &[MINE]).assert_code(0);
     bare(&world, &["sync"], &[MINE, ("DAPLAKE_SETTINGS", "other.toml")]).assert_code(0);
     bare(&world, &["sync", "--settings", "absent.toml"], &[MINE]).assert_code(2).assert_says(&["absent.toml", "init"]);
-    // By convention, for this user.
+    // The file in the settings folder of the user.
     let config = world.path("config");
     std::fs::create_dir_all(config.join("daplake")).unwrap();
     std::fs::rename(world.path("other.toml"), config.join("daplake/daplake.toml")).unwrap();
     if cfg!(target_os = "linux") {
         let run = bare(&world, &["sync"], &[MINE, ("XDG_CONFIG_HOME", config.to_str().unwrap())]);
-        // Its relative paths begin at its own folder, where there is no secret.
+        // Its relative paths start at its own folder, which has no secret.
         run.assert_code(5).assert_says(&["secret.txt", "client secret"]);
     }
-    // Help never shows what is in a file.
+    // Help never shows values of a file.
     write(&world, &SERVICE.replace("file:secret.txt", "planted-in-clear"));
     let help = bare(&world, &["sync", "--help"], &[MINE]).assert_code(0);
     assert!(!help.stdout.contains("planted-in-clear"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_file_is_wrong_usage_with_a_line_and_a_hint() {
+async fn an_invalid_file_is_wrong_usage_with_a_line_and_a_hint() {
     let world = small().await;
     write(&world, &format!("{SERVICE}[sync]\ntabels = [\"users\"]\n"));
     bare(&world, &["sync"], &[MINE]).assert_code(2).assert_says(&["daplake.toml", "line: 8", "`tables`"]);
@@ -107,13 +107,13 @@ async fn a_wrong_file_is_wrong_usage_with_a_line_and_a_hint() {
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
         bare(&world, &["status", "--target", "lake"], &[]).assert_code(0).assert_says(&["chmod 600"]);
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
-        bare(&world, &["status", "--target", "lake"], &[]).assert_code(2).assert_says(&["every user", "chmod 600"]);
+        bare(&world, &["status", "--target", "lake"], &[]).assert_code(2).assert_says(&["Every user", "chmod 600"]);
     }
-    // A variable of a target that is not meant does not matter; of one that is, it is named.
+    // A missing variable matters only for a selected target, and is named.
     write(&world, "[targets.db]\nurl = \"postgresql://u:${ABSENT}@h/d\"\n[targets.lake]\nurl = \"lake\"\n");
     bare(&world, &["status", "--to", "lake"], &[]).assert_code(0);
     bare(&world, &["status", "--to", "db"], &[]).assert_code(2).assert_says(&["ABSENT", "targets.db.url"]);
-    // Nor do credentials to who does not call the service.
+    // Missing credentials do not matter to commands that do not call the service.
     write(&world, &format!("{SERVICE}[targets.lake]\nurl = \"lake\"\n"));
     let run = bare(&world, &["status"], &[]).assert_code(0);
     assert!(!format!("{run:?}").contains("MY_ID"), "{run:?}");
@@ -121,15 +121,15 @@ async fn a_wrong_file_is_wrong_usage_with_a_line_and_a_hint() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn init_writes_a_file_that_check_and_sync_understand() {
+async fn init_writes_a_file_that_check_and_sync_accept() {
     let world = small().await;
     bare(&world, &["init", "--target", "my lake", "--name", "main"], &[]).assert_code(0).assert_says(&["daplake check"]);
     let path = world.path("daplake.toml");
     #[cfg(unix)]
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions()) & 0o777, 0o600);
     let text = std::fs::read_to_string(&path).unwrap();
-    bare(&world, &["init"], &[]).assert_code(5).assert_says(&["there already", "--settings"]);
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "it is not touched");
+    bare(&world, &["init"], &[]).assert_code(5).assert_says(&["already exists", "--settings"]);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "it is not changed");
 
     let url = world.server.url();
     let all = [("DAP_API_URL", url.as_str()), ("DAP_CLIENT_ID", CLIENT_ID), ("DAP_CLIENT_SECRET", CLIENT_SECRET)];
@@ -139,12 +139,12 @@ async fn init_writes_a_file_that_check_and_sync_understand() {
     {
         assert!(check.stdout.contains(words), "{words} is not in\n{}", check.stdout);
     }
-    assert!(world.fingerprint().is_empty() && !world.path("my lake/canvas").exists(), "nothing is made");
+    assert!(world.fingerprint().is_empty() && !world.path("my lake/canvas").exists(), "nothing is created");
     assert_eq!(world.server.counters().jobs_started(), 0);
     bare(&world, &["sync", "--jobs-per-minute", "0"], &all).assert_code(0);
     bare(&world, &["query", "SELECT count(*) FROM users"], &all).assert_code(0);
 
-    // What is wrong is said for each thing, with what to do.
+    // Each failed check has a hint.
     std::fs::write(world.path("in the way"), "").unwrap();
     let wrong = [all[0], all[1], ("DAP_CLIENT_SECRET", "wrong"), ("DAPLAKE_TEMP_DIR", "in the way")];
     let check = bare(&world, &["check", "--target", "in the way", "--output", "json"], &wrong).assert_code(5);
@@ -175,7 +175,7 @@ async fn init_writes_a_file_that_check_and_sync_understand() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn secrets_of_the_file_show_nowhere_and_what_is_private_stays_private() {
+async fn secrets_of_the_file_appear_nowhere_and_files_are_private() {
     let world = small().await;
     std::fs::write(world.path("secret.txt"), CLIENT_SECRET).unwrap();
     write(
@@ -184,7 +184,7 @@ async fn secrets_of_the_file_show_nowhere_and_what_is_private_stays_private() {
             "{SERVICE}[targets.lake]\nurl = \"lake\"\n[sync]\nreport = \"report.json\"\nbad_rows = \"bad.jsonl\"\n[log]\nlevel = \"debug\"\nfile = \"log.txt\"\n"
         ),
     );
-    // Slow, so that the process can be looked at from outside.
+    // Slow, so that the arguments of the process can be inspected.
     world.server.inject(Fault::parse("drip:4000").unwrap(), Times::Always);
     let mut command = bare_command(&["sync"]);
     command.current_dir(world.path("")).env("MY_ID", CLIENT_ID).env("DAPLAKE_STATE_DIR", world.path("state"));
@@ -220,13 +220,13 @@ async fn secrets_of_the_file_show_nowhere_and_what_is_private_stays_private() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_beyond_a_limit_fail_their_table_with_the_way_out() {
+async fn objects_beyond_a_limit_fail_their_table_with_a_hint() {
     let world = small().await;
     for (limit, words) in [
         (&["--max-line", "40"][..], "longer than 40 bytes"),
         (&["--max-object", "100"], "--max-object"),
         (&["--max-object", "100", "--download-format", "parquet"], "--max-object"),
-        // Beyond the size of the object, and below that of what is in it.
+        // More than the size of the object, less than its unpacked size.
         (&["--max-object", "12KiB", "--download-format", "parquet"], "--max-object"),
     ] {
         let mut arguments = vec!["sync", "--target", "lake", "--jobs-per-minute", "0", "--table", "users"];
@@ -236,10 +236,10 @@ async fn answers_beyond_a_limit_fail_their_table_with_the_way_out() {
     }
 }
 
-/// The folder for temporary files is shared with others, as `/tmp` is.
+/// The folder for temporary files can be shared with other users, like `/tmp`.
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pipe_among_the_temporary_files_stops_no_run() {
+async fn a_pipe_in_the_temporary_folder_does_not_block_a_run() {
     let world = small().await;
     let folder = world.path("tmp");
     std::fs::create_dir(&folder).unwrap();
@@ -271,7 +271,7 @@ fn modes(folder: &std::path::Path) -> Vec<(std::path::PathBuf, u32)> {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn staged_objects_are_private_and_go_after_a_kill() {
+async fn staged_objects_are_private_and_removed_after_a_kill() {
     let world = small().await;
     world.server.inject(Fault::parse("drip:2000").unwrap(), Times::Always);
     let sync = ["sync", "--target", "lake", "--temp-dir", "tmp", "--jobs-per-minute", "0", "--namespace", "canvas"];
@@ -286,7 +286,7 @@ async fn staged_objects_are_private_and_go_after_a_kill() {
         std::thread::sleep(std::time::Duration::from_millis(10));
     };
     for (path, mode) in &staged {
-        // What the engine makes in it lies below the private folder.
+        // Files of the engine are within the private folder.
         let is_open = *mode & 0o077 != 0 && !path.to_string_lossy().contains("/datafusion-");
         assert!(!is_open, "{} is {mode:o}", path.display());
     }

@@ -114,7 +114,7 @@ async fn what_only_lakes_can_do_does_not_stop_a_database_of_the_same_file() {
     );
     for _ in 0..2 {
         let run = with_file(&world, &["sync"], &text).assert_code(0);
-        assert_eq!(run.stderr.matches("does not apply to warehouse").count(), 1, "{run:?}");
+        assert_eq!(run.stderr.matches("is ignored for warehouse").count(), 1, "{run:?}");
         assert!(!run.stderr.contains("misspelt") && run.stderr.matches("WARN").count() <= 1, "{run:?}");
         world.school.advance();
     }
@@ -134,7 +134,7 @@ async fn what_only_lakes_can_do_does_not_stop_a_database_of_the_same_file() {
     let users = head("users");
     assert!(users.contains("_valid_from") && users.contains("short_name") && !users.contains("sortable_name"), "{users}");
     assert!(!head("accounts").contains("_action"));
-    with_file(&world, &["check"], &text).assert_code(0).assert_says(&["does not apply to warehouse", "ok    tables"]);
+    with_file(&world, &["check"], &text).assert_code(0).assert_says(&["is ignored for warehouse", "ok    tables"]);
     // What is typed is meant.
     let typed = world.daplake(&["sync", "--target", &database.url, "--mode", "users=history", "--table", "users"]);
     typed.assert_code(38).assert_says(&["--mode history"]);

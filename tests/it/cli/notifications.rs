@@ -1,5 +1,5 @@
-//! What others are told of runs: a webhook over real HTTP, a command, Prometheus. A notification that fails changes no run, and its
-//! address is never told.
+//! Reports of runs to a webhook over real HTTP, a command and Prometheus. A notification that fails changes no run, and its address is
+//! never printed.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,7 +12,7 @@ use crate::support::{CLIENT_SECRET, World, canvas, school};
 
 const SYNC: [&str; 5] = ["sync", "--target", "lake", "--jobs-per-minute", "0"];
 
-/// A webhook that answers with these status lines in turn, the last one for ever, and hands on what it was sent.
+/// A webhook that answers with these status lines in turn, then always with the last one, and forwards the bodies.
 fn webhook(answers: &'static [&'static str]) -> (String, Receiver<Value>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/hook/planted-path-secret", listener.local_addr().unwrap());
@@ -55,7 +55,7 @@ fn with<'a>(more: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_webhook_hears_of_trouble_when_it_begins_and_ends() {
+async fn a_webhook_is_called_when_failures_start_and_end() {
     let world = World::new(school(&[canvas("users"), canvas("accounts")])).await;
     let (url, heard) = webhook(&["503 Busy", "200 OK"]);
     let sync = |more: &[&str]| {
@@ -89,7 +89,7 @@ async fn a_webhook_hears_of_trouble_when_it_begins_and_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_notification_that_fails_changes_nothing_and_shows_no_address() {
+async fn a_failing_notification_changes_no_run_and_prints_no_address() {
     let world = World::new(school(&[canvas("accounts")])).await;
     let (url, heard) = webhook(&["404 Gone"]);
     let run = world
@@ -115,7 +115,7 @@ async fn a_command_gets_the_run_on_its_standard_input_and_no_secret() {
     let told: Value = serde_json::from_str(&std::fs::read_to_string(world.path("told.json")).unwrap()).unwrap();
     assert_eq!(told["run"]["tables"][0]["outcome"], "unchanged");
     assert!(!std::fs::read_to_string(world.path("env.txt")).unwrap().contains(CLIENT_SECRET));
-    // Nor does it get anything else that opens a target, and what it may need it gets.
+    // It gets no other secret, but the variables that it may need.
     let mut with_secrets = world.command(&with(&["--notify-command", "env > env.txt", "--notify-on", "always"]));
     let secrets = [
         "DAP_CONNECTION_STRING",
@@ -133,7 +133,7 @@ async fn a_command_gets_the_run_on_its_standard_input_and_no_secret() {
     let environment = std::fs::read_to_string(world.path("env.txt")).unwrap();
     assert!(!environment.contains("planted-secret") && !environment.contains(crate::support::CLIENT_ID), "{environment}");
     assert!(environment.contains("PATH=") && environment.contains("DAPLAKE_NOTIFY_URL=https://own"), "{environment}");
-    // A run that could not start is told as well.
+    // A run that could not start is reported, too.
     world.server.inject(Fault::parse("account-disabled:tables").unwrap(), Times::Always);
     world.daplake(&with(&["--notify-command", command])).assert_code(5);
     let told: Value = serde_json::from_str(&std::fs::read_to_string(world.path("told.json")).unwrap()).unwrap();
@@ -141,9 +141,9 @@ async fn a_command_gets_the_run_on_its_standard_input_and_no_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn prometheus_reads_what_a_long_run_did() {
+async fn a_long_run_serves_metrics_for_prometheus() {
     let world = World::new(school(&[canvas("accounts"), canvas("users")])).await;
-    // A free port, for the program says its address only in the log.
+    // A free port; the program prints its address only to the log.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let mut running = world.command(&with(&["--every", "1h", "--metrics-listen", &address])).spawn().unwrap();
     let get = |path: &str| {

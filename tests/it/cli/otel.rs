@@ -1,5 +1,5 @@
-//! OpenTelemetry: a run's traces and metrics arrive at a collector over real HTTP, as protobuf that is read by hand here, and no
-//! header or address is told.
+//! OpenTelemetry: traces and metrics of a run reach a collector over real HTTP, as protobuf that is decoded here. No header or address is
+//! printed.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -19,7 +19,7 @@ struct Post {
     body: Vec<u8>,
 }
 
-/// Answers all posts alike and hands them on.
+/// A collector that answers all requests with a status and forwards them.
 fn collector(status: &'static str) -> (String, Receiver<Post>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -88,7 +88,7 @@ fn varint(bytes: &mut &[u8]) -> u64 {
     value
 }
 
-/// All values of the field `number`.
+/// The values of the field `number`.
 fn fields(mut message: &[u8], number: u64) -> Vec<Value<'_>> {
     let mut found = Vec::new();
     while !message.is_empty() {
@@ -127,7 +127,7 @@ fn at<'a>(message: &'a [u8], path: &[u64]) -> Vec<&'a [u8]> {
     })
 }
 
-/// Attributes with text in them, by name; `field` holds them.
+/// The string attributes in `field`, by name.
 fn attributes(message: &[u8], field: u64) -> BTreeMap<String, String> {
     let pairs = at(message, &[field]);
     let text = |pair: &[u8]| Some(fields(at(pair, &[2]).first()?, 1).first()?.text());
@@ -165,8 +165,8 @@ fn spans(posts: &[Post]) -> Vec<Span> {
         .collect()
 }
 
-/// The last figures, by name and table.
-fn figures(posts: &[Post]) -> BTreeMap<(String, String), f64> {
+/// The latest values of metrics, by name and table.
+fn values(posts: &[Post]) -> BTreeMap<(String, String), f64> {
     let mut found = BTreeMap::new();
     for post in posts.iter().filter(|post| post.path == "/v1/metrics") {
         for metric in at(&post.body, &[1, 2, 2]) {
@@ -187,7 +187,7 @@ fn sync(world: &World, variables: &[(&str, &str)], more: &[&str]) -> Run {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_arrives_as_a_trace_and_as_metrics() {
+async fn a_run_is_sent_as_a_trace_and_as_metrics() {
     let world = World::new(school(&[canvas("accounts"), canvas("users")])).await;
     world.server.inject_for(&canvas("users"), Fault::parse("malformed-line").unwrap(), Times::Always);
     let (url, heard) = collector("200 OK");
@@ -232,7 +232,7 @@ async fn a_run_arrives_as_a_trace_and_as_metrics() {
     let failed = of("table", "canvas.users");
     assert_eq!((failed.status, &failed.events[..]), (2, &["failure".to_owned()][..]), "{failed:?}");
 
-    let figures = figures(&posts);
+    let figures = values(&posts);
     let rows = world.school.expected(&canvas("accounts"), world.school.now()).unwrap().len() as f64;
     let figure = |name: &str, table: &str| figures.get(&(name.to_owned(), table.to_owned())).copied();
     assert_eq!(figure("daplake.runs", ""), Some(1.0), "{figures:?}");
@@ -245,7 +245,7 @@ async fn a_run_arrives_as_a_trace_and_as_metrics() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_collector_in_trouble_changes_no_run_and_nothing_secret_is_told() {
+async fn a_failing_collector_changes_no_run_and_no_secret_is_printed() {
     let world = World::new(school(&[canvas("accounts")])).await;
     let (url, heard) = collector("401 Unauthorized");
     let endpoint = format!("{url}/planted-path-secret");
@@ -256,15 +256,15 @@ async fn a_collector_in_trouble_changes_no_run_and_nothing_secret_is_told() {
     assert!(run.stdout.contains("1 loaded"), "{run:?}");
     let text = std::fs::read_to_string(&log).unwrap();
     for signal in ["traces", "metrics"] {
-        let told = text.lines().filter(|line| line.contains("do not arrive") && line.contains(signal) && line.contains("401"));
+        let told = text.lines().filter(|line| line.contains("cannot be sent") && line.contains(signal) && line.contains("401"));
         assert_eq!(told.count(), 1, "{text}");
     }
     let paths: Vec<String> = heard.try_iter().map(|post| post.path).collect();
     assert!(paths.contains(&"/planted-path-secret/v1/traces".to_owned()), "{paths:?}");
-    // One that is not a collector at all, and one that cannot be an address.
+    // Not a collector, and not an address.
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     for (endpoint, words) in [
-        (format!("http://{nobody}/planted-path-secret"), "do not arrive"),
+        (format!("http://{nobody}/planted-path-secret"), "cannot be sent"),
         ("planted-path-secret".to_owned(), "OTEL_EXPORTER_OTLP_ENDPOINT is not a URL"),
     ] {
         let run = sync(&world, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)], &logged).assert_code(0);
@@ -277,7 +277,7 @@ async fn a_collector_in_trouble_changes_no_run_and_nothing_secret_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_sent_unless_the_variables_say_so() {
+async fn nothing_is_sent_unless_the_variables_enable_it() {
     let world = World::new(school(&[canvas("accounts")])).await;
     let (url, heard) = collector("200 OK");
     let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str());

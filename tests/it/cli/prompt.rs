@@ -1,4 +1,4 @@
-//! `query`: forms of answers, statements from standard input, and the prompt, typed at in a pseudo terminal.
+//! `query`: formats of results, statements from standard input, and the prompt in a pseudo terminal.
 
 use std::io::Write;
 #[cfg(all(unix, feature = "prompt"))]
@@ -17,7 +17,7 @@ async fn lake() -> World {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_can_be_a_parquet_file_and_plans_are_explained() {
+async fn a_result_can_be_a_parquet_file_and_plans_are_explained() {
     let world = lake().await;
     let users = world.school.expected(&canvas("users"), world.school.now()).unwrap().len();
     let file = world.path("users.parquet");
@@ -38,7 +38,7 @@ async fn an_answer_can_be_a_parquet_file_and_plans_are_explained() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_ending_of_a_file_says_its_form() {
+async fn the_extension_of_a_file_selects_the_format() {
     let world = lake().await;
     let users = world.school.expected(&canvas("users"), world.school.now()).unwrap().len();
     let query = |file: &str, more: &[&str]| {
@@ -61,10 +61,10 @@ async fn the_ending_of_a_file_says_its_form() {
     query("y.json", &["--output", "json"]).assert_code(0);
     query("y.data", &["--output", "csv"]).assert_code(0);
     for (file, form) in [("z.csv", "table"), ("z.parquet", "table"), ("z.json", "csv"), ("z.csv", "parquet")] {
-        query(file, &["--output", form]).assert_code(5).assert_says(&["ending"]);
+        query(file, &["--output", form]).assert_code(5).assert_says(&["extension"]);
     }
     for file in ["z", "z.xlsx", "z.csv.gz"] {
-        query(file, &[]).assert_code(5).assert_says(&["ending", ".parquet"]);
+        query(file, &[]).assert_code(5).assert_says(&["extension", ".parquet"]);
     }
     assert!(!["z.csv", "z.parquet", "z.json", "z", "z.xlsx", "z.csv.gz"].iter().any(|file| world.path(file).exists()));
 }
@@ -98,6 +98,32 @@ async fn a_terminal_shows_the_first_rows_and_a_pipe_gets_all() {
     }
 }
 
+/// The program in a pseudo terminal of 100 columns.
+#[cfg(unix)]
+fn in_a_terminal(world: &World, arguments: &[&str]) -> Run {
+    let program = world.command(arguments);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/type.py");
+    let mut command = std::process::Command::new("python3");
+    command.arg(script).arg(program.get_program()).args(program.get_args()).current_dir(program.get_current_dir().unwrap());
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"[]").unwrap();
+    Run::of(child.wait_with_output().unwrap())
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_with_escape_sequences_do_not_reach_a_terminal() {
+    let world = lake().await;
+    let sql = "SELECT chr(27) || '[2J' || chr(7) AS name, id FROM users LIMIT 2";
+    for output in ["table", "csv", "json"] {
+        let run = in_a_terminal(&world, &["query", "--target", "lake", "--output", output, sql]).assert_code(0);
+        assert!(run.stdout.contains("\\u001b[2J\\u0007"), "{output}: {:?}", run.stdout);
+        assert!(!run.stdout.contains('\u{1b}') && !run.stdout.contains('\u{7}'), "{output}: {:?}", run.stdout);
+    }
+    let piped = world.daplake(&["query", "--target", "lake", "--output", "csv", sql]).assert_code(0);
+    assert!(piped.stdout.contains("\u{1b}[2J\u{7}"), "a pipe gets the values: {:?}", piped.stdout);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn statements_come_from_standard_input_one_by_one() {
     let world = lake().await;
@@ -110,7 +136,7 @@ async fn statements_come_from_standard_input_one_by_one() {
 
 #[cfg(all(unix, feature = "prompt"))]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_prompt_completes_remembers_and_goes_on_after_mistakes() {
+async fn the_prompt_completes_keeps_a_history_and_survives_errors() {
     let world = lake().await;
     let users = world.school.expected(&canvas("users"), world.school.now()).unwrap().len();
     let typed = |steps: Value| {
@@ -133,7 +159,7 @@ async fn the_prompt_completes_remembers_and_goes_on_after_mistakes() {
         ["daplake> ", "\\d\r"],
         ["canvas.users", "SELECT nonsense;\r"],
         ["hint:", "SELECT count(*) AS people\r"],
-        // The second line of the same statement, its table completed from `use`.
+        // The second line of the statement; Tab completes its table from `use`.
         ["people", "FROM use\t;\r"],
         ["1 row", "\\d accounts\r"],
         ["not null", "\\o csv\r"],
@@ -141,6 +167,6 @@ async fn the_prompt_completes_remembers_and_goes_on_after_mistakes() {
         ["two\r\n2", "\\q\r"]
     ]));
     assert!(run.stdout.contains(&format!("| {users} ")), "{}", run.stdout);
-    // The arrow goes back to what was typed at the prompt before.
+    // The arrow key recalls statements of the previous prompt.
     typed(json!([["daplake> ", "\u{1b}[A\u{1b}[A\r"], ["two", null], ["daplake> ", "\u{4}"]]));
 }

@@ -1,4 +1,4 @@
-//! Nobody is there: killed and run again, out of time, told to stop, told to stay, paced, two at once.
+//! Unattended runs: killed and repeated, with a time budget, stopped, watching, paced, two at the same time.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -31,9 +31,9 @@ fn tables_of(namespace: &str, count: usize) -> Vec<TableRef> {
     names.iter().take(count).map(|name| TableRef::new(namespace, name.as_str())).collect()
 }
 
-/// Tables whose job is noted in the state folder, not done, and still what a run would ask for: a run may be killed after it has
-/// committed a table and before it could note that.
-fn noted(world: &World) -> usize {
+/// Tables with an unfinished job in the state folder that a run would still start. A run can be killed after it has committed a table and
+/// before it has recorded that.
+fn unfinished(world: &World) -> usize {
     let Ok(entries) = world.path("state").read_dir() else { return 0 };
     let status = world.daplake(&["status", "--target", "lake", "--output", "json"]).stdout;
     let status: serde_json::Value = serde_json::from_str(&status).unwrap_or_default();
@@ -54,7 +54,7 @@ fn noted(world: &World) -> usize {
 
 /// `DAPLAKE_TEST_KILLS` sets how often, 6 by default.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_at_any_moment_a_run_goes_on_with_the_jobs_that_live() {
+async fn a_killed_run_is_resumed_with_its_jobs() {
     let kills: u32 = std::env::var("DAPLAKE_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(6);
     let mut random = Random::new();
     let tables = tables(20);
@@ -67,7 +67,7 @@ async fn killed_at_any_moment_a_run_goes_on_with_the_jobs_that_live() {
     };
     let (mut killed, mut resumed, mut whole) = (0, 0, 0);
     while killed < kills {
-        let (known, before) = (noted(&world) as u64, posts());
+        let (known, before) = (unfinished(&world) as u64, posts());
         let mut child = world.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let moment = Duration::from_millis(50 + random.below(2500));
         let waited = tokio::task::spawn_blocking(move || {
@@ -104,8 +104,8 @@ async fn killed_at_any_moment_a_run_goes_on_with_the_jobs_that_live() {
         counters.jobs_started(),
         counters.jobs_reattached
     );
-    // Without faults nothing is left to go on with.
-    assert_eq!(noted(&world), 0);
+    // Nothing is left to resume.
+    assert_eq!(unfinished(&world), 0);
 }
 
 fn journaled(world: &World, pacing: Pacing) -> SyncRequest {
@@ -136,7 +136,7 @@ fn is_loaded(outcome: &Outcome) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_out_of_time_ends_with_what_is_done_and_the_next_goes_on_with_the_rest() {
+async fn the_run_after_a_time_budget_loads_the_deferred_tables() {
     let tables = tables(12);
     let world = World::new(school(&tables)).await;
     let mut done = BTreeSet::new();
@@ -158,7 +158,7 @@ async fn a_run_out_of_time_ends_with_what_is_done_and_the_next_goes_on_with_the_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tables_whose_turn_is_longest_ago_come_first_even_if_their_schemas_come_late() {
+async fn the_least_recently_synced_tables_come_first_even_if_their_schemas_are_late() {
     let tables = tables(12);
     let world = World::new(school(&tables)).await;
     let time_budget = Some(Duration::from_secs(4));
@@ -176,25 +176,25 @@ async fn tables_whose_turn_is_longest_ago_come_first_even_if_their_schemas_come_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_time_budget_is_no_failure_and_the_report_says_what_was_put_off() {
+async fn a_time_budget_is_no_failure_and_the_report_lists_deferred_tables() {
     let tables = tables(5);
     let world = World::new(school(&tables)).await;
     let sync = ["sync", "--target", "lake", "--report", "report.json", "--jobs-per-minute"];
     let run = world.daplake(&[&sync[..], &["2", "--time-budget", "3s"]].concat()).assert_code(0);
-    assert!(run.stdout.contains("put off"), "{run:?}");
+    assert!(run.stdout.contains("deferred"), "{run:?}");
     let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(world.path("report.json")).unwrap()).unwrap();
     assert_eq!(report["ended_early"], "time_budget", "{report}");
     let put_off = report["tables"].as_array().unwrap().iter().filter(|table| table["outcome"] == "put_off");
     assert!(put_off.count() >= 3, "two jobs could be started: {report}");
     world.daplake(&[&sync[..], &["0"]].concat()).assert_code(0);
-    // Tables that were loaded in time are asked for what came since.
+    // Loaded tables are queried for changes since then.
     let loaded = report["tables"].as_array().unwrap().iter().filter(|table| table["outcome"] == "loaded").count() as u64;
-    assert_eq!(world.server.counters().jobs_started(), 5 + loaded, "what was asked for is not asked for again");
+    assert_eq!(world.server.counters().jobs_started(), 5 + loaded, "started jobs are not started again");
     world.assert_tables("deltalake", &tables, world.school.now());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_that_is_told_to_stop_begins_nothing_new() {
+async fn a_stopped_run_starts_no_further_table() {
     let tables = tables(10);
     let world = World::new(school(&tables)).await;
     let stop = Stop::default();
@@ -208,7 +208,7 @@ async fn a_run_that_is_told_to_stop_begins_nothing_new() {
     assert_eq!(report.ended_early, Some(Reason::Stopped));
     assert!(names(&report, is_loaded).len() <= 4);
     assert_eq!(world.server.counters().jobs_started(), 4);
-    // What was asked for and not loaded is not asked for again.
+    // Started jobs that were not loaded are not started again.
     let report = ops::sync(journaled(&world, Pacing { job_starts: 0, ..Pacing::default() })).await.unwrap();
     assert_eq!(failures(&report), [""; 0]);
     assert_eq!(world.server.counters().jobs_reattached, 0);
@@ -216,7 +216,7 @@ async fn a_run_that_is_told_to_stop_begins_nothing_new() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tables_that_cannot_have_changed_are_not_asked_for() {
+async fn tables_with_recent_data_are_skipped() {
     let now = Timestamp::now().micros();
     let table = canvas("users");
     let world = World::new(SchoolOptions { start: Timestamp::from_micros(now), ..school(std::slice::from_ref(&table)) }).await;
@@ -227,7 +227,7 @@ async fn tables_that_cannot_have_changed_are_not_asked_for() {
     let second = ops::sync(request()).await.unwrap();
     assert!(matches!(outcome(&second, &table), Outcome::Recent { .. }), "{second:?}");
     assert_eq!(world.server.counters().calls_of(Endpoint::Data), calls);
-    // Who wants a new snapshot gets one, and who knows a shorter interval is asked.
+    // A new snapshot is loaded anyway, and a shorter interval is respected.
     let asked = ops::sync(SyncRequest { resnapshot: true, ..request() }).await.unwrap();
     assert!(is_loaded(outcome(&asked, &table)), "{asked:?}");
     let refresh = Some(Refresh::Every(Duration::ZERO));
@@ -236,7 +236,7 @@ async fn tables_that_cannot_have_changed_are_not_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_runs_at_once_the_second_waits_and_neither_fails() {
+async fn of_two_simultaneous_runs_the_second_waits() {
     let tables = [canvas("users"), canvas("courses"), canvas("submissions")];
     let world = World::new(school(&tables)).await;
     for _ in 0..3 {
@@ -251,7 +251,7 @@ async fn of_two_runs_at_once_the_second_waits_and_neither_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fresh_forgets_what_an_earlier_run_noted() {
+async fn fresh_discards_the_jobs_of_an_earlier_run() {
     let table = canvas("users");
     let world = World::new(school(std::slice::from_ref(&table))).await;
     // The job is complete, its objects cannot be downloaded.
@@ -262,15 +262,15 @@ async fn fresh_forgets_what_an_earlier_run_noted() {
         let counters = world.server.counters();
         counters.jobs_started() + counters.jobs_reattached
     };
-    assert_eq!((noted(&world), posts()), (1, 1));
+    assert_eq!((unfinished(&world), posts()), (1, 1));
     world.daplake(&["sync", "--target", "lake", "--jobs-per-minute", "0", "--fresh"]).assert_code(0);
     assert_eq!(posts(), 2);
 }
 
-/// The service's limits over a shorter minute: the run is as fast as they allow, and no call is above any of them.
+/// With the limits of the service for a shorter minute, the run is as fast as they allow, and no call exceeds them.
 /// `DAPLAKE_TEST_WINDOW_MS` sets the length of the minute, 1500 by default.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_tables_go_as_fast_as_the_limits_allow_and_never_above() {
+async fn a_hundred_tables_use_the_limits_and_never_exceed_them() {
     const STARTS: u32 = 25;
     let window = std::env::var("DAPLAKE_TEST_WINDOW_MS").ok().and_then(|text| text.parse().ok()).unwrap_or(1500);
     let window = Duration::from_millis(window);
@@ -314,7 +314,7 @@ mod staying {
             Self::watched(world, more, "0")
         }
 
-        /// With a watchdog that wants to hear something every so many microseconds.
+        /// With a watchdog interval in microseconds.
         fn watched(world: &World, more: &[&str], watchdog: &str) -> Self {
             let path = world.path("notify");
             let _ = std::fs::remove_file(&path);
@@ -328,7 +328,7 @@ mod staying {
             Self { child, socket, heard: Vec::new() }
         }
 
-        /// Listens until somebody says it.
+        /// Waits for a message.
         fn hears(&mut self, words: &str) {
             let mut buffer = [0; 1024];
             while !self.heard.iter().any(|heard| heard.contains(words)) {
@@ -352,7 +352,7 @@ mod staying {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_service_says_how_it_is_and_ends_when_it_is_told() {
+    async fn a_service_notifies_systemd_and_ends_on_a_signal() {
         let table = canvas("users");
         let world = World::new(school(std::slice::from_ref(&table))).await;
         let mut service = Service::watched(&world, &["--every", "1h"], "200000");
@@ -360,12 +360,12 @@ mod staying {
             service.hears(words);
         }
         world.assert_tables("deltalake", std::slice::from_ref(&table), world.school.now());
-        assert_eq!(service.terminate(), Some(0), "the ordinary end");
+        assert_eq!(service.terminate(), Some(0), "the normal end");
         service.hears("STOPPING=1");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_service_runs_again_and_again() {
+    async fn a_service_runs_repeatedly() {
         let table = canvas("users");
         let world = World::new(school(std::slice::from_ref(&table))).await;
         let mut service = Service::start(&world, &["--watch", "--interval", "10ms", "--jitter", "1ms"]);
@@ -378,13 +378,13 @@ mod staying {
         while world.server.counters().calls_of(Endpoint::Objects) == before {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        // The table that is being loaded comes to its end.
+        // The running load finishes.
         assert_eq!(service.terminate(), Some(0));
         world.assert_tables("deltalake", std::slice::from_ref(&table), world.school.now());
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_service_in_trouble_goes_on_and_says_so() {
+    async fn a_service_with_failures_continues_and_reports_them() {
         let table = canvas("users");
         let world = World::new(school(std::slice::from_ref(&table))).await;
         world.server.inject(Fault::parse("account-under-maintenance").unwrap(), Times::Always);
@@ -397,17 +397,17 @@ mod staying {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn told_to_stop_in_the_middle_the_next_run_goes_on_with_the_job() {
+    async fn the_run_after_a_stop_resumes_the_job() {
         let table = canvas("users");
         let world = World::new(SchoolOptions { rows: 2000, ..school(std::slice::from_ref(&table)) }).await;
-        // So slow that the load is under way when the signal comes.
+        // Slow, so that the load is running when the signal arrives.
         world.server.inject(Fault::parse("drip:2000").unwrap(), Times::Always);
         let mut service = Service::start(&world, &["--every", "1h"]);
         service.hears("STATUS=syncing");
         while world.server.counters().calls_of(Endpoint::Objects) == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        // The first signal lets the table end; the second does not wait for that.
+        // The first signal waits for the table; the second does not.
         let pid = service.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         service.hears("STOPPING=1");
@@ -422,7 +422,7 @@ mod staying {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_single_run_that_is_interrupted_says_so_and_leaves_a_report() {
+    async fn an_interrupted_run_writes_a_report() {
         let table = canvas("users");
         let world = World::new(SchoolOptions { rows: 2000, ..school(std::slice::from_ref(&table)) }).await;
         world.server.inject(Fault::parse("drip:2000").unwrap(), Times::Always);
@@ -463,7 +463,7 @@ async fn a_snapshot_that_the_service_already_had_replaces_a_newer_table() {
         if mode.is_empty() {
             world.assert_tables("deltalake", std::slice::from_ref(&table), begin);
         }
-        // The next run brings the rest.
+        // The next run loads the rest.
         sync(&[]);
         if mode != ["--mode", "changes"] {
             world.daplake(&["verify", "--target", "lake", "--jobs-per-minute", "0"]).assert_code(0);

@@ -207,7 +207,7 @@ async fn tables_in_an_object_store_are_cared_for() {
 
     // A burst of refusals in the midst of it is no failure.
     remote.server.fault(Fault::SlowDown, |seen| seen.method.as_str() == "PUT", 1, 2);
-    let done = json("optimize", &["--cluster"]);
+    let done = json("optimize", &["--sort-by-key"]);
     assert!(remote.server.faults_are_used_up());
     let purged: u64 = done.as_array().unwrap().iter().map(|line| line["done"]["rows_purged"].as_u64().unwrap()).sum();
     assert!(purged > 0, "{done}");

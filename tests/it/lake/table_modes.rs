@@ -45,7 +45,7 @@ async fn followed(mode: &[&str], only: impl Fn(&TableRef, Vec<Value>) -> Vec<Val
                 assert_same(&world.school, table, world.school.now(), only(table, rows));
             }
         }
-        world.daplake(&["optimize", "--target", "lake", "--cluster"]).assert_code(0);
+        world.daplake(&["optimize", "--target", "lake", "--sort-by-key"]).assert_code(0);
         let Some(read) = read_tables("polars", &folders) else { return };
         for (table, rows) in tables.iter().zip(read) {
             assert_same(&world.school, table, world.school.now(), only(table, rows));

@@ -1,4 +1,4 @@
-//! `sync`: from arguments to requests, one run for each target, from reports to text.
+//! `sync`: builds a request for each target, runs them, and prints and writes their reports.
 
 mod watch;
 
@@ -12,12 +12,11 @@ use futures::FutureExt;
 use crate::api::Client;
 use crate::cli::args::Command;
 use crate::cli::args::global::GlobalArgs;
-use crate::cli::args::selection::{NestedArg, OnSnapshotRequired};
 use crate::cli::args::sync::SyncArgs;
 #[cfg(feature = "cluster")]
 use crate::cli::commands::cluster;
 use crate::cli::commands::context;
-use crate::cli::observability::run_reporting::Teller;
+use crate::cli::observability::run_reporting::RunReporter;
 use crate::cli::settings::paths::state_dir;
 use crate::cli::settings::resolve;
 use crate::cli::signals;
@@ -27,38 +26,37 @@ use crate::cli::terminal::report;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::Timestamp;
 use crate::ops::{self, Journal, NameOptions, Reason, Report, Selection, Stop, SyncRequest, UnpackLimits};
-use crate::schema::Nested;
 
-/// What a notification may take after the process was asked to end.
-const LAST_NOTICE: Duration = Duration::from_secs(2);
+/// How long a notification may take after the process was asked to end.
+const LAST_NOTIFICATION: Duration = Duration::from_secs(2);
 
-/// One run for each target, one after the other: the service's pace is shared by all of them.
+/// Runs once for each target, one after the other, since they share the limits of the service.
 pub(in crate::cli) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Result<()> {
     let Some(first) = runs.first() else { return Ok(()) };
     let started = Timestamp::now();
     let schedule = watch::Schedule::of(&first.schedule);
     let report = first.report.clone();
-    let state_dir = state_dir(first.schedule.state.state_dir.clone());
-    // Shared by all runs: what was warned of once is not said again.
+    let state_dir = state_dir(first.state.state_dir.clone());
+    // Shared by all runs, so that a warning is not repeated.
     let names = NameOptions::new(first.tables.elsewhere.clone());
     let targets = runs.len();
-    let telling = first.notifications.clone();
+    let notifications = first.notifications.clone();
     let prepared = interruptible(async {
-        let teller = Teller::new(global, state_dir, &telling).await?;
+        let reporter = RunReporter::new(global, state_dir, &notifications).await?;
         match prepare(global, runs, &names).await {
-            Ok(prepared) => Ok((prepared, teller)),
+            Ok(prepared) => Ok((prepared, reporter)),
             Err(error) => {
-                teller.not_started(&new_run_id(), started, &error).await;
+                reporter.not_started(&new_run_id(), started, &error).await;
                 Err(error)
             }
         }
     });
-    let (Prepared { client, helpers, requests }, teller) = match prepared.await {
+    let (Prepared { client, helpers, requests }, reporter) = match prepared.await {
         Ok(prepared) => prepared,
-        // The ordinary end of a service, even before its first run.
+        // The normal end of a service, even before its first run.
         Err(error) if error.kind() == Kind::Cancelled && schedule.is_some() => return Ok(()),
         Err(error) => {
-            // No target has begun: each has the same failure.
+            // No target was started: all have the same failure.
             let failed = || Report::not_started(&new_run_id(), started, "", &error);
             write_reports(&std::iter::repeat_with(failed).take(targets).collect::<Vec<_>>(), report.as_deref())?;
             return Err(error);
@@ -73,21 +71,21 @@ pub(in crate::cli) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Re
                     match read_again(&client, helpers.as_ref(), &names).await {
                         Ok(requests) => drop(latest.replace(requests)),
                         Err(error) => {
-                            tracing::warn!(%error, "The settings cannot be read again; those of the last run are used")
+                            tracing::warn!(%error, "The settings cannot be read again; using those of the last run")
                         }
                     }
                 }
                 let requests = latest.borrow().clone();
-                finish(Box::pin(all(&requests, &teller, stop)).await, report.as_deref())
+                finish(Box::pin(all(&requests, &reporter, stop)).await, report.as_deref())
             };
             watch::watch(schedule, work).await
         }
         None => {
-            let ended = watch::once(async |stop| Box::pin(all(&requests, &teller, stop)).await).await?;
+            let ended = watch::once(async |stop| Box::pin(all(&requests, &reporter, stop)).await).await?;
             let is_stopped = |run: &Run| run.report.ended_early == Some(Reason::Stopped);
             let stopped = ended.iter().any(is_stopped);
             match finish(ended, report.as_deref()) {
-                // Failures have been told; what the program was asked for decides the exit code.
+                // Failures have been printed; the interruption decides the exit code.
                 Ok(()) | Err(_) if stopped => Err(cancelled()),
                 other => other,
             }
@@ -95,7 +93,7 @@ pub(in crate::cli) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Re
     }
 }
 
-/// What the settings ask for now: secrets and credentials may have been rotated since the last run.
+/// The requests of the current settings: secrets and credentials may have been rotated since the last run.
 async fn read_again(client: &Client, helpers: Option<&Arc<dyn ops::Helpers>>, names: &NameOptions) -> Result<Vec<SyncRequest>> {
     client.reload_credentials()?;
     let mut requests = Vec::new();
@@ -108,14 +106,14 @@ async fn read_again(client: &Client, helpers: Option<&Arc<dyn ops::Helpers>>, na
     Ok(requests)
 }
 
-/// What all runs of a process use.
+/// What the runs of a process share.
 struct Prepared {
     client: Client,
     helpers: Option<Arc<dyn ops::Helpers>>,
     requests: Vec<SyncRequest>,
 }
 
-/// The service, the cluster if there is one, and a request for each target.
+/// Connects to the service and the cluster, and builds a request for each target.
 async fn prepare(global: &GlobalArgs, runs: Vec<SyncArgs>, names: &NameOptions) -> Result<Prepared> {
     let jobs_per_minute = runs.first().map_or(0, |first| first.jobs_per_minute);
     let client = context::client(global, context::pacing(global, jobs_per_minute))?;
@@ -148,24 +146,18 @@ async fn request(global: &GlobalArgs, client: &Client, args: SyncArgs) -> Result
     let selection =
         Selection { namespaces: args.selection.namespace, tables: args.selection.table, exclude: args.selection.exclude };
     let skip_recent = watch::skip_recent(&args.schedule);
-    let state = state_dir(args.schedule.state.state_dir);
+    let state = state_dir(args.state.state_dir);
     if state.is_none() {
-        tracing::warn!("There is no folder for notes: an interrupted run cannot be continued (see --state-dir)");
+        tracing::warn!("There is no state folder: an interrupted run cannot be resumed (see --state-dir)");
     }
     Ok(SyncRequest {
         format: args.download_format,
         resnapshot: args.resnapshot,
-        on_snapshot_required: match args.on_snapshot_required {
-            OnSnapshotRequired::Fail => ops::OnSnapshotRequired::Fail,
-            OnSnapshotRequired::Resnapshot => ops::OnSnapshotRequired::Resnapshot,
-        },
-        nested: match args.nested {
-            NestedArg::Typed => Nested::Typed,
-            NestedArg::Json => Nested::Json,
-        },
+        on_snapshot_required: args.on_snapshot_required,
+        nested: args.nested,
         rules: context::table_rules(&args.tables)?,
         bad_rows: args.bad_rows,
-        out_of_range: args.times.policy(),
+        out_of_range: args.times.out_of_range_times,
         concurrency: args.concurrency,
         max_line: usize::try_from(args.limits.max_line).unwrap_or(usize::MAX),
         unpack: UnpackLimits {
@@ -174,7 +166,7 @@ async fn request(global: &GlobalArgs, client: &Client, args: SyncArgs) -> Result
             ..UnpackLimits::default()
         },
         journal: state.map(|folder| Journal::new(folder, &context::account(global))),
-        fresh: args.schedule.fresh,
+        fresh: args.fresh,
         time_budget: args.schedule.time_budget,
         skip_recent,
         observer: Some(Arc::new(report::log_step)),
@@ -186,28 +178,28 @@ fn new_run_id() -> String {
     uuid::Uuid::new_v4().to_string()
 }
 
-/// A run of one target that has ended.
+/// The result of a run.
 struct Run {
     report: Report,
-    /// Why it could not start; the report says it, too.
+    /// Why it could not start; also part of the report.
     error: Option<Error>,
 }
 
-/// The runs of all targets; the time of the later ones is what the earlier ones have left.
-async fn all(requests: &[SyncRequest], teller: &Teller, stop: Stop) -> Vec<Run> {
+/// Runs all targets. The time budget is shared.
+async fn all(requests: &[SyncRequest], reporter: &RunReporter, stop: Stop) -> Vec<Run> {
     let begun = Instant::now();
     let mut ended = Vec::new();
     for request in requests {
         let time_budget = request.time_budget.map(|budget| budget.saturating_sub(begun.elapsed()));
         let request = SyncRequest { time_budget, stop: stop.clone(), run_id: new_run_id(), ..request.clone() };
         let (run_id, started, target) = (request.run_id.clone(), Timestamp::now(), request.sink.location().to_string());
-        let told = teller.begin(&request);
+        let running = reporter.begin(&request);
         let result = ops::sync(request).await;
         tokio::select! {
             biased;
-            () = told.end(&result) => {}
-            // A webhook that does not answer must not cost the report of a run that was interrupted.
-            () = signals::asked(1).then(|()| tokio::time::sleep(LAST_NOTICE)) => {}
+            () = running.end(&result) => {}
+            // A webhook that does not respond must not delay the report of an interrupted run.
+            () = signals::asked(1).then(|()| tokio::time::sleep(LAST_NOTIFICATION)) => {}
         }
         ended.push(match result {
             Ok(report) => Run { report, error: None },
@@ -217,7 +209,7 @@ async fn all(requests: &[SyncRequest], teller: &Teller, stop: Stop) -> Vec<Run> 
     ended
 }
 
-/// Tells what the runs did: reports to the file and to standard output, failures to standard error, the first one as an error.
+/// Writes the reports to the file, summaries to standard output, failures to standard error. Returns the first failure.
 fn finish(ended: Vec<Run>, path: Option<&Path>) -> Result<()> {
     let several = ended.len() > 1;
     let (reports, errors): (Vec<Report>, Vec<Option<Error>>) = ended.into_iter().map(|run| (run.report, run.error)).unzip();
@@ -226,7 +218,7 @@ fn finish(ended: Vec<Run>, path: Option<&Path>) -> Result<()> {
     for (report, error) in reports.into_iter().zip(errors) {
         match error {
             None => {
-                report::log_sum(&report);
+                report::log_totals(&report);
                 let target = if several { format!("{}: ", report.target) } else { String::new() };
                 let summary = format!("{target}{}", report::summary(&report));
                 if is_standard_output(path) {
@@ -252,12 +244,12 @@ fn finish(ended: Vec<Run>, path: Option<&Path>) -> Result<()> {
     }
 }
 
-/// Whether the report goes to standard output, which then has nothing else.
+/// Whether the report is written to standard output, which then contains nothing else.
 fn is_standard_output(path: Option<&Path>) -> bool {
     path == Some(Path::new("-"))
 }
 
-/// One report as an object, several as a list.
+/// Writes one report as an object, several as a list.
 fn write_reports(reports: &[Report], path: Option<&Path>) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
     let value = match reports {
@@ -266,7 +258,7 @@ fn write_reports(reports: &[Report], path: Option<&Path>) -> Result<()> {
     };
     let value = value.context(Kind::Bug, "The report cannot be written as JSON")?;
     if is_standard_output(Some(path)) {
-        // One line a run, for those who read one after the other.
+        // One line per run, so that a reader can process runs one by one.
         return out(&format!("{value}\n"));
     }
     let failed = || format!("The report cannot be written: {}", path.display());

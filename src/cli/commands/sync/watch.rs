@@ -1,4 +1,4 @@
-//! `sync` that stays: run after run, until somebody ends it. What a run does is up to the caller.
+//! `sync --watch`: one run after the other until a signal ends the process. The caller provides the run.
 
 use std::time::Duration;
 
@@ -15,42 +15,42 @@ use crate::cli::terminal::report;
 use crate::error::{Kind, Result};
 use crate::ops::{Refresh, Stop};
 
-/// When to run.
+/// The times of runs.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::cli) struct Schedule {
     interval: Duration,
     jitter: Duration,
 }
 
-/// Which tables need no call. A single run asks for all of them.
+/// Which tables are skipped because their data is recent. A single run skips none.
 pub(in crate::cli) fn skip_recent(args: &ScheduleArgs) -> Option<Refresh> {
     Schedule::of(args).map(|_| args.refresh.map_or(Refresh::AsDocumented, Refresh::Every))
 }
 
-/// What a table that is being loaded is given to come to its end; then it is abandoned, and stays as it was.
+/// How long running loads may take after the first signal. After that they are rolled back.
 const GRACE: Duration = Duration::from_secs(20);
-/// What the rest of a run may take after that.
-const LAST_WORDS: Duration = Duration::from_secs(5);
-/// After trouble the next run comes sooner, but not before this.
-const SOONEST: Duration = Duration::from_secs(60);
+/// How long a run may take to end after that.
+const ROLLBACK_TIME: Duration = Duration::from_secs(5);
+/// Shortest pause after a failed run, whose next run starts earlier.
+const RETRY_PAUSE: Duration = Duration::from_secs(60);
 
 impl Schedule {
-    /// How often to run, if the process stays.
+    /// The schedule of the options; `None` for a single run.
     pub(in crate::cli) fn of(args: &ScheduleArgs) -> Option<Self> {
         let interval = args.every.or_else(|| args.watch.then_some(args.interval))?;
         let jitter = args.jitter.unwrap_or_else(|| (interval / 10).min(Duration::from_secs(600)));
         Some(Self { interval, jitter })
     }
 
-    /// From the end of a run to the begin of the next. `chance` is in `0.0..1.0`.
-    fn pause(self, took: Duration, had_trouble: bool, chance: f64) -> Duration {
+    /// The pause from the end of a run to the start of the next. `random` is in `0.0..1.0`.
+    fn pause(self, took: Duration, has_failed: bool, random: f64) -> Duration {
         let pause = self.interval.saturating_sub(took);
-        let pause = if had_trouble { pause.min((self.interval / 8).max(SOONEST)) } else { pause };
-        pause + self.jitter.mul_f64(chance)
+        let pause = if has_failed { pause.min((self.interval / 8).max(RETRY_PAUSE)) } else { pause };
+        pause + self.jitter.mul_f64(random)
     }
 }
 
-/// One run that ends when a signal says so: at once, with its tables as they were or up to date.
+/// Runs once. A signal ends the run at once; each table is then unchanged or up to date.
 pub(in crate::cli) async fn once<T>(work: impl AsyncFnOnce(Stop) -> T) -> Result<T> {
     let stop = Stop::default();
     let mut work = std::pin::pin!(work(stop.clone()));
@@ -59,25 +59,25 @@ pub(in crate::cli) async fn once<T>(work: impl AsyncFnOnce(Stop) -> T) -> Result
         done = &mut work => return Ok(done),
         () = signals::asked(1) => stop.at_once(),
     }
-    last_words(work, 2).await
+    roll_back(work, 2).await
 }
 
-/// `signal`: the number of the signal that does not wait any longer.
-async fn last_words<T>(work: impl Future<Output = T>, signal: usize) -> Result<T> {
+/// Waits for the end of a stopped run, until its time is up or signal number `signal` arrives.
+async fn roll_back<T>(work: impl Future<Output = T>, signal: usize) -> Result<T> {
     tokio::select! {
         biased;
         done = work => Ok(done),
         () = signals::asked(signal) => Err(cancelled()),
-        () = tokio::time::sleep(LAST_WORDS) => Err(cancelled()),
+        () = tokio::time::sleep(ROLLBACK_TIME) => Err(cancelled()),
     }
 }
 
-/// Run after run until a signal comes, which is the ordinary end. `work` tells what it did and gives its failure back; only one that
-/// no later run can mend ends the whole.
+/// Runs repeatedly until a signal, which is the normal end. `work` prints its result and returns its failure. Only a failure of the first
+/// run that later runs would repeat (wrong usage) ends the process.
 pub(in crate::cli) async fn watch(schedule: Schedule, work: impl AsyncFn(Stop) -> Result<()>) -> Result<()> {
     let systemd = Systemd::new(environment::systemd());
     let rounds = async {
-        systemd.tell("READY=1");
+        systemd.notify("READY=1");
         let mut is_first = true;
         while !signals::is_asked() {
             let begun = Instant::now();
@@ -89,27 +89,27 @@ pub(in crate::cli) async fn watch(schedule: Schedule, work: impl AsyncFn(Stop) -
                 Ok(()) => {}
             }
             is_first = false;
-            let pause = schedule.pause(begun.elapsed(), ended.is_err(), chance());
+            let pause = schedule.pause(begun.elapsed(), ended.is_err(), random());
             let next = time_after(pause);
-            let last = if ended.is_err() { "failed in part or in whole" } else { "was good" };
-            tracing::info!(next, "The next run is planned");
+            let last = if ended.is_err() { "had failures" } else { "succeeded" };
+            tracing::info!(next, "Next run scheduled");
             aside(&format!("next run at {next}"));
-            systemd.status(&format!("the last run {last}; the next one is at {next}"));
+            systemd.status(&format!("the last run {last}; the next run is at {next}"));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = signals::asked(1) => {}
             }
         }
-        systemd.tell("STOPPING=1");
+        systemd.notify("STOPPING=1");
         Ok(())
     };
     tokio::select! {
         ended = rounds => ended,
-        () = systemd.live() => Ok(()),
+        () = systemd.feed_watchdog() => Ok(()),
     }
 }
 
-/// `None`: it was ended by a signal.
+/// One run; `None` if a signal ended it.
 async fn run(systemd: &Systemd, work: &impl AsyncFn(Stop) -> Result<()>) -> Option<Result<()>> {
     let stop = Stop::default();
     let mut working = std::pin::pin!(work(stop.clone()));
@@ -118,9 +118,9 @@ async fn run(systemd: &Systemd, work: &impl AsyncFn(Stop) -> Result<()>) -> Opti
         ended = &mut working => return Some(ended),
         () = signals::asked(1) => {}
     }
-    systemd.tell("STOPPING=1");
-    tracing::info!(grace_s = GRACE.as_secs(), "Stopping: nothing new is started");
-    aside(&format!("stopping: nothing new is started; tables that are being loaded have {} s to finish", GRACE.as_secs()));
+    systemd.notify("STOPPING=1");
+    tracing::info!(grace_s = GRACE.as_secs(), "Stopping: no further table is started");
+    aside(&format!("stopping: no further table is started; running loads have {} s to finish", GRACE.as_secs()));
     stop.soon();
     tokio::select! {
         biased;
@@ -129,7 +129,7 @@ async fn run(systemd: &Systemd, work: &impl AsyncFn(Stop) -> Result<()>) -> Opti
         () = tokio::time::sleep(GRACE) => {}
     }
     stop.at_once();
-    let _ = last_words(working, 3).await;
+    let _ = roll_back(working, 3).await;
     None
 }
 
@@ -137,8 +137,8 @@ fn time_after(pause: Duration) -> String {
     (Utc::now() + pause).to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// Something in `0.0..1.0`.
-fn chance() -> f64 {
+/// A random number in `0.0..1.0`.
+fn random() -> f64 {
     getrandom::u32().map_or(0.5, |bits| f64::from(bits) / (f64::from(u32::MAX) + 1.0))
 }
 
@@ -147,12 +147,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_begin_an_interval_apart_and_sooner_after_trouble() {
+    fn runs_start_at_the_interval_and_earlier_after_a_failure() {
         let hour = Duration::from_secs(3600);
         let schedule = Schedule { interval: 4 * hour, jitter: hour };
         assert_eq!(schedule.pause(hour, false, 0.0), 3 * hour);
         assert_eq!(schedule.pause(hour, false, 0.5), 3 * hour + hour / 2);
-        assert_eq!(schedule.pause(9 * hour, false, 0.0), Duration::ZERO, "one that took too long is followed at once");
+        assert_eq!(schedule.pause(9 * hour, false, 0.0), Duration::ZERO, "a run longer than the interval is followed at once");
         assert_eq!(schedule.pause(hour, true, 0.0), hour / 2);
         let often = Schedule { interval: Duration::from_secs(30), jitter: Duration::ZERO };
         assert_eq!(often.pause(Duration::ZERO, true, 0.0), Duration::from_secs(30));
