@@ -64,7 +64,7 @@ const DAP_VERSION: &str = "2.3.1";
     disable_version_flag = true
 )]
 #[command(
-    after_help = "`daplake COMMAND -h` shows the main options of a command, `daplake --help` all global options.",
+    after_help = "`daplake COMMAND -h` shows the main options of a command; `daplake --help` shows all options.",
     after_long_help = "First steps, without an account:  daplake demo\nWith an API key:  DAP_CLIENT_ID=... DAP_CLIENT_SECRET=... daplake sync --target ./lake --table accounts,users\nAll commands of the official client `dap` work the same, also through a link of that name."
 )]
 pub(in crate::cli) struct Settings {

@@ -44,7 +44,7 @@ pub(in crate::cli) struct FileValue {
     pub(in crate::cli) option: &'static str,
     pub(in crate::cli) sync_only: bool,
     /// In the syntax of the command line.
-    pub(in crate::cli) texts: Vec<String>,
+    pub(in crate::cli) arguments: Vec<String>,
 }
 
 impl std::fmt::Debug for FileValue {
@@ -70,7 +70,7 @@ pub(in crate::cli) fn options_of_tables(all: &[TableValue], own: &[TableValue]) 
     let mut values: Vec<FileValue> = Vec::new();
     for TableValue { value, .. } in all.iter().filter(|one| !is_own(one)).chain(own) {
         match values.iter_mut().find(|known| known.option == value.option) {
-            Some(known) => known.texts.extend(value.texts.iter().cloned()),
+            Some(known) => known.arguments.extend(value.arguments.iter().cloned()),
             None => values.push(value.clone()),
         }
     }
@@ -91,7 +91,7 @@ pub(in crate::cli) struct FileTarget {
 impl FileTarget {
     /// The folder or URL.
     pub(in crate::cli) fn address(&self) -> Option<&str> {
-        self.values.iter().find(|value| value.option == "target")?.texts.first().map(String::as_str)
+        self.values.iter().find(|value| value.option == "target")?.arguments.first().map(String::as_str)
     }
 }
 
@@ -241,7 +241,7 @@ impl Reader<'_> {
             for mut value in values {
                 let is_list = TABLES.iter().any(|key| key.option == value.option && key.form == Form::List);
                 let separator = if is_list { '.' } else { '=' };
-                value.texts.iter_mut().for_each(|text| *text = format!("{pattern}{separator}{text}"));
+                value.arguments.iter_mut().for_each(|text| *text = format!("{pattern}{separator}{text}"));
                 found.push(TableValue { pattern: pattern.to_owned(), value });
             }
         }
@@ -271,8 +271,8 @@ impl Reader<'_> {
                     }
                 });
             };
-            let texts = match self.texts(key, &shown, item)? {
-                Ok(texts) => texts,
+            let arguments = match self.arguments(key, &shown, item)? {
+                Ok(arguments) => arguments,
                 Err(missing) => {
                     problems.push(missing);
                     continue;
@@ -281,46 +281,46 @@ impl Reader<'_> {
             let sync_only = schema::is_for_sync_only(key.section);
             // Several keys can belong to one option: `pacing` has a value for each kind of call.
             match values.iter_mut().find(|value| value.option == key.option) {
-                Some(value) => value.texts.extend(texts),
-                None => values.push(FileValue { option: key.option, sync_only, texts }),
+                Some(value) => value.arguments.extend(arguments),
+                None => values.push(FileValue { option: key.option, sync_only, arguments }),
             }
         }
         Ok((values, problems))
     }
 
     /// A value in the syntax of the command line. The inner error is a missing variable or secret file.
-    fn texts(&mut self, key: &'static Key, shown: &str, item: &Item) -> Result<Result<Vec<String>>> {
+    fn arguments(&mut self, key: &'static Key, shown: &str, item: &Item) -> Result<Result<Vec<String>>> {
         let wrong = |reader: &Self| {
             reader.wrong("A value has the wrong form", shown, item.span()).hint(format!("it must be {}", key.expected()))
         };
         let one = |text: String| Ok(Ok(vec![text]));
         match (key.form, item) {
             (Form::List, Item::Value(Value::Array(array))) => {
-                let mut texts = Vec::new();
+                let mut arguments = Vec::new();
                 for value in array.iter() {
                     let Some(text) = value.as_str() else { return Err(wrong(self)) };
                     match self.expanded(text, shown, item)? {
-                        Ok(text) => texts.push(text),
+                        Ok(text) => arguments.push(text),
                         Err(missing) => return Ok(Err(missing)),
                     }
                 }
                 // An empty list would mean the default, as if the key were missing.
-                if texts.is_empty() && key.name != "exclude" {
+                if arguments.is_empty() && key.name != "exclude" {
                     return Err(self.wrong("A list is empty", shown, item.span()).hint("remove the key, or write [\"all\"]"));
                 }
-                Ok(Ok(texts))
+                Ok(Ok(arguments))
             }
             (Form::Pairs, item) if item.as_table_like().is_some() => {
-                let mut texts = Vec::new();
+                let mut arguments = Vec::new();
                 for (name, value) in item.as_table_like().into_iter().flat_map(|table| table.iter()) {
                     let Some(text) = value.as_str() else { return Err(wrong(self)) };
                     let is_secret = ["secret", "key", "token", "password", "sas"].iter().any(|part| name.contains(part));
                     match self.revealed(text, &format!("{shown}.{name}"), value, is_secret)? {
-                        Ok(text) => texts.push(format!("{name}={text}")),
+                        Ok(text) => arguments.push(format!("{name}={text}")),
                         Err(missing) => return Ok(Err(missing)),
                     }
                 }
-                Ok(Ok(texts))
+                Ok(Ok(arguments))
             }
             (Form::Count, Item::Value(Value::Integer(number))) if *number.value() >= 0 => {
                 one(self.paced(key, number.value().to_string()))
@@ -607,7 +607,7 @@ mod tests {
     fn value(settings: &FileSettings, option: &str) -> Vec<String> {
         let of_tables = options_of_tables(&settings.tables, &[]);
         let found = settings.values.iter().chain(&of_tables).find(|value| value.option == option);
-        found.map(|value| value.texts.clone()).unwrap_or_default()
+        found.map(|value| value.arguments.clone()).unwrap_or_default()
     }
 
     #[test]
@@ -627,10 +627,10 @@ mod tests {
         assert_eq!(settings.warnings, [""; 0]);
         let [lake, db] = &settings.targets[..] else { panic!("two targets") };
         assert_eq!(lake.name, "lake");
-        assert_eq!(lake.values[0].texts, [in_folder("lake")]);
-        assert_eq!(lake.values[1].texts, ["region=eu", "secret_access_key=avalue${b"]);
-        assert_eq!(db.values[0].texts, ["postgresql://etl:value@host/db"]);
-        assert_eq!(db.values[1].texts, ["users"]);
+        assert_eq!(lake.values[0].arguments, [in_folder("lake")]);
+        assert_eq!(lake.values[1].arguments, ["region=eu", "secret_access_key=avalue${b"]);
+        assert_eq!(db.values[0].arguments, ["postgresql://etl:value@host/db"]);
+        assert_eq!(db.values[1].arguments, ["users"]);
     }
 
     #[test]
@@ -640,16 +640,16 @@ mod tests {
         )
         .unwrap();
         let [x, y] = &settings.targets[..] else { panic!("two targets") };
-        let texts = |target: &FileTarget, option: &str| {
+        let arguments = |target: &FileTarget, option: &str| {
             let values = options_of_tables(&settings.tables, &target.tables);
-            values.into_iter().find(|value| value.option == option).map(|value| value.texts).unwrap_or_default()
+            values.into_iter().find(|value| value.option == option).map(|value| value.arguments).unwrap_or_default()
         };
-        assert_eq!(texts(x, "mode"), ["users=current"]);
-        assert_eq!(texts(x, "drop_column"), ["*.b", "users.c"]);
-        assert_eq!(texts(y, "mode"), ["users=history"]);
-        assert_eq!(texts(y, "drop_column"), ["users.a", "*.b"]);
-        assert_eq!((x.values[1].option, &x.values[1].texts[..]), ("table", &["users".to_owned()][..]));
-        assert_eq!((y.values[1].option, &y.values[1].texts[..]), ("table", &["courses".to_owned()][..]));
+        assert_eq!(arguments(x, "mode"), ["users=current"]);
+        assert_eq!(arguments(x, "drop_column"), ["*.b", "users.c"]);
+        assert_eq!(arguments(y, "mode"), ["users=history"]);
+        assert_eq!(arguments(y, "drop_column"), ["users.a", "*.b"]);
+        assert_eq!((x.values[1].option, &x.values[1].arguments[..]), ("table", &["users".to_owned()][..]));
+        assert_eq!((y.values[1].option, &y.values[1].arguments[..]), ("table", &["courses".to_owned()][..]));
         let error = read("[targets.x]\nurl = \"x\"\n[targets.x.tables.users]\nmod = \"history\"\n").map(|_| ()).unwrap_err();
         assert_eq!((error.get("line"), error.hint_text()), (Some("4"), Some("did you mean `mode`?")));
     }
@@ -659,7 +659,7 @@ mod tests {
         let read = |url: &str, value: &str| {
             let text = format!("[targets.a]\nurl = \"{url}\"\n");
             let settings = parse(&text, Path::new("/etc/daplake.toml"), &|_| Some(value.to_owned())).unwrap();
-            settings.targets[0].values[0].texts[0].clone()
+            settings.targets[0].values[0].arguments[0].clone()
         };
         let odd = "p@ss/w#rd:?%40&=";
         for (url, value, expected) in [

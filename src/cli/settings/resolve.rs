@@ -83,7 +83,7 @@ pub(in crate::cli) fn resolve(name: &'static str, arguments: &[OsString]) -> Res
     #[cfg(feature = "lake")]
     let elsewhere: Vec<String> = {
         let all = values.iter().chain(targets.iter().flat_map(|target| &target.values));
-        all.filter(|value| value.option == "namespace").flat_map(|value| value.texts.iter().cloned()).collect()
+        all.filter(|value| value.option == "namespace").flat_map(|value| value.arguments.iter().cloned()).collect()
     };
     let unresolved = unresolved.into_iter().filter(|(section, _)| needs(&command, section));
     warnings.extend(unresolved.map(|(_, message)| message));
@@ -123,7 +123,7 @@ pub(in crate::cli) fn resolve(name: &'static str, arguments: &[OsString]) -> Res
     #[cfg(feature = "lake")]
     {
         check_addresses(&runs)?;
-        for args in runs.iter_mut().filter_map(|cli| cli.command.as_mut()).filter_map(Command::table_args) {
+        for args in runs.iter_mut().filter_map(|settings| settings.command.as_mut()).filter_map(Command::table_args) {
             args.elsewhere.clone_from(&elsewhere);
         }
     }
@@ -165,13 +165,13 @@ fn given_address(_: &ArgMatches) -> Option<String> {
 /// Refuses an address that is neither a folder nor a URL before other code sees it: it can be a connection string in another syntax.
 #[cfg(feature = "lake")]
 fn check_addresses(runs: &[Settings]) -> Result<(), Unresolved> {
-    let texts = runs.iter().filter_map(|cli| cli.command.as_ref()).filter_map(Command::address);
-    for text in texts {
+    let addresses = runs.iter().filter_map(|settings| settings.command.as_ref()).filter_map(Command::address);
+    for text in addresses {
         Address::parse(text)?;
     }
     // The target of `init` can refer to variables.
-    for cli in runs {
-        if let Some(Command::Init(args)) = &cli.command {
+    for settings in runs {
+        if let Some(Command::Init(args)) = &settings.command {
             Address::parse(&without_references(&args.target))?;
         }
     }
@@ -267,7 +267,7 @@ fn with_defaults(definition: clap::Command, values: &[FileValue], has_target: bo
         let arg = if id == "target" && has_target { arg.env(Resettable::<clap::builder::OsStr>::Reset) } else { arg };
         let found = values.iter().rev().find(|value| value.option == arg.get_id().as_str() && (is_sync || !value.sync_only));
         match found {
-            Some(value) => arg.default_values(value.texts.iter().map(|text| clap::builder::OsStr::from(text.clone()))),
+            Some(value) => arg.default_values(value.arguments.iter().map(|text| clap::builder::OsStr::from(text.clone()))),
             None => arg,
         }
     };

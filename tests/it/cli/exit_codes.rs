@@ -46,6 +46,9 @@ fn short_help_fits_on_a_screen_and_long_help_has_everything() {
         }
         assert!(long.contains("--pacing") && long.contains("--base-url"), "{command}");
     }
+    let mut with_secret = bare_command(&["sync", "--help"]);
+    let run = Run::of(with_secret.env("DAP_CLIENT_SECRET", "planted").output().unwrap());
+    assert!(run.stdout.contains("DAP_CLIENT_SECRET") && !run.stdout.contains("planted"), "{run:?}");
     let short = help(&["-h"]);
     let limit = if cfg!(feature = "cluster") { 42 } else { 40 };
     assert!(short.lines().count() <= limit, "{} lines\n{short}", short.lines().count());

@@ -4,7 +4,7 @@ mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
@@ -21,11 +21,13 @@ use crate::cli::settings::paths::state_dir;
 use crate::cli::settings::resolve;
 use crate::cli::signals;
 use crate::cli::signals::{cancelled, interruptible};
-use crate::cli::terminal::output::{aside, out, write_whole};
+use crate::cli::terminal::output::{aside, counted, out, write_whole};
 use crate::cli::terminal::report;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::Timestamp;
-use crate::ops::{self, Journal, NameOptions, Reason, Report, Selection, Stop, SyncRequest, UnpackLimits};
+use crate::ops::{
+    self, Journal, NameOptions, Reason, Report, Selection, Stop, SyncEvent, SyncObserver, SyncRequest, UnpackLimits,
+};
 
 /// How long a notification may take after the process was asked to end.
 const LAST_NOTIFICATION: Duration = Duration::from_secs(2);
@@ -97,9 +99,9 @@ pub(in crate::cli) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Re
 async fn read_again(client: &Client, helpers: Option<&Arc<dyn ops::Helpers>>, names: &NameOptions) -> Result<Vec<SyncRequest>> {
     client.reload_credentials()?;
     let mut requests = Vec::new();
-    for cli in resolve::resolve_again()?.runs {
-        if let Some(Command::Sync(args)) = cli.command {
-            let request = request(&cli.global, client, *args).await?;
+    for settings in resolve::resolve_again()?.runs {
+        if let Some(Command::Sync(args)) = settings.command {
+            let request = request(&settings.global, client, *args).await?;
             requests.push(SyncRequest { helpers: helpers.cloned(), names: names.clone(), ..request });
         }
     }
@@ -169,8 +171,23 @@ async fn request(global: &GlobalArgs, client: &Client, args: SyncArgs) -> Result
         fresh: args.fresh,
         time_budget: args.schedule.time_budget,
         skip_recent,
-        observer: Some(Arc::new(report::log_step)),
+        observer: Some(observer(args.jobs_per_minute)),
         ..SyncRequest::new(client.clone(), sink, engine, selection)
+    })
+}
+
+/// Logs the steps of tables. Before the first one, it prints how long the job starts take if that is minutes.
+fn observer(jobs_per_minute: u32) -> SyncObserver {
+    let announced = Once::new();
+    Arc::new(move |event: &SyncEvent<'_>| {
+        announced.call_once(|| {
+            let minutes = (event.of as u64).checked_div(u64::from(jobs_per_minute)).unwrap_or(0);
+            if minutes >= 2 {
+                let tables = counted(event.of as u64, "table");
+                aside(&format!("{tables} at {jobs_per_minute} job starts per minute: up to about {minutes} minutes"));
+            }
+        });
+        report::log_step(event);
     })
 }
 

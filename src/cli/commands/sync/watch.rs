@@ -91,10 +91,10 @@ pub(in crate::cli) async fn watch(schedule: Schedule, work: impl AsyncFn(Stop) -
             is_first = false;
             let pause = schedule.pause(begun.elapsed(), ended.is_err(), random());
             let next = time_after(pause);
-            let last = if ended.is_err() { "had failures" } else { "succeeded" };
+            let last = if ended.is_err() { "failed" } else { "was good" };
             tracing::info!(next, "Next run scheduled");
             aside(&format!("next run at {next}"));
-            systemd.status(&format!("the last run {last}; the next run is at {next}"));
+            systemd.status(&format!("the last run {last}; the next one is at {next}"));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = signals::asked(1) => {}
