@@ -172,8 +172,7 @@ impl ScanOrder {
                     let Some(mut report) = report.take() else { return Ok(None) };
                     report.counts = scan.counts();
                     report.objects = scan.finished();
-                    let told = broker::report(&client, &pass, &report).await;
-                    told.map_err(|error| DataFusionError::External(Box::new(error)))?;
+                    broker::report(&client, &pass, &report).await?;
                     Ok(None)
                 }
             });
@@ -205,9 +204,7 @@ fn numbers(batches: Vec<RecordBatch>) -> PlanResult<Vec<usize>> {
     let mut numbers = Vec::new();
     for batch in batches {
         let column = batch.columns().first().and_then(|column| column.as_primitive_opt::<UInt32Type>());
-        let column = column.ok_or_else(|| {
-            DataFusionError::External(Box::new(Error::new(Kind::Bug, "Objects were shared out in another form")))
-        })?;
+        let column = column.ok_or_else(|| Error::new(Kind::Bug, "The batch of object numbers has an unexpected type"))?;
         numbers.extend(column.values().iter().map(|number| *number as usize));
     }
     Ok(numbers)

@@ -30,7 +30,7 @@ pub fn sort_by_columns(engine: &Engine, input: SendableRecordBatchStream, column
     let stream = futures::stream::once(sorting).try_flatten().map_err(move |error| {
         // Keeps the spill folder until the stream ends.
         let _alive = &alive;
-        DataFusionError::External(Box::new(engine_error(error)))
+        DataFusionError::from(engine_error(error))
     });
     Box::pin(RecordBatchStreamAdapter::new(schema, stream))
 }
@@ -50,7 +50,7 @@ pub(crate) async fn sorted_plan(
     let all: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), all));
 
     let session = engine.sort_session(row_bytes);
-    let table = streaming_table(Arc::clone(&schema), vec![all]).map_err(|error| DataFusionError::External(Box::new(error)))?;
+    let table = streaming_table(Arc::clone(&schema), vec![all])?;
     let plan = plan(session.read_table(table)?)?.create_physical_plan().await?;
     let output = execute_stream(plan, session.task_ctx())?;
     // Operators may drop the metadata of the schema.

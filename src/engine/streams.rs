@@ -1,7 +1,7 @@
 //! Streams of record batches: read ahead, combined, shared between readers, and cut to a bounded size.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use datafusion::arrow::array::{RecordBatch, UInt64Array};
 use datafusion::arrow::compute::{concat_batches, take_record_batch};
@@ -10,6 +10,7 @@ use datafusion::error::{DataFusionError, Result as PlanResult};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
+use parking_lot::Mutex;
 use tracing::Span;
 
 use crate::channel::{Channel, Failure, Sender};
@@ -18,9 +19,16 @@ use crate::error::{Error, Kind};
 /// The output of a task that produces batches.
 pub(crate) type BatchSender = Sender<RecordBatch, DataFusionError>;
 
+/// Lets [`Error`]s pass through plans; [`engine_error`](super::engine_error) converts them back.
+impl From<Error> for DataFusionError {
+    fn from(error: Error) -> Self {
+        Self::External(Box::new(error))
+    }
+}
+
 impl Failure for DataFusionError {
     fn of(error: Error) -> Self {
-        Self::External(Box::new(error))
+        error.into()
     }
 
     fn for_readers(self, readers: usize) -> Vec<Self> {
@@ -78,7 +86,7 @@ pub fn combine_streams(
         let queue = Arc::clone(&queue);
         channel.spawn(Span::current(), move |sender: BatchSender| async move {
             loop {
-                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                let next = queue.lock().pop_front();
                 let Some(mut stream) = next else { return Ok(()) };
                 while let Some(batch) = stream.next().await {
                     sender.send(batch?).await?;

@@ -1,7 +1,7 @@
 //! Streams as tables of a DataFusion plan.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
@@ -10,6 +10,7 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
+use parking_lot::Mutex;
 
 use crate::error::{Kind, Result, ResultExt};
 
@@ -46,7 +47,7 @@ impl PartitionStream for SingleScan {
     }
 
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let taken = self.stream.lock().ok().and_then(|mut stream| stream.take());
+        let taken = self.stream.lock().take();
         taken.unwrap_or_else(|| {
             let error = DataFusionError::Execution("a streaming table was scanned twice".into());
             Box::pin(RecordBatchStreamAdapter::new(

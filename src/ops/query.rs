@@ -145,7 +145,7 @@ impl SchemaProvider for LazyTables {
                     None => self.sink.provider(table).await,
                     Some(at) => self.sink.provider_at(table, at).await,
                 };
-                Ok(Some(provider.map_err(|error| DataFusionError::External(Box::new(error)))?))
+                Ok(Some(provider?))
             }
             None => Ok(None),
         }

@@ -50,7 +50,7 @@ pub fn latest_per_key(engine: &Engine, changes: ChangeSet) -> Result<ChangeSet> 
     let engine = engine.clone();
     let stream = futures::stream::once(reducing).try_flatten().map_err(move |error| {
         let _alive = &engine;
-        DataFusionError::External(Box::new(engine_error(error)))
+        DataFusionError::from(engine_error(error))
     });
     let stream: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), stream));
     Ok(ChangeSet { schema, keys, streams: share_batches(stream, partitions), reduced: true })

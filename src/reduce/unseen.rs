@@ -84,8 +84,7 @@ async fn find(
     // One partition, as for every sort: see `Engine::sort_session`.
     let config = base.copied_config().with_target_partitions(1).with_batch_size(engine.batch_rows(1024));
     let session = datafusion::prelude::SessionContext::new_with_config_rt(config, base.runtime_env());
-    let external = |error: crate::Error| datafusion::error::DataFusionError::External(Box::new(error));
-    let table = |schema, stream| streaming_table(schema, vec![stream]).map_err(external);
+    let table = |schema, stream| streaming_table(schema, vec![stream]).map_err(datafusion::error::DataFusionError::from);
     let column = |name: &str| Expr::Column(Column::new_unqualified(name));
     let candidates = session.read_table(table(Arc::clone(&schema), candidates.finish()?)?)?;
     let known_candidates = session.read_table(table(known_schema, known_candidates.finish()?)?)?;

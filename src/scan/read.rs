@@ -43,7 +43,7 @@ pub(super) fn objects(
     let batches = stream::iter(numbers).map(move |number| Ok(read(number))).try_flatten();
     let applied = schema.clone();
     let batches = batches.and_then(move |batch| std::future::ready(choice.apply(&batch, &applied)));
-    let batches = batches.map_err(|error: Error| DataFusionError::External(Box::new(error)));
+    let batches = batches.map_err(DataFusionError::from);
     Box::pin(RecordBatchStreamAdapter::new(schema, batches))
 }
 

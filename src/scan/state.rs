@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use parking_lot::Mutex;
 
 use crate::api::{FinishedJob, ObjectId};
 use crate::decode::{BadRows, DecodeCounts, OutOfRange};
@@ -61,20 +62,20 @@ impl ScanState {
     }
 
     pub(super) fn add_counts(&self, seen: &DecodeCounts) {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).add(seen);
+        self.counts.lock().add(seen);
     }
 
     pub(super) fn counts(&self) -> DecodeCounts {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.counts.lock().clone()
     }
 
     /// The object was read to its end.
     pub(super) fn finish(&self, number: usize) {
-        self.finished.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
+        self.finished.lock().insert(number);
     }
 
     /// Numbers of the objects that were read to their end, ascending.
     pub(super) fn finished(&self) -> Vec<usize> {
-        self.finished.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+        self.finished.lock().iter().copied().collect()
     }
 }

@@ -30,7 +30,6 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::future::BoxFuture;
@@ -447,8 +446,7 @@ pub async fn an_error_of_the_stream_leaves_the_table_alone(fixture: &Fixture) {
         let mut opened = fixture.sink.begin(plan(fixture, &schema, kind).await).await.unwrap();
         let target = change_schema(&schema);
         let failure = Error::new(Kind::Expired, "The job has expired").with_field("job", "j");
-        let items =
-            vec![Ok(changes(&schema, &[Up(json!({"id": 2, "name": "b"}))])), Err(DataFusionError::External(Box::new(failure)))];
+        let items = vec![Ok(changes(&schema, &[Up(json!({"id": 2, "name": "b"}))])), Err(failure.into())];
         let stream: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(target, futures::stream::iter(items)));
         let error = opened.write(ChangeSet { streams: vec![stream], ..reduced(&schema, Vec::new()) }).await.unwrap_err();
         assert_eq!((error.kind(), error.get("job")), (Kind::Expired, Some("j")), "the kind of the cause is kept");

@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use chrono::{Local, SecondsFormat, Utc};
+use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -335,7 +335,7 @@ impl<S: Subscriber> Layer<S> for Lines {
             Sink::StandardError => note(&line),
             // One write per line, so that lines of several processes do not mix. A full disk must not stop the run.
             Sink::File(file) => {
-                let _ = file.lock().unwrap_or_else(PoisonError::into_inner).write_all(format!("{line}\n").as_bytes());
+                let _ = file.lock().write_all(format!("{line}\n").as_bytes());
             }
         }
     }

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -94,7 +95,7 @@ fn add(values: &mut Values, name: &'static str, label: &Label, value: u64) {
 
 impl Metrics {
     fn change(&self, work: impl FnOnce(&mut Values)) {
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        work(&mut self.0.lock());
     }
 
     fn set(&self, name: &'static str, label: &Label, value: f64) {
@@ -108,7 +109,7 @@ impl Metrics {
     /// The values of a metric.
     #[cfg(feature = "otel")]
     pub(in crate::cli) fn values(&self, name: &str) -> Vec<(Label, f64)> {
-        let values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let values = self.0.lock();
         values.iter().filter(|((of, _), _)| *of == name).map(|((_, label), value)| (label.clone(), *value)).collect()
     }
 
@@ -154,7 +155,7 @@ impl Metrics {
 
     /// All metrics in the text format.
     fn text(&self) -> String {
-        let values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let values = self.0.lock();
         let mut text = String::new();
         for (name, kind, help) in FAMILIES {
             let mut lines = values.iter().filter(|((of, _), _)| of == name).peekable();

@@ -4,9 +4,9 @@ use std::io::{IsTerminal, Write};
 #[cfg(feature = "lake")]
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use indicatif::ProgressBar;
+use parking_lot::Mutex;
 #[cfg(feature = "lake")]
 use unicode_width::UnicodeWidthStr;
 
@@ -19,18 +19,18 @@ static LIVE: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// From now on, text is written above `bar`.
 pub(in crate::cli) fn draw_around(bar: &ProgressBar) {
-    *LIVE.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
+    *LIVE.lock() = Some(bar.clone());
 }
 
 /// Removes the progress line.
 pub(in crate::cli) fn stop_drawing() {
-    if let Some(bar) = LIVE.lock().unwrap_or_else(PoisonError::into_inner).take() {
+    if let Some(bar) = LIVE.lock().take() {
         bar.finish_and_clear();
     }
 }
 
 fn above_progress<T>(write: impl FnOnce() -> T) -> T {
-    match LIVE.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+    match LIVE.lock().as_ref() {
         Some(bar) => bar.suspend(write),
         None => write(),
     }

@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write;
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::{Event, Subscriber};
@@ -36,7 +37,7 @@ impl LiveLine {
         let state = Arc::new(Mutex::new(State::new(Instant::now())));
         let drawn = Arc::clone(&state);
         let line = move |_: &ProgressState, to: &mut dyn Write| {
-            let _ = to.write_str(&drawn.lock().unwrap_or_else(PoisonError::into_inner).line(Instant::now()));
+            let _ = to.write_str(&drawn.lock().line(Instant::now()));
         };
         // The template is valid; otherwise the default would be used.
         if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {line}") {
@@ -55,7 +56,7 @@ impl LiveLine {
 
     /// Changes the totals. The line is redrawn by a timer.
     fn update(&self, change: impl FnOnce(&mut Totals)) {
-        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).totals);
+        change(&mut self.state.lock().totals);
         self.show();
     }
 }
@@ -187,7 +188,7 @@ impl Visit for Fields {
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LiveLine {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         if attributes.metadata().name() == "run" {
-            *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::new(Instant::now());
+            *self.state.lock() = State::new(Instant::now());
         }
         let mut fields = Fields::default();
         attributes.record(&mut fields);

@@ -1,8 +1,9 @@
 //! One table of the school: combines schema versions, rules and history into records. Other tables are reached only through `World`.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::evolution::{self, Change, Step};
@@ -116,7 +117,7 @@ impl Table {
     }
 
     fn past(&self, commit: u32) -> Past {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner).past(commit)
+        self.history.lock().past(commit)
     }
 
     /// Rows of a snapshot at `at`. `commits`: the newest commit, and the newest at `at`.

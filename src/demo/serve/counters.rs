@@ -1,8 +1,9 @@
 //! Counters of calls, jobs and downloads, for tests and benchmarks.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::demo::serve::faults::fault::Endpoint;
 use crate::model::TableRef;
@@ -83,10 +84,10 @@ pub(super) struct Tally(Mutex<Counters>);
 
 impl Tally {
     pub(super) fn count(&self, change: impl FnOnce(&mut Counters)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.0.lock());
     }
 
     pub(super) fn snapshot(&self) -> Counters {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 }

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use url::Url;
 
@@ -74,25 +75,25 @@ impl State {
             Endpoint::Urls => urls,
             Endpoint::Login | Endpoint::Objects => 0,
         };
-        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut windows = self.windows.lock();
         let admitted = windows[endpoint as usize].admit(self.clock.elapsed(), limit, self.options.limit_window);
         admitted.map_err(|wait| (wait.as_nanos().div_ceil(1_000_000_000) as u64).max(1))
     }
 
     pub(super) fn counters(&self) -> Counters {
         let mut counters = self.tally.snapshot();
-        let windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        let windows = self.windows.lock();
         counters.peak_calls = Endpoint::ALL.into_iter().zip(windows.iter().map(Window::peak)).collect();
         counters.faults = self.faults.struck();
         counters
     }
 
     pub(super) fn require_snapshot(&self, table: TableRef, before: Timestamp) {
-        self.snapshots_required.lock().unwrap_or_else(PoisonError::into_inner).insert(table, before);
+        self.snapshots_required.lock().insert(table, before);
     }
 
     pub(super) fn snapshot_required_before(&self, table: &TableRef) -> Option<Timestamp> {
-        self.snapshots_required.lock().unwrap_or_else(PoisonError::into_inner).get(table).copied()
+        self.snapshots_required.lock().get(table).copied()
     }
 
     /// The signature of a URL for an object that expires at a time.

@@ -6,10 +6,11 @@ use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::Instrument;
 
@@ -131,7 +132,7 @@ impl<'a> Teller<'a> {
     }
 
     pub(super) fn tell(&self, table: &TableRef, index: usize, step: Step) {
-        let mut guard = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.state.lock();
         let state = &mut *guard;
         state.waiting[index].push_back(TableEvent { table: table.clone(), place: index + 1, of: self.of, step });
         while let Some(event) = state.waiting.get_mut(state.turn).and_then(VecDeque::pop_front) {
@@ -264,7 +265,7 @@ mod tests {
                 Step::Failed(_) => "failed",
                 _ => "other",
             };
-            heard.lock().unwrap().push(format!("{} {word}", event.table.table));
+            heard.lock().push(format!("{} {word}", event.table.table));
         };
         let teller = Teller::new(&observer, 4);
         for index in 0..4 {
@@ -274,7 +275,7 @@ mod tests {
             let step = kind.map_or(Step::Done, |kind| Step::Failed(Arc::new(Error::new(kind, "No"))));
             teller.tell(&table(*index), *index, step);
         }
-        heard.into_inner().unwrap()
+        heard.into_inner()
     }
 
     #[test]

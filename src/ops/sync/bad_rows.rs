@@ -4,7 +4,9 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::decode::{BadRows, RowError};
 use crate::error::{Kind, Result, ResultExt};
@@ -52,7 +54,7 @@ impl BadRowFile {
             let mut line = line.to_string();
             line.push('\n');
             // One write per line, so that lines of several tables do not mix.
-            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut file = file.lock();
             file.write_all(line.as_bytes()).context(Kind::Io, "The file for bad rows cannot be written")
         }))
     }

@@ -2,9 +2,10 @@
 //! names that nothing has end the run before any job is asked for. Patterns without a match are only warned of.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures::StreamExt;
+use parking_lot::Mutex;
 
 use crate::api::Client;
 use crate::error::{Error, ErrorContext, Kind, Result};
@@ -32,7 +33,7 @@ impl NameOptions {
 
     /// Warns of a pattern, once in the life of the process.
     fn warn(&self, pattern: &str, of: &'static str) {
-        if self.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(format!("{of} {pattern}")) {
+        if self.warned.lock().insert(format!("{of} {pattern}")) {
             tracing::warn!(pattern, "A pattern of {of} matches no table of the run's namespaces");
         }
     }

@@ -31,10 +31,11 @@ mod tls;
 mod values;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
@@ -179,10 +180,6 @@ struct Known {
     is_read: bool,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shared").field("location", &self.location).finish_non_exhaustive()
@@ -317,7 +314,7 @@ impl Shared {
 
     async fn session(&self) -> Result<Box<dyn Connection>> {
         loop {
-            let kept = locked(&self.idle).pop();
+            let kept = self.idle.lock().pop();
             match kept {
                 Some(mut session) => {
                     if session.is_alive().await {
@@ -330,18 +327,18 @@ impl Shared {
     }
 
     fn give_back(&self, session: Box<dyn Connection>) {
-        let mut idle = locked(&self.idle);
+        let mut idle = self.idle.lock();
         if session.is_idle() && idle.len() < IDLE_SESSIONS {
             idle.push(session);
         }
     }
 
     fn is_to_be_staged(&self, table: &TableRef) -> bool {
-        locked(&self.to_be_staged).contains(table)
+        self.to_be_staged.lock().contains(table)
     }
 
     fn stage_from_now(&self, table: &TableRef) {
-        locked(&self.to_be_staged).insert(table.clone());
+        self.to_be_staged.lock().insert(table.clone());
     }
 
     /// Reads the book-keeping of all tables, for the questions of a run.
@@ -350,13 +347,13 @@ impl Shared {
             true => meta::entries(session, self.dialect()).await?,
             false => HashMap::new(),
         };
-        *locked(&self.known) = Known { entries, given: HashSet::new(), is_read: true };
+        *self.known.lock() = Known { entries, given: HashSet::new(), is_read: true };
         Ok(())
     }
 
     /// What was read of a table, once. `None`: ask the database.
     fn take_known(&self, table: &TableRef) -> Option<Result<Option<meta::Entry>>> {
-        let mut known = locked(&self.known);
+        let mut known = self.known.lock();
         if !known.is_read || !known.given.insert(table.clone()) {
             return None;
         }
@@ -426,7 +423,7 @@ impl Shared {
     /// Book-keeping and schema for the tables of a namespace.
     async fn make_room(&self, session: &mut dyn Connection, namespace: &Namespace) -> Result<()> {
         let dialect = self.dialect();
-        if locked(&self.namespaces).contains(namespace) {
+        if self.namespaces.lock().contains(namespace) {
             return Ok(());
         }
         meta::prepare(session, dialect).await?;
@@ -445,7 +442,7 @@ impl Shared {
                 session.execute(&unlock).await?;
             }
         }
-        locked(&self.namespaces).insert(namespace.clone());
+        self.namespaces.lock().insert(namespace.clone());
         Ok(())
     }
 }

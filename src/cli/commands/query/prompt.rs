@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures::StreamExt;
+use parking_lot::Mutex;
 use rustyline::completion::{Completer, Pair};
 use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
@@ -156,7 +157,7 @@ async fn read_columns(querier: Querier, known: Arc<Known>) {
         // A table that cannot be read fails when it is queried.
         let Ok(schema) = schema else { continue };
         let names = schema.fields().iter().map(|field| field.name().clone()).collect();
-        known.columns.lock().unwrap_or_else(PoisonError::into_inner).insert(table, names);
+        known.columns.lock().insert(table, names);
     }
 }
 
@@ -200,7 +201,7 @@ impl Completer for Names {
     type Candidate = Pair;
 
     fn complete(&self, line: &str, at: usize, _: &rustyline::Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
-        let columns = self.0.columns.lock().unwrap_or_else(PoisonError::into_inner);
+        let columns = self.0.columns.lock();
         let Place { start, words } = completion::complete(line, at, &self.0.tables, &columns);
         let pair = |word: String| Pair { display: word.clone(), replacement: word };
         Ok((start, words.into_iter().map(pair).collect()))

@@ -2,8 +2,8 @@
 //! against the demo could not find a misreading of schemas.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::demo::record::{Field, Layout};
@@ -120,7 +120,7 @@ fn words(node: &Value) -> Vec<&'static str> {
 /// Interns a string for the life of the process, so that rows can borrow names and enum members. The catalogue bounds their number.
 fn keep(word: &str) -> &'static str {
     static KEPT: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
-    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut kept = KEPT.lock();
     let kept = kept.get_or_insert_default();
     match kept.get(word) {
         Some(known) => known,

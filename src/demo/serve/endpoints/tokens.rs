@@ -1,7 +1,8 @@
 //! The bearer tokens that the server has issued.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::model::Timestamp;
 
@@ -11,16 +12,16 @@ pub(crate) struct Tokens(Mutex<HashMap<String, Timestamp>>);
 
 impl Tokens {
     pub(crate) fn add(&self, token: String, expires: Timestamp, now: Timestamp) {
-        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tokens = self.0.lock();
         tokens.retain(|_, expires| *expires > now);
         tokens.insert(token, expires);
     }
 
     pub(crate) fn forget_all(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.0.lock().clear();
     }
 
     pub(crate) fn expiry(&self, token: &str) -> Option<Timestamp> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(token).copied()
+        self.0.lock().get(token).copied()
     }
 }

@@ -1,7 +1,8 @@
 //! The active faults. Handlers ask here whether a fault applies; the effects are theirs.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::demo::serve::faults::fault::{Fault, Times};
 use crate::model::TableRef;
@@ -32,22 +33,22 @@ impl Faults {
             Times::N(times) => Some(times),
             Times::Always => None,
         };
-        self.rules.lock().unwrap_or_else(PoisonError::into_inner).push(Rule { fault, table, skip, left });
+        self.rules.lock().push(Rule { fault, table, skip, left });
     }
 
     pub(crate) fn clear(&self) {
-        self.rules.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.rules.lock().clear();
     }
 
     /// Occurrences by the name of the variant, such as `Throttle` or `WrongCrc`.
     pub(crate) fn struck(&self) -> BTreeMap<String, u64> {
-        self.struck.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.struck.lock().clone()
     }
 
     /// Takes the first fault that `pick` selects and that applies to the table, unless it has occasions to skip. `table` is `None` for
     /// calls without a table, to which faults of a single table do not apply.
     pub(crate) fn take<T>(&self, table: Option<&TableRef>, pick: impl Fn(&Fault) -> Option<T>) -> Option<T> {
-        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rules = self.rules.lock();
         for place in 0..rules.len() {
             let rule = &mut rules[place];
             if rule.left == Some(0) || rule.table.as_ref().is_some_and(|wanted| Some(wanted) != table) {
@@ -63,7 +64,7 @@ impl Faults {
             }
             rule.left = rule.left.map(|left| left - 1);
             let word = rule.fault.word();
-            *self.struck.lock().unwrap_or_else(PoisonError::into_inner).entry(word).or_default() += 1;
+            *self.struck.lock().entry(word).or_default() += 1;
             return Some(picked);
         }
         None

@@ -1,10 +1,11 @@
 //! Jobs: waiting, running, complete or failed, and removed when they expire.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper::StatusCode;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 
 use crate::demo::serve::clock::later;
@@ -51,7 +52,7 @@ pub(crate) struct Jobs(Mutex<HashMap<String, Arc<Job>>>);
 impl Jobs {
     /// All jobs that have not expired, locked; removes the others.
     pub(crate) fn live(&self, now: Timestamp) -> MutexGuard<'_, HashMap<String, Arc<Job>>> {
-        let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut jobs = self.0.lock();
         jobs.retain(|_, job| job.expires > now);
         jobs
     }
@@ -61,7 +62,7 @@ impl Jobs {
     }
 
     pub(crate) fn remove(&self, id: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.0.lock().remove(id);
     }
 }
 

@@ -7,9 +7,10 @@ use std::fs;
 use std::hash::{Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
@@ -136,8 +137,8 @@ impl Store {
         let parent = shared.join(table_name).join(recipe.cut.folder_name());
         let folder = parent.join(recipe.folder_name());
 
-        let lock = self.making.lock().unwrap_or_else(PoisonError::into_inner).entry(folder.clone()).or_default().clone();
-        let _guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = self.making.lock().entry(folder.clone()).or_default().clone();
+        let _guard = lock.lock();
         if let Some(parts) = cached(&folder) {
             return Ok(parts);
         }

@@ -1,12 +1,13 @@
 //! Row locations as batches between tasks. The reports of the tasks that write travel in a column of the same batches.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch, StringArray, UInt32Array, UInt64Array, new_null_array,
 };
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Field, Schema, SchemaRef, UInt32Type, UInt64Type};
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use crate::engine::{BatchSender, engine_error};
 use crate::error::{Error, Kind, Result, ResultExt};
@@ -62,7 +63,7 @@ impl LocationSender {
     async fn send_full_batches(&self, min_rows: usize) -> Result<()> {
         loop {
             let locations: Vec<RowLocation> = {
-                let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut buffer = self.buffer.lock();
                 if buffer.len() < min_rows {
                     return Ok(());
                 }
@@ -109,7 +110,7 @@ impl RowLocationSink for LocationSender {
     }
 
     async fn push(&self, locations: Vec<RowLocation>) -> Result<()> {
-        self.buffer.lock().unwrap_or_else(PoisonError::into_inner).extend(locations);
+        self.buffer.lock().extend(locations);
         self.send_full_batches(BATCH_ROWS).await
     }
 }

@@ -1,8 +1,8 @@
 //! What an executor does with one part of a load. Commits nothing; the files of a task that fails are removed.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -12,6 +12,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, TryStreamExt};
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
+use parking_lot::Mutex;
 use parquet::arrow::AsyncArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
@@ -63,7 +64,7 @@ pub fn run_step(order: &str, input: SendableRecordBatchStream, worker: &Worker) 
             TaskSpec::Merge(table) => merge(&table, input, &worker, &sender).await,
             TaskSpec::Probe(probe) => probe_files(&probe, input, &worker, &sender).await,
         };
-        done.map_err(|error| DataFusionError::External(Box::new(error)))
+        done.map_err(DataFusionError::from)
     }))
 }
 

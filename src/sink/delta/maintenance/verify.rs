@@ -188,8 +188,8 @@ impl Comparison {
         let stream = all.map(move |batch| {
             let batch = batch?;
             inspect(&batch);
-            let batch = cast_to_file_schema(&batch, &columns, &schema, ColumnNames::Logical).map_err(external)?;
-            digest(&batch, key_count, &output).map_err(external)
+            let batch = cast_to_file_schema(&batch, &columns, &schema, ColumnNames::Logical).map_err(DataFusionError::from)?;
+            digest(&batch, key_count, &output).map_err(DataFusionError::from)
         });
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.output), stream))
     }
@@ -197,7 +197,7 @@ impl Comparison {
     /// Rows of the table, which have the file schema, as a side.
     fn digests_of_rows(&self, rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
         let (output, key_count) = (Arc::clone(&self.output), self.key_count);
-        let stream = rows.map(move |batch| digest(&batch?, key_count, &output).map_err(external));
+        let stream = rows.map(move |batch| digest(&batch?, key_count, &output).map_err(DataFusionError::from));
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.output), stream))
     }
 
@@ -256,10 +256,6 @@ fn named(name: &str) -> Expr {
 
 fn key_name(prefix: &str, number: usize) -> String {
     format!("{prefix}{number}")
-}
-
-fn external(error: Error) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
 }
 
 /// The key columns, and a digest of all other columns.

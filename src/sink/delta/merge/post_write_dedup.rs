@@ -5,11 +5,12 @@
 //! A location takes 40 bytes. Locations are sorted in memory within a share of the memory limit, and on disk beyond it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::error::Result as PlanResult;
 use object_store::ObjectStoreExt;
+use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
 use crate::engine::{Engine, ExternalSorter, engine_error};
@@ -39,13 +40,13 @@ impl RowLocationIndex {
 
     /// Adds a location.
     pub(crate) fn insert(&self, location: RowLocation) -> Result<()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(location.to_entry()).map_err(engine_error)
+        self.0.lock().push(location.to_entry()).map_err(engine_error)
     }
 
     /// The rows that a newer change of the same key replaces. There must be no other clone of the index.
     pub(crate) async fn replaced_rows(self) -> Result<RowsByFile> {
         let sorted = Arc::into_inner(self.0).ok_or_else(|| Error::new(Kind::Bug, "Rows are still being written"))?;
-        let sorted = sorted.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let sorted = sorted.into_inner();
         // It reads temporary files.
         let search = tokio::task::spawn_blocking(move || find_replaced(sorted));
         search.await.context(Kind::Bug, "The search for repeated keys stopped unexpectedly")?.map_err(engine_error)
@@ -60,7 +61,7 @@ impl RowLocationSink for RowLocationIndex {
     }
 
     async fn push(&self, locations: Vec<RowLocation>) -> Result<()> {
-        let mut sorted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sorted = self.0.lock();
         locations.into_iter().try_for_each(|location| sorted.push(location.to_entry()).map_err(engine_error))
     }
 }

@@ -1,13 +1,14 @@
 //! Writes streams of changes as rows of new files and enforces unique keys on the way. Reads no existing file.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute::{filter_record_batch, not};
 use arrow::datatypes::{Field, FieldRef, Schema};
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
+use parking_lot::Mutex;
 
 use crate::engine::{combine_streams, engine_error, split_batch};
 use crate::error::{Error, Kind, Result, ResultExt};
@@ -129,7 +130,7 @@ impl SnapshotWriter {
         let mut upserted = 0;
         let mut buffer = self.router.as_ref().map(|router| (router, router.buffer(&self.format.pool)));
         loop {
-            let next = self.streams.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let next = self.streams.lock().pop_front();
             let Some(mut stream) = next else { break };
             let Some((router, buffer)) = &mut buffer else {
                 // Reads the next batch while this one is encoded.

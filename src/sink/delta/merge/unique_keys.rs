@@ -1,10 +1,11 @@
 //! Checks that no key occurs twice in a change set that was not deduplicated.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use parking_lot::Mutex;
 use roaring::RoaringTreemap;
 
 use crate::engine::{Engine, engine_error};
@@ -42,7 +43,7 @@ impl UniqueKeyCheck {
     /// Adds the keys of a batch. The error is [`ChangeSet::duplicate_key`] if a key was added before.
     pub(crate) fn insert(&self, key: &ArrayRef) -> Result<()> {
         let keys = as_integers(key)?;
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.0.lock();
         for key in keys.as_primitive::<Int64Type>().values() {
             // An order-preserving cast: close keys are close in the bitmap.
             if !seen.keys.insert(*key as u64 ^ (1 << 63)) {

@@ -96,7 +96,7 @@ fn checked_stream(load: &LoadContext, changes: ChangeSet) -> Result<SendableReco
     let checked = all.map(move |batch| {
         let batch = batch?;
         if let Some(unique) = &unique {
-            key_columns(&batch, &keys).and_then(|keys| unique.insert(&keys[0])).map_err(external)?;
+            key_columns(&batch, &keys).and_then(|keys| unique.insert(&keys[0])).map_err(DataFusionError::from)?;
         }
         Ok(batch)
     });
@@ -133,9 +133,10 @@ async fn append_increment(
         let (format, schema, digests, oldest) =
             (Arc::clone(format), Arc::clone(&with_digests), Arc::clone(&digests), Arc::clone(&oldest));
         all.map(move |batch| {
-            let rows = cast_to_file_schema(&batch?, &format.columns, &format.schema, ColumnNames::Logical).map_err(external)?;
+            let rows = cast_to_file_schema(&batch?, &format.columns, &format.schema, ColumnNames::Logical)
+                .map_err(DataFusionError::from)?;
             oldest.fetch_min(digests.oldest(&rows), Ordering::Relaxed);
-            let columns = digests.of(&rows).map_err(external)?.into_iter().chain(rows.columns().iter().cloned());
+            let columns = digests.of(&rows).map_err(DataFusionError::from)?.into_iter().chain(rows.columns().iter().cloned());
             Ok(RecordBatch::try_new(Arc::clone(&schema), columns.collect())?)
         })
     };
@@ -179,7 +180,7 @@ fn known_digests(
     let (out, digests) = (Arc::clone(&schema), Arc::clone(digests));
     let known = reader
         .live_rows_of(&files)
-        .map(move |batch| Ok(RecordBatch::try_new(Arc::clone(&out), digests.of(&batch?).map_err(external)?)?));
+        .map(move |batch| Ok(RecordBatch::try_new(Arc::clone(&out), digests.of(&batch?).map_err(DataFusionError::from)?)?));
     Box::pin(RecordBatchStreamAdapter::new(schema, known))
 }
 
@@ -242,7 +243,8 @@ impl<'a> SnapshotComparison<'a> {
     async fn join(&self, snapshot: SendableRecordBatchStream) -> Result<SendableRecordBatchStream> {
         let (format, side) = (Arc::clone(self.format), Arc::clone(&self.snapshot_side));
         let new = snapshot.map(move |batch| {
-            let rows = cast_to_file_schema(&batch?, &format.columns, &format.schema, ColumnNames::Logical).map_err(external)?;
+            let rows = cast_to_file_schema(&batch?, &format.columns, &format.schema, ColumnNames::Logical)
+                .map_err(DataFusionError::from)?;
             Ok(RecordBatch::try_new(Arc::clone(&side), rows.columns().to_vec())?)
         });
         let new = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.snapshot_side), new));
@@ -339,10 +341,6 @@ impl<'a> SnapshotComparison<'a> {
         RecordBatch::try_new(Arc::clone(&self.format.schema), columns)
             .context(Kind::Bug, "Changes do not match the schema of their file")
     }
-}
-
-fn external(error: Error) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
 }
 
 /// Computes digests of 128 bits by which equal changes are found.

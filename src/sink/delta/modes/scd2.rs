@@ -342,8 +342,7 @@ fn old_versions(
     let stream = futures::stream::iter(found).then(move |(number, file, rows)| {
         let (reader, out) = (reader.clone(), Arc::clone(&out));
         async move {
-            let read = reader.rows_at(&file.location(), &rows).await;
-            let read = read.map_err(|error| DataFusionError::External(Box::new(error)))?;
+            let read = reader.rows_at(&file.location(), &rows).await?;
             let mut positions = rows.into_iter();
             Ok::<_, DataFusionError>(read.map(move |batch| {
                 let batch = batch?;

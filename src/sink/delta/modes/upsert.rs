@@ -1,11 +1,12 @@
 //! Mode `current`: one row per key. A snapshot replaces all rows; an increment is merged into them.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
+use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 use tokio::task::JoinSet;
 use tracing::Instrument;

@@ -110,7 +110,7 @@ impl RowReader {
                     let deleted = deleted_rows(&reader.store, &file).await?;
                     reader.live_rows(&file.location(), deleted).await
                 };
-                open.await.map_err(external)
+                open.await.map_err(DataFusionError::from)
             }
         });
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), streams.try_flatten()))
@@ -149,24 +149,20 @@ impl RowReader {
                     None if before == expected => Ok(None),
                     None => {
                         let error = Error::new(Kind::Bug, "A data file was not read completely").with_field("file", path);
-                        Err(external(error))
+                        Err(error.into())
                     }
                     Some(batch) => {
                         let batch = batch?;
                         let cast = select(&batch, before)
                             .and_then(|rows| cast_to_file_schema(&rows, columns, schema, ColumnNames::Physical))
                             .with_field("file", path);
-                        Ok(Some((cast.map_err(external)?, (stream, before + batch.num_rows() as u64))))
+                        Ok(Some((cast.map_err(DataFusionError::from)?, (stream, before + batch.num_rows() as u64))))
                     }
                 }
             }
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows)))
     }
-}
-
-fn external(error: Error) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
 }
 
 /// Size of a decoded row in bytes, from the row group with the largest rows. The file itself is smaller if it has dictionaries.

@@ -2,15 +2,16 @@
 //! until a partition has enough rows for a row group; otherwise each writer would encode few rows at a time into many open files.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::interleave_record_batch;
 use arrow::datatypes::SchemaRef;
-use datafusion::error::{DataFusionError, Result as PlanResult};
+use datafusion::error::Result as PlanResult;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use futures::StreamExt;
+use parking_lot::Mutex;
 use tracing::Span;
 
 use crate::engine::{BatchSender, Engine, streams_from_tasks};
@@ -77,10 +78,10 @@ impl PartitionRouter {
     async fn run(self, queue: Arc<Mutex<VecDeque<SendableRecordBatchStream>>>, outputs: Outputs) -> PlanResult<()> {
         let mut shuffle = Shuffle::default();
         loop {
-            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let next = queue.lock().pop_front();
             let Some(mut stream) = next else { break };
             while let Some(batch) = stream.next().await.transpose()? {
-                let numbers = self.numbers(&batch).map_err(|error| DataFusionError::External(Box::new(error)))?;
+                let numbers = self.numbers(&batch)?;
                 let Some(first) = numbers.first() else { continue };
                 if numbers.iter().all(|number| number == first) {
                     outputs.send(*first, batch).await?;

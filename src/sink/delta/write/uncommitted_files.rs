@@ -2,11 +2,12 @@
 //! the load ends.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use deltalake::ObjectStore;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
+use parking_lot::Mutex;
 
 /// Names of the files that a load has written. Clones share one list.
 #[derive(Debug, Clone, Default)]
@@ -15,13 +16,13 @@ pub(crate) struct FileRegistry(Arc<Mutex<Vec<String>>>);
 impl FileRegistry {
     /// Registers a file before it is created. Returns its number within the load.
     pub(crate) fn add(&self, name: &str) -> u32 {
-        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.0.lock();
         names.push(name.to_owned());
         (names.len() - 1) as u32
     }
 
     fn take(&self) -> Vec<String> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.0.lock())
     }
 }
 

@@ -1,7 +1,7 @@
 //! A session by `mysql_async`: statements, and rows by `LOAD DATA LOCAL INFILE` or, where that is disabled, by `INSERT`.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -11,6 +11,7 @@ use futures::{StreamExt, stream};
 use mysql_async::consts::StatusFlags;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, Params, QueryResult, SslOpts, Value};
+use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 use url::Url;
 
@@ -236,12 +237,12 @@ impl Session {
                 while next < rows.rows() && chunk.len() < CHUNK {
                     if let Err(error) = rows.row(next, Form::Fields, &mut chunk) {
                         // The server is not told: the session lives on, to say what to do with what it has got.
-                        progress.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(error);
+                        progress.lock().1 = Some(error);
                         return None;
                     }
                     next += 1;
                 }
-                progress.lock().unwrap_or_else(PoisonError::into_inner).0 += chunk.len() as u64;
+                progress.lock().0 += chunk.len() as u64;
                 (!chunk.is_empty()).then(|| Bytes::from(chunk))
             });
             let pieces = chunks.flat_map(move |mut chunk| {
@@ -250,7 +251,7 @@ impl Session {
             Ok(stream::iter(pieces).boxed())
         });
         let done = self.run(&Statement::new(command)).await;
-        let (bytes, failed) = std::mem::take(&mut *sent.lock().unwrap_or_else(PoisonError::into_inner));
+        let (bytes, failed) = std::mem::take(&mut *sent.lock());
         if let Some(error) = failed {
             return Err(error);
         }

@@ -3,8 +3,10 @@
 use std::env::consts::EXE_SUFFIX;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// A database for one test. The server stops when the last one is dropped.
 pub struct Database {
@@ -38,7 +40,7 @@ impl Database {
 
     fn shared(place: usize, start: impl FnOnce() -> Option<Cluster>) -> Option<Self> {
         let cluster = {
-            let mut shared = SHARED[place].lock().unwrap_or_else(PoisonError::into_inner);
+            let mut shared = SHARED[place].lock();
             match shared.upgrade() {
                 Some(cluster) => cluster,
                 None => {
@@ -76,7 +78,7 @@ impl Database {
 
     /// Kills the server, which must be its own, and starts it again.
     pub fn crash(&self) {
-        self.cluster.own.as_ref().expect("a server of its own").lock().unwrap().again("-QUIT");
+        self.cluster.own.as_ref().expect("a server of its own").lock().again("-QUIT");
     }
 
     /// The output of a statement, without headings.

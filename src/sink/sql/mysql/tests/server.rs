@@ -3,9 +3,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde_json::Value;
 
 /// The kind of server.
@@ -48,7 +49,7 @@ impl Database {
     /// `None` if there is no server and none is required.
     pub fn new(brand: Brand) -> Option<Self> {
         let server = {
-            let mut shared = SHARED[brand as usize].lock().unwrap_or_else(PoisonError::into_inner);
+            let mut shared = SHARED[brand as usize].lock();
             match shared.upgrade() {
                 Some(server) => server,
                 None => {
@@ -69,10 +70,10 @@ impl Database {
     /// Kills the server, which must be its own, and starts it again.
     pub fn crash(&self) {
         let own = self.server.own.as_ref().expect("a server of its own");
-        let mut process = own.process.lock().unwrap();
+        let mut process = own.process.lock();
         process.kill().unwrap();
         process.wait().unwrap();
-        *process = own.command.lock().unwrap().spawn().unwrap();
+        *process = own.command.lock().spawn().unwrap();
         self.server.wait();
     }
 
@@ -250,7 +251,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(Ok(process)) = self.own.as_mut().map(|own| own.process.get_mut()) {
+        if let Some(process) = self.own.as_mut().map(|own| own.process.get_mut()) {
             // Durability is not needed.
             let _ = process.kill();
             let _ = process.wait();
