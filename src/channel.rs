@@ -1,8 +1,7 @@
-//! Bounded channels from producers, which are tasks or threads of their own, to readers.
+//! Bounded channels from producers (tasks or threads) to readers.
 //!
-//! The end of a channel is not the end of the data: a producer that panics, is aborted or is dropped closes its side, too. So a
-//! stream of this module ends only after every producer has returned without an error. In all other cases its reader gets an
-//! error.
+//! The end of a channel is not the end of the data: a producer that panics, is aborted or is dropped also closes its side. A stream of this
+//! module therefore ends only after every producer has returned without an error; in all other cases its reader gets an error.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,14 +17,14 @@ use tracing::{Instrument, Span};
 use crate::error::{Error, Kind};
 use crate::panics::{self, Panicked};
 
-const STOPPED: &str = "A part of the work stopped unexpectedly";
+const STOPPED: &str = "A background task stopped unexpectedly";
 
 /// The error type of a channel.
 pub(crate) trait Failure: Send + 'static {
-    /// One of ours.
+    /// The failure for an error.
     fn of(error: Error) -> Self;
 
-    /// The same failure for so many readers.
+    /// Copies of the failure, one per reader.
     fn for_readers(self, readers: usize) -> Vec<Self>
     where
         Self: Sized;
@@ -42,7 +41,7 @@ impl Failure for Error {
     }
 }
 
-/// A channel under construction: first its producers, then [`Channel::build`].
+/// A channel under construction: add producers, then call [`Channel::build`].
 pub(crate) struct Channel<T, E> {
     senders: Vec<mpsc::Sender<Result<T, E>>>,
     receivers: Vec<mpsc::Receiver<Result<T, E>>>,
@@ -51,13 +50,13 @@ pub(crate) struct Channel<T, E> {
     finished: Arc<AtomicUsize>,
 }
 
-/// Where a producer puts its items. Must not outlive the producer.
+/// The output of a producer. Must not outlive the producer.
 pub(crate) struct Sender<T, E> {
     outputs: Vec<mpsc::Sender<Result<T, E>>>,
 }
 
-/// What the producers put in: a stream that ends only after all of them have finished. Dropping the last one of a channel aborts
-/// the producers.
+/// The stream of the producers' items, which ends only after all of them have finished. Dropping the last stream of a channel aborts the
+/// producers.
 pub(crate) struct Items<T, E> {
     receiver: mpsc::Receiver<Result<T, E>>,
     finished: Arc<AtomicUsize>,
@@ -82,7 +81,7 @@ where
     channel.single()
 }
 
-/// As [`from_task`], of work that blocks a thread.
+/// As [`from_task`], for a producer that blocks its thread.
 pub(crate) fn from_thread<T: Send + 'static, E: Failure>(
     capacity: usize,
     span: Span,
@@ -94,13 +93,13 @@ pub(crate) fn from_thread<T: Send + 'static, E: Failure>(
 }
 
 impl<T: Send + 'static, E: Failure> Channel<T, E> {
-    /// With so many outputs, each holding up to `capacity` items.
+    /// A channel with `outputs` streams, each of which buffers up to `capacity` items.
     pub(crate) fn new(outputs: usize, capacity: usize) -> Self {
         let (senders, receivers) = (0..outputs.max(1)).map(|_| mpsc::channel(capacity.max(1))).unzip();
         Self { senders, receivers, producers: JoinSet::new(), count: 0, finished: Arc::default() }
     }
 
-    /// Adds a producer that is a task.
+    /// Adds a task as a producer.
     pub(crate) fn spawn<F>(&mut self, span: Span, produce: impl FnOnce(Sender<T, E>) -> F + Send + 'static)
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
@@ -117,7 +116,7 @@ impl<T: Send + 'static, E: Failure> Channel<T, E> {
         self.producers.spawn(work.instrument(span));
     }
 
-    /// Adds a producer that blocks a thread.
+    /// Adds a producer that blocks its thread.
     pub(crate) fn spawn_blocking(&mut self, span: Span, produce: impl FnOnce(Sender<T, E>) -> Result<(), E> + Send + 'static) {
         let (sender, finished) = self.producer();
         self.producers.spawn_blocking(move || {
@@ -135,7 +134,7 @@ impl<T: Send + 'static, E: Failure> Channel<T, E> {
         (Sender { outputs: self.senders.clone() }, Arc::clone(&self.finished))
     }
 
-    /// A stream for each output. A failure of a producer is given to all of them.
+    /// One stream per output. All of them get the failure of a producer.
     pub(crate) fn build(self) -> Vec<Items<T, E>> {
         let producers = Arc::new(self.producers);
         let items = |receiver| Items {
@@ -175,22 +174,21 @@ impl<T, E> std::fmt::Debug for Sender<T, E> {
 }
 
 impl<T: Send + 'static, E: Failure> Sender<T, E> {
-    /// To the first output; waits for room. An error when nobody reads any more, which ends the producer.
+    /// Sends to the first output and waits for room. Fails if nobody reads any more, which ends the producer.
     pub(crate) async fn send(&self, item: T) -> Result<(), E> {
         self.send_to(0, item).await
     }
 
-    /// To one of the outputs. Items for an output that is read no more are dropped as long as others are: whoever dropped it cannot
-    /// have taken its end for the end of the data.
+    /// Sends to one output. Items for a dropped output are discarded as long as other outputs are read.
     pub(crate) async fn send_to(&self, output: usize, item: T) -> Result<(), E> {
         let sent = match self.outputs.get(output) {
             Some(sender) => sender.send(Ok(item)).await.is_ok(),
-            None => return Err(E::of(Error::new(Kind::Bug, "Rows were sent to nobody"))),
+            None => return Err(E::of(Error::new(Kind::Bug, "Rows were sent to an output that does not exist"))),
         };
         if sent || self.outputs.iter().any(|output| !output.is_closed()) { Ok(()) } else { Err(gone()) }
     }
 
-    /// As [`Sender::send`], on a thread that may block.
+    /// As [`Sender::send`], blocking the thread.
     pub(crate) fn send_blocking(&self, item: T) -> Result<(), E> {
         let sent = self.outputs.first().is_some_and(|sender| sender.blocking_send(Ok(item)).is_ok());
         if sent { Ok(()) } else { Err(gone()) }
@@ -198,21 +196,21 @@ impl<T: Send + 'static, E: Failure> Sender<T, E> {
 
     async fn fail(&self, error: E) {
         let errors = error.for_readers(self.outputs.len());
-        // At once: a reader may wait for another one.
+        // Concurrently: one reader may wait for another.
         join_all(self.outputs.iter().zip(errors).map(|(output, error)| output.send(Err(error)))).await;
     }
 
     fn fail_blocking(&self, error: E) {
         for (output, error) in self.outputs.iter().zip(error.for_readers(self.outputs.len())) {
-            // A reader that is gone needs no error.
+            // The reader may be gone.
             let _ = output.blocking_send(Err(error));
         }
     }
 }
 
-/// Nobody gets to see it.
+/// Ends a producer whose readers are gone; no reader gets it.
 fn gone<E: Failure>() -> E {
-    E::of(Error::new(Kind::Cancelled, "Nobody reads the result any more"))
+    E::of(Error::new(Kind::Cancelled, "The result is no longer needed"))
 }
 
 impl<T, E: Failure> Stream for Items<T, E> {
@@ -225,9 +223,9 @@ impl<T, E: Failure> Stream for Items<T, E> {
         let next = match ready!(self.receiver.poll_recv(context)) {
             Some(Ok(item)) => return Poll::Ready(Some(Ok(item))),
             Some(Err(error)) => Some(Err(error)),
-            // All senders are gone. Producers count themselves before they drop theirs.
+            // All senders are dropped. A producer that succeeds is counted before it drops its sender.
             None if self.finished.load(Ordering::Acquire) == self.count => None,
-            None => Some(Err(E::of(Error::new(Kind::Bug, STOPPED).hint("run it again; nothing of the table was changed")))),
+            None => Some(Err(E::of(Error::new(Kind::Bug, STOPPED).hint("the table was not changed; run the command again")))),
         };
         self.has_ended = true;
         self.receiver.close();
@@ -236,7 +234,7 @@ impl<T, E: Failure> Stream for Items<T, E> {
     }
 }
 
-// Nothing in it is pinned.
+// No field is pinned.
 impl<T, E> Unpin for Items<T, E> {}
 
 #[cfg(test)]
@@ -308,7 +306,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_of_several_producers_that_fails_fails_every_output() {
+    async fn a_failed_producer_fails_every_output() {
         let mut channel = Channel::new(3, 8);
         for producer in 0..3_u32 {
             channel.spawn(Span::none(), move |sender| async move {
@@ -324,7 +322,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_output_that_is_read_no_more_leaves_the_others_whole() {
+    async fn a_dropped_output_does_not_affect_the_others() {
         let mut channel = Channel::new(2, 1);
         channel.spawn(Span::none(), |sender| async move {
             for number in 0..50 {
@@ -339,7 +337,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_that_goes_away_stops_the_producer() {
+    async fn a_dropped_reader_stops_the_producer() {
         let (gone, wait) = tokio::sync::oneshot::channel::<()>();
         let mut numbers = from_task(1, Span::none(), |sender| async move {
             // It is dropped with the task.

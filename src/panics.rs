@@ -1,5 +1,5 @@
-//! Panics that are turned into errors. Decoders of other projects panic on some damaged input; what the program shows then is an
-//! error that names the place in their source, never their message, which may quote a value.
+//! Panics as errors. Third-party decoders panic on some damaged input; the error contains the source location of the panic, but not its
+//! message, which may contain values.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -12,9 +12,9 @@ use std::task::Poll;
 use crate::error::{Error, Kind};
 
 thread_local! {
-    /// How many callers on this thread turn a panic into an error.
+    /// Number of callers on this thread that catch panics.
     static CATCHING: Cell<u32> = const { Cell::new(0) };
-    /// Where the last panic of this thread came from.
+    /// Source location of the last panic of this thread.
     static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -25,10 +25,10 @@ pub(crate) struct Panicked {
 }
 
 impl Panicked {
-    /// As an error of `kind`; `message` says what stopped.
+    /// The panic as an error.
     pub(crate) fn into_error(self, kind: Kind, message: &'static str) -> Error {
         let error = Error::new(kind, message).caused_by(self.to_string());
-        error.hint("please report this message and the version (daplake --version); nothing of the table was changed")
+        error.hint("please report this message and the version (daplake --version); the table was not changed")
     }
 }
 
@@ -41,14 +41,14 @@ impl fmt::Display for Panicked {
     }
 }
 
-/// Runs `work`; a panic in it becomes an error, and nothing is printed. What `work` has borrowed must not be used after a panic.
+/// Runs `work` and returns a panic as an error, without printing it. Values that `work` has borrowed must not be used after a panic.
 pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     note_places();
     let _catching = Catching::begin();
     catch_unwind(AssertUnwindSafe(work)).map_err(|_: Box<dyn Any + Send>| Panicked { place: PLACE.take() })
 }
 
-/// As [`caught`], for a future. It must not be polled again after a panic.
+/// As [`caught`], for a future, which must not be polled again after a panic.
 pub(crate) async fn caught_async<F: Future>(work: F) -> Result<F::Output, Panicked> {
     let mut work = pin!(work);
     std::future::poll_fn(move |context| match caught(|| work.as_mut().poll(context)) {
@@ -74,7 +74,7 @@ impl Drop for Catching {
     }
 }
 
-/// Has the process note where a panic happened instead of printing it, on threads where it is caught. Others print as before.
+/// Installs a hook that records the location of a panic on threads that catch it. Other panics are printed as before.
 fn note_places() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -90,7 +90,7 @@ fn note_places() {
     });
 }
 
-/// Crate, file and line; not the folders of the machine that built the program.
+/// Crate, file and line, without folders of the build machine.
 fn place_of(location: &Location<'_>) -> String {
     let file = location.file().replace('\\', "/");
     let start = file.rfind("/src/").map_or(0, |source| file[..source].rfind('/').map_or(0, |slash| slash + 1));
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_becomes_an_error_that_names_the_place_and_not_the_message() {
+    fn a_panic_becomes_an_error_with_its_location_but_not_its_message() {
         let error = caught::<()>(|| panic!("value 4711")).unwrap_err().into_error(Kind::Data, "It stopped");
         assert_eq!(error.kind(), Kind::Data);
         let shown = format!("{error:?}");

@@ -20,7 +20,7 @@ use daplake::redact::Secret;
 use daplake::reduce::ChangeSet;
 use daplake::reduce::latest_per_key;
 use daplake::schema::{Nested, TableSchema, change_schema};
-use daplake::sink::{LoadKind, LoadPlan, Sink};
+use daplake::sink::{LoadKind, LoadPlan, Sink, WriteError};
 use futures::{TryStreamExt, stream};
 
 const RUNS: usize = 3;
@@ -302,12 +302,12 @@ async fn bench(rows: u64) -> Result<()> {
     print("newest change per key (256 MiB)", &figures, rows as usize, bytes);
 
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let plan = |kind, expects| LoadPlan {
+    let plan = |kind, expected| LoadPlan {
         table: table.clone(),
         schema: snapshot.schema.clone(),
         nested: Nested::Typed,
         kind,
-        expects,
+        expected,
         run_id: "bench".into(),
         job_id: "bench".into(),
         layout: Default::default(),
@@ -322,7 +322,9 @@ async fn bench(rows: u64) -> Result<()> {
         async move {
             let sink = ops::open_target(&Target::Folder(folder), engine)?;
             let mut load = sink.begin(plan).await?;
-            load.write(ChangeSet::unreduced(arrow.clone(), keys, vec![batch_stream(arrow.clone(), batches.clone())])).await?;
+            load.write(ChangeSet::unreduced(arrow.clone(), keys, vec![batch_stream(arrow.clone(), batches.clone())]))
+                .await
+                .map_err(WriteError::into_error)?;
             load.commit(Bookmark { at: first_at, schema_version: 1 }).await.map(drop)
         }
     })
@@ -343,7 +345,9 @@ async fn bench(rows: u64) -> Result<()> {
             let sink = ops::open_target(&Target::Folder(folder), engine)?;
             let source = batch_stream(arrow.clone(), changes.clone());
             let mut load = sink.begin(plan).await?;
-            load.write(latest_per_key(engine, ChangeSet::unreduced(arrow.clone(), keys, vec![source]))?).await?;
+            load.write(latest_per_key(engine, ChangeSet::unreduced(arrow.clone(), keys, vec![source]))?)
+                .await
+                .map_err(WriteError::into_error)?;
             load.commit(Bookmark { schema_version: 1, ..reached }).await.map(drop)
         }
     })

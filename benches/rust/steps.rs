@@ -24,7 +24,7 @@ use daplake::ops::{self, Target};
 use daplake::reduce::{ChangeSet, latest_per_key};
 use daplake::schema::{Nested, TableSchema, change_schema};
 use daplake::sink::delta::{DeletionVectors, DeltaOptions, DeltaSink, Scope};
-use daplake::sink::{LoadKind, LoadPlan, Loaded, Sink};
+use daplake::sink::{LoadKind, LoadPlan, LoadSummary, Sink, WriteError};
 use datafusion::datasource::MemTable;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -177,15 +177,15 @@ fn open(folder: &Path, engine: &Engine, deletion_vectors: DeletionVectors) -> Re
     ops::open_target_with(&Target::Folder(folder.join("lake")), options)
 }
 
-async fn load(sink: &DeltaSink, kind: LoadKind, set: ChangeSet) -> Result<Loaded> {
-    let expects = sink.held(&table()).await?.map(|held| held.bookmark);
-    let reached = expects.map_or(0, |bookmark| bookmark.at.micros()) + 1_000_000;
+async fn load(sink: &DeltaSink, kind: LoadKind, set: ChangeSet) -> Result<LoadSummary> {
+    let expected = sink.committed(&table()).await?.map(|held| held.bookmark);
+    let reached = expected.map_or(0, |bookmark| bookmark.at.micros()) + 1_000_000;
     let plan = LoadPlan {
         table: table(),
         schema: schema(),
         nested: Nested::Typed,
         kind,
-        expects,
+        expected,
         run_id: "bench".into(),
         job_id: "bench".into(),
         layout: Default::default(),
@@ -193,7 +193,7 @@ async fn load(sink: &DeltaSink, kind: LoadKind, set: ChangeSet) -> Result<Loaded
         as_of: Timestamp::now(),
     };
     let mut load = sink.begin(plan).await?;
-    load.write(set).await?;
+    load.write(set).await.map_err(WriteError::into_error)?;
     load.commit(Bookmark { at: Timestamp::from_micros(reached), schema_version: 1 }).await
 }
 

@@ -1,6 +1,6 @@
-//! The driver's small server: addresses of objects for executors, and what they report of the parts that they read. It speaks the two
-//! calls of the service that a download needs (login, object URLs), so that executors read objects with the same client as ever; what
-//! they log in with is a number of chance, good for the objects of one load while it lasts.
+//! The URL broker: a small server of the driver that gives executors pre-signed URLs of objects and takes their reports. It implements the
+//! two calls of the service that a download needs (login, object URLs), so that executors read objects with the same client. Their login is
+//! a random token, valid for the objects of one load.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -23,35 +23,34 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use url::Url;
 
-use super::scan::Pass;
 use crate::api::{Client, ObjectId, Retry, RetryPolicy, RetryReason, exchange};
 use crate::decode::DecodeCounts;
 use crate::error::{Error, Kind, Result, ResultExt};
 
-/// Largest request: some thousand ids of objects.
+/// Size limit of a request, enough for thousands of object ids, bytes.
 const MAX_REQUEST_BYTES: usize = 1 << 20;
-/// For how long a token is said to live; executors then log in again.
+/// Announced lifetime of a token; executors then log in again.
 const TOKEN_SECONDS: u64 = 3600;
-/// A connection whose request does not come for so long is closed.
+/// Timeout for the header of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
-/// Attempts at telling the driver of a part.
+/// Attempts to report a part to the driver.
 const ATTEMPTS: u32 = 4;
-/// Where parts are reported.
+/// Path for reports of parts.
 const PART: &str = "/daplake/part";
 
-/// What an executor saw in the objects of a part. Told again by a second attempt, it counts once.
+/// What an executor read from the objects of a part. The report of a second attempt replaces the first.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Report {
     /// Number of the part's first object.
     pub(super) part: usize,
-    /// Numbers of the objects that were read to their ends.
+    /// Numbers of the objects that were read to their end.
     pub(super) objects: Vec<usize>,
-    /// Rows of change batches.
+    /// Number of changes.
     pub(super) changes: u64,
     pub(super) counts: DecodeCounts,
 }
 
-/// The server; it ends when it is dropped.
+/// The server; it stops when it is dropped.
 #[derive(Debug)]
 pub(super) struct Broker {
     address: Url,
@@ -70,11 +69,28 @@ struct Load {
     reports: BTreeMap<usize, Report>,
 }
 
-/// A load whose objects the broker gives addresses of; until it is dropped.
+/// Access to the URLs of one load's objects, valid until the driver ends the load.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Lease {
+    /// URL of the broker.
+    pub(super) address: Url,
+    /// Name of the load.
+    pub(super) load: String,
+    pub(super) token: String,
+}
+
+impl std::fmt::Debug for Lease {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lease").field("address", &self.address.as_str()).field("load", &self.load).finish_non_exhaustive()
+    }
+}
+
+/// A load that is open at the broker until this is dropped.
 #[derive(Debug)]
-pub(super) struct Registered {
+pub(super) struct RegisteredLoad {
     loads: Loads,
-    pub(super) pass: Pass,
+    pub(super) lease: Lease,
 }
 
 impl std::fmt::Debug for Loads {
@@ -90,13 +106,13 @@ impl Loads {
     }
 }
 
-impl Registered {
-    /// Objects and changes that were reported so far.
+impl RegisteredLoad {
+    /// Numbers of objects and changes reported so far.
     pub(super) fn read(&self) -> (u64, u64) {
         self.sum(|(objects, changes), report| (objects + report.objects.len() as u64, changes + report.changes))
     }
 
-    /// Numbers of the objects that were read to their ends, ascending.
+    /// Numbers of the objects that were read to their end, ascending.
     pub(super) fn finished(&self) -> Vec<usize> {
         let finished: BTreeSet<usize> = self.sum(|mut all: BTreeSet<usize>, report| {
             all.extend(&report.objects);
@@ -105,7 +121,7 @@ impl Registered {
         finished.into_iter().collect()
     }
 
-    /// What decoders reported so far.
+    /// Counts of the decoders reported so far.
     pub(super) fn counts(&self) -> DecodeCounts {
         self.sum(|mut counts: DecodeCounts, report| {
             counts.add(&report.counts);
@@ -115,31 +131,32 @@ impl Registered {
 
     fn sum<T: Default>(&self, add: impl Fn(T, &Report) -> T) -> T {
         let loads = self.loads.lock();
-        loads.get(&self.pass.token).into_iter().flat_map(|load| load.reports.values()).fold(T::default(), add)
+        loads.get(&self.lease.token).into_iter().flat_map(|load| load.reports.values()).fold(T::default(), add)
     }
 
-    /// Forgets reports of an attempt before.
-    pub(super) fn begin(&self) {
-        if let Some(load) = self.loads.lock().get_mut(&self.pass.token) {
+    /// Discards the reports of an earlier attempt.
+    pub(super) fn restart(&self) {
+        if let Some(load) = self.loads.lock().get_mut(&self.lease.token) {
             load.reports.clear();
         }
     }
 }
 
-impl Drop for Registered {
+impl Drop for RegisteredLoad {
     fn drop(&mut self) {
-        self.loads.lock().remove(&self.pass.token);
+        self.loads.lock().remove(&self.lease.token);
     }
 }
 
 impl Broker {
-    /// Listens at `listen`; executors reach it at `host`, or at the address itself. Kind `Usage` if that cannot be listened at.
+    /// Starts to listen. Executors reach the server at `host`, or else at the address of `listen`.
+    ///
+    /// # Errors
+    /// Kind `Usage` if the address cannot be used.
     pub(super) async fn start(listen: SocketAddr, host: Option<&str>) -> Result<Self> {
-        let unusable = "The driver cannot listen for its executors";
+        let unusable = "The driver cannot listen for executors";
         let listener = TcpListener::bind(listen).await.context(Kind::Usage, unusable).map_err(|error| {
-            error
-                .with_field("address", listen)
-                .hint("name an address of this machine with --cluster-listen, such as 10.0.0.5:0")
+            error.with_field("address", listen).hint("set --cluster-listen to an address of this machine, such as 10.0.0.5:0")
         })?;
         let bound = listener.local_addr().context(Kind::Io, unusable)?;
         let host = host.map_or_else(|| bound.ip().to_string(), str::to_owned);
@@ -150,19 +167,19 @@ impl Broker {
         Ok(Self { address, loads, _serving: serving })
     }
 
-    /// Opens the door for the objects of a load.
-    pub(super) fn register(&self, name: &str, client: &Client, objects: &[ObjectId]) -> Registered {
-        // 244 bits of chance.
+    /// Opens a load with these objects.
+    pub(super) fn register(&self, name: &str, client: &Client, objects: &[ObjectId]) -> RegisteredLoad {
+        // 244 random bits.
         let token = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
         let objects = objects.iter().cloned().collect();
         let load = Load { name: name.to_owned(), client: client.clone(), objects, reports: BTreeMap::new() };
         self.loads.lock().insert(token.clone(), load);
-        let pass = Pass { address: self.address.clone(), load: name.to_owned(), token };
-        Registered { loads: self.loads.clone(), pass }
+        let lease = Lease { address: self.address.clone(), load: name.to_owned(), token };
+        RegisteredLoad { loads: self.loads.clone(), lease }
     }
 }
 
-/// As a URL has it: IPv6 in brackets.
+/// A URL with IPv6 addresses in brackets.
 pub(super) fn http_address(host: &str, port: u16) -> String {
     match host.contains(':') && !host.starts_with('[') {
         true => format!("http://[{host}]:{port}"),
@@ -176,7 +193,7 @@ async fn serve(listener: TcpListener, loads: Loads) {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else {
-                    // Too many open files, mostly; it passes.
+                    // Usually too many open files, which is temporary.
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 };
@@ -185,7 +202,7 @@ async fn serve(listener: TcpListener, loads: Loads) {
                     let service = service_fn(move |request| answer(loads.clone(), request));
                     let mut server = hyper::server::conn::http1::Builder::new();
                     server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-                    // What goes wrong with a connection is the other side's business, which tries again.
+                    // The client repeats failed requests.
                     let _ = server.serve_connection(TokioIo::new(stream), service).await;
                 });
             }
@@ -210,10 +227,10 @@ async fn answer(loads: Loads, request: Request<Incoming>) -> Result<Answer, std:
             None => unknown(),
         },
         (Method::POST, PART) => match bearer(&loads, authorization) {
-            Some(token) => note(&loads, &token, &body),
+            Some(token) => add_report(&loads, &token, &body),
             None => unknown(),
         },
-        _ => refusal(StatusCode::NOT_FOUND, "NotFound", "There is no such path"),
+        _ => refusal(StatusCode::NOT_FOUND, "NotFound", "Unknown path"),
     })
 }
 
@@ -229,7 +246,7 @@ fn refusal(status: StatusCode, kind: &str, message: &str) -> Answer {
 }
 
 fn unknown() -> Answer {
-    refusal(StatusCode::UNAUTHORIZED, "Unauthenticated", "The driver knows no such load; it has ended, or was begun anew")
+    refusal(StatusCode::UNAUTHORIZED, "Unauthenticated", "The driver does not know this load; it has ended or was restarted")
 }
 
 fn login(loads: &Loads, authorization: Option<&HeaderValue>) -> Answer {
@@ -248,27 +265,27 @@ fn login(loads: &Loads, authorization: Option<&HeaderValue>) -> Answer {
     }
 }
 
-/// The token of a load that is open.
+/// The token, if it belongs to an open load.
 fn bearer(loads: &Loads, authorization: Option<&HeaderValue>) -> Option<String> {
     let token = authorization?.to_str().ok()?.strip_prefix("Bearer ")?;
     loads.lock().contains_key(token).then(|| token.to_owned())
 }
 
 #[derive(Deserialize)]
-struct Wanted {
+struct Requested {
     id: ObjectId,
 }
 
 async fn urls(loads: &Loads, token: &str, body: &[u8]) -> Answer {
-    let Ok(wanted) = serde_json::from_slice::<Vec<Wanted>>(body) else {
-        return refusal(StatusCode::BAD_REQUEST, "Invalid", "The ids cannot be read");
+    let Ok(requested) = serde_json::from_slice::<Vec<Requested>>(body) else {
+        return refusal(StatusCode::BAD_REQUEST, "Invalid", "Cannot read the ids");
     };
-    let ids: Vec<ObjectId> = wanted.into_iter().map(|wanted| wanted.id).collect();
+    let ids: Vec<ObjectId> = requested.into_iter().map(|requested| requested.id).collect();
     let client = {
         let loads = loads.lock();
         let Some(load) = loads.get(token) else { return unknown() };
         if ids.iter().any(|id| !load.objects.contains(id)) {
-            return refusal(StatusCode::NOT_FOUND, "NotFound", "The object is not one of this load");
+            return refusal(StatusCode::NOT_FOUND, "NotFound", "The object does not belong to this load");
         }
         load.client.clone()
     };
@@ -279,20 +296,20 @@ async fn urls(loads: &Loads, token: &str, body: &[u8]) -> Answer {
             json_answer(StatusCode::OK, &json!({"urls": urls}))
         }
         Err(error) => {
-            tracing::debug!(%error, "No addresses for an executor");
+            tracing::debug!(%error, "No URLs for an executor");
             match error.kind() {
-                Kind::Expired | Kind::NotFound => refusal(StatusCode::NOT_FOUND, "NotFound", "The object is gone"),
-                Kind::Throttled => refusal(StatusCode::TOO_MANY_REQUESTS, "Throttled", "The service wants a pause"),
-                Kind::Auth | Kind::Account => refusal(StatusCode::FORBIDDEN, "Forbidden", "The service refuses the driver"),
+                Kind::Expired | Kind::NotFound => refusal(StatusCode::NOT_FOUND, "NotFound", "The object has expired"),
+                Kind::Throttled => refusal(StatusCode::TOO_MANY_REQUESTS, "Throttled", "The service throttles the driver"),
+                Kind::Auth | Kind::Account => refusal(StatusCode::FORBIDDEN, "Forbidden", "The service rejects the driver"),
                 _ => refusal(StatusCode::BAD_GATEWAY, "Unavailable", "The service did not answer the driver"),
             }
         }
     }
 }
 
-fn note(loads: &Loads, token: &str, body: &[u8]) -> Answer {
+fn add_report(loads: &Loads, token: &str, body: &[u8]) -> Answer {
     let Ok(report) = serde_json::from_slice::<Report>(body) else {
-        return refusal(StatusCode::BAD_REQUEST, "Invalid", "The report cannot be read");
+        return refusal(StatusCode::BAD_REQUEST, "Invalid", "Cannot read the report");
     };
     match loads.lock().get_mut(token) {
         Some(load) => {
@@ -303,15 +320,18 @@ fn note(loads: &Loads, token: &str, body: &[u8]) -> Answer {
     }
 }
 
-/// Tells the driver of a part that was read. Kind `Unavailable` if it cannot be reached, `Cancelled` if it does not want it any more.
-pub(super) async fn report(client: &Client, pass: &Pass, report: &Report) -> Result<()> {
-    let unreachable = "The driver cannot be told of a part";
-    let url = pass.address.join(PART).context(Kind::Bug, unreachable)?;
+/// Reports a part to the driver.
+///
+/// # Errors
+/// Kind `Unavailable` if the driver cannot be reached, `Cancelled` if it has ended the load.
+pub(super) async fn report(client: &Client, lease: &Lease, report: &Report) -> Result<()> {
+    let unreachable = "Cannot report to the driver";
+    let url = lease.address.join(PART).context(Kind::Bug, unreachable)?;
     let body = serde_json::to_vec(report).context(Kind::Bug, unreachable)?;
     let mut retry = Retry::new(&RetryPolicy { attempts: ATTEMPTS, ..client.retry_policy().clone() });
     loop {
         retry.attempt();
-        let request = client.objects_http().post(url.clone()).bearer_auth(&pass.token).body(body.clone());
+        let request = client.objects_http().post(url.clone()).bearer_auth(&lease.token).body(body.clone());
         let failure = match exchange(request, client.idle_timeout()).await {
             Ok(answer) if answer.status.is_success() => return Ok(()),
             Ok(answer) if answer.status == StatusCode::UNAUTHORIZED => {

@@ -1,4 +1,4 @@
-//! Plans of ours as bytes. Both sides say which version they are: work that is described by one is done by the same.
+//! Serialisation of plan nodes. All nodes of a cluster must have the same version of this program, which is part of every message.
 
 use std::sync::Arc;
 
@@ -15,48 +15,48 @@ use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConve
 use serde::{Deserialize, Serialize};
 
 use super::failure::packed;
-use super::plan::{StepExec, Task};
+use super::plan::{NodeTask, TaskExec};
 use crate::error::{Error, Kind};
-use crate::sink::Worker;
+use crate::sink::TaskResources;
 
-/// Before what is ours. No message of Protocol Buffers begins so.
+/// Prefix of serialised nodes. No Protocol Buffers message starts with it.
 const MAGIC: &[u8] = b"daplake\n";
 
-/// Version of this program, as it goes with every step.
+/// Version of this program, part of every message.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Reads and writes steps, and leaves all others to Ballista's own codec.
+/// Serialises [`TaskExec`]; all other nodes go to the codec of Ballista.
 #[derive(Debug, Default)]
-pub(super) struct StepCodec {
+pub(super) struct TaskCodec {
     others: BallistaPhysicalExtensionCodec,
-    /// Where the steps can be done; none in a driver and a scheduler.
-    worker: Option<Worker>,
+    /// Resources of an executor; `None` in drivers and schedulers.
+    resources: Option<TaskResources>,
 }
 
-/// A step on its way.
+/// A serialised node.
 #[derive(Serialize, Deserialize)]
 struct Sent {
-    task: Task,
-    /// Of what comes out: an empty stream of Arrow's, in base64.
+    task: NodeTask,
+    /// Schema of the output: an empty Arrow IPC stream in base64.
     schema: String,
 }
 
-/// The version alone, which is read first: the rest may have another form.
+/// The version, which is read first: in another version the rest may have another form.
 #[derive(Serialize, Deserialize)]
 struct Version {
     version: String,
 }
 
-impl StepCodec {
-    /// For an executor.
-    pub(super) fn of_worker(worker: Worker) -> Self {
-        Self { worker: Some(worker), ..Self::default() }
+impl TaskCodec {
+    /// The codec of an executor.
+    pub(super) fn with_resources(resources: TaskResources) -> Self {
+        Self { resources: Some(resources), ..Self::default() }
     }
 
-    fn encode(step: &StepExec) -> Result<Vec<u8>> {
+    fn encode(node: &TaskExec) -> Result<Vec<u8>> {
         let mut schema = Vec::new();
-        StreamWriter::try_new(&mut schema, &step.schema())?.finish()?;
-        let sent = Sent { task: step.task.clone(), schema: STANDARD.encode(schema) };
+        StreamWriter::try_new(&mut schema, &node.schema())?.finish()?;
+        let sent = Sent { task: node.task.clone(), schema: STANDARD.encode(schema) };
         let failed = |error: serde_json::Error| DataFusionError::External(Box::new(error));
         let mut bytes = MAGIC.to_vec();
         serde_json::to_writer(&mut bytes, &Version { version: VERSION.to_owned() }).map_err(failed)?;
@@ -65,26 +65,26 @@ impl StepCodec {
         Ok(bytes)
     }
 
-    fn decode(&self, bytes: &[u8], inputs: &[Arc<dyn ExecutionPlan>]) -> crate::Result<StepExec> {
-        let unknown = || Error::new(Kind::Bug, "A step of a plan cannot be read");
+    fn decode(&self, bytes: &[u8], inputs: &[Arc<dyn ExecutionPlan>]) -> crate::Result<TaskExec> {
+        let unknown = || Error::new(Kind::Bug, "Cannot read a node of the plan");
         let end = bytes.iter().position(|byte| *byte == b'\n').ok_or_else(unknown)?;
         let Version { version } = serde_json::from_slice(&bytes[..end]).map_err(|error| unknown().caused_by(error))?;
         if version != VERSION {
-            return Err(Error::new(Kind::Usage, "The nodes of the cluster are of different versions of daplake")
+            return Err(Error::new(Kind::Usage, "The nodes of the cluster run different versions of daplake")
                 .with_field("driver", version)
                 .with_field("node", VERSION)
-                .hint("run the same version as driver, scheduler and executors"));
+                .hint("run the same version on driver, scheduler and executors"));
         }
         let Sent { task, schema } = serde_json::from_slice(&bytes[end + 1..]).map_err(|error| unknown().caused_by(error))?;
         let schema = STANDARD.decode(schema).map_err(|error| unknown().caused_by(error))?;
         let schema: SchemaRef =
             StreamReader::try_new(schema.as_slice(), None).map_err(|error| unknown().caused_by(error))?.schema();
         let [input] = inputs else { return Err(unknown()) };
-        Ok(StepExec::new(task, schema, Arc::clone(input), self.worker.clone()))
+        Ok(TaskExec::new(task, schema, Arc::clone(input), self.resources.clone()))
     }
 }
 
-impl PhysicalExtensionCodec for StepCodec {
+impl PhysicalExtensionCodec for TaskCodec {
     fn try_decode(
         &self,
         bytes: &[u8],
@@ -93,7 +93,7 @@ impl PhysicalExtensionCodec for StepCodec {
         converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         match bytes.strip_prefix(MAGIC) {
-            Some(ours) => Ok(Arc::new(self.decode(ours, inputs).map_err(|error| packed(&error))?)),
+            Some(message) => Ok(Arc::new(self.decode(message, inputs).map_err(|error| packed(&error))?)),
             None => self.others.try_decode(bytes, inputs, context, converter),
         }
     }
@@ -104,9 +104,9 @@ impl PhysicalExtensionCodec for StepCodec {
         bytes: &mut Vec<u8>,
         converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<()> {
-        match node.downcast_ref::<StepExec>() {
-            Some(step) => {
-                bytes.extend(Self::encode(step)?);
+        match node.downcast_ref::<TaskExec>() {
+            Some(node) => {
+                bytes.extend(Self::encode(node)?);
                 Ok(())
             }
             None => self.others.try_encode(node, bytes, converter),

@@ -1,4 +1,4 @@
-//! Our errors through a cluster that knows only texts: packed into the text where they arise, and found in it where they are met.
+//! Errors across a cluster, which transports only strings: packed into the message where they occur, unpacked by the driver.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::engine::engine_error;
 use crate::error::{Error, Kind};
 
-/// Before and behind a packed error. Texts are quoted and escaped on their way; these characters stay as they are.
-const MARKS: (&str, &str) = ("daplake-error(", ")");
-/// Of a text that is none of ours, no more is shown.
+/// Prefix and suffix of a packed error. Messages are quoted and escaped on their way; these characters are not affected.
+const DELIMITERS: (&str, &str) = ("daplake-error(", ")");
+/// Characters shown of a message without a packed error.
 const MAX_TEXT: usize = 400;
 
 #[derive(Serialize, Deserialize)]
@@ -20,7 +20,7 @@ struct Packed {
     hint: Option<String>,
 }
 
-/// An error as it can leave a process.
+/// Packs the error of a plan.
 pub(super) fn pack(error: DataFusionError) -> DataFusionError {
     packed(&engine_error(error))
 }
@@ -30,12 +30,12 @@ pub(super) fn packed(error: &Error) -> DataFusionError {
     let packed = Packed { kind: error.kind(), message: error.to_string(), hint: error.hint_text().map(str::to_owned) };
     // Strings cannot fail to serialise.
     let bytes = serde_json::to_vec(&packed).unwrap_or_default();
-    DataFusionError::Execution(format!("{} {}{}{}", error.message(), MARKS.0, STANDARD.encode(bytes), MARKS.1))
+    DataFusionError::Execution(format!("{} {}{}{}", error.message(), DELIMITERS.0, STANDARD.encode(bytes), DELIMITERS.1))
 }
 
-/// What a cluster's error means: the one of ours in it, or that the cluster itself failed.
+/// The packed error in a message, or a failure of the cluster itself.
 pub(super) fn unpack(text: &str) -> Error {
-    let found = text.split_once(MARKS.0).and_then(|(_, rest)| rest.split_once(MARKS.1)).and_then(|(packed, _)| {
+    let found = text.split_once(DELIMITERS.0).and_then(|(_, rest)| rest.split_once(DELIMITERS.1)).and_then(|(packed, _)| {
         let bytes = STANDARD.decode(packed).ok()?;
         serde_json::from_slice::<Packed>(&bytes).ok()
     });
@@ -52,9 +52,9 @@ pub(super) fn unpack(text: &str) -> Error {
             if shown.len() < text.len() {
                 shown.push_str("...");
             }
-            Error::new(Kind::Unavailable, "The cluster did not do its work")
+            Error::new(Kind::Unavailable, "The cluster failed")
                 .with_field("cluster", shown)
-                .hint("look at the logs of the scheduler and the executors; nothing was committed, run it again")
+                .hint("check the logs of the scheduler and the executors; nothing was committed, run the command again")
         }
     }
 }
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_comes_through_quotes_and_escapes() {
+    fn a_packed_error_survives_quotes_and_escapes() {
         let error = Error::new(Kind::Data, "A \"row\" is broken").with_field("line", 7).hint("look at it");
         let text = format!("{:?}", Some(format!("Job x failed: {:?}", packed(&error))));
         let back = unpack(&text);

@@ -1,9 +1,9 @@
-//! The work of `sync` on an Apache DataFusion Ballista cluster: the same scan, reduction, writing and probing as in one process, as
-//! nodes of a plan that executors run. Jobs, bookmarks and commits stay with the driver, which alone knows the service's credentials.
+//! `sync` on an Apache DataFusion Ballista cluster: executors scan, deduplicate, write and probe with the same code as a single process, as
+//! nodes of a plan. Jobs, bookmarks and commits stay with the driver, which alone has credentials for the service.
 //!
-//! What travels to the scheduler and the executors is a plan of [`plan::StepExec`] nodes: descriptions of work, in JSON, with the
-//! version of this program. Executors have their own way to the target, and get addresses of the service's objects from the driver
-//! ([`broker`]), which speaks the two calls of the service that they need. `docs/guides/cluster.md` says how it is run and what it trusts.
+//! Plans consist of [`plan::TaskExec`] nodes: descriptions of tasks in JSON, with the version of this program. Executors access the target
+//! with their own credentials, and get URLs of objects from the driver ([`broker`]). See `docs/guides/cluster.md` for its operation and trust
+//! model.
 
 mod broker;
 mod codec;

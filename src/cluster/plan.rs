@@ -1,4 +1,4 @@
-//! The one node of ours in a cluster's plan: a step of work on each part of its input.
+//! The plan node of a cluster: runs a task on each partition of its input.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,72 +17,77 @@ use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
 use super::failure::{pack, packed};
-use super::scan::ScanOrder;
+use super::scan::ScanSpec;
 use crate::error::{Error, Kind};
-use crate::sink::{Worker, delta};
+use crate::sink::{TaskResources, delta};
 
-/// What a step does.
+/// The task of a node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) enum Task {
-    /// Numbers of objects become the changes in them.
-    Scan(Box<ScanOrder>),
-    /// A step of a load.
+pub(super) enum NodeTask {
+    /// Reads the objects whose numbers are the input.
+    Scan(Box<ScanSpec>),
+    /// A task of a load, see [`crate::sink::Task::spec`].
     Load(String),
 }
 
-/// Does its task with each partition of its input. It can be planned anywhere, and runs where there is a [`Worker`].
+/// Runs its task on each partition of its input. It can be planned anywhere; to run, it needs [`TaskResources`].
 #[derive(Debug, Clone)]
-pub(super) struct StepExec {
-    pub(super) task: Task,
+pub(super) struct TaskExec {
+    pub(super) task: NodeTask,
     input: Arc<dyn ExecutionPlan>,
-    worker: Option<Worker>,
+    resources: Option<TaskResources>,
     properties: Arc<PlanProperties>,
 }
 
-impl StepExec {
-    /// `schema` is that of what comes out.
-    pub(super) fn new(task: Task, schema: SchemaRef, input: Arc<dyn ExecutionPlan>, worker: Option<Worker>) -> Self {
+impl TaskExec {
+    /// `schema` is the schema of the output.
+    pub(super) fn new(
+        task: NodeTask,
+        schema: SchemaRef,
+        input: Arc<dyn ExecutionPlan>,
+        resources: Option<TaskResources>,
+    ) -> Self {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(schema),
             Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Self { task, input, worker, properties: Arc::new(properties) }
+        Self { task, input, resources, properties: Arc::new(properties) }
     }
 
     fn with_child(&self, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         match <[_; 1]>::try_from(children) {
-            // The number of partitions is that of the new input.
-            Ok([input]) => Ok(Arc::new(Self::new(self.task.clone(), self.schema(), input, self.worker.clone()))),
-            Err(_) => internal_err!("StepExec has one child"),
+            // Recomputes the number of partitions.
+            Ok([input]) => Ok(Arc::new(Self::new(self.task.clone(), self.schema(), input, self.resources.clone()))),
+            Err(_) => internal_err!("TaskExec has one child"),
         }
     }
 
     fn stream(&self, input: SendableRecordBatchStream) -> crate::Result<SendableRecordBatchStream> {
-        let Some(worker) = &self.worker else {
-            return Err(Error::new(Kind::Bug, "Work of a cluster was begun outside of an executor"));
+        let Some(resources) = &self.resources else {
+            return Err(Error::new(Kind::Bug, "A task of a cluster was started outside of an executor"));
         };
         match &self.task {
-            Task::Scan(order) => order.run(input, worker),
-            Task::Load(order) => delta::run_step(order, input, worker),
+            NodeTask::Scan(spec) => spec.run(input, resources),
+            NodeTask::Load(spec) => delta::run_step(spec, input, resources),
         }
     }
 }
 
-impl DisplayAs for StepExec {
-    /// Names only: the text goes to logs of the scheduler.
+impl DisplayAs for TaskExec {
+    /// Names only: the scheduler logs this text.
     fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.task {
-            Task::Scan(order) => write!(f, "DaplakeStepExec: scan of {}", order.table()),
-            Task::Load(_) => f.write_str("DaplakeStepExec: load"),
+            NodeTask::Scan(spec) => write!(f, "DaplakeTaskExec: scan of {}", spec.table()),
+            NodeTask::Load(_) => f.write_str("DaplakeTaskExec: load"),
         }
     }
 }
 
-impl ExecutionPlan for StepExec {
+impl ExecutionPlan for TaskExec {
     fn name(&self) -> &'static str {
-        "DaplakeStepExec"
+        "DaplakeTaskExec"
     }
 
     fn properties(&self) -> &Arc<PlanProperties> {
@@ -93,7 +98,7 @@ impl ExecutionPlan for StepExec {
         vec![&self.input]
     }
 
-    /// Parts are what they are.
+    /// The parts must stay as they are.
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {
         vec![false]
     }

@@ -1,5 +1,5 @@
-//! The scan of a job's objects in an executor: what it has to know, and how it comes to addresses of objects without any right of its
-//! own to the service.
+//! The scan of a job's objects in an executor: its description, and how the executor gets URLs of objects without credentials for the
+//! service.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
 
-use super::broker::{self, Report};
+use super::broker::{self, Lease, Report};
 use crate::api::{Client, ClientOptions, Credentials, FinishedJob, ObjectId, Pacing, Query, RetryPolicy};
 use crate::decode::{BadRows, OutOfRange};
 use crate::error::{Error, Kind, Result, ResultExt};
@@ -23,20 +23,20 @@ use crate::model::{TableRef, Timestamp, Window};
 use crate::redact::Secret;
 use crate::scan::{ObjectScan, ScanOptions};
 use crate::schema::{ColumnChoice, ColumnRules, Nested, TableSchema};
-use crate::sink::Worker;
+use crate::sink::TaskResources;
 
-/// A broker that is silent for so long is gone.
+/// Idle timeout of a connection to the broker.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// What has to be known of a job to read its objects.
+/// Description of the scan of one job.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct ScanOrder {
+pub(super) struct ScanSpec {
     namespace: String,
     table: String,
     schema_version: i64,
-    /// As the service gave it.
+    /// The schema as the service sent it.
     schema: Value,
-    /// Columns that are left out.
+    /// Dropped columns.
     dropped: Vec<String>,
     json_nested: bool,
     out_of_range: OutOfRange,
@@ -45,26 +45,12 @@ pub(super) struct ScanOrder {
     objects: Vec<ObjectId>,
     max_line: usize,
     unpack: (u64, u64, u64),
-    broker: Pass,
+    broker: Lease,
 }
 
-/// Where addresses of objects are had, and what opens the door: good for the objects of one load, as long as its driver lives.
-#[derive(Clone, Serialize, Deserialize)]
-pub(super) struct Pass {
-    pub(super) address: Url,
-    pub(super) load: String,
-    pub(super) token: String,
-}
-
-impl std::fmt::Debug for Pass {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pass").field("address", &self.address.as_str()).field("load", &self.load).finish_non_exhaustive()
-    }
-}
-
-impl ScanOrder {
-    /// For the objects of `job`. `None`: executors cannot read it so, because columns are hashed under a key that stays here.
-    pub(super) fn of(job: &FinishedJob, choice: &ColumnChoice, options: &ScanOptions, broker: Pass) -> Option<Self> {
+impl ScanSpec {
+    /// The scan of `job`. `None` if columns are hashed: the key stays in this process.
+    pub(super) fn of(job: &FinishedJob, choice: &ColumnChoice, options: &ScanOptions, broker: Lease) -> Option<Self> {
         if !choice.record().hashed.is_empty() {
             return None;
         }
@@ -109,19 +95,19 @@ impl ScanOrder {
         self.objects.len()
     }
 
-    /// Numbers of objects, shared out to so many parts: neighbours stay together, since their addresses are asked for together.
+    /// The numbers of the objects in `parts` batches. Neighbours stay together, because their URLs are requested together.
     pub(super) fn shares(&self, parts: usize) -> Result<Vec<RecordBatch>> {
         let count = self.object_count();
         let share = |part: usize| (part * count / parts) as u32..((part + 1) * count / parts) as u32;
         let batch = |part: usize| {
             let numbers = Arc::new(UInt32Array::from_iter_values(share(part)));
-            RecordBatch::try_new(share_schema(), vec![numbers]).context(Kind::Bug, "Objects cannot be shared out")
+            RecordBatch::try_new(share_schema(), vec![numbers]).context(Kind::Bug, "Cannot divide the objects into parts")
         };
         (0..parts).map(batch).collect()
     }
 
-    /// Reads the objects whose numbers come in, and reports to the driver what they held.
-    pub(super) fn run(&self, input: SendableRecordBatchStream, worker: &Worker) -> Result<SendableRecordBatchStream> {
+    /// Reads the objects whose numbers are in `input`, and reports to the driver.
+    pub(super) fn run(&self, input: SendableRecordBatchStream, resources: &TaskResources) -> Result<SendableRecordBatchStream> {
         let client = client_of(&self.broker)?;
         let choice = self.choice()?;
         let schema = choice.change_schema(self.nested());
@@ -129,7 +115,7 @@ impl ScanOrder {
             table: self.table(),
             format: self.format.parse()?,
             mode: None,
-            // Which window it was has no meaning for who reads objects.
+            // The window does not matter for reading objects.
             window: Window::Snapshot,
         };
         let job = FinishedJob {
@@ -144,23 +130,23 @@ impl ScanOrder {
         let (max_ratio, free_bytes, max_bytes) = self.unpack;
         let options = ScanOptions {
             partitions: 1,
-            batch_rows: worker.engine.batch_rows(1),
-            batch_bytes: worker.engine.batch_bytes(),
+            batch_rows: resources.engine.batch_rows(1),
+            batch_bytes: resources.engine.batch_bytes(),
             max_line: self.max_line,
             unpack: UnpackLimits { max_ratio, free_bytes, max_bytes },
             nested: self.nested(),
             out_of_range: self.out_of_range,
-            temp_dir: worker.engine.folder().to_owned(),
+            temp_dir: resources.engine.folder().to_owned(),
         };
         let scan = ObjectScan::new(&client, job, choice, options, Arc::new(|_| BadRows::Fail));
-        let pass = self.broker.clone();
+        let lease = self.broker.clone();
         let reading = async move {
             let numbers: Vec<usize> = numbers(input.try_collect().await?)?;
             let report = Report { part: numbers.first().copied().unwrap_or(0), ..Report::default() };
             let rows = scan.stream_of(numbers);
             let state = (rows, Some(report), scan, client);
             let stream = stream::try_unfold(state, move |(mut rows, mut report, scan, client)| {
-                let pass = pass.clone();
+                let lease = lease.clone();
                 async move {
                     if let Some(batch) = rows.next().await {
                         let batch = batch?;
@@ -172,7 +158,7 @@ impl ScanOrder {
                     let Some(mut report) = report.take() else { return Ok(None) };
                     report.counts = scan.counts();
                     report.objects = scan.finished();
-                    broker::report(&client, &pass, &report).await?;
+                    broker::report(&client, &lease, &report).await?;
                     Ok(None)
                 }
             });
@@ -182,8 +168,8 @@ impl ScanOrder {
     }
 }
 
-/// A client whose service is the driver.
-pub(super) fn client_of(Pass { address, load, token }: &Pass) -> Result<Client> {
+/// A client of the broker.
+pub(super) fn client_of(Lease { address, load, token }: &Lease) -> Result<Client> {
     let credentials = Credentials { client_id: load.clone(), client_secret: Secret::new(token.as_str()) };
     Client::new(ClientOptions {
         base_url: address.clone(),

@@ -13,11 +13,11 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion_proto::physical_plan::AsExecutionPlan;
 use datafusion_proto::protobuf::PhysicalPlanNode;
 
-use super::broker::{Broker, Report, report};
-use super::codec::{StepCodec, VERSION};
+use super::broker::{Broker, Lease, Report, report};
+use super::codec::{TaskCodec, VERSION};
 use super::failure::unpack;
-use super::plan::{StepExec, Task};
-use super::scan::{Pass, client_of};
+use super::plan::{NodeTask, TaskExec};
+use super::scan::client_of;
 use crate::api::ObjectId;
 use crate::api::testing::{CLIENT_SECRET, Reply, Server};
 use crate::error::Kind;
@@ -30,31 +30,31 @@ fn plan() -> Arc<dyn ExecutionPlan> {
     let batch = |n: i64| RecordBatch::try_new(schema(), vec![Arc::new(Int64Array::from(vec![n]))]).unwrap();
     let parts = [vec![batch(1)], vec![batch(2)], vec![batch(3)]];
     let memory = MemorySourceConfig::try_new_exec(&parts, schema(), None).unwrap();
-    let first = Arc::new(StepExec::new(Task::Load("first".into()), schema(), memory, None));
+    let first = Arc::new(TaskExec::new(NodeTask::Load("first".into()), schema(), memory, None));
     let by = Partitioning::Hash(vec![Arc::new(Column::new("n", 0))], 2);
     let together = Arc::new(RepartitionExec::try_new(first, by).unwrap());
-    Arc::new(StepExec::new(Task::Load("second".into()), schema(), together, None))
+    Arc::new(TaskExec::new(NodeTask::Load("second".into()), schema(), together, None))
 }
 
 fn sent(plan: Arc<dyn ExecutionPlan>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    PhysicalPlanNode::try_from_physical_plan(plan, &StepCodec::default()).unwrap().try_encode(&mut bytes).unwrap();
+    PhysicalPlanNode::try_from_physical_plan(plan, &TaskCodec::default()).unwrap().try_encode(&mut bytes).unwrap();
     bytes
 }
 
 fn received(bytes: &[u8]) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
-    PhysicalPlanNode::try_decode(bytes)?.try_into_physical_plan(&TaskContext::default(), &StepCodec::default())
+    PhysicalPlanNode::try_decode(bytes)?.try_into_physical_plan(&TaskContext::default(), &TaskCodec::default())
 }
 
 #[test]
-fn a_plan_comes_through_as_it_was() {
+fn a_plan_survives_serialisation() {
     let back = received(&sent(plan())).unwrap();
     assert_eq!((back.schema(), back.output_partitioning().partition_count()), (schema(), 2));
-    let second = back.downcast_ref::<StepExec>().unwrap();
-    assert!(matches!(&second.task, Task::Load(order) if order == "second"));
+    let second = back.downcast_ref::<TaskExec>().unwrap();
+    assert!(matches!(&second.task, NodeTask::Load(spec) if spec == "second"));
     let first = Arc::clone(back.children()[0].children()[0]);
     assert_eq!(first.output_partitioning().partition_count(), 3);
-    // It was planned, and may not run here.
+    // It was planned without resources, and cannot run here.
     let error = back.execute(0, Arc::default()).err().unwrap();
     assert_eq!(unpack(&error.to_string()).kind(), Kind::Bug);
 }
@@ -72,7 +72,7 @@ fn another_version_is_refused_with_both_names() {
     assert!(error.message().contains(&other) && error.message().contains(VERSION), "{error:?}");
 }
 
-/// The service gives an address of each object that it is asked for.
+/// A service that returns a URL for each object.
 async fn service() -> Server {
     Server::dap(|request| {
         let ids: Vec<serde_json::Value> = serde_json::from_str(&request.body).unwrap();
@@ -95,35 +95,37 @@ fn ids(names: &[&str]) -> Vec<ObjectId> {
 }
 
 #[tokio::test]
-async fn the_door_opens_for_the_objects_of_an_open_load_and_no_others() {
+async fn a_lease_is_valid_for_the_objects_of_an_open_load_only() {
     let service = service().await;
     let broker = Broker::start(([127, 0, 0, 1], 0).into(), None).await.unwrap();
     let load = broker.register("load-1", &service.client(), &ids(&["a", "b", "gone"]));
-    let executor = client_of(&load.pass).unwrap();
+    let executor = client_of(&load.lease).unwrap();
     let urls = executor.object_urls(&ids(&["b", "a"])).await.unwrap();
     let urls: Vec<&str> = urls.iter().map(|url| url.reveal().as_str()).collect();
     assert_eq!(urls, ["https://store/b?sig=planted", "https://store/a?sig=planted"]);
-    // Kinds come through: an executor fails as the driver would.
+    // An executor fails with the same kind as the driver.
     assert_eq!(executor.object_urls(&ids(&["gone"])).await.unwrap_err().kind(), Kind::Expired);
     let before = service.calls().len();
     assert_eq!(executor.object_urls(&ids(&["of another load"])).await.unwrap_err().kind(), Kind::Expired);
-    assert_eq!(service.calls().len(), before, "the service was not asked");
+    assert_eq!(service.calls().len(), before, "no request to the service");
 
-    for wrong in [Pass { token: "guessed".into(), ..load.pass.clone() }, Pass { load: "load-2".into(), ..load.pass.clone() }] {
+    for wrong in
+        [Lease { token: "guessed".into(), ..load.lease.clone() }, Lease { load: "load-2".into(), ..load.lease.clone() }]
+    {
         let stranger = client_of(&wrong).unwrap();
         assert_eq!(stranger.object_urls(&ids(&["a"])).await.unwrap_err().kind(), Kind::Auth);
     }
-    let told = format!("{:?} {:?} {broker:?}", load.pass, executor);
-    assert!(!told.contains(&load.pass.token) && !told.contains(CLIENT_SECRET), "{told}");
+    let shown = format!("{:?} {:?} {broker:?}", load.lease, executor);
+    assert!(!shown.contains(&load.lease.token) && !shown.contains(CLIENT_SECRET), "{shown}");
 
-    // A part that is told of twice counts once.
+    // A part that is reported twice counts once.
     let part = Report { part: 0, objects: vec![0, 1], changes: 7, ..Report::default() };
     for _ in 0..2 {
-        report(&executor, &load.pass, &part).await.unwrap();
+        report(&executor, &load.lease, &part).await.unwrap();
     }
     assert_eq!(load.read(), (2, 7));
-    let pass = load.pass.clone();
+    let lease = load.lease.clone();
     drop(load);
-    assert_eq!(report(&executor, &pass, &part).await.unwrap_err().kind(), Kind::Cancelled);
-    assert_eq!(client_of(&pass).unwrap().object_urls(&ids(&["a"])).await.unwrap_err().kind(), Kind::Auth);
+    assert_eq!(report(&executor, &lease, &part).await.unwrap_err().kind(), Kind::Cancelled);
+    assert_eq!(client_of(&lease).unwrap().object_urls(&ids(&["a"])).await.unwrap_err().kind(), Kind::Auth);
 }

@@ -1,70 +1,72 @@
-//! The wish to stop, and what it means for a table. It stops nothing by itself.
+//! Cancellation of a run: a shared signal, and why a table was deferred.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// A wish to stop, to be handed to a run and kept. Clones are one.
+/// A signal that ends a run early. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Stop(Arc<watch::Sender<Wish>>);
+pub struct Cancellation(Arc<watch::Sender<Level>>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Wish {
-    GoOn,
-    NothingNew,
-    AtOnce,
+enum Level {
+    None,
+    /// Running loads finish, no table starts.
+    Drain,
+    /// Running loads are rolled back.
+    Abort,
 }
 
-impl Default for Stop {
+impl Default for Cancellation {
     fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(Wish::GoOn)))
+        Self(Arc::new(watch::Sender::new(Level::None)))
     }
 }
 
-impl Stop {
-    /// Begin nothing new; what is being loaded is brought to its end.
-    pub fn soon(&self) {
-        self.raise(Wish::NothingNew);
+impl Cancellation {
+    /// Starts no further table; running loads finish.
+    pub fn drain(&self) {
+        self.raise(Level::Drain);
     }
 
-    /// Abandon what is being loaded as well: such tables stay as they were.
-    pub fn at_once(&self) {
-        self.raise(Wish::AtOnce);
+    /// As [`Cancellation::drain`], and rolls back running loads.
+    pub fn abort(&self) {
+        self.raise(Level::Abort);
     }
 
-    /// Whether a stop was asked for.
-    pub fn is_asked(&self) -> bool {
-        *self.0.borrow() != Wish::GoOn
+    /// Whether the run shall end early.
+    pub fn is_requested(&self) -> bool {
+        *self.0.borrow() != Level::None
     }
 
-    /// Resolves when nothing new shall be begun.
-    pub async fn asked(&self) {
-        self.reached(Wish::NothingNew).await;
+    /// Resolves when no further table shall start.
+    pub async fn requested(&self) {
+        self.reached(Level::Drain).await;
     }
 
-    /// Resolves when everything shall be abandoned.
+    /// Resolves when running loads shall be rolled back.
     #[cfg(feature = "lake")]
-    pub(super) async fn abandoned(&self) {
-        self.reached(Wish::AtOnce).await;
+    pub(super) async fn aborted(&self) {
+        self.reached(Level::Abort).await;
     }
 
-    fn raise(&self, wish: Wish) {
-        self.0.send_if_modified(|current| std::mem::replace(current, wish.max(*current)) < wish);
+    fn raise(&self, level: Level) {
+        self.0.send_if_modified(|current| std::mem::replace(current, level.max(*current)) < level);
     }
 
-    async fn reached(&self, wish: Wish) {
-        // The sender lives as long as we do.
-        let _ = self.0.subscribe().wait_for(|current| *current >= wish).await;
+    async fn reached(&self, level: Level) {
+        // Cannot fail: `self` owns the sender.
+        let _ = self.0.subscribe().wait_for(|current| *current >= level).await;
     }
 }
 
-/// Why a table was put off.
+/// Why a table was deferred to the next run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Reason {
-    /// The run's time was over, or too short to begin with it.
+pub enum DeferReason {
+    /// The time budget of the run was used up, or too little was left for the table.
     TimeBudget,
-    /// The run was asked to stop.
+    /// The run was cancelled.
     Stopped,
 }
 
@@ -73,13 +75,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_stronger_wish_is_not_taken_back() {
-        let stop = Stop::default();
-        assert!(!stop.is_asked());
-        stop.at_once();
-        stop.soon();
-        stop.asked().await;
-        stop.abandoned().await;
-        assert!(stop.clone().is_asked());
+    async fn a_weaker_request_does_not_replace_a_stronger_one() {
+        let cancellation = Cancellation::default();
+        assert!(!cancellation.is_requested());
+        cancellation.abort();
+        cancellation.drain();
+        cancellation.requested().await;
+        cancellation.aborted().await;
+        assert!(cancellation.clone().is_requested());
     }
 }

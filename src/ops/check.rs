@@ -1,7 +1,6 @@
-//! `check`: whether the service, the targets and the folders of this machine can do what a sync will ask of them, by the cheapest real
-//! action each. It changes nothing.
+//! `check`: tests the service, the targets and the folders of this machine with the cheapest operations of a sync. It changes nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -15,48 +14,48 @@ use crate::model::{Namespace, TableRef, Timestamp};
 use crate::schema::{ColumnRecord, TableOptions, TableRules, TableSchema};
 use crate::sink::Sink;
 
-/// What was found about one thing.
+/// The result of one check.
 #[derive(Debug, Serialize)]
 pub struct Finding {
-    /// Such as `credentials` or `target lake`.
+    /// What was checked, such as `credentials` or `target lake`.
     pub subject: String,
-    /// How it stands.
+    /// The verdict.
     pub verdict: Verdict,
-    /// One sentence or name.
+    /// A short description.
     pub text: String,
-    /// What to do about it.
+    /// What to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// The failure itself.
+    /// The error.
     #[serde(skip)]
     pub error: Option<Error>,
 }
 
-/// How something stands.
+/// Verdict of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// As it should be.
+    /// No problem.
     Good,
-    /// It works, but a person should know.
+    /// A sync works, but a person should know.
     Doubtful,
     /// A sync would fail.
     Bad,
 }
 
 impl Finding {
-    /// As it should be.
+    /// A finding without a problem.
     pub fn good(subject: impl Into<String>, text: impl Into<String>) -> Self {
         Self { subject: subject.into(), verdict: Verdict::Good, text: text.into(), hint: None, error: None }
     }
 
-    /// It works, but.
+    /// A finding that does not prevent a sync.
     pub fn doubtful(subject: impl Into<String>, text: impl Into<String>, hint: impl Into<String>) -> Self {
         let hint = Some(hint.into());
         Self { subject: subject.into(), verdict: Verdict::Doubtful, text: text.into(), hint, error: None }
     }
 
-    /// It does not work.
+    /// A finding that prevents a sync.
     pub fn bad(subject: impl Into<String>, error: Error) -> Self {
         let hint = error.hint_text().map(str::to_owned);
         let mut text = error.to_string();
@@ -68,11 +67,11 @@ impl Finding {
     }
 }
 
-/// Seconds of difference between two clocks that nobody needs to hear of.
+/// Difference between two clocks that is not reported, seconds.
 const CLOCK_TOLERANCE_S: i64 = 60;
 
-/// Logs in, lists the tables of each namespace (a few calls; no job is started) and compares the clocks. `all` stands for every
-/// namespace that is known, of which an account may have fewer. Gives what was listed as well; nothing without a login.
+/// Logs in, lists the tables of each namespace and compares the clocks, without starting a job. `all` means all known namespaces; an account
+/// may not have all of them. Returns the listing as well, which is empty if the login failed.
 pub async fn check_service(client: &Client, namespaces: &[String]) -> (Vec<Finding>, Listing) {
     let everywhere = namespaces.iter().any(|name| name == "all");
     let names: Vec<&str> = match everywhere {
@@ -85,7 +84,7 @@ pub async fn check_service(client: &Client, namespaces: &[String]) -> (Vec<Findi
     for name in names {
         let answer = client.tables(&Namespace::new(name)).await;
         match &answer {
-            // Without a login, no other namespace would answer.
+            // If the login failed, other namespaces fail alike.
             Err(error) if error.get("call") == Some("login") || error.kind() == Kind::Usage => {
                 let subject = if error.kind() == Kind::Auth { "credentials" } else { "service" };
                 findings.extend(answer.err().map(|error| Finding::bad(subject, error)));
@@ -114,28 +113,26 @@ pub async fn check_service(client: &Client, namespaces: &[String]) -> (Vec<Findi
     }
     if everywhere && listing.answered.is_empty() {
         let error = Error::new(Kind::Account, "The account has none of the known namespaces");
-        findings.push(Finding::bad(
-            "account",
-            error.hint("new institutions wait some days until they are onboarded: ask the vendor"),
-        ));
+        findings
+            .push(Finding::bad("account", error.hint("the onboarding of a new institution takes some days: ask the vendor")));
     }
     (findings, listing)
 }
 
 fn clock(client: &Client) -> Finding {
-    // The Date header has whole seconds.
+    // The Date header is in whole seconds.
     let ahead = (Timestamp::now().micros() - client.server_now().micros()) / 1_000_000;
     match ahead.abs() <= CLOCK_TOLERANCE_S {
-        true => Finding::good("clock", "agrees with that of the service"),
+        true => Finding::good("clock", "agrees with the service"),
         false => Finding::doubtful(
             "clock",
             format!("this machine is {} s {} the service", ahead.abs(), if ahead > 0 { "ahead of" } else { "behind" }),
-            "let it follow a time server: signatures of object stores fail from 15 minutes on",
+            "synchronise the clock with a time server: object stores reject signatures that are 15 minutes off",
         ),
     }
 }
 
-/// Does the cheapest part of a real load, and makes what a load of these namespaces would make; leaves nothing behind.
+/// Tests the connection to a target and the rights for loads of these namespaces, and warns if a local target has little free space.
 pub async fn check_target(subject: &str, sink: &dyn Sink, namespaces: &[String]) -> Finding {
     let namespaces: Vec<Namespace> = match namespaces.iter().any(|name| name == "all") {
         true => vec![Namespace::new("canvas")],
@@ -146,36 +143,43 @@ pub async fn check_target(subject: &str, sink: &dyn Sink, namespaces: &[String])
         sink.check_rights(&namespaces).await
     };
     match tried.await {
-        Ok(()) => Finding::good(subject, format!("{} can be written", sink.location())),
+        Ok(()) => match local_folder(sink).and_then(|folder| free_bytes(&folder)) {
+            Some(free) if free < LITTLE_SPACE => Finding::doubtful(
+                subject,
+                format!("{} can be written, but has only {:.1} GiB free", sink.location(), gib(free)),
+                "free some space, or move the target to a larger disk: a load needs space for new files before old ones are removed",
+            ),
+            _ => Finding::good(subject, format!("{} can be written", sink.location())),
+        },
         Err(error) => Finding::bad(subject, error.with_field("target", sink.location())),
     }
 }
 
-/// What a run is about, for [`check_options`].
+/// The options of a run, for [`check_options`].
 #[derive(Clone, Copy)]
 pub struct OptionsCheck<'a> {
     /// The target.
     pub sink: &'a dyn Sink,
-    /// What the service has.
+    /// The tables of the service.
     pub listing: &'a Listing,
-    /// Which tables.
+    /// The selected tables.
     pub selection: &'a Selection,
-    /// What is chosen for single tables.
+    /// Options of single tables.
     pub rules: &'a TableRules,
     /// See [`NameOptions`].
     pub names: &'a NameOptions,
 }
 
-/// Tables whose options are looked at together.
+/// Tables whose options are checked at the same time.
 const TABLES_AT_ONCE: usize = 8;
 
-/// Whether tables and columns that are named exist, the key for hashes is there, and the target can keep the tables as they are chosen.
-/// Starts no job.
+/// Checks that tables and columns in options exist, that the key for hashed columns is set, and that the target supports the options of each
+/// table. Starts no job.
 pub async fn check_options(subject: &str, client: &Client, of: OptionsCheck<'_>) -> Vec<Finding> {
     match options_of_tables(client, &of).await {
         Ok((tables, failures)) if failures.is_empty() => {
             let noun = if tables == 1 { "table" } else { "tables" };
-            vec![Finding::good(subject, format!("{tables} {noun}, and all that is said of single ones can be done"))]
+            vec![Finding::good(subject, format!("{tables} {noun} selected; all options of tables are valid"))]
         }
         Ok((_, failures)) => failures.into_iter().map(|error| Finding::bad(subject, error)).collect(),
         Err(error) => vec![Finding::bad(subject, error)],
@@ -197,43 +201,65 @@ async fn options_of_tables(client: &Client, of: &OptionsCheck<'_>) -> Result<(us
 }
 
 async fn options_of_table(client: &Client, of: &OptionsCheck<'_>, table: &TableRef) -> Result<()> {
-    of.sink.accepts(table, &layout(of.rules, table, ColumnRecord::default())).await?;
-    let held = of.sink.held(table).await?;
+    let wanted = layout(of.rules, table, ColumnRecord::default());
+    of.sink.capabilities().validate_layout(table, &wanted).await?;
+    let committed = of.sink.committed(table).await?;
     let answer = client.table_schema(table).await?;
     let schema = Arc::new(TableSchema::read(table, answer.version, answer.schema)?);
-    let choice = choose(of.rules, table, held.as_ref(), &schema)?;
-    if let Some(held) = &held {
-        held.check_columns(choice.record(), choice.kept())?;
+    let choice = choose(of.rules, table, committed.as_ref(), &schema)?;
+    if let Some(state) = &committed {
+        state.check_columns(choice.record(), choice.kept())?;
     }
     let options = of.rules.of(table);
     let column = options.partition_by.as_ref().and_then(|partitions| partitions.by()).map(|by| by.column.as_str());
     match column.filter(|name| !choice.kept().columns().any(|column| column.name == *name)) {
         None => Ok(()),
-        Some(name) => Err(Error::new(Kind::Schema, "The table is to be partitioned by a column that it does not have")
+        Some(name) => Err(Error::new(Kind::Schema, "The table does not have the column of --partition-by")
             .with_field("column", name)
-            .hint("see the names with `daplake schema --table ...`")),
+            .hint("list the columns with `daplake schema --table ...`")),
     }
 }
 
-/// Makes a file in a folder and removes it; the folder itself is made when absent, as a run would do it.
+/// Tests a folder by creating and removing a file. The folder is created if absent, as a run would do.
 pub fn check_folder(subject: &str, folder: &Path) -> Finding {
     let tried = std::fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder).map(drop));
-    match tried.context(Kind::Io, "The folder cannot be written") {
+    match tried.context(Kind::Io, "Cannot write to the folder") {
         Ok(()) => Finding::good(subject, format!("{} can be written{}", folder.display(), free(folder))),
-        Err(error) => {
-            Finding::bad(subject, error.with_field("folder", folder.display()).hint("name another one, or change its rights"))
-        }
+        Err(error) => Finding::bad(
+            subject,
+            error.with_field("folder", folder.display()).hint("use another folder, or change its permissions"),
+        ),
     }
 }
 
-#[cfg(any(target_os = "linux", target_os = "macos"))]
-fn free(folder: &Path) -> String {
-    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-    rustix::fs::statvfs(folder)
-        .map_or_else(|_| String::new(), |stat| format!(", {:.1} GiB free", gib(stat.f_bavail * stat.f_frsize)))
+/// Free space below which a local target is reported, bytes.
+const LITTLE_SPACE: u64 = 1 << 30;
+
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "macos")))]
-fn free(_: &Path) -> String {
-    String::new()
+/// The free space of a folder's disk, for people.
+fn free(folder: &Path) -> String {
+    free_bytes(folder).map_or_else(String::new, |bytes| format!(", {:.1} GiB free", gib(bytes)))
+}
+
+/// The nearest existing folder of a target on this machine.
+fn local_folder(sink: &dyn Sink) -> Option<PathBuf> {
+    let url = sink.location().reveal();
+    let path = (url.scheme() == "file").then(|| url.to_file_path().ok()).flatten()?;
+    path.ancestors().find(|folder| folder.is_dir()).map(Path::to_owned)
+}
+
+/// The free space of a folder's disk, bytes. `None` if the system does not report it.
+fn free_bytes(folder: &Path) -> Option<u64> {
+    #[cfg(any(target_os = "linux", target_os = "macos"))]
+    {
+        rustix::fs::statvfs(folder).ok().map(|stat| stat.f_bavail * stat.f_frsize)
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "macos")))]
+    {
+        let _ = folder;
+        None
+    }
 }

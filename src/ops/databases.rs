@@ -1,5 +1,5 @@
-//! `listdb` and `dropdb`: what a database holds of a namespace, and how it lets go of it. `initdb` and `syncdb` are
-//! [`crate::ops::sync()`] with a [`crate::ops::Demand`].
+//! `listdb` and `dropdb`: list and drop the tables of a namespace in a database. `initdb` and `syncdb` are
+//! [`crate::ops::sync()`] with a [`crate::ops::Precondition`].
 
 use crate::api::Client;
 use crate::error::{Error, ErrorContext, Result};
@@ -7,22 +7,22 @@ use crate::model::{Namespace, TableRef, Timestamp};
 use crate::sink::Sink;
 use crate::sink::sql::SqlSink;
 
-/// One table of a namespace, as `listdb` tells it.
+/// One table of a namespace, for `listdb`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DbLine {
-    /// Its name.
+    /// The name.
     pub name: String,
     /// Data as of; `None`: not replicated.
     pub timestamp: Option<Timestamp>,
     /// Version of the table schema.
     pub schema: Option<i64>,
-    /// Rows, where they were asked for. `None` also for a table that was removed by hand.
+    /// Rows, if requested and if the table exists.
     pub records: Option<u64>,
-    /// The book-keeping has it, the database has not: it was removed by hand.
+    /// The sync state has the table, but the database does not: it was dropped by hand.
     pub is_missing: bool,
 }
 
-/// Replicated tables by name, then, with a client, those that the service has and the database has not.
+/// The replicated tables by name; with a client, followed by those that only the service has.
 pub async fn list(sink: &SqlSink, client: Option<&Client>, namespace: &Namespace, count: bool) -> Result<Vec<DbLine>> {
     let mut lines = Vec::new();
     for (table, figures) in sink.figures(namespace).await? {
@@ -43,7 +43,7 @@ pub async fn list(sink: &SqlSink, client: Option<&Client>, namespace: &Namespace
     Ok(lines)
 }
 
-/// Tables that go, each with its error if it could not. `all` means all that are replicated. It does not stop early.
+/// Drops tables; `all` means all replicated tables. Returns each table with its error, if any, and does not stop at an error.
 pub async fn drop(sink: &SqlSink, namespace: &Namespace, tables: &str) -> Result<Vec<(TableRef, Option<Error>)>> {
     sink.prepare().await?;
     let tables = match tables {

@@ -1,4 +1,4 @@
-//! `schema --ddl`: statements for query engines and databases, made from the service's present schemas.
+//! `schema --ddl`: DDL statements for query engines and databases, from the present schemas of the service.
 
 use super::files::TableChoice;
 use crate::api::Client;
@@ -6,17 +6,20 @@ use crate::error::{ErrorContext, Result};
 use crate::model::{Namespace, TableRef};
 use crate::schema::{LakeEngine, LakePlace, TableSchema, lake_prelude, lake_table};
 
-/// Whose statements.
+/// The SQL dialect of the statements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DdlFor {
-    /// A query engine over the files of a target.
+    /// A query engine that reads the files of a target.
     Lake(LakeEngine, LakePlace),
-    /// A database, by the scheme of its connection string: the official client's tables.
+    /// A database with the tables of the official client, given by the scheme of its connection string.
     #[cfg(feature = "sql")]
     Database(&'static str),
 }
 
-/// One text with the statements of all chosen tables. Kind `NotFound` for a table that the service does not have.
+/// The statements for all selected tables.
+///
+/// # Errors
+/// Kind `NotFound` for a table that the service does not have.
 pub async fn ddl(client: &Client, namespace: &Namespace, tables: &TableChoice, of: &DdlFor) -> Result<String> {
     let tables: Vec<TableRef> = tables.resolve(client, namespace).await?;
     let mut text = String::from("-- Made by daplake; run it again when the schema changes.\n");

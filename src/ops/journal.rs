@@ -1,8 +1,8 @@
-//! What a run has reached, for the run after it: the job and the finished files of each query. Deleting it loses time, never data.
+//! The journal: the job and the finished files of each query, so that the next run can resume them. Deleting it costs time, never data.
 //!
-//! For downloads one file per query (account, table, window, format, folder), for `sync` one per table and target. Each holds JSON
-//! lines, only ever appended to, so that a torn line is the last one and is passed by. The file is locked while its query runs: of
-//! two runs of the same query the second waits, and then finds everything done. It holds no secret, no token and no URL.
+//! Downloads have one file per query (account, table, window, format, folder), `sync` one per table and target. A file consists of JSON lines
+//! and is only appended to, so only its last line can be torn; a torn line is skipped. The file is locked while its query runs: of two runs of
+//! the same query the second waits, and then finds the result. It contains no secrets, tokens or URLs.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -18,13 +18,13 @@ use crate::api::{Job, ObjectId};
 use crate::error::{Kind, Result, ResultExt};
 use crate::model::{TableRef, Timestamp, Window};
 
-/// Jobs live 24 hours; what is older cannot be continued.
+/// Jobs expire after 24 hours; older ones cannot be resumed.
 const MAX_AGE: Duration = Duration::from_secs(48 * 3600);
 
 const SUFFIX: &str = "journal";
 const RETRY_LOCK: Duration = Duration::from_millis(200);
 
-/// The folder of journals, for one account.
+/// The journals of one account.
 #[derive(Debug, Clone)]
 pub struct Journal {
     folder: PathBuf,
@@ -32,16 +32,16 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// In `folder`, made when first needed. `account` (base URL and client id, say) keeps the jobs of accounts apart; only a
-    /// check sum of it is stored.
+    /// Journals in `folder`, which is created when needed. `account` identifies the account, such as base URL and client id; only its hash is
+    /// stored.
     pub fn new(folder: impl Into<PathBuf>, account: &str) -> Self {
         Self { folder: folder.into(), account: format!("{:016x}", fnv(account.as_bytes())) }
     }
 
-    /// The first line and the path of the pages of one query.
-    fn place(&self, table: &TableRef, query: &str) -> Result<(String, PathBuf)> {
+    /// The first line and the path of the entry of one query.
+    fn location(&self, table: &TableRef, query: &str) -> Result<(String, PathBuf)> {
         let header = serde_json::to_string(&Line::Query { journal: 1, account: self.account.clone(), query: query.to_owned() })
-            .context(Kind::Bug, "A journal line cannot be written")?;
+            .context(Kind::Bug, "Cannot serialise a line of the journal")?;
         let name = match table.is_path_safe() {
             true => table.to_string(),
             false => "table".to_owned(),
@@ -50,11 +50,11 @@ impl Journal {
         Ok((header, path))
     }
 
-    /// When a query was last done, in microseconds since the epoch, without waiting for who uses its pages. `None`: never, or there
-    /// is an unfinished job.
+    /// When a query was last finished, microseconds since the epoch; does not wait for a run that uses the entry. `None`: never, or a job is
+    /// unfinished.
     #[cfg(feature = "lake")]
     pub(super) fn last_done(&self, table: &TableRef, query: &str) -> Option<i64> {
-        let (header, path) = self.place(table, query).ok()?;
+        let (header, path) = self.location(table, query).ok()?;
         let text = fs::read_to_string(path).ok()?;
         let mut lines = text.lines();
         lines.next().filter(|line| *line == header)?;
@@ -65,18 +65,18 @@ impl Journal {
         })
     }
 
-    /// The pages of one query, once no other run uses them. `query` says everything that makes results differ.
-    pub(super) async fn open(&self, table: &TableRef, query: &str) -> Result<Pages> {
-        let (header, path) = self.place(table, query)?;
+    /// The entry of one query, as soon as no other run uses it. `query` contains everything that affects the result.
+    pub(super) async fn open(&self, table: &TableRef, query: &str) -> Result<JournalEntry> {
+        let (header, path) = self.location(table, query)?;
         let mut has_waited = false;
         loop {
             let (folder, path, header) = (self.folder.clone(), path.clone(), header.clone());
-            let opened = tokio::task::spawn_blocking(move || Pages::open(&folder, &path, header)).await;
-            if let Some(pages) = opened.context(Kind::Bug, "Reading the journal failed")?? {
-                return Ok(pages);
+            let opened = tokio::task::spawn_blocking(move || JournalEntry::open(&folder, &path, header)).await;
+            if let Some(entry) = opened.context(Kind::Bug, "Reading the journal failed")?? {
+                return Ok(entry);
             }
             if !std::mem::replace(&mut has_waited, true) {
-                tracing::warn!(table = %table, "Another run is at work on the same; waiting for it");
+                tracing::warn!(table = %table, "Another run is working on this table; waiting for it");
             }
             tokio::time::sleep(RETRY_LOCK).await;
         }
@@ -93,20 +93,20 @@ enum Line {
     },
     Job {
         job: String,
-        /// What was asked, where the pages are of more than one question.
+        /// The query, if the entry is used for different queries.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         of: Option<String>,
-        /// When it vanishes, microseconds since the epoch.
+        /// When it expires, microseconds since the epoch.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         expires: Option<i64>,
-        /// When it was first noted, by the service's clock.
+        /// When it was first recorded, by the service's clock, microseconds since the epoch.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         noted: Option<i64>,
     },
     Unusable {
-        /// A job whose result could not be used.
+        /// Id of a job whose result could not be used.
         unusable: String,
-        /// In so many runs.
+        /// Number of runs in which that happened.
         runs: u32,
     },
     File {
@@ -124,7 +124,7 @@ enum Line {
     },
 }
 
-/// A file that is complete.
+/// A complete file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FileNote {
     pub(super) name: String,
@@ -135,14 +135,14 @@ pub(super) struct FileNote {
 }
 
 impl FileNote {
-    /// Of a file that was just finished.
+    /// Describes a file that was just finished.
     pub(super) fn of(path: &Path, name: &str, rows: Option<u64>) -> Result<Self> {
-        let metadata = fs::metadata(path).context(Kind::Io, format!("A file cannot be read: {}", path.display()))?;
+        let metadata = fs::metadata(path).context(Kind::Io, format!("Cannot read a file: {}", path.display()))?;
         Ok(Self { name: name.to_owned(), bytes: metadata.len(), modified: modified(&metadata), rows })
     }
 
-    /// Whether the file is still as it was left.
-    pub(super) fn is_true_of(&self, path: &Path) -> bool {
+    /// Whether the file is unchanged.
+    pub(super) fn matches(&self, path: &Path) -> bool {
         fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == self.bytes && modified(&found) == self.modified)
     }
 }
@@ -157,17 +157,17 @@ fn modified(metadata: &fs::Metadata) -> u64 {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct StoredJob {
     pub(super) id: String,
-    /// When it was first noted, by the service's clock.
+    /// When it was first recorded, by the service's clock.
     pub(super) noted: Option<Timestamp>,
 }
 
-/// The journal of one query, locked while this lives. Clones share it.
+/// The journal of one query, locked until the last clone is dropped.
 #[derive(Debug, Clone)]
-pub(super) struct Pages(Arc<Mutex<Inner>>);
+pub(super) struct JournalEntry(Arc<Mutex<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
-    /// `None`: kept in memory only.
+    /// `None`: in memory only.
     file: Option<File>,
     path: PathBuf,
     header: String,
@@ -175,21 +175,21 @@ struct Inner {
     of: Option<String>,
     expires: Option<i64>,
     noted: Option<i64>,
-    /// The last job whose result could not be used, and in how many runs.
+    /// The last job whose result could not be used, and the number of runs.
     unusable: Option<(String, u32)>,
     files: HashMap<ObjectId, FileNote>,
     is_done: bool,
 }
 
-impl Pages {
-    /// Remembers nothing beyond this run.
+impl JournalEntry {
+    /// An entry that is not stored.
     pub(super) fn in_memory() -> Self {
         Self(Arc::new(Mutex::new(Inner::new(None, PathBuf::new(), String::new()))))
     }
 
-    /// `None`: another run has it.
+    /// `None`: another run has locked the entry.
     fn open(folder: &Path, path: &Path, header: String) -> Result<Option<Self>> {
-        let failed = || format!("The journal cannot be used: {}", path.display());
+        let failed = || format!("Cannot use the journal: {}", path.display());
         make_private(folder).context(Kind::Io, failed())?;
         let file = append_options().open(path).context(Kind::Io, failed())?;
         match file.try_lock() {
@@ -204,23 +204,23 @@ impl Pages {
         Ok(Some(Self(Arc::new(Mutex::new(inner)))))
     }
 
-    /// The job to go on with: one whose files were not all brought.
+    /// The job to resume.
     pub(super) fn unfinished_job(&self) -> Option<String> {
         self.with(|inner| inner.job.clone().filter(|_| !inner.is_done))
     }
 
-    /// As [`Pages::unfinished_job`], if it was asked for `question` and may still live.
+    /// As [`JournalEntry::unfinished_job`], if it belongs to `query` and has not expired.
     #[cfg(feature = "lake")]
-    pub(super) fn unfinished_job_of(&self, question: &str, now: Timestamp) -> Option<StoredJob> {
+    pub(super) fn unfinished_job_of(&self, query_key: &str, now: Timestamp) -> Option<StoredJob> {
         let (lives, noted) = self.with(|inner| {
-            let is_same = inner.of.as_deref() == Some(question);
+            let is_same = inner.of.as_deref() == Some(query_key);
             (is_same && inner.expires.is_none_or(|expires| expires > now.micros()), inner.noted)
         });
         let id = self.unfinished_job().filter(|_| lives)?;
         Some(StoredJob { id, noted: noted.map(Timestamp::from_micros) })
     }
 
-    /// The result of a job could not be used: it is forgotten, but for its name.
+    /// Forgets a job whose result could not be used, except its id.
     #[cfg(feature = "lake")]
     pub(super) fn unusable(&self, id: Option<&str>) {
         self.with(|inner| {
@@ -232,45 +232,45 @@ impl Pages {
         });
     }
 
-    /// In how many runs the result of a job could not be used.
+    /// Number of runs in which the result of a job could not be used.
     #[cfg(feature = "lake")]
     pub(super) fn failures_of(&self, id: &str) -> u32 {
         self.with(|inner| inner.unusable.as_ref().filter(|(known, _)| known == id).map_or(0, |(_, runs)| *runs))
     }
 
-    /// A job answers the query. What is known of the files of another one is forgotten.
+    /// Records the job of the query. Files of another job are forgotten.
     pub(super) fn job(&self, job: &Job) {
         self.note_job(&job.id, None, job.expires_at.map(Timestamp::micros), None);
     }
 
-    /// As [`Pages::job`], with what was asked and the service's time.
+    /// As [`JournalEntry::job`], with the query and the time by the service's clock.
     #[cfg(feature = "lake")]
-    pub(super) fn job_of(&self, job: &Job, question: &str, now: Timestamp) {
-        self.note_job(&job.id, Some(question), job.expires_at.map(Timestamp::micros), Some(now.micros()));
+    pub(super) fn job_of(&self, job: &Job, query_key: &str, now: Timestamp) {
+        self.note_job(&job.id, Some(query_key), job.expires_at.map(Timestamp::micros), Some(now.micros()));
     }
 
-    fn note_job(&self, id: &str, question: Option<&str>, expires: Option<i64>, noted: Option<i64>) {
+    fn note_job(&self, id: &str, query_key: Option<&str>, expires: Option<i64>, noted: Option<i64>) {
         self.with(|inner| {
-            if inner.job.as_deref() == Some(id) && inner.of.as_deref() == question {
+            if inner.job.as_deref() == Some(id) && inner.of.as_deref() == query_key {
                 if inner.is_done {
                     inner.is_done = false;
                     inner.append(&Line::Done { done: false, at: None });
                 }
             } else {
                 inner.restart();
-                let of = question.map(str::to_owned);
+                let of = query_key.map(str::to_owned);
                 (inner.job, inner.of, inner.expires, inner.noted) = (Some(id.to_owned()), of.clone(), expires, noted);
                 inner.append(&Line::Job { job: id.to_owned(), of, expires, noted });
             }
         });
     }
 
-    /// What is known of an object's file.
+    /// The recorded file of an object.
     pub(super) fn file(&self, object: &ObjectId) -> Option<FileNote> {
         self.with(|inner| inner.files.get(object).cloned())
     }
 
-    /// An object's file is complete.
+    /// Records the complete file of an object.
     pub(super) fn finished(&self, object: &ObjectId, note: FileNote) {
         self.with(|inner| {
             let FileNote { name, bytes, modified, rows } = note.clone();
@@ -279,7 +279,7 @@ impl Pages {
         });
     }
 
-    /// All files or rows are where they belong.
+    /// Records that the query is finished.
     pub(super) fn done(&self) {
         self.with(|inner| {
             inner.is_done = true;
@@ -287,7 +287,7 @@ impl Pages {
         });
     }
 
-    /// The job is of no use any more.
+    /// Forgets the job.
     pub(super) fn forget(&self) {
         self.with(Inner::restart);
     }
@@ -313,7 +313,7 @@ impl Inner {
         }
     }
 
-    /// Takes every whole line; the first must be the header.
+    /// Reads all complete lines; the first must be the header.
     fn read(&mut self) -> io::Result<()> {
         let Some(mut file) = self.file.as_ref() else { return Ok(()) };
         let mut bytes = Vec::new();
@@ -340,7 +340,7 @@ impl Inner {
             }
         }
         if !bytes.ends_with(b"\n") {
-            // A torn line: what follows must not be taken for its end.
+            // A torn last line must not be joined with the next one.
             self.write(b"\n");
         }
         Ok(())
@@ -377,17 +377,17 @@ impl Inner {
         }
     }
 
-    /// A journal that cannot be written saves nothing, but must not stop anything either.
+    /// Continues without a journal.
     fn give_up(&mut self, error: &io::Error) {
-        tracing::warn!(journal = %self.path.display(), %error, "The journal cannot be written; this run cannot be continued by another");
+        tracing::warn!(journal = %self.path.display(), %error, "Cannot write the journal; the next run cannot resume this one");
         if let Some(file) = self.file.take() {
             let _ = truncate(&file);
         }
     }
 }
 
-/// How to open a file that is appended to and sometimes truncated. Windows lets nobody truncate a file that was opened only for
-/// appending; there, whoever holds the lock seeks to the end before each write.
+/// Options for a file that is appended to and sometimes truncated. Windows cannot truncate a file that was opened for appending; there, the
+/// owner of the lock seeks to the end before each write.
 pub(super) fn append_options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).create(true);
@@ -409,8 +409,8 @@ pub(super) fn is_old(time: SystemTime) -> bool {
     time.elapsed().is_ok_and(|age| age > MAX_AGE)
 }
 
-/// A window as a part of a question.
-pub(super) fn window_words(window: Window) -> String {
+/// A time window, as part of the key of a query.
+pub(super) fn window_text(window: Window) -> String {
     match window {
         Window::Snapshot => "snapshot".to_owned(),
         Window::Increment { since, until } => {
@@ -427,7 +427,7 @@ pub(super) fn make_private(folder: &Path) -> io::Result<()> {
     builder.create(folder)
 }
 
-/// Removes journals of jobs that are long gone.
+/// Removes journals of expired jobs.
 fn sweep(folder: &Path, ours: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
@@ -440,7 +440,7 @@ fn sweep(folder: &Path, ours: &Path) {
     }
 }
 
-/// FNV-1a: the same at every run and in every version, which is all that names of files need.
+/// FNV-1a, which is stable across runs and versions, for file names.
 pub(super) fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
@@ -462,29 +462,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_one_run_wrote_the_next_one_knows() {
+    async fn the_next_run_reads_the_entry() {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::new(folder.path(), "account");
-        let pages = journal.open(&users(), "q").await.unwrap();
-        assert_eq!(pages.unfinished_job(), None);
-        pages.note_job("j1", None, None, None);
-        pages.finished(&ObjectId("o1".into()), note("a"));
-        drop(pages);
+        let entry = journal.open(&users(), "q").await.unwrap();
+        assert_eq!(entry.unfinished_job(), None);
+        entry.note_job("j1", None, None, None);
+        entry.finished(&ObjectId("o1".into()), note("a"));
+        drop(entry);
 
-        let pages = journal.open(&users(), "q").await.unwrap();
-        assert_eq!(pages.unfinished_job().as_deref(), Some("j1"));
-        assert_eq!(pages.file(&ObjectId("o1".into())), Some(note("a")));
-        pages.done();
-        drop(pages);
+        let entry = journal.open(&users(), "q").await.unwrap();
+        assert_eq!(entry.unfinished_job().as_deref(), Some("j1"));
+        assert_eq!(entry.file(&ObjectId("o1".into())), Some(note("a")));
+        entry.done();
+        drop(entry);
 
-        let pages = journal.open(&users(), "q").await.unwrap();
-        assert_eq!(pages.unfinished_job(), None, "a finished query is asked anew");
-        pages.note_job("j1", None, None, None);
-        assert_eq!(pages.file(&ObjectId("o1".into())), Some(note("a")), "and if the same job answers, its files count");
-        assert_eq!(pages.unfinished_job().as_deref(), Some("j1"));
-        pages.note_job("j2", None, None, None);
-        assert_eq!(pages.file(&ObjectId("o1".into())), None);
-        drop(pages);
+        let entry = journal.open(&users(), "q").await.unwrap();
+        assert_eq!(entry.unfinished_job(), None, "a finished query is not resumed");
+        entry.note_job("j1", None, None, None);
+        assert_eq!(entry.file(&ObjectId("o1".into())), Some(note("a")), "and if the same job answers, its files count");
+        assert_eq!(entry.unfinished_job().as_deref(), Some("j1"));
+        entry.note_job("j2", None, None, None);
+        assert_eq!(entry.file(&ObjectId("o1".into())), None);
+        drop(entry);
 
         let other = Journal::new(folder.path(), "another account").open(&users(), "q").await.unwrap();
         assert_eq!(other.unfinished_job(), None);
@@ -497,52 +497,52 @@ mod tests {
     async fn a_job_that_cannot_be_used_is_known_by_name_only() {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::new(folder.path(), "account");
-        let pages = journal.open(&users(), "q").await.unwrap();
-        pages.note_job("j1", Some("increment"), None, Some(7));
-        assert_eq!(pages.failures_of("j1"), 0);
-        pages.unusable(None);
-        drop(pages);
-        let pages = journal.open(&users(), "q").await.unwrap();
-        assert_eq!((pages.unfinished_job(), pages.failures_of("j1")), (None, 1));
-        pages.note_job("j1", Some("increment"), None, Some(9));
-        pages.unusable(Some("j1"));
-        assert_eq!((pages.failures_of("j1"), pages.failures_of("j2")), (2, 0));
-        pages.note_job("j2", Some("increment"), None, Some(11));
-        drop(pages);
-        let pages = journal.open(&users(), "q").await.unwrap();
-        let stored = pages.unfinished_job_of("increment", Timestamp::from_micros(12)).unwrap();
+        let entry = journal.open(&users(), "q").await.unwrap();
+        entry.note_job("j1", Some("increment"), None, Some(7));
+        assert_eq!(entry.failures_of("j1"), 0);
+        entry.unusable(None);
+        drop(entry);
+        let entry = journal.open(&users(), "q").await.unwrap();
+        assert_eq!((entry.unfinished_job(), entry.failures_of("j1")), (None, 1));
+        entry.note_job("j1", Some("increment"), None, Some(9));
+        entry.unusable(Some("j1"));
+        assert_eq!((entry.failures_of("j1"), entry.failures_of("j2")), (2, 0));
+        entry.note_job("j2", Some("increment"), None, Some(11));
+        drop(entry);
+        let entry = journal.open(&users(), "q").await.unwrap();
+        let stored = entry.unfinished_job_of("increment", Timestamp::from_micros(12)).unwrap();
         assert_eq!((stored.id.as_str(), stored.noted), ("j2", Some(Timestamp::from_micros(11))));
-        assert_eq!(pages.failures_of("j1"), 2);
+        assert_eq!(entry.failures_of("j1"), 2);
     }
 
     #[tokio::test]
     async fn any_torn_end_loses_at_most_the_last_line() {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::new(folder.path(), "account");
-        let pages = journal.open(&users(), "q").await.unwrap();
-        pages.note_job("j1", None, None, None);
+        let entry = journal.open(&users(), "q").await.unwrap();
+        entry.note_job("j1", None, None, None);
         for number in 0..3 {
-            pages.finished(&ObjectId(format!("o{number}")), note("a"));
+            entry.finished(&ObjectId(format!("o{number}")), note("a"));
         }
-        drop(pages);
+        drop(entry);
         let path = path(folder.path());
         let whole = fs::read(&path).unwrap();
         for length in 0..=whole.len() {
             fs::write(&path, &whole[..length]).unwrap();
             let complete = whole[..length].iter().filter(|byte| **byte == b'\n').count();
-            let pages = journal.open(&users(), "q").await.unwrap();
-            let known = (0..3).filter(|number| pages.file(&ObjectId(format!("o{number}"))).is_some()).count();
+            let entry = journal.open(&users(), "q").await.unwrap();
+            let known = (0..3).filter(|number| entry.file(&ObjectId(format!("o{number}"))).is_some()).count();
             // A last line whole but for its newline counts as well.
             assert!(
                 known + 2 == complete || known + 1 == complete || complete < 2 && known == 0,
                 "{length}: {known} of {complete}"
             );
-            pages.note_job("j1", None, None, None);
-            pages.finished(&ObjectId("new".into()), note("b"));
-            drop(pages);
-            let pages = journal.open(&users(), "q").await.unwrap();
-            assert_eq!(pages.unfinished_job().as_deref(), Some("j1"));
-            assert_eq!(pages.file(&ObjectId("new".into())), Some(note("b")), "{length}");
+            entry.note_job("j1", None, None, None);
+            entry.finished(&ObjectId("new".into()), note("b"));
+            drop(entry);
+            let entry = journal.open(&users(), "q").await.unwrap();
+            assert_eq!(entry.unfinished_job().as_deref(), Some("j1"));
+            assert_eq!(entry.file(&ObjectId("new".into())), Some(note("b")), "{length}");
         }
     }
 
@@ -566,7 +566,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_foreign_file_in_its_place_is_begun_anew() {
+    async fn a_foreign_file_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::new(folder.path(), "account");
         drop(journal.open(&users(), "q").await.unwrap());

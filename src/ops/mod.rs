@@ -26,14 +26,14 @@ pub use crate::decode::OutOfRange;
 #[cfg(feature = "lake")]
 pub use crate::fetch::UnpackLimits;
 pub use crate::model::KNOWN_NAMESPACES;
-pub use cancellation::{Reason, Stop};
+pub use cancellation::{Cancellation, DeferReason};
 #[cfg(feature = "lake")]
 pub use check::{Finding, OptionsCheck, Verdict, check_folder, check_options, check_service, check_target};
 pub use ddl::{DdlFor, ddl};
 pub use diagram::{diagram, diagram_among};
 pub use journal::Journal;
 #[cfg(feature = "lake")]
-pub use maintenance::{Cared, Removal, VerifyRequest, optimize, vacuum, verify};
+pub use maintenance::{Removal, TableResult, VerifyRequest, optimize, vacuum, verify};
 #[cfg(feature = "lake")]
 pub use query::{Answer, Querier, query, query_at};
 #[cfg(feature = "lake")]
@@ -44,8 +44,8 @@ pub use selection::{Listing, Resolved, Selection, WHOLE_NAMESPACE};
 pub use status::{Freshness, Overview, OverviewRequest, Point, StatusLine, overview, status};
 #[cfg(feature = "lake")]
 pub use sync::{
-    Demand, Helpers, NameOptions, OnSnapshotRequired, Refresh, ScanWorkers, SyncEvent, SyncObserver, SyncRequest, SyncStep,
-    Unlisted, sync,
+    ExecutorProvider, NameOptions, OnSnapshotRequired, Precondition, Refresh, ScanExecutor, SyncEvent, SyncObserver,
+    SyncRequest, SyncStep, UnknownTables, sync,
 };
 pub use target::Address;
 #[cfg(feature = "sql")]

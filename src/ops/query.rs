@@ -16,11 +16,11 @@ use crate::model::TableRef;
 use crate::sink::Sink;
 use crate::sink::delta::{At, DeltaSink};
 
-/// The answer of a query, as a stream.
+/// The result of a query.
 pub struct Answer {
-    /// Columns.
+    /// Schema of the rows.
     pub schema: SchemaRef,
-    /// Rows.
+    /// The rows.
     pub batches: SendableRecordBatchStream,
 }
 
@@ -30,18 +30,32 @@ impl std::fmt::Debug for Answer {
     }
 }
 
-/// Runs one read-only statement. Tables are registered as `namespace.table`; those of `canvas` also go by their bare names.
-/// Kind `Usage` when the statement is wrong, `Resources` when it does not fit the memory limit.
+/// Runs one read-only statement. Tables are registered as `namespace.table`; tables of `canvas` also by their bare names.
+///
+/// # Errors
+/// Kind `Usage` if the statement is invalid, `Resources` if it does not fit the memory limit.
+///
+/// ```no_run
+/// # async fn example(sink: std::sync::Arc<daplake::sink::delta::DeltaSink>, engine: daplake::engine::Engine) -> daplake::Result<()> {
+/// use futures::TryStreamExt;
+///
+/// let mut answer = daplake::ops::query(&sink, &engine, "SELECT count(*) FROM users").await?;
+/// while let Ok(Some(batch)) = answer.batches.try_next().await {
+///     println!("{} rows", batch.num_rows());
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub async fn query(sink: &Arc<DeltaSink>, engine: &Engine, sql: &str) -> Result<Answer> {
     query_at(sink, engine, sql, None).await
 }
 
-/// As [`query`], over the tables as they were.
+/// As [`query`], over an earlier version of the tables.
 pub async fn query_at(sink: &Arc<DeltaSink>, engine: &Engine, sql: &str, at: Option<At>) -> Result<Answer> {
     Querier::open(sink, engine, at).await?.run(sql).await
 }
 
-/// A session for many statements. Each reads the tables as they are by then, or as they were at the one moment given.
+/// A session for several statements. Each reads the newest version of the tables, or the version of one given time.
 #[derive(Clone)]
 pub struct Querier {
     context: SessionContext,
@@ -57,14 +71,14 @@ impl std::fmt::Debug for Querier {
 }
 
 impl Querier {
-    /// Over the tables that the target has now. None of them is read yet.
+    /// Registers the tables of the target. None of them is read yet.
     pub async fn open(sink: &Arc<DeltaSink>, engine: &Engine, at: Option<At>) -> Result<Self> {
         let tables = sink.list(None).await?;
         let context = session(sink, engine, &tables, at)?;
         Ok(Self { context, sink: Arc::clone(sink), engine: engine.clone(), tables })
     }
 
-    /// The same target at another moment.
+    /// A session over the same target as of another time.
     pub async fn reopened(&self, at: Option<At>) -> Result<Self> {
         Self::open(&self.sink, &self.engine, at).await
     }
@@ -74,7 +88,7 @@ impl Querier {
         &self.tables
     }
 
-    /// The columns of a table, by `namespace.table` or, for `canvas`, its bare name. Kind `NotFound` if there is none.
+    /// The columns of a table, given as `namespace.table` or, for `canvas`, by its bare name. Kind `NotFound` if the target does not have it.
     pub async fn columns(&self, table: &str) -> Result<SchemaRef> {
         let named =
             |known: &&TableRef| known.to_string() == table || (known.namespace.as_str() == "canvas" && known.table == table);
@@ -84,17 +98,17 @@ impl Querier {
             .find(named)
             .ok_or_else(|| Error::new(Kind::NotFound, "The target has no such table").with_field("table", table))?;
         let name = TableReference::partial(found.namespace.as_str(), found.table.as_str());
-        Ok(self.context.table_provider(name).await.context(Kind::Target, "The table cannot be read")?.schema())
+        Ok(self.context.table_provider(name).await.context(Kind::Target, "Cannot read the table")?.schema())
     }
 
-    /// Runs one read-only statement. Kinds as of [`query`].
+    /// Runs one read-only statement. Errors as for [`query`].
     pub async fn run(&self, sql: &str) -> Result<Answer> {
         let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         let frame = self.context.sql_with_options(sql, read_only).await.map_err(|error| {
             Error::recover(error, |cause| {
-                Error::new(Kind::Usage, "The statement cannot be run")
+                Error::new(Kind::Usage, "Cannot run the statement")
                     .caused_by(cause)
-                    .hint("tables are named namespace.table; see them with `daplake status` or `SHOW TABLES`")
+                    .hint("table names have the form namespace.table; list them with `daplake status` or `SHOW TABLES`")
             })
         })?;
         let schema = Arc::new(frame.schema().as_arrow().clone());
@@ -103,28 +117,28 @@ impl Querier {
     }
 }
 
-fn session(sink: &Arc<DeltaSink>, engine: &Engine, held: &[TableRef], at: Option<At>) -> Result<SessionContext> {
+fn session(sink: &Arc<DeltaSink>, engine: &Engine, kept: &[TableRef], at: Option<At>) -> Result<SessionContext> {
     let base = engine.session();
     let config: SessionConfig =
         base.copied_config().with_information_schema(true).with_default_catalog_and_schema("daplake", "canvas");
     let context = SessionContext::new_with_config_rt(config, base.runtime_env());
     let mut namespaces: BTreeMap<String, Vec<TableRef>> = BTreeMap::new();
-    // There is always a default schema, also in a lake without Canvas.
+    // The default schema exists even in a lake without tables of Canvas.
     namespaces.insert("canvas".to_owned(), Vec::new());
-    for table in held {
+    for table in kept {
         namespaces.entry(table.namespace.to_string()).or_default().push(table.clone());
     }
     let catalog = Arc::new(MemoryCatalogProvider::new());
     for (name, tables) in namespaces {
         let schema = Arc::new(LazyTables { sink: sink.clone(), tables, at });
-        catalog.register_schema(&name, schema).context(Kind::Bug, "A namespace cannot be registered")?;
+        catalog.register_schema(&name, schema).context(Kind::Bug, "Cannot register a namespace")?;
     }
     context.register_catalog("daplake", catalog);
     sink.prepare(&context);
     Ok(context)
 }
 
-/// The tables of a namespace, opened when a statement names them.
+/// The tables of a namespace, opened when a statement refers to them.
 #[derive(Debug)]
 struct LazyTables {
     sink: Arc<DeltaSink>,

@@ -1,24 +1,24 @@
-//! Which tables a run is about: namespaces, names, patterns, exclusions, against what the service lists.
+//! Selection of tables: namespaces, names, patterns and exclusions, resolved against the tables of the service or the target.
 
 use crate::api::Client;
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::model::{KNOWN_NAMESPACES, Namespace, TableRef, is_pattern, nearest};
 
-/// A choice of tables, as typed.
+/// A selection of tables, as the user wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
-    /// Namespaces, or `all`.
+    /// Names of namespaces, or `all`.
     pub namespaces: Vec<String>,
-    /// `all`, names, patterns with `*` and `?`, each with or without `namespace.` in front.
+    /// `all`, names, and patterns with `*` and `?`; names and patterns may have the prefix `namespace.`.
     pub tables: Vec<String>,
-    /// The same forms.
+    /// Excluded tables, in the same forms.
     pub exclude: Vec<String>,
 }
 
-/// What the service lists of the namespaces of a selection.
+/// The tables that the service lists in some namespaces.
 #[derive(Debug, Clone, Default)]
 pub struct Listing {
-    /// In the service's order.
+    /// The tables, in the order of the service.
     pub tables: Vec<TableRef>,
     /// Namespaces that were listed.
     pub answered: Vec<String>,
@@ -27,7 +27,7 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// What of it a selection is about.
+    /// The part of the listing that is in the namespaces of a selection.
     #[cfg(feature = "lake")]
     pub(super) fn of(&self, selection: &Selection) -> Self {
         if selection.namespaces.iter().any(|name| name.trim() == "all") {
@@ -43,16 +43,19 @@ impl Listing {
 }
 
 impl Selection {
-    /// Everything of one namespace.
+    /// All tables of one namespace.
     pub fn all_of(namespace: impl Into<String>) -> Self {
         Self { namespaces: vec![namespace.into()], tables: vec!["all".into()], exclude: Vec::new() }
     }
 
-    /// Asks the service what there is and picks from it, in the service's order. What cannot be had leaves the rest alone: a namespace
-    /// that cannot be listed and a name (not a pattern) that no namespace lists are failures beside the tables. `held` are the tables of
-    /// the target; those that the service no longer lists are named. An error means that there is nothing to do: the login failed, or
-    /// nothing of what was asked for exists.
-    pub async fn resolve(&self, client: &Client, held: &[TableRef]) -> Result<Resolved> {
+    /// Lists the tables of the service and selects from them, in the order of the service. `kept` are the tables of the target.
+    ///
+    /// A namespace that cannot be listed and a name (not a pattern) that no namespace lists are failures beside the selected tables. Kept tables
+    /// that the service no longer lists are reported as vanished.
+    ///
+    /// # Errors
+    /// The login failed, or nothing of the selection exists.
+    pub async fn resolve(&self, client: &Client, kept: &[TableRef]) -> Result<Resolved> {
         let everywhere = self.names_all_namespaces();
         let namespaces: Vec<&str> = if everywhere { KNOWN_NAMESPACES.to_vec() } else { self.trimmed_namespaces() };
         let (mut listed, mut answered, mut failed) = (Vec::new(), Vec::new(), Vec::new());
@@ -62,11 +65,11 @@ impl Selection {
                     answered.push(namespace);
                     listed.extend(tables.into_iter().map(|table| TableRef::new(namespace, table)));
                 }
-                // The credentials, or the whole service: the other namespaces would fail alike.
+                // Other namespaces would fail alike.
                 Err(error) if error.get("call") == Some("login") => return Err(error.with_field("namespace", namespace)),
-                // `all` means all that the account has.
-                Err(error) if everywhere && is_absent(&error, namespace, held) => {
-                    tracing::info!(namespace, "The account has no such namespace");
+                // `all` means all namespaces of the account.
+                Err(error) if everywhere && is_absent(&error, namespace, kept) => {
+                    tracing::info!(namespace, "The account does not have this namespace");
                 }
                 Err(error) => {
                     failed.push((TableRef::new(namespace, WHOLE_NAMESPACE), error.with_field("namespace", namespace)))
@@ -81,21 +84,21 @@ impl Selection {
         let tables = self.matching(&listed);
         for word in self.unknown_names(&listed) {
             let table = self.named(word);
-            // The failure of its namespace says it all.
+            // Its namespace has failed already.
             if !failed.iter().any(|(whole, _)| whole.namespace == table.namespace && whole.table == WHOLE_NAMESPACE) {
                 failed.push((table, unknown_table(word, &listed, Holder::Service)));
             }
         }
         for pattern in self.tables.iter().map(|word| word.trim()).filter(|word| is_pattern(word) && *word != "all") {
             if !listed.iter().any(|table| table.matches(pattern)) {
-                tracing::warn!(pattern, "The service has no table that matches");
+                tracing::warn!(pattern, "The pattern matches no table of the service");
             }
         }
         let has_whole = |failed: &[(TableRef, Error)]| failed.iter().any(|(table, _)| table.table == WHOLE_NAMESPACE);
         if tables.is_empty() && !listed.is_empty() && !has_whole(&failed) {
             return Err(failed.into_iter().next().map_or_else(|| self.no_match(Holder::Service), |(_, error)| error));
         }
-        let vanished = held.iter().filter(|table| {
+        let vanished = kept.iter().filter(|table| {
             answered.contains(&table.namespace.as_str())
                 && !listed.contains(table)
                 && self.tables.iter().any(|word| is_pattern(word.trim()) && table.matches(word.trim()))
@@ -108,8 +111,8 @@ impl Selection {
         Ok(Resolved { vanished, tables, failed, listing: Listing { tables: listed, answered, failed: not_listed } })
     }
 
-    /// Whether the tables of the target matter for [`Selection::resolve`].
-    pub(super) fn looks_at_held(&self) -> bool {
+    /// Whether [`Selection::resolve`] needs the tables of the target.
+    pub(super) fn needs_kept_tables(&self) -> bool {
         self.names_all_namespaces() || self.tables.iter().any(|word| is_pattern(word.trim()))
     }
 
@@ -117,7 +120,7 @@ impl Selection {
         self.namespaces.iter().any(|name| name.trim() == "all")
     }
 
-    /// The table that a name means, in the first namespace if it names none.
+    /// The table of a name; without a namespace, in the first namespace of the selection.
     fn named(&self, word: &str) -> TableRef {
         let known = if self.names_all_namespaces() { KNOWN_NAMESPACES.to_vec() } else { self.trimmed_namespaces() };
         match word.split_once('.') {
@@ -126,7 +129,10 @@ impl Selection {
         }
     }
 
-    /// Picks from tables that are known without asking, in their order. A name that matches nothing is an error of kind `NotFound`.
+    /// Selects from `listed`, in its order.
+    ///
+    /// # Errors
+    /// Kind `NotFound` for a name that matches no table.
     pub fn resolve_among(&self, listed: &[TableRef]) -> Result<Vec<TableRef>> {
         let mut listed = listed.to_vec();
         if !self.names_all_namespaces() {
@@ -136,9 +142,12 @@ impl Selection {
         self.pick(&listed, Holder::Service)
     }
 
-    /// Picks from the tables that a target holds, in its order. A name that matches nothing is an error of kind `NotFound`.
+    /// Selects from the tables of a target, in its order.
+    ///
+    /// # Errors
+    /// Kind `NotFound` for a name that matches no table.
     #[cfg(feature = "lake")]
-    pub async fn resolve_held(&self, sink: &dyn crate::sink::Sink) -> Result<Vec<TableRef>> {
+    pub async fn resolve_kept(&self, sink: &dyn crate::sink::Sink) -> Result<Vec<TableRef>> {
         let mut listed = sink.list(None).await?;
         if !self.names_all_namespaces() {
             let namespaces = self.trimmed_namespaces();
@@ -147,8 +156,8 @@ impl Selection {
         self.pick(&listed, Holder::Target)
     }
 
-    /// As [`Selection::resolve`], in the order of the names given, with names that nobody lists as they are. Without patterns
-    /// the service is not asked.
+    /// As [`Selection::resolve`], but in the order of the selection, and with names that the service does not list. Without patterns, no
+    /// request is made.
     pub async fn resolve_all(&self, client: &Client) -> Result<Resolved> {
         let words: Vec<&str> = self.tables.iter().map(|word| word.trim()).filter(|word| !word.is_empty()).collect();
         let mut listed = Vec::new();
@@ -175,7 +184,7 @@ impl Selection {
         Ok(Resolved { tables: picked, ..Resolved::default() })
     }
 
-    /// What the service lists, where an exclusion names a table and so has to be checked; else nothing.
+    /// The listing of the service, if an exclusion is a name that must be checked.
     #[cfg(feature = "lake")]
     pub(super) async fn listing_for_exclusions(&self, client: &Client) -> Result<Option<Listing>> {
         if self.exclude.iter().all(|word| is_pattern(word.trim())) {
@@ -229,24 +238,24 @@ impl Selection {
     }
 }
 
-/// In the place of a table's name: all tables of a namespace that could not be listed.
+/// Stands for all tables of a namespace that could not be listed.
 pub const WHOLE_NAMESPACE: &str = "*";
 
-/// What a selection means.
+/// A resolved selection.
 #[derive(Debug, Default)]
 pub struct Resolved {
-    /// The tables, in the service's order.
+    /// The tables, in the order of the service.
     pub tables: Vec<TableRef>,
     /// Names that no namespace lists, and namespaces that cannot be listed (their table is [`WHOLE_NAMESPACE`]).
     pub failed: Vec<(TableRef, Error)>,
     /// Tables of the target that the service no longer lists.
     pub vanished: Vec<TableRef>,
-    /// What the service lists, where it was asked.
+    /// The listing of the service, if it was requested.
     pub listing: Listing,
 }
 
 impl Resolved {
-    /// The tables, if nothing is missing; else the first failure.
+    /// The tables, or the first failure.
     pub fn all(self) -> Result<Vec<TableRef>> {
         match self.failed.into_iter().next() {
             Some((_, error)) => Err(error),
@@ -255,14 +264,14 @@ impl Resolved {
     }
 }
 
-/// Whether an account simply has no such namespace. Every account has `canvas`, and one that the target holds tables of was there.
-fn is_absent(error: &Error, namespace: &str, held: &[TableRef]) -> bool {
+/// Whether the account does not have a namespace. Every account has `canvas`; a namespace with kept tables existed before.
+fn is_absent(error: &Error, namespace: &str, kept: &[TableRef]) -> bool {
     let is_unknown = error.kind() == Kind::NotFound
         || (error.kind() == Kind::Account && error.get("type").is_some_and(|class| class.contains("NotOnboarded")));
-    is_unknown && namespace != "canvas" && !held.iter().any(|table| table.namespace.as_str() == namespace)
+    is_unknown && namespace != "canvas" && !kept.iter().any(|table| table.namespace.as_str() == namespace)
 }
 
-/// Whose tables are chosen from.
+/// Where tables are selected from.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Holder {
     Service,
@@ -281,14 +290,14 @@ impl Holder {
 
     fn hint(self) -> &'static str {
         match self {
-            Holder::Service => "see the names with `daplake list --namespace ...`",
+            Holder::Service => "list the tables with `daplake list --namespace ...`",
             #[cfg(feature = "lake")]
-            Holder::Target => "see the names with `daplake status --target ...`",
+            Holder::Target => "list the tables with `daplake status --target ...`",
         }
     }
 }
 
-/// The error for a name that nothing matches. `listed`: the tables that there are.
+/// The error for a name that matches none of the tables in `listed`.
 pub(super) fn unknown_table(wanted: &str, listed: &[TableRef], holder: Holder) -> Error {
     let error = Error::new(Kind::NotFound, holder.message()).with_field("table", wanted);
     let (namespace, bare) = match wanted.split_once('.') {
@@ -341,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_another_namespace_is_told_by_its_namespace() {
+    fn a_name_of_another_namespace_is_reported_with_its_namespace() {
         let hint = |wanted: &str| pick(&[wanted], &[]).unwrap_err().hint_text().unwrap().to_owned();
         assert!(hint("catalog.users").contains("add --namespace catalog"));
         assert_eq!(hint("canvs.users"), "did you mean the namespace `canvas`?");
@@ -352,15 +361,15 @@ mod tests {
 
     #[test]
     fn all_means_what_the_account_has_and_had() {
-        let held = [TableRef::new("catalog", "products")];
+        let kept = [TableRef::new("catalog", "products")];
         let unknown = || Error::new(Kind::NotFound, "Unknown");
-        assert!(is_absent(&unknown(), "new_quizzes", &held));
+        assert!(is_absent(&unknown(), "new_quizzes", &kept));
         // Every account has it; and this one was there.
-        assert!(!is_absent(&unknown(), "canvas", &held) && !is_absent(&unknown(), "catalog", &held));
+        assert!(!is_absent(&unknown(), "canvas", &kept) && !is_absent(&unknown(), "catalog", &kept));
         let refused = |class: &str| Error::new(Kind::Account, "Refused").with_field("type", class);
-        assert!(is_absent(&refused("AccountNotOnboardedError"), "new_quizzes", &held));
-        assert!(!is_absent(&refused("AccountDisabled"), "new_quizzes", &held));
-        assert!(!is_absent(&Error::new(Kind::Unavailable, "Down"), "new_quizzes", &held));
+        assert!(is_absent(&refused("AccountNotOnboardedError"), "new_quizzes", &kept));
+        assert!(!is_absent(&refused("AccountDisabled"), "new_quizzes", &kept));
+        assert!(!is_absent(&Error::new(Kind::Unavailable, "Down"), "new_quizzes", &kept));
     }
 
     #[test]

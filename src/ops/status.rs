@@ -1,5 +1,4 @@
-//! `status`: what a target holds, table by table, how fresh it is, and how its runs ended. It draws nothing; text, JSON and the
-//! page are made from the same values.
+//! `status`: the tables of a target, the age of their data, and the last runs. Text, JSON and the status page show the same values.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,28 +12,28 @@ use crate::error::{ErrorContext, Result};
 use crate::model::{Namespace, TableRef, Timestamp};
 use crate::sink::Sink;
 
-/// Data of this age are still current: the service refreshes every four hours, so two refreshes may be missed.
+/// Data up to this age count as current: the service refreshes every four hours, so two refreshes may be missed.
 const CURRENT_FOR: Duration = Duration::from_secs(12 * 3600);
-/// Tables that are asked for at once.
+/// Tables that are read at the same time.
 const TABLES_AT_ONCE: usize = 4;
-/// Counts are noted again after so long.
-const NOTE_COUNTS_EVERY_MICROS: i64 = 3600 * 1_000_000;
+/// Interval at which row counts are recorded, microseconds.
+const COUNT_INTERVAL_MICROS: i64 = 3600 * 1_000_000;
 
-/// How a table stands.
+/// State of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Freshness {
-    /// Its data are young enough.
+    /// The data are recent.
     Current,
-    /// Its data are older than they should be.
+    /// The data are older than expected.
     Behind,
-    /// The last run that tried it failed; it is as it was before.
+    /// The last run that tried the table failed.
     Failing,
 }
 
 impl Freshness {
-    /// One word for people.
-    pub fn word(self) -> &'static str {
+    /// The name for people.
+    pub fn name(self) -> &'static str {
         match self {
             Freshness::Current => "current",
             Freshness::Behind => "behind",
@@ -46,13 +45,13 @@ impl Freshness {
 /// One table of a target.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StatusLine {
-    /// Its namespace.
+    /// The namespace.
     pub namespace: String,
-    /// Its name.
+    /// The name without the namespace.
     pub table: String,
-    /// How it stands.
+    /// The state.
     pub state: Freshness,
-    /// Rows, where the target knows.
+    /// Rows, if the target knows.
     pub rows: Option<u64>,
     /// Data as of, RFC 3339.
     pub data_as_of: String,
@@ -60,27 +59,27 @@ pub struct StatusLine {
     pub age_seconds: i64,
     /// Version of the table schema.
     pub schema_version: i64,
-    /// Data files.
+    /// Number of data files.
     pub files: Option<u64>,
-    /// Bytes of these.
+    /// Bytes of data files.
     pub bytes: Option<u64>,
-    /// When it was last committed, by the target's clock.
+    /// Time of the last commit, by the target's clock.
     pub last_run: Option<String>,
-    /// Version of the target's own log.
+    /// Version of the target's log.
     pub version: Option<i64>,
     /// Reader and writer version of the Delta protocol and its features, such as `3/7: deletionVectors`.
     pub protocol: Option<String>,
     /// Mode of the table, what deletes do, partitions: `current`, `current, deletes marked`, `history by day(timestamp)`.
     pub kept_as: Option<String>,
-    /// Why the last run failed for it.
+    /// The failure of the last run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
-    /// The table over time, oldest first; empty unless it was asked for.
+    /// The table over time, oldest first; empty unless requested.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub past: Vec<Point>,
 }
 
-/// A table at a moment.
+/// A table at one time.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Point {
     /// Data as of, RFC 3339.
@@ -90,65 +89,65 @@ pub struct Point {
     /// Bytes of data files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
-    /// Upserts of the load that led there, where it is known.
+    /// Upserts of the load, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upserted: Option<u64>,
-    /// Deletes of the same.
+    /// Deletes of the load, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deleted: Option<u64>,
 }
 
-/// What to find out.
+/// Request for an [`overview`].
 #[derive(Debug, Clone)]
 pub struct OverviewRequest {
     /// The target.
     pub sink: Arc<dyn Sink>,
-    /// Only these; all when empty.
+    /// Namespaces; empty: all.
     pub namespaces: Vec<String>,
-    /// The history of runs. Counts that the target does not remember by itself are noted there.
+    /// The run history. Row counts of targets without a load history are recorded there.
     pub runs: Option<RunLog>,
-    /// So many runs, newest first.
+    /// Most runs to return.
     pub run_limit: usize,
-    /// Older data count as behind.
+    /// Age up to which data count as current.
     pub current_for: Duration,
-    /// So many loads of each table's past; 0: none.
+    /// Most earlier loads to return per table; 0: none.
     pub past_limit: usize,
 }
 
 impl OverviewRequest {
-    /// Of all tables, without their past.
+    /// A request for all tables, without earlier loads.
     pub fn new(sink: Arc<dyn Sink>) -> Self {
         Self { sink, namespaces: Vec::new(), runs: None, run_limit: 10, current_for: CURRENT_FOR, past_limit: 0 }
     }
 }
 
-/// A whole target.
+/// State of a target.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Overview {
-    /// When this was found out, RFC 3339.
+    /// When the overview was made, RFC 3339.
     pub made: String,
     /// Program and version.
     pub program: &'static str,
-    /// Where the tables are kept, fit for messages.
+    /// Location of the target, without secrets.
     pub target: String,
-    /// Older data count as behind, seconds.
+    /// Age up to which data count as current, seconds.
     pub current_for_seconds: u64,
     /// All tables, sorted.
     pub tables: Vec<StatusLine>,
-    /// Tables that failed whenever they were tried, so that the target has nothing of them.
+    /// Tables that have failed in every run, so that the target does not have them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub never_loaded: Vec<TableRun>,
-    /// Runs from this machine, newest first.
+    /// Runs of this machine, newest first.
     pub runs: Vec<RunRecord>,
 }
 
-/// All tables of a target, sorted; of the given namespaces or of all. Without the history of runs none is failing.
+/// The tables of a target in some or all namespaces, sorted. Without the run history, no table is [`Freshness::Failing`].
 pub async fn status(sink: &dyn Sink, namespaces: &[String]) -> Result<Vec<StatusLine>> {
     let tables = listed(sink, namespaces).await?;
     lines(sink, tables, CURRENT_FOR).await
 }
 
-/// A target as a whole: its tables, their past, the runs.
+/// A target with its tables, their earlier loads, and its runs.
 pub async fn overview(request: &OverviewRequest) -> Result<Overview> {
     let sink = request.sink.as_ref();
     let tables = listed(sink, &request.namespaces).await?;
@@ -180,7 +179,7 @@ pub async fn overview(request: &OverviewRequest) -> Result<Overview> {
         }
     }
     if let Some(log) = &request.runs {
-        note_counts(log, &history, &lines);
+        record_counts(log, &history, &lines);
     }
     let mut runs = history.runs;
     runs.truncate(request.run_limit);
@@ -248,7 +247,7 @@ async fn lines(sink: &dyn Sink, tables: Vec<TableRef>, current_for: Duration) ->
     Ok(found.into_iter().flatten().collect())
 }
 
-/// For each table the newest run that tried it.
+/// The newest run that tried each table.
 fn last_tries(history: &RunHistory) -> BTreeMap<&str, &TableRun> {
     let mut tries = BTreeMap::new();
     for run in &history.runs {
@@ -259,11 +258,14 @@ fn last_tries(history: &RunHistory) -> BTreeMap<&str, &TableRun> {
     tries
 }
 
-/// From the target itself where it remembers, else from the runs.
+/// Earlier loads of a table, from the target if it records them, else from the run history.
 async fn past_of(sink: &dyn Sink, history: &RunHistory, table: &TableRef, limit: usize) -> Result<Vec<Point>> {
-    let past = sink.past(table, limit).await?;
+    let past = match sink.capabilities().lake {
+        Some(lake) => lake.load_history(table, limit).await?,
+        None => Vec::new(),
+    };
     if !past.is_empty() {
-        let point = |past: crate::sink::Past| Point {
+        let point = |past: crate::sink::LoadRecord| Point {
             at: past.at.to_string(),
             rows: past.rows,
             bytes: past.bytes,
@@ -284,13 +286,13 @@ async fn past_of(sink: &dyn Sink, history: &RunHistory, table: &TableRef, limit:
     Ok(points[newest..].iter().map(point).collect())
 }
 
-/// Databases do not remember how many rows there were: whoever looks leaves a note, now and then.
-fn note_counts(log: &RunLog, history: &RunHistory, lines: &[StatusLine]) {
-    let remembers_itself = lines.iter().any(|line| line.version.is_some());
+/// Records the rows of databases, which have no load history, at most once per interval.
+fn record_counts(log: &RunLog, history: &RunHistory, lines: &[StatusLine]) {
+    let has_history = lines.iter().any(|line| line.version.is_some());
     let last = history.counted.last().and_then(|counted| counted.at.parse::<Timestamp>().ok());
-    let is_due = last.is_none_or(|last| Timestamp::now().micros() - last.micros() > NOTE_COUNTS_EVERY_MICROS);
+    let is_due = last.is_none_or(|last| Timestamp::now().micros() - last.micros() > COUNT_INTERVAL_MICROS);
     let rows: BTreeMap<String, u64> = lines.iter().filter_map(|line| Some((line.name(), line.rows?))).collect();
-    if !remembers_itself && is_due && !rows.is_empty() {
+    if !has_history && is_due && !rows.is_empty() {
         log.counted(rows);
     }
 }

@@ -358,7 +358,7 @@ fn tables(overview: &Overview) -> String {
 fn table_row(line: &StatusLine, has_past: bool, has_files: bool) -> String {
     let known = |number: Option<u64>| number.map_or("\u{2013}".to_owned(), grouped);
     let sort = |number: Option<u64>| number.map_or("-1".to_owned(), |number| number.to_string());
-    let word = line.state.word();
+    let word = line.state.name();
     let mut row = format!(
         "<tr data-state=\"{word}\" data-words=\"{name} {word}\"><td data-sort=\"{name}\"><span class=\"ns\">{}.</span><strong>{}</strong></td>\
          <td><span class=\"state {word}\">{word}</span></td><td data-sort=\"{}\">{}</td><td class=\"n\" data-sort=\"{}\">{}</td>\

@@ -35,7 +35,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
-use super::{Layout, Load, LoadKind, LoadPlan, Loaded, Sink};
+use super::{Layout, Load, LoadKind, LoadPlan, LoadSummary, Sink, WriteError};
 use crate::engine::batch_stream;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Bookmark, TableRef, Timestamp};
@@ -153,7 +153,7 @@ pub async fn plan(fixture: &Fixture, schema: &TableSchema, kind: LoadKind) -> Lo
         schema: Arc::new(schema.clone()),
         nested: Nested::Typed,
         kind,
-        expects: fixture.sink.held(&schema.table).await.unwrap().map(|held| held.bookmark),
+        expected: fixture.sink.committed(&schema.table).await.unwrap().map(|held| held.bookmark),
         run_id: "run".into(),
         job_id: "job".into(),
         layout: Layout::default(),
@@ -169,9 +169,9 @@ pub async fn load(
     kind: LoadKind,
     rows: &[Change],
     reached: Bookmark,
-) -> Result<Loaded> {
+) -> Result<LoadSummary> {
     let mut load = fixture.sink.begin(plan(fixture, schema, kind).await).await?;
-    load.write(reduced(schema, vec![changes(schema, rows)])).await?;
+    load.write(reduced(schema, vec![changes(schema, rows)])).await.map_err(WriteError::into_error)?;
     load.commit(reached).await
 }
 
@@ -221,23 +221,23 @@ fn table(name: &str) -> TableRef {
 pub async fn all(fixture: &Fixture) {
     fixture.sink.check().await.unwrap();
     assert_eq!(fixture.sink.list(None).await.unwrap(), [], "the target must be empty");
-    an_empty_first_load_makes_a_table(fixture).await;
+    an_empty_first_load_creates_a_table(fixture).await;
     rows_are_upserted_and_deleted(fixture).await;
-    a_replacement_leaves_nothing_of_before(fixture).await;
+    a_replacement_removes_all_old_rows(fixture).await;
     the_same_load_twice_changes_nothing(fixture).await;
-    a_bookmark_goes_back_only_with_all_rows(fixture).await;
+    an_older_bookmark_needs_a_snapshot(fixture).await;
     a_replace_at_the_same_bookmark_runs_again(fixture).await;
     a_plan_for_another_state_is_a_conflict(fixture).await;
-    of_two_loads_at_once_one_wins(fixture).await;
-    an_aborted_or_dropped_load_was_never_there(fixture).await;
-    an_error_of_the_stream_leaves_the_table_alone(fixture).await;
-    a_repeated_key_is_noticed(fixture).await;
-    a_schema_grows_with_its_rows(fixture).await;
-    a_name_that_changes_in_case_keeps_its_values(fixture).await;
-    a_null_in_a_required_column_loses_no_row(fixture).await;
+    of_two_concurrent_loads_one_wins(fixture).await;
+    an_aborted_or_dropped_load_leaves_no_trace(fixture).await;
+    an_error_of_the_stream_leaves_the_table_unchanged(fixture).await;
+    a_duplicate_key_is_detected(fixture).await;
+    a_schema_evolves_with_its_rows(fixture).await;
+    a_column_renamed_in_case_keeps_its_values(fixture).await;
+    a_null_in_a_required_column_relaxes_it(fixture).await;
     every_type_keeps_nulls_and_extremes(fixture).await;
-    odd_names_are_only_names(fixture).await;
-    composite_and_text_keys_are_keys(fixture).await;
+    special_characters_in_names_are_kept(fixture).await;
+    composite_and_text_keys_work(fixture).await;
     let tables = fixture.sink.list(None).await.unwrap();
     assert!(tables.is_sorted() && tables.len() >= 10);
     assert_eq!(fixture.sink.list(Some(&tables[0].namespace)).await.unwrap(), tables);
@@ -245,13 +245,13 @@ pub async fn all(fixture: &Fixture) {
 }
 
 /// A first load without rows creates the table, and an empty increment moves its bookmark.
-pub async fn an_empty_first_load_makes_a_table(fixture: &Fixture) {
+pub async fn an_empty_first_load_creates_a_table(fixture: &Fixture) {
     let schema = plain(&table("empty"));
-    assert_eq!(fixture.sink.held(&schema.table).await.unwrap(), None);
+    assert_eq!(fixture.sink.committed(&schema.table).await.unwrap(), None);
     assert_eq!(fixture.sink.status(&schema.table).await.unwrap(), None);
     let loaded = load(fixture, &schema, LoadKind::Replace, &[], at(1)).await.unwrap();
     assert_eq!((loaded.upserted, loaded.deleted, loaded.repeated), (0, 0, false));
-    assert_eq!(fixture.sink.held(&schema.table).await.unwrap().unwrap().bookmark, at(1));
+    assert_eq!(fixture.sink.committed(&schema.table).await.unwrap().unwrap().bookmark, at(1));
     assert_eq!(read(fixture, &schema.table).await, [] as [&str; 0]);
     // An empty increment moves the bookmark alone.
     load(fixture, &schema, LoadKind::Merge, &[], at(2)).await.unwrap();
@@ -287,7 +287,7 @@ pub async fn rows_are_upserted_and_deleted(fixture: &Fixture) {
 }
 
 /// A replace removes all earlier rows, and nothing is visible before the commit.
-pub async fn a_replacement_leaves_nothing_of_before(fixture: &Fixture) {
+pub async fn a_replacement_removes_all_old_rows(fixture: &Fixture) {
     let schema = plain(&table("replaced"));
     let before = [Up(json!({"id": 1, "name": "a"})), Up(json!({"id": 2, "name": "b"}))];
     load(fixture, &schema, LoadKind::Merge, &before, at(1)).await.unwrap();
@@ -329,37 +329,37 @@ pub async fn a_replace_at_the_same_bookmark_runs_again(fixture: &Fixture) {
 }
 
 /// A merge cannot move the bookmark back; a replace can, unless another load was committed after it was planned.
-pub async fn a_bookmark_goes_back_only_with_all_rows(fixture: &Fixture) {
+pub async fn an_older_bookmark_needs_a_snapshot(fixture: &Fixture) {
     let schema = plain(&table("back"));
     load(fixture, &schema, LoadKind::Replace, &[], at(5)).await.unwrap();
     let row = json!({"id": 1, "name": "a"});
     let error = load(fixture, &schema, LoadKind::Merge, &[Up(row.clone())], at(4)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict);
-    assert_eq!(fixture.sink.held(&schema.table).await.unwrap().unwrap().bookmark, at(5));
+    assert_eq!(fixture.sink.committed(&schema.table).await.unwrap().unwrap().bookmark, at(5));
     assert_eq!(read(fixture, &schema.table).await, [] as [&str; 0]);
     // A replace sets rows and bookmark together, even to an older bookmark, but not after another load was committed.
     let late = plan(fixture, &schema, LoadKind::Replace).await;
     load(fixture, &schema, LoadKind::Merge, &[], at(6)).await.unwrap();
     assert_eq!(conflicting(fixture, &schema, late).await.kind(), Kind::Conflict);
     load(fixture, &schema, LoadKind::Replace, &[Up(row.clone())], at(4)).await.unwrap();
-    assert_eq!(fixture.sink.held(&schema.table).await.unwrap().unwrap().bookmark, at(4));
+    assert_eq!(fixture.sink.committed(&schema.table).await.unwrap().unwrap().bookmark, at(4));
     assert_eq!(read(fixture, &schema.table).await, expected(&schema, &[row]));
 }
 
-/// A load whose plan expects another bookmark than the table has fails with kind `Conflict` and a hint.
+/// A load whose plan expected another bookmark than the table has fails with kind `Conflict` and a hint.
 pub async fn a_plan_for_another_state_is_a_conflict(fixture: &Fixture) {
-    let schema = plain(&table("expects"));
+    let schema = plain(&table("expected"));
     load(fixture, &schema, LoadKind::Replace, &[], at(1)).await.unwrap();
-    for expects in [None, Some(at(7))] {
-        let plan = LoadPlan { expects, ..plan(fixture, &schema, LoadKind::Merge).await };
+    for expected in [None, Some(at(7))] {
+        let plan = LoadPlan { expected, ..plan(fixture, &schema, LoadKind::Merge).await };
         let error = conflicting(fixture, &schema, plan).await;
         assert_eq!(error.kind(), Kind::Conflict);
         assert!(error.hint_text().is_some());
     }
     let absent = plain(&table("expects_absent"));
-    let plan = LoadPlan { expects: Some(at(1)), ..plan(fixture, &absent, LoadKind::Merge).await };
+    let plan = LoadPlan { expected: Some(at(1)), ..plan(fixture, &absent, LoadKind::Merge).await };
     assert_eq!(conflicting(fixture, &absent, plan).await.kind(), Kind::Conflict);
-    assert_eq!(fixture.sink.held(&absent.table).await.unwrap(), None);
+    assert_eq!(fixture.sink.committed(&absent.table).await.unwrap(), None);
 }
 
 async fn conflicting(fixture: &Fixture, schema: &TableSchema, plan: LoadPlan) -> Error {
@@ -369,12 +369,12 @@ async fn conflicting(fixture: &Fixture, schema: &TableSchema, plan: LoadPlan) ->
     };
     match opened.write(reduced(schema, vec![changes(schema, &[Up(json!({"id": 1, "name": "a"}))])])).await {
         Ok(()) => opened.commit(at(9)).await.unwrap_err(),
-        Err(error) => error,
+        Err(error) => error.into_error(),
     }
 }
 
 /// Of two loads that are written at the same time, one commits and the other fails with kind `Conflict`.
-pub async fn of_two_loads_at_once_one_wins(fixture: &Fixture) {
+pub async fn of_two_concurrent_loads_one_wins(fixture: &Fixture) {
     let schema = plain(&table("race"));
     for (round, kind) in [(1, LoadKind::Replace), (2, LoadKind::Merge)] {
         let mut opened: Vec<Box<dyn Load>> = Vec::new();
@@ -389,12 +389,12 @@ pub async fn of_two_loads_at_once_one_wins(fixture: &Fixture) {
         let (winner, reached) = if left.is_ok() { ("left", at(round * 10)) } else { ("right", at(round * 10 + 1)) };
         assert_eq!(left.and(right).unwrap_err().kind(), Kind::Conflict);
         assert_eq!(read(fixture, &schema.table).await, expected(&schema, &[json!({"id": 1, "name": winner})]));
-        assert_eq!(fixture.sink.held(&schema.table).await.unwrap().unwrap().bookmark, reached);
+        assert_eq!(fixture.sink.committed(&schema.table).await.unwrap().unwrap().bookmark, reached);
     }
 }
 
 /// A load that is aborted, or dropped at any point, leaves no trace.
-pub async fn an_aborted_or_dropped_load_was_never_there(fixture: &Fixture) {
+pub async fn an_aborted_or_dropped_load_leaves_no_trace(fixture: &Fixture) {
     let schema = plain(&table("abandoned"));
     let rows = changes(&schema, &[Up(json!({"id": 1, "name": "a"}))]);
     for attempt in 0..2 {
@@ -407,7 +407,7 @@ pub async fn an_aborted_or_dropped_load_was_never_there(fixture: &Fixture) {
             } else {
                 drop(opened);
             }
-            let held = fixture.sink.held(&schema.table).await.unwrap();
+            let held = fixture.sink.committed(&schema.table).await.unwrap();
             assert_eq!(held.is_some(), attempt == 1);
         }
         if attempt == 0 {
@@ -439,7 +439,7 @@ trait ChainPending: futures::Stream + Sized {
 impl<S: futures::Stream> ChainPending for S {}
 
 /// An error of the change stream fails the load with the kind of the cause, and the table stays as it was.
-pub async fn an_error_of_the_stream_leaves_the_table_alone(fixture: &Fixture) {
+pub async fn an_error_of_the_stream_leaves_the_table_unchanged(fixture: &Fixture) {
     let schema = plain(&table("broken"));
     load(fixture, &schema, LoadKind::Replace, &[Up(json!({"id": 1, "name": "a"}))], at(1)).await.unwrap();
     for kind in [LoadKind::Replace, LoadKind::Merge] {
@@ -448,7 +448,8 @@ pub async fn an_error_of_the_stream_leaves_the_table_alone(fixture: &Fixture) {
         let failure = Error::new(Kind::Expired, "The job has expired").with_field("job", "j");
         let items = vec![Ok(changes(&schema, &[Up(json!({"id": 2, "name": "b"}))])), Err(failure.into())];
         let stream: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(target, futures::stream::iter(items)));
-        let error = opened.write(ChangeSet { streams: vec![stream], ..reduced(&schema, Vec::new()) }).await.unwrap_err();
+        let outcome = opened.write(ChangeSet { streams: vec![stream], ..reduced(&schema, Vec::new()) }).await;
+        let error = outcome.unwrap_err().into_error();
         assert_eq!((error.kind(), error.get("job")), (Kind::Expired, Some("j")), "the kind of the cause is kept");
         opened.abort().await.unwrap();
     }
@@ -456,23 +457,20 @@ pub async fn an_error_of_the_stream_leaves_the_table_alone(fixture: &Fixture) {
 }
 
 /// A key that occurs twice in a set that promised unique keys fails the load.
-pub async fn a_repeated_key_is_noticed(fixture: &Fixture) {
+pub async fn a_duplicate_key_is_detected(fixture: &Fixture) {
     let schema = plain(&table("repeated"));
     let (one, two) = (Up(json!({"id": 1, "name": "a"})), Up(json!({"id": 2, "name": "b"})));
     for kind in [LoadKind::Replace, LoadKind::Merge] {
         let mut opened = fixture.sink.begin(plan(fixture, &schema, kind).await).await.unwrap();
         let batches = vec![changes(&schema, &[one.clone(), two.clone()]), changes(&schema, std::slice::from_ref(&one))];
-        let outcome = match opened.write(unreduced(&schema, batches)).await {
-            Ok(()) => opened.commit(at(1)).await.map(|_| ()),
-            Err(error) => Err(error),
-        };
-        assert!(ChangeSet::is_duplicate_key(&outcome.unwrap_err()));
+        let outcome = opened.write(unreduced(&schema, batches)).await;
+        assert!(matches!(outcome, Err(WriteError::DuplicateKey)), "{outcome:?}");
     }
-    assert_eq!(fixture.sink.held(&schema.table).await.unwrap(), None);
+    assert_eq!(fixture.sink.committed(&schema.table).await.unwrap(), None);
 }
 
 /// Columns are added, widened and made nullable. A change that would lose values fails with kind `Schema`; a replace accepts any schema.
-pub async fn a_schema_grows_with_its_rows(fixture: &Fixture) {
+pub async fn a_schema_evolves_with_its_rows(fixture: &Fixture) {
     let table = table("grown");
     let key = |column_type: ColumnType| vec![column("id", column_type, true)];
     let old = schema(
@@ -509,7 +507,7 @@ pub async fn a_schema_grows_with_its_rows(fixture: &Fixture) {
     let reached = Bookmark { schema_version: 2, ..at(2) };
     let loaded = load(fixture, &new, LoadKind::Merge, &second, reached).await.unwrap();
     assert!(loaded.schema_changes.iter().any(|change| change.contains("late")), "{:?}", loaded.schema_changes);
-    assert_eq!(fixture.sink.held(&table).await.unwrap().unwrap().bookmark, reached);
+    assert_eq!(fixture.sink.committed(&table).await.unwrap().unwrap().bookmark, reached);
     let mut all_columns = new.clone();
     all_columns.value.push(column("gone", TEXT, false));
     let now = [
@@ -534,7 +532,7 @@ pub async fn a_schema_grows_with_its_rows(fixture: &Fixture) {
 }
 
 /// A column whose name changes in letter case only keeps its values.
-pub async fn a_name_that_changes_in_case_keeps_its_values(fixture: &Fixture) {
+pub async fn a_column_renamed_in_case_keeps_its_values(fixture: &Fixture) {
     let table = table("respelled");
     let served = |version: i64, spell: fn(&str) -> String| {
         let word = json!({"type": "string", "enum": ["a", "b"]});
@@ -574,7 +572,7 @@ pub async fn a_name_that_changes_in_case_keeps_its_values(fixture: &Fixture) {
 }
 
 /// A null in a required column makes the column nullable, once.
-pub async fn a_null_in_a_required_column_loses_no_row(fixture: &Fixture) {
+pub async fn a_null_in_a_required_column_relaxes_it(fixture: &Fixture) {
     let schema = plain(&table("required"));
     load(fixture, &schema, LoadKind::Replace, &[Up(json!({"id": 1, "name": "a"}))], at(1)).await.unwrap();
     let loaded = load(fixture, &schema, LoadKind::Merge, &[Up(json!({"id": 2, "name": null}))], at(2)).await.unwrap();
@@ -650,7 +648,7 @@ pub async fn every_type_keeps_nulls_and_extremes(fixture: &Fixture) {
 }
 
 /// Column and table names that look like syntax are taken literally.
-pub async fn odd_names_are_only_names(fixture: &Fixture) {
+pub async fn special_characters_in_names_are_kept(fixture: &Fixture) {
     let names = ["order", "two words", "dotted.name", "Größe", "select", "a,b;c{d}(e)=f", "quote\"s", "`tick`", "percent%20"];
     let value: Vec<Column> = names.iter().map(|name| column(name, TEXT, false)).collect();
     let schema = schema(&table("Odd-Names_1"), 1, vec![column("group", ColumnType::Int64, true)], value);
@@ -668,7 +666,7 @@ pub async fn odd_names_are_only_names(fixture: &Fixture) {
 }
 
 /// Keys of several columns and keys of text work as keys of one number do.
-pub async fn composite_and_text_keys_are_keys(fixture: &Fixture) {
+pub async fn composite_and_text_keys_work(fixture: &Fixture) {
     let text = schema(
         &table("text_key"),
         1,

@@ -5,7 +5,7 @@ use daplake::Result;
 use daplake::engine::engine_error;
 use daplake::model::{Bookmark, TableRef};
 use daplake::reduce::{ChangeSet, deletes};
-use daplake::sink::{Load, Loaded};
+use daplake::sink::{Load, LoadSummary, WriteError};
 use futures::TryStreamExt;
 
 use super::Bookmarks;
@@ -13,12 +13,12 @@ use super::Bookmarks;
 pub struct CountingLoad {
     pub table: TableRef,
     pub bookmarks: Bookmarks,
-    pub counted: Loaded,
+    pub counted: LoadSummary,
 }
 
 #[async_trait]
 impl Load for CountingLoad {
-    async fn write(&mut self, changes: ChangeSet) -> Result<()> {
+    async fn write(&mut self, changes: ChangeSet) -> Result<(), WriteError> {
         for mut stream in changes.streams {
             while let Some(batch) = stream.try_next().await.map_err(engine_error)? {
                 let deleted = deletes(&batch)?.true_count();
@@ -28,7 +28,7 @@ impl Load for CountingLoad {
         }
         Ok(())
     }
-    async fn commit(self: Box<Self>, reached: Bookmark) -> Result<Loaded> {
+    async fn commit(self: Box<Self>, reached: Bookmark) -> Result<LoadSummary> {
         self.bookmarks.lock().insert(self.table, reached);
         Ok(self.counted)
     }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use daplake::Result;
 use daplake::model::{Namespace, TableRef};
 use daplake::redact::SafeUrl;
-use daplake::sink::{Held, Load, LoadPlan, Loaded, Sink, TableStatus};
+use daplake::sink::{CommittedState, Load, LoadPlan, LoadSummary, Sink, TableStatus};
 
 use super::Bookmarks;
 use super::load::CountingLoad;
@@ -23,8 +23,8 @@ impl Sink for CountingSink {
     async fn check(&self) -> Result<()> {
         Ok(())
     }
-    async fn held(&self, table: &TableRef) -> Result<Option<Held>> {
-        Ok(self.bookmarks.lock().get(table).map(|bookmark| Held::new(*bookmark, Default::default())))
+    async fn committed(&self, table: &TableRef) -> Result<Option<CommittedState>> {
+        Ok(self.bookmarks.lock().get(table).map(|bookmark| CommittedState::new(*bookmark, Default::default())))
     }
     async fn list(&self, _namespace: Option<&Namespace>) -> Result<Vec<TableRef>> {
         Ok(self.bookmarks.lock().keys().cloned().collect())
@@ -34,6 +34,6 @@ impl Sink for CountingSink {
     }
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {
         let bookmarks = self.bookmarks.clone();
-        Ok(Box::new(CountingLoad { table: plan.table, bookmarks, counted: Loaded::default() }))
+        Ok(Box::new(CountingLoad { table: plan.table, bookmarks, counted: LoadSummary::default() }))
     }
 }

@@ -7,11 +7,11 @@ use crate::cli::args::global::GlobalArgs;
 use crate::cli::commands::context;
 use crate::cluster::{self, Cluster, ClusterOptions, ExecutorOptions, SchedulerOptions};
 use crate::error::Result;
-use crate::ops::Helpers;
-use crate::sink::Worker;
+use crate::ops::ExecutorProvider;
+use crate::sink::TaskResources;
 
 /// Connects to the cluster of the options, if they name one.
-pub(in crate::cli) async fn connect(args: &ClusterArgs) -> Result<Option<Arc<dyn Helpers>>> {
+pub(in crate::cli) async fn connect(args: &ClusterArgs) -> Result<Option<Arc<dyn ExecutorProvider>>> {
     let Some(scheduler) = &args.cluster else { return Ok(None) };
     let options = ClusterOptions {
         scheduler: scheduler.clone(),
@@ -42,5 +42,5 @@ pub(in crate::cli) async fn executor(global: &GlobalArgs, args: &ExecutorArgs) -
         cores,
     };
     tracing::info!(scheduler = %format_args!("{}:{}", options.scheduler.0, options.scheduler.1), cores, "Executor started");
-    cluster::execute(&options, Worker { engine, store }).await
+    cluster::execute(&options, TaskResources { engine, store }).await
 }

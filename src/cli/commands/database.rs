@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::{Namespace, Timestamp};
 use crate::ops::databases;
 use crate::ops::databases::DbLine;
-use crate::ops::{self, Demand, Outcome, Selection, SyncEvent, SyncRequest, SyncStep, Target, Unlisted};
+use crate::ops::{self, Outcome, Precondition, Selection, SyncEvent, SyncRequest, SyncStep, Target, UnknownTables};
 use crate::sink::Sink;
 use crate::sink::sql::{SqlOptions, SqlSink};
 
@@ -48,12 +48,17 @@ async fn or_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     }
 }
 
-pub(in crate::cli) async fn load(global: &GlobalArgs, console: Console, args: DbLoadArgs, demand: Demand) -> Result<ExitCode> {
+pub(in crate::cli) async fn load(
+    global: &GlobalArgs,
+    console: Console,
+    args: DbLoadArgs,
+    precondition: Precondition,
+) -> Result<ExitCode> {
     let sink = open(&args.connection, context::database_options(&args.values))?;
     let client = context::client(global, context::pacing(global, args.jobs_per_minute))?;
     context::check_tracking(global)?;
     let namespace = args.namespace.namespace;
-    let verb = if demand == Demand::Absent { "Initialising" } else { "Synchronising" };
+    let verb = if precondition == Precondition::Absent { "Initialising" } else { "Synchronising" };
     console.say(Mark::Title, |bold| format!("{verb} tables of {}", bold(&namespace)))?;
     let selection = Selection {
         namespaces: vec![namespace],
@@ -67,8 +72,8 @@ pub(in crate::cli) async fn load(global: &GlobalArgs, console: Console, args: Db
     let engine = context::database_engine(&args.engine)?;
     let observer: ops::SyncObserver = Arc::new(move |event: &SyncEvent<'_>| print_step(console, verb, event));
     let request = SyncRequest {
-        demand,
-        unlisted: Unlisted::Try,
+        precondition,
+        unknown_tables: UnknownTables::Try,
         on_snapshot_required: args.on_snapshot_required,
         observer: Some(observer),
         out_of_range: args.times.out_of_range_times,

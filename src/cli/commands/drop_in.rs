@@ -13,7 +13,7 @@ use crate::cli::{exit, signals};
 use crate::error::{Error, Kind};
 use crate::model::Window;
 #[cfg(feature = "sql")]
-use crate::ops::Demand;
+use crate::ops::Precondition;
 
 /// Namespace and tables of a command as given, for log lines. `(None, None)` for commands that the official client does not have.
 pub(in crate::cli) fn subject(command: &Command) -> (Option<&str>, Option<&str>) {
@@ -53,11 +53,11 @@ pub(in crate::cli) async fn run(global: &GlobalArgs, command: Command) -> ExitCo
         Command::Snapshot(args) => downloads::download(global, console, args.download, Window::Snapshot, "Snapshot of").await,
         Command::Incremental(args) => downloads::incremental(global, console, args).await,
         #[cfg(feature = "sql")]
-        Command::Initdb(args) => database::load(global, console, args, Demand::Absent).await,
+        Command::Initdb(args) => database::load(global, console, args, Precondition::Absent).await,
         #[cfg(feature = "sql")]
         Command::Syncdb(args) => {
-            let demand = if args.init_missing { Demand::Nothing } else { Demand::Present };
-            database::load(global, console, args.load, demand).await
+            let precondition = if args.init_missing { Precondition::Nothing } else { Precondition::Present };
+            database::load(global, console, args.load, precondition).await
         }
         #[cfg(feature = "sql")]
         Command::Dropdb(args) => database::drop(console, args).await,

@@ -12,7 +12,7 @@ use crate::cli::terminal::output::{Grid, counted, grouped, out, size};
 use crate::cli::terminal::report;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::TableRef;
-use crate::ops::{self, Cared, Removal, Selection, VerifyRequest};
+use crate::ops::{self, Removal, Selection, TableResult, VerifyRequest};
 use crate::sink::delta::{Commit, DeltaOptions, Optimized, Scope};
 
 pub(in crate::cli) async fn optimize(global: &GlobalArgs, args: OptimizeArgs) -> Result<()> {
@@ -23,7 +23,7 @@ pub(in crate::cli) async fn optimize(global: &GlobalArgs, args: OptimizeArgs) ->
     let done = ops::optimize(&lake, &selection(args.tables), scope).await?;
     let mut grid = Grid::new(&["table", ">files before", ">after", ">bytes before", ">after", ">deleted rows purged"]);
     let mut sum = Optimized::default();
-    for Cared { table, result } in &done {
+    for TableResult { table, result } in &done {
         let Ok(done) = result else { continue };
         if done.commits == 0 {
             continue;
@@ -54,7 +54,7 @@ pub(in crate::cli) async fn vacuum(global: &GlobalArgs, args: VacuumArgs) -> Res
     let done = ops::vacuum(&sink, &selection(args.tables), args.retention, removal).await?;
     let mut grid = Grid::new(&["table", if args.dry_run { ">files to remove" } else { ">files removed" }, ">size"]);
     let (mut files, mut bytes) = (0, 0);
-    for Cared { table, result } in &done {
+    for TableResult { table, result } in &done {
         let Ok(done) = result else { continue };
         if done.files.is_empty() {
             continue;
@@ -84,7 +84,7 @@ pub(in crate::cli) async fn verify(global: &GlobalArgs, args: VerifyArgs) -> Res
     let done = ops::verify(&request).await?;
     let mut grid = Grid::new(&["table", ">rows at the service", ">missing", ">surplus", ">different"]);
     let mut keys = String::new();
-    for Cared { table, result } in &done {
+    for TableResult { table, result } in &done {
         let Ok(found) = result else { continue };
         let counts = [found.rows, found.missing, found.surplus, found.different].map(grouped);
         grid.row(std::iter::once(table.to_string()).chain(counts).collect());
@@ -149,7 +149,7 @@ fn history_text(commits: &[Commit]) -> String {
 }
 
 /// The tables that changed, and the totals.
-fn changed<T>(grid: &Grid, done: &[Cared<T>], sum: &str) -> String {
+fn changed<T>(grid: &Grid, done: &[TableResult<T>], sum: &str) -> String {
     let tables = counted(done.iter().filter(|cared| cared.result.is_ok()).count() as u64, "table");
     match grid.len() {
         0 => format!("Nothing to do in {tables}.\n"),
@@ -162,7 +162,7 @@ fn selection(args: HeldTablesArgs) -> Selection {
 }
 
 /// Prints the results, and the failures to standard error. The first failure decides the error of the command.
-fn print<T: Serialize>(output: OutputFormat, text: String, done: &[Cared<T>]) -> Result<()> {
+fn print<T: Serialize>(output: OutputFormat, text: String, done: &[TableResult<T>]) -> Result<()> {
     match output {
         OutputFormat::Text => out(&text)?,
         OutputFormat::Json => {

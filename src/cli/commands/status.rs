@@ -53,7 +53,7 @@ pub(in crate::cli) fn status_text(lines: &[StatusLine]) -> String {
             known(line.rows),
             line.data_as_of.clone(),
             age(line.age_seconds),
-            line.state.word().to_owned(),
+            line.state.name().to_owned(),
             line.schema_version.to_string(),
             known(line.files),
             line.bytes.map_or("-".to_owned(), size),

@@ -57,7 +57,7 @@ impl RunReporter {
             metrics.run_ended(&record);
         }
         if let Some(notifier) = &self.notifier {
-            notifier.tell(&record, None).await;
+            notifier.notify(&record, None).await;
         }
     }
 
@@ -96,7 +96,7 @@ impl RunningReport<'_> {
         if let Some(notifier) = self.notifier {
             let history = self.log.as_ref().and_then(|log| log.read().ok()).unwrap_or_default();
             let before = history.runs.into_iter().find(|run| run.run_id != record.run_id && run.seconds.is_some());
-            notifier.tell(&record, before.as_ref()).await;
+            notifier.notify(&record, before.as_ref()).await;
         }
     }
 }

@@ -4,7 +4,7 @@
 use crate::cli::terminal::output::age;
 use crate::cli::terminal::output::{aside, counted, grouped, size};
 use crate::error::{Error, Result};
-use crate::ops::{Failure, Outcome, Reason, Report, TableReport};
+use crate::ops::{DeferReason, Failure, Outcome, Report, TableReport};
 #[cfg(feature = "lake")]
 use crate::ops::{Overview, RunRecord, SyncEvent, SyncStep, Totals};
 #[cfg(feature = "lake")]
@@ -124,7 +124,7 @@ pub(in crate::cli) fn log_step(event: &SyncEvent<'_>) {
         (Outcome::Recent { bookmark }, _) => {
             tracing::info!(table = %table, data_as_of = %bookmark, "Table skipped, its data is recent")
         }
-        (Outcome::PutOff { .. }, _) => tracing::info!(table = %table, "Table deferred to the next run"),
+        (Outcome::Deferred { .. }, _) => tracing::info!(table = %table, "Table deferred to the next run"),
         (Outcome::Skipped | Outcome::Failed { .. }, _) => tracing::info!(table = %table, "Table not tried"),
     }
 }
@@ -190,17 +190,17 @@ pub(in crate::cli) fn totals(report: &Report) -> String {
     let tables = counted(report.tables.len() as u64, "table");
     let mut text = format!("{tables}: {loaded} loaded, {unchanged} unchanged, {failed} failed");
     let recent = count(|outcome| matches!(outcome, Outcome::Recent { .. }));
-    let deferred = count(|outcome| matches!(outcome, Outcome::PutOff { .. }));
+    let deferred = count(|outcome| matches!(outcome, Outcome::Deferred { .. }));
     for (count, what) in [(recent, "too recent to have changed"), (deferred, "deferred"), (skipped, "not tried")] {
         if count > 0 {
             text.push_str(&format!(", {count} {what}"));
         }
     }
     match report.ended_early {
-        Some(Reason::TimeBudget) => {
+        Some(DeferReason::TimeBudget) => {
             text.push_str("\nthe time budget is used up; the next run continues with the deferred tables")
         }
-        Some(Reason::Stopped) => text.push_str("\nstopped early; the next run continues with the deferred tables"),
+        Some(DeferReason::Stopped) => text.push_str("\nstopped early; the next run continues with the deferred tables"),
         None => {}
     }
     text.push_str(&format!(

@@ -1,4 +1,4 @@
-//! Which tables: `all`, or names in the order they were given. No patterns here: the official client has none.
+//! The table argument of the official client: `all`, or names in their order, without patterns.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,17 +8,17 @@ use crate::api::Client;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Namespace, TableRef};
 
-/// A choice of tables of one namespace.
+/// Tables of one namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TableChoice {
-    /// Whatever the service lists, in its order.
+    /// All tables that the service lists, in its order.
     All,
-    /// These, each once. The service decides which exist.
+    /// These tables, each once. They are not checked against the list.
     Names(Vec<String>),
 }
 
 impl TableChoice {
-    /// As [`TableChoice::resolve`], unless something else comes first: kind `Cancelled`.
+    /// As [`TableChoice::resolve`]; fails with kind `Cancelled` if `interrupted` resolves first.
     pub(super) async fn resolve_unless(
         &self,
         client: &Client,
@@ -27,12 +27,12 @@ impl TableChoice {
     ) -> Result<Vec<TableRef>> {
         tokio::select! {
             biased;
-            () = interrupted => Err(Error::new(Kind::Cancelled, "Interrupted; nothing was begun")),
+            () = interrupted => Err(Error::new(Kind::Cancelled, "Interrupted before a table was started")),
             tables = self.resolve(client, namespace) => tables,
         }
     }
 
-    /// The tables in question.
+    /// The tables.
     pub async fn resolve(&self, client: &Client, namespace: &Namespace) -> Result<Vec<TableRef>> {
         let names = match self {
             TableChoice::All => client.tables(namespace).await?,
@@ -45,7 +45,7 @@ impl TableChoice {
 impl FromStr for TableChoice {
     type Err = Error;
 
-    /// `all`, or a comma list; blanks around names, empty elements and repetitions do not count.
+    /// Parses `all` or a comma-separated list; blanks around names, empty elements and duplicates are ignored.
     fn from_str(text: &str) -> Result<Self> {
         if text == "all" {
             return Ok(TableChoice::All);
@@ -57,7 +57,9 @@ impl FromStr for TableChoice {
             }
         }
         match names.is_empty() {
-            true => Err(Error::new(Kind::Usage, "No table is named").hint("give table names with commas between, or `all`")),
+            true => {
+                Err(Error::new(Kind::Usage, "No table is selected").hint("list table names separated by commas, or use `all`"))
+            }
             false => Ok(TableChoice::Names(names)),
         }
     }
@@ -75,7 +77,7 @@ mod tests {
         };
         assert_eq!(names("all"), ["(all)"]);
         assert_eq!(names("users, accounts,,users ,"), ["users", "accounts"]);
-        // Case counts, and only alone is it a word of ours.
+        // `all` is case-sensitive, and special only on its own.
         assert_eq!(names("All"), ["All"]);
         assert_eq!(names("all,users"), ["all", "users"]);
         assert_eq!(" , ".parse::<TableChoice>().unwrap_err().kind(), Kind::Usage);

@@ -1,5 +1,5 @@
-//! Text objects as Parquet files, by the table's schema, in one pass and bounded memory. It reduces nothing: every row of the object
-//! is a row of the file.
+//! Conversion of text objects to Parquet with the schema of the table, in one pass and bounded memory. Every row of the object becomes a row
+//! of the file; nothing is deduplicated.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -19,30 +19,33 @@ use crate::model::{Mode, Window};
 use crate::progress;
 use crate::schema::{ACTION, Nested, SEQ, TableSchema, change_schema};
 
-/// Unpacked bytes decoded at once.
+/// Decompressed bytes that are decoded at a time.
 const INPUT_BYTES: usize = 1 << 20;
-/// Rows of a batch at most.
+/// Most rows of a batch.
 const BATCH_ROWS: usize = 8192;
-/// A row group is closed when the writer holds so much.
+/// Size of a row group in memory, bytes.
 const ROW_GROUP_BYTES: usize = 32 << 20;
 const ZSTD_LEVEL: i32 = 3;
 
-/// What is converted.
+/// The object to convert.
 pub(super) struct Source<'a> {
     pub(super) query: &'a Query,
-    /// Place of the object in the job.
+    /// Position of the object in the job.
     pub(super) number: usize,
-    /// Its name, for errors.
+    /// Name of the object, for errors.
     pub(super) name: &'a str,
 }
 
-/// Writes all rows to `file`; returns how many. Columns: `_action` (increments only), `_ts`, then key and value columns in the
-/// schema's order, named as in the lake. Kind `Data` names line and column of a row that cannot be read.
+/// Writes all rows to `file` and returns their number. Columns: `_action` (increments only), `_ts`, then key and value columns in the order of
+/// the schema, with their names in the lake.
+///
+/// # Errors
+/// Kind `Data` with line and column for an unreadable row.
 pub(super) async fn to_parquet<S>(mut bytes: S, source: Source<'_>, schema: Arc<TableSchema>, file: File) -> Result<u64>
 where
     S: Stream<Item = Result<Bytes>> + Unpin,
 {
-    let mut work = Box::new(Work::new(&source, schema, file)?);
+    let mut converter = Box::new(Converter::new(&source, schema, file)?);
     loop {
         let mut chunks = Vec::new();
         let mut gathered = 0;
@@ -53,9 +56,9 @@ where
             chunks.push(chunk);
         }
         if chunks.is_empty() {
-            return blocking(move || work.finish()).await;
+            return blocking(move || converter.finish()).await;
         }
-        work = blocking(move || work.push(&chunks).map(|()| work)).await?;
+        converter = blocking(move || converter.push(&chunks).map(|()| converter)).await?;
     }
 }
 
@@ -63,7 +66,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     tokio::task::spawn_blocking(work).await.context(Kind::Bug, "Converting a file failed")?
 }
 
-struct Work {
+struct Converter {
     decoder: TextDecoder,
     writer: ArrowWriter<File>,
     columns: Vec<usize>,
@@ -71,9 +74,9 @@ struct Work {
     rows: u64,
 }
 
-impl Work {
+impl Converter {
     fn new(source: &Source<'_>, schema: Arc<TableSchema>, file: File) -> Result<Self> {
-        // In condensed mode nested objects come as JSON text already.
+        // In condensed mode, nested objects are JSON strings already.
         let nested = match source.query.mode {
             Some(Mode::Condensed) | Some(Mode::Expanded) | None => Nested::Typed,
         };
@@ -93,7 +96,7 @@ impl Work {
         let wanted = |name: &str| name != SEQ && !(is_snapshot && name == ACTION);
         let columns: Vec<usize> = (0..full.fields().len()).filter(|column| wanted(full.field(*column).name())).collect();
         let written: SchemaRef =
-            Arc::new(full.project(&columns).context(Kind::Bug, "The columns of a Parquet file cannot be chosen")?);
+            Arc::new(full.project(&columns).context(Kind::Bug, "Cannot select the columns of a Parquet file")?);
         let level = ZstdLevel::try_new(ZSTD_LEVEL).context(Kind::Bug, "Unknown compression level")?;
         let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();
         let writer = ArrowWriter::try_new(file, written, Some(properties)).context(Kind::Io, WRITING)?;
@@ -110,7 +113,7 @@ impl Work {
 
     fn write(&mut self) -> Result<()> {
         for batch in self.batches.drain(..) {
-            let batch = batch.project(&self.columns).context(Kind::Bug, "The columns of a Parquet file cannot be chosen")?;
+            let batch = batch.project(&self.columns).context(Kind::Bug, "Cannot select the columns of a Parquet file")?;
             self.writer.write(&batch).context(Kind::Io, WRITING)?;
             self.rows += batch.num_rows() as u64;
             progress::moved_rows(batch.num_rows() as u64);
@@ -130,7 +133,7 @@ impl Work {
                 oversized_values = counts.oversized,
                 cut_fractions = counts.cut_fractions,
                 unknown_columns = counts.unknown_columns.len(),
-                "Some values could not be taken over as they are"
+                "Some values were changed by the conversion"
             );
         }
         self.writer.close().context(Kind::Io, WRITING)?;
@@ -138,4 +141,4 @@ impl Work {
     }
 }
 
-const WRITING: &str = "A Parquet file cannot be written";
+const WRITING: &str = "Cannot write a Parquet file";

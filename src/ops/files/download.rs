@@ -1,5 +1,4 @@
-//! `snapshot` and `incremental`: the files of a query's answer in a folder. It does not look into them, unless another format is
-//! asked for.
+//! `snapshot` and `incremental`: the objects of a query as files in a folder.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -11,55 +10,58 @@ use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 use super::manifest::{MANIFEST, ManifestFile, manifest};
-use super::object::{Brought, Objects};
-use super::run::{Observer, Step, TellTable, each_table};
+use super::object::{LocalObject, Objects};
+use super::run::{Observer, Step, TableReporter, each_table};
 use super::staging::{self, Staging};
 use super::{FilesReport, Journal, Shape, TableChoice};
 use crate::api::{Client, FinishedJob, Job, JobStatus, Query, RunOptions};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::fetch::ObjectUrls;
 use crate::model::{Format, Namespace, TableRef, Window};
-use crate::ops::journal::{Pages, window_words};
+use crate::ops::journal::{JournalEntry, window_text};
 use crate::progress;
 use crate::schema::TableSchema;
 
-/// What to download, and where to.
+/// A request to download tables.
 #[derive(Debug, Clone)]
 pub struct DownloadRequest {
     /// The service.
     pub client: Client,
-    /// Of this namespace.
+    /// The namespace.
     pub namespace: Namespace,
-    /// Of these tables.
+    /// The tables.
     pub tables: TableChoice,
     /// Snapshot or increment.
     pub window: Window,
-    /// In this format.
+    /// The format.
     pub format: Format,
-    /// What becomes of the files.
+    /// The form of the files.
     pub shape: Shape,
-    /// Made when absent; a job's files come into `job_<id>` in it.
+    /// Output folder, created if absent. The files of a job go to its subfolder `job_<id>`.
     pub folder: PathBuf,
-    /// Objects downloaded at once, of all tables together; at least 1.
+    /// Objects of all tables that are downloaded at the same time, at least 1.
     pub objects_at_once: usize,
-    /// What an interrupted run reached; `None`: nothing is remembered.
+    /// The journal; `None`: interrupted downloads are not resumed.
     pub journal: Option<Journal>,
-    /// Begin anew whatever an earlier run reached.
+    /// Ignore the results of earlier runs.
     pub fresh: bool,
 }
 
-/// Downloads the answers for all chosen tables. Single tables may fail: see the report. An error means that nothing was tried.
+/// Downloads all selected tables. Failures of single tables are in the report.
 ///
-/// A table's folder appears when all its files are complete and checked. Safe to drop at any await and to kill at any moment: the
-/// next run goes on with the live job and brings only what is missing.
+/// The folder of a table appears when all its files are complete and verified. Safe to cancel or kill at any time: the next run resumes the
+/// job and downloads the missing files.
+///
+/// # Errors
+/// An error means that no table was tried.
 pub async fn download(
     request: DownloadRequest,
     observer: Observer<'_>,
     interrupted: impl Future<Output = ()>,
 ) -> Result<FilesReport> {
     if request.shape != Shape::AsSent && !request.format.is_gzip() {
-        return Err(Error::new(Kind::Usage, "Parquet files are neither unpacked nor converted")
-            .hint("choose one of the formats jsonl, csv and tsv, or leave the files as they are"));
+        return Err(Error::new(Kind::Usage, "Parquet files cannot be decompressed or converted")
+            .hint("use one of the formats jsonl, csv and tsv, or download the files as they are"));
     }
     let mut interrupted = std::pin::pin!(interrupted);
     let choice = request.tables.resolve_unless(&request.client, &request.namespace, interrupted.as_mut());
@@ -67,87 +69,88 @@ pub async fn download(
     staging::sweep(&request.folder);
     let permits = Semaphore::new(request.objects_at_once.max(1));
     let downloader = &Downloader { request: &request, permits: &permits, journal_missed: AtomicBool::new(false) };
-    let report =
-        each_table(tables, observer, interrupted.as_mut(), async |table, tell| Box::pin(downloader.table(table, tell)).await);
+    let report = each_table(tables, observer, interrupted.as_mut(), async |table, reporter| {
+        Box::pin(downloader.table(table, reporter)).await
+    });
     Ok(report.await)
 }
 
 struct Downloader<'a> {
     request: &'a DownloadRequest,
     permits: &'a Semaphore,
-    /// That there is no journal has been said.
+    /// Whether a warning was logged that the journal cannot be used.
     journal_missed: AtomicBool,
 }
 
 impl Downloader<'_> {
-    async fn table(&self, table: &TableRef, tell: TellTable<'_>) -> Result<()> {
+    async fn table(&self, table: &TableRef, reporter: TableReporter<'_>) -> Result<()> {
         let query = Query { table: table.clone(), format: self.request.format, mode: None, window: self.request.window };
-        let pages = self.pages(&query).await;
+        let journal = self.journal(&query).await;
         if self.request.fresh {
-            pages.forget();
+            journal.forget();
         }
-        // A job or an object may vanish between the answer and the download; the query is then asked anew, once.
-        match self.attempt(&query, &pages, tell).await {
+        // A job or object may expire before the download; the query is then repeated, once.
+        match self.attempt(&query, &journal, reporter).await {
             Err(error) if error.kind() == Kind::Expired => {
-                tracing::warn!(table = %table, %error, "The job has expired; asking anew");
-                pages.forget();
-                self.attempt(&query, &pages, tell).await
+                tracing::warn!(table = %table, %error, "The job has expired; starting another one");
+                journal.forget();
+                self.attempt(&query, &journal, reporter).await
             }
             other => other,
         }
     }
 
-    /// The journal of the query, or none if it cannot be had.
-    async fn pages(&self, query: &Query) -> Pages {
-        let Some(journal) = &self.request.journal else { return Pages::in_memory() };
+    /// The journal entry of the query, or one in memory if the journal cannot be used.
+    async fn journal(&self, query: &Query) -> JournalEntry {
+        let Some(journal) = &self.request.journal else { return JournalEntry::in_memory() };
         let folder = std::path::absolute(&self.request.folder).unwrap_or_else(|_| self.request.folder.clone());
-        let window = window_words(query.window);
-        let key = format!("{} {window} {} {} {}", query.table, query.format, self.request.shape.word(), folder.display());
+        let window = window_text(query.window);
+        let key = format!("{} {window} {} {} {}", query.table, query.format, self.request.shape.name(), folder.display());
         match journal.open(&query.table, &key).await {
-            Ok(pages) => pages,
+            Ok(journal) => journal,
             Err(error) => {
                 if !self.journal_missed.swap(true, Ordering::Relaxed) {
                     tracing::warn!(%error, "No journal: if this run is interrupted, the next one may start new jobs (see --state-dir)");
                 }
-                Pages::in_memory()
+                JournalEntry::in_memory()
             }
         }
     }
 
-    async fn attempt(&self, query: &Query, pages: &Pages, tell: TellTable<'_>) -> Result<()> {
+    async fn attempt(&self, query: &Query, journal: &JournalEntry, reporter: TableReporter<'_>) -> Result<()> {
         let client = &self.request.client;
         let waited = AtomicBool::new(false);
         let on_job = |job: &Job| {
-            pages.job(job);
+            journal.job(job);
             if job.status != JobStatus::Complete {
                 waited.store(true, Ordering::Relaxed);
             }
         };
-        let resume = pages.unfinished_job();
+        let resume = journal.unfinished_job();
         let options = RunOptions { resume: resume.as_deref(), on_job: Some(&on_job), ..RunOptions::default() };
         let asking = client.run_with(query, options).instrument(progress::step("job", &query.table));
         let job = asking.await?;
         tracing::info!(table = %query.table, "Job finished: {}", job_text(&job));
-        tell.tell(Step::JobFinished { job: job.id.clone(), waited: waited.load(Ordering::Relaxed) });
+        reporter.report(Step::JobFinished { job: job.id.clone(), waited: waited.load(Ordering::Relaxed) });
 
         let staging = Staging::new(&self.request.folder, &job.id, self.request.shape)?;
         if self.request.fresh {
             staging.clear()?;
         }
-        match self.bring(&job, pages, &staging).instrument(progress::step("download", &query.table)).await {
-            Ok(brought) => {
-                pages.done();
-                tell.tell(Step::Downloaded {
-                    files: brought.len(),
-                    kept: brought.iter().filter(|object| object.kept).count(),
-                    bytes: brought.iter().map(|object| object.file.bytes).sum(),
+        match self.fetch(&job, journal, &staging).instrument(progress::step("download", &query.table)).await {
+            Ok(downloaded) => {
+                journal.done();
+                reporter.report(Step::Downloaded {
+                    files: downloaded.len(),
+                    kept: downloaded.iter().filter(|object| object.kept).count(),
+                    bytes: downloaded.iter().map(|object| object.file.bytes).sum(),
                     folder: staging.shown,
                 });
                 Ok(())
             }
             Err(error) => {
                 if error.kind() == Kind::Expired {
-                    // The rest will never come.
+                    // The files are useless without the rest.
                     staging.clear()?;
                 }
                 staging.leave();
@@ -156,7 +159,7 @@ impl Downloader<'_> {
         }
     }
 
-    async fn bring(&self, job: &FinishedJob, pages: &Pages, staging: &Staging) -> Result<Vec<Brought>> {
+    async fn fetch(&self, job: &FinishedJob, journal: &JournalEntry, staging: &Staging) -> Result<Vec<LocalObject>> {
         progress::expect(job.objects.len() as u64);
         staging.make()?;
         let schema = match self.request.shape {
@@ -164,24 +167,24 @@ impl Downloader<'_> {
             Shape::AsSent | Shape::Unpacked => None,
         };
         let urls = ObjectUrls::new(&self.request.client, job);
-        // Names that are taken must be known before new ones are given.
+        // Names in use must be known before new ones are assigned.
         for id in &job.objects {
-            if let Some(note) = pages.file(id) {
+            if let Some(note) = journal.file(id) {
                 urls.claim_name(&note.name, id)?;
             }
         }
-        let objects = &Objects { job, urls, staging, pages, shape: self.request.shape, permits: self.permits, schema };
-        let bringing = job.objects.iter().enumerate().map(|(number, id)| objects.bring(number, id));
-        let brought: Vec<Brought> =
-            futures::stream::iter(bringing).buffered(self.request.objects_at_once.max(1)).try_collect().await?;
-        let files: Vec<ManifestFile> = brought.iter().map(|object| object.file.clone()).collect();
+        let objects = &Objects { job, urls, staging, journal, shape: self.request.shape, permits: self.permits, schema };
+        let fetching = job.objects.iter().enumerate().map(|(number, id)| objects.fetch(number, id));
+        let downloaded: Vec<LocalObject> =
+            futures::stream::iter(fetching).buffered(self.request.objects_at_once.max(1)).try_collect().await?;
+        let files: Vec<ManifestFile> = downloaded.iter().map(|object| object.file.clone()).collect();
         staging::write_whole(&staging.hidden.join(MANIFEST), &manifest(job, self.request.shape, &files)?)?;
         let staging = staging.clone();
-        tokio::task::spawn_blocking(move || staging.publish()).await.context(Kind::Bug, "Moving files failed")??;
-        Ok(brought)
+        tokio::task::spawn_blocking(move || staging.publish()).await.context(Kind::Bug, "Moving the files failed")??;
+        Ok(downloaded)
     }
 
-    /// The table's schema, at least as new as the job's: rows of an older one lack its new columns, which is fine.
+    /// The schema of the table, at least as new as that of the job; with a newer one, rows lack its new columns.
     async fn schema(&self, job: &FinishedJob) -> Result<Arc<TableSchema>> {
         let table = &job.query.table;
         let schema = self.request.client.table_schema_from(table, job.schema_version).await?;
@@ -191,7 +194,7 @@ impl Downloader<'_> {
     }
 }
 
-/// The job as the service would write it, for the log: `at` or `until` is the next `since`.
+/// The job as the service writes it, for the log: `at` or `until` is the next `since`.
 fn job_text(job: &FinishedJob) -> String {
     let mut text = serde_json::json!({
         "id": job.id,

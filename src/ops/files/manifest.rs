@@ -1,17 +1,16 @@
-//! What the files in a job's folder are, beside them: table, query, times, schema version, objects. The official client keeps none
-//! of this.
+//! The manifest of a job's folder: table, query, times, schema version, objects. The official client has none.
 
 use serde::Serialize;
 
-use super::Shape;
+use super::shape::Shape;
 use crate::api::FinishedJob;
 use crate::error::{Kind, Result, ResultExt};
 use crate::model::{Timestamp, Window};
 
-/// Name of the file; hidden, and no data format's ending, so that patterns for data files pass it by.
+/// Name of the manifest. It is hidden and has no extension of a data format, so that patterns for data files do not match it.
 pub const MANIFEST: &str = ".daplake-manifest.json";
 
-/// One file of the folder.
+/// A file of the folder.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct ManifestFile {
     pub(super) name: String,
@@ -21,7 +20,7 @@ pub(super) struct ManifestFile {
     pub(super) rows: Option<u64>,
 }
 
-/// The text of the manifest.
+/// The manifest as JSON.
 pub(super) fn manifest(job: &FinishedJob, shape: Shape, files: &[ManifestFile]) -> Result<Vec<u8>> {
     #[derive(Serialize)]
     struct Manifest<'a> {
@@ -52,7 +51,7 @@ pub(super) fn manifest(job: &FinishedJob, shape: Shape, files: &[ManifestFile]) 
         table: &job.query.table.table,
         query,
         format: job.query.format.as_str(),
-        files_are: shape.word(),
+        files_are: shape.name(),
         job: &job.id,
         schema_version: job.schema_version,
         since: job.since.or(asked).map(|since| since.to_string()),
@@ -60,7 +59,7 @@ pub(super) fn manifest(job: &FinishedJob, shape: Shape, files: &[ManifestFile]) 
         written: Timestamp::now().to_string(),
         files,
     };
-    let mut text = serde_json::to_vec_pretty(&manifest).context(Kind::Bug, "A manifest cannot be written")?;
+    let mut text = serde_json::to_vec_pretty(&manifest).context(Kind::Bug, "Cannot serialise a manifest")?;
     text.push(b'\n');
     Ok(text)
 }

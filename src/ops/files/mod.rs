@@ -1,8 +1,8 @@
-//! `list`, `schema`, `snapshot`, `incremental`: tables as files in a folder, as the official client lays them out. It parses rows
-//! only where another format is asked for, and merges nothing.
+//! `list`, `schema`, `snapshot`, `incremental`: tables as files in a folder, in the layout of the official client. Rows are parsed only for
+//! conversion, and nothing is merged.
 //!
-//! A job's files gather in a hidden folder beside their final one, which appears when all of them are complete and checked. What
-//! an interrupted run leaves there is used by the next one; see [`Journal`].
+//! The files of a job are collected in a hidden folder, which gets its final name when all of them are complete and verified. The next run
+//! reuses the files of an interrupted one; see [`Journal`].
 //!
 //! ```no_run
 //! # async fn example(client: daplake::api::Client) -> daplake::Result<()> {
@@ -21,8 +21,8 @@
 //!     journal: Some(Journal::new("state", "my account")),
 //!     fresh: false,
 //! };
-//! let told = |event: &daplake::ops::files::TableEvent| tracing::info!(table = %event.table, step = ?event.step, "Step");
-//! let report = download(request, &told, std::future::pending()).await?;
+//! let observer = |event: &daplake::ops::files::TableEvent| tracing::info!(table = %event.table, step = ?event.step, "Step");
+//! let report = download(request, &observer, std::future::pending()).await?;
 //! for error in report.errors() {
 //!     tracing::error!(%error, "A table failed");
 //! }
@@ -37,21 +37,22 @@ mod manifest;
 mod object;
 mod run;
 mod schema;
+mod shape;
 mod staging;
 
 pub use super::journal::Journal;
 pub use choice::TableChoice;
 pub use download::{DownloadRequest, download};
 pub use manifest::MANIFEST;
-pub use object::Shape;
 pub use run::{FilesOutcome, FilesReport, Observer, Step, TableEvent};
 pub use schema::{SchemaRequest, save_schemas, schema_text};
+pub use shape::Shape;
 
 use crate::api::Client;
 use crate::error::Result;
 use crate::model::Namespace;
 
-/// Names of the tables of a namespace, in the service's order.
+/// Names of the tables of a namespace, in the order of the service.
 pub async fn list(client: &Client, namespace: &Namespace) -> Result<Vec<String>> {
     client.tables(namespace).await
 }

@@ -1,5 +1,4 @@
-//! Many tables at once, told as if they were handled one after another, in the order they were given. It does not know what is
-//! done with a table.
+//! Work on many tables concurrently, reported as if they were handled one after another in the given order.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,72 +17,72 @@ use crate::error::{Error, Kind, Result};
 use crate::model::TableRef;
 use crate::progress;
 
-/// What happened to a table.
+/// A step of the work on a table.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Step {
-    /// Its turn has come.
+    /// The work has started.
     Begun,
-    /// The service has the answer.
+    /// The job has finished.
     JobFinished {
         /// Id of the job.
         job: String,
-        /// Whether it had to be waited for.
+        /// Whether it was not finished already.
         waited: bool,
     },
-    /// All files are there.
+    /// All files are complete.
     Downloaded {
-        /// How many.
+        /// Number of files.
         files: usize,
-        /// How many of them an earlier run had brought.
+        /// Number of files that an earlier run downloaded.
         kept: usize,
-        /// Bytes of all of them.
+        /// Bytes of all files.
         bytes: u64,
-        /// Where they are.
+        /// Folder of the files.
         folder: PathBuf,
     },
-    /// The schema is there.
+    /// The schema was saved.
     SchemaSaved {
-        /// Where it is.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// All is done.
+    /// The table is done.
     Done,
-    /// It failed.
+    /// The table failed.
     Failed(Arc<Error>),
 }
 
 /// A step of one table.
 #[derive(Debug, Clone)]
 pub struct TableEvent {
-    /// Which table.
+    /// The table.
     pub table: TableRef,
-    /// Its place, from 1.
+    /// Position of the table, from 1.
     pub place: usize,
     /// Number of tables.
     pub of: usize,
-    /// What happened.
+    /// The step.
     pub step: Step,
 }
 
-/// Told of every step; must not block for long. Tables are told of in the order they were given, whatever they do meanwhile.
+/// Called for every step; must not block for long. Steps are reported in table order, whatever order they happen in.
 pub type Observer<'a> = &'a (dyn Fn(&TableEvent) + Send + Sync);
 
-/// How a table ended.
+/// Result of a table.
 #[derive(Debug, Clone)]
 pub enum FilesOutcome {
-    /// As wished.
+    /// Done.
     Done,
     /// With an error.
     Failed(Arc<Error>),
-    /// Not done, because an earlier one met an error that all would meet, or the run was interrupted.
+    /// Not done, because an earlier table failed with an error that all tables would meet, or the run was interrupted.
     Skipped,
 }
 
-/// All tables of a run, in the order they were given.
+/// Results of all tables, in the given order.
 #[derive(Debug, Clone)]
 pub struct FilesReport {
-    /// Each with its outcome.
+    /// Each table with its result.
     pub tables: Vec<(TableRef, FilesOutcome)>,
 }
 
@@ -102,36 +101,36 @@ impl FilesReport {
     }
 }
 
-/// Whether the tables after one with this error are not worth trying.
+/// Whether the following tables would fail with the same error.
 pub(super) fn stops_the_run(error: &Error) -> bool {
     error.kind().is_fatal_for_run() || error.kind() == Kind::Unsupported
 }
 
-/// Tells steps in table order: those of the first unfinished table at once, those of later ones when their turn comes.
-pub(super) struct Teller<'a> {
+/// Reports steps in table order: those of the first unfinished table at once, those of later tables when the earlier ones are finished.
+pub(super) struct OrderedReporter<'a> {
     observer: Observer<'a>,
     of: usize,
-    state: Mutex<TellerState>,
+    state: Mutex<ReporterState>,
 }
 
-struct TellerState {
+struct ReporterState {
     turn: usize,
     waiting: Vec<VecDeque<TableEvent>>,
 }
 
-impl fmt::Debug for Teller<'_> {
+impl fmt::Debug for OrderedReporter<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Teller").field("of", &self.of).finish_non_exhaustive()
+        f.debug_struct("OrderedReporter").field("of", &self.of).finish_non_exhaustive()
     }
 }
 
-impl<'a> Teller<'a> {
+impl<'a> OrderedReporter<'a> {
     fn new(observer: Observer<'a>, of: usize) -> Self {
         let waiting = std::iter::repeat_with(VecDeque::new).take(of).collect();
-        Self { observer, of, state: Mutex::new(TellerState { turn: 0, waiting }) }
+        Self { observer, of, state: Mutex::new(ReporterState { turn: 0, waiting }) }
     }
 
-    pub(super) fn tell(&self, table: &TableRef, index: usize, step: Step) {
+    pub(super) fn report(&self, table: &TableRef, index: usize, step: Step) {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         state.waiting[index].push_back(TableEvent { table: table.clone(), place: index + 1, of: self.of, step });
@@ -142,7 +141,7 @@ impl<'a> Teller<'a> {
                 Step::Failed(error) => {
                     state.turn += 1;
                     if stops_the_run(error) {
-                        // What the tables behind it have begun, or failed at, does not count; what is done is done.
+                        // Of later tables, only those that are done are reported.
                         for events in &mut state.waiting[state.turn..] {
                             if matches!(events.back().map(|event| &event.step), Some(Step::Done)) {
                                 events.drain(..).for_each(|event| (self.observer)(&event));
@@ -157,40 +156,39 @@ impl<'a> Teller<'a> {
     }
 }
 
-/// One table's way to tell.
+/// Reports the steps of one table.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct TellTable<'a> {
-    teller: &'a Teller<'a>,
+pub(super) struct TableReporter<'a> {
+    reporter: &'a OrderedReporter<'a>,
     table: &'a TableRef,
     index: usize,
 }
 
-impl TellTable<'_> {
-    pub(super) fn tell(&self, step: Step) {
-        self.teller.tell(self.table, self.index, step);
+impl TableReporter<'_> {
+    pub(super) fn report(&self, step: Step) {
+        self.reporter.report(self.table, self.index, step);
     }
 }
 
-/// Does `work` for all tables at once. The outcome is what one after another would have given: tables before one whose error
-/// stops the run are finished, those after it are dropped. When `interrupted` resolves, the first unfinished table fails with
-/// kind `Cancelled` and the other unfinished ones are skipped.
+/// Does `work` for all tables concurrently, with the result of a sequential loop: tables before one whose error stops the run are finished,
+/// later ones are dropped. When `interrupted` resolves, the first unfinished table fails with kind `Cancelled` and the others are skipped.
 pub(super) async fn each_table(
     tables: Vec<TableRef>,
     observer: Observer<'_>,
     mut interrupted: Pin<&mut impl Future<Output = ()>>,
-    work: impl AsyncFn(&TableRef, TellTable<'_>) -> Result<()>,
+    work: impl AsyncFn(&TableRef, TableReporter<'_>) -> Result<()>,
 ) -> FilesReport {
-    let teller = Teller::new(observer, tables.len());
-    // Tables behind this place are not worth going on with.
+    let reporter = OrderedReporter::new(observer, tables.len());
+    // Tables after this position are dropped.
     let last = watch::Sender::new(usize::MAX);
     let mut outcomes: Vec<Option<FilesOutcome>> = vec![None; tables.len()];
     let one = |index: usize, table| {
         let mut stop = last.subscribe();
-        let tell = TellTable { teller: &teller, table, index };
+        let tell = TableReporter { reporter: &reporter, table, index };
         let work = &work;
         let span = progress::step("table", table);
         let going = async move {
-            tell.tell(Step::Begun);
+            tell.report(Step::Begun);
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|last| index > *last) => (index, None),
@@ -212,7 +210,7 @@ pub(super) async fn each_table(
         let table = &tables[index];
         outcomes[index] = Some(match result {
             Some(Ok(())) => {
-                teller.tell(table, index, Step::Done);
+                reporter.report(table, index, Step::Done);
                 FilesOutcome::Done
             }
             Some(Err(error)) => {
@@ -220,7 +218,7 @@ pub(super) async fn each_table(
                 if stops_the_run(&error) {
                     last.send_if_modified(|last| std::mem::replace(last, index.min(*last)) > index);
                 }
-                teller.tell(table, index, Step::Failed(error.clone()));
+                reporter.report(table, index, Step::Failed(error.clone()));
                 FilesOutcome::Failed(error)
             }
             None => FilesOutcome::Skipped,
@@ -231,9 +229,9 @@ pub(super) async fn each_table(
         let error = Arc::new(
             Error::new(Kind::Cancelled, "Interrupted")
                 .with_field("table", &tables[index])
-                .hint("run the same command again: it goes on where it stopped"),
+                .hint("run the same command again to continue"),
         );
-        teller.tell(&tables[index], index, Step::Failed(error.clone()));
+        reporter.report(&tables[index], index, Step::Failed(error.clone()));
         outcomes[index] = Some(FilesOutcome::Failed(error));
     }
     let stopped_at = outcomes
@@ -255,9 +253,9 @@ mod tests {
         TableRef::new("canvas", format!("t{index}"))
     }
 
-    /// Tells of four tables in the order `ends` have it; returns what was heard.
-    fn heard(ends: &[(usize, Option<Kind>)]) -> Vec<String> {
-        let heard = Mutex::new(Vec::new());
+    /// Reports the ends of four tables in the order of `ends`; returns what the observer got.
+    fn reported(ends: &[(usize, Option<Kind>)]) -> Vec<String> {
+        let steps = Mutex::new(Vec::new());
         let observer = |event: &TableEvent| {
             let word = match &event.step {
                 Step::Begun => "begun",
@@ -265,33 +263,33 @@ mod tests {
                 Step::Failed(_) => "failed",
                 _ => "other",
             };
-            heard.lock().push(format!("{} {word}", event.table.table));
+            steps.lock().push(format!("{} {word}", event.table.table));
         };
-        let teller = Teller::new(&observer, 4);
+        let reporter = OrderedReporter::new(&observer, 4);
         for index in 0..4 {
-            teller.tell(&table(index), index, Step::Begun);
+            reporter.report(&table(index), index, Step::Begun);
         }
         for (index, kind) in ends {
             let step = kind.map_or(Step::Done, |kind| Step::Failed(Arc::new(Error::new(kind, "No"))));
-            teller.tell(&table(*index), *index, step);
+            reporter.report(&table(*index), *index, step);
         }
-        heard.into_inner()
+        steps.into_inner()
     }
 
     #[test]
-    fn steps_are_heard_in_table_order() {
-        let told = heard(&[(3, None), (1, Some(Kind::NotFound)), (0, None), (2, None)]);
-        assert_eq!(told, ["t0 begun", "t0 done", "t1 begun", "t1 failed", "t2 begun", "t2 done", "t3 begun", "t3 done"]);
+    fn steps_are_reported_in_table_order() {
+        let steps = reported(&[(3, None), (1, Some(Kind::NotFound)), (0, None), (2, None)]);
+        assert_eq!(steps, ["t0 begun", "t0 done", "t1 begun", "t1 failed", "t2 begun", "t2 done", "t3 begun", "t3 done"]);
     }
 
     #[test]
-    fn behind_an_error_that_stops_the_run_only_what_is_done_is_heard() {
-        let told = heard(&[(3, None), (2, Some(Kind::Auth)), (1, Some(Kind::Auth)), (0, None)]);
-        assert_eq!(told, ["t0 begun", "t0 done", "t1 begun", "t1 failed", "t3 begun", "t3 done"]);
+    fn after_an_error_that_stops_the_run_only_finished_tables_are_reported() {
+        let steps = reported(&[(3, None), (2, Some(Kind::Auth)), (1, Some(Kind::Auth)), (0, None)]);
+        assert_eq!(steps, ["t0 begun", "t0 done", "t1 begun", "t1 failed", "t3 begun", "t3 done"]);
     }
 
     #[tokio::test]
-    async fn the_outcome_is_that_of_a_loop() {
+    async fn the_result_is_that_of_a_loop() {
         let tables: Vec<TableRef> = (0..4).map(table).collect();
         // Later tables fail sooner.
         let never = std::pin::pin!(std::future::pending());

@@ -1,4 +1,4 @@
-//! `schema`: table schemas as files, byte for byte as the official client writes them.
+//! `schema`: table schemas as files, byte for byte in the format of the official client.
 
 use std::fmt::Write as _;
 use std::future::Future;
@@ -14,24 +14,26 @@ use crate::api::{Client, VersionedSchema};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Namespace, TableRef};
 
-/// Schemas asked for at once.
-const AT_ONCE: usize = 8;
+/// Schemas that are requested at the same time.
+const CONCURRENCY: usize = 8;
 
-/// Which schemas, and where to.
+/// A request to save schemas.
 #[derive(Debug, Clone)]
 pub struct SchemaRequest {
     /// The service.
     pub client: Client,
-    /// Of this namespace.
+    /// The namespace.
     pub namespace: Namespace,
-    /// Of these tables.
+    /// The tables.
     pub tables: TableChoice,
-    /// Made when absent.
+    /// Output folder, created if absent.
     pub folder: PathBuf,
 }
 
-/// Saves the present schemas as `<table>_schema_version_<n>.json`. Single tables may fail: see the report. An error means that
-/// nothing was tried.
+/// Saves the present schemas as `<table>_schema_version_<n>.json`. Failures of single tables are in the report.
+///
+/// # Errors
+/// An error means that no table was tried.
 pub async fn save_schemas(
     request: SchemaRequest,
     observer: Observer<'_>,
@@ -40,15 +42,15 @@ pub async fn save_schemas(
     let mut interrupted = std::pin::pin!(interrupted);
     let choice = request.tables.resolve_unless(&request.client, &request.namespace, interrupted.as_mut());
     let tables = choice.await?;
-    let permits = Semaphore::new(AT_ONCE);
+    let permits = Semaphore::new(CONCURRENCY);
     let (request, permits) = (&request, &permits);
-    let report = each_table(tables, observer, interrupted.as_mut(), async |table, tell| {
+    let report = each_table(tables, observer, interrupted.as_mut(), async |table, reporter| {
         let _permit = permits.acquire().await.context(Kind::Bug, "The run is closing")?;
         let schema = request.client.table_schema(table).await?;
         let path = request.folder.join(file_name(table, schema.version)?);
         let text = schema_text(&schema);
         save(&request.folder, path.clone(), text).await?;
-        tell.tell(Step::SchemaSaved { path });
+        reporter.report(Step::SchemaSaved { path });
         Ok(())
     });
     Ok(report.await)
@@ -66,7 +68,7 @@ async fn save(folder: &Path, path: PathBuf, text: String) -> Result<()> {
 
 fn file_name(table: &TableRef, version: i64) -> Result<String> {
     if !table.is_path_safe() {
-        return Err(Error::new(Kind::Data, "The name of the table cannot be used as a file name"));
+        return Err(Error::new(Kind::Data, "The name of the table is not a valid file name"));
     }
     Ok(format!("{}_schema_version_{version}.json", table.table))
 }
@@ -79,7 +81,7 @@ pub fn schema_text(schema: &VersionedSchema) -> String {
     text
 }
 
-/// JSON as Python's `json.dumps(..., indent=4)` writes it.
+/// JSON in the format of Python's `json.dumps(..., indent=4)`.
 fn write_value(text: &mut String, value: &Value, depth: usize) {
     let line = |text: &mut String, depth: usize| {
         text.push('\n');
@@ -119,7 +121,7 @@ fn write_value(text: &mut String, value: &Value, depth: usize) {
                 let _ = write!(text, "{number}");
             }
         },
-        // `null`, `true`, `false`, `{}`, `[]` are the same everywhere.
+        // `null`, `true`, `false`, `{}`, `[]` have the same form.
         other => {
             let _ = write!(text, "{other}");
         }
@@ -148,7 +150,7 @@ fn write_string(text: &mut String, string: &str) {
     text.push('"');
 }
 
-/// The shortest digits that give the same number, in the form Python chooses.
+/// The shortest digits of the same number, in the notation of Python.
 fn python_float(number: f64) -> String {
     let scientific = format!("{number:e}");
     let Some((digits, exponent)) = scientific.split_once('e') else { return scientific };
@@ -166,13 +168,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn schemas_are_written_as_python_writes_them() {
+    fn schemas_have_the_format_of_python() {
         let schema = serde_json::from_str(
             r#"{"z":{"title":"Größe \u0007 \ud83d\ude00 \"a\\b\" \u007f/","empty":{},"none":[],"enum":["a",null,true]},"a":{"multipleOf":0.01,"maximum":1000000.0,"big":1e22,"small":0.00001,"int":-9223372036854775808,"edge":1e16,"four":0.0001}}"#,
         )
         .unwrap();
         let text = schema_text(&VersionedSchema { schema, version: 7 });
-        // What CPython 3.11 gives for the same value.
+        // The output of CPython 3.11 for the same value.
         assert_eq!(
             text,
             r#"{
@@ -203,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn names_from_outside_do_not_become_paths() {
+    fn table_names_cannot_escape_the_folder() {
         assert_eq!(file_name(&TableRef::new("canvas", "users"), 3).unwrap(), "users_schema_version_3.json");
         assert_eq!(file_name(&TableRef::new("canvas", "../users"), 3).unwrap_err().kind(), Kind::Data);
     }

@@ -1,13 +1,12 @@
-//! The hidden folder in which the files of one job gather, and how it becomes the folder people see. It does not know what the
-//! files are.
+//! The hidden folder that collects the files of one job, and its publication under the final name.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::Shape;
 use super::manifest::MANIFEST;
+use super::shape::Shape;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::ops::journal::is_old;
 
@@ -17,14 +16,14 @@ const SUFFIX: &str = ".part";
 /// The two folders of one job.
 #[derive(Debug, Clone)]
 pub(super) struct Staging {
-    /// Where files gather.
+    /// The hidden folder.
     pub(super) hidden: PathBuf,
-    /// Where they end, all at once.
+    /// The final folder.
     pub(super) shown: PathBuf,
 }
 
 impl Staging {
-    /// For a job whose id comes from outside and must not lead elsewhere.
+    /// The folders of a job in `folder`. The id comes from the service and must not change the path.
     pub(super) fn new(folder: &Path, job: &str, shape: Shape) -> Result<Self> {
         let is_plain = !job.is_empty()
             && job.len() <= 128
@@ -32,11 +31,9 @@ impl Staging {
             && job.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
         if !is_plain {
             let shown: String = job.escape_debug().take(100).collect();
-            return Err(
-                Error::new(Kind::Data, "The service gives a job an id that cannot be a folder name").with_field("job", shown)
-            );
+            return Err(Error::new(Kind::Data, "The id of the job is not a valid folder name").with_field("job", shown));
         }
-        // Shapes of the same job must not mix.
+        // Different forms of the same job must not mix.
         let word = match shape {
             Shape::AsSent => "",
             Shape::Unpacked => ".unpacked",
@@ -48,17 +45,17 @@ impl Staging {
 
     pub(super) fn make(&self) -> Result<()> {
         fs::create_dir_all(&self.hidden)
-            .context(Kind::Io, format!("The output folder cannot be made: {}", self.hidden.display()))
+            .context(Kind::Io, format!("Cannot create the output folder: {}", self.hidden.display()))
     }
 
-    /// A file that is complete: it has its final name, here or there.
+    /// A complete file, in either folder.
     pub(super) fn find(&self, name: &str) -> Option<PathBuf> {
         [&self.hidden, &self.shown].into_iter().map(|folder| folder.join(name)).find(|path| path.is_file())
     }
 
-    /// Moves everything to where people look: as one folder if there is none yet, else file by file over what is there.
+    /// Renames the hidden folder to the final one; if that exists, moves the files into it one by one.
     pub(super) fn publish(&self) -> Result<()> {
-        self.try_publish().context(Kind::Io, format!("The files cannot be moved to {}", self.shown.display()))
+        self.try_publish().context(Kind::Io, format!("Cannot move the files to {}", self.shown.display()))
     }
 
     fn try_publish(&self) -> io::Result<()> {
@@ -83,7 +80,7 @@ impl Staging {
                         false => fs::rename(entry.path(), self.shown.join(entry.file_name()))?,
                     }
                 }
-                // Last: it speaks of the others.
+                // The manifest describes the other files, so it comes last.
                 if let Some(entry) = manifest {
                     fs::rename(entry.path(), self.shown.join(entry.file_name()))?;
                 }
@@ -98,43 +95,43 @@ impl Staging {
         Ok(())
     }
 
-    /// Goes away if nothing has gathered; what has stays for the next run.
+    /// Removes the hidden folder if it is empty; its files stay for the next run.
     pub(super) fn leave(&self) {
         let _ = fs::remove_dir(&self.hidden);
     }
 
-    /// Forgets what has gathered.
+    /// Removes the collected files.
     pub(super) fn clear(&self) -> Result<()> {
         match fs::remove_dir_all(&self.hidden) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).context(Kind::Io, format!("Unfinished files cannot be removed: {}", self.hidden.display()))
+                Err(error).context(Kind::Io, format!("Cannot remove unfinished files: {}", self.hidden.display()))
             }
             _ => Ok(()),
         }
     }
 }
 
-/// Removes what runs of long ago left unfinished. As far as it can be done: it is only tidiness.
+/// Removes hidden folders of old runs. Best effort.
 pub(super) fn sweep(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let is_ours = name.starts_with(PREFIX) && name.ends_with(SUFFIX);
-        if is_ours && newest(&entry.path()).is_some_and(is_old) {
-            tracing::debug!(folder = %entry.path().display(), "Removing what an old run left unfinished");
+        let is_staging = name.starts_with(PREFIX) && name.ends_with(SUFFIX);
+        if is_staging && newest(&entry.path()).is_some_and(is_old) {
+            tracing::debug!(folder = %entry.path().display(), "Removing unfinished files of an old run");
             let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
 
-/// When something in the folder last changed.
+/// Time of the last change in the folder.
 fn newest(folder: &Path) -> Option<SystemTime> {
     let own = fs::metadata(folder).and_then(|metadata| metadata.modified()).ok()?;
     let inside = fs::read_dir(folder).ok()?.flatten().filter_map(|entry| entry.metadata().ok()?.modified().ok());
     inside.chain([own]).max()
 }
 
-/// Writes a file so that it is there as a whole or not at all.
+/// Writes a file atomically.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let part = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
@@ -144,12 +141,12 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         file.sync_all()?;
         fs::rename(&part, path)
     };
-    write().context(Kind::Io, format!("A file cannot be written: {}", path.display())).inspect_err(|_| {
+    write().context(Kind::Io, format!("Cannot write a file: {}", path.display())).inspect_err(|_| {
         let _ = fs::remove_file(&part);
     })
 }
 
-/// So that a name survives a power cut; where the system has no such thing, it is not needed.
+/// Makes renames durable, on systems where that is needed.
 fn sync_folder(folder: &Path) {
     if cfg!(unix)
         && let Ok(folder) = File::open(folder)
@@ -165,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn job_ids_from_outside_do_not_become_paths() {
+    fn job_ids_cannot_escape_the_folder() {
         let staging = |job: &str| Staging::new(Path::new("out"), job, Shape::AsSent);
         assert_eq!(staging("5d-1_x").unwrap().shown, Path::new("out/job_5d-1_x"));
         for job in ["", "..", "../x", "a/b", "a\\b", ".x", "a\0"] {
@@ -174,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_appears_whole_and_later_files_replace_earlier_ones() {
+    fn a_folder_appears_atomically_and_later_files_replace_earlier_ones() {
         let folder = tempfile::tempdir().unwrap();
         let staging = Staging::new(folder.path(), "1", Shape::AsSent).unwrap();
         for round in ["first", "second"] {
@@ -192,7 +189,7 @@ mod tests {
         fs::write(staging.shown.join("mine.txt"), "mine").unwrap();
         staging.make().unwrap();
         staging.publish().unwrap();
-        assert!(staging.shown.join("mine.txt").exists(), "what others put there stays");
+        assert!(staging.shown.join("mine.txt").exists(), "foreign files stay");
     }
 
     /// Windows opens a folder only with a flag of its own, and changes times only through a handle for writing.
@@ -206,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn only_old_leftovers_of_ours_are_swept() {
+    fn only_old_staging_folders_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         for name in [".job_old.part", ".job_new.part", "job_old", ".cache"] {
             fs::create_dir(folder.path().join(name)).unwrap();

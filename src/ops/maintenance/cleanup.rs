@@ -1,4 +1,4 @@
-//! `optimize` and `vacuum`: care of the tables of a lake, one after the other; a table that fails leaves the others alone.
+//! `optimize` and `vacuum` for several tables, one after another. A table that fails does not affect the others.
 
 use std::time::Duration;
 
@@ -8,31 +8,31 @@ use crate::ops::selection::Selection;
 use crate::sink::Lake;
 use crate::sink::delta::{DeltaSink, Optimized, Scope, Vacuumed};
 
-/// What became of one table.
+/// The result for one table.
 #[derive(Debug)]
-pub struct Cared<T> {
-    /// Which.
+pub struct TableResult<T> {
+    /// The table.
     pub table: TableRef,
-    /// What was done.
+    /// The result.
     pub result: Result<T>,
 }
 
-/// Merges small files and drops rows that are marked as deleted, see [`DeltaSink::optimize`].
-pub async fn optimize(lake: &Lake, selection: &Selection, scope: Scope) -> Result<Vec<Cared<Optimized>>> {
+/// Compacts small files and applies deletion vectors, see [`DeltaSink::optimize`].
+pub async fn optimize(lake: &Lake, selection: &Selection, scope: Scope) -> Result<Vec<TableResult<Optimized>>> {
     let mut done = Vec::new();
-    for table in selection.resolve_held(lake.tables().as_ref()).await? {
+    for table in selection.resolve_kept(lake.tables().as_ref()).await? {
         let result = lake.optimize(&table, scope).await;
-        done.push(Cared { table, result });
+        done.push(TableResult { table, result });
     }
     Ok(done)
 }
 
-/// Whether files are really removed.
+/// Whether files are removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
-    /// They are.
+    /// They are removed.
     Real,
-    /// They are only named.
+    /// They are only listed.
     Preview,
 }
 
@@ -42,14 +42,14 @@ pub async fn vacuum(
     selection: &Selection,
     retention: Duration,
     removal: Removal,
-) -> Result<Vec<Cared<Vacuumed>>> {
+) -> Result<Vec<TableResult<Vacuumed>>> {
     let mut done = Vec::new();
-    for table in selection.resolve_held(sink).await? {
+    for table in selection.resolve_kept(sink).await? {
         let result = match removal {
             Removal::Real => sink.vacuum(&table, retention).await,
             Removal::Preview => sink.vacuum_preview(&table, retention).await,
         };
-        done.push(Cared { table, result });
+        done.push(TableResult { table, result });
     }
     Ok(done)
 }

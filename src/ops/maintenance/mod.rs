@@ -3,5 +3,5 @@
 mod cleanup;
 mod verify;
 
-pub use cleanup::{Cared, Removal, optimize, vacuum};
+pub use cleanup::{Removal, TableResult, optimize, vacuum};
 pub use verify::{VerifyRequest, verify};

@@ -1,8 +1,8 @@
-//! `verify`: compares tables of a lake with fresh snapshots and names the keys that differ. It changes nothing.
+//! `verify`: compares tables of a lake with new snapshots and reports the keys that differ. It changes nothing.
 
 use std::sync::Arc;
 
-use super::cleanup::Cared;
+use super::cleanup::TableResult;
 use crate::api::{Client, FinishedJob, Query};
 use crate::decode::{BadRows, OutOfRange};
 use crate::engine::Engine;
@@ -16,34 +16,34 @@ use crate::schema::{ColumnChoice, ColumnRules, HashKey, Nested, TableSchema};
 use crate::sink::Sink;
 use crate::sink::delta::{DeltaSink, Differences};
 
-/// Everything a verification needs, ready to use.
+/// Everything a verification needs.
 #[derive(Clone)]
 pub struct VerifyRequest {
     /// The service.
     pub client: Client,
-    /// Where the tables are kept.
+    /// The target.
     pub sink: Arc<DeltaSink>,
-    /// Memory and spill; the sink's own.
+    /// The engine of the sink.
     pub engine: Engine,
-    /// Which of the tables held.
+    /// The tables, among those of the target.
     pub selection: Selection,
     /// Format of the downloaded objects.
     pub format: Format,
-    /// Keys that are named, per table.
+    /// Most keys to report per table.
     pub keys: usize,
-    /// Under which columns were hashed, for tables with such columns.
+    /// The key of hashed columns, for tables with such columns.
     pub hash_key: Option<HashKey>,
 }
 
-/// Compares every chosen table with a snapshot of now, one after the other. What changed at the service since a table's bookmark
-/// is left out, so that a table need not be the newest; its schema must be. Costs one or two job starts per table. Logs keep
-/// rows that the service has no longer, so that surplus keys are not told of them.
-pub async fn verify(request: &VerifyRequest) -> Result<Vec<Cared<Differences>>> {
+/// Compares every selected table with a new snapshot, one after another. Changes since the bookmark of a table are ignored, so the table need
+/// not be up to date, but its schema must be. Needs one or two job starts per table. Logs keep rows that the service has deleted, so surplus
+/// keys are not reported for them.
+pub async fn verify(request: &VerifyRequest) -> Result<Vec<TableResult<Differences>>> {
     let mut done = Vec::new();
-    for table in request.selection.resolve_held(request.sink.as_ref()).await? {
+    for table in request.selection.resolve_kept(request.sink.as_ref()).await? {
         let result = one(request, &table).await.with_field("table", &table);
         let is_fatal = result.as_ref().is_err_and(|error| error.kind().is_fatal_for_run());
-        done.push(Cared { table, result });
+        done.push(TableResult { table, result });
         if is_fatal {
             break;
         }
@@ -52,18 +52,20 @@ pub async fn verify(request: &VerifyRequest) -> Result<Vec<Cared<Differences>>> 
 }
 
 async fn one(request: &VerifyRequest, table: &TableRef) -> Result<Differences> {
-    let held = request.sink.held(table).await?;
-    let held = held.ok_or_else(|| Error::new(Kind::NotFound, "The table is not kept at this target"))?.bookmark;
+    let committed = request.sink.committed(table).await?;
+    let committed = committed.ok_or_else(|| Error::new(Kind::NotFound, "The target does not have the table"))?.bookmark;
     let nested = request.sink.nested(table).await?;
     let client = &request.client;
     let query = |window| Query { table: table.clone(), format: request.format, mode: None, window };
     let snapshot = client.run(&query(Window::Snapshot)).await?;
     let schema = client.table_schema(table).await?;
-    if snapshot.schema_version != held.schema_version || schema.version != held.schema_version {
-        return Err(Error::new(Kind::Schema, "The table's schema has changed at the service").hint("run `daplake sync` first"));
+    if snapshot.schema_version != committed.schema_version || schema.version != committed.schema_version {
+        return Err(
+            Error::new(Kind::Schema, "The schema of the table has changed at the service").hint("run `daplake sync` first")
+        );
     }
     let schema = Arc::new(TableSchema::read(table, schema.version, schema.schema)?);
-    // As the table was made: the record names what was left out or hashed, and the key must be the same.
+    // The same columns are dropped and hashed as in the table.
     let record = request.sink.columns(table).await?;
     let has = |name: &String| schema.columns().any(|column| column.name == *name);
     let chosen = |names: &[String]| names.iter().filter(|name| has(name)).cloned().collect::<Vec<_>>();
@@ -71,10 +73,10 @@ async fn one(request: &VerifyRequest, table: &TableRef) -> Result<Differences> {
     let choice = ColumnChoice::of(&schema, &rules, request.hash_key.as_ref())?;
     record.follow(choice.record(), |_| true, |name| choice.kept().columns().any(|column| column.name == name))?;
     let mut scans = Vec::new();
-    // The service may give a snapshot that it already had, so either of the two may be the older one. A key that changed between
-    // them and again later is told only without an end.
-    let changed = if snapshot.reached != held.at {
-        let window = Window::Increment { since: held.at.min(snapshot.reached), until: None };
+    // The service may return an earlier snapshot, so either of the two may be older. An increment with an end would omit a key that changed in
+    // between and again later.
+    let changed = if snapshot.reached != committed.at {
+        let window = Window::Increment { since: committed.at.min(snapshot.reached), until: None };
         Some(rows_of(request, client.run(&query(window)).await?, &choice, nested, &mut scans).await?)
     } else {
         None
@@ -103,7 +105,7 @@ async fn rows_of(
         max_line: 256 << 20,
         unpack: UnpackLimits::default(),
         nested,
-        // As they may have been loaded; others fail before they are in a table.
+        // As in a load with --out-of-range null; in other loads such values fail.
         out_of_range: OutOfRange::Null,
         temp_dir: request.engine.folder().to_owned(),
     };

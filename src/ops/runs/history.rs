@@ -1,5 +1,5 @@
-//! A short history of runs, one file of JSON lines per target under the state folder: how runs ended, and how many rows tables
-//! had when somebody looked. Deleting it loses no rows. It holds names, counts and errors; no cell value, no secret.
+//! The run history: one file of JSON lines per target in the state folder, with the results of runs and row counts. Deleting it loses no
+//! rows. It contains names, counts and errors, but no values of rows and no secrets.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,34 +13,34 @@ use super::report::{Failure, Outcome, Report, TableReport};
 use crate::error::{Kind, Result, ResultExt};
 use crate::model::{TableRef, Timestamp};
 
-/// A longer file loses its older half.
+/// Size at which a file loses its older half, bytes.
 const MAX_BYTES: u64 = 16 << 20;
 /// How long a reader waits for a lock of another process.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How a run ended, as it is kept and told.
+/// The record of a run, for the history and notifications.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunRecord {
-    /// Id of the run, also in the targets' histories.
+    /// Id of the run, also in the history of the target.
     pub run_id: String,
-    /// Local clock, RFC 3339.
+    /// When the run started, by the local clock, RFC 3339.
     pub started: String,
-    /// Wall time; `None`: it never said that it ended. It still runs, or was stopped.
+    /// Duration. `None`: the run is still running or was killed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// Where the tables are kept, fit for messages.
+    /// Location of the target, without secrets.
     pub target: String,
-    /// Why nothing was tried.
+    /// Why the run could not start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
-    /// In the order they were asked for.
+    /// The tables, in the order of the selection.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<TableRun>,
-    /// What concerns the run and no table of it.
+    /// Warnings about the run as a whole.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// It ended before all tables were tried, as it was told to or had to.
+    /// Whether the run ended before all tables were tried.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub ended_early: bool,
 }
@@ -56,13 +56,13 @@ pub struct TableRun {
     /// `snapshot` or `increment`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
-    /// Rows in the table afterwards, where the target knows.
+    /// Rows of the table after the run, if the target knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
-    /// Upserts in the result.
+    /// Upserts.
     #[serde(skip_serializing_if = "is_zero")]
     pub upserted: u64,
-    /// Keys that were there and are gone.
+    /// Rows that deletes removed.
     #[serde(skip_serializing_if = "is_zero")]
     pub deleted: u64,
     /// Bytes of data files written, or sent to the database.
@@ -73,7 +73,7 @@ pub struct TableRun {
     /// Data as of, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_as_of: Option<String>,
-    /// Why it failed.
+    /// The failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
 }
@@ -82,18 +82,18 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// What a run did in all.
+/// Totals of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
-    /// Tables asked for.
+    /// Selected tables.
     pub tables: u64,
-    /// Tables whose bookmark moved.
+    /// LoadSummary tables.
     pub loaded: u64,
-    /// Tables the service has nothing newer of, or cannot have yet.
+    /// Tables without newer data, including those that were too recent.
     pub unchanged: u64,
-    /// Tables that failed.
+    /// Failed tables.
     pub failed: u64,
-    /// Tables that were not tried.
+    /// Tables that were deferred or not tried.
     pub skipped: u64,
     /// Upserts of all tables.
     pub upserted: u64,
@@ -104,7 +104,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Of a run that has ended.
+    /// Totals of a finished run.
     pub fn of(report: &Report) -> Self {
         let tables = report.tables.iter().map(TableRun::of).collect();
         RunRecord { tables, ..RunRecord::default() }.totals()
@@ -112,12 +112,12 @@ impl Totals {
 }
 
 impl RunRecord {
-    /// A run that has begun.
+    /// The record of a run that has started.
     pub fn begun(run_id: &str, started: Timestamp, target: &str) -> Self {
         Self { run_id: run_id.to_owned(), started: started.to_string(), target: target.to_owned(), ..Self::default() }
     }
 
-    /// The same run, after so many seconds.
+    /// The record of the run after its end.
     #[must_use]
     pub fn ended(self, seconds: f64, result: &Result<Report>) -> Self {
         let seconds = Some(seconds);
@@ -133,7 +133,7 @@ impl RunRecord {
         }
     }
 
-    /// Sums over the tables.
+    /// Totals of the tables.
     pub fn totals(&self) -> Totals {
         let count = |outcome: &str| self.tables.iter().filter(|table| table.outcome == outcome).count() as u64;
         let sum = |of: fn(&TableRun) -> u64| self.tables.iter().map(of).sum();
@@ -149,12 +149,12 @@ impl RunRecord {
         }
     }
 
-    /// Whether something that was asked for is not right. A run that has not ended has not failed yet.
+    /// Whether the run or a table failed. A run that has not ended has not failed.
     pub fn has_failed(&self) -> bool {
         self.failure.is_some() || self.tables.iter().any(|table| table.failure.is_some())
     }
 
-    /// What failed, as names: to tell whether something is new since the last run.
+    /// Names of what failed, sorted, to compare two runs.
     pub fn trouble(&self) -> Vec<String> {
         let whole = self.failure.as_ref().map(|failure| format!("run: {}", failure.kind));
         let tables = self.tables.iter().filter(|table| table.failure.is_some()).map(|table| table.table.clone());
@@ -196,16 +196,16 @@ impl TableRun {
                 Self { outcome: "failed".into(), ..run }
             }
             Outcome::Recent { bookmark } => Self { outcome: "recent".into(), data_as_of: Some(bookmark.to_string()), ..run },
-            Outcome::PutOff { .. } => Self { outcome: "put_off".into(), ..run },
+            Outcome::Deferred { .. } => Self { outcome: "put_off".into(), ..run },
             Outcome::Skipped => Self { outcome: "skipped".into(), ..run },
         }
     }
 }
 
-/// Rows of tables at a moment.
+/// Row counts of tables at one time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Counted {
-    /// Local clock, RFC 3339.
+    /// When they were counted, by the local clock, RFC 3339.
     pub at: String,
     /// Rows by `namespace.table`.
     pub rows: BTreeMap<String, u64>,
@@ -219,49 +219,49 @@ enum Line {
     Counted(Counted),
 }
 
-/// What is known of the past of a target.
+/// The run history of a target.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RunHistory {
-    /// Newest first.
+    /// Runs, newest first.
     pub runs: Vec<RunRecord>,
-    /// Oldest first.
+    /// Row counts, oldest first.
     pub counted: Vec<Counted>,
 }
 
-/// The history of one target. Several processes may use it at once: lines are whole, and whoever shortens it has a lock.
+/// The history file of one target. Several processes may use it: lines are written at once, and under a lock.
 #[derive(Debug, Clone)]
 pub struct RunLog {
     path: PathBuf,
 }
 
 impl RunLog {
-    /// In `folder`, made when first needed, for the target that messages call `target`.
+    /// The file in `folder`, which is created when needed, for the target at the location `target`.
     pub fn new(folder: &Path, target: &str) -> Self {
         Self { path: folder.join(format!("{:016x}.runs", crate::ops::journal::fnv(target.as_bytes()))) }
     }
 
-    /// Notes that a run has begun. Like all notes it must not stop any work: a failure is for the log.
+    /// Records the start of a run. A failure to write is only logged, as for all records.
     pub fn begun(&self, run: &RunRecord) {
-        self.note(&Line::Begun(run.clone()));
+        self.record(&Line::Begun(run.clone()));
     }
 
-    /// Notes how it ended.
+    /// Records the end of a run.
     pub fn ended(&self, run: &RunRecord) {
-        self.note(&Line::Ended(run.clone()));
+        self.record(&Line::Ended(run.clone()));
     }
 
-    /// Notes how many rows there are.
+    /// Records row counts.
     pub fn counted(&self, rows: BTreeMap<String, u64>) {
-        self.note(&Line::Counted(Counted { at: Timestamp::now().to_string(), rows }));
+        self.record(&Line::Counted(Counted { at: Timestamp::now().to_string(), rows }));
     }
 
-    /// All that is known. Lines that cannot be read are passed by; no file is an empty history.
+    /// Reads the history. Unreadable lines are skipped; without a file, the history is empty.
     pub fn read(&self) -> Result<RunHistory> {
         let bytes = match read_file(&self.path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(RunHistory::default()),
             Err(error) => {
-                return Err(error).context(Kind::Io, format!("The history of runs cannot be read: {}", self.path.display()));
+                return Err(error).context(Kind::Io, format!("Cannot read the run history: {}", self.path.display()));
             }
         };
         let mut history = RunHistory::default();
@@ -280,9 +280,9 @@ impl RunLog {
         Ok(history)
     }
 
-    fn note(&self, line: &Line) {
+    fn record(&self, line: &Line) {
         if let Err(error) = self.append(line) {
-            tracing::warn!(file = %self.path.display(), %error, "The history of runs cannot be written");
+            tracing::warn!(file = %self.path.display(), %error, "Cannot write the run history");
         }
     }
 
@@ -296,7 +296,7 @@ impl RunLog {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(&self.path)?;
-        // Where there are no locks, whole lines in one write are what is left.
+        // Without locks, a line is still written at once.
         let _ = file.lock();
         if file.metadata()?.len() + text.len() as u64 > MAX_BYTES {
             shorten(&mut file)?;
@@ -329,7 +329,7 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Leaves the newer half, from the beginning of a line. A reader meanwhile sees fewer lines, never half of one as whole.
+/// Keeps the newer half, from the start of a line. A concurrent reader may see fewer lines, but no torn ones.
 fn shorten(file: &mut File) -> io::Result<()> {
     let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(0))?;
@@ -340,7 +340,7 @@ fn shorten(file: &mut File) -> io::Result<()> {
     file.write_all(&bytes[from..])
 }
 
-/// Rows of one table over time, as runs and counts know them, oldest first.
+/// Rows of one table over time, from runs and row counts, oldest first.
 pub(in crate::ops) fn rows_over_time(history: &RunHistory, table: &TableRef) -> Vec<(Timestamp, u64)> {
     let name = table.to_string();
     let of_runs = history.runs.iter().filter_map(|run| {

@@ -1,5 +1,5 @@
-//! Tells others how a run ended: a webhook, a command. Whatever happens to a notification, the run is what it was; it is tried a
-//! few times, and then the log says that it did not arrive. It decides nothing about the run.
+//! Notifications about the end of a run: a webhook and a command. They are repeated a few times; a failure is logged and does not affect
+//! the run.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -13,28 +13,29 @@ use crate::child;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::redact::Secret;
 
-/// One attempt may take so long.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Timeout of one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pauses between the attempts.
 const WAITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
-/// A command may take so long, then it is ended.
-const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
-/// So many failures are told in words.
-const MOST_WORDS: usize = 10;
+/// Timeout of a command, which is killed then.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+/// Most failures that a message lists.
+const MAX_FAILURES: usize = 10;
 
-/// When to tell.
+/// When to notify.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum NotifyOn {
     /// After every run.
     Always,
-    /// When other things fail than after the run before: trouble that begins, changes or ends.
+    /// If the failures differ from those of the previous run.
     Change,
-    /// After runs that failed in part or in whole.
+    /// After runs with a failure.
     #[default]
     Failure,
 }
 
 impl NotifyOn {
-    /// Whether this run is worth telling; `before` is the last one that ended.
+    /// Whether to notify about this run; `before` is the previous run that ended.
     pub fn wants(self, run: &RunRecord, before: Option<&RunRecord>) -> bool {
         match self {
             NotifyOn::Always => true,
@@ -44,17 +45,17 @@ impl NotifyOn {
     }
 }
 
-/// What a webhook understands.
+/// Format of the request to a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum NotifyForm {
-    /// A JSON object with all that is known of the run.
+    /// A JSON object with the whole run.
     #[default]
     Json,
-    /// A message as Slack and its kin take them.
+    /// A message for Slack and compatible services.
     Slack,
 }
 
-/// Where to tell.
+/// The recipients of notifications.
 #[derive(Debug, Clone)]
 pub struct Notifier {
     http: reqwest::Client,
@@ -64,12 +65,14 @@ pub struct Notifier {
     on: NotifyOn,
 }
 
-/// Variables that a command gets besides those that any command gets: the place for an address or a token of its own.
+/// Additional environment variables of the command, for an address or a token.
 const FOR_COMMANDS: &[&str] = &["DAPLAKE_NOTIFY_*"];
 
 impl Notifier {
-    /// `hook` is a secret: whoever knows it can post. `command` runs in a clean environment. Kind `Usage` for an address that is
-    /// none.
+    /// `hook` is a secret: everybody who knows it can post. `command` runs in a clean environment.
+    ///
+    /// # Errors
+    /// Kind `Usage` for an invalid URL.
     pub fn new(
         http: impl Fn(&Url) -> Result<reqwest::Client>,
         hook: Option<&Secret>,
@@ -78,12 +81,12 @@ impl Notifier {
         on: NotifyOn,
     ) -> Result<Self> {
         let hook = hook.map(|hook| Url::parse(hook.reveal()));
-        // The cause would repeat the address.
-        let hook = hook.transpose().map_err(|_| {
-            Error::new(Kind::Usage, "The address of --notify is not a URL").hint("write it as https://host/path")
-        })?;
+        // The cause would contain the URL.
+        let hook = hook
+            .transpose()
+            .map_err(|_| Error::new(Kind::Usage, "The value of --notify is not a URL").hint("write it as https://host/path"))?;
         if hook.as_ref().is_some_and(|hook| !matches!(hook.scheme(), "http" | "https") || !hook.has_host()) {
-            return Err(Error::new(Kind::Usage, "The address of --notify must begin with https://"));
+            return Err(Error::new(Kind::Usage, "The value of --notify must start with https://"));
         }
         let http = match &hook {
             Some(hook) => http(hook)?,
@@ -92,23 +95,23 @@ impl Notifier {
         Ok(Self { http, hook, form, command, on })
     }
 
-    /// Tells of a run if it is worth it.
-    pub async fn tell(&self, run: &RunRecord, before: Option<&RunRecord>) {
+    /// Sends notifications about a run, if wanted.
+    pub async fn notify(&self, run: &RunRecord, before: Option<&RunRecord>) {
         if !self.on.wants(run, before) {
             return;
         }
         if let Some(hook) = &self.hook {
             match self.post(hook, run).await {
-                Ok(()) => tracing::info!(host = hook.host_str(), "Told of the run"),
+                Ok(()) => tracing::info!(host = hook.host_str(), "Notification sent"),
                 Err(error) => {
-                    tracing::warn!(host = hook.host_str(), error = %in_one(&error), "The notification did not arrive")
+                    tracing::warn!(host = hook.host_str(), error = %in_one(&error), "Cannot send the notification")
                 }
             }
         }
         if let Some(command) = &self.command {
             let (command, text) = (command.clone(), json_form(run).to_string());
             let ended = tokio::task::spawn_blocking(move || execute(&command, text.into_bytes())).await;
-            if let Err(error) = ended.context(Kind::Bug, "The command could not be waited for").flatten() {
+            if let Err(error) = ended.context(Kind::Bug, "Cannot wait for the notification command").flatten() {
                 tracing::warn!(error = %in_one(&error), "The notification command failed");
             }
         }
@@ -121,19 +124,20 @@ impl Notifier {
         };
         let mut waits = WAITS.iter();
         loop {
-            let sent = self.http.post(hook.clone()).json(&body).timeout(PATIENCE).send().await;
+            let sent = self.http.post(hook.clone()).json(&body).timeout(REQUEST_TIMEOUT).send().await;
             let error = match sent {
                 Ok(answer) if answer.status().is_success() => return Ok(()),
                 Ok(answer) => {
                     let status = answer.status();
-                    let error = Error::new(Kind::Unavailable, "The webhook refused it").with_field("status", status.as_u16());
+                    let error = Error::new(Kind::Unavailable, "The webhook rejected the notification")
+                        .with_field("status", status.as_u16());
                     if !status.is_server_error() && status.as_u16() != 429 {
                         return Err(error);
                     }
                     error
                 }
-                // The address is a secret.
-                Err(error) => Error::new(Kind::Unavailable, "The webhook does not answer").caused_by(error.without_url()),
+                // The URL is a secret.
+                Err(error) => Error::new(Kind::Unavailable, "The webhook did not respond").caused_by(error.without_url()),
             };
             match waits.next() {
                 Some(wait) => tokio::time::sleep(*wait).await,
@@ -147,33 +151,33 @@ fn in_one(error: &Error) -> String {
     std::iter::once(error.to_string()).chain(error.causes()).collect::<Vec<_>>().join("; caused by: ")
 }
 
-/// By the system's shell, with the run as JSON on its standard input.
+/// Runs a command in the system's shell, with the run as JSON on its standard input.
 fn execute(command: &str, text: Vec<u8>) -> Result<()> {
     let mut shell = child::shell(command, FOR_COMMANDS);
     let mut child =
-        shell.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().context(Kind::Io, "The command cannot be started")?;
+        shell.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().context(Kind::Io, "Cannot start the notification command")?;
     let mut stdin = child.stdin.take();
     let writer = std::thread::spawn(move || {
-        // Who does not want to read it need not.
+        // The command need not read its input.
         let _ = stdin.as_mut().map(|stdin| stdin.write_all(&text));
     });
     let begun = Instant::now();
     let status = loop {
-        if let Some(status) = child.try_wait().context(Kind::Io, "The command cannot be waited for")? {
+        if let Some(status) = child.try_wait().context(Kind::Io, "Cannot wait for the notification command")? {
             break status;
         }
-        if begun.elapsed() > COMMAND_PATIENCE {
+        if begun.elapsed() > COMMAND_TIMEOUT {
             let _ = child.kill();
             let _ = child.wait();
-            return Err(Error::new(Kind::Io, "The command took too long and was ended")
-                .with_field("seconds", COMMAND_PATIENCE.as_secs()));
+            return Err(Error::new(Kind::Io, "The notification command timed out and was killed")
+                .with_field("seconds", COMMAND_TIMEOUT.as_secs()));
         }
         std::thread::sleep(Duration::from_millis(20));
     };
     let _ = writer.join();
     match status.success() {
         true => Ok(()),
-        false => Err(Error::new(Kind::Io, "The command failed").with_field("status", status)),
+        false => Err(Error::new(Kind::Io, "The notification command returned an error").with_field("status", status)),
     }
 }
 
@@ -183,14 +187,14 @@ fn sentence(run: &RunRecord) -> String {
     match (&run.failure, totals.failed) {
         (Some(failure), _) => format!("daplake: the run could not start: {}", failure.message),
         (None, 0) => format!(
-            "daplake: {} tables are right: {} loaded, {} unchanged, {} put off; {} rows upserted, {} deleted",
+            "daplake: {} tables are up to date: {} loaded, {} unchanged, {} deferred; {} rows upserted, {} deleted",
             totals.tables, totals.loaded, totals.unchanged, totals.skipped, totals.upserted, totals.deleted
         ),
         (None, failed) => format!("daplake: {failed} of {} tables failed", totals.tables),
     }
 }
 
-/// What `--notify` and `--notify-command` give: the sentence, the sums, and the run.
+/// The JSON for `--notify` and `--notify-command`: summary, totals and the run.
 fn json_form(run: &RunRecord) -> Value {
     json!({
         "text": sentence(run),
@@ -202,11 +206,11 @@ fn json_form(run: &RunRecord) -> Value {
 }
 
 fn slack_form(run: &RunRecord) -> Value {
-    // The three characters that mean something in its markup.
+    // The three special characters of the markup.
     let plain = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let mark = if run.has_failed() { ":x:" } else { ":white_check_mark:" };
     let sentence = plain(&sentence(run));
-    let mut lines = vec![format!("{mark} *{sentence}*"), format!("{} (began {})", plain(&run.target), run.started)];
+    let mut lines = vec![format!("{mark} *{sentence}*"), format!("{} (started {})", plain(&run.target), run.started)];
     let mut failures: Vec<String> = Vec::new();
     failures.extend(run.failure.iter().filter_map(|failure| failure.hint.as_deref()).map(|hint| format!("_{}_", plain(hint))));
     for table in &run.tables {
@@ -214,8 +218,8 @@ fn slack_form(run: &RunRecord) -> Value {
         let hint = failure.hint.as_deref().map(|hint| format!(" _{}_", plain(hint))).unwrap_or_default();
         failures.push(format!("\u{2022} `{}`: {}{hint}", plain(&table.table), plain(&failure.message)));
     }
-    let more = failures.len().saturating_sub(MOST_WORDS);
-    failures.truncate(MOST_WORDS);
+    let more = failures.len().saturating_sub(MAX_FAILURES);
+    failures.truncate(MAX_FAILURES);
     lines.extend(failures);
     if more > 0 {
         lines.push(format!("and {more} more"));
@@ -241,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn trouble_is_told_when_it_is_new() {
+    fn changed_failures_are_reported() {
         let (good, bad, worse) = (run(&[]), run(&["a"]), run(&["a", "b"]));
         let wants = |on: NotifyOn, run: &RunRecord, before: Option<&RunRecord>| on.wants(run, before);
         assert!(wants(NotifyOn::Always, &good, Some(&good)) && !wants(NotifyOn::Failure, &good, Some(&bad)));
@@ -252,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_short_and_keeps_texts_as_texts() {
+    fn a_message_is_short_and_escapes_markup() {
         let names: Vec<String> = (0..15).map(|number| format!("canvas.t{number}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let message = slack_form(&run(&names));

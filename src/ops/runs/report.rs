@@ -1,4 +1,4 @@
-//! What a run did, table by table, as plain data that serialises. It does not print.
+//! The report of a run, table by table, as serialisable data.
 
 use std::collections::BTreeMap;
 
@@ -6,34 +6,34 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::model::{TableRef, Timestamp};
-use crate::ops::cancellation::Reason;
+use crate::ops::cancellation::DeferReason;
 
-/// The whole run.
+/// The report of a run.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Id of the run, also in the targets' histories.
+    /// Id of the run, also in the history of the target.
     pub run_id: String,
-    /// Local clock.
+    /// When the run started, by the local clock, RFC 3339.
     pub started: String,
     /// Wall time, seconds.
     pub seconds: f64,
-    /// Where the tables are kept; empty when the target could not be opened.
+    /// Location of the target; empty if the target could not be opened.
     pub target: String,
-    /// Why the run could not start. Then there are no tables.
+    /// Why the run could not start; there are no tables then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
-    /// In the order they were asked for.
+    /// The tables, in the order of the selection.
     pub tables: Vec<TableReport>,
-    /// What concerns the run and no table of it, such as tables that the service no longer lists.
+    /// Warnings about the run as a whole, such as tables that the service no longer lists.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// Why it ended before all tables were tried, if it did.
+    /// Why the run ended before all tables were tried, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub ended_early: Option<Reason>,
+    pub ended_early: Option<DeferReason>,
 }
 
 impl Report {
-    /// A run that could not start.
+    /// The report of a run that could not start.
     pub fn not_started(run_id: &str, started: Timestamp, target: &str, error: &Error) -> Self {
         Self {
             run_id: run_id.to_owned(),
@@ -62,11 +62,11 @@ impl Report {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Failure {
-    /// Stable name of the error's kind.
+    /// Stable name of the kind of error.
     pub kind: String,
-    /// The sentence.
+    /// The message.
     pub message: String,
-    /// Names and values, such as the server's uuid.
+    /// Context: names and values.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub context: BTreeMap<String, String>,
     /// Causes, outermost first.
@@ -78,7 +78,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The failure that an error stands for.
+    /// An error as data.
     pub fn of(error: &Error) -> Self {
         Self {
             kind: error.kind().name().to_owned(),
@@ -96,87 +96,88 @@ pub struct TableReport {
     /// `namespace.table`; `namespace.*` for a namespace that could not be listed.
     #[serde(serialize_with = "display")]
     pub table: TableRef,
-    /// How it ended.
+    /// The result.
     #[serde(flatten)]
     pub outcome: Outcome,
-    /// Job that answered.
+    /// Id of the job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job_id: Option<String>,
-    /// Where the time went.
+    /// Time per phase.
     pub phases: Phases,
-    /// Things a person should know, such as placeholders in place of text.
+    /// Warnings, such as placeholders in place of values.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// The failure itself.
+    /// The error.
     #[serde(skip)]
     pub error: Option<Error>,
 }
 
-/// How a table ended.
+/// The result of a table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
-    /// Rows were loaded and the bookmark moved.
+    /// Changes were loaded and the bookmark was updated.
     Loaded {
         /// `snapshot` or `increment`.
         query: &'static str,
-        /// Upserts in the result, after reduction.
+        /// Upserts, after deduplication.
         upserted: u64,
-        /// Keys that were there and are gone.
+        /// Rows that deletes removed.
         deleted: u64,
-        /// Rows in the table now.
+        /// Rows of the table.
         rows: Option<u64>,
         /// Objects downloaded.
         objects: u64,
         /// Bytes of data files written.
         bytes_written: u64,
-        /// Rows set aside.
+        /// Unreadable rows that were set aside.
         bad_rows: u64,
         /// Data as of.
         #[serde(serialize_with = "display")]
         bookmark: Timestamp,
         /// Version of the table schema.
         schema_version: i64,
-        /// What changed in the schema.
+        /// Schema changes.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         schema_changes: Vec<String>,
     },
-    /// The service has nothing newer.
+    /// The service has no newer data.
     Unchanged {
         /// Data as of.
         #[serde(serialize_with = "display")]
         bookmark: Timestamp,
     },
-    /// The data are so recent that the service cannot have newer ones yet; it was not asked.
+    /// The data are so recent that the service cannot have newer ones; no job was started.
     Recent {
         /// Data as of.
         #[serde(serialize_with = "display")]
         bookmark: Timestamp,
     },
-    /// Not begun, or abandoned: it is as it was or up to date, and the next run goes on with it.
-    PutOff {
-        /// Why.
-        reason: Reason,
+    /// Not started, or rolled back; the next run continues with it.
+    #[serde(rename = "put_off")]
+    Deferred {
+        /// The reason.
+        reason: DeferReason,
     },
-    /// The table is as it was before.
+    /// The table failed and was not changed.
     Failed {
         /// Kind of the error.
         kind: &'static str,
-        /// The sentence.
+        /// The message.
         message: String,
-        /// Names and values, such as the server's uuid.
+        /// Context: names and values.
         context: serde_json::Map<String, serde_json::Value>,
         /// Causes, outermost first.
         causes: Vec<String>,
         /// What to do next.
         hint: Option<String>,
     },
-    /// Not tried, because the run had to stop.
+    /// Not tried, because the run had to end.
     Skipped,
 }
 
 impl Outcome {
-    /// The failure as data.
+    /// The outcome for an error.
     pub fn failed(error: &Error) -> Self {
         Outcome::Failed {
             kind: error.kind().name(),
@@ -188,14 +189,14 @@ impl Outcome {
     }
 }
 
-/// Seconds spent by one table; phases of different tables overlap.
+/// Duration of the phases of one table, seconds. Phases of different tables overlap.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Phases {
-    /// Asking for the schema and waiting for the job.
+    /// Schema request and job.
     pub job: f64,
-    /// Download, decode, reduce, write.
+    /// Download, decoding, deduplication, writing.
     pub load: f64,
-    /// Making it visible.
+    /// Commit.
     pub commit: f64,
 }
 

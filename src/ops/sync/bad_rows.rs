@@ -1,5 +1,4 @@
-//! The file where unreadable rows are set aside: JSON lines, one per row, with the row itself. It holds data, so only its owner
-//! may read it.
+//! The file for unreadable rows: JSON lines, one per row. It may contain data, so only its owner can read it.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -12,12 +11,12 @@ use crate::decode::{BadRows, RowError};
 use crate::error::{Kind, Result, ResultExt};
 use crate::model::TableRef;
 
-/// Whether the row itself is written.
+/// Whether the row itself is written to the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RowContent {
     /// It is.
     Kept,
-    /// Only where it is and what is wrong with it: columns of the table are left out or hashed.
+    /// Only its position and the reason, because columns of the table are dropped or hashed.
     LeftOut,
 }
 
@@ -26,18 +25,17 @@ pub(super) enum RowContent {
 pub(super) struct BadRowFile(Arc<Mutex<File>>);
 
 impl BadRowFile {
-    /// Appends to `path`; made when absent.
+    /// Opens `path` for appending, and creates it if absent.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let mut options = OpenOptions::new();
         options.create(true).append(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file =
-            options.open(path).context(Kind::Io, format!("The file for bad rows cannot be opened: {}", path.display()))?;
+        let file = options.open(path).context(Kind::Io, format!("Cannot open the file for bad rows: {}", path.display()))?;
         Ok(Self(Arc::new(Mutex::new(file))))
     }
 
-    /// The policy for one object of one table.
+    /// The policy for rows of one object.
     pub(super) fn policy(&self, table: &TableRef, object: &str, content: RowContent) -> BadRows {
         let (file, table, object) = (self.0.clone(), table.to_string(), object.to_owned());
         BadRows::SetAside(Arc::new(move |error: &RowError, row: &[u8]| {
@@ -53,9 +51,9 @@ impl BadRowFile {
             }
             let mut line = line.to_string();
             line.push('\n');
-            // One write per line, so that lines of several tables do not mix.
+            // One write per line, so that lines of different tables do not interleave.
             let mut file = file.lock();
-            file.write_all(line.as_bytes()).context(Kind::Io, "The file for bad rows cannot be written")
+            file.write_all(line.as_bytes()).context(Kind::Io, "Cannot write to the file for bad rows")
         }))
     }
 }

@@ -1,4 +1,4 @@
-//! Tells an observer when the tables of a run start and end, at the moment it happens. It changes nothing in the run.
+//! Reports the start and end of each table to an observer, when they happen.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,63 +7,63 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::model::TableRef;
 use crate::ops::runs::{Outcome, TableReport};
 
-/// What a table of a run did.
+/// A step of the work on a table.
 #[derive(Debug, Clone, Copy)]
 pub enum SyncStep<'a> {
-    /// Its job was started at the service, or found alive, or it failed before that.
+    /// Its job was started or resumed, or it failed before that.
     Started,
-    /// It has ended. One that was left alone (too recent, put off, not tried) ends without a start.
+    /// It has ended. A table that was not tried (too recent, deferred, skipped) ends without a start.
     Ended(&'a TableReport),
 }
 
-/// A step of one table.
+/// A step of one table of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct SyncEvent<'a> {
-    /// Which table.
+    /// The table.
     pub table: &'a TableRef,
-    /// Its place among the tables of the run, from 1.
+    /// Position of the table in the run, from 1.
     pub place: usize,
-    /// Number of tables.
+    /// Number of tables of the run.
     pub of: usize,
-    /// What happened.
+    /// The step.
     pub step: SyncStep<'a>,
 }
 
-/// Called for each step as it happens; must not block for long.
+/// Called for each step when it happens; must not block for long.
 pub type SyncObserver = Arc<dyn Fn(&SyncEvent<'_>) + Send + Sync>;
 
-/// The steps of a run's tables.
-pub(super) struct Steps {
+/// Reports the steps of a run's tables.
+pub(super) struct EventReporter {
     observer: Option<SyncObserver>,
-    /// Place of each table, and whether it has started.
+    /// Position of each table, and whether it has started.
     tables: BTreeMap<TableRef, (usize, AtomicBool)>,
 }
 
-impl Steps {
+impl EventReporter {
     pub(super) fn new<'a>(observer: Option<SyncObserver>, tables: impl Iterator<Item = &'a TableRef>) -> Self {
         let places = tables.enumerate().map(|(place, table)| (table.clone(), (place + 1, AtomicBool::new(false))));
         Self { tables: if observer.is_some() { places.collect() } else { BTreeMap::new() }, observer }
     }
 
-    /// The table has started. A second call changes nothing.
+    /// Reports that the table has started, once.
     pub(super) fn started(&self, table: &TableRef) {
         if let Some((_, has_started)) = self.tables.get(table)
             && !has_started.swap(true, Ordering::Relaxed)
         {
-            self.tell(table, SyncStep::Started);
+            self.notify(table, SyncStep::Started);
         }
     }
 
-    /// The table has ended.
+    /// Reports that the table has ended.
     pub(super) fn ended(&self, report: &TableReport) {
-        let was_tried = !matches!(report.outcome, Outcome::Skipped | Outcome::PutOff { .. } | Outcome::Recent { .. });
+        let was_tried = !matches!(report.outcome, Outcome::Skipped | Outcome::Deferred { .. } | Outcome::Recent { .. });
         if was_tried {
             self.started(&report.table);
         }
-        self.tell(&report.table, SyncStep::Ended(report));
+        self.notify(&report.table, SyncStep::Ended(report));
     }
 
-    fn tell(&self, table: &TableRef, step: SyncStep<'_>) {
+    fn notify(&self, table: &TableRef, step: SyncStep<'_>) {
         if let (Some(observer), Some((place, _))) = (&self.observer, self.tables.get(table)) {
             observer(&SyncEvent { table, place: *place, of: self.tables.len(), step });
         }

@@ -1,29 +1,28 @@
-//! The seam to other processes that read and write in place of this one. Who they are is not known here.
+//! The interface to executors that read a job's objects in other processes.
 
 use crate::api::{Client, FinishedJob};
 use crate::decode::DecodeCounts;
 use crate::scan::ScanOptions;
 use crate::schema::ColumnChoice;
-use crate::sink::Workers;
+use crate::sink::Executor;
 
-/// Finds workers for loads.
-pub trait Helpers: std::fmt::Debug + Send + Sync {
-    /// Those who read the objects of `job` themselves, asking this process for no more than addresses. `None`: they cannot, and this
-    /// process does the work.
-    fn for_scan(
+/// Provides executors for loads.
+pub trait ExecutorProvider: std::fmt::Debug + Send + Sync {
+    /// An executor that reads the objects of `job`; it asks this process only for their URLs. `None`: this process loads the job itself.
+    fn executor_for(
         &self,
         client: &Client,
         job: &FinishedJob,
         choice: &ColumnChoice,
         options: &ScanOptions,
-    ) -> Option<Box<dyn ScanWorkers>>;
+    ) -> Option<Box<dyn ScanExecutor>>;
 }
 
-/// Workers who read a job's objects.
-pub trait ScanWorkers: Workers {
-    /// What their decoders saw.
+/// An executor that reads the objects of one job.
+pub trait ScanExecutor: Executor {
+    /// What the decoders counted.
     fn counts(&self) -> DecodeCounts;
 
-    /// Numbers of the objects that they have read to their ends, ascending.
+    /// Numbers of the objects that were read to their end, ascending.
     fn finished(&self) -> Vec<usize>;
 }

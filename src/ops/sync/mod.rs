@@ -3,7 +3,10 @@
 mod bad_rows;
 mod events;
 mod executors;
+mod layout;
 mod option_names;
+mod outcome;
+mod pipeline;
 mod queue;
 mod replicate;
 mod request;
@@ -11,9 +14,9 @@ mod run;
 mod time_budget;
 
 pub use events::{SyncEvent, SyncObserver, SyncStep};
-pub use executors::{Helpers, ScanWorkers};
+pub use executors::{ExecutorProvider, ScanExecutor};
+pub(super) use layout::{choose, layout};
 pub use option_names::NameOptions;
 pub(super) use option_names::Names;
-pub(super) use replicate::{choose, layout};
-pub use request::{Demand, OnSnapshotRequired, Refresh, SyncRequest, Unlisted};
+pub use request::{OnSnapshotRequired, Precondition, Refresh, SyncRequest, UnknownTables};
 pub use run::sync;

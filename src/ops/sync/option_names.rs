@@ -1,5 +1,5 @@
-//! Names of tables and columns in options. A misspelt one does nothing, and where it was to hide something, that would be loaded: so
-//! names that nothing has end the run before any job is asked for. Patterns without a match are only warned of.
+//! Checks the names of tables and columns in options. A misspelt name has no effect, and a column that should be hidden would be loaded. So
+//! unknown names fail the run before any job starts; patterns without a match are logged as warnings.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,49 +14,53 @@ use crate::ops::selection::Listing;
 use crate::schema::{TableRules, TableSchema};
 use crate::sink::Sink;
 
-/// Schemas that are asked for at once.
+/// Schemas that are requested at the same time.
 const SCHEMAS_AT_ONCE: usize = 8;
 
-/// Names of other runs' namespaces, and what was warned of already: for all targets and all runs of a process.
+/// Options of the check, shared by all targets and runs of a process.
 #[derive(Debug, Clone, Default)]
 pub struct NameOptions {
-    /// Namespaces besides the known ones that options may speak of although they are no part of the run.
-    pub elsewhere: Vec<String>,
+    /// Other namespaces that options may refer to, besides the known ones.
+    pub other_namespaces: Vec<String>,
+    /// Patterns that a warning was logged for.
     warned: Arc<Mutex<HashSet<String>>>,
 }
 
 impl NameOptions {
-    /// With these namespaces.
-    pub fn new(elsewhere: Vec<String>) -> Self {
-        Self { elsewhere, warned: Arc::default() }
+    /// Allows references to these namespaces.
+    pub fn new(other_namespaces: Vec<String>) -> Self {
+        Self { other_namespaces, warned: Arc::default() }
     }
 
-    /// Warns of a pattern, once in the life of the process.
+    /// Logs a warning about a pattern, once per process.
     fn warn(&self, pattern: &str, of: &'static str) {
         if self.warned.lock().insert(format!("{of} {pattern}")) {
-            tracing::warn!(pattern, "A pattern of {of} matches no table of the run's namespaces");
+            tracing::warn!(pattern, "A pattern in {of} matches no table in the namespaces of the run");
         }
     }
 }
 
-/// The names of a run's options against what there is.
+/// Checks the names in the options of a run.
 pub(in crate::ops) struct Names<'a> {
     client: &'a Client,
     sink: &'a dyn Sink,
     listing: &'a Listing,
     options: &'a NameOptions,
-    /// Tables of known namespaces that are no part of the run; asked for when a name is found nowhere else.
+    /// Tables of known namespaces outside of the run, listed when a name was not found other_namespaces.
     others: Option<Vec<TableRef>>,
-    held: Option<Vec<TableRef>>,
+    kept: Option<Vec<TableRef>>,
     schemas: HashMap<TableRef, Option<HashSet<String>>>,
 }
 
 impl<'a> Names<'a> {
     pub(in crate::ops) fn new(client: &'a Client, sink: &'a dyn Sink, listing: &'a Listing, options: &'a NameOptions) -> Self {
-        Self { client, sink, listing, options, others: None, held: None, schemas: HashMap::new() }
+        Self { client, sink, listing, options, others: None, kept: None, schemas: HashMap::new() }
     }
 
-    /// Kind `NotFound` for a name that no table has, `Schema` for a column to be hidden that no table has.
+    /// Checks all names.
+    ///
+    /// # Errors
+    /// Kind `NotFound` for a name that no table has, `Schema` for a hidden column that no table has.
     pub(in crate::ops) async fn check(&mut self, rules: &TableRules, exclude: &[String]) -> Result<()> {
         let mut seen = HashSet::new();
         let words = rules.words().map(|word| (word, "the options for tables"));
@@ -70,7 +74,7 @@ impl<'a> Names<'a> {
             }
         }
         for (word, column) in rules.hidden_columns() {
-            // What is said of one table by its name is checked with the table's schema.
+            // Columns of a table that is given by name are checked with its schema.
             if is_pattern(word) && !is_pattern(column) && seen.insert((word, column)) {
                 self.check_column(word, column).await?;
             }
@@ -83,13 +87,13 @@ impl<'a> Names<'a> {
     }
 
     async fn check_name(&mut self, word: &str, of: &'static str) -> Result<()> {
-        if self.held().await?.iter().any(|table| table.matches(word)) {
+        if self.kept().await?.iter().any(|table| table.matches(word)) {
             return Ok(());
         }
         if let Some((namespace, _)) = word.split_once('.') {
             let is_answered = self.listing.answered.iter().any(|known| known == namespace);
             let is_elsewhere = KNOWN_NAMESPACES.contains(&namespace)
-                || self.listing.failed.iter().chain(&self.options.elsewhere).any(|known| known == namespace);
+                || self.listing.failed.iter().chain(&self.options.other_namespaces).any(|known| known == namespace);
             return match is_elsewhere && !is_answered {
                 true => Ok(()),
                 false => Err(self.unknown(word, of)),
@@ -98,7 +102,7 @@ impl<'a> Names<'a> {
         if self.others().await.iter().any(|table| table.matches(word)) {
             return Ok(());
         }
-        // It may be a table of a namespace that cannot be listed just now, and is not loaded then.
+        // It may be a table of a namespace that cannot be listed, which is not loaded.
         match self.listing.failed.is_empty() || self.nearest(word).is_some() {
             true => Err(self.unknown(word, of)),
             false => Ok(()),
@@ -112,36 +116,38 @@ impl<'a> Names<'a> {
     }
 
     fn unknown(&self, word: &str, of: &'static str) -> Error {
-        let error = Error::new(Kind::NotFound, "An option names a table that the service does not have")
+        let error = Error::new(Kind::NotFound, "An option refers to a table that the service does not have")
             .with_field("table", word)
             .with_field("option", of);
         match self.nearest(word) {
             Some(table) => {
                 let name = if word.contains('.') { table.to_string() } else { table.table.clone() };
-                error.hint(format!("did you mean `{name}`? Nothing was loaded, as columns that are to be hidden could come"))
+                error.hint(format!(
+                    "did you mean `{name}`? Nothing was loaded, because columns that should be hidden might have been"
+                ))
             }
             None => error.hint(
-                "see the names with `daplake list --namespace ...`; take the name out if the service has dropped the table",
+                "list the tables with `daplake list --namespace ...`; remove the name if the service has dropped the table",
             ),
         }
     }
 
-    /// The tables of the target: one that the service has dropped is no misspelling.
-    async fn held(&mut self) -> Result<&[TableRef]> {
-        if self.held.is_none() {
-            self.held = Some(self.sink.list(None).await.with_field("target", self.sink.location())?);
+    /// The tables of the target: a table that the service has dropped is not misspelt.
+    async fn kept(&mut self) -> Result<&[TableRef]> {
+        if self.kept.is_none() {
+            self.kept = Some(self.sink.list(None).await.with_field("target", self.sink.location())?);
         }
-        Ok(self.held.as_deref().unwrap_or_default())
+        Ok(self.kept.as_deref().unwrap_or_default())
     }
 
     async fn others(&mut self) -> &[TableRef] {
         if self.others.is_none() {
             let asked = |name: &&str| !self.listing.answered.iter().chain(&self.listing.failed).any(|known| known == name);
-            let elsewhere = self.options.elsewhere.iter().map(String::as_str);
-            let names: HashSet<&str> = KNOWN_NAMESPACES.into_iter().chain(elsewhere).filter(asked).collect();
+            let other_namespaces = self.options.other_namespaces.iter().map(String::as_str);
+            let names: HashSet<&str> = KNOWN_NAMESPACES.into_iter().chain(other_namespaces).filter(asked).collect();
             let mut found = Vec::new();
             for name in names {
-                // An account need not have it, and a run that is not about it does not fail with it.
+                // The account may not have it, and the run does not need it.
                 if let Ok(tables) = self.client.tables(&Namespace::new(name)).await {
                     found.extend(tables.into_iter().map(|table| TableRef::new(name, table)));
                 }
@@ -160,10 +166,10 @@ impl<'a> Names<'a> {
         if self.any_has(others, column).await? {
             return Ok(());
         }
-        // A column that is gone upstream was hidden before.
-        let held: Vec<TableRef> = self.held().await?.iter().filter(|table| table.matches(word)).cloned().collect();
-        for table in held {
-            let record = self.sink.held(&table).await?.map(|held| held.columns).unwrap_or_default();
+        // A column that the service removed was hidden before.
+        let kept: Vec<TableRef> = self.kept().await?.iter().filter(|table| table.matches(word)).cloned().collect();
+        for table in kept {
+            let record = self.sink.committed(&table).await?.map(|state| state.columns).unwrap_or_default();
             if record.hashed.iter().chain(&record.dropped).any(|known| known == column) {
                 return Ok(());
             }
@@ -171,13 +177,13 @@ impl<'a> Names<'a> {
         if !self.listing.failed.is_empty() {
             return Ok(());
         }
-        Err(Error::new(Kind::Schema, "A rule names a column that no table has")
+        Err(Error::new(Kind::Schema, "A rule refers to a column that no table has")
             .with_field("tables", word)
             .with_field("column", column)
-            .hint("see the names with `daplake schema --table ...`; nothing was loaded, as columns that are to be hidden could come"))
+            .hint("list the columns with `daplake schema --table ...`; nothing was loaded, because columns that should be hidden might have been"))
     }
 
-    /// Whether one of the tables has the column, in the service's present schemas.
+    /// Whether one of the tables has the column in the present schema of the service.
     async fn any_has(&mut self, tables: Vec<TableRef>, column: &str) -> Result<bool> {
         let known = |table: &TableRef| self.schemas.get(table).and_then(Option::as_ref);
         if tables.iter().filter_map(known).any(|columns| columns.contains(column)) {
@@ -186,7 +192,7 @@ impl<'a> Names<'a> {
         let missing: Vec<TableRef> = tables.into_iter().filter(|table| !self.schemas.contains_key(table)).collect();
         let client = self.client;
         let read = |table: TableRef| async move {
-            // A table whose schema cannot be had fails by itself.
+            // A table without a schema fails later.
             let columns = match client.table_schema(&table).await {
                 Ok(answer) => TableSchema::read(&table, answer.version, answer.schema)
                     .ok()

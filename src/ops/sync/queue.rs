@@ -1,4 +1,4 @@
-//! In what order the tables of a run ask for their jobs, where that matters: whoever asks first gets the next start. It asks for nothing.
+//! The order in which the tables of a run request their jobs, for runs with a time budget: the first request gets the first start.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,21 +6,21 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How long those behind wait for a table that has not come: another run may be at work on it, or its target be slow.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long tables wait for an earlier one that has not arrived: another run may work on it, or its target may be slow.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The places of a run's tables.
+/// The queue of a run's tables.
 #[derive(Debug)]
-pub(super) struct Order {
+pub(super) struct StartQueue {
     until: Instant,
     places: watch::Sender<Places>,
 }
 
 #[derive(Debug, Default)]
 struct Places {
-    /// Of those who have not come yet, and are waited for.
+    /// Positions of tables that have not arrived and are waited for.
     missing: BTreeSet<usize>,
-    /// Of those who have come and wait.
+    /// Positions of tables that have arrived and wait.
     waiting: BTreeSet<usize>,
 }
 
@@ -30,39 +30,39 @@ impl Places {
     }
 }
 
-impl Order {
-    /// Nobody waits.
-    pub(super) fn any() -> Self {
-        Self::of(0)
+impl StartQueue {
+    /// A queue in which no table waits.
+    pub(super) fn unordered() -> Self {
+        Self::ordered(0)
     }
 
-    /// By place, of so many. Whoever has not come when 10 s are over is no longer waited for.
-    pub(super) fn of(total: usize) -> Self {
-        Self::within(PATIENCE, total)
+    /// A queue of `total` tables by position. A table that has not arrived within 10 s is not waited for any more.
+    pub(super) fn ordered(total: usize) -> Self {
+        Self::within(TIMEOUT, total)
     }
 
-    fn within(patience: Duration, total: usize) -> Self {
+    fn within(timeout: Duration, total: usize) -> Self {
         let places = Places { missing: (0..total).collect(), waiting: BTreeSet::new() };
-        Self { until: Instant::now() + patience, places: watch::Sender::new(places) }
+        Self { until: Instant::now() + timeout, places: watch::Sender::new(places) }
     }
 
-    /// The turn of a place. To be dropped as soon as it is used, or when it is not needed.
-    pub(super) fn turn(&self, place: usize) -> Turn<'_> {
-        Turn { order: self, place }
+    /// The slot of a position. It must be dropped as soon as it was used or is not needed.
+    pub(super) fn slot(&self, place: usize) -> QueueSlot<'_> {
+        QueueSlot { queue: self, place }
     }
 }
 
-/// A place in the order.
+/// The slot of one table in the queue.
 #[derive(Debug)]
-pub(super) struct Turn<'a> {
-    order: &'a Order,
+pub(super) struct QueueSlot<'a> {
+    queue: &'a StartQueue,
     place: usize,
 }
 
-impl Turn<'_> {
-    /// Resolves when all those before have had their turn, do not need it, or have kept the others waiting for too long.
-    pub(super) async fn come(&self) {
-        let places = &self.order.places;
+impl QueueSlot<'_> {
+    /// Resolves when every earlier slot was used, was dropped, or has timed out.
+    pub(super) async fn wait(&self) {
+        let places = &self.queue.places;
         let mut changed = places.subscribe();
         let was_missing = places.send_if_modified(|places| {
             let was_missing = places.missing.remove(&self.place);
@@ -75,19 +75,19 @@ impl Turn<'_> {
             return;
         }
         let next = async |changed: &mut watch::Receiver<Places>| {
-            // The sender lives as long as we do.
+            // Cannot fail: the queue owns the sender.
             let _ = changed.wait_for(|places| places.is_next(self.place)).await;
         };
-        if tokio::time::timeout_at(self.order.until, next(&mut changed)).await.is_err() {
+        if tokio::time::timeout_at(self.queue.until, next(&mut changed)).await.is_err() {
             places.send_modify(|places| places.missing.clear());
             next(&mut changed).await;
         }
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for QueueSlot<'_> {
     fn drop(&mut self) {
-        self.order.places.send_if_modified(|places| places.missing.remove(&self.place) | places.waiting.remove(&self.place));
+        self.queue.places.send_if_modified(|places| places.missing.remove(&self.place) | places.waiting.remove(&self.place));
     }
 }
 
@@ -103,62 +103,63 @@ mod tests {
 
     #[derive(Debug, Clone, Copy, PartialEq)]
     enum Table {
-        Asks,
+        Requests,
         EndsBefore,
-        NeverComes,
+        NeverArrives,
     }
 
-    /// Who has asked, in order, when the tables come in the order of `coming` and each at another poll.
-    async fn played(order: &Order, coming: &[(usize, Table)]) -> Vec<usize> {
-        let asked = RefCell::new(Vec::new());
+    /// The positions in the order of their requests, if tables arrive in the order of `arriving`, each at another poll.
+    async fn requests(queue: &StartQueue, arriving: &[(usize, Table)]) -> Vec<usize> {
+        let requested = RefCell::new(Vec::new());
         let mut kept = Vec::new();
         let mut work = Vec::new();
-        for (polls, (place, table)) in coming.iter().enumerate() {
-            let (place, turn, asked) = (*place, order.turn(*place), &asked);
+        for (polls, (place, table)) in arriving.iter().enumerate() {
+            let (place, slot, requested) = (*place, queue.slot(*place), &requested);
             match table {
-                Table::NeverComes => kept.push(turn),
-                Table::EndsBefore | Table::Asks => work.push(async move {
+                Table::NeverArrives => kept.push(slot),
+                Table::EndsBefore | Table::Requests => work.push(async move {
                     for _ in 0..polls {
                         tokio::task::yield_now().await;
                     }
-                    if *table == Table::Asks {
-                        turn.come().await;
-                        asked.borrow_mut().push(place);
+                    if *table == Table::Requests {
+                        slot.wait().await;
+                        requested.borrow_mut().push(place);
                     }
                 }),
             }
         }
         join_all(work).await;
         drop(kept);
-        asked.into_inner()
+        requested.into_inner()
     }
 
     fn tables() -> impl Strategy<Value = Vec<(usize, Table)>> {
-        let kind = prop_oneof![4 => Just(Table::Asks), 1 => Just(Table::EndsBefore), 1 => Just(Table::NeverComes)];
+        let kind = prop_oneof![4 => Just(Table::Requests), 1 => Just(Table::EndsBefore), 1 => Just(Table::NeverArrives)];
         prop::collection::vec(kind, 0..12).prop_map(|kinds| kinds.into_iter().enumerate().collect::<Vec<_>>()).prop_shuffle()
     }
 
     proptest! {
         #[test]
-        fn tables_ask_in_their_order_however_they_come(coming in tables()) {
+        fn tables_request_jobs_in_their_order(arriving in tables()) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-            let asked = runtime.block_on(async { played(&Order::within(Duration::from_millis(5), coming.len()), &coming).await });
-            let mut expected: Vec<usize> = coming.iter().filter(|(_, table)| *table == Table::Asks).map(|(place, _)| *place).collect();
+            let requested = runtime
+                .block_on(async { requests(&StartQueue::within(Duration::from_millis(5), arriving.len()), &arriving).await });
+            let mut expected: Vec<usize> = arriving.iter().filter(|(_, table)| *table == Table::Requests).map(|(place, _)| *place).collect();
             expected.sort_unstable();
-            prop_assert_eq!(asked, expected);
+            prop_assert_eq!(requested, expected);
         }
     }
 
     #[tokio::test]
-    async fn without_an_order_or_a_second_time_nobody_waits() {
-        let any = Order::any();
-        assert!(any.turn(7).come().now_or_never().is_some());
-        let order = Order::of(2);
-        let (first, second) = (order.turn(0), order.turn(1));
-        assert!(second.come().now_or_never().is_none());
-        assert!(first.come().now_or_never().is_some());
+    async fn nobody_waits_in_an_unordered_queue_or_for_a_used_slot() {
+        let unordered = StartQueue::unordered();
+        assert!(unordered.slot(7).wait().now_or_never().is_some());
+        let queue = StartQueue::ordered(2);
+        let (first, second) = (queue.slot(0), queue.slot(1));
+        assert!(second.wait().now_or_never().is_none());
+        assert!(first.wait().now_or_never().is_some());
         drop(first);
-        assert!(second.come().now_or_never().is_some());
-        assert!(second.come().now_or_never().is_some());
+        assert!(second.wait().now_or_never().is_some());
+        assert!(second.wait().now_or_never().is_some());
     }
 }

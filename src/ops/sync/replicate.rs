@@ -1,4 +1,5 @@
-//! One table, from what the target holds to what the service has: the spine of `sync`.
+//! One table of a run: from its committed state to the newest data of the service. Requests the job, loads its changes
+//! (`pipeline.rs`) and keeps the journal.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,187 +9,131 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, OnceCell, Semaphore, watch};
 use tracing::Instrument;
 
-use super::bad_rows::{BadRowFile, RowContent};
-use super::events::Steps;
-use super::executors::Helpers;
-use super::queue::Turn;
-use super::request::{Demand, OnSnapshotRequired, Refresh};
-use super::time_budget::{Budget, Halt};
-use crate::api::{Client, FinishedJob, Job, Query, RunOptions, VersionedSchema};
-use crate::decode::{BadRows, DecodeCounts};
-use crate::engine::Engine;
+use super::events::EventReporter;
+use super::layout::{choose, layout};
+use super::outcome::{TableOutcome, warnings};
+use super::pipeline::{Committed, Pipeline, Source};
+use super::queue::QueueSlot;
+use super::request::{OnSnapshotRequired, Precondition, SyncRequest};
+use super::time_budget::{RunState, TimeBudget};
+use crate::api::{FinishedJob, Job, Query, RunOptions, VersionedSchema};
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::model::{Format, KNOWN_NAMESPACES, Mode, Namespace, TableRef, Timestamp, Window, is_pattern, name_matches};
-use crate::ops::journal::Journal;
-use crate::ops::journal::{Pages, window_words};
+use crate::model::{KNOWN_NAMESPACES, Mode, Namespace, TableRef, Timestamp, Window};
+use crate::ops::journal::{JournalEntry, window_text};
 use crate::ops::runs::{Outcome, Phases};
 use crate::ops::selection::{Holder, unknown_table};
 use crate::progress;
-use crate::reduce::{ChangeSet, latest_per_key};
-use crate::scan::{ObjectScan, ScanOptions, check_finished};
-use crate::schema::{ColumnChoice, ColumnRecord, ColumnType, TableMode, TableOptions, TableRules, TableSchema};
-use crate::sink::{Held, Layout, LoadKind, LoadPlan, Loaded, Sink, Workers};
+use crate::schema::{ColumnChoice, ColumnRecord, TableSchema};
+use crate::sink::CommittedState;
 
 /// What all tables of a run share.
 pub(super) struct Replicator {
-    pub(super) client: Client,
-    pub(super) sink: Arc<dyn Sink>,
-    pub(super) engine: Engine,
-    pub(super) format: Format,
-    pub(super) mode: Option<Mode>,
-    pub(super) resnapshot: bool,
-    pub(super) on_snapshot_required: OnSnapshotRequired,
-    pub(super) demand: Demand,
-    pub(super) scan: ScanOptions,
-    pub(super) rules: TableRules,
-    pub(super) bad_rows: Option<BadRowFile>,
-    /// Tables that load at once; jobs of the others start and wait meanwhile.
+    pub(super) request: Arc<SyncRequest>,
+    pub(super) pipeline: Pipeline,
+    /// Permits for concurrent loads. Jobs of other tables start and run meanwhile.
     pub(super) loads: Semaphore,
-    /// Tables that are at work in any way: each keeps its journal open.
+    /// Permits for active tables, each of which keeps its journal open.
     pub(super) active: Semaphore,
-    /// Tables that look at once into what the target holds.
-    pub(super) looking: Semaphore,
-    pub(super) run_id: String,
-    pub(super) journal: Option<Journal>,
-    /// Whether a warning has said that the journal cannot be used.
-    pub(super) journal_missed: AtomicBool,
-    pub(super) fresh: bool,
-    pub(super) skip_recent: Option<Refresh>,
-    /// Of the target, for the journal.
+    /// Permits for reading the state of a table at the target.
+    pub(super) state_reads: Semaphore,
+    /// Location of the target, for the journal.
     pub(super) location: String,
-    /// Raised when nothing new shall be begun.
-    pub(super) halt: watch::Sender<Halt>,
-    pub(super) budget: Budget,
-    pub(super) helpers: Option<Arc<dyn Helpers>>,
-    pub(super) steps: Steps,
-    /// Tables of namespaces, asked for when one is not found.
+    /// Whether a warning was logged that the journal cannot be used.
+    pub(super) journal_missed: AtomicBool,
+    pub(super) state: watch::Sender<RunState>,
+    pub(super) budget: TimeBudget,
+    pub(super) events: EventReporter,
+    /// Tables of each namespace, listed when a table is not found.
     pub(super) lists: Mutex<BTreeMap<Namespace, Arc<OnceCell<Vec<TableRef>>>>>,
 }
 
-/// How a table ended that did not fail.
-pub(super) struct Done {
-    pub(super) outcome: Outcome,
-    pub(super) job_id: Option<String>,
-    pub(super) phases: Phases,
-    pub(super) warnings: Vec<String>,
-}
-
-impl Done {
-    /// Without any work.
-    pub(super) fn of(outcome: Outcome) -> Self {
-        Self { outcome, job_id: None, phases: Phases::default(), warnings: Vec::new() }
-    }
-
-    /// This and then the next increment, as one.
-    fn then(self, next: Done) -> Self {
-        let mut warnings = self.warnings;
-        warnings.extend(next.warnings.into_iter().filter(|warning| !warnings.contains(warning)).collect::<Vec<_>>());
-        let phases = Phases {
-            job: self.phases.job + next.phases.job,
-            load: self.phases.load + next.phases.load,
-            commit: self.phases.commit + next.phases.commit,
-        };
-        let (outcome, job_id) = match (self.outcome, next.outcome) {
-            (
-                Outcome::Loaded { query, upserted, deleted, objects, bytes_written, bad_rows, schema_changes, .. },
-                Outcome::Loaded {
-                    upserted: more_upserted,
-                    deleted: more_deleted,
-                    rows,
-                    objects: more_objects,
-                    bytes_written: more_bytes,
-                    bad_rows: more_bad_rows,
-                    bookmark,
-                    schema_version,
-                    schema_changes: more_changes,
-                    ..
-                },
-            ) => {
-                let outcome = Outcome::Loaded {
-                    query,
-                    upserted: upserted + more_upserted,
-                    deleted: deleted + more_deleted,
-                    rows,
-                    objects: objects + more_objects,
-                    bytes_written: bytes_written + more_bytes,
-                    bad_rows: bad_rows + more_bad_rows,
-                    bookmark,
-                    schema_version,
-                    schema_changes: schema_changes.into_iter().chain(more_changes).collect(),
-                };
-                (outcome, next.job_id)
-            }
-            (Outcome::Unchanged { .. }, loaded @ Outcome::Loaded { .. }) => (loaded, next.job_id),
-            (first, _) => (first, self.job_id),
-        };
-        Self { outcome, job_id, phases, warnings }
-    }
-}
-
-/// How often a load is begun whose transaction the target undoes in favour of another one.
-const LOAD_ATTEMPTS: u32 = 4;
-
-impl Halt {
+impl RunState {
+    /// The outcome of a table that is not started in this state.
     fn outcome(self) -> Outcome {
         match self {
-            Halt::For(reason) => Outcome::PutOff { reason },
-            Halt::Failed | Halt::No => Outcome::Skipped,
+            RunState::Ending(reason) => Outcome::Deferred { reason },
+            RunState::Failed | RunState::Running => Outcome::Skipped,
         }
     }
 }
 
-/// A stored job that is older is loaded, and then the changes since are asked for in the same run.
+/// A resumed job that is older is loaded, followed by the increment since then in the same run.
 const STALE_JOB: Duration = Duration::from_secs(3600);
-/// Runs in which a job may fail by its content before the question is asked in another form: the service gives the same job to an
-/// equal question.
+/// Runs in which the result of one job may fail before the query uses another mode: the service answers equal queries with the same job.
 const MAX_USES: u32 = 2;
 
-/// The answer to what was asked.
+/// A finished job with the schema of its rows.
 struct Answer {
     job: FinishedJob,
     schema: Arc<TableSchema>,
     choice: ColumnChoice,
-    /// When an earlier run asked for the job, if one did.
-    asked_before: Option<Timestamp>,
+    /// When an earlier run requested the job, if it was resumed.
+    requested_before: Option<Timestamp>,
 }
 
-/// Logs are held for 30 days by the service; say so in time.
-const LOG_WARNING_DAYS: i64 = 20;
+/// A result that may be followed by newer data in the same run.
+struct Step {
+    outcome: TableOutcome,
+    /// The job was requested by an earlier run, more than [`STALE_JOB`] ago.
+    is_stale: bool,
+}
+
+impl Step {
+    fn not_started(state: RunState) -> Self {
+        Self { outcome: TableOutcome::of(state.outcome()), is_stale: false }
+    }
+}
+
+/// What is known of a table before its job.
+#[derive(Clone, Copy)]
+struct Table<'a> {
+    table: &'a TableRef,
+    committed: Option<&'a CommittedState>,
+    resnapshot: bool,
+    journal: &'a JournalEntry,
+}
 
 impl Replicator {
-    /// Nothing new is begun from now on. The first reason stays.
-    pub(super) fn raise(&self, halt: Halt) {
-        self.halt.send_if_modified(|current| *current == Halt::No && std::mem::replace(current, halt) != halt);
+    /// Starts no further work from now on. The first reason stays.
+    pub(super) fn end(&self, state: RunState) {
+        self.state.send_if_modified(|current| *current == RunState::Running && std::mem::replace(current, state) != state);
     }
 
-    /// What the journal calls a table of this target.
-    pub(super) fn page_key(&self, table: &TableRef) -> String {
+    /// Resolves with the first state for which `ends` is true.
+    async fn ended(&self, ends: impl FnMut(&RunState) -> bool) -> RunState {
+        let mut state = self.state.subscribe();
+        // Cannot fail: `self` owns the sender.
+        state.wait_for(ends).await.map_or(RunState::Running, |state| *state)
+    }
+
+    /// The key of a table in the journal.
+    pub(super) fn journal_key(&self, table: &TableRef) -> String {
         format!("sync {table} at {}", self.location)
     }
 
-    /// The journal of a table, or none if it cannot be had.
-    async fn pages(&self, table: &TableRef) -> Pages {
-        let Some(journal) = &self.journal else { return Pages::in_memory() };
-        match journal.open(table, &self.page_key(table)).await {
-            Ok(pages) => pages,
+    /// The journal entry of a table, or one in memory if the journal cannot be used.
+    async fn journal(&self, table: &TableRef) -> JournalEntry {
+        let Some(journal) = &self.request.journal else { return JournalEntry::in_memory() };
+        match journal.open(table, &self.journal_key(table)).await {
+            Ok(entry) => entry,
             Err(error) => {
                 if !self.journal_missed.swap(true, Ordering::Relaxed) {
                     tracing::warn!(%error, "No journal: if this run is interrupted, the next one may start new jobs (see --state-dir)");
                 }
-                Pages::in_memory()
+                JournalEntry::in_memory()
             }
         }
     }
 
-    /// Tells the nearest name of a table that the service does not know.
-    pub(super) async fn named(&self, error: Error, table: &TableRef) -> Error {
+    /// Adds the nearest table name to the error for a table that the service does not have.
+    pub(super) async fn with_nearest_name(&self, error: Error, table: &TableRef) -> Error {
         if error.kind() != Kind::NotFound || !KNOWN_NAMESPACES.contains(&table.namespace.as_str()) {
             return error;
         }
-        // Once for all of them: lists are dear.
+        // One request per namespace.
         let namespace = self.lists.lock().await.entry(table.namespace.clone()).or_default().clone();
         let listed = namespace.get_or_init(async || {
-            let tables = self.client.tables(&table.namespace).await.unwrap_or_default();
+            let tables = self.request.client.tables(&table.namespace).await.unwrap_or_default();
             tables.into_iter().map(|name| TableRef::new(table.namespace.as_str(), name)).collect()
         });
         let listed: &Vec<TableRef> = listed.await;
@@ -201,90 +146,94 @@ impl Replicator {
         }
     }
 
-    /// Brings one table up to date, and asks for its job when it is its turn. On an error the table is as it was.
-    pub(super) async fn replicate(&self, table: &TableRef, turn: Turn<'_>) -> Result<Done> {
-        let mut halted = self.halt.subscribe();
-        let begin = async {
+    /// Brings one table up to date; requests its job when `slot` is due. On an error the table is unchanged.
+    pub(super) async fn replicate(&self, table: &TableRef, slot: QueueSlot<'_>) -> Result<TableOutcome> {
+        let starting = async {
             let active = self.active.acquire().await.context(Kind::Bug, "The run is closing")?;
-            // Waits while another run is at work on the table, and then sees what that one has reached.
-            Ok::<_, Error>((active, self.pages(table).await))
+            // Waits while another run works on the table, and then sees its result.
+            Ok::<_, Error>((active, self.journal(table).await))
         };
-        let (_active, pages) = tokio::select! {
+        let (_active, journal) = tokio::select! {
             biased;
-            halt = halted.wait_for(|halt| *halt != Halt::No) => return Ok(Done::of(halt.map_or(Halt::No, |halt| *halt).outcome())),
-            begun = begin => begun?,
+            state = self.ended(|state| *state != RunState::Running) => return Ok(TableOutcome::of(state.outcome())),
+            started = starting => started?,
         };
-        if self.fresh {
-            pages.forget();
+        if self.request.fresh {
+            journal.forget();
         }
-        let held = {
-            let _looking = self.looking.acquire().await.context(Kind::Bug, "The run is closing")?;
-            let held = self.sink.held(table).await?;
-            self.sink.accepts(table, &layout(&self.rules, table, ColumnRecord::default())).await?;
-            held
+        let committed = {
+            let _permit = self.state_reads.acquire().await.context(Kind::Bug, "The run is closing")?;
+            let committed = self.request.sink.committed(table).await?;
+            let wanted = layout(&self.request.rules, table, ColumnRecord::default());
+            self.request.sink.capabilities().validate_layout(table, &wanted).await?;
+            committed
         };
-        match (self.demand, &held) {
-            (Demand::Absent, Some(_)) => {
-                return Err(
-                    Error::new(Kind::Target, "The table is already initialised").hint("use syncdb to bring it up to date")
-                );
+        self.check_precondition(table, committed.as_ref()).await?;
+        let resnapshot = self.request.resnapshot;
+        if let Some(state) = committed.as_ref().filter(|_| !resnapshot) {
+            if let Some(foreign) = &state.foreign_changes {
+                return Err(foreign.refusal(table));
             }
-            (Demand::Present, None) => {
-                // A name that the service does not know either is misspelt.
-                self.client.table_schema(table).await?;
-                return Err(
-                    Error::new(Kind::Target, "The table is not initialised").hint("use initdb to load it for the first time")
-                );
-            }
-            _ => {}
-        }
-        if let (Some(foreign), false) = (held.as_ref().and_then(|held| held.foreign_changes.as_ref()), self.resnapshot) {
-            return Err(foreign.refusal(table));
-        }
-        if let (Some(held), Some(refresh), false) = (&held, self.skip_recent, self.resnapshot) {
-            // The server's clock is known to the second: the bookmark may seem to be of the future.
-            let age = self.client.server_now().micros().saturating_sub(held.bookmark.at.micros()).max(0);
-            if age < refresh.interval(table).as_micros() as i64 {
-                return Ok(Done::of(Outcome::Recent { bookmark: held.bookmark.at }));
+            if self.is_recent(table, state) {
+                return Ok(TableOutcome::of(Outcome::Recent { bookmark: state.bookmark.at }));
             }
         }
-        let (done, is_stale) = self.bring(table, held.as_ref(), self.resnapshot, &pages, Some(turn)).await?;
-        if !is_stale {
-            return Ok(done);
+        let known = Table { table, committed: committed.as_ref(), resnapshot, journal: &journal };
+        let first = self.update(known, Some(slot)).await?;
+        if !first.is_stale {
+            return Ok(first.outcome);
         }
-        let held = self.sink.held(table).await?;
-        let (newer, _) = self.bring(table, held.as_ref(), false, &pages, None).await?;
-        Ok(done.then(newer))
+        let committed = self.request.sink.committed(table).await?;
+        let known = Table { committed: committed.as_ref(), resnapshot: false, ..known };
+        let next = self.update(known, None).await?;
+        Ok(first.outcome.then(next.outcome))
     }
 
-    /// Asks and loads once, and keeps the journal. True beside what was done: the job was of an earlier run, so there may be newer data.
-    async fn bring(
-        &self,
-        table: &TableRef,
-        held: Option<&Held>,
-        resnapshot: bool,
-        pages: &Pages,
-        turn: Option<Turn<'_>>,
-    ) -> Result<(Done, bool)> {
-        // An object or job may vanish between the answer and the download; the query is then asked again, once.
-        let ended = match self.attempt(table, held, resnapshot, pages, turn).await {
+    async fn check_precondition(&self, table: &TableRef, committed: Option<&CommittedState>) -> Result<()> {
+        match (self.request.precondition, committed) {
+            (Precondition::Absent, Some(_)) => {
+                Err(Error::new(Kind::Target, "The table is already initialised").hint("use syncdb to bring it up to date"))
+            }
+            (Precondition::Present, None) => {
+                // If the service does not have the table either, its name is misspelt.
+                self.request.client.table_schema(table).await?;
+                Err(Error::new(Kind::Target, "The table is not initialised").hint("use initdb to load it for the first time"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the service cannot have newer data yet.
+    fn is_recent(&self, table: &TableRef, state: &CommittedState) -> bool {
+        let Some(refresh) = self.request.skip_recent else { return false };
+        // The server's clock is known to the second, so the bookmark may appear to be in the future.
+        let age = self.request.client.server_now().micros().saturating_sub(state.bookmark.at.micros()).max(0);
+        age < refresh.interval(table).as_micros() as i64
+    }
+
+    /// Requests and loads one job, and records the result in the journal.
+    async fn update(&self, known: Table<'_>, slot: Option<QueueSlot<'_>>) -> Result<Step> {
+        // An object or job may expire between the answer and the download; the query is then repeated, once.
+        let ended = match self.attempt(known, slot).await {
             Err(error) if error.kind() == Kind::Expired => {
-                tracing::warn!(table = %table, error = %error, "The job has expired; asking again");
-                pages.forget();
-                self.attempt(table, held, resnapshot, pages, None).await
+                tracing::warn!(table = %known.table, %error, "The job has expired; starting another one");
+                known.journal.forget();
+                self.attempt(known, None).await
             }
             other => other,
         };
         match &ended {
-            Ok((Done { outcome: Outcome::Loaded { .. } | Outcome::Unchanged { .. }, .. }, _)) => pages.done(),
+            Ok(Step { outcome: TableOutcome { outcome: Outcome::Loaded { .. } | Outcome::Unchanged { .. }, .. }, .. }) => {
+                known.journal.done();
+            }
             Ok(_) => {}
             Err(error) => match error.kind() {
-                // The result itself is at fault, as far as can be told: the next run asks again.
-                Kind::Data | Kind::Schema | Kind::Bug => pages.unusable(error.get("job")),
+                // The result itself may be damaged: the next run starts another job.
+                Kind::Data | Kind::Schema | Kind::Bug => known.journal.unusable(error.get("job")),
                 Kind::Expired | Kind::NotFound | Kind::OutOfRange | Kind::SnapshotRequired | Kind::Unsupported => {
-                    pages.forget()
+                    known.journal.forget();
                 }
-                // These pass, or are mended elsewhere; the job is as good as before.
+                // The cause is temporary or elsewhere; the job can be resumed.
                 Kind::Usage
                 | Kind::Auth
                 | Kind::Account
@@ -301,382 +250,160 @@ impl Replicator {
         ended
     }
 
-    async fn attempt(
-        &self,
-        table: &TableRef,
-        held: Option<&Held>,
-        resnapshot: bool,
-        pages: &Pages,
-        turn: Option<Turn<'_>>,
-    ) -> Result<(Done, bool)> {
+    async fn attempt(&self, known: Table<'_>, slot: Option<QueueSlot<'_>>) -> Result<Step> {
+        let Table { table, committed, .. } = known;
         let mut phases = Phases::default();
-        let begun = Instant::now();
-        let mut halted = self.halt.subscribe();
-        let asking = self.ask(table, held, resnapshot, pages, turn).instrument(progress::step("job", table));
-        let Answer { job, schema, choice, asked_before } = tokio::select! {
+        let started = Instant::now();
+        let requesting = self.request_job(known, slot).instrument(progress::step("job", table));
+        let Answer { job, schema, choice, requested_before } = tokio::select! {
             biased;
-            answer = asking => answer?,
-            halt = halted.wait_for(|halt| *halt != Halt::No) => {
-                return Ok((Done::of(halt.map_or(Halt::No, |halt| *halt).outcome()), false));
-            }
+            answer = requesting => answer?,
+            state = self.ended(|state| *state != RunState::Running) => return Ok(Step::not_started(state)),
         };
-        let age = asked_before.map(|asked| self.client.server_now().micros().saturating_sub(asked.micros()).max(0) as u64);
+        let now = self.request.client.server_now().micros();
+        let age = requested_before.map(|requested| now.saturating_sub(requested.micros()).max(0) as u64);
         let is_stale = age.is_some_and(|micros| Duration::from_micros(micros) > STALE_JOB);
-        phases.job = begun.elapsed().as_secs_f64();
+        phases.job = started.elapsed().as_secs_f64();
 
         let is_snapshot = job.query.window == Window::Snapshot;
-        if let (false, Some(held)) = (is_snapshot, held)
-            && job.reached == held.bookmark.at
+        if let (false, Some(state)) = (is_snapshot, committed)
+            && job.reached == state.bookmark.at
             && job.objects.is_empty()
-            && schema.version == held.bookmark.schema_version
+            && schema.version == state.bookmark.schema_version
         {
             let outcome = Outcome::Unchanged { bookmark: job.reached };
-            return Ok((Done { outcome, job_id: Some(job.id), phases, warnings: Vec::new() }, is_stale));
+            return Ok(Step {
+                outcome: TableOutcome { outcome, job_id: Some(job.id), phases, warnings: Vec::new() },
+                is_stale,
+            });
         }
 
         let permit = tokio::select! {
             biased;
             permit = self.loads.acquire() => permit.context(Kind::Bug, "The run is closing")?,
-            // A job that is ready costs no more than its load; only who wants an early end gives it up.
-            halt = halted.wait_for(|halt| matches!(halt, Halt::For(_))) => {
-                return Ok((Done::of(halt.map_or(Halt::No, |halt| *halt).outcome()), false));
-            }
+            // A finished job is loaded even if other tables cannot be; only an early end defers it.
+            state = self.ended(|state| matches!(state, RunState::Ending(_))) => return Ok(Step::not_started(state)),
         };
-        let loading = Instant::now();
-        let load = self.load(table, held, &job, &choice);
-        let loaded = load.instrument(progress::step("load", table)).await;
-        let (loaded, counts, commit_seconds) = loaded.map_err(|error| error.with_field("job", &job.id))?;
+        let started = Instant::now();
+        let source = Source { table, committed, job: &job, choice: &choice };
+        let loaded = self.pipeline.load(source).instrument(progress::step("load", table)).await;
+        let Committed { summary, counts, commit_seconds } = loaded.map_err(|error| error.with_field("job", &job.id))?;
         drop(permit);
-        phases.load = loading.elapsed().as_secs_f64() - commit_seconds;
+        phases.load = started.elapsed().as_secs_f64() - commit_seconds;
         phases.commit = commit_seconds;
-        self.budget.took(phases.load + phases.commit);
+        self.budget.record_load(phases.load + phases.commit);
 
         let outcome = Outcome::Loaded {
             query: if is_snapshot { "snapshot" } else { "increment" },
-            upserted: loaded.upserted,
-            deleted: loaded.deleted,
-            rows: loaded.rows,
+            upserted: summary.upserted,
+            deleted: summary.deleted,
+            rows: summary.rows,
             objects: job.objects.len() as u64,
-            bytes_written: loaded.bytes_written,
+            bytes_written: summary.bytes_written,
             bad_rows: counts.bad_rows,
             bookmark: job.reached,
             schema_version: schema.version,
-            schema_changes: loaded.schema_changes,
+            schema_changes: summary.schema_changes,
         };
-        let mut of_load = loaded.warnings;
-        of_load.extend(asked_before.filter(|_| !is_stale).map(|asked| {
+        let mut notes = summary.warnings;
+        notes.extend(requested_before.filter(|_| !is_stale).map(|requested| {
             format!(
-                "loaded the job that an earlier run asked for at {asked}; changes since {} come with the next run",
+                "loaded the job that an earlier run started at {requested}; the next run loads the changes since {}",
                 job.reached
             )
         }));
-        if let (true, Some(held)) = (is_snapshot, held.filter(|held| held.bookmark.at > job.reached)) {
-            of_load.push(format!(
-                "the service gave its snapshot of {}, older than the table was ({}); the next run brings the changes since",
-                job.reached, held.bookmark.at
+        if let (true, Some(state)) = (is_snapshot, committed.filter(|state| state.bookmark.at > job.reached)) {
+            notes.push(format!(
+                "the service returned its snapshot of {}, which is older than the table ({}); the next run loads the changes since then",
+                job.reached, state.bookmark.at
             ));
         }
-        let warnings = warnings(table, held, &schema, &counts, of_load);
-        Ok((Done { outcome, job_id: Some(job.id), phases, warnings }, is_stale))
+        let warnings = warnings(table, committed, &schema, &counts, notes);
+        Ok(Step { outcome: TableOutcome { outcome, job_id: Some(job.id), phases, warnings }, is_stale })
     }
 
-    /// Asks for what is missing; falls back to a snapshot when the service demands one and the policy allows it.
-    async fn ask(
-        &self,
-        table: &TableRef,
-        held: Option<&Held>,
-        resnapshot: bool,
-        pages: &Pages,
-        turn: Option<Turn<'_>>,
-    ) -> Result<Answer> {
-        let mut schema = self.read_schema(table, self.client.table_schema(table).await?)?;
-        // What cannot be done with the columns is said before a job is paid for.
-        let mut choice = choose(&self.rules, table, held, &schema)?;
-        if let Some(held) = held.filter(|held| !resnapshot || held.keeps_rows || table.is_log()) {
-            held.check_columns(choice.record(), choice.kept())?;
+    /// Runs the query for a table. Falls back to a snapshot if the service requires one and the request allows it.
+    async fn request_job(&self, known: Table<'_>, slot: Option<QueueSlot<'_>>) -> Result<Answer> {
+        let Table { table, committed, resnapshot, journal } = known;
+        let SyncRequest { client, rules, .. } = self.request.as_ref();
+        let mut schema = read_schema(table, client.table_schema(table).await?)?;
+        // Columns are checked before a job starts.
+        let mut choice = choose(rules, table, committed, &schema)?;
+        if let Some(state) = committed.filter(|state| !resnapshot || state.keeps_rows || table.is_log()) {
+            state.check_columns(choice.record(), choice.kept())?;
         }
-        let window = match held {
-            Some(held) if !resnapshot => Window::Increment { since: held.bookmark.at, until: None },
+        let window = match committed {
+            Some(state) if !resnapshot => Window::Increment { since: state.bookmark.at, until: None },
             _ => Window::Snapshot,
         };
-        let query = |window| Query { table: table.clone(), format: self.format, mode: self.mode, window };
-        if let Some(turn) = turn {
-            turn.come().await;
-            // Given on at once: what follows queues for a job start before any other table is polled.
+        let query = |window| Query { table: table.clone(), format: self.request.format, mode: self.request.mode, window };
+        if let Some(slot) = slot {
+            slot.wait().await;
+            // Dropped here: the following call queues for a job start before any other table is polled.
         }
-        let (job, asked_before) = match self.run(&query(window), pages).await {
+        let (job, requested_before) = match self.run_query(&query(window), journal).await {
             Err(error) if matches!(error.kind(), Kind::SnapshotRequired | Kind::OutOfRange) && window != Window::Snapshot => {
-                match self.on_snapshot_required {
+                match self.request.on_snapshot_required {
                     OnSnapshotRequired::Fail => {
                         return Err(error.hint_instead(
                             "run again with --on-snapshot-required resnapshot to replace the table by a new snapshot",
                         ));
                     }
                     OnSnapshotRequired::Resnapshot => {
-                        tracing::warn!(table = %table, error = %error, "The service wants a new snapshot; taking one");
-                        self.run(&query(Window::Snapshot), pages).await?
+                        tracing::warn!(%table, %error, "The service requires a new snapshot; loading one");
+                        self.run_query(&query(Window::Snapshot), journal).await?
                     }
                 }
             }
             other => other?,
         };
-        // The schema may have moved between the two calls. A newer one than the job's is fine: rows lack its new columns. With an older
-        // one, values of new columns would be lost.
+        // The schema may have changed between the two calls. With a newer schema than the job's, rows lack its new columns; with an older one,
+        // values of new columns would be lost.
         if schema.version < job.schema_version {
-            schema = self.read_schema(table, self.client.table_schema_from(table, job.schema_version).await?)?;
-            choice = choose(&self.rules, table, held, &schema)?;
-            if let (Some(held), true) = (held, job.query.window != Window::Snapshot) {
-                held.check_columns(choice.record(), choice.kept())?;
+            schema = read_schema(table, client.table_schema_from(table, job.schema_version).await?)?;
+            choice = choose(rules, table, committed, &schema)?;
+            if let (Some(state), true) = (committed, job.query.window != Window::Snapshot) {
+                state.check_columns(choice.record(), choice.kept())?;
             }
         }
         for warning in &schema.warnings {
-            tracing::warn!(table = %table, "In the schema, {warning}");
+            tracing::warn!(%table, "Schema of the service: {warning}");
         }
-        Ok(Answer { job, schema, choice, asked_before })
+        Ok(Answer { job, schema, choice, requested_before })
     }
 
-    fn read_schema(&self, table: &TableRef, answer: VersionedSchema) -> Result<Arc<TableSchema>> {
-        Ok(Arc::new(TableSchema::read(table, answer.version, answer.schema)?))
-    }
-
-    /// Runs a query; goes on with the job of an earlier run that asked the same. Beside the job, when that run asked.
-    async fn run(&self, query: &Query, pages: &Pages) -> Result<(FinishedJob, Option<Timestamp>)> {
-        let question = format!("{} as {} {:?}", window_words(query.window), query.format, query.mode);
-        let stored = pages.unfinished_job_of(&question, self.client.server_now());
+    /// Runs a query, or resumes the job of an earlier run with the same query. Returns the job, and when it was requested if it was resumed.
+    async fn run_query(&self, query: &Query, journal: &JournalEntry) -> Result<(FinishedJob, Option<Timestamp>)> {
+        let client = &self.request.client;
+        let fingerprint = format!("{} as {} {:?}", window_text(query.window), query.format, query.mode);
+        let stored = journal.unfinished_job_of(&fingerprint, client.server_now());
         let on_job = |job: &Job| {
-            pages.job_of(job, &question, self.client.server_now());
-            self.steps.started(&query.table);
+            journal.job_of(job, &fingerprint, client.server_now());
+            self.events.started(&query.table);
         };
         let resume = stored.as_ref().map(|stored| stored.id.as_str());
         let options = RunOptions { resume, on_job: Some(&on_job), ..RunOptions::default() };
-        let asked = self.client.run_with(query, options).await;
-        let (id, is_useless) = match &asked {
+        let answered = client.run_with(query, options).await;
+        let (id, is_unusable) = match &answered {
             Ok(job) => (Some(job.id.as_str()), false),
             Err(error) => (error.get("job").filter(|_| error.kind() == Kind::Data), true),
         };
-        // An answer that does not fit the question will not fit it another time.
-        let limit = if is_useless { 1 } else { MAX_USES };
-        if id.is_some_and(|id| pages.failures_of(id) >= limit) {
-            tracing::warn!(table = %query.table, job = id, "The service gives back a job that could not be used; asking in another form");
-            pages.forget();
-            // All formats are read the same in either mode.
+        // A job that does not match its query will not match it the next time.
+        let limit = if is_unusable { 1 } else { MAX_USES };
+        if id.is_some_and(|id| journal.failures_of(id) >= limit) {
+            tracing::warn!(table = %query.table, job = id, "The service returned a job that could not be used before; repeating the query in another mode");
+            journal.forget();
+            // All formats can be read in both modes.
             let mode = if query.mode == Some(Mode::Condensed) { Mode::Expanded } else { Mode::Condensed };
             let options = RunOptions { on_job: Some(&on_job), ..RunOptions::default() };
-            return Ok((self.client.run_with(&Query { mode: Some(mode), ..query.clone() }, options).await?, None));
+            return Ok((client.run_with(&Query { mode: Some(mode), ..query.clone() }, options).await?, None));
         }
-        let job = asked?;
-        let asked_before = stored.filter(|stored| stored.id == job.id).and_then(|stored| stored.noted);
-        Ok((job, asked_before))
-    }
-
-    async fn load(
-        &self,
-        table: &TableRef,
-        held: Option<&Held>,
-        job: &FinishedJob,
-        choice: &ColumnChoice,
-    ) -> Result<(Loaded, DecodeCounts, f64)> {
-        progress::expect(job.objects.len() as u64);
-        // Results promise unique keys, which the load checks as it writes (integer keys only: a bitmap is cheap). The logs break
-        // the promise by design; a load without old rows can settle that afterwards.
-        let is_first = held.is_none() && job.query.window == Window::Snapshot;
-        let is_usual = self.rules.of(table).mode.is_none_or(|mode| mode == TableMode::Current);
-        let mut trust = (self.sink.checks_unique_keys() && !table.is_log() && has_integer_key(choice.kept()))
-            || (self.sink.settles_repeated_keys() && is_first && is_usual);
-        let mut may_ask_again = true;
-        let mut attempts = 1;
-        loop {
-            match self.load_once(table, held, job, choice, trust).await {
-                Err(error) if trust && ChangeSet::is_duplicate_key(&error) => {
-                    tracing::warn!(table = %table, "The result holds a key twice; reducing it to the newest row per key");
-                    trust = false;
-                }
-                Err(error) if may_ask_again && ChangeSet::is_again(&error) => {
-                    tracing::info!(table = %table, "The rows hold what the schema does not announce; loading them again");
-                    may_ask_again = false;
-                }
-                Err(error) if attempts < LOAD_ATTEMPTS && self.sink.is_passing(&error) => {
-                    tracing::warn!(table = %table, %error, attempts, "The target undid the load in favour of another transaction; loading again");
-                    // Another pause for each table, so that two that met do not meet again.
-                    let share = table.to_string().bytes().map(u64::from).sum::<u64>() % 500;
-                    tokio::time::sleep(std::time::Duration::from_millis((500 << attempts) + share)).await;
-                    attempts += 1;
-                }
-                other => return other,
-            }
-        }
-    }
-
-    async fn load_once(
-        &self,
-        table: &TableRef,
-        held: Option<&Held>,
-        job: &FinishedJob,
-        choice: &ColumnChoice,
-        trust_unique: bool,
-    ) -> Result<(Loaded, DecodeCounts, f64)> {
-        let is_snapshot = job.query.window == Window::Snapshot;
-        let kind = if is_snapshot && !(table.is_log() && held.is_some()) { LoadKind::Replace } else { LoadKind::Merge };
-        let schema = choice.kept();
-        let scan = self.scan(table, job, choice);
-        let keys: Vec<String> = schema.key.iter().map(|column| column.name.clone()).collect();
-        // A log of changes keeps all of them, and leaves out by itself what comes again.
-        let mode = self.rules.of(table).mode.or(held.map(|held| held.mode));
-        let takes_all = mode == Some(TableMode::Changes) && !is_snapshot;
-        let changes = ChangeSet::unreduced(scan.schema(), &keys, scan.streams());
-        let changes = if trust_unique || takes_all { changes } else { latest_per_key(&self.engine, changes)? };
-        let plan = LoadPlan {
-            table: table.clone(),
-            schema: schema.clone(),
-            nested: self.scan.nested,
-            kind,
-            expects: held.map(|held| held.bookmark),
-            run_id: self.run_id.clone(),
-            job_id: job.id.clone(),
-            layout: layout(&self.rules, table, choice.record().clone()),
-            is_snapshot,
-            as_of: job.reached,
-        };
-        let mut load = self.sink.begin(plan).await?;
-        let helpers = self.helpers.as_ref().filter(|_| self.bad_rows.is_none() && !job.objects.is_empty());
-        let workers = helpers.and_then(|helpers| helpers.for_scan(&self.client, job, choice, &self.scan));
-        let written = async {
-            if let Some(workers) = &workers
-                && load.write_by(workers.as_ref() as &dyn Workers).await?
-            {
-                return Ok(Some(workers.counts()));
-            }
-            if self.helpers.is_some() {
-                tracing::info!(table = %table, "The cluster has no part in this load");
-            }
-            load.write(changes).await.map(|()| None)
-        };
-        let counts = match written.await {
-            Ok(counts) => counts,
-            Err(error) => {
-                if let Err(cleaning) = load.abort().await {
-                    tracing::warn!(table = %table, error = %cleaning, "Files of the failed load could not be removed");
-                }
-                return Err(error);
-            }
-        };
-        // The last look before rows and bookmark become visible, for every target and whoever has read the objects.
-        if !load.is_superseded() {
-            let finished = match (&counts, &workers) {
-                (Some(_), Some(workers)) => workers.finished(),
-                _ => scan.finished(),
-            };
-            if let Err(error) = check_finished(job, &finished) {
-                if let Err(cleaning) = load.abort().await {
-                    tracing::warn!(table = %table, error = %cleaning, "Files of the failed load could not be removed");
-                }
-                return Err(error);
-            }
-        }
-        drop(workers);
-        let committing = Instant::now();
-        let mut reached = job.bookmark();
-        reached.schema_version = schema.version;
-        let loaded = load.commit(reached).instrument(progress::step("commit", table)).await?;
-        let counts = counts.unwrap_or_else(|| scan.counts());
-        Ok((loaded, counts, committing.elapsed().as_secs_f64()))
-    }
-
-    fn scan(&self, table: &TableRef, job: &FinishedJob, choice: &ColumnChoice) -> ObjectScan {
-        let (file, table) = (self.bad_rows.clone(), table.clone());
-        // The row itself would hold what is to be left out.
-        let content = if choice.record().is_empty() { RowContent::Kept } else { RowContent::LeftOut };
-        let policy = Arc::new(move |object: &crate::api::ObjectId| match &file {
-            Some(file) => file.policy(&table, &object.0, content),
-            None => BadRows::Fail,
-        });
-        ObjectScan::new(&self.client, job.clone(), choice.clone(), self.scan.clone(), policy)
+        let job = answered?;
+        let requested_before = stored.filter(|stored| stored.id == job.id).and_then(|stored| stored.noted);
+        Ok((job, requested_before))
     }
 }
 
-/// What the rules mean for the table as it is now. A name that the schema does not have is likely misspelt, and what was to be
-/// hidden would come: the table fails before its job. A column that is gone upstream was hidden before, which the table remembers.
-pub(in crate::ops) fn choose(
-    rules: &TableRules,
-    table: &TableRef,
-    held: Option<&Held>,
-    schema: &Arc<TableSchema>,
-) -> Result<ColumnChoice> {
-    let choice = ColumnChoice::of(schema, &rules.of(table).columns, rules.hash_key())?;
-    let choice = match held {
-        Some(held) => choice.remembering(&held.columns),
-        None => choice,
-    };
-    let unknown = choice.unknown().iter().filter(|name| rules.names_column(table, name));
-    let (known_once, unknown): (Vec<&String>, Vec<&String>) = unknown.partition(|name| {
-        held.is_some_and(|held| {
-            let is_remembered = held.columns.hashed.contains(name) || held.columns.dropped.contains(name);
-            is_remembered || !rules.hides_column(table, name)
-        })
-    });
-    let listed = |names: Vec<&String>| names.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-    if !unknown.is_empty() {
-        return Err(Error::new(Kind::Schema, "A rule names a column that the table does not have")
-            .with_field("column", listed(unknown))
-            .hint("see the names with `daplake schema --table ...`; put the namespace in front if only one of several tables is meant, as in canvas.users.email"));
-    }
-    if !known_once.is_empty() {
-        tracing::warn!(table = %table, columns = listed(known_once), "A rule names columns that the table does not have");
-    }
-    let idle = rules.hidden_columns().filter(|(tables, column)| {
-        !is_pattern(tables)
-            && is_pattern(column)
-            && table.matches(tables)
-            && !schema.columns().any(|known| name_matches(column, &known.name))
-    });
-    for (_, pattern) in idle {
-        tracing::warn!(table = %table, pattern, "A pattern of columns to be left out or hashed matches no column of the table");
-    }
-    Ok(choice)
-}
-
-pub(in crate::ops) fn layout(rules: &TableRules, table: &TableRef, columns: ColumnRecord) -> Layout {
-    let TableOptions { deletes, mode, partition_by, .. } = rules.of(table);
-    Layout { columns, deletes, mode, partition_by }
-}
-
-fn has_integer_key(schema: &TableSchema) -> bool {
-    matches!(&schema.key[..], [only] if matches!(only.column_type, ColumnType::Int16 | ColumnType::Int32 | ColumnType::Int64))
-}
-
-fn warnings(
-    table: &TableRef,
-    held: Option<&Held>,
-    schema: &TableSchema,
-    counts: &DecodeCounts,
-    of_target: Vec<String>,
-) -> Vec<String> {
-    let mut warnings = schema.warnings.clone();
-    warnings.extend(of_target);
-    let mut note = |count: u64, text: &str| {
-        if count > 0 {
-            warnings.push(format!("{count} {text}"));
-        }
-    };
-    note(counts.bad_rows, "rows could not be read and were set aside");
-    note(counts.oversized, "values were too large for the service, which sent a placeholder in their place");
-    note(counts.cut_fractions, "times had digits beyond the microsecond, which were cut");
-    note(counts.nulled_times, "times or dates were outside the years 1 to 9999, and are null");
-    note(counts.required_nulls, "nulls came in required columns; they are kept");
-    if !counts.unknown_columns.is_empty() {
-        let names: Vec<&str> = counts.unknown_columns.iter().map(String::as_str).take(10).collect();
-        warnings.push(format!("columns that the schema does not know were left out: {}", names.join(", ")));
-    }
-    if let (true, Some(held)) = (table.is_log(), held) {
-        let days = (Timestamp::now().micros() - held.bookmark.at.micros()) / 86_400_000_000;
-        if days > LOG_WARNING_DAYS {
-            warnings.push(format!(
-                "the table's data were {days} days old; the service keeps logs for 30 days, so that rows from the time between may be missing"
-            ));
-        }
-    }
-    for warning in &warnings {
-        tracing::info!(table = %table, warning, "Note");
-    }
-    warnings
+fn read_schema(table: &TableRef, answer: VersionedSchema) -> Result<Arc<TableSchema>> {
+    Ok(Arc::new(TableSchema::read(table, answer.version, answer.schema)?))
 }

@@ -1,112 +1,126 @@
-//! What a `sync` is asked to do: options that are read, checked and ready to use.
+//! The request of a `sync`: resolved options, ready to use.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::events::SyncObserver;
-use super::executors::Helpers;
+use super::executors::ExecutorProvider;
 use super::option_names::NameOptions;
 use crate::api::Client;
 use crate::decode::OutOfRange;
 use crate::engine::Engine;
 use crate::fetch::UnpackLimits;
 use crate::model::{Format, Mode, TableRef};
-use crate::ops::cancellation::Stop;
+use crate::ops::cancellation::Cancellation;
 use crate::ops::journal::Journal;
 use crate::ops::selection::Selection;
 use crate::schema::{Nested, TableRules};
 use crate::sink::Sink;
 
-/// What to do when the service gives no increments since the bookmark.
+/// What to do if the service has no increments since the bookmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnSnapshotRequired {
-    /// The table fails with kind `SnapshotRequired` (or `OutOfRange`) and stays as it is.
+    /// The table fails with kind `SnapshotRequired` or `OutOfRange` and is not changed.
     Fail,
-    /// A new snapshot replaces the table in one step; `web_logs` is merged.
+    /// A new snapshot replaces the rows in one commit; `web_logs` is merged.
     Resnapshot,
 }
 
-/// What has to be known of a table before.
+/// Whether a table must exist at the target before the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Demand {
-    /// Nothing: new tables are made, others brought up to date.
+pub enum Precondition {
+    /// No condition: missing tables are created, others updated.
     #[default]
     Nothing,
-    /// It must not be there yet, as for `initdb`.
+    /// It must not exist, as for `initdb`.
     Absent,
-    /// It must be there, as for `syncdb`.
+    /// It must exist, as for `syncdb`.
     Present,
 }
 
-/// What to do about names that the service does not list.
+/// What to do with selected tables that the service does not list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Unlisted {
-    /// They fail without being tried.
+pub enum UnknownTables {
+    /// They fail without a job.
     #[default]
     Refuse,
-    /// They are tried all the same. Without patterns the list is not asked for.
+    /// They are tried. Without patterns in the selection, the list is not requested.
     Try,
 }
 
-/// Everything a sync needs, ready to use.
+/// Everything a sync needs.
+///
+/// ```no_run
+/// # async fn example(client: daplake::api::Client) -> daplake::Result<()> {
+/// use daplake::engine::{Engine, EngineOptions};
+/// use daplake::ops::{Selection, SyncRequest, Target, open_sink, sync};
+///
+/// let engine = Engine::new(EngineOptions::default())?;
+/// let sink = open_sink(&"./lake".parse::<Target>()?, &engine)?;
+/// let report = sync(SyncRequest::new(client, sink, engine, Selection::all_of("canvas"))).await?;
+/// for table in &report.tables {
+///     println!("{}: {:?}", table.table, table.outcome);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct SyncRequest {
     /// The service.
     pub client: Client,
-    /// Where the tables are kept.
+    /// The target.
     pub sink: Arc<dyn Sink>,
-    /// Memory and spill.
+    /// Memory limit and spill folder.
     pub engine: Engine,
-    /// Which tables.
+    /// The tables.
     pub selection: Selection,
     /// Format of the downloaded objects.
     pub format: Format,
-    /// Mode of tabular formats; `None` leaves it to the server.
+    /// Mode of tabular formats; `None`: the default of the service.
     pub mode: Option<Mode>,
-    /// Take new snapshots even where increments would do.
+    /// Load new snapshots even if increments are possible.
     pub resnapshot: bool,
     /// See [`OnSnapshotRequired`].
     pub on_snapshot_required: OnSnapshotRequired,
-    /// See [`Demand`].
-    pub demand: Demand,
-    /// See [`Unlisted`].
-    pub unlisted: Unlisted,
-    /// Form of nested columns.
+    /// See [`Precondition`].
+    pub precondition: Precondition,
+    /// See [`UnknownTables`].
+    pub unknown_tables: UnknownTables,
+    /// How nested columns are stored.
     pub nested: Nested,
-    /// Columns, deletes, modes and partitions of single tables.
+    /// Columns, deletes, modes and partitions per table.
     pub rules: TableRules,
-    /// How names of tables in `rules` and in the selection's exclusions are checked.
+    /// How table names in `rules` and in the exclusions are checked.
     pub names: NameOptions,
-    /// Where unreadable rows are set aside; `None`: such a row fails its table.
+    /// File for unreadable rows; `None`: an unreadable row fails its table.
     pub bad_rows: Option<PathBuf>,
-    /// Tables that load at once, at least 1.
+    /// Tables that load at the same time, at least 1.
     pub concurrency: usize,
-    /// Objects of one table that are read at once, at least 1.
+    /// Objects of one table that are read at the same time, at least 1.
     pub object_concurrency: usize,
-    /// Id of the run, in the report and in the target's history. A request that is used again needs a new one.
+    /// Id of the run, in the report and in the history of the target. Each run needs a new one.
     pub run_id: String,
     /// Longest line of an object, bytes.
     pub max_line: usize,
-    /// What an object may unpack to.
+    /// Limits of the decompressed size of an object.
     pub unpack: UnpackLimits,
     /// What to do with times and dates outside the years 1 to 9999.
     pub out_of_range: OutOfRange,
-    /// Where the jobs of a run are noted, so that the next one re-attaches to those that live; `None`: nowhere. Of two runs at once
-    /// with the same journal, the second waits for each table that the first is at work on.
+    /// Records the jobs of a run, so that the next run can resume them; `None`: jobs are not resumed. Two concurrent runs with the same
+    /// journal do not work on the same table at the same time: the second one waits.
     pub journal: Option<Journal>,
-    /// Forget what an earlier run noted.
+    /// Ignore the jobs of earlier runs.
     pub fresh: bool,
-    /// Time after which the run has ended, with what it has done by then; nothing is begun shortly before. Tables that were done
-    /// longest ago come first then.
+    /// Time after which the run ends. No table starts shortly before; the least recently synced tables start first.
     pub time_budget: Option<Duration>,
-    /// Leave tables alone whose data are younger than what lies between two refreshes of the service.
+    /// Skip tables whose data are younger than the refresh interval of the service.
     pub skip_recent: Option<Refresh>,
-    /// A wish to stop.
-    pub stop: Stop,
-    /// Other processes that do the work of loads where they can; `None`: this one does all.
-    pub helpers: Option<Arc<dyn Helpers>>,
-    /// Told when tables start and end.
+    /// Ends the run early.
+    pub cancellation: Cancellation,
+    /// Executors in other processes; `None`: this process loads all tables.
+    pub executors: Option<Arc<dyn ExecutorProvider>>,
+    /// Called when tables start and end.
     pub observer: Option<SyncObserver>,
 }
 
@@ -115,7 +129,7 @@ pub struct SyncRequest {
 pub enum Refresh {
     /// Every 4 hours, `new_quizzes` every 8.
     AsDocumented,
-    /// So often.
+    /// Every so often.
     Every(Duration),
 }
 
@@ -132,8 +146,8 @@ impl Refresh {
 }
 
 impl SyncRequest {
-    /// With the defaults of the command line: JSONL, typed nested columns, two tables at once, a new snapshot when the service
-    /// demands one.
+    /// A request with the defaults of the command line: JSONL, typed nested columns, two loads at the same time, a new snapshot if the service
+    /// requires one.
     pub fn new(client: Client, sink: Arc<dyn Sink>, engine: Engine, selection: Selection) -> Self {
         Self {
             client,
@@ -144,8 +158,8 @@ impl SyncRequest {
             mode: None,
             resnapshot: false,
             on_snapshot_required: OnSnapshotRequired::Resnapshot,
-            demand: Demand::Nothing,
-            unlisted: Unlisted::Refuse,
+            precondition: Precondition::Nothing,
+            unknown_tables: UnknownTables::Refuse,
             nested: Nested::Typed,
             rules: TableRules::default(),
             names: NameOptions::default(),
@@ -160,8 +174,8 @@ impl SyncRequest {
             fresh: false,
             time_budget: None,
             skip_recent: None,
-            stop: Stop::default(),
-            helpers: None,
+            cancellation: Cancellation::default(),
+            executors: None,
             observer: None,
         }
     }

@@ -1,5 +1,6 @@
-//! `sync`: creates what is missing at a target and updates what is there, many tables at once.
+//! A run of `sync`: prepares it, works on all tables concurrently, and reports.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -9,122 +10,103 @@ use tokio::sync::{Mutex, Semaphore, watch};
 use tracing::Instrument;
 
 use super::bad_rows::BadRowFile;
-use super::events::Steps;
+use super::events::EventReporter;
 use super::option_names::Names;
-use super::queue::{Order, Turn};
-use super::replicate::{Done, Replicator};
-use super::request::{SyncRequest, Unlisted};
-use super::time_budget::{Budget, Halt};
+use super::outcome::TableOutcome;
+use super::pipeline::Pipeline;
+use super::queue::{QueueSlot, StartQueue};
+use super::replicate::Replicator;
+use super::request::{SyncRequest, UnknownTables};
+use super::time_budget::{RunState, TimeBudget};
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::model::{TableRef, Timestamp};
-use crate::ops::cancellation::{Reason, Stop};
+use crate::ops::cancellation::DeferReason;
 use crate::ops::runs::{Outcome, Phases, Report, TableReport};
 use crate::ops::selection::Resolved;
 use crate::panics;
 use crate::scan::ScanOptions;
 
-/// Tables at work in any way at once, such as waiting for their jobs: a file is open for each. At the service's pace of 5 job starts a
-/// minute, fewer are.
+/// Most tables that are active at the same time, including those that wait for their jobs; each keeps a file open. The service's limit of 5
+/// job starts a minute keeps the number lower.
 const MAX_ACTIVE: usize = 64;
-/// Tables at once whose state at the target is read, for which files or connections are opened.
-const MAX_LOOKING: usize = 16;
+/// Most tables whose state at the target is read at the same time; each opens files or connections.
+const MAX_STATE_READS: usize = 16;
 
-/// Brings all chosen tables up to date. Single tables may fail: see the report. An error means that nothing was tried (target,
-/// login, none of the tables exists). Safe to drop at any await: every table is at its old or its new bookmark.
+/// Brings all selected tables up to date. Safe to cancel by dropping the future: every table has its old or its new bookmark.
+///
+/// # Errors
+/// An error means that no table was tried: the target or the login failed, or no selected table exists. Failures of single tables are in the
+/// report.
 pub async fn sync(request: SyncRequest) -> Result<Report> {
     let span = crate::progress::run(&request.run_id);
-    Box::pin(bring_up_to_date(request)).instrument(span).await
+    Box::pin(run(request)).instrument(span).await
 }
 
-async fn bring_up_to_date(request: SyncRequest) -> Result<Report> {
-    let begun = Instant::now();
-    let started = Timestamp::now();
-    let budget = Budget::new(request.time_budget);
+async fn run(request: SyncRequest) -> Result<Report> {
+    let (clock, started) = (Instant::now(), Timestamp::now());
+    let budget = TimeBudget::new(request.time_budget);
     let location = request.sink.location().to_string();
     request.rules.check()?;
-    let stop = request.stop.clone();
     let prepared = tokio::select! {
         biased;
-        () = stop.asked() => Err(Error::new(Kind::Cancelled, "Interrupted before anything was begun")),
+        () = request.cancellation.requested() => Err(Error::new(Kind::Cancelled, "The run was cancelled before a table was started")),
         prepared = prepare(&request, &location) => prepared,
     };
     let (bad_rows, Resolved { tables, failed, vanished, .. }) = prepared?;
     let warnings: Vec<String> = vanished
         .iter()
-        .map(|table| format!("{table} is no longer listed by the service; the target keeps it as it was"))
+        .map(|table| format!("{table} is no longer listed by the service; the target keeps its last state"))
         .collect();
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
 
-    let run_id = request.run_id;
-    let (batch_rows, batch_bytes) = (request.engine.batch_rows(1), request.engine.batch_bytes());
-    let temp_dir = request.engine.folder().to_owned();
+    let all_tables = tables.iter().chain(failed.iter().map(|(table, _)| table));
+    let events = EventReporter::new(request.observer.clone(), all_tables);
+    let request = Arc::new(request);
     let replicator = Replicator {
-        client: request.client,
-        sink: request.sink,
-        engine: request.engine,
-        format: request.format,
-        mode: request.mode,
-        resnapshot: request.resnapshot,
-        on_snapshot_required: request.on_snapshot_required,
-        demand: request.demand,
-        scan: ScanOptions {
-            partitions: request.object_concurrency.max(1),
-            batch_rows,
-            batch_bytes,
-            max_line: request.max_line,
-            unpack: request.unpack,
-            nested: request.nested,
-            out_of_range: request.out_of_range,
-            temp_dir,
-        },
-        rules: request.rules,
-        bad_rows,
+        pipeline: Pipeline { request: Arc::clone(&request), scan: scan_options(&request), bad_rows },
         loads: Semaphore::new(request.concurrency.max(1)),
         active: Semaphore::new(MAX_ACTIVE),
-        looking: Semaphore::new(MAX_LOOKING),
-        run_id: run_id.clone(),
-        journal: request.journal,
-        journal_missed: AtomicBool::new(false),
-        fresh: request.fresh,
-        skip_recent: request.skip_recent,
+        state_reads: Semaphore::new(MAX_STATE_READS),
         location: location.clone(),
-        halt: watch::Sender::new(Halt::No),
+        journal_missed: AtomicBool::new(false),
+        state: watch::Sender::new(RunState::Running),
         budget,
-        helpers: request.helpers,
-        steps: Steps::new(request.observer, tables.iter().chain(failed.iter().map(|(table, _)| table))),
+        events,
         lists: Mutex::default(),
+        request: Arc::clone(&request),
     };
-    let (tables, order) = match request.time_budget {
+    let (tables, queue) = match request.time_budget {
         Some(_) => {
-            let order = Order::of(tables.len());
-            (longest_ago_first(&replicator, tables).await, order)
+            let queue = StartQueue::ordered(tables.len());
+            (least_recently_synced_first(&replicator, tables).await, queue)
         }
-        None => (tables, Order::any()),
+        None => (tables, StartQueue::unordered()),
     };
     let unknown = failed.into_iter().map(|(table, error)| {
         let _span = crate::progress::step("table", &table).entered();
         let report = failure(table, error);
-        replicator.steps.ended(&report);
+        replicator.events.ended(&report);
         report
     });
     let unknown: Vec<TableReport> = unknown.collect();
-    let mut tables = watched(&replicator, &stop, run(&replicator, &stop, tables, &order)).await;
+    let mut tables = until_end(&replicator, sync_tables(&replicator, tables, &queue)).await;
     tables.extend(unknown);
-    if tables.iter().any(|line| matches!(line.outcome, Outcome::Loaded { .. }))
-        && let Err(error) = replicator.sink.write_views().await
+    if tables.iter().any(|table| matches!(table.outcome, Outcome::Loaded { .. }))
+        && let Some(lake) = request.sink.capabilities().lake
+        && let Err(error) = lake.write_views().await
     {
-        tracing::warn!(error = %error, "The file of views could not be written; the tables are right");
+        tracing::warn!(%error, "Cannot write the file of views; the tables are up to date");
     }
     let ended_early = tables.iter().find_map(|table| match table.outcome {
-        Outcome::PutOff { reason } => Some(reason),
+        Outcome::Deferred { reason } => Some(reason),
         _ => None,
     });
     Ok(Report {
-        run_id,
+        run_id: request.run_id.clone(),
         started: started.to_string(),
-        seconds: begun.elapsed().as_secs_f64(),
+        seconds: clock.elapsed().as_secs_f64(),
         target: location,
         failure: None,
         tables,
@@ -133,21 +115,36 @@ async fn bring_up_to_date(request: SyncRequest) -> Result<Report> {
     })
 }
 
+fn scan_options(request: &SyncRequest) -> ScanOptions {
+    ScanOptions {
+        partitions: request.object_concurrency.max(1),
+        batch_rows: request.engine.batch_rows(1),
+        batch_bytes: request.engine.batch_bytes(),
+        max_line: request.max_line,
+        unpack: request.unpack.clone(),
+        nested: request.nested,
+        out_of_range: request.out_of_range,
+        temp_dir: request.engine.folder().to_owned(),
+    }
+}
+
+/// Checks target, tables and names before any job starts.
 async fn prepare(request: &SyncRequest, location: &str) -> Result<(Option<BadRowFile>, Resolved)> {
     request.sink.check().await.with_field("target", location)?;
     let bad_rows = request.bad_rows.as_deref().map(BadRowFile::open).transpose()?;
     let selection = &request.selection;
-    let (resolved, listing) = match request.unlisted {
-        Unlisted::Refuse => {
-            let held = match selection.looks_at_held() {
-                true => request.sink.list(None).await.with_field("target", location)?,
-                false => Vec::new(),
+    let (resolved, listing) = match request.unknown_tables {
+        UnknownTables::Refuse => {
+            let kept = if selection.needs_kept_tables() {
+                request.sink.list(None).await.with_field("target", location)?
+            } else {
+                Vec::new()
             };
-            let mut resolved = selection.resolve(&request.client, &held).await?;
+            let mut resolved = selection.resolve(&request.client, &kept).await?;
             let listing = std::mem::take(&mut resolved.listing);
             (resolved, Some(listing))
         }
-        Unlisted::Try => {
+        UnknownTables::Try => {
             let resolved = selection.resolve_all(&request.client).await?;
             (resolved, selection.listing_for_exclusions(&request.client).await?)
         }
@@ -159,46 +156,46 @@ async fn prepare(request: &SyncRequest, location: &str) -> Result<(Option<BadRow
     Ok((bad_rows, resolved))
 }
 
-/// With little time the same tables would always be the ones that are left over; so those come first whose turn is longest ago.
-async fn longest_ago_first(replicator: &Replicator, tables: Vec<TableRef>) -> Vec<TableRef> {
-    let Some(journal) = replicator.journal.clone() else { return tables };
-    let questions: Vec<String> = tables.iter().map(|table| replicator.page_key(table)).collect();
+/// With a time budget, the tables that were synced longest ago start first; otherwise the same tables would be deferred in every run.
+async fn least_recently_synced_first(replicator: &Replicator, tables: Vec<TableRef>) -> Vec<TableRef> {
+    let Some(journal) = replicator.request.journal.clone() else { return tables };
+    let keys: Vec<String> = tables.iter().map(|table| replicator.journal_key(table)).collect();
     let sorting = tokio::task::spawn_blocking(move || {
         let mut dated: Vec<(Option<i64>, TableRef)> =
-            tables.into_iter().zip(questions).map(|(table, question)| (journal.last_done(&table, &question), table)).collect();
+            tables.into_iter().zip(keys).map(|(table, key)| (journal.last_done(&table, &key), table)).collect();
         dated.sort_by_key(|(done, _)| *done);
         dated.into_iter().map(|(_, table)| table).collect()
     });
-    // It reads small files and cannot fail but by a panic, which is a bug to be seen.
+    // The task fails only if it panics, which is a bug to report.
     sorting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
-/// Raises the halt when it is time, or when somebody wants it.
-async fn watched<T>(replicator: &Replicator, stop: &Stop, work: impl Future<Output = T>) -> T {
-    let raising = async {
+/// Runs `work`, and ends the run early when its time budget is nearly used up or it is cancelled.
+async fn until_end<T>(replicator: &Replicator, work: impl Future<Output = T>) -> T {
+    let ending = async {
         let reason = tokio::select! {
-            () = replicator.budget.nearly_over() => Reason::TimeBudget,
-            () = stop.asked() => Reason::Stopped,
+            () = replicator.budget.nearly_over() => DeferReason::TimeBudget,
+            () = replicator.request.cancellation.requested() => DeferReason::Stopped,
         };
-        replicator.raise(Halt::For(reason));
+        replicator.end(RunState::Ending(reason));
         std::future::pending::<()>().await;
     };
     tokio::select! {
         biased;
         done = work => done,
-        () = raising => unreachable!("it never ends"),
+        () = ending => unreachable!("it stays pending"),
     }
 }
 
-/// All tables at once: the client paces their job starts, the loads share permits.
-async fn run(replicator: &Replicator, stop: &Stop, tables: Vec<TableRef>, order: &Order) -> Vec<TableReport> {
+/// Works on all tables concurrently: the client paces their job starts, and the loads share permits.
+async fn sync_tables(replicator: &Replicator, tables: Vec<TableRef>, queue: &StartQueue) -> Vec<TableReport> {
     let total = tables.len();
     let mut running: FuturesUnordered<_> = tables
         .into_iter()
         .enumerate()
         .map(|(place, table)| async move {
             let span = crate::progress::step("table", &table);
-            (place, one(replicator, stop, table, order.turn(place)).instrument(span).await)
+            (place, sync_table(replicator, table, queue.slot(place)).instrument(span).await)
         })
         .collect();
     let mut reports: Vec<Option<TableReport>> = Vec::new();
@@ -209,40 +206,36 @@ async fn run(replicator: &Replicator, stop: &Stop, tables: Vec<TableRef>, order:
     reports.into_iter().flatten().collect()
 }
 
-async fn one(replicator: &Replicator, stop: &Stop, table: TableRef, turn: Turn<'_>) -> TableReport {
-    let report = tried(replicator, stop, table, turn).await;
-    replicator.steps.ended(&report);
-    report
-}
-
-async fn tried(replicator: &Replicator, stop: &Stop, table: TableRef, turn: Turn<'_>) -> TableReport {
-    // Dropping the work at an await is safe: the table is as it was or up to date, and the journal knows the job.
-    // A defect that shows in one table is no reason to stop the others.
-    let replicating = Box::pin(panics::caught_async(replicator.replicate(&table, turn)));
+async fn sync_table(replicator: &Replicator, table: TableRef, slot: QueueSlot<'_>) -> TableReport {
+    // Dropping this future at an await is safe: the table has its old or its new state, and the journal knows the job.
+    // A panic in one table does not stop the others.
+    let replicating = Box::pin(panics::caught_async(replicator.replicate(&table, slot)));
     let ended = tokio::select! {
         biased;
         ended = replicating => {
-            ended.unwrap_or_else(|panicked| Err(panicked.into_error(Kind::Bug, "The work on the table stopped unexpectedly")))
+            ended.unwrap_or_else(|panicked| Err(panicked.into_error(Kind::Bug, "The sync of the table stopped unexpectedly")))
         }
-        () = stop.abandoned() => Ok(Done::of(Outcome::PutOff { reason: Reason::Stopped })),
-        () = replicator.budget.over() => Ok(Done::of(Outcome::PutOff { reason: Reason::TimeBudget })),
+        () = replicator.request.cancellation.aborted() => Ok(TableOutcome::of(Outcome::Deferred { reason: DeferReason::Stopped })),
+        () = replicator.budget.over() => Ok(TableOutcome::of(Outcome::Deferred { reason: DeferReason::TimeBudget })),
     };
-    match ended {
-        Ok(Done { outcome, job_id, phases, warnings }) => {
-            if !matches!(outcome, Outcome::Skipped | Outcome::PutOff { .. }) {
-                crate::progress::table_done(&outcome_words(&outcome));
+    let report = match ended {
+        Ok(TableOutcome { outcome, job_id, phases, warnings }) => {
+            if !matches!(outcome, Outcome::Skipped | Outcome::Deferred { .. }) {
+                crate::progress::table_done(&described(&outcome));
             }
             TableReport { table, outcome, job_id, phases, warnings, error: None }
         }
         Err(error) => {
-            let error = replicator.named(error, &table).await.with_field("table", &table);
+            let error = replicator.with_nearest_name(error, &table).await.with_field("table", &table);
             if error.kind().is_fatal_for_run() {
-                // The others would meet the same; those that are loading go on.
-                replicator.raise(Halt::Failed);
+                // Other tables would fail alike; running loads finish.
+                replicator.end(RunState::Failed);
             }
             failure(table, error)
         }
-    }
+    };
+    replicator.events.ended(&report);
+    report
 }
 
 fn failure(table: TableRef, error: Error) -> TableReport {
@@ -251,7 +244,8 @@ fn failure(table: TableRef, error: Error) -> TableReport {
     TableReport { table, outcome, job_id: None, phases: Phases::default(), warnings: Vec::new(), error: Some(error) }
 }
 
-fn outcome_words(outcome: &Outcome) -> String {
+/// An outcome in one line.
+fn described(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Loaded { query, upserted, deleted, bookmark, schema_changes, .. } => {
             let schema =
@@ -260,7 +254,7 @@ fn outcome_words(outcome: &Outcome) -> String {
         }
         Outcome::Unchanged { bookmark } => format!("unchanged, data as of {bookmark}"),
         Outcome::Recent { bookmark } => format!("too recent to have changed, data as of {bookmark}"),
-        Outcome::PutOff { .. } => "put off".to_owned(),
+        Outcome::Deferred { .. } => "deferred".to_owned(),
         Outcome::Failed { message, .. } => message.clone(),
         Outcome::Skipped => "skipped".to_owned(),
     }

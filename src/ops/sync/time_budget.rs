@@ -1,63 +1,62 @@
-//! When a run of tables takes up no new work: somebody asked it to stop, its time is nearly over, or all tables would fail alike. It
-//! stops nothing by itself.
+//! When a run starts no further work: it is cancelled, its time budget is nearly used up, or all tables would fail alike.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::ops::cancellation::Reason;
+use crate::ops::cancellation::DeferReason;
 
-/// Why a run takes up no new work.
+/// Whether a run starts further work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Halt {
+pub(super) enum RunState {
     /// It does.
-    No,
-    /// All would fail alike.
+    Running,
+    /// All other tables would fail with the same error.
     Failed,
-    /// See [`Reason`].
-    For(Reason),
+    /// Tables that have not started are deferred.
+    Ending(DeferReason),
 }
 
-/// The time of a run.
+/// The time that a run may take.
 #[derive(Debug)]
-pub(super) struct Budget {
-    begun: Instant,
+pub(super) struct TimeBudget {
+    started: Instant,
     total: Option<Duration>,
-    /// Milliseconds of the longest load so far.
+    /// Duration of the longest load so far, milliseconds.
     longest: AtomicU64,
 }
 
-/// How long to sleep before looking anew: the longest load may have grown meanwhile.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the remaining time is computed: the longest load may have grown.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-impl Budget {
+impl TimeBudget {
     pub(super) fn new(total: Option<Duration>) -> Self {
-        Self { begun: Instant::now(), total, longest: AtomicU64::new(0) }
+        Self { started: Instant::now(), total, longest: AtomicU64::new(0) }
     }
 
-    /// A load took so long.
-    pub(super) fn took(&self, seconds: f64) {
+    /// Records the duration of a load.
+    pub(super) fn record_load(&self, seconds: f64) {
         self.longest.fetch_max((seconds * 1000.0) as u64, Ordering::Relaxed);
     }
 
-    /// Resolves when nothing new should be begun: a tenth of the time before the end, or as long as the longest load took, but
-    /// not in the first half.
+    /// Resolves when nothing should start any more: a tenth of the budget before its end, or earlier by the duration of the longest load,
+    /// but not in the first half.
     pub(super) async fn nearly_over(&self) {
         let Some(total) = self.total else { return std::future::pending().await };
         loop {
-            let last = self.begun + total.saturating_sub(reserve(total, self.longest.load(Ordering::Relaxed)));
+            let last = self.started + total.saturating_sub(reserve(total, self.longest.load(Ordering::Relaxed)));
             if Instant::now() >= last {
                 return;
             }
-            tokio::time::sleep_until(last.min(Instant::now() + LOOK)).await;
+            tokio::time::sleep_until(last.min(Instant::now() + CHECK_INTERVAL)).await;
         }
     }
 
-    /// Resolves at the end.
+    /// Resolves when the budget is used up.
     pub(super) async fn over(&self) {
         match self.total {
-            Some(total) => tokio::time::sleep_until(self.begun + total).await,
+            Some(total) => tokio::time::sleep_until(self.started + total).await,
             None => std::future::pending().await,
         }
     }
@@ -72,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_load_makes_the_last_start_earlier_but_never_before_half_time() {
+    fn a_long_load_moves_the_last_start_forward_but_not_into_the_first_half() {
         let total = Duration::from_secs(600);
         assert_eq!(reserve(total, 0), Duration::from_secs(60));
         assert_eq!(reserve(total, 90_000), Duration::from_secs(90));
@@ -80,14 +79,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn time_without_a_budget_is_never_over_and_time_without_length_is_over_at_once() {
+    async fn no_budget_is_never_over_and_a_budget_of_zero_is_over_at_once() {
         use futures::FutureExt;
-        let endless = Budget::new(None);
+        let endless = TimeBudget::new(None);
         assert!(endless.nearly_over().now_or_never().is_none());
         assert!(endless.over().now_or_never().is_none());
-        let long = Budget::new(Some(Duration::from_secs(3600)));
+        let long = TimeBudget::new(Some(Duration::from_secs(3600)));
         assert!(long.nearly_over().now_or_never().is_none());
-        let none = Budget::new(Some(Duration::ZERO));
+        let none = TimeBudget::new(Some(Duration::ZERO));
         none.nearly_over().await;
         none.over().await;
     }

@@ -1,20 +1,20 @@
-//! The address of a target as a person writes it: a folder, or a URL of a known kind. It looks at the text alone.
+//! The address of a target as the user writes it: a folder, or a URL of a known kind.
 //!
-//! What is neither may be a connection string of another program, with a password anywhere in it. So no part of a refused text goes
-//! into an error, and what is doubtful is refused before a URL parser decides where a host begins.
+//! Other input may be a connection string of another program with a password anywhere in it. No part of rejected input is in an error, and
+//! ambiguous input is rejected before a URL parser decides where the host begins.
 
 use crate::error::{Error, Kind, Result};
 
-/// What a text names.
+/// A recognised address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Address<'t> {
-    /// A folder of this machine; a relative one, or one that begins with `~`, as it was written.
+    /// A path of this machine, as it was written: absolute, relative, or starting with `~`.
     Folder(&'t str),
     /// A folder of this machine as a `file:` URL.
     File(&'t str),
     /// An object store.
     Store(&'t str),
-    /// A database, whether this build knows it or not.
+    /// A database, even if this build does not support it.
     Database(&'t str),
 }
 
@@ -27,7 +27,7 @@ const GOOGLE: &str = "gs://bucket/prefix";
 /// A folder of this system as a URL.
 pub(super) const FILE: &str = if cfg!(windows) { "file:///C:/lake" } else { "file:///srv/lake" };
 
-/// Schemes, with a URL as it should be written. Databases come first.
+/// Known schemes with an example of each. Databases come first.
 const SCHEMES: [(&str, &str); 14] = [
     ("postgresql", POSTGRESQL),
     ("postgres", POSTGRESQL),
@@ -44,10 +44,10 @@ const SCHEMES: [(&str, &str); 14] = [
     ("gs", GOOGLE),
     ("file", FILE),
 ];
-/// So many of them are databases.
+/// Number of databases in [`SCHEMES`].
 const DATABASES: usize = 6;
-/// In a path they read like a part of a connection string.
-const DOUBTFUL: [char; 3] = ['=', '@', ';'];
+/// Characters that occur in connection strings and rarely in paths.
+const AMBIGUOUS: [char; 3] = ['=', '@', ';'];
 
 const ENCODE: &str =
     "percent-encode these characters in user, password and database: %40 for @, %2F for /, %3A for :, %23 for #, %3F for ?";
@@ -60,48 +60,51 @@ fn form_of(scheme: &str) -> Option<&'static str> {
     SCHEMES.iter().find(|(known, _)| known.eq_ignore_ascii_case(scheme)).map(|(_, form)| *form)
 }
 
-fn refuse(message: &'static str) -> Error {
+fn reject(message: &'static str) -> Error {
     Error::new(Kind::Usage, message)
 }
 
 fn neither() -> Error {
-    refuse("The target is neither a folder nor a URL").hint(format!(
-        "write a database as {POSTGRESQL}, {MYSQL} or {MSSQL}; an object store as {S3}, {AZURE} or {GOOGLE}; and a folder with `:`, `=`, `@` or `;` in its name with ./ or / in front"
+    reject("The target is neither a folder nor a URL").hint(format!(
+        "write a database as {POSTGRESQL}, {MYSQL} or {MSSQL}; an object store as {S3}, {AZURE} or {GOOGLE}; start a folder with `:`, `=`, `@` or `;` in its name with ./ or /"
     ))
 }
 
 impl<'t> Address<'t> {
-    /// Reads a text. Errors are of kind `Usage` and hold nothing of it.
+    /// Parses an address.
+    ///
+    /// # Errors
+    /// Kind `Usage`; the error contains no part of `text`.
     pub fn parse(text: &'t str) -> Result<Self> {
         if text.trim().is_empty() {
-            return Err(refuse("The target is empty")
+            return Err(reject("The target is empty")
                 .hint(format!("give a folder, such as ./lake, or a URL, such as {S3} or {POSTGRESQL}")));
         }
         if text.contains(char::is_control) {
-            return Err(refuse("The target holds a line end or another control character")
-                .hint("check how the value was copied into the variable or file it comes from"));
+            return Err(reject("The target contains a line break or another control character")
+                .hint("check how the value was copied into its variable or file"));
         }
         if text.starts_with(['"', '\'']) {
-            return Err(refuse("The target begins with a quote")
-                .hint("take the quotes away: files for `docker --env-file` and some others keep them as part of the value"));
+            return Err(reject("The target starts with a quotation mark")
+                .hint("remove the quotes: `docker --env-file` and other tools keep them as part of the value"));
         }
         if is_explicit_path(text) {
             return Self::path(text);
         }
         match text.split_once("://") {
             Some((scheme, rest)) => Self::url(text, scheme, rest),
-            None => Self::words(text),
+            None => Self::without_scheme(text),
         }
     }
 
-    /// A text that begins as only paths do.
+    /// An address that starts like a path.
     fn path(text: &'t str) -> Result<Self> {
-        // What is left of a URL that lost its scheme.
+        // A URL without its scheme.
         if text.starts_with("//") && text.contains('@') {
             return Err(neither());
         }
         if text.starts_with('~') && text != "~" && !text.starts_with("~/") {
-            return Err(refuse("The target is in the home folder of another user").hint("write that folder's full path"));
+            return Err(reject("The target is in the home folder of another user").hint("write the absolute path"));
         }
         Ok(Self::Folder(text))
     }
@@ -114,36 +117,38 @@ impl<'t> Address<'t> {
         match is_database(form) {
             true => check_connection(rest).map_err(|error| error.hint(format!("write it as {form}; {ENCODE}")))?,
             false => check_store(rest).map_err(|error| {
-                error.hint(format!("write it as {form}; options go by --store-option, credentials by environment variables"))
+                error.hint(format!(
+                    "write it as {form}; set options with --store-option and credentials with environment variables"
+                ))
             })?,
         }
         Ok(if is_database(form) { Self::Database(text) } else { Self::Store(text) })
     }
 
-    /// A text without `://`.
-    fn words(text: &'t str) -> Result<Self> {
+    /// An address without `://`.
+    fn without_scheme(text: &'t str) -> Result<Self> {
         let end = text.find([':', '/', '\\']).unwrap_or(text.len());
         let (head, rest) = text.split_at(end);
         let known = form_of(head);
         if let Some(rest) = rest.strip_prefix(':') {
             let is_letter = head.len() == 1 && head.starts_with(|c: char| c.is_ascii_alphabetic());
             return match known {
-                _ if cfg!(windows) && is_letter && !rest.contains(DOUBTFUL) => Ok(Self::Folder(text)),
+                _ if cfg!(windows) && is_letter && !rest.contains(AMBIGUOUS) => Ok(Self::Folder(text)),
                 Some(FILE) if rest.starts_with('/') => file_url(text, rest),
                 Some(form) => {
-                    Err(refuse("The target's address needs `://` after its scheme").hint(format!("write it as {form}")))
+                    Err(reject("The URL of the target needs `://` after its scheme").hint(format!("write it as {form}")))
                 }
-                None if is_letter && rest.starts_with(['/', '\\']) && !rest.contains(DOUBTFUL) => {
-                    Err(refuse("The target is a path of Windows, and this is another system")
-                        .hint("write the folder as this system names it; put ./ in front if its name really begins so"))
+                None if is_letter && rest.starts_with(['/', '\\']) && !rest.contains(AMBIGUOUS) => {
+                    Err(reject("The target is a Windows path, but this is another system")
+                        .hint("write a path of this system, or start it with ./ if the name is correct"))
                 }
                 None => Err(unknown_scheme(head)),
             };
         }
         if let (Some(form), true) = (known, rest.starts_with("//")) {
-            return Err(refuse("The target's address needs `://` after its scheme").hint(format!("write it as {form}")));
+            return Err(reject("The URL of the target needs `://` after its scheme").hint(format!("write it as {form}")));
         }
-        if text.contains(DOUBTFUL) || text.starts_with(char::is_whitespace) {
+        if text.contains(AMBIGUOUS) || text.starts_with(char::is_whitespace) {
             return Err(neither());
         }
         Ok(Self::Folder(text))
@@ -155,7 +160,7 @@ impl<'t> Address<'t> {
     }
 }
 
-/// Whether a text begins as only paths do.
+/// Whether an address starts like a path.
 fn is_explicit_path(text: &str) -> bool {
     let is_windows = || {
         let mut bytes = text.bytes();
@@ -168,25 +173,25 @@ fn is_explicit_path(text: &str) -> bool {
         || (cfg!(windows) && is_windows())
 }
 
-/// A scheme that is not ours. It is not part of the error: it may be anything.
+/// The error for an unknown scheme. The scheme is not part of it, because it may be a secret.
 fn unknown_scheme(scheme: &str) -> Error {
     let scheme = scheme.to_ascii_lowercase();
     if let Some((base, _)) = scheme.split_once('+')
         && let Some(form) = form_of(base)
     {
-        return refuse("The target's scheme names a driver of another program")
-            .hint(format!("leave `+` and the driver out: {form}"));
+        return reject("The scheme of the target contains the driver of another program")
+            .hint(format!("remove `+` and the driver: {form}"));
     }
     if let Some(inner) = scheme.strip_prefix("jdbc") {
         let inner = form_of(inner.trim_start_matches(':'));
-        return refuse("The target is a JDBC address").hint(match inner {
+        return reject("The target is a JDBC URL").hint(match inner {
             Some(form) => format!("write it as {form}"),
             None => format!("write it as {POSTGRESQL}, {MYSQL} or {MSSQL}"),
         });
     }
     if matches!(scheme.as_str(), "http" | "https") {
-        return refuse("The target is the address of a web page").hint(format!(
-            "write an object store as {S3}, {AZURE} or {GOOGLE}; one of your own by --store-option endpoint=https://host:9000"
+        return reject("The target is the URL of a web page").hint(format!(
+            "write an object store as {S3}, {AZURE} or {GOOGLE}; set your own endpoint with --store-option endpoint=https://host:9000"
         ));
     }
     let near = SCHEMES
@@ -195,7 +200,7 @@ fn unknown_scheme(scheme: &str) -> Error {
         .min_by_key(|(distance, ..)| *distance);
     match near {
         Some((distance, known, form)) if distance <= 2 && distance < known.len() => {
-            refuse("The target's scheme is not known").hint(format!("did you mean `{known}`? Write it as {form}"))
+            reject("The scheme of the target is unknown").hint(format!("did you mean `{known}`? Write it as {form}"))
         }
         _ => neither(),
     }
@@ -204,45 +209,45 @@ fn unknown_scheme(scheme: &str) -> Error {
 fn file_url<'t>(text: &'t str, rest: &str) -> Result<Address<'t>> {
     match rest.contains(['?', '#']) {
         true => {
-            Err(refuse("The file: address holds `?` or `#`").hint("write the folder as a path, or %3F for ? and %23 for #"))
+            Err(reject("The file: URL contains `?` or `#`").hint("write the folder as a path, or encode ? as %3F and # as %23"))
         }
         false => Ok(Address::File(text)),
     }
 }
 
-/// Authority, and what follows it.
+/// Splits into authority and the rest.
 fn split_authority(rest: &str) -> (&str, &str) {
     rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()))
 }
 
-/// Whether everybody agrees on where the password of a connection string ends. `rest` is what follows `://`.
+/// Rejects connection strings that parsers may split differently. `rest` is the part after `://`.
 fn check_connection(rest: &str) -> Result<()> {
     let (authority, tail) = split_authority(rest);
     if tail.contains('@') {
-        return Err(refuse(
-            "The connection string has an `@` behind its first `/`, `?` or `#`, so the end of its password is not certain",
+        return Err(reject(
+            "The connection string has an `@` after its first `/`, `?` or `#`, so it is not clear where its password ends",
         ));
     }
     if tail.contains('#') {
-        return Err(refuse("The connection string has a `#`, and what follows it would be lost"));
+        return Err(reject("The connection string has a `#`, and the rest of it would be ignored"));
     }
     let path = tail.split('?').next().unwrap_or_default();
     if path.contains([';', '=', '&']) {
-        return Err(refuse("The connection string has `;`, `=` or `&` in place of `?` behind the database"));
+        return Err(reject("The connection string has `;`, `=` or `&` in place of `?` after the database"));
     }
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let is_host = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | '%' | ',' | ':');
     match host.starts_with('[') || host.chars().all(is_host) {
         true => Ok(()),
-        false => Err(refuse("The connection string's host has characters that no host has")),
+        false => Err(reject("The host of the connection string has invalid characters")),
     }
 }
 
-/// Whether an address of an object store is free of credentials, as far as its shape tells.
+/// Rejects URLs of object stores that seem to contain credentials.
 fn check_store(rest: &str) -> Result<()> {
     let (authority, tail) = split_authority(rest);
     match authority.contains(':') && (!authority.contains('@') || tail.contains('@')) {
-        true => Err(refuse("The address of the object store has a `:` in its bucket, or holds credentials")),
+        true => Err(reject("The URL of the object store has a `:` in its bucket, or contains credentials")),
         false => Ok(()),
     }
 }
@@ -252,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_and_urls_are_told_apart() {
+    fn folders_and_urls_are_distinguished() {
         for folder in
             ["lake", "./a:b", "/a@b", "./user:p@host/db", "my lake", "ümlaut#1", "a%20b", "..", "../x/../y", "~/lake", "a/b:c"]
         {
@@ -277,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_hold_a_secret_is_refused_and_not_repeated() {
+    fn possible_secrets_are_rejected_and_not_repeated() {
         for (text, words) in [
             ("host=127.0.0.1 user=u password=SECRET dbname=d", "postgresql://"),
             ("u:SECRET@host/db", "postgresql://"),
@@ -315,7 +320,7 @@ mod tests {
             ("gs//SECRET", "gs://bucket"),
             ("https://u:SECRET@host/x", "endpoint="),
             ("file:SECRET", "file:///"),
-            ("~SECRET/lake", "full path"),
+            ("~SECRET/lake", "absolute path"),
         ] {
             let error = Address::parse(text).expect_err(text);
             assert_eq!(error.kind(), Kind::Usage);

@@ -1,4 +1,4 @@
-//! From the URL of a target to its sink.
+//! Targets and their sinks.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,22 +15,24 @@ use crate::sink::sql::{SqlOptions, SqlSink};
 use crate::sink::{Lake, LakeFormats, Sink, detect_formats};
 use crate::store::{Place, StoreOptions, explained};
 
-/// A place where tables are kept, parsed but not touched.
+/// A parsed target. Nothing was accessed yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// A folder of lake tables.
     Folder(PathBuf),
     /// Lake tables in an object store, by URL.
     Store(SafeUrl, StoreOptions),
-    /// The same two, as folders of plain Parquet files.
+    /// A folder or an object store with plain Parquet folders.
     Parquet(Box<Target>),
     /// A database, by its connection string.
     Database(SafeUrl),
 }
 
 impl Target {
-    /// With lake tables in the form that is there; in the form that is wanted, or as Delta tables, where nothing is yet. Looks at
-    /// the target. Kind `Usage` if it holds tables of another form than is wanted, `Target` if it cannot be read or holds both.
+    /// Detects the format of the lake tables at the target. An empty target gets the format `wanted`, or Delta.
+    ///
+    /// # Errors
+    /// Kind `Usage` if the target has tables in another format than `wanted`, `Target` if it cannot be read or has both.
     pub async fn recognised(self, wanted: Option<LakeFormat>) -> Result<Self> {
         if !matches!(self, Target::Folder(_) | Target::Store(..)) {
             return self.in_format(wanted.unwrap_or_default());
@@ -41,25 +43,19 @@ impl Target {
             (false, false, wanted) => wanted.unwrap_or_default(),
             (true, true, Some(wanted)) => wanted,
             (true, true, None) => {
-                return Err(Error::new(Kind::Target, "The target holds Delta tables and folders of Parquet files")
+                return Err(Error::new(Kind::Target, "The target has Delta tables and Parquet folders")
                     .with_field("target", place.location())
-                    .hint("say which ones are meant with --format delta or --format parquet"));
+                    .hint("choose one with --format delta or --format parquet"));
             }
             (_, true, Some(LakeFormat::Delta)) => {
-                return Err(Error::new(
-                    Kind::Usage,
-                    "The target holds folders of Parquet files, and --format asks for Delta tables",
-                )
-                .with_field("target", place.location())
-                .hint("leave --format out, or name another --target"));
+                return Err(Error::new(Kind::Usage, "The target has Parquet folders, but --format is delta")
+                    .with_field("target", place.location())
+                    .hint("leave --format out, or use another --target"));
             }
             (true, _, Some(LakeFormat::Parquet)) => {
-                return Err(Error::new(
-                    Kind::Usage,
-                    "The target holds Delta tables, and --format asks for folders of Parquet files",
-                )
-                .with_field("target", place.location())
-                .hint("leave --format out, or name another --target"));
+                return Err(Error::new(Kind::Usage, "The target has Delta tables, but --format is parquet")
+                    .with_field("target", place.location())
+                    .hint("leave --format out, or use another --target"));
             }
             (_, true, _) => LakeFormat::Parquet,
             (true, ..) => LakeFormat::Delta,
@@ -67,17 +63,20 @@ impl Target {
         self.in_format(format)
     }
 
-    /// With lake tables in another form. Kind `Usage` for a database, which has its own.
+    /// Sets the format of lake tables.
+    ///
+    /// # Errors
+    /// Kind `Usage` for a database.
     pub fn in_format(self, format: LakeFormat) -> Result<Self> {
         match (format, self) {
             (LakeFormat::Delta, target) => Ok(target),
             (LakeFormat::Parquet, target @ (Target::Folder(_) | Target::Store(..))) => Ok(Target::Parquet(Box::new(target))),
-            (LakeFormat::Parquet, _) => Err(Error::new(Kind::Usage, "Only folders and object stores hold Parquet files")
-                .hint("leave --format out, or name another --target")),
+            (LakeFormat::Parquet, _) => Err(Error::new(Kind::Usage, "Only folders and object stores support --format parquet")
+                .hint("leave --format out, or use another --target")),
         }
     }
 
-    /// With options of object stores, which other targets pass over.
+    /// Sets the options of an object store; other targets ignore them.
     #[must_use]
     pub fn with_store_options(self, options: StoreOptions) -> Self {
         match self {
@@ -90,11 +89,11 @@ impl Target {
 impl std::str::FromStr for Target {
     type Err = Error;
 
-    /// See [`Address`]. Errors hold nothing of the text. A `~` is not known here: the caller puts the home folder in its place.
+    /// Parses an [`Address`]. Errors contain no part of `text`. The caller replaces `~` by the home folder.
     fn from_str(text: &str) -> Result<Self> {
         match Address::parse(text)? {
             Address::Folder(path) if path.starts_with('~') => {
-                Err(Error::new(Kind::Usage, "The home folder is not known").hint("write the folder's full path"))
+                Err(Error::new(Kind::Usage, "Cannot find the home folder").hint("write the folder's full path"))
             }
             Address::Folder(path) => Ok(Target::Folder(PathBuf::from(path))),
             Address::File(text) => {
@@ -105,7 +104,7 @@ impl std::str::FromStr for Target {
             }
             Address::Store(text) => match url::Url::parse(text) {
                 Ok(url) => Ok(Target::Store(SafeUrl::new(url), StoreOptions::default())),
-                Err(_) => Err(Error::new(Kind::Usage, "The target's address cannot be read")
+                Err(_) => Err(Error::new(Kind::Usage, "The URL of the target is invalid")
                     .hint("write it as s3://bucket/prefix, az://container/prefix or gs://bucket/prefix")),
             },
             Address::Database(text) => database(text),
@@ -115,22 +114,22 @@ impl std::str::FromStr for Target {
 
 #[cfg(not(feature = "sql"))]
 fn database(_: &str) -> Result<Target> {
-    Err(Error::new(Kind::Unsupported, "This build knows no databases"))
+    Err(Error::new(Kind::Unsupported, "This build does not support databases"))
 }
 
 #[cfg(feature = "sql")]
 fn database(text: &str) -> Result<Target> {
     match parse_database(text) {
         Ok(url) if crate::sink::sql::knows_scheme(url.scheme()) => Ok(Target::Database(SafeUrl::new(url))),
-        Ok(url) => Err(Error::new(Kind::Unsupported, "This build has no such target").with_field("scheme", url.scheme())),
-        // The parser's own message may quote the password.
-        Err(_) => Err(Error::new(Kind::Usage, "The connection string cannot be read").hint(
+        Ok(url) => Err(Error::new(Kind::Unsupported, "This build does not support this kind of target").with_field("scheme", url.scheme())),
+        // The message of the parser may contain the password.
+        Err(_) => Err(Error::new(Kind::Usage, "The connection string is invalid").hint(
             "write it as scheme://user:password@host:port/database, with %40 for @, %2F for /, %3A for :, %23 for # in the password",
         )),
     }
 }
 
-/// A URL. For PostgreSQL a user without a host, which a URL cannot have, goes where the other parts may be as well: behind the `?`.
+/// Parses a connection string. PostgreSQL allows a user without a host, which a URL cannot have: the user becomes a parameter.
 #[cfg(feature = "sql")]
 fn parse_database(text: &str) -> Result<url::Url, url::ParseError> {
     let moved = || {
@@ -138,7 +137,7 @@ fn parse_database(text: &str) -> Result<url::Url, url::ParseError> {
         let (user, rest) = rest.split_once("@/")?;
         let (database, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (user, password) = user.split_once(':').map_or((user, None), |(user, password)| (user, Some(password)));
-        // An `&` would end the item.
+        // An `&` would end the parameter.
         let item = |name: &str, value: &str| format!("{name}={}&", value.replace('&', "%26"));
         let password = password.map(|password| item("password", password)).unwrap_or_default();
         url::Url::parse(&format!("{scheme}:///{database}?{}{password}{query}", item("user", user))).ok()
@@ -152,7 +151,7 @@ fn parse_database(text: &str) -> Result<url::Url, url::ParseError> {
 }
 
 impl Target {
-    /// The same with what the user has told the database's own programs, where the connection string leaves it out.
+    /// Adds the settings of the database's own tools that the connection string does not contain, such as `PGUSER`.
     #[cfg_attr(not(feature = "sql"), expect(unused_variables, reason = "without databases there is nothing to complete"))]
     pub fn completed(self, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
         match self {
@@ -163,18 +162,18 @@ impl Target {
     }
 }
 
-/// Opens the sink of a target with the defaults of its kind. Touches nothing yet.
+/// Opens the sink of a target with default options. Accesses nothing yet.
 pub fn open_sink(target: &Target, engine: &Engine) -> Result<Arc<dyn Sink>> {
     match target {
         Target::Folder(_) | Target::Store(..) | Target::Parquet(_) => open_lake(target, DeltaOptions::new(engine.clone())),
         #[cfg(feature = "sql")]
         Target::Database(_) => open_sink_with(target, engine, SqlOptions::default()),
         #[cfg(not(feature = "sql"))]
-        Target::Database(_) => Err(Error::new(Kind::Unsupported, "This build knows no databases")),
+        Target::Database(_) => Err(Error::new(Kind::Unsupported, "This build does not support databases")),
     }
 }
 
-/// As [`open_sink`], with choices for databases.
+/// As [`open_sink`], with options for databases.
 #[cfg(feature = "sql")]
 pub fn open_sink_with(target: &Target, engine: &Engine, options: SqlOptions) -> Result<Arc<dyn Sink>> {
     match target {
@@ -183,7 +182,10 @@ pub fn open_sink_with(target: &Target, engine: &Engine, options: SqlOptions) -> 
     }
 }
 
-/// Opens a target that has to hold lake tables. Touches nothing yet.
+/// Opens a lake target. Accesses nothing yet.
+///
+/// # Errors
+/// Kind `Unsupported` for a database.
 pub fn open_target(target: &Target, engine: &Engine) -> Result<Arc<DeltaSink>> {
     open_target_with(target, DeltaOptions::new(engine.clone()))
 }
@@ -193,7 +195,7 @@ pub fn open_target_with(target: &Target, options: DeltaOptions) -> Result<Arc<De
     Ok(Arc::clone(open_tables(target, options)?.tables()))
 }
 
-/// The sink of a target that has to hold lake tables, in whatever form. Touches nothing yet.
+/// Opens a lake target in either format. Accesses nothing yet.
 pub fn open_lake(target: &Target, options: DeltaOptions) -> Result<Arc<dyn Sink>> {
     Ok(match open_tables(target, options)? {
         Lake::Delta(sink) => sink,
@@ -201,7 +203,7 @@ pub fn open_lake(target: &Target, options: DeltaOptions) -> Result<Arc<dyn Sink>
     })
 }
 
-/// As [`open_lake`], for what only lake tables have.
+/// As [`open_lake`], for operations on lake tables.
 pub fn open_tables(target: &Target, options: DeltaOptions) -> Result<Lake> {
     Ok(match target {
         Target::Parquet(inner) => Lake::Parquet(Arc::new(ParquetSink::new(place(inner)?, options)?)),
@@ -215,7 +217,7 @@ fn place(target: &Target) -> Result<Place> {
         Target::Store(url, options) => Place::open(url.reveal(), options),
         Target::Parquet(inner) => place(inner),
         Target::Database(_) => {
-            Err(Error::new(Kind::Unsupported, "This command works on lake tables, and the target is a database"))
+            Err(Error::new(Kind::Unsupported, "This command needs lake tables, but the target is a database"))
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::sink::delta::modes::commit_plan::CommitPlan;
 use crate::sink::delta::modes::context::LoadContext;
 use crate::sink::delta::modes::{append_log, scd2, upsert};
 use crate::sink::delta::options::DeltaOptions;
-use crate::sink::{LoadKind, LoadPlan, Loaded, Workers};
+use crate::sink::{Executor, LoadKind, LoadPlan, LoadSummary, WriteError};
 use crate::store::explained;
 
 /// One load of one Delta table.
@@ -26,7 +26,7 @@ pub(crate) struct DeltaLoad {
 
 /// The result of a commit.
 pub(crate) struct Committed {
-    pub(crate) loaded: Loaded,
+    pub(crate) loaded: LoadSummary,
     /// Number of small files in the partition that has most of them.
     pub(crate) small_files: usize,
 }
@@ -38,14 +38,14 @@ impl DeltaLoad {
     }
 
     /// Writes the changes; see [`Load::write`](crate::sink::Load::write).
-    pub(crate) async fn write(&mut self, changes: ChangeSet) -> Result<()> {
+    pub(crate) async fn write(&mut self, changes: ChangeSet) -> Result<(), WriteError> {
         let load = &self.context;
         if self.written.is_some() {
-            return Err(Error::new(Kind::Bug, "A load was given changes twice"));
+            return Err(Error::new(Kind::Bug, "A load was given changes twice").into());
         }
         if changes.keys != load.keys {
             let message = "The key of the changes differs from that of the table";
-            return Err(Error::new(Kind::Bug, message).with_field("table", &load.plan.table));
+            return Err(Error::new(Kind::Bug, message).with_field("table", &load.plan.table).into());
         }
         let written = if load.is_stale() {
             FileChanges::default()
@@ -56,25 +56,26 @@ impl DeltaLoad {
                 (TableMode::Changes, _) => append_log::append(load, changes).await,
                 (TableMode::History, _) => scd2::apply(load, changes).await,
             }
-            .map_err(explained)
-            .with_field("table", &load.plan.table)?
+            .map_err(|error| error.map(|error| explained(error).with_field("table", &load.plan.table)))?
         };
         self.written = Some(written);
         Ok(())
     }
 
-    /// Has the changes written by executors; see [`Load::write_by`](crate::sink::Load::write_by).
-    pub(crate) async fn write_by(&mut self, workers: &dyn Workers) -> Result<bool> {
-        let load = &self.context;
-        if self.written.is_some() || load.is_stale() || !coordinator::can_distribute(load) {
-            return Ok(false);
-        }
-        let written = coordinator::write(load, workers).await.map_err(explained).with_field("table", &load.plan.table)?;
-        self.written = Some(written);
-        Ok(true)
+    /// See [`Load::can_distribute`](crate::sink::Load::can_distribute).
+    pub(crate) fn can_distribute(&self) -> bool {
+        self.written.is_none() && !self.context.is_stale() && coordinator::can_distribute(&self.context)
     }
 
-    /// Whether the table has another bookmark than the plan expects.
+    /// See [`Load::write_distributed`](crate::sink::Load::write_distributed).
+    pub(crate) async fn write_distributed(&mut self, executor: &dyn Executor) -> Result<()> {
+        let load = &self.context;
+        let written = coordinator::write(load, executor).await.map_err(explained).with_field("table", &load.plan.table)?;
+        self.written = Some(written);
+        Ok(())
+    }
+
+    /// Whether the table has another bookmark than the plan expected.
     pub(crate) fn is_superseded(&self) -> bool {
         self.context.is_stale()
     }
@@ -86,11 +87,11 @@ impl DeltaLoad {
         };
         let load = &self.context;
         // If the caller expected this bookmark and replaces the table, it wants the rows again.
-        let is_reload = load.plan.kind == LoadKind::Replace && load.plan.expects == Some(reached);
+        let is_reload = load.plan.kind == LoadKind::Replace && load.plan.expected == Some(reached);
         if load.bookmark() == Some(reached) && !is_reload {
             load.uncommitted.remove().await;
             let rows = load.state.as_ref().and_then(TableState::rows);
-            return Ok(Committed { loaded: Loaded { rows, repeated: true, ..Loaded::default() }, small_files: 0 });
+            return Ok(Committed { loaded: LoadSummary { rows, repeated: true, ..LoadSummary::default() }, small_files: 0 });
         }
         if load.is_stale() {
             load.uncommitted.remove().await;
@@ -114,14 +115,14 @@ impl DeltaLoad {
         let (columns, schema_changes) = plan.columns();
         let mut actions = plan.schema_actions(&columns)?;
         actions.extend(written.actions(load.files(), chrono::Utc::now().timestamp_millis())?);
-        let loaded = Loaded {
+        let loaded = LoadSummary {
             upserted: written.upserted,
             deleted: written.deleted,
             rows: written.rows_after(load.files()),
             bytes_written: written.bytes_written(),
             schema_changes,
             warnings: load.design.column_choice.notes.clone(),
-            ..Loaded::default()
+            ..LoadSummary::default()
         };
         let (operation, info) = (plan.operation(), plan.info(&loaded));
 

@@ -29,7 +29,10 @@ use crate::sink::delta::maintenance::vacuum::{self, Vacuumed};
 use crate::sink::delta::maintenance::verify::{self, Differences};
 use crate::sink::delta::maintenance::views;
 use crate::sink::delta::options::{DeltaOptions, OnForeignChanges};
-use crate::sink::{Held, Layout, Load, LoadPlan, Loaded, Past, Sink, TableStatus, Workers};
+use crate::sink::{
+    Capabilities, CommittedState, Executor, LakeFeatures, Layout, Load, LoadPlan, LoadRecord, LoadSummary, Sink, TableStatus,
+    WriteError,
+};
 use crate::store::{Place, StoreOptions, explained};
 
 /// Delta tables in a local folder or an object store.
@@ -169,7 +172,7 @@ impl Sink for DeltaSink {
         self.place.check().await
     }
 
-    async fn held(&self, table: &TableRef) -> Result<Option<Held>> {
+    async fn committed(&self, table: &TableRef) -> Result<Option<CommittedState>> {
         let log = self.log(table)?;
         let Some(state) = log.state().await.map_err(explained)? else { return Ok(None) };
         let layout = TableLayout::from_properties(&state.configuration);
@@ -177,11 +180,11 @@ impl Sink for DeltaSink {
             OnForeignChanges::Fail => foreign_changes(&log, &state).await.map_err(explained)?,
             OnForeignChanges::Warn => None,
         };
-        Ok(Some(Held {
+        Ok(Some(CommittedState {
             mode: layout.mode,
             keeps_rows: layout.keeps_rows() && !state.files.is_empty(),
             foreign_changes,
-            ..Held::new(state.bookmark, state.column_record())
+            ..CommittedState::new(state.bookmark, state.column_record())
         }))
     }
 
@@ -225,29 +228,8 @@ impl Sink for DeltaSink {
         }))
     }
 
-    async fn past(&self, table: &TableRef, limit: usize) -> Result<Vec<Past>> {
-        commit_history::past_loads(&self.log(table)?, limit).await.map_err(explained)
-    }
-
-    fn checks_unique_keys(&self) -> bool {
-        true
-    }
-
-    fn settles_repeated_keys(&self) -> bool {
-        true
-    }
-
-    async fn write_views(&self) -> Result<()> {
-        views::write_delta_views(&self.place, &self.list(None).await?).await
-    }
-
-    async fn accepts(&self, table: &TableRef, wanted: &Layout) -> Result<()> {
-        if !wanted.is_chosen() {
-            return Ok(());
-        }
-        let state = self.log(table)?.state().await.map_err(explained)?;
-        let present = state.map(|state| TableLayout::from_properties(&state.configuration));
-        TableLayout::resolve(present.as_ref(), wanted, None).map(|_| ())
+    fn capabilities(&self) -> Capabilities<'_> {
+        Capabilities { checks_unique_keys: true, deduplicates_first_load: true, lake: Some(self) }
     }
 
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {
@@ -256,6 +238,26 @@ impl Sink for DeltaSink {
         let begun = DeltaLoad::begin(self.options.clone(), log.clone(), plan).await;
         let load = Box::new(begun.map_err(explained).with_field("table", table)?);
         Ok(Box::new(CompactingLoad { load, log, options: self.options.clone() }))
+    }
+}
+
+#[async_trait]
+impl LakeFeatures for DeltaSink {
+    async fn load_history(&self, table: &TableRef, limit: usize) -> Result<Vec<LoadRecord>> {
+        commit_history::past_loads(&self.log(table)?, limit).await.map_err(explained)
+    }
+
+    async fn write_views(&self) -> Result<()> {
+        views::write_delta_views(&self.place, &self.list(None).await?).await
+    }
+
+    async fn validate_layout(&self, table: &TableRef, wanted: &Layout) -> Result<()> {
+        if !wanted.is_chosen() {
+            return Ok(());
+        }
+        let state = self.log(table)?.state().await.map_err(explained)?;
+        let present = state.map(|state| TableLayout::from_properties(&state.configuration));
+        TableLayout::resolve(present.as_ref(), wanted, None).map(|_| ())
     }
 }
 
@@ -268,19 +270,23 @@ struct CompactingLoad {
 
 #[async_trait]
 impl Load for CompactingLoad {
-    async fn write(&mut self, changes: ChangeSet) -> Result<()> {
+    async fn write(&mut self, changes: ChangeSet) -> Result<(), WriteError> {
         self.load.write(changes).await
     }
 
-    async fn write_by(&mut self, workers: &dyn Workers) -> Result<bool> {
-        self.load.write_by(workers).await
+    fn can_distribute(&self) -> bool {
+        self.load.can_distribute()
+    }
+
+    async fn write_distributed(&mut self, executor: &dyn Executor) -> Result<()> {
+        self.load.write_distributed(executor).await
     }
 
     fn is_superseded(&self) -> bool {
         self.load.is_superseded()
     }
 
-    async fn commit(self: Box<Self>, reached: Bookmark) -> Result<Loaded> {
+    async fn commit(self: Box<Self>, reached: Bookmark) -> Result<LoadSummary> {
         let Self { load, log, options } = *self;
         let committed = load.commit(reached).await?;
         if options.compact_after > 0 && committed.small_files >= options.compact_after as usize {

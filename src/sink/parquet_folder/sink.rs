@@ -20,7 +20,10 @@ use crate::sink::delta::log::table_state::TableState;
 use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink, Optimized, Scope};
 use crate::sink::parquet_folder::manifest::Manifest;
 use crate::sink::parquet_folder::{HIDDEN, folder_swap, views};
-use crate::sink::{Held, Layout, Load, LoadPlan, Loaded, Past, Sink, TableStatus, Workers};
+use crate::sink::{
+    Capabilities, CommittedState, Executor, LakeFeatures, Layout, Load, LoadPlan, LoadRecord, LoadSummary, Sink, TableStatus,
+    WriteError,
+};
 use crate::store::{Place, explained};
 
 /// How long replaced files stay.
@@ -201,9 +204,9 @@ impl Sink for ParquetSink {
         self.place.check().await
     }
 
-    async fn held(&self, table: &TableRef) -> Result<Option<Held>> {
+    async fn committed(&self, table: &TableRef) -> Result<Option<CommittedState>> {
         self.check_format(table).await.map_err(explained)?;
-        let held = self.tables.held(table).await?;
+        let held = self.tables.committed(table).await?;
         if held.is_some() && self.place.folder().is_some() {
             self.publish(table).await?;
         }
@@ -218,16 +221,21 @@ impl Sink for ParquetSink {
         self.tables.status(table).await
     }
 
-    async fn past(&self, table: &TableRef, limit: usize) -> Result<Vec<Past>> {
-        self.tables.past(table, limit).await
+    fn capabilities(&self) -> Capabilities<'_> {
+        Capabilities { lake: Some(self), ..self.tables.capabilities() }
     }
 
-    fn checks_unique_keys(&self) -> bool {
-        self.tables.checks_unique_keys()
+    async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {
+        self.check_folder(&plan.table)?;
+        let table = plan.table.clone();
+        Ok(Box::new(ParquetLoad { inner: self.tables.begin(plan).await?, sink: self.clone(), table }))
     }
+}
 
-    fn settles_repeated_keys(&self) -> bool {
-        self.tables.settles_repeated_keys()
+#[async_trait]
+impl LakeFeatures for ParquetSink {
+    async fn load_history(&self, table: &TableRef, limit: usize) -> Result<Vec<LoadRecord>> {
+        self.tables.load_history(table, limit).await
     }
 
     /// On a local disk, each commit writes the views.
@@ -238,14 +246,8 @@ impl Sink for ParquetSink {
         }
     }
 
-    async fn accepts(&self, table: &TableRef, wanted: &Layout) -> Result<()> {
-        self.tables.accepts(table, wanted).await
-    }
-
-    async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {
-        self.check_folder(&plan.table)?;
-        let table = plan.table.clone();
-        Ok(Box::new(ParquetLoad { inner: self.tables.begin(plan).await?, sink: self.clone(), table }))
+    async fn validate_layout(&self, table: &TableRef, wanted: &Layout) -> Result<()> {
+        self.tables.validate_layout(table, wanted).await
     }
 }
 
@@ -258,19 +260,23 @@ struct ParquetLoad {
 
 #[async_trait]
 impl Load for ParquetLoad {
-    async fn write(&mut self, changes: ChangeSet) -> Result<()> {
+    async fn write(&mut self, changes: ChangeSet) -> Result<(), WriteError> {
         self.inner.write(changes).await
     }
 
-    async fn write_by(&mut self, workers: &dyn Workers) -> Result<bool> {
-        self.inner.write_by(workers).await
+    fn can_distribute(&self) -> bool {
+        self.inner.can_distribute()
+    }
+
+    async fn write_distributed(&mut self, executor: &dyn Executor) -> Result<()> {
+        self.inner.write_distributed(executor).await
     }
 
     fn is_superseded(&self) -> bool {
         self.inner.is_superseded()
     }
 
-    async fn commit(self: Box<Self>, reached: Bookmark) -> Result<Loaded> {
+    async fn commit(self: Box<Self>, reached: Bookmark) -> Result<LoadSummary> {
         let loaded = self.inner.commit(reached).await?;
         self.sink.publish(&self.table).await?;
         Ok(loaded)

@@ -17,7 +17,7 @@ use crate::sink::conformance::{self, Fixture, at, expected, load, plain, read, r
 use crate::sink::delta::tests::engine;
 use crate::sink::delta::tests::table_modes::events;
 use crate::sink::delta::{DeltaOptions, DeltaSink, Scope};
-use crate::sink::{LakeFormats, LoadKind, Sink, detect_formats};
+use crate::sink::{LakeFeatures, LakeFormats, LoadKind, Sink, detect_formats};
 use crate::store::Place;
 
 fn table() -> TableRef {
@@ -122,7 +122,7 @@ async fn the_next_run_completes_a_missing_swap() {
         Fixture { sink: Box::new(folders.sink.tables().as_ref().clone()), read: Box::new(|_| Box::pin(async { Vec::new() })) };
     load(&delta, &schema, LoadKind::Merge, &[Up(json!({"id": 2, "name": "b"}))], at(2)).await.unwrap();
     assert_eq!(rendered(&read_folder(&folders.folder())), expected(&schema, &old), "the complete old version");
-    assert_eq!(folders.sink.held(&table()).await.unwrap().unwrap().bookmark, at(2));
+    assert_eq!(folders.sink.committed(&table()).await.unwrap().unwrap().bookmark, at(2));
     let new = [json!({"id": 1, "name": "a"}), json!({"id": 2, "name": "b"})];
     assert_eq!(read(&folders.fixture, &table()).await, expected(&schema, &new));
 }
@@ -375,13 +375,13 @@ async fn formats_are_detected_and_never_mixed() {
     // A Delta table cannot replace a Parquet folder, nor the other way round.
     let options = DeltaOptions { is_parquet_folder: false, ..folders.sink.tables().options.clone() };
     let delta = DeltaSink::new(place.clone(), options);
-    let error = delta.held(&table()).await.unwrap_err();
+    let error = delta.committed(&table()).await.unwrap_err();
     assert!(error.kind() == Kind::Target && error.hint_text().unwrap().contains("--format parquet"), "{error:?}");
     let other = TableRef::new("canvas", "users");
     let fixture = Fixture { sink: Box::new(delta.clone()), read: Box::new(|_| Box::pin(async { Vec::new() })) };
     load(&fixture, &plain(&other), LoadKind::Replace, &[Up(row(1))], at(1)).await.unwrap();
     assert_eq!(detect_formats(&place).await.unwrap(), LakeFormats { parquet: true, delta: true });
-    let error = folders.sink.held(&other).await.unwrap_err();
+    let error = folders.sink.committed(&other).await.unwrap_err();
     assert!(error.kind() == Kind::Target && error.hint_text().unwrap().contains("--format delta"), "{error:?}");
     assert!(folders.root.join("canvas/users/_delta_log").exists());
 }
@@ -395,7 +395,7 @@ async fn a_folder_that_is_a_link_is_not_replaced() {
     let (shown, elsewhere) = (folders.root.join("canvas/accounts"), folders.root.join("elsewhere"));
     std::fs::rename(&shown, &elsewhere).unwrap();
     std::os::unix::fs::symlink(&elsewhere, &shown).unwrap();
-    let error = folders.sink.held(&table()).await.unwrap_err();
+    let error = folders.sink.committed(&table()).await.unwrap_err();
     assert!(error.kind() == Kind::Target && error.message().contains("is a link"), "{error:?}");
     assert!(std::fs::symlink_metadata(&shown).unwrap().is_symlink());
     // Follows the hint.

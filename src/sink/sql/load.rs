@@ -17,11 +17,11 @@ use super::lookups::Ids;
 use super::shape::Findings;
 use super::{NonFinite, Shared, Statement, definition, meta, place, values};
 use crate::engine::{combine_streams, engine_error};
-use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::Bookmark;
 use crate::reduce::{ChangeSet, deletes};
 use crate::schema::{ACTION, TableSchema};
-use crate::sink::{Load, LoadKind, LoadPlan, Loaded};
+use crate::sink::{Load, LoadKind, LoadPlan, LoadSummary, WriteError};
 
 /// Objects of one table that are decoded at once, ahead of the server.
 const STREAMS_AT_ONCE: usize = 2;
@@ -47,7 +47,7 @@ pub(super) struct SqlLoad {
     non_finite: u64,
     /// Names of enumerations that this transaction made; nobody else sees them yet.
     pub(super) made_enumerations: Vec<String>,
-    pub(super) loaded: Loaded,
+    pub(super) loaded: LoadSummary,
     /// What the rows hold beyond the declared, by column.
     pub(super) findings: Vec<Findings>,
     /// Ids of the words of lookup tables, by column.
@@ -69,7 +69,7 @@ enum Way {
 impl SqlLoad {
     /// Connects and makes sure that there is book-keeping. Kind `Schema` for a change that cannot be followed.
     pub(super) async fn begin(shared: Arc<Shared>, plan: LoadPlan) -> Result<Self> {
-        plan.layout.check_usual()?;
+        plan.layout.require_default()?;
         let table = shared.dialect().table_of(&plan.schema)?;
         let mut session = shared.session().await?;
         shared.make_room(session.as_mut(), &plan.table.namespace).await?;
@@ -86,7 +86,7 @@ impl SqlLoad {
             cleared: false,
             non_finite: 0,
             made_enumerations: Vec::new(),
-            loaded: Loaded::default(),
+            loaded: LoadSummary::default(),
             findings,
             ids: HashMap::new(),
         };
@@ -94,7 +94,7 @@ impl SqlLoad {
         let entry = load.entry().await?;
         let mut live = load.live().await?;
         load.check_place(entry.as_ref(), &live).await?;
-        if !live.is_empty() && entry.as_ref().map(|entry| entry.bookmark) == load.plan.expects {
+        if !live.is_empty() && entry.as_ref().map(|entry| entry.bookmark) == load.plan.expected {
             let renamed = load.respell(&mut live, entry.as_ref())?;
             load.follow_columns(&live, entry.as_ref(), &renamed)?;
             load.change(&live, entry.as_ref())?;
@@ -159,7 +159,7 @@ impl SqlLoad {
     }
 
     /// Takes the lock, decides how the rows go, and sends them.
-    async fn take(&mut self, changes: ChangeSet) -> Result<()> {
+    async fn take(&mut self, changes: ChangeSet) -> Result<(), WriteError> {
         let shared = self.shared.clone();
         let dialect = shared.dialect();
         self.widen_enumerations().await?;
@@ -168,7 +168,7 @@ impl SqlLoad {
         }
         self.locked = meta::is_true(&self.session.rows(&dialect.try_lock(&self.plan.table.to_string())).await?);
         let entry = self.entry().await?;
-        if entry.as_ref().map(|entry| entry.bookmark) != self.plan.expects {
+        if entry.as_ref().map(|entry| entry.bookmark) != self.plan.expected {
             self.way = Way::Dropped;
             return Ok(());
         }
@@ -189,7 +189,7 @@ impl SqlLoad {
             }
             self.copy(changes).await.map_err(|error| self.or_duplicate(error, reduced))?;
             let keyed = self.run(&dialect.add_key(&self.table)).await;
-            keyed.map_err(|error| self.or_duplicate(error, reduced))?;
+            keyed.map_err(|error| self.or_duplicate(error.into(), reduced))?;
         } else {
             self.way = Way::Staged;
             self.run(&dialect.create_stage(&self.table)).await?;
@@ -197,7 +197,7 @@ impl SqlLoad {
             self.copy(changes).await.map_err(|error| self.or_duplicate(error, reduced))?;
             if !reduced {
                 let unique = self.session.execute(&dialect.unique_stage(&self.table)).await;
-                unique.map_err(|error| self.or_duplicate(error, reduced))?;
+                unique.map_err(|error| self.or_duplicate(error.into(), reduced))?;
             }
             self.run(&dialect.analyze_stage()).await?;
         }
@@ -217,10 +217,10 @@ impl SqlLoad {
         place::is_empty(self.session.as_mut(), &dialect.table_name(&self.plan.table)).await
     }
 
-    fn or_duplicate(&self, error: Error, reduced: bool) -> Error {
-        match !reduced && self.shared.dialect().is_duplicate(&error) {
-            true => ChangeSet::duplicate_key(),
-            false => error,
+    fn or_duplicate(&self, error: WriteError, reduced: bool) -> WriteError {
+        match error {
+            WriteError::Failed(error) if !reduced && self.shared.dialect().is_duplicate(&error) => WriteError::DuplicateKey,
+            other => other,
         }
     }
 
@@ -247,7 +247,7 @@ impl SqlLoad {
         self.table.columns.iter().filter(|column| column.key).map(|column| column.source.clone()).collect()
     }
 
-    async fn copy(&mut self, changes: ChangeSet) -> Result<()> {
+    async fn copy(&mut self, changes: ChangeSet) -> Result<(), WriteError> {
         let mut into = self.copy_into();
         // Deletes mean nothing to a table that is empty or about to be.
         let only_upserts = self.way == Way::Direct || self.plan.kind == LoadKind::Replace;
@@ -347,15 +347,15 @@ impl SqlLoad {
         }
         let entry = self.entry().await?;
         let held = entry.as_ref().map(|entry| entry.bookmark);
-        let anew = self.plan.kind == LoadKind::Replace && self.plan.expects == Some(reached);
+        let anew = self.plan.kind == LoadKind::Replace && self.plan.expected == Some(reached);
         if held == Some(reached) && !anew {
             self.undo().await?;
-            self.loaded = Loaded { repeated: true, ..Loaded::default() };
+            self.loaded = LoadSummary { repeated: true, ..LoadSummary::default() };
             return Ok(());
         }
         // A snapshot may be older than the table: the service keeps giving the one it has. Rows and bookmark then go back together.
         let is_late = !self.plan.is_snapshot && held.is_some_and(|held| held.at > reached.at);
-        if held != self.plan.expects || self.way == Way::Dropped || is_late {
+        if held != self.plan.expected || self.way == Way::Dropped || is_late {
             return Err(self.conflict());
         }
         if self.way == Way::Staged {
@@ -415,24 +415,24 @@ impl SqlLoad {
     }
 
     /// The rows do not fit the table that this load made, and it cannot be changed under them: begin again by way of the stage.
-    pub(super) fn begin_again(&self) -> Error {
+    pub(super) fn begin_again(&self) -> WriteError {
         self.shared.stage_from_now(&self.plan.table);
-        ChangeSet::again()
+        WriteError::Restart
     }
 }
 
 #[async_trait]
 impl Load for SqlLoad {
-    async fn write(&mut self, changes: ChangeSet) -> Result<()> {
+    async fn write(&mut self, changes: ChangeSet) -> Result<(), WriteError> {
         let table = self.plan.table.clone();
-        self.take(changes).await.with_field("table", table)
+        self.take(changes).await.map_err(|error| error.map(|error| error.with_field("table", table)))
     }
 
     fn is_superseded(&self) -> bool {
         self.way == Way::Dropped
     }
 
-    async fn commit(mut self: Box<Self>, reached: Bookmark) -> Result<Loaded> {
+    async fn commit(mut self: Box<Self>, reached: Bookmark) -> Result<LoadSummary> {
         if self.way == Way::Open {
             return Err(Error::new(Kind::Bug, "A load was committed before its changes were written"));
         }

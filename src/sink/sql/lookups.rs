@@ -10,6 +10,7 @@ use super::dialect::SqlColumn;
 use super::load::SqlLoad;
 use super::values;
 use crate::error::{Error, Kind, Result};
+use crate::sink::WriteError;
 
 /// Words that are remembered. What has more of them is no enumeration.
 const MAX_WORDS: usize = 20_000;
@@ -22,7 +23,7 @@ pub(super) type Ids = HashMap<String, i32>;
 impl SqlLoad {
     /// The batch with ids in place of the words of lookup tables; words that these lack are added to them. The load begins
     /// again by way of the stage where that cannot be done.
-    pub(super) async fn with_ids(&mut self, mut batch: RecordBatch) -> Result<RecordBatch> {
+    pub(super) async fn with_ids(&mut self, mut batch: RecordBatch) -> Result<RecordBatch, WriteError> {
         let referring = self.table.columns.iter().filter(|column| column.lookup.is_some());
         for column in referring.cloned().collect::<Vec<SqlColumn>>() {
             let Ok(place) = batch.schema().index_of(&column.source) else { continue };
@@ -41,7 +42,7 @@ impl SqlLoad {
     }
 
     /// Takes the ids of the lookup table, and adds what it lacks.
-    async fn learn(&mut self, column: &SqlColumn, ids: &mut Ids, unknown: HashSet<&str>) -> Result<()> {
+    async fn learn(&mut self, column: &SqlColumn, ids: &mut Ids, unknown: HashSet<&str>) -> Result<(), WriteError> {
         let Some((lookup, _)) = &column.lookup else { return Ok(()) };
         // Other texts than the table's own, or too many of them: the server can do it.
         let is_odd = |word: &&str| word.contains('\0') || column.longest.is_some_and(|longest| word.chars().count() > longest);

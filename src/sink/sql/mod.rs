@@ -47,7 +47,7 @@ use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::{Bookmark, Namespace, TableRef};
 use crate::redact::SafeUrl;
 use crate::schema::TableSchema;
-use crate::sink::{Held, Load, LoadPlan, Sink, TableStatus};
+use crate::sink::{Capabilities, CommittedState, Load, LoadPlan, Sink, TableStatus};
 
 /// Sessions that are kept for the next table.
 const IDLE_SESSIONS: usize = 8;
@@ -482,7 +482,7 @@ impl Sink for SqlSink {
         rights::check(&self.shared, namespaces).await
     }
 
-    async fn held(&self, table: &TableRef) -> Result<Option<Held>> {
+    async fn committed(&self, table: &TableRef) -> Result<Option<CommittedState>> {
         let known = self.shared.take_known(table).transpose()?;
         let entry = match known {
             Some(Some(entry)) if entry.exists => Some(entry),
@@ -494,7 +494,7 @@ impl Sink for SqlSink {
                 entry
             }
         };
-        Ok(entry.map(|entry| Held::new(entry.bookmark, entry.columns())))
+        Ok(entry.map(|entry| CommittedState::new(entry.bookmark, entry.columns())))
     }
 
     async fn list(&self, namespace: Option<&Namespace>) -> Result<Vec<TableRef>> {
@@ -534,11 +534,11 @@ impl Sink for SqlSink {
         }))
     }
 
-    fn checks_unique_keys(&self) -> bool {
-        self.shared.dialect().refuses_duplicates()
+    fn capabilities(&self) -> Capabilities<'_> {
+        Capabilities { checks_unique_keys: self.shared.dialect().refuses_duplicates(), ..Capabilities::default() }
     }
 
-    fn is_passing(&self, error: &Error) -> bool {
+    fn is_retryable(&self, error: &Error) -> bool {
         self.shared.dialect().is_passing(error)
     }
 

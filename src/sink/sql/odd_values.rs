@@ -13,7 +13,7 @@ use crate::model::{Bookmark, TableRef};
 use crate::reduce::{ChangeSet, latest_per_key};
 use crate::schema::{Column, ColumnType};
 use crate::sink::conformance::{self, Change, Fixture, TEXT, at, column, expected, load, plan, read, schema};
-use crate::sink::{LoadKind, LoadPlan, Loaded};
+use crate::sink::{LoadKind, LoadPlan, LoadSummary, WriteError};
 
 /// All of them, on tables of their own. `moments` are microseconds since 1970 beyond what the database's type can keep.
 pub(super) async fn all(fixture: &Fixture, moments: &[i64]) {
@@ -33,10 +33,10 @@ fn with(batch: &RecordBatch, name: &str, array: ArrayRef) -> RecordBatch {
 }
 
 /// A whole load, as a run does it: what could not be written is aborted.
-async fn attempt(fixture: &Fixture, plan: LoadPlan, changes: ChangeSet, reached: Bookmark) -> Result<Loaded> {
+async fn attempt(fixture: &Fixture, plan: LoadPlan, changes: ChangeSet, reached: Bookmark) -> Result<LoadSummary, WriteError> {
     let mut opened = fixture.sink.begin(plan).await?;
     match opened.write(changes).await {
-        Ok(()) => opened.commit(reached).await,
+        Ok(()) => Ok(opened.commit(reached).await?),
         Err(error) => {
             opened.abort().await?;
             Err(error)
@@ -71,7 +71,8 @@ async fn what_cannot_be_kept_fails_by_table_column_and_key(fixture: &Fixture, be
     for (name, batch) in cases.into_iter().chain(late) {
         for kind in [LoadKind::Merge, LoadKind::Replace] {
             let changes = conformance::reduced(&schema, vec![batch.clone()]);
-            let error = attempt(fixture, plan(fixture, &schema, kind).await, changes, at(9)).await.unwrap_err();
+            let outcome = attempt(fixture, plan(fixture, &schema, kind).await, changes, at(9)).await;
+            let error = outcome.unwrap_err().into_error();
             let key = if name == "id" { "id=null, part=p" } else { "id=5, part=p" };
             let told = (error.kind(), error.get("table"), error.get("column"), error.get("key"));
             assert_eq!(told, (Kind::Data, Some("odd.refused"), Some(name), Some(key)), "{kind:?}: {error:?}");
@@ -79,7 +80,7 @@ async fn what_cannot_be_kept_fails_by_table_column_and_key(fixture: &Fixture, be
             assert_eq!(read(fixture, &schema.table).await, expected(&schema, std::slice::from_ref(&good)), "{name}");
         }
     }
-    assert_eq!(fixture.sink.held(&schema.table).await.unwrap().unwrap().bookmark, at(1));
+    assert_eq!(fixture.sink.committed(&schema.table).await.unwrap().unwrap().bookmark, at(1));
 }
 
 /// Longer texts (the service's placeholder among them), unknown words, nulls where there should be none: by a first load, an
@@ -105,7 +106,7 @@ async fn what_is_more_than_announced_is_kept(fixture: &Fixture) {
         // A table that takes its rows directly may ask for them again.
         let changes = conformance::reduced(&schema, vec![conformance::changes(&schema, &ups(&first))]);
         let outcome = attempt(fixture, plan(fixture, &schema, LoadKind::Replace).await, changes, at(1)).await;
-        if outcome.as_ref().is_err_and(ChangeSet::is_again) {
+        if matches!(outcome, Err(WriteError::Restart)) {
             load(fixture, &schema, LoadKind::Replace, &ups(&first), at(1)).await.unwrap();
         } else {
             outcome.unwrap();
@@ -161,7 +162,7 @@ async fn a_key_that_goes_and_comes_is_there(fixture: &Fixture) {
     let batch = conformance::changes(&schema, &changes);
     let twice = conformance::unreduced(&schema, vec![batch.clone()]);
     let error = attempt(fixture, plan(fixture, &schema, LoadKind::Merge).await, twice, at(2)).await.unwrap_err();
-    assert!(ChangeSet::is_duplicate_key(&error), "{error:?}");
+    assert!(matches!(error, WriteError::DuplicateKey), "{error:?}");
     let engine = Engine::new(EngineOptions { memory_limit: 64 << 20, temp_dir: None, partitions: 1 }).unwrap();
     let reduced = latest_per_key(&engine, conformance::unreduced(&schema, vec![batch])).unwrap();
     attempt(fixture, plan(fixture, &schema, LoadKind::Merge).await, reduced, at(2)).await.unwrap();

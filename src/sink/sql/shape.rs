@@ -9,7 +9,7 @@ use super::dialect::{Change, ChangeRules, Dialect, LiveColumn, SqlColumn, SqlTab
 use super::load::SqlLoad;
 use super::{Statement, meta, texts, values};
 use crate::error::{Error, Kind, Result};
-use crate::sink::LoadKind;
+use crate::sink::{LoadKind, WriteError};
 
 /// What the rows hold of one column beyond what was declared.
 #[derive(Debug, Default)]
@@ -185,11 +185,11 @@ impl SqlLoad {
     }
 
     /// Changes the table of a direct load for what was just met. Where that would end the transaction, the load begins again.
-    pub(super) async fn follow_rows(&mut self) -> Result<()> {
+    pub(super) async fn follow_rows(&mut self) -> Result<(), WriteError> {
         if !self.shared.dialect().ddl_is_transactional() {
             return Err(self.begin_again());
         }
-        self.fit_rows(None).await
+        Ok(self.fit_rows(None).await?)
     }
 
     /// The table as the plan and the rows want it. Whether it is new.

@@ -215,7 +215,7 @@ async fn enumerations_lookups_and_arrays_are_kept_and_grow() {
     let error =
         load(&fixture, &served(&table, 3, blocked, &["state"]), LoadKind::Merge, &rows("one"), at(5)).await.unwrap_err();
     assert!(format!("{error:?}").contains("seen") && error.hint_text().is_some(), "{error:?}");
-    assert_eq!(fixture.sink.held(&table).await.unwrap().unwrap().bookmark.at, at(4).at);
+    assert_eq!(fixture.sink.committed(&table).await.unwrap().unwrap().bookmark.at, at(4).at);
     assert_eq!(database.psql("SELECT state FROM canvas.grown WHERE id = 1"), "four\n");
 }
 
@@ -240,12 +240,12 @@ async fn the_book_keeping_is_that_of_the_official_client() {
 
     // Dropped by hand: said, not filled with an increment.
     database.psql("DROP TABLE canvas.t");
-    let error = fixture.sink.held(&table).await.unwrap_err();
+    let error = fixture.sink.committed(&table).await.unwrap_err();
     assert!(error.kind() == Kind::Target && error.hint_text().is_some_and(|hint| hint.contains("initdb")), "{error:?}");
     let sink = SqlSink::open(&database.url.parse().unwrap(), SqlOptions::default()).unwrap();
     sink.remove(&table).await.unwrap();
     assert_eq!(sink.remove(&table).await.unwrap_err().kind(), Kind::NotFound);
-    assert_eq!(fixture.sink.held(&table).await.unwrap(), None);
+    assert_eq!(fixture.sink.committed(&table).await.unwrap(), None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

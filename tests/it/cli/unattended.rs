@@ -9,7 +9,7 @@ use daplake::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
 use daplake::demo::school::SchoolOptions;
 use daplake::demo::serve::{Endpoint, Fault, ServeOptions, Times};
 use daplake::model::{TableRef, Timestamp};
-use daplake::ops::{self, Journal, Outcome, Reason, Refresh, Selection, Stop, SyncRequest};
+use daplake::ops::{self, Cancellation, DeferReason, Journal, Outcome, Refresh, Selection, SyncRequest};
 use daplake::redact::Secret;
 
 use crate::support::{CLIENT_ID, CLIENT_SECRET, Random, World, canvas, failures, outcome, school, serving};
@@ -147,9 +147,9 @@ async fn the_run_after_a_time_budget_loads_the_deferred_tables() {
         let loaded = names(&report, is_loaded);
         assert!(!loaded.is_empty() && loaded.len() <= 4, "{report:?}");
         assert!(loaded.is_disjoint(&done), "round {round}: those whose turn is longest ago come first");
-        let put_off = names(&report, |outcome| *outcome == Outcome::PutOff { reason: Reason::TimeBudget });
-        assert_eq!(loaded.len() + put_off.len(), 12, "{report:?}");
-        assert_eq!(report.ended_early, Some(Reason::TimeBudget));
+        let deferred = names(&report, |outcome| *outcome == Outcome::Deferred { reason: DeferReason::TimeBudget });
+        assert_eq!(loaded.len() + deferred.len(), 12, "{report:?}");
+        assert_eq!(report.ended_early, Some(DeferReason::TimeBudget));
         done.extend(loaded);
     }
     let report = ops::sync(journaled(&world, Pacing { job_starts: 0, ..Pacing::default() })).await.unwrap();
@@ -184,8 +184,8 @@ async fn a_time_budget_is_no_failure_and_the_report_lists_deferred_tables() {
     assert!(run.stdout.contains("deferred"), "{run:?}");
     let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(world.path("report.json")).unwrap()).unwrap();
     assert_eq!(report["ended_early"], "time_budget", "{report}");
-    let put_off = report["tables"].as_array().unwrap().iter().filter(|table| table["outcome"] == "put_off");
-    assert!(put_off.count() >= 3, "two jobs could be started: {report}");
+    let deferred = report["tables"].as_array().unwrap().iter().filter(|table| table["outcome"] == "put_off");
+    assert!(deferred.count() >= 3, "two jobs could be started: {report}");
     world.daplake(&[&sync[..], &["0"]].concat()).assert_code(0);
     // Loaded tables are queried for changes since then.
     let loaded = report["tables"].as_array().unwrap().iter().filter(|table| table["outcome"] == "loaded").count() as u64;
@@ -197,15 +197,15 @@ async fn a_time_budget_is_no_failure_and_the_report_lists_deferred_tables() {
 async fn a_stopped_run_starts_no_further_table() {
     let tables = tables(10);
     let world = World::new(school(&tables)).await;
-    let stop = Stop::default();
-    let running = tokio::spawn(ops::sync(SyncRequest { stop: stop.clone(), ..journaled(&world, four_starts()) }));
+    let stop = Cancellation::default();
+    let running = tokio::spawn(ops::sync(SyncRequest { cancellation: stop.clone(), ..journaled(&world, four_starts()) }));
     while world.server.counters().jobs_started() < 4 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    stop.soon();
+    stop.drain();
     let report = running.await.unwrap().unwrap();
     assert_eq!(failures(&report), [""; 0]);
-    assert_eq!(report.ended_early, Some(Reason::Stopped));
+    assert_eq!(report.ended_early, Some(DeferReason::Stopped));
     assert!(names(&report, is_loaded).len() <= 4);
     assert_eq!(world.server.counters().jobs_started(), 4);
     // Started jobs that were not loaded are not started again.

@@ -26,7 +26,8 @@ use crate::cli::terminal::report;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::Timestamp;
 use crate::ops::{
-    self, Journal, NameOptions, Reason, Report, Selection, Stop, SyncEvent, SyncObserver, SyncRequest, UnpackLimits,
+    self, Cancellation, DeferReason, Journal, NameOptions, Report, Selection, SyncEvent, SyncObserver, SyncRequest,
+    UnpackLimits,
 };
 
 /// How long a notification may take after the process was asked to end.
@@ -53,7 +54,7 @@ pub(in crate::cli) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Re
             }
         }
     });
-    let (Prepared { client, helpers, requests }, reporter) = match prepared.await {
+    let (Prepared { client, executors, requests }, reporter) = match prepared.await {
         Ok(prepared) => prepared,
         // The normal end of a service, even before its first run.
         Err(error) if error.kind() == Kind::Cancelled && schedule.is_some() => return Ok(()),
@@ -70,7 +71,7 @@ pub(in crate::cli) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Re
             let is_first = Cell::new(true);
             let work = async |stop| {
                 if !is_first.replace(false) {
-                    match read_again(&client, helpers.as_ref(), &names).await {
+                    match read_again(&client, executors.as_ref(), &names).await {
                         Ok(requests) => drop(latest.replace(requests)),
                         Err(error) => {
                             tracing::warn!(%error, "The settings cannot be read again; using those of the last run")
@@ -84,7 +85,7 @@ pub(in crate::cli) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Re
         }
         None => {
             let ended = watch::once(async |stop| Box::pin(all(&requests, &reporter, stop)).await).await?;
-            let is_stopped = |run: &Run| run.report.ended_early == Some(Reason::Stopped);
+            let is_stopped = |run: &Run| run.report.ended_early == Some(DeferReason::Stopped);
             let stopped = ended.iter().any(is_stopped);
             match finish(ended, report.as_deref()) {
                 // Failures have been printed; the interruption decides the exit code.
@@ -96,13 +97,17 @@ pub(in crate::cli) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Re
 }
 
 /// The requests of the current settings: secrets and credentials may have been rotated since the last run.
-async fn read_again(client: &Client, helpers: Option<&Arc<dyn ops::Helpers>>, names: &NameOptions) -> Result<Vec<SyncRequest>> {
+async fn read_again(
+    client: &Client,
+    executors: Option<&Arc<dyn ops::ExecutorProvider>>,
+    names: &NameOptions,
+) -> Result<Vec<SyncRequest>> {
     client.reload_credentials()?;
     let mut requests = Vec::new();
     for settings in resolve::resolve_again()?.runs {
         if let Some(Command::Sync(args)) = settings.command {
             let request = request(&settings.global, client, *args).await?;
-            requests.push(SyncRequest { helpers: helpers.cloned(), names: names.clone(), ..request });
+            requests.push(SyncRequest { executors: executors.cloned(), names: names.clone(), ..request });
         }
     }
     Ok(requests)
@@ -111,7 +116,7 @@ async fn read_again(client: &Client, helpers: Option<&Arc<dyn ops::Helpers>>, na
 /// What the runs of a process share.
 struct Prepared {
     client: Client,
-    helpers: Option<Arc<dyn ops::Helpers>>,
+    executors: Option<Arc<dyn ops::ExecutorProvider>>,
     requests: Vec<SyncRequest>,
 }
 
@@ -121,18 +126,18 @@ async fn prepare(global: &GlobalArgs, runs: Vec<SyncArgs>, names: &NameOptions) 
     let client = context::client(global, context::pacing(global, jobs_per_minute))?;
     client.set_credentials_source(context::credentials_again);
     #[cfg(feature = "cluster")]
-    let helpers = match runs.first() {
+    let executors = match runs.first() {
         Some(first) => cluster::connect(&first.cluster).await?,
         None => None,
     };
     #[cfg(not(feature = "cluster"))]
-    let helpers = None;
+    let executors = None;
     let mut requests = Vec::new();
     for args in runs {
         let request = request(global, &client, args).await?;
-        requests.push(SyncRequest { helpers: helpers.clone(), names: names.clone(), ..request });
+        requests.push(SyncRequest { executors: executors.clone(), names: names.clone(), ..request });
     }
-    Ok(Prepared { client, helpers, requests })
+    Ok(Prepared { client, executors, requests })
 }
 
 async fn request(global: &GlobalArgs, client: &Client, args: SyncArgs) -> Result<SyncRequest> {
@@ -203,12 +208,12 @@ struct Run {
 }
 
 /// Runs all targets. The time budget is shared.
-async fn all(requests: &[SyncRequest], reporter: &RunReporter, stop: Stop) -> Vec<Run> {
+async fn all(requests: &[SyncRequest], reporter: &RunReporter, stop: Cancellation) -> Vec<Run> {
     let begun = Instant::now();
     let mut ended = Vec::new();
     for request in requests {
         let time_budget = request.time_budget.map(|budget| budget.saturating_sub(begun.elapsed()));
-        let request = SyncRequest { time_budget, stop: stop.clone(), run_id: new_run_id(), ..request.clone() };
+        let request = SyncRequest { time_budget, cancellation: stop.clone(), run_id: new_run_id(), ..request.clone() };
         let (run_id, started, target) = (request.run_id.clone(), Timestamp::now(), request.sink.location().to_string());
         let running = reporter.begin(&request);
         let result = ops::sync(request).await;

@@ -13,7 +13,7 @@ use crate::cli::signals::cancelled;
 use crate::cli::terminal::output::aside;
 use crate::cli::terminal::report;
 use crate::error::{Kind, Result};
-use crate::ops::{Refresh, Stop};
+use crate::ops::{Cancellation, Refresh};
 
 /// The times of runs.
 #[derive(Debug, Clone, Copy)]
@@ -51,13 +51,13 @@ impl Schedule {
 }
 
 /// Runs once. A signal ends the run at once; each table is then unchanged or up to date.
-pub(in crate::cli) async fn once<T>(work: impl AsyncFnOnce(Stop) -> T) -> Result<T> {
-    let stop = Stop::default();
+pub(in crate::cli) async fn once<T>(work: impl AsyncFnOnce(Cancellation) -> T) -> Result<T> {
+    let stop = Cancellation::default();
     let mut work = std::pin::pin!(work(stop.clone()));
     tokio::select! {
         biased;
         done = &mut work => return Ok(done),
-        () = signals::asked(1) => stop.at_once(),
+        () = signals::asked(1) => stop.abort(),
     }
     roll_back(work, 2).await
 }
@@ -74,7 +74,7 @@ async fn roll_back<T>(work: impl Future<Output = T>, signal: usize) -> Result<T>
 
 /// Runs repeatedly until a signal, which is the normal end. `work` prints its result and returns its failure. Only a failure of the first
 /// run that later runs would repeat (wrong usage) ends the process.
-pub(in crate::cli) async fn watch(schedule: Schedule, work: impl AsyncFn(Stop) -> Result<()>) -> Result<()> {
+pub(in crate::cli) async fn watch(schedule: Schedule, work: impl AsyncFn(Cancellation) -> Result<()>) -> Result<()> {
     let systemd = Systemd::new(environment::systemd());
     let rounds = async {
         systemd.notify("READY=1");
@@ -110,8 +110,8 @@ pub(in crate::cli) async fn watch(schedule: Schedule, work: impl AsyncFn(Stop) -
 }
 
 /// One run; `None` if a signal ended it.
-async fn run(systemd: &Systemd, work: &impl AsyncFn(Stop) -> Result<()>) -> Option<Result<()>> {
-    let stop = Stop::default();
+async fn run(systemd: &Systemd, work: &impl AsyncFn(Cancellation) -> Result<()>) -> Option<Result<()>> {
+    let stop = Cancellation::default();
     let mut working = std::pin::pin!(work(stop.clone()));
     tokio::select! {
         biased;
@@ -121,14 +121,14 @@ async fn run(systemd: &Systemd, work: &impl AsyncFn(Stop) -> Result<()>) -> Opti
     systemd.notify("STOPPING=1");
     tracing::info!(grace_s = GRACE.as_secs(), "Stopping: no further table is started");
     aside(&format!("stopping: no further table is started; running loads have {} s to finish", GRACE.as_secs()));
-    stop.soon();
+    stop.drain();
     tokio::select! {
         biased;
         _ = &mut working => return None,
         () = signals::asked(2) => {}
         () = tokio::time::sleep(GRACE) => {}
     }
-    stop.at_once();
+    stop.abort();
     let _ = roll_back(working, 3).await;
     None
 }

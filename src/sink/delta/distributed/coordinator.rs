@@ -24,7 +24,7 @@ use crate::sink::delta::merge::post_write_dedup::{PostWriteDedup, RowsByFile};
 use crate::sink::delta::modes::context::LoadContext;
 use crate::sink::delta::write::deletion_vectors::file_of;
 use crate::sink::delta::write::uncommitted_files::UncommittedFiles;
-use crate::sink::{LoadKind, Source, Work, Workers};
+use crate::sink::{Executor, LoadKind, TaskChain, TaskInput};
 
 /// New files that are looked up concurrently.
 const CONCURRENT_LOOKUPS: usize = 16;
@@ -120,7 +120,7 @@ pub(crate) fn can_distribute(load: &LoadContext) -> bool {
 }
 
 /// Has the changes written by executors. Repeats the work if executors were lost.
-pub(crate) async fn write(load: &LoadContext, workers: &dyn Workers) -> Result<FileChanges> {
+pub(crate) async fn write(load: &LoadContext, workers: &dyn Executor) -> Result<FileChanges> {
     let mut attempt = 1;
     loop {
         let written = match load.plan.kind {
@@ -177,9 +177,9 @@ async fn check_files(load: &LoadContext, reports: &CollectedReports) -> Result<(
 }
 
 /// Replaces all rows: tasks write the changes, then others find the rows that newer changes replace.
-async fn replace(load: &LoadContext, workers: &dyn Workers) -> Result<FileChanges> {
+async fn replace(load: &LoadContext, workers: &dyn Executor) -> Result<FileChanges> {
     let steps = vec![TaskSpec::Write(table_spec(load)?).step(Vec::new())?, TaskSpec::Dedup.step(vec![KEY_HASH.to_owned()])?];
-    let done = workers.run(Work { source: Source::Changes, steps }).await?;
+    let done = workers.run(TaskChain { input: TaskInput::Changes, tasks: steps }).await?;
     let mut reports = CollectedReports::new(&done.batches)?;
     adopt(load, &mut reports);
     reports.check_changes(done.changes)?;
@@ -205,10 +205,10 @@ async fn replace(load: &LoadContext, workers: &dyn Workers) -> Result<FileChange
 }
 
 /// Merges an increment: tasks write its rows and keys, then others probe the existing files.
-async fn merge(load: &LoadContext, workers: &dyn Workers) -> Result<FileChanges> {
+async fn merge(load: &LoadContext, workers: &dyn Executor) -> Result<FileChanges> {
     let table = table_spec(load)?;
     let steps = vec![TaskSpec::Merge(table.clone()).step(load.keys.clone())?];
-    let done = workers.run(Work { source: Source::Changes, steps }).await?;
+    let done = workers.run(TaskChain { input: TaskInput::Changes, tasks: steps }).await?;
     let mut reports = CollectedReports::new(&done.batches)?;
     // Key files are removed even if the load commits.
     let key_files = UncommittedFiles::new(load.log.store(), load.log.folder.clone());
@@ -230,11 +230,11 @@ async fn merge(load: &LoadContext, workers: &dyn Workers) -> Result<FileChanges>
 }
 
 /// Has the existing files probed and adds the results to `written`.
-async fn probe(load: &LoadContext, workers: &dyn Workers, spec: ProbeSpec, written: &mut FileChanges) -> Result<()> {
-    let parts = describe_files(load, workers.parts())?;
+async fn probe(load: &LoadContext, workers: &dyn Executor, spec: ProbeSpec, written: &mut FileChanges) -> Result<()> {
+    let parts = describe_files(load, workers.parallelism())?;
     let expected = parts.len();
     let steps = vec![TaskSpec::Probe(spec).step(Vec::new())?];
-    let done = workers.run(Work { source: Source::Rows(parts), steps }).await?;
+    let done = workers.run(TaskChain { input: TaskInput::Batches(parts), tasks: steps }).await?;
     let mut reports = CollectedReports::new(&done.batches)?;
     adopt(load, &mut reports);
     if reports.probed_parts != expected {

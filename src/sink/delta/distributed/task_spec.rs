@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::error::{Kind, Result, ResultExt};
-use crate::sink::Step;
+use crate::sink::Task;
 use crate::sink::delta::distributed::location_batch;
 use crate::sink::delta::distributed::task_report::{self, KeyFile};
 use crate::sink::delta::merge::key_probe::DeletionVectorRule;
@@ -53,9 +53,9 @@ pub(super) struct ProbeSpec {
 impl TaskSpec {
     /// The step of a job that runs this task. Rows that are equal in the columns `shuffle_by` go to the same task; if it is empty,
     /// rows are not shuffled.
-    pub(super) fn step(&self, shuffle_by: Vec<String>) -> Result<Step> {
+    pub(super) fn step(&self, shuffle_by: Vec<String>) -> Result<Task> {
         let order = serde_json::to_string(self).context(Kind::Bug, "A task cannot be encoded")?;
-        Ok(Step { by: shuffle_by, order, output: self.output() })
+        Ok(Task { shuffle_by, spec: order, output: self.output() })
     }
 
     /// Decodes a task. Kind `Bug` if another version of daplake encoded it.

@@ -21,7 +21,6 @@ use crate::engine::{BatchSender, engine_error, stream_from_task};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::TableRef;
 use crate::reduce::{ChangeSet, latest_per_key};
-use crate::sink::Worker;
 use crate::sink::delta::distributed::location_batch::{LocationBatch, LocationSender};
 use crate::sink::delta::distributed::task_report::{FileId, FileLocations, KeyFile, TaskReport, batch_of, texts_of};
 use crate::sink::delta::distributed::task_spec::{ProbeSpec, TableSpec, TaskSpec};
@@ -45,6 +44,7 @@ use crate::sink::delta::write::parquet_writer::FileFormat;
 use crate::sink::delta::write::partition_router::PartitionRouter;
 use crate::sink::delta::write::partitioned_writer::TableWriter;
 use crate::sink::delta::write::uncommitted_files::UncommittedFiles;
+use crate::sink::{TaskResources, WriteError};
 use crate::store::{Place, explained};
 
 /// Number of keys in a row group of a key file.
@@ -54,7 +54,7 @@ const IS_DELETED: &str = "deleted";
 
 /// Runs a task of a load with one part of its input. Must be called within a tokio runtime: the work is a task of its own, which ends
 /// when the stream is dropped. Errors of the stream contain an [`Error`]. Kind `Bug` for a task of another version of daplake.
-pub fn run_step(order: &str, input: SendableRecordBatchStream, worker: &Worker) -> Result<SendableRecordBatchStream> {
+pub fn run_step(order: &str, input: SendableRecordBatchStream, worker: &TaskResources) -> Result<SendableRecordBatchStream> {
     let task = TaskSpec::decode(order)?;
     let worker = worker.clone();
     Ok(stream_from_task(task.output(), 2, move |sender| async move {
@@ -77,7 +77,7 @@ struct TaskTable {
 }
 
 impl TaskTable {
-    fn open(spec: &TableSpec, worker: &Worker) -> Result<Self> {
+    fn open(spec: &TableSpec, worker: &TaskResources) -> Result<Self> {
         let table = TableRef::new(spec.namespace.as_str(), spec.table.as_str());
         let place = Place::open(&spec.root, &worker.store)?;
         let log = TableLog::new(&place, &table)?;
@@ -134,7 +134,7 @@ async fn report(output: &BatchSender, report: &TaskReport) -> Result<()> {
 }
 
 /// Writes changes as they arrive and sends the locations of their rows.
-async fn write(spec: &TableSpec, input: SendableRecordBatchStream, worker: &Worker, output: &BatchSender) -> Result<()> {
+async fn write(spec: &TableSpec, input: SendableRecordBatchStream, worker: &TaskResources, output: &BatchSender) -> Result<()> {
     let table = TaskTable::open(spec, worker)?;
     let locations = Arc::new(LocationSender::new(output.clone()));
     let changes = ChangeCounter::default();
@@ -153,7 +153,7 @@ async fn write(spec: &TableSpec, input: SendableRecordBatchStream, worker: &Work
         router,
         batch_bytes: worker.engine.batch_bytes(),
     };
-    let (files, upserted) = writer.run(table.writer()).await.map_err(explained)?;
+    let (files, upserted) = writer.run(table.writer()).await.map_err(|error| explained(error.into_error()))?;
     locations.flush().await?;
     for file in files {
         locations.report(&TaskReport::File { writer: locations.writer(), file }).await?;
@@ -164,7 +164,7 @@ async fn write(spec: &TableSpec, input: SendableRecordBatchStream, worker: &Work
 }
 
 /// Finds the rows that a newer change of the same key replaces.
-async fn dedup(mut input: SendableRecordBatchStream, worker: &Worker, output: &BatchSender) -> Result<()> {
+async fn dedup(mut input: SendableRecordBatchStream, worker: &TaskResources, output: &BatchSender) -> Result<()> {
     let index = RowLocationIndex::new(&worker.engine);
     // Files get consecutive numbers here; of each, the locations are counted.
     let mut numbers: HashMap<FileId, u32> = HashMap::new();
@@ -198,7 +198,7 @@ async fn dedup(mut input: SendableRecordBatchStream, worker: &Worker, output: &B
 }
 
 /// Deduplicates changes, writes the upserts to data files and all keys to a key file.
-async fn merge(spec: &TableSpec, input: SendableRecordBatchStream, worker: &Worker, output: &BatchSender) -> Result<()> {
+async fn merge(spec: &TableSpec, input: SendableRecordBatchStream, worker: &TaskResources, output: &BatchSender) -> Result<()> {
     let table = TaskTable::open(spec, worker)?;
     let engine = &worker.engine;
     let changes = ChangeCounter::default();
@@ -208,7 +208,7 @@ async fn merge(spec: &TableSpec, input: SendableRecordBatchStream, worker: &Work
     let mut writer = table.writer();
     let mut keys: Option<KeyWriter> = None;
     let mut upserted = 0;
-    while let Some(batch) = batches.next().await? {
+    while let Some(batch) = batches.next().await.map_err(WriteError::into_error)? {
         let key_writer = match &mut keys {
             Some(key_writer) => key_writer,
             None => keys.insert(KeyWriter::new(&table, &batch.keys)?),
@@ -276,7 +276,12 @@ fn key_name(number: usize) -> String {
 }
 
 /// Probes existing files with the keys of all key files and carries out the resulting actions.
-async fn probe_files(spec: &ProbeSpec, input: SendableRecordBatchStream, worker: &Worker, output: &BatchSender) -> Result<()> {
+async fn probe_files(
+    spec: &ProbeSpec,
+    input: SendableRecordBatchStream,
+    worker: &TaskResources,
+    output: &BatchSender,
+) -> Result<()> {
     let table = TaskTable::open(&spec.table, worker)?;
     let engine = &worker.engine;
     let (numbers, files) = described_files(input, &table.keys[0]).await?;

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::model::Timestamp;
-use crate::sink::Past;
+use crate::sink::LoadRecord;
 use crate::sink::delta::log::table_log::TableLog;
 
 /// Concurrent reads of log entries.
@@ -61,15 +61,15 @@ pub(crate) async fn history(log: &TableLog, limit: usize) -> Result<Vec<Commit>>
 }
 
 /// The table after each of its newest `limit` loads, oldest first.
-pub(crate) async fn past_loads(log: &TableLog, limit: usize) -> Result<Vec<Past>> {
-    let mut past: Vec<Past> = history(log, limit).await?.into_iter().filter_map(past_of).collect();
+pub(crate) async fn past_loads(log: &TableLog, limit: usize) -> Result<Vec<LoadRecord>> {
+    let mut past: Vec<LoadRecord> = history(log, limit).await?.into_iter().filter_map(past_of).collect();
     past.reverse();
     Ok(past)
 }
 
 /// `None` for commits that are not loads: they have no bookmark.
-fn past_of(commit: Commit) -> Option<Past> {
-    Some(Past {
+fn past_of(commit: Commit) -> Option<LoadRecord> {
+    Some(LoadRecord {
         at: commit.bookmark?.parse().ok()?,
         run_id: commit.run_id,
         rows: commit.rows,

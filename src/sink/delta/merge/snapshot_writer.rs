@@ -12,8 +12,9 @@ use parking_lot::Mutex;
 
 use crate::engine::{combine_streams, engine_error, split_batch};
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::reduce::{ChangeSet, deletes};
+use crate::reduce::deletes;
 use crate::schema::TS;
+use crate::sink::WriteError;
 use crate::sink::delta::log::columns::LakeColumn;
 use crate::sink::delta::log::file_actions::NewFile;
 use crate::sink::delta::log::system_columns::SystemColumn;
@@ -126,7 +127,7 @@ pub(crate) struct SnapshotWriter {
 
 impl SnapshotWriter {
     /// Writes all streams to `writer`. Returns the files and the number of upserts.
-    pub(crate) async fn run(self, mut writer: TableWriter) -> Result<(Vec<NewFile>, u64)> {
+    pub(crate) async fn run(self, mut writer: TableWriter) -> Result<(Vec<NewFile>, u64), WriteError> {
         let mut upserted = 0;
         let mut buffer = self.router.as_ref().map(|router| (router, router.buffer(&self.format.pool)));
         loop {
@@ -162,7 +163,7 @@ impl SnapshotWriter {
         writer: &mut TableWriter,
         number: PartitionNumber,
         batches: Vec<RecordBatch>,
-    ) -> Result<u64> {
+    ) -> Result<u64, WriteError> {
         let mut upserted = 0;
         for batch in batches {
             upserted += self.write(writer, batch, Some(number)).await?;
@@ -172,7 +173,12 @@ impl SnapshotWriter {
     }
 
     /// Writes a change batch and returns the number of upserts in it.
-    async fn write(&self, writer: &mut TableWriter, batch: RecordBatch, partition: Option<PartitionNumber>) -> Result<u64> {
+    async fn write(
+        &self,
+        writer: &mut TableWriter,
+        batch: RecordBatch,
+        partition: Option<PartitionNumber>,
+    ) -> Result<u64, WriteError> {
         let keys = key_columns(&batch, &self.keys)?;
         let deletes = deletes(&batch)?;
         if let KeyPolicy::Unique(unique) = &self.policy {
@@ -182,7 +188,7 @@ impl SnapshotWriter {
         let parts = if let KeyPolicy::Locate(locator, sink) = &self.policy {
             if deletes.true_count() > 0 {
                 if !sink.accepts_deletes() {
-                    return Err(ChangeSet::duplicate_key());
+                    return Err(WriteError::DuplicateKey);
                 }
                 let deleted = filtered(&batch, &deletes)?;
                 sink.push(locator.locate_deletes(&deleted, &key_columns(&deleted, &self.keys)?)?).await?;

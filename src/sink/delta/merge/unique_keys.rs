@@ -10,7 +10,7 @@ use roaring::RoaringTreemap;
 
 use crate::engine::{Engine, engine_error};
 use crate::error::{Error, Kind, Result};
-use crate::reduce::ChangeSet;
+use crate::sink::WriteError;
 use crate::sink::delta::merge::key_set::{as_integers, is_integer};
 
 /// Batches between two measurements of the bitmap, which take time.
@@ -25,6 +25,7 @@ pub(crate) struct UniqueKeyCheck(Arc<Mutex<SeenKeys>>);
 #[derive(Debug)]
 struct SeenKeys {
     keys: RoaringTreemap,
+    has_duplicate: bool,
     batches: usize,
     memory: MemoryReservation,
 }
@@ -37,17 +38,23 @@ impl UniqueKeyCheck {
             return Err(Error::new(Kind::Bug, message));
         }
         let memory = MemoryConsumer::new("UniqueKeys").register(engine.memory_pool());
-        Ok(Self(Arc::new(Mutex::new(SeenKeys { keys: RoaringTreemap::new(), batches: 0, memory }))))
+        Ok(Self(Arc::new(Mutex::new(SeenKeys { keys: RoaringTreemap::new(), has_duplicate: false, batches: 0, memory }))))
     }
 
-    /// Adds the keys of a batch. The error is [`ChangeSet::duplicate_key`] if a key was added before.
-    pub(crate) fn insert(&self, key: &ArrayRef) -> Result<()> {
+    /// Whether a key was added twice.
+    pub(crate) fn has_duplicate(&self) -> bool {
+        self.0.lock().has_duplicate
+    }
+
+    /// Adds the keys of a batch. Fails with [`WriteError::DuplicateKey`] if a key was added before.
+    pub(crate) fn insert(&self, key: &ArrayRef) -> Result<(), WriteError> {
         let keys = as_integers(key)?;
         let mut seen = self.0.lock();
         for key in keys.as_primitive::<Int64Type>().values() {
             // An order-preserving cast: close keys are close in the bitmap.
             if !seen.keys.insert(*key as u64 ^ (1 << 63)) {
-                return Err(ChangeSet::duplicate_key());
+                seen.has_duplicate = true;
+                return Err(WriteError::DuplicateKey);
             }
         }
         seen.batches += 1;
@@ -79,7 +86,8 @@ mod tests {
             unique.insert(&array).unwrap();
             if !distinct.is_empty() {
                 let key: ArrayRef = Arc::new(Int64Array::from(vec![*again.get(&distinct.iter().copied().collect::<Vec<_>>())]));
-                prop_assert!(ChangeSet::is_duplicate_key(&unique.insert(&key).unwrap_err()));
+                prop_assert!(matches!(unique.insert(&key), Err(WriteError::DuplicateKey)));
+                prop_assert!(unique.has_duplicate());
             }
         }
     }

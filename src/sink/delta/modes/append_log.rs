@@ -28,11 +28,13 @@ use crate::engine::{combine_streams, engine_error, split_batch, streaming_table}
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::reduce::{ChangeSet, DIGEST, deletes, digest_fields, unseen};
 use crate::sink::LoadKind;
+use crate::sink::WriteError;
 use crate::sink::delta::log::active_file::ActiveFile;
 use crate::sink::delta::log::columns::LakeColumn;
 use crate::sink::delta::log::file_actions::FileChanges;
 use crate::sink::delta::log::system_columns::SystemColumn;
 use crate::sink::delta::merge::key_set::key_columns;
+use crate::sink::delta::merge::unique_keys::UniqueKeyCheck;
 use crate::sink::delta::modes::context::{LoadContext, position_of};
 use crate::sink::delta::modes::upsert::rewrite_all;
 use crate::sink::delta::read::row_reader::RowReader;
@@ -44,7 +46,16 @@ use crate::sink::delta::write::schema_cast::{ColumnNames, cast_to_file_schema};
 const STAMP: &str = "stamp";
 
 /// Appends a change set to the log.
-pub(crate) async fn append(load: &LoadContext, changes: ChangeSet) -> Result<FileChanges> {
+pub(crate) async fn append(load: &LoadContext, changes: ChangeSet) -> Result<FileChanges, WriteError> {
+    let unique = if load.plan.is_snapshot { load.unique_keys(&changes)? } else { None };
+    let written = append_changes(load, changes, unique.clone()).await;
+    match unique {
+        Some(unique) if unique.has_duplicate() => Err(WriteError::DuplicateKey),
+        _ => Ok(written?),
+    }
+}
+
+async fn append_changes(load: &LoadContext, changes: ChangeSet, unique: Option<UniqueKeyCheck>) -> Result<FileChanges> {
     let engine = &load.options.engine;
     let format = load.format(1);
     let mut appender = Appender {
@@ -55,7 +66,7 @@ pub(crate) async fn append(load: &LoadContext, changes: ChangeSet) -> Result<Fil
     if !load.plan.is_snapshot {
         append_increment(load, changes, &format, &mut appender).await?;
     } else {
-        let rows = checked_stream(load, changes)?;
+        let rows = checked_stream(load, changes, unique);
         if load.files().is_empty() {
             append_all(rows, &format, &mut appender).await?;
         } else {
@@ -89,18 +100,18 @@ impl Appender {
 }
 
 /// The changes of a snapshot as one stream, which fails on a repeated key unless the change set was deduplicated.
-fn checked_stream(load: &LoadContext, changes: ChangeSet) -> Result<SendableRecordBatchStream> {
-    let unique = load.unique_keys(&changes)?;
+fn checked_stream(load: &LoadContext, changes: ChangeSet, unique: Option<UniqueKeyCheck>) -> SendableRecordBatchStream {
     let (keys, schema) = (load.keys.clone(), Arc::clone(&changes.schema));
     let all = combine_streams(changes.schema, changes.streams, load.options.engine.partitions());
     let checked = all.map(move |batch| {
         let batch = batch?;
         if let Some(unique) = &unique {
-            key_columns(&batch, &keys).and_then(|keys| unique.insert(&keys[0])).map_err(DataFusionError::from)?;
+            let keys = key_columns(&batch, &keys)?;
+            unique.insert(&keys[0]).map_err(WriteError::into_error)?;
         }
         Ok(batch)
     });
-    Ok(Box::pin(RecordBatchStreamAdapter::new(schema, checked)))
+    Box::pin(RecordBatchStreamAdapter::new(schema, checked))
 }
 
 /// Appends all changes of a first load.

@@ -5,8 +5,8 @@ use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 
 use crate::engine::{combine_streams, engine_error};
-use crate::error::Result;
 use crate::reduce::{ChangeSet, deletes};
+use crate::sink::WriteError;
 use crate::sink::delta::merge::key_set::key_columns;
 use crate::sink::delta::merge::unique_keys::UniqueKeyCheck;
 
@@ -36,7 +36,7 @@ impl ChangeBatches {
     }
 
     /// The next batch; `None` at the end.
-    pub(crate) async fn next(&mut self) -> Result<Option<ChangeBatch>> {
+    pub(crate) async fn next(&mut self) -> Result<Option<ChangeBatch>, WriteError> {
         let Some(rows) = self.stream.next().await else { return Ok(None) };
         let rows = rows.map_err(engine_error)?;
         let keys = key_columns(&rows, &self.keys)?;

@@ -16,7 +16,7 @@ use crate::sink::delta::log::properties;
 use crate::sink::delta::log::protocol::{Feature, new_protocol, raised_protocol};
 use crate::sink::delta::modes::context::LoadContext;
 use crate::sink::delta::options::DeletionVectors;
-use crate::sink::{LoadKind, Loaded};
+use crate::sink::{LoadKind, LoadSummary};
 
 /// The commit of a load.
 pub(crate) struct CommitPlan<'a> {
@@ -186,7 +186,7 @@ impl CommitPlan<'_> {
     }
 
     /// The commit info: run, job, bookmark, metrics, and the size of the table after the commit.
-    pub(crate) fn info(&self, loaded: &Loaded) -> HashMap<String, Value> {
+    pub(crate) fn info(&self, loaded: &LoadSummary) -> HashMap<String, Value> {
         let written = self.written;
         let added_rows: u64 = written.added.iter().map(|file| file.rows).sum();
         let removed = written.removed.iter().filter(|removed| **removed).count();

@@ -37,7 +37,7 @@ const MAX_DELETED_PERCENT: u64 = 20;
 
 /// What all table modes need for one load.
 ///
-/// If the plan expects another bookmark than the table has, the load is stale: it writes nothing, and its commit decides, because
+/// If the plan expected another bookmark than the table has, the load is stale: it writes nothing, and its commit decides, because
 /// only then it is known whether the same result was committed already.
 #[derive(Debug)]
 pub(crate) struct LoadContext {
@@ -123,9 +123,9 @@ impl LoadContext {
         self.state.as_ref().map(|state| state.bookmark)
     }
 
-    /// Whether the table has another bookmark than the plan expects.
+    /// Whether the table has another bookmark than the plan expected.
     pub(crate) fn is_stale(&self) -> bool {
-        self.bookmark() != self.plan.expects
+        self.bookmark() != self.plan.expected
     }
 
     /// Whether existing rows stay in the table when a snapshot is loaded.

@@ -28,7 +28,6 @@ use roaring::RoaringBitmap;
 use crate::engine::{Engine, SpillBuffer, engine_error, split_batch, streaming_table};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::reduce::{ChangeSet, deletes};
-use crate::sink::LoadKind;
 use crate::sink::delta::log::active_file::ActiveFile;
 use crate::sink::delta::log::file_actions::FileChanges;
 use crate::sink::delta::log::system_columns::SystemColumn;
@@ -42,6 +41,7 @@ use crate::sink::delta::write::deletion_vectors::VectorFile;
 use crate::sink::delta::write::parquet_writer::FileFormat;
 use crate::sink::delta::write::partitioned_writer::TableWriter;
 use crate::sink::delta::write::schema_cast::{ColumnNames, cast_to_file_schema};
+use crate::sink::{LoadKind, WriteError};
 
 /// Whether a change is a delete, in the join.
 const DELETE: &str = "nd";
@@ -53,7 +53,7 @@ const ROW: &str = "or";
 const ENDED: &str = "ended";
 
 /// Closes and opens versions according to the change set.
-pub(crate) async fn apply(load: &LoadContext, changes: ChangeSet) -> Result<FileChanges> {
+pub(crate) async fn apply(load: &LoadContext, changes: ChangeSet) -> Result<FileChanges, WriteError> {
     if load.files().is_empty() {
         return replace(load, changes).await;
     }
@@ -127,7 +127,7 @@ async fn buffer_and_probe(
     format: &FileFormat,
     sides: &JoinSides,
     probe: &mut MergeProbe,
-) -> Result<BufferedChanges> {
+) -> Result<BufferedChanges, WriteError> {
     let engine = &load.options.engine;
     let is_whole = load.plan.kind == LoadKind::Replace;
     let mut keys = ProbeBuffer::new(&load.key_types(), engine)?;

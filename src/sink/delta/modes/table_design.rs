@@ -7,7 +7,7 @@ use crate::sink::delta::log::partition_column::can_partition_by;
 use crate::sink::delta::log::schema_evolution::{apply_case_changes, check_key, check_names, evolve, map_columns};
 use crate::sink::delta::log::system_columns::{SystemColumn, TableLayout};
 use crate::sink::delta::log::table_state::TableState;
-use crate::sink::{LoadKind, LoadPlan, way_out};
+use crate::sink::{LoadKind, LoadPlan, reload_hint};
 
 /// The column of log tables with the time of the event.
 const LOG_TIME: &str = "timestamp";
@@ -72,7 +72,7 @@ impl TableDesign {
         // If a new snapshot keeps old rows, a re-snapshot does not help.
         let hinted = |error: Error| {
             let stays = plan.table.is_log() || keeps_rows;
-            if stays { error.hint_instead(way_out(stays)) } else { error }
+            if stays { error.hint_instead(reload_hint(stays)) } else { error }
         };
         check_key(&state.key, keys, kind).map_err(hinted)?;
         let mut old = state.columns.clone();

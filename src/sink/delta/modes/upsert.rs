@@ -15,7 +15,6 @@ use crate::engine::engine_error;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::reduce::ChangeSet;
 use crate::schema::Deletes;
-use crate::sink::LoadKind;
 use crate::sink::delta::log::columns::LakeColumn;
 use crate::sink::delta::log::file_actions::{FileChanges, NewFile};
 use crate::sink::delta::log::schema_evolution::is_convertible;
@@ -34,9 +33,10 @@ use crate::sink::delta::write::deletion_vectors::VectorFile;
 use crate::sink::delta::write::parquet_writer::FileFormat;
 use crate::sink::delta::write::partition_router::PartitionRouter;
 use crate::sink::delta::write::partitioned_writer::TableWriter;
+use crate::sink::{LoadKind, WriteError};
 
 /// Replaces all rows of the table by the change set. Streams are written concurrently, each writer to files of its own.
-pub(crate) async fn replace(load: &LoadContext, changes: ChangeSet) -> Result<FileChanges> {
+pub(crate) async fn replace(load: &LoadContext, changes: ChangeSet) -> Result<FileChanges, WriteError> {
     let engine = &load.options.engine;
     let writers = engine.partitions().min(changes.streams.len()).max(1);
     let format = load.format(writers);
@@ -87,7 +87,7 @@ async fn write_snapshot(
     format: &Arc<FileFormat>,
     policy: KeyPolicy,
     writers: usize,
-) -> Result<(Vec<NewFile>, u64)> {
+) -> Result<(Vec<NewFile>, u64), WriteError> {
     let engine = &load.options.engine;
     let router = PartitionRouter::new(format, engine, writers);
     let streams = match &router {
@@ -109,7 +109,8 @@ async fn write_snapshot(
     }
     let (mut added, mut upserted) = (Vec::new(), 0);
     while let Some(done) = running.join_next().await {
-        match done.context(Kind::Bug, "A writer of rows stopped unexpectedly").flatten() {
+        let done = done.context(Kind::Bug, "A writer of rows stopped unexpectedly").map_err(WriteError::from);
+        match done.flatten() {
             Ok((files, count)) => {
                 added.extend(files);
                 upserted += count;
@@ -152,7 +153,7 @@ async fn all_rows(load: &LoadContext) -> Result<Vec<DeletedRows>> {
 /// Merges the change set into the table: upserts go to new files, and rows with a key of the change set are deleted from existing
 /// files. With soft deletes, deleted rows are written again with `_deleted`, and a snapshot soft-deletes all keys that it does not
 /// have.
-pub(crate) async fn merge(load: &LoadContext, changes: ChangeSet) -> Result<FileChanges> {
+pub(crate) async fn merge(load: &LoadContext, changes: ChangeSet) -> Result<FileChanges, WriteError> {
     let engine = &load.options.engine;
     let format = load.format(2);
     let registry = load.uncommitted.registry();
@@ -220,7 +221,7 @@ async fn write_and_probe(
     format: &Arc<FileFormat>,
     writer: &mut TableWriter,
     probe: &mut MergeProbe,
-) -> Result<(u64, u64)> {
+) -> Result<(u64, u64), WriteError> {
     let engine = &load.options.engine;
     let mut keys = ProbeBuffer::new(&load.key_types(), engine)?;
     let mut batches = load.batches(changes)?;

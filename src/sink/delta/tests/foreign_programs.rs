@@ -20,7 +20,7 @@ fn table() -> TableRef {
 }
 
 async fn refused(lake: &TestLake) -> crate::Error {
-    let error = lake.sink.held(&table()).await.unwrap_err();
+    let error = lake.sink.committed(&table()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Target, "{error:?}");
     assert!(error.hint_text().is_some());
     let schema = plain(&table());
@@ -29,7 +29,7 @@ async fn refused(lake: &TestLake) -> crate::Error {
         schema: std::sync::Arc::new(schema),
         nested: Default::default(),
         kind: LoadKind::Replace,
-        expects: None,
+        expected: None,
         run_id: String::new(),
         job_id: String::new(),
         layout: Default::default(),
@@ -341,7 +341,7 @@ async fn changes_by_another_program_block_increments_until_a_new_snapshot() {
     load(&lake.fixture, &schema, LoadKind::Replace, &rows(0..5), at(1)).await.unwrap();
     load(&lake.fixture, &schema, LoadKind::Merge, &[Up(row(0, "b")), Del(json!({"id": 4}))], at(2)).await.unwrap();
     let open = || async { deltalake::open_table(lake.url(&table())).await.unwrap() };
-    let held = || async { lake.sink.held(&table()).await.unwrap().unwrap() };
+    let held = || async { lake.sink.committed(&table()).await.unwrap().unwrap() };
     // New properties and compactions are allowed.
     let properties = HashMap::from([("delta.logRetentionDuration".into(), "interval 60 days".into())]);
     open().await.set_tbl_properties().with_properties(properties).await.unwrap();

@@ -155,11 +155,11 @@ impl Stage<'_> {
             let folder = tempfile::tempdir().unwrap();
             let workers =
                 InProcess::of(reduced(schema, batches.clone()), *parts, folder.path()).await.with_store(store.clone());
-            if opened.write_by(&workers).await? {
-                return Ok(());
+            if opened.can_distribute() {
+                return opened.write_distributed(&workers).await;
             }
         }
-        opened.write(reduced(schema, batches)).await
+        opened.write(reduced(schema, batches)).await.map_err(crate::sink::WriteError::into_error)
     }
 }
 

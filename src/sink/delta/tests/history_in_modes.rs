@@ -26,7 +26,7 @@ use crate::schema::{
 };
 use crate::sink::conformance::{Change, Change::Del, Change::Up, TEXT, at, changes, column, expected, plan, read};
 use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions};
-use crate::sink::{Layout, LoadKind, LoadPlan, Loaded, Sink};
+use crate::sink::{Layout, LoadKind, LoadPlan, LoadSummary, Sink};
 use crate::store::StoreOptions;
 
 /// Which rows the table keeps.
@@ -178,7 +178,7 @@ pub(super) async fn load_timed(
     rows: &[Timed],
     second: i64,
     batch_rows: usize,
-) -> crate::Result<Loaded> {
+) -> crate::Result<LoadSummary> {
     let batches = rows.chunks(batch_rows).map(|rows| timed(schema, rows)).collect();
     load_batches(stage, schema, kind, layout, batches, second).await
 }
@@ -190,7 +190,7 @@ async fn load_batches(
     layout: Layout,
     batches: Vec<RecordBatch>,
     second: i64,
-) -> crate::Result<Loaded> {
+) -> crate::Result<LoadSummary> {
     let plan = LoadPlan { layout, as_of: Timestamp::from_micros(second * 1000), ..plan(stage.fixture, schema, kind).await };
     let mut opened = stage.sink.begin(plan).await?;
     stage.write(&mut opened, schema, batches).await?;

@@ -51,11 +51,11 @@ async fn an_optimize_merges_files_and_removes_deleted_rows() {
         let lake = TestLake::with(64 << 20, with_vectors);
         let now = scattered(&lake).await;
         assert_eq!(files_of(&lake).await, 10);
-        let before = lake.sink.held(&table()).await.unwrap();
+        let before = lake.sink.committed(&table()).await.unwrap();
         let done = lake.sink.optimize(&table(), scope).await.unwrap();
         assert_eq!((done.files_removed, done.files_added, done.rows_purged, done.commits), (10, 1, 18, 1));
         assert_eq!(read(&lake.fixture, &table()).await, expected(&plain(&table()), &now));
-        assert_eq!(lake.sink.held(&table()).await.unwrap(), before, "the bookmark stays");
+        assert_eq!(lake.sink.committed(&table()).await.unwrap(), before, "the bookmark stays");
         let commit = lake.commit(&table(), 10);
         assert_eq!(only(&commit, "add")["dataChange"], false);
         assert!(commit.iter().filter_map(|action| action.get("remove")).all(|remove| remove["dataChange"] == false));

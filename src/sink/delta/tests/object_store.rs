@@ -135,11 +135,11 @@ async fn faults_during_a_load_leave_the_table_unchanged() {
         assert_eq!(error.kind(), kind, "{error:?}");
         assert!(error.hint_text().unwrap().contains(word) && !format!("{error:?}").contains("planted"), "{error:?}");
         remote.server.clear_faults();
-        assert_eq!(remote.sink.held(&table()).await.unwrap().unwrap().bookmark, at(1));
+        assert_eq!(remote.sink.committed(&table()).await.unwrap().unwrap().bookmark, at(1));
         assert_eq!(read(&remote.fixture, &table()).await, expected(&schema, std::slice::from_ref(&first)));
         // A read fails with the same kind.
         remote.server.fault(fault, |seen| seen.method == hyper::Method::GET, 0, usize::MAX);
-        assert_eq!(remote.sink.held(&table()).await.unwrap_err().kind(), kind);
+        assert_eq!(remote.sink.committed(&table()).await.unwrap_err().kind(), kind);
         remote.server.clear_faults();
     }
     // Temporary faults, lost responses of commits and interrupted downloads are retried.
@@ -186,7 +186,7 @@ async fn abandoned_loads_leave_no_files() {
     while remote.data_files() > 1 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(remote.sink.held(&table()).await.unwrap().unwrap().bookmark, at(1));
+    assert_eq!(remote.sink.committed(&table()).await.unwrap().unwrap().bookmark, at(1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

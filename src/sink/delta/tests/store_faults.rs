@@ -141,7 +141,7 @@ async fn a_commit_with_a_lost_response_is_recognised() {
         let row = json!({"id": 1, "name": "b"});
         let loaded = load(&lake.fixture, &schema, LoadKind::Merge, &[Up(row.clone())], at(2)).await.unwrap();
         assert_eq!(loaded.upserted, 1);
-        assert_eq!(lake.sink.held(&table()).await.unwrap().unwrap().bookmark, at(2));
+        assert_eq!(lake.sink.committed(&table()).await.unwrap().unwrap().bookmark, at(2));
         assert_eq!(read(&lake.fixture, &table()).await, expected(&schema, &[row]));
     }
 }
@@ -154,7 +154,7 @@ async fn a_failed_commit_leaves_the_table_unchanged() {
     let error = load(&lake.fixture, &schema, LoadKind::Merge, &[Up(json!({"id": 1, "name": "b"}))], at(2)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Target);
     store.set(Fault::None);
-    assert_eq!(lake.sink.held(&table()).await.unwrap().unwrap().bookmark, at(1));
+    assert_eq!(lake.sink.committed(&table()).await.unwrap().unwrap().bookmark, at(1));
     assert_eq!(read(&lake.fixture, &table()).await, expected(&schema, &[json!({"id": 1, "name": "a"})]));
     let row = json!({"id": 1, "name": "c"});
     load(&lake.fixture, &schema, LoadKind::Merge, &[Up(row.clone())], at(2)).await.unwrap();
@@ -176,7 +176,7 @@ async fn a_commit_that_is_dropped_in_flight_keeps_its_files() {
     }
     written.notified().await;
     store.set(Fault::None);
-    assert_eq!(lake.sink.held(&table()).await.unwrap().unwrap().bookmark, at(2));
+    assert_eq!(lake.sink.committed(&table()).await.unwrap().unwrap().bookmark, at(2));
     assert_eq!(read(&lake.fixture, &table()).await, expected(&schema, &[json!({"id": 1, "name": "a"}), row]));
 }
 
@@ -189,7 +189,7 @@ async fn a_full_disk_is_reported_and_leaves_no_files() {
         store.set(Fault::Full(Arc::default()));
         let mut opened = lake.sink.begin(plan(&lake.fixture, &schema, kind).await).await.unwrap();
         let batches = (2..6).map(|id| changes(&schema, &[Up(json!({"id": id, "name": "b"}))])).collect();
-        let error = opened.write(reduced(&schema, batches)).await.unwrap_err();
+        let error = opened.write(reduced(&schema, batches)).await.unwrap_err().into_error();
         assert_eq!((error.kind(), error.get("table")), (Kind::Resources, Some("canvas.accounts")));
         assert!(error.hint_text().is_some());
         drop(opened);

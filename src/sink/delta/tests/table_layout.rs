@@ -161,7 +161,8 @@ async fn a_check_leaves_nothing_and_reports_faults() {
             Ok(mut load) => load
                 .write(reduced(&plain(&table()), vec![changes(&plain(&table()), &[Up(json!({"id": 1, "name": "a"}))])]))
                 .await
-                .unwrap_err(),
+                .unwrap_err()
+                .into_error(),
         };
         assert_eq!(error.kind(), Kind::Target, "{error:?}");
     }
@@ -184,7 +185,7 @@ async fn a_check_leaves_nothing_and_reports_faults() {
 async fn names_of_the_service_cannot_escape_the_target() {
     let lake = TestLake::new();
     for bad in [TableRef::new("canvas", "../x"), TableRef::new("..", "x"), TableRef::new("a/b", "x"), TableRef::new("a", "")] {
-        assert_eq!(lake.sink.held(&bad).await.unwrap_err().kind(), Kind::Target);
+        assert_eq!(lake.sink.committed(&bad).await.unwrap_err().kind(), Kind::Target);
         assert_eq!(lake.sink.status(&bad).await.unwrap_err().kind(), Kind::Target);
         assert_eq!(lake.sink.provider(&bad).await.unwrap_err().kind(), Kind::Target);
     }

@@ -14,7 +14,7 @@ use crate::sink::conformance::{
     Change, Change::Del, Change::Up, TEXT, at, changes, column, expected, load, plain, plan, read, reduced, schema,
 };
 use crate::sink::delta::{DeletionVectors, DeltaOptions, Scope};
-use crate::sink::{Layout, LoadKind, Sink};
+use crate::sink::{LakeFeatures, Layout, LoadKind, Sink};
 
 fn soft_row(id: i64, name: &str, deleted: bool) -> Value {
     json!({"id": id, "name": name, "_deleted": deleted})
@@ -76,12 +76,12 @@ async fn a_table_stays_in_its_mode() {
     for mode in [TableMode::Current, TableMode::Changes] {
         let wanted = Layout { mode: Some(mode), ..Layout::default() };
         let begun = load_timed(&lake.stage(), &schema, LoadKind::Replace, wanted.clone(), &[], 2, 9).await.unwrap_err();
-        for error in [begun, lake.sink.accepts(&table(), &wanted).await.unwrap_err()] {
+        for error in [begun, lake.sink.validate_layout(&table(), &wanted).await.unwrap_err()] {
             assert_eq!(error.kind(), Kind::Schema);
             assert!(error.hint_text().unwrap().contains("--mode history"), "{error:?}");
         }
     }
-    lake.sink.accepts(&table(), &Layout::default()).await.unwrap();
+    lake.sink.validate_layout(&table(), &Layout::default()).await.unwrap();
     assert_eq!(lake.sink.status(&table()).await.unwrap().unwrap().kept_as.as_deref(), Some("history"));
 
     // A column of the service must not have the name of a system column.
@@ -180,7 +180,7 @@ async fn logs_are_partitioned_by_day_and_only_changed_days_are_written() {
         assert_eq!(lake.sink.status(&table).await.unwrap().unwrap().files, Some(20));
         assert_eq!(read(&lake.fixture, &table).await, expected_now());
         let other = Layout { partition_by: Some("month(timestamp)".parse().unwrap()), ..Layout::default() };
-        assert_eq!(lake.sink.accepts(&table, &other).await.unwrap_err().kind(), Kind::Schema);
+        assert_eq!(lake.sink.validate_layout(&table, &other).await.unwrap_err().kind(), Kind::Schema);
     }
 }
 
@@ -275,7 +275,7 @@ async fn a_change_log_has_every_change_once() {
     let old = [up(1, "a", 1000), up(2, "b", 1000)];
     load_timed(&lake.stage(), &schema, LoadKind::Replace, none(), &old, 2, 9).await.unwrap();
     assert_eq!(read(&lake.fixture, &table()).await, expected(&logged, &now));
-    assert_eq!(lake.sink.held(&table()).await.unwrap().unwrap().bookmark, at(2));
+    assert_eq!(lake.sink.committed(&table()).await.unwrap().unwrap().bookmark, at(2));
     load_timed(&lake.stage(), &schema, LoadKind::Merge, none(), &again, 4, 9).await.unwrap();
     assert_eq!(read(&lake.fixture, &table()).await, expected(&logged, &now));
     assert_eq!(lake.engine.memory_pool().reserved(), 0);
@@ -320,7 +320,7 @@ async fn older_changes_do_not_alter_a_history() {
     // An older snapshot, and then all increments since.
     load(LoadKind::Replace, &snapshot, 2).await;
     check().await;
-    assert_eq!(lake.sink.held(&table()).await.unwrap().unwrap().bookmark, at(2));
+    assert_eq!(lake.sink.committed(&table()).await.unwrap().unwrap().bookmark, at(2));
     load(LoadKind::Merge, &[up(1, "AA", 3500), del(2, 2600), del(3, 3700), del(4, 4500)], 5).await;
     check().await;
     // A row that was deleted may be inserted again, and an unknown row may arrive late.
@@ -382,7 +382,7 @@ async fn a_hashed_column_that_no_longer_exists_does_not_block_its_table() {
             (Up(row), at)
         };
         let check = async |record: &ColumnRecord, schema: &TableSchema| {
-            lake.sink.held(&table()).await.unwrap().unwrap().check_columns(record, schema)
+            lake.sink.committed(&table()).await.unwrap().unwrap().check_columns(record, schema)
         };
         let with = [up(1, Some("h1"), 1000), up(2, Some("h2"), 1000)];
         load_timed(&lake.stage(), &of(1, true), LoadKind::Replace, layout(true, true), &with, 2, 9).await.unwrap();

@@ -168,7 +168,7 @@ async fn numbers_that_are_none_fail_or_become_null_as_asked(brand: Brand) {
             Ok(()) => opened.commit(at(2)).await,
             Err(error) => {
                 opened.abort().await?;
-                Err(error)
+                Err(error.into_error())
             }
         }
     };
@@ -363,7 +363,7 @@ async fn enumerations_and_lookups_are_kept_and_grow(brand: Brand) {
     // A word that is too long for the lookup table is not.
     let error = load(&fixture, &new, LoadKind::Merge, &[up(6, None, &"w".repeat(65))], at(5)).await.unwrap_err();
     assert_eq!((error.kind(), error.get("column"), error.get("key")), (Kind::Data, Some("open"), Some("id=6")), "{error:?}");
-    assert_eq!(fixture.sink.held(&table).await.unwrap().unwrap().bookmark, at(4));
+    assert_eq!(fixture.sink.committed(&table).await.unwrap().unwrap().bookmark, at(4));
 }
 
 /// What changes to and fro between types loses no value at an increment, and is as announced after a new snapshot.
@@ -444,7 +444,7 @@ async fn a_load_that_the_server_undoes_passes_when_it_is_repeated(brand: Brand) 
         let plan = plan(&fixture, &schema, LoadKind::Merge).await;
         let mut opened = fixture.sink.begin(plan).await?;
         let batch = conformance::changes(&schema, &[row(1, "new"), row(2, "new")]);
-        opened.write(conformance::reduced(&schema, vec![batch])).await?;
+        opened.write(conformance::reduced(&schema, vec![batch])).await.map_err(crate::sink::WriteError::into_error)?;
         opened.commit(at(2)).await
     };
     let waiting = "SELECT COUNT(*) FROM information_schema.INNODB_TRX AS t JOIN information_schema.PROCESSLIST AS p \
@@ -459,11 +459,11 @@ async fn a_load_that_the_server_undoes_passes_when_it_is_repeated(brand: Brand) 
     let (first, ()) = tokio::join!(merge(), contend);
     let error = first.unwrap_err();
     assert_eq!((error.kind(), error.get("code")), (Kind::Conflict, Some("1213")), "{error:?}");
-    assert!(fixture.sink.is_passing(&error));
+    assert!(fixture.sink.is_retryable(&error));
     assert_eq!(database.sql("SELECT COUNT(*) FROM canvas__contended WHERE name = 'other'"), "400\n");
     merge().await.unwrap();
     assert_eq!(database.sql("SELECT id FROM canvas__contended WHERE name = 'new' ORDER BY id"), "1\n2\n");
-    assert_eq!(fixture.sink.held(&schema.table).await.unwrap().unwrap().bookmark, at(2));
+    assert_eq!(fixture.sink.committed(&schema.table).await.unwrap().unwrap().bookmark, at(2));
 }
 
 async fn a_change_of_a_table_waits_for_its_readers(brand: Brand) {
@@ -502,25 +502,25 @@ async fn the_book_keeping_is_that_of_the_official_client_and_exact(brand: Brand)
          \"format\":\"int64\"}},\"required\":[\"id\"]},\"value\":{\"properties\":{\"a\":{\"type\":\"string\"}},\"required\":[]}}}\n"
     );
     assert_eq!(database.sql("SELECT * FROM instructure_dap__database_version"), "1\n");
-    assert_eq!(fixture.sink.held(&table).await.unwrap().unwrap().bookmark, reached, "to the microsecond");
+    assert_eq!(fixture.sink.committed(&table).await.unwrap().unwrap().bookmark, reached, "to the microsecond");
 
     // What the official client writes is believed, also within the same second of another row.
     database.sql("UPDATE instructure_dap__table_sync SET timestamp = '2024-02-01 00:00:07'");
-    assert_eq!(fixture.sink.held(&table).await.unwrap().unwrap().bookmark.at.micros(), 1_706_745_607_000_000);
+    assert_eq!(fixture.sink.committed(&table).await.unwrap().unwrap().bookmark.at.micros(), 1_706_745_607_000_000);
     database.sql("UPDATE instructure_dap__table_sync SET id = 9, timestamp = '2024-02-01 00:00:00'");
-    assert_eq!(fixture.sink.held(&table).await.unwrap().unwrap().bookmark.at.micros(), 1_706_745_600_000_000);
+    assert_eq!(fixture.sink.committed(&table).await.unwrap().unwrap().bookmark.at.micros(), 1_706_745_600_000_000);
     // It does not make our table.
     database.sql("DROP TABLE daplake__bookmark");
-    assert_eq!(fixture.sink.held(&table).await.unwrap().unwrap().bookmark.at.micros(), 1_706_745_600_000_000);
+    assert_eq!(fixture.sink.committed(&table).await.unwrap().unwrap().bookmark.at.micros(), 1_706_745_600_000_000);
 
     // Dropped by hand: said, not filled with an increment.
     database.sql("DROP TABLE canvas__t");
-    let error = fixture.sink.held(&table).await.unwrap_err();
+    let error = fixture.sink.committed(&table).await.unwrap_err();
     assert!(error.kind() == Kind::Target && error.hint_text().is_some_and(|hint| hint.contains("initdb")), "{error:?}");
     let sink = SqlSink::open(&database.url.parse().unwrap(), SqlOptions::default()).unwrap();
     sink.remove(&table).await.unwrap();
     assert_eq!(sink.remove(&table).await.unwrap_err().kind(), Kind::NotFound);
-    assert_eq!(fixture.sink.held(&table).await.unwrap(), None);
+    assert_eq!(fixture.sink.committed(&table).await.unwrap(), None);
 }
 
 async fn books_of_the_first_clients_are_taken_over(brand: Brand) {
@@ -540,7 +540,7 @@ async fn books_of_the_first_clients_are_taken_over(brand: Brand) {
     sink.prepare().await.unwrap();
     let tables = [("canvas", "users", 1), ("canvas_logs", "web_logs", 2), ("catalog", "orders", 3)];
     for (namespace, name, second) in tables {
-        let held = fixture.sink.held(&TableRef::new(namespace, name)).await.unwrap().unwrap();
+        let held = fixture.sink.committed(&TableRef::new(namespace, name)).await.unwrap().unwrap();
         assert_eq!(held.bookmark.at.micros(), (1_672_531_200 + second) * 1_000_000, "{name}");
     }
     assert_eq!(database.sql("SELECT * FROM canvas__users"), "5\n");
@@ -590,7 +590,7 @@ async fn a_table_of_the_official_client_is_continued_as_it_is(brand: Brand) {
     let found = database.sql("SELECT t.id, moment, HEX(address), l.value FROM canvas__theirs t JOIN canvas__theirs__word l ON l.id = word ORDER BY 1");
     // Rounded down, and padded as the official client does.
     assert_eq!(found, "1\t2024-01-01 00:00:00\tNULL\ta\n2\t2024-01-01 00:00:00\t01020304000000000000000000000000\tA\n");
-    // Loaded anew, it loses nothing.
+    // A new load loses nothing.
     load(&fixture, &schema, LoadKind::Replace, &[Change::Up(row)], at(1_800_000_001)).await.unwrap();
     assert_eq!(database.sql("SELECT moment, INET6_NTOA(address) FROM canvas__theirs"), "2024-01-01 00:00:00.999999\t1.2.3.4\n");
 }
@@ -604,7 +604,7 @@ async fn a_row_in_the_way_by_an_index_of_the_user_is_told_and_not_replaced(brand
     let error = load(&fixture, &schema, LoadKind::Merge, &[row(3, "A")], at(2)).await.unwrap_err();
     assert!(error.kind() == Kind::Data && error.hint_text().is_some(), "{error:?}");
     assert_eq!(database.sql("SELECT id, name FROM canvas__unique ORDER BY 1"), "1\ta\n2\tb\n");
-    assert_eq!(fixture.sink.held(&schema.table).await.unwrap().unwrap().bookmark, at(1));
+    assert_eq!(fixture.sink.committed(&schema.table).await.unwrap().unwrap().bookmark, at(1));
 }
 
 async fn a_lost_or_killed_session_leaves_nothing(brand: Brand) {
@@ -626,7 +626,7 @@ async fn a_lost_or_killed_session_leaves_nothing(brand: Brand) {
     opened.write(conformance::reduced(&first, vec![rows])).await.unwrap();
     kill_all(&database);
     assert!(opened.commit(at(2)).await.is_err());
-    assert_eq!(fixture.sink.held(&first.table).await.unwrap(), None);
+    assert_eq!(fixture.sink.committed(&first.table).await.unwrap(), None);
     load(&fixture, &first, LoadKind::Replace, &[row], at(3)).await.unwrap();
     assert_eq!(database.sql("SELECT id, name FROM canvas__first"), "5\tx\n");
 }
@@ -645,7 +645,7 @@ async fn a_failed_first_load_leaves_no_table(brand: Brand) {
     schema.value[1] = column("score", ColumnType::Ip { v4: true, v6: false }, false);
     let mut opened = fixture.sink.begin(plan(&fixture, &schema, LoadKind::Replace).await).await.unwrap();
     let rows = conformance::changes(&schema, &[Change::Up(json!({"id": 1, "name": "a", "score": "planted"}))]);
-    let error = opened.write(conformance::reduced(&schema, vec![rows])).await.unwrap_err();
+    let error = opened.write(conformance::reduced(&schema, vec![rows])).await.unwrap_err().into_error();
     assert_eq!((error.kind(), error.get("column"), error.get("key")), (Kind::Data, Some("score"), Some("id=1")), "{error:?}");
     assert!(!format!("{error:?}").contains("planted"));
     opened.abort().await.unwrap();

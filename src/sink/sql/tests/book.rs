@@ -59,7 +59,7 @@ async fn a_database_of_a_client_before_1_0_is_taken_over() {
         "t|1\n"
     );
     // And goes on from there.
-    let held = fixture.sink.held(&users).await.unwrap().unwrap();
+    let held = fixture.sink.committed(&users).await.unwrap().unwrap();
     assert_eq!(held.bookmark.at, "2023-05-06T07:08:09Z".parse::<Timestamp>().unwrap());
     let schema = served(&users, 4, json!({"a": {"type": "string"}, "b": {"type": "string"}}), &[]);
     let reached = crate::model::Bookmark { at: "2026-01-01T00:00:00Z".parse().unwrap(), schema_version: 4 };
@@ -171,17 +171,17 @@ async fn a_run_over_unchanged_tables_asks_the_book_keeping_once() {
     // What a run asks of a sink for tables that have not moved.
     sink.check().await.unwrap();
     for table in &tables {
-        assert_eq!(sink.held(table).await.unwrap().unwrap().bookmark, at(1));
+        assert_eq!(sink.committed(table).await.unwrap().unwrap().bookmark, at(1));
     }
-    assert_eq!(sink.held(&TableRef::new("canvas", "unknown")).await.unwrap(), None);
+    assert_eq!(sink.committed(&TableRef::new("canvas", "unknown")).await.unwrap(), None);
     let count = asked.lock().unwrap().len();
     assert!(count <= 6, "{count}: {:?}", asked.lock().unwrap());
     // Asked again, it is not the answer of before.
     let schema = served(&tables[0], 1, json!({}), &[]);
     load(&fixture, &schema, LoadKind::Merge, &[], at(2)).await.unwrap();
-    assert_eq!(sink.held(&tables[0]).await.unwrap().unwrap().bookmark, at(2));
+    assert_eq!(sink.committed(&tables[0]).await.unwrap().unwrap().bookmark, at(2));
     sink.check().await.unwrap();
-    assert_eq!(sink.held(&tables[0]).await.unwrap().unwrap().bookmark, at(2));
+    assert_eq!(sink.committed(&tables[0]).await.unwrap().unwrap().bookmark, at(2));
 
     // A table that has moved costs its own statements, whatever else the database holds.
     asked.lock().unwrap().clear();

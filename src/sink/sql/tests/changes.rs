@@ -274,7 +274,7 @@ async fn what_is_not_ours_survives_and_what_is_gone_upstream_goes_on_request() {
     let error = load(&mirroring, &new, LoadKind::Merge, &[], at(2)).await.unwrap_err();
     let text = format!("{error:?}");
     assert!(text.contains("of_gone") && error.hint_text().is_some() && error.get("table") == Some("canvas.dropping"), "{text}");
-    assert_eq!(mirroring.sink.held(&table).await.unwrap().unwrap().bookmark, at(1));
+    assert_eq!(mirroring.sink.committed(&table).await.unwrap().unwrap().bookmark, at(1));
     database.psql("DROP VIEW canvas.of_gone");
     load(&mirroring, &new, LoadKind::Merge, &[], at(2)).await.unwrap();
     assert_eq!(database.psql("SELECT * FROM canvas.dropping"), "1|mine\n");
@@ -294,7 +294,7 @@ async fn a_change_that_is_blocked_names_what_depends_on_the_column() {
     assert!(error.kind() == Kind::Target && text.contains("sums") && error.get("table") == Some("canvas.seen"), "{text}");
     assert!(error.hint_text().is_some_and(|hint| hint.contains("drop")), "{text}");
     assert_eq!(found(&database, "seen"), "integer: 1");
-    assert_eq!(fixture.sink.held(&table).await.unwrap().unwrap().bookmark, at(1));
+    assert_eq!(fixture.sink.committed(&table).await.unwrap().unwrap().bookmark, at(1));
     // A text to words is tried inside a block of its own, which hides nothing.
     database.psql("DROP MATERIALIZED VIEW canvas.sums");
     load(&fixture, &new, LoadKind::Merge, &[row(2, &json!(2))], at(2)).await.unwrap();

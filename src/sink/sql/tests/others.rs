@@ -38,7 +38,7 @@ async fn parts_of_others_are_neither_used_nor_changed() {
         let before = database.psql(everything);
         let table = TableRef::new("canvas", name.clone());
         let schema = served(&table, 1, words.clone(), &[]);
-        let error = match fixture.sink.held(&table).await {
+        let error = match fixture.sink.committed(&table).await {
             Err(error) => error,
             Ok(_) => load(&fixture, &schema, LoadKind::Replace, &rows, at(1)).await.unwrap_err(),
         };
@@ -81,7 +81,7 @@ async fn a_bookkeeping_of_others_is_not_ours() {
         let schema = served(&table, 1, json!({}), &[]);
         let sink = SqlSink::open(&database.url.parse().unwrap(), SqlOptions::default()).unwrap();
         sink.prepare().await.unwrap_err();
-        assert!(fixture.sink.held(&table).await.is_err(), "{schema:?}");
+        assert!(fixture.sink.committed(&table).await.is_err(), "{schema:?}");
         assert_eq!(database.psql("SELECT count(*) FROM pg_namespace WHERE nspname = 'canvas'"), "0\n");
     }
 }

@@ -149,7 +149,7 @@ async fn tables_grow_with_what_the_user_added_to_them() {
     blocked["score"] = json!({"type": "number", "default": 0.5});
     let error = load(&fixture, &served(&table, 3, blocked, &[]), LoadKind::Merge, &rows, at(4)).await.unwrap_err();
     assert!(format!("{error:?}").contains("seen") && error.hint_text().is_some(), "{error:?}");
-    assert_eq!(fixture.sink.held(&table).await.unwrap().unwrap().bookmark.at, at(3).at);
+    assert_eq!(fixture.sink.committed(&table).await.unwrap().unwrap().bookmark.at, at(3).at);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -177,10 +177,10 @@ async fn the_book_keeping_is_that_of_the_official_client() {
 
     // Dropped by hand: said, not filled with an increment.
     database.words("DROP TABLE canvas.t").await;
-    let error = fixture.sink.held(&table).await.unwrap_err();
+    let error = fixture.sink.committed(&table).await.unwrap_err();
     assert!(error.kind() == Kind::Target && error.hint_text().is_some_and(|hint| hint.contains("initdb")), "{error:?}");
     let sink = SqlSink::open(&database.url.parse().unwrap(), SqlOptions::default()).unwrap();
     sink.remove(&table).await.unwrap();
     assert_eq!(sink.remove(&table).await.unwrap_err().kind(), Kind::NotFound);
-    assert_eq!(fixture.sink.held(&table).await.unwrap(), None);
+    assert_eq!(fixture.sink.committed(&table).await.unwrap(), None);
 }

@@ -19,7 +19,7 @@ use crate::sink::sql::dialect::Dialect;
 use crate::sink::sql::meta::SYNC_COLUMNS;
 use crate::sink::sql::statement::Statement;
 use crate::sink::sql::{SqlOptions, SqlSink};
-use crate::sink::{LoadKind, LoadPlan, Sink};
+use crate::sink::{LoadKind, LoadPlan, Sink, WriteError};
 
 async fn connect(peer: &Peer, query: &str) -> Result<Box<dyn Connection>> {
     MssqlServer::from_url(&peer.url(query).parse().unwrap()).unwrap().connect().await
@@ -321,14 +321,14 @@ fn sink_script(seen: &Seen) -> Answer {
     }
 }
 
-async fn load(sink: &SqlSink, schema: &TableSchema, kind: LoadKind, rows: &[Change]) -> Result<crate::sink::Loaded> {
-    let expects = sink.held(&schema.table).await?.map(|held| held.bookmark);
+async fn load(sink: &SqlSink, schema: &TableSchema, kind: LoadKind, rows: &[Change]) -> Result<crate::sink::LoadSummary> {
+    let expected = sink.committed(&schema.table).await?.map(|held| held.bookmark);
     let plan = LoadPlan {
         table: schema.table.clone(),
         schema: std::sync::Arc::new(schema.clone()),
         nested: Default::default(),
         kind,
-        expects,
+        expected,
         run_id: "run".into(),
         job_id: "job".into(),
         layout: Default::default(),
@@ -336,7 +336,7 @@ async fn load(sink: &SqlSink, schema: &TableSchema, kind: LoadKind, rows: &[Chan
         as_of: crate::model::Timestamp::now(),
     };
     let mut opened = sink.begin(plan).await?;
-    opened.write(reduced(schema, vec![conformance::changes(schema, rows)])).await?;
+    opened.write(reduced(schema, vec![conformance::changes(schema, rows)])).await.map_err(WriteError::into_error)?;
     opened.commit(at(2)).await
 }
 
@@ -494,7 +494,7 @@ async fn a_load_that_the_server_undoes_passes_when_it_is_repeated() {
         let rows = [Change::Up(person(1, json!("a"))), Change::Del(json!({"id": 3}))];
         for _ in 0..2 {
             let error = load(&sink, &schema, LoadKind::Merge, &rows).await.unwrap_err();
-            assert!(sink.is_passing(&error) && error.kind() == Kind::Conflict, "{error:?}");
+            assert!(sink.is_retryable(&error) && error.kind() == Kind::Conflict, "{error:?}");
             assert_eq!(error.get("number"), Some(number.to_string().as_str()));
         }
         assert!(!statements(&peer).iter().any(|text| text.starts_with("UPDATE [instructure_dap]")), "the bookmark stays");

@@ -1,0 +1,59 @@
+//! The layout of one table: what the rules of a run mean for its columns, mode and partitions.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Kind, Result};
+use crate::model::{TableRef, is_pattern, name_matches};
+use crate::schema::{ColumnChoice, ColumnRecord, TableOptions, TableRules, TableSchema};
+use crate::sink::{CommittedState, Layout};
+
+/// Applies the rules to the present schema of a table.
+///
+/// A column that the service removed was dropped or hashed before; the table remembers that, and it is only a warning.
+///
+/// # Errors
+/// Kind `Schema` for a column that the table never had: the name is probably misspelt, and the column that should be hidden would be loaded.
+pub(in crate::ops) fn choose(
+    rules: &TableRules,
+    table: &TableRef,
+    committed: Option<&CommittedState>,
+    schema: &Arc<TableSchema>,
+) -> Result<ColumnChoice> {
+    let choice = ColumnChoice::of(schema, &rules.of(table).columns, rules.hash_key())?;
+    let choice = match committed {
+        Some(state) => choice.remembering(&state.columns),
+        None => choice,
+    };
+    let unknown = choice.unknown().iter().filter(|name| rules.names_column(table, name));
+    let (known_once, unknown): (Vec<&String>, Vec<&String>) = unknown.partition(|name| {
+        committed.is_some_and(|state| {
+            let is_remembered = state.columns.hashed.contains(name) || state.columns.dropped.contains(name);
+            is_remembered || !rules.hides_column(table, name)
+        })
+    });
+    let listed = |names: Vec<&String>| names.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    if !unknown.is_empty() {
+        return Err(Error::new(Kind::Schema, "A rule refers to a column that the table does not have")
+            .with_field("column", listed(unknown))
+            .hint("list the columns with `daplake schema --table ...`; to refer to one of several tables of this name, add the namespace, as in canvas.users.email"));
+    }
+    if !known_once.is_empty() {
+        tracing::warn!(table = %table, columns = listed(known_once), "A rule refers to columns that the table does not have");
+    }
+    let idle = rules.hidden_columns().filter(|(tables, column)| {
+        !is_pattern(tables)
+            && is_pattern(column)
+            && table.matches(tables)
+            && !schema.columns().any(|known| name_matches(column, &known.name))
+    });
+    for (_, pattern) in idle {
+        tracing::warn!(table = %table, pattern, "A pattern of columns to drop or hash matches no column of the table");
+    }
+    Ok(choice)
+}
+
+/// What the user chose for a table.
+pub(in crate::ops) fn layout(rules: &TableRules, table: &TableRef, columns: ColumnRecord) -> Layout {
+    let TableOptions { deletes, mode, partition_by, .. } = rules.of(table);
+    Layout { columns, deletes, mode, partition_by }
+}

@@ -1,0 +1,108 @@
+//! The result of one table of a run.
+
+use crate::decode::DecodeCounts;
+use crate::model::{TableRef, Timestamp};
+use crate::ops::runs::{Outcome, Phases};
+use crate::schema::TableSchema;
+use crate::sink::CommittedState;
+
+/// The service keeps logs for 30 days; older tables are reported in time.
+const LOG_WARNING_DAYS: i64 = 20;
+
+/// The result of a table that did not fail.
+pub(super) struct TableOutcome {
+    pub(super) outcome: Outcome,
+    pub(super) job_id: Option<String>,
+    pub(super) phases: Phases,
+    pub(super) warnings: Vec<String>,
+}
+
+impl TableOutcome {
+    /// A result without any work.
+    pub(super) fn of(outcome: Outcome) -> Self {
+        Self { outcome, job_id: None, phases: Phases::default(), warnings: Vec::new() }
+    }
+
+    /// Combines a load with that of the following increment.
+    pub(super) fn then(self, next: TableOutcome) -> Self {
+        let mut warnings = self.warnings;
+        warnings.extend(next.warnings.into_iter().filter(|warning| !warnings.contains(warning)).collect::<Vec<_>>());
+        let phases = Phases {
+            job: self.phases.job + next.phases.job,
+            load: self.phases.load + next.phases.load,
+            commit: self.phases.commit + next.phases.commit,
+        };
+        let (outcome, job_id) = match (self.outcome, next.outcome) {
+            (
+                Outcome::Loaded { query, upserted, deleted, objects, bytes_written, bad_rows, schema_changes, .. },
+                Outcome::Loaded {
+                    upserted: more_upserted,
+                    deleted: more_deleted,
+                    rows,
+                    objects: more_objects,
+                    bytes_written: more_bytes,
+                    bad_rows: more_bad_rows,
+                    bookmark,
+                    schema_version,
+                    schema_changes: more_changes,
+                    ..
+                },
+            ) => {
+                let outcome = Outcome::Loaded {
+                    query,
+                    upserted: upserted + more_upserted,
+                    deleted: deleted + more_deleted,
+                    rows,
+                    objects: objects + more_objects,
+                    bytes_written: bytes_written + more_bytes,
+                    bad_rows: bad_rows + more_bad_rows,
+                    bookmark,
+                    schema_version,
+                    schema_changes: schema_changes.into_iter().chain(more_changes).collect(),
+                };
+                (outcome, next.job_id)
+            }
+            (Outcome::Unchanged { .. }, loaded @ Outcome::Loaded { .. }) => (loaded, next.job_id),
+            (first, _) => (first, self.job_id),
+        };
+        Self { outcome, job_id, phases, warnings }
+    }
+}
+
+/// What a person should know about a load, one sentence each.
+pub(super) fn warnings(
+    table: &TableRef,
+    committed: Option<&CommittedState>,
+    schema: &TableSchema,
+    counts: &DecodeCounts,
+    of_target: Vec<String>,
+) -> Vec<String> {
+    let mut warnings = schema.warnings.clone();
+    warnings.extend(of_target);
+    let mut note = |count: u64, text: &str| {
+        if count > 0 {
+            warnings.push(format!("{count} {text}"));
+        }
+    };
+    note(counts.bad_rows, "unreadable rows were written to the file for bad rows");
+    note(counts.oversized, "values were too large for the service, which sent placeholders");
+    note(counts.cut_fractions, "timestamps were truncated to microseconds");
+    note(counts.nulled_times, "timestamps or dates outside the years 1 to 9999 were replaced by null");
+    note(counts.required_nulls, "required values are null");
+    if !counts.unknown_columns.is_empty() {
+        let names: Vec<&str> = counts.unknown_columns.iter().map(String::as_str).take(10).collect();
+        warnings.push(format!("columns that are not in the schema were ignored: {}", names.join(", ")));
+    }
+    if let (true, Some(state)) = (table.is_log(), committed) {
+        let days = (Timestamp::now().micros() - state.bookmark.at.micros()) / 86_400_000_000;
+        if days > LOG_WARNING_DAYS {
+            warnings.push(format!(
+                "the table was {days} days old; the service keeps logs for 30 days, so older rows may be missing"
+            ));
+        }
+    }
+    for warning in &warnings {
+        tracing::info!(table = %table, warning, "Note");
+    }
+    warnings
+}

@@ -1,0 +1,196 @@
+//! The path of one job's changes into its table: scan, deduplicate, write, commit.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::Instrument;
+
+use super::bad_rows::{BadRowFile, RowContent};
+use super::executors::ScanExecutor;
+use super::layout::layout;
+use super::request::SyncRequest;
+use crate::api::FinishedJob;
+use crate::decode::{BadRows, DecodeCounts};
+use crate::error::Result;
+use crate::model::{TableRef, Window};
+use crate::progress;
+use crate::reduce::{ChangeSet, latest_per_key};
+use crate::scan::{ObjectScan, ScanOptions, check_finished};
+use crate::schema::{ColumnChoice, ColumnType, TableMode, TableSchema};
+use crate::sink::{CommittedState, Load, LoadKind, LoadPlan, LoadSummary, WriteError};
+
+/// Attempts at a load that the target rolls back in favour of another transaction.
+const LOAD_ATTEMPTS: u32 = 4;
+
+/// What the loads of a run share.
+pub(super) struct Pipeline {
+    pub(super) request: Arc<SyncRequest>,
+    pub(super) scan: ScanOptions,
+    pub(super) bad_rows: Option<BadRowFile>,
+}
+
+/// A finished job and the table that it is for.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) table: &'a TableRef,
+    /// State of the table when the job was requested.
+    pub(super) committed: Option<&'a CommittedState>,
+    pub(super) job: &'a FinishedJob,
+    pub(super) choice: &'a ColumnChoice,
+}
+
+/// A committed load.
+pub(super) struct Committed {
+    pub(super) summary: LoadSummary,
+    pub(super) counts: DecodeCounts,
+    /// Duration of the commit.
+    pub(super) commit_seconds: f64,
+}
+
+/// Whether changes pass to the load as they are, or reduced to the latest change per key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reduction {
+    /// The load checks unique keys, or deduplicates after writing.
+    Load,
+    LatestPerKey,
+}
+
+impl Source<'_> {
+    fn is_snapshot(&self) -> bool {
+        self.job.query.window == Window::Snapshot
+    }
+}
+
+impl Pipeline {
+    /// Loads the changes of a job and commits them. Repeats the load if it turns out that keys must be deduplicated, if the target has to use
+    /// another way, or if the target rolled it back.
+    pub(super) async fn load(&self, source: Source<'_>) -> Result<Committed> {
+        progress::expect(source.job.objects.len() as u64);
+        let table = source.table;
+        let mut reduction = self.reduction(source);
+        let mut may_restart = true;
+        let mut attempts = 1;
+        loop {
+            match self.run(source, reduction).await {
+                Err(WriteError::DuplicateKey) if reduction == Reduction::Load => {
+                    tracing::warn!(%table, "The result contains a key twice; loading it again with the latest change of each key");
+                    reduction = Reduction::LatestPerKey;
+                }
+                Err(WriteError::Restart) if may_restart => {
+                    tracing::info!(%table, "The rows do not fit the new table; loading them again through a staging table");
+                    may_restart = false;
+                }
+                Err(WriteError::Failed(error)) if attempts < LOAD_ATTEMPTS && self.request.sink.is_retryable(&error) => {
+                    tracing::warn!(%table, %error, attempts, "The target rolled the load back in favour of another transaction; loading again");
+                    // A different pause for each table, so that two loads that collided do not collide again.
+                    let offset = table.to_string().bytes().map(u64::from).sum::<u64>() % 500;
+                    tokio::time::sleep(Duration::from_millis((500 << attempts) + offset)).await;
+                    attempts += 1;
+                }
+                other => return other.map_err(WriteError::into_error),
+            }
+        }
+    }
+
+    /// The pipeline: objects of a job, change set, latest change per key, load, commit.
+    async fn run(&self, source: Source<'_>, reduction: Reduction) -> Result<Committed, WriteError> {
+        let scan = self.scan(source);
+        let keys: Vec<String> = source.choice.kept().key.iter().map(|column| column.name.clone()).collect();
+        let changes = ChangeSet::unreduced(scan.schema(), &keys, scan.streams());
+        let changes = match reduction {
+            Reduction::Load => changes,
+            Reduction::LatestPerKey => latest_per_key(&self.request.engine, changes)?,
+        };
+        let mut load = self.request.sink.begin(self.plan(source)).await?;
+        let executor = self.executor(source, load.as_ref());
+        let written = match &executor {
+            Some(executor) => load.write_distributed(executor.as_ref()).await.map_err(WriteError::from),
+            None => load.write(changes).await,
+        };
+        let finished = || executor.as_ref().map_or_else(|| scan.finished(), |executor| executor.finished());
+        // Before rows and bookmark become visible: every object of the job must have been read to its end.
+        let checked = written.and_then(|()| match load.is_superseded() {
+            true => Ok(()),
+            false => Ok(check_finished(source.job, &finished())?),
+        });
+        if let Err(error) = checked {
+            abort(load, source.table).await;
+            return Err(error);
+        }
+        let counts = executor.as_ref().map_or_else(|| scan.counts(), |executor| executor.counts());
+        drop(executor);
+        let started = Instant::now();
+        let mut reached = source.job.bookmark();
+        reached.schema_version = source.choice.kept().version;
+        let summary = load.commit(reached).instrument(progress::step("commit", source.table)).await?;
+        Ok(Committed { summary, counts, commit_seconds: started.elapsed().as_secs_f64() })
+    }
+
+    /// Results promise unique keys. A load can check integer keys while it writes (a bitmap is cheap). Logs break the promise by design; a
+    /// first load of them can be deduplicated after writing. Tables in the mode `changes` keep all changes of an increment.
+    fn reduction(&self, source: Source<'_>) -> Reduction {
+        let Source { table, committed, .. } = source;
+        let chosen = self.request.rules.of(table).mode;
+        if chosen.or(committed.map(|state| state.mode)) == Some(TableMode::Changes) && !source.is_snapshot() {
+            return Reduction::Load;
+        }
+        let capabilities = self.request.sink.capabilities();
+        let is_first = committed.is_none() && source.is_snapshot() && chosen.is_none_or(|mode| mode == TableMode::Current);
+        let is_checked = capabilities.checks_unique_keys && !table.is_log() && has_integer_key(source.choice.kept());
+        if is_checked || (capabilities.deduplicates_first_load && is_first) { Reduction::Load } else { Reduction::LatestPerKey }
+    }
+
+    fn plan(&self, source: Source<'_>) -> LoadPlan {
+        let Source { table, committed, job, choice } = source;
+        let is_snapshot = source.is_snapshot();
+        LoadPlan {
+            table: table.clone(),
+            schema: choice.kept().clone(),
+            nested: self.request.nested,
+            kind: if is_snapshot && !(table.is_log() && committed.is_some()) { LoadKind::Replace } else { LoadKind::Merge },
+            expected: committed.map(|state| state.bookmark),
+            run_id: self.request.run_id.clone(),
+            job_id: job.id.clone(),
+            layout: layout(&self.request.rules, table, choice.record().clone()),
+            is_snapshot,
+            as_of: job.reached,
+        }
+    }
+
+    fn executor(&self, source: Source<'_>, load: &dyn Load) -> Option<Box<dyn ScanExecutor>> {
+        let provider = self.request.executors.as_ref()?;
+        // Bad rows are written to a file of this process.
+        let can_distribute = self.bad_rows.is_none() && !source.job.objects.is_empty() && load.can_distribute();
+        let executor = if can_distribute {
+            provider.executor_for(&self.request.client, source.job, source.choice, &self.scan)
+        } else {
+            None
+        };
+        if executor.is_none() {
+            tracing::info!(table = %source.table, "The cluster has no part in this load");
+        }
+        executor
+    }
+
+    fn scan(&self, source: Source<'_>) -> ObjectScan {
+        let Source { table, job, choice, .. } = source;
+        let (file, table) = (self.bad_rows.clone(), table.clone());
+        // A row would contain the columns that are dropped or hashed.
+        let content = if choice.record().is_empty() { RowContent::Kept } else { RowContent::LeftOut };
+        let policy = Arc::new(move |object: &crate::api::ObjectId| match &file {
+            Some(file) => file.policy(&table, &object.0, content),
+            None => BadRows::Fail,
+        });
+        ObjectScan::new(&self.request.client, job.clone(), choice.clone(), self.scan.clone(), policy)
+    }
+}
+
+async fn abort(load: Box<dyn Load>, table: &TableRef) {
+    if let Err(error) = load.abort().await {
+        tracing::warn!(%table, %error, "Cannot remove the files of a failed load");
+    }
+}
+
+fn has_integer_key(schema: &TableSchema) -> bool {
+    matches!(&schema.key[..], [only] if matches!(only.column_type, ColumnType::Int16 | ColumnType::Int32 | ColumnType::Int64))
+}

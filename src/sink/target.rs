@@ -1,0 +1,225 @@
+//! The contract of all targets, and what they report about their tables.
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+
+use super::load::{Layout, Load, LoadPlan};
+use crate::error::{Error, Kind, Result};
+use crate::model::{Bookmark, Namespace, TableRef, Timestamp};
+use crate::redact::SafeUrl;
+use crate::schema::{ColumnRecord, TableMode, TableSchema};
+
+/// A place where tables are kept: a lake folder or a database.
+///
+/// All methods may be called concurrently for different tables. Of two loads of one table the first commit wins; the other fails with kind
+/// `Conflict`.
+#[async_trait]
+pub trait Sink: Debug + Send + Sync {
+    /// Location of the target, without secrets.
+    fn location(&self) -> &SafeUrl;
+
+    /// Checks the connection by the cheapest part of a real load, so that a wrong password or a read-only folder fails before a job starts.
+    /// Leaves nothing behind.
+    ///
+    /// # Errors
+    /// Kind `Target`.
+    async fn check(&self) -> Result<()>;
+
+    /// Checks the rights for loads of these namespaces, such as creating schemas and tables. Leaves nothing behind.
+    async fn check_rights(&self, _namespaces: &[Namespace]) -> Result<()> {
+        Ok(())
+    }
+
+    /// State of `table` after its last commit. `None`: never loaded.
+    ///
+    /// # Errors
+    /// Kind `Target` if another program's data are in the place of the table.
+    async fn committed(&self, table: &TableRef) -> Result<Option<CommittedState>>;
+
+    /// All tables of one namespace or of all, sorted.
+    async fn list(&self, namespace: Option<&Namespace>) -> Result<Vec<TableRef>>;
+
+    /// Figures of one table for `status`.
+    async fn status(&self, table: &TableRef) -> Result<Option<TableStatus>>;
+
+    /// What the target can do beyond this contract.
+    fn capabilities(&self) -> Capabilities<'_> {
+        Capabilities::default()
+    }
+
+    /// Whether a load that failed with `error` may succeed when its changes are read and loaded again, because the target rolled it back in
+    /// favour of another transaction.
+    fn is_retryable(&self, _error: &Error) -> bool {
+        false
+    }
+
+    /// Opens a load.
+    async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>>;
+}
+
+/// What a target can do beyond the contract of [`Sink`].
+#[derive(Clone, Copy, Default)]
+pub struct Capabilities<'a> {
+    /// Loads of tables with one integer key column check unique keys while they write ([`super::WriteError::DuplicateKey`]), so that change sets
+    /// that promise unique keys need no deduplication.
+    pub checks_unique_keys: bool,
+    /// The first load of a table in the mode `current` takes changes with duplicate keys, whatever the key, and keeps the latest change.
+    pub deduplicates_first_load: bool,
+    /// Features of lake tables.
+    pub lake: Option<&'a dyn LakeFeatures>,
+}
+
+impl Capabilities<'_> {
+    /// Checks that a table can be kept as the user chose, before a job starts.
+    ///
+    /// # Errors
+    /// Kind `Unsupported` if no table of this target can, `Schema` if the existing table cannot.
+    pub async fn validate_layout(&self, table: &TableRef, wanted: &Layout) -> Result<()> {
+        match self.lake {
+            Some(lake) => lake.validate_layout(table, wanted).await,
+            None => wanted.require_default(),
+        }
+    }
+}
+
+/// Features of lake tables.
+#[async_trait]
+pub trait LakeFeatures: Send + Sync {
+    /// The last loads of a table, at most `limit`, oldest first.
+    async fn load_history(&self, table: &TableRef, limit: usize) -> Result<Vec<LoadRecord>>;
+
+    /// Writes the file of views over all tables. Called once after a run that changed a table.
+    async fn write_views(&self) -> Result<()>;
+
+    /// See [`Capabilities::validate_layout`].
+    async fn validate_layout(&self, table: &TableRef, wanted: &Layout) -> Result<()>;
+}
+
+/// State of a table after its last commit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CommittedState {
+    /// The bookmark.
+    pub bookmark: Bookmark,
+    /// Dropped and hashed columns.
+    pub columns: ColumnRecord,
+    /// Which rows are kept.
+    pub mode: TableMode,
+    /// Whether old rows stay when a new snapshot is loaded.
+    pub keeps_rows: bool,
+    /// Changes of rows by other programs since the last load, if they are a reason to refuse an increment.
+    pub foreign_changes: Option<ForeignChanges>,
+}
+
+impl CommittedState {
+    /// The state of a table whose rows a new snapshot replaces.
+    pub fn new(bookmark: Bookmark, columns: ColumnRecord) -> Self {
+        Self { bookmark, columns, mode: TableMode::Current, keeps_rows: false, foreign_changes: None }
+    }
+
+    /// Checks that rows with another choice of columns can be added, as far as it is known before the load sees the table. `schema` is the
+    /// service's schema after the choice.
+    ///
+    /// # Errors
+    /// Kind `Schema` if they cannot.
+    pub fn check_columns(&self, next: &ColumnRecord, schema: &TableSchema) -> Result<()> {
+        // A column of a newer schema may be new to the table.
+        let is_known = schema.version == self.bookmark.schema_version;
+        let has = |column: &str| {
+            let is = |name: &String| name == column;
+            self.columns.hashed.iter().any(is) || (is_known && !self.columns.dropped.iter().any(is))
+        };
+        let comes = |column: &str| schema.columns().any(|known| known.name == column);
+        let keeps_rows = self.keeps_rows || schema.table.is_log();
+        self.columns.follow(next, has, comes).map(|_| ()).map_err(|error| error.hint_instead(reload_hint(keeps_rows)))
+    }
+}
+
+/// The hint for rows that cannot be added to those of the table.
+pub(crate) fn reload_hint(keeps_rows: bool) -> &'static str {
+    if keeps_rows {
+        "keep the column rules as they were, or load the table into a new --target: this one keeps its old rows even with --resnapshot"
+    } else {
+        "keep the column rules as they were, or reload the table with --resnapshot"
+    }
+}
+
+/// Changes of a table's rows by other programs since its last load.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ForeignChanges {
+    /// Version of the last load. `None`: the log no longer reaches back to it, so nothing is certain.
+    pub since: Option<u64>,
+    /// Version and operation of each commit that changed rows, oldest first.
+    pub commits: Vec<(u64, Option<String>)>,
+}
+
+impl ForeignChanges {
+    /// Most commits that a message lists.
+    const LISTED: usize = 5;
+
+    /// One sentence for people.
+    pub fn described(&self) -> String {
+        match self.since {
+            Some(version) => format!("Another program changed rows since version {version}"),
+            None => "The log no longer reaches back to the last load: another program may have changed rows".to_owned(),
+        }
+    }
+
+    /// The commits, such as `3 (RESTORE), 4 (WRITE)`.
+    pub fn commits_described(&self) -> String {
+        let listed = self.commits.iter().take(Self::LISTED).map(|(version, operation)| match operation {
+            Some(operation) => format!("{version} ({})", operation.escape_debug()),
+            None => version.to_string(),
+        });
+        let more = self.commits.len().saturating_sub(Self::LISTED);
+        let more = (more > 0).then(|| format!("{more} more"));
+        listed.chain(more).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The error that refuses an increment, of kind `Target`.
+    pub fn refusal(&self, table: &TableRef) -> Error {
+        let error = Error::new(Kind::Target, self.described()).with_field("table", table);
+        let error = if self.commits.is_empty() { error } else { error.with_field("commits", self.commits_described()) };
+        error.hint("reload the table with --resnapshot; to keep what the other program did, add --foreign-changes warn once")
+    }
+}
+
+/// A table after one earlier load.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoadRecord {
+    /// Data as of.
+    pub at: Timestamp,
+    /// Id of the run.
+    pub run_id: Option<String>,
+    /// Rows, if known.
+    pub rows: Option<u64>,
+    /// Bytes of data files, if known.
+    pub bytes: Option<u64>,
+    /// Upserts in the change set.
+    pub upserted: u64,
+    /// Rows that deletes removed.
+    pub deleted: u64,
+}
+
+/// Figures of one table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TableStatus {
+    /// The table.
+    pub table: TableRef,
+    /// The bookmark.
+    pub bookmark: Bookmark,
+    /// Rows, if known without a scan.
+    pub rows: Option<u64>,
+    /// Number of data files, for lake tables.
+    pub files: Option<u64>,
+    /// Bytes of data files.
+    pub bytes: Option<u64>,
+    /// Time of the last commit, by the target's clock.
+    pub last_commit: Option<Timestamp>,
+    /// Version of the target's log.
+    pub version: Option<i64>,
+    /// Versions and features of the Delta protocol.
+    pub protocol: Option<String>,
+    /// Table mode and treatment of deletes, for people.
+    pub kept_as: Option<String>,
+}
