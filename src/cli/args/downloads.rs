@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
 use crate::cli::args::headings::EXTRAS;
 use crate::cli::args::selection::{NamespaceArgs, TablesArgs};
+use crate::cli::values::choices::choice;
 use crate::cli::values::moment::{Moment, parse_moment};
 use crate::model::Format;
 
@@ -25,12 +25,7 @@ pub(in crate::cli) struct DownloadArgs {
     #[command(flatten)]
     pub(in crate::cli) tables: TablesArgs,
     /// Format of the files; the text formats are gzip-compressed.
-    #[arg(
-        long,
-        value_name = "FORMAT",
-        default_value = "jsonl",
-        value_parser = PossibleValuesParser::new(Format::ALL.map(Format::as_str)).try_map(|name| name.parse::<Format>())
-    )]
+    #[arg(long, value_name = "FORMAT", default_value = "jsonl", value_parser = choice::<Format>())]
     pub(in crate::cli) format: Format,
     #[command(flatten)]
     pub(in crate::cli) output: OutputArgs,
@@ -46,12 +41,11 @@ pub(in crate::cli) struct DownloadArgs {
         value_name = "N",
         default_value_t = 4,
         value_parser = clap::value_parser!(u16).range(1..=256),
-        hide_short_help = true,
         help_heading = EXTRAS
     )]
     pub(in crate::cli) concurrency: u16,
     /// Job starts per minute; 0 for no limit.
-    #[arg(long, value_name = "N", default_value_t = 5, hide_short_help = true, help_heading = EXTRAS)]
+    #[arg(long, value_name = "N", default_value_t = 5, help_heading = EXTRAS)]
     pub(in crate::cli) jobs_per_minute: u32,
     /// Discard the state of an interrupted run and download all files again.
     #[arg(long, help_heading = EXTRAS)]

@@ -106,8 +106,15 @@ pub(in crate::cli) struct VerifyArgs {
     pub(in crate::cli) output: OutputFormat,
     #[command(flatten)]
     pub(in crate::cli) key: HashKeyArgs,
-    /// Format in which objects are downloaded: jsonl, csv, tsv or parquet.
-    #[arg(long, default_value = "jsonl", value_name = "FORMAT", hide_short_help = true, help_heading = DOWNLOAD)]
+    /// Format in which objects are downloaded.
+    #[arg(
+        long,
+        value_parser = choice::<Format>(),
+        default_value = "jsonl",
+        value_name = "FORMAT",
+        hide_short_help = true,
+        help_heading = DOWNLOAD
+    )]
     pub(in crate::cli) download_format: Format,
     /// Job starts per minute; 0 for no limit.
     #[arg(long, default_value_t = 5, value_name = "N", hide_short_help = true, help_heading = DOWNLOAD)]

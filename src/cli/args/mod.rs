@@ -198,9 +198,11 @@ fn without_empty(arg: Arg) -> Arg {
     if is_empty { arg.env(Resettable::<OsStr>::Reset) } else { arg.hide_env_values(true) }
 }
 
-/// `-h` ends with a reference to `--help`, which ends with notes and examples.
+/// `-h` ends with an example and a reference to `--help`, which ends with all notes and examples.
 fn short_and_long_help(command: clap::Command, name: &str) -> clap::Command {
-    let Some(notes) = command.get_after_help().cloned() else { return command };
-    let more = format!("`{name} {} --help` shows all options, with notes and examples.", command.get_name());
+    let Some(notes) = command.get_after_help().map(ToString::to_string) else { return command };
+    let example = notes.split("\n\n").find(|part| part.starts_with("Example")).and_then(|part| part.lines().nth(1));
+    let example = example.map_or(String::new(), |line| format!("Example:\n{line}\n\n"));
+    let more = format!("{example}`{name} {} --help` shows all options, with notes and examples.", command.get_name());
     command.after_help(more).after_long_help(notes)
 }

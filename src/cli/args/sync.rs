@@ -70,8 +70,15 @@ pub(in crate::cli) struct SyncArgs {
     #[cfg(feature = "sql")]
     #[command(flatten)]
     pub(in crate::cli) database: DatabaseArgs,
-    /// Format in which objects are downloaded: jsonl, csv, tsv or parquet.
-    #[arg(long, default_value = "jsonl", value_name = "FORMAT", hide_short_help = true, help_heading = DOWNLOAD)]
+    /// Format in which objects are downloaded.
+    #[arg(
+        long,
+        value_parser = choice::<Format>(),
+        default_value = "jsonl",
+        value_name = "FORMAT",
+        hide_short_help = true,
+        help_heading = DOWNLOAD
+    )]
     pub(in crate::cli) download_format: Format,
     /// Number of tables that are loaded at the same time.
     #[arg(long, default_value_t = 2, value_name = "N", hide_short_help = true, help_heading = DOWNLOAD)]

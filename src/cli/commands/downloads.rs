@@ -21,7 +21,7 @@ pub(in crate::cli) async fn list(global: &GlobalArgs, console: Console, args: Li
     context::check_tracking(global)?;
     let namespace = args.namespace.namespace;
     console.say(Mark::Title, |bold| format!("Tables of the namespace {}", bold(&namespace)))?;
-    console.say(Mark::Progress, |_| "Requesting the list of tables".to_owned())?;
+    console.say(Mark::Progress, |_| "Asking the service for its list".to_owned())?;
     let named = Namespace::new(namespace.clone());
     let tables = tokio::select! {
         biased;

@@ -2,6 +2,7 @@
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use crate::model::Format;
 #[cfg(feature = "lake")]
 use crate::ops::{NotifyForm, NotifyOn, OnSnapshotRequired, OutOfRange};
 use crate::page::Columns;
@@ -24,6 +25,11 @@ pub(in crate::cli) fn choice<C: Choice>() -> impl TypedValueParser<Value = C> {
         let found = C::CHOICES.iter().find(|(name, _)| *name == text);
         found.map(|(_, value)| *value).ok_or("not one of the values")
     })
+}
+
+impl Choice for Format {
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("tsv", Format::Tsv), ("csv", Format::Csv), ("jsonl", Format::Jsonl), ("parquet", Format::Parquet)];
 }
 
 impl Choice for Columns {

@@ -337,7 +337,11 @@ mod staying {
             }
         }
 
+        /// Sends SIGTERM and waits for the end. The queue of messages is emptied before, since a full one loses the next message.
         fn terminate(&mut self) -> Option<i32> {
+            self.socket.set_nonblocking(true).unwrap();
+            while self.socket.recv(&mut [0; 1024]).is_ok() {}
+            self.socket.set_nonblocking(false).unwrap();
             let pid = self.child.id().to_string();
             assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
             self.child.wait().unwrap().code()
