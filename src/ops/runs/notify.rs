@@ -104,7 +104,7 @@ impl Notifier {
             match self.post(hook, run).await {
                 Ok(()) => tracing::info!(host = hook.host_str(), "Notification sent"),
                 Err(error) => {
-                    tracing::warn!(host = hook.host_str(), error = %in_one(&error), "Cannot send the notification")
+                    tracing::warn!(host = hook.host_str(), error = %in_one(&error), "The notification did not arrive")
                 }
             }
         }

@@ -314,7 +314,7 @@ impl Replicator {
         }));
         if let (true, Some(state)) = (is_snapshot, committed.filter(|state| state.bookmark.at > job.reached)) {
             notes.push(format!(
-                "the service returned its snapshot of {}, which is older than the table ({}); the next run loads the changes since then",
+                "the service returned its snapshot of {}, older than the table was ({}); the next run loads the changes since then",
                 job.reached, state.bookmark.at
             ));
         }

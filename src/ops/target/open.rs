@@ -43,12 +43,12 @@ impl Target {
             (false, false, wanted) => wanted.unwrap_or_default(),
             (true, true, Some(wanted)) => wanted,
             (true, true, None) => {
-                return Err(Error::new(Kind::Target, "The target has Delta tables and Parquet folders")
+                return Err(Error::new(Kind::Target, "The target has Delta tables and folders of Parquet files")
                     .with_field("target", place.location())
                     .hint("choose one with --format delta or --format parquet"));
             }
             (_, true, Some(LakeFormat::Delta)) => {
-                return Err(Error::new(Kind::Usage, "The target has Parquet folders, but --format is delta")
+                return Err(Error::new(Kind::Usage, "The target has folders of Parquet files, but --format is delta")
                     .with_field("target", place.location())
                     .hint("leave --format out, or use another --target"));
             }
@@ -217,7 +217,7 @@ fn place(target: &Target) -> Result<Place> {
         Target::Store(url, options) => Place::open(url.reveal(), options),
         Target::Parquet(inner) => place(inner),
         Target::Database(_) => {
-            Err(Error::new(Kind::Unsupported, "This command needs lake tables, but the target is a database"))
+            Err(Error::new(Kind::Unsupported, "This command works on lake tables, but the target is a database"))
         }
     }
 }

@@ -84,7 +84,7 @@ async fn a_webhook_is_called_when_failures_start_and_end() {
     world.school.advance();
     sync(&["--notify-on", "change", "--notify-form", "slack"]).assert_code(0);
     let message = heard.recv().unwrap();
-    assert!(message["text"].as_str().unwrap().contains("2 tables are right"), "{message}");
+    assert!(message["text"].as_str().unwrap().contains("2 tables are up to date"), "{message}");
     assert_eq!(message["blocks"][0]["type"], "section");
 }
 
