@@ -131,7 +131,8 @@ mod tests {
             assert!(written.contains(key.name), "{}.{} is not in the template", key.section, key.name);
         }
         assert_eq!(settings.targets.len(), 1);
-        for line in ["# nested = \"typed\"                       # or \"json\"", "[targets.lake]", "exclude = [\"x*\"]"] {
+        let nested = format!("{:<COMMENTS$}# or \"json\"", "# nested = \"typed\"");
+        for line in [nested.as_str(), "[targets.lake]", "exclude = [\"x*\"]"] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
     }

@@ -270,7 +270,7 @@ mod tests {
         let batch = RecordBatch::try_from_iter([("na\u{9b}me", names), ("n", numbers)]).unwrap();
         let text = pretty_format_batches(&[printable(&batch).unwrap()]).unwrap().to_string();
         assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
-        for line in ["| na\\u009bme          | n   |", "| a\\u001b[2J\\u0007 | 1   |", "| NULL              | 333 |"] {
+        for line in ["| na\\u009bme       | n   |", "| a\\u001b[2J\\u0007 | 1   |", "| NULL             | 333 |"] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
     }
