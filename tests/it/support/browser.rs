@@ -1,22 +1,22 @@
-//! Headless Chromium: what a page is after its scripts ran, and what it looks like.
+//! Headless Chromium: the DOM of a page after its scripts have run, and screenshots.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const PROGRAMS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
-/// The browser, or `None` where there is none and none is required.
+/// The browser, or `None` if it is missing and not required.
 pub fn browser() -> Option<PathBuf> {
-    let told = std::env::var_os("DAPLAKE_TEST_CHROMIUM").map(PathBuf::from);
+    let given = std::env::var_os("DAPLAKE_TEST_CHROMIUM").map(PathBuf::from);
     let folders = std::env::var_os("PATH").unwrap_or_default();
-    let found = told.or_else(|| {
+    let found = given.or_else(|| {
         let mut paths = std::env::split_paths(&folders).flat_map(|folder| PROGRAMS.map(|name| folder.join(name)));
         paths.find(|path| path.is_file())
     });
     if found.is_none() {
         let required = std::env::var("DAPLAKE_TEST_REQUIRE").is_ok_and(|list| list.split(',').any(|word| word == "chromium"));
         assert!(!required, "no Chromium on the path");
-        eprintln!("not run: what needs a browser (install `chromium`, or set DAPLAKE_TEST_CHROMIUM)");
+        eprintln!("not run: tests with a browser (install `chromium`, or set DAPLAKE_TEST_CHROMIUM)");
     }
     found
 }
@@ -36,22 +36,22 @@ fn run(browser: &Path, page: &Path, place: &str, more: &[String]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The page as the browser has it when its scripts ran.
+/// The DOM of a page after its scripts have run.
 pub fn dom(browser: &Path, page: &Path) -> String {
     dom_at(browser, page, "")
 }
 
-/// The same with a place on the page, such as `#name`.
+/// [`dom`] at a fragment, such as `#name`.
 pub fn dom_at(browser: &Path, page: &Path, place: &str) -> String {
     run(browser, page, place, &["--dump-dom".to_owned()])
 }
 
-/// A picture of the page, and its size in pixels as its file says.
+/// Takes a screenshot. Returns its size in pixels.
 pub fn screenshot(browser: &Path, page: &Path, picture: &Path, size: (u32, u32), more: &[&str]) -> (u32, u32) {
     take(browser, page, "", picture, size, more)
 }
 
-/// The same at a place on the page.
+/// [`screenshot`] at a fragment.
 pub fn screenshot_at(browser: &Path, page: &Path, place: &str, picture: &Path, size: (u32, u32)) -> (u32, u32) {
     take(browser, page, place, picture, size, &[])
 }

@@ -1,4 +1,4 @@
-//! What the tests ask of any database: a fresh one, its rows as its own reader gives them, and which data tables it holds.
+//! Test databases of every kind: creation, rows as the server's own client reads them, and the list of data tables.
 
 #[cfg(feature = "postgres")]
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Bad days that tables and files have in common, and what must come of them.
+//! Faults that apply to tables and to files, with the expected outcome of each.
 
 use daplake::Kind;
 use daplake::demo::serve::Times::{self, Always, N, Once};

@@ -1,4 +1,4 @@
-//! A school served over HTTP, a folder for tables, and readers that are not ours.
+//! Support for the integration tests: an embedded server with a folder for tables, the built program, and independent readers.
 
 pub mod browser;
 pub mod database;
@@ -94,17 +94,17 @@ impl World {
         self.folder.path().join("lake")
     }
 
-    /// A place for other files.
+    /// A path for other files.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     pub fn client(&self) -> Client {
-        // Patient: a busy machine is no fault.
+        // A long timeout: a busy machine is not a fault.
         self.client_that_waits(Duration::from_secs(30))
     }
 
-    /// A client that takes so long without a byte for a broken connection.
+    /// A client that treats this time without a byte as a broken connection.
     pub fn client_that_waits(&self, idle_timeout: Duration) -> Client {
         Client::new(ClientOptions {
             base_url: self.server.url(),
@@ -128,7 +128,7 @@ impl World {
         Engine::new(EngineOptions { memory_limit: 256 << 20, temp_dir: Some(self.path("spill")), partitions: 2 }).unwrap()
     }
 
-    /// A sync of all tables of all namespaces into the lake, to be changed as a test needs.
+    /// A request to sync all tables of all namespaces into the lake. Tests change it as needed.
     pub fn request(&self) -> SyncRequest {
         let engine = self.engine();
         let sink = ops::open_target(&Target::Folder(self.lake()), &engine).unwrap();
@@ -139,14 +139,14 @@ impl World {
         ops::sync(self.request()).await.unwrap()
     }
 
-    /// A sync in which no table may fail.
+    /// Syncs, and asserts that no table fails.
     pub async fn sync_all(&self) -> Report {
         let report = self.sync().await;
         assert_eq!(failures(&report), [""; 0], "no table fails");
         report
     }
 
-    /// The built binary with credentials in its environment.
+    /// Runs the built program with credentials in its environment.
     pub fn daplake(&self, arguments: &[&str]) -> Run {
         Run::of(self.command(arguments).output().unwrap())
     }
@@ -162,12 +162,12 @@ impl World {
         command
     }
 
-    /// Asserts that every given table, as a foreign reader sees it, is exactly what the school says it is at `at`.
+    /// Asserts that an independent reader finds exactly the expected rows of every table at `at`.
     pub fn assert_tables(&self, reader: &str, tables: &[TableRef], at: Timestamp) {
         self.assert_tables_in(&self.lake(), reader, tables, at);
     }
 
-    /// As [`World::assert_tables`], of tables below another folder.
+    /// [`World::assert_tables`] for tables below another folder.
     pub fn assert_tables_in(&self, root: &Path, reader: &str, tables: &[TableRef], at: Timestamp) {
         let Some(read) = read_tables(reader, &folders_of(root, tables)) else { return };
         for (table, rows) in tables.iter().zip(read) {
@@ -175,7 +175,7 @@ impl World {
         }
     }
 
-    /// As [`World::assert_tables`], for every table of the school.
+    /// [`World::assert_tables`] for every table of the school.
     pub fn assert_all(&self, reader: &str, at: Timestamp) {
         let tables = self.all_tables();
         self.assert_tables(reader, &tables, at);
@@ -189,7 +189,7 @@ impl World {
         self.school.namespaces().iter().flat_map(tables_of).collect()
     }
 
-    /// Every file of the lake with its content's length and change time, to prove that nothing was touched.
+    /// Length and modification time of every file of the lake, to prove that nothing has changed.
     pub fn fingerprint(&self) -> BTreeMap<PathBuf, (u64, std::time::SystemTime)> {
         let mut files = BTreeMap::new();
         let mut folders = vec![self.lake()];
@@ -209,7 +209,7 @@ impl World {
     }
 }
 
-/// Variables that would change what a test sees.
+/// Variables that would change the behaviour of the program.
 const UNSET: [&str; 34] = [
     "DAP_API_URL",
     "DAP_CLIENT_ID",
@@ -247,17 +247,17 @@ const UNSET: [&str; 34] = [
     "PGCONNECT_TIMEOUT",
 ];
 
-/// Variables of object stores begin so.
+/// Prefixes of the variables of object stores.
 const STORES: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
 
-/// The built binary without any setting of the machine it runs on.
+/// The built program without settings of the machine.
 pub fn bare_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_daplake"));
     command.args(arguments);
     without_settings(command)
 }
 
-/// A command without the variables that would change what a test sees.
+/// A command without the variables that would change its behaviour.
 pub fn without_settings(mut command: Command) -> Command {
     for name in UNSET {
         command.env_remove(name);
@@ -270,12 +270,12 @@ pub fn without_settings(mut command: Command) -> Command {
     command
 }
 
-/// Where tables are below a lake's root.
+/// The folders of tables below the root of a lake.
 pub fn folders_of(root: &Path, tables: &[TableRef]) -> Vec<PathBuf> {
     tables.iter().map(|table| root.join(table.namespace.as_str()).join(&table.table)).collect()
 }
 
-/// What a run of the binary left.
+/// Exit code and output of a run of the program.
 #[derive(Debug)]
 pub struct Run {
     pub code: Option<i32>,
@@ -320,7 +320,7 @@ pub fn outcome<'a>(report: &'a Report, table: &TableRef) -> &'a Outcome {
     &report.tables.iter().find(|line| line.table == *table).expect("the table is in the report").outcome
 }
 
-/// The variable that names the Python with a foreign reader, and the word for it in `DAPLAKE_TEST_REQUIRE`.
+/// The variable with the Python of a reader, and the name of that Python in `DAPLAKE_TEST_REQUIRE`.
 fn environment_of(reader: &str) -> (&'static str, &'static str) {
     match reader {
         "duckdb-delta" => ("DAPLAKE_TEST_DUCKDB_DELTA", "duckdb-delta"),
@@ -329,8 +329,8 @@ fn environment_of(reader: &str) -> (&'static str, &'static str) {
     }
 }
 
-/// Rows of Delta tables as JSON, read by programs of others (see `read.py`). `None` when there is no Python environment with them
-/// and none is required.
+/// Rows of Delta tables as JSON, read by independent programs (see `read.py`). `None` if their Python environment is missing and not
+/// required.
 pub fn read_tables(reader: &str, folders: &[PathBuf]) -> Option<Vec<Vec<Value>>> {
     let (variable, word) = environment_of(reader);
     let required = std::env::var("DAPLAKE_TEST_REQUIRE").is_ok_and(|list| list.split(',').any(|required| required == word));
@@ -361,7 +361,7 @@ pub fn assert_same(school: &School, table: &TableRef, at: Timestamp, rows: Vec<V
     assert_same_to(school, table, at, rows, 1);
 }
 
-/// As [`assert_same`], with moments cut down to so many microseconds.
+/// [`assert_same`] with timestamps truncated to a multiple of `unit` microseconds.
 #[track_caller]
 pub fn assert_same_to(school: &School, table: &TableRef, at: Timestamp, rows: Vec<Value>, unit: i64) {
     let version = school.schema_version(table, at).unwrap();
@@ -371,13 +371,13 @@ pub fn assert_same_to(school: &School, table: &TableRef, at: Timestamp, rows: Ve
     let mut found: BTreeMap<String, Value> = BTreeMap::new();
     for row in rows {
         let key = key_of_row(&row);
-        assert!(found.insert(key.clone(), row).is_none(), "{table}: key {key} is doubled");
+        assert!(found.insert(key.clone(), row).is_none(), "{table}: key {key} occurs twice");
     }
     assert_eq!(found.len(), expected.len(), "{table}: number of rows");
     for Record { key, value, .. } in &expected {
         let words: Vec<String> = key.iter().map(cell_word).collect();
         let word = words.join("|");
-        let row = found.get(&word).unwrap_or_else(|| panic!("{table}: key {word} is lost"));
+        let row = found.get(&word).unwrap_or_else(|| panic!("{table}: key {word} is missing"));
         let names = layout.value.iter().map(|field| &field.name);
         for (name, cell) in names.zip(value.as_ref().unwrap()) {
             assert!(same(cell, &row[name], unit), "{table}: key {word}, column {name}: expected {cell:?}, found {}", row[name]);
@@ -440,7 +440,7 @@ fn decimal(text: &str, scale: u8) -> Option<i128> {
     (fraction.len() <= scale).then(|| format!("{whole}{fraction:0<scale$}").parse().ok())?
 }
 
-/// A generator for random moments. Prints its seed; `DAPLAKE_TEST_SEED` replays a failure.
+/// A random number generator. Prints its seed; `DAPLAKE_TEST_SEED` replays a failure.
 pub struct Random(u64);
 
 impl Random {

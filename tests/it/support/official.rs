@@ -1,4 +1,4 @@
-//! The official client, as a black box in a Python environment of its own.
+//! The official client, as a black box in its own Python environment.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Object stores of others, started privately on loopback: SeaweedFS, which speaks S3, and Azurite, the emulator of Azure.
+//! Independent object stores on loopback: SeaweedFS (S3) and Azurite (the emulator of Azure).
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
