@@ -11,7 +11,7 @@ pub mod mssql;
 pub mod mysql;
 pub mod official;
 #[cfg(feature = "postgres")]
-#[path = "../../../src/sink/sql/tests/server.rs"]
+#[path = "../../../src/sink/sql/postgres/tests/server.rs"]
 pub mod postgres;
 #[cfg(feature = "postgres")]
 pub mod read_postgres;

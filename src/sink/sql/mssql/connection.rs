@@ -1,8 +1,7 @@
-//! A session by the protocol of SQL Server, through `tiberius`: batches, statements with parameters, bulk loads.
+//! Sessions with SQL Server, with the driver `tiberius`: batches, statements with parameters, bulk loads.
 //!
-//! A session that saw any error, or was left in the middle of something, is never used again: what the server makes of the
-//! transaction then is its affair, and it undoes it when the connection closes. The driver tells the server's sentences, which
-//! may quote values, to whoever listens to its events; here nobody does.
+//! A session that saw an error, or was interrupted, is never used again: the server rolls its transaction back when the connection closes.
+//! The driver logs messages of the server, which may quote values; its events are discarded here.
 
 use std::time::Duration;
 
@@ -17,20 +16,19 @@ use url::Url;
 
 use super::dialect::{MssqlDialect, SESSION, TRANSACTIONS_OPEN};
 use super::encode::{self, Encoder};
+use super::errors::{from_driver, lost, untrusted};
 use super::options::Options;
 use super::tls::{self, Transport};
+use super::types::Format;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
-use crate::sink::sql::connection::{Connection, CopyInto, Server, unreachable};
-use crate::sink::sql::connection_string::TlsMode;
-use crate::sink::sql::dialect::Dialect;
-use crate::sink::sql::statement::{Row, Statement};
-use crate::sink::sql::tls::{SystemRoots, config as tls_config};
+use crate::sink::sql::connection::{Connection, CopyPlan, CopyTarget, Server, SystemRoots, TlsMode, tls_config, unreachable};
+use crate::sink::sql::dialect::{Dialect, Row, Statement};
 
-/// For all of the greeting.
+/// The time to open a session.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Redirections that are followed, as Azure's gateway gives them.
+/// Redirections that are followed, as Azure's gateway sends them.
 const MAX_HOPS: usize = 3;
-/// Bytes of a packet: the largest that servers take with TLS, but for a little.
+/// Bytes of a packet: a little less than the largest that servers accept with TLS.
 const PACKET_BYTES: u32 = 16_000;
 
 /// See [`Server`].
@@ -56,7 +54,7 @@ impl Server for MssqlServer {
     async fn connect(&self) -> Result<Box<dyn Connection>> {
         let opened = tokio::time::timeout(CONNECT_TIMEOUT, open(&self.options).with_subscriber(NoSubscriber::default())).await;
         let client = opened.context(Kind::Target, "The database server does not answer")?;
-        let mut session = Session { client: client.hint(CONNECT_HINT)?, broken: false };
+        let mut session = Session { client: client.hint(CONNECT_HINT)?, is_broken: false, plan: None };
         session.execute(&Statement::new(SESSION)).await?;
         Ok(Box::new(session))
     }
@@ -72,7 +70,7 @@ async fn open(options: &Options) -> Result<Wire> {
         // The server may insist on TLS, which is what `allow` asks for.
         TlsMode::Disable | TlsMode::Allow => open_with(options, EncryptionLevel::NotSupported).await,
         TlsMode::Prefer => match open_with(options, EncryptionLevel::On).await {
-            // The server may have no TLS, or speak it badly; who it let in and refused then is none of these.
+            // The server may have no TLS, or fail at it. A login that it refused is neither.
             Err(error) if error.get("number").is_none() => {
                 open_with(options, EncryptionLevel::NotSupported).await.map_err(|_| error)
             }
@@ -98,13 +96,13 @@ async fn open_with(options: &Options, encryption: EncryptionLevel) -> Result<Wir
         match Box::pin(Client::connect(config, stream.compat_write())).await {
             Ok(client) => return Ok(Box::new(client)),
             Err(tiberius::error::Error::Routing { host: next, port: next_port }) => {
-                tracing::debug!(host = next, port = next_port, "The server sends elsewhere");
+                tracing::debug!(host = next, port = next_port, "The server redirects to another address");
                 (host, port) = (next, next_port);
             }
-            Err(error) => return Err(failure(error)),
+            Err(error) => return Err(from_driver(error)),
         }
     }
-    Err(Error::new(Kind::Target, "The database server sends from one address to the next").with_field("host", host))
+    Err(Error::new(Kind::Target, "The database server redirects too often").with_field("host", host))
 }
 
 /// TLS with a server whose certificate is trusted.
@@ -146,7 +144,7 @@ impl ToSql for Parameter<'_> {
     }
 }
 
-/// One row by a statement of its own. Nulls are left out.
+/// Inserts one row with a statement of its own. Nulls are left out.
 async fn insert(client: &mut Wire, table: &str, names: &[&str], row: TokenRow<'_>) -> Result<()> {
     let given: Vec<(&str, Parameter<'_>)> = names
         .iter()
@@ -158,28 +156,30 @@ async fn insert(client: &mut Wire, table: &str, names: &[&str], row: TokenRow<'_
     let places: Vec<String> = (1..=given.len()).map(|number| format!("@P{number}")).collect();
     let text = format!("INSERT INTO {table} ({}) VALUES ({})", columns.join(", "), places.join(", "));
     let values: Vec<&dyn ToSql> = given.iter().map(|(_, value)| value as &dyn ToSql).collect();
-    client.execute(text, &values).await.map_err(failure)?;
+    client.execute(text, &values).await.map_err(from_driver)?;
     Ok(())
 }
 
 struct Session {
     client: Wire,
-    /// Something went wrong, or was begun and not ended.
-    broken: bool,
+    /// Something failed, or was begun and not finished.
+    is_broken: bool,
+    /// The copy before, whose types need not be read again.
+    plan: Option<CopyPlan<Format>>,
 }
 
 fn unusable() -> Error {
-    Error::new(Kind::Target, "The database session cannot be used any more")
+    Error::new(Kind::Target, "The database session cannot be used after an error")
 }
 
-/// The parameters as the driver takes them. A null is a text without value, never one without type.
+/// The parameters for the driver. A null has the type of a string.
 fn parameters(statement: &Statement) -> Vec<&dyn ToSql> {
     statement.parameters.iter().map(|value| value as &dyn ToSql).collect()
 }
 
 impl Session {
     async fn ask(&mut self, statement: &Statement) -> Result<Vec<Row>> {
-        if std::mem::replace(&mut self.broken, true) {
+        if std::mem::replace(&mut self.is_broken, true) {
             return Err(unusable());
         }
         let answer = async {
@@ -194,9 +194,9 @@ impl Session {
         };
         let answer: Result<Vec<Vec<tiberius::Row>>, tiberius::error::Error> =
             answer.with_subscriber(NoSubscriber::default()).await;
-        let rows = answer.map_err(failure)?.into_iter().flatten().map(row).collect::<Option<Vec<Row>>>();
-        let rows = rows.ok_or_else(|| Error::new(Kind::Bug, "The database answers with a type that was not asked for"))?;
-        self.broken = false;
+        let rows = answer.map_err(from_driver)?.into_iter().flatten().map(row).collect::<Option<Vec<Row>>>();
+        let rows = rows.ok_or_else(|| Error::new(Kind::Bug, "The database answered with an unexpected type"))?;
+        self.is_broken = false;
         Ok(rows)
     }
 }
@@ -217,9 +217,39 @@ fn row(row: tiberius::Row) -> Option<Row> {
         .collect()
 }
 
+/// Sends a batch; returns its bytes.
+async fn copy(client: &mut Wire, plan: &CopyPlan<Format>, batch: &RecordBatch) -> Result<u64> {
+    let encoder = Encoder::new(plan, batch)?;
+    let target = &plan.target;
+    let names: Vec<&str> = target.columns.iter().map(|column| column.name.as_str()).collect();
+    let mut request = client.bulk_insert_columns(&target.table, &names).await.map_err(from_driver)?;
+    let (mut sent, mut long) = (0, Vec::new());
+    for row in 0..batch.num_rows() {
+        if encoder.is_long(row) {
+            long.push(row);
+            continue;
+        }
+        let row = encoder.row(row, &mut sent)?;
+        request.send(row).await.map_err(from_driver)?;
+    }
+    let expected = (batch.num_rows() - long.len()) as u64;
+    let taken = request.finalize().await.map_err(from_driver)?.total();
+    if taken != expected {
+        return Err(Error::new(Kind::Target, "The database server did not store all rows of a bulk load")
+            .with_field("sent", expected)
+            .with_field("stored", taken)
+            .hint("the table was not changed; run again"));
+    }
+    for row in long {
+        let row = encoder.row(row, &mut sent)?;
+        insert(client, &target.table, &names, row).await?;
+    }
+    Ok(sent)
+}
+
 #[async_trait]
 impl Connection for Session {
-    /// The number that the statement selects last, if it selects any: the driver keeps no other count of a batch.
+    /// Returns the number that the statement selects last, if it selects any: the driver keeps no other count of a batch.
     async fn execute(&mut self, statement: &Statement) -> Result<u64> {
         tracing::debug!(sql = statement.text, "Statement");
         let rows = self.ask(statement).await?;
@@ -231,195 +261,28 @@ impl Connection for Session {
         self.ask(statement).await
     }
 
-    /// Rows leave as packets fill up; those with a text that the driver's bulk path does not take follow one by one. Once the last has left it waits for the server's answer.
-    async fn copy_in(&mut self, into: &CopyInto, batch: &RecordBatch) -> Result<u64> {
-        if std::mem::replace(&mut self.broken, true) {
+    /// Rows are sent in packets; rows with a string that is too long for the driver's bulk path follow one by one. Waits for the server's
+    /// answer, which must count all rows.
+    async fn copy_in(&mut self, target: &CopyTarget, batch: &RecordBatch) -> Result<u64> {
+        if std::mem::replace(&mut self.is_broken, true) {
             return Err(unusable());
         }
-        let encoder = Encoder::new(into, batch)?;
-        let names: Vec<&str> = into.columns.iter().map(|column| column.name.as_str()).collect();
-        let client = &mut self.client;
-        let copied = async {
-            let mut request = client.bulk_insert_columns(&into.table, &names).await.map_err(failure)?;
-            let (mut sent, mut long) = (0, Vec::new());
-            for row in 0..batch.num_rows() {
-                if encoder.is_long(row) {
-                    long.push(row);
-                    continue;
-                }
-                let row = encoder.row(row, &mut sent)?;
-                request.send(row).await.map_err(failure)?;
-            }
-            let expected = (batch.num_rows() - long.len()) as u64;
-            let taken = request.finalize().await.map_err(failure)?.total();
-            if taken != expected {
-                let error = Error::new(Kind::Target, "The database server has not taken all rows of a bulk load");
-                return Err(error
-                    .with_field("sent", expected)
-                    .with_field("taken", taken)
-                    .hint("nothing of the table was changed; run it again"));
-            }
-            for row in long {
-                let row = encoder.row(row, &mut sent)?;
-                insert(client, &into.table, &names, row).await?;
-            }
-            Ok(sent)
+        let plan = match self.plan.take().filter(|plan| plan.target == *target) {
+            Some(plan) => plan,
+            None => CopyPlan::new(target, Format::of),
         };
-        let copied: Result<u64> = copied.with_subscriber(NoSubscriber::default()).await;
-        let sent = copied?;
-        self.broken = false;
+        let sent = copy(&mut self.client, &plan, batch).with_subscriber(NoSubscriber::default()).await?;
+        self.plan = Some(plan);
+        self.is_broken = false;
         Ok(sent)
     }
 
     fn is_idle(&self) -> bool {
-        !self.broken
+        !self.is_broken
     }
 
-    /// The driver hides the stream, so the server is asked.
+    /// The driver does not expose the stream, so the server is asked.
     async fn is_alive(&mut self) -> bool {
         matches!(self.execute(&Statement::new(TRANSACTIONS_OPEN)).await, Ok(0))
-    }
-}
-
-fn lost(cause: String) -> Error {
-    Error::new(Kind::Target, "The connection to the database was lost")
-        .hint("nothing of the table was changed; run it again")
-        .caused_by(cause)
-}
-
-fn untrusted(cause: String) -> Error {
-    Error::new(Kind::Target, "The database server's TLS could not be trusted or agreed on")
-        .hint(
-            "name the authority with sslrootcert=..., the certificate's name with hostNameInCertificate=..., or choose \
-             ssl=require to trust any certificate",
-        )
-        .caused_by(cause)
-}
-
-/// What the server says, without values: its sentences about data quote them.
-fn failure(error: tiberius::error::Error) -> Error {
-    match error {
-        tiberius::error::Error::Server(error) => server_error(error.code(), error.message()),
-        tiberius::error::Error::Io { message, .. } => lost(message),
-        tiberius::error::Error::Tls(message) => {
-            // What follows is advice for programmers.
-            untrusted(message.split(" To connect anyway").next().unwrap_or_default().to_owned())
-        }
-        tiberius::error::Error::BulkInput(_) => {
-            // It would quote lengths only, but the encoder should have seen it.
-            Error::new(Kind::Data, "A value does not fit its column in the database").caused_by(error.to_string())
-        }
-        other => Error::new(Kind::Target, "The database server answers what was not asked")
-            .hint("check that it is SQL Server, and that it has TLS unless ssl=disable is given")
-            .caused_by(other.to_string()),
-    }
-}
-
-/// Numbers of the server's sentences that quote values.
-const ABOUT_VALUES: &[u32] = &[
-    206, 210, 220, 232, 235, 237, 241, 242, 244, 245, 248, 257, 260, 293, 295, 402, 409, 515, 517, 529, 535, 547, 1505, 1508,
-    1946, 2601, 2627, 2628, 3602, 3606, 3607, 4815, 4819, 4863, 4864, 4867, 4879, 7339, 8114, 8115, 8134, 8152, 8169, 9803,
-    9807, 9819, 9833,
-];
-
-fn server_error(number: u32, text: &str) -> Error {
-    if number == LOST_CHARACTERS
-        && let Some(rest) = text.strip_prefix(LOST_CHARACTERS_PREFIX)
-    {
-        let (column, key) = rest.split_once('|').unwrap_or((rest, ""));
-        return Error::new(Kind::Data, "A text has characters that the database's collation cannot hold")
-            .with_field("column", column)
-            .with_field("key", key)
-            .hint("use a database whose collation ends with _UTF8; the table was not changed");
-    }
-    let (kind, message) = match number {
-        _ if ABOUT_VALUES.contains(&number) => (Kind::Data, "The database refuses a value"),
-        18_450..=18_490 | 4060 | 4064 | 916 | 40_615 => {
-            (Kind::Target, "The database server does not let this user into this database")
-        }
-        978 | 3906 | 3908 => (Kind::Target, "The database is read-only"),
-        1204 | 1205 | 1222 | 3960 | 3961 => (Kind::Conflict, "The database gave way to somebody else"),
-        701 | 802 | 1101 | 1105 | 3967 | 8645 | 9002 | 40_544 | 40_552 => (Kind::Resources, "The database server has no room"),
-        229 | 230 | 262 | 297 | 300 | 2760 | 15_247 => (Kind::Target, "The database does not let this user do it"),
-        _ => (Kind::Target, "The database refuses a statement"),
-    };
-    let mut error = Error::new(kind, message).with_field("number", number);
-    if kind != Kind::Data {
-        if matches!(number, 978 | 3906 | 3908) {
-            error = error
-                .hint("if it is a secondary replica, connect to the primary server; else look for READ_ONLY of the database");
-        }
-        if number == 2705 {
-            error = error.hint(
-                "the database's collation does not tell two names apart: leave one column out with --drop-column, or rename yours",
-            );
-        }
-        if matches!(number, 4922 | 5074 | 3725 | 3726) {
-            error = error.hint("drop what depends on it, run again, and make it anew");
-        }
-        return error.caused_by(text.to_owned());
-    }
-    let names: &[&'static str] = match number {
-        515 => &["column", "relation"],
-        2601 => &["relation", "constraint"],
-        2627 => &["constraint", "relation"],
-        2628 => &["relation", "column"],
-        547 => &["constraint"],
-        1946 => &["constraint"],
-        _ => &[],
-    };
-    let quote = if number == 547 { '"' } else { '\'' };
-    // The names come first; a value would be the third and later.
-    for (name, value) in names.iter().zip(text.split(quote).skip(1).step_by(2)) {
-        error = error.with_field(name, value);
-    }
-    if matches!(number, 2601 | 2627) {
-        error = error.hint(
-            "keys and words that the database's collation takes for the same cannot be kept apart there: use one that is case- \
-             and accent-sensitive, such as Latin1_General_100_BIN2_UTF8",
-        );
-    }
-    error
-}
-
-/// Number and beginning of the sentence that the dialect raises, followed by column, `|` and key.
-const LOST_CHARACTERS: u32 = 50_000;
-pub(super) const LOST_CHARACTERS_PREFIX: &str = "daplake: lost characters: ";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_name_things_and_no_values() {
-        let error = server_error(
-            2627,
-            "Violation of PRIMARY KEY constraint 'pk_canvas_t'. Cannot insert duplicate key in object 'canvas.t'. The duplicate \
-             key value is ('secret').",
-        );
-        assert_eq!(
-            (error.kind(), error.get("constraint"), error.get("relation")),
-            (Kind::Data, Some("pk_canvas_t"), Some("canvas.t"))
-        );
-        let cut = server_error(
-            2628,
-            "String or binary data would be truncated in table 'db.canvas.t', column 'name'. Truncated value: 'secret'.",
-        );
-        assert_eq!((cut.get("relation"), cut.get("column")), (Some("db.canvas.t"), Some("name")));
-        let null = server_error(
-            515,
-            "Cannot insert the value NULL into column 'c', table 'db.canvas.t'; column does not allow nulls.",
-        );
-        assert_eq!((null.get("column"), null.get("relation")), (Some("c"), Some("db.canvas.t")));
-        let number = server_error(245, "Conversion failed when converting the nvarchar value 'secret' to data type int.");
-        for error in [error, cut, null, number] {
-            assert!(!format!("{error:?}").contains("secret"), "{error:?}");
-        }
-        let blocked = server_error(5074, "The object 'seen' is dependent on column 'c'.");
-        assert!(format!("{blocked:?}").contains("seen") && blocked.hint_text().is_some());
-        let lost = server_error(LOST_CHARACTERS, "daplake: lost characters: name|id=5");
-        assert_eq!((lost.kind(), lost.get("column"), lost.get("key")), (Kind::Data, Some("name"), Some("id=5")));
-        assert_eq!(server_error(18_456, "Login failed for user 'x'.").kind(), Kind::Target);
-        assert_eq!(server_error(1205, "deadlock").kind(), Kind::Conflict);
     }
 }

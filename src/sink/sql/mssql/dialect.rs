@@ -1,23 +1,25 @@
-//! SQL Server's text. Babelfish for PostgreSQL takes it as well: no `MERGE`, one column per `ALTER`, no nulls without type.
+//! SQL Server's SQL. It also suits Babelfish: no `MERGE`, one column per `ALTER TABLE`, no nulls without a type.
 //!
-//! Texts are staged as `nvarchar`. Collations may take different texts for the same, so where a text is a key or a word of an
-//! enumeration, bytes are compared: two keys that the collation confuses are refused by the primary key instead of merged.
+//! Strings are staged as `nvarchar`. A collation may treat different strings as equal, so strings in keys and enum values are compared by
+//! their bytes: the primary key then refuses two keys that the collation treats as equal, instead of merging them.
 
-use super::connection::LOST_CHARACTERS_PREFIX;
+use super::errors::LOST_CHARACTERS_PREFIX;
+use super::names::{
+    NAME_CHARS, add_foreign_key, add_primary_key, cut_name, define, drop_default, literal, object_id, quote, quoted, table_name,
+};
+use super::types::{LOOKUP_BYTES, STAGED_CHARACTERS, SqlType, is_staged_text};
 use super::{change, types};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Namespace, TableRef};
 use crate::schema::TableSchema;
 use crate::sink::LoadKind;
-use crate::sink::sql::dialect::{Change, ChangeRules, Dialect, LiveColumn, SqlColumn, SqlTable};
-use crate::sink::sql::statement::{Row, Statement};
+use crate::sink::sql::dialect::{
+    Change, ChangeRules, Ddl, Enumerations, Introspection, LiveColumn, MergeStatements, MetaTables, Names, Row, SqlColumn,
+    SqlTable, Statement, Transactions, ValueLimits,
+};
 
-/// Characters of a name.
-pub(super) const LONGEST_NAME: usize = 128;
-/// Bytes of a word in a lookup table.
-const WORD_BYTES: usize = 256;
 const STAGE: &str = "[#daplake_stage]";
-/// A session is set up so that values are refused rather than cut, and that any error undoes the transaction.
+/// Settings of a session: values are refused rather than cut, and any error undoes the transaction.
 pub(super) const SESSION: &str = "SET ANSI_NULLS ON; SET ANSI_PADDING ON; SET ANSI_WARNINGS ON; SET QUOTED_IDENTIFIER ON; \
      SET CONCAT_NULL_YIELDS_NULL ON; SET IMPLICIT_TRANSACTIONS OFF; SET XACT_ABORT ON; SET NOCOUNT OFF; \
      SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCK_TIMEOUT -1; SET ROWCOUNT 0; SET TEXTSIZE 2147483647";
@@ -25,71 +27,12 @@ pub(super) const SESSION: &str = "SET ANSI_NULLS ON; SET ANSI_PADDING ON; SET AN
 pub(super) const TRANSACTIONS_OPEN: &str = "SELECT @@TRANCOUNT";
 const COLLATION: &str = "CAST(DATABASEPROPERTYEX(DB_NAME(), N'Collation') AS nvarchar(128))";
 
-/// See [`Dialect`].
+/// See [`Dialect`](crate::sink::sql::dialect::Dialect).
 #[derive(Debug)]
 pub(super) struct MssqlDialect;
 
-/// A name in brackets, which no setting of the session changes, and which the driver's bulk path wants.
-pub(super) fn quote(name: &str) -> String {
-    format!("[{}]", name.replace(']', "]]"))
-}
-
-/// A text in quotes.
-pub(super) fn literal(text: &str) -> String {
-    format!("N'{}'", text.replace('\'', "''"))
-}
-
-/// A name of at most the server's length, in the units in which it counts.
-pub(super) fn cut_name(name: &str) -> String {
-    let mut units = 0;
-    name.chars()
-        .take_while(|character| {
-            units += character.len_utf16();
-            units <= LONGEST_NAME
-        })
-        .collect()
-}
-
-pub(super) fn table_name(table: &TableRef) -> String {
-    format!("{}.{}", quote(table.namespace.as_str()), quote(&cut_name(&table.table)))
-}
-
-/// The number by which the catalogue knows a table, null if there is none. It is looked up by name alone, so that it does not
-/// wait for tables that others are making.
-pub(super) fn object_id(quoted: &str) -> String {
-    format!("OBJECT_ID({}, N'U')", literal(quoted))
-}
-
-/// `ALTER TABLE` of one column or constraint.
-pub(super) fn alter(table: &SqlTable, action: &str) -> Statement {
-    Statement::new(format!("ALTER TABLE {} {action}", table_name(&table.table)))
-}
-
-/// The name, type and constraints of a new column.
-pub(super) fn define(column: &SqlColumn, required: bool) -> String {
-    let default = column.default.as_ref().map_or(String::new(), |default| format!("{default} "));
-    let null = if required { "NOT NULL" } else { "NULL" };
-    format!("{} {} {default}{null}", quote(&column.name), column.sql_type)
-}
-
-/// The foreign key of a column to its lookup table.
-pub(super) fn refer(table: &SqlTable, column: &SqlColumn) -> Option<Statement> {
-    let (lookup, constraint) = column.lookup.as_ref()?;
-    let (name, constraint) = (quote(&column.name), quote(constraint));
-    Some(alter(table, &format!("ADD CONSTRAINT {constraint} FOREIGN KEY ({name}) REFERENCES {lookup} ([id])")))
-}
-
-pub(super) fn keys(table: &SqlTable) -> impl Iterator<Item = &SqlColumn> {
-    table.columns.iter().filter(|column| column.key)
-}
-
-pub(super) fn primary_key(table: &SqlTable) -> Statement {
-    let name = quote(&cut_name(&format!("pk_{}_{}", table.table.namespace, table.table.table)));
-    alter(table, &format!("ADD CONSTRAINT {name} PRIMARY KEY ({})", quoted(keys(table))))
-}
-
-/// Gives a column a type, or leaves it its own (`None`), and keeps whether it may be null, or lets it be null. What the column is
-/// now stands in the catalogue.
+/// Gives a column another type, or keeps its own (`None`). It stays as nullable as it is, or becomes nullable. The present definition comes
+/// from the catalogue.
 fn alter_as_found(table: &SqlTable, column: &SqlColumn, sql_type: Option<&str>, nullable: bool) -> Statement {
     let name = table_name(&table.table);
     let found_type = "t.name + CASE \
@@ -103,7 +46,7 @@ fn alter_as_found(table: &SqlTable, column: &SqlColumn, sql_type: Option<&str>, 
     let sql_type = sql_type.map_or_else(|| found_type.to_owned(), literal);
     let null = match nullable {
         true => "N' NULL'",
-        // Without either word the column may be null.
+        // Without `NULL` or `NOT NULL` the column may be null.
         false => "CASE c.is_nullable WHEN 1 THEN N'' ELSE N' NOT NULL' END",
     };
     let action = literal(&format!("ALTER TABLE {name} ALTER COLUMN {} ", quote(&column.name)));
@@ -115,22 +58,18 @@ fn alter_as_found(table: &SqlTable, column: &SqlColumn, sql_type: Option<&str>, 
     ))
 }
 
-fn quoted<'c>(columns: impl Iterator<Item = &'c SqlColumn>) -> String {
-    columns.map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ")
-}
-
-/// The bytes of a text of at most so many characters, with one more character: the server ignores zeros at the end when it compares
-/// bytes, and would take `a` and `a` with a NUL behind it for the same.
+/// The bytes of a string of at most so many characters, plus one more character: the server ignores trailing zeros when it compares bytes,
+/// and would treat `a` and `a` followed by NUL as equal.
 fn bytes_of(text: &str, characters: usize) -> String {
     format!("CAST(CAST({text} AS nvarchar({characters})) + N'.' AS varbinary({}))", (characters + 1) * 2)
 }
 
-/// Two texts of so many characters, byte for byte, whatever the collation.
+/// Compares two strings of at most so many characters byte by byte, whatever the collation.
 fn same_bytes(one: &str, other: &str, characters: usize) -> String {
     format!("{} = {}", bytes_of(one, characters), bytes_of(other, characters))
 }
 
-/// The staged value of a column, as the table takes it.
+/// The staged value of a column, as the table stores it.
 fn staged(table: &SqlTable, column: &SqlColumn) -> String {
     let name = format!("s.{}", quote(&column.name));
     match (&column.lookup, &column.convert) {
@@ -143,12 +82,12 @@ fn staged(table: &SqlTable, column: &SqlColumn) -> String {
     }
 }
 
-/// The lookup tables of the columns that are wanted, by their words.
+/// Joins the lookup tables of some columns by the staged values.
 fn lookups(table: &SqlTable, wanted: impl Fn(&SqlColumn) -> bool) -> String {
     let columns = table.columns.iter().enumerate().filter(|(_, column)| wanted(column));
     let joins = columns.filter_map(|(place, column)| {
         let (lookup, _) = column.lookup.as_ref()?;
-        let same = same_bytes(&format!("l{place}.[value]"), &format!("s.{}", quote(&column.name)), WORD_BYTES);
+        let same = same_bytes(&format!("l{place}.[value]"), &format!("s.{}", quote(&column.name)), LOOKUP_BYTES);
         Some(format!(" LEFT JOIN {lookup} AS l{place} ON {same}"))
     });
     joins.collect()
@@ -156,23 +95,19 @@ fn lookups(table: &SqlTable, wanted: impl Fn(&SqlColumn) -> bool) -> String {
 
 /// The row of the table, `t`, has the key of the staged one, `s`.
 fn same_key(table: &SqlTable) -> String {
-    let same = keys(table).map(|column| {
+    let same = table.keys().map(|column| {
         let (is, staged) = (format!("t.{}", quote(&column.name)), staged(table, column));
         let equal = format!("{is} = {staged}");
         match column.lookup.is_none() && is_staged_text(column) {
-            true => format!("{equal} AND {}", same_bytes(&is, &staged, types::STAGED_CHARACTERS as usize)),
+            true => format!("{equal} AND {}", same_bytes(&is, &staged, STAGED_CHARACTERS as usize)),
             false => equal,
         }
     });
     same.collect::<Vec<_>>().join(" AND ")
 }
 
-fn is_staged_text(column: &SqlColumn) -> bool {
-    column.stage_type.starts_with("nvarchar(") && column.stage_type != types::STAGED_TIME
-}
-
-/// Refuses texts that would lose characters, which is possible where the database's collation is not one of UTF-8. Only a
-/// conversion and its way back tell: the server puts `?` in place of what it cannot store.
+/// Refuses strings that would lose characters, which can happen if the database's collation is not UTF-8. The server writes `?` for what it
+/// cannot store, so the statement compares each string with the result of a conversion and its reverse.
 fn refuse_lost_characters(table: &SqlTable) -> Option<Statement> {
     let texts: Vec<&SqlColumn> = table.columns.iter().filter(|column| is_staged_text(column)).collect();
     if texts.is_empty() {
@@ -186,16 +121,17 @@ fn refuse_lost_characters(table: &SqlTable) -> Option<Statement> {
     let any = texts.iter().map(|column| lost(column)).collect::<Vec<_>>().join(" OR ");
     let which: String = texts.iter().map(|column| format!(" WHEN {} THEN {}", lost(column), literal(&column.name))).collect();
     let mut separator = "";
-    let key: String = keys(table)
+    let key: String = table
+        .keys()
         .map(|column| {
             let name = quote(&column.name);
-            let word = match column.stage_type.starts_with("binary(") {
+            let value = match column.stage_type.starts_with("binary(") {
                 true => format!("CONVERT(nvarchar(100), s.{name}, 2)"),
                 false => format!("CAST(s.{name} AS nvarchar(100))"),
             };
             let label = literal(&format!("{separator}{}=", column.source));
             separator = ", ";
-            format!(", {label}, {word}")
+            format!(", {label}, {value}")
         })
         .collect();
     Some(Statement::new(format!(
@@ -208,14 +144,14 @@ fn refuse_lost_characters(table: &SqlTable) -> Option<Statement> {
     )))
 }
 
-/// A lookup table, if it is not there.
+/// Creates a lookup table, if it is missing.
 fn create_lookup(table: &SqlTable, column: &SqlColumn) -> Option<Statement> {
     let (lookup, _) = column.lookup.as_ref()?;
     let name = cut_name(&format!("{}__{}", table.table.table, column.source));
     let key = cut_name(&format!("pk_{}_{name}", table.table.namespace));
     let unique = cut_name(&format!("uq_{name}"));
     Some(Statement::new(format!(
-        "IF {} IS NULL CREATE TABLE {lookup} (\n[id] int IDENTITY(1,1) NOT NULL,\n[value] varchar({WORD_BYTES}) NOT NULL,\n\
+        "IF {} IS NULL CREATE TABLE {lookup} (\n[id] int IDENTITY(1,1) NOT NULL,\n[value] varchar({LOOKUP_BYTES}) NOT NULL,\n\
          CONSTRAINT {} PRIMARY KEY ([id]),\nCONSTRAINT {} UNIQUE ([value])\n)",
         object_id(lookup),
         quote(&key),
@@ -223,20 +159,20 @@ fn create_lookup(table: &SqlTable, column: &SqlColumn) -> Option<Statement> {
     )))
 }
 
-/// Words that are staged but not in the lookup table. Two words that the collation confuses are refused by the unique constraint.
+/// Adds staged values that the lookup table lacks. Its unique constraint refuses two values that the collation treats as equal.
 fn fill_lookup(column: &SqlColumn) -> Option<Statement> {
     let (lookup, _) = column.lookup.as_ref()?;
     let name = format!("s.{}", quote(&column.name));
     Some(Statement::new(format!(
         "INSERT INTO {lookup} ([value]) SELECT MIN({name}) FROM {STAGE} AS s WHERE s.[_action] = N'U' AND {name} IS NOT NULL \
          AND NOT EXISTS (SELECT 1 FROM {lookup} AS l WHERE {}) GROUP BY {}",
-        same_bytes("l.[value]", &name, WORD_BYTES),
-        bytes_of(&name, WORD_BYTES)
+        same_bytes("l.[value]", &name, LOOKUP_BYTES),
+        bytes_of(&name, LOOKUP_BYTES)
     )))
 }
 
 fn create_schema(name: &str) -> Statement {
-    // It has to be the only statement of its text.
+    // It must be the only statement of its batch.
     let create = literal(&format!("CREATE SCHEMA {}", quote(name)));
     Statement::new(format!("IF SCHEMA_ID({}) IS NULL EXEC ({create})", literal(name)))
 }
@@ -249,7 +185,7 @@ fn get_lock(name: &str, wait: &str, after: &str) -> Statement {
     .bind(format!("daplake {name}"))
 }
 
-impl Dialect for MssqlDialect {
+impl Names for MssqlDialect {
     fn quote(&self, name: &str) -> String {
         quote(name)
     }
@@ -266,12 +202,8 @@ impl Dialect for MssqlDialect {
         format!("@P{number}")
     }
 
-    fn moment(&self, placeholder: &str) -> String {
+    fn timestamp(&self, placeholder: &str) -> String {
         format!("CAST({placeholder} AS datetime2)")
-    }
-
-    fn micros_of(&self, name: &str) -> String {
-        format!("DATEDIFF_BIG(microsecond, CAST(N'1970-01-01' AS datetime2), {})", quote(name))
     }
 
     fn integer(&self, placeholder: &str) -> String {
@@ -282,16 +214,138 @@ impl Dialect for MssqlDialect {
         format!("CAST({} AS nvarchar(max))", quote(name))
     }
 
-    fn entry_exists(&self) -> String {
-        "OBJECT_ID(QUOTENAME([source_namespace]) + N'.' + QUOTENAME([source_table]), N'U') IS NOT NULL".to_owned()
+    fn micros_of(&self, name: &str) -> String {
+        format!("DATEDIFF_BIG(microsecond, CAST(N'1970-01-01' AS datetime2), {})", quote(name))
+    }
+}
+
+impl Ddl for MssqlDialect {
+    fn table_of(&self, schema: &TableSchema) -> Result<SqlTable> {
+        let columns = types::columns(schema);
+        for (index, column) in columns.iter().enumerate() {
+            if column.name != column.source {
+                return Err(Error::new(Kind::Schema, "A column name is longer than SQL Server's 128 characters")
+                    .with_field("column", &column.source));
+            }
+            if columns[..index].iter().any(|other| other.name == column.name) {
+                return Err(Error::new(Kind::Schema, "Two columns have the same name").with_field("column", &column.name));
+            }
+        }
+        Ok(SqlTable { table: schema.table.clone(), columns, comment: None })
     }
 
-    fn meta_columns(&self) -> Statement {
-        let [sync, version] = ["table_sync", "database_version"].map(|name| literal(&self.meta_table(name)));
-        Statement::new(format!(
-            "SELECT o.name, c.name, CASE o.type WHEN 'U' THEN 1 ELSE 0 END FROM sys.objects AS o LEFT JOIN sys.columns AS c \
-             ON c.object_id = o.object_id WHERE o.object_id IN (OBJECT_ID({sync}), OBJECT_ID({version}))"
-        ))
+    fn create_namespace(&self, namespace: &Namespace) -> Vec<Statement> {
+        vec![create_schema(namespace.as_str())]
+    }
+
+    fn create_lookups(&self, table: &SqlTable) -> Vec<Statement> {
+        table.columns.iter().filter_map(|column| create_lookup(table, column)).collect()
+    }
+
+    fn create_table(&self, table: &SqlTable) -> Vec<Statement> {
+        let columns = table.columns.iter().map(|column| define(column, column.required || column.key));
+        let columns = columns.collect::<Vec<_>>().join(",\n");
+        let mut statements = vec![Statement::new(format!("CREATE TABLE {} (\n{columns}\n)", table_name(&table.table)))];
+        statements.extend(table.columns.iter().filter_map(|column| add_foreign_key(table, column)));
+        statements
+    }
+
+    fn add_key(&self, table: &SqlTable) -> Vec<Statement> {
+        vec![add_primary_key(table)]
+    }
+
+    fn drop_table(&self, table: &TableRef) -> Statement {
+        Statement::new(format!("DROP TABLE IF EXISTS {}", table_name(table)))
+    }
+
+    fn rename_column(&self, table: &TableRef, from: &str, to: &str) -> Statement {
+        let column = format!("{}.{}", table_name(table), quote(from));
+        Statement::new(format!("EXEC sp_rename {}, {}, N'COLUMN'", literal(&column), literal(to)))
+    }
+
+    fn change_table(&self, table: &SqlTable, live: &[LiveColumn], rules: ChangeRules<'_>) -> Result<Change> {
+        change::change_table(table, live, rules)
+    }
+
+    fn settle(&self, column: &SqlColumn, live: &LiveColumn, kind: LoadKind) -> SqlColumn {
+        change::settle(column, live, kind)
+    }
+
+    fn relax(&self, table: &SqlTable, column: &SqlColumn, _live: Option<&LiveColumn>) -> Statement {
+        alter_as_found(table, column, None, true)
+    }
+
+    fn unbounded(&self, column: &SqlColumn) -> SqlColumn {
+        if column.key || column.lookup.is_some() {
+            return SqlColumn { longest: None, ..column.clone() };
+        }
+        SqlColumn { sql_type: SqlType::Varchar(None).to_string(), longest: None, ..column.clone() }
+    }
+
+    fn retype(&self, table: &SqlTable, column: &SqlColumn, _live: Option<&LiveColumn>) -> Statement {
+        let mut text = drop_default(table, &column.name);
+        text.push_str("; ");
+        text.push_str(&alter_as_found(table, column, Some(&column.sql_type), false).text.replace("@text", "@alter"));
+        if let Some(default) = &column.default {
+            let name = quote(&column.name);
+            text.push_str(&format!("; ALTER TABLE {} ADD {default} FOR {name}", table_name(&table.table)));
+        }
+        Statement::new(text)
+    }
+}
+
+impl Enumerations for MssqlDialect {
+    fn can_be_enum_value(&self, value: &str) -> bool {
+        value.len() <= LOOKUP_BYTES
+    }
+
+    fn add_enum_values(
+        &self,
+        _table: &SqlTable,
+        _column: &SqlColumn,
+        _values: &[String],
+        _live: Option<&LiveColumn>,
+    ) -> Vec<Statement> {
+        Vec::new()
+    }
+}
+
+impl Introspection for MssqlDialect {
+    fn live_columns(&self, table: &TableRef) -> Statement {
+        Statement::new(
+            "SELECT c.name, t.name, c.max_length, c.precision, c.scale, c.is_nullable, \
+             CASE WHEN EXISTS (SELECT 1 FROM sys.index_columns AS k INNER JOIN sys.indexes AS i ON i.object_id = k.object_id \
+             AND i.index_id = k.index_id WHERE i.is_primary_key = 1 AND k.object_id = c.object_id AND k.column_id = c.column_id) \
+             THEN 1 ELSE 0 END, CASE WHEN c.default_object_id = 0 AND c.is_identity = 0 THEN 0 ELSE 1 END, \
+             (SELECT MAX(QUOTENAME(SCHEMA_NAME(r.schema_id)) + N'.' + QUOTENAME(r.name)) FROM sys.foreign_key_columns AS f \
+             INNER JOIN sys.tables AS r ON r.object_id = f.referenced_object_id WHERE f.parent_object_id = c.object_id \
+             AND f.parent_column_id = c.column_id AND r.name LIKE N'%[_][_]%') \
+             FROM sys.columns AS c INNER JOIN sys.types AS t ON t.user_type_id = c.user_type_id \
+             WHERE c.object_id = OBJECT_ID(@P1, N'U') ORDER BY c.column_id",
+        )
+        .bind(table_name(table))
+    }
+
+    fn read_live(&self, row: &Row) -> Option<LiveColumn> {
+        let [name, base, length, precision, scale, nullable, key, default, lookup] = &row[..] else { return None };
+        let is_true = |cell: &Option<String>| cell.as_deref() == Some("1");
+        let (name, base) = (name.clone()?, base.clone()?);
+        let length: i64 = length.as_deref()?.parse().ok()?;
+        let sized = |length: i64| if length < 0 { "max".to_owned() } else { length.to_string() };
+        // The name of a lookup table ends with the column's name, unless it was cut.
+        let end = format!("__{}]", name.replace(']', "]]")).to_lowercase();
+        let is_lookup = |lookup: &String| lookup.to_lowercase().ends_with(&end) || lookup.len() >= NAME_CHARS;
+        let lookup = lookup.clone().filter(|lookup| base == "int" && is_lookup(lookup));
+        let sql_type = match base.as_str() {
+            "char" | "varchar" | "binary" | "varbinary" => format!("{base}({})", sized(length)),
+            "nchar" | "nvarchar" => format!("{base}({})", sized(if length < 0 { length } else { length / 2 })),
+            "decimal" | "numeric" => format!("decimal({},{})", precision.as_deref()?, scale.as_deref()?),
+            // The default, and what Babelfish keeps.
+            "datetime2" | "time" if !matches!(scale.as_deref(), Some("6" | "7")) => format!("{base}({})", scale.as_deref()?),
+            _ => base,
+        };
+        let (not_null, key, has_default) = (!is_true(nullable), is_true(key), is_true(default));
+        Some(LiveColumn { name, sql_type, not_null, key, has_default, comment: None, lookup, foreign_key: None })
     }
 
     fn occupant(&self, table: &TableRef) -> Statement {
@@ -302,6 +356,22 @@ impl Dialect for MssqlDialect {
         .bind(table_name(table))
     }
 
+    fn charset(&self) -> Statement {
+        Statement::new(format!("SELECT {COLLATION}"))
+    }
+
+    fn judge_charset(&self, row: &Row) -> Option<String> {
+        let collation = row.first().and_then(Option::as_deref).unwrap_or("unknown");
+        (!collation.to_ascii_uppercase().ends_with("_UTF8")).then(|| {
+            format!(
+                "The database's collation is {collation}, which is not one of UTF-8 (such as Latin1_General_100_CI_AS_SC_UTF8): \
+                 text with characters that it cannot hold is refused"
+            )
+        })
+    }
+}
+
+impl MetaTables for MssqlDialect {
     fn create_meta(&self) -> Vec<Statement> {
         let sync = concat!(
             "CREATE TABLE [instructure_dap].[table_sync] (\n",
@@ -328,13 +398,16 @@ impl Dialect for MssqlDialect {
         vec![create_schema("instructure_dap"), unless_there("table_sync", sync), unless_there("database_version", version)]
     }
 
-    fn ancient_tables(&self) -> Statement {
-        // The official client has no migration for this database.
-        Statement::new("SELECT N'' WHERE 1 = 0")
+    fn meta_columns(&self) -> Statement {
+        let [sync, version] = ["table_sync", "database_version"].map(|name| literal(&self.meta_table(name)));
+        Statement::new(format!(
+            "SELECT o.name, c.name, CASE o.type WHEN 'U' THEN 1 ELSE 0 END FROM sys.objects AS o LEFT JOIN sys.columns AS c \
+             ON c.object_id = o.object_id WHERE o.object_id IN (OBJECT_ID({sync}), OBJECT_ID({version}))"
+        ))
     }
 
-    fn migrate(&self, _ancient: &[String]) -> Vec<Statement> {
-        Vec::new()
+    fn entry_exists(&self) -> String {
+        "OBJECT_ID(QUOTENAME([source_namespace]) + N'.' + QUOTENAME([source_table]), N'U') IS NOT NULL".to_owned()
     }
 
     fn set_version(&self, version: i64) -> Vec<Statement> {
@@ -347,197 +420,17 @@ impl Dialect for MssqlDialect {
         ]
     }
 
-    fn create_namespace(&self, namespace: &Namespace) -> Vec<Statement> {
-        vec![create_schema(namespace.as_str())]
+    fn legacy_tables(&self) -> Statement {
+        // The official client has no older layout for this database.
+        Statement::new("SELECT N'' WHERE 1 = 0")
     }
 
-    fn charset(&self) -> Statement {
-        Statement::new(format!("SELECT {COLLATION}"))
-    }
-
-    fn judge_charset(&self, row: &Row) -> Option<String> {
-        let collation = row.first().and_then(Option::as_deref).unwrap_or("unknown");
-        (!collation.to_ascii_uppercase().ends_with("_UTF8")).then(|| {
-            format!(
-                "The database's collation is {collation}, which is not one of UTF-8 (such as Latin1_General_100_CI_AS_SC_UTF8): \
-                 texts with characters that it cannot hold are refused"
-            )
-        })
-    }
-
-    fn ddl_is_transactional(&self) -> bool {
-        true
-    }
-
-    fn lock(&self, name: &str) -> Statement {
-        get_lock(name, "-1", "IF @got < 0 RAISERROR (N'The lock of the table was refused', 16, 1)")
-    }
-
-    fn try_lock(&self, name: &str) -> Statement {
-        get_lock(name, "0", "SELECT CASE WHEN @got >= 0 THEN 1 ELSE 0 END")
-    }
-
-    fn is_duplicate(&self, error: &Error) -> bool {
-        matches!(error.get("number"), Some("1505" | "2601" | "2627"))
-    }
-
-    fn begin_definition(&self) -> Vec<Statement> {
-        vec![Statement::new("SET LOCK_TIMEOUT 10000")]
-    }
-
-    fn end_definition(&self) -> Vec<Statement> {
-        vec![Statement::new("SET LOCK_TIMEOUT -1")]
-    }
-
-    fn is_lock_timeout(&self, error: &Error) -> bool {
-        error.get("number") == Some("1222")
-    }
-
-    /// Any error ends the transaction here, so that a lock timeout means another load as well.
-    fn is_passing(&self, error: &Error) -> bool {
-        matches!(error.get("number"), Some("1205" | "1222" | "3960" | "3961"))
-    }
-
-    fn begin(&self) -> Statement {
-        Statement::new("BEGIN TRANSACTION")
-    }
-
-    fn commit(&self) -> Statement {
-        Statement::new("COMMIT TRANSACTION")
-    }
-
-    fn rollback(&self) -> Statement {
-        Statement::new("IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION")
-    }
-
-    fn takes_non_finite(&self) -> bool {
-        false
-    }
-
-    fn takes_nul(&self) -> bool {
-        true
-    }
-
-    fn takes_subnormal(&self) -> bool {
-        false
-    }
-
-    fn table_of(&self, schema: &TableSchema) -> Result<SqlTable> {
-        let columns = types::columns(schema);
-        for (index, column) in columns.iter().enumerate() {
-            if column.name != column.source {
-                return Err(Error::new(Kind::Schema, "A column has a name that is longer than SQL Server's 128 characters")
-                    .with_field("column", &column.source));
-            }
-            if columns[..index].iter().any(|other| other.name == column.name) {
-                return Err(Error::new(Kind::Schema, "Two columns have the same name").with_field("column", &column.name));
-            }
-        }
-        Ok(SqlTable { table: schema.table.clone(), columns, comment: None })
-    }
-
-    fn live_columns(&self, table: &TableRef) -> Statement {
-        Statement::new(
-            "SELECT c.name, t.name, c.max_length, c.precision, c.scale, c.is_nullable, \
-             CASE WHEN EXISTS (SELECT 1 FROM sys.index_columns AS k INNER JOIN sys.indexes AS i ON i.object_id = k.object_id \
-             AND i.index_id = k.index_id WHERE i.is_primary_key = 1 AND k.object_id = c.object_id AND k.column_id = c.column_id) \
-             THEN 1 ELSE 0 END, CASE WHEN c.default_object_id = 0 AND c.is_identity = 0 THEN 0 ELSE 1 END, \
-             (SELECT MAX(QUOTENAME(SCHEMA_NAME(r.schema_id)) + N'.' + QUOTENAME(r.name)) FROM sys.foreign_key_columns AS f \
-             INNER JOIN sys.tables AS r ON r.object_id = f.referenced_object_id WHERE f.parent_object_id = c.object_id \
-             AND f.parent_column_id = c.column_id AND r.name LIKE N'%[_][_]%') \
-             FROM sys.columns AS c INNER JOIN sys.types AS t ON t.user_type_id = c.user_type_id \
-             WHERE c.object_id = OBJECT_ID(@P1, N'U') ORDER BY c.column_id",
-        )
-        .bind(table_name(table))
-    }
-
-    fn read_live(&self, row: &Row) -> Option<LiveColumn> {
-        let [name, base, length, precision, scale, nullable, key, default, lookup] = &row[..] else { return None };
-        let is_true = |cell: &Option<String>| cell.as_deref() == Some("1");
-        let (name, base) = (name.clone()?, base.clone()?);
-        let length: i64 = length.as_deref()?.parse().ok()?;
-        let sized = |length: i64| if length < 0 { "max".to_owned() } else { length.to_string() };
-        // A lookup table of ours ends with the column's name, as far as it was not cut.
-        let end = format!("__{}]", name.replace(']', "]]")).to_lowercase();
-        let is_named_so = |lookup: &String| lookup.to_lowercase().ends_with(&end) || lookup.len() >= LONGEST_NAME;
-        let lookup = lookup.clone().filter(|lookup| base == "int" && is_named_so(lookup));
-        let sql_type = match base.as_str() {
-            "char" | "varchar" | "binary" | "varbinary" => format!("{base}({})", sized(length)),
-            "nchar" | "nvarchar" => format!("{base}({})", sized(if length < 0 { length } else { length / 2 })),
-            "decimal" | "numeric" => format!("decimal({},{})", precision.as_deref()?, scale.as_deref()?),
-            // The default, and what Babelfish keeps.
-            "datetime2" | "time" if !matches!(scale.as_deref(), Some("6" | "7")) => format!("{base}({})", scale.as_deref()?),
-            _ => base,
-        };
-        let (not_null, key, has_default) = (!is_true(nullable), is_true(key), is_true(default));
-        Some(LiveColumn { name, sql_type, not_null, key, has_default, comment: None, lookup })
-    }
-
-    fn settle(&self, column: &SqlColumn, live: &LiveColumn, kind: LoadKind) -> SqlColumn {
-        change::settle(column, live, kind)
-    }
-
-    fn admit_words(
-        &self,
-        _table: &SqlTable,
-        _column: &SqlColumn,
-        _words: &[String],
-        _live: Option<&LiveColumn>,
-    ) -> Vec<Statement> {
+    fn migrate(&self, _ancient: &[String]) -> Vec<Statement> {
         Vec::new()
     }
+}
 
-    fn can_be_word(&self, word: &str) -> bool {
-        word.len() <= WORD_BYTES
-    }
-
-    fn create_lookups(&self, table: &SqlTable) -> Vec<Statement> {
-        table.columns.iter().filter_map(|column| create_lookup(table, column)).collect()
-    }
-
-    fn create_table(&self, table: &SqlTable) -> Vec<Statement> {
-        let columns = table.columns.iter().map(|column| define(column, column.required || column.key));
-        let columns = columns.collect::<Vec<_>>().join(",\n");
-        let mut statements = vec![Statement::new(format!("CREATE TABLE {} (\n{columns}\n)", table_name(&table.table)))];
-        statements.extend(table.columns.iter().filter_map(|column| refer(table, column)));
-        statements
-    }
-
-    fn add_key(&self, table: &SqlTable) -> Vec<Statement> {
-        vec![primary_key(table)]
-    }
-
-    fn rename_column(&self, table: &TableRef, from: &str, to: &str) -> Statement {
-        let column = format!("{}.{}", table_name(table), quote(from));
-        Statement::new(format!("EXEC sp_rename {}, {}, N'COLUMN'", literal(&column), literal(to)))
-    }
-
-    fn change_table(&self, table: &SqlTable, live: &[LiveColumn], rules: ChangeRules<'_>) -> Result<Change> {
-        change::change_table(table, live, rules)
-    }
-
-    fn relax(&self, table: &SqlTable, column: &SqlColumn, _live: Option<&LiveColumn>) -> Statement {
-        alter_as_found(table, column, None, true)
-    }
-
-    fn unbounded(&self, column: &SqlColumn) -> SqlColumn {
-        match column.key || column.lookup.is_some() {
-            true => SqlColumn { longest: None, ..column.clone() },
-            false => SqlColumn { sql_type: "varchar(max)".to_owned(), longest: None, ..column.clone() },
-        }
-    }
-
-    fn retype(&self, table: &SqlTable, column: &SqlColumn, _live: Option<&LiveColumn>) -> Statement {
-        let mut text = change::drop_default(table, &column.name);
-        text.push_str("; ");
-        text.push_str(&alter_as_found(table, column, Some(&column.sql_type), false).text.replace("@text", "@alter"));
-        if let Some(default) = &column.default {
-            let name = quote(&column.name);
-            text.push_str(&format!("; ALTER TABLE {} ADD {default} FOR {name}", table_name(&table.table)));
-        }
-        Statement::new(text)
-    }
-
+impl MergeStatements for MssqlDialect {
     fn create_stage(&self, table: &SqlTable) -> Vec<Statement> {
         let columns = table.columns.iter().map(|column| format!(",\n{} {} NULL", quote(&column.name), column.stage_type));
         let create = format!("CREATE TABLE {STAGE} (\n[_action] nvarchar(1) NULL{}\n)", columns.collect::<String>());
@@ -554,12 +447,12 @@ impl Dialect for MssqlDialect {
         STAGE.to_owned()
     }
 
-    fn text_type(&self) -> String {
+    fn action_type(&self) -> String {
         "nvarchar(1)".to_owned()
     }
 
     fn unique_stage(&self, table: &SqlTable) -> Statement {
-        Statement::new(format!("CREATE UNIQUE INDEX [daplake_key] ON {STAGE} ({})", quoted(keys(table))))
+        Statement::new(format!("CREATE UNIQUE INDEX [daplake_key] ON {STAGE} ({})", quoted(table.keys())))
     }
 
     fn fill_lookups(&self, table: &SqlTable) -> Vec<Statement> {
@@ -568,7 +461,7 @@ impl Dialect for MssqlDialect {
     }
 
     fn clear(&self, table: &SqlTable) -> Statement {
-        // Readers that see versions go on seeing the old rows, which TRUNCATE would keep from them.
+        // Unlike TRUNCATE, it lets readers that use row versions see the old rows until the commit.
         Statement::new(format!("DELETE FROM {}", table_name(&table.table)))
     }
 
@@ -580,7 +473,7 @@ impl Dialect for MssqlDialect {
         let mut statements = Vec::new();
         if !updates.is_empty() {
             let set = updates.join(", ");
-            // The words of the key have to be known before the rows are found.
+            // Enum values in the key must be resolved before the rows can be found.
             let (of_key, others) = (lookups(table, |column| column.key), lookups(table, |column| !column.key));
             statements.push(Statement::new(format!(
                 "UPDATE t SET {set} FROM {STAGE} AS s{of_key} INNER JOIN {name} AS t ON {same}{others} WHERE s.[_action] = N'U'"
@@ -607,8 +500,65 @@ impl Dialect for MssqlDialect {
             "DELETE t FROM {STAGE} AS s{of_key} INNER JOIN {name} AS t ON {same} WHERE s.[_action] = N'D'; SELECT @@ROWCOUNT"
         ))
     }
+}
 
-    fn drop_table(&self, table: &TableRef) -> Statement {
-        Statement::new(format!("DROP TABLE IF EXISTS {}", table_name(table)))
+impl Transactions for MssqlDialect {
+    fn begin(&self) -> Statement {
+        Statement::new("BEGIN TRANSACTION")
+    }
+
+    fn commit(&self) -> Statement {
+        Statement::new("COMMIT TRANSACTION")
+    }
+
+    fn rollback(&self) -> Statement {
+        Statement::new("IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION")
+    }
+
+    fn ddl_is_transactional(&self) -> bool {
+        true
+    }
+
+    fn lock(&self, name: &str) -> Statement {
+        get_lock(name, "-1", "IF @got < 0 RAISERROR (N'The lock of the table was refused', 16, 1)")
+    }
+
+    fn try_lock(&self, name: &str) -> Statement {
+        get_lock(name, "0", "SELECT CASE WHEN @got >= 0 THEN 1 ELSE 0 END")
+    }
+
+    fn begin_definition(&self) -> Vec<Statement> {
+        vec![Statement::new("SET LOCK_TIMEOUT 10000")]
+    }
+
+    fn end_definition(&self) -> Vec<Statement> {
+        vec![Statement::new("SET LOCK_TIMEOUT -1")]
+    }
+
+    fn is_lock_timeout(&self, error: &Error) -> bool {
+        error.get("number") == Some("1222")
+    }
+
+    /// Any error ends the transaction here, so that also a lock timeout needs another load.
+    fn is_transient(&self, error: &Error) -> bool {
+        matches!(error.get("number"), Some("1205" | "1222" | "3960" | "3961"))
+    }
+
+    fn is_duplicate(&self, error: &Error) -> bool {
+        matches!(error.get("number"), Some("1505" | "2601" | "2627"))
+    }
+}
+
+impl ValueLimits for MssqlDialect {
+    fn holds_non_finite(&self) -> bool {
+        false
+    }
+
+    fn holds_subnormal(&self) -> bool {
+        false
+    }
+
+    fn holds_nul(&self) -> bool {
+        true
     }
 }

@@ -1,75 +1,55 @@
-//! Rows of record batches as the driver's rows. It checks what the server would refuse, so that the error names column and key.
+//! Rows of record batches as rows of the driver. Values that the server would refuse are refused here, so that the error names column and
+//! key.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array, Int32Array,
-    Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
-};
-use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, TimeUnit,
-    TimestampMicrosecondType,
-};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
 use tiberius::numeric::Numeric;
 use tiberius::time::{Date, DateTime2, Time};
 use tiberius::{ColumnData, TokenRow};
 
-use super::types::STAGED_TIME;
-use crate::error::{Error, ErrorContext, Kind, Result};
-use crate::sink::sql::connection::{CopyColumn, CopyInto};
-use crate::sink::sql::texts::{json, time_of_day};
+use super::types::Format;
+use crate::error::Result;
+use crate::sink::sql::connection::{BoundColumn, CopyPlan, mismatch};
+use crate::sink::sql::encoding::{DAY_MICROS, Values, time_of_day};
 
-const DAY_MICROS: i64 = 86_400_000_000;
-/// Days from 0001-01-01, where the server begins to count, to 1970-01-01.
+/// Days from 0001-01-01, the server's epoch, to 1970-01-01.
 const EPOCH_DAYS: i64 = 719_162;
 /// Days from 0001-01-01 to 9999-12-31.
 const LAST_DAY: i64 = 3_652_058;
-/// Digits of the staged moments.
-const MOMENT_SCALE: u8 = 6;
-
-/// Units of UTF-16 that the driver's bulk path takes in one text, even where the column has no limit.
+/// Digits of the fraction of staged timestamps.
+const TIMESTAMP_SCALE: u8 = 6;
+/// Units of UTF-16 that the driver's bulk path accepts in one string, even where the column has no limit.
 const LONGEST_BULK: usize = 32_767;
 
 /// The columns of one batch, in the order of the copy.
 pub(super) struct Encoder<'b> {
-    into: &'b CopyInto,
+    plan: &'b CopyPlan<Format>,
     batch: &'b RecordBatch,
-    columns: Vec<Cells>,
+    columns: Vec<BoundColumn<Cells>>,
 }
 
 enum Cells {
-    Bool(BooleanArray),
-    Int16(Int16Array),
-    Int32(Int32Array),
-    Int64(Int64Array),
-    Float32(Float32Array),
-    Float64(Float64Array),
-    Decimal(Decimal128Array),
-    Timestamp(TimestampMicrosecondArray),
-    Date(Date32Array),
-    /// Texts, with the bytes that they may have as UTF-8.
+    /// The value of the record batch.
+    Plain(Values),
+    /// Strings, with the bytes of UTF-8 that they may have.
     Text(StringArray, Option<usize>),
     Time(StringArray),
-    /// UUID or address, padded to the length.
+    /// UUIDs or addresses, padded to the length.
     Binary(StringArray, usize),
 }
 
 impl<'b> Encoder<'b> {
-    /// Kind `Bug` if a column of the batch is not of its type.
-    pub(super) fn new(into: &'b CopyInto, batch: &'b RecordBatch) -> Result<Self> {
-        let columns = into.columns.iter().map(|column| {
-            let array = batch.column_by_name(&column.source);
-            let array = array.ok_or_else(|| misfit().with_field("column", &column.source))?;
-            cells(column, array).with_field("column", &column.source)
-        });
-        Ok(Self { into, batch, columns: columns.collect::<Result<_>>()? })
+    /// Kind `Bug` if a column of the batch does not have its type.
+    pub(super) fn new(plan: &'b CopyPlan<Format>, batch: &'b RecordBatch) -> Result<Self> {
+        Ok(Self { columns: plan.bind(batch, cells)?, plan, batch })
     }
 
-    /// Whether the row has a text that the driver's bulk path refuses, whatever the type of the column.
+    /// Whether a row has a string that is too long for the driver's bulk path, whatever the type of its column.
     pub(super) fn is_long(&self, row: usize) -> bool {
-        self.columns.iter().any(|cells| match cells {
-            Cells::Text(array, _) if array.is_valid(row) => {
+        self.columns.iter().any(|column| match &column.cells {
+            Cells::Text(array, _) if !column.is_null(row) => {
                 let text = array.value(row);
                 text.len() > LONGEST_BULK && text.encode_utf16().count() > LONGEST_BULK
             }
@@ -80,8 +60,11 @@ impl<'b> Encoder<'b> {
     /// One row; its bytes are added to `sent`.
     pub(super) fn row(&self, row: usize, sent: &mut u64) -> Result<TokenRow<'_>> {
         let mut out = TokenRow::with_capacity(self.columns.len());
-        for (column, cells) in self.into.columns.iter().zip(&self.columns) {
-            let cell = cells.value(row).map_err(|reason| self.into.refuse(self.batch, row, &column.source, reason))?;
+        for (index, column) in self.columns.iter().enumerate() {
+            let cell = column.cells.value(row, column.is_null(row)).map_err(|reason| {
+                let target = &self.plan.target;
+                target.refuse(self.batch, row, &target.columns[index].source, reason)
+            })?;
             *sent += bytes(&cell);
             out.push(cell);
         }
@@ -89,11 +72,7 @@ impl<'b> Encoder<'b> {
     }
 }
 
-fn misfit() -> Error {
-    Error::new(Kind::Bug, "Rows do not have the schema of their table")
-}
-
-/// Bytes that a value takes on the wire, but for its length.
+/// Bytes that a value takes on the wire, without its length.
 fn bytes(cell: &ColumnData<'_>) -> u64 {
     match cell {
         ColumnData::String(Some(text)) => text.encode_utf16().count() as u64 * 2,
@@ -123,110 +102,97 @@ pub(super) fn is_null(cell: &ColumnData<'_>) -> bool {
     }
 }
 
-/// The number in `nvarchar(n)`, `binary(n)`.
-fn length(sql_type: &str) -> Option<usize> {
-    sql_type.split_once('(')?.1.split_once(')')?.0.parse().ok()
-}
-
-fn cells(column: &CopyColumn, array: &ArrayRef) -> Result<Cells> {
-    let sql_type = column.sql_type.as_str();
-    let text = || array.as_string_opt::<i32>().cloned().ok_or_else(misfit);
-    Ok(match array.data_type() {
-        _ if sql_type == STAGED_TIME => Cells::Time(text()?),
-        _ if sql_type.starts_with("binary(") => Cells::Binary(text()?, length(sql_type).ok_or_else(misfit)?),
-        DataType::Boolean => Cells::Bool(array.as_boolean().clone()),
-        DataType::Int16 => Cells::Int16(array.as_primitive::<Int16Type>().clone()),
-        DataType::Int32 => Cells::Int32(array.as_primitive::<Int32Type>().clone()),
-        DataType::Int64 => Cells::Int64(array.as_primitive::<Int64Type>().clone()),
-        DataType::Float32 => Cells::Float32(array.as_primitive::<Float32Type>().clone()),
-        DataType::Float64 => Cells::Float64(array.as_primitive::<Float64Type>().clone()),
-        DataType::Decimal128(_, _) => Cells::Decimal(array.as_primitive::<Decimal128Type>().clone()),
-        DataType::Timestamp(TimeUnit::Microsecond, _) => {
-            Cells::Timestamp(array.as_primitive::<TimestampMicrosecondType>().clone())
-        }
-        DataType::Date32 => Cells::Date(array.as_primitive::<Date32Type>().clone()),
-        DataType::Utf8 => Cells::Text(text()?, length(sql_type)),
-        DataType::Struct(_) | DataType::List(_) => Cells::Text(json(array)?, length(sql_type)),
-        _ => return Err(misfit()),
+fn cells(format: &Format, array: &ArrayRef) -> Result<Cells> {
+    let text = || array.as_string_opt::<i32>().cloned().ok_or_else(mismatch);
+    Ok(match format {
+        Format::Time => Cells::Time(text()?),
+        Format::Binary(length) => Cells::Binary(text()?, *length),
+        Format::Text(longest) => match Values::of(array)?.ok_or_else(mismatch)? {
+            Values::Text(array) => Cells::Text(array, *longest),
+            other => Cells::Plain(other),
+        },
+        Format::Plain => Cells::Plain(Values::of(array)?.ok_or_else(mismatch)?),
     })
 }
 
+const NOT_FINITE: &str = "the database cannot hold NaN and infinity";
+
 impl Cells {
-    /// An error says why, without the value.
-    fn value(&self, row: usize) -> Result<ColumnData<'_>, &'static str> {
-        fn some<'a, A: Array, T>(array: &'a A, row: usize, value: impl FnOnce(&'a A) -> T) -> Option<T> {
-            array.is_valid(row).then(|| value(array))
+    /// The value of a row; a null has a type as well. An error is the reason for a refusal, without the value.
+    fn value(&self, row: usize, is_null: bool) -> Result<ColumnData<'_>, &'static str> {
+        fn some<T>(is_null: bool, value: impl FnOnce() -> T) -> Option<T> {
+            (!is_null).then(value)
         }
         Ok(match self {
-            Cells::Bool(array) => ColumnData::Bit(some(array, row, |array| array.value(row))),
-            Cells::Int16(array) => ColumnData::I16(some(array, row, |array| array.value(row))),
-            Cells::Int32(array) => ColumnData::I32(some(array, row, |array| array.value(row))),
-            Cells::Int64(array) => ColumnData::I64(some(array, row, |array| array.value(row))),
-            Cells::Float32(array) => match some(array, row, |array| array.value(row)) {
-                Some(value) if !value.is_finite() => return Err("the database has no place for NaN and infinity"),
-                value => ColumnData::F32(value),
-            },
-            Cells::Float64(array) => match some(array, row, |array| array.value(row)) {
-                Some(value) if !value.is_finite() => return Err("the database has no place for NaN and infinity"),
-                value => ColumnData::F64(value),
-            },
-            Cells::Decimal(array) => {
-                let scale = u8::try_from(array.scale()).ok().filter(|scale| *scale <= Numeric::MAX_NUMERIC_SCALE);
-                let scale = scale.ok_or("the number has digits beyond what the database keeps")?;
-                ColumnData::Numeric(some(array, row, |array| Numeric::new_with_scale(array.value(row), scale)))
-            }
-            Cells::Timestamp(array) => ColumnData::DateTime2(match some(array, row, |array| array.value(row)) {
-                None => None,
-                Some(micros) => {
-                    let date = date(micros.div_euclid(DAY_MICROS))?;
-                    let time = Time::new(micros.rem_euclid(DAY_MICROS).unsigned_abs(), MOMENT_SCALE);
-                    Some(DateTime2::new(date, time))
+            Cells::Plain(values) => match values {
+                Values::Bool(array) => ColumnData::Bit(some(is_null, || array.value(row))),
+                Values::Int16(array) => ColumnData::I16(some(is_null, || array.value(row))),
+                Values::Int32(array) => ColumnData::I32(some(is_null, || array.value(row))),
+                Values::Int64(array) => ColumnData::I64(some(is_null, || array.value(row))),
+                Values::Float32(array) => match some(is_null, || array.value(row)) {
+                    Some(value) if !value.is_finite() => return Err(NOT_FINITE),
+                    value => ColumnData::F32(value),
+                },
+                Values::Float64(array) => match some(is_null, || array.value(row)) {
+                    Some(value) if !value.is_finite() => return Err(NOT_FINITE),
+                    value => ColumnData::F64(value),
+                },
+                Values::Decimal(array) => {
+                    let scale = u8::try_from(array.scale()).ok().filter(|scale| *scale <= Numeric::MAX_NUMERIC_SCALE);
+                    let scale = scale.ok_or("the number has more digits behind the point than the database keeps")?;
+                    ColumnData::Numeric(some(is_null, || Numeric::new_with_scale(array.value(row), scale)))
                 }
-            }),
-            Cells::Date(array) => {
-                ColumnData::Date(some(array, row, |array| i64::from(array.value(row))).map(date).transpose()?)
-            }
-            Cells::Text(array, longest) => ColumnData::String(match some(array, row, |array| array.value(row)) {
+                Values::Timestamp(array) => ColumnData::DateTime2(some(is_null, || timestamp(array.value(row))).transpose()?),
+                Values::Date(array) => ColumnData::Date(some(is_null, || date(i64::from(array.value(row)))).transpose()?),
+                Values::Text(array) => ColumnData::String(some(is_null, || Cow::Borrowed(array.value(row)))),
+            },
+            Cells::Text(array, longest) => ColumnData::String(match some(is_null, || array.value(row)) {
                 Some(text) if longest.is_some_and(|longest| text.len() > longest) => {
-                    return Err("the text is longer than a key or a word of an enumeration can be");
+                    return Err("the string is longer than a key or an enum value can be");
                 }
                 text => text.map(Cow::Borrowed),
             }),
-            Cells::Time(array) => ColumnData::String(match some(array, row, |array| array.value(row)) {
-                None => None,
-                Some(text) => Some(Cow::Owned(time(text).ok_or("the text is no time of day that the database can hold")?)),
-            }),
-            Cells::Binary(array, length) => ColumnData::Binary(match some(array, row, |array| array.value(row)) {
-                None => None,
-                Some(text) => Some(Cow::Owned(binary(text, *length)?)),
-            }),
+            Cells::Time(array) => {
+                let time = some(is_null, || {
+                    time(array.value(row)).ok_or("the string is not a time of day that the database can hold")
+                });
+                ColumnData::String(time.transpose()?.map(Cow::Owned))
+            }
+            Cells::Binary(array, length) => {
+                ColumnData::Binary(some(is_null, || binary(array.value(row), *length)).transpose()?.map(Cow::Owned))
+            }
         })
     }
 }
 
-/// From days since 1970.
+fn timestamp(micros: i64) -> Result<DateTime2, &'static str> {
+    let date = date(micros.div_euclid(DAY_MICROS))?;
+    Ok(DateTime2::new(date, Time::new(micros.rem_euclid(DAY_MICROS).unsigned_abs(), TIMESTAMP_SCALE)))
+}
+
+/// A date from days since 1970.
 fn date(days: i64) -> Result<Date, &'static str> {
     let days = days.checked_add(EPOCH_DAYS).filter(|days| (0..=LAST_DAY).contains(days));
     let days = days.and_then(|days| u32::try_from(days).ok());
     days.map(Date::new).ok_or("the date is outside the years 1 to 9999")
 }
 
-/// The bytes of a UUID or an address; the shorter addresses are padded, as the server pads them.
+/// The bytes of a UUID or an address; IPv4 addresses are padded, as the server pads them.
 fn binary(text: &str, length: usize) -> Result<Vec<u8>, &'static str> {
     let mut bytes = match (uuid::Uuid::parse_str(text), text.parse::<IpAddr>()) {
         (Ok(uuid), _) => uuid.as_bytes().to_vec(),
         (_, Ok(IpAddr::V4(address))) => address.octets().to_vec(),
         (_, Ok(IpAddr::V6(address))) => address.octets().to_vec(),
-        _ => return Err("the text is neither a UUID nor an address"),
+        _ => return Err("the string is neither a UUID nor an IP address"),
     };
     if bytes.len() > length {
-        return Err("the address is of the longer kind");
+        return Err("the address is not an IPv4 address");
     }
     bytes.resize(length, 0);
     Ok(bytes)
 }
 
-/// A time of day in UTC as `hh:mm:ss.ffffff`. The day has no 24:00 there.
+/// A time of day in UTC as `hh:mm:ss.ffffff`. The server has no 24:00.
 fn time(text: &str) -> Option<String> {
     let micros = time_of_day(text).filter(|micros| *micros < DAY_MICROS)?;
     let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);

@@ -1,12 +1,14 @@
 //! SQL Server 2019 and newer, and Babelfish for PostgreSQL, which speaks the same protocol.
 //!
-//! The driver knows nothing of UTF-8 collations: it would send and read `varchar` in the code page of the collation's locale. So
-//! texts travel as `nvarchar`, staged or cast, and the server converts them to the `varchar` columns of the layout.
+//! The driver does not know UTF-8 collations: it would send and read `varchar` in the code page of the collation's locale. Strings therefore
+//! travel as `nvarchar`, and the server converts them to the `varchar` columns of the layout.
 
 mod change;
 mod connection;
 mod dialect;
 mod encode;
+mod errors;
+mod names;
 mod options;
 #[cfg(test)]
 mod tests;

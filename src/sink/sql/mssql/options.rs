@@ -6,8 +6,7 @@ use url::Url;
 
 use crate::error::Result;
 use crate::redact::Secret;
-use crate::sink::sql::connection_string::{ConnectionString, TlsMode, form_parameters};
-use crate::sink::sql::tls::TlsSettings;
+use crate::sink::sql::connection::{ConnectionString, TlsMode, TlsSettings, form_parameters};
 
 const EXAMPLE: &str = "mssql://user:password@host:port/database?ssl=verify-full";
 

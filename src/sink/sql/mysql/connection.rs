@@ -1,4 +1,5 @@
-//! A session by `mysql_async`: statements, and rows by `LOAD DATA LOCAL INFILE` or, where that is disabled, by `INSERT`.
+//! Sessions with MySQL and MariaDB, with the driver `mysql_async`: statements, and rows by `LOAD DATA LOCAL INFILE` or, where that is
+//! disabled, by `INSERT`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,28 +17,25 @@ use rustls::pki_types::CertificateDer;
 use url::Url;
 
 use super::dialect::MysqlDialect;
-use super::encode::{Encoder, Form};
-use super::failure;
+use super::encode::{Encoder, Form, Format};
+use super::errors;
 use super::options::Options;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
-use crate::sink::sql::connection::{Connection, CopyInto, Server};
-use crate::sink::sql::connection_string::TlsMode;
-use crate::sink::sql::dialect::Dialect;
-use crate::sink::sql::statement::{Row, Statement};
+use crate::sink::sql::connection::{Connection, CopyPlan, CopyTarget, Server, TlsMode};
+use crate::sink::sql::dialect::{Dialect, Row, Statement};
 
-/// For all of the greeting.
+/// The time to open a session.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// For an idle session to show that it lives.
+/// The time for an idle session to answer a test.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of rows that are sent in one message.
 const CHUNK: usize = 256 << 10;
-/// Bytes of an `INSERT`, if the server takes as many.
+/// Bytes of an `INSERT`, if the server accepts as many.
 const INSERT_BYTES: usize = 1 << 20;
 
-/// All settings that statements of ours rely on, whatever the server's are. Values mean the same, and a fraction of a second is
-/// never rounded up. A result is whole, and no statement is ended for its length: a session may wait long, for the service or for a
-/// lock. It reads what others have committed, not what was there when it began. Messages are in English, as columns and rows are
-/// read from them.
+/// All settings that the statements rely on, whatever the server's are. Values keep their meaning, and fractions of a second are never
+/// rounded up. Results are complete, and no statement is ended for taking long: a session may wait for the service or for a lock. It
+/// reads what other sessions have committed. Messages are in English, because columns and rows are read from them.
 const SETTINGS: &str = "SET SESSION sql_mode = CONCAT(\
     'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO', \
     IF(VERSION() LIKE '%MariaDB%', '', ',TIME_TRUNCATE_FRACTIONAL')), \
@@ -54,7 +52,7 @@ const SETTINGS: &str = "SET SESSION sql_mode = CONCAT(\
 pub(in crate::sink::sql) struct MysqlServer {
     options: Options,
     dialect: MysqlDialect,
-    /// The server has refused the bulk path.
+    /// The server refused the bulk path.
     no_bulk: Arc<AtomicBool>,
 }
 
@@ -64,7 +62,7 @@ impl MysqlServer {
         Ok(Self { options: Options::from_url(url)?, dialect: MysqlDialect, no_bulk: Arc::default() })
     }
 
-    /// As if the server had the bulk path disabled, or not.
+    /// Simulates a server with the bulk path disabled, or not.
     #[cfg(test)]
     pub(super) fn refuse_bulk(&self, refused: bool) {
         self.no_bulk.store(refused, Ordering::Relaxed);
@@ -80,63 +78,63 @@ impl Server for MysqlServer {
     async fn connect(&self) -> Result<Box<dyn Connection>> {
         let opened = async {
             let mut conn = open(&self.options).await?;
-            conn.query_drop(SETTINGS).await.map_err(failure::of)?;
+            conn.query_drop(SETTINGS).await.map_err(errors::from_driver)?;
             Ok(conn)
         };
         let opened: Result<Result<Conn>> =
             tokio::time::timeout(CONNECT_TIMEOUT, opened).await.context(Kind::Target, "The database server does not answer");
         let conn = opened?.hint("check host, port, user, password and ssl of the connection string")?;
-        Ok(Box::new(Session { conn, is_open: false, no_bulk: Arc::clone(&self.no_bulk), packet_bytes: None }))
+        Ok(Box::new(Session { conn, is_open: false, no_bulk: Arc::clone(&self.no_bulk), plan: None, packet_bytes: None }))
     }
 }
 
 async fn open(options: &Options) -> Result<Conn> {
     if options.socket.is_some() {
-        // It does not leave the machine.
-        return open_once(options, None).await.map_err(failure::of);
+        // A Unix socket needs no TLS.
+        return open_once(options, None).await.map_err(errors::from_driver);
     }
     match options.tls {
-        TlsMode::Disable => open_once(options, None).await.map_err(failure::of),
+        TlsMode::Disable => open_once(options, None).await.map_err(errors::from_driver),
         TlsMode::Allow => match open_once(options, None).await {
-            // The server may want TLS, of all or of this user.
+            // The server may insist on TLS, for all users or this one.
             Err(mysql_async::Error::Server(error)) if matches!(error.code, 1045 | 3159 | 4165) => {
-                let secure = open_once(options, Some(anybody())).await;
-                secure.map_err(|_| failure::server(error.code, &error.state, &error.message))
+                let secure = open_once(options, Some(accept_any())).await;
+                secure.map_err(|_| errors::server(error.code, &error.state, &error.message))
             }
-            other => other.map_err(failure::of),
+            other => other.map_err(errors::from_driver),
         },
-        TlsMode::Prefer => match open_once(options, Some(anybody())).await {
-            // The server may have no TLS, or speak it badly.
+        TlsMode::Prefer => match open_once(options, Some(accept_any())).await {
+            // The server may have no TLS, or fail at it.
             Err(mysql_async::Error::Driver(_) | mysql_async::Error::Io(_)) => {
-                open_once(options, None).await.map_err(failure::of)
+                open_once(options, None).await.map_err(errors::from_driver)
             }
-            other => other.map_err(failure::of),
+            other => other.map_err(errors::from_driver),
         },
-        TlsMode::Require => open_once(options, Some(anybody())).await.map_err(failure::of),
-        TlsMode::VerifyFull => open_once(options, Some(trusted(options)?)).await.map_err(failure::of),
+        TlsMode::Require => open_once(options, Some(accept_any())).await.map_err(errors::from_driver),
+        TlsMode::VerifyFull => open_once(options, Some(trusted(options)?)).await.map_err(errors::from_driver),
         TlsMode::VerifyCa => {
             let trusted = trusted(options)?;
             match open_once(options, Some(trusted.clone())).await {
-                // Whatever name the certificate has will do, if the authority vouches for it.
+                // Any name will do, if a trusted authority signed the certificate.
                 Err(error) if let Some(name) = presented_name(&error) => {
                     let renamed = trusted.with_danger_tls_hostname_override(Some(name));
-                    open_once(options, Some(renamed)).await.map_err(failure::of)
+                    open_once(options, Some(renamed)).await.map_err(errors::from_driver)
                 }
-                other => other.map_err(failure::of),
+                other => other.map_err(errors::from_driver),
             }
         }
     }
 }
 
-/// Trusts every certificate, as the modes below `verify-ca` say.
-fn anybody() -> SslOpts {
+/// Accepts every certificate, for the modes below `verify-ca`.
+fn accept_any() -> SslOpts {
     SslOpts::default().with_danger_accept_invalid_certs(true).with_danger_skip_domain_validation(true)
 }
 
-/// Trusts the authorities of the file, or those of the system.
+/// Trusts the authorities of the file, or else those of the system.
 fn trusted(options: &Options) -> Result<SslOpts> {
     use rustls::pki_types::pem::PemObject;
-    let unreadable = "The file of certificates cannot be read";
+    let unreadable = "The file of trusted certificates cannot be read";
     let mut known = rustls::RootCertStore::empty();
     let mut roots = Vec::new();
     let mut add = |certificate: CertificateDer<'static>| {
@@ -153,18 +151,19 @@ fn trusted(options: &Options) -> Result<SslOpts> {
         None => {
             for certificate in rustls_native_certs::load_native_certs().certs {
                 if add(certificate).is_err() {
-                    tracing::debug!("A certificate of the system is not readable");
+                    tracing::debug!("Skipping an unreadable certificate of the system");
                 }
             }
         }
     }
     if known.is_empty() {
-        return Err(Error::new(Kind::Usage, "No certificates of authorities were found").hint("name them with sslrootcert=..."));
+        return Err(Error::new(Kind::Usage, "No trusted certificates were found")
+            .hint("name a file of authorities with sslrootcert=..."));
     }
     Ok(SslOpts::default().with_root_certs(roots).with_disable_built_in_roots(true))
 }
 
-/// A name of the certificate that was refused for its name alone.
+/// A name of a certificate that was refused only for its name.
 fn presented_name(error: &mysql_async::Error) -> Option<String> {
     let mysql_async::Error::Io(mysql_async::IoError::Io(error)) = error else { return None };
     let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
@@ -177,7 +176,7 @@ fn presented_name(error: &mysql_async::Error) -> Option<String> {
 }
 
 async fn open_once(options: &Options, tls: Option<SslOpts>) -> Result<Conn, mysql_async::Error> {
-    // The driver takes the process's choice; the tree has two to choose from.
+    // The driver uses the process's default, and there is more than one provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = OptsBuilder::default()
         .ip_or_hostname(&options.host)
@@ -193,18 +192,20 @@ async fn open_once(options: &Options, tls: Option<SslOpts>) -> Result<Conn, mysq
     Conn::new(Opts::from(builder)).await
 }
 
-/// One session. The driver ends it after an error that is not the server's.
+/// A session. The driver closes it after an error that is not the server's.
 struct Session {
     conn: Conn,
     /// A transaction is open.
     is_open: bool,
     no_bulk: Arc<AtomicBool>,
+    /// The copy before, whose types need not be read again.
+    plan: Option<Arc<CopyPlan<Format>>>,
     /// See [`Session::packet_bytes`].
     packet_bytes: Option<usize>,
 }
 
 impl Session {
-    /// Runs it; all rows of all results, and the changed rows of the last that changed any.
+    /// Runs a statement; returns all rows of all results, and the number of rows that the last part changed.
     async fn run(&mut self, statement: &Statement) -> Result<(Vec<Row>, u64)> {
         let done = match statement.parameters.is_empty() {
             true => gather(self.conn.query_iter(&statement.text).await).await,
@@ -220,15 +221,15 @@ impl Session {
         if let Some(ok) = self.conn.last_ok_packet() {
             self.is_open = ok.status_flags().contains(StatusFlags::SERVER_STATUS_IN_TRANS);
         }
-        Ok((done.map_err(failure::of)?, self.conn.affected_rows()))
+        Ok((done.map_err(errors::from_driver)?, self.conn.affected_rows()))
     }
 
-    /// Sends the rows as a file that the server asks for.
+    /// Sends the rows as a file that the server requests.
     async fn load(&mut self, encoder: &Arc<Encoder>) -> Result<u64> {
         let command = load_command(encoder);
         let sent = Arc::new(Mutex::new((0_u64, None)));
         let (rows, progress) = (Arc::clone(encoder), Arc::clone(&sent));
-        // One message has no more bytes than the server takes, even if a row has more.
+        // A message must not be larger than the server accepts, even if a row is.
         let piece = CHUNK.min(self.packet_bytes().await?);
         self.conn.set_infile_handler(async move {
             let mut next = 0;
@@ -236,7 +237,7 @@ impl Session {
                 let mut chunk = Vec::with_capacity(CHUNK + (CHUNK >> 3));
                 while next < rows.rows() && chunk.len() < CHUNK {
                     if let Err(error) = rows.row(next, Form::Fields, &mut chunk) {
-                        // The server is not told: the session lives on, to say what to do with what it has got.
+                        // The file ends here for the server, so that the session can still roll back.
                         progress.lock().1 = Some(error);
                         return None;
                     }
@@ -263,29 +264,29 @@ impl Session {
         Ok(bytes)
     }
 
-    /// What the server's first warning about rows that were just loaded says, as the error that it is.
+    /// The server's first warning about the rows that were just loaded, as an error.
     async fn complaint(&mut self, encoder: &Encoder) -> Result<Error> {
         let (rows, _) = self.run(&Statement::new("SHOW WARNINGS LIMIT 1")).await?;
         let Some([_, Some(code), Some(message)]) = rows.first().map(Vec::as_slice) else {
-            return Ok(Error::new(Kind::Target, "The database did not take all rows")
-                .with_field("relation", &encoder.into().table)
-                .hint("nothing of the table was changed; run it again"));
+            return Ok(Error::new(Kind::Target, "The database server did not store all rows of a bulk load")
+                .with_field("relation", &encoder.target().table)
+                .hint("the table was not changed; run again"));
         };
-        let error = failure::server(code.parse().unwrap_or_default(), "", message);
-        Ok(match failure::row_of(message).filter(|row| (1..=encoder.rows()).contains(row)) {
+        let error = errors::server(code.parse().unwrap_or_default(), "", message);
+        Ok(match errors::row_of(message).filter(|row| (1..=encoder.rows()).contains(row)) {
             Some(row) => error.with_field("key", encoder.key(row - 1)),
             None => error,
         })
     }
 
-    /// The bytes that the server takes in one message.
+    /// The bytes that the server accepts in one message.
     async fn packet_bytes(&mut self) -> Result<usize> {
         if let Some(bytes) = self.packet_bytes {
             return Ok(bytes);
         }
         let (rows, _) = self.run(&Statement::new("SELECT @@max_allowed_packet")).await?;
         let bytes = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok()).unwrap_or(INSERT_BYTES);
-        // The server counts some bytes of its own.
+        // The server adds some bytes of its own.
         Ok(*self.packet_bytes.insert(usize::max(bytes, 1 << 10) - 64))
     }
 
@@ -294,7 +295,7 @@ impl Session {
         let packet = self.packet_bytes().await?;
         let limit = INSERT_BYTES.min(packet / 2);
         let names: Vec<&str> = encoder.fields().map(|(name, _)| name).collect();
-        let begin = format!("INSERT INTO {} ({}) VALUES ", encoder.into().table, names.join(", ")).into_bytes();
+        let begin = format!("INSERT INTO {} ({}) VALUES ", encoder.target().table, names.join(", ")).into_bytes();
         let (mut text, mut values, mut first, mut sent) = (begin.clone(), Vec::new(), 0, 0);
         for row in 0..=encoder.rows() {
             values.clear();
@@ -311,11 +312,11 @@ impl Session {
                 text.clone_from(&begin);
             }
             if text.len() + values.len() >= packet {
-                return Err(Error::new(Kind::Data, "A row is larger than the database server takes in one statement")
+                return Err(Error::new(Kind::Data, "A row is larger than the database server accepts in one statement")
                     .with_field("key", encoder.key(row))
                     .with_field("bytes", values.len())
                     .with_field("max_allowed_packet", packet)
-                    .hint("raise max_allowed_packet of the server, or set local_infile=ON there"));
+                    .hint("raise max_allowed_packet on the server, or set local_infile=ON there"));
             }
             if row > first {
                 text.push(b',');
@@ -326,17 +327,17 @@ impl Session {
     }
 }
 
-/// The error of an `INSERT` whose first row is `first`. It names the key, if the server tells the row; never its own text, which
-/// may quote what stands in the statement.
+/// The error of an `INSERT` whose first row is `first`. It names the key if the server names the row, and never the server's message, which
+/// may quote the statement.
 fn refused(error: mysql_async::Error, encoder: &Encoder, first: usize) -> Error {
-    let mysql_async::Error::Server(error) = error else { return failure::of(error) };
-    let told = failure::server(error.code, &error.state, &error.message);
-    match told.kind() {
-        Kind::Data => match failure::row_of(&error.message).map(|row| first + row.saturating_sub(1)) {
-            Some(row) if row < encoder.rows() => told.with_field("key", encoder.key(row)),
-            _ => told,
+    let mysql_async::Error::Server(error) = error else { return errors::from_driver(error) };
+    let refused = errors::server(error.code, &error.state, &error.message);
+    match refused.kind() {
+        Kind::Data => match errors::row_of(&error.message).map(|row| first + row.saturating_sub(1)) {
+            Some(row) if row < encoder.rows() => refused.with_field("key", encoder.key(row)),
+            _ => refused,
         },
-        _ => failure::server(error.code, &error.state, "a statement with rows was refused"),
+        _ => errors::server(error.code, &error.state, "a statement with rows was refused"),
     }
 }
 
@@ -355,18 +356,18 @@ fn load_command(encoder: &Encoder) -> String {
     format!(
         "LOAD DATA LOCAL INFILE 'daplake' INTO TABLE {} CHARACTER SET utf8mb4 FIELDS TERMINATED BY '\\t' ESCAPED BY '\\\\' \
          LINES TERMINATED BY '\\n' ({}){set}",
-        encoder.into().table,
+        encoder.target().table,
         fields.join(", ")
     )
 }
 
-/// Records, deleted, skipped, warnings: the numbers of what the server tells after a load.
+/// The counts that the server reports after a load: records, deleted, skipped, warnings.
 fn counts(info: &str) -> Option<[u64; 4]> {
     let numbers: Vec<u64> = info.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect();
     numbers.try_into().ok()
 }
 
-/// Rows of all results in text form.
+/// The rows of all results as text.
 async fn gather<P: mysql_async::prelude::Protocol>(
     result: Result<QueryResult<'_, '_, P>, mysql_async::Error>,
 ) -> Result<Vec<Row>, mysql_async::Error> {
@@ -403,15 +404,19 @@ impl Connection for Session {
         Ok(self.run(statement).await?.0)
     }
 
-    /// Comes back when the server has the rows and has said that it took them as they are.
-    async fn copy_in(&mut self, into: &CopyInto, batch: &RecordBatch) -> Result<u64> {
-        let encoder = Arc::new(Encoder::new(into, batch)?);
+    /// Returns when the server has confirmed that it stored the rows unchanged.
+    async fn copy_in(&mut self, target: &CopyTarget, batch: &RecordBatch) -> Result<u64> {
+        let plan = match &self.plan {
+            Some(plan) if plan.target == *target => Arc::clone(plan),
+            _ => Arc::clone(self.plan.insert(Arc::new(CopyPlan::new(target, Format::of)))),
+        };
+        let encoder = Arc::new(Encoder::new(&plan, batch)?);
         if !self.no_bulk.load(Ordering::Relaxed) {
             match self.load(&encoder).await {
-                Err(error) if error.get("code").is_some_and(|code| failure::BULK_DISABLED.contains(&code)) => {
+                Err(error) if error.get("code").is_some_and(|code| errors::BULK_DISABLED.contains(&code)) => {
                     if !self.no_bulk.swap(true, Ordering::Relaxed) {
                         tracing::warn!(
-                            "The database server has LOAD DATA LOCAL INFILE disabled; rows go by INSERT, which is slower (set local_infile=ON there)"
+                            "The database server has LOAD DATA LOCAL INFILE disabled; rows are sent with INSERT, which is slower (set local_infile=ON on the server)"
                         );
                     }
                 }
@@ -435,7 +440,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_servers_counts_are_read() {
+    fn counts_of_the_server_are_read() {
         assert_eq!(counts("Records: 8192  Deleted: 0  Skipped: 1  Warnings: 2"), Some([8192, 0, 1, 2]));
         assert_eq!(counts(""), None);
     }

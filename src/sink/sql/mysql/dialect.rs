@@ -1,29 +1,31 @@
-//! The text for MySQL and MariaDB. Both take all of it; nothing depends on modes such as `ANSI_QUOTES`.
+//! SQL of MySQL and MariaDB. Both accept all of it, and none depends on modes such as `ANSI_QUOTES`.
 //!
-//! Statements that define tables end the transaction here, so that all of them can be repeated. A lock belongs to the session.
+//! Schema statements commit, so that all of them can be repeated. A lock belongs to the session.
 
-use super::types::{EXACT, LONG_TEXT, MAX_WORD};
+use super::names::{
+    NAME_CHARS, alter, cut_name, define, foreign_key, full_name, is_beyond_names, literal, quote, quoted, table_name,
+};
+use super::types::{EXACT, MAX_LOOKUP, SqlType};
 use super::{change, types};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Namespace, TableRef};
 use crate::schema::{ACTION, TableSchema};
 use crate::sink::LoadKind;
-use crate::sink::sql::dialect::{Change, ChangeRules, Dialect, LiveColumn, SqlColumn, SqlTable};
-use crate::sink::sql::meta;
-use crate::sink::sql::statement::{Row, Statement};
+use crate::sink::sql::dialect::{
+    Change, ChangeRules, Ddl, Enumerations, Introspection, LiveColumn, MergeStatements, MetaTables, Names, Row, SqlColumn,
+    SqlTable, Statement, Transactions, ValueLimits,
+};
 
-/// Characters of a name.
-const NAME_CHARS: usize = 64;
-/// Outside the prefixes that the official client looks into.
+/// Without a prefix that the official client looks for.
 const STAGE: &str = "`daplake_stage`";
-/// Moments of the book-keeping to the microsecond; `table_sync` has whole seconds.
-const EXACT_MOMENTS: &str = "`daplake__bookmark`";
+/// Bookmarks with microseconds; `table_sync` has whole seconds.
+const EXACT_BOOKMARKS: &str = "`daplake__bookmark`";
 const SYNC: &str = "`instructure_dap__table_sync`";
-/// Seconds to wait for a lock, where for ever cannot be said to both servers.
+/// Seconds to wait for a lock; the two servers have no common way to wait without a limit.
 const LOCK_SECONDS: u32 = 31_536_000;
 
-/// Data tables of clients before 1.0, which had no prefix.
-const ANCIENT: &str = "access_tokens account_users accounts assessment_question_banks assessment_questions assignment_groups \
+/// Data tables of official clients before 1.0, which had no prefix.
+const LEGACY_TABLES: &str = "access_tokens account_users accounts assessment_question_banks assessment_questions assignment_groups \
     assignment_override_students assignment_overrides assignments attachment_associations attachments calendar_events \
     canvadocs_annotation_contexts comment_bank_items communication_channels content_migrations content_participation_counts \
     content_participations content_shares content_tags context_external_tools context_module_progressions context_modules \
@@ -40,95 +42,21 @@ const ANCIENT: &str = "access_tokens account_users accounts assessment_question_
     rubric_associations rubrics score_statistics scores submission_comments submission_versions submissions \
     user_account_associations user_notes users web_conference_participants web_conferences wiki_pages wikis web_logs";
 
-/// See [`Dialect`].
+/// See [`Dialect`](crate::sink::sql::dialect::Dialect).
 #[derive(Debug)]
 pub(super) struct MysqlDialect;
 
-/// A name in quotes.
-pub(super) fn quote(name: &str) -> String {
-    format!("`{}`", name.replace('`', "``"))
-}
-
-/// A text in quotes. `NO_BACKSLASH_ESCAPES` is not among the session's modes.
-pub(super) fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
-}
-
-/// A name that the server takes; the end of a longer one becomes a number made of all of it.
-pub(super) fn cut_name(name: &str) -> String {
-    if name.chars().count() <= NAME_CHARS {
-        return name.to_owned();
-    }
-    let start: String = name.chars().take(NAME_CHARS - 9).collect();
-    format!("{start}_{:08x}", crc32fast::hash(name.as_bytes()))
-}
-
-/// Why the server does not take a name for a column.
+/// Why the server does not accept a name for a column.
 fn unusable(name: &str) -> Option<&'static str> {
     if name.chars().count() > NAME_CHARS {
         Some("it has more than 64 characters")
     } else if name.ends_with(' ') {
         Some("it ends with a space")
-    } else if name.chars().any(types::is_beyond_names) {
+    } else if name.chars().any(is_beyond_names) {
         Some("it has a character that takes four bytes in UTF-8, or NUL")
     } else {
         None
     }
-}
-
-fn full_name(table: &TableRef) -> String {
-    format!("{}__{}", table.namespace, table.table)
-}
-
-/// The quoted name of a table.
-pub(super) fn table_name(table: &TableRef) -> String {
-    quote(&full_name(table))
-}
-
-fn quoted<'c>(columns: impl Iterator<Item = &'c SqlColumn>) -> String {
-    columns.map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ")
-}
-
-fn keys(table: &SqlTable) -> impl Iterator<Item = &SqlColumn> {
-    table.columns.iter().filter(|column| column.key)
-}
-
-/// The columns of the primary key, quoted.
-pub(super) fn key_list(table: &SqlTable) -> String {
-    quoted(keys(table))
-}
-
-/// `ALTER TABLE`.
-pub(super) fn alter(table: &SqlTable, actions: &str) -> Statement {
-    Statement::new(format!("ALTER TABLE {} {actions}", table_name(&table.table)))
-}
-
-/// Name, type, nullability, default and comment of a column.
-pub(super) fn define(column: &SqlColumn, sql_type: &str, required: bool) -> String {
-    let mut text = format!("{} {sql_type}", quote(&column.name));
-    if required {
-        text.push_str(" NOT NULL");
-    }
-    if let Some(default) = &column.default {
-        text.push_str(" DEFAULT ");
-        text.push_str(default);
-    }
-    if let Some(comment) = &column.comment {
-        text.push_str(" COMMENT ");
-        text.push_str(&literal(comment));
-    }
-    text
-}
-
-fn foreign_key(column: &SqlColumn) -> Option<String> {
-    let (lookup, constraint) = column.lookup.as_ref()?;
-    let (name, constraint) = (quote(&column.name), quote(constraint));
-    Some(format!("CONSTRAINT {constraint} FOREIGN KEY ({name}) REFERENCES {lookup} (`id`)"))
-}
-
-/// The foreign key of a column to its lookup table.
-pub(super) fn refer(table: &SqlTable, column: &SqlColumn) -> Option<Statement> {
-    Some(alter(table, &format!("ADD {}", foreign_key(column)?)))
 }
 
 fn select_staged(table: &SqlTable) -> String {
@@ -143,11 +71,7 @@ fn select_staged(table: &SqlTable) -> String {
     format!("SELECT {columns} FROM {STAGE} AS s WHERE s.`_action` = 'U'")
 }
 
-fn with_lookup(table: &SqlTable) -> impl Iterator<Item = (&SqlColumn, &String)> {
-    table.columns.iter().filter_map(|column| Some((column, &column.lookup.as_ref()?.0)))
-}
-
-/// Types of whole numbers have a width for display on one of the servers.
+/// MariaDB prints a display width behind integer types.
 fn without_width(sql_type: &str) -> String {
     for base in ["tinyint", "smallint", "int", "bigint"] {
         if let Some(rest) = sql_type.strip_prefix(base).and_then(|rest| rest.strip_prefix('('))
@@ -159,7 +83,7 @@ fn without_width(sql_type: &str) -> String {
     sql_type.to_owned()
 }
 
-impl Dialect for MysqlDialect {
+impl Names for MysqlDialect {
     fn quote(&self, name: &str) -> String {
         quote(name)
     }
@@ -176,8 +100,8 @@ impl Dialect for MysqlDialect {
         "?".to_owned()
     }
 
-    /// Without the fraction, which one of the servers would round up.
-    fn moment(&self, placeholder: &str) -> String {
+    /// Without the fraction, which MySQL would round up.
+    fn timestamp(&self, placeholder: &str) -> String {
         format!("LEFT({placeholder}, 19)")
     }
 
@@ -185,47 +109,181 @@ impl Dialect for MysqlDialect {
         format!("TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', {})", quote(name))
     }
 
-    /// It may be missing where the official client made the book-keeping.
-    fn create_exact_moments(&self) -> Option<Statement> {
-        Some(Statement::new(format!(
-            "CREATE TABLE IF NOT EXISTS {EXACT_MOMENTS} (\n`sync_id` bigint NOT NULL,\n`micros` bigint NOT NULL,\n\
-             PRIMARY KEY (`sync_id`)\n) COMMENT = 'Moments of instructure_dap__table_sync to the microsecond'"
-        )))
+    fn plain_type(&self, sql_type: &str) -> String {
+        change::plain(sql_type)
+    }
+}
+
+impl Ddl for MysqlDialect {
+    fn table_of(&self, schema: &TableSchema) -> Result<SqlTable> {
+        let name = full_name(&schema.table);
+        if name.chars().count() > NAME_CHARS {
+            return Err(Error::new(Kind::Schema, "The table's name is too long for MySQL")
+                .with_field("name", name)
+                .with_field("longest", NAME_CHARS)
+                .hint("leave the table out with --exclude"));
+        }
+        let columns = types::columns(schema);
+        for (index, column) in columns.iter().enumerate() {
+            if let Some(reason) = unusable(&column.name) {
+                return Err(Error::new(Kind::Schema, "MySQL does not accept the name of a column")
+                    .with_field("column", &column.name)
+                    .with_field("reason", reason)
+                    .hint("leave the column out with --drop-column"));
+            }
+            let folded = column.name.to_lowercase();
+            if columns[..index].iter().any(|other| other.name.to_lowercase() == folded) {
+                return Err(Error::new(Kind::Schema, "Two column names differ only in case, which MySQL ignores")
+                    .with_field("column", &column.name));
+            }
+        }
+        let comment = schema.description.as_deref().and_then(types::table_comment);
+        Ok(SqlTable { table: schema.table.clone(), columns, comment })
     }
 
-    fn exact_moments(&self) -> Option<Statement> {
-        // The table may not be there: the official client does not make it.
-        Some(Statement::new(format!(
-            "SET @daplake = IF(EXISTS(SELECT * FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {}), \
-             'SELECT sync_id, micros FROM {EXACT_MOMENTS}', 'SELECT 1 FROM DUAL WHERE FALSE'); \
-             PREPARE daplake FROM @daplake; EXECUTE daplake; DEALLOCATE PREPARE daplake",
-            literal(EXACT_MOMENTS.trim_matches('`'))
-        )))
+    /// A namespace is a prefix.
+    fn create_namespace(&self, _namespace: &Namespace) -> Vec<Statement> {
+        Vec::new()
     }
 
-    fn keep_exact_moment(&self, table: &TableRef, micros: i64) -> Option<Statement> {
-        let text = format!(
-            "INSERT INTO {EXACT_MOMENTS} (sync_id, micros) SELECT id, {micros} FROM {SYNC} \
-             WHERE source_namespace = ? AND source_table = ? ON DUPLICATE KEY UPDATE micros = {micros}"
-        );
-        Some(Statement::new(text).bind(table.namespace.as_str()).bind(&table.table))
+    fn create_lookups(&self, table: &SqlTable) -> Vec<Statement> {
+        table.lookups()
+            .flat_map(|(column, lookup)| {
+                let name = format!("{}__{}", full_name(&table.table), column.name);
+                let value = format!("`value` varchar({MAX_LOOKUP}) {EXACT} NOT NULL");
+                let create = Statement::new(format!(
+                    "CREATE TABLE IF NOT EXISTS {lookup} (\n`id` int NOT NULL AUTO_INCREMENT,\n{value},\n\
+                     CONSTRAINT {} PRIMARY KEY (`id`),\nCONSTRAINT {} UNIQUE (`value`)\n)",
+                    quote(&cut_name(&format!("pk_{name}"))),
+                    quote(&cut_name(&format!("uq_{}__{}", table.table.table, column.name))),
+                ));
+                // In lookup tables of the official client, most collations treat `a` and `A` as equal.
+                let exact = Statement::new(format!(
+                    "SET @daplake = (SELECT IF(COLLATION_NAME LIKE '%nopad!_bin' ESCAPE '!' OR COLLATION_NAME LIKE '%0900!_bin' \
+                     ESCAPE '!', 'DO 0', {}) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {} \
+                     AND COLUMN_NAME = 'value'); PREPARE daplake FROM @daplake; EXECUTE daplake; DEALLOCATE PREPARE daplake",
+                    literal(&format!("ALTER TABLE {lookup} MODIFY COLUMN {value}")),
+                    literal(&lookup.trim_matches('`').replace("``", "`")),
+                ));
+                [create, exact]
+            })
+            .collect()
     }
 
-    fn entry_exists(&self) -> String {
-        // Not for each row anew: the catalogue is slow.
-        "CONCAT(`source_namespace`, '__', `source_table`) IN \
-         (SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() \
-         AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED'))"
-            .to_owned()
+    fn create_table(&self, table: &SqlTable) -> Vec<Statement> {
+        let name = full_name(&table.table);
+        let mut parts: Vec<String> =
+            table.columns.iter().map(|column| define(column, &column.sql_type, column.required)).collect();
+        // The server stores rows in key order, so the key is created first.
+        parts.push(format!("CONSTRAINT {} PRIMARY KEY ({})", quote(&cut_name(&format!("pk_{name}"))), quoted(table.keys())));
+        parts.extend(table.columns.iter().filter_map(foreign_key));
+        let comment = table.comment.as_ref().map(|text| format!("\nCOMMENT = {}", literal(text))).unwrap_or_default();
+        vec![Statement::new(format!("CREATE TABLE {} (\n{}\n){comment}", quote(&name), parts.join(",\n")))]
     }
 
-    fn meta_columns(&self) -> Statement {
+    fn add_key(&self, _table: &SqlTable) -> Vec<Statement> {
+        Vec::new()
+    }
+
+    fn drop_table(&self, table: &TableRef) -> Statement {
+        Statement::new(format!("DROP TABLE IF EXISTS {}", table_name(table)))
+    }
+
+    fn change_table(&self, table: &SqlTable, live: &[LiveColumn], rules: ChangeRules<'_>) -> Result<Change> {
+        change::change_table(table, live, rules)
+    }
+
+    fn settle(&self, column: &SqlColumn, live: &LiveColumn, _kind: LoadKind) -> SqlColumn {
+        change::settle(column, live)
+    }
+
+    fn relax(&self, table: &SqlTable, column: &SqlColumn, live: Option<&LiveColumn>) -> Statement {
+        let sql_type = live.map_or_else(|| column.sql_type.clone(), |live| live.sql_type.clone());
+        alter(table, &format!("MODIFY COLUMN {}", define(column, &sql_type, false)))
+    }
+
+    fn unbounded(&self, column: &SqlColumn) -> SqlColumn {
+        let default = column.default.as_ref().map(|default| format!("({})", default.trim_matches(['(', ')'])));
+        SqlColumn {
+            sql_type: SqlType::longtext().to_string(),
+            stage_type: SqlType::longtext().to_string(),
+            longest: None,
+            enumeration: None,
+            default,
+            ..column.clone()
+        }
+    }
+
+    fn retype(&self, table: &SqlTable, column: &SqlColumn, live: Option<&LiveColumn>) -> Statement {
+        let required = column.required && live.is_none_or(|live| live.not_null);
+        alter(table, &format!("MODIFY COLUMN {}", define(column, &column.sql_type, required)))
+    }
+}
+
+impl Enumerations for MysqlDialect {
+    fn can_be_enum_value(&self, value: &str) -> bool {
+        types::can_be_enum_value(value)
+    }
+
+    fn add_enum_values(
+        &self,
+        table: &SqlTable,
+        column: &SqlColumn,
+        _values: &[String],
+        live: Option<&LiveColumn>,
+    ) -> Vec<Statement> {
+        let wanted = column.enumeration.as_ref().map(|enumeration| enumeration.members.clone()).unwrap_or_default();
+        let known = match live {
+            // A string column holds every value.
+            Some(live) => match change::members(&live.sql_type) {
+                Some(members) => members,
+                None => return Vec::new(),
+            },
+            None => Vec::new(),
+        };
+        let Some(all) = change::united(&known, &wanted) else { return Vec::new() };
+        let required = live.map_or(column.required, |live| live.not_null && column.required);
+        vec![alter(table, &format!("MODIFY COLUMN {}", define(column, &SqlType::enumeration(all).to_string(), required)))]
+    }
+}
+
+impl Introspection for MysqlDialect {
+    fn live_columns(&self, table: &TableRef) -> Statement {
+        let name = full_name(table);
         Statement::new(
-            "SELECT REPLACE(t.TABLE_NAME, 'instructure_dap__', ''), c.COLUMN_NAME, t.TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') \
-             FROM information_schema.TABLES AS t LEFT JOIN information_schema.COLUMNS AS c \
-             ON c.TABLE_SCHEMA = t.TABLE_SCHEMA AND c.TABLE_NAME = t.TABLE_NAME WHERE t.TABLE_SCHEMA = DATABASE() \
-             AND t.TABLE_NAME IN ('instructure_dap__table_sync', 'instructure_dap__database_version', 'daplake__bookmark')",
+            "SELECT c.COLUMN_NAME, c.COLUMN_TYPE, c.CHARACTER_SET_NAME, c.COLLATION_NAME, c.IS_NULLABLE = 'NO', c.COLUMN_KEY = 'PRI', \
+             (c.COLUMN_DEFAULT IS NOT NULL AND c.COLUMN_DEFAULT <> 'NULL') OR c.EXTRA LIKE '%auto_increment%' OR c.EXTRA LIKE '%GENERATED%', \
+             c.COLUMN_COMMENT, k.name, k.words \
+             FROM information_schema.COLUMNS AS c LEFT JOIN (SELECT COLUMN_NAME AS col, MIN(CONSTRAINT_NAME) AS name, MIN(REFERENCED_TABLE_NAME) AS words \
+             FROM information_schema.KEY_COLUMN_USAGE WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? \
+             AND REFERENCED_TABLE_NAME LIKE ? ESCAPE '!' GROUP BY COLUMN_NAME) AS k ON k.col = c.COLUMN_NAME \
+             WHERE c.TABLE_SCHEMA = DATABASE() AND c.TABLE_NAME = ? ORDER BY c.ORDINAL_POSITION",
         )
+        .bind(&name)
+        .bind(format!("{}!_!_%", name.replace('!', "!!").replace('_', "!_").replace('%', "!%")))
+        .bind(&name)
+    }
+
+    /// The type includes the character set, so that it can be written into a definition.
+    fn read_live(&self, row: &Row) -> Option<LiveColumn> {
+        let [name, sql_type, charset, collation, not_null, key, has_default, comment, constraint, lookup] = &row[..] else {
+            return None;
+        };
+        let is_true = |cell: &Option<String>| cell.as_deref() == Some("1");
+        let mut sql_type = without_width(sql_type.as_deref()?);
+        if let (Some(charset), Some(collation)) = (charset, collation) {
+            sql_type.push_str(&format!(" CHARACTER SET {charset} COLLATE {collation}"));
+        }
+        Some(LiveColumn {
+            name: name.clone()?,
+            sql_type,
+            not_null: is_true(not_null),
+            key: is_true(key),
+            has_default: is_true(has_default),
+            comment: comment.clone().filter(|comment| !comment.is_empty()),
+            lookup: lookup.as_deref().map(quote),
+            foreign_key: constraint.clone(),
+        })
     }
 
     fn occupant(&self, table: &TableRef) -> Statement {
@@ -236,6 +294,23 @@ impl Dialect for MysqlDialect {
         .bind(full_name(table))
     }
 
+    fn charset(&self) -> Statement {
+        Statement::new("SELECT @@character_set_database, @@collation_database")
+    }
+
+    fn judge_charset(&self, row: &Row) -> Option<String> {
+        let word = |index: usize| row.get(index).and_then(Option::as_deref).unwrap_or_default();
+        let (charset, collation) = (word(0), word(1));
+        let is_whole = charset == "utf8mb4" && collation.starts_with("utf8mb4_");
+        (!is_whole).then(|| {
+            format!(
+                "The database's character set is {charset} ({collation}), not utf8mb4: text with other characters is refused"
+            )
+        })
+    }
+}
+
+impl MetaTables for MysqlDialect {
     fn create_meta(&self) -> Vec<Statement> {
         let sync = format!(
             "CREATE TABLE IF NOT EXISTS {SYNC} (\n\
@@ -256,9 +331,26 @@ impl Dialect for MysqlDialect {
         vec![Statement::new(sync), Statement::new(version)]
     }
 
-    /// Of the tables that had no prefix, only those that the old bookkeeping knows: others of these names are somebody else's.
-    fn ancient_tables(&self) -> Statement {
-        let names: Vec<String> = ANCIENT.split_whitespace().chain(["dap_meta"]).map(literal).collect();
+    fn meta_columns(&self) -> Statement {
+        Statement::new(
+            "SELECT REPLACE(t.TABLE_NAME, 'instructure_dap__', ''), c.COLUMN_NAME, t.TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') \
+             FROM information_schema.TABLES AS t LEFT JOIN information_schema.COLUMNS AS c \
+             ON c.TABLE_SCHEMA = t.TABLE_SCHEMA AND c.TABLE_NAME = t.TABLE_NAME WHERE t.TABLE_SCHEMA = DATABASE() \
+             AND t.TABLE_NAME IN ('instructure_dap__table_sync', 'instructure_dap__database_version', 'daplake__bookmark')",
+        )
+    }
+
+    fn entry_exists(&self) -> String {
+        // As one uncorrelated subquery: the catalogue is slow.
+        "CONCAT(`source_namespace`, '__', `source_table`) IN \
+         (SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() \
+         AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED'))"
+            .to_owned()
+    }
+
+    /// Of the tables without a prefix, only those that `dap_meta` lists: others with these names belong to the user.
+    fn legacy_tables(&self) -> Statement {
+        let names: Vec<String> = LEGACY_TABLES.split_whitespace().chain(["dap_meta"]).map(literal).collect();
         let known = format!(
             "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ({}) \
              AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND (TABLE_NAME = 'dap_meta' OR CAST(TABLE_NAME AS BINARY) IN \
@@ -274,11 +366,11 @@ impl Dialect for MysqlDialect {
     }
 
     /// The old book-keeping goes last, so that a run that was stopped begins again.
-    fn migrate(&self, ancient: &[String]) -> Vec<Statement> {
-        if !ancient.iter().any(|name| name == "dap_meta") {
+    fn migrate(&self, legacy: &[String]) -> Vec<Statement> {
+        if !legacy.iter().any(|name| name == "dap_meta") {
             return Vec::new();
         }
-        let renames = ancient.iter().filter(|name| *name != "dap_meta").map(|name| {
+        let renames = legacy.iter().filter(|name| *name != "dap_meta").map(|name| {
             let prefix = if name == "web_logs" { "canvas_logs" } else { "canvas" };
             Statement::new(format!("RENAME TABLE {} TO {}", quote(name), quote(&format!("{prefix}__{name}"))))
         });
@@ -298,267 +390,44 @@ impl Dialect for MysqlDialect {
         renames.chain(book.into_iter().map(Statement::new)).collect()
     }
 
-    /// A namespace is a prefix.
-    fn create_namespace(&self, _namespace: &Namespace) -> Vec<Statement> {
-        Vec::new()
+    /// The official client does not create it.
+    fn create_exact_bookmarks(&self) -> Option<Statement> {
+        Some(Statement::new(format!(
+            "CREATE TABLE IF NOT EXISTS {EXACT_BOOKMARKS} (\n`sync_id` bigint NOT NULL,\n`micros` bigint NOT NULL,\n\
+             PRIMARY KEY (`sync_id`)\n) COMMENT = 'Bookmarks of instructure_dap__table_sync with microseconds'"
+        )))
     }
 
-    fn charset(&self) -> Statement {
-        Statement::new("SELECT @@character_set_database, @@collation_database")
+    fn exact_bookmarks(&self) -> Option<Statement> {
+        // The official client does not create the table.
+        Some(Statement::new(format!(
+            "SET @daplake = IF(EXISTS(SELECT * FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {}), \
+             'SELECT sync_id, micros FROM {EXACT_BOOKMARKS}', 'SELECT 1 FROM DUAL WHERE FALSE'); \
+             PREPARE daplake FROM @daplake; EXECUTE daplake; DEALLOCATE PREPARE daplake",
+            literal(EXACT_BOOKMARKS.trim_matches('`'))
+        )))
     }
 
-    fn judge_charset(&self, row: &Row) -> Option<String> {
-        let word = |index: usize| row.get(index).and_then(Option::as_deref).unwrap_or_default();
-        let (charset, collation) = (word(0), word(1));
-        let is_whole = charset == "utf8mb4" && collation.starts_with("utf8mb4_");
-        (!is_whole).then(|| {
-            format!(
-                "The database's character set is {charset} ({collation}), not utf8mb4: texts with other characters are refused"
-            )
-        })
+    fn store_exact_bookmark(&self, table: &TableRef, micros: i64) -> Option<Statement> {
+        let text = format!(
+            "INSERT INTO {EXACT_BOOKMARKS} (sync_id, micros) SELECT id, {micros} FROM {SYNC} \
+             WHERE source_namespace = ? AND source_table = ? ON DUPLICATE KEY UPDATE micros = {micros}"
+        );
+        Some(Statement::new(text).bind(table.namespace.as_str()).bind(&table.table))
     }
+}
 
-    fn ddl_is_transactional(&self) -> bool {
-        false
-    }
-
-    fn lock(&self, name: &str) -> Statement {
-        get_lock(name, LOCK_SECONDS)
-    }
-
-    fn try_lock(&self, name: &str) -> Statement {
-        get_lock(name, 0)
-    }
-
-    /// The server answers 0 after the timeout and NULL when the wait was ended.
-    fn is_lock_held(&self, answer: &[Row]) -> bool {
-        meta::is_true(answer)
-    }
-
-    fn unlock(&self, name: &str) -> Option<Statement> {
-        Some(Statement::new(format!("SELECT RELEASE_LOCK({LOCK_NAME})")).bind(name))
-    }
-
-    /// Table and stage have their primary key before their rows.
-    fn refuses_duplicates(&self) -> bool {
-        true
-    }
-
-    fn is_duplicate(&self, error: &Error) -> bool {
-        error.get("code") == Some("1062")
-    }
-
-    fn begin_definition(&self) -> Vec<Statement> {
-        vec![Statement::new("SET SESSION lock_wait_timeout = 2")]
-    }
-
-    fn end_definition(&self) -> Vec<Statement> {
-        vec![Statement::new("SET SESSION lock_wait_timeout = DEFAULT")]
-    }
-
-    /// Each definition commits by itself and can be repeated, so there is nothing to take back.
-    fn undo_definition(&self) -> Option<Vec<Statement>> {
-        Some(self.end_definition())
-    }
-
-    fn is_lock_timeout(&self, error: &Error) -> bool {
-        error.get("code") == Some("1205")
-    }
-
-    fn is_passing(&self, error: &Error) -> bool {
-        matches!(error.get("code"), Some("1205" | "1213"))
-    }
-
-    fn takes_non_finite(&self) -> bool {
-        false
-    }
-
-    fn takes_nul(&self) -> bool {
-        true
-    }
-
-    fn is_json(&self, sql_type: &str) -> bool {
-        sql_type == "json"
-    }
-
-    fn table_of(&self, schema: &TableSchema) -> Result<SqlTable> {
-        let name = full_name(&schema.table);
-        if name.chars().count() > NAME_CHARS {
-            return Err(Error::new(Kind::Schema, "The table's name is longer than MySQL takes")
-                .with_field("name", name)
-                .with_field("longest", NAME_CHARS)
-                .hint("leave the table out with --exclude"));
-        }
-        let columns = types::columns(schema);
-        for (index, column) in columns.iter().enumerate() {
-            if let Some(reason) = unusable(&column.name) {
-                return Err(Error::new(Kind::Schema, "A column has a name that MySQL does not take")
-                    .with_field("column", &column.name)
-                    .with_field("reason", reason)
-                    .hint("leave the column out with --drop-column"));
-            }
-            let folded = column.name.to_lowercase();
-            if columns[..index].iter().any(|other| other.name.to_lowercase() == folded) {
-                return Err(Error::new(Kind::Schema, "Two columns have names that MySQL does not tell apart")
-                    .with_field("column", &column.name));
-            }
-        }
-        let comment = schema.description.as_deref().and_then(types::table_comment);
-        Ok(SqlTable { table: schema.table.clone(), columns, comment })
-    }
-
-    fn live_columns(&self, table: &TableRef) -> Statement {
-        let name = full_name(table);
-        Statement::new(
-            "SELECT c.COLUMN_NAME, c.COLUMN_TYPE, c.CHARACTER_SET_NAME, c.COLLATION_NAME, c.IS_NULLABLE = 'NO', c.COLUMN_KEY = 'PRI', \
-             (c.COLUMN_DEFAULT IS NOT NULL AND c.COLUMN_DEFAULT <> 'NULL') OR c.EXTRA LIKE '%auto_increment%' OR c.EXTRA LIKE '%GENERATED%', \
-             c.COLUMN_COMMENT, k.name, k.words \
-             FROM information_schema.COLUMNS AS c LEFT JOIN (SELECT COLUMN_NAME AS col, MIN(CONSTRAINT_NAME) AS name, MIN(REFERENCED_TABLE_NAME) AS words \
-             FROM information_schema.KEY_COLUMN_USAGE WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? \
-             AND REFERENCED_TABLE_NAME LIKE ? ESCAPE '!' GROUP BY COLUMN_NAME) AS k ON k.col = c.COLUMN_NAME \
-             WHERE c.TABLE_SCHEMA = DATABASE() AND c.TABLE_NAME = ? ORDER BY c.ORDINAL_POSITION",
-        )
-        .bind(&name)
-        .bind(format!("{}!_!_%", name.replace('!', "!!").replace('_', "!_").replace('%', "!%")))
-        .bind(&name)
-    }
-
-    /// The type has its character set, so that it can be written into a definition, and names the foreign key to a lookup table.
-    fn read_live(&self, row: &Row) -> Option<LiveColumn> {
-        let [name, sql_type, charset, collation, not_null, key, has_default, comment, constraint, words] = &row[..] else {
-            return None;
-        };
-        let is_true = |cell: &Option<String>| cell.as_deref() == Some("1");
-        let mut sql_type = without_width(sql_type.as_deref()?);
-        if let (Some(charset), Some(collation)) = (charset, collation) {
-            sql_type.push_str(&format!(" CHARACTER SET {charset} COLLATE {collation}"));
-        }
-        if let Some(constraint) = constraint {
-            sql_type.push_str(&format!(" REFERENCES {}", quote(constraint)));
-        }
-        Some(LiveColumn {
-            name: name.clone()?,
-            sql_type,
-            not_null: is_true(not_null),
-            key: is_true(key),
-            has_default: is_true(has_default),
-            comment: comment.clone().filter(|comment| !comment.is_empty()),
-            lookup: words.as_deref().map(quote),
-        })
-    }
-
-    fn admit_words(
-        &self,
-        table: &SqlTable,
-        column: &SqlColumn,
-        _words: &[String],
-        live: Option<&LiveColumn>,
-    ) -> Vec<Statement> {
-        let wanted = column.enumeration.as_ref().map(|enumeration| enumeration.members.clone()).unwrap_or_default();
-        let known = match live {
-            // A text takes any word.
-            Some(live) => match change::members(&live.sql_type) {
-                Some(members) => members,
-                None => return Vec::new(),
-            },
-            None => Vec::new(),
-        };
-        let Some(all) = change::united(&known, &wanted) else { return Vec::new() };
-        let required = live.map_or(column.required, |live| live.not_null && column.required);
-        vec![alter(table, &format!("MODIFY COLUMN {}", define(column, &types::enumeration(&all), required)))]
-    }
-
-    fn can_be_word(&self, word: &str) -> bool {
-        types::can_be_member(word)
-    }
-
-    fn create_lookups(&self, table: &SqlTable) -> Vec<Statement> {
-        with_lookup(table)
-            .flat_map(|(column, lookup)| {
-                let name = format!("{}__{}", full_name(&table.table), column.name);
-                let value = format!("`value` varchar({MAX_WORD}) {EXACT} NOT NULL");
-                let create = Statement::new(format!(
-                    "CREATE TABLE IF NOT EXISTS {lookup} (\n`id` int NOT NULL AUTO_INCREMENT,\n{value},\n\
-                     CONSTRAINT {} PRIMARY KEY (`id`),\nCONSTRAINT {} UNIQUE (`value`)\n)",
-                    quote(&cut_name(&format!("pk_{name}"))),
-                    quote(&cut_name(&format!("uq_{}__{}", table.table.table, column.name))),
-                ));
-                // The official client's does not tell `a` from `A`, by most databases' collations.
-                let exact = Statement::new(format!(
-                    "SET @daplake = (SELECT IF(COLLATION_NAME LIKE '%nopad!_bin' ESCAPE '!' OR COLLATION_NAME LIKE '%0900!_bin' \
-                     ESCAPE '!', 'DO 0', {}) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {} \
-                     AND COLUMN_NAME = 'value'); PREPARE daplake FROM @daplake; EXECUTE daplake; DEALLOCATE PREPARE daplake",
-                    literal(&format!("ALTER TABLE {lookup} MODIFY COLUMN {value}")),
-                    literal(&lookup.trim_matches('`').replace("``", "`")),
-                ));
-                [create, exact]
-            })
-            .collect()
-    }
-
-    fn create_table(&self, table: &SqlTable) -> Vec<Statement> {
-        let name = full_name(&table.table);
-        let mut parts: Vec<String> =
-            table.columns.iter().map(|column| define(column, &column.sql_type, column.required)).collect();
-        // Rows are kept in the order of the key, so it is not left for later.
-        parts.push(format!("CONSTRAINT {} PRIMARY KEY ({})", quote(&cut_name(&format!("pk_{name}"))), key_list(table)));
-        parts.extend(table.columns.iter().filter_map(foreign_key));
-        let comment = table.comment.as_ref().map(|text| format!("\nCOMMENT = {}", literal(text))).unwrap_or_default();
-        vec![Statement::new(format!("CREATE TABLE {} (\n{}\n){comment}", quote(&name), parts.join(",\n")))]
-    }
-
-    fn add_key(&self, _table: &SqlTable) -> Vec<Statement> {
-        Vec::new()
-    }
-
-    fn change_table(&self, table: &SqlTable, live: &[LiveColumn], rules: ChangeRules<'_>) -> Result<Change> {
-        change::change_table(table, live, rules)
-    }
-
-    fn settle(&self, column: &SqlColumn, live: &LiveColumn, _kind: LoadKind) -> SqlColumn {
-        change::settle(column, live)
-    }
-
-    fn plain_type(&self, sql_type: &str) -> String {
-        change::plain(sql_type)
-    }
-
-    fn relax(&self, table: &SqlTable, column: &SqlColumn, live: Option<&LiveColumn>) -> Statement {
-        let sql_type = live.map_or_else(|| column.sql_type.clone(), |live| change::own_type(&live.sql_type));
-        alter(table, &format!("MODIFY COLUMN {}", define(column, &sql_type, false)))
-    }
-
-    fn most_bytes(&self, column: &SqlColumn) -> Option<usize> {
-        types::most_bytes(&change::plain(&column.sql_type))
-    }
-
-    fn unbounded(&self, column: &SqlColumn) -> SqlColumn {
-        let default = column.default.as_ref().map(|default| format!("({})", default.trim_matches(['(', ')'])));
-        SqlColumn {
-            sql_type: LONG_TEXT.to_owned(),
-            stage_type: LONG_TEXT.to_owned(),
-            longest: None,
-            enumeration: None,
-            default,
-            ..column.clone()
-        }
-    }
-
-    fn retype(&self, table: &SqlTable, column: &SqlColumn, live: Option<&LiveColumn>) -> Statement {
-        let required = column.required && live.is_none_or(|live| live.not_null);
-        alter(table, &format!("MODIFY COLUMN {}", define(column, &column.sql_type, required)))
-    }
-
+impl MergeStatements for MysqlDialect {
     fn create_stage(&self, table: &SqlTable) -> Vec<Statement> {
-        // In the order of the key, in which the rows are merged.
+        // With the key of the table, in whose order the rows are merged.
         let columns = table.columns.iter().map(|column| {
             let required = if column.key { " NOT NULL" } else { "" };
             format!(",\n{} {}{required}", quote(&column.name), column.stage_type)
         });
         let columns = columns.collect::<String>();
-        // A server may refuse tables without a primary key, temporary ones included.
-        let key = match keys(table).next() {
-            Some(_) => key_list(table),
+        // Some servers refuse tables without a primary key, also temporary ones.
+        let key = match table.keys().next() {
+            Some(_) => quoted(table.keys()),
             None => quote(ACTION),
         };
         vec![
@@ -577,17 +446,18 @@ impl Dialect for MysqlDialect {
         STAGE.to_owned()
     }
 
-    fn text_type(&self) -> String {
+    fn action_type(&self) -> String {
         "char(1)".to_owned()
     }
 
-    /// The stage has a primary key from the beginning.
+    /// The staging table has a primary key from the beginning.
     fn unique_stage(&self, _table: &SqlTable) -> Statement {
         Statement::new("DO 0")
     }
 
     fn fill_lookups(&self, table: &SqlTable) -> Vec<Statement> {
-        with_lookup(table)
+        table
+            .lookups()
             .map(|(column, lookup)| {
                 let name = quote(&column.name);
                 Statement::new(format!(
@@ -599,15 +469,14 @@ impl Dialect for MysqlDialect {
     }
 
     fn clear(&self, table: &SqlTable) -> Statement {
-        // Readers go on seeing the old rows, which TRUNCATE would keep from them, and which could not be undone.
+        // Unlike TRUNCATE, it can be rolled back and lets readers see the old rows until the commit.
         Statement::new(format!("DELETE FROM {}", table_name(&table.table)))
     }
 
     fn upsert(&self, table: &SqlTable) -> Vec<Statement> {
-        // A row of another key that is in the way, by a unique index of the user's, would be updated in place of its own. The null
-        // makes that an error.
+        // A unique index of the user could make the server update a row with another key. The null makes that an error.
         let target = table_name(&table.table);
-        let guards = keys(table).map(|column| {
+        let guards = table.keys().map(|column| {
             let name = quote(&column.name);
             format!(
                 "{target}.{name} = IF(CAST({target}.{name} AS BINARY) = CAST(VALUES({name}) AS BINARY), {target}.{name}, NULL)"
@@ -627,22 +496,89 @@ impl Dialect for MysqlDialect {
     }
 
     fn delete(&self, table: &SqlTable) -> Statement {
-        let same: Vec<String> = keys(table).map(|column| format!("t.{name} = s.{name}", name = quote(&column.name))).collect();
-        // From the stage to the table, never the other way.
+        let same: Vec<String> = table.keys().map(|column| format!("t.{name} = s.{name}", name = quote(&column.name))).collect();
+        // From the staging table to the table, never the other way.
         Statement::new(format!(
             "DELETE t FROM {STAGE} AS s STRAIGHT_JOIN {} AS t ON {} WHERE s.`_action` = 'D'",
             table_name(&table.table),
             same.join(" AND ")
         ))
     }
+}
 
-    fn drop_table(&self, table: &TableRef) -> Statement {
-        Statement::new(format!("DROP TABLE IF EXISTS {}", table_name(table)))
+impl Transactions for MysqlDialect {
+    fn ddl_is_transactional(&self) -> bool {
+        false
+    }
+
+    fn lock(&self, name: &str) -> Statement {
+        get_lock(name, LOCK_SECONDS)
+    }
+
+    /// The server answers 0 after the timeout and NULL when the wait was killed.
+    fn is_lock_held(&self, answer: &[Row]) -> bool {
+        answer.first().and_then(|row| row.first()?.as_deref()) == Some("1")
+    }
+
+    fn try_lock(&self, name: &str) -> Statement {
+        get_lock(name, 0)
+    }
+
+    fn unlock(&self, name: &str) -> Option<Statement> {
+        Some(Statement::new(format!("SELECT RELEASE_LOCK({LOCK_NAME})")).bind(name))
+    }
+
+    fn begin_definition(&self) -> Vec<Statement> {
+        vec![Statement::new("SET SESSION lock_wait_timeout = 2")]
+    }
+
+    fn end_definition(&self) -> Vec<Statement> {
+        vec![Statement::new("SET SESSION lock_wait_timeout = DEFAULT")]
+    }
+
+    /// Schema statements commit and can be repeated, so there is nothing to undo.
+    fn undo_definition(&self) -> Option<Vec<Statement>> {
+        Some(self.end_definition())
+    }
+
+    fn is_lock_timeout(&self, error: &Error) -> bool {
+        error.get("code") == Some("1205")
+    }
+
+    fn is_transient(&self, error: &Error) -> bool {
+        matches!(error.get("code"), Some("1205" | "1213"))
+    }
+
+    fn is_duplicate(&self, error: &Error) -> bool {
+        error.get("code") == Some("1062")
     }
 }
 
-/// Locks are the server's, so the name has the database in it. It is hashed, as a name has 64 characters at most; MySQL 9.6 has no
-/// `SHA1` any more.
+impl ValueLimits for MysqlDialect {
+    fn holds_non_finite(&self) -> bool {
+        false
+    }
+
+    fn holds_nul(&self) -> bool {
+        true
+    }
+
+    fn is_json(&self, sql_type: &str) -> bool {
+        sql_type == "json"
+    }
+
+    fn most_bytes(&self, column: &SqlColumn) -> Option<usize> {
+        SqlType::parse(&column.sql_type).kind.most_bytes()
+    }
+
+    /// Table and staging table have their primary key before their rows.
+    fn refuses_duplicates(&self) -> bool {
+        true
+    }
+}
+
+/// Locks belong to the whole server, so the name contains the database. It is hashed because a name has at most 64 characters; MySQL 9.6
+/// has no `SHA1`.
 const LOCK_NAME: &str = "CONCAT('daplake ', LEFT(SHA2(CONCAT(DATABASE(), ' ', ?), 256), 40))";
 
 fn get_lock(name: &str, seconds: u32) -> Statement {

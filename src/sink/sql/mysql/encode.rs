@@ -1,93 +1,98 @@
-//! Rows of record batches as text: the fields of `LOAD DATA`, or the literals of an `INSERT` where that is disabled. It refuses
-//! what the server would cut or change, as `LOAD DATA LOCAL` makes warnings of errors.
+//! Rows of record batches as text: the fields of `LOAD DATA`, or the literals of an `INSERT` where that is disabled. Values that the server
+//! would cut or change are refused here, because `LOAD DATA LOCAL` turns errors into warnings.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array, Int32Array,
-    Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
-};
-use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, TimeUnit,
-    TimestampMicrosecondType,
-};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 
-use super::change::plain;
-use super::types::most_bytes;
-use crate::error::{Error, ErrorContext, Kind, Result};
-use crate::sink::sql::connection::{CopyColumn, CopyInto};
-use crate::sink::sql::texts::{json, time_of_day, whole_pairs};
-use crate::sink::sql::values::key_words;
+use super::types::{Kind, SqlType};
+use crate::error::{Error, Result};
+use crate::sink::sql::connection::{BoundColumn, CopyPlan, CopyTarget, mismatch};
+use crate::sink::sql::encoding::{DAY_MICROS, Values, key_of, replace_half_pairs, time_of_day};
 
-const DAY_MICROS: i64 = 86_400_000_000;
 /// From the first day of year 1 to the last of year 9999, in days since 1970.
 const DAYS: std::ops::RangeInclusive<i64> = -719_162..=2_932_896;
+/// Bytes of the longest value.
+const LONGEST: usize = u32::MAX as usize;
 
-/// The columns of one batch, in the order of the copy.
-#[derive(Debug)]
-pub(super) struct Encoder {
-    into: CopyInto,
-    batch: RecordBatch,
-    columns: Vec<Cells>,
-}
-
-/// How a row is written.
+/// How the values of a column are written, by its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
-    /// Fields between tabs, a line for each row, bytes in hexadecimal.
-    Fields,
-    /// Literals between commas, in brackets.
-    Literals,
+pub(super) enum Format {
+    Text(Limit),
+    Json,
+    Time,
+    Bytes(Length),
 }
 
-#[derive(Debug)]
-enum Cells {
-    Bool(BooleanArray),
-    Int16(Int16Array),
-    Int32(Int32Array),
-    Int64(Int64Array),
-    Float32(Float32Array),
-    Float64(Float64Array),
-    Decimal(Decimal128Array),
-    Timestamp(TimestampMicrosecondArray),
-    Date(Date32Array),
-    Time(StringArray),
-    Text { array: StringArray, limit: Limit },
-    Bytes { array: StringArray, length: Length },
+impl Format {
+    /// For a type of the table or the staging table.
+    pub(super) fn of(sql_type: &str) -> Self {
+        match SqlType::parse(sql_type).kind {
+            Kind::Binary(4) => Format::Bytes(Length::Four),
+            Kind::Binary(_) => Format::Bytes(Length::Sixteen),
+            Kind::Varbinary(_) => Format::Bytes(Length::Either),
+            Kind::Time(_) => Format::Time,
+            Kind::Json => Format::Json,
+            Kind::Char(length) | Kind::Varchar(length) => Format::Text(Limit::Characters(length as usize)),
+            other => Format::Text(Limit::Bytes(other.most_bytes().unwrap_or(LONGEST))),
+        }
+    }
 }
 
-/// What a text may have.
-#[derive(Debug, Clone, Copy)]
-enum Limit {
+/// What a string may have at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Limit {
     Characters(usize),
     Bytes(usize),
 }
 
-/// What identifiers and addresses may have.
+/// What a binary column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Length {
-    /// An address of version 4.
+pub(super) enum Length {
+    /// An IPv4 address.
     Four,
-    /// A UUID, or an address of version 6.
+    /// A UUID or an IPv6 address.
     Sixteen,
     /// An address of either kind.
     Either,
 }
 
+/// The columns of one batch, in the order of the copy.
+#[derive(Debug)]
+pub(super) struct Encoder {
+    plan: Arc<CopyPlan<Format>>,
+    batch: RecordBatch,
+    columns: Vec<BoundColumn<Cells>>,
+}
+
+/// The syntax of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Fields separated by tabs, one line per row, bytes in hexadecimal.
+    Fields,
+    /// Literals separated by commas, in parentheses.
+    Literals,
+}
+
+#[derive(Debug)]
+enum Cells {
+    /// The value of the record batch.
+    Plain(Values),
+    Text(StringArray, Limit),
+    Time(StringArray),
+    Bytes(StringArray, Length),
+}
+
 impl Encoder {
-    /// Kind `Bug` if a column of the batch is not of its type.
-    pub(super) fn new(into: &CopyInto, batch: &RecordBatch) -> Result<Self> {
-        let columns = into.columns.iter().map(|column| {
-            let array = batch.column_by_name(&column.source);
-            let array = array.ok_or_else(|| misfit().with_field("column", &column.source))?;
-            cells(column, array).with_field("column", &column.source)
-        });
-        Ok(Self { columns: columns.collect::<Result<_>>()?, into: into.clone(), batch: batch.clone() })
+    /// Kind `Bug` if a column of the batch does not have its type.
+    pub(super) fn new(plan: &Arc<CopyPlan<Format>>, batch: &RecordBatch) -> Result<Self> {
+        Ok(Self { columns: plan.bind(batch, cells)?, plan: Arc::clone(plan), batch: batch.clone() })
     }
 
     /// Where the rows go.
-    pub(super) fn into(&self) -> &CopyInto {
-        &self.into
+    pub(super) fn target(&self) -> &CopyTarget {
+        &self.plan.target
     }
 
     /// Number of rows.
@@ -95,24 +100,28 @@ impl Encoder {
         self.batch.num_rows()
     }
 
-    /// The names of columns, and for each whether it comes as hexadecimal.
+    /// The names of columns, and for each whether it is sent as hexadecimal.
     pub(super) fn fields(&self) -> impl Iterator<Item = (&str, bool)> {
-        let is_bytes = self.columns.iter().map(|cells| matches!(cells, Cells::Bytes { .. }));
-        self.into.columns.iter().map(|column| column.name.as_str()).zip(is_bytes)
+        let is_hex = self.columns.iter().map(|column| matches!(column.cells, Cells::Bytes(..)));
+        self.plan.target.columns.iter().map(|column| column.name.as_str()).zip(is_hex)
     }
 
-    /// Appends a row. Kind `Data` for a value that the server would not keep as it is.
+    /// Appends a row. Kind `Data` for a value that the server would not store unchanged.
     pub(super) fn row(&self, row: usize, form: Form, out: &mut Vec<u8>) -> Result<()> {
         let (begin, between, end): (&[u8], u8, &[u8]) = match form {
             Form::Fields => (b"", b'\t', b"\n"),
             Form::Literals => (b"(", b',', b")"),
         };
         out.extend_from_slice(begin);
-        for (index, (column, cells)) in self.into.columns.iter().zip(&self.columns).enumerate() {
+        for (index, column) in self.columns.iter().enumerate() {
             if index > 0 {
                 out.push(between);
             }
-            cells.value(row, form, out).map_err(|reason| self.refuse(row, &column.source, reason))?;
+            if column.is_null(row) {
+                out.extend_from_slice(if form == Form::Fields { b"\\N" } else { b"NULL" });
+                continue;
+            }
+            column.cells.write(row, form, out).map_err(|reason| self.refuse(row, index, reason))?;
         }
         out.extend_from_slice(end);
         Ok(())
@@ -120,137 +129,100 @@ impl Encoder {
 
     /// The key of a row, for messages.
     pub(super) fn key(&self, row: usize) -> String {
-        key_words(&self.batch, &self.into.keys, row)
+        key_of(&self.batch, &self.plan.target.keys, row)
     }
 
-    /// The error for a value of a row.
-    fn refuse(&self, row: usize, column: &str, reason: &'static str) -> Error {
-        self.into.refuse(&self.batch, row, column, reason)
+    fn refuse(&self, row: usize, column: usize, reason: &'static str) -> Error {
+        let target = &self.plan.target;
+        target.refuse(&self.batch, row, &target.columns[column].source, reason)
     }
 }
 
-fn misfit() -> Error {
-    Error::new(Kind::Bug, "Rows do not have the schema of their table")
-}
-
-fn cells(column: &CopyColumn, array: &ArrayRef) -> Result<Cells> {
-    let sql_type = plain(&column.sql_type);
-    let (base, length) = sql_type.split_once('(').unwrap_or((&sql_type, ""));
-    let text = || array.as_string_opt::<i32>().cloned().ok_or_else(misfit);
-    let bytes = |length| Ok(Cells::Bytes { array: text()?, length });
-    Ok(match (base, array.data_type()) {
-        ("binary", _) if length.starts_with("4)") => bytes(Length::Four)?,
-        ("binary", _) => bytes(Length::Sixteen)?,
-        ("varbinary", _) => bytes(Length::Either)?,
-        ("time", _) => Cells::Time(text()?),
-        ("json", DataType::Utf8) => Cells::Text { array: whole_pairs(text()?), limit: Limit::Bytes(u32::MAX as usize) },
-        ("json", _) => Cells::Text { array: json(array)?, limit: Limit::Bytes(u32::MAX as usize) },
-        (_, DataType::Boolean) => Cells::Bool(array.as_boolean().clone()),
-        (_, DataType::Int16) => Cells::Int16(array.as_primitive::<Int16Type>().clone()),
-        (_, DataType::Int32) => Cells::Int32(array.as_primitive::<Int32Type>().clone()),
-        (_, DataType::Int64) => Cells::Int64(array.as_primitive::<Int64Type>().clone()),
-        (_, DataType::Float32) => Cells::Float32(array.as_primitive::<Float32Type>().clone()),
-        (_, DataType::Float64) => Cells::Float64(array.as_primitive::<Float64Type>().clone()),
-        (_, DataType::Decimal128(_, _)) => Cells::Decimal(array.as_primitive::<Decimal128Type>().clone()),
-        (_, DataType::Timestamp(TimeUnit::Microsecond, _)) => {
-            Cells::Timestamp(array.as_primitive::<TimestampMicrosecondType>().clone())
+fn cells(format: &Format, array: &ArrayRef) -> Result<Cells> {
+    let text = || array.as_string_opt::<i32>().cloned().ok_or_else(mismatch);
+    Ok(match format {
+        Format::Bytes(length) => Cells::Bytes(text()?, *length),
+        Format::Time => Cells::Time(text()?),
+        Format::Json => {
+            let is_text = array.as_string_opt::<i32>().is_some();
+            let json = Values::of(array)?.and_then(Values::into_text).ok_or_else(mismatch)?;
+            Cells::Text(if is_text { replace_half_pairs(json) } else { json }, Limit::Bytes(LONGEST))
         }
-        (_, DataType::Date32) => Cells::Date(array.as_primitive::<Date32Type>().clone()),
-        (_, DataType::Utf8) => {
-            let limit = match base {
-                "varchar" | "char" => Limit::Characters(length.trim_end_matches(')').parse().map_err(|_| misfit())?),
-                _ => Limit::Bytes(most_bytes(base).unwrap_or(u32::MAX as usize)),
-            };
-            Cells::Text { array: text()?, limit }
-        }
-        _ => return Err(misfit()),
+        // Nested values belong into JSON columns only.
+        Format::Text(_) if array.data_type().is_nested() => return Err(mismatch()),
+        Format::Text(limit) => match Values::of(array)?.ok_or_else(mismatch)? {
+            Values::Text(array) => Cells::Text(array, *limit),
+            other => Cells::Plain(other),
+        },
     })
 }
 
 impl Cells {
-    fn array(&self) -> &dyn Array {
+    /// Appends a value. An error is the reason for a refusal, without the value.
+    fn write(&self, row: usize, form: Form, out: &mut Vec<u8>) -> Result<(), &'static str> {
         match self {
-            Cells::Bool(array) => array,
-            Cells::Int16(array) => array,
-            Cells::Int32(array) => array,
-            Cells::Int64(array) => array,
-            Cells::Float32(array) => array,
-            Cells::Float64(array) => array,
-            Cells::Decimal(array) => array,
-            Cells::Timestamp(array) => array,
-            Cells::Date(array) => array,
-            Cells::Time(array) | Cells::Text { array, .. } | Cells::Bytes { array, .. } => array,
-        }
-    }
-
-    /// Appends a value. An error says why not, without the value.
-    fn value(&self, row: usize, form: Form, out: &mut Vec<u8>) -> Result<(), &'static str> {
-        if self.array().is_null(row) {
-            out.extend_from_slice(match form {
-                Form::Fields => b"\\N",
-                Form::Literals => b"NULL",
-            });
-            return Ok(());
-        }
-        match self {
-            Cells::Bool(array) => out.push(b'0' + u8::from(array.value(row))),
-            Cells::Int16(array) => whole(i64::from(array.value(row)), out),
-            Cells::Int32(array) => whole(i64::from(array.value(row)), out),
-            Cells::Int64(array) => whole(array.value(row), out),
-            // The shortest text, as the service gives it.
-            Cells::Float32(array) => {
-                float(f64::from(array.value(row)).is_finite(), format_args!("{:e}", array.value(row)), out)?
-            }
-            Cells::Float64(array) => float(array.value(row).is_finite(), format_args!("{:e}", array.value(row)), out)?,
-            Cells::Decimal(array) => out.extend_from_slice(array.value_as_string(row).as_bytes()),
-            Cells::Timestamp(array) => {
-                let micros = array.value(row);
-                let day = micros.div_euclid(DAY_MICROS);
-                if !DAYS.contains(&day) {
-                    return Err("the time is out of range");
+            Cells::Plain(values) => match values {
+                Values::Bool(array) => out.push(b'0' + u8::from(array.value(row))),
+                Values::Int16(array) => whole(i64::from(array.value(row)), out),
+                Values::Int32(array) => whole(i64::from(array.value(row)), out),
+                Values::Int64(array) => whole(array.value(row), out),
+                // The shortest form, as the service sends it.
+                Values::Float32(array) => {
+                    float(array.value(row).is_finite(), format_args!("{:e}", array.value(row)), out)?;
                 }
-                quoted(form, out, |out| {
-                    date(day, out);
-                    out.push(b' ');
-                    clock(micros.rem_euclid(DAY_MICROS), out);
-                });
-            }
-            Cells::Date(array) => {
-                let day = i64::from(array.value(row));
-                if !DAYS.contains(&day) {
-                    return Err("the date is out of range");
+                Values::Float64(array) => float(array.value(row).is_finite(), format_args!("{:e}", array.value(row)), out)?,
+                Values::Decimal(array) => out.extend_from_slice(array.value_as_string(row).as_bytes()),
+                Values::Timestamp(array) => {
+                    let micros = array.value(row);
+                    let day = micros.div_euclid(DAY_MICROS);
+                    if !DAYS.contains(&day) {
+                        return Err("the timestamp is out of range");
+                    }
+                    quoted(form, out, |out| {
+                        date(day, out);
+                        out.push(b' ');
+                        clock(micros.rem_euclid(DAY_MICROS), out);
+                    });
                 }
-                quoted(form, out, |out| date(day, out));
-            }
+                Values::Date(array) => {
+                    let day = i64::from(array.value(row));
+                    if !DAYS.contains(&day) {
+                        return Err("the date is out of range");
+                    }
+                    quoted(form, out, |out| date(day, out));
+                }
+                Values::Text(array) => quoted(form, out, |out| escaped(array.value(row), form, out)),
+            },
             Cells::Time(array) => {
-                let micros = time_of_day(array.value(row)).ok_or("the text is no time of day")?;
+                let micros = time_of_day(array.value(row)).ok_or("the string is not a time of day")?;
                 quoted(form, out, |out| clock(micros, out));
             }
-            Cells::Text { array, limit } => {
+            Cells::Text(array, limit) => {
                 let text = array.value(row);
                 let is_long = match limit {
                     Limit::Characters(longest) => text.len() > *longest && text.chars().count() > *longest,
                     Limit::Bytes(longest) => text.len() > *longest,
                 };
                 if is_long {
-                    return Err("the text is longer than the column");
+                    return Err("the string is longer than the column");
                 }
                 quoted(form, out, |out| escaped(text, form, out));
             }
-            Cells::Bytes { array, length } => {
+            Cells::Bytes(array, length) => {
                 let bytes = bytes(array.value(row), *length)?;
-                out.extend_from_slice(if form == Form::Literals { b"x'" } else { b"" });
+                let (begin, end): (&[u8], &[u8]) = if form == Form::Literals { (b"x'", b"'") } else { (b"", b"") };
+                out.extend_from_slice(begin);
                 bytes.iter().for_each(|byte| out.extend_from_slice(&[hex(byte >> 4), hex(byte & 15)]));
-                out.extend_from_slice(if form == Form::Literals { b"'" } else { b"" });
+                out.extend_from_slice(end);
             }
         }
         Ok(())
     }
 }
 
-/// A UUID or address as bytes. An address of version 4 where only version 6 fits is mapped, as is usual.
+/// The bytes of a UUID or an address. In a column of IPv6 addresses, IPv4 addresses are mapped into IPv6.
 fn bytes(text: &str, length: Length) -> Result<Vec<u8>, &'static str> {
-    let address = || text.parse::<IpAddr>().map_err(|_| "the text is neither UUID nor address");
+    let address = || text.parse::<IpAddr>().map_err(|_| "the string is neither a UUID nor an IP address");
     if length == Length::Sixteen
         && let Ok(uuid) = uuid::Uuid::try_parse(text)
     {
@@ -260,7 +232,7 @@ fn bytes(text: &str, length: Length) -> Result<Vec<u8>, &'static str> {
         (IpAddr::V4(address), Length::Four | Length::Either) => Ok(address.octets().to_vec()),
         (IpAddr::V4(address), Length::Sixteen) => Ok(address.to_ipv6_mapped().octets().to_vec()),
         (IpAddr::V6(address), Length::Sixteen | Length::Either) => Ok(address.octets().to_vec()),
-        (IpAddr::V6(_), Length::Four) => Err("the address is not of version 4"),
+        (IpAddr::V6(_), Length::Four) => Err("the address is not an IPv4 address"),
     }
 }
 
@@ -275,7 +247,7 @@ fn quoted(form: Form, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     out.extend_from_slice(quote);
 }
 
-/// A text with its special characters behind a backslash.
+/// A string with a backslash before special characters.
 fn escaped(text: &str, form: Form, out: &mut Vec<u8>) {
     let bytes = text.as_bytes();
     let mut copied = 0;
@@ -300,7 +272,7 @@ fn float(is_finite: bool, text: std::fmt::Arguments<'_>, out: &mut Vec<u8>) -> R
     if !is_finite {
         return Err("the number is not finite");
     }
-    // Writing into memory does not fail.
+    // Writing to memory cannot fail.
     let _ = out.write_fmt(text);
     Ok(())
 }
@@ -331,7 +303,7 @@ fn padded(value: i64, digits: u32, out: &mut Vec<u8>) {
 
 /// Year, month and day of a day since 1970, within the years of four digits.
 fn date(day: i64, out: &mut Vec<u8>) {
-    // Years of 400 begin on the first of March, so that the leap day is at the end.
+    // Periods of 400 years that begin on March 1, so that the leap day is the last day of a year.
     let shifted = day + 719_468;
     let era = shifted.div_euclid(146_097);
     let of_era = shifted.rem_euclid(146_097);

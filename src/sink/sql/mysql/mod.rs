@@ -4,7 +4,8 @@ mod change;
 mod connection;
 mod dialect;
 mod encode;
-mod failure;
+mod errors;
+mod names;
 mod options;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use url::Url;
 
 use crate::error::Result;
 use crate::redact::Secret;
-use crate::sink::sql::connection_string::{ConnectionString, TlsMode, form_parameters};
+use crate::sink::sql::connection::{ConnectionString, TlsMode, form_parameters};
 
 const EXAMPLE: &str = "mysql://user:password@host:port/database?ssl=require";
 

@@ -1,6 +1,7 @@
-//! A session, by `tokio-postgres`. What is ours is how rows are copied, when to use TLS, and what an error may tell.
+//! Sessions with PostgreSQL, with the driver `tokio-postgres`: when to use TLS, how rows are copied, what an error may show.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
@@ -17,22 +18,20 @@ use url::Url;
 
 use super::dialect::PostgresDialect;
 use super::encode::Encoder;
-use super::failure::{self, Who};
+use super::errors::{self, Identity};
 use super::options::Options;
+use super::types::SqlType;
 use crate::error::{Error, ErrorContext, Kind, Result};
-use crate::sink::sql::connection::{Connection, CopyInto, Server};
-use crate::sink::sql::connection_string::TlsMode;
-use crate::sink::sql::dialect::Dialect;
-use crate::sink::sql::statement::{Row, Statement};
-use crate::sink::sql::tls::{self, SystemRoots};
+use crate::sink::sql::connection::{Connection, CopyPlan, CopyTarget, Server, SystemRoots, TlsMode, tls_config};
+use crate::sink::sql::dialect::{Dialect, Row, Statement, Transactions};
 
 /// Bytes of rows that are sent in one message.
 const CHUNK: usize = 256 << 10;
-/// Bytes of one copy. A server that refuses rows is heard at its end only.
+/// Bytes of one copy. The server reports refused rows only at its end.
 const COPY: u64 = 64 << 20;
-/// A session that rested for longer is asked whether it is still there: firewalls forget, and servers restart.
+/// A session that was idle for longer is tested before use: firewalls drop connections, and servers restart.
 const REST: Duration = Duration::from_millis(100);
-/// For its answer.
+/// The time for the answer to that test.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// See [`Server`].
@@ -67,22 +66,22 @@ impl Server for PostgresServer {
     }
 }
 
-/// By the modes of the server's own client library.
+/// Follows the TLS modes of libpq.
 async fn open(options: &Options) -> Result<Session> {
     let is_refused = |error: &Error| error.get("sqlstate") == Some("28000");
-    // TLS is not for sockets, whatever the mode.
+    // Unix sockets have no TLS, whatever the mode.
     if options.host().starts_with('/') {
         return open_once(options, SslMode::Disable).await.map_err(|failed| failed.error);
     }
     let opened = match options.tls {
         TlsMode::Disable => open_once(options, SslMode::Disable).await,
         TlsMode::Allow => match open_once(options, SslMode::Disable).await {
-            // The server may want TLS.
+            // The server may insist on TLS.
             Err(failed) if is_refused(&failed.error) => open_once(options, SslMode::Require).await,
             other => other,
         },
         TlsMode::Prefer => match open_once(options, SslMode::Prefer).await {
-            // The server may not let us in by TLS, or speak it badly.
+            // The server may refuse logins over TLS, or fail at it.
             Err(failed) if failed.tls || is_refused(&failed.error) => {
                 open_once(options, SslMode::Disable).await.map_err(|_| failed)
             }
@@ -93,7 +92,7 @@ async fn open(options: &Options) -> Result<Session> {
     opened.map_err(|failed| failed.error)
 }
 
-async fn open_once(options: &Options, ssl_mode: SslMode) -> Result<Session, failure::Greeting> {
+async fn open_once(options: &Options, ssl_mode: SslMode) -> Result<Session, errors::ConnectFailure> {
     let mut config = tokio_postgres::Config::new();
     config
         .host(options.host())
@@ -102,36 +101,47 @@ async fn open_once(options: &Options, ssl_mode: SslMode) -> Result<Session, fail
         .dbname(&options.database)
         .application_name(&options.application_name)
         .ssl_mode(ssl_mode)
-        // A firewall that forgot us is found out within minutes, in a wait for a long statement as well.
+        // Detects a dropped connection within minutes, also during a long statement.
         .keepalives_idle(Duration::from_secs(60))
         .keepalives_interval(Duration::from_secs(10))
         .keepalives_retries(6);
     if let Some(password) = options.password() {
         config.password(password.reveal());
     }
-    let tls = MakeRustlsConnect::new(tls::config(options.tls_settings(), SystemRoots::Replaced, rustls::DEFAULT_VERSIONS)?);
-    let (client, driver) = config.connect(tls).await.map_err(failure::greeting)?;
+    let tls = MakeRustlsConnect::new(tls_config(options.tls_settings(), SystemRoots::Replaced, rustls::DEFAULT_VERSIONS)?);
+    let (client, driver) = config.connect(tls).await.map_err(errors::connecting)?;
     let driver = tokio::spawn(driver);
-    let who = Who { user: options.user.clone(), database: options.database.clone() };
-    Ok(Session { client, driver: Some(driver), who, copy: None, in_transaction: false, is_sound: true, used: Instant::now() })
+    let identity = Identity { user: options.user.clone(), database: options.database.clone() };
+    Ok(Session {
+        client,
+        driver: Some(driver),
+        identity,
+        plan: None,
+        copy: None,
+        in_transaction: false,
+        is_sound: true,
+        used: Instant::now(),
+    })
 }
 
-/// One session. Dropped while something is under way it is cut off; the server undoes what was not committed.
+/// A session. If it is dropped in the middle of something, the connection is cut, and the server rolls back.
 struct Session {
     client: Client,
-    /// What moves the bytes; it knows why a session ended. `None`: it was asked already.
+    /// The task that moves the bytes; its result says why a session ended. `None`: the result was taken.
     driver: Option<JoinHandle<Result<(), tokio_postgres::Error>>>,
-    who: Who,
+    identity: Identity,
+    /// The copy before, whose types need not be read again.
+    plan: Option<Arc<CopyPlan<SqlType>>>,
     copy: Option<Copy>,
     in_transaction: bool,
-    /// Nothing is under way, and nothing was given up in the middle.
+    /// Nothing is in progress, and nothing was interrupted.
     is_sound: bool,
     used: Instant,
 }
 
-/// A copy that has not ended yet.
+/// A copy in progress.
 struct Copy {
-    into: CopyInto,
+    plan: Arc<CopyPlan<SqlType>>,
     rows: Pin<Box<CopyInSink<Bytes>>>,
     /// Bytes.
     sent: u64,
@@ -139,7 +149,7 @@ struct Copy {
     count: u64,
 }
 
-/// A value in text form, of the type that the server infers.
+/// A parameter as text; the server infers its type.
 #[derive(Debug)]
 struct Text<'s>(Option<&'s str>);
 
@@ -161,7 +171,7 @@ impl ToSql for Text<'_> {
     to_sql_checked!();
 }
 
-/// A value as the server would print it. Statements of ours with parameters ask for no other types than these.
+/// A value as the server would print it. Statements with parameters return no other types.
 fn text_of(row: &tokio_postgres::Row, index: usize) -> Result<Option<String>, tokio_postgres::Error> {
     fn print<'r, T: ToString + tokio_postgres::types::FromSql<'r>>(
         row: &'r tokio_postgres::Row,
@@ -184,7 +194,7 @@ type Answer = (Vec<Row>, u64);
 
 impl Session {
     async fn ask(&mut self, statement: &Statement) -> Result<Answer> {
-        // What the last copy has to say belongs to the copy.
+        // Errors of a copy in progress belong to the copy.
         self.end_copy().await?;
         self.is_sound = false;
         let (begins, ends) = (
@@ -197,7 +207,7 @@ impl Session {
         };
         let answer = match answer {
             Ok(answer) => answer,
-            Err(error) => return Err(failure::with_grant(self.failed(error).await, &statement.text, &self.who)),
+            Err(error) => return Err(errors::with_grant(self.failed(error).await, &statement.text, &self.identity)),
         };
         if begins {
             self.in_transaction = true;
@@ -215,7 +225,7 @@ impl Session {
         }
     }
 
-    /// In a transaction of its own, for its settings: one round trip, as all three messages are sent at once.
+    /// Runs a statement in a transaction of its own, which has the settings. The three messages are sent at once: one round trip.
     async fn answer_alone(&self, statement: &Statement) -> Result<Answer, tokio_postgres::Error> {
         let (begin, commit) = (PostgresDialect.begin(), PostgresDialect.commit());
         let (begun, answer, ended) = tokio::join!(
@@ -260,32 +270,40 @@ impl Session {
         self.used = Instant::now();
     }
 
-    /// What an error of the driver means. After a refusal the session goes on; without a connection it does not.
+    /// The error for an error of the driver. After a refusal the session can continue; without a connection it cannot.
     async fn failed(&mut self, error: tokio_postgres::Error) -> Error {
         if let Some(refusal) = error.as_db_error() {
             if !matches!(refusal.parsed_severity(), Some(Severity::Fatal | Severity::Panic)) {
                 self.rest();
             }
-            return failure::refused(refusal);
+            return errors::refused(refusal);
         }
         if !error.is_closed() {
-            return failure::nonsense(error);
+            return errors::unexpected(error);
         }
-        // The driver ends when its connection does, and says why.
+        // The driver's task ends with the connection and says why.
         let cause = match self.driver.take() {
             Some(driver) => driver.await.ok().and_then(Result::err).unwrap_or(error),
             None => error,
         };
-        cause.as_db_error().map_or_else(|| failure::lost(&cause), failure::refused)
+        cause.as_db_error().map_or_else(|| errors::lost(&cause), errors::refused)
     }
 
-    async fn begin_copy(&mut self, into: &CopyInto) -> Result<Copy> {
-        let names = into.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
-        let command = format!("COPY {} ({names}) FROM STDIN (FORMAT binary)", into.table);
+    async fn begin_copy(&mut self, plan: Arc<CopyPlan<SqlType>>) -> Result<Copy> {
+        let names = plan.target.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
+        let command = format!("COPY {} ({names}) FROM STDIN (FORMAT binary)", plan.target.table);
         tracing::debug!(sql = command, "Copy");
         match self.client.copy_in(&command).await {
-            Ok(rows) => Ok(Copy { into: into.clone(), rows: Box::pin(rows), sent: 0, count: 0 }),
-            Err(error) => Err(failure::with_grant(self.failed(error).await, &command, &self.who)),
+            Ok(rows) => Ok(Copy { plan, rows: Box::pin(rows), sent: 0, count: 0 }),
+            Err(error) => Err(errors::with_grant(self.failed(error).await, &command, &self.identity)),
+        }
+    }
+
+    /// The copy's target with its types read, which is done once for all batches of a load.
+    fn plan_for(&mut self, target: &CopyTarget) -> Arc<CopyPlan<SqlType>> {
+        match &self.plan {
+            Some(plan) if plan.target == *target => Arc::clone(plan),
+            _ => Arc::clone(self.plan.insert(Arc::new(CopyPlan::new(target, SqlType::parse)))),
         }
     }
 
@@ -298,8 +316,8 @@ impl Session {
         };
         match end.await {
             Ok(taken) if taken != copy.count => {
-                let error = Error::new(Kind::Target, "The database server has not taken all rows of a copy");
-                Err(error.with_field("sent", copy.count).with_field("taken", taken))
+                let error = Error::new(Kind::Target, "The database server did not store all rows of a copy");
+                Err(error.with_field("sent", copy.count).with_field("stored", taken))
             }
             Ok(_) => {
                 self.rest();
@@ -348,21 +366,22 @@ impl Connection for Session {
         Ok(self.ask(statement).await?.0)
     }
 
-    /// Batches go on with the copy before them; the next statement ends it. The server works on rows while others are encoded.
-    async fn copy_in(&mut self, into: &CopyInto, batch: &RecordBatch) -> Result<u64> {
-        let encoder = Encoder::new(into, batch)?;
-        if self.copy.as_ref().is_some_and(|copy| copy.into != *into || copy.sent > COPY) {
+    /// Batches continue the copy before them; the next statement ends it. The server processes rows while others are encoded.
+    async fn copy_in(&mut self, target: &CopyTarget, batch: &RecordBatch) -> Result<u64> {
+        let plan = self.plan_for(target);
+        let encoder = Encoder::new(&plan, batch)?;
+        if self.copy.as_ref().is_some_and(|copy| !Arc::ptr_eq(&copy.plan, &plan) || copy.sent > COPY) {
             self.end_copy().await?;
         }
         self.is_sound = false;
         let mut copy = match self.copy.take() {
             Some(copy) => copy,
-            None => self.begin_copy(into).await?,
+            None => self.begin_copy(plan).await?,
         };
         let before = copy.sent;
         let sent = self.send_rows(&mut copy, &encoder, batch.num_rows()).await;
         if sent.is_err() && !self.client.is_closed() {
-            // Dropping the copy tells the server, and the session can still say what to do with the transaction.
+            // Dropping the copy cancels it at the server, and the session can still roll back.
             self.rest();
         }
         sent?;
@@ -388,7 +407,7 @@ impl Connection for Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // At leisure the server is told good-bye; a statement that nobody waits for is ended by cutting the line.
+        // An idle session says goodbye to the server; an abandoned statement is ended by cutting the connection.
         if let Some(driver) = self.driver.take_if(|_| !self.is_sound || self.copy.is_some()) {
             driver.abort();
         }

@@ -1,229 +1,156 @@
-//! Rows of record batches in the binary form of `COPY`. It checks what the server would refuse, so that the error names the
-//! column.
+//! Rows of record batches in the binary format of `COPY`. Values that the server would refuse are refused here, so that the error names
+//! column and key.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array, Int32Array,
-    Int64Array, ListArray, RecordBatch, StringArray, TimestampMicrosecondArray,
-};
-use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, TimeUnit,
-    TimestampMicrosecondType,
-};
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, TimeUnit};
 
-use crate::error::{Error, ErrorContext, Kind, Result};
-use crate::sink::sql::connection::{CopyColumn, CopyInto};
-use crate::sink::sql::texts::{json, time_of_day, without_odd_escapes};
+use super::types::SqlType;
+use crate::error::Result;
+use crate::sink::sql::connection::{BoundColumn, CopyPlan, mismatch};
+use crate::sink::sql::encoding::{Values, replace_refused_escapes, time_of_day};
 
-/// From 1970 to 2000, where the server begins to count.
+/// From 1970 to 2000, the server's epoch.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 const EPOCH_DAYS: i32 = 10_957;
 
 /// The columns of one batch, in the order of the copy.
 pub(super) struct Encoder {
-    columns: Vec<(String, Cells)>,
-    into: CopyInto,
+    columns: Vec<BoundColumn<Cells>>,
+    plan: Arc<CopyPlan<SqlType>>,
     batch: RecordBatch,
 }
 
 enum Cells {
-    Bool(BooleanArray),
-    Int16(Int16Array),
-    Int32(Int32Array),
-    Int64(Int64Array),
-    Float32(Float32Array),
-    Float64(Float64Array),
-    Decimal(Decimal128Array),
-    Timestamp(TimestampMicrosecondArray),
-    Date(Date32Array),
-    Text {
-        array: StringArray,
-        longest: Option<usize>,
-        members: Option<Vec<String>>,
-    },
+    /// The value of the record batch.
+    Plain(Values),
+    /// Strings, with the most characters that the column can hold.
+    Text(StringArray, Option<usize>),
     Time(StringArray),
     Uuid(StringArray),
     Inet(StringArray),
     Json(StringArray),
     List {
         array: ListArray,
-        items: Box<Cells>,
+        items: Box<BoundColumn<Cells>>,
         item_type: u32,
     },
-    /// JSON text of an array, for a native one.
+    /// JSON text of an array, for an array column.
     ListText {
         array: StringArray,
-        sql_type: String,
+        item_type: SqlType,
     },
 }
 
 impl Encoder {
-    /// Kind `Bug` if a column of the batch is not of its type.
-    pub(super) fn new(into: &CopyInto, batch: &RecordBatch) -> Result<Self> {
-        let columns = into.columns.iter().map(|column| {
-            let array = batch.column_by_name(&column.source);
-            let array = array.ok_or_else(|| misfit().with_field("column", &column.source))?;
-            Ok((column.source.clone(), cells(column, &column.sql_type, array).with_field("column", &column.source)?))
-        });
-        Ok(Self { columns: columns.collect::<Result<_>>()?, into: into.clone(), batch: batch.clone() })
+    /// Kind `Bug` if a column of the batch does not have its type.
+    pub(super) fn new(plan: &Arc<CopyPlan<SqlType>>, batch: &RecordBatch) -> Result<Self> {
+        Ok(Self { columns: plan.bind(batch, cells)?, plan: Arc::clone(plan), batch: batch.clone() })
     }
 
     /// Appends a row.
     pub(super) fn row(&self, row: usize, out: &mut Vec<u8>) -> Result<()> {
         out.extend_from_slice(&(self.columns.len() as i16).to_be_bytes());
-        for (name, cells) in &self.columns {
-            cells.value(row, out).map_err(|reason| self.into.refuse(&self.batch, row, name, reason))?;
+        for (index, column) in self.columns.iter().enumerate() {
+            column.write(row, out).map_err(|reason| {
+                let target = &self.plan.target;
+                target.refuse(&self.batch, row, &target.columns[index].source, reason)
+            })?;
         }
         Ok(())
     }
 }
 
-fn misfit() -> Error {
-    Error::new(Kind::Bug, "Rows do not have the schema of their table")
-}
-
-/// The largest number of characters of `character varying(n)` and `character(n)`.
-fn longest(sql_type: &str) -> Option<usize> {
-    let (base, length) = sql_type.split_once('(')?;
-    base.starts_with("character").then(|| length.trim_end_matches(')').parse().ok())?
-}
-
-fn cells(column: &CopyColumn, sql_type: &str, array: &ArrayRef) -> Result<Cells> {
-    let data_type = array.data_type();
-    let text = || array.as_string_opt::<i32>().cloned().ok_or_else(misfit);
-    if let Some(item) = sql_type.strip_suffix("[]") {
-        return match array.as_list_opt::<i32>() {
-            Some(list) => {
-                let items = Box::new(cells(column, item, list.values())?);
-                let item_type = type_number(item).ok_or_else(misfit)?;
-                Ok(Cells::List { array: list.clone(), items, item_type })
-            }
-            None => Ok(Cells::ListText { array: text()?, sql_type: item.to_owned() }),
+fn cells(sql_type: &SqlType, array: &ArrayRef) -> Result<Cells> {
+    let text = || array.as_string_opt::<i32>().cloned().ok_or_else(mismatch);
+    if let Some(item) = sql_type.item() {
+        let Some(list) = array.as_list_opt::<i32>() else {
+            return Ok(Cells::ListText { array: text()?, item_type: item.clone() });
         };
+        let items = Box::new(BoundColumn::new(list.values(), cells(item, list.values())?));
+        let item_type = item.oid().ok_or_else(mismatch)?;
+        return Ok(Cells::List { array: list.clone(), items, item_type });
     }
-    Ok(match (sql_type, data_type) {
-        ("jsonb", DataType::Utf8) => Cells::Json(text()?),
-        ("jsonb", _) => Cells::Json(json(array)?),
-        ("time without time zone", _) => Cells::Time(text()?),
-        ("uuid", _) => Cells::Uuid(text()?),
-        ("inet", _) => Cells::Inet(text()?),
-        (_, DataType::Boolean) => Cells::Bool(array.as_boolean().clone()),
-        (_, DataType::Int16) => Cells::Int16(array.as_primitive::<Int16Type>().clone()),
-        (_, DataType::Int32) => Cells::Int32(array.as_primitive::<Int32Type>().clone()),
-        (_, DataType::Int64) => Cells::Int64(array.as_primitive::<Int64Type>().clone()),
-        (_, DataType::Float32) => Cells::Float32(array.as_primitive::<Float32Type>().clone()),
-        (_, DataType::Float64) => Cells::Float64(array.as_primitive::<Float64Type>().clone()),
-        (_, DataType::Decimal128(_, _)) => Cells::Decimal(array.as_primitive::<Decimal128Type>().clone()),
-        (_, DataType::Timestamp(TimeUnit::Microsecond, _)) => {
-            Cells::Timestamp(array.as_primitive::<TimestampMicrosecondType>().clone())
-        }
-        (_, DataType::Date32) => Cells::Date(array.as_primitive::<Date32Type>().clone()),
-        (_, DataType::Utf8) => Cells::Text { array: text()?, longest: longest(sql_type), members: column.members.clone() },
-        _ => return Err(misfit()),
+    Ok(match sql_type {
+        SqlType::Jsonb => Cells::Json(Values::of(array)?.and_then(Values::into_text).ok_or_else(mismatch)?),
+        SqlType::Time => Cells::Time(text()?),
+        SqlType::Uuid => Cells::Uuid(text()?),
+        SqlType::Inet => Cells::Inet(text()?),
+        _ if *array.data_type() == DataType::Utf8 => Cells::Text(text()?, sql_type.longest()),
+        // Nested values belong into `jsonb` and arrays only.
+        _ if array.data_type().is_nested() => return Err(mismatch()),
+        _ => Cells::Plain(Values::of(array)?.ok_or_else(mismatch)?),
     })
 }
 
-/// The server's numbers of the types that arrays are made of.
-fn type_number(sql_type: &str) -> Option<u32> {
-    Some(match sql_type.split('(').next().unwrap_or(sql_type) {
-        "boolean" => 16,
-        "bigint" => 20,
-        "smallint" => 21,
-        "integer" => 23,
-        "text" => 25,
-        "real" => 700,
-        "double precision" => 701,
-        "inet" => 869,
-        "character varying" => 1043,
-        "date" => 1082,
-        "time without time zone" => 1083,
-        "timestamp without time zone" => 1114,
-        "numeric" => 1700,
-        "uuid" => 2950,
-        "jsonb" => 3802,
-        _ => return None,
-    })
-}
-
-impl Cells {
-    fn is_null(&self, row: usize) -> bool {
-        match self {
-            Cells::Bool(array) => array.is_null(row),
-            Cells::Int16(array) => array.is_null(row),
-            Cells::Int32(array) => array.is_null(row),
-            Cells::Int64(array) => array.is_null(row),
-            Cells::Float32(array) => array.is_null(row),
-            Cells::Float64(array) => array.is_null(row),
-            Cells::Decimal(array) => array.is_null(row),
-            Cells::Timestamp(array) => array.is_null(row),
-            Cells::Date(array) => array.is_null(row),
-            Cells::List { array, .. } => array.is_null(row),
-            Cells::Text { array, .. }
-            | Cells::Time(array)
-            | Cells::Uuid(array)
-            | Cells::Inet(array)
-            | Cells::Json(array)
-            | Cells::ListText { array, .. } => array.is_null(row),
-        }
-    }
-
-    /// Appends length and value. An error says why, without the value.
-    fn value(&self, row: usize, out: &mut Vec<u8>) -> Result<(), &'static str> {
+impl BoundColumn<Cells> {
+    /// Appends length and value. An error is the reason for a refusal, without the value.
+    fn write(&self, row: usize, out: &mut Vec<u8>) -> Result<(), &'static str> {
         if self.is_null(row) {
             out.extend_from_slice(&(-1_i32).to_be_bytes());
             return Ok(());
         }
+        self.cells.write(row, out)
+    }
+}
+
+impl Cells {
+    fn write(&self, row: usize, out: &mut Vec<u8>) -> Result<(), &'static str> {
         let mut fixed = |bytes: &[u8]| {
             out.extend_from_slice(&(bytes.len() as i32).to_be_bytes());
             out.extend_from_slice(bytes);
         };
         match self {
-            Cells::Bool(array) => fixed(&[u8::from(array.value(row))]),
-            Cells::Int16(array) => fixed(&array.value(row).to_be_bytes()),
-            Cells::Int32(array) => fixed(&array.value(row).to_be_bytes()),
-            Cells::Int64(array) => fixed(&array.value(row).to_be_bytes()),
-            Cells::Float32(array) => fixed(&array.value(row).to_be_bytes()),
-            Cells::Float64(array) => fixed(&array.value(row).to_be_bytes()),
-            Cells::Timestamp(array) => {
-                let micros = array.value(row).checked_sub(EPOCH_MICROS).ok_or("the time is out of range")?;
-                // The server's range; the ends of the number would be its infinities.
-                if !(-211_813_488_000_000_000..9_223_371_331_200_000_000).contains(&micros) {
-                    return Err("the time is out of range");
+            Cells::Plain(values) => match values {
+                Values::Bool(array) => fixed(&[u8::from(array.value(row))]),
+                Values::Int16(array) => fixed(&array.value(row).to_be_bytes()),
+                Values::Int32(array) => fixed(&array.value(row).to_be_bytes()),
+                Values::Int64(array) => fixed(&array.value(row).to_be_bytes()),
+                Values::Float32(array) => fixed(&array.value(row).to_be_bytes()),
+                Values::Float64(array) => fixed(&array.value(row).to_be_bytes()),
+                Values::Decimal(array) => fixed(&numeric(array.value(row), array.scale())),
+                Values::Timestamp(array) => {
+                    let micros = array.value(row).checked_sub(EPOCH_MICROS).ok_or("the timestamp is out of range")?;
+                    // The server's range; the ends of the integer would be its infinities.
+                    if !(-211_813_488_000_000_000..9_223_371_331_200_000_000).contains(&micros) {
+                        return Err("the timestamp is out of range");
+                    }
+                    fixed(&micros.to_be_bytes());
                 }
-                fixed(&micros.to_be_bytes());
-            }
-            Cells::Date(array) => {
-                let days = array.value(row).checked_sub(EPOCH_DAYS).ok_or("the date is out of range")?;
-                if !(-2_451_545..2_145_031_949).contains(&days) {
-                    return Err("the date is out of range");
+                Values::Date(array) => {
+                    let days = array.value(row).checked_sub(EPOCH_DAYS).ok_or("the date is out of range")?;
+                    if !(-2_451_545..2_145_031_949).contains(&days) {
+                        return Err("the date is out of range");
+                    }
+                    fixed(&days.to_be_bytes());
                 }
-                fixed(&days.to_be_bytes());
-            }
-            Cells::Decimal(array) => fixed(&numeric(array.value(row), array.scale())),
-            Cells::Text { array, longest, members } => {
+                Values::Text(array) => fixed(array.value(row).as_bytes()),
+            },
+            Cells::Text(array, longest) => {
                 let text = array.value(row);
                 if longest.is_some_and(|longest| text.len() > longest && text.chars().count() > longest) {
-                    return Err("the text is longer than the column");
+                    return Err("the string is longer than the column");
                 }
-                if members.as_ref().is_some_and(|members| !members.iter().any(|member| member == text)) {
-                    return Err("the word is not one of those that the schema announces");
-                }
-                match text.contains('\0') {
-                    false => fixed(text.as_bytes()),
-                    true => fixed(without_nul(text).as_bytes()),
+                if text.contains('\0') {
+                    fixed(without_nul(text).as_bytes());
+                } else {
+                    fixed(text.as_bytes());
                 }
             }
-            Cells::Time(array) => fixed(&time_of_day(array.value(row)).ok_or("the text is no time of day")?.to_be_bytes()),
+            Cells::Time(array) => {
+                fixed(&time_of_day(array.value(row)).ok_or("the string is not a time of day")?.to_be_bytes());
+            }
             Cells::Uuid(array) => {
-                fixed(uuid::Uuid::try_parse(array.value(row)).map_err(|_| "the text is no UUID")?.as_bytes());
+                fixed(uuid::Uuid::try_parse(array.value(row)).map_err(|_| "the string is not a UUID")?.as_bytes());
             }
-            Cells::Inet(array) => match array.value(row).parse().map_err(|_| "the text is no address")? {
+            Cells::Inet(array) => match array.value(row).parse().map_err(|_| "the string is not an IP address")? {
                 IpAddr::V4(address) => fixed(&[&[2, 32, 0, 4], &address.octets()[..]].concat()),
                 IpAddr::V6(address) => fixed(&[&[3, 128, 0, 16], &address.octets()[..]].concat()),
             },
             Cells::Json(array) => {
-                let text = without_odd_escapes(array.value(row));
+                let text = replace_refused_escapes(array.value(row));
                 out.extend_from_slice(&(text.len() as i32 + 1).to_be_bytes());
                 out.push(1);
                 out.extend_from_slice(text.as_bytes());
@@ -231,11 +158,11 @@ impl Cells {
             Cells::List { array, items, item_type } => {
                 let offsets = array.value_offsets();
                 let range = offsets[row] as usize..offsets[row + 1] as usize;
-                list(out, *item_type, range.len(), |index, out| items.value(range.start + index, out))?;
+                list(out, *item_type, range.len(), |index, out| items.write(range.start + index, out))?;
             }
-            Cells::ListText { array, sql_type } => {
-                let parsed: Vec<serde_json::Value> =
-                    serde_json::from_str(&without_odd_escapes(array.value(row))).map_err(|_| "the text is no JSON array")?;
+            Cells::ListText { array, item_type } => {
+                let parsed: Vec<serde_json::Value> = serde_json::from_str(&replace_refused_escapes(array.value(row)))
+                    .map_err(|_| "the string is not a JSON array")?;
                 let texts: StringArray = parsed
                     .iter()
                     .map(|item| match item {
@@ -244,33 +171,34 @@ impl Cells {
                         other => Some(other.to_string()),
                     })
                     .collect();
-                let kept = items_of_text(sql_type, texts)?;
-                let item_type = type_number(sql_type).ok_or("the column has no known type")?;
-                list(out, item_type, parsed.len(), |index, out| kept.value(index, out))?;
+                let items = items_of_text(item_type, texts)?;
+                let item_type = item_type.oid().ok_or("the items of the column have an unknown type")?;
+                list(out, item_type, parsed.len(), |index, out| items.write(index, out))?;
             }
         }
         Ok(())
     }
 }
 
-/// Items of a JSON array by the type of the column.
-fn items_of_text(sql_type: &str, texts: StringArray) -> Result<Cells, &'static str> {
+/// The items of a JSON array, converted to the type of the column's items.
+fn items_of_text(item_type: &SqlType, texts: StringArray) -> Result<BoundColumn<Cells>, &'static str> {
     use arrow::compute::{CastOptions, cast_with_options};
-    let target = match sql_type {
-        "boolean" => DataType::Boolean,
-        "smallint" => DataType::Int16,
-        "integer" => DataType::Int32,
-        "bigint" => DataType::Int64,
-        "real" => DataType::Float32,
-        "double precision" => DataType::Float64,
-        "date" => DataType::Date32,
-        "timestamp without time zone" => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+    let target = match item_type {
+        SqlType::Boolean => DataType::Boolean,
+        SqlType::Smallint => DataType::Int16,
+        SqlType::Integer => DataType::Int32,
+        SqlType::Bigint => DataType::Int64,
+        SqlType::Real => DataType::Float32,
+        SqlType::Double => DataType::Float64,
+        SqlType::Date => DataType::Date32,
+        SqlType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         _ => DataType::Utf8,
     };
     let options = CastOptions { safe: false, ..CastOptions::default() };
-    let array = cast_with_options(&texts, &target, &options).map_err(|_| "an item of the array is not of its type")?;
-    let column = CopyColumn { name: String::new(), source: String::new(), sql_type: sql_type.to_owned(), members: None };
-    cells(&column, sql_type, &array).map_err(|_| "an item of the array is not of its type")
+    let mismatch = "an item of the array does not have its type";
+    let array = cast_with_options(&texts, &target, &options).map_err(|_| mismatch)?;
+    let cells = cells(item_type, &array).map_err(|_| mismatch)?;
+    Ok(BoundColumn::new(&array, cells))
 }
 
 /// A one-dimensional array; the empty one has no dimension.
@@ -297,7 +225,7 @@ fn list(
     Ok(())
 }
 
-/// The server's texts cannot hold NUL: its picture takes its place.
+/// The string with U+2400 in place of NUL, which the server's strings cannot contain.
 fn without_nul(text: &str) -> String {
     text.replace('\0', "\u{2400}")
 }
@@ -344,8 +272,8 @@ mod tests {
     fn decimals_are_in_groups_of_four_digits() {
         let groups = |value, scale| {
             let bytes = numeric(value, scale);
-            let words: Vec<i16> = bytes.chunks(2).map(|two| i16::from_be_bytes([two[0], two[1]])).collect();
-            (words[1], words[2], words[3], words[4..].to_vec())
+            let shorts: Vec<i16> = bytes.chunks(2).map(|two| i16::from_be_bytes([two[0], two[1]])).collect();
+            (shorts[1], shorts[2], shorts[3], shorts[4..].to_vec())
         };
         assert_eq!(groups(0, 2), (0, 0, 2, vec![]));
         assert_eq!(groups(-12_345_678, 3), (1, 0x4000, 3, vec![1, 2345, 6780]));

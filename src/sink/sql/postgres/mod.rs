@@ -4,9 +4,12 @@ mod change;
 mod connection;
 mod dialect;
 mod encode;
-mod failure;
+mod errors;
+mod names;
 mod options;
 mod passfile;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub(super) use connection::PostgresServer;

@@ -10,8 +10,7 @@ use url::Url;
 use super::passfile;
 use crate::error::Result;
 use crate::redact::Secret;
-use crate::sink::sql::connection_string::{ConnectionString, TlsMode, malformed};
-use crate::sink::sql::tls::TlsSettings;
+use crate::sink::sql::connection::{ConnectionString, TlsMode, TlsSettings, malformed};
 
 /// The time to open a session, unless the connection string gives another.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,14 +1,13 @@
-//! The file of passwords of the server's own client library: lines of `host:port:database:user:password`. It finds a password
-//! and keeps none.
+//! libpq's password file: lines of `host:port:database:user:password`.
 
 use std::path::Path;
 
 use crate::redact::Secret;
 
-/// The password of the first line that fits `wanted`: host, port, database and user. `None` also where the file cannot be used.
+/// The password of the first line that matches `wanted`: host, port, database and user. `None` also if the file cannot be used.
 pub(super) fn read(file: &Path, wanted: [&str; 4]) -> Option<Secret> {
     if is_open_to_others(file) {
-        tracing::warn!(file = %file.display(), "The file of passwords can be read by others, so it is not used; chmod 600 it");
+        tracing::warn!(file = %file.display(), "Ignoring the password file, because other users can read it; run chmod 600 on it");
         return None;
     }
     find(&std::fs::read_to_string(file).ok()?, wanted)
@@ -34,7 +33,7 @@ fn find(text: &str, wanted: [&str; 4]) -> Option<Secret> {
     })
 }
 
-/// At colons that no backslash stands before.
+/// Splits at colons that are not escaped by a backslash.
 fn split(line: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     let (mut start, mut escaped) = (0, false);
@@ -68,7 +67,7 @@ mod tests {
     use super::read;
 
     #[test]
-    fn the_first_line_that_fits_has_the_password() {
+    fn the_first_matching_line_has_the_password() {
         let file = "# h:1:d:u:comment\nh:1:d:other:no\n\nshort:line\nh:*:d:u:a\\:b\\\\c\n*:*:*:*:last\n";
         let find = |wanted| super::find(file, wanted).map(|secret| secret.reveal().to_owned());
         assert_eq!(find(["h", "1", "d", "u"]).as_deref(), Some("a:b\\c"));
@@ -79,7 +78,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_file_that_others_can_read_is_not_used() {
+    fn a_file_that_others_can_read_is_ignored() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("pass");

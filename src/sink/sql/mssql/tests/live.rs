@@ -1,4 +1,4 @@
-//! The contract of all targets on a real server, where there is one.
+//! The contract of all targets on a real server, if one is given.
 
 use std::sync::Arc;
 
@@ -95,7 +95,7 @@ async fn the_contract_holds_on_sql_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tables_grow_with_what_the_user_added_to_them() {
+async fn tables_change_and_keep_what_the_user_added() {
     let Some((database, fixture)) = fixture().await else { return };
     let table = TableRef::new("canvas", "grown");
     let value = |name: Value, more: bool| {
@@ -137,14 +137,14 @@ async fn tables_grow_with_what_the_user_added_to_them() {
     let mine = "SELECT CAST(COUNT(*) AS int) FROM sys.indexes WHERE name = N'mine'";
     assert_eq!(database.words(mine).await, ["1"]);
 
-    // Longer than announced: the column widens, the row stays.
+    // A string that is too long widens the column.
     let long = "ü".repeat(5000);
     let rows = [Change::Up(json!({"id": 4, "name": long, "state": "one", "late": true}))];
     let loaded = load(&fixture, &new, LoadKind::Merge, &rows, at(3)).await.unwrap();
     assert_eq!(loaded.schema_changes.len(), 1, "{:?}", loaded.schema_changes);
     assert_eq!(database.words("SELECT CAST(LEN(name) AS int) FROM canvas.grown WHERE id = 4").await, ["5000"]);
 
-    // A change that a view is in the way of names the view, and leaves the table alone.
+    // The error about a view that blocks a change names the view, and the table stays as it is.
     let mut blocked = value(json!({"type": "string"}), true);
     blocked["score"] = json!({"type": "number", "default": 0.5});
     let error = load(&fixture, &served(&table, 3, blocked, &[]), LoadKind::Merge, &rows, at(4)).await.unwrap_err();
@@ -153,7 +153,7 @@ async fn tables_grow_with_what_the_user_added_to_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_book_keeping_is_that_of_the_official_client() {
+async fn the_sync_state_is_that_of_the_official_client() {
     let Some((database, fixture)) = fixture().await else { return };
     let table = TableRef::new("canvas", "t");
     let schema = served(&table, 7, json!({"a": {"type": "string", "description": "é"}}), &[]);
@@ -175,7 +175,7 @@ async fn the_book_keeping_is_that_of_the_official_client() {
     let key = "SELECT name FROM sys.key_constraints WHERE parent_object_id = OBJECT_ID(N'canvas.t') AND type = 'PK'";
     assert_eq!(database.words(key).await, ["pk_canvas_t"]);
 
-    // Dropped by hand: said, not filled with an increment.
+    // A table dropped by hand is reported, not filled with an increment.
     database.words("DROP TABLE canvas.t").await;
     let error = fixture.sink.committed(&table).await.unwrap_err();
     assert!(error.kind() == Kind::Target && error.hint_text().is_some_and(|hint| hint.contains("initdb")), "{error:?}");

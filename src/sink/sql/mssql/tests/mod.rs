@@ -1,4 +1,4 @@
-//! The dialect by snapshots and by other parsers, the session against a scripted peer, the contract against a server.
+//! The SQL by snapshots and other parsers, sessions against a scripted peer, the contract on a real server.
 
 mod live;
 mod peer;
@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use super::dialect::MssqlDialect;
 use crate::model::TableRef;
 use crate::schema::TableSchema;
-use crate::sink::sql::dialect::{Dialect, SqlTable};
+use crate::sink::sql::dialect::{Ddl, SqlTable};
 
-/// A schema as the service gives it, with the key `id`.
+/// A schema as the service sends it, with the key `id`.
 fn served(table: &TableRef, version: i64, value: Value, required: &[&str]) -> TableSchema {
     let source = json!({"properties": {
         "key": {"properties": {"id": {"type": "integer", "format": "int64"}}, "required": ["id"]},
@@ -22,7 +22,7 @@ fn served(table: &TableRef, version: i64, value: Value, required: &[&str]) -> Ta
     TableSchema::read(table, version, source).unwrap()
 }
 
-/// Columns of each kind of the official client's table of types.
+/// A column of each type that the official client knows.
 fn odd() -> TableSchema {
     let value = json!({
         "flag": {"type": "boolean", "default": false, "description": "It's a flag"},

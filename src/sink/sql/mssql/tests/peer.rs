@@ -1,5 +1,5 @@
-//! A scripted server of the protocol (MS-TDS 7.4), enough of it for a session and a bulk load. It reads what the client sends by
-//! its own understanding, keeps it, and answers as told. It knows no SQL but the staging table's definition.
+//! A scripted server of the protocol (MS-TDS 7.4), enough for sessions and bulk loads. It decodes what the client sends with code of its own,
+//! records it, and answers by a script. It understands no SQL except the definition of the staging table.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,35 +11,35 @@ use tokio::net::{TcpListener, TcpStream};
 pub(super) enum Seen {
     /// Database and user of a login.
     Login(String, String),
-    /// A batch, or a statement with parameters.
+    /// A batch of statements, or a statement with parameters.
     Sql(String, Vec<Option<String>>),
-    /// Rows of a bulk load, each value as text.
+    /// The rows of a bulk load, each value as text.
     Bulk(Vec<Vec<Option<String>>>),
-    /// Wants to stop what runs.
+    /// A request to stop the current statement.
     Attention,
-    /// The connection is at its end.
+    /// The end of the connection.
     End,
 }
 
-/// What to say.
+/// What to answer.
 #[derive(Debug, Clone)]
 pub(super) enum Answer {
     Done,
-    /// Rows of texts.
+    /// Rows of strings.
     Rows(Vec<Vec<Option<String>>>),
-    /// Done, with this count of rows.
+    /// Success, with this count of rows.
     Taken(u64),
-    /// Number and sentence of an error.
+    /// Number and message of an error.
     Error(u32, &'static str),
-    /// Go elsewhere; for a login.
+    /// For a login: a redirection to another port.
     Route(u16),
-    /// End the connection.
+    /// Ends the connection.
     Cut,
-    /// Say nothing.
+    /// No answer.
     Silence,
 }
 
-/// A row of one text.
+/// A row of one string.
 pub(super) fn one(text: &str) -> Answer {
     Answer::Rows(vec![vec![Some(text.to_owned())]])
 }
@@ -55,7 +55,7 @@ pub(super) struct Peer {
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// Makes TLS of a stream on which it was agreed.
+/// Establishes TLS on a stream.
 pub(super) type Secure = dyn Fn(TcpStream) -> futures::future::BoxFuture<'static, Option<Box<dyn Stream>>> + Send + Sync;
 
 impl Peer {
@@ -102,7 +102,7 @@ impl Peer {
         self.seen.lock().unwrap().clone()
     }
 
-    /// Waits until something of that kind was seen.
+    /// Waits until the client has sent something.
     pub(super) async fn wait_for(&self, wanted: impl Fn(&Seen) -> bool) {
         loop {
             let changed = self.changed.notified();
@@ -114,7 +114,7 @@ impl Peer {
     }
 }
 
-/// A column's type as the wire has it.
+/// A column's type on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Type {
     Bit,
@@ -124,7 +124,7 @@ enum Type {
     Date,
     DateTime2(u8),
     Binary(u16),
-    /// Bytes; 0xffff is without end.
+    /// Length in bytes; 0xffff is unlimited.
     NVarchar(u16),
 }
 
@@ -161,7 +161,7 @@ impl Talk {
         self.changed.notify_waiters();
     }
 
-    /// Whether the connection goes on.
+    /// Returns whether the connection continues.
     async fn answer(&mut self, seen: Seen) -> bool {
         let is_login = matches!(seen, Seen::Login(..));
         let mut tokens = Vec::new();
@@ -251,7 +251,7 @@ impl Talk {
     }
 }
 
-/// Version, TLS or not, no instance, thread, no MARS.
+/// Version, whether TLS is offered, no instance, thread, no multiple result sets.
 fn greeting(has_tls: bool) -> Vec<u8> {
     let tls = [if has_tls { 1 } else { 2 }];
     let options: [(u8, &[u8]); 5] = [(0, &[16, 0, 0, 1, 0, 0]), (1, &tls), (2, &[0]), (3, &[0, 0, 0, 0]), (4, &[0])];
@@ -316,13 +316,13 @@ fn headers(body: &[u8]) -> usize {
     u32::from_le_bytes(body[..4].try_into().unwrap()) as usize
 }
 
-/// A text of the login, by the place of its offset and length.
+/// A string of the login, by the position of its offset and length.
 fn login_text(body: &[u8], place: usize) -> String {
     let number = |at: usize| usize::from(u16::from_le_bytes([body[at], body[at + 1]]));
     utf16(&body[number(place)..][..number(place + 2) * 2])
 }
 
-/// A column of the staging table from its definition.
+/// A column of the staging table, from its definition.
 fn definition(text: &str) -> (String, Type) {
     let (name, sql_type) = text.strip_prefix('[').unwrap().rsplit_once("] ").unwrap();
     let sql_type = sql_type.strip_suffix(" NULL").expect("staged columns take nulls");
@@ -350,7 +350,7 @@ fn metadata(tokens: &mut Vec<u8>, columns: &[(String, Type)]) {
     tokens.push(0x81);
     tokens.extend_from_slice(&(columns.len() as u16).to_le_bytes());
     for (name, column) in columns {
-        // May be null; whether it can be written is not known.
+        // Nullable; whether it can be written is unknown.
         tokens.extend_from_slice(&[0, 0, 0, 0, 0x09, 0]);
         match column {
             Type::Bit => tokens.extend_from_slice(&[0x68, 1]),
@@ -366,7 +366,7 @@ fn metadata(tokens: &mut Vec<u8>, columns: &[(String, Type)]) {
             Type::NVarchar(length) => {
                 tokens.push(0xe7);
                 tokens.extend_from_slice(&length.to_le_bytes());
-                // English, code page 1252, as a collation of UTF-8 says it.
+                // English, code page 1252, as UTF-8 collations report it.
                 tokens.extend_from_slice(&[0x09, 0x04, 0xd0, 0x00, 0x34]);
             }
         }
@@ -375,7 +375,7 @@ fn metadata(tokens: &mut Vec<u8>, columns: &[(String, Type)]) {
     }
 }
 
-/// Reads from the front.
+/// Reads bytes from the front.
 struct Front<'b>(&'b [u8]);
 
 impl<'b> Front<'b> {
@@ -391,7 +391,7 @@ impl<'b> Front<'b> {
         u64::from_le_bytes(number)
     }
 
-    /// A value in parts, as values without end are sent.
+    /// A value in parts, as values of unlimited types are sent.
     fn parts(&mut self) -> Option<Vec<u8>> {
         if self.number(8) == u64::MAX {
             return None;
@@ -495,7 +495,7 @@ impl<'b> Front<'b> {
     }
 }
 
-/// A date by its number, which is 0 for the first day of the year 1.
+/// A date from its number, which is 0 for the first day of year 1.
 fn day(number: u64) -> String {
     chrono::NaiveDate::from_num_days_from_ce_opt(number as i32 + 1).unwrap().to_string()
 }

@@ -1,4 +1,4 @@
-//! Every statement over every schema of the catalogue: by snapshot, and as other programs read it.
+//! Every statement for every schema of the catalogue: as snapshots, and as other parsers read it.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -15,9 +15,10 @@ use crate::model::{Bookmark, Namespace, TableRef, Timestamp};
 use crate::schema::{ColumnType, TableSchema};
 use crate::sink::LoadKind;
 use crate::sink::conformance::{TEXT, column, schema};
-use crate::sink::sql::dialect::{Change, ChangeRules, Dialect, LiveColumn, SqlTable};
-use crate::sink::sql::meta;
-use crate::sink::sql::statement::Statement;
+use crate::sink::sql::dialect::{
+    Change, ChangeRules, Ddl, Introspection, LiveColumn, MergeStatements, MetaTables, SqlTable, Statement, Transactions,
+};
+use crate::sink::sql::sync_state;
 
 fn catalogue() -> Vec<TableSchema> {
     school::tables()
@@ -29,7 +30,7 @@ fn catalogue() -> Vec<TableSchema> {
         .collect()
 }
 
-/// Texts, words and identifiers as keys.
+/// Strings, enum values and UUIDs as keys.
 fn awkward_keys() -> TableSchema {
     let words = ColumnType::Enum { members: vec!["x".into()], open: true };
     let key = vec![
@@ -41,7 +42,7 @@ fn awkward_keys() -> TableSchema {
     schema(&TableRef::new("canvas", "awkward"), 1, key, vec![column("at", ColumnType::Timestamp, false)])
 }
 
-/// Tables that have everything.
+/// Tables whose statements are recorded in full.
 const IN_FULL: [&str; 4] = ["canvas.odd", "canvas.awkward", "canvas.enrollments", "canvas_logs.web_logs"];
 
 type Kinds = Vec<(&'static str, Vec<Statement>)>;
@@ -63,12 +64,12 @@ fn of_table(table: &SqlTable) -> Kinds {
     ]
 }
 
-/// Statements that are always the same, but for names and values.
+/// Statements that differ only in names and values.
 fn fixed() -> Kinds {
     let dialect = &MssqlDialect;
     let (table, schema) = (TableRef::new("canvas", "users"), odd());
     let reached = Bookmark { at: Timestamp::from_micros(1_706_745_600_000_001), schema_version: 7 };
-    let entry = meta::Entry { id: "5".into(), bookmark: reached, exists: true, description: String::new() };
+    let entry = sync_state::Entry { id: "5".into(), bookmark: reached, exists: true, description: String::new() };
     vec![
         ("session", vec![Statement::new(SESSION), Statement::new(TRANSACTIONS_OPEN)]),
         ("transaction", vec![dialect.begin(), dialect.commit(), dialect.rollback()]),
@@ -77,12 +78,18 @@ fn fixed() -> Kinds {
         ("namespace", dialect.create_namespace(&Namespace::new("canvas"))),
         ("meta_columns", vec![dialect.meta_columns()]),
         ("create_meta", dialect.create_meta()),
-        ("ancient", vec![dialect.ancient_tables()]),
+        ("legacy", vec![dialect.legacy_tables()]),
         ("version", dialect.set_version(1)),
-        ("reach", vec![meta::reach(dialect, &schema, None, reached), meta::reach(dialect, &schema, Some(&entry), reached)]),
+        (
+            "store_bookmark",
+            vec![
+                sync_state::store_bookmark(dialect, &schema, None, reached),
+                sync_state::store_bookmark(dialect, &schema, Some(&entry), reached),
+            ],
+        ),
         ("occupant", vec![dialect.occupant(&table)]),
-        ("forget", vec![meta::forget(dialect, &table)]),
-        ("entries", vec![Statement::new(meta::select_entries(dialect))]),
+        ("remove_entry", vec![sync_state::remove_entry(dialect, &table)]),
+        ("entries", vec![Statement::new(sync_state::select_entries(dialect))]),
         ("drop_stage", dialect.drop_stage()),
     ]
 }
@@ -92,7 +99,7 @@ fn texts(statements: &[Statement]) -> String {
 }
 
 #[test]
-fn every_statement_is_as_it_was_reviewed() {
+fn statements_are_as_reviewed() {
     let mut fixed_text = String::new();
     for (kind, statements) in fixed() {
         fixed_text.push_str(&format!("-- {kind}\n"));
@@ -109,7 +116,7 @@ fn every_statement_is_as_it_was_reviewed() {
     }
     insta::assert_snapshot!("mssql_fixed", fixed_text);
 
-    // Tables in full; what follows from a table in full for a few of them, and as a check sum for all.
+    // Tables in full; statements about a table in full for a few tables, and as checksums for all.
     let mut kinds: BTreeMap<&str, String> = BTreeMap::new();
     for schema in catalogue() {
         let table = table_of(&schema);
@@ -142,6 +149,7 @@ fn live(name: &str, sql_type: &str) -> LiveColumn {
         has_default: false,
         comment: None,
         lookup: None,
+        foreign_key: None,
     }
 }
 
@@ -156,7 +164,7 @@ fn live_of(table: &SqlTable) -> Vec<LiveColumn> {
     columns.collect()
 }
 
-/// Two versions of a table, and how it gets from one to the other.
+/// Changes between versions of a table.
 fn changes() -> Vec<(&'static str, Change)> {
     let table = TableRef::new("canvas", "grown");
     let before = table_of(&served(
@@ -226,19 +234,19 @@ fn changes() -> Vec<(&'static str, Change)> {
 }
 
 #[test]
-fn changes_of_a_table_are_as_they_were_reviewed() {
+fn schema_changes_are_as_reviewed() {
     let text: String = changes()
         .into_iter()
         .map(|(name, change)| format!("-- {name}\n{}notes: {:#?}\n", texts(&change.statements), change.notes))
         .collect();
     insta::assert_snapshot!("mssql_changes", text);
-    // As far as the stored schema tells, columns of the user are in no statement.
+    // Columns of the user, which the stored schema does not have, are in no statement.
     let known = changes().into_iter().filter(|(name, _)| *name != "without_a_stored_schema");
     assert!(!known.map(|(_, change)| texts(&change.statements)).collect::<String>().contains("mine"));
 }
 
 #[test]
-fn what_a_merge_cannot_follow_is_refused_with_a_hint() {
+fn changes_that_a_merge_cannot_make_are_refused_with_a_hint() {
     let table = TableRef::new("canvas", "t");
     let wanted = table_of(&served(&table, 2, json!({"a": {"type": "string", "format": "uuid"}}), &[]));
     let found = [LiveColumn { key: true, not_null: true, ..live("id", "bigint") }, live("a", "varchar(max)")];
@@ -253,7 +261,7 @@ fn what_a_merge_cannot_follow_is_refused_with_a_hint() {
 }
 
 #[test]
-fn rows_are_put_into_columns_that_kept_their_type() {
+fn rows_are_converted_for_columns_that_kept_their_type() {
     let table = TableRef::new("canvas", "kept");
     let value = json!({
         "words": {"type": "string"}, "text": {"type": "string", "enum": ["a"]}, "flag": {"type": "boolean"},
@@ -275,7 +283,7 @@ fn rows_are_put_into_columns_that_kept_their_type() {
     let settled = SqlTable { columns: columns.collect(), ..wanted.clone() };
     let statements = [MssqlDialect.fill_lookups(&settled), MssqlDialect.upsert(&settled)].concat();
     insta::assert_snapshot!("mssql_settled", texts(&statements));
-    assert_eq!(settled.columns[6].longest, None, "a text of any length is not widened");
+    assert_eq!(settled.columns[6].longest, None, "a string without a limit is not widened");
 }
 
 /// A new snapshot has no old values, so that columns get the type of the schema, with the lookup table that it needs.
@@ -323,7 +331,7 @@ fn all() -> BTreeMap<String, String> {
     all
 }
 
-/// Statements that a parser gives up on, by kind and first words, with how many there are.
+/// How many statements a parser refuses, by kind and first words.
 fn digest(refused: Vec<(&str, &str)>, total: usize) -> String {
     let mut counted: BTreeMap<String, usize> = BTreeMap::new();
     for (kind, text) in refused {
@@ -347,8 +355,7 @@ fn another_parser_reads_the_statements_as_t_sql() {
     insta::assert_snapshot!("mssql_sqlparser", digest(refused, all.len()));
 }
 
-/// Reads statements from its input as JSON lines; prints the numbers of those that it does not read, or only as a command that
-/// it does not know.
+/// Reads statements from its input as JSON lines; prints the numbers of those that it cannot parse, or only as an unknown command.
 const SQLGLOT: &str = r#"
 import json, logging, sys
 import sqlglot

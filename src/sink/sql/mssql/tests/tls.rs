@@ -1,4 +1,4 @@
-//! TLS with a scripted peer: the handshake travels in packets of the protocol, what follows does not.
+//! TLS with a scripted peer: the handshake is wrapped in packets of the protocol, all else is not.
 
 use std::path::Path;
 use std::pin::Pin;
@@ -20,11 +20,11 @@ use crate::sink::sql::connection::Server;
 /// A stream whose bytes are wrapped in packets until the handshake is over.
 struct Wrapped {
     stream: TcpStream,
-    /// The header of the packet that is read, as far as it is.
+    /// The header of the packet that is being read, as far as it has arrived.
     header: Vec<u8>,
     /// Bytes of that packet still to come.
     left: usize,
-    /// Packets on their way out.
+    /// Packets that are being sent.
     out: Vec<u8>,
     is_raw: bool,
 }
@@ -94,7 +94,7 @@ fn openssl(folder: &Path, line: &str) {
     assert!(done.status.success(), "openssl {line}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
-/// Two authorities; the first vouches for a server named `db.example`.
+/// Two authorities; the first signs the certificate of a server named `db.example`.
 fn certificates(folder: &Path) {
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
     for authority in ["ca", "other"] {
@@ -132,7 +132,7 @@ fn secure(folder: &Path) -> Arc<Secure> {
 
 #[tokio::test]
 #[allow(clippy::print_stderr, reason = "a test says what it did not run")]
-async fn passwords_go_only_to_servers_that_are_who_they_should_be() {
+async fn logins_are_sent_only_to_verified_servers() {
     if Command::new("openssl").arg("version").output().is_err() {
         eprintln!("not run: TLS of SQL Server (install openssl)");
         return;

@@ -1,4 +1,4 @@
-//! The session and the bulk path against a scripted peer.
+//! Sessions, the bulk path and whole loads against a scripted peer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,10 +14,9 @@ use crate::error::{Kind, Result};
 use crate::model::TableRef;
 use crate::schema::{ACTION, TableSchema};
 use crate::sink::conformance::{self, Change, at, reduced};
-use crate::sink::sql::connection::{Connection, CopyColumn, CopyInto, Server};
-use crate::sink::sql::dialect::Dialect;
-use crate::sink::sql::meta::SYNC_COLUMNS;
-use crate::sink::sql::statement::Statement;
+use crate::sink::sql::connection::{Connection, CopyColumn, CopyTarget, Server};
+use crate::sink::sql::dialect::{MergeStatements, Names, Statement, Transactions};
+use crate::sink::sql::sync_state::SYNC_COLUMNS;
 use crate::sink::sql::{SqlOptions, SqlSink};
 use crate::sink::{LoadKind, LoadPlan, Sink, WriteError};
 
@@ -30,7 +29,7 @@ fn sql(text: &str) -> Statement {
 }
 
 #[tokio::test]
-async fn a_session_asks_and_is_answered() {
+async fn a_session_returns_rows_and_counts() {
     let peer = Peer::new(|seen| match seen {
         Seen::Sql(text, values) if text == "ask" => Answer::Rows(vec![values.clone(), vec![None, Some("b".into())]]),
         Seen::Sql(text, _) if text == "count" => one("7"),
@@ -73,7 +72,7 @@ async fn a_session_with_an_error_is_not_used_again() {
     let mut session = connect(&peer, "?ssl=disable").await.unwrap();
     let error = session.rows(&sql("cut")).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Target);
-    // A transaction that was left open is no session to begin another in.
+    // A session with an open transaction is not used for another.
     let mut session = connect(&peer, "?ssl=disable").await.unwrap();
     assert!(session.is_idle() && !session.is_alive().await);
     assert!(!peer.seen().iter().any(|seen| matches!(seen, Seen::Sql(text, _) if text == "more")));
@@ -94,7 +93,7 @@ async fn logins_are_refused_redirected_and_kept_from_servers_without_tls() {
     assert!(error.kind() == Kind::Target && error.hint_text().is_some(), "{error:?}");
     assert_eq!(error.get("number"), Some("18456"));
 
-    // The peer has no TLS: by default nothing is told to it, not even the password.
+    // The peer offers no TLS: by default nothing is sent to it, least of all the password.
     for query in ["", "?ssl=require", "?ssl=verify-full"] {
         let plain = Peer::new(|_| Answer::Done).await;
         let error = connect(&plain, query).await.err().unwrap();
@@ -108,17 +107,16 @@ async fn logins_are_refused_redirected_and_kept_from_servers_without_tls() {
 }
 
 /// A batch of rows and where it goes.
-fn copy(schema: &TableSchema, rows: &[Change]) -> (CopyInto, RecordBatch, Statement) {
+fn copy(schema: &TableSchema, rows: &[Change]) -> (CopyTarget, RecordBatch, Statement) {
     let table = table_of(schema);
-    let action = CopyColumn { name: "[_action]".into(), source: ACTION.into(), sql_type: "nvarchar(1)".into(), members: None };
+    let action = CopyColumn { name: "[_action]".into(), source: ACTION.into(), sql_type: "nvarchar(1)".into() };
     let columns = table.columns.iter().map(|column| CopyColumn {
         name: MssqlDialect.quote(&column.name),
         source: column.source.clone(),
         sql_type: column.stage_type.clone(),
-        members: None,
     });
     let keys = table.columns.iter().filter(|column| column.key).map(|column| column.source.clone()).collect();
-    let into = CopyInto { table: MssqlDialect.stage(), columns: std::iter::once(action).chain(columns).collect(), keys };
+    let into = CopyTarget { table: MssqlDialect.stage(), columns: std::iter::once(action).chain(columns).collect(), keys };
     (into, conformance::changes(schema, rows), MssqlDialect.create_stage(&table).pop().unwrap())
 }
 
@@ -143,7 +141,7 @@ async fn rows_arrive_value_by_value() {
     let rows = [Change::Up(row(0, i64::MIN)), Change::Up(row(1, i64::MAX)), Change::Del(json!({"id": 7}))];
     let (into, batch, stage) = copy(&schema, &rows);
     session.execute(&stage).await.unwrap();
-    // A long text needs many packets.
+    // A long string needs many packets.
     let sent = session.copy_in(&into, &batch).await.unwrap();
     assert!(sent > 200_000, "{sent}");
     assert!(session.is_idle());
@@ -203,13 +201,13 @@ async fn rows_arrive_value_by_value() {
             null, null, null
         ],
     ]);
-    // The bulk path of the driver refuses the long text; its row comes by itself.
+    // The driver's bulk path refuses the long string; its row is inserted alone.
     let alone = expected.as_array_mut().unwrap().remove(0);
     assert_eq!(json!(rows), expected);
     assert_eq!(json!(long), alone);
     assert!(insert.starts_with("INSERT INTO [#daplake_stage] ([_action], [id], [flag], "), "{insert}");
     assert!(insert.ends_with("@P21, @P22)"), "{insert}");
-    // The driver asks for the columns by their quoted names, and names them so in its command.
+    // The driver uses the quoted names of the columns in its query and its command.
     let texts: Vec<&str> =
         seen.iter().filter_map(|seen| if let Seen::Sql(text, _) = seen { Some(text.as_str()) } else { None }).collect();
     let [.., ask, command, _] = &texts[..] else { panic!() };
@@ -239,14 +237,14 @@ async fn values_that_do_not_fit_are_refused_by_column_and_key() {
         let error = session.copy_in(&into, &batch).await.unwrap_err();
         assert_eq!((error.kind(), error.get("column"), error.get("key")), (Kind::Data, Some(name), Some("id=5")), "{error:?}");
         assert!(!format!("{error:?}").contains("secret") && !session.is_idle());
-        // The server waits for the rest of the rows; to say anything else would wait forever.
+        // The server waits for the rest of the rows, so the session is not used again.
         assert_eq!(session.execute(&MssqlDialect.rollback()).await.unwrap_err().kind(), Kind::Target);
     }
-    assert!(!peer.seen().iter().any(|seen| matches!(seen, Seen::Bulk(_))), "no half of a batch is ended as if it were whole");
+    assert!(!peer.seen().iter().any(|seen| matches!(seen, Seen::Bulk(_))), "an incomplete batch is not finished");
 }
 
 #[tokio::test]
-async fn a_bulk_load_ends_with_the_server_s_error_its_silence_or_its_end() {
+async fn a_bulk_load_ends_with_an_error_or_the_end_of_the_connection() {
     let schema = odd();
     let peer = Peer::new(|seen| match seen {
         Seen::Bulk(rows) => match rows.len() {
@@ -269,7 +267,7 @@ async fn a_bulk_load_ends_with_the_server_s_error_its_silence_or_its_end() {
         assert!(error.kind() == kind && !format!("{error:?}").contains("secret") && !session.is_idle(), "{error:?}");
         assert!(count != 1 || error.get("column") == Some("text"));
     }
-    // Dropped while it waits: the connection goes, and with it the transaction.
+    // Dropping a waiting session closes the connection, and so ends the transaction.
     let mut session = connect(&peer, "?ssl=disable").await.unwrap();
     let rows: Vec<Change> = (0..3).map(|id| Change::Up(json!({"id": id}))).collect();
     let (into, batch, stage) = copy(&schema, &rows);
@@ -288,7 +286,7 @@ async fn a_bulk_load_ends_with_the_server_s_error_its_silence_or_its_end() {
     assert!(!peer.seen().contains(&Seen::Attention));
 }
 
-/// Answers what a sink asks about a table that has rows: `id`, `name`, `state`.
+/// Answers a sink's queries about a table with rows: `id`, `name`, `state`.
 fn sink_script(seen: &Seen) -> Answer {
     let Seen::Sql(text, values) = seen else { return Answer::Done };
     let row = |cells: &[&str]| cells.iter().map(|cell| Some((*cell).to_owned())).collect::<Vec<_>>();
@@ -385,11 +383,11 @@ async fn a_load_that_fails_in_the_middle_commits_nothing() {
             Seen::Sql(text, _) => text.starts_with(at_text),
             _ => false,
         };
-        // The book-keeping's own transaction comes before.
+        // The transaction of the sync state comes first.
         let peer = Peer::new(move |seen| if is_here(seen) { answer.clone() } else { sink_script(seen) }).await;
         let sink = SqlSink::open(&peer.url("?ssl=disable").parse().unwrap(), SqlOptions::default()).unwrap();
         if at_text == "COMMIT" {
-            // What the server made of it is not known; the next run sees.
+            // Whether the server committed is unknown; the next run finds out.
             let error = load(&sink, &people("users", 10), LoadKind::Merge, &[]).await.unwrap_err();
             assert_eq!(error.kind(), Kind::Target);
             continue;
@@ -399,7 +397,7 @@ async fn a_load_that_fails_in_the_middle_commits_nothing() {
         assert_eq!(error.get("table"), Some("canvas.users"), "{error:?}");
         let after = peer.seen().iter().position(is_here).unwrap();
         let rest: Vec<Seen> = peer.seen().split_off(after + 1);
-        assert!(rest.iter().all(|seen| *seen == Seen::End), "nothing follows but the end: {rest:?}");
+        assert!(rest.iter().all(|seen| *seen == Seen::End), "only the end follows: {rest:?}");
     }
 }
 
@@ -463,7 +461,7 @@ async fn a_bulk_load_that_is_not_taken_whole_fails() {
             Peer::new(move |seen| if matches!(seen, Seen::Bulk(_)) { Answer::Taken(taken) } else { sink_script(seen) }).await;
         let rows = [Change::Up(person(1, json!("a"))), Change::Up(person(2, json!("b")))];
         let error = load(&open(&peer), &people("users", 10), LoadKind::Merge, &rows).await.unwrap_err();
-        let counts = (error.get("sent"), error.get("taken"));
+        let counts = (error.get("sent"), error.get("stored"));
         assert_eq!((error.kind(), counts), (Kind::Target, (Some("2"), Some(taken.to_string().as_str()))), "{error:?}");
         assert!(!statements(&peer).iter().any(|text| text.starts_with("UPDATE [instructure_dap]")), "the bookmark stays");
     }
@@ -482,7 +480,7 @@ async fn a_load_that_the_server_undoes_passes_when_it_is_repeated() {
                 if text.starts_with(refused)
                     && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() =>
             {
-                Answer::Error(number, "The transaction gives way.")
+                Answer::Error(number, "The transaction was rolled back.")
             }
             other => sink_script(other),
         })

@@ -1,0 +1,375 @@
+//! What a load defines: a new table, the change of an existing one to the schema, and its change for rows that hold more than the schema
+//! says, so that no row is lost. All of it can be repeated.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::state::{SqlLoad, State};
+use crate::error::{Error, Kind, Result};
+use crate::sink::sql::dialect::{Change, ChangeRules, LiveColumn, SqlColumn, SqlTable, Statement};
+use crate::sink::sql::sync_state;
+use crate::sink::{LoadKind, WriteError};
+
+fn is_same_name(one: &str, other: &str) -> bool {
+    one.to_lowercase() == other.to_lowercase()
+}
+
+/// A view that uses a column which is to change.
+struct DependentView<'r> {
+    kind: &'r str,
+    name: &'r str,
+    /// `table.column`.
+    column: String,
+    /// What is to happen to the column.
+    fate: String,
+    /// The server's error names the column.
+    is_named: bool,
+}
+
+impl SqlLoad {
+    /// The columns of the existing table; none if there is no table.
+    pub(super) async fn live(&mut self) -> Result<Vec<LiveColumn>> {
+        let dialect = self.database.dialect();
+        let rows = self.session.rows(&dialect.live_columns(&self.plan.table)).await?;
+        let live: Option<Vec<LiveColumn>> = rows.iter().map(|row| dialect.read_live(row)).collect();
+        live.ok_or_else(|| Error::new(Kind::Bug, "The database's catalogue cannot be read"))
+    }
+
+    /// The table of the stored schema.
+    fn table_before(&self, entry: Option<&sync_state::Entry>) -> Option<SqlTable> {
+        let schema = entry?.schema(&self.plan.table)?;
+        self.database.dialect().table_of(&schema).ok()
+    }
+
+    /// The change from the existing columns to the wanted ones.
+    pub(super) fn change(&self, live: &[LiveColumn], entry: Option<&sync_state::Entry>) -> Result<Change> {
+        let before = self.table_before(entry);
+        let drop_removed = self.database.options.drop_removed_columns;
+        let rules = ChangeRules { before: before.as_ref(), kind: self.plan.kind, drop_removed };
+        self.database.dialect().change_table(&self.table, live, rules)
+    }
+
+    /// Gives existing columns whose names differ from the wanted ones only in case the wanted names; returns old and new names. A column
+    /// that the user added keeps its name; where the database cannot hold both, that is an error.
+    pub(super) fn match_case(
+        &self,
+        live: &mut [LiveColumn],
+        entry: Option<&sync_state::Entry>,
+    ) -> Result<Vec<(String, String)>> {
+        let dialect = self.database.dialect();
+        let before = self.table_before(entry);
+        let known: HashSet<String> = live.iter().map(|column| column.name.clone()).collect();
+        let mut renamed = Vec::new();
+        for column in live {
+            let is_wanted = self.table.columns.iter().any(|wanted| wanted.name == column.name);
+            let mut alike = self.table.columns.iter().filter(|wanted| is_same_name(&wanted.name, &column.name));
+            let Some(wanted) = alike.find(|wanted| !is_wanted && !known.contains(&wanted.name)) else { continue };
+            let was_known = before.as_ref().map(|before| before.columns.iter().any(|old| old.name == column.name));
+            if was_known == Some(true) || was_known.is_none() && !dialect.is_case_sensitive() {
+                renamed.push((column.name.clone(), wanted.name.clone()));
+                column.name.clone_from(&wanted.name);
+            } else if !dialect.is_case_sensitive() {
+                return Err(Error::new(Kind::Target, "A column that you added has the name of a new column")
+                    .with_field("column", &column.name)
+                    .with_field("new column", &wanted.name)
+                    .hint("rename your column, or leave the new one out with --drop-column"));
+            }
+        }
+        Ok(renamed)
+    }
+
+    /// Names and values of the existing enumeration types.
+    async fn live_enumerations(&mut self) -> Result<Vec<(String, String)>> {
+        if self.table.columns.iter().all(|column| column.enumeration.is_none()) {
+            return Ok(Vec::new());
+        }
+        let Some(query) = self.database.dialect().live_enumerations(&self.plan.table.namespace) else {
+            return Ok(Vec::new());
+        };
+        let rows = self.session.rows(&query).await?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| {
+                let mut cells = row.into_iter().flatten();
+                Some((cells.next()?, cells.next()?))
+            })
+            .collect())
+    }
+
+    /// Adds values of the schema to enumeration types. A new value cannot be used in the same transaction, so this comes before it. It can be
+    /// repeated, and a value too many does no harm.
+    pub(super) async fn widen_enumerations(&mut self) -> Result<()> {
+        let live = self.live_enumerations().await?;
+        for (statement, note) in Arc::clone(&self.database).dialect().widen_enumerations(&self.table, &live) {
+            self.session.execute(&statement).await?;
+            self.loaded.schema_changes.push(note);
+        }
+        for (column, findings) in self.table.columns.iter().zip(&mut self.findings) {
+            let Some(enumeration) = &column.enumeration else { continue };
+            let values = live.iter().filter(|(name, _)| *name == enumeration.name).map(|(_, value)| value.clone());
+            findings.known.extend(values);
+        }
+        Ok(())
+    }
+
+    async fn create_enumerations(&mut self) -> Result<()> {
+        if self.database.dialect().live_enumerations(&self.plan.table.namespace).is_none() {
+            return Ok(());
+        }
+        let live = self.live_enumerations().await?;
+        let statements = self.database.dialect().create_enumerations(&self.table, &live);
+        self.run(&statements).await?;
+        let wanted = self.table.columns.iter().filter_map(|column| column.enumeration.as_ref());
+        let created = wanted.filter(|wanted| !live.iter().any(|(name, _)| *name == wanted.name));
+        self.created_enumerations = created.map(|enumeration| enumeration.name.clone()).collect();
+        Ok(())
+    }
+
+    /// Creates the table and the objects that it needs.
+    pub(super) async fn create_table(&mut self) -> Result<()> {
+        self.create_enumerations().await?;
+        let database = Arc::clone(&self.database);
+        self.run(&database.dialect().create_lookups(&self.table)).await?;
+        self.run(&database.dialect().create_table(&self.table)).await
+    }
+
+    /// Changes the table of a direct load for the rows so far. Where that would end the transaction, the load starts again.
+    pub(super) async fn fit_new_table(&mut self) -> Result<(), WriteError> {
+        if !self.database.dialect().ddl_is_transactional() {
+            return Err(self.restart_staged());
+        }
+        Ok(self.fit_rows(None).await?)
+    }
+
+    /// Creates the table, or changes it for the schema and the rows. Returns whether it is new.
+    pub(super) async fn change_schema(&mut self, entry: Option<&sync_state::Entry>) -> Result<bool> {
+        let database = Arc::clone(&self.database);
+        let dialect = database.dialect();
+        let mut live = self.live().await?;
+        if live.is_empty() {
+            self.created_table = !dialect.ddl_is_transactional();
+            self.create_table().await?;
+            self.run(&dialect.add_key(&self.table)).await?;
+            self.fit_rows(None).await?;
+            return Ok(true);
+        }
+        let renamed = self.match_case(&mut live, entry)?;
+        for (from, to) in &renamed {
+            self.session.execute(&dialect.rename_column(&self.plan.table, from, to)).await?;
+            self.loaded.schema_changes.push(format!("`{from}` is renamed to `{to}`"));
+        }
+        let change = self.change(&live, entry)?;
+        if self.plan.kind == LoadKind::Replace && dialect.ddl_is_transactional() && !change.statements.is_empty() {
+            // Without rows, every change of type is possible.
+            self.session.execute(&dialect.clear(&self.table)).await?;
+            self.state = State::Staged { is_cleared: true };
+        }
+        self.create_enumerations().await?;
+        self.run(&dialect.create_lookups(&self.settled(&live))).await?;
+        let wanted = self.table.columns.clone();
+        self.change_live(&change.statements, &wanted, &live).await?;
+        self.loaded.schema_changes.extend(change.notes);
+        self.loaded.warnings.extend(change.warnings);
+        let live = if change.statements.is_empty() { live } else { self.live_after_change(&live).await? };
+        self.table = self.settled(&live);
+        self.fit_rows(Some(&live)).await?;
+        Ok(false)
+    }
+
+    /// Changes a table that others may use. `wanted`: the columns after it. An error names the views that block it.
+    async fn change_live(&mut self, statements: &[Statement], wanted: &[SqlColumn], live: &[LiveColumn]) -> Result<()> {
+        let Err(error) = self.define(statements).await else { return Ok(()) };
+        let database = Arc::clone(&self.database);
+        let Some(query) = database.dialect().dependent_views(&self.plan.table, &error) else { return Err(error) };
+        let Ok(rows) = self.session.rows(&query).await else { return Err(error) };
+        let cause = error.causes().join(": ");
+        let mut views: Vec<DependentView<'_>> = rows
+            .iter()
+            .filter_map(|row| {
+                let [Some(kind), Some(name), Some(column)] = &row[..] else { return None };
+                let fate = self.fate_of_column(column, wanted, live)?;
+                let is_named = cause.contains(&format!("\"{column}\""));
+                Some(DependentView { kind, name, column: format!("{}.{column}", self.plan.table.table), fate, is_named })
+            })
+            .collect();
+        // One column blocked the statement; usually the message names it.
+        if views.iter().any(|view| view.is_named) {
+            views.retain(|view| view.is_named);
+        }
+        let Some((first, others)) = views.split_first() else { return Err(error) };
+        let capital = if first.kind == "view" { "View" } else { "Materialized view" };
+        let sentence = format!("{capital} {} uses {}, which is to {}", first.name, first.column, first.fate);
+        let mut blocked = Error::new(error.kind(), sentence);
+        if let Some(state) = error.get("sqlstate") {
+            blocked = blocked.with_field("sqlstate", state);
+        }
+        let others: Vec<String> = others.iter().map(|view| format!("{} {} ({})", view.kind, view.name, view.column)).collect();
+        if !others.is_empty() {
+            blocked = blocked.with_field("also", others.join(", "));
+        }
+        let (kind, name) = (first.kind, first.name.replace('\'', "''"));
+        Err(blocked
+            .hint(format!(
+                "save its definition (SELECT pg_get_viewdef('{name}'::regclass, true)), drop the {kind}, run again and recreate \
+                 it; until then this table gets no new data"
+            ))
+            .caused_by(cause))
+    }
+
+    /// What a change does to a column. `None`: nothing that a view would block.
+    fn fate_of_column(&self, column: &str, wanted: &[SqlColumn], live: &[LiveColumn]) -> Option<String> {
+        let existing = live.iter().find(|live| live.name == column)?;
+        match wanted.iter().find(|wanted| wanted.name == column) {
+            None => Some("be dropped".to_owned()),
+            Some(wanted) if wanted.sql_type != existing.sql_type => {
+                Some(format!("become {}", self.database.dialect().plain_type(&wanted.sql_type)))
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// The table as rows must be written into the existing columns.
+    pub(super) fn settled(&self, live: &[LiveColumn]) -> SqlTable {
+        let columns = self.table.columns.iter().map(|column| match live.iter().find(|live| live.name == column.name) {
+            Some(live) => self.database.dialect().settle(column, live, self.plan.kind),
+            None => column.clone(),
+        });
+        SqlTable { columns: columns.collect(), ..self.table.clone() }
+    }
+
+    /// The columns after a change; adds to the report which have another type than before.
+    async fn live_after_change(&mut self, old: &[LiveColumn]) -> Result<Vec<LiveColumn>> {
+        let live = self.live().await?;
+        let dialect = self.database.dialect();
+        for column in &live {
+            let Some(old) = old.iter().find(|old| old.name == column.name) else { continue };
+            let (now, before) = (dialect.plain_type(&column.sql_type), dialect.plain_type(&old.sql_type));
+            if now == before {
+                continue;
+            }
+            let mut note = format!("`{}` is {now} instead of {before}", column.name);
+            let wanted = self.table.columns.iter().find(|wanted| wanted.name == column.name);
+            let wanted = wanted.map(|wanted| dialect.plain_type(&wanted.sql_type));
+            if let Some(wanted) = wanted.filter(|wanted| *wanted != now) {
+                note.push_str(&format!(", because not all of its values are {wanted}; --resnapshot changes the type"));
+            }
+            self.loaded.schema_changes.push(note);
+        }
+        Ok(live)
+    }
+
+    /// Changes the table for rows that hold more than the schema says. `live`: the existing columns, if the table is not new.
+    async fn fit_rows(&mut self, live: Option<&[LiveColumn]>) -> Result<()> {
+        for index in 0..self.table.columns.len() {
+            let name = self.table.columns[index].name.clone();
+            let existing = live.and_then(|live| live.iter().find(|live| live.name == name));
+            self.fit_nulls(index, existing).await?;
+            let values = std::mem::take(&mut self.findings[index].new_values);
+            if !self.fit_long_strings(index, existing, live).await? && !values.is_empty() {
+                self.fit_enum_values(index, values, existing).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a required column be null if rows have nulls in it.
+    async fn fit_nulls(&mut self, index: usize, existing: Option<&LiveColumn>) -> Result<()> {
+        if !self.findings[index].has_null || !self.table.columns[index].required {
+            return Ok(());
+        }
+        self.table.columns[index].required = false;
+        if existing.is_none_or(|existing| existing.not_null) {
+            let database = Arc::clone(&self.database);
+            let column = &self.table.columns[index];
+            let name = column.name.clone();
+            self.define(&[database.dialect().relax(&self.table, column, existing)]).await?;
+            self.loaded.schema_changes.push(format!("`{name}` has nulls although it is required, and may be null now"));
+        }
+        Ok(())
+    }
+
+    /// Gives a column a type without limits if rows have strings that do not fit. Returns whether they do.
+    async fn fit_long_strings(
+        &mut self,
+        index: usize,
+        existing: Option<&LiveColumn>,
+        live: Option<&[LiveColumn]>,
+    ) -> Result<bool> {
+        let database = Arc::clone(&self.database);
+        let dialect = database.dialect();
+        let (column, findings) = (&self.table.columns[index], &self.findings[index]);
+        let is_bounded = column.longest.is_some() || dialect.most_bytes(column).is_some();
+        let has_impossible_value = findings.has_impossible_value && column.enumeration.is_some();
+        if !(findings.has_long && is_bounded || has_impossible_value) {
+            return Ok(false);
+        }
+        let what =
+            if findings.has_long { "strings longer than the schema says" } else { "values that no enumeration can hold" };
+        let wide = dialect.unbounded(column);
+        let is_wide = |live: &LiveColumn| dialect.plain_type(&live.sql_type) == dialect.plain_type(&wide.sql_type);
+        if wide.lookup.is_some() || !existing.is_some_and(is_wide) {
+            let note = format!("`{}` has {what}, and holds any string now", column.name);
+            let retype = [dialect.retype(&self.table, &wide, existing)];
+            let mut wanted = self.table.columns.clone();
+            wanted[index] = wide.clone();
+            self.change_live(&retype, &wanted, live.unwrap_or_default()).await?;
+            self.loaded.schema_changes.push(note);
+        }
+        self.table.columns[index] = wide;
+        Ok(true)
+    }
+
+    /// Adds values that the schema does not list to an enumeration.
+    async fn fit_enum_values(&mut self, index: usize, values: Vec<String>, existing: Option<&LiveColumn>) -> Result<()> {
+        if let Some((lookup, _)) = self.table.columns[index].lookup.clone() {
+            return self.report_lookup_values(index, &values, &lookup).await;
+        }
+        let database = Arc::clone(&self.database);
+        let dialect = database.dialect();
+        let column = &mut self.table.columns[index];
+        let Some(enumeration) = &mut column.enumeration else { return Ok(()) };
+        let is_new = self.created_enumerations.contains(&enumeration.name);
+        enumeration.members.extend(values.iter().cloned());
+        let column = column.clone();
+        let statements = if is_new {
+            dialect.recreate_enumeration(&self.table, &column)
+        } else {
+            dialect.add_enum_values(&self.table, &column, &values, existing)
+        };
+        if statements.is_empty() {
+            return Ok(());
+        }
+        // Only this transaction knows a type that it created. Any other type must get its values before they can be used.
+        if is_new || dialect.live_enumerations(&self.plan.table.namespace).is_none() {
+            self.define(&statements).await?;
+        } else {
+            let mut other = database.session().await?;
+            for statement in &statements {
+                other.execute(statement).await?;
+            }
+            database.give_back(other);
+        }
+        let (name, count) = (&column.name, values.len());
+        self.loaded
+            .schema_changes
+            .push(format!("`{name}` has {count} values that the schema does not list; they were added to its enumeration"));
+        self.loaded.warnings.push(format!(
+            "`{name}`: the official client would stop at this table, because the enumeration has values that the schema does not list"
+        ));
+        Ok(())
+    }
+
+    /// Warns about enum values that the schema does not list and that are new to the lookup table; the merge adds them.
+    async fn report_lookup_values(&mut self, index: usize, values: &[String], lookup: &str) -> Result<()> {
+        let rows = self.session.rows(&self.database.dialect().lookup_values(lookup)).await?;
+        let known: HashSet<&str> = rows.iter().filter_map(|row| row.get(1)?.as_deref()).collect();
+        let count = values.iter().filter(|value| !known.contains(value.as_str())).count();
+        if count > 0 {
+            let name = &self.table.columns[index].name;
+            self.loaded
+                .warnings
+                .push(format!("`{name}`: {count} values that the schema does not list were added to its lookup table"));
+        }
+        Ok(())
+    }
+}

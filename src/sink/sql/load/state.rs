@@ -1,0 +1,84 @@
+//! The state of one load.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::definition;
+use super::findings::Findings;
+use crate::error::Result;
+use crate::sink::sql::connection::Connection;
+use crate::sink::sql::database::Database;
+use crate::sink::sql::dialect::{SqlTable, Statement};
+use crate::sink::{LoadPlan, LoadSummary, WriteError};
+
+/// Ids of the values of one lookup table.
+pub(super) type Ids = HashMap<String, i32>;
+
+/// One load of one table.
+///
+/// A new table receives its rows directly. All other rows go through a staging table of the session, so that readers of the table are not
+/// disturbed before the commit.
+pub(in crate::sink::sql) struct SqlLoad {
+    pub(super) database: Arc<Database>,
+    pub(super) session: Box<dyn Connection>,
+    pub(super) plan: LoadPlan,
+    /// The wanted table; from the schema change on, the table as it is.
+    pub(super) table: SqlTable,
+    pub(super) state: State,
+    /// The session holds the table's lock.
+    pub(super) holds_lock: bool,
+    /// This load created the table, and no rollback removes it.
+    pub(super) created_table: bool,
+    /// Names of enumeration types that this transaction created; no other session sees them yet.
+    pub(super) created_enumerations: Vec<String>,
+    /// NaN and infinities that became null.
+    pub(super) non_finite: u64,
+    pub(super) loaded: LoadSummary,
+    /// What the rows hold beyond the schema, by column.
+    pub(super) findings: Vec<Findings>,
+    /// Ids of lookup tables, by column.
+    pub(super) ids: HashMap<String, Ids>,
+}
+
+/// How far a load has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// No changes were given yet.
+    Planned,
+    /// The table has another bookmark than the plan expects; the changes are ignored.
+    Superseded,
+    /// This load created the table, and the rows are in it.
+    Direct,
+    /// The changes are in the staging table.
+    Staged {
+        /// All old rows are removed already.
+        is_cleared: bool,
+    },
+}
+
+impl SqlLoad {
+    /// Names of the key columns in the batches.
+    pub(super) fn keys(&self) -> Vec<String> {
+        self.table.keys().map(|column| column.source.clone()).collect()
+    }
+
+    /// Runs statements, in order.
+    pub(super) async fn run(&mut self, statements: &[Statement]) -> Result<()> {
+        for statement in statements {
+            self.session.execute(statement).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs schema statements about objects that others may use; see [`definition`].
+    pub(super) async fn define(&mut self, statements: &[Statement]) -> Result<()> {
+        definition::define(self.session.as_mut(), self.database.dialect(), &self.table, statements).await
+    }
+
+    /// Makes the caller load the changes again through the staging table, because the rows do not fit the table that this
+    /// load created and cannot change under them.
+    pub(super) fn restart_staged(&self) -> WriteError {
+        self.database.stage_from_now_on(&self.plan.table);
+        WriteError::Restart
+    }
+}

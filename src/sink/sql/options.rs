@@ -1,0 +1,24 @@
+//! What a user chooses for all tables of a database.
+
+/// What to do with NaN and infinity where the database cannot hold them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NonFinite {
+    /// The table fails, with an error that names column and key.
+    #[default]
+    Fail,
+    /// They become null, and are counted.
+    Null,
+}
+
+/// Choices for all tables of a database.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SqlOptions {
+    /// See [`NonFinite`].
+    pub non_finite: NonFinite,
+    /// Drop columns that the stored schema has and the service no longer has. Otherwise they are kept and get no new values. Columns that
+    /// no stored schema has are never dropped.
+    pub drop_removed_columns: bool,
+    /// Names or patterns of tables that may be taken over although they have rows and the sync state does not list them. All their rows
+    /// are replaced.
+    pub adopt: Vec<String>,
+}

@@ -1,0 +1,417 @@
+//! The sync state, which daplake shares with the official client: `table_sync` has the bookmark of each table, `database_version` a single
+//! row with 1.
+
+use std::collections::{HashMap, hash_map};
+
+use serde_json::Value;
+
+use super::connection::Connection;
+use super::dialect::{Dialect, Row, Statement};
+use crate::error::{Error, ErrorContext, Kind, Result};
+use crate::model::{Bookmark, Namespace, TableRef, Timestamp};
+use crate::schema::{ColumnRecord, TableSchema};
+
+/// The layout that both programs know.
+const VERSION: i64 = 1;
+
+/// The sync state of a table.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Entry {
+    pub(super) id: String,
+    pub(super) bookmark: Bookmark,
+    /// Whether the data table exists.
+    pub(super) exists: bool,
+    /// The JSON Schema as stored.
+    pub(super) description: String,
+}
+
+impl Entry {
+    /// The stored schema. `None` if it cannot be read.
+    pub(super) fn schema(&self, table: &TableRef) -> Option<TableSchema> {
+        let source = serde_json::from_str::<Value>(&self.description).ok()?;
+        TableSchema::read(table, self.bookmark.schema_version, source).ok()
+    }
+
+    /// Which columns are left out or hashed, from the stored schema.
+    pub(super) fn columns(&self) -> ColumnRecord {
+        serde_json::from_str::<Value>(&self.description)
+            .map_or_else(|_| ColumnRecord::default(), |source| ColumnRecord::of_source(&source))
+    }
+
+    /// Replaces a bookmark of whole seconds by the exact one. An exact bookmark of another second is outdated: the official client has
+    /// loaded the table since.
+    fn refine(&mut self, exact: &HashMap<String, i64>) {
+        const SECOND: i64 = 1_000_000;
+        let cut = self.bookmark.at.micros();
+        if let Some(micros) =
+            exact.get(&self.id).filter(|micros| cut % SECOND == 0 && micros.div_euclid(SECOND) * SECOND == cut)
+        {
+            self.bookmark.at = Timestamp::from_micros(*micros);
+        }
+    }
+}
+
+/// Exact bookmarks in microseconds by the id of their row in `table_sync`; see
+/// [`MetaTables::exact_bookmarks`](super::dialect::MetaTables::exact_bookmarks).
+async fn exact_bookmarks(connection: &mut dyn Connection, dialect: &dyn Dialect) -> Result<HashMap<String, i64>> {
+    let Some(ask) = dialect.exact_bookmarks() else { return Ok(HashMap::new()) };
+    let rows = connection.rows(&ask).await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| {
+            let mut cells = row.into_iter().flatten();
+            Some((cells.next()?, cells.next()?.parse().ok()?))
+        })
+        .collect())
+}
+
+/// The table of the exact bookmarks.
+pub(super) const EXACT_BOOKMARKS: &str = "daplake__bookmark";
+/// Columns that `table_sync` must have.
+pub(super) const SYNC_COLUMNS: [&str; 9] = [
+    "id",
+    "source_namespace",
+    "source_table",
+    "timestamp",
+    "schema_version",
+    "target_schema",
+    "target_table",
+    "schema_description_format",
+    "schema_description",
+];
+
+/// Whether the sync state exists. Kind `Target` if other objects have its names.
+pub(super) async fn exists(connection: &mut dyn Connection, dialect: &dyn Dialect) -> Result<bool> {
+    let rows = connection.rows(&dialect.meta_columns()).await?;
+    let of = |table: &'static str| rows.iter().filter(move |row| row.first().and_then(Option::as_deref) == Some(table));
+    let mut both = true;
+    for (table, needed) in
+        [("table_sync", &SYNC_COLUMNS[..]), ("database_version", &["version"]), (EXACT_BOOKMARKS, &["sync_id", "micros"])]
+    {
+        if of(table).next().is_none() {
+            both &= table == EXACT_BOOKMARKS;
+            continue;
+        }
+        let has = |column: &&str| of(table).any(|row| row.get(1).and_then(Option::as_deref) == Some(*column));
+        let is_table =
+            of(table).all(|row| row.get(2).and_then(Option::as_deref).is_some_and(|cell| cell == "t" || cell == "1"));
+        if !is_table || !needed.iter().all(has) {
+            return Err(Error::new(Kind::Target, "Another object has the name of a table of the sync state")
+                .with_field("name", if table == EXACT_BOOKMARKS { table.to_owned() } else { dialect.meta_table(table) })
+                .hint("rename that object, or use another database"));
+        }
+    }
+    Ok(both)
+}
+
+/// Creates the sync state if it is missing, and converts that of clients before 1.0. Kind `Unsupported` for an unknown layout.
+pub(super) async fn prepare(connection: &mut dyn Connection, dialect: &dyn Dialect) -> Result<()> {
+    if exists(connection, dialect).await? && version(&connection.rows(&versions(dialect)).await?)? == Some(VERSION) {
+        return Ok(());
+    }
+    if dialect.ddl_is_transactional() {
+        connection.execute(&dialect.begin()).await?;
+    }
+    // Two first runs could create it at once.
+    wait_for_lock(connection, dialect, LOCK).await?;
+    for statement in dialect.create_meta() {
+        connection.execute(&statement).await?;
+    }
+    if !dialect.ddl_is_transactional() {
+        connection.execute(&dialect.begin()).await?;
+    }
+    let found = version(&connection.rows(&versions(dialect)).await?)?;
+    if found.is_none_or(|version| version == 0) {
+        let legacy = connection.rows(&dialect.legacy_tables()).await?;
+        let legacy: Vec<String> = legacy.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
+        if !legacy.is_empty() {
+            tracing::info!(tables = legacy.join(", "), "Converting the sync state of a client older than version 1.0");
+        }
+        for statement in dialect.migrate(&legacy) {
+            connection.execute(&statement).await?;
+        }
+    }
+    if found != Some(VERSION) {
+        for statement in dialect.set_version(VERSION) {
+            connection.execute(&statement).await?;
+        }
+    }
+    connection.execute(&dialect.commit()).await?;
+    if let Some(unlock) = dialect.unlock(LOCK) {
+        connection.execute(&unlock).await?;
+    }
+    Ok(())
+}
+
+/// Waits until the session holds the lock `name`. Kind `Conflict` if the server ended the wait.
+pub(super) async fn wait_for_lock(connection: &mut dyn Connection, dialect: &dyn Dialect, name: &str) -> Result<()> {
+    let answer = connection.rows(&dialect.lock(name)).await?;
+    if dialect.is_lock_held(&answer) {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Conflict, "The database server did not grant a lock")
+        .with_field("lock", name)
+        .hint("another run may hold it; run again when that has ended"))
+}
+
+/// Name of the lock for what all tables share.
+pub(super) const LOCK: &str = "sync state";
+
+fn versions(dialect: &dyn Dialect) -> Statement {
+    Statement::new(format!("SELECT {} FROM {}", dialect.quote("version"), dialect.meta_table("database_version")))
+}
+
+/// The version of the layout. `None`: none is set. Kind `Unsupported` for an unknown version.
+fn version(rows: &[Row]) -> Result<Option<i64>> {
+    let unknown = || {
+        Error::new(Kind::Unsupported, "The database has an unknown layout version")
+            .hint("a newer client may have created it; instructure_dap.database_version must have one row with 1")
+    };
+    match rows {
+        [] => Ok(None),
+        [row] => {
+            let version: i64 = row.first().and_then(|cell| cell.as_deref()?.parse().ok()).ok_or_else(unknown)?;
+            if (0..=VERSION).contains(&version) { Ok(Some(version)) } else { Err(unknown().with_field("version", version)) }
+        }
+        _ => Err(unknown().with_field("rows", rows.len())),
+    }
+}
+
+/// Whether the single value of a result is true.
+pub(super) fn is_true(rows: &[Row]) -> bool {
+    rows.first().and_then(|row| row.first()).and_then(Option::as_deref).is_some_and(|cell| cell == "t" || cell == "1")
+}
+
+/// The sync state of a table. `None` also if there is none at all.
+pub(super) async fn entry(
+    connection: &mut dyn Connection,
+    dialect: &dyn Dialect,
+    table: &TableRef,
+    has_meta: bool,
+) -> Result<Option<Entry>> {
+    if !has_meta {
+        return Ok(None);
+    }
+    let place = |number| dialect.placeholder(number);
+    let (namespace, name) = (dialect.quote("source_namespace"), dialect.quote("source_table"));
+    let text = format!(
+        "{} WHERE {namespace} {equal} {} AND {name} {equal} {}",
+        select_entries(dialect),
+        place(1),
+        place(2),
+        equal = dialect.equal()
+    );
+    let statement = Statement::new(text).bind(table.namespace.as_str()).bind(&table.table);
+    let mut rows = connection.rows(&statement).await?;
+    if rows.len() > 1 {
+        return Err(duplicate_entries(table));
+    }
+    let Some(row) = rows.pop() else { return Ok(None) };
+    let (_, mut entry) = read_entry(row).ok_or_else(unreadable).with_field("table", table)?;
+    entry.refine(&exact_bookmarks(connection, dialect).await?);
+    Ok(Some(entry))
+}
+
+/// The sync state of all tables, with one query. A table with several rows has its error instead.
+pub(super) async fn entries(
+    connection: &mut dyn Connection,
+    dialect: &dyn Dialect,
+) -> Result<HashMap<TableRef, Result<Entry>>> {
+    let rows = connection.rows(&Statement::new(select_entries(dialect))).await?;
+    let exact = exact_bookmarks(connection, dialect).await?;
+    let mut entries: HashMap<TableRef, Result<Entry>> = HashMap::new();
+    for row in rows {
+        let (table, mut entry) = read_entry(row).ok_or_else(unreadable)?;
+        entry.refine(&exact);
+        match entries.entry(table) {
+            hash_map::Entry::Occupied(mut known) => {
+                let error = duplicate_entries(known.key());
+                *known.get_mut() = Err(error);
+            }
+            hash_map::Entry::Vacant(free) => {
+                free.insert(Ok(entry));
+            }
+        }
+    }
+    Ok(entries)
+}
+
+fn duplicate_entries(table: &TableRef) -> Error {
+    Error::new(Kind::Target, "The sync state has several rows for one table")
+        .with_field("table", table)
+        .hint("delete all but the oldest from instructure_dap.table_sync")
+}
+
+pub(super) fn select_entries(dialect: &dyn Dialect) -> String {
+    let quote = |name| dialect.quote(name);
+    format!(
+        "SELECT {}, {}, {}, {}, {}, CASE WHEN {} THEN 1 ELSE 0 END, {} FROM {}",
+        dialect.text("source_namespace"),
+        dialect.text("source_table"),
+        quote("id"),
+        dialect.micros_of("timestamp"),
+        quote("schema_version"),
+        dialect.entry_exists(),
+        dialect.text("schema_description"),
+        dialect.meta_table("table_sync"),
+    )
+}
+
+fn unreadable() -> Error {
+    Error::new(Kind::Target, "The sync state cannot be read")
+}
+
+fn read_entry(row: Row) -> Option<(TableRef, Entry)> {
+    let mut cells = row.into_iter();
+    let mut next = || cells.next().flatten();
+    let table = TableRef::new(next()?, next()?);
+    let id = next()?;
+    let at = Timestamp::from_micros(next()?.parse().ok()?);
+    let schema_version = next()?.parse().ok()?;
+    let exists = next()? == "1";
+    Some((table, Entry { id, bookmark: Bookmark { at, schema_version }, exists, description: next()? }))
+}
+
+/// All tables of the sync state, of one namespace or of all, sorted.
+pub(super) async fn tables(
+    connection: &mut dyn Connection,
+    dialect: &dyn Dialect,
+    namespace: Option<&Namespace>,
+) -> Result<Vec<TableRef>> {
+    let column = dialect.quote("source_namespace");
+    let names = ["source_namespace", "source_table"].map(|name| dialect.text(name)).join(", ");
+    let list = format!("SELECT DISTINCT {names} FROM {}", dialect.meta_table("table_sync"));
+    let statement = match namespace {
+        None => Statement::new(list),
+        Some(namespace) => Statement::new(format!("{list} WHERE {column} {} {}", dialect.equal(), dialect.placeholder(1)))
+            .bind(namespace.as_str()),
+    };
+    let rows = connection.rows(&statement).await?;
+    let mut tables: Vec<TableRef> = rows
+        .into_iter()
+        .filter_map(|row| {
+            let mut cells = row.into_iter().flatten();
+            Some(TableRef::new(cells.next()?, cells.next()?))
+        })
+        .collect();
+    // By bytes, whatever the database's collation.
+    tables.sort();
+    Ok(tables)
+}
+
+/// Stores the bookmark and the schema of a table, in a new row or the existing one.
+pub(super) fn store_bookmark(dialect: &dyn Dialect, schema: &TableSchema, old: Option<&Entry>, reached: Bookmark) -> Statement {
+    let table = dialect.meta_table("table_sync");
+    let place = |number| dialect.placeholder(number);
+    let description = description(&schema.source);
+    let at = reached.at.to_datetime().map(|time| time.format("%Y-%m-%d %H:%M:%S%.6f").to_string()).unwrap_or_default();
+    let names = |names: &[&str]| names.iter().map(|name| dialect.quote(name)).collect::<Vec<_>>();
+    match old {
+        Some(entry) => {
+            let [timestamp, version, format, text, id] =
+                ["timestamp", "schema_version", "schema_description_format", "schema_description", "id"]
+                    .map(|name| dialect.quote(name));
+            Statement::new(format!(
+                "UPDATE {table} SET {timestamp} = {}, {version} = {}, {format} = 'json', {text} = {} WHERE {id} = {}",
+                dialect.timestamp(&place(1)),
+                dialect.integer(&place(2)),
+                place(3),
+                dialect.integer(&place(4))
+            ))
+            .bind(at)
+            .bind(reached.schema_version.to_string())
+            .bind(description)
+            .bind(&entry.id)
+        }
+        None => {
+            let columns = names(&[
+                "source_namespace",
+                "source_table",
+                "timestamp",
+                "schema_version",
+                "target_schema",
+                "target_table",
+                "schema_description",
+                "schema_description_format",
+            ]);
+            let values: Vec<String> = (1..=7)
+                .map(|number| match number {
+                    3 => dialect.timestamp(&place(3)),
+                    4 => dialect.integer(&place(4)),
+                    other => place(other),
+                })
+                .collect();
+            Statement::new(format!("INSERT INTO {table} ({}) VALUES ({}, 'json')", columns.join(", "), values.join(", ")))
+                .bind(schema.table.namespace.as_str())
+                .bind(&schema.table.table)
+                .bind(at)
+                .bind(reached.schema_version.to_string())
+                .bind(schema.table.namespace.as_str())
+                .bind(&schema.table.table)
+                .bind(description)
+        }
+    }
+}
+
+/// Removes the row of a table.
+pub(super) fn remove_entry(dialect: &dyn Dialect, table: &TableRef) -> Statement {
+    Statement::new(format!(
+        "DELETE FROM {} WHERE {} {equal} {} AND {} {equal} {}",
+        dialect.meta_table("table_sync"),
+        dialect.quote("source_namespace"),
+        dialect.placeholder(1),
+        dialect.quote("source_table"),
+        dialect.placeholder(2),
+        equal = dialect.equal()
+    ))
+    .bind(table.namespace.as_str())
+    .bind(&table.table)
+}
+
+/// The schema as it is stored: compact, without `properties.meta`.
+fn description(source: &Value) -> String {
+    let mut source = source.clone();
+    if let Some(groups) = source.get_mut("properties").and_then(Value::as_object_mut) {
+        groups.shift_remove("meta");
+    }
+    source.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_stored_schema_has_no_meta_and_keeps_its_order() {
+        let source =
+            json!({"$schema": "s", "properties": {"z": 1, "meta": {"a": 1}, "key": {"b": 2}, "value": {}}, "type": "object"});
+        let text = r#"{"$schema":"s","properties":{"z":1,"key":{"b":2},"value":{}},"type":"object"}"#;
+        assert_eq!(description(&source), text);
+    }
+
+    #[test]
+    fn a_stored_schema_is_a_schema_again() {
+        let source = json!({"properties": {
+            "key": {"properties": {"id": {"type": "integer"}}, "required": ["id"]},
+            "value": {"properties": {"b": {"type": "string"}, "a": {"type": "boolean"}}}
+        }});
+        let bookmark = Bookmark { at: Timestamp::from_micros(0), schema_version: 1 };
+        let entry = Entry { id: "1".into(), bookmark, exists: true, description: source.to_string() };
+        let table = TableRef::new("canvas", "t");
+        let names: Vec<String> = entry.schema(&table).unwrap().columns().map(|column| column.name.clone()).collect();
+        assert_eq!(names, ["id", "b", "a"]);
+        assert_eq!(Entry { description: "no JSON".into(), ..entry }.schema(&table), None);
+    }
+
+    #[test]
+    fn a_version_is_one_row() {
+        let row = |text: &str| vec![Some(text.to_owned())];
+        assert_eq!(version(&[]).unwrap(), None);
+        assert_eq!(version(&[row("0")]).unwrap(), Some(0));
+        assert_eq!(version(&[row("1")]).unwrap(), Some(1));
+        for odd in [vec![row("5")], vec![row("-1")], vec![row("1"), row("1")], vec![vec![None]]] {
+            assert_eq!(version(&odd).unwrap_err().kind(), Kind::Unsupported, "{odd:?}");
+        }
+    }
+}
