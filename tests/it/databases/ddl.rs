@@ -1,4 +1,4 @@
-//! `schema --ddl`: what it prints is run by the engine it is for, where that can be had here.
+//! `schema --ddl`: the output is run by its engine, where that is available.
 
 use std::process::{Command, Stdio};
 
@@ -12,7 +12,7 @@ async fn views_for_duckdb_read_the_files_and_carry_descriptions() {
         return;
     };
     let world = World::new(school(&[canvas("users"), canvas("courses")])).await;
-    // Converted files stand in for a folder of plain Parquet tables.
+    // Converted files serve as a folder of plain Parquet tables.
     for table in ["users", "courses"] {
         let arguments =
             ["snapshot", "--namespace", "canvas", "--table", table, "--convert", "parquet", "--output-directory", table];
@@ -48,7 +48,7 @@ async fn views_for_duckdb_read_the_files_and_carry_descriptions() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tables_for_postgresql_are_made_by_it() {
+async fn tables_for_postgresql_can_be_created() {
     let Some(database) = Database::new() else { return };
     let (printed, tables) = all_for("postgresql").await;
     database.psql(&printed);
@@ -68,7 +68,7 @@ async fn all_for(engine: &str) -> (String, usize) {
 
 #[cfg(feature = "mysql")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tables_for_mysql_are_made_by_it() {
+async fn tables_for_mysql_can_be_created() {
     use crate::support::mysql::{Brand, Database};
     let (printed, tables) = all_for("mysql").await;
     let made = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME NOT LIKE '%!_!_%!_!_%' ESCAPE '!'";
@@ -79,10 +79,10 @@ async fn tables_for_mysql_are_made_by_it() {
     }
 }
 
-/// There is no server to run them; a parser that is not ours reads them.
+/// There is no server to run them; an independent parser reads them.
 #[cfg(all(feature = "mssql", feature = "lake"))]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tables_for_sql_server_are_read_as_its_language() {
+async fn tables_for_sql_server_are_parsed_as_t_sql() {
     use datafusion::sql::sqlparser::ast::Statement;
     let (printed, tables) = all_for("mssql").await;
     let dialect = datafusion::sql::sqlparser::dialect::MsSqlDialect {};
@@ -100,7 +100,7 @@ async fn tables_for_sql_server_are_read_as_its_language() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn other_engines_get_their_words_and_quotes() {
+async fn other_engines_get_their_types_and_quotes() {
     let world = World::new(school(&[canvas("courses")])).await;
     let ddl = |more: &[&str]| {
         let base = ["schema", "--namespace", "canvas", "--table", "courses", "--target", "s3://bucket/lake/", "--ddl"];

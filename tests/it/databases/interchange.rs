@@ -1,5 +1,5 @@
-//! The official client and ours on one database, in turn: either goes on where the other stopped, and what they make is alike.
-//! Databases come in through [`Kept`], so that each kind is one implementation.
+//! The official client and daplake on one database, in turn: either continues where the other stopped, and both create the same. Each kind of
+//! database implements [`Kept`].
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -15,17 +15,17 @@ use crate::support::{
     CLIENT_ID, CLIENT_SECRET, Run, World, assert_same_to, canvas, official, read_postgres, school, serving, web_logs,
 };
 
-/// A database that both clients know, as its own programs see it.
+/// A database that both programs support, as its own programs see it.
 trait Kept: Send + Sync {
     /// The connection string.
     fn url(&self) -> &str;
     /// Columns, constraints, types and comments, one line each.
     fn layout(&self) -> BTreeSet<String>;
-    /// The book-keeping, one line for each row.
+    /// The sync state, one line for each row.
     fn book_keeping(&self) -> BTreeSet<String>;
     /// Rows of tables as JSON.
     fn rows(&self, tables: &[TableRef]) -> Vec<Vec<Value>>;
-    /// Microseconds that the official client keeps of a moment.
+    /// The precision of timestamps of the official client, in microseconds.
     fn unit(&self) -> i64 {
         1
     }
@@ -55,7 +55,7 @@ impl Kept for crate::support::mysql::Database {
         &self.url
     }
 
-    /// But for the types that differ on purpose: see `docs/guides/mysql.md`.
+    /// Except for the types that differ on purpose: see `docs/guides/mysql.md`.
     fn layout(&self) -> BTreeSet<String> {
         let lines = self.sql(
             "SELECT CONCAT('column ', TABLE_NAME, '.', COLUMN_NAME, ': ', COLUMN_TYPE, ' ', IS_NULLABLE, ' ', COALESCE(COLUMN_DEFAULT, ''), \
@@ -104,7 +104,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// Two databases of a kind, and a school that answers at once: the official client waits seconds between two questions.
+    /// Two databases of a kind, and a school that answers at once, because the official client waits seconds between two requests.
     async fn new(options: SchoolOptions, database: impl Fn() -> Option<Box<dyn Kept>>) -> Option<Self> {
         let program = official::found()?;
         let databases = [database()?, database()?];
@@ -124,7 +124,7 @@ impl Pair {
         }
     }
 
-    /// One verb on both databases at once, by one client each, for all given tables.
+    /// Runs one verb on both databases at once, each with one of the clients, for all given tables.
     async fn step(&self, verb: &str, clients: [Client; 2], tables: &[TableRef], since: Option<Timestamp>) {
         self.prepare(tables, since).await;
         std::thread::scope(|scope| {
@@ -139,8 +139,8 @@ impl Pair {
         });
     }
 
-    /// Has the service answer the questions of the official client before it asks them: between two looks at a job that is not
-    /// done yet it waits five seconds. The service gives the same job for the same question.
+    /// Starts the jobs of the official client before it does, because it polls an unfinished job only every five seconds. The service
+    /// returns the same job for the same query.
     async fn prepare(&self, tables: &[TableRef], since: Option<Timestamp>) {
         let http = reqwest::Client::new();
         let base = self.world.server.url().to_string();
@@ -170,7 +170,7 @@ impl Pair {
         for database in &self.databases {
             for (table, rows) in tables.iter().zip(database.rows(tables)) {
                 if table.is_log() {
-                    // Of a key that comes twice the official client keeps the last it sees, and we the newest.
+                    // Of a repeated key the official client keeps the last change that it sees, daplake the newest.
                     assert_eq!(rows.len(), self.world.school.expected(table, at).unwrap().len(), "{table}");
                     continue;
                 }
@@ -181,12 +181,12 @@ impl Pair {
 
     fn assert_alike(&self, but: &[&str], when: &str) {
         let [one, other] = self.databases.each_ref().map(|database| database.book_keeping());
-        assert_eq!(differences(&one, &other), [""; 0], "book-keeping, {when}");
+        assert_eq!(differences(&one, &other), [""; 0], "sync state, {when}");
         let layout = |database: &dyn Kept| -> BTreeSet<String> {
             let lines = database.layout().into_iter().filter(|line| !but.iter().any(|but| line.contains(but)));
             match but {
                 [] => lines.collect(),
-                // A column that only one has moves those behind it.
+                // A column that only one of them has shifts the columns after it.
                 _ => lines.map(|line| line.rsplit_once(" #").map_or(line.clone(), |(line, _)| line.to_owned())).collect(),
             }
         };
@@ -204,7 +204,7 @@ fn by_namespace(tables: &[TableRef]) -> Vec<(String, Vec<String>)> {
     namespaces.into_iter().map(|namespace| (namespace.clone(), names(&namespace))).collect()
 }
 
-/// Lines that only one of two has.
+/// Lines that only one of the two has.
 fn differences(one: &BTreeSet<String>, other: &BTreeSet<String>) -> Vec<String> {
     let mut lines: Vec<String> = one.difference(other).map(|line| format!("- {line}")).collect();
     lines.extend(other.difference(one).map(|line| format!("+ {line}")));
@@ -221,8 +221,8 @@ fn mariadb() -> Option<Box<dyn Kept>> {
     Some(Box::new(crate::support::mysql::Database::new(crate::support::mysql::Brand::Mariadb)?))
 }
 
-/// Tables with enumerations, JSON, arrays, addresses, UUIDs, decimals, dates and schema changes of each kind that the official
-/// client can follow.
+/// Tables with enumerations, JSON, arrays, addresses, UUIDs, decimals, dates, and every kind of schema change that the official client
+/// supports.
 fn spread() -> Vec<TableRef> {
     let mut tables: Vec<TableRef> = [
         "accounts",
@@ -251,7 +251,7 @@ async fn take_turns(database: impl Fn() -> Option<Box<dyn Kept>>) {
     pair.step("initdb", clients, &tables, None).await;
     for round in 0..5 {
         pair.assert_rows(&tables, pair.world.school.now());
-        // The official client drops columns that are gone; we keep them, as users' views may need them.
+        // The official client drops removed columns; daplake keeps them, because views of users may need them.
         pair.assert_alike(&["courses.turnitin_id"], &format!("round {round}"));
         let since = pair.world.school.now();
         pair.world.school.advance();
@@ -262,11 +262,11 @@ async fn take_turns(database: impl Fn() -> Option<Box<dyn Kept>>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn either_client_goes_on_where_the_other_stopped_in_postgresql() {
+async fn either_client_continues_where_the_other_stopped_in_postgresql() {
     take_turns(postgres).await;
 }
 
-/// The whole catalogue, but for the tables with nulls in columns that may not be null: the official client cannot load them.
+/// The whole catalogue, except tables with nulls in required columns, which the official client cannot load.
 async fn fill_all(database: impl Fn() -> Option<Box<dyn Kept>>) {
     let options = SchoolOptions { rows: 100, ..school(&[]) };
     let Some(pair) = Pair::new(options, database).await else { return };
@@ -280,7 +280,7 @@ async fn fill_all(database: impl Fn() -> Option<Box<dyn Kept>>) {
     pair.step("syncdb", [Client::Ours, Client::Official], &tables, Some(since)).await;
     pair.assert_rows(&tables, pair.world.school.now());
     pair.assert_alike(&[], "after an increment by the other client");
-    // What it cannot do is no obstacle for us.
+    // daplake can load those as well.
     let [_, ours] = &pair.databases;
     for (namespace, names) in by_namespace(&bad) {
         for table in names {
@@ -291,18 +291,18 @@ async fn fill_all(database: impl Fn() -> Option<Box<dyn Kept>>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_whole_catalogue_is_laid_out_as_by_the_official_client_in_postgresql() {
+async fn the_whole_catalogue_has_the_layout_of_the_official_client_in_postgresql() {
     fill_all(postgres).await;
 }
 
 #[cfg(feature = "mysql")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn either_client_goes_on_where_the_other_stopped_in_mariadb() {
+async fn either_client_continues_where_the_other_stopped_in_mariadb() {
     take_turns(mariadb).await;
 }
 
 #[cfg(feature = "mysql")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_whole_catalogue_is_laid_out_as_by_the_official_client_in_mariadb() {
+async fn the_whole_catalogue_has_the_layout_of_the_official_client_in_mariadb() {
     fill_all(mariadb).await;
 }

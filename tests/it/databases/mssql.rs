@@ -1,4 +1,4 @@
-//! SQL Server as a target, through the front door: the same histories as in the lake, read back by statements.
+//! SQL Server as a target, from the command line and the library: the same histories as for the lake, read back with queries.
 
 use std::sync::Arc;
 
@@ -64,7 +64,7 @@ async fn a_whole_school_follows_its_history_in_sql_server() {
     assert!(changes >= 4, "the history has schema changes");
     let again = sql.sync_all().await;
     assert!(again.tables.iter().all(|table| matches!(table.outcome, Outcome::Unchanged { .. })), "{again:?}");
-    // Nothing of ours in the schemas that the official client reads.
+    // No other tables in the schemas of the official client.
     let others = "SELECT CAST(COUNT(*) AS int) FROM sys.tables WHERE name LIKE N'%daplake%'";
     assert_eq!(sql.database.words(others).await, ["0"]);
 }

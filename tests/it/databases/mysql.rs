@@ -1,4 +1,4 @@
-//! What only MySQL and MariaDB have; all else is in `sql.rs`.
+//! What only MySQL and MariaDB have; all other tests are in `sql.rs`.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use daplake::ops::{self, Target};
 use crate::support::mysql::{Brand, Database, Server};
 use crate::support::{World, assert_same, canvas, school, web_logs};
 
-/// An authority and a certificate by it, for a name.
+/// Creates an authority and a certificate that it signed, for a name.
 fn certify(folder: &Path, authority: &str, name: &str) {
     let script = format!(
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {authority}.key -out {authority}.pem -days 30 \
@@ -25,16 +25,16 @@ fn certify(folder: &Path, authority: &str, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tls_of_mariadb_is_as_strict_as_asked() {
-    tls_is_as_strict_as_asked(Brand::Mariadb).await;
+async fn tls_of_mariadb_is_as_strict_as_requested() {
+    tls_is_as_strict_as_requested(Brand::Mariadb).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tls_of_mysql_is_as_strict_as_asked() {
-    tls_is_as_strict_as_asked(Brand::Mysql).await;
+async fn tls_of_mysql_is_as_strict_as_requested() {
+    tls_is_as_strict_as_requested(Brand::Mysql).await;
 }
 
-async fn tls_is_as_strict_as_asked(brand: Brand) {
+async fn tls_is_as_strict_as_requested(brand: Brand) {
     let folder = tempfile::tempdir().unwrap();
     Command::new("chmod").arg("755").arg(folder.path()).status().unwrap();
     certify(folder.path(), "elsewhere", "DNS:db.example");
@@ -80,15 +80,15 @@ async fn tls_is_as_strict_as_asked(brand: Brand) {
     }
 }
 
-/// Many servers have the bulk path of clients disabled.
+/// Many servers disable the bulk path.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_the_bulk_path_rows_arrive_all_the_same_and_it_is_said_once() {
+async fn without_the_bulk_path_rows_are_inserted_with_one_warning() {
     without_the_bulk_path(Brand::Mariadb, &["--local-infile=0"]).await;
 }
 
-/// A strict server, as hosted ones are.
+/// A strict server, as hosted servers are.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mysql_server_that_wants_primary_keys_is_written_as_any_other() {
+async fn a_mysql_server_that_requires_primary_keys_can_be_used() {
     let settings = ["--local-infile=0", "--sql-require-primary-key=ON", "--sql-generate-invisible-primary-key=ON"];
     without_the_bulk_path(Brand::Mysql, &settings).await;
 }
@@ -111,11 +111,43 @@ async fn without_the_bulk_path(brand: Brand, settings: &[&str]) {
 }
 
 #[test]
-fn a_host_that_does_not_resolve_is_said_to_be_one() {
+fn a_host_that_does_not_resolve_is_reported() {
     for scheme in ["postgresql", "mysql", "mssql"] {
         let target = format!("{scheme}://me:planted-password@no-such-host.invalid/x");
         let output = crate::support::bare_command(&["status", "--target", &target]).output().unwrap();
         let run = crate::support::Run::of(output).assert_code(5).assert_says(&["host not found"]);
         assert!(!run.stderr.contains("planted-password"), "{run:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_that_mariadb_undoes_is_repeated() {
+    undone_loads_are_repeated(Brand::Mariadb).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_that_mysql_undoes_is_repeated() {
+    undone_loads_are_repeated(Brand::Mysql).await;
+}
+
+/// A deadlock and a lock timeout, as the server reports them.
+async fn undone_loads_are_repeated(brand: Brand) {
+    let Some(database) = Database::new(brand) else { return };
+    let users = [canvas("users")];
+    let world = World::new(school(&users)).await;
+    let arguments = ["--non-interactive", "sync", "--namespace", "canvas", "--jobs-per-minute", "0", "--target", &database.url];
+    world.daplake(&arguments).assert_code(0);
+    for (code, state, failures) in [(1213, "40001", 1), (1205, "HY000", 2)] {
+        // A rollback does not undo changes of a MyISAM table: the first loads fail.
+        database.sql("DROP TABLE IF EXISTS tries; CREATE TABLE tries (n int) ENGINE = MyISAM; INSERT INTO tries VALUES (0)");
+        database.sql(&format!(
+            "DROP TRIGGER IF EXISTS refused;\nDELIMITER //\nCREATE TRIGGER refused BEFORE INSERT ON canvas__users FOR EACH ROW BEGIN \
+             UPDATE tries SET n = n + 1; IF (SELECT n FROM tries) <= {failures} THEN \
+             SIGNAL SQLSTATE '{state}' SET MYSQL_ERRNO = {code}, MESSAGE_TEXT = 'The transaction was rolled back'; END IF; END //\nDELIMITER ;"
+        ));
+        world.school.advance();
+        world.daplake(&arguments).assert_code(0).assert_says(&["loading again"]);
+        assert_same(&world.school, &users[0], world.school.now(), database.rows("canvas__users"));
+        assert_eq!(database.sql("SELECT n > 1 FROM tries"), "1\n");
     }
 }

@@ -1,5 +1,5 @@
-//! PostgreSQL's connections: logins, TLS in all modes, sockets, variables, and sessions that end in the midst of things. Servers
-//! are real, private to a test, and asked themselves how they were connected to.
+//! Connections to PostgreSQL: logins, TLS in all modes, sockets, variables, and sessions that end during a load. Each test has a server of
+//! its own, which says how clients connected to it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -53,7 +53,7 @@ struct Secured {
     certificates: tempfile::TempDir,
 }
 
-/// A server with TLS, and users for each way to be let in.
+/// A server with TLS, and users for each way to log in.
 fn secured() -> Option<Secured> {
     let folder = tempfile::tempdir().unwrap();
     certificates(folder.path());
@@ -84,7 +84,7 @@ impl Secured {
         self.certificates.path().join(name)
     }
 
-    /// Whether the session that a connection string gives is by TLS, as the server sees it; else the error.
+    /// Whether the session of a connection string uses TLS, as the server sees it; otherwise the error.
     async fn by_tls(&self, user: &str, host: &str, query: &str) -> daplake::Result<bool> {
         let name = format!("probe-{}", uuid::Uuid::new_v4().simple());
         let port = self.server.port;
@@ -102,7 +102,7 @@ impl Secured {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_modes_of_tls_are_those_of_libpq() {
     let Some(secured) = secured() else { return };
-    // Who, where, how: by TLS or not, or the word that the error has.
+    // User, host, parameters, and either whether TLS is used or a part of the error.
     let cases: &[(&str, &str, &str, Result<bool, &str>)] = &[
         ("scram", "localhost", "ssl=disable", Ok(false)),
         ("scram", "localhost", "ssl=allow", Ok(false)),
@@ -111,18 +111,18 @@ async fn the_modes_of_tls_are_those_of_libpq() {
         ("scram", "localhost", "sslmode=require", Ok(true)),
         ("scram", "localhost", "ssl=verify-ca&sslrootcert=CA", Ok(true)),
         ("scram", "localhost", "ssl=verify-full&sslrootcert=CA", Ok(true)),
-        // A certificate of another name.
+        // A certificate for another name.
         ("scram", "127.0.0.1", "ssl=require", Ok(true)),
         ("scram", "127.0.0.1", "ssl=verify-ca&sslrootcert=CA", Ok(true)),
         ("scram", "127.0.0.1", "ssl=verify-full&sslrootcert=CA", Err("name")),
-        // Somebody else's authority, or only the system's.
+        // Another authority, or only the system's.
         ("scram", "localhost", "ssl=verify-ca&sslrootcert=OTHER", Err("certificate")),
         ("scram", "localhost", "ssl=verify-full&sslrootcert=OTHER", Err("certificate")),
         ("scram", "localhost", "ssl=verify-ca", Err("")),
         ("scram", "localhost", "ssl=require&sslrootcert=OTHER", Err("certificate")),
         ("scram", "localhost", "ssl=prefer&sslrootcert=OTHER", Ok(true)),
         ("scram", "localhost", "ssl=verify-ca&sslrootcert=/nowhere/ca.crt", Err("sslrootcert")),
-        // What the server insists on.
+        // What the server requires.
         ("only_tls", "localhost", "ssl=disable", Err("28000")),
         ("only_tls", "localhost", "ssl=allow", Ok(true)),
         ("only_tls", "localhost", "ssl=prefer", Ok(true)),
@@ -130,7 +130,7 @@ async fn the_modes_of_tls_are_those_of_libpq() {
         ("only_plain", "localhost", "ssl=allow", Ok(false)),
         ("only_plain", "localhost", "ssl=prefer", Ok(false)),
         ("only_plain", "localhost", "ssl=require", Err("28000")),
-        // The older login.
+        // The older kind of login.
         ("old", "localhost", "ssl=disable", Ok(false)),
         ("old", "localhost", "ssl=require", Ok(true)),
     ];
@@ -163,7 +163,7 @@ async fn a_client_certificate_lets_its_user_in() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_not_let_in_is_told_why_and_no_password_is_shown() {
+async fn refused_logins_are_explained_without_the_password() {
     let Some(secured) = secured() else { return };
     let port = secured.server.port;
     let cases = [
@@ -188,12 +188,12 @@ async fn who_is_not_let_in_is_told_why_and_no_password_is_shown() {
             .output()
             .unwrap();
     let run = Run::of(output).assert_code(0);
-    // By its place: a password with an `&` would be split there.
+    // By its position: a password with an `&` would be split there.
     assert!(run.stderr.contains("item: 1") && !run.stderr.contains("planted"), "an unknown part is named: {run:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_without_tls_is_used_unless_tls_is_a_must() {
+async fn a_server_without_tls_is_used_unless_tls_is_required() {
     let Some(database) = Database::new() else { return };
     let with = |mode: &str| format!("{}{}ssl={mode}", database.url, if database.url.contains('?') { "&" } else { "?" });
     if database.psql("SHOW ssl") == "on\n" {
@@ -205,12 +205,12 @@ async fn a_server_without_tls_is_used_unless_tls_is_a_must() {
     }
     for mode in ["require", "verify-ca", "verify-full"] {
         let error = sink(&with(mode)).check().await.unwrap_err();
-        assert!(error.kind() == Kind::Target && error.message().contains("has no TLS"), "{mode}: {error:?}");
+        assert!(error.kind() == Kind::Target && error.message().contains("does not offer TLS"), "{mode}: {error:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sockets_variables_and_the_file_of_passwords_are_used() {
+async fn sockets_variables_and_the_password_file_are_used() {
     let access = "local all me scram-sha-256\nhost all me all scram-sha-256\n";
     let Some(server) = Own::new(access, &[], |_| {}) else { return };
     server.psql(&format!("CREATE ROLE me LOGIN PASSWORD '{PASSWORD}'"));
@@ -223,7 +223,7 @@ async fn sockets_variables_and_the_file_of_passwords_are_used() {
         Run::of(command.output().unwrap())
     };
     let password = ("PGPASSWORD", PASSWORD);
-    // A socket in each way to write it; the mode of TLS does not matter to it.
+    // A Unix socket in every notation; the TLS mode does not matter.
     for target in [
         format!("postgresql://me@{encoded}:{port}/mine?ssl=require"),
         format!("postgresql://me@/mine?host={folder}&port={port}"),
@@ -232,13 +232,15 @@ async fn sockets_variables_and_the_file_of_passwords_are_used() {
     ] {
         status(&target, &[password]).assert_code(0).assert_says(&["No tables"]);
     }
-    // All of it from variables, and a variable that the string overrules.
+    // Everything from variables, and a variable that the string overrides.
     let all = [("PGHOST", "127.0.0.1"), ("PGPORT", &port), ("PGUSER", "me"), ("PGDATABASE", "mine"), password];
     status("postgresql://", &all).assert_code(0);
-    status("postgresql://", &[&all[..], &[("PGSSLMODE", "require")]].concat()).assert_code(5).assert_says(&["has no TLS"]);
+    status("postgresql://", &[&all[..], &[("PGSSLMODE", "require")]].concat())
+        .assert_code(5)
+        .assert_says(&["does not offer TLS"]);
     status("postgresql://?ssl=prefer", &[&all[..], &[("PGSSLMODE", "require")]].concat()).assert_code(0);
     status("postgresql://", &[&all[..], &[("PGSSLMODE", "perhaps")]].concat()).assert_code(5).assert_says(&["mode"]);
-    // The file, at home or elsewhere.
+    // The password file, in the home folder or elsewhere.
     let target = format!("postgresql://me@127.0.0.1:{port}/mine");
     status(&target, &[]).assert_code(5).assert_says(&["wants a password"]);
     let file = server.sockets().join(".pgpass");
@@ -252,7 +254,7 @@ async fn sockets_variables_and_the_file_of_passwords_are_used() {
     let elsewhere = server.sockets().join("elsewhere");
     std::fs::rename(&file, &elsewhere).unwrap();
     status(&target, &[("PGPASSFILE", elsewhere.to_str().unwrap())]).assert_code(0);
-    // A server that does not answer is not waited for for ever.
+    // A server that does not answer is given up after the timeout.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let target = format!("postgresql://me@{}/mine?connect_timeout=1", silent.local_addr().unwrap());
     status(&target, &[password]).assert_code(5).assert_says(&["does not answer"]);
@@ -275,7 +277,7 @@ async fn a_session_killed_while_rows_stream_leaves_nothing_and_the_next_run_work
     let sessions =
         "FROM pg_stat_activity WHERE application_name = 'daplake' AND datname = current_database() AND query LIKE 'COPY%'";
     for (verb, left) in [("initdb", "t|0\n"), ("syncdb", "f|1\n")] {
-        // Some rows come, and then none for a while.
+        // Some rows arrive, then none for a while.
         world.server.inject_after(1, Some(&table), Fault::parse("stall:2:1000").unwrap(), Times::N(2));
         let arguments =
             ["--non-interactive", verb, "--namespace", "canvas", "--table", "submissions", "--jobs-per-minute", "0"];
@@ -302,7 +304,7 @@ async fn a_session_killed_while_rows_stream_leaves_nothing_and_the_next_run_work
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_that_are_kept_do_not_outlive_a_restart_of_the_server() {
+async fn idle_sessions_are_not_used_after_a_restart_of_the_server() {
     let Some(mut server) = Own::new("host all daplake 127.0.0.1/32 trust\n", &[], |_| {}) else { return };
     let tables = [canvas("users"), canvas("courses"), canvas("accounts")];
     let world = World::new(school(&tables)).await;

@@ -1,4 +1,4 @@
-//! PostgreSQL shared with others: poolers, settings of roles and databases, functions of users, readers, rights.
+//! PostgreSQL shared with other users: poolers, settings of roles and databases, functions of users, readers, privileges.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -29,11 +29,11 @@ fn assert_now(world: &World, database: &Database) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn behind_a_pooler_in_transaction_mode_other_clients_see_nothing_of_ours() {
+async fn behind_a_pooler_in_transaction_mode_sessions_stay_unchanged() {
     let Some(database) = Database::new() else { return };
     let Some(pooler) = Pooler::start(&database, 3) else { return };
     let world = world().await;
-    // What a session has that was not given by the pooler for its client.
+    // Session state that does not come from the pooler.
     let left = "SELECT (SELECT string_agg(name || '=' || setting, ', ') FROM pg_settings WHERE source = 'session' AND name NOT IN \
                 ('client_encoding', 'DateStyle', 'TimeZone', 'standard_conforming_strings', 'application_name', 'IntervalStyle')), \
                 current_setting('search_path'), (SELECT count(*) FROM pg_prepared_statements), \
@@ -42,7 +42,7 @@ async fn behind_a_pooler_in_transaction_mode_other_clients_see_nothing_of_ours()
     for round in 0..3 {
         sync(&world, &pooler.url, if round == 2 { &["--resnapshot"] } else { &[] }).assert_code(0);
         assert_now(&world, &database);
-        // Sessions of the pool are given out in turn.
+        // The pool hands out its sessions in turn.
         for _ in 0..6 {
             assert_eq!(pooler.psql(left), "|\"$user\", public|0|0|0\n");
             assert_eq!(pooler.psql("SHOW statement_timeout"), pooler.psql("SHOW lock_timeout"));
@@ -115,9 +115,9 @@ async fn functions_of_users_see_the_path_of_any_session() {
     assert_eq!(database.psql("SELECT DISTINCT path FROM public.seen"), "\"$user\", public\n");
 }
 
-/// Operators that somebody else makes for the types of columns are not taken for the server's.
+/// Operators that users create for the types of columns are not used instead of the server's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn operators_of_others_are_not_used() {
+async fn operators_of_users_are_not_used() {
     let Some(database) = Database::new() else { return };
     database.psql(
         "CREATE FUNCTION public.never(varchar, text) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''used''; END'; \
@@ -134,7 +134,7 @@ async fn operators_of_others_are_not_used() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_load_that_gives_way_to_another_transaction_is_done_again() {
+async fn a_load_that_the_server_undoes_is_repeated() {
     let Some(database) = Database::new() else { return };
     let world = world().await;
     sync(&world, &database.url, &[]).assert_code(0);
@@ -143,7 +143,7 @@ async fn a_load_that_gives_way_to_another_transaction_is_done_again() {
         database.psql(&format!(
             "DROP SEQUENCE IF EXISTS public.tries; CREATE SEQUENCE public.tries; \
              CREATE OR REPLACE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS \
-             'BEGIN IF nextval(''public.tries'') <= {failures} THEN RAISE EXCEPTION ''gives way'' USING ERRCODE = ''{code}''; END IF; RETURN NULL; END'; \
+             'BEGIN IF nextval(''public.tries'') <= {failures} THEN RAISE EXCEPTION ''rolled back'' USING ERRCODE = ''{code}''; END IF; RETURN NULL; END'; \
              CREATE OR REPLACE TRIGGER refused BEFORE INSERT OR UPDATE OR DELETE ON canvas.users \
              FOR EACH STATEMENT EXECUTE FUNCTION public.refuse()"
         ));
@@ -158,7 +158,7 @@ async fn a_change_of_a_table_in_use_lets_readers_pass() {
     let Some(database) = Database::new() else { return };
     let world = world().await;
     sync(&world, &database.url, &[]).assert_code(0);
-    // The schema wants it, so it is added.
+    // The schema has the column, so it is added again.
     database.psql("ALTER TABLE canvas.users DROP COLUMN name");
     world.school.advance();
     let held = Duration::from_secs(7);
@@ -197,7 +197,7 @@ async fn a_change_of_a_table_in_use_lets_readers_pass() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_right_that_is_missing_is_named_with_its_grant() {
+async fn a_missing_privilege_is_named_with_its_grant() {
     let Some(database) = Database::new() else { return };
     let world = world().await;
     let name = database.name().to_owned();
@@ -221,7 +221,7 @@ async fn a_right_that_is_missing_is_named_with_its_grant() {
         let grant = text[start..end].lines().next().unwrap().to_owned();
         database.psql(&grant);
         if grant.starts_with("GRANT TEMPORARY") {
-            // Said before a run.
+            // Reported before a run.
             let check = world.daplake(&["check", "--target", &url]);
             check.assert_says(&[&format!("GRANT CREATE ON DATABASE \"{name}\" TO {quoted}")]);
         }
@@ -230,7 +230,7 @@ async fn a_right_that_is_missing_is_named_with_its_grant() {
     sync(&world, &url, &["--table", "users"]).assert_code(0);
     assert!(granted.iter().any(|grant| grant.starts_with("GRANT TEMPORARY ON DATABASE")), "{granted:?}");
     assert!(granted.iter().any(|grant| grant.starts_with("GRANT CREATE ON DATABASE")), "{granted:?}");
-    // A table of somebody else, which only its owner changes.
+    // A table of another owner, which only the owner can change.
     database.psql("ALTER TABLE canvas.users OWNER TO daplake; ALTER TABLE canvas.users DROP COLUMN name");
     world.school.advance();
     sync(&world, &url, &["--table", "users"])
@@ -240,7 +240,7 @@ async fn a_right_that_is_missing_is_named_with_its_grant() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_read_only_database_is_told() {
+async fn a_read_only_database_is_reported() {
     let Some(database) = Database::new() else { return };
     let world = world().await;
     database.psql(&format!("ALTER DATABASE {} SET default_transaction_read_only = on", database.name()));

@@ -1,5 +1,5 @@
-//! Databases as targets, through the front door: the same histories as in the lake, read back by the server's own program. Each
-//! test is written once and run on each kind of database.
+//! Databases as targets, from the command line and the library: the same histories as for the lake, read back with the server's own
+//! program. Each test is written once and runs on every kind of database.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -34,78 +34,78 @@ macro_rules! on {
 on!(postgresql = crate::support::postgres::Database:
     a_whole_school_follows_its_history,
     two_syncs_at_once_leave_one_right_table,
-    a_demanded_snapshot_replaces_the_rows_and_keeps_old_logs,
-    killed_and_run_again_the_database_is_right,
+    a_requested_snapshot_replaces_the_rows_and_keeps_old_logs,
+    a_run_after_a_killed_one_completes_the_tables,
     a_database_is_initialised_followed_listed_and_dropped,
-    tables_are_chosen_by_pattern_and_missing_ones_are_made,
+    tables_are_selected_by_pattern_and_missing_ones_are_created,
     a_table_removed_by_hand_is_noticed,
-    what_is_odd_but_whole_arrives_whole,
-    what_is_cut_or_broken_fails_loudly_and_leaves_the_table,
+    unusual_but_complete_objects_are_loaded,
+    damaged_objects_fail_and_leave_the_table,
     a_damaged_parquet_page_fails_its_table_and_leaves_it,
-    rows_deleted_and_born_again_are_there,
-    an_end_at_a_border_is_not_taken_for_the_end,
+    rows_that_are_deleted_and_inserted_exist,
+    an_early_end_at_a_boundary_is_detected,
     the_lake_holds_the_same_rows_after_the_same_history,
     a_server_that_ends_while_rows_stream_leaves_nothing,
-    a_crash_of_the_server_in_the_midst_of_a_load_leaves_nothing,
-    columns_gone_upstream_stay_unless_told_otherwise,
+    a_crash_of_the_server_during_a_load_leaves_nothing,
+    removed_columns_are_kept_or_dropped_on_request,
     columns_are_left_out_and_hashed,
-    what_the_bookkeeping_does_not_know_is_left_alone,
-    tables_are_told_when_they_start_and_end,
+    tables_that_the_sync_state_does_not_list_are_left_alone,
+    the_start_and_end_of_a_table_are_reported,
 );
 
 #[cfg(feature = "postgres")]
 on!(newest_postgresql = crate::support::database::Newest:
     a_whole_school_follows_its_history,
-    killed_and_run_again_the_database_is_right,
+    a_run_after_a_killed_one_completes_the_tables,
     a_database_is_initialised_followed_listed_and_dropped,
     a_server_that_ends_while_rows_stream_leaves_nothing,
     columns_are_left_out_and_hashed,
-    what_the_bookkeeping_does_not_know_is_left_alone,
-    tables_are_told_when_they_start_and_end,
+    tables_that_the_sync_state_does_not_list_are_left_alone,
+    the_start_and_end_of_a_table_are_reported,
 );
 
 #[cfg(feature = "mysql")]
 on!(mariadb = crate::support::database::Mariadb:
     a_whole_school_follows_its_history,
     two_syncs_at_once_leave_one_right_table,
-    a_demanded_snapshot_replaces_the_rows_and_keeps_old_logs,
-    killed_and_run_again_the_database_is_right,
+    a_requested_snapshot_replaces_the_rows_and_keeps_old_logs,
+    a_run_after_a_killed_one_completes_the_tables,
     a_database_is_initialised_followed_listed_and_dropped,
-    tables_are_chosen_by_pattern_and_missing_ones_are_made,
+    tables_are_selected_by_pattern_and_missing_ones_are_created,
     a_table_removed_by_hand_is_noticed,
-    what_is_odd_but_whole_arrives_whole,
-    what_is_cut_or_broken_fails_loudly_and_leaves_the_table,
-    rows_deleted_and_born_again_are_there,
-    an_end_at_a_border_is_not_taken_for_the_end,
+    unusual_but_complete_objects_are_loaded,
+    damaged_objects_fail_and_leave_the_table,
+    rows_that_are_deleted_and_inserted_exist,
+    an_early_end_at_a_boundary_is_detected,
     the_lake_holds_the_same_rows_after_the_same_history,
     a_server_that_ends_while_rows_stream_leaves_nothing,
-    a_crash_of_the_server_in_the_midst_of_a_load_leaves_nothing,
-    columns_gone_upstream_stay_unless_told_otherwise,
+    a_crash_of_the_server_during_a_load_leaves_nothing,
+    removed_columns_are_kept_or_dropped_on_request,
     columns_are_left_out_and_hashed,
-    what_the_bookkeeping_does_not_know_is_left_alone,
+    tables_that_the_sync_state_does_not_list_are_left_alone,
 );
 
 #[cfg(feature = "mysql")]
 on!(mysql = crate::support::database::Mysql:
     a_whole_school_follows_its_history,
     two_syncs_at_once_leave_one_right_table,
-    a_demanded_snapshot_replaces_the_rows_and_keeps_old_logs,
-    killed_and_run_again_the_database_is_right,
+    a_requested_snapshot_replaces_the_rows_and_keeps_old_logs,
+    a_run_after_a_killed_one_completes_the_tables,
     a_database_is_initialised_followed_listed_and_dropped,
-    tables_are_chosen_by_pattern_and_missing_ones_are_made,
+    tables_are_selected_by_pattern_and_missing_ones_are_created,
     a_table_removed_by_hand_is_noticed,
-    what_is_odd_but_whole_arrives_whole,
-    what_is_cut_or_broken_fails_loudly_and_leaves_the_table,
+    unusual_but_complete_objects_are_loaded,
+    damaged_objects_fail_and_leave_the_table,
     a_damaged_parquet_page_fails_its_table_and_leaves_it,
-    rows_deleted_and_born_again_are_there,
-    an_end_at_a_border_is_not_taken_for_the_end,
+    rows_that_are_deleted_and_inserted_exist,
+    an_early_end_at_a_boundary_is_detected,
     the_lake_holds_the_same_rows_after_the_same_history,
     a_server_that_ends_while_rows_stream_leaves_nothing,
-    a_crash_of_the_server_in_the_midst_of_a_load_leaves_nothing,
-    columns_gone_upstream_stay_unless_told_otherwise,
+    a_crash_of_the_server_during_a_load_leaves_nothing,
+    removed_columns_are_kept_or_dropped_on_request,
     columns_are_left_out_and_hashed,
-    what_the_bookkeeping_does_not_know_is_left_alone,
-    tables_are_told_when_they_start_and_end,
+    tables_that_the_sync_state_does_not_list_are_left_alone,
+    the_start_and_end_of_a_table_are_reported,
 );
 
 struct Sql<D> {
@@ -136,7 +136,7 @@ impl<D: TestDatabase> Sql<D> {
         report
     }
 
-    /// The built binary with one of the official client's commands.
+    /// Runs the built binary with one of the official client's commands.
     fn command(&self, arguments: &[&str]) -> Run {
         let mut command = self.world.command(&["--non-interactive"]);
         command.args(arguments).args(["--namespace", "canvas"]).env("DAP_CONNECTION_STRING", self.database.url());
@@ -148,7 +148,7 @@ impl<D: TestDatabase> Sql<D> {
         self.command(&[verb, "--table", table, "--jobs-per-minute", "0"])
     }
 
-    /// Asserts that the tables are exactly what the school says, by the server's own reading.
+    /// Asserts that the tables have exactly the rows of the school, as the server's own program reads them.
     fn assert_tables(&self, tables: &[TableRef], at: Timestamp) {
         for (table, rows) in tables.iter().zip(self.database.rows_of(tables)) {
             assert_same(&self.world.school, table, at, rows);
@@ -180,7 +180,7 @@ async fn a_whole_school_follows_its_history<D: TestDatabase>() {
     assert!(changes >= 4, "the history has schema changes");
     let again = sql.sync_all().await;
     assert!(again.tables.iter().all(|table| matches!(table.outcome, Outcome::Unchanged { .. })), "{again:?}");
-    // Nothing of ours among the tables that the official client reads.
+    // No other tables where the official client looks for its own.
     let names: Vec<String> = tables.iter().map(TableRef::to_string).collect();
     let found = sql.database.data_tables();
     assert_eq!(found.iter().filter(|name| !names.contains(name)).collect::<Vec<_>>(), [""; 0]);
@@ -201,7 +201,7 @@ async fn two_syncs_at_once_leave_one_right_table<D: TestDatabase>() {
     }
 }
 
-async fn a_demanded_snapshot_replaces_the_rows_and_keeps_old_logs<D: TestDatabase>() {
+async fn a_requested_snapshot_replaces_the_rows_and_keeps_old_logs<D: TestDatabase>() {
     let tables = [canvas("users"), web_logs()];
     let Some(sql) = Sql::<D>::new(school(&tables)).await else { return };
     sql.sync_all().await;
@@ -229,7 +229,7 @@ async fn a_demanded_snapshot_replaces_the_rows_and_keeps_old_logs<D: TestDatabas
     sql.assert_now(&tables[..1]);
 }
 
-async fn killed_and_run_again_the_database_is_right<D: TestDatabase>() {
+async fn a_run_after_a_killed_one_completes_the_tables<D: TestDatabase>() {
     let tables = [canvas("users"), canvas("submissions"), web_logs()];
     let Some(sql) = Sql::<D>::new(SchoolOptions { rows: 2000, ..school(&tables) }).await else { return };
     let arguments = ["sync", "--target", sql.database.url(), "--namespace", "all", "--jobs-per-minute", "0"];
@@ -238,7 +238,7 @@ async fn killed_and_run_again_the_database_is_right<D: TestDatabase>() {
         if round > 0 {
             sql.world.school.advance();
         }
-        // Early, in the midst and late; where exactly does not matter.
+        // Early, in the middle and late.
         for pause in [150, 400, 700] {
             let mut child = sql.world.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -304,7 +304,7 @@ fn a_wrong_connection_string_shows_no_password() {
     }
 }
 
-/// Whatever is wrong with one table is its own affair.
+/// A failure of one table does not affect the others.
 async fn a_database_is_initialised_followed_listed_and_dropped<D: TestDatabase>() {
     let tables = [canvas("users"), canvas("courses")];
     let Some(sql) = Sql::<D>::new(school(&tables)).await else { return };
@@ -314,7 +314,7 @@ async fn a_database_is_initialised_followed_listed_and_dropped<D: TestDatabase>(
     sql.assert_now(&tables[..1]);
     let first = sql.world.school.now();
     sql.world.school.advance();
-    // One that is not there does not stop the other.
+    // A missing table does not stop the other.
     sql.load("syncdb", "all").assert_code(5).assert_says(&["not initialised"]);
     sql.assert_now(&tables[..1]);
     assert!(sql.world.school.now() > first);
@@ -340,7 +340,7 @@ async fn a_database_is_initialised_followed_listed_and_dropped<D: TestDatabase>(
     sql.load("initdb", "all").assert_code(0);
     sql.assert_now(&tables);
 
-    // To people it is a table in a frame of words.
+    // On a terminal the output is a table.
     let mut people = sql.world.command(&["listdb", "--namespace", "canvas"]);
     let shown = Run::of(people.env("DAP_CONNECTION_STRING", sql.database.url()).output().unwrap()).assert_code(0);
     shown.assert_says(&["canvas", "Name", "Records", "Data as of", "Staleness", "Schema", "Use command", "users", "syncdb"]);
@@ -348,12 +348,12 @@ async fn a_database_is_initialised_followed_listed_and_dropped<D: TestDatabase>(
     assert_eq!((sql.database.data_tables().len(), sql.database.known_tables()), (0, 0));
 }
 
-async fn tables_are_chosen_by_pattern_and_missing_ones_are_made<D: TestDatabase>() {
+async fn tables_are_selected_by_pattern_and_missing_ones_are_created<D: TestDatabase>() {
     let tables = [canvas("users"), canvas("courses"), canvas("accounts")];
     let Some(sql) = Sql::<D>::new(school(&tables)).await else { return };
     sql.command(&["initdb", "--table", "*s", "--exclude", "acc*", "--jobs-per-minute", "0"]).assert_code(0);
     assert_eq!(sql.database.data_tables(), ["canvas.courses", "canvas.users"]);
-    // An unknown name fails alone, the spaces around names mean nothing.
+    // An unknown name fails alone; spaces around names are ignored.
     let unknown = sql.load("syncdb", " users, no_such_table ,courses").assert_code(5).assert_says(&["no_such_table"]);
     assert!(!unknown.stderr.contains("canvas.users failed") && unknown.stdout.is_empty(), "{unknown:?}");
     sql.world.school.advance();
@@ -369,7 +369,7 @@ async fn a_table_removed_by_hand_is_noticed<D: TestDatabase>() {
     sql.load("initdb", "all").assert_code(0);
     sql.database.drop_by_hand(&tables[0]);
     sql.world.school.advance();
-    // Not made anew with the increment alone; the other table goes on.
+    // It is not created again with only the increment; the other table continues.
     sql.load("syncdb", "all").assert_code(5).assert_says(&["canvas.users", "removed", "dropdb", "initdb"]);
     sql.assert_now(&tables[1..]);
     assert_eq!(sql.database.data_tables(), ["canvas.courses"]);
@@ -383,8 +383,8 @@ async fn a_table_removed_by_hand_is_noticed<D: TestDatabase>() {
     sql.assert_now(&tables);
 }
 
-/// The official client loses rows of the first of these without a word, and ends a file at the empty line.
-async fn what_is_odd_but_whole_arrives_whole<D: TestDatabase>() {
+/// The official client silently loses rows of the first of these, and ends a file at the empty line.
+async fn unusual_but_complete_objects_are_loaded<D: TestDatabase>() {
     let tables = [canvas("users"), web_logs()];
     for (fault, format) in [
         ("multi-member", Format::Jsonl),
@@ -402,25 +402,25 @@ async fn what_is_odd_but_whole_arrives_whole<D: TestDatabase>() {
             sql.assert_now(&tables);
             sql.world.school.advance();
         }
-        // The commands of the official client as well.
+        // Also with the commands of the official client.
         sql.load("syncdb", "users").assert_code(0);
         sql.assert_now(&tables[..1]);
     }
 }
 
-async fn what_is_cut_or_broken_fails_loudly_and_leaves_the_table<D: TestDatabase>() {
+async fn damaged_objects_fail_and_leave_the_table<D: TestDatabase>() {
     let tables = [canvas("users")];
     for fault in ["short-length:900", "corrupt", "wrong-crc", "trailing-garbage", "malformed-line", "wrong-type"] {
         let Some(sql) = Sql::<D>::new(SchoolOptions { change_rate: 0.5, ..school(&tables) }).await else { return };
         sql.world.server.inject(Fault::parse(fault).unwrap(), Times::Always);
         sql.load("initdb", "users").assert_code(5).assert_says(&["canvas.users"]);
         assert_eq!((sql.database.data_tables().len(), sql.database.known_tables()), (0, 0), "{fault} leaves nothing");
-        // The damaged object belongs to its job for good; a newer commit gets a new one.
+        // The damaged object stays with its job; a newer commit starts a new job.
         sql.world.server.clear_faults();
         sql.world.school.advance();
         sql.load("initdb", "users").assert_code(0);
         let before = sql.world.school.now();
-        // A single commit may leave a table alone.
+        // One commit may not change every table.
         (0..4).for_each(|_| _ = sql.world.school.advance());
         sql.world.server.inject(Fault::parse(fault).unwrap(), Times::Always);
         let run = sql.load("syncdb", "users");
@@ -448,9 +448,9 @@ async fn a_damaged_parquet_page_fails_its_table_and_leaves_it<D: TestDatabase>()
     sync(&[]).assert_code(0);
     let before = sql.world.school.now();
     for more in [&["--resnapshot"][..], &[]] {
-        // A job of its own, whose objects are damaged.
+        // A job of its own, with damaged objects.
         (0..4).for_each(|_| _ = sql.world.school.advance());
-        // A row group of twenty rows in the second object, so that others come first.
+        // A row group of twenty rows in the second object, so that other rows come first.
         sql.world.server.inject(Fault::parse("broken-page:1:40").unwrap(), Times::Always);
         sync(more).assert_code(5).assert_says(&["canvas.users", "damaged", "report"]);
         sql.assert_tables(&tables, before);
@@ -461,8 +461,8 @@ async fn a_damaged_parquet_page_fails_its_table_and_leaves_it<D: TestDatabase>()
     sql.assert_now(&tables);
 }
 
-/// Of the changes of one window the last one counts, be it an upsert after a delete or the other way round.
-async fn rows_deleted_and_born_again_are_there<D: TestDatabase>() {
+/// The last change of a key in a window counts, whether it is an upsert after a delete or a delete after an upsert.
+async fn rows_that_are_deleted_and_inserted_exist<D: TestDatabase>() {
     let tables = [canvas("users"), canvas("submissions"), web_logs()];
     let Some(sql) = Sql::<D>::new(SchoolOptions { change_rate: 0.5, ..school(&tables) }).await else { return };
     sql.sync_all().await;
@@ -475,7 +475,7 @@ async fn rows_deleted_and_born_again_are_there<D: TestDatabase>() {
     }
 }
 
-/// The one object of the table's snapshot, as it comes.
+/// The only object of the table's snapshot.
 fn only_object(world: &World, folder: &str) -> Vec<u8> {
     let arguments =
         ["snapshot", "--namespace", "canvas", "--table", "users", "--format", "jsonl", "--output-directory", folder];
@@ -487,19 +487,19 @@ fn only_object(world: &World, folder: &str) -> Vec<u8> {
     std::fs::read(&objects[0]).unwrap()
 }
 
-/// Bytes of the first member of a gzip.
+/// Bytes of the first member of a gzip file.
 fn first_member(object: &[u8]) -> usize {
     let mut member = flate2::bufread::GzDecoder::new(object);
     std::io::copy(&mut member, &mut std::io::sink()).unwrap();
     object.len() - member.into_inner().len()
 }
 
-/// The longest piece of a gzip that unpacks to whole lines, and not to all of them.
+/// The longest beginning of a gzip file that unpacks to complete lines, but not to all of them.
 fn whole_lines(object: &[u8]) -> usize {
     let unpacked = |length: usize| {
         let (mut out, mut buffer) = (Vec::new(), [0; 512]);
         let mut decoder = flate2::bufread::GzDecoder::new(&object[..length]);
-        // It ends with an error, as the rest is missing.
+        // It ends with an error, because the rest is missing.
         while let Ok(count @ 1..) = std::io::Read::read(&mut decoder, &mut buffer) {
             out.extend_from_slice(&buffer[..count]);
         }
@@ -510,13 +510,13 @@ fn whole_lines(object: &[u8]) -> usize {
         let text = unpacked(*length);
         text.len() < whole && text.ends_with(b"\n")
     });
-    // Where no piece is so, one that has all lines and lacks the check sum.
+    // If there is none, the beginning with all lines and without the checksum.
     found.unwrap_or(object.len() - 8)
 }
 
-/// After a gzip member, after a line: places that look like the end. A download that breaks there goes on; a store that says that
-/// this is all is not believed.
-async fn an_end_at_a_border_is_not_taken_for_the_end<D: TestDatabase>() {
+/// After a gzip member, after a line: places that look like the end. A download that breaks there is resumed, and a response that ends
+/// there is refused.
+async fn an_early_end_at_a_boundary_is_detected<D: TestDatabase>() {
     let tables = [canvas("users")];
     for is_multiple in [true, false] {
         let Some(sql) = Sql::<D>::new(SchoolOptions { rows: 90, ..school(&tables) }).await else { return };
@@ -540,7 +540,7 @@ async fn an_end_at_a_border_is_not_taken_for_the_end<D: TestDatabase>() {
     }
 }
 
-/// Snapshot, increments, schema changes of the whole catalogue into both: one judge for the two.
+/// Snapshot, increments and schema changes of the whole catalogue, in both targets, compared with the same school.
 async fn the_lake_holds_the_same_rows_after_the_same_history<D: TestDatabase>() {
     let options = SchoolOptions { rows: 40, evolving: true, ..school(&[]) };
     let Some(sql) = Sql::<D>::new(options).await else { return };
@@ -556,14 +556,14 @@ async fn the_lake_holds_the_same_rows_after_the_same_history<D: TestDatabase>() 
     sql.world.assert_all("deltalake", sql.world.school.now());
 }
 
-/// Sessions are ended by the server in the midst of a first load and of an increment.
+/// The server ends its sessions during a first load and during an increment.
 async fn a_server_that_ends_while_rows_stream_leaves_nothing<D: TestDatabase>() {
     let Some(database) = D::fresh() else { return };
     ended_while_rows_stream(database, |database| database.end_sessions()).await;
 }
 
-/// The whole server ends, as in a power failure, and comes back.
-async fn a_crash_of_the_server_in_the_midst_of_a_load_leaves_nothing<D: TestDatabase>() {
+/// The whole server crashes and restarts.
+async fn a_crash_of_the_server_during_a_load_leaves_nothing<D: TestDatabase>() {
     let Some(database) = D::alone() else { return };
     ended_while_rows_stream(database, |database| {
         database.crash();
@@ -572,7 +572,7 @@ async fn a_crash_of_the_server_in_the_midst_of_a_load_leaves_nothing<D: TestData
     .await;
 }
 
-/// `end` ends the sessions, if there are any yet.
+/// `end` ends the sessions, if there are any.
 async fn ended_while_rows_stream<D: TestDatabase>(database: D, end: impl Fn(&D) -> bool) {
     let table = canvas("submissions");
     let tables = std::slice::from_ref(&table);
@@ -582,7 +582,7 @@ async fn ended_while_rows_stream<D: TestDatabase>(database: D, end: impl Fn(&D) 
         if verb == "syncdb" {
             (0..2).for_each(|_| _ = sql.world.school.advance());
         }
-        // Some rows come, and then none for a while.
+        // Some rows arrive, then none for a while.
         let stalls = || sql.world.server.counters().faults.get("Stall").copied().unwrap_or_default();
         let before_it = stalls();
         sql.world.server.inject_after(1, Some(&table), Fault::parse("stall:3:1000").unwrap(), Times::N(2));
@@ -607,14 +607,14 @@ async fn ended_while_rows_stream<D: TestDatabase>(database: D, end: impl Fn(&D) 
     }
 }
 
-/// At the moment, in both modes and in the log, so that a run that is killed has said what it did.
-async fn tables_are_told_when_they_start_and_end<D: TestDatabase>() {
+/// Immediately, in both modes and in the log, so that a killed run has reported what it did.
+async fn the_start_and_end_of_a_table_are_reported<D: TestDatabase>() {
     use std::io::{BufRead, BufReader};
 
     let tables = [canvas("accounts"), canvas("users")];
     for mode in ["--non-interactive", "--no-tracking"] {
         let Some(sql) = Sql::<D>::new(school(&tables)).await else { return };
-        // The second table does not end.
+        // The second table does not finish.
         sql.world.server.inject_for(&canvas("users"), Fault::parse("stall:60:10").unwrap(), Times::Always);
         let log = sql.world.path("run.log");
         let arguments = [
@@ -654,8 +654,8 @@ async fn tables_are_told_when_they_start_and_end<D: TestDatabase>() {
     }
 }
 
-/// A column that upstream gives up: kept, or dropped by the option in the run that meets the change. One of the user's stays.
-async fn columns_gone_upstream_stay_unless_told_otherwise<D: TestDatabase>() {
+/// A column that the service removes is kept, or dropped on request in the run with the change. Columns of the user stay.
+async fn removed_columns_are_kept_or_dropped_on_request<D: TestDatabase>() {
     let table = canvas("courses");
     let tables = std::slice::from_ref(&table);
     for more in [&[][..], &["--drop-removed-columns"]] {
@@ -684,7 +684,7 @@ async fn columns_gone_upstream_stay_unless_told_otherwise<D: TestDatabase>() {
     }
 }
 
-async fn what_the_bookkeeping_does_not_know_is_left_alone<D: TestDatabase>() {
+async fn tables_that_the_sync_state_does_not_list_are_left_alone<D: TestDatabase>() {
     let tables = [canvas("users"), canvas("courses")];
     let Some(sql) = Sql::<D>::new(school(&tables)).await else { return };
     let is_postgres = sql.database.url().starts_with("postgresql");
@@ -702,7 +702,7 @@ async fn what_the_bookkeeping_does_not_know_is_left_alone<D: TestDatabase>() {
         sql.world.daplake(&[&always, more].concat())
     };
     let refused = |run: Run| {
-        run.assert_code(5).assert_says(&["canvas.users", "does not know", "--adopt canvas.users"]);
+        run.assert_code(5).assert_says(&["canvas.users", "not listed in table_sync", "--adopt canvas.users"]);
         assert_eq!(sql.database.run(&theirs), before);
     };
     refused(sync(&[]));
@@ -716,7 +716,7 @@ async fn what_the_bookkeeping_does_not_know_is_left_alone<D: TestDatabase>() {
     sql.command(&["dropdb", "--table", "users"]).assert_code(5).assert_says(&["not initialised"]);
     assert_eq!(sql.database.run(&theirs), before);
 
-    // Given up by its name. What users added stays.
+    // Taken over by name. What users added stays.
     sync(&["--adopt", "user*"]).assert_code(0);
     let in_full = |table: &TableRef| sql.world.school.expected(table, sql.world.school.now()).unwrap().len();
     let counted = |database: &D| database.run(&format!("SELECT COUNT(*), COUNT(price) FROM {users}")).replace('\t', "|");
@@ -724,7 +724,7 @@ async fn what_the_bookkeeping_does_not_know_is_left_alone<D: TestDatabase>() {
     sql.world.school.advance();
     sync(&[]).assert_code(0);
 
-    // Our own table, once the bookkeeping does not know it any more, is somebody's table.
+    // A table of daplake that the sync state no longer lists belongs to the user.
     let book = if is_postgres { "instructure_dap.table_sync" } else { "instructure_dap__table_sync" };
     sql.database.run(&format!("DELETE FROM {book} WHERE source_table = 'users'"));
     let rows = counted(&sql.database);
@@ -737,7 +737,7 @@ async fn what_the_bookkeeping_does_not_know_is_left_alone<D: TestDatabase>() {
     sql.command(&initdb).assert_code(0);
     assert_eq!(counted(&sql.database), format!("{}|0\n", in_full(&tables[0])));
 
-    // An empty table may be used; another kind of object may not, whatever is said.
+    // An empty table is used; another kind of object never is.
     sql.command(&["dropdb", "--table", "users"]).assert_code(0);
     sql.database.run(&format!("CREATE TABLE {users} (id bigint NOT NULL PRIMARY KEY)"));
     sync(&[]).assert_code(0);
@@ -747,7 +747,7 @@ async fn what_the_bookkeeping_does_not_know_is_left_alone<D: TestDatabase>() {
     for more in [&[][..], &["--adopt", "users"], &["--resnapshot"]] {
         sync(more).assert_code(5).assert_says(&["canvas.users", "kind: view", "rename"]);
     }
-    // In the place of a table that the bookkeeping knows as well.
+    // Also in place of a table that the sync state lists.
     sql.database.run(&format!("DROP VIEW {users}"));
     sync(&[]).assert_code(0);
     sql.database.drop_by_hand(&tables[0]);
