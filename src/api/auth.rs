@@ -132,11 +132,15 @@ impl Tokens {
                 .body("grant_type=client_credentials");
             let (reason, error) = match exchange(request, self.idle).await {
                 Ok(answer) if answer.status.is_success() => {
-                    let token =
-                        read_token(&answer, sent_at).map_err(|error| retry.annotate(error.with_field("call", Ask::Login)))?;
-                    let life_s = token.renew_at.saturating_duration_since(sent_at).as_secs();
-                    tracing::debug!(attempt, renew_in_s = life_s, "Logged in");
-                    return Ok(token);
+                    match read_token(&answer, sent_at) {
+                        Ok(token) => {
+                            let life_s = token.renew_at.saturating_duration_since(sent_at).as_secs();
+                            tracing::debug!(attempt, renew_in_s = life_s, "Logged in");
+                            return Ok(token);
+                        }
+                        // A page of a proxy or a captive portal, say.
+                        Err(error) => (RetryReason::Fault, error.with_field("call", Ask::Login)),
+                    }
                 }
                 Ok(answer) => {
                     let error = wire::refusal(Ask::Login, answer.status, &answer.headers, &answer.body);

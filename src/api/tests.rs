@@ -235,6 +235,24 @@ async fn a_login_is_retried_after_temporary_errors() {
 }
 
 #[tokio::test]
+async fn a_page_in_place_of_the_token_is_retried() {
+    let mut logins = 0;
+    let server = Server::start(move |request| match request.path() {
+        "/ids/auth/login" => {
+            logins += 1;
+            match logins {
+                1 => Reply::new(200, "<html>Sign in</html>").with("Content-Type", "text/html"),
+                _ => login(logins, 3600),
+            }
+        }
+        _ => tables(),
+    })
+    .await;
+    server.client().tables(&canvas()).await.unwrap();
+    assert_eq!(server.count("/ids/auth/login"), 2);
+}
+
+#[tokio::test]
 async fn a_rejected_login_has_a_hint_and_is_not_repeated_by_waiting_calls() {
     for (status, id, hint) in [
         (401, "us-east-1#abc", "copied whole"),

@@ -9,6 +9,7 @@
 //! - If another member is given twice, the last one counts.
 //! - A missing `meta.action` is an upsert. All values may be null. The values of a delete are ignored.
 //! - A null in a required column is loaded and counted. Unknown members and columns are reported and ignored.
+//!   Columns that a file lacks are reported; they are null.
 //! - An object of fixed shape whose members are all null is null itself, since expanded files cannot distinguish the two.
 //! - Numbers are exact, or the row is unreadable. Timestamps are truncated to microseconds, which is counted.
 //! - A text column accepts any JSON value: the content of a string, or else the JSON text.
@@ -163,6 +164,9 @@ pub struct DecodeCounts {
     pub required_nulls: u64,
     /// Names of columns or members that are not in the schema.
     pub unknown_columns: std::collections::BTreeSet<String>,
+    /// Value columns that CSV, TSV or Parquet objects with rows do not have. They are null in these rows.
+    #[serde(default)]
+    pub absent_columns: std::collections::BTreeSet<String>,
 }
 
 impl DecodeCounts {
@@ -176,5 +180,6 @@ impl DecodeCounts {
         self.nulled_times += other.nulled_times;
         self.required_nulls += other.required_nulls;
         self.unknown_columns.extend(other.unknown_columns.iter().cloned());
+        self.absent_columns.extend(other.absent_columns.iter().cloned());
     }
 }

@@ -64,7 +64,7 @@ fn begin<R: ChunkReader + 'static>(file: R, schema: Arc<TableSchema>, options: D
     }
     let has_values = metadata.schema().fields().iter().any(|field| target::is_value(field.name()));
     let targets: Vec<Target> = wanted.columns.iter().map(|(target, _)| target.clone()).collect();
-    target::check(&targets, &rows)?;
+    target::check(&targets, &mut rows)?;
     let groups = metadata.metadata().row_groups();
     let promised = groups.iter().map(RowGroupMetaData::num_rows).sum::<i64>();
     if promised != metadata.metadata().file_metadata().num_rows() || groups.iter().any(|group| group.num_rows() < 0) {

@@ -231,6 +231,7 @@ impl Rows {
         if rows == 0 {
             return Ok(None);
         }
+        self.counts.absent_columns.append(&mut self.tally.absent_columns);
         let mut columns = Vec::with_capacity(self.schema.fields().len());
         let ends = OffsetBuffer::from_lengths(std::iter::repeat_n(1, rows));
         let actions = StringArray::try_new(ends, std::mem::take(&mut self.actions).into(), None);

@@ -49,8 +49,8 @@ pub(super) fn is_value(name: &str) -> bool {
     name == "value" || name.starts_with("value.")
 }
 
-/// Fails unless a file has the commit time and all key columns.
-pub(super) fn check(targets: &[Target], rows: &Rows) -> Result<()> {
+/// Fails unless a file has the commit time and all key columns. Counts the value columns that it lacks.
+pub(super) fn check(targets: &[Target], rows: &mut Rows) -> Result<()> {
     if !targets.contains(&Target::Ts) {
         return Err(rows.broken("The column of commit times is missing").with_field("column", "meta.ts"));
     }
@@ -58,6 +58,13 @@ pub(super) fn check(targets: &[Target], rows: &Rows) -> Result<()> {
         if !targets.iter().any(|target| matches!(target, Target::Key(found, _) if *found == number)) {
             return Err(rows.broken("A key column is missing").with_field("column", format!("key.{}", key.name)));
         }
+    }
+    // A file without any value column can hold deletes only.
+    if targets.iter().any(|target| matches!(target, Target::Value(..))) {
+        let is_present =
+            |number: usize| targets.iter().any(|target| matches!(target, Target::Value(found, _) if *found == number));
+        let absent = rows.table().value.iter().enumerate().filter(|(number, _)| !is_present(*number));
+        rows.tally.absent_columns = absent.map(|(_, column)| column.name.clone()).collect();
     }
     Ok(())
 }

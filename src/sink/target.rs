@@ -135,7 +135,11 @@ impl CommittedState {
     }
 }
 
-/// The hint for rows that cannot be added to those of the table.
+/// The hint for changes that the old rows of a table rule out, where a new snapshot keeps these rows.
+pub(crate) const NEW_TARGET_HINT: &str =
+    "load the table into a new --target: this one keeps its old rows even with --resnapshot";
+
+/// The hint for column rules that the rows of the table rule out.
 pub(crate) fn reload_hint(keeps_rows: bool) -> &'static str {
     if keeps_rows {
         "keep the column rules as they were, or load the table into a new --target: this one keeps its old rows even with --resnapshot"

@@ -19,6 +19,8 @@ pub(in crate::decode) struct Tally {
     pub(in crate::decode) bytes: usize,
     /// Names in the object that have no column.
     pub(in crate::decode) unknown_columns: BTreeSet<String>,
+    /// Value columns that the object does not have.
+    pub(in crate::decode) absent_columns: BTreeSet<String>,
     /// For values that must be unescaped before they are parsed.
     scratch: Vec<u8>,
 }

@@ -420,6 +420,18 @@ fn placeholders_and_required_nulls_are_counted() {
 }
 
 #[test]
+fn columns_that_a_file_lacks_are_reported() {
+    let schema = everything();
+    let decoded = decode(&schema, Format::Csv, "meta.ts,key.id,key.part,value.settings.limit\n2024-01-01T00:00:00Z,1,p,2\n");
+    let expected: Vec<&String> = schema.value.iter().map(|column| &column.name).filter(|name| *name != "settings").collect();
+    let mut absent: Vec<&String> = decoded.counts.absent_columns.iter().collect();
+    absent.sort_by_key(|name| expected.iter().position(|column| column == name));
+    assert_eq!((decoded.counts.rows, absent), (1, expected));
+    let empty = decode(&schema, Format::Csv, "meta.ts,key.id,key.part,value.settings.limit\n");
+    assert!(empty.counts.absent_columns.is_empty(), "a header without rows leaves nothing out");
+}
+
+#[test]
 fn unknown_members_are_reported_once_and_ignored() {
     let schema = everything();
     let one = r#"{"extra":[{"deep":[1]}],"key":{"id":1,"part":"p","k":0},"value":{"new":{"x":"}"},"settings":{"limit":1,"newer":2},"rows":[{"x":1,"y":2}]},"meta":{"ts":"2024-01-01T00:00:00Z","m":1}}"#;

@@ -93,6 +93,10 @@ pub(super) fn warnings(
         let names: Vec<&str> = counts.unknown_columns.iter().map(String::as_str).take(10).collect();
         warnings.push(format!("columns that are not in the schema were ignored: {}", names.join(", ")));
     }
+    if !counts.absent_columns.is_empty() {
+        let names: Vec<&str> = counts.absent_columns.iter().map(String::as_str).take(10).collect();
+        warnings.push(format!("columns are missing in the service's files and null in the loaded rows: {}", names.join(", ")));
+    }
     if let (true, Some(state)) = (table.is_log(), committed) {
         let days = (Timestamp::now().micros() - state.bookmark.at.micros()) / 86_400_000_000;
         if days > LOG_WARNING_DAYS {

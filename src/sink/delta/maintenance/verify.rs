@@ -22,6 +22,7 @@ use crate::engine::{Engine, combine_streams, engine_error, streaming_table};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::reduce::ChangeSet;
 use crate::schema::{Deletes, TableMode};
+use crate::sink::NEW_TARGET_HINT;
 use crate::sink::delta::log::columns::{LakeColumn, file_schema};
 use crate::sink::delta::log::system_columns::{SystemColumn, TableLayout};
 use crate::sink::delta::log::table_log::TableLog;
@@ -87,13 +88,8 @@ pub(crate) async fn differences(
         }
     };
     let only = only.and_then(|(column, wanted)| Some((column.find(&state.columns)?.clone(), wanted)));
-    let comparison = Comparison::new(&state, &fresh).map_err(|error| {
-        if layout.keeps_rows() || log.table.is_log() {
-            error.hint_instead("load the table into a new --target: this one keeps its old rows even with --resnapshot")
-        } else {
-            error
-        }
-    })?;
+    let comparison = Comparison::new(&state, &fresh)
+        .map_err(|error| if layout.keeps_rows() || log.table.is_log() { error.hint_instead(NEW_TARGET_HINT) } else { error })?;
     let rows = Arc::new(AtomicU64::new(0));
     let wanted = comparison.digests_of_changes(fresh, engine, Arc::clone(&rows));
     let mut columns = comparison.columns.clone();

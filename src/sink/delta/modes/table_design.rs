@@ -7,7 +7,7 @@ use crate::sink::delta::log::partition_column::can_partition_by;
 use crate::sink::delta::log::schema_evolution::{apply_case_changes, check_key, check_names, evolve, map_columns};
 use crate::sink::delta::log::system_columns::{SystemColumn, TableLayout};
 use crate::sink::delta::log::table_state::TableState;
-use crate::sink::{LoadKind, LoadPlan, reload_hint};
+use crate::sink::{LoadKind, LoadPlan, NEW_TARGET_HINT, reload_hint};
 
 /// The column of log tables with the time of the event.
 const LOG_TIME: &str = "timestamp";
@@ -70,11 +70,9 @@ impl TableDesign {
         let keeps_rows = !state.files.is_empty() && layout.keeps_rows();
         let kind = if plan.kind == LoadKind::Merge || keeps_rows { LoadKind::Merge } else { LoadKind::Replace };
         // If a new snapshot keeps old rows, a re-snapshot does not help.
-        let hinted = |error: Error| {
-            let stays = plan.table.is_log() || keeps_rows;
-            if stays { error.hint_instead(reload_hint(stays)) } else { error }
-        };
-        check_key(&state.key, keys, kind).map_err(hinted)?;
+        let stays = plan.table.is_log() || keeps_rows;
+        let hinted = |hint: &'static str| move |error: Error| if stays { error.hint_instead(hint) } else { error };
+        check_key(&state.key, keys, kind).map_err(hinted(NEW_TARGET_HINT))?;
         let mut old = state.columns.clone();
         let renamed = apply_case_changes(&mut old, wanted);
         let mut column_choice = Followed { record: plan.layout.columns.clone(), notes: Vec::new() };
@@ -85,13 +83,13 @@ impl TableDesign {
                 let has = |name: &str| old.iter().any(|column| column.name == name);
                 let arrives = |name: &str| plan.schema.columns().any(|column| column.name == name);
                 let record = state.column_record().renamed(&renamed.names);
-                column_choice = record.follow(&plan.layout.columns, has, arrives).map_err(hinted)?;
+                column_choice = record.follow(&plan.layout.columns, has, arrives).map_err(hinted(reload_hint(stays)))?;
             }
         }
         let deletes_before = present.map_or(Deletes::Remove, |present| present.deletes);
         let purges_soft_deletes = deletes_before == Deletes::Mark && layout.deletes == Deletes::Remove;
         old.retain(|column| !purges_soft_deletes || SystemColumn::of(column) != Some(SystemColumn::Deleted));
-        let mut evolved = evolve(&old, wanted, kind).map_err(hinted)?;
+        let mut evolved = evolve(&old, wanted, kind).map_err(hinted(NEW_TARGET_HINT))?;
         evolved.changes.splice(0..0, renamed.changes);
         if purges_soft_deletes {
             evolved.changes.push("soft-deleted rows are removed, and the column `_deleted` with them".into());
