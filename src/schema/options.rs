@@ -100,7 +100,7 @@ macro_rules! named_values {
                 match text {
                     $($value => Ok(Self::$variant),)+
                     _ => Err(Error::new(Kind::Usage, concat!("Unknown ", $what))
-                        .with_field("value", text)
+                        .with_field("word", text)
                         .hint(concat!("use one of", $(" ", $value),+))),
                 }
             }

@@ -4,7 +4,7 @@
 //! through `pub use` to the file that defines the name. Test code does not count.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 type Module = Vec<String>;
 
@@ -291,17 +291,28 @@ fn cycles(root: &Path) -> Vec<String> {
     lines
 }
 
-/// Imports between files that import each other, which are left from before this test. The list only gets shorter.
-const KNOWN: &str = include_str!("known_cycles.txt");
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
 
 #[test]
-fn no_new_import_cycle_between_files() {
-    let found: BTreeSet<String> = cycles(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).into_iter().collect();
-    let known: BTreeSet<String> = KNOWN.lines().map(str::to_owned).collect();
-    let new: Vec<_> = found.difference(&known).collect();
-    let gone: Vec<_> = known.difference(&found).collect();
-    assert!(new.is_empty(), "these imports close a cycle: {new:#?}");
-    assert!(gone.is_empty(), "remove these lines from tests/it/layering/known_cycles.txt: {gone:#?}");
+fn no_files_import_each_other() {
+    let found = cycles(&source());
+    assert!(found.is_empty(), "these imports close a cycle: {found:#?}");
+}
+
+/// A reader cannot survey a folder with more source files than this.
+const MOST_FILES: usize = 15;
+
+#[test]
+fn no_folder_has_too_many_source_files() {
+    let mut folders = vec![source()];
+    while let Some(folder) = folders.pop() {
+        let entries: Vec<PathBuf> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+        let files = entries.iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs")).count();
+        assert!(files <= MOST_FILES, "{} has {files} source files: group them", folder.display());
+        folders.extend(entries.into_iter().filter(|path| path.is_dir()));
+    }
 }
 
 #[test]
