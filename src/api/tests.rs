@@ -145,7 +145,8 @@ async fn names_stay_within_their_path_segment() {
     assert!(calls.is_empty(), "no network before the first call");
     // The login is below the base URL, too. The script responds with tables to everything; only the path matters here.
     let _ = client.tables(&Namespace::new("x")).await;
-    assert_eq!(server.calls(), ["POST /gate%20way/ids/auth/login"]);
+    let logins = server.calls();
+    assert!(!logins.is_empty() && logins.iter().all(|call| call == "POST /gate%20way/ids/auth/login"), "{logins:?}");
 
     let client = server.client();
     client.tables(&Namespace::new("a/../b?c#d%2f é")).await.unwrap();
