@@ -161,7 +161,7 @@ async fn a_change_of_a_table_in_use_lets_readers_pass() {
     // The schema has the column, so it is added again.
     database.psql("ALTER TABLE canvas.users DROP COLUMN name");
     world.school.advance();
-    let held = Duration::from_secs(7);
+    let held = Duration::from_secs(12);
     let reader = {
         let (database, seconds) = (Database::again(&database), held.as_secs());
         std::thread::spawn(move || {

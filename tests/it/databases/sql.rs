@@ -370,10 +370,10 @@ async fn a_table_removed_by_hand_is_noticed<D: TestDatabase>() {
     sql.database.drop_by_hand(&tables[0]);
     sql.world.school.advance();
     // It is not created again with only the increment; the other table continues.
-    sql.load("syncdb", "all").assert_code(5).assert_says(&["canvas.users", "removed", "dropdb", "initdb"]);
+    sql.load("syncdb", "all").assert_code(5).assert_says(&["canvas.users", "was dropped", "dropdb", "initdb"]);
     sql.assert_now(&tables[1..]);
     assert_eq!(sql.database.data_tables(), ["canvas.courses"]);
-    sql.load("initdb", "users").assert_code(5).assert_says(&["removed", "dropdb"]);
+    sql.load("initdb", "users").assert_code(5).assert_says(&["was dropped", "dropdb"]);
     let listed = sql.command(&["listdb"]).assert_code(0).assert_says(&["users was removed"]);
     let lines: Value = serde_json::from_str(&listed.stdout).unwrap();
     assert_eq!((&lines[1]["name"], &lines[1]["records"]), (&"users".into(), &Value::Null));

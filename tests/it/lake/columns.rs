@@ -89,7 +89,7 @@ async fn another_choice_is_followed_or_refused_with_the_way_out() {
     let rules = ["--hash-column", "users.sortable_name", "--drop-column", "users.short_name"];
     let run = sync(&world, "", &rules);
     assert_eq!(run.code, Some(5), "no key: {run:?}");
-    sync(&world, "short", &rules).assert_code(5).assert_says(&["too short", "openssl rand"]);
+    sync(&world, "short", &rules).assert_code(5).assert_says(&["shorter than 16 bytes", "openssl rand"]);
     sync(&world, KEY, &["--drop-column", "users.shrt_name"]).assert_code(5).assert_says(&["does not have", "shrt_name"]);
     sync(&world, KEY, &["--drop-column", "users.id"]).assert_code(5).assert_says(&["key column"]);
     sync(&world, KEY, &["--drop-column", "short_name"]).assert_code(5).assert_says(&["hint:", "users.email"]);

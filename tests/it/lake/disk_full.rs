@@ -105,7 +105,7 @@ async fn of_staged_objects() {
     .await;
     let Some(small) = Small::mount(&world.path("small"), "64k") else { return };
     let more = ["--temp-dir", "small", "--download-format", "parquet", "--table", "submissions"];
-    world.daplake(&sync(&more)).assert_code(5).assert_says(&["canvas.submissions", "No space left", "make room"]);
+    world.daplake(&sync(&more)).assert_code(5).assert_says(&["canvas.submissions", "No space left", "free some space"]);
     assert!(!world.lake().join("canvas/submissions/_delta_log").exists());
     small.grow("256m");
     world.daplake(&sync(&more)).assert_code(0);
