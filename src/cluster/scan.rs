@@ -12,7 +12,6 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use url::Url;
 
 use super::broker::{self, Lease, Report};
 use crate::api::{Client, ClientOptions, Credentials, FinishedJob, ObjectId, Pacing, Query, RetryPolicy};

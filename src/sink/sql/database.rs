@@ -163,7 +163,12 @@ impl Database {
         match entry {
             Some(entry) if entry.exists => Ok(Some(entry)),
             Some(_) => Err(occupants::missing_table(session, dialect, table).await),
-            None => occupants::check_table(session, dialect, table, self.is_adopted(table)).await.map(|()| None),
+            None => match occupants::check_table(session, dialect, table, self.is_adopted(table)).await {
+                Ok(()) => Ok(None),
+                // Another run has created it since `known` was read.
+                Err(error) if error.kind() == Kind::Conflict => sync_state::entry(session, dialect, table, true).await,
+                Err(error) => Err(error),
+            },
         }
     }
 

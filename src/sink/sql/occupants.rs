@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::TableRef;
 
 /// Refuses a table with rows that the sync state does not list, and any object that is not a table. An empty table is used, and so is one
-/// that the user allows to take over with `--adopt`. Kind `Target`.
+/// that the user allows to take over with `--adopt`. Kind `Target`, or `Conflict` if another run has just created the table.
 pub(super) async fn check_table(
     connection: &mut dyn Connection,
     dialect: &dyn Dialect,
@@ -23,6 +23,10 @@ pub(super) async fn check_table(
     }
     if is_adopted || is_empty(connection, &name).await? {
         return Ok(());
+    }
+    // Another run may have committed the table since the caller read the sync state.
+    if sync_state::exists(connection, dialect).await? && sync_state::entry(connection, dialect, table, true).await?.is_some() {
+        return Err(sync_state::loaded_meanwhile());
     }
     Err(Error::new(Kind::Target, "The database has a table of this name with rows that is not listed in table_sync")
         .with_field("table", table)

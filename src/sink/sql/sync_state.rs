@@ -51,6 +51,12 @@ impl Entry {
     }
 }
 
+/// The error of a load that lost against another run.
+pub(super) fn loaded_meanwhile() -> Error {
+    Error::new(Kind::Conflict, "Another run loaded the table at the same time")
+        .hint("run again; the load continues from the table's new bookmark")
+}
+
 /// Exact bookmarks in microseconds by the id of their row in `table_sync`; see
 /// [`MetaTables::exact_bookmarks`](super::dialect::MetaTables::exact_bookmarks).
 async fn exact_bookmarks(connection: &mut dyn Connection, dialect: &dyn Dialect) -> Result<HashMap<String, i64>> {

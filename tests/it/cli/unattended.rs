@@ -202,6 +202,8 @@ async fn a_stopped_run_starts_no_further_table() {
     while world.server.counters().jobs_started() < 4 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    // The answers reach the journal.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     stop.drain();
     let report = running.await.unwrap().unwrap();
     assert_eq!(failures(&report), [""; 0]);

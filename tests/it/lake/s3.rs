@@ -216,7 +216,7 @@ async fn tables_in_an_object_store_are_cared_for() {
     let before = remote.server.objects(PREFIX);
     remote.run("vacuum", &[]).assert_code(0);
     assert_eq!(remote.server.objects(PREFIX), before, "all is young");
-    remote.run("vacuum", &["--retention", "1h"]).assert_says(&["7 days"]);
+    remote.run("vacuum", &["--retention", "1h"]).assert_says(&["7d"]);
     remote.world.school.advance();
     remote.sync().assert_code(0);
     remote.assert_tables(&tables, remote.world.school.now());

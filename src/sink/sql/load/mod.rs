@@ -326,8 +326,7 @@ impl SqlLoad {
         // A snapshot may be older than the table, because the service keeps returning the same one. Rows and bookmark then go back together.
         let is_late = !self.plan.is_snapshot && held.is_some_and(|held| held.at > reached.at);
         if held != self.plan.expected || self.state == State::Superseded || is_late {
-            return Err(Error::new(Kind::Conflict, "Another run loaded the table at the same time")
-                .hint("run again; the load continues from the table's new bookmark"));
+            return Err(sync_state::loaded_meanwhile());
         }
         if let State::Staged { .. } = self.state {
             if entry.is_none() {
