@@ -189,7 +189,7 @@ async fn refused_logins_are_explained_without_the_password() {
             .unwrap();
     let run = Run::of(output).assert_code(0);
     // By its position: a password with an `&` would be split there.
-    assert!(run.stderr.contains("item: 1") && !run.stderr.contains("planted"), "an unknown part is named: {run:?}");
+    assert!(run.stderr.contains("parameter: 1") && !run.stderr.contains("planted"), "an unknown part is named: {run:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

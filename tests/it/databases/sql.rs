@@ -374,7 +374,7 @@ async fn a_table_removed_by_hand_is_noticed<D: TestDatabase>() {
     sql.assert_now(&tables[1..]);
     assert_eq!(sql.database.data_tables(), ["canvas.courses"]);
     sql.load("initdb", "users").assert_code(5).assert_says(&["was dropped", "dropdb"]);
-    let listed = sql.command(&["listdb"]).assert_code(0).assert_says(&["users was removed"]);
+    let listed = sql.command(&["listdb"]).assert_code(0).assert_says(&["users was dropped"]);
     let lines: Value = serde_json::from_str(&listed.stdout).unwrap();
     assert_eq!((&lines[1]["name"], &lines[1]["records"]), (&"users".into(), &Value::Null));
     assert!(lines[0]["records"].as_u64().is_some_and(|rows| rows > 0), "{lines}");
