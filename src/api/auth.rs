@@ -8,6 +8,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use parking_lot::Mutex;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use tokio::time::Instant;
 use url::Url;
 
@@ -138,8 +139,11 @@ impl Tokens {
                             tracing::debug!(attempt, renew_in_s = life_s, "Logged in");
                             return Ok(token);
                         }
-                        // A page of a proxy or a captive portal, say.
-                        Err(error) => (RetryReason::Fault, error.with_field("call", Ask::Login)),
+                        // The page of a proxy or captive portal, or a truncated response.
+                        Err(error) if serde_json::from_slice::<IgnoredAny>(&answer.body).is_err() => {
+                            (RetryReason::Fault, error.with_field("call", Ask::Login))
+                        }
+                        Err(error) => return Err(retry.annotate(error.with_field("call", Ask::Login))),
                     }
                 }
                 Ok(answer) => {
