@@ -174,7 +174,7 @@ impl<T, E> std::fmt::Debug for Sender<T, E> {
 }
 
 impl<T: Send + 'static, E: Failure> Sender<T, E> {
-    /// Sends to the first output and waits for room. Fails if nobody reads any more, which ends the producer.
+    /// Sends to the first output and waits for room. Fails if the reader is gone, which ends the producer.
     pub(crate) async fn send(&self, item: T) -> Result<(), E> {
         self.send_to(0, item).await
     }

@@ -2,7 +2,7 @@
 //!
 //! [`shell`] is the only way to start one. A child inherits the variables in [`PASSED`] and no others, so that no secret reaches it: `DAP_*`,
 //! `AWS_*`, `PGPASSWORD`, `DAPLAKE_HASH_KEY`, or a variable that the settings file refers to. A list of allowed variables also covers
-//! variables that nobody thought of.
+//! variables that are not known here.
 
 use std::process::Command;
 

@@ -35,7 +35,7 @@ use crate::schema::TableSchema;
 
 /// Rows that are read at once as long as they fit, and where nothing is known of their size.
 const MIN_READ_ROWS: usize = 16;
-/// A batch of the file may be so many times as large as one of ours.
+/// A batch of the file may be this many times as large as a batch of the output.
 const READ_BATCHES: u64 = 8;
 /// Most rows that are read at once where nothing is known of their size: the next ones may be of any.
 const MOST_GUESSED_ROWS: usize = 256;
@@ -175,7 +175,7 @@ impl Estimate {
     }
 }
 
-/// Bytes that a batch of the file may take before its rows are moved to batches of ours.
+/// Bytes that a batch of the file may take before its rows are moved to batches of the output.
 fn window_bytes(options: &DecodeOptions) -> u64 {
     (options.batch_bytes as u64).saturating_mul(READ_BATCHES)
 }

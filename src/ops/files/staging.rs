@@ -111,7 +111,7 @@ impl Staging {
     }
 }
 
-/// Removes hidden folders of old runs. Best effort.
+/// Removes hidden folders that earlier runs left. Best effort.
 pub(super) fn sweep(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {

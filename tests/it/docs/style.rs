@@ -1,4 +1,4 @@
-//! The language of the documentation, and its links.
+//! The language of the documentation and of the sources, and links between pages.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -133,6 +133,38 @@ fn pages_are_in_plain_english() {
             {
                 wrong.push(format!("{shown}:{number}: {} words: {sentence}", sentence.split_whitespace().count()));
             }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn sources_below(folder: &Path, into: &mut Vec<PathBuf>) {
+    for entry in folder.read_dir().unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() && name != "tests" {
+            sources_below(&path, into);
+        } else if name.ends_with(".rs") && name != "tests.rs" {
+            into.push(path);
+        }
+    }
+}
+
+/// Comments, docstrings and messages; tests may quote what others write.
+#[test]
+fn sources_are_in_plain_english() {
+    let mut sources = Vec::new();
+    sources_below(&root().join("src"), &mut sources);
+    assert!(sources.len() > 200, "sources are still found");
+    let mut wrong = Vec::new();
+    for source in &sources {
+        let text = std::fs::read_to_string(source).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        for (number, line) in code.lines().enumerate() {
+            let low = line.to_lowercase();
+            let shown = source.strip_prefix(root()).unwrap().display();
+            let found = WORDS.iter().filter(|word| has_phrase(&low, word));
+            wrong.extend(found.map(|word| format!("{shown}:{}: {word}: {}", number + 1, line.trim())));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

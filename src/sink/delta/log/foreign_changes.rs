@@ -1,6 +1,6 @@
 //! Finds the commits by other programs that changed rows since the last load. Reads the end of the log.
 //!
-//! Each load commits a `txn` action of ours, so all entries after the newest such action were committed since. Actions count, not
+//! Each load commits a `txn` action of daplake, so all entries after the newest such action were committed since. Actions count, not
 //! names of operations: a commit changed rows if it added or removed a file as a change of data, or replaced the deletion vector
 //! of a file by another one. Compactions, checkpoints, new properties and vacuums change no rows, whichever program made them.
 

@@ -1,4 +1,4 @@
-//! Casts batches of changes and of old files to the schema of new files. No I/O.
+//! Casts batches of changes and of existing files to the schema of new files. No I/O.
 
 use std::sync::Arc;
 

@@ -77,7 +77,7 @@ async fn open(options: &Options) -> Result<Wire> {
             other => other,
         },
         TlsMode::Require => open_with(options, EncryptionLevel::On).await,
-        // The driver is told of no TLS, as it is established before it begins.
+        // TLS is established before the driver begins, so the driver itself uses none.
         TlsMode::VerifyCa | TlsMode::VerifyFull => open_with(options, EncryptionLevel::NotSupported).await,
     }
 }

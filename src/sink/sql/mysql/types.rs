@@ -96,7 +96,7 @@ impl SqlType {
         Self { kind, charset: Some(EXACT.to_owned()) }
     }
 
-    /// An enumeration of these values. They are told apart by their bytes, as in the official client.
+    /// An enumeration of these values. They are distinguished by their bytes, as in the official client.
     pub(super) fn enumeration(members: Vec<String>) -> Self {
         let charset = if members.iter().all(|member| member.is_ascii()) {
             "CHARACTER SET ascii COLLATE ascii_bin"
