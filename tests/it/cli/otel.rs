@@ -262,9 +262,9 @@ async fn a_failing_collector_changes_no_run_and_no_secret_is_printed() {
     let paths: Vec<String> = heard.try_iter().map(|post| post.path).collect();
     assert!(paths.contains(&"/planted-path-secret/v1/traces".to_owned()), "{paths:?}");
     // Not a collector, and not an address.
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let closed_port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     for (endpoint, words) in [
-        (format!("http://{nobody}/planted-path-secret"), "cannot be sent"),
+        (format!("http://{closed_port}/planted-path-secret"), "cannot be sent"),
         ("planted-path-secret".to_owned(), "OTEL_EXPORTER_OTLP_ENDPOINT is not a URL"),
     ] {
         let run = sync(&world, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)], &logged).assert_code(0);

@@ -138,23 +138,13 @@ fn pages_are_in_plain_english() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-fn sources_below(folder: &Path, into: &mut Vec<PathBuf>) {
-    for entry in folder.read_dir().unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if path.is_dir() && name != "tests" {
-            sources_below(&path, into);
-        } else if name.ends_with(".rs") && name != "tests.rs" {
-            into.push(path);
-        }
-    }
-}
-
 /// Comments, docstrings and messages; tests may quote what others write.
 #[test]
 fn sources_are_in_plain_english() {
     let mut sources = Vec::new();
-    sources_below(&root().join("src"), &mut sources);
+    crate::layering::sources(&root().join("src"), &mut sources);
+    let is_test = |path: &PathBuf| path.ends_with("tests.rs") || path.components().any(|part| part.as_os_str() == "tests");
+    sources.retain(|path| !is_test(&path.strip_prefix(root()).unwrap().to_owned()));
     assert!(sources.len() > 200, "sources are still found");
     let mut wrong = Vec::new();
     for source in &sources {

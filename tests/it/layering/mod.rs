@@ -34,7 +34,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("demo", &[]),
 ];
 
-fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
+pub fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in folder.read_dir().unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
