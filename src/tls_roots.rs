@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hint_tells_a_system_without_certificates_from_an_inspecting_proxy() {
+    fn the_hint_distinguishes_missing_certificates_from_an_inspecting_proxy() {
         assert!(hint_for(true).contains("proxy"));
         assert!(hint_for(false).contains("ca-certificates"));
     }

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_stops_everybody_and_counts_for_nobody() {
+    fn a_refusal_pauses_all_calls_and_uses_no_slot() {
         let begin = Instant::now();
         let mut slots = Slots::default();
         assert_eq!(slots.take(1, MINUTE, begin), Next::Go);
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn slots_are_given_in_the_order_of_asking() {
+    async fn slots_are_granted_in_the_order_of_requests() {
         let pacer = Arc::new(Pacer::new(1, Duration::from_millis(2)));
         let order = Arc::new(Mutex::new(Vec::new()));
         let first = pacer.enter().await;
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_who_leaves_the_queue_does_not_block_it() {
+    async fn a_cancelled_waiter_does_not_block_the_queue() {
         let pacer = Arc::new(Pacer::new(1, Duration::from_millis(1)));
         let first = pacer.enter().await;
         let leaver = tokio::spawn({

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_of_the_byte_are_no_hits() {
+    fn similar_bytes_are_not_found() {
         let mut bytes = vec![b'"' + 1; 300];
         bytes[40] = b'"' - 1;
         assert_eq!(find::<b'"'>(&bytes, 0), 300);

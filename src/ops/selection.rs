@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn all_means_what_the_account_has_and_had() {
+    fn all_selects_every_table_of_the_account_now_and_before() {
         let kept = [TableRef::new("catalog", "products")];
         let unknown = || Error::new(Kind::NotFound, "Unknown");
         assert!(is_absent(&unknown(), "new_quizzes", &kept));

@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_are_round_and_few() {
+    fn steps_of_an_axis_are_round_and_few() {
         assert_eq!([0.3, 3.0, 12.0, 230.0, 5_000_000.0].map(nice_step), [1.0, 5.0, 20.0, 500.0, 5_000_000.0]);
         for span in [60_000_000, DAY_MICROS, 3 * DAY_MICROS, 40 * DAY_MICROS, 4000 * DAY_MICROS] {
             let marks = time_marks(1_767_225_600_000_001, 1_767_225_600_000_001 + span);

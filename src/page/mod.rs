@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_stay_texts() {
+    fn text_is_escaped() {
         assert_eq!(escape("<b a='x'>\"&"), "&lt;b a=&#39;x&#39;&gt;&quot;&amp;");
         assert!(document("</title><script>", "", "", "").contains("<title>&lt;/title&gt;&lt;script&gt;</title>"));
     }

@@ -459,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn growth_is_the_sum_of_what_was_there() {
+    fn growth_is_the_sum_of_known_row_counts() {
         let overview = overview();
         let rows: Vec<f64> = growth(&overview, micros(&overview.made).unwrap()).iter().map(|point| point.1).collect();
         assert_eq!(rows, [100.0, 110.0, 140.0, 140.0]);
@@ -468,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_sentence_says_how_it_stands() {
+    fn the_first_sentence_gives_the_state() {
         let mut overview = overview();
         let says = |overview: &Overview, words: &str| {
             let page = status_page(overview);

@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn impossible_choices_are_refused() {
         let refused = |rules: ColumnRules, key: Option<&HashKey>| ColumnChoice::of(&people(), &rules, key).unwrap_err();
         assert_eq!(refused(rules(&[], &["*"], &[]), None).get("column"), Some("id"));
         assert_eq!(refused(rules(&[], &[], &["name"]), None).kind(), Kind::Usage);

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_types_tell_what_the_documentation_does_not() {
+    fn names_and_types_suggest_undocumented_references() {
         let number = json!({"type": "integer", "format": "int64"});
         let item = table(
             "items",

@@ -121,7 +121,7 @@ fn fixtures_are_read_without_a_warning() {
 }
 
 #[test]
-fn courses_have_settings_and_oversizeable_texts() {
+fn courses_have_settings_and_oversizeable_strings() {
     let schema = fixture("courses");
     assert_eq!(schema.description.as_deref(), Some("A course."));
     assert_eq!(schema.key[0].description.as_deref(), Some("Number of the course."));

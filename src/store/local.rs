@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_is_given_once_and_nothing_stays_beside_it() {
+    async fn an_object_is_created_once_and_leaves_no_temporary_files() {
         let folder = tempfile::tempdir().unwrap();
         let store = DurableStore::new();
         let path = Path::from_absolute_path(folder.path()).unwrap().join("a").join("entry");

@@ -207,7 +207,7 @@ fn kills() -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_history_is_followed_on_a_cluster() {
+async fn a_history_is_synced_on_a_cluster() {
     let tables = tables();
     let cluster = Cluster::new(school(&tables)).await;
     for round in 0..4 {
@@ -249,7 +249,7 @@ async fn a_history_is_followed_on_a_cluster() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_is_killed_the_tables_are_right() {
+async fn tables_are_correct_whichever_node_is_killed() {
     let mut random = Random::new();
     let tables = tables();
     let mut cluster = Cluster::new(SchoolOptions { rows: 1500, ..school(&tables) }).await;
@@ -286,7 +286,7 @@ async fn whoever_is_killed_the_tables_are_right() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_scheduler_nothing_is_begun() {
+async fn without_a_scheduler_nothing_is_started() {
     let world = World::new(school(&[canvas("users")])).await;
     let nobody = format!("df://127.0.0.1:{}", free_port());
     let run = world.daplake(&["sync", "--target", "lake", "--cluster", &nobody]);
@@ -296,7 +296,7 @@ async fn without_a_scheduler_nothing_is_begun() {
 }
 
 #[test]
-fn the_example_of_one_machine_runs() {
+fn the_one_machine_example_runs() {
     let folder = tempfile::tempdir().unwrap();
     let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/cluster/one-machine");
     let mut run = without_settings(Command::new("bash"));

@@ -726,7 +726,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_variable_is_no_error_of_the_file() {
+    fn a_missing_variable_does_not_make_the_file_invalid() {
         let settings = read(
             "[service]\nclient_id = \"${ABSENT}\"\nclient_secret = \"file:/nowhere/at/all\"\n[targets.a]\nurl = \"postgresql://u:${ABSENT}@h/d\"\n[targets.b]\nurl = \"lake\"\n",
         )

@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn names_with_common_ends_are_told_apart() {
+    fn names_with_common_ends_are_distinguished() {
         let all = [
             "a",
             "ab",

@@ -153,7 +153,7 @@ fn floats_and_decimals() {
 }
 
 #[test]
-fn texts_in_any_form() {
+fn strings_in_any_form() {
     let text = json!({"type": "string"});
     let values = vec![Some("a"), None, Some("\u{e4}\u{1f600}")];
     let dictionary: DictionaryArray<arrow::datatypes::Int8Type> = values.iter().copied().collect();
@@ -306,7 +306,7 @@ fn bad_rows_are_shown_as_json_and_leave_nothing() {
 }
 
 #[test]
-fn files_that_cannot_be_used_end_the_table() {
+fn unusable_files_fail_the_table() {
     let schema = everything();
     let ts: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![0]));
     let id: ArrayRef = Arc::new(Int64Array::from(vec![1]));
@@ -412,7 +412,7 @@ fn what_is_read_at_once_follows_the_decoded_size() {
 }
 
 #[test]
-fn times_of_parquet_outside_the_years_1_to_9999_become_null_where_that_is_wanted() {
+fn times_of_parquet_outside_the_years_1_to_9999_become_null_on_request() {
     let schema = table(
         json!({"id": {"type": "integer"}}),
         json!({"at": {"type": "string", "format": "date-time"}, "on": {"type": "string", "format": "date"}}),

@@ -523,7 +523,7 @@ fn json_text_is_copied_unchanged() {
 }
 
 #[test]
-fn errors_tell_place_and_reason_but_no_value() {
+fn errors_name_place_and_reason_but_no_value() {
     let secret = "hunter2";
     let text = format!("{}{}", line("1"), line(&format!("\"{secret}\"")));
     let error = failure(&with(json!({"type": "integer"})), Format::Jsonl, &text);

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_waits_in_an_unordered_queue_or_for_a_used_slot() {
+    async fn an_unordered_queue_and_a_used_slot_do_not_block() {
         let unordered = StartQueue::unordered();
         assert!(unordered.slot(7).wait().now_or_never().is_some());
         let queue = StartQueue::ordered(2);

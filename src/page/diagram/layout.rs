@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn who_refers_stands_to_the_right() {
+    fn tables_with_references_are_to_the_right() {
         let laid = layout(&[(100.0, 50.0); 3], &[(0, 1), (1, 2)]);
         assert!(laid.places[0].x > laid.places[1].x && laid.places[1].x > laid.places[2].x);
     }

@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mermaid_says_what_refers_to_what() {
+    fn mermaid_shows_the_references() {
         let text = mermaid(&school(), Columns::Keys);
         for line in [
             "    canvas_enrollments[\"enrollments\"] {\n        bigint id PK\n        bigint user_id FK\n        bigint course_id FK\n    }",

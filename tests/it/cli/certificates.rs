@@ -86,7 +86,7 @@ impl Server {
 }
 
 #[test]
-fn a_system_without_root_certificates_is_not_taken_for_an_inspecting_proxy() {
+fn missing_root_certificates_are_not_mistaken_for_an_inspecting_proxy() {
     let Some(server) = Server::start() else { return };
     std::fs::write(server.file("empty.crt"), "").unwrap();
     for (system, word) in [("empty.crt", "ca-certificates"), ("other.crt", "proxy")] {

@@ -259,7 +259,7 @@ mod signals {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_process_that_ignores_hangups_is_not_ended_by_one() {
+    async fn a_process_that_ignores_sighup_survives_it() {
         let world = World::new(school(&[canvas("users")])).await;
         let arguments = with(&["--every", "1h"]);
         let mut command = Command::new("nohup");

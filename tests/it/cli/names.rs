@@ -46,7 +46,7 @@ async fn a_misspelt_table_ends_the_run_before_any_job() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn names_of_what_is_not_part_of_a_run_are_no_mistakes() {
+async fn names_of_tables_outside_the_run_are_accepted() {
     let world = world().await;
     for options in [
         &["--exclude", "canvas_logs.web_logs"][..],
@@ -65,7 +65,7 @@ async fn names_of_what_is_not_part_of_a_run_are_no_mistakes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_that_is_held_knows_a_column_that_went_from_a_misspelt_one() {
+async fn a_removed_column_of_an_existing_table_is_not_taken_for_a_misspelt_one() {
     let world = World::new(SchoolOptions { evolving: true, ..school(&[canvas("courses"), canvas("users")]) }).await;
     sync(&world, &["--table", "users"]).assert_code(0);
     let before = world.fingerprint();
@@ -105,7 +105,7 @@ fn with_file(world: &World, arguments: &[&str], text: &str) -> Run {
 
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_only_lakes_can_do_does_not_stop_a_database_of_the_same_file() {
+async fn options_for_lakes_do_not_fail_a_database_in_the_same_file() {
     let Some(database) = Database::new() else { return };
     let world = world().await;
     let text = format!(
@@ -141,7 +141,7 @@ async fn what_only_lakes_can_do_does_not_stop_a_database_of_the_same_file() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn check_says_what_sync_would_refuse() {
+async fn check_reports_what_sync_would_refuse() {
     let world = world().await;
     let lake = "[targets.lake]\nurl = \"lake\"\n";
     for (text, words) in [
@@ -170,7 +170,7 @@ async fn check_says_what_sync_would_refuse() {
 
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn check_tries_to_make_what_a_load_makes_and_takes_it_back() {
+async fn check_creates_what_a_load_creates_and_rolls_it_back() {
     let Some(database) = Database::new() else { return };
     let world = world().await;
     let schemas =

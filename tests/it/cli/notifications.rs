@@ -89,7 +89,7 @@ async fn a_webhook_is_called_when_failures_start_and_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failing_notification_changes_no_run_and_prints_no_address() {
+async fn a_failing_notification_does_not_change_the_run_or_print_its_address() {
     let world = World::new(school(&[canvas("accounts")])).await;
     let (url, heard) = webhook(&["404 Gone"]);
     let run = world
@@ -106,7 +106,7 @@ async fn a_failing_notification_changes_no_run_and_prints_no_address() {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_command_gets_the_run_on_its_standard_input_and_no_secret() {
+async fn a_command_receives_the_run_on_standard_input_and_no_secret() {
     let world = World::new(school(&[canvas("accounts")])).await;
     let command = "cat > told.json; env > env.txt";
     world.daplake(&with(&["--notify-command", command])).assert_code(0);

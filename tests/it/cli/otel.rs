@@ -245,7 +245,7 @@ async fn a_run_is_sent_as_a_trace_and_as_metrics() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failing_collector_changes_no_run_and_no_secret_is_printed() {
+async fn a_failing_collector_does_not_change_the_run_or_print_a_secret() {
     let world = World::new(school(&[canvas("accounts")])).await;
     let (url, heard) = collector("401 Unauthorized");
     let endpoint = format!("{url}/planted-path-secret");

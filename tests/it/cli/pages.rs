@@ -41,7 +41,7 @@ async fn grown_school(school: SchoolOptions, syncs: usize) -> World {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn status_tells_of_growth_and_runs() {
+async fn status_shows_growth_and_runs() {
     let world = grown(&["users", "enrollments"], 3).await;
     let status = status(&world, &["--past", "10"]);
     let users = &status["tables"][1];
@@ -67,7 +67,7 @@ async fn status_tells_of_growth_and_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failing_table_is_named_until_it_is_right_again() {
+async fn a_failing_table_is_listed_until_it_loads_again() {
     let world = grown(&["users"], 1).await;
     world.school.advance();
     world.server.inject(Fault::parse("malformed-line").unwrap(), Times::Always);
@@ -90,7 +90,7 @@ async fn a_failing_table_is_named_until_it_is_right_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_that_never_came_and_a_run_that_could_not_start_are_told() {
+async fn tables_never_loaded_and_runs_that_could_not_start_are_shown() {
     let world = grown(&["users"], 0).await;
     world.server.inject(Fault::parse("malformed-line").unwrap(), Times::Always);
     world.daplake(&SYNC).assert_code(5);
@@ -103,7 +103,7 @@ async fn a_table_that_never_came_and_a_run_that_could_not_start_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_page_stands_alone_and_reads_well_in_a_browser() {
+async fn the_page_is_self_contained_and_fits_the_window() {
     // Data that are as young as they can be. For a picture to keep, a longer past.
     let syncs: i64 = if std::env::var_os(PICTURES).is_some() { 40 } else { 4 };
     let start = Timestamp::from_micros((Timestamp::now().micros() / COMMIT_MICROS - syncs + 1) * COMMIT_MICROS);
@@ -151,7 +151,7 @@ fn the_diagram_of_the_documentation_needs_no_service() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_diagram_is_of_the_services_schemas_unless_told_otherwise() {
+async fn a_diagram_shows_the_schemas_of_the_service_by_default() {
     let world = World::new(school(&["users", "courses", "enrollments"].map(canvas))).await;
     let page = world.daplake(&[&DIAGRAM[..], &["html"]].concat()).assert_code(0).stdout;
     assert_eq!(page.matches("<article").count(), 3);

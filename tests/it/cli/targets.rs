@@ -31,7 +31,7 @@ fn assert_discreet(world: &World, run: &Run) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_address_is_refused_and_never_repeated() {
+async fn an_invalid_address_is_refused_and_never_printed() {
     let world = World::new(school(&[canvas("users")])).await;
     let texts = [
         "host=127.0.0.1 user=u password=planted-secret dbname=d",
@@ -122,7 +122,7 @@ async fn assert_is_a_lake(world: &World, target: &str, folder: &Path, cwd: &Path
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_folder_has_the_name_that_was_written() {
+async fn a_folder_gets_exactly_the_given_name() {
     let world = World::new(school(&[canvas("users")])).await;
     let cwd = world.path("here");
     std::fs::create_dir_all(&cwd).unwrap();
@@ -165,7 +165,7 @@ async fn a_folder_has_the_name_that_was_written() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn paths_of_a_settings_file_begin_at_its_folder_or_at_home() {
+async fn paths_in_a_settings_file_start_at_its_folder_or_the_home_folder() {
     let world = World::new(school(&[canvas("users")])).await;
     let (conf, home) = (world.path("conf"), world.path("home"));
     std::fs::create_dir_all(&conf).unwrap();

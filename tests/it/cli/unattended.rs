@@ -176,7 +176,7 @@ async fn the_least_recently_synced_tables_come_first_even_if_their_schemas_are_l
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_time_budget_is_no_failure_and_the_report_lists_deferred_tables() {
+async fn a_time_budget_is_not_a_failure_and_the_report_lists_deferred_tables() {
     let tables = tables(5);
     let world = World::new(school(&tables)).await;
     let sync = ["sync", "--target", "lake", "--report", "report.json", "--jobs-per-minute"];

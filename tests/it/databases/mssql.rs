@@ -45,7 +45,7 @@ impl Sql {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_whole_school_follows_its_history_in_sql_server() {
+async fn all_tables_are_synced_through_a_history_in_sql_server() {
     let Some(sql) = Sql::new(SchoolOptions { rows: 120, evolving: true, ..school(&[]) }).await else { return };
     let first = sql.sync_all().await;
     assert!(first.tables.len() > 100, "all tables of the catalogue");
@@ -70,7 +70,7 @@ async fn a_whole_school_follows_its_history_in_sql_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_syncs_at_once_leave_one_right_table_in_sql_server() {
+async fn two_simultaneous_syncs_leave_one_correct_table_in_sql_server() {
     let table = canvas("users");
     let Some(sql) = Sql::new(school(std::slice::from_ref(&table))).await else { return };
     for _ in 0..4 {

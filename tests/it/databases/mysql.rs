@@ -121,12 +121,12 @@ fn a_host_that_does_not_resolve_is_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_load_that_mariadb_undoes_is_repeated() {
+async fn a_load_that_mariadb_rolls_back_is_repeated() {
     undone_loads_are_repeated(Brand::Mariadb).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_load_that_mysql_undoes_is_repeated() {
+async fn a_load_that_mysql_rolls_back_is_repeated() {
     undone_loads_are_repeated(Brand::Mysql).await;
 }
 

@@ -149,7 +149,7 @@ async fn the_modes_of_tls_are_those_of_libpq() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_certificate_lets_its_user_in() {
+async fn a_client_certificate_logs_its_user_in() {
     let Some(secured) = secured() else { return };
     let own = format!("sslcert={}&sslkey={}", secured.file("carol.crt").display(), secured.file("carol.key").display());
     assert!(secured.by_tls("carol", "localhost", &format!("ssl=verify-full&sslrootcert=CA&{own}")).await.unwrap());

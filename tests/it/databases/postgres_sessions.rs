@@ -93,7 +93,7 @@ async fn settings_of_the_role_and_the_database_change_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn functions_of_users_see_the_path_of_any_session() {
+async fn functions_of_users_see_the_usual_search_path() {
     let Some(database) = Database::new() else { return };
     let world = world().await;
     sync(&world, &database.url, &[]).assert_code(0);
@@ -117,7 +117,7 @@ async fn functions_of_users_see_the_path_of_any_session() {
 
 /// Operators that users create for the types of columns are not used instead of the server's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn operators_of_users_are_not_used() {
+async fn operators_of_users_are_never_called() {
     let Some(database) = Database::new() else { return };
     database.psql(
         "CREATE FUNCTION public.never(varchar, text) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''used''; END'; \
@@ -134,7 +134,7 @@ async fn operators_of_users_are_not_used() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_load_that_the_server_undoes_is_repeated() {
+async fn a_load_that_the_server_rolls_back_is_repeated() {
     let Some(database) = Database::new() else { return };
     let world = world().await;
     sync(&world, &database.url, &[]).assert_code(0);
@@ -154,7 +154,7 @@ async fn a_load_that_the_server_undoes_is_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_of_a_table_in_use_lets_readers_pass() {
+async fn a_schema_change_of_a_table_in_use_does_not_block_readers() {
     let Some(database) = Database::new() else { return };
     let world = world().await;
     sync(&world, &database.url, &[]).assert_code(0);

@@ -33,7 +33,7 @@ macro_rules! on {
 #[cfg(feature = "postgres")]
 on!(postgresql = crate::support::postgres::Database:
     a_whole_school_follows_its_history,
-    two_syncs_at_once_leave_one_right_table,
+    two_simultaneous_syncs_leave_one_correct_table,
     a_requested_snapshot_replaces_the_rows_and_keeps_old_logs,
     a_run_after_a_killed_one_completes_the_tables,
     a_database_is_initialised_followed_listed_and_dropped,
@@ -67,7 +67,7 @@ on!(newest_postgresql = crate::support::database::Newest:
 #[cfg(feature = "mysql")]
 on!(mariadb = crate::support::database::Mariadb:
     a_whole_school_follows_its_history,
-    two_syncs_at_once_leave_one_right_table,
+    two_simultaneous_syncs_leave_one_correct_table,
     a_requested_snapshot_replaces_the_rows_and_keeps_old_logs,
     a_run_after_a_killed_one_completes_the_tables,
     a_database_is_initialised_followed_listed_and_dropped,
@@ -88,7 +88,7 @@ on!(mariadb = crate::support::database::Mariadb:
 #[cfg(feature = "mysql")]
 on!(mysql = crate::support::database::Mysql:
     a_whole_school_follows_its_history,
-    two_syncs_at_once_leave_one_right_table,
+    two_simultaneous_syncs_leave_one_correct_table,
     a_requested_snapshot_replaces_the_rows_and_keeps_old_logs,
     a_run_after_a_killed_one_completes_the_tables,
     a_database_is_initialised_followed_listed_and_dropped,
@@ -186,7 +186,7 @@ async fn a_whole_school_follows_its_history<D: TestDatabase>() {
     assert_eq!(found.iter().filter(|name| !names.contains(name)).collect::<Vec<_>>(), [""; 0]);
 }
 
-async fn two_syncs_at_once_leave_one_right_table<D: TestDatabase>() {
+async fn two_simultaneous_syncs_leave_one_correct_table<D: TestDatabase>() {
     let table = canvas("users");
     let Some(sql) = Sql::<D>::new(school(std::slice::from_ref(&table))).await else { return };
     for _ in 0..4 {

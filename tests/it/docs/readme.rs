@@ -169,7 +169,7 @@ async fn the_readme_shows_what_the_program_prints() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_first_steps_show_what_the_program_prints() {
+async fn getting_started_shows_what_the_program_prints() {
     assert!(run_page("docs/getting-started.md").await >= 4);
 }
 

@@ -14,7 +14,7 @@ fn gunzip(bytes: &[u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn snapshots_are_job_folders_of_files_as_the_service_has_them() {
+async fn a_snapshot_is_a_job_folder_with_the_files_of_the_service() {
     let world = small_world().await;
     for (format, ending) in [(None, "jsonl.gz"), (Some("csv"), "csv.gz"), (Some("tsv"), "tsv.gz"), (Some("parquet"), "parquet")]
     {
@@ -48,7 +48,7 @@ async fn the_default_folder_is_downloads() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn extras_unpack_and_convert() {
+async fn options_unpack_and_convert_files() {
     let world = small_world().await;
     let base = ["snapshot", "--namespace", "canvas", "--table", "users", "--output-directory"];
     world.daplake(&[&base[..], &["plain", "--decompress"]].concat()).assert_code(0);
@@ -97,7 +97,7 @@ fn window(world: &World, arguments: &[&str], zone: &str) -> (String, String, Str
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn times_are_taken_in_every_form_and_mean_the_same() {
+async fn times_are_accepted_in_every_form() {
     let world = small_world().await;
     let newest = world.school.advance().to_string();
     let zone = "CET-1CEST,M3.5.0,M10.5.0/3";
@@ -139,7 +139,7 @@ fn continue_later(world: &World, typed: &str, zone: &str) -> (String, String, St
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn increments_chain_by_the_manifest() {
+async fn the_manifest_holds_the_start_of_the_next_increment() {
     let world = small_world().await;
     world.daplake(&["snapshot", "--namespace", "canvas", "--table", "users", "--output-directory", "s"]).assert_code(0);
     let manifest = |folder: &str| -> Value {

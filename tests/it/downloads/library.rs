@@ -130,7 +130,7 @@ fn assert_nothing_hidden(world: &World, label: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn passing_faults_are_overcome() {
+async fn temporary_faults_do_not_fail_a_run() {
     for (fault, times) in PASSING {
         let world = world_of(&[canvas("users")]).await;
         world.server.inject(Fault::parse(fault).unwrap(), *times);
@@ -142,7 +142,7 @@ async fn passing_faults_are_overcome() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lasting_faults_are_clear_errors_and_nothing_gets_a_final_name() {
+async fn permanent_faults_are_clear_errors_and_no_file_gets_its_final_name() {
     // These verbs ask for no schema.
     for (fault, kinds) in LASTING.iter().filter(|(fault, _)| !fault.ends_with(":schema")) {
         let world = world_of(&[canvas("users")]).await;
@@ -165,7 +165,7 @@ async fn lasting_faults_are_clear_errors_and_nothing_gets_a_final_name() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_formats_come_as_they_are_sent() {
+async fn all_formats_are_stored_as_sent() {
     for format in Format::ALL {
         let world = world_of(&[canvas("users")]).await;
         let report = download(DownloadRequest { format, ..request(&world, "users") }).await;
@@ -280,7 +280,7 @@ async fn parquet_is_neither_unpacked_nor_converted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tables_are_told_of_in_the_given_order_and_failures_leave_the_others_alone() {
+async fn tables_are_reported_in_the_given_order_and_failures_do_not_affect_others() {
     let tables = [canvas("accounts"), canvas("courses"), canvas("users")];
     let world = world_of(&tables).await;
     world.server.inject_for(&tables[0], Fault::parse("corrupt").unwrap(), Always);
@@ -307,7 +307,7 @@ async fn tables_are_told_of_in_the_given_order_and_failures_leave_the_others_alo
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_all_would_meet_stops_the_run() {
+async fn an_error_that_every_table_would_have_stops_the_run() {
     let tables = [canvas("accounts"), canvas("courses"), canvas("users")];
     let world = world_of(&tables).await;
     world.server.inject_for(&tables[1], Fault::parse("account-disabled").unwrap(), Always);
@@ -387,7 +387,7 @@ async fn a_repeated_run_fetches_only_what_is_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_runs_at_once_share_one_job_and_each_file_comes_once() {
+async fn two_simultaneous_runs_share_a_job_and_download_each_file_once() {
     let world = world_of(&[canvas("users")]).await;
     world.server.inject(Fault::parse("drip:20000").unwrap(), Always);
     let (one, two) = tokio::join!(download(request(&world, "users")), download(request(&world, "users")));
@@ -398,7 +398,7 @@ async fn two_runs_at_once_share_one_job_and_each_file_comes_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_empty_answer_is_a_folder_without_data() {
+async fn an_empty_result_is_a_folder_without_data() {
     let world = world_of(&[canvas("users")]).await;
     let window = Window::Increment { since: world.school.now(), until: None };
     let report = download(DownloadRequest { window, ..request(&world, "users") }).await;
@@ -409,7 +409,7 @@ async fn an_empty_answer_is_a_folder_without_data() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn urls_are_asked_for_in_batches() {
+async fn urls_are_requested_in_batches() {
     let world = world_of(&[canvas("users")]).await;
     download(DownloadRequest { objects_at_once: 1, ..request(&world, "users") }).await;
     assert!(world.server.counters().calls_of(Endpoint::Urls) <= 2, "{:?}", world.server.counters().calls);
@@ -429,7 +429,7 @@ fn contents(folder: &Path) -> std::io::Result<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_kept_holds_a_secret() {
+async fn no_file_contains_a_secret() {
     let mut kept = String::new();
     for fault in ["url-expires", "gone-at-download", "corrupt", "cut:10"] {
         let world = world_of(&[canvas("users")]).await;

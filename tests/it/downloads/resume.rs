@@ -23,7 +23,7 @@ fn finished(world: &World) -> BTreeMap<String, u64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_at_random_moments_nothing_is_asked_or_fetched_twice() {
+async fn after_kills_at_random_times_nothing_is_requested_or_downloaded_twice() {
     let mut random = Random::new();
     let world = small_world().await;
     // Nine objects of about 8 KiB, two at once: about a second in all.
@@ -65,7 +65,7 @@ async fn killed_at_random_moments_nothing_is_asked_or_fetched_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_state_folder_it_works_all_the_same() {
+async fn downloads_work_without_a_state_folder() {
     let world = small_world().await;
     std::fs::write(world.path("state"), "a file in the way").unwrap();
     let run = world.daplake(&["snapshot", "--namespace", "canvas", "--table", "users"]).assert_code(0);
@@ -74,7 +74,7 @@ async fn without_a_state_folder_it_works_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lost_journal_costs_no_finished_file() {
+async fn finished_files_survive_the_loss_of_the_journal() {
     let world = small_world().await;
     world.server.inject_after(3, None, Fault::parse("short-length:200").unwrap(), Times::Always);
     world.daplake(&["snapshot", "--namespace", "canvas", "--table", "users"]).assert_code(5);

@@ -10,7 +10,7 @@ use super::{filtered, names, run, small_world};
 use crate::support::{CLIENT_ID, CLIENT_SECRET, World, canvas};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn list_tells_people_and_gives_scripts_one_name_per_line() {
+async fn list_prints_a_text_for_people_and_one_name_per_line_for_scripts() {
     let world = small_world().await;
     let people = world.daplake(&["list", "--namespace", "canvas"]).assert_code(0);
     assert_eq!(people.stderr, "");
@@ -29,7 +29,7 @@ async fn list_tells_people_and_gives_scripts_one_name_per_line() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn schema_tells_of_each_table_with_its_number() {
+async fn schema_reports_each_table_with_its_number() {
     let world = small_world().await;
     let one = world.daplake(&["schema", "--namespace", "canvas", "--table", "users"]).assert_code(0);
     assert_eq!(one.stderr, "");
@@ -57,7 +57,7 @@ async fn schema_tells_of_each_table_with_its_number() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn snapshot_tells_people_on_standard_output_and_scripts_nothing() {
+async fn snapshot_reports_on_standard_output_for_people_only() {
     let world = small_world().await;
     let people = world.daplake(&["snapshot", "--namespace", "canvas", "--table", "users, accounts"]).assert_code(0);
     assert_eq!(people.stderr, "");
@@ -96,7 +96,7 @@ fn assert_plain(line: &str, level: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failed_table_leaves_the_others_alone_and_the_code_is_5() {
+async fn a_failed_table_does_not_affect_others_and_the_code_is_5() {
     let world = small_world().await;
     let arguments = ["snapshot", "--namespace", "canvas", "--table", "nowhere,users"];
     let people = world.daplake(&arguments).assert_code(5);
@@ -113,7 +113,7 @@ async fn a_failed_table_leaves_the_others_alone_and_the_code_is_5() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_all_tables_would_meet_stops_the_loop() {
+async fn an_error_that_every_table_would_have_stops_the_command() {
     let world = small_world().await;
     world.server.inject(Fault::parse("account-under-maintenance:schema").unwrap(), Times::Always);
     let run = world.daplake(&["schema", "--namespace", "canvas", "--table", "users,accounts,courses"]).assert_code(5);
@@ -127,7 +127,7 @@ async fn what_all_tables_would_meet_stops_the_loop() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unknown_namespace_is_what_the_service_answers() {
+async fn an_unknown_namespace_is_reported_as_the_service_does() {
     let world = small_world().await;
     let run = world.daplake(&["list", "--namespace", "moodle"]).assert_code(5);
     assert!(run.stdout.contains("✗ ERROR:") && run.stdout.contains("moodle"), "{}", run.stdout);
@@ -145,7 +145,7 @@ async fn an_unreachable_service_is_an_error_and_not_a_hang() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_log_file_gets_all_lines_in_either_mode_and_grows() {
+async fn the_log_file_gets_all_lines_in_both_modes_and_is_appended_to() {
     let world = small_world().await;
     let log = world.path("log.txt");
     let log_name = log.to_str().unwrap();
@@ -175,7 +175,7 @@ async fn the_log_file_gets_all_lines_in_either_mode_and_grows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn json_log_lines_have_the_members_of_the_official_ones() {
+async fn json_log_lines_have_the_members_of_the_official_client() {
     let world = small_world().await;
     let arguments = ["--non-interactive", "--logformat", "json", "snapshot", "--namespace", "canvas", "--table", " users"];
     let run = world.daplake(&arguments).assert_code(0);
@@ -225,7 +225,7 @@ async fn text_is_wrapped_where_there_is_no_terminal() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn failed_jobs_are_told_with_type_and_uuid() {
+async fn failed_jobs_are_reported_with_type_and_uuid() {
     let world = small_world().await;
     world.server.inject(Fault::parse("job-fails:Out of memory").unwrap(), Times::Once);
     let mut command = world.command(&["snapshot", "--namespace", "canvas", "--table", "users"]);
@@ -281,7 +281,7 @@ async fn ctrl_c_is_code_125_and_the_rest_is_skipped() {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_termination_ends_the_process_as_such() {
+async fn sigterm_ends_the_process_with_the_code_of_that_signal() {
     use std::os::unix::process::ExitStatusExt;
     let world = small_world().await;
     let output = signalled(&world, &["snapshot", "--namespace", "canvas", "--table", "users"], "-TERM").await;
@@ -289,7 +289,7 @@ async fn a_termination_ends_the_process_as_such() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_closed_pipe_is_no_failure() {
+async fn a_closed_pipe_is_not_a_failure() {
     let world = small_world().await;
     let mut command = world.command(&["--non-interactive", "--no-log-to-console", "list", "--namespace", "canvas"]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
@@ -298,7 +298,7 @@ async fn a_closed_pipe_is_no_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_printed_or_logged_holds_a_secret() {
+async fn no_output_or_log_contains_a_secret() {
     let mut printed = String::new();
     for fault in ["error-500:objects", "url-expires", "gone-at-download", "corrupt", "token-dies", "reset:10"] {
         let world = small_world().await;

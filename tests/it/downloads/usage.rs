@@ -17,7 +17,7 @@ fn assert_usage(run: Run, words: &[&str]) {
 
 #[cfg(unix)]
 #[test]
-fn a_link_named_dap_is_taken_for_the_official_client() {
+fn a_link_named_dap_behaves_like_the_official_client() {
     let folder = tempfile::tempdir().unwrap();
     let link = folder.path().join("dap");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_daplake"), &link).unwrap();
@@ -28,7 +28,7 @@ fn a_link_named_dap_is_taken_for_the_official_client() {
 }
 
 #[test]
-fn alone_it_prints_the_help() {
+fn without_arguments_the_help_is_printed() {
     let alone = bare(&[]).assert_code(0);
     assert_eq!(alone.stderr, "");
     assert_eq!(alone.stdout, bare(&["-h"]).assert_code(0).stdout);
@@ -89,7 +89,7 @@ fn help_names_every_option_with_its_default_and_an_example() {
 }
 
 #[test]
-fn what_the_parser_refuses_is_usage() {
+fn invalid_arguments_are_usage_errors() {
     assert_usage(bare(&["fetch"]), &["fetch"]);
     assert_usage(bare(&["list", "--namespace", "canvas", "--tables"]), &["--tables"]);
     assert_usage(bare(&["list"]), &["--namespace"]);
@@ -108,7 +108,7 @@ fn what_the_parser_refuses_is_usage() {
 }
 
 #[test]
-fn a_bad_theme_in_the_variable_is_usage_too_and_an_empty_one_is_none() {
+fn an_invalid_theme_variable_is_a_usage_error_and_an_empty_one_is_ignored() {
     let with = |theme: &str| run(bare_command(&["list", "--namespace", "canvas"]).env("DAP_CONSOLE_THEME", theme));
     assert_usage(with("neon"), &["neon", "high-contrast-bw"]);
     with("").assert_code(5).assert_says(&["client id"]);
@@ -116,7 +116,7 @@ fn a_bad_theme_in_the_variable_is_usage_too_and_an_empty_one_is_none() {
 }
 
 #[test]
-fn paths_that_cannot_be_written_are_usage() {
+fn paths_that_cannot_be_written_are_usage_errors() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
@@ -167,7 +167,7 @@ async fn the_tracking_variable_is_checked_and_ignored() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_option_counts_more_than_a_variable_and_the_last_option_most() {
+async fn options_override_variables_and_the_last_option_wins() {
     let world = small_world().await;
     let url = format!("{}/", world.server.url().as_str().trim_end_matches('/'));
     let list = ["list", "--namespace", "nowhere", "--namespace=canvas"];

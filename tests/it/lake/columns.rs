@@ -28,7 +28,7 @@ fn joined(world: &World) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hashed_keys_join_and_what_is_left_out_is_not_there() {
+async fn hashed_keys_join_and_dropped_columns_are_absent() {
     let tables = [canvas("users"), canvas("enrollments"), canvas("pseudonyms")];
     let plain = World::new(school(&tables)).await;
     let world = World::new(school(&tables)).await;
@@ -83,7 +83,7 @@ async fn hashed_keys_join_and_what_is_left_out_is_not_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_choice_is_followed_or_refused_with_the_way_out() {
+async fn another_choice_of_columns_is_applied_or_refused_with_a_hint() {
     let tables = [canvas("users")];
     let world = World::new(school(&tables)).await;
     let rules = ["--hash-column", "users.sortable_name", "--drop-column", "users.short_name"];
@@ -125,7 +125,7 @@ async fn another_choice_is_followed_or_refused_with_the_way_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_that_cannot_be_read_do_not_tell_what_is_left_out() {
+async fn unreadable_rows_do_not_reveal_dropped_columns() {
     use daplake::demo::serve::{Fault, Times};
     let world = World::new(school(&[canvas("users")])).await;
     world.server.inject(Fault::parse("malformed-line").unwrap(), Times::Always);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::{Random, World, canvas, school, web_logs};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_at_random_moments_and_run_again_the_tables_are_right() {
+async fn tables_are_correct_after_kills_at_random_times() {
     let mut random = Random::new();
     let tables = [canvas("users"), canvas("submissions"), canvas("courses"), web_logs()];
     let world = World::new(daplake::demo::school::SchoolOptions { rows: 2000, ..school(&tables) }).await;

@@ -55,7 +55,7 @@ fn sync<'a>(more: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_the_lake() {
+async fn the_disk_of_the_lake_is_full() {
     let world = world().await;
     let Some(small) = Small::mount(&world.lake(), "128k") else { return };
     world.daplake(&sync(&["--table", "accounts"])).assert_code(0);
@@ -84,7 +84,7 @@ async fn of_the_lake() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_spilled_rows() {
+async fn the_disk_of_spilled_rows_is_full() {
     // Logs may hold a key twice, so that all of them are set down until that is known.
     let world = World::new(SchoolOptions { rows: 4_000, ..school(&[web_logs()]) }).await;
     let Some(small) = Small::mount(&world.path("small"), "64k") else { return };
@@ -97,7 +97,7 @@ async fn of_spilled_rows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_staged_objects() {
+async fn the_disk_of_staged_objects_is_full() {
     let world = World::with(
         SchoolOptions { rows: 10_000, ..school(&both()) },
         daplake::demo::serve::ServeOptions { rows_per_object: 50_000, ..crate::support::serving() },
@@ -113,7 +113,7 @@ async fn of_staged_objects() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_the_journal() {
+async fn the_disk_of_the_journal_is_full() {
     let world = world().await;
     let Some(_small) = Small::mount(&world.path("state"), "8k") else { return };
     // Nothing more fits.

@@ -116,7 +116,7 @@ fn compare(left: Vec<Left>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn passing_faults_are_overcome() {
+async fn temporary_faults_do_not_fail_a_run() {
     let mut left = Vec::new();
     for (fault, times) in PASSING {
         for increment in [false, true] {
@@ -127,7 +127,7 @@ async fn passing_faults_are_overcome() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unusual_but_valid_answers_are_taken() {
+async fn unusual_but_valid_answers_are_accepted() {
     let mut left = Vec::new();
     for fault in HARMLESS {
         left.push(strike(fault, Always, Right, true, Format::Jsonl).await);
@@ -140,7 +140,7 @@ async fn unusual_but_valid_answers_are_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lasting_faults_are_clear_errors_and_leave_the_table_as_it_was() {
+async fn permanent_faults_are_clear_errors_and_leave_the_table_unchanged() {
     let mut left = Vec::new();
     for (fault, kinds) in LASTING.iter().chain(LASTING_IN_ROWS) {
         for increment in [false, true] {
@@ -156,7 +156,7 @@ async fn lasting_faults_are_clear_errors_and_leave_the_table_as_it_was() {
 
 /// The library that reads Parquet panics on this page. Its table fails, and the others go on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_damaged_parquet_page_fails_its_table_and_leaves_rows_and_bookmark() {
+async fn a_damaged_parquet_page_fails_its_table_and_keeps_rows_and_bookmark() {
     let (users, courses) = (canvas("users"), canvas("courses"));
     for format in ["delta", "parquet"] {
         let rows = vec![(users.clone(), 250)];
@@ -196,7 +196,7 @@ async fn a_damaged_parquet_page_fails_its_table_and_leaves_rows_and_bookmark() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_error_in_one_table_leaves_the_others_alone() {
+async fn an_error_in_one_table_does_not_affect_others() {
     let tables = [canvas("accounts"), canvas("users"), canvas("courses")];
     let world = World::new(school(&tables)).await;
     world.server.inject_for(&tables[1], Fault::parse("wrong-type").unwrap(), Always);
@@ -207,7 +207,7 @@ async fn an_error_in_one_table_leaves_the_others_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_printed_or_written_holds_a_secret() {
+async fn no_output_or_file_contains_a_secret() {
     let mut printed = String::new();
     for fault in ["error-500:objects", "url-expires", "gone-at-download", "malformed-line", "token-dies", "corrupt", "reset:10"]
     {

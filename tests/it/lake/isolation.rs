@@ -73,7 +73,7 @@ async fn a_schema_that_lags_behind_the_job_is_waited_for_or_fails_the_table() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_useless_answer_blocks_a_table_for_one_run_only() {
+async fn a_useless_result_blocks_a_table_for_one_run_only() {
     let tables = [canvas("users"), canvas("courses")];
     let world = World::new(school(&tables)).await;
     assert_eq!(failures(&ops::sync(journaled(&world)).await.unwrap()), [""; 0]);
@@ -88,7 +88,7 @@ async fn a_useless_answer_blocks_a_table_for_one_run_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_result_that_is_damaged_for_good_is_replaced_in_the_third_run() {
+async fn a_permanently_damaged_result_is_replaced_in_the_third_run() {
     let tables = [canvas("users")];
     let world = World::new(school(&tables)).await;
     world.server.inject(fault("corrupt:0"), Times::Once);
@@ -101,7 +101,7 @@ async fn a_result_that_is_damaged_for_good_is_replaced_in_the_third_run() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_job_of_a_failed_run_is_followed_by_what_came_since() {
+async fn the_job_of_a_failed_run_is_followed_by_the_changes_since() {
     let tables = [canvas("users")];
     let world = World::new(school(&tables)).await;
     assert_eq!(failures(&ops::sync(journaled(&world)).await.unwrap()), [""; 0]);
@@ -133,7 +133,7 @@ async fn the_job_of_a_failed_run_is_followed_by_what_came_since() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_page_of_a_firewall_ends_no_run() {
+async fn a_page_of_a_firewall_does_not_end_the_run() {
     let tables = [canvas("users"), canvas("courses"), canvas("accounts")];
     for status in [401, 403, 407] {
         let world = World::new(school(&tables)).await;
@@ -150,7 +150,7 @@ async fn a_page_of_a_firewall_ends_no_run() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_namespace_that_fails_is_reported_and_leaves_the_others_alone() {
+async fn a_failing_namespace_is_reported_and_does_not_affect_others() {
     let tables = [canvas("users"), web_logs()];
     let world = World::new(school(&tables)).await;
     let report = ops::sync(of_namespaces(&world, &["canvas", "moodle"])).await.unwrap();

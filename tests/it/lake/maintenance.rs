@@ -16,7 +16,7 @@ fn json(world: &World, arguments: &[&str]) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_marked_as_deleted_are_gone_for_every_reader() {
+async fn deleted_rows_are_hidden_from_every_reader() {
     let tables = [canvas("users"), canvas("submissions"), canvas("enrollments"), web_logs()];
     let world = World::new(school(&tables)).await;
     for _ in 0..4 {
@@ -57,7 +57,7 @@ async fn rows_marked_as_deleted_are_gone_for_every_reader() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn older_versions_are_read_and_told() {
+async fn older_versions_can_be_queried_and_listed() {
     let world = World::new(school(&[canvas("users")])).await;
     let begin = world.school.now();
     sync(&world, &[]);
@@ -89,7 +89,7 @@ async fn older_versions_are_read_and_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_vacuum_spares_young_files_and_names_its_limits() {
+async fn a_vacuum_keeps_recent_files_and_names_its_limits() {
     let world = World::new(school(&[canvas("users"), canvas("accounts")])).await;
     sync(&world, &["--deletion-vectors", "on", "--compact-after", "0"]);
     world.school.advance();
@@ -171,7 +171,7 @@ fn python(world: &World, table: &str, script: &str) -> Option<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_that_another_program_restored_fails_until_it_is_loaded_anew() {
+async fn a_table_that_another_program_restored_fails_until_it_is_loaded_again() {
     let world = World::new(school(&[canvas("users"), canvas("courses")])).await;
     let plain = ["--deletion-vectors", "off"];
     sync(&world, &plain);

@@ -10,7 +10,7 @@ use crate::support::{World, canvas, school};
 const SYNC: [&str; 9] = ["sync", "--target", "lake", "--format", "parquet", "--namespace", "canvas", "--jobs-per-minute", "0"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn duckdb_never_sees_half_a_version() {
+async fn duckdb_never_reads_a_mixture_of_versions() {
     let required = std::env::var("DAPLAKE_TEST_REQUIRE").is_ok_and(|list| list.split(',').any(|word| word == "python"));
     let Ok(python) = std::env::var("DAPLAKE_TEST_PYTHON") else {
         assert!(!required, "DAPLAKE_TEST_PYTHON is not set");
@@ -70,7 +70,7 @@ async fn duckdb_never_sees_half_a_version() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_at_random_moments_the_folders_are_right() {
+async fn folders_are_correct_after_kills_at_random_times() {
     let world = World::new(school(&[canvas("users"), canvas("courses")])).await;
     let mut random = crate::support::Random::new();
     for _ in 0..4 {

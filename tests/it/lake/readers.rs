@@ -33,7 +33,7 @@ async fn synced(marks: &str) -> World {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_marked_as_deleted_are_gone_and_all_types_are_right() {
+async fn deleted_rows_are_hidden_and_all_types_are_correct() {
     let world = synced("on").await;
     let marks = std::fs::read_dir(world.lake().join("canvas/submissions/_delta_log"))
         .unwrap()
@@ -45,7 +45,7 @@ async fn rows_marked_as_deleted_are_gone_and_all_types_are_right() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_deletion_vectors_every_reader_sees_all_types_right() {
+async fn without_deletion_vectors_every_reader_reads_all_types_correctly() {
     let world = synced("off").await;
     for reader in KNOW_MARKS.into_iter().chain(["duckdb", "daft"]) {
         world.assert_tables(reader, &spread(), world.school.now());
@@ -53,7 +53,7 @@ async fn without_deletion_vectors_every_reader_sees_all_types_right() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn descriptions_are_told_by_other_programs() {
+async fn other_programs_show_descriptions() {
     let Ok(python) = std::env::var("DAPLAKE_TEST_PYTHON") else {
         eprintln!("not run: needs DAPLAKE_TEST_PYTHON");
         return;
@@ -80,7 +80,7 @@ async fn descriptions_are_told_by_other_programs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_change_data_feed_is_read_by_other_programs() {
+async fn other_programs_read_the_change_data_feed() {
     let Ok(python) = std::env::var("DAPLAKE_TEST_PYTHON") else {
         eprintln!("not run: needs DAPLAKE_TEST_PYTHON");
         return;

@@ -65,7 +65,7 @@ async fn a_prefix_may_have_blanks_and_percent_signs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_history_is_followed_in_an_object_store() {
+async fn a_history_is_synced_into_an_object_store() {
     let tables = [canvas("users"), canvas("submissions"), canvas("courses"), web_logs()];
     let remote = Remote::new(school(&tables)).await;
     for round in 0..4 {
@@ -98,7 +98,7 @@ async fn a_history_is_followed_in_an_object_store() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_syncs_at_once_into_an_object_store_leave_one_right_table() {
+async fn two_simultaneous_syncs_into_an_object_store_leave_one_correct_table() {
     let tables = [canvas("users")];
     let remote = Remote::new(school(&tables)).await;
     let rounds: u32 = std::env::var("DAPLAKE_TEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
@@ -118,7 +118,7 @@ async fn two_syncs_at_once_into_an_object_store_leave_one_right_table() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_in_mid_upload_and_run_again_the_tables_are_right() {
+async fn tables_are_correct_after_kills_during_uploads() {
     let tables = [canvas("users"), canvas("submissions"), web_logs()];
     let remote = Remote::new(SchoolOptions { rows: 2000, ..school(&tables) }).await;
     let mut random = Random::new();
@@ -144,7 +144,7 @@ async fn killed_in_mid_upload_and_run_again_the_tables_are_right() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_cannot_be_used_says_why_and_no_secret() {
+async fn an_unusable_store_is_explained_without_a_secret() {
     let remote = Remote::new(school(&[canvas("users")])).await;
     let assert_clean = |run: Run| {
         assert!(!run.stdout.contains("planted") && !run.stderr.contains("planted"), "{run:?}");
@@ -178,7 +178,7 @@ async fn a_store_that_cannot_be_used_says_why_and_no_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tables_in_an_object_store_are_cared_for() {
+async fn tables_in_an_object_store_are_maintained() {
     let tables = [canvas("users"), canvas("submissions"), web_logs()];
     let remote = Remote::new(school(&tables)).await;
     let begin = remote.world.school.now();

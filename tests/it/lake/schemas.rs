@@ -15,7 +15,7 @@ fn all() -> Vec<TableSchema> {
 }
 
 #[test]
-fn every_table_of_the_catalogue_is_understood_whole() {
+fn every_table_of_the_catalogue_is_parsed_completely() {
     let schemas = all();
     assert_eq!(schemas.len(), 122);
     for schema in &schemas {
@@ -33,7 +33,7 @@ fn every_table_of_the_catalogue_is_understood_whole() {
 
 /// The figures of the catalogue's own statistics (two announced and three diagram-only tables included).
 #[test]
-fn the_types_are_as_many_as_the_catalogue_counts() {
+fn the_catalogue_has_the_documented_number_of_each_type() {
     let count = |namespace: &str, wanted: fn(&ColumnType) -> bool| {
         let schemas = all();
         let columns =

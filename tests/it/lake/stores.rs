@@ -69,11 +69,11 @@ async fn a_lake_is_kept_right(start: fn() -> Option<Store>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lake_in_seaweedfs_is_kept_right() {
+async fn a_lake_in_seaweedfs_is_kept_up_to_date() {
     a_lake_is_kept_right(Store::seaweedfs).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lake_in_azurite_is_kept_right() {
+async fn a_lake_in_azurite_is_kept_up_to_date() {
     a_lake_is_kept_right(Store::azurite).await;
 }

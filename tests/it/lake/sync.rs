@@ -8,7 +8,7 @@ use daplake::{Kind, model::Format};
 use crate::support::{World, canvas, outcome, school, web_logs};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_whole_school_of_all_namespaces_follows_its_history() {
+async fn all_tables_of_all_namespaces_are_synced_through_a_history() {
     let world = World::new(daplake::demo::school::SchoolOptions { rows: 120, evolving: true, ..school(&[]) }).await;
     let first = world.sync_all().await;
     assert!(first.tables.len() > 100, "all tables of the catalogue");
@@ -22,7 +22,7 @@ async fn a_whole_school_of_all_namespaces_follows_its_history() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_small_steps_and_one_large_step_end_in_the_same_table() {
+async fn many_small_increments_and_one_large_one_give_the_same_table() {
     let tables = [canvas("users"), canvas("submissions"), canvas("enrollments"), web_logs()];
     let steps = World::new(school(&tables)).await;
     let leap = World::new(school(&tables)).await;
@@ -56,7 +56,7 @@ async fn running_twice_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn schema_changes_travel_with_the_rows() {
+async fn schema_changes_are_committed_with_the_rows() {
     let world = World::new(daplake::demo::school::SchoolOptions { evolving: true, rows: 200, ..school(&[]) }).await;
     world.sync_all().await;
     let mut changes = Vec::new();
@@ -141,7 +141,7 @@ async fn all_formats_give_the_same_first_table() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_the_chosen_tables_are_made() {
+async fn only_the_chosen_tables_are_created() {
     let world = World::new(school(&[])).await;
     let mut request = world.request();
     request.selection =
@@ -153,7 +153,7 @@ async fn only_the_chosen_tables_are_made() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_syncs_at_once_leave_one_right_table() {
+async fn two_simultaneous_syncs_leave_one_correct_table() {
     let table = canvas("users");
     let world = World::new(school(std::slice::from_ref(&table))).await;
     let rounds: u32 = std::env::var("DAPLAKE_TEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
@@ -170,7 +170,7 @@ async fn two_syncs_at_once_leave_one_right_table() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_demanded_snapshot_is_taken_or_refused_as_told() {
+async fn a_required_snapshot_is_taken_or_refused_as_configured() {
     use daplake::demo::serve::{Fault, Times};
     let table = canvas("users");
     let world = World::new(school(std::slice::from_ref(&table))).await;

@@ -54,7 +54,7 @@ async fn followed(mode: &[&str], only: impl Fn(&TableRef, Vec<Value>) -> Vec<Val
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_rows_without_a_mark_are_those_of_now() {
+async fn rows_that_are_not_soft_deleted_are_the_current_rows() {
     followed(&["--deletes", "mark"], |table, rows| {
         let deleted = rows.iter().filter(|row| row["_deleted"] == true).count();
         // Most tables of the school know soft deletes only.
@@ -65,7 +65,7 @@ async fn the_rows_without_a_mark_are_those_of_now() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_current_versions_of_a_history_are_those_of_now() {
+async fn the_current_versions_of_a_history_are_the_current_rows() {
     followed(&["--mode", "history"], |_, rows| {
         for row in &rows {
             let (from, to) = (row["_valid_from"].as_i64().unwrap(), row["_valid_to"].as_i64());
@@ -79,7 +79,7 @@ async fn the_current_versions_of_a_history_are_those_of_now() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_last_changes_of_a_log_are_those_of_now() {
+async fn the_last_changes_of_a_change_log_give_the_current_rows() {
     followed(&["--mode", "changes"], |_, mut rows| {
         rows.sort_by_key(|row| row["_ts"].as_i64());
         let mut last = std::collections::BTreeMap::new();
@@ -92,7 +92,7 @@ async fn the_last_changes_of_a_log_are_those_of_now() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mode_is_told_kept_and_verified() {
+async fn a_mode_is_shown_kept_and_verified() {
     let world = World::new(school(&[canvas("users")])).await;
     sync(&world, &["--mode", "history"]).assert_code(0);
     world.school.advance();

@@ -317,7 +317,7 @@ fn no_folder_has_too_many_source_files() {
 }
 
 #[test]
-fn a_cycle_is_found_through_what_is_handed_on() {
+fn a_cycle_is_found_through_re_exports() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
         let path = folder.path().join(name);

@@ -79,7 +79,7 @@ fn imports(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_module_imports_only_what_stands_above_it() {
+fn every_module_imports_only_modules_above_it() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let allowed: BTreeMap<&str, &[&str]> = ALLOWED.iter().copied().collect();
     let mut files = Vec::new();
@@ -109,7 +109,7 @@ fn every_module_imports_only_what_stands_above_it() {
 }
 
 #[test]
-fn no_sink_knows_another() {
+fn no_sink_imports_another() {
     let sinks = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sink");
     let names: Vec<String> = sinks
         .read_dir()
@@ -135,7 +135,7 @@ fn no_sink_knows_another() {
 
 /// Other systems cannot be compiled for everywhere; so at least each call that only Unix has must stand close below its condition.
 #[test]
-fn what_only_unix_has_stands_behind_a_condition() {
+fn code_for_unix_only_has_a_condition() {
     const ONLY_THERE: [&str; 6] = ["std::os::unix", "std::os::linux", "rustix::", "signal::unix", "UnixDatagram", "UnixStream"];
     const CONDITIONS: [&str; 3] = ["cfg(unix)", "cfg(all(unix", "target_os ="];
     const CLOSE: usize = 12;
@@ -161,7 +161,7 @@ fn what_only_unix_has_stands_behind_a_condition() {
 }
 
 #[test]
-fn there_is_one_of_each_large_library() {
+fn each_large_library_has_one_version() {
     let lock = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap();
     for name in ["arrow", "parquet", "datafusion", "object_store", "deltalake-core"] {
         assert_eq!(lock.matches(&format!("name = \"{name}\"\n")).count(), 1, "{name}");

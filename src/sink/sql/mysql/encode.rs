@@ -346,13 +346,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn dates_are_those_of_chrono(day in DAYS) {
+        fn dates_are_printed_as_chrono_prints_them(day in DAYS) {
             let expected = chrono::NaiveDate::from_num_days_from_ce_opt(day as i32 + 719_163).unwrap().to_string();
             prop_assert_eq!(written(|out| date(day, out)), expected);
         }
 
         #[test]
-        fn whole_numbers_are_those_of_rust(value: i64) {
+        fn integers_are_printed_as_rust_prints_them(value: i64) {
             prop_assert_eq!(written(|out| whole(value, out)), value.to_string());
         }
     }
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_both_kinds_are_told_apart() {
+    fn ipv4_and_ipv6_addresses_are_distinguished() {
         assert_eq!(bytes("1.2.3.4", Length::Either).unwrap(), [1, 2, 3, 4]);
         assert_eq!(bytes("102:304::", Length::Either).unwrap().len(), 16);
         assert_eq!(bytes("1.2.3.4", Length::Sixteen).unwrap()[10..], [255, 255, 1, 2, 3, 4]);

@@ -302,7 +302,7 @@ fn a_snapshot_settles_for_the_type_of_the_schema() {
 
 /// SQL Server ignores zero bytes at the end of `varbinary` when it compares: each text has one more character.
 #[test]
-fn a_nul_at_the_end_of_a_text_tells_two_texts_apart() {
+fn a_trailing_nul_distinguishes_two_strings() {
     let table = table_of(&awkward_keys());
     let statements =
         [MssqlDialect.fill_lookups(&table), MssqlDialect.upsert(&table), vec![MssqlDialect.delete(&table)]].concat();

@@ -417,7 +417,7 @@ fn open(peer: &Peer) -> SqlSink {
 
 /// The enumeration was a text before.
 #[tokio::test]
-async fn a_new_snapshot_makes_the_lookup_table_before_the_key_that_refers_to_it() {
+async fn a_new_snapshot_creates_the_lookup_table_before_the_foreign_key() {
     let peer = Peer::new(|seen| match seen {
         Seen::Sql(text, values) if text.starts_with("SELECT c.name") && values[0].as_deref() == Some("[canvas].[users]") => {
             let row = |cells: [&str; 8]| cells.iter().map(|cell| Some((*cell).to_owned())).chain([None]).collect::<Vec<_>>();
@@ -455,7 +455,7 @@ async fn enum_values_that_the_schema_does_not_list_are_reported_once() {
 }
 
 #[tokio::test]
-async fn a_bulk_load_that_is_not_taken_whole_fails() {
+async fn a_bulk_load_with_missing_rows_fails() {
     for taken in [0, 1, 3] {
         let peer =
             Peer::new(move |seen| if matches!(seen, Seen::Bulk(_)) { Answer::Taken(taken) } else { sink_script(seen) }).await;
@@ -469,7 +469,7 @@ async fn a_bulk_load_that_is_not_taken_whole_fails() {
 
 /// Deadlock, lock timeout, conflict of snapshot isolation: by a merge, and by a change of the table.
 #[tokio::test]
-async fn a_load_that_the_server_undoes_passes_when_it_is_repeated() {
+async fn a_load_that_the_server_rolls_back_succeeds_when_repeated() {
     for (number, refused) in
         [(1205, "UPDATE t SET"), (3960, "DELETE t FROM"), (1222, "ALTER TABLE [canvas].[users] ADD [born]")]
     {

@@ -64,7 +64,7 @@ on_both!(
     enumerations_and_lookups_are_kept_and_grow,
     unusual_type_changes_lose_no_value,
     timestamps_that_become_text_have_one_form,
-    a_load_that_the_server_undoes_passes_when_it_is_repeated,
+    a_load_that_the_server_rolls_back_succeeds_when_repeated,
     a_change_of_a_table_waits_for_its_readers,
     the_sync_state_is_that_of_the_official_client_and_exact,
     the_sync_state_of_the_first_clients_is_converted,
@@ -268,7 +268,7 @@ fn tables_are_defined_as_documented() {
 }
 
 #[test]
-fn the_book_keeping_is_defined_as_documented() {
+fn the_sync_state_is_defined_as_documented() {
     let dialect = MysqlDialect;
     let table = TableRef::new("canvas", "users");
     let legacy: Vec<String> = ["catalog__x", "dap_meta", "users", "web_logs"].map(str::to_owned).to_vec();
@@ -429,7 +429,7 @@ async fn timestamps_that_become_text_have_one_form(brand: Brand) {
 }
 
 /// A deadlock in which the server chooses the load, because the other transaction has changed more rows.
-async fn a_load_that_the_server_undoes_passes_when_it_is_repeated(brand: Brand) {
+async fn a_load_that_the_server_rolls_back_succeeds_when_repeated(brand: Brand) {
     let Some((database, fixture)) = fixture(brand) else { return };
     let schema = plain(&TableRef::new("canvas", "contended"));
     let row = |id: i64, name: &str| Change::Up(json!({"id": id, "name": name}));

@@ -251,7 +251,7 @@ async fn the_sync_state_is_that_of_the_official_client() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_long_text_and_a_lost_server_leave_nothing() {
+async fn an_overlong_string_or_a_lost_server_leaves_nothing() {
     let Some((database, fixture)) = fixture() else { return };
     let table = TableRef::new("canvas", "short");
     let schema = served(&table, 1, json!({"a": {"type": "string", "maxLength": 3}}), &[]);

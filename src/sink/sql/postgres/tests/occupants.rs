@@ -12,7 +12,7 @@ use crate::sink::sql::postgres::PostgresServer;
 
 /// Types, domains and lookup tables that have the names of the table's parts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn parts_of_others_are_neither_used_nor_changed() {
+async fn objects_of_others_are_neither_used_nor_changed() {
     let Some((database, fixture)) = fixture() else { return };
     database.psql("CREATE SCHEMA canvas");
     let words = json!({"state": {"type": "string", "enum": ["a", "b"]}, "open": {"oneOf": [{"type": "string", "enum": ["x"]}, {"type": "string"}]}});
@@ -64,7 +64,7 @@ async fn parts_of_others_are_neither_used_nor_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tables_of_others_are_not_taken_for_the_sync_state() {
+async fn tables_of_others_are_not_mistaken_for_the_sync_state() {
     for theirs in [
         "CREATE TABLE instructure_dap.table_sync (id int, note text); INSERT INTO instructure_dap.table_sync VALUES (1, 'mine')",
         "CREATE TABLE instructure_dap.database_version (release text)",
