@@ -1,9 +1,10 @@
-//! Small charts as SVG: a line over time, bars over time, a line without axes for a table cell. Colours come from the page's
-//! style. Every chart needs a sentence beside it that says the same, for who cannot see it.
+//! Small charts as SVG: a line over time, bars over time, and a sparkline for a table cell. Colours come from the style of the
+//! page. Each chart has a label for screen readers that summarises its content.
 
 use std::fmt::Write as _;
 
-use super::escape;
+use maud::{Markup, html};
+
 use super::figures::short_count;
 
 const WIDTH: f64 = 640.0;
@@ -14,13 +15,13 @@ const TOP: f64 = 12.0;
 const BOTTOM: f64 = 26.0;
 const DAY_MICROS: i64 = 86_400_000_000;
 
-/// Points in time (microseconds) and their values, oldest first.
+/// Times (microseconds) with values, oldest first.
 pub(super) type Series = Vec<(i64, f64)>;
 
-/// Values over time, held until the next one.
-pub(super) fn line(series: &Series, label: &str) -> String {
+/// A step line: each value is valid until the next one. Empty without values.
+pub(super) fn line(series: &Series, label: &str) -> Markup {
     let Some(frame) = Frame::over(series.iter().map(|point| point.0), 0.0, series.iter().map(|point| point.1)) else {
-        return String::new();
+        return Markup::default();
     };
     let mut path = String::new();
     for (number, (at, value)) in series.iter().enumerate() {
@@ -35,42 +36,44 @@ pub(super) fn line(series: &Series, label: &str) -> String {
     let dot = series.last().map_or((0.0, 0.0), |(at, value)| (frame.x(*at), frame.y(*value)));
     frame.svg(
         label,
-        &format!(
-            "<path class=\"area\" d=\"{path}V{base:.1}H{first:.1}Z\"/><path class=\"stroke\" d=\"{path}H{last:.1}\"/>\
-             <circle class=\"dot\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3.5\"/>",
-            dot.0, dot.1
-        ),
+        &html! {
+            path class="area" d={ (path) (format!("V{base:.1}H{first:.1}Z")) } {}
+            path class="stroke" d={ (path) (format!("H{last:.1}")) } {}
+            circle class="dot" cx=(fixed(dot.0)) cy=(fixed(dot.1)) r="3.5" {}
+        },
     )
 }
 
-/// One bar per span of time, of two parts on top of each other.
-pub(super) fn bars(spans: &[(i64, f64, f64)], span_micros: i64, label: &str) -> String {
+/// A coordinate with one fraction digit.
+fn fixed(value: f64) -> String {
+    format!("{value:.1}")
+}
+
+/// Stacked bars: start of the span (microseconds), lower and upper part.
+pub(super) fn bars(spans: &[(i64, f64, f64)], span_micros: i64, label: &str) -> Markup {
     let ends = spans.iter().flat_map(|span| [span.0, span.0 + span_micros]);
-    let Some(frame) = Frame::over(ends, 0.0, spans.iter().map(|span| span.1 + span.2)) else { return String::new() };
-    let mut marks = String::new();
-    for (at, up, down) in spans {
-        let (from, to) = (frame.x(*at), frame.x(at + span_micros));
-        let width = ((to - from) * 0.8).max(1.0);
-        let x = from + (to - from - width) / 2.0;
-        let (base, middle, top) = (frame.y(0.0), frame.y(*up), frame.y(up + down));
-        for (class, above, below) in [("up", middle, base), ("down", top, middle)] {
-            if below - above > 0.05 {
-                let _ = write!(
-                    marks,
-                    "<rect class=\"{class}\" x=\"{x:.1}\" y=\"{above:.1}\" width=\"{width:.1}\" height=\"{:.1}\"/>",
-                    below - above
-                );
+    let Some(frame) = Frame::over(ends, 0.0, spans.iter().map(|span| span.1 + span.2)) else { return Markup::default() };
+    let marks = html! {
+        @for (at, up, down) in spans {
+            @let (from, to) = (frame.x(*at), frame.x(at + span_micros));
+            @let width = ((to - from) * 0.8).max(1.0);
+            @let x = from + (to - from - width) / 2.0;
+            @let (base, middle, top) = (frame.y(0.0), frame.y(*up), frame.y(up + down));
+            @for (class, above, below) in [("up", middle, base), ("down", top, middle)] {
+                @if below - above > 0.05 {
+                    rect class=(class) x=(fixed(x)) y=(fixed(above)) width=(fixed(width)) height=(fixed(below - above)) {}
+                }
             }
         }
-    }
+    };
     frame.svg(label, &marks)
 }
 
-/// The course of a few values, for a table cell.
-pub(super) fn spark(series: &Series, label: &str) -> String {
-    let (Some(first), Some(last)) = (series.first(), series.last()) else { return String::new() };
+/// A sparkline for a table cell. Empty if all values have the same time.
+pub(super) fn spark(series: &Series, label: &str) -> Markup {
+    let (Some(first), Some(last)) = (series.first(), series.last()) else { return Markup::default() };
     if first.0 == last.0 {
-        return String::new();
+        return Markup::default();
     }
     let (least, most) =
         series.iter().fold((f64::MAX, f64::MIN), |(least, most), point| (least.min(point.1), most.max(point.1)));
@@ -84,13 +87,12 @@ pub(super) fn spark(series: &Series, label: &str) -> String {
             _ => drop(write!(path, "L{x:.1} {y:.1}")),
         }
     }
-    format!(
-        "<svg class=\"spark\" viewBox=\"0 0 96 24\" role=\"img\" aria-label=\"{}\"><path class=\"stroke\" d=\"{path}\"/></svg>",
-        escape(label)
-    )
+    html! {
+        svg class="spark" viewBox="0 0 96 24" role="img" aria-label=(label) { path class="stroke" d=(path) {} }
+    }
 }
 
-/// The plain between the axes.
+/// The area between the axes.
 struct Frame {
     from: i64,
     to: i64,
@@ -105,7 +107,7 @@ impl Frame {
         let most = values.fold(least, f64::max);
         let step = nice_step((most - least) / 4.0);
         let most = least + ((most - least) / step).ceil().max(1.0) * step;
-        // A single moment still needs some width.
+        // A single time also needs some width.
         let to = if to > from { to } else { from + DAY_MICROS };
         Some(Self { from, to, least, most, step })
     }
@@ -118,35 +120,27 @@ impl Frame {
         HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - self.least) / (self.most - self.least)
     }
 
-    fn svg(&self, label: &str, marks: &str) -> String {
-        let mut grid = String::new();
-        let mut value = self.least;
-        while value <= self.most + self.step / 2.0 {
-            let y = self.y(value);
-            let _ = write!(
-                grid,
-                "<path class=\"{}\" d=\"M{LEFT} {y:.1}H{:.1}\"/><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-                if value == self.least { "axis" } else { "grid" },
-                WIDTH - RIGHT,
-                LEFT - 8.0,
-                y + 4.0,
-                short_count(value)
-            );
-            value += self.step;
+    fn svg(&self, label: &str, marks: &Markup) -> Markup {
+        let values = std::iter::successors(Some(self.least), |value| Some(value + self.step));
+        html! {
+            svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(label) {
+                @for value in values.take_while(|value| *value <= self.most + self.step / 2.0) {
+                    @let y = self.y(value);
+                    @let class = if value == self.least { "axis" } else { "grid" };
+                    path class=(class) d=(format!("M{LEFT} {y:.1}H{:.1}", WIDTH - RIGHT)) {}
+                    text x=(fixed(LEFT - 8.0)) y=(fixed(y + 4.0)) text-anchor="end" { (short_count(value)) }
+                }
+                (marks)
+                @for (at, name) in time_marks(self.from, self.to) {
+                    @let x = self.x(at).clamp(LEFT + 14.0, WIDTH - RIGHT - 16.0);
+                    text x=(fixed(x)) y=(fixed(HEIGHT - 8.0)) text-anchor="middle" { (name) }
+                }
+            }
         }
-        let mut names = String::new();
-        for (at, name) in time_marks(self.from, self.to) {
-            let x = self.x(at).clamp(LEFT + 14.0, WIDTH - RIGHT - 16.0);
-            let _ = write!(names, "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{name}</text>", HEIGHT - 8.0);
-        }
-        format!(
-            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">{grid}{marks}{names}</svg>",
-            escape(label)
-        )
     }
 }
 
-/// 1, 2 or 5 times a power of ten, not below `step`.
+/// The smallest 1, 2 or 5 times a power of ten that is at least `step`.
 fn nice_step(step: f64) -> f64 {
     if step <= 1.0 || !step.is_finite() {
         return 1.0;
@@ -156,7 +150,7 @@ fn nice_step(step: f64) -> f64 {
     factor * power
 }
 
-/// At most seven moments on round times, with names.
+/// At most seven round times with names.
 fn time_marks(from: i64, to: i64) -> Vec<(i64, String)> {
     const HOUR: i64 = 3_600_000_000;
     let steps = [
@@ -202,11 +196,12 @@ mod tests {
     fn charts_stay_inside_their_frame() {
         let series = vec![(0, 0.0), (DAY_MICROS, 1e9), (2 * DAY_MICROS, 5e8)];
         for chart in [line(&series, "rows"), bars(&[(0, 5.0, 2.0), (DAY_MICROS, 0.0, 0.0)], DAY_MICROS, "changes")] {
+            let chart = chart.into_string();
             assert!(chart.starts_with("<svg") && chart.ends_with("</svg>"));
             assert!(!chart.contains("NaN") && !chart.contains("inf"), "{chart}");
         }
-        assert_eq!(spark(&vec![(5, 1.0)], "one point"), "");
-        assert!(!line(&vec![(5, 1.0)], "one point").contains("NaN"));
-        assert_eq!(line(&Vec::new(), "nothing"), "");
+        assert_eq!(spark(&vec![(5, 1.0)], "one point").into_string(), "");
+        assert!(!line(&vec![(5, 1.0)], "one point").into_string().contains("NaN"));
+        assert_eq!(line(&Vec::new(), "nothing").into_string(), "");
     }
 }

@@ -1,4 +1,4 @@
-//! Figures as people read them: counts, sizes, ages. It knows no page and no terminal.
+//! Formats numbers for people: counts, sizes and ages. Used by pages and by the terminal.
 
 /// `1,234,567`.
 pub(crate) fn grouped(number: u64) -> String {

@@ -1,234 +1,236 @@
-//! The status of a target as a page that a person without any knowledge of databases can read: is it up to date, what needs
-//! attention, how it grew, how the last runs ended.
+//! The status of a target as a page for people without database knowledge: whether the data is up to date, what needs
+//! attention, how it grew, and how the last runs ended.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
+
+use maud::{Markup, html};
 
 use super::chart::{self, Series};
+use super::document;
 use super::figures::{age, grouped, size};
-use super::{document, escape};
 use crate::model::Timestamp;
 use crate::ops::{Failure, Freshness, Overview, Point, RunRecord, StatusLine};
 
 const STYLE: &str = include_str!("status.css");
 const SCRIPT: &str = include_str!("status.js");
-/// A longer list of runs or troubles is cut.
-const MOST_TROUBLES: usize = 30;
-/// Bars in a chart.
-const MOST_BARS: i64 = 60;
-/// Points of the line of all tables.
-const MOST_POINTS: usize = 400;
+/// Most problems in the list.
+const MAX_PROBLEMS: usize = 30;
+/// Most bars of a chart.
+const MAX_BARS: i64 = 60;
+/// Most points of the chart of all rows.
+const MAX_POINTS: usize = 400;
+/// Shown for an unknown number.
+const UNKNOWN: &str = "\u{2013}";
 
-/// The whole page.
+/// The page of a target's status, as a complete HTML document.
 pub fn status_page(overview: &Overview) -> String {
-    let body = [
-        "<main>".to_owned(),
-        head(overview),
-        verdict(overview),
-        cards(overview),
-        troubles(overview),
-        charts(overview),
-        runs(&overview.runs),
-        tables(overview),
-        format!(
-            "<footer><p>Made by {} at {}. Times are in UTC. The service renews its data about every four hours; a table counts as \
-             behind when its data are older than {}.</p></footer>\n</main>",
-            escape(overview.program),
-            when(&overview.made),
-            age(i64::try_from(overview.current_for_seconds).unwrap_or(i64::MAX)),
-        ),
-    ];
-    document("Status of the data copy", STYLE, &body.join("\n"), SCRIPT)
+    let current_for = i64::try_from(overview.current_for_seconds).unwrap_or(i64::MAX);
+    let body = html! {
+        main {
+            header class="top" {
+                div {
+                    h1 { "Is our data copy up to date?" }
+                    p { (overview.target) }
+                }
+                p { "As of " (when(&overview.made)) " UTC" }
+            }
+            (verdict(overview))
+            (cards(overview))
+            (problems(overview))
+            (charts(overview))
+            (runs(&overview.runs))
+            (tables(overview))
+            footer {
+                p {
+                    "Created by " (overview.program) " at " (when(&overview.made)) ". Times are in UTC. The service updates its data \
+                     about every four hours; a table is behind when its data is older than " (age(current_for)) "."
+                }
+            }
+        }
+    };
+    document("Status of the data copy", STYLE, &body, SCRIPT)
 }
 
-fn head(overview: &Overview) -> String {
-    format!(
-        "<header class=\"top\"><div><h1>Is our data copy up to date?</h1><p>{}</p></div><p>As of {} UTC</p></header>",
-        escape(&overview.target),
-        when(&overview.made)
-    )
-}
-
-fn verdict(overview: &Overview) -> String {
+fn verdict(overview: &Overview) -> Markup {
     let count = |state| overview.tables.iter().filter(|line| line.state == state).count();
     let (behind, failing) = (count(Freshness::Behind), count(Freshness::Failing) + overview.never_loaded.len());
     let all = overview.tables.len() + overview.never_loaded.len();
     let last_failed = overview.runs.first().and_then(|run| run.failure.as_ref());
     let (class, mark, title, text) = match (all, failing, behind) {
-        (0, ..) => {
-            ("warn", "?", "There are no tables yet".to_owned(), "Nothing was loaded into this target so far.".to_owned())
-        }
+        (0, ..) => ("warn", "?", "There are no tables yet".to_owned(), "Nothing has been loaded into this target.".to_owned()),
         (_, 0, 0) if last_failed.is_some() => (
             "warn",
             "!",
             "The last run could not start".to_owned(),
-            "All tables are still young enough, but will grow old if this stays so.".to_owned(),
+            "All tables are still recent enough, but they will fall behind if runs keep failing.".to_owned(),
         ),
         (_, 0, 0) => ("good", "\u{2713}", format!("Yes: all {all} tables are up to date"), youngest_and_oldest(overview)),
         (_, 0, _) => (
             "warn",
             "!",
-            format!("{behind} of {all} tables {} behind", are(behind)),
+            format!("{behind} of {all} tables {} behind", if behind == 1 { "is" } else { "are" }),
             format!("The others are up to date. {}", youngest_and_oldest(overview)),
         ),
         _ => (
             "bad",
             "!",
             format!("{failing} of {all} tables could not be updated"),
-            "Rows that were there before are still there and right; they are only older than they should be.".to_owned(),
+            "The rows that were loaded before are still there and correct, but older than they should be.".to_owned(),
         ),
     };
-    format!(
-        "<div class=\"verdict {class}\"><span class=\"mark\" aria-hidden=\"true\">{mark}</span><p><strong>{}</strong><br>{}</p></div>",
-        escape(&title),
-        escape(&text)
-    )
-}
-
-fn are(count: usize) -> &'static str {
-    if count == 1 { "is" } else { "are" }
+    html! {
+        div class={ "verdict " (class) } {
+            span class="mark" aria-hidden="true" { (mark) }
+            p { strong { (title) } br; (text) }
+        }
+    }
 }
 
 fn youngest_and_oldest(overview: &Overview) -> String {
     let ages = || overview.tables.iter().map(|line| line.age_seconds);
     match (ages().min(), ages().max()) {
-        (Some(least), Some(most)) if age(least) == age(most) => format!("All data are {} old.", age(most)),
-        (Some(least), Some(most)) => format!("The newest data are {} old, the oldest {}.", age(least), age(most)),
+        (Some(least), Some(most)) if age(least) == age(most) => format!("All data is {} old.", age(most)),
+        (Some(least), Some(most)) => format!("The newest data is {} old, the oldest {}.", age(least), age(most)),
         _ => String::new(),
     }
 }
 
-fn cards(overview: &Overview) -> String {
-    let mut cards = Vec::new();
+fn cards(overview: &Overview) -> Markup {
     let namespaces: BTreeSet<&str> = overview.tables.iter().map(|line| line.namespace.as_str()).collect();
-    let names = escape(&namespaces.into_iter().collect::<Vec<_>>().join(", "));
-    cards.push(("Tables", grouped(overview.tables.len() as u64), names));
+    let namespaces = namespaces.into_iter().collect::<Vec<_>>().join(", ");
+    let mut cards = vec![("Tables", grouped(overview.tables.len() as u64), html! { (namespaces) })];
     if let Some(rows) = total(overview, |line| line.rows) {
-        cards.push(("Rows", grouped(rows), "in all tables".to_owned()));
+        cards.push(("Rows", grouped(rows), html! { "in all tables" }));
     }
     if let Some(bytes) = total(overview, |line| line.bytes) {
-        let files = total(overview, |line| line.files).map(|files| format!("in {} files", grouped(files)));
-        cards.push(("Size", size(bytes), files.unwrap_or_default()));
+        let files = total(overview, |line| line.files);
+        cards.push(("Size", size(bytes), html! { @if let Some(files) = files { "in " (grouped(files)) " files" } }));
     }
     if let Some(newest) = overview.tables.iter().min_by_key(|line| line.age_seconds) {
-        cards.push(("Newest data", format!("{} old", age(newest.age_seconds)), format!("as of {}", when(&newest.data_as_of))));
+        let old = format!("{} old", age(newest.age_seconds));
+        cards.push(("Newest data", old, html! { "as of " (when(&newest.data_as_of)) }));
     }
     if let Some(run) = overview.runs.first() {
-        let (_, word) = result_of(run);
-        cards.push(("Last run", word.to_owned(), format!("began {}", when(&run.started))));
+        cards.push(("Last run", result_of(run).1.to_owned(), html! { "started " (when(&run.started)) }));
     }
-    let mut text = String::from("<dl class=\"cards\">");
-    for (name, figure, more) in cards {
-        let _ = write!(text, "<div class=\"card\"><dt>{name}</dt><dd>{}<small>{}</small></dd></div>", escape(&figure), more);
+    html! {
+        dl class="cards" {
+            @for (name, figure, more) in cards {
+                div class="card" { dt { (name) } dd { (figure) small { (more) } } }
+            }
+        }
     }
-    text + "</dl>"
 }
 
-/// The sum, if any table knows its share.
+/// The sum over all tables whose value is known; `None` if there are none.
 fn total(overview: &Overview, of: impl Fn(&StatusLine) -> Option<u64>) -> Option<u64> {
     let known: Vec<u64> = overview.tables.iter().filter_map(of).collect();
     (!known.is_empty()).then(|| known.into_iter().sum())
 }
 
-fn troubles(overview: &Overview) -> String {
+fn problems(overview: &Overview) -> Markup {
     let mut items = Vec::new();
     if let Some(failure) = overview.runs.first().and_then(|run| run.failure.as_ref()) {
-        items.push(trouble("failing", "The whole run", failure, ""));
+        items.push(problem("The whole run", failure, ""));
     }
     for run in &overview.never_loaded {
         if let Some(failure) = &run.failure {
-            items.push(trouble("failing", &run.table, failure, "Never loaded so far."));
+            items.push(problem(&run.table, failure, "The table has never been loaded."));
         }
     }
     for line in &overview.tables {
         if let Some(failure) = &line.failure {
-            items.push(trouble("failing", &line.name(), failure, &format!("Its data are {} old.", age(line.age_seconds))));
+            items.push(problem(&line.name(), failure, &format!("Its data is {} old.", age(line.age_seconds))));
         }
     }
     for line in overview.tables.iter().filter(|line| line.state == Freshness::Behind) {
-        items.push(format!(
-            "<li class=\"behind\"><strong>{}</strong><p>Its data are {} old (as of {}).</p></li>",
-            escape(&line.name()),
-            age(line.age_seconds),
-            when(&line.data_as_of)
-        ));
+        items.push(html! {
+            li class="behind" {
+                strong { (line.name()) }
+                p { "Its data is " (age(line.age_seconds)) " old (as of " (when(&line.data_as_of)) ")." }
+            }
+        });
     }
-    if items.is_empty() {
-        return String::new();
+    let more = items.len().saturating_sub(MAX_PROBLEMS);
+    items.truncate(MAX_PROBLEMS);
+    html! {
+        @if !items.is_empty() {
+            section {
+                h2 { "What needs attention" }
+                ul class="problems" {
+                    @for item in items { (item) }
+                    @if more > 0 { li class="behind" { "and " (more) " more; see the tables below" } }
+                }
+            }
+        }
     }
-    let more = items.len().saturating_sub(MOST_TROUBLES);
-    items.truncate(MOST_TROUBLES);
-    if more > 0 {
-        items.push(format!("<li class=\"behind\">and {more} more; see the tables below</li>"));
-    }
-    format!("<section><h2>What needs attention</h2><ul class=\"trouble\">{}</ul></section>", items.concat())
 }
 
-fn trouble(class: &str, name: &str, failure: &Failure, more: &str) -> String {
-    let context: Vec<String> = failure
-        .context
-        .iter()
-        .filter(|(name, _)| *name != "table")
-        .map(|(name, value)| format!("{}: {}", escape(name), escape(value)))
-        .collect();
-    let mut text = format!("<li class=\"{class}\"><strong>{}</strong>", escape(name));
-    let _ = write!(text, "<p>{}. {}</p>", escape(&failure.message), escape(more));
-    if let Some(hint) = &failure.hint {
-        let _ = write!(text, "<p class=\"hint\">What to do: {}</p>", escape(hint));
+fn problem(name: &str, failure: &Failure, more: &str) -> Markup {
+    let context = failure.context.iter().filter(|(name, _)| *name != "table");
+    let context: Vec<String> = context.map(|(name, value)| format!("{name}: {value}")).collect();
+    html! {
+        li class="failing" {
+            strong { (name) }
+            p { (failure.message) ". " (more) }
+            @if let Some(hint) = &failure.hint { p class="hint" { "What to do: " (hint) } }
+            @if !context.is_empty() { p class="hint mono" { (context.join(" \u{b7} ")) } }
+        }
     }
-    if !context.is_empty() {
-        let _ = write!(text, "<p class=\"hint mono\">{}</p>", context.join(" \u{b7} "));
-    }
-    text + "</li>"
 }
 
 fn micros(text: &str) -> Option<i64> {
     text.parse::<Timestamp>().ok().map(Timestamp::micros)
 }
 
-fn charts(overview: &Overview) -> String {
+fn charts(overview: &Overview) -> Markup {
     let made = micros(&overview.made).unwrap_or_default();
     let growth = growth(overview, made);
     let (changes, span) = changes(overview, made);
-    let mut figures = String::new();
-    if let (Some(first), Some(last)) = (growth.first(), growth.last())
-        && growth.len() > 1
-    {
-        let words = format!(
-            "Rows of all tables together: {} on {}, {} now.",
+    let growth_label = match (growth.first(), growth.last()) {
+        (Some(first), Some(last)) if growth.len() > 1 => Some(format!(
+            "Rows of all tables: {} on {}, {} now.",
             grouped(first.1 as u64),
             when_micros(first.0),
             grouped(last.1 as u64)
-        );
-        let _ = write!(
-            figures,
-            "<section><h2>Growth</h2><figure>{}<figcaption>{}</figcaption></figure></section>",
-            chart::line(&growth, &words),
-            escape(&words)
-        );
+        )),
+        _ => None,
+    };
+    let (up, down) = changes.iter().fold((0.0, 0.0), |(up, down), bar| (up + bar.1, down + bar.2));
+    let changes_label =
+        format!("{} rows added or changed, {} deleted, excluding first loads.", grouped(up as u64), grouped(down as u64));
+    html! {
+        @if growth_label.is_some() || !changes.is_empty() {
+            div class="pair" {
+                @if let Some(label) = growth_label {
+                    section {
+                        h2 { "Growth" }
+                        figure { (chart::line(&growth, &label)) figcaption { (label) } }
+                    }
+                }
+                @if !changes.is_empty() {
+                    section {
+                        h2 { "Changes" }
+                        figure {
+                            (chart::bars(&changes, span, &changes_label))
+                            figcaption {
+                                span class="key up first" {} "added or changed " span class="key down" {} "deleted, per "
+                                (age(span / 1_000_000)) ". " (changes_label)
+                            }
+                        }
+                    }
+                }
+            }
+        }
     }
-    if !changes.is_empty() {
-        let (up, down) = changes.iter().fold((0.0, 0.0), |(up, down), bar| (up + bar.1, down + bar.2));
-        let words =
-            format!("{} rows added or changed, {} deleted, besides first loads.", grouped(up as u64), grouped(down as u64));
-        let _ = write!(
-            figures,
-            "<section><h2>Changes</h2><figure>{}<figcaption><span class=\"key up first\"></span>added or changed \
-             <span class=\"key down\"></span>deleted, per {}. {}</figcaption></figure></section>",
-            chart::bars(&changes, span, &words),
-            age(span / 1_000_000),
-            escape(&words)
-        );
-    }
-    if figures.is_empty() { figures } else { format!("<div class=\"pair\">{figures}</div>") }
 }
 
 fn rows_of(past: &[Point]) -> Series {
     past.iter().filter_map(|point| Some((micros(&point.at)?, point.rows? as f64))).collect()
 }
 
-/// Rows of all tables together. A table counts from its first load on; before what is remembered of it, as much as at the first
-/// moment that is.
+/// Rows of all tables over time. A table counts from its first load on; if its history starts later, its first known number of
+/// rows counts from the beginning.
 fn growth(overview: &Overview, made: i64) -> Series {
     let mut steps: BTreeMap<i64, f64> = BTreeMap::new();
     let mut sum = 0.0;
@@ -250,8 +252,8 @@ fn growth(overview: &Overview, made: i64) -> Series {
         sum += change;
         series.push((at, sum));
     }
-    if series.len() > MOST_POINTS {
-        let every = series.len().div_ceil(MOST_POINTS);
+    if series.len() > MAX_POINTS {
+        let every = series.len().div_ceil(MAX_POINTS);
         let last = series.last().copied();
         series = series.into_iter().step_by(every).collect();
         series.extend(last);
@@ -259,7 +261,7 @@ fn growth(overview: &Overview, made: i64) -> Series {
     series
 }
 
-/// Bars of a round span of time. Loads of whole tables are no changes.
+/// Changes per round span of time, and the span in microseconds. First loads are not changes.
 fn changes(overview: &Overview, made: i64) -> (Vec<(i64, f64, f64)>, i64) {
     const HOUR: i64 = 3_600_000_000;
     let loads: Vec<(i64, u64, u64)> = overview
@@ -271,7 +273,7 @@ fn changes(overview: &Overview, made: i64) -> (Vec<(i64, f64, f64)>, i64) {
         .collect();
     let first = loads.iter().map(|load| load.0).min().unwrap_or(made);
     let spans = [HOUR / 60, HOUR / 12, HOUR, 4 * HOUR, 24 * HOUR, 7 * 24 * HOUR, 28 * 24 * HOUR];
-    let span = spans.into_iter().find(|span| (made - first) / span < MOST_BARS).unwrap_or(28 * 24 * HOUR);
+    let span = spans.into_iter().find(|span| (made - first) / span < MAX_BARS).unwrap_or(28 * 24 * HOUR);
     let mut bars: BTreeMap<i64, (f64, f64)> = BTreeMap::new();
     for (at, up, down) in loads {
         let bar = bars.entry(at.div_euclid(span) * span).or_default();
@@ -281,57 +283,67 @@ fn changes(overview: &Overview, made: i64) -> (Vec<(i64, f64, f64)>, i64) {
     (bars.into_iter().map(|(at, (up, down))| (at, up, down)).collect(), span)
 }
 
-/// Class of the mark and words.
+/// CSS class and text of a run's result.
 fn result_of(run: &RunRecord) -> (&'static str, &'static str) {
     match (run.seconds, run.has_failed()) {
-        (None, _) => ("behind", "not ended"),
+        (None, _) => ("behind", "not finished"),
         (_, true) if run.failure.is_some() => ("failing", "failed"),
         (_, true) => ("failing", "with failures"),
-        (_, false) => ("current", "all right"),
+        (_, false) => ("current", "succeeded"),
     }
 }
 
-fn runs(runs: &[RunRecord]) -> String {
-    if runs.is_empty() {
-        return String::new();
-    }
-    let mut rows = String::new();
-    for run in runs {
-        let totals = run.totals();
-        let (class, word) = result_of(run);
-        let tables = match (run.seconds, &run.failure) {
-            (None, _) => "It still runs, or was stopped.".to_owned(),
-            (_, Some(failure)) => escape(&failure.message),
-            _ => {
-                let failed =
-                    if totals.failed > 0 { format!(", <strong>{} failed</strong>", totals.failed) } else { String::new() };
-                let skipped = if totals.skipped > 0 { format!(", {} not tried", totals.skipped) } else { String::new() };
-                format!("{} loaded, {} unchanged{failed}{skipped}", totals.loaded, totals.unchanged)
+fn runs(runs: &[RunRecord]) -> Markup {
+    html! {
+        @if !runs.is_empty() {
+            section {
+                h2 { "Last runs" }
+                p class="note" { "Runs that were started on this machine." }
+                div class="wide" {
+                    table {
+                        thead {
+                            tr {
+                                @for (name, class) in [("Started", ""), ("Result", ""), ("Tables", ""), ("Added or changed", "n"),
+                                    ("Deleted", "n"), ("Written", "n"), ("Duration", "n")] {
+                                    th scope="col" class=(class) { (name) }
+                                }
+                            }
+                        }
+                        tbody { @for run in runs { (run_row(run)) } }
+                    }
+                }
             }
-        };
-        let took = run.seconds.map_or("\u{2013}".to_owned(), |seconds| age(seconds.ceil() as i64));
-        let _ = write!(
-            rows,
-            "<tr><td>{}</td><td><span class=\"state {class}\">{word}</span></td><td class=\"text\">{tables}</td><td class=\"n\">{}</td>\
-             <td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{took}</td></tr>",
-            when(&run.started),
-            grouped(totals.upserted),
-            grouped(totals.deleted),
-            size(totals.bytes_written),
-        );
+        }
     }
-    format!(
-        "<section><h2>Last runs</h2><p class=\"note\">Those that were started on this machine.</p><div class=\"wide\"><table><thead><tr>\
-         <th scope=\"col\">Began</th><th scope=\"col\">Result</th><th scope=\"col\">Tables</th><th scope=\"col\" class=\"n\">Added or changed</th>\
-         <th scope=\"col\" class=\"n\">Deleted</th><th scope=\"col\" class=\"n\">Written</th><th scope=\"col\" class=\"n\">Took</th></tr></thead>\
-         <tbody>{rows}</tbody></table></div></section>"
-    )
 }
 
-fn tables(overview: &Overview) -> String {
-    if overview.tables.is_empty() {
-        return String::new();
+fn run_row(run: &RunRecord) -> Markup {
+    let totals = run.totals();
+    let (class, word) = result_of(run);
+    html! {
+        tr {
+            td { (when(&run.started)) }
+            td { span class={ "state " (class) } { (word) } }
+            td class="text" {
+                @match (run.seconds, &run.failure) {
+                    (None, _) => { "The run is in progress, or was stopped." }
+                    (_, Some(failure)) => { (failure.message) }
+                    _ => {
+                        (totals.loaded) " loaded, " (totals.unchanged) " unchanged"
+                        @if totals.failed > 0 { ", " strong { (totals.failed) " failed" } }
+                        @if totals.skipped > 0 { ", " (totals.skipped) " not tried" }
+                    }
+                }
+            }
+            td class="n" { (grouped(totals.upserted)) }
+            td class="n" { (grouped(totals.deleted)) }
+            td class="n" { (size(totals.bytes_written)) }
+            td class="n" { (run.seconds.map_or(UNKNOWN.to_owned(), |seconds| age(seconds.ceil() as i64))) }
+        }
     }
+}
+
+fn tables(overview: &Overview) -> Markup {
     let has_past = overview.tables.iter().any(|line| line.past.len() > 1);
     let has_files = overview.tables.iter().any(|line| line.files.is_some());
     let mut heads = vec![("Table", ""), ("State", ""), ("Data as of", ""), ("Age", "n"), ("Rows", "n")];
@@ -342,58 +354,59 @@ fn tables(overview: &Overview) -> String {
         heads.extend([("Files", "n"), ("Size", "n")]);
     }
     heads.push(("Schema", "n"));
-    let heads: String = heads
-        .iter()
-        .map(|(name, class)| format!("<th scope=\"col\" class=\"{class}\"><button type=\"button\">{name}</button></th>"))
-        .collect();
-    let rows: String = overview.tables.iter().map(|line| table_row(line, has_past, has_files)).collect();
-    format!(
-        "<section class=\"long\"><h2>Tables</h2><div class=\"bar needs-script\"><label class=\"hidden-label\" for=\"filter\">Show tables whose \
-         name has</label><input id=\"filter\" type=\"search\" placeholder=\"Find a table\"><label><input id=\"only\" type=\"checkbox\"> only \
-         those behind or failing</label><span id=\"shown\" class=\"quiet\" role=\"status\"></span></div>\
-         <div class=\"wide\"><table id=\"tables\"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div></section>"
-    )
+    html! {
+        @if !overview.tables.is_empty() {
+            section class="long" {
+                h2 { "Tables" }
+                div class="bar needs-script" {
+                    label class="hidden-label" for="filter" { "Show tables whose name contains" }
+                    input id="filter" type="search" placeholder="Find a table";
+                    label { input id="only" type="checkbox"; " only tables that are behind or failing" }
+                    span id="shown" class="quiet" role="status" {}
+                }
+                div class="wide" {
+                    table id="tables" {
+                        thead {
+                            tr {
+                                @for (name, class) in heads {
+                                    th scope="col" class=(class) { button type="button" { (name) } }
+                                }
+                            }
+                        }
+                        tbody { @for line in &overview.tables { (table_row(line, has_past, has_files)) } }
+                    }
+                }
+            }
+        }
+    }
 }
 
-fn table_row(line: &StatusLine, has_past: bool, has_files: bool) -> String {
-    let known = |number: Option<u64>| number.map_or("\u{2013}".to_owned(), grouped);
+fn table_row(line: &StatusLine, has_past: bool, has_files: bool) -> Markup {
+    let known = |number: Option<u64>| number.map_or(UNKNOWN.to_owned(), grouped);
     let sort = |number: Option<u64>| number.map_or("-1".to_owned(), |number| number.to_string());
-    let word = line.state.name();
-    let mut row = format!(
-        "<tr data-state=\"{word}\" data-words=\"{name} {word}\"><td data-sort=\"{name}\"><span class=\"ns\">{}.</span><strong>{}</strong></td>\
-         <td><span class=\"state {word}\">{word}</span></td><td data-sort=\"{}\">{}</td><td class=\"n\" data-sort=\"{}\">{}</td>\
-         <td class=\"n\" data-sort=\"{}\">{}</td>",
-        escape(&line.namespace),
-        escape(&line.table),
-        escape(&line.data_as_of),
-        when(&line.data_as_of),
-        line.age_seconds,
-        age(line.age_seconds),
-        sort(line.rows),
-        known(line.rows),
-        name = escape(&line.name()),
-    );
-    if has_past {
-        let series = rows_of(&line.past);
-        let (words, change) = match (series.first(), series.last()) {
-            (Some(first), Some(last)) if series.len() > 1 => (growth_words(first.1, last.1), last.1 - first.1),
-            _ => (String::new(), 0.0),
-        };
-        let label = format!("Rows of {} over time: {words}", line.name());
-        let _ = write!(row, "<td data-sort=\"{change}\">{} {words}</td>", chart::spark(&series, &label));
+    let (name, word) = (line.name(), line.state.name());
+    let series = rows_of(&line.past);
+    let (words, change) = match (series.first(), series.last()) {
+        (Some(first), Some(last)) if series.len() > 1 => (growth_words(first.1, last.1), last.1 - first.1),
+        _ => (String::new(), 0.0),
+    };
+    html! {
+        tr data-state=(word) data-words={ (name) " " (word) } {
+            td data-sort=(name) { span class="ns" { (line.namespace) "." } wbr; strong { (line.table) } }
+            td { span class={ "state " (word) } { (word) } }
+            td data-sort=(line.data_as_of) { (when(&line.data_as_of)) }
+            td class="n" data-sort=(line.age_seconds) { (age(line.age_seconds)) }
+            td class="n" data-sort=(sort(line.rows)) { (known(line.rows)) }
+            @if has_past {
+                td data-sort=(change) { (chart::spark(&series, &format!("Rows of {name} over time: {words}"))) " " (words) }
+            }
+            @if has_files {
+                td class="n" data-sort=(sort(line.files)) { (known(line.files)) }
+                td class="n" data-sort=(sort(line.bytes)) { (line.bytes.map_or(UNKNOWN.to_owned(), size)) }
+            }
+            td class="n" { (line.schema_version) }
+        }
     }
-    if has_files {
-        let size = line.bytes.map_or("\u{2013}".to_owned(), size);
-        let _ = write!(
-            row,
-            "<td class=\"n\" data-sort=\"{}\">{}</td><td class=\"n\" data-sort=\"{}\">{size}</td>",
-            sort(line.files),
-            known(line.files),
-            sort(line.bytes)
-        );
-    }
-    let _ = write!(row, "<td class=\"n\">{}</td></tr>", line.schema_version);
-    row
 }
 
 /// `+1,234`, `-3`, `same`.
@@ -410,11 +423,13 @@ fn when_micros(at: i64) -> String {
     time.format("%-d %b %Y, %H:%M").to_string()
 }
 
-/// RFC 3339 as people write it, with the machine's form behind it.
-fn when(text: &str) -> String {
-    match micros(text) {
-        Some(at) => format!("<time datetime=\"{}\">{}</time>", escape(text), when_micros(at)),
-        None => escape(text),
+/// An RFC 3339 time in a form for people, with the original in `datetime`.
+fn when(text: &str) -> Markup {
+    html! {
+        @match micros(text) {
+            Some(at) => { time datetime=(text) { (when_micros(at)) } }
+            None => { (text) }
+        }
     }
 }
 
@@ -464,7 +479,7 @@ mod tests {
         let rows: Vec<f64> = growth(&overview, micros(&overview.made).unwrap()).iter().map(|point| point.1).collect();
         assert_eq!(rows, [100.0, 110.0, 140.0, 140.0]);
         let (changes, _) = changes(&overview, micros(&overview.made).unwrap());
-        assert_eq!(changes.iter().map(|bar| (bar.1, bar.2)).collect::<Vec<_>>(), [(40.0, 5.0)], "first loads are no changes");
+        assert_eq!(changes.iter().map(|bar| (bar.1, bar.2)).collect::<Vec<_>>(), [(40.0, 5.0)], "first loads are not changes");
     }
 
     #[test]

@@ -12,7 +12,7 @@
   const home = { x: whole.x, y: whole.y, width: whole.width, height: whole.height };
   let view = { ...home };
 
-  // The view is the part of the picture that is seen. It never leaves the picture's reach, nor goes closer than letters.
+  // The visible part of the picture. Limited to the picture and to a maximum zoom.
   const look = (next) => {
     const width = Math.min(Math.max(next.width, 300), home.width * 1.5);
     const height = width * (next.height / next.width);
@@ -78,7 +78,7 @@
     copy.removeAttribute("id");
     panel.append(close, copy);
     panel.scrollTop = 0;
-    // All of its relations if letters can still be read then; else the table in the middle of what is around it.
+    // All relations of the table if text stays readable; otherwise the table in the centre.
     show(boxes.filter((box) => near.has(box.dataset.table)));
     if (view.width > 1500 || view.height > 1100) {
       show(boxes.filter((box) => box.dataset.table === table));
@@ -96,7 +96,7 @@
       link.parentElement.hidden = !fits;
       if (fits) count += 1;
     });
-    found.textContent = words.length ? `${count} of ${links.length} tables have it` : `${links.length} tables`;
+    found.textContent = words.length ? `${count} of ${links.length} tables match` : `${links.length} tables`;
   };
 
   let dragged = null;

@@ -1,24 +1,27 @@
-//! The diagram as a page: a picture that is whole without scripts, with search, zoom and a view of one table's relations when they
-//! run. Below it, for paper and for who cannot see the picture, every table with its columns.
+//! The diagram as a page: a picture that is complete without scripts; with scripts it has search, zoom and a panel for the
+//! relations of one table. Below it are all tables with their columns, for paper and for screen readers.
 
-use std::fmt::Write as _;
+use maud::{Markup, html};
 
 use super::layout::{Layout, Place, layout};
 use super::text::name;
 use super::{Columns, Shown, shown, type_word};
+use crate::page::document;
 use crate::page::figures::grouped;
-use crate::page::{document, escape};
 use crate::schema::{Diagram, Evidence, Relation};
 
 const STYLE: &str = include_str!("diagram.css");
 const SCRIPT: &str = include_str!("diagram.js");
 const HEAD_HEIGHT: f64 = 28.0;
 const ROW_HEIGHT: f64 = 19.0;
-/// Width of a character of the font, a little more than it takes in most.
+/// Width of a character, slightly more than in most fonts.
 const CHARACTER: f64 = 6.9;
 const MARGIN: f64 = 24.0;
+/// CSS class and meaning of each kind of line, for the legend.
+const LINES: [(&str, &str); 3] =
+    [("line", "refers to"), ("line choice", "refers to one of several"), ("line named", "inferred from the column name")];
 
-/// The whole page.
+/// The page of a diagram, as a complete HTML document.
 pub fn diagram_page(diagram: &Diagram) -> String {
     let boxes: Vec<Vec<Row>> = (0..diagram.tables.len()).map(|table| rows(diagram, table)).collect();
     let sizes: Vec<(f64, f64)> = boxes.iter().enumerate().map(|(table, rows)| size_of(&name(diagram, table), rows)).collect();
@@ -27,43 +30,59 @@ pub fn diagram_page(diagram: &Diagram) -> String {
     let laid = layout(&sizes, &pairs);
     let documented = diagram.relations.iter().filter(|relation| relation.evidence == Evidence::Documented).count();
     let summary = format!(
-        "{} tables, {} columns that refer to others ({} by the documentation, {} by their names)",
+        "{} tables, {} columns that refer to other tables ({} documented, {} inferred from their names)",
         grouped(diagram.tables.len() as u64),
         grouped(diagram.relations.len() as u64),
         grouped(documented as u64),
         grouped((diagram.relations.len() - documented) as u64)
     );
-    let list: String = (0..diagram.tables.len())
-        .map(|table| {
-            let (full, shown) = (escape(&diagram.tables[table].table.to_string()), escape(&name(diagram, table)));
-            format!("<li><a href=\"#{full}\">{shown}</a></li>")
-        })
-        .collect();
-    let articles: String = (0..diagram.tables.len()).map(|table| article(diagram, table)).collect();
-    let body = format!(
-        "<header><h1>Tables and their relations</h1><p>{summary}</p></header>\n\
-         <nav aria-label=\"Tables\"><label class=\"hidden-label\" for=\"search\">Find a table or a column</label>\
-         <input id=\"search\" class=\"needs-script\" type=\"search\" placeholder=\"Find a table or a column\" autocomplete=\"off\">\
-         <p id=\"found\" class=\"needs-script\" role=\"status\"></p><ul id=\"list\">{list}</ul></nav>\n\
-         <main><div id=\"stage\">{}</div>\
-         <div class=\"tools needs-script\"><button type=\"button\" id=\"in\" aria-label=\"Zoom in\">+</button>\
-         <button type=\"button\" id=\"out\" aria-label=\"Zoom out\">\u{2212}</button><button type=\"button\" id=\"fit\">Fit</button>\
-         <label><input type=\"checkbox\" id=\"all\"> all lines</label></div>\
-         <p class=\"legend\"><span><svg width=\"34\" height=\"8\" aria-hidden=\"true\"><path class=\"line\" d=\"M0 4H34\"/></svg> refers to</span>\
-         <span><svg width=\"34\" height=\"8\" aria-hidden=\"true\"><path class=\"line choice\" d=\"M0 4H34\"/></svg> to one of several</span>\
-         <span><svg width=\"34\" height=\"8\" aria-hidden=\"true\"><path class=\"line named\" d=\"M0 4H34\"/></svg> by its name</span></p></main>\n\
-         <aside id=\"panel\" aria-live=\"polite\" hidden></aside>\n<div id=\"tables\"><h2>All tables</h2>{articles}</div>",
-        picture(diagram, &boxes, &laid, &edges)
-    );
+    let body = html! {
+        header {
+            h1 { "Tables and their relations" }
+            p { (summary) }
+        }
+        nav aria-label="Tables" {
+            label class="hidden-label" for="search" { "Find a table or a column" }
+            input id="search" class="needs-script" type="search" placeholder="Find a table or a column" autocomplete="off";
+            p id="found" class="needs-script" role="status" {}
+            ul id="list" {
+                @for (table, schema) in diagram.tables.iter().enumerate() {
+                    li { a href={ "#" (schema.table) } { (name(diagram, table)) } }
+                }
+            }
+        }
+        main {
+            div id="stage" { (picture(diagram, &boxes, &laid, &edges)) }
+            div class="tools needs-script" {
+                button type="button" id="in" aria-label="Zoom in" { "+" }
+                button type="button" id="out" aria-label="Zoom out" { "\u{2212}" }
+                button type="button" id="fit" { "Fit" }
+                label { input type="checkbox" id="all"; " all lines" }
+            }
+            p class="legend" {
+                @for (class, meaning) in LINES {
+                    span {
+                        svg width="34" height="8" aria-hidden="true" { path class=(class) d="M0 4H34" {} }
+                        " " (meaning)
+                    }
+                }
+            }
+        }
+        aside id="panel" aria-live="polite" hidden {}
+        div id="tables" {
+            h2 { "All tables" }
+            @for table in 0..diagram.tables.len() { (article(diagram, table)) }
+        }
+    };
     document("Tables and their relations", STYLE, &body, SCRIPT)
 }
 
-/// A line of a box.
+/// A row of a box.
 struct Row {
     name: String,
     is_key: bool,
     relation: Option<usize>,
-    /// What it refers to, in a few words.
+    /// The referenced table, in a short form.
     to: String,
 }
 
@@ -81,12 +100,12 @@ fn rows(diagram: &Diagram, table: usize) -> Vec<Row> {
             name: column.name.clone(),
             is_key,
             relation,
-            to: relation.map_or(String::new(), |relation| words_of(&diagram.relations[relation])),
+            to: relation.map_or(String::new(), |relation| target_of(&diagram.relations[relation])),
         })
         .collect()
 }
 
-fn words_of(relation: &Relation) -> String {
+fn target_of(relation: &Relation) -> String {
     match &relation.targets[..] {
         [only] if only.namespace == relation.from.namespace => only.table.clone(),
         [only] => only.to_string(),
@@ -112,74 +131,70 @@ fn size_of(name: &str, rows: &[Row]) -> (f64, f64) {
     (width.max(130.0), HEAD_HEIGHT + rows.len() as f64 * ROW_HEIGHT + 6.0)
 }
 
-fn picture(diagram: &Diagram, boxes: &[Vec<Row>], laid: &Layout, edges: &[Edge]) -> String {
-    let mut lines = String::new();
-    for edge in edges {
-        let relation = &diagram.relations[edge.relation];
-        let row = boxes[edge.from].iter().position(|row| row.relation == Some(edge.relation)).unwrap_or(0);
-        let mut class = String::from("line");
-        if relation.targets.len() > 1 {
-            class.push_str(" choice");
-        }
-        if relation.evidence == Evidence::Named {
-            class.push_str(" named");
-        }
-        if laid.is_hub[edge.to] || laid.is_hub[edge.from] {
-            class.push_str(" far");
-        }
-        let _ = write!(
-            lines,
-            "<path class=\"{class}\" data-from=\"{}\" data-to=\"{}\" d=\"{}\"/>",
-            edge.from,
-            edge.to,
-            line(&laid.places[edge.from], row, &laid.places[edge.to], edge.from == edge.to)
-        );
-    }
-    let mut tables = String::new();
-    for (table, rows) in boxes.iter().enumerate() {
-        tables.push_str(&drawn(diagram, table, rows, &laid.places[table], laid.is_hub[table]));
-    }
+fn picture(diagram: &Diagram, boxes: &[Vec<Row>], laid: &Layout, edges: &[Edge]) -> Markup {
     let (width, height) = (laid.width + 2.0 * MARGIN, laid.height + 2.0 * MARGIN);
-    format!(
-        "<svg id=\"picture\" viewBox=\"{:.0} {:.0} {width:.0} {height:.0}\" role=\"group\" aria-label=\"Diagram of the tables; the same is \
-         told in words below\"><defs><marker id=\"tip\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" markerWidth=\"7\" markerHeight=\"7\" \
-         orient=\"auto\"><path d=\"M0 0L8 4L0 8Z\"/></marker></defs><g id=\"world\"><g class=\"lines\">{lines}</g>{tables}</g></svg>",
-        -MARGIN, -MARGIN
-    )
-}
-
-fn drawn(diagram: &Diagram, table: usize, rows: &[Row], place: &Place, is_hub: bool) -> String {
-    let full = escape(&diagram.tables[table].table.to_string());
-    let mut text = format!(
-        "<a href=\"#{full}\" class=\"table{}\" data-table=\"{table}\" transform=\"translate({:.1} {:.1})\"><title>{full}</title>\
-         <rect class=\"box\" width=\"{:.1}\" height=\"{:.1}\" rx=\"6\"/><path class=\"head\" d=\"M0 {HEAD_HEIGHT}V6Q0 0 6 0H{:.1}Q{w:.1} 0 {w:.1} \
-         6V{HEAD_HEIGHT}Z\"/><text class=\"name\" x=\"10\" y=\"18.5\">{}</text>",
-        if is_hub { " hub" } else { "" },
-        place.x,
-        place.y,
-        place.width,
-        place.height,
-        place.width - 6.0,
-        escape(&name(diagram, table)),
-        w = place.width,
-    );
-    for (number, row) in rows.iter().enumerate() {
-        let y = HEAD_HEIGHT + number as f64 * ROW_HEIGHT + 15.0;
-        let class = if row.is_key { "key" } else { "column" };
-        let _ = write!(text, "<text class=\"{class}\" x=\"10\" y=\"{y:.1}\">{}</text>", escape(&row.name));
-        if !row.to.is_empty() {
-            let _ = write!(
-                text,
-                "<text class=\"to\" x=\"{:.1}\" y=\"{y:.1}\" text-anchor=\"end\">\u{2192} {}</text>",
-                place.width - 10.0,
-                escape(&row.to)
-            );
+    html! {
+        svg id="picture" viewBox=(format!("{:.0} {:.0} {width:.0} {height:.0}", -MARGIN, -MARGIN)) role="group"
+            aria-label="Diagram of the tables; the list below has the same content" {
+            defs {
+                marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto" {
+                    path d="M0 0L8 4L0 8Z" {}
+                }
+            }
+            g id="world" {
+                g class="lines" {
+                    @for edge in edges {
+                        @let row = boxes[edge.from].iter().position(|row| row.relation == Some(edge.relation)).unwrap_or(0);
+                        path class=(class_of(diagram, laid, edge)) data-from=(edge.from) data-to=(edge.to)
+                            d=(line(&laid.places[edge.from], row, &laid.places[edge.to], edge.from == edge.to)) {}
+                    }
+                }
+                @for (table, rows) in boxes.iter().enumerate() {
+                    (drawn(diagram, table, rows, &laid.places[table], laid.is_hub[table]))
+                }
+            }
         }
     }
-    text + "</a>"
 }
 
-/// From the column's side that is nearer to the head of the other box.
+fn class_of(diagram: &Diagram, laid: &Layout, edge: &Edge) -> String {
+    let relation = &diagram.relations[edge.relation];
+    let mut class = String::from("line");
+    if relation.targets.len() > 1 {
+        class.push_str(" choice");
+    }
+    if relation.evidence == Evidence::Named {
+        class.push_str(" named");
+    }
+    if laid.is_hub[edge.to] || laid.is_hub[edge.from] {
+        class.push_str(" far");
+    }
+    class
+}
+
+fn drawn(diagram: &Diagram, table: usize, rows: &[Row], place: &Place, is_hub: bool) -> Markup {
+    let full = diagram.tables[table].table.to_string();
+    let width = format!("{:.1}", place.width);
+    let head = format!("M0 {HEAD_HEIGHT}V6Q0 0 6 0H{:.1}Q{width} 0 {width} 6V{HEAD_HEIGHT}Z", place.width - 6.0);
+    html! {
+        a href={ "#" (full) } class=(if is_hub { "table hub" } else { "table" }) data-table=(table)
+            transform=(format!("translate({:.1} {:.1})", place.x, place.y)) {
+            title { (full) }
+            rect class="box" width=(width) height=(format!("{:.1}", place.height)) rx="6" {}
+            path class="head" d=(head) {}
+            text class="name" x="10" y="18.5" { (name(diagram, table)) }
+            @for (number, row) in rows.iter().enumerate() {
+                @let y = format!("{:.1}", HEAD_HEIGHT + number as f64 * ROW_HEIGHT + 15.0);
+                text class=(if row.is_key { "key" } else { "column" }) x="10" y=(y) { (row.name) }
+                @if !row.to.is_empty() {
+                    text class="to" x=(format!("{:.1}", place.width - 10.0)) y=(y) text-anchor="end" { "\u{2192} " (row.to) }
+                }
+            }
+        }
+    }
+}
+
+/// The path of a line, from the side of the column's box that is nearer to the head of the other box.
 fn line(from: &Place, row: usize, to: &Place, is_self: bool) -> String {
     let start_y = from.y + HEAD_HEIGHT + row as f64 * ROW_HEIGHT + 10.5;
     let end_y = to.y + HEAD_HEIGHT / 2.0;
@@ -192,7 +207,7 @@ fn line(from: &Place, row: usize, to: &Place, is_self: bool) -> String {
     } else if from.x + from.width <= to.x {
         (from.x + from.width, to.x, 1.0)
     } else {
-        // One above the other: around the right side.
+        // Boxes above each other: around the right side.
         let (start, end) = (from.x + from.width, to.x + to.width);
         let out = start.max(end) + 40.0;
         return format!("M{start:.1} {start_y:.1}C{out:.1} {start_y:.1} {out:.1} {end_y:.1} {end:.1} {end_y:.1}");
@@ -205,53 +220,67 @@ fn line(from: &Place, row: usize, to: &Place, is_self: bool) -> String {
     )
 }
 
-/// A table in words.
-fn article(diagram: &Diagram, table: usize) -> String {
+/// A table with its columns as text.
+fn article(diagram: &Diagram, table: usize) -> Markup {
     let schema = &diagram.tables[table];
-    let full = escape(&schema.table.to_string());
-    let mut text = format!("<article id=\"{full}\" data-table=\"{table}\"><h3>{full}</h3>");
-    if let Some(description) = &schema.description {
-        let _ = write!(text, "<p>{}</p>", escape(description));
-    }
-    text.push_str("<table><thead><tr><th scope=\"col\">Column</th><th scope=\"col\">Type</th></tr></thead><tbody>");
-    for Shown { column, is_key, relation } in shown(diagram, table, Columns::All) {
-        let mark = if is_key { " <span class=\"mark\">key</span>" } else { "" };
-        let optional = if column.required { "" } else { " <span class=\"quiet\">or null</span>" };
-        let _ = write!(
-            text,
-            "<tr><th scope=\"row\"><code>{}</code>{mark}</th><td>{}{optional}",
-            escape(&column.name),
-            type_word(&column.column_type)
-        );
-        if let Some(relation) = relation {
-            let relation = &diagram.relations[relation];
-            let targets: Vec<String> = relation.targets.iter().map(|target| link(diagram, &target.to_string())).collect();
-            let how = if relation.evidence == Evidence::Named { " <span class=\"quiet\">(by its name)</span>" } else { "" };
-            let _ = write!(text, "<div class=\"refers\">\u{2192} {}{how}</div>", targets.join(", "));
+    let full = schema.table.to_string();
+    let referring: Vec<&Relation> =
+        diagram.relations.iter().filter(|relation| relation.targets.contains(&schema.table)).collect();
+    html! {
+        article id=(full) data-table=(table) {
+            h3 { (full) }
+            @if let Some(description) = &schema.description { p { (description) } }
+            table {
+                thead { tr { th scope="col" { "Column" } th scope="col" { "Type" } } }
+                tbody { @for column in shown(diagram, table, Columns::All) { (column_row(diagram, &column)) } }
+            }
+            @if !referring.is_empty() {
+                p class="referring" {
+                    strong { "Referred to by" } " "
+                    @for (place, relation) in referring.iter().enumerate() {
+                        @if place > 0 { ", " }
+                        (link(diagram, &relation.from.to_string())) "." code { (relation.column) }
+                    }
+                }
+            }
         }
-        if let Some(description) = &column.description {
-            let _ = write!(text, "<div class=\"quiet\">{}</div>", escape(description));
-        }
-        text.push_str("</td></tr>");
     }
-    text.push_str("</tbody></table>");
-    let referring: Vec<String> = diagram
-        .relations
-        .iter()
-        .filter(|relation| relation.targets.contains(&schema.table))
-        .map(|relation| format!("{}.<code>{}</code>", link(diagram, &relation.from.to_string()), escape(&relation.column)))
-        .collect();
-    if !referring.is_empty() {
-        let _ = write!(text, "<p class=\"referring\"><strong>Referred to by</strong> {}</p>", referring.join(", "));
-    }
-    text + "</article>"
 }
 
-fn link(diagram: &Diagram, full: &str) -> String {
-    let name = escape(full);
-    match diagram.tables.iter().any(|schema| schema.table.to_string() == full) {
-        true => format!("<a href=\"#{name}\">{name}</a>"),
-        false => name,
+fn column_row(diagram: &Diagram, Shown { column, is_key, relation }: &Shown<'_>) -> Markup {
+    html! {
+        tr {
+            th scope="row" {
+                code { (column.name) }
+                @if *is_key { " " span class="mark" { "key" } }
+            }
+            td {
+                (type_word(&column.column_type))
+                @if !column.required { " " span class="quiet" { "or null" } }
+                @if let Some(relation) = relation.map(|relation| &diagram.relations[relation]) {
+                    div class="refers" {
+                        "\u{2192} "
+                        @for (place, target) in relation.targets.iter().enumerate() {
+                            @if place > 0 { ", " }
+                            (link(diagram, &target.to_string()))
+                        }
+                        @if relation.evidence == Evidence::Named { " " span class="quiet" { "(inferred from its name)" } }
+                    }
+                }
+                @if let Some(description) = &column.description { div class="quiet" { (description) } }
+            }
+        }
+    }
+}
+
+/// A link to a table, or its name if the diagram does not have it.
+fn link(diagram: &Diagram, full: &str) -> Markup {
+    html! {
+        @if diagram.tables.iter().any(|schema| schema.table.to_string() == full) {
+            a href={ "#" (full) } { (full) }
+        } @else {
+            (full)
+        }
     }
 }
 

@@ -1,17 +1,18 @@
-//! Where the boxes of a diagram stand. Tables stand to the right of those that they refer to, in columns, near their relations;
-//! tables that very many refer to stand apart, or lines to them would hide everything else. The same input gives the same picture.
+//! Positions of the boxes of a diagram. Tables are to the right of the tables that they refer to, in columns, near their
+//! relations. Tables that very many others refer to (hubs) are placed separately, because lines to them would cover everything
+//! else. The layout is deterministic.
 
 /// Distance between columns, with room for the lines.
 const COLUMN_GAP: f64 = 90.0;
 /// Distance between boxes of a column.
 const GAP: f64 = 22.0;
-/// A small diagram needs no tables apart.
+/// Smaller diagrams have no hubs.
 const FEW: usize = 12;
-/// A table that so many others refer to stands apart.
+/// A table that this many others refer to is a hub.
 const MANY: usize = 9;
 const SWEEPS: usize = 24;
 
-/// A box.
+/// Position and size of a box.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Place {
     pub(super) x: f64,
@@ -20,18 +21,18 @@ pub(super) struct Place {
     pub(super) height: f64,
 }
 
-/// Where everything stands.
+/// Positions of all boxes.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Layout {
-    /// In the order of the sizes given.
+    /// In the order of the given sizes.
     pub(super) places: Vec<Place>,
-    /// Whether a table stands apart.
+    /// Whether a table is a hub.
     pub(super) is_hub: Vec<bool>,
     pub(super) width: f64,
     pub(super) height: f64,
 }
 
-/// Places boxes of these sizes; `edges` go from the table that refers to the one referred to.
+/// Places boxes of the given sizes. `edges` go from the referring to the referenced table.
 pub(super) fn layout(sizes: &[(f64, f64)], edges: &[(usize, usize)]) -> Layout {
     let count = sizes.len();
     let mut referred = vec![0_usize; count];
@@ -78,7 +79,7 @@ pub(super) fn layout(sizes: &[(f64, f64)], edges: &[(usize, usize)]) -> Layout {
     Layout { places, is_hub, width: right, height: bottom.max(end) }
 }
 
-/// Tables by columns, those referred to before those that refer. A column that is too long becomes several.
+/// Tables by column, referenced tables first. A column that is too long is split.
 fn columns(tables: &[usize], lines: &[(usize, usize)], sizes: &[(f64, f64)], wished_height: f64) -> Vec<Vec<usize>> {
     let mut rank = vec![None; sizes.len()];
     for table in tables {
@@ -104,7 +105,7 @@ fn columns(tables: &[usize], lines: &[(usize, usize)], sizes: &[(f64, f64)], wis
     columns
 }
 
-/// One more than that of the tables referred to. A table that is met again on the way closes a circle and does not count.
+/// The depth of a table: one more than that of the tables that it refers to. References that close a cycle are ignored.
 fn rank_of(table: usize, lines: &[(usize, usize)], rank: &mut [Option<usize>], way: &mut Vec<usize>) -> usize {
     if let Some(known) = rank[table] {
         return known;
@@ -118,7 +119,7 @@ fn rank_of(table: usize, lines: &[(usize, usize)], rank: &mut [Option<usize>], w
     found
 }
 
-/// Orders each column by where its relations are, then moves boxes towards them. Gives the width of all.
+/// Orders each column by the positions of its relations, then moves boxes towards them. Returns the total width.
 fn place_columns(places: &mut [Place], columns: &[Vec<usize>], lines: &[(usize, usize)]) -> f64 {
     let mut columns = columns.to_vec();
     let mut x = 0.0;
@@ -161,7 +162,7 @@ fn bottom_of(places: &[Place], column: &[usize]) -> f64 {
     column.last().map_or(0.0, |table| places[*table].y + places[*table].height)
 }
 
-/// The middle of its relations.
+/// The mean position of a table's relations.
 fn wish(places: &[Place], table: usize, lines: &[(usize, usize)]) -> f64 {
     let centre = |table: usize| places[table].y + places[table].height / 2.0;
     let near = lines.iter().filter_map(|(from, to)| match (*from == table, *to == table) {
@@ -173,9 +174,10 @@ fn wish(places: &[Place], table: usize, lines: &[(usize, usize)]) -> f64 {
     if count == 0.0 { centre(table) } else { sum / count }
 }
 
-/// Puts boxes where they wish to be, in this order, without overlap: groups that press on each other share the middle.
+/// Places boxes as near as possible to their preferred positions, in this order and without overlap. Touching boxes form a group
+/// around their mean.
 fn settle(places: &mut [Place], by_wish: &[(usize, f64)]) {
-    // Each group: its boxes, its height, and the sum of the tops that its boxes wish for the group.
+    // Each group: its boxes, its height, and the sum of the tops of the group that its boxes prefer.
     let mut groups: Vec<(Vec<usize>, f64, f64)> = Vec::new();
     for (table, wish) in by_wish {
         let height = places[*table].height + GAP;
@@ -201,7 +203,7 @@ fn settle(places: &mut [Place], by_wish: &[(usize, f64)]) {
     }
 }
 
-/// Boxes in rows from `begin` on, as many in a row as fit. Gives where they end.
+/// Places boxes in rows from `begin`, as many per row as fit. Returns the end.
 fn place_rows(places: &mut [Place], tables: &[usize], begin: f64, width: f64) -> f64 {
     let (mut x, mut y, mut row_height) = (0.0, begin, 0.0_f64);
     for table in tables {

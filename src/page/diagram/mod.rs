@@ -1,5 +1,4 @@
-//! Tables and their relations as a picture: text for Mermaid and Graphviz, and a page of its own. Whatever a schema is called, its
-//! names stay names in all three.
+//! Diagrams of tables and their relations: for Mermaid, for Graphviz, and as an HTML page. Names are escaped in all three.
 
 mod html;
 mod layout;
@@ -10,16 +9,16 @@ pub use text::{dot, mermaid};
 
 use crate::schema::{Column, ColumnType, Diagram};
 
-/// Which columns a picture shows.
+/// The columns that a diagram shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Columns {
-    /// Keys and columns that refer.
+    /// Keys and columns that refer to other tables.
     Keys,
-    /// All.
+    /// All columns.
     All,
 }
 
-/// A type in one word.
+/// Short name of a type.
 fn type_word(kind: &ColumnType) -> &'static str {
     match kind {
         ColumnType::Boolean => "boolean",
@@ -42,15 +41,15 @@ fn type_word(kind: &ColumnType) -> &'static str {
     }
 }
 
-/// A column of a picture.
+/// A column of a diagram.
 struct Shown<'a> {
     column: &'a Column,
     is_key: bool,
-    /// Place of its relation.
+    /// Index of its relation.
     relation: Option<usize>,
 }
 
-/// The columns of a table that a picture shows, keys first.
+/// The shown columns of a table, keys first.
 fn shown(diagram: &Diagram, table: usize, columns: Columns) -> Vec<Shown<'_>> {
     let schema = &diagram.tables[table];
     let relation_of =
@@ -63,7 +62,7 @@ fn shown(diagram: &Diagram, table: usize, columns: Columns) -> Vec<Shown<'_>> {
     all.filter(|shown| columns == Columns::All || shown.is_key || shown.relation.is_some()).collect()
 }
 
-/// Names without their namespace, where all have the same.
+/// Whether all tables have the same namespace.
 fn has_one_namespace(diagram: &Diagram) -> bool {
     diagram.tables.windows(2).all(|pair| pair[0].table.namespace == pair[1].table.namespace)
 }

@@ -1,9 +1,8 @@
-//! The diagram as text for programs that draw: Mermaid and Graphviz.
+//! The diagram as input for Mermaid and Graphviz.
 
 use std::fmt::Write as _;
 
 use super::{Columns, Shown, has_one_namespace, shown, type_word};
-use crate::page::escape;
 use crate::schema::{Diagram, Evidence};
 
 /// An entity relationship diagram in Mermaid's language.
@@ -78,13 +77,29 @@ pub fn dot(diagram: &Diagram, columns: Columns) -> String {
     text + "}\n"
 }
 
-/// The name as people know it.
+/// Escapes text for the HTML-like labels of Graphviz.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+/// The name of a table, without the namespace if all tables have the same.
 pub(super) fn name(diagram: &Diagram, place: usize) -> String {
     let table = &diagram.tables[place].table;
     if has_one_namespace(diagram) { table.table.clone() } else { table.to_string() }
 }
 
-/// A word that any language takes for a name, one for each table.
+/// An identifier that is valid in both languages, unique for each table.
 fn id(diagram: &Diagram, place: usize) -> String {
     let table = &diagram.tables[place].table;
     match table.is_path_safe() {
@@ -124,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn dot_keeps_names_as_names() {
+    fn dot_escapes_names() {
         let mut diagram = school();
         diagram.tables[1].table.table = "<b>\"; x".into();
         let text = dot(&diagram, Columns::Keys);
