@@ -3,12 +3,12 @@
 //! Strings are staged as `nvarchar`. A collation may treat different strings as equal, so strings in keys and enum values are compared by
 //! their bytes: the primary key then refuses two keys that the collation treats as equal, instead of merging them.
 
-use super::errors::LOST_CHARACTERS_PREFIX;
+use super::errors::{LOCK_REFUSED, LOST_CHARACTERS_PREFIX};
 use super::names::{
     NAME_CHARS, add_foreign_key, add_primary_key, cut_name, define, drop_default, literal, object_id, quote, quoted, table_name,
 };
 use super::types::{LOOKUP_BYTES, STAGED_CHARACTERS, SqlType, is_staged_text};
-use super::{change, types};
+use super::{change, errors, types};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Namespace, TableRef};
 use crate::schema::TableSchema;
@@ -520,7 +520,7 @@ impl Transactions for MssqlDialect {
     }
 
     fn lock(&self, name: &str) -> Statement {
-        get_lock(name, "-1", "IF @got < 0 RAISERROR (N'The lock of the table was refused', 16, 1)")
+        get_lock(name, "-1", &format!("IF @got < 0 RAISERROR (N'{LOCK_REFUSED}', 16, 1)"))
     }
 
     fn try_lock(&self, name: &str) -> Statement {
@@ -536,16 +536,15 @@ impl Transactions for MssqlDialect {
     }
 
     fn is_lock_timeout(&self, error: &Error) -> bool {
-        error.get("number") == Some("1222")
+        errors::is_lock_timeout(error)
     }
 
-    /// Any error ends the transaction here, so that also a lock timeout needs another load.
     fn is_transient(&self, error: &Error) -> bool {
-        matches!(error.get("number"), Some("1205" | "1222" | "3960" | "3961"))
+        errors::is_transient(error)
     }
 
     fn is_duplicate(&self, error: &Error) -> bool {
-        matches!(error.get("number"), Some("1505" | "2601" | "2627"))
+        errors::is_duplicate(error)
     }
 }
 

@@ -2,8 +2,11 @@
 
 use crate::error::{Error, Kind};
 
-/// Number and beginning of the message that the dialect raises; column, `|` and key follow.
-const LOST_CHARACTERS: u32 = 50_000;
+/// Number of the messages that the dialect raises.
+const RAISED: u32 = 50_000;
+/// The message if the server does not grant a lock, for example because the session is the victim of a deadlock.
+pub(super) const LOCK_REFUSED: &str = "The lock of the table was refused";
+/// Beginning of the message about a string that loses characters; column, `|` and key follow.
 pub(super) const LOST_CHARACTERS_PREFIX: &str = "daplake: lost characters: ";
 
 /// An error of the driver.
@@ -40,6 +43,34 @@ pub(super) fn untrusted(cause: String) -> Error {
         .caused_by(cause)
 }
 
+/// No more locks, deadlock, lock timeout, and conflicts of transactions that read snapshots.
+const TRANSIENT: [u32; 5] = [1204, 1205, LOCK_TIMEOUT, 3960, 3961];
+/// The wait for a lock reached the limit of the session.
+const LOCK_TIMEOUT: u32 = 1222;
+/// Repeated keys: while an index is made, in a unique index, in a constraint.
+const DUPLICATES: [u32; 3] = [1505, 2601, 2627];
+
+fn number_of(error: &Error) -> Option<u32> {
+    error.get("number")?.parse().ok()
+}
+
+/// See [`Transactions::is_lock_timeout`](crate::sink::sql::dialect::Transactions::is_lock_timeout).
+pub(super) fn is_lock_timeout(error: &Error) -> bool {
+    number_of(error) == Some(LOCK_TIMEOUT)
+}
+
+/// See [`Transactions::is_transient`](crate::sink::sql::dialect::Transactions::is_transient). Any error ends the transaction here, so that
+/// also a lock timeout needs another load.
+pub(super) fn is_transient(error: &Error) -> bool {
+    let is_refusal = error.kind() == Kind::Conflict && number_of(error) == Some(RAISED);
+    is_refusal || number_of(error).is_some_and(|number| TRANSIENT.contains(&number))
+}
+
+/// See [`Transactions::is_duplicate`](crate::sink::sql::dialect::Transactions::is_duplicate).
+pub(super) fn is_duplicate(error: &Error) -> bool {
+    number_of(error).is_some_and(|number| DUPLICATES.contains(&number))
+}
+
 /// Numbers of the server's messages that quote values.
 const ABOUT_VALUES: &[u32] = &[
     206, 210, 220, 232, 235, 237, 241, 242, 244, 245, 248, 257, 260, 293, 295, 402, 409, 515, 517, 529, 535, 547, 1505, 1508,
@@ -48,7 +79,12 @@ const ABOUT_VALUES: &[u32] = &[
 ];
 
 fn server_error(number: u32, text: &str) -> Error {
-    if number == LOST_CHARACTERS
+    if number == RAISED && text == LOCK_REFUSED {
+        return Error::new(Kind::Conflict, "The database server did not grant a lock")
+            .with_field("number", number)
+            .hint("another run may hold it; run again when that has ended");
+    }
+    if number == RAISED
         && let Some(rest) = text.strip_prefix(LOST_CHARACTERS_PREFIX)
     {
         let (column, key) = rest.split_once('|').unwrap_or((rest, ""));
@@ -61,7 +97,7 @@ fn server_error(number: u32, text: &str) -> Error {
         _ if ABOUT_VALUES.contains(&number) => (Kind::Data, "The database refused a value"),
         18_450..=18_490 | 4060 | 4064 | 916 | 40_615 => (Kind::Target, "The database server refused the login"),
         978 | 3906 | 3908 => (Kind::Target, "The database is read-only"),
-        1204 | 1205 | 1222 | 3960 | 3961 => {
+        _ if TRANSIENT.contains(&number) => {
             (Kind::Conflict, "The database rolled the load back in favour of another transaction")
         }
         701 | 802 | 1101 | 1105 | 3967 | 8645 | 9002 | 40_544 | 40_552 => {
@@ -140,9 +176,12 @@ mod tests {
         }
         let blocked = server_error(5074, "The object 'seen' is dependent on column 'c'.");
         assert!(format!("{blocked:?}").contains("seen") && blocked.hint_text().is_some());
-        let lost = server_error(LOST_CHARACTERS, "daplake: lost characters: name|id=5");
+        let lost = server_error(RAISED, "daplake: lost characters: name|id=5");
         assert_eq!((lost.kind(), lost.get("column"), lost.get("key")), (Kind::Data, Some("name"), Some("id=5")));
         assert_eq!(server_error(18_456, "Login failed for user 'x'.").kind(), Kind::Target);
-        assert_eq!(server_error(1205, "deadlock").kind(), Kind::Conflict);
+        for (number, text) in [(1205, "deadlock"), (RAISED, LOCK_REFUSED)] {
+            let error = server_error(number, text);
+            assert!(error.kind() == Kind::Conflict && is_transient(&error), "{error:?}");
+        }
     }
 }

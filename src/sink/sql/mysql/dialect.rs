@@ -6,7 +6,7 @@ use super::names::{
     NAME_CHARS, alter, cut_name, define, foreign_key, full_name, is_beyond_names, literal, quote, quoted, table_name,
 };
 use super::types::{EXACT, MAX_LOOKUP, SqlType};
-use super::{change, types};
+use super::{change, errors, types};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Namespace, TableRef};
 use crate::schema::{ACTION, TableSchema};
@@ -542,15 +542,15 @@ impl Transactions for MysqlDialect {
     }
 
     fn is_lock_timeout(&self, error: &Error) -> bool {
-        error.get("code") == Some("1205")
+        errors::is_lock_timeout(error)
     }
 
     fn is_transient(&self, error: &Error) -> bool {
-        matches!(error.get("code"), Some("1205" | "1213"))
+        errors::is_transient(error)
     }
 
     fn is_duplicate(&self, error: &Error) -> bool {
-        error.get("code") == Some("1062")
+        errors::is_duplicate(error)
     }
 }
 

@@ -8,6 +8,32 @@ use crate::sink::sql::connection::unreachable;
 /// Codes that say that the bulk path is disabled.
 pub(super) const BULK_DISABLED: [&str; 3] = ["1148", "3948", "4166"];
 
+/// A row has changed since the transaction read it, lock timeouts, deadlocks, and conflicts that a cluster detects at the commit.
+const TRANSIENT: [u16; 6] = [1020, LOCK_TIMEOUT, 1213, 3058, 3101, 3572];
+/// The wait for a lock reached the limit of the session.
+const LOCK_TIMEOUT: u16 = 1205;
+/// A repeated key.
+const DUPLICATE: u16 = 1062;
+
+fn code_of(error: &Error) -> Option<u16> {
+    error.get("code")?.parse().ok()
+}
+
+/// See [`Transactions::is_lock_timeout`](crate::sink::sql::dialect::Transactions::is_lock_timeout).
+pub(super) fn is_lock_timeout(error: &Error) -> bool {
+    code_of(error) == Some(LOCK_TIMEOUT)
+}
+
+/// See [`Transactions::is_transient`](crate::sink::sql::dialect::Transactions::is_transient).
+pub(super) fn is_transient(error: &Error) -> bool {
+    code_of(error).is_some_and(|code| TRANSIENT.contains(&code))
+}
+
+/// See [`Transactions::is_duplicate`](crate::sink::sql::dialect::Transactions::is_duplicate).
+pub(super) fn is_duplicate(error: &Error) -> bool {
+    code_of(error) == Some(DUPLICATE)
+}
+
 /// An error of the driver.
 pub(super) fn from_driver(error: mysql_async::Error) -> Error {
     match error {
@@ -68,8 +94,7 @@ pub(super) fn server(code: u16, state: &str, message: &str) -> Error {
         1044 | 1045 | 1251 | 1698 | 1862 | 3118 | 4151 => (Kind::Target, "The database server refused the login"),
         1290 if message.contains("read-only") || message.contains("read_only") => (Kind::Target, READ_ONLY),
         1792 | 1836 => (Kind::Target, READ_ONLY),
-        // Deadlocks, lock timeouts, and conflicts that a cluster detects at the commit.
-        1020 | 1205 | 1213 | 3058 | 3101 | 3572 => {
+        _ if TRANSIENT.contains(&code) => {
             (Kind::Conflict, "The database rolled the load back in favour of another transaction")
         }
         1053 | 1077 | 1079 | 1080 | 1152 | 1158..=1161 | 1184 | 1317 | 1927 | 4031 => {

@@ -3,7 +3,7 @@
 use super::names::{
     EQUAL, add_foreign_key, add_primary_key, alter, comment_on, cut_name, define, literal, quote, quoted, table_name,
 };
-use super::{change, types};
+use super::{change, errors, types};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Namespace, TableRef};
 use crate::schema::TableSchema;
@@ -593,15 +593,15 @@ impl Transactions for PostgresDialect {
     }
 
     fn is_lock_timeout(&self, error: &Error) -> bool {
-        error.get("sqlstate") == Some("55P03")
+        errors::is_lock_timeout(error)
     }
 
     fn is_transient(&self, error: &Error) -> bool {
-        matches!(error.get("sqlstate"), Some("40001" | "40P01"))
+        errors::is_transient(error)
     }
 
     fn is_duplicate(&self, error: &Error) -> bool {
-        error.get("sqlstate") == Some("23505")
+        errors::is_duplicate(error)
     }
 }
 

@@ -89,6 +89,28 @@ pub(super) struct Identity {
     pub(super) database: String,
 }
 
+/// `lock_not_available`: the wait for a lock reached the limit of the session.
+const LOCK_TIMEOUT: &str = "55P03";
+/// Serialization failure, deadlock, lock timeout.
+const TRANSIENT: [&str; 3] = ["40001", "40P01", LOCK_TIMEOUT];
+/// `unique_violation`.
+const DUPLICATE: &str = "23505";
+
+/// See [`Transactions::is_lock_timeout`](crate::sink::sql::dialect::Transactions::is_lock_timeout).
+pub(super) fn is_lock_timeout(error: &Error) -> bool {
+    error.get("sqlstate") == Some(LOCK_TIMEOUT)
+}
+
+/// See [`Transactions::is_transient`](crate::sink::sql::dialect::Transactions::is_transient).
+pub(super) fn is_transient(error: &Error) -> bool {
+    error.get("sqlstate").is_some_and(|state| TRANSIENT.contains(&state))
+}
+
+/// See [`Transactions::is_duplicate`](crate::sink::sql::dialect::Transactions::is_duplicate).
+pub(super) fn is_duplicate(error: &Error) -> bool {
+    error.get("sqlstate") == Some(DUPLICATE)
+}
+
 /// Adds to the error about a missing privilege the statement that grants it.
 pub(super) fn with_grant(error: Error, statement: &str, identity: &Identity) -> Error {
     if error.get("sqlstate") != Some("42501") {
