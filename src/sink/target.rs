@@ -48,8 +48,8 @@ pub trait Sink: Debug + Send + Sync {
         Capabilities::default()
     }
 
-    /// Whether a load that failed with `error` may succeed when its changes are read and loaded again, because the target rolled it back in
-    /// favour of another transaction.
+    /// Whether a load that failed with `error` may succeed when its changes are read and loaded again, because another transaction won. The
+    /// caller has made sure that the bookmark of the table is unchanged.
     fn is_retryable(&self, _error: &Error) -> bool {
         false
     }

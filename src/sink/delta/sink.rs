@@ -232,6 +232,11 @@ impl Sink for DeltaSink {
         Capabilities { checks_unique_keys: true, deduplicates_first_load: true, lake: Some(self) }
     }
 
+    /// A commit that lost against a compaction, for example.
+    fn is_retryable(&self, error: &Error) -> bool {
+        error.kind() == Kind::Conflict
+    }
+
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {
         let log = self.log(&plan.table)?;
         let table = plan.table.clone();
@@ -294,6 +299,10 @@ impl Load for CompactingLoad {
             match optimize::compact_small_files(&options, &log).await {
                 Ok(done) => {
                     tracing::debug!(table = %table, removed = done.files_removed, added = done.files_added, "Compacted small files")
+                }
+                // The other run compacts the files when they are too many again.
+                Err(error) if error.kind() == Kind::Conflict => {
+                    tracing::debug!(table = %table, error = %error, "Another run changed the table before its small files were compacted")
                 }
                 // The load is committed whether or not this succeeds.
                 Err(error) => {

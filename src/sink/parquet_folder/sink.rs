@@ -117,8 +117,14 @@ impl ParquetSink {
         self.check_folder(table)?;
         let log = self.tables.log(table)?;
         let (Some(root), Some(folder)) = (self.place.folder(), self.folder(table)) else {
-            let Some(state) = log.state().await? else { return Ok(()) };
+            let Some(mut state) = log.state().await? else { return Ok(()) };
             self.put_view(&log, &state).await?;
+            // Of two runs, the one with the older version may write last: it then sees the newer version here.
+            while log.entry(state.version + 1).await?.is_some() {
+                let Some(newer) = log.state().await? else { return Ok(()) };
+                state = newer;
+                self.put_view(&log, &state).await?;
+            }
             return remove_replaced(&log, &state).await;
         };
         let data = root.join(HIDDEN).join(table.namespace.as_str()).join(&table.table);
@@ -223,6 +229,10 @@ impl Sink for ParquetSink {
 
     fn capabilities(&self) -> Capabilities<'_> {
         Capabilities { lake: Some(self), ..self.tables.capabilities() }
+    }
+
+    fn is_retryable(&self, error: &Error) -> bool {
+        self.tables.is_retryable(error)
     }
 
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {

@@ -5,8 +5,8 @@ use std::io::{Error as IoError, Result as IoResult, Write};
 use std::path::{Path as FsPath, PathBuf};
 
 use futures::TryStreamExt;
-use object_store::ObjectStoreExt;
 use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStoreExt};
 
 use crate::error::Result;
 use crate::model::TableRef;
@@ -29,15 +29,33 @@ pub(super) fn file_of(place: &Place, table: &TableRef) -> Path {
     folder(place).join(format!("{table}.sql"))
 }
 
-/// Combines the views of single tables in an object store into `views.sql`.
+/// Combines the views of single tables in an object store into `views.sql`. Repeats that if another run changed a view meanwhile: of two
+/// runs, the one that read the older views may write last.
 pub(super) async fn combine(place: &Place) -> Result<()> {
-    let store = place.store();
-    let listed: Result<Vec<_>, _> = store.list(Some(&folder(place))).try_collect().await;
+    let mut found = table_views(place).await?;
+    loop {
+        combine_once(place, &found).await?;
+        let now = table_views(place).await?;
+        if now == found {
+            return Ok(());
+        }
+        found = now;
+    }
+}
+
+/// The files with views of single tables, sorted.
+async fn table_views(place: &Place) -> Result<Vec<ObjectMeta>> {
+    let listed: Result<Vec<_>, _> = place.store().list(Some(&folder(place))).try_collect().await;
     let mut found = listed.map_err(|error| place.unusable(error))?;
     found.retain(|object| object.location.filename().is_some_and(|name| name.ends_with(".sql")));
     found.sort_by(|a, b| a.location.cmp(&b.location));
+    Ok(found)
+}
+
+async fn combine_once(place: &Place, views: &[ObjectMeta]) -> Result<()> {
+    let store = place.store();
     let mut text = header(place);
-    for object in found {
+    for object in views {
         let read = async { store.get(&object.location).await?.bytes().await }.await;
         text.push('\n');
         text.push_str(&String::from_utf8_lossy(&read.map_err(|error| place.unusable(error))?));

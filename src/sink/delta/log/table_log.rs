@@ -141,8 +141,15 @@ impl TableLog {
             return Err(self.not_ours("The table's folder is a file"));
         }
         if !self.log.is_delta_table_location().await.map_err(|error| self.unreadable(error))? {
-            self.check_unused().await?;
-            return Ok(None);
+            match self.check_unused().await {
+                Ok(()) => return Ok(None),
+                // Another run may just have created the table.
+                Err(error) => {
+                    if !self.log.is_delta_table_location().await.map_err(|error| self.unreadable(error))? {
+                        return Err(error);
+                    }
+                }
+            }
         }
         let delta = DeltaTableState::try_new(self.log.as_ref(), None).await.map_err(|error| self.unreadable(error))?;
         let txn = delta.transaction_version(self.log.as_ref(), self.app_id()).await.map_err(|error| self.unreadable(error))?;
