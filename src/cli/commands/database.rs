@@ -109,6 +109,9 @@ fn print_step(console: Console, verb: &str, event: &SyncEvent<'_>) {
         (Outcome::Loaded { upserted, deleted, bookmark, .. }, _) => console.say(Mark::Success, |bold| {
             format!("{}: {} rows, data as of {bookmark}", bold(&name), bold(&(upserted + deleted).to_string()))
         }),
+        (Outcome::Unchanged { by_another_run: true, .. }, _) => {
+            console.say(Mark::Success, |bold| format!("{}: already up to date by another run", bold(&name)))
+        }
         (Outcome::Unchanged { .. } | Outcome::Recent { .. }, _) => {
             console.say(Mark::Success, |bold| format!("{}: nothing new", bold(&name)))
         }

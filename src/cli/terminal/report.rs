@@ -120,7 +120,12 @@ pub(in crate::cli) fn log_step(event: &SyncEvent<'_>) {
                 table = %table, query, upserted, deleted, rows, bytes_written, data_as_of = %bookmark, seconds, "Table loaded"
             );
         }
-        (Outcome::Unchanged { bookmark }, _) => tracing::info!(table = %table, data_as_of = %bookmark, "Table unchanged"),
+        (Outcome::Unchanged { bookmark, by_another_run: false }, _) => {
+            tracing::info!(table = %table, data_as_of = %bookmark, "Table unchanged")
+        }
+        (Outcome::Unchanged { bookmark, by_another_run: true }, _) => {
+            tracing::info!(table = %table, data_as_of = %bookmark, "Table is already up to date by another run")
+        }
         (Outcome::Recent { bookmark }, _) => {
             tracing::info!(table = %table, data_as_of = %bookmark, "Table skipped, its data is recent")
         }

@@ -183,7 +183,7 @@ impl TableRun {
                 data_as_of: Some(bookmark.to_string()),
                 ..run
             },
-            Outcome::Unchanged { bookmark } => {
+            Outcome::Unchanged { bookmark, .. } => {
                 Self { outcome: "unchanged".into(), data_as_of: Some(bookmark.to_string()), ..run }
             }
             Outcome::Failed { kind, message, hint, .. } => {

@@ -141,11 +141,14 @@ pub enum Outcome {
         #[serde(skip_serializing_if = "Vec::is_empty")]
         schema_changes: Vec<String>,
     },
-    /// The service has no newer data.
+    /// The service has no newer data, or another run loaded them at the same time.
     Unchanged {
         /// Data as of.
         #[serde(serialize_with = "display")]
         bookmark: Timestamp,
+        /// Whether another run, such as one on another machine, committed to the table while this one loaded it.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        by_another_run: bool,
     },
     /// The data are so recent that the service cannot have newer ones; no job was started.
     Recent {

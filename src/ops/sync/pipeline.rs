@@ -11,8 +11,8 @@ use super::layout::layout;
 use super::request::SyncRequest;
 use crate::api::FinishedJob;
 use crate::decode::{BadRows, DecodeCounts};
-use crate::error::Result;
-use crate::model::{TableRef, Window};
+use crate::error::{Error, Kind, Result};
+use crate::model::{Bookmark, TableRef, Window};
 use crate::progress;
 use crate::reduce::{ChangeSet, latest_per_key};
 use crate::scan::{ObjectScan, ScanOptions, check_finished};
@@ -21,6 +21,9 @@ use crate::sink::{CommittedState, Load, LoadKind, LoadPlan, LoadSummary, WriteEr
 
 /// Attempts at a load that the target rolls back in favour of another transaction.
 const LOAD_ATTEMPTS: u32 = 4;
+
+/// Time limit for reading the state of a table after a failed load.
+const STATE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the loads of a run share.
 pub(super) struct Pipeline {
@@ -47,6 +50,24 @@ pub(super) struct Committed {
     pub(super) commit_seconds: f64,
 }
 
+/// Why a load was not committed.
+pub(super) enum LoadFailure {
+    /// Another run has committed to the table since the job was requested.
+    Overtaken(Overtaken),
+    /// Any other failure.
+    Failed(Error),
+}
+
+/// A load that another run has made obsolete.
+pub(super) struct Overtaken {
+    /// State of the table after the commit of the other run.
+    pub(super) committed: Option<CommittedState>,
+    /// The bookmark that the load would have reached.
+    pub(super) reached: Bookmark,
+    /// The error of the load.
+    pub(super) error: Error,
+}
+
 /// Whether changes pass to the load as they are, or reduced to the latest change per key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reduction {
@@ -59,12 +80,27 @@ impl Source<'_> {
     fn is_snapshot(&self) -> bool {
         self.job.query.window == Window::Snapshot
     }
+
+    /// The bookmark of the table before the load.
+    fn expected(&self) -> Option<Bookmark> {
+        self.committed.map(|state| state.bookmark)
+    }
+
+    /// The bookmark of the table after the load.
+    pub(super) fn reached(&self) -> Bookmark {
+        Bookmark { schema_version: self.choice.kept().version, ..self.job.bookmark() }
+    }
+
+    /// Whether the result is an increment that ends before the bookmark of the table. Repeating its load does not help.
+    fn is_older_than_table(&self) -> bool {
+        !self.is_snapshot() && self.expected().is_some_and(|expected| self.reached().at < expected.at)
+    }
 }
 
 impl Pipeline {
     /// Loads the changes of a job and commits them. Repeats the load if it turns out that keys must be deduplicated, if the target has to use
     /// another way, or if the target rolled it back.
-    pub(super) async fn load(&self, source: Source<'_>) -> Result<Committed> {
+    pub(super) async fn load(&self, source: Source<'_>) -> Result<Committed, LoadFailure> {
         progress::expect(source.job.objects.len() as u64);
         let table = source.table;
         let mut reduction = self.reduction(source);
@@ -80,15 +116,44 @@ impl Pipeline {
                     tracing::info!(%table, "The rows do not fit the new table; loading them again through a staging table");
                     may_restart = false;
                 }
-                Err(WriteError::Failed(error)) if attempts < LOAD_ATTEMPTS && self.request.sink.is_retryable(&error) => {
-                    tracing::warn!(%table, %error, attempts, "The target rolled the load back in favour of another transaction; loading again");
+                Err(WriteError::Failed(error)) => {
+                    let error = match self.overtaken(source, error).await {
+                        LoadFailure::Failed(error) => error,
+                        overtaken @ LoadFailure::Overtaken(_) => return Err(overtaken),
+                    };
+                    let is_retryable = self.request.sink.is_retryable(&error) && !source.is_older_than_table();
+                    if attempts == LOAD_ATTEMPTS || !is_retryable {
+                        return Err(LoadFailure::Failed(error));
+                    }
+                    tracing::info!(%table, %error, attempts, "The target rolled the load back in favour of another transaction; loading again");
                     // A different pause for each table, so that two loads that collided do not collide again.
                     let offset = table.to_string().bytes().map(u64::from).sum::<u64>() % 500;
                     tokio::time::sleep(Duration::from_millis((500 << attempts) + offset)).await;
                     attempts += 1;
                 }
-                other => return other.map_err(WriteError::into_error),
+                other => return other.map_err(|error| LoadFailure::Failed(error.into_error())),
             }
+        }
+    }
+
+    /// Finds out whether a load failed because another run has committed to the table. A conflict is not the only sign of that: the two first
+    /// loads of a table may also meet at the objects that they create.
+    async fn overtaken(&self, source: Source<'_>, error: Error) -> LoadFailure {
+        if !matches!(error.kind(), Kind::Conflict | Kind::Data | Kind::Schema | Kind::Target) {
+            return LoadFailure::Failed(error);
+        }
+        let reading = tokio::time::timeout(STATE_TIMEOUT, self.request.sink.committed(source.table));
+        match reading.await {
+            Ok(Ok(committed)) if committed.as_ref().map(|state| state.bookmark) != source.expected() => {
+                LoadFailure::Overtaken(Overtaken { committed, reached: source.reached(), error })
+            }
+            Ok(Ok(_)) => LoadFailure::Failed(error),
+            // The error of the load says more than that of the attempt to explain it.
+            Ok(Err(unread)) => {
+                tracing::debug!(table = %source.table, error = %unread, "The table cannot be read after a failed load");
+                LoadFailure::Failed(error)
+            }
+            Err(_) => LoadFailure::Failed(error),
         }
     }
 
@@ -120,9 +185,7 @@ impl Pipeline {
         let counts = executor.as_ref().map_or_else(|| scan.counts(), |executor| executor.counts());
         drop(executor);
         let started = Instant::now();
-        let mut reached = source.job.bookmark();
-        reached.schema_version = source.choice.kept().version;
-        let summary = load.commit(reached).instrument(progress::step("commit", source.table)).await?;
+        let summary = load.commit(source.reached()).instrument(progress::step("commit", source.table)).await?;
         Ok(Committed { summary, counts, commit_seconds: started.elapsed().as_secs_f64() })
     }
 
@@ -148,7 +211,7 @@ impl Pipeline {
             schema: choice.kept().clone(),
             nested: self.request.nested,
             kind: if is_snapshot && !(table.is_log() && committed.is_some()) { LoadKind::Replace } else { LoadKind::Merge },
-            expected: committed.map(|state| state.bookmark),
+            expected: source.expected(),
             run_id: self.request.run_id.clone(),
             job_id: job.id.clone(),
             layout: layout(&self.request.rules, table, choice.record().clone()),

@@ -12,7 +12,7 @@ use tracing::Instrument;
 use super::events::EventReporter;
 use super::layout::{choose, layout};
 use super::outcome::{TableOutcome, warnings};
-use super::pipeline::{Committed, Pipeline, Source};
+use super::pipeline::{Committed, LoadFailure, Overtaken, Pipeline, Source};
 use super::queue::QueueSlot;
 use super::request::{OnSnapshotRequired, Precondition, SyncRequest};
 use super::time_budget::{RunState, TimeBudget};
@@ -59,6 +59,8 @@ impl RunState {
 
 /// A resumed job that is older is loaded, followed by the increment since then in the same run.
 const STALE_JOB: Duration = Duration::from_secs(3600);
+/// Most loads of one table that other runs may overtake.
+const MAX_ROUNDS: u32 = 6;
 /// Runs in which the result of one job may fail before the query uses another mode: the service answers equal queries with the same job.
 const MAX_USES: u32 = 2;
 
@@ -82,6 +84,12 @@ impl Step {
     fn not_started(state: RunState) -> Self {
         Self { outcome: TableOutcome::of(state.outcome()), is_stale: false }
     }
+}
+
+/// How the attempt to load one job ended.
+enum Attempt {
+    Ended(Step),
+    Overtaken(Overtaken),
 }
 
 /// What is known of a table before its job.
@@ -164,8 +172,7 @@ impl Replicator {
         let committed = {
             let _permit = self.state_reads.acquire().await.context(Kind::Bug, "The run is closing")?;
             let committed = self.request.sink.committed(table).await?;
-            let wanted = layout(&self.request.rules, table, ColumnRecord::default());
-            self.request.sink.capabilities().validate_layout(table, &wanted).await?;
+            self.validate_layout(table).await?;
             committed
         };
         self.check_precondition(table, committed.as_ref()).await?;
@@ -179,14 +186,20 @@ impl Replicator {
             }
         }
         let known = Table { table, committed: committed.as_ref(), resnapshot, journal: &journal };
-        let first = self.update(known, Some(slot)).await?;
+        let first = self.update_beside_others(known, Some(slot)).await?;
         if !first.is_stale {
             return Ok(first.outcome);
         }
         let committed = self.request.sink.committed(table).await?;
         let known = Table { committed: committed.as_ref(), resnapshot: false, ..known };
-        let next = self.update(known, None).await?;
+        let next = self.update_beside_others(known, None).await?;
         Ok(first.outcome.then(next.outcome))
+    }
+
+    /// Checks that the table can be kept as the user chose.
+    async fn validate_layout(&self, table: &TableRef) -> Result<()> {
+        let wanted = layout(&self.request.rules, table, ColumnRecord::default());
+        self.request.sink.capabilities().validate_layout(table, &wanted).await
     }
 
     async fn check_precondition(&self, table: &TableRef, committed: Option<&CommittedState>) -> Result<()> {
@@ -211,8 +224,48 @@ impl Replicator {
         age < refresh.interval(table).as_micros() as i64
     }
 
+    /// As [`Self::update`], beside runs of other machines. If one of them commits first, all decisions are made again from the state that it
+    /// committed, unless the table then has the data of this run's job or newer.
+    async fn update_beside_others(&self, known: Table<'_>, mut slot: Option<QueueSlot<'_>>) -> Result<Step> {
+        let table = known.table;
+        let mut other: Option<Overtaken> = None;
+        let mut round = 1;
+        loop {
+            let committed = other.as_ref().map_or(known.committed, |other| other.committed.as_ref());
+            let overtaken = match self.update(Table { committed, ..known }, slot.take()).await? {
+                Attempt::Ended(step) => return Ok(step),
+                Attempt::Overtaken(overtaken) => overtaken,
+            };
+            match &overtaken.committed {
+                // A new snapshot was asked for; the commit of the other run may have been an increment.
+                Some(_) if known.resnapshot => {}
+                Some(CommittedState { bookmark, foreign_changes, .. }) => {
+                    let Overtaken { reached, .. } = &overtaken;
+                    let has_result = bookmark.at >= reached.at && bookmark.schema_version >= reached.schema_version;
+                    if has_result || round == MAX_ROUNDS {
+                        tracing::info!(%table, data_as_of = %bookmark.at, "Another run has brought the table up to date");
+                        let outcome = Outcome::Unchanged { bookmark: bookmark.at, by_another_run: true };
+                        return Ok(Step { outcome: TableOutcome::of(outcome), is_stale: false });
+                    }
+                    if let Some(foreign) = foreign_changes {
+                        return Err(foreign.refusal(table));
+                    }
+                }
+                // Another run has dropped the table.
+                None => self.check_precondition(table, None).await?,
+            }
+            if round == MAX_ROUNDS {
+                return Err(overtaken.error);
+            }
+            self.validate_layout(table).await?;
+            tracing::info!(%table, error = %overtaken.error, "Another run committed to the table first; continuing from its bookmark");
+            round += 1;
+            other = Some(overtaken);
+        }
+    }
+
     /// Requests and loads one job, and records the result in the journal.
-    async fn update(&self, known: Table<'_>, slot: Option<QueueSlot<'_>>) -> Result<Step> {
+    async fn update(&self, known: Table<'_>, slot: Option<QueueSlot<'_>>) -> Result<Attempt> {
         // An object or job may expire between the answer and the download; the query is then repeated, once.
         let ended = match self.attempt(known, slot).await {
             Err(error) if error.kind() == Kind::Expired => {
@@ -223,10 +276,13 @@ impl Replicator {
             other => other,
         };
         match &ended {
-            Ok(Step { outcome: TableOutcome { outcome: Outcome::Loaded { .. } | Outcome::Unchanged { .. }, .. }, .. }) => {
-                known.journal.done();
+            Ok(Attempt::Ended(Step { outcome: TableOutcome { outcome, .. }, .. })) => {
+                if matches!(outcome, Outcome::Loaded { .. } | Outcome::Unchanged { .. }) {
+                    known.journal.done();
+                }
             }
-            Ok(_) => {}
+            // The job belongs to a bookmark that the table no longer has.
+            Ok(Attempt::Overtaken(_)) => known.journal.forget(),
             Err(error) => match error.kind() {
                 // The result itself may be damaged: the next run starts another job.
                 Kind::Data | Kind::Schema | Kind::Bug => known.journal.unusable(error.get("job")),
@@ -250,7 +306,7 @@ impl Replicator {
         ended
     }
 
-    async fn attempt(&self, known: Table<'_>, slot: Option<QueueSlot<'_>>) -> Result<Step> {
+    async fn attempt(&self, known: Table<'_>, slot: Option<QueueSlot<'_>>) -> Result<Attempt> {
         let Table { table, committed, .. } = known;
         let mut phases = Phases::default();
         let started = Instant::now();
@@ -258,7 +314,7 @@ impl Replicator {
         let Answer { job, schema, choice, requested_before } = tokio::select! {
             biased;
             answer = requesting => answer?,
-            state = self.ended(|state| *state != RunState::Running) => return Ok(Step::not_started(state)),
+            state = self.ended(|state| *state != RunState::Running) => return Ok(Attempt::Ended(Step::not_started(state))),
         };
         let now = self.request.client.server_now().micros();
         let age = requested_before.map(|requested| now.saturating_sub(requested.micros()).max(0) as u64);
@@ -271,28 +327,38 @@ impl Replicator {
             && job.objects.is_empty()
             && schema.version == state.bookmark.schema_version
         {
-            let outcome = Outcome::Unchanged { bookmark: job.reached };
-            return Ok(Step {
-                outcome: TableOutcome { outcome, job_id: Some(job.id), phases, warnings: Vec::new() },
-                is_stale,
-            });
+            let outcome = Outcome::Unchanged { bookmark: job.reached, by_another_run: false };
+            let outcome = TableOutcome { outcome, job_id: Some(job.id), phases, warnings: Vec::new() };
+            return Ok(Attempt::Ended(Step { outcome, is_stale }));
         }
 
         let permit = tokio::select! {
             biased;
             permit = self.loads.acquire() => permit.context(Kind::Bug, "The run is closing")?,
             // A finished job is loaded even if other tables cannot be; only an early end defers it.
-            state = self.ended(|state| matches!(state, RunState::Ending(_))) => return Ok(Step::not_started(state)),
+            state = self.ended(|state| matches!(state, RunState::Ending(_))) => return Ok(Attempt::Ended(Step::not_started(state))),
         };
         let started = Instant::now();
         let source = Source { table, committed, job: &job, choice: &choice };
         let loaded = self.pipeline.load(source).instrument(progress::step("load", table)).await;
-        let Committed { summary, counts, commit_seconds } = loaded.map_err(|error| error.with_field("job", &job.id))?;
+        let Committed { summary, counts, commit_seconds } = match loaded {
+            Ok(committed) => committed,
+            Err(LoadFailure::Overtaken(Overtaken { error, committed, reached })) => {
+                return Ok(Attempt::Overtaken(Overtaken { error: error.with_field("job", &job.id), committed, reached }));
+            }
+            Err(LoadFailure::Failed(error)) => return Err(error.with_field("job", &job.id)),
+        };
         drop(permit);
         phases.load = started.elapsed().as_secs_f64() - commit_seconds;
         phases.commit = commit_seconds;
         self.budget.record_load(phases.load + phases.commit);
 
+        // Another run has loaded the same result in the meantime.
+        if summary.repeated && committed.map(|state| state.bookmark) != Some(source.reached()) {
+            let outcome = Outcome::Unchanged { bookmark: job.reached, by_another_run: true };
+            let outcome = TableOutcome { outcome, job_id: Some(job.id), phases, warnings: Vec::new() };
+            return Ok(Attempt::Ended(Step { outcome, is_stale }));
+        }
         let outcome = Outcome::Loaded {
             query: if is_snapshot { "snapshot" } else { "increment" },
             upserted: summary.upserted,
@@ -319,7 +385,8 @@ impl Replicator {
             ));
         }
         let warnings = warnings(table, committed, &schema, &counts, notes);
-        Ok(Step { outcome: TableOutcome { outcome, job_id: Some(job.id), phases, warnings }, is_stale })
+        let outcome = TableOutcome { outcome, job_id: Some(job.id), phases, warnings };
+        Ok(Attempt::Ended(Step { outcome, is_stale }))
     }
 
     /// Runs the query for a table. Falls back to a snapshot if the service requires one and the request allows it.

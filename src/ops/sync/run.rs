@@ -252,7 +252,8 @@ fn described(outcome: &Outcome) -> String {
                 if schema_changes.is_empty() { String::new() } else { format!(", schema: {}", schema_changes.join("; ")) };
             format!("{query}: {upserted} upserted, {deleted} deleted, data as of {bookmark}{schema}")
         }
-        Outcome::Unchanged { bookmark } => format!("unchanged, data as of {bookmark}"),
+        Outcome::Unchanged { bookmark, by_another_run: false } => format!("unchanged, data as of {bookmark}"),
+        Outcome::Unchanged { bookmark, by_another_run: true } => format!("up to date by another run, data as of {bookmark}"),
         Outcome::Recent { bookmark } => format!("too recent to have changed, data as of {bookmark}"),
         Outcome::Deferred { .. } => "deferred".to_owned(),
         Outcome::Failed { message, .. } => message.clone(),
