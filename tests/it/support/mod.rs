@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod database;
 pub mod faults;
+pub mod machines;
 #[cfg(feature = "mssql")]
 #[path = "../../../src/sink/sql/mssql/tests/live/server.rs"]
 pub mod mssql;
