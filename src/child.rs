@@ -1,6 +1,7 @@
-//! Starts commands that the user configured (`--notify-command`, `credential_process`) with a clean environment.
+//! Starts commands that the user configured (`--notify-command`, `credential_process`), and programs of the system, with a clean
+//! environment.
 //!
-//! [`shell`] is the only way to start one. A child inherits the variables in [`PASSED`] and no others, so that no secret reaches it: `DAP_*`,
+//! [`shell`] and [`program`] are the only ways to start one. A child inherits the variables in [`PASSED`] and no others, so that no secret reaches it: `DAP_*`,
 //! `AWS_*`, `PGPASSWORD`, `DAPLAKE_HASH_KEY`, or a variable that the settings file refers to. A list of allowed variables also covers
 //! variables that are not known here.
 
@@ -74,7 +75,17 @@ const PASSED_ON_WINDOWS: &[&str] = &[
 /// The command that runs `command` in the system's shell with a clean environment. `more` lists further variables to pass, in the form of
 /// [`PASSED`].
 pub(crate) fn shell(command: &str, more: &[&str]) -> Command {
-    let mut child = start(command);
+    clean(start(command), more)
+}
+
+/// The command that runs a program, without a shell, with a clean environment.
+pub(crate) fn program(name: &str, arguments: &[String]) -> Command {
+    let mut child = Command::new(name);
+    child.args(arguments);
+    clean(child, &[])
+}
+
+fn clean(mut child: Command, more: &[&str]) -> Command {
     // A name that is not Unicode cannot be on the list.
     for (name, _) in std::env::vars_os().filter(|(name, _)| !name.to_str().is_some_and(|name| is_passed(name, more))) {
         child.env_remove(name);

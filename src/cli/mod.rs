@@ -104,6 +104,11 @@ fn open_files(mut definition: clap::Command, global: &GlobalArgs, command: &Comm
     if let Some(folder) = commands::drop_in::output_folder(command) {
         check_folder(folder).map_err(|error| not_writable("--output-directory", folder, error))?;
     }
+    // `schedule` only passes the name on.
+    #[cfg(feature = "lake")]
+    if matches!(command, Command::Schedule(_)) {
+        return Ok(None);
+    }
     let open = |path: &PathBuf| observability::logging::open(path).map_err(|error| not_writable("--logfile", path, error));
     global.logfile.as_ref().map(open).transpose()
 }
@@ -257,6 +262,8 @@ async fn dispatch(global: &GlobalArgs, command: Command, more: Vec<Command>) -> 
             });
             commands::check::check(global, std::iter::once(*args).chain(more).collect()).await
         }
+        #[cfg(feature = "lake")]
+        Command::Schedule(args) => commands::schedule::schedule(global, &args),
         #[cfg(feature = "lake")]
         Command::Status(args) => commands::status::status(global, args).await,
         #[cfg(feature = "lake")]

@@ -45,7 +45,7 @@ use crate::cli::args::schema::SchemaArgs;
 #[cfg(feature = "lake")]
 use crate::cli::args::selection::TableArgs;
 #[cfg(feature = "lake")]
-use crate::cli::args::setup::{CheckArgs, InitArgs};
+use crate::cli::args::setup::{CheckArgs, InitArgs, ScheduledSyncArgs};
 #[cfg(feature = "lake")]
 use crate::cli::args::sync::SyncArgs;
 
@@ -88,6 +88,9 @@ pub(in crate::cli) enum Command {
     /// Create or update the tables of a target.
     #[cfg(feature = "lake")]
     Sync(Box<SyncArgs>),
+    /// Run `sync` regularly by the scheduler of this machine.
+    #[cfg(feature = "lake")]
+    Schedule(ScheduledSyncArgs),
     /// Show rows, age and size of the tables of a target.
     #[cfg(feature = "lake")]
     Status(StatusArgs),

@@ -1,8 +1,9 @@
-//! `init` and `check`.
+//! `init`, `check` and `schedule`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 #[cfg(feature = "sql")]
 use crate::cli::args::database::DatabaseArgs;
@@ -12,6 +13,7 @@ use crate::cli::args::query::OutputFormat;
 use crate::cli::args::selection::{SelectionArgs, TableArgs};
 use crate::cli::args::sync::NotifyArgs;
 use crate::cli::args::target::{EngineArgs, StateArgs, TargetArgs};
+use crate::cli::values::duration::parse_duration;
 
 #[derive(Debug, Args)]
 #[command(
@@ -68,4 +70,59 @@ pub(in crate::cli) struct CheckArgs {
     pub(in crate::cli) state: StateArgs,
     #[command(flatten)]
     pub(in crate::cli) engine: EngineArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "`install` needs a settings file (see `daplake init`). It prints every file that it writes and every program that it runs, and asks before it starts. Secrets are written neither to units and crontabs nor to command lines: the scheduled run reads the settings file, and a file with the variables of your shell that daplake uses (mode 0600). Run `install` again after such a variable has changed. `remove` deletes only what `install` created.\n\nExamples:\n  daplake schedule install --dry-run\n  daplake schedule install --yes\n  daplake schedule install --every 6h --system cron\n  daplake schedule status\n  daplake schedule remove --yes"
+)]
+pub(in crate::cli) struct ScheduledSyncArgs {
+    /// What to do.
+    #[arg(value_enum, value_name = "ACTION")]
+    pub(in crate::cli) action: ScheduleAction,
+    /// Scheduler of the operating system.
+    ///
+    /// `auto` is launchd on macOS and the Task Scheduler on Windows. Elsewhere it is a timer of your systemd user manager, or else
+    /// your crontab. For `status` and `remove` it is every scheduler of this machine.
+    #[arg(long, value_enum, default_value_t = SchedulerChoice::Auto, value_name = "SYSTEM")]
+    pub(in crate::cli) system: SchedulerChoice,
+    /// Time between two runs: a part of a day without remainder, such as 30m, 4h or 24h.
+    #[arg(long = "every", id = "interval", default_value = "4h", value_name = "TIME", value_parser = parse_duration)]
+    pub(in crate::cli) interval: Duration,
+    /// Update only these targets of the settings file, as a comma list [default: all].
+    #[arg(long = "to", id = "only", value_delimiter = ',', value_name = "NAME")]
+    pub(in crate::cli) only: Vec<String>,
+    /// Name of the schedule. With several names, a machine can have several schedules.
+    #[arg(long, default_value = "daplake", value_name = "NAME", value_parser = parse_name)]
+    pub(in crate::cli) name: String,
+    /// Print what would be done, and do nothing.
+    #[arg(long)]
+    pub(in crate::cli) dry_run: bool,
+    /// Do not ask for confirmation.
+    #[arg(long)]
+    pub(in crate::cli) yes: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum ScheduleAction {
+    /// Run `sync` regularly, or change how it is run.
+    Install,
+    /// Show what is installed, and when it runs next.
+    Status,
+    /// Remove what `install` created.
+    Remove,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum SchedulerChoice {
+    /// The usual one of this machine.
+    Auto,
+    /// A timer of your systemd user manager.
+    Systemd,
+    /// A launch agent of macOS.
+    Launchd,
+    /// A task of the Windows Task Scheduler.
+    Windows,
+    /// An entry of your crontab.
+    Cron,
 }

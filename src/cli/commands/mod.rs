@@ -18,6 +18,8 @@ pub(in crate::cli) mod init;
 pub(in crate::cli) mod maintenance;
 #[cfg(feature = "lake")]
 pub(in crate::cli) mod query;
+#[cfg(feature = "lake")]
+pub(in crate::cli) mod schedule;
 pub(in crate::cli) mod schema;
 #[cfg(feature = "lake")]
 pub(in crate::cli) mod status;

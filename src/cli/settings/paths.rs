@@ -23,7 +23,7 @@ fn absolute_variable(name: &str) -> Option<PathBuf> {
     variable(name).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-fn home() -> Option<PathBuf> {
+pub(in crate::cli) fn home() -> Option<PathBuf> {
     std::env::home_dir().filter(|home| home.is_absolute())
 }
 

@@ -54,9 +54,11 @@ impl From<Error> for Unresolved {
 /// Commands that read no settings file.
 const WITHOUT_FILE: [&str; 5] = ["init", "demo", "serve", "completions", "man"];
 /// Commands that do not call the service.
-const WITHOUT_SERVICE: [&str; 5] = ["status", "query", "history", "optimize", "vacuum"];
+const WITHOUT_SERVICE: [&str; 6] = ["schedule", "status", "query", "history", "optimize", "vacuum"];
 /// Commands that use all targets of the file.
 const ALL_TARGETS: [&str; 2] = ["sync", "check"];
+/// Commands whose options have the values of `[schedule]` as defaults, and those of the other sections for `sync`.
+const OF_SYNC: [&str; 3] = ["sync", "check", "schedule"];
 /// Commands that need no target.
 const NEEDS_NO_TARGET: [&str; 1] = ["check"];
 
@@ -272,13 +274,13 @@ fn with_defaults(definition: clap::Command, values: &[FileValue], has_target: bo
         }
     };
     definition.mut_args(|arg| set(arg, false)).mut_subcommands(|command| {
-        let is_sync = ALL_TARGETS.contains(&command.get_name());
+        let is_sync = OF_SYNC.contains(&command.get_name());
         command.mut_args(|arg| set(arg, is_sync))
     })
 }
 
 /// The settings file: the given one, which must exist, else the first of the usual places.
-fn settings_file(given: Option<PathBuf>) -> Result<Option<PathBuf>> {
+pub(in crate::cli) fn settings_file(given: Option<PathBuf>) -> Result<Option<PathBuf>> {
     if let Some(path) = given {
         if path.is_file() {
             return Ok(Some(path));

@@ -10,5 +10,7 @@ mod notifications;
 mod otel;
 mod pages;
 mod prompt;
+#[cfg(unix)]
+mod schedule;
 mod targets;
 mod unattended;
