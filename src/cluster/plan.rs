@@ -70,7 +70,7 @@ impl TaskExec {
         };
         match &self.task {
             NodeTask::Scan(spec) => spec.run(input, resources),
-            NodeTask::Load(spec) => delta::run_step(spec, input, resources),
+            NodeTask::Load(spec) => delta::run_task(spec, input, resources),
         }
     }
 }

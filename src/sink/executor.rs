@@ -47,7 +47,7 @@ pub enum TaskInput {
 pub struct Task {
     /// Columns to shuffle the input by: rows with equal values come to the same part. Empty: the parts stay as they are.
     pub shuffle_by: Vec<String>,
-    /// Description of the task, read by the same version of the program (`delta::run_step`). It contains no secret.
+    /// Description of the task, read by the same version of the program. It contains no secret.
     pub spec: String,
     /// Schema of the output.
     pub output: SchemaRef,

@@ -12,6 +12,7 @@ use crate::sink::delta::log::table_log::{CommitFailure, TableLog};
 use crate::sink::delta::log::table_state::TableState;
 use crate::sink::delta::modes::commit_plan::CommitPlan;
 use crate::sink::delta::modes::context::LoadContext;
+use crate::sink::delta::modes::local_executor::LocalExecutor;
 use crate::sink::delta::modes::{append_log, scd2, upsert};
 use crate::sink::delta::options::DeltaOptions;
 use crate::sink::{Executor, LoadKind, LoadPlan, LoadSummary, WriteError};
@@ -50,11 +51,10 @@ impl DeltaLoad {
         let written = if load.is_stale() {
             FileChanges::default()
         } else {
-            match (load.layout.mode, load.plan.kind) {
-                (TableMode::Current, LoadKind::Replace) if !load.keeps_rows() => upsert::replace(load, changes).await,
-                (TableMode::Current, _) => upsert::merge(load, changes).await,
-                (TableMode::Changes, _) => append_log::append(load, changes).await,
-                (TableMode::History, _) => scd2::apply(load, changes).await,
+            match load.layout.mode {
+                TableMode::Current => upsert::run(load, &mut LocalExecutor::new(load, changes)).await,
+                TableMode::Changes => append_log::append(load, changes).await,
+                TableMode::History => scd2::apply(load, changes).await,
             }
             .map_err(|error| error.map(|error| explained(error).with_field("table", &load.plan.table)))?
         };
@@ -70,8 +70,8 @@ impl DeltaLoad {
     /// See [`Load::write_distributed`](crate::sink::Load::write_distributed).
     pub(crate) async fn write_distributed(&mut self, executor: &dyn Executor) -> Result<()> {
         let load = &self.context;
-        let written = coordinator::write(load, executor).await.map_err(explained).with_field("table", &load.plan.table)?;
-        self.written = Some(written);
+        let written = coordinator::write(load, executor).await.map_err(WriteError::into_error);
+        self.written = Some(written.map_err(explained).with_field("table", &load.plan.table)?);
         Ok(())
     }
 

@@ -28,7 +28,8 @@ mod sink;
 pub(super) mod tests;
 mod write;
 
-pub use self::distributed::run_step;
+#[cfg(feature = "cluster")]
+pub(crate) use self::distributed::run_task;
 pub use self::maintenance::commit_history::Commit;
 pub use self::maintenance::optimize::{Optimized, Scope};
 pub use self::maintenance::time_travel::At;

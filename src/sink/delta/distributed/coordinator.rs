@@ -1,5 +1,5 @@
-//! The driver's side of a distributed load: runs the tasks and turns their reports into the changes of a commit. All results are
-//! verified: the changes that were read, the row locations that were received and the files that were probed are counted on both
+//! The driver's side of a distributed load: [`RemoteExecutor`] runs the tasks of a load by an [`Executor`], and turns their reports into
+//! the changes of a commit. All results are verified: the changes that were read, the row locations that were received and the files that were probed are counted on both
 //! sides, and reported files are looked up.
 
 use std::cmp::Reverse;
@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
 use deltalake::kernel::DeletionVectorDescriptor;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -20,11 +21,12 @@ use crate::sink::delta::distributed::task_report::{FileId, KeyFile, TaskReport, 
 use crate::sink::delta::distributed::task_spec::{ProbeSpec, TableSpec, TaskSpec};
 use crate::sink::delta::log::columns::LakeColumn;
 use crate::sink::delta::log::file_actions::{FileChanges, NewFile, VectorUpdate};
-use crate::sink::delta::merge::post_write_dedup::{PostWriteDedup, RowsByFile};
+use crate::sink::delta::merge::post_write_dedup::RowsByFile;
 use crate::sink::delta::modes::context::LoadContext;
+use crate::sink::delta::modes::upsert::{self, UpsertExecutor, WrittenSnapshot};
 use crate::sink::delta::write::deletion_vectors::file_of;
 use crate::sink::delta::write::uncommitted_files::UncommittedFiles;
-use crate::sink::{Executor, LoadKind, TaskChain, TaskInput};
+use crate::sink::{Executor, Task, TaskChain, TaskInput, WriteError};
 
 /// New files that are looked up concurrently.
 const CONCURRENT_LOOKUPS: usize = 16;
@@ -120,21 +122,126 @@ pub(crate) fn can_distribute(load: &LoadContext) -> bool {
 }
 
 /// Has the changes written by executors. Repeats the work if executors were lost.
-pub(crate) async fn write(load: &LoadContext, workers: &dyn Executor) -> Result<FileChanges> {
+pub(crate) async fn write(load: &LoadContext, executor: &dyn Executor) -> Result<FileChanges, WriteError> {
     let mut attempt = 1;
     loop {
-        let written = match load.plan.kind {
-            LoadKind::Replace => replace(load, workers).await,
-            LoadKind::Merge => merge(load, workers).await,
-        };
-        match written {
-            Err(error) if error.kind() == Kind::Unavailable && attempt < ATTEMPTS => {
+        match upsert::run(load, &mut RemoteExecutor::new(load, executor)).await {
+            Err(WriteError::Failed(error)) if error.kind() == Kind::Unavailable && attempt < ATTEMPTS => {
                 tracing::warn!(table = %load.plan.table, %error, attempt, "The work of executors was lost; repeating it");
                 load.uncommitted.remove().await;
                 attempt += 1;
             }
             other => return other,
         }
+    }
+}
+
+/// Runs the tasks of one load in other processes.
+struct RemoteExecutor<'a> {
+    load: &'a LoadContext,
+    executor: &'a dyn Executor,
+    /// Removes the key files, even if the load commits.
+    key_files: UncommittedFiles,
+    /// Between the two tasks of an increment.
+    increment: Option<Increment>,
+}
+
+/// An increment whose rows and keys were written.
+struct Increment {
+    written: FileChanges,
+    keys: Vec<KeyFile>,
+}
+
+impl<'a> RemoteExecutor<'a> {
+    fn new(load: &'a LoadContext, executor: &'a dyn Executor) -> Self {
+        let key_files = UncommittedFiles::new(load.log.store(), load.log.folder.clone());
+        Self { load, executor, key_files, increment: None }
+    }
+
+    /// Runs tasks and takes over their files: they are removed if the load does not commit.
+    async fn run(&self, input: TaskInput, tasks: Vec<Task>) -> Result<CollectedReports> {
+        let reads_changes = matches!(input, TaskInput::Changes);
+        let done = self.executor.run(TaskChain { input, tasks }).await?;
+        let mut reports = CollectedReports::new(&done.batches)?;
+        adopt(self.load, &mut reports);
+        let key_files = self.key_files.registry();
+        reports.key_files.iter().for_each(|file| _ = key_files.add(&file.name));
+        if reads_changes {
+            reports.check_changes(done.changes)?;
+        }
+        Ok(reports)
+    }
+}
+
+#[async_trait]
+impl UpsertExecutor for RemoteExecutor<'_> {
+    /// Tasks write the changes; others get the row locations, shuffled by key, and find the replaced rows.
+    async fn write_snapshot(&mut self) -> Result<WrittenSnapshot, WriteError> {
+        let load = self.load;
+        let tasks =
+            vec![TaskSpec::Write(table_spec(load)?).task(Vec::new())?, TaskSpec::Dedup.task(vec![KEY_HASH.to_owned()])?];
+        let mut reports = self.run(TaskInput::Changes, tasks).await?;
+        reports.check_locations()?;
+        check_files(load, &reports).await?;
+        let mut replaced = RowsByFile::new();
+        for (id, file) in &reports.files {
+            if let Some((_, rows)) = reports.locations.remove(id).filter(|(_, rows)| !rows.is_empty()) {
+                replaced.insert(file.number, rows);
+            }
+        }
+        let upserted = reports.upserted;
+        Ok(WrittenSnapshot { files: reports.new_files().collect(), upserted, replaced })
+    }
+
+    /// Tasks get the changes, shuffled by key, and write rows and keys to files.
+    async fn write_increment(&mut self) -> Result<(), WriteError> {
+        let load = self.load;
+        let tasks = vec![TaskSpec::Merge(table_spec(load)?).task(load.keys.clone())?];
+        let mut reports = self.run(TaskInput::Changes, tasks).await?;
+        let keys = std::mem::take(&mut reports.key_files);
+        check_files(load, &reports).await?;
+        let mut written = FileChanges { upserted: reports.upserted, ..FileChanges::keep_all(load.files().len()) };
+        written.added.extend(reports.new_files());
+        self.increment = Some(Increment { written, keys });
+        Ok(())
+    }
+
+    /// Tasks get some of the existing files each, and read all key files.
+    async fn update_files(&mut self) -> Result<FileChanges, WriteError> {
+        let load = self.load;
+        let Some(Increment { mut written, keys }) = self.increment.take() else {
+            return Err(Error::new(Kind::Bug, "Files were to be updated before the changes were written").into());
+        };
+        if load.files().is_empty() || (keys.is_empty() && !load.design.rewrites) {
+            return Ok(written);
+        }
+        let parts = describe_files(load, self.executor.parallelism())?;
+        let expected = parts.len();
+        let spec = ProbeSpec {
+            table: table_spec(load)?,
+            key_files: keys,
+            rewrite_all: load.design.rewrites,
+            rule: load.deletion_vector_rule(),
+        };
+        let tasks = vec![TaskSpec::Probe(spec).task(Vec::new())?];
+        let mut reports = self.run(TaskInput::Batches(parts), tasks).await?;
+        if reports.probed_parts != expected {
+            let error = inconsistent().with_field("parts", expected).with_field("parts done", reports.probed_parts);
+            return Err(error.into());
+        }
+        check_files(load, &reports).await?;
+        for (number, deletion_vector) in std::mem::take(&mut reports.changed_files) {
+            let known = load.files().get(number).zip(written.removed.get_mut(number));
+            let (file, removed) = known.ok_or_else(|| Error::new(Kind::Bug, "A task changed a file that it was not given"))?;
+            *removed = true;
+            let update = deletion_vector.map(|deletion_vector| VectorUpdate { file: Arc::clone(file), deletion_vector });
+            written.vector_updates.extend(update);
+        }
+        written.deleted = reports.deleted;
+        written.vector_file_bytes = reports.vector_file_bytes;
+        written.added.extend(reports.new_files());
+        self.key_files.remove().await;
+        Ok(written)
     }
 }
 
@@ -174,84 +281,6 @@ async fn check_files(load: &LoadContext, reports: &CollectedReports) -> Result<(
     let store = load.log.store();
     let lookups = stream::iter(files).map(move |(name, bytes)| check_file(Arc::clone(&store), name, bytes));
     lookups.buffer_unordered(CONCURRENT_LOOKUPS).try_collect().await
-}
-
-/// Replaces all rows: tasks write the changes, then others find the rows that newer changes replace.
-async fn replace(load: &LoadContext, workers: &dyn Executor) -> Result<FileChanges> {
-    let steps = vec![TaskSpec::Write(table_spec(load)?).step(Vec::new())?, TaskSpec::Dedup.step(vec![KEY_HASH.to_owned()])?];
-    let done = workers.run(TaskChain { input: TaskInput::Changes, tasks: steps }).await?;
-    let mut reports = CollectedReports::new(&done.batches)?;
-    adopt(load, &mut reports);
-    reports.check_changes(done.changes)?;
-    reports.check_locations()?;
-    check_files(load, &reports).await?;
-    let mut replaced = RowsByFile::new();
-    for (id, file) in &reports.files {
-        if let Some((_, rows)) = reports.locations.remove(id).filter(|(_, rows)| !rows.is_empty()) {
-            replaced.insert(file.number, rows);
-        }
-    }
-    let (format, registry) = (load.format(1), load.uncommitted.registry());
-    let engine = &load.options.engine;
-    let dedup = PostWriteDedup { engine, format: &format, registry: &registry, rule: load.deletion_vector_rule() };
-    let upserted = reports.upserted;
-    let deduplicated = dedup.remove_rows(&replaced, reports.new_files().collect()).await?;
-    Ok(FileChanges {
-        added: deduplicated.files,
-        vector_file_bytes: deduplicated.vector_file_bytes,
-        upserted: upserted - deduplicated.removed_rows,
-        ..FileChanges::remove_all(load.files().len())
-    })
-}
-
-/// Merges an increment: tasks write its rows and keys, then others probe the existing files.
-async fn merge(load: &LoadContext, workers: &dyn Executor) -> Result<FileChanges> {
-    let table = table_spec(load)?;
-    let steps = vec![TaskSpec::Merge(table.clone()).step(load.keys.clone())?];
-    let done = workers.run(TaskChain { input: TaskInput::Changes, tasks: steps }).await?;
-    let mut reports = CollectedReports::new(&done.batches)?;
-    // Key files are removed even if the load commits.
-    let key_files = UncommittedFiles::new(load.log.store(), load.log.folder.clone());
-    reports.key_files.iter().for_each(|file| _ = key_files.registry().add(&file.name));
-    adopt(load, &mut reports);
-    reports.check_changes(done.changes)?;
-    check_files(load, &reports).await?;
-    let mut written = FileChanges { upserted: reports.upserted, ..FileChanges::keep_all(load.files().len()) };
-    let keys = std::mem::take(&mut reports.key_files);
-    written.added.extend(reports.new_files());
-    if load.files().is_empty() || (keys.is_empty() && !load.design.rewrites) {
-        return Ok(written);
-    }
-    let rule = load.deletion_vector_rule();
-    let spec = ProbeSpec { table, key_files: keys, rewrite_all: load.design.rewrites, rule };
-    probe(load, workers, spec, &mut written).await?;
-    key_files.remove().await;
-    Ok(written)
-}
-
-/// Has the existing files probed and adds the results to `written`.
-async fn probe(load: &LoadContext, workers: &dyn Executor, spec: ProbeSpec, written: &mut FileChanges) -> Result<()> {
-    let parts = describe_files(load, workers.parallelism())?;
-    let expected = parts.len();
-    let steps = vec![TaskSpec::Probe(spec).step(Vec::new())?];
-    let done = workers.run(TaskChain { input: TaskInput::Batches(parts), tasks: steps }).await?;
-    let mut reports = CollectedReports::new(&done.batches)?;
-    adopt(load, &mut reports);
-    if reports.probed_parts != expected {
-        return Err(inconsistent().with_field("parts", expected).with_field("parts done", reports.probed_parts));
-    }
-    check_files(load, &reports).await?;
-    for (number, deletion_vector) in std::mem::take(&mut reports.changed_files) {
-        let known = load.files().get(number).zip(written.removed.get_mut(number));
-        let (file, removed) = known.ok_or_else(|| Error::new(Kind::Bug, "A task changed a file that it was not given"))?;
-        *removed = true;
-        let update = deletion_vector.map(|deletion_vector| VectorUpdate { file: Arc::clone(file), deletion_vector });
-        written.vector_updates.extend(update);
-    }
-    written.deleted = reports.deleted;
-    written.vector_file_bytes = reports.vector_file_bytes;
-    written.added.extend(reports.new_files());
-    Ok(())
 }
 
 /// Descriptions of the existing files, in at most `parts` batches with about the same size of files.

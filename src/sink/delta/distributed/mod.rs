@@ -1,4 +1,6 @@
-//! Tasks of a load that run on executors, and the coordinator in the driver that combines their reports into one commit.
+//! The tasks of a load for executors in other processes, and the coordinator in the driver that combines their reports into one commit.
+//! The list of the tasks is that of local loads ([`upsert`](crate::sink::delta::modes::upsert)), and so is their work; only the ways from
+//! task to task differ.
 //!
 //! A snapshot is written as it arrives. The locations of its rows, not the rows, are shuffled by key; they show which rows a newer
 //! change of the same key replaces (as in [`post_write_dedup`](crate::sink::delta::merge::post_write_dedup)). An increment is
@@ -15,4 +17,5 @@ mod tasks;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use self::tasks::run_step;
+#[cfg(any(test, feature = "cluster"))]
+pub(crate) use self::tasks::run_task;

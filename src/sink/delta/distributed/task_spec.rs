@@ -51,11 +51,11 @@ pub(super) struct ProbeSpec {
 }
 
 impl TaskSpec {
-    /// The step of a job that runs this task. Rows that are equal in the columns `shuffle_by` go to the same task; if it is empty,
+    /// The task for an executor. Rows that are equal in the columns `shuffle_by` go to the same task; if it is empty,
     /// rows are not shuffled.
-    pub(super) fn step(&self, shuffle_by: Vec<String>) -> Result<Task> {
-        let order = serde_json::to_string(self).context(Kind::Bug, "A task cannot be encoded")?;
-        Ok(Task { shuffle_by, spec: order, output: self.output() })
+    pub(super) fn task(&self, shuffle_by: Vec<String>) -> Result<Task> {
+        let spec = serde_json::to_string(self).context(Kind::Bug, "A task cannot be encoded")?;
+        Ok(Task { shuffle_by, spec, output: self.output() })
     }
 
     /// Decodes a task. Kind `Bug` if another version of daplake encoded it.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -21,6 +22,7 @@ use crate::engine::{BatchSender, engine_error, stream_from_task};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::TableRef;
 use crate::reduce::{ChangeSet, latest_per_key};
+use crate::sink::TaskResources;
 use crate::sink::delta::distributed::location_batch::{LocationBatch, LocationSender};
 use crate::sink::delta::distributed::task_report::{FileId, FileLocations, KeyFile, TaskReport, batch_of, texts_of};
 use crate::sink::delta::distributed::task_spec::{ProbeSpec, TableSpec, TaskSpec};
@@ -33,18 +35,16 @@ use crate::sink::delta::merge::file_rewrite::ExistingFiles;
 use crate::sink::delta::merge::key_probe::{LookupOptions, MergeProbe, PROBE_ROWS};
 use crate::sink::delta::merge::key_set::key_columns;
 use crate::sink::delta::merge::post_write_dedup::RowLocationIndex;
-use crate::sink::delta::merge::probe_buffer::ProbeBuffer;
+use crate::sink::delta::merge::probe_buffer::{BufferedProbe, KeySink};
 use crate::sink::delta::merge::row_location::{NO_FILE, RowLocationSink, RowLocator};
-use crate::sink::delta::merge::snapshot_writer::{KeyPolicy, SnapshotWriter, write_upserts};
+use crate::sink::delta::merge::snapshot_writer::{KeyPolicy, SnapshotWriter};
 use crate::sink::delta::modes::change_batches::ChangeBatches;
 use crate::sink::delta::options::DeltaOptions;
 use crate::sink::delta::read::data_file::{DataFile, RowFilter};
-use crate::sink::delta::write::deletion_vectors::VectorFile;
 use crate::sink::delta::write::parquet_writer::FileFormat;
 use crate::sink::delta::write::partition_router::PartitionRouter;
 use crate::sink::delta::write::partitioned_writer::TableWriter;
 use crate::sink::delta::write::uncommitted_files::UncommittedFiles;
-use crate::sink::{TaskResources, WriteError};
 use crate::store::{Place, explained};
 
 /// Number of keys in a row group of a key file.
@@ -52,10 +52,15 @@ const KEY_FILE_ROWS: usize = 128 << 10;
 /// The column of a key file that says which keys are deleted.
 const IS_DELETED: &str = "deleted";
 
-/// Runs a task of a load with one part of its input. Must be called within a tokio runtime: the work is a task of its own, which ends
+/// Runs the task of a [`TaskSpec`] with one part of its input. Must be called within a tokio runtime: the work is a task of its own, which ends
 /// when the stream is dropped. Errors of the stream contain an [`Error`]. Kind `Bug` for a task of another version of daplake.
-pub fn run_step(order: &str, input: SendableRecordBatchStream, worker: &TaskResources) -> Result<SendableRecordBatchStream> {
-    let task = TaskSpec::decode(order)?;
+#[cfg_attr(not(any(test, feature = "cluster")), expect(dead_code, reason = "only the executors of a cluster run tasks"))]
+pub(crate) fn run_task(
+    spec: &str,
+    input: SendableRecordBatchStream,
+    worker: &TaskResources,
+) -> Result<SendableRecordBatchStream> {
+    let task = TaskSpec::decode(spec)?;
     let worker = worker.clone();
     Ok(stream_from_task(task.output(), 2, move |sender| async move {
         let done = match task {
@@ -204,28 +209,37 @@ async fn merge(spec: &TableSpec, input: SendableRecordBatchStream, worker: &Task
     let changes = ChangeCounter::default();
     let input = changes.count(input);
     let reduced = latest_per_key(engine, ChangeSet::unreduced(input.schema(), &spec.keys, vec![input]))?;
-    let mut batches = ChangeBatches::new(reduced, None, 1);
+    let batches = ChangeBatches::new(reduced, None, 1);
     let mut writer = table.writer();
-    let mut keys: Option<KeyWriter> = None;
-    let mut upserted = 0;
-    while let Some(batch) = batches.next().await.map_err(WriteError::into_error)? {
-        let key_writer = match &mut keys {
-            Some(key_writer) => key_writer,
-            None => keys.insert(KeyWriter::new(&table, &batch.keys)?),
-        };
-        key_writer.write(batch.keys, &batch.deletes).await?;
-        let written = write_upserts(&mut writer, &batch.rows, &batch.deletes, &table.format, engine.batch_bytes()).await;
-        upserted += written.map_err(explained)?;
-    }
+    let mut keys = KeyFileSink { table: &table, writer: None };
+    let upserted = batches.write(&mut writer, &table.format, engine.batch_bytes(), &mut keys).await;
+    let upserted = upserted.map_err(|error| explained(error.into_error()))?;
     for file in writer.finish().await.map_err(explained)? {
         report(output, &TaskReport::File { writer: 0, file }).await?;
     }
-    if let Some(keys) = keys {
+    if let Some(keys) = keys.writer {
         report(output, &TaskReport::Keys(keys.finish().await?)).await?;
     }
     report(output, &changes.report(upserted)).await?;
     table.release();
     Ok(())
+}
+
+/// Writes keys to a key file, which is created for the first of them.
+struct KeyFileSink<'a> {
+    table: &'a TaskTable,
+    writer: Option<KeyWriter>,
+}
+
+#[async_trait]
+impl KeySink for KeyFileSink<'_> {
+    async fn push(&mut self, columns: &[ArrayRef], deletes: &BooleanArray) -> Result<()> {
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => self.writer.insert(KeyWriter::new(self.table, columns)?),
+        };
+        writer.write(columns.to_vec(), deletes).await
+    }
 }
 
 /// Writes a key file. Its name is that of a data file, so that a vacuum removes it if it is left behind.
@@ -285,9 +299,8 @@ async fn probe_files(
     let table = TaskTable::open(&spec.table, worker)?;
     let engine = &worker.engine;
     let (numbers, files) = described_files(input, &table.keys[0]).await?;
-    let mut probe = MergeProbe::new(table.log.store(), &files, table.keys.clone(), LookupOptions::default(), engine);
-    let mut buffer = ProbeBuffer::new(&table.key_types(), engine)?;
-    let mut deleted = 0;
+    let probe = MergeProbe::new(table.log.store(), &files, table.keys.clone(), LookupOptions::default(), engine);
+    let mut keys = BufferedProbe::new(probe, &table.key_types(), engine)?;
     let names: Vec<String> = (0..table.keys.len()).map(key_name).collect();
     for key_file in spec.key_files.iter().filter(|_| !files.is_empty()) {
         let mut stream = read_keys(&table, key_file, &names).await?;
@@ -296,21 +309,21 @@ async fn probe_files(
             let columns = key_columns(&batch, &names)?;
             let deletes = batch.column_by_name(IS_DELETED).and_then(|column| column.as_any().downcast_ref::<BooleanArray>());
             let deletes = deletes.ok_or_else(|| Error::new(Kind::Bug, "A key file has another schema"))?;
-            deleted += buffer.push(&mut probe, &columns, deletes).await?;
+            keys.push(&columns, deletes).await?;
         }
     }
-    deleted += buffer.finish(&mut probe).await?;
-    let actions = probe.into_actions(spec.rewrite_all, spec.rule).await?;
-    let registry = table.uncommitted.registry();
+    let (probe, deleted) = keys.finish().await?;
     let mut written = FileChanges::keep_all(files.len());
-    let mut writer = table.writer();
-    let mut vectors = VectorFile::new();
-    let target_file_bytes = spec.table.target_file_bytes;
-    let existing =
-        ExistingFiles { files: &files, format: &table.format, engine, registry: registry.clone(), target_file_bytes };
-    existing.apply(actions, &mut writer, &mut vectors, &mut written).await.map_err(explained)?;
-    written.added.extend(writer.finish().await.map_err(explained)?);
-    let vector_file_bytes = vectors.finish(&table.log.store(), &registry).await.map_err(explained)?;
+    let existing = ExistingFiles {
+        files: &files,
+        format: &table.format,
+        engine,
+        registry: table.uncommitted.registry(),
+        target_file_bytes: spec.table.target_file_bytes,
+    };
+    let deleting = existing.delete_matches(probe, spec.rewrite_all, spec.rule, table.writer(), &mut written);
+    deleting.await.map_err(explained)?;
+    let vector_file_bytes = written.vector_file_bytes;
     for file in written.added {
         report(output, &TaskReport::File { writer: 0, file }).await?;
     }

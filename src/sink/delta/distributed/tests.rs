@@ -22,7 +22,7 @@ use crate::redact::SafeUrl;
 use crate::reduce::ChangeSet;
 use crate::sink::conformance::{self, Change, Fixture, at, changes, expected, load, plain, plan, read, reduced};
 use crate::sink::delta::distributed::location_batch::KEY_HASH;
-use crate::sink::delta::distributed::run_step;
+use crate::sink::delta::distributed::run_task;
 use crate::sink::delta::tests::history::{KeyKind, row, runtime, table};
 use crate::sink::delta::tests::{TestLake, engine};
 use crate::sink::delta::{DeletionVectors, DeltaOptions, DeltaSink};
@@ -83,7 +83,7 @@ impl InProcess {
     }
 
     async fn run_task(&self, order: &str, schema: &SchemaRef, part: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
-        let output = run_step(order, batch_stream(Arc::clone(schema), part), &self.worker)?;
+        let output = run_task(order, batch_stream(Arc::clone(schema), part), &self.worker)?;
         output.try_collect().await.map_err(engine_error)
     }
 }

@@ -9,7 +9,7 @@ use crate::engine::{Engine, engine_error};
 use crate::error::Result;
 use crate::sink::delta::log::active_file::{ActiveFile, FileLocation};
 use crate::sink::delta::log::file_actions::{FileChanges, VectorUpdate};
-use crate::sink::delta::merge::key_probe::FileAction;
+use crate::sink::delta::merge::key_probe::{DeletionVectorRule, FileAction, MergeProbe};
 use crate::sink::delta::read::row_reader::RowReader;
 use crate::sink::delta::write::deletion_vectors::VectorFile;
 use crate::sink::delta::write::parquet_writer::FileFormat;
@@ -26,6 +26,24 @@ pub(crate) struct ExistingFiles<'a> {
 }
 
 impl ExistingFiles<'_> {
+    /// Deletes the matches of `probe` and finishes `writer`, which may have new rows already. `rewrite_all`: the columns of the files
+    /// change. `rule` is `None` if the table may not have deletion vectors.
+    pub(crate) async fn delete_matches(
+        &self,
+        probe: MergeProbe,
+        rewrite_all: bool,
+        rule: Option<DeletionVectorRule>,
+        mut writer: TableWriter,
+        changes: &mut FileChanges,
+    ) -> Result<()> {
+        let mut vectors = VectorFile::new();
+        let actions = probe.into_actions(rewrite_all, rule).await?;
+        self.apply(actions, &mut writer, &mut vectors, changes).await?;
+        changes.added.extend(writer.finish().await?);
+        changes.vector_file_bytes = vectors.finish(&self.format.store, &self.registry).await?;
+        Ok(())
+    }
+
     /// Carries out one action per file. The rows of a rewritten file go to `writer` or, if the file is large, to new files of
     /// their own.
     pub(crate) async fn apply(

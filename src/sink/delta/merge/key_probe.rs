@@ -182,6 +182,11 @@ impl MergeProbe {
         }
     }
 
+    /// Whether there are files to look into.
+    pub(crate) fn has_files(&self) -> bool {
+        !self.files.is_empty()
+    }
+
     /// Looks up `keys` in all files that can have them. Returns the number of deleted keys that were found.
     pub(crate) async fn probe(&mut self, keys: KeySet) -> Result<u64> {
         let keys = Arc::new(keys);

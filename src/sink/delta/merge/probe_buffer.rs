@@ -2,12 +2,52 @@
 
 use arrow::array::{ArrayRef, BooleanArray};
 use arrow::datatypes::DataType;
+use async_trait::async_trait;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::sink::delta::merge::key_probe::MergeProbe;
 use crate::sink::delta::merge::key_set::KeyCollector;
+
+/// Receives the keys of an increment while its rows are written.
+#[async_trait]
+pub(crate) trait KeySink: Send {
+    /// Adds the key columns of a batch; `deletes` says which of its keys are deleted.
+    async fn push(&mut self, columns: &[ArrayRef], deletes: &BooleanArray) -> Result<()>;
+}
+
+/// A merge probe with a buffer for its keys.
+#[derive(Debug)]
+pub(crate) struct BufferedProbe {
+    probe: MergeProbe,
+    buffer: ProbeBuffer,
+    deleted: u64,
+}
+
+impl BufferedProbe {
+    /// For key columns of these types.
+    pub(crate) fn new(probe: MergeProbe, types: &[DataType], engine: &Engine) -> Result<Self> {
+        Ok(Self { probe, buffer: ProbeBuffer::new(types, engine)?, deleted: 0 })
+    }
+
+    /// Looks up the remaining keys. Returns the probe and the number of deleted keys that were found.
+    pub(crate) async fn finish(self) -> Result<(MergeProbe, u64)> {
+        let Self { mut probe, buffer, deleted } = self;
+        let last = buffer.finish(&mut probe).await?;
+        Ok((probe, deleted + last))
+    }
+}
+
+#[async_trait]
+impl KeySink for BufferedProbe {
+    async fn push(&mut self, columns: &[ArrayRef], deletes: &BooleanArray) -> Result<()> {
+        if self.probe.has_files() {
+            self.deleted += self.buffer.push(&mut self.probe, columns, deletes).await?;
+        }
+        Ok(())
+    }
+}
 
 /// Keys that have not been looked up yet.
 #[derive(Debug)]

@@ -33,10 +33,10 @@ use crate::sink::delta::log::active_file::ActiveFile;
 use crate::sink::delta::log::columns::LakeColumn;
 use crate::sink::delta::log::file_actions::FileChanges;
 use crate::sink::delta::log::system_columns::SystemColumn;
+use crate::sink::delta::merge::key_probe::LookupOptions;
 use crate::sink::delta::merge::key_set::key_columns;
 use crate::sink::delta::merge::unique_keys::UniqueKeyCheck;
 use crate::sink::delta::modes::context::{LoadContext, position_of};
-use crate::sink::delta::modes::upsert::rewrite_all;
 use crate::sink::delta::read::row_reader::RowReader;
 use crate::sink::delta::write::parquet_writer::FileFormat;
 use crate::sink::delta::write::partitioned_writer::TableWriter;
@@ -76,7 +76,8 @@ async fn append_changes(load: &LoadContext, changes: ChangeSet, unique: Option<U
     let Appender { writer, mut written, .. } = appender;
     written.added.extend(writer.finish().await?);
     if load.design.rewrites {
-        rewrite_all(load, &format, &mut written).await?;
+        let all = load.probe(LookupOptions::default());
+        load.existing_files(&format).delete_matches(all, true, None, load.writer(&format), &mut written).await?;
     }
     Ok(written)
 }

@@ -8,7 +8,11 @@ use crate::engine::{combine_streams, engine_error};
 use crate::reduce::{ChangeSet, deletes};
 use crate::sink::WriteError;
 use crate::sink::delta::merge::key_set::key_columns;
+use crate::sink::delta::merge::probe_buffer::KeySink;
+use crate::sink::delta::merge::snapshot_writer::write_upserts;
 use crate::sink::delta::merge::unique_keys::UniqueKeyCheck;
+use crate::sink::delta::write::parquet_writer::FileFormat;
+use crate::sink::delta::write::partitioned_writer::TableWriter;
 
 /// A batch of changes.
 pub(crate) struct ChangeBatch {
@@ -45,5 +49,22 @@ impl ChangeBatches {
         }
         let deletes = deletes(&rows)?;
         Ok(Some(ChangeBatch { rows, keys, deletes }))
+    }
+
+    /// Writes the upserts of all batches to `writer` and passes all keys to `keys`. Returns the number of upserts. Batches are encoded in
+    /// parts of about `batch_bytes` bytes.
+    pub(crate) async fn write(
+        mut self,
+        writer: &mut TableWriter,
+        format: &FileFormat,
+        batch_bytes: usize,
+        keys: &mut dyn KeySink,
+    ) -> Result<u64, WriteError> {
+        let mut upserted = 0;
+        while let Some(batch) = self.next().await? {
+            keys.push(&batch.keys, &batch.deletes).await?;
+            upserted += write_upserts(writer, &batch.rows, &batch.deletes, format, batch_bytes).await?;
+        }
+        Ok(upserted)
     }
 }

@@ -35,6 +35,7 @@ use crate::sink::delta::merge::key_probe::{LookupOptions, MergeProbe, TrackedMat
 use crate::sink::delta::merge::probe_buffer::ProbeBuffer;
 use crate::sink::delta::merge::snapshot_writer::with_system_columns;
 use crate::sink::delta::modes::context::{LoadContext, position_of};
+use crate::sink::delta::modes::local_executor::LocalExecutor;
 use crate::sink::delta::modes::upsert::replace;
 use crate::sink::delta::read::row_reader::RowReader;
 use crate::sink::delta::write::deletion_vectors::VectorFile;
@@ -55,7 +56,7 @@ const ENDED: &str = "ended";
 /// Closes and opens versions according to the change set.
 pub(crate) async fn apply(load: &LoadContext, changes: ChangeSet) -> Result<FileChanges, WriteError> {
     if load.files().is_empty() {
-        return replace(load, changes).await;
+        return replace(load, &mut LocalExecutor::new(load, changes)).await;
     }
     let engine = &load.options.engine;
     let format = load.format(2);

@@ -318,8 +318,8 @@ fn check_stats(batch: &RecordBatch, stats: &Value, bounds: &[Option<f64>; 2]) ->
         }
         _ => prop_assert!(smallest.get("text").is_none() && greatest.get("text").is_none()),
     }
-    let moments = batch.column_by_name("moment").unwrap().as_primitive::<TimestampMicrosecondType>();
-    if let (Some(first), Some(last)) = (min(moments), max(moments)) {
+    let timestamps = batch.column_by_name("moment").unwrap().as_primitive::<TimestampMicrosecondType>();
+    if let (Some(first), Some(last)) = (min(timestamps), max(timestamps)) {
         let parse = |value: &Value| value.as_str().unwrap().parse::<crate::model::Timestamp>().unwrap().micros();
         prop_assert_eq!(parse(&smallest["moment"]), first / 1000 * 1000);
         prop_assert_eq!(parse(&greatest["moment"]), (last + 999) / 1000 * 1000);
