@@ -356,9 +356,9 @@ fn hashed(array: &ArrayRef, key: &HashKey) -> Result<ArrayRef> {
             texts.iter().for_each(|text| hashes.push(text.map(str::as_bytes)));
         }
         DataType::Timestamp(TimeUnit::Microsecond, _) => {
-            let moments = array.as_primitive::<TimestampMicrosecondType>();
-            for moment in moments {
-                let text = moment.map(|moment| Timestamp::from_micros(moment).to_string());
+            let timestamps = array.as_primitive::<TimestampMicrosecondType>();
+            for timestamp in timestamps {
+                let text = timestamp.map(|timestamp| Timestamp::from_micros(timestamp).to_string());
                 hashes.push(text.as_deref().map(str::as_bytes));
             }
         }
@@ -478,8 +478,8 @@ mod tests {
             assert!(hashes.is_null(1));
         }
         let texts = |array: ArrayRef| hashed(&array, &key()).unwrap().as_string::<i32>().value(0).to_owned();
-        let moment = TimestampMicrosecondArray::from(vec![0]).with_timezone("UTC");
-        assert_eq!(texts(Arc::new(moment)), texts(Arc::new(StringArray::from(vec!["1970-01-01T00:00:00Z"]))));
+        let timestamp = TimestampMicrosecondArray::from(vec![0]).with_timezone("UTC");
+        assert_eq!(texts(Arc::new(timestamp)), texts(Arc::new(StringArray::from(vec!["1970-01-01T00:00:00Z"]))));
         let decimal = Decimal128Array::from(vec![150]).with_precision_and_scale(5, 2).unwrap();
         assert_eq!(texts(Arc::new(decimal)), texts(Arc::new(StringArray::from(vec!["1.50"]))));
     }
@@ -488,10 +488,10 @@ mod tests {
     fn batches_get_hashes_and_keep_the_rest() {
         let choice = ColumnChoice::of(&people(), &rules(&["name"], &[], &["id"]), Some(&key())).unwrap();
         let read = change_schema(choice.read(), Nested::Typed);
-        let moments = TimestampMicrosecondArray::from(vec![1]).with_timezone("UTC");
+        let timestamps = TimestampMicrosecondArray::from(vec![1]).with_timezone("UTC");
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from(vec!["D"])),
-            Arc::new(moments),
+            Arc::new(timestamps),
             Arc::new(UInt64Array::from(vec![1])),
             Arc::new(Int64Array::from(vec![7])),
             Arc::new(StringArray::from(vec![None::<&str>])),

@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments() {
+    fn timestamps() {
         for (text, expected) in [
             ("1970-01-01T00:00:00Z", (0, false)),
             ("1970-01-01 00:00:01z", (1_000_000, false)),

@@ -103,23 +103,23 @@ proptest! {
         let commits = school.commits();
         // Commits and times between them.
         let span = commits[5].micros() - commits[0].micros();
-        let mut moments: Vec<Timestamp> = cuts.iter().map(|cut| {
+        let mut timestamps: Vec<Timestamp> = cuts.iter().map(|cut| {
             let micros = commits[0].micros() + (cut * span as f64) as i64;
             // A new schema version starts with a whole commit, so an evolving school is read at commits.
             if evolving || cut * 1e6 % 2.0 < 1.0 { commits[(cut * 6.0) as usize] } else { Timestamp::from_micros(micros) }
         }).collect();
-        moments.extend([commits[0], commits[5]]);
-        moments.sort();
+        timestamps.extend([commits[0], commits[5]]);
+        timestamps.sort();
         for table in &tables {
-            let held: Vec<Record> = school.snapshot(table, moments[0]).unwrap().collect();
+            let held: Vec<Record> = school.snapshot(table, timestamps[0]).unwrap().collect();
             prop_assert!(held.iter().all(|record| record.op == Op::Upsert && record.value.is_some()));
-            let windows: Vec<_> = moments.windows(2).map(|pair| (pair[0], pair[1])).collect();
+            let windows: Vec<_> = timestamps.windows(2).map(|pair| (pair[0], pair[1])).collect();
             let expected = school.expected(table, commits[5]).unwrap();
             same(table, &replay(&school, table, held.clone(), &windows), &expected);
-            same(table, &replay(&school, table, held, &[(moments[0], commits[5])]), &expected);
+            same(table, &replay(&school, table, held, &[(timestamps[0], commits[5])]), &expected);
             let from_nothing = [(Timestamp::from_micros(0), commits[5])];
             same(table, &replay(&school, table, Vec::new(), &from_nothing), &expected);
-            for at in &moments {
+            for at in &timestamps {
                 let held: Vec<Record> = school.snapshot(table, *at).unwrap().collect();
                 same(table, &replay(&school, table, held, &[(*at, *at)]), &school.expected(table, *at).unwrap());
             }
