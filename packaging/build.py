@@ -37,7 +37,7 @@ SHELLS = {"bash": "daplake.bash", "zsh": "_daplake", "fish": "daplake.fish", "po
 
 
 def run(*command, **options):
-    """Runs a program and shows how; its failure ends this one."""
+    """Prints a command and runs it; exits if it fails."""
     print("+", *command, file=sys.stderr)
     subprocess.run([str(part) for part in command], check=True, **options)
 
@@ -85,13 +85,13 @@ def cargo_deb():
 
 
 def metadata(*options):
-    """What cargo knows of the workspace, and in it of this package."""
+    """The metadata of the workspace and of this package, from cargo."""
     workspace = json.loads(output("cargo", "metadata", "--locked", "--format-version", "1", "--manifest-path", ROOT / "Cargo.toml", *options))
     return workspace, next(package for package in workspace["packages"] if package["name"] == "daplake")
 
 
 def program_of(options, workspace):
-    """The executable that the other packages are made of."""
+    """The executable that the other packages contain."""
     if options.binary:
         return Path(options.binary)
     name = "daplake.exe" if "windows" in options.target else "daplake"
@@ -142,7 +142,7 @@ def licences(target):
 
 
 def documents(options, program, stage):
-    """Manual pages and completions, which the program prints, and the texts that go with every package."""
+    """Manual pages and completions, which the program prints, and the documents of every package."""
     printer = options.host_binary or program
     shutil.rmtree(stage, ignore_errors=True)
     for name in ("man", "completions"):
@@ -173,7 +173,7 @@ def wheel(options):
     python_tools()
     command = ["maturin", "build", "--locked", "--out", DIST, "--manifest-path", ROOT / "Cargo.toml"]
     if options.dev:
-        # The executable of `cargo test` as it is: stripping by the linker would link it anew.
+        # The executable of `cargo test`, unchanged: stripping by the linker would link it again.
         command += ["--profile", "dev", "--strip", "false", "--compatibility", "linux", "--compression-level", "1"]
         command += [] if options.target == LINUX else ["--target", options.target]
     elif "linux" in options.target:
@@ -216,7 +216,7 @@ def archive(options):
 
 
 def deb(options):
-    """As `[package.metadata.deb]` of Cargo.toml says, which takes all files from `dist/stage/deb`."""
+    """Builds the package of `[package.metadata.deb]` in Cargo.toml, which takes all files from `dist/stage/deb`."""
     program = cargo_deb()
     workspace, _ = metadata()
     stage = DIST / "stage" / "deb"

@@ -81,7 +81,7 @@ def full(namespace, target):
 
 
 def description(namespace, entry):
-    """A short sentence of our own, where there is something to say."""
+    """A short description, where one is needed."""
     said = []
     if entry.get("refs"):
         names = [t if n == namespace else f"{n}.{t}" for n, t in (full(namespace, ref) for ref in entry["refs"])]

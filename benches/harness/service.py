@@ -12,7 +12,7 @@ OBJECTS = str(CACHE / "objects")
 
 
 class EmbeddedServer:
-    """`daplake serve` with so many rows of submissions (web_logs has five times as many) and commits. A context manager.
+    """`daplake serve` with this number of rows of submissions (web_logs has five times as many) and of commits. A context manager.
 
     `environment` has the variables that a client needs. Objects are encoded once and kept in the cache folder, so the first query of a
     result is slower than later ones: benchmarks run it once before they measure.

@@ -11,7 +11,7 @@ use daplake::engine::{Engine, EngineOptions};
 use daplake::ops::Selection;
 use daplake::redact::Secret;
 
-/// Starts the embedded server and creates a client. With an API key of your own you need the client only.
+/// Starts the embedded server and creates a client. With your own API key you need only the client.
 pub async fn start() -> Result<(Arc<School>, Server, Client)> {
     let school = Arc::new(School::new(SchoolOptions { commits: 1, ..SchoolOptions::default() }));
     let serving = ServeOptions { credentials: ("example#client".into(), "example-secret".into()), ..ServeOptions::instant() };

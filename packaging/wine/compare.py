@@ -18,7 +18,7 @@ SYNC = ["sync", "--namespace", "all", "--jobs-per-minute", "0"]
 
 
 def serve(program, port, commits, log):
-    """The school after so many commits; the same seed and start give the same data."""
+    """The school after a number of commits; equal seeds and starts give equal data."""
     server = subprocess.Popen([program, "serve", "--port", str(port), "--commits", str(commits), *SERVER], stdout=subprocess.PIPE, stderr=log)
     for line in server.stdout:
         text = line.decode()

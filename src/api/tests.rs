@@ -417,7 +417,7 @@ async fn throttling_pauses_the_same_kind_of_call_only() {
     let (list, other) = tokio::join!(list, other);
     assert_eq!(order.lock().unwrap()[0], "schema");
     assert!(list >= pause && other >= pause, "{list:?} {other:?}");
-    assert_eq!(server.count(TABLES), 3, "nobody asked in vain during the pause");
+    assert_eq!(server.count(TABLES), 3, "no call was sent during the pause");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Plans as bytes, and the door of the driver.
+//! Serialised plans, and the URL broker of the driver.
 
 use std::sync::Arc;
 

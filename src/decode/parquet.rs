@@ -89,7 +89,7 @@ fn begin<R: ChunkReader + 'static>(file: R, schema: Arc<TableSchema>, options: D
 
 /// The row groups of a file, whatever it is read from.
 trait Groups: Send {
-    /// The rows of a group from `first` on, so many at once.
+    /// A reader of the rows of a group from `first` on, in batches of `rows_at_once`.
     fn open(&self, group: usize, first: usize, rows_at_once: usize) -> parquet::errors::Result<ParquetRecordBatchReader>;
 
     /// Checks the pages of a group, and estimates how many rows to read at once.

@@ -209,7 +209,7 @@ mod tests {
         assert_eq!((mode(spill.path()), mode(&spill.lock_path)), (0o700, 0o600));
     }
 
-    /// Opening a pipe would block until somebody opens the other end.
+    /// Opening a pipe would block until another process opens the other end.
     #[cfg(unix)]
     #[test]
     fn other_kinds_of_files_are_skipped() {

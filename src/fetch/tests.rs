@@ -848,7 +848,7 @@ async fn a_missing_folder_is_named() {
 
 // ---- logs and errors ----
 
-/// Keeps a second subscriber alive. With a single one, `tracing` disables a callsite for good if a thread without subscriber reaches it first.
+/// Keeps a second subscriber alive. With a single one, `tracing` disables a callsite permanently if a thread without subscriber reaches it first.
 fn second_subscriber() -> tracing::Dispatch {
     tracing::Dispatch::new(tracing_subscriber::registry())
 }

@@ -238,7 +238,7 @@ impl Selection {
     }
 }
 
-/// Stands for all tables of a namespace that could not be listed.
+/// In place of the table names of a namespace that could not be listed.
 pub const WHOLE_NAMESPACE: &str = "*";
 
 /// A resolved selection.

@@ -37,8 +37,8 @@ pub enum SchemaChange {
         /// The new value.
         to: ColumnType,
     },
-    /// A type change to which some old values cannot be converted. This includes a removed enum value, which is of no concern to targets
-    /// that store enums as text.
+    /// A type change to which some old values cannot be converted. This includes a removed enum value, which targets that
+    /// store enums as text can ignore.
     Incompatible {
         /// The column or member.
         path: String,

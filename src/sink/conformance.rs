@@ -525,7 +525,7 @@ pub async fn a_schema_evolves_with_its_rows(fixture: &Fixture) {
     }
     let rekeyed = schema(&table, 3, vec![column("name", TEXT, true)], vec![]);
     assert_eq!(load(fixture, &rekeyed, LoadKind::Merge, &[], at(3)).await.unwrap_err().kind(), Kind::Schema);
-    // A new snapshot may be anything.
+    // A new snapshot may have any schema.
     let reached = Bookmark { schema_version: 3, ..at(3) };
     load(fixture, &narrow, LoadKind::Replace, &[Up(json!({"id": 5, "name": 6}))], reached).await.unwrap();
     assert_eq!(read(fixture, &table).await, expected(&narrow, &[json!({"id": 5, "name": 6})]));

@@ -1,7 +1,7 @@
-//! `sync` on a cluster: a scheduler and two executors as processes of their own, an object store, the embedded service; and what
-//! becomes of tables when one of them is killed.
+//! `sync` on a cluster: a scheduler and two executors as separate processes, an object store and the embedded service, also when one of
+//! the processes is killed.
 //!
-//! `DAPLAKE_TEST_KILLS` sets how often each of them is.
+//! `DAPLAKE_TEST_KILLS` is the number of kills of each process.
 
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
@@ -15,12 +15,13 @@ use serde_json::Value;
 
 use crate::support::s3::S3Server;
 use crate::support::{
-    CLIENT_ID, CLIENT_SECRET, Random, Run, World, bare_command, canvas, folders_of, school, web_logs, without_settings,
+    CLIENT_ID, CLIENT_SECRET, Random, Run, World, bare_command, canvas, files_below, folders_of, school, web_logs,
+    without_settings,
 };
 
 const PREFIX: &str = "lakes/ours";
 
-/// A process, killed with the test.
+/// A process that is killed at the end of the test.
 struct Node {
     child: Child,
     log: PathBuf,
@@ -38,7 +39,7 @@ impl Node {
         self.child.wait().unwrap();
     }
 
-    fn said(&self) -> String {
+    fn log_text(&self) -> String {
         let mut text = String::new();
         std::fs::File::open(&self.log).unwrap().read_to_string(&mut text).unwrap();
         text
@@ -85,13 +86,13 @@ impl Cluster {
         let node = Node::start(command, world.path("scheduler.log"));
         let begun = Instant::now();
         while TcpStream::connect(&listen).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "{}", node.said());
+            assert!(begun.elapsed() < Duration::from_secs(60), "{}", node.log_text());
             std::thread::sleep(Duration::from_millis(20));
         }
         node
     }
 
-    /// It knows the way to the store, and nothing of the service.
+    /// Has the credentials of the store, but not those of the service.
     fn executor(&mut self) -> Node {
         self.started += 1;
         let folder = self.world.path(&format!("executor-{}", self.started));
@@ -115,13 +116,13 @@ impl Cluster {
         Run::of(self.command(arguments).output().unwrap())
     }
 
-    /// What the run of one process into a place of its own tells, without what differs by nature.
-    fn alone(&self) -> Vec<Value> {
+    /// The report of a run of one process into another folder, without the values that always differ.
+    fn run_alone(&self) -> Vec<Value> {
         let (target, report) = (self.store.url("lakes/alone"), self.world.path("alone.json"));
         let mut command = self.world.command(&["sync", "--target", &target, "--namespace", "all", "--jobs-per-minute", "0"]);
         command.arg("--report").arg(&report).env("DAPLAKE_STATE_DIR", self.world.path("alone")).envs(self.store.variables());
         Run::of(command.output().unwrap()).assert_code(0);
-        told(&report)
+        outcomes(&report)
     }
 
     fn other(&self, verb: &str, arguments: &[&str]) -> Run {
@@ -135,12 +136,12 @@ impl Cluster {
         }
     }
 
-    /// The bucket is a folder to its server.
+    /// The server keeps the bucket as a folder.
     fn root(&self) -> PathBuf {
         self.store.bucket().join(PREFIX)
     }
 
-    /// Makes all files look as if they were older than any retention.
+    /// Sets the time of all files to before any retention period.
     fn age_all(&self) {
         let long_ago = std::time::SystemTime::now() - Duration::from_secs(30 * 24 * 60 * 60);
         for path in files_below(&self.root()) {
@@ -161,29 +162,21 @@ impl Cluster {
         orphans
     }
 
-    /// What all nodes said holds no secret.
-    fn assert_discreet(&self) {
+    /// Asserts that the logs of all nodes contain no secret.
+    fn assert_no_secrets(&self) {
         for node in self.executors.iter().chain([&self.scheduler]) {
-            let said = node.said();
-            assert!(!said.contains(CLIENT_SECRET) && !said.contains(CLIENT_ID) && !said.contains("planted-key"), "{said}");
-            assert!(!said.contains("Signature=") && !said.contains("\"token\""), "{said}");
+            let log_text = node.log_text();
+            assert!(
+                !log_text.contains(CLIENT_SECRET) && !log_text.contains(CLIENT_ID) && !log_text.contains("planted-key"),
+                "{log_text}"
+            );
+            assert!(!log_text.contains("Signature=") && !log_text.contains("\"token\""), "{log_text}");
         }
     }
-}
-
-fn files_below(folder: &std::path::Path) -> Vec<PathBuf> {
-    let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
-    while let Some(folder) = folders.pop() {
-        for entry in folder.read_dir().unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() { folders.push(path) } else { files.push(path) }
-        }
-    }
-    files
 }
 
 /// Outcomes and warnings of a report.
-fn told(report: &std::path::Path) -> Vec<Value> {
+fn outcomes(report: &std::path::Path) -> Vec<Value> {
     let report: Value = serde_json::from_str(&std::fs::read_to_string(report).unwrap()).unwrap();
     let mut tables = report["tables"].as_array().unwrap().clone();
     for table in &mut tables {
@@ -193,8 +186,8 @@ fn told(report: &std::path::Path) -> Vec<Value> {
     tables
 }
 
-/// What the log says of a table that the driver loads itself.
-const AT_HOME: &str = "The cluster has no part in this load";
+/// A part of the log line for a table that the driver loads itself.
+const BY_THE_DRIVER: &str = "The cluster has no part in this load";
 
 const TABLES: [&str; 3] = ["users", "submissions", "courses"];
 
@@ -218,33 +211,33 @@ async fn a_history_is_synced_on_a_cluster() {
         let report = cluster.world.path("report.json");
         let report_path = report.to_str().unwrap();
         cluster.sync(&["--logfile", log.to_str().unwrap(), "--loglevel", "info", "--report", report_path]).assert_code(0);
-        assert_eq!(told(&report), cluster.alone(), "a cluster tells the same as one process");
-        let said = std::fs::read_to_string(&log).unwrap();
-        // But for tables without any change.
-        assert!(round > 0 || !said.contains(AT_HOME), "{said}");
+        assert_eq!(outcomes(&report), cluster.run_alone(), "a cluster reports the same as one process");
+        let log_text = std::fs::read_to_string(&log).unwrap();
+        // Later rounds have tables without changes, which the driver handles.
+        assert!(round > 0 || !log_text.contains(BY_THE_DRIVER), "{log_text}");
         cluster.assert_tables(&tables, cluster.world.school.now());
     }
-    cluster.assert_discreet();
+    cluster.assert_no_secrets();
     let status = cluster.other("status", &["--output", "json"]).assert_code(0);
     let status: Value = serde_json::from_str(&status.stdout).unwrap();
     assert_eq!(status["tables"].as_array().unwrap().len(), tables.len());
 
-    // What others do, one process can go on with, and the other way round.
+    // One process can continue after a cluster, and a cluster after one process.
     cluster.world.school.advance();
     cluster.other("sync", &["--namespace", "all", "--jobs-per-minute", "0"]).assert_code(0);
     cluster.assert_tables(&tables, cluster.world.school.now());
     cluster.world.school.advance();
     cluster.sync(&["--deletion-vectors", "on"]).assert_code(0);
     cluster.assert_tables(&tables, cluster.world.school.now());
-    // Who hashes needs the key, which stays at home.
+    // Hashing needs the key, which executors do not get.
     let log = cluster.world.path("hashing.log");
     let mut hashing =
         cluster.command(&["--resnapshot", "--table", "users", "--hash-column", "users.name", "--loglevel", "info"]);
     hashing.arg("--logfile").arg(&log).env("DAPLAKE_HASH_KEY", "planted-key-planted-key");
     Run::of(hashing.output().unwrap()).assert_code(0);
-    let said = std::fs::read_to_string(&log).unwrap();
-    assert!(said.contains(AT_HOME), "{said}");
-    cluster.assert_discreet();
+    let log_text = std::fs::read_to_string(&log).unwrap();
+    assert!(log_text.contains(BY_THE_DRIVER), "{log_text}");
+    cluster.assert_no_secrets();
     cluster.assert_tables(&tables[1..], cluster.world.school.now());
 }
 
@@ -270,26 +263,26 @@ async fn tables_are_correct_whichever_node_is_killed() {
                 }
                 _ => driver.kill(),
             }
-            // It recovers, or fails and says so; either way every table is at its old or its new bookmark.
+            // The driver recovers or reports a failure; in both cases every table is at its old or its new bookmark.
             let code = driver.child.wait().unwrap().code();
-            assert!(matches!(code, Some(0 | 5) | None), "{victim}: {code:?}\n{}", driver.said());
+            assert!(matches!(code, Some(0 | 5) | None), "{victim}: {code:?}\n{}", driver.log_text());
             let again = cluster.sync(&[]);
-            assert_eq!(again.code, Some(0), "{victim}\n{}\n{}", driver.said(), again.stderr);
+            assert_eq!(again.code, Some(0), "{victim}\n{}\n{}", driver.log_text(), again.stderr);
             cluster.assert_tables(&tables, cluster.world.school.now());
         }
     }
     cluster.age_all();
     cluster.other("vacuum", &[]).assert_code(0);
-    assert_eq!(cluster.orphans(&tables), [""; 0], "what nobody committed is gone");
+    assert_eq!(cluster.orphans(&tables), [""; 0], "uncommitted files are removed");
     cluster.assert_tables(&tables, cluster.world.school.now());
-    cluster.assert_discreet();
+    cluster.assert_no_secrets();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_scheduler_nothing_is_started() {
     let world = World::new(school(&[canvas("users")])).await;
-    let nobody = format!("df://127.0.0.1:{}", free_port());
-    let run = world.daplake(&["sync", "--target", "lake", "--cluster", &nobody]);
+    let unused = format!("df://127.0.0.1:{}", free_port());
+    let run = world.daplake(&["sync", "--target", "lake", "--cluster", &unused]);
     run.assert_code(5).assert_says(&["scheduler cannot be reached", "daplake scheduler"]);
     assert_eq!(world.server.counters().job_starts.len(), 0);
     world.daplake(&["sync", "--target", "lake", "--cluster", "http://here"]).assert_code(5).assert_says(&["df://host:50050"]);

@@ -1,4 +1,4 @@
-//! A sink of your own. This one counts changes and forgets the rows: `sink.rs` tells which tables it has, `load.rs` loads one of them.
+//! A sink of your own, which counts changes and discards the rows: `sink.rs` lists its tables, `load.rs` loads one of them.
 
 mod load;
 mod sink;

@@ -376,7 +376,7 @@ fn repeated_texts(properties: WriterProperties, texts: &[(usize, &str)]) -> Byte
     Bytes::from(bytes)
 }
 
-/// Dictionaries and shared prefixes hide the size of rows: what is read at once follows what the rows become.
+/// Dictionaries and shared prefixes hide the size of rows, so the number of rows per read depends on their decoded size.
 #[test]
 fn what_is_read_at_once_follows_the_decoded_size() {
     let schema = table(json!({"id": {"type": "integer"}}), json!({"c": {"type": "string"}}));

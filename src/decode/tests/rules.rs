@@ -50,7 +50,7 @@ fn cells(schema: &TableSchema, format: Format, cells: &[&str]) -> (ArrayRef, Vec
 }
 
 #[test]
-fn columns_of_ours() {
+fn own_columns() {
     let text = concat!(
         r#"{"key":{"id":5},"value":{"n":1},"meta":{"ts":"2024-01-01T00:00:00.5Z","action":"U"}}"#,
         "\n",
@@ -91,7 +91,7 @@ fn an_upsert_without_values_is_unreadable_if_the_table_has_value_columns() {
         assert_eq!((raw.as_slice(), decoded.counts.rows, decoded.counts.bad_rows), (text.as_bytes(), 0, 1));
         assert_eq!(decode(&only_key, Format::Jsonl, &text).counts.rows, 1);
     }
-    // In CSV and TSV the header tells.
+    // In CSV and TSV, the header shows it.
     for (format, separator) in [(Format::Csv, ","), (Format::Tsv, "\t")] {
         let lines =
             [["meta.ts", "meta.action", "key.id"], ["2024-01-01T00:00:00Z", "U", "1"], ["2024-01-01T00:00:00Z", "D", "2"]];

@@ -165,7 +165,7 @@ fn small_files(load: &LoadContext, written: &FileChanges) -> usize {
 }
 
 fn conflict(load: &LoadContext) -> Error {
-    Error::new(Kind::Conflict, "Another run got in between")
+    Error::new(Kind::Conflict, "Another run committed first")
         .with_field("table", &load.plan.table)
         .hint("run it again; it continues from the table's new state")
 }

@@ -1,4 +1,4 @@
-//! One database: its sessions, the user's options, and what a run knows of it.
+//! One database: its sessions, the user's options, and what a run has learnt about it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,6 +1,6 @@
-//! Any bytes as JSONL, CSV or TSV of a table with every type: no panic, and the same rows, counts and errors however the bytes are cut.
+//! Any bytes as JSONL, CSV or TSV of a table with every type: no panic, and the same rows, counts and errors for any split of the input.
 //!
-//! The first byte chooses the format and how nested columns come out, the second the places of the cuts.
+//! The first byte selects the format and the form of nested columns, the second the positions of the splits.
 #![no_main]
 
 use std::sync::{Arc, LazyLock, Mutex};
@@ -95,7 +95,7 @@ fuzz_target!(|data: &[u8]| {
     let whole = read(format, nested, &[bytes]);
     let pieces: Vec<&[u8]> = bytes.chunks(usize::from(*cut).max(1)).collect();
     let parts = read(format, nested, &pieces);
-    // After an error the batches that were given out before it may differ.
+    // After an error the batches that were returned before it may differ.
     if whole.error.is_none() || parts.error.is_none() {
         assert_eq!(whole, parts);
     }

@@ -1,8 +1,8 @@
-//! Whole objects, damaged: either an error, or every row. Never fewer rows, and never a panic.
+//! Damaged objects: either an error or all rows; never fewer rows, and never a panic.
 //!
-//! Input that begins as a Parquet file is read as it is, and has to give as many rows as its footer promises. Of any other input the
-//! first bytes choose the format, whether text is packed, and the number of rows; the rest are damages of four bytes each: two of the
-//! place, the value, the length.
+//! Input that begins like a Parquet file is read unchanged and must give as many rows as its footer promises. In any other input the first
+//! bytes select the format, compression, and the number of rows; the rest are edits of four bytes each: two for the position, one for the
+//! value, one for the length.
 #![no_main]
 
 use std::io::Write;
@@ -35,7 +35,7 @@ static SCHEMA: LazyLock<Arc<TableSchema>> = LazyLock::new(|| {
     Arc::new(TableSchema::read(&TableRef::new("canvas", "t"), 1, source).expect("the schema is fine"))
 });
 
-/// Options that set rows aside, and how many were.
+/// Options that set rows aside, and the number of these rows.
 fn options() -> (DecodeOptions, Arc<AtomicU64>) {
     let bad = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&bad);
@@ -56,7 +56,7 @@ fn options() -> (DecodeOptions, Arc<AtomicU64>) {
     (options, bad)
 }
 
-/// Rows that a reader of the object sees, those set aside included.
+/// The number of rows of an object, including those set aside.
 fn parquet_rows(bytes: &[u8]) -> Option<u64> {
     let (options, bad) = options();
     let batches = decode::parquet(Bytes::copy_from_slice(bytes), Arc::clone(&SCHEMA), options).ok()?;
@@ -112,7 +112,7 @@ fn damage(bytes: &mut [u8], damages: &[u8]) {
     }
 }
 
-/// Lines that are rows: text formats without quotes end a record at each line end.
+/// The number of rows in text: in formats without quotes, each line is a record.
 fn lines(format: Format, text: &[u8]) -> u64 {
     let is_blank = |line: &&[u8]| line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r'));
     let is_empty = |line: &&[u8]| matches!(line, [] | [b'\r']);

@@ -1,4 +1,4 @@
-//! Any JSON as a table's schema: no panic, and what is read has an Arrow schema in both forms.
+//! Any JSON as the schema of a table: no panic, and every accepted schema has an Arrow schema in both forms of nested columns.
 #![no_main]
 
 use daplake::model::TableRef;

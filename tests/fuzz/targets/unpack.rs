@@ -1,4 +1,4 @@
-//! Any bytes as a gzip file: no panic, no more output than the limits allow, and the same bytes or error however it is cut.
+//! Any bytes as a gzip file: no panic, no more output than the limits allow, and the same bytes or error for any split of the input.
 #![no_main]
 
 use std::sync::LazyLock;

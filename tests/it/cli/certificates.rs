@@ -1,4 +1,4 @@
-//! Root certificates: those of the system, those of `--ca-bundle`, and a system without any, such as an empty container.
+//! Root certificates: of the system, of `--ca-bundle`, and a system that has none, such as an empty container.
 
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Run, bare_command};
 
-/// A TLS server on localhost, by `openssl`, whose certificate is signed by the authority in `ca.crt`. It answers nothing.
+/// A TLS server on localhost (`openssl s_server`) with a certificate signed by the authority in `ca.crt`. It sends no responses.
 struct Server {
     child: Child,
     /// Lines of the requests, as the server decrypts them.
@@ -53,7 +53,7 @@ impl Server {
         let mut child = Command::new("openssl")
             .args(["s_server", "-accept", &format!("127.0.0.1:{port}"), "-cert", "server.crt", "-key", "server.key", "-quiet"])
             .current_dir(folder.path())
-            // At the end of its input it would end.
+            // It would exit at the end of its input.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -100,7 +100,7 @@ fn missing_root_certificates_are_not_mistaken_for_an_inspecting_proxy() {
         let request = server.requests.recv_timeout(Duration::from_secs(60));
         child.kill().unwrap();
         let run = Run::of(child.wait_with_output().unwrap());
-        // The line may begin with the end of the request before.
+        // The line may begin with the end of the previous request.
         assert!(request.is_ok_and(|line| line.contains("POST ")), "{system}: {run:?}");
         while server.requests.recv_timeout(Duration::from_millis(200)).is_ok() {}
     }

@@ -1,4 +1,4 @@
-//! Failures: log records, reports of runs that could not start, hints; and signals at any time.
+//! Failures: log records, reports of runs that could not start, hints; signals at any time.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -34,7 +34,7 @@ async fn the_log_file_has_each_table_each_failure_and_the_totals() {
     world.server.inject_for(&canvas("users"), Fault::parse("malformed-line").unwrap(), Times::Always);
     let log = world.path("run.log");
     let run = world.daplake(&with(&["--logfile", log.to_str().unwrap()])).assert_code(5);
-    assert!(run.stderr.contains("error: ") && run.stderr.contains("hint: "), "people read text: {run:?}");
+    assert!(run.stderr.contains("error: ") && run.stderr.contains("hint: "), "a terminal gets text: {run:?}");
     assert!(!run.stderr.contains(" - ERROR - "), "{run:?}");
     let text = lines(&log);
     let errors: Vec<&String> = text.iter().filter(|line| line.contains(" - ERROR - ")).collect();
@@ -87,15 +87,15 @@ async fn a_run_that_cannot_start_is_in_the_log_and_in_the_report() {
         command.envs(variables.iter().copied());
         let run = Run::of(command.output().unwrap()).assert_code(5);
         let text = std::fs::read_to_string(&report).unwrap();
-        let told: Value = serde_json::from_str(&text).unwrap();
+        let report: Value = serde_json::from_str(&text).unwrap();
         let logged = lines(&log).into_iter().filter(|line| line.contains(" - ERROR - ")).collect::<Vec<_>>();
         assert_eq!(logged.len(), 1, "{logged:?}: {run:?}");
         for secret in ["planted-password", CLIENT_SECRET, "planted-wrong"] {
             assert!(!format!("{run:?}{text}{logged:?}").contains(secret), "{secret}: {run:?}");
         }
-        assert!(logged[0].contains(told["failure"]["message"].as_str().unwrap()), "{logged:?}: {told}");
-        assert_eq!(told["tables"], Value::Array(Vec::new()), "{told}");
-        told
+        assert!(logged[0].contains(report["failure"]["message"].as_str().unwrap()), "{logged:?}: {report}");
+        assert_eq!(report["tables"], Value::Array(Vec::new()), "{report}");
+        report
     };
     let wrong_secret = sync("lake", &[], &[("DAP_CLIENT_SECRET", "planted-wrong")]);
     assert_eq!(wrong_secret["failure"]["kind"], "auth");
@@ -121,7 +121,7 @@ async fn several_targets_have_a_report_each_and_a_dash_is_standard_output() {
     let reports: Value = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!(reports.as_array().unwrap().len(), 2, "{reports}");
     assert_eq!(reports[1]["tables"][0]["outcome"], "loaded");
-    assert!(run.stderr.contains("1 loaded"), "people read the sum elsewhere: {run:?}");
+    assert!(run.stderr.contains("1 loaded"), "the summary is on standard error: {run:?}");
     let run = Run::of(world.command(&arguments).env("DAP_CLIENT_SECRET", "").output().unwrap()).assert_code(5);
     let reports: Value = serde_json::from_str(&run.stdout).unwrap();
     assert!(reports.as_array().unwrap().iter().all(|report| report["failure"]["kind"] == "auth"), "{reports}");
@@ -183,7 +183,7 @@ mod signals {
         assert!(Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap().success());
     }
 
-    /// The signals that end a run here: children of `nohup` ignore SIGHUP, and pass that on.
+    /// The signals that end a run here. Processes below `nohup` ignore SIGHUP and inherit that.
     fn signals() -> Vec<&'static str> {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -195,7 +195,7 @@ mod signals {
         vec!["TERM", "INT"]
     }
 
-    /// Waits for the end, and how long it took.
+    /// Waits for the end; returns how long it took.
     fn ended(mut child: Child) -> (Option<i32>, Duration) {
         let begun = Instant::now();
         loop {
@@ -205,13 +205,13 @@ mod signals {
             if begun.elapsed() > Duration::from_secs(40) {
                 child.kill().unwrap();
                 child.wait().unwrap();
-                panic!("it goes on");
+                panic!("the run continues");
             }
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// `DAPLAKE_TEST_SIGNALS` sets how often, 12 by default.
+    /// `DAPLAKE_TEST_SIGNALS` is the number of rounds, 12 by default.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_signal_between_two_waits_is_not_lost() {
         let rounds: usize = std::env::var("DAPLAKE_TEST_SIGNALS").ok().and_then(|text| text.parse().ok()).unwrap_or(12);
@@ -221,15 +221,15 @@ mod signals {
         for round in 0..rounds {
             let mut child = world.command(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
             let moment = ["data as of", "next run at"][round % 2];
-            let mut told = BufReader::new(child.stderr.take().unwrap());
+            let mut stderr = BufReader::new(child.stderr.take().unwrap());
             let mut line = String::new();
             while !line.contains(moment) {
                 line.clear();
-                assert_ne!(told.read_line(&mut line).unwrap(), 0, "it ended");
+                assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it ended");
             }
             signal(&child, signals[round % signals.len()]);
             // A full pipe must not block it.
-            std::thread::spawn(move || std::io::copy(&mut told, &mut std::io::sink()));
+            std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
             let (code, took) = tokio::task::spawn_blocking(move || ended(child)).await.unwrap();
             assert_eq!(code, Some(0), "round {round}: the ordinary end of a service");
             assert!(took < Duration::from_secs(20), "round {round}: {took:?}");
@@ -272,15 +272,15 @@ mod signals {
             };
         }
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut told = BufReader::new(child.stderr.take().unwrap());
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         while !line.contains("next run at") {
             line.clear();
-            assert_ne!(told.read_line(&mut line).unwrap(), 0, "it ended");
+            assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it ended");
         }
         signal(&child, "HUP");
         std::thread::sleep(Duration::from_millis(500));
-        assert!(child.try_wait().unwrap().is_none(), "it goes on");
+        assert!(child.try_wait().unwrap().is_none(), "the run continues");
         signal(&child, "TERM");
         assert_eq!(tokio::task::spawn_blocking(move || ended(child)).await.unwrap().0, Some(0));
     }

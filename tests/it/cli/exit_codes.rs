@@ -74,7 +74,7 @@ fn options_of_sync_are_in_groups_with_the_most_used_ones_first() {
             assert!(group == "Databases:" && !cfg!(feature = "sql"), "{group} is not in {groups:?}");
             continue;
         };
-        assert!(place >= last, "{group} comes too late: {groups:?}");
+        assert!(place >= last, "{group} is not among the first: {groups:?}");
         last = place;
     }
     let short = help(&["sync", "-h"]);
@@ -181,7 +181,7 @@ async fn wrong_credentials_are_reported_without_their_values() {
     };
     let run = with(CLIENT_ID, "a-wrong-planted-secret").assert_code(5).assert_says(&["expired"]);
     assert!(!format!("{run:?}").contains("a-wrong-planted-secret"));
-    // What remains of `test-region#planted-client` without quotes in a shell or an .env file.
+    // `test-region#planted-client` as a shell or an .env file cuts it without quotes.
     with("test-region", CLIENT_SECRET).assert_code(5).assert_says(&["#"]);
     assert!(world.fingerprint().is_empty(), "nothing was created");
 }

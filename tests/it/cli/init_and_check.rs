@@ -3,7 +3,7 @@
 use daplake::demo::serve::{Endpoint, Fault, Times};
 use serde_json::Value;
 
-use crate::support::{CLIENT_ID, CLIENT_SECRET, Run, World, bare_command, canvas, school};
+use crate::support::{CLIENT_ID, CLIENT_SECRET, Run, World, bare_command, canvas, files_below, school};
 
 async fn small() -> World {
     World::new(school(&[canvas("accounts"), canvas("users")])).await
@@ -54,10 +54,10 @@ async fn sync_updates_all_targets_of_the_file() {
     bare(&world, &["status", "--to", "tow"], &[]).assert_code(2).assert_says(&["`two`"]);
     bare(&world, &["status", "--to", "two", "--target", "one"], &[]).assert_code(2).assert_says(&["--to", "--target"]);
     // `--to` is an option and overrides the variable.
-    let told = [("DAPLAKE_TARGET", "elsewhere")];
-    let status = bare(&world, &["status", "--to", "one", "--output", "json"], &told).assert_code(0);
+    let variable = [("DAPLAKE_TARGET", "elsewhere")];
+    let status = bare(&world, &["status", "--to", "one", "--output", "json"], &variable).assert_code(0);
     assert_eq!(serde_json::from_str::<Value>(&status.stdout).unwrap()["tables"].as_array().map(Vec::len), Some(2));
-    bare(&world, &["status"], &told).assert_code(0).assert_says(&["No tables at", "elsewhere"]);
+    bare(&world, &["status"], &variable).assert_code(0).assert_says(&["No tables at", "elsewhere"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -195,22 +195,16 @@ async fn secrets_of_the_file_appear_nowhere_and_files_are_private() {
     let arguments = std::fs::read(format!("/proc/{}/cmdline", child.id())).unwrap_or_default();
     world.server.clear_faults();
     let run = Run::of(child.wait_with_output().unwrap()).assert_code(0);
-    let mut said = String::from_utf8(arguments).unwrap() + &run.stdout + &run.stderr;
-    let mut folders = vec![world.path("state"), world.path("lake")];
-    let mut files = vec![world.path("report.json"), world.path("log.txt")];
-    while let Some(folder) = folders.pop() {
-        for entry in folder.read_dir().unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() { folders.push(path) } else { files.push(path) }
-        }
+    let mut searched = String::from_utf8(arguments).unwrap() + &run.stdout + &run.stderr;
+    let folders = ["state", "lake"].map(|name| files_below(&world.path(name)));
+    assert!(folders.iter().all(|files| !files.is_empty()));
+    for file in folders.into_iter().flatten().chain([world.path("report.json"), world.path("log.txt")]) {
+        searched.push_str(&String::from_utf8_lossy(&std::fs::read(file).unwrap()));
     }
-    for file in files {
-        said.push_str(&String::from_utf8_lossy(&std::fs::read(file).unwrap()));
-    }
-    said.push_str(&bare(&world, &["check", "--output", "json", "--loglevel", "debug"], &[MINE]).assert_code(0).stderr);
-    assert!(said.len() > 2000, "there is something to search");
+    searched.push_str(&bare(&world, &["check", "--output", "json", "--loglevel", "debug"], &[MINE]).assert_code(0).stderr);
+    assert!(searched.len() > 2000, "there is something to search");
     for secret in [CLIENT_SECRET, "Bearer ", "Basic ", "signature=", "sig=", "eyJ"] {
-        assert!(!said.contains(secret), "{secret} shows");
+        assert!(!searched.contains(secret), "{secret} shows");
     }
     #[cfg(unix)]
     for (path, mode) in [("state", 0o700), ("report.json", 0o600), ("bad.jsonl", 0o600)] {
@@ -256,17 +250,13 @@ async fn a_pipe_in_the_temporary_folder_does_not_block_a_run() {
 #[cfg(unix)]
 fn modes(folder: &std::path::Path) -> Vec<(std::path::PathBuf, u32)> {
     use std::os::unix::fs::PermissionsExt;
-    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
-    while let Some(folder) = folders.pop() {
-        for entry in folder.read_dir().into_iter().flatten().flatten() {
-            let Ok(metadata) = entry.metadata() else { continue };
-            found.push((entry.path(), metadata.permissions().mode() & 0o777));
-            if metadata.is_dir() {
-                folders.push(entry.path());
-            }
-        }
-    }
-    found
+
+    use crate::support::paths_below;
+    let mode = |path: std::path::PathBuf| {
+        let mode = path.symlink_metadata().ok()?.permissions().mode() & 0o777;
+        Some((path, mode))
+    };
+    paths_below(folder).into_iter().filter_map(mode).collect()
 }
 
 #[cfg(unix)]

@@ -1,5 +1,5 @@
-//! Names of tables and columns in options: a misspelt one ends the run before anything is loaded. Options of a settings file for
-//! several targets, and what `check` says of them.
+//! Names of tables and columns in options: a misspelt one ends the run before anything is loaded. Options of a settings file with
+//! several targets, and what `check` reports about them.
 
 #[cfg(feature = "postgres")]
 use crate::support::postgres::Database;
@@ -33,8 +33,8 @@ async fn a_misspelt_table_ends_the_run_before_any_job() {
         (["--deletes", "usres=mark"], "`users`"),
         (["--mode", "usres=history"], "`users`"),
         (["--partition-by", "usres=day(created_at)"], "`users`"),
-        (["--drop-column", "*.emial_of_nobody"], "emial_of_nobody"),
-        (["--hash-column", "all.emial_of_nobody"], "emial_of_nobody"),
+        (["--drop-column", "*.emial_of_none"], "emial_of_none"),
+        (["--hash-column", "all.emial_of_none"], "emial_of_none"),
     ] {
         sync(&world, &options).assert_code(5).assert_says(&[words, "hint: "]);
         assert!(!world.lake().join("canvas").exists(), "{options:?}");
@@ -75,7 +75,7 @@ async fn a_removed_column_of_an_existing_table_is_not_taken_for_a_misspelt_one()
     }
     assert_eq!(world.fingerprint(), before);
 
-    // The column goes with a later version of the schema, and the rule that named it stays.
+    // A later schema version removes the column; the option that names it stays.
     let run = |target: &str, option: &str| {
         let arguments =
             ["sync", "--target", target, "--jobs-per-minute", "0", "--table", "courses", option, "courses.turnitin_id"];
@@ -91,7 +91,7 @@ async fn a_removed_column_of_an_existing_table_is_not_taken_for_a_misspelt_one()
     run("fresh", "--drop-column").assert_code(5).assert_says(&["turnitin_id"]);
 }
 
-/// The binary with a settings file.
+/// The program with a settings file.
 fn with_file(world: &World, arguments: &[&str], text: &str) -> Run {
     let text = format!(
         "[service]\nurl = \"{}\"\nclient_id = \"{CLIENT_ID}\"\nclient_secret = \"${{MY_SECRET}}\"\n[pacing]\njob_starts = 0\n{text}",
@@ -135,7 +135,7 @@ async fn options_for_lakes_do_not_fail_a_database_in_the_same_file() {
     assert!(users.contains("_valid_from") && users.contains("short_name") && !users.contains("sortable_name"), "{users}");
     assert!(!head("accounts").contains("_action"));
     with_file(&world, &["check"], &text).assert_code(0).assert_says(&["is ignored for warehouse", "ok    tables"]);
-    // What is typed is meant.
+    // On the command line the same option is refused.
     let typed = world.daplake(&["sync", "--target", &database.url, "--mode", "users=history", "--table", "users"]);
     typed.assert_code(38).assert_says(&["--mode history"]);
 }
@@ -163,7 +163,7 @@ async fn check_reports_what_sync_would_refuse() {
         "[tables.users]\ndrop_columns = [\"sortable_name\"]\nmode = \"history\"\n[tables.accounts]\ndeletes = \"mark\"\n";
     with_file(&world, &["check"], &format!("{lake}{good}")).assert_code(0).assert_says(&["ok    tables"]);
     with_file(&world, &["sync"], &format!("{lake}{good}")).assert_code(0);
-    // What the table is already cannot be changed.
+    // The mode of an existing table cannot be changed.
     let changed = good.replace("history", "current");
     with_file(&world, &["check"], &format!("{lake}{changed}")).assert_code(5).assert_says(&["FAIL"]);
 }

@@ -1,5 +1,5 @@
-//! Reports of runs to a webhook over real HTTP, a command and Prometheus. A notification that fails changes no run, and its address is
-//! never printed.
+//! Reports of runs to a webhook over real HTTP, to a command and to Prometheus. A failing notification does not change the run, and its
+//! address is never printed.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -64,14 +64,14 @@ async fn a_webhook_is_called_when_failures_start_and_end() {
     };
     sync(&["--notify-on", "change"]).assert_code(0);
     sync(&[]).assert_code(0);
-    assert!(heard.try_recv().is_err(), "nothing is wrong, nothing is new");
+    assert!(heard.try_recv().is_err(), "nothing failed, and nothing changed");
     world.school.advance();
     world.server.inject_for(&canvas("users"), Fault::parse("malformed-line").unwrap(), Times::Always);
     let run = sync(&["--notify-on", "change"]).assert_code(5);
     assert!(!format!("{run:?}").contains("planted-path-secret"));
     let refused = heard.recv().unwrap();
     let message = heard.recv().unwrap();
-    assert_eq!(refused, message, "one that is refused for now is sent again");
+    assert_eq!(refused, message, "a temporary refusal is repeated");
     assert_eq!(message["failed"], true);
     assert_eq!(message["totals"]["failed"], 1);
     assert_eq!(message["text"], "daplake: 1 of 2 tables failed");
@@ -79,7 +79,7 @@ async fn a_webhook_is_called_when_failures_start_and_end() {
     let users = tables.iter().find(|table| table["table"] == "canvas.users").unwrap();
     assert_eq!(users["failure"]["kind"], "data");
     sync(&["--notify-on", "change"]).assert_code(5);
-    assert!(heard.try_recv().is_err(), "the same trouble is not new");
+    assert!(heard.try_recv().is_err(), "unchanged failures are not reported again");
     world.server.clear_faults();
     world.school.advance();
     sync(&["--notify-on", "change", "--notify-form", "slack"]).assert_code(0);
@@ -98,7 +98,7 @@ async fn a_failing_notification_does_not_change_the_run_or_print_its_address() {
         .assert_says(&["The notification did not arrive", "404", "The notification command failed"]);
     assert!(!format!("{run:?}").contains("planted-path-secret"), "{run:?}");
     heard.recv().unwrap();
-    assert!(heard.try_recv().is_err(), "a refusal for good is not repeated");
+    assert!(heard.try_recv().is_err(), "a permanent refusal is not repeated");
     let wrong =
         world.daplake(&with(&["--notify", "planted-path-secret"])).assert_code(5).assert_says(&["--notify is not a URL"]);
     assert!(!format!("{wrong:?}").contains("planted-path-secret"), "{wrong:?}");
@@ -108,14 +108,14 @@ async fn a_failing_notification_does_not_change_the_run_or_print_its_address() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_receives_the_run_on_standard_input_and_no_secret() {
     let world = World::new(school(&[canvas("accounts")])).await;
-    let command = "cat > told.json; env > env.txt";
+    let command = "cat > outcome.json; env > env.txt";
     world.daplake(&with(&["--notify-command", command])).assert_code(0);
-    assert!(!world.path("told.json").exists(), "nothing failed");
+    assert!(!world.path("outcome.json").exists(), "nothing failed");
     world.daplake(&with(&["--notify-command", command, "--notify-on", "always"])).assert_code(0);
-    let told: Value = serde_json::from_str(&std::fs::read_to_string(world.path("told.json")).unwrap()).unwrap();
-    assert_eq!(told["run"]["tables"][0]["outcome"], "unchanged");
+    let outcome: Value = serde_json::from_str(&std::fs::read_to_string(world.path("outcome.json")).unwrap()).unwrap();
+    assert_eq!(outcome["run"]["tables"][0]["outcome"], "unchanged");
     assert!(!std::fs::read_to_string(world.path("env.txt")).unwrap().contains(CLIENT_SECRET));
-    // It gets no other secret, but the variables that it may need.
+    // It gets no other secret, only the variables that it may need.
     let mut with_secrets = world.command(&with(&["--notify-command", "env > env.txt", "--notify-on", "always"]));
     let secrets = [
         "DAP_CONNECTION_STRING",
@@ -136,8 +136,8 @@ async fn a_command_receives_the_run_on_standard_input_and_no_secret() {
     // A run that could not start is reported, too.
     world.server.inject(Fault::parse("account-disabled:tables").unwrap(), Times::Always);
     world.daplake(&with(&["--notify-command", command])).assert_code(5);
-    let told: Value = serde_json::from_str(&std::fs::read_to_string(world.path("told.json")).unwrap()).unwrap();
-    assert_eq!(told["run"]["failure"]["kind"], "account");
+    let outcome: Value = serde_json::from_str(&std::fs::read_to_string(world.path("outcome.json")).unwrap()).unwrap();
+    assert_eq!(outcome["run"]["failure"]["kind"], "account");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,7 +154,7 @@ async fn a_long_run_serves_metrics_for_prometheus() {
         Some(text)
     };
     let text = loop {
-        assert!(running.try_wait().unwrap().is_none(), "it runs");
+        assert!(running.try_wait().unwrap().is_none(), "the program is running");
         match get("/metrics") {
             Some(text) if text.contains("daplake_runs_total") => break text,
             _ => std::thread::yield_now(),

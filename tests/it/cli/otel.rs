@@ -1,5 +1,5 @@
-//! OpenTelemetry: traces and metrics of a run reach a collector over real HTTP, as protobuf that is decoded here. No header or address is
-//! printed.
+//! OpenTelemetry: traces and metrics of a run reach a collector over real HTTP, as protobuf that is decoded here. Headers and addresses are
+//! never printed.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -66,7 +66,7 @@ impl<'a> Value<'a> {
     fn bytes(self) -> &'a [u8] {
         match self {
             Value::Bytes(bytes) => bytes,
-            Value::Number(number) => panic!("the number {number} is no message"),
+            Value::Number(number) => panic!("field {number} is not a message"),
         }
     }
 
@@ -172,7 +172,7 @@ fn values(posts: &[Post]) -> BTreeMap<(String, String), f64> {
         for metric in at(&post.body, &[1, 2, 2]) {
             let name = fields(metric, 1)[0].text();
             for point in at(metric, &[5, 1]).into_iter().chain(at(metric, &[7, 1])) {
-                let Some(Value::Number(bits)) = fields(point, 4).first().copied() else { panic!("{name} is no double") };
+                let Some(Value::Number(bits)) = fields(point, 4).first().copied() else { panic!("{name} is not a double") };
                 let table = attributes(point, 7).remove("table").unwrap_or_default();
                 found.insert((name.clone(), table), f64::from_bits(bits));
             }
@@ -196,8 +196,8 @@ async fn a_run_is_sent_as_a_trace_and_as_metrics() {
         ("OTEL_EXPORTER_OTLP_HEADERS", HEADERS),
         ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test"),
     ];
-    let told = ["--notify-command", "env > env.txt", "--notify-on", "always", "--loglevel", "debug"];
-    let run = sync(&world, &variables, &told).assert_code(5);
+    let options = ["--notify-command", "env > env.txt", "--notify-on", "always", "--loglevel", "debug"];
+    let run = sync(&world, &variables, &options).assert_code(5);
     assert!(!format!("{run:?}").contains("planted-header-secret"), "{run:?}");
     assert!(!std::fs::read_to_string(world.path("env.txt")).unwrap().contains("planted-header-secret"));
     let posts: Vec<Post> = heard.try_iter().collect();
@@ -256,8 +256,9 @@ async fn a_failing_collector_does_not_change_the_run_or_print_a_secret() {
     assert!(run.stdout.contains("1 loaded"), "{run:?}");
     let text = std::fs::read_to_string(&log).unwrap();
     for signal in ["traces", "metrics"] {
-        let told = text.lines().filter(|line| line.contains("cannot be sent") && line.contains(signal) && line.contains("401"));
-        assert_eq!(told.count(), 1, "{text}");
+        let errors =
+            text.lines().filter(|line| line.contains("cannot be sent") && line.contains(signal) && line.contains("401"));
+        assert_eq!(errors.count(), 1, "{text}");
     }
     let paths: Vec<String> = heard.try_iter().map(|post| post.path).collect();
     assert!(paths.contains(&"/planted-path-secret/v1/traces".to_owned()), "{paths:?}");

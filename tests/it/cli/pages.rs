@@ -1,5 +1,4 @@
-//! `status` as text, JSON and page: the same values in all forms, failures named, nothing loaded from elsewhere, and the page as
-//! a real browser shows it.
+//! `status` as text, JSON and a page: the same values in all forms, failures by name, no external resources, and the page in a real browser.
 
 use std::path::Path;
 
@@ -11,9 +10,9 @@ use serde_json::Value;
 use crate::support::browser::{browser, dom, dom_at, screenshot, screenshot_at};
 use crate::support::{Run, World, bare_command, canvas, school};
 
-/// Names a folder for pictures.
+/// The variable with a folder for screenshots.
 const PICTURES: &str = "DAPLAKE_TEST_PICTURES";
-/// The school's commits are so far apart.
+/// The distance of the school's commits.
 const COMMIT_MICROS: i64 = 4 * 3600 * 1_000_000;
 const SYNC: [&str; 5] = ["sync", "--target", "lake", "--jobs-per-minute", "0"];
 
@@ -23,7 +22,7 @@ fn status(world: &World, more: &[&str]) -> Value {
     serde_json::from_str(&world.daplake(&arguments).assert_code(0).stdout).unwrap()
 }
 
-/// A lake after `syncs` syncs, each of them of newer data.
+/// A lake after `syncs` syncs, each with newer data.
 async fn grown(tables: &[&str], syncs: usize) -> World {
     let tables: Vec<_> = tables.iter().map(|table| canvas(table)).collect();
     grown_school(school(&tables), syncs).await
@@ -45,7 +44,7 @@ async fn status_shows_growth_and_runs() {
     let world = grown(&["users", "enrollments"], 3).await;
     let status = status(&world, &["--past", "10"]);
     let users = &status["tables"][1];
-    assert_eq!((&users["table"], &users["state"]), (&"users".into(), &"behind".into()), "the school's data are of old");
+    assert_eq!((&users["table"], &users["state"]), (&"users".into(), &"behind".into()), "the data of the school is old");
     let past = users["past"].as_array().unwrap();
     assert_eq!(past.len(), 3);
     assert_eq!(past[2]["rows"], users["rows"]);
@@ -83,7 +82,7 @@ async fn a_failing_table_is_listed_until_it_loads_again() {
     let text = std::fs::read_to_string(&page).unwrap();
     assert!(text.contains("1 of 1 tables could not be updated"), "{text}");
     world.server.clear_faults();
-    // The damaged object is kept with its job.
+    // The damaged object stays with its job.
     world.school.advance();
     world.daplake(&SYNC).assert_code(0);
     assert_eq!(status(&world, &["--current-for", "99999d"])["tables"][0]["state"], "current");
@@ -97,14 +96,14 @@ async fn tables_never_loaded_and_runs_that_could_not_start_are_shown() {
     assert_eq!(status(&world, &[])["never_loaded"][0]["table"], "canvas.users");
     world.server.inject(Fault::parse("account-disabled:tables").unwrap(), Times::Always);
     world.daplake(&SYNC).assert_code(5);
-    let told = status(&world, &[]);
-    assert_eq!(told["runs"][0]["failure"]["kind"], "account");
-    assert!(!told.to_string().contains(crate::support::CLIENT_SECRET));
+    let overview = status(&world, &[]);
+    assert_eq!(overview["runs"][0]["failure"]["kind"], "account");
+    assert!(!overview.to_string().contains(crate::support::CLIENT_SECRET));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_page_is_self_contained_and_fits_the_window() {
-    // Data that are as young as they can be. For a picture to keep, a longer past.
+    // Data that is as recent as possible, with a longer history for screenshots that are kept.
     let syncs: i64 = if std::env::var_os(PICTURES).is_some() { 40 } else { 4 };
     let start = Timestamp::from_micros((Timestamp::now().micros() / COMMIT_MICROS - syncs + 1) * COMMIT_MICROS);
     let tables = ["assignments", "courses", "enrollments", "submissions", "users", "wiki_pages"].map(canvas);
@@ -116,7 +115,7 @@ async fn the_page_is_self_contained_and_fits_the_window() {
     for word in ["http://", "https://", " src=", "@import", "url("] {
         assert!(!text.contains(word), "{word}");
     }
-    // Where it stands is of no interest in a picture.
+    // A screenshot need not show the path of the test's folder.
     std::fs::write(&page, text.replace(world.lake().to_str().unwrap(), "/srv/lake")).unwrap();
     let Some(browser) = browser() else { return };
     let seen = dom(&browser, &page);
@@ -175,12 +174,12 @@ fn the_diagram_can_be_searched_and_zoomed_in_a_browser() {
         whole.contains("tables</p>") && whole.contains("id=\"panel\" aria-live=\"polite\" hidden"),
         "nothing is chosen yet"
     );
-    // A table is chosen by its address, as by a click.
+    // The fragment of the address selects a table, like a click.
     let chosen = dom_at(&browser, &page, "#canvas.submissions");
     assert!(chosen.contains("aria-current=\"true\">submissions</a>"));
     assert!(chosen.contains("class=\"chosen\""));
     let view = |dom: &str| dom.split("id=\"picture\" viewBox=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
-    assert_ne!(view(&whole), view(&chosen), "the view went there");
+    assert_ne!(view(&whole), view(&chosen), "the view was moved");
     let picture = folder.path().join("diagram.png");
     assert_eq!(screenshot_at(&browser, &page, "#canvas.submissions", &picture, (1400, 900)), (1400, 900));
     keep(&picture, "diagram.png");
@@ -188,7 +187,7 @@ fn the_diagram_can_be_searched_and_zoomed_in_a_browser() {
     keep(&picture, "diagram-whole.png");
 }
 
-/// With `DAPLAKE_TEST_PICTURES` a picture is kept in that folder, to be looked at.
+/// `DAPLAKE_TEST_PICTURES` names a folder in which screenshots are kept.
 fn keep(picture: &Path, name: &str) {
     if let Some(folder) = std::env::var_os(PICTURES) {
         std::fs::copy(picture, Path::new(&folder).join(name)).unwrap();

@@ -1,32 +1,24 @@
-//! The address of a target: what is a folder, what is refused, and that a secret in it shows nowhere.
+//! Addresses of targets: which are folders, which are refused, and that their secrets are never printed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::support::{Run, World, bare_command, canvas, school};
+use crate::support::{Run, World, bare_command, canvas, paths_below, school};
 
 const SECRET: &str = "planted-secret";
 
-/// Every name and every byte below a folder, to look for a secret in.
+/// All paths and file contents below a folder, to search for secrets.
 fn everything_below(folder: &Path) -> String {
-    let mut text = String::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in folder.read_dir().unwrap() {
-            let path = entry.unwrap().path();
-            text.push_str(&format!("{}\n", path.display()));
-            match path.is_dir() {
-                true => folders.push(path),
-                false => text.push_str(&String::from_utf8_lossy(&std::fs::read(path).unwrap())),
-            }
-        }
-    }
-    text
+    let content = |path: PathBuf| {
+        let bytes = if path.is_file() { std::fs::read(&path).unwrap() } else { Vec::new() };
+        format!("{}\n{}", path.display(), String::from_utf8_lossy(&bytes))
+    };
+    paths_below(folder).into_iter().map(content).collect()
 }
 
 #[track_caller]
 fn assert_discreet(world: &World, run: &Run) {
-    let said = format!("{}{}", run.stdout, run.stderr);
-    assert!(!said.contains(SECRET), "{said}");
+    let output = format!("{}{}", run.stdout, run.stderr);
+    assert!(!output.contains(SECRET), "{output}");
     assert!(!everything_below(&world.path("")).contains(SECRET), "{run:?}");
 }
 
@@ -71,7 +63,7 @@ async fn an_invalid_address_is_refused_and_never_printed() {
     }
     assert_eq!(world.server.counters().job_starts.len(), 0);
 
-    // At the wrong place, where it is the parser that refuses.
+    // In the wrong position, where the parser refuses it.
     let url = "postgresql://u:planted-secret@127.0.0.1/db";
     for arguments in
         [&["sync", url][..], &[url], &["sync", "--to", url], &["sync", "--loglevel", url], &["status", "--runs", url]]
@@ -93,13 +85,13 @@ async fn an_invalid_address_is_refused_and_never_printed() {
         std::fs::write(world.path("other.toml"), text).unwrap();
         let mut command = world.command(&["sync", "--settings", "other.toml"]);
         let run = Run::of(command.env("PLANTED", SECRET).output().unwrap());
-        // What stands for the password is percent-encoded, and no character of it is odd: some of the texts are right then.
+        // The variable for the password is percent-encoded, so some of the addresses are valid.
         assert!(matches!(run.code, Some(2 | 5)), "{run:?}");
         assert_discreet(&world, &run);
     }
 }
 
-/// Two syncs, then all that reads.
+/// Two syncs, then all commands that read.
 async fn assert_is_a_lake(world: &World, target: &str, folder: &Path, cwd: &Path, more: &[(&str, &str)]) {
     let run = |arguments: &[&str]| {
         let mut command = world.command(&[arguments, &["--target", target]].concat());
@@ -150,7 +142,7 @@ async fn a_folder_gets_exactly_the_given_name() {
         cwd.read_dir().unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
     assert!(!names.contains(&"~".to_owned()) && !names.contains(&"a b%".to_owned()), "{names:?}");
 
-    // A `..` behind a link goes where the system would go.
+    // A `..` after a symbolic link is resolved as by the system.
     #[cfg(unix)]
     {
         std::fs::create_dir_all(world.path("far/away")).unwrap();

@@ -31,8 +31,8 @@ fn tables_of(namespace: &str, count: usize) -> Vec<TableRef> {
     names.iter().take(count).map(|name| TableRef::new(namespace, name.as_str())).collect()
 }
 
-/// Tables with an unfinished job in the state folder that a run would still start. A run can be killed after it has committed a table and
-/// before it has recorded that.
+/// The number of tables with an unfinished job in the state folder. A run can be killed after it has committed a table and before it has
+/// recorded that.
 fn unfinished(world: &World) -> usize {
     let Ok(entries) = world.path("state").read_dir() else { return 0 };
     let status = world.daplake(&["status", "--target", "lake", "--output", "json"]).stdout;
@@ -52,7 +52,7 @@ fn unfinished(world: &World) -> usize {
     entries.filter(|entry| is_unfinished(&entry.as_ref().unwrap().path())).count()
 }
 
-/// `DAPLAKE_TEST_KILLS` sets how often, 6 by default.
+/// `DAPLAKE_TEST_KILLS` is the number of kills, 6 by default.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_run_is_resumed_with_its_jobs() {
     let kills: u32 = std::env::var("DAPLAKE_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(6);
@@ -92,7 +92,7 @@ async fn a_killed_run_is_resumed_with_its_jobs() {
         }
         resumed += known;
         let asked = posts() - before;
-        assert!(asked + known <= 20, "{asked} tables were asked for although {known} of 20 had a job");
+        assert!(asked + known <= 20, "{asked} jobs were started although {known} of 20 had a job");
     }
     world.daplake(&arguments).assert_code(0);
     world.assert_tables("deltalake", &tables, world.school.now());
@@ -100,7 +100,7 @@ async fn a_killed_run_is_resumed_with_its_jobs() {
     let ids: BTreeSet<&str> = counters.job_starts.iter().map(|start| start.id.as_str()).collect();
     assert_eq!(ids.len() as u64, counters.jobs_started());
     eprintln!(
-        "{killed} kills, {whole} whole runs, {resumed} jobs resumed, {} jobs started, {} asked for again by a run that could not know",
+        "{killed} kills, {whole} whole runs, {resumed} jobs resumed, {} jobs started, {} started again because a kill had lost their ids",
         counters.jobs_started(),
         counters.jobs_reattached
     );
@@ -146,7 +146,7 @@ async fn the_run_after_a_time_budget_loads_the_deferred_tables() {
         assert_eq!(failures(&report), [""; 0]);
         let loaded = names(&report, is_loaded);
         assert!(!loaded.is_empty() && loaded.len() <= 4, "{report:?}");
-        assert!(loaded.is_disjoint(&done), "round {round}: those whose turn is longest ago come first");
+        assert!(loaded.is_disjoint(&done), "round {round}: the least recently synced tables come first");
         let deferred = names(&report, |outcome| *outcome == Outcome::Deferred { reason: DeferReason::TimeBudget });
         assert_eq!(loaded.len() + deferred.len(), 12, "{report:?}");
         assert_eq!(report.ended_early, Some(DeferReason::TimeBudget));
@@ -269,7 +269,7 @@ async fn fresh_discards_the_jobs_of_an_earlier_run() {
     assert_eq!(posts(), 2);
 }
 
-/// With the limits of the service for a shorter minute, the run is as fast as they allow, and no call exceeds them.
+/// With the limits of the service and a shorter minute, the run is as fast as the limits allow and never exceeds them.
 /// `DAPLAKE_TEST_WINDOW_MS` sets the length of the minute, 1500 by default.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_tables_use_the_limits_and_never_exceed_them() {
@@ -418,7 +418,7 @@ mod staying {
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         service.hears("STOPPING=1");
         assert_eq!(service.terminate(), Some(0));
-        assert!(!world.lake().join("canvas/users/_delta_log").exists(), "the table is as it was: not there");
+        assert!(!world.lake().join("canvas/users/_delta_log").exists(), "there is still no table");
         world.server.clear_faults();
         let run = world.daplake(&["sync", "--target", "lake", "--jobs-per-minute", "0"]).assert_code(0);
         assert!(run.stdout.contains("1 loaded"), "{run:?}");
@@ -465,7 +465,7 @@ async fn a_snapshot_that_the_service_already_had_replaces_a_newer_table() {
         }
         world.server.inject_for(&table, Fault::StaleJob, Times::N(1));
         let run = sync(&["--resnapshot"]);
-        assert!(format!("{}{}", run.stdout, run.stderr).contains("older than the table was"), "{run:?}");
+        assert!(format!("{}{}", run.stdout, run.stderr).contains("older than the table"), "{run:?}");
         if mode.is_empty() {
             world.assert_tables("deltalake", std::slice::from_ref(&table), begin);
         }

@@ -31,8 +31,8 @@ async fn views_for_duckdb_read_the_files_and_carry_descriptions() {
          print(c.execute(\"SELECT count(*) FROM duckdb_columns() WHERE schema_name = 'canvas' AND comment IS NOT NULL\").fetchone()[0])";
     let output = Command::new(python).args(["-c", script]).arg(world.path("views.sql")).stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{}\n{printed}", String::from_utf8_lossy(&output.stderr));
-    let said = String::from_utf8(output.stdout).unwrap();
-    let (rows, comments) = said.trim().split_once('\n').unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let (rows, comments) = printed.trim().split_once('\n').unwrap();
     let users = world.school.expected(&canvas("users"), world.school.now()).unwrap().len();
     assert_eq!(rows, format!("({users}, {users})"));
     let described = |name: &str| {

@@ -1,5 +1,5 @@
-//! The official client and daplake on one database, in turn: either continues where the other stopped, and both create the same. Each kind of
-//! database implements [`Kept`].
+//! The official client and daplake on one database, in turn: each continues where the other stopped, and both create the same layout. Each
+//! kind of database implements [`Kept`].
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -15,14 +15,14 @@ use crate::support::{
     CLIENT_ID, CLIENT_SECRET, Run, World, assert_same_to, canvas, official, read_postgres, school, serving, web_logs,
 };
 
-/// A database that both programs support, as its own programs see it.
+/// A database that both programs support, read by its own client.
 trait Kept: Send + Sync {
     /// The connection string.
     fn url(&self) -> &str;
     /// Columns, constraints, types and comments, one line each.
     fn layout(&self) -> BTreeSet<String>;
     /// The sync state, one line for each row.
-    fn book_keeping(&self) -> BTreeSet<String>;
+    fn sync_state(&self) -> BTreeSet<String>;
     /// Rows of tables as JSON.
     fn rows(&self, tables: &[TableRef]) -> Vec<Vec<Value>>;
     /// The precision of timestamps of the official client, in microseconds.
@@ -40,8 +40,8 @@ impl Kept for Database {
         read_postgres::layout(self)
     }
 
-    fn book_keeping(&self) -> BTreeSet<String> {
-        read_postgres::book_keeping(self)
+    fn sync_state(&self) -> BTreeSet<String> {
+        read_postgres::sync_state(self)
     }
 
     fn rows(&self, tables: &[TableRef]) -> Vec<Vec<Value>> {
@@ -74,7 +74,7 @@ impl Kept for crate::support::mysql::Database {
         lines.lines().map(alike).collect()
     }
 
-    fn book_keeping(&self) -> BTreeSet<String> {
+    fn sync_state(&self) -> BTreeSet<String> {
         let lines = self.sql(
             "SELECT source_namespace, source_table, timestamp, schema_version, target_schema, target_table, schema_description_format, \
              schema_description FROM instructure_dap__table_sync; SELECT * FROM instructure_dap__database_version",
@@ -124,7 +124,7 @@ impl Pair {
         }
     }
 
-    /// Runs one verb on both databases at once, each with one of the clients, for all given tables.
+    /// Runs one command on both databases at the same time, each with one of the clients, for all given tables.
     async fn step(&self, verb: &str, clients: [Client; 2], tables: &[TableRef], since: Option<Timestamp>) {
         self.prepare(tables, since).await;
         std::thread::scope(|scope| {
@@ -180,7 +180,7 @@ impl Pair {
     }
 
     fn assert_alike(&self, but: &[&str], when: &str) {
-        let [one, other] = self.databases.each_ref().map(|database| database.book_keeping());
+        let [one, other] = self.databases.each_ref().map(|database| database.sync_state());
         assert_eq!(differences(&one, &other), [""; 0], "sync state, {when}");
         let layout = |database: &dyn Kept| -> BTreeSet<String> {
             let lines = database.layout().into_iter().filter(|line| !but.iter().any(|but| line.contains(but)));

@@ -1,4 +1,4 @@
-//! SQL Server as a target, from the command line and the library: the same histories as for the lake, read back with queries.
+//! SQL Server as a target of the program and the library: the histories of the lake tests, read back with queries.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What only MySQL and MariaDB have; all other tests are in `sql.rs`.
+//! Tests for MySQL and MariaDB only; those for all databases are in `sql.rs`.
 
 use std::path::Path;
 use std::process::Command;
@@ -86,7 +86,7 @@ async fn without_the_bulk_path_rows_are_inserted_with_one_warning() {
     without_the_bulk_path(Brand::Mariadb, &["--local-infile=0"]).await;
 }
 
-/// A strict server, as hosted servers are.
+/// A strict server, like many hosted ones.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mysql_server_that_requires_primary_keys_can_be_used() {
     let settings = ["--local-infile=0", "--sql-require-primary-key=ON", "--sql-generate-invisible-primary-key=ON"];

@@ -1,5 +1,5 @@
-//! Connections to PostgreSQL: logins, TLS in all modes, sockets, variables, and sessions that end during a load. Each test has a server of
-//! its own, which says how clients connected to it.
+//! Connections to PostgreSQL: logins, TLS in all modes, sockets, variables, and sessions that end during a load. Each test has a private
+//! server, which shows how clients are connected.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -122,7 +122,7 @@ async fn the_modes_of_tls_are_those_of_libpq() {
         ("scram", "localhost", "ssl=require&sslrootcert=OTHER", Err("certificate")),
         ("scram", "localhost", "ssl=prefer&sslrootcert=OTHER", Ok(true)),
         ("scram", "localhost", "ssl=verify-ca&sslrootcert=/nowhere/ca.crt", Err("sslrootcert")),
-        // What the server requires.
+        // Requirements of the server.
         ("only_tls", "localhost", "ssl=disable", Err("28000")),
         ("only_tls", "localhost", "ssl=allow", Ok(true)),
         ("only_tls", "localhost", "ssl=prefer", Ok(true)),
@@ -130,7 +130,7 @@ async fn the_modes_of_tls_are_those_of_libpq() {
         ("only_plain", "localhost", "ssl=allow", Ok(false)),
         ("only_plain", "localhost", "ssl=prefer", Ok(false)),
         ("only_plain", "localhost", "ssl=require", Err("28000")),
-        // The older kind of login.
+        // The older password method.
         ("old", "localhost", "ssl=disable", Ok(false)),
         ("old", "localhost", "ssl=require", Ok(true)),
     ];

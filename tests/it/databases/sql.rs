@@ -1,5 +1,5 @@
-//! Databases as targets, from the command line and the library: the same histories as for the lake, read back with the server's own
-//! program. Each test is written once and runs on every kind of database.
+//! Databases as targets of the program and the library: the histories of the lake tests, read back with the server's own client. Each test
+//! is written once and runs on every kind of database.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -33,82 +33,82 @@ macro_rules! on {
 
 #[cfg(feature = "postgres")]
 on!(postgresql = crate::support::postgres::Database:
-    a_whole_school_follows_its_history,
+    all_tables_are_synced_through_a_history,
     two_simultaneous_syncs_leave_one_correct_table,
     two_machines_keep_one_database_correct,
     a_requested_snapshot_replaces_the_rows_and_keeps_old_logs,
     a_run_after_a_killed_one_completes_the_tables,
-    a_database_is_initialised_followed_listed_and_dropped,
+    a_database_is_initialised_updated_listed_and_dropped,
     tables_are_selected_by_pattern_and_missing_ones_are_created,
     a_table_removed_by_hand_is_noticed,
     unusual_but_complete_objects_are_loaded,
-    damaged_objects_fail_and_leave_the_table,
-    a_damaged_parquet_page_fails_its_table_and_leaves_it,
-    rows_that_are_deleted_and_inserted_exist,
+    damaged_objects_fail_and_leave_the_table_unchanged,
+    a_damaged_parquet_page_fails_its_table_and_leaves_it_unchanged,
+    rows_that_are_deleted_and_inserted_again_exist,
     an_early_end_at_a_boundary_is_detected,
     the_lake_holds_the_same_rows_after_the_same_history,
-    a_server_that_ends_while_rows_stream_leaves_nothing,
+    a_server_that_ends_sessions_during_a_load_leaves_nothing,
     a_crash_of_the_server_during_a_load_leaves_nothing,
     removed_columns_are_kept_or_dropped_on_request,
-    columns_are_left_out_and_hashed,
-    tables_that_the_sync_state_does_not_list_are_left_alone,
+    columns_are_dropped_and_hashed,
+    tables_that_the_sync_state_does_not_list_are_not_changed,
     the_start_and_end_of_a_table_are_reported,
 );
 
 #[cfg(feature = "postgres")]
 on!(newest_postgresql = crate::support::database::Newest:
-    a_whole_school_follows_its_history,
+    all_tables_are_synced_through_a_history,
     a_run_after_a_killed_one_completes_the_tables,
-    a_database_is_initialised_followed_listed_and_dropped,
-    a_server_that_ends_while_rows_stream_leaves_nothing,
-    columns_are_left_out_and_hashed,
-    tables_that_the_sync_state_does_not_list_are_left_alone,
+    a_database_is_initialised_updated_listed_and_dropped,
+    a_server_that_ends_sessions_during_a_load_leaves_nothing,
+    columns_are_dropped_and_hashed,
+    tables_that_the_sync_state_does_not_list_are_not_changed,
     the_start_and_end_of_a_table_are_reported,
 );
 
 #[cfg(feature = "mysql")]
 on!(mariadb = crate::support::database::Mariadb:
-    a_whole_school_follows_its_history,
+    all_tables_are_synced_through_a_history,
     two_simultaneous_syncs_leave_one_correct_table,
     two_machines_keep_one_database_correct,
     a_requested_snapshot_replaces_the_rows_and_keeps_old_logs,
     a_run_after_a_killed_one_completes_the_tables,
-    a_database_is_initialised_followed_listed_and_dropped,
+    a_database_is_initialised_updated_listed_and_dropped,
     tables_are_selected_by_pattern_and_missing_ones_are_created,
     a_table_removed_by_hand_is_noticed,
     unusual_but_complete_objects_are_loaded,
-    damaged_objects_fail_and_leave_the_table,
-    rows_that_are_deleted_and_inserted_exist,
+    damaged_objects_fail_and_leave_the_table_unchanged,
+    rows_that_are_deleted_and_inserted_again_exist,
     an_early_end_at_a_boundary_is_detected,
     the_lake_holds_the_same_rows_after_the_same_history,
-    a_server_that_ends_while_rows_stream_leaves_nothing,
+    a_server_that_ends_sessions_during_a_load_leaves_nothing,
     a_crash_of_the_server_during_a_load_leaves_nothing,
     removed_columns_are_kept_or_dropped_on_request,
-    columns_are_left_out_and_hashed,
-    tables_that_the_sync_state_does_not_list_are_left_alone,
+    columns_are_dropped_and_hashed,
+    tables_that_the_sync_state_does_not_list_are_not_changed,
 );
 
 #[cfg(feature = "mysql")]
 on!(mysql = crate::support::database::Mysql:
-    a_whole_school_follows_its_history,
+    all_tables_are_synced_through_a_history,
     two_simultaneous_syncs_leave_one_correct_table,
     two_machines_keep_one_database_correct,
     a_requested_snapshot_replaces_the_rows_and_keeps_old_logs,
     a_run_after_a_killed_one_completes_the_tables,
-    a_database_is_initialised_followed_listed_and_dropped,
+    a_database_is_initialised_updated_listed_and_dropped,
     tables_are_selected_by_pattern_and_missing_ones_are_created,
     a_table_removed_by_hand_is_noticed,
     unusual_but_complete_objects_are_loaded,
-    damaged_objects_fail_and_leave_the_table,
-    a_damaged_parquet_page_fails_its_table_and_leaves_it,
-    rows_that_are_deleted_and_inserted_exist,
+    damaged_objects_fail_and_leave_the_table_unchanged,
+    a_damaged_parquet_page_fails_its_table_and_leaves_it_unchanged,
+    rows_that_are_deleted_and_inserted_again_exist,
     an_early_end_at_a_boundary_is_detected,
     the_lake_holds_the_same_rows_after_the_same_history,
-    a_server_that_ends_while_rows_stream_leaves_nothing,
+    a_server_that_ends_sessions_during_a_load_leaves_nothing,
     a_crash_of_the_server_during_a_load_leaves_nothing,
     removed_columns_are_kept_or_dropped_on_request,
-    columns_are_left_out_and_hashed,
-    tables_that_the_sync_state_does_not_list_are_left_alone,
+    columns_are_dropped_and_hashed,
+    tables_that_the_sync_state_does_not_list_are_not_changed,
     the_start_and_end_of_a_table_are_reported,
 );
 
@@ -152,7 +152,7 @@ impl<D: TestDatabase> Sql<D> {
         self.command(&[verb, "--table", table, "--jobs-per-minute", "0"])
     }
 
-    /// Asserts that the tables have exactly the rows of the school, as the server's own program reads them.
+    /// Asserts that the tables have exactly the rows of the school, as the server's own client reads them.
     fn assert_tables(&self, tables: &[TableRef], at: Timestamp) {
         for (table, rows) in tables.iter().zip(self.database.rows_of(tables)) {
             assert_same(&self.world.school, table, at, rows);
@@ -164,7 +164,7 @@ impl<D: TestDatabase> Sql<D> {
     }
 }
 
-async fn a_whole_school_follows_its_history<D: TestDatabase>() {
+async fn all_tables_are_synced_through_a_history<D: TestDatabase>() {
     let options = SchoolOptions { rows: 120, evolving: true, ..school(&[]) };
     let Some(sql) = Sql::<D>::new(options).await else { return };
     let first = sql.sync_all().await;
@@ -228,7 +228,7 @@ async fn a_requested_snapshot_replaces_the_rows_and_keeps_old_logs<D: TestDataba
     sql.assert_now(&tables);
     sql.world.server.clear_faults();
 
-    // The official command asks first.
+    // The command of the official client needs an option.
     sql.world.school.advance();
     let before = sql.world.school.now();
     sql.load("syncdb", "users").assert_code(0);
@@ -268,7 +268,7 @@ async fn a_run_after_a_killed_one_completes_the_tables<D: TestDatabase>() {
     assert_eq!(lines[0]["data_as_of"], sql.world.school.now().to_string());
 }
 
-async fn columns_are_left_out_and_hashed<D: TestDatabase>() {
+async fn columns_are_dropped_and_hashed<D: TestDatabase>() {
     use daplake::redact::Secret;
     use daplake::schema::{HashKey, TableRules};
     let tables = [canvas("users"), canvas("enrollments")];
@@ -317,7 +317,7 @@ fn a_wrong_connection_string_shows_no_password() {
 }
 
 /// A failure of one table does not affect the others.
-async fn a_database_is_initialised_followed_listed_and_dropped<D: TestDatabase>() {
+async fn a_database_is_initialised_updated_listed_and_dropped<D: TestDatabase>() {
     let tables = [canvas("users"), canvas("courses")];
     let Some(sql) = Sql::<D>::new(school(&tables)).await else { return };
     sql.load("syncdb", "users").assert_code(5).assert_says(&["not initialised", "initdb"]);
@@ -420,7 +420,7 @@ async fn unusual_but_complete_objects_are_loaded<D: TestDatabase>() {
     }
 }
 
-async fn damaged_objects_fail_and_leave_the_table<D: TestDatabase>() {
+async fn damaged_objects_fail_and_leave_the_table_unchanged<D: TestDatabase>() {
     let tables = [canvas("users")];
     for fault in ["short-length:900", "corrupt", "wrong-crc", "trailing-garbage", "malformed-line", "wrong-type"] {
         let Some(sql) = Sql::<D>::new(SchoolOptions { change_rate: 0.5, ..school(&tables) }).await else { return };
@@ -446,7 +446,7 @@ async fn damaged_objects_fail_and_leave_the_table<D: TestDatabase>() {
 }
 
 /// The library that reads Parquet panics on this page.
-async fn a_damaged_parquet_page_fails_its_table_and_leaves_it<D: TestDatabase>() {
+async fn a_damaged_parquet_page_fails_its_table_and_leaves_it_unchanged<D: TestDatabase>() {
     let tables = [canvas("users")];
     let options = SchoolOptions { change_rate: 0.5, table_rows: vec![(canvas("users"), 250)], ..school(&tables) };
     let Some(sql) = Sql::<D>::new(options).await else { return };
@@ -474,7 +474,7 @@ async fn a_damaged_parquet_page_fails_its_table_and_leaves_it<D: TestDatabase>()
 }
 
 /// The last change of a key in a window counts, whether it is an upsert after a delete or a delete after an upsert.
-async fn rows_that_are_deleted_and_inserted_exist<D: TestDatabase>() {
+async fn rows_that_are_deleted_and_inserted_again_exist<D: TestDatabase>() {
     let tables = [canvas("users"), canvas("submissions"), web_logs()];
     let Some(sql) = Sql::<D>::new(SchoolOptions { change_rate: 0.5, ..school(&tables) }).await else { return };
     sql.sync_all().await;
@@ -569,15 +569,15 @@ async fn the_lake_holds_the_same_rows_after_the_same_history<D: TestDatabase>() 
 }
 
 /// The server ends its sessions during a first load and during an increment.
-async fn a_server_that_ends_while_rows_stream_leaves_nothing<D: TestDatabase>() {
+async fn a_server_that_ends_sessions_during_a_load_leaves_nothing<D: TestDatabase>() {
     let Some(database) = D::fresh() else { return };
-    ended_while_rows_stream(database, |database| database.end_sessions()).await;
+    end_sessions_during_a_load(database, |database| database.end_sessions()).await;
 }
 
 /// The whole server crashes and restarts.
 async fn a_crash_of_the_server_during_a_load_leaves_nothing<D: TestDatabase>() {
     let Some(database) = D::alone() else { return };
-    ended_while_rows_stream(database, |database| {
+    end_sessions_during_a_load(database, |database| {
         database.crash();
         true
     })
@@ -585,7 +585,7 @@ async fn a_crash_of_the_server_during_a_load_leaves_nothing<D: TestDatabase>() {
 }
 
 /// `end` ends the sessions, if there are any.
-async fn ended_while_rows_stream<D: TestDatabase>(database: D, end: impl Fn(&D) -> bool) {
+async fn end_sessions_during_a_load<D: TestDatabase>(database: D, end: impl Fn(&D) -> bool) {
     let table = canvas("submissions");
     let tables = std::slice::from_ref(&table);
     let sql = Sql::on(database, SchoolOptions { rows: 3000, ..school(tables) }).await;
@@ -604,7 +604,7 @@ async fn ended_while_rows_stream<D: TestDatabase>(database: D, end: impl Fn(&D) 
         command.env("DAP_CONNECTION_STRING", sql.database.url()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         while stalls() == before_it || !end(&sql.database) {
-            assert!(child.try_wait().unwrap().is_none(), "{verb} ended before its session could be");
+            assert!(child.try_wait().unwrap().is_none(), "{verb} ended before its session was ended");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let run = Run::of(child.wait_with_output().unwrap()).assert_code(5);
@@ -645,24 +645,24 @@ async fn the_start_and_end_of_a_table_are_reported<D: TestDatabase>() {
         command.env("DAP_CONNECTION_STRING", sql.database.url()).env("COLUMNS", "200");
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        let told: Box<dyn std::io::Read> = if mode == "--non-interactive" { Box::new(err) } else { Box::new(out) };
-        let is_told = |text: &str| {
+        let output: Box<dyn std::io::Read> = if mode == "--non-interactive" { Box::new(err) } else { Box::new(out) };
+        let is_reported = |text: &str| {
             let begins = ["Initialising canvas.accounts (1 of 2)", "Initialising canvas.users (2 of 2)"];
             begins.iter().all(|words| text.contains(words)) && text.contains("canvas.accounts: ") && text.contains("data as of")
         };
-        let mut heard = String::new();
-        let mut lines = BufReader::new(told).lines();
-        while !is_told(&heard) {
-            heard.push_str(&lines.next().expect("it runs").unwrap());
-            heard.push('\n');
+        let mut printed = String::new();
+        let mut lines = BufReader::new(output).lines();
+        while !is_reported(&printed) {
+            printed.push_str(&lines.next().expect("the program is running").unwrap());
+            printed.push('\n');
         }
         assert!(child.try_wait().unwrap().is_none(), "the other table is still at work");
         child.kill().unwrap();
         child.wait().unwrap();
         let logged = std::fs::read_to_string(&log).unwrap();
-        assert!(is_told(&logged), "{logged}");
+        assert!(is_reported(&logged), "{logged}");
         let times: std::collections::BTreeSet<&str> = logged.lines().map(|line| &line[..23]).collect();
-        assert!(times.len() > 1, "each at its own time");
+        assert!(times.len() > 1, "lines have different times");
     }
 }
 
@@ -696,7 +696,7 @@ async fn removed_columns_are_kept_or_dropped_on_request<D: TestDatabase>() {
     }
 }
 
-async fn tables_that_the_sync_state_does_not_list_are_left_alone<D: TestDatabase>() {
+async fn tables_that_the_sync_state_does_not_list_are_not_changed<D: TestDatabase>() {
     let tables = [canvas("users"), canvas("courses")];
     let Some(sql) = Sql::<D>::new(school(&tables)).await else { return };
     let is_postgres = sql.database.url().starts_with("postgresql");
@@ -724,11 +724,11 @@ async fn tables_that_the_sync_state_does_not_list_are_left_alone<D: TestDatabase
     for arguments in [&["initdb"][..], &["syncdb"], &["syncdb", "--init-missing"]] {
         refused(sql.command(&[arguments, &["--table", "users", "--jobs-per-minute", "0"]].concat()));
     }
-    assert_eq!(sql.world.server.counters().jobs_started(), 1, "nothing is paid for a table that is refused");
+    assert_eq!(sql.world.server.counters().jobs_started(), 1, "no job is started for a refused table");
     sql.command(&["dropdb", "--table", "users"]).assert_code(5).assert_says(&["not initialised"]);
     assert_eq!(sql.database.run(&theirs), before);
 
-    // Taken over by name. What users added stays.
+    // Adopted by name. Additions of users stay.
     sync(&["--adopt", "user*"]).assert_code(0);
     let in_full = |table: &TableRef| sql.world.school.expected(table, sql.world.school.now()).unwrap().len();
     let counted = |database: &D| database.run(&format!("SELECT COUNT(*), COUNT(price) FROM {users}")).replace('\t', "|");

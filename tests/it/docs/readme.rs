@@ -1,5 +1,5 @@
 //! The samples of the documentation: every `console` block is run against the embedded server and compared with the output it shows.
-//! Durations, sizes and ports may differ; a line of three dots stands for any lines.
+//! Durations, sizes and ports may differ; a line of three dots matches any lines.
 
 use std::path::Path;
 use std::process::Command;
@@ -88,7 +88,7 @@ fn assert_shown(command: &str, shown: &[String], run: &Run) {
     }
 }
 
-/// The value for `DAPLAKE_TARGET` in place of the page's example. `None`: there is no such server here, and none is required.
+/// The value for `DAPLAKE_TARGET` in place of the page's example. `None` if the server is missing and not required.
 fn target(example: &str, databases: &mut Databases) -> Option<String> {
     match example.split("://").next() {
         #[cfg(feature = "postgres")]
@@ -143,7 +143,7 @@ async fn run_page(page: &str) -> usize {
                 continue;
             }
             let mut shell = without_settings(Command::new("sh"));
-            // The variables and the folder of the world's own command.
+            // The variables and the folder of a command of the world.
             let model = world.command(&[]);
             for (name, value) in model.get_envs() {
                 if let Some(value) = value {
@@ -284,11 +284,8 @@ fn options_in_the_documentation_exist() {
     let known: std::collections::BTreeSet<&str> =
         helps.iter().flat_map(|help| options_in(help)).chain(FOREIGN.iter().copied()).collect();
 
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut pages = vec![root.join("README.md"), root.join("CHANGELOG.md"), root.join("CONTRIBUTING.md")];
-    super::style::pages_below(&root.join("docs"), &mut pages);
     let mut unknown = Vec::new();
-    for page in pages {
+    for page in super::style::pages() {
         let text = std::fs::read_to_string(&page).unwrap();
         for (number, line) in text.lines().enumerate() {
             let missing = options_in(line).filter(|option| !known.contains(option));

@@ -1,4 +1,4 @@
-//! What is on disk afterwards: names, places, bytes. And which times are asked for.
+//! The downloaded files: names, folders, bytes. And the times that are requested.
 
 use std::io::Read;
 
@@ -75,7 +75,7 @@ async fn schema_files_are_those_of_the_official_client() {
         let value: Value = serde_json::from_str(&text).unwrap();
         let served = world.school.schema(&crate::support::canvas(table), 1).unwrap();
         assert_eq!(value["schema"], served);
-        // Python is there for the build's own scripts; where it is, it has the last word.
+        // Where Python is installed, its output is the reference.
         let script = "import json,sys; t=open(sys.argv[1]).read(); sys.exit(t != json.dumps(json.loads(t), indent=4))";
         let path = world.path(&format!("downloads/{table}_schema_version_1.json"));
         match std::process::Command::new("python3").args(["-c", script]).arg(path).status() {
@@ -85,7 +85,7 @@ async fn schema_files_are_those_of_the_official_client() {
     }
 }
 
-/// What the service was asked, from the log line of the job.
+/// The query that was sent to the service, from the log line of the job.
 fn window(world: &World, arguments: &[&str], zone: &str) -> (String, String, String) {
     let mut all = vec!["--non-interactive", "incremental", "--namespace", "canvas", "--table", "users"];
     all.extend(arguments);
@@ -109,7 +109,7 @@ async fn times_are_accepted_in_every_form() {
         ("2026-01-02", "2026-01-01T23:00:00Z", true),
         ("2026-W01-5", "2026-01-01T23:00:00Z", true),
     ] {
-        // The second of January lies after the newest commit; the service has no say in what is asked here.
+        // The second of January is after the newest commit, so the service refuses the query; only its text matters.
         let (asked, until, log) = match typed.contains("02") && is_local || typed.contains('W') {
             true => continue_later(&world, typed, zone),
             false => window(&world, &["--since", typed], zone),
@@ -125,7 +125,7 @@ async fn times_are_accepted_in_every_form() {
     assert!(people.stdout.contains("⚠ --since has no offset"), "{}", people.stdout);
 }
 
-/// For a window that the service refuses: what was asked is in the error.
+/// For a window that the service refuses: the error contains the query.
 fn continue_later(world: &World, typed: &str, zone: &str) -> (String, String, String) {
     let arguments = ["--non-interactive", "incremental", "--namespace", "canvas", "--table", "users", "--since", typed];
     let run = run(world.command(&arguments).env("TZ", zone));

@@ -1,5 +1,5 @@
 //! `snapshot` and `incremental` through the library: every fault of the embedded server, formats, conversions, several tables.
-//! The outcome is complete and right files, or a clear error and no file under a final name.
+//! The outcome is complete and correct files, or a clear error and no file under its final name.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -14,8 +14,8 @@ use daplake::model::{Format, Namespace, TableRef, Timestamp, Window};
 use daplake::ops::files::{self, DownloadRequest, FilesOutcome, FilesReport, Journal, Shape, TableChoice};
 use serde_json::Value;
 
-use crate::support::faults::{LASTING, PASSING};
-use crate::support::{CLIENT_SECRET, World, canvas, school, serving};
+use crate::support::faults::{PERMANENT, TEMPORARY};
+use crate::support::{CLIENT_SECRET, World, canvas, paths_below, school, serving};
 
 use Times::{Always, N, Once};
 
@@ -46,7 +46,7 @@ async fn download(request: DownloadRequest) -> FilesReport {
     files::download(request, &|_| (), std::future::pending()).await.unwrap()
 }
 
-/// As [`request`] for users, with less patience where a fault is silence.
+/// [`request`] for `users`, with a shorter timeout for faults that stop sending.
 fn request_under(world: &World, fault: &str) -> DownloadRequest {
     let mut request = request(world, "users");
     if fault.starts_with("stall") {
@@ -84,7 +84,7 @@ fn rows_of_jsonl(text: &str) -> BTreeMap<i64, String> {
     for line in text.lines().filter(|line| !line.is_empty()) {
         let row: Value = serde_json::from_str(line).unwrap();
         let again = rows.insert(row["key"]["id"].as_i64().unwrap(), row["value"]["name"].to_string());
-        assert_eq!(again, None, "no key comes twice");
+        assert_eq!(again, None, "no key is repeated");
     }
     rows
 }
@@ -109,7 +109,7 @@ fn expected(world: &World, at: Timestamp) -> BTreeMap<i64, String> {
 
 /// Asserts that the one visible folder holds exactly the rows of the school.
 #[track_caller]
-fn assert_right(world: &World, label: &str) {
+fn assert_correct(world: &World, label: &str) {
     let folders = job_folders(&world.path("out"));
     assert_eq!(folders.len(), 1, "{label}: {folders:?}");
     let files = data_files(&folders[0]);
@@ -131,36 +131,36 @@ fn assert_nothing_hidden(world: &World, label: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn temporary_faults_do_not_fail_a_run() {
-    for (fault, times) in PASSING {
+    for (fault, times) in TEMPORARY {
         let world = world_of(&[canvas("users")]).await;
         world.server.inject(Fault::parse(fault).unwrap(), *times);
         let report = download(request_under(&world, fault)).await;
         assert!(report.errors().next().is_none(), "{fault}: {report:?}");
-        assert_right(&world, fault);
+        assert_correct(&world, fault);
         assert_eq!(world.server.counters().leaked_auth, 0, "{fault}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn permanent_faults_are_clear_errors_and_no_file_gets_its_final_name() {
-    // These verbs ask for no schema.
-    for (fault, kinds) in LASTING.iter().filter(|(fault, _)| !fault.ends_with(":schema")) {
+    // These commands request no schema.
+    for (fault, kinds) in PERMANENT.iter().filter(|(fault, _)| !fault.ends_with(":schema")) {
         let world = world_of(&[canvas("users")]).await;
         world.server.inject(Fault::parse(fault).unwrap(), Always);
         let report = download(request_under(&world, fault)).await;
-        let error = report.errors().next().unwrap_or_else(|| panic!("{fault}: must be an error"));
+        let error = report.errors().next().unwrap_or_else(|| panic!("{fault}: an error is expected"));
         assert!(kinds.contains(&error.kind()), "{fault}: {error:?}");
         assert_eq!(error.get("table"), Some("canvas.users"));
         assert_eq!(job_folders(&world.path("out")), [""; 0].map(PathBuf::from), "{fault}");
-        // And when the bad days are over, the same command goes on.
+        // Without the fault, the same command continues.
         world.server.clear_faults();
         let report = download(request_under(&world, fault)).await;
         if report.errors().next().is_some() {
-            // Objects that are damaged for good stay so as long as their job lives.
+            // Permanently damaged objects remain until their job expires.
             assert!(kinds.contains(&Kind::Data) || kinds.contains(&Kind::Expired), "{fault}: {report:?}");
             continue;
         }
-        assert_right(&world, fault);
+        assert_correct(&world, fault);
     }
 }
 
@@ -175,7 +175,7 @@ async fn all_formats_are_stored_as_sent() {
         let rows: usize = match format {
             Format::Parquet => files.iter().map(|file| parquet_rows(file)).sum(),
             Format::Jsonl => files.iter().map(|file| unpacked(file).lines().count()).sum(),
-            // Each has a head.
+            // Each file has a header.
             Format::Csv | Format::Tsv => files.iter().map(|file| unpacked(file).lines().count() - 1).sum(),
         };
         assert!(format == Format::Csv && rows >= ROWS as usize || rows == ROWS as usize, "{format}: {rows}");
@@ -284,10 +284,10 @@ async fn tables_are_reported_in_the_given_order_and_failures_do_not_affect_other
     let tables = [canvas("accounts"), canvas("courses"), canvas("users")];
     let world = world_of(&tables).await;
     world.server.inject_for(&tables[0], Fault::parse("corrupt").unwrap(), Always);
-    // The first is also the slowest.
+    // The first table is also the slowest.
     world.server.inject_for(&tables[0], Fault::parse("stall:1:50").unwrap(), Once);
-    let told = Mutex::new(Vec::new());
-    let observe = |event: &files::TableEvent| told.lock().unwrap().push((event.place, event.table.table.clone()));
+    let reported = Mutex::new(Vec::new());
+    let observe = |event: &files::TableEvent| reported.lock().unwrap().push((event.place, event.table.table.clone()));
     let request = request(&world, "accounts,nowhere,users,courses");
     let report = files::download(request, &observe, std::future::pending()).await.unwrap();
     let words: Vec<String> = report
@@ -301,8 +301,8 @@ async fn tables_are_reported_in_the_given_order_and_failures_do_not_affect_other
         .collect();
     assert_eq!(words[1..], ["nowhere not_found", "users done", "courses done"], "{words:?}");
     assert!(words[0].starts_with("accounts ") && words[0] != "accounts done", "{words:?}");
-    let told = told.into_inner().unwrap();
-    assert!(told.is_sorted_by_key(|(place, _)| *place), "{told:?}");
+    let reported = reported.into_inner().unwrap();
+    assert!(reported.is_sorted_by_key(|(place, _)| *place), "{reported:?}");
     assert_eq!(job_folders(&world.path("out")).len(), 2);
 }
 
@@ -311,13 +311,13 @@ async fn an_error_that_every_table_would_have_stops_the_run() {
     let tables = [canvas("accounts"), canvas("courses"), canvas("users")];
     let world = world_of(&tables).await;
     world.server.inject_for(&tables[1], Fault::parse("account-disabled").unwrap(), Always);
-    // So that the others are surely under way when the second meets its error.
+    // The other tables must have started when the second one fails.
     world.server.inject_for(&tables[0], Fault::parse("stall:0.2:50").unwrap(), Always);
     world.server.inject_for(&tables[2], Fault::parse("stall:20:50").unwrap(), Always);
     let report = download(request(&world, "accounts,courses,users")).await;
     assert!(matches!(report.tables[0].1, FilesOutcome::Done), "tables before it are finished: {report:?}");
     assert!(matches!(&report.tables[1].1, FilesOutcome::Failed(error) if error.kind() == Kind::Account));
-    assert!(matches!(report.tables[2].1, FilesOutcome::Skipped), "tables after it are not");
+    assert!(matches!(report.tables[2].1, FilesOutcome::Skipped), "tables after it are skipped");
     assert_eq!(report.skipped(), 1);
 }
 
@@ -365,25 +365,25 @@ async fn a_repeated_run_fetches_only_what_is_missing() {
     world.server.clear_faults();
     let report = download(request(&world, "users")).await;
     assert!(report.errors().next().is_none(), "{report:?}");
-    assert_right(&world, "resumed");
+    assert_correct(&world, "resumed");
     let second = got(&world);
     assert_eq!(second.len(), 8);
     for (id, bytes) in &first {
-        assert_eq!(second[id], *bytes, "{id} came once");
+        assert_eq!(second[id], *bytes, "{id} was downloaded once");
     }
     assert_eq!(world.server.counters().jobs_started(), 1);
 
-    // All is there: nothing comes again, unless asked for, or unless somebody changed a file.
+    // Complete files are not downloaded again, unless requested (`fresh`) or changed meanwhile.
     download(request(&world, "users")).await;
     assert_eq!(got(&world), second);
     let victim = &data_files(&job_folders(&world.path("out"))[0])[3];
     std::fs::write(victim, "changed").unwrap();
     download(request(&world, "users")).await;
     assert_eq!(got(&world).iter().filter(|(id, bytes)| second[*id] != **bytes).count(), 1);
-    assert_right(&world, "repaired");
+    assert_correct(&world, "repaired");
     download(DownloadRequest { fresh: true, ..request(&world, "users") }).await;
     assert!(got(&world).iter().all(|(id, bytes)| second[id] < *bytes));
-    assert_right(&world, "fresh");
+    assert_correct(&world, "fresh");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -392,7 +392,7 @@ async fn two_simultaneous_runs_share_a_job_and_download_each_file_once() {
     world.server.inject(Fault::parse("drip:20000").unwrap(), Always);
     let (one, two) = tokio::join!(download(request(&world, "users")), download(request(&world, "users")));
     assert!(one.errors().chain(two.errors()).next().is_none(), "{one:?} {two:?}");
-    assert_right(&world, "two at once");
+    assert_correct(&world, "two at once");
     let counters = world.server.counters();
     assert_eq!((counters.jobs_started(), counters.downloads().gets), (1, 8));
 }
@@ -415,17 +415,13 @@ async fn urls_are_requested_in_batches() {
     assert!(world.server.counters().calls_of(Endpoint::Urls) <= 2, "{:?}", world.server.counters().calls);
 }
 
-/// The text of all files in a folder and below it; an error if one of them is gone.
+/// The text of all files below a folder; an error if a file was renamed meanwhile.
 fn contents(folder: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    for entry in folder.read_dir()? {
-        let path = entry?.path();
-        text.push_str(&match path.is_dir() {
-            true => contents(&path)?,
-            false => String::from_utf8_lossy(&std::fs::read(path)?).into_owned(),
-        });
-    }
-    Ok(text)
+    let content = |path: PathBuf| {
+        let is_folder = path.symlink_metadata()?.is_dir();
+        Ok(if is_folder { String::new() } else { String::from_utf8_lossy(&std::fs::read(path)?).into_owned() })
+    };
+    paths_below(folder).into_iter().map(content).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -437,12 +433,12 @@ async fn no_file_contains_a_secret() {
         let report = download(request(&world, "users")).await;
         kept.push_str(&format!("{report:?}"));
         for folder in ["state", "out"] {
-            // A download that another one's failure has interrupted may still be renaming its file; then the files are listed again.
+            // An interrupted download may still be renaming its file; the files are then listed again.
             kept.push_str(&std::iter::repeat_with(|| contents(&world.path(folder))).take(100).find_map(Result::ok).unwrap());
         }
     }
     assert!(kept.contains("\"journal\":1") && kept.contains("next_since"));
     for secret in [CLIENT_SECRET, "Bearer ", "Basic ", "ignature=", "sig=", "eyJ"] {
-        assert!(!kept.contains(secret), "{secret} was kept");
+        assert!(!kept.contains(secret), "a file contains {secret}");
     }
 }

@@ -1,4 +1,4 @@
-//! A script written for the official client: the same commands, options, variables, streams, files and exit codes. The built binary
+//! Compatibility with scripts for the official client: commands, options, variables, streams, files and exit codes of the built program,
 //! against the embedded server.
 
 mod files;
@@ -30,7 +30,7 @@ pub fn run(command: &mut Command) -> Run {
     Run::of(command.output().unwrap())
 }
 
-/// Without what differs from run to run: ids, times, sizes, places.
+/// The text without the ids, which differ from run to run.
 pub fn filtered(text: &str) -> String {
     let mut out = String::new();
     for line in text.split_inclusive('\n') {
@@ -60,7 +60,7 @@ fn filtered_word(word: &str) -> String {
     word
 }
 
-/// Names of what is in a folder, sorted; hidden ones as well.
+/// Names of the entries of a folder, sorted, including hidden ones.
 pub fn names(folder: &Path) -> Vec<String> {
     let Ok(entries) = folder.read_dir() else { return Vec::new() };
     let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -68,7 +68,7 @@ pub fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The one folder of a job below `downloads`.
+/// The only job folder below `downloads`.
 pub fn job_folder(world: &World, downloads: &str) -> PathBuf {
     let folder = world.path(downloads);
     let jobs: Vec<String> = names(&folder).into_iter().filter(|name| name.starts_with("job_")).collect();

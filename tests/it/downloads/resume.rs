@@ -1,4 +1,5 @@
-//! Killed at any moment and run again: no second job while the first lives, no finished file fetched twice, right files at the end.
+//! Downloads that are killed at any time and run again: no second job while the first exists, no finished file downloaded twice, and correct
+//! files at the end.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -9,7 +10,7 @@ use daplake::demo::serve::{Fault, Times};
 use super::{job_folder, names, small_world};
 use crate::support::{Random, World};
 
-/// Bytes sent of each object that is complete on disk, by its id.
+/// Bytes that the server has sent of each object that is complete on disk, by object id.
 fn finished(world: &World) -> BTreeMap<String, u64> {
     let mut complete = Vec::new();
     let downloads = world.path("downloads");
@@ -44,7 +45,7 @@ async fn after_kills_at_random_times_nothing_is_requested_or_downloaded_twice() 
         let now = finished(&world);
         kills_with_finished_files += usize::from(ended.is_none() && !now.is_empty());
         for (id, bytes) in &before {
-            assert_eq!(now.get(id), Some(bytes), "{id} was complete and came again");
+            assert_eq!(now.get(id), Some(bytes), "{id} was complete and was downloaded again");
         }
         before = now;
         if let Some(status) = ended {

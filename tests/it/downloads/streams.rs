@@ -1,4 +1,4 @@
-//! What goes to standard output, standard error and the log file, in both modes, and the exit codes of whole runs.
+//! Standard output, standard error and the log file in both modes, and exit codes of whole runs.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -138,7 +138,7 @@ async fn an_unknown_namespace_is_reported_as_the_service_does() {
 async fn an_unreachable_service_is_an_error_and_not_a_hang() {
     let world = small_world().await;
     let mut command = world.command(&["list", "--namespace", "canvas"]);
-    // Nobody listens on a port that was free a moment ago.
+    // Nothing listens on a port that was just free.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let run = run(command.env("DAP_API_URL", format!("http://127.0.0.1:{port}"))).assert_code(5);
     assert!(run.stdout.contains("✗ ERROR:"), "{}", run.stdout);
@@ -196,7 +196,7 @@ async fn json_log_lines_have_the_members_of_the_official_client() {
                 "dap_namespace",
                 "dap_table",
                 "dap_client_id",
-                // Ours, behind theirs.
+                // Our own member, after those of the official client.
                 "fields"
             ]
         );
@@ -229,27 +229,27 @@ async fn failed_jobs_are_reported_with_type_and_uuid() {
     let world = small_world().await;
     world.server.inject(Fault::parse("job-fails:Out of memory").unwrap(), Times::Once);
     let mut command = world.command(&["snapshot", "--namespace", "canvas", "--table", "users"]);
-    // The wait before the next attempt is long; what was told before it is enough here.
+    // The wait before the next attempt is long; the output until then is enough.
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let told = {
+    let printed = {
         use std::io::{BufRead, BufReader};
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut told = String::new();
+        let mut printed = String::new();
         for line in lines.map_while(Result::ok) {
-            told.push_str(&line);
-            told.push(' ');
-            if told.contains('⚠') && told.contains("uuid:") {
+            printed.push_str(&line);
+            printed.push(' ');
+            if printed.contains('⚠') && printed.contains("uuid:") {
                 break;
             }
         }
-        told
+        printed
     };
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(told.contains("⚠") && told.contains("type:") && told.contains("uuid:"), "{told}");
+    assert!(printed.contains("⚠") && printed.contains("type:") && printed.contains("uuid:"), "{printed}");
 }
 
-/// Starts a snapshot whose downloads stall, and signals it once they are under way.
+/// Starts a snapshot whose downloads stall, and signals it once they have started.
 #[cfg(unix)]
 async fn signalled(world: &World, arguments: &[&str], signal: &str) -> std::process::Output {
     world.server.inject_for(&canvas("users"), Fault::parse("stall:30:50").unwrap(), Times::Always);
@@ -273,9 +273,9 @@ async fn ctrl_c_is_code_125_and_the_rest_is_skipped() {
         arguments.extend(["snapshot", "--namespace", "canvas", "--table", "users,accounts,courses"]);
         let output = signalled(&world, &arguments, "-INT").await;
         assert_eq!(output.status.code(), Some(125));
-        let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        let told = told.replace('\n', " ");
-        assert!(told.contains("Interrupted") && told.contains("1 failed"), "{told}");
+        let printed = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let printed = printed.replace('\n', " ");
+        assert!(printed.contains("Interrupted") && printed.contains("1 failed"), "{printed}");
     }
 }
 
@@ -285,7 +285,7 @@ async fn sigterm_ends_the_process_with_the_code_of_that_signal() {
     use std::os::unix::process::ExitStatusExt;
     let world = small_world().await;
     let output = signalled(&world, &["snapshot", "--namespace", "canvas", "--table", "users"], "-TERM").await;
-    assert_eq!(output.status.signal(), Some(15), "a shell says 143");
+    assert_eq!(output.status.signal(), Some(15), "a shell reports 143");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

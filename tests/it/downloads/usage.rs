@@ -1,4 +1,4 @@
-//! Grammar, validation, variables and their precedence, what is refused and with which code.
+//! Syntax, validation, precedence of variables, and exit codes of refused commands.
 
 use super::{names, run, small_world};
 use crate::support::{CLIENT_ID, CLIENT_SECRET, Run, bare_command};
@@ -7,7 +7,7 @@ fn bare(arguments: &[&str]) -> Run {
     run(&mut bare_command(arguments))
 }
 
-/// Wrong usage: told on standard error only.
+/// Asserts a usage error, which is printed on standard error only.
 #[track_caller]
 fn assert_usage(run: Run, words: &[&str]) {
     let run = run.assert_code(2).assert_says(words);
@@ -177,7 +177,7 @@ async fn options_override_variables_and_the_last_option_wins() {
     wrong.env("DAP_API_URL", "http://127.0.0.1:9").env("DAP_CLIENT_ID", "wrong").env("DAP_CLIENT_SECRET", "wrong");
     let expected = "accounts\ncourses\nusers\n";
     assert_eq!(run(&mut wrong).assert_code(0).stdout, expected);
-    // Options of all commands may also stand after the command.
+    // Global options may also follow the command.
     let mut after = list.to_vec();
     after.extend(["--base-url", &url, "--non-interactive", "--client-id", CLIENT_ID, "--client-secret", CLIENT_SECRET]);
     assert_eq!(run(&mut bare_command(&after)).assert_code(0).stdout, expected);

@@ -1,4 +1,4 @@
-//! Choice of columns from the outside: what is left out is nowhere, hashes join across tables, and a table never mixes.
+//! Choice of columns: dropped columns are absent everywhere, hashes join across tables, and no table mixes values and hashes.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ fn query(world: &World, sql: &str) -> Vec<Value> {
     run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Enrollments per course, as far as joins tell.
+/// The number of rows and of people in a join over three hashed keys.
 fn joined(world: &World) -> Vec<Value> {
     query(
         world,
@@ -65,7 +65,7 @@ async fn hashed_keys_join_and_dropped_columns_are_absent() {
     assert_eq!(columns.keys().collect::<Vec<_>>(), ["id", "unique_id", "user_id"]);
     assert_eq!(columns["unique_id"].as_str().unwrap().len(), 64);
 
-    // Anyone with the key can make the same hashes, and other readers see them.
+    // Other readers see the hashes.
     if let Some(mut read) = read_tables("polars", &[world.lake().join("canvas/users")]) {
         let of_plain: Vec<Value> = query(&plain, "SELECT id FROM users");
         let hashes: Vec<Value> = read.remove(0);
@@ -73,7 +73,7 @@ async fn hashed_keys_join_and_dropped_columns_are_absent() {
         assert!(hashes.iter().all(|row| row["id"].as_str().is_some_and(|id| id.len() == 64)));
     }
 
-    // `verify` knows how the table was made, and asks for the key.
+    // `verify` uses the stored choice of columns and needs the key.
     let verify = |key: &str| {
         let mut command = world.command(&["verify", "--target", "lake", "--jobs-per-minute", "0"]);
         Run::of(command.env("DAPLAKE_HASH_KEY", key).output().unwrap())
@@ -94,7 +94,7 @@ async fn another_choice_of_columns_is_applied_or_refused_with_a_hint() {
     sync(&world, KEY, &["--drop-column", "users.id"]).assert_code(5).assert_says(&["key column"]);
     sync(&world, KEY, &["--drop-column", "short_name"]).assert_code(5).assert_says(&["hint:", "users.email"]);
     assert!(!world.lake().join("canvas/users/_delta_log").exists());
-    assert_eq!(world.server.counters().job_starts.len(), 0, "no job is paid for what cannot be done");
+    assert_eq!(world.server.counters().job_starts.len(), 0, "no job is started for an impossible choice");
     sync(&world, KEY, &rules).assert_code(0);
 
     world.school.advance();
@@ -106,12 +106,12 @@ async fn another_choice_of_columns_is_applied_or_refused_with_a_hint() {
         (KEY, &["--hash-column", "users.*_name,users.workflow_state", "--drop-column", "users.short_name"][..], "from now on"),
     ] {
         let run = sync(&world, key, rules).assert_code(5).assert_says(&[words, "--resnapshot"]);
-        assert!(!run.stderr.contains(key), "secrets stay out of sight");
+        assert!(!run.stderr.contains(key), "the key is not printed");
     }
-    assert_eq!(world.fingerprint(), before, "nothing was touched");
+    assert_eq!(world.fingerprint(), before, "nothing was changed");
     assert_eq!(world.server.counters().job_starts.len(), jobs, "and no job started");
 
-    // A column that comes back is null in old rows, and the report says what fills it.
+    // A column that is loaded again is null in old rows, and the report says how to fill it.
     let report = world.path("report.json");
     sync(&world, KEY, &["--hash-column", "users.sortable_name", "--report", report.to_str().unwrap()]).assert_code(0);
     let text = std::fs::read_to_string(&report).unwrap();

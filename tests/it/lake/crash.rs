@@ -1,4 +1,4 @@
-//! The process is killed at random moments and run again until it ends; the tables equal those of an undisturbed run.
+//! The process is killed at random times and run again until it finishes; the tables equal those of an undisturbed run.
 
 use std::process::Stdio;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The disk is full: a clear error, tables as they were, and the next run makes it good. Needs the right to mount a small file
-//! system in memory; where there is none, the tests say that they were not run.
+//! A full disk: a clear error, unchanged tables, and a successful next run. Needs the privilege to mount a small file system in memory;
+//! without it, the tests report that they were not run.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,7 +9,7 @@ use daplake::model::TableRef;
 
 use crate::support::{World, canvas, school, web_logs};
 
-/// A file system of a few KiB, for as long as this lives.
+/// A file system of a few KiB, unmounted when dropped.
 struct Small(PathBuf);
 
 impl Small {
@@ -19,7 +19,7 @@ impl Small {
         let mount =
             Command::new("mount").args(["-t", "tmpfs", "-o", &option, "tmpfs"]).arg(path).stderr(Stdio::null()).status();
         if !mount.is_ok_and(|status| status.success()) {
-            eprintln!("not run: no right to mount a small file system");
+            eprintln!("not run: no privilege to mount a small file system");
             return None;
         }
         Some(Self(path.to_owned()))
@@ -33,7 +33,7 @@ impl Small {
 
 impl Drop for Small {
     fn drop(&mut self) {
-        // Lazily: a reader of ours may still be leaving.
+        // Lazily: a process of the test may still have a file open.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
@@ -66,11 +66,11 @@ async fn the_disk_of_the_lake_is_full() {
     ]);
     world.assert_tables("deltalake", &[canvas("accounts")], world.school.now());
     let log = world.lake().join("canvas/submissions/_delta_log");
-    assert!(log.read_dir().map_or(true, |mut entries| entries.next().is_none()), "no commit is there");
+    assert!(log.read_dir().map_or(true, |mut entries| entries.next().is_none()), "there is no commit");
     small.grow("64m");
     world.daplake(&sync(&[])).assert_code(0);
     world.assert_tables("deltalake", &both(), world.school.now());
-    // The same for an increment: the table stays at its bookmark, row by row.
+    // The same for an increment: the table keeps its bookmark and its rows.
     let before = world.school.now();
     world.school.advance();
     let used = String::from_utf8(Command::new("du").args(["-sk"]).arg(world.lake()).output().unwrap().stdout).unwrap();
@@ -85,7 +85,7 @@ async fn the_disk_of_the_lake_is_full() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_disk_of_spilled_rows_is_full() {
-    // Logs may hold a key twice, so that all of them are set down until that is known.
+    // `web_logs` can repeat keys, so all of its rows are spilled until the keys are known.
     let world = World::new(SchoolOptions { rows: 4_000, ..school(&[web_logs()]) }).await;
     let Some(small) = Small::mount(&world.path("small"), "64k") else { return };
     let more = ["--namespace", "canvas_logs", "--temp-dir", "small", "--memory-limit", "8MiB"];
@@ -116,9 +116,9 @@ async fn the_disk_of_staged_objects_is_full() {
 async fn the_disk_of_the_journal_is_full() {
     let world = world().await;
     let Some(_small) = Small::mount(&world.path("state"), "8k") else { return };
-    // Nothing more fits.
+    // Fills the rest.
     let _ = std::fs::write(world.path("state/filler"), vec![0; 64 << 10]);
     let run = world.daplake(&sync(&[])).assert_code(0).assert_says(&["journal"]);
-    assert!(run.stdout.contains("2 loaded"), "a note that cannot be made stops nothing: {run:?}");
+    assert!(run.stdout.contains("2 loaded"), "a journal that cannot be written fails no table: {run:?}");
     world.assert_tables("deltalake", &both(), world.school.now());
 }

@@ -1,5 +1,5 @@
-//! Bad days: every fault of the embedded server, once and for good, during a first snapshot and during an increment. The table
-//! ends right, or there is a clear error and the table is exactly as before. Nothing printed holds a secret.
+//! Every fault of the embedded server, once and permanently, during a first snapshot and during an increment. Either the table is
+//! correct, or there is a clear error and the table is unchanged. No output contains a secret.
 
 use daplake::Kind;
 use daplake::demo::school::SchoolOptions;
@@ -8,22 +8,22 @@ use daplake::model::{Format, Timestamp};
 use daplake::ops;
 use serde_json::Value;
 
-use crate::support::faults::{LASTING, PASSING};
+use crate::support::faults::{PERMANENT, TEMPORARY};
 use crate::support::{CLIENT_SECRET, World, assert_same, canvas, read_tables, school};
 
-/// What must come of a fault.
+/// The expected outcome of a fault.
 #[derive(Debug, Clone, Copy)]
-enum Ends {
-    /// The right table.
-    Right,
-    /// An error of one of these kinds, and the table as before.
-    Wrong(&'static [Kind]),
+enum Expected {
+    /// The correct table.
+    Correct,
+    /// An error of one of these kinds, and an unchanged table.
+    Fails(&'static [Kind]),
 }
 
-use Ends::{Right, Wrong};
+use Expected::{Correct, Fails};
 use Times::{Always, N};
 
-/// Unusual, but right for good.
+/// Permanent and harmless.
 const HARMLESS: &[&str] = &[
     "extra-members",
     "unknown-status",
@@ -41,14 +41,14 @@ const HARMLESS: &[&str] = &[
     "header-only",
 ];
 
-/// The same for rows, which only a decoder sees.
-const LASTING_IN_ROWS: &[(&str, &[Kind])] = &[("malformed-line", &[Kind::Data]), ("wrong-type", &[Kind::Data])];
+/// Permanent faults in rows, which only a decoder notices.
+const PERMANENT_IN_ROWS: &[(&str, &[Kind])] = &[("malformed-line", &[Kind::Data]), ("wrong-type", &[Kind::Data])];
 
-/// A world whose table is to be compared at the end, all in one reading.
-struct Left {
+/// A world whose table is compared at the end; all tables are read by one process.
+struct Case {
     label: String,
     world: World,
-    /// `None`: there must be no table.
+    /// The time of the expected rows; `None` if there must be no table.
     at: Option<Timestamp>,
 }
 
@@ -56,7 +56,7 @@ async fn world() -> World {
     World::new(SchoolOptions { table_rows: vec![(canvas("users"), 250)], ..school(&[canvas("users")]) }).await
 }
 
-async fn strike(fault: &str, times: Times, ends: Ends, increment: bool, format: Format) -> Left {
+async fn strike(fault: &str, times: Times, ends: Expected, increment: bool, format: Format) -> Case {
     let label = format!("{fault} {times:?} during {} as {format}", if increment { "an increment" } else { "a snapshot" });
     let world = world().await;
     let mut before = None;
@@ -78,8 +78,8 @@ async fn strike(fault: &str, times: Times, ends: Ends, increment: bool, format: 
         Err(error) => Some(error),
     };
     let at = match (ends, error) {
-        (Right, None) => Some(world.school.now()),
-        (Wrong(kinds), Some(error)) => {
+        (Correct, None) => Some(world.school.now()),
+        (Fails(kinds), Some(error)) => {
             assert!(kinds.contains(&error.kind()), "{label}: {error:?}");
             assert!(!error.message().is_empty());
             let log = |files: &std::collections::BTreeMap<std::path::PathBuf, _>| {
@@ -89,19 +89,19 @@ async fn strike(fault: &str, times: Times, ends: Ends, increment: bool, format: 
                     .cloned()
                     .collect::<Vec<_>>()
             };
-            assert_eq!(log(&world.fingerprint()), log(&files), "{label}: the log is as before");
+            assert_eq!(log(&world.fingerprint()), log(&files), "{label}: the log is unchanged");
             before
         }
-        (Right, Some(error)) => panic!("{label}: {error:?}"),
-        (Wrong(_), None) => panic!("{label}: must be an error"),
+        (Correct, Some(error)) => panic!("{label}: {error:?}"),
+        (Fails(_), None) => panic!("{label}: an error is expected"),
     };
-    Left { label, world, at }
+    Case { label, world, at }
 }
 
-fn compare(left: Vec<Left>) {
+fn compare(left: Vec<Case>) {
     let table = canvas("users");
     let mut folders = Vec::new();
-    for Left { label, world, at } in &left {
+    for Case { label, world, at } in &left {
         let folder = world.lake().join("canvas/users");
         match at {
             Some(_) => folders.push(folder),
@@ -109,7 +109,7 @@ fn compare(left: Vec<Left>) {
         }
     }
     let Some(rows) = read_tables("deltalake", &folders) else { return };
-    for (Left { label, world, at }, rows) in left.iter().filter(|left| left.at.is_some()).zip(rows) {
+    for (Case { label, world, at }, rows) in left.iter().filter(|left| left.at.is_some()).zip(rows) {
         eprintln!("comparing after {label}");
         assert_same(&world.school, &table, at.unwrap(), rows);
     }
@@ -118,9 +118,9 @@ fn compare(left: Vec<Left>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn temporary_faults_do_not_fail_a_run() {
     let mut left = Vec::new();
-    for (fault, times) in PASSING {
+    for (fault, times) in TEMPORARY {
         for increment in [false, true] {
-            left.push(strike(fault, *times, Right, increment, Format::Jsonl).await);
+            left.push(strike(fault, *times, Correct, increment, Format::Jsonl).await);
         }
     }
     compare(left);
@@ -130,31 +130,31 @@ async fn temporary_faults_do_not_fail_a_run() {
 async fn unusual_but_valid_answers_are_accepted() {
     let mut left = Vec::new();
     for fault in HARMLESS {
-        left.push(strike(fault, Always, Right, true, Format::Jsonl).await);
-        left.push(strike(fault, Always, Right, false, Format::Tsv).await);
-        left.push(strike(fault, Always, Right, true, Format::Csv).await);
+        left.push(strike(fault, Always, Correct, true, Format::Jsonl).await);
+        left.push(strike(fault, Always, Correct, false, Format::Tsv).await);
+        left.push(strike(fault, Always, Correct, true, Format::Csv).await);
     }
-    left.push(strike("flat-parquet", Always, Right, false, Format::Parquet).await);
-    left.push(strike("flat-parquet", Always, Right, true, Format::Parquet).await);
+    left.push(strike("flat-parquet", Always, Correct, false, Format::Parquet).await);
+    left.push(strike("flat-parquet", Always, Correct, true, Format::Parquet).await);
     compare(left);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn permanent_faults_are_clear_errors_and_leave_the_table_unchanged() {
     let mut left = Vec::new();
-    for (fault, kinds) in LASTING.iter().chain(LASTING_IN_ROWS) {
+    for (fault, kinds) in PERMANENT.iter().chain(PERMANENT_IN_ROWS) {
         for increment in [false, true] {
-            left.push(strike(fault, Always, Wrong(kinds), increment, Format::Jsonl).await);
+            left.push(strike(fault, Always, Fails(kinds), increment, Format::Jsonl).await);
         }
     }
     // A bit flipped inside a Parquet page goes unnoticed unless its writer added checksums; a broken footer does not.
     for fault in ["wrong-crc", "cut:100", "gone-at-download"] {
-        left.push(strike(fault, Always, Wrong(&[Kind::Data, Kind::Unavailable, Kind::Expired]), true, Format::Parquet).await);
+        left.push(strike(fault, Always, Fails(&[Kind::Data, Kind::Unavailable, Kind::Expired]), true, Format::Parquet).await);
     }
     compare(left);
 }
 
-/// The library that reads Parquet panics on this page. Its table fails, and the others go on.
+/// The Parquet library panics on this page. Its table fails, and the others are loaded.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_parquet_page_fails_its_table_and_keeps_rows_and_bookmark() {
     let (users, courses) = (canvas("users"), canvas("courses"));
@@ -178,9 +178,9 @@ async fn a_damaged_parquet_page_fails_its_table_and_keeps_rows_and_bookmark() {
         sync(&[]).assert_code(0);
         let (before, as_of) = (held(), world.school.now());
         for more in [&["--resnapshot"][..], &[]] {
-            // A job of its own, whose objects are damaged.
+            // A new job, whose objects are damaged.
             (0..4).for_each(|_| _ = world.school.advance());
-            // A row group of twenty rows in the second object, so that others come first.
+            // A row group of twenty rows in the second object, so that other rows are decoded first.
             world.server.inject_for(&users, Fault::parse("broken-page:1:40").unwrap(), Always);
             let run = sync(more).assert_code(5).assert_says(&["canvas.users", "damaged", "report", "parquet-"]);
             assert!(!run.stderr.contains("panicked at"), "{}", run.stderr);

@@ -1,5 +1,5 @@
-//! One failure leaves the rest alone, and lasts no longer than it must: namespaces, names, pages of firewalls, stored jobs, schemas
-//! that lag behind, rotated secrets, few open files.
+//! One failure does not affect the rest and ends with its cause: namespaces, names, pages of firewalls, stored jobs, late schemas,
+//! rotated secrets, few open files.
 
 use std::process::Command;
 use std::time::Duration;
@@ -48,7 +48,7 @@ async fn a_schema_that_lags_behind_the_job_is_waited_for_or_fails_the_table() {
     let world = World::new(SchoolOptions { evolving: true, ..school(&tables) }).await;
     let before = world.school.now();
     assert_eq!(failures(&ops::sync(journaled(&world)).await.unwrap()), [""; 0]);
-    // Users get a column with the second commit.
+    // The second commit adds a column to `users`.
     world.school.advance();
     world.server.inject_for(&tables[0], Fault::OlderSchema, Times::Always);
     let report = ops::sync(journaled(&world)).await.unwrap();
@@ -63,7 +63,7 @@ async fn a_schema_that_lags_behind_the_job_is_waited_for_or_fails_the_table() {
     assert_eq!(starts_of(&world, &tables[0]), started, "the job of the failed run is continued");
     world.assert_tables("deltalake", &tables, world.school.now());
 
-    // A short lag is waited out.
+    // A short delay is waited for.
     world.school.advance();
     world.school.advance();
     world.server.inject_for(&tables[0], Fault::OlderSchema, Times::N(3));
@@ -81,7 +81,7 @@ async fn a_useless_result_blocks_a_table_for_one_run_only() {
     world.server.inject_for(&tables[0], Fault::EndsEarly, Times::Once);
     let report = ops::sync(journaled(&world)).await.unwrap();
     assert_eq!(failed(&report), [("canvas.users".to_owned(), Kind::Data)]);
-    // The service gives the same job to an equal question.
+    // The service returns the same job for an equal query.
     let report = ops::sync(journaled(&world)).await.unwrap();
     assert_eq!(failures(&report), [""; 0]);
     world.assert_tables("deltalake", &tables, world.school.now());
@@ -112,7 +112,7 @@ async fn the_job_of_a_failed_run_is_followed_by_the_changes_since() {
         world.server.clear_faults();
         world.school.advance();
         if is_old {
-            // As if the failed run had been two hours ago.
+            // As if the failed run had ended two hours ago.
             for entry in world.path("state").read_dir().unwrap() {
                 let path = entry.unwrap().path();
                 let text = std::fs::read_to_string(&path).unwrap();
@@ -140,11 +140,11 @@ async fn a_page_of_a_firewall_does_not_end_the_run() {
         for at in [Endpoint::Login, Endpoint::Tables, Endpoint::Schema, Endpoint::Data, Endpoint::Job, Endpoint::Urls] {
             world.server.inject(Fault::Blocked { at, status }, Times::Once);
         }
-        assert_eq!(failures(&world.sync().await), [""; 0], "{status}: it passes");
+        assert_eq!(failures(&world.sync().await), [""; 0], "{status}: the retry succeeds");
         world.school.advance();
         world.server.inject_for(&tables[0], Fault::Blocked { at: Endpoint::Data, status }, Times::Always);
         let report = world.sync().await;
-        assert_eq!(failed(&report), [("canvas.users".to_owned(), Kind::Unavailable)], "{status}: it fails alone");
+        assert_eq!(failed(&report), [("canvas.users".to_owned(), Kind::Unavailable)], "{status}: only this table fails");
         assert!(is_loaded(&report, &tables[1]) && is_loaded(&report, &tables[2]));
     }
 }
@@ -157,7 +157,7 @@ async fn a_failing_namespace_is_reported_and_does_not_affect_others() {
     assert_eq!(failed(&report), [("moodle.*".to_owned(), Kind::NotFound)]);
     assert!(is_loaded(&report, &tables[0]));
 
-    // `all` is what the account has; `canvas` is what every account has.
+    // `all` asks the account for its namespaces; `canvas` is in every account.
     assert_eq!(failures(&ops::sync(of_namespaces(&world, &["all"])).await.unwrap()), [""; 0]);
     world.server.inject(fault("account-under-maintenance:tables"), Times::Once);
     let report = ops::sync(of_namespaces(&world, &["all"])).await.unwrap();
@@ -167,7 +167,7 @@ async fn a_failing_namespace_is_reported_and_does_not_affect_others() {
     let report = ops::sync(of_namespaces(&world, &["canvas", "canvas_logs"])).await.unwrap();
     assert_eq!(failed(&report), [("canvas.*".to_owned(), Kind::Unavailable)]);
 
-    // Nothing is left to do.
+    // No other namespace is selected.
     assert_eq!(ops::sync(of_namespaces(&world, &["moodle"])).await.unwrap_err().kind(), Kind::NotFound);
     let mut command = world.command(&[&SYNC[..], &["--namespace", "canvas,moodle"]].concat());
     Run::of(command.output().unwrap()).assert_code(5).assert_says(&["1 failed", "moodle"]);
@@ -219,7 +219,7 @@ async fn a_rotated_secret_is_read_again_when_it_is_refused() {
     assert_eq!(failures(&ops::sync(SyncRequest { client, ..world.request() }).await.unwrap()), [""; 0]);
 }
 
-/// The soft and the hard limit: it cannot be raised.
+/// Soft and hard limit, so that the process cannot raise it.
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_tables_sync_with_few_open_files() {

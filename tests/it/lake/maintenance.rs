@@ -1,4 +1,4 @@
-//! Care of lake tables from the outside: deletion vectors before foreign readers, `optimize`, `vacuum`, `history`, older versions.
+//! Maintenance of lake tables through the program: deletion vectors and other readers, `optimize`, `vacuum`, `history`, older versions.
 
 use serde_json::Value;
 
@@ -28,7 +28,7 @@ async fn deleted_rows_are_hidden_from_every_reader() {
     for line in status["tables"].as_array().unwrap() {
         assert_eq!(line["protocol"], "3/7: deletionVectors", "{line}");
     }
-    let marked: u64 = tables
+    let deleted_by_vectors: u64 = tables
         .iter()
         .flat_map(|table| {
             let history = json(&world, &["history", "--target", "lake", "--table", &table.to_string(), "--output", "json"]);
@@ -36,7 +36,7 @@ async fn deleted_rows_are_hidden_from_every_reader() {
         })
         .filter_map(|commit| commit["files_marked"].as_u64())
         .sum();
-    assert!(marked >= 4, "{marked}");
+    assert!(deleted_by_vectors >= 4, "{deleted_by_vectors}");
     for reader in ["deltalake", "polars"] {
         world.assert_tables(reader, &tables, world.school.now());
     }
@@ -46,7 +46,7 @@ async fn deleted_rows_are_hidden_from_every_reader() {
         assert_eq!(run.stdout, format!("n\n{}\n", world.school.expected(table, world.school.now()).unwrap().len()));
     }
 
-    // After an optimize no reader needs to know of marks to see the right rows, even file by file.
+    // After an optimize even a reader of single files sees the correct rows, because no deletion vector is left.
     let done = json(&world, &["optimize", "--target", "lake", "--output", "json"]);
     let purged: u64 = done.as_array().unwrap().iter().map(|line| line["done"]["rows_purged"].as_u64().unwrap()).sum();
     assert!(purged > 0);
@@ -99,7 +99,7 @@ async fn a_vacuum_keeps_recent_files_and_names_its_limits() {
     assert_eq!(run.stdout, "Nothing to do in 2 tables.\n", "tables without a change are not listed");
     world.daplake(&["vacuum", "--target", "lake"]).assert_code(0);
     assert_eq!(world.fingerprint(), before);
-    // Said once, and not of each table.
+    // Reported once, not for each table.
     let run = world.daplake(&["vacuum", "--target", "lake", "--retention", "1h"]).assert_code(2).assert_says(&["7d"]);
     assert_eq!(run.stderr.matches("7d").count(), 1, "{run:?}");
     world
@@ -123,12 +123,12 @@ async fn a_verification_names_the_keys_that_differ() {
         world.daplake(&arguments)
     };
     verify(&[]).assert_code(0);
-    // Changes since the bookmark are no differences.
+    // Changes since the bookmark are not differences.
     world.school.advance();
     verify(&[]).assert_code(0);
     sync(&world, &[]);
 
-    // Somebody changed the table behind our back.
+    // Another program changes the table.
     let Ok(python) = std::env::var("DAPLAKE_TEST_PYTHON") else {
         eprintln!("not run: needs DAPLAKE_TEST_PYTHON");
         return;
@@ -143,7 +143,7 @@ table = deltalake.DeltaTable(sys.argv[1])
 table.update(updates={'name': \"'someone else'\"}, predicate=f'id = {keys[1]}')
 print(keys[0], keys[1])
 ";
-    // A target without marks from the beginning: that writer refuses others.
+    // A target that never had deletion vectors, because the other writer refuses them.
     let fresh = ["sync", "--target", "other", "--jobs-per-minute", "0", "--table", "users", "--deletion-vectors", "off"];
     world.daplake(&fresh).assert_code(0);
     let folder = world.path("other/canvas/users");
@@ -158,7 +158,7 @@ print(keys[0], keys[1])
     run.assert_says(&[&missing, &different, "1 of 1 tables differ", "--resnapshot"]);
 }
 
-/// Runs a script over a table with the foreign reader's Python; `None` where there is none.
+/// Runs a script over a table with the Python of the other readers; `None` where there is none.
 fn python(world: &World, table: &str, script: &str) -> Option<String> {
     let Ok(python) = std::env::var("DAPLAKE_TEST_PYTHON") else {
         eprintln!("not run: needs DAPLAKE_TEST_PYTHON");
@@ -191,7 +191,7 @@ async fn a_table_that_another_program_restored_fails_until_it_is_loaded_again() 
     let users = |files: std::collections::BTreeMap<std::path::PathBuf, _>| {
         files.into_iter().filter(|(path, _)| same(path)).collect::<Vec<_>>()
     };
-    assert_eq!(users(world.fingerprint()), users(before), "the table stays as it is");
+    assert_eq!(users(world.fingerprint()), users(before), "the table is unchanged");
     let run = world.daplake(&[&arguments[..], &["--foreign-changes", "warn"]].concat()).assert_code(0);
     assert!(format!("{}{}", run.stdout, run.stderr).contains("Another program changed rows"), "{run:?}");
     sync(&world, &["--resnapshot"]);

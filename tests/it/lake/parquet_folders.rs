@@ -1,4 +1,4 @@
-//! Plain Parquet folders through the binary, read by DuckDB while syncs run.
+//! Plain Parquet folders through the program, read by DuckDB while syncs run.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -14,7 +14,7 @@ async fn duckdb_never_reads_a_mixture_of_versions() {
     let required = std::env::var("DAPLAKE_TEST_REQUIRE").is_ok_and(|list| list.split(',').any(|word| word == "python"));
     let Ok(python) = std::env::var("DAPLAKE_TEST_PYTHON") else {
         assert!(!required, "DAPLAKE_TEST_PYTHON is not set");
-        eprintln!("not run: DuckDB beside syncs (set DAPLAKE_TEST_PYTHON, or use tests/run)");
+        eprintln!("not run: DuckDB during syncs (set DAPLAKE_TEST_PYTHON, or use tests/run)");
         return;
     };
     let world = World::new(school(&[canvas("users"), canvas("submissions")])).await;
@@ -44,15 +44,15 @@ async fn duckdb_never_reads_a_mixture_of_versions() {
     let seen = parse(watching.wait_with_output().unwrap());
     for kind in ["files", "views"] {
         let found = seen[kind].as_object().unwrap();
-        assert!(found.len() > 1, "it saw more than one version: {seen}");
+        assert!(found.len() > 1, "more than one version was read: {seen}");
         assert!(found.keys().all(|version| versions.contains(version)), "{versions:?} {seen}");
     }
     let (reads, missed) = (seen["reads"].as_u64().unwrap(), seen["missed"].as_u64().unwrap());
-    assert!(missed * 2 < reads, "reading works: {seen}");
+    assert!(missed * 2 < reads, "most reads succeed: {seen}");
     versions.dedup();
     assert!(versions.len() > 4, "the versions differ");
 
-    // What the folder shows is what the table is.
+    // The folder has the rows of the table.
     let count = world.daplake(&[
         "query",
         "--target",
@@ -114,7 +114,7 @@ async fn the_format_of_a_target_is_recognised() {
     run(&[&["vacuum"][..], &target].concat()).assert_code(0);
     let history = run(&[&["history", "--table", "users"][..], &target].concat()).assert_code(0).stdout;
     assert!(history.contains("MERGE"), "{history}");
-    // What is said against it is refused, and nothing is touched.
+    // A contradicting option is refused, and nothing is changed.
     let before = world.fingerprint();
     for command in [&["status"][..], &["query", "SELECT 1 FROM users"], &["sync", "--jobs-per-minute", "0"]] {
         let refused = run(&[command, &target, &["--format", "delta"]].concat());

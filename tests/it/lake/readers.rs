@@ -1,4 +1,4 @@
-//! Lake tables before the readers of others, feature by feature; `docs/reference/readers.md` has the table of it.
+//! Lake tables in other programs, feature by feature; `docs/reference/readers.md` has the results.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,25 +8,25 @@ use serde_json::Value;
 
 use crate::support::{World, canvas, school, web_logs};
 
-/// Readers that know deletion vectors.
-const KNOW_MARKS: [&str; 5] = ["deltalake", "polars", "duckdb-delta", "chdb", "sail"];
+/// Readers that support deletion vectors.
+const READ_DELETION_VECTORS: [&str; 5] = ["deltalake", "polars", "duckdb-delta", "chdb", "sail"];
 
-/// Tables with every type that the catalogue has: decimals, dates, times with zone, structs, lists, JSON as text, floats, long texts.
-fn spread() -> Vec<TableRef> {
+/// Tables with every type of the catalogue: decimals, dates, times with zone, structs, lists, JSON as text, floats, long strings.
+fn tables_of_all_types() -> Vec<TableRef> {
     let canvas =
         ["assignments", "context_external_tools", "courses", "late_policies", "quizzes", "rubrics", "submissions", "users"]
             .map(canvas);
     canvas.into_iter().chain([TableRef::new("catalog", "products"), web_logs()]).collect()
 }
 
-async fn synced(marks: &str) -> World {
-    let world = World::new(school(&spread())).await;
+async fn synced(vectors: &str) -> World {
+    let world = World::new(school(&tables_of_all_types())).await;
     for round in 0..4 {
         if round > 0 {
             world.school.advance();
         }
         let target = ["sync", "--target", "lake", "--namespace", "all", "--jobs-per-minute", "0"];
-        let options = ["--deletion-vectors", marks, "--compact-after", "0"];
+        let options = ["--deletion-vectors", vectors, "--compact-after", "0"];
         world.daplake(&[target.as_slice(), &options].concat()).assert_code(0);
     }
     world
@@ -35,20 +35,20 @@ async fn synced(marks: &str) -> World {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deleted_rows_are_hidden_and_all_types_are_correct() {
     let world = synced("on").await;
-    let marks = std::fs::read_dir(world.lake().join("canvas/submissions/_delta_log"))
+    let has_vectors = std::fs::read_dir(world.lake().join("canvas/submissions/_delta_log"))
         .unwrap()
         .any(|entry| std::fs::read_to_string(entry.unwrap().path()).is_ok_and(|text| text.contains("\"deletionVector\":{")));
-    assert!(marks, "there is something to overlook");
-    for reader in KNOW_MARKS {
-        world.assert_tables(reader, &spread(), world.school.now());
+    assert!(has_vectors, "the table has deletion vectors");
+    for reader in READ_DELETION_VECTORS {
+        world.assert_tables(reader, &tables_of_all_types(), world.school.now());
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_deletion_vectors_every_reader_reads_all_types_correctly() {
     let world = synced("off").await;
-    for reader in KNOW_MARKS.into_iter().chain(["duckdb", "daft"]) {
-        world.assert_tables(reader, &spread(), world.school.now());
+    for reader in READ_DELETION_VECTORS.into_iter().chain(["duckdb", "daft"]) {
+        world.assert_tables(reader, &tables_of_all_types(), world.school.now());
     }
 }
 
@@ -64,14 +64,14 @@ async fn other_programs_show_descriptions() {
         let folder = world.lake().join("canvas").join(&table.table);
         let output = std::process::Command::new(&python).arg(&script).arg("comments").arg(folder).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
         let version = world.school.schema_version(&table, world.school.now()).unwrap();
         let source = world.school.schema(&table, version).unwrap();
-        assert_eq!(told["table"], source["description"], "{table}");
+        assert_eq!(found["table"], source["description"], "{table}");
         let mut described = 0;
         for part in ["key", "value"] {
             for (name, column) in source["properties"][part]["properties"].as_object().unwrap() {
-                assert_eq!(told["columns"][name], column["description"], "{table}.{name}");
+                assert_eq!(found["columns"][name], column["description"], "{table}.{name}");
                 described += usize::from(column["description"].is_string());
             }
         }
@@ -100,15 +100,15 @@ async fn other_programs_read_the_change_data_feed() {
         world.school.advance();
         sync();
         let after = keys();
-        // Each change with all its columns; that of a partition is of the month of its row.
+        // The number of changes of each type, and of rows in the wrong partition.
         let script = "
 import collections, json, sys, pyarrow
 from deltalake import DeltaTable
 feed = pyarrow.table(DeltaTable(sys.argv[1]).load_cdf(starting_version=1).read_all()).to_pylist()
 month = lambda at: at and at.date().replace(day=1)
 wrong = [row for row in feed if '_month' in row and row['_month'] != month(row['created_at'])]
-told = collections.Counter(row['_change_type'] for row in feed)
-print(json.dumps({**told, 'months': len({row.get('_month') for row in feed}), 'wrong': len(wrong)}))
+found = collections.Counter(row['_change_type'] for row in feed)
+print(json.dumps({**found, 'months': len({row.get('_month') for row in feed}), 'wrong': len(wrong)}))
 ";
         let output = std::process::Command::new(&python)
             .args(["-c", script])
@@ -116,11 +116,11 @@ print(json.dumps({**told, 'months': len({row.get('_month') for row in feed}), 'w
             .output()
             .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let count = |kind: &str| told[kind].as_u64().unwrap_or(0) as usize;
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let count = |kind: &str| found[kind].as_u64().unwrap_or(0) as usize;
         assert_eq!((count("insert"), count("delete")), (after.difference(&before).count(), before.difference(&after).count()));
         assert_eq!(count("update_preimage"), count("update_postimage"));
-        assert!(count("update_preimage") > 0, "{told}");
-        assert_eq!((count("wrong"), count("months") > 1), (0, !more.is_empty()), "{told}");
+        assert!(count("update_preimage") > 0, "{found}");
+        assert_eq!((count("wrong"), count("months") > 1), (0, !more.is_empty()), "{found}");
     }
 }

@@ -1,4 +1,4 @@
-//! The main job with an object store as its target, through the binary and over HTTP at both ends.
+//! Syncs into an object store, through the program and over HTTP at both ends.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -37,7 +37,7 @@ impl Remote {
         self.run("sync", &SYNC)
     }
 
-    /// The bucket is a folder to its server, and so to foreign readers.
+    /// The server keeps the bucket as a folder, which other readers can read.
     fn assert_tables(&self, tables: &[TableRef], at: Timestamp) {
         self.world.assert_tables_in(&self.server.bucket().join(PREFIX), "deltalake", tables, at);
     }
@@ -72,7 +72,7 @@ async fn a_history_is_synced_into_an_object_store() {
         if round > 0 {
             remote.world.school.advance();
         }
-        // Each round has its own bad weather, and it passes.
+        // Each round has a temporary fault of its own.
         match round {
             1 => remote.server.fault(Fault::SlowDown, |_| true, 5, 3),
             2 => remote.server.fault(Fault::CutDownload, Seen::is_download, 2, 2),
@@ -124,7 +124,7 @@ async fn tables_are_correct_after_kills_during_uploads() {
         if round > 0 {
             remote.world.school.advance();
         }
-        // Puts take their time, so that the kill finds some on their way.
+        // Uploads are slow, so that the kill interrupts some of them.
         remote.server.fault(Fault::Slow(Duration::from_millis(300)), |seen| seen.method.as_str() == "PUT", 0, usize::MAX);
         for _ in 0..3 {
             let mut child = remote.command("sync", &SYNC).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -147,7 +147,7 @@ async fn an_unusable_store_is_explained_without_a_secret() {
         assert!(!run.stdout.contains("planted") && !run.stderr.contains("planted"), "{run:?}");
         run
     };
-    // Before anything is asked of the service.
+    // Before the first call to the service.
     remote.server.fault(Fault::Unconditional, |seen| seen.is_conditional, 0, usize::MAX);
     assert_clean(remote.sync()).assert_code(5).assert_says(&["conditional writes", "If-None-Match"]);
     assert_eq!(remote.server.objects("").len(), 0);
@@ -163,8 +163,8 @@ async fn an_unusable_store_is_explained_without_a_secret() {
     command.env("AWS_SECRET_ACCESS_KEY", "planted-other");
     assert_clean(Run::of(command.output().unwrap())).assert_code(5).assert_says(&["credentials"]);
 
-    let told = remote.run("status", &["--store-option", "secret_access_key=planted"]);
-    assert_clean(told).assert_code(5).assert_says(&["environment"]);
+    let run = remote.run("status", &["--store-option", "secret_access_key=planted"]);
+    assert_clean(run).assert_code(5).assert_says(&["environment"]);
     let in_address = remote.world.daplake(&["status", "--target", "s3://id:planted@bucket/x"]);
     assert_clean(in_address).assert_code(5).assert_says(&["AWS_ACCESS_KEY_ID"]);
 
@@ -202,7 +202,7 @@ async fn tables_in_an_object_store_are_maintained() {
     let service = ["--jobs-per-minute", "0"];
     remote.run("verify", &service).assert_code(0);
 
-    // A burst of refusals in the midst of it is no failure.
+    // A burst of refusals during maintenance is not a failure.
     remote.server.fault(Fault::SlowDown, |seen| seen.method.as_str() == "PUT", 1, 2);
     let done = json("optimize", &["--sort-by-key"]);
     assert!(remote.server.faults_are_used_up());
@@ -212,7 +212,7 @@ async fn tables_in_an_object_store_are_maintained() {
     remote.run("verify", &service).assert_code(0);
     let before = remote.server.objects(PREFIX);
     remote.run("vacuum", &[]).assert_code(0);
-    assert_eq!(remote.server.objects(PREFIX), before, "all is young");
+    assert_eq!(remote.server.objects(PREFIX), before, "all data is recent");
     remote.run("vacuum", &["--retention", "1h"]).assert_says(&["7d"]);
     remote.world.school.advance();
     remote.sync().assert_code(0);

@@ -1,4 +1,4 @@
-//! Every table of the catalogue, as the service describes it, becomes a table schema and an Arrow schema without any loss.
+//! Every table of the catalogue, as the service describes it, becomes a table schema and an Arrow schema without loss.
 
 use daplake::demo::school::catalogue;
 use daplake::model::TableRef;
@@ -31,7 +31,7 @@ fn every_table_of_the_catalogue_is_parsed_completely() {
     }
 }
 
-/// The figures of the catalogue's own statistics (two announced and three diagram-only tables included).
+/// The numbers are those of the catalogue's statistics (including two announced tables and three that only the diagram shows).
 #[test]
 fn the_catalogue_has_the_documented_number_of_each_type() {
     let count = |namespace: &str, wanted: fn(&ColumnType) -> bool| {

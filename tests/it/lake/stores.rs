@@ -1,5 +1,4 @@
-//! The main job in object stores that others have written: SeaweedFS for S3, Azurite for Azure. `verify` compares all rows with the
-//! service.
+//! Syncs into independent object stores: SeaweedFS for S3, Azurite for Azure. `verify` compares all rows with the service.
 
 use std::process::{Command, Stdio};
 
@@ -28,7 +27,7 @@ impl Remote {
         Run::of(self.command(verb, arguments).output().unwrap())
     }
 
-    fn assert_right(&self, label: &str) {
+    fn assert_correct(&self, label: &str) {
         eprintln!("verifying {} {label}", self.format);
         self.run("verify", &["--jobs-per-minute", "0"]).assert_code(0);
         let now = self.world.school.now();
@@ -40,7 +39,7 @@ impl Remote {
 
 const SYNC: [&str; 4] = ["--namespace", "all", "--jobs-per-minute", "0"];
 
-async fn a_lake_is_kept_right(start: fn() -> Option<Store>) {
+async fn keep_a_lake_up_to_date(start: fn() -> Option<Store>) {
     let tables = [canvas("users"), canvas("submissions"), web_logs()];
     for format in ["delta", "parquet"] {
         let Some(store) = start() else { return };
@@ -50,7 +49,7 @@ async fn a_lake_is_kept_right(start: fn() -> Option<Store>) {
                 remote.world.school.advance();
             }
             remote.run("sync", &SYNC).assert_code(0);
-            remote.assert_right("after a sync");
+            remote.assert_correct("after a sync");
         }
         // Of two writers one commits first; the other continues from its bookmark.
         remote.world.school.advance();
@@ -60,21 +59,21 @@ async fn a_lake_is_kept_right(start: fn() -> Option<Store>) {
             run.assert_code(0);
         }
         remote.run("sync", &SYNC).assert_code(0);
-        remote.assert_right("after two writers");
+        remote.assert_correct("after two writers");
         remote.run("optimize", &[]).assert_code(0);
         remote.run("vacuum", &[]).assert_code(0);
-        remote.assert_right("after optimize and vacuum");
+        remote.assert_correct("after optimize and vacuum");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lake_in_seaweedfs_is_kept_up_to_date() {
-    a_lake_is_kept_right(Store::seaweedfs).await;
+    keep_a_lake_up_to_date(Store::seaweedfs).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lake_in_azurite_is_kept_up_to_date() {
-    a_lake_is_kept_right(Store::azurite).await;
+    keep_a_lake_up_to_date(Store::azurite).await;
 }
 
 async fn two_machines_share_a_lake(format: &'static str) {
@@ -84,7 +83,7 @@ async fn two_machines_share_a_lake(format: &'static str) {
     let figures = sync_from_two_machines(&remote.world, || remote.command("sync", &SYNC)).await;
     assert!(figures.loaded > tables.len() && figures.commits > 0, "{figures:?}");
     remote.run("sync", &SYNC).assert_code(0);
-    remote.assert_right("after two machines");
+    remote.assert_correct("after two machines");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

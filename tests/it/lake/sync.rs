@@ -1,4 +1,4 @@
-//! The main job on good days: snapshots, increments, schema changes, repeated keys, selections.
+//! Syncs without faults: snapshots, increments, schema changes, repeated keys, selections.
 
 use daplake::model::TableRef;
 use daplake::ops::{self, OnSnapshotRequired, Outcome, Selection};

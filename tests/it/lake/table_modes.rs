@@ -1,4 +1,4 @@
-//! Modes and marked deletes from the outside: what foreign readers see of them is the school's history.
+//! Table modes and soft deletes: other readers find the history of the school.
 
 use daplake::demo::school::SchoolOptions;
 use daplake::model::TableRef;
@@ -21,8 +21,9 @@ fn tables() -> Vec<TableRef> {
     vec![canvas("users"), canvas("submissions"), canvas("enrollments"), web_logs()]
 }
 
-/// First with every table's whole history, then with a new snapshot, in each choice of deletion vectors.
-async fn followed(mode: &[&str], only: impl Fn(&TableRef, Vec<Value>) -> Vec<Value>) {
+/// Syncs a history and then a new snapshot in this mode, with and without deletion vectors. `only` selects the current rows of a table, which
+/// must be those of the school.
+async fn check_current_rows(mode: &[&str], only: impl Fn(&TableRef, Vec<Value>) -> Vec<Value>) {
     for (vectors, readers) in [("off", &["deltalake", "duckdb", "polars"][..]), ("on", &["deltalake", "polars"])] {
         let tables = tables();
         let world = World::new(SchoolOptions { change_rate: 0.3, ..school(&tables) }).await;
@@ -31,7 +32,7 @@ async fn followed(mode: &[&str], only: impl Fn(&TableRef, Vec<Value>) -> Vec<Val
             if round > 0 {
                 world.school.advance();
             }
-            // Said once, then the tables know.
+            // Given in the first run; the tables store it.
             let mode = if round == 0 { mode } else { &[] };
             sync(&world, &[&options[..], mode].concat()).assert_code(0);
         }
@@ -55,10 +56,10 @@ async fn followed(mode: &[&str], only: impl Fn(&TableRef, Vec<Value>) -> Vec<Val
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_that_are_not_soft_deleted_are_the_current_rows() {
-    followed(&["--deletes", "mark"], |table, rows| {
+    check_current_rows(&["--deletes", "mark"], |table, rows| {
         let deleted = rows.iter().filter(|row| row["_deleted"] == true).count();
-        // Most tables of the school know soft deletes only.
-        assert!(deleted > 0 || table.table != "submissions", "{table} has marked rows");
+        // Most tables of the school have no hard deletes.
+        assert!(deleted > 0 || table.table != "submissions", "{table} has soft-deleted rows");
         rows.into_iter().filter(|row| row["_deleted"] == false).collect()
     })
     .await;
@@ -66,7 +67,7 @@ async fn rows_that_are_not_soft_deleted_are_the_current_rows() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_current_versions_of_a_history_are_the_current_rows() {
-    followed(&["--mode", "history"], |_, rows| {
+    check_current_rows(&["--mode", "history"], |_, rows| {
         for row in &rows {
             let (from, to) = (row["_valid_from"].as_i64().unwrap(), row["_valid_to"].as_i64());
             assert_eq!(row["_current"], to.is_none(), "{row}");
@@ -80,7 +81,7 @@ async fn the_current_versions_of_a_history_are_the_current_rows() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_changes_of_a_change_log_give_the_current_rows() {
-    followed(&["--mode", "changes"], |_, mut rows| {
+    check_current_rows(&["--mode", "changes"], |_, mut rows| {
         rows.sort_by_key(|row| row["_ts"].as_i64());
         let mut last = std::collections::BTreeMap::new();
         for row in rows {
@@ -102,19 +103,19 @@ async fn a_mode_is_shown_kept_and_verified() {
     let status = world.daplake(&["status", "--target", "lake"]).assert_code(0);
     assert!(status.stdout.contains("kept as") && status.stdout.contains("history"), "{}", status.stdout);
     world.daplake(&["verify", "--target", "lake", "--jobs-per-minute", "0"]).assert_code(0);
-    // Also when there is nothing to load.
+    // Even if there is nothing to load.
     let before = world.fingerprint();
     sync(&world, &["--mode", "current"]).assert_code(5).assert_says(&["another mode", "--mode history"]);
     sync(&world, &["--mode", "current", "--resnapshot"]).assert_code(5);
     sync(&world, &["--deletes", "mark"]).assert_code(5).assert_says(&["mode `current` only"]);
     sync(&world, &["--mode", "future"]).assert_code(5);
     assert_eq!(world.fingerprint(), before);
-    // Unchanged rows do not open versions.
+    // Unchanged rows get no new version.
     sync(&world, &["--resnapshot"]).assert_code(0);
     assert_eq!(query(&world, "SELECT count(*) AS n, count(DISTINCT id) AS keys FROM users"), versions);
 }
 
-/// Days since 1970 of a moment in microseconds.
+/// Days since 1970 of a timestamp in microseconds.
 fn day_of(micros: &Value) -> Option<i64> {
     micros.as_i64().map(|micros| micros.div_euclid(86_400_000_000))
 }
@@ -152,7 +153,7 @@ async fn partitions_are_what_readers_expect() {
                 assert_same(&world.school, table, world.school.now(), rows);
             }
         }
-        // The value of the partition prunes and counts in our own queries.
+        // Queries of daplake can filter by the partition column.
         let sql =
             "SELECT count(*) AS n, count(DISTINCT _day) AS days FROM canvas_logs.web_logs WHERE _day = CAST(timestamp AS DATE)";
         let counted = query(&world, sql);
@@ -162,7 +163,7 @@ async fn partitions_are_what_readers_expect() {
         sync(&world, &["--resnapshot"]).assert_code(0);
         world.assert_tables("polars", &tables, world.school.now());
     }
-    // Plain folders are parted alike; their readers see the columns of the service, by the folder and by the views.
+    // Plain folders have the same partitions; their readers see the columns of the service, through the folder and through the views.
     let world = World::new(school(&tables)).await;
     for round in 0..2 {
         if round > 0 {

@@ -1,4 +1,4 @@
-//! No import cycles between the files of `src`, inside rooms as well as between them.
+//! Finds import cycles between the files of `src`, within modules and between them.
 //!
 //! Reads the source as tokens: `use` trees and paths in code that begin with `crate`, `self`, `super` or a child module. A path is followed
 //! through `pub use` to the file that defines the name. Test code does not count.
@@ -64,11 +64,11 @@ fn tokens(text: &str) -> Vec<Token> {
     out
 }
 
-/// What a file says of others: paths it uses, names it hands on by `pub use`, and its child modules.
+/// The imports of a file: paths that it uses, names that it re-exports by `pub use`, and its child modules.
 #[derive(Default)]
-struct Said {
+struct Imports {
     uses: Vec<Module>,
-    hands_on: BTreeMap<String, Module>,
+    re_exports: BTreeMap<String, Module>,
     children: BTreeSet<String>,
 }
 
@@ -76,7 +76,7 @@ struct Reader<'a> {
     tokens: &'a [Token],
     at: usize,
     module: &'a Module,
-    said: Said,
+    imports: Imports,
 }
 
 impl Reader<'_> {
@@ -91,7 +91,7 @@ impl Reader<'_> {
         self.tokens.get(at) == Some(&Token::Mark(mark))
     }
 
-    /// The place behind the bracket that closes the one at `at`.
+    /// The index after the bracket that closes the one at `at`.
     fn behind(&self, at: usize, open: char, close: char) -> usize {
         let mut depth = 0;
         for (place, token) in self.tokens.iter().enumerate().skip(at) {
@@ -107,10 +107,10 @@ impl Reader<'_> {
         self.tokens.len()
     }
 
-    fn read(mut self) -> Said {
+    fn read(mut self) -> Imports {
         for at in 0..self.tokens.len() {
             if self.word(at) == Some("mod") && self.is(at + 2, ';') {
-                self.said.children.extend(self.word(at + 1).map(str::to_owned));
+                self.imports.children.extend(self.word(at + 1).map(str::to_owned));
             }
         }
         let mut is_test = false;
@@ -125,7 +125,7 @@ impl Reader<'_> {
                     self.at = end;
                     continue;
                 }
-                // What only tests have: skipped with its body.
+                // Code of tests: skipped with its body.
                 Token::Word(_) if is_test => {
                     let semicolon = (at..self.tokens.len()).find(|at| self.is(*at, ';')).unwrap_or(self.tokens.len());
                     let brace = (at..self.tokens.len()).find(|at| self.is(*at, '{')).unwrap_or(self.tokens.len());
@@ -143,7 +143,7 @@ impl Reader<'_> {
                     self.tree(Vec::new(), is_public);
                 }
                 Token::Word(word)
-                    if ["crate", "self", "super"].contains(&word.as_str()) || self.said.children.contains(word.as_str()) =>
+                    if ["crate", "self", "super"].contains(&word.as_str()) || self.imports.children.contains(word.as_str()) =>
                 {
                     let is_start = at == 0 || self.tokens[at - 1] != Token::Sep && !self.is(at - 1, '.');
                     let mut path = vec![word.clone()];
@@ -153,14 +153,14 @@ impl Reader<'_> {
                         self.at += 2;
                     }
                     if path.len() > 1 {
-                        self.said.uses.extend(self.absolute(&path));
+                        self.imports.uses.extend(self.absolute(&path));
                     }
                 }
                 _ => self.at += 1,
             }
             is_public = false;
         }
-        self.said
+        self.imports
     }
 
     /// One `use` tree, from `self.at` to its `;`, `,` or `}`.
@@ -196,9 +196,9 @@ impl Reader<'_> {
         }
         let Some(path) = self.absolute(&path) else { return };
         if is_public {
-            self.said.hands_on.insert(name, path);
+            self.imports.re_exports.insert(name, path);
         } else {
-            self.said.uses.push(path);
+            self.imports.uses.push(path);
         }
     }
 
@@ -214,7 +214,7 @@ impl Reader<'_> {
                 start.truncate(start.len().saturating_sub(more));
                 return Some(start.into_iter().chain(rest[more..].iter().cloned()).collect());
             }
-            child if self.said.children.contains(child) => start.push(child.to_owned()),
+            child if self.imports.children.contains(child) => start.push(child.to_owned()),
             _ => return None,
         }
         Some(start.into_iter().chain(rest.iter().cloned()).collect())
@@ -222,11 +222,11 @@ impl Reader<'_> {
 }
 
 /// The file that defines what a path names.
-fn defines(path: &[String], files: &BTreeMap<Module, Said>, depth: usize) -> Option<Module> {
+fn defines(path: &[String], files: &BTreeMap<Module, Imports>, depth: usize) -> Option<Module> {
     let module = (0..=path.len()).rev().map(|length| &path[..length]).find(|module| files.contains_key(*module))?;
     let rest = &path[module.len()..];
-    let handed = rest.first().and_then(|name| files[module].hands_on.get(name));
-    match handed {
+    let re_export = rest.first().and_then(|name| files[module].re_exports.get(name));
+    match re_export {
         Some(path) if depth < 8 => {
             let path: Module = path.iter().chain(&rest[1..]).cloned().collect();
             defines(&path, files, depth + 1)
@@ -235,8 +235,8 @@ fn defines(path: &[String], files: &BTreeMap<Module, Said>, depth: usize) -> Opt
     }
 }
 
-/// Groups of files that import each other, by Tarjan's algorithm.
-fn knots(edges: &BTreeMap<Module, BTreeSet<Module>>) -> Vec<Vec<Module>> {
+/// Groups of files that can reach each other by imports.
+fn groups(edges: &BTreeMap<Module, BTreeSet<Module>>) -> Vec<Vec<Module>> {
     fn reach(from: &Module, edges: &BTreeMap<Module, BTreeSet<Module>>) -> BTreeSet<Module> {
         let mut seen = BTreeSet::new();
         let mut left: Vec<&Module> = edges[from].iter().collect();
@@ -258,10 +258,8 @@ fn knots(edges: &BTreeMap<Module, BTreeSet<Module>>) -> Vec<Vec<Module>> {
 }
 
 fn cycles(root: &Path) -> Vec<String> {
-    let mut paths = Vec::new();
-    super::sources(root, &mut paths);
     let mut files = BTreeMap::new();
-    for path in paths {
+    for path in super::sources(root) {
         let inside = path.strip_prefix(root).unwrap().with_extension("");
         let mut module: Module = inside.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
         if module.iter().any(|part| part == "tests" || part == "testing") || module == ["main"] {
@@ -272,18 +270,18 @@ fn cycles(root: &Path) -> Vec<String> {
         }
         let text = std::fs::read_to_string(&path).unwrap();
         let tokens = tokens(&text);
-        let said = Reader { tokens: &tokens, at: 0, module: &module, said: Said::default() }.read();
-        files.insert(module, said);
+        let imports = Reader { tokens: &tokens, at: 0, module: &module, imports: Imports::default() }.read();
+        files.insert(module, imports);
     }
     let mut edges: BTreeMap<Module, BTreeSet<Module>> = BTreeMap::new();
-    for (module, said) in &files {
-        let to = said.uses.iter().filter_map(|path| defines(path, &files, 0)).filter(|to| to != module);
+    for (module, imports) in &files {
+        let to = imports.uses.iter().filter_map(|path| defines(path, &files, 0)).filter(|to| to != module);
         edges.insert(module.clone(), to.collect());
     }
     let mut lines = Vec::new();
-    for knot in knots(&edges) {
-        for from in &knot {
-            for to in edges[from].iter().filter(|to| knot.contains(to)) {
+    for group in groups(&edges) {
+        for from in &group {
+            for to in edges[from].iter().filter(|to| group.contains(to)) {
                 lines.push(format!("{} -> {}", from.join("/"), to.join("/")));
             }
         }
@@ -306,14 +304,13 @@ const MOST_FILES: usize = 15;
 
 #[test]
 fn no_folder_has_too_many_source_files() {
-    let mut sources = Vec::new();
-    super::sources(&source(), &mut sources);
+    let sources = super::sources(&source());
     let mut counts: BTreeMap<&Path, usize> = BTreeMap::new();
     for path in &sources {
         *counts.entry(path.parent().unwrap()).or_default() += 1;
     }
     let full: Vec<_> = counts.into_iter().filter(|(_, files)| *files > MOST_FILES).collect();
-    assert!(full.is_empty(), "group the source files of these folders: {full:?}");
+    assert!(full.is_empty(), "these folders have too many source files: {full:?}");
 }
 
 #[test]

@@ -1,13 +1,15 @@
-//! The house rule of `docs/development/architecture.md`: data goes down the page, imports go up. Reads every `crate::name` in `src`.
+//! The rule of `docs/development/architecture.md`: data flows down the list of modules, imports go up. Reads every `crate::name` in `src`.
 
 mod cycles;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-const FLOOR: [&str; 9] = ["error", "redact", "progress", "model", "panics", "channel", "worker_thread", "child", "tls_roots"];
+use crate::support::files_below;
 
-/// What each module may import besides the floor.
+const BASE: [&str; 9] = ["error", "redact", "progress", "model", "panics", "channel", "worker_thread", "child", "tls_roots"];
+
+/// What each module may import besides the base modules.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("redact", &[]),
     ("error", &["redact"]),
@@ -34,15 +36,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("demo", &[]),
 ];
 
-pub fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
-    for entry in folder.read_dir().unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, into);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            into.push(path);
-        }
-    }
+/// The Rust files below a folder.
+pub fn sources(folder: &Path) -> Vec<PathBuf> {
+    files_below(folder).into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect()
 }
 
 /// First names after `crate::`, grouped imports included; comments do not count.
@@ -82,8 +78,7 @@ fn imports(text: &str) -> BTreeSet<String> {
 fn every_module_imports_only_modules_above_it() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let allowed: BTreeMap<&str, &[&str]> = ALLOWED.iter().copied().collect();
-    let mut files = Vec::new();
-    sources(&root, &mut files);
+    let files = sources(&root);
     let mut wrong = Vec::new();
     let mut seen = BTreeSet::new();
     for path in files {
@@ -94,10 +89,10 @@ fn every_module_imports_only_modules_above_it() {
         }
         let rule = allowed.get(module.as_str()).unwrap_or_else(|| panic!("{module} has no rule"));
         seen.insert(module.clone());
-        // Tests may take their rows from the made-up school.
+        // Tests may use the rows of the embedded server.
         let is_test = inside.iter().any(|part| part == "tests" || part == "tests.rs");
         for name in imports(&std::fs::read_to_string(&path).unwrap()) {
-            let floor = FLOOR.contains(&name.as_str()) && !FLOOR.contains(&module.as_str());
+            let floor = BASE.contains(&name.as_str()) && !BASE.contains(&module.as_str());
             let is_allowed = name == module || floor || rule.contains(&name.as_str()) || (is_test && name == "demo");
             if !is_allowed {
                 wrong.push(format!("{} imports {name}", inside.display()));
@@ -119,36 +114,32 @@ fn no_sink_imports_another() {
         .map(|entry| entry.file_name().into_string().unwrap())
         .collect();
     assert!(!names.is_empty());
-    // Folders of Parquet files keep their versions in a Delta log.
-    let may_know = |name: &str, other: &str| name == "parquet_folder" && other == "delta";
+    // Parquet folders keep their versions in a Delta log.
+    let may_import = |name: &str, other: &str| name == "parquet_folder" && other == "delta";
     for name in &names {
-        let mut files = Vec::new();
-        sources(&sinks.join(name), &mut files);
-        for path in files {
+        for path in sources(&sinks.join(name)) {
             let text = std::fs::read_to_string(&path).unwrap();
-            for other in names.iter().filter(|other| *other != name && !may_know(name, other)) {
-                assert!(!text.contains(&format!("sink::{other}")), "{} knows {other}", path.display());
+            for other in names.iter().filter(|other| *other != name && !may_import(name, other)) {
+                assert!(!text.contains(&format!("sink::{other}")), "{} imports {other}", path.display());
             }
         }
     }
 }
 
-/// Other systems cannot be compiled for everywhere; so at least each call that only Unix has must stand close below its condition.
+/// Not every machine can compile for other systems, so each call that only Unix has must follow its `cfg` within a few lines.
 #[test]
 fn code_for_unix_only_has_a_condition() {
-    const ONLY_THERE: [&str; 6] = ["std::os::unix", "std::os::linux", "rustix::", "signal::unix", "UnixDatagram", "UnixStream"];
+    const UNIX_ONLY: [&str; 6] = ["std::os::unix", "std::os::linux", "rustix::", "signal::unix", "UnixDatagram", "UnixStream"];
     const CONDITIONS: [&str; 3] = ["cfg(unix)", "cfg(all(unix", "target_os ="];
     const CLOSE: usize = 12;
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut files = Vec::new();
-    sources(&root.join("src"), &mut files);
-    sources(&root.join("tests/it"), &mut files);
+    let mut files = [sources(&root.join("src")), sources(&root.join("tests/it"))].concat();
     files.retain(|path| !path.starts_with(root.join("tests/it/layering")));
     let (mut seen, mut wrong) = (0, Vec::new());
     for path in files {
         let text = std::fs::read_to_string(&path).unwrap();
         let lines: Vec<&str> = text.lines().collect();
-        for (number, line) in lines.iter().enumerate().filter(|(_, line)| ONLY_THERE.iter().any(|word| line.contains(word))) {
+        for (number, line) in lines.iter().enumerate().filter(|(_, line)| UNIX_ONLY.iter().any(|word| line.contains(word))) {
             seen += 1;
             let above = &lines[number.saturating_sub(CLOSE)..number];
             if !above.iter().any(|line| CONDITIONS.iter().any(|condition| line.contains(condition))) {
@@ -156,7 +147,7 @@ fn code_for_unix_only_has_a_condition() {
             }
         }
     }
-    assert!(seen > 5, "the words are still those of the source");
+    assert!(seen > 5, "the patterns still match the source");
     assert_eq!(wrong, [""; 0]);
 }
 

@@ -14,32 +14,32 @@ pub trait TestDatabase: Send + Sync + Sized {
     /// `None` when there is no server and none is required.
     fn fresh() -> Option<Self>;
 
-    /// As [`TestDatabase::fresh`], on a server of its own.
+    /// [`TestDatabase::fresh`] on a private server.
     fn alone() -> Option<Self>;
 
-    /// Ends the server, which must be its own, in the midst of whatever it does, and starts it again.
+    /// Kills the private server without a shutdown and starts it again.
     fn crash(&self);
 
     /// The connection string.
     fn url(&self) -> &str;
 
-    /// Rows of each table as JSON, read by the server's own program: moments as microseconds and days as days since 1970, numbers
-    /// with a point as texts, words of lookup tables in place of their ids.
+    /// Rows of each table as JSON, read by the server's own client: timestamps as microseconds and dates as days since 1970, decimals and
+    /// floats as strings, values of lookup tables in place of their ids.
     fn rows_of(&self, tables: &[TableRef]) -> Vec<Vec<Value>>;
 
-    /// The data tables that are there (without book-keeping and lookup tables), sorted.
+    /// The data tables (without sync state and lookup tables), sorted.
     fn data_tables(&self) -> Vec<String>;
 
-    /// Tables that the book-keeping knows.
+    /// The number of tables in the sync state.
     fn known_tables(&self) -> u64;
 
-    /// Ends all sessions of ours; whether there was one.
+    /// Ends all sessions of daplake; false if there were none.
     fn end_sessions(&self) -> bool;
 
     /// Removes a data table as a user would.
     fn drop_by_hand(&self, table: &TableRef);
 
-    /// What a statement prints, run as a user would.
+    /// The output of a statement of a user.
     fn run(&self, sql: &str) -> String;
 
     /// The quoted name of a table.

@@ -3,8 +3,8 @@
 use daplake::Kind;
 use daplake::demo::serve::Times::{self, Always, N, Once};
 
-/// Passing faults, and harmless oddities that stay, are overcome.
-pub const PASSING: &[(&str, Times)] = &[
+/// Temporary faults and harmless permanent ones: the run succeeds.
+pub const TEMPORARY: &[(&str, Times)] = &[
     ("throttle:login:0", Once),
     ("throttle:tables:0", Once),
     ("throttle:schema:0", N(3)),
@@ -59,8 +59,8 @@ pub const PASSING: &[(&str, Times)] = &[
     ("header-only", Always),
 ];
 
-/// For good, a clear error of one of these kinds.
-pub const LASTING: &[(&str, &[Kind])] = &[
+/// Permanent faults, and the kinds of error that each may cause.
+pub const PERMANENT: &[(&str, &[Kind])] = &[
     ("error-500:data", &[Kind::Unavailable]),
     ("error-504:job", &[Kind::Unavailable]),
     ("html-503:schema", &[Kind::Unavailable]),

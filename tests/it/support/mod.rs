@@ -192,21 +192,11 @@ impl World {
 
     /// Length and modification time of every file of the lake, to prove that nothing has changed.
     pub fn fingerprint(&self) -> BTreeMap<PathBuf, (u64, std::time::SystemTime)> {
-        let mut files = BTreeMap::new();
-        let mut folders = vec![self.lake()];
-        while let Some(folder) = folders.pop() {
-            let Ok(entries) = folder.read_dir() else { continue };
-            for entry in entries {
-                let entry = entry.unwrap();
-                let metadata = entry.metadata().unwrap();
-                if metadata.is_dir() {
-                    folders.push(entry.path());
-                } else {
-                    files.insert(entry.path(), (metadata.len(), metadata.modified().unwrap()));
-                }
-            }
-        }
-        files
+        let file = |path: PathBuf| {
+            let metadata = path.symlink_metadata().unwrap();
+            (!metadata.is_dir()).then(|| (path, (metadata.len(), metadata.modified().unwrap())))
+        };
+        paths_below(&self.lake()).into_iter().filter_map(file).collect()
     }
 }
 
@@ -251,7 +241,7 @@ const UNSET: [&str; 34] = [
 /// Prefixes of the variables of object stores.
 const STORES: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
 
-/// The built program without settings of the machine.
+/// The built program without the settings of the machine.
 pub fn bare_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_daplake"));
     command.args(arguments);
@@ -274,6 +264,26 @@ pub fn without_settings(mut command: Command) -> Command {
 /// The folders of tables below the root of a lake.
 pub fn folders_of(root: &Path, tables: &[TableRef]) -> Vec<PathBuf> {
     tables.iter().map(|table| root.join(table.namespace.as_str()).join(&table.table)).collect()
+}
+
+/// Every path below a folder, folders included. None if there is no folder; what vanishes during the walk is left out.
+pub fn paths_below(folder: &Path) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in folder.read_dir().into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(entry.path());
+            }
+            paths.push(entry.path());
+        }
+    }
+    paths
+}
+
+/// Every file below a folder.
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    paths_below(folder).into_iter().filter(|path| path.is_file()).collect()
 }
 
 /// Exit code and output of a run of the program.
@@ -337,7 +347,7 @@ pub fn read_tables(reader: &str, folders: &[PathBuf]) -> Option<Vec<Vec<Value>>>
     let required = std::env::var("DAPLAKE_TEST_REQUIRE").is_ok_and(|list| list.split(',').any(|required| required == word));
     let Ok(python) = std::env::var(variable) else {
         assert!(!required, "{variable} is not set");
-        eprintln!("not run: foreign reader {reader} (set {variable}, or use tests/run)");
+        eprintln!("not run: reader {reader} (set {variable}, or use tests/run)");
         return None;
     };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/read.py");
@@ -390,7 +400,7 @@ fn cell_word(cell: &Cell) -> String {
     match cell {
         Cell::Int(number) => number.to_string(),
         Cell::Text(text) => Value::String(text.to_string()).to_string(),
-        other => panic!("no key is of this kind: {other:?}"),
+        other => panic!("keys have no such type: {other:?}"),
     }
 }
 
@@ -415,7 +425,7 @@ fn same(cell: &Cell, found: &Value, unit: i64) -> bool {
         (Cell::Float(expected), Value::String(found)) => {
             found.parse::<f64>().is_ok_and(|found| found.to_bits() == expected.to_bits())
         }
-        // Inside JSON these are what JSON has.
+        // Inside JSON.
         (Cell::Time(expected), Value::String(found)) => found.parse::<Timestamp>().is_ok_and(|found| found == *expected),
         (Cell::Float(expected), Value::Number(found)) => found.as_f64().is_some_and(|found| found == *expected),
         (Cell::Decimal(unscaled, scale), Value::Number(found)) => decimal(&found.to_string(), *scale) == Some(*unscaled),
@@ -424,7 +434,7 @@ fn same(cell: &Cell, found: &Value, unit: i64) -> bool {
         (Cell::Object(members), Value::Object(found)) => {
             members.iter().all(|(name, member)| same(member, found.get(name.as_ref()).unwrap_or(&Value::Null), unit))
         }
-        // Where the database has no type for them, they are texts of JSON.
+        // JSON text, in databases without a type for them.
         (Cell::Object(_) | Cell::List(_), Value::String(text)) => {
             serde_json::from_str(text).is_ok_and(|found: Value| !found.is_string() && same(cell, &found, unit))
         }

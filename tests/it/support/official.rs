@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::{CLIENT_ID, CLIENT_SECRET, Run, World};
 
-/// The program. `None` when there is none and none is required.
+/// The program. `None` if it is missing and not required.
 pub fn found() -> Option<PathBuf> {
     let required = std::env::var("DAPLAKE_TEST_REQUIRE").is_ok_and(|list| list.split(',').any(|word| word == "dap"));
     match std::env::var_os("DAPLAKE_TEST_DAP") {
@@ -18,7 +18,7 @@ pub fn found() -> Option<PathBuf> {
     }
 }
 
-/// Runs a verb for tables of a namespace. It has nobody to report to.
+/// Runs a command for tables of a namespace, without usage tracking.
 pub fn run(program: &PathBuf, world: &World, verb: &str, namespace: &str, tables: &str, database: &str) -> Run {
     let home = world.path("home");
     std::fs::create_dir_all(&home).unwrap();

@@ -1,4 +1,4 @@
-"""Reads lake tables with other people's readers and prints them as JSON lines, one table after the other.
+"""Reads lake tables with other programs and prints them as JSON lines, one table after the other.
 
 usage: read.py (deltalake|duckdb|polars|folder|views|duckdb-delta|chdb|daft|sail) TABLE_FOLDER...
        read.py comments TABLE_FOLDER
@@ -40,8 +40,8 @@ def by_deltalake(folder):
     from deltalake import DeltaTable, QueryBuilder
 
     table = DeltaTable(folder)
-    # Its reader by way of pyarrow refuses tables with deletion vectors; its own engine reads them.
-    if not is_marked(table):
+    # Its pyarrow reader refuses tables with deletion vectors; its query engine reads them.
+    if not has_deletion_vectors(table):
         return table.to_pyarrow_table()
     return pyarrow.table(QueryBuilder().register("t", table).execute("SELECT * FROM t").read_all())
 
@@ -53,13 +53,13 @@ def by_polars(folder):
 
 
 def by_duckdb(folder):
-    """By the list of files alone."""
+    """Reads the list of data files."""
     import duckdb
     from deltalake import DeltaTable
 
     table = DeltaTable(folder)
-    if is_marked(table):
-        raise SystemExit("DuckDB without its extension for Delta does not know deletion vectors")
+    if has_deletion_vectors(table):
+        raise SystemExit("DuckDB without its Delta extension does not support deletion vectors")
     files = table.file_uris()
     if not files:
         return table.to_pyarrow_table()
@@ -69,7 +69,7 @@ def by_duckdb(folder):
 
 
 def by_folder(folder):
-    """A folder of plain Parquet files."""
+    """Reads a folder of plain Parquet files."""
     import duckdb
 
     connection = duckdb.connect()
@@ -78,7 +78,7 @@ def by_folder(folder):
 
 
 def by_views(folder):
-    """The view that is beside it."""
+    """Reads the view in `views.sql` at the target."""
     import duckdb
 
     root, namespace, table = folder.rstrip("/").rsplit("/", 2)
@@ -101,7 +101,7 @@ def by_duckdb_delta(folder):
 
 
 def by_chdb(folder):
-    # It reads below the working folder only.
+    # It reads only below the working folder.
     os.chdir("/")
     import chdb
 
@@ -140,12 +140,12 @@ READERS = {
 }
 
 
-def is_marked(table):
+def has_deletion_vectors(table):
     return "deletionVectors" in (table.protocol().reader_features or [])
 
 
 def without_empty_structs(value):
-    """ClickHouse has no null in the place of a struct, but a struct of nulls."""
+    """ClickHouse has a struct of nulls in place of a null struct."""
     if isinstance(value, dict):
         members = {name: without_empty_structs(member) for name, member in value.items()}
         return None if all(member is None for member in members.values()) else members
@@ -153,7 +153,7 @@ def without_empty_structs(value):
 
 
 def comments(folder):
-    """The description of a table and of its columns, as PyPI `deltalake` tells them."""
+    """Prints the descriptions of a table and its columns, as PyPI `deltalake` reads them."""
     from deltalake import DeltaTable
 
     table = DeltaTable(folder)
@@ -172,7 +172,7 @@ def main():
                 row = {name: without_empty_structs(value) for name, value in row.items()}
             print(json.dumps(row))
         print("end")
-    # The libraries' threads may crash an interpreter that tears itself down under load; all is said by now.
+    # Threads of the libraries can crash the interpreter when it shuts down, so it exits at once.
     sys.stdout.flush()
     os._exit(0)
 

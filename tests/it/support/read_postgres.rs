@@ -1,12 +1,11 @@
-//! The layout and the book-keeping of a PostgreSQL database, by the server's own reading, as lines that can be compared.
+//! The layout and the sync state of a PostgreSQL database, read from its catalogue, as lines that can be compared.
 
 use std::collections::BTreeSet;
 
 use super::postgres::Database;
 
-/// Columns, constraints, indexes, types and comments of all schemas but the server's own, one line each, with the place of a
-/// column among those of its table. Left out: types that no column has (the official client makes some for the members of
-/// objects), and the sentences that it writes at its book-keeping, which are its own.
+/// Columns (with their positions), constraints, indexes, types and comments of all schemas except the server's own, one line each. Left
+/// out are types that no column uses (the official client creates some for the members of objects) and the comments of the sync state.
 pub fn layout(database: &Database) -> BTreeSet<String> {
     let ours = "n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema', 'public')";
     let queries = [
@@ -42,8 +41,8 @@ pub fn layout(database: &Database) -> BTreeSet<String> {
     lines.flat_map(|lines| lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<String>>()).collect()
 }
 
-/// The book-keeping, without the ids of its rows.
-pub fn book_keeping(database: &Database) -> BTreeSet<String> {
+/// The sync state, without the ids of its rows.
+pub fn sync_state(database: &Database) -> BTreeSet<String> {
     let lines = database.json(
         "SELECT to_json(t)::jsonb - 'id' FROM instructure_dap.table_sync t \
          UNION ALL SELECT to_jsonb(v) FROM instructure_dap.database_version v",

@@ -11,7 +11,7 @@ const SECRET_KEY: &str = "planted-store-secret-77aa";
 const BUCKET: &str = "lake-bucket";
 const START: Duration = Duration::from_secs(90);
 
-/// Makes a container: signed with the public key of the emulator.
+/// Creates a container; the request is signed with the emulator's public key.
 const MAKE_CONTAINER: &str = "
 const [port, container] = process.argv.slice(1);
 const key = Buffer.from('Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==', 'base64');
@@ -31,7 +31,7 @@ pub struct Store {
     _folder: tempfile::TempDir,
     /// The bucket.
     pub url: String,
-    /// Variables of the environment by which a client finds it.
+    /// Environment variables that a client needs.
     pub variables: Vec<(&'static str, String)>,
     /// The same as options.
     pub options: Vec<String>,
@@ -45,7 +45,7 @@ impl Drop for Store {
 }
 
 impl Store {
-    /// `None` when it is not installed and not required.
+    /// `None` if the store is not installed and not required.
     pub fn seaweedfs() -> Option<Self> {
         let program = program("DAPLAKE_TEST_WEED", "seaweedfs")?;
         let folder = tempfile::tempdir().unwrap();
@@ -60,10 +60,10 @@ impl Store {
         command.arg(format!("-admin.port={}", ports[8]));
         command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
         let child = started(command, folder.path().join("log"), ports[6]);
-        // It listens before it has made the bucket.
+        // It listens before the bucket exists.
         let begun = Instant::now();
         while !answers_200(ports[4], &format!("/buckets/{BUCKET}/")) {
-            assert!(begun.elapsed() < START, "the bucket is not made");
+            assert!(begun.elapsed() < START, "the bucket is missing");
             std::thread::sleep(Duration::from_millis(100));
         }
         let variables = vec![
@@ -75,7 +75,7 @@ impl Store {
         Some(Self { child, _folder: folder, url: format!("s3://{BUCKET}"), variables, options: Vec::new() })
     }
 
-    /// As [`Store::seaweedfs`].
+    /// `None` if the emulator is not installed and not required.
     pub fn azurite() -> Option<Self> {
         let program = program("DAPLAKE_TEST_AZURITE", "azurite")?;
         let folder = tempfile::tempdir().unwrap();
@@ -85,7 +85,7 @@ impl Store {
         command.arg(port.to_string()).arg("--location").arg(folder.path());
         let child = started(command, folder.path().join("log"), port);
         let made = Command::new("node").args(["-e", MAKE_CONTAINER, &port.to_string(), BUCKET]).status().unwrap();
-        assert!(made.success(), "the container could not be made");
+        assert!(made.success(), "the container could not be created");
         let options = vec!["use_emulator=true".to_owned(), format!("endpoint=http://127.0.0.1:{port}")];
         Some(Self { child, _folder: folder, url: format!("az://{BUCKET}"), variables: Vec::new(), options })
     }

@@ -1,5 +1,5 @@
-"""Types at a program in a pseudo terminal and prints what came. Usage: type.py PROGRAM [ARGUMENT...]; standard input holds a JSON
-list of pairs: text to wait for, text to type then (null: wait for the end). Python 3 alone, Unix only."""
+"""Types into a program in a pseudo terminal and prints its output. Usage: type.py PROGRAM [ARGUMENT...]; standard input is a JSON list
+of pairs: the text to wait for, and the text to type then (null: wait for the end). Standard library only, Unix only."""
 
 import json
 import os
@@ -17,7 +17,7 @@ seen, place = "", 0
 
 
 def read():
-    """More of what the program writes; False at its end."""
+    """Reads more output of the program; False at its end."""
     global seen
     if not select.select([terminal], [], [], max(0, deadline - time.monotonic()))[0]:
         sys.exit("too late; seen:\n" + seen)

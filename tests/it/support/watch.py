@@ -1,8 +1,8 @@
-"""Reads a table of a Parquet folder with DuckDB again and again until a file appears, and prints what it saw as JSON.
+"""Reads a table of a Parquet folder with DuckDB repeatedly until a file appears, and prints the results as JSON.
 
 usage: watch.py ROOT NAMESPACE TABLE KEY [STOP_FILE]
 
-Without STOP_FILE it reads once. A read is the number of rows and a sum over all cells, by files and by the views.
+Without STOP_FILE it reads once. A result is the number of rows, of keys and a sum over all cells, through the files and through the views.
 """
 
 import json
@@ -34,7 +34,7 @@ while True:
     try:
         note("files", by_files)
     except duckdb.IOException:
-        # A file of the old version was gone when its turn came: an error, and no mixture.
+        # A file of the old version was removed before it was read: an error, but not a mixture of versions.
         seen["missed"] += 1
     note("views", by_view)
     if stop is None or os.path.exists(stop):

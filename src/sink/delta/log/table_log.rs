@@ -245,7 +245,7 @@ impl TableLog {
     /// Commits `actions` and, if given, a new bookmark on top of `base`, or as the first version. Any other commit since `base`
     /// wins.
     ///
-    /// Checkpoints and the removal of expired log entries follow; if they fail, the commit stands.
+    /// Checkpoints and the removal of expired log entries follow; if they fail, the commit is still valid.
     pub(crate) async fn commit(
         &self,
         base: Option<&TableState>,

@@ -98,7 +98,7 @@ impl Columns {
     }
 }
 
-/// One history with one setting.
+/// A history with one setting.
 #[derive(Debug, Clone, Copy)]
 struct Case {
     kept: Kept,

@@ -293,7 +293,7 @@ async fn a_vacuum_removes_unfinished_uploads() {
         "deletion_vector_d2c639aa-8816-431a-aaf6-d3fe2512ff61.bin#1".to_owned(),
         "_delta_log/00000000000000000001.json#1".to_owned(),
     ];
-    // Other names, or in a folder that tables do not have.
+    // Other names, or a folder that tables do not have.
     let others = ["_day=2026-01-01/_a#b".to_owned(), "_day=2026-01-01/_#".to_owned(), format!("notes/{data}#1")];
     for name in leftovers.iter().chain(&others) {
         fs::write(folder.join(name), "half").unwrap();

@@ -114,7 +114,7 @@ async fn the_contract_holds() {
 
 #[tokio::test]
 async fn the_contract_holds_with_minimal_limits() {
-    // One thread, files and row groups of a few rows, hardly any memory, a checkpoint at every commit.
+    // One thread, files and row groups of a few rows, very little memory, a checkpoint at every commit.
     let lake = TestLake::with(40 << 10, |options| DeltaOptions { target_file_bytes: 1, checkpoint_interval: 1, ..options });
     conformance::all(&lake.fixture).await;
     assert_eq!(lake.engine.memory_pool().reserved(), 0, "all memory was given back");

@@ -31,7 +31,7 @@ fn with(batch: &RecordBatch, name: &str, array: ArrayRef) -> RecordBatch {
     replace_column(batch, batch.schema().index_of(name).unwrap(), array).unwrap()
 }
 
-/// A load as a run does it: aborted if the changes cannot be written.
+/// Loads like a run: aborts if the changes cannot be written.
 async fn attempt(fixture: &Fixture, plan: LoadPlan, changes: ChangeSet, reached: Bookmark) -> Result<LoadSummary, WriteError> {
     let mut opened = fixture.sink.begin(plan).await?;
     match opened.write(changes).await {
@@ -102,7 +102,7 @@ async fn values_beyond_the_schema_are_kept(fixture: &Fixture) {
     for (name, first) in [("more_at_once", vec![fitting.clone(), row(1)]), ("more_later", vec![fitting.clone()])] {
         let schema = schema(&table(name), 1, vec![column("id", ColumnType::Int64, true)], value.clone());
         let ups = |rows: &[Value]| rows.iter().cloned().map(Change::Up).collect::<Vec<_>>();
-        // A table that takes its rows directly may ask for them again.
+        // A table whose rows are copied directly may need them again.
         let changes = conformance::reduced(&schema, vec![conformance::changes(&schema, &ups(&first))]);
         let outcome = attempt(fixture, plan(fixture, &schema, LoadKind::Replace).await, changes, at(1)).await;
         if matches!(outcome, Err(WriteError::Restart)) {

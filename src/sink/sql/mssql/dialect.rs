@@ -58,13 +58,13 @@ fn alter_as_found(table: &SqlTable, column: &SqlColumn, sql_type: Option<&str>, 
     ))
 }
 
-/// The bytes of a string of at most so many characters, plus one more character: the server ignores trailing zeros when it compares bytes,
+/// The bytes of a string of at most `characters` characters, plus one more character: the server ignores trailing zeros when it compares bytes,
 /// and would treat `a` and `a` followed by NUL as equal.
 fn bytes_of(text: &str, characters: usize) -> String {
     format!("CAST(CAST({text} AS nvarchar({characters})) + N'.' AS varbinary({}))", (characters + 1) * 2)
 }
 
-/// Compares two strings of at most so many characters byte by byte, whatever the collation.
+/// Compares two strings of at most `characters` characters byte by byte, whatever the collation.
 fn same_bytes(one: &str, other: &str, characters: usize) -> String {
     format!("{} = {}", bytes_of(one, characters), bytes_of(other, characters))
 }

@@ -96,7 +96,7 @@ impl SqlType {
         }
     }
 
-    /// Whether a string type has room for so many bytes.
+    /// Whether a string type has room for `bytes` bytes.
     fn has_room(&self, bytes: u64) -> bool {
         matches!(self, SqlType::Varchar(length) if length.is_none_or(|length| length >= bytes))
     }

@@ -242,7 +242,7 @@ pub(super) fn settle(column: &SqlColumn, live: &LiveColumn) -> SqlColumn {
 }
 
 /// Enum values become ids of the lookup table. An id gets a leading blank, so that a repeated run knows which values are done; the server
-/// reads it as a number all the same.
+/// still reads it as a number.
 fn to_lookup(table: &SqlTable, column: &SqlColumn, live: &LiveColumn) -> Vec<Statement> {
     let Some((lookup, _)) = &column.lookup else { return Vec::new() };
     let (name, target) = (quote(&column.name), table_name(&table.table));

@@ -365,7 +365,7 @@ impl MetaTables for MysqlDialect {
         ))
     }
 
-    /// The old book-keeping goes last, so that a run that was stopped begins again.
+    /// The old sync state is dropped last, so that an interrupted run starts again.
     fn migrate(&self, legacy: &[String]) -> Vec<Statement> {
         if !legacy.iter().any(|name| name == "dap_meta") {
             return Vec::new();

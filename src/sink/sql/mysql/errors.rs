@@ -143,7 +143,7 @@ pub(super) fn server(code: u16, state: &str, message: &str) -> Error {
     }
 }
 
-/// The name after the last `word`; values stand before it. Of a name with several parts, the last.
+/// The name after the last `word`, because values come before it; the last part of a name with several parts.
 fn named(message: &str, word: &str) -> Option<String> {
     let lower = message.to_ascii_lowercase();
     let rest = &message[lower.rfind(word)? + word.len()..];

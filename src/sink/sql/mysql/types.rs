@@ -29,7 +29,7 @@ const MAX_LABEL: usize = 255;
 const MAX_COLUMN_COMMENT: usize = 1024;
 const MAX_TABLE_COMMENT: usize = 2048;
 
-/// Character set and collation of strings in keys and lookup tables: they tell apart case, accents and trailing blanks. The names differ
+/// Character set and collation of strings in keys and lookup tables: they distinguish case, accents and trailing blanks. The names differ
 /// between the two servers; each reads the other's as a comment.
 pub(super) const EXACT: &str =
     "/*M!100200 CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin *//*!80017 CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin */";

@@ -337,7 +337,7 @@ mod tests {
             "numeric(3)",
         ] {
             let parsed = SqlType::parse(text);
-            // A scale that is left out is not told apart from a number without precision.
+            // A missing scale cannot be distinguished from a number without precision.
             let expected = if text == "numeric(3)" { "numeric" } else { text };
             assert_eq!(parsed.to_string(), expected);
             assert_eq!(SqlType::parse(&parsed.to_string()), parsed);

@@ -318,7 +318,7 @@ fn all() -> BTreeMap<String, String> {
     let tables = catalogue().into_iter().flat_map(|schema| {
         let table = table_of(&schema);
         let mut kinds = of_table(&table);
-        // They differ by names alone.
+        // They differ only in names.
         kinds.retain(|(kind, _)| !["relax", "retype"].contains(kind) || IN_FULL.contains(&table.table.to_string().as_str()));
         kinds
     });

@@ -93,7 +93,7 @@ async fn logins_are_refused_redirected_and_kept_from_servers_without_tls() {
     assert!(error.kind() == Kind::Target && error.hint_text().is_some(), "{error:?}");
     assert_eq!(error.get("number"), Some("18456"));
 
-    // The peer offers no TLS: by default nothing is sent to it, least of all the password.
+    // The peer offers no TLS: by default nothing is sent to it, and never the password.
     for query in ["", "?ssl=require", "?ssl=verify-full"] {
         let plain = Peer::new(|_| Answer::Done).await;
         let error = connect(&plain, query).await.err().unwrap();

@@ -481,7 +481,7 @@ async fn a_change_of_a_table_waits_for_its_readers(brand: Brand) {
     let loading = load(&fixture, &new, LoadKind::Merge, &change, at(2));
     let reading = async {
         tokio::time::sleep(std::time::Duration::from_millis(3500)).await;
-        // The change has let go by now, so that others could read meanwhile.
+        // The change has released its lock meanwhile, so others could read.
         reader.execute(&Statement::new("COMMIT")).await.unwrap();
     };
     let (loaded, ()) = tokio::join!(loading, reading);

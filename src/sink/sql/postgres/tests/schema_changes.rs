@@ -21,7 +21,7 @@ struct Case {
 
 const REQUIRED: &str = "required";
 
-/// `c` with its schema; `required` in it is a mark of these tests.
+/// `c` with its schema; `required` in it is used by these tests only.
 fn value(column: &Value) -> (Value, Vec<&'static str>) {
     let mut column = column.clone();
     let Some(object) = column.as_object_mut() else { return (json!({}), Vec::new()) };
@@ -210,13 +210,13 @@ async fn a_column_follows_its_schema_and_keeps_its_values() {
         if is != case.found {
             wrong.push(format!("{}: {is}, not {} ({:?})", case.name, case.found, loaded.schema_changes));
         }
-        // It stays so: the change is not tried again, and deletes and updates find their rows.
+        // The column keeps this type: the change is not tried again, and deletes and updates find their rows.
         let rows = [row(2, &case.second), Change::Del(json!({"id": 1}))];
         let loaded = load(&fixture, &new, LoadKind::Merge, &rows, at(3)).await.unwrap();
         if (loaded.deleted, loaded.schema_changes.len()) != (1, 0) {
             wrong.push(format!("{}: {loaded:?}", case.name));
         }
-        // A new snapshot has the type of the schema, whatever the increment could do.
+        // A new snapshot has the type of the schema, even if the increment could not convert the column.
         load(&fixture, &new, LoadKind::Replace, &[row(2, &case.second)], at(4)).await.unwrap();
         let again = load(&fixture, &new, LoadKind::Merge, &[row(2, &case.second)], at(5)).await.unwrap();
         if !again.schema_changes.is_empty() {

@@ -167,7 +167,7 @@ async fn a_run_over_unchanged_tables_reads_the_sync_state_once() {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let server = Counting { inner: PostgresServer::from_url(&url).unwrap(), asked: Arc::clone(&asked) };
     let sink = SqlSink::with_server(&url, Box::new(server), SqlOptions::default());
-    // What a run asks a sink about tables without changes.
+    // The calls of a run to a sink for tables without changes.
     sink.check().await.unwrap();
     for table in &tables {
         assert_eq!(sink.committed(table).await.unwrap().unwrap().bookmark, at(1));
@@ -175,7 +175,7 @@ async fn a_run_over_unchanged_tables_reads_the_sync_state_once() {
     assert_eq!(sink.committed(&TableRef::new("canvas", "unknown")).await.unwrap(), None);
     let count = asked.lock().unwrap().len();
     assert!(count <= 6, "{count}: {:?}", asked.lock().unwrap());
-    // The next answer is a fresh one.
+    // The next answer is read again.
     let schema = served(&tables[0], 1, json!({}), &[]);
     load(&fixture, &schema, LoadKind::Merge, &[], at(2)).await.unwrap();
     assert_eq!(sink.committed(&tables[0]).await.unwrap().unwrap().bookmark, at(2));
@@ -194,7 +194,7 @@ async fn a_run_over_unchanged_tables_reads_the_sync_state_once() {
     let second = asked.lock().unwrap().len();
     assert!(first <= 24 && second <= 17, "{first} {second}: {:#?}", asked.lock().unwrap());
 
-    // Figures are one query as well.
+    // The row counts are one query, too.
     asked.lock().unwrap().clear();
     assert_eq!(sink.figures(&Namespace::new("canvas")).await.unwrap().len(), 100);
     assert_eq!(asked.lock().unwrap().len(), 1);
