@@ -43,7 +43,7 @@ impl NewFile {
         std::fs::read(&self.path).is_ok_and(|bytes| bytes == self.bytes)
     }
 
-    /// Refuses a file that somebody else wrote.
+    /// Refuses a file that daplake did not write.
     pub(super) fn check_owner(&self) -> Result<()> {
         if !self.path.exists() || is_ours(&self.path) {
             return Ok(());
