@@ -2,6 +2,8 @@
 
 use std::process::{Command, Stdio};
 
+use daplake::demo::school::SchoolOptions;
+
 use crate::support::machines::sync_from_two_machines;
 use crate::support::stores::Store;
 use crate::support::{Run, World, canvas, school, web_logs};
@@ -79,7 +81,9 @@ async fn a_lake_in_azurite_is_kept_up_to_date() {
 async fn two_machines_share_a_lake(format: &'static str) {
     let tables = [canvas("users"), canvas("submissions"), canvas("courses"), web_logs()];
     let Some(store) = Store::seaweedfs() else { return };
-    let remote = Remote { world: World::new(school(&tables)).await, store, format };
+    // Few changes per commit, so that the tables stay small in hundreds of commits.
+    let school = SchoolOptions { change_rate: 0.01, ..school(&tables) };
+    let remote = Remote { world: World::new(school).await, store, format };
     let figures = sync_from_two_machines(&remote.world, || remote.command("sync", &SYNC)).await;
     assert!(figures.loaded > tables.len() && figures.commits > 0, "{figures:?}");
     remote.run("sync", &SYNC).assert_code(0);
