@@ -10,7 +10,6 @@ mod notifications;
 mod otel;
 mod pages;
 mod prompt;
-#[cfg(unix)]
 mod schedule;
 mod targets;
 mod unattended;

@@ -1,6 +1,8 @@
 //! `schedule`: files and entries for four schedulers. Programs of other systems are replaced by scripts that record their calls; what is
 //! written is read by parsers that are not daplake's, and the scheduled command is run as the scheduler would run it.
 
+#![cfg(unix)]
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
