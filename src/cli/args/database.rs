@@ -50,7 +50,7 @@ pub(in crate::cli) struct DbLoadArgs {
     /// Job starts per minute; 0 for no limit.
     #[arg(long, value_name = "N", default_value_t = 5, hide_short_help = true, help_heading = EXTRAS)]
     pub(in crate::cli) jobs_per_minute: u32,
-    /// Tables to leave out: a comma list of names and patterns; --table accepts patterns, too.
+    /// Tables to leave out: a comma-separated list of names and patterns; --table accepts patterns, too.
     #[arg(long, value_delimiter = ',', value_name = "TABLES", help_heading = EXTRAS)]
     pub(in crate::cli) exclude: Vec<String>,
     #[command(flatten)]

@@ -19,12 +19,12 @@ pub(in crate::cli) struct SelectionArgs {
     /// Namespaces: canvas, canvas_logs, catalog, new_quizzes, a comma list, or `all`.
     #[arg(long, value_delimiter = ',', default_value = "canvas", value_name = "NAMESPACE", help_heading = TABLES)]
     pub(in crate::cli) namespace: Vec<String>,
-    /// Tables: `all`, or a comma list of names and patterns such as 'user*'.
+    /// Tables: `all`, or a comma-separated list of names and patterns such as 'user*'.
     ///
     /// Patterns may use `*` and `?`. Write namespace.table where several namespaces have a table of that name.
     #[arg(long, value_delimiter = ',', default_value = "all", value_name = "TABLE", help_heading = TABLES)]
     pub(in crate::cli) table: Vec<String>,
-    /// Tables to leave out: a comma list of names and patterns.
+    /// Tables to leave out: a comma-separated list of names and patterns.
     #[arg(long, value_delimiter = ',', value_name = "TABLE", help_heading = TABLES)]
     pub(in crate::cli) exclude: Vec<String>,
 }
@@ -36,12 +36,12 @@ pub(in crate::cli) struct HeldTablesArgs {
     /// Namespaces: a comma list, or `all` that the target has.
     #[arg(long, value_delimiter = ',', default_value = "all", value_name = "NAMESPACE", help_heading = TABLES)]
     pub(in crate::cli) namespace: Vec<String>,
-    /// Tables: `all`, or a comma list of names and patterns such as 'user*'.
+    /// Tables: `all`, or a comma-separated list of names and patterns such as 'user*'.
     ///
     /// Patterns may use `*` and `?`. Write namespace.table where several namespaces have a table of that name.
     #[arg(long, value_delimiter = ',', default_value = "all", value_name = "TABLE", help_heading = TABLES)]
     pub(in crate::cli) table: Vec<String>,
-    /// Tables to leave out: a comma list of names and patterns.
+    /// Tables to leave out: a comma-separated list of names and patterns.
     #[arg(long, value_delimiter = ',', value_name = "TABLE", help_heading = TABLES)]
     pub(in crate::cli) exclude: Vec<String>,
 }

@@ -29,10 +29,10 @@ pub(in crate::cli) struct InitArgs {
     /// Namespaces: a comma list, or `all`.
     #[arg(long, value_delimiter = ',', default_value = "canvas", value_name = "NAMESPACE")]
     pub(in crate::cli) namespace: Vec<String>,
-    /// Tables: `all`, or a comma list of names and patterns.
+    /// Tables: `all`, or a comma-separated list of names and patterns.
     #[arg(long, value_delimiter = ',', default_value = "all", value_name = "TABLE")]
     pub(in crate::cli) table: Vec<String>,
-    /// Tables to leave out: a comma list of names and patterns.
+    /// Tables to leave out: a comma-separated list of names and patterns.
     #[arg(long, value_delimiter = ',', value_name = "TABLE")]
     pub(in crate::cli) exclude: Vec<String>,
     /// File that contains the client secret [default: refer to the variable DAP_CLIENT_SECRET].
