@@ -1,5 +1,8 @@
-//! Replaces the folder of a table on a local disk by one with another version, as a whole.
+//! Replaces the folder of a table on a local disk by one with another version, as a whole. Entries of the folder that daplake did not
+//! create move to the new version; only files that the manifest of the old one names are removed.
 
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Error as IoError, ErrorKind, Result as IoResult, Write};
 use std::path::{Path, PathBuf};
@@ -9,7 +12,7 @@ use parquet::arrow::ArrowWriter;
 
 use crate::error::{Kind, Result, ResultExt};
 use crate::sink::delta::log::columns::{LakeColumn, file_schema};
-use crate::sink::delta::log::file_names::MANIFEST;
+use crate::sink::delta::log::file_names::{MANIFEST, is_our_file};
 use crate::sink::delta::log::partition_column::is_partition;
 use crate::sink::parquet_folder::manifest::Manifest;
 use crate::store::{create_folder, sync_folder};
@@ -38,21 +41,26 @@ fn beside(data: &Path, extension: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Creates a folder with the manifest and hard links to the files in `data`, and swaps it with `folder`.
+/// Creates a folder with the manifest and hard links to the files in `data`, and swaps it with `folder`. [`recover`] must have come
+/// first. Returns the names of the entries that daplake did not create, which stay in `folder`.
 pub(super) fn swap_folder(
     data: &Path,
     folder: &Path,
     manifest: &Manifest,
     columns: &[LakeColumn],
     key: &[String],
-) -> IoResult<()> {
+) -> IoResult<Vec<OsString>> {
     let next = beside(data, "next");
-    retry_while_in_use(|| remove_folder(&next))?;
     create_folder(&next)?;
+    // The manifest comes first: after a crash it says which files can be removed.
+    let mut file = File::create_new(next.join(MANIFEST))?;
+    file.write_all(&serde_json::to_vec_pretty(manifest)?)?;
+    file.sync_all()?;
+    // On Windows, an open file prevents the rename of its folder.
+    drop(file);
     for file in &manifest.files {
         // Files of partitions are in subfolders of `data`, but not here.
-        let name = Path::new(file).file_name().unwrap_or_else(|| file.as_ref());
-        std::fs::hard_link(data.join(file), next.join(name))?;
+        std::fs::hard_link(data.join(file), next.join(file_name(file)))?;
     }
     if manifest.files.is_empty() {
         let file = File::create_new(next.join(EMPTY))?;
@@ -60,21 +68,112 @@ pub(super) fn swap_folder(
         let file = ArrowWriter::try_new(file, file_schema(&columns, key), None).and_then(ArrowWriter::into_inner);
         file.map_err(IoError::other)?.sync_all()?;
     }
-    let mut file = File::create_new(next.join(MANIFEST))?;
-    file.write_all(&serde_json::to_vec_pretty(manifest)?)?;
-    file.sync_all()?;
-    // On Windows, an open file prevents the rename of its folder.
-    drop(file);
     sync_folder(&next);
+    let is_first = !folder.exists();
     swap(&next, folder)?;
+    let mut foreign = Vec::new();
+    if !is_first {
+        let old = OldVersion::read(&next)?;
+        old.move_foreign(folder)?;
+        // If readers have files of it open, which matters on Windows, the next swap removes it.
+        if let Err(error) = old.remove() {
+            tracing::debug!(folder = %next.display(), %error, "The folder of the previous version is still in use");
+        }
+        foreign = old.foreign;
+    }
     for parent in [folder.parent(), next.parent()].into_iter().flatten() {
         sync_folder(parent);
     }
-    // If readers have files of it open, the next swap removes it.
-    if let Err(error) = remove_folder(&next) {
-        tracing::debug!(folder = %next.display(), %error, "The folder of the previous version is still in use");
+    Ok(foreign)
+}
+
+/// Completes a swap that a crash has interrupted: removes folders that are left beside `data`, and moves what daplake did not create
+/// back to `folder`.
+pub(super) fn recover(data: &Path, folder: &Path) -> IoResult<()> {
+    let (next, aside) = (beside(data, "next"), beside(data, "old"));
+    if aside.is_dir() && !folder.exists() {
+        retry_while_in_use(|| std::fs::rename(&aside, folder))?;
+    }
+    for left in [next, aside] {
+        if left.is_dir() {
+            let old = OldVersion::read(&left)?;
+            old.move_foreign(folder)?;
+            retry_while_in_use(|| old.remove())?;
+        }
     }
     Ok(())
+}
+
+/// The folder of a version that is no longer shown.
+struct OldVersion {
+    folder: PathBuf,
+    /// Names of the files that daplake created, without the manifest.
+    files: Vec<OsString>,
+    /// Names of all other entries, sorted.
+    foreign: Vec<OsString>,
+}
+
+impl OldVersion {
+    fn read(folder: &Path) -> IoResult<Self> {
+        let manifest = Manifest::read(folder);
+        let named: Option<HashSet<&OsStr>> =
+            manifest.as_ref().map(|manifest| manifest.files.iter().map(|file| file_name(file)).collect());
+        let is_ours = |name: &OsStr| match &named {
+            Some(named) => named.contains(name) || (named.is_empty() && name == EMPTY),
+            // A crash came before the manifest was complete.
+            None => name.to_str().is_some_and(|name| name == EMPTY || is_our_file(name)),
+        };
+        let (mut files, mut foreign) = (Vec::new(), Vec::new());
+        for entry in std::fs::read_dir(folder)? {
+            let name = entry?.file_name();
+            if name == MANIFEST {
+                continue;
+            }
+            if is_ours(&name) { files.push(name) } else { foreign.push(name) }
+        }
+        foreign.sort();
+        Ok(Self { folder: folder.to_owned(), files, foreign })
+    }
+
+    /// Moves the entries that daplake did not create to the folder that readers see.
+    fn move_foreign(&self, shown: &Path) -> IoResult<()> {
+        for name in &self.foreign {
+            create_folder(shown)?;
+            let free = free_name(shown, name);
+            retry_while_in_use(|| std::fs::rename(self.folder.join(name), &free))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the files of the version and its folder.
+    fn remove(&self) -> IoResult<()> {
+        // The manifest goes last: until then it says what can be removed.
+        for name in self.files.iter().map(OsString::as_os_str).chain([OsStr::new(MANIFEST)]) {
+            match std::fs::remove_file(self.folder.join(name)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        std::fs::remove_dir(&self.folder)
+    }
+}
+
+/// `name` in `folder`, or a similar name if that exists.
+fn free_name(folder: &Path, name: &OsStr) -> PathBuf {
+    let mut path = folder.join(name);
+    let mut number = 1;
+    while std::fs::symlink_metadata(&path).is_ok() {
+        let mut other = name.to_owned();
+        other.push(format!(".{number}"));
+        path = folder.join(other);
+        number += 1;
+    }
+    path
+}
+
+/// The name of a data file without its partition's folder.
+fn file_name(file: &str) -> &OsStr {
+    Path::new(file).file_name().unwrap_or_else(|| file.as_ref())
 }
 
 /// Repeats `work` for some seconds while another program has a file open.
@@ -91,13 +190,6 @@ fn retry_while_in_use<T>(mut work: impl FnMut() -> IoResult<T>) -> IoResult<T> {
 /// Whether another program has a file open: the errors "access denied", "sharing violation" and "lock violation" of Windows.
 pub(super) fn is_in_use(error: &IoError) -> bool {
     cfg!(windows) && matches!(error.raw_os_error(), Some(5 | 32 | 33))
-}
-
-fn remove_folder(folder: &Path) -> IoResult<()> {
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// Swaps two folders atomically where the system supports it.
@@ -120,8 +212,7 @@ fn swap(next: &Path, folder: &Path) -> IoResult<()> {
         }
     }
     // Two renames: for a moment readers find no folder, but never a mixture of two versions.
-    let aside = beside(next, "old");
-    retry_while_in_use(|| remove_folder(&aside))?;
+    let aside = next.with_extension("old");
     retry_while_in_use(|| std::fs::rename(folder, &aside))?;
     if let Err(error) = retry_while_in_use(|| std::fs::rename(next, folder)) {
         let _ = std::fs::rename(&aside, folder);

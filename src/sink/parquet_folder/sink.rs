@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Bookmark, Namespace, TableRef};
 use crate::redact::SafeUrl;
 use crate::reduce::ChangeSet;
-use crate::sink::delta::log::file_names::{is_our_file, remove_files};
+use crate::sink::delta::log::file_names::{MANIFEST, is_our_file, remove_files};
 use crate::sink::delta::log::properties;
 use crate::sink::delta::log::table_log::TableLog;
 use crate::sink::delta::log::table_state::TableState;
@@ -65,7 +65,7 @@ impl ParquetSink {
     pub async fn optimize(&self, table: &TableRef, scope: Scope) -> Result<Optimized> {
         let done = self.tables.optimize(table, scope).await;
         let published = self.publish(table).await;
-        done.and_then(|done| published.map(|()| done))
+        done.and_then(|done| published.map(|_| done))
     }
 
     /// The folder that plain readers use, on a local disk.
@@ -105,47 +105,58 @@ impl ParquetSink {
                 .hint("replace it by a real folder, or link the folder of the whole target instead"));
         }
         let is_used = !metadata.is_dir() || std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some());
-        if is_used && Manifest::read(&folder).is_none_or(|manifest| manifest.table != table.to_string()) {
-            return Err(refuse("The table's folder holds files that daplake did not create")
-                .hint("move it away or use another target; daplake changes only tables that it created"));
+        match Manifest::read(&folder) {
+            Some(manifest) if manifest.table == table.to_string() => Ok(()),
+            None if std::fs::symlink_metadata(folder.join(MANIFEST)).is_ok() => {
+                let damaged = refuse("The file that describes the folder of the table is damaged");
+                Err(damaged.with_field("file", folder.join(MANIFEST).display()).hint(format!(
+                    "move the folder away, for example to {}.old, and run again: daplake writes it again, from its log in {HIDDEN} if that exists",
+                    folder.display()
+                )))
+            }
+            _ if is_used => Err(refuse("The table's folder holds files that daplake did not create")
+                .hint("move it away or use another target; daplake changes only tables that it created")),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
-    /// Shows the current version to plain readers.
-    async fn publish(&self, table: &TableRef) -> Result<()> {
+    /// Shows the current version to plain readers. Returns the names of the Parquet files in its folder that daplake did not create.
+    async fn publish(&self, table: &TableRef) -> Result<Vec<String>> {
         self.check_folder(table)?;
         let log = self.tables.log(table)?;
         let (Some(root), Some(folder)) = (self.place.folder(), self.folder(table)) else {
-            let Some(mut state) = log.state().await? else { return Ok(()) };
+            let Some(mut state) = log.state().await? else { return Ok(Vec::new()) };
             self.put_view(&log, &state).await?;
             // Of two runs, the one with the older version may write last: it then sees the newer version here.
             while log.entry(state.version + 1).await?.is_some() {
-                let Some(newer) = log.state().await? else { return Ok(()) };
+                let Some(newer) = log.state().await? else { return Ok(Vec::new()) };
                 state = newer;
                 self.put_view(&log, &state).await?;
             }
-            return remove_replaced(&log, &state).await;
+            return remove_replaced(&log, &state).await.map(|()| Vec::new());
         };
         let data = root.join(HIDDEN).join(table.namespace.as_str()).join(&table.table);
         if !data.is_dir() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         // Without the lock, a process could replace a newer version by an older one.
         let lock = folder_swap::lock(&data).await?;
-        let Some(state) = log.state().await? else { return Ok(()) };
+        let Some(state) = log.state().await? else { return Ok(Vec::new()) };
         let manifest = Manifest::new(table, &state);
-        if Manifest::read(&folder).is_some_and(|shown| shown.log == manifest.log) {
-            return Ok(());
-        }
         let columns = state.columns.clone();
         let key = state.key.clone();
         let work = {
             let (data, folder) = (data.clone(), folder.clone());
-            move || folder_swap::swap_folder(&data, &folder, &manifest, &columns, &key)
+            move || {
+                folder_swap::recover(&data, &folder)?;
+                if Manifest::read(&folder).is_some_and(|shown| shown.log == manifest.log) {
+                    return Ok(None);
+                }
+                folder_swap::swap_folder(&data, &folder, &manifest, &columns, &key).map(Some)
+            }
         };
         let done = tokio::task::spawn_blocking(work).await.context(Kind::Bug, "The swap of a folder stopped unexpectedly")?;
-        done.map_err(|error| {
+        let foreign = done.map_err(|error: std::io::Error| {
             let hint = if folder_swap::is_in_use(&error) {
                 "a program has a file of this table open, such as a query or an editor: close it and run it again"
             } else {
@@ -158,11 +169,14 @@ impl ParquetSink {
                 .caused_by(error)
         })?;
         drop(lock);
+        let Some(foreign) = foreign else { return Ok(Vec::new()) };
         remove_replaced(&log, &state).await?;
         let root = root.to_owned();
         let written = tokio::task::spawn_blocking(move || views::write_local(&root)).await;
         let written = written.context(Kind::Bug, "Writing views stopped unexpectedly")?;
-        written.context(Kind::Target, "`views.sql` cannot be written")
+        written.context(Kind::Target, "`views.sql` cannot be written")?;
+        let foreign = foreign.into_iter().map(|name| name.to_string_lossy().into_owned());
+        Ok(foreign.filter(|name| name.ends_with(".parquet")).collect())
     }
 
     /// In an object store, writes the view that names the files of this version.
@@ -287,8 +301,14 @@ impl Load for ParquetLoad {
     }
 
     async fn commit(self: Box<Self>, reached: Bookmark) -> Result<LoadSummary> {
-        let loaded = self.inner.commit(reached).await?;
-        self.sink.publish(&self.table).await?;
+        let mut loaded = self.inner.commit(reached).await?;
+        let foreign = self.sink.publish(&self.table).await?;
+        if let Some(first) = foreign.first() {
+            loaded.warnings.push(format!(
+                "{} Parquet files in the table's folder were not written by daplake (such as {first}); they stay, and readers of *.parquet take their rows for rows of the table",
+                foreign.len()
+            ));
+        }
         Ok(loaded)
     }
 

@@ -139,6 +139,114 @@ async fn files_of_others_stay() {
     assert_eq!(std::fs::read_to_string(folders.folder().join("theirs.parquet")).unwrap(), "x");
 }
 
+/// Names of the entries of a folder that are not daplake's.
+fn foreign_entries(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut entries: Vec<String> = entries
+        .filter(|name| !name.starts_with("daplake-") && !["_daplake.json", "empty.parquet"].contains(&name.as_str()))
+        .collect();
+    entries.sort();
+    entries
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_of_users_stay_in_the_folder_of_a_table() {
+    let folders = Folders::new();
+    let (schema, folder) = (plain(&table()), folders.folder());
+    let row = |id: i64| Up(json!({"id": id, "name": "a"}));
+    load(&folders.fixture, &schema, LoadKind::Replace, &[row(1)], at(1)).await.unwrap();
+    std::fs::write(folder.join("notes.txt"), "mine").unwrap();
+    std::fs::write(folder.join("export.parquet"), "mine").unwrap();
+    std::fs::create_dir(folder.join("archive")).unwrap();
+    std::fs::write(folder.join("archive/daplake-old.txt"), "mine").unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("notes.txt", folder.join("link")).unwrap();
+    let mine: &[&str] = if cfg!(unix) {
+        &["archive", "export.parquet", "link", "notes.txt"]
+    } else {
+        &["archive", "export.parquet", "notes.txt"]
+    };
+    let unchanged = || {
+        assert_eq!(foreign_entries(&folder), mine);
+        for name in ["notes.txt", "export.parquet", "archive/daplake-old.txt"] {
+            assert_eq!(std::fs::read_to_string(folder.join(name)).unwrap(), "mine");
+        }
+    };
+    // Increment, snapshot, compaction, removal of all rows.
+    let loaded = load(&folders.fixture, &schema, LoadKind::Merge, &[row(2)], at(2)).await.unwrap();
+    unchanged();
+    assert!(loaded.warnings.iter().any(|warning| warning.contains("export.parquet")), "{:?}", loaded.warnings);
+    load(&folders.fixture, &schema, LoadKind::Replace, &[row(3)], at(3)).await.unwrap();
+    unchanged();
+    load(&folders.fixture, &schema, LoadKind::Merge, &[row(4)], at(4)).await.unwrap();
+    folders.sink.optimize(&table(), Scope::Compact).await.unwrap();
+    unchanged();
+    load(&folders.fixture, &schema, LoadKind::Replace, &[], at(5)).await.unwrap();
+    unchanged();
+    load(&folders.fixture, &schema, LoadKind::Replace, &[row(5)], at(6)).await.unwrap();
+    unchanged();
+    let left = std::fs::read_dir(folders.root.join(".daplake/canvas")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(left.into_iter().all(|name| name == "accounts" || name == "accounts.lock"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_swap_that_was_interrupted_keeps_files_of_users() {
+    let schema = plain(&table());
+    let row = |id: i64| Up(json!({"id": id, "name": "a"}));
+    // After the exchange; and, where two renames are needed, between them.
+    for (left, is_shown) in [("accounts.next", true), ("accounts.old", false), ("accounts.old", true)] {
+        let folders = Folders::new();
+        let (folder, hidden) = (folders.folder(), folders.root.join(".daplake/canvas"));
+        load(&folders.fixture, &schema, LoadKind::Replace, &[row(1)], at(1)).await.unwrap();
+        std::fs::write(folder.join("notes.txt"), "mine").unwrap();
+        let copy = hidden.join(left);
+        std::fs::create_dir(&copy).unwrap();
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+        }
+        if is_shown {
+            std::fs::remove_file(folder.join("notes.txt")).unwrap();
+        } else {
+            std::fs::remove_dir_all(&folder).unwrap();
+        }
+        folders.sink.committed(&table()).await.unwrap();
+        assert_eq!(foreign_entries(&folder), ["notes.txt"], "{left}");
+        load(&folders.fixture, &schema, LoadKind::Merge, &[row(2)], at(2)).await.unwrap();
+        assert_eq!(foreign_entries(&folder), ["notes.txt"], "{left}");
+        assert_eq!(parquet_files(&folder).len(), 2);
+        assert!(!copy.exists());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_views_file_of_a_user_stays() {
+    let folders = Folders::new();
+    std::fs::create_dir_all(&folders.root).unwrap();
+    std::fs::write(folders.root.join("views.sql"), "SELECT 1;").unwrap();
+    load(&folders.fixture, &plain(&table()), LoadKind::Replace, &[Up(json!({"id": 1, "name": "a"}))], at(1)).await.unwrap();
+    assert_eq!(std::fs::read_to_string(folders.root.join("views.sql")).unwrap(), "SELECT 1;");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_manifest_is_named_and_its_hint_works() {
+    let folders = Folders::new();
+    let schema = plain(&table());
+    let row = |id: i64| Up(json!({"id": id, "name": "a"}));
+    load(&folders.fixture, &schema, LoadKind::Replace, &[row(1)], at(1)).await.unwrap();
+    let folder = folders.folder();
+    std::fs::write(folder.join("_daplake.json"), "{\"table\": \"canv").unwrap();
+    let error = folders.sink.committed(&table()).await.unwrap_err();
+    assert!(error.message().contains("is damaged"), "{error}");
+    assert!(error.get("file").is_some_and(|file| file.ends_with("_daplake.json")), "{error}");
+    let aside = folder.with_file_name("accounts.old");
+    assert!(error.hint_text().unwrap().contains(&aside.display().to_string()), "{error:?}");
+    std::fs::rename(&folder, &aside).unwrap();
+    assert_eq!(folders.sink.committed(&table()).await.unwrap().unwrap().bookmark, at(1));
+    load(&folders.fixture, &schema, LoadKind::Merge, &[row(2)], at(2)).await.unwrap();
+    assert_eq!(read(&folders.fixture, &table()).await.len(), 2);
+}
+
 /// Reads the files that the view of a table in an object store names, with the column names of the view.
 #[cfg(feature = "demo")]
 fn read_view(bucket: &Path, table: &TableRef) -> Vec<RecordBatch> {

@@ -10,7 +10,7 @@ use object_store::{ObjectMeta, ObjectStoreExt};
 
 use crate::error::Result;
 use crate::model::TableRef;
-use crate::sink::delta::maintenance::views::{FILE_NAME, header, put_if_changed};
+use crate::sink::delta::maintenance::views::{FILE_NAME, header, is_replaceable, put_if_changed};
 use crate::sink::parquet_folder::HIDDEN;
 use crate::sink::parquet_folder::folder_swap::EMPTY;
 use crate::sink::parquet_folder::manifest::Manifest;
@@ -68,6 +68,9 @@ async fn combine_once(place: &Place, views: &[ObjectMeta]) -> Result<()> {
 pub(super) fn write_local(root: &FsPath) -> IoResult<()> {
     let lock = File::options().create(true).truncate(false).write(true).open(root.join(HIDDEN).join("views.lock"))?;
     lock.lock()?;
+    if std::fs::read(root.join(FILE_NAME)).is_ok_and(|present| !is_replaceable(&present)) {
+        return Ok(());
+    }
     let mut text = String::from("-- DuckDB views over the tables of this folder, made by daplake: .read views.sql\n");
     for namespace in sorted_folders(root)? {
         if namespace.ends_with(HIDDEN) {

@@ -9,6 +9,20 @@ use crate::store::{Place, explained};
 /// Name of the file at the root of a target.
 pub(crate) const FILE_NAME: &str = "views.sql";
 
+/// How every version of the file begins.
+const BEGINNING: &[u8] = b"-- DuckDB views over the tables of this ";
+
+/// Whether a file of this name may be replaced: daplake has written it, or it is empty.
+pub(crate) fn is_replaceable(present: &[u8]) -> bool {
+    let is_ours = present.is_empty() || present.starts_with(BEGINNING);
+    if !is_ours {
+        tracing::warn!(
+            "The target has a file {FILE_NAME} that daplake did not write; it is left as it is, and no views are written"
+        );
+    }
+    is_ours
+}
+
 /// The first lines of the file for a target.
 pub(crate) fn header(place: &Place) -> String {
     let mut text = String::from("-- DuckDB views over the tables of this target, made by daplake: .read views.sql\n");
@@ -42,7 +56,7 @@ pub(crate) async fn write_delta_views(place: &Place, tables: &[TableRef]) -> Res
 pub(crate) async fn put_if_changed(place: &Place, text: String) -> Result<()> {
     let (store, name) = (place.store(), place.root().clone().join(FILE_NAME));
     let present = async { store.get(&name).await?.bytes().await }.await;
-    if present.is_ok_and(|present| present == text.as_bytes()) {
+    if present.is_ok_and(|present| present == text.as_bytes() || !is_replaceable(&present)) {
         return Ok(());
     }
     let put = store.put(&name, PutPayload::from(text)).await;
