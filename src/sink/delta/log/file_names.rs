@@ -34,6 +34,17 @@ pub(crate) fn is_our_file(path: &str) -> bool {
     folders.split('/').all(is_known) && is_our_name(name)
 }
 
+/// Whether a path has the name of a data file, change data feed file or deletion vector of any Delta writer. All of them have a UUID in
+/// their names. Other files in a table's folder are those of users.
+pub(crate) fn is_delta_file(path: &str) -> bool {
+    let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+    let is_kind = name.ends_with(".parquet") || (name.starts_with("deletion_vector_") && name.ends_with(".bin"));
+    is_kind && name.as_bytes().windows(UUID_LENGTH).any(|part| uuid::Uuid::try_parse_ascii(part).is_ok())
+}
+
+/// Length of a UUID with hyphens.
+const UUID_LENGTH: usize = 36;
+
 /// Removes files, many per request if the store supports that. Returns those that were removed and logs a warning for those that
 /// could not be.
 pub(crate) async fn remove_files(store: &Arc<dyn ObjectStore>, table: &TableRef, paths: Vec<Path>) -> Vec<Path> {
@@ -63,5 +74,24 @@ mod tests {
             assert!(!is_our_file(&format!("{folder}part-0.parquet")));
         }
         assert!(!is_our_file(&format!("sub/{}", new_name())));
+    }
+
+    #[test]
+    fn names_of_delta_files_have_a_uuid() {
+        for name in [
+            &new_name(),
+            "_day=2026-01-01/part-00000-9f1f4a9c-2f1b-4a52-8a2e-0a8f6f6c0b11-c000.snappy.parquet",
+            "deletion_vector_d2c639aa-8816-431a-aaf6-d3fe2512ff61.bin",
+        ] {
+            assert!(is_delta_file(name), "{name}");
+        }
+        for name in [
+            "notes.txt",
+            "export.parquet",
+            "9f1f4a9c-2f1b-4a52-8a2e-0a8f6f6c0b11.csv",
+            "é-export-of-the-year-2026-and-others.parquet",
+        ] {
+            assert!(!is_delta_file(name), "{name}");
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! Removes files that no recent version needs: files that were replaced long ago, and files of killed runs. Makes no commit.
+//! Removes files that no recent version needs: files that were replaced long ago, and files of killed runs. Files whose names are not
+//! those of a Delta writer stay. Makes no commit.
 
 use std::collections::HashSet;
 use std::path::Path as FsPath;
@@ -13,7 +14,8 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
-use crate::sink::delta::log::file_names::{CHANGE_FEED_FOLDER, remove_files};
+use crate::sink::delta::log::file_names::{CHANGE_FEED_FOLDER, is_delta_file, is_our_file, remove_files};
+use crate::sink::delta::log::properties;
 use crate::sink::delta::log::table_log::TableLog;
 use crate::sink::delta::log::table_state::TableState;
 use crate::sink::delta::write::deletion_vectors;
@@ -60,10 +62,11 @@ pub(crate) async fn vacuum(log: &TableLog, retention: Duration) -> Result<Vacuum
     Ok(found)
 }
 
-/// Whether a file has the name of an unfinished upload, `<name>#<number>`. The store does not list such files.
-fn is_unfinished(name: &str) -> bool {
-    let number = name.rsplit_once('#').map(|(_, number)| number);
-    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
+/// Whether a file has the name of an unfinished upload of a file of the table, `<name>#<number>`. The store does not list such files.
+fn is_unfinished(path: &str) -> bool {
+    let Some((name, number)) = path.rsplit_once('#') else { return false };
+    let is_number = !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit());
+    is_number && (is_delta_file(name) || name.starts_with("_delta_log/"))
 }
 
 /// Adds the unfinished uploads below a local folder that are older than `horizon`. Looks into the folders that a table has: its own,
@@ -104,6 +107,9 @@ async fn unneeded(log: &TableLog, state: &TableState, retention: Duration) -> Re
     }
     add_files_of_older_versions(log, horizon, &mut needed).await?;
 
+    // Readers of a folder of plain Parquet files know no Delta log, so that any other file may be theirs.
+    let is_parquet_folder = state.property(properties::FORMAT) == Some(properties::PARQUET);
+    let is_removable = if is_parquet_folder { is_our_file } else { is_delta_file };
     let store = log.store();
     let mut listed = store.list(None);
     let mut found = Vacuumed::default();
@@ -114,7 +120,8 @@ async fn unneeded(log: &TableLog, state: &TableState, retention: Duration) -> Re
         let is_partition = |part: &PathPart<'_>| part.as_ref().contains('=');
         let mut parts = object.location.parts().skip(usize::from(is_feed)).filter(|part| !is_partition(part));
         let is_hidden = parts.any(|part| part.as_ref().starts_with(['_', '.']));
-        if is_hidden || object.last_modified > horizon || needed.contains(&object.location) {
+        let is_candidate = !is_hidden && is_removable(object.location.as_ref());
+        if !is_candidate || object.last_modified > horizon || needed.contains(&object.location) {
             continue;
         }
         found.bytes += object.size;
