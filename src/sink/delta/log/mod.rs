@@ -2,6 +2,7 @@
 
 pub(crate) mod active_file;
 pub(crate) mod columns;
+mod damage;
 pub(crate) mod file_actions;
 pub(crate) mod file_names;
 pub(crate) mod foreign_changes;

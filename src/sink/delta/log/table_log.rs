@@ -19,6 +19,7 @@ use crate::model::{Bookmark, TableRef, Timestamp};
 use crate::redact::SafeUrl;
 use crate::sink::delta::log::active_file::ActiveFile;
 use crate::sink::delta::log::columns::LakeColumn;
+use crate::sink::delta::log::damage::{self, Damage};
 use crate::sink::delta::log::file_names::{MANIFEST, is_our_file};
 use crate::sink::delta::log::properties;
 use crate::sink::delta::log::table_state::TableState;
@@ -129,6 +130,32 @@ impl TableLog {
             .caused_by(error)
     }
 
+    /// The error for a log that the Delta crate cannot read. Names the file that is damaged, if one is.
+    async fn unreadable_log(&self, error: DeltaTableError) -> Error {
+        match damage::find(&self.store()).await {
+            Some(damage) => self.damaged(&damage).caused_by(error),
+            None => self.unreadable(error),
+        }
+    }
+
+    fn damaged(&self, damage: &Damage) -> Error {
+        let folder = self.folder_name();
+        let file = format!("{}/{}", folder.trim_end_matches('/'), damage.file);
+        let hint = if damage.is_dispensable {
+            format!("delete {file} and run again: it only speeds up reading, and the other files of the log are complete")
+        } else {
+            format!(
+                "restore the file from a backup, or move the folder {folder} away and run again: the table is then loaded from a new snapshot; \
+                 rows that only the old table has, such as its history, stay in the old folder"
+            )
+        };
+        Error::new(Kind::Target, "The Delta log of the table is damaged")
+            .with_field("table", &self.table)
+            .with_field("file", file)
+            .with_field("reason", &damage.reason)
+            .hint(hint)
+    }
+
     /// The table exists in the other lake format.
     pub(crate) fn in_other_format(&self, message: &'static str, format: &str) -> Error {
         self.not_ours(message).hint_instead(format!("omit --format, or use --format {format}"))
@@ -151,7 +178,13 @@ impl TableLog {
                 }
             }
         }
-        let delta = DeltaTableState::try_new(self.log.as_ref(), None).await.map_err(|error| self.unreadable(error))?;
+        if let Some(damage) = self.folder.as_deref().and_then(damage::empty_commit) {
+            return Err(self.damaged(&damage));
+        }
+        let delta = match DeltaTableState::try_new(self.log.as_ref(), None).await {
+            Ok(delta) => delta,
+            Err(error) => return Err(self.unreadable_log(error).await),
+        };
         let txn = delta.transaction_version(self.log.as_ref(), self.app_id()).await.map_err(|error| self.unreadable(error))?;
         let metadata = serde_json::to_value(delta.metadata()).context(Kind::Target, "The table's metadata cannot be read")?;
         let protocol = serde_json::to_value(delta.protocol()).context(Kind::Target, "The table's protocol cannot be read")?;
@@ -203,8 +236,10 @@ impl TableLog {
         if !self.log.is_delta_table_location().await.map_err(|error| self.unreadable(error))? {
             return Ok(false);
         }
-        let snapshot = deltalake::kernel::Snapshot::try_new(self.log.as_ref(), None).await;
-        let snapshot = snapshot.map_err(|error| self.unreadable(error))?;
+        let snapshot = match deltalake::kernel::Snapshot::try_new(self.log.as_ref(), None).await {
+            Ok(snapshot) => snapshot,
+            Err(error) => return Err(self.unreadable_log(error).await),
+        };
         let metadata =
             serde_json::to_value(snapshot.metadata()).context(Kind::Target, "The table's metadata cannot be read")?;
         Ok(metadata["configuration"][properties::TABLE] == self.table.to_string())
