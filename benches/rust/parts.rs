@@ -94,6 +94,8 @@ impl Input {
             max_line: 256 << 20,
             out_of_range: OutOfRange::Fail,
             names_keys: true,
+            needs_action: false,
+            needs_required: true,
             nested: Nested::Typed,
             bad_rows: BadRows::Fail,
         }

@@ -81,11 +81,15 @@ pub struct DecodeOptions {
     pub out_of_range: OutOfRange,
     /// Whether errors contain the key of a row. Must be false if key columns are hashed.
     pub names_keys: bool,
+    /// Whether files with a header (CSV, TSV, Parquet) must have the column `meta.action`, as all increments do.
+    pub needs_action: bool,
+    /// Whether files with a header must have all required value columns. False if the rows may be older than the schema.
+    pub needs_required: bool,
 }
 
 impl DecodeOptions {
     /// The default options for the object with this number and name: batches of 8,192 rows or 16 MiB, records of at most 256 MiB, nested columns
-    /// as Arrow types, and an error for the first unreadable row.
+    /// as Arrow types, and an error for the first unreadable row or a missing required column. The rows may be those of a snapshot.
     pub fn new(object_number: u32, object_name: impl Into<String>) -> Self {
         Self {
             object_number,
@@ -97,6 +101,8 @@ impl DecodeOptions {
             bad_rows: BadRows::Fail,
             out_of_range: OutOfRange::Fail,
             names_keys: true,
+            needs_action: false,
+            needs_required: true,
         }
     }
 }

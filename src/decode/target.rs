@@ -1,9 +1,10 @@
 //! Maps the column names of a file to columns of the table: `meta.ts`, `key.id`, `value.name`, or `value.settings.is_public` for a member of an
 //! object that is spread over several columns.
 
-use super::column::{Column, Object};
+use super::column::{self, Object};
 use super::rows::Rows;
 use crate::error::Result;
+use crate::schema::Column;
 
 /// The destination of a column of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,10 +50,14 @@ pub(super) fn is_value(name: &str) -> bool {
     name == "value" || name.starts_with("value.")
 }
 
-/// Fails unless a file has the commit time and all key columns. Counts the value columns that it lacks.
+/// Fails unless a file has the commit time, all key columns, and the columns that the options require. Notes the other value columns that
+/// it lacks.
 pub(super) fn check(targets: &[Target], rows: &mut Rows) -> Result<()> {
     if !targets.contains(&Target::Ts) {
         return Err(rows.broken("The column of commit times is missing").with_field("column", "meta.ts"));
+    }
+    if rows.options().needs_action && !targets.contains(&Target::Action) {
+        return Err(rows.broken("An increment has no column of actions").with_field("column", "meta.action"));
     }
     for (number, key) in rows.table().key.iter().enumerate() {
         if !targets.iter().any(|target| matches!(target, Target::Key(found, _) if *found == number)) {
@@ -64,7 +69,11 @@ pub(super) fn check(targets: &[Target], rows: &mut Rows) -> Result<()> {
         let is_present =
             |number: usize| targets.iter().any(|target| matches!(target, Target::Value(found, _) if *found == number));
         let absent = rows.table().value.iter().enumerate().filter(|(number, _)| !is_present(*number));
-        rows.tally.absent_columns = absent.map(|(_, column)| column.name.clone()).collect();
+        let absent: Vec<&Column> = absent.map(|(_, column)| column).collect();
+        if let Some(required) = absent.iter().find(|column| column.required && rows.options().needs_required) {
+            return Err(rows.broken("A required column is missing").with_field("column", format!("value.{}", required.name)));
+        }
+        rows.tally.absent_columns = absent.into_iter().map(|column| column.name.clone()).collect();
     }
     Ok(())
 }
@@ -76,7 +85,7 @@ fn path_of(object: &Object, name: &str) -> Option<(usize, Box<[usize]>)> {
     }
     name.match_indices('.').find_map(|(dot, _)| {
         let number = object.names.find(&name.as_bytes()[..dot])?;
-        let Column::Struct(column) = object.columns.get(number)? else { return None };
+        let column::Column::Struct(column) = object.columns.get(number)? else { return None };
         let (member, rest) = path_of(&column.object, &name[dot + 1..])?;
         Some((number, std::iter::once(member).chain(rest).collect()))
     })

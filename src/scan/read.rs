@@ -18,7 +18,7 @@ use crate::channel;
 use crate::decode::{self, DecodeCounts, DecodeOptions, TextDecoder};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::fetch::{self, SpoolOptions};
-use crate::model::Format;
+use crate::model::{Format, Window};
 use crate::progress;
 
 /// Decompressed chunks (of at most half a MiB) that are buffered for the decoder.
@@ -70,6 +70,9 @@ fn options(state: &ScanState, number: usize, id: &ObjectId) -> Result<DecodeOpti
         bad_rows: (state.bad_rows)(id),
         out_of_range: state.options.out_of_range,
         names_keys: state.choice.record().hashed.is_empty(),
+        needs_action: state.job.query.window != Window::Snapshot,
+        // A newer schema may have columns that the job's files cannot have.
+        needs_required: state.job.schema_version >= state.choice.read().version,
     })
 }
 

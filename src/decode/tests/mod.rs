@@ -46,6 +46,8 @@ fn options() -> (DecodeOptions, Arc<Mutex<Vec<BadRow>>>) {
         bad_rows: BadRows::SetAside(Arc::new(take)),
         out_of_range: OutOfRange::Fail,
         names_keys: true,
+        needs_action: false,
+        needs_required: false,
     };
     (options, bad)
 }

@@ -432,6 +432,36 @@ fn columns_that_a_file_lacks_are_reported() {
 }
 
 #[test]
+fn a_required_column_or_the_actions_of_an_increment_must_not_be_missing() {
+    let schema = TableSchema::read(
+        &crate::model::TableRef::new("canvas", "t"),
+        1,
+        json!({"properties": {
+            "key": {"properties": {"id": {"type": "integer"}}},
+            "value": {"properties": {"a": {"type": "string"}, "b": {"type": "string"}}, "required": ["b"]}
+        }}),
+    )
+    .unwrap();
+    let read = |format: Format, text: &str, needs_action: bool| {
+        let text = if format == Format::Tsv { text.replace(',', "\t") } else { text.to_owned() };
+        decode_parts(&schema, format, [text.as_bytes()], |options| {
+            (options.needs_required, options.needs_action) = (true, needs_action);
+        })
+    };
+    for format in [Format::Csv, Format::Tsv] {
+        let error = read(format, "meta.ts,key.id,value.a\n2024-01-01T00:00:00Z,1,x\n", false).unwrap_err();
+        assert_eq!((error.kind(), error.get("column")), (Kind::Data, Some("value.b")));
+        let decoded = read(format, "meta.ts,key.id,value.b\n2024-01-01T00:00:00Z,1,x\n", false).unwrap();
+        assert_eq!(decoded.counts.absent_columns.iter().collect::<Vec<_>>(), ["a"]);
+        let error = read(format, "meta.ts,key.id,value.b\n2024-01-01T00:00:00Z,1,x\n", true).unwrap_err();
+        assert_eq!((error.kind(), error.get("column")), (Kind::Data, Some("meta.action")));
+        // Without any value column, the file can hold deletes only.
+        let deletes = read(format, "meta.ts,meta.action,key.id\n2024-01-01T00:00:00Z,D,1\n", true).unwrap();
+        assert_eq!(deletes.counts.deletes, 1);
+    }
+}
+
+#[test]
 fn unknown_members_are_reported_once_and_ignored() {
     let schema = everything();
     let one = r#"{"extra":[{"deep":[1]}],"key":{"id":1,"part":"p","k":0},"value":{"new":{"x":"}"},"settings":{"limit":1,"newer":2},"rows":[{"x":1,"y":2}]},"meta":{"ts":"2024-01-01T00:00:00Z","m":1}}"#;

@@ -90,6 +90,9 @@ impl Converter {
             bad_rows: BadRows::Fail,
             out_of_range: OutOfRange::Fail,
             names_keys: true,
+            needs_action: source.query.window != Window::Snapshot,
+            // The schema may be newer than the file.
+            needs_required: false,
         };
         let full = change_schema(&schema, nested);
         let is_snapshot = source.query.window == Window::Snapshot;
