@@ -212,6 +212,11 @@ impl Client {
         tables.map_err(|error| namespace_hint(error, namespace).with_field("namespace", namespace))
     }
 
+    /// Retries of table lists leave so many calls of each minute to first attempts.
+    pub(crate) fn reserve_table_lists(&self, calls: usize) {
+        self.0.pacers.table_lists.reserve(calls);
+    }
+
     /// The current schema of a table. Fails with kind `NotFound` if there is no such table.
     pub async fn table_schema(&self, table: &TableRef) -> Result<VersionedSchema> {
         let path = ["dap", "query", table.namespace.as_str(), "table", &table.table, "schema"];

@@ -6,6 +6,7 @@
 //! program uses the same key: the limit is lowered to the number of accepted calls, and raised again step by step.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -49,6 +50,8 @@ impl Pacing {
 pub(super) struct Pacer {
     /// Calls per window; 0 is unlimited, but pauses still apply.
     limit: usize,
+    /// Calls of the limit that are left to first attempts.
+    reserved: AtomicUsize,
     window: Duration,
     /// Held while waiting for a slot. The lock is fair, so calls get slots in the order in which they asked.
     turn: tokio::sync::Mutex<()>,
@@ -134,6 +137,7 @@ impl Pacer {
     pub(super) fn new(limit: u32, window: Duration) -> Self {
         Self {
             limit: limit as usize,
+            reserved: AtomicUsize::new(0),
             window,
             turn: tokio::sync::Mutex::new(()),
             slots: Mutex::default(),
@@ -144,21 +148,35 @@ impl Pacer {
     /// Waits for a slot. Slots are given in the order in which they were asked for.
     pub(super) async fn enter(&self) -> Permit<'_> {
         let _turn = self.turn.lock().await;
-        self.slot().await
+        self.slot(false).await
     }
 
     /// Waits for a slot without queueing, for a further attempt of a call.
     pub(super) async fn enter_again(&self) -> Permit<'_> {
-        self.slot().await
+        self.slot(true).await
     }
 
-    async fn slot(&self) -> Permit<'_> {
+    /// Leaves so many calls of each window to first attempts.
+    pub(super) fn reserve(&self, calls: usize) {
+        self.reserved.store(calls, Ordering::Relaxed);
+        self.changed.notify_waiters();
+    }
+
+    /// The limit for a first or a further attempt; 0 is unlimited.
+    fn limit_for(&self, is_repeated: bool) -> usize {
+        match (self.limit, is_repeated) {
+            (0, _) | (_, false) => self.limit,
+            (limit, true) => limit.saturating_sub(self.reserved.load(Ordering::Relaxed)).max(1),
+        }
+    }
+
+    async fn slot(&self, is_repeated: bool) -> Permit<'_> {
         loop {
             // Subscribe before checking, so that no change in between is missed.
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let next = self.slots().take(self.limit, self.window, Instant::now());
+            let next = self.slots().take(self.limit_for(is_repeated), self.window, Instant::now());
             match next {
                 Next::Go => return Permit { pacer: self, open: true },
                 Next::At(at) => {
@@ -343,6 +361,25 @@ mod tests {
             task.await.unwrap();
         }
         assert_eq!(*order.lock(), [0, 1, 2, 3, 4, 5, 6, 7]);
+    }
+
+    #[tokio::test]
+    async fn retries_leave_reserved_calls_to_first_attempts() {
+        use futures::FutureExt;
+        let pacer = Pacer::new(5, MINUTE);
+        pacer.reserve(2);
+        drop(pacer.enter().await);
+        for _ in 0..2 {
+            drop(pacer.enter_again().now_or_never().unwrap());
+        }
+        assert!(pacer.enter_again().now_or_never().is_none());
+        drop(pacer.enter().now_or_never().unwrap());
+        pacer.reserve(0);
+        drop(pacer.enter_again().now_or_never().unwrap());
+        assert!(pacer.enter_again().now_or_never().is_none() && pacer.enter().now_or_never().is_none());
+        let unlimited = Pacer::new(0, MINUTE);
+        unlimited.reserve(2);
+        drop(unlimited.enter_again().now_or_never().unwrap());
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ const CONCURRENCY: usize = 8;
 /// # Errors
 /// Kind `NotFound` for a table that the service does not have.
 pub async fn diagram(client: &Client, selection: &Selection) -> Result<Diagram> {
-    let tables = selection.resolve(client, &[]).await?.all()?;
+    let tables = selection.resolve(client, &[], None).await?.all()?;
     let read = |table: TableRef| async move {
         let answer = client.table_schema(&table).await.with_field("table", &table)?;
         TableSchema::read(&table, answer.version, answer.schema).with_field("table", &table)

@@ -19,6 +19,7 @@ mod selection;
 mod status;
 #[cfg(feature = "lake")]
 mod sync;
+mod table_lists;
 mod target;
 
 #[cfg(feature = "lake")]

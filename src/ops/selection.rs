@@ -1,5 +1,8 @@
 //! Selection of tables: namespaces, names, patterns and exclusions, resolved against the tables of the service or the target.
 
+use std::time::Duration;
+
+use super::table_lists::table_lists;
 use crate::api::Client;
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::model::{KNOWN_NAMESPACES, Namespace, TableRef, is_pattern, nearest};
@@ -51,22 +54,21 @@ impl Selection {
     /// Lists the tables of the service and selects from them, in the order of the service. `kept` are the tables of the target.
     ///
     /// A namespace that cannot be listed and a name (not a pattern) that no namespace lists are failures beside the selected tables. Kept tables
-    /// that the service no longer lists are reported as vanished.
+    /// that the service no longer lists are reported as vanished. After `patience`, namespaces that have not been listed fail if another one
+    /// was listed.
     ///
     /// # Errors
     /// The login failed, or nothing of the selection exists.
-    pub async fn resolve(&self, client: &Client, kept: &[TableRef]) -> Result<Resolved> {
+    pub async fn resolve(&self, client: &Client, kept: &[TableRef], patience: Option<Duration>) -> Result<Resolved> {
         let everywhere = self.names_all_namespaces();
         let namespaces: Vec<&str> = if everywhere { KNOWN_NAMESPACES.to_vec() } else { self.trimmed_namespaces() };
         let (mut listed, mut answered, mut failed) = (Vec::new(), Vec::new(), Vec::new());
-        for namespace in namespaces {
-            match client.tables(&Namespace::new(namespace)).await {
+        for (namespace, answer) in table_lists(client, &namespaces, patience).await? {
+            match answer {
                 Ok(tables) => {
                     answered.push(namespace);
                     listed.extend(tables.into_iter().map(|table| TableRef::new(namespace, table)));
                 }
-                // Other namespaces would fail alike.
-                Err(error) if error.get("call") == Some("login") => return Err(error.with_field("namespace", namespace)),
                 // `all` means all namespaces of the account.
                 Err(error) if everywhere && is_absent(&error, namespace, kept) => {
                     tracing::info!(namespace, "The account does not have this namespace");
@@ -231,10 +233,9 @@ impl Selection {
     }
 
     fn no_match(&self, holder: Holder) -> Error {
-        Error::new(Kind::NotFound, "No table matches")
-            .with_field("table", self.tables.join(","))
-            .with_field("exclude", self.exclude.join(","))
-            .hint(holder.hint())
+        let error = Error::new(Kind::NotFound, "No table matches").with_field("table", self.tables.join(","));
+        let error = if self.exclude.is_empty() { error } else { error.with_field("exclude", self.exclude.join(",")) };
+        error.hint(holder.hint(self.trimmed_namespaces().into_iter().find(|name| *name != "all")))
     }
 }
 
@@ -288,11 +289,14 @@ impl Holder {
         }
     }
 
-    fn hint(self) -> &'static str {
+    /// How to list the tables of a namespace.
+    fn hint(self, namespace: Option<&str>) -> String {
         match self {
-            Holder::Service => "list the tables with `daplake list --namespace ...`",
+            Holder::Service => {
+                format!("list the tables with `daplake list --namespace {}`", namespace.unwrap_or(KNOWN_NAMESPACES[0]))
+            }
             #[cfg(feature = "lake")]
-            Holder::Target => "list the tables with `daplake status --target ...`",
+            Holder::Target => "`daplake status` with the same --target lists the tables".to_owned(),
         }
     }
 }
@@ -319,7 +323,7 @@ pub(super) fn unknown_table(wanted: &str, listed: &[TableRef], holder: Holder) -
     let of_namespace = listed.iter().filter(|table| namespace.is_none_or(|namespace| table.namespace.as_str() == namespace));
     error.hint(match nearest(bare, of_namespace.map(|table| table.table.as_str())) {
         Some(near) => format!("did you mean `{near}`?"),
-        None => holder.hint().to_owned(),
+        None => holder.hint(namespace.or_else(|| listed.first().map(|table| table.namespace.as_str()))),
     })
 }
 

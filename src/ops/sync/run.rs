@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -50,7 +50,9 @@ async fn run(request: SyncRequest) -> Result<Report> {
     let prepared = tokio::select! {
         biased;
         () = request.cancellation.requested() => Err(Error::new(Kind::Cancelled, "The run was cancelled before a table was started")),
-        prepared = prepare(&request, &location) => prepared,
+        prepared = prepare(&request, &location, budget.patience()) => prepared,
+        () = budget.overrun() => Err(Error::new(Kind::Unavailable, "The time budget was used up before a table was started")
+            .hint("run the command again; the target or the service answers slowly")),
     };
     let (bad_rows, Resolved { tables, failed, vanished, .. }) = prepared?;
     let warnings: Vec<String> = vanished
@@ -129,7 +131,7 @@ fn scan_options(request: &SyncRequest) -> ScanOptions {
 }
 
 /// Checks target, tables and names before any job starts.
-async fn prepare(request: &SyncRequest, location: &str) -> Result<(Option<BadRowFile>, Resolved)> {
+async fn prepare(request: &SyncRequest, location: &str, patience: Option<Duration>) -> Result<(Option<BadRowFile>, Resolved)> {
     request.sink.check().await.with_field("target", location)?;
     let bad_rows = request.bad_rows.as_deref().map(BadRowFile::open).transpose()?;
     let selection = &request.selection;
@@ -140,7 +142,7 @@ async fn prepare(request: &SyncRequest, location: &str) -> Result<(Option<BadRow
             } else {
                 Vec::new()
             };
-            let mut resolved = selection.resolve(&request.client, &kept).await?;
+            let mut resolved = selection.resolve(&request.client, &kept, patience).await?;
             let listing = std::mem::take(&mut resolved.listing);
             (resolved, Some(listing))
         }

@@ -29,6 +29,8 @@ pub(super) struct TimeBudget {
 
 /// How often the remaining time is computed: the longest load may have grown.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How much longer than the budget the preparation of a run may take.
+const OVERRUN: Duration = Duration::from_secs(3);
 
 impl TimeBudget {
     pub(super) fn new(total: Option<Duration>) -> Self {
@@ -55,10 +57,24 @@ impl TimeBudget {
 
     /// Resolves when the budget is used up.
     pub(super) async fn over(&self) {
+        self.over_by(Duration::ZERO).await;
+    }
+
+    /// Resolves shortly after the budget is used up.
+    pub(super) async fn overrun(&self) {
+        self.over_by(OVERRUN).await;
+    }
+
+    async fn over_by(&self, more: Duration) {
         match self.total {
-            Some(total) => tokio::time::sleep_until(self.started + total).await,
+            Some(total) => tokio::time::sleep_until(self.started + total + more).await,
             None => std::future::pending().await,
         }
+    }
+
+    /// How long a namespace may take to list its tables while another one has.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        self.total.map(|total| total / 4)
     }
 }
 
