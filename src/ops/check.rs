@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use serde::Serialize;
 
-use super::sync::{NameOptions, Names, choose, layout};
+use super::sync::{NameOptions, Names, choose, layout, schema_command};
 use super::{KNOWN_NAMESPACES, Listing, Selection};
 use crate::api::Client;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
@@ -216,7 +216,7 @@ async fn options_of_table(client: &Client, of: &OptionsCheck<'_>, table: &TableR
         None => Ok(()),
         Some(name) => Err(Error::new(Kind::Schema, "The table does not have the column of --partition-by")
             .with_field("column", name)
-            .hint("list the columns with `daplake schema --table ...`")),
+            .hint(format!("list the columns with `{}`", schema_command(table)))),
     }
 }
 

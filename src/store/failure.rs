@@ -78,7 +78,7 @@ impl Failure {
         if self.is(&["AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"])
             || self.text.contains("incorrectly configured region")
         {
-            return Some((Kind::Target, "set the bucket's region with AWS_REGION or --store-option region=..."));
+            return Some((Kind::Target, "set the bucket's region with AWS_REGION or --store-option region=REGION"));
         }
         match self.status {
             Some(401 | 403) => Some((

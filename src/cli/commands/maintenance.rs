@@ -92,13 +92,19 @@ pub(in crate::cli) async fn verify(global: &GlobalArgs, args: VerifyArgs) -> Res
             keys.push_str(&format!("{table}: key {} is {}\n", differing.key, differing.what));
         }
     }
-    let differs = done.iter().filter(|cared| cared.result.as_ref().is_ok_and(|found| !found.is_none())).count();
+    let differing = done.iter().filter(|compared| compared.result.as_ref().is_ok_and(|found| !found.is_none()));
+    let differing: Vec<String> = differing.map(|compared| compared.table.to_string()).collect();
     print(args.output, grid.render() + &keys, &done)?;
-    match differs {
-        0 => Ok(()),
-        _ => Err(Error::new(Kind::Data, format!("{differs} of {} tables differ from the service", done.len()))
-            .hint("repair them with `daplake sync --resnapshot --table ...`")),
+    if differing.is_empty() {
+        return Ok(());
     }
+    let namespaces: std::collections::BTreeSet<&str> =
+        differing.iter().filter_map(|table| table.split_once('.')).map(|(namespace, _)| namespace).collect();
+    Err(Error::new(Kind::Data, format!("{} of {} tables differ from the service", differing.len(), done.len())).hint(format!(
+        "repair them with `daplake sync --resnapshot --namespace {} --table {}` and the same --target",
+        Vec::from_iter(namespaces).join(","),
+        differing.join(",")
+    )))
 }
 
 pub(in crate::cli) async fn history(global: &GlobalArgs, args: HistoryArgs) -> Result<()> {

@@ -35,7 +35,10 @@ pub(in crate::ops) fn choose(
     if !unknown.is_empty() {
         return Err(Error::new(Kind::Schema, "A rule refers to a column that the table does not have")
             .with_field("column", listed(unknown))
-            .hint("list the columns with `daplake schema --table ...`; to refer to one of several tables of this name, add the namespace, as in canvas.users.email"));
+            .hint(format!(
+                "list the columns with `{}`; to refer to one of several tables of this name, add the namespace, as in canvas.users.email",
+                schema_command(table)
+            )));
     }
     if !known_once.is_empty() {
         tracing::warn!(table = %table, columns = listed(known_once), "A rule refers to columns that the table does not have");
@@ -50,6 +53,11 @@ pub(in crate::ops) fn choose(
         tracing::warn!(table = %table, pattern, "A pattern of columns to drop or hash matches no column of the table");
     }
     Ok(choice)
+}
+
+/// The command that shows the columns of a table.
+pub(in crate::ops) fn schema_command(table: &TableRef) -> String {
+    format!("daplake schema --namespace {} --table {}", table.namespace, table.table)
 }
 
 /// What the user chose for a table.

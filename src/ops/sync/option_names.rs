@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use parking_lot::Mutex;
 
+use super::layout::schema_command;
 use crate::api::Client;
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::model::{KNOWN_NAMESPACES, Namespace, TableRef, is_pattern, nearest};
@@ -126,9 +127,15 @@ impl<'a> Names<'a> {
                     "did you mean `{name}`? Nothing was loaded, because columns that should be hidden might have been"
                 ))
             }
-            None => error.hint(
-                "list the tables with `daplake list --namespace ...`; remove the name if the service has dropped the table",
-            ),
+            None => {
+                let namespace = match word.split_once('.') {
+                    Some((namespace, _)) if KNOWN_NAMESPACES.contains(&namespace) => namespace,
+                    _ => self.listing.answered.first().map_or("canvas", String::as_str),
+                };
+                error.hint(format!(
+                    "list the tables with `daplake list --namespace {namespace}`; remove the name if the service has dropped the table"
+                ))
+            }
         }
     }
 
@@ -159,7 +166,8 @@ impl<'a> Names<'a> {
 
     async fn check_column(&mut self, word: &str, column: &str) -> Result<()> {
         let here: Vec<TableRef> = self.listing.tables.iter().filter(|table| table.matches(word)).cloned().collect();
-        if here.is_empty() || self.any_has(here, column).await? {
+        let Some(first) = here.first().cloned() else { return Ok(()) };
+        if self.any_has(here, column).await? {
             return Ok(());
         }
         let others: Vec<TableRef> = self.others().await.iter().filter(|table| table.matches(word)).cloned().collect();
@@ -180,7 +188,10 @@ impl<'a> Names<'a> {
         Err(Error::new(Kind::Schema, "A rule refers to a column that no table has")
             .with_field("tables", word)
             .with_field("column", column)
-            .hint("list the columns with `daplake schema --table ...`; nothing was loaded, because columns that should be hidden might have been"))
+            .hint(format!(
+                "list the columns with `{}`; nothing was loaded, because columns that should be hidden might have been",
+                schema_command(&first)
+            )))
     }
 
     /// Whether one of the tables has the column in the present schema of the service.

@@ -37,7 +37,7 @@ pub(super) fn lost(cause: String) -> Error {
 pub(super) fn untrusted(cause: String) -> Error {
     Error::new(Kind::Target, "The TLS connection to the database server failed")
         .hint(
-            "name a trusted authority with sslrootcert=..., the certificate's name with hostNameInCertificate=..., or use \
+            "name a trusted authority with sslrootcert=FILE, the certificate's name with hostNameInCertificate=NAME, or use \
              ssl=require to accept any certificate",
         )
         .caused_by(cause)

@@ -158,7 +158,7 @@ fn trusted(options: &Options) -> Result<SslOpts> {
     }
     if known.is_empty() {
         return Err(Error::new(Kind::Usage, "No trusted certificates were found")
-            .hint("name a file of authorities with sslrootcert=..."));
+            .hint("name a file of authorities with sslrootcert=FILE"));
     }
     Ok(SslOpts::default().with_root_certs(roots).with_disable_built_in_roots(true))
 }

@@ -60,7 +60,7 @@ const READ_ONLY: &str = "The database is read-only";
 
 fn untrusted() -> Error {
     Error::new(Kind::Target, "The TLS connection to the database server failed")
-        .hint("name a trusted authority with sslrootcert=..., or use ssl=require to accept any certificate")
+        .hint("name a trusted authority with sslrootcert=FILE, or use ssl=require to accept any certificate")
 }
 
 /// Whether the connection could not be opened. A host name that does not resolve has no kind of its own.

@@ -41,7 +41,7 @@ pub(super) fn connecting(error: tokio_postgres::Error) -> ConnectFailure {
     }
     if is_tls(&error) {
         let error = Error::new(Kind::Target, "The TLS connection to the database server failed")
-            .hint("name a trusted authority with sslrootcert=..., or use ssl=require to accept any certificate")
+            .hint("name a trusted authority with sslrootcert=FILE, or use ssl=require to accept any certificate")
             .caused_by(error);
         return ConnectFailure { error, tls: true };
     }
