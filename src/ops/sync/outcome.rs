@@ -75,6 +75,7 @@ pub(super) fn warnings(
     committed: Option<&CommittedState>,
     schema: &TableSchema,
     counts: &DecodeCounts,
+    repeated_keys: u64,
     of_target: Vec<String>,
 ) -> Vec<String> {
     let mut warnings = schema.warnings.clone();
@@ -89,6 +90,16 @@ pub(super) fn warnings(
     note(counts.cut_fractions, "timestamps were truncated to microseconds");
     note(counts.nulled_times, "timestamps or dates outside the years 1 to 9999 were replaced by null");
     note(counts.required_nulls, "required values are null");
+    // Logs repeat rows by design.
+    let advice = if table.is_log() {
+        ""
+    } else {
+        ". Keys should be unique: load a new snapshot with --resnapshot, and if the number stays, report it to the service's support"
+    };
+    note(
+        repeated_keys,
+        &format!("rows of the snapshot have the key of another row; the latest row of each key was loaded{advice}"),
+    );
     if !counts.unknown_columns.is_empty() {
         let names: Vec<&str> = counts.unknown_columns.iter().map(String::as_str).take(10).collect();
         warnings.push(format!("columns that are not in the schema were ignored: {}", names.join(", ")));

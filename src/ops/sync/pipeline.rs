@@ -1,8 +1,12 @@
 //! The path of one job's changes into its table: scan, deduplicate, write, commit.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::TryStreamExt;
 use tracing::Instrument;
 
 use super::bad_rows::{BadRowFile, RowContent};
@@ -46,6 +50,8 @@ pub(super) struct Source<'a> {
 pub(super) struct Committed {
     pub(super) summary: LoadSummary,
     pub(super) counts: DecodeCounts,
+    /// Rows of a snapshot whose key another row has, and which were not loaded.
+    pub(super) repeated_keys: u64,
     /// Duration of the commit.
     pub(super) commit_seconds: f64,
 }
@@ -162,9 +168,10 @@ impl Pipeline {
         let scan = self.scan(source);
         let keys: Vec<String> = source.choice.kept().key.iter().map(|column| column.name.clone()).collect();
         let changes = ChangeSet::unreduced(scan.schema(), &keys, scan.streams());
+        let reduced_rows = Arc::new(AtomicU64::new(0));
         let changes = match reduction {
             Reduction::Load => changes,
-            Reduction::LatestPerKey => latest_per_key(&self.request.engine, changes)?,
+            Reduction::LatestPerKey => counted(latest_per_key(&self.request.engine, changes)?, &reduced_rows),
         };
         let mut load = self.request.sink.begin(self.plan(source)).await?;
         let executor = self.executor(source, load.as_ref());
@@ -183,24 +190,44 @@ impl Pipeline {
             return Err(error);
         }
         let counts = executor.as_ref().map_or_else(|| scan.counts(), |executor| executor.counts());
+        let (is_superseded, is_distributed) = (load.is_superseded(), executor.is_some());
         drop(executor);
         let started = Instant::now();
         let summary = load.commit(source.reached()).instrument(progress::step("commit", source.table)).await?;
-        Ok(Committed { summary, counts, commit_seconds: started.elapsed().as_secs_f64() })
+        let kept = match reduction {
+            Reduction::LatestPerKey if !is_distributed => reduced_rows.load(Ordering::Relaxed),
+            // The load itself keeps the latest row of each key.
+            Reduction::LatestPerKey => summary.upserted + counts.deletes,
+            Reduction::Load if self.is_first_load(source) => summary.upserted + counts.deletes,
+            // It has checked that keys are unique.
+            Reduction::Load => counts.rows,
+        };
+        let is_complete = source.is_snapshot() && !is_superseded && !summary.repeated;
+        let repeated_keys = if is_complete { counts.rows.saturating_sub(kept) } else { 0 };
+        Ok(Committed { summary, counts, repeated_keys, commit_seconds: started.elapsed().as_secs_f64() })
     }
 
     /// Results promise unique keys. A load can check integer keys while it writes (a bitmap is cheap). Logs break the promise by design; a
     /// first load of them can be deduplicated after writing. Tables in the mode `changes` keep all changes of an increment.
     fn reduction(&self, source: Source<'_>) -> Reduction {
-        let Source { table, committed, .. } = source;
+        let Source { table, committed, choice, .. } = source;
         let chosen = self.request.rules.of(table).mode;
         if chosen.or(committed.map(|state| state.mode)) == Some(TableMode::Changes) && !source.is_snapshot() {
             return Reduction::Load;
         }
         let capabilities = self.request.sink.capabilities();
-        let is_first = committed.is_none() && source.is_snapshot() && chosen.is_none_or(|mode| mode == TableMode::Current);
-        let is_checked = capabilities.checks_unique_keys && !table.is_log() && has_integer_key(source.choice.kept());
-        if is_checked || (capabilities.deduplicates_first_load && is_first) { Reduction::Load } else { Reduction::LatestPerKey }
+        let is_checked = capabilities.checks_unique_keys && !table.is_log() && has_integer_key(choice.kept());
+        if is_checked || (capabilities.deduplicates_first_load && self.is_first_load(source)) {
+            Reduction::Load
+        } else {
+            Reduction::LatestPerKey
+        }
+    }
+
+    /// Whether this is the first load of a table of current rows.
+    fn is_first_load(&self, source: Source<'_>) -> bool {
+        let mode = self.request.rules.of(source.table).mode;
+        source.committed.is_none() && source.is_snapshot() && mode.is_none_or(|mode| mode == TableMode::Current)
     }
 
     fn plan(&self, source: Source<'_>) -> LoadPlan {
@@ -246,6 +273,16 @@ impl Pipeline {
         });
         ObjectScan::new(&self.request.client, job.clone(), choice.clone(), self.scan.clone(), policy)
     }
+}
+
+/// The change set, whose rows are counted in `rows` while they are read.
+fn counted(changes: ChangeSet, rows: &Arc<AtomicU64>) -> ChangeSet {
+    let count = |stream: SendableRecordBatchStream| -> SendableRecordBatchStream {
+        let (schema, rows) = (stream.schema(), Arc::clone(rows));
+        let counted = stream.inspect_ok(move |batch| _ = rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed));
+        Box::pin(RecordBatchStreamAdapter::new(schema, counted))
+    };
+    ChangeSet { streams: changes.streams.into_iter().map(count).collect(), ..changes }
 }
 
 async fn abort(load: Box<dyn Load>, table: &TableRef) {

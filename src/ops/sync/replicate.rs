@@ -144,7 +144,12 @@ impl Replicator {
             let tables = self.request.client.tables(&table.namespace).await.unwrap_or_default();
             tables.into_iter().map(|name| TableRef::new(table.namespace.as_str(), name)).collect()
         });
-        let listed: &Vec<TableRef> = listed.await;
+        // The list is only for a hint, and may have to wait for the service's limit.
+        let listed: &Vec<TableRef> = tokio::select! {
+            biased;
+            listed = listed => listed,
+            _ = self.ended(|state| *state != RunState::Running) => return error,
+        };
         if listed.is_empty() || listed.contains(table) {
             return error;
         }
@@ -341,7 +346,7 @@ impl Replicator {
         let started = Instant::now();
         let source = Source { table, committed, job: &job, choice: &choice };
         let loaded = self.pipeline.load(source).instrument(progress::step("load", table)).await;
-        let Committed { summary, counts, commit_seconds } = match loaded {
+        let Committed { summary, counts, repeated_keys, commit_seconds } = match loaded {
             Ok(committed) => committed,
             Err(LoadFailure::Overtaken(Overtaken { error, committed, reached })) => {
                 return Ok(Attempt::Overtaken(Overtaken { error: error.with_field("job", &job.id), committed, reached }));
@@ -384,7 +389,7 @@ impl Replicator {
                 job.reached, state.bookmark.at
             ));
         }
-        let warnings = warnings(table, committed, &schema, &counts, notes);
+        let warnings = warnings(table, committed, &schema, &counts, repeated_keys, notes);
         let outcome = TableOutcome { outcome, job_id: Some(job.id), phases, warnings };
         Ok(Attempt::Ended(Step { outcome, is_stale }))
     }

@@ -241,3 +241,12 @@ async fn no_output_or_file_contains_a_secret() {
         assert!(!printed.contains(secret), "{secret} was printed");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_a_snapshot_that_repeat_a_key_are_counted_in_the_report() {
+    let world = world().await;
+    world.server.inject(Fault::parse("repeated-row").unwrap(), Always);
+    let report = world.sync_all().await;
+    let warnings = &report.tables[0].warnings;
+    assert!(warnings.iter().any(|note| note.starts_with("1 rows of the snapshot have the key of another row")), "{warnings:?}");
+}
