@@ -1,11 +1,12 @@
 //! `check`: tests the service, the targets and the folders of this machine with the cheapest operations of a sync. It changes nothing.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use futures::StreamExt;
 use serde::Serialize;
 
+use super::disk_space::{free_bytes, local_folder};
 use super::sync::{NameOptions, Names, choose, layout, schema_command};
 use super::{KNOWN_NAMESPACES, Listing, Selection};
 use crate::api::Client;
@@ -242,24 +243,4 @@ fn gib(bytes: u64) -> f64 {
 /// The free space of a folder's disk, for people.
 fn free(folder: &Path) -> String {
     free_bytes(folder).map_or_else(String::new, |bytes| format!(", {:.1} GiB free", gib(bytes)))
-}
-
-/// The nearest existing folder of a target on this machine.
-fn local_folder(sink: &dyn Sink) -> Option<PathBuf> {
-    let url = sink.location().reveal();
-    let path = (url.scheme() == "file").then(|| url.to_file_path().ok()).flatten()?;
-    path.ancestors().find(|folder| folder.is_dir()).map(Path::to_owned)
-}
-
-/// The free space of a folder's disk, bytes. `None` if the system does not report it.
-fn free_bytes(folder: &Path) -> Option<u64> {
-    #[cfg(any(target_os = "linux", target_os = "macos"))]
-    {
-        rustix::fs::statvfs(folder).ok().map(|stat| stat.f_bavail * stat.f_frsize)
-    }
-    #[cfg(not(any(target_os = "linux", target_os = "macos")))]
-    {
-        let _ = folder;
-        None
-    }
 }

@@ -124,6 +124,55 @@ enum Line {
     },
 }
 
+/// The newest job of one query, as a journal records it.
+#[cfg(feature = "lake")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RecordedJob {
+    /// The key of the query.
+    pub(super) query: String,
+    pub(super) id: String,
+    /// When the service got the query.
+    pub(super) noted: Option<Timestamp>,
+    pub(super) expires: Option<Timestamp>,
+    pub(super) is_done: bool,
+}
+
+/// The key of a table of a target in the journal of `sync`.
+#[cfg(feature = "lake")]
+pub(super) fn sync_key(table: &TableRef, location: &str) -> String {
+    format!("sync {table} at {location}")
+}
+
+/// The newest job of each query in a folder of journals, of all accounts. Files and lines that cannot be read are skipped; no lock is taken.
+#[cfg(feature = "lake")]
+pub(super) fn recorded_jobs(folder: &Path) -> Vec<RecordedJob> {
+    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let journals = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ending| ending == SUFFIX));
+    journals.filter_map(|path| recorded_job(&fs::read_to_string(path).ok()?)).collect()
+}
+
+#[cfg(feature = "lake")]
+fn recorded_job(text: &str) -> Option<RecordedJob> {
+    let mut lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+    let Some(Line::Query { query, .. }) = lines.next() else { return None };
+    let mut newest = None;
+    for line in lines {
+        match line {
+            Line::Job { job, expires, noted, .. } => {
+                let (noted, expires) = (noted.map(Timestamp::from_micros), expires.map(Timestamp::from_micros));
+                newest = Some(RecordedJob { query: query.clone(), id: job, noted, expires, is_done: false });
+            }
+            Line::Done { done, .. } => {
+                if let Some(job) = &mut newest {
+                    job.is_done = done;
+                }
+            }
+            Line::Query { .. } | Line::Unusable { .. } | Line::File { .. } => {}
+        }
+    }
+    newest
+}
+
 /// A complete file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FileNote {

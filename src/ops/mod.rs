@@ -7,6 +7,8 @@ mod check;
 pub mod databases;
 mod ddl;
 mod diagram;
+#[cfg(feature = "lake")]
+mod disk_space;
 pub mod files;
 mod journal;
 #[cfg(feature = "lake")]
@@ -27,6 +29,8 @@ pub use crate::decode::OutOfRange;
 #[cfg(feature = "lake")]
 pub use crate::fetch::UnpackLimits;
 pub use crate::model::KNOWN_NAMESPACES;
+#[cfg(feature = "lake")]
+pub use crate::sink::{ColumnStatus, ReaderRequirement};
 pub use cancellation::{Cancellation, DeferReason};
 #[cfg(feature = "lake")]
 pub use check::{Finding, OptionsCheck, Verdict, check_folder, check_options, check_service, check_target};
@@ -42,7 +46,10 @@ pub use runs::{Counted, Notifier, NotifyForm, NotifyOn, RunHistory, RunLog, RunR
 pub use runs::{Failure, Outcome, Phases, Report, TableReport};
 pub use selection::{Listing, Resolved, Selection, WHOLE_NAMESPACE};
 #[cfg(feature = "lake")]
-pub use status::{Freshness, Overview, OverviewRequest, Point, StatusLine, overview, status};
+pub use status::{
+    Counts, DiskUse, Freshness, Growth, JobStarts, LastFailure, NextJob, Overview, OverviewRequest, Point, ReaderGroup,
+    StatusLine, overview, status,
+};
 #[cfg(feature = "lake")]
 pub use sync::{
     ExecutorProvider, NameOptions, OnSnapshotRequired, Precondition, Refresh, ScanExecutor, SyncEvent, SyncObserver,

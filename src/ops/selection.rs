@@ -150,7 +150,15 @@ impl Selection {
     /// Kind `NotFound` for a name that matches no table.
     #[cfg(feature = "lake")]
     pub async fn resolve_kept(&self, sink: &dyn crate::sink::Sink) -> Result<Vec<TableRef>> {
-        let mut listed = sink.list(None).await?;
+        self.resolve_among_kept(sink.list(None).await?)
+    }
+
+    /// Selects from `listed` tables of a target, in its order.
+    ///
+    /// # Errors
+    /// Kind `NotFound` for a name that matches no table.
+    #[cfg(feature = "lake")]
+    pub(super) fn resolve_among_kept(&self, mut listed: Vec<TableRef>) -> Result<Vec<TableRef>> {
         if !self.names_all_namespaces() {
             let namespaces = self.trimmed_namespaces();
             listed.retain(|table| namespaces.contains(&table.namespace.as_str()));

@@ -25,6 +25,13 @@ pub(crate) fn size(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
+/// A change with its sign and in the form of `shown`, such as `+1,234` or `\u{2212}3`.
+#[cfg(feature = "lake")]
+pub(crate) fn signed(change: i64, shown: impl Fn(u64) -> String) -> String {
+    let sign = if change < 0 { '\u{2212}' } else { '+' };
+    format!("{sign}{}", shown(change.unsigned_abs()))
+}
+
 /// The two largest units, the second omitted when zero: `3d 2h`, `5h 12m`, `3m`, `42s`.
 pub(crate) fn age(seconds: i64) -> String {
     let seconds = seconds.max(0);
@@ -62,6 +69,8 @@ mod tests {
         assert_eq!(grouped(1_234_567), "1,234,567");
         assert_eq!(grouped(999), "999");
         assert_eq!(size(1536), "1.5 KiB");
+        #[cfg(feature = "lake")]
+        assert_eq!([1234, -3].map(|change| signed(change, grouped)), ["+1,234", "\u{2212}3"]);
         #[cfg(feature = "lake")]
         assert_eq!([0.0, 950.0, 12_000.0, 1_500_000.0, 2e9].map(short_count), ["0", "950", "12k", "1.5M", "2G"]);
         assert_eq!(age(1057 * 86_400 + 9 * 3_600 + 5), "1057d 9h");

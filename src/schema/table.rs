@@ -128,3 +128,46 @@ pub enum ColumnType {
     /// Anything else, as JSON text.
     Json,
 }
+
+impl ColumnType {
+    /// The type in words, such as `bigint`, `text, at most 255 characters` or `list of uuid`.
+    pub fn describe(&self) -> String {
+        match self {
+            ColumnType::Boolean => "boolean".to_owned(),
+            ColumnType::Int16 => "smallint".to_owned(),
+            ColumnType::Int32 => "int".to_owned(),
+            ColumnType::Int64 => "bigint".to_owned(),
+            ColumnType::Float32 => "float".to_owned(),
+            ColumnType::Float64 => "double".to_owned(),
+            ColumnType::Decimal { precision, scale } => format!("decimal({precision}, {scale})"),
+            ColumnType::Text { max_length: None } => "text".to_owned(),
+            ColumnType::Text { max_length: Some(1) } => "text, at most 1 character".to_owned(),
+            ColumnType::Text { max_length: Some(length) } => format!("text, at most {length} characters"),
+            ColumnType::Enum { .. } => "enum".to_owned(),
+            ColumnType::Timestamp => "timestamp".to_owned(),
+            ColumnType::Date => "date".to_owned(),
+            ColumnType::Time => "time".to_owned(),
+            ColumnType::Uuid => "uuid".to_owned(),
+            ColumnType::Ip { v4: true, v6: false } => "IPv4 address".to_owned(),
+            ColumnType::Ip { v4: false, v6: true } => "IPv6 address".to_owned(),
+            ColumnType::Ip { .. } => "IP address".to_owned(),
+            ColumnType::Struct(_) => "struct".to_owned(),
+            ColumnType::List(item) => format!("list of {}", item.describe()),
+            ColumnType::Json => "json".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_described_in_words() {
+        let text = ColumnType::Text { max_length: Some(255) };
+        assert_eq!(text.describe(), "text, at most 255 characters");
+        assert_eq!(ColumnType::List(Box::new(ColumnType::Uuid)).describe(), "list of uuid");
+        assert_eq!(ColumnType::Decimal { precision: 5, scale: 2 }.describe(), "decimal(5, 2)");
+        assert_eq!(ColumnType::Ip { v4: true, v6: true }.describe(), "IP address");
+    }
+}

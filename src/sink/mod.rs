@@ -24,6 +24,8 @@ pub use lake::{Lake, LakeFormats, detect_formats};
 #[cfg(feature = "lake")]
 pub use load::{Layout, Load, LoadKind, LoadPlan, LoadSummary, WriteError};
 #[cfg(feature = "lake")]
-pub use target::{Capabilities, CommittedState, ForeignChanges, LakeFeatures, LoadRecord, Sink, TableStatus};
+pub use target::{
+    Capabilities, ColumnStatus, CommittedState, ForeignChanges, LakeFeatures, LoadRecord, ReaderRequirement, Sink, TableStatus,
+};
 #[cfg(feature = "lake")]
 pub(crate) use target::{NEW_TARGET_HINT, reload_hint};

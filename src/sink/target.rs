@@ -89,6 +89,9 @@ pub trait LakeFeatures: Send + Sync {
     /// The last loads of a table, at most `limit`, oldest first.
     async fn load_history(&self, table: &TableRef, limit: usize) -> Result<Vec<LoadRecord>>;
 
+    /// Bytes of all files of a table, including its log and the files of older versions.
+    async fn stored_bytes(&self, table: &TableRef) -> Result<u64>;
+
     /// Writes the file of views over all tables. Called once after a run that changed a table.
     async fn write_views(&self) -> Result<()>;
 
@@ -216,7 +219,7 @@ pub struct TableStatus {
     pub rows: Option<u64>,
     /// Number of data files, for lake tables.
     pub files: Option<u64>,
-    /// Bytes of data files.
+    /// Bytes of data files, or of the table and its indexes in a database.
     pub bytes: Option<u64>,
     /// Time of the last commit, by the target's clock.
     pub last_commit: Option<Timestamp>,
@@ -226,4 +229,36 @@ pub struct TableStatus {
     pub protocol: Option<String>,
     /// Table mode and treatment of deletes, for people.
     pub kept_as: Option<String>,
+    /// What a reader of the Delta log must support; `None` for targets that are read in another way.
+    pub reader: Option<ReaderRequirement>,
+    /// The description of the table.
+    pub description: Option<String>,
+    /// The columns, in order; empty if the target does not know them.
+    pub columns: Vec<ColumnStatus>,
+}
+
+/// What a program must support to read a Delta table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct ReaderRequirement {
+    /// The lowest reader version of the protocol.
+    pub version: i64,
+    /// The table features, sorted.
+    pub features: Vec<String>,
+}
+
+/// A column as the target has it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct ColumnStatus {
+    /// The name.
+    pub name: String,
+    /// The type, for people.
+    #[serde(rename = "type")]
+    pub column_type: String,
+    /// Whether it belongs to the key.
+    pub is_key: bool,
+    /// Whether nulls are allowed.
+    pub nullable: bool,
+    /// The description.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::cli::args::target::{EngineArgs, StateArgs, TargetArgs};
+use crate::cli::values::choices::choice;
 use crate::cli::values::duration::parse_duration;
+use crate::ops::Freshness;
 
 /// Format of the output of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -17,7 +19,7 @@ pub(in crate::cli) enum OutputFormat {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  daplake status --target ./lake\n  daplake status --target ./lake --html status.html\n\nRuns and failures come from the state folder of the machine that ran them. The growth of lake tables comes from the lake, that of a database from its runs and from earlier calls of this command."
+    after_help = "Examples:\n  daplake status --target ./lake\n  daplake status --target ./lake --state behind,failing\n  daplake status --target ./lake --fail-if behind\n  daplake status --target ./lake --html status.html\n\nA table is current, behind (older than --current-for) or failing (the last run that tried it failed). Runs and failures come from the state folder of the machine that ran them. The growth of lake tables comes from the lake, that of a database from its runs and from earlier calls of this command.\n\nExit codes: 0 success; 2 wrong usage; 5 the status is unknown, or the condition of --fail-if holds."
 )]
 pub(in crate::cli) struct StatusArgs {
     #[command(flatten)]
@@ -25,10 +27,29 @@ pub(in crate::cli) struct StatusArgs {
     /// Namespaces, as a comma list [default: all].
     #[arg(long, value_delimiter = ',', value_name = "NAMESPACE")]
     pub(in crate::cli) namespace: Vec<String>,
+    /// Tables: a comma list of names and patterns such as 'user*' [default: all].
+    #[arg(long, value_delimiter = ',', value_name = "TABLE")]
+    pub(in crate::cli) table: Vec<String>,
+    /// Show only tables in these states, as a comma list [default: all].
+    ///
+    /// The totals and --fail-if are about all selected tables.
+    #[arg(long, value_delimiter = ',', value_parser = choice::<Freshness>(), value_name = "STATE")]
+    pub(in crate::cli) state: Vec<Freshness>,
+    /// For monitoring: exit with code 5 in this case.
+    ///
+    /// `failing`: a table is failing, or the last run could not start. `behind`: the same, or a table is behind, or there are no tables.
+    #[arg(long, value_enum, value_name = "CASE")]
+    pub(in crate::cli) fail_if: Option<FailIf>,
+    /// On a terminal: refresh the output until Ctrl-C.
+    #[arg(long, conflicts_with_all = ["fail_if", "output"])]
+    pub(in crate::cli) watch: bool,
+    /// With --watch: time between two refreshes.
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_duration, hide_short_help = true)]
+    pub(in crate::cli) interval: Duration,
     /// Format of the output.
     #[arg(long, value_enum, default_value_t = OutputFormat::Text, value_name = "FORMAT")]
     pub(in crate::cli) output: OutputFormat,
-    /// Write a web page with freshness, growth, runs and errors to this file.
+    /// Write a web page with freshness, failures, growth, runs, and a part for each table, to this file.
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) html: Option<PathBuf>,
     /// Age from which the data of a table counts as behind.
@@ -41,7 +62,14 @@ pub(in crate::cli) struct StatusArgs {
     #[arg(long, value_name = "N")]
     pub(in crate::cli) past: Option<usize>,
     #[command(flatten)]
-    pub(in crate::cli) state: StateArgs,
+    pub(in crate::cli) folders: StateArgs,
+}
+
+/// When `status` fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum FailIf {
+    Behind,
+    Failing,
 }
 
 #[derive(Debug, Args)]

@@ -278,7 +278,8 @@ impl Reader<'_> {
                     continue;
                 }
             };
-            let sync_only = schema::is_for_sync_only(key.section);
+            // What a run loads is no selection among the tables that the target has.
+            let sync_only = schema::is_for_sync_only(key.section) || key.option == "table";
             // Several keys can belong to one option: `pacing` has a value for each kind of call.
             match values.iter_mut().find(|value| value.option == key.option) {
                 Some(value) => value.arguments.extend(arguments),

@@ -230,18 +230,35 @@ pub(in crate::cli) fn schema_changes(table: &TableReport) -> &[String] {
     }
 }
 
-/// Failing tables and the last runs, below the tables of a status.
+/// Tables that are failing with their hints, grouped by failure.
+#[cfg(feature = "lake")]
+pub(in crate::cli) fn failing(overview: &Overview) -> String {
+    let failing = overview.tables.iter().filter_map(|line| Some((line.name(), line.failure.as_ref()?)));
+    let never = overview.never_loaded.iter().filter_map(|run| Some((run.table.clone(), run.failure.as_ref()?)));
+    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
+    for (table, failure) in failing.chain(never) {
+        let text = failure_text(failure);
+        match groups.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, tables)) => tables.push(table),
+            None => groups.push((text, vec![table])),
+        }
+    }
+    groups.into_iter().map(|(failure, tables)| format!("\nfailing: {}: {failure}\n", tables.join(", "))).collect()
+}
+
+/// The last failure and the last runs, below the tables of a status.
 #[cfg(feature = "lake")]
 pub(in crate::cli) fn runs(overview: &Overview) -> String {
     let mut text = String::new();
-    let failing = overview.tables.iter().filter_map(|line| Some((line.name(), line.failure.as_ref()?)));
-    let never = overview.never_loaded.iter().filter_map(|run| Some((run.table.clone(), run.failure.as_ref()?)));
-    for (table, failure) in failing.chain(never) {
-        text.push_str(&format!("\nfailing: {table}: {}\n", failure_text(failure)));
+    if let Some(last) = &overview.last_failure {
+        let table = last.table.as_ref().map_or("the run could not start".to_owned(), |table| format!("{table} failed"));
+        let over = if last.is_over { " (a later run succeeded)" } else { "" };
+        text.push_str(&format!("\nlast failure: {} {table}{over}: {}\n", last.at, failure_text(&last.failure)));
     }
     for (place, run) in overview.runs.iter().enumerate() {
         text.push_str(if place == 0 { "\nlast runs:\n" } else { "" });
-        text.push_str(&format!("  {}  {}\n", run.started, run_text(run)));
+        let started = run.started.split('.').next().unwrap_or_default().trim_end_matches('Z');
+        text.push_str(&format!("  {started}Z  {}\n", run_text(run)));
     }
     text
 }

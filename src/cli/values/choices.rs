@@ -4,7 +4,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use crate::model::Format;
 #[cfg(feature = "lake")]
-use crate::ops::{NotifyForm, NotifyOn, OnSnapshotRequired, OutOfRange};
+use crate::ops::{Freshness, NotifyForm, NotifyOn, OnSnapshotRequired, OutOfRange};
 use crate::page::Columns;
 #[cfg(feature = "lake")]
 use crate::schema::{LakeFormat, Nested};
@@ -82,6 +82,12 @@ impl Choice for NotifyForm {
 impl Choice for NotifyOn {
     const CHOICES: &'static [(&'static str, Self)] =
         &[("always", NotifyOn::Always), ("change", NotifyOn::Change), ("failure", NotifyOn::Failure)];
+}
+
+#[cfg(feature = "lake")]
+impl Choice for Freshness {
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("current", Freshness::Current), ("behind", Freshness::Behind), ("failing", Freshness::Failing)];
 }
 
 #[cfg(feature = "sql")]

@@ -1,4 +1,4 @@
-//! The run history: one file of JSON lines per target in the state folder, with the results of runs and row counts. Deleting it loses no
+//! The run history: one file of JSON lines per target in the state folder, with the results of runs, and the sizes of tables. Deleting it loses no
 //! rows. It contains names, counts and errors, but no values of rows and no secrets.
 
 use std::collections::BTreeMap;
@@ -202,13 +202,17 @@ impl TableRun {
     }
 }
 
-/// Row counts of tables at one time.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Rows and bytes of tables at one time.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Counted {
     /// When they were counted, by the local clock, RFC 3339.
     pub at: String,
     /// Rows by `namespace.table`.
     pub rows: BTreeMap<String, u64>,
+    /// Bytes by `namespace.table`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub bytes: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -250,9 +254,9 @@ impl RunLog {
         self.record(&Line::Ended(run.clone()));
     }
 
-    /// Records row counts.
-    pub fn counted(&self, rows: BTreeMap<String, u64>) {
-        self.record(&Line::Counted(Counted { at: Timestamp::now().to_string(), rows }));
+    /// Records rows and bytes of tables.
+    pub fn counted(&self, rows: BTreeMap<String, u64>, bytes: BTreeMap<String, u64>) {
+        self.record(&Line::Counted(Counted { at: Timestamp::now().to_string(), rows, bytes }));
     }
 
     /// Reads the history. Unreadable lines are skipped; without a file, the history is empty.
@@ -381,7 +385,7 @@ mod tests {
             log.begun(&RunRecord::begun(id, Timestamp::from_micros(0), "file:///lake/"));
         }
         log.ended(&run("a", 7));
-        log.counted(BTreeMap::from([("canvas.users".to_owned(), 9)]));
+        log.counted(BTreeMap::from([("canvas.users".to_owned(), 9)]), BTreeMap::new());
         let history = log.read().unwrap();
         let ids: Vec<&str> = history.runs.iter().map(|run| run.run_id.as_str()).collect();
         assert_eq!(ids, ["b", "a"]);

@@ -19,7 +19,7 @@ use super::time_budget::{RunState, TimeBudget};
 use crate::api::{FinishedJob, Job, Query, RunOptions, VersionedSchema};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{KNOWN_NAMESPACES, Mode, Namespace, TableRef, Timestamp, Window};
-use crate::ops::journal::{JournalEntry, window_text};
+use crate::ops::journal::{JournalEntry, sync_key, window_text};
 use crate::ops::runs::{Outcome, Phases};
 use crate::ops::selection::{Holder, unknown_table};
 use crate::progress;
@@ -116,7 +116,7 @@ impl Replicator {
 
     /// The key of a table in the journal.
     pub(super) fn journal_key(&self, table: &TableRef) -> String {
-        format!("sync {table} at {}", self.location)
+        sync_key(table, &self.location)
     }
 
     /// The journal entry of a table, or one in memory if the journal cannot be used.

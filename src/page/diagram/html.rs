@@ -10,7 +10,7 @@ use crate::page::document;
 use crate::page::figures::grouped;
 use crate::schema::{Diagram, Evidence, Relation};
 
-const STYLE: &str = include_str!("diagram.css");
+const STYLE: &str = concat!(include_str!("picture.css"), include_str!("diagram.css"));
 const SCRIPT: &str = include_str!("diagram.js");
 const HEAD_HEIGHT: f64 = 28.0;
 const ROW_HEIGHT: f64 = 19.0;

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use datafusion::catalog::{MemorySchemaProvider, TableProvider};
 use datafusion::common::TableReference;
 use datafusion::prelude::SessionContext;
+use futures::TryStreamExt;
 use url::Url;
 
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
@@ -225,6 +226,9 @@ impl Sink for DeltaSink {
             version: i64::try_from(state.version).ok(),
             protocol: Some(protocol::describe(&state.protocol)),
             kept_as: Some(TableLayout::from_properties(&state.configuration).describe()),
+            reader: Some(protocol::reader_requirement(&state.protocol)),
+            description: state.metadata["description"].as_str().map(str::to_owned),
+            columns: state.columns.iter().map(|column| column.status(state.key.contains(&column.name))).collect(),
         }))
     }
 
@@ -250,6 +254,12 @@ impl Sink for DeltaSink {
 impl LakeFeatures for DeltaSink {
     async fn load_history(&self, table: &TableRef, limit: usize) -> Result<Vec<LoadRecord>> {
         commit_history::past_loads(&self.log(table)?, limit).await.map_err(explained)
+    }
+
+    async fn stored_bytes(&self, table: &TableRef) -> Result<u64> {
+        let store = self.log(table)?.store();
+        let sizes = store.list(None).try_fold(0, |sum, object| std::future::ready(Ok(sum + object.size)));
+        sizes.await.context(Kind::Target, "The files of the table cannot be listed").map_err(explained)
     }
 
     async fn write_views(&self) -> Result<()> {

@@ -238,7 +238,8 @@ impl Sink for ParquetSink {
     }
 
     async fn status(&self, table: &TableRef) -> Result<Option<TableStatus>> {
-        self.tables.status(table).await
+        // Readers read the files and not the log.
+        Ok(self.tables.status(table).await?.map(|status| TableStatus { reader: None, ..status }))
     }
 
     fn capabilities(&self) -> Capabilities<'_> {
@@ -260,6 +261,10 @@ impl Sink for ParquetSink {
 impl LakeFeatures for ParquetSink {
     async fn load_history(&self, table: &TableRef, limit: usize) -> Result<Vec<LoadRecord>> {
         self.tables.load_history(table, limit).await
+    }
+
+    async fn stored_bytes(&self, table: &TableRef) -> Result<u64> {
+        self.tables.stored_bytes(table).await
     }
 
     /// On a local disk, each commit writes the views.

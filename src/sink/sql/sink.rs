@@ -20,8 +20,8 @@ use super::{privileges, sync_state};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::{Bookmark, Namespace, TableRef};
 use crate::redact::SafeUrl;
-use crate::schema::TableSchema;
-use crate::sink::{Capabilities, CommittedState, Load, LoadPlan, Sink, TableStatus};
+use crate::schema::{Column, ColumnRecord, TableSchema};
+use crate::sink::{Capabilities, ColumnStatus, CommittedState, Load, LoadPlan, Sink, TableStatus};
 
 /// A kind of database.
 struct DatabaseKind {
@@ -177,6 +177,15 @@ impl SqlSink {
         count.ok_or_else(|| Error::new(Kind::Bug, "The database returned no row count"))
     }
 
+    /// Bytes of a table with its indexes; `None` if the server does not say.
+    async fn bytes(&self, table: &TableRef) -> Result<Option<u64>> {
+        let _slot = self.database.query_slot().await?;
+        let mut session = self.database.session().await?;
+        let rows = session.rows(&self.database.dialect().table_bytes(table)).await?;
+        self.database.give_back(session);
+        Ok(rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok()))
+    }
+
     /// Drops a table and its row of the sync state; types and lookup tables stay. Kind `NotFound` if there is no such row.
     pub async fn remove(&self, table: &TableRef) -> Result<()> {
         let _slot = self.database.query_slot().await?;
@@ -201,6 +210,22 @@ impl SqlSink {
         self.database.give_back(session);
         Ok(())
     }
+}
+
+/// The columns of a stored schema, without those that are left out.
+fn columns_of(schema: &TableSchema, record: &ColumnRecord) -> Vec<ColumnStatus> {
+    let status = |column: &Column| ColumnStatus {
+        name: column.name.clone(),
+        column_type: if record.hashed.contains(&column.name) {
+            "text (hashed)".to_owned()
+        } else {
+            column.column_type.describe()
+        },
+        is_key: schema.key.iter().any(|key| key.name == column.name),
+        nullable: !column.required,
+        description: column.description.clone(),
+    };
+    schema.columns().filter(|column| !record.dropped.contains(&column.name)).map(status).collect()
 }
 
 #[async_trait]
@@ -268,17 +293,23 @@ impl Sink for SqlSink {
         };
         let Some(entry) = entry else { return Ok(None) };
         let rows = if entry.exists { Some(self.count(table).await?) } else { None };
+        let bytes = if entry.exists { self.bytes(table).await? } else { None };
+        let schema = entry.schema(table);
+        let columns = schema.as_ref().map_or_else(Vec::new, |schema| columns_of(schema, &entry.columns()));
         let (table, bookmark) = (table.clone(), entry.bookmark);
         Ok(Some(TableStatus {
             table,
             bookmark,
             rows,
             files: None,
-            bytes: None,
+            bytes,
             last_commit: None,
             version: None,
             protocol: None,
             kept_as: None,
+            reader: None,
+            description: schema.and_then(|schema| schema.description),
+            columns,
         }))
     }
 

@@ -8,6 +8,7 @@ use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Kind, Result, ResultExt};
+use crate::sink::ColumnStatus;
 
 const COMMENT: &str = "comment";
 const MAPPING_ID: &str = "delta.columnMapping.id";
@@ -136,6 +137,17 @@ impl LakeColumn {
         self.metadata.get(COMMENT).and_then(Value::as_str)
     }
 
+    /// The column for people.
+    pub(crate) fn status(&self, is_key: bool) -> ColumnStatus {
+        ColumnStatus {
+            name: self.name.clone(),
+            column_type: self.kind.words(),
+            is_key,
+            nullable: self.nullable && !is_key,
+            description: self.comment().map(str::to_owned),
+        }
+    }
+
     /// Sets or removes the comment of the column.
     pub(crate) fn set_comment(&mut self, comment: Option<&str>) {
         match comment {
@@ -216,6 +228,19 @@ impl LakeType {
             Some("struct") => Ok(Self::Struct(columns_of_struct(value)?)),
             Some("array") => Ok(Self::List(Box::new(Self::from_json(&value["elementType"])?))),
             _ => Err(foreign()),
+        }
+    }
+
+    /// The type for people, such as `long` or `array<struct<id: long>>`.
+    fn words(&self) -> String {
+        match self {
+            Self::Leaf(leaf) => leaf_name(leaf),
+            Self::Struct(members) => {
+                let members: Vec<String> =
+                    members.iter().map(|member| format!("{}: {}", member.name, member.kind.words())).collect();
+                format!("struct<{}>", members.join(", "))
+            }
+            Self::List(item) => format!("array<{}>", item.words()),
         }
     }
 

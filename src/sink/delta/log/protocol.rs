@@ -3,6 +3,8 @@
 
 use serde_json::{Value, json};
 
+use crate::sink::ReaderRequirement;
+
 /// A table feature that old readers or writers do not support.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Feature {
@@ -111,6 +113,18 @@ pub(crate) fn raised_protocol(old: &Value, needs: &[Feature]) -> Option<Value> {
     Some(protocol)
 }
 
+/// What a reader must support.
+pub(crate) fn reader_requirement(protocol: &Value) -> ReaderRequirement {
+    let features = protocol["readerFeatures"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let mut features: Vec<String> = features.map(str::to_owned).collect();
+    let version = protocol["minReaderVersion"].as_i64().unwrap_or(1);
+    if version < TABLE_FEATURES.0 {
+        features.extend(implied_reader(version).into_iter().map(str::to_owned));
+    }
+    features.sort_unstable();
+    ReaderRequirement { version, features }
+}
+
 /// Versions and features as text for `status`: `1/2`, or `3/7: deletionVectors`.
 pub(crate) fn describe(protocol: &Value) -> String {
     let version = |name: &str| protocol[name].as_i64().unwrap_or(1);
@@ -135,6 +149,15 @@ mod tests {
         let lists = new_protocol(&[ColumnMapping, DeletionVectors]);
         assert_eq!(lists["readerFeatures"], json!(["columnMapping", "deletionVectors"]));
         assert_eq!(lists["minWriterVersion"], 7);
+    }
+
+    #[test]
+    fn readers_must_support_the_listed_or_implied_features() {
+        let features = |needs: &[Feature]| reader_requirement(&new_protocol(needs)).features;
+        assert_eq!(reader_requirement(&new_protocol(&[])), ReaderRequirement { version: 1, features: Vec::new() });
+        assert_eq!(features(&[ChangeDataFeed]), [""; 0]);
+        assert_eq!(features(&[ColumnMapping]), ["columnMapping"]);
+        assert_eq!(features(&[DeletionVectors, ColumnMapping]), ["columnMapping", "deletionVectors"]);
     }
 
     #[test]

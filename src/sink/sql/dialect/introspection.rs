@@ -22,6 +22,9 @@ pub(in crate::sink::sql) trait Introspection: Names {
     /// Asks which object has the name of a table: no row, or one row with its kind (`table`, `view`, `sequence`).
     fn occupant(&self, table: &TableRef) -> Statement;
 
+    /// Asks for the bytes of a table with its indexes: one row, or none if the server does not say.
+    fn table_bytes(&self, table: &TableRef) -> Statement;
+
     /// Asks for the types that have the names of the table's enumerations: rows of name, kind (`enum` or another), and a table that
     /// uses the type and is not `table`, or null. `None`: the server has no such types.
     fn occupied_types(&self, _table: &SqlTable) -> Option<Statement> {

@@ -356,6 +356,15 @@ impl Introspection for MssqlDialect {
         .bind(table_name(table))
     }
 
+    fn table_bytes(&self, table: &TableRef) -> Statement {
+        // Pages have 8 KiB. Units of type 2 (large objects) belong to a partition by its id, the others by its hobt id.
+        Statement::new(
+            "SELECT CONVERT(nvarchar(20), SUM(u.total_pages) * 8192) FROM sys.partitions AS p JOIN sys.allocation_units AS u \
+             ON u.container_id = CASE u.type WHEN 2 THEN p.partition_id ELSE p.hobt_id END WHERE p.object_id = OBJECT_ID(@P1)",
+        )
+        .bind(table_name(table))
+    }
+
     fn charset(&self) -> Statement {
         Statement::new(format!("SELECT {COLLATION}"))
     }

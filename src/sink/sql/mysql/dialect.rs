@@ -294,6 +294,14 @@ impl Introspection for MysqlDialect {
         .bind(full_name(table))
     }
 
+    fn table_bytes(&self, table: &TableRef) -> Statement {
+        Statement::new(
+            "SELECT CAST(DATA_LENGTH + INDEX_LENGTH AS CHAR) FROM information_schema.TABLES \
+             WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?",
+        )
+        .bind(full_name(table))
+    }
+
     fn charset(&self) -> Statement {
         Statement::new("SELECT @@character_set_database, @@collation_database")
     }

@@ -340,6 +340,15 @@ impl Introspection for PostgresDialect {
         .bind(cut_name(&table.table))
     }
 
+    fn table_bytes(&self, table: &TableRef) -> Statement {
+        Statement::new(
+            "SELECT pg_catalog.pg_total_relation_size(c.oid)::text FROM pg_catalog.pg_class AS c \
+             JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2",
+        )
+        .bind(table.namespace.as_str())
+        .bind(cut_name(&table.table))
+    }
+
     fn occupied_types(&self, table: &SqlTable) -> Option<Statement> {
         let names: Vec<String> = enumerations(table).iter().map(|enumeration| literal(&enumeration.name)).collect();
         if names.is_empty() {
