@@ -243,6 +243,8 @@ fn is_server(command: &Command) -> bool {
     match command {
         #[cfg(feature = "demo")]
         Command::Serve(_) => true,
+        #[cfg(feature = "lake")]
+        Command::Status(args) => args.watch,
         #[cfg(feature = "cluster")]
         Command::Scheduler(_) => true,
         _ => false,

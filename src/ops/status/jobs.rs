@@ -8,7 +8,7 @@ use crate::model::{TableRef, Timestamp};
 use crate::ops::Refresh;
 use crate::ops::journal::{RecordedJob, recorded_jobs, sync_key};
 
-/// The jobs that this machine knows of.
+/// The jobs in the journals of this machine.
 pub(super) struct Jobs {
     recorded: Vec<RecordedJob>,
     location: String,
