@@ -88,9 +88,11 @@ pub(in crate::cli) struct QueryArgs {
     #[arg(long, value_name = "VERSION|TIME")]
     pub(in crate::cli) at: Option<String>,
     /// Format of the result [default: by the extension of --output-file, else a table].
+    ///
+    /// `json` is one object per line, `arrow` an Arrow IPC file, `arrow-stream` an Arrow IPC stream for pipes.
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub(in crate::cli) output: Option<QueryOutput>,
-    /// Write the result to this file: .csv, .json (one array), .jsonl, .parquet, .arrow or .txt.
+    /// Write the result to this file: .csv, .json (one array), .jsonl, .parquet, .arrow, .arrows or .txt.
     ///
     /// The extension selects the format. The file is complete or not written at all.
     #[arg(long, value_name = "FILE")]
@@ -112,4 +114,5 @@ pub(in crate::cli) enum QueryOutput {
     Json,
     Parquet,
     Arrow,
+    ArrowStream,
 }

@@ -47,7 +47,7 @@ async fn the_extension_of_a_file_selects_the_format() {
     };
     let read = |file: &str| std::fs::read(world.path(file)).unwrap();
     let text = |file: &str| String::from_utf8(read(file)).unwrap();
-    for file in ["x.csv", "x.json", "x.JSONL", "x.parquet", "x.arrow", "x.txt"] {
+    for file in ["x.csv", "x.json", "x.JSONL", "x.parquet", "x.arrow", "x.arrows", "x.txt"] {
         query(file, &[]).assert_code(0);
     }
     assert_eq!((text("x.csv").lines().count(), text("x.csv").lines().next()), (users + 1, Some("id,name,none")));
@@ -55,6 +55,8 @@ async fn the_extension_of_a_file_selects_the_format() {
     assert!(array.len() == users && array[0]["none"].is_null() && array[0].get("none").is_some(), "{:?}", array[0]);
     assert!(text("x.JSONL").lines().all(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].is_number()));
     assert!(read("x.parquet").starts_with(b"PAR1") && read("x.arrow").starts_with(b"ARROW1"));
+    // A stream begins with a message, and ends with an empty one.
+    assert!(read("x.arrows").starts_with(b"\xff\xff\xff\xff") && read("x.arrows").ends_with(b"\xff\xff\xff\xff\0\0\0\0"));
     assert!(text("x.txt").starts_with('+'));
     query("y.csv", &["--limit", "3"]).assert_code(0);
     assert_eq!(text("y.csv").lines().count(), 4);

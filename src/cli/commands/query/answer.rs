@@ -1,12 +1,14 @@
-//! The answer of a statement as a table, CSV, JSON, Parquet or Arrow.
+//! The result of a statement as a table, CSV, JSON, Parquet or Arrow.
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, StringArray};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
+use arrow::ipc::writer::{FileWriter, StreamWriter};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use arrow::util::pretty::pretty_format_batches;
@@ -46,7 +48,10 @@ pub(in crate::cli) enum Form {
     /// One array of objects, nulls included.
     JsonArray,
     Parquet,
+    /// An Arrow IPC file, which readers can seek in.
     Arrow,
+    /// An Arrow IPC stream, which readers can take from a pipe.
+    ArrowStream,
 }
 
 impl From<QueryOutput> for Form {
@@ -57,6 +62,7 @@ impl From<QueryOutput> for Form {
             QueryOutput::Json => Form::JsonLines,
             QueryOutput::Parquet => Form::Parquet,
             QueryOutput::Arrow => Form::Arrow,
+            QueryOutput::ArrowStream => Form::ArrowStream,
         }
     }
 }
@@ -71,6 +77,7 @@ impl Form {
             "json" => Form::JsonArray,
             "parquet" => Form::Parquet,
             "arrow" | "feather" | "ipc" => Form::Arrow,
+            "arrows" => Form::ArrowStream,
             _ => return None,
         })
     }
@@ -99,12 +106,12 @@ impl Writing {
                 (None, None) => {
                     return Err(Error::new(Kind::Usage, "The extension of --output-file selects no format")
                         .with_field("file", path.display())
-                        .hint("use .csv, .json, .jsonl, .parquet, .arrow or .txt, or give the format with --output"));
+                        .hint("use .csv, .json, .jsonl, .parquet, .arrow, .arrows or .txt, or give the format with --output"));
                 }
             },
         };
         let is_terminal = args.output_file.is_none() && std::io::stdout().is_terminal();
-        if is_terminal && matches!(form, Form::Parquet | Form::Arrow) {
+        if is_terminal && matches!(form, Form::Parquet | Form::Arrow | Form::ArrowStream) {
             return Err(Error::new(Kind::Usage, "Parquet and Arrow files cannot be written to a terminal")
                 .hint("name a file with --output-file, or redirect the output with `>`"));
         }
@@ -197,16 +204,54 @@ pub(in crate::cli) async fn write_answer(answer: Answer, writing: Writing, to: &
             writer.close().context(Kind::Io, unfit)?;
         }
         Form::Arrow => {
-            let unfit = "The result cannot be written as an Arrow file";
-            let writer = arrow::ipc::writer::FileWriter::try_new(&mut *to, &schema);
-            let mut writer = writer.context(Kind::Unsupported, unfit)?;
+            let schema = without_views(&schema);
+            let mut writer = FileWriter::try_new(&mut *to, &schema).context(Kind::Unsupported, NOT_ARROW)?;
             while let Some(batch) = rows.next().await? {
-                writer.write(&batch).context(Kind::Io, unfit)?;
+                writer.write(&with_schema(&batch, &schema)?).context(Kind::Io, NOT_ARROW)?;
             }
-            writer.finish().context(Kind::Io, unfit)?;
+            writer.finish().context(Kind::Io, NOT_ARROW)?;
+        }
+        Form::ArrowStream => {
+            let schema = without_views(&schema);
+            let mut writer = StreamWriter::try_new(&mut *to, &schema).context(Kind::Unsupported, NOT_ARROW)?;
+            while let Some(batch) = rows.next().await? {
+                writer.write(&with_schema(&batch, &schema)?).context(Kind::Io, NOT_ARROW)?;
+            }
+            writer.finish().context(Kind::Io, NOT_ARROW)?;
         }
     }
     to.flush().context(Kind::Io, failed)
+}
+
+const NOT_ARROW: &str = "The result cannot be written in the Arrow format";
+
+/// The schema with `Utf8` and `Binary` in place of the view types. Many readers of Arrow lack functions for views.
+fn without_views(schema: &Schema) -> SchemaRef {
+    let fields: Vec<Field> = schema.fields().iter().map(|field| field_without_views(field)).collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+fn field_without_views(field: &Field) -> Field {
+    let inner = |field: &Arc<Field>| Arc::new(field_without_views(field));
+    let data_type = match field.data_type() {
+        DataType::Utf8View => DataType::Utf8,
+        DataType::BinaryView => DataType::Binary,
+        DataType::List(item) => DataType::List(inner(item)),
+        DataType::LargeList(item) => DataType::LargeList(inner(item)),
+        DataType::FixedSizeList(item, length) => DataType::FixedSizeList(inner(item), *length),
+        DataType::Map(entries, is_sorted) => DataType::Map(inner(entries), *is_sorted),
+        DataType::Struct(members) => DataType::Struct(members.iter().map(inner).collect()),
+        other => other.clone(),
+    };
+    field.clone().with_data_type(data_type)
+}
+
+/// The batch with its columns cast to the types of `schema`, which has the same columns.
+fn with_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| cast(column, field.data_type()));
+    let columns = columns.collect::<Result<Vec<_>, ArrowError>>().context(Kind::Unsupported, NOT_ARROW)?;
+    let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &rows).context(Kind::Unsupported, NOT_ARROW)
 }
 
 async fn table(schema: &SchemaRef, mut batches: SendableRecordBatchStream, limit: Option<usize>) -> Result<String> {
@@ -259,9 +304,30 @@ pub(in crate::cli) fn columns_text(schema: &Schema) -> String {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::Int64Array;
+    use arrow::array::{Array, BinaryViewArray, Int64Array, ListArray, StringViewArray, StructArray};
+    use arrow::buffer::OffsetBuffer;
 
     use super::*;
+
+    #[test]
+    fn view_types_become_plain_types_at_every_depth() {
+        let text = StringViewArray::from(vec![Some("a"), None]);
+        let bytes = BinaryViewArray::from(vec![Some(&b"x"[..]), Some(&b"y"[..])]);
+        let member = Arc::new(Field::new("name", DataType::Utf8View, true));
+        let members = StructArray::from(vec![(Arc::clone(&member), Arc::new(text.clone()) as ArrayRef)]);
+        let offsets = OffsetBuffer::from_lengths([1, 1]);
+        let item = Arc::new(Field::new("item", members.data_type().clone(), true));
+        let list = ListArray::new(item, offsets, Arc::new(members), None);
+        let columns: [(&str, ArrayRef); 3] = [("text", Arc::new(text)), ("bytes", Arc::new(bytes)), ("list", Arc::new(list))];
+        let batch = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap();
+
+        let schema = without_views(&batch.schema());
+        let plain = with_schema(&batch, &schema).unwrap();
+        let types = schema.fields().iter().map(|field| field.data_type().to_string()).collect::<Vec<_>>().join("; ");
+        assert!(!types.contains("View") && types.starts_with("Utf8; Binary; List("), "{types}");
+        let shown = |batch: &RecordBatch| pretty_format_batches(std::slice::from_ref(batch)).unwrap().to_string();
+        assert_eq!(shown(&plain), shown(&batch));
+    }
 
     #[test]
     fn values_cannot_change_the_terminal() {
