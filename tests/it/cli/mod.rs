@@ -10,6 +10,7 @@ mod notifications;
 mod otel;
 mod pages;
 mod prompt;
+mod python_module;
 mod schedule;
 mod targets;
 mod unattended;
