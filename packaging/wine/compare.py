@@ -1,10 +1,8 @@
-"""Syncs one made-up school with the Linux program and with the Windows program under wine, as Delta tables and as Parquet folders, over three
+"""Syncs one generated school with the Linux program and with the Windows program under wine, as Delta tables and as Parquet folders, over three
 states of the data, and compares the tables value by value: `compare.py WORK LINUX WINDOWS`. Needs duckdb and deltalake.
 """
 
 import os
-import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,23 +10,13 @@ from pathlib import Path
 import duckdb
 from deltalake import DeltaTable
 
-WINE = "/usr/lib/wine/wine64"
-SERVER = ["--rows", "300", "--seed", "11", "--start", "2026-01-01T00:00:00Z"]
+from school import WINE, free_port, serve
+
 SYNC = ["sync", "--namespace", "all", "--jobs-per-minute", "0"]
 
 
-def serve(program, port, commits, log):
-    """The school after a number of commits; equal seeds and starts give equal data."""
-    server = subprocess.Popen([program, "serve", "--port", str(port), "--commits", str(commits), *SERVER], stdout=subprocess.PIPE, stderr=log)
-    for line in server.stdout:
-        text = line.decode()
-        if match := re.search(r"DAP_API_URL=(\S+) DAP_CLIENT_ID='(.*)' DAP_CLIENT_SECRET=(\S+)", text):
-            return server, dict(zip(("DAP_API_URL", "DAP_CLIENT_ID", "DAP_CLIENT_SECRET"), match.groups()))
-    raise SystemExit("the server did not start")
-
-
 def rows(relation):
-    """All rows as text, sorted; columns by name."""
+    """The names of the columns, sorted, and all rows as text, sorted."""
     columns = sorted(relation.columns)
     texts = ", ".join('"' + name.replace('"', '""') + '"::VARCHAR' for name in columns)
     return columns, sorted(map(repr, relation.select(texts).fetchall()))
@@ -48,9 +36,7 @@ def tables(lake, marker):
 
 def main():
     work, linux, windows = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with open(work / "log.txt", "wb") as log:
         for commits in (1, 2, 3):
             server, account = serve(linux, port, commits, log)
