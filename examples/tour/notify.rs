@@ -20,6 +20,6 @@ pub async fn run() -> Result<()> {
     let record = RunRecord::begun(&request.run_id, Timestamp::now(), &sink.location().to_string());
     let result = ops::sync(request).await;
     let seconds = result.as_ref().map_or(0.0, |report| report.seconds);
-    notifier.notify(&record.ended(seconds, &result), None).await;
+    notifier.notify(&[record.ended(seconds, &result)]).await;
     result.map(|report| println!("{} tables, {} failed", report.tables.len(), report.failed().count()))
 }

@@ -42,7 +42,7 @@ pub use maintenance::{Removal, TableResult, VerifyRequest, optimize, vacuum, ver
 #[cfg(feature = "lake")]
 pub use query::{Answer, Querier, query, query_at};
 #[cfg(feature = "lake")]
-pub use runs::{Counted, Notifier, NotifyForm, NotifyOn, RunHistory, RunLog, RunRecord, TableRun, Totals};
+pub use runs::{Counted, Mail, MailOptions, Notifier, NotifyForm, NotifyOn, RunHistory, RunLog, RunRecord, TableRun, Totals};
 pub use runs::{Failure, Outcome, Phases, Report, TableReport};
 pub use selection::{Listing, Resolved, Selection, WHOLE_NAMESPACE};
 #[cfg(feature = "lake")]

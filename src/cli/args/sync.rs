@@ -156,7 +156,7 @@ pub(in crate::cli) struct NotifyArgs {
         help_heading = NOTIFICATIONS
     )]
     pub(in crate::cli) notify: Option<Secret>,
-    /// Body of the webhook: JSON with all details of the run, or a message for Slack and compatible chats.
+    /// Body of the webhook: JSON with all details of the run, or a message for Slack and compatible chats, or a card for Microsoft Teams.
     #[arg(
         long,
         value_parser = choice::<NotifyForm>(),
@@ -171,7 +171,36 @@ pub(in crate::cli) struct NotifyArgs {
     /// It gets the details as JSON on standard input, and an environment without credentials.
     #[arg(long, value_name = "COMMAND", hide_short_help = true, help_heading = NOTIFICATIONS)]
     pub(in crate::cli) notify_command: Option<String>,
-    /// Which runs to report: all, those whose failures differ from the previous run, or those with failures.
+    /// Send the result of each run to these mail addresses, as a comma list.
+    #[arg(long, value_delimiter = ',', value_name = "ADDRESS", hide_short_help = true, help_heading = NOTIFICATIONS)]
+    pub(in crate::cli) notify_email: Vec<String>,
+    /// Sender of mail [default: the user of --notify-smtp if it is an address, else the first recipient].
+    #[arg(long, value_name = "ADDRESS", hide_short_help = true, help_heading = NOTIFICATIONS)]
+    pub(in crate::cli) notify_email_from: Option<String>,
+    /// Mail server: smtp://user@host:587 (STARTTLS) or smtps://user@host:465 (TLS).
+    ///
+    /// `smtp://localhost:25?tls=off` is a server on this machine without encryption.
+    #[arg(
+        long,
+        env = "DAPLAKE_SMTP",
+        value_name = "URL",
+        value_parser = |text: &str| Ok::<_, Infallible>(Secret::new(text)),
+        hide_short_help = true,
+        help_heading = NOTIFICATIONS
+    )]
+    pub(in crate::cli) notify_smtp: Option<Secret>,
+    /// Password for the mail server. Prefer the variable.
+    #[arg(
+        long,
+        env = "DAPLAKE_SMTP_PASSWORD",
+        value_name = "PASSWORD",
+        allow_hyphen_values = true,
+        value_parser = |text: &str| Ok::<_, Infallible>(Secret::new(text)),
+        hide_short_help = true,
+        help_heading = NOTIFICATIONS
+    )]
+    pub(in crate::cli) notify_smtp_password: Option<Secret>,
+    /// Which runs to report: all, those that bring a new failure or the end of one, or those with failures.
     #[arg(
         long,
         value_parser = choice::<NotifyOn>(),

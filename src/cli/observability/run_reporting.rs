@@ -10,7 +10,7 @@ use crate::cli::args::sync::NotifyArgs;
 use crate::cli::observability::metrics;
 use crate::error::{Error, Result};
 use crate::model::Timestamp;
-use crate::ops::{Failure, Notifier, Report, RunLog, RunRecord, SyncRequest};
+use crate::ops::{Failure, Mail, MailOptions, Notifier, Report, RunLog, RunRecord, SyncRequest};
 use crate::sink::Sink;
 
 /// The run history of a target; `None` without a state folder.
@@ -18,19 +18,25 @@ pub(in crate::cli) fn log(state_dir: Option<&Path>, sink: &dyn Sink) -> Option<R
     Some(RunLog::new(&state_dir?.join("runs"), &sink.location().to_string()))
 }
 
-/// The notifier of the options, if they name a webhook or command. Kind `Usage` for an invalid URL.
+/// The notifier of the options, if they name a webhook, a mail address or a command. Kind `Usage` for an invalid URL or address.
 pub(in crate::cli) fn notifier(global: &GlobalArgs, args: &NotifyArgs) -> Result<Option<Notifier>> {
-    let is_wanted = args.notify.is_some() || args.notify_command.is_some();
-    let notifier = is_wanted.then(|| {
-        Notifier::new(
-            |url| hook_http(url, global.ca_bundle.as_deref()),
-            args.notify.as_ref(),
-            args.notify_form,
-            args.notify_command.clone(),
-            args.notify_on,
-        )
-    });
-    notifier.transpose()
+    if args.notify.is_none() && args.notify_command.is_none() && args.notify_email.is_empty() {
+        return Ok(None);
+    }
+    let ca_bundle = global.ca_bundle.as_deref();
+    let http = |url: &url::Url| hook_http(url, ca_bundle);
+    let notifier = Notifier::new(http, args.notify.as_ref(), args.notify_form, args.notify_command.clone(), args.notify_on)?;
+    if args.notify_email.is_empty() {
+        return Ok(Some(notifier));
+    }
+    let mail = Mail::new(&MailOptions {
+        to: &args.notify_email,
+        from: args.notify_email_from.as_deref(),
+        server: args.notify_smtp.as_ref(),
+        password: args.notify_smtp_password.as_ref(),
+        ca_bundle,
+    })?;
+    Ok(Some(notifier.with_mail(mail)))
 }
 
 /// Reports the runs of a process.
@@ -40,12 +46,21 @@ pub(in crate::cli) struct RunReporter {
 }
 
 impl RunReporter {
-    /// Checks the URLs and starts to serve metrics.
-    pub(in crate::cli) async fn new(global: &GlobalArgs, state_dir: Option<PathBuf>, args: &NotifyArgs) -> Result<Self> {
+    /// Checks the URLs and starts to serve metrics. `identity` names the targets.
+    pub(in crate::cli) async fn new(
+        global: &GlobalArgs,
+        state_dir: Option<PathBuf>,
+        args: &NotifyArgs,
+        identity: &str,
+    ) -> Result<Self> {
         if let (Some(address), Some(metrics)) = (args.metrics_listen, metrics::installed()) {
             metrics::serve(metrics, address).await?;
         }
-        Ok(Self { state_dir, notifier: notifier(global, args)? })
+        let notifier = notifier(global, args)?.map(|notifier| match &state_dir {
+            Some(folder) => notifier.remembering(&folder.join("runs"), identity),
+            None => notifier,
+        });
+        Ok(Self { state_dir, notifier })
     }
 
     /// Reports a run that could not start, before its target was known.
@@ -57,12 +72,12 @@ impl RunReporter {
             metrics.run_ended(&record);
         }
         if let Some(notifier) = &self.notifier {
-            notifier.notify(&record, None).await;
+            notifier.notify(&[record]).await;
         }
     }
 
     /// Reports the start of a run.
-    pub(in crate::cli) fn begin(&self, request: &SyncRequest) -> RunningReport<'_> {
+    pub(in crate::cli) fn begin(&self, request: &SyncRequest) -> RunningReport {
         let log = log(self.state_dir.as_deref(), request.sink.as_ref());
         let record = RunRecord::begun(&request.run_id, Timestamp::now(), &request.sink.location().to_string());
         if let Some(log) = &log {
@@ -71,21 +86,27 @@ impl RunReporter {
         if let Some(metrics) = metrics::installed() {
             metrics.run_began();
         }
-        RunningReport { log, record, notifier: self.notifier.as_ref(), begun: Instant::now() }
+        RunningReport { log, record, begun: Instant::now() }
+    }
+
+    /// Sends notifications about the ended runs of all targets.
+    pub(in crate::cli) async fn notify(&self, runs: &[RunRecord]) {
+        if let Some(notifier) = &self.notifier {
+            notifier.notify(runs).await;
+        }
     }
 }
 
 /// The report of a running run.
-pub(in crate::cli) struct RunningReport<'a> {
+pub(in crate::cli) struct RunningReport {
     log: Option<RunLog>,
     record: RunRecord,
-    notifier: Option<&'a Notifier>,
     begun: Instant,
 }
 
-impl RunningReport<'_> {
-    /// Reports the end of the run.
-    pub(in crate::cli) async fn end(self, result: &Result<Report>) {
+impl RunningReport {
+    /// Reports the end of the run to the history and the metrics.
+    pub(in crate::cli) fn end(self, result: &Result<Report>) -> RunRecord {
         let record = self.record.ended(self.begun.elapsed().as_secs_f64(), result);
         if let Some(log) = &self.log {
             log.ended(&record);
@@ -93,10 +114,6 @@ impl RunningReport<'_> {
         if let Some(metrics) = metrics::installed() {
             metrics.run_ended(&record);
         }
-        if let Some(notifier) = self.notifier {
-            let history = self.log.as_ref().and_then(|log| log.read().ok()).unwrap_or_default();
-            let before = history.runs.into_iter().find(|run| run.run_id != record.run_id && run.seconds.is_some());
-            notifier.notify(&record, before.as_ref()).await;
-        }
+        record
     }
 }

@@ -360,6 +360,9 @@ impl Reader<'_> {
                 if let Some(reason) = reason {
                     return Err(wrong(self).with_field("reason", reason));
                 }
+                if key.option == "notify_smtp" && item.as_str().is_some_and(holds_password) {
+                    self.warn_of_clear_text(shown, item);
+                }
                 one(match form {
                     // `-` is standard output.
                     Form::Path if key.option == "report" && text == "-" => text,

@@ -75,7 +75,8 @@ impl Choice for OutOfRange {
 
 #[cfg(feature = "lake")]
 impl Choice for NotifyForm {
-    const CHOICES: &'static [(&'static str, Self)] = &[("json", NotifyForm::Json), ("slack", NotifyForm::Slack)];
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("json", NotifyForm::Json), ("slack", NotifyForm::Slack), ("teams", NotifyForm::Teams)];
 }
 
 #[cfg(feature = "lake")]

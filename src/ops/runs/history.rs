@@ -153,15 +153,6 @@ impl RunRecord {
     pub fn has_failed(&self) -> bool {
         self.failure.is_some() || self.tables.iter().any(|table| table.failure.is_some())
     }
-
-    /// Names of what failed, sorted, to compare two runs.
-    pub fn trouble(&self) -> Vec<String> {
-        let whole = self.failure.as_ref().map(|failure| format!("run: {}", failure.kind));
-        let tables = self.tables.iter().filter(|table| table.failure.is_some()).map(|table| table.table.clone());
-        let mut names: Vec<String> = whole.into_iter().chain(tables).collect();
-        names.sort();
-        names
-    }
 }
 
 impl TableRun {

@@ -11,5 +11,5 @@ pub(super) use history::rows_over_time;
 #[cfg(feature = "lake")]
 pub use history::{Counted, RunHistory, RunLog, RunRecord, TableRun, Totals};
 #[cfg(feature = "lake")]
-pub use notify::{Notifier, NotifyForm, NotifyOn};
+pub use notify::{Mail, MailOptions, Notifier, NotifyForm, NotifyOn};
 pub use report::{Failure, Outcome, Phases, Report, TableReport};

@@ -4,6 +4,7 @@ mod certificates;
 mod diagnostics;
 mod exit_codes;
 mod init_and_check;
+mod mail;
 mod names;
 mod notifications;
 #[cfg(all(unix, feature = "otel"))]

@@ -44,8 +44,9 @@ pub(in crate::cli) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Re
     let names = NameOptions::new(first.tables.elsewhere.clone());
     let targets = runs.len();
     let notifications = first.notifications.clone();
+    let identity = identity(global, &runs);
     let prepared = interruptible(async {
-        let reporter = RunReporter::new(global, state_dir, &notifications).await?;
+        let reporter = RunReporter::new(global, state_dir, &notifications, &identity).await?;
         match prepare(global, runs, &names).await {
             Ok(prepared) => Ok((prepared, reporter)),
             Err(error) => {
@@ -94,6 +95,15 @@ pub(in crate::cli) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Re
             }
         }
     }
+}
+
+/// Names the targets of a process, without passwords: notifications about others have a memory of their own.
+fn identity(global: &GlobalArgs, runs: &[SyncArgs]) -> String {
+    let targets = runs.iter().filter_map(|run| run.target.target.as_deref());
+    // The rest of a URL behind the user, and before the parameters.
+    let places = targets.map(|text| text.rsplit('@').next().unwrap_or_default().split('?').next().unwrap_or_default());
+    let account = global.client_id.as_deref().unwrap_or_default();
+    std::iter::once(account).chain(places).collect::<Vec<_>>().join("\n")
 }
 
 /// The requests of the current settings: secrets and credentials may have been rotated since the last run.
@@ -211,22 +221,24 @@ struct Run {
 async fn all(requests: &[SyncRequest], reporter: &RunReporter, stop: Cancellation) -> Vec<Run> {
     let begun = Instant::now();
     let mut ended = Vec::new();
+    let mut records = Vec::new();
     for request in requests {
         let time_budget = request.time_budget.map(|budget| budget.saturating_sub(begun.elapsed()));
         let request = SyncRequest { time_budget, cancellation: stop.clone(), run_id: new_run_id(), ..request.clone() };
         let (run_id, started, target) = (request.run_id.clone(), Timestamp::now(), request.sink.location().to_string());
         let running = reporter.begin(&request);
         let result = ops::sync(request).await;
-        tokio::select! {
-            biased;
-            () = running.end(&result) => {}
-            // A webhook that does not respond must not delay the report of an interrupted run.
-            () = signals::asked(1).then(|()| tokio::time::sleep(LAST_NOTIFICATION)) => {}
-        }
+        records.push(running.end(&result));
         ended.push(match result {
             Ok(report) => Run { report, error: None },
             Err(error) => Run { report: Report::not_started(&run_id, started, &target, &error), error: Some(error) },
         });
+    }
+    tokio::select! {
+        biased;
+        () = reporter.notify(&records) => {}
+        // A webhook that does not respond must not delay the report of an interrupted run.
+        () = signals::asked(1).then(|()| tokio::time::sleep(LAST_NOTIFICATION)) => {}
     }
     ended
 }
