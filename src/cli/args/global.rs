@@ -84,6 +84,12 @@ pub(in crate::cli) struct GlobalArgs {
         help_heading = GLOBAL
     )]
     pub(in crate::cli) logformat: LogFormat,
+    /// Print failures only, and nothing if all went well.
+    ///
+    /// For cron, which mails what is printed. Data that a command was asked for, such as the rows of `query`, is still printed. The log
+    /// file holds everything.
+    #[arg(long, short = 'q', global = true, help_heading = GLOBAL)]
+    pub(in crate::cli) quiet: bool,
     /// For scripts: data on standard output, log lines on standard error, no progress display.
     #[arg(long, global = true, hide_short_help = true, help_heading = GLOBAL)]
     pub(in crate::cli) non_interactive: bool,

@@ -58,7 +58,7 @@ const DAP_VERSION: &str = "2.3.1";
 #[command(
     name = "daplake",
     version,
-    about = "Copies your institution's DAP (Canvas Data 2) data into tables that you own, and keeps them up to date",
+    about = "Copies your institution's DAP (Canvas Data 2) data into your own tables and keeps them up to date",
     long_about = None,
     max_term_width = 110,
     disable_version_flag = true

@@ -8,7 +8,7 @@ use crate::cli::args::setup::CheckArgs;
 use crate::cli::commands::context;
 use crate::cli::observability::run_reporting;
 use crate::cli::settings::paths::state_dir;
-use crate::cli::terminal::output::out;
+use crate::cli::terminal::output::{is_quiet, out};
 use crate::cli::version::version_text;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::ops::{self, Finding, Listing, NameOptions, OptionsCheck, Selection, Verdict};
@@ -49,13 +49,17 @@ pub(in crate::cli) async fn check(global: &GlobalArgs, runs: Vec<CheckArgs>) -> 
         Some(folder) => findings.push(ops::check_folder("state", &folder)),
         None => findings.push(Finding::doubtful("state", "there is no state folder", "give one with --state-dir")),
     }
+    let bad = findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count();
+    if is_quiet() && bad == 0 {
+        return Ok(());
+    }
     out(&match first.output {
-        OutputFormat::Text => text(&findings),
+        OutputFormat::Text if is_quiet() => text(findings.iter().filter(|finding| finding.verdict == Verdict::Bad)),
+        OutputFormat::Text => text(findings.iter()),
         OutputFormat::Json => {
             serde_json::to_string_pretty(&findings).context(Kind::Bug, "The findings cannot be written as JSON")? + "\n"
         }
     })?;
-    let bad = findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count();
     match findings.iter().find_map(|finding| finding.error.as_ref()) {
         None => Ok(()),
         Some(first) => Err(Error::new(first.kind(), format!("{bad} of {} checks failed; see above", findings.len()))),
@@ -96,8 +100,8 @@ async fn check_target(global: &GlobalArgs, run: &CheckArgs, listed: Option<(&Cli
     }
 }
 
-fn text(findings: &[Finding]) -> String {
-    let width = findings.iter().map(|finding| finding.subject.len()).max().unwrap_or(0);
+fn text<'a>(findings: impl Iterator<Item = &'a Finding> + Clone) -> String {
+    let width = findings.clone().map(|finding| finding.subject.len()).max().unwrap_or(0);
     let mut text = String::new();
     for Finding { subject, verdict, text: found, hint, .. } in findings {
         let mark = match verdict {

@@ -8,7 +8,7 @@ use crate::cli::args::lake::{HistoryArgs, OptimizeArgs, VacuumArgs, VerifyArgs};
 use crate::cli::args::query::OutputFormat;
 use crate::cli::args::selection::HeldTablesArgs;
 use crate::cli::commands::context;
-use crate::cli::terminal::output::{Grid, counted, grouped, out, size};
+use crate::cli::terminal::output::{Grid, counted, grouped, out, result, size};
 use crate::cli::terminal::report;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::TableRef;
@@ -170,7 +170,7 @@ fn selection(args: HeldTablesArgs) -> Selection {
 /// Prints the results, and the failures to standard error. The first failure decides the error of the command.
 fn print<T: Serialize>(output: OutputFormat, text: String, done: &[TableResult<T>]) -> Result<()> {
     match output {
-        OutputFormat::Text => out(&text)?,
+        OutputFormat::Text => result(&text)?,
         OutputFormat::Json => {
             let lines: Vec<Value> = done
                 .iter()

@@ -18,11 +18,11 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry};
 
-use crate::cli::args::global::{GlobalArgs, LogFormat, LogLevel};
+use crate::cli::args::global::{GlobalArgs, LogFormat, LogLevel, Theme};
 #[cfg(feature = "lake")]
 use crate::cli::observability::metrics;
-use crate::cli::terminal::console::{Console, Mark};
-use crate::cli::terminal::output::{aside, counted, note, reserve_for_log_lines, size};
+use crate::cli::terminal::console::{Console, Mark, terminal_theme};
+use crate::cli::terminal::output::{aside, aside_marked, be_quiet, counted, hide_warning, note, reserve_for_log_lines, size};
 use crate::cli::terminal::progress::LiveLine;
 use crate::cli::terminal::report;
 use crate::progress;
@@ -85,7 +85,23 @@ pub(in crate::cli) fn init(
         layers.push(lines(Sink::File(Mutex::new(file)), false, level));
     }
     let (out_is_terminal, err_is_terminal) = (std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
+    if global.quiet {
+        be_quiet();
+        layers.push(Box::new(HiddenWarnings.with_filter(log_filter(LevelFilter::WARN))));
+    }
     match audience {
+        // Failures alone, as log lines, because these commands print marked lines otherwise.
+        Audience::People | Audience::Scripts if global.quiet => {
+            reserve_for_log_lines();
+            layers.push(lines(Sink::StandardError, false, LevelFilter::ERROR));
+        }
+        // Failures are printed as text, or as log lines in JSON.
+        Audience::Own | Audience::Brief if global.quiet => {
+            if global.logformat == LogFormat::Json && !(has_file && err_is_terminal) {
+                reserve_for_log_lines();
+                layers.push(failures_only(global, subject));
+            }
+        }
         Audience::People => {
             let warnings = Warnings(Console::new(global));
             layers.push(Box::new(warnings.with_filter(log_filter(LevelFilter::WARN))));
@@ -108,9 +124,7 @@ pub(in crate::cli) fn init(
                 // Failures are still written, as text or as JSON.
                 if is_json {
                     reserve_for_log_lines();
-                    let failures = Lines { sink: Sink::StandardError, format: global.logformat, brief: false, subject };
-                    let only = Targets::new().with_target(report::FAILURES, LevelFilter::ERROR);
-                    layers.push(Box::new(failures.with_filter(only)));
+                    layers.push(failures_only(global, subject));
                 }
             } else if wants_lines {
                 reserve_for_log_lines();
@@ -118,7 +132,9 @@ pub(in crate::cli) fn init(
             } else {
                 // Progress lines, and in addition only warnings and errors.
                 if audience == Audience::Own {
-                    layers.push(Box::new(PlainProgress.with_filter(progress_only())));
+                    let theme = if err_is_terminal { terminal_theme(global) } else { None };
+                    let progress = PlainProgress { is_terminal: err_is_terminal, theme };
+                    layers.push(Box::new(progress.with_filter(progress_only())));
                 }
                 let brief = Lines { sink: Sink::StandardError, format: LogFormat::Plain, brief: true, subject };
                 let filter = log_filter(level.min(LevelFilter::WARN)).with_target(report::FAILURES, LevelFilter::OFF);
@@ -146,6 +162,23 @@ pub(in crate::cli) fn init(
     ];
     let features: Vec<&str> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
     tracing::info!("Features: {}", if features.is_empty() { "none".to_owned() } else { features.join(", ") });
+}
+
+/// The layer that writes failures to standard error.
+fn failures_only(global: &GlobalArgs, subject: Subject) -> BoxedLayer {
+    let failures = Lines { sink: Sink::StandardError, format: global.logformat, brief: false, subject };
+    Box::new(failures.with_filter(Targets::new().with_target(report::FAILURES, LevelFilter::ERROR)))
+}
+
+/// The layer that counts the warnings of a run that prints none.
+struct HiddenWarnings;
+
+impl<S: Subscriber> Layer<S> for HiddenWarnings {
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        if level_of(event.metadata()) == Level::WARN {
+            hide_warning();
+        }
+    }
 }
 
 /// Opens the log file for appending.
@@ -354,8 +387,41 @@ impl<S: Subscriber> Layer<S> for Warnings {
     }
 }
 
-/// The layer that prints a line on standard error for each table: what was done, rows, bytes, time.
-struct PlainProgress;
+/// The layer that prints a line on standard error for each table: what was done, rows, bytes, time. On a terminal the line is short.
+struct PlainProgress {
+    is_terminal: bool,
+    /// Colours; `None` without.
+    theme: Option<Theme>,
+}
+
+impl PlainProgress {
+    fn print(&self, mark: Mark, table: &str, done: &str, step: &Step) {
+        let seconds = step.begun.elapsed().as_secs_f64();
+        if self.is_terminal {
+            return aside_marked(&short_line(mark, self.theme, table, done, seconds));
+        }
+        let mut line = format!("{table:<44} {done}");
+        if mark == Mark::Success && step.rows > 0 {
+            let _ = write!(line, " ({}, {} received, {seconds:.1} s)", counted(step.rows, "row"), size(step.bytes));
+        }
+        aside(&line);
+    }
+}
+
+/// Characters of a failure on a short line; the whole text is printed at the end.
+const SHORT_FAILURE: usize = 60;
+
+/// A line of a terminal, without the time of the data and the bytes.
+fn short_line(mark: Mark, theme: Option<Theme>, table: &str, done: &str, seconds: f64) -> String {
+    let done = done.split(", data as of").next().unwrap_or_default().trim_start_matches("FAILED: ");
+    let done: String = if done.chars().count() > SHORT_FAILURE {
+        done.chars().take(SHORT_FAILURE).chain("...".chars()).collect()
+    } else {
+        done.to_owned()
+    };
+    let table = table.strip_prefix("canvas.").unwrap_or(table);
+    format!("{} {}  {}  {seconds:.1} s", mark.painted(theme), visible(&format!("{table:<30}")), visible(&done))
+}
 
 struct Step {
     table: String,
@@ -422,19 +488,27 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for PlainProgress {
             if !step.is_table {
                 continue;
             }
-            let seconds = step.begun.elapsed().as_secs_f64();
-            let mut line = String::new();
-            if let Some(done) = &fields.done {
-                let _ = write!(line, "{:<44} {done}", step.table);
-                if step.rows > 0 {
-                    let _ = write!(line, " ({}, {} received, {seconds:.1} s)", counted(step.rows, "row"), size(step.bytes));
-                }
-            } else if let Some(failed) = &fields.failed {
-                let _ = write!(line, "{:<44} FAILED: {failed}", step.table);
-            }
-            if !line.is_empty() {
-                aside(&line);
+            match (&fields.done, &fields.failed) {
+                (Some(done), _) => self.print(Mark::Success, &step.table, done, step),
+                (None, Some(failed)) => self.print(Mark::Error, &step.table, &format!("FAILED: {failed}"), step),
+                (None, None) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_a_terminal_fits_and_has_no_control_characters() {
+        let done = "snapshot: 1,200 upserted, 0 deleted, data as of 2026-11-28T20:00:00Z";
+        let line = short_line(Mark::Success, None, "canvas.assignment_overrides", done, 12.34);
+        assert_eq!(line, "✓ assignment_overrides            snapshot: 1,200 upserted, 0 deleted  12.3 s");
+        let failed = format!("FAILED: \u{1b}[2J{}", "x".repeat(500));
+        let line = short_line(Mark::Error, None, "catalog.users", &failed, 0.0);
+        assert!(line.starts_with("✗ catalog.users ") && line.len() < 130 && !line.contains('\u{1b}'), "{line}");
+        assert!(short_line(Mark::Error, Some(Theme::Dark), "a", "b", 0.0).starts_with("\u{1b}[91m✗\u{1b}[0m a"));
     }
 }

@@ -71,21 +71,39 @@ impl Mark {
     }
 }
 
+impl Mark {
+    /// The sign of the mark alone, in its colour.
+    pub(in crate::cli) fn painted(self, theme: Option<Theme>) -> String {
+        let sign = self.prefix().split(' ').next().unwrap_or_default();
+        match theme {
+            Some(theme) => format!("\u{1b}[{}m{sign}\u{1b}[0m", self.colour(theme)),
+            None => sign.to_owned(),
+        }
+    }
+}
+
+/// The colours of a terminal; `None` if they are not wanted.
+pub(in crate::cli) fn terminal_theme(global: &GlobalArgs) -> Option<Theme> {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let wants_colour = set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb");
+    wants_colour.then_some(global.console_theme)
+}
+
 /// Makes text bold, if the output supports it.
 pub(in crate::cli) type Bold<'a> = &'a dyn Fn(&str) -> String;
 
 impl Console {
     /// From the arguments, and whether standard output is a terminal.
     pub(in crate::cli) fn new(global: &GlobalArgs) -> Self {
-        if global.non_interactive {
+        if global.non_interactive || global.quiet {
             return Self { style: None };
         }
         let is_terminal = std::io::stdout().is_terminal();
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let wants_colour = is_terminal && set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb");
         let columns = set("COLUMNS").and_then(|text| text.parse().ok()).filter(|columns| *columns > 0);
         let width = (!is_terminal).then(|| columns.unwrap_or(DEFAULT_WIDTH));
-        Self { style: Some(Style { theme: wants_colour.then_some(global.console_theme), width }) }
+        let theme = terminal_theme(global).filter(|_| is_terminal);
+        Self { style: Some(Style { theme, width }) }
     }
 
     /// Whether the output is for people, not for scripts.

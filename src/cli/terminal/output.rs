@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 #[cfg(feature = "lake")]
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use indicatif::ProgressBar;
 use parking_lot::Mutex;
@@ -144,8 +144,54 @@ pub(in crate::cli) fn has_log_lines() -> bool {
     HAS_LOG_LINES.load(Ordering::Relaxed)
 }
 
-/// Writes a line for people to standard error, unless that is reserved for log lines.
+/// Whether only failures are printed.
+static IS_QUIET: AtomicBool = AtomicBool::new(false);
+/// Warnings that were not printed.
+static HIDDEN_WARNINGS: AtomicU64 = AtomicU64::new(0);
+
+/// From now on, only failures are printed.
+pub(in crate::cli) fn be_quiet() {
+    IS_QUIET.store(true, Ordering::Relaxed);
+}
+
+/// Whether only failures are printed.
+pub(in crate::cli) fn is_quiet() -> bool {
+    IS_QUIET.load(Ordering::Relaxed)
+}
+
+/// Counts a warning that is not printed.
+pub(in crate::cli) fn hide_warning() {
+    HIDDEN_WARNINGS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// The number of warnings since the last call that were not printed.
+#[cfg(feature = "lake")]
+pub(in crate::cli) fn take_hidden_warnings() -> u64 {
+    HIDDEN_WARNINGS.swap(0, Ordering::Relaxed)
+}
+
+/// Writes the result of a command to standard output, unless only failures are printed.
+#[cfg(feature = "lake")]
+pub(in crate::cli) fn result(text: &str) -> Result<()> {
+    if is_quiet() { Ok(()) } else { out(text) }
+}
+
+/// Writes a line for people to standard error, unless that is reserved for log lines, or only failures are printed.
 pub(in crate::cli) fn aside(line: &str) {
+    if !is_quiet() {
+        failure(line);
+    }
+}
+
+/// [`aside`] for a line whose control characters are the colours of daplake.
+pub(in crate::cli) fn aside_marked(line: &str) {
+    if !is_quiet() && !has_log_lines() {
+        let _ = above_progress(|| writeln!(std::io::stderr().lock(), "{line}"));
+    }
+}
+
+/// Writes a failure for people to standard error, unless that is reserved for log lines.
+pub(in crate::cli) fn failure(line: &str) {
     if !has_log_lines() {
         note(line);
     }

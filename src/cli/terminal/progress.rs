@@ -107,13 +107,18 @@ impl State {
             parts.push(format!("{} of {} tables", totals.tables_done, totals.tables));
         }
         let paced = totals.next_call.map(|at| at.saturating_duration_since(now)).filter(|wait| !wait.is_zero());
-        let paced = paced.map_or(String::new(), |wait| format!(" (the next can start in {} s)", wait.as_secs() + 1));
+        let paced = paced.map_or(String::new(), |wait| format!(" (next in {} s)", wait.as_secs() + 1));
+        // The sizes of the remaining objects are unknown; objects of a job are similar.
+        if totals.tables > 1 {
+            parts.extend(self.tables_left(now).map(|left| format!("about {left} left")));
+        }
         match totals.jobs_waiting {
             0 => {}
             1 => parts.push(format!("1 job waiting{paced}")),
             jobs => parts.push(format!("{jobs} jobs waiting{paced}")),
         }
-        if totals.objects > 0 {
+        // With several tables the number of objects grows with each, and says little.
+        if totals.objects > 0 && totals.tables <= 1 {
             parts.push(format!("{}/{} objects", totals.objects_done, totals.objects));
         }
         if totals.bytes > 0 {
@@ -125,17 +130,15 @@ impl State {
                 }
             }
         }
-        // The sizes of the remaining objects are unknown; objects of a job are similar.
-        if totals.tables > 1 {
-            parts.extend(self.tables_left(now).map(|left| format!("about {left} left")));
-        } else if let Some(first) = self.first_object
+        if totals.tables <= 1
+            && let Some(first) = self.first_object
             && totals.jobs_waiting == 0
             && totals.objects_done > 0
             && totals.objects > totals.objects_done
         {
             let each = now.duration_since(first).as_secs_f64() / totals.objects_done as f64;
             let left = each * (totals.objects - totals.objects_done) as f64;
-            parts.push(format!("about {} left", output::age(left.ceil() as i64)));
+            parts.push(format!("about {} left", in_words(left)));
         }
         parts.join(", ")
     }
@@ -145,7 +148,17 @@ impl State {
         let Totals { tables, tables_done, .. } = self.totals;
         let rest = tables.checked_sub(tables_done).filter(|rest| *rest > 0 && tables_done >= TABLES_TO_ESTIMATE)?;
         let left = now.duration_since(self.begun).as_secs_f64() / tables_done as f64 * rest as f64;
-        Some(output::age(left.ceil() as i64))
+        Some(in_words(left))
+    }
+}
+
+/// A time in one unit, or in hours and minutes.
+fn in_words(seconds: f64) -> String {
+    let seconds = seconds.ceil().max(1.0) as u64;
+    match seconds.div_ceil(60) {
+        _ if seconds < 60 => format!("{seconds} s"),
+        minutes if minutes < 60 => format!("{minutes} min"),
+        minutes => format!("{} h {} min", minutes / 60, minutes % 60),
     }
 }
 
@@ -234,16 +247,25 @@ mod tests {
         };
         assert_eq!(at(1, Totals { jobs_waiting: 3, ..Totals::default() }), "3 jobs waiting");
         let paced = Totals { jobs_waiting: 2, next_call: Some(begun + Duration::from_secs(42)), ..Totals::default() };
-        assert_eq!(at(1, paced), "2 jobs waiting (the next can start in 42 s)");
+        assert_eq!(at(1, paced), "2 jobs waiting (next in 42 s)");
         assert_eq!(at(1, Totals { next_call: Some(begun), ..paced }), "2 jobs waiting");
         let some = Totals { objects: 10, bytes: 2 << 20, ..Totals::default() };
         assert_eq!(at(2, some), "0/10 objects, 2.0 MiB, 1.0 MiB/s");
         let half = Totals { objects: 10, objects_done: 5, bytes: 6 << 20, ..Totals::default() };
-        assert_eq!(at(4, half), "5/10 objects, 6.0 MiB, 1.5 MiB/s, about 2s left");
+        assert_eq!(at(4, half), "5/10 objects, 6.0 MiB, 1.5 MiB/s, about 2 s left");
         let tables = Totals { tables: 93, tables_done: 2, jobs_waiting: 8, ..Totals::default() };
         assert_eq!(at(4, tables), "2 of 93 tables, 8 jobs waiting");
         let more = Totals { tables_done: 3, jobs_waiting: 0, ..tables };
-        assert_eq!(at(6, more), "3 of 93 tables, about 3m left");
+        assert_eq!(at(6, more), "3 of 93 tables, about 3 min left");
+        let long = Totals {
+            tables_done: 12,
+            jobs_waiting: 8,
+            objects: 40,
+            next_call: Some(begun + Duration::from_secs(200)),
+            ..tables
+        };
+        assert_eq!(at(152, long), "12 of 93 tables, about 18 min left, 8 jobs waiting (next in 49 s)");
+        assert_eq!(in_words(7261.0), "2 h 2 min");
         let still = Totals { jobs_waiting: 1, objects: 10, objects_done: 10, bytes: 6 << 20, ..Totals::default() };
         at(5, still);
         assert_eq!(at(60, still), "1 job waiting, 10/10 objects, 6.0 MiB", "no rate without new bytes");

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "lake")]
 use crate::cli::terminal::output::age;
-use crate::cli::terminal::output::{aside, counted, grouped, size};
+use crate::cli::terminal::output::{counted, failure, grouped, size};
 use crate::error::{Error, Result};
 use crate::ops::{DeferReason, Failure, Outcome, Report, TableReport};
 #[cfg(feature = "lake")]
@@ -20,7 +20,7 @@ const WARNED_TABLES: usize = 20;
 /// An error with its fields, causes and hint: an ERROR record in the log, and text on standard error.
 pub(in crate::cli) fn error(error: &Error) {
     log(error);
-    aside(&error_text(error));
+    failure(&error_text(error));
 }
 
 /// An ERROR record. In JSON, its `fields` are kind, message, context, causes and hint.
@@ -79,9 +79,26 @@ fn error_text(error: &Error) -> String {
 fn failures(report: &Report) {
     for table in report.failed() {
         if let Some(error) = &table.error {
-            aside(&format!("\n{}", error_text(error)));
+            failure(&format!("\n{}", error_text(error)));
         }
     }
+}
+
+/// Notes and warnings of a run with failures in one line, for output without notes. `None` if there are none.
+#[cfg(feature = "lake")]
+pub(in crate::cli) fn summed_notes(report: &Report, warnings: u64) -> Option<String> {
+    let of_tables = report.tables.iter().map(|table| (table.warnings.len() + schema_changes(table).len()) as u64);
+    let tables = of_tables.clone().filter(|count| *count > 0).count() as u64;
+    let notes = of_tables.sum::<u64>() + report.warnings.len() as u64;
+    let mut parts = Vec::new();
+    if notes > 0 {
+        let place = if tables > 0 { format!(" about {}", counted(tables, "table")) } else { String::new() };
+        parts.push(format!("{}{place}", counted(notes, "note")));
+    }
+    if warnings > 0 {
+        parts.push(counted(warnings, "warning"));
+    }
+    (!parts.is_empty()).then(|| format!("\n{}: see --logfile or --report", parts.join(" and ")))
 }
 
 /// Prints the failures of a run, and returns an error of the first one's kind.

@@ -82,7 +82,7 @@ impl Job {
         if !args.only.is_empty() {
             command.extend(["--to".to_owned(), args.only.join(",")]);
         }
-        command.extend(["--non-interactive", "--no-log-to-console", "--logfile"].map(str::to_owned));
+        command.extend(["--quiet", "--logfile"].map(str::to_owned));
         command.push(text(&log)?);
         let times = Times::new(args.interval, spread(&settings, &args.name))?;
         let environment = environment_file(&args.name)?;

@@ -113,7 +113,7 @@ pub(in crate::cli) fn install(global: &GlobalArgs, args: &ScheduledSyncArgs) -> 
     let job = Job::new(global, args)?;
     let scheduler = chosen(args.system)?;
     for other in ALL.into_iter().filter(|other| *other != scheduler && other.is_present()) {
-        // A scheduler that does not answer has none of our schedules.
+        // A scheduler that cannot be asked has no schedule of daplake.
         if other.installed(&args.name).is_ok_and(|found| found.is_installed()) {
             return Err(Error::new(Kind::Usage, format!("The schedule is installed already, as {}", other.noun()))
                 .with_field("name", &args.name)

@@ -21,7 +21,7 @@ use crate::cli::settings::paths::state_dir;
 use crate::cli::settings::resolve;
 use crate::cli::signals;
 use crate::cli::signals::{cancelled, interruptible};
-use crate::cli::terminal::output::{aside, counted, out, write_whole};
+use crate::cli::terminal::output::{aside, counted, failure, is_quiet, out, result, take_hidden_warnings, write_whole};
 use crate::cli::terminal::report;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::Timestamp;
@@ -258,9 +258,13 @@ fn finish(ended: Vec<Run>, path: Option<&Path>) -> Result<()> {
                 if is_standard_output(path) {
                     aside(summary.trim_end())
                 } else {
-                    out(&summary)?
+                    result(&summary)?
                 }
-                failures.extend(report::finish_one(report).err());
+                let notes = report::summed_notes(&report, take_hidden_warnings()).filter(|_| is_quiet());
+                if let Err(error) = report::finish_one(report) {
+                    failures.push(error);
+                    notes.iter().for_each(|notes| failure(notes));
+                }
             }
             Some(error) => {
                 if several {
