@@ -11,12 +11,8 @@ mod notifications;
 mod otel;
 mod pages;
 mod prompt;
-<<<<<<< HEAD
 mod python_module;
-=======
 mod quiet;
-#[cfg(unix)]
->>>>>>> f0410f4 (cli: print nothing with --quiet unless something fails)
 mod schedule;
 mod targets;
 mod unattended;
