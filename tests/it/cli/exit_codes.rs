@@ -220,7 +220,8 @@ async fn an_unreadable_row_fails_its_table_or_is_set_aside() {
     world.server.inject(Fault::parse("malformed-line").unwrap(), Times::Always);
     let arguments = ["sync", "--target", "lake", "--jobs-per-minute", "0"];
     world.daplake(&arguments).assert_code(5).assert_says(&["canvas.users", "line:", "--bad-rows"]);
-    assert!(world.daplake(&["status", "--target", "lake"]).stdout.contains("No tables"));
+    let status = world.daplake(&["status", "--target", "lake"]).stdout;
+    assert!(status.contains("1 table: 1 failing") && !status.contains("rows  "), "{status}");
 
     let bad = world.path("bad.jsonl");
     let mut setting_aside = arguments.to_vec();
