@@ -55,10 +55,10 @@ def measured(options, built, work, namespace, table):
     """First load, increment and a sync without changes, by both programs in turns."""
     cases = {f"{table}, {what}": {name: [] for name in built} for what in ("first load", "increment", "no changes")}
     port = service.free_port()
-    # The server is the same for both: it is the one of the older build.
+    # The server is the same for both: it is the one of the newer build, which has the options of this harness.
     for run in range(-1, options.runs):
         for commits, whats in ((1, ["first load"]), (2, ["increment", "no changes"])):
-            with service.EmbeddedServer(built["before"], options.rows, commits, change_rate=0.05, port=port) as server:
+            with service.EmbeddedServer(built["after"], options.rows, commits, change_rate=0.05, port=port) as server:
                 for name, file in built.items():
                     environment = {**server.environment, "DAPLAKE_STATE_DIR": os.path.join(work, f"state-{name}")}
                     target = os.path.join(work, f"{name}-{table}-{run}")
