@@ -23,6 +23,8 @@ pub(super) const MAX_RECORD_BYTES: usize = 256 << 20;
 const FIRST_ROWS: usize = 256;
 /// The number of bits of the row number in `_seq`.
 const ROW_BITS: u32 = 40;
+/// Most characters of a value of the key in an error.
+const MAX_KEY_TEXT: usize = 64;
 
 /// The rows of one object.
 #[derive(Debug)]
@@ -204,7 +206,14 @@ impl Rows {
         if row >= self.capacity || !self.options.names_keys || matches!(self.options.bad_rows, BadRows::SetAside(_)) {
             return None;
         }
-        let text = |(number, column): (usize, &Column)| Some(format!("{}={}", self.key.label(number), column.text(row)?));
+        let text = |(number, column): (usize, &Column)| {
+            let value = column.text(row)?;
+            let shown = match value.char_indices().nth(MAX_KEY_TEXT) {
+                Some((end, _)) => format!("{}...", value.get(..end)?),
+                None => value,
+            };
+            Some(format!("{}={shown}", self.key.label(number)))
+        };
         let texts: Vec<String> = self.key.columns.iter().enumerate().filter_map(text).collect();
         (!texts.is_empty()).then(|| texts.join(", "))
     }

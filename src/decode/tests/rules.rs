@@ -159,6 +159,13 @@ fn errors_contain_the_key_unless_it_is_hashed() {
 }
 
 #[test]
+fn errors_contain_the_start_of_a_long_key() {
+    let schema = table(json!({"id": {"type": "string"}}), json!({"n": {"type": "integer"}}));
+    let text = format!("{{\"key\":{{\"id\":\"{}\"}},\"value\":{{\"n\":\"x\"}},{META}}}", "\u{e4}".repeat(6000));
+    assert_eq!(failure(&schema, Format::Jsonl, &text).get("key"), Some(format!("id={}...", "\u{e4}".repeat(64)).as_str()));
+}
+
+#[test]
 fn the_values_of_a_delete_are_ignored() {
     let jsonl = concat!(
         r#"{"key":{"id":1},"value":{"n":1,"t":"x"},"meta":{"ts":"2024-01-01T00:00:00Z","action":"D"}}"#,
