@@ -3,6 +3,7 @@
 use crate::decode::DecodeCounts;
 use crate::model::{TableRef, Timestamp};
 use crate::ops::runs::{Outcome, Phases};
+use crate::redact::visible;
 use crate::schema::TableSchema;
 use crate::sink::CommittedState;
 
@@ -116,8 +117,27 @@ pub(super) fn warnings(
             ));
         }
     }
+    // The service's names may hold control characters.
+    let warnings: Vec<String> = warnings.iter().map(|warning| visible(warning).into_owned()).collect();
     for warning in &warnings {
         tracing::info!(table = %table, warning, "Note");
     }
     warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_escape_control_characters_of_names() {
+        let table = TableRef::new("canvas", "users");
+        let group = serde_json::json!({"type": "object", "properties": {"id": {"type": "integer"}}, "required": ["id"]});
+        let schema =
+            serde_json::json!({"type": "object", "properties": {"key": group, "value": {"type": "object", "properties": {}}}});
+        let schema = TableSchema::read(&table, 1, schema).unwrap();
+        let counts = DecodeCounts { unknown_columns: [String::from("a\u{202e}\u{9b}b")].into(), ..DecodeCounts::default() };
+        let notes = warnings(&table, None, &schema, &counts, 0, Vec::new());
+        assert_eq!(notes, ["columns that are not in the schema were ignored: a\\u202e\\u009bb"]);
+    }
 }

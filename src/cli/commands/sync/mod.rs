@@ -29,6 +29,7 @@ use crate::ops::{
     self, Cancellation, DeferReason, Journal, NameOptions, Report, Selection, SyncEvent, SyncObserver, SyncRequest,
     UnpackLimits,
 };
+use crate::redact::{visible, visible_lines};
 
 /// How long a notification may take after the process was asked to end.
 const LAST_NOTIFICATION: Duration = Duration::from_secs(2);
@@ -295,10 +296,11 @@ fn write_reports(reports: &[Report], path: Option<&Path>) -> Result<()> {
         several => serde_json::to_value(several),
     };
     let value = value.context(Kind::Bug, "The report cannot be written as JSON")?;
+    // JSON leaves some control characters and all that change the direction of text as they are. They occur in strings only.
     if is_standard_output(Some(path)) {
         // One line per run, so that a reader can process runs one by one.
-        return out(&format!("{value}\n"));
+        return out(&format!("{}\n", visible(&value.to_string())));
     }
     let failed = || format!("The report cannot be written: {}", path.display());
-    write_whole(path, format!("{value:#}\n").as_bytes()).context(Kind::Io, failed())
+    write_whole(path, format!("{}\n", visible_lines(&format!("{value:#}"))).as_bytes()).context(Kind::Io, failed())
 }
