@@ -142,12 +142,10 @@ struct RemoteExecutor<'a> {
     executor: &'a dyn Executor,
     /// Removes the key files, even if the load commits.
     key_files: UncommittedFiles,
-    /// Between the two tasks of an increment.
-    increment: Option<Increment>,
 }
 
 /// An increment whose rows and keys were written.
-struct Increment {
+struct RemoteIncrement {
     written: FileChanges,
     keys: Vec<KeyFile>,
 }
@@ -155,7 +153,7 @@ struct Increment {
 impl<'a> RemoteExecutor<'a> {
     fn new(load: &'a LoadContext, executor: &'a dyn Executor) -> Self {
         let key_files = UncommittedFiles::new(load.log.store(), load.log.folder.clone());
-        Self { load, executor, key_files, increment: None }
+        Self { load, executor, key_files }
     }
 
     /// Runs tasks and takes over their files: they are removed if the load does not commit.
@@ -175,6 +173,8 @@ impl<'a> RemoteExecutor<'a> {
 
 #[async_trait]
 impl UpsertExecutor for RemoteExecutor<'_> {
+    type Increment = RemoteIncrement;
+
     /// Tasks write the changes; others get the row locations, shuffled by key, and find the replaced rows.
     async fn write_snapshot(&mut self) -> Result<WrittenSnapshot, WriteError> {
         let load = self.load;
@@ -194,7 +194,7 @@ impl UpsertExecutor for RemoteExecutor<'_> {
     }
 
     /// Tasks get the changes, shuffled by key, and write rows and keys to files.
-    async fn write_increment(&mut self) -> Result<(), WriteError> {
+    async fn write_increment(&mut self) -> Result<RemoteIncrement, WriteError> {
         let load = self.load;
         let tasks = vec![TaskSpec::Merge(table_spec(load)?).task(load.keys.clone())?];
         let mut reports = self.run(TaskInput::Changes, tasks).await?;
@@ -202,16 +202,13 @@ impl UpsertExecutor for RemoteExecutor<'_> {
         check_files(load, &reports).await?;
         let mut written = FileChanges { upserted: reports.upserted, ..FileChanges::keep_all(load.files().len()) };
         written.added.extend(reports.new_files());
-        self.increment = Some(Increment { written, keys });
-        Ok(())
+        Ok(RemoteIncrement { written, keys })
     }
 
     /// Tasks get some of the existing files each, and read all key files.
-    async fn update_files(&mut self) -> Result<FileChanges, WriteError> {
+    async fn update_files(&mut self, increment: RemoteIncrement) -> Result<FileChanges, WriteError> {
         let load = self.load;
-        let Some(Increment { mut written, keys }) = self.increment.take() else {
-            return Err(Error::new(Kind::Bug, "Files were to be updated before the changes were written").into());
-        };
+        let RemoteIncrement { mut written, keys } = increment;
         if load.files().is_empty() || (keys.is_empty() && !load.design.rewrites) {
             return Ok(written);
         }

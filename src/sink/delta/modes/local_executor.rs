@@ -39,12 +39,10 @@ pub(crate) struct LocalExecutor<'a> {
     load: &'a LoadContext,
     /// `None`: they were written.
     changes: Option<ChangeSet>,
-    /// Between the two tasks of an increment.
-    increment: Option<Increment>,
 }
 
 /// An increment whose upserts were written and whose keys were looked up.
-struct Increment {
+pub(crate) struct LocalIncrement {
     format: Arc<FileFormat>,
     /// The new rows; rewritten rows may follow.
     writer: TableWriter,
@@ -57,7 +55,7 @@ struct Increment {
 impl<'a> LocalExecutor<'a> {
     /// An executor for these changes.
     pub(crate) fn new(load: &'a LoadContext, changes: ChangeSet) -> Self {
-        Self { load, changes: Some(changes), increment: None }
+        Self { load, changes: Some(changes) }
     }
 
     fn take_changes(&mut self) -> Result<ChangeSet> {
@@ -71,6 +69,8 @@ impl<'a> LocalExecutor<'a> {
 
 #[async_trait]
 impl UpsertExecutor for LocalExecutor<'_> {
+    type Increment = LocalIncrement;
+
     /// Streams are written concurrently, each writer to files of its own. An integer key needs no row locations: a bitmap checks that it
     /// does not repeat.
     async fn write_snapshot(&mut self) -> Result<WrittenSnapshot, WriteError> {
@@ -95,7 +95,7 @@ impl UpsertExecutor for LocalExecutor<'_> {
         Ok(WrittenSnapshot { files, upserted, replaced })
     }
 
-    async fn write_increment(&mut self) -> Result<(), WriteError> {
+    async fn write_increment(&mut self) -> Result<LocalIncrement, WriteError> {
         let (load, changes) = (self.load, self.take_changes()?);
         let engine = &load.options.engine;
         let format = load.format(2);
@@ -110,16 +110,13 @@ impl UpsertExecutor for LocalExecutor<'_> {
         let batches = load.batches(changes)?;
         let upserted = batches.write(&mut writer, &format, engine.batch_bytes(), &mut keys).await?;
         let (probe, deleted) = keys.finish().await?;
-        self.increment = Some(Increment { format, writer, probe, upserted, deleted });
-        Ok(())
+        Ok(LocalIncrement { format, writer, probe, upserted, deleted })
     }
 
     /// With soft deletes, deleted rows are written again with `_deleted`, and a snapshot soft-deletes all keys that it does not have.
-    async fn update_files(&mut self) -> Result<FileChanges, WriteError> {
+    async fn update_files(&mut self, increment: LocalIncrement) -> Result<FileChanges, WriteError> {
         let load = self.load;
-        let Some(Increment { format, mut writer, mut probe, upserted, deleted }) = self.increment.take() else {
-            return Err(Error::new(Kind::Bug, "Files were to be updated before the changes were written").into());
-        };
+        let LocalIncrement { format, mut writer, mut probe, upserted, deleted } = increment;
         let mut written = FileChanges { upserted, deleted, ..FileChanges::keep_all(load.files().len()) };
         if self.has_soft_deletes() {
             soft_delete(load, &format, writer, probe, &mut written).await?;

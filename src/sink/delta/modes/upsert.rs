@@ -23,14 +23,17 @@ use crate::sink::{LoadKind, WriteError};
 /// Runs the tasks of one load. All files belong to the load: they are removed if it does not commit.
 #[async_trait]
 pub(crate) trait UpsertExecutor: Send {
+    /// An increment whose rows were written.
+    type Increment: Send;
+
     /// Writes the changes of a snapshot as rows of new files, and finds the rows that a newer change of the same key replaces.
     async fn write_snapshot(&mut self) -> Result<WrittenSnapshot, WriteError>;
 
-    /// Writes the upserts of an increment as rows of new files, and passes its keys to [`Self::update_files`].
-    async fn write_increment(&mut self) -> Result<(), WriteError>;
+    /// Writes the upserts of an increment as rows of new files, and keeps its keys.
+    async fn write_increment(&mut self) -> Result<Self::Increment, WriteError>;
 
     /// Looks up the keys of the increment in the existing files and deletes the rows that have them. Returns the result of both tasks.
-    async fn update_files(&mut self) -> Result<FileChanges, WriteError>;
+    async fn update_files(&mut self, increment: Self::Increment) -> Result<FileChanges, WriteError>;
 }
 
 /// The rows of a snapshot.
@@ -43,18 +46,18 @@ pub(crate) struct WrittenSnapshot {
 }
 
 /// Runs the tasks of a load.
-pub(crate) async fn run(load: &LoadContext, executor: &mut dyn UpsertExecutor) -> Result<FileChanges, WriteError> {
+pub(crate) async fn run(load: &LoadContext, executor: &mut impl UpsertExecutor) -> Result<FileChanges, WriteError> {
     match load.plan.kind {
         LoadKind::Replace if !load.keeps_rows() => replace(load, executor).await,
         LoadKind::Replace | LoadKind::Merge => {
-            executor.write_increment().await?;
-            executor.update_files().await
+            let increment = executor.write_increment().await?;
+            executor.update_files(increment).await
         }
     }
 }
 
 /// Replaces all rows of the table.
-pub(crate) async fn replace(load: &LoadContext, executor: &mut dyn UpsertExecutor) -> Result<FileChanges, WriteError> {
+pub(crate) async fn replace(load: &LoadContext, executor: &mut impl UpsertExecutor) -> Result<FileChanges, WriteError> {
     let WrittenSnapshot { files, upserted, replaced } = executor.write_snapshot().await?;
     let mut written = FileChanges { added: files, upserted, ..FileChanges::remove_all(load.files().len()) };
     let format = load.format(1);
