@@ -45,12 +45,13 @@ struct Files {
 }
 
 impl Files {
-    fn add(&mut self, name: &str, size: u64) {
+    /// `size` is `None` if it is not known.
+    fn add(&mut self, name: &str, size: Option<u64>) {
         let Some((digits, rest)) = name.split_at_checked(DIGITS) else { return };
         let Ok(version) = digits.parse() else { return };
         if rest == ".json" {
             self.commits.insert(version);
-            if size == 0 {
+            if size == Some(0) {
                 self.empty_commits.insert(version);
             }
         } else if rest.starts_with(".checkpoint") && rest.ends_with(".parquet") {
@@ -85,14 +86,17 @@ fn commit_name(version: u64) -> String {
 /// An empty log entry of a table on the local disk, as a disk that was full or lost power leaves it. Readers take it for a commit
 /// without changes, and rows would be lost.
 pub(super) fn empty_commit(folder: &FsPath) -> Option<Damage> {
+    let folder = folder.join(FOLDER);
     let mut files = Files::default();
-    for entry in std::fs::read_dir(folder.join(FOLDER)).ok()?.flatten() {
-        if let (Some(name), Ok(metadata)) = (entry.file_name().to_str(), entry.metadata()) {
-            files.add(name, metadata.len());
+    for entry in std::fs::read_dir(&folder).ok()?.flatten() {
+        if let Some(name) = entry.file_name().to_str() {
+            files.add(name, None);
         }
     }
-    let empty = *files.empty_commits.range(files.first_needed()..).next()?;
-    Some(Damage::new(&commit_name(empty), "it is empty", false))
+    // A long log has many entries before the last checkpoint, and this is done for every load.
+    let is_empty = |name: &String| std::fs::metadata(folder.join(name)).is_ok_and(|metadata| metadata.len() == 0);
+    let empty = files.commits.range(files.first_needed()..).map(|version| commit_name(*version)).find(is_empty)?;
+    Some(Damage::new(&empty, "it is empty", false))
 }
 
 /// The first file of the log that is damaged or missing; `None` if all of them look right or the store does not respond. `store` has the
@@ -101,7 +105,7 @@ pub(super) async fn find(store: &Arc<dyn ObjectStore>) -> Option<Damage> {
     let listed = store.list_with_delimiter(Some(&Path::from(FOLDER))).await.ok()?.objects;
     let mut files = Files::default();
     for ObjectMeta { location, size, .. } in &listed {
-        files.add(location.filename().unwrap_or_default(), *size);
+        files.add(location.filename().unwrap_or_default(), Some(*size));
     }
     let read = async |name: &str| {
         let object = store.get(&Path::from(FOLDER).join(name)).await.ok()?;
