@@ -46,7 +46,7 @@ impl ExistingFiles<'_> {
 
     /// Carries out one action per file. The rows of a rewritten file go to `writer` or, if the file is large, to new files of
     /// their own.
-    pub(crate) async fn apply(
+    async fn apply(
         &self,
         actions: Vec<FileAction>,
         writer: &mut TableWriter,

@@ -38,7 +38,6 @@ use crate::sink::delta::modes::context::{LoadContext, position_of};
 use crate::sink::delta::modes::local_executor::LocalExecutor;
 use crate::sink::delta::modes::upsert::replace;
 use crate::sink::delta::read::row_reader::RowReader;
-use crate::sink::delta::write::deletion_vectors::VectorFile;
 use crate::sink::delta::write::parquet_writer::FileFormat;
 use crate::sink::delta::write::partitioned_writer::TableWriter;
 use crate::sink::delta::write::schema_cast::{ColumnNames, cast_to_file_schema};
@@ -103,12 +102,9 @@ pub(crate) async fn apply(load: &LoadContext, changes: ChangeSet) -> Result<File
 
     let upserted = buffered.upserted;
     let mut written = FileChanges { upserted, deleted, ..FileChanges::keep_all(load.files().len()) };
-    let mut vectors = VectorFile::new();
-    let actions = probe.into_actions(load.design.rewrites, load.deletion_vector_rule()).await?;
-    load.existing_files(&format).apply(actions, &mut open, &mut vectors, &mut written).await?;
-    written.added.extend(open.finish().await?);
+    let rule = load.deletion_vector_rule();
+    load.existing_files(&format).delete_matches(probe, load.design.rewrites, rule, open, &mut written).await?;
     written.added.extend(closed.finish().await?);
-    written.vector_file_bytes = vectors.finish(&format.store, &load.uncommitted.registry()).await?;
     Ok(written)
 }
 
