@@ -13,6 +13,6 @@ pub use session::{Engine, EngineOptions, engine_error};
 pub use sort::sort_by_columns;
 pub(crate) use sort::sorted_plan;
 pub use spill_buffer::SpillBuffer;
-pub(crate) use streams::{BatchSender, share_batches, stream_from_task, streams_from_tasks};
+pub(crate) use streams::{BatchSender, count_rows, share_batches, stream_from_task, streams_from_tasks};
 pub use streams::{batch_stream, combine_streams, rebatch, split_batch};
 pub use tables::streaming_table;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use datafusion::arrow::array::{RecordBatch, UInt64Array};
 use datafusion::arrow::compute::{concat_batches, take_record_batch};
@@ -9,7 +10,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::error::{DataFusionError, Result as PlanResult};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use tracing::Span;
 
@@ -70,6 +71,13 @@ pub(crate) fn streams_from_tasks(
 /// A stream of the given batches.
 pub fn batch_stream(schema: SchemaRef, batches: Vec<RecordBatch>) -> SendableRecordBatchStream {
     Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter(batches.into_iter().map(Ok))))
+}
+
+/// The same stream; its rows are added to `rows` as they are read.
+pub(crate) fn count_rows(stream: SendableRecordBatchStream, rows: &Arc<AtomicU64>) -> SendableRecordBatchStream {
+    let (schema, rows) = (stream.schema(), Arc::clone(rows));
+    let counted = stream.inspect_ok(move |batch| _ = rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed));
+    Box::pin(RecordBatchStreamAdapter::new(schema, counted))
 }
 
 /// One stream of all `streams`, of which at most `at_once` are read at the same time, each about one batch ahead. Batches of one stream

@@ -4,9 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use datafusion::execution::SendableRecordBatchStream;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use futures::TryStreamExt;
 use tracing::Instrument;
 
 use super::bad_rows::{BadRowFile, RowContent};
@@ -15,6 +12,7 @@ use super::layout::layout;
 use super::request::SyncRequest;
 use crate::api::FinishedJob;
 use crate::decode::{BadRows, DecodeCounts};
+use crate::engine::count_rows;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Bookmark, TableRef, Window};
 use crate::progress;
@@ -277,12 +275,8 @@ impl Pipeline {
 
 /// The change set, whose rows are counted in `rows` while they are read.
 fn counted(changes: ChangeSet, rows: &Arc<AtomicU64>) -> ChangeSet {
-    let count = |stream: SendableRecordBatchStream| -> SendableRecordBatchStream {
-        let (schema, rows) = (stream.schema(), Arc::clone(rows));
-        let counted = stream.inspect_ok(move |batch| _ = rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed));
-        Box::pin(RecordBatchStreamAdapter::new(schema, counted))
-    };
-    ChangeSet { streams: changes.streams.into_iter().map(count).collect(), ..changes }
+    let streams = changes.streams.into_iter().map(|stream| count_rows(stream, rows)).collect();
+    ChangeSet { streams, ..changes }
 }
 
 async fn abort(load: Box<dyn Load>, table: &TableRef) {

@@ -9,8 +9,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
 use parking_lot::Mutex;
@@ -18,7 +17,7 @@ use parquet::arrow::AsyncArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
-use crate::engine::{BatchSender, engine_error, stream_from_task};
+use crate::engine::{BatchSender, count_rows, engine_error, stream_from_task};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::TableRef;
 use crate::reduce::{ChangeSet, latest_per_key};
@@ -115,22 +114,9 @@ impl TaskTable {
     }
 }
 
-/// Counts the changes that a task reads.
-#[derive(Default)]
-struct ChangeCounter(Arc<AtomicU64>);
-
-impl ChangeCounter {
-    /// The same stream; its rows are counted as they are read.
-    fn count(&self, input: SendableRecordBatchStream) -> SendableRecordBatchStream {
-        let (schema, count) = (input.schema(), Arc::clone(&self.0));
-        let stream = input.inspect_ok(move |batch| _ = count.fetch_add(batch.num_rows() as u64, Ordering::Relaxed));
-        Box::pin(RecordBatchStreamAdapter::new(schema, stream))
-    }
-
-    /// The report of a task that has written all of its changes.
-    fn report(&self, upserted: u64) -> TaskReport {
-        TaskReport::Written { upserted, changes: self.0.load(Ordering::Relaxed) }
-    }
+/// The report of a task that has written all of its changes.
+fn written(upserted: u64, changes: &AtomicU64) -> TaskReport {
+    TaskReport::Written { upserted, changes: changes.load(Ordering::Relaxed) }
 }
 
 /// Sends a report. Fails if the output is no longer read.
@@ -142,8 +128,8 @@ async fn report(output: &BatchSender, report: &TaskReport) -> Result<()> {
 async fn write(spec: &TableSpec, input: SendableRecordBatchStream, worker: &TaskResources, output: &BatchSender) -> Result<()> {
     let table = TaskTable::open(spec, worker)?;
     let locations = Arc::new(LocationSender::new(output.clone()));
-    let changes = ChangeCounter::default();
-    let input = changes.count(input);
+    let changes = Arc::new(AtomicU64::new(0));
+    let input = count_rows(input, &changes);
     let router = PartitionRouter::new(&table.format, &worker.engine, worker.engine.partitions());
     let streams = match &router {
         Some(router) => router.route(&input.schema(), vec![input], 1),
@@ -163,7 +149,7 @@ async fn write(spec: &TableSpec, input: SendableRecordBatchStream, worker: &Task
     for file in files {
         locations.report(&TaskReport::File { writer: locations.writer(), file }).await?;
     }
-    locations.report(&changes.report(upserted)).await?;
+    locations.report(&written(upserted, &changes)).await?;
     table.release();
     Ok(())
 }
@@ -206,8 +192,8 @@ async fn dedup(mut input: SendableRecordBatchStream, worker: &TaskResources, out
 async fn merge(spec: &TableSpec, input: SendableRecordBatchStream, worker: &TaskResources, output: &BatchSender) -> Result<()> {
     let table = TaskTable::open(spec, worker)?;
     let engine = &worker.engine;
-    let changes = ChangeCounter::default();
-    let input = changes.count(input);
+    let changes = Arc::new(AtomicU64::new(0));
+    let input = count_rows(input, &changes);
     let reduced = latest_per_key(engine, ChangeSet::unreduced(input.schema(), &spec.keys, vec![input]))?;
     let batches = ChangeBatches::new(reduced, None, 1);
     let mut writer = table.writer();
@@ -220,7 +206,7 @@ async fn merge(spec: &TableSpec, input: SendableRecordBatchStream, worker: &Task
     if let Some(keys) = keys.writer {
         report(output, &TaskReport::Keys(keys.finish().await?)).await?;
     }
-    report(output, &changes.report(upserted)).await?;
+    report(output, &written(upserted, &changes)).await?;
     table.release();
     Ok(())
 }
