@@ -37,6 +37,12 @@ impl Timestamp {
         Self(Utc::now().timestamp_micros())
     }
 
+    /// The time without fractions of a second.
+    #[must_use]
+    pub const fn whole_seconds(self) -> Self {
+        Self(self.0.div_euclid(1_000_000) * 1_000_000)
+    }
+
     /// The same time for calendar arithmetic; `None` outside of the years that chrono supports.
     pub fn to_datetime(self) -> Option<DateTime<Utc>> {
         DateTime::from_timestamp_micros(self.0)

@@ -274,8 +274,7 @@ pub(in crate::cli) fn runs(overview: &Overview) -> String {
     }
     for (place, run) in overview.runs.iter().enumerate() {
         text.push_str(if place == 0 { "\nlast runs:\n" } else { "" });
-        let started = run.started.split('.').next().unwrap_or_default().trim_end_matches('Z');
-        text.push_str(&format!("  {started}Z  {}\n", run_text(run)));
+        text.push_str(&format!("  {}  {}\n", run.start(), run_text(run)));
     }
     text
 }

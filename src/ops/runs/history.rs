@@ -112,6 +112,11 @@ impl Totals {
 }
 
 impl RunRecord {
+    /// When the run started, without fractions of a second, RFC 3339.
+    pub fn start(&self) -> String {
+        self.started.parse::<Timestamp>().map_or_else(|_| self.started.clone(), |at| at.whole_seconds().to_string())
+    }
+
     /// The record of a run that has started.
     pub fn begun(run_id: &str, started: Timestamp, target: &str) -> Self {
         Self { run_id: run_id.to_owned(), started: started.to_string(), target: target.to_owned(), ..Self::default() }

@@ -7,13 +7,9 @@ use crate::sink::Sink;
 impl DiskUse {
     /// The sum over the tables of a target.
     pub(super) fn of(lines: &[StatusLine], sink: &dyn Sink) -> Self {
-        let total = |of: fn(&StatusLine) -> Option<u64>| {
-            let known: Vec<u64> = lines.iter().filter_map(of).collect();
-            (!known.is_empty()).then(|| known.into_iter().sum())
-        };
         Self {
-            bytes: total(|line| line.bytes),
-            stored_bytes: total(|line| line.stored_bytes),
+            bytes: StatusLine::total(lines, |line| line.bytes),
+            stored_bytes: StatusLine::total(lines, |line| line.stored_bytes),
             free_bytes: local_folder(sink).and_then(|folder| free_bytes(&folder)),
             growth: Growth::sum(lines.iter().filter_map(|line| line.growth.as_ref())),
         }

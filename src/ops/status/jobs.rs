@@ -63,8 +63,7 @@ fn next_start(recent: &[Timestamp], now: Timestamp) -> Timestamp {
     let window = limit.window.as_micros() as i64;
     let blocking = recent.len().checked_sub(limit.job_starts as usize).and_then(|place| recent.get(place));
     let free = blocking.map_or(now, |at| Timestamp::from_micros(at.micros() + window));
-    let free = free.max(now);
-    Timestamp::from_micros(free.micros().div_euclid(1_000_000) * 1_000_000)
+    free.max(now).whole_seconds()
 }
 
 #[cfg(test)]

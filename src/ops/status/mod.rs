@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::jobs::Jobs;
-use self::reason::{last_try, seconds_of, why_behind};
+use self::reason::{LastTry, last_tries, why_behind};
 pub use self::types::{
     Counts, DiskUse, Freshness, Growth, JobStarts, LastFailure, NextJob, Overview, Point, ReaderGroup, StatusLine,
 };
@@ -72,11 +72,11 @@ impl OverviewRequest {
     }
 
     /// The selected tables among those of the target and those that runs could not load.
-    async fn selected(&self, history: &RunHistory) -> Result<Vec<TableRef>> {
+    async fn selected(&self, tries: &BTreeMap<&str, LastTry<'_>>) -> Result<Vec<TableRef>> {
         let all = |given: &[String]| if given.is_empty() { vec!["all".to_owned()] } else { given.to_vec() };
         let selection = Selection { namespaces: all(&self.namespaces), tables: all(&self.tables), exclude: Vec::new() };
         let mut known = self.sink.list(None).await?;
-        for (name, run) in last_tries(history) {
+        for (name, run) in tries {
             let table = name.split_once('.').map(|(namespace, table)| TableRef::new(namespace, table));
             known.extend(table.filter(|table| run.table.failure.is_some() && !known.contains(table)));
         }
@@ -106,15 +106,16 @@ pub async fn overview(request: &OverviewRequest) -> Result<Overview> {
     let sink = request.sink.as_ref();
     let now = Timestamp::now();
     let history = request.runs.as_ref().map(RunLog::read).transpose()?.unwrap_or_default();
-    let selected = request.selected(&history).await?;
+    let tries = last_tries(&history);
+    let selected = request.selected(&tries).await?;
     let mut lines = lines(sink, selected.clone(), request.current_for).await?;
     let mut never_loaded = Vec::new();
     for table in &selected {
         let name = table.to_string();
-        let Some(tried) = last_try(&history, &name) else { continue };
+        let Some(tried) = tries.get(name.as_str()) else { continue };
         match lines.iter_mut().find(|line| line.name() == name) {
             Some(line) => {
-                line.last_tried = Some(seconds_of(&tried.run.started));
+                line.last_tried = Some(tried.run.start());
                 if let Some(failure) = &tried.table.failure {
                     line.state = Freshness::Failing;
                     line.reason = Some(failure.message.clone());
@@ -130,7 +131,7 @@ pub async fn overview(request: &OverviewRequest) -> Result<Overview> {
     let jobs = Jobs::read(request.jobs.as_deref(), &location, now);
     for line in &mut lines {
         if line.state == Freshness::Behind {
-            line.reason = Some(why_behind(line, &history, now));
+            line.reason = Some(why_behind(line, &history, tries.get(line.name().as_str()).copied(), now));
         }
         line.growth = growth::growth_of(line, &history, now);
         let bookmark = line.data_as_of.parse().unwrap_or(now);
@@ -140,7 +141,7 @@ pub async fn overview(request: &OverviewRequest) -> Result<Overview> {
         growth::record_sizes(log, &history, &lines);
     }
     let mut overview = Overview {
-        made: seconds_of(&now.to_string()),
+        made: now.whole_seconds().to_string(),
         program: concat!("daplake ", env!("CARGO_PKG_VERSION")),
         target: location,
         current_for_seconds: request.current_for.as_secs(),
@@ -148,7 +149,7 @@ pub async fn overview(request: &OverviewRequest) -> Result<Overview> {
         disk: DiskUse::of(&lines, sink),
         readers: readers(&lines),
         job_starts: jobs.starts(lines.len() + never_loaded.len()),
-        last_failure: last_failure(&history, &selected),
+        last_failure: last_failure(&history, &tries, &selected),
         tables: lines,
         never_loaded,
         runs: history.runs,
@@ -198,29 +199,22 @@ fn readers(lines: &[StatusLine]) -> Vec<ReaderGroup> {
 }
 
 /// The newest failure of a whole run or of a selected table.
-fn last_failure(history: &RunHistory, selected: &[TableRef]) -> Option<LastFailure> {
+fn last_failure(history: &RunHistory, tries: &BTreeMap<&str, LastTry<'_>>, selected: &[TableRef]) -> Option<LastFailure> {
     let is_selected = |name: &str| selected.iter().any(|table| table.to_string() == name);
     let mut has_succeeded = false;
     for run in &history.runs {
-        let at = seconds_of(&run.started);
+        let at = run.start();
         if let Some(failure) = &run.failure {
             return Some(LastFailure { at, table: None, is_over: has_succeeded, failure: failure.clone() });
         }
-        for table in run.tables.iter().filter(|table| is_selected(&table.table)) {
-            let Some(failure) = &table.failure else { continue };
-            let is_over = last_try(history, &table.table).is_some_and(|last| last.table.failure.is_none());
+        let failed = run.tables.iter().filter_map(|table| Some((table, table.failure.as_ref()?)));
+        if let Some((table, failure)) = failed.into_iter().find(|(table, _)| is_selected(&table.table)) {
+            let is_over = tries.get(table.table.as_str()).is_some_and(|last| last.table.failure.is_none());
             return Some(LastFailure { at, table: Some(table.table.clone()), is_over, failure: failure.clone() });
         }
         has_succeeded |= run.seconds.is_some();
     }
     None
-}
-
-/// The newest run that tried each table.
-fn last_tries(history: &RunHistory) -> BTreeMap<&str, reason::LastTry<'_>> {
-    let names = history.runs.iter().flat_map(|run| &run.tables).map(|table| table.table.as_str());
-    let names: std::collections::BTreeSet<&str> = names.collect();
-    names.into_iter().filter_map(|name| Some((name, last_try(history, name)?))).collect()
 }
 
 async fn lines(sink: &dyn Sink, tables: Vec<TableRef>, current_for: Duration) -> Result<Vec<StatusLine>> {
@@ -286,7 +280,8 @@ mod tests {
         let whole = RunRecord { seconds: Some(0.0), failure: failure("no login"), ..RunRecord::default() };
         let users = [TableRef::new("canvas", "users")];
         let found = |runs: Vec<RunRecord>| {
-            let found = last_failure(&RunHistory { runs, counted: Vec::new() }, &users)?;
+            let history = RunHistory { runs, counted: Vec::new() };
+            let found = last_failure(&history, &last_tries(&history), &users)?;
             Some((found.table, found.is_over, found.failure.message))
         };
         let of_users = |is_over, message: &str| Some((Some("canvas.users".to_owned()), is_over, message.to_owned()));

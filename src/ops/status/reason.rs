@@ -1,5 +1,7 @@
 //! Why a table is behind: from the runs of this machine.
 
+use std::collections::BTreeMap;
+
 use super::types::StatusLine;
 use crate::model::Timestamp;
 use crate::ops::Refresh;
@@ -12,27 +14,28 @@ pub(super) struct LastTry<'a> {
     pub(super) table: &'a TableRun,
 }
 
-/// The newest run of the history that tried a table.
-pub(super) fn last_try<'a>(history: &'a RunHistory, name: &str) -> Option<LastTry<'a>> {
-    history.runs.iter().find_map(|run| {
-        let mut tables = run.tables.iter();
-        let table = tables.find(|table| table.table == name && !matches!(table.outcome.as_str(), "skipped" | "put_off"))?;
-        Some(LastTry { run, table })
-    })
+/// The newest run of the history that tried each table, by the table's name.
+pub(super) fn last_tries(history: &RunHistory) -> BTreeMap<&str, LastTry<'_>> {
+    let mut tries = BTreeMap::new();
+    for run in &history.runs {
+        for table in run.tables.iter().filter(|table| !matches!(table.outcome.as_str(), "skipped" | "put_off")) {
+            tries.entry(table.table.as_str()).or_insert(LastTry { run, table });
+        }
+    }
+    tries
 }
 
-/// One sentence without a full stop that says why a table is behind.
-pub(super) fn why_behind(line: &StatusLine, history: &RunHistory, now: Timestamp) -> String {
+/// One sentence without a full stop that says why a table is behind. `tried` is its last try.
+pub(super) fn why_behind(line: &StatusLine, history: &RunHistory, tried: Option<LastTry<'_>>, now: Timestamp) -> String {
     let name = line.name();
     let Some(last) = history.runs.first() else { return "no run of this machine is recorded".to_owned() };
-    let last_started = seconds_of(&last.started);
-    let tried = last_try(history, &name);
+    let last_started = last.start();
     if let Some(tried) = tried
         && tried.run.run_id == last.run_id
     {
         return why_behind_after(tried, line, now);
     }
-    let before = tried.map_or(String::new(), |tried| format!("; last tried at {}", seconds_of(&tried.run.started)));
+    let before = tried.map_or(String::new(), |tried| format!("; last tried at {}", tried.run.start()));
     let in_last = last.tables.iter().find(|table| table.table == name).map(|table| table.outcome.as_str());
     match (&last.failure, last.seconds, in_last) {
         (Some(failure), ..) => format!("the last run ({last_started}) could not start: {}{before}", failure.message),
@@ -45,7 +48,7 @@ pub(super) fn why_behind(line: &StatusLine, history: &RunHistory, now: Timestamp
 
 /// The reason for a table that the newest run tried.
 fn why_behind_after(tried: LastTry<'_>, line: &StatusLine, now: Timestamp) -> String {
-    let started = seconds_of(&tried.run.started);
+    let started = tried.run.start();
     let interval = Refresh::AsDocumented.interval(&line.table_ref()).as_micros() as i64;
     let is_long_ago = tried.run.started.parse::<Timestamp>().is_ok_and(|at| now.micros() - at.micros() > interval);
     match tried.table.outcome.as_str() {
@@ -53,12 +56,6 @@ fn why_behind_after(tried: LastTry<'_>, line: &StatusLine, now: Timestamp) -> St
         "unchanged" => format!("the service had no newer data at {started}"),
         _ => format!("the run of {started} got the newest data that the service had"),
     }
-}
-
-/// A timestamp without fractions of a second.
-pub(super) fn seconds_of(text: &str) -> String {
-    let whole = |at: Timestamp| Timestamp::from_micros(at.micros().div_euclid(1_000_000) * 1_000_000).to_string();
-    text.parse().map_or_else(|_| text.to_owned(), whole)
 }
 
 #[cfg(test)]
@@ -83,7 +80,8 @@ mod tests {
 
     fn why(runs: Vec<RunRecord>) -> String {
         let now = "2026-01-02T12:00:00Z".parse().unwrap();
-        why_behind(&StatusLine::example("users"), &RunHistory { runs, counted: Vec::new() }, now)
+        let (line, history) = (StatusLine::example("users"), RunHistory { runs, counted: Vec::new() });
+        why_behind(&line, &history, last_tries(&history).get(line.name().as_str()).copied(), now)
     }
 
     #[test]

@@ -152,6 +152,23 @@ impl Overview {
         behind > 0 || current + failing == 0
     }
 
+    /// When a new job can bring newer data to the first table, RFC 3339; `None` if all jobs are resumed.
+    pub fn newer_data_at(&self) -> Option<&str> {
+        let jobs = self.tables.iter().filter_map(|line| line.next_job.as_ref());
+        jobs.filter(|job| job.resumes.is_none()).map(|job| job.at.as_str()).min()
+    }
+
+    /// The same, if the next job can start before.
+    pub fn waits_for_newer_data(&self) -> Option<&str> {
+        self.newer_data_at().filter(|at| *at > self.made.as_str() && *at > self.job_starts.next_at.as_str())
+    }
+
+    /// Number of unfinished jobs that the next run resumes.
+    pub fn resumed_jobs(&self) -> usize {
+        let jobs = self.tables.iter().filter_map(|line| line.next_job.as_ref());
+        jobs.filter(|job| job.resumes.is_some()).count()
+    }
+
     /// The reason why the last run could not start.
     pub fn failure_of_last_run(&self) -> Option<&Failure> {
         self.last_failure.as_ref().filter(|last| last.table.is_none() && !last.is_over).map(|last| &last.failure)
@@ -213,6 +230,11 @@ impl StatusLine {
     /// `namespace.table`.
     pub fn name(&self) -> String {
         format!("{}.{}", self.namespace, self.table)
+    }
+
+    /// The sum over all tables whose value is known; `None` if there are none.
+    pub fn total(lines: &[StatusLine], of: fn(&StatusLine) -> Option<u64>) -> Option<u64> {
+        lines.iter().filter_map(of).reduce(|one, other| one + other)
     }
 
     pub(in crate::ops) fn table_ref(&self) -> TableRef {

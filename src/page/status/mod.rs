@@ -10,7 +10,9 @@ use std::collections::BTreeSet;
 use maud::{Markup, html};
 
 use self::charts::{charts, rows_of};
-use self::parts::{UNKNOWN, bytes_since, cell, clock, day, failure_text, feature_notes, figures, needs, table_link, when};
+use self::parts::{
+    UNKNOWN, cell, clock, failure_text, feature_notes, figures, heads, needs, rows_since, size_parts, table_link, when,
+};
 use super::figures::{age, grouped, signed, size};
 use super::{chart, document};
 use crate::ops::{Counts, Failure, Freshness, JobStarts, Overview, ReaderGroup, RunRecord, StatusLine};
@@ -114,18 +116,15 @@ fn cards(overview: &Overview) -> Markup {
     let namespaces = namespaces.into_iter().collect::<Vec<_>>().join(", ");
     let mut cards = vec![("Tables", grouped(overview.counts.all() as u64), html! { (namespaces) })];
     let growth = overview.disk.growth.as_ref();
-    if let Some(rows) = total(overview, |line| line.rows) {
-        let more = growth.and_then(|growth| Some((growth.rows?, growth)));
-        let more = html! {
-            @match more {
-                Some((rows, growth)) => { (signed(rows, grouped)) " since " (day(&growth.since)) }
-                None => { "in all tables" }
-            }
-        };
-        cards.push(("Rows", grouped(rows), more));
+    if let Some(rows) = StatusLine::total(&overview.tables, |line| line.rows) {
+        let more = growth.and_then(rows_since).unwrap_or("in all tables".to_owned());
+        cards.push(("Rows", grouped(rows), html! { (more) }));
     }
     if let Some(bytes) = overview.disk.bytes {
-        cards.push(("Size", size(bytes), disk(overview)));
+        let files = StatusLine::total(&overview.tables, |line| line.files);
+        let free = overview.disk.free_bytes.map(|bytes| format!("{} free on the disk", size(bytes)));
+        let parts = size_parts(files, growth, overview.disk.stored_bytes).into_iter().chain(free);
+        cards.push(("Size", size(bytes), html! { (parts.collect::<Vec<_>>().join("; ")) }));
     }
     if let Some(newest) = overview.tables.iter().min_by_key(|line| line.age_seconds) {
         let old = format!("{} old", age(newest.age_seconds));
@@ -140,26 +139,13 @@ fn cards(overview: &Overview) -> Markup {
     figures(&cards)
 }
 
-/// Files, older versions, free space and growth.
-fn disk(overview: &Overview) -> Markup {
-    let disk = &overview.disk;
-    let mut parts = Vec::new();
-    parts.extend(total(overview, |line| line.files).map(|files| format!("in {} files", grouped(files))));
-    parts.extend(disk.growth.as_ref().and_then(bytes_since));
-    parts.extend(disk.stored_bytes.map(|bytes| format!("{} with older versions", size(bytes))));
-    parts.extend(disk.free_bytes.map(|bytes| format!("{} free on the disk", size(bytes))));
-    html! { (parts.join("; ")) }
-}
-
 fn next_job(overview: &Overview) -> (&'static str, String, Markup) {
     let JobStarts { per_minute, next_at, seconds_for_all, .. } = &overview.job_starts;
-    let jobs = || overview.tables.iter().filter_map(|line| line.next_job.as_ref());
-    let newer = jobs().filter(|job| job.resumes.is_none()).map(|job| job.at.as_str()).min();
-    let resumed = jobs().filter(|job| job.resumes.is_some()).count();
+    let resumed = overview.resumed_jobs();
     let is_now = *next_at <= overview.made;
     let figure = if is_now { "can start now".to_owned() } else { format!("from {}", clock(next_at)) };
     let more = html! {
-        @if let Some(newer) = newer.filter(|newer| *newer > overview.made.as_str() && *newer > next_at.as_str()) {
+        @if let Some(newer) = overview.waits_for_newer_data() {
             "The service has newer data from " (when(newer)) " at the earliest. "
         }
         @if *seconds_for_all > 0 {
@@ -169,12 +155,6 @@ fn next_job(overview: &Overview) -> (&'static str, String, Markup) {
         @if resumed > 0 { "Unfinished jobs that the next run resumes: " (resumed) "." }
     };
     ("Next job", figure, more)
-}
-
-/// The sum over all tables whose value is known; `None` if there are none.
-fn total(overview: &Overview, of: impl Fn(&StatusLine) -> Option<u64>) -> Option<u64> {
-    let known: Vec<u64> = overview.tables.iter().filter_map(of).collect();
-    (!known.is_empty()).then(|| known.into_iter().sum())
 }
 
 /// Tables with the same failure, or the same reason why they are behind.
@@ -264,14 +244,8 @@ fn runs(runs: &[RunRecord]) -> Markup {
                 p class="note" { "Runs that were started on this machine." }
                 div class="wide" {
                     table {
-                        thead {
-                            tr {
-                                @for (name, class) in [("Started", ""), ("Result", ""), ("Tables", ""), ("Added or changed", "n"),
-                                    ("Deleted", "n"), ("Written", "n"), ("Duration", "n")] {
-                                    th scope="col" class=(class) { (name) }
-                                }
-                            }
-                        }
+                        (heads(&[("Started", ""), ("Result", ""), ("Tables", ""), ("Added or changed", "n"), ("Deleted", "n"),
+                            ("Written", "n"), ("Duration", "n")]))
                         tbody { @for run in runs { (run_row(run)) } }
                     }
                 }

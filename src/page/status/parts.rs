@@ -6,7 +6,7 @@ use crate::model::Timestamp;
 #[cfg(test)]
 use crate::ops::{ColumnStatus, Counts, Freshness, NextJob, Overview, Point, RunRecord, StatusLine};
 use crate::ops::{Failure, Growth, ReaderRequirement};
-use crate::page::figures::{signed, size};
+use crate::page::figures::{grouped, signed, size};
 
 /// Shown for an unknown number.
 pub(super) const UNKNOWN: &str = "\u{2013}";
@@ -22,9 +22,24 @@ pub(super) fn figures(cards: &[(&str, String, Markup)]) -> Markup {
     }
 }
 
-/// `+1.2 MiB since 3 Jan 2026`.
-pub(super) fn bytes_since(growth: &Growth) -> Option<String> {
-    Some(format!("{} since {}", signed(growth.bytes?, size), day(&growth.since)))
+/// `+1,234 since 3 Jan 2026`.
+pub(super) fn rows_since(growth: &Growth) -> Option<String> {
+    Some(format!("{} since {}", signed(growth.rows?, grouped), day(&growth.since)))
+}
+
+/// What is known of a size: files, growth, older versions.
+pub(super) fn size_parts(files: Option<u64>, growth: Option<&Growth>, stored: Option<u64>) -> Vec<String> {
+    let mut parts = Vec::new();
+    parts.extend(files.map(|files| format!("in {} files", grouped(files))));
+    let since = |growth: &Growth| Some(format!("{} since {}", signed(growth.bytes?, size), day(&growth.since)));
+    parts.extend(growth.and_then(since));
+    parts.extend(stored.map(|bytes| format!("{} with older versions", size(bytes))));
+    parts
+}
+
+/// The first row of a table: names and classes of its columns.
+pub(super) fn heads(names: &[(&str, &str)]) -> Markup {
+    html! { thead { tr { @for (name, class) in names { th scope="col" class=(class) { (name) } } } } }
 }
 
 /// Message, hint and context of a failure.
@@ -82,20 +97,21 @@ pub(super) fn feature_notes(reader: &ReaderRequirement) -> Markup {
 }
 
 pub(super) fn when_micros(at: i64) -> String {
-    let time = chrono::DateTime::from_timestamp_micros(at).unwrap_or_default();
-    time.format("%-d %b %Y, %H:%M").to_string()
+    formatted(at, "%-d %b %Y, %H:%M")
+}
+
+fn formatted(at: i64, form: &str) -> String {
+    chrono::DateTime::from_timestamp_micros(at).unwrap_or_default().format(form).to_string()
 }
 
 /// The day of an RFC 3339 time, such as `3 Jan 2026`.
 pub(super) fn day(text: &str) -> String {
-    let shown = |at| chrono::DateTime::from_timestamp_micros(at).unwrap_or_default().format("%-d %b %Y").to_string();
-    micros(text).map_or_else(|| text.to_owned(), shown)
+    micros(text).map_or_else(|| text.to_owned(), |at| formatted(at, "%-d %b %Y"))
 }
 
 /// The time of day of an RFC 3339 time, such as `14:03:20`.
 pub(super) fn clock(text: &str) -> String {
-    let shown = |at| chrono::DateTime::from_timestamp_micros(at).unwrap_or_default().format("%H:%M:%S").to_string();
-    micros(text).map_or_else(|| text.to_owned(), shown)
+    micros(text).map_or_else(|| text.to_owned(), |at| formatted(at, "%H:%M:%S"))
 }
 
 /// An RFC 3339 time in a form for people, with the original in `datetime`.

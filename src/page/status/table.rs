@@ -3,10 +3,10 @@
 use maud::{Markup, html};
 
 use super::charts::rows_of;
-use super::parts::{UNKNOWN, bytes_since, cell, day, failure_text, feature_notes, figures, needs, when};
+use super::parts::{UNKNOWN, cell, failure_text, feature_notes, figures, heads, needs, rows_since, size_parts, when};
 use crate::ops::{ColumnStatus, Overview, Point, RunRecord, StatusLine, TableRun};
 use crate::page::chart;
-use crate::page::figures::{age, grouped, signed, size};
+use crate::page::figures::{age, grouped, size};
 
 /// Loads and runs that are listed, newest first.
 const MAX_ROWS: usize = 20;
@@ -44,15 +44,10 @@ fn cards(line: &StatusLine) -> Markup {
     let mut cards = vec![("Data as of", format!("{} old", age(line.age_seconds)), when(&line.data_as_of))];
     let growth = line.growth.as_ref();
     if let Some(rows) = line.rows {
-        let more = growth.and_then(|growth| Some((growth.rows?, growth)));
-        let more = html! { @if let Some((rows, growth)) = more { (signed(rows, grouped)) " since " (day(&growth.since)) } };
-        cards.push(("Rows", grouped(rows), more));
+        cards.push(("Rows", grouped(rows), html! { (growth.and_then(rows_since).unwrap_or_default()) }));
     }
     if let Some(bytes) = line.bytes {
-        let mut parts = Vec::new();
-        parts.extend(line.files.map(|files| format!("in {} files", grouped(files))));
-        parts.extend(growth.and_then(bytes_since));
-        parts.extend(line.stored_bytes.map(|bytes| format!("{} with older versions", size(bytes))));
+        let parts = size_parts(line.files, growth, line.stored_bytes);
         cards.push(("Size", size(bytes), html! { (parts.join("; ")) }));
     }
     if let Some(next) = &line.next_job {
@@ -71,10 +66,6 @@ fn cards(line: &StatusLine) -> Markup {
     let kept_as = html! { @if let Some(kept_as) = &line.kept_as { "kept as " (kept_as) } };
     cards.push(("Schema version", line.schema_version.to_string(), kept_as));
     figures(&cards)
-}
-
-fn heads(names: &[(&str, &str)]) -> Markup {
-    html! { thead { tr { @for (name, class) in names { th scope="col" class=(class) { (name) } } } } }
 }
 
 /// The newest loads, as the target records them.

@@ -52,12 +52,11 @@ pub(in crate::cli) fn status_text(lines: &[StatusLine]) -> String {
 fn grid(lines: &[&StatusLine], layout: Layout) -> String {
     let known = |number: Option<u64>| number.map_or("-".to_owned(), grouped);
     let bytes = |line: &StatusLine| line.bytes.map_or("-".to_owned(), size);
-    let name = |line: &StatusLine| format!("{}.{}", line.namespace, line.table);
     if layout == Layout::Narrow {
         let mut grid = Grid::new(&["table", ">rows", ">size", ">age", "state"]);
         for line in lines {
             let state = line.state.name().to_owned();
-            grid.row(vec![name(line), known(line.rows), bytes(line), age(line.age_seconds), state]);
+            grid.row(vec![line.name(), known(line.rows), bytes(line), age(line.age_seconds), state]);
         }
         return grid.render();
     }
@@ -65,7 +64,7 @@ fn grid(lines: &[&StatusLine], layout: Layout) -> String {
         Grid::new(&["table", ">rows", "data as of", ">age", "state", ">schema", ">files", ">size", "protocol", "kept as"]);
     for line in lines {
         grid.row(vec![
-            name(line),
+            line.name(),
             known(line.rows),
             line.data_as_of.clone(),
             age(line.age_seconds),
@@ -140,13 +139,12 @@ fn named(tables: &[String]) -> String {
 /// When the next job may start, and when the service has newer data.
 fn next_job(overview: &Overview) -> Option<String> {
     let starts = &overview.job_starts;
-    let resumed = overview.tables.iter().filter(|line| line.next_job.as_ref().is_some_and(|job| job.resumes.is_some())).count();
-    let new_data = overview.tables.iter().filter_map(|line| line.next_job.as_ref().filter(|job| job.resumes.is_none()));
-    let first = new_data.map(|job| job.at.as_str()).min()?;
+    overview.newer_data_at()?;
+    let resumed = overview.resumed_jobs();
     let start =
         if starts.next_at <= overview.made { "possible now".to_owned() } else { format!("possible at {}", starts.next_at) };
     let mut text = format!("next job: {start}");
-    if first > overview.made.as_str() && first > starts.next_at.as_str() {
+    if let Some(first) = overview.waits_for_newer_data() {
         text.push_str(&format!(", but the service has newer data from {first} at the earliest"));
     }
     if starts.seconds_for_all > 0 {
