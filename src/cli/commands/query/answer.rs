@@ -9,7 +9,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::writer::{FileWriter, StreamWriter};
-use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions, RecordBatchWriter};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::execution::SendableRecordBatchStream;
@@ -205,22 +205,23 @@ pub(in crate::cli) async fn write_answer(answer: Answer, writing: Writing, to: &
         }
         Form::Arrow => {
             let schema = without_views(&schema);
-            let mut writer = FileWriter::try_new(&mut *to, &schema).context(Kind::Unsupported, NOT_ARROW)?;
-            while let Some(batch) = rows.next().await? {
-                writer.write(&with_schema(&batch, &schema)?).context(Kind::Io, NOT_ARROW)?;
-            }
-            writer.finish().context(Kind::Io, NOT_ARROW)?;
+            write_arrow(rows, &schema, FileWriter::try_new(&mut *to, &schema)).await?;
         }
         Form::ArrowStream => {
             let schema = without_views(&schema);
-            let mut writer = StreamWriter::try_new(&mut *to, &schema).context(Kind::Unsupported, NOT_ARROW)?;
-            while let Some(batch) = rows.next().await? {
-                writer.write(&with_schema(&batch, &schema)?).context(Kind::Io, NOT_ARROW)?;
-            }
-            writer.finish().context(Kind::Io, NOT_ARROW)?;
+            write_arrow(rows, &schema, StreamWriter::try_new(&mut *to, &schema)).await?;
         }
     }
     to.flush().context(Kind::Io, failed)
+}
+
+/// Writes rows in one of the Arrow formats.
+async fn write_arrow<W: RecordBatchWriter>(mut rows: Rows, schema: &SchemaRef, writer: Result<W, ArrowError>) -> Result<()> {
+    let mut writer = writer.context(Kind::Unsupported, NOT_ARROW)?;
+    while let Some(batch) = rows.next().await? {
+        writer.write(&with_schema(&batch, schema)?).context(Kind::Io, NOT_ARROW)?;
+    }
+    writer.close().context(Kind::Io, NOT_ARROW)
 }
 
 const NOT_ARROW: &str = "The result cannot be written in the Arrow format";
