@@ -130,7 +130,7 @@ impl Notifier {
             let Some(hook) = &self.hook else { return Vec::new() };
             let mut delivered = Vec::new();
             for body in self.bodies(runs, &digest, &news.recovered) {
-                let sent = self.post(hook, &body).await;
+                let sent = repeated(async || self.post(hook, &body).await).await;
                 delivered.push(sent.is_ok());
                 log_delivery(hook.host_str().unwrap_or_default(), sent);
             }
@@ -138,7 +138,9 @@ impl Notifier {
         };
         let mail = async {
             let mail = self.mail.as_ref()?;
-            let sent = send(mail, runs, &digest).await;
+            let id = runs.iter().map(|run| run.run_id.as_str()).find(|id| !id.is_empty()).unwrap_or("daplake");
+            let text = digest.text();
+            let sent = repeated(async || mail.send(id, &digest.sentence, &text).await).await;
             let is_delivered = sent.is_ok();
             log_delivery(mail.host(), sent);
             Some(is_delivered)
@@ -178,40 +180,29 @@ impl Notifier {
         }
     }
 
+    /// Posts a message once. Kind `Unavailable` if trying again can help, else `Target`.
     async fn post(&self, hook: &Url, body: &Value) -> Result<()> {
-        let mut waits = WAITS.iter();
-        loop {
-            let sent = self.http.post(hook.clone()).json(body).timeout(REQUEST_TIMEOUT).send().await;
-            let error = match sent {
-                Ok(answer) if answer.status().is_success() => return Ok(()),
-                Ok(answer) => {
-                    let status = answer.status();
-                    let error = Error::new(Kind::Unavailable, "The webhook rejected the notification")
-                        .with_field("status", status.as_u16());
-                    if !status.is_server_error() && status.as_u16() != 429 {
-                        return Err(error);
-                    }
-                    error
-                }
-                // The URL is a secret.
-                Err(error) => Error::new(Kind::Unavailable, "The webhook did not respond").caused_by(error.without_url()),
-            };
-            match waits.next() {
-                Some(wait) => tokio::time::sleep(*wait).await,
-                None => return Err(error),
-            }
+        let sent = self.http.post(hook.clone()).json(body).timeout(REQUEST_TIMEOUT).send().await;
+        // The URL is a secret.
+        let answer =
+            sent.map_err(|error| Error::new(Kind::Unavailable, "The webhook did not respond").caused_by(error.without_url()))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(());
         }
+        let can_pass = status.is_server_error() || status.as_u16() == 429;
+        let kind = if can_pass { Kind::Unavailable } else { Kind::Target };
+        Err(Error::new(kind, "The webhook rejected the notification").with_field("status", status.as_u16()))
     }
 }
 
-/// Sends a mail, again after failures that can pass.
-async fn send(mail: &Mail, runs: &[RunRecord], digest: &Digest) -> Result<()> {
-    let id = runs.iter().map(|run| run.run_id.as_str()).find(|id| !id.is_empty()).unwrap_or("daplake");
+/// Sends a message, again after failures that can pass.
+async fn repeated(send: impl AsyncFn() -> Result<()>) -> Result<()> {
     let mut waits = WAITS.iter();
     loop {
-        match (mail.send(id, &digest.sentence, &digest.text()).await, waits.next()) {
+        match (send().await, waits.next()) {
             (Err(error), Some(wait)) if error.kind() == Kind::Unavailable => {
-                tracing::debug!(error = %in_one(&error), "The mail is sent again");
+                tracing::debug!(error = %in_one(&error), "The notification is sent again");
                 tokio::time::sleep(*wait).await;
             }
             (result, _) => return result,
