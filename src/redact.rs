@@ -38,6 +38,14 @@ pub fn visible_but<'t>(text: &'t str, kept: &[char]) -> Cow<'t, str> {
     Cow::Owned(shown)
 }
 
+/// The first `characters` characters of a longer text, followed by `...`.
+pub fn shortened(text: &str, characters: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(characters) {
+        Some((end, _)) => Cow::Owned(format!("{}...", text.get(..end).unwrap_or_default())),
+        None => Cow::Borrowed(text),
+    }
+}
+
 /// A secret such as a client secret or a bearer token. `Debug` and `Display` print asterisks.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);

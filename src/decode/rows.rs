@@ -13,6 +13,7 @@ use super::render;
 use super::{BadRows, DecodeCounts, DecodeOptions, OutOfRange, RowError};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::Op;
+use crate::redact::shortened;
 use crate::schema::{self, ColumnType, Nested, TableSchema};
 
 /// The limit of a batch. Text offsets have 31 bits, which no batch within this limit can exceed.
@@ -207,12 +208,7 @@ impl Rows {
             return None;
         }
         let text = |(number, column): (usize, &Column)| {
-            let value = column.text(row)?;
-            let shown = match value.char_indices().nth(MAX_KEY_TEXT) {
-                Some((end, _)) => format!("{}...", value.get(..end)?),
-                None => value,
-            };
-            Some(format!("{}={shown}", self.key.label(number)))
+            Some(format!("{}={}", self.key.label(number), shortened(&column.text(row)?, MAX_KEY_TEXT)))
         };
         let texts: Vec<String> = self.key.columns.iter().enumerate().filter_map(text).collect();
         (!texts.is_empty()).then(|| texts.join(", "))

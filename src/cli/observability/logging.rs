@@ -26,7 +26,7 @@ use crate::cli::terminal::output::{aside, aside_marked, be_quiet, counted, hide_
 use crate::cli::terminal::progress::LiveLine;
 use crate::cli::terminal::report;
 use crate::progress;
-use crate::redact::visible;
+use crate::redact::{shortened, visible};
 
 /// Who reads the output of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -414,11 +414,7 @@ const SHORT_FAILURE: usize = 60;
 /// A line of a terminal, without the time of the data and the bytes.
 fn short_line(mark: Mark, theme: Option<Theme>, table: &str, done: &str, seconds: f64) -> String {
     let done = done.split(", data as of").next().unwrap_or_default().trim_start_matches("FAILED: ");
-    let done: String = if done.chars().count() > SHORT_FAILURE {
-        done.chars().take(SHORT_FAILURE).chain("...".chars()).collect()
-    } else {
-        done.to_owned()
-    };
+    let done = shortened(done, SHORT_FAILURE);
     let table = table.strip_prefix("canvas.").unwrap_or(table);
     format!("{} {}  {}  {seconds:.1} s", mark.painted(theme), visible(&format!("{table:<30}")), visible(&done))
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::ops::runs::history::{RunRecord, Totals};
+use crate::redact::shortened;
 
 /// Most failures that a message lists.
 const MAX_FAILURES: usize = 10;
@@ -40,14 +41,15 @@ struct FailureLine {
 impl Digest {
     /// About one run or several, one for each target.
     pub(super) fn new(runs: &[RunRecord], recovered: &BTreeSet<String>) -> Self {
+        let short = |text: &str| shortened(text, MAX_TEXT).into_owned();
         let several = runs.len() > 1;
         let mut failures: Vec<FailureLine> = Vec::new();
         for run in runs {
             let place = if several && !run.target.is_empty() { format!(" in {}", run.target) } else { String::new() };
             let line = |name: Option<String>, failure: &crate::ops::Failure| FailureLine {
                 name,
-                message: shortened(&failure.message),
-                hint: failure.hint.as_deref().map(shortened),
+                message: short(&failure.message),
+                hint: failure.hint.as_deref().map(short),
             };
             failures.extend(run.failure.iter().map(|failure| line(several.then(|| run.target.clone()), failure)));
             let tables = run.tables.iter().filter_map(|table| Some((table, table.failure.as_ref()?)));
@@ -162,13 +164,6 @@ impl Digest {
         }
         text.push_str("\n`daplake status` shows all tables and the last runs.\n");
         text
-    }
-}
-
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(MAX_TEXT) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text.to_owned(),
     }
 }
 
