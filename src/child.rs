@@ -1,7 +1,7 @@
 //! Starts commands that the user configured (`--notify-command`, `credential_process`), and programs of the system, with a clean
 //! environment.
 //!
-//! [`shell`] and [`program`] are the only ways to start one. A child inherits the variables in [`PASSED`] and no others, so that no secret reaches it: `DAP_*`,
+//! [`shell`] and [`program`] are the only ways to start one. A child inherits the variables in [`PASSED`] and [`NETWORK`] and no others, so that no secret reaches it: `DAP_*`,
 //! `AWS_*`, `PGPASSWORD`, `DAPLAKE_HASH_KEY`, or a variable that the settings file refers to. A list of allowed variables also covers
 //! variables that are not known here.
 
@@ -31,7 +31,13 @@ pub(crate) const PASSED: &[&str] = &[
     "DISPLAY",
     "WAYLAND_DISPLAY",
     "DBUS_SESSION_BUS_ADDRESS",
-    // Proxies and certificates.
+    // Certificates of other programs.
+    "CURL_CA_BUNDLE",
+    "REQUESTS_CA_BUNDLE",
+];
+
+/// Proxies and certificates, which every command inherits as well.
+pub(crate) const NETWORK: &[&str] = &[
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "ALL_PROXY",
@@ -42,8 +48,6 @@ pub(crate) const PASSED: &[&str] = &[
     "no_proxy",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
-    "CURL_CA_BUNDLE",
-    "REQUESTS_CA_BUNDLE",
 ];
 
 /// Further variables on Windows, where letter case does not matter.
@@ -111,7 +115,7 @@ fn start(command: &str) -> Command {
 
 fn is_passed(name: &str, more: &[&str]) -> bool {
     let windows = PASSED_ON_WINDOWS.iter().filter(|_| cfg!(windows));
-    PASSED.iter().chain(more).chain(windows).any(|known| {
+    PASSED.iter().chain(NETWORK).chain(more).chain(windows).any(|known| {
         let same = |a: &str, b: &str| if cfg!(windows) { a.eq_ignore_ascii_case(b) } else { a == b };
         match known.strip_suffix('*') {
             Some(start) => name.get(..start.len()).is_some_and(|begin| same(begin, start)),

@@ -468,7 +468,7 @@ pub(super) fn window_text(window: Window) -> String {
     }
 }
 
-pub(super) fn make_private(folder: &Path) -> io::Result<()> {
+pub(crate) fn make_private(folder: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

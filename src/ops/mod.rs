@@ -38,6 +38,8 @@ pub use ddl::{DdlFor, ddl};
 pub use diagram::{diagram, diagram_among};
 pub use journal::Journal;
 #[cfg(feature = "lake")]
+pub(crate) use journal::make_private;
+#[cfg(feature = "lake")]
 pub use maintenance::{Removal, TableResult, VerifyRequest, optimize, vacuum, verify};
 #[cfg(feature = "lake")]
 pub use query::{Answer, Querier, query, query_at};

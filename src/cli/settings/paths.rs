@@ -16,7 +16,12 @@ pub(in crate::cli) fn config_dir() -> Option<PathBuf> {
     if cfg!(target_os = "macos") {
         return Some(home()?.join("Library/Application Support/daplake"));
     }
-    Some(absolute_variable("XDG_CONFIG_HOME").or_else(|| Some(home()?.join(".config")))?.join("daplake"))
+    Some(xdg_config()?.join("daplake"))
+}
+
+/// The folder for settings of all programs, by the convention of Linux.
+pub(in crate::cli) fn xdg_config() -> Option<PathBuf> {
+    absolute_variable("XDG_CONFIG_HOME").or_else(|| Some(home()?.join(".config")))
 }
 
 fn absolute_variable(name: &str) -> Option<PathBuf> {

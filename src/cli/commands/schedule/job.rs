@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::step::{MARKER, NewFile};
 use super::times::Times;
+use crate::child;
 use crate::cli::args::global::GlobalArgs;
 use crate::cli::args::setup::ScheduledSyncArgs;
 use crate::cli::settings::file::FileSettings;
@@ -27,7 +28,7 @@ pub(super) struct Job {
     variables: BTreeMap<String, String>,
 }
 
-/// Variables that the run needs besides those that the settings file names. `*` at the end matches any rest.
+/// Variables that the run needs besides [`child::NETWORK`] and those that the settings file names. `*` at the end matches any rest.
 const PASSED: &[&str] = &[
     // Notification commands are found as in the user's shell.
     "PATH",
@@ -46,16 +47,6 @@ const PASSED: &[&str] = &[
     "OTEL_*",
     "XDG_CONFIG_HOME",
     "XDG_STATE_HOME",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "ALL_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "all_proxy",
-    "no_proxy",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
 ];
 
 /// Variables that would choose another file or target than the schedule names.
@@ -75,7 +66,7 @@ impl Job {
         let variables = variables(&settings, &args.only)?;
         let log = match &global.logfile {
             Some(path) => absolute(path)?,
-            None => folder(state_dir(variable("DAPLAKE_STATE_DIR").map(PathBuf::from)))?.join(format!("{}.log", args.name)),
+            None => known(state_dir(variable("DAPLAKE_STATE_DIR").map(PathBuf::from)))?.join(format!("{}.log", args.name)),
         };
         let program = std::env::current_exe().context(Kind::Io, "The path of this program is unknown")?;
         let mut command = vec![text(&program)?, "sync".to_owned(), "--settings".to_owned(), text(&settings)?];
@@ -138,11 +129,12 @@ impl Job {
 
 /// The environment file of a schedule.
 pub(super) fn environment_file(name: &str) -> Result<PathBuf> {
-    Ok(folder(config_dir())?.join(format!("{name}.env")))
+    Ok(known(config_dir())?.join(format!("{name}.env")))
 }
 
-fn folder(found: Option<PathBuf>) -> Result<PathBuf> {
-    found.ok_or_else(|| Error::new(Kind::Usage, "The home folder is unknown").hint("set HOME"))
+/// A folder of the user. Kind `Usage` if there is no home folder.
+pub(super) fn known(folder: Option<PathBuf>) -> Result<PathBuf> {
+    folder.ok_or_else(|| Error::new(Kind::Usage, "The home folder is unknown").hint("set HOME"))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {
@@ -197,7 +189,7 @@ fn variables(settings: &Path, only: &[String]) -> Result<BTreeMap<String, String
         }
     }
     let is_passed = |name: &str| {
-        PASSED.iter().any(|known| match known.strip_suffix('*') {
+        PASSED.iter().chain(child::NETWORK).any(|known| match known.strip_suffix('*') {
             Some(start) => name.starts_with(start),
             None => name == *known,
         })

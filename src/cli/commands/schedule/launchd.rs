@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::job::Job;
+use super::job::{Job, known};
 use super::step::{Call, MARKER, NewFile, Step, is_ours};
 use super::xml::escaped;
 use crate::cli::settings::paths::home;
@@ -32,7 +32,7 @@ pub(super) fn files(job: &Job) -> Result<Vec<NewFile>> {
 
 /// Whether the agent is loaded.
 pub(super) fn is_active(name: &str) -> bool {
-    domain().is_some_and(|domain| Call::new("launchctl", &["print", &format!("{domain}/{}", label(name))]).succeeds())
+    agent_in_session(name).is_some_and(|agent| Call::new("launchctl", &["print", &agent]).succeeds())
 }
 
 /// What loads the agent in place of an older one.
@@ -40,7 +40,7 @@ pub(super) fn activate(name: &str) -> Result<Vec<Call>> {
     let domain = domain().ok_or_else(|| Error::new(Kind::Io, "The number of this user is unknown: `id -u` failed"))?;
     let path = agent(name)?.display().to_string();
     Ok(vec![
-        Call::new("launchctl", &["bootout", &format!("{domain}/{}", label(name))]).may_fail(),
+        Call::new("launchctl", &["bootout", &in_session(&domain, name)]).may_fail(),
         Call::new("launchctl", &["bootstrap", &domain, &path]),
     ])
 }
@@ -52,13 +52,13 @@ pub(super) fn installed(name: &str) -> Result<Vec<PathBuf>> {
 
 /// What removes the schedule.
 pub(super) fn remove(name: &str, files: Vec<PathBuf>) -> Vec<Step> {
-    let stop = domain().map(|domain| Call::new("launchctl", &["bootout", &format!("{domain}/{}", label(name))]).may_fail());
+    let stop = agent_in_session(name).map(|agent| Call::new("launchctl", &["bootout", &agent]).may_fail());
     stop.into_iter().map(Step::Run).chain(files.into_iter().map(Step::Remove)).collect()
 }
 
 /// State and last exit code.
 pub(super) fn state(name: &str) -> Vec<(&'static str, String)> {
-    let text = domain().and_then(|domain| Call::new("launchctl", &["print", &format!("{domain}/{}", label(name))]).text());
+    let text = agent_in_session(name).and_then(|agent| Call::new("launchctl", &["print", &agent]).text());
     let Some(text) = text else { return vec![("state", "not loaded: install it again".to_owned())] };
     let value = |name: &str| text.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(" = "));
     let mut lines = vec![("state", "loaded".to_owned())];
@@ -71,11 +71,19 @@ fn domain() -> Option<String> {
     Some(format!("gui/{}", Call::new("id", &["-u"]).text()?.trim()))
 }
 
+/// The name of the agent for `launchctl`.
+fn in_session(domain: &str, name: &str) -> String {
+    format!("{domain}/{}", label(name))
+}
+
+fn agent_in_session(name: &str) -> Option<String> {
+    Some(in_session(&domain()?, name))
+}
+
 fn label(name: &str) -> String {
     format!("local.{name}")
 }
 
 fn agent(name: &str) -> Result<PathBuf> {
-    let home = home().ok_or_else(|| Error::new(Kind::Usage, "The home folder is unknown").hint("set HOME"))?;
-    Ok(home.join("Library/LaunchAgents").join(format!("{}.plist", label(name))))
+    Ok(known(home())?.join("Library/LaunchAgents").join(format!("{}.plist", label(name))))
 }

@@ -278,29 +278,34 @@ fn found(args: &ScheduledSyncArgs, scheduler: Scheduler) -> Result<Option<Found>
     }
 }
 
+/// The scheduler that the user named.
+fn named(system: SchedulerChoice) -> Option<Scheduler> {
+    match system {
+        SchedulerChoice::Auto => None,
+        SchedulerChoice::Systemd => Some(Scheduler::Systemd),
+        SchedulerChoice::Launchd => Some(Scheduler::Launchd),
+        SchedulerChoice::Windows => Some(Scheduler::Windows),
+        SchedulerChoice::Cron => Some(Scheduler::Cron),
+    }
+}
+
 /// The schedulers of a command that reads.
 fn asked(system: SchedulerChoice) -> Vec<Scheduler> {
-    match system {
-        SchedulerChoice::Auto => ALL.into_iter().filter(|scheduler| scheduler.is_present()).collect(),
-        SchedulerChoice::Systemd => vec![Scheduler::Systemd],
-        SchedulerChoice::Launchd => vec![Scheduler::Launchd],
-        SchedulerChoice::Windows => vec![Scheduler::Windows],
-        SchedulerChoice::Cron => vec![Scheduler::Cron],
+    match named(system) {
+        Some(scheduler) => vec![scheduler],
+        None => ALL.into_iter().filter(|scheduler| scheduler.is_present()).collect(),
     }
 }
 
 /// The scheduler to install into.
 fn chosen(system: SchedulerChoice) -> Result<Scheduler> {
-    match system {
-        SchedulerChoice::Systemd => Ok(Scheduler::Systemd),
-        SchedulerChoice::Launchd => Ok(Scheduler::Launchd),
-        SchedulerChoice::Windows => Ok(Scheduler::Windows),
-        SchedulerChoice::Cron => Ok(Scheduler::Cron),
-        SchedulerChoice::Auto if cfg!(windows) => Ok(Scheduler::Windows),
-        SchedulerChoice::Auto if cfg!(target_os = "macos") => Ok(Scheduler::Launchd),
-        SchedulerChoice::Auto if systemd::is_available() => Ok(Scheduler::Systemd),
-        SchedulerChoice::Auto if cron::is_available() => Ok(Scheduler::Cron),
-        SchedulerChoice::Auto => Err(Error::new(Kind::Unsupported, "This machine has neither a systemd user manager nor cron")
+    match named(system) {
+        Some(scheduler) => Ok(scheduler),
+        None if cfg!(windows) => Ok(Scheduler::Windows),
+        None if cfg!(target_os = "macos") => Ok(Scheduler::Launchd),
+        None if systemd::is_available() => Ok(Scheduler::Systemd),
+        None if cron::is_available() => Ok(Scheduler::Cron),
+        None => Err(Error::new(Kind::Unsupported, "This machine has neither a systemd user manager nor cron")
             .hint("install cron, or let `daplake sync --watch` run as a service (docs/guides/scheduling.md)")),
     }
 }

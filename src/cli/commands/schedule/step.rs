@@ -7,6 +7,7 @@ use std::process::{Output, Stdio};
 use crate::child;
 use crate::cli::terminal::output::file_beside;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::ops::make_private;
 
 /// In everything that `install` creates: `remove` and `install` touch nothing without it.
 pub(super) const MARKER: &str = "Created by `daplake schedule install`";
@@ -158,7 +159,7 @@ impl Step {
     /// Does the step.
     pub(super) fn run(&self) -> Result<()> {
         match self {
-            Step::Folder(path) => create_private(path)
+            Step::Folder(path) => make_private(path)
                 .context(Kind::Io, "The folder of the log cannot be created")
                 .with_field("folder", path.display()),
             Step::Write(file) => write(file),
@@ -171,14 +172,6 @@ impl Step {
             Step::Run(call) => call.run(),
         }
     }
-}
-
-fn create_private(path: &Path) -> std::io::Result<()> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
 }
 
 /// Writes a file as a whole, with its mode from the beginning.

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::job::Job;
+use super::job::{Job, known};
 use super::step::{Call, MARKER, NewFile, Step, is_ours};
-use crate::cli::settings::paths::{home, variable};
-use crate::error::{Error, Kind, Result};
+use crate::cli::settings::paths::xdg_config;
+use crate::error::Result;
 
 /// Whether this user has a running manager.
 pub(super) fn is_available() -> bool {
@@ -26,7 +26,7 @@ pub(super) fn files(job: &Job) -> Result<Vec<NewFile>> {
          [Timer]\nOnCalendar={}\nRandomizedDelaySec={}\n# A start that was missed while the machine was off is made up for.\nPersistent=true\n\n\
          [Install]\nWantedBy=timers.target\n",
         calendar(job),
-        (job.times.every * 60 / 24).min(600),
+        job.times.largest_delay(),
     );
     Ok(vec![NewFile::text(unit(&job.name, "service")?, service), NewFile::text(unit(&job.name, "timer")?, timer)])
 }
@@ -88,10 +88,7 @@ fn systemctl(arguments: &[&str]) -> Call {
 }
 
 fn unit(name: &str, kind: &str) -> Result<PathBuf> {
-    let config = variable("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let config = config.or_else(|| Some(home()?.join(".config")));
-    let config = config.ok_or_else(|| Error::new(Kind::Usage, "The home folder is unknown").hint("set HOME"))?;
-    Ok(config.join("systemd/user").join(format!("{name}.{kind}")))
+    Ok(known(xdg_config())?.join("systemd/user").join(format!("{name}.{kind}")))
 }
 
 /// The times in the syntax of systemd.

@@ -42,6 +42,11 @@ impl Times {
         (self.first..MINUTES_PER_DAY).step_by(step).map(|minute| (minute / 60, minute % 60))
     }
 
+    /// Most seconds by which a scheduler should delay a start at random, so that not all institutions start together.
+    pub(super) fn largest_delay(self) -> u32 {
+        (self.every * 60 / 24).min(600)
+    }
+
     /// Minute of the hour of a start.
     pub(super) fn minute(self) -> u32 {
         self.first % 60

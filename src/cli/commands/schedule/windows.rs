@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::job::Job;
+use super::job::{Job, known};
 use super::step::{Call, MARKER, NewFile, Step, is_ours, utf16};
 use super::xml::escaped;
 use crate::cli::settings::paths::config_dir;
@@ -60,7 +60,7 @@ pub(super) fn files(job: &Job) -> Result<Vec<NewFile>> {
   </Actions>
 </Task>
 "#,
-        delay = (job.times.every * 60 / 24).min(600),
+        delay = job.times.largest_delay(),
         program = escaped(program),
         arguments = escaped(&arguments.join(" ")),
         folder = escaped(&folder),
@@ -129,8 +129,7 @@ fn schtasks(arguments: &[&str]) -> Call {
 }
 
 fn definition(name: &str) -> Result<PathBuf> {
-    let folder = config_dir().ok_or_else(|| Error::new(Kind::Usage, "The home folder is unknown"))?;
-    Ok(folder.join(format!("{name}.task.xml")))
+    Ok(known(config_dir())?.join(format!("{name}.task.xml")))
 }
 
 /// An argument in the quoting of Windows programs.
