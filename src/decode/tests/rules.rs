@@ -396,9 +396,9 @@ fn uuids_are_normalised() {
     assert_eq!((texts(&array), bad), (expected.to_vec(), vec!["value.c: not a UUID".to_owned()]));
 }
 
-#[test]
-fn placeholders_and_required_nulls_are_counted() {
-    let schema = TableSchema::read(
+/// A table with the text columns `a` and, required, `b`.
+fn with_required() -> TableSchema {
+    TableSchema::read(
         &crate::model::TableRef::new("canvas", "t"),
         1,
         json!({"properties": {
@@ -406,7 +406,12 @@ fn placeholders_and_required_nulls_are_counted() {
             "value": {"properties": {"a": {"type": "string"}, "b": {"type": "string"}}, "required": ["b"]}
         }}),
     )
-    .unwrap();
+    .unwrap()
+}
+
+#[test]
+fn placeholders_and_required_nulls_are_counted() {
+    let schema = with_required();
     let text = concat!(
         r#"{"key":{"id":1},"value":{"a":"__dap_oversized_truncated__","b":"__cd2_oversized_truncated__"},"meta":{"ts":"2024-01-01T00:00:00Z"}}"#,
         "\n",
@@ -440,15 +445,7 @@ fn columns_that_a_file_lacks_are_reported() {
 
 #[test]
 fn a_required_column_or_the_actions_of_an_increment_must_not_be_missing() {
-    let schema = TableSchema::read(
-        &crate::model::TableRef::new("canvas", "t"),
-        1,
-        json!({"properties": {
-            "key": {"properties": {"id": {"type": "integer"}}},
-            "value": {"properties": {"a": {"type": "string"}, "b": {"type": "string"}}, "required": ["b"]}
-        }}),
-    )
-    .unwrap();
+    let schema = with_required();
     let read = |format: Format, text: &str, needs_action: bool| {
         let text = if format == Format::Tsv { text.replace(',', "\t") } else { text.to_owned() };
         decode_parts(&schema, format, [text.as_bytes()], |options| {
