@@ -1,10 +1,12 @@
-//! `schema --erd`: tables and their references, from the present schemas of the service or those included in the program.
+//! `schema --erd` and `schema --docs`: tables and their references, from the present schemas of the service or those included in the program.
+
+use std::collections::BTreeSet;
 
 use futures::{StreamExt, TryStreamExt};
 
 use super::Selection;
 use crate::api::Client;
-use crate::error::{ErrorContext, Result};
+use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::model::TableRef;
 use crate::schema::{Diagram, TableSchema};
 
@@ -25,8 +27,17 @@ pub async fn diagram(client: &Client, selection: &Selection) -> Result<Diagram> 
 }
 
 /// The diagram of the selected tables among `known`.
+///
+/// # Errors
+/// Kind `NotFound` for a table or namespace that is not among them.
 pub fn diagram_among(known: Vec<TableSchema>, selection: &Selection) -> Result<Diagram> {
     let listed: Vec<TableRef> = known.iter().map(|schema| schema.table.clone()).collect();
     let chosen = selection.resolve_among(&listed)?;
+    if chosen.is_empty() {
+        let namespaces: BTreeSet<&str> = listed.iter().map(|table| table.namespace.as_str()).collect();
+        return Err(Error::new(Kind::NotFound, "The documentation has no tables in these namespaces")
+            .with_field("namespace", selection.namespaces.join(","))
+            .hint(format!("it has {}", namespaces.into_iter().collect::<Vec<_>>().join(", "))));
+    }
     Ok(Diagram::of(known.into_iter().filter(|schema| chosen.contains(&schema.table)).collect()))
 }

@@ -1,9 +1,10 @@
-//! HTML pages and diagrams. A page is one self-contained HTML file: it loads nothing from elsewhere, and is readable in light
+//! HTML pages, diagrams and the data dictionary. A page is one self-contained HTML file: it loads nothing from elsewhere, and is readable in light
 //! and dark mode, on paper and without scripts. This module reads no data and writes no files.
 
 #[cfg(feature = "lake")]
 mod chart;
 mod diagram;
+mod dictionary;
 pub(crate) mod figures;
 #[cfg(feature = "lake")]
 mod status;
@@ -11,6 +12,7 @@ mod status;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 pub use diagram::{Columns, diagram_page, dot, mermaid};
+pub use dictionary::{dictionary_markdown, dictionary_page};
 #[cfg(feature = "lake")]
 pub use status::status_page;
 

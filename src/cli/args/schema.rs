@@ -1,4 +1,4 @@
-//! `schema`: files, statements for other engines, diagrams.
+//! `schema`: files, statements for other engines, diagrams, the data dictionary.
 
 use clap::{Args, ValueEnum};
 
@@ -12,7 +12,7 @@ use crate::schema::{LakeFormat, Nested};
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A schema is saved as <output-directory>/<table>_schema_version_<n>.json. With --ddl or --erd, statements or a diagram are printed instead.\n\nExamples:\n  daplake schema --namespace canvas --table all --output-directory schemas\n  daplake schema --namespace canvas --table all --ddl duckdb --target ./lake > views.sql\n  daplake schema --namespace canvas --table all --erd html --erd-source documentation > diagram.html"
+    after_help = "A schema is saved as <output-directory>/<table>_schema_version_<n>.json. With --ddl, --erd or --docs, statements, a diagram or a data dictionary are printed instead.\n\nExamples:\n  daplake schema --namespace canvas --table all --output-directory schemas\n  daplake schema --namespace canvas --table all --ddl duckdb --target ./lake > views.sql\n  daplake schema --namespace canvas --table all --erd html --erd-source documentation > diagram.html\n  daplake schema --namespace canvas --table all --docs html > dictionary.html"
 )]
 pub(in crate::cli) struct SchemaArgs {
     #[command(flatten)]
@@ -26,6 +26,12 @@ pub(in crate::cli) struct SchemaArgs {
     pub(in crate::cli) ddl: DdlArgs,
     #[command(flatten)]
     pub(in crate::cli) erd: ErdArgs,
+    /// Print a data dictionary: tables, columns, types, descriptions, values, keys and relations, as a web page or as Markdown.
+    ///
+    /// --namespace then accepts a comma list or `all`, and --table accepts patterns. The page can be searched and has the diagram of the
+    /// tables; the Markdown has it if Mermaid can draw so many tables.
+    #[arg(long, value_enum, value_name = "FORM", conflicts_with = "erd", help_heading = EXTRAS)]
+    pub(in crate::cli) docs: Option<DocsForm>,
 }
 
 #[derive(Debug, Args)]
@@ -45,7 +51,7 @@ pub(in crate::cli) struct ErdArgs {
         help_heading = EXTRAS
     )]
     pub(in crate::cli) erd_columns: Columns,
-    /// With --erd: current schemas of the service, or those of the documentation, which need no call.
+    /// With --erd or --docs: current schemas of the service, or those of the documentation, which need no call.
     #[arg(
         long,
         value_enum,
@@ -65,6 +71,12 @@ pub(in crate::cli) enum ErdForm {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum DocsForm {
+    Html,
+    Markdown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum ErdSource {
     Service,
     Documentation,
@@ -74,7 +86,7 @@ pub(in crate::cli) enum ErdSource {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DdlArgs {
     /// Print statements instead: views or external tables over --target, or the tables of a database.
-    #[arg(long, value_enum, value_name = "ENGINE", help_heading = EXTRAS)]
+    #[arg(long, value_enum, value_name = "ENGINE", conflicts_with_all = ["erd", "docs"], help_heading = EXTRAS)]
     pub(in crate::cli) ddl: Option<DdlEngine>,
     /// With --ddl for an engine: folder or URL with the tables.
     #[arg(long, env = "DAPLAKE_TARGET", value_name = "TARGET", help_heading = EXTRAS)]

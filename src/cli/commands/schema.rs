@@ -1,11 +1,11 @@
-//! `schema`: files, statements for other engines (`--ddl`), diagrams (`--erd`).
+//! `schema`: files, statements for other engines (`--ddl`), diagrams (`--erd`), the data dictionary (`--docs`).
 
 use std::process::ExitCode;
 
 use crate::cli::args::global::GlobalArgs;
 #[cfg(feature = "lake")]
 use crate::cli::args::schema::DdlEngine;
-use crate::cli::args::schema::{ErdForm, ErdSource, SchemaArgs};
+use crate::cli::args::schema::{DocsForm, ErdForm, ErdSource, SchemaArgs};
 use crate::cli::commands::{context, downloads};
 use crate::cli::signals::interrupted;
 use crate::cli::terminal::console::Console;
@@ -18,7 +18,7 @@ use crate::model::Namespace;
 use crate::model::TableRef;
 use crate::ops::files::{self, SchemaRequest, TableChoice, TableEvent};
 use crate::ops::{self, Selection};
-use crate::page::{diagram_page, dot, mermaid};
+use crate::page::{diagram_page, dictionary_markdown, dictionary_page, dot, mermaid};
 use crate::schema::{Diagram, TableSchema};
 #[cfg(feature = "lake")]
 use crate::schema::{LakeEngine, LakePlace};
@@ -26,6 +26,9 @@ use crate::schema::{LakeEngine, LakePlace};
 pub(in crate::cli) async fn schema(global: &GlobalArgs, console: Console, args: SchemaArgs) -> Result<ExitCode> {
     if let Some(form) = args.erd.erd {
         return erd(global, &args, form).await;
+    }
+    if let Some(form) = args.docs {
+        return docs(global, &args, form).await;
     }
     #[cfg(feature = "lake")]
     if let Some(engine) = args.ddl.ddl {
@@ -84,13 +87,7 @@ async fn ddl(global: &GlobalArgs, args: &SchemaArgs, engine: DdlEngine) -> Resul
 }
 
 async fn erd(global: &GlobalArgs, args: &SchemaArgs, form: ErdForm) -> Result<ExitCode> {
-    let list = |text: &str| text.split(',').map(|word| word.trim().to_owned()).filter(|word| !word.is_empty()).collect();
-    let selection =
-        Selection { namespaces: list(&args.namespace.namespace), tables: list(&args.tables.table), exclude: Vec::new() };
-    let diagram = match args.erd.erd_source {
-        ErdSource::Documentation => ops::diagram_among(from_documentation()?, &selection)?,
-        ErdSource::Service => from_service(global, &selection).await?,
-    };
+    let diagram = selected(global, args).await?;
     let columns = args.erd.erd_columns;
     output::out(&match form {
         ErdForm::Mermaid => mermaid(&diagram, columns),
@@ -98,6 +95,26 @@ async fn erd(global: &GlobalArgs, args: &SchemaArgs, form: ErdForm) -> Result<Ex
         ErdForm::Html => diagram_page(&diagram),
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn docs(global: &GlobalArgs, args: &SchemaArgs, form: DocsForm) -> Result<ExitCode> {
+    let diagram = selected(global, args).await?;
+    output::out(&match form {
+        DocsForm::Html => dictionary_page(&diagram),
+        DocsForm::Markdown => dictionary_markdown(&diagram),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The selected tables with their relations.
+async fn selected(global: &GlobalArgs, args: &SchemaArgs) -> Result<Diagram> {
+    let list = |text: &str| text.split(',').map(|word| word.trim().to_owned()).filter(|word| !word.is_empty()).collect();
+    let selection =
+        Selection { namespaces: list(&args.namespace.namespace), tables: list(&args.tables.table), exclude: Vec::new() };
+    match args.erd.erd_source {
+        ErdSource::Documentation => ops::diagram_among(from_documentation()?, &selection),
+        ErdSource::Service => from_service(global, &selection).await,
+    }
 }
 
 /// The diagram of the schemas of the service.

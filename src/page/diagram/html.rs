@@ -5,7 +5,8 @@ use maud::{Markup, html};
 
 use super::layout::{Layout, Place, layout};
 use super::text::name;
-use super::{Columns, Shown, shown, type_word};
+use super::{Columns, Shown, anchor, shown, type_word};
+use crate::model::TableRef;
 use crate::page::document;
 use crate::page::figures::grouped;
 use crate::schema::{Diagram, Evidence, Relation};
@@ -23,11 +24,6 @@ const LINES: [(&str, &str); 3] =
 
 /// The page of a diagram, as a complete HTML document.
 pub fn diagram_page(diagram: &Diagram) -> String {
-    let boxes: Vec<Vec<Row>> = (0..diagram.tables.len()).map(|table| rows(diagram, table)).collect();
-    let sizes: Vec<(f64, f64)> = boxes.iter().enumerate().map(|(table, rows)| size_of(&name(diagram, table), rows)).collect();
-    let edges = edges(diagram);
-    let pairs: Vec<(usize, usize)> = edges.iter().map(|edge| (edge.from, edge.to)).collect();
-    let laid = layout(&sizes, &pairs);
     let documented = diagram.relations.iter().filter(|relation| relation.evidence == Evidence::Documented).count();
     let summary = format!(
         "{} tables, {} columns that refer to other tables ({} documented, {} inferred from their names)",
@@ -47,26 +43,19 @@ pub fn diagram_page(diagram: &Diagram) -> String {
             p id="found" class="needs-script" role="status" {}
             ul id="list" {
                 @for (table, schema) in diagram.tables.iter().enumerate() {
-                    li { a href={ "#" (schema.table) } { (name(diagram, table)) } }
+                    li { a href={ "#" (anchor(diagram, table)) } title=(schema.table) { (name(diagram, table)) } }
                 }
             }
         }
         main {
-            div id="stage" { (picture(diagram, &boxes, &laid, &edges)) }
+            div id="stage" { (picture(diagram)) }
             div class="tools needs-script" {
                 button type="button" id="in" aria-label="Zoom in" { "+" }
                 button type="button" id="out" aria-label="Zoom out" { "\u{2212}" }
                 button type="button" id="fit" { "Fit" }
                 label { input type="checkbox" id="all"; " all lines" }
             }
-            p class="legend" {
-                @for (class, meaning) in LINES {
-                    span {
-                        svg width="34" height="8" aria-hidden="true" { path class=(class) d="M0 4H34" {} }
-                        " " (meaning)
-                    }
-                }
-            }
+            (legend())
         }
         aside id="panel" aria-live="polite" hidden {}
         div id="tables" {
@@ -75,6 +64,20 @@ pub fn diagram_page(diagram: &Diagram) -> String {
         }
     };
     document("Tables and their relations", STYLE, &body, SCRIPT)
+}
+
+/// The meaning of the lines.
+pub(in crate::page) fn legend() -> Markup {
+    html! {
+        p class="legend" {
+            @for (class, meaning) in LINES {
+                span {
+                    svg width="34" height="8" aria-hidden="true" { path class=(class) d="M0 4H34" {} }
+                    " " (meaning)
+                }
+            }
+        }
+    }
 }
 
 /// A row of a box.
@@ -131,10 +134,17 @@ fn size_of(name: &str, rows: &[Row]) -> (f64, f64) {
     (width.max(130.0), HEAD_HEIGHT + rows.len() as f64 * ROW_HEIGHT + 6.0)
 }
 
-fn picture(diagram: &Diagram, boxes: &[Vec<Row>], laid: &Layout, edges: &[Edge]) -> Markup {
+/// The tables as boxes, each a link to the anchor of its table, with lines between them. The styles are in `picture.css`.
+pub(in crate::page) fn picture(diagram: &Diagram) -> Markup {
+    let boxes: Vec<Vec<Row>> = (0..diagram.tables.len()).map(|table| rows(diagram, table)).collect();
+    let sizes: Vec<(f64, f64)> = boxes.iter().enumerate().map(|(table, rows)| size_of(&name(diagram, table), rows)).collect();
+    let edges = edges(diagram);
+    let pairs: Vec<(usize, usize)> = edges.iter().map(|edge| (edge.from, edge.to)).collect();
+    let laid = layout(&sizes, &pairs);
     let (width, height) = (laid.width + 2.0 * MARGIN, laid.height + 2.0 * MARGIN);
     html! {
-        svg id="picture" viewBox=(format!("{:.0} {:.0} {width:.0} {height:.0}", -MARGIN, -MARGIN)) role="group"
+        svg id="picture" viewBox=(format!("{:.0} {:.0} {width:.0} {height:.0}", -MARGIN, -MARGIN))
+            width=(format!("{width:.0}")) height=(format!("{height:.0}")) role="group"
             aria-label="Diagram of the tables; the list below has the same content" {
             defs {
                 marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto" {
@@ -143,9 +153,9 @@ fn picture(diagram: &Diagram, boxes: &[Vec<Row>], laid: &Layout, edges: &[Edge])
             }
             g id="world" {
                 g class="lines" {
-                    @for edge in edges {
+                    @for edge in &edges {
                         @let row = boxes[edge.from].iter().position(|row| row.relation == Some(edge.relation)).unwrap_or(0);
-                        path class=(class_of(diagram, laid, edge)) data-from=(edge.from) data-to=(edge.to)
+                        path class=(class_of(diagram, &laid, edge)) data-from=(edge.from) data-to=(edge.to)
                             d=(line(&laid.places[edge.from], row, &laid.places[edge.to], edge.from == edge.to)) {}
                     }
                 }
@@ -174,10 +184,11 @@ fn class_of(diagram: &Diagram, laid: &Layout, edge: &Edge) -> String {
 
 fn drawn(diagram: &Diagram, table: usize, rows: &[Row], place: &Place, is_hub: bool) -> Markup {
     let full = diagram.tables[table].table.to_string();
+    let anchor = anchor(diagram, table);
     let width = format!("{:.1}", place.width);
     let head = format!("M0 {HEAD_HEIGHT}V6Q0 0 6 0H{:.1}Q{width} 0 {width} 6V{HEAD_HEIGHT}Z", place.width - 6.0);
     html! {
-        a href={ "#" (full) } class=(if is_hub { "table hub" } else { "table" }) data-table=(table)
+        a id={ "diagram:" (anchor) } href={ "#" (anchor) } class=(if is_hub { "table hub" } else { "table" }) data-table=(table)
             transform=(format!("translate({:.1} {:.1})", place.x, place.y)) {
             title { (full) }
             rect class="box" width=(width) height=(format!("{:.1}", place.height)) rx="6" {}
@@ -227,7 +238,7 @@ fn article(diagram: &Diagram, table: usize) -> Markup {
     let referring: Vec<&Relation> =
         diagram.relations.iter().filter(|relation| relation.targets.contains(&schema.table)).collect();
     html! {
-        article id=(full) data-table=(table) {
+        article id=(anchor(diagram, table)) data-table=(table) {
             h3 { (full) }
             @if let Some(description) = &schema.description { p { (description) } }
             table {
@@ -239,7 +250,7 @@ fn article(diagram: &Diagram, table: usize) -> Markup {
                     strong { "Referred to by" } " "
                     @for (place, relation) in referring.iter().enumerate() {
                         @if place > 0 { ", " }
-                        (link(diagram, &relation.from.to_string())) "." code { (relation.column) }
+                        (link(diagram, &relation.from)) "." code { (relation.column) }
                     }
                 }
             }
@@ -262,7 +273,7 @@ fn column_row(diagram: &Diagram, Shown { column, is_key, relation }: &Shown<'_>)
                         "\u{2192} "
                         @for (place, target) in relation.targets.iter().enumerate() {
                             @if place > 0 { ", " }
-                            (link(diagram, &target.to_string()))
+                            (link(diagram, target))
                         }
                         @if relation.evidence == Evidence::Named { " " span class="quiet" { "(inferred from its name)" } }
                     }
@@ -274,12 +285,11 @@ fn column_row(diagram: &Diagram, Shown { column, is_key, relation }: &Shown<'_>)
 }
 
 /// A link to a table, or its name if the diagram does not have it.
-fn link(diagram: &Diagram, full: &str) -> Markup {
+pub(in crate::page) fn link(diagram: &Diagram, table: &TableRef) -> Markup {
     html! {
-        @if diagram.tables.iter().any(|schema| schema.table.to_string() == full) {
-            a href={ "#" (full) } { (full) }
-        } @else {
-            (full)
+        @match diagram.place_of(table) {
+            Some(place) => a href={ "#" (anchor(diagram, place)) } { (table) },
+            None => (table),
         }
     }
 }

@@ -5,6 +5,8 @@ mod layout;
 mod text;
 
 pub use html::diagram_page;
+pub(super) use html::{legend, link, picture};
+pub(super) use text::name;
 pub use text::{dot, mermaid};
 
 use crate::schema::{Column, ColumnType, Diagram};
@@ -60,6 +62,12 @@ fn shown(diagram: &Diagram, table: usize, columns: Columns) -> Vec<Shown<'_>> {
         relation: relation_of(&column.name),
     });
     all.filter(|shown| columns == Columns::All || shown.is_key || shown.relation.is_some()).collect()
+}
+
+/// The anchor of a table in a page: its name if it needs no escapes, else its place.
+pub(super) fn anchor(diagram: &Diagram, place: usize) -> String {
+    let table = &diagram.tables[place].table;
+    if table.is_path_safe() { table.to_string() } else { format!("table-{place}") }
 }
 
 /// Whether all tables have the same namespace.

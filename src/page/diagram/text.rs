@@ -94,7 +94,7 @@ fn escape(text: &str) -> String {
 }
 
 /// The name of a table, without the namespace if all tables have the same.
-pub(super) fn name(diagram: &Diagram, place: usize) -> String {
+pub(in crate::page) fn name(diagram: &Diagram, place: usize) -> String {
     let table = &diagram.tables[place].table;
     if has_one_namespace(diagram) { table.table.clone() } else { table.to_string() }
 }

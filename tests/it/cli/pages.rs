@@ -1,14 +1,14 @@
-//! `status` as text, JSON and a page: the same values in all forms, failures by name, no external resources, and the page in a real browser.
+//! The pages of `status` and `schema`, and the same values as text and JSON: complete, self-contained, and shown by a real browser.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use daplake::demo::school::SchoolOptions;
 use daplake::demo::serve::{Fault, Times};
-use daplake::model::Timestamp;
+use daplake::model::{TableRef, Timestamp};
 use serde_json::Value;
 
 use crate::support::browser::{browser, dom, dom_at, screenshot, screenshot_at};
-use crate::support::{Run, World, bare_command, canvas, school};
+use crate::support::{Run, World, bare_command, canvas, files_below, school};
 
 /// The variable with a folder for screenshots.
 const PICTURES: &str = "DAPLAKE_TEST_PICTURES";
@@ -185,6 +185,87 @@ fn the_diagram_can_be_searched_and_zoomed_in_a_browser() {
     keep(&picture, "diagram.png");
     screenshot(&browser, &page, &picture, (1400, 900), &[]);
     keep(&picture, "diagram-whole.png");
+}
+
+const DICTIONARY: [&str; 8] = ["schema", "--namespace", "all", "--table", "all", "--erd-source", "documentation", "--docs"];
+
+fn dictionary(form: &str, more: &[&str]) -> String {
+    Run::of(bare_command(&[&DICTIONARY[..], &[form], more].concat()).output().unwrap()).assert_code(0).stdout
+}
+
+/// The schemas of the repository with their tables.
+fn documented() -> Vec<(TableRef, Value)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
+    let files = files_below(&folder).into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    let read = |path: PathBuf| {
+        let inside = path.strip_prefix(&folder).unwrap().with_extension("");
+        let (namespace, table) = inside.to_str()?.split_once('/')?;
+        let answer: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        Some((TableRef::new(namespace, table), answer["schema"].clone()))
+    };
+    files.filter_map(read).collect()
+}
+
+#[test]
+fn the_dictionary_has_all_tables_columns_values_and_descriptions() {
+    let (page, text) = (dictionary("html", &[]), dictionary("markdown", &[]));
+    for word in ["http://", "https://", " src=", "@import", "url(http"] {
+        assert!(!page.contains(word), "{word}");
+    }
+    let tables = documented();
+    assert_eq!(tables.len(), 122);
+    assert_eq!(page.matches("<article").count(), tables.len());
+    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
+    for (table, schema) in &tables {
+        let article = page.split(&format!("<article id=\"{table}\">")).nth(1).unwrap().split("</article>").next().unwrap();
+        let section = text.split(&format!("\n<a id=\"{table}\"></a>\n")).nth(1).unwrap().split("\n<a id=").next().unwrap();
+        let rows = section.lines().filter(|line| line.starts_with("| `")).collect::<Vec<_>>();
+        let mut columns = 0;
+        for group in ["key", "value"] {
+            for (name, node) in schema["properties"][group]["properties"].as_object().into_iter().flatten() {
+                columns += 1;
+                assert!(article.contains(&format!("<code>{name}</code>")), "{table}.{name} in HTML");
+                let row = rows.iter().find(|row| row.starts_with(&format!("| `{name}`")));
+                let row = row.unwrap_or_else(|| panic!("{table}.{name} in Markdown"));
+                assert_eq!(row.replace("\\|", "").matches('|').count(), 4, "{row}");
+                for value in node["enum"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                    assert!(article.contains(&format!("<code>{}</code>", escaped(value))), "{table}.{name}: {value} in HTML");
+                    assert!(row.contains(&format!("`{value}`")), "{table}.{name}: {value} in {row}");
+                }
+                if let Some(description) = node["description"].as_str() {
+                    assert!(article.contains(&escaped(description)), "{table}.{name}: {description}");
+                }
+            }
+        }
+        assert!(rows.len() >= columns, "{table}: {} rows for {columns} columns", rows.len());
+    }
+    // References are links in both directions, and boxes of the diagram lead to the tables.
+    let submissions = page.split("<article id=\"canvas.submissions\">").nth(1).unwrap().split("</article>").next().unwrap();
+    assert!(submissions.contains("<a href=\"#canvas.assignments\">canvas.assignments</a>"));
+    assert!(page.contains("id=\"diagram:canvas.submissions\" href=\"#canvas.submissions\""));
+    assert!(text.contains("Refers to [canvas.assignments](#canvas.assignments)"));
+}
+
+#[test]
+fn the_dictionary_has_the_chosen_tables_only() {
+    let text = dictionary("markdown", &["--namespace", "canvas", "--table", "users,course*"]);
+    assert!(text.contains("\n## canvas.courses\n") && !text.contains("canvas.submissions]"), "{text}");
+    assert!(text.contains("```mermaid\nerDiagram\n"), "few tables are drawn");
+    assert!(!dictionary("markdown", &[]).contains("```mermaid"), "Mermaid cannot draw all tables");
+    let run = Run::of(bare_command(&[&DICTIONARY[..], &["html", "--namespace", "canvs"]].concat()).output().unwrap());
+    run.assert_code(5).assert_says(&["canvs", "canvas, canvas_logs, catalog"]);
+    for more in [["--erd", "html"], ["--ddl", "duckdb"]] {
+        let run = Run::of(bare_command(&[&DICTIONARY[..], &["html"], &more].concat()).output().unwrap());
+        run.assert_code(2).assert_says(&["cannot be used with"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dictionary_shows_the_schemas_of_the_service_by_default() {
+    let world = World::new(school(&["users", "courses"].map(canvas))).await;
+    let page = world.daplake(&["schema", "--namespace", "canvas", "--table", "all", "--docs", "html"]).assert_code(0).stdout;
+    assert_eq!(page.matches("<article").count(), 2);
+    assert_eq!(world.server.counters().jobs_started(), 0);
 }
 
 /// `DAPLAKE_TEST_PICTURES` names a folder in which screenshots are kept.
