@@ -16,7 +16,7 @@ pub(in crate::cli) struct ClusterArgs {
     /// Jobs, bookmarks and commits stay with this process.
     #[arg(long, env = "DAPLAKE_CLUSTER", value_name = "URL", hide_short_help = true, help_heading = CLUSTER)]
     pub(in crate::cli) cluster: Option<Url>,
-    /// Largest number of tasks per table; about twice the cores of all executors.
+    /// Maximum number of tasks per table; about twice the cores of all executors.
     #[arg(
         long,
         default_value_t = 16,
@@ -44,7 +44,7 @@ pub(in crate::cli) struct SchedulerArgs {
     /// Address for executors and drivers.
     #[arg(long, default_value = "127.0.0.1:50050", value_name = "ADDRESS")]
     pub(in crate::cli) listen: SocketAddr,
-    /// Host name or address at which they reach it [default: that of --listen].
+    /// Host name or address at which they reach the scheduler [default: that of --listen].
     #[arg(long, value_name = "HOST")]
     pub(in crate::cli) advertise: Option<String>,
     /// Seconds without a heartbeat after which an executor counts as lost.
@@ -72,7 +72,7 @@ pub(in crate::cli) struct ExecutorArgs {
     /// Port for the scheduler.
     #[arg(long, default_value_t = 50052, value_name = "PORT")]
     pub(in crate::cli) control_port: u16,
-    /// Number of tasks at the same time [default: the cores of the machine].
+    /// Number of tasks to run at the same time [default: the number of cores].
     #[arg(long, value_name = "N")]
     pub(in crate::cli) cores: Option<usize>,
     /// Option of the object store, as with `sync`; may be repeated.

@@ -6,7 +6,7 @@ use clap_complete::Shell;
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  daplake completions bash > ~/.local/share/bash-completion/completions/daplake")]
 pub(in crate::cli) struct CompletionsArgs {
-    /// The shell.
+    /// Shell.
     #[arg(value_enum)]
     pub(in crate::cli) shell: Shell,
 }
@@ -14,6 +14,6 @@ pub(in crate::cli) struct CompletionsArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  daplake man sync > daplake-sync.1")]
 pub(in crate::cli) struct ManArgs {
-    /// The command [default: the page of the program].
+    /// Command [default: the program itself].
     pub(in crate::cli) command: Option<String>,
 }

@@ -35,7 +35,7 @@ impl ConnectionArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Tables, types and bookkeeping are those of the official client: each program can continue where the other stopped. Each table is one transaction.\n\nExample:\n  daplake initdb --namespace canvas --table users,accounts\n\nExit codes: 0 success; 2 wrong usage; 5 at least one table failed; 38 not supported; 125 interrupted."
+    after_help = "Tables, types and sync state are those of the official client, so each program can continue where the other stopped. Each table is one transaction.\n\nExample:\n  daplake initdb --namespace canvas --table users,accounts\n\nExit codes: 0 success; 2 wrong usage; 5 at least one table failed; 38 not supported; 125 interrupted."
 )]
 pub(in crate::cli) struct DbLoadArgs {
     #[command(flatten)]
@@ -47,10 +47,10 @@ pub(in crate::cli) struct DbLoadArgs {
     /// What to do when the service no longer offers increments since the last run.
     #[arg(long, value_parser = choice::<OnSnapshotRequired>(), default_value = "fail", value_name = "POLICY", help_heading = EXTRAS)]
     pub(in crate::cli) on_snapshot_required: OnSnapshotRequired,
-    /// Job starts per minute; 0 for no limit.
+    /// Maximum number of job starts per minute; 0 means unlimited.
     #[arg(long, value_name = "N", default_value_t = 5, hide_short_help = true, help_heading = EXTRAS)]
     pub(in crate::cli) jobs_per_minute: u32,
-    /// Tables to leave out: a comma-separated list of names and patterns; --table accepts patterns, too.
+    /// Comma-separated tables or patterns to exclude; --table accepts patterns, too.
     #[arg(long, value_delimiter = ',', value_name = "TABLES", help_heading = EXTRAS)]
     pub(in crate::cli) exclude: Vec<String>,
     #[command(flatten)]
@@ -63,12 +63,12 @@ pub(in crate::cli) struct DbLoadArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Tables, types and bookkeeping are those of the official client: each program can continue where the other stopped. Each table is one transaction.\n\nExample:\n  daplake syncdb --namespace canvas --table all\n\nExit codes: 0 success; 2 wrong usage; 5 at least one table failed; 38 not supported; 125 interrupted."
+    after_help = "Tables, types and sync state are those of the official client, so each program can continue where the other stopped. Each table is one transaction.\n\nExample:\n  daplake syncdb --namespace canvas --table all\n\nExit codes: 0 success; 2 wrong usage; 5 at least one table failed; 38 not supported; 125 interrupted."
 )]
 pub(in crate::cli) struct SyncdbArgs {
     #[command(flatten)]
     pub(in crate::cli) load: DbLoadArgs,
-    /// Initialise tables that the database does not have yet, instead of failing them.
+    /// Initialise missing tables instead of failing them.
     #[arg(long, help_heading = EXTRAS)]
     pub(in crate::cli) init_missing: bool,
 }
@@ -89,7 +89,7 @@ pub(in crate::cli) struct DatabaseArgs {
     /// Drop columns that the service has removed, instead of keeping them without new values.
     #[arg(long, hide_short_help = true, help_heading = DATABASES)]
     pub(in crate::cli) drop_removed_columns: bool,
-    /// Existing tables without a bookmark that may be taken over; all their rows are replaced.
+    /// Existing tables without a bookmark to take over; all their rows are replaced.
     #[arg(long, value_delimiter = ',', value_name = "TABLES", hide_short_help = true, help_heading = DATABASES)]
     pub(in crate::cli) adopt: Vec<String>,
 }

@@ -15,7 +15,7 @@ pub(in crate::cli) struct DemoArgs {
     /// Folder for the tables. A folder of an earlier demo is emptied first; any other must be empty.
     #[arg(long, default_value = "daplake-demo", value_name = "DIR")]
     pub(in crate::cli) dir: PathBuf,
-    /// Rows of the table `submissions`; the other tables are in proportion.
+    /// Number of rows in `submissions`; the other tables scale with it.
     #[arg(long, default_value_t = 2000, value_name = "N", value_parser = clap::value_parser!(u64).range(100..=10_000_000))]
     pub(in crate::cli) rows: u64,
     /// Seed of the generated data.
@@ -32,7 +32,7 @@ pub(in crate::cli) struct ServeArgs {
     /// Port on 127.0.0.1; 0 selects a free one.
     #[arg(long, default_value_t = 8765, value_name = "PORT")]
     pub(in crate::cli) port: u16,
-    /// Rows of the table `submissions`; the other tables are in proportion.
+    /// Number of rows in `submissions`; the other tables scale with it.
     #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(100..=10_000_000))]
     pub(in crate::cli) rows: u64,
     /// Seed of the generated data.
@@ -43,11 +43,11 @@ pub(in crate::cli) struct ServeArgs {
     pub(in crate::cli) commits: u32,
     /// Time of the first commit, such as 2026-01-01T00:00:00Z, for the same data at every start.
     ///
-    /// Default: so that the last commit is within the last 4 hours.
+    /// By default, the last commit is less than 4 hours old.
     #[arg(long, value_name = "TIME")]
     pub(in crate::cli) start: Option<Timestamp>,
-    /// Share of a table's rows that changes with each commit.
-    #[arg(long, default_value_t = 0.02, value_name = "SHARE")]
+    /// Fraction of a table's rows that changes in each commit.
+    #[arg(long, default_value_t = 0.02, value_name = "FRACTION")]
     pub(in crate::cli) change_rate: f64,
     /// Add a commit at this interval, such as 30s, 10m or 4h.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
@@ -55,12 +55,12 @@ pub(in crate::cli) struct ServeArgs {
     /// Rows per object.
     #[arg(long, default_value_t = 100_000, value_name = "N")]
     pub(in crate::cli) rows_per_object: u64,
-    /// Keep encoded objects in this folder for the next start.
+    /// Cache encoded objects in this folder for the next start.
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) cache: Option<PathBuf>,
-    /// Limit calls per minute as the real service does.
+    /// Limit calls per minute like the real service.
     ///
-    /// 5 lists, 500 schemas, 5 job starts, 500 polls and 200 URL calls.
+    /// The limits are 5 table lists, 500 schemas, 5 job starts, 500 job polls and 200 requests for object URLs.
     #[arg(long)]
     pub(in crate::cli) limits: bool,
     /// Inject a fault; `--fault list` lists them; may be repeated.

@@ -29,13 +29,13 @@ pub(in crate::cli) struct DownloadArgs {
     pub(in crate::cli) format: Format,
     #[command(flatten)]
     pub(in crate::cli) output: OutputArgs,
-    /// Decompress text formats while they are written.
+    /// Decompress text formats while writing them.
     #[arg(long, help_heading = EXTRAS, conflicts_with = "convert")]
     pub(in crate::cli) decompress: bool,
     /// Convert text formats to Parquet (zstd) with the types of the table's schema.
     #[arg(long, value_name = "FORMAT", value_enum, help_heading = EXTRAS)]
     pub(in crate::cli) convert: Option<ConvertTo>,
-    /// Number of objects that are downloaded at the same time, over all tables.
+    /// Number of objects to download at the same time, across all tables.
     #[arg(
         long,
         value_name = "N",
@@ -44,15 +44,15 @@ pub(in crate::cli) struct DownloadArgs {
         help_heading = EXTRAS
     )]
     pub(in crate::cli) concurrency: u16,
-    /// Job starts per minute; 0 for no limit.
+    /// Maximum number of job starts per minute; 0 means unlimited.
     #[arg(long, value_name = "N", default_value_t = 5, help_heading = EXTRAS)]
     pub(in crate::cli) jobs_per_minute: u32,
     /// Discard the state of an interrupted run and download all files again.
     #[arg(long, help_heading = EXTRAS)]
     pub(in crate::cli) fresh: bool,
-    /// Folder with the state from which an interrupted run is resumed.
+    /// Folder for the state from which interrupted runs are resumed.
     ///
-    /// Default: the system's folder for state, such as ~/.local/state/daplake.
+    /// By default, the system's folder for state, such as ~/.local/state/daplake.
     #[arg(long, value_name = "DIR", env = "DAPLAKE_STATE_DIR", hide_short_help = true, help_heading = EXTRAS)]
     pub(in crate::cli) state_dir: Option<PathBuf>,
 }
@@ -78,10 +78,10 @@ pub(in crate::cli) struct SnapshotArgs {
 pub(in crate::cli) struct IncrementalArgs {
     #[command(flatten)]
     pub(in crate::cli) download: DownloadArgs,
-    /// Changes after this time, which should be the end of the previous result.
+    /// Download changes after this time, usually the end of the previous download.
     #[arg(long, value_name = "DATETIME", value_parser = parse_moment, allow_hyphen_values = true)]
     pub(in crate::cli) since: Moment,
-    /// Changes up to this time [default: the newest].
+    /// Download changes up to this time [default: all available changes].
     #[arg(long, value_name = "DATETIME", value_parser = parse_moment, allow_hyphen_values = true)]
     pub(in crate::cli) until: Option<Moment>,
 }

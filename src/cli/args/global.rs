@@ -17,7 +17,7 @@ pub(in crate::cli) const DEFAULT_BASE_URL: &str = "https://api-gateway.instructu
 pub(in crate::cli) struct GlobalArgs {
     /// Client id of the API key.
     ///
-    /// Such as `us-east-1#0123...`. Put it in quotes: `#` begins a comment in shells, .env files and YAML.
+    /// For example `us-east-1#0123...`. Put it in quotes: `#` begins a comment in shells, .env files and YAML.
     #[arg(
         long,
         global = true,
@@ -42,7 +42,7 @@ pub(in crate::cli) struct GlobalArgs {
     pub(in crate::cli) client_secret: Option<Secret>,
     /// Settings file (see `daplake init`).
     ///
-    /// Default: ./daplake.toml, else daplake.toml in your settings folder, such as ~/.config/daplake.
+    /// By default ./daplake.toml, or else daplake.toml in your configuration folder, such as ~/.config/daplake.
     #[arg(long, global = true, env = "DAPLAKE_SETTINGS", value_name = "FILE", help_heading = GLOBAL)]
     pub(in crate::cli) settings: Option<PathBuf>,
     /// Address of the DAP gateway.
@@ -59,7 +59,7 @@ pub(in crate::cli) struct GlobalArgs {
     /// PEM file with additional root certificates, for networks that inspect TLS.
     #[arg(long, global = true, env = "DAP_CA_BUNDLE", value_name = "FILE", hide_short_help = true, help_heading = GLOBAL)]
     pub(in crate::cli) ca_bundle: Option<PathBuf>,
-    /// Least severe level that is logged.
+    /// Minimum level of log messages.
     #[arg(
         long,
         global = true,
@@ -84,10 +84,10 @@ pub(in crate::cli) struct GlobalArgs {
         help_heading = GLOBAL
     )]
     pub(in crate::cli) logformat: LogFormat,
-    /// Print failures only, and nothing if all went well.
+    /// Print only failures.
     ///
-    /// For cron, which mails what is printed. Data that a command was asked for, such as the rows of `query`, is still printed. The log
-    /// file holds everything.
+    /// For cron, which mails all output. Requested data, such as the rows of `query`, is still printed. The log file still
+    /// contains everything.
     #[arg(long, short = 'q', global = true, help_heading = GLOBAL)]
     pub(in crate::cli) quiet: bool,
     /// For scripts: data on standard output, log lines on standard error, no progress display.
@@ -108,10 +108,10 @@ pub(in crate::cli) struct GlobalArgs {
         help_heading = GLOBAL
     )]
     pub(in crate::cli) console_theme: Theme,
-    /// Limits of calls per minute, for accounts whose limits differ from the usual ones.
+    /// Limits on calls per minute, for accounts whose limits differ from the usual ones.
     ///
-    /// A comma list of job-status=500, table-lists=5, schemas=500 and object-urls=200 (the defaults); 0 means unlimited. The limit
-    /// of job starts is --jobs-per-minute.
+    /// Comma-separated; the defaults are job-status=500, table-lists=5, schemas=500 and object-urls=200, and 0 means unlimited.
+    /// --jobs-per-minute limits job starts.
     #[arg(
         long,
         global = true,

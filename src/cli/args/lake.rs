@@ -16,9 +16,9 @@ use crate::sink::delta::{ChangeDataFeed, DeletionVectors, OnForeignChanges};
 /// How lake tables are written.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LakeArgs {
-    /// Record deleted rows in deletion vectors instead of rewriting files: where it pays, always, or never.
+    /// When to record deleted rows in deletion vectors instead of rewriting files.
     ///
-    /// Readers of tables with deletion vectors must support them.
+    /// `auto` uses them where they save work. Readers of the tables must support them.
     #[arg(
         long,
         value_parser = choice::<DeletionVectors>(),
@@ -30,12 +30,13 @@ pub(in crate::cli) struct LakeArgs {
     pub(in crate::cli) deletion_vectors: DeletionVectors,
     /// Enable or disable the change data feed of Delta tables from the next commit on.
     ///
-    /// With it, each commit also reads and writes the old versions of changed rows. Default: as the table is; off for new tables.
+    /// With it, each commit also reads and writes the old versions of changed rows. By default,
+    /// existing tables keep their setting, and new tables have no feed.
     #[arg(long, value_parser = choice::<ChangeDataFeed>(), value_name = "SWITCH", hide_short_help = true, help_heading = LAKE)]
     pub(in crate::cli) change_data_feed: Option<ChangeDataFeed>,
-    /// What to do with an increment when another program has changed rows of the table since the last load.
+    /// What to do when another program has changed rows of a table since the last load.
     ///
-    /// `fail` fails the table, `warn` loads the increment with a warning. A snapshot is always loaded.
+    /// `fail` fails the table; `warn` loads the increment with a warning. Snapshots are always loaded.
     #[arg(
         long,
         value_parser = choice::<OnForeignChanges>(),
@@ -45,14 +46,14 @@ pub(in crate::cli) struct LakeArgs {
         help_heading = LAKE
     )]
     pub(in crate::cli) foreign_changes: OnForeignChanges,
-    /// Compact a Delta table when a load leaves this many small files; 0 for never.
+    /// Compact a Delta table when a load leaves this many small files; 0 disables it.
     #[arg(long, default_value_t = 20, value_name = "N", hide_short_help = true, help_heading = LAKE)]
     pub(in crate::cli) compact_after: u32,
 }
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The rows stay the same. Replaced files stay for readers of older versions until `daplake vacuum` removes them.\n\nExample:\n  daplake optimize --target ./lake --table submissions --sort-by-key"
+    after_help = "Rows do not change. Replaced files remain for readers of older versions until `daplake vacuum` removes them.\n\nExample:\n  daplake optimize --target ./lake --table submissions --sort-by-key"
 )]
 pub(in crate::cli) struct OptimizeArgs {
     #[command(flatten)]
@@ -71,17 +72,17 @@ pub(in crate::cli) struct OptimizeArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Removes files that were replaced, or left behind by a killed run, before the retention period. Older versions of the tables can then no longer be read.\n\nExample:\n  daplake vacuum --target ./lake --retention 30d --dry-run"
+    after_help = "Removes files that were replaced before the retention period, and files that killed runs left behind. Older versions of the tables can then no longer be read.\n\nExample:\n  daplake vacuum --target ./lake --retention 30d --dry-run"
 )]
 pub(in crate::cli) struct VacuumArgs {
     #[command(flatten)]
     pub(in crate::cli) target: TargetArgs,
     #[command(flatten)]
     pub(in crate::cli) tables: HeldTablesArgs,
-    /// Keep files that were in use within this time, such as 30d; at least 7d.
+    /// Keep files that were needed within this time, such as 30d; at least 7d.
     #[arg(long, default_value = "7d", value_name = "TIME", value_parser = parse_retention)]
     pub(in crate::cli) retention: Duration,
-    /// List the files to remove, and remove none.
+    /// List the files without removing them.
     #[arg(long)]
     pub(in crate::cli) dry_run: bool,
     /// Format of the output.
@@ -98,7 +99,7 @@ pub(in crate::cli) struct VerifyArgs {
     pub(in crate::cli) target: TargetArgs,
     #[command(flatten)]
     pub(in crate::cli) tables: HeldTablesArgs,
-    /// Number of differing keys to print per table.
+    /// Maximum number of differing keys to print per table.
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub(in crate::cli) keys: usize,
     /// Format of the output.
@@ -106,7 +107,7 @@ pub(in crate::cli) struct VerifyArgs {
     pub(in crate::cli) output: OutputFormat,
     #[command(flatten)]
     pub(in crate::cli) key: HashKeyArgs,
-    /// Format in which objects are downloaded.
+    /// Format of the downloaded objects.
     #[arg(
         long,
         value_parser = choice::<Format>(),
@@ -116,7 +117,7 @@ pub(in crate::cli) struct VerifyArgs {
         help_heading = DOWNLOAD
     )]
     pub(in crate::cli) download_format: Format,
-    /// Job starts per minute; 0 for no limit.
+    /// Maximum number of job starts per minute; 0 means unlimited.
     #[arg(long, default_value_t = 5, value_name = "N", hide_short_help = true, help_heading = DOWNLOAD)]
     pub(in crate::cli) jobs_per_minute: u32,
     #[command(flatten)]
@@ -128,10 +129,10 @@ pub(in crate::cli) struct VerifyArgs {
 pub(in crate::cli) struct HistoryArgs {
     #[command(flatten)]
     pub(in crate::cli) target: TargetArgs,
-    /// The table, as namespace.table; `canvas` may be omitted.
+    /// Table, as namespace.table; the namespace defaults to `canvas`.
     #[arg(long, value_name = "TABLE")]
     pub(in crate::cli) table: String,
-    /// Number of commits, newest first.
+    /// Maximum number of commits to list, newest first.
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub(in crate::cli) limit: usize,
     /// Format of the output.

@@ -65,7 +65,7 @@ const DAP_VERSION: &str = "2.3.1";
 )]
 #[command(
     after_help = "`daplake COMMAND -h` shows the main options of a command; `daplake --help` shows all options.",
-    after_long_help = "First steps, without an account:  daplake demo\nWith an API key:  DAP_CLIENT_ID=... DAP_CLIENT_SECRET=... daplake sync --target ./lake --table accounts,users\nAll commands of the official client `dap` work the same, also through a link of that name."
+    after_long_help = "First steps, without an account:  daplake demo\nWith an API key:  DAP_CLIENT_ID=... DAP_CLIENT_SECRET=... daplake sync --target ./lake --table accounts,users\nAll commands of the official client `dap` are here with the same options, also through a link named `dap`."
 )]
 pub(in crate::cli) struct Settings {
     #[command(flatten)]
@@ -88,7 +88,7 @@ pub(in crate::cli) enum Command {
     /// Create or update the tables of a target.
     #[cfg(feature = "lake")]
     Sync(Box<SyncArgs>),
-    /// Run `sync` regularly by the scheduler of this machine.
+    /// Run `sync` regularly with the scheduler of this machine.
     #[cfg(feature = "lake")]
     Schedule(ScheduledSyncArgs),
     /// Show rows, age and size of the tables of a target.
@@ -111,7 +111,7 @@ pub(in crate::cli) enum Command {
     History(HistoryArgs),
     /// Download the current rows of tables as files.
     Snapshot(SnapshotArgs),
-    /// Download the changes of tables since a time as files.
+    /// Download the changes of tables since a given time as files.
     Incremental(IncrementalArgs),
     /// List the tables of a namespace.
     List(ListArgs),
@@ -129,10 +129,10 @@ pub(in crate::cli) enum Command {
     Listdb(ListdbArgs),
     /// Save or print the schemas of tables.
     Schema(SchemaArgs),
-    /// Show everything with generated data: no account, no network.
+    /// Try daplake with generated data: no account, no network.
     #[cfg(all(feature = "lake", feature = "demo"))]
     Demo(DemoArgs),
-    /// Run the DAP server of the demo on its own.
+    /// Run the demo's DAP server on its own.
     #[cfg(feature = "demo")]
     Serve(ServeArgs),
     /// Run the scheduler of a cluster.

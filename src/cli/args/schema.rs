@@ -38,7 +38,7 @@ pub(in crate::cli) struct SchemaArgs {
 pub(in crate::cli) struct ErdArgs {
     /// Print a diagram of the tables and their relations: for Mermaid, for Graphviz, or as a web page.
     ///
-    /// --namespace then accepts a comma list or `all`, and --table accepts patterns.
+    /// --namespace then accepts a comma-separated list or `all`, and --table accepts patterns.
     #[arg(long, value_enum, value_name = "FORM", help_heading = EXTRAS)]
     pub(in crate::cli) erd: Option<ErdForm>,
     /// With --erd mermaid or dot: show keys and references only, or all columns.
@@ -51,7 +51,7 @@ pub(in crate::cli) struct ErdArgs {
         help_heading = EXTRAS
     )]
     pub(in crate::cli) erd_columns: Columns,
-    /// With --erd or --docs: current schemas of the service, or those of the documentation, which need no call.
+    /// With --erd or --docs: current schemas of the service, or bundled ones of its documentation.
     #[arg(
         long,
         value_enum,
@@ -85,13 +85,13 @@ pub(in crate::cli) enum ErdSource {
 #[cfg(feature = "lake")]
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DdlArgs {
-    /// Print statements instead: views or external tables over --target, or the tables of a database.
+    /// Print SQL statements instead: views or external tables over --target, or the tables of a database.
     #[arg(long, value_enum, value_name = "ENGINE", conflicts_with_all = ["erd", "docs"], help_heading = EXTRAS)]
     pub(in crate::cli) ddl: Option<DdlEngine>,
-    /// With --ddl for an engine: folder or URL with the tables.
+    /// With --ddl for a query engine: folder or URL of the tables.
     #[arg(long, env = "DAPLAKE_TARGET", value_name = "TARGET", help_heading = EXTRAS)]
     pub(in crate::cli) target: Option<String>,
-    /// With --ddl for an engine: format of the tables.
+    /// With --ddl for a query engine: format of the tables.
     #[arg(
         long,
         value_parser = choice::<LakeFormat>(),
@@ -101,7 +101,7 @@ pub(in crate::cli) struct DdlArgs {
         help_heading = EXTRAS
     )]
     pub(in crate::cli) table_format: LakeFormat,
-    /// With --ddl for an engine: form of nested columns.
+    /// With --ddl for a query engine: form of nested columns.
     #[arg(
         long,
         value_parser = choice::<Nested>(),

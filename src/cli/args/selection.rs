@@ -16,15 +16,15 @@ use crate::ops::OutOfRange;
 #[cfg(feature = "lake")]
 #[derive(Debug, Args)]
 pub(in crate::cli) struct SelectionArgs {
-    /// Namespaces: canvas, canvas_logs, catalog, new_quizzes, a comma list, or `all`.
+    /// Comma-separated namespaces (canvas, canvas_logs, catalog, new_quizzes), or `all`.
     #[arg(long, value_delimiter = ',', default_value = "canvas", value_name = "NAMESPACE", help_heading = TABLES)]
     pub(in crate::cli) namespace: Vec<String>,
-    /// Tables: `all`, or a comma-separated list of names and patterns such as 'user*'.
+    /// Comma-separated tables or patterns, such as 'user*', or `all`.
     ///
-    /// Patterns may use `*` and `?`. Write namespace.table where several namespaces have a table of that name.
+    /// Patterns may contain `*` and `?`. Write namespace.table if several namespaces have a table of that name.
     #[arg(long, value_delimiter = ',', default_value = "all", value_name = "TABLE", help_heading = TABLES)]
     pub(in crate::cli) table: Vec<String>,
-    /// Tables to leave out: a comma-separated list of names and patterns.
+    /// Comma-separated tables or patterns to exclude.
     #[arg(long, value_delimiter = ',', value_name = "TABLE", help_heading = TABLES)]
     pub(in crate::cli) exclude: Vec<String>,
 }
@@ -33,15 +33,15 @@ pub(in crate::cli) struct SelectionArgs {
 #[cfg(feature = "lake")]
 #[derive(Debug, Args)]
 pub(in crate::cli) struct HeldTablesArgs {
-    /// Namespaces: a comma list, or `all` that the target has.
+    /// Comma-separated namespaces, or `all` namespaces of the target.
     #[arg(long, value_delimiter = ',', default_value = "all", value_name = "NAMESPACE", help_heading = TABLES)]
     pub(in crate::cli) namespace: Vec<String>,
-    /// Tables: `all`, or a comma-separated list of names and patterns such as 'user*'.
+    /// Comma-separated tables or patterns, such as 'user*', or `all`.
     ///
-    /// Patterns may use `*` and `?`. Write namespace.table where several namespaces have a table of that name.
+    /// Patterns may contain `*` and `?`. Write namespace.table if several namespaces have a table of that name.
     #[arg(long, value_delimiter = ',', default_value = "all", value_name = "TABLE", help_heading = TABLES)]
     pub(in crate::cli) table: Vec<String>,
-    /// Tables to leave out: a comma-separated list of names and patterns.
+    /// Comma-separated tables or patterns to exclude.
     #[arg(long, value_delimiter = ',', value_name = "TABLE", help_heading = TABLES)]
     pub(in crate::cli) exclude: Vec<String>,
 }
@@ -50,12 +50,12 @@ pub(in crate::cli) struct HeldTablesArgs {
 #[cfg(feature = "lake")]
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TableArgs {
-    /// Columns to load, as table.column; the other columns of that table are left out, except the key.
+    /// Columns to load, as table.column; the table's other columns are left out, except its key.
     ///
-    /// A comma list; both parts may use `*` and `?`; may be repeated.
+    /// Separate columns with commas, or repeat the option. Both parts may contain `*` and `?`.
     #[arg(long, value_delimiter = ',', value_name = "TABLE.COLUMN", hide_short_help = true, help_heading = COLUMNS)]
     pub(in crate::cli) column: Vec<String>,
-    /// Columns to leave out, such as 'users.*_email' or '*.sis_user_id'; they are not even decoded.
+    /// Columns to leave out, such as 'users.*_email' or '*.sis_user_id'; their values are never decoded.
     #[arg(long, value_delimiter = ',', value_name = "TABLE.COLUMN", hide_short_help = true, help_heading = COLUMNS)]
     pub(in crate::cli) drop_column: Vec<String>,
     /// Columns to replace with a keyed hash (HMAC-SHA256, 64 hexadecimal digits); key columns are allowed.
@@ -65,22 +65,22 @@ pub(in crate::cli) struct TableArgs {
     pub(in crate::cli) hash_column: Vec<String>,
     #[command(flatten)]
     pub(in crate::cli) key: HashKeyArgs,
-    /// What a delete does to a row of a lake table.
+    /// How deletes change a lake table.
     ///
-    /// `remove` deletes the row, `mark` keeps it with `_deleted` set to true. A value for all tables, or table=mark for some; may
-    /// be repeated. Default: as the table is; `remove` for new tables.
+    /// `remove` deletes the row; `mark` keeps it with `_deleted` set to true. Give a value for all tables, or table=mark for
+    /// one table; may be repeated. By default, existing tables keep their setting, and new tables use `remove`.
     #[arg(long, value_name = "[TABLE=]WHAT", hide_short_help = true, help_heading = LAKE)]
     pub(in crate::cli) deletes: Vec<String>,
     /// Which rows a lake table keeps; cannot be changed later.
     ///
-    /// `current` has one row per key, `changes` every change that was loaded, `history` every version of each row with the time in
-    /// which it was valid. A value for all tables, or table=history for some; may be repeated. Default: as the table is; `current`
-    /// for new tables.
+    /// `current` keeps one row per key, `changes` every loaded change, `history` every version of each row with the period in which
+    /// it was valid. Give a value for all tables, or table=history for one table; may be repeated. By default, existing tables keep
+    /// their mode, and new tables use `current`.
     #[arg(long, value_name = "[TABLE=]MODE", hide_short_help = true, help_heading = LAKE)]
     pub(in crate::cli) mode: Vec<String>,
-    /// Partition new lake tables by a time or date, such as 'submissions=month(submitted_at)'.
+    /// Partition new lake tables by a time or date column, such as 'submissions=month(submitted_at)'.
     ///
-    /// The unit is day, month or year. web_logs is partitioned by day(timestamp) unless web_logs=none is given. May be repeated.
+    /// Units are day, month and year. web_logs is partitioned by day(timestamp) unless you give web_logs=none. May be repeated.
     #[arg(long, value_name = "TABLE=UNIT(COLUMN)", hide_short_help = true, help_heading = LAKE)]
     pub(in crate::cli) partition_by: Vec<String>,
     /// Namespaces of other targets of the settings file; options may name their tables.
@@ -123,7 +123,7 @@ pub(in crate::cli) struct NamespaceArgs {
 /// The tables of a command of the official client.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TablesArgs {
-    /// Tables: one name, a comma list, or `all`.
+    /// Comma-separated tables, or `all`.
     #[arg(long, value_name = "TABLE", allow_hyphen_values = true)]
     pub(in crate::cli) table: String,
 }

@@ -17,25 +17,25 @@ use crate::cli::values::duration::parse_duration;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Only you can read the file (mode 0600). It contains no secrets, only where to find them. An existing file is not overwritten.\n\nExamples:\n  daplake init --target ./lake\n  daplake init --target s3://bucket/canvas --name lake --namespace canvas,canvas_logs --secret-file /run/secrets/dap\n  daplake check && daplake sync"
+    after_help = "Only you can read the file (mode 0600). It refers to secrets but contains none. An existing file is not overwritten.\n\nExamples:\n  daplake init --target ./lake\n  daplake init --target s3://bucket/canvas --name lake --namespace canvas,canvas_logs --secret-file /run/secrets/dap\n  daplake check && daplake sync"
 )]
 pub(in crate::cli) struct InitArgs {
-    /// Where to keep the tables: a folder, or the URL of an object store or database.
+    /// Location of the tables: a folder, or the URL of an object store or database.
     #[arg(long, default_value = "./lake", value_name = "TARGET")]
     pub(in crate::cli) target: String,
     /// Name of the target.
     #[arg(long, default_value = "lake", value_name = "NAME", value_parser = parse_name)]
     pub(in crate::cli) name: String,
-    /// Namespaces: a comma list, or `all`.
+    /// Comma-separated namespaces, or `all`.
     #[arg(long, value_delimiter = ',', default_value = "canvas", value_name = "NAMESPACE")]
     pub(in crate::cli) namespace: Vec<String>,
-    /// Tables: `all`, or a comma-separated list of names and patterns.
+    /// Comma-separated tables or patterns, or `all`.
     #[arg(long, value_delimiter = ',', default_value = "all", value_name = "TABLE")]
     pub(in crate::cli) table: Vec<String>,
-    /// Tables to leave out: a comma-separated list of names and patterns.
+    /// Comma-separated tables or patterns to exclude.
     #[arg(long, value_delimiter = ',', value_name = "TABLE")]
     pub(in crate::cli) exclude: Vec<String>,
-    /// File that contains the client secret [default: refer to the variable DAP_CLIENT_SECRET].
+    /// File with the client secret [default: use the variable DAP_CLIENT_SECRET].
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) secret_file: Option<PathBuf>,
 }
@@ -47,7 +47,7 @@ fn parse_name(text: &str) -> Result<String, String> {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Requests a token and lists of tables; starts no job. Targets are tested with the smallest part of a real load, which is undone: in a database, a schema and a table are created and dropped. Options for single tables are compared with the schemas. No notification is sent.\n\nExamples:\n  daplake check\n  daplake check --target ./lake\n\nExit codes: 0 all checks passed; 5 at least one failed."
+    after_help = "Requests a token and the lists of tables, but starts no job. Each target is tested with a minimal load that is rolled back: in a database, a schema and a table are created and dropped. Table options are compared with the schemas. No notification is sent.\n\nExamples:\n  daplake check\n  daplake check --target ./lake\n\nExit codes: 0 all checks passed; 5 at least one failed."
 )]
 pub(in crate::cli) struct CheckArgs {
     #[command(flatten)]
@@ -74,28 +74,28 @@ pub(in crate::cli) struct CheckArgs {
 
 #[derive(Debug, Clone, Args)]
 #[command(
-    after_help = "`install` needs a settings file (see `daplake init`). It prints every file that it writes and every program that it runs, and asks before it starts. Secrets are written neither to units and crontabs nor to command lines: the scheduled run reads the settings file, and a file with the variables of your shell that daplake uses (mode 0600). Run `install` again after such a variable has changed. `remove` deletes only what `install` created.\n\nExamples:\n  daplake schedule install --dry-run\n  daplake schedule install --yes\n  daplake schedule install --every 6h --system cron\n  daplake schedule status\n  daplake schedule remove --yes"
+    after_help = "`install` needs a settings file (see `daplake init`). It prints every file it will write and every program it will run, and asks for confirmation. Secrets appear neither in units and crontabs nor on command lines: the scheduled run reads the settings file, and a file (mode 0600) with the variables of your shell that daplake uses. Run `install` again when such a variable changes. `remove` deletes only what `install` created.\n\nExamples:\n  daplake schedule install --dry-run\n  daplake schedule install --yes\n  daplake schedule install --every 6h --system cron\n  daplake schedule status\n  daplake schedule remove --yes"
 )]
 pub(in crate::cli) struct ScheduledSyncArgs {
-    /// What to do.
+    /// Action.
     #[arg(value_enum, value_name = "ACTION")]
     pub(in crate::cli) action: ScheduleAction,
-    /// Scheduler of the operating system.
+    /// Scheduler to use.
     ///
-    /// `auto` is launchd on macOS and the Task Scheduler on Windows. Elsewhere it is a timer of your systemd user manager, or else
-    /// your crontab. For `status` and `remove` it is every scheduler of this machine.
+    /// `auto` selects launchd on macOS, the Task Scheduler on Windows, and elsewhere a timer of your systemd user manager, or your
+    /// crontab if there is none. With `status` and `remove` it selects every scheduler of this machine.
     #[arg(long, value_enum, default_value_t = SchedulerChoice::Auto, value_name = "SYSTEM")]
     pub(in crate::cli) system: SchedulerChoice,
-    /// Time between two runs: a part of a day without remainder, such as 30m, 4h or 24h.
+    /// Time between two runs; it must divide a day evenly, such as 30m, 4h or 24h.
     #[arg(long = "every", id = "interval", default_value = "4h", value_name = "TIME", value_parser = parse_duration)]
     pub(in crate::cli) interval: Duration,
-    /// Update only these targets of the settings file, as a comma list [default: all].
+    /// Comma-separated names of the targets to update [default: all targets of the settings file].
     #[arg(long = "to", id = "only", value_delimiter = ',', value_name = "NAME")]
     pub(in crate::cli) only: Vec<String>,
-    /// Name of the schedule. With several names, a machine can have several schedules.
+    /// Name of the schedule, so that a machine can have several.
     #[arg(long, default_value = "daplake", value_name = "NAME", value_parser = parse_name)]
     pub(in crate::cli) name: String,
-    /// Print what would be done, and do nothing.
+    /// Print the steps without carrying them out.
     #[arg(long)]
     pub(in crate::cli) dry_run: bool,
     /// Do not ask for confirmation.
@@ -105,24 +105,24 @@ pub(in crate::cli) struct ScheduledSyncArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum ScheduleAction {
-    /// Run `sync` regularly, or change how it is run.
+    /// Create the schedule, or change it.
     Install,
-    /// Show what is installed, and when it runs next.
+    /// Show the schedule and the time of its next run.
     Status,
-    /// Remove what `install` created.
+    /// Remove the schedule.
     Remove,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum SchedulerChoice {
-    /// The usual one of this machine.
+    /// The default scheduler of this machine.
     Auto,
     /// A timer of your systemd user manager.
     Systemd,
-    /// A launch agent of macOS.
+    /// A macOS launch agent.
     Launchd,
-    /// A task of the Windows Task Scheduler.
+    /// A task in the Windows Task Scheduler.
     Windows,
-    /// An entry of your crontab.
+    /// An entry in your crontab.
     Cron,
 }

@@ -70,7 +70,7 @@ pub(in crate::cli) struct SyncArgs {
     #[cfg(feature = "sql")]
     #[command(flatten)]
     pub(in crate::cli) database: DatabaseArgs,
-    /// Format in which objects are downloaded.
+    /// Format of the downloaded objects.
     #[arg(
         long,
         value_parser = choice::<Format>(),
@@ -80,10 +80,10 @@ pub(in crate::cli) struct SyncArgs {
         help_heading = DOWNLOAD
     )]
     pub(in crate::cli) download_format: Format,
-    /// Number of tables that are loaded at the same time.
+    /// Number of tables to load at the same time.
     #[arg(long, default_value_t = 2, value_name = "N", hide_short_help = true, help_heading = DOWNLOAD)]
     pub(in crate::cli) concurrency: usize,
-    /// Job starts per minute; 0 for no limit.
+    /// Maximum number of job starts per minute; 0 means unlimited.
     #[arg(long, default_value_t = 5, value_name = "N", hide_short_help = true, help_heading = DOWNLOAD)]
     pub(in crate::cli) jobs_per_minute: u32,
     #[command(flatten)]
@@ -92,8 +92,8 @@ pub(in crate::cli) struct SyncArgs {
     pub(in crate::cli) notifications: NotifyArgs,
     /// Write a JSON report of the run to this file; `-` is standard output.
     ///
-    /// It is written even if the run cannot start. With several targets it is a list of reports. With `-`, standard output holds
-    /// nothing else.
+    /// The report is written even if the run cannot start. With several targets it is a list of reports. With `-`, nothing else is
+    /// written to standard output.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub(in crate::cli) report: Option<PathBuf>,
     #[command(flatten, next_help_heading = OUTPUT)]
@@ -110,12 +110,12 @@ pub(in crate::cli) struct SyncArgs {
 /// How often to run, and for how long.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ScheduleArgs {
-    /// Keep running, and sync at this interval, such as 4h (the same as --watch --interval 4h).
+    /// Keep running and sync at this interval, such as 4h (same as --watch --interval 4h).
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = SCHEDULE)]
     pub(in crate::cli) every: Option<Duration>,
-    /// Keep running, and sync every 4 hours (see --interval).
+    /// Keep running and sync every 4 hours (see --interval).
     ///
-    /// Ctrl-C or SIGTERM ends it. systemd is notified of its state.
+    /// Ctrl-C or SIGTERM stops it. It reports its state to systemd.
     #[arg(long, help_heading = SCHEDULE)]
     pub(in crate::cli) watch: bool,
     /// With --watch: time from the start of one run to the start of the next.
@@ -130,12 +130,12 @@ pub(in crate::cli) struct ScheduleArgs {
         help_heading = SCHEDULE
     )]
     pub(in crate::cli) interval: Duration,
-    /// With --watch: longest random delay that is added to an interval [default: a tenth of it, at most 10m].
+    /// With --watch: maximum random delay added to each interval [default: a tenth of the interval, at most 10m].
     #[arg(long, value_name = "TIME", value_parser = parse_duration, hide_short_help = true, help_heading = SCHEDULE)]
     pub(in crate::cli) jitter: Option<Duration>,
     /// With --watch: skip tables whose data is younger than this; 0s queries all tables in every run.
     ///
-    /// Default: 4h, the refresh interval of the service; 8h for new_quizzes.
+    /// By default 4h, the refresh interval of the service; 8h for new_quizzes.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, hide_short_help = true, help_heading = SCHEDULE)]
     pub(in crate::cli) refresh: Option<Duration>,
     /// Stop after this time; the next run loads the remaining tables.
@@ -146,7 +146,7 @@ pub(in crate::cli) struct ScheduleArgs {
 /// Notifications and metrics. A notification that fails never changes the result of a run.
 #[derive(Debug, Clone, Args)]
 pub(in crate::cli) struct NotifyArgs {
-    /// Post the result of each run to this webhook. The address is a secret: prefer the variable.
+    /// Post the result of each run to this webhook. The URL is a secret: prefer the variable.
     #[arg(
         long,
         env = "DAPLAKE_NOTIFY",
@@ -156,7 +156,7 @@ pub(in crate::cli) struct NotifyArgs {
         help_heading = NOTIFICATIONS
     )]
     pub(in crate::cli) notify: Option<Secret>,
-    /// Body of the webhook: JSON with all details of the run, or a message for Slack and compatible chats, or a card for Microsoft Teams.
+    /// Body of the webhook request: all details as JSON, a message for Slack, or a card for Microsoft Teams.
     #[arg(
         long,
         value_parser = choice::<NotifyForm>(),
@@ -168,18 +168,18 @@ pub(in crate::cli) struct NotifyArgs {
     pub(in crate::cli) notify_form: NotifyForm,
     /// Run this shell command after each run.
     ///
-    /// It gets the details as JSON on standard input, and an environment without credentials.
+    /// The command receives the details as JSON on standard input. Its environment has no credentials.
     #[arg(long, value_name = "COMMAND", hide_short_help = true, help_heading = NOTIFICATIONS)]
     pub(in crate::cli) notify_command: Option<String>,
-    /// Send the result of each run to these mail addresses, as a comma list.
+    /// Send the result of each run to these comma-separated mail addresses.
     #[arg(long, value_delimiter = ',', value_name = "ADDRESS", hide_short_help = true, help_heading = NOTIFICATIONS)]
     pub(in crate::cli) notify_email: Vec<String>,
-    /// Sender of mail [default: the user of --notify-smtp if it is an address, else the first recipient].
+    /// Sender address of mail [default: the user of --notify-smtp if it is an address, else the first recipient].
     #[arg(long, value_name = "ADDRESS", hide_short_help = true, help_heading = NOTIFICATIONS)]
     pub(in crate::cli) notify_email_from: Option<String>,
     /// Mail server: smtp://user@host:587 (STARTTLS) or smtps://user@host:465 (TLS).
     ///
-    /// `smtp://localhost:25?tls=off` is a server on this machine without encryption.
+    /// For an unencrypted server on this machine: smtp://localhost:25?tls=off.
     #[arg(
         long,
         env = "DAPLAKE_SMTP",
@@ -189,7 +189,7 @@ pub(in crate::cli) struct NotifyArgs {
         help_heading = NOTIFICATIONS
     )]
     pub(in crate::cli) notify_smtp: Option<Secret>,
-    /// Password for the mail server. Prefer the variable.
+    /// Password for the mail server; prefer the variable.
     #[arg(
         long,
         env = "DAPLAKE_SMTP_PASSWORD",
@@ -200,7 +200,7 @@ pub(in crate::cli) struct NotifyArgs {
         help_heading = NOTIFICATIONS
     )]
     pub(in crate::cli) notify_smtp_password: Option<Secret>,
-    /// Which runs to report: all, those that bring a new failure or the end of one, or those with failures.
+    /// Which runs to report: all, those in which failures begin or end, or those with failures.
     #[arg(
         long,
         value_parser = choice::<NotifyOn>(),
@@ -210,7 +210,7 @@ pub(in crate::cli) struct NotifyArgs {
         help_heading = NOTIFICATIONS
     )]
     pub(in crate::cli) notify_on: NotifyOn,
-    /// Serve metrics for Prometheus at http://ADDRESS/metrics, such as 127.0.0.1:9184.
+    /// Serve Prometheus metrics at http://ADDRESS/metrics, such as 127.0.0.1:9184.
     #[arg(long, value_name = "ADDRESS", hide_short_help = true, help_heading = NOTIFICATIONS)]
     pub(in crate::cli) metrics_listen: Option<SocketAddr>,
 }
@@ -218,7 +218,7 @@ pub(in crate::cli) struct NotifyArgs {
 /// Limits that protect against broken or malicious responses.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LimitArgs {
-    /// Longest line of an object; a longer one fails its table.
+    /// Maximum length of a line in an object; a longer line fails the table.
     #[arg(
         long,
         default_value = "256MiB",
@@ -228,7 +228,7 @@ pub(in crate::cli) struct LimitArgs {
         help_heading = LIMITS
     )]
     pub(in crate::cli) max_line: u64,
-    /// Largest ratio of unpacked to packed bytes of an object, beyond its first GiB.
+    /// Maximum ratio of decompressed to compressed size of an object, beyond its first GiB.
     #[arg(
         long,
         default_value_t = 500,
@@ -238,7 +238,7 @@ pub(in crate::cli) struct LimitArgs {
         help_heading = LIMITS
     )]
     pub(in crate::cli) max_unpack_ratio: u64,
-    /// Largest size of an object, both stored and unpacked (Parquet: decoded).
+    /// Maximum size of an object, both compressed and decompressed (Parquet: decoded).
     #[arg(
         long,
         default_value = "1TiB",

@@ -12,26 +12,26 @@ use crate::schema::LakeFormat;
 /// The place where tables are kept.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TargetArgs {
-    /// Where the tables are: a folder, object store or database.
+    /// Location of the tables: a folder, an object store or a database.
     ///
     /// A folder holds its tables as <target>/<namespace>/<table>. An object store is s3://bucket/prefix, az://container/prefix or
     /// gs://bucket/prefix. A database is postgresql://user:password@host:port/database?ssl=require, mysql://..., mariadb://... or
     /// mssql://...
     #[arg(long, env = "DAPLAKE_TARGET", value_name = "TARGET", help_heading = TARGET)]
     pub(in crate::cli) target: Option<String>,
-    /// Names of targets of the settings file, as a comma list.
+    /// Comma-separated names of targets in the settings file.
     ///
-    /// Default: `sync` and `check` use all of them, other commands the only one.
+    /// By default, `sync` and `check` use all targets. Other commands need a name if there are several.
     #[arg(long, value_delimiter = ',', value_name = "NAME", help_heading = TARGET)]
     pub(in crate::cli) to: Vec<String>,
-    /// Delta Lake tables, or folders of plain Parquet files.
+    /// Table format: Delta Lake, or folders of plain Parquet files.
     ///
-    /// Applies to folders and object stores. Default: the format that the target has; Delta for a new target.
+    /// For folders and object stores. By default, the format of the existing tables, or Delta for a new target.
     #[arg(long, value_parser = choice::<LakeFormat>(), value_name = "FORMAT", help_heading = TARGET)]
     pub(in crate::cli) format: Option<LakeFormat>,
     /// Option of the object store; may be repeated.
     ///
-    /// Such as region=eu-central-1, endpoint=https://host:9000, addressing=path or profile=lake. Credentials come from the usual
+    /// For example region=eu-central-1, endpoint=https://host:9000, addressing=path or profile=lake. Credentials come from the usual
     /// variables (AWS_*, AZURE_*, GOOGLE_*), profiles and roles.
     #[arg(long, value_name = "NAME=VALUE", hide_short_help = true, help_heading = TARGET)]
     pub(in crate::cli) store_option: Vec<String>,
@@ -42,7 +42,7 @@ pub(in crate::cli) struct TargetArgs {
 pub(in crate::cli) struct EngineArgs {
     /// Memory for sorting and deduplication, such as 512MiB or 2GB; beyond it, data is spilled to disk.
     ///
-    /// Default: a quarter of the memory of the machine or container, at least 256MiB; 24MiB for databases.
+    /// By default, a quarter of the memory of the machine or container, but at least 256MiB; 24MiB for databases.
     #[arg(
         long,
         env = "DAPLAKE_MEMORY_LIMIT",
@@ -60,9 +60,9 @@ pub(in crate::cli) struct EngineArgs {
 /// The folder with the state of runs.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct StateArgs {
-    /// Folder with the jobs and the history of runs.
+    /// Folder for unfinished jobs and the run history.
     ///
-    /// An interrupted run is resumed from it, and `status` reads it. Default: the system's folder for state, such as
+    /// `sync` resumes an interrupted run from it, and `status` reads it. By default, the system's folder for state, such as
     /// ~/.local/state/daplake.
     #[arg(long, value_name = "DIR", env = "DAPLAKE_STATE_DIR", hide_short_help = true)]
     pub(in crate::cli) state_dir: Option<PathBuf>,
