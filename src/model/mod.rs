@@ -1,5 +1,6 @@
-//! The terms of the service as types: namespace, table, format, window, bookmark. No I/O.
+//! The terms of the service as types: namespace, table, format, window, bookmark; counts as text. No I/O.
 
+mod count;
 mod near;
 mod pattern;
 mod timestamp;
@@ -7,6 +8,7 @@ mod timestamp;
 use std::fmt;
 use std::str::FromStr;
 
+pub(crate) use count::{counted, grouped};
 pub use near::nearest;
 pub use pattern::{is_pattern, name_matches};
 pub use timestamp::Timestamp;

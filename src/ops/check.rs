@@ -11,7 +11,7 @@ use super::sync::{NameOptions, Names, choose, layout, schema_command};
 use super::{KNOWN_NAMESPACES, Listing, Selection};
 use crate::api::Client;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
-use crate::model::{Namespace, TableRef, Timestamp};
+use crate::model::{Namespace, TableRef, Timestamp, counted};
 use crate::schema::{ColumnRecord, TableOptions, TableRules, TableSchema};
 use crate::sink::Sink;
 
@@ -101,7 +101,7 @@ pub async fn check_service(client: &Client, namespaces: &[String]) -> (Vec<Findi
             Ok(tables) => {
                 listing.answered.push(name.to_owned());
                 listing.tables.extend(tables.iter().map(|table| TableRef::new(name, table.clone())));
-                Finding::good(format!("namespace {name}"), format!("{} tables", tables.len()))
+                Finding::good(format!("namespace {name}"), counted(tables.len() as u64, "table"))
             }
             Err(error) if everywhere && matches!(error.kind(), Kind::NotFound | Kind::Account) => {
                 Finding::good(format!("namespace {name}"), "this account does not have it")

@@ -1,17 +1,6 @@
-//! Formats numbers for people: counts, sizes and ages. Used by pages and by the terminal.
+//! Formats sizes, ages and changes for people. Used by pages and by the terminal.
 
-/// `1,234,567`.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
+pub(crate) use crate::model::{counted, grouped};
 
 /// `12.3 MiB`.
 pub(crate) fn size(bytes: u64) -> String {
@@ -66,8 +55,6 @@ mod tests {
 
     #[test]
     fn figures_are_formatted_for_people() {
-        assert_eq!(grouped(1_234_567), "1,234,567");
-        assert_eq!(grouped(999), "999");
         assert_eq!(size(1536), "1.5 KiB");
         #[cfg(feature = "lake")]
         assert_eq!([1234, -3].map(|change| signed(change, grouped)), ["+1,234", "\u{2212}3"]);

@@ -90,12 +90,13 @@ fn print_step(console: Console, verb: &str, event: &SyncEvent<'_>) {
     let name = event.table.to_string();
     let report = match event.step {
         SyncStep::Started => {
-            let place = if event.of > 1 { format!(" ({} of {})", event.place, event.of) } else { String::new() };
-            let _ = console.say(Mark::Title, |bold| format!("{verb} {}{place}", bold(&name)));
+            let _ = console.say(Mark::Title, |bold| format!("{verb} {}", bold(&name)));
             return;
         }
         SyncStep::Ended(report) => report,
     };
+    // Tables start and end in any order, so only their ends are numbered.
+    let number = if event.of > 1 { format!(" ({} of {})", event.ended, event.of) } else { String::new() };
     for warning in &report.warnings {
         let _ = console.say(Mark::Warning, |bold| format!("{}: {warning}", bold(&name)));
     }
@@ -107,13 +108,13 @@ fn print_step(console: Console, verb: &str, event: &SyncEvent<'_>) {
     let _ = match (&report.outcome, &report.error) {
         (_, Some(error)) => console.error(error),
         (Outcome::Loaded { upserted, deleted, bookmark, .. }, _) => console.say(Mark::Success, |bold| {
-            format!("{}: {} rows, data as of {bookmark}", bold(&name), bold(&(upserted + deleted).to_string()))
+            format!("{}: {}, data as of {bookmark}{number}", bold(&name), bold(&counted(upserted + deleted, "row")))
         }),
         (Outcome::Unchanged { by_another_run: true, .. }, _) => {
-            console.say(Mark::Success, |bold| format!("{}: already up to date by another run", bold(&name)))
+            console.say(Mark::Success, |bold| format!("{}: already up to date by another run{number}", bold(&name)))
         }
         (Outcome::Unchanged { .. } | Outcome::Recent { .. }, _) => {
-            console.say(Mark::Success, |bold| format!("{}: nothing new", bold(&name)))
+            console.say(Mark::Success, |bold| format!("{}: nothing new{number}", bold(&name)))
         }
         _ => Ok(()),
     };

@@ -10,7 +10,7 @@ use crate::cli::exit;
 use crate::cli::settings::paths::state_dir;
 use crate::cli::signals::interrupted;
 use crate::cli::terminal::console::{Console, Mark};
-use crate::cli::terminal::output::size;
+use crate::cli::terminal::output::{counted, size};
 use crate::cli::values::moment::Moment;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Namespace, Window};
@@ -96,9 +96,8 @@ pub(in crate::cli) fn print_step(console: Console, title: &str, event: &TableEve
             console.say(Mark::Progress, |bold| format!("Job {} finished with status {}", bold(job), bold("complete")))
         }
         Step::Downloaded { files, kept, bytes, folder } => console.say(Mark::Progress, |bold| {
-            let noun = if *files == 1 { "file" } else { "files" };
             let kept = if *kept > 0 { format!("; {kept} from an earlier run") } else { String::new() };
-            format!("{} {noun} in {} ({}{kept})", bold(&files.to_string()), folder.display(), size(*bytes))
+            format!("{} in {} ({}{kept})", bold(&counted(*files as u64, "file")), folder.display(), size(*bytes))
         }),
         Step::SchemaSaved { path } => console.say(Mark::Progress, |_| format!("Saved as {}", path.display())),
         Step::Done => console.say(Mark::Success, |bold| format!("{} is complete", bold(&table))),

@@ -41,9 +41,9 @@ pub(in crate::cli) async fn optimize(global: &GlobalArgs, args: OptimizeArgs) ->
             grouped(done.rows_purged),
         ]);
     }
-    let (before, after) = (grouped(sum.files_removed), grouped(sum.files_added));
+    let (before, after) = (counted(sum.files_removed, "file"), grouped(sum.files_added));
     let (bytes_before, bytes_after) = (size(sum.bytes_removed), size(sum.bytes_added));
-    let text = changed(&grid, &done, &format!("{before} files ({bytes_before}) replaced by {after} ({bytes_after})"));
+    let text = changed(&grid, &done, &format!("{before} ({bytes_before}) replaced by {after} ({bytes_after})"));
     print(args.output, text, &done)
 }
 

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use unicode_width::UnicodeWidthStr;
 
 use crate::error::{Error, Kind, Result};
-pub(in crate::cli) use crate::page::figures::{age, grouped, size};
+pub(in crate::cli) use crate::page::figures::{age, counted, grouped, size};
 use crate::redact::visible_lines;
 
 /// The progress line at the bottom of a terminal, if there is one. Other text is written above it.
@@ -55,12 +55,6 @@ pub(in crate::cli) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<
 /// Writes text to standard output. On a terminal, control characters are escaped.
 pub(in crate::cli) fn out(text: &str) -> Result<()> {
     if std::io::stdout().is_terminal() { out_visible(&visible_lines(text)) } else { out_visible(text) }
-}
-
-/// A number with its noun: `1 table`, `1,200 tables`.
-pub(in crate::cli) fn counted(count: u64, noun: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{} {noun}{plural}", grouped(count))
 }
 
 /// Writes text to standard output unchanged, with the colours that daplake added.
@@ -255,13 +249,6 @@ impl Grid {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nouns_agree_with_their_number() {
-        assert_eq!(counted(1, "table"), "1 table");
-        assert_eq!(counted(0, "row"), "0 rows");
-        assert_eq!(counted(1200, "row"), "1,200 rows");
-    }
 
     #[cfg(feature = "lake")]
     #[test]

@@ -120,10 +120,10 @@ pub(in crate::cli) fn finish_one(report: Report) -> Result<()> {
 /// Logs a step of a table, and advances the progress line.
 #[cfg(feature = "lake")]
 pub(in crate::cli) fn log_step(event: &SyncEvent<'_>) {
-    let SyncEvent { table, place, of, step } = event;
+    let SyncEvent { table, of, step, .. } = event;
     let report = match step {
         SyncStep::Started => {
-            tracing::info!(table = %table, place, of, "Table started");
+            tracing::info!(table = %table, "Table started");
             return;
         }
         SyncStep::Ended(report) => report,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::model::TableRef;
 use crate::ops::runs::{Outcome, TableReport};
@@ -21,8 +21,8 @@ pub enum SyncStep<'a> {
 pub struct SyncEvent<'a> {
     /// The table.
     pub table: &'a TableRef,
-    /// Position of the table in the run, from 1.
-    pub place: usize,
+    /// Number of tables of the run that have ended, including this one at its end.
+    pub ended: usize,
     /// Number of tables of the run.
     pub of: usize,
     /// The step.
@@ -35,19 +35,21 @@ pub type SyncObserver = Arc<dyn Fn(&SyncEvent<'_>) + Send + Sync>;
 /// Reports the steps of a run's tables.
 pub(super) struct EventReporter {
     observer: Option<SyncObserver>,
-    /// Position of each table, and whether it has started.
-    tables: BTreeMap<TableRef, (usize, AtomicBool)>,
+    /// Whether each table has started.
+    tables: BTreeMap<TableRef, AtomicBool>,
+    ended: AtomicUsize,
 }
 
 impl EventReporter {
     pub(super) fn new<'a>(observer: Option<SyncObserver>, tables: impl Iterator<Item = &'a TableRef>) -> Self {
-        let places = tables.enumerate().map(|(place, table)| (table.clone(), (place + 1, AtomicBool::new(false))));
-        Self { tables: if observer.is_some() { places.collect() } else { BTreeMap::new() }, observer }
+        let tables = tables.map(|table| (table.clone(), AtomicBool::new(false)));
+        let tables = if observer.is_some() { tables.collect() } else { BTreeMap::new() };
+        Self { observer, tables, ended: AtomicUsize::new(0) }
     }
 
     /// Reports that the table has started, once.
     pub(super) fn started(&self, table: &TableRef) {
-        if let Some((_, has_started)) = self.tables.get(table)
+        if let Some(has_started) = self.tables.get(table)
             && !has_started.swap(true, Ordering::Relaxed)
         {
             self.notify(table, SyncStep::Started);
@@ -60,12 +62,13 @@ impl EventReporter {
         if was_tried {
             self.started(&report.table);
         }
+        self.ended.fetch_add(1, Ordering::Relaxed);
         self.notify(&report.table, SyncStep::Ended(report));
     }
 
     fn notify(&self, table: &TableRef, step: SyncStep<'_>) {
-        if let (Some(observer), Some((place, _))) = (&self.observer, self.tables.get(table)) {
-            observer(&SyncEvent { table, place: *place, of: self.tables.len(), step });
+        if let Some(observer) = &self.observer {
+            observer(&SyncEvent { table, ended: self.ended.load(Ordering::Relaxed), of: self.tables.len(), step });
         }
     }
 }

@@ -8,7 +8,7 @@ use super::text::name;
 use super::{Columns, Shown, anchor, shown, type_word};
 use crate::model::TableRef;
 use crate::page::document;
-use crate::page::figures::grouped;
+use crate::page::figures::{counted, grouped};
 use crate::schema::{Diagram, Evidence, Relation};
 
 const STYLE: &str = concat!(include_str!("picture.css"), include_str!("diagram.css"));
@@ -26,9 +26,9 @@ const LINES: [(&str, &str); 3] =
 pub fn diagram_page(diagram: &Diagram) -> String {
     let documented = diagram.relations.iter().filter(|relation| relation.evidence == Evidence::Documented).count();
     let summary = format!(
-        "{} tables, {} columns that refer to other tables ({} documented, {} inferred from their names)",
-        grouped(diagram.tables.len() as u64),
-        grouped(diagram.relations.len() as u64),
+        "{}, {} ({} documented, {} inferred from column names)",
+        counted(diagram.tables.len() as u64, "table"),
+        counted(diagram.relations.len() as u64, "reference"),
         grouped(documented as u64),
         grouped((diagram.relations.len() - documented) as u64)
     );

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use super::parts::{micros, when_micros};
 use crate::ops::{Overview, Point};
 use crate::page::chart::{self, Series};
-use crate::page::figures::{age, grouped};
+use crate::page::figures::{age, counted, grouped};
 
 /// Most bars of a chart.
 const MAX_BARS: i64 = 60;
@@ -30,7 +30,7 @@ pub(super) fn charts(overview: &Overview) -> Markup {
     };
     let (up, down) = changes.iter().fold((0.0, 0.0), |(up, down), bar| (up + bar.1, down + bar.2));
     let changes_label =
-        format!("{} rows added or changed, {} deleted, excluding first loads.", grouped(up as u64), grouped(down as u64));
+        format!("{} added or changed, {} deleted, excluding first loads.", counted(up as u64, "row"), grouped(down as u64));
     html! {
         @if growth_label.is_some() || !changes.is_empty() {
             div class="pair" {

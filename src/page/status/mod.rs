@@ -76,6 +76,7 @@ fn verdict(overview: &Overview) -> Markup {
             "The rows that were loaded before are still there and correct, but fall behind while runs keep failing.".to_owned(),
         ),
         (0, ..) => ("warn", "?", "There are no tables yet".to_owned(), "Nothing has been loaded into this target.".to_owned()),
+        (1, 0, 0) => ("good", "\u{2713}", "Yes: the table is up to date".to_owned(), youngest_and_oldest(overview)),
         (_, 0, 0) => ("good", "\u{2713}", format!("Yes: all {all} tables are up to date"), youngest_and_oldest(overview)),
         (_, 0, _) if behind == all => {
             let title = if all == 1 { "The table is behind".to_owned() } else { format!("All {all} tables are behind") };

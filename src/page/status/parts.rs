@@ -6,7 +6,7 @@ use crate::model::Timestamp;
 #[cfg(test)]
 use crate::ops::{ColumnStatus, Counts, Freshness, NextJob, Overview, Point, RunRecord, StatusLine};
 use crate::ops::{Failure, Growth, ReaderRequirement};
-use crate::page::figures::{grouped, signed, size};
+use crate::page::figures::{counted, grouped, signed, size};
 
 /// Shown for an unknown number.
 pub(super) const UNKNOWN: &str = "\u{2013}";
@@ -30,7 +30,7 @@ pub(super) fn rows_since(growth: &Growth) -> Option<String> {
 /// What is known of a size: files, growth, older versions.
 pub(super) fn size_parts(files: Option<u64>, growth: Option<&Growth>, stored: Option<u64>) -> Vec<String> {
     let mut parts = Vec::new();
-    parts.extend(files.map(|files| format!("in {} files", grouped(files))));
+    parts.extend(files.map(|files| format!("in {}", counted(files, "file"))));
     let since = |growth: &Growth| Some(format!("{} since {}", signed(growth.bytes?, size), day(&growth.since)));
     parts.extend(growth.and_then(since));
     parts.extend(stored.map(|bytes| format!("{} with older versions", size(bytes))));

@@ -237,7 +237,7 @@ async fn a_busy_mail_server_is_tried_again_and_tls_can_begin_at_once() {
     mailbox.sync(&world, "smtps", &["--notify-on", "always"]).assert_code(0);
     assert_eq!(mailbox.next().message, "", "it was busy");
     let heard = mailbox.next();
-    assert!(heard.clear.is_empty() && heard.text().contains("Subject: daplake: 1 tables are up to date"), "{heard:?}");
+    assert!(heard.clear.is_empty() && heard.text().contains("Subject: daplake: 1 table is up to date"), "{heard:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

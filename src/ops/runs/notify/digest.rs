@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use crate::model::{counted, grouped};
 use crate::ops::runs::history::{RunRecord, Totals};
 use crate::redact::shortened;
 
@@ -204,12 +205,14 @@ pub(super) fn sentence(runs: &[RunRecord]) -> String {
             runs.len()
         ),
         ([], 0) => format!(
-            "daplake: {tables} tables{place} are up to date: {} loaded, {} unchanged, {} deferred; {} rows upserted, {} deleted",
+            "daplake: {}{place} {} up to date: {} loaded, {} unchanged, {} deferred; {} upserted, {} deleted",
+            counted(tables, "table"),
+            if tables == 1 { "is" } else { "are" },
             sum(|totals| totals.loaded),
             sum(|totals| totals.unchanged),
             sum(|totals| totals.skipped),
-            sum(|totals| totals.upserted),
-            sum(|totals| totals.deleted)
+            counted(sum(|totals| totals.upserted), "row"),
+            grouped(sum(|totals| totals.deleted))
         ),
         ([], failed) => format!("daplake: {failed} of {tables} tables{place} failed"),
     }
