@@ -1,4 +1,4 @@
-//! Starts commands that the user configured (`--notify-command`, `credential_process`), and programs of the system, with a clean
+//! Starts commands that the user configured (`--notify-command`, `credential_process`, `credential_command`), and programs of the system, with a clean
 //! environment.
 //!
 //! [`shell`] and [`program`] are the only ways to start one. A child inherits the variables in [`PASSED`] and [`NETWORK`] and no others, so that no secret reaches it: `DAP_*`,
@@ -82,11 +82,11 @@ pub(crate) fn shell(command: &str, more: &[&str]) -> Command {
     clean(start(command), more)
 }
 
-/// The command that runs a program, without a shell, with a clean environment.
-pub(crate) fn program(name: &str, arguments: &[String]) -> Command {
+/// The command that runs a program, without a shell, with a clean environment and the variables of `more`.
+pub(crate) fn program(name: &str, arguments: &[String], more: &[&str]) -> Command {
     let mut child = Command::new(name);
     child.args(arguments);
-    clean(child, &[])
+    clean(child, more)
 }
 
 fn clean(mut child: Command, more: &[&str]) -> Command {

@@ -1,6 +1,7 @@
 //! The settings file (`daplake.toml`): from text to values of options, each checked with its line. `schema.rs` lists the keys;
 //! `resolve.rs` decides the precedence.
 
+use std::cell::{Cell, OnceCell};
 use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use toml_edit::{Document, Item, TableLike, Value};
 
+use crate::cli::settings::credential_command::{CREDENTIAL, CREDENTIAL_COMMAND, secret_of};
 use crate::cli::settings::paths::at_home;
 use crate::cli::settings::schema;
 use crate::cli::settings::schema::{Form, KEYS, Key, SHARED, TABLES, TARGET, nearest};
@@ -17,6 +19,7 @@ use crate::cli::values::duration::parse_duration;
 use crate::cli::values::memory::parse_memory_limit;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::ops::Address;
+use crate::redact::Secret;
 
 /// In a target: the list of tables to load, or the sections for single tables.
 const TABLES_OF_TARGET: &str = "tables";
@@ -34,6 +37,8 @@ pub(in crate::cli) struct FileSettings {
     pub(in crate::cli) warnings: Vec<String>,
     /// Variables and secret files that are missing, each with its section: a warning for commands that use the section.
     pub(in crate::cli) unresolved: Vec<(String, String)>,
+    /// A section has a `credential_command`.
+    pub(in crate::cli) has_credential_command: bool,
     /// The file contains a secret in clear text.
     has_clear_text: bool,
 }
@@ -96,12 +101,18 @@ impl FileTarget {
 }
 
 impl FileSettings {
-    /// Reads and checks a file. `variable` returns the values of variables. Errors are of kind `Usage` and name the line.
-    pub(in crate::cli) fn read(path: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+    /// Reads and checks a file. `variable` returns the values of variables; `runs_command` says whether the `credential_command` of a
+    /// section (`service`, `notify`, `targets.NAME`) may run. Without it, the values that refer to its secret are left out, except those of
+    /// a target, which get a placeholder. Errors are of kind `Usage` and name the line.
+    pub(in crate::cli) fn read(
+        path: &Path,
+        variable: &dyn Fn(&str) -> Option<String>,
+        runs_command: &dyn Fn(&str) -> bool,
+    ) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .context(Kind::Usage, "The settings file cannot be read")
             .with_field("file", path.display())?;
-        let mut settings = parse(&text, path, variable)?;
+        let mut settings = parse_with(&text, path, variable, runs_command)?;
         if let Some(warning) = open_to_others(path, settings.has_clear_text)? {
             settings.warnings.push(warning);
         }
@@ -129,11 +140,21 @@ fn open_to_others(_: &Path, _: bool) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// Like [`FileSettings::read`], from text; `path` is for messages and relative paths.
+/// Like [`FileSettings::read`], from text, and without commands; `path` is for messages and relative paths.
 pub(in crate::cli) fn parse(text: &str, path: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Result<FileSettings> {
+    parse_with(text, path, variable, &|_| false)
+}
+
+fn parse_with(
+    text: &str,
+    path: &Path,
+    variable: &dyn Fn(&str) -> Option<String>,
+    runs_command: &dyn Fn(&str) -> bool,
+) -> Result<FileSettings> {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let folder = absolute.parent().unwrap_or(Path::new(".")).to_owned();
-    let mut reader = Reader { text, path, folder, variable, settings: FileSettings::default() };
+    let settings = FileSettings::default();
+    let mut reader = Reader { text, path, folder, variable, runs_command, credential: Credential::None, settings };
     let document = Document::parse(text).map_err(|error| {
         let message = error.message().lines().next().unwrap_or_default().to_owned();
         reader.wrong("The settings file is not valid TOML", "", error.span()).with_field("reason", message)
@@ -149,7 +170,9 @@ pub(in crate::cli) fn log_values(path: &Path, variable: &dyn Fn(&str) -> Option<
     let Some(section) = document.get("log").and_then(Item::as_table_like) else { return Vec::new() };
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let folder = absolute.parent().unwrap_or(Path::new(".")).to_owned();
-    let mut reader = Reader { text: &text, path, folder, variable, settings: FileSettings::default() };
+    let settings = FileSettings::default();
+    let mut reader =
+        Reader { text: &text, path, folder, variable, runs_command: &|_| false, credential: Credential::None, settings };
     let keys: Vec<&'static Key> = KEYS.iter().filter(|key| key.section == "log").collect();
     reader.values(section, "log", &keys).map(|(values, _)| values).unwrap_or_default()
 }
@@ -159,7 +182,26 @@ struct Reader<'a> {
     path: &'a Path,
     folder: PathBuf,
     variable: &'a dyn Fn(&str) -> Option<String>,
+    runs_command: &'a dyn Fn(&str) -> bool,
+    /// The secret of the section that is read.
+    credential: Credential,
     settings: FileSettings,
+}
+
+/// The secret of a section.
+enum Credential {
+    /// The section has no `credential_command`.
+    None,
+    /// The command does not run now.
+    Skipped,
+    /// The command, which runs when its secret is needed.
+    Command { command: Vec<String>, secret: OnceCell<Secret>, is_used: Cell<bool> },
+}
+
+/// Whether a section can have a `credential_command`.
+fn has_credential(section: &str) -> bool {
+    let target = section.strip_prefix("targets.").filter(|rest| !rest.contains(".tables."));
+    target.is_some() || matches!(section, "service" | "notify")
 }
 
 impl Reader<'_> {
@@ -252,7 +294,11 @@ impl Reader<'_> {
     fn values(&mut self, table: &dyn TableLike, section: &str, keys: &[&'static Key]) -> Result<(Vec<FileValue>, Vec<Error>)> {
         let mut values: Vec<FileValue> = Vec::new();
         let mut problems = Vec::new();
+        self.credential = self.credential_of(table, section)?;
         for (name, item) in table.iter() {
+            if name == CREDENTIAL_COMMAND && has_credential(section) {
+                continue;
+            }
             let shown = format!("{section}.{name}");
             let span = table.key(name).and_then(|key| key.span()).or_else(|| item.span());
             // A list selects tables; a section has keys for single tables.
@@ -261,8 +307,12 @@ impl Reader<'_> {
             }
             let Some(key) = keys.iter().find(|key| key.name == name) else {
                 let wrong = self.wrong("The settings file has an unknown key", &shown, span);
+                if name == CREDENTIAL_COMMAND {
+                    return Err(wrong.hint("it belongs in [service], [notify] or the section of a target"));
+                }
                 let elsewhere = KEYS.iter().find(|key| key.name == name);
-                return Err(match (nearest(name, keys.iter().map(|key| key.name)), elsewhere) {
+                let more = has_credential(section).then_some(CREDENTIAL_COMMAND);
+                return Err(match (nearest(name, keys.iter().map(|key| key.name).chain(more)), elsewhere) {
                     (Some(near), _) => wrong.hint(format!("did you mean `{near}`?")),
                     (None, Some(key)) => wrong.hint(format!("it belongs in [{}]", key.section)),
                     (None, None) => {
@@ -278,6 +328,12 @@ impl Reader<'_> {
                     continue;
                 }
             };
+            // The value of a target is kept, as its address is needed to tell what kind of target it is.
+            let is_skipped = matches!(self.credential, Credential::Skipped) && !section.starts_with("targets.");
+            let written = item.span().and_then(|span| self.text.get(span)).unwrap_or_default();
+            if is_skipped && written.contains(&reference_to_credential()) {
+                continue;
+            }
             // What a run loads is no selection among the tables that the target has.
             let sync_only = schema::is_for_sync_only(key.section) || key.option == "table";
             // Several keys can belong to one option: `pacing` has a value for each kind of call.
@@ -286,7 +342,65 @@ impl Reader<'_> {
                 None => values.push(FileValue { option: key.option, sync_only, arguments }),
             }
         }
+        match self.client_secret(table, section) {
+            Some(Ok(arguments)) => values.push(FileValue { option: "client_secret", sync_only: false, arguments }),
+            Some(Err(problem)) => problems.push(problem),
+            None => {}
+        }
+        if let Credential::Command { is_used, .. } = std::mem::replace(&mut self.credential, Credential::None)
+            && !is_used.get()
+        {
+            let reference = reference_to_credential();
+            self.settings
+                .warnings
+                .push(format!("{section}.{CREDENTIAL_COMMAND} is not used: no value of the section refers to {reference}"));
+        }
         Ok((values, problems))
+    }
+
+    /// Checks the form of the `credential_command` of a section, and whether it may run.
+    fn credential_of(&mut self, table: &dyn TableLike, section: &str) -> Result<Credential> {
+        let Some(item) = table.get(CREDENTIAL_COMMAND).filter(|_| has_credential(section)) else {
+            return Ok(Credential::None);
+        };
+        let words = item.as_array().into_iter().flat_map(|array| array.iter().map(|value| value.as_str().map(str::to_owned)));
+        let command: Option<Vec<String>> = words.collect();
+        let Some(command) = command.filter(|words| words.first().is_some_and(|name| !name.is_empty())) else {
+            return Err(self
+                .wrong("A value has the wrong form", &format!("{section}.{CREDENTIAL_COMMAND}"), item.span())
+                .hint(
+                    "it must be the program and its arguments, such as [\"pass\", \"show\", \"daplake\"]; no shell reads them",
+                ));
+        };
+        self.settings.has_credential_command = true;
+        if !(self.runs_command)(section) {
+            return Ok(Credential::Skipped);
+        }
+        Ok(Credential::Command { command, secret: OnceCell::new(), is_used: Cell::new(false) })
+    }
+
+    /// The secret of `[service]`, if a command prints it and no key gives it.
+    fn client_secret(&self, table: &dyn TableLike, section: &str) -> Option<Result<Vec<String>>> {
+        if section != "service" || table.contains_key("client_secret") || !matches!(self.credential, Credential::Command { .. })
+        {
+            return None;
+        }
+        Some(self.credential()?.map(|secret| vec![secret]))
+    }
+
+    /// What `${CREDENTIAL}` stands for in the section that is read. `None` if the section has no command: it is a variable then.
+    fn credential(&self) -> Option<Result<String>> {
+        match &self.credential {
+            Credential::None => None,
+            Credential::Skipped => Some(Ok("x".to_owned())),
+            Credential::Command { command, secret, is_used } => {
+                is_used.set(true);
+                if let Some(secret) = secret.get() {
+                    return Some(Ok(secret.reveal().to_owned()));
+                }
+                Some(secret_of(command, &self.folder).map(|found| secret.get_or_init(|| found).reveal().to_owned()))
+            }
+        }
     }
 
     /// A value in the syntax of the command line. The inner error is a missing variable or secret file.
@@ -444,9 +558,18 @@ impl Reader<'_> {
                     .wrong("A reference to a variable has no name", shown, item.span())
                     .hint("write it as ${NAME}"));
             }
-            let Some(value) = (self.variable)(name) else {
-                let missing = self.wrong("The settings file refers to a variable that is not set", shown, item.span());
-                return Ok(Err(missing.with_field("variable", name)));
+            let value = match self.credential().filter(|_| name == CREDENTIAL) {
+                Some(Ok(secret)) => secret,
+                Some(Err(error)) => {
+                    return Ok(Err(error.with_field("key", shown).with_field("file", self.path.display())));
+                }
+                None => match (self.variable)(name) {
+                    Some(value) => value,
+                    None => {
+                        let missing = self.wrong("The settings file refers to a variable that is not set", shown, item.span());
+                        return Ok(Err(missing.with_field("variable", name)));
+                    }
+                },
             };
             out.push_str(&rest[..at]);
             let start = text.len() - rest.len() + at;
@@ -465,7 +588,7 @@ impl Reader<'_> {
         let line = self.line(item.span());
         self.settings.has_clear_text = true;
         self.settings.warnings.push(format!(
-            "{shown} is in clear text in {}, line {line}; write \"${{NAME_OF_A_VARIABLE}}\" or \"file:PATH\" instead",
+            "{shown} is in clear text in {}, line {line}; write \"${{NAME_OF_A_VARIABLE}}\" or \"file:PATH\" instead, or use {CREDENTIAL_COMMAND}",
             self.path.display()
         ));
     }
@@ -489,6 +612,10 @@ impl Reader<'_> {
         let error = if shown.is_empty() { error } else { error.with_field("key", shown) };
         error.with_field("file", self.path.display()).with_field("line", self.line(span))
     }
+}
+
+fn reference_to_credential() -> String {
+    format!("${{{CREDENTIAL}}}")
 }
 
 /// Why a value is not among those of a key.
@@ -727,6 +854,43 @@ mod tests {
         let said = settings.warnings.join("\n");
         assert!(said.contains("line 2") && said.contains("line 4") && said.contains("line 7"), "{said}");
         assert!(!said.contains("planted") && !format!("{settings:?}").contains("planted"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_output_of_a_command_is_a_secret_of_its_section() {
+        let text = "[service]\nclient_id = \"i\"\ncredential_command = [\"echo\", \"s#1\"]\n[targets.db]\nurl = \"mysql://u:${CREDENTIAL}@h/d\"\ncredential_command = [\"echo\", \"p@1\"]\n[targets.s3]\nurl = \"s3://b\"\nstore_options = { secret_access_key = \"${CREDENTIAL}\" }\ncredential_command = [\"echo\", \"k\"]\n";
+        let read = |runs: &dyn Fn(&str) -> bool| parse_with(text, Path::new("/daplake.toml"), &|_| None, runs).unwrap();
+        let all = read(&|_| true);
+        assert!(all.has_credential_command && all.warnings.is_empty() && all.unresolved.is_empty(), "{:?}", all.warnings);
+        assert_eq!(value(&all, "client_secret"), ["s#1"]);
+        assert_eq!(all.targets[0].address(), Some("mysql://u:p%401@h/d"));
+        assert_eq!(all.targets[1].values[1].arguments, ["secret_access_key=k"]);
+        // A command that is not needed does not run.
+        let some = read(&|section| section == "targets.s3");
+        assert_eq!(value(&some, "client_secret"), [""; 0]);
+        assert_eq!(some.targets[0].address(), Some("mysql://u:x@h/d"));
+        assert_eq!(some.targets[1].values[1].arguments, ["secret_access_key=k"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_failed_command_matters_only_where_its_secret_is_needed() {
+        let text = "[service]\ncredential_command = [\"false\"]\n[targets.a]\nurl = \"mysql://u:${CREDENTIAL}@h/d\"\ncredential_command = [\"false\"]\n[targets.b]\nurl = \"b\"\ncredential_command = [\"false\"]\n";
+        let settings = parse_with(text, Path::new("/daplake.toml"), &|_| None, &|_| true).unwrap();
+        assert!(settings.unresolved[0].1.contains("credential command has failed"), "{:?}", settings.unresolved);
+        assert_eq!(settings.targets[0].problem.as_ref().unwrap().get("key"), Some("targets.a.url"));
+        assert!(settings.targets[1].problem.is_none());
+        assert!(settings.warnings[0].contains("targets.b.credential_command is not used"), "{:?}", settings.warnings);
+        for (text, expected) in [
+            ("[service]\ncredential_command = \"pass show x\"\n", "[\"pass\""),
+            ("[service]\ncredential_command = []\n", "[\"pass\""),
+            ("[sync]\ncredential_command = [\"x\"]\n", "[service]"),
+            ("[service]\ncredential_comand = [\"x\"]\n", "`credential_command`"),
+        ] {
+            let error = read(text).map(|_| ()).unwrap_err();
+            assert!(error.hint_text().unwrap().contains(expected), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -79,7 +79,13 @@ pub(in crate::cli) fn resolve(name: &'static str, arguments: &[OsString]) -> Res
     };
     let given = inner.get_one::<PathBuf>("settings").cloned();
     let path = settings_file(given)?;
-    let file = path.as_deref().map(|path| FileSettings::read(path, &variable)).transpose()?;
+    let has_secret = inner.value_source("client_secret").is_some();
+    let selected = selected(&plain, &command, &inner);
+    let runs_command = |section: &str| match section.strip_prefix("targets.") {
+        Some(target) => selected.as_ref().is_some_and(|names| names.is_empty() || names.iter().any(|name| name == target)),
+        None => needs(&command, section) && !(section == "service" && has_secret),
+    };
+    let file = path.as_deref().map(|path| FileSettings::read(path, &variable, &runs_command)).transpose()?;
     let has_file = file.is_some();
     let FileSettings { values, tables, targets, mut warnings, unresolved, .. } = file.unwrap_or_default();
     #[cfg(feature = "lake")]
@@ -188,6 +194,21 @@ fn needs(command: &str, section: &str) -> bool {
     }
 }
 
+/// Whether a command uses targets of the file. Read from the definition: in release builds `ArgMatches` accepts unknown ids.
+fn takes_targets(plain: &clap::Command, command: &str) -> bool {
+    plain.find_subcommand(command).is_some_and(|sub| sub.get_arguments().any(|arg| arg.get_id() == "to"))
+}
+
+/// The targets of the file that a command uses, by name; empty for all. `None` if it uses none of them.
+fn selected(plain: &clap::Command, command: &str, inner: &ArgMatches) -> Option<Vec<String>> {
+    if !takes_targets(plain, command) {
+        return None;
+    }
+    let to: Vec<String> = inner.get_many::<String>("to").into_iter().flatten().cloned().collect();
+    let is_elsewhere = to.is_empty() && inner.value_source("target").is_some();
+    (!is_elsewhere).then_some(to)
+}
+
 /// The selected targets of the file; a single `None` if the target comes from the command line or the environment.
 fn chosen(
     plain: &mut clap::Command,
@@ -196,9 +217,7 @@ fn chosen(
     targets: Vec<FileTarget>,
     has_file: bool,
 ) -> Result<Vec<Option<FileTarget>>, Unresolved> {
-    // Read from the definition: in release builds `ArgMatches` accepts unknown ids.
-    let takes = plain.find_subcommand(command).is_some_and(|sub| sub.get_arguments().any(|arg| arg.get_id() == "to"));
-    if !takes {
+    if !takes_targets(plain, command) {
         return Ok(vec![None]);
     }
     let to: Vec<String> = inner.get_many::<String>("to").into_iter().flatten().cloned().collect();

@@ -9,6 +9,7 @@ use super::times::Times;
 use crate::child;
 use crate::cli::args::global::GlobalArgs;
 use crate::cli::args::setup::ScheduledSyncArgs;
+use crate::cli::settings::credential_command::KEY_STORES;
 use crate::cli::settings::file::FileSettings;
 use crate::cli::settings::paths::{SETTINGS_NAME, config_dir, state_dir, variable};
 use crate::cli::settings::resolve::settings_file;
@@ -164,7 +165,8 @@ fn variables(settings: &Path, only: &[String]) -> Result<BTreeMap<String, String
         used.borrow_mut().extend(value.clone().map(|value| (name.to_owned(), value)));
         value
     };
-    let read = FileSettings::read(settings, &lookup)?;
+    let read = FileSettings::read(settings, &lookup, &|_| false)?;
+    let of_key_stores = if read.has_credential_command { KEY_STORES } else { &[] };
     let hint = "export the variable and install the schedule again, or write the secret into a file: \"file:PATH\"";
     if let Some((section, problem)) = read.unresolved.into_iter().next() {
         return Err(Error::new(Kind::Usage, format!("A scheduled run would fail. {problem}"))
@@ -189,7 +191,7 @@ fn variables(settings: &Path, only: &[String]) -> Result<BTreeMap<String, String
         }
     }
     let is_passed = |name: &str| {
-        PASSED.iter().chain(child::NETWORK).any(|known| match known.strip_suffix('*') {
+        PASSED.iter().chain(child::NETWORK).chain(of_key_stores).any(|known| match known.strip_suffix('*') {
             Some(start) => name.starts_with(start),
             None => name == *known,
         })

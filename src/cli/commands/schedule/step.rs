@@ -92,7 +92,7 @@ impl Call {
     /// Runs the program and returns what it printed. An error if it cannot be started.
     pub(super) fn output(&self) -> Result<Output> {
         let failed = || format!("{} cannot be run", self.program);
-        let mut command = child::program(self.program, &self.arguments);
+        let mut command = child::program(self.program, &self.arguments, &[]);
         let stdin = if self.input.is_some() { Stdio::piped() } else { Stdio::null() };
         let mut running =
             command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context(Kind::Io, failed())?;
