@@ -10,7 +10,7 @@ use crate::cli::args::target::EngineArgs;
 use crate::cli::values::choices::choice;
 use crate::ops::OnSnapshotRequired;
 use crate::redact::Secret;
-use crate::sink::sql::NonFinite;
+use crate::sink::sql::{DependentViews, NonFinite};
 
 /// The database of a command of the official client.
 #[derive(Debug, Args)]
@@ -92,6 +92,18 @@ pub(in crate::cli) struct DatabaseArgs {
     /// Existing tables without a bookmark to take over; all their rows are replaced.
     #[arg(long, value_delimiter = ',', value_name = "TABLES", hide_short_help = true, help_heading = DATABASES)]
     pub(in crate::cli) adopt: Vec<String>,
+    /// PostgreSQL: what to do with views on a column that changes its type or is dropped.
+    ///
+    /// `recreate` drops and recreates them in the transaction of the load, `fail` fails the table.
+    #[arg(
+        long,
+        value_parser = choice::<DependentViews>(),
+        default_value = "recreate",
+        value_name = "POLICY",
+        hide_short_help = true,
+        help_heading = DATABASES
+    )]
+    pub(in crate::cli) dependent_views: DependentViews,
 }
 
 #[derive(Debug, Args)]

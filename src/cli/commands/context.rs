@@ -193,7 +193,12 @@ pub(in crate::cli) fn credentials_again() -> Result<Credentials> {
 /// The options of a database target.
 #[cfg(feature = "sql")]
 pub(in crate::cli) fn database_options(args: &DatabaseArgs) -> SqlOptions {
-    SqlOptions { non_finite: args.non_finite, drop_removed_columns: args.drop_removed_columns, adopt: args.adopt.clone() }
+    SqlOptions {
+        non_finite: args.non_finite,
+        drop_removed_columns: args.drop_removed_columns,
+        adopt: args.adopt.clone(),
+        dependent_views: args.dependent_views,
+    }
 }
 
 /// The sink of a target, with the options for its kind.

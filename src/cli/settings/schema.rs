@@ -186,6 +186,14 @@ pub(in crate::cli) const KEYS: &[Key] = &[
         "false",
         "databases: drop columns that the service has removed",
     ),
+    key(
+        "sync",
+        "dependent_views",
+        "dependent_views",
+        Form::OneOf(&["recreate", "fail"]),
+        "\"recreate\"",
+        "PostgreSQL: or \"fail\", when a view uses a column that changes",
+    ),
     key("sync", "adopt", "adopt", Form::List, "[\"users\"]", "databases: existing tables whose rows may be replaced"),
     key(
         "sync",
@@ -279,7 +287,7 @@ mod tests {
         for key in KEYS.iter().chain(TARGET).chain(TABLES) {
             let option = sync.get_arguments().chain(COMMAND_LINE.get_arguments()).find(|option| option.get_id() == key.option);
             // Builds without databases have no options for them.
-            let is_of_databases = matches!(key.option, "non_finite" | "drop_removed_columns" | "adopt");
+            let is_of_databases = matches!(key.option, "non_finite" | "drop_removed_columns" | "adopt" | "dependent_views");
             assert!(option.is_some() || (is_of_databases && !cfg!(feature = "sql")), "{} has no option", key.option);
             assert!(key.form != Form::Choice || key.choices().len() > 1, "{} has no values", key.name);
         }

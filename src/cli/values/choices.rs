@@ -11,7 +11,7 @@ use crate::schema::{LakeFormat, Nested};
 #[cfg(feature = "lake")]
 use crate::sink::delta::{ChangeDataFeed, DeletionVectors, OnForeignChanges};
 #[cfg(feature = "sql")]
-use crate::sink::sql::NonFinite;
+use crate::sink::sql::{DependentViews, NonFinite};
 
 /// An enum whose values can be named on the command line.
 pub(in crate::cli) trait Choice: Copy + Send + Sync + 'static {
@@ -89,6 +89,11 @@ impl Choice for NotifyOn {
 impl Choice for Freshness {
     const CHOICES: &'static [(&'static str, Self)] =
         &[("current", Freshness::Current), ("behind", Freshness::Behind), ("failing", Freshness::Failing)];
+}
+
+#[cfg(feature = "sql")]
+impl Choice for DependentViews {
+    const CHOICES: &'static [(&'static str, Self)] = &[("recreate", DependentViews::Recreate), ("fail", DependentViews::Fail)];
 }
 
 #[cfg(feature = "sql")]

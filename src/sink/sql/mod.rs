@@ -21,5 +21,5 @@ mod privileges;
 mod sink;
 mod sync_state;
 
-pub use self::options::{NonFinite, SqlOptions};
+pub use self::options::{DependentViews, NonFinite, SqlOptions};
 pub use self::sink::{Figures, SqlSink, definition, definition_of_namespace, knows_scheme};

@@ -10,6 +10,16 @@ pub enum NonFinite {
     Null,
 }
 
+/// What to do with views and other objects of users that keep a column from changing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DependentViews {
+    /// They are dropped and recreated in the transaction of the load, where the database has such views and transactions: PostgreSQL.
+    #[default]
+    Recreate,
+    /// The table fails, with an error that names them.
+    Fail,
+}
+
 /// Choices for all tables of a database.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SqlOptions {
@@ -21,4 +31,6 @@ pub struct SqlOptions {
     /// Names or patterns of tables that may be taken over although they have rows and the sync state does not list them. All their rows
     /// are replaced.
     pub adopt: Vec<String>,
+    /// See [`DependentViews`].
+    pub dependent_views: DependentViews,
 }

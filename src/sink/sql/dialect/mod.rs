@@ -3,6 +3,7 @@
 mod changes;
 mod choice;
 mod ddl;
+mod dependents;
 mod introspection;
 mod merge;
 mod meta_tables;
@@ -19,6 +20,7 @@ pub(super) use self::changes::{
 };
 pub(super) use self::choice::{ColumnChoice, constant_length, numeric_default, schema_node};
 pub(super) use self::ddl::{Ddl, Enumerations};
+pub(super) use self::dependents::{ChangedColumn, Dependent, DependentObjects};
 pub(super) use self::introspection::Introspection;
 pub(super) use self::merge::MergeStatements;
 pub(super) use self::meta_tables::MetaTables;
@@ -30,7 +32,18 @@ pub(super) use self::values::ValueLimits;
 
 /// All of a database's SQL.
 pub(super) trait Dialect:
-    Names + Ddl + Enumerations + Introspection + MetaTables + MergeStatements + Transactions + ValueLimits + Debug + Send + Sync
+    Names
+    + Ddl
+    + Enumerations
+    + Introspection
+    + DependentObjects
+    + MetaTables
+    + MergeStatements
+    + Transactions
+    + ValueLimits
+    + Debug
+    + Send
+    + Sync
 {
 }
 
@@ -39,6 +52,7 @@ impl<D> Dialect for D where
         + Ddl
         + Enumerations
         + Introspection
+        + DependentObjects
         + MetaTables
         + MergeStatements
         + Transactions

@@ -103,6 +103,10 @@ pub(in crate::sink::sql) struct Change {
     pub(in crate::sink::sql) notes: Vec<String>,
     /// What should change and does not, one sentence each.
     pub(in crate::sink::sql) warnings: Vec<String>,
+    /// Existing columns that get another type or are dropped, where objects that depend on them must be recreated.
+    pub(in crate::sink::sql) columns: Vec<String>,
+    /// Whether the existing primary key is dropped.
+    pub(in crate::sink::sql) drops_key: bool,
 }
 
 /// What a schema change depends on besides the columns.

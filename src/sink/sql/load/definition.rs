@@ -24,43 +24,69 @@ pub(in crate::sink::sql) async fn define(
 ) -> Result<()> {
     let together = if dialect.ddl_is_transactional() { statements.len().max(1) } else { 1 };
     for group in statements.chunks(together) {
-        let mut attempt = 1;
+        let mut attempts = Attempts::default();
         while let Err(error) = define_once(connection, dialect, group).await {
-            if !dialect.is_lock_timeout(&error) || dialect.undo_definition().is_none() {
-                return Err(error);
-            }
-            let sessions = lock_holders(connection, dialect, table).await;
-            if attempt == ATTEMPTS {
-                return Err(blocked(error, sessions));
-            }
-            if attempt == WARNING_ATTEMPT {
-                tracing::warn!(
-                    table = %table.table,
-                    sessions = sessions.unwrap_or_else(|| "unknown".to_owned()),
-                    "A schema change waits for other sessions that use the table"
-                );
-            }
-            attempt += 1;
-            tokio::time::sleep(PAUSE).await;
+            attempts.wait_after(error, connection, dialect, table).await?;
         }
     }
     Ok(())
 }
 
+/// Attempts at a schema change that undoes itself after an error.
+#[derive(Default)]
+pub(super) struct Attempts {
+    failed: u32,
+}
+
+impl Attempts {
+    /// Waits until the next attempt. Returns `error` if it is not about locks of other sessions, and names those sessions if this was the
+    /// last attempt.
+    pub(super) async fn wait_after(
+        &mut self,
+        error: Error,
+        connection: &mut dyn Connection,
+        dialect: &dyn Dialect,
+        table: &SqlTable,
+    ) -> Result<()> {
+        if !dialect.is_lock_timeout(&error) || dialect.undo_definition().is_none() {
+            return Err(error);
+        }
+        self.failed += 1;
+        let sessions = lock_holders(connection, dialect, table).await;
+        if self.failed == ATTEMPTS {
+            return Err(blocked(error, sessions));
+        }
+        if self.failed == WARNING_ATTEMPT {
+            tracing::warn!(
+                table = %table.table,
+                sessions = sessions.unwrap_or_else(|| "unknown".to_owned()),
+                "A schema change waits for other sessions that use the table"
+            );
+        }
+        tokio::time::sleep(PAUSE).await;
+        Ok(())
+    }
+}
+
 async fn define_once(connection: &mut dyn Connection, dialect: &dyn Dialect, statements: &[Statement]) -> Result<()> {
     run(connection, &dialect.begin_definition()).await?;
     if let Err(error) = run(connection, statements).await {
-        if let Some(undo) = dialect.undo_definition()
-            && let Err(lost) = run(connection, &undo).await
-        {
-            tracing::debug!(error = %lost, "The session did not survive an error");
-        }
+        undo(connection, dialect).await;
         return Err(error);
     }
     run(connection, &dialect.end_definition()).await
 }
 
-async fn run(connection: &mut dyn Connection, statements: &[Statement]) -> Result<()> {
+/// Undoes the schema statements since the beginning of a definition.
+pub(super) async fn undo(connection: &mut dyn Connection, dialect: &dyn Dialect) {
+    if let Some(undo) = dialect.undo_definition()
+        && let Err(lost) = run(connection, &undo).await
+    {
+        tracing::debug!(error = %lost, "The session did not survive an error");
+    }
+}
+
+pub(super) async fn run(connection: &mut dyn Connection, statements: &[Statement]) -> Result<()> {
     for statement in statements {
         connection.execute(statement).await?;
     }

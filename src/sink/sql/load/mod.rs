@@ -4,6 +4,7 @@
 //! schema statements come first and can be repeated (`schema_change.rs`), and the transaction has the merge and the bookmark.
 
 mod definition;
+mod dependents;
 mod findings;
 mod lookup_ids;
 mod schema_change;
@@ -58,6 +59,7 @@ impl SqlLoad {
             non_finite: 0,
             loaded: LoadSummary::default(),
             findings,
+            to_populate: Vec::new(),
             ids: HashMap::new(),
         };
         // A change that cannot be made is reported before anything is downloaded.
@@ -339,6 +341,7 @@ impl SqlLoad {
                 self.session.execute(&dialect.begin()).await?;
             }
             self.merge(is_new).await?;
+            self.populate_views().await?;
         }
         if self.plan.kind == LoadKind::Replace || self.state == State::Direct {
             self.loaded.rows = Some(self.loaded.upserted);

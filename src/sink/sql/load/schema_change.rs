@@ -6,24 +6,12 @@ use std::sync::Arc;
 
 use super::state::{SqlLoad, State};
 use crate::error::{Error, Kind, Result};
-use crate::sink::sql::dialect::{Change, ChangeRules, LiveColumn, SqlColumn, SqlTable, Statement};
+use crate::sink::sql::dialect::{Change, ChangeRules, LiveColumn, SqlTable, Statement};
 use crate::sink::sql::sync_state;
 use crate::sink::{LoadKind, WriteError};
 
 fn is_same_name(one: &str, other: &str) -> bool {
     one.to_lowercase() == other.to_lowercase()
-}
-
-/// A view that uses a column which is to change.
-struct DependentView<'r> {
-    kind: &'r str,
-    name: &'r str,
-    /// `table.column`.
-    column: String,
-    /// What is to happen to the column.
-    fate: String,
-    /// The server's error names the column.
-    is_named: bool,
 }
 
 impl SqlLoad {
@@ -154,11 +142,12 @@ impl SqlLoad {
             return Ok(true);
         }
         let renamed = self.match_case(&mut live, entry)?;
-        for (from, to) in &renamed {
-            self.session.execute(&dialect.rename_column(&self.plan.table, from, to)).await?;
-            self.loaded.schema_changes.push(format!("`{from}` is renamed to `{to}`"));
-        }
         let change = self.change(&live, entry)?;
+        let changed = self.changed_columns(&change, &renamed);
+        // Views are locked before the table, so nothing may lock it before.
+        let mut statements: Vec<Statement> =
+            renamed.iter().map(|(from, to)| dialect.rename_column(&self.plan.table, from, to)).collect();
+        self.loaded.schema_changes.extend(renamed.iter().map(|(from, to)| format!("`{from}` is renamed to `{to}`")));
         if self.plan.kind == LoadKind::Replace && dialect.ddl_is_transactional() && !change.statements.is_empty() {
             // Without rows, every change of type is possible.
             self.session.execute(&dialect.clear(&self.table)).await?;
@@ -166,66 +155,14 @@ impl SqlLoad {
         }
         self.create_enumerations().await?;
         self.run(&dialect.create_lookups(&self.settled(&live))).await?;
-        let wanted = self.table.columns.clone();
-        self.change_live(&change.statements, &wanted, &live).await?;
+        statements.extend(change.statements.iter().cloned());
+        self.change_live(&statements, &changed).await?;
         self.loaded.schema_changes.extend(change.notes);
         self.loaded.warnings.extend(change.warnings);
         let live = if change.statements.is_empty() { live } else { self.live_after_change(&live).await? };
         self.table = self.settled(&live);
         self.fit_rows(Some(&live)).await?;
         Ok(false)
-    }
-
-    /// Changes a table that others may use. `wanted`: the columns after it. An error names the views that block it.
-    async fn change_live(&mut self, statements: &[Statement], wanted: &[SqlColumn], live: &[LiveColumn]) -> Result<()> {
-        let Err(error) = self.define(statements).await else { return Ok(()) };
-        let database = Arc::clone(&self.database);
-        let Some(query) = database.dialect().dependent_views(&self.plan.table, &error) else { return Err(error) };
-        let Ok(rows) = self.session.rows(&query).await else { return Err(error) };
-        let cause = error.causes().join(": ");
-        let mut views: Vec<DependentView<'_>> = rows
-            .iter()
-            .filter_map(|row| {
-                let [Some(kind), Some(name), Some(column)] = &row[..] else { return None };
-                let fate = self.fate_of_column(column, wanted, live)?;
-                let is_named = cause.contains(&format!("\"{column}\""));
-                Some(DependentView { kind, name, column: format!("{}.{column}", self.plan.table.table), fate, is_named })
-            })
-            .collect();
-        // One column blocked the statement; usually the message names it.
-        if views.iter().any(|view| view.is_named) {
-            views.retain(|view| view.is_named);
-        }
-        let Some((first, others)) = views.split_first() else { return Err(error) };
-        let capital = if first.kind == "view" { "View" } else { "Materialized view" };
-        let sentence = format!("{capital} {} uses {}, which is to {}", first.name, first.column, first.fate);
-        let mut blocked = Error::new(error.kind(), sentence);
-        if let Some(state) = error.get("sqlstate") {
-            blocked = blocked.with_field("sqlstate", state);
-        }
-        let others: Vec<String> = others.iter().map(|view| format!("{} {} ({})", view.kind, view.name, view.column)).collect();
-        if !others.is_empty() {
-            blocked = blocked.with_field("also", others.join(", "));
-        }
-        let (kind, name) = (first.kind, first.name.replace('\'', "''"));
-        Err(blocked
-            .hint(format!(
-                "save its definition (SELECT pg_get_viewdef('{name}'::regclass, true)), drop the {kind}, run again and recreate \
-                 it; until then this table gets no new data"
-            ))
-            .caused_by(cause))
-    }
-
-    /// What a change does to a column. `None`: nothing that a view would block.
-    fn fate_of_column(&self, column: &str, wanted: &[SqlColumn], live: &[LiveColumn]) -> Option<String> {
-        let existing = live.iter().find(|live| live.name == column)?;
-        match wanted.iter().find(|wanted| wanted.name == column) {
-            None => Some("be dropped".to_owned()),
-            Some(wanted) if wanted.sql_type != existing.sql_type => {
-                Some(format!("become {}", self.database.dialect().plain_type(&wanted.sql_type)))
-            }
-            Some(_) => None,
-        }
     }
 
     /// The table as rows must be written into the existing columns.
@@ -265,7 +202,7 @@ impl SqlLoad {
             let existing = live.and_then(|live| live.iter().find(|live| live.name == name));
             self.fit_nulls(index, existing).await?;
             let values = std::mem::take(&mut self.findings[index].new_values);
-            if !self.fit_long_strings(index, existing, live).await? && !values.is_empty() {
+            if !self.fit_long_strings(index, existing).await? && !values.is_empty() {
                 self.fit_enum_values(index, values, existing).await?;
             }
         }
@@ -289,12 +226,7 @@ impl SqlLoad {
     }
 
     /// Gives a column a type without limits if rows have strings that do not fit. Returns whether they do.
-    async fn fit_long_strings(
-        &mut self,
-        index: usize,
-        existing: Option<&LiveColumn>,
-        live: Option<&[LiveColumn]>,
-    ) -> Result<bool> {
+    async fn fit_long_strings(&mut self, index: usize, existing: Option<&LiveColumn>) -> Result<bool> {
         let database = Arc::clone(&self.database);
         let dialect = database.dialect();
         let (column, findings) = (&self.table.columns[index], &self.findings[index]);
@@ -310,9 +242,8 @@ impl SqlLoad {
         if wide.lookup.is_some() || !existing.is_some_and(is_wide) {
             let note = format!("`{}` has {what}, and holds any string now", column.name);
             let retype = [dialect.retype(&self.table, &wide, existing)];
-            let mut wanted = self.table.columns.clone();
-            wanted[index] = wide.clone();
-            self.change_live(&retype, &wanted, live.unwrap_or_default()).await?;
+            let changed = self.widened_column(&wide, existing);
+            self.change_live(&retype, &changed).await?;
             self.loaded.schema_changes.push(note);
         }
         self.table.columns[index] = wide;

@@ -8,7 +8,7 @@ use super::findings::Findings;
 use crate::error::Result;
 use crate::sink::sql::connection::Connection;
 use crate::sink::sql::database::Database;
-use crate::sink::sql::dialect::{SqlTable, Statement};
+use crate::sink::sql::dialect::{Dependent, SqlTable, Statement};
 use crate::sink::{LoadPlan, LoadSummary, WriteError};
 
 /// Ids of the values of one lookup table.
@@ -36,6 +36,8 @@ pub(in crate::sink::sql) struct SqlLoad {
     pub(super) loaded: LoadSummary,
     /// What the rows hold beyond the schema, by column.
     pub(super) findings: Vec<Findings>,
+    /// Recreated materialized views that get their rows before the commit, each before those that use it.
+    pub(super) to_populate: Vec<Dependent>,
     /// Ids of lookup tables, by column.
     pub(super) ids: HashMap<String, Ids>,
 }

@@ -14,8 +14,8 @@ use crate::model::{Namespace, TableRef};
 use crate::schema::TableSchema;
 use crate::sink::LoadKind;
 use crate::sink::sql::dialect::{
-    Change, ChangeRules, Ddl, Enumerations, Introspection, LiveColumn, MergeStatements, MetaTables, Names, Row, SqlColumn,
-    SqlTable, Statement, Transactions, ValueLimits,
+    Change, ChangeRules, Ddl, DependentObjects, Enumerations, Introspection, LiveColumn, MergeStatements, MetaTables, Names,
+    Row, SqlColumn, SqlTable, Statement, Transactions, ValueLimits,
 };
 
 const STAGE: &str = "[#daplake_stage]";
@@ -379,6 +379,8 @@ impl Introspection for MssqlDialect {
         })
     }
 }
+
+impl DependentObjects for MssqlDialect {}
 
 impl MetaTables for MssqlDialect {
     fn create_meta(&self) -> Vec<Statement> {

@@ -12,8 +12,8 @@ use crate::model::{Namespace, TableRef};
 use crate::schema::{ACTION, TableSchema};
 use crate::sink::LoadKind;
 use crate::sink::sql::dialect::{
-    Change, ChangeRules, Ddl, Enumerations, Introspection, LiveColumn, MergeStatements, MetaTables, Names, Row, SqlColumn,
-    SqlTable, Statement, Transactions, ValueLimits,
+    Change, ChangeRules, Ddl, DependentObjects, Enumerations, Introspection, LiveColumn, MergeStatements, MetaTables, Names,
+    Row, SqlColumn, SqlTable, Statement, Transactions, ValueLimits,
 };
 
 /// Without a prefix that the official client looks for.
@@ -317,6 +317,8 @@ impl Introspection for MysqlDialect {
         })
     }
 }
+
+impl DependentObjects for MysqlDialect {}
 
 impl MetaTables for MysqlDialect {
     fn create_meta(&self) -> Vec<Statement> {

@@ -18,6 +18,7 @@ pub(super) fn change_table(table: &SqlTable, live: &[LiveColumn], rules: ChangeR
     let has_other_key = has_other_key(table, live, rules.kind)?;
     if has_other_key && live.iter().any(|column| column.key) {
         change.statements.push(drop_primary_key(table));
+        change.drops_key = true;
     }
     for column in &table.columns {
         match live.iter().find(|live| live.name == column.name) {
@@ -97,6 +98,7 @@ fn remove_column(table: &SqlTable, removed: &LiveColumn, rules: ChangeRules<'_>,
     let name = quote(&removed.name);
     if rules.drop_removed && rules.before.is_some() && !removed.key {
         change.statements.push(alter(table, &format!("DROP COLUMN {name}")));
+        change.columns.push(removed.name.clone());
         change.notes.push(removed_column_note(&removed.name, true));
     } else if rules.before.is_some() || removed.not_null && !removed.has_default {
         if removed.not_null && !removed.key {
@@ -137,6 +139,9 @@ fn alter_column(table: &SqlTable, column: &SqlColumn, live: &LiveColumn, rules: 
     let is_retyped = !retypes.is_empty();
     if is_retyped && live.has_default {
         change.statements.push(alter(table, &format!("ALTER COLUMN {name} DROP DEFAULT")));
+    }
+    if is_retyped {
+        change.columns.push(column.name.clone());
     }
     change.statements.extend(retypes);
     let default = match before {

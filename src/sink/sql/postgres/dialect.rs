@@ -3,14 +3,14 @@
 use super::names::{
     EQUAL, add_foreign_key, add_primary_key, alter, comment_on, cut_name, define, literal, quote, quoted, table_name,
 };
-use super::{change, errors, types};
+use super::{change, dependents, errors, types};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Namespace, TableRef};
 use crate::schema::TableSchema;
 use crate::sink::LoadKind;
 use crate::sink::sql::dialect::{
-    Change, ChangeRules, Ddl, Enumeration, Enumerations, Introspection, LiveColumn, MergeStatements, MetaTables, Names, Row,
-    SqlColumn, SqlTable, Statement, Transactions, ValueLimits,
+    Change, ChangeRules, ChangedColumn, Ddl, Dependent, DependentObjects, Enumeration, Enumerations, Introspection, LiveColumn,
+    MergeStatements, MetaTables, Names, Row, SqlColumn, SqlTable, Statement, Transactions, ValueLimits,
 };
 
 const STAGE: &str = "pg_temp.\"daplake_stage\"";
@@ -422,6 +422,44 @@ impl Introspection for PostgresDialect {
              WHERE n.nspname = $1 AND c.relname = $2 AND v.oid <> c.oid ORDER BY 2, 3",
         );
         Some(ask.bind(table.namespace.as_str()).bind(cut_name(&table.table)))
+    }
+}
+
+impl DependentObjects for PostgresDialect {
+    fn find_dependents(&self, columns: &[ChangedColumn]) -> Option<Statement> {
+        Some(dependents::find(columns))
+    }
+
+    fn read_dependent(&self, row: &Row) -> Option<Dependent> {
+        dependents::read(row)
+    }
+
+    fn lock_dependents(&self, dependents: &[Dependent], columns: &[ChangedColumn]) -> Vec<Statement> {
+        dependents::lock(dependents, columns)
+    }
+
+    fn begin_dependents(&self) -> Vec<Statement> {
+        vec![dependents::begin(DEFINITION_WAIT)]
+    }
+
+    fn end_dependents(&self) -> Vec<Statement> {
+        vec![dependents::end()]
+    }
+
+    fn definition_of(&self, dependent: &Dependent) -> Option<Statement> {
+        Some(dependents::definition(dependent))
+    }
+
+    fn drop_dependent(&self, dependent: &Dependent) -> Vec<Statement> {
+        vec![dependents::drop(dependent)]
+    }
+
+    fn recreate_dependent(&self, definition: &[(String, String)]) -> Vec<Statement> {
+        dependents::recreate(definition)
+    }
+
+    fn populate(&self, dependent: &Dependent) -> Vec<Statement> {
+        vec![dependents::populate(dependent)]
     }
 }
 

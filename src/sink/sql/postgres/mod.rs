@@ -2,6 +2,7 @@
 
 mod change;
 mod connection;
+mod dependents;
 mod dialect;
 mod encode;
 mod errors;

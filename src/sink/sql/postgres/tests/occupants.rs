@@ -143,24 +143,3 @@ async fn characters_that_cannot_be_kept_are_counted_at_any_depth() {
         );
     }
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_view_that_blocks_a_change_is_named_with_its_column() {
-    let Some((database, fixture)) = fixture() else { return };
-    let table = TableRef::new("canvas", "seen");
-    let number = |format: &str| json!({"c": {"type": "integer", "format": format}, "d": {"type": "string", "maxLength": 3}});
-    let rows = |text: &str| [Change::Up(json!({"id": 1, "c": 1, "d": text}))];
-    load(&fixture, &served(&table, 1, number("int32"), &[]), LoadKind::Replace, &rows("x"), at(1)).await.unwrap();
-    database.psql("CREATE VIEW public.v_all AS SELECT * FROM canvas.seen; CREATE MATERIALIZED VIEW public.sums AS SELECT sum(c) FROM canvas.seen");
-    let error = load(&fixture, &served(&table, 2, number("int64"), &[]), LoadKind::Merge, &rows("x"), at(2)).await.unwrap_err();
-    assert_eq!(error.message(), "Materialized view public.sums uses seen.c, which is to become bigint");
-    assert_eq!(error.get("also"), Some("view public.v_all (seen.c)"), "{error:?}");
-    let hint = error.hint_text().unwrap();
-    assert!(hint.contains("pg_get_viewdef('public.sums'::regclass, true)") && hint.contains("no new data"), "{hint}");
-    // Also if rows need a wider column.
-    database.psql("DROP MATERIALIZED VIEW public.sums");
-    let error =
-        load(&fixture, &served(&table, 1, number("int32"), &[]), LoadKind::Merge, &rows("longer"), at(2)).await.unwrap_err();
-    assert_eq!(error.message(), "View public.v_all uses seen.d, which is to become text");
-    assert_eq!(database.psql("SELECT c, d FROM canvas.seen"), "1|x\n");
-}
