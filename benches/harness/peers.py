@@ -2,7 +2,7 @@
 
 usage: peers.py NAME SCHEMA OUT FILE.gz...
 
-NAME is duckdb, duckdb-1 (one thread), polars, deltalake or dlt. SCHEMA is a JSON file: {"key": {column: type}, "value": {column: type}}
+NAME is duckdb, duckdb-1 (one thread), duckdb-days (partitioned by the day of `timestamp`), polars, deltalake or dlt. SCHEMA is a JSON file: {"key": {column: type}, "value": {column: type}}
 with types of DuckDB. Every tool is given the types, so that none has to infer them; every output has the key and value columns,
 compressed by zstd.
 """
@@ -13,7 +13,7 @@ import pathlib
 import sys
 
 
-def duckdb(schema, out, files, threads=None):
+def duckdb(schema, out, files, threads=None, by_day=False):
     import duckdb
 
     connection = duckdb.connect()
@@ -23,10 +23,14 @@ def duckdb(schema, out, files, threads=None):
     struct = {
         group: "STRUCT(" + ", ".join(f'"{name}" {kind}' for name, kind in columns.items()) + ")" for group, columns in schema.items()
     }
-    connection.sql(
-        f"COPY (SELECT unnest(key), unnest(value) FROM read_json({files!r}, format = 'newline_delimited', columns = {struct!r},"
-        f" maximum_object_size = 268435456, compression = 'gzip')) TO '{out}.parquet' (FORMAT parquet, COMPRESSION zstd)"
+    rows = (
+        f"SELECT unnest(key), unnest(value) FROM read_json({files!r}, format = 'newline_delimited', columns = {struct!r},"
+        f" maximum_object_size = 268435456, compression = 'gzip')"
     )
+    if by_day:
+        rows = f"SELECT *, CAST(timestamp AS DATE) AS day FROM ({rows})"
+    target = f"'{out}' (FORMAT parquet, COMPRESSION zstd, PARTITION_BY (day))" if by_day else f"'{out}.parquet' (FORMAT parquet, COMPRESSION zstd)"
+    connection.sql(f"COPY ({rows}) TO {target}")
 
 
 def arrow_type(kind):
@@ -120,6 +124,8 @@ def main():
     schema = json.loads(pathlib.Path(schema).read_text())
     if name == "duckdb-1":
         duckdb(schema, out, files, threads=1)
+    elif name == "duckdb-days":
+        duckdb(schema, out, files, by_day=True)
     else:
         {"duckdb": duckdb, "polars": polars, "deltalake": deltalake, "dlt": dlt}[name](schema, out, files)
 

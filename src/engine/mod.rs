@@ -1,6 +1,7 @@
 //! DataFusion as this program uses it: one session with a memory limit, spill files, sorting, and streams of record batches of bounded size.
 
 mod external_sorter;
+mod segment_file;
 mod session;
 mod sort;
 mod spill;
@@ -9,6 +10,7 @@ mod streams;
 mod tables;
 
 pub use external_sorter::ExternalSorter;
+pub(crate) use segment_file::{Segment, SegmentEncoder, SegmentFile};
 pub use session::{Engine, EngineOptions, engine_error};
 pub use sort::sort_by_columns;
 pub(crate) use sort::sorted_plan;

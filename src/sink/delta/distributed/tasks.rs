@@ -36,7 +36,7 @@ use crate::sink::delta::merge::key_set::key_columns;
 use crate::sink::delta::merge::post_write_dedup::RowLocationIndex;
 use crate::sink::delta::merge::probe_buffer::{BufferedProbe, KeySink};
 use crate::sink::delta::merge::row_location::{NO_FILE, RowLocationSink, RowLocator};
-use crate::sink::delta::merge::snapshot_writer::{KeyPolicy, SnapshotWriter};
+use crate::sink::delta::merge::snapshot_writer::{KeyPolicy, SnapshotRows, SnapshotWriter};
 use crate::sink::delta::modes::change_batches::ChangeBatches;
 use crate::sink::delta::options::DeltaOptions;
 use crate::sink::delta::read::data_file::{DataFile, RowFilter};
@@ -131,20 +131,19 @@ async fn write(spec: &TableSpec, input: SendableRecordBatchStream, worker: &Task
     let changes = Arc::new(AtomicU64::new(0));
     let input = count_rows(input, &changes);
     let router = PartitionRouter::new(&table.format, &worker.engine, worker.engine.partitions());
-    let streams = match &router {
-        Some(router) => router.route(&input.schema(), vec![input], 1),
-        None => vec![input],
+    let rows = match &router {
+        Some(router) => router.route(&input.schema(), vec![input], 1).pop().map(SnapshotRows::Routed),
+        None => Some(SnapshotRows::Streams(Arc::new(Mutex::new(VecDeque::from([input]))))),
     };
+    let rows = rows.ok_or_else(|| Error::new(Kind::Bug, "Rows have no output"))?;
     let location_sink: Arc<dyn RowLocationSink> = locations.clone();
     let writer = SnapshotWriter {
-        streams: Arc::new(Mutex::new(VecDeque::from(streams))),
         format: Arc::clone(&table.format),
         keys: spec.keys.clone(),
         policy: KeyPolicy::Locate(RowLocator::new(&table.key_types())?, location_sink),
-        router,
         batch_bytes: worker.engine.batch_bytes(),
     };
-    let (files, upserted) = writer.run(table.writer()).await.map_err(|error| explained(error.into_error()))?;
+    let (files, upserted) = writer.run(rows, table.writer()).await.map_err(|error| explained(error.into_error()))?;
     locations.flush().await?;
     for file in files {
         locations.report(&TaskReport::File { writer: locations.writer(), file }).await?;

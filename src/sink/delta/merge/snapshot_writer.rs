@@ -22,7 +22,7 @@ use crate::sink::delta::merge::key_set::key_columns;
 use crate::sink::delta::merge::row_location::{RowLocationSink, RowLocator};
 use crate::sink::delta::merge::unique_keys::UniqueKeyCheck;
 use crate::sink::delta::write::parquet_writer::{BatchLocation, FileFormat};
-use crate::sink::delta::write::partition_router::PartitionRouter;
+use crate::sink::delta::write::partition_router::RoutedRows;
 use crate::sink::delta::write::partitioned_writer::TableWriter;
 use crate::sink::delta::write::partitioning::PartitionNumber;
 use crate::sink::delta::write::schema_cast::{ColumnNames, cast_to_file_schema};
@@ -111,51 +111,83 @@ pub(crate) enum KeyPolicy {
     Locate(RowLocator, Arc<dyn RowLocationSink>),
 }
 
-/// Writes streams of a snapshot, one after the other.
+/// The rows that a writer of a snapshot gets.
+pub(crate) enum SnapshotRows {
+    /// For a table without partitions: streams that are read one after the other and shared with other writers.
+    Streams(Arc<Mutex<VecDeque<SendableRecordBatchStream>>>),
+    /// For a table with partitions.
+    Routed(RoutedRows),
+}
+
+/// Writes rows of a snapshot.
 pub(crate) struct SnapshotWriter {
-    /// The streams that are left, shared with other writers. With a router, each batch has rows of one partition.
-    pub(crate) streams: Arc<Mutex<VecDeque<SendableRecordBatchStream>>>,
     pub(crate) format: Arc<FileFormat>,
     /// Names of the key columns.
     pub(crate) keys: Vec<String>,
     pub(crate) policy: KeyPolicy,
-    /// The router from which the streams come, if the table has partitions.
-    pub(crate) router: Option<PartitionRouter>,
     /// Size in bytes of the batches to encode, approximately.
     pub(crate) batch_bytes: usize,
 }
 
 impl SnapshotWriter {
-    /// Writes all streams to `writer`. Returns the files and the number of upserts.
-    pub(crate) async fn run(self, mut writer: TableWriter) -> Result<(Vec<NewFile>, u64), WriteError> {
-        let mut upserted = 0;
-        let mut buffer = self.router.as_ref().map(|router| (router, router.buffer(&self.format.pool)));
-        loop {
-            let next = self.streams.lock().pop_front();
-            let Some(mut stream) = next else { break };
-            let Some((router, buffer)) = &mut buffer else {
-                // Reads the next batch while this one is encoded.
-                let mut stream = combine_streams(stream.schema(), vec![stream], 1);
-                while let Some(batch) = stream.next().await {
-                    upserted += self.write(&mut writer, batch.map_err(engine_error)?, None).await?;
-                }
-                continue;
-            };
-            // The router runs ahead by itself.
-            while let Some(batch) = stream.next().await {
-                let batch = batch.map_err(engine_error)?;
-                let number = router.number(&batch)?;
-                if let Some((number, batches)) = buffer.push(number, batch) {
-                    upserted += self.write_row_group(&mut writer, number, batches).await?;
-                }
-            }
-        }
-        if let Some((_, mut buffer)) = buffer {
-            while let Some((number, batches)) = buffer.pop() {
-                upserted += self.write_row_group(&mut writer, number, batches).await?;
-            }
-        }
+    /// Writes all rows to `writer`. Returns the files and the number of upserts.
+    pub(crate) async fn run(self, rows: SnapshotRows, mut writer: TableWriter) -> Result<(Vec<NewFile>, u64), WriteError> {
+        let upserted = match rows {
+            SnapshotRows::Streams(streams) => self.write_streams(streams, &mut writer).await?,
+            SnapshotRows::Routed(rows) => self.write_routed(rows, &mut writer).await?,
+        };
         Ok((writer.finish().await?, upserted))
+    }
+
+    async fn write_streams(
+        &self,
+        streams: Arc<Mutex<VecDeque<SendableRecordBatchStream>>>,
+        writer: &mut TableWriter,
+    ) -> Result<u64, WriteError> {
+        let mut upserted = 0;
+        loop {
+            let next = streams.lock().pop_front();
+            let Some(stream) = next else { return Ok(upserted) };
+            // Reads the next batch while this one is encoded.
+            let mut stream = combine_streams(stream.schema(), vec![stream], 1);
+            while let Some(batch) = stream.next().await {
+                upserted += self.write(writer, batch.map_err(engine_error)?, None).await?;
+            }
+        }
+    }
+
+    async fn write_routed(&self, mut rows: RoutedRows, writer: &mut TableWriter) -> Result<u64, WriteError> {
+        let mut upserted = 0;
+        let mut buffer = rows.buffer();
+        // The router runs ahead by itself.
+        while let Some(batch) = rows.stream.next().await {
+            let batch = batch.map_err(engine_error)?;
+            let number = rows.number(&batch)?;
+            if let Some((number, batches)) = buffer.push(number, batch) {
+                upserted += self.write_row_group(writer, number, batches).await?;
+            }
+        }
+        let mut last = None;
+        if let Some(mut spilled) = rows.spilled() {
+            while let Some(read) = spilled.next().await {
+                let (number, batch) = read.map_err(engine_error)?;
+                if let Some(last) = last.replace(number).filter(|last| *last != number) {
+                    writer.close_partition(last).await?;
+                }
+                upserted += self.write(writer, batch, Some(number)).await?;
+                for batch in buffer.remove(number) {
+                    upserted += self.write(writer, batch, Some(number)).await?;
+                }
+            }
+        }
+        if let Some(last) = last {
+            writer.close_partition(last).await?;
+        }
+        while let Some((number, batches)) = buffer.pop() {
+            upserted += self.write_row_group(writer, number, batches).await?;
+            writer.close_partition(number).await?;
+        }
+        Ok(upserted)
     }
 
     async fn write_row_group(

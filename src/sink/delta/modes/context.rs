@@ -148,6 +148,11 @@ impl LoadContext {
         Arc::new(FileFormat::new(&self.options, &self.log, &self.design.columns, &self.keys, writers))
     }
 
+    /// The format of new files, for `writers` concurrent writers that get one partition after the other.
+    pub(crate) fn format_for_ordered_rows(&self, writers: usize) -> Arc<FileFormat> {
+        Arc::new(FileFormat::for_ordered_rows(&self.options, &self.log, &self.design.columns, &self.keys, writers))
+    }
+
     /// A writer of new files.
     pub(crate) fn writer(&self, format: &Arc<FileFormat>) -> TableWriter {
         TableWriter::new(Arc::clone(format), self.uncommitted.registry())

@@ -24,7 +24,7 @@ use crate::sink::delta::merge::key_set::is_integer;
 use crate::sink::delta::merge::post_write_dedup::{RowLocationIndex, RowsByFile};
 use crate::sink::delta::merge::probe_buffer::BufferedProbe;
 use crate::sink::delta::merge::row_location::RowLocator;
-use crate::sink::delta::merge::snapshot_writer::{KeyPolicy, SnapshotWriter};
+use crate::sink::delta::merge::snapshot_writer::{KeyPolicy, SnapshotRows, SnapshotWriter};
 use crate::sink::delta::merge::unique_keys::UniqueKeyCheck;
 use crate::sink::delta::modes::context::{LoadContext, position_of};
 use crate::sink::delta::modes::upsert::{UpsertExecutor, WrittenSnapshot};
@@ -77,7 +77,7 @@ impl UpsertExecutor for LocalExecutor<'_> {
         let (load, changes) = (self.load, self.take_changes()?);
         let engine = &load.options.engine;
         let writers = engine.partitions().min(changes.streams.len()).max(1);
-        let format = load.format(writers);
+        let format = load.format_for_ordered_rows(writers);
         let mut locations = None;
         let policy = if changes.reduced {
             KeyPolicy::Deduplicated
@@ -145,22 +145,22 @@ async fn write_streams(
 ) -> Result<(Vec<NewFile>, u64), WriteError> {
     let engine = &load.options.engine;
     let router = PartitionRouter::new(format, engine, writers);
-    let streams = match &router {
-        Some(router) => router.route(&changes.schema, changes.streams, writers),
-        None => changes.streams,
+    let inputs: Vec<SnapshotRows> = match router {
+        Some(router) => router.route(&changes.schema, changes.streams, writers).into_iter().map(SnapshotRows::Routed).collect(),
+        None => {
+            let streams = Arc::new(Mutex::new(VecDeque::from(changes.streams)));
+            (0..writers).map(|_| SnapshotRows::Streams(Arc::clone(&streams))).collect()
+        }
     };
-    let streams = Arc::new(Mutex::new(VecDeque::from(streams)));
     let mut running = JoinSet::new();
-    for _ in 0..writers {
+    for rows in inputs {
         let writer = SnapshotWriter {
-            streams: Arc::clone(&streams),
             format: Arc::clone(format),
             keys: load.keys.clone(),
             policy: policy.clone(),
-            router: router.clone(),
             batch_bytes: engine.batch_bytes(),
         };
-        running.spawn(writer.run(load.writer(format)).in_current_span());
+        running.spawn(writer.run(rows, load.writer(format)).in_current_span());
     }
     let (mut added, mut upserted) = (Vec::new(), 0);
     while let Some(done) = running.join_next().await {

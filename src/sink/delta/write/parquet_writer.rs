@@ -39,7 +39,7 @@ const BUFFER_FACTOR: usize = 2;
 const DELTA_BUFFER_BYTES: usize = 1 << 20;
 /// The folder name of a partition without a value.
 const NO_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
-/// Number of open partitions among which a writer's share of the memory is divided.
+/// Number of row groups that a writer has open at the same time, usually, if it gets the rows of partitions in any order.
 const PARTITIONS_SHARING: usize = 4;
 
 /// How files are written; shared by all writers of a load.
@@ -70,8 +70,20 @@ pub(crate) struct FileFormat {
 
 impl FileFormat {
     /// The format of data files of a table with the columns `columns` and the key `keys` (logical names). `writers` is the number
-    /// of writers that will run at the same time and share the memory.
+    /// of writers that will run at the same time and share the memory; each may get the rows of partitions in any order.
     pub(crate) fn new(options: &DeltaOptions, log: &TableLog, columns: &[LakeColumn], keys: &[String], writers: usize) -> Self {
+        let row_groups = if columns.iter().any(is_partition) { PARTITIONS_SHARING } else { 1 };
+        Self::for_ordered_rows(options, log, columns, keys, writers.max(1) * row_groups)
+    }
+
+    /// As [`Self::new`], for writers that get one partition after the other.
+    pub(crate) fn for_ordered_rows(
+        options: &DeltaOptions,
+        log: &TableLog,
+        columns: &[LakeColumn],
+        keys: &[String],
+        writers: usize,
+    ) -> Self {
         let uploads = UploadBuffer::new(log.store(), log.folder.is_some(), &options.engine);
         Self::with_uploads(options, uploads, columns, keys, writers)
     }
@@ -81,13 +93,11 @@ impl FileFormat {
         uploads: Arc<UploadBuffer>,
         columns: &[LakeColumn],
         keys: &[String],
-        writers: usize,
+        row_groups: usize,
     ) -> Self {
         let written: Vec<LakeColumn> = columns.iter().filter(|column| !is_partition(column)).cloned().collect();
         let partitioning = Partitioning::of(columns, &written);
         let physical = written.iter().filter(|column| keys.contains(&column.name)).map(|column| column.physical.clone());
-        // Each partition has buffers of its own; usually few partitions are open.
-        let writers = writers.max(1) * if partitioning.is_some() { PARTITIONS_SHARING } else { 1 };
         let engine = &options.engine;
         Self {
             schema: file_schema(&written, keys),
@@ -95,7 +105,7 @@ impl FileFormat {
             columns: written,
             partitioning,
             target_file_bytes: options.target_file_bytes,
-            row_group_bytes: (engine.memory_limit() / 12 / writers).clamp(256 << 10, MAX_ROW_GROUP_BYTES),
+            row_group_bytes: (engine.memory_limit() / 12 / row_groups.max(1)).clamp(256 << 10, MAX_ROW_GROUP_BYTES),
             compression_level: options.compression_level,
             folder: "",
             store: Arc::clone(uploads.store()),
@@ -108,7 +118,7 @@ impl FileFormat {
     /// uploads.
     pub(crate) fn for_change_feed(&self, options: &DeltaOptions, more: Vec<LakeColumn>, keys: &[String]) -> Self {
         let columns: Vec<LakeColumn> = self.columns.iter().cloned().chain(more).collect();
-        let format = Self::with_uploads(options, Arc::clone(&self.uploads), &columns, keys, 2);
+        let format = Self::with_uploads(options, Arc::clone(&self.uploads), &columns, keys, 2 * PARTITIONS_SHARING);
         // The source of the partition has the same position as in the data files.
         Self { folder: CHANGE_FEED_FOLDER, partitioning: self.partitioning.clone(), ..format }
     }

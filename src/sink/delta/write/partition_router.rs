@@ -1,5 +1,9 @@
-//! Routes the rows of several streams to the writers of their partitions. Batches are split by partition in large groups and buffered
-//! until a partition has enough rows for a row group; otherwise each writer would encode few rows at a time into many open files.
+//! Routes the rows of several streams to the writers of their partitions.
+//!
+//! A writer encodes well if it gets many rows of one partition, and every open file takes memory. Therefore rows are split by partition
+//! in large groups. Partitions that have a large share of a group go to their writers at once: this is all of them if rows arrive in
+//! order of their partitions. The rows of all other partitions wait on disk for the end of the input; then each writer gets one
+//! partition after the other.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -7,24 +11,28 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::compute::interleave_record_batch;
 use arrow::datatypes::SchemaRef;
-use datafusion::error::Result as PlanResult;
+use datafusion::error::{DataFusionError, Result as PlanResult};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use futures::StreamExt;
 use parking_lot::Mutex;
 use tracing::Span;
 
-use crate::engine::{BatchSender, Engine, streams_from_tasks};
+use crate::channel::Items;
+use crate::engine::{BatchSender, Engine, SegmentEncoder, streams_from_tasks};
 use crate::error::Result;
 use crate::sink::delta::write::parquet_writer::FileFormat;
+use crate::sink::delta::write::partition_spill::{PartitionRows, PartitionSpill};
 use crate::sink::delta::write::partitioning::{PartitionNumber, Partitioning};
 
 /// Maximum size in bytes of the rows that are split by partition together.
-const MAX_SHUFFLE_BYTES: usize = 4 << 20;
+const MAX_SHUFFLE_BYTES: usize = 32 << 20;
+/// Share of a group of rows with which a partition goes to its writer at once, as a divisor.
+const LARGE_SHARE: usize = 4;
 /// Maximum size in bytes of the rows that each writer buffers.
 const MAX_BUFFER_BYTES: usize = 64 << 20;
 /// Minimum of the same: with less, row groups would have few rows. The memory pool may grant less nevertheless.
-const MIN_BUFFER_BYTES: usize = 16 << 20;
+const MIN_BUFFER_BYTES: usize = 8 << 20;
 
 /// Routes rows to the writers of their partitions.
 #[derive(Debug, Clone)]
@@ -32,12 +40,11 @@ pub(crate) struct PartitionRouter {
     partitioning: Partitioning,
     /// Name of the partition source in the batches. Rows of batches without it have no partition value.
     source: String,
+    engine: Engine,
     /// Bytes of rows that each task splits together.
     shuffle_bytes: usize,
     /// Bytes of rows that each writer buffers.
     buffer_bytes: usize,
-    /// Bytes of an output batch.
-    batch_bytes: usize,
 }
 
 impl PartitionRouter {
@@ -46,37 +53,37 @@ impl PartitionRouter {
         format.partitioning.as_ref().map(|partitioning| Self {
             partitioning: partitioning.clone(),
             source: format.columns[partitioning.source()].name.clone(),
-            shuffle_bytes: (engine.memory_limit() / 64).min(MAX_SHUFFLE_BYTES),
+            engine: engine.clone(),
+            shuffle_bytes: (engine.memory_limit() / 8 / writers).min(MAX_SHUFFLE_BYTES),
             buffer_bytes: (engine.memory_limit() / 4 / writers).clamp(MIN_BUFFER_BYTES, MAX_BUFFER_BYTES),
-            batch_bytes: engine.batch_bytes(),
         })
     }
 
-    /// Redistributes all rows of `streams` to `outputs` streams. Each batch has rows of one partition, and all rows of a partition
-    /// are in the same output. An error reaches all outputs. Must be called within a tokio runtime.
-    pub(crate) fn route(
-        &self,
-        schema: &SchemaRef,
-        streams: Vec<SendableRecordBatchStream>,
-        outputs: usize,
-    ) -> Vec<SendableRecordBatchStream> {
+    /// Redistributes all rows of `streams` to `outputs` outputs. All rows of a partition are in the same output. An error reaches all
+    /// outputs. Must be called within a tokio runtime.
+    pub(crate) fn route(&self, schema: &SchemaRef, streams: Vec<SendableRecordBatchStream>, outputs: usize) -> Vec<RoutedRows> {
         let queue = Arc::new(Mutex::new(VecDeque::from(streams)));
-        let outputs = outputs.max(1);
-        streams_from_tasks(schema, outputs, |channel| {
-            for _ in 0..outputs {
-                let (router, queue) = (self.clone(), Arc::clone(&queue));
-                channel.spawn(Span::current(), move |sender| router.run(queue, Outputs { sender, count: outputs }));
+        let count = outputs.max(1);
+        let spill = SharedSpill::default();
+        let streams = streams_from_tasks(schema, count, |channel| {
+            for _ in 0..count {
+                let (router, queue, spill) = (self.clone(), Arc::clone(&queue), Arc::clone(&spill));
+                channel.spawn(Span::current(), move |sender| router.run(queue, Outputs { sender, count }, spill));
             }
-        })
+        });
+        let routed =
+            |(output, stream)| RoutedRows { stream, router: self.clone(), output, outputs: count, spill: Arc::clone(&spill) };
+        streams.into_iter().enumerate().map(routed).collect()
     }
 
-    /// A buffer for the batches of one output.
-    pub(crate) fn buffer(&self, pool: &Arc<dyn MemoryPool>) -> FanOutBuffer {
-        FanOutBuffer::new(self.buffer_bytes, pool)
-    }
-
-    async fn run(self, queue: Arc<Mutex<VecDeque<SendableRecordBatchStream>>>, outputs: Outputs) -> PlanResult<()> {
-        let mut shuffle = Shuffle::default();
+    async fn run(
+        self,
+        queue: Arc<Mutex<VecDeque<SendableRecordBatchStream>>>,
+        outputs: Outputs,
+        spill: SharedSpill,
+    ) -> PlanResult<()> {
+        let mut shuffle = Shuffle::new(self.engine.memory_pool());
+        let mut encoder = SegmentEncoder::default();
         loop {
             let next = queue.lock().pop_front();
             let Some(mut stream) = next else { break };
@@ -88,17 +95,16 @@ impl PartitionRouter {
                     continue;
                 }
                 shuffle.push(batch, numbers);
-                if shuffle.bytes >= self.shuffle_bytes {
-                    self.send_split(&mut shuffle, &outputs).await?;
+                if shuffle.bytes >= self.shuffle_bytes || !shuffle.has_memory() {
+                    let is_large = |rows: usize, all: usize| rows >= all / LARGE_SHARE;
+                    self.split(&mut shuffle, &outputs, &spill, &mut encoder, |_, rows, all| is_large(rows, all)).await?;
                 }
             }
         }
-        self.send_split(&mut shuffle, &outputs).await
-    }
-
-    /// The partition of an output batch.
-    pub(crate) fn number(&self, batch: &RecordBatch) -> Result<PartitionNumber> {
-        Ok(self.numbers(&batch.slice(0, batch.num_rows().min(1)))?.first().copied().flatten())
+        // The last rows need no file unless their partitions are in it.
+        let spilled = spill.lock().clone();
+        let is_spilled = |number| spilled.as_ref().is_some_and(|spill| spill.has(number));
+        self.split(&mut shuffle, &outputs, &spill, &mut encoder, |number, _, _| !is_spilled(number)).await
     }
 
     fn numbers(&self, batch: &RecordBatch) -> Result<Vec<PartitionNumber>> {
@@ -108,19 +114,88 @@ impl PartitionRouter {
         }
     }
 
-    /// Splits the rows of a shuffle by partition and sends them.
-    async fn send_split(&self, shuffle: &mut Shuffle, outputs: &Outputs) -> PlanResult<()> {
-        let Shuffle { batches, rows, bytes } = std::mem::take(shuffle);
+    /// Splits the rows of a shuffle by partition. Rows of partitions for which `is_direct` (number, rows, rows of all partitions) are
+    /// sent, all others spilled.
+    async fn split(
+        &self,
+        shuffle: &mut Shuffle,
+        outputs: &Outputs,
+        spill: &SharedSpill,
+        encoder: &mut SegmentEncoder,
+        is_direct: impl Fn(PartitionNumber, usize, usize) -> bool,
+    ) -> PlanResult<()> {
+        let (batches, rows, bytes) = shuffle.take();
         let all: usize = batches.iter().map(RecordBatch::num_rows).sum();
-        let step = (self.batch_bytes / bytes.div_ceil(all.max(1)).max(1)).max(1);
+        let step = (self.engine.batch_bytes() / bytes.div_ceil(all.max(1)).max(1)).max(1);
         let batches: Vec<&RecordBatch> = batches.iter().collect();
-        for (number, rows) in rows {
+        let (direct, waiting): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|(number, rows)| is_direct(*number, rows.len(), all));
+        for (number, rows) in direct {
             for rows in rows.chunks(step) {
                 outputs.send(number, interleave_record_batch(&batches, rows)?).await?;
             }
         }
+        let Some(first) = batches.first().filter(|_| !waiting.is_empty()) else { return Ok(()) };
+        let spill = match &mut *spill.lock() {
+            Some(spill) => Arc::clone(spill),
+            empty => Arc::clone(empty.insert(Arc::new(PartitionSpill::new(&self.engine, first.schema_ref())?))),
+        };
+        // Copies the rows of many partitions with one call, because each call has a cost per column.
+        let numbered: Vec<(PartitionNumber, RowPosition)> =
+            waiting.into_iter().flat_map(|(number, rows)| rows.into_iter().map(move |row| (number, row))).collect();
+        for chunk in numbered.chunks(step) {
+            let rows: Vec<RowPosition> = chunk.iter().map(|(_, row)| *row).collect();
+            let copied = interleave_record_batch(&batches, &rows)?;
+            let mut start = 0;
+            for same in chunk.chunk_by(|one, next| one.0 == next.0) {
+                spill.push(same[0].0, &copied.slice(start, same.len()), encoder)?;
+                start += same.len();
+            }
+        }
         Ok(())
     }
+}
+
+/// Position of a row: batch, and row in the batch.
+type RowPosition = (usize, usize);
+
+/// The rows of each partition.
+type RowsByPartition = BTreeMap<PartitionNumber, Vec<RowPosition>>;
+
+/// The spill of all tasks of a router, created when it is needed.
+type SharedSpill = Arc<Mutex<Option<Arc<PartitionSpill>>>>;
+
+/// The rows of one output of a router.
+pub(crate) struct RoutedRows {
+    /// The rows that are written as they arrive. Each batch has rows of one partition.
+    pub(crate) stream: SendableRecordBatchStream,
+    router: PartitionRouter,
+    output: usize,
+    outputs: usize,
+    spill: SharedSpill,
+}
+
+impl RoutedRows {
+    /// The partition of a batch.
+    pub(crate) fn number(&self, batch: &RecordBatch) -> Result<PartitionNumber> {
+        Ok(self.router.numbers(&batch.slice(0, batch.num_rows().min(1)))?.first().copied().flatten())
+    }
+
+    /// A buffer for the batches.
+    pub(crate) fn buffer(&self) -> FanOutBuffer {
+        FanOutBuffer::new(self.router.buffer_bytes, self.router.engine.memory_pool())
+    }
+
+    /// The other rows, one partition after the other. Must be called after the end of the stream; `None` if there are none.
+    pub(crate) fn spilled(&self) -> Option<Items<PartitionRows, DataFusionError>> {
+        let spill = Arc::clone(self.spill.lock().as_ref()?);
+        let (output, outputs) = (self.output, self.outputs);
+        Some(spill.take(|number| output_of(number, outputs) == output, self.router.engine.batch_bytes()))
+    }
+}
+
+fn output_of(number: PartitionNumber, outputs: usize) -> usize {
+    number.unwrap_or(0).rem_euclid(outputs as i32) as usize
 }
 
 /// The outputs of a router.
@@ -131,8 +206,7 @@ struct Outputs {
 
 impl Outputs {
     async fn send(&self, number: PartitionNumber, batch: RecordBatch) -> PlanResult<()> {
-        let output = number.unwrap_or(0).rem_euclid(self.count as i32) as usize;
-        self.sender.send_to(output, batch).await
+        self.sender.send_to(output_of(number, self.count), batch).await
     }
 }
 
@@ -171,22 +245,33 @@ impl FanOutBuffer {
     /// Removes and returns the rows of the largest partition; `None` if the buffer is empty.
     pub(crate) fn pop(&mut self) -> Option<(PartitionNumber, Vec<RecordBatch>)> {
         let number = *self.partitions.iter().max_by_key(|(_, partition)| partition.bytes)?.0;
-        let partition = self.partitions.remove(&number)?;
+        Some((number, self.remove(number)))
+    }
+
+    /// Removes and returns the rows of a partition.
+    pub(crate) fn remove(&mut self, number: PartitionNumber) -> Vec<RecordBatch> {
+        let partition = self.partitions.remove(&number).unwrap_or_default();
         self.bytes -= partition.bytes;
         self.reservation.resize(self.bytes);
-        Some((number, partition.batches))
+        partition.batches
     }
 }
 
-/// Batches to be split together, and the rows (batch, row) of each partition.
-#[derive(Debug, Default)]
+/// Batches to be split together, and their rows by partition.
+#[derive(Debug)]
 struct Shuffle {
     batches: Vec<RecordBatch>,
-    rows: BTreeMap<PartitionNumber, Vec<(usize, usize)>>,
+    rows: RowsByPartition,
     bytes: usize,
+    reservation: MemoryReservation,
 }
 
 impl Shuffle {
+    fn new(pool: &Arc<dyn MemoryPool>) -> Self {
+        let reservation = MemoryConsumer::new("PartitionRouter").register(pool);
+        Self { batches: Vec::new(), rows: BTreeMap::new(), bytes: 0, reservation }
+    }
+
     fn push(&mut self, batch: RecordBatch, numbers: Vec<PartitionNumber>) {
         let position = self.batches.len();
         for (row, number) in numbers.into_iter().enumerate() {
@@ -194,6 +279,17 @@ impl Shuffle {
         }
         self.bytes += batch.get_array_memory_size();
         self.batches.push(batch);
+    }
+
+    /// Whether the memory pool has room for the batches.
+    fn has_memory(&mut self) -> bool {
+        self.reservation.try_resize(self.bytes).is_ok()
+    }
+
+    /// Removes and returns batches, rows and the size in bytes.
+    fn take(&mut self) -> (Vec<RecordBatch>, RowsByPartition, usize) {
+        self.reservation.free();
+        (std::mem::take(&mut self.batches), std::mem::take(&mut self.rows), std::mem::take(&mut self.bytes))
     }
 }
 
@@ -204,9 +300,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::engine::batch_stream;
+    use crate::engine::{EngineOptions, batch_stream};
     use crate::schema::PartitionUnit;
     use datafusion::execution::memory_pool::GreedyMemoryPool;
+    use futures::TryStreamExt;
 
     const DAY: i64 = 86_400_000_000;
 
@@ -232,10 +329,10 @@ mod tests {
 
         #[test]
         fn every_row_is_in_one_output_with_its_partition(
-            days in prop::collection::vec(prop::option::of(0_i64..5), 0..200),
+            days in prop::collection::vec(prop::option::of(0_i64..7), 0..200),
             size in 1_usize..40,
             outputs in 1_usize..4,
-            shuffle_bytes in 1_usize..4_000,
+            shuffle_bytes in 1_usize..10_000,
         ) {
             let rows: Vec<(i64, Option<i64>)> = days.iter().enumerate().map(|(n, day)| (n as i64, *day)).collect();
             let batches: Vec<RecordBatch> = rows.chunks(size).map(|rows| {
@@ -247,16 +344,26 @@ mod tests {
             let Some(schema) = batches.first().map(RecordBatch::schema) else { return Ok(()) };
             let streams = batches.into_iter().map(|batch| batch_stream(Arc::clone(&schema), vec![batch])).collect();
             let partitioning = Partitioning::new("_day", PartitionUnit::Day);
-            let router = PartitionRouter { partitioning, source: "t".into(), shuffle_bytes, buffer_bytes: 0, batch_bytes: 500 };
+            let engine = Engine::new(EngineOptions { memory_limit: 64 << 10, ..EngineOptions::default() }).unwrap();
+            let router = PartitionRouter { partitioning, source: "t".into(), engine, shuffle_bytes, buffer_bytes: 0 };
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
             let mut routed: Vec<Vec<(i64, Option<i64>)>> = Vec::new();
             runtime.block_on(async {
                 let outputs = router.route(&schema, streams, outputs);
-                let read = outputs.into_iter().map(|output| output.collect::<Vec<_>>());
+                let read = outputs.into_iter().map(|mut output| async move {
+                    let mut batches: Vec<RecordBatch> = output.stream.by_ref().try_collect().await.unwrap();
+                    let Some(spilled) = output.spilled() else { return batches };
+                    let spilled: Vec<PartitionRows> = spilled.try_collect().await.unwrap();
+                    assert!(spilled.is_sorted_by_key(|(number, _)| *number), "one partition after the other");
+                    for (number, batch) in spilled {
+                        assert_eq!(output.number(&batch).unwrap(), number);
+                        batches.push(batch);
+                    }
+                    batches
+                });
                 for batches in futures::future::join_all(read).await {
                     let mut rows = Vec::new();
                     for batch in batches {
-                        let batch = batch.unwrap();
                         let numbers = batch.column(0).as_primitive::<Int64Type>();
                         let times = batch.column(1).as_primitive::<TimestampMicrosecondType>();
                         let day = |row: usize| times.is_valid(row).then(|| times.value(row) / DAY);
@@ -266,7 +373,7 @@ mod tests {
                     routed.push(rows);
                 }
             });
-            for day in (0..5).map(Some).chain([None]) {
+            for day in (0..7).map(Some).chain([None]) {
                 let with = routed.iter().filter(|rows| rows.iter().any(|row| row.1 == day)).count();
                 prop_assert!(with <= 1, "a partition is in one output");
             }

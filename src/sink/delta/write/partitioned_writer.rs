@@ -14,7 +14,7 @@ use crate::sink::delta::write::uncommitted_files::FileRegistry;
 use crate::worker_thread::WorkerThread;
 
 /// Partitions that one writer has open at the same time: more would need more memory, fewer would make more files.
-const MAX_OPEN_PARTITIONS: usize = 32;
+const MAX_OPEN_PARTITIONS: usize = 16;
 
 /// Writes rows of the file schema. The rows of each partition go to files of their own.
 ///
@@ -102,6 +102,14 @@ impl TableWriter {
             Some(open) => open.writer.end_row_group().await,
             None => Ok(()),
         }
+    }
+
+    /// Closes the file of a partition that gets no more rows.
+    pub(crate) async fn close_partition(&mut self, number: PartitionNumber) -> Result<()> {
+        if let Some(open) = self.open.remove(&number) {
+            self.finished.extend(open.writer.finish().await?);
+        }
+        Ok(())
     }
 
     /// Closes all files and returns them.
