@@ -16,20 +16,24 @@ lint:
 bench NAME *ARGS:
     python3 benches/run.py {{ NAME }} {{ ARGS }}
 
-# Two machines sync one lake in an object store for ten minutes: no failure, no lost row, no duplicate
+# Test two machines that sync one lake in an object store for ten minutes
 overlap SECONDS="600":
     DAPLAKE_TEST_SECONDS={{ SECONDS }} tests/run --test it -- --nocapture two_machines_keep_delta_tables
 
-# Package the development build, and try every package
+# Package the development build and try every package
 package:
     packaging/lint
     packaging/check
 
-# Build the documentation, and check the samples, links and language of the pages
+# Build the Rust documentation; check samples, links and language of the pages
 docs:
     cargo doc --locked --no-deps
     cargo test --locked --test it -- docs::
 
-# A made-up school, without account and network
+# Build the pages as a site, in target/book
+book:
+    mdbook build
+
+# Run the demo: generated data, without account and network
 demo *ARGS:
     cargo run --locked -- demo {{ ARGS }}
