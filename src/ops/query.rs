@@ -12,7 +12,7 @@ use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::model::TableRef;
+use crate::model::{TableRef, nearest};
 use crate::sink::Sink;
 use crate::sink::delta::{At, DeltaSink};
 
@@ -106,14 +106,30 @@ impl Querier {
         let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         let frame = self.context.sql_with_options(sql, read_only).await.map_err(|error| {
             Error::recover(error, |cause| {
-                Error::new(Kind::Usage, "Cannot run the statement")
-                    .caused_by(cause)
-                    .hint("table names have the form namespace.table; list them with `daplake status` or `SHOW TABLES`")
+                let hint = self.hint(&cause.to_string());
+                let error = Error::new(Kind::Usage, "Cannot run the statement").caused_by(cause);
+                match hint {
+                    Some(hint) => error.hint(hint),
+                    None => error,
+                }
             })
         })?;
         let schema = Arc::new(frame.schema().as_arrow().clone());
         let batches = frame.execute_stream().await.context(Kind::Target, "The query failed")?;
         Ok(Answer { schema, batches })
+    }
+
+    /// The hint for an error of the planner. The planner's errors can be told by their text only.
+    fn hint(&self, message: &str) -> Option<String> {
+        if ["DDL", "DML", "Statement"].iter().any(|kind| message.contains(&format!("{kind} not supported"))) {
+            return Some("`query` only reads; tables are changed by `daplake sync`".to_owned());
+        }
+        let unknown = message.split_once("table 'daplake.")?.1.split_once("' not found")?.0;
+        let known: Vec<String> = self.tables.iter().map(ToString::to_string).collect();
+        Some(match nearest(unknown, known.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "table names have the form namespace.table; list them with `daplake status` or `SHOW TABLES`".to_owned(),
+        })
     }
 }
 

@@ -152,8 +152,14 @@ async fn a_query_cannot_change_anything() {
     let world = World::new(school(&[canvas("accounts")])).await;
     world.sync_all().await;
     let before = world.fingerprint();
-    for sql in ["DROP TABLE accounts", "DELETE FROM accounts", "COPY accounts TO 'out.csv'", "SELECT * FROM nowhere"] {
-        world.daplake(&["query", "--target", "lake", sql]).assert_code(5).assert_says(&["error:", "hint:"]);
+    for (sql, hint) in [
+        ("DROP TABLE accounts", "`query` only reads"),
+        ("DELETE FROM accounts", "`query` only reads"),
+        ("COPY accounts TO 'out.csv'", "`query` only reads"),
+        ("SELECT * FROM nowhere", "table names have the form namespace.table"),
+        ("SELECT * FROM acounts", "did you mean `canvas.accounts`?"),
+    ] {
+        world.daplake(&["query", "--target", "lake", sql]).assert_code(5).assert_says(&["error:", "hint:", hint]);
     }
     assert_eq!(world.fingerprint(), before);
 }
