@@ -60,21 +60,25 @@ fn grid(lines: &[&StatusLine], layout: Layout) -> String {
         }
         return grid.render();
     }
-    let mut grid =
-        Grid::new(&["table", ">rows", "data as of", ">age", "state", ">schema", ">files", ">size", "protocol", "kept as"]);
+    // A database has no files, protocol and mode.
+    let is_lake = lines.iter().any(|line| line.protocol.is_some());
+    let heads = ["table", ">rows", "data as of", ">age", "state", ">schema", ">size", ">files", "protocol", "kept as"];
+    let mut grid = Grid::new(if is_lake { &heads } else { &heads[..7] });
     for line in lines {
-        grid.row(vec![
+        let mut row = vec![
             line.name(),
             known(line.rows),
             line.data_as_of.clone(),
             age(line.age_seconds),
             line.state.name().to_owned(),
             line.schema_version.to_string(),
-            known(line.files),
             bytes(line),
-            line.protocol.clone().unwrap_or("-".to_owned()),
-            line.kept_as.clone().unwrap_or("-".to_owned()),
-        ]);
+        ];
+        if is_lake {
+            row.push(known(line.files));
+            row.extend([&line.protocol, &line.kept_as].map(|text| text.clone().unwrap_or_default()));
+        }
+        grid.row(row);
     }
     grid.render()
 }
@@ -145,7 +149,7 @@ fn next_job(overview: &Overview) -> Option<String> {
         if starts.next_at <= overview.made { "possible now".to_owned() } else { format!("possible at {}", starts.next_at) };
     let mut text = format!("next job: {start}");
     if let Some(first) = overview.waits_for_newer_data() {
-        text.push_str(&format!(", but the service has newer data from {first} at the earliest"));
+        text.push_str(&format!(", but the service has no newer data before {first}"));
     }
     if starts.seconds_for_all > 0 {
         let (least, limit) = (age(i64::try_from(starts.seconds_for_all).unwrap_or(i64::MAX)), starts.per_minute);
