@@ -24,10 +24,29 @@ pub(super) fn wrong_settings() -> ExitCode {
 
 /// Prints a message of the argument parser: help and version to standard output, errors to standard error.
 pub(super) fn usage(error: clap::Error, definition: &clap::Command) -> ExitCode {
-    let error = without_secrets(error, definition);
+    let error = with_own_usage(without_secrets(error, definition), definition);
     // A closed pipe is not an error.
     let _ = error.print();
     ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+}
+
+/// Names only what a command requires after an argument was missing. The parser would also list options whose values come from
+/// variables.
+fn with_own_usage(mut error: clap::Error, definition: &clap::Command) -> clap::Error {
+    if error.kind() != ErrorKind::MissingRequiredArgument {
+        return error;
+    }
+    let usage = match error.get(ContextKind::Usage) {
+        Some(ContextValue::StyledStr(usage)) => usage.to_string(),
+        _ => return error,
+    };
+    let mut definition = definition.clone();
+    definition.build();
+    let command = usage.split_whitespace().nth(2).and_then(|name| definition.find_subcommand_mut(name));
+    if let Some(command) = command {
+        error.insert(ContextKind::Usage, ContextValue::StyledStr(command.render_usage()));
+    }
+    error
 }
 
 const HIDDEN: &str = "***";
