@@ -1,6 +1,6 @@
 //! The error type of the crate: a kind, a message, named fields, a hint and a cause.
 //!
-//! The message says what failed, in the user's terms, and does not repeat its cause. Fields hold names, counts, sizes, ids and times. They
+//! The message states what failed, in the user's terms, and does not repeat its cause. Fields hold names, counts, sizes, ids and times. They
 //! never hold a value of a row, a token, a signed query string or a password. Errors are printed by `cli` only.
 //!
 //! ```
@@ -144,7 +144,7 @@ impl Error {
         self
     }
 
-    /// Sets the hint, which says what to do next, unless one is set already.
+    /// Sets the hint (what to do next), unless there is one.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
         self.0.hint.get_or_insert(hint.into());

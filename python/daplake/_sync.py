@@ -32,7 +32,7 @@ def sync(
 ) -> Report:
     """Brings the tables of one target up to date and returns the report of the run.
 
-    An interrupted call is safe: each table is at its old or its new state, and the next call resumes its jobs.
+    An interrupted call is safe: each table is in its old or its new state, and the next call resumes its jobs.
 
     Args:
         target: A folder, or the URL of an object store or a database; default: `DAPLAKE_TARGET`.

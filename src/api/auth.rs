@@ -21,7 +21,7 @@ use crate::model::Timestamp;
 
 /// A token is renewed this long before it expires, or after three quarters of its life if that is later.
 const RENEWAL_MARGIN: Duration = Duration::from_secs(5 * 60);
-/// The assumed life of a token if the service does not tell. A token that is too old is noticed by a 401.
+/// The assumed life of a token if the service does not report it. A token that is too old leads to a 401.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(10 * 60);
 
 /// A bearer token, ready to send.

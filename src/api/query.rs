@@ -31,7 +31,7 @@ pub struct Job {
     pub query: Query,
     /// The state.
     pub status: JobStatus,
-    /// When the job and its objects expire, if the service tells.
+    /// When the job and its objects expire, if the service reports it.
     pub expires_at: Option<Timestamp>,
     state: State,
 }

@@ -45,7 +45,7 @@ pub(crate) enum RetryReason {
     Fault,
     /// Something outdated was used, such as an expired URL. Counts as an attempt, but the first one is repeated without a wait.
     Stale,
-    /// The server throttles, and asks to wait for this time if it says so. Counts as time, never as an attempt.
+    /// The server throttles; it may name the time to wait. Counts as time, never as an attempt.
     Throttled(Option<Duration>),
 }
 

@@ -41,7 +41,7 @@ impl Request {
     }
 }
 
-/// What happens after a reply was sent.
+/// The action after a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     /// The connection stays open.

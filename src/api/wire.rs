@@ -84,7 +84,7 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 
 // ---- responses ----
 
-/// Parses a response. The error tells the position only, without the parser's text, which may quote the response.
+/// Parses a response. The error has only the position, without the parser's text, which may quote the response.
 pub(super) fn parse<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8], what: &'static str) -> Result<T> {
     serde_json::from_slice(body).map_err(|error| {
         let media = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("none");

@@ -229,7 +229,7 @@ async fn own(global: &GlobalArgs, command: Command, more: Vec<Command>) -> Resul
         return commands::cluster::executor(global, args).await;
     }
     let is_server = is_server(&command);
-    // Dropping the work at any await is safe: each table is at its old or its new bookmark.
+    // Dropping the work at any await is safe: each table has its old or its new bookmark.
     let ended = tokio::select! {
         result = Box::pin(dispatch(global, command, more)) => result,
         () = signals::asked(1) => if is_server { Ok(()) } else { Err(signals::cancelled()) },

@@ -38,7 +38,7 @@ const ATTEMPTS: u32 = 4;
 /// Path for reports of parts.
 const PART: &str = "/daplake/part";
 
-/// What an executor read from the objects of a part. The report of a second attempt replaces the first.
+/// The report of an executor on the objects of a part. The report of a second attempt replaces the first.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Report {
     /// Number of the part's first object.
@@ -296,7 +296,7 @@ async fn urls(loads: &Loads, token: &str, body: &[u8]) -> Answer {
             json_answer(StatusCode::OK, &json!({"urls": urls}))
         }
         Err(error) => {
-            tracing::debug!(%error, "No URLs for an executor");
+            tracing::debug!(%error, "Cannot give URLs to an executor");
             match error.kind() {
                 Kind::Expired | Kind::NotFound => refusal(StatusCode::NOT_FOUND, "NotFound", "The object has expired"),
                 Kind::Throttled => refusal(StatusCode::TOO_MANY_REQUESTS, "Throttled", "The service throttles the driver"),

@@ -403,7 +403,7 @@ mod tests {
         }
 
         #[test]
-        fn strings_come_back(text in any::<String>()) {
+        fn strings_round_trip(text in any::<String>()) {
             let written = serde_json::to_string(&text).unwrap();
             prop_assert_eq!(string(&written), Ok(text));
         }

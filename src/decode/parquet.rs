@@ -1,5 +1,5 @@
 //! Parquet results. The physical layout is not documented, so nested groups and dotted names, expanded and condensed objects,
-//! any width and unit are taken; what the schema says decides. Row groups are read one by one in bounded batches.
+//! any width and unit are taken; the schema decides. Row groups are read one by one in bounded batches.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -41,7 +41,7 @@ const READ_BATCHES: u64 = 8;
 const MOST_GUESSED_ROWS: usize = 256;
 /// By how much more rows are read at once, step by step.
 const GROWTH: usize = 8;
-/// A row group is opened again so often at most to read more rows at once.
+/// Maximum number of times that a row group is reopened to read more rows at once.
 const MOST_REOPENED: u32 = 16;
 
 /// Batches of one Parquet object, read as they are pulled.
@@ -234,7 +234,7 @@ pub struct ParquetBatches {
 }
 
 impl ParquetBatches {
-    /// What was seen so far, as of the last batch given out.
+    /// Counts so far, as of the last returned batch.
     pub fn counts(&self) -> &DecodeCounts {
         self.rows.counts()
     }

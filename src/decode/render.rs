@@ -15,7 +15,7 @@ use chrono::DateTime;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::schema::ColumnType;
 
-/// Converts a column of nested values to JSON text. Null members are omitted, as in the service's condensed mode. `column_type` tells which
+/// Converts a column of nested values to JSON text. Null members are omitted, as in the service's condensed mode. `column_type` indicates which
 /// texts contain JSON themselves.
 pub(super) fn json_column(array: &ArrayRef, column_type: &ColumnType) -> Result<ArrayRef> {
     let mut text = Vec::new();

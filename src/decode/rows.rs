@@ -137,7 +137,7 @@ impl Rows {
         self.seq.reserve(self.capacity - self.seq.len());
     }
 
-    /// Commits the current record. `has_values` tells whether it has the group `value`, even if all values are null.
+    /// Commits the current record. `has_values` indicates whether it has the group `value`, even if all values are null.
     #[inline]
     pub(super) fn commit(&mut self, op: Op, ts: i64, has_values: bool) -> Read<()> {
         let row = self.ts.len();

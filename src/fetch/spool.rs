@@ -139,7 +139,7 @@ async fn keep(urls: &ObjectUrls, id: &ObjectId, format: Format, paths: &Paths, o
     }
     let (expected, got) = (transfer.version().total, transfer.at());
     if expected.is_some_and(|expected| expected != got) || got != part.written {
-        return Err(Error::new(Kind::Data, "The length of the download differs from the announced one")
+        return Err(Error::new(Kind::Data, "The length of the download differs from the announced length")
             .with_field("received", part.written));
     }
     let unpacked_bytes = part.gunzip.as_ref().map(|gunzip| gunzip.total_out());
@@ -348,7 +348,7 @@ impl Part {
             safe_bytes: self.checkpoint_at,
             safe_crc: if self.checkpoint_at == self.written { self.crc.clone().finalize() } else { 0 },
         };
-        let text = serde_json::to_vec(&note).context(Kind::Bug, "A note cannot be written")?;
+        let text = serde_json::to_vec(&note).context(Kind::Bug, "The state of a download cannot be serialised")?;
         let write = |file: &mut File| {
             // Written in place, since the lock is on this file. A torn write makes it unreadable, and the download starts again.
             file.set_len(0)?;

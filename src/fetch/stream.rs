@@ -247,7 +247,7 @@ impl Transfer {
                     }
                     300..=399 => {
                         let error = error(Kind::Unavailable, "The store's redirect was refused")
-                            .hint("redirects from https to http are refused, and so are long chains");
+                            .hint("redirects from https to http and long chains of redirects are refused");
                         Err(self.retry.annotate(self.describe(error).with_field("host", host(signed))))
                     }
                     _ => {
@@ -274,7 +274,7 @@ impl Transfer {
     fn part(&mut self, response: Response) -> Result<Opened> {
         let length = number(response.headers(), CONTENT_LENGTH);
         let Some(ContentRange { first: Some((first, last)), total }) = content_range(response.headers()) else {
-            let error = Error::new(Kind::Unavailable, "The store did not tell which range it sent");
+            let error = Error::new(Kind::Unavailable, "The store's response lacks the range that it contains");
             return Ok(Opened::Retry(RetryReason::Fault, error));
         };
         let span = last.checked_sub(first).and_then(|span| span.checked_add(1));
@@ -283,7 +283,7 @@ impl Transfer {
             && length.is_none_or(|length| Some(length) == span)
             && total.is_none_or(|total| last < total);
         if !is_sound {
-            let error = Error::new(Kind::Unavailable, "The store sent another range than the requested one")
+            let error = Error::new(Kind::Unavailable, "The store sent a range other than the requested one")
                 .with_field("part", format_args!("{first}-{last}"));
             return Ok(Opened::Retry(RetryReason::Fault, error));
         }

@@ -757,7 +757,7 @@ async fn an_object_that_changed_between_processes_is_downloaded_again() {
 }
 
 #[tokio::test]
-async fn a_useless_part_is_removed() {
+async fn an_unusable_part_is_removed() {
     // The change is visible in the bytes only, not in an ETag.
     let (old, new, mut count) = (noise(100_000), vec![7; 100_000], 0);
     let shop = Shop::open(move |_| {

@@ -17,7 +17,7 @@ use crate::redact::SafeUrl;
 
 /// The number of objects per request. The service documents no limit; if it refuses a batch, smaller ones are tried.
 const BATCH: usize = 128;
-/// The assumed life of a URL that does not tell when it expires. 15 minutes are typical.
+/// The assumed life of a URL without an expiry time. 15 minutes are typical.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(15 * 60);
 /// A URL is not used during the last five minutes of its life, or the last third if that is shorter.
 const MARGIN: Duration = Duration::from_secs(5 * 60);

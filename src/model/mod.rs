@@ -176,7 +176,7 @@ pub struct Bookmark {
     pub schema_version: i64,
 }
 
-/// What a change does to the row with its key.
+/// The effect of a change on the row with its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Op {
     /// Inserts or replaces the row.

@@ -114,8 +114,10 @@ pub async fn check_service(client: &Client, namespaces: &[String]) -> (Vec<Findi
     }
     if everywhere && listing.answered.is_empty() {
         let error = Error::new(Kind::Account, "The account has none of the known namespaces");
-        findings
-            .push(Finding::bad("account", error.hint("the onboarding of a new institution takes some days: ask the vendor")));
+        findings.push(Finding::bad(
+            "account",
+            error.hint("onboarding a new institution takes some days; ask the vendor's support"),
+        ));
     }
     (findings, listing)
 }

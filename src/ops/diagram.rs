@@ -1,4 +1,5 @@
-//! `schema --erd` and `schema --docs`: tables and their references, from the present schemas of the service or those included in the program.
+//! `schema --erd` and `schema --docs`: tables and their references, from the current schemas of the service or those included in
+//! the program.
 
 use std::collections::BTreeSet;
 

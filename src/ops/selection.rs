@@ -58,7 +58,7 @@ impl Selection {
     /// was listed.
     ///
     /// # Errors
-    /// The login failed, or nothing of the selection exists.
+    /// The login failed, or nothing that was selected exists.
     pub async fn resolve(&self, client: &Client, kept: &[TableRef], patience: Option<Duration>) -> Result<Resolved> {
         let everywhere = self.names_all_namespaces();
         let namespaces: Vec<&str> = if everywhere { KNOWN_NAMESPACES.to_vec() } else { self.trimmed_namespaces() };
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn names_patterns_and_exclusions_pick_in_the_services_order() {
+    fn names_patterns_and_exclusions_keep_the_order_of_the_service() {
         assert_eq!(pick(&["all"], &[]).unwrap().len(), 4);
         assert_eq!(pick(&["users", " accounts"], &[]).unwrap(), ["accounts", "users"]);
         assert_eq!(pick(&["user*"], &["user_*"]).unwrap(), ["users"]);

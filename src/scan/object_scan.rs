@@ -57,7 +57,7 @@ impl ObjectScan {
         read::objects(self.state.clone(), numbers.into_iter().filter(move |number| *number < count))
     }
 
-    /// What the decoders counted in all streams so far.
+    /// Counts of the decoders of all streams so far.
     pub fn counts(&self) -> DecodeCounts {
         let mut counts = self.state.counts();
         // Decoders report dropped columns as unknown.

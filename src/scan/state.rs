@@ -1,4 +1,4 @@
-//! What the streams of a scan share: its description, and what they have read so far.
+//! State that the streams of a scan share: its description, and the objects read so far.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

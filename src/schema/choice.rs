@@ -101,7 +101,7 @@ pub(super) fn no_key() -> Error {
         .hint("set DAPLAKE_HASH_KEY to a secret of at least 16 bytes, or name a file with --hash-key-file")
 }
 
-/// What a target remembers of the column rules, to decide whether new rows fit the existing ones.
+/// The column rules that a target stores, to decide whether new rows fit the existing ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ColumnRecord {
     /// Dropped columns.
@@ -155,7 +155,7 @@ impl ColumnRecord {
         self
     }
 
-    /// Checks whether rows with the record `next` can be added to a table with this record. `has` tells whether the table has a column,
+    /// Checks whether rows with the record `next` can be added to a table with this record. `has` indicates whether the table has a column,
     /// `comes` whether the new rows have it. Fails with kind `Schema` if a column would mix values and hashes, or hashes of two keys.
     pub fn follow(&self, next: &Self, has: impl Fn(&str) -> bool, comes: impl Fn(&str) -> bool) -> Result<Followed> {
         let way_out = "keep the column rules as they were, or reload the table with --resnapshot";

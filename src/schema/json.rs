@@ -89,7 +89,7 @@ fn text_of<'v>(node: &'v Value, name: &str) -> Option<&'v str> {
     node.get(name).and_then(Value::as_str).filter(|text| !text.is_empty())
 }
 
-/// What a node says about a column.
+/// Properties of a column that a node of the schema sets.
 struct Node {
     column_type: ColumnType,
     /// `null` is one of its types.
@@ -343,7 +343,7 @@ impl<'s> Reader<'s> {
     }
 }
 
-/// The narrowest type that holds all alternatives. The flag tells whether the alternative is a constant text.
+/// The narrowest type that holds all alternatives. The flag indicates whether the alternative is a constant text.
 fn one_of(alternatives: Vec<(Node, bool)>) -> std::result::Result<Node, Unknown> {
     use ColumnType::*;
     let nullable = alternatives.iter().any(|(node, _)| node.nullable);

@@ -8,7 +8,7 @@ use super::{ColumnRules, HashKey};
 use crate::error::{Error, Kind, Result};
 use crate::model::{TableRef, is_pattern};
 
-/// What a delete on the service does to the row in the target.
+/// How a delete on the service is applied to the row in the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deletes {
     /// The row is deleted.
@@ -145,7 +145,7 @@ impl FromStr for PartitionBy {
 pub struct TableOptions {
     /// Which columns are loaded, and which of them as hashes.
     pub columns: ColumnRules,
-    /// What a delete does. Default: [`Deletes::Remove`].
+    /// How deletes are applied. Default: [`Deletes::Remove`].
     pub deletes: Option<Deletes>,
     /// Which rows are kept. Default: [`TableMode::Current`].
     pub mode: Option<TableMode>,

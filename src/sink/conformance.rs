@@ -206,7 +206,7 @@ pub async fn read(fixture: &Fixture, table: &TableRef) -> Vec<String> {
     rendered(&(fixture.read)(table.clone()).await)
 }
 
-/// What [`read`] should return if the table has exactly these rows.
+/// The result of [`read`] for a table with exactly these rows.
 pub fn expected(schema: &TableSchema, rows: &[Value]) -> Vec<String> {
     let rows: Vec<Change> = rows.iter().cloned().map(Up).collect();
     let batch = changes(schema, &rows);

@@ -62,7 +62,7 @@ pub struct TaskOutput {
     pub changes: u64,
 }
 
-/// What a process provides to the tasks that it runs.
+/// Resources that a process provides to its tasks.
 #[derive(Debug, Clone)]
 pub struct TaskResources {
     /// Memory and disk.

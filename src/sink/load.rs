@@ -37,7 +37,7 @@ pub struct LoadPlan {
     pub run_id: String,
     /// Id of the job, for the history of the target.
     pub job_id: String,
-    /// What the user chose for the table.
+    /// The user's options for the table.
     pub layout: Layout,
     /// Whether the changes are a snapshot; otherwise an increment.
     pub is_snapshot: bool,
@@ -45,12 +45,12 @@ pub struct LoadPlan {
     pub as_of: Timestamp,
 }
 
-/// What the user chose for a table. `None`: as the table is, or the default for a new table.
+/// The user's options for a table. `None`: the setting of the existing table, or the default for a new one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Layout {
     /// Dropped and hashed columns. Schema and rows of the plan already follow them.
     pub columns: ColumnRecord,
-    /// What a delete does.
+    /// How deletes are applied.
     pub deletes: Option<Deletes>,
     /// Which rows are kept.
     pub mode: Option<TableMode>,
@@ -155,14 +155,14 @@ impl WriteError {
     }
 }
 
-/// What a load did.
+/// The result of a load.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadSummary {
     /// Upserts in the change set.
     pub upserted: u64,
     /// Rows that deletes removed.
     pub deleted: u64,
-    /// Rows of the table, if the target knows.
+    /// Rows of the table, if the target counts them.
     pub rows: Option<u64>,
     /// Bytes of data files written, or sent to the database.
     pub bytes_written: u64,

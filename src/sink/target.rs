@@ -43,7 +43,7 @@ pub trait Sink: Debug + Send + Sync {
     /// Figures of one table for `status`.
     async fn status(&self, table: &TableRef) -> Result<Option<TableStatus>>;
 
-    /// What the target can do beyond this contract.
+    /// Abilities of the target beyond this contract.
     fn capabilities(&self) -> Capabilities<'_> {
         Capabilities::default()
     }
@@ -58,7 +58,7 @@ pub trait Sink: Debug + Send + Sync {
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>>;
 }
 
-/// What a target can do beyond the contract of [`Sink`].
+/// Abilities of a target beyond the contract of [`Sink`].
 #[derive(Clone, Copy, Default)]
 pub struct Capabilities<'a> {
     /// Loads of tables with one integer key column check unique keys while they write ([`super::WriteError::DuplicateKey`]), so that change sets
@@ -229,7 +229,7 @@ pub struct TableStatus {
     pub protocol: Option<String>,
     /// Table mode and treatment of deletes, for people.
     pub kept_as: Option<String>,
-    /// What a reader of the Delta log must support; `None` for targets that are read in another way.
+    /// Requirements of readers of the Delta log; `None` for targets that are read in another way.
     pub reader: Option<ReaderRequirement>,
     /// The description of the table.
     pub description: Option<String>,
@@ -237,7 +237,7 @@ pub struct TableStatus {
     pub columns: Vec<ColumnStatus>,
 }
 
-/// What a program must support to read a Delta table.
+/// Requirements of a program that reads a Delta table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct ReaderRequirement {
     /// The lowest reader version of the protocol.

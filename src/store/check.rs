@@ -122,7 +122,7 @@ async fn remove_leftovers(place: &Place) {
 }
 
 /// Retries of the check after temporary errors of an object store. `object_store` does not repeat a conditional put after a lost connection,
-/// since the response would not tell whether an earlier attempt has succeeded.
+/// since the response would not show whether an earlier attempt has succeeded.
 struct Attempts<'a> {
     place: &'a Place,
     begun: Instant,

@@ -77,7 +77,7 @@ struct Client(reqwest::Client);
 impl HttpService for Client {
     async fn call(&self, request: HttpRequest) -> std::result::Result<HttpResponse, HttpError> {
         let mut response = self.0.call(request).await?;
-        // As a server error it would be retried for minutes.
+        // Reported as a server error, it would be retried for minutes.
         if response.status().as_u16() == 501 {
             *response.status_mut() = reqwest::StatusCode::METHOD_NOT_ALLOWED;
         }

@@ -125,7 +125,7 @@ impl Place {
         }
     }
 
-    /// The error that this place cannot be used, of kind `Target` unless the cause tells more.
+    /// The error that this place cannot be used, of kind `Target` unless the cause has a more specific one.
     pub fn unusable(&self, source: impl Into<crate::error::BoxError>) -> Error {
         let error = match &self.folder {
             Some(folder) => Error::new(Kind::Target, "The target folder cannot be used").with_field("folder", folder.display()),

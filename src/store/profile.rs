@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn without_files_there_is_nothing() {
+    fn without_files_there_is_no_profile() {
         assert!(read(&StoreOptions::default()).unwrap() == Profile::default());
     }
 }

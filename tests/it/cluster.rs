@@ -187,7 +187,7 @@ fn outcomes(report: &std::path::Path) -> Vec<Value> {
 }
 
 /// A part of the log line for a table that the driver loads itself.
-const BY_THE_DRIVER: &str = "The cluster has no part in this load";
+const BY_THE_DRIVER: &str = "This load does not use the cluster";
 
 const TABLES: [&str; 3] = ["users", "submissions", "courses"];
 
@@ -263,7 +263,7 @@ async fn tables_are_correct_whichever_node_is_killed() {
                 }
                 _ => driver.kill(),
             }
-            // The driver recovers or reports a failure; in both cases every table is at its old or its new bookmark.
+            // The driver recovers or reports a failure; in both cases every table has its old or its new bookmark.
             let code = driver.child.wait().unwrap().code();
             assert!(matches!(code, Some(0 | 5) | None), "{victim}: {code:?}\n{}", driver.log_text());
             let again = cluster.sync(&[]);

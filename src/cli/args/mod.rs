@@ -49,7 +49,8 @@ use crate::cli::args::setup::{CheckArgs, InitArgs, ScheduledSyncArgs};
 #[cfg(feature = "lake")]
 use crate::cli::args::sync::SyncArgs;
 
-/// What `--version` prints under the name `dap`: scripts check the version of the official client, which daplake replaces there.
+/// The version that `--version` prints under the name `dap`: scripts check the version of the official client, which daplake
+/// replaces there.
 const DAP_VERSION: &str = "2.3.1";
 
 /// All settings of one run of the program, parsed and checked. The values come from the command line, else from the environment, else

@@ -28,8 +28,8 @@ pub(in crate::cli) struct SchemaArgs {
     pub(in crate::cli) erd: ErdArgs,
     /// Print a data dictionary: tables, columns, types, descriptions, values, keys and relations, as a web page or as Markdown.
     ///
-    /// --namespace then accepts a comma list or `all`, and --table accepts patterns. The page can be searched and has the diagram of the
-    /// tables; the Markdown has it if Mermaid can draw so many tables.
+    /// --namespace then accepts a comma-separated list or `all`, and --table accepts patterns. The page has a search and a diagram of
+    /// the tables; the Markdown has a diagram unless the tables are too many for Mermaid.
     #[arg(long, value_enum, value_name = "FORM", conflicts_with = "erd", help_heading = EXTRAS)]
     pub(in crate::cli) docs: Option<DocsForm>,
 }

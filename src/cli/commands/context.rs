@@ -1,4 +1,4 @@
-//! What several commands need: the client, the target and its sink, engines, rules for tables. Runs no command.
+//! Objects that several commands need: the client, the target and its sink, engines, rules for tables. Runs no command.
 
 #[cfg(feature = "lake")]
 use std::path::PathBuf;

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::cli::args::database::{ConnectionArgs, DbLoadArgs, DropdbArgs, ListdbArgs};
 use crate::cli::args::global::GlobalArgs;
 use crate::cli::commands::context;
+use crate::cli::commands::downloads::say_failed;
 use crate::cli::exit;
 use crate::cli::signals::interrupted;
 use crate::cli::terminal::console::{Console, Mark};
@@ -34,7 +35,7 @@ fn open(connection: &ConnectionArgs, options: SqlOptions) -> Result<SqlSink> {
     match context::database(text.reveal()).hint(hint)? {
         Target::Database(url) => SqlSink::open(url.reveal(), options),
         Target::Folder(_) | Target::Store(..) | Target::Parquet(_) => {
-            Err(Error::new(Kind::Usage, "The connection string is not that of a database").hint(hint))
+            Err(Error::new(Kind::Usage, "The connection string does not name a database").hint(hint))
         }
     }
 }
@@ -111,7 +112,7 @@ fn print_step(console: Console, verb: &str, event: &SyncEvent<'_>) {
             format!("{}: {}, data as of {bookmark}{number}", bold(&name), bold(&counted(upserted + deleted, "row")))
         }),
         (Outcome::Unchanged { by_another_run: true, .. }, _) => {
-            console.say(Mark::Success, |bold| format!("{}: already up to date by another run{number}", bold(&name)))
+            console.say(Mark::Success, |bold| format!("{}: brought up to date by another run{number}", bold(&name)))
         }
         (Outcome::Unchanged { .. } | Outcome::Recent { .. }, _) => {
             console.say(Mark::Success, |bold| format!("{}: nothing new{number}", bold(&name)))
@@ -120,13 +121,10 @@ fn print_step(console: Console, verb: &str, event: &SyncEvent<'_>) {
     };
 }
 
-/// Prints how many tables failed. The last failure decides the exit code, as in the official client.
+/// Ends after failures. The last one decides the exit code, as in the official client.
 fn ended(console: Console, errors: &[&Error], skipped: usize, total: usize) -> Result<ExitCode> {
     let Some(last) = errors.last() else { return Ok(ExitCode::SUCCESS) };
-    console.say(Mark::Error, |bold| {
-        let (failed, skipped, total) = (errors.len().to_string(), skipped.to_string(), total.to_string());
-        format!("{} failed, {} skipped, of {} in all", bold(&failed), bold(&skipped), bold(&total))
-    })?;
+    say_failed(console, errors.len(), skipped, total)?;
     Ok(exit::code(last))
 }
 

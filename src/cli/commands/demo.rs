@@ -138,7 +138,7 @@ mod walk {
         let count = if args.verbose { lines.len() } else { lines.len().min(SHOWN) };
         out(&format!("\n5. `daplake status --target {shown}`:\n\n{}", status::status_text(&lines[..count])))?;
         if count < lines.len() {
-            out(&format!("... and {} more (--verbose lists all)\n", counted((lines.len() - count) as u64, "table")))?;
+            out(&format!("... and {} (--verbose lists all)\n", counted((lines.len() - count) as u64, "more table")))?;
         }
         out(&format!("\n6. `daplake query --target {shown} \"{QUERY}\"`:\n\n"))?;
         query::print_query(&sink, &engine, QUERY).await?;

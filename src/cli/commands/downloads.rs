@@ -106,6 +106,13 @@ pub(in crate::cli) fn print_step(console: Console, title: &str, event: &TableEve
     };
 }
 
+/// Prints how many tables failed.
+pub(in crate::cli) fn say_failed(console: Console, failed: usize, skipped: usize, total: usize) -> Result<()> {
+    let skipped = if skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
+    console
+        .say(Mark::Error, |bold| format!("{} of {} failed{skipped}", bold(&failed.to_string()), counted(total as u64, "table")))
+}
+
 /// Waits for the tables and prints how many failed. The last failure decides the exit code, as in the official client; an interruption
 /// has precedence.
 pub(in crate::cli) async fn finish(console: Console, report: impl Future<Output = Result<FilesReport>>) -> Result<ExitCode> {
@@ -113,13 +120,6 @@ pub(in crate::cli) async fn finish(console: Console, report: impl Future<Output 
     let failed = report.errors().count();
     let cancelled = report.errors().find(|error| error.kind() == Kind::Cancelled);
     let Some(decisive) = cancelled.or_else(|| report.errors().next_back()) else { return Ok(ExitCode::SUCCESS) };
-    console.say(Mark::Error, |bold| {
-        format!(
-            "{} failed, {} skipped, of {} in all",
-            bold(&failed.to_string()),
-            bold(&report.skipped().to_string()),
-            bold(&report.tables.len().to_string())
-        )
-    })?;
+    say_failed(console, failed, report.skipped(), report.tables.len())?;
     Ok(exit::code(decisive))
 }

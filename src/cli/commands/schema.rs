@@ -50,7 +50,7 @@ pub(in crate::cli) async fn schema(global: &GlobalArgs, console: Console, args: 
 async fn ddl(global: &GlobalArgs, args: &SchemaArgs, engine: DdlEngine) -> Result<ExitCode> {
     let lake = |engine| -> Result<ops::DdlFor> {
         let target = args.ddl.target.as_deref().ok_or_else(|| {
-            Error::new(Kind::Usage, "--ddl needs the place of the tables").hint("give the folder or URL with --target")
+            Error::new(Kind::Usage, "--ddl needs the location of the tables").hint("name the folder or URL with --target")
         })?;
         let url = match context::database(target)? {
             ops::Target::Folder(folder) => folder.display().to_string(),

@@ -204,7 +204,7 @@ impl Exporter {
         let signal = self.signal.name();
         match failure {
             Some(error) if !was_down => tracing::warn!(signal, error, "OpenTelemetry data cannot be sent; the run continues"),
-            None if was_down => tracing::info!(signal, "OpenTelemetry data is sent again"),
+            None if was_down => tracing::info!(signal, "OpenTelemetry data is being sent again"),
             _ => {}
         }
     }

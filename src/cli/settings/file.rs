@@ -101,7 +101,7 @@ impl FileTarget {
 }
 
 impl FileSettings {
-    /// Reads and checks a file. `variable` returns the values of variables; `runs_command` says whether the `credential_command` of a
+    /// Reads and checks a file. `variable` returns the values of variables; `runs_command` indicates whether the `credential_command` of a
     /// section (`service`, `notify`, `targets.NAME`) may run. Without it, the values that refer to its secret are left out, except those of
     /// a target, which get a placeholder. Errors are of kind `Usage` and name the line.
     pub(in crate::cli) fn read(
@@ -334,7 +334,7 @@ impl Reader<'_> {
             if is_skipped && written.contains(&reference_to_credential()) {
                 continue;
             }
-            // What a run loads is no selection among the tables that the target has.
+            // The selection of a run does not apply to the tables that the target has.
             let sync_only = schema::is_for_sync_only(key.section) || key.option == "table";
             // Several keys can belong to one option: `pacing` has a value for each kind of call.
             match values.iter_mut().find(|value| value.option == key.option) {

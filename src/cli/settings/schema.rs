@@ -22,7 +22,7 @@ pub(in crate::cli) struct Key {
     pub(in crate::cli) note: &'static str,
 }
 
-/// What a value must look like.
+/// The form of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum Form {
     Text,
@@ -150,7 +150,7 @@ pub(in crate::cli) const KEYS: &[Key] = &[
         "\"bad-rows.jsonl\"",
         "write unreadable rows there instead of failing their table",
     ),
-    key("sync", "concurrency", "concurrency", Form::Count, "2", "tables that are loaded at the same time"),
+    key("sync", "concurrency", "concurrency", Form::Count, "2", "tables to load at the same time"),
     key("sync", "deletion_vectors", "deletion_vectors", Form::Choice, "\"auto\"", ""),
     key("sync", "change_data_feed", "change_data_feed", Form::Choice, "\"on\"", ""),
     key(
@@ -161,7 +161,14 @@ pub(in crate::cli) const KEYS: &[Key] = &[
         "\"fail\"",
         "\"warn\": load although another program changed rows",
     ),
-    key("sync", "compact_after", "compact_after", Form::Count, "20", "compact tables from this many small files; 0 for never"),
+    key(
+        "sync",
+        "compact_after",
+        "compact_after",
+        Form::Count,
+        "20",
+        "compact a table with this many small files; 0 disables it",
+    ),
     key(
         "sync",
         "non_finite",
@@ -201,7 +208,7 @@ pub(in crate::cli) const KEYS: &[Key] = &[
         "hash_key_file",
         Form::Path,
         "\"hash.key\"",
-        "key of hashed columns; else the variable DAPLAKE_HASH_KEY",
+        "key of hashed columns; by default the variable DAPLAKE_HASH_KEY",
     ),
     key("sync", "time_budget", "time_budget", Form::Time, "\"14m\"", "stop after this time; the next run continues"),
     key("sync", "report", "report", Form::Path, "\"report.json\"", ""),
@@ -213,7 +220,14 @@ pub(in crate::cli) const KEYS: &[Key] = &[
         "\"4h\"",
         "with `daplake sync --watch`; the service refreshes every 4 hours",
     ),
-    key("schedule", "jitter", "jitter", Form::Time, "\"10m\"", "longest random delay, so that not all schools start together"),
+    key(
+        "schedule",
+        "jitter",
+        "jitter",
+        Form::Time,
+        "\"10m\"",
+        "maximum random delay, so that schools do not all start at once",
+    ),
     key("schedule", "refresh", "refresh", Form::Time, "\"4h\"", "skip tables whose data is younger; \"0s\" queries all"),
     key("notify", "url", "notify", Form::Secret, "\"${DAPLAKE_NOTIFY}\"", ""),
     key("notify", "form", "notify_form", Form::Choice, "\"json\"", ""),
@@ -227,8 +241,8 @@ pub(in crate::cli) const KEYS: &[Key] = &[
     key("engine", "memory_limit", "memory_limit", MEMORY, "\"1GiB\"", "beyond it, sorting spills to temp_dir"),
     key("engine", "temp_dir", "temp_dir", Form::Path, "\"/var/tmp\"", ""),
     key("limits", "max_line", "max_line", Form::Size, "\"256MiB\"", "longest line of an object"),
-    key("limits", "max_unpack_ratio", "max_unpack_ratio", Form::Count, "500", "unpacked to packed bytes"),
-    key("limits", "max_object", "max_object", Form::Size, "\"1TiB\"", "largest object, stored and unpacked"),
+    key("limits", "max_unpack_ratio", "max_unpack_ratio", Form::Count, "500", "ratio of decompressed to compressed bytes"),
+    key("limits", "max_object", "max_object", Form::Size, "\"1TiB\"", "largest object, compressed and decompressed"),
     key("pacing", "job_starts", "jobs_per_minute", Form::Count, "5", ""),
     key("pacing", "job_status", "pacing", Form::Count, "500", ""),
     key("pacing", "table_lists", "pacing", Form::Count, "5", ""),
@@ -240,7 +254,7 @@ pub(in crate::cli) const KEYS: &[Key] = &[
         "state_dir",
         Form::Path,
         "\"/var/lib/daplake\"",
-        "jobs and history of runs; an interrupted run is resumed from it",
+        "unfinished jobs and run history; interrupted runs are resumed from it",
     ),
     key("log", "level", "loglevel", Form::Choice, "\"info\"", ""),
     key("log", "file", "logfile", Form::Path, "\"daplake.log\"", ""),

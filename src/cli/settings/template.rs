@@ -36,7 +36,7 @@ fn line(key: &Key, value: Option<String>) -> String {
     };
     match note(key) {
         note if note.is_empty() => format!("{line}\n"),
-        note => format!("{line:<COMMENTS$}# {note}\n"),
+        note => format!("{:<COMMENTS$}# {note}\n", line + " "),
     }
 }
 

@@ -117,7 +117,7 @@ impl State {
             1 => parts.push(format!("1 job waiting{paced}")),
             jobs => parts.push(format!("{jobs} jobs waiting{paced}")),
         }
-        // With several tables the number of objects grows with each, and says little.
+        // With several tables the number of objects grows with each, and is not informative.
         if totals.objects > 0 && totals.tables <= 1 {
             parts.push(format!("{}/{} objects", totals.objects_done, totals.objects));
         }

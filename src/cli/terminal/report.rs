@@ -111,7 +111,7 @@ pub(in crate::cli) fn finish_one(report: Report) -> Result<()> {
     // Only transient failures are mended by running again. Others have a hint of their own.
     let all_pass = report.tables.iter().filter_map(|table| table.error.as_ref()).all(|error| error.kind().is_transient());
     Err(if all_pass {
-        error.hint("the failures are temporary: run the same command again, it resumes these tables")
+        error.hint("the failures are temporary: run the same command again; it resumes these tables")
     } else {
         error
     })
@@ -141,7 +141,7 @@ pub(in crate::cli) fn log_step(event: &SyncEvent<'_>) {
             tracing::info!(table = %table, data_as_of = %bookmark, "Table unchanged")
         }
         (Outcome::Unchanged { bookmark, by_another_run: true }, _) => {
-            tracing::info!(table = %table, data_as_of = %bookmark, "Table is already up to date by another run")
+            tracing::info!(table = %table, data_as_of = %bookmark, "Table was brought up to date by another run")
         }
         (Outcome::Recent { bookmark }, _) => {
             tracing::info!(table = %table, data_as_of = %bookmark, "Table skipped, its data is recent")
@@ -171,7 +171,7 @@ pub(in crate::cli) fn log_totals(report: &Report) {
     );
 }
 
-/// What a run did: its totals, schema changes and notes.
+/// The result of a run: its totals, schema changes and notes.
 #[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "only runs on lakes have such reports"))]
 pub(in crate::cli) fn summary(report: &Report) -> String {
     let mut text = totals(report);
@@ -192,7 +192,8 @@ pub(in crate::cli) fn summary(report: &Report) -> String {
     text
 }
 
-/// What a run did, in two lines: tables by outcome, and rows, bytes and seconds. More lines only if it ended early or set rows aside.
+/// The result of a run in two lines: tables by outcome, and rows, bytes and seconds. More lines only if it ended early or set rows
+/// aside.
 #[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "only runs on lakes have such reports"))]
 pub(in crate::cli) fn totals(report: &Report) -> String {
     let count = |wanted: fn(&Outcome) -> bool| report.tables.iter().filter(|table| wanted(&table.outcome)).count();

@@ -22,7 +22,7 @@ fn share(available: u64) -> u64 {
 pub(in crate::cli) fn parse_memory_limit(text: &str) -> Result<u64, String> {
     let bytes = parse_bytes(text)?;
     if bytes < LEAST {
-        return Err(format!("`{text}` is too little; the minimum is 1MiB"));
+        return Err(format!("`{text}` is too small; the minimum is 1MiB"));
     }
     match available() {
         Some(available) if bytes > available => {

@@ -1,4 +1,4 @@
-//! Parses exact decimals. Nothing is rounded: a value that does not fit is a fault.
+//! Parses exact decimals. Nothing is rounded: a value that does not fit makes its row unreadable.
 
 use super::super::fault::{Fault, Read};
 use super::digits::digits;

@@ -182,17 +182,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn integers_come_back(value: i64) {
+        fn integers_round_trip(value: i64) {
             prop_assert_eq!(int(value.to_string().as_bytes()).unwrap(), value);
         }
 
         #[test]
-        fn short_integers_come_back(value in -1_000_000_000_000_i64..1_000_000_000_000, shift in 0_u32..40) {
+        fn short_integers_round_trip(value in -1_000_000_000_000_i64..1_000_000_000_000, shift in 0_u32..40) {
             prop_assert_eq!(int((value >> shift).to_string().as_bytes()).unwrap(), value >> shift);
         }
 
         #[test]
-        fn floats_come_back(bits: u64, short in -1_000_000_i64..1_000_000, places in 0_u32..6) {
+        fn floats_round_trip(bits: u64, short in -1_000_000_i64..1_000_000, places in 0_u32..6) {
             let value = f64::from_bits(bits);
             if value.is_finite() {
                 prop_assert_eq!(float64(value.to_string().as_bytes()).unwrap().to_bits(), bits);

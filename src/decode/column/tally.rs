@@ -1,4 +1,4 @@
-//! What columns share: counters of the current row, a scratch buffer, and cells of CSV and TSV files.
+//! Parts that columns share: counters of the current row, a scratch buffer, and cells of CSV and TSV files.
 
 use std::collections::BTreeSet;
 

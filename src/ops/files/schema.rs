@@ -59,8 +59,7 @@ pub async fn save_schemas(
 async fn save(folder: &Path, path: PathBuf, text: String) -> Result<()> {
     let folder = folder.to_owned();
     let write = move || {
-        std::fs::create_dir_all(&folder)
-            .context(Kind::Io, format!("The output folder cannot be made: {}", folder.display()))?;
+        std::fs::create_dir_all(&folder).context(Kind::Io, format!("Cannot create the output folder: {}", folder.display()))?;
         write_whole(&path, text.as_bytes())
     };
     tokio::task::spawn_blocking(write).await.context(Kind::Bug, "Writing a file failed")?

@@ -56,7 +56,7 @@ pub struct TableRun {
     /// `snapshot` or `increment`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
-    /// Rows of the table after the run, if the target knows.
+    /// Rows of the table after the run, if the target counts them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
     /// Upserts.

@@ -187,7 +187,7 @@ async fn add_details(request: &OverviewRequest, history: &RunHistory, lines: &mu
     Ok(())
 }
 
-/// What readers must support, the highest requirement first.
+/// Requirements of readers, the highest first.
 fn readers(lines: &[StatusLine]) -> Vec<ReaderGroup> {
     let mut groups: BTreeMap<&ReaderRequirement, Vec<String>> = BTreeMap::new();
     for line in lines {

@@ -1,4 +1,4 @@
-//! What `status` reports, for JSON and for pages.
+//! The data of `status`, for JSON and for pages.
 
 use serde::Serialize;
 
@@ -38,7 +38,7 @@ pub struct StatusLine {
     pub table: String,
     /// The state.
     pub state: Freshness,
-    /// Rows, if the target knows.
+    /// Rows, if the target counts them.
     pub rows: Option<u64>,
     /// Data as of, RFC 3339.
     pub data_as_of: String,
@@ -76,7 +76,7 @@ pub struct StatusLine {
     /// The growth within the last 7 days.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub growth: Option<Growth>,
-    /// What a reader of the Delta log must support.
+    /// Requirements of readers of the Delta log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reader: Option<ReaderRequirement>,
     /// The description of the table.
@@ -123,7 +123,7 @@ pub struct Overview {
     pub counts: Counts,
     /// Disk space of the selected tables.
     pub disk: DiskUse,
-    /// What readers must support, and for which of the selected tables; the highest requirement first.
+    /// Requirements of readers with the selected tables that have them; the highest requirement first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub readers: Vec<ReaderGroup>,
     /// The job starts that the service allows.
@@ -158,7 +158,7 @@ impl Overview {
         jobs.filter(|job| job.resumes.is_none()).map(|job| job.at.as_str()).min()
     }
 
-    /// The same, if the next job can start before.
+    /// The same time, if the next job can start earlier.
     pub fn waits_for_newer_data(&self) -> Option<&str> {
         self.newer_data_at().filter(|at| *at > self.made.as_str() && *at > self.job_starts.next_at.as_str())
     }
@@ -205,7 +205,7 @@ impl Counts {
 /// Tables with the same requirement.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ReaderGroup {
-    /// What readers must support.
+    /// Requirements of readers.
     #[serde(flatten)]
     pub reader: ReaderRequirement,
     /// The tables.

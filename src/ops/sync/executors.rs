@@ -20,7 +20,7 @@ pub trait ExecutorProvider: std::fmt::Debug + Send + Sync {
 
 /// An executor that reads the objects of one job.
 pub trait ScanExecutor: Executor {
-    /// What the decoders counted.
+    /// Counts of the decoders.
     fn counts(&self) -> DecodeCounts;
 
     /// Numbers of the objects that were read to their end, ascending.

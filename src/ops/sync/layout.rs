@@ -60,7 +60,7 @@ pub(in crate::ops) fn schema_command(table: &TableRef) -> String {
     format!("daplake schema --namespace {} --table {}", table.namespace, table.table)
 }
 
-/// What the user chose for a table.
+/// The user's options for a table.
 pub(in crate::ops) fn layout(rules: &TableRules, table: &TableRef, columns: ColumnRecord) -> Layout {
     let TableOptions { deletes, mode, partition_by, .. } = rules.of(table);
     Layout { columns, deletes, mode, partition_by }

@@ -124,7 +124,7 @@ impl<'a> Names<'a> {
             Some(table) => {
                 let name = if word.contains('.') { table.to_string() } else { table.table.clone() };
                 error.hint(format!(
-                    "did you mean `{name}`? Nothing was loaded, because columns that should be hidden might have been"
+                    "did you mean `{name}`? Nothing was loaded, because a misspelt name could expose data that should be hidden"
                 ))
             }
             None => {
@@ -189,7 +189,7 @@ impl<'a> Names<'a> {
             .with_field("tables", word)
             .with_field("column", column)
             .hint(format!(
-                "list the columns with `{}`; nothing was loaded, because columns that should be hidden might have been",
+                "list the columns with `{}`; nothing was loaded, because a misspelt name could expose data that should be hidden",
                 schema_command(&first)
             )))
     }

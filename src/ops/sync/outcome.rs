@@ -1,7 +1,7 @@
 //! The result of one table of a run.
 
 use crate::decode::DecodeCounts;
-use crate::model::{TableRef, Timestamp};
+use crate::model::{TableRef, Timestamp, counted};
 use crate::ops::runs::{Outcome, Phases};
 use crate::redact::visible;
 use crate::schema::TableSchema;
@@ -70,7 +70,7 @@ impl TableOutcome {
     }
 }
 
-/// What a person should know about a load, one sentence each.
+/// Notes about a load for people, one sentence each.
 pub(super) fn warnings(
     table: &TableRef,
     committed: Option<&CommittedState>,
@@ -81,16 +81,16 @@ pub(super) fn warnings(
 ) -> Vec<String> {
     let mut warnings = schema.warnings.clone();
     warnings.extend(of_target);
-    let mut note = |count: u64, text: &str| {
+    let mut note = |count: u64, before: &str, noun: &str, after: &str| {
         if count > 0 {
-            warnings.push(format!("{count} {text}"));
+            warnings.push(format!("{before}{}{after}", counted(count, noun)));
         }
     };
-    note(counts.bad_rows, "unreadable rows were written to the file for bad rows");
-    note(counts.oversized, "values were too large for the service, which sent placeholders");
-    note(counts.cut_fractions, "timestamps were truncated to microseconds");
-    note(counts.nulled_times, "timestamps or dates outside the years 1 to 9999 were replaced by null");
-    note(counts.required_nulls, "required values are null");
+    note(counts.bad_rows, "wrote ", "unreadable row", " to the file for bad rows");
+    note(counts.oversized, "the service sent placeholders for ", "value", " over its size limit");
+    note(counts.cut_fractions, "truncated ", "timestamp", " to microseconds");
+    note(counts.nulled_times, "stored null for ", "time", " outside the years 1 to 9999");
+    note(counts.required_nulls, "required columns have ", "null", "");
     // Logs repeat rows by design.
     let advice = if table.is_log() {
         ""
@@ -99,7 +99,9 @@ pub(super) fn warnings(
     };
     note(
         repeated_keys,
-        &format!("rows of the snapshot have the key of another row; the latest row of each key was loaded{advice}"),
+        "dropped ",
+        "row",
+        &format!(" of the snapshot with the key of another row; the latest row of each key was loaded{advice}"),
     );
     if !counts.unknown_columns.is_empty() {
         let names: Vec<&str> = counts.unknown_columns.iter().map(String::as_str).take(10).collect();

@@ -27,7 +27,7 @@ const LOAD_ATTEMPTS: u32 = 4;
 /// Time limit for reading the state of a table after a failed load.
 const STATE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What the loads of a run share.
+/// State that the loads of a run share.
 pub(super) struct Pipeline {
     pub(super) request: Arc<SyncRequest>,
     pub(super) scan: ScanOptions,
@@ -152,7 +152,7 @@ impl Pipeline {
                 LoadFailure::Overtaken(Overtaken { committed, reached: source.reached(), error })
             }
             Ok(Ok(_)) => LoadFailure::Failed(error),
-            // The error of the load says more than that of the attempt to explain it.
+            // The error of the load is more helpful than the one of the attempt to explain it.
             Ok(Err(unread)) => {
                 tracing::debug!(table = %source.table, error = %unread, "The table cannot be read after a failed load");
                 LoadFailure::Failed(error)
@@ -255,7 +255,7 @@ impl Pipeline {
             None
         };
         if executor.is_none() {
-            tracing::info!(table = %source.table, "The cluster has no part in this load");
+            tracing::info!(table = %source.table, "This load does not use the cluster");
         }
         executor
     }

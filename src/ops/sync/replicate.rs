@@ -26,7 +26,7 @@ use crate::progress;
 use crate::schema::{ColumnChoice, ColumnRecord, TableSchema};
 use crate::sink::CommittedState;
 
-/// What all tables of a run share.
+/// State that all tables of a run share.
 pub(super) struct Replicator {
     pub(super) request: Arc<SyncRequest>,
     pub(super) pipeline: Pipeline,
@@ -92,7 +92,7 @@ enum Attempt {
     Overtaken(Overtaken),
 }
 
-/// What is known of a table before its job.
+/// State of a table before its job.
 #[derive(Clone, Copy)]
 struct Table<'a> {
     table: &'a TableRef,

@@ -81,7 +81,7 @@ fn counted(count: u64, noun: &str) -> String {
     format!("{} {noun}{plural}", super::figures::grouped(count))
 }
 
-/// What replaces a value that is too large, for columns that have one.
+/// The placeholder for values that are too large, for columns that have one.
 const OVERSIZED: &str = "A value that is too large is replaced by a placeholder.";
 
 #[cfg(test)]

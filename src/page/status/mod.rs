@@ -147,7 +147,7 @@ fn next_job(overview: &Overview) -> (&'static str, String, Markup) {
     let figure = if is_now { "can start now".to_owned() } else { format!("from {}", clock(next_at)) };
     let more = html! {
         @if let Some(newer) = overview.waits_for_newer_data() {
-            "The service has newer data from " (when(newer)) " at the earliest. "
+            "The service has no newer data before " (when(newer)) ". "
         }
         @if *seconds_for_all > 0 {
             "A run of all tables takes at least " (age(i64::try_from(*seconds_for_all).unwrap_or(i64::MAX)))

@@ -1,4 +1,4 @@
-//! What the whole page and the parts of its tables have in common: times, figures, failures, requirements of readers.
+//! Shared parts of the status page and its table sections: times, figures, failures, reader requirements.
 
 use maud::{Markup, html};
 
@@ -27,7 +27,7 @@ pub(super) fn rows_since(growth: &Growth) -> Option<String> {
     Some(format!("{} since {}", signed(growth.rows?, grouped), day(&growth.since)))
 }
 
-/// What is known of a size: files, growth, older versions.
+/// Details of a size: files, growth, older versions.
 pub(super) fn size_parts(files: Option<u64>, growth: Option<&Growth>, stored: Option<u64>) -> Vec<String> {
     let mut parts = Vec::new();
     parts.extend(files.map(|files| format!("in {}", counted(files, "file"))));
@@ -70,7 +70,7 @@ pub(super) fn cell(label: &str, class: &str, content: &Markup) -> Markup {
     html! { td class=[(!class.is_empty()).then_some(class)] data-label=(label) { (content) } }
 }
 
-/// What a reader must support, such as `Delta reader version 3 with deletionVectors`.
+/// Requirements of a reader, such as `Delta reader version 3 with deletionVectors`.
 pub(super) fn needs(reader: &ReaderRequirement) -> String {
     match (&reader.features[..], reader.version) {
         ([], ..=1) => "Any reader of Delta Lake".to_owned(),

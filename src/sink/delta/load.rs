@@ -108,7 +108,7 @@ impl DeltaLoad {
                 .with_field("table", &load.plan.table)
                 .with_field("held", present.at)
                 .with_field("reached", reached.at)
-                .hint("run it again; it continues from the table's new state"));
+                .hint("run the command again; it continues from the table's new state"));
         }
 
         let plan = CommitPlan { load, written: &written, reached };
@@ -167,5 +167,5 @@ fn small_files(load: &LoadContext, written: &FileChanges) -> usize {
 fn conflict(load: &LoadContext) -> Error {
     Error::new(Kind::Conflict, "Another run committed first")
         .with_field("table", &load.plan.table)
-        .hint("run it again; it continues from the table's new state")
+        .hint("run the command again; it continues from the table's new state")
 }

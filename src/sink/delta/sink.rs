@@ -74,7 +74,7 @@ impl DeltaSink {
         optimize::optimize(&self.options, &self.log(table)?, scope).await
     }
 
-    /// What [`Self::vacuum`] would remove now.
+    /// The files that [`Self::vacuum`] would remove now.
     pub async fn vacuum_preview(&self, table: &TableRef, retention: Duration) -> Result<Vacuumed> {
         vacuum::preview(&self.log(table)?, retention).await
     }

@@ -52,7 +52,7 @@ pub(super) fn swap_folder(
 ) -> IoResult<Vec<OsString>> {
     let next = beside(data, "next");
     create_folder(&next)?;
-    // The manifest comes first: after a crash it says which files can be removed.
+    // The manifest comes first: after a crash it shows which files can be removed.
     let mut file = File::create_new(next.join(MANIFEST))?;
     file.write_all(&serde_json::to_vec_pretty(manifest)?)?;
     file.sync_all()?;
@@ -147,7 +147,7 @@ impl OldVersion {
 
     /// Removes the files of the version and its folder.
     fn remove(&self) -> IoResult<()> {
-        // The manifest goes last: until then it says what can be removed.
+        // The manifest is removed last: until then it shows which files can be removed.
         for name in self.files.iter().map(OsString::as_os_str).chain([OsStr::new(MANIFEST)]) {
             match std::fs::remove_file(self.folder.join(name)) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),

@@ -10,7 +10,7 @@ use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::model::{Bookmark, Namespace, TableRef};
+use crate::model::{Bookmark, Namespace, TableRef, counted};
 use crate::redact::SafeUrl;
 use crate::reduce::ChangeSet;
 use crate::sink::delta::log::file_names::{MANIFEST, is_our_file, remove_files};
@@ -110,7 +110,7 @@ impl ParquetSink {
             None if std::fs::symlink_metadata(folder.join(MANIFEST)).is_ok() => {
                 let damaged = refuse("The file that describes the folder of the table is damaged");
                 Err(damaged.with_field("file", folder.join(MANIFEST).display()).hint(format!(
-                    "move the folder away, for example to {}.old, and run again: daplake writes it again, from its log in {HIDDEN} if that exists",
+                    "move the folder away, for example to {}.old, and run again: daplake restores it, from its log in {HIDDEN} if that exists",
                     folder.display()
                 )))
             }
@@ -310,8 +310,8 @@ impl Load for ParquetLoad {
         let foreign = self.sink.publish(&self.table).await?;
         if let Some(first) = foreign.first() {
             loaded.warnings.push(format!(
-                "{} Parquet files in the table's folder were not written by daplake (such as {first}); they stay, and readers of *.parquet take their rows for rows of the table",
-                foreign.len()
+                "found {} of another program in the table's folder (such as {first}); readers of *.parquet take the rows for rows of the table",
+                counted(foreign.len() as u64, "Parquet file")
             ));
         }
         Ok(loaded)

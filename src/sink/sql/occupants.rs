@@ -28,7 +28,7 @@ pub(super) async fn check_table(
     if sync_state::exists(connection, dialect).await? && sync_state::entry(connection, dialect, table, true).await?.is_some() {
         return Err(sync_state::loaded_meanwhile());
     }
-    Err(Error::new(Kind::Target, "The database has a table of this name with rows that is not listed in table_sync")
+    Err(Error::new(Kind::Target, "The database has a table of this name that contains rows and is not listed in table_sync")
         .with_field("table", table)
         .with_field("relation", name)
         .hint(format!("rename or drop that table, or replace all of its rows with --adopt {table}")))

@@ -1,4 +1,4 @@
-//! What a user chooses for all tables of a database.
+//! The user's options for all tables of a database.
 
 /// What to do with NaN and infinity where the database cannot hold them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -157,7 +157,7 @@ pub(super) async fn wait_for_lock(connection: &mut dyn Connection, dialect: &dyn
     }
     Err(Error::new(Kind::Conflict, "The database server did not grant a lock")
         .with_field("lock", name)
-        .hint("another run may hold it; run again when that has ended"))
+        .hint("another run may hold it; run again when it has ended"))
 }
 
 /// Name of the lock for what all tables share.

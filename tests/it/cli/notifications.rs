@@ -95,7 +95,7 @@ async fn a_failing_notification_does_not_change_the_run_or_print_its_address() {
     let run = world
         .daplake(&with(&["--notify", &url, "--notify-on", "always", "--notify-command", "exit 3"]))
         .assert_code(0)
-        .assert_says(&["The notification did not arrive", "404", "The notification command failed"]);
+        .assert_says(&["The notification could not be delivered", "404", "The notification command failed"]);
     assert!(!format!("{run:?}").contains("planted-path-secret"), "{run:?}");
     heard.recv().unwrap();
     assert!(heard.try_recv().is_err(), "a permanent refusal is not repeated");

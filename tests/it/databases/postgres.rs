@@ -168,7 +168,7 @@ async fn refused_logins_are_explained_without_the_password() {
     let port = secured.server.port;
     let cases = [
         (format!("scram:planted-wrong@localhost:{port}/postgres"), "28P01"),
-        (format!("scram@localhost:{port}/postgres"), "asks for a password"),
+        (format!("scram@localhost:{port}/postgres"), "requires a password"),
         (format!("nobody:{IN_A_URL}@localhost:{port}/postgres"), "28000"),
         (format!("scram:{IN_A_URL}@localhost:{port}/never%20made"), "3D000"),
         (format!("old:planted-wrong@localhost:{port}/postgres?ssl=disable"), "28P01"),
@@ -242,7 +242,7 @@ async fn sockets_variables_and_the_password_file_are_used() {
     status("postgresql://", &[&all[..], &[("PGSSLMODE", "perhaps")]].concat()).assert_code(5).assert_says(&["mode"]);
     // The password file, in the home folder or elsewhere.
     let target = format!("postgresql://me@127.0.0.1:{port}/mine");
-    status(&target, &[]).assert_code(5).assert_says(&["asks for a password"]);
+    status(&target, &[]).assert_code(5).assert_says(&["requires a password"]);
     let file = server.sockets().join(".pgpass");
     std::fs::write(&file, format!("127.0.0.1:{port}:*:me:{PASSWORD}\n")).unwrap();
     #[cfg(unix)]

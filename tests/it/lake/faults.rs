@@ -248,5 +248,8 @@ async fn rows_of_a_snapshot_that_repeat_a_key_are_counted_in_the_report() {
     world.server.inject(Fault::parse("repeated-row").unwrap(), Always);
     let report = world.sync_all().await;
     let warnings = &report.tables[0].warnings;
-    assert!(warnings.iter().any(|note| note.starts_with("1 rows of the snapshot have the key of another row")), "{warnings:?}");
+    assert!(
+        warnings.iter().any(|note| note.starts_with("dropped 1 row of the snapshot with the key of another row")),
+        "{warnings:?}"
+    );
 }

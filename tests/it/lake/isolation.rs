@@ -73,7 +73,7 @@ async fn a_schema_that_lags_behind_the_job_is_waited_for_or_fails_the_table() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_useless_result_blocks_a_table_for_one_run_only() {
+async fn an_unusable_result_blocks_a_table_for_one_run_only() {
     let tables = [canvas("users"), canvas("courses")];
     let world = World::new(school(&tables)).await;
     assert_eq!(failures(&ops::sync(journaled(&world)).await.unwrap()), [""; 0]);

@@ -76,7 +76,7 @@ async fn older_versions_can_be_queried_and_listed() {
     assert_eq!(count(&["--at", "9999-01-01T00:00:00Z"]), expected(world.school.now()));
     let query = ["query", "--target", "lake", "SELECT 1 FROM users", "--at"];
     for (at, words) in
-        [("7", "no such version"), ("1999-01-01T00:00:00Z", "reach back"), ("soon", "neither a version nor a time")]
+        [("7", "no such version"), ("1999-01-01T00:00:00Z", "no version that old"), ("soon", "neither a version nor a time")]
     {
         let arguments: Vec<&str> = query.iter().copied().chain([at]).collect();
         let run = world.daplake(&arguments);
@@ -202,7 +202,7 @@ async fn a_table_that_another_program_restored_fails_until_it_is_loaded_again() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_that_are_there_twice_are_found_by_a_verification() {
+async fn duplicate_rows_are_found_by_verify() {
     let world = World::new(school(&[canvas("users")])).await;
     sync(&world, &["--deletion-vectors", "off"]);
     let append = "

@@ -73,7 +73,7 @@ pub(super) fn installed(name: &str) -> Result<Option<String>> {
     Ok(split(&current()?, name).1)
 }
 
-/// What writes the entry; `None` if it is there.
+/// The step that writes the entry; `None` if it exists.
 pub(super) fn activate(job: &Job) -> Result<Option<Call>> {
     let text = current()?;
     let (mut new, old) = split(&text, &job.name);
@@ -87,7 +87,7 @@ pub(super) fn activate(job: &Job) -> Result<Option<Call>> {
     Ok(Some(Call { input: Some(new + &entry), ..crontab(&["-"]) }))
 }
 
-/// What removes the entry.
+/// The step that removes the entry.
 pub(super) fn remove(name: &str) -> Result<Vec<Step>> {
     let (rest, entry) = split(&current()?, name);
     let call = match entry {

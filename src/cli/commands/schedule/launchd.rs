@@ -35,9 +35,9 @@ pub(super) fn is_active(name: &str) -> bool {
     agent_in_session(name).is_some_and(|agent| Call::new("launchctl", &["print", &agent]).succeeds())
 }
 
-/// What loads the agent in place of an older one.
+/// Steps that load the agent and replace an older one.
 pub(super) fn activate(name: &str) -> Result<Vec<Call>> {
-    let domain = domain().ok_or_else(|| Error::new(Kind::Io, "The number of this user is unknown: `id -u` failed"))?;
+    let domain = domain().ok_or_else(|| Error::new(Kind::Io, "Cannot determine the user id: `id -u` failed"))?;
     let path = agent(name)?.display().to_string();
     Ok(vec![
         Call::new("launchctl", &["bootout", &in_session(&domain, name)]).may_fail(),
@@ -50,7 +50,7 @@ pub(super) fn installed(name: &str) -> Result<Vec<PathBuf>> {
     Ok(vec![agent(name)?].into_iter().filter(|path| is_ours(path)).collect())
 }
 
-/// What removes the schedule.
+/// Steps that remove the schedule.
 pub(super) fn remove(name: &str, files: Vec<PathBuf>) -> Vec<Step> {
     let stop = agent_in_session(name).map(|agent| Call::new("launchctl", &["bootout", &agent]).may_fail());
     stop.into_iter().map(Step::Run).chain(files.into_iter().map(Step::Remove)).collect()

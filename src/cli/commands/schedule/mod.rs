@@ -59,7 +59,7 @@ impl Scheduler {
         }
     }
 
-    /// What an installed schedule consists of: its files and its crontab entry. Empty if it is not installed.
+    /// The parts of an installed schedule: its files and its crontab entry. Empty if it is not installed.
     fn installed(self, name: &str) -> Result<Found> {
         let files = match self {
             Scheduler::Systemd => systemd::installed(name)?,
@@ -166,7 +166,7 @@ fn is_active(scheduler: Scheduler, name: &str) -> bool {
     }
 }
 
-/// What is run, and the files that belong to it.
+/// The scheduled command and its files.
 fn summary(job: &Job) -> String {
     format!(
         "  command    {}\n  settings   {}\n  log        {}\n  variables  {}\n",
@@ -199,8 +199,8 @@ fn carry_out(args: &ScheduledSyncArgs, steps: &[Step]) -> Result<bool> {
 /// Asks on a terminal. Kind `Usage` without one.
 fn confirmed() -> Result<bool> {
     if !std::io::stdin().is_terminal() {
-        return Err(Error::new(Kind::Usage, "This changes the schedule, and there is no terminal to ask on")
-            .hint("give --yes to agree, or --dry-run to print the steps"));
+        return Err(Error::new(Kind::Usage, "Changing the schedule needs a confirmation, and there is no terminal")
+            .hint("confirm with --yes, or print the steps with --dry-run"));
     }
     out("\nContinue? [y/N] ")?;
     let mut answer = String::new();

@@ -1,4 +1,5 @@
-//! What an installation or a removal consists of: files to write or remove, and programs to run. Steps are printed before they are done.
+//! The steps of an installation or a removal: files to write or remove, and programs to run. Steps are printed before they are
+//! done.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ pub(super) enum Step {
 pub(super) struct NewFile {
     pub(super) path: PathBuf,
     pub(super) bytes: Vec<u8>,
-    /// What is printed of it.
+    /// The text that is printed for it.
     pub(super) shown: String,
     /// Only the owner may read it.
     pub(super) is_private: bool,

@@ -37,7 +37,7 @@ pub(super) fn is_active(name: &str) -> bool {
     systemctl(&["is-active", "--quiet", &timer]).succeeds() && systemctl(&["is-enabled", "--quiet", &timer]).succeeds()
 }
 
-/// What starts the timer.
+/// Steps that start the timer.
 pub(super) fn activate(name: &str) -> Vec<Call> {
     let timer = format!("{name}.timer");
     vec![
@@ -54,7 +54,7 @@ pub(super) fn installed(name: &str) -> Result<Vec<PathBuf>> {
     Ok(files.into_iter().filter(|path| is_ours(path)).collect())
 }
 
-/// What removes the schedule. A running sync ends as after any SIGTERM: each table is old or new.
+/// Steps that remove the schedule. A running sync ends as after any SIGTERM: each table keeps its old state or has its new one.
 pub(super) fn remove(name: &str, files: Vec<PathBuf>) -> Vec<Step> {
     let stop = systemctl(&["disable", "--now", &format!("{name}.timer")]).may_fail();
     let files = files.into_iter().map(Step::Remove);

@@ -74,7 +74,7 @@ pub(super) fn is_active(name: &str) -> bool {
     schtasks(&["/Query", "/TN", name]).succeeds()
 }
 
-/// What registers the task in place of an older one. Refuses to replace the task of another program.
+/// Steps that register the task and replace an older one. Refuses to replace the task of another program.
 pub(super) fn activate(name: &str) -> Result<Vec<Call>> {
     if is_foreign(name) {
         return Err(Error::new(Kind::Usage, "The Task Scheduler has a task of that name from another program")
@@ -90,7 +90,7 @@ pub(super) fn installed(name: &str) -> Result<Vec<PathBuf>> {
     Ok(vec![definition(name)?].into_iter().filter(|path| is_ours(path)).collect())
 }
 
-/// What removes the schedule.
+/// Steps that remove the schedule.
 pub(super) fn remove(name: &str, files: Vec<PathBuf>) -> Vec<Step> {
     let task = (!is_foreign(name)).then(|| Step::Run(schtasks(&["/Delete", "/TN", name, "/F"]).may_fail()));
     task.into_iter().chain(files.into_iter().map(Step::Remove)).collect()

@@ -124,7 +124,7 @@ async fn read_again(
     Ok(requests)
 }
 
-/// What the runs of a process share.
+/// State that the runs of a process share.
 struct Prepared {
     client: Client,
     executors: Option<Arc<dyn ops::ExecutorProvider>>,

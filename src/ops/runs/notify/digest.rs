@@ -13,7 +13,7 @@ const MAX_FAILURES: usize = 10;
 /// Longest text of a failure in a message, characters: chats limit the size of a message.
 const MAX_TEXT: usize = 500;
 
-/// What a message says.
+/// The content of a message.
 pub(super) struct Digest {
     /// All of it in one sentence.
     pub(super) sentence: String,

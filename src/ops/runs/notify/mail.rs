@@ -161,7 +161,7 @@ fn explained(error: lettre::transport::smtp::Error) -> Error {
             new(Kind::Target, "No trusted connection to the mail server").hint(tls_roots::hint())
         }
         _ if text.contains("STARTTLS") => new(Kind::Target, "The mail server offers no encryption")
-            .hint("use smtps:// for TLS from the beginning; add ?tls=off for a server on this machine"),
+            .hint("use smtps:// for TLS from the start; add ?tls=off for a server on this machine"),
         // The server has no mechanism in common, or the addresses are not accepted.
         _ if error.is_client() => new(Kind::Target, "The mail server does not support what the message needs"),
         _ => new(Kind::Unavailable, "The mail server did not respond"),

@@ -1,4 +1,4 @@
-//! What was last reported of each target: the same failure is not reported again, and its end is.
+//! The failures last reported for each target, so that each failure is reported once, and its end as well.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -63,7 +63,7 @@ impl Memory {
         if let Some(path) = self.path.as_deref().filter(|_| news.is_new)
             && let Err(error) = write(path, &news.after)
         {
-            tracing::warn!(file = %path.display(), %error, "What was reported cannot be remembered");
+            tracing::warn!(file = %path.display(), %error, "Cannot record which failures were reported");
         }
         *self.known.lock() = news.after;
     }
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_failure_is_no_news_and_its_end_is() {
+    fn a_failure_and_its_end_are_reported_once() {
         let folder = tempfile::tempdir().unwrap();
         let heard = |runs: &[RunRecord]| {
             // As in another process.

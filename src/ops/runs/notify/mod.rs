@@ -160,7 +160,7 @@ impl Notifier {
         };
         let (mut delivered, mail, command) = tokio::join!(hook, mail, command);
         delivered.extend(mail.into_iter().chain(command));
-        // What reached no one is reported again after the next run.
+        // A message that reached no receiver is sent again after the next run.
         if delivered.contains(&true) {
             self.memory.remember(news);
         }
@@ -202,7 +202,7 @@ async fn repeated(send: impl AsyncFn() -> Result<()>) -> Result<()> {
     loop {
         match (send().await, waits.next()) {
             (Err(error), Some(wait)) if error.kind() == Kind::Unavailable => {
-                tracing::debug!(error = %in_one(&error), "The notification is sent again");
+                tracing::debug!(error = %in_one(&error), "Sending the notification again");
                 tokio::time::sleep(*wait).await;
             }
             (result, _) => return result,
@@ -214,7 +214,7 @@ fn log_delivery(host: &str, sent: Result<()>) {
     match sent {
         Ok(()) => tracing::info!(host, "Notification sent"),
         Err(error) => {
-            tracing::warn!(host, error = %in_one(&error), hint = error.hint_text(), "The notification did not arrive");
+            tracing::warn!(host, error = %in_one(&error), hint = error.hint_text(), "The notification could not be delivered");
         }
     }
 }

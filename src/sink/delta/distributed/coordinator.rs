@@ -112,7 +112,7 @@ impl CollectedReports {
 
 fn inconsistent() -> Error {
     Error::new(Kind::Unavailable, "The results of the executors are inconsistent")
-        .hint("an executor was probably lost during the load; run it again")
+        .hint("an executor was probably lost during the load; run the command again")
 }
 
 /// Whether executors can do a load: mode `current` without soft deletes and without a change data feed.

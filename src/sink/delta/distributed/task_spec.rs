@@ -10,7 +10,7 @@ use crate::sink::delta::distributed::location_batch;
 use crate::sink::delta::distributed::task_report::{self, KeyFile};
 use crate::sink::delta::merge::key_probe::DeletionVectorRule;
 
-/// What a task does with its part of the rows.
+/// The work of a task on its part of the rows.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum TaskSpec {
     /// Writes changes to new files. Output: row locations and reports.
@@ -24,7 +24,7 @@ pub(super) enum TaskSpec {
     Probe(ProbeSpec),
 }
 
-/// What an executor needs in order to write files of a table.
+/// Everything an executor needs to write files of a table.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct TableSpec {
     pub(super) namespace: String,
@@ -39,7 +39,7 @@ pub(super) struct TableSpec {
     pub(super) compression_level: i32,
 }
 
-/// What an executor needs in order to probe existing files.
+/// Everything an executor needs to probe existing files.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct ProbeSpec {
     pub(super) table: TableSpec,

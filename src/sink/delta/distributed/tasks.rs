@@ -1,4 +1,4 @@
-//! What an executor does with one part of a load. Commits nothing; the files of a task that fails are removed.
+//! The work of an executor on one part of a load. Commits nothing; the files of a task that fails are removed.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

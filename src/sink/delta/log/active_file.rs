@@ -41,7 +41,7 @@ pub(crate) struct ActiveFile {
     view: Option<LogicalFileView>,
 }
 
-/// What an executor needs in order to probe a data file and to rewrite it.
+/// The description of a data file that an executor needs to probe and rewrite it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct FileDescription {
     /// Position of the file in the driver's list of files.

@@ -23,7 +23,7 @@ const DIGITS: usize = 20;
 pub(super) struct Damage {
     /// Path in the table's folder.
     pub(super) file: String,
-    /// What is wrong with it.
+    /// The damage.
     pub(super) reason: String,
     /// Whether the table can be read without the file.
     pub(super) is_dispensable: bool,
@@ -83,8 +83,8 @@ fn commit_name(version: u64) -> String {
     format!("{version:020}.json")
 }
 
-/// An empty log entry of a table on the local disk, as a disk that was full or lost power leaves it. Readers take it for a commit
-/// without changes, and rows would be lost.
+/// An empty log entry of a table on the local disk, as a disk that was full or lost power leaves it. Readers treat it as a commit
+/// without changes, so rows would be lost.
 pub(super) fn empty_commit(folder: &FsPath) -> Option<Damage> {
     let folder = folder.join(FOLDER);
     let mut files = Files::default();

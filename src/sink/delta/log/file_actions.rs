@@ -81,7 +81,7 @@ impl VectorUpdate {
     }
 }
 
-/// What a load has written: the files that its commit adds and removes, and counts of rows.
+/// The result of a load: the files that its commit adds and removes, and counts of rows.
 #[derive(Debug, Default)]
 pub(crate) struct FileChanges {
     /// New data files.

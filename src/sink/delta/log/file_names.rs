@@ -12,7 +12,7 @@ const PREFIX: &str = "daplake-";
 const SUFFIX: &str = ".zstd.parquet";
 /// Folder of the change data feed in the table's folder.
 pub(crate) const CHANGE_FEED_FOLDER: &str = "_change_data";
-/// File in a folder of plain Parquet files that says what the folder holds.
+/// File in a folder of plain Parquet files that describes the content of the folder.
 pub(crate) const MANIFEST: &str = "_daplake.json";
 
 /// A name for a new data file.

@@ -113,7 +113,7 @@ pub(crate) fn raised_protocol(old: &Value, needs: &[Feature]) -> Option<Value> {
     Some(protocol)
 }
 
-/// What a reader must support.
+/// Requirements of a reader.
 pub(crate) fn reader_requirement(protocol: &Value) -> ReaderRequirement {
     let features = protocol["readerFeatures"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let mut features: Vec<String> = features.map(str::to_owned).collect();

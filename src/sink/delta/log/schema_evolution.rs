@@ -13,7 +13,7 @@ use crate::sink::delta::log::columns::{LakeColumn, LakeType, is_same_name, leaf_
 pub(crate) struct EvolvedSchema {
     /// The old columns in their order, then the new ones.
     pub(crate) columns: Vec<LakeColumn>,
-    /// What was changed, one sentence per change.
+    /// The changes, one sentence each.
     pub(crate) changes: Vec<String>,
     /// Old files must be rewritten: a type was widened, and readers need not support type widening.
     pub(crate) rewrites: bool,
@@ -218,7 +218,7 @@ fn check_members(kind: &LakeType) -> Result<()> {
     }
 }
 
-/// Assigns physical names and ids to columns if column mapping is needed. `mapped` says whether the table already maps columns,
+/// Assigns physical names and ids to columns if column mapping is needed. `mapped` indicates whether the table already maps columns,
 /// `max_id` is the highest id in use. Returns both values after the assignment. Names in existing files do not change.
 pub(crate) fn map_columns(columns: &mut [LakeColumn], mapped: bool, max_id: i64) -> (bool, i64) {
     let mut needed = mapped;

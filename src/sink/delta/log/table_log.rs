@@ -330,7 +330,7 @@ impl TableLog {
                 // Even "already exists" may mean our own entry, written by an attempt whose response was lost: until the entry has
                 // been read, the files must stay.
                 let (kind, hint) = if is_conflict(&error) {
-                    (Kind::Conflict, "run it again; it continues from the table's new state")
+                    (Kind::Conflict, "run the command again; it continues from the table's new state")
                 } else {
                     (Kind::Target, "run it again; the commit was made completely or not at all")
                 };

@@ -40,7 +40,7 @@ pub enum Scope {
     SortByKey,
 }
 
-/// What was done to a table.
+/// The result for a table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Optimized {
     /// Number of data files that were removed.
@@ -161,7 +161,7 @@ async fn replace(
     uncommitted.remove().await;
     Err(Error::new(Kind::Conflict, "Another run changed the same files at the same time")
         .with_field("table", &log.table)
-        .hint("run it again when no sync is running; no rows were lost"))
+        .hint("run the command again when no sync is running; no rows were lost"))
 }
 
 async fn commit(
@@ -199,7 +199,7 @@ enum KeyBound {
     Text(String),
 }
 
-/// What the plan needs to know about a file.
+/// Properties of a file that the plan needs.
 #[derive(Debug, Clone)]
 struct FileSummary {
     bytes: u64,

@@ -46,7 +46,7 @@ pub(crate) async fn provider_at(log: &TableLog, at: At) -> Result<Arc<dyn TableP
             // For a time before the first version, the crate returns the oldest version that exists.
             let found = delta.version().unwrap_or_default();
             if log.committed_at(found).await.is_some_and(|committed| committed.micros() / 1000 > time.timestamp_millis()) {
-                return Err(Error::new(Kind::NotFound, "The table does not reach back that far")
+                return Err(Error::new(Kind::NotFound, "The table has no version that old")
                     .with_field("table", table)
                     .with_field("oldest", found)
                     .hint("list its versions with `daplake history`"));

@@ -26,7 +26,7 @@ pub const MIN_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const FOLDER_UNREADABLE: &str = "The table's folder cannot be read";
 const LOG_UNREADABLE: &str = "The Delta log cannot be read";
 
-/// What a vacuum removed, or would remove.
+/// The files that a vacuum removed, or would remove.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Vacuumed {
     /// Paths of the files in the table's folder, sorted.

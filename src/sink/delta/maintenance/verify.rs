@@ -77,7 +77,7 @@ pub(crate) async fn differences(
 ) -> Result<Differences> {
     let state = log.existing_state().await?;
     let layout = TableLayout::from_properties(&state.configuration);
-    // The system column that says whether a row exists now, and the value that says so.
+    // The system column that indicates whether a row exists now, and the value for yes.
     let only = match (layout.mode, layout.deletes) {
         (TableMode::Current, Deletes::Remove) => None,
         (TableMode::Current, Deletes::Mark) => Some((SystemColumn::Deleted, false)),
@@ -140,7 +140,7 @@ struct Comparison {
 impl Comparison {
     fn new(state: &TableState, fresh: &ChangeSet) -> Result<Self> {
         if state.key != fresh.keys {
-            return Err(Error::new(Kind::Schema, "The primary key of the table differs from that at the service")
+            return Err(Error::new(Kind::Schema, "The primary key of the table differs from the service's")
                 .hint("reload the table with --resnapshot"));
         }
         let key = |name: &String| state.columns.iter().find(|column| column.name == *name).cloned();

@@ -85,7 +85,7 @@ impl KeyCollector {
         })
     }
 
-    /// Adds the keys of a batch; `deletes` says which of them are deleted.
+    /// Adds the keys of a batch; `deletes` indicates which of them are deleted.
     pub(crate) fn push(&mut self, columns: &[ArrayRef], deletes: &BooleanArray) -> Result<()> {
         match &self.bytes {
             None => {

@@ -13,7 +13,7 @@ use crate::sink::delta::merge::key_set::KeyCollector;
 /// Receives the keys of an increment while its rows are written.
 #[async_trait]
 pub(crate) trait KeySink: Send {
-    /// Adds the key columns of a batch; `deletes` says which of its keys are deleted.
+    /// Adds the key columns of a batch; `deletes` indicates which of its keys are deleted.
     async fn push(&mut self, columns: &[ArrayRef], deletes: &BooleanArray) -> Result<()>;
 }
 
@@ -64,7 +64,7 @@ impl ProbeBuffer {
         Ok(Self { keys: KeyCollector::new(types)?, memory, max_bytes: engine.memory_limit() / 8 })
     }
 
-    /// Adds the keys of a batch; `deletes` says which of them are deleted. Runs the probe if the buffer is full. Returns the number
+    /// Adds the keys of a batch; `deletes` indicates which of them are deleted. Runs the probe if the buffer is full. Returns the number
     /// of deleted keys that the probe found.
     pub(crate) async fn push(&mut self, probe: &mut MergeProbe, columns: &[ArrayRef], deletes: &BooleanArray) -> Result<u64> {
         self.keys.push(columns, deletes)?;

@@ -279,7 +279,7 @@ impl<'a> SnapshotComparison<'a> {
         joined.execute_stream().await.map_err(engine_error)
     }
 
-    /// Key and stamp of every change in the log.
+    /// Key and timestamp of every change in the log.
     fn stamps(&self) -> SendableRecordBatchStream {
         let positions = self.keys.iter().chain([&self.action, &self.ts]);
         let columns: Vec<_> = positions.map(|position| self.format.columns[*position].clone()).collect();

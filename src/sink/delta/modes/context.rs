@@ -1,4 +1,4 @@
-//! What all table modes need for one load: the plan, the state of the table and its new design.
+//! The context of one load in all table modes: the plan, the state of the table and its new design.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ const VECTOR_SHARE: u64 = 256;
 /// Maximum share of deleted rows in a file, in percent: readers decode all rows, deleted or not.
 const MAX_DELETED_PERCENT: u64 = 20;
 
-/// What all table modes need for one load.
+/// The context of one load in all table modes.
 ///
 /// If the plan expected another bookmark than the table has, the load is stale: it writes nothing, and its commit decides, because
 /// only then it is known whether the same result was committed already.

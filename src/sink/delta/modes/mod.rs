@@ -1,4 +1,4 @@
-//! What a load writes in each table mode: current rows, a log of changes, or history (SCD type 2).
+//! The rows that a load writes in each table mode: current rows, a log of changes, or history (SCD type 2).
 
 pub(crate) mod append_log;
 pub(crate) mod change_batches;

@@ -251,7 +251,7 @@ fn write_failed(error: object_store::Error) -> Error {
     let is_full = crate::error::is_disk_full(&error);
     let failed = Error::new(Kind::Target, "A data file cannot be written").caused_by(error);
     if is_full {
-        failed.with_kind(Kind::Resources).hint("make room at the target and run it again; the table is unchanged")
+        failed.with_kind(Kind::Resources).hint("free space at the target and run the command again; the table was not changed")
     } else {
         failed
     }

@@ -1,4 +1,4 @@
-//! What the connection strings of all databases have in common: user, password, host, port, database, parameters, TLS mode.
+//! The parts that connection strings of all databases share: user, password, host, port, database, parameters, TLS mode.
 
 use percent_encoding::percent_decode_str;
 use url::Url;

@@ -137,7 +137,7 @@ impl Verifier {
         }
         if roots.is_empty() {
             return Err(Error::new(Kind::Usage, "No trusted certificates were found")
-                .hint("name a file of authorities with sslrootcert=FILE"));
+                .hint("name a file of trusted certificates with sslrootcert=FILE"));
         }
         let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
         Ok(Self {

@@ -1,10 +1,10 @@
-//! What the schema changes of all databases have in common: checks, errors, sentences of the report.
+//! Schema changes of all databases: checks, errors, sentences of the report.
 
 use super::table::{LiveColumn, SqlColumn, SqlTable};
 use crate::error::{Error, Kind, Result};
 use crate::sink::LoadKind;
 
-/// What to do about a change that a merge cannot make.
+/// The hint for a change that a merge cannot make.
 const RELOAD_HINT: &str = "load the table again with --resnapshot, or with dropdb and initdb";
 
 /// Whether the existing primary key has other columns than the wanted one. Kind `Schema` if so and the old rows are kept.
@@ -34,7 +34,7 @@ pub(in crate::sink::sql) fn incompatible_type(column: &str, from: &str, to: &str
 pub(in crate::sink::sql) fn foreign_required_column(column: &str) -> Error {
     Error::new(Kind::Target, "A column that the service does not have needs a value in every row")
         .with_field("column", column)
-        .hint("give the column a default, or let it be null")
+        .hint("give the column a default, or make it nullable")
 }
 
 /// The sentence about a new column.

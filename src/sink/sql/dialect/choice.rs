@@ -1,4 +1,4 @@
-//! What the three databases share when they choose a column for a property of the schema.
+//! The choice of a column for a property of the schema, as far as the three databases share it.
 
 use serde_json::Value;
 

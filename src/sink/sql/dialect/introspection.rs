@@ -6,7 +6,7 @@ use super::table::{LiveColumn, SqlTable};
 use crate::error::Error;
 use crate::model::{Namespace, TableRef};
 
-/// What a server can say about the objects that it has.
+/// Queries about the existing objects of a server.
 pub(in crate::sink::sql) trait Introspection: Names {
     /// Asks for the columns of a table in order; see [`Introspection::read_live`].
     fn live_columns(&self, table: &TableRef) -> Statement;

@@ -99,9 +99,9 @@ impl SqlTable {
 pub(in crate::sink::sql) struct Change {
     /// Statements, in order.
     pub(in crate::sink::sql) statements: Vec<Statement>,
-    /// What changes, one sentence each.
+    /// The changes, one sentence each.
     pub(in crate::sink::sql) notes: Vec<String>,
-    /// What should change and does not, one sentence each.
+    /// Changes that are not made, one sentence each.
     pub(in crate::sink::sql) warnings: Vec<String>,
     /// Existing columns that get another type or are dropped, where objects that depend on them must be recreated.
     pub(in crate::sink::sql) columns: Vec<String>,
@@ -109,7 +109,7 @@ pub(in crate::sink::sql) struct Change {
     pub(in crate::sink::sql) drops_key: bool,
 }
 
-/// What a schema change depends on besides the columns.
+/// Conditions of a schema change besides the columns.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::sink::sql) struct ChangeRules<'a> {
     /// The table of the stored schema. `None`: no schema is stored, or it cannot be read.

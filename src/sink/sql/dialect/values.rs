@@ -2,7 +2,7 @@
 
 use super::table::SqlColumn;
 
-/// What columns of a server can hold.
+/// Values that columns of a server can hold.
 pub(in crate::sink::sql) trait ValueLimits {
     /// Whether floating-point columns hold NaN and infinity.
     fn holds_non_finite(&self) -> bool;

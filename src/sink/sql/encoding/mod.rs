@@ -1,4 +1,5 @@
-//! What all databases share when they encode record batches: values by type, JSON text, times of day, and checks of what a batch holds.
+//! The encoding of record batches, as far as all databases share it: values by type, JSON text, times of day, and checks of a
+//! batch's values.
 
 mod inspection;
 mod json_text;

@@ -1,14 +1,14 @@
-//! What the rows of a load hold beyond the schema, by column.
+//! Values in the rows of a load that exceed the schema, by column.
 
 use std::collections::HashSet;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 
-use crate::model::TableRef;
+use crate::model::{TableRef, counted};
 use crate::sink::sql::dialect::{Dialect, SqlColumn, SqlTable};
 use crate::sink::sql::encoding;
 
-/// What the rows hold of one column beyond the schema.
+/// Values of one column that exceed the schema.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     /// A null where a value is required.
@@ -39,13 +39,13 @@ impl Findings {
     /// Values that were changed for the database, one sentence each.
     pub(super) fn warnings(&self, column: &str) -> impl Iterator<Item = String> {
         [
-            (self.nul, "strings contained the character NUL, which was replaced by U+2400"),
-            (self.half_pairs, "values contained half of a surrogate pair, which was replaced by U+FFFD"),
-            (self.subnormal, "numbers were closer to zero than the database can hold and became 0"),
+            (self.nul, "replaced NUL by U+2400 in", "string"),
+            (self.half_pairs, "replaced lone surrogates by U+FFFD in", "value"),
+            (self.subnormal, "stored 0 for", "subnormal number"),
         ]
         .into_iter()
-        .filter(|(count, _)| *count > 0)
-        .map(move |(count, what)| format!("`{column}`: {count} {what}"))
+        .filter(|(count, ..)| *count > 0)
+        .map(move |(count, done, noun)| format!("`{column}`: {done} {}", counted(count, noun)))
     }
 }
 

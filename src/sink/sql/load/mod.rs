@@ -31,7 +31,7 @@ use super::options::NonFinite;
 use super::{encoding, occupants, sync_state};
 use crate::engine::{combine_streams, engine_error};
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::model::Bookmark;
+use crate::model::{Bookmark, counted};
 use crate::reduce::{ChangeSet, deletes};
 use crate::schema::{ACTION, TableSchema};
 use crate::sink::{Load, LoadKind, LoadPlan, LoadSummary, WriteError};
@@ -350,7 +350,7 @@ impl SqlLoad {
             self.loaded.warnings.extend(findings.warnings(&column.name));
         }
         if self.non_finite > 0 {
-            self.loaded.warnings.push(format!("{} numbers were NaN or infinite and became null", self.non_finite));
+            self.loaded.warnings.push(format!("stored null for {}", counted(self.non_finite, "NaN or infinite number")));
         }
         self.session.execute(&sync_state::store_bookmark(dialect, &self.plan.schema, entry.as_ref(), reached)).await?;
         if let Some(store) = dialect.store_exact_bookmark(&self.plan.table, reached.at.micros()) {

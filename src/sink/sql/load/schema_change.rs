@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::state::{SqlLoad, State};
 use crate::error::{Error, Kind, Result};
+use crate::model::counted;
 use crate::sink::sql::dialect::{Change, ChangeRules, LiveColumn, SqlTable, Statement};
 use crate::sink::sql::sync_state;
 use crate::sink::{LoadKind, WriteError};
@@ -270,7 +271,7 @@ impl SqlLoad {
         if statements.is_empty() {
             return Ok(());
         }
-        // Only this transaction knows a type that it created. Any other type must get its values before they can be used.
+        // A type that this transaction created is invisible to others. Any other type must get its values before they can be used.
         if is_new || dialect.live_enumerations(&self.plan.table.namespace).is_none() {
             self.define(&statements).await?;
         } else {
@@ -280,10 +281,8 @@ impl SqlLoad {
             }
             database.give_back(other);
         }
-        let (name, count) = (&column.name, values.len());
-        self.loaded
-            .schema_changes
-            .push(format!("`{name}` has {count} values that the schema does not list; they were added to its enumeration"));
+        let (name, count) = (&column.name, counted(values.len() as u64, "value"));
+        self.loaded.schema_changes.push(format!("`{name}`: extended the enumeration by {count} that the schema does not list"));
         self.loaded.warnings.push(format!(
             "`{name}`: the official client would stop at this table, because the enumeration has values that the schema does not list"
         ));
@@ -297,9 +296,10 @@ impl SqlLoad {
         let count = values.iter().filter(|value| !known.contains(value.as_str())).count();
         if count > 0 {
             let name = &self.table.columns[index].name;
-            self.loaded
-                .warnings
-                .push(format!("`{name}`: {count} values that the schema does not list were added to its lookup table"));
+            self.loaded.warnings.push(format!(
+                "`{name}`: extended the lookup table by {} that the schema does not list",
+                counted(count as u64, "value")
+            ));
         }
         Ok(())
     }

@@ -34,7 +34,7 @@ pub(in crate::sink::sql) struct SqlLoad {
     /// NaN and infinities that became null.
     pub(super) non_finite: u64,
     pub(super) loaded: LoadSummary,
-    /// What the rows hold beyond the schema, by column.
+    /// Values of the rows that exceed the schema, by column.
     pub(super) findings: Vec<Findings>,
     /// Recreated materialized views that get their rows before the commit, each before those that use it.
     pub(super) to_populate: Vec<Dependent>,

@@ -12,7 +12,7 @@ use crate::sink::sql::dialect::{
     incompatible_type, new_column_note, removed_column_note,
 };
 
-/// Type of an empty column on its way between two types that the server does not convert directly.
+/// Intermediate type of an empty column between two types that the server does not convert directly.
 const INTERMEDIATE: &str = "varchar(100)";
 const ANY_TEXT: &str = "varchar(max)";
 

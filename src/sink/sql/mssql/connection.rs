@@ -238,7 +238,7 @@ async fn copy(client: &mut Wire, plan: &CopyPlan<Format>, batch: &RecordBatch) -
         return Err(Error::new(Kind::Target, "The database server did not store all rows of a bulk load")
             .with_field("sent", expected)
             .with_field("stored", taken)
-            .hint("the table was not changed; run again"));
+            .hint("the table was not changed; run the command again"));
     }
     for row in long {
         let row = encoder.row(row, &mut sent)?;

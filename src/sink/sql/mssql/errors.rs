@@ -15,7 +15,7 @@ pub(super) fn from_driver(error: tiberius::error::Error) -> Error {
         tiberius::error::Error::Server(error) => server_error(error.code(), error.message()),
         tiberius::error::Error::Io { message, .. } => lost(message),
         tiberius::error::Error::Tls(message) => {
-            // What follows is advice for the programmer.
+            // The rest is advice for the programmer.
             untrusted(message.split(" To connect anyway").next().unwrap_or_default().to_owned())
         }
         tiberius::error::Error::BulkInput(_) => {
@@ -30,7 +30,7 @@ pub(super) fn from_driver(error: tiberius::error::Error) -> Error {
 
 pub(super) fn lost(cause: String) -> Error {
     Error::new(Kind::Target, "The connection to the database was lost")
-        .hint("nothing of the table was changed; run it again")
+        .hint("the table was not changed; run the command again")
         .caused_by(cause)
 }
 
@@ -82,7 +82,7 @@ fn server_error(number: u32, text: &str) -> Error {
     if number == RAISED && text == LOCK_REFUSED {
         return Error::new(Kind::Conflict, "The database server did not grant a lock")
             .with_field("number", number)
-            .hint("another run may hold it; run again when that has ended");
+            .hint("another run may hold it; run again when it has ended");
     }
     if number == RAISED
         && let Some(rest) = text.strip_prefix(LOST_CHARACTERS_PREFIX)

@@ -48,7 +48,7 @@ impl Options {
         })
     }
 
-    /// What the TLS layer needs to know.
+    /// Options of the TLS layer.
     pub(super) fn tls_settings(&self) -> TlsSettings<'_> {
         TlsSettings { mode: self.tls, root_certificates: self.root_certificates.as_deref(), certificate: None, key: None }
     }

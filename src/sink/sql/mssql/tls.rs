@@ -2,7 +2,7 @@
 //! that is marked as that of an authority, so negotiation and handshake are done here.
 //!
 //! TDS negotiates TLS in its first message, PRELOGIN, and wraps the handshake in its packets. Once that is done, the driver sends a
-//! PRELOGIN of its own. It is answered here as by a server without TLS, so that the driver sends all else unchanged into the
+//! PRELOGIN of its own. daplake answers it like a server without TLS, so that the driver sends everything else unchanged into the
 //! encrypted stream.
 
 use std::io;
@@ -116,7 +116,7 @@ async fn receive(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     Ok(packet)
 }
 
-/// The byte of a PRELOGIN packet that says whether TLS is used.
+/// The byte of a PRELOGIN packet that indicates whether TLS is used.
 fn encryption_option(packet: &mut [u8]) -> Option<&mut u8> {
     let body = packet.get_mut(HEADER_BYTES..)?;
     let mut place = 0;
@@ -137,7 +137,7 @@ pub(super) struct Wrapped {
     header: Vec<u8>,
     /// Bytes of that packet still to come.
     left: usize,
-    /// What was written since the last flush: it becomes one message.
+    /// Bytes written since the last flush; they become one message.
     unwrapped: Vec<u8>,
     /// Packets that are being sent.
     out: Vec<u8>,

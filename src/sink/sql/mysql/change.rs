@@ -64,7 +64,7 @@ pub(super) fn change_table(table: &SqlTable, live: &[LiveColumn], rules: ChangeR
     Ok(change)
 }
 
-/// What one `ALTER TABLE` does, and what follows it.
+/// The clauses of one `ALTER TABLE`, and the statements after it.
 #[derive(Default)]
 struct Plan<'c> {
     actions: Vec<String>,
@@ -93,7 +93,7 @@ fn remove_column(
     plan: &mut Plan<'_>,
     change: &mut Change,
 ) -> Result<()> {
-    // A column that the user added, as far as the stored schema tells, stays as it is.
+    // A column that the user added, according to the stored schema, is not changed.
     let was_known = rules.before.map(|_| rules.column_before(&removed.name).is_some());
     let needs_value = removed.not_null && !removed.has_default;
     if rules.drop_removed && was_known == Some(true) {

@@ -158,7 +158,7 @@ fn trusted(options: &Options) -> Result<SslOpts> {
     }
     if known.is_empty() {
         return Err(Error::new(Kind::Usage, "No trusted certificates were found")
-            .hint("name a file of authorities with sslrootcert=FILE"));
+            .hint("name a file of trusted certificates with sslrootcert=FILE"));
     }
     Ok(SslOpts::default().with_root_certs(roots).with_disable_built_in_roots(true))
 }
@@ -270,7 +270,7 @@ impl Session {
         let Some([_, Some(code), Some(message)]) = rows.first().map(Vec::as_slice) else {
             return Ok(Error::new(Kind::Target, "The database server did not store all rows of a bulk load")
                 .with_field("relation", &encoder.target().table)
-                .hint("the table was not changed; run again"));
+                .hint("the table was not changed; run the command again"));
         };
         let error = errors::server(code.parse().unwrap_or_default(), "", message);
         Ok(match errors::row_of(message).filter(|row| (1..=encoder.rows()).contains(row)) {

@@ -40,14 +40,14 @@ impl Format {
     }
 }
 
-/// What a string may have at most.
+/// The maximum length of a string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Limit {
     Characters(usize),
     Bytes(usize),
 }
 
-/// What a binary column holds.
+/// The content of a binary column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Length {
     /// An IPv4 address.

@@ -85,7 +85,7 @@ pub(super) fn is_tls(error: &std::io::Error) -> bool {
 }
 
 fn lost() -> Error {
-    Error::new(Kind::Target, "The connection to the database was lost").hint("the table was not changed; run again")
+    Error::new(Kind::Target, "The connection to the database was lost").hint("the table was not changed; run the command again")
 }
 
 /// An error or a warning of the server.

@@ -407,7 +407,7 @@ impl Connection for Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // An idle session says goodbye to the server; an abandoned statement is ended by cutting the connection.
+        // An idle session is closed cleanly; an abandoned statement is ended by cutting the connection.
         if let Some(driver) = self.driver.take_if(|_| !self.is_sound || self.copy.is_some()) {
             driver.abort();
         }

@@ -389,7 +389,7 @@ impl Introspection for PostgresDialect {
         })
     }
 
-    /// What other users' sessions run is hidden from most roles, and may hold values.
+    /// The statements of other users' sessions are hidden from most roles, and may contain values.
     fn lock_holders(&self, table: &SqlTable) -> Option<Statement> {
         let lookups = table.columns.iter().filter_map(|column| Some(column.lookup.as_ref()?.0.clone()));
         let relations: Vec<String> =

@@ -35,7 +35,7 @@ pub(super) fn connecting(error: tokio_postgres::Error) -> ConnectFailure {
             .into();
     }
     if cause.contains("password missing") {
-        return Error::new(Kind::Target, "The database server asks for a password, and none is given")
+        return Error::new(Kind::Target, "The database server requires a password, but none was given")
             .hint("add it to the connection string, set PGPASSWORD, or use a password file")
             .into();
     }

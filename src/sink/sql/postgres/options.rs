@@ -104,10 +104,10 @@ impl Options {
         })
     }
 
-    /// What the TLS layer needs to know.
+    /// Options of the TLS layer.
     pub(super) fn tls_settings(&self) -> TlsSettings<'_> {
         let mode = match self.tls {
-            // As in libpq: who names an authority wants it to be used.
+            // As in libpq: an authority that is named is used.
             TlsMode::Require if self.root_certificates.is_some() => TlsMode::VerifyCa,
             mode => mode,
         };

@@ -47,7 +47,7 @@ async fn objects_of_others_are_neither_used_nor_changed() {
         assert_eq!(database.psql(everything), before, "{theirs}");
     }
 
-    // What a dropped table left behind is used again, and so is a type that no other table uses.
+    // Leftovers of a dropped table are reused, and so is a type that no other table uses.
     let table = TableRef::new("canvas", "again");
     let schema = served(&table, 1, words, &[]);
     load(&fixture, &schema, LoadKind::Replace, &rows, at(1)).await.unwrap();
