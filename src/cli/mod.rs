@@ -193,6 +193,9 @@ fn catch(command: &Command) -> Catch {
         // The executor handles signals itself, to deregister from its scheduler.
         #[cfg(feature = "cluster")]
         Command::Executor(_) => Catch::Nothing,
+        // A question blocks, and nothing is written before the last one.
+        #[cfg(feature = "lake")]
+        Command::Init(_) => Catch::Nothing,
         _ => Catch::All,
     }
 }
@@ -255,7 +258,7 @@ fn is_server(command: &Command) -> bool {
 async fn dispatch(global: &GlobalArgs, command: Command, more: Vec<Command>) -> Result<()> {
     match command {
         #[cfg(feature = "lake")]
-        Command::Init(args) => commands::init::init(global, &args),
+        Command::Init(args) => Box::pin(commands::init::init(global, &args)).await,
         #[cfg(feature = "lake")]
         Command::Check(args) => {
             let more = more.into_iter().filter_map(|command| match command {

@@ -20,7 +20,7 @@ pub(super) enum Catch {
     Interrupt,
     /// All except Ctrl-C, which the command handles itself.
     AllButInterrupt,
-    /// None: the command handles signals itself.
+    /// None: the command handles signals itself, or can be killed at any time.
     Nothing,
 }
 

@@ -13,7 +13,7 @@ use crate::redact::Secret;
 pub(in crate::cli) const DEFAULT_BASE_URL: &str = "https://api-gateway.instructure.com";
 
 /// Options of all commands. They are accepted before and after the command.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(in crate::cli) struct GlobalArgs {
     /// Client id of the API key.
     ///

@@ -13,24 +13,29 @@ use crate::cli::args::query::OutputFormat;
 use crate::cli::args::selection::{SelectionArgs, TableArgs};
 use crate::cli::args::sync::NotifyArgs;
 use crate::cli::args::target::{EngineArgs, StateArgs, TargetArgs};
+use crate::cli::values::choices::choice;
 use crate::cli::values::duration::parse_duration;
+use crate::schema::LakeFormat;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Only you can read the file (mode 0600). It refers to secrets but contains none. An existing file is not overwritten.\n\nExamples:\n  daplake init --target ./lake\n  daplake init --target s3://bucket/canvas --name lake --namespace canvas,canvas_logs --secret-file /run/secrets/dap\n  daplake check && daplake sync"
+    after_help = "On a terminal, `init` asks for what the options do not answer: the API key, the tables, the target and the schedule. It tests each answer, shows the file and asks before it writes anything. With --yes, and without a terminal, it asks nothing and writes the file of the options.\n\nOnly you can read the file (mode 0600). It refers to secrets but contains none. An existing file is replaced only if you agree.\n\nExamples:\n  daplake init\n  daplake init --yes --target ./lake\n  daplake init --yes --target s3://bucket/canvas --name lake --namespace canvas,canvas_logs --secret-file /run/secrets/dap\n  daplake init --yes --credential-command 'pass show daplake' --every 4h"
 )]
 pub(in crate::cli) struct InitArgs {
-    /// Location of the tables: a folder, or the URL of an object store or database.
-    #[arg(long, default_value = "./lake", value_name = "TARGET")]
-    pub(in crate::cli) target: String,
+    /// Location of the tables: a folder, or the URL of an object store or database [default: ./lake].
+    #[arg(long, value_name = "TARGET")]
+    pub(in crate::cli) target: Option<String>,
+    /// Format of the tables in a folder or object store [default: delta].
+    #[arg(long, value_parser = choice::<LakeFormat>(), value_name = "FORMAT")]
+    pub(in crate::cli) format: Option<LakeFormat>,
     /// Name of the target.
     #[arg(long, default_value = "lake", value_name = "NAME", value_parser = parse_name)]
     pub(in crate::cli) name: String,
-    /// Comma-separated namespaces, or `all`.
-    #[arg(long, value_delimiter = ',', default_value = "canvas", value_name = "NAMESPACE")]
+    /// Comma-separated namespaces, or `all` [default: canvas].
+    #[arg(long, value_delimiter = ',', value_name = "NAMESPACE")]
     pub(in crate::cli) namespace: Vec<String>,
-    /// Comma-separated tables or patterns, or `all`.
-    #[arg(long, value_delimiter = ',', default_value = "all", value_name = "TABLE")]
+    /// Comma-separated tables or patterns, or `all` [default: all].
+    #[arg(long, value_delimiter = ',', value_name = "TABLE")]
     pub(in crate::cli) table: Vec<String>,
     /// Comma-separated tables or patterns to exclude.
     #[arg(long, value_delimiter = ',', value_name = "TABLE")]
@@ -38,6 +43,17 @@ pub(in crate::cli) struct InitArgs {
     /// File with the client secret [default: use the variable DAP_CLIENT_SECRET].
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) secret_file: Option<PathBuf>,
+    /// Command that prints the client secret on its first line, such as that of a password manager.
+    ///
+    /// It is split at blanks, and quotes keep blanks; no shell runs it.
+    #[arg(long, value_name = "COMMAND", conflicts_with = "secret_file")]
+    pub(in crate::cli) credential_command: Option<String>,
+    /// Install a schedule with this time between two runs, such as 4h (see `daplake schedule`).
+    #[arg(long = "every", value_name = "TIME", value_parser = parse_duration)]
+    pub(in crate::cli) interval: Option<Duration>,
+    /// Ask nothing: use the options and their defaults, and do not overwrite a file.
+    #[arg(long)]
+    pub(in crate::cli) yes: bool,
 }
 
 fn parse_name(text: &str) -> Result<String, String> {

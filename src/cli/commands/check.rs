@@ -100,7 +100,8 @@ async fn check_target(global: &GlobalArgs, run: &CheckArgs, listed: Option<(&Cli
     }
 }
 
-fn text<'a>(findings: impl Iterator<Item = &'a Finding> + Clone) -> String {
+/// Findings as lines with their hints.
+pub(in crate::cli) fn text<'a>(findings: impl Iterator<Item = &'a Finding> + Clone) -> String {
     let width = findings.clone().map(|finding| finding.subject.len()).max().unwrap_or(0);
     let mut text = String::new();
     for Finding { subject, verdict, text: found, hint, .. } in findings {

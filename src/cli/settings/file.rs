@@ -701,6 +701,12 @@ fn url_part(text: &str, reference: Range<usize>) -> UrlPart {
 /// All characters except letters, digits and `-._~`.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// A value as user, password or value of a parameter in a URL.
+#[cfg(feature = "lake")]
+pub(in crate::cli) fn encoded(value: &str) -> String {
+    utf8_percent_encode(value, UNRESERVED).to_string()
+}
+
 /// Encodes like [`UNRESERVED`], but keeps what is already encoded.
 fn encoded_piece(value: &str) -> String {
     let mut out = String::new();

@@ -180,7 +180,8 @@ fn check_addresses(runs: &[Settings]) -> Result<(), Unresolved> {
     // The target of `init` can refer to variables.
     for settings in runs {
         if let Some(Command::Init(args)) = &settings.command {
-            Address::parse(&without_references(&args.target))?;
+            let target = args.target.as_deref().map(without_references);
+            target.as_deref().map(Address::parse).transpose()?;
         }
     }
     Ok(())

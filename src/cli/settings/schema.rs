@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use clap::CommandFactory;
 
 use crate::cli::args::Settings;
+use crate::cli::settings::credential_command::CREDENTIAL_COMMAND;
 pub(in crate::cli) use crate::model::nearest;
 
 /// One key of one section.
@@ -91,6 +92,20 @@ pub(in crate::cli) const TARGET: &[Key] = &[
     key("targets", "format", "format", Form::Choice, "\"delta\"", ""),
     key("targets", "store_options", "store_option", Form::Pairs, "{ region = \"eu-central-1\" }", ""),
     key("targets", "include", "table", Form::List, "[\"users\", \"courses\"]", "for this target, instead of `tables` below"),
+];
+
+/// `credential_command` in its sections. It is the default of no option.
+pub(in crate::cli) const CREDENTIALS: &[Key] = &[
+    key("service", CREDENTIAL_COMMAND, "", Form::List, "[\"pass\", \"show\", \"daplake\"]", "prints the client secret"),
+    key(
+        "targets",
+        CREDENTIAL_COMMAND,
+        "",
+        Form::List,
+        "[\"pass\", \"show\", \"lake\"]",
+        "prints a secret, for \"${CREDENTIAL}\" in this section",
+    ),
+    key("notify", CREDENTIAL_COMMAND, "", Form::List, "[\"pass\", \"show\", \"smtp\"]", "prints a secret, as in a target"),
 ];
 
 /// Keys of the tables that match a pattern. The option receives `PATTERN.COLUMN` for a list, else `PATTERN=VALUE`.

@@ -1,34 +1,48 @@
 //! The settings file that `init` writes: every key of the schema, those that need no change as comments.
 
-use crate::cli::args::setup::InitArgs;
-use crate::cli::settings::schema::{Form, KEYS, Key, TABLES, TARGET};
+use crate::cli::settings::schema::{CREDENTIALS, Form, KEYS, Key, TABLES, TARGET};
 
 /// Column at which comments begin.
 const COMMENTS: usize = 43;
 
-/// The text of a settings file. `target` and `secret` are values of `targets.NAME.url` and `service.client_secret`.
-pub(in crate::cli) fn template(args: &InitArgs, target: &str, secret: &str) -> String {
-    let value_of = |key: &Key| match (key.section, key.name) {
-        ("service", "client_id") => Some(key.sample.to_owned()),
-        ("service", "client_secret") => Some(quoted(secret)),
-        ("targets", "url") => Some(quoted(target)),
-        ("sync", "namespaces") => Some(list(&args.namespace)),
-        ("sync", "tables") => Some(list(&args.table)),
-        ("sync", "exclude") if !args.exclude.is_empty() => Some(list(&args.exclude)),
-        _ => None,
-    };
+/// The values of a settings file with one target.
+pub(in crate::cli) struct Values {
+    /// The name of the target.
+    target: String,
+    /// Section, key, and value in TOML.
+    values: Vec<(&'static str, &'static str, String)>,
+}
+
+impl Values {
+    pub(in crate::cli) fn new(target: &str) -> Self {
+        Self { target: target.to_owned(), values: Vec::new() }
+    }
+
+    /// Sets a key to a value in TOML. The keys of the target are in the section `targets`.
+    pub(in crate::cli) fn set(&mut self, section: &'static str, key: &'static str, value: String) {
+        self.values.push((section, key, value));
+    }
+
+    fn of(&self, key: &Key) -> Option<&str> {
+        let found = self.values.iter().find(|(section, name, _)| *section == key.section && *name == key.name);
+        found.map(|(_, _, value)| value.as_str())
+    }
+}
+
+/// The text of a settings file: all keys, those without a value as comments.
+pub(in crate::cli) fn template(values: &Values) -> String {
     let mut text = HEAD.to_owned();
     for (section, header, comment) in SECTIONS {
-        text.push_str(&format!("\n{comment}[{}]\n", header.replace("NAME", &args.name)));
-        for key in KEYS.iter().chain(TARGET).chain(TABLES).filter(|key| key.section == *section) {
-            text.push_str(&line(key, value_of(key)));
+        text.push_str(&format!("\n{comment}[{}]\n", header.replace("NAME", &values.target)));
+        for key in KEYS.iter().chain(TARGET).chain(TABLES).chain(CREDENTIALS).filter(|key| key.section == *section) {
+            text.push_str(&line(key, values.of(key)));
         }
     }
     text
 }
 
 /// `name = value`, or the sample as a comment.
-fn line(key: &Key, value: Option<String>) -> String {
+fn line(key: &Key, value: Option<&str>) -> String {
     let Key { name, sample, .. } = key;
     let line = match value {
         Some(value) => return format!("{name} = {value}\n"),
@@ -51,7 +65,7 @@ fn note(key: &Key) -> String {
 }
 
 /// A string of TOML.
-fn quoted(text: &str) -> String {
+pub(in crate::cli) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {
@@ -63,7 +77,8 @@ fn quoted(text: &str) -> String {
     out + "\""
 }
 
-fn list(names: &[String]) -> String {
+/// A list of strings of TOML.
+pub(in crate::cli) fn list(names: &[String]) -> String {
     let names: Vec<String> = names.iter().map(|name| quoted(name.trim())).collect();
     format!("[{}]", names.join(", "))
 }
@@ -99,21 +114,15 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
 
-    use clap::Parser;
-
     use super::*;
     use crate::cli::settings::file;
 
-    #[derive(Debug, Parser)]
-    struct Alone {
-        #[command(flatten)]
-        init: InitArgs,
-    }
-
     #[test]
     fn the_template_has_every_key_and_is_valid_with_all_comments_removed() {
-        let args = Alone::parse_from(["init", "--target", "a\"b\\c", "--exclude", "x*"]).init;
-        let text = template(&args, &args.target, "${DAP_CLIENT_SECRET}");
+        let mut values = Values::new("lake");
+        values.set("targets", "url", quoted("a\"b\\c"));
+        values.set("sync", "exclude", list(&["x*".to_owned()]));
+        let text = template(&values);
         let opened: String = text
             .lines()
             .map(|line| {
@@ -127,7 +136,7 @@ mod tests {
         assert_eq!(read(&text).warnings, [""; 0]);
         let settings = read(&opened);
         let written = opened.lines().filter_map(|line| line.split_once(" = ")).map(|(key, _)| key).collect::<BTreeSet<_>>();
-        for key in KEYS.iter().chain(TARGET).chain(TABLES) {
+        for key in KEYS.iter().chain(TARGET).chain(TABLES).chain(CREDENTIALS) {
             assert!(written.contains(key.name), "{}.{} is not in the template", key.section, key.name);
         }
         assert_eq!(settings.targets.len(), 1);

@@ -27,6 +27,12 @@ pub(in crate::cli) fn choice<C: Choice>() -> impl TypedValueParser<Value = C> {
     })
 }
 
+/// The name of a value.
+#[cfg(feature = "lake")]
+pub(in crate::cli) fn name_of<C: Choice + PartialEq>(value: C) -> &'static str {
+    C::CHOICES.iter().find(|(_, known)| *known == value).map_or("", |(name, _)| *name)
+}
+
 impl Choice for Format {
     const CHOICES: &'static [(&'static str, Self)] =
         &[("tsv", Format::Tsv), ("csv", Format::Csv), ("jsonl", Format::Jsonl), ("parquet", Format::Parquet)];

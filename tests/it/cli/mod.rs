@@ -1,5 +1,7 @@
 //! The command line: arguments, settings, output, exit codes, reports, signals.
 
+#[cfg(unix)]
+mod assistant;
 mod certificates;
 mod diagnostics;
 mod exit_codes;

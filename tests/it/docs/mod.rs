@@ -1,5 +1,5 @@
 //! The documentation: samples are run, options and links exist, the language is plain.
 
 #[cfg(unix)]
-mod readme;
+pub mod readme;
 mod style;

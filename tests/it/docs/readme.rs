@@ -41,7 +41,7 @@ fn blocks(page: &str) -> Vec<Vec<Step>> {
 const UNITS: [&str; 8] = ["s", "B", "KiB", "MiB", "GiB", "d", "h", "m"];
 
 /// A line without what differs from run to run: durations, sizes, ages, ports, the width of columns.
-fn normalised(line: &str) -> String {
+pub fn normalised(line: &str) -> String {
     let words: Vec<&str> = line.split_whitespace().collect();
     let is_number =
         |word: &str| word.starts_with(|c: char| c.is_ascii_digit()) && !word.contains(|c: char| c.is_ascii_alphabetic());

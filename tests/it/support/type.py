@@ -1,11 +1,13 @@
 """Types into a program in a pseudo terminal and prints its output. Usage: type.py PROGRAM [ARGUMENT...]; standard input is a JSON list
-of pairs: the text to wait for, and the text to type then (null: wait for the end). Standard library only, Unix only."""
+of pairs: the text to wait for, and the text to type then (null: nothing). A third element "hidden" waits until the terminal shows no input.
+Standard library only, Unix only."""
 
 import json
 import os
 import pty
 import select
 import sys
+import termios
 import time
 
 steps = json.load(sys.stdin)
@@ -29,11 +31,16 @@ def read():
     return bool(data)
 
 
-for awaited, typed in steps:
+for awaited, typed, *how in steps:
     while awaited not in seen[place:]:
         if not read():
             sys.exit("ended before " + repr(awaited) + "; seen:\n" + seen)
     place += seen[place:].index(awaited) + len(awaited)
+    # What is typed before that is discarded.
+    while how and termios.tcgetattr(terminal)[3] & termios.ECHO:
+        if time.monotonic() > deadline:
+            sys.exit("the input is shown; seen:\n" + seen)
+        time.sleep(0.01)
     if typed is not None:
         os.write(terminal, typed.encode())
 while read():

@@ -11,6 +11,7 @@ mod xml;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::cli::args::global::GlobalArgs;
 use crate::cli::args::setup::{ScheduleAction, ScheduledSyncArgs, SchedulerChoice};
@@ -18,6 +19,7 @@ use crate::cli::terminal::output::{note, out};
 use crate::error::{Error, Kind, Result};
 use job::{Job, environment_file};
 use step::{NewFile, Step, is_ours};
+use times::Times;
 
 /// A scheduler of an operating system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +157,16 @@ pub(in crate::cli) fn install(global: &GlobalArgs, args: &ScheduledSyncArgs) -> 
         note(&format!("note: {remark}"));
     }
     Ok(())
+}
+
+/// Whether this machine has a scheduler to install into.
+pub(in crate::cli) fn check_available() -> Result<()> {
+    chosen(SchedulerChoice::Auto).map(|_| ())
+}
+
+/// Whether schedulers can repeat a run at an interval.
+pub(in crate::cli) fn check_interval(every: Duration) -> Result<()> {
+    Times::new(every, 0).map(|_| ())
 }
 
 fn is_active(scheduler: Scheduler, name: &str) -> bool {
