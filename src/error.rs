@@ -2,18 +2,6 @@
 //!
 //! The message states what failed, in the user's terms, and does not repeat its cause. Fields hold names, counts, sizes, ids and times. They
 //! never hold a value of a row, a token, a signed query string or a password. Errors are printed by `cli` only.
-//!
-//! ```
-//! use daplake::error::{Kind, ResultExt};
-//!
-//! fn settings(path: &str) -> daplake::Result<String> {
-//!     std::fs::read_to_string(path).context(Kind::Io, "Cannot read the settings file")
-//! }
-//!
-//! let error = settings("/no/such/file").unwrap_err().with_field("path", "/no/such/file").hint("run `daplake init`");
-//! assert_eq!(error.kind(), Kind::Io);
-//! assert_eq!(error.to_string(), "Cannot read the settings file (path: /no/such/file)");
-//! ```
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -118,7 +106,22 @@ impl Kind {
     }
 }
 
-/// An error. The type is one pointer wide, so that results stay small.
+/// An error: a kind, a message, named fields, a hint and a cause.
+///
+/// `Display` prints the message and the fields on one line; [`Error::causes`] and [`Error::hint_text`] have the rest. No part contains a value
+/// of a row, a token, a signed query string or a password. The type is one pointer wide, so that results stay small.
+///
+/// ```
+/// use daplake::{Error, Kind};
+///
+/// let error = Error::new(Kind::Io, "Cannot read the settings file")
+///     .with_field("path", "/no/such/file")
+///     .hint("run `daplake init`")
+///     .caused_by(std::io::Error::from(std::io::ErrorKind::NotFound));
+/// assert_eq!(error.to_string(), "Cannot read the settings file (path: /no/such/file)");
+/// assert_eq!(error.get("path"), Some("/no/such/file"));
+/// assert!(!error.kind().is_transient());
+/// ```
 pub struct Error(Box<Inner>);
 
 struct Inner {

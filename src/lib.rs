@@ -1,19 +1,17 @@
 //! Extracts an institution's data from the Instructure Data Access Platform (DAP, also called Canvas Data 2) and keeps Delta Lake tables,
 //! Parquet folders and SQL databases up to date.
 //!
-//! The program `daplake` is a thin layer over this library: every command is a function in [`ops`].
+//! The program `daplake` is a thin layer over this library: its commands are functions in [`ops`].
 //!
 //! # Synchronising tables
 //!
-//! The first run of [`ops::sync`] loads a snapshot of each table, later runs load the changes since then. Rows, schema and bookmark of a
+//! The first run of [`ops::sync()`] loads a snapshot of each table, later runs load the changes since then. Rows, schema and bookmark of a
 //! table become visible together.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use daplake::api::{Client, ClientOptions, Credentials};
-//! use daplake::engine::{Engine, EngineOptions};
 //! use daplake::ops::{self, Selection, SyncRequest};
-//! use daplake::redact::Secret;
+//! use daplake::{Client, ClientOptions, Credentials, Engine, EngineOptions, Secret};
 //!
 //! let credentials = Credentials {
 //!     client_id: std::env::var("DAP_CLIENT_ID")?,
@@ -38,23 +36,35 @@
 //! # }
 //! ```
 //!
-//! # Modules
+//! # Map
 //!
 //! | to | use |
 //! | --- | --- |
-//! | run a command of the program: sync, status, query, optimize, downloads | [`ops`] |
-//! | download files in the layout of the official client | [`ops::files`] |
-//! | call the service's API | [`api`] |
-//! | download and decompress objects | [`fetch`] |
-//! | decode objects to Arrow record batches | [`decode`] |
-//! | read the schemas of tables | [`schema`] |
+//! | connect to the service, list tables, read their schemas | [`Client`] |
+//! | keep a lake or a database up to date | [`ops::sync()`], [`ops::open_sink`] |
+//! | resume the jobs of an interrupted run | [`ops::Journal`] |
+//! | end a run early | [`ops::Cancellation`] |
+//! | leave columns out, or hash them | [`ops::SyncRequest::drop_column`], [`ops::SyncRequest::hash_column`] |
+//! | see which tables a target has, and how old their data are | [`ops::status()`] |
+//! | run SQL over lake tables | [`ops::query()`], [`ops::open_lake`] |
+//! | compact small files, remove files that are no longer needed | [`ops::optimize()`], [`ops::vacuum()`] |
+//! | download files in the layout of the official client | [`ops::download()`] |
 //! | write a target of your own | [`sink::Sink`], [`sink::Load`] |
 //! | test a target of your own | `sink::conformance`, with the feature `testing` |
-//! | observe the progress of a run | [`progress`] |
-//! | handle errors by kind | [`error`] |
+//! | handle errors by kind | [`Error`], [`Kind`] |
 //! | try everything without an account | [`demo`], an embedded DAP server |
 //!
 //! The directory `examples/tour` has a short program for each of these.
+//!
+//! # Conventions
+//!
+//! - Rows are Arrow record batches of the crate `arrow` in version 59, as streams. Sizes are bytes. Times are UTC with microseconds
+//!   ([`Timestamp`]).
+//! - Dropping a future cancels it; tables keep their old or get their new state, never a mixture.
+//! - An [`Error`] has a stable [`Kind`]. The failure of a single table is part of a report; an error of the function itself means that no
+//!   table was tried.
+//! - Functions print nothing and read no environment variables. Log lines and spans go to `tracing`; those with the target
+//!   `daplake::progress` follow a run.
 //!
 //! # Features
 //!
@@ -62,39 +72,49 @@
 //! by default. `cluster` distributes loads over an Apache DataFusion Ballista cluster, `otel` exports traces and metrics, `prompt` adds the
 //! interactive prompt of `daplake query`, and `testing` makes the conformance tests for targets public.
 
+#![deny(missing_docs)]
+
 mod channel;
 #[cfg(feature = "lake")]
 mod child;
-pub mod error;
-pub mod model;
+mod error;
+mod model;
 mod panics;
-pub mod progress;
-pub mod redact;
+mod progress;
+mod redact;
 mod tls_roots;
 mod worker_thread;
 
-pub mod schema;
+mod schema;
 
-pub mod api;
-pub mod decode;
+mod api;
+mod decode;
 #[cfg(feature = "lake")]
-pub mod engine;
-pub mod fetch;
+mod engine;
+mod fetch;
 #[cfg(feature = "lake")]
-pub mod reduce;
+mod reduce;
 #[cfg(feature = "lake")]
-pub mod scan;
+mod scan;
 pub mod sink;
 #[cfg(feature = "lake")]
-pub mod store;
+mod store;
 
 pub mod ops;
-pub mod page;
+mod page;
 
-pub mod cli;
+mod cli;
 #[cfg(feature = "cluster")]
-pub mod cluster;
+mod cluster;
 #[cfg(feature = "demo")]
 pub mod demo;
+#[doc(hidden)]
+pub mod internals;
 
+// The public API: these items, and the `pub use` items of `ops` and `sink`. `tests/it/layering/public_api.txt` lists it.
+pub use api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy, VersionedSchema};
+#[cfg(feature = "lake")]
+pub use engine::{Engine, EngineOptions};
 pub use error::{Error, Kind, Result};
+pub use model::{Bookmark, Format, Namespace, TableRef, Timestamp, Window};
+pub use redact::{SafeUrl, Secret};

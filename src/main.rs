@@ -1,5 +1,5 @@
 //! The binary: hands over the arguments, returns the exit code.
 
 fn main() -> std::process::ExitCode {
-    daplake::cli::main()
+    daplake::internals::cli::main()
 }

@@ -7,20 +7,21 @@ use std::time::{Duration, Instant};
 use arrow::datatypes::{DataType, Field, Fields, Schema, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
-use daplake::Result;
-use daplake::api::{Client, ClientOptions, Credentials, FinishedJob, Pacing, Query, RetryPolicy};
-use daplake::decode::{self, BadRows, DecodeOptions, OutOfRange, TextDecoder};
 use daplake::demo::school::{School, SchoolOptions};
 use daplake::demo::serve::{ServeOptions, Server};
-use daplake::engine::{Engine, EngineOptions, batch_stream};
-use daplake::fetch::{Gunzip, ObjectUrls, open, unpacked};
-use daplake::model::{Bookmark, Format, Mode, TableRef, Window};
+use daplake::internals::api::{FinishedJob, Query};
+use daplake::internals::decode::{self, BadRows, DecodeOptions, OutOfRange, TextDecoder};
+use daplake::internals::engine::batch_stream;
+use daplake::internals::fetch::{Gunzip, ObjectUrls, open, unpacked};
+use daplake::internals::model::Mode;
+use daplake::internals::reduce::latest_per_key;
+use daplake::internals::schema::{Nested, TableSchema, change_schema};
 use daplake::ops::{self, Selection, SyncRequest, Target};
-use daplake::redact::Secret;
-use daplake::reduce::ChangeSet;
-use daplake::reduce::latest_per_key;
-use daplake::schema::{Nested, TableSchema, change_schema};
-use daplake::sink::{LoadKind, LoadPlan, Sink, WriteError};
+use daplake::sink::{ChangeSet, LoadKind, LoadPlan, WriteError};
+use daplake::{
+    Bookmark, Client, ClientOptions, Credentials, Engine, EngineOptions, Format, Pacing, Result, RetryPolicy, Secret, TableRef,
+    Window,
+};
 use futures::{TryStreamExt, stream};
 
 const RUNS: usize = 3;
@@ -103,10 +104,10 @@ impl Input {
 
     /// Decodes the same lines with arrow-json: key, value and meta as structs.
     fn arrow_json(&self) {
-        let fields = |columns: &[daplake::schema::Column]| -> Fields {
-            let fields = columns
-                .iter()
-                .map(|column| Field::new(&column.name, daplake::schema::arrow_type(&column.column_type, Nested::Typed), true));
+        let fields = |columns: &[daplake::internals::schema::Column]| -> Fields {
+            let fields = columns.iter().map(|column| {
+                Field::new(&column.name, daplake::internals::schema::arrow_type(&column.column_type, Nested::Typed), true)
+            });
             fields.collect()
         };
         let zone = || Some("+00:00".into());
@@ -314,7 +315,7 @@ async fn bench(rows: u64) -> Result<()> {
         job_id: "bench".into(),
         layout: Default::default(),
         is_snapshot: kind == LoadKind::Replace,
-        as_of: daplake::model::Timestamp::now(),
+        as_of: daplake::Timestamp::now(),
     };
     let mut run = 0;
     let figures = measure(|| {
@@ -322,7 +323,7 @@ async fn bench(rows: u64) -> Result<()> {
         let (folder, batches, arrow, engine, keys) = (folder.path().join(run.to_string()), &batches, &arrow, &engine, &keys);
         let plan = plan(LoadKind::Replace, None);
         async move {
-            let sink = ops::open_target(&Target::Folder(folder), engine)?;
+            let sink = ops::open_sink(&Target::Folder(folder), engine)?;
             let mut load = sink.begin(plan).await?;
             load.write(ChangeSet::unreduced(arrow.clone(), keys, vec![batch_stream(arrow.clone(), batches.clone())]))
                 .await
@@ -344,7 +345,7 @@ async fn bench(rows: u64) -> Result<()> {
         let reached = increment.job.bookmark();
         let plan = plan(LoadKind::Merge, Some(Bookmark { at: first_at, schema_version: 1 }));
         async move {
-            let sink = ops::open_target(&Target::Folder(folder), engine)?;
+            let sink = ops::open_sink(&Target::Folder(folder), engine)?;
             let source = batch_stream(arrow.clone(), changes.clone());
             let mut load = sink.begin(plan).await?;
             load.write(latest_per_key(engine, ChangeSet::unreduced(arrow.clone(), keys, vec![source]))?)
@@ -361,7 +362,7 @@ async fn bench(rows: u64) -> Result<()> {
         let folder = folder.path().join(run.to_string());
         let (client, engine) = (client.clone(), engine.clone());
         async move {
-            let sink = ops::open_target(&Target::Folder(folder), &engine)?;
+            let sink = ops::open_sink(&Target::Folder(folder), &engine)?;
             let request = SyncRequest::new(client, sink, engine, Selection::all_of("canvas"));
             let report = Box::pin(ops::sync(request)).await?;
             assert!(report.first_error().is_none(), "{report:?}");

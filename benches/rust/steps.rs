@@ -17,14 +17,13 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::SchemaRef;
-use daplake::Result;
-use daplake::engine::{Engine, EngineOptions, batch_stream};
-use daplake::model::{Bookmark, TableRef, Timestamp};
-use daplake::ops::{self, Target};
-use daplake::reduce::{ChangeSet, latest_per_key};
-use daplake::schema::{Nested, TableSchema, change_schema};
-use daplake::sink::delta::{DeletionVectors, DeltaOptions, DeltaSink, Scope};
-use daplake::sink::{LoadKind, LoadPlan, LoadSummary, Sink, WriteError};
+use daplake::internals::engine::batch_stream;
+use daplake::internals::reduce::latest_per_key;
+use daplake::internals::schema::{Nested, TableSchema, change_schema};
+use daplake::internals::sink::delta::{DeletionVectors, DeltaOptions, DeltaSink};
+use daplake::ops::{self, Scope, Target};
+use daplake::sink::{ChangeSet, LoadKind, LoadPlan, LoadSummary, Sink, WriteError};
+use daplake::{Bookmark, Engine, EngineOptions, Result, TableRef, Timestamp};
 use datafusion::datasource::MemTable;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -174,7 +173,7 @@ fn engine(folder: &Path) -> Result<Engine> {
 
 fn open(folder: &Path, engine: &Engine, deletion_vectors: DeletionVectors) -> Result<Arc<DeltaSink>> {
     let options = DeltaOptions { deletion_vectors, compact_after: 0, ..DeltaOptions::new(engine.clone()) };
-    ops::open_target_with(&Target::Folder(folder.join("lake")), options)
+    DeltaSink::at_path(&folder.join("lake"), options).map(Arc::new)
 }
 
 async fn load(sink: &DeltaSink, kind: LoadKind, set: ChangeSet) -> Result<LoadSummary> {
@@ -307,9 +306,9 @@ async fn merge(folder: &Path, keys: &str) -> Result<()> {
 
 async fn read(folder: &Path) -> Result<()> {
     let engine = engine(folder)?;
-    let sink = open(folder, &engine, DeletionVectors::Auto)?;
+    let lake = ops::open_lake(&Target::Folder(folder.join("lake")), &engine)?;
     let sql = "SELECT count(*), sum(id), sum(user_id), sum(course_id), max(timestamp), min(http_method), sum(http_status), max(url), max(session_id) FROM bench.logs";
-    let mut answer = ops::query(&sink, &engine, sql).await?.batches;
+    let mut answer = ops::query(&lake, &engine, sql).await?.batches;
     while let Some(batch) = answer.next().await {
         let batch = batch.expect("rows");
         println!("{}", json!({"rows": batch.column(0).as_primitive::<arrow::datatypes::Int64Type>().value(0)}));

@@ -1,8 +1,7 @@
 //! Synchronising into a database, whose URL is in `DAPLAKE_TARGET` (such as postgresql://user:password@host/database).
 
-use daplake::Result;
-use daplake::error::{Error, Kind};
 use daplake::ops::{self, SyncRequest, Target};
+use daplake::{Error, Kind, Result};
 
 use super::practice;
 

@@ -1,8 +1,7 @@
 //! Downloading a snapshot as Parquet files, in the layout of the official client.
 
-use daplake::Result;
-use daplake::model::{Format, Namespace, Window};
-use daplake::ops::files::{DownloadRequest, Shape, Step, TableChoice, download};
+use daplake::ops::{DownloadRequest, FilesOutcome, Shape, TableChoice, download};
+use daplake::{Format, Namespace, Result, Window};
 
 use super::practice;
 
@@ -21,14 +20,15 @@ pub async fn run() -> Result<()> {
         journal: None,
         fresh: false,
     };
-    // Called for each step of a table, in the order of the tables.
-    let observer = |event: &daplake::ops::files::TableEvent| {
-        if let Step::Downloaded { files, bytes, folder, .. } = &event.step {
-            println!("{}: {files} files, {bytes} bytes in {}", event.table, folder.display());
+    // A table that fails is part of the report. An error means that no table was tried.
+    let report = download(request).await?;
+    for (table, outcome) in &report.tables {
+        match outcome {
+            FilesOutcome::Done => println!("{table}: downloaded"),
+            FilesOutcome::Failed(error) => println!("{table}: {error}"),
+            FilesOutcome::Skipped => println!("{table}: not tried"),
         }
-    };
-    // The download is cancelled when the last argument completes, which this one never does.
-    let report = download(request, &observer, std::future::pending()).await?;
+    }
     println!("{} tables, {} failed", report.tables.len(), report.errors().count());
     Ok(())
 }

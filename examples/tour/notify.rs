@@ -1,8 +1,9 @@
-//! A notification after a run, here by a command that prints it. A webhook works in the same way.
+//! A notification after a run: the report as JSON on the standard input of a command.
 
-use daplake::Result;
-use daplake::model::Timestamp;
-use daplake::ops::{self, Notifier, NotifyForm, NotifyOn, RunRecord, SyncRequest, Target};
+use std::process::{Command, Stdio};
+
+use daplake::ops::{self, SyncRequest, Target};
+use daplake::{Error, Kind, Result};
 
 use super::practice;
 
@@ -11,15 +12,15 @@ pub async fn run() -> Result<()> {
     let engine = practice::engine()?;
     let folder = practice::folder()?;
     let sink = ops::open_sink(&Target::Folder(folder.path().join("lake")), &engine)?;
-    let command = Some("cut -c 1-120 >&2".to_owned());
-    let http = |_: &_| Ok(Default::default());
-    // No webhook. The command receives the outcome as JSON on its standard input.
-    let notifier = Notifier::new(http, None, NotifyForm::Json, command, NotifyOn::Always)?;
+    let report = ops::sync(SyncRequest::new(client, sink, engine, practice::selection())).await?;
 
-    let request = SyncRequest::new(client, sink.clone(), engine, practice::selection());
-    let record = RunRecord::begun(&request.run_id, Timestamp::now(), &sink.location().to_string());
-    let result = ops::sync(request).await;
-    let seconds = result.as_ref().map_or(0.0, |report| report.seconds);
-    notifier.notify(&[record.ended(seconds, &result)]).await;
-    result.map(|report| println!("{} tables, {} failed", report.tables.len(), report.failed().count()))
+    // This command prints the start of the report. Another one could send a message if `report.failed()` has a table.
+    let failed = |error: std::io::Error| Error::new(Kind::Io, "Cannot run the command").caused_by(error);
+    let mut command = Command::new("sh").args(["-c", "cut -c 1-120 >&2"]).stdin(Stdio::piped()).spawn().map_err(failed)?;
+    if let Some(input) = command.stdin.take() {
+        serde_json::to_writer(input, &report).map_err(|error| failed(error.into()))?;
+    }
+    command.wait().map_err(failed)?;
+    println!("{} tables, {} failed", report.tables.len(), report.failed().count());
+    Ok(())
 }

@@ -3,13 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use daplake::Result;
-use daplake::api::{Client, ClientOptions, Credentials, Pacing};
 use daplake::demo::school::{School, SchoolOptions};
 use daplake::demo::serve::{ServeOptions, Server};
-use daplake::engine::{Engine, EngineOptions};
 use daplake::ops::Selection;
-use daplake::redact::Secret;
+use daplake::{Client, ClientOptions, Credentials, Engine, EngineOptions, Error, Kind, Pacing, Result, Secret};
 
 /// Starts the embedded server and creates a client. With your own API key you need only the client.
 pub async fn start() -> Result<(Arc<School>, Server, Client)> {
@@ -38,6 +35,5 @@ pub fn selection() -> Selection {
 
 /// A folder that is removed at the end of the example.
 pub fn folder() -> Result<tempfile::TempDir> {
-    use daplake::error::{Kind, ResultExt};
-    tempfile::tempdir().context(Kind::Io, "A temporary folder cannot be created")
+    tempfile::tempdir().map_err(|error| Error::new(Kind::Io, "Cannot create a temporary folder").caused_by(error))
 }

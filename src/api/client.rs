@@ -68,10 +68,29 @@ impl ClientOptions {
     }
 }
 
-/// A client of the DAP API. Clones share the token, the pacing and the connections.
+/// A client of the DAP API. One per run is enough: clones are cheap and share the token, the pacing and the connections.
+///
+/// Every future can be dropped at any await. At most a job is left on the service, which the next run resumes.
 ///
 /// Proxies are taken from the environment (`HTTPS_PROXY`, `NO_PROXY`) or the system's settings, unless the base URL is this machine. The
 /// bearer token is sent to the origin of the base URL only.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use daplake::{Client, ClientOptions, Credentials, Namespace, Secret, TableRef};
+///
+/// let credentials = Credentials {
+///     client_id: std::env::var("DAP_CLIENT_ID")?,
+///     client_secret: Secret::new(std::env::var("DAP_CLIENT_SECRET")?),
+/// };
+/// let client = Client::new(ClientOptions::new("https://api-gateway.instructure.com".parse()?, credentials))?;
+/// for table in client.tables(&Namespace::new("canvas")).await? {
+///     let schema = client.table_schema(&TableRef::new("canvas", table.as_str())).await?;
+///     println!("{table}: version {}, {}", schema.version, schema.schema["properties"]["value"]);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
 
@@ -114,8 +133,10 @@ pub(super) struct Call<'a> {
 }
 
 impl Client {
-    /// Creates a client. Does not connect. Fails with kind `Usage` for an invalid base URL or CA bundle, and with kind `Auth` if the id or the
-    /// secret is empty.
+    /// Creates a client. Does not connect.
+    ///
+    /// # Errors
+    /// Kind `Usage` for an invalid base URL or CA bundle, `Auth` if the id or the secret is empty.
     pub fn new(options: ClientOptions) -> Result<Self> {
         let ClientOptions { base_url, credentials, pacing, retry, ca_bundle, poll, idle_timeout } = options;
         if !matches!(base_url.scheme(), "http" | "https") || !base_url.has_host() {
@@ -200,11 +221,18 @@ impl Client {
     }
 
     /// Reads the credentials again, if a source is set.
+    ///
+    /// # Errors
+    /// Those of the source.
     pub fn reload_credentials(&self) -> Result<()> {
         self.0.tokens.reload().map(drop)
     }
 
-    /// The names of the tables of a namespace, in the service's order. Fails with kind `NotFound` if the account does not have the namespace.
+    /// The names of the tables of a namespace, without the namespace, in the order of the service.
+    ///
+    /// # Errors
+    /// Kind `NotFound` if the account does not have the namespace, `Auth` or `Account` if the login is refused, `Unavailable` if the service
+    /// cannot be reached.
     pub async fn tables(&self, namespace: &Namespace) -> Result<Vec<String>> {
         let path = ["dap", "query", namespace.as_str(), "table"];
         let call = Call { ask: Ask::Tables, method: Method::GET, path: &path, body: None };
@@ -217,7 +245,10 @@ impl Client {
         self.0.pacers.table_lists.reserve(calls);
     }
 
-    /// The current schema of a table. Fails with kind `NotFound` if there is no such table.
+    /// The current schema of a table.
+    ///
+    /// # Errors
+    /// Kind `NotFound` if there is no such table; otherwise as for [`Client::tables`].
     pub async fn table_schema(&self, table: &TableRef) -> Result<VersionedSchema> {
         let path = ["dap", "query", table.namespace.as_str(), "table", &table.table, "schema"];
         let call = Call { ask: Ask::Schema, method: Method::GET, path: &path, body: None };
@@ -226,6 +257,7 @@ impl Client {
     }
 
     /// The pre-signed URLs of objects, in the order of `ids`, by one call. Fails with kind `Expired` if an object no longer exists.
+    #[doc(hidden)]
     pub async fn object_urls(&self, ids: &[ObjectId]) -> Result<Vec<SafeUrl>> {
         if ids.is_empty() {
             return Ok(Vec::new());

@@ -2,27 +2,6 @@
 //!
 //! One [`Client`] per run is enough. It is cheap to clone; all clones share the token, the pacing and the connections. Every future can be
 //! dropped at any await. At most a job is left on the service, which the next run resumes.
-//!
-//! ```no_run
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use daplake::api::{Client, ClientOptions, Credentials, Query};
-//! use daplake::model::{Format, Namespace, TableRef, Window};
-//! use daplake::redact::Secret;
-//!
-//! let credentials = Credentials {
-//!     client_id: std::env::var("DAP_CLIENT_ID")?,
-//!     client_secret: Secret::new(std::env::var("DAP_CLIENT_SECRET")?),
-//! };
-//! let client = Client::new(ClientOptions::new("https://api-gateway.instructure.com".parse()?, credentials))?;
-//! println!("{:?}", client.tables(&Namespace::new("canvas")).await?);
-//!
-//! let table = TableRef::new("canvas", "users");
-//! let query = Query { table, format: Format::Parquet, mode: None, window: Window::Snapshot };
-//! let job = client.run(&query).await?;
-//! println!("{} objects as of {}", job.objects.len(), job.reached);
-//! # Ok(())
-//! # }
-//! ```
 
 mod auth;
 mod client;

@@ -128,7 +128,7 @@ impl RunOptions<'_> {
 
 impl Client {
     /// Starts a job, or returns the existing job of the same query. Waits for the pacing of job starts, but not for the job.
-    pub async fn start(&self, query: &Query) -> Result<Job> {
+    pub(crate) async fn start(&self, query: &Query) -> Result<Job> {
         let body = wire::query_body(query);
         let path = ["dap", "query", query.table.namespace.as_str(), "table", &query.table.table, "data"];
         let call = Call { ask: Ask::Start, method: Method::POST, path: &path, body: Some(body) };
@@ -140,7 +140,7 @@ impl Client {
     }
 
     /// Reads the state of a job once. Fails with kind `Expired` if the job no longer exists.
-    pub async fn look(&self, id: &str, query: &Query) -> Result<Job> {
+    pub(crate) async fn look(&self, id: &str, query: &Query) -> Result<Job> {
         let path = ["dap", "job", id];
         let call = Call { ask: Ask::Status, method: Method::GET, path: &path, body: None };
         let answer = self.call(call, wire::job).await;
@@ -148,13 +148,8 @@ impl Client {
     }
 
     /// Waits until `job` is complete. A failed job is replaced as often as the retry policy allows; one that has expired, or is about to, is
-    /// replaced once.
-    pub async fn wait(&self, job: Job) -> Result<FinishedJob> {
-        self.wait_with(job, RunOptions::default()).await
-    }
-
-    /// Like [`Client::wait`], with options. `options.resume` is ignored. `options.on_job` is called for replacements, not for `job` itself.
-    pub async fn wait_with(&self, job: Job, options: RunOptions<'_>) -> Result<FinishedJob> {
+    /// replaced once. `options.resume` is ignored. `options.on_job` is called for replacements, not for `job` itself.
+    pub(crate) async fn wait(&self, job: Job, options: RunOptions<'_>) -> Result<FinishedJob> {
         let query = job.query.clone();
         let mut job = job;
         let mut poll = Poll::new(self.poll_bounds());
@@ -210,17 +205,13 @@ impl Client {
 
     /// Runs a query: starts a job, or resumes the existing one of the same query, and waits until it is complete. Failed jobs are replaced as
     /// often as the retry policy allows. Fails with kind `SnapshotRequired` or `OutOfRange` if the service cannot serve the window.
+    #[doc(hidden)]
     pub async fn run(&self, query: &Query) -> Result<FinishedJob> {
         self.run_with(query, RunOptions::default()).await
     }
 
-    /// Like [`Client::run`], but resumes the job `id` if it still exists.
-    pub async fn resume(&self, id: &str, query: &Query) -> Result<FinishedJob> {
-        self.run_with(query, RunOptions { resume: Some(id), ..RunOptions::default() }).await
-    }
-
-    /// Like [`Client::run`], with options.
-    pub async fn run_with(&self, query: &Query, options: RunOptions<'_>) -> Result<FinishedJob> {
+    /// Like [`Client::run`], but resumes the job `options.resume` if it still exists.
+    pub(crate) async fn run_with(&self, query: &Query, options: RunOptions<'_>) -> Result<FinishedJob> {
         let job = match self.attach(query, &options).await? {
             Some(job) => {
                 options.notify(&job);
@@ -228,7 +219,7 @@ impl Client {
             }
             None => self.restart(query, &options).await?,
         };
-        self.wait_with(job, options).await
+        self.wait(job, options).await
     }
 
     /// The job of an earlier run, if it can be used.
@@ -251,7 +242,7 @@ impl Client {
 
     /// The schema of a table in `version` or a later one. The schema endpoint can lag behind a job, so it is read repeatedly, with growing
     /// pauses. Fails with kind `Unavailable` if it stays behind: with an older schema, values of the job's rows would be lost.
-    pub async fn table_schema_from(&self, table: &TableRef, version: i64) -> Result<VersionedSchema> {
+    pub(crate) async fn table_schema_from(&self, table: &TableRef, version: i64) -> Result<VersionedSchema> {
         let mut poll = Poll::new(self.poll_bounds());
         for reads in 1.. {
             let schema = self.table_schema(table).await?;

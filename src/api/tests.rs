@@ -28,6 +28,10 @@ fn snapshot() -> Query {
     Query { table: TableRef::new("canvas", "accounts"), format: Format::Jsonl, mode: None, window: Window::Snapshot }
 }
 
+fn resuming(id: &str) -> RunOptions<'_> {
+    RunOptions { resume: Some(id), ..RunOptions::default() }
+}
+
 fn increment() -> Query {
     let window = Window::Increment { since: time("2026-01-01T00:00:00Z"), until: None };
     Query { window, ..snapshot() }
@@ -153,7 +157,7 @@ async fn names_stay_within_their_path_segment() {
     assert_eq!(server.calls()[1..], ["GET /dap/query/a%2F..%2Fb%3Fc%23d%252f%20%C3%A9/table"]);
     for odd in ["..", ".", ""] {
         assert_eq!(client.tables(&Namespace::new(odd)).await.unwrap_err().kind(), Kind::NotFound);
-        assert_eq!(client.resume(odd, &snapshot()).await.unwrap_err().kind(), Kind::Data);
+        assert_eq!(client.run_with(&snapshot(), resuming(odd)).await.unwrap_err().kind(), Kind::Data);
     }
     let started = server.calls().iter().filter(|call| call.ends_with("/data")).count();
     // The script responds with a list of tables, which is not a job: an unreadable response is retried.
@@ -708,7 +712,7 @@ async fn resuming_uses_the_existing_job_or_starts_another_one() {
     .await;
     let client = server.client();
     for (id, got, starts) in [("alive", "alive", 0), ("gone", "new", 1), ("broken", "new", 2), ("other", "new", 3)] {
-        assert_eq!(client.resume(id, &snapshot()).await.unwrap().id, got);
+        assert_eq!(client.run_with(&snapshot(), resuming(id)).await.unwrap().id, got);
         assert_eq!(server.count("/dap/query/canvas/table/accounts/data"), starts);
     }
 }
@@ -720,7 +724,7 @@ async fn start_and_wait_do_the_same_as_run() {
     let job = client.start(&snapshot()).await.unwrap();
     assert_eq!((job.id.as_str(), job.status, job.finished()), ("j", JobStatus::Waiting, None));
     assert_eq!(server.calls().len(), 1);
-    let finished = client.wait(job).await.unwrap();
+    let finished = client.wait(job, RunOptions::default()).await.unwrap();
     let looked = client.look("j", &snapshot()).await.unwrap();
     assert_eq!(looked.finished(), Some(&finished));
 }

@@ -13,27 +13,6 @@
 //! - An object of fixed shape whose members are all null is null itself, since expanded files cannot distinguish the two.
 //! - Numbers are exact, or the row is unreadable. Timestamps are truncated to microseconds, which is counted.
 //! - A text column accepts any JSON value: the content of a string, or else the JSON text.
-//!
-//! ```
-//! use std::sync::Arc;
-//!
-//! use daplake::decode::{DecodeOptions, TextDecoder};
-//! use daplake::model::{Format, TableRef};
-//! use daplake::schema::TableSchema;
-//!
-//! let source = serde_json::json!({"properties": {
-//!     "key": {"properties": {"id": {"type": "integer", "format": "int64"}}, "required": ["id"]},
-//!     "value": {"properties": {"name": {"type": "string"}}, "required": []},
-//! }});
-//! let schema = Arc::new(TableSchema::read(&TableRef::new("canvas", "accounts"), 1, source)?);
-//! let mut decoder = TextDecoder::new(schema, Format::Jsonl, DecodeOptions::new(0, "part-0.jsonl.gz"))?;
-//! let mut batches = Vec::new();
-//! let line = br#"{"key":{"id":1},"value":{"name":"Art"},"meta":{"ts":"2026-03-01T09:00:00Z","action":"U"}}"#;
-//! decoder.push(line, &mut batches)?;
-//! decoder.finish(&mut batches)?;
-//! assert_eq!(batches[0].num_rows(), 1);
-//! # Ok::<(), daplake::Error>(())
-//! ```
 
 mod column;
 mod delimited;

@@ -47,7 +47,7 @@ impl Default for EngineOptions {
 /// Clones share the memory pool and the spill folder. The folder is removed with the last clone; streams of this module keep a clone.
 ///
 /// ```
-/// use daplake::engine::{Engine, EngineOptions};
+/// use daplake::{Engine, EngineOptions};
 ///
 /// # fn main() -> daplake::Result<()> {
 /// let engine = Engine::new(EngineOptions { memory_limit: 256 << 20, ..EngineOptions::default() })?;
@@ -96,7 +96,7 @@ impl Engine {
     }
 
     /// A new session on the shared runtime.
-    pub fn session(&self) -> SessionContext {
+    pub(crate) fn session(&self) -> SessionContext {
         SessionContext::new_with_config_rt(self.config(self.partitions(), MAX_BATCH_ROWS), Arc::clone(&self.inner.runtime))
     }
 
@@ -120,32 +120,32 @@ impl Engine {
     }
 
     /// A private folder for temporary files, removed with the engine.
-    pub fn folder(&self) -> &std::path::Path {
+    pub(crate) fn folder(&self) -> &std::path::Path {
         self.inner.spill.path()
     }
 
     /// Target size of a batch for sorts and writers, bytes.
-    pub fn batch_bytes(&self) -> usize {
+    pub(crate) fn batch_bytes(&self) -> usize {
         (self.memory_limit() / 128).clamp(64 << 10, MAX_BATCH_BYTES)
     }
 
     /// Rows of a batch if a row takes about `row_bytes`.
-    pub fn batch_rows(&self, row_bytes: usize) -> usize {
+    pub(crate) fn batch_rows(&self, row_bytes: usize) -> usize {
         (self.batch_bytes() / row_bytes.max(1)).clamp(MIN_BATCH_ROWS, MAX_BATCH_ROWS)
     }
 
     /// Bytes that operators may use before they spill.
-    pub fn memory_limit(&self) -> usize {
+    pub(crate) fn memory_limit(&self) -> usize {
         self.inner.options.memory_limit
     }
 
     /// Partitions of plans, at least 1.
-    pub fn partitions(&self) -> usize {
+    pub(crate) fn partitions(&self) -> usize {
         self.inner.options.partitions.max(1)
     }
 
     /// The pool that accounts for all memory.
-    pub fn memory_pool(&self) -> &Arc<dyn MemoryPool> {
+    pub(crate) fn memory_pool(&self) -> &Arc<dyn MemoryPool> {
         &self.inner.runtime.memory_pool
     }
 

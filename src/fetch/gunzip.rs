@@ -33,22 +33,6 @@ impl Default for UnpackLimits {
 ///
 /// Several members are concatenated, as by `gzip -d`. Anything besides members, even zero padding, is an error, and so is an end within a
 /// member or before the first one: a truncated file must never pass for a complete one. After an error the value must be dropped.
-///
-/// ```
-/// use daplake::fetch::Gunzip;
-/// # use std::io::Write;
-/// # let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-/// # encoder.write_all(b"id,name\n")?;
-/// # let compressed = encoder.finish()?;
-///
-/// let (mut gunzip, mut content) = (Gunzip::default(), Vec::new());
-/// for piece in compressed.chunks(7) {
-///     gunzip.push(piece, &mut content)?;
-/// }
-/// gunzip.finish()?;
-/// assert_eq!(content, b"id,name\n");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 pub struct Gunzip {
     inflate: Decompress,
     state: State,

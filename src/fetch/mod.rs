@@ -7,23 +7,6 @@
 //!
 //! Streams are lazy, and no tasks are spawned: the caller decides how many downloads run at the same time. Streams and futures can be dropped
 //! at any await; an unfinished file stays as `.part` and is resumed by the next call.
-//!
-//! ```no_run
-//! # async fn example(client: daplake::api::Client, job: daplake::api::FinishedJob) -> daplake::Result<()> {
-//! use daplake::fetch::{ObjectUrls, open, unpacked};
-//! use futures::TryStreamExt;
-//!
-//! let urls = ObjectUrls::new(&client, &job);
-//! for object in &job.objects {
-//!     let mut bytes = unpacked(open(&urls, object), job.query.format);
-//!     while let Some(chunk) = bytes.try_next().await? {
-//!         // hand `chunk` to a decoder
-//!         # drop(chunk);
-//!     }
-//! }
-//! # Ok(())
-//! # }
-//! ```
 
 mod file_name;
 mod gunzip;

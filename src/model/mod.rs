@@ -43,7 +43,7 @@ impl fmt::Display for Namespace {
 /// A table of a namespace, printed as `namespace.table`.
 ///
 /// ```
-/// use daplake::model::TableRef;
+/// use daplake::TableRef;
 ///
 /// let table = TableRef::new("canvas", "users");
 /// assert_eq!(table.to_string(), "canvas.users");

@@ -10,13 +10,6 @@ pub fn is_pattern(text: &str) -> bool {
 }
 
 /// Whether `pattern` matches the whole of `name`. `*` matches any number of characters, `?` exactly one; letter case counts.
-///
-/// ```
-/// use daplake::model::name_matches;
-///
-/// assert!(name_matches("assignment_*", "assignment_groups"));
-/// assert!(!name_matches("assignment_*", "assignments"));
-/// ```
 pub fn name_matches(pattern: &str, name: &str) -> bool {
     let mut glob = String::with_capacity(pattern.len());
     for letter in pattern.chars() {

@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result, ResultExt};
 /// Parsed from RFC 3339 with any offset. Printed in UTC with `Z`, and with six decimals unless it is a whole second.
 ///
 /// ```
-/// use daplake::model::Timestamp;
+/// use daplake::Timestamp;
 ///
 /// let time: Timestamp = "2026-03-01T09:00:00+01:00".parse()?;
 /// assert_eq!(time.to_string(), "2026-03-01T08:00:00Z");
@@ -44,7 +44,7 @@ impl Timestamp {
     }
 
     /// The same time for calendar arithmetic; `None` outside of the years that chrono supports.
-    pub fn to_datetime(self) -> Option<DateTime<Utc>> {
+    pub(crate) fn to_datetime(self) -> Option<DateTime<Utc>> {
         DateTime::from_timestamp_micros(self.0)
     }
 }

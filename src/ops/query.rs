@@ -4,24 +4,29 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, SchemaProvider, TableProvider};
 use datafusion::common::{DataFusionError, TableReference};
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
+use futures::StreamExt;
+use futures::stream::BoxStream;
 
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{TableRef, nearest};
-use crate::sink::Sink;
 use crate::sink::delta::{At, DeltaSink};
+use crate::sink::{Lake, Sink};
+
+const FAILED: &str = "The query failed";
 
 /// The result of a query.
 pub struct Answer {
     /// Schema of the rows.
     pub schema: SchemaRef,
-    /// The rows.
-    pub batches: SendableRecordBatchStream,
+    /// The rows, as the query produces them: batches of at most 8192 rows with the columns of `schema`. The stream ends after an error, which is
+    /// of kind `Target` if the statement fails or exceeds the memory limit.
+    pub batches: BoxStream<'static, Result<RecordBatch>>,
 }
 
 impl std::fmt::Debug for Answer {
@@ -30,29 +35,28 @@ impl std::fmt::Debug for Answer {
     }
 }
 
-/// Runs one read-only statement. Tables are registered as `namespace.table`; tables of `canvas` also by their bare names.
+/// Runs one read-only statement over the newest version of the lake tables.
+///
+/// Tables are registered as `namespace.table`; tables of `canvas` also by their bare names. Only the tables that the statement names are
+/// opened.
 ///
 /// # Errors
-/// Kind `Usage` if the statement is invalid, `Resources` if it does not fit the memory limit.
+/// Kind `Usage` if the statement is invalid or would change something, `Target` if a table cannot be read.
 ///
 /// ```no_run
-/// # async fn example(sink: std::sync::Arc<daplake::sink::delta::DeltaSink>, engine: daplake::engine::Engine) -> daplake::Result<()> {
+/// # async fn example(lake: daplake::ops::Lake, engine: daplake::Engine) -> daplake::Result<()> {
+/// use daplake::ops::query;
 /// use futures::TryStreamExt;
 ///
-/// let mut answer = daplake::ops::query(&sink, &engine, "SELECT count(*) FROM users").await?;
-/// while let Ok(Some(batch)) = answer.batches.try_next().await {
+/// let mut answer = query(&lake, &engine, "SELECT workflow_state, count(*) FROM users GROUP BY 1").await?;
+/// while let Some(batch) = answer.batches.try_next().await? {
 ///     println!("{} rows", batch.num_rows());
 /// }
 /// # Ok(())
 /// # }
 /// ```
-pub async fn query(sink: &Arc<DeltaSink>, engine: &Engine, sql: &str) -> Result<Answer> {
-    query_at(sink, engine, sql, None).await
-}
-
-/// As [`query`], over an earlier version of the tables.
-pub async fn query_at(sink: &Arc<DeltaSink>, engine: &Engine, sql: &str, at: Option<At>) -> Result<Answer> {
-    Querier::open(sink, engine, at).await?.run(sql).await
+pub async fn query(lake: &Lake, engine: &Engine, sql: &str) -> Result<Answer> {
+    Querier::open(lake, engine, None).await?.run(sql).await
 }
 
 /// A session for several statements. Each reads the newest version of the tables, or the version of one given time.
@@ -72,7 +76,11 @@ impl std::fmt::Debug for Querier {
 
 impl Querier {
     /// Registers the tables of the target. None of them is read yet.
-    pub async fn open(sink: &Arc<DeltaSink>, engine: &Engine, at: Option<At>) -> Result<Self> {
+    pub async fn open(lake: &Lake, engine: &Engine, at: Option<At>) -> Result<Self> {
+        Self::over(lake.tables(), engine, at).await
+    }
+
+    async fn over(sink: &Arc<DeltaSink>, engine: &Engine, at: Option<At>) -> Result<Self> {
         let tables = sink.list(None).await?;
         let context = session(sink, engine, &tables, at)?;
         Ok(Self { context, sink: Arc::clone(sink), engine: engine.clone(), tables })
@@ -80,7 +88,7 @@ impl Querier {
 
     /// A session over the same target as of another time.
     pub async fn reopened(&self, at: Option<At>) -> Result<Self> {
-        Self::open(&self.sink, &self.engine, at).await
+        Self::over(&self.sink, &self.engine, at).await
     }
 
     /// The tables, sorted.
@@ -115,8 +123,8 @@ impl Querier {
             })
         })?;
         let schema = Arc::new(frame.schema().as_arrow().clone());
-        let batches = frame.execute_stream().await.context(Kind::Target, "The query failed")?;
-        Ok(Answer { schema, batches })
+        let batches = frame.execute_stream().await.context(Kind::Target, FAILED)?;
+        Ok(Answer { schema, batches: batches.map(|batch| batch.context(Kind::Target, FAILED)).boxed() })
     }
 
     /// The hint for an error of the planner. The planner's errors can be told by their text only.

@@ -59,7 +59,7 @@ impl Selection {
     ///
     /// # Errors
     /// The login failed, or nothing that was selected exists.
-    pub async fn resolve(&self, client: &Client, kept: &[TableRef], patience: Option<Duration>) -> Result<Resolved> {
+    pub(crate) async fn resolve(&self, client: &Client, kept: &[TableRef], patience: Option<Duration>) -> Result<Resolved> {
         let everywhere = self.names_all_namespaces();
         let namespaces: Vec<&str> = if everywhere { KNOWN_NAMESPACES.to_vec() } else { self.trimmed_namespaces() };
         let (mut listed, mut answered, mut failed) = (Vec::new(), Vec::new(), Vec::new());
@@ -135,7 +135,7 @@ impl Selection {
     ///
     /// # Errors
     /// Kind `NotFound` for a name that matches no table.
-    pub fn resolve_among(&self, listed: &[TableRef]) -> Result<Vec<TableRef>> {
+    pub(crate) fn resolve_among(&self, listed: &[TableRef]) -> Result<Vec<TableRef>> {
         let mut listed = listed.to_vec();
         if !self.names_all_namespaces() {
             let namespaces = self.trimmed_namespaces();
@@ -149,7 +149,7 @@ impl Selection {
     /// # Errors
     /// Kind `NotFound` for a name that matches no table.
     #[cfg(feature = "lake")]
-    pub async fn resolve_kept(&self, sink: &dyn crate::sink::Sink) -> Result<Vec<TableRef>> {
+    pub(crate) async fn resolve_kept(&self, sink: &dyn crate::sink::Sink) -> Result<Vec<TableRef>> {
         self.resolve_among_kept(sink.list(None).await?)
     }
 
@@ -168,7 +168,7 @@ impl Selection {
 
     /// As [`Selection::resolve`], but in the order of the selection, and with names that the service does not list. Without patterns, no
     /// request is made.
-    pub async fn resolve_all(&self, client: &Client) -> Result<Resolved> {
+    pub(crate) async fn resolve_all(&self, client: &Client) -> Result<Resolved> {
         let words: Vec<&str> = self.tables.iter().map(|word| word.trim()).filter(|word| !word.is_empty()).collect();
         let mut listed = Vec::new();
         if words.iter().any(|word| is_pattern(word)) {

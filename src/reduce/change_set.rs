@@ -3,11 +3,24 @@
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::execution::SendableRecordBatchStream;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 
+use crate::engine::engine_error;
 use crate::error::{Error, Kind, Result};
 use crate::schema::ACTION;
 
-/// Streams of change batches (schema of [`crate::schema::change_schema`]), to be read once.
+/// The changes of one load: streams of Arrow record batches, to be read once.
+///
+/// Each row is a change. The columns of a batch are, in this order:
+///
+/// | column | type | content |
+/// | --- | --- | --- |
+/// | `_action` | Utf8, not null | `U` (upsert) or `D` (delete), see [`deletes`] |
+/// | `_ts` | timestamp in microseconds, UTC | commit time of the change at the service |
+/// | `_seq` | UInt64, not null | position in the result; decides between changes of a key with the same `_ts` |
+/// | key columns | by the schema of the table, not null | |
+/// | value columns | by the schema of the table | null for deletes |
 ///
 /// If `reduced`, every key occurs at most once over all streams. Otherwise the source promises unique keys (a snapshot), and the load checks
 /// the promise while it writes.
@@ -17,6 +30,7 @@ pub struct ChangeSet {
     /// Names of the key columns.
     pub keys: Vec<String>,
     /// Independent streams; they may be read one after another or concurrently.
+    #[doc(hidden)]
     pub streams: Vec<SendableRecordBatchStream>,
     /// Whether the set was reduced to the latest change per key.
     pub reduced: bool,
@@ -34,12 +48,18 @@ impl std::fmt::Debug for ChangeSet {
 
 impl ChangeSet {
     /// A set that was not deduplicated.
+    #[doc(hidden)]
     pub fn unreduced(schema: SchemaRef, keys: &[String], streams: Vec<SendableRecordBatchStream>) -> Self {
         Self { schema, keys: keys.to_vec(), streams, reduced: false }
     }
+
+    /// The streams. They are independent: read them one after another or concurrently.
+    pub fn into_streams(self) -> Vec<BoxStream<'static, Result<RecordBatch>>> {
+        self.streams.into_iter().map(|stream| stream.map_err(engine_error).boxed()).collect()
+    }
 }
 
-/// Which rows of a change batch are deletes.
+/// Which rows of a batch of changes are deletes: one value per row, none of them null.
 ///
 /// # Errors
 /// Kind `Bug` if a row is neither an upsert nor a delete.

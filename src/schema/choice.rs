@@ -131,12 +131,12 @@ impl ColumnRecord {
     }
 
     /// The record in a schema that a target stores, see [`ColumnChoice::kept`].
-    pub fn of_source(source: &Value) -> Self {
+    pub(crate) fn of_source(source: &Value) -> Self {
         serde_json::from_value(source[RECORD].clone()).unwrap_or_default()
     }
 
     /// The schema with this record in it.
-    pub fn into_source(&self, source: &Value) -> Value {
+    pub(crate) fn stored_in(&self, source: &Value) -> Value {
         let mut source = source.clone();
         if let (Value::Object(members), Ok(record)) = (&mut source, serde_json::to_value(self)) {
             members.insert(RECORD.to_owned(), record);
@@ -146,7 +146,7 @@ impl ColumnRecord {
 
     /// The record with renamed columns.
     #[must_use]
-    pub fn renamed(mut self, names: &[(String, String)]) -> Self {
+    pub(crate) fn renamed(mut self, names: &[(String, String)]) -> Self {
         for column in self.dropped.iter_mut().chain(&mut self.hashed) {
             if let Some((_, new)) = names.iter().find(|(old, _)| old == column) {
                 column.clone_from(new);
@@ -157,7 +157,7 @@ impl ColumnRecord {
 
     /// Checks whether rows with the record `next` can be added to a table with this record. `has` indicates whether the table has a column,
     /// `comes` whether the new rows have it. Fails with kind `Schema` if a column would mix values and hashes, or hashes of two keys.
-    pub fn follow(&self, next: &Self, has: impl Fn(&str) -> bool, comes: impl Fn(&str) -> bool) -> Result<Followed> {
+    pub(crate) fn follow(&self, next: &Self, has: impl Fn(&str) -> bool, comes: impl Fn(&str) -> bool) -> Result<Followed> {
         let way_out = "keep the column rules as they were, or reload the table with --resnapshot";
         let is_kept = |column: &str| !next.dropped.iter().any(|dropped| dropped == column);
         // A hashed column that is no longer loaded still holds hashes. They must be remembered in case the column comes back.
@@ -286,7 +286,7 @@ impl ColumnChoice {
             self.record.fingerprint.clone_from(&existing.fingerprint);
         }
         self.kept = Arc::new(TableSchema {
-            source: Arc::new(self.record.into_source(&self.kept.source)),
+            source: Arc::new(self.record.stored_in(&self.kept.source)),
             ..TableSchema::clone(&self.kept)
         });
         self
@@ -392,7 +392,7 @@ fn chosen_source(source: &Value, record: &ColumnRecord) -> Value {
                 serde_json::json!({"type": "string", "maxLength": HASH_LENGTH, "description": "Keyed hash of the value."});
         }
     }
-    record.into_source(&source)
+    record.stored_in(&source)
 }
 
 #[cfg(test)]

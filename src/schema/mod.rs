@@ -1,20 +1,5 @@
 //! Table schemas: the service's JSON Schema as a [`TableSchema`], its Arrow schema, the statements that define it in query engines, the
 //! changes between two versions, and the options that users set per table. No I/O.
-//!
-//! ```
-//! use daplake::model::TableRef;
-//! use daplake::schema::{ColumnType, Nested, TableSchema, lake_schema};
-//!
-//! let source = serde_json::json!({"properties": {
-//!     "key": {"properties": {"id": {"type": "integer", "format": "int64"}}, "required": ["id"]},
-//!     "value": {"properties": {"name": {"type": "string", "maxLength": 255}}, "required": []},
-//! }});
-//! let schema = TableSchema::read(&TableRef::new("canvas", "accounts"), 1, source)?;
-//! assert_eq!(schema.key_names(), ["id"]);
-//! assert_eq!(schema.value[0].column_type, ColumnType::Text { max_length: Some(255) });
-//! assert_eq!(lake_schema(&schema, Nested::Typed).fields().len(), 2);
-//! # Ok::<(), daplake::Error>(())
-//! ```
 
 mod arrow;
 mod change_columns;

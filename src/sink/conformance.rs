@@ -11,7 +11,7 @@
 //! use daplake::sink::conformance::{self, Fixture};
 //! # use arrow::array::RecordBatch;
 //! # fn my_sink() -> Box<dyn Sink> { unimplemented!() }
-//! # async fn read_back(_: daplake::model::TableRef) -> Vec<RecordBatch> { Vec::new() }
+//! # async fn read_back(_: daplake::TableRef) -> Vec<RecordBatch> { Vec::new() }
 //!
 //! # async fn example() {
 //! let fixture = Fixture {

@@ -10,34 +10,52 @@ use object_store::path::Path;
 
 use crate::error::Result;
 use crate::model::TableRef;
+use crate::sink::Sink;
 use crate::sink::delta::log::table_log::TableLog;
 use crate::sink::delta::{DeltaSink, Optimized, Scope};
 use crate::sink::parquet_folder::{HIDDEN, ParquetSink, views};
 use crate::store::Place;
 
-/// Lake tables in one of the two formats.
+/// A target with lake tables, for queries and maintenance: Delta tables, or folders of plain Parquet files.
+///
+/// [`open_lake`](crate::ops::open_lake) opens it. Clones share the target.
 #[derive(Debug, Clone)]
-pub enum Lake {
-    /// Delta tables.
-    Delta(Arc<DeltaSink>),
-    /// Folders of plain Parquet files.
-    Parquet(Arc<ParquetSink>),
+pub struct Lake {
+    /// The Delta tables, or the versions of the folders.
+    tables: Arc<DeltaSink>,
+    /// The sink of the folders, if the tables are folders of plain Parquet files.
+    folders: Option<Arc<ParquetSink>>,
 }
 
 impl Lake {
-    /// The Delta tables, or those with the versions of the folders.
-    pub fn tables(&self) -> &Arc<DeltaSink> {
-        match self {
-            Lake::Delta(sink) => sink,
-            Lake::Parquet(sink) => sink.tables(),
+    /// Delta tables.
+    pub(crate) fn delta(tables: DeltaSink) -> Self {
+        Self { tables: Arc::new(tables), folders: None }
+    }
+
+    /// Folders of plain Parquet files.
+    pub(crate) fn parquet(folders: ParquetSink) -> Self {
+        Self { tables: Arc::clone(folders.tables()), folders: Some(Arc::new(folders)) }
+    }
+
+    /// The target of a [`sync`](crate::ops::sync()).
+    pub fn sink(&self) -> Arc<dyn Sink> {
+        match &self.folders {
+            Some(folders) => Arc::clone(folders) as Arc<dyn Sink>,
+            None => Arc::clone(&self.tables) as Arc<dyn Sink>,
         }
     }
 
+    /// The Delta tables, or the versions of the folders.
+    pub(crate) fn tables(&self) -> &Arc<DeltaSink> {
+        &self.tables
+    }
+
     /// See [`DeltaSink::optimize`].
-    pub async fn optimize(&self, table: &TableRef, scope: Scope) -> Result<Optimized> {
-        match self {
-            Lake::Delta(sink) => sink.optimize(table, scope).await,
-            Lake::Parquet(sink) => sink.optimize(table, scope).await,
+    pub(crate) async fn optimize(&self, table: &TableRef, scope: Scope) -> Result<Optimized> {
+        match &self.folders {
+            Some(folders) => folders.optimize(table, scope).await,
+            None => self.tables.optimize(table, scope).await,
         }
     }
 }

@@ -25,8 +25,10 @@ pub struct LoadPlan {
     /// The table.
     pub table: TableRef,
     /// Schema of the rows.
+    #[doc(hidden)]
     pub schema: Arc<TableSchema>,
     /// How nested columns are stored.
+    #[doc(hidden)]
     pub nested: Nested,
     /// Replace or merge.
     pub kind: LoadKind,
@@ -38,11 +40,20 @@ pub struct LoadPlan {
     /// Id of the job, for the history of the target.
     pub job_id: String,
     /// The user's options for the table.
+    #[doc(hidden)]
     pub layout: Layout,
     /// Whether the changes are a snapshot; otherwise an increment.
     pub is_snapshot: bool,
     /// The time of the result, by the service's clock.
     pub as_of: Timestamp,
+}
+
+impl LoadPlan {
+    /// The dropped and hashed columns. The changes already follow them. After the commit, [`Sink::committed`](super::Sink::committed) must
+    /// return them, so that later loads of the table are checked against them.
+    pub fn columns(&self) -> &ColumnRecord {
+        &self.layout.columns
+    }
 }
 
 /// The user's options for a table. `None`: the setting of the existing table, or the default for a new one.
@@ -82,7 +93,42 @@ impl Layout {
     }
 }
 
-/// An open load of one table. A load that is dropped without `commit` leaves the table as it was; uncommitted files may remain.
+/// An open load of one table: `write`, then `commit` or `abort`. A load that is dropped without `commit` leaves the table as it was;
+/// uncommitted files may remain.
+///
+/// A load that counts its changes:
+///
+/// ```
+/// use async_trait::async_trait;
+/// use daplake::sink::{ChangeSet, Load, LoadSummary, WriteError, deletes};
+/// use daplake::{Bookmark, Result};
+/// use futures::TryStreamExt;
+///
+/// #[derive(Default)]
+/// struct Counting(LoadSummary);
+///
+/// #[async_trait]
+/// impl Load for Counting {
+///     async fn write(&mut self, changes: ChangeSet) -> Result<(), WriteError> {
+///         for mut stream in changes.into_streams() {
+///             while let Some(batch) = stream.try_next().await? {
+///                 let deleted = deletes(&batch)?.true_count();
+///                 self.0.deleted += deleted as u64;
+///                 self.0.upserted += (batch.num_rows() - deleted) as u64;
+///             }
+///         }
+///         Ok(())
+///     }
+///     async fn commit(self: Box<Self>, reached: Bookmark) -> Result<LoadSummary> {
+///         // Make rows, schema and `reached` durable together.
+///         # let _ = reached;
+///         Ok(self.0)
+///     }
+///     async fn abort(self: Box<Self>) -> Result<()> {
+///         Ok(())
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait Load: Send {
     /// Writes the changes. Called once. Nothing is visible before [`Load::commit`].
@@ -92,12 +138,14 @@ pub trait Load: Send {
     async fn write(&mut self, changes: ChangeSet) -> Result<(), WriteError>;
 
     /// Whether an executor can do this load, see [`Load::write_distributed`].
+    #[doc(hidden)]
     fn can_distribute(&self) -> bool {
         false
     }
 
     /// As [`Load::write`], by tasks in other processes, which read the changes themselves. Called once, in place of `write`, if
     /// [`Load::can_distribute`].
+    #[doc(hidden)]
     async fn write_distributed(&mut self, _executor: &dyn Executor) -> Result<()> {
         Err(Error::new(Kind::Bug, "This load cannot be distributed"))
     }

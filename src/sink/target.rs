@@ -14,6 +14,48 @@ use crate::schema::{ColumnRecord, TableMode, TableSchema};
 ///
 /// All methods may be called concurrently for different tables. Of two loads of one table the first commit wins; the other fails with kind
 /// `Conflict`.
+///
+/// A sink that keeps bookmarks in memory; [`Load`] has an example of its load:
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use std::sync::{Arc, Mutex};
+///
+/// use async_trait::async_trait;
+/// use daplake::sink::{CommittedState, Load, LoadPlan, Sink, TableStatus};
+/// use daplake::{Namespace, Result, SafeUrl, TableRef};
+///
+/// #[derive(Debug)]
+/// struct Memory {
+///     location: SafeUrl,
+///     tables: Arc<Mutex<BTreeMap<TableRef, CommittedState>>>,
+/// }
+///
+/// #[async_trait]
+/// impl Sink for Memory {
+///     fn location(&self) -> &SafeUrl {
+///         &self.location
+///     }
+///     async fn check(&self) -> Result<()> {
+///         Ok(())
+///     }
+///     async fn committed(&self, table: &TableRef) -> Result<Option<CommittedState>> {
+///         Ok(self.tables.lock().unwrap().get(table).cloned())
+///     }
+///     async fn list(&self, namespace: Option<&Namespace>) -> Result<Vec<TableRef>> {
+///         let tables = self.tables.lock().unwrap();
+///         Ok(tables.keys().filter(|table| namespace.is_none_or(|name| table.namespace == *name)).cloned().collect())
+///     }
+///     async fn status(&self, table: &TableRef) -> Result<Option<TableStatus>> {
+///         Ok(self.committed(table).await?.map(|state| TableStatus::new(table.clone(), state.bookmark)))
+///     }
+///     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {
+///         # let _ = plan;
+///         // A `Load` of `plan.table`, which shares `self.tables`.
+///         # unimplemented!()
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait Sink: Debug + Send + Sync {
     /// Location of the target, without secrets.
@@ -44,6 +86,7 @@ pub trait Sink: Debug + Send + Sync {
     async fn status(&self, table: &TableRef) -> Result<Option<TableStatus>>;
 
     /// Abilities of the target beyond this contract.
+    #[doc(hidden)]
     fn capabilities(&self) -> Capabilities<'_> {
         Capabilities::default()
     }
@@ -107,10 +150,13 @@ pub struct CommittedState {
     /// Dropped and hashed columns.
     pub columns: ColumnRecord,
     /// Which rows are kept.
+    #[doc(hidden)]
     pub mode: TableMode,
     /// Whether old rows stay when a new snapshot is loaded.
+    #[doc(hidden)]
     pub keeps_rows: bool,
     /// Changes of rows by other programs since the last load, if they are a reason to refuse an increment.
+    #[doc(hidden)]
     pub foreign_changes: Option<ForeignChanges>,
 }
 
@@ -125,7 +171,7 @@ impl CommittedState {
     ///
     /// # Errors
     /// Kind `Schema` if they cannot.
-    pub fn check_columns(&self, next: &ColumnRecord, schema: &TableSchema) -> Result<()> {
+    pub(crate) fn check_columns(&self, next: &ColumnRecord, schema: &TableSchema) -> Result<()> {
         // A column of a newer schema may be new to the table.
         let is_known = schema.version == self.bookmark.schema_version;
         let has = |column: &str| {
@@ -230,11 +276,33 @@ pub struct TableStatus {
     /// Table mode and treatment of deletes, for people.
     pub kept_as: Option<String>,
     /// Requirements of readers of the Delta log; `None` for targets that are read in another way.
+    #[doc(hidden)]
     pub reader: Option<ReaderRequirement>,
     /// The description of the table.
     pub description: Option<String>,
     /// The columns, in order; empty if the target does not know them.
+    #[doc(hidden)]
     pub columns: Vec<ColumnStatus>,
+}
+
+impl TableStatus {
+    /// The status of a table of which only the bookmark is known.
+    pub fn new(table: TableRef, bookmark: Bookmark) -> Self {
+        Self {
+            table,
+            bookmark,
+            rows: None,
+            files: None,
+            bytes: None,
+            last_commit: None,
+            version: None,
+            protocol: None,
+            kept_as: None,
+            reader: None,
+            description: None,
+            columns: Vec::new(),
+        }
+    }
 }
 
 /// Requirements of a program that reads a Delta table.

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use daplake::demo::school::SchoolOptions;
-use daplake::model::{TableRef, Timestamp};
+use daplake::{TableRef, Timestamp};
 use serde_json::Value;
 
 use crate::support::s3::S3Server;

@@ -1,11 +1,8 @@
 //! A load of one table. Nothing may be visible before `commit`, which must make rows and bookmark durable together.
 
 use async_trait::async_trait;
-use daplake::Result;
-use daplake::engine::engine_error;
-use daplake::model::{Bookmark, TableRef};
-use daplake::reduce::{ChangeSet, deletes};
-use daplake::sink::{Load, LoadSummary, WriteError};
+use daplake::sink::{ChangeSet, Load, LoadSummary, WriteError, deletes};
+use daplake::{Bookmark, Result, TableRef};
 use futures::TryStreamExt;
 
 use super::Bookmarks;
@@ -19,8 +16,8 @@ pub struct CountingLoad {
 #[async_trait]
 impl Load for CountingLoad {
     async fn write(&mut self, changes: ChangeSet) -> Result<(), WriteError> {
-        for mut stream in changes.streams {
-            while let Some(batch) = stream.try_next().await.map_err(engine_error)? {
+        for mut stream in changes.into_streams() {
+            while let Some(batch) = stream.try_next().await? {
                 let deleted = deletes(&batch)?.true_count();
                 self.counted.deleted += deleted as u64;
                 self.counted.upserted += (batch.num_rows() - deleted) as u64;

@@ -1,10 +1,8 @@
 //! The sink: which tables it has, up to which time, and how a load begins. A real sink keeps the bookmarks with the rows.
 
 use async_trait::async_trait;
-use daplake::Result;
-use daplake::model::{Namespace, TableRef};
-use daplake::redact::SafeUrl;
 use daplake::sink::{CommittedState, Load, LoadPlan, LoadSummary, Sink, TableStatus};
+use daplake::{Namespace, Result, SafeUrl, TableRef};
 
 use super::Bookmarks;
 use super::load::CountingLoad;

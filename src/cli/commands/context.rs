@@ -212,7 +212,7 @@ pub(in crate::cli) fn open_sink(
     match target {
         #[cfg(feature = "sql")]
         Target::Database(_) => ops::open_sink_with(target, engine, database_options(database)),
-        _ => ops::open_lake(target, delta_options(engine, lake)),
+        _ => Ok(ops::open_lake_with(target, delta_options(engine, lake))?.sink()),
     }
 }
 

@@ -133,15 +133,15 @@ mod walk {
         }
 
         let engine = context::default_engine()?;
-        let sink = ops::open_target(&target, &engine)?;
-        let lines = ops::status(sink.as_ref(), &[]).await?;
+        let lake = ops::open_lake(&target, &engine)?;
+        let lines = ops::status(lake.sink().as_ref(), &[]).await?;
         let count = if args.verbose { lines.len() } else { lines.len().min(SHOWN) };
         out(&format!("\n5. `daplake status --target {shown}`:\n\n{}", status::status_text(&lines[..count])))?;
         if count < lines.len() {
             out(&format!("... and {} (--verbose lists all)\n", counted((lines.len() - count) as u64, "more table")))?;
         }
         out(&format!("\n6. `daplake query --target {shown} \"{QUERY}\"`:\n\n"))?;
-        query::print_query(&sink, &engine, QUERY).await?;
+        query::print_query(&lake, &engine, QUERY).await?;
         out(&format!(
             "\nNext steps:\n  daplake query --target {shown} \"SELECT workflow_state, count(*) FROM users GROUP BY 1\"\n  python3 -c \"from deltalake import DeltaTable; print(DeltaTable('{shown}/canvas/users').to_pandas())\"\n  daplake status --target {shown} --html status.html        # the same as a web page\n  with your own API key:  DAP_CLIENT_ID='region#id' DAP_CLIENT_SECRET=... daplake sync --target ./lake\n"
         ))
@@ -173,7 +173,7 @@ mod walk {
             idle_timeout: Duration::from_secs(60),
         })?;
         let engine = context::default_engine()?;
-        let sink = ops::open_target(target, &engine)?;
+        let sink = ops::open_sink(target, &engine)?;
         let request = SyncRequest { concurrency: 4, ..SyncRequest::new(client, sink, engine, Selection::all_of("all")) };
         let report = ops::sync(request).await?;
         out(&if is_verbose { format!("\n{}", report::summary(&report)) } else { short_summary(&report) })?;

@@ -26,7 +26,7 @@ pub(in crate::cli) async fn list(global: &GlobalArgs, console: Console, args: Li
     let tables = tokio::select! {
         biased;
         () = interrupted() => Err(Error::new(Kind::Cancelled, "Interrupted")),
-        tables = files::list(&client, &named) => tables,
+        tables = client.tables(&named) => tables,
     }?;
     let lines: Vec<String> = tables.iter().map(|table| format!("{table}\n")).collect();
     console.data(&lines.concat())?;
@@ -81,7 +81,7 @@ pub(in crate::cli) async fn download(
         fresh: args.fresh,
     };
     let observe = |event: &TableEvent| print_step(console, title, event);
-    finish(console, files::download(request, &observe, interrupted())).await
+    finish(console, files::download_with(request, &observe, interrupted())).await
 }
 
 /// Prints a step of a table. A failure to print, such as a closed pipe, must not stop the work.

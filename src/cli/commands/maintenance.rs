@@ -13,12 +13,11 @@ use crate::cli::terminal::report;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::TableRef;
 use crate::ops::{self, Removal, Selection, TableResult, VerifyRequest};
-use crate::sink::delta::{Commit, DeltaOptions, Optimized, Scope};
+use crate::sink::delta::{Commit, Optimized, Scope};
 
 pub(in crate::cli) async fn optimize(global: &GlobalArgs, args: OptimizeArgs) -> Result<()> {
     let target = context::target(global, &args.target).await?;
-    let lake = ops::open_tables(&target, DeltaOptions::new(context::engine(&args.engine)?))
-        .hint("databases manage their files themselves")?;
+    let lake = ops::open_lake(&target, &context::engine(&args.engine)?).hint("databases manage their files themselves")?;
     let scope = if args.sort_by_key { Scope::SortByKey } else { Scope::Compact };
     let done = ops::optimize(&lake, &selection(args.tables), scope).await?;
     let mut grid = Grid::new(&["table", ">files before", ">after", ">bytes before", ">after", ">deleted rows purged"]);
@@ -49,9 +48,9 @@ pub(in crate::cli) async fn optimize(global: &GlobalArgs, args: OptimizeArgs) ->
 
 pub(in crate::cli) async fn vacuum(global: &GlobalArgs, args: VacuumArgs) -> Result<()> {
     let target = context::target(global, &args.target).await?;
-    let sink = ops::open_target(&target, &context::default_engine()?).hint("databases manage their files themselves")?;
+    let lake = ops::open_lake(&target, &context::default_engine()?).hint("databases manage their files themselves")?;
     let removal = if args.dry_run { Removal::Preview } else { Removal::Real };
-    let done = ops::vacuum(&sink, &selection(args.tables), args.retention, removal).await?;
+    let done = ops::vacuum(&lake, &selection(args.tables), args.retention, removal).await?;
     let mut grid = Grid::new(&["table", if args.dry_run { ">files to remove" } else { ">files removed" }, ">size"]);
     let (mut files, mut bytes) = (0, 0);
     for TableResult { table, result } in &done {
@@ -74,7 +73,7 @@ pub(in crate::cli) async fn verify(global: &GlobalArgs, args: VerifyArgs) -> Res
     let engine = context::engine(&args.engine)?;
     let request = VerifyRequest {
         client,
-        sink: ops::open_target(&target, &engine).hint("for a database, `daplake sync --resnapshot` reloads the tables")?,
+        lake: ops::open_lake(&target, &engine).hint("for a database, `daplake sync --resnapshot` reloads the tables")?,
         engine,
         selection: selection(args.tables),
         format: args.download_format,
@@ -109,13 +108,13 @@ pub(in crate::cli) async fn verify(global: &GlobalArgs, args: VerifyArgs) -> Res
 
 pub(in crate::cli) async fn history(global: &GlobalArgs, args: HistoryArgs) -> Result<()> {
     let target = context::target(global, &args.target).await?;
-    let sink = ops::open_target(&target, &context::default_engine()?)
+    let lake = ops::open_lake(&target, &context::default_engine()?)
         .hint("tables of a database have no versions; `daplake status` shows its runs")?;
     let table = match args.table.split_once('.') {
         Some((namespace, table)) => TableRef::new(namespace, table),
         None => TableRef::new("canvas", args.table.as_str()),
     };
-    let commits = sink.history(&table, args.limit).await?;
+    let commits = lake.tables().history(&table, args.limit).await?;
     out(&match args.output {
         OutputFormat::Text => history_text(&commits),
         OutputFormat::Json => pretty(&json!(commits))?,

@@ -47,14 +47,45 @@ pub struct DownloadRequest {
     pub fresh: bool,
 }
 
-/// Downloads all selected tables. Failures of single tables are in the report.
+/// Downloads the selected tables at the same time, in the layout of the official client. The folder of a table appears when all its files
+/// are complete and verified.
 ///
-/// The folder of a table appears when all its files are complete and verified. Safe to cancel or kill at any time: the next run resumes the
-/// job and downloads the missing files.
+/// Safe to drop or kill at any time: with a journal, the next run resumes the jobs and downloads the missing files.
 ///
 /// # Errors
-/// An error means that no table was tried.
-pub async fn download(
+/// Kind `Usage` if the shape does not fit the format; `NotFound`, `Auth` and others if the tables cannot be listed. No table was tried then.
+/// The failure of a single table is in the report.
+///
+/// ```no_run
+/// # async fn example(client: daplake::Client) -> daplake::Result<()> {
+/// use daplake::ops::{DownloadRequest, Journal, Shape, TableChoice, download};
+/// use daplake::{Format, Namespace, Window};
+///
+/// let report = download(DownloadRequest {
+///     client,
+///     namespace: Namespace::new("canvas"),
+///     tables: "users,accounts".parse::<TableChoice>()?,
+///     window: Window::Snapshot,
+///     format: Format::Jsonl,
+///     shape: Shape::AsSent,
+///     folder: "downloads".into(),
+///     objects_at_once: 4,
+///     journal: Some(Journal::new("state", "my account")),
+///     fresh: false,
+/// })
+/// .await?;
+/// for error in report.errors() {
+///     eprintln!("{error}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub async fn download(request: DownloadRequest) -> Result<FilesReport> {
+    download_with(request, &|_| (), std::future::pending()).await
+}
+
+/// As [`download`], with an observer of each step, until `interrupted` resolves.
+pub async fn download_with(
     request: DownloadRequest,
     observer: Observer<'_>,
     interrupted: impl Future<Output = ()>,

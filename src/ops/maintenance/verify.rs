@@ -13,8 +13,8 @@ use crate::ops::selection::Selection;
 use crate::reduce::{ChangeSet, latest_per_key};
 use crate::scan::{ObjectScan, ScanOptions};
 use crate::schema::{ColumnChoice, ColumnRules, HashKey, Nested, TableSchema};
-use crate::sink::Sink;
-use crate::sink::delta::{DeltaSink, Differences};
+use crate::sink::delta::Differences;
+use crate::sink::{Lake, Sink};
 
 /// Everything a verification needs.
 #[derive(Clone)]
@@ -22,8 +22,8 @@ pub struct VerifyRequest {
     /// The service.
     pub client: Client,
     /// The target.
-    pub sink: Arc<DeltaSink>,
-    /// The engine of the sink.
+    pub lake: Lake,
+    /// The engine of the target.
     pub engine: Engine,
     /// The tables, among those of the target.
     pub selection: Selection,
@@ -40,7 +40,7 @@ pub struct VerifyRequest {
 /// keys are not reported for them.
 pub async fn verify(request: &VerifyRequest) -> Result<Vec<TableResult<Differences>>> {
     let mut done = Vec::new();
-    for table in request.selection.resolve_kept(request.sink.as_ref()).await? {
+    for table in request.selection.resolve_kept(request.lake.tables().as_ref()).await? {
         let result = one(request, &table).await.with_field("table", &table);
         let is_fatal = result.as_ref().is_err_and(|error| error.kind().is_fatal_for_run());
         done.push(TableResult { table, result });
@@ -52,9 +52,9 @@ pub async fn verify(request: &VerifyRequest) -> Result<Vec<TableResult<Differenc
 }
 
 async fn one(request: &VerifyRequest, table: &TableRef) -> Result<Differences> {
-    let committed = request.sink.committed(table).await?;
+    let committed = request.lake.tables().committed(table).await?;
     let committed = committed.ok_or_else(|| Error::new(Kind::NotFound, "The target does not have the table"))?.bookmark;
-    let nested = request.sink.nested(table).await?;
+    let nested = request.lake.tables().nested(table).await?;
     let client = &request.client;
     let query = |window| Query { table: table.clone(), format: request.format, mode: None, window };
     let snapshot = client.run(&query(Window::Snapshot)).await?;
@@ -66,7 +66,7 @@ async fn one(request: &VerifyRequest, table: &TableRef) -> Result<Differences> {
     }
     let schema = Arc::new(TableSchema::read(table, schema.version, schema.schema)?);
     // The same columns are dropped and hashed as in the table.
-    let record = request.sink.columns(table).await?;
+    let record = request.lake.tables().columns(table).await?;
     let has = |name: &String| schema.columns().any(|column| column.name == *name);
     let chosen = |names: &[String]| names.iter().filter(|name| has(name)).cloned().collect::<Vec<_>>();
     let rules = ColumnRules { keep: Vec::new(), drop: chosen(&record.dropped), hash: chosen(&record.hashed) };
@@ -82,7 +82,7 @@ async fn one(request: &VerifyRequest, table: &TableRef) -> Result<Differences> {
         None
     };
     let fresh = rows_of(request, snapshot, &choice, nested, &mut scans).await?;
-    let mut found = request.sink.differences(table, fresh, changed, request.keys).await?;
+    let mut found = request.lake.tables().differences(table, fresh, changed, request.keys).await?;
     scans.iter().try_for_each(ObjectScan::check_finished)?;
     if table.is_log() {
         found.surplus = 0;

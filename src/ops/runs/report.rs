@@ -20,6 +20,7 @@ pub struct Report {
     /// Location of the target; empty if the target could not be opened.
     pub target: String,
     /// Why the run could not start; there are no tables then.
+    #[doc(hidden)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
     /// The tables, in the order of the selection.
@@ -34,7 +35,7 @@ pub struct Report {
 
 impl Report {
     /// The report of a run that could not start.
-    pub fn not_started(run_id: &str, started: Timestamp, target: &str, error: &Error) -> Self {
+    pub(crate) fn not_started(run_id: &str, started: Timestamp, target: &str, error: &Error) -> Self {
         Self {
             run_id: run_id.to_owned(),
             started: started.to_string(),
@@ -103,6 +104,7 @@ pub struct TableReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job_id: Option<String>,
     /// Time per phase.
+    #[doc(hidden)]
     pub phases: Phases,
     /// Warnings, such as placeholders in place of values.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -181,7 +183,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// The outcome for an error.
-    pub fn failed(error: &Error) -> Self {
+    pub(crate) fn failed(error: &Error) -> Self {
         Outcome::Failed {
             kind: error.kind().name(),
             message: error.message().to_owned(),

@@ -85,8 +85,29 @@ impl OverviewRequest {
     }
 }
 
-/// The tables of a target in some or all namespaces, sorted. Without the run history, no table is [`Freshness::Failing`], and reasons, jobs and
-/// sizes on disk are unknown.
+/// The tables of a target in some or all namespaces (empty: all), sorted by name. Reads the state of each table, not its rows.
+///
+/// The history of runs is not read, so no table is [`Freshness::Failing`], and reasons, jobs and sizes on disk are unknown.
+///
+/// # Errors
+/// Kind `Target` if the target cannot be read.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> daplake::Result<()> {
+/// use daplake::ops::{Target, open_sink, status};
+/// use daplake::{Engine, EngineOptions};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let lake = folder.path().to_str().unwrap();
+/// let engine = Engine::new(EngineOptions::default())?;
+/// let sink = open_sink(&lake.parse::<Target>()?, &engine)?;
+/// for table in status(sink.as_ref(), &["canvas".into()]).await? {
+///     println!("{} is as of {}, {} seconds old", table.name(), table.data_as_of, table.age_seconds);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub async fn status(sink: &dyn Sink, namespaces: &[String]) -> Result<Vec<StatusLine>> {
     let mut tables = Vec::new();
     if namespaces.is_empty() {

@@ -59,6 +59,7 @@ pub struct StatusLine {
     /// Mode of the table, what deletes do, partitions: `current`, `current, deletes marked`, `history by day(timestamp)`.
     pub kept_as: Option<String>,
     /// The failure of the last run.
+    #[doc(hidden)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
     /// Why the table is behind or failing: a sentence without a full stop.
@@ -68,24 +69,29 @@ pub struct StatusLine {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_tried: Option<String>,
     /// The next job.
+    #[doc(hidden)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_job: Option<NextJob>,
     /// Bytes of all files, with those of older versions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stored_bytes: Option<u64>,
     /// The growth within the last 7 days.
+    #[doc(hidden)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub growth: Option<Growth>,
     /// Requirements of readers of the Delta log.
+    #[doc(hidden)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reader: Option<ReaderRequirement>,
     /// The description of the table.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// The columns; empty unless requested.
+    #[doc(hidden)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<ColumnStatus>,
     /// The table over time, oldest first; empty unless requested.
+    #[doc(hidden)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub past: Vec<Point>,
 }
@@ -233,7 +239,7 @@ impl StatusLine {
     }
 
     /// The sum over all tables whose value is known; `None` if there are none.
-    pub fn total(lines: &[StatusLine], of: fn(&StatusLine) -> Option<u64>) -> Option<u64> {
+    pub(crate) fn total(lines: &[StatusLine], of: fn(&StatusLine) -> Option<u64>) -> Option<u64> {
         lines.iter().filter_map(of).reduce(|one, other| one + other)
     }
 

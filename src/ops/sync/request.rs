@@ -10,12 +10,14 @@ use super::option_names::NameOptions;
 use crate::api::Client;
 use crate::decode::OutOfRange;
 use crate::engine::Engine;
+use crate::error::Result;
 use crate::fetch::UnpackLimits;
 use crate::model::{Format, Mode, TableRef};
 use crate::ops::cancellation::Cancellation;
 use crate::ops::journal::Journal;
 use crate::ops::selection::Selection;
-use crate::schema::{Nested, TableRules};
+use crate::redact::Secret;
+use crate::schema::{HashKey, Nested, TableRules};
 use crate::sink::Sink;
 
 /// What to do if the service has no increments since the bookmark.
@@ -49,19 +51,23 @@ pub enum UnknownTables {
     Try,
 }
 
-/// Everything a sync needs.
+/// Everything a [`sync`](crate::ops::sync()) needs. [`SyncRequest::new`] sets the defaults of the command line.
 ///
 /// ```no_run
-/// # async fn example(client: daplake::api::Client) -> daplake::Result<()> {
-/// use daplake::engine::{Engine, EngineOptions};
-/// use daplake::ops::{Selection, SyncRequest, Target, open_sink, sync};
+/// # fn example(request: daplake::ops::SyncRequest) -> daplake::Result<()> {
+/// use std::time::Duration;
 ///
-/// let engine = Engine::new(EngineOptions::default())?;
-/// let sink = open_sink(&"./lake".parse::<Target>()?, &engine)?;
-/// let report = sync(SyncRequest::new(client, sink, engine, Selection::all_of("canvas"))).await?;
-/// for table in &report.tables {
-///     println!("{}: {:?}", table.table, table.outcome);
-/// }
+/// use daplake::Secret;
+/// use daplake::ops::{Journal, SyncRequest};
+///
+/// let request = SyncRequest {
+///     // The next run resumes the jobs of an interrupted one.
+///     journal: Some(Journal::new("state", "my account")),
+///     time_budget: Some(Duration::from_secs(3600)),
+///     ..request
+/// };
+/// let key = Secret::new(std::fs::read_to_string("hash-key").unwrap_or_default());
+/// let request = request.drop_column("users.email")?.hash_column("*.user_id")?.hash_key(&key)?;
 /// # Ok(())
 /// # }
 /// ```
@@ -78,20 +84,26 @@ pub struct SyncRequest {
     /// Format of the downloaded objects.
     pub format: Format,
     /// Mode of tabular formats; `None`: the default of the service.
+    #[doc(hidden)]
     pub mode: Option<Mode>,
     /// Load new snapshots even if increments are possible.
     pub resnapshot: bool,
     /// See [`OnSnapshotRequired`].
     pub on_snapshot_required: OnSnapshotRequired,
     /// See [`Precondition`].
+    #[doc(hidden)]
     pub precondition: Precondition,
     /// See [`UnknownTables`].
+    #[doc(hidden)]
     pub unknown_tables: UnknownTables,
     /// How nested columns are stored.
+    #[doc(hidden)]
     pub nested: Nested,
     /// Columns, deletes, modes and partitions per table.
+    #[doc(hidden)]
     pub rules: TableRules,
     /// How table names in `rules` and in the exclusions are checked.
+    #[doc(hidden)]
     pub names: NameOptions,
     /// File for unreadable rows; `None`: an unreadable row fails its table.
     pub bad_rows: Option<PathBuf>,
@@ -102,10 +114,13 @@ pub struct SyncRequest {
     /// Id of the run, in the report and in the history of the target. Each run needs a new one.
     pub run_id: String,
     /// Longest line of an object, bytes.
+    #[doc(hidden)]
     pub max_line: usize,
     /// Limits of the decompressed size of an object.
+    #[doc(hidden)]
     pub unpack: UnpackLimits,
     /// What to do with times and dates outside the years 1 to 9999.
+    #[doc(hidden)]
     pub out_of_range: OutOfRange,
     /// Records the jobs of a run, so that the next run can resume them; `None`: jobs are not resumed. Two concurrent runs with the same
     /// journal do not work on the same table at the same time: the second one waits.
@@ -115,12 +130,15 @@ pub struct SyncRequest {
     /// Time after which the run ends. No table starts shortly before; the least recently synced tables start first.
     pub time_budget: Option<Duration>,
     /// Skip tables whose data are younger than the refresh interval of the service.
+    #[doc(hidden)]
     pub skip_recent: Option<Refresh>,
     /// Ends the run early.
     pub cancellation: Cancellation,
     /// Executors in other processes; `None`: this process loads all tables.
+    #[doc(hidden)]
     pub executors: Option<Arc<dyn ExecutorProvider>>,
     /// Called when tables start and end.
+    #[doc(hidden)]
     pub observer: Option<SyncObserver>,
 }
 
@@ -178,5 +196,33 @@ impl SyncRequest {
             executors: None,
             observer: None,
         }
+    }
+
+    /// Leaves a column out, given as `table.column` or `namespace.table.column`. Patterns such as `*.email` match several.
+    ///
+    /// # Errors
+    /// Kind `Usage` if `column` has no table.
+    pub fn drop_column(mut self, column: &str) -> Result<Self> {
+        self.rules.add_column(column, |columns| &mut columns.drop)?;
+        Ok(self)
+    }
+
+    /// Stores a column, given as for [`SyncRequest::drop_column`], as keyed hashes. Equal values have equal hashes in all tables. Requires
+    /// [`SyncRequest::hash_key`].
+    ///
+    /// # Errors
+    /// Kind `Usage` if `column` has no table.
+    pub fn hash_column(mut self, column: &str) -> Result<Self> {
+        self.rules.add_column(column, |columns| &mut columns.hash)?;
+        Ok(self)
+    }
+
+    /// Sets the key of hashed columns, at least 16 bytes. It must be the same in every run.
+    ///
+    /// # Errors
+    /// Kind `Usage` if the key is too short.
+    pub fn hash_key(mut self, key: &Secret) -> Result<Self> {
+        self.rules.set_hash_key(HashKey::new(key)?);
+        Ok(self)
     }
 }

@@ -32,11 +32,32 @@ const MAX_ACTIVE: usize = 64;
 /// Most tables whose state at the target is read at the same time; each opens files or connections.
 const MAX_STATE_READS: usize = 16;
 
-/// Brings all selected tables up to date. Safe to cancel by dropping the future: every table has its old or its new bookmark.
+/// Brings the selected tables up to date at the same time: a table without a bookmark by a snapshot, the others by the increment since their
+/// bookmark.
+///
+/// Safe to cancel by dropping the future: every table has its old or its new bookmark, with the rows that belong to it.
 ///
 /// # Errors
-/// An error means that no table was tried: the target or the login failed, or no selected table exists. Failures of single tables are in the
-/// report.
+/// An error means that no table was tried: kind `Auth`, `Account` or `Unavailable` if the login failed, `Target` if the target cannot be
+/// used, `NotFound` if no selected table exists. The failure of a single table is in the report.
+///
+/// ```no_run
+/// # async fn example(client: daplake::Client) -> daplake::Result<()> {
+/// use daplake::ops::{Outcome, Selection, SyncRequest, Target, open_sink, sync};
+/// use daplake::{Engine, EngineOptions};
+///
+/// let engine = Engine::new(EngineOptions::default())?;
+/// let sink = open_sink(&"./lake".parse::<Target>()?, &engine)?;
+/// let report = sync(SyncRequest::new(client, sink, engine, Selection::all_of("canvas"))).await?;
+/// for table in &report.tables {
+///     match &table.outcome {
+///         Outcome::Loaded { upserted, deleted, .. } => println!("{}: {upserted} upserted, {deleted} deleted", table.table),
+///         other => println!("{}: {other:?}", table.table),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub async fn sync(request: SyncRequest) -> Result<Report> {
     let span = crate::progress::run(&request.run_id);
     Box::pin(run(request)).instrument(span).await

@@ -8,4 +8,4 @@ pub use address::Address;
 #[cfg(feature = "sql")]
 pub use open::open_sink_with;
 #[cfg(feature = "lake")]
-pub use open::{Target, open_lake, open_sink, open_tables, open_target, open_target_with};
+pub use open::{Target, open_lake, open_lake_with, open_sink};

@@ -16,11 +16,24 @@ use crate::sink::{Lake, LakeFormats, Sink, detect_formats};
 use crate::store::{Place, StoreOptions, explained};
 
 /// A parsed target. Nothing was accessed yet.
+///
+/// ```
+/// use std::path::PathBuf;
+///
+/// use daplake::ops::Target;
+///
+/// // Also `s3://bucket/prefix`, `az://container/prefix`, `gs://bucket/prefix`, or the connection string of a database.
+/// let lake: Target = "./lake".parse()?;
+/// assert_eq!(lake, Target::Folder(PathBuf::from("./lake")));
+/// let folders = Target::Parquet(Box::new(lake));
+/// # Ok::<(), daplake::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// A folder of lake tables.
     Folder(PathBuf),
     /// Lake tables in an object store, by URL.
+    #[doc(hidden)]
     Store(SafeUrl, StoreOptions),
     /// A folder or an object store with plain Parquet folders.
     Parquet(Box<Target>),
@@ -33,7 +46,7 @@ impl Target {
     ///
     /// # Errors
     /// Kind `Usage` if the target has tables in another format than `wanted`, `Target` if it cannot be read or has both.
-    pub async fn recognised(self, wanted: Option<LakeFormat>) -> Result<Self> {
+    pub(crate) async fn recognised(self, wanted: Option<LakeFormat>) -> Result<Self> {
         if !matches!(self, Target::Folder(_) | Target::Store(..)) {
             return self.in_format(wanted.unwrap_or_default());
         }
@@ -67,7 +80,7 @@ impl Target {
     ///
     /// # Errors
     /// Kind `Usage` for a database.
-    pub fn in_format(self, format: LakeFormat) -> Result<Self> {
+    pub(crate) fn in_format(self, format: LakeFormat) -> Result<Self> {
         match (format, self) {
             (LakeFormat::Delta, target) => Ok(target),
             (LakeFormat::Parquet, target @ (Target::Folder(_) | Target::Store(..))) => Ok(Target::Parquet(Box::new(target))),
@@ -78,7 +91,7 @@ impl Target {
 
     /// Sets the options of an object store; other targets ignore them.
     #[must_use]
-    pub fn with_store_options(self, options: StoreOptions) -> Self {
+    pub(crate) fn with_store_options(self, options: StoreOptions) -> Self {
         match self {
             Target::Store(url, _) => Target::Store(url, options),
             other => other,
@@ -162,10 +175,27 @@ impl Target {
     }
 }
 
-/// Opens the sink of a target with default options. Accesses nothing yet.
+/// Opens a target with default options, for [`sync`](crate::ops::sync()) and [`status`](crate::ops::status()). Accesses nothing yet.
+///
+/// # Errors
+/// Kind `Usage` if the connection string of a database is invalid, `Unsupported` if this build does not support this kind of target,
+/// `Target` if the settings of an object store are incomplete.
+///
+/// ```
+/// use daplake::ops::{Target, open_sink};
+/// use daplake::{Engine, EngineOptions};
+///
+/// # fn main() -> daplake::Result<()> {
+/// let engine = Engine::new(EngineOptions::default())?;
+/// let sink = open_sink(&"./lake".parse::<Target>()?, &engine)?;
+/// assert!(sink.location().to_string().ends_with("/lake"));
+/// // `sink.check().await?` reports a wrong password or a read-only folder before a job starts.
+/// # Ok(())
+/// # }
+/// ```
 pub fn open_sink(target: &Target, engine: &Engine) -> Result<Arc<dyn Sink>> {
     match target {
-        Target::Folder(_) | Target::Store(..) | Target::Parquet(_) => open_lake(target, DeltaOptions::new(engine.clone())),
+        Target::Folder(_) | Target::Store(..) | Target::Parquet(_) => Ok(open_lake(target, engine)?.sink()),
         #[cfg(feature = "sql")]
         Target::Database(_) => open_sink_with(target, engine, SqlOptions::default()),
         #[cfg(not(feature = "sql"))]
@@ -182,32 +212,31 @@ pub fn open_sink_with(target: &Target, engine: &Engine, options: SqlOptions) -> 
     }
 }
 
-/// Opens a lake target. Accesses nothing yet.
+/// Opens a target with lake tables with default options, for queries and maintenance. Accesses nothing yet.
 ///
 /// # Errors
-/// Kind `Unsupported` for a database.
-pub fn open_target(target: &Target, engine: &Engine) -> Result<Arc<DeltaSink>> {
-    open_target_with(target, DeltaOptions::new(engine.clone()))
+/// Kind `Unsupported` for a database, `Target` if the settings of an object store are incomplete.
+///
+/// ```
+/// use daplake::ops::{Target, open_lake};
+/// use daplake::{Engine, EngineOptions};
+///
+/// # fn main() -> daplake::Result<()> {
+/// let engine = Engine::new(EngineOptions::default())?;
+/// let lake = open_lake(&"./lake".parse::<Target>()?, &engine)?;
+/// assert!(lake.sink().location().to_string().ends_with("/lake"));
+/// # Ok(())
+/// # }
+/// ```
+pub fn open_lake(target: &Target, engine: &Engine) -> Result<Lake> {
+    open_lake_with(target, DeltaOptions::new(engine.clone()))
 }
 
-/// As [`open_target`], with options.
-pub fn open_target_with(target: &Target, options: DeltaOptions) -> Result<Arc<DeltaSink>> {
-    Ok(Arc::clone(open_tables(target, options)?.tables()))
-}
-
-/// Opens a lake target in either format. Accesses nothing yet.
-pub fn open_lake(target: &Target, options: DeltaOptions) -> Result<Arc<dyn Sink>> {
-    Ok(match open_tables(target, options)? {
-        Lake::Delta(sink) => sink,
-        Lake::Parquet(sink) => sink,
-    })
-}
-
-/// As [`open_lake`], for operations on lake tables.
-pub fn open_tables(target: &Target, options: DeltaOptions) -> Result<Lake> {
+/// As [`open_lake`], with options.
+pub fn open_lake_with(target: &Target, options: DeltaOptions) -> Result<Lake> {
     Ok(match target {
-        Target::Parquet(inner) => Lake::Parquet(Arc::new(ParquetSink::new(place(inner)?, options)?)),
-        target => Lake::Delta(Arc::new(DeltaSink::new(place(target)?, options))),
+        Target::Parquet(inner) => Lake::parquet(ParquetSink::new(place(inner)?, options)?),
+        target => Lake::delta(DeltaSink::new(place(target)?, options)),
     })
 }
 

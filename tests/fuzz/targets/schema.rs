@@ -1,8 +1,8 @@
 //! Any JSON as the schema of a table: no panic, and every accepted schema has an Arrow schema in both forms of nested columns.
 #![no_main]
 
-use daplake::model::TableRef;
-use daplake::schema::{Nested, TableSchema, change_schema};
+use daplake::TableRef;
+use daplake::internals::schema::{Nested, TableSchema, change_schema};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

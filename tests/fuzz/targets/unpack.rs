@@ -4,8 +4,8 @@
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use daplake::fetch::{UnpackLimits, unpacked_within};
-use daplake::model::Format;
+use daplake::Format;
+use daplake::internals::fetch::{UnpackLimits, unpacked_within};
 use futures::{TryStreamExt, stream};
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::{Builder, Runtime};

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use daplake::Timestamp;
 use daplake::demo::school::SchoolOptions;
-use daplake::model::Timestamp;
 use serde_json::{Value, json};
 
 use crate::docs::readme::normalised;

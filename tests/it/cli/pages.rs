@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use daplake::demo::school::SchoolOptions;
 use daplake::demo::serve::{Fault, Times};
-use daplake::model::{TableRef, Timestamp};
+use daplake::{TableRef, Timestamp};
 use serde_json::Value;
 
 use crate::support::browser::{browser, dom, dom_at, screenshot, screenshot_at};

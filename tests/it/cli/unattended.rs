@@ -5,12 +5,11 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use daplake::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
 use daplake::demo::school::SchoolOptions;
 use daplake::demo::serve::{Endpoint, Fault, ServeOptions, Times};
-use daplake::model::{TableRef, Timestamp};
-use daplake::ops::{self, Cancellation, DeferReason, Journal, Outcome, Refresh, Selection, SyncRequest};
-use daplake::redact::Secret;
+use daplake::internals::ops::Refresh;
+use daplake::ops::{self, Cancellation, DeferReason, Journal, Outcome, Selection, SyncRequest};
+use daplake::{Client, ClientOptions, Credentials, Pacing, RetryPolicy, Secret, TableRef, Timestamp};
 
 use crate::support::{CLIENT_ID, CLIENT_SECRET, Random, World, canvas, failures, outcome, school, serving};
 

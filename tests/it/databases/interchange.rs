@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use daplake::demo::school::{SchoolOptions, required_nulls_in};
 use daplake::demo::serve::ServeOptions;
-use daplake::model::{TableRef, Timestamp};
+use daplake::{TableRef, Timestamp};
 use serde_json::{Value, json};
 
 use crate::support::database::TestDatabase;

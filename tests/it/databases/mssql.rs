@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use daplake::demo::school::SchoolOptions;
-use daplake::model::{TableRef, Timestamp};
 use daplake::ops::{self, Outcome, Report, SyncRequest, Target};
 use daplake::sink::Sink;
+use daplake::{TableRef, Timestamp};
 
 use crate::support::mssql::Database;
 use crate::support::{World, assert_same, canvas, failures, school};

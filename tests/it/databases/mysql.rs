@@ -70,7 +70,7 @@ async fn tls_is_as_strict_as_requested(brand: Brand) {
             (format!("socket={socket}"), true),
         ] {
             let target: Target = format!("{}?{query}", database.url).parse().unwrap();
-            let engine = daplake::engine::Engine::new(Default::default()).unwrap();
+            let engine = daplake::Engine::new(Default::default()).unwrap();
             let done = ops::open_sink(&target, &engine).unwrap().check().await;
             assert_eq!(done.is_ok(), expected, "{authority}: {query}: {done:?}");
             if let Err(error) = done {

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use daplake::Kind;
 use daplake::demo::school::SchoolOptions;
 use daplake::demo::serve::{Fault, Times};
+use daplake::internals::sink::sql::{SqlOptions, SqlSink};
 use daplake::ops::{Outcome, SyncRequest};
 use daplake::sink::Sink;
-use daplake::sink::sql::{SqlOptions, SqlSink};
 
 use crate::support::postgres::{Database, Own};
 use crate::support::{Run, World, bare_command, canvas, failures, school};

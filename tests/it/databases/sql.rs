@@ -5,12 +5,11 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use daplake::Kind;
 use daplake::demo::school::SchoolOptions;
 use daplake::demo::serve::{Fault, Times};
-use daplake::model::{Format, TableRef, Timestamp};
 use daplake::ops::{self, OnSnapshotRequired, Outcome, Report, SyncRequest, Target};
 use daplake::sink::Sink;
+use daplake::{Format, Kind, TableRef, Timestamp};
 use serde_json::Value;
 
 use crate::support::database::TestDatabase;
@@ -270,8 +269,8 @@ async fn a_run_after_a_killed_one_completes_the_tables<D: TestDatabase>() {
 }
 
 async fn columns_are_dropped_and_hashed<D: TestDatabase>() {
-    use daplake::redact::Secret;
-    use daplake::schema::{HashKey, TableRules};
+    use daplake::Secret;
+    use daplake::internals::schema::{HashKey, TableRules};
     let tables = [canvas("users"), canvas("enrollments")];
     let Some(sql) = Sql::<D>::new(school(&tables)).await else { return };
     let rules = |secret: &str| {

@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use daplake::Timestamp;
 use daplake::demo::school::SchoolOptions;
-use daplake::model::Timestamp;
 
 use crate::support::{Run, World, serving, without_settings};
 

@@ -25,7 +25,7 @@ async fn a_snapshot_is_a_job_folder_with_the_files_of_the_service() {
         let job = job_folder(&world, folder);
         assert_eq!(names(&world.path(folder)).len(), 1, "nothing beside the job's folder");
         let (hidden, files): (Vec<String>, Vec<String>) = names(&job).into_iter().partition(|name| name.starts_with('.'));
-        assert_eq!(hidden, [daplake::ops::files::MANIFEST]);
+        assert_eq!(hidden, [daplake::internals::ops::files::MANIFEST]);
         assert_eq!(files.len(), 8);
         for (number, name) in files.iter().enumerate() {
             assert_eq!(*name, format!("part-{number:05}-c000.{ending}"));
@@ -143,7 +143,7 @@ async fn the_manifest_holds_the_start_of_the_next_increment() {
     let world = small_world().await;
     world.daplake(&["snapshot", "--namespace", "canvas", "--table", "users", "--output-directory", "s"]).assert_code(0);
     let manifest = |folder: &str| -> Value {
-        let path = job_folder(&world, folder).join(daplake::ops::files::MANIFEST);
+        let path = job_folder(&world, folder).join(daplake::internals::ops::files::MANIFEST);
         serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
     };
     let since = manifest("s")["next_since"].as_str().unwrap().to_owned();

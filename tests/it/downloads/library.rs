@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use daplake::Kind;
 use daplake::demo::school::SchoolOptions;
 use daplake::demo::serve::{Endpoint, Fault, ServeOptions, Times};
-use daplake::model::{Format, Namespace, TableRef, Timestamp, Window};
-use daplake::ops::files::{self, DownloadRequest, FilesOutcome, FilesReport, Journal, Shape, TableChoice};
+use daplake::internals::ops::files;
+use daplake::ops::{self, DownloadRequest, FilesOutcome, FilesReport, Journal, Shape, TableChoice};
+use daplake::{Format, Kind, Namespace, TableRef, Timestamp, Window};
 use serde_json::Value;
 
 use crate::support::faults::{PERMANENT, TEMPORARY};
@@ -43,7 +43,7 @@ fn request(world: &World, tables: &str) -> DownloadRequest {
 }
 
 async fn download(request: DownloadRequest) -> FilesReport {
-    files::download(request, &|_| (), std::future::pending()).await.unwrap()
+    ops::download(request).await.unwrap()
 }
 
 /// [`request`] for `users`, with a shorter timeout for faults that stop sending.
@@ -273,7 +273,7 @@ async fn parquet_is_neither_unpacked_nor_converted() {
     let world = world_of(&[canvas("users")]).await;
     for shape in [Shape::Unpacked, Shape::Parquet] {
         let request = DownloadRequest { format: Format::Parquet, shape, ..request(&world, "users") };
-        let error = files::download(request, &|_| (), std::future::pending()).await.unwrap_err();
+        let error = ops::download(request).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Usage);
     }
     assert_eq!(world.server.counters().jobs_started(), 0);
@@ -289,7 +289,7 @@ async fn tables_are_reported_in_the_given_order_and_failures_do_not_affect_other
     let reported = Mutex::new(Vec::new());
     let observe = |event: &files::TableEvent| reported.lock().unwrap().push((event.place, event.table.table.clone()));
     let request = request(&world, "accounts,nowhere,users,courses");
-    let report = files::download(request, &observe, std::future::pending()).await.unwrap();
+    let report = files::download_with(request, &observe, std::future::pending()).await.unwrap();
     let words: Vec<String> = report
         .tables
         .iter()
@@ -339,7 +339,7 @@ async fn an_interruption_fails_the_first_unfinished_table_and_skips_the_rest() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let report = files::download(request(&world, "accounts,courses,users"), &|_| (), interrupted).await.unwrap();
+    let report = files::download_with(request(&world, "accounts,courses,users"), &|_| (), interrupted).await.unwrap();
     assert!(matches!(&report.tables[0].1, FilesOutcome::Failed(error) if error.kind() == Kind::Cancelled), "{report:?}");
     assert!(matches!(report.tables[1].1, FilesOutcome::Skipped));
 }

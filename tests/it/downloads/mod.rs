@@ -10,9 +10,9 @@ mod usage;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use daplake::TableRef;
 use daplake::demo::school::SchoolOptions;
 use daplake::demo::serve::ServeOptions;
-use daplake::model::TableRef;
 
 use crate::support::{Run, World, canvas, school, serving};
 

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use daplake::TableRef;
 use daplake::demo::school::SchoolOptions;
-use daplake::model::TableRef;
 
 use crate::support::{World, canvas, school, web_logs};
 

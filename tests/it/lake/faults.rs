@@ -1,11 +1,9 @@
 //! Every fault of the embedded server, once and permanently, during a first snapshot and during an increment. Either the table is
 //! correct, or there is a clear error and the table is unchanged. No output contains a secret.
 
-use daplake::Kind;
 use daplake::demo::school::SchoolOptions;
 use daplake::demo::serve::{Fault, Times};
-use daplake::model::{Format, Timestamp};
-use daplake::ops;
+use daplake::{Format, Kind, Timestamp, ops};
 use serde_json::Value;
 
 use crate::support::faults::{PERMANENT, TEMPORARY};

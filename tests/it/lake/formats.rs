@@ -1,7 +1,7 @@
 //! Increments in every format and mode.
 
-use daplake::model::{Format, Mode};
-use daplake::ops;
+use daplake::internals::model::Mode;
+use daplake::{Format, ops};
 
 use crate::support::{World, canvas, failures, school, web_logs};
 

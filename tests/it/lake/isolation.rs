@@ -4,13 +4,10 @@
 use std::process::Command;
 use std::time::Duration;
 
-use daplake::Kind;
-use daplake::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
 use daplake::demo::school::SchoolOptions;
 use daplake::demo::serve::{Endpoint, Fault, Times};
-use daplake::model::TableRef;
 use daplake::ops::{self, Journal, Outcome, Report, Selection, SyncRequest};
-use daplake::redact::Secret;
+use daplake::{Client, ClientOptions, Credentials, Kind, Pacing, RetryPolicy, Secret, TableRef};
 
 use crate::support::{CLIENT_ID, CLIENT_SECRET, Run, World, canvas, failures, outcome, school, web_logs};
 

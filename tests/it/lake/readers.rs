@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use daplake::model::TableRef;
+use daplake::TableRef;
 use serde_json::Value;
 
 use crate::support::{World, canvas, school, web_logs};

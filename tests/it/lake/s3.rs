@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use daplake::demo::school::SchoolOptions;
-use daplake::model::{TableRef, Timestamp};
+use daplake::{TableRef, Timestamp};
 use serde_json::Value;
 
 use crate::support::s3::{Fault, S3Server, SESSION_TOKEN, Seen};

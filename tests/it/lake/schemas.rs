@@ -1,8 +1,8 @@
 //! Every table of the catalogue, as the service describes it, becomes a table schema and an Arrow schema without loss.
 
+use daplake::TableRef;
 use daplake::demo::school::catalogue;
-use daplake::model::TableRef;
-use daplake::schema::{ColumnType, Nested, TableSchema, change_schema, changes_between, lake_schema};
+use daplake::internals::schema::{ColumnType, Nested, TableSchema, change_schema, changes_between, lake_schema};
 
 fn all() -> Vec<TableSchema> {
     let read = |namespace: &str, table: &str| {

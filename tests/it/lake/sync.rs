@@ -1,9 +1,8 @@
 //! Syncs without faults: snapshots, increments, schema changes, repeated keys, selections.
 
-use daplake::model::TableRef;
+use daplake::internals::schema::Nested;
 use daplake::ops::{self, OnSnapshotRequired, Outcome, Selection};
-use daplake::schema::Nested;
-use daplake::{Kind, model::Format};
+use daplake::{Format, Kind, TableRef};
 
 use crate::support::{World, canvas, outcome, school, web_logs};
 

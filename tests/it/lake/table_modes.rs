@@ -1,7 +1,7 @@
 //! Table modes and soft deletes: other readers find the history of the school.
 
+use daplake::TableRef;
 use daplake::demo::school::SchoolOptions;
-use daplake::model::TableRef;
 use serde_json::Value;
 
 use crate::support::{World, assert_same, canvas, read_tables, school, web_logs};

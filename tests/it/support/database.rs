@@ -3,7 +3,7 @@
 #[cfg(feature = "postgres")]
 use std::collections::BTreeMap;
 
-use daplake::model::TableRef;
+use daplake::TableRef;
 use serde_json::Value;
 
 #[cfg(feature = "mysql")]

@@ -27,14 +27,11 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
-use daplake::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
 use daplake::demo::record::{Cell, Record};
 use daplake::demo::school::{School, SchoolOptions};
 use daplake::demo::serve::{ServeOptions, Server};
-use daplake::engine::{Engine, EngineOptions};
-use daplake::model::{TableRef, Timestamp};
 use daplake::ops::{self, Outcome, Report, Selection, SyncRequest, Target};
-use daplake::redact::Secret;
+use daplake::{Client, ClientOptions, Credentials, Engine, EngineOptions, Pacing, RetryPolicy, Secret, TableRef, Timestamp};
 use serde_json::Value;
 
 pub const CLIENT_ID: &str = "test-region#planted-client";
@@ -132,7 +129,7 @@ impl World {
     /// A request to sync all tables of all namespaces into the lake. Tests change it as needed.
     pub fn request(&self) -> SyncRequest {
         let engine = self.engine();
-        let sink = ops::open_target(&Target::Folder(self.lake()), &engine).unwrap();
+        let sink = ops::open_sink(&Target::Folder(self.lake()), &engine).unwrap();
         SyncRequest { concurrency: 4, ..SyncRequest::new(self.client(), sink, engine, Selection::all_of("all")) }
     }
 

@@ -12,8 +12,8 @@ use arrow::ipc::writer::{FileWriter, StreamWriter};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions, RecordBatchWriter};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use arrow::util::pretty::pretty_format_batches;
-use datafusion::execution::SendableRecordBatchStream;
 use futures::TryStreamExt;
+use futures::stream::BoxStream;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
@@ -137,7 +137,7 @@ pub(in crate::cli) fn parse_at(text: &str) -> Result<At> {
 
 /// The rows of a result up to a limit. The query stops there.
 struct Rows {
-    batches: SendableRecordBatchStream,
+    batches: BoxStream<'static, Result<RecordBatch>>,
     left: Option<usize>,
 }
 
@@ -146,14 +146,12 @@ impl Rows {
         if self.left == Some(0) {
             return Ok(None);
         }
-        let Some(batch) = self.batches.try_next().await.context(Kind::Target, QUERY_FAILED)? else { return Ok(None) };
+        let Some(batch) = self.batches.try_next().await? else { return Ok(None) };
         let rows = self.left.map_or(batch.num_rows(), |left| left.min(batch.num_rows()));
         self.left = self.left.map(|left| left - rows);
         Ok(Some(batch.slice(0, rows)))
     }
 }
-
-const QUERY_FAILED: &str = "The query failed";
 
 /// Writes a result. Tables are collected first, as the widest cells decide the layout; the other forms stream.
 pub(in crate::cli) async fn write_answer(answer: Answer, writing: Writing, to: &mut (dyn Write + Send)) -> Result<()> {
@@ -255,9 +253,13 @@ fn with_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &rows).context(Kind::Unsupported, NOT_ARROW)
 }
 
-async fn table(schema: &SchemaRef, mut batches: SendableRecordBatchStream, limit: Option<usize>) -> Result<String> {
+async fn table(
+    schema: &SchemaRef,
+    mut batches: BoxStream<'static, Result<RecordBatch>>,
+    limit: Option<usize>,
+) -> Result<String> {
     let (mut rows, mut held, mut count) = (Vec::new(), 0, 0);
-    while let Some(batch) = batches.try_next().await.context(Kind::Target, QUERY_FAILED)? {
+    while let Some(batch) = batches.try_next().await? {
         count += batch.num_rows();
         let wanted = limit.map_or(batch.num_rows(), |limit| batch.num_rows().min(limit - held));
         if wanted > 0 {

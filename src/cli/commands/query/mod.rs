@@ -2,8 +2,6 @@
 
 use std::io::{IsTerminal, Read};
 use std::path::Path;
-#[cfg(feature = "demo")]
-use std::sync::Arc;
 
 mod answer;
 mod completion;
@@ -25,7 +23,7 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::ops::{self, Answer, Querier};
 #[cfg(feature = "demo")]
-use crate::sink::delta::DeltaSink;
+use crate::sink::Lake;
 
 /// Whether the command opens a prompt.
 pub(in crate::cli) fn is_prompt(args: &QueryArgs) -> bool {
@@ -36,9 +34,9 @@ pub(in crate::cli) async fn query(global: &GlobalArgs, args: QueryArgs) -> Resul
     let writing = Writing::new(&args)?;
     let target = context::target(global, &args.target).await?;
     let engine = context::engine(&args.engine)?;
-    let sink = ops::open_target(&target, &engine).hint("use the client of the database itself")?;
+    let lake = ops::open_lake(&target, &engine).hint("use the client of the database itself")?;
     let at = args.at.as_deref().map(parse_at).transpose()?;
-    let querier = Querier::open(&sink, &engine, at).await?;
+    let querier = Querier::open(&lake, &engine, at).await?;
     let statements = match args.sql.as_deref() {
         None if std::io::stdin().is_terminal() => {
             return at_terminal(querier, writing, args).await;
@@ -88,7 +86,7 @@ async fn to_file(answer: Answer, writing: Writing, path: &Path) -> Result<()> {
 
 /// Runs a query and prints a table.
 #[cfg(feature = "demo")]
-pub(in crate::cli) async fn print_query(sink: &Arc<DeltaSink>, engine: &Engine, sql: &str) -> Result<()> {
-    let answer = ops::query_at(sink, engine, sql, None).await?;
+pub(in crate::cli) async fn print_query(lake: &Lake, engine: &Engine, sql: &str) -> Result<()> {
+    let answer = ops::query(lake, engine, sql).await?;
     write_answer(answer, Writing::whole(Form::Table), &mut StandardOutput::new()).await
 }

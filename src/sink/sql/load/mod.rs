@@ -95,7 +95,7 @@ impl SqlLoad {
         self.loaded.warnings.extend(followed.notes);
         if followed.record != self.plan.layout.columns {
             let mut schema = TableSchema::clone(&self.plan.schema);
-            schema.source = Arc::new(followed.record.into_source(&schema.source));
+            schema.source = Arc::new(followed.record.stored_in(&schema.source));
             self.plan.schema = Arc::new(schema);
         }
         Ok(())
