@@ -54,7 +54,7 @@ pub(super) fn unpack(text: &str) -> Error {
             }
             Error::new(Kind::Unavailable, "The cluster failed")
                 .with_field("cluster", shown)
-                .hint("check the logs of the scheduler and the executors; nothing was committed, run the command again")
+                .hint("check the logs of scheduler and executors, and run the command again; nothing was committed")
         }
     }
 }

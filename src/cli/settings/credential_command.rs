@@ -50,7 +50,7 @@ fn first_line(command: &[String], folder: &Path, limit: Duration) -> Result<Secr
     let failed = |message: &'static str| {
         Error::new(Kind::Usage, message)
             .with_field("program", name)
-            .hint("run the command in a terminal: it must print the secret on its first line, without asking anything")
+            .hint("run the command in a terminal: it must print the secret on its first line, without a prompt")
     };
     // A path is relative to the settings file; a name alone is found on the PATH.
     let is_path = name.contains(['/', '\\']);

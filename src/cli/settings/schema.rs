@@ -27,7 +27,7 @@ pub(in crate::cli) struct Key {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum Form {
     Text,
-    /// May be `file:PATH`; a secret in clear text gets a warning.
+    /// May be `file:PATH`; a secret in clear text causes a warning.
     Secret,
     /// Relative to the folder of the settings file.
     Path,
