@@ -19,7 +19,7 @@ use crate::schema::LakeFormat;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "On a terminal, `init` asks for what the options do not answer: the API key, the tables, the target and the schedule. It tests each answer, shows the file and asks before it writes anything. With --yes, and without a terminal, it asks nothing and writes the file of the options.\n\nOnly you can read the file (mode 0600). It refers to secrets but contains none. An existing file is replaced only if you agree.\n\nExamples:\n  daplake init\n  daplake init --yes --target ./lake\n  daplake init --yes --target s3://bucket/canvas --name lake --namespace canvas,canvas_logs --secret-file /run/secrets/dap\n  daplake init --yes --credential-command 'pass show daplake' --every 4h"
+    after_help = "On a terminal, `init` asks for everything that no option sets: the API key, the tables, the target and the schedule. It tests each answer, shows the file, and asks before it writes anything. With --yes, or without a terminal, it asks no questions and uses the options.\n\nOnly you can read the file (mode 0600). It refers to secrets but contains none. An existing file is replaced only if you agree.\n\nExamples:\n  daplake init\n  daplake init --yes --target ./lake\n  daplake init --yes --target s3://bucket/canvas --name lake --namespace canvas,canvas_logs --secret-file /run/secrets/dap\n  daplake init --yes --credential-command 'pass show daplake' --every 4h"
 )]
 pub(in crate::cli) struct InitArgs {
     /// Location of the tables: a folder, or the URL of an object store or database [default: ./lake].
@@ -45,13 +45,13 @@ pub(in crate::cli) struct InitArgs {
     pub(in crate::cli) secret_file: Option<PathBuf>,
     /// Command that prints the client secret on its first line, such as that of a password manager.
     ///
-    /// It is split at blanks, and quotes keep blanks; no shell runs it.
+    /// It is split at spaces outside of quotes, and runs without a shell.
     #[arg(long, value_name = "COMMAND", conflicts_with = "secret_file")]
     pub(in crate::cli) credential_command: Option<String>,
     /// Install a schedule with this time between two runs, such as 4h (see `daplake schedule`).
     #[arg(long = "every", value_name = "TIME", value_parser = parse_duration)]
     pub(in crate::cli) interval: Option<Duration>,
-    /// Ask nothing: use the options and their defaults, and do not overwrite a file.
+    /// Do not ask questions: use the options and their defaults. Existing files are not overwritten.
     #[arg(long)]
     pub(in crate::cli) yes: bool,
 }

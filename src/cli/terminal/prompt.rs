@@ -35,7 +35,7 @@ pub(in crate::cli) fn valid<T>(question: &str, default: &str, read: impl Fn(&str
 /// Asks for a line that the terminal does not show.
 pub(in crate::cli) fn secret(question: &str) -> Result<Secret> {
     loop {
-        out(&format!("{question} (is not shown): "))?;
+        out(&format!("{question} (hidden): "))?;
         let typed = Term::stdout().read_secure_line().context(Kind::Io, "The terminal cannot be read")?;
         match typed.trim() {
             "" => out("  Nothing was entered.\n")?,

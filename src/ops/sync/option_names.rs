@@ -64,7 +64,9 @@ impl<'a> Names<'a> {
     /// Kind `NotFound` for a name that no table has, `Schema` for a hidden column that no table has.
     pub(in crate::ops) async fn check(&mut self, rules: &TableRules, exclude: &[String]) -> Result<()> {
         let mut seen = HashSet::new();
-        let words = rules.words().map(|word| (word, "--column, --drop-column, --hash-column, --deletes, --mode, --partition-by or [tables]"));
+        let words = rules
+            .words()
+            .map(|word| (word, "--column, --drop-column, --hash-column, --deletes, --mode, --partition-by or [tables]"));
         for (word, of) in words.chain(exclude.iter().map(|word| (word.trim(), "--exclude"))) {
             if word.is_empty() || !seen.insert((word, of)) || self.lists(word) {
                 continue;

@@ -34,10 +34,10 @@ pub(super) const JOBS_PER_MINUTE: usize = 5;
 /// Asks everything that the options do not answer. `path` is the settings file.
 pub(super) async fn ask(global: &GlobalArgs, args: &InitArgs, path: &Path) -> Result<Answers> {
     let folder = folder_of(path);
-    let exists = if path.exists() { " It exists; you are asked before it is replaced." } else { "" };
+    let exists = if path.exists() { " It exists; daplake asks before it replaces it." } else { "" };
     out(&format!(
         "This sets up daplake in four steps and writes {}.{exists}\n\
-         Each answer is tested at once. Enter takes the answer in brackets; Ctrl-C ends without a change.\n",
+         Each answer is tested at once. Press Enter to accept the answer in brackets, or Ctrl-C to quit without changes.\n",
         path.display()
     ))?;
     let mut values = Values::new(&args.name);
@@ -70,11 +70,7 @@ pub(super) async fn ask(global: &GlobalArgs, args: &InitArgs, path: &Path) -> Re
         values.set("sync", "exclude", list(&selection.exclude));
     }
 
-    heading(
-        3,
-        "Target",
-        "The target is where the tables are kept. It is tested with the smallest write of a real load, which is undone.",
-    )?;
+    heading(3, "Target", "The target is where the tables are kept. It is tested with a minimal write that is undone.")?;
     let Chosen { values: of_target, secrets: of_database } =
         target::ask(global, args, &selection.namespaces, path, &folder).await?;
     for (name, value) in of_target {
@@ -122,7 +118,7 @@ async fn key(global: &GlobalArgs, args: &InitArgs, path: &Path, folder: &Path) -
     let mut client_id = global.client_id.clone().unwrap_or_default();
     loop {
         client_id = prompt::valid("Client id", &client_id, |answer| match answer {
-            "" => Err(Error::new(Kind::Usage, "The client id is needed")),
+            "" => Err(Error::new(Kind::Usage, "The client id is required")),
             answer => Ok(answer.to_owned()),
         })?;
         let kept = match given.take() {
@@ -149,7 +145,7 @@ fn selection(args: &InitArgs, listing: &Listing) -> Result<(Selection, Option<us
         true => {
             let usual = listing.answered.iter().find(|name| *name == "canvas").or(listing.answered.first());
             let usual = usual.map_or("canvas", String::as_str);
-            prompt::valid("Namespaces: a comma-separated list, or all", usual, |answer| {
+            prompt::valid("Namespaces, separated by commas, or all", usual, |answer| {
                 let names = names(answer);
                 match names.iter().find(|name| is_listed && *name != "all" && !listing.answered.contains(name)) {
                     Some(unknown) => Err(not_listed(unknown, listing)),
@@ -165,7 +161,7 @@ fn selection(args: &InitArgs, listing: &Listing) -> Result<(Selection, Option<us
     };
     let (selection, count) = match args.table.is_empty() {
         false => select(args.table.clone())?,
-        true => prompt::valid("Tables: all, or a comma-separated list of names and patterns such as user*", "all", |answer| {
+        true => prompt::valid("Tables or patterns such as user*, separated by commas, or all", "all", |answer| {
             select(names(answer))
         })?,
     };

@@ -167,7 +167,7 @@ fn sync(path: &Path) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(Kind::Target, "The first sync has failed; see above")
-        .hint("correct the cause and run `daplake sync`; the settings file is written"))
+        .hint("correct the cause and run `daplake sync`; the settings file exists"))
 }
 
 /// The text, if it is valid. An error here is a defect of the template.

@@ -42,7 +42,7 @@ impl NewSecret {
             file.persist(&self.path)?;
             std::io::Result::Ok(())
         };
-        write().context(Kind::Io, format!("The file of the secret cannot be written: {}", self.path.display()))
+        write().context(Kind::Io, format!("The secret file cannot be written: {}", self.path.display()))
     }
 }
 
@@ -50,9 +50,9 @@ impl NewSecret {
 pub(super) fn ask(noun: &str, name: &str, file: &str, folder: &Path) -> Result<Kept> {
     let is_set = variable(name).is_some();
     let options = [
-        format!("I enter it now; it is kept in the file {file}, which only you can read"),
-        format!("in the variable {name}, {}", if is_set { "which is set" } else { "which is not set now" }),
-        "a command prints it, such as that of a password manager".to_owned(),
+        format!("enter it now; it is stored in the file {file}, which only you can read"),
+        format!("in the variable {name}, {}", if is_set { "which is set" } else { "which is not set" }),
+        "printed by a command, such as a password manager".to_owned(),
     ];
     loop {
         match prompt::choose(&format!("Where is the {noun}?"), &options, usize::from(is_set))? {
@@ -85,7 +85,7 @@ pub(super) fn by_command(command: &str, folder: &Path) -> Result<Kept> {
 
 /// The secret in an existing file.
 pub(super) fn by_file(path: &Path) -> Result<Kept> {
-    let text = std::fs::read_to_string(path).context(Kind::Usage, "The file of the secret cannot be read")?;
+    let text = std::fs::read_to_string(path).context(Kind::Usage, "The secret file cannot be read")?;
     let path = std::path::absolute(path).context(Kind::Usage, "The path of the secret file cannot be used")?;
     Ok(Kept { secret: Secret::new(text.trim_end_matches(['\n', '\r'])), place: Place::File(path) })
 }

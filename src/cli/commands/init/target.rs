@@ -32,9 +32,9 @@ struct Form {
 }
 
 const FOLDER: Form =
-    Form { label: "a folder of this machine, as Delta Lake tables", example: "./lake", format: Some(LakeFormat::Delta) };
+    Form { label: "a folder on this machine, as Delta Lake tables", example: "./lake", format: Some(LakeFormat::Delta) };
 const PARQUET: Form =
-    Form { label: "a folder of this machine, as plain Parquet files", example: "./parquet", format: Some(LakeFormat::Parquet) };
+    Form { label: "a folder on this machine, as plain Parquet files", example: "./parquet", format: Some(LakeFormat::Parquet) };
 const STORE: Form = Form {
     label: "an object store: S3, Azure or Google Cloud, as Delta Lake tables",
     example: "s3://bucket/canvas",
@@ -105,7 +105,7 @@ fn in_form(global: &GlobalArgs, args: &InitArgs, form: &Form, path: &Path, folde
         Address::Folder(_) | Address::File(_) => {
             let text = prompt::valid("Folder", form.example, |answer| match Address::parse(answer)? {
                 Address::Folder(_) | Address::File(_) => Ok(answer.to_owned()),
-                _ => Err(Error::new(Kind::Usage, "This is not a folder of this machine")),
+                _ => Err(Error::new(Kind::Usage, "This is not a folder on this machine")),
             })?;
             in_folder(&text)
         }
@@ -121,7 +121,8 @@ fn in_form(global: &GlobalArgs, args: &InitArgs, form: &Form, path: &Path, folde
             let text = prompt::valid("URL without the password", "", |answer| match Address::parse(answer)? {
                 Address::Database(_) if user_end(answer).is_some() && !holds_password(answer) => Ok(answer.to_owned()),
                 Address::Database(_) if holds_password(answer) => {
-                    Err(Error::new(Kind::Usage, "The URL contains a password").hint("leave it out; you are asked for it next"))
+                    Err(Error::new(Kind::Usage, "The URL contains a password")
+                        .hint("leave it out; the next question asks for it"))
                 }
                 _ => Err(Error::new(Kind::Usage, "This is not the URL of a database with a user").hint(form.example)),
             })?;
@@ -149,7 +150,7 @@ pub(super) fn absolute(text: &str) -> Result<String> {
 
 /// An object store and its options. Credentials come from the usual variables, profiles and roles.
 fn store(global: &GlobalArgs, url: &str) -> Result<Located> {
-    let question = "Options, such as region=eu-central-1,profile=lake (credentials come from AWS_* and the like)";
+    let question = "Options, such as region=eu-central-1,profile=lake (credentials come from variables such as AWS_*)";
     let options = prompt::valid(question, "none", |answer| {
         let options: Vec<String> = answer.split(',').map(|option| option.trim().to_owned()).collect();
         let options = if answer == "none" { Vec::new() } else { options };
