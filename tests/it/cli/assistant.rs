@@ -116,6 +116,7 @@ async fn the_assistant_leads_from_nothing_to_a_scheduled_sync() {
     let session = run
         .stdout
         .replace("\r\n", "\n")
+        .replace("\u{1b}[2K", "\n")
         .replace(machine.path("").to_str().unwrap().trim_end_matches('/'), HOME)
         .replace(env!("CARGO_BIN_EXE_daplake"), "/usr/local/bin/daplake")
         .replace(CLIENT_ID, SHOWN_ID);

@@ -108,7 +108,7 @@ fn wrong_usage_exits_with_2() {
     bare(&["sync"]).assert_code(2).assert_says(&["--target"]);
     bare(&["sync", "--target", "lake", "--download-format", "xml"]).assert_code(2);
     bare(&["sync", "--target", "lake", "--memory-limit", "plenty"]).assert_code(2).assert_says(&["256MiB"]);
-    bare(&["sync", "--target", "lake", "--memory-limit", "1"]).assert_code(2).assert_says(&["too little"]);
+    bare(&["sync", "--target", "lake", "--memory-limit", "1"]).assert_code(2).assert_says(&["too small"]);
     bare(&["sync", "--target", "lake", "--memory-limit", "999999TiB"]).assert_code(2).assert_says(&["more than"]);
 }
 

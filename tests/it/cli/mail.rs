@@ -252,11 +252,11 @@ async fn a_mail_that_cannot_be_sent_changes_no_run_and_says_what_to_do() {
         "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout o.key -out other.crt -subj /CN=o",
     );
     let run = mailbox.sync(&world, "smtp", &[&always[..], &["--ca-bundle", other.to_str().unwrap()]].concat());
-    run.assert_code(0).assert_says(&["did not arrive", "trusted"]);
+    run.assert_code(0).assert_says(&["could not be delivered", "trusted"]);
     assert!(mailbox.next().encrypted.is_empty());
     // A server without encryption gets none either, unless that is wanted.
     let plain = Mailbox::start(Tls::None, 0).await.unwrap();
-    plain.sync(&world, "smtp", &always).assert_code(0).assert_says(&["did not arrive", "no encryption", "tls=off"]);
+    plain.sync(&world, "smtp", &always).assert_code(0).assert_says(&["could not be delivered", "no encryption", "tls=off"]);
     assert!(plain.next().clear.iter().all(|line| line.starts_with("EHLO") || line == "QUIT"));
     let open = format!("{}?tls=off", plain.url("smtp"));
     plain.sync(&world, "smtp", &[&always[..], &["--notify-smtp", &open]].concat()).assert_code(0);

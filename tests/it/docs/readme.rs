@@ -257,7 +257,9 @@ const FOREIGN: &[&str] = &[
     "--cores",
     "--executor-timeout",
     "--inMemoryPersistence",
+    "--label",
     "--skipApiVersionCheck",
+    "--user",
 ];
 
 /// Words that begin with two dashes.

@@ -275,7 +275,7 @@ async fn ctrl_c_is_code_125_and_the_rest_is_skipped() {
         assert_eq!(output.status.code(), Some(125));
         let printed = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         let printed = printed.replace('\n', " ");
-        assert!(printed.contains("Interrupted") && printed.contains("1 failed"), "{printed}");
+        assert!(printed.contains("Interrupted") && printed.contains("1 of 3 tables failed, 2 skipped"), "{printed}");
     }
 }
 
