@@ -200,7 +200,7 @@ pub(super) fn job(headers: &HeaderMap, body: &[u8]) -> Result<JobAnswer> {
     let expires_at = match timestamp("expires_at", body.expires_at) {
         Ok(time) => time,
         Err(_) => {
-            // Not required: an expired job is also noticed by a 404.
+            // Not required: an expired job is also detected by a 404.
             tracing::warn!(job = %body.id, "The expiry of a job cannot be read");
             None
         }

@@ -52,7 +52,7 @@ const QUIET_TICKS: u32 = 120;
 pub struct ClusterOptions {
     /// The scheduler, `df://host:port`.
     pub scheduler: Url,
-    /// Most parts of a load: about twice the cores of all executors.
+    /// Maximum number of parts of a load: about twice the cores of all executors.
     pub parts: usize,
     /// Address at which the driver listens for executors; `None`: the local address of its connection to the scheduler, and a free port.
     pub listen: Option<SocketAddr>,

@@ -37,7 +37,7 @@ use crate::schema::TableSchema;
 const MIN_READ_ROWS: usize = 16;
 /// A batch of the file may be this many times as large as a batch of the output.
 const READ_BATCHES: u64 = 8;
-/// Most rows that are read at once where nothing is known of their size: the next ones may be of any.
+/// Maximum number of rows to read at once while their size is unknown.
 const MOST_GUESSED_ROWS: usize = 256;
 /// By how much more rows are read at once, step by step.
 const GROWTH: usize = 8;

@@ -24,7 +24,7 @@ pub(super) const MAX_RECORD_BYTES: usize = 256 << 20;
 const FIRST_ROWS: usize = 256;
 /// The number of bits of the row number in `_seq`.
 const ROW_BITS: u32 = 40;
-/// Most characters of a value of the key in an error.
+/// Maximum number of characters of a value of the key in an error.
 const MAX_KEY_TEXT: usize = 64;
 
 /// The rows of one object.

@@ -28,7 +28,7 @@ const BUFFER_BYTES: usize = 32 << 10;
 pub struct ExternalSorter<const N: usize> {
     entries: Vec<[u64; N]>,
     reservation: MemoryReservation,
-    /// Most entries in memory.
+    /// Maximum number of entries in memory.
     share: usize,
     engine: Engine,
     levels: Vec<Level>,

@@ -14,9 +14,9 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use super::spill::SpillFolder;
 use crate::error::{Error, Kind, Result, ResultExt};
 
-/// Most rows of a batch.
+/// Maximum number of rows of a batch.
 const MAX_BATCH_ROWS: usize = 8192;
-/// Most bytes of a batch with several rows: large enough to amortise calls, small enough for the cache of a core.
+/// Maximum number of bytes of a batch with several rows: large enough to amortise calls, small enough for the cache of a core.
 const MAX_BATCH_BYTES: usize = 1 << 20;
 /// Fewest rows of a batch, even if rows are wide.
 const MIN_BATCH_ROWS: usize = 16;

@@ -26,7 +26,7 @@ pub struct SpillBuffer {
     schema: SchemaRef,
     in_memory: Vec<RecordBatch>,
     reservation: MemoryReservation,
-    /// Most bytes in memory.
+    /// Maximum number of bytes in memory.
     share: usize,
     runtime: Arc<RuntimeEnv>,
     file: Option<BatchFile>,

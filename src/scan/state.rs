@@ -17,7 +17,7 @@ use crate::schema::{ColumnChoice, Nested};
 pub struct ScanOptions {
     /// Number of streams, and so of objects that are read at the same time.
     pub partitions: usize,
-    /// Most rows of a batch.
+    /// Maximum number of rows of a batch.
     pub batch_rows: usize,
     /// Target size of a batch, bytes.
     pub batch_bytes: usize,

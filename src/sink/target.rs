@@ -207,7 +207,7 @@ pub struct ForeignChanges {
 }
 
 impl ForeignChanges {
-    /// Most commits that a message lists.
+    /// Maximum number of commits that a message lists.
     const LISTED: usize = 5;
 
     /// One sentence for people.

@@ -21,7 +21,7 @@ use crate::schema::{ACTION, Nested, SEQ, TableSchema, change_schema};
 
 /// Decompressed bytes that are decoded at a time.
 const INPUT_BYTES: usize = 1 << 20;
-/// Most rows of a batch.
+/// Maximum number of rows of a batch.
 const BATCH_ROWS: usize = 8192;
 /// Size of a row group in memory, bytes.
 const ROW_GROUP_BYTES: usize = 32 << 20;

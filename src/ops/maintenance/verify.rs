@@ -29,7 +29,7 @@ pub struct VerifyRequest {
     pub selection: Selection,
     /// Format of the downloaded objects.
     pub format: Format,
-    /// Most keys to report per table.
+    /// Maximum number of keys to report per table.
     pub keys: usize,
     /// The key of hashed columns, for tables with such columns.
     pub hash_key: Option<HashKey>,

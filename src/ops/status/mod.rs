@@ -44,11 +44,11 @@ pub struct OverviewRequest {
     pub runs: Option<RunLog>,
     /// Folder with the journals of jobs.
     pub jobs: Option<PathBuf>,
-    /// Most runs to return.
+    /// Maximum number of runs to return.
     pub run_limit: usize,
     /// Age up to which data count as current.
     pub current_for: Duration,
-    /// Most earlier loads to return per table; 0: none.
+    /// Maximum number of earlier loads to return per table; 0: none.
     pub past_limit: usize,
     /// Whether to return columns and descriptions.
     pub has_columns: bool,

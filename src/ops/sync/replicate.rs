@@ -59,7 +59,7 @@ impl RunState {
 
 /// A resumed job that is older is loaded, followed by the increment since then in the same run.
 const STALE_JOB: Duration = Duration::from_secs(3600);
-/// Most loads of one table that other runs may overtake.
+/// Maximum number of loads of one table that other runs may overtake.
 const MAX_ROUNDS: u32 = 6;
 /// Runs in which the result of one job may fail before the query uses another mode: the service answers equal queries with the same job.
 const MAX_USES: u32 = 2;

@@ -26,10 +26,10 @@ use crate::ops::selection::Resolved;
 use crate::panics;
 use crate::scan::ScanOptions;
 
-/// Most tables that are active at the same time, including those that wait for their jobs; each keeps a file open. The service's limit of 5
-/// job starts a minute keeps the number lower.
+/// Maximum number of tables that are active at the same time, including those that wait for their jobs; each keeps a file open. The
+/// service's limit of 5 job starts a minute keeps the number lower.
 const MAX_ACTIVE: usize = 64;
-/// Most tables whose state at the target is read at the same time; each opens files or connections.
+/// Maximum number of tables whose state at the target is read at the same time; each opens files or connections.
 const MAX_STATE_READS: usize = 16;
 
 /// Brings the selected tables up to date at the same time: a table without a bookmark by a snapshot, the others by the increment since their

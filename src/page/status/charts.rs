@@ -9,9 +9,9 @@ use crate::ops::{Overview, Point};
 use crate::page::chart::{self, Series};
 use crate::page::figures::{age, counted, grouped};
 
-/// Most bars of a chart.
+/// Maximum number of bars of a chart.
 const MAX_BARS: i64 = 60;
-/// Most points of the chart of all rows.
+/// Maximum number of points of the chart of all rows.
 const MAX_POINTS: usize = 400;
 
 /// The two charts, if there is something to show.

@@ -19,7 +19,7 @@ use crate::ops::{Counts, Failure, Freshness, JobStarts, Overview, ReaderGroup, R
 
 const STYLE: &str = include_str!("status.css");
 const SCRIPT: &str = include_str!("status.js");
-/// Most tables that one problem names.
+/// Maximum number of tables that one problem names.
 const MAX_NAMES: usize = 12;
 
 /// The page of a target's status, as a complete HTML document.

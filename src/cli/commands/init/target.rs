@@ -124,7 +124,7 @@ fn in_form(global: &GlobalArgs, args: &InitArgs, form: &Form, path: &Path, folde
                     Err(Error::new(Kind::Usage, "The URL contains a password")
                         .hint("leave it out; the next question asks for it"))
                 }
-                _ => Err(Error::new(Kind::Usage, "This is not the URL of a database with a user").hint(form.example)),
+                _ => Err(Error::new(Kind::Usage, "The URL does not name a database and a user").hint(form.example)),
             })?;
             database(args, &text, path, folder)
         }

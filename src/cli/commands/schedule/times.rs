@@ -42,7 +42,7 @@ impl Times {
         (self.first..MINUTES_PER_DAY).step_by(step).map(|minute| (minute / 60, minute % 60))
     }
 
-    /// Most seconds by which a scheduler should delay a start at random, so that not all institutions start together.
+    /// Maximum number of seconds of random delay before a start, so that institutions do not all start at once.
     pub(super) fn largest_delay(self) -> u32 {
         (self.every * 60 / 24).min(600)
     }

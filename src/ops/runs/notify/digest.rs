@@ -8,7 +8,7 @@ use crate::model::{counted, grouped};
 use crate::ops::runs::history::{RunRecord, Totals};
 use crate::redact::shortened;
 
-/// Most failures that a message lists.
+/// Maximum number of failures that a message lists.
 const MAX_FAILURES: usize = 10;
 /// Longest text of a failure in a message, characters: chats limit the size of a message.
 const MAX_TEXT: usize = 500;

@@ -20,7 +20,7 @@ pub(in crate::sink::sql) struct SqlColumn {
     /// The bulk path accepts the column's own type, so that rows can be copied into the table without staging. Enum values of a
     /// lookup table are then sent as their ids.
     pub(in crate::sink::sql) direct: bool,
-    /// Most characters that the column, or each item of an array, can hold.
+    /// Maximum number of characters that the column, or each item of an array, can hold.
     pub(in crate::sink::sql) longest: Option<usize>,
     /// Part of the primary key.
     pub(in crate::sink::sql) key: bool,

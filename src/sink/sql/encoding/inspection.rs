@@ -10,7 +10,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::error::{Error, Kind, Result, ResultExt};
 
-/// Most characters of a key column's value in a message.
+/// Maximum number of characters of a key column's value in a message.
 const KEY_CHARACTERS: usize = 80;
 
 /// The key of a row for messages: `id=5`, or `id=5, user_id=6`. Long values are cut.

@@ -94,7 +94,7 @@ impl SqlType {
         matches!(self, SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_))
     }
 
-    /// Most characters of a string type, where there is a limit.
+    /// Maximum number of characters of a string type, where there is a limit.
     pub(super) fn longest(&self) -> Option<usize> {
         match self {
             SqlType::Varchar(length) | SqlType::Char(length) => length.and_then(|length| length.try_into().ok()),
