@@ -129,7 +129,10 @@
   byId("all").addEventListener("change", (event) => picture.classList.toggle("every", event.target.checked));
   search.addEventListener("input", filter);
   search.addEventListener("keydown", (event) => {
-    const first = links.find((link) => !link.parentElement.hidden);
+    // The table of that name, else one whose name contains it, else one with such a column.
+    const [text, shown] = [search.value.trim().toLowerCase(), links.filter((link) => !link.parentElement.hidden)];
+    const name = (link) => articles[links.indexOf(link)].id.toLowerCase();
+    const first = shown.find((link) => [name(link), name(link).split(".").pop()].includes(text)) ?? shown.find((link) => name(link).includes(text)) ?? shown[0];
     if (event.key === "Enter" && first) location.hash = first.getAttribute("href");
   });
   window.addEventListener("keydown", (event) => {

@@ -31,7 +31,10 @@
 
   search.addEventListener("input", filter);
   search.addEventListener("keydown", (event) => {
-    const first = tables.find(({ article }) => !article.hidden);
+    // The table of that name, else one whose name contains it, else the first one.
+    const [text, shown] = [search.value.trim().toLowerCase(), tables.filter(({ article }) => !article.hidden)];
+    const name = ({ article }) => article.id.toLowerCase();
+    const first = shown.find((each) => [name(each), name(each).split(".").pop()].includes(text)) ?? shown.find((each) => name(each).includes(text)) ?? shown[0];
     if (event.key !== "Enter" || !first) return;
     location.hash = first.article.id;
     (first.article.querySelector("tr.hit") ?? first.article).scrollIntoView();
