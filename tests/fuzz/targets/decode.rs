@@ -7,9 +7,9 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
-use daplake::{Format, TableRef};
 use daplake::internals::decode::{BadRows, DecodeCounts, DecodeOptions, OutOfRange, RowError, TextDecoder};
 use daplake::internals::schema::{Nested, TableSchema};
+use daplake::{Format, TableRef};
 use libfuzzer_sys::fuzz_target;
 use serde_json::json;
 

@@ -11,10 +11,10 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, Decimal128Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use bytes::Bytes;
-use daplake::{Format, TableRef};
 use daplake::internals::decode::{self, BadRows, DecodeOptions, OutOfRange, TextDecoder};
 use daplake::internals::fetch::Gunzip;
 use daplake::internals::schema::{Nested, TableSchema};
+use daplake::{Format, TableRef};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use libfuzzer_sys::fuzz_target;
