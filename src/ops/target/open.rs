@@ -188,7 +188,7 @@ impl Target {
 /// # fn main() -> daplake::Result<()> {
 /// let engine = Engine::new(EngineOptions::default())?;
 /// let sink = open_sink(&"./lake".parse::<Target>()?, &engine)?;
-/// assert!(sink.location().to_string().ends_with("/lake"));
+/// assert!(sink.location().to_string().ends_with("/lake/"));
 /// // `sink.check().await?` reports a wrong password or a read-only folder before a job starts.
 /// # Ok(())
 /// # }
@@ -224,7 +224,7 @@ pub fn open_sink_with(target: &Target, engine: &Engine, options: SqlOptions) -> 
 /// # fn main() -> daplake::Result<()> {
 /// let engine = Engine::new(EngineOptions::default())?;
 /// let lake = open_lake(&"./lake".parse::<Target>()?, &engine)?;
-/// assert!(lake.sink().location().to_string().ends_with("/lake"));
+/// assert!(lake.sink().location().to_string().ends_with("/lake/"));
 /// # Ok(())
 /// # }
 /// ```
