@@ -1,5 +1,7 @@
 //! `init` on a terminal: from nothing to a scheduled sync, answers that are corrected, files that are not replaced, and keys from commands.
 
+#![cfg(unix)]
+
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;

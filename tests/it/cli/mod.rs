@@ -1,6 +1,5 @@
 //! The command line: arguments, settings, output, exit codes, reports, signals.
 
-#[cfg(unix)]
 mod assistant;
 mod certificates;
 mod diagnostics;
