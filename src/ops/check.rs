@@ -7,13 +7,13 @@ use futures::StreamExt;
 use serde::Serialize;
 
 use super::disk_space::{free_bytes, local_folder};
-use super::sync::{NameOptions, Names, choose, layout, schema_command};
+use super::sync::{NameOptions, Names, choose, layout};
 use super::{KNOWN_NAMESPACES, Listing, Selection};
 use crate::api::Client;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::{Namespace, TableRef, Timestamp, counted};
-use crate::schema::{ColumnRecord, TableOptions, TableRules, TableSchema};
-use crate::sink::Sink;
+use crate::schema::{ColumnRecord, Nested, TableOptions, TableRules, TableSchema};
+use crate::sink::{LoadKind, LoadPlan, Sink, TableProblems};
 
 /// The result of one check.
 #[derive(Debug, Serialize)]
@@ -58,13 +58,18 @@ impl Finding {
 
     /// A finding that prevents a sync.
     pub fn bad(subject: impl Into<String>, error: Error) -> Self {
+        Self { verdict: Verdict::Bad, ..Self::warning(subject, error) }
+    }
+
+    /// A finding about an error that a sync need not meet.
+    fn warning(subject: impl Into<String>, error: Error) -> Self {
         let hint = error.hint_text().map(str::to_owned);
         let mut text = error.to_string();
         for cause in error.causes() {
             text.push_str(": ");
             text.push_str(&cause);
         }
-        Self { subject: subject.into(), verdict: Verdict::Bad, text, hint, error: Some(error) }
+        Self { subject: subject.into(), verdict: Verdict::Doubtful, text, hint, error: Some(error) }
     }
 }
 
@@ -135,17 +140,17 @@ fn clock(client: &Client) -> Finding {
     }
 }
 
-/// Tests the connection to a target and the rights for loads of these namespaces, and warns if a local target has little free space.
-pub async fn check_target(subject: &str, sink: &dyn Sink, namespaces: &[String]) -> Finding {
+/// Tests the connection to a target and the rights to create tables in these namespaces, and warns if a local target has little free space.
+/// `tables`: the selected tables, if they are known. If the target has all of them, the rights to create others are not required.
+pub async fn check_target(subject: &str, sink: &dyn Sink, namespaces: &[String], tables: Option<&[TableRef]>) -> Finding {
     let namespaces: Vec<Namespace> = match namespaces.iter().any(|name| name == "all") {
         true => vec![Namespace::new("canvas")],
         false => namespaces.iter().map(|name| Namespace::new(name.trim())).collect(),
     };
-    let tried = async {
-        sink.check().await?;
-        sink.check_rights(&namespaces).await
-    };
-    match tried.await {
+    if let Err(error) = sink.check().await {
+        return Finding::bad(subject, error.with_field("target", sink.location()));
+    }
+    match sink.check_rights(&namespaces).await {
         Ok(()) => match local_folder(sink).and_then(|folder| free_bytes(&folder)) {
             Some(free) if free < LITTLE_SPACE => Finding::doubtful(
                 subject,
@@ -154,7 +159,20 @@ pub async fn check_target(subject: &str, sink: &dyn Sink, namespaces: &[String])
             ),
             _ => Finding::good(subject, format!("{} can be written", sink.location())),
         },
-        Err(error) => Finding::bad(subject, error.with_field("target", sink.location())),
+        Err(error) => {
+            let error = error.with_field("target", sink.location());
+            let kept = sink.list(None).await.unwrap_or_default();
+            match tables {
+                Some(tables) if !tables.is_empty() && tables.iter().all(|table| kept.contains(table)) => {
+                    let finding = Finding::warning(subject, error);
+                    Finding {
+                        text: format!("tables that exist can be updated, but none can be created: {}", finding.text),
+                        ..finding
+                    }
+                }
+                _ => Finding::bad(subject, error),
+            }
+        }
     }
 }
 
@@ -176,20 +194,24 @@ pub struct OptionsCheck<'a> {
 /// Tables whose options are checked at the same time.
 const TABLES_AT_ONCE: usize = 8;
 
-/// Checks that tables and columns in options exist, that the key for hashed columns is set, and that the target supports the options of each
-/// table. Starts no job.
+/// Checks that tables and columns in options exist, that the key for hashed columns is set, that the target supports the options of each table,
+/// and that loads can write to the tables that it has. Starts no job.
 pub async fn check_options(subject: &str, client: &Client, of: OptionsCheck<'_>) -> Vec<Finding> {
     match options_of_tables(client, &of).await {
-        Ok((tables, failures)) if failures.is_empty() => {
-            let noun = if tables == 1 { "table" } else { "tables" };
-            vec![Finding::good(subject, format!("{tables} {noun} selected; all options of tables are valid"))]
+        Ok((tables, TableProblems { failures, warnings })) => {
+            let mut findings: Vec<Finding> = warnings.into_iter().map(|error| Finding::warning(subject, error)).collect();
+            if failures.is_empty() {
+                let tables = counted(tables as u64, "table");
+                findings.push(Finding::good(subject, format!("{tables} selected; all options of tables are valid")));
+            }
+            findings.extend(failures.into_iter().map(|error| Finding::bad(subject, error)));
+            findings
         }
-        Ok((_, failures)) => failures.into_iter().map(|error| Finding::bad(subject, error)).collect(),
         Err(error) => vec![Finding::bad(subject, error)],
     }
 }
 
-async fn options_of_tables(client: &Client, of: &OptionsCheck<'_>) -> Result<(usize, Vec<Error>)> {
+async fn options_of_tables(client: &Client, of: &OptionsCheck<'_>) -> Result<(usize, TableProblems)> {
     of.rules.check()?;
     let listing = of.listing.of(of.selection);
     let tables = of.selection.resolve_among(&listing.tables)?;
@@ -200,7 +222,15 @@ async fn options_of_tables(client: &Client, of: &OptionsCheck<'_>) -> Result<(us
         async move { options_of_table(client, of, &table).await.with_field("table", &table) }
     };
     let looked: Vec<Result<()>> = futures::stream::iter(chosen).map(look).buffered(TABLES_AT_ONCE).collect().await;
-    Ok((tables.len(), looked.into_iter().filter_map(Result::err).collect()))
+    let mut problems = of.sink.check_tables(&tables).await?;
+    for error in looked.into_iter().filter_map(Result::err) {
+        // A table that cannot be used has the same error with and without options.
+        let is_known = |known: &Error| known.to_string() == error.to_string();
+        if !problems.failures.iter().any(is_known) {
+            problems.failures.push(error);
+        }
+    }
+    Ok((tables.len(), problems))
 }
 
 async fn options_of_table(client: &Client, of: &OptionsCheck<'_>, table: &TableRef) -> Result<()> {
@@ -213,14 +243,20 @@ async fn options_of_table(client: &Client, of: &OptionsCheck<'_>, table: &TableR
     if let Some(state) = &committed {
         state.check_columns(choice.record(), choice.kept())?;
     }
-    let options = of.rules.of(table);
-    let column = options.partition_by.as_ref().and_then(|partitions| partitions.by()).map(|by| by.column.as_str());
-    match column.filter(|name| !choice.kept().columns().any(|column| column.name == *name)) {
-        None => Ok(()),
-        Some(name) => Err(Error::new(Kind::Schema, "The table does not have the column of --partition-by")
-            .with_field("column", name)
-            .hint(format!("list the columns with `{}`", schema_command(table)))),
-    }
+    let exists = committed.is_some();
+    let plan = LoadPlan {
+        table: table.clone(),
+        schema: choice.kept().clone(),
+        nested: Nested::Typed,
+        kind: if exists { LoadKind::Merge } else { LoadKind::Replace },
+        expected: committed.map(|state| state.bookmark),
+        run_id: String::new(),
+        job_id: String::new(),
+        layout: layout(of.rules, table, choice.record().clone()),
+        is_snapshot: !exists,
+        as_of: client.server_now(),
+    };
+    of.sink.check_plan(plan).await
 }
 
 /// Tests a folder by creating and removing a file. The folder is created if absent, as a run would do.

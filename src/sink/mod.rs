@@ -43,5 +43,7 @@ pub(crate) mod internal {
     pub use crate::sink::executor::{Executor, Task, TaskChain, TaskInput, TaskOutput, TaskResources};
     pub use crate::sink::lake::{Lake, LakeFormats, detect_formats};
     pub use crate::sink::load::Layout;
-    pub use crate::sink::target::{Capabilities, ColumnStatus, ForeignChanges, LakeFeatures, LoadRecord, ReaderRequirement};
+    pub use crate::sink::target::{
+        Capabilities, ColumnStatus, ForeignChanges, LakeFeatures, LoadRecord, ReaderRequirement, TableProblems,
+    };
 }

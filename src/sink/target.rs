@@ -97,8 +97,34 @@ pub trait Sink: Debug + Send + Sync {
         false
     }
 
+    /// Checks a load as [`Sink::begin`] does, as far as that changes nothing. An existing table is taken as it is, whatever bookmark the plan
+    /// expects.
+    ///
+    /// # Errors
+    /// Those of [`Sink::begin`], except for kind `Conflict`.
+    async fn check_plan(&self, _plan: LoadPlan) -> Result<()> {
+        Ok(())
+    }
+
+    /// Checks whether loads can write to what the target has under the names of tables. Changes nothing.
+    ///
+    /// # Errors
+    /// Kind `Target` if the target cannot be asked.
+    async fn check_tables(&self, _tables: &[TableRef]) -> Result<TableProblems> {
+        Ok(TableProblems::default())
+    }
+
     /// Opens a load.
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>>;
+}
+
+/// What [`Sink::check_tables`] found.
+#[derive(Debug, Default)]
+pub struct TableProblems {
+    /// Errors that loads would fail with.
+    pub failures: Vec<Error>,
+    /// Errors that only later loads may fail with, such as those with a schema change.
+    pub warnings: Vec<Error>,
 }
 
 /// Abilities of a target beyond the contract of [`Sink`].

@@ -60,7 +60,8 @@ pub(in crate::cli) async fn check(global: &GlobalArgs, runs: Vec<CheckArgs>) -> 
             serde_json::to_string_pretty(&findings).context(Kind::Bug, "The findings cannot be written as JSON")? + "\n"
         }
     })?;
-    match findings.iter().find_map(|finding| finding.error.as_ref()) {
+    let mut failed = findings.iter().filter(|finding| finding.verdict == Verdict::Bad);
+    match failed.find_map(|finding| finding.error.as_ref()) {
         None => Ok(()),
         Some(first) => Err(Error::new(first.kind(), format!("{bad} of {} checks failed; see above", findings.len()))),
     }
@@ -85,15 +86,16 @@ async fn check_target(global: &GlobalArgs, run: &CheckArgs, listed: Option<(&Cli
         Ok(sink) => sink,
         Err(error) => return findings.push(Finding::bad("target", error)),
     };
-    findings.push(ops::check_target("target", sink.as_ref(), &run.selection.namespace).await);
+    let SelectionArgs { namespace, table, exclude } = &run.selection;
+    let selection = Selection { namespaces: namespace.clone(), tables: table.clone(), exclude: exclude.clone() };
+    let selected = listed.and_then(|(_, listing)| selection.resolve_among(&listing.tables).ok());
+    findings.push(ops::check_target("target", sink.as_ref(), namespace, selected.as_deref()).await);
     let rules = match context::table_rules(&run.tables) {
         Ok(rules) => rules,
         Err(error) => return findings.push(Finding::bad("tables", error)),
     };
-    let is_usable = findings.last().is_some_and(|finding| finding.verdict == Verdict::Good);
+    let is_usable = findings.last().is_some_and(|finding| finding.verdict != Verdict::Bad);
     if let (Some((client, listing)), true) = (listed, is_usable) {
-        let SelectionArgs { namespace, table, exclude } = &run.selection;
-        let selection = Selection { namespaces: namespace.clone(), tables: table.clone(), exclude: exclude.clone() };
         let names = NameOptions::new(run.tables.elsewhere.clone());
         let check = OptionsCheck { sink: sink.as_ref(), listing, selection: &selection, rules: &rules, names: &names };
         findings.extend(ops::check_options("tables", client, check).await);

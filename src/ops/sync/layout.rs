@@ -56,7 +56,7 @@ pub(in crate::ops) fn choose(
 }
 
 /// The command that shows the columns of a table.
-pub(in crate::ops) fn schema_command(table: &TableRef) -> String {
+pub(super) fn schema_command(table: &TableRef) -> String {
     format!("daplake schema --namespace {} --table {}", table.namespace, table.table)
 }
 

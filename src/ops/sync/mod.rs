@@ -15,7 +15,7 @@ mod time_budget;
 
 pub use events::{SyncEvent, SyncObserver, SyncStep};
 pub use executors::{ExecutorProvider, ScanExecutor};
-pub(super) use layout::{choose, layout, schema_command};
+pub(super) use layout::{choose, layout};
 pub use option_names::NameOptions;
 pub(super) use option_names::Names;
 pub use request::{OnSnapshotRequired, Precondition, Refresh, SyncRequest, UnknownTables};

@@ -37,3 +37,4 @@ pub use self::maintenance::vacuum::{MIN_RETENTION, Vacuumed};
 pub use self::maintenance::verify::{Differences, DifferingKey};
 pub use self::options::{ChangeDataFeed, DeletionVectors, DeltaOptions, OnForeignChanges};
 pub use self::sink::DeltaSink;
+pub(crate) use self::sink::check_each;

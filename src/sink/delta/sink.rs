@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use datafusion::catalog::{MemorySchemaProvider, TableProvider};
 use datafusion::common::TableReference;
 use datafusion::prelude::SessionContext;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use url::Url;
 
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
@@ -19,7 +19,6 @@ use crate::reduce::ChangeSet;
 use crate::schema::{ColumnRecord, Nested};
 use crate::sink::delta::load::DeltaLoad;
 use crate::sink::delta::log::foreign_changes::foreign_changes;
-use crate::sink::delta::log::properties;
 use crate::sink::delta::log::protocol;
 use crate::sink::delta::log::system_columns::TableLayout;
 use crate::sink::delta::log::table_log::TableLog;
@@ -29,12 +28,16 @@ use crate::sink::delta::maintenance::time_travel::{self, At};
 use crate::sink::delta::maintenance::vacuum::{self, Vacuumed};
 use crate::sink::delta::maintenance::verify::{self, Differences};
 use crate::sink::delta::maintenance::views;
+use crate::sink::delta::modes::context::LoadContext;
 use crate::sink::delta::options::{DeltaOptions, OnForeignChanges};
 use crate::sink::{
-    Capabilities, CommittedState, Executor, LakeFeatures, Layout, Load, LoadPlan, LoadRecord, LoadSummary, Sink, TableStatus,
-    WriteError,
+    Capabilities, CommittedState, Executor, LakeFeatures, Layout, Load, LoadPlan, LoadRecord, LoadSummary, Sink, TableProblems,
+    TableStatus, WriteError,
 };
 use crate::store::{Place, StoreOptions, explained};
+
+/// Tables that are checked at the same time.
+const TABLES_AT_ONCE: usize = 16;
 
 /// Delta tables in a local folder or an object store.
 ///
@@ -68,6 +71,19 @@ impl DeltaSink {
         Ok(TableLog::new(&self.place, table)?.for_parquet_folder(self.options.is_parquet_folder))
     }
 
+    /// Checks that a load can write to the table, if it exists. Kind `Target` if daplake did not create it or if other programs changed it.
+    pub(crate) async fn check_table(&self, table: &TableRef) -> Result<()> {
+        let log = self.log(table)?;
+        let Some(state) = log.state().await.map_err(explained)? else { return Ok(()) };
+        state.check_writable(table)?;
+        if self.options.on_foreign_changes == OnForeignChanges::Fail
+            && let Some(foreign) = foreign_changes(&log, &state).await.map_err(explained)?
+        {
+            return Err(foreign.refusal(table));
+        }
+        Ok(())
+    }
+
     /// Compacts the files of a table, with one commit per group of files. Kind `NotFound` if the table does not exist, `Conflict` if
     /// other commits removed files meanwhile; groups that were committed stay.
     pub async fn optimize(&self, table: &TableRef, scope: Scope) -> Result<Optimized> {
@@ -94,11 +110,7 @@ impl DeltaSink {
 
     /// How the table stores nested columns. Kind `NotFound` if the table does not exist.
     pub async fn nested(&self, table: &TableRef) -> Result<Nested> {
-        let state = self.log(table)?.existing_state().await?;
-        Ok(match state.property(properties::NESTED) {
-            Some("json") => Nested::Json,
-            _ => Nested::Typed,
-        })
+        Ok(self.log(table)?.existing_state().await?.nested())
     }
 
     /// Which columns of the table are dropped or hashed. Kind `NotFound` if the table does not exist.
@@ -161,6 +173,18 @@ impl DeltaSink {
         }
         Ok(tables)
     }
+}
+
+/// Checks tables, several at the same time. Returns the errors.
+pub(crate) async fn check_each<F>(tables: &[TableRef], check: impl Fn(TableRef) -> F) -> Vec<Error>
+where
+    F: Future<Output = Result<()>>,
+{
+    let checks = stream::iter(tables.iter().cloned()).map(|table| {
+        let checked = check(table.clone());
+        async move { checked.await.with_field("table", table).err() }
+    });
+    checks.buffered(TABLES_AT_ONCE).filter_map(std::future::ready).collect().await
 }
 
 #[async_trait]
@@ -239,6 +263,23 @@ impl Sink for DeltaSink {
     /// A commit that lost against a compaction, for example.
     fn is_retryable(&self, error: &Error) -> bool {
         error.kind() == Kind::Conflict
+    }
+
+    async fn check_plan(&self, mut plan: LoadPlan) -> Result<()> {
+        let log = self.log(&plan.table)?;
+        let state = log.state().await.map_err(explained)?;
+        if let Some(state) = &state {
+            plan.expected = Some(state.bookmark);
+            plan.nested = state.nested();
+        }
+        let table = plan.table.clone();
+        let planned = LoadContext::with_state(self.options.clone(), log, plan, state).await;
+        planned.map(drop).map_err(explained).with_field("table", table)
+    }
+
+    async fn check_tables(&self, tables: &[TableRef]) -> Result<TableProblems> {
+        let failures = check_each(tables, |table| async move { self.check_table(&table).await }).await;
+        Ok(TableProblems { failures, warnings: Vec::new() })
     }
 
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {

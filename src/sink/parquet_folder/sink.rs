@@ -17,12 +17,12 @@ use crate::sink::delta::log::file_names::{MANIFEST, is_our_file, remove_files};
 use crate::sink::delta::log::properties;
 use crate::sink::delta::log::table_log::TableLog;
 use crate::sink::delta::log::table_state::TableState;
-use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink, Optimized, Scope};
+use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink, Optimized, Scope, check_each};
 use crate::sink::parquet_folder::manifest::Manifest;
 use crate::sink::parquet_folder::{HIDDEN, folder_swap, views};
 use crate::sink::{
-    Capabilities, CommittedState, Executor, LakeFeatures, Layout, Load, LoadPlan, LoadRecord, LoadSummary, Sink, TableStatus,
-    WriteError,
+    Capabilities, CommittedState, Executor, LakeFeatures, Layout, Load, LoadPlan, LoadRecord, LoadSummary, Sink, TableProblems,
+    TableStatus, WriteError,
 };
 use crate::store::{Place, explained};
 
@@ -248,6 +248,21 @@ impl Sink for ParquetSink {
 
     fn is_retryable(&self, error: &Error) -> bool {
         self.tables.is_retryable(error)
+    }
+
+    async fn check_plan(&self, plan: LoadPlan) -> Result<()> {
+        self.check_format(&plan.table).await.map_err(explained)?;
+        self.check_folder(&plan.table)?;
+        self.tables.check_plan(plan).await
+    }
+
+    async fn check_tables(&self, tables: &[TableRef]) -> Result<TableProblems> {
+        let check = |table: TableRef| async move {
+            self.check_format(&table).await.map_err(explained)?;
+            self.check_folder(&table)?;
+            self.tables.check_table(&table).await
+        };
+        Ok(TableProblems { failures: check_each(tables, check).await, warnings: Vec::new() })
     }
 
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {

@@ -1,8 +1,10 @@
 //! Objects that have the names of a table or its parts. What the sync state does not list belongs to another user or program: it is
 //! neither replaced nor changed.
 
+use std::collections::HashMap;
+
 use super::connection::Connection;
-use super::dialect::{Dialect, LiveColumn, SqlColumn, SqlTable, Statement};
+use super::dialect::{Dialect, LiveColumn, SqlColumn, SqlTable, Statement, indexed};
 use super::sync_state;
 use crate::error::{Error, Kind, Result};
 use crate::model::TableRef;
@@ -28,20 +30,73 @@ pub(super) async fn check_table(
     if sync_state::exists(connection, dialect).await? && sync_state::entry(connection, dialect, table, true).await?.is_some() {
         return Err(sync_state::loaded_meanwhile());
     }
-    Err(Error::new(Kind::Target, "The database has a table of this name that contains rows and is not listed in table_sync")
+    Err(foreign_rows(dialect, table))
+}
+
+fn foreign_rows(dialect: &dyn Dialect, table: &TableRef) -> Error {
+    Error::new(Kind::Target, "The database has a table of this name that contains rows and is not listed in table_sync")
         .with_field("table", table)
-        .with_field("relation", name)
-        .hint(format!("rename or drop that table, or replace all of its rows with --adopt {table}")))
+        .with_field("relation", dialect.table_name(table))
+        .hint(format!("rename or drop that table, or replace all of its rows with --adopt {table}"))
 }
 
 /// The error for a table that the sync state lists and that does not exist. Kind `Target`.
 pub(super) async fn missing_table(connection: &mut dyn Connection, dialect: &dyn Dialect, table: &TableRef) -> Error {
-    match occupant(connection, dialect, table).await {
-        Ok(Some(other)) if other != "table" => occupied(&other, &dialect.table_name(table)).with_field("table", table),
+    let occupant = occupant(connection, dialect, table).await.ok().flatten();
+    missing_table_beside(dialect, table, occupant.as_deref())
+}
+
+fn missing_table_beside(dialect: &dyn Dialect, table: &TableRef, occupant: Option<&str>) -> Error {
+    match occupant {
+        Some(other) if other != "table" => occupied(other, &dialect.table_name(table)).with_field("table", table),
         _ => Error::new(Kind::Target, "The table was dropped, but table_sync still lists it")
             .with_field("table", table)
             .hint("run dropdb for this table, then initdb"),
     }
+}
+
+/// Applies [`check_table`] and [`missing_table`] to many tables, with two statements. Adds the errors to `failures`, and returns the tables that
+/// exist and can be used. `is_listed`: whether the sync state lists a table.
+pub(super) async fn check_tables(
+    connection: &mut dyn Connection,
+    dialect: &dyn Dialect,
+    tables: &[TableRef],
+    is_listed: impl Fn(&TableRef) -> bool,
+    is_adopted: impl Fn(&TableRef) -> bool,
+    failures: &mut Vec<Error>,
+) -> Result<Vec<TableRef>> {
+    if tables.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = connection.rows(&dialect.occupants(tables)).await?;
+    let kinds: HashMap<usize, String> = rows.iter().filter_map(indexed).collect();
+    let (mut usable, mut unlisted) = (Vec::new(), Vec::new());
+    for (number, table) in tables.iter().enumerate() {
+        match (kinds.get(&number).map(String::as_str), is_listed(table)) {
+            (None, false) => {}
+            (Some("table"), true) => usable.push(table.clone()),
+            (Some("table"), false) if is_adopted(table) => usable.push(table.clone()),
+            (Some("table"), false) => unlisted.push(table.clone()),
+            (Some(other), false) => failures.push(occupied(other, &dialect.table_name(table)).with_field("table", table)),
+            (occupant, true) => failures.push(missing_table_beside(dialect, table, occupant)),
+        }
+    }
+    if unlisted.is_empty() {
+        return Ok(usable);
+    }
+    let count = |(number, table)| {
+        format!("SELECT {number}, CASE WHEN EXISTS (SELECT * FROM {}) THEN '1' ELSE '0' END", dialect.table_name(table))
+    };
+    let counts: Vec<String> = unlisted.iter().enumerate().map(count).collect();
+    let rows = connection.rows(&Statement::new(counts.join(" UNION ALL "))).await?;
+    let full: HashMap<usize, String> = rows.iter().filter_map(indexed).collect();
+    for (number, table) in unlisted.into_iter().enumerate() {
+        match full.get(&number).map(String::as_str) {
+            Some("1") => failures.push(foreign_rows(dialect, &table)),
+            _ => usable.push(table),
+        }
+    }
+    Ok(usable)
 }
 
 /// Refuses objects of others that have the names of the table's enumeration types and lookup tables. `live`: the columns of the table, if
@@ -124,8 +179,8 @@ fn occupied(kind: &str, name: &str) -> Error {
 }
 
 async fn occupant(connection: &mut dyn Connection, dialect: &dyn Dialect, table: &TableRef) -> Result<Option<String>> {
-    let rows = connection.rows(&dialect.occupant(table)).await?;
-    Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
+    let rows = connection.rows(&dialect.occupants(std::slice::from_ref(table))).await?;
+    Ok(rows.first().and_then(indexed).map(|(_, kind)| kind))
 }
 
 pub(super) async fn is_empty(connection: &mut dyn Connection, name: &str) -> Result<bool> {

@@ -1,12 +1,21 @@
-//! Whether the user has the privileges that a first load needs: creates what it creates, and undoes it.
+//! Checks before any load. For new tables: creates what a first load creates, and undoes it. For tables that exist: asks the server what they
+//! are and which privileges the user has.
+
+use std::collections::HashSet;
 
 use serde_json::json;
 
 use super::connection::Connection;
 use super::database::Database;
-use crate::error::{ErrorContext, Result};
+use super::dialect::Dialect;
+use super::occupants;
+use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::model::{Namespace, TableRef};
 use crate::schema::TableSchema;
+use crate::sink::TableProblems;
+
+/// Statements of a hint.
+const MAX_GRANTS: usize = 3;
 
 /// Checks the privileges for the sync state and for a table in each namespace. The table has a name that no table of the service has.
 pub(super) async fn check(database: &Database, namespaces: &[Namespace]) -> Result<()> {
@@ -50,4 +59,110 @@ async fn create_and_undo(database: &Database, session: &mut dyn Connection, name
         session.execute(&dialect.rollback()).await?;
     }
     Ok(())
+}
+
+/// Checks the tables that exist under the names of `tables`, and the tables of the sync state. The number of statements does not depend on the
+/// number of tables.
+pub(super) async fn check_tables(database: &Database, tables: &[TableRef]) -> Result<TableProblems> {
+    let _slot = database.query_slot().await?;
+    let mut session = database.session().await?;
+    let (connection, dialect) = (session.as_mut(), database.dialect());
+    let mut problems = TableProblems::default();
+    if !database.has_sync_state(connection).await? && !connection.rows(&dialect.legacy_tables()).await?.is_empty() {
+        // The first run converts the sync state.
+        database.give_back(session);
+        return Ok(problems);
+    }
+    let mut tables = tables.to_vec();
+    let mut listed = HashSet::new();
+    for (table, entry) in database.entries(connection).await? {
+        match entry {
+            Ok(_) => drop(listed.insert(table)),
+            Err(error) if tables.contains(&table) => {
+                tables.retain(|other| *other != table);
+                problems.failures.push(error);
+            }
+            Err(_) => {}
+        }
+    }
+    let is_listed = |table: &TableRef| listed.contains(table);
+    let is_adopted = |table: &TableRef| database.is_adopted(table);
+    let usable = occupants::check_tables(connection, dialect, &tables, is_listed, is_adopted, &mut problems.failures).await?;
+    check_privileges(connection, dialect, usable, &mut problems).await?;
+    database.give_back(session);
+    Ok(problems)
+}
+
+/// Reports the privileges that loads of existing tables need and the user lacks.
+async fn check_privileges(
+    connection: &mut dyn Connection,
+    dialect: &dyn Dialect,
+    mut tables: Vec<TableRef>,
+    problems: &mut TableProblems,
+) -> Result<()> {
+    let bookmarks = TableRef::new("instructure_dap", "table_sync");
+    tables.push(bookmarks.clone());
+    let mut answers = Vec::new();
+    for ask in dialect.table_privileges(&tables) {
+        answers.push(connection.rows(&ask).await?);
+    }
+    let mut missing = dialect.missing_privileges(&tables, &answers);
+    // Loads change rows of the sync state, and nothing else of it.
+    let is_needed =
+        |table: &TableRef, privilege: &str| *table != bookmarks || ["SELECT", "INSERT", "UPDATE"].contains(&privilege);
+    missing.retain(|(number, privilege)| tables.get(*number).is_some_and(|table| is_needed(table, privilege)));
+    let mut probed: Vec<String> = Vec::new();
+    for (number, privilege) in missing.clone() {
+        if probed.contains(&privilege) {
+            continue;
+        }
+        let Some(probe) = tables.get(number).and_then(|table| dialect.privilege_probe(table, &privilege)) else { continue };
+        if connection.rows(&probe).await.is_ok() {
+            missing.retain(|(_, other)| *other != privilege);
+        }
+        probed.push(privilege);
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let grantee = connection.rows(&dialect.grantee()).await?.into_iter().flatten().flatten().next().unwrap_or_default();
+    let is_of_schema = |privilege: &str| ["ALTER", "OWNER"].contains(&privilege);
+    let (of_schema, of_rows): (Vec<_>, Vec<_>) = missing.into_iter().partition(|(_, privilege)| is_of_schema(privilege));
+    if !of_rows.is_empty() {
+        let message = "The user lacks privileges on tables that exist";
+        problems.failures.push(lacking(message, dialect, &tables, &of_rows, &grantee));
+    }
+    if !of_schema.is_empty() {
+        let message =
+            "The user may write rows of tables that exist, but not change their schema: a new column will fail its load";
+        problems.warnings.push(lacking(message, dialect, &tables, &of_schema, &grantee));
+    }
+    Ok(())
+}
+
+/// The error about missing privileges, with the statements that grant them.
+fn lacking(
+    message: &'static str,
+    dialect: &dyn Dialect,
+    tables: &[TableRef],
+    missing: &[(usize, String)],
+    grantee: &str,
+) -> Error {
+    let mut by_table: Vec<(&TableRef, Vec<&str>)> = Vec::new();
+    for (number, table) in tables.iter().enumerate() {
+        let privileges = missing.iter().filter(|(of, _)| *of == number).map(|(_, privilege)| privilege.as_str());
+        let privileges: Vec<&str> = privileges.collect();
+        if !privileges.is_empty() {
+            by_table.push((table, privileges));
+        }
+    }
+    let listed: Vec<String> =
+        by_table.iter().map(|(table, privileges)| format!("{table} ({})", privileges.join(", "))).collect();
+    let grants = by_table.iter().take(MAX_GRANTS).map(|(table, privileges)| match &privileges[..] {
+        ["OWNER"] => format!("ALTER TABLE {} OWNER TO {grantee}", dialect.table_name(table)),
+        _ => format!("GRANT {} ON {} TO {grantee}", privileges.join(", "), dialect.table_name(table)),
+    });
+    let more = if by_table.len() > MAX_GRANTS { "; and so on for the other tables" } else { "" };
+    let hint = format!("run as the owner or an administrator: {}{more}", grants.collect::<Vec<_>>().join("; "));
+    Error::new(Kind::Target, message).with_field("tables", listed.join(", ")).hint(hint)
 }

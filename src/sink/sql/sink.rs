@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::{Bookmark, Namespace, TableRef};
 use crate::redact::SafeUrl;
 use crate::schema::{Column, ColumnRecord, TableSchema};
-use crate::sink::{Capabilities, ColumnStatus, CommittedState, Load, LoadPlan, Sink, TableStatus};
+use crate::sink::{Capabilities, ColumnStatus, CommittedState, Load, LoadPlan, Sink, TableProblems, TableStatus};
 
 /// A kind of database.
 struct DatabaseKind {
@@ -319,6 +319,16 @@ impl Sink for SqlSink {
 
     fn is_retryable(&self, error: &Error) -> bool {
         self.database.dialect().is_transient(error)
+    }
+
+    /// Compares the schema with what the database can hold, and does not ask the server.
+    async fn check_plan(&self, plan: LoadPlan) -> Result<()> {
+        plan.layout.require_default()?;
+        self.database.dialect().table_of(&plan.schema).map(drop).with_field("table", &plan.table)
+    }
+
+    async fn check_tables(&self, tables: &[TableRef]) -> Result<TableProblems> {
+        privileges::check_tables(&self.database, tables).await
     }
 
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {

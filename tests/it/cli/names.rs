@@ -168,6 +168,81 @@ async fn check_reports_what_sync_would_refuse() {
     with_file(&world, &["check"], &format!("{lake}{changed}")).assert_code(5).assert_says(&["FAIL"]);
 }
 
+/// `check` applies the rules of a load to each table with options.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_refuses_the_options_that_sync_refuses() {
+    let world = world().await;
+    let both = |options: &[&str]| {
+        ["check", "sync"].map(|command| {
+            let pacing = if command == "sync" { &["--jobs-per-minute", "0"][..] } else { &[] };
+            let target = [command, "--target", "lake", "--table", "users"];
+            let mut command = world.command(&[&target[..], pacing, options].concat());
+            Run::of(command.env("DAPLAKE_HASH_KEY", "a-key-for-tests-0123456789").output().unwrap())
+        })
+    };
+    for (options, words) in [
+        (&["--partition-by", "users=day(name)"][..], &["cannot be partitioned", "type: string"][..]),
+        (&["--partition-by", "users=month(id)"], &["cannot be partitioned", "type: "]),
+        (&["--partition-by", "*=day(craeted_at)"], &["does not have the column", "craeted_at"]),
+        (
+            &["--partition-by", "users=day(created_at)", "--hash-column", "users.created_at"],
+            &["cannot be partitioned", "type: string"],
+        ),
+        (&["--partition-by", "users=day(created_at)", "--drop-column", "users.created_at"], &["does not have", "created_at"]),
+        (&["--change-data-feed", "on", "--mode", "users=history"], &["change data feed", "--change-data-feed off"]),
+        (&["--change-data-feed", "on", "--deletes", "users=mark"], &["change data feed", "--change-data-feed off"]),
+    ] {
+        let [check, sync] = both(options);
+        assert_eq!(sync.code, check.code, "{options:?}: {check:?}");
+        assert_ne!(check.code, Some(0), "{options:?}: {check:?}");
+        check.assert_says(&["FAIL"]).assert_says(words);
+        sync.assert_says(words);
+        assert!(!world.lake().join("canvas/users/_delta_log").exists(), "{options:?}");
+    }
+    for options in [&["--partition-by", "users=day(created_at)"][..], &["--partition-by", "users=day(created_at)"]] {
+        for run in both(options) {
+            run.assert_code(0);
+        }
+    }
+    assert!(world.lake().join("canvas/users/_delta_log").exists());
+}
+
+/// Files and tables of other programs in the place of tables, in both lake formats.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_refuses_the_folders_that_sync_refuses() {
+    let world = World::new(school(&[canvas("accounts"), canvas("users")])).await;
+    let run = |command: &str, format: &str| {
+        let pacing = if command == "sync" { &["--jobs-per-minute", "0"][..] } else { &[] };
+        world.daplake(&[&[command, "--target", "lake", "--format", format, "--table", "users"], pacing].concat())
+    };
+    let folder = world.lake().join("canvas/users");
+    let log = folder.join("_delta_log/00000000000000000000.json");
+    let foreign_log = concat!(
+        r#"{"protocol":{"minReaderVersion":1,"minWriterVersion":2}}"#,
+        "\n",
+        r#"{"metaData":{"id":"a","format":{"provider":"parquet","options":{}},"schemaString":"{\"type\":\"struct\",\"fields\":[]}","partitionColumns":[],"configuration":{}}}"#,
+        "\n"
+    );
+    for format in ["delta", "parquet"] {
+        for (file, text) in
+            [(folder.join("mine.csv"), "a,b"), (folder.clone(), "a file"), (log.clone(), foreign_log), (log.clone(), "{")]
+        {
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(&file, text).unwrap();
+            let before = world.fingerprint();
+            let [check, sync] = ["check", "sync"].map(|command| run(command, format).assert_code(5));
+            check.assert_says(&["FAIL", "canvas.users", "hint: "]);
+            sync.assert_says(&["canvas.users", "hint: "]);
+            assert_eq!(world.fingerprint(), before, "{format}: {}", file.display());
+            std::fs::remove_dir_all(world.lake()).unwrap();
+        }
+    }
+    run("sync", "parquet").assert_code(0);
+    let before = world.fingerprint();
+    run("check", "parquet").assert_code(0);
+    assert_eq!(world.fingerprint(), before);
+}
+
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn check_creates_what_a_load_creates_and_rolls_it_back() {

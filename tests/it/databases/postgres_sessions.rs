@@ -246,3 +246,40 @@ async fn a_read_only_database_is_reported() {
     database.psql(&format!("ALTER DATABASE {} SET default_transaction_read_only = on", database.name()));
     sync(&world, &database.url, &[]).assert_code(5).assert_says(&["read-only", "replica", "default_transaction_read_only"]);
 }
+
+/// A schema and tables that another role made, as an administrator would.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_names_the_privileges_that_loads_of_existing_tables_lack() {
+    let Some(database) = Database::new() else { return };
+    let world = World::new(school(&[canvas("users"), canvas("accounts")])).await;
+    sync(&world, &database.url, &[]).assert_code(0);
+    let name = database.name().to_owned();
+    let role = format!("r{name}");
+    let url = database.url_of(&role);
+    database.psql(&format!(
+        "CREATE ROLE {role} LOGIN; REVOKE ALL ON DATABASE {name} FROM PUBLIC; GRANT CONNECT, TEMPORARY ON DATABASE {name} TO {role}; \
+         GRANT USAGE ON SCHEMA canvas, instructure_dap TO {role}; \
+         GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA canvas, instructure_dap TO {role}"
+    ));
+    let check = |more: &[&str]| world.daplake(&[&["check", "--namespace", "canvas", "--target", &url], more].concat());
+    world.school.advance();
+    let before = database.psql("SELECT count(*), max(oid) FROM pg_class");
+    let grant = format!("GRANT DELETE ON \"canvas\".\"users\" TO {role}");
+    check(&[]).assert_code(5).assert_says(&["lacks privileges", "canvas.accounts (DELETE)", "canvas.users (DELETE)", &grant]);
+    sync(&world, &url, &[]).assert_code(5);
+    database.psql(&format!(
+        "REVOKE UPDATE ON instructure_dap.table_sync FROM {role}; GRANT DELETE ON canvas.users, canvas.accounts TO {role}"
+    ));
+    check(&[]).assert_code(5).assert_says(&["instructure_dap.table_sync (UPDATE)"]);
+    database.psql(&format!("GRANT UPDATE ON instructure_dap.table_sync TO {role}"));
+    // What it may do is enough for the tables that exist, as long as their schema stays.
+    let run = check(&[]).assert_code(0);
+    run.assert_says(&["warn", "none can be created", "canvas.users (OWNER)", "OWNER TO"]);
+    assert_eq!(database.psql("SELECT count(*), max(oid) FROM pg_class"), before, "nothing is created");
+    sync(&world, &url, &[]).assert_code(0);
+    // A table that does not exist cannot be created.
+    database.psql("DROP TABLE canvas.users; DELETE FROM instructure_dap.table_sync WHERE source_table = 'users'");
+    check(&[]).assert_code(5).assert_says(&["FAIL", "permission denied"]);
+    check(&["--table", "accounts"]).assert_code(0);
+    database.psql(&format!("ALTER ROLE {role} NOLOGIN"));
+}

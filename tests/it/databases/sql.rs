@@ -380,6 +380,8 @@ async fn a_table_removed_by_hand_is_noticed<D: TestDatabase>() {
     let Some(sql) = Sql::<D>::new(school(&tables)).await else { return };
     sql.load("initdb", "all").assert_code(0);
     sql.database.drop_by_hand(&tables[0]);
+    let check = ["check", "--namespace", "canvas", "--target", sql.database.url()];
+    sql.world.daplake(&check).assert_code(5).assert_says(&["canvas.users", "was dropped", "dropdb"]);
     sql.world.school.advance();
     // It is not created again with only the increment; the other table continues.
     sql.load("syncdb", "all").assert_code(5).assert_says(&["canvas.users", "was dropped", "dropdb", "initdb"]);
@@ -717,8 +719,15 @@ async fn tables_that_the_sync_state_does_not_list_are_not_changed<D: TestDatabas
         run.assert_code(5).assert_says(&["canvas.users", "not listed in table_sync", "--adopt canvas.users"]);
         assert_eq!(sql.database.run(&theirs), before);
     };
+    let check = |more: &[&str]| {
+        sql.world.daplake(&[&["check", "--namespace", "canvas", "--target", sql.database.url()], more].concat())
+    };
+    refused(check(&[]));
     refused(sync(&[]));
     sql.assert_now(&tables[1..]);
+    refused(check(&["--table", "users", "--adopt", "courses"]));
+    check(&["--table", "courses"]).assert_code(0);
+    check(&["--adopt", "user*"]).assert_code(0);
     refused(sync(&["--table", "users", "--resnapshot"]));
     refused(sync(&["--table", "users", "--adopt", "courses"]));
     for arguments in [&["initdb"][..], &["syncdb"], &["syncdb", "--init-missing"]] {
@@ -752,10 +761,12 @@ async fn tables_that_the_sync_state_does_not_list_are_not_changed<D: TestDatabas
     // An empty table is used; another kind of object never is.
     sql.command(&["dropdb", "--table", "users"]).assert_code(0);
     sql.database.run(&format!("CREATE TABLE {users} (id bigint NOT NULL PRIMARY KEY)"));
+    check(&[]).assert_code(0);
     sync(&[]).assert_code(0);
     sql.assert_now(&tables);
     sql.command(&["dropdb", "--table", "users"]).assert_code(0);
     sql.database.run(&format!("CREATE VIEW {users} AS SELECT 1 AS id"));
+    check(&["--adopt", "users"]).assert_code(5).assert_says(&["canvas.users", "Another object", "view"]);
     for more in [&[][..], &["--adopt", "users"], &["--resnapshot"]] {
         sync(more).assert_code(5).assert_says(&["canvas.users", "kind: view", "rename"]);
     }

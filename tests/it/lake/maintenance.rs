@@ -185,6 +185,9 @@ async fn a_table_that_another_program_restored_fails_until_it_is_loaded_again() 
     world.school.advance();
     let arguments: Vec<&str> = ALWAYS.iter().copied().chain(["0"]).chain(plain).collect();
     let before = world.fingerprint();
+    let check = world.daplake(&["check", "--target", "lake"]).assert_code(5);
+    check.assert_says(&["Another program changed rows since version", "RESTORE", "--resnapshot"]);
+    world.daplake(&["check", "--target", "lake", "--foreign-changes", "warn"]).assert_code(0);
     let run = world.daplake(&arguments).assert_code(5);
     run.assert_says(&["Another program changed rows since version", "RESTORE", "--resnapshot", "--foreign-changes warn"]);
     let same = |path: &std::path::Path| path.to_string_lossy().contains("canvas/users");

@@ -141,7 +141,7 @@ impl LakeColumn {
     pub(crate) fn status(&self, is_key: bool) -> ColumnStatus {
         ColumnStatus {
             name: self.name.clone(),
-            column_type: self.kind.words(),
+            column_type: self.kind.describe(),
             is_key,
             nullable: self.nullable && !is_key,
             description: self.comment().map(str::to_owned),
@@ -232,15 +232,15 @@ impl LakeType {
     }
 
     /// The type for people, such as `long` or `array<struct<id: long>>`.
-    fn words(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match self {
             Self::Leaf(leaf) => leaf_name(leaf),
             Self::Struct(members) => {
                 let members: Vec<String> =
-                    members.iter().map(|member| format!("{}: {}", member.name, member.kind.words())).collect();
+                    members.iter().map(|member| format!("{}: {}", member.name, member.kind.describe())).collect();
                 format!("struct<{}>", members.join(", "))
             }
-            Self::List(item) => format!("array<{}>", item.words()),
+            Self::List(item) => format!("array<{}>", item.describe()),
         }
     }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Kind, Result};
 use crate::model::{Bookmark, TableRef};
-use crate::schema::ColumnRecord;
+use crate::schema::{ColumnRecord, Nested};
 use crate::sink::delta::log::active_file::ActiveFile;
 use crate::sink::delta::log::columns::LakeColumn;
 use crate::sink::delta::log::partition_column::is_partition;
@@ -90,6 +90,14 @@ impl TableState {
     /// A table property.
     pub(crate) fn property(&self, name: &str) -> Option<&str> {
         self.configuration.get(name).map(String::as_str)
+    }
+
+    /// How nested columns are stored.
+    pub(crate) fn nested(&self) -> Nested {
+        match self.property(properties::NESTED) {
+            Some("json") => Nested::Json,
+            _ => Nested::Typed,
+        }
     }
 
     /// Which columns are dropped or hashed.

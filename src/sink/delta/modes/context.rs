@@ -58,6 +58,16 @@ impl LoadContext {
     /// create or if other programs changed rows, `Schema` for a change that is not possible.
     pub(crate) async fn begin(options: DeltaOptions, log: TableLog, plan: LoadPlan) -> Result<Self> {
         let state = log.state().await?;
+        Self::with_state(options, log, plan, state).await
+    }
+
+    /// As [`LoadContext::begin`], with the state of the table.
+    pub(crate) async fn with_state(
+        options: DeltaOptions,
+        log: TableLog,
+        plan: LoadPlan,
+        state: Option<TableState>,
+    ) -> Result<Self> {
         let keys: Vec<String> = plan.schema.key_names().into_iter().map(str::to_owned).collect();
         let uncommitted = UncommittedFiles::new(log.store(), log.folder.clone());
         let (design, layout) = (TableDesign::default(), TableLayout::default());

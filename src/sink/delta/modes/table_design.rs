@@ -108,6 +108,17 @@ impl TableDesign {
     }
 }
 
+/// Checks that a new table can be partitioned by a column.
+fn check_partition_source(columns: &[LakeColumn], by: &PartitionBy) -> Result<()> {
+    let refusal = match columns.iter().find(|column| column.name == by.column) {
+        None => Error::new(Kind::Schema, "The table does not have the column of --partition-by"),
+        Some(column) if !can_partition_by(column) => Error::new(Kind::Schema, "The table cannot be partitioned by this column")
+            .with_field("type", column.kind.describe()),
+        Some(_) => return Ok(()),
+    };
+    Err(refusal.with_field("column", &by.column))
+}
+
 /// The columns of the service with the system columns of the layout behind the key.
 fn wanted_columns(
     state: Option<&TableState>,
@@ -128,12 +139,13 @@ fn wanted_columns(
                 plan.table, column.name
             )));
     }
-    if let (None, Some(by)) = (state, &layout.partition_by)
-        && !wanted.iter().any(|column| column.name == by.column && can_partition_by(column))
-    {
-        return Err(Error::new(Kind::Schema, "The table cannot be partitioned by this column")
-            .with_field("column", &by.column)
-            .hint("name a timestamp or date column, with the same spelling as in the table"));
+    if let (None, Some(by)) = (state, &layout.partition_by) {
+        check_partition_source(&wanted, by).map_err(|error| {
+            error.hint(format!(
+                "use a timestamp or date column that is not hashed; `daplake schema --namespace {} --table {}` lists the columns",
+                plan.table.namespace, plan.table.table
+            ))
+        })?;
     }
     wanted.splice(keys.len()..keys.len(), system);
     Ok(wanted)

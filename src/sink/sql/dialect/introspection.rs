@@ -19,8 +19,8 @@ pub(in crate::sink::sql) trait Introspection: Names {
         None
     }
 
-    /// Asks which object has the name of a table: no row, or one row with its kind (`table`, `view`, `sequence`).
-    fn occupant(&self, table: &TableRef) -> Statement;
+    /// Asks which objects have the names of tables: rows of the index of the table and the kind of the object (`table`, `view`, `sequence`).
+    fn occupants(&self, tables: &[TableRef]) -> Statement;
 
     /// Asks for the bytes of a table with its indexes: one row, or none if the server does not say.
     fn table_bytes(&self, table: &TableRef) -> Statement;

@@ -8,6 +8,7 @@ mod introspection;
 mod merge;
 mod meta_tables;
 mod names;
+mod privileges;
 mod statement;
 mod table;
 mod transactions;
@@ -25,6 +26,7 @@ pub(super) use self::introspection::Introspection;
 pub(super) use self::merge::MergeStatements;
 pub(super) use self::meta_tables::MetaTables;
 pub(super) use self::names::Names;
+pub(super) use self::privileges::{Privileges, indexed};
 pub(super) use self::statement::{Row, Statement};
 pub(super) use self::table::{Change, ChangeRules, Enumeration, Fit, LiveColumn, SqlColumn, SqlTable};
 pub(super) use self::transactions::Transactions;
@@ -37,6 +39,7 @@ pub(super) trait Dialect:
     + Enumerations
     + Introspection
     + DependentObjects
+    + Privileges
     + MetaTables
     + MergeStatements
     + Transactions
@@ -53,6 +56,7 @@ impl<D> Dialect for D where
         + Enumerations
         + Introspection
         + DependentObjects
+        + Privileges
         + MetaTables
         + MergeStatements
         + Transactions

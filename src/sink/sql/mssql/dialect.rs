@@ -15,7 +15,7 @@ use crate::schema::TableSchema;
 use crate::sink::LoadKind;
 use crate::sink::sql::dialect::{
     Change, ChangeRules, Ddl, DependentObjects, Enumerations, Introspection, LiveColumn, MergeStatements, MetaTables, Names,
-    Row, SqlColumn, SqlTable, Statement, Transactions, ValueLimits,
+    Privileges, Row, SqlColumn, SqlTable, Statement, Transactions, ValueLimits,
 };
 
 const STAGE: &str = "[#daplake_stage]";
@@ -26,6 +26,12 @@ pub(super) const SESSION: &str = "SET ANSI_NULLS ON; SET ANSI_PADDING ON; SET AN
 /// How many transactions a session has open.
 pub(super) const TRANSACTIONS_OPEN: &str = "SELECT @@TRANCOUNT";
 const COLLATION: &str = "CAST(DATABASEPROPERTYEX(DB_NAME(), N'Collation') AS nvarchar(128))";
+
+/// The relation `w` of number and quoted name of tables.
+fn wanted(tables: &[TableRef]) -> String {
+    let row = |(number, table): (usize, &TableRef)| format!("({number}, {})", literal(&table_name(table)));
+    format!("(VALUES {}) AS w(number, name)", tables.iter().enumerate().map(row).collect::<Vec<_>>().join(", "))
+}
 
 /// See [`Dialect`](crate::sink::sql::dialect::Dialect).
 #[derive(Debug)]
@@ -348,12 +354,12 @@ impl Introspection for MssqlDialect {
         Some(LiveColumn { name, sql_type, not_null, key, has_default, comment: None, lookup, foreign_key: None })
     }
 
-    fn occupant(&self, table: &TableRef) -> Statement {
-        Statement::new(
-            "SELECT CASE o.type WHEN 'U' THEN N'table' WHEN 'V' THEN N'view' WHEN 'SN' THEN N'synonym' WHEN 'SO' THEN N'sequence' \
-             ELSE N'object' END FROM sys.objects AS o WHERE o.object_id = OBJECT_ID(@P1)",
-        )
-        .bind(table_name(table))
+    fn occupants(&self, tables: &[TableRef]) -> Statement {
+        Statement::new(format!(
+            "SELECT w.number, CASE o.type WHEN 'U' THEN N'table' WHEN 'V' THEN N'view' WHEN 'SN' THEN N'synonym' \
+             WHEN 'SO' THEN N'sequence' ELSE N'object' END FROM {} JOIN sys.objects AS o ON o.object_id = OBJECT_ID(w.name)",
+            wanted(tables)
+        ))
     }
 
     fn table_bytes(&self, table: &TableRef) -> Statement {
@@ -381,6 +387,20 @@ impl Introspection for MssqlDialect {
 }
 
 impl DependentObjects for MssqlDialect {}
+
+impl Privileges for MssqlDialect {
+    fn table_privileges(&self, tables: &[TableRef]) -> Vec<Statement> {
+        vec![Statement::new(format!(
+            "SELECT w.number, p.name FROM {} CROSS JOIN (VALUES (N'SELECT'), (N'INSERT'), (N'UPDATE'), (N'DELETE'), (N'ALTER')) \
+             AS p(name) WHERE HAS_PERMS_BY_NAME(w.name, N'OBJECT', p.name) = 0 ORDER BY 1",
+            wanted(tables)
+        ))]
+    }
+
+    fn grantee(&self) -> Statement {
+        Statement::new("SELECT QUOTENAME(USER_NAME())")
+    }
+}
 
 impl MetaTables for MssqlDialect {
     fn create_meta(&self) -> Vec<Statement> {

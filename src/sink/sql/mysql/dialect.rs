@@ -2,8 +2,9 @@
 //!
 //! Schema statements commit, so that all of them can be repeated. A lock belongs to the session.
 
+use super::grants::{self, Grant};
 use super::names::{
-    NAME_CHARS, alter, cut_name, define, foreign_key, full_name, is_beyond_names, literal, quote, quoted, table_name,
+    NAME_CHARS, alter, cut_name, define, foreign_key, full_name, is_beyond_names, listed, literal, quote, quoted, table_name,
 };
 use super::types::{EXACT, MAX_LOOKUP, SqlType};
 use super::{change, errors, types};
@@ -13,7 +14,7 @@ use crate::schema::{ACTION, TableSchema};
 use crate::sink::LoadKind;
 use crate::sink::sql::dialect::{
     Change, ChangeRules, Ddl, DependentObjects, Enumerations, Introspection, LiveColumn, MergeStatements, MetaTables, Names,
-    Row, SqlColumn, SqlTable, Statement, Transactions, ValueLimits,
+    Privileges, Row, SqlColumn, SqlTable, Statement, Transactions, ValueLimits,
 };
 
 /// Without a prefix that the official client looks for.
@@ -286,12 +287,13 @@ impl Introspection for MysqlDialect {
         })
     }
 
-    fn occupant(&self, table: &TableRef) -> Statement {
-        Statement::new(
-            "SELECT CASE WHEN TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') THEN 'table' ELSE LOWER(TABLE_TYPE) END \
-             FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?",
-        )
-        .bind(full_name(table))
+    fn occupants(&self, tables: &[TableRef]) -> Statement {
+        let names = listed(tables);
+        Statement::new(format!(
+            "SELECT FIELD(TABLE_NAME, {names}) - 1, \
+             CASE WHEN TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') THEN 'table' ELSE LOWER(TABLE_TYPE) END \
+             FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ({names})"
+        ))
     }
 
     fn table_bytes(&self, table: &TableRef) -> Statement {
@@ -319,6 +321,52 @@ impl Introspection for MysqlDialect {
 }
 
 impl DependentObjects for MysqlDialect {}
+
+impl Privileges for MysqlDialect {
+    /// Privileges on columns, as the server applies them, and the grants of the user and the active roles, for what columns do not have.
+    fn table_privileges(&self, tables: &[TableRef]) -> Vec<Statement> {
+        let names = listed(tables);
+        let has = |privilege: &str| format!("MIN(FIND_IN_SET('{privilege}', PRIVILEGES) > 0)");
+        vec![
+            Statement::new(format!(
+                "SELECT FIELD(TABLE_NAME, {names}) - 1, DATABASE(), {}, {}, {} FROM information_schema.COLUMNS \
+                 WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ({names}) GROUP BY TABLE_NAME",
+                has("select"),
+                has("insert"),
+                has("update")
+            )),
+            Statement::new("SHOW GRANTS"),
+        ]
+    }
+
+    fn missing_privileges(&self, tables: &[TableRef], answers: &[Vec<Row>]) -> Vec<(usize, String)> {
+        let [columns, grants] = answers else { return Vec::new() };
+        let grants: Vec<Grant> = grants.iter().filter_map(|row| Grant::parse(row.first()?.as_deref()?)).collect();
+        let mut missing = Vec::new();
+        for row in columns {
+            let [Some(index), Some(database), of_columns @ ..] = &row[..] else { continue };
+            let Some((index, table)) = index.parse().ok().and_then(|index: usize| Some((index, tables.get(index)?))) else {
+                continue;
+            };
+            let by_columns = ["SELECT", "INSERT", "UPDATE"].into_iter().zip(of_columns);
+            let by_columns = by_columns.filter(|(_, has)| has.as_deref() == Some("0")).map(|(privilege, _)| privilege);
+            let by_grants = ["DELETE", "ALTER"]
+                .into_iter()
+                .filter(|privilege| !grants::allows(&grants, privilege, database, &full_name(table)));
+            missing.extend(by_columns.chain(by_grants).map(|privilege| (index, privilege.to_owned())));
+        }
+        missing
+    }
+
+    fn privilege_probe(&self, table: &TableRef, privilege: &str) -> Option<Statement> {
+        (privilege == "DELETE").then(|| Statement::new(format!("EXPLAIN DELETE FROM {} WHERE 1 = 0", table_name(table))))
+    }
+
+    fn grantee(&self) -> Statement {
+        let part = |number: i8| format!("QUOTE(SUBSTRING_INDEX(CURRENT_USER(), '@', {number}))");
+        Statement::new(format!("SELECT CONCAT({}, '@', {})", part(1), part(-1)))
+    }
+}
 
 impl MetaTables for MysqlDialect {
     fn create_meta(&self) -> Vec<Statement> {

@@ -5,6 +5,7 @@ mod connection;
 mod dialect;
 mod encode;
 mod errors;
+mod grants;
 mod names;
 mod options;
 #[cfg(test)]

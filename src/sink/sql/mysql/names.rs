@@ -40,6 +40,11 @@ pub(super) fn table_name(table: &TableRef) -> String {
     quote(&full_name(table))
 }
 
+/// The names of tables as literals, separated by commas.
+pub(super) fn listed(tables: &[TableRef]) -> String {
+    tables.iter().map(|table| literal(&full_name(table))).collect::<Vec<_>>().join(", ")
+}
+
 /// The quoted names of columns, separated by commas.
 pub(super) fn quoted<'c>(columns: impl Iterator<Item = &'c SqlColumn>) -> String {
     columns.map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ")

@@ -10,7 +10,7 @@ use crate::schema::TableSchema;
 use crate::sink::LoadKind;
 use crate::sink::sql::dialect::{
     Change, ChangeRules, ChangedColumn, Ddl, Dependent, DependentObjects, Enumeration, Enumerations, Introspection, LiveColumn,
-    MergeStatements, MetaTables, Names, Row, SqlColumn, SqlTable, Statement, Transactions, ValueLimits,
+    MergeStatements, MetaTables, Names, Privileges, Row, SqlColumn, SqlTable, Statement, Transactions, ValueLimits,
 };
 
 const STAGE: &str = "pg_temp.\"daplake_stage\"";
@@ -43,6 +43,19 @@ fn enumerations(table: &SqlTable) -> Vec<&Enumeration> {
         }
     }
     found
+}
+
+/// The relation `w` of number, namespace and name of tables.
+fn wanted(tables: &[TableRef]) -> String {
+    let row = |(number, table): (usize, &TableRef)| {
+        format!(
+            "({number}, {}::pg_catalog.name, {}::pg_catalog.name)",
+            literal(table.namespace.as_str()),
+            literal(&cut_name(&table.table))
+        )
+    };
+    let rows: Vec<String> = tables.iter().enumerate().map(row).collect();
+    format!("(VALUES {}) AS w (number, namespace, name)", rows.join(", "))
 }
 
 /// Ids of lookup tables come from joins, which cost less than a subquery per row.
@@ -325,19 +338,19 @@ impl Introspection for PostgresDialect {
         Some(ask.bind(namespace.as_str()))
     }
 
-    fn occupant(&self, table: &TableRef) -> Statement {
+    fn occupants(&self, tables: &[TableRef]) -> Statement {
         // A table has a type of the same name, so another type of that name blocks the table.
-        Statement::new(
-            "SELECT CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'v' THEN 'view' \
+        Statement::new(format!(
+            "SELECT w.number, o.kind FROM {} JOIN (SELECT n.nspname, c.relname, \
+             CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'v' THEN 'view' \
              WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence' WHEN 'f' THEN 'foreign table' WHEN 'c' THEN 'type' \
              ELSE 'index' END FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
-             WHERE n.nspname = $1 AND c.relname = $2 \
-             UNION ALL SELECT CASE t.typtype WHEN 'd' THEN 'domain' ELSE 'type' END FROM pg_catalog.pg_type AS t \
-             JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace \
-             WHERE n.nspname = $1 AND t.typname = $2 AND t.typrelid = 0 AND t.typcategory <> 'A'",
-        )
-        .bind(table.namespace.as_str())
-        .bind(cut_name(&table.table))
+             UNION ALL SELECT n.nspname, t.typname, CASE t.typtype WHEN 'd' THEN 'domain' ELSE 'type' END \
+             FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace \
+             WHERE t.typrelid = 0 AND t.typcategory <> 'A') AS o (namespace, name, kind) \
+             ON o.namespace = w.namespace AND o.name = w.name",
+            wanted(tables)
+        ))
     }
 
     fn table_bytes(&self, table: &TableRef) -> Statement {
@@ -460,6 +473,23 @@ impl DependentObjects for PostgresDialect {
 
     fn populate(&self, dependent: &Dependent) -> Vec<Statement> {
         vec![dependents::populate(dependent)]
+    }
+}
+
+impl Privileges for PostgresDialect {
+    fn table_privileges(&self, tables: &[TableRef]) -> Vec<Statement> {
+        vec![Statement::new(format!(
+            "SELECT w.number, p.name FROM {} JOIN pg_catalog.pg_namespace AS n ON n.nspname = w.namespace \
+             JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = w.name \
+             CROSS JOIN (VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE'), ('OWNER')) AS p (name) \
+             WHERE NOT CASE p.name WHEN 'OWNER' THEN pg_catalog.pg_has_role(c.relowner, 'USAGE') \
+             ELSE pg_catalog.has_table_privilege(c.oid, p.name) END ORDER BY 1",
+            wanted(tables)
+        ))]
+    }
+
+    fn grantee(&self) -> Statement {
+        Statement::new("SELECT pg_catalog.quote_ident(CURRENT_USER::text)")
     }
 }
 

@@ -16,7 +16,8 @@ use crate::schema::{ColumnType, TableSchema};
 use crate::sink::LoadKind;
 use crate::sink::conformance::{TEXT, column, schema};
 use crate::sink::sql::dialect::{
-    Change, ChangeRules, Ddl, Introspection, LiveColumn, MergeStatements, MetaTables, SqlTable, Statement, Transactions,
+    Change, ChangeRules, Ddl, Introspection, LiveColumn, MergeStatements, MetaTables, Privileges, SqlTable, Statement,
+    Transactions,
 };
 use crate::sink::sql::sync_state;
 
@@ -87,7 +88,8 @@ fn fixed() -> Kinds {
                 sync_state::store_bookmark(dialect, &schema, Some(&entry), reached),
             ],
         ),
-        ("occupant", vec![dialect.occupant(&table)]),
+        ("occupants", vec![dialect.occupants(std::slice::from_ref(&table))]),
+        ("table_privileges", dialect.table_privileges(std::slice::from_ref(&table))),
         ("remove_entry", vec![sync_state::remove_entry(dialect, &table)]),
         ("entries", vec![Statement::new(sync_state::select_entries(dialect))]),
         ("drop_stage", dialect.drop_stage()),

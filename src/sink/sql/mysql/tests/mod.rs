@@ -10,15 +10,15 @@ use serde_json::json;
 
 use super::dialect::MysqlDialect;
 use super::{MysqlServer, change};
-use crate::error::Kind;
+use crate::error::{Error, Kind};
 use crate::model::{Bookmark, TableRef, Timestamp};
 use crate::schema::{Column, ColumnType, TableSchema, arrow_type};
-use crate::sink::LoadKind;
 use crate::sink::conformance::{self, Change, Fixture, at, column, load, plain, plan};
 use crate::sink::sql::connection::{CopyColumn, CopyTarget, Server};
 use crate::sink::sql::dialect::{Ddl, Introspection, MergeStatements, MetaTables, Statement, Transactions};
 use crate::sink::sql::load::unusual_values;
 use crate::sink::sql::{NonFinite, SqlOptions, SqlSink, sync_state};
+use crate::sink::{LoadKind, Sink};
 
 #[allow(
     clippy::print_stderr,
@@ -77,6 +77,7 @@ on_both!(
     strings_of_more_than_16_megabytes_are_kept,
     a_row_larger_than_a_packet_is_reported_with_its_key,
     an_ordinary_user_can_load,
+    privileges_that_a_user_lacks_are_named,
     a_column_of_the_user_is_not_renamed,
     values_are_stored_as_they_were_sent,
     a_warning_about_rows_is_an_error,
@@ -917,6 +918,52 @@ async fn an_ordinary_user_can_load(brand: Brand) {
         assert_eq!(database.sql(&format!("SELECT COUNT(*) FROM canvas__ordinary{number}")), "2\n");
     }
     database.sql(&format!("DROP USER {user}"));
+}
+
+/// Privileges on the server, the database, a table, columns and by a role.
+async fn privileges_that_a_user_lacks_are_named(brand: Brand) {
+    let Some((database, fixture)) = fixture(brand) else { return };
+    let tables = ["one", "two"].map(|name| TableRef::new("canvas", name));
+    for table in &tables {
+        load(&fixture, &plain(table), LoadKind::Replace, &[Change::Up(json!({"id": 1, "name": "x"}))], at(1)).await.unwrap();
+    }
+    let (name, user) = (&database.name, &database.name[..20]);
+    let role = format!("r{}", &name[..18]);
+    let url = database.url.replace("root@", &format!("{user}:p@"));
+    database.sql(&format!(
+        "CREATE USER {user} IDENTIFIED BY 'p'; CREATE ROLE {role}; GRANT CREATE TEMPORARY TABLES, SELECT ON {name}.* TO {user}"
+    ));
+    database.sql(&format!("GRANT {role} TO {user}"));
+    database.sql(&match brand {
+        Brand::Mariadb => format!("SET DEFAULT ROLE {role} FOR {user}"),
+        Brand::Mysql => format!("SET DEFAULT ROLE {role} TO {user}"),
+    });
+    let problems = async || {
+        let sink = SqlSink::open(&url.parse().unwrap(), SqlOptions::default()).unwrap();
+        let problems = sink.check_tables(&tables).await.unwrap();
+        let listed = |errors: Vec<Error>| {
+            let tables = errors.iter().map(|error| error.get("tables").unwrap().to_owned()).collect::<Vec<_>>().join("; ");
+            let hints =
+                errors.iter().all(|error| error.hint_text().is_some_and(|hint| hint.contains(&format!("TO '{user}'@'%'"))));
+            assert!(hints, "{errors:?}");
+            tables
+        };
+        (listed(problems.failures), listed(problems.warnings))
+    };
+    let all = "INSERT, UPDATE, DELETE";
+    let schema = "canvas.one (ALTER), canvas.two (ALTER)";
+    let book = "instructure_dap.table_sync";
+    assert_eq!(
+        problems().await,
+        (format!("canvas.one ({all}), canvas.two ({all}), {book} (INSERT, UPDATE)"), schema.to_owned())
+    );
+    database.sql(&format!("GRANT INSERT, UPDATE ON {name}.* TO {role}"));
+    assert_eq!(problems().await.0, "canvas.one (DELETE), canvas.two (DELETE)");
+    database.sql(&format!("GRANT DELETE, ALTER ON {name}.canvas__one TO {user}"));
+    assert_eq!(problems().await, ("canvas.two (DELETE)".to_owned(), "canvas.two (ALTER)".to_owned()));
+    database.sql(&format!("GRANT DELETE ON {name}.* TO {role}; GRANT ALTER ON *.* TO {user}"));
+    assert_eq!(problems().await, (String::new(), String::new()));
+    database.sql(&format!("DROP USER {user}; DROP ROLE {role}"));
 }
 
 async fn a_column_of_the_user_is_not_renamed(brand: Brand) {
