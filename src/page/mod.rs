@@ -11,6 +11,8 @@ mod status;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use crate::redact::visible_lines;
+
 pub use diagram::{Columns, diagram_page, dot, mermaid};
 pub use dictionary::{dictionary_markdown, dictionary_page};
 #[cfg(feature = "lake")]
@@ -42,7 +44,8 @@ fn document(title: &str, style: &'static str, body: &Markup, script: &'static st
             }
         }
     };
-    page.into_string()
+    // Markup is escaped; names of the service may also have control characters.
+    visible_lines(&page.into_string()).into_owned()
 }
 
 #[cfg(test)]
@@ -51,9 +54,12 @@ mod tests {
 
     #[test]
     fn text_is_escaped() {
-        let text = "</title><b a=\"x\">&";
+        let text = "</title><b a=\"x\">&\u{1b}\u{202e}";
         let page = document(text, "", &html! { p title=(text) { (text) } }, "");
-        assert!(page.contains("<title>&lt;/title&gt;&lt;b a=&quot;x&quot;&gt;&amp;</title>"), "{page}");
-        assert!(page.contains("<p title=\"&lt;/title&gt;&lt;b a=&quot;x&quot;&gt;&amp;\">&lt;/title&gt;"), "{page}");
+        assert!(page.contains("<title>&lt;/title&gt;&lt;b a=&quot;x&quot;&gt;&amp;\\u001b\\u202e</title>"), "{page}");
+        assert!(
+            page.contains("<p title=\"&lt;/title&gt;&lt;b a=&quot;x&quot;&gt;&amp;\\u001b\\u202e\">&lt;/title&gt;"),
+            "{page}"
+        );
     }
 }

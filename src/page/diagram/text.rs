@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Columns, Shown, has_one_namespace, shown, type_word};
+use crate::redact::visible;
 use crate::schema::{Diagram, Evidence};
 
 /// An entity relationship diagram in Mermaid's language.
@@ -80,7 +81,7 @@ pub fn dot(diagram: &Diagram, columns: Columns) -> String {
 /// Escapes text for the HTML-like labels of Graphviz.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
+    for c in visible(text).chars() {
         match c {
             '&' => escaped.push_str("&amp;"),
             '<' => escaped.push_str("&lt;"),
