@@ -2,6 +2,7 @@
 
 use mysql_async::{DriverError, IoError};
 
+use super::names::quote;
 use crate::error::{Error, Kind};
 use crate::sink::sql::connection::unreachable;
 
@@ -84,6 +85,17 @@ pub(super) fn is_tls(error: &std::io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
 }
 
+/// The statement that grants what loads need, from the server's message about a user without privileges on a database.
+fn grant(message: &str) -> Option<String> {
+    let (_, rest) = message.split_once("for user ")?;
+    let (user, database) = rest.split_once(" to database '")?;
+    let database = database.strip_suffix('\'')?;
+    Some(format!(
+        "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES, CREATE TEMPORARY TABLES ON {}.* TO {user}",
+        quote(database)
+    ))
+}
+
 fn lost() -> Error {
     Error::new(Kind::Target, "The connection to the database was lost").hint("the table was not changed; run the command again")
 }
@@ -91,7 +103,8 @@ fn lost() -> Error {
 /// An error or a warning of the server.
 pub(super) fn server(code: u16, state: &str, message: &str) -> Error {
     let (kind, sentence) = match code {
-        1044 | 1045 | 1251 | 1698 | 1862 | 3118 | 4151 => (Kind::Target, "The database server refused the login"),
+        1044 => (Kind::Target, "The database user lacks privileges on the database"),
+        1045 | 1251 | 1698 | 1862 | 3118 | 4151 => (Kind::Target, "The database server refused the login"),
         1290 if message.contains("read-only") || message.contains("read_only") => (Kind::Target, READ_ONLY),
         1792 | 1836 => (Kind::Target, READ_ONLY),
         _ if TRANSIENT.contains(&code) => {
@@ -133,6 +146,10 @@ pub(super) fn server(code: u16, state: &str, message: &str) -> Error {
                 1290 | 1792 | 1836 if sentence == READ_ONLY => {
                     error.hint("if it is a replica, connect to the primary; otherwise check read_only on the server")
                 }
+                1044 => match grant(message) {
+                    Some(grant) => error.hint(format!("run as an administrator: {grant}")),
+                    None => error.hint("grant the user privileges on the database"),
+                },
                 1142 | 1143 | 1227 | 1370 => error.hint("grant the user the privilege"),
                 1153 | 1301 | 3672 => error.hint("raise max_allowed_packet on the server"),
                 1049 => error.hint("create the database with CREATE DATABASE"),
@@ -180,6 +197,9 @@ mod tests {
         assert!(!format!("{error:?}").contains("planted"));
         assert_eq!(row_of("Data too long for column 'a' at row 5"), Some(5));
         assert_eq!(row_of("Column 'a' cannot be null"), None);
+        let denied = server(1044, "42000", "Access denied for user 'etl'@'%' to database 'my db'");
+        let grant = denied.hint_text().unwrap();
+        assert!(grant.contains("GRANT SELECT, INSERT") && grant.ends_with("ON `my db`.* TO 'etl'@'%'"), "{grant}");
         let blocked = server(1553, "HY000", "Cannot drop index 'x': needed in a foreign key constraint");
         assert!(blocked.hint_text().is_some() && format!("{blocked:?}").contains("'x'"));
         assert_eq!(server(1213, "40001", "Deadlock found").kind(), Kind::Conflict);
