@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::engine_error;
 use crate::error::{Error, Kind};
+use crate::redact::shortened;
 
 /// Prefix and suffix of a packed error. Messages are quoted and escaped on their way; these characters are not affected.
 const DELIMITERS: (&str, &str) = ("daplake-error(", ")");
@@ -48,12 +49,9 @@ pub(super) fn unpack(text: &str) -> Error {
             }
         }
         None => {
-            let mut shown: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TEXT).collect();
-            if shown.len() < text.len() {
-                shown.push_str("...");
-            }
+            let line = text.replace(char::is_control, " ");
             Error::new(Kind::Unavailable, "The cluster failed")
-                .with_field("cluster", shown)
+                .with_field("cluster", shortened(&line, MAX_TEXT))
                 .hint("check the logs of scheduler and executors, and run the command again; nothing was committed")
         }
     }
