@@ -220,7 +220,7 @@ async fn check_refuses_the_folders_that_sync_refuses() {
     let foreign_log = concat!(
         r#"{"protocol":{"minReaderVersion":1,"minWriterVersion":2}}"#,
         "\n",
-        r#"{"metaData":{"id":"a","format":{"provider":"parquet","options":{}},"schemaString":"{\"type\":\"struct\",\"fields\":[]}","partitionColumns":[],"configuration":{}}}"#,
+        r#"{"metaData":{"id":"a","format":{"provider":"parquet","options":{}},"schemaString":"{\"type\":\"struct\",\"fields\":[{\"name\":\"a\",\"type\":\"long\",\"nullable\":true,\"metadata\":{}}]}","partitionColumns":[],"configuration":{}}}"#,
         "\n"
     );
     for format in ["delta", "parquet"] {

@@ -127,6 +127,7 @@ impl TableLog {
         Error::new(Kind::Target, UNREADABLE)
             .with_field("table", &self.table)
             .with_field("folder", self.folder_name())
+            .hint("check that the folder can be read; if another program wrote it, move it away or use another target")
             .caused_by(error)
     }
 
