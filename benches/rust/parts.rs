@@ -92,6 +92,7 @@ impl Input {
             object_name: self.job.objects[number].0.clone(),
             batch_rows: 8192,
             batch_bytes: 1 << 20,
+            max_page: 1 << 30,
             max_line: 256 << 20,
             out_of_range: OutOfRange::Fail,
             names_keys: true,

@@ -131,6 +131,7 @@ impl ScanSpec {
             partitions: 1,
             batch_rows: resources.engine.batch_rows(1),
             batch_bytes: resources.engine.batch_bytes(),
+            memory_limit: resources.engine.memory_limit(),
             max_line: self.max_line,
             unpack: UnpackLimits { max_ratio, free_bytes, max_bytes },
             nested: self.nested(),

@@ -20,6 +20,7 @@ mod fault;
 mod frame;
 mod json;
 mod jsonl;
+mod page_sizes;
 mod pages;
 mod parquet;
 mod render;
@@ -52,6 +53,8 @@ pub struct DecodeOptions {
     pub batch_bytes: usize,
     /// The maximum length of a line or record in bytes. A longer one is an unreadable row.
     pub max_line: usize,
+    /// The maximum size of a compressed Parquet page after unpacking in bytes. A file with a larger one is an error.
+    pub max_page: u64,
     /// How nested objects and arrays are represented.
     pub nested: Nested,
     /// What to do with unreadable rows.
@@ -67,8 +70,8 @@ pub struct DecodeOptions {
 }
 
 impl DecodeOptions {
-    /// The default options for the object with this number and name: batches of 8,192 rows or 16 MiB, records of at most 256 MiB, nested columns
-    /// as Arrow types, and an error for the first unreadable row or a missing required column. The rows may be those of a snapshot.
+    /// The default options for the object with this number and name: batches of 8,192 rows or 16 MiB, records of at most 256 MiB, Parquet
+    /// pages of at most 1 GiB, nested columns as Arrow types, and an error for the first unreadable row or a missing required column. The rows may be those of a snapshot.
     pub fn new(object_number: u32, object_name: impl Into<String>) -> Self {
         Self {
             object_number,
@@ -76,6 +79,7 @@ impl DecodeOptions {
             batch_rows: 8192,
             batch_bytes: 16 << 20,
             max_line: 256 << 20,
+            max_page: 1 << 30,
             nested: Nested::Typed,
             bad_rows: BadRows::Fail,
             out_of_range: OutOfRange::Fail,

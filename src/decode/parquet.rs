@@ -23,6 +23,7 @@ use parquet::schema::types::SchemaDescriptor;
 
 use super::column::Source;
 use super::fault::{Fault, Read};
+use super::page_sizes::check_sizes;
 use super::pages::check_chunk;
 use super::render;
 use super::rows::Rows;
@@ -116,6 +117,7 @@ impl<R: ChunkReader + 'static> Groups for FileGroups<R> {
         let group = self.metadata.metadata().row_group(group);
         let chunks = self.leaves.iter().filter_map(|leaf| group.columns().get(*leaf));
         for chunk in chunks.clone() {
+            check_sizes(&self.file.0, chunk, rows.options().max_page)?;
             check_chunk(&self.file.0, chunk, usize::try_from(group.num_rows()).unwrap_or(0))?;
         }
         let longest = |chunk: &ColumnChunkMetaData| longest_in_dictionary(&self.file.0, chunk, group.num_rows());

@@ -25,6 +25,8 @@ use crate::progress;
 const CHUNKS_AHEAD: usize = 4;
 /// Batches of a Parquet object that are buffered for the consumer.
 const BATCHES_AHEAD: usize = 2;
+/// Parquet pages of this many bytes are read even with a lower memory limit: some programs write pages of up to 100 MB.
+const MIN_PAGE_LIMIT: u64 = 128 << 20;
 
 /// The objects with these numbers, one after another. An object counts as read when the consumer of this stream has passed its end.
 pub(super) fn objects(
@@ -66,6 +68,7 @@ fn options(state: &ScanState, number: usize, id: &ObjectId) -> Result<DecodeOpti
         batch_rows: state.options.batch_rows,
         batch_bytes: state.options.batch_bytes,
         max_line: state.options.max_line,
+        max_page: (state.options.memory_limit as u64).max(MIN_PAGE_LIMIT),
         nested: state.options.nested,
         bad_rows: (state.bad_rows)(id),
         out_of_range: state.options.out_of_range,

@@ -23,6 +23,8 @@ pub struct ScanOptions {
     pub batch_bytes: usize,
     /// Longest line of a text format, bytes.
     pub max_line: usize,
+    /// The memory limit of the engine, bytes.
+    pub memory_limit: usize,
     /// Limits of the decompressed size of an object.
     pub unpack: UnpackLimits,
     /// How nested columns are decoded.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use ::parquet::arrow::ArrowWriter;
-use ::parquet::basic::Encoding;
+use ::parquet::basic::{BrotliLevel, Compression, Encoding, GzipLevel, ZstdLevel};
 use ::parquet::data_type::{ByteArray, ByteArrayType, Int96, Int96Type};
+use ::parquet::file::metadata::ParquetMetaDataReader;
 use ::parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use ::parquet::file::writer::SerializedFileWriter;
 use ::parquet::schema::parser::parse_message_type;
@@ -535,6 +536,57 @@ fn a_page_that_claims_more_values_than_it_has_is_refused() {
             }
         }
         assert!(refused >= 5 * 3 * 3, "{refused}");
+    }
+}
+
+/// The size of an unpacked page is in its header. The Parquet library would allocate up to 2 GiB for it.
+#[test]
+fn a_page_that_claims_to_be_larger_than_its_column_or_a_limit_is_refused() {
+    let schema = Arc::new(table(json!({"id": {"type": "integer"}}), json!({"c": {"type": "string"}})));
+    let text = "text ".repeat(300_000);
+    let read = |bytes: Vec<u8>, max_page: u64| {
+        let options = DecodeOptions { max_page, ..options().0 };
+        super::super::parquet(Bytes::from(bytes), schema.clone(), options)
+            .and_then(|batches| batches.map(|batch| batch.map(|batch| batch.num_rows())).sum::<Result<usize>>())
+    };
+    let (gzip, brotli, zstd) = (GzipLevel::default(), BrotliLevel::default(), ZstdLevel::default());
+    for compression in [
+        Compression::SNAPPY,
+        Compression::GZIP(gzip),
+        Compression::BROTLI(brotli),
+        Compression::LZ4_RAW,
+        Compression::ZSTD(zstd),
+    ] {
+        for (version, has_dictionary) in [(WriterVersion::PARQUET_1_0, false), (WriterVersion::PARQUET_2_0, true)] {
+            let properties = WriterProperties::builder()
+                .set_writer_version(version)
+                .set_compression(compression)
+                .set_dictionary_enabled(has_dictionary)
+                .set_statistics_enabled(EnabledStatistics::Chunk)
+                .build();
+            let file = repeated_texts(properties, &[(3, &text)]).to_vec();
+            assert_eq!(read(file.clone(), 1 << 30).unwrap(), 3, "{compression:?}");
+            let footer = ParquetMetaDataReader::new().parse_and_finish(&Bytes::from(file.clone())).unwrap();
+            let chunk = footer.row_group(0).columns().last().unwrap();
+            assert_eq!(chunk.column_path().string(), "value.c");
+            let (start, _) = chunk.byte_range();
+            let start = usize::try_from(start).unwrap();
+            // The type of the page, then its size as a variable-length integer of four bytes.
+            assert_eq!((file[start], file[start + 2]), (0x15, 0x15));
+            let size = start + 3;
+            assert!(file[size..size + 3].iter().all(|byte| byte & 0x80 != 0) && file[size + 3] & 0x80 == 0, "{compression:?}");
+            let mut damaged = file.clone();
+            damaged[size..size + 4].copy_from_slice(&[0xfe, 0xff, 0xff, 0x7f]);
+            let error = read(damaged, 1 << 30).unwrap_err();
+            let cause = error.causes().join(": ");
+            assert_eq!((error.kind(), error.get("object")), (Kind::Data, Some("part-1")));
+            assert!(error.get("table").is_some(), "{error:?}");
+            assert!(cause.contains("value.c") && cause.contains("claims 134217727 bytes"), "{compression:?}: {cause}");
+            // Where the footer agrees, the memory limit is left.
+            let error = read(file, 1 << 20).unwrap_err();
+            let cause = error.causes().join(": ");
+            assert!(cause.contains("value.c") && cause.contains("--memory-limit"), "{compression:?}: {cause}");
+        }
     }
 }
 

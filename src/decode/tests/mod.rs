@@ -41,6 +41,7 @@ fn options() -> (DecodeOptions, Arc<Mutex<Vec<BadRow>>>) {
         object_name: "part-1".to_owned(),
         batch_rows: 1000,
         batch_bytes: 1 << 20,
+        max_page: 1 << 30,
         max_line: 1 << 20,
         nested: Nested::Typed,
         bad_rows: BadRows::SetAside(Arc::new(take)),

@@ -86,6 +86,7 @@ impl Converter {
             batch_rows: BATCH_ROWS,
             batch_bytes: 2 << 20,
             max_line: 256 << 20,
+            max_page: 1 << 30,
             nested,
             bad_rows: BadRows::Fail,
             out_of_range: OutOfRange::Fail,

@@ -102,6 +102,7 @@ async fn rows_of(
         partitions: 2,
         batch_rows: request.engine.batch_rows(1),
         batch_bytes: request.engine.batch_bytes(),
+        memory_limit: request.engine.memory_limit(),
         max_line: 256 << 20,
         unpack: UnpackLimits::default(),
         nested,

@@ -143,6 +143,7 @@ fn scan_options(request: &SyncRequest) -> ScanOptions {
         partitions: request.object_concurrency.max(1),
         batch_rows: request.engine.batch_rows(1),
         batch_bytes: request.engine.batch_bytes(),
+        memory_limit: request.engine.memory_limit(),
         max_line: request.max_line,
         unpack: request.unpack.clone(),
         nested: request.nested,
