@@ -11,7 +11,7 @@ use daplake::internals::ops::Refresh;
 use daplake::ops::{self, Cancellation, DeferReason, Journal, Outcome, Selection, SyncRequest};
 use daplake::{Client, ClientOptions, Credentials, Pacing, RetryPolicy, Secret, TableRef, Timestamp};
 
-use crate::support::{CLIENT_ID, CLIENT_SECRET, Random, World, canvas, failures, outcome, school, serving};
+use crate::support::{CLIENT_ID, CLIENT_SECRET, Random, World, canvas, failures, outcome, school, serving, web_logs};
 
 /// The first tables of `canvas`, by name.
 fn tables(count: usize) -> Vec<TableRef> {
@@ -172,6 +172,22 @@ async fn the_least_recently_synced_tables_come_first_even_if_their_schemas_are_l
     let next = names(&second, is_loaded);
     assert_eq!(next.len(), 4, "{second:?}");
     assert!(next.is_disjoint(&done), "{second:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_that_always_fails_uses_neither_the_budget_nor_the_time_of_others() {
+    let world = World::new(school(&[canvas("users"), canvas("courses"), web_logs()])).await;
+    for (round, at) in [Endpoint::Schema, Endpoint::Data].into_iter().enumerate() {
+        world.server.inject_for(&web_logs(), Fault::Status { at, status: 500 }, Times::Always);
+        let begun = std::time::Instant::now();
+        let order = ["canvas_logs,canvas", "canvas,canvas_logs"][round];
+        let sync = ["sync", "--target", "lake", "--namespace", order, "--jobs-per-minute", "0", "--time-budget", "20s"];
+        let run = world.daplake(&sync).assert_code(5).assert_says(&["canvas_logs.web_logs", "1 failed", "2 loaded"]);
+        assert!(begun.elapsed() < Duration::from_secs(25), "{:?}: {run:?}", begun.elapsed());
+        world.assert_tables("deltalake", &[canvas("users"), canvas("courses")], world.school.now());
+        world.server.clear_faults();
+        world.school.advance();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
