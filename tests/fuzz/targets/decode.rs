@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
-use daplake::internals::decode::{BadRows, DecodeCounts, DecodeOptions, OutOfRange, RowError, TextDecoder};
+use daplake::internals::decode::{BadRows, DecodeCounts, DecodeOptions, RowError, TextDecoder};
 use daplake::internals::schema::{Nested, TableSchema};
 use daplake::{Format, TableRef};
 use libfuzzer_sys::fuzz_target;
@@ -57,18 +57,16 @@ fn read(format: Format, nested: Nested, pieces: &[&[u8]]) -> Seen {
     let bad = Arc::new(Mutex::new(Vec::new()));
     let taken = Arc::clone(&bad);
     let options = DecodeOptions {
-        object_number: 0,
-        object_name: "fuzz".into(),
         batch_rows: 7,
         batch_bytes: 4096,
         max_line: 4096,
-        out_of_range: OutOfRange::Fail,
         names_keys: false,
         nested,
         bad_rows: BadRows::SetAside(Arc::new(move |error, row| {
             taken.lock().expect("no panic before").push((error.clone(), row.to_vec()));
             Ok(())
         })),
+        ..DecodeOptions::new(0, "fuzz")
     };
     let mut decoder = TextDecoder::new(Arc::clone(&SCHEMA), format, options).expect("the options are fine");
     let mut batches = Vec::new();

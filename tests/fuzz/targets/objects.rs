@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, Decimal128Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use bytes::Bytes;
-use daplake::internals::decode::{self, BadRows, DecodeOptions, OutOfRange, TextDecoder};
+use daplake::internals::decode::{self, BadRows, DecodeOptions, TextDecoder};
 use daplake::internals::fetch::Gunzip;
 use daplake::internals::schema::{Nested, TableSchema};
 use daplake::{Format, TableRef};
@@ -40,8 +40,6 @@ fn options() -> (DecodeOptions, Arc<AtomicU64>) {
     let bad = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&bad);
     let options = DecodeOptions {
-        object_number: 0,
-        object_name: "fuzz".into(),
         batch_rows: 7,
         batch_bytes: 4096,
         max_line: 4096,
@@ -50,8 +48,8 @@ fn options() -> (DecodeOptions, Arc<AtomicU64>) {
             counted.fetch_add(1, Ordering::Relaxed);
             Ok(())
         })),
-        out_of_range: OutOfRange::Fail,
         names_keys: false,
+        ..DecodeOptions::new(0, "fuzz")
     };
     (options, bad)
 }
