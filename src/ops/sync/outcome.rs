@@ -95,7 +95,8 @@ pub(super) fn warnings(
     let advice = if table.is_log() {
         ""
     } else {
-        ". Keys should be unique: load a new snapshot with --resnapshot, and if the number stays, report it to the service's support"
+        ". Keys should be unique: load a new snapshot with --resnapshot after 24 hours, because the service returns the same result until \
+         then; if the number stays, report it to the service's support"
     };
     note(
         repeated_keys,
