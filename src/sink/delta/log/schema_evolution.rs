@@ -203,7 +203,7 @@ pub(crate) fn check_names(columns: &[LakeColumn]) -> Result<()> {
                 "The names of two columns differ only in case, which Delta tables do not allow",
             )
             .with_field("column", &column.name)
-            .hint("load this table into a database"));
+            .hint("leave one of them out with --drop-column, or load this table into PostgreSQL"));
         }
         check_members(&column.kind).map_err(|error| error.with_field("inside", &column.name))?;
     }

@@ -135,7 +135,8 @@ impl Ddl for MysqlDialect {
             let folded = column.name.to_lowercase();
             if columns[..index].iter().any(|other| other.name.to_lowercase() == folded) {
                 return Err(Error::new(Kind::Schema, "Two column names differ only in case, which MySQL ignores")
-                    .with_field("column", &column.name));
+                    .with_field("column", &column.name)
+                    .hint(format!("leave one of them out: daplake sync --drop-column {}.{}", schema.table, column.name)));
             }
         }
         let comment = schema.description.as_deref().and_then(types::table_comment);

@@ -126,7 +126,8 @@ impl Ddl for PostgresDialect {
                     Kind::Schema,
                     "Two columns have the same first 63 bytes in their names, which is all that PostgreSQL keeps",
                 )
-                .with_field("column", &column.name));
+                .with_field("column", &column.name)
+                .hint("leave one of them out with --drop-column and its full name"));
             }
         }
         Ok(SqlTable { table: schema.table.clone(), columns, comment: schema.description.clone() })
