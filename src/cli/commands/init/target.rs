@@ -223,7 +223,7 @@ async fn check(global: &GlobalArgs, located: &Located, format: Option<LakeFormat
         Err(error) => Err(error),
     };
     match opened {
-        Ok(sink) => ops::check_target("target", sink.as_ref(), namespaces).await,
+        Ok(sink) => ops::check_target("target", sink.as_ref(), namespaces, None).await,
         Err(error) => Finding::bad("target", error),
     }
 }
