@@ -127,7 +127,7 @@ async fn keep(urls: &ObjectUrls, id: &ObjectId, format: Format, paths: &Paths, o
                 blocking(move || part.append(&chunks)?.checkpoint()).await?;
                 return Err(error);
             }
-            // The downloaded bytes are useless.
+            // The downloaded bytes cannot be used.
             blocking(move || part.discarded()).await?;
             return Err(error);
         }

@@ -66,7 +66,7 @@ pub enum DeletionVectors {
 /// Whether commits write a change data feed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ChangeDataFeed {
-    /// As the table is now; new tables have none.
+    /// The setting of the existing table; new tables have none.
     #[default]
     Unchanged,
     /// From the next commit on.

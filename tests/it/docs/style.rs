@@ -66,6 +66,13 @@ const WORDS: &[&str] = &[
     "what becomes",
     "is of no concern",
     "got in between",
+    "comma list",
+    "as the table is",
+    "in silence",
+    "the way back",
+    "take it for",
+    "takes it for",
+    "all else",
 ];
 
 /// Where `nobody` is the name of a user.

@@ -1,4 +1,4 @@
-//! TLS with a scripted peer: the handshake is wrapped in packets of the protocol, all else is not.
+//! TLS with a scripted peer: the handshake is wrapped in packets of the protocol; everything after it is not.
 
 use std::path::Path;
 use std::pin::Pin;
