@@ -110,6 +110,7 @@ pub trait Sink: Debug + Send + Sync {
     ///
     /// # Errors
     /// Kind `Target` if the target cannot be asked.
+    #[doc(hidden)]
     async fn check_tables(&self, _tables: &[TableRef]) -> Result<TableProblems> {
         Ok(TableProblems::default())
     }
