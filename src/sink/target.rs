@@ -162,6 +162,11 @@ pub trait LakeFeatures: Send + Sync {
     /// Bytes of all files of a table, including its log and the files of older versions.
     async fn stored_bytes(&self, table: &TableRef) -> Result<u64>;
 
+    /// Completes the Iceberg metadata of a table whose last run did not; see [`CommittedState::lags_in_iceberg`].
+    async fn publish_iceberg(&self, _table: &TableRef) -> Result<()> {
+        Ok(())
+    }
+
     /// Writes the file of views over all tables. Called once after a run that changed a table.
     async fn write_views(&self) -> Result<()>;
 
@@ -185,12 +190,14 @@ pub struct CommittedState {
     /// Changes of rows by other programs since the last load, if they are a reason to refuse an increment.
     #[doc(hidden)]
     pub foreign_changes: Option<ForeignChanges>,
+    /// Whether the Iceberg view of the table shows an older version than the table has.
+    pub lags_in_iceberg: bool,
 }
 
 impl CommittedState {
     /// The state of a table whose rows a new snapshot replaces.
     pub fn new(bookmark: Bookmark, columns: ColumnRecord) -> Self {
-        Self { bookmark, columns, mode: TableMode::Current, keeps_rows: false, foreign_changes: None }
+        Self { bookmark, columns, mode: TableMode::Current, keeps_rows: false, foreign_changes: None, lags_in_iceberg: false }
     }
 
     /// Checks that rows with another choice of columns can be added, as far as it is known before the load sees the table. `schema` is the

@@ -11,7 +11,7 @@ use crate::cli::args::target::{EngineArgs, TargetArgs};
 use crate::cli::values::choices::choice;
 use crate::cli::values::duration::parse_retention;
 use crate::model::Format;
-use crate::sink::delta::{ChangeDataFeed, DeletionVectors, OnForeignChanges};
+use crate::sink::delta::{ChangeDataFeed, DeletionVectors, IcebergView, OnForeignChanges};
 
 /// How lake tables are written.
 #[derive(Debug, Args)]
@@ -34,6 +34,12 @@ pub(in crate::cli) struct LakeArgs {
     /// existing tables keep their setting, and new tables have no feed.
     #[arg(long, value_parser = choice::<ChangeDataFeed>(), value_name = "SWITCH", hide_short_help = true, help_heading = LAKE)]
     pub(in crate::cli) change_data_feed: Option<ChangeDataFeed>,
+    /// Enable or disable a read-only Iceberg view of Delta tables from the next commit on.
+    ///
+    /// Readers of Iceberg tables (format version 3) then see the same rows in the same data files. By default, existing tables
+    /// keep their setting, and new tables have no view.
+    #[arg(long, value_parser = choice::<IcebergView>(), value_name = "SWITCH", hide_short_help = true, help_heading = LAKE)]
+    pub(in crate::cli) iceberg: Option<IcebergView>,
     /// What to do when another program has changed rows of a table since the last load.
     ///
     /// `fail` fails the table; `warn` loads the increment with a warning. Snapshots are always loaded.

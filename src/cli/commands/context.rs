@@ -309,6 +309,7 @@ pub(in crate::cli) fn delta_options(engine: &Engine, args: &LakeArgs) -> DeltaOp
     DeltaOptions {
         deletion_vectors: args.deletion_vectors,
         change_data_feed: args.change_data_feed.unwrap_or_default(),
+        iceberg: args.iceberg.unwrap_or_default(),
         on_foreign_changes: args.foreign_changes,
         compact_after: args.compact_after,
         ..DeltaOptions::new(engine.clone())

@@ -168,6 +168,7 @@ pub(in crate::cli) const KEYS: &[Key] = &[
     key("sync", "concurrency", "concurrency", Form::Count, "2", "tables to load at the same time"),
     key("sync", "deletion_vectors", "deletion_vectors", Form::Choice, "\"auto\"", ""),
     key("sync", "change_data_feed", "change_data_feed", Form::Choice, "\"on\"", ""),
+    key("sync", "iceberg", "iceberg", Form::Choice, "\"on\"", ""),
     key(
         "sync",
         "foreign_changes",

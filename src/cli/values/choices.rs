@@ -9,7 +9,7 @@ use crate::page::Columns;
 #[cfg(feature = "lake")]
 use crate::schema::{LakeFormat, Nested};
 #[cfg(feature = "lake")]
-use crate::sink::delta::{ChangeDataFeed, DeletionVectors, OnForeignChanges};
+use crate::sink::delta::{ChangeDataFeed, DeletionVectors, IcebergView, OnForeignChanges};
 #[cfg(feature = "sql")]
 use crate::sink::sql::{DependentViews, NonFinite};
 
@@ -59,6 +59,10 @@ impl Choice for DeletionVectors {
 }
 
 #[cfg(feature = "lake")]
+impl Choice for IcebergView {
+    const CHOICES: &'static [(&'static str, Self)] = &[("on", IcebergView::On), ("off", IcebergView::Off)];
+}
+
 impl Choice for ChangeDataFeed {
     const CHOICES: &'static [(&'static str, Self)] = &[("on", ChangeDataFeed::On), ("off", ChangeDataFeed::Off)];
 }

@@ -181,6 +181,12 @@ impl Replicator {
             committed
         };
         self.check_precondition(table, committed.as_ref()).await?;
+        if committed.as_ref().is_some_and(|state| state.lags_in_iceberg)
+            && let Some(lake) = self.request.sink.capabilities().lake
+            && let Err(error) = lake.publish_iceberg(table).await
+        {
+            tracing::warn!(%table, %error, "Could not complete the Iceberg metadata of an earlier run");
+        }
         let resnapshot = self.request.resnapshot;
         if let Some(state) = committed.as_ref().filter(|_| !resnapshot) {
             if let Some(foreign) = &state.foreign_changes {

@@ -14,7 +14,7 @@ use crate::sink::delta::modes::commit_plan::CommitPlan;
 use crate::sink::delta::modes::context::LoadContext;
 use crate::sink::delta::modes::local_executor::LocalExecutor;
 use crate::sink::delta::modes::{append_log, scd2, upsert};
-use crate::sink::delta::options::DeltaOptions;
+use crate::sink::delta::options::{DeltaOptions, IcebergView};
 use crate::sink::{Executor, LoadKind, LoadPlan, LoadSummary, WriteError};
 use crate::store::explained;
 
@@ -30,6 +30,16 @@ pub(crate) struct Committed {
     pub(crate) loaded: LoadSummary,
     /// Number of small files in the partition that has most of them.
     pub(crate) small_files: usize,
+    /// What has to be done with the Iceberg view.
+    pub(crate) iceberg: ViewChange,
+}
+
+/// What a commit does to the Iceberg view of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ViewChange {
+    None,
+    Publish,
+    Withdraw,
 }
 
 impl DeltaLoad {
@@ -91,7 +101,11 @@ impl DeltaLoad {
         if load.bookmark() == Some(reached) && !is_reload {
             load.uncommitted.remove().await;
             let rows = load.state.as_ref().and_then(TableState::rows);
-            return Ok(Committed { loaded: LoadSummary { rows, repeated: true, ..LoadSummary::default() }, small_files: 0 });
+            return Ok(Committed {
+                loaded: LoadSummary { rows, repeated: true, ..LoadSummary::default() },
+                small_files: 0,
+                iceberg: ViewChange::None,
+            });
         }
         if load.is_stale() {
             load.uncommitted.remove().await;
@@ -131,7 +145,7 @@ impl DeltaLoad {
         match load.log.commit(load.state.as_ref(), actions, Some(reached), operation, info).await {
             Ok(version) => {
                 tracing::debug!(table = %load.plan.table, version, "Committed");
-                Ok(Committed { loaded, small_files: small_files(load, &written) })
+                Ok(Committed { loaded, small_files: small_files(load, &written), iceberg: view_change(load) })
             }
             Err(CommitFailure::Conflict) => {
                 load.uncommitted.reclaim(names);
@@ -162,6 +176,14 @@ fn small_files(load: &LoadContext, written: &FileChanges) -> usize {
         *counts.entry(partition).or_default() += 1;
     }
     counts.into_values().max().unwrap_or(0)
+}
+
+fn view_change(load: &LoadContext) -> ViewChange {
+    match load.options.iceberg {
+        IcebergView::Off => ViewChange::Withdraw,
+        _ if load.has_iceberg_view() => ViewChange::Publish,
+        _ => ViewChange::None,
+    }
 }
 
 fn conflict(load: &LoadContext) -> Error {

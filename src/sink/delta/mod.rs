@@ -8,6 +8,7 @@
 //!
 //! - `log`: the Delta log of a table and its actions; no rows.
 //! - `write`: data files, deletion vectors and uploads; commits nothing.
+//! - `iceberg`: the read-only Iceberg view of a table, from the actions of its log.
 //! - `read`: rows of data files.
 //! - `merge`: keys, the merge probe, file rewrites, deduplication, the change data feed; commits nothing.
 //! - `modes`: what a load writes in each table mode.
@@ -16,6 +17,7 @@
 //! - `load`, `sink`: the implementations of [`Load`](crate::sink::Load) and [`Sink`](crate::sink::Sink).
 
 mod distributed;
+mod iceberg;
 mod load;
 pub(super) mod log;
 pub(super) mod maintenance;
@@ -35,6 +37,6 @@ pub use self::maintenance::optimize::{Optimized, Scope};
 pub use self::maintenance::time_travel::At;
 pub use self::maintenance::vacuum::{MIN_RETENTION, Vacuumed};
 pub use self::maintenance::verify::{Differences, DifferingKey};
-pub use self::options::{ChangeDataFeed, DeletionVectors, DeltaOptions, OnForeignChanges};
+pub use self::options::{ChangeDataFeed, DeletionVectors, DeltaOptions, IcebergView, OnForeignChanges};
 pub use self::sink::DeltaSink;
 pub(crate) use self::sink::check_each;

@@ -17,6 +17,8 @@ pub struct DeltaOptions {
     pub deletion_vectors: DeletionVectors,
     /// Whether commits write a change data feed.
     pub change_data_feed: ChangeDataFeed,
+    /// Whether commits are also published as Iceberg snapshots.
+    pub iceberg: IcebergView,
     /// Whether the table is the version log of a folder of plain Parquet files rather than a table for Delta readers.
     pub is_parquet_folder: bool,
     /// What a load does if another program changed rows since the last load.
@@ -35,6 +37,7 @@ impl DeltaOptions {
             checkpoint_interval: 10,
             deletion_vectors: DeletionVectors::Auto,
             change_data_feed: ChangeDataFeed::Unchanged,
+            iceberg: IcebergView::Unchanged,
             is_parquet_folder: false,
             on_foreign_changes: OnForeignChanges::Fail,
             compact_after: 20,
@@ -72,6 +75,18 @@ pub enum ChangeDataFeed {
     /// From the next commit on.
     On,
     /// Not from the next commit on.
+    Off,
+}
+
+/// Whether commits are also published as Iceberg snapshots over the same data files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IcebergView {
+    /// As the table is now; new tables have none.
+    #[default]
+    Unchanged,
+    /// From the next commit on.
+    On,
+    /// Not from the next commit on, which removes the Iceberg metadata.
     Off,
 }
 

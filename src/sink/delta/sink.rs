@@ -17,8 +17,10 @@ use crate::model::{Bookmark, Namespace, TableRef};
 use crate::redact::SafeUrl;
 use crate::reduce::ChangeSet;
 use crate::schema::{ColumnRecord, Nested};
-use crate::sink::delta::load::DeltaLoad;
+use crate::sink::delta::iceberg;
+use crate::sink::delta::load::{DeltaLoad, ViewChange};
 use crate::sink::delta::log::foreign_changes::foreign_changes;
+use crate::sink::delta::log::properties;
 use crate::sink::delta::log::protocol;
 use crate::sink::delta::log::system_columns::TableLayout;
 use crate::sink::delta::log::table_log::TableLog;
@@ -87,7 +89,15 @@ impl DeltaSink {
     /// Compacts the files of a table, with one commit per group of files. Kind `NotFound` if the table does not exist, `Conflict` if
     /// other commits removed files meanwhile; groups that were committed stay.
     pub async fn optimize(&self, table: &TableRef, scope: Scope) -> Result<Optimized> {
-        optimize::optimize(&self.options, &self.log(table)?, scope).await
+        let log = self.log(table)?;
+        let optimized = optimize::optimize(&self.options, &log, scope).await?;
+        if optimized.commits > 0
+            && log.existing_state().await?.property(properties::ICEBERG).is_some()
+            && let Err(error) = iceberg::publish(&log).await
+        {
+            tracing::warn!(%table, %error, "Could not write the Iceberg metadata; the next sync writes it");
+        }
+        Ok(optimized)
     }
 
     /// The files that [`Self::vacuum`] would remove now.
@@ -201,6 +211,7 @@ impl Sink for DeltaSink {
         let log = self.log(table)?;
         let Some(state) = log.state().await.map_err(explained)? else { return Ok(None) };
         let layout = TableLayout::from_properties(&state.configuration);
+        let has_view = state.property(properties::ICEBERG).is_some();
         let foreign_changes = match self.options.on_foreign_changes {
             OnForeignChanges::Fail => foreign_changes(&log, &state).await.map_err(explained)?,
             OnForeignChanges::Warn => None,
@@ -209,6 +220,7 @@ impl Sink for DeltaSink {
             mode: layout.mode,
             keeps_rows: layout.keeps_rows() && !state.files.is_empty(),
             foreign_changes,
+            lags_in_iceberg: has_view && iceberg::is_behind(&log, state.version).await.map_err(explained)?,
             ..CommittedState::new(state.bookmark, state.column_record())
         }))
     }
@@ -307,6 +319,10 @@ impl LakeFeatures for DeltaSink {
         views::write_delta_views(&self.place, &self.list(None).await?).await
     }
 
+    async fn publish_iceberg(&self, table: &TableRef) -> Result<()> {
+        iceberg::publish(&self.log(table)?).await.map_err(explained)
+    }
+
     async fn validate_layout(&self, table: &TableRef, wanted: &Layout) -> Result<()> {
         if !wanted.is_chosen() {
             return Ok(());
@@ -344,7 +360,7 @@ impl Load for CompactingLoad {
 
     async fn commit(self: Box<Self>, reached: Bookmark) -> Result<LoadSummary> {
         let Self { load, log, options } = *self;
-        let committed = load.commit(reached).await?;
+        let mut committed = load.commit(reached).await?;
         if options.compact_after > 0 && committed.small_files >= options.compact_after as usize {
             let table = &log.table;
             match optimize::compact_small_files(&options, &log).await {
@@ -360,6 +376,19 @@ impl Load for CompactingLoad {
                     tracing::warn!(table = %table, error = %error, "Could not compact small files; the load succeeded")
                 }
             }
+        }
+        let changed = match committed.iceberg {
+            ViewChange::None => Ok(()),
+            ViewChange::Publish => iceberg::publish(&log).await,
+            ViewChange::Withdraw => iceberg::withdraw(&log).await,
+        };
+        if let Err(error) = changed {
+            tracing::warn!(table = %log.table, %error, "Could not write the Iceberg metadata; the load succeeded");
+            let note = match error.kind() {
+                Kind::Unsupported => error.message().to_owned(),
+                _ => "the Iceberg metadata could not be written; the next run writes it".to_owned(),
+            };
+            committed.loaded.warnings.push(note);
         }
         Ok(committed.loaded)
     }

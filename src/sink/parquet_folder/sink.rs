@@ -17,7 +17,7 @@ use crate::sink::delta::log::file_names::{MANIFEST, is_our_file, remove_files};
 use crate::sink::delta::log::properties;
 use crate::sink::delta::log::table_log::TableLog;
 use crate::sink::delta::log::table_state::TableState;
-use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink, Optimized, Scope, check_each};
+use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions, DeltaSink, IcebergView, Optimized, Scope, check_each};
 use crate::sink::parquet_folder::manifest::Manifest;
 use crate::sink::parquet_folder::{HIDDEN, folder_swap, views};
 use crate::sink::{
@@ -50,6 +50,7 @@ impl ParquetSink {
         let options = DeltaOptions {
             deletion_vectors: DeletionVectors::Off,
             change_data_feed: ChangeDataFeed::Unchanged,
+            iceberg: IcebergView::Unchanged,
             is_parquet_folder: true,
             ..options
         };

@@ -80,6 +80,11 @@ impl ActiveFile {
         })
     }
 
+    /// The statistics as JSON, as the log has them.
+    pub(crate) fn stats_text(&self) -> Option<String> {
+        self.view.as_ref()?.stats().map(|text| text.to_string())
+    }
+
     /// Describes the file for an executor. `key` is the first key column.
     pub(crate) fn describe(&self, number: usize, key: &LakeColumn) -> FileDescription {
         let bound = |which: &str| self.stats[which][&key.physical].clone();

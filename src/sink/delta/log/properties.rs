@@ -22,6 +22,8 @@ pub(crate) const DELETES: &str = "daplake.deletes";
 pub(crate) const PARTITION: &str = "daplake.partition";
 /// `true` while files still have deletion vectors, but no new ones may be written.
 pub(crate) const NO_DELETION_VECTORS: &str = "daplake.noDeletionVectors";
+/// `true` if the table has a read-only Iceberg view; absent otherwise.
+pub(crate) const ICEBERG: &str = "daplake.iceberg";
 
 /// Delta property: whether columns are mapped.
 pub(crate) const MAPPING_MODE: &str = "delta.columnMapping.mode";

@@ -272,6 +272,11 @@ impl TableLog {
         read.map_err(|error| self.unreadable(error).with_field("version", version))
     }
 
+    /// The newest version of the log, which is at least `since`.
+    pub(crate) async fn newest_version(&self, since: u64) -> Result<u64> {
+        self.log.get_latest_version(since).await.map_err(|error| self.unreadable(error))
+    }
+
     /// The time at which a version was committed, by the clock of the target.
     pub(crate) async fn committed_at(&self, version: u64) -> Option<Timestamp> {
         let head = self.store().head(&commit_uri_from_version(Some(version))).await.ok()?;

@@ -14,6 +14,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::sink::delta::iceberg;
 use crate::sink::delta::log::file_names::{CHANGE_FEED_FOLDER, is_delta_file, is_our_file, remove_files};
 use crate::sink::delta::log::properties;
 use crate::sink::delta::log::table_log::TableLog;
@@ -45,6 +46,10 @@ pub(crate) async fn preview(log: &TableLog, retention: Duration) -> Result<Vacuu
 pub(crate) async fn vacuum(log: &TableLog, retention: Duration) -> Result<Vacuumed> {
     let table = &log.table;
     let mut found = preview(log, retention).await?;
+    // Before the files of old snapshots: a snapshot must never name a file that is gone.
+    if has_iceberg_view(&log.existing_state().await?) {
+        iceberg::expire(log, horizon(retention)?).await?;
+    }
     let (unfinished, files): (Vec<_>, Vec<_>) = found.files.into_iter().partition(|name| is_unfinished(name));
     let paths = files.iter().map(|name| Path::from(name.as_str())).collect();
     let removed = remove_files(&log.store(), table, paths).await;
@@ -93,26 +98,41 @@ fn find_unfinished(folder: &FsPath, prefix: &str, horizon: DateTime<Utc>, found:
     Ok(())
 }
 
+fn has_iceberg_view(state: &TableState) -> bool {
+    state.property(properties::ICEBERG).is_some()
+}
+
+/// The time since which all versions stay readable.
+fn horizon(retention: Duration) -> Result<DateTime<Utc>> {
+    let age = chrono::Duration::from_std(retention).context(Kind::Usage, "The retention is too long")?;
+    Ok(Utc::now() - age)
+}
+
 async fn unneeded(log: &TableLog, state: &TableState, retention: Duration) -> Result<Vacuumed> {
     if retention < MIN_RETENTION {
         return Err(Error::new(Kind::Usage, "The retention is shorter than the minimum of 7 days")
             .hint("use --retention 7d or more; a run in progress or a reader may need newer files"));
     }
-    let age = chrono::Duration::from_std(retention).context(Kind::Usage, "The retention is too long")?;
-    let horizon = Utc::now() - age;
+    let horizon = horizon(retention)?;
     let mut needed: HashSet<Path> = HashSet::new();
     for file in &state.files {
         needed.insert(file.path.clone());
         needed.extend(file.deletion_vector.as_ref().and_then(vector_path));
     }
     add_files_of_older_versions(log, horizon, &mut needed).await?;
+    let mut found = Vacuumed::default();
+    if has_iceberg_view(state) {
+        let view = iceberg::expired_view(log, horizon).await?;
+        needed.extend(view.needed);
+        found.bytes += view.unneeded.iter().map(|(_, size)| size).sum::<u64>();
+        found.files.extend(view.unneeded.into_iter().map(|(path, _)| path.to_string()));
+    }
 
     // Readers of a folder of plain Parquet files know no Delta log, so that any other file may be theirs.
     let is_parquet_folder = state.property(properties::FORMAT) == Some(properties::PARQUET);
     let is_removable = if is_parquet_folder { is_our_file } else { is_delta_file };
     let store = log.store();
     let mut listed = store.list(None);
-    let mut found = Vacuumed::default();
     while let Some(object) = listed.try_next().await.context(Kind::Target, FOLDER_UNREADABLE)? {
         // Names that start with `_` or `.` belong to the log and to other programs, except folders of partitions.
         let mut parts = object.location.parts();

@@ -140,6 +140,11 @@ impl CommitPlan<'_> {
         if load.writes_change_feed() || configuration.contains_key(properties::CHANGE_DATA_FEED) {
             configuration.insert(properties::CHANGE_DATA_FEED.into(), load.writes_change_feed().to_string());
         }
+        if load.has_iceberg_view() {
+            configuration.insert(properties::ICEBERG.into(), "true".into());
+        } else {
+            configuration.remove(properties::ICEBERG);
+        }
         configuration
     }
 

@@ -22,7 +22,7 @@ use crate::sink::delta::merge::key_probe::{DeletionVectorRule, LookupOptions, Me
 use crate::sink::delta::merge::unique_keys::UniqueKeyCheck;
 use crate::sink::delta::modes::change_batches::ChangeBatches;
 use crate::sink::delta::modes::table_design::{TableDesign, default_partition};
-use crate::sink::delta::options::{ChangeDataFeed, DeletionVectors, DeltaOptions, OnForeignChanges};
+use crate::sink::delta::options::{ChangeDataFeed, DeletionVectors, DeltaOptions, IcebergView, OnForeignChanges};
 use crate::sink::delta::write::parquet_writer::FileFormat;
 use crate::sink::delta::write::partitioned_writer::TableWriter;
 use crate::sink::delta::write::uncommitted_files::UncommittedFiles;
@@ -125,6 +125,15 @@ impl LoadContext {
             ChangeDataFeed::Unchanged => self.property(properties::CHANGE_DATA_FEED) == Some("true"),
             ChangeDataFeed::On => true,
             ChangeDataFeed::Off => false,
+        }
+    }
+
+    /// Whether the table has an Iceberg view after the commit.
+    pub(crate) fn has_iceberg_view(&self) -> bool {
+        match self.options.iceberg {
+            IcebergView::Unchanged => self.property(properties::ICEBERG) == Some("true"),
+            IcebergView::On => true,
+            IcebergView::Off => false,
         }
     }
 

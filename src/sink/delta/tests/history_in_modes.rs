@@ -4,7 +4,7 @@
 //! The environment variables are those of [`super::history`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arrow::array::{ArrayRef, RecordBatch, TimestampMicrosecondArray};
 use proptest::prelude::*;
@@ -17,7 +17,7 @@ use super::history::{
     HistoryStep, KeyKind, SCHEMA_VERSIONS, SETTINGS, Stage, any_kind, any_step, check_vectors, play_all, row, runtime, seen,
     table,
 };
-use super::{TestLake, change_feed};
+use super::{TestLake, change_feed, iceberg};
 use crate::model::Timestamp;
 use crate::redact::Secret;
 use crate::schema::{
@@ -25,7 +25,7 @@ use crate::schema::{
     TableSchema,
 };
 use crate::sink::conformance::{Change, Change::Del, Change::Up, TEXT, at, changes, column, expected, plan, read};
-use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions};
+use crate::sink::delta::{ChangeDataFeed, DeletionVectors, DeltaOptions, IcebergView, Scope};
 use crate::sink::{Layout, LoadKind, LoadPlan, LoadSummary, Sink};
 use crate::store::StoreOptions;
 
@@ -106,6 +106,8 @@ struct Case {
     columns: Columns,
     kind: KeyKind,
     feeds: bool,
+    /// Whether the table has an Iceberg view.
+    has_view: bool,
 }
 
 impl Case {
@@ -388,6 +390,13 @@ async fn play(
         prop_assert_eq!(loaded.deleted, deleted, "step {}", number);
         check_vectors(stage.sink).await?;
         check_partitions(stage, partitions).await?;
+        if case.has_view {
+            iceberg::check(&log).await?;
+            if number % 3 == 2 {
+                stage.sink.optimize(&table(), Scope::Compact).await.unwrap();
+                iceberg::check(&log).await?;
+            }
+        }
         // If a replacement changes columns, the crate takes the rows of deletion vectors for the deleted ones.
         if case.feeds && !(replace && step.evolves) {
             prop_assert_eq!(feed_of(next).await, model.feed(&before, step, replace, version), "feed of step {}", number);
@@ -452,7 +461,7 @@ fn any_drawn() -> impl Strategy<Value = Drawn> {
 impl Drawn {
     fn case(&self, kept: Kept) -> Case {
         let feeds = self.feeds && kept == Kept::Current;
-        Case { kept, partitions: self.partitions, columns: self.columns, kind: self.kind, feeds }
+        Case { kept, partitions: self.partitions, columns: self.columns, kind: self.kind, feeds, has_view: false }
     }
 
     fn options(&self, case: Case, deletion_vectors: DeletionVectors, options: DeltaOptions) -> DeltaOptions {
@@ -483,6 +492,23 @@ fn a_random_history_equals_its_replay_in_every_mode() {
         prop_assert_eq!(lake.engine.memory_pool().reserved(), 0);
         Ok(())
     });
+}
+
+#[test]
+fn the_iceberg_view_of_a_random_history_equals_the_table_at_every_version() {
+    let played = Mutex::new(Vec::new());
+    play_all(1, &any_drawn(), &modes(), |drawn, (kept, setting)| {
+        let case = Case { has_view: true, ..drawn.case(kept) };
+        let options = |options| DeltaOptions { iceberg: IcebergView::On, ..drawn.options(case, setting, options) };
+        let lake = TestLake::with(64 << 20, options);
+        let feed_of =
+            async |version| change_feed::feed_of(deltalake::open_table(lake.url(&table())).await.unwrap(), version).await;
+        runtime().block_on(play(&lake.stage(), case, &drawn.steps, drawn.batch_rows, feed_of))?;
+        played.lock().unwrap().push(lake);
+        Ok(())
+    });
+    let lakes = played.into_inner().unwrap();
+    iceberg::compare_with_readers(&lakes.iter().map(|lake| lake.folder(&table())).collect::<Vec<_>>());
 }
 
 #[test]

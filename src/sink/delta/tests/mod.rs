@@ -5,6 +5,8 @@ mod concurrent_writers;
 mod foreign_programs;
 pub(super) mod history;
 mod history_in_modes;
+mod iceberg;
+mod iceberg_faults;
 mod maintenance;
 #[cfg(feature = "demo")]
 mod object_store;
@@ -72,6 +74,12 @@ impl TestLake {
         let options = change(DeltaOptions::new(engine.clone()));
         let sink = DeltaSink::at_path(&root, options.clone()).unwrap();
         Self { fixture: fixture(&root, options), sink, root, engine, _folder: folder }
+    }
+
+    /// Changes the options of later loads.
+    fn set_options(&mut self, change: impl FnOnce(&mut DeltaOptions)) {
+        change(&mut self.sink.options);
+        self.fixture.sink = Box::new(self.sink.clone());
     }
 
     pub(super) fn folder(&self, table: &TableRef) -> PathBuf {

@@ -56,9 +56,7 @@ impl VectorFile {
             });
         }
         let offset = i32::try_from(self.bytes.len()).map_err(|_| too_large())?;
-        self.bytes.extend_from_slice(&(encoded.len() as u32).to_be_bytes());
-        self.bytes.extend_from_slice(&encoded);
-        self.bytes.extend_from_slice(&crc32fast::hash(&encoded).to_be_bytes());
+        frame(&encoded, &mut self.bytes);
         Ok(DeletionVectorDescriptor {
             storage_type: StorageType::UuidRelativePath,
             path_or_inline_dv: z85_encode(self.id.as_bytes()),
@@ -82,15 +80,34 @@ impl VectorFile {
     }
 }
 
+/// Adds an encoded vector to a file: its size, its bytes and their CRC-32.
+pub(crate) fn frame(encoded: &[u8], file: &mut Vec<u8>) {
+    file.extend_from_slice(&(encoded.len() as u32).to_be_bytes());
+    file.extend_from_slice(encoded);
+    file.extend_from_slice(&crc32fast::hash(encoded).to_be_bytes());
+}
+
 /// Reads a vector: the positions of the deleted rows. Kind `Target` if it cannot be read or is damaged.
 pub(crate) async fn read(store: &Arc<dyn ObjectStore>, vector: &DeletionVectorDescriptor) -> Result<RoaringBitmap> {
+    let rows = decode(&read_encoded(store, vector).await?).map_err(|error| match file_of(vector) {
+        Some(file) => error.with_field("file", file),
+        None => error,
+    })?;
+    if rows.len() as i64 != vector.cardinality {
+        return Err(Error::new(Kind::Target, "The number of rows in a deletion vector differs from the log"));
+    }
+    Ok(rows)
+}
+
+/// Reads a vector in its encoded form: magic number and bitmap. Kind `Target` if it cannot be read or does not match its checksum.
+pub(crate) async fn read_encoded(store: &Arc<dyn ObjectStore>, vector: &DeletionVectorDescriptor) -> Result<Vec<u8>> {
     let broken = |message: &'static str| Error::new(Kind::Target, message);
     let size = usize::try_from(vector.size_in_bytes).map_err(|_| broken("The size of a deletion vector is invalid"))?;
-    let rows = match vector.storage_type {
+    match vector.storage_type {
         StorageType::Inline => {
             let bytes = z85_decode(&vector.path_or_inline_dv);
             let bytes = bytes.ok_or_else(|| broken("An inline deletion vector cannot be read"))?;
-            decode(bytes.get(..size.min(bytes.len())).unwrap_or_default())?
+            Ok(bytes.get(..size.min(bytes.len())).unwrap_or_default().to_vec())
         }
         StorageType::UuidRelativePath => {
             let name = relative_name(&vector.path_or_inline_dv);
@@ -100,17 +117,11 @@ pub(crate) async fn read(store: &Arc<dyn ObjectStore>, vector: &DeletionVectorDe
                 u64::try_from(vector.offset.unwrap_or(1)).map_err(|_| broken("The offset of a deletion vector is invalid"))?;
             let read = store.get_range(&Path::from(name.as_str()), start..start + size as u64 + 8).await;
             let bytes = read.context(Kind::Target, "A deletion vector cannot be read").with_field("file", &name)?;
-            unframe(&bytes, size).and_then(decode).with_field("file", &name)?
+            unframe(&bytes, size).map(<[u8]>::to_vec).with_field("file", &name)
         }
-        StorageType::AbsolutePath => {
-            return Err(broken("The table has deletion vectors outside of its folder")
-                .hint("the table is a shallow clone; load into a new target"));
-        }
-    };
-    if rows.len() as i64 != vector.cardinality {
-        return Err(broken("The number of rows in a deletion vector differs from the log"));
+        StorageType::AbsolutePath => Err(broken("The table has deletion vectors outside of its folder")
+            .hint("the table is a shallow clone; load into a new target")),
     }
-    Ok(rows)
 }
 
 /// Path in the table's folder of the file that holds a vector; `None` for an inline vector.
@@ -155,6 +166,12 @@ fn unframe(framed: &[u8], size: usize) -> Result<&[u8]> {
         return Err(Error::new(Kind::Target, "A deletion vector does not match its checksum"));
     }
     Ok(bytes)
+}
+
+/// A vector with its size and checksum.
+#[cfg(test)]
+pub(crate) fn read_framed(framed: &[u8]) -> Result<RoaringBitmap> {
+    decode(unframe(framed, framed.len() - 8)?)
 }
 
 fn decode(bytes: &[u8]) -> Result<RoaringBitmap> {
