@@ -19,7 +19,7 @@ fn tables_of_all_types() -> Vec<TableRef> {
     canvas.into_iter().chain([TableRef::new("catalog", "products"), web_logs()]).collect()
 }
 
-async fn synced(vectors: &str) -> World {
+async fn synced(vectors: &str, more: &[&str]) -> World {
     let world = World::new(school(&tables_of_all_types())).await;
     for round in 0..4 {
         if round > 0 {
@@ -27,14 +27,14 @@ async fn synced(vectors: &str) -> World {
         }
         let target = ["sync", "--target", "lake", "--namespace", "all", "--jobs-per-minute", "0"];
         let options = ["--deletion-vectors", vectors, "--compact-after", "0"];
-        world.daplake(&[target.as_slice(), &options].concat()).assert_code(0);
+        world.daplake(&[target.as_slice(), &options, more].concat()).assert_code(0);
     }
     world
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deleted_rows_are_hidden_and_all_types_are_correct() {
-    let world = synced("on").await;
+    let world = synced("on", &[]).await;
     let has_vectors = std::fs::read_dir(world.lake().join("canvas/submissions/_delta_log"))
         .unwrap()
         .any(|entry| std::fs::read_to_string(entry.unwrap().path()).is_ok_and(|text| text.contains("\"deletionVector\":{")));
@@ -46,9 +46,28 @@ async fn deleted_rows_are_hidden_and_all_types_are_correct() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_deletion_vectors_every_reader_reads_all_types_correctly() {
-    let world = synced("off").await;
+    let world = synced("off", &[]).await;
     for reader in READ_DELETION_VECTORS.into_iter().chain(["duckdb", "daft"]) {
         world.assert_tables(reader, &tables_of_all_types(), world.school.now());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_of_iceberg_see_the_same_rows() {
+    for vectors in ["on", "off"] {
+        let world = synced(vectors, &["--iceberg", "on"]).await;
+        for reader in ["pyiceberg", "duckdb-iceberg", "duckdb-delta"] {
+            world.assert_tables(reader, &tables_of_all_types(), world.school.now());
+        }
+        // A later run keeps the view, and so do commands that change files.
+        world.school.advance();
+        let run = |command: &[&str]| world.daplake(&[command, &["--target", "lake"]].concat()).assert_code(0);
+        run(&["sync", "--namespace", "all", "--jobs-per-minute", "0", "--deletion-vectors", vectors]);
+        run(&["optimize"]);
+        run(&["vacuum"]);
+        for reader in ["pyiceberg", "duckdb-iceberg", "duckdb-delta"] {
+            world.assert_tables(reader, &tables_of_all_types(), world.school.now());
+        }
     }
 }
 
@@ -58,7 +77,7 @@ async fn other_programs_show_descriptions() {
         eprintln!("not run: needs DAPLAKE_TEST_PYTHON");
         return;
     };
-    let world = synced("off").await;
+    let world = synced("off", &[]).await;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/read.py");
     for table in [canvas("courses"), canvas("submissions")] {
         let folder = world.lake().join("canvas").join(&table.table);

@@ -332,6 +332,7 @@ pub fn outcome<'a>(report: &'a Report, table: &TableRef) -> &'a Outcome {
 fn environment_of(reader: &str) -> (&'static str, &'static str) {
     match reader {
         "duckdb-delta" => ("DAPLAKE_TEST_DUCKDB_DELTA", "duckdb-delta"),
+        "pyiceberg" | "duckdb-iceberg" => ("DAPLAKE_TEST_ICEBERG", "iceberg"),
         "chdb" | "daft" | "sail" => ("DAPLAKE_TEST_MORE_READERS", "more-readers"),
         _ => ("DAPLAKE_TEST_PYTHON", "python"),
     }

@@ -1,6 +1,6 @@
 """Reads lake tables with other programs and prints them as JSON lines, one table after the other.
 
-usage: read.py (deltalake|duckdb|polars|folder|views|duckdb-delta|chdb|daft|sail) TABLE_FOLDER...
+usage: read.py (deltalake|duckdb|polars|folder|views|duckdb-delta|pyiceberg|duckdb-iceberg|chdb|daft|sail) TABLE_FOLDER...
        read.py comments TABLE_FOLDER
 
 Times are microseconds since 1970 (UTC), dates are days, decimals and floats are text; everything else is plain JSON.
@@ -100,6 +100,26 @@ def by_duckdb_delta(folder):
     return connection.execute("SELECT * FROM delta_scan(?)", [folder]).to_arrow_table()
 
 
+def by_pyiceberg(folder):
+    from pyiceberg.table import StaticTable
+
+    with open(folder + "/metadata/version-hint.text") as hint:
+        return StaticTable.from_metadata(f"{folder}/metadata/v{hint.read().strip()}.metadata.json").scan().to_arrow()
+
+
+def by_duckdb_iceberg(folder):
+    import duckdb
+    import duckdb_extension_avro
+    import duckdb_extension_iceberg
+
+    connection = duckdb.connect()
+    for module, name in [(duckdb_extension_avro, "avro"), (duckdb_extension_iceberg, "iceberg")]:
+        extension = glob.glob(list(module.__path__)[0] + f"/extensions/*/{name}.duckdb_extension")[0]
+        connection.execute(f"LOAD '{extension}'")
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection.execute("SELECT * FROM iceberg_scan(?)", [folder]).to_arrow_table()
+
+
 def by_chdb(folder):
     # It reads only below the working folder.
     os.chdir("/")
@@ -134,6 +154,8 @@ READERS = {
     "folder": by_folder,
     "views": by_views,
     "duckdb-delta": by_duckdb_delta,
+    "pyiceberg": by_pyiceberg,
+    "duckdb-iceberg": by_duckdb_iceberg,
     "chdb": by_chdb,
     "daft": by_daft,
     "sail": by_sail,
