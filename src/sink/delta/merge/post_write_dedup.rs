@@ -102,11 +102,18 @@ pub(crate) struct Deduplicated {
 
 impl PostWriteDedup<'_> {
     /// Removes the rows `replaced` from the new files `files`.
-    pub(crate) async fn remove_rows(&self, replaced: &RowsByFile, files: Vec<NewFile>) -> Result<Deduplicated> {
+    pub(crate) async fn remove_rows(&self, replaced: &RowsByFile, mut files: Vec<NewFile>) -> Result<Deduplicated> {
         let mut vectors = VectorFile::new();
         let mut writer = TableWriter::new(Arc::clone(self.format), self.registry.clone());
         let mut kept = Vec::with_capacity(files.len());
+        // One partition after the other, because each open file has buffers of its own.
+        files.sort_by(|one, next| one.partition.cmp(&next.partition));
+        let mut last = None;
         for mut file in files {
+            if last.as_ref().is_some_and(|last| *last != file.partition) {
+                writer.close_files().await?;
+            }
+            last = Some(file.partition.clone());
             let Some(deleted) = replaced.get(&file.number) else {
                 kept.push(file);
                 continue;

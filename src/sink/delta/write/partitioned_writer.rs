@@ -112,11 +112,17 @@ impl TableWriter {
         Ok(())
     }
 
-    /// Closes all files and returns them.
-    pub(crate) async fn finish(mut self) -> Result<Vec<NewFile>> {
+    /// Closes all files, before rows of other partitions follow.
+    pub(crate) async fn close_files(&mut self) -> Result<()> {
         for (_, open) in std::mem::take(&mut self.open) {
             self.finished.extend(open.writer.finish().await?);
         }
+        Ok(())
+    }
+
+    /// Closes all files and returns them.
+    pub(crate) async fn finish(mut self) -> Result<Vec<NewFile>> {
+        self.close_files().await?;
         Ok(self.finished)
     }
 }
