@@ -4,7 +4,7 @@
 //! discards. Then strings are written with separate lengths, and numbers and timestamps delta-encoded or plain, whichever is
 //! shorter: ids in random order have long deltas, but share most of their bytes, which compresses well.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, RecordBatch};
 use arrow::datatypes::{
@@ -14,11 +14,17 @@ use datafusion::common::hash_utils::{RandomState, with_hashes};
 use parquet::basic::Encoding;
 
 /// Minimum number of values for an estimate.
-const MIN_VALUES: usize = 256;
+const MIN_VALUES: usize = 100;
 /// Maximum share of distinct values in a row group for which a dictionary of strings pays.
 const MAX_DISTINCT_STRINGS: f64 = 0.5;
 /// Share of distinct values up to which a dictionary of numbers always pays; above it, the sizes are compared.
 const FEW_DISTINCT_NUMBERS: f64 = 0.2;
+/// Estimated size of a dictionary as a share of plain values at which it pays: indexes compress worse than values.
+const SMALLER_DICTIONARY: f64 = 0.8;
+/// Share of a sample from which a value counts as frequent.
+const FREQUENT: f64 = 0.02;
+/// Average length in bytes from which strings are long text.
+const LONG_TEXT_BYTES: usize = 100;
 /// Size of a value in a row group as a share of its size in memory, approximately.
 const COMPRESSED_SHARE: f64 = 0.25;
 /// Number of deltas that the writer packs with the same bit width.
@@ -39,12 +45,13 @@ fn choose_for(column: &ArrayRef, rows: f64, level: i32) -> Option<Encoding> {
     if !is_string && numbers.is_none() {
         return None;
     }
-    let (values, distinct) = count(column)?;
+    let counts = count(column)?;
+    let values = counts.values().sum::<usize>();
     if values < MIN_VALUES {
         return None;
     }
     let expected_values = rows * values as f64 / column.len() as f64;
-    let share = distinct_share(values, distinct, expected_values);
+    let share = distinct_share(&counts, expected_values);
     match numbers {
         None => (share > MAX_DISTINCT_STRINGS).then_some(Encoding::DELTA_LENGTH_BYTE_ARRAY),
         Some(_) if share <= FEW_DISTINCT_NUMBERS => None,
@@ -54,7 +61,7 @@ fn choose_for(column: &ArrayRef, rows: f64, level: i32) -> Option<Encoding> {
             let dictionary = (share * expected_values).max(2.0).log2().ceil() / 8.0 + share * plain;
             match numbers.delta_bytes() {
                 Some(delta) if delta <= plain && delta < dictionary => Some(Encoding::DELTA_BINARY_PACKED),
-                _ => (plain < dictionary).then_some(Encoding::PLAIN),
+                _ => (plain * SMALLER_DICTIONARY < dictionary).then_some(Encoding::PLAIN),
             }
         }
     }
@@ -111,20 +118,43 @@ impl NumericSample {
     }
 }
 
-/// Number of non-null values, and number of distinct ones by their hashes.
-fn count(column: &ArrayRef) -> Option<(usize, usize)> {
-    let nulls = column.logical_nulls();
-    let seen = |hashes: &[u64]| {
-        let valid = (0..hashes.len()).filter(|row| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(*row)));
-        let hashes: Vec<u64> = valid.map(|row| hashes[row]).collect();
-        Ok((hashes.len(), hashes.into_iter().collect::<HashSet<u64>>().len()))
-    };
-    with_hashes([column], &RandomState::with_seed(0), seen).ok()
+/// Whether a column has long text. A higher compression level pays for it: text is most of the bytes and seldom read.
+pub(crate) fn is_long_text(column: &ArrayRef) -> bool {
+    let Some(strings) = column.as_string_opt::<i32>() else { return false };
+    let values = strings.len() - strings.null_count();
+    let bytes = strings.value_offsets().last().zip(strings.value_offsets().first()).map_or(0, |(end, start)| end - start);
+    values > 0 && bytes as usize / values >= LONG_TEXT_BYTES
 }
 
-/// The expected share of distinct values among `expected_values` values, if `values` of them have `distinct` distinct ones. Assumes
-/// that values are drawn at random from a set of unknown size.
-fn distinct_share(values: usize, distinct: usize, expected_values: f64) -> f64 {
+/// How often each non-null value occurs, by the hashes of the values.
+fn count(column: &ArrayRef) -> Option<HashMap<u64, usize>> {
+    let nulls = column.logical_nulls();
+    let counts = |hashes: &[u64]| {
+        let mut counts: HashMap<u64, usize> = HashMap::new();
+        for row in (0..hashes.len()).filter(|row| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(*row))) {
+            *counts.entry(hashes[row]).or_default() += 1;
+        }
+        Ok(counts)
+    };
+    with_hashes([column], &RandomState::with_seed(0), counts).ok()
+}
+
+/// The expected share of distinct values among `expected_values` values, from the counts in a sample. Frequent values do not add to it;
+/// all others are assumed to be drawn at random from a set of unknown size.
+fn distinct_share(counts: &HashMap<u64, usize>, expected_values: f64) -> f64 {
+    let all = counts.values().sum::<usize>();
+    let frequent = ((all as f64 * FREQUENT) as usize).max(8);
+    let rare = counts.values().filter(|count| **count < frequent);
+    let (values, distinct) = rare.fold((0, 0), |(values, distinct), count| (values + count, distinct + 1));
+    if values == 0 {
+        return 0.0;
+    }
+    let rare_share = values as f64 / all as f64;
+    rare_share * distinct_share_of_rare(values, distinct, expected_values * rare_share)
+}
+
+/// The expected share of distinct values among `expected_values` values, if `values` of them have `distinct` distinct ones.
+fn distinct_share_of_rare(values: usize, distinct: usize, expected_values: f64) -> f64 {
     let values = values as f64;
     let distinct = distinct as f64;
     if distinct >= values {
@@ -242,9 +272,24 @@ mod tests {
     }
 
     #[test]
+    fn a_frequent_value_does_not_hide_that_others_are_distinct() {
+        let text = |n: i64| if n % 4 == 0 { String::new() } else { format!("{n},{}", n * 7919) };
+        let column: ArrayRef = Arc::new(StringArray::from_iter_values((0..1000).map(text)));
+        assert_eq!(choose_for(&column, 100_000.0, 1), Some(Encoding::DELTA_LENGTH_BYTE_ARRAY));
+    }
+
+    #[test]
+    fn long_text_is_known_by_its_average_length() {
+        let column = |text: &str| -> ArrayRef { Arc::new(StringArray::from(vec![None, Some(text), Some("")])) };
+        assert!(is_long_text(&column(&"word ".repeat(50))));
+        assert!(!is_long_text(&column("word")));
+        assert!(!is_long_text(&(Arc::new(Int64Array::from(vec![1])) as ArrayRef)));
+    }
+
+    #[test]
     fn columns_with_few_values_keep_the_default_encoding() {
         let nulls: ArrayRef = Arc::new(Int64Array::from_iter((0..8192).map(|n| (n % 100 == 0).then_some(n))));
-        let few: ArrayRef = Arc::new(Int64Array::from_iter_values(0..100));
+        let few: ArrayRef = Arc::new(Int64Array::from_iter_values(0..99));
         assert_eq!(choose(&batch(vec![nulls]), 1 << 20, 3), [None]);
         assert_eq!(choose(&batch(vec![few]), 1 << 20, 3), [None]);
     }

@@ -35,6 +35,8 @@ const BLOOM_KEYS: u64 = 200_000;
 const MAX_ROW_GROUP_BYTES: usize = 8 << 20;
 /// Maximum size of the buffers of a row group (uncompressed pages, dictionaries), as a multiple of its written size.
 const BUFFER_FACTOR: usize = 2;
+/// zstd level up to which long text gets one level more than other columns.
+const MAX_TEXT_LEVEL: i32 = 3;
 /// Bytes that the Parquet writer reserves per delta-encoded column and hardly uses.
 const DELTA_BUFFER_BYTES: usize = 1 << 20;
 /// The folder name of a partition without a value.
@@ -134,6 +136,8 @@ impl FileFormat {
             .set_write_batch_size((PAGE_STEP_BYTES / widest).clamp(1, STEP_ROWS))
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_max_row_group_bytes(Some(self.row_group_bytes));
+        let text_level = (self.compression_level + 1).min(MAX_TEXT_LEVEL).max(self.compression_level);
+        let text_level = ZstdLevel::try_new(text_level).context(Kind::Usage, "Unknown compression level")?;
         let encodings = encodings::choose(first, self.row_group_bytes, self.compression_level);
         let mut delta_encoded = 0;
         for (index, field) in self.schema.fields().iter().enumerate() {
@@ -157,6 +161,9 @@ impl FileFormat {
                 builder = builder.set_column_compression(path.clone(), Compression::UNCOMPRESSED);
             }
             delta_encoded += usize::from(encoding == Some(Encoding::DELTA_BINARY_PACKED));
+            if encodings::is_long_text(first.column(index)) {
+                builder = builder.set_column_compression(path.clone(), Compression::ZSTD(text_level));
+            }
             if let Some(encoding) = encoding {
                 builder = builder.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, encoding);
             }
