@@ -7,7 +7,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-from harness import cluster, compare, database, download, guard, increment, memory, read_after, tables
+from harness import cluster, compare, database, download, guard, increment, memory, read_after, tables, unchanged
 
 COMMANDS = {
     "compare": compare,
@@ -18,6 +18,7 @@ COMMANDS = {
     "download": download,
     "cluster": cluster,
     "guard": guard,
+    "unchanged": unchanged,
     "tables": tables,
 }
 
