@@ -232,19 +232,24 @@ impl Sink for DeltaSink {
             Some(namespace) => vec![namespace.as_str().to_owned()],
             None => self.place.folders_in(root).await?,
         };
-        let mut tables = Vec::new();
+        let mut candidates = Vec::new();
         for namespace in namespaces {
             if !TableRef::new(namespace.as_str(), "x").is_path_safe() {
                 continue;
             }
             for name in self.place.folders_in(&root.clone().join(namespace.as_str())).await? {
                 let table = TableRef::new(namespace.as_str(), name.as_str());
-                // A table with a broken log is listed, and reported when it is read; it must not hide all the others.
-                if table.is_path_safe() && self.log(&table)?.is_ours().await.unwrap_or(true) {
-                    tables.push(table);
+                if table.is_path_safe() {
+                    candidates.push((self.log(&table)?, table));
                 }
             }
         }
+        let checks = stream::iter(candidates).map(|(log, table)| async move {
+            // A table with a broken log is listed, and reported when it is read; it must not hide all the others.
+            log.is_ours().await.unwrap_or(true).then_some(table)
+        });
+        let checked = checks.buffer_unordered(TABLES_AT_ONCE);
+        let mut tables: Vec<TableRef> = checked.filter_map(std::future::ready).collect().await;
         tables.sort();
         Ok(tables)
     }
