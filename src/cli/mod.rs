@@ -184,6 +184,7 @@ fn audience(global: &GlobalArgs, command: &Command, is_drop_in: bool) -> Audienc
 fn catch(command: &Command) -> Catch {
     match command {
         // Other signals end the process at once, as they do the official client; the same command resumes.
+        Command::Schema(args) if args.prints() => Catch::All,
         Command::Snapshot(_) | Command::Incremental(_) | Command::List(_) | Command::Schema(_) => Catch::Interrupt,
         #[cfg(feature = "sql")]
         Command::Dropdb(_) | Command::Listdb(_) => Catch::Interrupt,
@@ -257,6 +258,7 @@ fn is_server(command: &Command) -> bool {
 #[cfg_attr(not(feature = "lake"), expect(unused_variables, reason = "only commands of the feature `lake` use them"))]
 async fn dispatch(global: &GlobalArgs, command: Command, more: Vec<Command>) -> Result<()> {
     match command {
+        Command::Schema(args) => commands::schema::print(global, &args).await,
         #[cfg(feature = "lake")]
         Command::Init(args) => Box::pin(commands::init::init(global, &args)).await,
         #[cfg(feature = "lake")]

@@ -28,6 +28,11 @@ pub enum LakeFormat {
     Parquet,
 }
 
+impl LakeFormat {
+    /// The file in the folder of a plain Parquet table that lists its files and holds its bookmark.
+    pub(crate) const MANIFEST: &str = "_daplake.json";
+}
+
 /// Location and format of the tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LakePlace {

@@ -5,6 +5,8 @@ mod arrow;
 mod change_columns;
 #[cfg(feature = "lake")]
 mod choice;
+#[cfg(feature = "lake")]
+mod dbt;
 mod ddl;
 mod diff;
 mod json;
@@ -19,6 +21,8 @@ pub use arrow::{ELEMENT, Nested, arrow_type, change_schema, lake_schema};
 pub use change_columns::{ACTION, SEQ, TS};
 #[cfg(feature = "lake")]
 pub use choice::{ColumnChoice, ColumnRecord, ColumnRules, Followed, HashKey};
+#[cfg(feature = "lake")]
+pub use dbt::{DbtPlace, dbt_sources};
 pub use ddl::{LakeEngine, LakeFormat, LakePlace, lake_prelude, lake_table};
 pub use diff::{SchemaChange, changes_between};
 #[cfg(feature = "lake")]

@@ -12,7 +12,7 @@ use crate::schema::{LakeFormat, Nested};
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A schema is saved as <output-directory>/<table>_schema_version_<n>.json. With --ddl, --erd or --docs, statements, a diagram or a data dictionary are printed instead.\n\nExamples:\n  daplake schema --namespace canvas --table all --output-directory schemas\n  daplake schema --namespace canvas --table all --ddl duckdb --target ./lake > views.sql\n  daplake schema --namespace canvas --table all --erd html --erd-source documentation > diagram.html\n  daplake schema --namespace canvas --table all --docs html > dictionary.html"
+    after_help = "A schema is saved as <output-directory>/<table>_schema_version_<n>.json. With --ddl, --erd or --docs, statements, a diagram or a data dictionary are printed instead.\n\nExamples:\n  daplake schema --namespace canvas --table all --output-directory schemas\n  daplake schema --namespace canvas --table all --ddl duckdb --target ./lake > views.sql\n  daplake schema --namespace canvas --table all --erd html --erd-source documentation > diagram.html\n  daplake schema --namespace canvas --table all --docs html > dictionary.html\n  daplake schema --namespace canvas --table all --dbt duckdb --target ./lake > models/sources.yml"
 )]
 pub(in crate::cli) struct SchemaArgs {
     #[command(flatten)]
@@ -34,6 +34,16 @@ pub(in crate::cli) struct SchemaArgs {
     pub(in crate::cli) docs: Option<DocsForm>,
 }
 
+impl SchemaArgs {
+    /// Whether a document is printed in place of files. The official client has no such command.
+    pub(in crate::cli) fn prints(&self) -> bool {
+        let is_document = self.erd.erd.is_some() || self.docs.is_some();
+        #[cfg(feature = "lake")]
+        let is_document = is_document || self.ddl.ddl.is_some() || self.ddl.dbt.is_some();
+        is_document
+    }
+}
+
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ErdArgs {
     /// Print a diagram of the tables and their relations: for Mermaid, for Graphviz, or as a web page.
@@ -51,7 +61,7 @@ pub(in crate::cli) struct ErdArgs {
         help_heading = EXTRAS
     )]
     pub(in crate::cli) erd_columns: Columns,
-    /// With --erd or --docs: current schemas of the service, or bundled ones of its documentation.
+    /// With --erd, --docs or --dbt: current schemas of the service, or bundled ones of its documentation.
     #[arg(
         long,
         value_enum,
@@ -88,10 +98,15 @@ pub(in crate::cli) struct DdlArgs {
     /// Print SQL statements instead: views or external tables over --target, or the tables of a database.
     #[arg(long, value_enum, value_name = "ENGINE", conflicts_with_all = ["erd", "docs"], help_heading = EXTRAS)]
     pub(in crate::cli) ddl: Option<DdlEngine>,
-    /// With --ddl for a query engine: folder or URL of the tables.
+    /// Print a sources.yml for dbt: descriptions, types, keys, relations and freshness, for tables in this engine or database.
+    ///
+    /// --namespace then accepts a comma-separated list or `all`, and --table accepts patterns.
+    #[arg(long, value_enum, value_name = "ENGINE", conflicts_with_all = ["ddl", "erd", "docs"], help_heading = EXTRAS)]
+    pub(in crate::cli) dbt: Option<DdlEngine>,
+    /// With --ddl for a query engine or --dbt duckdb: folder or URL of the tables.
     #[arg(long, env = "DAPLAKE_TARGET", value_name = "TARGET", help_heading = EXTRAS)]
     pub(in crate::cli) target: Option<String>,
-    /// With --ddl for a query engine: format of the tables.
+    /// With --ddl for a query engine or --dbt duckdb: format of the tables.
     #[arg(
         long,
         value_parser = choice::<LakeFormat>(),

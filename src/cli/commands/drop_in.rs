@@ -19,7 +19,7 @@ use crate::ops::Precondition;
 pub(in crate::cli) fn subject(command: &Command) -> (Option<&str>, Option<&str>) {
     match command {
         Command::List(args) => (Some(&args.namespace.namespace), None),
-        Command::Schema(args) => (Some(&args.namespace.namespace), Some(&args.tables.table)),
+        Command::Schema(args) if !args.prints() => (Some(&args.namespace.namespace), Some(&args.tables.table)),
         Command::Snapshot(args) => (Some(&args.download.namespace.namespace), Some(&args.download.tables.table)),
         Command::Incremental(args) => (Some(&args.download.namespace.namespace), Some(&args.download.tables.table)),
         #[cfg(feature = "sql")]
@@ -37,7 +37,7 @@ pub(in crate::cli) fn subject(command: &Command) -> (Option<&str>, Option<&str>)
 /// The folder to which a command writes.
 pub(in crate::cli) fn output_folder(command: &Command) -> Option<&Path> {
     match command {
-        Command::Schema(args) => Some(&args.output.output_directory),
+        Command::Schema(args) if !args.prints() => Some(&args.output.output_directory),
         Command::Snapshot(args) => Some(&args.download.output.output_directory),
         Command::Incremental(args) => Some(&args.download.output.output_directory),
         _ => None,

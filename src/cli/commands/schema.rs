@@ -1,4 +1,5 @@
-//! `schema`: files, statements for other engines (`--ddl`), diagrams (`--erd`), the data dictionary (`--docs`).
+//! `schema`: files, statements for other engines (`--ddl`), sources of dbt (`--dbt`), diagrams (`--erd`), the data
+//! dictionary (`--docs`).
 
 use std::process::ExitCode;
 
@@ -19,21 +20,12 @@ use crate::model::TableRef;
 use crate::ops::files::{self, SchemaRequest, TableChoice, TableEvent};
 use crate::ops::{self, Selection};
 use crate::page::{diagram_page, dictionary_markdown, dictionary_page, dot, mermaid};
-use crate::schema::{Diagram, TableSchema};
 #[cfg(feature = "lake")]
-use crate::schema::{LakeEngine, LakePlace};
+use crate::schema::{DbtPlace, LakeEngine, LakePlace, dbt_sources};
+use crate::schema::{Diagram, TableSchema};
 
+/// Saves the selected schemas as files.
 pub(in crate::cli) async fn schema(global: &GlobalArgs, console: Console, args: SchemaArgs) -> Result<ExitCode> {
-    if let Some(form) = args.erd.erd {
-        return erd(global, &args, form).await;
-    }
-    if let Some(form) = args.docs {
-        return docs(global, &args, form).await;
-    }
-    #[cfg(feature = "lake")]
-    if let Some(engine) = args.ddl.ddl {
-        return ddl(global, &args, engine).await;
-    }
     let request = SchemaRequest {
         client: context::client(global, context::pacing(global, 0))?,
         namespace: Namespace::new(args.namespace.namespace),
@@ -45,23 +37,31 @@ pub(in crate::cli) async fn schema(global: &GlobalArgs, console: Console, args: 
     downloads::finish(console, files::save_schemas(request, &observe, interrupted())).await
 }
 
-/// Prints statements to standard output.
+/// Prints the document that the arguments ask for to standard output.
+pub(in crate::cli) async fn print(global: &GlobalArgs, args: &SchemaArgs) -> Result<()> {
+    #[cfg(feature = "lake")]
+    if let Some(engine) = args.ddl.ddl {
+        return ddl(global, args, engine).await;
+    }
+    #[cfg(feature = "lake")]
+    if let Some(engine) = args.ddl.dbt {
+        return dbt(global, args, engine).await;
+    }
+    let diagram = selected(global, args).await?;
+    let columns = args.erd.erd_columns;
+    output::out(&match (args.erd.erd, args.docs) {
+        (Some(ErdForm::Mermaid), _) => mermaid(&diagram, columns),
+        (Some(ErdForm::Dot), _) => dot(&diagram, columns),
+        (Some(ErdForm::Html), _) => diagram_page(&diagram),
+        (None, Some(DocsForm::Html)) => dictionary_page(&diagram),
+        (None, Some(DocsForm::Markdown)) => dictionary_markdown(&diagram),
+        (None, None) => return Err(Error::new(Kind::Bug, "The command prints no document")),
+    })
+}
+
 #[cfg(feature = "lake")]
-async fn ddl(global: &GlobalArgs, args: &SchemaArgs, engine: DdlEngine) -> Result<ExitCode> {
-    let lake = |engine| -> Result<ops::DdlFor> {
-        let target = args.ddl.target.as_deref().ok_or_else(|| {
-            Error::new(Kind::Usage, "--ddl needs the location of the tables").hint("name the folder or URL with --target")
-        })?;
-        let url = match context::database(target)? {
-            ops::Target::Folder(folder) => folder.display().to_string(),
-            ops::Target::Store(url, _) => url.reveal().to_string(),
-            ops::Target::Parquet(_) | ops::Target::Database(_) => {
-                return Err(Error::new(Kind::Usage, "Views need a folder or an object store")
-                    .hint("give it with --target; the tables of a database need no views"));
-            }
-        };
-        Ok(ops::DdlFor::Lake(engine, LakePlace { url, format: args.ddl.table_format, nested: args.ddl.nested }))
-    };
+async fn ddl(global: &GlobalArgs, args: &SchemaArgs, engine: DdlEngine) -> Result<()> {
+    let lake = |engine| Ok::<_, Error>(ops::DdlFor::Lake(engine, lake_place(args, "--ddl")?));
     let of = match engine {
         DdlEngine::Duckdb => lake(LakeEngine::DuckDb)?,
         DdlEngine::Athena => lake(LakeEngine::Athena)?,
@@ -77,33 +77,55 @@ async fn ddl(global: &GlobalArgs, args: &SchemaArgs, engine: DdlEngine) -> Resul
     let client = context::client(global, context::pacing(global, 0))?;
     let namespace = Namespace::new(args.namespace.namespace.clone());
     let tables = args.tables.table.parse::<TableChoice>()?;
-    let text = tokio::select! {
-        biased;
-        () = interrupted() => Err(Error::new(Kind::Cancelled, "Interrupted")),
-        text = ops::ddl(&client, &namespace, &tables, &of) => text,
-    }?;
-    output::out(&text)?;
-    Ok(ExitCode::SUCCESS)
+    let text = ops::ddl(&client, &namespace, &tables, &of).await?;
+    output::out(&text)
 }
 
-async fn erd(global: &GlobalArgs, args: &SchemaArgs, form: ErdForm) -> Result<ExitCode> {
-    let diagram = selected(global, args).await?;
-    let columns = args.erd.erd_columns;
-    output::out(&match form {
-        ErdForm::Mermaid => mermaid(&diagram, columns),
-        ErdForm::Dot => dot(&diagram, columns),
-        ErdForm::Html => diagram_page(&diagram),
+/// The folder or URL of --target, for the option that needs it.
+#[cfg(feature = "lake")]
+fn lake_place(args: &SchemaArgs, option: &str) -> Result<LakePlace> {
+    let target = args.ddl.target.as_deref().ok_or_else(|| {
+        Error::new(Kind::Usage, format!("{option} needs the location of the tables"))
+            .hint("name the folder or URL with --target")
     })?;
-    Ok(ExitCode::SUCCESS)
+    let url = match context::database(target)? {
+        ops::Target::Folder(folder) => folder.display().to_string(),
+        ops::Target::Store(url, _) => url.reveal().to_string(),
+        ops::Target::Parquet(_) | ops::Target::Database(_) => {
+            return Err(Error::new(Kind::Usage, format!("{option} for a query engine needs a folder or an object store"))
+                .hint("name it with --target; for the tables of a database, name the database as engine"));
+        }
+    };
+    Ok(LakePlace { url, format: args.ddl.table_format, nested: args.ddl.nested })
 }
 
-async fn docs(global: &GlobalArgs, args: &SchemaArgs, form: DocsForm) -> Result<ExitCode> {
-    let diagram = selected(global, args).await?;
-    output::out(&match form {
-        DocsForm::Html => dictionary_page(&diagram),
-        DocsForm::Markdown => dictionary_markdown(&diagram),
-    })?;
-    Ok(ExitCode::SUCCESS)
+#[cfg(feature = "lake")]
+async fn dbt(global: &GlobalArgs, args: &SchemaArgs, engine: DdlEngine) -> Result<()> {
+    let place = match engine {
+        DdlEngine::Duckdb => {
+            let mut place = lake_place(args, "--dbt duckdb")?;
+            // dbt may run in another folder.
+            if !place.url.contains("://")
+                && let Ok(absolute) = std::path::absolute(&place.url)
+            {
+                place.url = absolute.display().to_string();
+            }
+            DbtPlace::Files(place)
+        }
+        DdlEngine::Athena | DdlEngine::Spark => DbtPlace::Engine { case_sensitive: true },
+        DdlEngine::Snowflake => DbtPlace::Engine { case_sensitive: false },
+        #[cfg(feature = "sql")]
+        DdlEngine::Postgresql => {
+            DbtPlace::Database { bookmarks: r#""timestamp" from "instructure_dap"."table_sync""#, prefixed: false }
+        }
+        #[cfg(feature = "sql")]
+        DdlEngine::Mysql => DbtPlace::Database { bookmarks: "`timestamp` from `instructure_dap__table_sync`", prefixed: true },
+        #[cfg(feature = "sql")]
+        DdlEngine::Mssql => {
+            DbtPlace::Database { bookmarks: "[timestamp] from [instructure_dap].[table_sync]", prefixed: false }
+        }
+    };
+    output::out(&dbt_sources(&selected(global, args).await?, &place))
 }
 
 /// The selected tables with their relations.
@@ -113,17 +135,7 @@ async fn selected(global: &GlobalArgs, args: &SchemaArgs) -> Result<Diagram> {
         Selection { namespaces: list(&args.namespace.namespace), tables: list(&args.tables.table), exclude: Vec::new() };
     match args.erd.erd_source {
         ErdSource::Documentation => ops::diagram_among(from_documentation()?, &selection),
-        ErdSource::Service => from_service(global, &selection).await,
-    }
-}
-
-/// The diagram of the schemas of the service.
-async fn from_service(global: &GlobalArgs, selection: &Selection) -> Result<Diagram> {
-    let client = context::client(global, context::pacing(global, 0))?;
-    tokio::select! {
-        biased;
-        () = interrupted() => Err(Error::new(Kind::Cancelled, "Interrupted")),
-        diagram = ops::diagram(&client, selection) => diagram,
+        ErdSource::Service => ops::diagram(&context::client(global, context::pacing(global, 0))?, &selection).await,
     }
 }
 

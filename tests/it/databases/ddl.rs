@@ -1,4 +1,4 @@
-//! `schema --ddl`: the output is run by its engine, where that is available.
+//! `schema --ddl` and `schema --dbt`: the output is run by its engine, where that is available.
 
 use std::process::{Command, Stdio};
 
@@ -12,15 +12,7 @@ async fn views_for_duckdb_read_the_files_and_carry_descriptions() {
         return;
     };
     let world = World::new(school(&[canvas("users"), canvas("courses")])).await;
-    // Converted files serve as a folder of plain Parquet tables.
-    for table in ["users", "courses"] {
-        let arguments =
-            ["snapshot", "--namespace", "canvas", "--table", table, "--convert", "parquet", "--output-directory", table];
-        world.daplake(&arguments).assert_code(0);
-        let job = std::fs::read_dir(world.path(table)).unwrap().next().unwrap().unwrap().path();
-        std::fs::create_dir_all(world.path("lake/canvas")).unwrap();
-        std::fs::rename(job, world.path("lake/canvas").join(table)).unwrap();
-    }
+    parquet_tables(&world);
     let arguments =
         ["schema", "--namespace", "canvas", "--table", "users,courses", "--ddl", "duckdb", "--table-format", "parquet"];
     let target = world.path("lake");
@@ -56,6 +48,51 @@ async fn tables_for_postgresql_can_be_created() {
         database.psql("SELECT count(*) FROM pg_tables WHERE schemaname = 'canvas' AND tablename NOT LIKE '%\\_\\_%'").trim(),
         tables.to_string()
     );
+}
+
+/// Puts `users` and `courses` as folders of Parquet files into the lake of `world`.
+fn parquet_tables(world: &World) {
+    // Converted files serve as a folder of plain Parquet tables.
+    for table in ["users", "courses"] {
+        let arguments =
+            ["snapshot", "--namespace", "canvas", "--table", table, "--convert", "parquet", "--output-directory", table];
+        world.daplake(&arguments).assert_code(0);
+        let job = std::fs::read_dir(world.path(table)).unwrap().next().unwrap().unwrap().path();
+        std::fs::create_dir_all(world.path("lake/canvas")).unwrap();
+        std::fs::rename(job, world.path("lake/canvas").join(table)).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sources_for_dbt_name_files_keys_and_relations() {
+    let Ok(python) = std::env::var("DAPLAKE_TEST_PYTHON") else {
+        eprintln!("not run: needs DAPLAKE_TEST_PYTHON");
+        return;
+    };
+    let world = World::new(school(&[canvas("users"), canvas("courses")])).await;
+    parquet_tables(&world);
+    let arguments =
+        ["schema", "--namespace", "all", "--table", "users,courses", "--table-format", "parquet", "--target", "lake"];
+    let printed = world.daplake(&[&arguments[..], &["--dbt", "duckdb"]].concat()).assert_code(0).stdout;
+    std::fs::write(world.path("sources.yml"), &printed).unwrap();
+    let script = "import duckdb, sys, yaml\n\
+        source, = yaml.safe_load(open(sys.argv[1]))['sources']\n\
+        location = source['config']['meta']['external_location']\n\
+        for table in source['tables']:\n\
+        \x20   read = duckdb.sql('SELECT * FROM ' + location.format(name=table['name']))\n\
+        \x20   assert set(read.columns) >= set(column['name'] for column in table['columns'])\n\
+        \x20   assert table['config']['meta']['primary_key'] == ['id'] and table['columns'][0]['data_tests'] == ['not_null', 'unique']\n\
+        \x20   assert table['config']['loaded_at_query'].endswith(table['name'] + '/_daplake.json\\')') and table['description']\n\
+        \x20   print(source['name'], table['name'], read.count('*').fetchone()[0])";
+    let output =
+        Command::new(python).args(["-c", script]).arg(world.path("sources.yml")).stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{}\n{printed}", String::from_utf8_lossy(&output.stderr));
+    let rows = |name: &str| world.school.expected(&canvas(name), world.school.now()).unwrap().len();
+    let expected = format!("canvas courses {}\ncanvas users {}\n", rows("courses"), rows("users"));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+    let refused = world.daplake(&["schema", "--namespace", "canvas", "--table", "users", "--dbt", "duckdb"]);
+    let refused = refused.assert_code(5).assert_says(&["--dbt duckdb needs the location of the tables", "--target"]);
+    assert_eq!(refused.stdout, "", "a failure is not part of the document");
 }
 
 /// The statements for all tables of a namespace, and how many tables there are.

@@ -7,13 +7,14 @@ use futures::StreamExt;
 use object_store::path::Path;
 
 use crate::model::TableRef;
+use crate::schema::LakeFormat;
 
 const PREFIX: &str = "daplake-";
 const SUFFIX: &str = ".zstd.parquet";
 /// Folder of the change data feed in the table's folder.
 pub(crate) const CHANGE_FEED_FOLDER: &str = "_change_data";
 /// File in a folder of plain Parquet files that describes the content of the folder.
-pub(crate) const MANIFEST: &str = "_daplake.json";
+pub(crate) const MANIFEST: &str = LakeFormat::MANIFEST;
 
 /// A name for a new data file.
 pub(crate) fn new_name() -> String {
