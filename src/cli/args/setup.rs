@@ -90,7 +90,7 @@ pub(in crate::cli) struct CheckArgs {
 
 #[derive(Debug, Clone, Args)]
 #[command(
-    after_help = "`install` needs a settings file (see `daplake init`). It prints every file it will write and every program it will run, and asks for confirmation. Secrets appear neither in units and crontabs nor on command lines: the scheduled run reads the settings file, and a file (mode 0600) with the variables of your shell that daplake uses. Run `install` again when such a variable changes. `remove` deletes only what `install` created.\n\nExamples:\n  daplake schedule install --dry-run\n  daplake schedule install --yes\n  daplake schedule install --every 6h --system cron\n  daplake schedule status\n  daplake schedule remove --yes"
+    after_help = "`install` needs a settings file (see `daplake init`). It prints every file it will write and every program it will run, and asks for confirmation. Secrets appear neither in units and crontabs nor on command lines: the scheduled run reads the settings file, and a file (mode 0600) with the variables of your shell that daplake uses. Run `install` again when such a variable changes. `remove` deletes only what `install` created. `status` ends with exit code 5 if no schedule is installed.\n\nExamples:\n  daplake schedule install --dry-run\n  daplake schedule install --yes\n  daplake schedule install --every 6h --system cron\n  daplake schedule status\n  daplake schedule remove --yes"
 )]
 pub(in crate::cli) struct ScheduledSyncArgs {
     /// Action.

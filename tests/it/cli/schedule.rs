@@ -160,7 +160,7 @@ async fn a_systemd_timer_is_installed_once_and_removed() {
     assert_eq!(left, ["other.timer"]);
     assert!(!machine.path("home/.config/daplake/daplake.env").exists());
     assert!(machine.calls().contains("--user disable --now daplake.timer"));
-    machine.schedule(&["status"]).assert_code(0).assert_says(&["No schedule named daplake is installed"]);
+    machine.schedule(&["status"]).assert_code(5).assert_says(&["No schedule named daplake is installed", "schedule install"]);
     machine.schedule(&["remove", "--yes"]).assert_code(0).assert_says(&["nothing was removed"]);
 }
 

@@ -220,7 +220,7 @@ fn confirmed() -> Result<bool> {
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
-/// Prints what is installed.
+/// Prints what is installed. Kind `NotFound` if nothing is, so that a monitor notices.
 fn status(args: &ScheduledSyncArgs) -> Result<()> {
     let mut is_any = false;
     for scheduler in asked(args.system) {
@@ -246,10 +246,11 @@ fn status(args: &ScheduledSyncArgs) -> Result<()> {
             out(&format!("  {name:<12} {value}\n"))?;
         }
     }
-    if !is_any {
-        out(&format!("No schedule named {} is installed. `daplake schedule install` creates one.\n", args.name))?;
+    if is_any {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::new(Kind::NotFound, format!("No schedule named {} is installed", args.name))
+        .hint("`daplake schedule install` creates one"))
 }
 
 /// Removes what `install` created.
