@@ -1,4 +1,5 @@
-//! The progress line on a terminal: tables, waiting jobs, objects, bytes, rate, time left. A layer that sums up the events of the progress target.
+//! The progress line on a terminal: tables, waiting jobs, objects, bytes, rate, time left. A layer that sums up the events of the progress
+//! target. The log has a record of the progress every minute.
 
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -20,6 +21,9 @@ use crate::cli::terminal::output::size;
 const REDRAW: Duration = Duration::from_millis(150);
 /// Tables that must be done before the remaining time is estimated.
 const TABLES_TO_ESTIMATE: u64 = 3;
+/// Time between two log records of the progress.
+#[cfg(feature = "lake")]
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Period over which the rate is measured.
 const RATE_WINDOW: Duration = Duration::from_secs(5);
 
@@ -143,12 +147,47 @@ impl State {
         parts.join(", ")
     }
 
-    /// Time for the remaining tables at the rate so far, once that means something.
+    /// Time for the remaining tables.
     fn tables_left(&self, now: Instant) -> Option<String> {
         let Totals { tables, tables_done, .. } = self.totals;
-        let rest = tables.checked_sub(tables_done).filter(|rest| *rest > 0 && tables_done >= TABLES_TO_ESTIMATE)?;
-        let left = now.duration_since(self.begun).as_secs_f64() / tables_done as f64 * rest as f64;
-        Some(in_words(left))
+        time_left(now.duration_since(self.begun), tables_done, tables)
+    }
+}
+
+/// Time for the remaining tables at the rate so far, once that means something.
+fn time_left(elapsed: Duration, done: u64, tables: u64) -> Option<String> {
+    let rest = tables.checked_sub(done).filter(|rest| *rest > 0 && done >= TABLES_TO_ESTIMATE)?;
+    Some(in_words(elapsed.as_secs_f64() / done as f64 * rest as f64))
+}
+
+/// Log records of how far a run is, such as `12 of 93 tables, about 17 min left`: at most one a minute, for runs without a terminal.
+#[cfg(feature = "lake")]
+#[derive(Debug, Default)]
+pub(in crate::cli) struct Milestones {
+    /// When the first table started, and the time of the last record.
+    times: Mutex<Option<(Instant, Instant)>>,
+}
+
+#[cfg(feature = "lake")]
+impl Milestones {
+    /// Called for each step of a table: `done` of `tables` tables have ended.
+    pub(in crate::cli) fn reach(&self, done: usize, tables: usize) {
+        let (done, tables) = (done as u64, tables as u64);
+        if let Some(text) = self.record(Instant::now(), done, tables) {
+            tracing::info!(done, tables, "{text}");
+        }
+    }
+
+    fn record(&self, now: Instant, done: u64, tables: u64) -> Option<String> {
+        let mut times = self.times.lock();
+        let (begun, last) = times.get_or_insert((now, now));
+        if now.duration_since(*last) < LOG_INTERVAL || done >= tables {
+            return None;
+        }
+        *last = now;
+        let left = time_left(now.duration_since(*begun), done, tables);
+        let left = left.map_or_else(String::new, |left| format!(", about {left} left"));
+        Some(format!("{done} of {tables} tables{left}"))
     }
 }
 
@@ -269,5 +308,18 @@ mod tests {
         let still = Totals { jobs_waiting: 1, objects: 10, objects_done: 10, bytes: 6 << 20, ..Totals::default() };
         at(5, still);
         assert_eq!(at(60, still), "1 job waiting, 10/10 objects, 6.0 MiB", "no rate without new bytes");
+    }
+    #[cfg(feature = "lake")]
+    #[test]
+    fn the_log_has_the_progress_once_a_minute() {
+        let begun = Instant::now();
+        let milestones = Milestones::default();
+        let at = |seconds: u64, done: u64| milestones.record(begun + Duration::from_secs(seconds), done, 93);
+        assert_eq!(at(0, 0), None);
+        assert_eq!(at(59, 2), None);
+        assert_eq!(at(61, 2).as_deref(), Some("2 of 93 tables"), "too few for an estimate");
+        assert_eq!(at(90, 8), None);
+        assert_eq!(at(151, 12).as_deref(), Some("12 of 93 tables, about 17 min left"));
+        assert_eq!(at(900, 93), None, "the end of the run has a record of its own");
     }
 }

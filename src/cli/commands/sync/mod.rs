@@ -22,6 +22,7 @@ use crate::cli::settings::resolve;
 use crate::cli::signals;
 use crate::cli::signals::{cancelled, interruptible};
 use crate::cli::terminal::output::{aside, counted, failure, is_quiet, out, result, take_hidden_warnings, write_whole};
+use crate::cli::terminal::progress::Milestones;
 use crate::cli::terminal::report;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::Timestamp;
@@ -195,6 +196,7 @@ async fn request(global: &GlobalArgs, client: &Client, args: SyncArgs) -> Result
 /// Logs the steps of tables. Before the first one, it prints how long the job starts take if that is minutes.
 fn observer(jobs_per_minute: u32) -> SyncObserver {
     let announced = Once::new();
+    let milestones = Milestones::default();
     Arc::new(move |event: &SyncEvent<'_>| {
         announced.call_once(|| {
             let minutes = (event.of as u64).checked_div(u64::from(jobs_per_minute)).unwrap_or(0);
@@ -204,6 +206,7 @@ fn observer(jobs_per_minute: u32) -> SyncObserver {
             }
         });
         report::log_step(event);
+        milestones.reach(event.ended, event.of);
     })
 }
 
