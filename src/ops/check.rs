@@ -13,7 +13,7 @@ use crate::api::Client;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::{Namespace, TableRef, Timestamp, counted};
 use crate::schema::{ColumnRecord, Nested, TableOptions, TableRules, TableSchema};
-use crate::sink::{LoadKind, LoadPlan, Sink, TableProblems};
+use crate::sink::{LoadKind, LoadPlan, OnSchemaChange, Sink, TableProblems};
 
 /// The result of one check.
 #[derive(Debug, Serialize)]
@@ -234,12 +234,12 @@ async fn options_of_tables(client: &Client, of: &OptionsCheck<'_>) -> Result<(us
 }
 
 async fn options_of_table(client: &Client, of: &OptionsCheck<'_>, table: &TableRef) -> Result<()> {
-    let wanted = layout(of.rules, table, ColumnRecord::default());
+    let wanted = layout(of.rules, table, ColumnRecord::default(), OnSchemaChange::Apply);
     of.sink.capabilities().validate_layout(table, &wanted).await?;
     let committed = of.sink.committed(table).await?;
     let answer = client.table_schema(table).await?;
     let schema = Arc::new(TableSchema::read(table, answer.version, answer.schema)?);
-    let choice = choose(of.rules, table, committed.as_ref(), &schema)?;
+    let choice = choose(of.rules, table, committed.as_ref(), &schema, OnSchemaChange::Apply)?;
     if let Some(state) = &committed {
         state.check_columns(choice.record(), choice.kept())?;
     }
@@ -252,7 +252,7 @@ async fn options_of_table(client: &Client, of: &OptionsCheck<'_>, table: &TableR
         expected: committed.map(|state| state.bookmark),
         run_id: String::new(),
         job_id: String::new(),
-        layout: layout(of.rules, table, choice.record().clone()),
+        layout: layout(of.rules, table, choice.record().clone(), OnSchemaChange::Apply),
         is_snapshot: !exists,
         as_of: client.server_now(),
     };

@@ -56,6 +56,36 @@ impl LoadPlan {
     }
 }
 
+/// What to do when a load would change the columns of an existing table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnSchemaChange {
+    /// The columns follow the service.
+    #[default]
+    Apply,
+    /// The table fails and stays as it is.
+    Fail,
+    /// New columns are left out; any other change is as in [`OnSchemaChange::Fail`].
+    IgnoreNewColumns,
+}
+
+impl OnSchemaChange {
+    /// Refuses `changes` to an existing table unless they are to be applied.
+    ///
+    /// # Errors
+    /// Kind `Schema`, with the changes.
+    pub(crate) fn check(self, table: &TableRef, changes: &[String]) -> Result<()> {
+        let hint = match self {
+            Self::Apply => return Ok(()),
+            _ if changes.is_empty() => return Ok(()),
+            Self::Fail => "leave new columns out with --schema-changes ignore-new-columns",
+            Self::IgnoreNewColumns => "only new columns are ignored",
+        };
+        Err(Error::new(Kind::Schema, "The columns of the table would change, and --schema-changes forbids it")
+            .with_field("changes", changes.join("; "))
+            .hint(format!("accept the changes by one run with --schema-changes apply --table {table}; {hint}")))
+    }
+}
+
 /// The user's options for a table. `None`: the setting of the existing table, or the default for a new one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Layout {
@@ -67,6 +97,8 @@ pub struct Layout {
     pub mode: Option<TableMode>,
     /// Partitioning.
     pub partition_by: Option<Partitions>,
+    /// What to do when the columns of an existing table would change.
+    pub on_schema_change: OnSchemaChange,
 }
 
 impl Layout {

@@ -42,7 +42,7 @@ pub(crate) use target::{NEW_TARGET_HINT, reload_hint};
 pub(crate) mod internal {
     pub use crate::sink::executor::{Executor, Task, TaskChain, TaskInput, TaskOutput, TaskResources};
     pub use crate::sink::lake::{Lake, LakeFormats, detect_formats};
-    pub use crate::sink::load::Layout;
+    pub use crate::sink::load::{Layout, OnSchemaChange};
     pub use crate::sink::target::{
         Capabilities, ColumnStatus, ForeignChanges, LakeFeatures, LoadRecord, ReaderRequirement, TableProblems,
     };

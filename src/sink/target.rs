@@ -115,6 +115,16 @@ pub trait Sink: Debug + Send + Sync {
         Ok(TableProblems::default())
     }
 
+    /// The changes that a load of `plan` would make to the columns of the existing table, one sentence each. Empty if there is no table.
+    /// Changes of descriptions and defaults do not count.
+    ///
+    /// # Errors
+    /// Kind `Schema` for a change that is not possible.
+    #[doc(hidden)]
+    async fn schema_changes(&self, _plan: &LoadPlan) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     /// Opens a load.
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>>;
 }
@@ -181,6 +191,9 @@ pub struct CommittedState {
     pub bookmark: Bookmark,
     /// Dropped and hashed columns.
     pub columns: ColumnRecord,
+    /// Names of the columns that come from the service. `None`: unknown.
+    #[doc(hidden)]
+    pub known_columns: Option<Vec<String>>,
     /// Which rows are kept.
     #[doc(hidden)]
     pub mode: TableMode,
@@ -197,7 +210,15 @@ pub struct CommittedState {
 impl CommittedState {
     /// The state of a table whose rows a new snapshot replaces.
     pub fn new(bookmark: Bookmark, columns: ColumnRecord) -> Self {
-        Self { bookmark, columns, mode: TableMode::Current, keeps_rows: false, foreign_changes: None, lags_in_iceberg: false }
+        Self {
+            bookmark,
+            columns,
+            known_columns: None,
+            mode: TableMode::Current,
+            keeps_rows: false,
+            foreign_changes: None,
+            lags_in_iceberg: false,
+        }
     }
 
     /// Checks that rows with another choice of columns can be added, as far as it is known before the load sees the table. `schema` is the

@@ -155,6 +155,14 @@ pub(in crate::cli) const KEYS: &[Key] = &[
     key("sync", "tables", "table", Form::List, "[\"all\"]", ""),
     key("sync", "exclude", "exclude", Form::List, "[\"content_*\"]", ""),
     key("sync", "on_snapshot_required", "on_snapshot_required", Form::Choice, "\"resnapshot\"", ""),
+    key(
+        "sync",
+        "schema_changes",
+        "schema_changes",
+        Form::Choice,
+        "\"apply\"",
+        "or \"fail\" or \"ignore-new-columns\", for columns that would change",
+    ),
     key("sync", "download_format", "download_format", Form::Choice, "\"jsonl\"", ""),
     key("sync", "nested", "nested", Form::Choice, "\"typed\"", ""),
     key(

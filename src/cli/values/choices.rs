@@ -9,6 +9,8 @@ use crate::page::Columns;
 #[cfg(feature = "lake")]
 use crate::schema::{LakeFormat, Nested};
 #[cfg(feature = "lake")]
+use crate::sink::OnSchemaChange;
+#[cfg(feature = "lake")]
 use crate::sink::delta::{ChangeDataFeed, DeletionVectors, IcebergView, OnForeignChanges};
 #[cfg(feature = "sql")]
 use crate::sink::sql::{DependentViews, NonFinite};
@@ -76,6 +78,15 @@ impl Choice for OnForeignChanges {
 impl Choice for OnSnapshotRequired {
     const CHOICES: &'static [(&'static str, Self)] =
         &[("fail", OnSnapshotRequired::Fail), ("resnapshot", OnSnapshotRequired::Resnapshot)];
+}
+
+#[cfg(feature = "lake")]
+impl Choice for OnSchemaChange {
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("apply", OnSchemaChange::Apply),
+        ("fail", OnSchemaChange::Fail),
+        ("ignore-new-columns", OnSchemaChange::IgnoreNewColumns),
+    ];
 }
 
 #[cfg(feature = "lake")]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error::{Error, Kind, Result};
 use crate::model::{TableRef, is_pattern, name_matches};
 use crate::schema::{ColumnChoice, ColumnRecord, TableOptions, TableRules, TableSchema};
-use crate::sink::{CommittedState, Layout};
+use crate::sink::{CommittedState, Layout, OnSchemaChange};
 
 /// Applies the rules to the present schema of a table.
 ///
@@ -18,8 +18,13 @@ pub(in crate::ops) fn choose(
     table: &TableRef,
     committed: Option<&CommittedState>,
     schema: &Arc<TableSchema>,
+    on_schema_change: OnSchemaChange,
 ) -> Result<ColumnChoice> {
-    let choice = ColumnChoice::of(schema, &rules.of(table).columns, rules.hash_key())?;
+    let mut columns = rules.of(table).columns;
+    if on_schema_change == OnSchemaChange::IgnoreNewColumns {
+        columns.drop.extend(new_columns(table, committed, schema));
+    }
+    let choice = ColumnChoice::of(schema, &columns, rules.hash_key())?;
     let choice = match committed {
         Some(state) => choice.remembering(&state.columns),
         None => choice,
@@ -55,13 +60,34 @@ pub(in crate::ops) fn choose(
     Ok(choice)
 }
 
+/// The columns of the schema that the existing table does not have. They stay left out once they are.
+fn new_columns(table: &TableRef, committed: Option<&CommittedState>, schema: &TableSchema) -> Vec<String> {
+    let Some((state, known)) = committed.and_then(|state| Some((state, state.known_columns.as_ref()?))) else {
+        return Vec::new();
+    };
+    // A change of case is no new column.
+    let is_new = |name: &str| !known.iter().any(|known| known.to_lowercase() == name.to_lowercase());
+    let new: Vec<String> =
+        schema.value.iter().filter(|column| is_new(&column.name)).map(|column| column.name.clone()).collect();
+    let unseen: Vec<&str> = new.iter().filter(|name| !state.columns.dropped.contains(name)).map(String::as_str).collect();
+    if !unseen.is_empty() {
+        tracing::warn!(table = %table, columns = unseen.join(", "), "New columns of the service are left out (--schema-changes ignore-new-columns)");
+    }
+    new
+}
+
 /// The command that shows the columns of a table.
 pub(super) fn schema_command(table: &TableRef) -> String {
     format!("daplake schema --namespace {} --table {}", table.namespace, table.table)
 }
 
 /// The user's options for a table.
-pub(in crate::ops) fn layout(rules: &TableRules, table: &TableRef, columns: ColumnRecord) -> Layout {
+pub(in crate::ops) fn layout(
+    rules: &TableRules,
+    table: &TableRef,
+    columns: ColumnRecord,
+    on_schema_change: OnSchemaChange,
+) -> Layout {
     let TableOptions { deletes, mode, partition_by, .. } = rules.of(table);
-    Layout { columns, deletes, mode, partition_by }
+    Layout { columns, deletes, mode, partition_by, on_schema_change }
 }

@@ -14,7 +14,7 @@ use crate::api::FinishedJob;
 use crate::decode::{BadRows, DecodeCounts};
 use crate::engine::count_rows;
 use crate::error::{Error, Kind, Result};
-use crate::model::{Bookmark, TableRef, Window};
+use crate::model::{Bookmark, TableRef, Timestamp, Window};
 use crate::progress;
 use crate::reduce::{ChangeSet, latest_per_key};
 use crate::scan::{ObjectScan, ScanOptions, check_finished};
@@ -230,18 +230,31 @@ impl Pipeline {
 
     fn plan(&self, source: Source<'_>) -> LoadPlan {
         let Source { table, committed, job, choice } = source;
-        let is_snapshot = source.is_snapshot();
+        let plan = self.plan_before_job(table, committed, choice, job.query.window);
+        LoadPlan { job_id: job.id.clone(), as_of: job.reached, ..plan }
+    }
+
+    /// The plan of a load without what only its job knows.
+    pub(super) fn plan_before_job(
+        &self,
+        table: &TableRef,
+        committed: Option<&CommittedState>,
+        choice: &ColumnChoice,
+        window: Window,
+    ) -> LoadPlan {
+        let is_snapshot = window == Window::Snapshot;
+        let layout = layout(&self.request.rules, table, choice.record().clone(), self.request.on_schema_change);
         LoadPlan {
             table: table.clone(),
             schema: choice.kept().clone(),
             nested: self.request.nested,
             kind: if is_snapshot && !(table.is_log() && committed.is_some()) { LoadKind::Replace } else { LoadKind::Merge },
-            expected: source.expected(),
+            expected: committed.map(|state| state.bookmark),
             run_id: self.request.run_id.clone(),
-            job_id: job.id.clone(),
-            layout: layout(&self.request.rules, table, choice.record().clone()),
+            job_id: String::new(),
+            layout,
             is_snapshot,
-            as_of: job.reached,
+            as_of: Timestamp::from_micros(0),
         }
     }
 

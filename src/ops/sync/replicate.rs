@@ -24,7 +24,7 @@ use crate::ops::runs::{Outcome, Phases};
 use crate::ops::selection::{Holder, unknown_table};
 use crate::progress;
 use crate::schema::{ColumnChoice, ColumnRecord, TableSchema};
-use crate::sink::CommittedState;
+use crate::sink::{CommittedState, OnSchemaChange};
 
 /// State that all tables of a run share.
 pub(super) struct Replicator {
@@ -209,7 +209,7 @@ impl Replicator {
 
     /// Checks that the table can be kept as the user chose.
     async fn validate_layout(&self, table: &TableRef) -> Result<()> {
-        let wanted = layout(&self.request.rules, table, ColumnRecord::default());
+        let wanted = layout(&self.request.rules, table, ColumnRecord::default(), self.request.on_schema_change);
         self.request.sink.capabilities().validate_layout(table, &wanted).await
     }
 
@@ -406,7 +406,8 @@ impl Replicator {
         let SyncRequest { client, rules, .. } = self.request.as_ref();
         let mut schema = read_schema(table, client.table_schema(table).await?)?;
         // Columns are checked before a job starts.
-        let mut choice = choose(rules, table, committed, &schema)?;
+        let on_change = self.request.on_schema_change;
+        let mut choice = choose(rules, table, committed, &schema, on_change)?;
         if let Some(state) = committed.filter(|state| !resnapshot || state.keeps_rows || table.is_log()) {
             state.check_columns(choice.record(), choice.kept())?;
         }
@@ -414,6 +415,7 @@ impl Replicator {
             Some(state) if !resnapshot => Window::Increment { since: state.bookmark.at, until: None },
             _ => Window::Snapshot,
         };
+        self.check_schema_changes(known, &choice, window).await?;
         let query = |window| Query { table: table.clone(), format: self.request.format, mode: self.request.mode, window };
         if let Some(slot) = slot {
             slot.wait().await;
@@ -439,7 +441,8 @@ impl Replicator {
         // values of new columns would be lost.
         if schema.version < job.schema_version {
             schema = read_schema(table, client.table_schema_from(table, job.schema_version).await?)?;
-            choice = choose(rules, table, committed, &schema)?;
+            choice = choose(rules, table, committed, &schema, on_change)?;
+            self.check_schema_changes(known, &choice, job.query.window).await?;
             if let (Some(state), true) = (committed, job.query.window != Window::Snapshot) {
                 state.check_columns(choice.record(), choice.kept())?;
             }
@@ -448,6 +451,17 @@ impl Replicator {
             tracing::warn!(%table, "Schema of the service: {warning}");
         }
         Ok(Answer { job, schema, choice, requested_before })
+    }
+
+    /// Refuses changes of the columns of an existing table, if the user wants that, before a job starts.
+    async fn check_schema_changes(&self, known: Table<'_>, choice: &ColumnChoice, window: Window) -> Result<()> {
+        let on_change = self.request.on_schema_change;
+        let Table { table, committed: Some(_), .. } = known else { return Ok(()) };
+        if on_change == OnSchemaChange::Apply {
+            return Ok(());
+        }
+        let plan = self.pipeline.plan_before_job(table, known.committed, choice, window);
+        on_change.check(table, &self.request.sink.schema_changes(&plan).await?)
     }
 
     /// Runs a query, or resumes the job of an earlier run with the same query. Returns the job, and when it was requested if it was resumed.

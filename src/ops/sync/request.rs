@@ -18,7 +18,7 @@ use crate::ops::journal::Journal;
 use crate::ops::selection::Selection;
 use crate::redact::Secret;
 use crate::schema::{HashKey, Nested, TableRules};
-use crate::sink::Sink;
+use crate::sink::{OnSchemaChange, Sink};
 
 /// What to do if the service has no increments since the bookmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +90,9 @@ pub struct SyncRequest {
     pub resnapshot: bool,
     /// See [`OnSnapshotRequired`].
     pub on_snapshot_required: OnSnapshotRequired,
+    /// What to do when the columns of an existing table would change.
+    #[doc(hidden)]
+    pub on_schema_change: OnSchemaChange,
     /// See [`Precondition`].
     #[doc(hidden)]
     pub precondition: Precondition,
@@ -176,6 +179,7 @@ impl SyncRequest {
             mode: None,
             resnapshot: false,
             on_snapshot_required: OnSnapshotRequired::Resnapshot,
+            on_schema_change: OnSchemaChange::Apply,
             precondition: Precondition::Nothing,
             unknown_tables: UnknownTables::Refuse,
             nested: Nested::Typed,

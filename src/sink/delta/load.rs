@@ -127,6 +127,12 @@ impl DeltaLoad {
 
         let plan = CommitPlan { load, written: &written, reached };
         let (columns, schema_changes) = plan.columns();
+        if load.state.is_some()
+            && let Err(error) = load.plan.layout.on_schema_change.check(&load.plan.table, &schema_changes)
+        {
+            load.uncommitted.remove().await;
+            return Err(error);
+        }
         let mut actions = plan.schema_actions(&columns)?;
         actions.extend(written.actions(load.files(), chrono::Utc::now().timestamp_millis())?);
         let loaded = LoadSummary {

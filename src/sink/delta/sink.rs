@@ -22,8 +22,9 @@ use crate::sink::delta::load::{DeltaLoad, ViewChange};
 use crate::sink::delta::log::foreign_changes::foreign_changes;
 use crate::sink::delta::log::properties;
 use crate::sink::delta::log::protocol;
-use crate::sink::delta::log::system_columns::TableLayout;
+use crate::sink::delta::log::system_columns::{SystemColumn, TableLayout};
 use crate::sink::delta::log::table_log::TableLog;
+use crate::sink::delta::log::table_state::TableState;
 use crate::sink::delta::maintenance::commit_history::{self, Commit};
 use crate::sink::delta::maintenance::optimize::{self, Optimized, Scope};
 use crate::sink::delta::maintenance::time_travel::{self, At};
@@ -197,6 +198,12 @@ where
     checks.buffered(TABLES_AT_ONCE).filter_map(std::future::ready).collect().await
 }
 
+/// Names of the columns that are not system columns.
+fn own_columns(state: &TableState) -> Vec<String> {
+    let own = state.columns.iter().filter(|column| SystemColumn::of(column).is_none());
+    own.map(|column| column.name.clone()).collect()
+}
+
 #[async_trait]
 impl Sink for DeltaSink {
     fn location(&self) -> &SafeUrl {
@@ -221,6 +228,7 @@ impl Sink for DeltaSink {
             keeps_rows: layout.keeps_rows() && !state.files.is_empty(),
             foreign_changes,
             lags_in_iceberg: has_view && iceberg::is_behind(&log, state.version).await.map_err(explained)?,
+            known_columns: Some(own_columns(&state)),
             ..CommittedState::new(state.bookmark, state.column_record())
         }))
     }
@@ -297,6 +305,11 @@ impl Sink for DeltaSink {
     async fn check_tables(&self, tables: &[TableRef]) -> Result<TableProblems> {
         let failures = check_each(tables, |table| async move { self.check_table(&table).await }).await;
         Ok(TableProblems { failures, warnings: Vec::new() })
+    }
+
+    async fn schema_changes(&self, plan: &LoadPlan) -> Result<Vec<String>> {
+        let log = self.log(&plan.table)?;
+        LoadContext::schema_changes(&log, plan).await.map_err(explained).with_field("table", &plan.table)
     }
 
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {

@@ -266,6 +266,10 @@ impl Sink for ParquetSink {
         Ok(TableProblems { failures: check_each(tables, check).await, warnings: Vec::new() })
     }
 
+    async fn schema_changes(&self, plan: &LoadPlan) -> Result<Vec<String>> {
+        self.tables.schema_changes(plan).await
+    }
+
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {
         self.check_folder(&plan.table)?;
         let table = plan.table.clone();

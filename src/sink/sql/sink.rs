@@ -266,7 +266,14 @@ impl Sink for SqlSink {
                 entry
             }
         };
-        Ok(entry.map(|entry| CommittedState::new(entry.bookmark, entry.columns())))
+        Ok(entry.map(|entry| {
+            let record = entry.columns();
+            let known_columns = entry.schema(table).map(|schema| {
+                let own = schema.columns().filter(|column| !record.dropped.contains(&column.name));
+                own.map(|column| column.name.clone()).collect()
+            });
+            CommittedState { known_columns, ..CommittedState::new(entry.bookmark, record) }
+        }))
     }
 
     async fn list(&self, namespace: Option<&Namespace>) -> Result<Vec<TableRef>> {
@@ -329,6 +336,12 @@ impl Sink for SqlSink {
 
     async fn check_tables(&self, tables: &[TableRef]) -> Result<TableProblems> {
         privileges::check_tables(&self.database, tables).await
+    }
+
+    async fn schema_changes(&self, plan: &LoadPlan) -> Result<Vec<String>> {
+        let _slot = self.database.query_slot().await?;
+        let changes = SqlLoad::schema_changes(Arc::clone(&self.database), plan.clone()).await;
+        changes.with_field("table", &plan.table)
     }
 
     async fn begin(&self, plan: LoadPlan) -> Result<Box<dyn Load>> {

@@ -14,7 +14,9 @@ use serde_json::Value;
 
 use crate::support::database::TestDatabase;
 use crate::support::machines::sync_from_two_machines;
-use crate::support::{Run, World, assert_same, canvas, failures, outcome, school, web_logs};
+use crate::support::{
+    Run, World, assert_same, assert_schemas_are_frozen_on_request, canvas, failures, outcome, school, web_logs,
+};
 
 /// The tests for one kind of database.
 macro_rules! on {
@@ -49,6 +51,7 @@ on!(postgresql = crate::support::postgres::Database:
     a_server_that_ends_sessions_during_a_load_leaves_nothing,
     a_crash_of_the_server_during_a_load_leaves_nothing,
     removed_columns_are_kept_or_dropped_on_request,
+    the_columns_are_frozen_on_request,
     columns_are_dropped_and_hashed,
     tables_that_the_sync_state_does_not_list_are_not_changed,
     the_start_and_end_of_a_table_are_reported,
@@ -83,6 +86,7 @@ on!(mariadb = crate::support::database::Mariadb:
     a_server_that_ends_sessions_during_a_load_leaves_nothing,
     a_crash_of_the_server_during_a_load_leaves_nothing,
     removed_columns_are_kept_or_dropped_on_request,
+    the_columns_are_frozen_on_request,
     columns_are_dropped_and_hashed,
     tables_that_the_sync_state_does_not_list_are_not_changed,
 );
@@ -106,6 +110,7 @@ on!(mysql = crate::support::database::Mysql:
     a_server_that_ends_sessions_during_a_load_leaves_nothing,
     a_crash_of_the_server_during_a_load_leaves_nothing,
     removed_columns_are_kept_or_dropped_on_request,
+    the_columns_are_frozen_on_request,
     columns_are_dropped_and_hashed,
     tables_that_the_sync_state_does_not_list_are_not_changed,
     the_start_and_end_of_a_table_are_reported,
@@ -669,6 +674,11 @@ async fn the_start_and_end_of_a_table_are_reported<D: TestDatabase>() {
 }
 
 /// A column that the service removes is kept, or dropped on request in the run with the change. Columns of the user stay.
+async fn the_columns_are_frozen_on_request<D: TestDatabase>() {
+    let Some(sql) = Sql::<D>::new(SchoolOptions { rows: 30, evolving: true, ..school(&[]) }).await else { return };
+    assert_schemas_are_frozen_on_request(&sql.world, || sql.request()).await;
+}
+
 async fn removed_columns_are_kept_or_dropped_on_request<D: TestDatabase>() {
     let table = canvas("courses");
     let tables = std::slice::from_ref(&table);

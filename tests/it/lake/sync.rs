@@ -1,10 +1,10 @@
 //! Syncs without faults: snapshots, increments, schema changes, repeated keys, selections.
 
 use daplake::internals::schema::Nested;
-use daplake::ops::{self, OnSnapshotRequired, Outcome, Selection};
+use daplake::ops::{self, OnSnapshotRequired, Outcome, Selection, SyncRequest, Target};
 use daplake::{Format, Kind, TableRef};
 
-use crate::support::{World, canvas, outcome, school, web_logs};
+use crate::support::{World, assert_schemas_are_frozen_on_request, canvas, outcome, school, web_logs};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_tables_of_all_namespaces_are_synced_through_a_history() {
@@ -69,6 +69,20 @@ async fn schema_changes_are_committed_with_the_rows() {
         world.assert_all("deltalake", world.school.now());
     }
     assert!(changes.len() >= 4, "the history has schema changes: {changes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_columns_of_delta_tables_are_frozen_on_request() {
+    let world = World::new(daplake::demo::school::SchoolOptions { evolving: true, rows: 30, ..school(&[]) }).await;
+    assert_schemas_are_frozen_on_request(&world, || world.request()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_columns_of_parquet_folders_are_frozen_on_request() {
+    let world = World::new(daplake::demo::school::SchoolOptions { evolving: true, rows: 30, ..school(&[]) }).await;
+    let sink = ops::open_sink(&Target::Parquet(Box::new(Target::Folder(world.path("folders")))), &world.engine()).unwrap();
+    assert_schemas_are_frozen_on_request(&world, || SyncRequest { sink: std::sync::Arc::clone(&sink), ..world.request() })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -32,8 +32,12 @@ use std::time::Duration;
 use daplake::demo::record::{Cell, Record};
 use daplake::demo::school::{School, SchoolOptions};
 use daplake::demo::serve::{ServeOptions, Server};
-use daplake::ops::{self, Outcome, Report, Selection, SyncRequest, Target};
-use daplake::{Client, ClientOptions, Credentials, Engine, EngineOptions, Pacing, RetryPolicy, Secret, TableRef, Timestamp};
+use daplake::internals::sink::OnSchemaChange;
+use daplake::ops::{self, Outcome, Report, Selection, SyncRequest, TableReport, Target};
+use daplake::sink::Sink;
+use daplake::{
+    Client, ClientOptions, Credentials, Engine, EngineOptions, Kind, Pacing, RetryPolicy, Secret, TableRef, Timestamp,
+};
 use serde_json::Value;
 
 pub const CLIENT_ID: &str = "test-region#planted-client";
@@ -324,6 +328,64 @@ impl Run {
 
 pub fn failures(report: &Report) -> Vec<String> {
     report.failed().map(|table| format!("{}: {:?}", table.table, table.error)).collect()
+}
+
+/// Syncs a school with schema changes under each of the policies. A frozen table fails before its job, with a list of what would change, and
+/// exactly the tables fail that would change. New columns are left out on request. The school's tables must be of a new target.
+pub async fn assert_schemas_are_frozen_on_request(world: &World, request: impl Fn() -> SyncRequest) {
+    let run = async |on_schema_change| ops::sync(SyncRequest { on_schema_change, ..request() }).await.unwrap();
+    let columns = async |sink: &dyn Sink, table: &TableRef| {
+        let columns = sink.status(table).await.unwrap().map_or_else(Vec::new, |status| status.columns);
+        columns.into_iter().map(|column| column.name).collect::<Vec<_>>()
+    };
+    let first = run(OnSchemaChange::Apply).await;
+    assert_eq!(failures(&first), [""; 0]);
+    let sink = request().sink;
+    let (mut refused, mut ignored) = (0, 0);
+    for step in 0..6 {
+        world.school.advance();
+        let policy = if step % 2 == 0 { OnSchemaChange::Fail } else { OnSchemaChange::IgnoreNewColumns };
+        let mut before = BTreeMap::new();
+        for table in &first.tables {
+            before.insert(table.table.clone(), columns(sink.as_ref(), &table.table).await);
+        }
+        let report = run(policy).await;
+        let mut failed = Vec::new();
+        for TableReport { table, error, outcome, .. } in &report.tables {
+            assert_eq!(columns(sink.as_ref(), table).await, before[table], "{policy:?} {table}");
+            let Some(error) = error else {
+                let Outcome::Loaded { schema_changes, .. } = outcome else { continue };
+                assert_eq!(*schema_changes, [""; 0], "{policy:?} {table}");
+                continue;
+            };
+            let changes = error.get("changes").unwrap();
+            // Nulls in a required column are known when the rows are.
+            let is_of_rows = changes.contains("has nulls");
+            assert_eq!((error.kind(), error.get("job").is_some()), (Kind::Schema, is_of_rows), "{error:?}");
+            assert!(
+                policy == OnSchemaChange::Fail || !changes.split("; ").all(|change| change.contains("is new")),
+                "{error:?}"
+            );
+            let hint = format!("--schema-changes apply --table {table}");
+            assert!(error.hint_text().is_some_and(|text| text.contains(&hint)), "{error:?}");
+            failed.push(table.clone());
+        }
+        let applied = run(OnSchemaChange::Apply).await;
+        assert_eq!(failures(&applied), [""; 0]);
+        let changed = applied.tables.iter().filter(|table| match &table.outcome {
+            Outcome::Loaded { schema_changes, .. } => !schema_changes.is_empty(),
+            _ => false,
+        });
+        let changed: Vec<TableRef> = changed.map(|table| table.table.clone()).collect();
+        if policy == OnSchemaChange::Fail {
+            assert_eq!(failed, changed);
+            refused += failed.len();
+        } else {
+            ignored += usize::from(failed.is_empty());
+        }
+    }
+    assert!(refused >= 2, "the history has schema changes");
+    assert!(ignored >= 1, "the history has changes that can be ignored");
 }
 
 pub fn outcome<'a>(report: &'a Report, table: &TableRef) -> &'a Outcome {

@@ -173,6 +173,7 @@ async fn request(global: &GlobalArgs, client: &Client, args: SyncArgs) -> Result
         format: args.download_format,
         resnapshot: args.resnapshot,
         on_snapshot_required: args.on_snapshot_required,
+        on_schema_change: args.schema_changes,
         nested: args.nested,
         rules: context::table_rules(&args.tables)?,
         bad_rows: args.bad_rows,

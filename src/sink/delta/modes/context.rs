@@ -81,6 +81,15 @@ impl LoadContext {
         Ok(context)
     }
 
+    /// The changes that a load would make to the columns of the existing table, one sentence each.
+    pub(crate) async fn schema_changes(log: &TableLog, plan: &LoadPlan) -> Result<Vec<String>> {
+        let Some(state) = log.state().await? else { return Ok(Vec::new()) };
+        let keys: Vec<String> = plan.schema.key_names().into_iter().map(str::to_owned).collect();
+        let present = TableLayout::from_properties(&state.configuration);
+        let layout = TableLayout::resolve(Some(&present), &plan.layout, default_partition(plan))?;
+        Ok(TableDesign::new(Some(&state), plan, &keys, Some(&present), &layout)?.changes)
+    }
+
     async fn plan_table(&mut self) -> Result<()> {
         let table = &self.plan.table;
         let mut foreign = None;

@@ -103,7 +103,7 @@ pub(in crate::sink::sql) struct Change {
     pub(in crate::sink::sql) notes: Vec<String>,
     /// Changes that are not made, one sentence each.
     pub(in crate::sink::sql) warnings: Vec<String>,
-    /// Existing columns that get another type or are dropped, where objects that depend on them must be recreated.
+    /// Existing columns that get another type, and those that are dropped where views keep them from it.
     pub(in crate::sink::sql) columns: Vec<String>,
     /// Whether the existing primary key is dropped.
     pub(in crate::sink::sql) drops_key: bool,

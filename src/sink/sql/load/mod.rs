@@ -42,26 +42,8 @@ const STREAMS_AT_ONCE: usize = 2;
 impl SqlLoad {
     /// Opens a session and makes sure that the sync state exists. Kind `Schema` for a change that the load cannot make.
     pub(super) async fn begin(database: Arc<Database>, plan: LoadPlan) -> Result<Self> {
-        plan.layout.require_default()?;
-        let table = database.dialect().table_of(&plan.schema)?;
-        let mut session = database.session().await?;
-        database.prepare_namespace(session.as_mut(), &plan.table.namespace).await?;
-        let findings = table.columns.iter().map(Findings::of).collect();
-        let mut load = Self {
-            database,
-            session,
-            plan,
-            table,
-            state: State::Planned,
-            holds_lock: false,
-            created_table: false,
-            created_enumerations: Vec::new(),
-            non_finite: 0,
-            loaded: LoadSummary::default(),
-            findings,
-            to_populate: Vec::new(),
-            ids: HashMap::new(),
-        };
+        let mut load = Self::open(database, plan).await?;
+        load.database.prepare_namespace(load.session.as_mut(), &load.plan.table.namespace).await?;
         // A change that cannot be made is reported before anything is downloaded.
         let entry = load.entry().await?;
         let mut live = load.live().await?;
@@ -72,6 +54,37 @@ impl SqlLoad {
             load.change(&live, entry.as_ref())?;
         }
         Ok(load)
+    }
+
+    async fn open(database: Arc<Database>, plan: LoadPlan) -> Result<Self> {
+        plan.layout.require_default()?;
+        let table = database.dialect().table_of(&plan.schema)?;
+        let session = database.session().await?;
+        let findings = table.columns.iter().map(Findings::of).collect();
+        Ok(Self {
+            database,
+            session,
+            plan,
+            table,
+            state: State::Planned,
+            holds_lock: false,
+            created_table: false,
+            is_frozen: false,
+            created_enumerations: Vec::new(),
+            non_finite: 0,
+            loaded: LoadSummary::default(),
+            findings,
+            to_populate: Vec::new(),
+            ids: HashMap::new(),
+        })
+    }
+
+    /// The changes that a load would make to the columns of the existing table, one sentence each. Changes nothing.
+    pub(super) async fn schema_changes(database: Arc<Database>, plan: LoadPlan) -> Result<Vec<String>> {
+        let mut load = Self::open(database, plan).await?;
+        let changes = load.pending_changes().await?;
+        load.database.give_back(load.session);
+        Ok(changes)
     }
 
     /// Values and hashes, or hashes with two keys, must not be mixed in one column.

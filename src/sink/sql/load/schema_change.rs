@@ -38,6 +38,44 @@ impl SqlLoad {
         self.database.dialect().change_table(&self.table, live, rules)
     }
 
+    /// The changes to the columns of the existing table, one sentence each. Empty if there is no table.
+    pub(super) async fn pending_changes(&mut self) -> Result<Vec<String>> {
+        let database = Arc::clone(&self.database);
+        if !database.has_sync_state(self.session.as_mut()).await? {
+            return Ok(Vec::new());
+        }
+        let Some(entry) = self.entry().await? else { return Ok(Vec::new()) };
+        let mut live = self.live().await?;
+        let renamed = self.match_case(&mut live, Some(&entry))?;
+        let change = self.change(&live, Some(&entry))?;
+        let enumerations = self.live_enumerations().await?;
+        let mut changes = self.described_changes(&change, &live, &renamed);
+        let added = database.dialect().widen_enumerations(&self.table, &enumerations);
+        changes.extend(added.into_iter().map(|(_, note)| note));
+        Ok(changes)
+    }
+
+    /// What a change does to the columns, one sentence each.
+    fn described_changes(&self, change: &Change, live: &[LiveColumn], renamed: &[(String, String)]) -> Vec<String> {
+        let dialect = self.database.dialect();
+        let mut changes: Vec<String> = renamed.iter().map(|(from, to)| format!("`{from}` becomes `{to}`")).collect();
+        changes.extend(change.notes.iter().cloned());
+        for name in &change.columns {
+            let wanted = self.table.columns.iter().find(|column| column.name == *name);
+            let existing = live.iter().find(|column| column.name == *name);
+            if let (Some(wanted), Some(existing)) = (wanted, existing) {
+                let [from, to] = [&existing.sql_type, &wanted.sql_type].map(|sql_type| dialect.plain_type(sql_type));
+                changes.push(format!("`{name}` becomes {to} instead of {from}"));
+            }
+        }
+        changes
+    }
+
+    /// Refuses a change that rows need, if the table must stay as it is.
+    fn check_frozen(&self, change: &str) -> Result<()> {
+        if self.is_frozen { self.plan.layout.on_schema_change.check(&self.plan.table, &[change.to_owned()]) } else { Ok(()) }
+    }
+
     /// Gives existing columns whose names differ from the wanted ones only in case the wanted names; returns old and new names. A column
     /// that the user added keeps its name; where the database cannot hold both, that is an error.
     pub(super) fn match_case(
@@ -144,6 +182,12 @@ impl SqlLoad {
         }
         let renamed = self.match_case(&mut live, entry)?;
         let change = self.change(&live, entry)?;
+        // Tables that are adopted get the columns of the service.
+        self.is_frozen = entry.is_some();
+        let on_change = self.plan.layout.on_schema_change;
+        if self.is_frozen {
+            on_change.check(&self.plan.table, &self.described_changes(&change, &live, &renamed))?;
+        }
         let changed = self.changed_columns(&change, &renamed);
         // Views are locked before the table, so nothing may lock it before.
         let mut statements: Vec<Statement> =
@@ -217,6 +261,7 @@ impl SqlLoad {
         }
         self.table.columns[index].required = false;
         if existing.is_none_or(|existing| existing.not_null) {
+            self.check_frozen(&format!("`{}` is required and has nulls", self.table.columns[index].name))?;
             let database = Arc::clone(&self.database);
             let column = &self.table.columns[index];
             let name = column.name.clone();
@@ -242,6 +287,7 @@ impl SqlLoad {
         let is_wide = |live: &LiveColumn| dialect.plain_type(&live.sql_type) == dialect.plain_type(&wide.sql_type);
         if wide.lookup.is_some() || !existing.is_some_and(is_wide) {
             let note = format!("`{}` has {what}, and holds any string now", column.name);
+            self.check_frozen(&format!("`{}` has {what}", column.name))?;
             let retype = [dialect.retype(&self.table, &wide, existing)];
             let changed = self.widened_column(&wide, existing);
             self.change_live(&retype, &changed).await?;
@@ -271,6 +317,7 @@ impl SqlLoad {
         if statements.is_empty() {
             return Ok(());
         }
+        self.check_frozen(&format!("`{}` has {} values that its enumeration lacks", column.name, values.len()))?;
         // A type that this transaction created is invisible to others. Any other type must get its values before they can be used.
         if is_new || dialect.live_enumerations(&self.plan.table.namespace).is_none() {
             self.define(&statements).await?;

@@ -29,6 +29,8 @@ pub(in crate::sink::sql) struct SqlLoad {
     pub(super) holds_lock: bool,
     /// This load created the table, and no rollback removes it.
     pub(super) created_table: bool,
+    /// The table exists and its columns follow [`OnSchemaChange`](crate::sink::OnSchemaChange).
+    pub(super) is_frozen: bool,
     /// Names of enumeration types that this transaction created; no other session sees them yet.
     pub(super) created_enumerations: Vec<String>,
     /// NaN and infinities that became null.

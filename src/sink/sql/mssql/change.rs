@@ -38,6 +38,7 @@ pub(super) fn change_table(table: &SqlTable, live: &[LiveColumn], rules: ChangeR
     }
     change.statements.extend(columns.statements);
     change.notes.extend(columns.notes);
+    change.columns = columns.columns;
     if recreates_key {
         change.statements.push(add_primary_key(table));
     }
@@ -100,6 +101,9 @@ fn alter_column(
     let set_type = |sql_type: &str, null: &str| alter(table, &format!("ALTER COLUMN {name} {sql_type}{null}"));
     let retype = retype(column, live, rules.kind)?;
     let is_retyped = retype != Retype::Keep;
+    if is_retyped {
+        change.columns.push(column.name.clone());
+    }
     let is_redefaulted = before.is_some_and(|before| before.default != column.default);
     // A default that the stored schema does not have belongs to the user; if it blocks the change, the server names it.
     let is_foreign_default = before.is_some_and(|before| before.default.is_none());

@@ -128,10 +128,12 @@ fn alter_column<'c>(
         Fit::Members(members) => wanted = Some(SqlType::enumeration(members).to_string()),
         Fit::ToLookup => {
             change.statements.extend(to_lookup(table, column, live));
+            change.columns.push(column.name.clone());
             return Ok(());
         }
         Fit::Other if kind == LoadKind::Replace => {
             change.statements.extend(drop_foreign_key(table, live));
+            change.columns.push(column.name.clone());
             // The old rows, which are about to be removed, have values that would not fit.
             plan.actions.push(format!("DROP COLUMN {}", quote(&column.name)));
             plan.actions.push(format!("ADD COLUMN {}", define(column, &column.sql_type, can_require(column, kind))));
@@ -143,6 +145,9 @@ fn alter_column<'c>(
             wanted = Some(Kind::Longtext.to_string());
         }
         Fit::Other => return Err(incompatible_type(&column.name, &plain(&live.sql_type), &plain(&column.sql_type))),
+    }
+    if wanted.is_some() {
+        change.columns.push(column.name.clone());
     }
     let relaxed = live.not_null && !column.required && !column.key;
     if relaxed {
