@@ -87,6 +87,12 @@ pub(in crate::cli) struct SyncdbArgs {
     pub(in crate::cli) init_missing: bool,
 }
 
+/// A table or pattern and an SQL statement. The error does not repeat the text, which may hold secrets.
+fn table_statement(text: &str) -> Result<(String, String), &'static str> {
+    let (tables, statement) = text.split_once('=').ok_or("write it as TABLE=SQL")?;
+    Ok((tables.trim().to_owned(), statement.trim().to_owned()))
+}
+
 /// Options of database targets.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DatabaseArgs {
@@ -106,6 +112,11 @@ pub(in crate::cli) struct DatabaseArgs {
     /// Existing tables without a bookmark to take over; all their rows are replaced.
     #[arg(long, value_delimiter = ',', value_name = "TABLES", hide_short_help = true, help_heading = DATABASES)]
     pub(in crate::cli) adopt: Vec<String>,
+    /// SQL to run after each load of a table in its transaction, such as 'users=CALL refresh_reports()'.
+    ///
+    /// The table is a name or a pattern. May be repeated; each value is one statement.
+    #[arg(long, value_name = "TABLE=SQL", value_parser = table_statement, hide_short_help = true, help_heading = DATABASES)]
+    pub(in crate::cli) after_sql: Vec<(String, String)>,
     /// PostgreSQL: what to do with views on a column that changes its type or is dropped.
     ///
     /// `recreate` drops and recreates them in the transaction of the load, `fail` fails the table.

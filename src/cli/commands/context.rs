@@ -198,6 +198,7 @@ pub(in crate::cli) fn database_options(args: &DatabaseArgs) -> SqlOptions {
         drop_removed_columns: args.drop_removed_columns,
         adopt: args.adopt.clone(),
         dependent_views: args.dependent_views,
+        after_sql: args.after_sql.clone(),
     }
 }
 

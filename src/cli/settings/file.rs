@@ -410,7 +410,7 @@ impl Reader<'_> {
         };
         let one = |text: String| Ok(Ok(vec![text]));
         match (key.form, item) {
-            (Form::List, Item::Value(Value::Array(array))) => {
+            (Form::List | Form::Statements, Item::Value(Value::Array(array))) => {
                 let mut arguments = Vec::new();
                 for value in array.iter() {
                     let Some(text) = value.as_str() else { return Err(wrong(self)) };
@@ -450,7 +450,7 @@ impl Reader<'_> {
                 }
             }
             (Form::Flag, Item::Value(Value::Boolean(flag))) => one(flag.value().to_string()),
-            (form, Item::Value(Value::String(text))) if !matches!(form, Form::List | Form::Pairs) => {
+            (form, Item::Value(Value::String(text))) if !matches!(form, Form::List | Form::Statements | Form::Pairs) => {
                 let may_be_file = matches!(form, Form::Secret | Form::Place) || key.name == "client_id";
                 let text = match may_be_file {
                     true => self.revealed(text.value(), shown, item, form == Form::Secret)?,

@@ -36,6 +36,8 @@ pub(in crate::cli) enum Form {
     Count,
     Flag,
     List,
+    /// A list of SQL statements.
+    Statements,
     /// A number of bytes, such as 256MiB.
     Size,
     /// A number of bytes that this machine has.
@@ -60,6 +62,7 @@ impl Key {
             Form::Count => "a whole number, such as 5".to_owned(),
             Form::Flag => "true or false".to_owned(),
             Form::List => "a list of strings, such as [\"users\", \"course*\"]".to_owned(),
+            Form::Statements => "a list of SQL statements, such as [\"CALL refresh_reports()\"]".to_owned(),
             Form::Size => "a size, such as \"256MiB\" or \"2GB\"".to_owned(),
             #[cfg(feature = "lake")]
             Form::Memory => "a size of memory, such as \"256MiB\" or \"2GB\"".to_owned(),
@@ -128,6 +131,14 @@ pub(in crate::cli) const TABLES: &[Key] = &[
         Form::OneOf(&["current", "changes", "history"]),
         "\"history\"",
         "lakes: current, changes or history; cannot be changed later",
+    ),
+    key(
+        "tables",
+        "after_sql",
+        "after_sql",
+        Form::Statements,
+        "[\"CALL refresh_reports()\"]",
+        "databases: statements that run in the transaction of each load",
     ),
     key(
         "tables",
@@ -325,7 +336,8 @@ mod tests {
         for key in KEYS.iter().chain(TARGET).chain(TABLES) {
             let option = sync.get_arguments().chain(COMMAND_LINE.get_arguments()).find(|option| option.get_id() == key.option);
             // Builds without databases have no options for them.
-            let is_of_databases = matches!(key.option, "non_finite" | "drop_removed_columns" | "adopt" | "dependent_views");
+            let is_of_databases =
+                matches!(key.option, "non_finite" | "drop_removed_columns" | "adopt" | "dependent_views" | "after_sql");
             assert!(option.is_some() || (is_of_databases && !cfg!(feature = "sql")), "{} has no option", key.option);
             assert!(key.form != Form::Choice || key.choices().len() > 1, "{} has no values", key.name);
         }

@@ -31,6 +31,8 @@ pub struct SqlOptions {
     /// Names or patterns of tables that may be taken over although they have rows and the sync state does not list them. All their rows
     /// are replaced.
     pub adopt: Vec<String>,
+    /// Statements that run after each load of the tables of a pattern, in the transaction of the load: pairs of pattern and statement, in order.
+    pub after_sql: Vec<(String, String)>,
     /// See [`DependentViews`].
     pub dependent_views: DependentViews,
 }

@@ -31,6 +31,8 @@ use crate::ops::{
     UnpackLimits,
 };
 use crate::redact::{visible, visible_lines};
+#[cfg(feature = "sql")]
+use crate::schema::TableOptions;
 
 /// How long a notification may take after the process was asked to end.
 const LAST_NOTIFICATION: Duration = Duration::from_secs(2);
@@ -165,6 +167,11 @@ async fn request(global: &GlobalArgs, client: &Client, args: SyncArgs) -> Result
     let selection =
         Selection { namespaces: args.selection.namespace, tables: args.selection.table, exclude: args.selection.exclude };
     let skip_recent = watch::skip_recent(&args.schedule);
+    #[cfg_attr(not(feature = "sql"), expect(unused_mut, reason = "only databases have statements for tables"))]
+    let mut rules = context::table_rules(&args.tables)?;
+    // So that their tables are checked like those of other options.
+    #[cfg(feature = "sql")]
+    args.database.after_sql.iter().for_each(|(tables, _)| rules.add(tables.clone(), TableOptions::default()));
     let state = state_dir(args.state.state_dir);
     if state.is_none() {
         tracing::warn!("There is no state folder: an interrupted run cannot be resumed (see --state-dir)");
@@ -175,7 +182,7 @@ async fn request(global: &GlobalArgs, client: &Client, args: SyncArgs) -> Result
         on_snapshot_required: args.on_snapshot_required,
         on_schema_change: args.schema_changes,
         nested: args.nested,
-        rules: context::table_rules(&args.tables)?,
+        rules,
         bad_rows: args.bad_rows,
         out_of_range: args.times.out_of_range_times,
         concurrency: args.concurrency,

@@ -55,6 +55,19 @@ pub(in crate::sink::sql) trait Transactions {
         None
     }
 
+    /// Whether a statement of the user that begins with this keyword, in capitals, may run in a transaction without ending it.
+    fn keeps_transaction(&self, keyword: &str) -> bool;
+
+    /// Marks a place in the transaction before a statement of the user.
+    fn mark(&self) -> Statement {
+        Statement::new("SAVEPOINT daplake_user")
+    }
+
+    /// Fails if the transaction has ended since [`Transactions::mark`].
+    fn check_mark(&self) -> Statement {
+        Statement::new("RELEASE SAVEPOINT daplake_user")
+    }
+
     /// Whether a statement was given up because another session holds a lock.
     fn is_lock_timeout(&self, error: &Error) -> bool;
 

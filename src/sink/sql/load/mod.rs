@@ -3,6 +3,7 @@
 //! Where a rollback undoes schema statements, all is one transaction: table or staging table, rows, schema change, bookmark. Elsewhere the
 //! schema statements come first and can be repeated (`schema_change.rs`), and the transaction has the merge and the bookmark.
 
+mod after_sql;
 mod definition;
 mod dependents;
 mod findings;
@@ -43,6 +44,7 @@ impl SqlLoad {
     /// Opens a session and makes sure that the sync state exists. Kind `Schema` for a change that the load cannot make.
     pub(super) async fn begin(database: Arc<Database>, plan: LoadPlan) -> Result<Self> {
         let mut load = Self::open(database, plan).await?;
+        load.check_statements_of_user()?;
         load.database.prepare_namespace(load.session.as_mut(), &load.plan.table.namespace).await?;
         // A change that cannot be made is reported before anything is downloaded.
         let entry = load.entry().await?;
@@ -75,6 +77,7 @@ impl SqlLoad {
             loaded: LoadSummary::default(),
             findings,
             to_populate: Vec::new(),
+            ran_statements_of_user: false,
             ids: HashMap::new(),
         })
     }
@@ -365,6 +368,7 @@ impl SqlLoad {
         if self.non_finite > 0 {
             self.loaded.warnings.push(format!("stored null for {}", counted(self.non_finite, "NaN or infinite number")));
         }
+        self.run_statements_of_user().await?;
         self.session.execute(&sync_state::store_bookmark(dialect, &self.plan.schema, entry.as_ref(), reached)).await?;
         if let Some(store) = dialect.store_exact_bookmark(&self.plan.table, reached.at.micros()) {
             self.session.execute(&store).await?;
@@ -424,8 +428,11 @@ impl Load for SqlLoad {
             }
             return Err(error.with_field("table", table));
         }
-        let Self { database, session, loaded, .. } = *self;
-        database.give_back(session);
+        let Self { database, session, loaded, ran_statements_of_user, .. } = *self;
+        // Statements of users can change settings of their session.
+        if !ran_statements_of_user {
+            database.give_back(session);
+        }
         Ok(loaded)
     }
 

@@ -40,6 +40,8 @@ pub(in crate::sink::sql) struct SqlLoad {
     pub(super) findings: Vec<Findings>,
     /// Recreated materialized views that get their rows before the commit, each before those that use it.
     pub(super) to_populate: Vec<Dependent>,
+    /// Statements of the user ran in the session.
+    pub(super) ran_statements_of_user: bool,
     /// Ids of lookup tables, by column.
     pub(super) ids: HashMap<String, Ids>,
 }

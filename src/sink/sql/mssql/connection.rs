@@ -251,13 +251,13 @@ async fn copy(client: &mut Wire, plan: &CopyPlan<Format>, batch: &RecordBatch) -
 impl Connection for Session {
     /// Returns the number that the statement selects last, if it selects any: the driver keeps no other count of a batch.
     async fn execute(&mut self, statement: &Statement) -> Result<u64> {
-        tracing::debug!(sql = statement.text, "Statement");
+        tracing::debug!(sql = statement.shown(), "Statement");
         let rows = self.ask(statement).await?;
         Ok(rows.last().and_then(|row| row.first()?.as_deref()?.parse().ok()).unwrap_or(0))
     }
 
     async fn rows(&mut self, statement: &Statement) -> Result<Vec<Row>> {
-        tracing::debug!(sql = statement.text, "Query");
+        tracing::debug!(sql = statement.shown(), "Query");
         self.ask(statement).await
     }
 

@@ -566,6 +566,18 @@ impl Transactions for MssqlDialect {
         vec![Statement::new("SET LOCK_TIMEOUT -1")]
     }
 
+    fn keeps_transaction(&self, keyword: &str) -> bool {
+        !["BEGIN", "COMMIT", "ROLLBACK", "SAVE", "SET"].contains(&keyword)
+    }
+
+    fn mark(&self) -> Statement {
+        Statement::new("SAVE TRANSACTION daplake_user")
+    }
+
+    fn check_mark(&self) -> Statement {
+        Statement::new("IF @@TRANCOUNT <> 1 THROW 50000, 'The transaction has ended.', 1")
+    }
+
     fn is_lock_timeout(&self, error: &Error) -> bool {
         errors::is_lock_timeout(error)
     }

@@ -207,7 +207,8 @@ struct Session {
 impl Session {
     /// Runs a statement; returns all rows of all results, and the number of rows that the last part changed.
     async fn run(&mut self, statement: &Statement) -> Result<(Vec<Row>, u64)> {
-        let done = match statement.parameters.is_empty() {
+        // A prepared statement is a single one, so that nothing can follow that of a user.
+        let done = match statement.parameters.is_empty() && !statement.is_of_user {
             true => gather(self.conn.query_iter(&statement.text).await).await,
             false => {
                 let values = statement.parameters.iter().map(|value| match value {
@@ -395,12 +396,12 @@ fn text(value: Value) -> Option<String> {
 #[async_trait]
 impl Connection for Session {
     async fn execute(&mut self, statement: &Statement) -> Result<u64> {
-        tracing::debug!(sql = statement.text, "Statement");
+        tracing::debug!(sql = statement.shown(), "Statement");
         Ok(self.run(statement).await?.1)
     }
 
     async fn rows(&mut self, statement: &Statement) -> Result<Vec<Row>> {
-        tracing::debug!(sql = statement.text, "Query");
+        tracing::debug!(sql = statement.shown(), "Query");
         Ok(self.run(statement).await?.0)
     }
 

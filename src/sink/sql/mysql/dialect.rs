@@ -600,6 +600,11 @@ impl Transactions for MysqlDialect {
         Some(self.end_definition())
     }
 
+    /// Most other statements commit implicitly.
+    fn keeps_transaction(&self, keyword: &str) -> bool {
+        ["CALL", "DELETE", "DO", "INSERT", "REPLACE", "SELECT", "UPDATE", "WITH"].contains(&keyword)
+    }
+
     fn is_lock_timeout(&self, error: &Error) -> bool {
         errors::is_lock_timeout(error)
     }

@@ -219,7 +219,8 @@ impl Session {
     }
 
     async fn answer(&self, statement: &Statement) -> Result<Answer, tokio_postgres::Error> {
-        match statement.parameters.is_empty() {
+        // The extended protocol accepts a single statement only, so that nothing can follow that of a user.
+        match statement.parameters.is_empty() && !statement.is_of_user {
             true => self.ask_plainly(&statement.text).await,
             false => self.ask_with(statement).await,
         }
@@ -260,6 +261,9 @@ impl Session {
         let mut answer = Box::pin(self.client.query_typed_raw(&statement.text, parameters).await?);
         let mut rows = Vec::new();
         while let Some(row) = answer.try_next().await? {
+            if statement.is_of_user {
+                continue;
+            }
             rows.push((0..row.len()).map(|index| text_of(&row, index)).collect::<Result<Row, _>>()?);
         }
         Ok((rows, answer.rows_affected().unwrap_or(0)))
@@ -357,12 +361,12 @@ impl Session {
 #[async_trait]
 impl Connection for Session {
     async fn execute(&mut self, statement: &Statement) -> Result<u64> {
-        tracing::debug!(sql = statement.text, "Statement");
+        tracing::debug!(sql = statement.shown(), "Statement");
         Ok(self.ask(statement).await?.1)
     }
 
     async fn rows(&mut self, statement: &Statement) -> Result<Vec<Row>> {
-        tracing::debug!(sql = statement.text, "Query");
+        tracing::debug!(sql = statement.shown(), "Query");
         Ok(self.ask(statement).await?.0)
     }
 

@@ -670,6 +670,10 @@ impl Transactions for PostgresDialect {
         Some(vec![Statement::new("ROLLBACK TO SAVEPOINT daplake; RELEASE SAVEPOINT daplake")])
     }
 
+    fn keeps_transaction(&self, keyword: &str) -> bool {
+        !["BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "SAVEPOINT", "RELEASE", "PREPARE"].contains(&keyword)
+    }
+
     fn is_lock_timeout(&self, error: &Error) -> bool {
         errors::is_lock_timeout(error)
     }

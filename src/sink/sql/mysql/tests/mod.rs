@@ -81,6 +81,7 @@ on_both!(
     a_column_of_the_user_is_not_renamed,
     values_are_stored_as_they_were_sent,
     a_warning_about_rows_is_an_error,
+    statements_after_a_load_are_part_of_its_transaction,
 );
 
 /// The Arrow type by which a column is compared.
@@ -744,6 +745,35 @@ fn into(table: &str) -> CopyTarget {
 }
 
 /// Problems about which the server only warns when rows arrive as a file.
+async fn statements_after_a_load_are_part_of_its_transaction(brand: Brand) {
+    let Some((database, plain)) = fixture(brand) else { return };
+    let table = TableRef::new("canvas", "tracked");
+    let schema = conformance::plain(&table);
+    let row = |id: i64| Change::Up(json!({"id": id, "name": "x"}));
+    let with = |statements: &[&str]| {
+        let after_sql = statements.iter().map(|statement| ("tracked".to_owned(), (*statement).to_owned())).collect();
+        let options = SqlOptions { after_sql, ..SqlOptions::default() };
+        let sink = SqlSink::open(&database.url.parse().unwrap(), options).unwrap();
+        Fixture { sink: Box::new(sink), read: Box::new(|_| Box::pin(async { Vec::new() })) }
+    };
+    database.sql("CREATE TABLE seen (n bigint)");
+    let count = "INSERT INTO seen SELECT COUNT(*) FROM canvas__tracked";
+    load(&with(&[count, "SELECT NOW(), 1.5"]), &schema, LoadKind::Replace, &[row(1)], at(1)).await.unwrap();
+    load(&with(&[count]), &schema, LoadKind::Merge, &[row(2)], at(2)).await.unwrap();
+    assert_eq!(database.sql("SELECT GROUP_CONCAT(n ORDER BY n) FROM seen").trim(), "1,2");
+    for statement in ["SELECT * FROM `planted secret`", "DELETE FROM seen; COMMIT", "SELECT planted secret FROM"] {
+        let error = load(&with(&[count, statement]), &schema, LoadKind::Merge, &[row(3)], at(3)).await.unwrap_err();
+        assert_eq!(error.message(), "Statement 2 of after_sql failed", "{error:?}");
+        assert!(error.hint_text().is_some() && !format!("{error:?}").contains("planted"), "{error:?}");
+        assert_eq!(database.sql("SELECT GROUP_CONCAT(n ORDER BY n) FROM seen").trim(), "1,2", "{statement}");
+        assert_eq!(plain.sink.committed(&table).await.unwrap().unwrap().bookmark, at(2), "{statement}");
+    }
+    for statement in ["COMMIT", "/*! COMMIT */", "CREATE TABLE x (a int)", "TRUNCATE seen", "SET autocommit = 1"] {
+        let error = load(&with(&[statement]), &schema, LoadKind::Merge, &[row(3)], at(3)).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Usage, "{error:?}");
+    }
+}
+
 async fn a_warning_about_rows_is_an_error(brand: Brand) {
     let Some(database) = Database::new(brand) else { return };
     let server = MysqlServer::from_url(&database.url.parse().unwrap()).unwrap();

@@ -1,5 +1,6 @@
 //! Tests on real servers: written by the sink, read with `psql`.
 
+mod after_sql;
 mod occupants;
 mod schema_changes;
 mod sync_state;
