@@ -47,7 +47,7 @@ async fn statements_after_a_load_are_part_of_its_transaction() {
         ("SELECT * FROM public.\"planted secret\"", Some("a table or view does not exist")),
         ("SELECT planted secret FROM", Some("syntax error")),
         ("DO $$ BEGIN RAISE EXCEPTION 'planted secret'; END $$", None),
-        ("INSERT INTO canvas.tracked VALUES (2, 'planted secret')", Some("a key occurs twice")),
+        ("INSERT INTO canvas.tracked VALUES (3, 'planted secret')", Some("a key occurs twice")),
         ("SELECT 1; COMMIT; SELECT 'planted secret'", Some("syntax error")),
     ] {
         let failing = with(&database.url, &["INSERT INTO public.seen VALUES (7)", statement]);
