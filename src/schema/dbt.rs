@@ -62,7 +62,7 @@ fn source(lines: &mut Lines, namespace: &str, place: &DbtPlace) {
     }
     lines.add(6, "freshness:");
     lines.add(8, "warn_after: {count: 24, period: hour}");
-    // The newest change of a table that nobody uses may be old.
+    // The newest change of a table that is rarely used may be old.
     if has_bookmarks(place) {
         lines.add(8, "error_after: {count: 72, period: hour}");
     }

@@ -204,6 +204,7 @@ pub struct CommittedState {
     #[doc(hidden)]
     pub foreign_changes: Option<ForeignChanges>,
     /// Whether the Iceberg view of the table shows an older version than the table has.
+    #[doc(hidden)]
     pub lags_in_iceberg: bool,
 }
 

@@ -81,7 +81,7 @@ pub enum ChangeDataFeed {
 /// Whether commits are also published as Iceberg snapshots over the same data files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum IcebergView {
-    /// As the table is now; new tables have none.
+    /// Existing tables keep their setting; new tables have none.
     #[default]
     Unchanged,
     /// From the next commit on.
