@@ -1,7 +1,6 @@
 //! The command line: arguments, settings, output, exit codes, reports, signals.
 
 mod assistant;
-mod browser_pages;
 mod certificates;
 mod diagnostics;
 mod exit_codes;
@@ -16,6 +15,5 @@ mod prompt;
 mod python_module;
 mod quiet;
 mod schedule;
-mod status;
 mod targets;
 mod unattended;
