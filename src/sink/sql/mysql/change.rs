@@ -100,11 +100,11 @@ fn remove_column(
         change.statements.extend(drop_foreign_key(table, removed));
         plan.actions.push(format!("DROP COLUMN {}", quote(&removed.name)));
         change.notes.push(removed_column_note(&removed.name, true));
-    } else if was_known == Some(true) && (removed.not_null || removed.has_default) && !removed.key
-        || was_known.is_none() && needs_value
-    {
-        // Without its default, which readers would take for a value of the service.
-        plan.actions.push(format!("MODIFY COLUMN {}", redefine(removed, &removed.sql_type, false)));
+    } else if was_known == Some(true) || was_known.is_none() && needs_value {
+        if (removed.not_null || removed.has_default) && !removed.key {
+            // Without its default, which readers would take for a value of the service.
+            plan.actions.push(format!("MODIFY COLUMN {}", redefine(removed, &removed.sql_type, false)));
+        }
         change.notes.push(removed_column_note(&removed.name, false));
     } else if was_known == Some(false) && needs_value {
         return Err(foreign_required_column(&removed.name));
