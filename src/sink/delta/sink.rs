@@ -20,7 +20,6 @@ use crate::schema::{ColumnRecord, Nested};
 use crate::sink::delta::iceberg;
 use crate::sink::delta::load::{DeltaLoad, ViewChange};
 use crate::sink::delta::log::foreign_changes::foreign_changes;
-use crate::sink::delta::log::properties;
 use crate::sink::delta::log::protocol;
 use crate::sink::delta::log::system_columns::{SystemColumn, TableLayout};
 use crate::sink::delta::log::table_log::TableLog;
@@ -90,15 +89,7 @@ impl DeltaSink {
     /// Compacts the files of a table, with one commit per group of files. Kind `NotFound` if the table does not exist, `Conflict` if
     /// other commits removed files meanwhile; groups that were committed stay.
     pub async fn optimize(&self, table: &TableRef, scope: Scope) -> Result<Optimized> {
-        let log = self.log(table)?;
-        let optimized = optimize::optimize(&self.options, &log, scope).await?;
-        if optimized.commits > 0
-            && log.existing_state().await?.property(properties::ICEBERG).is_some()
-            && let Err(error) = iceberg::publish(&log).await
-        {
-            tracing::warn!(%table, %error, "Could not write the Iceberg metadata; the next sync writes it");
-        }
-        Ok(optimized)
+        optimize::optimize(&self.options, &self.log(table)?, scope).await
     }
 
     /// The files that [`Self::vacuum`] would remove now.
@@ -218,7 +209,6 @@ impl Sink for DeltaSink {
         let log = self.log(table)?;
         let Some(state) = log.state().await.map_err(explained)? else { return Ok(None) };
         let layout = TableLayout::from_properties(&state.configuration);
-        let has_view = state.property(properties::ICEBERG).is_some();
         let foreign_changes = match self.options.on_foreign_changes {
             OnForeignChanges::Fail => foreign_changes(&log, &state).await.map_err(explained)?,
             OnForeignChanges::Warn => None,
@@ -227,7 +217,7 @@ impl Sink for DeltaSink {
             mode: layout.mode,
             keeps_rows: layout.keeps_rows() && !state.files.is_empty(),
             foreign_changes,
-            lags_in_iceberg: has_view && iceberg::is_behind(&log, state.version).await.map_err(explained)?,
+            has_iceberg_view: state.has_iceberg_view(),
             known_columns: Some(own_columns(&state)),
             ..CommittedState::new(state.bookmark, state.column_record())
         }))

@@ -15,6 +15,16 @@ const UNREADABLE: &str = "Iceberg metadata cannot be read";
 /// The members of a record.
 pub(super) type Members = Vec<(String, Value)>;
 
+/// A required member of a record in the JSON of a schema.
+pub(super) fn field(id: i32, name: &str, kind: serde_json::Value) -> serde_json::Value {
+    json!({"name": name, "type": kind, "field-id": id})
+}
+
+/// A member that may be null.
+pub(super) fn nullable(id: i32, name: &str, kind: serde_json::Value) -> serde_json::Value {
+    json!({"name": name, "type": ["null", kind], "default": null, "field-id": id})
+}
+
 /// Parses a schema.
 pub(super) fn schema(json: &serde_json::Value) -> Result<Schema> {
     let parsed = Schema::parse(json).context(Kind::Bug, UNWRITABLE)?;
@@ -105,10 +115,7 @@ impl Record {
     }
 
     pub(super) fn record(&mut self, name: &str) -> Option<Record> {
-        match self.take(name)? {
-            Value::Record(members) => Some(Record(members)),
-            _ => None,
-        }
+        self.take(name).and_then(record_of)
     }
 
     pub(super) fn records(&mut self, name: &str) -> Vec<Record> {
@@ -118,10 +125,10 @@ impl Record {
         }
     }
 
-    /// All members as integers.
-    pub(super) fn into_integers(mut self) -> impl Iterator<Item = Option<i64>> {
-        let names: Vec<String> = self.0.iter().map(|(name, _)| name.clone()).collect();
-        names.into_iter().map(move |name| self.optional_integer(&name))
+    /// The first member as an integer.
+    pub(super) fn first_integer(mut self) -> Option<i64> {
+        let (name, _) = self.0.first()?;
+        self.optional_integer(&name.clone())
     }
 
     pub(super) fn bytes(&mut self, name: &str) -> Option<Vec<u8>> {

@@ -10,9 +10,7 @@ use serde_json::Value;
 use crate::error::{Kind, Result, ResultExt};
 use crate::sink::delta::log::active_file::ActiveFile;
 use crate::sink::delta::log::properties;
-
-/// How the version of the program begins in commits of daplake.
-const OUR_CLIENT: &str = "daplake.";
+use crate::sink::delta::log::table_log::OUR_CLIENT_PREFIX;
 
 /// A data file.
 #[derive(Debug, Clone, Deserialize)]
@@ -130,7 +128,7 @@ impl DeltaCommit {
             commit.description = line.meta_data.or(commit.description);
             if let Some(info) = line.commit_info {
                 commit.timestamp = info["timestamp"].as_i64().unwrap_or(0);
-                commit.is_ours = info["clientVersion"].as_str().is_some_and(|client| client.starts_with(OUR_CLIENT));
+                commit.is_ours = info["clientVersion"].as_str().is_some_and(|client| client.starts_with(OUR_CLIENT_PREFIX));
             }
         }
         Ok(commit)

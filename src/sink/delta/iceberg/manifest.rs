@@ -3,7 +3,7 @@
 use apache_avro::types::Value;
 use serde_json::json;
 
-use super::avro::{self, Record, optional, required};
+use super::avro::{self, Record, field, nullable, optional, required};
 use super::partition::PartitionSpec;
 use crate::error::Result;
 
@@ -67,14 +67,6 @@ impl Entry {
     pub(super) fn data_file(&self) -> &str {
         self.vector.as_ref().map_or(&self.path, |vector| &vector.data_file)
     }
-}
-
-fn field(id: i32, name: &str, kind: serde_json::Value) -> serde_json::Value {
-    json!({"name": name, "type": kind, "field-id": id})
-}
-
-fn nullable(id: i32, name: &str, kind: serde_json::Value) -> serde_json::Value {
-    json!({"name": name, "type": ["null", kind], "default": null, "field-id": id})
 }
 
 fn map(id: i32, name: &str, key: i32, value: i32, kind: &str) -> serde_json::Value {

@@ -3,7 +3,7 @@
 use apache_avro::types::Value;
 use serde_json::json;
 
-use super::avro::{self, Record, optional, required};
+use super::avro::{self, Record, field, nullable, optional, required};
 use super::manifest::{Content, Entry, Status};
 use crate::error::Result;
 
@@ -96,8 +96,6 @@ impl PartitionSummary {
 }
 
 fn schema_json() -> serde_json::Value {
-    let field = |id: i32, name: &str, kind: serde_json::Value| json!({"name": name, "type": kind, "field-id": id});
-    let nullable = |id: i32, name: &str, kind: serde_json::Value| json!({"name": name, "type": ["null", kind], "default": null, "field-id": id});
     let summary = json!({
         "type": "record",
         "name": "r508",

@@ -26,6 +26,16 @@ pub(super) struct MetadataFolder<'a> {
     location: &'a str,
 }
 
+/// The newest version of the table metadata.
+pub(super) struct Current {
+    /// 0 if there is none.
+    pub(super) number: u64,
+    /// `None` if there is none or it cannot be read.
+    pub(super) metadata: Option<TableMetadata>,
+    /// Whether the pointer names it.
+    pub(super) is_pointed_to: bool,
+}
+
 impl<'a> MetadataFolder<'a> {
     pub(super) fn new(source: &'a Source<'_>) -> Self {
         Self { store: source.store(), location: source.location() }
@@ -57,9 +67,8 @@ impl<'a> MetadataFolder<'a> {
         self.metadata_file(&name_of(number))
     }
 
-    /// The newest version of the table metadata, and its number: the version that the pointer names, or a later one. The number is 0 if
-    /// there is none; the metadata is `None` if there is none or it cannot be read.
-    pub(super) async fn current(&self) -> Result<(u64, Option<TableMetadata>)> {
+    /// The newest version of the table metadata: the version that the pointer names, or a later one.
+    pub(super) async fn current(&self) -> Result<Current> {
         let hint = self.get(HINT).await?;
         let hint = hint.and_then(|hint| std::str::from_utf8(&hint).ok()?.trim().parse::<u64>().ok());
         let named = match hint {
@@ -72,7 +81,7 @@ impl<'a> MetadataFolder<'a> {
                 let number = self.newest_number().await?;
                 match self.get(&name_of(number)).await? {
                     Some(bytes) => (number, bytes),
-                    None => return Ok((0, None)),
+                    None => return Ok(Current { number: 0, metadata: None, is_pointed_to: false }),
                 }
             }
         };
@@ -84,7 +93,7 @@ impl<'a> MetadataFolder<'a> {
         if let Err(error) = &metadata {
             tracing::debug!(%error, number, "The Iceberg metadata cannot be read and is written again");
         }
-        Ok((number, metadata.ok()))
+        Ok(Current { number, metadata: metadata.ok(), is_pointed_to: hint == Some(number) })
     }
 
     /// The highest number of a version; 0 if there is none.
@@ -128,20 +137,12 @@ impl<'a> MetadataFolder<'a> {
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => return Ok(false),
             Err(error) => return Err(error).context(Kind::Target, UNWRITABLE).with_field("file", name),
         }
-        self.write(HINT, number.to_string().into_bytes()).await?;
+        self.point_to(number).await?;
         Ok(true)
     }
 
-    /// Whether the pointer names a version.
-    pub(super) async fn is_pointed_to(&self, number: u64) -> Result<bool> {
-        Ok(self.get(HINT).await?.is_some_and(|present| present == number.to_string().as_bytes()))
-    }
-
-    /// Points to a version, unless the pointer is right.
+    /// Points to a version.
     pub(super) async fn point_to(&self, number: u64) -> Result<()> {
-        if self.is_pointed_to(number).await? {
-            return Ok(());
-        }
         self.write(HINT, number.to_string().into_bytes()).await
     }
 

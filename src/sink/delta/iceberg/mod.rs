@@ -27,5 +27,5 @@ mod table_metadata;
 pub(crate) mod tests;
 mod vacuum;
 
-pub(crate) use self::publish::{is_behind, publish, withdraw};
+pub(crate) use self::publish::{publish, withdraw};
 pub(crate) use self::vacuum::{expire, expired_view};

@@ -3,7 +3,7 @@
 use apache_avro::types::Value as Avro;
 use serde_json::{Value, json};
 
-use super::avro::{Record, optional};
+use super::avro::{Record, nullable, optional};
 use super::bounds::days;
 use super::schema::{Field, Type};
 
@@ -58,7 +58,7 @@ impl PartitionSpec {
     pub(super) fn avro(&self) -> Value {
         let field = |field: &PartitionField| {
             let kind = if field.is_date { json!({"type": "int", "logicalType": "date"}) } else { json!("int") };
-            json!({"name": field.name, "type": ["null", kind], "default": null, "field-id": field.id})
+            nullable(field.id, &field.name, kind)
         };
         json!({"type": "record", "name": "r102", "fields": self.field.iter().map(field).collect::<Vec<_>>()})
     }
@@ -74,7 +74,7 @@ impl PartitionSpec {
 
     /// The value in a record of [`Self::value`].
     pub(super) fn value_of(record: Record) -> Option<i32> {
-        record.into_integers().next().flatten().and_then(|value| i32::try_from(value).ok())
+        record.first_integer().and_then(|value| i32::try_from(value).ok())
     }
 
     /// The value from the text in the Delta log. `None` if it is null or cannot be read.

@@ -12,9 +12,9 @@ use uuid::Uuid;
 
 use super::bounds::Metrics;
 use super::delta_commit::{DataFile, DeltaCommit, Description};
-use super::manifest::{self, Content, Entry, Status, VectorReference};
+use super::manifest::{self, Content, Entry, Status};
 use super::manifest_list::{self, Manifest, Origin};
-use super::metadata_folder::MetadataFolder;
+use super::metadata_folder::{Current, MetadataFolder};
 use super::partition::PartitionSpec;
 use super::puffin::PuffinFile;
 use super::schema::Schema;
@@ -36,14 +36,6 @@ const CONCURRENT_READS: usize = 8;
 /// Attempts after conflicts with other runs.
 const ATTEMPTS: usize = 5;
 
-/// Whether the view of a table shows another version than `version`, or there is none.
-pub(crate) async fn is_behind(log: &TableLog, version: u64) -> Result<bool> {
-    let source = Source::new(log);
-    let folder = MetadataFolder::new(&source);
-    let (number, Some(metadata)) = folder.current().await? else { return Ok(true) };
-    Ok(usable(&metadata, folder.location()) != Some(version) || !folder.is_pointed_to(number).await?)
-}
-
 /// Removes the view of a table.
 pub(crate) async fn withdraw(log: &TableLog) -> Result<()> {
     MetadataFolder::new(&Source::new(log)).remove_all().await.with_field("table", &log.table)
@@ -61,17 +53,20 @@ pub(crate) async fn publish(log: &TableLog) -> Result<()> {
 async fn publish_from(source: &Source<'_>) -> Result<()> {
     let folder = MetadataFolder::new(source);
     for _ in 0..ATTEMPTS {
-        let (number, metadata) = folder.current().await?;
+        let Current { number, metadata, is_pointed_to } = folder.current().await?;
         let published = metadata.as_ref().and_then(|metadata| usable(metadata, folder.location()));
-        let version = source.newest_version(published.unwrap_or(0)).await?;
-        if published == Some(version) {
-            return folder.point_to(number).await;
+        let newest = match published {
+            Some(published) => source.newest_version(published).await,
+            None => None,
+        };
+        if newest.is_some() && newest == published {
+            return if is_pointed_to { Ok(()) } else { folder.point_to(number).await };
         }
         let previous = metadata.as_ref().map(|metadata| (folder.file(number), metadata.last_updated()));
         let mut draft = Draft { folder: &folder, source, metadata: metadata.unwrap_or_else(|| new_metadata(&folder)) };
-        let is_followed = match published {
-            Some(published) if published < version && version - published <= MAX_VERSIONS => {
-                match draft.follow(published + 1..=version).await {
+        let is_followed = match published.zip(newest) {
+            Some((published, newest)) if newest - published <= MAX_VERSIONS => {
+                match draft.follow(published + 1..=newest).await {
                     // Without its files, no older snapshot can be read.
                     Err(error) if error.kind() == Kind::NotFound => {
                         draft.forget();
@@ -101,7 +96,7 @@ async fn publish_from(source: &Source<'_>) -> Result<()> {
 }
 
 /// The published version; `None` if the metadata cannot be continued: another program changed it, or the table was moved.
-fn usable(metadata: &TableMetadata, location: &str) -> Option<u64> {
+pub(super) fn usable(metadata: &TableMetadata, location: &str) -> Option<u64> {
     metadata.delta_version().filter(|_| metadata.location() == location)
 }
 
@@ -122,7 +117,6 @@ struct NewSnapshot {
     spec: PartitionSpec,
     schema: Schema,
     changes: Changes,
-    next_row_id: i64,
     data: Vec<Entry>,
     vectors: Vec<Entry>,
 }
@@ -138,21 +132,32 @@ impl Draft<'_> {
         for version in versions {
             let Some(entry) = self.source.entry(version).await? else { return Ok(false) };
             let commit = DeltaCommit::parse(version, &entry)?;
-            if !commit.is_ours || !self.describe(commit.description.as_ref())? || !self.apply(&commit).await? {
+            if !commit.is_ours {
+                return Ok(false);
+            }
+            if let Some(description) = &commit.description
+                && !self.describe(description, false)?
+            {
+                return Ok(false);
+            }
+            if !self.apply(&commit).await? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Sets schema and description. Returns `false` if older snapshots could not be read with them.
-    fn describe(&mut self, description: Option<&Description>) -> Result<bool> {
-        let Some(description) = description else { return Ok(true) };
+    /// Sets schema and description. If older snapshots could not be read with them, they are forgotten, or it returns `false`.
+    fn describe(&mut self, description: &Description, may_forget: bool) -> Result<bool> {
         let (mapping, schema) = (self.metadata.name_mapping(), self.metadata.schema()?);
         let evolved = Schema::evolve(&schema, &mapping, &description.schema_string, &description.key())?;
         let spec = spec_of(description, &evolved.schema);
         if evolved.breaks_history || !self.metadata.has_spec(&spec) {
-            return Ok(false);
+            if !may_forget {
+                return Ok(false);
+            }
+            self.metadata.forget_history();
+            self.metadata.set_spec(&spec);
         }
         self.metadata.set_schema(&evolved.schema);
         self.metadata.set_description(description.description.as_deref());
@@ -160,7 +165,8 @@ impl Draft<'_> {
     }
 
     fn begin(&self) -> Result<NewSnapshot> {
-        let (spec, schema) = (self.metadata.spec()?, self.metadata.schema()?);
+        let schema = self.metadata.schema()?;
+        let spec = self.metadata.spec(&schema);
         let origin = Origin {
             snapshot_id: (Uuid::new_v4().as_u64_pair().0 >> 1) as i64,
             sequence_number: self.metadata.next_sequence_number(),
@@ -168,9 +174,8 @@ impl Draft<'_> {
             spec_id: spec.id,
             is_partitioned: spec.is_partitioned(),
         };
-        let next_row_id = origin.first_row_id;
         let (data, vectors) = (Vec::new(), Vec::new());
-        Ok(NewSnapshot { origin, spec, schema, changes: Changes::default(), next_row_id, data, vectors })
+        Ok(NewSnapshot { origin, spec, schema, changes: Changes::default(), data, vectors })
     }
 
     /// Adds a snapshot for a commit. Returns `false` if the current snapshot does not have the files that the commit removes.
@@ -203,17 +208,11 @@ impl Draft<'_> {
         }
         self.add_vectors(&mut new, &commit.added).await?;
 
-        let mut survivors = [Vec::new(), Vec::new()];
-        for ((content, wanted), kept) in
-            [(Content::Data, gone), (Content::Deletes, gone_vectors)].into_iter().zip(&mut survivors)
-        {
-            if !self.take_out(&mut manifests, content, wanted, &mut new, kept).await? {
+        for (content, wanted) in [(Content::Data, gone), (Content::Deletes, gone_vectors)] {
+            if !self.take_out(&mut manifests, content, wanted, &mut new).await? {
                 return Ok(false);
             }
         }
-        let [data, vectors] = survivors;
-        new.data.extend(data);
-        new.vectors.extend(vectors);
         for content in [Content::Data, Content::Deletes] {
             self.merge_small(&mut manifests, content, &mut new).await?;
         }
@@ -222,15 +221,14 @@ impl Draft<'_> {
         Ok(true)
     }
 
-    /// Takes the manifests out of the list that have wanted files. Their other files go to `kept`, the wanted ones become deleted entries
-    /// of the new snapshot. Returns `false` if a file was not found.
+    /// Takes the manifests out of the list that have wanted files. The new snapshot keeps their other files, and has the
+    /// wanted ones as deleted entries. Returns `false` if a file was not found.
     async fn take_out(
         &self,
         manifests: &mut Vec<Manifest>,
         content: Content,
         mut wanted: Wanted,
         new: &mut NewSnapshot,
-        kept: &mut Vec<Entry>,
     ) -> Result<bool> {
         let mut index = 0;
         while !wanted.files.is_empty() && index < manifests.len() {
@@ -249,7 +247,7 @@ impl Draft<'_> {
                 if wanted.files.remove(entry.data_file()) {
                     new.delete(entry);
                 } else {
-                    kept.push(Entry { status: Status::Existing, ..entry });
+                    new.keep(entry);
                 }
             }
             manifests.remove(index);
@@ -266,32 +264,19 @@ impl Draft<'_> {
         let (small, others): (Vec<_>, Vec<_>) = std::mem::take(manifests).into_iter().partition(is_small);
         *manifests = others;
         for manifest in small {
-            let entries = manifest::decode(&self.folder.read(&manifest.path).await?)?.into_iter().filter(Entry::is_live);
-            let entries = entries.map(|entry| Entry { status: Status::Existing, ..entry });
-            match content {
-                Content::Data => new.data.extend(entries),
-                Content::Deletes => new.vectors.extend(entries),
-            }
+            let entries = manifest::decode(&self.folder.read(&manifest.path).await?)?;
+            entries.into_iter().filter(Entry::is_live).for_each(|entry| new.keep(entry));
         }
         Ok(())
     }
 
     /// Replaces the snapshot by one of the whole table. Older snapshots stay if they can still be read.
     async fn rebuild(&mut self, table: &DeltaTable) -> Result<()> {
-        let description = &table.description;
-        let is_moved = self.metadata.location() != self.folder.location();
-        let is_ours = self.metadata.delta_version().is_some_and(|published| published <= table.version);
-        if is_moved || !is_ours || !self.describe(Some(description))? {
-            if is_moved || !is_ours {
-                self.forget();
-            }
-            let (mapping, schema) = (self.metadata.name_mapping(), self.metadata.schema()?);
-            let evolved = Schema::evolve(&schema, &mapping, &description.schema_string, &description.key())?;
-            self.metadata.forget_history();
-            self.metadata.set_schema(&evolved.schema);
-            self.metadata.set_spec(&spec_of(description, &evolved.schema));
-            self.metadata.set_description(description.description.as_deref());
+        let continues = usable(&self.metadata, self.folder.location()).is_some_and(|published| published <= table.version);
+        if !continues {
+            self.forget();
         }
+        self.describe(&table.description, true)?;
         let mut new = self.begin()?;
         new.changes.is_whole = true;
         for file in &table.files {
@@ -316,10 +301,8 @@ impl Draft<'_> {
         let mut vectors = futures::stream::iter(with_vector).map(read).buffered(CONCURRENT_READS);
         while let Some((place, vector, encoded)) = vectors.try_next().await? {
             let file = &files[place];
-            let data_file = self.folder.location_of(&file.path);
             let rows = vector.cardinality;
-            let blob = puffin.push(&data_file, rows, &encoded);
-            let vector_reference = VectorReference { data_file, offset: blob.offset, length: blob.length };
+            let reference = puffin.push(self.folder.location_of(&file.path), rows, &encoded);
             new.changes.added_vectors += 1;
             new.changes.added_deleted_rows += rows;
             new.vectors.push(Entry {
@@ -335,7 +318,7 @@ impl Draft<'_> {
                 lower: Vec::new(),
                 upper: Vec::new(),
                 first_row_id: None,
-                vector: Some(vector_reference),
+                vector: Some(reference),
             });
         }
         if puffin.is_empty() {
@@ -391,6 +374,7 @@ impl NewSnapshot {
                 .with_field("file", &file.path)
                 .hint("rewrite the file with `daplake optimize`")
         })?;
+        let first_row_id = self.origin.first_row_id + self.changes.added_rows;
         self.changes.added_files += 1;
         self.changes.added_rows += rows;
         self.changes.added_bytes += file.size;
@@ -406,11 +390,16 @@ impl NewSnapshot {
             null_counts: metrics.null_counts,
             lower: metrics.lower,
             upper: metrics.upper,
-            first_row_id: Some(self.next_row_id),
+            first_row_id: Some(first_row_id),
             vector: None,
         });
-        self.next_row_id += rows;
         Ok(())
+    }
+
+    /// Adds a file that stays in the table.
+    fn keep(&mut self, entry: Entry) {
+        let kept = Entry { status: Status::Existing, ..entry };
+        if kept.vector.is_some() { self.vectors.push(kept) } else { self.data.push(kept) }
     }
 
     /// Adds a file as deleted by this snapshot.

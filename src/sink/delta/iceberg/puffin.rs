@@ -4,18 +4,12 @@
 
 use serde_json::{Value, json};
 
+use super::manifest::VectorReference;
 use crate::sink::delta::write::deletion_vectors;
 
 const MAGIC: &[u8] = b"PFA1";
 /// Id of the virtual column for the position of a row.
 const ROW_POSITION: i32 = 2_147_483_645;
-
-/// The position of a blob in its file.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Blob {
-    pub(super) offset: i64,
-    pub(super) length: i64,
-}
 
 /// A Puffin file that is being written.
 pub(super) struct PuffinFile {
@@ -33,7 +27,7 @@ impl PuffinFile {
     }
 
     /// Adds the vector of a data file. `encoded` is the bitmap with its magic number.
-    pub(super) fn push(&mut self, data_file: &str, rows: i64, encoded: &[u8]) -> Blob {
+    pub(super) fn push(&mut self, data_file: String, rows: i64, encoded: &[u8]) -> VectorReference {
         let offset = self.bytes.len();
         deletion_vectors::frame(encoded, &mut self.bytes);
         let length = self.bytes.len() - offset;
@@ -46,7 +40,7 @@ impl PuffinFile {
             "length": length,
             "properties": {"referenced-data-file": data_file, "cardinality": rows.to_string()},
         }));
-        Blob { offset: offset as i64, length: length as i64 }
+        VectorReference { data_file, offset: offset as i64, length: length as i64 }
     }
 
     /// The bytes of the file.
@@ -73,8 +67,8 @@ mod tests {
     #[test]
     fn a_file_has_its_blobs_and_a_footer() {
         let mut file = PuffinFile::new();
-        let blob = file.push("a.parquet", 2, b"bitmap");
-        assert_eq!(blob, Blob { offset: 4, length: 14 });
+        let blob = file.push("a.parquet".to_owned(), 2, b"bitmap");
+        assert_eq!((blob.offset, blob.length), (4, 14));
         let bytes = file.finish();
         assert_eq!(&bytes[..4], MAGIC);
         assert_eq!(&bytes[4..8], [0, 0, 0, 6]);

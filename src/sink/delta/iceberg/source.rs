@@ -41,13 +41,10 @@ impl<'a> Source<'a> {
         &self.location
     }
 
-    /// The newest version of the log. `since` is a version that it probably has.
-    pub(super) async fn newest_version(&self, since: u64) -> Result<u64> {
-        match self.log.newest_version(since).await {
-            // The log was restored to an older state.
-            Err(_) if since > 0 => self.log.newest_version(0).await,
-            found => found,
-        }
+    /// The newest version of the log. `None` if it does not have the version `since`: that was cleaned up, or the log was restored to an
+    /// older state.
+    pub(super) async fn newest_version(&self, since: u64) -> Option<u64> {
+        self.log.newest_version(since).await.ok()
     }
 
     /// The JSON lines of a version; `None` if it does not exist or was cleaned up.

@@ -232,22 +232,23 @@ impl TableMetadata {
         self.set_property(COMMENT, description.map(str::to_owned));
     }
 
-    /// The spec of the table if it is `spec` or there is none yet.
-    pub(super) fn has_spec(&self, spec: &PartitionSpec) -> bool {
+    /// The current partition spec; null if there is none yet.
+    fn spec_json(&self) -> &Value {
         let id = self.integer("default-spec-id");
-        self.items("partition-specs").any(|known| known["spec-id"] == id && *known == spec.to_json())
+        self.items("partition-specs").find(|spec| spec["spec-id"] == id).unwrap_or(&Value::Null)
     }
 
-    /// The current partition spec for the fields of the current schema.
-    pub(super) fn spec(&self) -> Result<PartitionSpec> {
-        let id = self.integer("default-spec-id");
-        let spec = self.items("partition-specs").find(|spec| spec["spec-id"] == id).unwrap_or(&Value::Null);
-        let source = spec["fields"][0]["source-id"].as_i64();
-        let schema = self.schema()?;
-        let column = schema.fields.iter().find(|field| Some(i64::from(field.id)) == source);
-        let mut spec = PartitionSpec::new(column);
-        spec.id = id as i32;
-        Ok(spec)
+    /// Whether `spec` is the current one.
+    pub(super) fn has_spec(&self, spec: &PartitionSpec) -> bool {
+        *self.spec_json() == spec.to_json()
+    }
+
+    /// The current partition spec for the fields of `schema`, the current schema.
+    pub(super) fn spec(&self, schema: &Schema) -> PartitionSpec {
+        let source = self.spec_json()["fields"][0]["source-id"].as_i64();
+        let mut spec = PartitionSpec::new(schema.fields.iter().find(|field| Some(i64::from(field.id)) == source));
+        spec.id = self.integer("default-spec-id") as i32;
+        spec
     }
 
     pub(super) fn set_spec(&mut self, spec: &PartitionSpec) {

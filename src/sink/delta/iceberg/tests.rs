@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::manifest::{self, Content};
 use super::manifest_list::{self, Manifest};
-use super::metadata_folder::MetadataFolder;
+use super::metadata_folder::{Current, MetadataFolder};
+use super::publish::usable;
 use super::schema::Schema;
 use super::source::Source;
 use super::table_metadata::TableMetadata;
@@ -27,13 +28,22 @@ pub(crate) struct View {
     pub(crate) manifests: [usize; 2],
 }
 
+/// Whether the view shows another version than the table has, or there is none.
+pub(crate) async fn is_behind(log: &TableLog) -> bool {
+    let source = Source::new(log);
+    let folder = MetadataFolder::new(&source);
+    let Current { metadata, is_pointed_to, .. } = folder.current().await.unwrap();
+    let shown = metadata.and_then(|metadata| usable(&metadata, folder.location()));
+    !is_pointed_to || shown != Some(log.existing_state().await.unwrap().version)
+}
+
 /// Reads the view of a table as a reader does: by the pointer, the metadata, the manifest list and the manifests.
 pub(crate) async fn view(log: &TableLog) -> View {
     let source = Source::new(log);
     let folder = MetadataFolder::new(&source);
-    let (number, metadata) = folder.current().await.unwrap();
+    let Current { metadata, is_pointed_to, .. } = folder.current().await.unwrap();
     let metadata: TableMetadata = metadata.expect("the table has a view");
-    assert!(folder.is_pointed_to(number).await.unwrap());
+    assert!(is_pointed_to);
     let list = metadata.manifest_list().unwrap();
     let manifests: Vec<Manifest> = manifest_list::decode(&folder.read(list).await.unwrap()).unwrap();
     let mut files = ViewFiles::new();

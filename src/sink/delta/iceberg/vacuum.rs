@@ -8,7 +8,7 @@ use object_store::path::Path;
 
 use super::manifest::{self, Entry};
 use super::manifest_list;
-use super::metadata_folder::{FOLDER, MetadataFolder, is_metadata_file};
+use super::metadata_folder::{Current, FOLDER, MetadataFolder, is_metadata_file};
 use super::source::Source;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::sink::delta::log::table_log::TableLog;
@@ -30,7 +30,7 @@ pub(crate) async fn expired_view(log: &TableLog, horizon: DateTime<Utc>) -> Resu
     let source = Source::new(log);
     let folder = MetadataFolder::new(&source);
     let mut view = ExpiredView::default();
-    let (number, Some(mut metadata)) = folder.current().await? else { return Ok(view) };
+    let Current { number, metadata: Some(mut metadata), .. } = folder.current().await? else { return Ok(view) };
     metadata.expire(horizon.timestamp_millis());
     let mut needed: HashSet<String> = metadata.logged_files().map(str::to_owned).collect();
     needed.insert(folder.file(number));
@@ -65,7 +65,7 @@ pub(crate) async fn expire(log: &TableLog, horizon: DateTime<Utc>) -> Result<()>
     let source = Source::new(log);
     let folder = MetadataFolder::new(&source);
     for _ in 0..ATTEMPTS {
-        let (number, Some(mut metadata)) = folder.current().await? else { return Ok(()) };
+        let Current { number, metadata: Some(mut metadata), .. } = folder.current().await? else { return Ok(()) };
         let updated = metadata.last_updated();
         if !metadata.expire(horizon.timestamp_millis()) {
             return Ok(());

@@ -25,6 +25,8 @@ use crate::sink::delta::log::properties;
 use crate::sink::delta::log::table_state::TableState;
 use crate::store::Place;
 
+/// How the client version of daplake's commits begins.
+pub(crate) const OUR_CLIENT_PREFIX: &str = "daplake.";
 const UNREADABLE: &str = "The Delta log cannot be read";
 const UNUSABLE_URL: &str = "The URL of the target cannot be used";
 
@@ -298,7 +300,7 @@ impl TableLog {
         // Identifies the commit if its response is lost.
         let commit_id = uuid::Uuid::new_v4().to_string();
         info.insert("daplakeCommit".into(), Value::String(commit_id.clone()));
-        info.insert("clientVersion".into(), Value::String(concat!("daplake.", env!("CARGO_PKG_VERSION")).into()));
+        info.insert("clientVersion".into(), Value::String(format!("{OUR_CLIENT_PREFIX}{}", env!("CARGO_PKG_VERSION"))));
         actions.extend(bookmark.map(|bookmark| {
             let now = Some(chrono::Utc::now().timestamp_millis());
             Action::Txn(Transaction::new_with_last_update(self.app_id(), bookmark.at.micros(), now))

@@ -53,6 +53,11 @@ pub(crate) struct TableState {
 }
 
 impl TableState {
+    /// Whether the table has an Iceberg view.
+    pub(crate) fn has_iceberg_view(&self) -> bool {
+        self.property(properties::ICEBERG).is_some()
+    }
+
     /// Checks that daplake can write to the table: another program may have set properties that daplake would violate. Kind
     /// `Target` if so.
     pub(crate) fn check_writable(&self, table: &TableRef) -> Result<()> {

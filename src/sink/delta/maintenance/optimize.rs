@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::engine::{engine_error, sort_by_columns};
 use crate::error::{Error, ErrorContext, Kind, Result};
+use crate::sink::delta::iceberg;
 use crate::sink::delta::log::active_file::ActiveFile;
 use crate::sink::delta::log::columns::LakeColumn;
 use crate::sink::delta::log::file_actions::NewFile;
@@ -77,6 +78,12 @@ pub(crate) async fn optimize(options: &DeltaOptions, log: &TableLog, scope: Scop
     for group in groups {
         let sources: Vec<_> = group.files.iter().map(|number| Arc::clone(&state.files[*number])).collect();
         replace(options, log, &sources, group.sorts, &mut done).await.with_field("table", &log.table)?;
+    }
+    if done.commits > 0
+        && state.has_iceberg_view()
+        && let Err(error) = iceberg::publish(log).await
+    {
+        tracing::warn!(table = %log.table, %error, "Could not write the Iceberg metadata; the next sync writes it");
     }
     Ok(done)
 }

@@ -45,9 +45,10 @@ pub(crate) async fn preview(log: &TableLog, retention: Duration) -> Result<Vacuu
 /// See [`DeltaSink::vacuum`](crate::sink::delta::DeltaSink::vacuum).
 pub(crate) async fn vacuum(log: &TableLog, retention: Duration) -> Result<Vacuumed> {
     let table = &log.table;
-    let mut found = preview(log, retention).await?;
+    let state = log.existing_state().await?;
+    let mut found = unneeded(log, &state, retention).await.with_field("table", table)?;
     // Before the files of old snapshots: a snapshot must never name a file that is gone.
-    if has_iceberg_view(&log.existing_state().await?) {
+    if state.has_iceberg_view() {
         iceberg::expire(log, horizon(retention)?).await?;
     }
     let (unfinished, files): (Vec<_>, Vec<_>) = found.files.into_iter().partition(|name| is_unfinished(name));
@@ -98,10 +99,6 @@ fn find_unfinished(folder: &FsPath, prefix: &str, horizon: DateTime<Utc>, found:
     Ok(())
 }
 
-fn has_iceberg_view(state: &TableState) -> bool {
-    state.property(properties::ICEBERG).is_some()
-}
-
 /// The time since which all versions stay readable.
 fn horizon(retention: Duration) -> Result<DateTime<Utc>> {
     let age = chrono::Duration::from_std(retention).context(Kind::Usage, "The retention is too long")?;
@@ -121,7 +118,7 @@ async fn unneeded(log: &TableLog, state: &TableState, retention: Duration) -> Re
     }
     add_files_of_older_versions(log, horizon, &mut needed).await?;
     let mut found = Vacuumed::default();
-    if has_iceberg_view(state) {
+    if state.has_iceberg_view() {
         let view = iceberg::expired_view(log, horizon).await?;
         needed.extend(view.needed);
         found.bytes += view.unneeded.iter().map(|(_, size)| size).sum::<u64>();

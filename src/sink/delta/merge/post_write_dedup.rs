@@ -110,10 +110,10 @@ impl PostWriteDedup<'_> {
         files.sort_by(|one, next| one.partition.cmp(&next.partition));
         let mut last = None;
         for mut file in files {
-            if last.as_ref().is_some_and(|last| *last != file.partition) {
+            if last.as_ref() != Some(&file.partition) {
                 writer.close_files().await?;
+                last = Some(file.partition.clone());
             }
-            last = Some(file.partition.clone());
             let Some(deleted) = replaced.get(&file.number) else {
                 kept.push(file);
                 continue;

@@ -85,9 +85,7 @@ impl LoadContext {
     pub(crate) async fn schema_changes(log: &TableLog, plan: &LoadPlan) -> Result<Vec<String>> {
         let Some(state) = log.state().await? else { return Ok(Vec::new()) };
         let keys: Vec<String> = plan.schema.key_names().into_iter().map(str::to_owned).collect();
-        let present = TableLayout::from_properties(&state.configuration);
-        let layout = TableLayout::resolve(Some(&present), &plan.layout, default_partition(plan))?;
-        Ok(TableDesign::new(Some(&state), plan, &keys, Some(&present), &layout)?.changes)
+        Ok(design(Some(&state), plan, &keys)?.1.changes)
     }
 
     async fn plan_table(&mut self) -> Result<()> {
@@ -100,11 +98,7 @@ impl LoadContext {
                 foreign = foreign_changes(&self.log, state).await?;
             }
         }
-        let present = self.state.as_ref().map(|state| TableLayout::from_properties(&state.configuration));
-        self.layout = TableLayout::resolve(present.as_ref(), &self.plan.layout, default_partition(&self.plan))
-            .with_field("table", table)?;
-        self.design = TableDesign::new(self.state.as_ref(), &self.plan, &self.keys, present.as_ref(), &self.layout)
-            .with_field("table", table)?;
+        (self.layout, self.design) = design(self.state.as_ref(), &self.plan, &self.keys).with_field("table", table)?;
         if let Some(foreign) = foreign {
             if self.options.on_foreign_changes == OnForeignChanges::Fail {
                 return Err(foreign.refusal(table));
@@ -140,7 +134,7 @@ impl LoadContext {
     /// Whether the table has an Iceberg view after the commit.
     pub(crate) fn has_iceberg_view(&self) -> bool {
         match self.options.iceberg {
-            IcebergView::Unchanged => self.property(properties::ICEBERG) == Some("true"),
+            IcebergView::Unchanged => self.state.as_ref().is_some_and(TableState::has_iceberg_view),
             IcebergView::On => true,
             IcebergView::Off => false,
         }
@@ -300,4 +294,12 @@ pub(crate) fn position_of(column: SystemColumn, format: &FileFormat) -> Result<u
 
 fn missing_column(column: SystemColumn) -> Error {
     Error::new(Kind::Target, "The table lacks a column that its mode requires").with_field("column", column.name())
+}
+
+/// Layout and design of the table after a load.
+fn design(state: Option<&TableState>, plan: &LoadPlan, keys: &[String]) -> Result<(TableLayout, TableDesign)> {
+    let present = state.map(|state| TableLayout::from_properties(&state.configuration));
+    let layout = TableLayout::resolve(present.as_ref(), &plan.layout, default_partition(plan))?;
+    let design = TableDesign::new(state, plan, keys, present.as_ref(), &layout)?;
+    Ok((layout, design))
 }

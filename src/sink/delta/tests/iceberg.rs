@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::TestLake;
 use crate::model::TableRef;
 use crate::sink::conformance::{self, Change::Del, Change::Up, at, load, plain};
-use crate::sink::delta::iceberg::tests::{View, ViewFiles, view};
+use crate::sink::delta::iceberg::tests::{self, View, ViewFiles, view};
 use crate::sink::delta::log::table_log::TableLog;
 use crate::sink::delta::read::row_reader::deleted_rows;
 use crate::sink::delta::{DeletionVectors, DeltaOptions, IcebergView, Scope};
@@ -52,6 +52,11 @@ pub(super) async fn checked(lake: &TestLake) -> View {
     let log = lake.sink.log(&table()).unwrap();
     check(&log).await.unwrap();
     view(&log).await
+}
+
+/// Whether the view shows another version than the table has.
+pub(super) async fn is_behind(lake: &TestLake) -> bool {
+    tests::is_behind(&lake.sink.log(&table()).unwrap()).await
 }
 
 /// Compares all versions of tables, as other programs read them through Iceberg, with the versions as DuckDB reads them through Delta.
@@ -150,7 +155,7 @@ async fn a_view_stays_until_it_is_switched_off() {
     let folder = lake.folder(&table()).join("metadata");
     let left = std::fs::read_dir(&folder).map_or(0, |entries| entries.count());
     assert_eq!(left, 0, "no old version stays readable");
-    assert!(!lake.sink.committed(&table()).await.unwrap().unwrap().lags_in_iceberg);
+    assert!(!lake.sink.committed(&table()).await.unwrap().unwrap().has_iceberg_view);
     lake.set_options(|options| options.iceberg = IcebergView::On);
     increment(&lake, 2).await;
     checked(&lake).await;

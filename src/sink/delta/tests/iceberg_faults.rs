@@ -4,84 +4,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use async_trait::async_trait;
-use deltalake::ObjectStore;
-use futures::stream::BoxStream;
-use object_store::path::Path;
-use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, PutMultipartOptions, PutOptions,
-    PutPayload, PutResult, Result,
-};
 use serde_json::Value;
 
 use super::TestLake;
-use super::iceberg::{checked, compare_with_readers, first_load, increment, table, with_view};
-use crate::sink::delta::MIN_RETENTION;
-use crate::sink::{LakeFeatures, Sink};
-
-/// A store that fails from a certain write to the folder `metadata` on, as if the run had been killed then.
-#[derive(Debug)]
-struct KilledStore {
-    inner: Arc<dyn ObjectStore>,
-    /// Number of writes that still succeed.
-    left: AtomicI64,
-}
-
-impl std::fmt::Display for KilledStore {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Killed{}", self.inner)
-    }
-}
-
-#[async_trait]
-impl ObjectStore for KilledStore {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        if location.parts().any(|part| part.as_ref() == "metadata") && self.left.fetch_sub(1, Ordering::Relaxed) <= 0 {
-            return Err(Error::Generic { store: "KilledStore", source: "the run was killed".into() });
-        }
-        self.inner.put_opts(location, payload, opts).await
-    }
-
-    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(location, opts).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.inner.get_opts(location, options).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
-    }
-}
+use super::iceberg::{checked, compare_with_readers, first_load, increment, is_behind, table, with_view};
+use super::store_faults::{Fault, FaultyStore};
+use crate::sink::LakeFeatures;
+use crate::sink::delta::{DeltaOptions, IcebergView, MIN_RETENTION};
 
 const NEVER: i64 = i64::MAX / 2;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_that_is_killed_between_the_two_commits_is_completed_by_the_next() {
     let mut lake = TestLake::with(64 << 20, with_view);
-    let store = Arc::new(KilledStore { inner: lake.sink.place.store(), left: AtomicI64::new(NEVER) });
-    lake.sink.place.set_store(Arc::clone(&store) as Arc<dyn ObjectStore>);
-    lake.fixture.sink = Box::new(lake.sink.clone());
+    let left = Arc::new(AtomicI64::new(NEVER));
+    FaultyStore::before(&mut lake, Fault::Killed(Arc::clone(&left)));
     first_load(&lake).await;
     let mut killed = 0;
     for step in 0..50 {
-        store.left.store(step % 7, Ordering::Relaxed);
+        left.store(step % 7, Ordering::Relaxed);
         increment(&lake, step).await;
-        let was_killed = store.left.swap(NEVER, Ordering::Relaxed) < 0;
-        let lags = lake.sink.committed(&table()).await.unwrap().unwrap().lags_in_iceberg;
+        let was_killed = left.swap(NEVER, Ordering::Relaxed) < 0;
+        let lags = is_behind(&lake).await;
         assert_eq!(lags, was_killed, "step {step}");
         killed += usize::from(was_killed);
         // The next run either finds no changes or loads some.
@@ -119,7 +63,7 @@ async fn a_snapshot_of_another_program_is_replaced() {
     let number: u64 = name[1..].split('.').next().unwrap().parse().unwrap();
     let folder = lake.folder(&table()).join("metadata");
     std::fs::write(folder.join(format!("v{}.metadata.json", number + 1)), metadata.to_string()).unwrap();
-    assert!(lake.sink.committed(&table()).await.unwrap().unwrap().lags_in_iceberg);
+    assert!(is_behind(&lake).await);
     increment(&lake, 1).await;
     let shown = checked(&lake).await;
     assert_eq!(shown.metadata["table-uuid"], uuid);
@@ -148,6 +92,25 @@ async fn a_snapshot_of_another_program_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_begins_on_a_log_that_was_cleaned_up() {
+    let without_view = |options| DeltaOptions { checkpoint_interval: 3, iceberg: IcebergView::Unchanged, ..with_view(options) };
+    let mut lake = TestLake::with(64 << 20, without_view);
+    first_load(&lake).await;
+    for step in 0..6 {
+        increment(&lake, step).await;
+    }
+    let log = lake.folder(&table()).join("_delta_log");
+    for version in 0..4 {
+        std::fs::remove_file(log.join(format!("{version:020}.json"))).unwrap();
+    }
+    lake.set_options(|options| options.iceberg = IcebergView::On);
+    increment(&lake, 6).await;
+    assert_eq!(checked(&lake).await.metadata["snapshots"].as_array().unwrap().len(), 1);
+    increment(&lake, 7).await;
+    assert_eq!(checked(&lake).await.metadata["snapshots"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commits_of_other_programs_are_shown() {
     let lake = TestLake::with(64 << 20, with_view);
     first_load(&lake).await;
@@ -155,7 +118,7 @@ async fn commits_of_other_programs_are_shown() {
     increment(&lake, 1).await;
     let opened = deltalake::open_table(lake.url(&table())).await.unwrap();
     opened.optimize().await.unwrap();
-    assert!(lake.sink.committed(&table()).await.unwrap().unwrap().lags_in_iceberg);
+    assert!(is_behind(&lake).await);
     lake.sink.publish_iceberg(&table()).await.unwrap();
     checked(&lake).await;
     increment(&lake, 2).await;

@@ -1,6 +1,6 @@
 //! Store faults during a commit: the table is completely at one bookmark or the other.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -21,7 +21,7 @@ use crate::sink::conformance::{Change::Up, at, changes, expected, load, plain, p
 use crate::sink::{LoadKind, Sink};
 
 #[derive(Debug, Clone)]
-enum Fault {
+pub(super) enum Fault {
     None,
     /// The log entry is written, but the response is an error.
     LostAnswer,
@@ -33,10 +33,12 @@ enum Fault {
     Late(Arc<Notify>, Arc<Notify>),
     /// All data files after the first fail.
     Full(Arc<AtomicUsize>),
+    /// After this number of writes to the folder `metadata`, all others fail, as if the run had been killed then.
+    Killed(Arc<AtomicI64>),
 }
 
 #[derive(Debug)]
-struct FaultyStore {
+pub(super) struct FaultyStore {
     inner: Arc<dyn ObjectStore>,
     fault: Mutex<Fault>,
 }
@@ -48,6 +50,14 @@ impl std::fmt::Display for FaultyStore {
 }
 
 impl FaultyStore {
+    /// Puts the store between a lake and its files.
+    pub(super) fn before(lake: &mut TestLake, fault: Fault) -> Arc<Self> {
+        let store = Arc::new(Self { inner: lake.sink.place.store(), fault: Mutex::new(fault) });
+        lake.sink.place.set_store(Arc::clone(&store) as Arc<dyn ObjectStore>);
+        lake.fixture.sink = Box::new(lake.sink.clone());
+        store
+    }
+
     fn set(&self, fault: Fault) {
         *self.fault.lock().unwrap() = fault;
     }
@@ -64,9 +74,17 @@ fn broken(kind: std::io::ErrorKind) -> Error {
 #[async_trait]
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        let fault = if location.as_ref().ends_with(".json") { self.get() } else { Fault::None };
+        let fault = match self.get() {
+            Fault::Killed(left) if location.parts().any(|part| part.as_ref() == "metadata") => Fault::Killed(left),
+            Fault::Killed(_) => Fault::None,
+            fault if location.as_ref().ends_with(".json") => fault,
+            _ => Fault::None,
+        };
         match fault {
-            Fault::None | Fault::Full(_) => self.inner.put_opts(location, payload, opts).await,
+            Fault::Killed(left) if left.fetch_sub(1, Ordering::Relaxed) <= 0 => {
+                Err(broken(std::io::ErrorKind::ConnectionAborted))
+            }
+            Fault::None | Fault::Full(_) | Fault::Killed(_) => self.inner.put_opts(location, payload, opts).await,
             Fault::Refused => Err(broken(std::io::ErrorKind::ConnectionReset)),
             Fault::LostAnswer => {
                 self.inner.put_opts(location, payload, opts).await?;
@@ -125,9 +143,7 @@ fn table() -> TableRef {
 /// A table with one row at bookmark 1, and its store.
 async fn faulty() -> (TestLake, Arc<FaultyStore>) {
     let mut lake = TestLake::with(64 << 20, |options| super::DeltaOptions { target_file_bytes: 1, ..options });
-    let store = Arc::new(FaultyStore { inner: lake.sink.place.store(), fault: Mutex::new(Fault::None) });
-    lake.sink.place.set_store(Arc::clone(&store) as Arc<dyn ObjectStore>);
-    lake.fixture.sink = Box::new(lake.sink.clone());
+    let store = FaultyStore::before(&mut lake, Fault::None);
     load(&lake.fixture, &plain(&table()), LoadKind::Replace, &[Up(json!({"id": 1, "name": "a"}))], at(1)).await.unwrap();
     (lake, store)
 }

@@ -120,7 +120,8 @@ impl FileFormat {
     /// uploads.
     pub(crate) fn for_change_feed(&self, options: &DeltaOptions, more: Vec<LakeColumn>, keys: &[String]) -> Self {
         let columns: Vec<LakeColumn> = self.columns.iter().cloned().chain(more).collect();
-        let format = Self::with_uploads(options, Arc::clone(&self.uploads), &columns, keys, 2 * PARTITIONS_SHARING);
+        let partitions = if self.partitioning.is_some() { PARTITIONS_SHARING } else { 1 };
+        let format = Self::with_uploads(options, Arc::clone(&self.uploads), &columns, keys, 2 * partitions);
         // The source of the partition has the same position as in the data files.
         Self { folder: CHANGE_FEED_FOLDER, partitioning: self.partitioning.clone(), ..format }
     }

@@ -79,8 +79,8 @@ impl TableWriter {
         self.batches += 1;
         if !self.open.contains_key(&number) && self.open.len() >= MAX_OPEN_PARTITIONS {
             let oldest = self.open.iter().min_by_key(|(_, open)| open.last_used).map(|(number, _)| *number);
-            if let Some(open) = oldest.and_then(|oldest| self.open.remove(&oldest)) {
-                self.finished.extend(open.writer.finish().await?);
+            if let Some(oldest) = oldest {
+                self.close_partition(oldest).await?;
             }
         }
         let encoder = match &self.encoder {
