@@ -183,8 +183,8 @@ fn audience(global: &GlobalArgs, command: &Command, is_drop_in: bool) -> Audienc
 /// Which signals a command handles.
 fn catch(command: &Command) -> Catch {
     match command {
-        // Other signals end the process at once, as they do the official client; the same command resumes.
         Command::Schema(args) if args.prints() => Catch::All,
+        // Other signals end the process at once, as they do the official client; the same command resumes.
         Command::Snapshot(_) | Command::Incremental(_) | Command::List(_) | Command::Schema(_) => Catch::Interrupt,
         #[cfg(feature = "sql")]
         Command::Dropdb(_) | Command::Listdb(_) => Catch::Interrupt,

@@ -5,12 +5,11 @@ use std::convert::Infallible;
 use clap::Args;
 
 use crate::cli::args::headings::{DATABASES, EXTRAS};
-use crate::cli::args::selection::{NamespaceArgs, TablesArgs, TimeArgs};
+use crate::cli::args::selection::{NamespaceArgs, SchemaChangesArgs, TablesArgs, TimeArgs};
 use crate::cli::args::target::EngineArgs;
 use crate::cli::values::choices::choice;
 use crate::ops::OnSnapshotRequired;
 use crate::redact::Secret;
-use crate::sink::OnSchemaChange;
 use crate::sink::sql::{DependentViews, NonFinite};
 
 /// The database of a command of the official client.
@@ -48,19 +47,8 @@ pub(in crate::cli) struct DbLoadArgs {
     /// What to do when the service no longer offers increments since the last run.
     #[arg(long, value_parser = choice::<OnSnapshotRequired>(), default_value = "fail", value_name = "POLICY", help_heading = EXTRAS)]
     pub(in crate::cli) on_snapshot_required: OnSnapshotRequired,
-    /// What to do when the columns of an existing table would change.
-    ///
-    /// `apply` follows the service, `fail` fails the table before its job starts, `ignore-new-columns` leaves out new columns and fails for
-    /// other changes.
-    #[arg(
-        long,
-        value_parser = choice::<OnSchemaChange>(),
-        default_value = "apply",
-        value_name = "POLICY",
-        hide_short_help = true,
-        help_heading = EXTRAS
-    )]
-    pub(in crate::cli) schema_changes: OnSchemaChange,
+    #[command(flatten, next_help_heading = EXTRAS)]
+    pub(in crate::cli) columns: SchemaChangesArgs,
     /// Maximum number of job starts per minute; 0 means unlimited.
     #[arg(long, value_name = "N", default_value_t = 5, hide_short_help = true, help_heading = EXTRAS)]
     pub(in crate::cli) jobs_per_minute: u32,

@@ -11,6 +11,8 @@ use crate::cli::args::headings::{COLUMNS, LAKE, TABLES};
 use crate::cli::values::choices::choice;
 #[cfg(feature = "lake")]
 use crate::ops::OutOfRange;
+#[cfg(feature = "lake")]
+use crate::sink::OnSchemaChange;
 
 /// Tables of the service.
 #[cfg(feature = "lake")]
@@ -126,4 +128,22 @@ pub(in crate::cli) struct TablesArgs {
     /// Comma-separated tables, or `all`.
     #[arg(long, value_name = "TABLE", allow_hyphen_values = true)]
     pub(in crate::cli) table: String,
+}
+
+/// Changes of columns. The command that has the option gives its heading.
+#[cfg(feature = "lake")]
+#[derive(Debug, Args)]
+pub(in crate::cli) struct SchemaChangesArgs {
+    /// What to do when the columns of an existing table would change.
+    ///
+    /// `apply` follows the service, `fail` fails the table before its job starts, `ignore-new-columns` leaves out new columns and fails for
+    /// other changes.
+    #[arg(
+        long,
+        value_parser = choice::<OnSchemaChange>(),
+        default_value = "apply",
+        value_name = "POLICY",
+        hide_short_help = true
+    )]
+    pub(in crate::cli) schema_changes: OnSchemaChange,
 }

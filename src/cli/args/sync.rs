@@ -13,7 +13,7 @@ use crate::cli::args::cluster::ClusterArgs;
 use crate::cli::args::database::DatabaseArgs;
 use crate::cli::args::headings::{COLUMNS, DOWNLOAD, LIMITS, NOTIFICATIONS, OUTPUT, SCHEDULE, TABLES};
 use crate::cli::args::lake::LakeArgs;
-use crate::cli::args::selection::{SelectionArgs, TableArgs, TimeArgs};
+use crate::cli::args::selection::{SchemaChangesArgs, SelectionArgs, TableArgs, TimeArgs};
 use crate::cli::args::target::{EngineArgs, StateArgs, TargetArgs};
 use crate::cli::values::bytes::parse_bytes;
 use crate::cli::values::choices::choice;
@@ -22,7 +22,6 @@ use crate::model::Format;
 use crate::ops::{NotifyForm, NotifyOn, OnSnapshotRequired};
 use crate::redact::Secret;
 use crate::schema::Nested;
-use crate::sink::OnSchemaChange;
 
 #[derive(Debug, Args)]
 #[command(
@@ -46,19 +45,8 @@ pub(in crate::cli) struct SyncArgs {
         help_heading = TABLES
     )]
     pub(in crate::cli) on_snapshot_required: OnSnapshotRequired,
-    /// What to do when the columns of an existing table would change.
-    ///
-    /// `apply` follows the service, `fail` fails the table before its job starts, `ignore-new-columns` leaves out new columns and fails for
-    /// other changes.
-    #[arg(
-        long,
-        value_parser = choice::<OnSchemaChange>(),
-        default_value = "apply",
-        value_name = "POLICY",
-        hide_short_help = true,
-        help_heading = TABLES
-    )]
-    pub(in crate::cli) schema_changes: OnSchemaChange,
+    #[command(flatten, next_help_heading = TABLES)]
+    pub(in crate::cli) columns: SchemaChangesArgs,
     /// Discard the jobs of an interrupted run instead of resuming them.
     #[arg(long, hide_short_help = true, help_heading = TABLES)]
     pub(in crate::cli) fresh: bool,

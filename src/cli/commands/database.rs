@@ -76,7 +76,7 @@ pub(in crate::cli) async fn load(
         precondition,
         unknown_tables: UnknownTables::Try,
         on_snapshot_required: args.on_snapshot_required,
-        on_schema_change: args.schema_changes,
+        on_schema_change: args.columns.schema_changes,
         observer: Some(observer),
         out_of_range: args.times.out_of_range_times,
         ..SyncRequest::new(client, sink, engine, selection)

@@ -65,6 +65,7 @@ impl Choice for IcebergView {
     const CHOICES: &'static [(&'static str, Self)] = &[("on", IcebergView::On), ("off", IcebergView::Off)];
 }
 
+#[cfg(feature = "lake")]
 impl Choice for ChangeDataFeed {
     const CHOICES: &'static [(&'static str, Self)] = &[("on", ChangeDataFeed::On), ("off", ChangeDataFeed::Off)];
 }
