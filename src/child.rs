@@ -5,7 +5,8 @@
 //! `AWS_*`, `PGPASSWORD`, `DAPLAKE_HASH_KEY`, or a variable that the settings file refers to. A list of allowed variables also covers
 //! variables that are not known here.
 
-use std::process::Command;
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
 
 /// Variables that every command inherits. A `*` at the end matches any rest.
 pub(crate) const PASSED: &[&str] = &[
@@ -87,6 +88,23 @@ pub(crate) fn program(name: &str, arguments: &[String], more: &[&str]) -> Comman
     let mut child = Command::new(name);
     child.args(arguments);
     clean(child, more)
+}
+
+const POLL: Duration = Duration::from_millis(5);
+
+/// Waits for a child until the deadline, then kills it. `None` if it was killed.
+pub(crate) fn wait_until(child: &mut Child, deadline: Instant) -> std::io::Result<Option<ExitStatus>> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Ok(None);
+        }
+        std::thread::sleep(POLL);
+    }
 }
 
 fn clean(mut child: Command, more: &[&str]) -> Command {

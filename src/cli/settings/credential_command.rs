@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,6 @@ pub(in crate::cli) const CREDENTIAL: &str = "CREDENTIAL";
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 /// The longest secret, bytes.
 const MAX_LENGTH: u64 = 64 << 10;
-const POLL: Duration = Duration::from_millis(5);
 
 /// Variables of key stores, in the form of [`child::PASSED`].
 pub(in crate::cli) const KEY_STORES: &[&str] = &[
@@ -77,7 +76,7 @@ fn first_line(command: &[String], folder: &Path, limit: Duration) -> Result<Secr
         receiver
     });
     let line = read.and_then(|receiver| receiver.recv_timeout(limit).ok());
-    let ended = wait(&mut child, deadline).context(Kind::Usage, "The credential command cannot be observed")?;
+    let ended = child::wait_until(&mut child, deadline).context(Kind::Usage, "The credential command cannot be observed")?;
     match (ended, line) {
         (None, _) | (_, None) => {
             Err(failed("The credential command takes too long").with_field("seconds", limit.as_secs().max(1)))
@@ -92,21 +91,6 @@ fn first_line(command: &[String], folder: &Path, limit: Duration) -> Result<Secr
             }
             Ok(Secret::new(secret))
         }
-    }
-}
-
-/// Waits until the deadline, then kills the process. `None` if it was killed.
-fn wait(child: &mut Child, deadline: Instant) -> std::io::Result<Option<std::process::ExitStatus>> {
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        if Instant::now() >= deadline {
-            let _ = child.kill();
-            let _ = child.wait();
-            return Ok(None);
-        }
-        std::thread::sleep(POLL);
     }
 }
 

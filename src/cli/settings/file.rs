@@ -10,7 +10,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use toml_edit::{Document, Item, TableLike, Value};
 
 use crate::cli::settings::credential_command::{CREDENTIAL, CREDENTIAL_COMMAND, secret_of};
-use crate::cli::settings::paths::at_home;
+use crate::cli::settings::paths::{at_home, folder_of};
 use crate::cli::settings::schema;
 use crate::cli::settings::schema::{Form, KEYS, Key, SHARED, TABLES, TARGET, nearest};
 use crate::cli::values::bytes::parse_bytes;
@@ -151,10 +151,7 @@ fn parse_with(
     variable: &dyn Fn(&str) -> Option<String>,
     runs_command: &dyn Fn(&str) -> bool,
 ) -> Result<FileSettings> {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let folder = absolute.parent().unwrap_or(Path::new(".")).to_owned();
-    let settings = FileSettings::default();
-    let mut reader = Reader { text, path, folder, variable, runs_command, credential: Credential::None, settings };
+    let mut reader = Reader::new(text, path, variable, runs_command);
     let document = Document::parse(text).map_err(|error| {
         let message = error.message().lines().next().unwrap_or_default().to_owned();
         reader.wrong("The settings file is not valid TOML", "", error.span()).with_field("reason", message)
@@ -168,11 +165,7 @@ pub(in crate::cli) fn log_values(path: &Path, variable: &dyn Fn(&str) -> Option<
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let Ok(document) = Document::parse(text.as_str()) else { return Vec::new() };
     let Some(section) = document.get("log").and_then(Item::as_table_like) else { return Vec::new() };
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let folder = absolute.parent().unwrap_or(Path::new(".")).to_owned();
-    let settings = FileSettings::default();
-    let mut reader =
-        Reader { text: &text, path, folder, variable, runs_command: &|_| false, credential: Credential::None, settings };
+    let mut reader = Reader::new(&text, path, variable, &|_| false);
     let keys: Vec<&'static Key> = KEYS.iter().filter(|key| key.section == "log").collect();
     reader.values(section, "log", &keys).map(|(values, _)| values).unwrap_or_default()
 }
@@ -202,6 +195,18 @@ enum Credential {
 fn has_credential(section: &str) -> bool {
     let target = section.strip_prefix("targets.").filter(|rest| !rest.contains(".tables."));
     target.is_some() || matches!(section, "service" | "notify")
+}
+
+impl<'a> Reader<'a> {
+    fn new(
+        text: &'a str,
+        path: &'a Path,
+        variable: &'a dyn Fn(&str) -> Option<String>,
+        runs_command: &'a dyn Fn(&str) -> bool,
+    ) -> Self {
+        let (folder, settings) = (folder_of(path), FileSettings::default());
+        Self { text, path, folder, variable, runs_command, credential: Credential::None, settings }
+    }
 }
 
 impl Reader<'_> {
@@ -558,7 +563,7 @@ impl Reader<'_> {
                     .wrong("A reference to a variable has no name", shown, item.span())
                     .hint("write it as ${NAME}"));
             }
-            let value = match self.credential().filter(|_| name == CREDENTIAL) {
+            let value = match (name == CREDENTIAL).then(|| self.credential()).flatten() {
                 Some(Ok(secret)) => secret,
                 Some(Err(error)) => {
                     return Ok(Err(error.with_field("key", shown).with_field("file", self.path.display())));
@@ -574,7 +579,7 @@ impl Reader<'_> {
             out.push_str(&rest[..at]);
             let start = text.len() - rest.len() + at;
             out.push_str(&match url_part(text, start..start + end + 1) {
-                UrlPart::Whole => utf8_percent_encode(&value, UNRESERVED).to_string(),
+                UrlPart::Whole => encoded(&value),
                 UrlPart::Piece => encoded_piece(&value),
                 UrlPart::Other => value,
             });
@@ -662,6 +667,12 @@ impl UrlText {
     }
 }
 
+/// The end of the user information in a URL that has some.
+#[cfg(feature = "lake")]
+pub(in crate::cli) fn user_end(text: &str) -> Option<usize> {
+    UrlText::parse(text).map(|url| url.user_info).filter(|user| !user.is_empty()).map(|user| user.end)
+}
+
 /// Whether a URL contains a password in clear text.
 pub(in crate::cli) fn holds_password(text: &str) -> bool {
     let is_clear = |value: &str| !value.is_empty() && !value.contains("${");
@@ -702,7 +713,6 @@ fn url_part(text: &str, reference: Range<usize>) -> UrlPart {
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A value as user, password or value of a parameter in a URL.
-#[cfg(feature = "lake")]
 pub(in crate::cli) fn encoded(value: &str) -> String {
     utf8_percent_encode(value, UNRESERVED).to_string()
 }

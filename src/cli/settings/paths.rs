@@ -1,7 +1,7 @@
 //! Folders of the system and variables of the environment.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
 
@@ -41,6 +41,12 @@ pub(in crate::cli) fn at_home(text: &str) -> Result<Cow<'_, str>> {
         Some(home) => Ok(home.join(rest.trim_start_matches('/')).display().to_string().into()),
         None => Err(Error::new(Kind::Usage, "The home folder is unknown").hint("give the full path of the folder")),
     }
+}
+
+/// The folder of the settings file, where relative paths start.
+pub(in crate::cli) fn folder_of(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    absolute.parent().map_or_else(|| PathBuf::from("."), Path::to_owned)
 }
 
 /// The value of a variable; an empty one counts as unset.

@@ -43,11 +43,12 @@ pub(in crate::cli) fn file_beside(path: &Path) -> std::io::Result<tempfile::Name
     tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))
 }
 
-/// Writes the whole file, or nothing.
+/// Writes the whole file durably, or nothing. Only its owner can read it.
 #[cfg(feature = "lake")]
 pub(in crate::cli) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = file_beside(path)?;
     file.write_all(bytes)?;
+    file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())
 }

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::secrets::{self, Kept, NewSecret, Place};
-use super::steps::{accepted, folder_of, heading, stem_of};
+use super::steps::{accepted, heading, stem_of};
 use super::target::{self, Chosen};
 use crate::cli::args::global::{DEFAULT_BASE_URL, GlobalArgs};
 use crate::cli::args::setup::InitArgs;
 use crate::cli::commands::{context, schedule};
-use crate::cli::settings::paths::variable;
+use crate::cli::settings::paths::{folder_of, variable};
 use crate::cli::settings::template::{Values, list, quoted};
 use crate::cli::terminal::output::{counted, out};
 use crate::cli::terminal::prompt;

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use assistant::Answers;
 use secrets::NewSecret;
-use steps::folder_of;
 
 use crate::child;
 use crate::cli::args::global::{DEFAULT_BASE_URL, GlobalArgs};
@@ -19,19 +18,23 @@ use crate::cli::args::setup::{InitArgs, ScheduleAction, ScheduledSyncArgs, Sched
 use crate::cli::commands::schedule;
 use crate::cli::settings::file;
 use crate::cli::settings::file::{holds_password, without_references};
-use crate::cli::settings::paths::SETTINGS_NAME;
+use crate::cli::settings::paths::{SETTINGS_NAME, folder_of};
 use crate::cli::settings::template::{Values, list, quoted, template};
-use crate::cli::terminal::output::{file_beside, out};
+use crate::cli::terminal::output::{out, write_whole};
 use crate::cli::terminal::prompt;
 use crate::cli::values::choices::name_of;
 use crate::error::{Error, Kind, Result, ResultExt};
 
 pub(in crate::cli) async fn init(global: &GlobalArgs, args: &InitArgs) -> Result<()> {
     let path = global.settings.clone().unwrap_or_else(|| PathBuf::from(SETTINGS_NAME));
+    if args.target.as_deref().is_some_and(holds_password) {
+        return Err(Error::new(Kind::Usage, "The target contains a password, which must not be written to a settings file")
+            .hint("use a variable instead, in single quotes: 'postgresql://etl:${LAKE_PASSWORD}@host/database'"));
+    }
     if !args.yes && !global.non_interactive && prompt::can_ask() {
         return with_questions(global, args, &path).await;
     }
-    write_new(&path, &checked(&template(&of_options(global, args)?), &path)?)?;
+    write_new(&path, &checked(template(&of_options(global, args)?), &path)?)?;
     out(&format!("Wrote {} (only you can read it).\n", path.display()))?;
     if let Some(every) = args.interval {
         install(global, &path, every, args.yes)?;
@@ -47,10 +50,6 @@ pub(in crate::cli) async fn init(global: &GlobalArgs, args: &InitArgs) -> Result
 fn of_options(global: &GlobalArgs, args: &InitArgs) -> Result<Values> {
     let text = args.target.as_deref().unwrap_or("./lake");
     let target = if without_references(text) == text { target::absolute(text)? } else { text.to_owned() };
-    if holds_password(&target) {
-        return Err(Error::new(Kind::Usage, "The target contains a password, which must not be written to a settings file")
-            .hint("use a variable instead, in single quotes: 'postgresql://etl:${LAKE_PASSWORD}@host/database'"));
-    }
     let or = |names: &[String], usual: &str| if names.is_empty() { list(&[usual.to_owned()]) } else { list(names) };
     let mut values = Values::new(&args.name);
     if global.base_url != DEFAULT_BASE_URL {
@@ -80,7 +79,7 @@ fn of_options(global: &GlobalArgs, args: &InitArgs) -> Result<Values> {
 /// Asks, shows the file, writes it, and offers the schedule and the first sync.
 async fn with_questions(global: &GlobalArgs, args: &InitArgs, path: &Path) -> Result<()> {
     let Answers { values, secrets, every, tables } = assistant::ask(global, args, path).await?;
-    let text = checked(&template(&values), path)?;
+    let text = checked(template(&values), path)?;
     out(&format!("\nThe settings file, {}:\n\n", path.display()))?;
     for line in set_lines(&text) {
         out(&format!("  {line}\n"))?;
@@ -102,9 +101,9 @@ async fn with_questions(global: &GlobalArgs, args: &InitArgs, path: &Path) -> Re
         return out("Nothing was written.\n");
     }
     for secret in &secrets {
-        secret.write()?;
+        write("secret file", &secret.path, secret.secret.reveal())?;
     }
-    write(path, &text)?;
+    write("settings file", path, &text)?;
     out(&format!("Wrote {}.\n\n", path.display()))?;
     let scheduled = match every {
         Some(every) => install(global, path, every, args.yes),
@@ -171,22 +170,15 @@ fn sync(path: &Path) -> Result<()> {
 }
 
 /// The text, if it is valid. An error here is a defect of the template.
-fn checked(text: &str, path: &Path) -> Result<String> {
-    file::parse(text, path, &|_| Some("x".to_owned())).context(Kind::Bug, "The new settings file cannot be parsed")?;
-    Ok(text.to_owned())
+fn checked(text: String, path: &Path) -> Result<String> {
+    file::parse(&text, path, &|_| Some("x".to_owned())).context(Kind::Bug, "The new settings file cannot be parsed")?;
+    Ok(text)
 }
 
-/// Writes the file with mode 0600, in place of an existing one.
-fn write(path: &Path, text: &str) -> Result<()> {
-    let write = || {
-        std::fs::create_dir_all(folder_of(path))?;
-        let mut file = file_beside(path)?;
-        file.write_all(text.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        std::io::Result::Ok(())
-    };
-    write().context(Kind::Io, format!("The settings file cannot be written: {}", path.display()))
+/// Writes a file with mode 0600, in place of an existing one, and makes its folder.
+fn write(noun: &str, path: &Path, text: &str) -> Result<()> {
+    let written = std::fs::create_dir_all(folder_of(path)).and_then(|()| write_whole(path, text.as_bytes()));
+    written.context(Kind::Io, format!("The {noun} cannot be written: {}", path.display()))
 }
 
 /// Creates the file with mode 0600. Kind `Usage` if it exists.

@@ -1,11 +1,10 @@
 //! Where a secret is kept: in a private file, in a variable, or in a key store with a command. Reads it at once, so that it can be tested.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::cli::settings::credential_command::secret_of;
 use crate::cli::settings::paths::variable;
-use crate::cli::terminal::output::{file_beside, out};
+use crate::cli::terminal::output::out;
 use crate::cli::terminal::prompt;
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::redact::Secret;
@@ -30,20 +29,6 @@ pub(super) struct Kept {
 pub(super) struct NewSecret {
     pub(super) path: PathBuf,
     pub(super) secret: Secret,
-}
-
-impl NewSecret {
-    /// Writes the file with mode 0600.
-    pub(super) fn write(&self) -> Result<()> {
-        let write = || {
-            let mut file = file_beside(&self.path)?;
-            file.write_all(self.secret.reveal().as_bytes())?;
-            file.as_file().sync_all()?;
-            file.persist(&self.path)?;
-            std::io::Result::Ok(())
-        };
-        write().context(Kind::Io, format!("The secret file cannot be written: {}", self.path.display()))
-    }
 }
 
 /// Asks where a secret is, and reads it. `name` is that of its variable, `file` that of its file beside the settings file in `folder`.

@@ -1,6 +1,6 @@
 //! What the questions of `init` have in common.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::cli::commands::check;
 use crate::cli::terminal::output::out;
@@ -11,12 +11,6 @@ use crate::ops::{Finding, Verdict};
 /// The title of a step, and what it is about.
 pub(super) fn heading(number: usize, title: &str, explanation: &str) -> Result<()> {
     out(&format!("\n{number} of 4  {title}\n{explanation}\n\n"))
-}
-
-/// The folder of the settings file, where relative paths start.
-pub(super) fn folder_of(path: &Path) -> PathBuf {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    absolute.parent().map_or_else(|| PathBuf::from("."), Path::to_owned)
 }
 
 /// Prints findings. Whether to go on: there is no problem, or the user does not want to correct the answer.

@@ -8,7 +8,7 @@ use crate::cli::args::global::GlobalArgs;
 use crate::cli::args::setup::InitArgs;
 use crate::cli::args::target::TargetArgs;
 use crate::cli::commands::context;
-use crate::cli::settings::file::{encoded, holds_password};
+use crate::cli::settings::file::{encoded, holds_password, user_end};
 use crate::cli::settings::paths::at_home;
 use crate::cli::settings::template::{list, quoted};
 use crate::cli::terminal::prompt;
@@ -194,13 +194,6 @@ fn database(args: &InitArgs, url: &str, path: &Path, folder: &Path) -> Result<Lo
         }
     };
     Ok(Located { address, options: Vec::new(), chosen: Chosen { values, secrets } })
-}
-
-/// The end of the user in a URL without a password.
-fn user_end(url: &str) -> Option<usize> {
-    let start = url.find("://")? + 3;
-    let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |at| start + at);
-    url[start..end].rfind('@').filter(|at| *at > 0).map(|at| start + at)
 }
 
 fn with_password(url: &str, password: &str) -> String {

@@ -233,18 +233,10 @@ fn execute(command: &str, text: Vec<u8>) -> Result<()> {
         // The command need not read its input.
         let _ = stdin.as_mut().map(|stdin| stdin.write_all(&text));
     });
-    let begun = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().context(Kind::Io, "Cannot wait for the notification command")? {
-            break status;
-        }
-        if begun.elapsed() > COMMAND_TIMEOUT {
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(Error::new(Kind::Io, "The notification command timed out and was killed")
-                .with_field("seconds", COMMAND_TIMEOUT.as_secs()));
-        }
-        std::thread::sleep(Duration::from_millis(20));
+    let ended = child::wait_until(&mut child, Instant::now() + COMMAND_TIMEOUT);
+    let Some(status) = ended.context(Kind::Io, "Cannot wait for the notification command")? else {
+        return Err(Error::new(Kind::Io, "The notification command timed out and was killed")
+            .with_field("seconds", COMMAND_TIMEOUT.as_secs()));
     };
     let _ = writer.join();
     match status.success() {
