@@ -71,11 +71,15 @@ impl Tokens {
     /// Reads the credentials again and returns whether they have changed. The current token is kept until the service rejects it.
     pub(super) fn reload(&self) -> Result<bool> {
         let Some(source) = self.source.get() else { return Ok(false) };
-        let read = source()?;
+        Ok(self.replace(source()?))
+    }
+
+    /// Sets the credentials and returns whether they have changed. The current token is kept until the service rejects it.
+    pub(super) fn replace(&self, read: Credentials) -> bool {
         let mut known = self.known();
         let has_changed = known.client_id != read.client_id || known.client_secret.reveal() != read.client_secret.reveal();
         *known = read;
-        Ok(has_changed)
+        has_changed
     }
 
     fn known(&self) -> parking_lot::MutexGuard<'_, Credentials> {

@@ -228,6 +228,12 @@ impl Client {
         self.0.tokens.reload().map(drop)
     }
 
+    /// Uses these credentials from the next login on.
+    #[cfg(feature = "lake")]
+    pub(crate) fn replace_credentials(&self, credentials: Credentials) {
+        self.0.tokens.replace(credentials);
+    }
+
     /// The names of the tables of a namespace, without the namespace, in the order of the service.
     ///
     /// # Errors

@@ -90,7 +90,12 @@ async fn check_target(global: &GlobalArgs, run: &CheckArgs, listed: Option<(&Cli
     let selection = Selection { namespaces: namespace.clone(), tables: table.clone(), exclude: exclude.clone() };
     let selected = listed.and_then(|(_, listing)| selection.resolve_among(&listing.tables).ok());
     findings.push(ops::check_target("target", sink.as_ref(), namespace, selected.as_deref()).await);
-    let rules = match context::table_rules(&run.tables) {
+    let rules = context::table_rules(
+        &run.tables,
+        #[cfg(feature = "sql")]
+        &run.database,
+    );
+    let rules = match rules {
         Ok(rules) => rules,
         Err(error) => return findings.push(Finding::bad("tables", error)),
     };

@@ -80,7 +80,7 @@ fn base_url(text: &str) -> Result<Url> {
     Ok(url)
 }
 
-fn credentials(global: &GlobalArgs) -> Result<Credentials> {
+pub(in crate::cli) fn credentials(global: &GlobalArgs) -> Result<Credentials> {
     let missing = |what: &'static str, flag: &'static str, variable: &'static str| {
         Error::new(Kind::Usage, format!("No {what} was given"))
             .hint(format!("set {variable} or {flag}; `daplake demo` works without an account"))
@@ -225,8 +225,13 @@ fn table_and_value(rule: &str) -> (&str, &str) {
 
 /// The rules for single tables.
 #[cfg(feature = "lake")]
-pub(in crate::cli) fn table_rules(args: &TableArgs) -> Result<TableRules> {
+pub(in crate::cli) fn table_rules(args: &TableArgs, #[cfg(feature = "sql")] database: &DatabaseArgs) -> Result<TableRules> {
     let mut rules = TableRules::default();
+    // So that their tables are checked like those of other options.
+    #[cfg(feature = "sql")]
+    for (tables, _) in &database.after_sql {
+        rules.add(tables.clone(), TableOptions::default());
+    }
     for rule in &args.deletes {
         let (tables, value) = table_and_value(rule);
         rules.add(tables, TableOptions { deletes: Some(value.parse()?), ..TableOptions::default() });

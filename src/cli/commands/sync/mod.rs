@@ -31,8 +31,6 @@ use crate::ops::{
     UnpackLimits,
 };
 use crate::redact::{visible, visible_lines};
-#[cfg(feature = "sql")]
-use crate::schema::TableOptions;
 
 /// How long a notification may take after the process was asked to end.
 const LAST_NOTIFICATION: Duration = Duration::from_secs(2);
@@ -116,9 +114,13 @@ async fn read_again(
     executors: Option<&Arc<dyn ops::ExecutorProvider>>,
     names: &NameOptions,
 ) -> Result<Vec<SyncRequest>> {
-    client.reload_credentials()?;
+    // Once for everything: each reading runs the credential commands.
+    let runs = resolve::resolve_again()?.runs;
+    if let Some(first) = runs.first() {
+        client.replace_credentials(context::credentials(&first.global)?);
+    }
     let mut requests = Vec::new();
-    for settings in resolve::resolve_again()?.runs {
+    for settings in runs {
         if let Some(Command::Sync(args)) = settings.command {
             let request = request(&settings.global, client, *args).await?;
             requests.push(SyncRequest { executors: executors.cloned(), names: names.clone(), ..request });
@@ -167,11 +169,11 @@ async fn request(global: &GlobalArgs, client: &Client, args: SyncArgs) -> Result
     let selection =
         Selection { namespaces: args.selection.namespace, tables: args.selection.table, exclude: args.selection.exclude };
     let skip_recent = watch::skip_recent(&args.schedule);
-    #[cfg_attr(not(feature = "sql"), expect(unused_mut, reason = "only databases have statements for tables"))]
-    let mut rules = context::table_rules(&args.tables)?;
-    // So that their tables are checked like those of other options.
-    #[cfg(feature = "sql")]
-    args.database.after_sql.iter().for_each(|(tables, _)| rules.add(tables.clone(), TableOptions::default()));
+    let rules = context::table_rules(
+        &args.tables,
+        #[cfg(feature = "sql")]
+        &args.database,
+    )?;
     let state = state_dir(args.state.state_dir);
     if state.is_none() {
         tracing::warn!("There is no state folder: an interrupted run cannot be resumed (see --state-dir)");
@@ -180,7 +182,7 @@ async fn request(global: &GlobalArgs, client: &Client, args: SyncArgs) -> Result
         format: args.download_format,
         resnapshot: args.resnapshot,
         on_snapshot_required: args.on_snapshot_required,
-        on_schema_change: args.schema_changes,
+        on_schema_change: args.columns.schema_changes,
         nested: args.nested,
         rules,
         bad_rows: args.bad_rows,
