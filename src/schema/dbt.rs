@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use super::ddl::{duckdb_source, quoted};
 use super::{ColumnType, Diagram, LakeFormat, LakePlace, TableSchema};
 use crate::model::TableRef;
 
@@ -71,12 +72,8 @@ fn source(lines: &mut Lines, namespace: &str, place: &DbtPlace) {
 
 /// The expression of dbt-duckdb for the tables of a namespace. `{name}` stands for the table, so other braces are doubled.
 fn external_location(files: &LakePlace, namespace: &str) -> String {
-    let folder = format!("{}/{namespace}", files.url.trim_end_matches('/'));
-    let folder = folder.replace('\'', "''").replace('{', "{{").replace('}', "}}");
-    match files.format {
-        LakeFormat::Delta => format!("delta_scan('{folder}/{{name}}')"),
-        LakeFormat::Parquet => format!("read_parquet('{folder}/{{name}}/*.parquet', union_by_name = true)"),
-    }
+    let folder = format!("{}/{namespace}", files.url.trim_end_matches('/')).replace('{', "{{").replace('}', "}}");
+    duckdb_source(files.format, &format!("{folder}/{{name}}"))
 }
 
 fn table(lines: &mut Lines, diagram: &Diagram, schema: &TableSchema, place: &DbtPlace) {
@@ -146,15 +143,13 @@ fn has_bookmarks(place: &DbtPlace) -> bool {
 
 /// A query for the time of the data in a table, if SQL can read the bookmark.
 fn bookmark_query(schema: &TableSchema, place: &DbtPlace) -> Option<String> {
-    let text = |text: &str| format!("'{}'", text.replace('\'', "''"));
-    let (namespace, table) = (schema.table.namespace.as_str(), &schema.table.table);
     match place {
         DbtPlace::Database { bookmarks, .. } => {
-            let (namespace, table) = (text(namespace), text(table));
+            let (namespace, table) = (quoted(schema.table.namespace.as_str()), quoted(&schema.table.table));
             Some(format!("select {bookmarks} where source_namespace = {namespace} and source_table = {table}"))
         }
         DbtPlace::Files(files) if files.format == LakeFormat::Parquet => {
-            let file = text(&format!("{}/{namespace}/{table}/{}", files.url.trim_end_matches('/'), LakeFormat::MANIFEST));
+            let file = quoted(&format!("{}/{}", files.of(schema), LakeFormat::MANIFEST));
             Some(format!("select cast(data_as_of as timestamp) from read_json({file})"))
         }
         DbtPlace::Files(_) | DbtPlace::Engine { .. } => None,

@@ -45,7 +45,8 @@ pub struct LakePlace {
 }
 
 impl LakePlace {
-    fn of(&self, schema: &TableSchema) -> String {
+    /// The folder of a table.
+    pub(super) fn of(&self, schema: &TableSchema) -> String {
         format!("{}/{}/{}", self.url.trim_end_matches('/'), schema.table.namespace, schema.table.table)
     }
 }
@@ -78,14 +79,17 @@ pub fn lake_table(engine: LakeEngine, place: &LakePlace, schema: &TableSchema) -
     }
 }
 
+/// The table function of DuckDB for the table in a folder.
+pub(super) fn duckdb_source(format: LakeFormat, folder: &str) -> String {
+    match format {
+        LakeFormat::Delta => format!("delta_scan({})", quoted(folder)),
+        LakeFormat::Parquet => format!("read_parquet({}, union_by_name = true)", quoted(&format!("{folder}/*.parquet"))),
+    }
+}
+
 fn duckdb(place: &LakePlace, schema: &TableSchema) -> String {
     let view = format!("{}.{}", double(schema.table.namespace.as_str()), double(&schema.table.table));
-    let source = match place.format {
-        LakeFormat::Delta => format!("delta_scan({})", quoted(&place.of(schema))),
-        LakeFormat::Parquet => {
-            format!("read_parquet({}, union_by_name = true)", quoted(&format!("{}/*.parquet", place.of(schema))))
-        }
-    };
+    let source = duckdb_source(place.format, &place.of(schema));
     let mut text = format!("CREATE OR REPLACE VIEW {view} AS SELECT * FROM {source};\n");
     if let Some(description) = &schema.description {
         let _ = writeln!(text, "COMMENT ON VIEW {view} IS {};", quoted(description));
@@ -240,7 +244,7 @@ fn back(name: &str) -> String {
 }
 
 /// The text in single quotes; quotes inside are doubled.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 

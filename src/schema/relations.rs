@@ -56,6 +56,11 @@ impl Diagram {
         Self { tables, relations }
     }
 
+    /// The relations of other tables, and of the table itself, that refer to a table.
+    pub(crate) fn referring(&self, table: &TableRef) -> Vec<&Relation> {
+        self.relations.iter().filter(|relation| relation.targets.contains(table)).collect()
+    }
+
     /// The index of a table.
     pub fn place_of(&self, table: &TableRef) -> Option<usize> {
         self.tables.iter().position(|schema| schema.table == *table)

@@ -235,8 +235,6 @@ fn line(from: &Place, row: usize, to: &Place, is_self: bool) -> String {
 fn article(diagram: &Diagram, table: usize) -> Markup {
     let schema = &diagram.tables[table];
     let full = schema.table.to_string();
-    let referring: Vec<&Relation> =
-        diagram.relations.iter().filter(|relation| relation.targets.contains(&schema.table)).collect();
     html! {
         article id=(anchor(diagram, table)) data-table=(table) {
             h3 { (full) }
@@ -245,13 +243,21 @@ fn article(diagram: &Diagram, table: usize) -> Markup {
                 thead { tr { th scope="col" { "Column" } th scope="col" { "Type" } } }
                 tbody { @for column in shown(diagram, table, Columns::All) { (column_row(diagram, &column)) } }
             }
-            @if !referring.is_empty() {
-                p class="referring" {
-                    strong { "Referred to by" } " "
-                    @for (place, relation) in referring.iter().enumerate() {
-                        @if place > 0 { ", " }
-                        (link(diagram, &relation.from)) "." code { (relation.column) }
-                    }
+            (referred_by(diagram, &schema.table))
+        }
+    }
+}
+
+/// The columns that refer to a table, if there are any.
+pub(in crate::page) fn referred_by(diagram: &Diagram, table: &TableRef) -> Markup {
+    let referring = diagram.referring(table);
+    html! {
+        @if !referring.is_empty() {
+            p class="referring" {
+                strong { "Referred to by" } " "
+                @for (place, relation) in referring.iter().enumerate() {
+                    @if place > 0 { ", " }
+                    (link(diagram, &relation.from)) "." code { (relation.column) }
                 }
             }
         }

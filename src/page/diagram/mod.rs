@@ -5,7 +5,7 @@ mod layout;
 mod text;
 
 pub use html::diagram_page;
-pub(super) use html::{legend, link, picture};
+pub(super) use html::{legend, link, picture, referred_by};
 pub(super) use text::name;
 pub use text::{dot, mermaid};
 

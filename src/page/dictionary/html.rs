@@ -2,8 +2,8 @@
 
 use maud::{Markup, html};
 
-use super::{Entry, OVERSIZED, counted, counts, default_of, entries, enum_values, referring};
-use crate::page::diagram::{anchor, legend, link, name, picture};
+use super::{Entry, OVERSIZED, counted, counts, default_of, entries, enum_values};
+use crate::page::diagram::{anchor, legend, link, name, picture, referred_by};
 use crate::page::document;
 use crate::schema::{Diagram, Evidence, Relation};
 
@@ -51,7 +51,6 @@ pub fn dictionary_page(diagram: &Diagram) -> String {
 fn article(diagram: &Diagram, place: usize) -> Markup {
     let schema = &diagram.tables[place];
     let anchor = anchor(diagram, place);
-    let referring = referring(diagram, place);
     html! {
         article id=(anchor) {
             div class="head" {
@@ -67,15 +66,7 @@ fn article(diagram: &Diagram, place: usize) -> Markup {
                 thead { tr { th scope="col" { "Column" } th scope="col" { "Type" } th scope="col" { "Description" } } }
                 tbody { @for entry in entries(diagram, place) { (row(diagram, &entry)) } }
             }
-            @if !referring.is_empty() {
-                p class="referring" {
-                    strong { "Referred to by" } " "
-                    @for (number, relation) in referring.iter().enumerate() {
-                        @if number > 0 { ", " }
-                        (link(diagram, &relation.from)) "." code { (relation.column) }
-                    }
-                }
-            }
+            (referred_by(diagram, &schema.table))
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Entry, OVERSIZED, counted, counts, default_of, entries, enum_values, referring};
+use super::{Entry, OVERSIZED, counted, counts, default_of, entries, enum_values};
 use crate::model::TableRef;
 use crate::page::diagram::{Columns, anchor, mermaid};
 use crate::schema::{Diagram, Evidence, TableSchema};
@@ -45,7 +45,7 @@ fn section(text: &mut String, diagram: &Diagram, place: usize, schema: &TableSch
     for entry in entries(diagram, place) {
         row(text, diagram, &entry);
     }
-    let referring = referring(diagram, place);
+    let referring = diagram.referring(&schema.table);
     if !referring.is_empty() {
         let names: Vec<String> = referring
             .iter()

@@ -8,6 +8,7 @@ pub use html::dictionary_page;
 pub use markdown::dictionary_markdown;
 use serde_json::Value;
 
+use super::figures::counted;
 use crate::schema::{Column, ColumnType, Diagram, ELEMENT, Relation};
 
 /// A column, or a member of a nested column.
@@ -63,22 +64,10 @@ fn default_of(column: &Column) -> Option<String> {
     }
 }
 
-/// The relations of other tables, and of the table itself, that refer to a table.
-fn referring(diagram: &Diagram, place: usize) -> Vec<&Relation> {
-    let table = &diagram.tables[place].table;
-    diagram.relations.iter().filter(|relation| relation.targets.contains(table)).collect()
-}
-
 /// How many tables and columns there are, for the head of the dictionary.
 fn counts(diagram: &Diagram) -> (u64, u64) {
     let columns: usize = diagram.tables.iter().map(|schema| schema.columns().count()).sum();
     (diagram.tables.len() as u64, columns as u64)
-}
-
-/// `1 table`, `93 tables`.
-fn counted(count: u64, noun: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{} {noun}{plural}", super::figures::grouped(count))
 }
 
 /// The placeholder for values that are too large, for columns that have one.
