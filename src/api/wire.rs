@@ -16,7 +16,7 @@ use url::Url;
 use super::{JobStatus, ObjectId, Query, VersionedSchema};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Timestamp, Window};
-use crate::redact::SafeUrl;
+use crate::redact::{SafeUrl, shortened};
 
 /// A kind of call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -473,11 +473,7 @@ pub(super) fn clean(text: &str) -> String {
         shown.push_str(end);
         after_bearer = ["bearer", "basic"].iter().any(|scheme| core.eq_ignore_ascii_case(scheme));
     }
-    let shown = shown.trim();
-    match shown.char_indices().nth(MAX_TEXT) {
-        Some((end, _)) => format!("{}...", &shown[..end]),
-        None => shown.to_owned(),
-    }
+    shortened(shown.trim(), MAX_TEXT).into_owned()
 }
 
 fn without_credentials(word: &str, after_bearer: bool) -> String {

@@ -63,32 +63,28 @@ pub async fn query(lake: &Lake, engine: &Engine, sql: &str) -> Result<Answer> {
 #[derive(Clone)]
 pub struct Querier {
     context: SessionContext,
-    sink: Arc<DeltaSink>,
+    lake: Lake,
     engine: Engine,
     tables: Vec<TableRef>,
 }
 
 impl std::fmt::Debug for Querier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Querier").field("sink", &self.sink).field("tables", &self.tables).finish_non_exhaustive()
+        f.debug_struct("Querier").field("lake", &self.lake).field("tables", &self.tables).finish_non_exhaustive()
     }
 }
 
 impl Querier {
     /// Registers the tables of the target. None of them is read yet.
     pub async fn open(lake: &Lake, engine: &Engine, at: Option<At>) -> Result<Self> {
-        Self::over(lake.tables(), engine, at).await
-    }
-
-    async fn over(sink: &Arc<DeltaSink>, engine: &Engine, at: Option<At>) -> Result<Self> {
-        let tables = sink.list(None).await?;
-        let context = session(sink, engine, &tables, at)?;
-        Ok(Self { context, sink: Arc::clone(sink), engine: engine.clone(), tables })
+        let tables = lake.tables().list(None).await?;
+        let context = session(lake.tables(), engine, &tables, at)?;
+        Ok(Self { context, lake: lake.clone(), engine: engine.clone(), tables })
     }
 
     /// A session over the same target as of another time.
     pub async fn reopened(&self, at: Option<At>) -> Result<Self> {
-        Self::over(&self.sink, &self.engine, at).await
+        Self::open(&self.lake, &self.engine, at).await
     }
 
     /// The tables, sorted.

@@ -172,7 +172,7 @@ pub trait LakeFeatures: Send + Sync {
     /// Bytes of all files of a table, including its log and the files of older versions.
     async fn stored_bytes(&self, table: &TableRef) -> Result<u64>;
 
-    /// Completes the Iceberg metadata of a table whose last run did not; see [`CommittedState::lags_in_iceberg`].
+    /// Completes the Iceberg metadata of a table whose last run did not; see [`CommittedState::has_iceberg_view`].
     async fn publish_iceberg(&self, _table: &TableRef) -> Result<()> {
         Ok(())
     }
@@ -203,9 +203,9 @@ pub struct CommittedState {
     /// Changes of rows by other programs since the last load, if they are a reason to refuse an increment.
     #[doc(hidden)]
     pub foreign_changes: Option<ForeignChanges>,
-    /// Whether the Iceberg view of the table shows an older version than the table has.
+    /// Whether the table has an Iceberg view, which may show an older version.
     #[doc(hidden)]
-    pub lags_in_iceberg: bool,
+    pub has_iceberg_view: bool,
 }
 
 impl CommittedState {
@@ -218,7 +218,7 @@ impl CommittedState {
             mode: TableMode::Current,
             keeps_rows: false,
             foreign_changes: None,
-            lags_in_iceberg: false,
+            has_iceberg_view: false,
         }
     }
 

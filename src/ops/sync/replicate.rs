@@ -181,7 +181,7 @@ impl Replicator {
             committed
         };
         self.check_precondition(table, committed.as_ref()).await?;
-        if committed.as_ref().is_some_and(|state| state.lags_in_iceberg)
+        if committed.as_ref().is_some_and(|state| state.has_iceberg_view)
             && let Some(lake) = self.request.sink.capabilities().lake
             && let Err(error) = lake.publish_iceberg(table).await
         {

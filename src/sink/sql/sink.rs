@@ -267,11 +267,10 @@ impl Sink for SqlSink {
             }
         };
         Ok(entry.map(|entry| {
-            let record = entry.columns();
-            let known_columns = entry.schema(table).map(|schema| {
-                let own = schema.columns().filter(|column| !record.dropped.contains(&column.name));
-                own.map(|column| column.name.clone()).collect()
-            });
+            let Some(schema) = entry.schema(table) else { return CommittedState::new(entry.bookmark, entry.columns()) };
+            let record = ColumnRecord::of_source(&schema.source);
+            let own = schema.columns().filter(|column| !record.dropped.contains(&column.name));
+            let known_columns = Some(own.map(|column| column.name.clone()).collect());
             CommittedState { known_columns, ..CommittedState::new(entry.bookmark, record) }
         }))
     }

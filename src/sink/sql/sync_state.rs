@@ -41,12 +41,9 @@ impl Entry {
     /// Replaces a bookmark of whole seconds by the exact one. An exact bookmark of another second is outdated: the official client has
     /// loaded the table since.
     fn refine(&mut self, exact: &HashMap<String, i64>) {
-        const SECOND: i64 = 1_000_000;
-        let cut = self.bookmark.at.micros();
-        if let Some(micros) =
-            exact.get(&self.id).filter(|micros| cut % SECOND == 0 && micros.div_euclid(SECOND) * SECOND == cut)
-        {
-            self.bookmark.at = Timestamp::from_micros(*micros);
+        let exact = exact.get(&self.id).map(|micros| Timestamp::from_micros(*micros));
+        if let Some(exact) = exact.filter(|exact| exact.whole_seconds() == self.bookmark.at) {
+            self.bookmark.at = exact;
         }
     }
 }

@@ -71,9 +71,9 @@ impl SqlLoad {
         changes
     }
 
-    /// Refuses a change that rows need, if the table must stay as it is.
-    fn check_frozen(&self, change: &str) -> Result<()> {
-        if self.is_frozen { self.plan.layout.on_schema_change.check(&self.plan.table, &[change.to_owned()]) } else { Ok(()) }
+    /// Refuses changes if the table must stay as it is.
+    fn check_frozen(&self, changes: &[String]) -> Result<()> {
+        if self.is_frozen { self.plan.layout.on_schema_change.check(&self.plan.table, changes) } else { Ok(()) }
     }
 
     /// Gives existing columns whose names differ from the wanted ones only in case the wanted names; returns old and new names. A column
@@ -184,10 +184,7 @@ impl SqlLoad {
         let change = self.change(&live, entry)?;
         // Tables that are adopted get the columns of the service.
         self.is_frozen = entry.is_some();
-        let on_change = self.plan.layout.on_schema_change;
-        if self.is_frozen {
-            on_change.check(&self.plan.table, &self.described_changes(&change, &live, &renamed))?;
-        }
+        self.check_frozen(&self.described_changes(&change, &live, &renamed))?;
         let changed = self.changed_columns(&change, &renamed);
         // Views are locked before the table, so nothing may lock it before.
         let mut statements: Vec<Statement> =
@@ -261,7 +258,7 @@ impl SqlLoad {
         }
         self.table.columns[index].required = false;
         if existing.is_none_or(|existing| existing.not_null) {
-            self.check_frozen(&format!("`{}` is required and has nulls", self.table.columns[index].name))?;
+            self.check_frozen(&[format!("`{}` is required and has nulls", self.table.columns[index].name)])?;
             let database = Arc::clone(&self.database);
             let column = &self.table.columns[index];
             let name = column.name.clone();
@@ -287,7 +284,7 @@ impl SqlLoad {
         let is_wide = |live: &LiveColumn| dialect.plain_type(&live.sql_type) == dialect.plain_type(&wide.sql_type);
         if wide.lookup.is_some() || !existing.is_some_and(is_wide) {
             let note = format!("`{}` has {what}, and holds any string now", column.name);
-            self.check_frozen(&format!("`{}` has {what}", column.name))?;
+            self.check_frozen(&[format!("`{}` has {what}", column.name)])?;
             let retype = [dialect.retype(&self.table, &wide, existing)];
             let changed = self.widened_column(&wide, existing);
             self.change_live(&retype, &changed).await?;
@@ -317,7 +314,7 @@ impl SqlLoad {
         if statements.is_empty() {
             return Ok(());
         }
-        self.check_frozen(&format!("`{}` has {} values that its enumeration lacks", column.name, values.len()))?;
+        self.check_frozen(&[format!("`{}` has {} values that its enumeration lacks", column.name, values.len())])?;
         // A type that this transaction created is invisible to others. Any other type must get its values before they can be used.
         if is_new || dialect.live_enumerations(&self.plan.table.namespace).is_none() {
             self.define(&statements).await?;

@@ -70,10 +70,7 @@ impl SqlLoad {
 
     /// Runs statements, in order.
     pub(super) async fn run(&mut self, statements: &[Statement]) -> Result<()> {
-        for statement in statements {
-            self.session.execute(statement).await?;
-        }
-        Ok(())
+        definition::run(self.session.as_mut(), statements).await
     }
 
     /// Runs schema statements about objects that others may use; see [`definition`].

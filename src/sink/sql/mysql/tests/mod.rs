@@ -744,7 +744,6 @@ fn into(table: &str) -> CopyTarget {
     CopyTarget { table: format!("`{table}`"), columns: columns.to_vec(), keys: vec!["id".to_owned()] }
 }
 
-/// Problems about which the server only warns when rows arrive as a file.
 async fn statements_after_a_load_are_part_of_its_transaction(brand: Brand) {
     let Some((database, plain)) = fixture(brand) else { return };
     let table = TableRef::new("canvas", "tracked");
@@ -774,6 +773,7 @@ async fn statements_after_a_load_are_part_of_its_transaction(brand: Brand) {
     }
 }
 
+/// Problems about which the server only warns when rows arrive as a file.
 async fn a_warning_about_rows_is_an_error(brand: Brand) {
     let Some(database) = Database::new(brand) else { return };
     let server = MysqlServer::from_url(&database.url.parse().unwrap()).unwrap();

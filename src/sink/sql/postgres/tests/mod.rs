@@ -124,6 +124,16 @@ fn served(table: &TableRef, version: i64, value: serde_json::Value, required: &[
     TableSchema::read(table, version, source).unwrap()
 }
 
+/// A schema with integers only.
+fn integers(table: &TableRef, version: i64, keys: &[&str], values: &[&str]) -> TableSchema {
+    let members = |names: &[&str]| {
+        let members = names.iter().map(|name| ((*name).to_owned(), json!({"type": "integer", "format": "int64"})));
+        members.collect::<serde_json::Map<_, _>>()
+    };
+    let source = json!({"properties": {"key": {"properties": members(keys), "required": keys}, "value": {"properties": members(values)}}});
+    TableSchema::read(table, version, source).unwrap()
+}
+
 /// A column of each type that the official client knows, as SQL.
 #[test]
 fn tables_are_defined_as_the_official_client_defines_them() {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Database, Fixture, SqlOptions, SqlSink, fixture, load, served};
+use super::{Database, Fixture, SqlOptions, SqlSink, fixture, integers, load, served};
 use crate::error::Kind;
 use crate::model::TableRef;
 use crate::sink::LoadKind;
@@ -307,14 +307,7 @@ async fn a_change_that_another_object_blocks_names_it() {
 async fn another_primary_key_needs_a_new_snapshot() {
     let Some((database, fixture)) = fixture() else { return };
     let table = TableRef::new("canvas", "keyed");
-    let schema = |version, keys: &[&str], values: &[&str]| {
-        let members = |names: &[&str]| {
-            let members = names.iter().map(|name| ((*name).to_owned(), json!({"type": "integer", "format": "int64"})));
-            members.collect::<serde_json::Map<_, _>>()
-        };
-        let source = json!({"properties": {"key": {"properties": members(keys), "required": keys}, "value": {"properties": members(values)}}});
-        crate::schema::TableSchema::read(&table, version, source).unwrap()
-    };
+    let schema = |version, keys: &[&str], values: &[&str]| integers(&table, version, keys, values);
     let rows = [Change::Up(json!({"id": 1, "part": 1})), Change::Up(json!({"id": 2, "part": 1}))];
     load(&fixture, &schema(1, &["id"], &["part"]), LoadKind::Replace, &rows, at(1)).await.unwrap();
     let moved = schema(2, &["id", "part"], &[]);

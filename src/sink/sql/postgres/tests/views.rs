@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Database, Fixture, SqlOptions, SqlSink, fixture, fixture_on, load, served};
+use super::{Database, Fixture, SqlOptions, SqlSink, fixture, fixture_on, integers, load, served};
 use crate::error::Kind;
 use crate::model::TableRef;
 use crate::sink::LoadKind;
@@ -339,14 +339,7 @@ async fn a_view_that_cannot_be_recreated_stops_the_change_and_is_named() {
 async fn a_view_that_depends_on_the_primary_key_survives_another_key() {
     let Some((database, fixture)) = fixture() else { return };
     let table = TableRef::new("canvas", "keyed");
-    let schema = |version, keys: &[&str], values: &[&str]| {
-        let members = |names: &[&str]| {
-            let members = names.iter().map(|name| ((*name).to_owned(), json!({"type": "integer", "format": "int64"})));
-            members.collect::<serde_json::Map<_, _>>()
-        };
-        let source = json!({"properties": {"key": {"properties": members(keys), "required": keys}, "value": {"properties": members(values)}}});
-        crate::schema::TableSchema::read(&table, version, source).unwrap()
-    };
+    let schema = |version, keys: &[&str], values: &[&str]| integers(&table, version, keys, values);
     let rows = [Change::Up(json!({"id": 1, "part": 1}))];
     load(&fixture, &schema(1, &["id", "part"], &["c"]), LoadKind::Replace, &rows, at(1)).await.unwrap();
     database.psql("CREATE VIEW canvas.counted AS SELECT id, part, c, count(*) AS k FROM canvas.keyed GROUP BY id, part");
