@@ -673,12 +673,12 @@ async fn the_start_and_end_of_a_table_are_reported<D: TestDatabase>() {
     }
 }
 
-/// A column that the service removes is kept, or dropped on request in the run with the change. Columns of the user stay.
 async fn the_columns_are_frozen_on_request<D: TestDatabase>() {
     let Some(sql) = Sql::<D>::new(SchoolOptions { rows: 30, evolving: true, ..school(&[]) }).await else { return };
     assert_schemas_are_frozen_on_request(&sql.world, || sql.request()).await;
 }
 
+/// A column that the service removes is kept, or dropped on request in the run with the change. Columns of the user stay.
 async fn removed_columns_are_kept_or_dropped_on_request<D: TestDatabase>() {
     let table = canvas("courses");
     let tables = std::slice::from_ref(&table);
