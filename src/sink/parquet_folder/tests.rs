@@ -433,11 +433,11 @@ async fn a_folder_has_the_files_of_all_days_and_replaced_files_are_removed_later
     };
     let young = replaced().await;
     assert!(young >= 3, "{young}");
-    age_tombstones(&data.join("_delta_log"), HOUR_MILLIS - 60_000);
+    age_tombstones(&data.join("_delta_log"), HOUR_MILLIS - 600_000);
     let next = |id: i64| [Up(event(id, 5, "d"))];
     load(&folders.fixture, &events(), LoadKind::Merge, &next(5), at(4)).await.unwrap();
     assert_eq!(replaced().await, young, "readers may still use them");
-    age_tombstones(&data.join("_delta_log"), 120_000);
+    age_tombstones(&data.join("_delta_log"), 660_000);
     load(&folders.fixture, &events(), LoadKind::Merge, &next(6), at(5)).await.unwrap();
     assert_eq!(replaced().await, 0);
     rows.extend([event(5, 5, "d"), event(6, 5, "d")]);
