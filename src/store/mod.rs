@@ -14,8 +14,8 @@ mod failure;
 mod gcp;
 mod http;
 mod local;
+mod log_cache;
 mod options;
-mod profile;
 mod remote;
 mod s3;
 #[cfg(all(test, feature = "demo"))]
@@ -57,7 +57,7 @@ impl Place {
         let url = Url::from_directory_path(&folder)
             .map_err(|()| Error::new(Kind::Target, unusable).with_field("folder", folder.display()))?;
         let root = Path::from_absolute_path(&folder).context(Kind::Target, unusable).with_field("folder", folder.display())?;
-        let store: Arc<dyn ObjectStore> = Arc::new(local::DurableStore::new());
+        let store = log_cache::LogCache::over(Arc::new(local::DurableStore::new()));
         let by_url = (url.clone(), alias::listed_encoded(&store, &root));
         Ok(Self { location: SafeUrl::new(url), root, folder: Some(folder), store, by_url })
     }
@@ -77,7 +77,7 @@ impl Place {
             "gs" => gcp::open(&url, options),
             _ => Err(Error::new(Kind::Unsupported, "The scheme of the target is not supported")),
         };
-        let store = store.with_field("target", SafeUrl::new(url.clone()))?;
+        let store = log_cache::LogCache::over(store.with_field("target", SafeUrl::new(url.clone()))?);
         let by_url = alias::plain(&url, &store, &root);
         Ok(Self { location: SafeUrl::new(url), root, folder: None, store, by_url })
     }

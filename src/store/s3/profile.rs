@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::StoreOptions;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::store::StoreOptions;
 
 /// The names and values of a profile in both files. The credentials file takes precedence.
 #[derive(Clone, Default, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! Amazon S3 and compatible stores: endpoints and credentials.
 
+mod profile;
+
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +14,9 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use url::Url;
 
+use self::profile::Profile;
 use super::http::{Connector, endpoint};
 use super::options::{StoreOptions, unknown};
-use super::profile::{self, Profile};
 use super::remote::RemoteStore;
 use crate::error::{Error, Kind, Result, ResultExt};
 
