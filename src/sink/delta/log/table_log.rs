@@ -170,23 +170,15 @@ impl TableLog {
         if self.folder.as_ref().is_some_and(|folder| folder.is_file()) {
             return Err(self.not_ours("The table's folder is a file"));
         }
-        if !self.log.is_delta_table_location().await.map_err(|error| self.unreadable(error))? {
-            match self.check_unused().await {
-                Ok(()) => return Ok(None),
-                // Another run may just have created the table.
-                Err(error) => {
-                    if !self.log.is_delta_table_location().await.map_err(|error| self.unreadable(error))? {
-                        return Err(error);
-                    }
-                }
-            }
-        }
         if let Some(damage) = self.folder.as_deref().and_then(damage::empty_commit) {
             return Err(self.damaged(&damage));
         }
         let delta = match DeltaTableState::try_new(self.log.as_ref(), None).await {
             Ok(delta) => delta,
-            Err(error) => return Err(self.unreadable_log(error).await),
+            Err(error) => match self.absent_or(error).await? {
+                Some(delta) => delta,
+                None => return Ok(None),
+            },
         };
         let txn = delta.transaction_version(self.log.as_ref(), self.app_id()).await.map_err(|error| self.unreadable(error))?;
         let metadata = serde_json::to_value(delta.metadata()).context(Kind::Target, "The table's metadata cannot be read")?;
@@ -225,6 +217,27 @@ impl TableLog {
         }))
     }
 
+    /// What follows if the log could not be read: `None` if there is no table, its state if another run has just created it, or an
+    /// error.
+    async fn absent_or(&self, error: DeltaTableError) -> Result<Option<DeltaTableState>> {
+        if self.exists().await? {
+            return Err(self.unreadable_log(error).await);
+        }
+        match self.check_unused().await {
+            Ok(()) => Ok(None),
+            Err(error) if !self.exists().await? => Err(error),
+            Err(_) => match DeltaTableState::try_new(self.log.as_ref(), None).await {
+                Ok(delta) => Ok(Some(delta)),
+                Err(error) => Err(self.unreadable_log(error).await),
+            },
+        }
+    }
+
+    /// Whether the table's folder has a Delta log.
+    async fn exists(&self) -> Result<bool> {
+        self.log.is_delta_table_location().await.map_err(|error| self.unreadable(error))
+    }
+
     /// The current state of the table. Kind `NotFound` if it does not exist.
     pub(crate) async fn existing_state(&self) -> Result<TableState> {
         self.state().await?.ok_or_else(|| {
@@ -236,12 +249,18 @@ impl TableLog {
 
     /// Whether daplake created the table; costs less than its state. `false` if the folder holds no table.
     pub(crate) async fn is_ours(&self) -> Result<bool> {
-        if !self.log.is_delta_table_location().await.map_err(|error| self.unreadable(error))? {
-            return Ok(false);
+        // The first commit tells, with one request, unless it was cleaned up.
+        let first = self.store().get(&commit_uri_from_version(Some(0))).await;
+        if let Ok(first) = first
+            && let Ok(first) = first.bytes().await
+            && names_table(&first, &self.table)
+        {
+            return Ok(true);
         }
         let snapshot = match deltalake::kernel::Snapshot::try_new(self.log.as_ref(), None).await {
             Ok(snapshot) => snapshot,
-            Err(error) => return Err(self.unreadable_log(error).await),
+            Err(error) if self.exists().await? => return Err(self.unreadable_log(error).await),
+            Err(_) => return Ok(false),
         };
         let metadata =
             serde_json::to_value(snapshot.metadata()).context(Kind::Target, "The table's metadata cannot be read")?;
@@ -361,4 +380,15 @@ fn is_conflict(error: &DeltaTableError) -> bool {
         ),
         _ => false,
     }
+}
+
+/// Whether a commit has the metadata of `table` as daplake writes it.
+fn names_table(commit: &[u8], table: &TableRef) -> bool {
+    let is_named = |line: &[u8]| {
+        let action: Value = serde_json::from_slice(line).unwrap_or_default();
+        action["metaData"]["configuration"][properties::TABLE] == table.to_string()
+    };
+    // The lines of files need not be parsed.
+    let is_metadata = |line: &&[u8]| line.starts_with(b"{\"metaData\"");
+    commit.split(|byte| *byte == b'\n').filter(is_metadata).any(is_named)
 }
