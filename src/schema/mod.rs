@@ -1,5 +1,5 @@
-//! Table schemas: the service's JSON Schema as a [`TableSchema`], its Arrow schema, the statements that define it in query engines, the
-//! changes between two versions, and the options that users set per table. No I/O.
+//! Table schemas: the service's JSON Schema as a [`TableSchema`], its Arrow schema, the statements that define it in query engines,
+//! and the options that users set per table. No I/O.
 
 mod arrow;
 mod change_columns;
@@ -8,7 +8,6 @@ mod choice;
 #[cfg(feature = "lake")]
 mod dbt;
 mod ddl;
-mod diff;
 mod json;
 #[cfg(feature = "lake")]
 mod options;
@@ -24,7 +23,6 @@ pub use choice::{ColumnChoice, ColumnRecord, ColumnRules, Followed, HashKey};
 #[cfg(feature = "lake")]
 pub use dbt::{DbtPlace, dbt_sources};
 pub use ddl::{LakeEngine, LakeFormat, LakePlace, lake_prelude, lake_table};
-pub use diff::{SchemaChange, changes_between};
 #[cfg(feature = "lake")]
 pub use options::{Deletes, PartitionBy, PartitionUnit, Partitions, TableMode, TableOptions, TableRules};
 pub use relations::{Diagram, Evidence, Relation};
