@@ -1,6 +1,7 @@
 //! The command line: arguments, settings, output, exit codes, reports, signals.
 
 mod assistant;
+mod browser_pages;
 mod certificates;
 mod diagnostics;
 mod exit_codes;
@@ -15,5 +16,6 @@ mod prompt;
 mod python_module;
 mod quiet;
 mod schedule;
+mod status;
 mod targets;
 mod unattended;

@@ -1,6 +1,8 @@
 //! Support for the integration tests: an embedded server with a folder for tables, the built program, and independent readers.
 
 pub mod browser;
+#[cfg(unix)]
+pub mod browser_page;
 pub mod database;
 pub mod faults;
 pub mod machines;
