@@ -40,7 +40,7 @@ use crate::schema::{HashKey, TableOptions, TableRules};
 #[cfg(feature = "lake")]
 use crate::sink::Sink;
 #[cfg(feature = "lake")]
-use crate::sink::delta::DeltaOptions;
+use crate::sink::delta::{ChangeDataFeed, DeltaOptions, IcebergView};
 #[cfg(feature = "sql")]
 use crate::sink::sql::SqlOptions;
 #[cfg(feature = "lake")]
@@ -212,8 +212,30 @@ pub(in crate::cli) fn open_sink(
 ) -> Result<Arc<dyn Sink>> {
     match target {
         #[cfg(feature = "sql")]
-        Target::Database(_) => ops::open_sink_with(target, engine, database_options(database)),
+        Target::Database(_) => {
+            if let Some(option) = delta_feature(lake) {
+                return Err(Error::new(Kind::Usage, format!("{option} is for Delta tables, and the target is a database"))
+                    .hint("leave the option out, or use a folder or an object store as --target"));
+            }
+            ops::open_sink_with(target, engine, database_options(database))
+        }
+        Target::Parquet(_) => {
+            if let Some(option) = delta_feature(lake) {
+                tracing::warn!("{option} is ignored: it is for Delta tables, and the target has plain Parquet folders");
+            }
+            Ok(ops::open_lake_with(target, delta_options(engine, lake))?.sink())
+        }
         _ => Ok(ops::open_lake_with(target, delta_options(engine, lake))?.sink()),
+    }
+}
+
+/// The chosen feature of Delta tables that other targets do not have.
+#[cfg(feature = "lake")]
+fn delta_feature(args: &LakeArgs) -> Option<&'static str> {
+    match args {
+        LakeArgs { change_data_feed: Some(ChangeDataFeed::On), .. } => Some("--change-data-feed on"),
+        LakeArgs { iceberg: Some(IcebergView::On), .. } => Some("--iceberg on"),
+        _ => None,
     }
 }
 

@@ -106,24 +106,27 @@ pub(in crate::cli) fn resolve(name: &'static str, arguments: &[OsString]) -> Res
             Some(target) => target.address().map(str::to_owned),
             None => given_address(&matches),
         };
+        let mut shared = values.clone();
         if address.is_some_and(|text| Address::parse(&text).is_ok_and(|address| address.is_database())) {
-            of_tables.retain(|value| {
-                let is_for_lakes = FOR_LAKES.contains(&value.option);
-                if is_for_lakes && !ignored.contains(&value.option) {
-                    ignored.push(value.option);
-                }
-                !is_for_lakes
-            });
+            for values in [&mut shared, &mut of_tables] {
+                values.retain(|value| {
+                    let is_for_lakes = FOR_LAKES.contains(&value.option);
+                    if is_for_lakes && !ignored.contains(&value.option) {
+                        ignored.push(value.option);
+                    }
+                    !is_for_lakes
+                });
+            }
             databases.push(of_target.as_ref().map_or("--target", |target| target.name.as_str()).to_owned());
         }
         let of_target_values = of_target.iter().flat_map(|target| &target.values);
-        let overlay: Vec<FileValue> = values.iter().chain(of_target_values).chain(&of_tables).cloned().collect();
+        let overlay: Vec<FileValue> = shared.iter().chain(of_target_values).chain(&of_tables).cloned().collect();
         let mut definition = with_defaults(definition(name), &overlay, of_target.is_some());
         runs.push(Settings::from_arg_matches(&definition.try_get_matches_from_mut(arguments)?)?);
     }
     if !ignored.is_empty() && ALL_TARGETS.contains(&command.as_str()) {
         warnings.push(format!(
-            "{} in [tables] of the settings file is for lake tables and is ignored for {}",
+            "{} in the settings file is for lake tables and is ignored for {}",
             ignored.join(", "),
             databases.join(", ")
         ));

@@ -150,8 +150,8 @@ pub(in crate::cli) const TABLES: &[Key] = &[
     ),
 ];
 
-/// Options that databases do not support.
-pub(in crate::cli) const FOR_LAKES: [&str; 3] = ["deletes", "mode", "partition_by"];
+/// Options that databases do not support. The settings file can have them for all targets, so there they are ignored for databases.
+pub(in crate::cli) const FOR_LAKES: [&str; 5] = ["deletes", "mode", "partition_by", "change_data_feed", "iceberg"];
 
 /// The section whose keys each target can override.
 pub(in crate::cli) const SHARED: &str = "sync";
