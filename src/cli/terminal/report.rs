@@ -17,6 +17,12 @@ pub(in crate::cli) const FAILURES: &str = "daplake::failure";
 /// Tables whose warnings are printed in a summary.
 const WARNED_TABLES: usize = 20;
 
+/// Most tables that are named with a failure that they share.
+const LISTED_TABLES: usize = 20;
+
+/// The field of an error that names its table.
+const TABLE: &str = "table";
+
 /// An error with its fields, causes and hint: an ERROR record in the log, and text on standard error.
 pub(in crate::cli) fn error(error: &Error) {
     log(error);
@@ -26,8 +32,8 @@ pub(in crate::cli) fn error(error: &Error) {
 /// An ERROR record. In JSON, its `fields` are kind, message, context, causes and hint.
 pub(in crate::cli) fn log(error: &Error) {
     let mut failure = serde_json::json!(Failure::of(error));
-    if let Some(table) = error.get("table") {
-        failure["table"] = table.into();
+    if let Some(table) = error.get(TABLE) {
+        failure[TABLE] = table.into();
     }
     let failure = failure.to_string();
     tracing::error!(target: FAILURES, failure = failure.as_str(), "{}", error_line(error));
@@ -59,10 +65,19 @@ pub(in crate::cli) fn error_lines(error: &Error) -> String {
 }
 
 fn error_text(error: &Error) -> String {
+    error_text_of(error, |_| true, None)
+}
+
+/// An error with the fields of these names, and the tables that it concerns.
+fn error_text_of(error: &Error, has_field: impl Fn(&str) -> bool, tables: Option<&str>) -> String {
     let mut text = format!("error: {}", visible(error.message()));
-    if !error.fields().is_empty() {
-        let fields: Vec<String> = error.fields().iter().map(|(name, value)| format!("{name}: {}", visible(value))).collect();
+    let shown = error.fields().iter().filter(|(name, _)| has_field(name.as_ref()));
+    let fields: Vec<String> = shown.map(|(name, value)| format!("{name}: {}", visible(value))).collect();
+    if !fields.is_empty() {
         text.push_str(&format!("\n  {}", fields.join("    ")));
+    }
+    if let Some(tables) = tables {
+        text.push_str(&format!("\n  tables: {tables}"));
     }
     for cause in error.causes() {
         // Lines of a cause are indented, so that they cannot be mistaken for lines of daplake.
@@ -74,13 +89,32 @@ fn error_text(error: &Error) -> String {
     text
 }
 
-/// Prints all failures of a run to standard error. They were logged when they happened.
+/// Prints all failures of a run to standard error, the same failure of several tables once. They were logged when they happened.
 #[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "only runs on lakes have such reports"))]
 fn failures(report: &Report) {
+    let mut groups: Vec<(String, &Error, Vec<String>)> = Vec::new();
     for table in report.failed() {
-        if let Some(error) = &table.error {
-            failure(&format!("\n{}", error_text(error)));
+        let Some(error) = &table.error else { continue };
+        let text = error_text_of(error, |field| field != TABLE, None);
+        match groups.iter_mut().find(|(known, ..)| *known == text) {
+            Some((.., tables)) => tables.push(table.table.to_string()),
+            None => groups.push((text, error, vec![table.table.to_string()])),
         }
+    }
+    for (_, error, tables) in groups {
+        let text = match tables.as_slice() {
+            [_] => error_text(error),
+            several => error_text_of(error, |field| field != TABLE, Some(&listed(several))),
+        };
+        failure(&format!("\n{text}"));
+    }
+}
+
+/// The first names of a list, and the number of the others.
+fn listed(names: &[String]) -> String {
+    match names.split_at_checked(LISTED_TABLES) {
+        Some((first, rest)) if !rest.is_empty() => format!("{} and {} more", first.join(", "), rest.len()),
+        _ => names.join(", "),
     }
 }
 

@@ -140,6 +140,49 @@ async fn options_for_lakes_do_not_fail_a_database_in_the_same_file() {
     typed.assert_code(38).assert_says(&["--mode history"]);
 }
 
+/// Features of Delta tables are refused for a database, ignored with a warning for Parquet folders, and ignored where a file has them
+/// for all targets.
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn features_of_delta_tables_are_not_silently_ignored() {
+    const NOWHERE: &str = "postgresql://u@127.0.0.1:1/d";
+    let world = world().await;
+    for option in ["--change-data-feed", "--iceberg"] {
+        let at = |target: &[&str], value: &str| {
+            let arguments = ["sync", "--table", "users", "--jobs-per-minute", "0", option, value];
+            world.daplake(&[&arguments[..], &["--target"], target].concat())
+        };
+        let run = at(&[NOWHERE], "on").assert_code(2);
+        run.assert_says(&[
+            &format!("{option} on is for Delta tables"),
+            "the target is a database",
+            "hint: leave the option out",
+        ]);
+        at(&[NOWHERE], "off").assert_code(5).assert_says(&["127.0.0.1:1"]);
+        at(&["folders", "--format", "parquet"], "on").assert_code(0).assert_says(&[&format!("{option} on is ignored")]);
+        let name = option.trim_start_matches('-').replace('-', "_");
+        let file =
+            format!("[sync]\n{name} = \"on\"\n[targets.lake]\nurl = \"lake\"\n[targets.warehouse]\nurl = \"{NOWHERE}\"\n");
+        let run = with_file(&world, &["check"], &file).assert_code(5);
+        run.assert_says(&[
+            &format!("{name} in the settings file is for lake tables and is ignored for warehouse"),
+            "127.0.0.1:1",
+        ]);
+    }
+}
+
+/// The same failure of several tables is printed once.
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure_that_tables_share_is_printed_once() {
+    let Some(database) = Database::new() else { return };
+    let world = world().await;
+    let run = world.daplake(&["sync", "--target", &database.url, "--mode", "history", "--jobs-per-minute", "0"]);
+    let run = run.assert_code(38).assert_says(&["3 of 3 tables failed"]);
+    assert!(run.stderr.contains("\n  tables: canvas.accounts, canvas.pseudonyms, canvas.users\n"), "{run:?}");
+    assert_eq!(run.stderr.matches("This kind of target").count(), 1, "{run:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn check_reports_what_sync_would_refuse() {
     let world = world().await;
