@@ -19,9 +19,9 @@ use super::wire::{self, Ask};
 use crate::error::{Error, Kind, Result};
 use crate::model::Timestamp;
 
-/// A token is renewed this long before it expires, or after three quarters of its life if that is later.
+/// A token is renewed this long before it expires, or after three quarters of its lifetime if that is later.
 const RENEWAL_MARGIN: Duration = Duration::from_secs(5 * 60);
-/// The assumed life of a token if the service does not report it. A token that is too old leads to a 401.
+/// The assumed lifetime of a token if the service does not report one. An expired token leads to a 401.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(10 * 60);
 
 /// A bearer token, ready to send.
@@ -276,7 +276,7 @@ fn read_token(answer: &Answer, sent_at: Instant) -> Result<Token> {
     Ok(Token { header, renew_at: sent_at + life.saturating_sub(RENEWAL_MARGIN.min(life / 4)) })
 }
 
-/// The shorter of the lives in the response and in the token. The token's expiry is compared with the server's clock: with the local clock,
+/// The lifetime in the response or in the token, whichever is shorter. The token's expiry is compared with the server's clock: with the local clock,
 /// a machine that is an hour ahead would log in before every call.
 fn life(expires_in: Option<Duration>, expiry: Option<Timestamp>, headers: &HeaderMap) -> Duration {
     let until =

@@ -223,7 +223,7 @@ impl Client {
     /// Reads the credentials again, if a source is set.
     ///
     /// # Errors
-    /// Those of the source.
+    /// Errors of the source.
     pub fn reload_credentials(&self) -> Result<()> {
         self.0.tokens.reload().map(drop)
     }
@@ -246,7 +246,7 @@ impl Client {
         tables.map_err(|error| namespace_hint(error, namespace).with_field("namespace", namespace))
     }
 
-    /// Retries of table lists leave so many calls of each minute to first attempts.
+    /// Reserves this many table-list calls per minute for first attempts; retries must not use them.
     pub(crate) fn reserve_table_lists(&self, calls: usize) {
         self.0.pacers.table_lists.reserve(calls);
     }

@@ -53,7 +53,7 @@ pub(super) struct Pacer {
     /// Calls of the limit that are left to first attempts.
     reserved: AtomicUsize,
     window: Duration,
-    /// Held while waiting for a slot. The lock is fair, so calls get slots in the order in which they asked.
+    /// Held while waiting for a slot. The lock is fair, so calls get slots in the order of their requests.
     turn: tokio::sync::Mutex<()>,
     slots: Mutex<Slots>,
     changed: Notify,
@@ -156,7 +156,7 @@ impl Pacer {
         self.slot(true).await
     }
 
-    /// Leaves so many calls of each window to first attempts.
+    /// Reserves this many calls per window for first attempts.
     pub(super) fn reserve(&self, calls: usize) {
         self.reserved.store(calls, Ordering::Relaxed);
         self.changed.notify_waiters();
@@ -272,7 +272,7 @@ mod tests {
             }
             count
         };
-        // An earlier run has used up the service's budget: this teaches nothing.
+        // An earlier run has used up the service's budget: this says nothing about the limit.
         for _ in 0..2 {
             assert_eq!(slots.take(5, MINUTE, begin), Next::Go);
         }

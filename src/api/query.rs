@@ -172,7 +172,7 @@ impl Client {
                     if error.kind() != Kind::Job || failures >= self.retry_policy().job_attempts {
                         return about(Err(error), &query);
                     }
-                    // Server-side faults pass slowly: distances grow by the largest delay, not by the smallest.
+                    // Faults of the service last longer than those of the network, so the pauses grow in steps of the maximum delay.
                     let wait = (self.retry_policy().max_delay * failures).mul_f64(0.5 + random_fraction() / 2.0);
                     tracing::warn!(table = %query.table, attempt = failures, wait_s = wait.as_secs(), %error, "A job failed; starting another one");
                     tokio::time::sleep(wait).await;

@@ -161,7 +161,7 @@ pub(super) struct JobAnswer {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Outcome {
     Pending,
-    /// The status is complete, but there are no objects yet: to be read again.
+    /// The status is complete, but there are no objects yet: poll again.
     Bare,
     Complete {
         objects: Vec<ObjectId>,
