@@ -66,7 +66,7 @@ pub async fn spool_as(urls: &ObjectUrls, id: &ObjectId, format: Format, folder: 
     spool_within(urls, id, format, folder, name, &SpoolOptions::default()).await
 }
 
-/// Like [`spool_as`], with limits. Fails with kind `Data` for an object beyond them, of which nothing is kept.
+/// Like [`spool_as`], with limits. Fails with kind `Data` if an object exceeds them, and removes its file.
 pub async fn spool_within(
     urls: &ObjectUrls,
     id: &ObjectId,

@@ -17,9 +17,9 @@ use crate::redact::SafeUrl;
 
 /// The number of objects per request. The service documents no limit; if it refuses a batch, smaller ones are tried.
 const BATCH: usize = 128;
-/// The assumed life of a URL without an expiry time. 15 minutes are typical.
+/// The assumed lifetime of a URL without an expiry time. 15 minutes are typical.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(15 * 60);
-/// A URL is not used during the last five minutes of its life, or the last third if that is shorter.
+/// A URL is not used during the last five minutes of its lifetime, or its last third if that is shorter.
 const MARGIN: Duration = Duration::from_secs(5 * 60);
 
 /// The URLs of the objects of one job. Clones share them, and concurrent downloads cause a single request.
@@ -129,7 +129,7 @@ impl ObjectUrls {
                 other => break other?,
             }
         }
-        // Just requested, so it is used even if its life is too short for a second use.
+        // Just requested, so it is used even if it expires too soon for a second use.
         self.known().urls.get(id).cloned().ok_or_else(|| Error::new(Kind::Bug, "A URL was lost").with_field("object", &id.0))
     }
 
@@ -184,7 +184,7 @@ impl Known {
     }
 }
 
-/// The remaining life of a signed URL according to its parameters: S3, Google, Azure, or `Expires` in seconds since the epoch.
+/// The remaining lifetime of a signed URL according to its parameters: S3, Google, Azure, or `Expires` in seconds since the epoch.
 fn life(url: &Url, now: Timestamp) -> Option<Duration> {
     let get = |names: &[&str]| {
         url.query_pairs().find(|(name, _)| names.iter().any(|known| name.eq_ignore_ascii_case(known))).map(|(_, value)| value)
