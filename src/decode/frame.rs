@@ -161,7 +161,7 @@ impl Frames {
         }
     }
 
-    /// The bytes of a record that spans several inputs. The buffer should be returned by [`Frames::give_back`].
+    /// The bytes of a record that spans several inputs. Return the buffer with [`Frames::give_back`].
     pub(super) fn take_carry(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.carry)
     }

@@ -16,8 +16,8 @@ const I32: u8 = 5;
 /// Structures within structures in a header.
 const MAX_DEPTH: u32 = 8;
 
-/// Compares the unpacked size of each page of a chunk with the size of the chunk and with `limit`, bytes. Reads only the headers, and nothing of
-/// a chunk that is not compressed.
+/// Compares the unpacked size of each page with the size of its chunk and with `limit`, both in bytes. Reads only the page headers, and skips
+/// uncompressed chunks.
 pub(super) fn check_sizes<R: ChunkReader>(file: &Arc<R>, chunk: &ColumnChunkMetaData, limit: u64) -> Result<()> {
     if chunk.compression() == Compression::UNCOMPRESSED {
         return Ok(());
@@ -73,7 +73,7 @@ impl PageHeader {
     }
 }
 
-/// The compact protocol of Thrift, as far as page headers use it.
+/// The subset of Thrift's compact protocol that page headers use.
 struct Thrift<R> {
     input: io::Take<R>,
     limit: u64,
@@ -104,7 +104,7 @@ impl<R: Read> Thrift<R> {
         Ok((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
-    /// The type of the next field of a structure, whose number `field` becomes. `None`: the structure ends.
+    /// The type of the next field of a structure; its number is written to `field`. `None` at the end of the structure.
     fn field(&mut self, field: &mut i64) -> io::Result<Option<u8>> {
         let byte = self.byte()?;
         if byte == 0 {

@@ -16,8 +16,8 @@ use parquet::schema::types::ColumnDescriptor;
 const DICTIONARY: [Encoding; 2] = [Encoding::PLAIN_DICTIONARY, Encoding::RLE_DICTIONARY];
 const COUNTED: [Encoding; 2] = [Encoding::DELTA_LENGTH_BYTE_ARRAY, Encoding::DELTA_BYTE_ARRAY];
 
-/// Checks the pages of a chunk whose decoders trust a count: all pages of the delta encodings of strings, which are thus read twice,
-/// and the dictionary of numbers. Other chunks cost nothing.
+/// Checks the pages of a chunk whose decoder trusts the number of values in a page: pages with a delta encoding of strings, which are
+/// therefore read twice, and dictionaries of numbers. Other chunks cost nothing.
 pub(super) fn check_chunk<R: ChunkReader + 'static>(
     file: &Arc<R>,
     chunk: &ColumnChunkMetaData,
@@ -64,7 +64,7 @@ fn check(page: &Page, column: &ColumnDescriptor, limit: usize) -> Result<()> {
     }
 }
 
-/// The least bytes that a value of a dictionary takes.
+/// The minimum size of a dictionary value, in bytes.
 fn plain_width(column: &ColumnDescriptor) -> usize {
     match column.physical_type() {
         PhysicalType::BOOLEAN => 1,
@@ -75,7 +75,7 @@ fn plain_width(column: &ColumnDescriptor) -> usize {
     }
 }
 
-/// The bytes of a data page behind its repetition and definition levels.
+/// The bytes of a data page after its repetition and definition levels.
 fn values<'p>(page: &'p Page, column: &ColumnDescriptor) -> Result<&'p [u8]> {
     let (buf, start) = match page {
         Page::DataPage { buf, num_values, def_level_encoding, rep_level_encoding, .. } => {
@@ -97,7 +97,7 @@ fn values<'p>(page: &'p Page, column: &ColumnDescriptor) -> Result<&'p [u8]> {
     buf.get(start..).ok_or_else(|| truncated(column))
 }
 
-/// How many bytes the levels at the start of a page of version 1 take.
+/// The size of the levels at the start of a page of version 1, in bytes.
 fn level_bytes(bytes: &[u8], most: i16, encoding: Encoding, values: u32, column: &ColumnDescriptor) -> Result<usize> {
     let length = match (encoding, bytes.first_chunk::<4>()) {
         (Encoding::RLE, Some(length)) => 4 + u32::from_le_bytes(*length) as usize,
@@ -108,7 +108,7 @@ fn level_bytes(bytes: &[u8], most: i16, encoding: Encoding, values: u32, column:
     if length > bytes.len() { Err(truncated(column)) } else { Ok(length) }
 }
 
-/// Where a sequence of the encoding `DELTA_BINARY_PACKED` ends that has at most `limit` values.
+/// The end of a `DELTA_BINARY_PACKED` sequence of at most `limit` values.
 fn delta_end(bytes: &[u8], limit: usize, column: &ColumnDescriptor) -> Result<usize> {
     let mut reader = Varints { bytes, place: 0 };
     let (Some(block), Some(parts), Some(total), Some(_first)) = (reader.next(), reader.next(), reader.next(), reader.next())
@@ -129,7 +129,7 @@ fn delta_end(bytes: &[u8], limit: usize, column: &ColumnDescriptor) -> Result<us
         let widths = widths.ok_or_else(|| truncated(column))?;
         let mut end = (reader.place + widths.len()) as u64;
         for width in widths {
-            // A part without values has a width, but no bytes.
+            // A miniblock without values has a bit width, but no bytes.
             if left > 0 {
                 end = end.saturating_add(u64::from(*width).saturating_mul(in_part) / 8);
             }

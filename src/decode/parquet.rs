@@ -1,5 +1,5 @@
-//! Parquet results. The physical layout is not documented, so nested groups and dotted names, expanded and condensed objects,
-//! any width and unit are taken; the schema decides. Row groups are read one by one in bounded batches.
+//! Decodes Parquet objects. Their physical layout is not documented, so nested groups, dotted names, expanded and condensed objects, and all
+//! widths and units are accepted; the table's schema decides. Row groups are read one by one, in bounded batches.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -34,9 +34,9 @@ use crate::model::Op;
 use crate::panics::{self, Panicked};
 use crate::schema::TableSchema;
 
-/// Rows that are read at once as long as they fit, and where nothing is known of their size.
+/// Minimum number of rows to read at once if they fit, also while their size is unknown.
 const MIN_READ_ROWS: usize = 16;
-/// A batch of the file may be this many times as large as a batch of the output.
+/// Maximum size of a batch that is read from the file, in output batches.
 const READ_BATCHES: u64 = 8;
 /// Maximum number of rows to read at once while their size is unknown.
 const MOST_GUESSED_ROWS: usize = 256;
@@ -48,7 +48,7 @@ const MOST_REOPENED: u32 = 16;
 /// Batches of one Parquet object, read as they are pulled.
 ///
 /// Rows come in the file's order. Values that do not fit the schema are unreadable rows, as in the text formats; their raw form
-/// is the row as JSON and their line the row's number. After an error nothing more comes.
+/// is the row as JSON and their line the row's number. Nothing follows an error.
 pub fn parquet<R: ChunkReader + 'static>(file: R, schema: Arc<TableSchema>, options: DecodeOptions) -> Result<ParquetBatches> {
     let (table, object) = (schema.table.clone(), options.object_name.clone());
     let begun = panics::caught(move || begin(file, schema, options));
@@ -125,11 +125,11 @@ impl<R: ChunkReader + 'static> Groups for FileGroups<R> {
     }
 }
 
-/// How many rows of a row group to read at once. The size of a file says little about the size of its rows: dictionaries and shared
-/// prefixes may hide most of it.
+/// How many rows of a row group to read at once. The size of a file says little about the size of its rows, since dictionaries and
+/// shared prefixes can make it much smaller.
 struct Estimate {
     rows_at_once: usize,
-    /// Nothing is known of the size of some column, so it has to be tried out with few rows.
+    /// The size of a column is unknown, so the first read must have few rows.
     is_guess: bool,
 }
 
@@ -141,7 +141,7 @@ impl Estimate {
         longest: impl Fn(&ColumnChunkMetaData) -> parquet::errors::Result<u64>,
     ) -> parquet::errors::Result<Self> {
         let window = window_bytes(rows.options());
-        // Bytes of a row: on average, and at most as far as that is known.
+        // Average size of a row, and the known maximum, in bytes.
         let (mut usual, mut most, mut is_guess) = (0, 0, false);
         for chunk in chunks {
             let encoded = u64::try_from(chunk.uncompressed_size()).unwrap_or(0);
@@ -311,7 +311,7 @@ impl ParquetBatches {
         self.open_group(number, read, rows_at_once, is_guess, reopened)
     }
 
-    /// Reads fewer rows at once after a batch did not fit into its offsets; `false`: it was one row.
+    /// Reads fewer rows at once after the offsets of a batch overflowed. Returns `false` if the batch had one row.
     fn read_fewer(&mut self) -> Result<bool> {
         let Some(open) = self.open.as_ref().filter(|open| open.rows_at_once > 1) else { return Ok(false) };
         let (number, read, rows_at_once) = (open.number, open.read, (open.rows_at_once / GROWTH).max(1));
@@ -439,7 +439,7 @@ fn find<'b>(batch: &'b RecordBatch, names: &[String]) -> Option<&'b ArrayRef> {
 #[derive(Default)]
 struct Wanted {
     columns: Vec<(Target, Vec<String>)>,
-    /// Numbers of their leaves in the file, and of the next one to be seen.
+    /// Indexes of their leaf columns in the file, and the index of the next one.
     leaves: Vec<usize>,
     next_leaf: usize,
 }
@@ -483,8 +483,8 @@ fn is_overflow(error: &ArrowError) -> bool {
     matches!(error, ArrowError::ParquetError(text) if text.contains("index overflow"))
 }
 
-/// Types come from the Parquet schema alone: an Arrow schema inside the file would only add more forms of the same. Times of the
-/// old 96-bit form are read as microseconds, because nanoseconds reach no further than the year 2262.
+/// Types come from the Parquet schema alone: an embedded Arrow schema would only add variants of the same types. INT96 timestamps are
+/// read as microseconds, because nanoseconds end in the year 2262.
 fn open<R: ChunkReader>(file: &R) -> parquet::errors::Result<ArrowReaderMetadata> {
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let metadata = ArrowReaderMetadata::load(file, options.clone())?;

@@ -40,7 +40,7 @@ impl Reader {
 impl TextDecoder {
     /// A decoder for one decompressed object. Fails with kind `Bug` for Parquet, which is not a text format.
     ///
-    /// Batches and records are limited to 256 MiB, whatever the options say.
+    /// Larger limits of batches and records in `options` are reduced to 256 MiB.
     pub fn new(schema: Arc<TableSchema>, format: Format, options: DecodeOptions) -> Result<Self> {
         let reader = match format {
             Format::Jsonl => Reader::Jsonl(Box::new(Jsonl::new())),

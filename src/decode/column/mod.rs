@@ -297,7 +297,7 @@ impl Column {
     }
 
     /// Reads a cell in its usual notation at `at` of a record without searching for its end first, and returns its end. Returns `None` if the
-    /// notation is another one; [`Column::cell`] must then be called, which replaces what may have been stored.
+    /// notation is a different one. Then [`Column::cell`] must be called, which replaces any value already stored.
     #[inline]
     pub(super) fn direct(&mut self, record: &[u8], at: usize, separator: u8, row: usize, tally: &mut Tally) -> Option<usize> {
         let end = match self {
