@@ -1,4 +1,4 @@
-//! `check`: tests the service, the targets and the folders of this machine with the cheapest operations of a sync. It changes nothing.
+//! `check`: tests the service, the targets and the folders of this machine with the cheapest calls that a sync needs. It changes nothing.
 
 use std::path::Path;
 use std::sync::Arc;

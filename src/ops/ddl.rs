@@ -1,4 +1,4 @@
-//! `schema --ddl`: DDL statements for query engines and databases, from the present schemas of the service.
+//! `schema --ddl`: DDL statements for query engines and databases, from the current schemas of the service.
 
 use super::files::TableChoice;
 use crate::api::Client;

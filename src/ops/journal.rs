@@ -287,7 +287,7 @@ impl JournalEntry {
         self.with(|inner| inner.unusable.as_ref().filter(|(known, _)| known == id).map_or(0, |(_, runs)| *runs))
     }
 
-    /// Records the job of the query. Files of another job are forgotten.
+    /// Records the job of the query. The files of another job are removed from the journal.
     pub(super) fn job(&self, job: &Job) {
         self.note_job(&job.id, None, job.expires_at.map(Timestamp::micros), None);
     }

@@ -123,7 +123,7 @@ impl Querier {
         Ok(Answer { schema, batches: batches.map(|batch| batch.context(Kind::Target, FAILED)).boxed() })
     }
 
-    /// The hint for an error of the planner. The planner's errors can be told by their text only.
+    /// The hint for an error of the planner, whose errors differ only in their text.
     fn hint(&self, message: &str) -> Option<String> {
         if ["DDL", "DML", "Statement"].iter().any(|kind| message.contains(&format!("{kind} not supported"))) {
             return Some("`query` only reads; tables are changed by `daplake sync`".to_owned());

@@ -17,7 +17,7 @@ const STAGGER: Duration = Duration::from_secs(2);
 /// tables.
 ///
 /// # Errors
-/// The login failed: other namespaces would fail alike.
+/// The login failed, so other namespaces would fail in the same way.
 pub(super) async fn table_lists<'n>(
     client: &Client,
     namespaces: &[&'n str],

@@ -30,7 +30,7 @@ pub struct SchemaRequest {
     pub folder: PathBuf,
 }
 
-/// Saves the present schemas as `<table>_schema_version_<n>.json`. Failures of single tables are in the report.
+/// Saves the current schemas as `<table>_schema_version_<n>.json`. Failures of single tables are in the report.
 ///
 /// # Errors
 /// An error means that no table was tried.

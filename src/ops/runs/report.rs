@@ -152,7 +152,7 @@ pub enum Outcome {
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         by_another_run: bool,
     },
-    /// The data are so recent that the service cannot have newer ones; no job was started.
+    /// The data is so recent that the service cannot have newer data; no job was started.
     Recent {
         /// Data as of.
         #[serde(serialize_with = "display")]

@@ -8,7 +8,7 @@ use crate::sink::Executor;
 
 /// Provides executors for loads.
 pub trait ExecutorProvider: std::fmt::Debug + Send + Sync {
-    /// An executor that reads the objects of `job`; it asks this process only for their URLs. `None`: this process loads the job itself.
+    /// An executor that reads the objects of `job`; it requests only their URLs from this process. `None`: this process loads the job itself.
     fn executor_for(
         &self,
         client: &Client,

@@ -7,7 +7,7 @@ use crate::model::{TableRef, is_pattern, name_matches};
 use crate::schema::{ColumnChoice, ColumnRecord, TableOptions, TableRules, TableSchema};
 use crate::sink::{CommittedState, Layout, OnSchemaChange};
 
-/// Applies the rules to the present schema of a table.
+/// Applies the rules to the current schema of a table.
 ///
 /// A column that the service removed was dropped or hashed before; the table remembers that, and it is only a warning.
 ///
@@ -60,7 +60,7 @@ pub(in crate::ops) fn choose(
     Ok(choice)
 }
 
-/// The columns of the schema that the existing table does not have. They stay left out once they are.
+/// The columns of the schema that the existing table does not have. A column that was left out once stays left out.
 fn new_columns(table: &TableRef, committed: Option<&CommittedState>, schema: &TableSchema) -> Vec<String> {
     let Some((state, known)) = committed.and_then(|state| Some((state, state.known_columns.as_ref()?))) else {
         return Vec::new();

@@ -47,7 +47,7 @@ pub(in crate::ops) struct Names<'a> {
     sink: &'a dyn Sink,
     listing: &'a Listing,
     options: &'a NameOptions,
-    /// Tables of known namespaces outside of the run, listed when a name was not found other_namespaces.
+    /// Tables of known namespaces outside of the run, listed when a name was not found in the run.
     others: Option<Vec<TableRef>>,
     kept: Option<Vec<TableRef>>,
     schemas: HashMap<TableRef, Option<HashSet<String>>>,
@@ -196,7 +196,7 @@ impl<'a> Names<'a> {
             )))
     }
 
-    /// Whether one of the tables has the column in the present schema of the service.
+    /// Whether one of the tables has the column in the current schema of the service.
     async fn any_has(&mut self, tables: Vec<TableRef>, column: &str) -> Result<bool> {
         let known = |table: &TableRef| self.schemas.get(table).and_then(Option::as_ref);
         if tables.iter().filter_map(known).any(|columns| columns.contains(column)) {

@@ -7,7 +7,7 @@ use crate::redact::visible;
 use crate::schema::TableSchema;
 use crate::sink::CommittedState;
 
-/// The service keeps logs for 30 days; older tables are reported in time.
+/// The service keeps logs for 30 days. The warning leaves time to sync before rows are lost.
 const LOG_WARNING_DAYS: i64 = 20;
 
 /// The result of a table that did not fail.

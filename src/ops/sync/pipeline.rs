@@ -72,7 +72,7 @@ pub(super) struct Overtaken {
     pub(super) error: Error,
 }
 
-/// Whether changes pass to the load as they are, or reduced to the latest change per key.
+/// Whether a load receives all changes, or only the latest change per key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reduction {
     /// The load checks unique keys, or deduplicates after writing.

@@ -36,7 +36,7 @@ impl StartQueue {
         Self::ordered(0)
     }
 
-    /// A queue of `total` tables by position. A table that has not arrived within 10 s is not waited for any more.
+    /// A queue of `total` tables by position. After 10 s, it stops waiting for tables that have not arrived.
     pub(super) fn ordered(total: usize) -> Self {
         Self::within(TIMEOUT, total)
     }

@@ -419,7 +419,7 @@ impl Replicator {
         let query = |window| Query { table: table.clone(), format: self.request.format, mode: self.request.mode, window };
         if let Some(slot) = slot {
             slot.wait().await;
-            // Dropped here: the following call queues for a job start before any other table is polled.
+            // Dropped here, so that the following call queues for a job start before any other table is polled.
         }
         let (job, requested_before) = match self.run_query(&query(window), journal).await {
             Err(error) if matches!(error.kind(), Kind::SnapshotRequired | Kind::OutOfRange) && window != Window::Snapshot => {

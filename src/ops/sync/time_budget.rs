@@ -1,4 +1,4 @@
-//! When a run starts no further work: it is cancelled, its time budget is nearly used up, or all tables would fail alike.
+//! When a run starts no further work: it is cancelled, its time budget is nearly used up, or all tables would fail in the same way.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

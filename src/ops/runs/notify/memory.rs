@@ -8,13 +8,13 @@ use parking_lot::Mutex;
 
 use crate::ops::runs::history::RunRecord;
 
-/// Failures by what failed: `run`, or a table. The value says how.
+/// Failures by subject: `run` or a table. The value describes the failure.
 type Trouble = BTreeMap<String, String>;
 
 /// The failure of a whole run.
 const RUN: &str = "run";
 
-/// Failures that were reported, by target. With a file, later processes know them, too.
+/// Reported failures by target. With a file, they are known to later processes.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     path: Option<PathBuf>,

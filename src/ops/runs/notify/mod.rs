@@ -80,7 +80,7 @@ pub struct Notifier {
 const FOR_COMMANDS: &[&str] = &["DAPLAKE_NOTIFY_*"];
 
 impl Notifier {
-    /// `hook` is a secret: everybody who knows it can post. `command` runs in a clean environment.
+    /// `hook` is a secret: anyone who knows it can post. `command` runs in a clean environment.
     ///
     /// # Errors
     /// Kind `Usage` for an invalid URL.
