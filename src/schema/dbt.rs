@@ -15,7 +15,7 @@ pub enum DbtPlace {
     Files(LakePlace),
     /// Tables of a query engine: a schema for each namespace.
     Engine {
-        /// Whether the engine has the names as they are written here. Snowflake has them in upper case.
+        /// Whether the engine keeps the case of names. Snowflake converts them to upper case.
         case_sensitive: bool,
     },
     /// Tables of a database with the bookkeeping of the official client.
@@ -156,8 +156,8 @@ fn bookmark_query(schema: &TableSchema, place: &DbtPlace) -> Option<String> {
     }
 }
 
-/// The table and key column that a column refers to: only if it is a single table among those of the diagram whose key is one column of
-/// the same type, as other references cannot be tested by a join.
+/// The table and key column that a column refers to. `None` unless it is a single table of the diagram whose key is one column of the
+/// same type, since a join cannot test other references.
 fn reference<'a>(
     diagram: &'a Diagram,
     from: &TableRef,

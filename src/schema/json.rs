@@ -13,7 +13,7 @@ const MAX_DEPTH: usize = 16;
 const MAX_PRECISION: u32 = 38;
 
 impl TableSchema {
-    /// Reads the `schema` member of the service's answer. Unknown nodes degrade to JSON text with a warning; only a schema
+    /// Reads the `schema` member of the service's response. Unknown nodes degrade to JSON text with a warning; only a schema
     /// without usable `properties.key` is an error (kind `Schema`).
     pub fn read(table: &TableRef, version: i64, schema: Value) -> Result<Self> {
         let mut reader = Reader { root: &schema, warnings: Vec::new() };

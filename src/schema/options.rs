@@ -140,7 +140,7 @@ impl FromStr for PartitionBy {
     }
 }
 
-/// The options of one table. An option that is not set is as in the existing table, or as the default for a new one.
+/// The options of one table. Options that are not set keep their value in an existing table, and have their default in a new one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TableOptions {
     /// Which columns are loaded, and which of them as hashes.
