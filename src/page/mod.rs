@@ -20,7 +20,7 @@ pub use status::status_page;
 
 /// Style of all pages.
 const STYLE: &str = include_str!("style.css");
-/// Forbids the browser to load or send anything, even if foreign markup got into a page.
+/// Forbids the browser to load or send anything, even if a page contained markup of others.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; \
                       base-uri 'none'; form-action 'none'";
 

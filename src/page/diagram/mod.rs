@@ -64,7 +64,7 @@ fn shown(diagram: &Diagram, table: usize, columns: Columns) -> Vec<Shown<'_>> {
     all.filter(|shown| columns == Columns::All || shown.is_key || shown.relation.is_some()).collect()
 }
 
-/// The anchor of a table in a page: its name if it needs no escapes, else its place.
+/// The anchor of a table in a page: its name if it needs no escapes, else its index.
 pub(super) fn anchor(diagram: &Diagram, place: usize) -> String {
     let table = &diagram.tables[place].table;
     if table.is_path_safe() { table.to_string() } else { format!("table-{place}") }

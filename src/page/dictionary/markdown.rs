@@ -92,7 +92,7 @@ fn link_to(diagram: &Diagram, place: usize) -> String {
     format!("[{}](#{})", escape(&diagram.tables[place].table.to_string()), anchor(diagram, place))
 }
 
-/// Text on one line, in which no character has a meaning in Markdown or HTML.
+/// Text on one line, with the special characters of Markdown and HTML escaped.
 fn escape(text: &str) -> String {
     let text = one_line(text);
     let characters: Vec<char> = text.chars().collect();

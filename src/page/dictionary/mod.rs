@@ -81,7 +81,7 @@ pub(super) mod tests {
     use crate::model::TableRef;
     use crate::schema::TableSchema;
 
-    /// Tables whose texts contain what HTML and Markdown give a meaning to.
+    /// Tables whose texts contain special characters of HTML and Markdown.
     pub(super) fn awkward() -> Diagram {
         let number = json!({"type": "integer", "format": "int64"});
         let source = json!({"title": "People | <b>all</b>", "description": "# First\nline.\n\n- *Second* [x](y) snake_case _z_ & `w`", "properties": {
