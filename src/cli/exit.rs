@@ -75,7 +75,7 @@ fn without_secrets(error: clap::Error, definition: &clap::Command) -> clap::Erro
     if hidden.iter().all(|(_, hides)| !hides) {
         return error;
     }
-    // A new error: cause and suggestions of the old one repeat the value.
+    // A new error, because the cause and the suggestions of the original one repeat the value.
     let mut safe = clap::Error::new(error.kind()).with_cmd(definition);
     for (kind, value) in error.context().filter(|(kind, _)| !matches!(kind, ContextKind::Suggested | ContextKind::TrailingArg))
     {

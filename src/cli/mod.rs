@@ -55,7 +55,7 @@ fn raise_file_limit() {
     let _ = rlimit::increase_nofile_limit(WANTED);
 }
 
-/// Runs the command. The error is one of usage; other errors have been printed.
+/// Runs the command. Returns usage errors; other errors have been printed.
 fn run(definition: clap::Command, resolved: Resolved) -> Result<ExitCode, clap::Error> {
     let Resolved { runs, warnings } = resolved;
     let mut runs = runs.into_iter();
@@ -194,7 +194,7 @@ fn catch(command: &Command) -> Catch {
         // The executor handles signals itself, to deregister from its scheduler.
         #[cfg(feature = "cluster")]
         Command::Executor(_) => Catch::Nothing,
-        // A question blocks, and nothing is written before the last one.
+        // Questions block, and nothing is written before the last one is answered.
         #[cfg(feature = "lake")]
         Command::Init(_) => Catch::Nothing,
         _ => Catch::All,

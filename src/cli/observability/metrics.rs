@@ -22,7 +22,7 @@ use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::Timestamp;
 use crate::ops::RunRecord;
 
-// The server of `hyper` is not part of builds without the feature `demo`, and one path with one method needs no more than this.
+// Not `hyper`: its server is only in builds with the feature `demo`, and one path with one method needs little.
 
 /// Time and size limits of a request, and the number of simultaneous connections.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);

@@ -393,7 +393,7 @@ impl Reader<'_> {
         Some(self.credential()?.map(|secret| vec![secret]))
     }
 
-    /// What `${CREDENTIAL}` stands for in the section that is read. `None` if the section has no command: it is a variable then.
+    /// The value of `${CREDENTIAL}` in the current section. `None` if the section has no command; then it is an ordinary variable.
     fn credential(&self) -> Option<Result<String>> {
         match &self.credential {
             Credential::None => None,

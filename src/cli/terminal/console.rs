@@ -167,7 +167,7 @@ impl Style {
     }
 }
 
-/// Wraps lines at blanks. A word that is longer than a line is not broken, so that paths can be copied.
+/// Wraps lines at spaces. Words that are longer than a line are not broken, so that paths can be copied.
 fn wrapped(text: &str, width: usize) -> String {
     let mut lines = Vec::new();
     for line in text.split('\n') {

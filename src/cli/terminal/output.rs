@@ -198,8 +198,8 @@ pub(in crate::cli) fn note(line: &str) {
     let _ = above_progress(|| writeln!(std::io::stderr().lock(), "{line}"));
 }
 
-/// A table in plain text: left-aligned text, right-aligned numbers, no borders, no wrapping. `comfy-table` would need as many lines to
-/// be set up like this.
+/// A table in plain text: left-aligned text, right-aligned numbers, no borders, no wrapping. Configuring
+/// `comfy-table` like this would take as many lines.
 #[cfg(feature = "lake")]
 pub(in crate::cli) struct Grid {
     right: Vec<bool>,

@@ -154,7 +154,7 @@ impl State {
     }
 }
 
-/// Time for the remaining tables at the rate so far, once that means something.
+/// Estimated time for the remaining tables at the current rate, after enough tables are done.
 fn time_left(elapsed: Duration, done: u64, tables: u64) -> Option<String> {
     let rest = tables.checked_sub(done).filter(|rest| *rest > 0 && done >= TABLES_TO_ESTIMATE)?;
     Some(in_words(elapsed.as_secs_f64() / done as f64 * rest as f64))

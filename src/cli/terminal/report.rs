@@ -142,7 +142,7 @@ pub(in crate::cli) fn finish_one(report: Report) -> Result<()> {
     let (failed, total) = (report.failed().count(), report.tables.len());
     let Some(first) = report.first_error() else { return Ok(()) };
     let error = Error::new(first.kind(), format!("{failed} of {total} tables failed; see above"));
-    // Only transient failures are mended by running again. Others have a hint of their own.
+    // Running again helps only with transient failures. Others have a hint of their own.
     let all_pass = report.tables.iter().filter_map(|table| table.error.as_ref()).all(|error| error.kind().is_transient());
     Err(if all_pass {
         error.hint("the failures are temporary: run the same command again; it resumes these tables")

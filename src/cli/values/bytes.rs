@@ -1,4 +1,4 @@
-//! Sizes of options and settings. No crate of the tree parses them, and `bytesize` takes `256M` for a decimal unit.
+//! Sizes of options and settings. None of the dependencies parses them, and `bytesize` reads `256M` as a decimal unit.
 
 /// A number of bytes, such as `512`, `64KiB`, `256MiB`, `2GiB`, or decimal `kB`, `MB`, `GB`; a bare `K`, `M`, `G` is binary.
 pub(in crate::cli) fn parse_bytes(text: &str) -> Result<u64, String> {

@@ -57,7 +57,7 @@ fn control_group_limit(root: &Path) -> Option<u64> {
         let path = PathBuf::from(path.trim_start_matches('/'));
         // The last ancestor is the empty path, the top.
         let folders = path.ancestors().map(|folder| base.join(folder));
-        // No limit is "max", or in version 1 a number larger than any memory.
+        // "max" means no limit, and so does, in version 1, a number larger than any memory.
         folders.flat_map(|folder| files.iter().filter_map(move |file| bytes_in(&folder.join(file)))).min()
     });
     limits.min()

@@ -107,7 +107,7 @@ struct Key {
     listing: Listing,
 }
 
-/// Asks for the API key until the service accepts it, or the user goes on without a test.
+/// Asks for the API key until the service accepts it or the user skips the test.
 async fn key(global: &GlobalArgs, args: &InitArgs, path: &Path, folder: &Path) -> Result<Key> {
     let file = format!("{}.secret", stem_of(path));
     let mut given = match (&args.secret_file, &args.credential_command) {

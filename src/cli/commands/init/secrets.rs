@@ -75,7 +75,7 @@ pub(super) fn by_file(path: &Path) -> Result<Kept> {
     Ok(Kept { secret: Secret::new(text.trim_end_matches(['\n', '\r'])), place: Place::File(path) })
 }
 
-/// Splits a command at blanks. Quotes keep blanks; there are no other special characters.
+/// Splits a command at spaces outside of quotes. There are no other special characters.
 pub(super) fn words(command: &str) -> Result<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;

@@ -13,7 +13,7 @@ pub(super) fn heading(number: usize, title: &str, explanation: &str) -> Result<(
     out(&format!("\n{number} of 4  {title}\n{explanation}\n\n"))
 }
 
-/// Prints findings. Whether to go on: there is no problem, or the user does not want to correct the answer.
+/// Prints the findings. Returns `true` if there is no problem or the user keeps the answer.
 pub(super) fn accepted(findings: &[Finding]) -> Result<bool> {
     out(&check::text(findings.iter()))?;
     let is_good = findings.iter().all(|finding| finding.verdict != Verdict::Bad);

@@ -62,7 +62,7 @@ struct Located {
     chosen: Chosen,
 }
 
-/// Asks for the target until it can be written to, or the user goes on nevertheless.
+/// Asks for the target until it is writable or the user accepts it anyway.
 pub(super) async fn ask(
     global: &GlobalArgs,
     args: &InitArgs,

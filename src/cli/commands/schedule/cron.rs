@@ -64,7 +64,7 @@ fn split(text: &str, name: &str) -> (String, Option<String>) {
             rest.push_str(line);
         }
     }
-    // Without its last line the entry has no known end, so nothing is taken for it.
+    // Without its last line the end of the entry is unknown, so the text is left unchanged.
     if is_inside { (text.to_owned(), None) } else { (rest, entry) }
 }
 

@@ -29,7 +29,7 @@ pub(super) struct Job {
     variables: BTreeMap<String, String>,
 }
 
-/// Variables that the run needs besides [`child::NETWORK`] and those that the settings file names. `*` at the end matches any rest.
+/// Variables that the run needs besides [`child::NETWORK`] and those in the settings file. A trailing `*` matches any suffix.
 const PASSED: &[&str] = &[
     // Notification commands are found as in the user's shell.
     "PATH",
@@ -142,7 +142,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).context(Kind::Usage, "A path of the schedule cannot be used").with_field("path", path.display())
 }
 
-/// A path as text. Schedulers cannot represent other bytes, and a line end would be a new entry.
+/// A path as text. Schedulers cannot represent other bytes, and a line break would begin a new entry.
 fn text(path: &Path) -> Result<String> {
     let text = path.to_str().filter(|text| !text.contains(char::is_control));
     text.map(str::to_owned).ok_or_else(|| {

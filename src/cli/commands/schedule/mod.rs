@@ -282,7 +282,7 @@ fn remove(args: &ScheduledSyncArgs) -> Result<()> {
     Ok(())
 }
 
-/// The schedule in a scheduler. One that was not named and cannot be asked has none.
+/// The schedule in a scheduler. `None` also if the scheduler was not requested and does not respond.
 fn found(args: &ScheduledSyncArgs, scheduler: Scheduler) -> Result<Option<Found>> {
     match scheduler.installed(&args.name) {
         Ok(found) => Ok(found.is_installed().then_some(found)),

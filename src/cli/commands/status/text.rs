@@ -7,7 +7,7 @@ use crate::cli::terminal::output::{Grid, age, counted, grouped, size};
 use crate::cli::terminal::report;
 use crate::ops::{Counts, DiskUse, Freshness, Growth, Overview, ReaderGroup, StatusLine};
 
-/// Tables that are named for one reason; further ones are counted.
+/// Maximum number of tables to name per reason; if there are more, only their number is printed.
 const NAMED: usize = 4;
 
 /// Which columns the table of tables has.

@@ -51,7 +51,7 @@ impl View {
         Self(bar)
     }
 
-    /// Draws the view. Lines below the lower end of the terminal are left out.
+    /// Draws the view. Lines that do not fit the height of the terminal are omitted.
     fn draw(&self, overview: &Overview, failure: Option<&str>, interval: Duration) {
         let every = humantime::format_duration(interval);
         let mut text = format!("{} at {}, refreshed every {every}; Ctrl-C ends\n", overview.target, overview.made);

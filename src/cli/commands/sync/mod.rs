@@ -99,7 +99,7 @@ pub(in crate::cli) async fn sync(global: &GlobalArgs, runs: Vec<SyncArgs>) -> Re
     }
 }
 
-/// Names the targets of a process, without passwords: notifications about others have a memory of their own.
+/// Identifies the targets of a process, without passwords, so that reported failures are remembered per set of targets.
 fn identity(global: &GlobalArgs, runs: &[SyncArgs]) -> String {
     let targets = runs.iter().filter_map(|run| run.target.target.as_deref());
     // The rest of a URL behind the user, and before the parameters.
