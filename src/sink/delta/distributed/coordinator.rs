@@ -121,7 +121,7 @@ pub(crate) fn can_distribute(load: &LoadContext) -> bool {
     is_supported && !load.design.purges_soft_deletes && !load.writes_change_feed()
 }
 
-/// Has the changes written by executors. Repeats the work if executors were lost.
+/// Lets executors write the changes. Repeats the work if executors were lost.
 pub(crate) async fn write(load: &LoadContext, executor: &dyn Executor) -> Result<FileChanges, WriteError> {
     let mut attempt = 1;
     loop {

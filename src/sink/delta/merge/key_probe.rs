@@ -50,7 +50,7 @@ pub(crate) struct LookupOptions {
     pub(crate) track: TrackedMatches,
 }
 
-/// Of which matches a probe keeps the positions apart from those of rows that were deleted before.
+/// Matches whose positions a probe keeps separately from those of rows that were already deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum TrackedMatches {
     #[default]

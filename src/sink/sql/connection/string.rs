@@ -46,7 +46,7 @@ impl TlsMode {
     }
 }
 
-/// A connection string taken apart. Each database takes the parameters that it knows; the rest are reported.
+/// The parts of a connection string. Each database takes the parameters that it knows; the rest are reported.
 #[derive(Debug)]
 pub(in crate::sink::sql) struct ConnectionString {
     pub(in crate::sink::sql) user: Option<String>,
@@ -61,7 +61,7 @@ pub(in crate::sink::sql) struct ConnectionString {
 }
 
 impl ConnectionString {
-    /// Reads `scheme://user:password@host:port/database`; `parameters` are those behind the `?`, decoded, and `example` is shown in
+    /// Reads `scheme://user:password@host:port/database`; `parameters` are those after the `?`, decoded, and `example` is shown in
     /// hints. Kind `Usage` where a part is not UTF-8.
     pub(in crate::sink::sql) fn new(url: &Url, parameters: Vec<(String, String)>, example: &'static str) -> Result<Self> {
         let part = |text: &str, error: &'static str| match percent_decode_str(text).decode_utf8() {
@@ -118,7 +118,7 @@ impl ConnectionString {
     }
 }
 
-/// The parameters behind the `?`, as forms encode them. Names are in lower case.
+/// The parameters after the `?`, as forms encode them. Names are in lower case.
 pub(in crate::sink::sql) fn form_parameters(url: &Url) -> Vec<(String, String)> {
     url.query_pairs().map(|(name, value)| (name.to_ascii_lowercase(), value.into_owned())).collect()
 }

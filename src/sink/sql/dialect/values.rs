@@ -20,12 +20,12 @@ pub(in crate::sink::sql) trait ValueLimits {
         false
     }
 
-    /// The most bytes of UTF-8 that the column can hold, where the service may send more.
+    /// Maximum number of UTF-8 bytes that the column can hold, if the service may send more.
     fn most_bytes(&self, _column: &SqlColumn) -> Option<usize> {
         None
     }
 
-    /// Whether every way in which rows are written refuses a repeated key, so that change sets need no deduplication before.
+    /// Whether all ways of writing rows refuse a repeated key, so that change sets need no deduplication before.
     fn refuses_duplicates(&self) -> bool {
         false
     }

@@ -1,4 +1,4 @@
-//! The encoding of record batches, as far as all databases share it: values by type, JSON text, times of day, and checks of a
+//! The parts of the encoding of record batches that all databases share: values by type, JSON text, times of day, and checks of a
 //! batch's values.
 
 mod inspection;

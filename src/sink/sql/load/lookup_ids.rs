@@ -11,7 +11,7 @@ use crate::sink::WriteError;
 use crate::sink::sql::dialect::SqlColumn;
 use crate::sink::sql::encoding::replace_column;
 
-/// Values that are kept in memory. A column with more of them is not an enumeration.
+/// Maximum number of values to keep in memory. A column with more values is not an enumeration.
 const MAX_VALUES: usize = 20_000;
 /// Values per statement.
 const VALUES_AT_ONCE: usize = 500;

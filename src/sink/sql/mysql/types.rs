@@ -13,7 +13,7 @@ use crate::model::TableRef;
 use crate::schema::{Column, ColumnType, TableSchema};
 use crate::sink::sql::dialect::{ColumnChoice, Enumeration, SqlColumn, constant_length, numeric_default, schema_node};
 
-/// The most characters of four bytes that fit into a column inside the row.
+/// Maximum number of four-byte characters that fit into a column inside the row.
 const MAX_VARCHAR: u64 = 16_383;
 /// Characters of all keys together: 3,072 bytes.
 const MAX_KEY: u64 = 768;
@@ -29,7 +29,7 @@ const MAX_LABEL: usize = 255;
 const MAX_COLUMN_COMMENT: usize = 1024;
 const MAX_TABLE_COMMENT: usize = 2048;
 
-/// Character set and collation of strings in keys and lookup tables: they distinguish case, accents and trailing blanks. The names differ
+/// Character set and collation of strings in keys and lookup tables: they distinguish case, accents and trailing spaces. The names differ
 /// between the two servers; each reads the other's as a comment.
 pub(super) const EXACT: &str =
     "/*M!100200 CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin *//*!80017 CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin */";
@@ -366,7 +366,7 @@ fn choose(table: &TableRef, column: &Column, node: Option<&Value>) -> ColumnChoi
     }
 }
 
-/// Whether an enumeration can hold a value. It loses trailing blanks, and the catalogue, by which values are compared, has no characters
+/// Whether an enumeration can hold a value. It loses trailing spaces, and the catalogue, by which values are compared, has no characters
 /// of four bytes.
 pub(super) fn can_be_enum_value(value: &str) -> bool {
     value.chars().count() <= MAX_LABEL && !value.ends_with(' ') && !value.chars().any(is_beyond_names)
@@ -382,7 +382,7 @@ fn simple(column_type: &ColumnType) -> Kind {
         ColumnType::Decimal { precision, scale } if *scale <= 30 => {
             Kind::Decimal(u32::from(*precision), u32::try_from(*scale).unwrap_or_default())
         }
-        // More digits behind the point than the server's decimals have.
+        // More digits after the decimal point than the server's decimals have.
         ColumnType::Decimal { .. } => Kind::Varchar(64),
         ColumnType::Timestamp => Kind::Datetime(6),
         ColumnType::Date => Kind::Date,

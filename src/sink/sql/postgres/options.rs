@@ -40,7 +40,7 @@ pub(super) struct Options {
 
 const EXAMPLE: &str = "postgresql://user:password@host:port/database?ssl=require";
 
-/// The parameters behind the `?`, decoded. A `+` stays a `+`, as in libpq.
+/// The parameters after the `?`, decoded. A `+` stays a `+`, as in libpq.
 fn parameters(url: &Url) -> Result<Vec<(String, String)>> {
     let decode = |text: &str| match percent_decode_str(text).decode_utf8() {
         Ok(text) => Ok(text.into_owned()),
