@@ -409,7 +409,7 @@ pub(super) fn refusal(ask: Ask, status: StatusCode, headers: &HeaderMap, body: &
 }
 
 /// Whether an error response comes from a proxy or a firewall. The service responds in JSON; an HTML page, or a 403 or 407 without JSON, is
-/// not from the service. At the login, a 401 without JSON is taken for the service's, and a page with 404 for a wrong base URL.
+/// not from the service. At the login, a 401 without JSON counts as the service's, and an HTML page with 404 means a wrong base URL.
 fn is_from_intermediary(ask: Ask, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> bool {
     let is_json = serde_json::from_slice::<Value>(body).is_ok_and(|value| value.is_object());
     let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();

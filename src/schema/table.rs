@@ -62,7 +62,7 @@ pub struct Column {
     pub name: String,
     /// The type.
     pub column_type: ColumnType,
-    /// Whether the schema lists it in `required`. The service may send nulls nevertheless.
+    /// Whether the schema lists it in `required`. The service may still send nulls.
     pub required: bool,
     /// The description.
     pub description: Option<String>,

@@ -16,7 +16,7 @@ pub(in crate::decode) trait Builder: Sized {
     /// Makes room for `rows` rows in total.
     fn reserve(&mut self, rows: usize);
 
-    /// Reads the JSON value at the cursor, which is not null. Returns `false` if the value counts as null nevertheless.
+    /// Reads the JSON value at the cursor, which is not null. Returns `false` if the value still counts as null.
     fn json(&mut self, cursor: &mut Cursor<'_>, row: usize, tally: &mut Tally) -> Read<bool>;
 
     /// Reads a cell that holds the member at `path`; an empty path is the column itself. Returns `false` if the value counts as null.

@@ -355,7 +355,7 @@ impl Column {
         }
     }
 
-    /// Reads a cell that is not null. Returns `false` if the value counts as null nevertheless.
+    /// Reads a cell that is not null. Returns `false` if the value still counts as null.
     #[inline]
     pub(super) fn cell(&mut self, cell: Cell<'_>, row: usize, tally: &mut Tally) -> Read<bool> {
         match self {

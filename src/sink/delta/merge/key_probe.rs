@@ -284,7 +284,7 @@ impl MergeProbe {
         }
     }
 
-    /// What happens to each file. Reads the deletion vectors of files that were not opened but are rewritten nevertheless.
+    /// What happens to each file. Reads the deletion vectors of files that are rewritten although they were not opened.
     pub(crate) async fn into_actions(self, rewrite_all: bool, rule: Option<DeletionVectorRule>) -> Result<Vec<FileAction>> {
         let mut actions = Vec::with_capacity(self.files.len());
         for (mut matches, file) in self.matches.into_iter().zip(&self.files) {

@@ -190,7 +190,7 @@ async fn write_change_feed(
 ) -> Result<TableWriter> {
     written.added = new_rows.finish().await?;
     let deleted = probe.take_deleted_rows();
-    // Without files of the feed, readers would take all rows of rewritten files for changes.
+    // Without files of the feed, readers would treat all rows of rewritten files as changes.
     written.rewritten_from = deleted.is_empty().then_some(written.added.len());
     let feed = ChangeFeedWriter {
         options: &load.options,

@@ -85,7 +85,7 @@ async fn remove_replaced(
     replaced: &RowsByFile,
     written: &mut FileChanges,
 ) -> Result<()> {
-    // Readers of a change data feed take the files of a first commit for its inserts, and not all respect deletion vectors there.
+    // Readers of a change data feed treat the files of a first commit as its inserts, and not all respect deletion vectors there.
     let rule = load.deletion_vector_rule().filter(|_| !load.writes_change_feed());
     let registry = load.uncommitted.registry();
     let dedup = PostWriteDedup { engine: &load.options.engine, format, registry: &registry, rule };

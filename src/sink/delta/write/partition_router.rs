@@ -31,7 +31,7 @@ const MAX_SHUFFLE_BYTES: usize = 32 << 20;
 const LARGE_SHARE: usize = 4;
 /// Maximum size in bytes of the rows that each writer buffers.
 const MAX_BUFFER_BYTES: usize = 64 << 20;
-/// Minimum of the same: with less, row groups would have few rows. The memory pool may grant less nevertheless.
+/// Minimum of the same: with less, row groups would have few rows. The memory pool may still grant less.
 const MIN_BUFFER_BYTES: usize = 8 << 20;
 
 /// Routes rows to the writers of their partitions.
