@@ -7,7 +7,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-from harness import cluster, compare, database, download, guard, increment, memory, read_after, tables, unchanged
+from harness import cluster, compare, database, download, guard, increment, memory, read_after, round_trips, tables, unchanged
 
 COMMANDS = {
     "compare": compare,
@@ -19,6 +19,7 @@ COMMANDS = {
     "cluster": cluster,
     "guard": guard,
     "unchanged": unchanged,
+    "round-trips": round_trips,
     "tables": tables,
 }
 

@@ -115,10 +115,18 @@ pub(super) async fn check_parts(
     };
     let open: Vec<&SqlColumn> = table.columns.iter().filter(|column| !is_in_use(column)).collect();
     check_types(connection, dialect, table, &open).await?;
-    for column in open {
-        let Some((lookup, _)) = &column.lookup else { continue };
-        let name = TableRef::new(table.table.namespace.as_str(), format!("{}__{}", table.table.table, column.source));
-        match occupant(connection, dialect, &name).await?.as_deref() {
+    let lookups = open.iter().filter_map(|column| {
+        let name = format!("{}__{}", table.table.table, column.source);
+        Some((column, &column.lookup.as_ref()?.0, TableRef::new(table.table.namespace.as_str(), name)))
+    });
+    let lookups: Vec<_> = lookups.collect();
+    if lookups.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<TableRef> = lookups.iter().map(|(_, _, name)| name.clone()).collect();
+    let kinds: HashMap<usize, String> = connection.rows(&dialect.occupants(&names)).await?.iter().filter_map(indexed).collect();
+    for (number, (column, lookup, name)) in lookups.into_iter().enumerate() {
+        match kinds.get(&number).map(String::as_str) {
             None => {}
             Some("table") => {
                 let rows = connection.rows(&dialect.live_columns(&name)).await?;

@@ -5,7 +5,7 @@ use std::collections::{HashMap, hash_map};
 
 use serde_json::Value;
 
-use super::connection::Connection;
+use super::connection::{Answer, Connection};
 use super::dialect::{Dialect, Row, Statement};
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::model::{Bookmark, Namespace, TableRef, Timestamp};
@@ -54,18 +54,16 @@ pub(super) fn loaded_meanwhile() -> Error {
         .hint("run again; the load continues from the table's new bookmark")
 }
 
-/// Exact bookmarks in microseconds by the id of their row in `table_sync`; see
+/// Exact bookmarks in microseconds by the id of their row in `table_sync`, from the answer to
 /// [`MetaTables::exact_bookmarks`](super::dialect::MetaTables::exact_bookmarks).
-async fn exact_bookmarks(connection: &mut dyn Connection, dialect: &dyn Dialect) -> Result<HashMap<String, i64>> {
-    let Some(ask) = dialect.exact_bookmarks() else { return Ok(HashMap::new()) };
-    let rows = connection.rows(&ask).await?;
-    Ok(rows
-        .into_iter()
+fn exact_bookmarks(answer: Option<Answer>) -> HashMap<String, i64> {
+    let rows = answer.map(|answer| answer.rows).unwrap_or_default();
+    rows.into_iter()
         .filter_map(|row| {
             let mut cells = row.into_iter().flatten();
             Some((cells.next()?, cells.next()?.parse().ok()?))
         })
-        .collect())
+        .collect()
 }
 
 /// The table of the exact bookmarks.
@@ -195,6 +193,11 @@ pub(super) async fn entry(
     if !has_meta {
         return Ok(None);
     }
+    read_entry(table, connection.run_all(&entry_queries(dialect, table)).await?)
+}
+
+/// The queries whose answers [`read_entry`] reads.
+pub(super) fn entry_queries(dialect: &dyn Dialect, table: &TableRef) -> Vec<Statement> {
     let place = |number| dialect.placeholder(number);
     let (namespace, name) = (dialect.quote("source_namespace"), dialect.quote("source_table"));
     let text = format!(
@@ -205,13 +208,19 @@ pub(super) async fn entry(
         equal = dialect.equal()
     );
     let statement = Statement::new(text).bind(table.namespace.as_str()).bind(&table.table);
-    let mut rows = connection.rows(&statement).await?;
+    std::iter::once(statement).chain(dialect.exact_bookmarks()).collect()
+}
+
+/// The sync state of a table, from the answers to [`entry_queries`]. Kind `Target` for several rows.
+pub(super) fn read_entry(table: &TableRef, answers: impl IntoIterator<Item = Answer>) -> Result<Option<Entry>> {
+    let mut answers = answers.into_iter();
+    let mut rows = answers.next().map(|answer| answer.rows).unwrap_or_default();
     if rows.len() > 1 {
         return Err(duplicate_entries(table));
     }
     let Some(row) = rows.pop() else { return Ok(None) };
-    let (_, mut entry) = read_entry(row).ok_or_else(unreadable).with_field("table", table)?;
-    entry.refine(&exact_bookmarks(connection, dialect).await?);
+    let (_, mut entry) = read_row(row).ok_or_else(unreadable).with_field("table", table)?;
+    entry.refine(&exact_bookmarks(answers.next()));
     Ok(Some(entry))
 }
 
@@ -220,11 +229,14 @@ pub(super) async fn entries(
     connection: &mut dyn Connection,
     dialect: &dyn Dialect,
 ) -> Result<HashMap<TableRef, Result<Entry>>> {
-    let rows = connection.rows(&Statement::new(select_entries(dialect))).await?;
-    let exact = exact_bookmarks(connection, dialect).await?;
+    let all: Vec<Statement> =
+        std::iter::once(Statement::new(select_entries(dialect))).chain(dialect.exact_bookmarks()).collect();
+    let mut answers = connection.run_all(&all).await?.into_iter();
+    let rows = answers.next().map(|answer| answer.rows).unwrap_or_default();
+    let exact = exact_bookmarks(answers.next());
     let mut entries: HashMap<TableRef, Result<Entry>> = HashMap::new();
     for row in rows {
-        let (table, mut entry) = read_entry(row).ok_or_else(unreadable)?;
+        let (table, mut entry) = read_row(row).ok_or_else(unreadable)?;
         entry.refine(&exact);
         match entries.entry(table) {
             hash_map::Entry::Occupied(mut known) => {
@@ -264,7 +276,7 @@ fn unreadable() -> Error {
     Error::new(Kind::Target, "The sync state cannot be read")
 }
 
-fn read_entry(row: Row) -> Option<(TableRef, Entry)> {
+fn read_row(row: Row) -> Option<(TableRef, Entry)> {
     let mut cells = row.into_iter();
     let mut next = || cells.next().flatten();
     let table = TableRef::new(next()?, next()?);

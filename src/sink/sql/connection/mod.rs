@@ -31,14 +31,45 @@ pub(super) trait Server: Debug + Send + Sync {
     async fn connect(&self) -> Result<Box<dyn Connection>>;
 }
 
+/// What the server returned for one statement.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    /// The rows of all parts of the statement.
+    pub(super) rows: Vec<Row>,
+    /// Rows changed by the last part that changed any.
+    pub(super) changed: u64,
+}
+
 /// A session. Dropping it ends the session, and the server undoes an open transaction.
 #[async_trait]
 pub(super) trait Connection: Send {
+    /// Runs a statement.
+    async fn ask(&mut self, statement: &Statement) -> Result<Answer>;
+
+    /// Runs statements in order, in as few round trips as the driver allows. Returns the first error; the statements after it have no effect.
+    /// A transaction begins with the first statement or before it, and ends with the last one or after it.
+    async fn run_all(&mut self, statements: &[Statement]) -> Result<Vec<Answer>> {
+        let mut answers = Vec::with_capacity(statements.len());
+        for statement in statements {
+            answers.push(self.ask(statement).await?);
+        }
+        Ok(answers)
+    }
+
     /// Runs a statement; returns the rows changed by the last part that changed any.
-    async fn execute(&mut self, statement: &Statement) -> Result<u64>;
+    async fn execute(&mut self, statement: &Statement) -> Result<u64> {
+        Ok(self.ask(statement).await?.changed)
+    }
 
     /// Runs a statement and returns its rows.
-    async fn rows(&mut self, statement: &Statement) -> Result<Vec<Row>>;
+    async fn rows(&mut self, statement: &Statement) -> Result<Vec<Row>> {
+        Ok(self.ask(statement).await?.rows)
+    }
+
+    /// Runs statements like [`Connection::run_all`], and prepares a copy into `target`.
+    async fn prepare_copy(&mut self, statements: &[Statement], _target: &CopyTarget) -> Result<()> {
+        self.run_all(statements).await.map(drop)
+    }
 
     /// Sends all rows of `batch` by the server's bulk path; returns the bytes sent. A refusal by the server may come with the next call.
     async fn copy_in(&mut self, target: &CopyTarget, batch: &RecordBatch) -> Result<u64>;

@@ -20,8 +20,10 @@ pub(in crate::sink::sql) trait MergeStatements: Names {
     /// Type of the column `_action` of the staging table.
     fn action_type(&self) -> String;
 
-    /// Refuses repeated keys in the staging table with a unique index.
-    fn unique_stage(&self, table: &SqlTable) -> Statement;
+    /// Refuses repeated keys in the staging table with a unique index, where [`MergeStatements::create_stage`] does not.
+    fn unique_stage(&self, _table: &SqlTable) -> Vec<Statement> {
+        Vec::new()
+    }
 
     /// Updates the planner's statistics of the staging table.
     fn analyze_stage(&self) -> Vec<Statement> {

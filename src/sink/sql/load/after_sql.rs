@@ -29,6 +29,10 @@ const MEANINGS: [(&str, &str); 16] = [
 const HINT: &str = "correct after_sql of the table; until then the table gets no new data";
 
 impl SqlLoad {
+    pub(super) fn has_statements_of_user(&self) -> bool {
+        self.database.options.after_sql.iter().any(|(tables, _)| self.plan.table.matches(tables))
+    }
+
     /// The statements of the user for this table.
     fn statements_of_user(&self) -> Vec<String> {
         let of_table = self.database.options.after_sql.iter().filter(|(tables, _)| self.plan.table.matches(tables));

@@ -69,12 +69,12 @@ impl Attempts {
 }
 
 async fn define_once(connection: &mut dyn Connection, dialect: &dyn Dialect, statements: &[Statement]) -> Result<()> {
-    run(connection, &dialect.begin_definition()).await?;
-    if let Err(error) = run(connection, statements).await {
+    let statements = [&dialect.begin_definition(), statements, &dialect.end_definition()].concat();
+    if let Err(error) = run(connection, &statements).await {
         undo(connection, dialect).await;
         return Err(error);
     }
-    run(connection, &dialect.end_definition()).await
+    Ok(())
 }
 
 /// Undoes the schema statements since the beginning of a definition.
@@ -87,10 +87,7 @@ pub(super) async fn undo(connection: &mut dyn Connection, dialect: &dyn Dialect)
 }
 
 pub(super) async fn run(connection: &mut dyn Connection, statements: &[Statement]) -> Result<()> {
-    for statement in statements {
-        connection.execute(statement).await?;
-    }
-    Ok(())
+    connection.run_all(statements).await.map(drop)
 }
 
 async fn lock_holders(connection: &mut dyn Connection, dialect: &dyn Dialect, table: &SqlTable) -> Option<String> {

@@ -23,11 +23,12 @@ use futures::StreamExt;
 
 pub(super) use self::definition::define;
 use self::findings::{Findings, inspect};
+use self::schema_change::Existing;
 pub(super) use self::state::SqlLoad;
 use self::state::State;
-use super::connection::{CopyColumn, CopyTarget};
+use super::connection::{Answer, CopyColumn, CopyTarget};
 use super::database::Database;
-use super::dialect::LiveColumn;
+use super::dialect::{LiveColumn, Statement};
 use super::options::NonFinite;
 use super::{encoding, occupants, sync_state};
 use crate::engine::{combine_streams, engine_error};
@@ -36,6 +37,11 @@ use crate::model::{Bookmark, counted};
 use crate::reduce::{ChangeSet, deletes};
 use crate::schema::{ACTION, TableSchema};
 use crate::sink::{Load, LoadKind, LoadPlan, LoadSummary, WriteError};
+
+/// Rows changed by the statement at `place`.
+fn changed_by(place: Option<usize>, answers: &[Answer]) -> u64 {
+    place.and_then(|place| answers.get(place)).map_or(0, |answer| answer.changed)
+}
 
 /// Objects of one table that are decoded at once, ahead of the server.
 const STREAMS_AT_ONCE: usize = 2;
@@ -47,8 +53,8 @@ impl SqlLoad {
         load.check_statements_of_user()?;
         load.database.prepare_namespace(load.session.as_mut(), &load.plan.table.namespace).await?;
         // A change that cannot be made is reported before anything is downloaded.
-        let entry = load.entry().await?;
-        let mut live = load.live().await?;
+        let (Existing { entry, mut live, enumerations }, _) = load.look(Vec::new()).await?;
+        load.enumerations = enumerations;
         load.check_occupants(entry.as_ref(), &live).await?;
         if !live.is_empty() && entry.as_ref().map(|entry| entry.bookmark) == load.plan.expected {
             let renamed = load.match_case(&mut live, entry.as_ref())?;
@@ -69,6 +75,8 @@ impl SqlLoad {
             plan,
             table,
             state: State::Planned,
+            has_stage: false,
+            enumerations: Vec::new(),
             holds_lock: false,
             created_table: false,
             is_frozen: false,
@@ -117,15 +125,6 @@ impl SqlLoad {
         Ok(())
     }
 
-    /// The table's row of the sync state. Kind `Target` if there is one but no table.
-    async fn entry(&mut self) -> Result<Option<sync_state::Entry>> {
-        let (session, dialect) = (self.session.as_mut(), self.database.dialect());
-        match sync_state::entry(session, dialect, &self.plan.table, true).await? {
-            Some(entry) if !entry.exists => Err(occupants::missing_table(session, dialect, &self.plan.table).await),
-            entry => Ok(entry),
-        }
-    }
-
     /// Refuses objects of others that have the names of the table or its parts.
     async fn check_occupants(&mut self, entry: Option<&sync_state::Entry>, live: &[LiveColumn]) -> Result<()> {
         let known = if entry.is_some() { live } else { &[] };
@@ -143,21 +142,20 @@ impl SqlLoad {
     async fn take(&mut self, changes: ChangeSet) -> Result<(), WriteError> {
         let database = Arc::clone(&self.database);
         let dialect = database.dialect();
-        self.widen_enumerations().await?;
-        if dialect.ddl_is_transactional() {
-            self.session.execute(&dialect.begin()).await?;
-        }
-        self.holds_lock = sync_state::is_true(&self.session.rows(&dialect.try_lock(&self.plan.table.to_string())).await?);
-        let entry = self.entry().await?;
-        if entry.as_ref().map(|entry| entry.bookmark) != self.plan.expected {
+        let enumerations = std::mem::take(&mut self.enumerations);
+        self.widen_enumerations(&enumerations).await?;
+        let mut begin = if dialect.ddl_is_transactional() { vec![dialect.begin()] } else { Vec::new() };
+        begin.push(dialect.try_lock(&self.plan.table.to_string()));
+        let (existing, begun) = self.look(begin).await?;
+        self.holds_lock = begun.last().is_some_and(|lock| sync_state::is_true(&lock.rows));
+        if existing.bookmark() != self.plan.expected {
             self.state = State::Superseded;
             return Ok(());
         }
-        let live = self.live().await?;
-        self.check_occupants(entry.as_ref(), &live).await?;
+        self.check_occupants(existing.entry.as_ref(), &existing.live).await?;
         let reduced = changes.reduced;
-        let is_direct = entry.is_none() && self.can_be_direct(&changes) && self.is_free(&live).await?;
-        let taken = if is_direct { self.take_direct(changes, &live).await } else { self.take_staged(changes).await };
+        let is_direct = existing.entry.is_none() && self.can_be_direct(&changes) && self.is_free(&existing.live).await?;
+        let taken = if is_direct { self.take_direct(changes, &existing).await } else { self.take_staged(changes).await };
         taken.map_err(|error| match error {
             WriteError::Failed(error) if !reduced && dialect.is_duplicate(&error) => WriteError::DuplicateKey,
             other => other,
@@ -187,17 +185,19 @@ impl SqlLoad {
     }
 
     /// Creates the table and copies the rows into it.
-    async fn take_direct(&mut self, changes: ChangeSet, live: &[LiveColumn]) -> Result<(), WriteError> {
+    async fn take_direct(&mut self, changes: ChangeSet, existing: &Existing) -> Result<(), WriteError> {
         let database = Arc::clone(&self.database);
         let dialect = database.dialect();
         self.state = State::Direct;
-        if live.is_empty() {
+        let mut statements = Vec::new();
+        if existing.live.is_empty() {
             self.created_table = !dialect.ddl_is_transactional();
-            self.create_table().await?;
+            statements = self.create_table(&existing.enumerations);
         }
         if !dialect.ddl_is_transactional() {
-            self.session.execute(&dialect.begin()).await?;
+            statements.push(dialect.begin());
         }
+        self.session.prepare_copy(&statements, &self.copy_target()).await?;
         self.copy(changes).await?;
         Ok(self.run(&dialect.add_key(&self.table)).await?)
     }
@@ -208,12 +208,13 @@ impl SqlLoad {
         let dialect = database.dialect();
         let reduced = changes.reduced;
         self.state = State::Staged { is_cleared: false };
-        self.run(&dialect.create_stage(&self.table)).await?;
         self.copy(changes).await?;
-        if !reduced {
-            self.session.execute(&dialect.unique_stage(&self.table)).await?;
+        if !self.has_stage {
+            return Ok(());
         }
-        Ok(self.run(&dialect.analyze_stage()).await?)
+        let mut statements = if reduced { Vec::new() } else { dialect.unique_stage(&self.table) };
+        statements.extend(dialect.analyze_stage());
+        Ok(self.run(&statements).await?)
     }
 
     fn copy_target(&self) -> CopyTarget {
@@ -258,6 +259,11 @@ impl SqlLoad {
                 batch
             };
             if sent.num_rows() > 0 {
+                if !is_direct && !self.has_stage {
+                    let create = self.database.dialect().create_stage(&self.table);
+                    self.has_stage = true;
+                    self.session.prepare_copy(&create, &target).await?;
+                }
                 self.loaded.bytes_written += self.session.copy_in(&target, &sent).await?;
             }
         }
@@ -309,21 +315,26 @@ impl SqlLoad {
         Ok(())
     }
 
-    /// Brings the staged changes into the table.
-    async fn merge(&mut self, is_new: bool) -> Result<()> {
-        let database = Arc::clone(&self.database);
-        let dialect = database.dialect();
+    /// The statements that bring the staged changes into the table, and the place of the one that deletes rows.
+    fn merge(&self, is_new: bool) -> (Vec<Statement>, Option<usize>) {
+        let dialect = self.database.dialect();
+        let mut statements = Vec::new();
         let is_cleared = self.state == State::Staged { is_cleared: true };
         if self.plan.kind == LoadKind::Replace && !is_new && !is_cleared {
-            self.session.execute(&dialect.clear(&self.table)).await?;
+            statements.push(dialect.clear(&self.table));
         }
-        self.run(&dialect.fill_lookups(&self.table)).await?;
+        if !self.has_stage {
+            return (statements, None);
+        }
+        statements.extend(dialect.fill_lookups(&self.table));
         if self.plan.kind == LoadKind::Replace || is_new {
-            self.session.execute(&dialect.insert(&self.table)).await?;
-            return Ok(());
+            statements.push(dialect.insert(&self.table));
+            return (statements, None);
         }
-        self.loaded.deleted = self.session.execute(&dialect.delete(&self.table)).await?;
-        self.run(&dialect.upsert(&self.table)).await
+        let delete = statements.len();
+        statements.push(dialect.delete(&self.table));
+        statements.extend(dialect.upsert(&self.table));
+        (statements, Some(delete))
     }
 
     async fn finish(&mut self, reached: Bookmark) -> Result<()> {
@@ -333,8 +344,9 @@ impl SqlLoad {
             sync_state::wait_for_lock(self.session.as_mut(), dialect, &self.plan.table.to_string()).await?;
             self.holds_lock = true;
         }
-        let entry = self.entry().await?;
-        let held = entry.as_ref().map(|entry| entry.bookmark);
+        let (existing, _) = self.look(Vec::new()).await?;
+        let entry = existing.entry.as_ref();
+        let held = existing.bookmark();
         let reloads = self.plan.kind == LoadKind::Replace && self.plan.expected == Some(reached);
         if held == Some(reached) && !reloads {
             self.undo().await?;
@@ -346,18 +358,19 @@ impl SqlLoad {
         if held != self.plan.expected || self.state == State::Superseded || is_late {
             return Err(sync_state::loaded_meanwhile());
         }
+        let (mut statements, mut delete) = (Vec::new(), None);
         if let State::Staged { .. } = self.state {
             if entry.is_none() {
                 // It may have appeared since the changes were taken.
                 let is_adopted = database.is_adopted(&self.plan.table);
                 occupants::check_table(self.session.as_mut(), dialect, &self.plan.table, is_adopted).await?;
             }
-            let is_new = self.change_schema(entry.as_ref()).await?;
+            let is_new = self.change_schema(&existing).await?;
+            (statements, delete) = self.merge(is_new);
             if !dialect.ddl_is_transactional() {
-                self.session.execute(&dialect.begin()).await?;
+                statements.insert(0, dialect.begin());
+                delete = delete.map(|place| place + 1);
             }
-            self.merge(is_new).await?;
-            self.populate_views().await?;
         }
         if self.plan.kind == LoadKind::Replace || self.state == State::Direct {
             self.loaded.rows = Some(self.loaded.upserted);
@@ -368,13 +381,19 @@ impl SqlLoad {
         if self.non_finite > 0 {
             self.loaded.warnings.push(format!("stored null for {}", counted(self.non_finite, "NaN or infinite number")));
         }
-        self.run_statements_of_user().await?;
-        self.session.execute(&sync_state::store_bookmark(dialect, &self.plan.schema, entry.as_ref(), reached)).await?;
-        if let Some(store) = dialect.store_exact_bookmark(&self.plan.table, reached.at.micros()) {
-            self.session.execute(&store).await?;
+        if !self.to_populate.is_empty() || self.has_statements_of_user() {
+            let merged = self.session.run_all(&std::mem::take(&mut statements)).await?;
+            self.loaded.deleted = changed_by(delete.take(), &merged);
+            self.populate_views().await?;
+            self.run_statements_of_user().await?;
         }
-        self.session.execute(&dialect.commit()).await?;
+        statements.push(sync_state::store_bookmark(dialect, &self.plan.schema, entry, reached));
+        statements.extend(dialect.store_exact_bookmark(&self.plan.table, reached.at.micros()));
+        // After an error the transaction cannot commit.
+        statements.push(dialect.commit());
+        let answers = self.session.run_all(&statements).await?;
         self.created_table = false;
+        self.loaded.deleted += changed_by(delete, &answers);
         self.release().await
     }
 
@@ -394,13 +413,14 @@ impl SqlLoad {
     async fn release(&mut self) -> Result<()> {
         let database = Arc::clone(&self.database);
         let dialect = database.dialect();
-        if let State::Staged { .. } = self.state {
-            self.run(&dialect.drop_stage()).await?;
+        let mut statements = if self.has_stage { dialect.drop_stage() } else { Vec::new() };
+        if self.holds_lock {
+            statements.extend(dialect.unlock(&self.plan.table.to_string()));
         }
-        if let (true, Some(unlock)) = (self.holds_lock, dialect.unlock(&self.plan.table.to_string())) {
-            self.session.execute(&unlock).await?;
+        if !statements.is_empty() {
+            self.run(&statements).await?;
         }
-        self.holds_lock = false;
+        (self.has_stage, self.holds_lock) = (false, false);
         Ok(())
     }
 }

@@ -6,22 +6,76 @@ use std::sync::Arc;
 
 use super::state::{SqlLoad, State};
 use crate::error::{Error, Kind, Result};
-use crate::model::counted;
-use crate::sink::sql::dialect::{Change, ChangeRules, LiveColumn, SqlTable, Statement};
-use crate::sink::sql::sync_state;
+use crate::model::{Bookmark, counted};
+use crate::sink::sql::connection::Answer;
+use crate::sink::sql::dialect::{Change, ChangeRules, LiveColumn, Row, SqlTable, Statement};
+use crate::sink::sql::{occupants, sync_state};
 use crate::sink::{LoadKind, WriteError};
+
+/// What the database has of a table.
+pub(super) struct Existing {
+    /// Its row of the sync state.
+    pub(super) entry: Option<sync_state::Entry>,
+    /// The columns of the existing table; none if there is no table.
+    pub(super) live: Vec<LiveColumn>,
+    /// Names and values of the enumeration types of the namespace, if the table needs any.
+    pub(super) enumerations: Vec<(String, String)>,
+}
+
+impl Existing {
+    pub(super) fn bookmark(&self) -> Option<Bookmark> {
+        self.entry.as_ref().map(|entry| entry.bookmark)
+    }
+}
+
+fn enumerations(rows: Vec<Row>) -> Vec<(String, String)> {
+    rows.into_iter()
+        .filter_map(|row| {
+            let mut cells = row.into_iter().flatten();
+            Some((cells.next()?, cells.next()?))
+        })
+        .collect()
+}
+
+fn unreadable_catalogue() -> Error {
+    Error::new(Kind::Bug, "The database's catalogue cannot be read")
+}
 
 fn is_same_name(one: &str, other: &str) -> bool {
     one.to_lowercase() == other.to_lowercase()
 }
 
 impl SqlLoad {
+    /// Reads what the database has of the table, after `statements`, whose answers are returned, too. Kind `Target` if the sync state lists the
+    /// table and it does not exist.
+    pub(super) async fn look(&mut self, statements: Vec<Statement>) -> Result<(Existing, Vec<Answer>)> {
+        let database = Arc::clone(&self.database);
+        let dialect = database.dialect();
+        let (before, mut all) = (statements.len(), statements);
+        all.extend(sync_state::entry_queries(dialect, &self.plan.table));
+        let columns = all.len();
+        all.push(dialect.live_columns(&self.plan.table));
+        all.extend(self.ask_enumerations());
+        let mut answers = self.session.run_all(&all).await?;
+        let rest = answers.split_off(columns.min(answers.len()));
+        let entry = sync_state::read_entry(&self.plan.table, answers.split_off(before.min(answers.len())))?;
+        if entry.as_ref().is_some_and(|entry| !entry.exists) {
+            return Err(occupants::missing_table(self.session.as_mut(), dialect, &self.plan.table).await);
+        }
+        let mut rest = rest.into_iter().map(|answer| answer.rows);
+        let live =
+            rest.next().unwrap_or_default().iter().map(|row| dialect.read_live(row)).collect::<Option<Vec<LiveColumn>>>();
+        let live = live.ok_or_else(unreadable_catalogue)?;
+        let enumerations = enumerations(rest.next().unwrap_or_default());
+        Ok((Existing { entry, live, enumerations }, answers))
+    }
+
     /// The columns of the existing table; none if there is no table.
-    pub(super) async fn live(&mut self) -> Result<Vec<LiveColumn>> {
+    async fn live(&mut self) -> Result<Vec<LiveColumn>> {
         let dialect = self.database.dialect();
         let rows = self.session.rows(&dialect.live_columns(&self.plan.table)).await?;
         let live: Option<Vec<LiveColumn>> = rows.iter().map(|row| dialect.read_live(row)).collect();
-        live.ok_or_else(|| Error::new(Kind::Bug, "The database's catalogue cannot be read"))
+        live.ok_or_else(unreadable_catalogue)
     }
 
     /// The table of the stored schema.
@@ -44,11 +98,10 @@ impl SqlLoad {
         if !database.has_sync_state(self.session.as_mut()).await? {
             return Ok(Vec::new());
         }
-        let Some(entry) = self.entry().await? else { return Ok(Vec::new()) };
-        let mut live = self.live().await?;
+        let (Existing { entry, mut live, enumerations }, _) = self.look(Vec::new()).await?;
+        let Some(entry) = entry else { return Ok(Vec::new()) };
         let renamed = self.match_case(&mut live, Some(&entry))?;
         let change = self.change(&live, Some(&entry))?;
-        let enumerations = self.live_enumerations().await?;
         let mut changes = self.described_changes(&change, &live, &renamed);
         let added = database.dialect().widen_enumerations(&self.table, &enumerations);
         changes.extend(added.into_iter().map(|(_, note)| note));
@@ -105,29 +158,17 @@ impl SqlLoad {
         Ok(renamed)
     }
 
-    /// Names and values of the existing enumeration types.
-    async fn live_enumerations(&mut self) -> Result<Vec<(String, String)>> {
-        if self.table.columns.iter().all(|column| column.enumeration.is_none()) {
-            return Ok(Vec::new());
-        }
-        let Some(query) = self.database.dialect().live_enumerations(&self.plan.table.namespace) else {
-            return Ok(Vec::new());
-        };
-        let rows = self.session.rows(&query).await?;
-        Ok(rows
-            .into_iter()
-            .filter_map(|row| {
-                let mut cells = row.into_iter().flatten();
-                Some((cells.next()?, cells.next()?))
-            })
-            .collect())
+    /// Asks for the existing enumeration types, if the table needs any.
+    fn ask_enumerations(&self) -> Option<Statement> {
+        let needs_any = self.table.columns.iter().any(|column| column.enumeration.is_some());
+        needs_any.then(|| self.database.dialect().live_enumerations(&self.plan.table.namespace)).flatten()
     }
 
     /// Adds values of the schema to enumeration types. A new value cannot be used in the same transaction, so this comes before it. It can be
     /// repeated, and a value too many does no harm.
-    pub(super) async fn widen_enumerations(&mut self) -> Result<()> {
-        let live = self.live_enumerations().await?;
-        for (statement, note) in Arc::clone(&self.database).dialect().widen_enumerations(&self.table, &live) {
+    /// `live`: the existing types.
+    pub(super) async fn widen_enumerations(&mut self, live: &[(String, String)]) -> Result<()> {
+        for (statement, note) in Arc::clone(&self.database).dialect().widen_enumerations(&self.table, live) {
             self.session.execute(&statement).await?;
             self.loaded.schema_changes.push(note);
         }
@@ -139,25 +180,25 @@ impl SqlLoad {
         Ok(())
     }
 
-    async fn create_enumerations(&mut self) -> Result<()> {
-        if self.database.dialect().live_enumerations(&self.plan.table.namespace).is_none() {
-            return Ok(());
+    /// The statements that create missing enumeration types. `live`: the existing ones.
+    fn create_enumerations(&mut self, live: &[(String, String)]) -> Vec<Statement> {
+        let dialect = self.database.dialect();
+        if dialect.live_enumerations(&self.plan.table.namespace).is_none() {
+            return Vec::new();
         }
-        let live = self.live_enumerations().await?;
-        let statements = self.database.dialect().create_enumerations(&self.table, &live);
-        self.run(&statements).await?;
         let wanted = self.table.columns.iter().filter_map(|column| column.enumeration.as_ref());
         let created = wanted.filter(|wanted| !live.iter().any(|(name, _)| *name == wanted.name));
         self.created_enumerations = created.map(|enumeration| enumeration.name.clone()).collect();
-        Ok(())
+        dialect.create_enumerations(&self.table, live)
     }
 
-    /// Creates the table and the objects that it needs.
-    pub(super) async fn create_table(&mut self) -> Result<()> {
-        self.create_enumerations().await?;
-        let database = Arc::clone(&self.database);
-        self.run(&database.dialect().create_lookups(&self.table)).await?;
-        self.run(&database.dialect().create_table(&self.table)).await
+    /// The statements that create the table and the objects that it needs. `enumerations`: the existing types.
+    pub(super) fn create_table(&mut self, enumerations: &[(String, String)]) -> Vec<Statement> {
+        let mut statements = self.create_enumerations(enumerations);
+        let dialect = self.database.dialect();
+        statements.extend(dialect.create_lookups(&self.table));
+        statements.extend(dialect.create_table(&self.table));
+        statements
     }
 
     /// Changes the table of a direct load for the rows so far. Where that would end the transaction, the load starts again.
@@ -169,14 +210,15 @@ impl SqlLoad {
     }
 
     /// Creates the table, or changes it for the schema and the rows. Returns whether it is new.
-    pub(super) async fn change_schema(&mut self, entry: Option<&sync_state::Entry>) -> Result<bool> {
+    pub(super) async fn change_schema(&mut self, existing: &Existing) -> Result<bool> {
         let database = Arc::clone(&self.database);
         let dialect = database.dialect();
-        let mut live = self.live().await?;
+        let (entry, mut live) = (existing.entry.as_ref(), existing.live.clone());
         if live.is_empty() {
             self.created_table = !dialect.ddl_is_transactional();
-            self.create_table().await?;
-            self.run(&dialect.add_key(&self.table)).await?;
+            let mut statements = self.create_table(&existing.enumerations);
+            statements.extend(dialect.add_key(&self.table));
+            self.run(&statements).await?;
             self.fit_rows(None).await?;
             return Ok(true);
         }
@@ -195,8 +237,11 @@ impl SqlLoad {
             self.session.execute(&dialect.clear(&self.table)).await?;
             self.state = State::Staged { is_cleared: true };
         }
-        self.create_enumerations().await?;
-        self.run(&dialect.create_lookups(&self.settled(&live))).await?;
+        let mut parts = self.create_enumerations(&existing.enumerations);
+        parts.extend(dialect.create_lookups(&self.settled(&live)));
+        if !parts.is_empty() {
+            self.run(&parts).await?;
+        }
         statements.extend(change.statements.iter().cloned());
         self.change_live(&statements, &changed).await?;
         self.loaded.schema_changes.extend(change.notes);

@@ -25,6 +25,10 @@ pub(in crate::sink::sql) struct SqlLoad {
     /// The wanted table; from the schema change on, the table as it is.
     pub(super) table: SqlTable,
     pub(super) state: State,
+    /// The staging table exists. A load without rows needs none.
+    pub(super) has_stage: bool,
+    /// Names and values of the enumeration types at the beginning of the load.
+    pub(super) enumerations: Vec<(String, String)>,
     /// The session holds the table's lock.
     pub(super) holds_lock: bool,
     /// This load created the table, and no rollback removes it.
@@ -55,7 +59,7 @@ pub(super) enum State {
     Superseded,
     /// This load created the table, and the rows are in it.
     Direct,
-    /// The changes are in the staging table.
+    /// The changes, if there are any, are in the staging table.
     Staged {
         /// All old rows are removed already.
         is_cleared: bool,

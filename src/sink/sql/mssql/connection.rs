@@ -21,7 +21,9 @@ use super::options::Options;
 use super::tls::{self, Transport};
 use super::types::Format;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
-use crate::sink::sql::connection::{Connection, CopyPlan, CopyTarget, Server, SystemRoots, TlsMode, tls_config, unreachable};
+use crate::sink::sql::connection::{
+    Answer, Connection, CopyPlan, CopyTarget, Server, SystemRoots, TlsMode, tls_config, unreachable,
+};
 use crate::sink::sql::dialect::{Dialect, Row, Statement};
 
 /// The time to open a session.
@@ -178,7 +180,7 @@ fn parameters(statement: &Statement) -> Vec<&dyn ToSql> {
 }
 
 impl Session {
-    async fn ask(&mut self, statement: &Statement) -> Result<Vec<Row>> {
+    async fn query(&mut self, statement: &Statement) -> Result<Vec<Row>> {
         if std::mem::replace(&mut self.is_broken, true) {
             return Err(unusable());
         }
@@ -249,16 +251,12 @@ async fn copy(client: &mut Wire, plan: &CopyPlan<Format>, batch: &RecordBatch) -
 
 #[async_trait]
 impl Connection for Session {
-    /// Returns the number that the statement selects last, if it selects any: the driver keeps no other count of a batch.
-    async fn execute(&mut self, statement: &Statement) -> Result<u64> {
+    /// The count of changed rows is the number that the statement selects last: the driver keeps no other count of a batch.
+    async fn ask(&mut self, statement: &Statement) -> Result<Answer> {
         tracing::debug!(sql = statement.shown(), "Statement");
-        let rows = self.ask(statement).await?;
-        Ok(rows.last().and_then(|row| row.first()?.as_deref()?.parse().ok()).unwrap_or(0))
-    }
-
-    async fn rows(&mut self, statement: &Statement) -> Result<Vec<Row>> {
-        tracing::debug!(sql = statement.shown(), "Query");
-        self.ask(statement).await
+        let rows = self.query(statement).await?;
+        let changed = rows.last().and_then(|row| row.first()?.as_deref()?.parse().ok()).unwrap_or(0);
+        Ok(Answer { rows, changed })
     }
 
     /// Rows are sent in packets; rows with a string that is too long for the driver's bulk path follow one by one. Waits for the server's

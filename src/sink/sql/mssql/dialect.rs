@@ -482,8 +482,8 @@ impl MergeStatements for MssqlDialect {
         "nvarchar(1)".to_owned()
     }
 
-    fn unique_stage(&self, table: &SqlTable) -> Statement {
-        Statement::new(format!("CREATE UNIQUE INDEX [daplake_key] ON {STAGE} ({})", quoted(table.keys())))
+    fn unique_stage(&self, table: &SqlTable) -> Vec<Statement> {
+        vec![Statement::new(format!("CREATE UNIQUE INDEX [daplake_key] ON {STAGE} ({})", quoted(table.keys())))]
     }
 
     fn fill_lookups(&self, table: &SqlTable) -> Vec<Statement> {

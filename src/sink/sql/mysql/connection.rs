@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
@@ -19,17 +19,22 @@ use url::Url;
 use super::dialect::MysqlDialect;
 use super::encode::{Encoder, Form, Format};
 use super::errors;
+use super::names::literal;
 use super::options::Options;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
-use crate::sink::sql::connection::{Connection, CopyPlan, CopyTarget, Server, TlsMode};
+use crate::sink::sql::connection::{Answer, Connection, CopyPlan, CopyTarget, Server, TlsMode};
 use crate::sink::sql::dialect::{Dialect, Row, Statement};
 
 /// The time to open a session.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// A session that was idle for longer is tested before use.
+const REST: Duration = Duration::from_millis(100);
 /// The time for an idle session to answer a test.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of rows that are sent in one message.
 const CHUNK: usize = 256 << 10;
+/// Name of a result between those of two statements that are sent at once.
+const NEXT: &str = "daplake_next";
 /// Bytes of an `INSERT`, if the server accepts as many.
 const INSERT_BYTES: usize = 1 << 20;
 
@@ -84,7 +89,14 @@ impl Server for MysqlServer {
         let opened: Result<Result<Conn>> =
             tokio::time::timeout(CONNECT_TIMEOUT, opened).await.context(Kind::Target, "The database server does not answer");
         let conn = opened?.hint("check host, port, user, password and ssl of the connection string")?;
-        Ok(Box::new(Session { conn, is_open: false, no_bulk: Arc::clone(&self.no_bulk), plan: None, packet_bytes: None }))
+        Ok(Box::new(Session {
+            conn,
+            is_open: false,
+            no_bulk: Arc::clone(&self.no_bulk),
+            plan: None,
+            packet_bytes: None,
+            used: Instant::now(),
+        }))
     }
 }
 
@@ -202,11 +214,12 @@ struct Session {
     plan: Option<Arc<CopyPlan<Format>>>,
     /// See [`Session::packet_bytes`].
     packet_bytes: Option<usize>,
+    used: Instant,
 }
 
 impl Session {
-    /// Runs a statement; returns all rows of all results, and the number of rows that the last part changed.
-    async fn run(&mut self, statement: &Statement) -> Result<(Vec<Row>, u64)> {
+    /// Runs a statement of one part or several.
+    async fn run(&mut self, statement: &Statement) -> Result<Answer> {
         // A prepared statement is a single one, so that nothing can follow that of a user.
         let done = match statement.parameters.is_empty() && !statement.is_of_user {
             true => gather(self.conn.query_iter(&statement.text).await).await,
@@ -219,10 +232,19 @@ impl Session {
                 gather(self.conn.exec_iter(&statement.text, values).await).await
             }
         };
-        if let Some(ok) = self.conn.last_ok_packet() {
-            self.is_open = ok.status_flags().contains(StatusFlags::SERVER_STATUS_IN_TRANS);
+        self.note_transaction();
+        Ok(done.map_err(errors::from_driver)?.pop().unwrap_or_default())
+    }
+
+    fn last_status(&self) -> StatusFlags {
+        self.conn.last_ok_packet().map_or_else(StatusFlags::empty, |ok| ok.status_flags())
+    }
+
+    fn note_transaction(&mut self) {
+        self.used = Instant::now();
+        if self.conn.last_ok_packet().is_some() {
+            self.is_open = self.last_status().contains(StatusFlags::SERVER_STATUS_IN_TRANS);
         }
-        Ok((done.map_err(errors::from_driver)?, self.conn.affected_rows()))
     }
 
     /// Sends the rows as a file that the server requests.
@@ -267,7 +289,7 @@ impl Session {
 
     /// The server's first warning about the rows that were just loaded, as an error.
     async fn complaint(&mut self, encoder: &Encoder) -> Result<Error> {
-        let (rows, _) = self.run(&Statement::new("SHOW WARNINGS LIMIT 1")).await?;
+        let rows = self.run(&Statement::new("SHOW WARNINGS LIMIT 1")).await?.rows;
         let Some([_, Some(code), Some(message)]) = rows.first().map(Vec::as_slice) else {
             return Ok(Error::new(Kind::Target, "The database server did not store all rows of a bulk load")
                 .with_field("relation", &encoder.target().table)
@@ -285,7 +307,7 @@ impl Session {
         if let Some(bytes) = self.packet_bytes {
             return Ok(bytes);
         }
-        let (rows, _) = self.run(&Statement::new("SELECT @@max_allowed_packet")).await?;
+        let rows = self.run(&Statement::new("SELECT @@max_allowed_packet")).await?.rows;
         let bytes = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok()).unwrap_or(INSERT_BYTES);
         // The server adds some bytes of its own.
         Ok(*self.packet_bytes.insert(usize::max(bytes, 1 << 10) - 64))
@@ -368,17 +390,52 @@ fn counts(info: &str) -> Option<[u64; 4]> {
     numbers.try_into().ok()
 }
 
-/// The rows of all results as text.
+/// The text of a statement with its parameters as literals, for sessions whose literals have escapes. `None` if the text has a question mark
+/// that is no placeholder, or the statement is the user's.
+fn with_literals(statement: &Statement) -> Option<String> {
+    if statement.is_of_user {
+        return None;
+    }
+    if statement.parameters.is_empty() {
+        return Some(statement.text.clone());
+    }
+    if statement.text.matches('?').count() != statement.parameters.len() {
+        return None;
+    }
+    let mut parts = statement.text.split('?');
+    let mut text = parts.next()?.to_owned();
+    for (value, part) in statement.parameters.iter().zip(parts) {
+        text.push_str(&value.as_ref().map_or_else(|| "NULL".to_owned(), |value| literal(value)));
+        text.push_str(part);
+    }
+    Some(text)
+}
+
+/// The rows of all results as text, and the counts of changed rows. Results named [`NEXT`] divide the answers.
 async fn gather<P: mysql_async::prelude::Protocol>(
     result: Result<QueryResult<'_, '_, P>, mysql_async::Error>,
-) -> Result<Vec<Row>, mysql_async::Error> {
+) -> Result<Vec<Answer>, mysql_async::Error> {
     let mut result = result?;
-    let mut rows = Vec::new();
-    while !result.is_empty() {
+    let (mut answers, mut answer) = (Vec::new(), Answer::default());
+    loop {
+        let is_next = matches!(result.columns_ref(), [column] if column.name_str() == NEXT);
+        if result.columns_ref().is_empty() {
+            answer.changed = result.affected_rows();
+        }
         let found: Vec<mysql_async::Row> = result.collect().await?;
-        rows.extend(found.into_iter().map(|row| row.unwrap().into_iter().map(text).collect()));
+        if is_next {
+            answers.push(std::mem::take(&mut answer));
+        } else {
+            answer.rows.extend(found.into_iter().map(|row| row.unwrap().into_iter().map(text).collect::<Row>()));
+        }
+        if result.is_empty() {
+            break;
+        }
     }
-    Ok(rows)
+    // The error of a later part comes with the read behind it.
+    let _: Vec<mysql_async::Row> = result.collect().await?;
+    answers.push(answer);
+    Ok(answers)
 }
 
 fn text(value: Value) -> Option<String> {
@@ -395,14 +452,36 @@ fn text(value: Value) -> Option<String> {
 
 #[async_trait]
 impl Connection for Session {
-    async fn execute(&mut self, statement: &Statement) -> Result<u64> {
+    async fn ask(&mut self, statement: &Statement) -> Result<Answer> {
         tracing::debug!(sql = statement.shown(), "Statement");
-        Ok(self.run(statement).await?.1)
+        self.run(statement).await
     }
 
-    async fn rows(&mut self, statement: &Statement) -> Result<Vec<Row>> {
-        tracing::debug!(sql = statement.shown(), "Query");
-        Ok(self.run(statement).await?.0)
+    /// As one text, if all parameters can be written into it. The server stops at the first error.
+    async fn run_all(&mut self, statements: &[Statement]) -> Result<Vec<Answer>> {
+        let texts = match self.last_status().contains(StatusFlags::SERVER_STATUS_NO_BACKSLASH_ESCAPES) {
+            false => statements.iter().map(with_literals).collect::<Option<Vec<String>>>(),
+            // Set by statements of the user; literals would have another meaning.
+            true => None,
+        };
+        let Some(texts) = texts.filter(|texts| texts.len() > 1) else {
+            let mut answers = Vec::with_capacity(statements.len());
+            for statement in statements {
+                answers.push(self.ask(statement).await?);
+            }
+            return Ok(answers);
+        };
+        for statement in statements {
+            tracing::debug!(sql = statement.shown(), "Statement");
+        }
+        let text = texts.join(&format!("; SELECT 1 AS {NEXT}; "));
+        let answers = gather(self.conn.query_iter(text).await).await;
+        self.note_transaction();
+        let answers = answers.map_err(errors::from_driver)?;
+        match answers.len() == statements.len() {
+            true => Ok(answers),
+            false => Err(Error::new(Kind::Bug, "The database server returned another number of results than statements")),
+        }
     }
 
     /// Returns when the server has confirmed that it stored the rows unchanged.
@@ -432,6 +511,9 @@ impl Connection for Session {
     }
 
     async fn is_alive(&mut self) -> bool {
+        if self.used.elapsed() < REST {
+            return !self.conn.is_disconnected();
+        }
         matches!(tokio::time::timeout(PING_TIMEOUT, self.conn.ping()).await, Ok(Ok(())))
     }
 }
@@ -439,6 +521,15 @@ impl Connection for Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parameters_become_literals_of_a_text_without_other_question_marks() {
+        let statement = Statement::new("UPDATE t SET a = ? WHERE b = ?").bind("it's \\ 1?").bind("x");
+        assert_eq!(with_literals(&statement).unwrap(), r"UPDATE t SET a = 'it''s \\ 1?' WHERE b = 'x'");
+        assert_eq!(with_literals(&Statement::new("COMMENT 'why?'")).unwrap(), "COMMENT 'why?'");
+        assert_eq!(with_literals(&Statement::new("SELECT `a?` FROM t WHERE b = ?").bind("x")), None);
+        assert_eq!(with_literals(&Statement::of_user("SELECT 1")), None);
+    }
 
     #[test]
     fn counts_of_the_server_are_read() {

@@ -509,11 +509,6 @@ impl MergeStatements for MysqlDialect {
         "char(1)".to_owned()
     }
 
-    /// The staging table has a primary key from the beginning.
-    fn unique_stage(&self, _table: &SqlTable) -> Statement {
-        Statement::new("DO 0")
-    }
-
     fn fill_lookups(&self, table: &SqlTable) -> Vec<Statement> {
         table
             .lookups()

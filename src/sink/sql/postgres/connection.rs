@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
-use futures::{SinkExt, TryStreamExt};
+use futures::future::{BoxFuture, MaybeDone, maybe_done};
+use futures::{FutureExt, SinkExt, TryStreamExt};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::Severity;
@@ -22,7 +23,7 @@ use super::errors::{self, Identity};
 use super::options::Options;
 use super::types::SqlType;
 use crate::error::{Error, ErrorContext, Kind, Result};
-use crate::sink::sql::connection::{Connection, CopyPlan, CopyTarget, Server, SystemRoots, TlsMode, tls_config};
+use crate::sink::sql::connection::{Answer, Connection, CopyPlan, CopyTarget, Server, SystemRoots, TlsMode, tls_config};
 use crate::sink::sql::dialect::{Dialect, Row, Statement, Transactions};
 
 /// Bytes of rows that are sent in one message.
@@ -32,7 +33,7 @@ const COPY: u64 = 64 << 20;
 /// A session that was idle for longer is tested before use: firewalls drop connections, and servers restart.
 const REST: Duration = Duration::from_millis(100);
 /// The time for the answer to that test.
-const ANSWER: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// See [`Server`].
 #[derive(Debug)]
@@ -117,6 +118,7 @@ async fn open_once(options: &Options, ssl_mode: SslMode) -> Result<Session, erro
         driver: Some(driver),
         identity,
         plan: None,
+        prepared: None,
         copy: None,
         in_transaction: false,
         is_sound: true,
@@ -132,6 +134,9 @@ struct Session {
     identity: Identity,
     /// The copy before, whose types need not be read again.
     plan: Option<Arc<CopyPlan<SqlType>>>,
+    /// The command of the next copy, if it is prepared. Only for the transaction that prepared it: behind a pooler, the next one may run in
+    /// another session of the server.
+    prepared: Option<(Arc<CopyPlan<SqlType>>, tokio_postgres::Statement)>,
     copy: Option<Copy>,
     in_transaction: bool,
     /// Nothing is in progress, and nothing was interrupted.
@@ -190,83 +195,155 @@ fn text_of(row: &tokio_postgres::Row, index: usize) -> Result<Option<String>, to
     }
 }
 
-type Answer = (Vec<Row>, u64);
+type Request<'s> = BoxFuture<'s, Result<Answer, tokio_postgres::Error>>;
+
+/// Sends all requests before it waits for the first answer, so that they need one round trip.
+async fn pipeline(requests: Vec<Request<'_>>) -> Vec<Result<Answer, tokio_postgres::Error>> {
+    let mut started: Vec<Pin<Box<MaybeDone<Request<'_>>>>> = Vec::with_capacity(requests.len());
+    for request in requests {
+        let mut request = Box::pin(maybe_done(request));
+        // The first poll sends the request, or queues it behind those that are not sent yet.
+        let _ = request.as_mut().now_or_never();
+        started.push(request);
+    }
+    let mut answers = Vec::with_capacity(started.len());
+    for mut request in started {
+        request.as_mut().await;
+        answers.extend(request.as_mut().take_output());
+    }
+    answers
+}
+
+async fn answer(client: &Client, statement: &Statement) -> Result<Answer, tokio_postgres::Error> {
+    // The extended protocol accepts a single statement only, so that nothing can follow that of a user.
+    match statement.parameters.is_empty() && !statement.is_of_user {
+        true => ask_plainly(client, &statement.text).await,
+        false => ask_with(client, statement).await,
+    }
+}
+
+async fn ask_plainly(client: &Client, text: &str) -> Result<Answer, tokio_postgres::Error> {
+    let mut answer = Answer::default();
+    for message in client.simple_query(text).await? {
+        match message {
+            SimpleQueryMessage::Row(row) => {
+                let cells = (0..row.len()).map(|index| Ok(row.try_get(index)?.map(str::to_owned)));
+                answer.rows.push(cells.collect::<Result<Row, _>>()?);
+            }
+            SimpleQueryMessage::CommandComplete(count) => answer.changed = count,
+            _ => {}
+        }
+    }
+    Ok(answer)
+}
+
+async fn ask_with(client: &Client, statement: &Statement) -> Result<Answer, tokio_postgres::Error> {
+    let parameters = statement.parameters.iter().map(|value| (Text(value.as_deref()), Type::UNKNOWN));
+    let mut found = Box::pin(client.query_typed_raw(&statement.text, parameters).await?);
+    let mut rows = Vec::new();
+    while let Some(row) = found.try_next().await? {
+        if statement.is_of_user {
+            continue;
+        }
+        rows.push((0..row.len()).map(|index| text_of(&row, index)).collect::<Result<Row, _>>()?);
+    }
+    Ok(Answer { rows, changed: found.rows_affected().unwrap_or(0) })
+}
+
+/// Ends a copy; returns the number of rows that the server stored.
+async fn finish(mut rows: Pin<Box<CopyInSink<Bytes>>>) -> Result<Answer, tokio_postgres::Error> {
+    rows.send(Bytes::from_static(&[0xff, 0xff])).await?;
+    Ok(Answer { rows: Vec::new(), changed: rows.as_mut().finish().await? })
+}
+
+fn copy_command(target: &CopyTarget) -> String {
+    let names = target.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
+    format!("COPY {} ({names}) FROM STDIN (FORMAT binary)", target.table)
+}
 
 impl Session {
-    async fn ask(&mut self, statement: &Statement) -> Result<Answer> {
-        // Errors of a copy in progress belong to the copy.
-        self.end_copy().await?;
-        self.is_sound = false;
-        let (begins, ends) = (
-            *statement == PostgresDialect.begin(),
-            *statement == PostgresDialect.commit() || *statement == PostgresDialect.rollback(),
-        );
-        let answer = match self.in_transaction || begins || ends {
-            true => self.answer(statement).await,
-            false => self.answer_alone(statement).await,
-        };
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(error) => return Err(errors::with_grant(self.failed(error).await, &statement.text, &self.identity)),
-        };
-        if begins {
-            self.in_transaction = true;
-        } else if ends {
-            self.in_transaction = false;
-        }
-        self.rest();
-        Ok(answer)
-    }
-
-    async fn answer(&self, statement: &Statement) -> Result<Answer, tokio_postgres::Error> {
-        // The extended protocol accepts a single statement only, so that nothing can follow that of a user.
-        match statement.parameters.is_empty() && !statement.is_of_user {
-            true => self.ask_plainly(&statement.text).await,
-            false => self.ask_with(statement).await,
-        }
-    }
-
-    /// Runs a statement in a transaction of its own, which has the settings. The three messages are sent at once: one round trip.
-    async fn answer_alone(&self, statement: &Statement) -> Result<Answer, tokio_postgres::Error> {
+    /// Runs statements in one round trip. Outside of a transaction they get one of their own, which has the settings. `prepare`: the
+    /// command of a copy.
+    async fn send_all(
+        &mut self,
+        statements: &[Statement],
+        prepare: Option<&str>,
+    ) -> Result<(Vec<Answer>, Option<tokio_postgres::Statement>)> {
         let (begin, commit) = (PostgresDialect.begin(), PostgresDialect.commit());
-        let (begun, answer, ended) = tokio::join!(
-            biased;
-            self.client.batch_execute(&begin.text),
-            self.answer(statement),
-            self.client.batch_execute(&commit.text)
-        );
-        begun?;
-        let answer = answer?;
-        ended?;
-        Ok(answer)
-    }
-
-    async fn ask_plainly(&self, text: &str) -> Result<Answer, tokio_postgres::Error> {
-        let (mut rows, mut changed) = (Vec::new(), 0);
-        for message in self.client.simple_query(text).await? {
-            match message {
-                SimpleQueryMessage::Row(row) => {
-                    let cells = (0..row.len()).map(|index| Ok(row.try_get(index)?.map(str::to_owned)));
-                    rows.push(cells.collect::<Result<Row, _>>()?);
+        let begins = statements.first() == Some(&begin);
+        let ends = statements.last().is_some_and(|last| *last == commit || *last == PostgresDialect.rollback());
+        let is_alone = !self.in_transaction && !begins && !ends;
+        if ends || is_alone {
+            self.prepared = None;
+            // Rows that a copy did not store must not be committed.
+            self.end_copy().await?;
+        }
+        self.is_sound = false;
+        // The errors of a copy in progress come before those of the statements.
+        let (stored, sent) = match self.copy.take() {
+            Some(copy) => (Some(copy.rows), copy.count),
+            None => (None, 0),
+        };
+        let has_copy = stored.is_some();
+        let client = &self.client;
+        let mut prepared = None;
+        let mut requests: Vec<Request<'_>> = Vec::new();
+        requests.extend(stored.map(|rows| finish(rows).boxed()));
+        if is_alone {
+            requests.push(ask_plainly(client, &begin.text).boxed());
+        }
+        requests.extend(statements.iter().map(|statement| answer(client, statement).boxed()));
+        if is_alone {
+            requests.push(ask_plainly(client, &commit.text).boxed());
+        }
+        if let Some(command) = prepare {
+            let prepared = &mut prepared;
+            requests.push(
+                async move { client.prepare(command).await.map(|made| *prepared = Some(made)).map(|()| Answer::default()) }
+                    .boxed(),
+            );
+        }
+        let mut answers = pipeline(requests).await.into_iter();
+        if has_copy {
+            match answers.next() {
+                Some(Ok(stored)) if stored.changed == sent => {}
+                Some(Err(error)) => return Err(self.failed(error).await),
+                stored => {
+                    self.rest();
+                    return Err(incomplete(sent, stored.and_then(Result::ok).map_or(0, |stored| stored.changed)));
                 }
-                SimpleQueryMessage::CommandComplete(count) => changed = count,
-                _ => {}
             }
         }
-        Ok((rows, changed))
-    }
-
-    async fn ask_with(&self, statement: &Statement) -> Result<Answer, tokio_postgres::Error> {
-        let parameters = statement.parameters.iter().map(|value| (Text(value.as_deref()), Type::UNKNOWN));
-        let mut answer = Box::pin(self.client.query_typed_raw(&statement.text, parameters).await?);
-        let mut rows = Vec::new();
-        while let Some(row) = answer.try_next().await? {
-            if statement.is_of_user {
-                continue;
+        let mut kept = Vec::with_capacity(statements.len());
+        let mut failure = None;
+        for (number, answer) in answers.enumerate() {
+            let is_first = number == 0;
+            match answer {
+                Ok(answer) => {
+                    if begins && is_first {
+                        self.in_transaction = true;
+                    }
+                    if ends && number + 1 == statements.len() {
+                        self.in_transaction = false;
+                    }
+                    kept.push(answer);
+                }
+                Err(error) if failure.is_none() => failure = Some((number, error)),
+                // They follow from the first one.
+                Err(_) => {}
             }
-            rows.push((0..row.len()).map(|index| text_of(&row, index)).collect::<Result<Row, _>>()?);
         }
-        Ok((rows, answer.rows_affected().unwrap_or(0)))
+        if let Some((number, error)) = failure {
+            let statement = statements.get(number.saturating_sub(usize::from(is_alone)));
+            let text = statement.map(|statement| statement.text.as_str()).or(prepare).unwrap_or_default();
+            return Err(errors::with_grant(self.failed(error).await, text, &self.identity));
+        }
+        if is_alone {
+            kept.remove(0);
+        }
+        kept.truncate(statements.len());
+        self.rest();
+        Ok((kept, prepared))
     }
 
     fn rest(&mut self) {
@@ -294,10 +371,14 @@ impl Session {
     }
 
     async fn begin_copy(&mut self, plan: Arc<CopyPlan<SqlType>>) -> Result<Copy> {
-        let names = plan.target.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
-        let command = format!("COPY {} ({names}) FROM STDIN (FORMAT binary)", plan.target.table);
+        let command = copy_command(&plan.target);
         tracing::debug!(sql = command, "Copy");
-        match self.client.copy_in(&command).await {
+        let prepared = self.prepared.take().filter(|(of, _)| Arc::ptr_eq(of, &plan));
+        let begun = match &prepared {
+            Some((_, statement)) => self.client.copy_in(statement).await,
+            None => self.client.copy_in(&command).await,
+        };
+        match begun {
             Ok(rows) => Ok(Copy { plan, rows: Box::pin(rows), sent: 0, count: 0 }),
             Err(error) => Err(errors::with_grant(self.failed(error).await, &command, &self.identity)),
         }
@@ -312,20 +393,12 @@ impl Session {
     }
 
     async fn end_copy(&mut self) -> Result<()> {
-        let Some(mut copy) = self.copy.take() else { return Ok(()) };
+        let Some(copy) = self.copy.take() else { return Ok(()) };
         self.is_sound = false;
-        let end = async {
-            copy.rows.send(Bytes::from_static(&[0xff, 0xff])).await?;
-            copy.rows.as_mut().finish().await
-        };
-        match end.await {
-            Ok(taken) if taken != copy.count => {
-                let error = Error::new(Kind::Target, "The database server did not store all rows of a copy");
-                Err(error.with_field("sent", copy.count).with_field("stored", taken))
-            }
-            Ok(_) => {
+        match finish(copy.rows).await {
+            Ok(stored) => {
                 self.rest();
-                Ok(())
+                if stored.changed == copy.count { Ok(()) } else { Err(incomplete(copy.count, stored.changed)) }
             }
             Err(error) => Err(self.failed(error).await),
         }
@@ -358,16 +431,40 @@ impl Session {
     }
 }
 
+/// The error of a copy whose rows the server did not all store.
+fn incomplete(sent: u64, stored: u64) -> Error {
+    Error::new(Kind::Target, "The database server did not store all rows of a copy")
+        .with_field("sent", sent)
+        .with_field("stored", stored)
+}
+
 #[async_trait]
 impl Connection for Session {
-    async fn execute(&mut self, statement: &Statement) -> Result<u64> {
-        tracing::debug!(sql = statement.shown(), "Statement");
-        Ok(self.ask(statement).await?.1)
+    async fn ask(&mut self, statement: &Statement) -> Result<Answer> {
+        let answers = self.run_all(std::slice::from_ref(statement)).await?;
+        answers.into_iter().next().ok_or_else(|| Error::new(Kind::Bug, "A statement has no answer"))
     }
 
-    async fn rows(&mut self, statement: &Statement) -> Result<Vec<Row>> {
-        tracing::debug!(sql = statement.shown(), "Query");
-        Ok(self.ask(statement).await?.0)
+    async fn run_all(&mut self, statements: &[Statement]) -> Result<Vec<Answer>> {
+        for statement in statements {
+            tracing::debug!(sql = statement.shown(), "Statement");
+        }
+        match statements {
+            [] => self.end_copy().await.map(|()| Vec::new()),
+            _ => Ok(self.send_all(statements, None).await?.0),
+        }
+    }
+
+    async fn prepare_copy(&mut self, statements: &[Statement], target: &CopyTarget) -> Result<()> {
+        if !self.in_transaction {
+            return self.run_all(statements).await.map(drop);
+        }
+        for statement in statements {
+            tracing::debug!(sql = statement.shown(), "Statement");
+        }
+        let (_, prepared) = self.send_all(statements, Some(&copy_command(target))).await?;
+        self.prepared = prepared.map(|prepared| (self.plan_for(target), prepared));
+        Ok(())
     }
 
     /// Batches continue the copy before them; the next statement ends it. The server processes rows while others are encoded.
@@ -404,7 +501,7 @@ impl Connection for Session {
         if self.used.elapsed() < REST {
             return !self.client.is_closed();
         }
-        let answer = tokio::time::timeout(ANSWER, self.client.simple_query(""));
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.client.simple_query(""));
         answer.await.is_ok_and(|answer| answer.is_ok())
     }
 }

@@ -579,8 +579,8 @@ impl MergeStatements for PostgresDialect {
         "text".to_owned()
     }
 
-    fn unique_stage(&self, table: &SqlTable) -> Statement {
-        Statement::new(format!("CREATE UNIQUE INDEX ON {STAGE} ({})", quoted(table.keys())))
+    fn unique_stage(&self, table: &SqlTable) -> Vec<Statement> {
+        vec![Statement::new(format!("CREATE UNIQUE INDEX ON {STAGE} ({})", quoted(table.keys())))]
     }
 
     fn analyze_stage(&self) -> Vec<Statement> {

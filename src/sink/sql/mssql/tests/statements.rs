@@ -54,7 +54,7 @@ fn of_table(table: &SqlTable) -> Kinds {
     vec![
         ("lookups", dialect.create_lookups(table)),
         ("table", dialect.create_table(table).into_iter().chain(dialect.add_key(table)).collect()),
-        ("stage", dialect.create_stage(table).into_iter().chain([dialect.unique_stage(table)]).collect()),
+        ("stage", dialect.create_stage(table).into_iter().chain(dialect.unique_stage(table)).collect()),
         ("fill_lookups", dialect.fill_lookups(table)),
         ("insert", vec![dialect.insert(table)]),
         ("upsert", dialect.upsert(table)),
