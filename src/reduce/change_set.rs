@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use crate::engine::engine_error;
 use crate::error::{Error, Kind, Result};
-use crate::schema::ACTION;
+use crate::schema::{ACTION, SEQ, TS};
 
 /// The changes of one load: streams of Arrow record batches, to be read once.
 ///
@@ -51,6 +51,19 @@ impl ChangeSet {
     #[doc(hidden)]
     pub fn unreduced(schema: SchemaRef, keys: &[String], streams: Vec<SendableRecordBatchStream>) -> Self {
         Self { schema, keys: keys.to_vec(), streams, reduced: false }
+    }
+
+    /// Fails with kind `Bug` without key columns, and if one of them or a system column is missing.
+    pub(super) fn require_columns(&self) -> Result<()> {
+        for name in [ACTION, TS, SEQ].into_iter().chain(self.keys.iter().map(String::as_str)) {
+            if self.schema.index_of(name).is_err() {
+                return Err(Error::new(Kind::Bug, "A change set lacks a required column").with_field("column", name));
+            }
+        }
+        if self.keys.is_empty() {
+            return Err(Error::new(Kind::Bug, "A change set has no key columns"));
+        }
+        Ok(())
     }
 
     /// The streams. They are independent: read them one after another or concurrently.

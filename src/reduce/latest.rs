@@ -17,8 +17,8 @@ use roaring::RoaringTreemap;
 use super::change_set::ChangeSet;
 use super::duplicate_keys::DuplicateKeys;
 use crate::engine::{Engine, SpillBuffer, combine_streams, engine_error, share_batches, sorted_plan, stream_from_task};
-use crate::error::{Error, Kind, Result};
-use crate::schema::{ACTION, SEQ, TS};
+use crate::error::Result;
+use crate::schema::{SEQ, TS};
 
 /// Name of the helper column; it does not leave this module.
 const RANK: &str = "_rank";
@@ -34,15 +34,8 @@ const RANK: &str = "_rank";
 /// Kind `Bug` if `changes` lack a key or a system column. The streams fail with kind `Resources` if the memory limit is too low even with
 /// spilling; some rows may have been emitted by then.
 pub fn latest_per_key(engine: &Engine, changes: ChangeSet) -> Result<ChangeSet> {
+    changes.require_columns()?;
     let ChangeSet { schema, keys, streams, .. } = changes;
-    for name in [ACTION, TS, SEQ].into_iter().chain(keys.iter().map(String::as_str)) {
-        if schema.index_of(name).is_err() {
-            return Err(Error::new(Kind::Bug, "A change set lacks a required column").with_field("column", name));
-        }
-    }
-    if keys.is_empty() {
-        return Err(Error::new(Kind::Bug, "A change set has no key columns"));
-    }
     let partitions = engine.partitions();
     let input = combine_streams(Arc::clone(&schema), streams, partitions);
     let reducing = reduce(engine.clone(), input, keys.clone());

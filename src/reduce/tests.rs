@@ -102,6 +102,15 @@ fn collected(batches: &[RecordBatch], composite: bool) -> Kept {
     kept
 }
 
+fn keys_of(batches: &[RecordBatch], composite: bool) -> Vec<(i64, String)> {
+    let keys = batches.iter().flat_map(|batch| {
+        let (id, part) = (batch.column(3).as_primitive::<Int64Type>(), batch.column(4).as_string::<i32>());
+        let part = move |row| if composite { part.value(row).to_owned() } else { String::new() };
+        (0..batch.num_rows()).map(move |row| (id.value(row), part(row)))
+    });
+    keys.collect()
+}
+
 trait ValidAt {
     fn is_valid_at(&self, row: usize) -> bool;
 }
@@ -144,13 +153,20 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let engine = engine(64 << 20, folder.path());
         let batches = runtime.block_on(async {
-            let changes = change_set(dealt(&rows, partitions, batch_rows), composite);
-            let mut set = latest_per_key(&engine, changes).unwrap();
+            let changes = || change_set(dealt(&rows, partitions, batch_rows), composite);
+            let mut set = latest_per_key(&engine, changes()).unwrap();
             prop_assert!(set.reduced);
             let stream = set.streams.remove(0);
-            Ok(stream.try_collect::<Vec<_>>().await.unwrap())
+            let mut ordered = latest_in_key_order(&engine, changes()).unwrap();
+            prop_assert!(ordered.reduced && ordered.streams.len() == 1);
+            let ordered = ordered.streams.remove(0);
+            Ok([stream.try_collect::<Vec<_>>().await.unwrap(), ordered.try_collect::<Vec<_>>().await.unwrap()])
         })?;
-        prop_assert_eq!(collected(&batches, composite), replay(&rows, composite));
+        for batches in &batches {
+            prop_assert_eq!(collected(batches, composite), replay(&rows, composite));
+        }
+        let order = keys_of(&batches[1], composite);
+        prop_assert!(order.is_sorted(), "{:?}", order);
     }
 
     #[test]
@@ -196,20 +212,22 @@ async fn a_low_limit_spills_and_gives_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let engine = engine(12 << 20, folder.path());
     let rows = many_rows(30_000, 600);
-    let changes = change_set(dealt(&rows, 3, 2_000), false);
-    let mut set = latest_per_key(&engine, changes).unwrap();
-    assert_eq!(engine.spilled_bytes(), 0, "nothing runs before the first poll");
-    let mut stream = set.streams.remove(0);
-    let first = stream.next().await.unwrap().unwrap();
-    assert!(engine.spilled_bytes() > 0, "18 MB of text do not fit into 12 MiB");
-    assert!(first.get_array_memory_size() < 1 << 20, "wide rows come in small batches");
-    let mut batches = vec![first];
-    while let Some(batch) = stream.next().await {
-        batches.push(batch.unwrap());
+    for reduce in [latest_per_key, latest_in_key_order] {
+        let changes = change_set(dealt(&rows, 3, 2_000), false);
+        let mut set = reduce(&engine, changes).unwrap();
+        assert_eq!(engine.spilled_bytes(), 0, "nothing runs before the first poll");
+        let mut stream = set.streams.remove(0);
+        let first = stream.next().await.unwrap().unwrap();
+        assert!(engine.spilled_bytes() > 0, "18 MB of text do not fit into 12 MiB");
+        assert!(first.get_array_memory_size() < 2 << 20, "wide rows come in small batches");
+        let mut batches = vec![first];
+        while let Some(batch) = stream.next().await {
+            batches.push(batch.unwrap());
+        }
+        drop(stream);
+        assert_eq!(engine.spilled_bytes(), 0);
+        assert_eq!(collected(&batches, false), replay(&rows, false));
     }
-    drop(stream);
-    assert_eq!(engine.spilled_bytes(), 0);
-    assert_eq!(collected(&batches, false), replay(&rows, false));
     drop(engine);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the spill folder goes with the engine");
 }
@@ -241,11 +259,12 @@ async fn rows_wider_than_the_limit_say_what_to_raise() {
     let folder = tempfile::tempdir().unwrap();
     let engine = engine(1 << 20, folder.path());
     let rows = many_rows(6, 2 << 20);
-    let changes = change_set(dealt(&rows, 1, 1), false);
-    let mut set = latest_per_key(&engine, changes).unwrap();
-    let error = set.streams.remove(0).try_collect::<Vec<_>>().await.context(Kind::Bug, "lost").unwrap_err();
-    assert_eq!(error.kind(), Kind::Resources, "{error:?}");
-    assert!(error.hint_text().unwrap().contains("--memory-limit"));
+    for reduce in [latest_per_key, latest_in_key_order] {
+        let mut set = reduce(&engine, change_set(dealt(&rows, 1, 1), false)).unwrap();
+        let error = set.streams.remove(0).try_collect::<Vec<_>>().await.map_err(crate::engine::engine_error).unwrap_err();
+        assert_eq!(error.kind(), Kind::Resources, "{error:?}");
+        assert!(error.hint_text().unwrap().contains("--memory-limit"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -146,6 +146,8 @@ pub struct Capabilities<'a> {
     pub checks_unique_keys: bool,
     /// The first load of a table in the mode `current` takes changes with duplicate keys, whatever the key, and keeps the latest change.
     pub deduplicates_first_load: bool,
+    /// Rows are stored in the order of their keys, so that a load is fastest if they arrive in that order.
+    pub stores_in_key_order: bool,
     /// Features of lake tables.
     pub lake: Option<&'a dyn LakeFeatures>,
 }

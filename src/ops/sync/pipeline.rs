@@ -16,7 +16,7 @@ use crate::engine::count_rows;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Bookmark, TableRef, Timestamp, Window};
 use crate::progress;
-use crate::reduce::{ChangeSet, latest_per_key};
+use crate::reduce::{ChangeSet, latest_in_key_order, latest_per_key};
 use crate::scan::{ObjectScan, ScanOptions, check_finished};
 use crate::schema::{ColumnChoice, ColumnType, TableMode, TableSchema};
 use crate::sink::{CommittedState, Load, LoadKind, LoadPlan, LoadSummary, WriteError};
@@ -169,7 +169,7 @@ impl Pipeline {
         let reduced_rows = Arc::new(AtomicU64::new(0));
         let changes = match reduction {
             Reduction::Load => changes,
-            Reduction::LatestPerKey => counted(latest_per_key(&self.request.engine, changes)?, &reduced_rows),
+            Reduction::LatestPerKey => counted(self.latest_per_key(changes)?, &reduced_rows),
         };
         let mut load = self.request.sink.begin(self.plan(source)).await?;
         let executor = self.executor(source, load.as_ref());
@@ -205,6 +205,13 @@ impl Pipeline {
         Ok(Committed { summary, counts, repeated_keys, commit_seconds: started.elapsed().as_secs_f64() })
     }
 
+    fn latest_per_key(&self, changes: ChangeSet) -> Result<ChangeSet> {
+        match self.request.sink.capabilities().stores_in_key_order {
+            true => latest_in_key_order(&self.request.engine, changes),
+            false => latest_per_key(&self.request.engine, changes),
+        }
+    }
+
     /// Results promise unique keys. A load can check integer keys while it writes (a bitmap is cheap). Logs break the promise by design; a
     /// first load of them can be deduplicated after writing. Tables in the mode `changes` keep all changes of an increment.
     fn reduction(&self, source: Source<'_>) -> Reduction {
@@ -214,7 +221,11 @@ impl Pipeline {
             return Reduction::Load;
         }
         let capabilities = self.request.sink.capabilities();
-        let is_checked = capabilities.checks_unique_keys && !table.is_log() && has_integer_key(choice.kept());
+        // Sorting by key finds repeated keys anyway.
+        let is_checked = capabilities.checks_unique_keys
+            && !capabilities.stores_in_key_order
+            && !table.is_log()
+            && has_integer_key(choice.kept());
         if is_checked || (capabilities.deduplicates_first_load && self.is_first_load(source)) {
             Reduction::Load
         } else {

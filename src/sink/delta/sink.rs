@@ -272,7 +272,7 @@ impl Sink for DeltaSink {
     }
 
     fn capabilities(&self) -> Capabilities<'_> {
-        Capabilities { checks_unique_keys: true, deduplicates_first_load: true, lake: Some(self) }
+        Capabilities { checks_unique_keys: true, deduplicates_first_load: true, lake: Some(self), ..Capabilities::default() }
     }
 
     /// A commit that lost against a compaction, for example.

@@ -320,7 +320,12 @@ impl Sink for SqlSink {
     }
 
     fn capabilities(&self) -> Capabilities<'_> {
-        Capabilities { checks_unique_keys: self.database.dialect().refuses_duplicates(), ..Capabilities::default() }
+        let dialect = self.database.dialect();
+        Capabilities {
+            checks_unique_keys: dialect.refuses_duplicates(),
+            stores_in_key_order: dialect.stores_in_key_order(),
+            ..Capabilities::default()
+        }
     }
 
     fn is_retryable(&self, error: &Error) -> bool {

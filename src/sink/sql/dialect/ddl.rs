@@ -25,6 +25,11 @@ pub(in crate::sink::sql) trait Ddl: Names {
     /// Creates the primary key and whatever else is created once the rows are in; empty if [`Ddl::create_table`] did.
     fn add_key(&self, table: &SqlTable) -> Vec<Statement>;
 
+    /// Whether the server stores tables in the order of their primary keys.
+    fn stores_in_key_order(&self) -> bool {
+        false
+    }
+
     /// Drops the table, if it exists.
     fn drop_table(&self, table: &TableRef) -> Statement;
 

@@ -187,6 +187,11 @@ impl Ddl for MysqlDialect {
         Vec::new()
     }
 
+    /// In another order, each row reads and writes a page anywhere in the table once the table exceeds the buffer pool.
+    fn stores_in_key_order(&self) -> bool {
+        true
+    }
+
     fn drop_table(&self, table: &TableRef) -> Statement {
         Statement::new(format!("DROP TABLE IF EXISTS {}", table_name(table)))
     }
