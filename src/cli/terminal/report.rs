@@ -71,7 +71,7 @@ fn error_text(error: &Error) -> String {
 /// An error with the fields of these names, and the tables that it concerns.
 fn error_text_of(error: &Error, has_field: impl Fn(&str) -> bool, tables: Option<&str>) -> String {
     let mut text = format!("error: {}", visible(error.message()));
-    let shown = error.fields().iter().filter(|(name, _)| has_field(name.as_ref()));
+    let shown = error.fields().iter().filter(|(name, _)| has_field(name));
     let fields: Vec<String> = shown.map(|(name, value)| format!("{name}: {}", visible(value))).collect();
     if !fields.is_empty() {
         text.push_str(&format!("\n  {}", fields.join("    ")));
