@@ -214,8 +214,11 @@ pub(in crate::cli) fn open_sink(
         #[cfg(feature = "sql")]
         Target::Database(_) => {
             if let Some(option) = delta_feature(lake) {
-                return Err(Error::new(Kind::Usage, format!("{option} is for Delta tables, and the target is a database"))
-                    .hint("leave the option out, or use a folder or an object store as --target"));
+                return Err(Error::new(
+                    Kind::Unsupported,
+                    format!("{option} is for Delta tables, and the target is a database"),
+                )
+                .hint("leave the option out, or use a folder or an object store as --target"));
             }
             ops::open_sink_with(target, engine, database_options(database))
         }

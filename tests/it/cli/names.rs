@@ -152,7 +152,7 @@ async fn features_of_delta_tables_are_not_silently_ignored() {
             let arguments = ["sync", "--table", "users", "--jobs-per-minute", "0", option, value];
             world.daplake(&[&arguments[..], &["--target"], target].concat())
         };
-        let run = at(&[NOWHERE], "on").assert_code(2);
+        let run = at(&[NOWHERE], "on").assert_code(38);
         run.assert_says(&[
             &format!("{option} on is for Delta tables"),
             "the target is a database",
@@ -180,7 +180,7 @@ async fn a_failure_that_tables_share_is_printed_once() {
     let run = world.daplake(&["sync", "--target", &database.url, "--mode", "history", "--jobs-per-minute", "0"]);
     let run = run.assert_code(38).assert_says(&["3 of 3 tables failed"]);
     assert!(run.stderr.contains("\n  tables: canvas.accounts, canvas.pseudonyms, canvas.users\n"), "{run:?}");
-    assert_eq!(run.stderr.matches("This kind of target").count(), 1, "{run:?}");
+    assert_eq!(run.stderr.matches("error: This kind of target").count(), 1, "{run:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
