@@ -177,8 +177,8 @@ pub(in crate::cli) fn pacing(global: &GlobalArgs, jobs_per_minute: u32) -> Pacin
     pacing
 }
 
-/// Default memory limit of loads into databases. They buffer only rows in transit, and change sets that may contain a key twice. A run
-/// then stays below 128 MiB.
+/// Default memory limit of loads into databases. They buffer only rows in transit, and change sets that may contain a key twice or are
+/// sorted by key. A run then stays below 128 MiB.
 #[cfg(feature = "sql")]
 pub(in crate::cli) const DATABASE_MEMORY_LIMIT: u64 = 24 << 20;
 
