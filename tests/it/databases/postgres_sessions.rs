@@ -144,7 +144,7 @@ async fn a_load_that_the_server_rolls_back_is_repeated() {
             "DROP SEQUENCE IF EXISTS public.tries; CREATE SEQUENCE public.tries; \
              CREATE OR REPLACE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS \
              'BEGIN IF nextval(''public.tries'') <= {failures} THEN RAISE EXCEPTION ''rolled back'' USING ERRCODE = ''{code}''; END IF; RETURN NULL; END'; \
-             CREATE OR REPLACE TRIGGER refused BEFORE INSERT OR UPDATE OR DELETE ON canvas.users \
+             CREATE OR REPLACE TRIGGER refused BEFORE INSERT OR UPDATE OR DELETE ON canvas.submissions \
              FOR EACH STATEMENT EXECUTE FUNCTION public.refuse()"
         ));
         world.school.advance();
