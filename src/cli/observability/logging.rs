@@ -199,6 +199,8 @@ fn log_filter(level: LevelFilter) -> Targets {
         .with_target("reqwest", LevelFilter::ERROR.min(libraries))
         // Its records are about commits that another run came before, which a sync handles; failures are returned as well.
         .with_target("deltalake_core::kernel::transaction", LevelFilter::OFF)
+        // It records each error that it returns, such as that a new table has no log yet.
+        .with_target("buoyant_kernel", LevelFilter::OFF)
 }
 
 /// The level of a record. daplake can recover from an error of a library, such as a commit that is retried, so these are warnings.
