@@ -145,7 +145,7 @@ impl Pacer {
         }
     }
 
-    /// Waits for a slot. Slots are given in the order in which they were asked for.
+    /// Waits for a slot. Slots are granted in the order of the requests.
     pub(super) async fn enter(&self) -> Permit<'_> {
         let _turn = self.turn.lock().await;
         self.slot(false).await

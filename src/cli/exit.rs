@@ -30,8 +30,7 @@ pub(super) fn usage(error: clap::Error, definition: &clap::Command) -> ExitCode 
     ExitCode::from(if error.use_stderr() { 2 } else { 0 })
 }
 
-/// Names only what a command requires after an argument was missing. The parser would also list options whose values come from
-/// variables.
+/// If an argument is missing, names only the required ones. The parser would also list options whose values come from variables.
 fn with_own_usage(mut error: clap::Error, definition: &clap::Command) -> clap::Error {
     if error.kind() != ErrorKind::MissingRequiredArgument {
         return error;

@@ -63,7 +63,7 @@ fn parse_name(text: &str) -> Result<String, String> {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Requests a token and the lists of tables, but starts no job. Each target is tested with a minimal load that is rolled back: in a database, a schema and a table are created and dropped. Table options are compared with the schemas. Of the tables that the target has, it is checked that daplake created them and may change them. No notification is sent.\n\nExamples:\n  daplake check\n  daplake check --target ./lake\n\nExit codes: 0 all checks passed; 5 at least one failed."
+    after_help = "Requests a token and the lists of tables, but starts no job. Each target is tested with a minimal load that is rolled back: in a database, a schema and a table are created and dropped. Table options are compared with the schemas. Existing tables must have been created by daplake, and it must have the right to change them. No notification is sent.\n\nExamples:\n  daplake check\n  daplake check --target ./lake\n\nExit codes: 0 all checks passed; 5 at least one failed."
 )]
 pub(in crate::cli) struct CheckArgs {
     #[command(flatten)]
