@@ -55,6 +55,12 @@ pub(in crate::cli) struct LakeArgs {
     /// Compact a Delta table when a load leaves this many small files; 0 disables it.
     #[arg(long, default_value_t = 20, value_name = "N", hide_short_help = true, help_heading = LAKE)]
     pub(in crate::cli) compact_after: u32,
+    /// Remove files after a load that no version of this time needs, such as 30d; at least 7d.
+    ///
+    /// By default, only `daplake vacuum` removes files. A table is vacuumed once in a tenth of the time, and at
+    /// most once a day. If a vacuum fails, the load still succeeds, with a warning.
+    #[arg(long, value_name = "TIME", value_parser = parse_retention, hide_short_help = true, help_heading = LAKE)]
+    pub(in crate::cli) vacuum_after: Option<Duration>,
 }
 
 #[derive(Debug, Args)]

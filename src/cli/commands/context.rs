@@ -343,6 +343,7 @@ pub(in crate::cli) fn delta_options(engine: &Engine, args: &LakeArgs) -> DeltaOp
         iceberg: args.iceberg.unwrap_or_default(),
         on_foreign_changes: args.foreign_changes,
         compact_after: args.compact_after,
+        vacuum_after: args.vacuum_after,
         ..DeltaOptions::new(engine.clone())
     }
 }

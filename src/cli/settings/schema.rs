@@ -204,6 +204,7 @@ pub(in crate::cli) const KEYS: &[Key] = &[
         "20",
         "compact a table with this many small files; 0 disables it",
     ),
+    key("sync", "vacuum_after", "vacuum_after", Form::Time, "\"30d\"", "vacuum tables after their loads; at least 7d"),
     key(
         "sync",
         "non_finite",

@@ -1,6 +1,9 @@
 //! One load of one Delta table: data files are written as the changes arrive, and one commit makes all of them visible.
 
 use std::collections::HashMap;
+use std::time::Duration;
+
+use deltalake::kernel::Action;
 
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::model::Bookmark;
@@ -10,6 +13,7 @@ use crate::sink::delta::distributed::coordinator;
 use crate::sink::delta::log::file_actions::FileChanges;
 use crate::sink::delta::log::table_log::{CommitFailure, TableLog};
 use crate::sink::delta::log::table_state::TableState;
+use crate::sink::delta::maintenance::vacuum;
 use crate::sink::delta::modes::commit_plan::CommitPlan;
 use crate::sink::delta::modes::context::LoadContext;
 use crate::sink::delta::modes::local_executor::LocalExecutor;
@@ -32,6 +36,8 @@ pub(crate) struct Committed {
     pub(crate) small_files: usize,
     /// What has to be done with the Iceberg view.
     pub(crate) iceberg: ViewChange,
+    /// Retention of the vacuum that follows, if one is due.
+    pub(crate) vacuum_after: Option<Duration>,
 }
 
 /// What a commit does to the Iceberg view of a table.
@@ -105,6 +111,7 @@ impl DeltaLoad {
                 loaded: LoadSummary { rows, repeated: true, ..LoadSummary::default() },
                 small_files: 0,
                 iceberg: ViewChange::None,
+                vacuum_after: None,
             });
         }
         if load.is_stale() {
@@ -135,6 +142,9 @@ impl DeltaLoad {
         }
         let mut actions = plan.schema_actions(&columns)?;
         actions.extend(written.actions(load.files(), chrono::Utc::now().timestamp_millis())?);
+        let vacuum = due_vacuum(load).await;
+        let vacuum_after = vacuum.as_ref().and(load.options.vacuum_after);
+        actions.extend(vacuum);
         let loaded = LoadSummary {
             upserted: written.upserted,
             deleted: written.deleted,
@@ -151,7 +161,7 @@ impl DeltaLoad {
         match load.log.commit(load.state.as_ref(), actions, Some(reached), operation, info).await {
             Ok(version) => {
                 tracing::debug!(table = %load.plan.table, version, "Committed");
-                Ok(Committed { loaded, small_files: small_files(load, &written), iceberg: view_change(load) })
+                Ok(Committed { loaded, small_files: small_files(load, &written), iceberg: view_change(load), vacuum_after })
             }
             Err(CommitFailure::Conflict) => {
                 load.uncommitted.reclaim(names);
@@ -182,6 +192,18 @@ fn small_files(load: &LoadContext, written: &FileChanges) -> usize {
         *counts.entry(partition).or_default() += 1;
     }
     counts.into_values().max().unwrap_or(0)
+}
+
+/// The action that records the vacuum of this load; `None` if none is due. A new table has nothing to remove.
+async fn due_vacuum(load: &LoadContext) -> Option<Action> {
+    let (retention, state) = (load.options.vacuum_after?, load.state.as_ref()?);
+    match vacuum::record_if_due(&load.log, state, retention).await {
+        Ok(record) => record,
+        Err(error) => {
+            tracing::warn!(table = %load.plan.table, %error, "Cannot read when the table was vacuumed; it is not vacuumed now");
+            None
+        }
+    }
 }
 
 fn view_change(load: &LoadContext) -> ViewChange {

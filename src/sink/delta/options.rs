@@ -1,5 +1,7 @@
 //! How Delta tables are written.
 
+use std::time::Duration;
+
 use crate::engine::Engine;
 
 /// How Delta tables are written.
@@ -25,6 +27,9 @@ pub struct DeltaOptions {
     pub on_foreign_changes: OnForeignChanges,
     /// Number of small files from which a load compacts some of them in a separate commit; 0 means never.
     pub compact_after: u32,
+    /// Retention of the vacuum that follows a load, at least [`MIN_RETENTION`](crate::sink::delta::MIN_RETENTION); `None` means no vacuum. A
+    /// table is vacuumed when its last such vacuum is a tenth of the retention ago, and at most once a day.
+    pub vacuum_after: Option<Duration>,
 }
 
 impl DeltaOptions {
@@ -41,6 +46,7 @@ impl DeltaOptions {
             is_parquet_folder: false,
             on_foreign_changes: OnForeignChanges::Fail,
             compact_after: 20,
+            vacuum_after: None,
         }
     }
 

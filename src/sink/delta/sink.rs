@@ -307,7 +307,7 @@ impl Sink for DeltaSink {
         let table = plan.table.clone();
         let begun = DeltaLoad::begin(self.options.clone(), log.clone(), plan).await;
         let load = Box::new(begun.map_err(explained).with_field("table", table)?);
-        Ok(Box::new(CompactingLoad { load, log, options: self.options.clone() }))
+        Ok(Box::new(MaintainedLoad { load, log, options: self.options.clone() }))
     }
 }
 
@@ -341,15 +341,16 @@ impl LakeFeatures for DeltaSink {
     }
 }
 
-/// A load that compacts the table after its commit, if the table has too many small files.
-struct CompactingLoad {
+/// A load that maintains the table after its commit: it compacts small files if there are too many, completes the Iceberg view, and removes
+/// old files if that is due. The load succeeds whether or not this does.
+struct MaintainedLoad {
     load: Box<DeltaLoad>,
     log: TableLog,
     options: DeltaOptions,
 }
 
 #[async_trait]
-impl Load for CompactingLoad {
+impl Load for MaintainedLoad {
     async fn write(&mut self, changes: ChangeSet) -> Result<(), WriteError> {
         self.load.write(changes).await
     }
@@ -397,6 +398,18 @@ impl Load for CompactingLoad {
                 _ => "the Iceberg metadata could not be written; the next run writes it".to_owned(),
             };
             committed.loaded.warnings.push(note);
+        }
+        if let Some(retention) = committed.vacuum_after {
+            match vacuum::vacuum(&log, retention).await {
+                Ok(done) => {
+                    tracing::debug!(table = %log.table, files = done.files.len(), bytes = done.bytes, "Removed old files")
+                }
+                Err(error) => {
+                    tracing::warn!(table = %log.table, %error, "Could not remove old files; the load succeeded");
+                    let note = "old files could not be removed; a later run tries again, or `daplake vacuum`";
+                    committed.loaded.warnings.push(note.to_owned());
+                }
+            }
         }
         Ok(committed.loaded)
     }

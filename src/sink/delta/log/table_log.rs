@@ -110,6 +110,17 @@ impl TableLog {
         format!("daplake/{}", self.table)
     }
 
+    /// Application id of the `txn` action whose version is the time of the last automatic vacuum, in microseconds since the epoch.
+    pub(crate) fn vacuum_app_id(&self) -> String {
+        format!("{}/vacuum", self.app_id())
+    }
+
+    /// The time of the last automatic vacuum, by the clock of the machine that did it; `None` if there was none.
+    pub(crate) async fn last_vacuum(&self, state: &TableState) -> Result<Option<Timestamp>> {
+        let version = state.delta.transaction_version(self.log.as_ref(), self.vacuum_app_id()).await;
+        Ok(version.map_err(|error| self.unreadable(error))?.map(Timestamp::from_micros))
+    }
+
     /// The table's folder as a user would write it.
     fn folder_name(&self) -> String {
         match &self.folder {
@@ -307,7 +318,8 @@ impl TableLog {
     /// Commits `actions` and, if given, a new bookmark on top of `base`, or as the first version. Any other commit since `base`
     /// wins.
     ///
-    /// Checkpoints and the removal of expired log entries follow; if they fail, the commit is still valid.
+    /// A checkpoint follows if it is due, and after a load the removal of log entries behind a checkpoint that are older than
+    /// `delta.logRetentionDuration`, unless `delta.enableExpiredLogCleanup` is false. If they fail, the commit is still valid.
     pub(crate) async fn commit(
         &self,
         base: Option<&TableState>,
@@ -324,7 +336,9 @@ impl TableLog {
             let now = Some(chrono::Utc::now().timestamp_millis());
             Action::Txn(Transaction::new_with_last_update(self.app_id(), bookmark.at.micros(), now))
         }));
-        let properties = CommitProperties::default().with_max_retries(0).with_metadata(info);
+        // Other commits must not remove the entry of the last load: without it, changes of other programs since then cannot be excluded.
+        let cleanup = if bookmark.is_some() { None } else { Some(false) };
+        let properties = CommitProperties::default().with_max_retries(0).with_metadata(info).with_cleanup_expired_logs(cleanup);
         let table = base.map(|state| &state.delta as &dyn deltalake::kernel::transaction::TableReference);
         let prepared = CommitBuilder::from(properties)
             .with_actions(actions)

@@ -6,7 +6,7 @@ use std::path::Path as FsPath;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use deltalake::kernel::DeletionVectorDescriptor;
+use deltalake::kernel::{Action, DeletionVectorDescriptor, Transaction};
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use object_store::path::{Path, PathPart};
@@ -14,6 +14,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
+use crate::model::Timestamp;
 use crate::sink::delta::iceberg;
 use crate::sink::delta::log::file_names::{CHANGE_FEED_FOLDER, is_delta_file, is_our_file, remove_files};
 use crate::sink::delta::log::properties;
@@ -66,6 +67,24 @@ pub(crate) async fn vacuum(log: &TableLog, retention: Duration) -> Result<Vacuum
     }
     found.files.sort();
     Ok(found)
+}
+
+/// Minimum time between two automatic vacuums of a table.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The `txn` action with which a load records that a vacuum follows its commit; `None` if the last one is too recent. Files stay at most
+/// about a tenth longer than their retention.
+///
+/// The vacuum is recorded before it is made, so that one that fails every time costs no more than one that succeeds.
+pub(crate) async fn record_if_due(log: &TableLog, state: &TableState, retention: Duration) -> Result<Option<Action>> {
+    let now = Timestamp::now();
+    let interval = i64::try_from((retention / 10).max(DAY).as_micros()).unwrap_or(i64::MAX);
+    let last = log.last_vacuum(state).await?;
+    // A time in the future was recorded by a wrong clock.
+    let is_recent = last.is_some_and(|last| last <= now && now.micros() - last.micros() < interval);
+    let millis = now.micros() / 1000;
+    let record = || Transaction::new_with_last_update(log.vacuum_app_id(), now.micros(), Some(millis));
+    Ok((!is_recent).then(|| Action::Txn(record())))
 }
 
 /// Whether a file has the name of an unfinished upload of a file of the table, `<name>#<number>`. The store does not list such files.

@@ -3,14 +3,16 @@
 use std::fs;
 use std::time::{Duration, SystemTime};
 
+use deltalake::kernel::{Action, Transaction};
+use deltalake::protocol::DeltaOperation;
 use serde_json::{Value, json};
 
 use super::{TestLake, only};
 use crate::error::Kind;
-use crate::model::TableRef;
+use crate::model::{TableRef, Timestamp};
 use crate::sink::conformance::{Change, Change::Del, Change::Up, at, changes, expected, load, plain, plan, read, reduced};
 use crate::sink::delta::log::file_names;
-use crate::sink::delta::{DeletionVectors, DeltaOptions, MIN_RETENTION, Scope};
+use crate::sink::delta::{At, DeletionVectors, DeltaOptions, MIN_RETENTION, Scope};
 use crate::sink::{LoadKind, Sink};
 
 fn table() -> TableRef {
@@ -317,4 +319,184 @@ async fn a_vacuum_removes_unfinished_uploads() {
     assert_eq!(lake.sink.vacuum(&table(), week).await.unwrap(), preview);
     assert!(leftovers.iter().all(|name| !folder.join(name).exists()));
     assert!(others.iter().all(|name| folder.join(name).exists()));
+}
+
+/// The time of the last automatic vacuum that the log of the table records.
+async fn last_vacuum(lake: &TestLake) -> Option<Timestamp> {
+    let log = lake.sink.log(&table()).unwrap();
+    log.last_vacuum(&log.existing_state().await.unwrap()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_vacuums_its_table_at_most_once_a_day() {
+    let lake = TestLake::with(64 << 20, |options| DeltaOptions { vacuum_after: Some(MIN_RETENTION), ..with_vectors(options) });
+    let schema = plain(&table());
+    load(&lake.fixture, &schema, LoadKind::Replace, &rows(0..100), at(1)).await.unwrap();
+    assert_eq!(last_vacuum(&lake).await, None, "a new table has nothing to remove");
+    let leave_file = || {
+        let name = file_names::new_name();
+        fs::write(lake.folder(&table()).join(&name), "of a killed run").unwrap();
+        make_old(&lake, &name, MIN_RETENTION + Duration::from_secs(3600));
+        name
+    };
+    let first = leave_file();
+    let loaded = load(&lake.fixture, &schema, LoadKind::Merge, &rows(100..101), at(2)).await.unwrap();
+    assert_eq!(loaded.warnings, [""; 0]);
+    assert!(!lake.data_files(&table()).contains(&first));
+    let recorded = last_vacuum(&lake).await.unwrap();
+    assert!((0..60_000_000).contains(&(Timestamp::now().micros() - recorded.micros())), "{recorded}");
+
+    // The same result again is no load, and the next load is too early.
+    let second = leave_file();
+    load(&lake.fixture, &schema, LoadKind::Merge, &rows(100..101), at(2)).await.unwrap();
+    load(&lake.fixture, &schema, LoadKind::Merge, &rows(101..102), at(3)).await.unwrap();
+    assert!(lake.data_files(&table()).contains(&second));
+    assert_eq!(last_vacuum(&lake).await, Some(recorded));
+
+    // The time is kept by checkpoints. A day later, and after a time in the future, it is due.
+    let mut seconds = 4;
+    for offset in [-25 * 3600, 3600_i64] {
+        let log = lake.sink.log(&table()).unwrap();
+        let then = Timestamp::now().micros() + offset * 1_000_000;
+        let record = Transaction::new_with_last_update(log.vacuum_app_id(), then, Some(then / 1000));
+        let (state, operation) = (
+            log.existing_state().await.unwrap(),
+            DeltaOperation::SetTableProperties { properties: std::collections::HashMap::new() },
+        );
+        log.commit(Some(&state), vec![Action::Txn(record)], None, operation, std::collections::HashMap::new()).await.unwrap();
+        let left = leave_file();
+        load(&lake.fixture, &schema, LoadKind::Merge, &rows(seconds..seconds + 1), at(seconds)).await.unwrap();
+        assert!(!lake.data_files(&table()).contains(&left));
+        seconds += 1;
+    }
+    let recorded = last_vacuum(&lake).await;
+    for _ in 0..12 {
+        load(&lake.fixture, &schema, LoadKind::Merge, &rows(seconds..seconds + 1), at(seconds)).await.unwrap();
+        seconds += 1;
+    }
+    assert!(lake.folder(&table()).join("_delta_log/_last_checkpoint").exists());
+    assert_eq!(last_vacuum(&lake).await, recorded);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vacuum_that_fails_does_not_fail_the_load() {
+    let mut lake = TestLake::with(64 << 20, with_vectors);
+    let schema = plain(&table());
+    load(&lake.fixture, &schema, LoadKind::Replace, &rows(0..100), at(1)).await.unwrap();
+    // Shorter than the vacuum allows.
+    lake.set_options(|options| options.vacuum_after = Some(Duration::from_secs(3600)));
+    let loaded = load(&lake.fixture, &schema, LoadKind::Merge, &rows(100..101), at(2)).await.unwrap();
+    assert_eq!(loaded.rows, Some(101));
+    assert!(loaded.warnings.iter().any(|warning| warning.contains("old files could not be removed")), "{loaded:?}");
+}
+
+/// Makes the files of the log of all versions up to `newest` older than `age`.
+fn make_log_old(lake: &TestLake, newest: u64, age: Duration) {
+    for entry in fs::read_dir(lake.folder(&table()).join("_delta_log")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name.get(..20).and_then(|version| version.parse::<u64>().ok()).is_some_and(|version| version <= newest) {
+            make_old(lake, &format!("_delta_log/{name}"), age);
+        }
+    }
+}
+
+/// The versions whose entries the log has.
+fn logged_versions(lake: &TestLake) -> Vec<u64> {
+    let names = fs::read_dir(lake.folder(&table()).join("_delta_log")).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut versions: Vec<u64> = names.filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect();
+    versions.sort_unstable();
+    versions
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loads_remove_expired_entries_of_the_log_behind_a_checkpoint() {
+    let month = Duration::from_secs(31 * 24 * 3600);
+    let schema = plain(&table());
+    let set = async |lake: &TestLake, name: &str, value: &str| {
+        let properties = std::collections::HashMap::from([(name.to_owned(), value.to_owned())]);
+        let opened = deltalake::open_table(lake.url(&table())).await.unwrap();
+        opened.set_tbl_properties().with_properties(properties).await.unwrap();
+    };
+    for (property, first_kept) in [
+        // Entries 0 to 6 are older than a month. The newest checkpoint that a reader of version 7 can begin with is of version 5.
+        (None, 5),
+        (Some(("delta.logRetentionDuration", "interval 60 days")), 0),
+        (Some(("delta.enableExpiredLogCleanup", "false")), 0),
+    ] {
+        let lake = TestLake::with(64 << 20, |options| DeltaOptions { checkpoint_interval: 3, ..with_vectors(options) });
+        load(&lake.fixture, &schema, LoadKind::Replace, &rows(0..100), at(1)).await.unwrap();
+        match property {
+            Some((name, value)) => set(&lake, name, value).await,
+            None => set(&lake, "delta.logRetentionDuration", "interval 30 days").await,
+        }
+        for step in 2..8_i64 {
+            load(&lake.fixture, &schema, LoadKind::Merge, &rows(100 + step..101 + step), at(step)).await.unwrap();
+        }
+        make_log_old(&lake, 6, month);
+        load(&lake.fixture, &schema, LoadKind::Merge, &rows(200..201), at(8)).await.unwrap();
+        let kept = logged_versions(&lake);
+        assert_eq!((kept[0], kept[kept.len() - 1]), (first_kept, 8), "{property:?}");
+        assert_eq!(kept.len() as u64, 9 - first_kept, "{property:?}");
+        let now: Vec<Value> = (0..100).chain(102..108).chain([200]).map(row).collect();
+        assert_eq!(read(&lake.fixture, &table()).await, expected(&schema, &now));
+        // The version that a reader may have opened stays readable.
+        for version in 7..=8 {
+            lake.sink.provider_at(&table(), At::Version(version)).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compaction_keeps_the_log_entry_of_the_last_load() {
+    let lake = TestLake::with(64 << 20, |options| DeltaOptions { checkpoint_interval: 1, ..with_vectors(options) });
+    let schema = plain(&table());
+    for step in 1..5_i64 {
+        load(&lake.fixture, &schema, LoadKind::Merge, &rows(step * 10..step * 10 + 10), at(step)).await.unwrap();
+    }
+    make_log_old(&lake, 3, Duration::from_secs(40 * 24 * 3600));
+    lake.sink.optimize(&table(), Scope::Compact).await.unwrap();
+    make_log_old(&lake, 4, Duration::from_secs(40 * 24 * 3600));
+    load(&lake.fixture, &schema, LoadKind::Merge, &rows(0..1), at(5)).await.unwrap();
+    assert_eq!(files_of(&lake).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_with_v2_checkpoints_stays_readable() {
+    let mut lake = TestLake::with(64 << 20, |options| DeltaOptions { checkpoint_interval: 2, ..with_vectors(options) });
+    let schema = plain(&table());
+    load(&lake.fixture, &schema, LoadKind::Replace, &rows(0..100), at(1)).await.unwrap();
+    // Another program switches to v2 checkpoints.
+    let log = lake.sink.log(&table()).unwrap();
+    let state = log.existing_state().await.unwrap();
+    let protocol = json!({
+        "minReaderVersion": 3,
+        "minWriterVersion": 7,
+        "readerFeatures": ["deletionVectors", "v2Checkpoint"],
+        "writerFeatures": ["deletionVectors", "v2Checkpoint", "appendOnly", "invariants"],
+    });
+    let mut metadata = state.metadata.clone();
+    metadata["configuration"]["delta.checkpointPolicy"] = "v2".into();
+    let entry = [
+        json!({"commitInfo": {"operation": "SET TBLPROPERTIES", "timestamp": 1}}),
+        json!({"protocol": protocol}),
+        json!({"metaData": metadata}),
+    ];
+    let entry: Vec<String> = entry.iter().map(Value::to_string).collect();
+    fs::write(lake.folder(&table()).join(format!("_delta_log/{:020}.json", 1)), entry.join("\n")).unwrap();
+    lake.set_options(|options| options.vacuum_after = Some(MIN_RETENTION));
+    for step in 2..12_i64 {
+        load(&lake.fixture, &schema, LoadKind::Merge, &rows(100 + step..101 + step), at(step)).await.unwrap();
+        // Only checkpoints and later entries are left to read.
+        if let Ok(checkpoint) = fs::read_to_string(lake.folder(&table()).join("_delta_log/_last_checkpoint")) {
+            let checkpoint: Value = serde_json::from_str(&checkpoint).unwrap();
+            make_log_old(&lake, checkpoint["version"].as_u64().unwrap() - 1, Duration::from_secs(40 * 24 * 3600));
+        }
+    }
+    assert!(logged_versions(&lake)[0] > 5, "{:?}", logged_versions(&lake));
+    assert!(last_vacuum(&lake).await.is_some());
+    let now: Vec<Value> = (0..100).chain(102..112).map(row).collect();
+    assert_eq!(read(&lake.fixture, &table()).await, expected(&schema, &now));
+    let state = log.existing_state().await.unwrap();
+    assert_eq!(state.property("delta.checkpointPolicy"), Some("v2"));
 }
