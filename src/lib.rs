@@ -100,6 +100,9 @@ pub mod sink;
 #[cfg(feature = "lake")]
 mod store;
 
+#[cfg(feature = "lake")]
+mod catalog;
+
 pub mod ops;
 mod page;
 

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use futures::StreamExt;
 use serde::Serialize;
 
+use super::catalog::require_delta_tables;
 use super::disk_space::{free_bytes, local_folder};
 use super::sync::{NameOptions, Names, choose, layout};
 use super::{KNOWN_NAMESPACES, Listing, Selection};
 use crate::api::Client;
+use crate::catalog::Catalog;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::{Namespace, TableRef, Timestamp, counted};
 use crate::schema::{ColumnRecord, Nested, TableOptions, TableRules, TableSchema};
@@ -137,6 +139,18 @@ fn clock(client: &Client) -> Finding {
             format!("this machine is {} s {} the service", ahead.abs(), if ahead > 0 { "ahead of" } else { "behind" }),
             "synchronise the clock with a time server: object stores reject signatures that are 15 minutes off",
         ),
+    }
+}
+
+/// Tests the connection to a catalog, and whether it can list the tables of a target.
+pub async fn check_catalog(subject: &str, catalog: &Catalog, sink: &dyn Sink) -> Finding {
+    let checked = match require_delta_tables(sink) {
+        Ok(()) => catalog.check().await,
+        refused => refused,
+    };
+    match checked {
+        Ok(()) => Finding::good(subject, "can be read; the right to change it is not tested"),
+        Err(error) => Finding::bad(subject, error),
     }
 }
 

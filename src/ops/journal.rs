@@ -38,6 +38,12 @@ impl Journal {
         Self { folder: folder.into(), account: format!("{:016x}", fnv(account.as_bytes())) }
     }
 
+    /// The folder.
+    #[cfg(feature = "lake")]
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The first line and the path of the entry of one query.
     fn location(&self, table: &TableRef, query: &str) -> Result<(String, PathBuf)> {
         let header = serde_json::to_string(&Line::Query { journal: 1, account: self.account.clone(), query: query.to_owned() })

@@ -13,6 +13,8 @@
 
 mod cancellation;
 #[cfg(feature = "lake")]
+mod catalog;
+#[cfg(feature = "lake")]
 mod check;
 #[cfg(feature = "sql")]
 pub(crate) mod databases;
@@ -63,12 +65,16 @@ pub(crate) use journal::make_private;
 /// For the command line, pages, the cluster and tests; not part of the public API.
 pub(crate) mod internal {
     #[cfg(feature = "lake")]
+    pub use crate::catalog::{Catalog, CatalogKind, CatalogOptions, NameTemplate, Registered};
+    #[cfg(feature = "lake")]
     pub use crate::decode::OutOfRange;
     #[cfg(feature = "lake")]
     pub use crate::fetch::UnpackLimits;
     pub use crate::model::KNOWN_NAMESPACES;
     #[cfg(feature = "lake")]
-    pub use crate::ops::check::{Finding, OptionsCheck, Verdict, check_folder, check_options, check_service, check_target};
+    pub use crate::ops::check::{
+        Finding, OptionsCheck, Verdict, check_catalog, check_folder, check_options, check_service, check_target,
+    };
     pub use crate::ops::ddl::{DdlFor, ddl};
     pub use crate::ops::diagram::{diagram, diagram_among};
     #[cfg(feature = "lake")]

@@ -44,6 +44,7 @@ pub(crate) mod internal {
     pub use crate::sink::lake::{Lake, LakeFormats, detect_formats};
     pub use crate::sink::load::{Layout, OnSchemaChange};
     pub use crate::sink::target::{
-        Capabilities, ColumnStatus, ForeignChanges, LakeFeatures, LoadRecord, ReaderRequirement, TableProblems,
+        Capabilities, CatalogColumn, CatalogEntry, ColumnStatus, ForeignChanges, LakeFeatures, LoadRecord, ReaderRequirement,
+        TableProblems,
     };
 }

@@ -1,6 +1,7 @@
 //! The contract of all targets, and what they report about their tables.
 
 use std::fmt::Debug;
+use std::hash::{Hash, Hasher};
 
 use async_trait::async_trait;
 
@@ -179,11 +180,54 @@ pub trait LakeFeatures: Send + Sync {
         Ok(())
     }
 
+    /// Whether catalogs can list the tables: programs read them by their location alone.
+    fn suits_catalogs(&self) -> bool {
+        false
+    }
+
+    /// A table as catalogs list it. `None` if it does not exist.
+    async fn catalog_entry(&self, _table: &TableRef) -> Result<Option<CatalogEntry>> {
+        Ok(None)
+    }
+
     /// Writes the file of views over all tables. Called once after a run that changed a table.
     async fn write_views(&self) -> Result<()>;
 
     /// See [`Capabilities::validate_layout`].
     async fn validate_layout(&self, table: &TableRef, wanted: &Layout) -> Result<()>;
+}
+
+/// A table as catalogs list it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogEntry {
+    /// The table.
+    pub table: TableRef,
+    /// The URL of its folder, which ends with a slash.
+    pub location: String,
+    /// The description.
+    pub description: Option<String>,
+    /// The columns, in order.
+    pub columns: Vec<CatalogColumn>,
+}
+
+impl CatalogEntry {
+    /// Identifies the content of the entry.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = std::hash::DefaultHasher::new();
+        format!("{self:?}").hash(&mut hash);
+        format!("{:016x}", hash.finish())
+    }
+}
+
+/// A column as catalogs list it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogColumn {
+    /// The name.
+    pub name: String,
+    /// The type as Hive writes it, such as `array<struct<id:bigint>>`.
+    pub hive_type: String,
+    /// The description.
+    pub description: Option<String>,
 }
 
 /// State of a table after its last commit.
@@ -208,6 +252,9 @@ pub struct CommittedState {
     /// Whether the table has an Iceberg view, which may show an older version.
     #[doc(hidden)]
     pub has_iceberg_view: bool,
+    /// The [`CatalogEntry::fingerprint`] of the table, if catalogs can list it.
+    #[doc(hidden)]
+    pub catalog_fingerprint: Option<String>,
 }
 
 impl CommittedState {
@@ -221,6 +268,7 @@ impl CommittedState {
             keeps_rows: false,
             foreign_changes: None,
             has_iceberg_view: false,
+            catalog_fingerprint: None,
         }
     }
 

@@ -19,14 +19,14 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Creates the HTTP clients of a store.
 #[derive(Debug, Clone)]
-pub(super) struct Connector {
+pub(crate) struct Connector {
     roots: Vec<reqwest::Certificate>,
     is_loopback: bool,
 }
 
 impl Connector {
     /// For a store at `endpoint` (`None`: the provider's own), with additional root certificates.
-    pub(super) fn new(ca_bundle: Option<&Path>, endpoint: Option<&Url>) -> Result<Self> {
+    pub(crate) fn new(ca_bundle: Option<&Path>, endpoint: Option<&Url>) -> Result<Self> {
         let roots = match ca_bundle {
             Some(path) => read_bundle(path).with_field("ca_bundle", path.display())?,
             None => Vec::new(),
@@ -35,7 +35,7 @@ impl Connector {
     }
 
     /// The client options for `object_store`.
-    pub(super) fn options(allow_http: bool) -> ClientOptions {
+    pub(crate) fn options(allow_http: bool) -> ClientOptions {
         ClientOptions::new().with_allow_http(allow_http).with_connect_timeout(CONNECT_TIMEOUT).with_timeout_disabled()
     }
 }
@@ -95,7 +95,7 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 /// Parses an endpoint. Plain HTTP is accepted only for this machine or if `allow_http` is set: rows are personal data.
-pub(super) fn endpoint(text: &str, allow_http: bool) -> Result<Url> {
+pub(crate) fn endpoint(text: &str, allow_http: bool) -> Result<Url> {
     let hint = "write https://HOST:PORT";
     let url = Url::parse(text).map_err(|error| {
         Error::new(Kind::Usage, "The endpoint of the object store is not a URL").caused_by(error).hint(hint)

@@ -33,8 +33,10 @@ use object_store::path::Path;
 use url::Url;
 
 pub use self::failure::explained;
+pub(crate) use self::http::{Connector, endpoint};
 pub(crate) use self::local::{create_folder, sync_folder};
 pub use self::options::StoreOptions;
+pub(crate) use self::s3::{AwsAccount, aws_account};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::redact::SafeUrl;
 

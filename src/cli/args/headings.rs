@@ -13,6 +13,9 @@ pub(in crate::cli) const COLUMNS: &str = "Columns and privacy";
 pub(in crate::cli) const LAKE: &str = "Lake tables";
 
 #[cfg(feature = "lake")]
+pub(in crate::cli) const CATALOG: &str = "Catalog";
+
+#[cfg(feature = "lake")]
 pub(in crate::cli) const DATABASES: &str = "Databases";
 
 #[cfg(feature = "lake")]

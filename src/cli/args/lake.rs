@@ -1,16 +1,17 @@
-//! How lake tables are written, and the commands that maintain them.
+//! How lake tables are written, the catalog in which they are registered, and the commands that maintain them.
 
 use std::time::Duration;
 
 use clap::Args;
 
-use crate::cli::args::headings::{DOWNLOAD, LAKE};
+use crate::cli::args::headings::{CATALOG, DOWNLOAD, LAKE};
 use crate::cli::args::query::OutputFormat;
 use crate::cli::args::selection::{HashKeyArgs, HeldTablesArgs};
 use crate::cli::args::target::{EngineArgs, TargetArgs};
 use crate::cli::values::choices::choice;
 use crate::cli::values::duration::parse_retention;
 use crate::model::Format;
+use crate::ops::CatalogKind;
 use crate::sink::delta::{ChangeDataFeed, DeletionVectors, IcebergView, OnForeignChanges};
 
 /// How lake tables are written.
@@ -62,6 +63,38 @@ pub(in crate::cli) struct LakeArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_retention, hide_short_help = true, help_heading = LAKE)]
     pub(in crate::cli) vacuum_after: Option<Duration>,
 }
+
+/// The catalog of the tables.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct CatalogArgs {
+    /// Register Delta tables in a catalog after their loads, so that query engines find them.
+    ///
+    /// `glue` is the AWS Glue Data Catalog, for targets in S3. Tables appear with columns and descriptions, and follow schema
+    /// changes. If a registration fails, the load still succeeds, with a warning, and the next run tries again.
+    #[arg(
+        long,
+        value_parser = choice::<Option<CatalogKind>>(),
+        default_value = "none",
+        value_name = "KIND",
+        hide_short_help = true,
+        help_heading = CATALOG
+    )]
+    pub(in crate::cli) catalog: ChosenCatalog,
+    /// Name of the database of a table, with the placeholders {namespace} and {table}; it is created if it does not exist.
+    #[arg(long, default_value = "{namespace}", value_name = "TEMPLATE", hide_short_help = true, help_heading = CATALOG)]
+    pub(in crate::cli) catalog_database: String,
+    /// Name of a table, with the placeholders {namespace} and {table}.
+    #[arg(long, default_value = "{table}", value_name = "TEMPLATE", hide_short_help = true, help_heading = CATALOG)]
+    pub(in crate::cli) catalog_table: String,
+    /// Option of the catalog; may be repeated: region, endpoint or catalog_id.
+    ///
+    /// By default, region and credentials are those of the target.
+    #[arg(long, value_name = "NAME=VALUE", hide_short_help = true, help_heading = CATALOG)]
+    pub(in crate::cli) catalog_option: Vec<String>,
+}
+
+/// The kind of the catalog. An alias, because clap would take an `Option` for an option that may be missing.
+pub(in crate::cli) type ChosenCatalog = Option<CatalogKind>;
 
 #[derive(Debug, Args)]
 #[command(

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 #[cfg(feature = "sql")]
 use crate::cli::args::database::DatabaseArgs;
 use crate::cli::args::headings::OUTPUT;
-use crate::cli::args::lake::LakeArgs;
+use crate::cli::args::lake::{CatalogArgs, LakeArgs};
 use crate::cli::args::query::OutputFormat;
 use crate::cli::args::selection::{SelectionArgs, TableArgs};
 use crate::cli::args::sync::NotifyArgs;
@@ -74,6 +74,8 @@ pub(in crate::cli) struct CheckArgs {
     pub(in crate::cli) tables: TableArgs,
     #[command(flatten)]
     pub(in crate::cli) lake: LakeArgs,
+    #[command(flatten)]
+    pub(in crate::cli) catalog: CatalogArgs,
     #[cfg(feature = "sql")]
     #[command(flatten)]
     pub(in crate::cli) database: DatabaseArgs,

@@ -12,7 +12,7 @@ use crate::cli::args::cluster::ClusterArgs;
 #[cfg(feature = "sql")]
 use crate::cli::args::database::DatabaseArgs;
 use crate::cli::args::headings::{COLUMNS, DOWNLOAD, LIMITS, NOTIFICATIONS, OUTPUT, SCHEDULE, TABLES};
-use crate::cli::args::lake::LakeArgs;
+use crate::cli::args::lake::{CatalogArgs, LakeArgs};
 use crate::cli::args::selection::{SchemaChangesArgs, SelectionArgs, TableArgs, TimeArgs};
 use crate::cli::args::target::{EngineArgs, StateArgs, TargetArgs};
 use crate::cli::values::bytes::parse_bytes;
@@ -69,6 +69,8 @@ pub(in crate::cli) struct SyncArgs {
     pub(in crate::cli) bad_rows: Option<PathBuf>,
     #[command(flatten)]
     pub(in crate::cli) lake: LakeArgs,
+    #[command(flatten)]
+    pub(in crate::cli) catalog: CatalogArgs,
     #[cfg(feature = "sql")]
     #[command(flatten)]
     pub(in crate::cli) database: DatabaseArgs,

@@ -74,18 +74,24 @@ async fn check_target(global: &GlobalArgs, run: &CheckArgs, listed: Option<(&Cli
     }
     let opened = context::target(global, &run.target).await.and_then(|target| {
         let engine = context::engine(&run.engine)?;
-        context::open_sink(
+        let sink = context::open_sink(
             &target,
             &engine,
             &run.lake,
             #[cfg(feature = "sql")]
             &run.database,
-        )
+        )?;
+        Ok((target, sink))
     });
-    let sink = match opened {
-        Ok(sink) => sink,
+    let (target, sink) = match opened {
+        Ok(opened) => opened,
         Err(error) => return findings.push(Finding::bad("target", error)),
     };
+    match context::catalog(&run.catalog, &target) {
+        Ok(None) => {}
+        Ok(Some(catalog)) => findings.push(ops::check_catalog("catalog", &catalog, sink.as_ref()).await),
+        Err(error) => findings.push(Finding::bad("catalog", error)),
+    }
     let SelectionArgs { namespace, table, exclude } = &run.selection;
     let selection = Selection { namespaces: namespace.clone(), tables: table.clone(), exclude: exclude.clone() };
     let selected = listed.and_then(|(_, listing)| selection.resolve_among(&listing.tables).ok());

@@ -13,7 +13,7 @@ use crate::api::{Client, ClientOptions, Credentials, Pacing, RetryPolicy};
 use crate::cli::args::database::DatabaseArgs;
 use crate::cli::args::global::GlobalArgs;
 #[cfg(feature = "lake")]
-use crate::cli::args::lake::LakeArgs;
+use crate::cli::args::lake::{CatalogArgs, LakeArgs};
 #[cfg(feature = "lake")]
 use crate::cli::args::selection::{HashKeyArgs, TableArgs};
 #[cfg(feature = "lake")]
@@ -32,7 +32,7 @@ use crate::engine::{Engine, EngineOptions};
 use crate::error::ResultExt;
 use crate::error::{Error, Kind, Result};
 #[cfg(feature = "lake")]
-use crate::ops::{self, Target};
+use crate::ops::{self, Catalog, CatalogOptions, Target};
 #[cfg(feature = "lake")]
 use crate::redact::Secret;
 #[cfg(feature = "lake")]
@@ -213,7 +213,8 @@ pub(in crate::cli) fn open_sink(
     match target {
         #[cfg(feature = "sql")]
         Target::Database(_) => {
-            if let Some(option) = delta_feature(lake) {
+            let vacuum = lake.vacuum_after.map(|_| "--vacuum-after");
+            if let Some(option) = delta_feature(lake).or(vacuum) {
                 return Err(Error::new(
                     Kind::Unsupported,
                     format!("{option} is for Delta tables, and the target is a database"),
@@ -346,6 +347,27 @@ pub(in crate::cli) fn delta_options(engine: &Engine, args: &LakeArgs) -> DeltaOp
         vacuum_after: args.vacuum_after,
         ..DeltaOptions::new(engine.clone())
     }
+}
+
+/// The catalog of the tables of a target. Does not connect.
+#[cfg(feature = "lake")]
+pub(in crate::cli) fn catalog(args: &CatalogArgs, target: &Target) -> Result<Option<Catalog>> {
+    let Some(kind) = args.catalog else { return Ok(None) };
+    let place = match target {
+        Target::Parquet(inner) => inner.as_ref(),
+        other => other,
+    };
+    let Target::Store(url, store) = place else {
+        return Err(Error::new(Kind::Unsupported, "A catalog can list tables in an object store only")
+            .hint("leave --catalog out for this target, or set `catalog = \"none\"` in its section of the settings file"));
+    };
+    let options = CatalogOptions {
+        kind,
+        database: args.catalog_database.parse()?,
+        table: args.catalog_table.parse()?,
+        options: args.catalog_option.clone(),
+    };
+    Catalog::open(&options, url.reveal(), store).map(Some)
 }
 
 /// An engine with default options.

@@ -94,6 +94,7 @@ pub(in crate::cli) const TARGET: &[Key] = &[
     key("targets", "url", "target", Form::Place, "\"./lake\"", ""),
     key("targets", "format", "format", Form::Choice, "\"delta\"", ""),
     key("targets", "store_options", "store_option", Form::Pairs, "{ region = \"eu-central-1\" }", ""),
+    key("targets", "catalog", "catalog", Form::Choice, "\"glue\"", "instead of the type in [catalog]"),
     key("targets", "include", "table", Form::List, "[\"users\", \"courses\"]", "for this target, instead of `tables` below"),
 ];
 
@@ -151,7 +152,8 @@ pub(in crate::cli) const TABLES: &[Key] = &[
 ];
 
 /// Options that databases do not support. The settings file can have them for all targets, so there they are ignored for databases.
-pub(in crate::cli) const FOR_LAKES: [&str; 5] = ["deletes", "mode", "partition_by", "change_data_feed", "iceberg"];
+pub(in crate::cli) const FOR_LAKES: [&str; 7] =
+    ["deletes", "mode", "partition_by", "change_data_feed", "iceberg", "vacuum_after", "catalog"];
 
 /// The section whose keys each target can override.
 pub(in crate::cli) const SHARED: &str = "sync";
@@ -248,6 +250,10 @@ pub(in crate::cli) const KEYS: &[Key] = &[
     ),
     key("sync", "time_budget", "time_budget", Form::Time, "\"14m\"", "stop after this time; the next run continues"),
     key("sync", "report", "report", Form::Path, "\"report.json\"", ""),
+    key("catalog", "type", "catalog", Form::Choice, "\"glue\"", "where query engines look for tables; or \"none\""),
+    key("catalog", "database", "catalog_database", Form::Text, "\"{namespace}\"", "name of the database of a table"),
+    key("catalog", "table", "catalog_table", Form::Text, "\"{table}\"", "name of a table"),
+    key("catalog", "options", "catalog_option", Form::Pairs, "{ region = \"eu-central-1\" }", ""),
     key(
         "schedule",
         "every",
@@ -315,7 +321,7 @@ const fn key(
 
 /// Sections whose keys are defaults of `sync` and `check` only, even if other commands have an option of the same name.
 pub(in crate::cli) fn is_for_sync_only(section: &str) -> bool {
-    matches!(section, SHARED | "tables" | "schedule" | "notify" | "metrics")
+    matches!(section, SHARED | "tables" | "catalog" | "schedule" | "notify" | "metrics")
 }
 
 #[cfg(test)]

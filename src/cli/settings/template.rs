@@ -99,6 +99,7 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ),
     ("sync", "sync", ""),
     ("tables", "tables.\"canvas.pseudonyms\"", "# Keys for single tables; the section is named after a table or a pattern.\n"),
+    ("catalog", "catalog", "# Registers Delta tables after their loads.\n"),
     ("schedule", "schedule", ""),
     ("notify", "notify", "# Where to report the result of a run. The address of a webhook is a secret.\n"),
     ("metrics", "metrics", ""),

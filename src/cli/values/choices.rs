@@ -4,7 +4,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use crate::model::Format;
 #[cfg(feature = "lake")]
-use crate::ops::{Freshness, NotifyForm, NotifyOn, OnSnapshotRequired, OutOfRange};
+use crate::ops::{CatalogKind, Freshness, NotifyForm, NotifyOn, OnSnapshotRequired, OutOfRange};
 use crate::page::Columns;
 #[cfg(feature = "lake")]
 use crate::schema::{LakeFormat, Nested};
@@ -63,6 +63,11 @@ impl Choice for DeletionVectors {
 #[cfg(feature = "lake")]
 impl Choice for IcebergView {
     const CHOICES: &'static [(&'static str, Self)] = &[("on", IcebergView::On), ("off", IcebergView::Off)];
+}
+
+#[cfg(feature = "lake")]
+impl Choice for Option<CatalogKind> {
+    const CHOICES: &'static [(&'static str, Self)] = &[("glue", Some(CatalogKind::Glue)), ("none", None)];
 }
 
 #[cfg(feature = "lake")]

@@ -18,6 +18,7 @@ pub use self::types::{
     Counts, DiskUse, Freshness, Growth, JobStarts, LastFailure, NextJob, Overview, Point, ReaderGroup, StatusLine,
 };
 use super::Selection;
+use super::catalog::CatalogRecord;
 use super::runs::{RunHistory, RunLog};
 use crate::error::{ErrorContext, Result};
 use crate::model::{Namespace, TableRef, Timestamp};
@@ -150,7 +151,9 @@ pub async fn overview(request: &OverviewRequest) -> Result<Overview> {
     add_details(request, &history, &mut lines).await?;
     let location = sink.location().to_string();
     let jobs = Jobs::read(request.jobs.as_deref(), &location, now);
+    let catalog = request.jobs.as_deref().map(|folder| CatalogRecord::read(folder, &location)).unwrap_or_default();
     for line in &mut lines {
+        line.catalog_failure = catalog.failure_of(&line.table_ref()).map(str::to_owned);
         if line.state == Freshness::Behind {
             line.reason = Some(why_behind(line, &history, tries.get(line.name().as_str()).copied(), now));
         }
@@ -261,6 +264,7 @@ async fn lines(sink: &dyn Sink, tables: Vec<TableRef>, current_for: Duration) ->
                 kept_as: status.kept_as,
                 failure: None,
                 reason: None,
+                catalog_failure: None,
                 last_tried: None,
                 next_job: None,
                 stored_bytes: None,

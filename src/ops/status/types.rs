@@ -65,6 +65,9 @@ pub struct StatusLine {
     /// Why the table is behind or failing: a sentence without a full stop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Why the last registration in the catalog failed: a sentence without a full stop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub catalog_failure: Option<String>,
     /// When the last run of this machine that tried the table started, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_tried: Option<String>,
@@ -268,6 +271,7 @@ impl StatusLine {
             kept_as: None,
             failure: None,
             reason: None,
+            catalog_failure: None,
             last_tried: None,
             next_job: None,
             stored_bytes: None,

@@ -19,6 +19,7 @@ use super::time_budget::{RunState, TimeBudget};
 use crate::api::{FinishedJob, Job, Query, RunOptions, VersionedSchema};
 use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{KNOWN_NAMESPACES, Mode, Namespace, TableRef, Timestamp, Window};
+use crate::ops::catalog::Registrar;
 use crate::ops::journal::{JournalEntry, sync_key, window_text};
 use crate::ops::runs::{Outcome, Phases};
 use crate::ops::selection::{Holder, unknown_table};
@@ -43,6 +44,8 @@ pub(super) struct Replicator {
     pub(super) state: watch::Sender<RunState>,
     pub(super) budget: TimeBudget,
     pub(super) events: EventReporter,
+    /// Registers tables in the catalog, if there is one.
+    pub(super) registrar: Option<Registrar>,
     /// Tables of each namespace, listed when a table is not found.
     pub(super) lists: Mutex<BTreeMap<Namespace, Arc<OnceCell<Vec<TableRef>>>>>,
 }
@@ -181,6 +184,9 @@ impl Replicator {
             committed
         };
         self.check_precondition(table, committed.as_ref()).await?;
+        if let Some(registrar) = &self.registrar {
+            registrar.found(table, committed.as_ref());
+        }
         if committed.as_ref().is_some_and(|state| state.has_iceberg_view)
             && let Some(lake) = self.request.sink.capabilities().lake
             && let Err(error) = lake.publish_iceberg(table).await

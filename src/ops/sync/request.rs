@@ -8,6 +8,7 @@ use super::events::SyncObserver;
 use super::executors::ExecutorProvider;
 use super::option_names::NameOptions;
 use crate::api::Client;
+use crate::catalog::Catalog;
 use crate::decode::OutOfRange;
 use crate::engine::Engine;
 use crate::error::Result;
@@ -128,6 +129,9 @@ pub struct SyncRequest {
     /// Records the jobs of a run, so that the next run can resume them; `None`: jobs are not resumed. Two concurrent runs with the same
     /// journal do not work on the same table at the same time: the second one waits.
     pub journal: Option<Journal>,
+    /// Catalog in which tables are registered after their loads.
+    #[doc(hidden)]
+    pub catalog: Option<Arc<Catalog>>,
     /// Ignore the jobs of earlier runs.
     pub fresh: bool,
     /// Time after which the run ends. No table starts shortly before; the least recently synced tables start first.
@@ -193,6 +197,7 @@ impl SyncRequest {
             unpack: UnpackLimits::default(),
             out_of_range: OutOfRange::Fail,
             journal: None,
+            catalog: None,
             fresh: false,
             time_budget: None,
             skip_recent: None,

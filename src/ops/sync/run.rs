@@ -21,6 +21,8 @@ use super::time_budget::{RunState, TimeBudget};
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::model::{TableRef, Timestamp};
 use crate::ops::cancellation::DeferReason;
+use crate::ops::catalog::{Registrar, require_delta_tables};
+use crate::ops::journal::Journal;
 use crate::ops::runs::{Outcome, Phases, Report, TableReport};
 use crate::ops::selection::Resolved;
 use crate::panics;
@@ -97,6 +99,7 @@ async fn run(request: SyncRequest) -> Result<Report> {
         state: watch::Sender::new(RunState::Running),
         budget,
         events,
+        registrar: registrar(&request, &location),
         lists: Mutex::default(),
         request: Arc::clone(&request),
     };
@@ -138,6 +141,11 @@ async fn run(request: SyncRequest) -> Result<Report> {
     })
 }
 
+fn registrar(request: &SyncRequest, location: &str) -> Option<Registrar> {
+    let catalog = Arc::clone(request.catalog.as_ref()?);
+    Some(Registrar::new(catalog, request.journal.as_ref().map(Journal::folder), location))
+}
+
 fn scan_options(request: &SyncRequest) -> ScanOptions {
     ScanOptions {
         partitions: request.object_concurrency.max(1),
@@ -154,6 +162,9 @@ fn scan_options(request: &SyncRequest) -> ScanOptions {
 
 /// Checks target, tables and names before any job starts.
 async fn prepare(request: &SyncRequest, location: &str, patience: Option<Duration>) -> Result<(Option<BadRowFile>, Resolved)> {
+    if request.catalog.is_some() {
+        require_delta_tables(request.sink.as_ref())?;
+    }
     request.sink.check().await.with_field("target", location)?;
     let bad_rows = request.bad_rows.as_deref().map(BadRowFile::open).transpose()?;
     let selection = &request.selection;
@@ -230,10 +241,27 @@ async fn sync_tables(replicator: &Replicator, tables: Vec<TableRef>, queue: &Sta
     reports.into_iter().flatten().collect()
 }
 
+/// Registers the table in the catalog, if there is one. If the run ends meanwhile, the next one does.
+async fn register(replicator: &Replicator, table: &TableRef, mut outcome: TableOutcome) -> TableOutcome {
+    let Some(registrar) = &replicator.registrar else { return outcome };
+    let sink = replicator.request.sink.as_ref();
+    let warning = tokio::select! {
+        warning = registrar.register(sink, table, &outcome.outcome) => warning,
+        () = replicator.request.cancellation.aborted() => None,
+        () = replicator.budget.over() => None,
+    };
+    outcome.warnings.extend(warning);
+    outcome
+}
+
 async fn sync_table(replicator: &Replicator, table: TableRef, slot: QueueSlot<'_>) -> TableReport {
     // Dropping this future at an await is safe: the table has its old or its new state, and the journal knows the job.
     // A panic in one table does not stop the others.
-    let replicating = Box::pin(panics::caught_async(replicator.replicate(&table, slot)));
+    let working = async {
+        let outcome = Box::pin(replicator.replicate(&table, slot)).await?;
+        Ok::<_, Error>(register(replicator, &table, outcome).await)
+    };
+    let replicating = Box::pin(panics::caught_async(working));
     let ended = tokio::select! {
         biased;
         ended = replicating => {

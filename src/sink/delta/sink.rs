@@ -24,6 +24,7 @@ use crate::sink::delta::log::protocol;
 use crate::sink::delta::log::system_columns::{SystemColumn, TableLayout};
 use crate::sink::delta::log::table_log::TableLog;
 use crate::sink::delta::log::table_state::TableState;
+use crate::sink::delta::maintenance::catalog_entry;
 use crate::sink::delta::maintenance::commit_history::{self, Commit};
 use crate::sink::delta::maintenance::optimize::{self, Optimized, Scope};
 use crate::sink::delta::maintenance::time_travel::{self, At};
@@ -33,8 +34,8 @@ use crate::sink::delta::maintenance::views;
 use crate::sink::delta::modes::context::LoadContext;
 use crate::sink::delta::options::{DeltaOptions, OnForeignChanges};
 use crate::sink::{
-    Capabilities, CommittedState, Executor, LakeFeatures, Layout, Load, LoadPlan, LoadRecord, LoadSummary, Sink, TableProblems,
-    TableStatus, WriteError,
+    Capabilities, CatalogEntry, CommittedState, Executor, LakeFeatures, Layout, Load, LoadPlan, LoadRecord, LoadSummary, Sink,
+    TableProblems, TableStatus, WriteError,
 };
 use crate::store::{Place, StoreOptions, explained};
 
@@ -218,6 +219,7 @@ impl Sink for DeltaSink {
             keeps_rows: layout.keeps_rows() && !state.files.is_empty(),
             foreign_changes,
             has_iceberg_view: state.has_iceberg_view(),
+            catalog_fingerprint: self.suits_catalogs().then(|| catalog_entry::entry_of(&log, &state).fingerprint()),
             known_columns: Some(own_columns(&state)),
             ..CommittedState::new(state.bookmark, state.column_record())
         }))
@@ -329,6 +331,14 @@ impl LakeFeatures for DeltaSink {
 
     async fn publish_iceberg(&self, table: &TableRef) -> Result<()> {
         iceberg::publish(&self.log(table)?).await.map_err(explained)
+    }
+
+    fn suits_catalogs(&self) -> bool {
+        !self.options.is_parquet_folder
+    }
+
+    async fn catalog_entry(&self, table: &TableRef) -> Result<Option<CatalogEntry>> {
+        catalog_entry::catalog_entry(&self.log(table)?).await.map_err(explained)
     }
 
     async fn validate_layout(&self, table: &TableRef, wanted: &Layout) -> Result<()> {

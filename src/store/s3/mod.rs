@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, S3ConditionalPut};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, AwsCredentialProvider, S3ConditionalPut};
 use object_store::{CredentialProvider, ObjectStore, RetryConfig};
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -45,6 +45,27 @@ pub(super) fn open(url: &Url, options: &StoreOptions) -> Result<Arc<dyn ObjectSt
     let builder = with_credentials(builder, options, &profile)?;
     let store = builder.build().context(Kind::Usage, "The object store cannot be set up")?;
     Ok(Arc::new(RemoteStore::new(store)))
+}
+
+/// An account of Amazon Web Services, for services other than S3.
+#[derive(Clone)]
+pub(crate) struct AwsAccount {
+    pub(crate) credentials: AwsCredentialProvider,
+    /// The region, if a setting names it.
+    pub(crate) region: Option<String>,
+    /// The endpoint of the service, if a setting names it.
+    pub(crate) endpoint: Option<String>,
+}
+
+/// The account that opens a bucket, with the endpoint of another service, such as `GLUE`. Does not connect.
+pub(crate) fn aws_account(bucket: &Url, options: &StoreOptions, service: &str) -> Result<AwsAccount> {
+    let profile = profile::read(options)?;
+    let builder = with_credentials(builder(bucket, options, &profile)?, options, &profile)?;
+    let region = builder.get_config_value(&AmazonS3ConfigKey::Region);
+    let endpoint = options.variable(&format!("AWS_ENDPOINT_URL_{service}")).or_else(|| options.variable("AWS_ENDPOINT_URL"));
+    let endpoint = endpoint.map(str::to_owned);
+    let store = builder.build().context(Kind::Usage, "The object store cannot be set up")?;
+    Ok(AwsAccount { credentials: Arc::clone(store.credentials()), region, endpoint })
 }
 
 /// The builder without credentials.

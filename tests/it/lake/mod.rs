@@ -1,5 +1,6 @@
 //! Delta tables and Parquet folders as targets, on disk and in object stores.
 
+mod catalog;
 mod columns;
 mod crash;
 #[cfg(target_os = "linux")]

@@ -91,7 +91,7 @@ impl Store {
     }
 }
 
-fn program(variable: &str, word: &str) -> Option<PathBuf> {
+pub fn program(variable: &str, word: &str) -> Option<PathBuf> {
     let found = std::env::var_os(variable).map(PathBuf::from);
     if found.is_none() {
         let required = std::env::var("DAPLAKE_TEST_REQUIRE").is_ok_and(|list| list.split(',').any(|required| required == word));
@@ -115,13 +115,13 @@ fn answers_200(port: u16, path: &str) -> bool {
 }
 
 /// Ports that are free now.
-fn free_ports(count: usize) -> Vec<u16> {
+pub fn free_ports(count: usize) -> Vec<u16> {
     let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap()).collect();
     listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
 /// The process, once it listens.
-fn started(mut command: Command, log: PathBuf, port: u16) -> Child {
+pub fn started(mut command: Command, log: PathBuf, port: u16) -> Child {
     let output = std::fs::File::create(&log).unwrap();
     command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
     let mut child = command.spawn().unwrap();

@@ -33,6 +33,7 @@ pub(super) fn overview_text(overview: &Overview, layout: Layout) -> String {
     }
     let mut text = totals(overview);
     text.push_str(&reasons(overview));
+    text.push_str(&unregistered(overview));
     text.push_str(&report::failing(overview));
     if !overview.tables.is_empty() {
         let mut lines: Vec<&StatusLine> = overview.tables.iter().collect();
@@ -168,6 +169,18 @@ fn reasons(overview: &Overview) -> String {
         groups.entry(line.reason.as_deref().unwrap_or_default()).or_default().push(line.name());
     }
     let line = |(reason, tables): (&str, Vec<String>)| format!("behind: {}: {reason}\n", named(&tables));
+    groups.into_iter().map(line).collect()
+}
+
+/// Why tables are not registered in the catalog, one line for each reason.
+fn unregistered(overview: &Overview) -> String {
+    let mut groups: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for line in &overview.tables {
+        if let Some(reason) = &line.catalog_failure {
+            groups.entry(reason).or_default().push(line.name());
+        }
+    }
+    let line = |(reason, tables): (&str, Vec<String>)| format!("not registered in the catalog: {}: {reason}\n", named(&tables));
     groups.into_iter().map(line).collect()
 }
 

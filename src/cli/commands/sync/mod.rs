@@ -158,6 +158,7 @@ async fn prepare(global: &GlobalArgs, runs: Vec<SyncArgs>, names: &NameOptions) 
 
 async fn request(global: &GlobalArgs, client: &Client, args: SyncArgs) -> Result<SyncRequest> {
     let target = context::target(global, &args.target).await?;
+    let catalog = context::catalog(&args.catalog, &target)?;
     let engine = context::engine_for(&target, &args.engine)?;
     let sink = context::open_sink(
         &target,
@@ -195,6 +196,7 @@ async fn request(global: &GlobalArgs, client: &Client, args: SyncArgs) -> Result
             ..UnpackLimits::default()
         },
         journal: state.map(|folder| Journal::new(folder, &context::account(global))),
+        catalog: catalog.map(Arc::new),
         fresh: args.fresh,
         time_budget: args.schedule.time_budget,
         skip_recent,
