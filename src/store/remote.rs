@@ -19,7 +19,6 @@ use super::failure::cleaned;
 use super::upload::{OpenUploads, Upload};
 
 /// A remote object store.
-#[derive(Debug)]
 pub(super) struct RemoteStore<S> {
     store: Arc<S>,
     open: OpenUploads,
@@ -37,6 +36,13 @@ impl<S> RemoteStore<S> {
     pub(super) fn listing_all(mut self, lists_all: bool) -> Self {
         self.lists_all = lists_all;
         self
+    }
+}
+
+/// Without the settings of the store, which can contain a token.
+impl<S: std::fmt::Display> std::fmt::Debug for RemoteStore<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RemoteStore({})", self.store)
     }
 }
 
