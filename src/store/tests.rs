@@ -235,6 +235,10 @@ fn urls_and_options_are_checked_before_connecting() {
     open("az://container/x", azure("AZURE_STORAGE_CONNECTION_STRING", "AccountName=name;AccountKey=cGxhbnRlZA==")).unwrap();
     let at = open("abfss://container@name.dfs.core.windows.net/x", StoreOptions::default()).unwrap();
     assert_eq!(at.root().as_ref(), "x");
+    let lakehouse = "abfss://my%20workspace@onelake.dfs.fabric.microsoft.com/school.Lakehouse/Tables";
+    let at = open(lakehouse, azure("AZURE_STORAGE_TOKEN", "planted")).unwrap();
+    assert_eq!(at.root().as_ref(), "school.Lakehouse/Tables");
+    assert!(!format!("{at:?}").contains("planted"));
     assert_eq!(open("az://container/x", StoreOptions::default()).unwrap_err().kind(), Kind::Usage);
     assert_eq!(
         open("az://container/x", azure("AZURE_STORAGE_ACCOUNT", "name").with_option("nonsense=1").unwrap()).unwrap_err().kind(),
