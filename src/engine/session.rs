@@ -10,6 +10,7 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::spill::SpillFolder;
 use crate::error::{Error, Kind, Result, ResultExt};
@@ -65,6 +66,8 @@ struct Inner {
     // Declared before the folder: spill files are closed before the folder is removed.
     runtime: Arc<RuntimeEnv>,
     spill: SpillFolder,
+    /// One permit, for [`Engine::whole_pool`].
+    whole_pool: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -92,7 +95,7 @@ impl Engine {
             .with_disk_manager_builder(disk)
             .build_arc()
             .context(Kind::Io, "Cannot use the folder for temporary files")?;
-        Ok(Self { inner: Arc::new(Inner { options, runtime, spill }) })
+        Ok(Self { inner: Arc::new(Inner { options, runtime, spill, whole_pool: Arc::new(Semaphore::new(1)) }) })
     }
 
     /// A new session on the shared runtime.
@@ -106,6 +109,11 @@ impl Engine {
     pub(super) fn sort_session(&self, row_bytes: usize) -> SessionContext {
         let config = self.config(1, self.batch_rows(row_bytes));
         SessionContext::new_with_config_rt(config, Arc::clone(&self.inner.runtime))
+    }
+
+    /// Waits for the turn of a sort of a whole table. Two of them in one pool leave the second too little memory even for its merge.
+    pub(crate) async fn whole_pool(&self) -> Result<OwnedSemaphorePermit> {
+        Arc::clone(&self.inner.whole_pool).acquire_owned().await.context(Kind::Bug, "The engine is closed")
     }
 
     fn config(&self, partitions: usize, batch_rows: usize) -> SessionConfig {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{BooleanArray, RecordBatch};
-use datafusion::arrow::compute::filter_record_batch;
+use datafusion::arrow::compute::{
+    SortColumn, SortOptions, concat_batches, filter_record_batch, lexsort_to_indices, take_record_batch,
+};
 use datafusion::arrow::datatypes::Schema;
 use datafusion::arrow::row::{OwnedRow, RowConverter, SortField};
 use datafusion::common::Column;
@@ -12,9 +14,10 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::change_set::ChangeSet;
-use crate::engine::{Engine, combine_streams, rebatch, sorted_plan, stream_from_task};
+use crate::engine::{Engine, batch_stream, combine_streams, rebatch, sorted_plan, stream_from_task};
 use crate::error::Result;
 use crate::schema::{SEQ, TS};
 
@@ -26,6 +29,8 @@ const BATCH_ROWS: usize = 8192;
 /// Reduces `changes` to the latest change of each key, in ascending order of the keys, in one stream. Unlike
 /// [`latest_per_key`](super::latest_per_key), it sorts all rows, within the memory limit. Nothing is read before the first poll of the stream,
 /// which reads the input to its end.
+///
+/// Sets of about 1 MiB are sorted at once. Larger ones take turns, each until its last row has been read.
 ///
 /// # Errors
 /// Kind `Bug` if `changes` lack a key or a system column. The stream fails with kind `Resources` if the memory limit is too low even with
@@ -40,7 +45,7 @@ pub fn latest_in_key_order(engine: &Engine, changes: ChangeSet) -> Result<Change
         let schema = input.schema();
         stream_from_task(schema, 1, move |sender| async move {
             let mut first = FirstPerKey::new(&input.schema(), &sorted_by)?;
-            let mut sorted = sort(&engine, input, &sorted_by).await?;
+            let (mut sorted, turn) = sort(&engine, input, &sorted_by).await?;
             while let Some(batch) = sorted.next().await {
                 let batch = first.of(batch?)?;
                 if batch.num_rows() > 0 {
@@ -48,8 +53,7 @@ pub fn latest_in_key_order(engine: &Engine, changes: ChangeSet) -> Result<Change
                 }
             }
             // The spill folder goes with the engine.
-            drop(sorted);
-            drop(engine);
+            drop((sorted, turn, engine));
             Ok(())
         })
     });
@@ -58,11 +62,42 @@ pub fn latest_in_key_order(engine: &Engine, changes: ChangeSet) -> Result<Change
     Ok(ChangeSet { schema, keys, streams, reduced: true })
 }
 
-/// The rows in ascending order of the keys, the latest of each key first.
-async fn sort(engine: &Engine, input: SendableRecordBatchStream, keys: &[String]) -> PlanResult<SendableRecordBatchStream> {
-    let column = |name: &str, ascending| Expr::Column(Column::new_unqualified(name)).sort(ascending, ascending);
-    let order = keys.iter().map(|key| column(key, true)).chain([column(TS, false), column(SEQ, false)]).collect();
-    sorted_plan(engine, input, |rows| rows.sort(order)).await
+/// The rows in ascending order of the keys, the latest of each key first, and the turn of a large set.
+async fn sort(
+    engine: &Engine,
+    mut input: SendableRecordBatchStream,
+    keys: &[String],
+) -> PlanResult<(SendableRecordBatchStream, Option<OwnedSemaphorePermit>)> {
+    let schema = input.schema();
+    let (mut first, mut bytes) = (Vec::new(), 0);
+    while bytes < BATCH_BYTES {
+        let Some(batch) = input.next().await.transpose()? else {
+            let sorted = sort_in_memory(&concat_batches(&schema, &first)?, keys)?;
+            return Ok((batch_stream(schema, vec![sorted]), None));
+        };
+        bytes += batch.get_array_memory_size();
+        first.push(batch);
+    }
+    let turn = engine.whole_pool().await?;
+    let all = futures::stream::iter(first.into_iter().map(Ok)).chain(input);
+    let all: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(schema, all));
+    let column = |(name, ascending): (&str, bool)| Expr::Column(Column::new_unqualified(name)).sort(ascending, ascending);
+    let order = order(keys).map(column).collect();
+    Ok((sorted_plan(engine, all, |rows| rows.sort(order)).await?, Some(turn)))
+}
+
+/// Columns, and whether they are sorted in ascending order.
+fn order(keys: &[String]) -> impl Iterator<Item = (&str, bool)> {
+    keys.iter().map(|key| (key.as_str(), true)).chain([(TS, false), (SEQ, false)])
+}
+
+fn sort_in_memory(rows: &RecordBatch, keys: &[String]) -> PlanResult<RecordBatch> {
+    let columns = order(keys).map(|(name, ascending)| {
+        let options = SortOptions { descending: !ascending, nulls_first: ascending };
+        Ok(SortColumn { values: Arc::clone(rows.column(rows.schema_ref().index_of(name)?)), options: Some(options) })
+    });
+    let indices = lexsort_to_indices(&columns.collect::<PlanResult<Vec<_>>>()?, None)?;
+    Ok(take_record_batch(rows, &indices)?)
 }
 
 /// Drops rows that have the key of the row before them.
