@@ -249,7 +249,7 @@ async fn options_of_tables(client: &Client, of: &OptionsCheck<'_>) -> Result<(us
 
 async fn options_of_table(client: &Client, of: &OptionsCheck<'_>, table: &TableRef) -> Result<()> {
     let wanted = layout(of.rules, table, ColumnRecord::default(), OnSchemaChange::Apply);
-    of.sink.capabilities().validate_layout(table, &wanted).await?;
+    of.sink.validate_layout(table, &wanted).await?;
     let committed = of.sink.committed(table).await?;
     let answer = client.table_schema(table).await?;
     let schema = Arc::new(TableSchema::read(table, answer.version, answer.schema)?);

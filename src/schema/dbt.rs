@@ -146,7 +146,9 @@ fn bookmark_query(schema: &TableSchema, place: &DbtPlace) -> Option<String> {
     match place {
         DbtPlace::Database { bookmarks, .. } => {
             let (namespace, table) = (quoted(schema.table.namespace.as_str()), quoted(&schema.table.table));
-            Some(format!("select {bookmarks} where source_namespace = {namespace} and source_table = {table}"))
+            // Of tables with soft deletes or a history, the namespace has a prefix.
+            let column = "replace(source_namespace, 'daplake:', '')";
+            Some(format!("select {bookmarks} where {column} = {namespace} and source_table = {table}"))
         }
         DbtPlace::Files(files) if files.format == LakeFormat::Parquet => {
             let file = quoted(&format!("{}/{}", files.of(schema), LakeFormat::MANIFEST));
@@ -265,7 +267,7 @@ mod tests {
         for part in [
             r#"schema: "{{ target.schema }}""#,
             r#"identifier: "new__users""#,
-            r#"loaded_at_query: "select timestamp from sync where source_namespace = 'new' and source_table = 'users'""#,
+            r#"loaded_at_query: "select timestamp from sync where replace(source_namespace, 'daplake:', '') = 'new' and source_table = 'users'""#,
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }

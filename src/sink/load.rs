@@ -112,17 +112,30 @@ impl Layout {
     /// # Errors
     /// Kind `Unsupported` if another form was chosen.
     pub fn require_default(&self) -> Result<()> {
-        let option = match self {
-            Self { deletes: Some(Deletes::Mark), .. } => "--deletes mark",
-            Self { mode: Some(TableMode::Changes), .. } => "--mode changes",
-            Self { mode: Some(TableMode::History), .. } => "--mode history",
-            Self { partition_by: Some(_), .. } => "--partition-by",
-            _ => return Ok(()),
-        };
-        Err(Error::new(Kind::Unsupported, "This kind of target does not support the option")
-            .with_field("option", option)
-            .hint("leave the option out, or use a folder or an object store as --target"))
+        match self {
+            Self { deletes: Some(Deletes::Mark), .. } => Err(unsupported("--deletes mark")),
+            Self { mode: Some(TableMode::History), .. } => Err(unsupported("--mode history")),
+            _ => self.require_rows_of_database(),
+        }
     }
+
+    /// For databases, which have no log of changes and no partitions.
+    ///
+    /// # Errors
+    /// Kind `Unsupported` if one of them was chosen.
+    pub(crate) fn require_rows_of_database(&self) -> Result<()> {
+        match self {
+            Self { mode: Some(TableMode::Changes), .. } => Err(unsupported("--mode changes")),
+            Self { partition_by: Some(_), .. } => Err(unsupported("--partition-by")),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn unsupported(option: &str) -> Error {
+    Error::new(Kind::Unsupported, "This kind of target does not support the option")
+        .with_field("option", option)
+        .hint("leave the option out, or use a folder or an object store as --target")
 }
 
 /// An open load of one table: `write`, then `commit` or `abort`. A load that is dropped without `commit` leaves the table as it was;

@@ -12,9 +12,13 @@ pub(crate) mod delta;
 #[cfg(feature = "lake")]
 mod executor;
 #[cfg(feature = "lake")]
+mod kept_rows;
+#[cfg(feature = "lake")]
 mod lake;
 #[cfg(feature = "lake")]
 mod load;
+#[cfg(all(test, feature = "sql"))]
+mod mode_parity;
 #[cfg(feature = "lake")]
 pub(crate) mod parquet_folder;
 #[cfg(feature = "sql")]
@@ -34,6 +38,8 @@ pub use crate::schema::ColumnRecord;
 
 #[cfg(feature = "lake")]
 pub(crate) use self::internal::*;
+#[cfg(feature = "lake")]
+pub(crate) use kept_rows::{KeptRows, SystemColumn, reserved_name};
 #[cfg(feature = "lake")]
 pub(crate) use target::{NEW_TARGET_HINT, reload_hint};
 

@@ -98,6 +98,15 @@ pub trait Sink: Debug + Send + Sync {
         false
     }
 
+    /// Checks that a table can be kept as the user chose, before a job starts.
+    ///
+    /// # Errors
+    /// Kind `Unsupported` if no table of this target can, `Schema` if the existing table cannot.
+    #[doc(hidden)]
+    async fn validate_layout(&self, _table: &TableRef, wanted: &Layout) -> Result<()> {
+        wanted.require_default()
+    }
+
     /// Checks a load as [`Sink::begin`] does, as far as that changes nothing. An existing table is taken as it is, whatever bookmark the plan
     /// expects.
     ///
@@ -153,19 +162,6 @@ pub struct Capabilities<'a> {
     pub lake: Option<&'a dyn LakeFeatures>,
 }
 
-impl Capabilities<'_> {
-    /// Checks that a table can be kept as the user chose, before a job starts.
-    ///
-    /// # Errors
-    /// Kind `Unsupported` if no table of this target can, `Schema` if the existing table cannot.
-    pub async fn validate_layout(&self, table: &TableRef, wanted: &Layout) -> Result<()> {
-        match self.lake {
-            Some(lake) => lake.validate_layout(table, wanted).await,
-            None => wanted.require_default(),
-        }
-    }
-}
-
 /// Features of lake tables.
 #[async_trait]
 pub trait LakeFeatures: Send + Sync {
@@ -192,9 +188,6 @@ pub trait LakeFeatures: Send + Sync {
 
     /// Writes the file of views over all tables. Called once after a run that changed a table.
     async fn write_views(&self) -> Result<()>;
-
-    /// See [`Capabilities::validate_layout`].
-    async fn validate_layout(&self, table: &TableRef, wanted: &Layout) -> Result<()>;
 }
 
 /// A table as catalogs list it.

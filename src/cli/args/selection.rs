@@ -67,17 +67,17 @@ pub(in crate::cli) struct TableArgs {
     pub(in crate::cli) hash_column: Vec<String>,
     #[command(flatten)]
     pub(in crate::cli) key: HashKeyArgs,
-    /// How deletes change a lake table.
+    /// How deletes change a table, in lakes and databases.
     ///
     /// `remove` deletes the row; `mark` keeps it with `_deleted` set to true. Give a value for all tables, or table=mark for
     /// one table; may be repeated. By default, existing tables keep their setting, and new tables use `remove`.
     #[arg(long, value_name = "[TABLE=]WHAT", hide_short_help = true, help_heading = LAKE)]
     pub(in crate::cli) deletes: Vec<String>,
-    /// Which rows a lake table keeps; cannot be changed later.
+    /// Which rows a table keeps, in lakes and databases; cannot be changed later.
     ///
-    /// `current` keeps one row per key, `changes` every loaded change, `history` every version of each row with the period in which
-    /// it was valid. Give a value for all tables, or table=history for one table; may be repeated. By default, existing tables keep
-    /// their mode, and new tables use `current`.
+    /// `current` keeps one row per key, `changes` (lakes only) every loaded change, `history` every version of each row with the period
+    /// in which it was valid. Give a value for all tables, or table=history for one table; may be repeated. By default, existing tables
+    /// keep their mode, and new tables use `current`.
     #[arg(long, value_name = "[TABLE=]MODE", hide_short_help = true, help_heading = LAKE)]
     pub(in crate::cli) mode: Vec<String>,
     /// Partition new lake tables by a time or date column, such as 'submissions=month(submitted_at)'.

@@ -17,7 +17,7 @@ use crate::cli::args::{Settings, definition};
 use crate::cli::settings::file::without_references;
 use crate::cli::settings::file::{FileSettings, FileTarget, FileValue, log_values, options_of_tables};
 use crate::cli::settings::paths::{SETTINGS_NAME, config_dir, variable};
-use crate::cli::settings::schema::{FOR_LAKES, is_for_sync_only, nearest};
+use crate::cli::settings::schema::{is_for_lakes, is_for_sync_only, nearest};
 #[cfg(feature = "lake")]
 use crate::cli::version::program_name;
 use crate::error::{Error, Kind, Result};
@@ -109,12 +109,13 @@ pub(in crate::cli) fn resolve(name: &'static str, arguments: &[OsString]) -> Res
         let mut shared = values.clone();
         if address.is_some_and(|text| Address::parse(&text).is_ok_and(|address| address.is_database())) {
             for values in [&mut shared, &mut of_tables] {
-                values.retain(|value| {
-                    let is_for_lakes = FOR_LAKES.contains(&value.option);
-                    if is_for_lakes && !ignored.contains(&value.option) {
+                values.retain_mut(|value| {
+                    let given = value.arguments.len();
+                    value.arguments.retain(|argument| !is_for_lakes(value.option, argument));
+                    if value.arguments.len() < given && !ignored.contains(&value.option) {
                         ignored.push(value.option);
                     }
-                    !is_for_lakes
+                    given == 0 || !value.arguments.is_empty()
                 });
             }
             databases.push(of_target.as_ref().map_or("--target", |target| target.name.as_str()).to_owned());
@@ -127,7 +128,11 @@ pub(in crate::cli) fn resolve(name: &'static str, arguments: &[OsString]) -> Res
     if !ignored.is_empty() && ALL_TARGETS.contains(&command.as_str()) {
         warnings.push(format!(
             "{} in the settings file is for lake tables and is ignored for {}",
-            ignored.join(", "),
+            ignored
+                .iter()
+                .map(|option| if *option == "mode" { "mode = \"changes\"" } else { option })
+                .collect::<Vec<_>>()
+                .join(", "),
             databases.join(", ")
         ));
     }

@@ -123,7 +123,7 @@ pub(in crate::cli) const TABLES: &[Key] = &[
         "deletes",
         Form::OneOf(&["remove", "mark"]),
         "\"mark\"",
-        "lakes: keep deleted rows, with _deleted set to true",
+        "keep deleted rows, with _deleted set to true",
     ),
     key(
         "tables",
@@ -131,7 +131,7 @@ pub(in crate::cli) const TABLES: &[Key] = &[
         "mode",
         Form::OneOf(&["current", "changes", "history"]),
         "\"history\"",
-        "lakes: current, changes or history; cannot be changed later",
+        "current, history or (lakes) changes; cannot be changed later",
     ),
     key(
         "tables",
@@ -151,9 +151,15 @@ pub(in crate::cli) const TABLES: &[Key] = &[
     ),
 ];
 
-/// Options that databases do not support. The settings file can have them for all targets, so there they are ignored for databases.
-pub(in crate::cli) const FOR_LAKES: [&str; 7] =
-    ["deletes", "mode", "partition_by", "change_data_feed", "iceberg", "vacuum_after", "catalog"];
+/// Whether an argument of an option is for lake tables only. The settings file can have such options for all targets, so there they are
+/// ignored for databases.
+pub(in crate::cli) fn is_for_lakes(option: &str, argument: &str) -> bool {
+    match option {
+        "partition_by" | "change_data_feed" | "iceberg" | "vacuum_after" | "catalog" => true,
+        "mode" => argument == "changes" || argument.ends_with("=changes"),
+        _ => false,
+    }
+}
 
 /// The section whose keys each target can override.
 pub(in crate::cli) const SHARED: &str = "sync";

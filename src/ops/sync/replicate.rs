@@ -216,7 +216,7 @@ impl Replicator {
     /// Checks that the table can be kept as the user chose.
     async fn validate_layout(&self, table: &TableRef) -> Result<()> {
         let wanted = layout(&self.request.rules, table, ColumnRecord::default(), self.request.on_schema_change);
-        self.request.sink.capabilities().validate_layout(table, &wanted).await
+        self.request.sink.validate_layout(table, &wanted).await
     }
 
     async fn check_precondition(&self, table: &TableRef, committed: Option<&CommittedState>) -> Result<()> {

@@ -282,6 +282,15 @@ impl Sink for DeltaSink {
         error.kind() == Kind::Conflict
     }
 
+    async fn validate_layout(&self, table: &TableRef, wanted: &Layout) -> Result<()> {
+        if !wanted.is_chosen() {
+            return Ok(());
+        }
+        let state = self.log(table)?.state().await.map_err(explained)?;
+        let present = state.map(|state| TableLayout::from_properties(&state.configuration));
+        TableLayout::resolve(present.as_ref(), wanted, None).map(|_| ())
+    }
+
     async fn check_plan(&self, mut plan: LoadPlan) -> Result<()> {
         let log = self.log(&plan.table)?;
         let state = log.state().await.map_err(explained)?;
@@ -339,15 +348,6 @@ impl LakeFeatures for DeltaSink {
 
     async fn catalog_entry(&self, table: &TableRef) -> Result<Option<CatalogEntry>> {
         catalog_entry::catalog_entry(&self.log(table)?).await.map_err(explained)
-    }
-
-    async fn validate_layout(&self, table: &TableRef, wanted: &Layout) -> Result<()> {
-        if !wanted.is_chosen() {
-            return Ok(());
-        }
-        let state = self.log(table)?.state().await.map_err(explained)?;
-        let present = state.map(|state| TableLayout::from_properties(&state.configuration));
-        TableLayout::resolve(present.as_ref(), wanted, None).map(|_| ())
     }
 }
 

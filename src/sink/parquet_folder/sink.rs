@@ -251,6 +251,10 @@ impl Sink for ParquetSink {
         self.tables.is_retryable(error)
     }
 
+    async fn validate_layout(&self, table: &TableRef, wanted: &Layout) -> Result<()> {
+        self.tables.validate_layout(table, wanted).await
+    }
+
     async fn check_plan(&self, plan: LoadPlan) -> Result<()> {
         self.check_format(&plan.table).await.map_err(explained)?;
         self.check_folder(&plan.table)?;
@@ -293,10 +297,6 @@ impl LakeFeatures for ParquetSink {
             Some(_) => Ok(()),
             None => views::combine(&self.place).await,
         }
-    }
-
-    async fn validate_layout(&self, table: &TableRef, wanted: &Layout) -> Result<()> {
-        self.tables.validate_layout(table, wanted).await
     }
 }
 

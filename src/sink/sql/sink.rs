@@ -7,8 +7,8 @@ use url::Url;
 
 use super::connection::Server;
 use super::database::Database;
-use super::dialect::{SqlTable, Statement};
-use super::load::{SqlLoad, define};
+use super::dialect::{SqlTable, Statement, system_column};
+use super::load::{SqlLoad, define, kept_rows, wanted_table};
 #[cfg(feature = "mssql")]
 use super::mssql::MssqlServer;
 #[cfg(feature = "mysql")]
@@ -20,8 +20,10 @@ use super::{privileges, sync_state};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::{Bookmark, Namespace, TableRef};
 use crate::redact::SafeUrl;
-use crate::schema::{Column, ColumnRecord, TableSchema};
-use crate::sink::{Capabilities, ColumnStatus, CommittedState, Load, LoadPlan, Sink, TableProblems, TableStatus};
+use crate::schema::{Column, TableSchema};
+use crate::sink::{
+    Capabilities, ColumnStatus, CommittedState, KeptRows, Layout, Load, LoadPlan, Sink, TableProblems, TableStatus,
+};
 
 /// A kind of database.
 struct DatabaseKind {
@@ -199,7 +201,7 @@ impl SqlSink {
             return Err(Error::new(Kind::NotFound, "The table is not initialised").with_field("table", table));
         }
         // Where dropping commits, the row of the sync state is removed last, so that an interrupted removal can be repeated.
-        let empty = SqlTable { table: table.clone(), columns: Vec::new(), comment: None };
+        let empty = SqlTable::without_columns(table.clone());
         let drop = [dialect.drop_table(table)];
         define(session.as_mut(), dialect, &empty, &drop).await.with_field("table", table)?;
         session.execute(&sync_state::remove_entry(dialect, table)).await?;
@@ -212,8 +214,9 @@ impl SqlSink {
     }
 }
 
-/// The columns of a stored schema, without those that are left out.
-fn columns_of(schema: &TableSchema, record: &ColumnRecord) -> Vec<ColumnStatus> {
+/// The columns of a stored schema, without those that are left out, and the system columns of the table.
+fn columns_of(schema: &TableSchema, entry: &sync_state::Entry) -> Vec<ColumnStatus> {
+    let record = entry.columns();
     let status = |column: &Column| ColumnStatus {
         name: column.name.clone(),
         column_type: if record.hashed.contains(&column.name) {
@@ -225,7 +228,10 @@ fn columns_of(schema: &TableSchema, record: &ColumnRecord) -> Vec<ColumnStatus> 
         nullable: !column.required,
         description: column.description.clone(),
     };
-    schema.columns().filter(|column| !record.dropped.contains(&column.name)).map(status).collect()
+    let system = entry.kept.columns().iter().copied().map(system_column);
+    let keys: Vec<Column> = schema.key.clone();
+    let columns = keys.into_iter().chain(system).chain(schema.value.iter().cloned());
+    columns.filter(|column| !record.dropped.contains(&column.name)).map(|column| status(&column)).collect()
 }
 
 #[async_trait]
@@ -239,7 +245,7 @@ impl Sink for SqlSink {
         let _slot = self.database.query_slot().await?;
         let dialect = self.database.dialect();
         let mut session = self.database.session().await?;
-        let empty = SqlTable { table: TableRef::new("daplake", "check"), columns: Vec::new(), comment: None };
+        let empty = SqlTable::without_columns(TableRef::new("daplake", "check"));
         session.execute(&dialect.begin()).await?;
         for statement in dialect.create_stage(&empty).iter().chain(&dialect.drop_stage()) {
             session.execute(statement).await.hint("allow the user to create temporary tables in this database")?;
@@ -267,11 +273,12 @@ impl Sink for SqlSink {
             }
         };
         Ok(entry.map(|entry| {
-            let Some(schema) = entry.schema(table) else { return CommittedState::new(entry.bookmark, entry.columns()) };
-            let record = ColumnRecord::of_source(&schema.source);
-            let own = schema.columns().filter(|column| !record.dropped.contains(&column.name));
+            let (mode, keeps_rows) = (entry.kept.mode, entry.kept.keeps_rows());
+            let state = CommittedState { mode, keeps_rows, ..CommittedState::new(entry.bookmark, entry.columns()) };
+            let Some(schema) = entry.schema(table) else { return state };
+            let own = schema.columns().filter(|column| !state.columns.dropped.contains(&column.name));
             let known_columns = Some(own.map(|column| column.name.clone()).collect());
-            CommittedState { known_columns, ..CommittedState::new(entry.bookmark, record) }
+            CommittedState { known_columns, ..state }
         }))
     }
 
@@ -301,7 +308,7 @@ impl Sink for SqlSink {
         let rows = if entry.exists { Some(self.count(table).await?) } else { None };
         let bytes = if entry.exists { self.bytes(table).await? } else { None };
         let schema = entry.schema(table);
-        let columns = schema.as_ref().map_or_else(Vec::new, |schema| columns_of(schema, &entry.columns()));
+        let columns = schema.as_ref().map_or_else(Vec::new, |schema| columns_of(schema, &entry));
         let (table, bookmark) = (table.clone(), entry.bookmark);
         Ok(Some(TableStatus {
             table,
@@ -312,7 +319,7 @@ impl Sink for SqlSink {
             last_commit: None,
             version: None,
             protocol: None,
-            kept_as: None,
+            kept_as: (entry.kept != KeptRows::default()).then(|| entry.kept.describe()),
             reader: None,
             description: schema.and_then(|schema| schema.description),
             columns,
@@ -332,10 +339,23 @@ impl Sink for SqlSink {
         self.database.dialect().is_transient(error)
     }
 
+    /// Asks the server only if the user chose which rows the table keeps.
+    async fn validate_layout(&self, table: &TableRef, wanted: &Layout) -> Result<()> {
+        if !wanted.is_chosen() {
+            return Ok(());
+        }
+        kept_rows(wanted, None)?;
+        let _slot = self.database.query_slot().await?;
+        let mut session = self.database.session().await?;
+        let has_sync_state = self.database.has_sync_state(session.as_mut()).await?;
+        let entry = sync_state::entry(session.as_mut(), self.database.dialect(), table, has_sync_state).await?;
+        self.database.give_back(session);
+        kept_rows(wanted, entry.map(|entry| entry.kept)).map(drop)
+    }
+
     /// Compares the schema with what the database can hold, and does not ask the server.
     async fn check_plan(&self, plan: LoadPlan) -> Result<()> {
-        plan.layout.require_default()?;
-        self.database.dialect().table_of(&plan.schema).map(drop).with_field("table", &plan.table)
+        wanted_table(&self.database, &plan, None).map(drop).with_field("table", &plan.table)
     }
 
     async fn check_tables(&self, tables: &[TableRef]) -> Result<TableProblems> {

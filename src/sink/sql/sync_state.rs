@@ -6,10 +6,11 @@ use std::collections::{HashMap, hash_map};
 use serde_json::Value;
 
 use super::connection::{Answer, Connection};
-use super::dialect::{Dialect, Row, Statement};
+use super::dialect::{Dialect, OWN_NAMESPACE, Row, Statement};
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::model::{Bookmark, Namespace, TableRef, Timestamp};
-use crate::schema::{ColumnRecord, TableSchema};
+use crate::schema::{ColumnRecord, Deletes, TableMode, TableSchema};
+use crate::sink::KeptRows;
 
 /// The layout that both programs know.
 const VERSION: i64 = 1;
@@ -23,6 +24,8 @@ pub(super) struct Entry {
     pub(super) exists: bool,
     /// The JSON Schema as stored.
     pub(super) description: String,
+    /// Which rows the table keeps.
+    pub(super) kept: KeptRows,
 }
 
 impl Entry {
@@ -66,6 +69,12 @@ fn exact_bookmarks(answer: Option<Answer>) -> HashMap<String, i64> {
         .collect()
 }
 
+/// The member of a stored schema that describes what daplake makes of it.
+const OWN_MEMBER: &str = "daplake";
+/// The table mode, in [`OWN_MEMBER`].
+const MODE: &str = "mode";
+/// The treatment of deletes, in [`OWN_MEMBER`].
+const DELETES: &str = "deletes";
 /// The table of the exact bookmarks.
 pub(super) const EXACT_BOOKMARKS: &str = "daplake__bookmark";
 /// Columns that `table_sync` must have.
@@ -199,11 +208,12 @@ pub(super) async fn entry(
 /// The queries whose answers [`read_entry`] reads.
 pub(super) fn entry_queries(dialect: &dyn Dialect, table: &TableRef) -> Vec<Statement> {
     let place = |number| dialect.placeholder(number);
-    let (namespace, name) = (dialect.quote("source_namespace"), dialect.quote("source_table"));
     let text = format!(
-        "{} WHERE {namespace} {equal} {} AND {name} {equal} {}",
+        "{} WHERE {} {equal} {} AND {} {equal} {}",
         select_entries(dialect),
+        dialect.table_namespace(),
         place(1),
+        dialect.quote("source_table"),
         place(2),
         equal = dialect.equal()
     );
@@ -279,12 +289,32 @@ fn unreadable() -> Error {
 fn read_row(row: Row) -> Option<(TableRef, Entry)> {
     let mut cells = row.into_iter();
     let mut next = || cells.next().flatten();
-    let table = TableRef::new(next()?, next()?);
+    let namespace = next()?;
+    let table = TableRef::new(namespace.strip_prefix(OWN_NAMESPACE).unwrap_or(&namespace), next()?);
     let id = next()?;
     let at = Timestamp::from_micros(next()?.parse().ok()?);
     let schema_version = next()?.parse().ok()?;
     let exists = next()? == "1";
-    Some((table, Entry { id, bookmark: Bookmark { at, schema_version }, exists, description: next()? }))
+    let description = next()?;
+    let kept = kept_rows(&description);
+    Some((table, Entry { id, bookmark: Bookmark { at, schema_version }, exists, description, kept }))
+}
+
+/// The column `source_namespace` of a table.
+fn source_namespace(namespace: &Namespace, kept: KeptRows) -> String {
+    let prefix = if kept == KeptRows::default() { "" } else { OWN_NAMESPACE };
+    format!("{prefix}{namespace}")
+}
+
+/// Which rows a table keeps, from its stored schema.
+fn kept_rows(description: &str) -> KeptRows {
+    let source = serde_json::from_str::<Value>(description).unwrap_or_default();
+    let word = |name: &str| source[OWN_MEMBER][name].as_str();
+    let default = KeptRows::default();
+    KeptRows {
+        mode: word(MODE).and_then(|mode| mode.parse::<TableMode>().ok()).unwrap_or(default.mode),
+        deletes: word(DELETES).and_then(|deletes| deletes.parse::<Deletes>().ok()).unwrap_or(default.deletes),
+    }
 }
 
 /// All tables of the sync state, of one namespace or of all, sorted.
@@ -293,20 +323,22 @@ pub(super) async fn tables(
     dialect: &dyn Dialect,
     namespace: Option<&Namespace>,
 ) -> Result<Vec<TableRef>> {
-    let column = dialect.quote("source_namespace");
     let names = ["source_namespace", "source_table"].map(|name| dialect.text(name)).join(", ");
     let list = format!("SELECT DISTINCT {names} FROM {}", dialect.meta_table("table_sync"));
     let statement = match namespace {
         None => Statement::new(list),
-        Some(namespace) => Statement::new(format!("{list} WHERE {column} {} {}", dialect.equal(), dialect.placeholder(1)))
-            .bind(namespace.as_str()),
+        Some(namespace) => {
+            let (column, equal, place) = (dialect.table_namespace(), dialect.equal(), dialect.placeholder(1));
+            Statement::new(format!("{list} WHERE {column} {equal} {place}")).bind(namespace.as_str())
+        }
     };
     let rows = connection.rows(&statement).await?;
     let mut tables: Vec<TableRef> = rows
         .into_iter()
         .filter_map(|row| {
             let mut cells = row.into_iter().flatten();
-            Some(TableRef::new(cells.next()?, cells.next()?))
+            let namespace = cells.next()?;
+            Some(TableRef::new(namespace.strip_prefix(OWN_NAMESPACE).unwrap_or(&namespace), cells.next()?))
         })
         .collect();
     // By bytes, whatever the database's collation.
@@ -314,11 +346,18 @@ pub(super) async fn tables(
     Ok(tables)
 }
 
-/// Stores the bookmark and the schema of a table, in a new row or the existing one.
-pub(super) fn store_bookmark(dialect: &dyn Dialect, schema: &TableSchema, old: Option<&Entry>, reached: Bookmark) -> Statement {
+/// Stores the bookmark and the schema of a table and which rows it keeps, in a new row or the existing one.
+pub(super) fn store_bookmark(
+    dialect: &dyn Dialect,
+    schema: &TableSchema,
+    kept: KeptRows,
+    old: Option<&Entry>,
+    reached: Bookmark,
+) -> Statement {
+    let namespace = source_namespace(&schema.table.namespace, kept);
     let table = dialect.meta_table("table_sync");
     let place = |number| dialect.placeholder(number);
-    let description = description(&schema.source);
+    let description = description(&schema.source, kept);
     let at = reached.at.to_datetime().map(|time| time.format("%Y-%m-%d %H:%M:%S%.6f").to_string()).unwrap_or_default();
     let names = |names: &[&str]| names.iter().map(|name| dialect.quote(name)).collect::<Vec<_>>();
     match old {
@@ -326,17 +365,23 @@ pub(super) fn store_bookmark(dialect: &dyn Dialect, schema: &TableSchema, old: O
             let [timestamp, version, format, text, id] =
                 ["timestamp", "schema_version", "schema_description_format", "schema_description", "id"]
                     .map(|name| dialect.quote(name));
-            Statement::new(format!(
-                "UPDATE {table} SET {timestamp} = {}, {version} = {}, {format} = 'json', {text} = {} WHERE {id} = {}",
+            let is_renamed = entry.kept != kept;
+            let mut renamed = String::new();
+            if is_renamed {
+                renamed = format!(", {} = {}", dialect.quote("source_namespace"), place(4));
+            }
+            let update = Statement::new(format!(
+                "UPDATE {table} SET {timestamp} = {}, {version} = {}, {format} = 'json', {text} = {}{renamed} WHERE {id} = {}",
                 dialect.timestamp(&place(1)),
                 dialect.integer(&place(2)),
                 place(3),
-                dialect.integer(&place(4))
+                dialect.integer(&place(if is_renamed { 5 } else { 4 }))
             ))
             .bind(at)
             .bind(reached.schema_version.to_string())
-            .bind(description)
-            .bind(&entry.id)
+            .bind(description);
+            let update = if is_renamed { update.bind(namespace) } else { update };
+            update.bind(&entry.id)
         }
         None => {
             let columns = names(&[
@@ -357,7 +402,7 @@ pub(super) fn store_bookmark(dialect: &dyn Dialect, schema: &TableSchema, old: O
                 })
                 .collect();
             Statement::new(format!("INSERT INTO {table} ({}) VALUES ({}, 'json')", columns.join(", "), values.join(", ")))
-                .bind(schema.table.namespace.as_str())
+                .bind(namespace)
                 .bind(&schema.table.table)
                 .bind(at)
                 .bind(reached.schema_version.to_string())
@@ -373,7 +418,7 @@ pub(super) fn remove_entry(dialect: &dyn Dialect, table: &TableRef) -> Statement
     Statement::new(format!(
         "DELETE FROM {} WHERE {} {equal} {} AND {} {equal} {}",
         dialect.meta_table("table_sync"),
-        dialect.quote("source_namespace"),
+        dialect.table_namespace(),
         dialect.placeholder(1),
         dialect.quote("source_table"),
         dialect.placeholder(2),
@@ -383,11 +428,25 @@ pub(super) fn remove_entry(dialect: &dyn Dialect, table: &TableRef) -> Statement
     .bind(&table.table)
 }
 
-/// The schema as it is stored: compact, without `properties.meta`.
-fn description(source: &Value) -> String {
+/// The schema as it is stored: compact, without `properties.meta`. A choice of rows that is not the default is added to the member that
+/// also has the choice of columns.
+fn description(source: &Value, kept: KeptRows) -> String {
     let mut source = source.clone();
     if let Some(groups) = source.get_mut("properties").and_then(Value::as_object_mut) {
         groups.shift_remove("meta");
+    }
+    let default = KeptRows::default();
+    let mut set = |name: &str, value: &str| {
+        if !source[OWN_MEMBER].is_object() {
+            source[OWN_MEMBER] = Value::Object(serde_json::Map::new());
+        }
+        source[OWN_MEMBER][name] = Value::from(value);
+    };
+    if kept.mode != default.mode {
+        set(MODE, kept.mode.as_str());
+    }
+    if kept.deletes != default.deletes {
+        set(DELETES, kept.deletes.as_str());
     }
     source.to_string()
 }
@@ -402,7 +461,17 @@ mod tests {
         let source =
             json!({"$schema": "s", "properties": {"z": 1, "meta": {"a": 1}, "key": {"b": 2}, "value": {}}, "type": "object"});
         let text = r#"{"$schema":"s","properties":{"z":1,"key":{"b":2},"value":{}},"type":"object"}"#;
-        assert_eq!(description(&source), text);
+        assert_eq!(description(&source, KeptRows::default()), text);
+        let kept = KeptRows { deletes: Deletes::Mark, ..KeptRows::default() };
+        let text = description(&source, kept);
+        assert!(text.ends_with(r#","daplake":{"deletes":"mark"}}"#), "{text}");
+        assert_eq!(kept_rows(&text), kept);
+        let history = KeptRows { mode: TableMode::History, ..KeptRows::default() };
+        let chosen = json!({"properties": {}, "daplake": {"dropped": ["a"]}});
+        let text = description(&chosen, history);
+        assert_eq!(text, r#"{"properties":{},"daplake":{"dropped":["a"],"mode":"history"}}"#);
+        assert_eq!((kept_rows(&text), kept_rows("no JSON")), (history, KeptRows::default()));
+        assert_eq!(ColumnRecord::of_source(&serde_json::from_str(&text).unwrap()).dropped, ["a"]);
     }
 
     #[test]
@@ -412,7 +481,8 @@ mod tests {
             "value": {"properties": {"b": {"type": "string"}, "a": {"type": "boolean"}}}
         }});
         let bookmark = Bookmark { at: Timestamp::from_micros(0), schema_version: 1 };
-        let entry = Entry { id: "1".into(), bookmark, exists: true, description: source.to_string() };
+        let description = source.to_string();
+        let entry = Entry { id: "1".into(), bookmark, exists: true, description, kept: KeptRows::default() };
         let table = TableRef::new("canvas", "t");
         let names: Vec<String> = entry.schema(&table).unwrap().columns().map(|column| column.name.clone()).collect();
         assert_eq!(names, ["id", "b", "a"]);

@@ -120,6 +120,8 @@ async fn options_for_lakes_do_not_fail_a_database_in_the_same_file() {
     }
     let columns = database.psql("SELECT column_name FROM information_schema.columns WHERE table_name = 'users'");
     assert!(columns.contains("sortable_name") && !columns.contains("short_name"), "{columns}");
+    // A table mode that databases have is not ignored.
+    assert!(columns.contains("_valid_from"), "{columns}");
     let head = |table: &str| {
         let sql = format!("SELECT * FROM {table} LIMIT 1");
         world
@@ -136,8 +138,8 @@ async fn options_for_lakes_do_not_fail_a_database_in_the_same_file() {
     assert!(!head("accounts").contains("_action"));
     with_file(&world, &["check"], &text).assert_code(0).assert_says(&["is ignored for warehouse", "ok    tables"]);
     // On the command line the same option is refused.
-    let typed = world.daplake(&["sync", "--target", &database.url, "--mode", "users=history", "--table", "users"]);
-    typed.assert_code(38).assert_says(&["--mode history"]);
+    let typed = world.daplake(&["sync", "--target", &database.url, "--mode", "users=changes", "--table", "users"]);
+    typed.assert_code(38).assert_says(&["--mode changes"]);
 }
 
 /// Features of Delta tables are refused for a database, ignored with a warning for Parquet folders, and ignored where a file has them

@@ -306,3 +306,53 @@ async fn either_client_continues_where_the_other_stopped_in_mariadb() {
 async fn the_whole_catalogue_has_the_layout_of_the_official_client_in_mariadb() {
     fill_all(mariadb).await;
 }
+
+/// The official client would drop the system columns, and with them deletes and versions. It changes nothing instead: `syncdb` finds no
+/// such table, and a constraint stops `initdb`. Other tables are not affected.
+async fn refuse(database: impl Fn() -> Option<Box<dyn Kept>>) {
+    let tables = [canvas("users"), canvas("submissions"), canvas("accounts")];
+    for mode in [["--deletes", "mark"], ["--mode", "history"]] {
+        let options = SchoolOptions { rows: 40, change_rate: 0.5, ..school(&tables) };
+        let Some(pair) = Pair::new(options, &database).await else { return };
+        let database = pair.databases[0].as_ref();
+        let sync = |more: &[&str], tables: &str| {
+            let always = ["sync", "--target", database.url(), "--namespace", "canvas", "--jobs-per-minute", "0", "--table"];
+            pair.world.daplake(&[&always[..], &[tables], more].concat()).assert_code(0);
+        };
+        sync(&mode, "users,submissions");
+        let initialised = pair.run(Client::Official, "initdb", "canvas", "accounts", database);
+        assert_eq!(initialised.code, Some(0), "{initialised:?}");
+        pair.world.school.advance();
+        sync(&[], "users,submissions");
+        let before = (database.layout(), database.sync_state(), database.rows(&tables[..2]));
+        for (verb, table) in [("syncdb", "users"), ("initdb", "submissions"), ("dropdb", "users")] {
+            let refused = pair.run(Client::Official, verb, "canvas", table, database);
+            assert_eq!(refused.code, Some(5), "{verb} {mode:?}: {refused:?}");
+            let now = (database.layout(), database.sync_state(), database.rows(&tables[..2]));
+            assert_eq!(now, before, "{verb} {mode:?}: {refused:?}");
+        }
+        let continued = pair.run(Client::Official, "syncdb", "canvas", "users,accounts", database);
+        assert!(continued.code == Some(5), "users is not initialised: {continued:?}");
+        let now = pair.world.school.now();
+        let accounts = database.rows(&tables[2..]).remove(0);
+        assert_same_to(&pair.world.school, &tables[2], now, accounts, database.unit());
+        pair.world.school.advance();
+        sync(&[], "users,submissions");
+        let current = |row: &Value| row["_deleted"] != true && row["_current"] != false;
+        for (table, rows) in tables[..2].iter().zip(database.rows(&tables[..2])) {
+            let rows = rows.into_iter().filter(current).collect();
+            assert_same_to(&pair.world.school, table, pair.world.school.now(), rows, 1);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_official_client_does_not_change_tables_in_other_modes_in_postgresql() {
+    refuse(postgres).await;
+}
+
+#[cfg(feature = "mysql")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_official_client_does_not_change_tables_in_other_modes_in_mariadb() {
+    refuse(mariadb).await;
+}

@@ -1,6 +1,7 @@
 //! Databases as targets of the program and the library: the histories of the lake tests, read back with the server's own client. Each test
 //! is written once and runs on every kind of database.
 
+use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use serde_json::Value;
 use crate::support::database::TestDatabase;
 use crate::support::machines::sync_from_two_machines;
 use crate::support::{
-    Run, World, assert_same, assert_schemas_are_frozen_on_request, canvas, failures, outcome, school, web_logs,
+    Run, World, assert_same, assert_schemas_are_frozen_on_request, canvas, failures, outcome, read_tables, school, web_logs,
 };
 
 /// The tests for one kind of database.
@@ -48,6 +49,7 @@ on!(postgresql = crate::support::postgres::Database:
     rows_that_are_deleted_and_inserted_again_exist,
     an_early_end_at_a_boundary_is_detected,
     the_lake_holds_the_same_rows_after_the_same_history,
+    a_table_mode_keeps_the_rows_of_the_lake,
     a_server_that_ends_sessions_during_a_load_leaves_nothing,
     a_crash_of_the_server_during_a_load_leaves_nothing,
     removed_columns_are_kept_or_dropped_on_request,
@@ -83,6 +85,7 @@ on!(mariadb = crate::support::database::Mariadb:
     rows_that_are_deleted_and_inserted_again_exist,
     an_early_end_at_a_boundary_is_detected,
     the_lake_holds_the_same_rows_after_the_same_history,
+    a_table_mode_keeps_the_rows_of_the_lake,
     a_server_that_ends_sessions_during_a_load_leaves_nothing,
     a_crash_of_the_server_during_a_load_leaves_nothing,
     removed_columns_are_kept_or_dropped_on_request,
@@ -107,6 +110,7 @@ on!(mysql = crate::support::database::Mysql:
     rows_that_are_deleted_and_inserted_again_exist,
     an_early_end_at_a_boundary_is_detected,
     the_lake_holds_the_same_rows_after_the_same_history,
+    a_table_mode_keeps_the_rows_of_the_lake,
     a_server_that_ends_sessions_during_a_load_leaves_nothing,
     a_crash_of_the_server_during_a_load_leaves_nothing,
     removed_columns_are_kept_or_dropped_on_request,
@@ -573,6 +577,64 @@ async fn the_lake_holds_the_same_rows_after_the_same_history<D: TestDatabase>() 
     }
     sql.assert_now(&tables);
     sql.world.assert_all("deltalake", sql.world.school.now());
+}
+
+/// The same runs into a database and a lake, with soft deletes and with a history: the same current rows, and the same deleted rows and
+/// closed versions.
+async fn a_table_mode_keeps_the_rows_of_the_lake<D: TestDatabase>() {
+    let tables = [canvas("users"), canvas("submissions"), canvas("enrollments"), web_logs()];
+    for (mode, kept_as) in [(["--deletes", "mark"], "current, deletes marked"), (["--mode", "history"], "history")] {
+        let options = SchoolOptions { rows: 60, change_rate: 0.3, ..school(&tables) };
+        let Some(sql) = Sql::<D>::new(options).await else { return };
+        let url = sql.database.url();
+        let sync = |more: &[&str]| {
+            for target in ["lake", url] {
+                let always = ["sync", "--target", target, "--namespace", "all", "--jobs-per-minute", "0"];
+                sql.world.daplake(&[&always[..], more].concat()).assert_code(0);
+            }
+        };
+        sync(&mode);
+        for _ in 0..3 {
+            sql.world.school.advance();
+            // The tables store their mode.
+            sync(&[]);
+        }
+        sql.world.school.advance();
+        sync(&["--resnapshot"]);
+        let folders: Vec<_> =
+            tables.iter().map(|table| sql.world.lake().join(table.namespace.as_str()).join(&table.table)).collect();
+        let Some(of_lake) = read_tables("deltalake", &folders) else { return };
+        let mut old_rows = 0;
+        for ((table, of_lake), of_database) in tables.iter().zip(of_lake).zip(sql.database.rows_of(&tables)) {
+            let columns = |rows: &[Value]| -> BTreeSet<String> {
+                let names = ["id", "_deleted", "_valid_from", "_valid_to", "_current"];
+                rows.iter().map(|row| names.map(|name| row[name].to_string()).join(" ")).collect()
+            };
+            assert_eq!(columns(&of_database), columns(&of_lake), "{table} {mode:?}");
+            assert_eq!(of_database.len(), of_lake.len(), "{table} {mode:?}");
+            let is_old = |row: &Value| row["_deleted"] == true || row["_current"] == false;
+            old_rows += of_database.iter().filter(|row| is_old(row)).count();
+            assert_same(
+                &sql.world.school,
+                table,
+                sql.world.school.now(),
+                of_database.into_iter().filter(|row| !is_old(row)).collect(),
+            );
+        }
+        assert!(old_rows > 0);
+        let status = sql.world.daplake(&["status", "--target", url, "--output", "json"]).assert_code(0);
+        let lines: Value = serde_json::from_str::<Value>(&status.stdout).unwrap()["tables"].take();
+        assert!(lines.as_array().unwrap().iter().all(|line| line["kept_as"] == kept_as), "{lines}");
+        // The commands of the official client keep the mode, and remove the tables.
+        sql.world.school.advance();
+        sql.load("syncdb", "users").assert_code(0);
+        let command = ["sync", "--target", url, "--namespace", "canvas", "--table", "users", "--jobs-per-minute", "0"];
+        let other = if mode[0] == "--mode" { ["--mode", "current"] } else { ["--mode", "history"] };
+        sql.world.daplake(&[&command[..], &other].concat()).assert_code(5).assert_says(&["another mode", "dropdb"]);
+        sql.command(&["dropdb", "--table", "users"]).assert_code(0);
+        sql.world.daplake(&[&command[..], &other].concat()).assert_code(0);
+        assert_eq!(sql.database.known_tables(), tables.len() as u64);
+    }
 }
 
 /// The server ends its sessions during a first load and during an increment.

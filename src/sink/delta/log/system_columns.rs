@@ -9,31 +9,15 @@ use arrow::datatypes::DataType;
 use serde_json::Value;
 
 use crate::error::{Error, Kind, Result};
-use crate::schema::{ACTION, Deletes, PartitionBy, TS, TableMode};
-use crate::sink::Layout;
+use crate::schema::{Deletes, PartitionBy, TableMode};
+pub(crate) use crate::sink::SystemColumn;
 use crate::sink::delta::log::columns::{LakeColumn, LakeType, timestamp_type};
 use crate::sink::delta::log::partition_column::partition_column;
 use crate::sink::delta::log::properties;
+use crate::sink::{KeptRows, Layout};
 
 /// Column metadata that identifies a system column.
 const ROLE: &str = "daplake.role";
-
-/// A column that daplake adds to those of the service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SystemColumn {
-    /// Whether the row was deleted at the source (soft delete).
-    Deleted,
-    /// `U` or `D`.
-    Action,
-    /// Time of the change at the source.
-    Ts,
-    /// Time at which the version became current.
-    ValidFrom,
-    /// Time at which the version was replaced, exclusive; null for the current version.
-    ValidTo,
-    /// Whether the version is current.
-    Current,
-}
 
 const ALL: [SystemColumn; 6] = [
     SystemColumn::Deleted,
@@ -45,29 +29,6 @@ const ALL: [SystemColumn; 6] = [
 ];
 
 impl SystemColumn {
-    /// Name of the column.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            SystemColumn::Deleted => "_deleted",
-            SystemColumn::Action => ACTION,
-            SystemColumn::Ts => TS,
-            SystemColumn::ValidFrom => "_valid_from",
-            SystemColumn::ValidTo => "_valid_to",
-            SystemColumn::Current => "_current",
-        }
-    }
-
-    fn comment(self) -> &'static str {
-        match self {
-            SystemColumn::Deleted => "Whether the row was deleted at the source.",
-            SystemColumn::Action => "U for an insert or update, D for a delete.",
-            SystemColumn::Ts => "When the change was made at the source.",
-            SystemColumn::ValidFrom => "When this version became current.",
-            SystemColumn::ValidTo => "When this version was replaced, exclusive; null for the current version.",
-            SystemColumn::Current => "Whether this version is current.",
-        }
-    }
-
     fn data_type(self) -> DataType {
         match self {
             SystemColumn::Deleted | SystemColumn::Current => DataType::Boolean,
@@ -144,15 +105,8 @@ impl TableLayout {
     /// The layout that follows from the user's choice `wanted` and the layout `present` of the table. A new table has
     /// `default_partition` unless the user chose otherwise. Kind `Schema` if mode or partitions differ from those of the table.
     pub(crate) fn resolve(present: Option<&Self>, wanted: &Layout, default_partition: Option<PartitionBy>) -> Result<Self> {
-        let default = Self::default();
-        let base = present.unwrap_or(&default);
-        let mode = wanted.mode.unwrap_or(base.mode);
-        if present.is_some() && mode != base.mode {
-            return Err(Error::new(Kind::Schema, "The table exists in another mode")
-                .with_field("mode of the table", base.mode)
-                .with_field("mode wanted", mode)
-                .hint(format!("use --mode {}, or load the table in the other mode into a new --target", base.mode)));
-        }
+        let kept = present.map(Self::kept);
+        let kept = KeptRows::resolve(kept, wanted, "load the table in the other mode into a new --target")?;
         let partition_by = match (present, &wanted.partition_by) {
             (Some(present), Some(wanted)) if present.partition_by.as_ref() != wanted.by() => {
                 return Err(Error::new(Kind::Schema, "The table is partitioned differently")
@@ -167,29 +121,22 @@ impl TableLayout {
             (None, Some(wanted)) => wanted.by().cloned(),
             (None, None) => default_partition,
         };
-        if mode != TableMode::Current && wanted.deletes == Some(Deletes::Mark) {
-            return Err(Error::new(Kind::Schema, "Soft deletes are possible in mode `current` only")
-                .with_field("mode", mode)
-                .hint("omit --deletes: this mode records deletes by itself"));
-        }
-        Ok(Self { mode, deletes: wanted.deletes.unwrap_or(base.deletes), partition_by })
+        Ok(Self { mode: kept.mode, deletes: kept.deletes, partition_by })
     }
 
     /// Whether old rows stay in the table when a new snapshot is loaded.
     pub(crate) fn keeps_rows(&self) -> bool {
-        self.mode != TableMode::Current || self.deletes == Deletes::Mark
+        self.kept().keeps_rows()
+    }
+
+    fn kept(&self) -> KeptRows {
+        KeptRows { mode: self.mode, deletes: self.deletes }
     }
 
     /// The system columns and the partition column, in order. In a table they follow the key columns.
     pub(crate) fn columns(&self) -> Vec<LakeColumn> {
-        let system: &[SystemColumn] = match (self.mode, self.deletes) {
-            (TableMode::Current, Deletes::Remove) => &[],
-            (TableMode::Current, Deletes::Mark) => &[SystemColumn::Deleted],
-            (TableMode::Changes, _) => &[SystemColumn::Action, SystemColumn::Ts],
-            (TableMode::History, _) => &[SystemColumn::ValidFrom, SystemColumn::ValidTo, SystemColumn::Current],
-        };
         let partition = self.partition_by.as_ref().map(partition_column);
-        system.iter().map(|column| column.column()).chain(partition).collect()
+        self.kept().columns().iter().map(|column| column.column()).chain(partition).collect()
     }
 
     /// Records the layout in the properties of a table.
@@ -205,9 +152,8 @@ impl TableLayout {
 
     /// The layout as text for `status`, such as `current by day(timestamp)`.
     pub(crate) fn describe(&self) -> String {
-        let deletes = if self.deletes == Deletes::Mark { ", deletes marked" } else { "" };
         let partitions = self.partition_by.as_ref().map_or(String::new(), |by| format!(" by {by}"));
-        format!("{}{deletes}{partitions}", self.mode)
+        format!("{}{partitions}", self.kept().describe())
     }
 }
 

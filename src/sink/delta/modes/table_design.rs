@@ -7,7 +7,7 @@ use crate::sink::delta::log::partition_column::can_partition_by;
 use crate::sink::delta::log::schema_evolution::{apply_case_changes, check_key, check_names, evolve, map_columns};
 use crate::sink::delta::log::system_columns::{SystemColumn, TableLayout};
 use crate::sink::delta::log::table_state::TableState;
-use crate::sink::{LoadKind, LoadPlan, NEW_TARGET_HINT, reload_hint};
+use crate::sink::{LoadKind, LoadPlan, NEW_TARGET_HINT, reload_hint, reserved_name};
 
 /// The column of log tables with the time of the event.
 const LOG_TIME: &str = "timestamp";
@@ -131,13 +131,7 @@ fn wanted_columns(
     let system = layout.columns();
     let is_taken = |column: &&LakeColumn| system.iter().any(|system| system.name.eq_ignore_ascii_case(&column.name));
     if let Some(column) = wanted.iter().find(is_taken) {
-        return Err(Error::new(Kind::Schema, "The name of a column is reserved in this table mode")
-            .with_field("column", &column.name)
-            .with_field("mode", layout.describe())
-            .hint(format!(
-                "drop the column with --drop-column {}.{}, or keep the table in another mode",
-                plan.table, column.name
-            )));
+        return Err(reserved_name(&plan.table, &column.name, &layout.describe()));
     }
     if let (None, Some(by)) = (state, &layout.partition_by) {
         check_partition_source(&wanted, by).map_err(|error| {

@@ -14,7 +14,7 @@ use crate::sink::conformance::{
     Change, Change::Del, Change::Up, TEXT, at, changes, column, expected, load, plain, plan, read, reduced, schema,
 };
 use crate::sink::delta::{DeletionVectors, DeltaOptions, Scope};
-use crate::sink::{LakeFeatures, Layout, LoadKind, Sink};
+use crate::sink::{Layout, LoadKind, Sink};
 
 fn soft_row(id: i64, name: &str, deleted: bool) -> Value {
     json!({"id": id, "name": name, "_deleted": deleted})

@@ -7,9 +7,12 @@ use crate::sink::LoadKind;
 /// The hint for a change that a merge cannot make.
 const RELOAD_HINT: &str = "load the table again with --resnapshot, or with dropdb and initdb";
 
+/// The sentence about a table that no longer has soft deletes.
+pub(in crate::sink::sql) const NO_SOFT_DELETES: &str = "soft-deleted rows are removed, and the column `_deleted` with them";
+
 /// Whether the existing primary key has other columns than the wanted one. Kind `Schema` if so and the old rows are kept.
 pub(in crate::sink::sql) fn has_other_key(table: &SqlTable, live: &[LiveColumn], kind: LoadKind) -> Result<bool> {
-    let mut wanted: Vec<&str> = table.keys().map(|column| column.name.as_str()).collect();
+    let mut wanted: Vec<&str> = table.primary_key().map(|column| column.name.as_str()).collect();
     let mut found: Vec<&str> = live.iter().filter(|column| column.key).map(|column| column.name.as_str()).collect();
     wanted.sort_unstable();
     found.sort_unstable();

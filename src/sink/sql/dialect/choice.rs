@@ -54,6 +54,7 @@ impl ColumnChoice {
             comment: column.description.clone(),
             enumeration: self.enumeration,
             lookup: self.lookup,
+            system: None,
         }
     }
 }

@@ -1,17 +1,66 @@
 //! Statements that create and change tables, types and lookup tables.
 
+use serde_json::Value;
+
 use super::names::Names;
 use super::statement::Statement;
 use super::table::{Change, ChangeRules, LiveColumn, SqlColumn, SqlTable};
 use crate::error::Result;
 use crate::model::{Namespace, TableRef};
-use crate::schema::TableSchema;
-use crate::sink::LoadKind;
+use crate::schema::{Column, ColumnType, TS, TableSchema};
+use crate::sink::{KeptRows, LoadKind, SystemColumn, reserved_name};
+
+/// A system column, described like a column of the service.
+pub(in crate::sink::sql) fn system_column(system: SystemColumn) -> Column {
+    let (column_type, required, default) = match system {
+        SystemColumn::Deleted => (ColumnType::Boolean, true, Some(Value::Bool(false))),
+        SystemColumn::Current => (ColumnType::Boolean, true, Some(Value::Bool(true))),
+        SystemColumn::ValidFrom | SystemColumn::Ts => (ColumnType::Timestamp, true, None),
+        SystemColumn::ValidTo => (ColumnType::Timestamp, false, None),
+        SystemColumn::Action => (ColumnType::Text { max_length: Some(1) }, true, None),
+    };
+    Column {
+        name: system.name().to_owned(),
+        column_type,
+        required,
+        description: Some(system.comment().to_owned()),
+        oversizeable: false,
+        default,
+    }
+}
 
 /// The definition of tables and their changes.
 pub(in crate::sink::sql) trait Ddl: Names {
     /// The table for a schema. Kind `Schema` for names that the server cannot hold.
     fn table_of(&self, schema: &TableSchema) -> Result<SqlTable>;
+
+    /// The table for a schema that keeps rows as `kept` says. Its system columns follow the key columns. Kind `Schema` as for
+    /// [`Ddl::table_of`], and for a column of the service that has the name of a system column.
+    fn table_keeping(&self, schema: &TableSchema, kept: KeptRows) -> Result<SqlTable> {
+        let system = kept.columns();
+        if system.is_empty() {
+            return self.table_of(schema);
+        }
+        let is_taken = |column: &&Column| system.iter().any(|system| system.name().eq_ignore_ascii_case(&column.name));
+        if let Some(column) = schema.columns().find(is_taken) {
+            return Err(reserved_name(&schema.table, &column.name, &kept.describe()));
+        }
+        let mut schema = schema.clone();
+        schema.value.splice(0..0, system.iter().copied().map(system_column));
+        let mut table = self.table_of(&schema)?;
+        table.kept = kept;
+        for column in &mut table.columns {
+            column.system = system.iter().copied().find(|system| system.name() == column.name);
+            match column.system {
+                Some(SystemColumn::Deleted) => column.convert = Some(self.boolean(false).to_owned()),
+                Some(SystemColumn::Current) => column.convert = Some(self.boolean(true).to_owned()),
+                Some(SystemColumn::ValidTo) => column.convert = Some(format!("CAST(NULL AS {})", column.sql_type)),
+                Some(SystemColumn::ValidFrom) => column.source = TS.to_owned(),
+                Some(SystemColumn::Action | SystemColumn::Ts) | None => {}
+            }
+        }
+        Ok(table)
+    }
 
     /// Creates the schema for the tables of a namespace where it is missing.
     fn create_namespace(&self, namespace: &Namespace) -> Vec<Statement>;

@@ -49,6 +49,15 @@ pub(in crate::sink::sql) trait MergeStatements: Names {
     /// Writes staged upserts into an empty table.
     fn insert(&self, table: &SqlTable) -> Statement;
 
-    /// Removes the rows whose keys are staged as deletes.
+    /// For a history: skips the staged upserts without effect (same values, or older than the current version), and closes the versions
+    /// that the others replace. `as_of`: the time of a snapshot, as a literal without quotes. Empty for other tables.
+    fn replace_versions(&self, table: &SqlTable, as_of: Option<&str>) -> Vec<Statement>;
+
+    /// Applies staged deletes to the rows with their keys: removes them, marks them where the table has soft deletes, or closes their
+    /// versions in a history.
     fn delete(&self, table: &SqlTable) -> Statement;
+
+    /// For a table that keeps old rows: marks the rows whose keys are not staged, or closes their versions as of the time of the snapshot,
+    /// `as_of`, a literal without quotes.
+    fn delete_missing(&self, table: &SqlTable, as_of: &str) -> Statement;
 }

@@ -4,6 +4,10 @@ use super::names::Names;
 use super::statement::Statement;
 use crate::model::TableRef;
 
+/// Begins the column `source_namespace` in rows of `table_sync` about tables with system columns. The official client would drop these
+/// columns; it finds no table of that namespace, and reports the table as not initialised.
+pub(in crate::sink::sql) const OWN_NAMESPACE: &str = "daplake:";
+
 /// Statements about the sync state.
 pub(in crate::sink::sql) trait MetaTables: Names {
     /// Creates the sync state where it is missing.
@@ -11,6 +15,11 @@ pub(in crate::sink::sql) trait MetaTables: Names {
 
     /// Asks which objects have the names of the sync state: rows of table, column (null: it has none), and 1 if it is a table.
     fn meta_columns(&self) -> Statement;
+
+    /// The namespace of the data table, from the column `source_namespace` of `table_sync`; see [`OWN_NAMESPACE`].
+    fn table_namespace(&self) -> String {
+        format!("REPLACE({}, '{OWN_NAMESPACE}', '')", self.quote("source_namespace"))
+    }
 
     /// A condition on the columns `source_namespace` and `source_table` of `table_sync`: the data table exists.
     fn entry_exists(&self) -> String;

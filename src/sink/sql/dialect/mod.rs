@@ -17,14 +17,14 @@ mod values;
 use std::fmt::Debug;
 
 pub(super) use self::changes::{
-    foreign_required_column, has_other_key, incompatible_type, new_column_note, removed_column_note,
+    NO_SOFT_DELETES, foreign_required_column, has_other_key, incompatible_type, new_column_note, removed_column_note,
 };
 pub(super) use self::choice::{ColumnChoice, constant_length, numeric_default, schema_node};
-pub(super) use self::ddl::{Ddl, Enumerations};
+pub(super) use self::ddl::{Ddl, Enumerations, system_column};
 pub(super) use self::dependents::{ChangedColumn, Dependent, DependentObjects};
 pub(super) use self::introspection::Introspection;
 pub(super) use self::merge::MergeStatements;
-pub(super) use self::meta_tables::MetaTables;
+pub(super) use self::meta_tables::{MetaTables, OWN_NAMESPACE};
 pub(super) use self::names::Names;
 pub(super) use self::privileges::{Privileges, indexed};
 pub(super) use self::statement::{Row, Statement};

@@ -34,6 +34,11 @@ pub(in crate::sink::sql) trait Names {
         self.quote(name)
     }
 
+    /// A truth value.
+    fn boolean(&self, value: bool) -> &'static str {
+        if value { "1" } else { "0" }
+    }
+
     /// Microseconds since the epoch of the timestamp in the column `name`.
     fn micros_of(&self, name: &str) -> String;
 

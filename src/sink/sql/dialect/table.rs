@@ -2,7 +2,7 @@
 
 use super::statement::Statement;
 use crate::model::TableRef;
-use crate::sink::LoadKind;
+use crate::sink::{KeptRows, LoadKind, SystemColumn};
 
 /// A column of the wanted table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(in crate::sink::sql) struct SqlColumn {
     pub(in crate::sink::sql) direct: bool,
     /// Maximum number of characters that the column, or each item of an array, can hold.
     pub(in crate::sink::sql) longest: Option<usize>,
-    /// Part of the primary key.
+    /// Key column of the service.
     pub(in crate::sink::sql) key: bool,
     /// May not be null.
     pub(in crate::sink::sql) required: bool,
@@ -34,6 +34,20 @@ pub(in crate::sink::sql) struct SqlColumn {
     pub(in crate::sink::sql) enumeration: Option<Enumeration>,
     /// Quoted name of the lookup table that holds its values, and name of the foreign key.
     pub(in crate::sink::sql) lookup: Option<(String, String)>,
+    /// The system column that it is. `None`: a column of the service.
+    pub(in crate::sink::sql) system: Option<SystemColumn>,
+}
+
+impl SqlColumn {
+    /// Whether staged rows have the column. Of other columns, new rows have the value of [`SqlColumn::convert`].
+    pub(in crate::sink::sql) fn is_staged(&self) -> bool {
+        self.system.is_none_or(|system| system == SystemColumn::ValidFrom)
+    }
+
+    /// Whether it belongs to the primary key: a key column, or the start of a version.
+    pub(in crate::sink::sql) fn is_in_primary_key(&self) -> bool {
+        self.key || self.system == Some(SystemColumn::ValidFrom)
+    }
 }
 
 /// The values that the schema lists for a column: a type of its own, part of the column's type, or rows of a lookup table.
@@ -75,15 +89,32 @@ pub(in crate::sink::sql) struct SqlTable {
     pub(in crate::sink::sql) columns: Vec<SqlColumn>,
     /// Comment on the table.
     pub(in crate::sink::sql) comment: Option<String>,
+    /// Which rows it keeps.
+    pub(in crate::sink::sql) kept: KeptRows,
 }
 
 impl SqlTable {
+    /// A table of which only the name is known.
+    pub(in crate::sink::sql) fn without_columns(table: TableRef) -> Self {
+        Self { table, columns: Vec::new(), comment: None, kept: KeptRows::default() }
+    }
+
     /// Whether rows must be converted by the server, so that they cannot be copied into the table directly.
     pub(in crate::sink::sql) fn needs_stage(&self) -> bool {
         !self.columns.iter().all(|column| column.direct)
     }
 
+    /// The columns that staged rows have.
+    pub(in crate::sink::sql) fn staged_columns(&self) -> impl Iterator<Item = &SqlColumn> {
+        self.columns.iter().filter(|column| column.is_staged())
+    }
+
     /// The columns of the primary key.
+    pub(in crate::sink::sql) fn primary_key(&self) -> impl Iterator<Item = &SqlColumn> {
+        self.columns.iter().filter(|column| column.is_in_primary_key())
+    }
+
+    /// The key columns of the service.
     pub(in crate::sink::sql) fn keys(&self) -> impl Iterator<Item = &SqlColumn> {
         self.columns.iter().filter(|column| column.key)
     }

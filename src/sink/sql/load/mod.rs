@@ -28,7 +28,7 @@ pub(super) use self::state::SqlLoad;
 use self::state::State;
 use super::connection::{Answer, CopyColumn, CopyTarget};
 use super::database::Database;
-use super::dialect::{LiveColumn, Statement};
+use super::dialect::{LiveColumn, SqlTable, Statement};
 use super::options::NonFinite;
 use super::{encoding, occupants, sync_state};
 use crate::engine::{combine_streams, engine_error};
@@ -36,11 +36,29 @@ use crate::error::{Error, Kind, Result, ResultExt};
 use crate::model::{Bookmark, counted};
 use crate::reduce::{ChangeSet, deletes};
 use crate::schema::{ACTION, TableSchema};
-use crate::sink::{Load, LoadKind, LoadPlan, LoadSummary, WriteError};
+use crate::sink::{KeptRows, Layout, Load, LoadKind, LoadPlan, LoadSummary, WriteError};
 
-/// Rows changed by the statement at `place`.
-fn changed_by(place: Option<usize>, answers: &[Answer]) -> u64 {
-    place.and_then(|place| answers.get(place)).map_or(0, |answer| answer.changed)
+/// The hint for changes that the rows of a table rule out, where a new snapshot keeps these rows.
+pub(super) const KEPT_ROWS_HINT: &str =
+    "load the table into another database, or remove this one with dropdb and load it again: --resnapshot keeps its old rows";
+/// How to keep a table in another mode.
+const TO_CHANGE_MODE: &str = "load the table in the other mode into another database, or remove this one with dropdb first";
+
+/// Which rows a table will keep. `present`: which it keeps now. Kind `Unsupported` for a choice that no database has, `Schema` for one that
+/// the existing table rules out.
+pub(super) fn kept_rows(layout: &Layout, present: Option<KeptRows>) -> Result<KeptRows> {
+    layout.require_rows_of_database()?;
+    KeptRows::resolve(present, layout, TO_CHANGE_MODE)
+}
+
+/// The table of a plan. `present`: which rows the existing table keeps.
+pub(super) fn wanted_table(database: &Database, plan: &LoadPlan, present: Option<KeptRows>) -> Result<SqlTable> {
+    database.dialect().table_keeping(&plan.schema, kept_rows(&plan.layout, present)?)
+}
+
+/// Rows changed by the statements at these places.
+fn changed_by(places: &[usize], answers: &[Answer]) -> u64 {
+    places.iter().filter_map(|place| answers.get(*place)).map(|answer| answer.changed).sum()
 }
 
 /// Objects of one table that are decoded at once, ahead of the server.
@@ -55,6 +73,7 @@ impl SqlLoad {
         // A change that cannot be made is reported before anything is downloaded.
         let (Existing { entry, mut live, enumerations }, _) = load.look(Vec::new()).await?;
         load.enumerations = enumerations;
+        load.keep_rows_of(entry.as_ref())?;
         load.check_occupants(entry.as_ref(), &live).await?;
         if !live.is_empty() && entry.as_ref().map(|entry| entry.bookmark) == load.plan.expected {
             let renamed = load.match_case(&mut live, entry.as_ref())?;
@@ -65,8 +84,7 @@ impl SqlLoad {
     }
 
     async fn open(database: Arc<Database>, plan: LoadPlan) -> Result<Self> {
-        plan.layout.require_default()?;
-        let table = database.dialect().table_of(&plan.schema)?;
+        let table = wanted_table(&database, &plan, None)?;
         let session = database.session().await?;
         let findings = table.columns.iter().map(Findings::of).collect();
         Ok(Self {
@@ -79,6 +97,7 @@ impl SqlLoad {
             enumerations: Vec::new(),
             holds_lock: false,
             created_table: false,
+            keeps_rows: false,
             is_frozen: false,
             created_enumerations: Vec::new(),
             non_finite: 0,
@@ -88,6 +107,15 @@ impl SqlLoad {
             ran_statements_of_user: false,
             ids: HashMap::new(),
         })
+    }
+
+    /// Takes over from the existing table which rows it keeps, as far as the user chose nothing else.
+    fn keep_rows_of(&mut self, entry: Option<&sync_state::Entry>) -> Result<()> {
+        let Some(entry) = entry else { return Ok(()) };
+        self.table = wanted_table(&self.database, &self.plan, Some(entry.kept))?;
+        self.findings = self.table.columns.iter().map(Findings::of).collect();
+        self.keeps_rows = self.table.kept.keeps_rows();
+        Ok(())
     }
 
     /// The changes that a load would make to the columns of the existing table, one sentence each. Changes nothing.
@@ -105,7 +133,7 @@ impl SqlLoad {
         entry: Option<&sync_state::Entry>,
         renamed: &[(String, String)],
     ) -> Result<()> {
-        if self.plan.kind == LoadKind::Replace {
+        if self.row_kind() == LoadKind::Replace {
             return Ok(());
         }
         let before = entry.map(sync_state::Entry::columns).unwrap_or_default().renamed(renamed);
@@ -115,7 +143,8 @@ impl SqlLoad {
             live.iter().any(|column| column.name == name)
         };
         let arrives = |name: &str| self.plan.schema.columns().any(|column| column.name == name);
-        let followed = before.follow(&self.plan.layout.columns, exists, arrives)?;
+        let followed = before.follow(&self.plan.layout.columns, exists, arrives);
+        let followed = followed.map_err(|error| if self.keeps_rows { error.hint_instead(KEPT_ROWS_HINT) } else { error })?;
         self.loaded.warnings.extend(followed.notes);
         if followed.record != self.plan.layout.columns {
             let mut schema = TableSchema::clone(&self.plan.schema);
@@ -163,12 +192,13 @@ impl SqlLoad {
     }
 
     /// Whether rows can be copied into a new table. Without the lock, another session may be about to create it. A set that may hold a key
-    /// twice, as an upsert and as a delete, needs the staging table.
+    /// twice needs the staging table if it has deletes, or if the primary key of the table does not refuse it.
     fn can_be_direct(&self, changes: &ChangeSet) -> bool {
+        let refuses_duplicates = self.table.primary_key().all(|column| column.key);
         self.holds_lock
             && !self.table.needs_stage()
             && !self.database.must_be_staged(&self.plan.table)
-            && (changes.reduced || self.plan.kind == LoadKind::Replace)
+            && (changes.reduced || self.plan.kind == LoadKind::Replace && refuses_duplicates)
     }
 
     /// Whether there is no table, or only the empty one of a killed first load, where schema statements do not roll back.
@@ -209,6 +239,11 @@ impl SqlLoad {
         let reduced = changes.reduced;
         self.state = State::Staged { is_cleared: false };
         self.copy(changes).await?;
+        if !self.has_stage && self.keeps_rows && self.plan.kind == LoadKind::Replace {
+            // All rows of the table are missing from an empty snapshot.
+            self.has_stage = true;
+            self.run(&dialect.create_stage(&self.table)).await?;
+        }
         if !self.has_stage {
             return Ok(());
         }
@@ -221,7 +256,7 @@ impl SqlLoad {
         let dialect = self.database.dialect();
         let is_direct = self.state == State::Direct;
         let action = CopyColumn { name: dialect.quote(ACTION), source: ACTION.to_owned(), sql_type: dialect.action_type() };
-        let columns = self.table.columns.iter().map(|column| CopyColumn {
+        let columns = self.table.staged_columns().map(|column| CopyColumn {
             name: dialect.quote(&column.name),
             source: column.source.clone(),
             sql_type: if is_direct { column.sql_type.clone() } else { column.stage_type.clone() },
@@ -315,26 +350,33 @@ impl SqlLoad {
         Ok(())
     }
 
-    /// The statements that bring the staged changes into the table, and the place of the one that deletes rows.
-    fn merge(&self, is_new: bool) -> (Vec<Statement>, Option<usize>) {
+    /// The statements that bring the staged changes into the table, and the places of those that delete rows.
+    fn merge(&self, is_new: bool) -> (Vec<Statement>, Vec<usize>) {
         let dialect = self.database.dialect();
         let mut statements = Vec::new();
         let is_cleared = self.state == State::Staged { is_cleared: true };
-        if self.plan.kind == LoadKind::Replace && !is_new && !is_cleared {
+        if self.row_kind() == LoadKind::Replace && !is_new && !is_cleared {
             statements.push(dialect.clear(&self.table));
         }
         if !self.has_stage {
-            return (statements, None);
+            return (statements, Vec::new());
         }
         statements.extend(dialect.fill_lookups(&self.table));
-        if self.plan.kind == LoadKind::Replace || is_new {
+        if self.row_kind() == LoadKind::Replace || is_new {
             statements.push(dialect.insert(&self.table));
-            return (statements, None);
+            return (statements, Vec::new());
         }
-        let delete = statements.len();
+        let as_of = self.plan.as_of.to_datetime().map(|time| time.format("%Y-%m-%d %H:%M:%S%.6f").to_string());
+        let as_of = as_of.unwrap_or_default();
+        statements.extend(dialect.replace_versions(&self.table, self.plan.is_snapshot.then_some(as_of.as_str())));
+        let mut deletes = vec![statements.len()];
         statements.push(dialect.delete(&self.table));
+        if self.plan.kind == LoadKind::Replace {
+            deletes.push(statements.len());
+            statements.push(dialect.delete_missing(&self.table, &as_of));
+        }
         statements.extend(dialect.upsert(&self.table));
-        (statements, Some(delete))
+        (statements, deletes)
     }
 
     async fn finish(&mut self, reached: Bookmark) -> Result<()> {
@@ -358,7 +400,7 @@ impl SqlLoad {
         if held != self.plan.expected || self.state == State::Superseded || is_late {
             return Err(sync_state::loaded_meanwhile());
         }
-        let (mut statements, mut delete) = (Vec::new(), None);
+        let (mut statements, mut deletes) = (Vec::new(), Vec::new());
         if let State::Staged { .. } = self.state {
             if entry.is_none() {
                 // It may have appeared since the changes were taken.
@@ -366,13 +408,13 @@ impl SqlLoad {
                 occupants::check_table(self.session.as_mut(), dialect, &self.plan.table, is_adopted).await?;
             }
             let is_new = self.change_schema(&existing).await?;
-            (statements, delete) = self.merge(is_new);
+            (statements, deletes) = self.merge(is_new);
             if !dialect.ddl_is_transactional() {
                 statements.insert(0, dialect.begin());
-                delete = delete.map(|place| place + 1);
+                deletes.iter_mut().for_each(|place| *place += 1);
             }
         }
-        if self.plan.kind == LoadKind::Replace || self.state == State::Direct {
+        if self.row_kind() == LoadKind::Replace || self.state == State::Direct {
             self.loaded.rows = Some(self.loaded.upserted);
         }
         for (column, findings) in self.table.columns.iter().zip(&self.findings) {
@@ -383,17 +425,17 @@ impl SqlLoad {
         }
         if !self.to_populate.is_empty() || self.has_statements_of_user() {
             let merged = self.session.run_all(&std::mem::take(&mut statements)).await?;
-            self.loaded.deleted = changed_by(delete.take(), &merged);
+            self.loaded.deleted = changed_by(&std::mem::take(&mut deletes), &merged);
             self.populate_views().await?;
             self.run_statements_of_user().await?;
         }
-        statements.push(sync_state::store_bookmark(dialect, &self.plan.schema, entry, reached));
+        statements.push(sync_state::store_bookmark(dialect, &self.plan.schema, self.table.kept, entry, reached));
         statements.extend(dialect.store_exact_bookmark(&self.plan.table, reached.at.micros()));
         // After an error the transaction cannot commit.
         statements.push(dialect.commit());
         let answers = self.session.run_all(&statements).await?;
         self.created_table = false;
-        self.loaded.deleted += changed_by(delete, &answers);
+        self.loaded.deleted += changed_by(&deletes, &answers);
         self.release().await
     }
 

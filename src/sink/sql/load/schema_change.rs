@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::KEPT_ROWS_HINT;
 use super::state::{SqlLoad, State};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Bookmark, counted};
@@ -80,16 +81,20 @@ impl SqlLoad {
 
     /// The table of the stored schema.
     fn table_before(&self, entry: Option<&sync_state::Entry>) -> Option<SqlTable> {
-        let schema = entry?.schema(&self.plan.table)?;
-        self.database.dialect().table_of(&schema).ok()
+        let entry = entry?;
+        self.database.dialect().table_keeping(&entry.schema(&self.plan.table)?, entry.kept).ok()
     }
 
     /// The change from the existing columns to the wanted ones.
     pub(super) fn change(&self, live: &[LiveColumn], entry: Option<&sync_state::Entry>) -> Result<Change> {
         let before = self.table_before(entry);
         let drop_removed = self.database.options.drop_removed_columns;
-        let rules = ChangeRules { before: before.as_ref(), kind: self.plan.kind, drop_removed };
-        self.database.dialect().change_table(&self.table, live, rules)
+        let rules = ChangeRules { before: before.as_ref(), kind: self.row_kind(), drop_removed };
+        let change = self.database.dialect().change_table(&self.table, live, rules);
+        change.map_err(|error| {
+            let is_of_rows = self.keeps_rows && error.kind() == Kind::Schema;
+            if is_of_rows { error.hint_instead(KEPT_ROWS_HINT) } else { error }
+        })
     }
 
     /// The changes to the columns of the existing table, one sentence each. Empty if there is no table.
@@ -100,6 +105,7 @@ impl SqlLoad {
         }
         let (Existing { entry, mut live, enumerations }, _) = self.look(Vec::new()).await?;
         let Some(entry) = entry else { return Ok(Vec::new()) };
+        self.keep_rows_of(Some(&entry))?;
         let renamed = self.match_case(&mut live, Some(&entry))?;
         let change = self.change(&live, Some(&entry))?;
         let mut changes = self.described_changes(&change, &live, &renamed);
@@ -232,7 +238,7 @@ impl SqlLoad {
         let mut statements: Vec<Statement> =
             renamed.iter().map(|(from, to)| dialect.rename_column(&self.plan.table, from, to)).collect();
         self.loaded.schema_changes.extend(renamed.iter().map(|(from, to)| format!("`{from}` is renamed to `{to}`")));
-        if self.plan.kind == LoadKind::Replace && dialect.ddl_is_transactional() && !change.statements.is_empty() {
+        if self.row_kind() == LoadKind::Replace && dialect.ddl_is_transactional() && !change.statements.is_empty() {
             // Without rows, every change of type is possible.
             self.session.execute(&dialect.clear(&self.table)).await?;
             self.state = State::Staged { is_cleared: true };
@@ -255,7 +261,7 @@ impl SqlLoad {
     /// The table as rows must be written into the existing columns.
     pub(super) fn settled(&self, live: &[LiveColumn]) -> SqlTable {
         let columns = self.table.columns.iter().map(|column| match live.iter().find(|live| live.name == column.name) {
-            Some(live) => self.database.dialect().settle(column, live, self.plan.kind),
+            Some(live) => self.database.dialect().settle(column, live, self.row_kind()),
             None => column.clone(),
         });
         SqlTable { columns: columns.collect(), ..self.table.clone() }

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::sink::sql::connection::Connection;
 use crate::sink::sql::database::Database;
 use crate::sink::sql::dialect::{Dependent, SqlTable, Statement};
-use crate::sink::{LoadPlan, LoadSummary, WriteError};
+use crate::sink::{LoadKind, LoadPlan, LoadSummary, WriteError};
 
 /// Ids of the values of one lookup table.
 pub(super) type Ids = HashMap<String, i32>;
@@ -33,6 +33,8 @@ pub(in crate::sink::sql) struct SqlLoad {
     pub(super) holds_lock: bool,
     /// This load created the table, and no rollback removes it.
     pub(super) created_table: bool,
+    /// Old rows stay in the table when a new snapshot is loaded.
+    pub(super) keeps_rows: bool,
     /// The table exists and its columns follow [`OnSchemaChange`](crate::sink::OnSchemaChange).
     pub(super) is_frozen: bool,
     /// Names of enumeration types that this transaction created; no other session sees them yet.
@@ -67,6 +69,11 @@ pub(super) enum State {
 }
 
 impl SqlLoad {
+    /// How the load changes rows: as planned, except for a snapshot in a table that keeps old rows.
+    pub(super) fn row_kind(&self) -> LoadKind {
+        if self.keeps_rows { LoadKind::Merge } else { self.plan.kind }
+    }
+
     /// Names of the key columns in the batches.
     pub(super) fn keys(&self) -> Vec<String> {
         self.table.keys().map(|column| column.source.clone()).collect()

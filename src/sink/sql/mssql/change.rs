@@ -1,16 +1,17 @@
 //! The change from the existing table to the wanted one. Columns are dropped only if the user asks for it, and never those that the
 //! user added.
 
+use super::kept_rows::{drop_soft_deletes, guard};
 use super::names::{
     add_foreign_key, add_primary_key, alter, define, drop_default, drop_foreign_key, drop_primary_key, quote, table_name,
 };
 use super::types::SqlType;
 use crate::error::Result;
-use crate::sink::LoadKind;
 use crate::sink::sql::dialect::{
-    Change, ChangeRules, Fit, LiveColumn, SqlColumn, SqlTable, Statement, foreign_required_column, has_other_key,
-    incompatible_type, new_column_note, removed_column_note,
+    Change, ChangeRules, Fit, LiveColumn, NO_SOFT_DELETES, SqlColumn, SqlTable, Statement, foreign_required_column,
+    has_other_key, incompatible_type, new_column_note, removed_column_note,
 };
+use crate::sink::{LoadKind, SystemColumn};
 
 /// Intermediate type of an empty column between two types that the server does not convert directly.
 const INTERMEDIATE: &str = "varchar(100)";
@@ -53,6 +54,9 @@ fn add_column(table: &SqlTable, column: &SqlColumn, kind: LoadKind, change: &mut
     let required = column.key || column.required && (kind == LoadKind::Replace || column.default.is_some());
     change.statements.push(alter(table, &format!("ADD {}", define(column, required))));
     change.statements.extend(add_foreign_key(table, column));
+    if column.system == Some(SystemColumn::Deleted) {
+        change.statements.extend(guard(table));
+    }
     change.notes.push(new_column_note(column, required));
 }
 
@@ -63,6 +67,11 @@ fn remove_column(table: &SqlTable, removed: &LiveColumn, rules: ChangeRules<'_>,
     if is_stored && rules.column_before(&removed.name).is_none() {
         // A column that the user added stays as it is.
         return if needs_value { Err(foreign_required_column(&removed.name)) } else { Ok(()) };
+    }
+    if rules.column_before(&removed.name).is_some_and(|before| before.system.is_some()) {
+        change.statements.extend(drop_soft_deletes(table));
+        change.notes.push(NO_SOFT_DELETES.to_owned());
+        return Ok(());
     }
     let name = quote(&removed.name);
     // Readers would take a default for a value of the service.

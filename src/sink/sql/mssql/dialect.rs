@@ -5,20 +5,21 @@
 
 use super::errors::{LOCK_REFUSED, LOST_CHARACTERS_PREFIX};
 use super::names::{
-    NAME_CHARS, add_foreign_key, add_primary_key, cut_name, define, drop_default, literal, object_id, quote, quoted, table_name,
+    NAME_CHARS, STAGE, add_foreign_key, add_primary_key, cut_name, define, drop_default, literal, object_id, quote, quoted,
+    table_name,
 };
-use super::types::{LOOKUP_BYTES, STAGED_CHARACTERS, SqlType, is_staged_text};
-use super::{change, errors, types};
+use super::staged::{bytes_of, lookups, same_bytes, same_row, staged};
+use super::types::{LOOKUP_BYTES, SqlType, is_staged_text};
+use super::{change, errors, kept_rows, types};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Namespace, TableRef};
 use crate::schema::TableSchema;
-use crate::sink::LoadKind;
 use crate::sink::sql::dialect::{
     Change, ChangeRules, Ddl, DependentObjects, Enumerations, Introspection, LiveColumn, MergeStatements, MetaTables, Names,
-    Privileges, Row, SqlColumn, SqlTable, Statement, Transactions, ValueLimits,
+    OWN_NAMESPACE, Privileges, Row, SqlColumn, SqlTable, Statement, Transactions, ValueLimits,
 };
+use crate::sink::{KeptRows, LoadKind};
 
-const STAGE: &str = "[#daplake_stage]";
 /// Settings of a session: values are refused rather than cut, and any error undoes the transaction.
 pub(super) const SESSION: &str = "SET ANSI_NULLS ON; SET ANSI_PADDING ON; SET ANSI_WARNINGS ON; SET QUOTED_IDENTIFIER ON; \
      SET CONCAT_NULL_YIELDS_NULL ON; SET IMPLICIT_TRANSACTIONS OFF; SET XACT_ABORT ON; SET NOCOUNT OFF; \
@@ -62,54 +63,6 @@ fn alter_as_found(table: &SqlTable, column: &SqlColumn, sql_type: Option<&str>, 
         object_id(&name),
         literal(&column.name)
     ))
-}
-
-/// The bytes of a string of at most `characters` characters, plus one more character: the server ignores trailing zeros when it compares bytes,
-/// and would treat `a` and `a` followed by NUL as equal.
-fn bytes_of(text: &str, characters: usize) -> String {
-    format!("CAST(CAST({text} AS nvarchar({characters})) + N'.' AS varbinary({}))", (characters + 1) * 2)
-}
-
-/// Compares two strings of at most `characters` characters byte by byte, whatever the collation.
-fn same_bytes(one: &str, other: &str, characters: usize) -> String {
-    format!("{} = {}", bytes_of(one, characters), bytes_of(other, characters))
-}
-
-/// The staged value of a column, as the table stores it.
-fn staged(table: &SqlTable, column: &SqlColumn) -> String {
-    let name = format!("s.{}", quote(&column.name));
-    match (&column.lookup, &column.convert) {
-        (Some(_), _) => {
-            let place = table.columns.iter().position(|other| other.name == column.name).unwrap_or_default();
-            format!("l{place}.[id]")
-        }
-        (None, Some(convert)) => convert.replace("{}", &name),
-        (None, None) => name,
-    }
-}
-
-/// Joins the lookup tables of some columns by the staged values.
-fn lookups(table: &SqlTable, wanted: impl Fn(&SqlColumn) -> bool) -> String {
-    let columns = table.columns.iter().enumerate().filter(|(_, column)| wanted(column));
-    let joins = columns.filter_map(|(place, column)| {
-        let (lookup, _) = column.lookup.as_ref()?;
-        let same = same_bytes(&format!("l{place}.[value]"), &format!("s.{}", quote(&column.name)), LOOKUP_BYTES);
-        Some(format!(" LEFT JOIN {lookup} AS l{place} ON {same}"))
-    });
-    joins.collect()
-}
-
-/// The row of the table, `t`, has the key of the staged one, `s`.
-fn same_key(table: &SqlTable) -> String {
-    let same = table.keys().map(|column| {
-        let (is, staged) = (format!("t.{}", quote(&column.name)), staged(table, column));
-        let equal = format!("{is} = {staged}");
-        match column.lookup.is_none() && is_staged_text(column) {
-            true => format!("{equal} AND {}", same_bytes(&is, &staged, STAGED_CHARACTERS as usize)),
-            false => equal,
-        }
-    });
-    same.collect::<Vec<_>>().join(" AND ")
 }
 
 /// Refuses strings that would lose characters, which can happen if the database's collation is not UTF-8. The server writes `?` for what it
@@ -237,7 +190,7 @@ impl Ddl for MssqlDialect {
                 return Err(Error::new(Kind::Schema, "Two columns have the same name").with_field("column", &column.name));
             }
         }
-        Ok(SqlTable { table: schema.table.clone(), columns, comment: None })
+        Ok(SqlTable { table: schema.table.clone(), columns, comment: None, kept: KeptRows::default() })
     }
 
     fn create_namespace(&self, namespace: &Namespace) -> Vec<Statement> {
@@ -253,6 +206,7 @@ impl Ddl for MssqlDialect {
         let columns = columns.collect::<Vec<_>>().join(",\n");
         let mut statements = vec![Statement::new(format!("CREATE TABLE {} (\n{columns}\n)", table_name(&table.table)))];
         statements.extend(table.columns.iter().filter_map(|column| add_foreign_key(table, column)));
+        statements.extend(kept_rows::guard(table));
         statements
     }
 
@@ -437,8 +391,12 @@ impl MetaTables for MssqlDialect {
         ))
     }
 
+    fn table_namespace(&self) -> String {
+        format!("REPLACE([source_namespace], {}, N'')", literal(OWN_NAMESPACE))
+    }
+
     fn entry_exists(&self) -> String {
-        "OBJECT_ID(QUOTENAME([source_namespace]) + N'.' + QUOTENAME([source_table]), N'U') IS NOT NULL".to_owned()
+        format!("OBJECT_ID(QUOTENAME({}) + N'.' + QUOTENAME([source_table]), N'U') IS NOT NULL", self.table_namespace())
     }
 
     fn set_version(&self, version: i64) -> Vec<Statement> {
@@ -463,7 +421,7 @@ impl MetaTables for MssqlDialect {
 
 impl MergeStatements for MssqlDialect {
     fn create_stage(&self, table: &SqlTable) -> Vec<Statement> {
-        let columns = table.columns.iter().map(|column| format!(",\n{} {} NULL", quote(&column.name), column.stage_type));
+        let columns = table.staged_columns().map(|column| format!(",\n{} {} NULL", quote(&column.name), column.stage_type));
         let create = format!("CREATE TABLE {STAGE} (\n[_action] nvarchar(1) NULL{}\n)", columns.collect::<String>());
         let mut statements = self.drop_stage();
         statements.push(Statement::new(create));
@@ -497,8 +455,8 @@ impl MergeStatements for MssqlDialect {
     }
 
     fn upsert(&self, table: &SqlTable) -> Vec<Statement> {
-        let (name, same) = (table_name(&table.table), same_key(table));
-        let updates = table.columns.iter().filter(|column| !column.key);
+        let (name, same) = (table_name(&table.table), same_row(table));
+        let updates = table.columns.iter().filter(|column| !column.is_in_primary_key());
         let updates: Vec<String> =
             updates.map(|column| format!("{} = {}", quote(&column.name), staged(table, column))).collect();
         let mut statements = Vec::new();
@@ -526,10 +484,15 @@ impl MergeStatements for MssqlDialect {
     }
 
     fn delete(&self, table: &SqlTable) -> Statement {
-        let (name, same, of_key) = (table_name(&table.table), same_key(table), lookups(table, |column| column.key));
-        Statement::new(format!(
-            "DELETE t FROM {STAGE} AS s{of_key} INNER JOIN {name} AS t ON {same} WHERE s.[_action] = N'D'; SELECT @@ROWCOUNT"
-        ))
+        kept_rows::delete(table)
+    }
+
+    fn delete_missing(&self, table: &SqlTable, as_of: &str) -> Statement {
+        kept_rows::delete_missing(table, as_of)
+    }
+
+    fn replace_versions(&self, table: &SqlTable, as_of: Option<&str>) -> Vec<Statement> {
+        kept_rows::replace_versions(table, as_of)
     }
 }
 

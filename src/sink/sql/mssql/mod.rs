@@ -8,8 +8,10 @@ mod connection;
 mod dialect;
 mod encode;
 mod errors;
+mod kept_rows;
 mod names;
 mod options;
+mod staged;
 #[cfg(test)]
 mod tests;
 mod tls;

@@ -3,6 +3,8 @@
 use crate::model::TableRef;
 use crate::sink::sql::dialect::{SqlColumn, SqlTable, Statement};
 
+/// The staging table.
+pub(super) const STAGE: &str = "[#daplake_stage]";
 /// Characters of a name.
 pub(super) const NAME_CHARS: usize = 128;
 
@@ -65,7 +67,7 @@ pub(super) fn add_foreign_key(table: &SqlTable, column: &SqlColumn) -> Option<St
 /// The primary key.
 pub(super) fn add_primary_key(table: &SqlTable) -> Statement {
     let name = quote(&cut_name(&format!("pk_{}_{}", table.table.namespace, table.table.table)));
-    alter(table, &format!("ADD CONSTRAINT {name} PRIMARY KEY ({})", quoted(table.keys())))
+    alter(table, &format!("ADD CONSTRAINT {name} PRIMARY KEY ({})", quoted(table.primary_key())))
 }
 
 /// Drops a constraint whose name may be anything. `found`: a `FROM` clause that selects it as `x`.

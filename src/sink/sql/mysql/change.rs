@@ -1,14 +1,15 @@
 //! The change from the existing table to the wanted one, in statements that run before the transaction and can be repeated. Columns are
 //! dropped only if the user asks for it, and never those that the user added.
 
+use super::kept_rows::{delete_marked, drop_flag, guard};
 use super::names::{add_foreign_key, alter, define, id_of_value, literal, quote, quoted, table_name};
 use super::types::{EXACT, Kind, MAX_LOOKUP, SqlType, can_be_enum_value};
 use crate::error::Result;
-use crate::sink::LoadKind;
 use crate::sink::sql::dialect::{
-    Change, ChangeRules, Fit as TypeFit, LiveColumn, SqlColumn, SqlTable, Statement, foreign_required_column, has_other_key,
-    incompatible_type, new_column_note, removed_column_note,
+    Change, ChangeRules, Fit as TypeFit, LiveColumn, NO_SOFT_DELETES, SqlColumn, SqlTable, Statement, foreign_required_column,
+    has_other_key, incompatible_type, new_column_note, removed_column_note,
 };
+use crate::sink::{LoadKind, SystemColumn};
 
 const NO_FRACTION: &str = "only whole seconds are kept";
 const NO_VERSION: &str = "IPv4 addresses are stored as if they were IPv6";
@@ -28,7 +29,7 @@ pub(super) fn change_table(table: &SqlTable, live: &[LiveColumn], rules: ChangeR
     }
     for column in &table.columns {
         match live.iter().find(|live| live.name == column.name) {
-            None => add_column(column, rules.kind, &mut plan, &mut change),
+            None => add_column(table, column, rules.kind, &mut plan, &mut change),
             Some(live) => {
                 alter_column(table, column, live, rules.kind, &mut plan, &mut change)?;
                 plan.rewritten.extend(rewrite_times(table, column, live, rules));
@@ -39,7 +40,7 @@ pub(super) fn change_table(table: &SqlTable, live: &[LiveColumn], rules: ChangeR
         remove_column(table, removed, rules, &mut plan, &mut change)?;
     }
     if has_other_key {
-        plan.actions.push(format!("ADD PRIMARY KEY ({})", quoted(table.keys())));
+        plan.actions.push(format!("ADD PRIMARY KEY ({})", quoted(table.primary_key())));
     }
     for loss in [NO_FRACTION, NO_VERSION] {
         let names: Vec<String> =
@@ -80,9 +81,12 @@ fn can_require(column: &SqlColumn, kind: LoadKind) -> bool {
     column.required && (is_filled || column.default.is_some() || column.key)
 }
 
-fn add_column(column: &SqlColumn, kind: LoadKind, plan: &mut Plan<'_>, change: &mut Change) {
+fn add_column(table: &SqlTable, column: &SqlColumn, kind: LoadKind, plan: &mut Plan<'_>, change: &mut Change) {
     let required = can_require(column, kind);
     plan.actions.push(format!("ADD COLUMN {}", define(column, &column.sql_type, required)));
+    if column.system == Some(SystemColumn::Deleted) {
+        plan.actions.extend(guard(table).map(|guard| format!("ADD {guard}")));
+    }
     change.notes.push(new_column_note(column, required));
 }
 
@@ -96,6 +100,12 @@ fn remove_column(
     // A column that the user added, according to the stored schema, is not changed.
     let was_known = rules.before.map(|_| rules.column_before(&removed.name).is_some());
     let needs_value = removed.not_null && !removed.has_default;
+    if rules.column_before(&removed.name).is_some_and(|before| before.system.is_some()) {
+        change.statements.push(delete_marked(table));
+        plan.actions.extend(drop_flag(table));
+        change.notes.push(NO_SOFT_DELETES.to_owned());
+        return Ok(());
+    }
     if rules.drop_removed && was_known == Some(true) {
         change.statements.extend(drop_foreign_key(table, removed));
         plan.actions.push(format!("DROP COLUMN {}", quote(&removed.name)));

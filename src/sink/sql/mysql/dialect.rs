@@ -4,21 +4,20 @@
 
 use super::grants::{self, Grant};
 use super::names::{
-    NAME_CHARS, alter, cut_name, define, foreign_key, full_name, is_beyond_names, listed, literal, quote, quoted, table_name,
+    NAME_CHARS, STAGE, alter, cut_name, define, foreign_key, full_name, is_beyond_names, listed, literal, quote, quoted,
+    table_name,
 };
 use super::types::{EXACT, MAX_LOOKUP, SqlType};
-use super::{change, errors, types};
+use super::{change, errors, kept_rows, types};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Namespace, TableRef};
 use crate::schema::{ACTION, TableSchema};
-use crate::sink::LoadKind;
 use crate::sink::sql::dialect::{
     Change, ChangeRules, Ddl, DependentObjects, Enumerations, Introspection, LiveColumn, MergeStatements, MetaTables, Names,
     Privileges, Row, SqlColumn, SqlTable, Statement, Transactions, ValueLimits,
 };
+use crate::sink::{KeptRows, LoadKind};
 
-/// Without a prefix that the official client looks for.
-const STAGE: &str = "`daplake_stage`";
 /// Bookmarks with microseconds; `table_sync` has whole seconds.
 const EXACT_BOOKMARKS: &str = "`daplake__bookmark`";
 const SYNC: &str = "`instructure_dap__table_sync`";
@@ -140,7 +139,7 @@ impl Ddl for MysqlDialect {
             }
         }
         let comment = schema.description.as_deref().and_then(types::table_comment);
-        Ok(SqlTable { table: schema.table.clone(), columns, comment })
+        Ok(SqlTable { table: schema.table.clone(), columns, comment, kept: KeptRows::default() })
     }
 
     /// A namespace is a prefix.
@@ -177,8 +176,13 @@ impl Ddl for MysqlDialect {
         let mut parts: Vec<String> =
             table.columns.iter().map(|column| define(column, &column.sql_type, column.required)).collect();
         // The server stores rows in key order, so the key is created first.
-        parts.push(format!("CONSTRAINT {} PRIMARY KEY ({})", quote(&cut_name(&format!("pk_{name}"))), quoted(table.keys())));
+        parts.push(format!(
+            "CONSTRAINT {} PRIMARY KEY ({})",
+            quote(&cut_name(&format!("pk_{name}"))),
+            quoted(table.primary_key())
+        ));
         parts.extend(table.columns.iter().filter_map(foreign_key));
+        parts.extend(kept_rows::guard(table));
         let comment = table.comment.as_ref().map(|text| format!("\nCOMMENT = {}", literal(text))).unwrap_or_default();
         vec![Statement::new(format!("CREATE TABLE {} (\n{}\n){comment}", quote(&name), parts.join(",\n")))]
     }
@@ -406,10 +410,11 @@ impl MetaTables for MysqlDialect {
 
     fn entry_exists(&self) -> String {
         // As one uncorrelated subquery: the catalogue is slow.
-        "CONCAT(`source_namespace`, '__', `source_table`) IN \
-         (SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() \
-         AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED'))"
-            .to_owned()
+        format!(
+            "CONCAT({}, '__', `source_table`) IN (SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() \
+             AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED'))",
+            self.table_namespace()
+        )
     }
 
     /// Of the tables without a prefix, only those that `dap_meta` lists: others with these names belong to the user.
@@ -475,7 +480,8 @@ impl MetaTables for MysqlDialect {
     fn store_exact_bookmark(&self, table: &TableRef, micros: i64) -> Option<Statement> {
         let text = format!(
             "INSERT INTO {EXACT_BOOKMARKS} (sync_id, micros) SELECT id, {micros} FROM {SYNC} \
-             WHERE source_namespace = ? AND source_table = ? ON DUPLICATE KEY UPDATE micros = {micros}"
+             WHERE {} = ? AND source_table = ? ON DUPLICATE KEY UPDATE micros = {micros}",
+            self.table_namespace()
         );
         Some(Statement::new(text).bind(table.namespace.as_str()).bind(&table.table))
     }
@@ -484,7 +490,7 @@ impl MetaTables for MysqlDialect {
 impl MergeStatements for MysqlDialect {
     fn create_stage(&self, table: &SqlTable) -> Vec<Statement> {
         // With the key of the table, in whose order the rows are merged.
-        let columns = table.columns.iter().map(|column| {
+        let columns = table.staged_columns().map(|column| {
             let required = if column.key { " NOT NULL" } else { "" };
             format!(",\n{} {}{required}", quote(&column.name), column.stage_type)
         });
@@ -535,13 +541,13 @@ impl MergeStatements for MysqlDialect {
     fn upsert(&self, table: &SqlTable) -> Vec<Statement> {
         // A unique index of the user could make the server update a row with another key. The null makes that an error.
         let target = table_name(&table.table);
-        let guards = table.keys().map(|column| {
+        let guards = table.primary_key().map(|column| {
             let name = quote(&column.name);
             format!(
                 "{target}.{name} = IF(CAST({target}.{name} AS BINARY) = CAST(VALUES({name}) AS BINARY), {target}.{name}, NULL)"
             )
         });
-        let values = table.columns.iter().filter(|column| !column.key).map(|column| {
+        let values = table.columns.iter().filter(|column| !column.is_in_primary_key()).map(|column| {
             let name = quote(&column.name);
             format!("{target}.{name} = VALUES({name})")
         });
@@ -555,13 +561,15 @@ impl MergeStatements for MysqlDialect {
     }
 
     fn delete(&self, table: &SqlTable) -> Statement {
-        let same: Vec<String> = table.keys().map(|column| format!("t.{name} = s.{name}", name = quote(&column.name))).collect();
-        // From the staging table to the table, never the other way.
-        Statement::new(format!(
-            "DELETE t FROM {STAGE} AS s STRAIGHT_JOIN {} AS t ON {} WHERE s.`_action` = 'D'",
-            table_name(&table.table),
-            same.join(" AND ")
-        ))
+        kept_rows::delete(table)
+    }
+
+    fn delete_missing(&self, table: &SqlTable, as_of: &str) -> Statement {
+        kept_rows::delete_missing(table, as_of)
+    }
+
+    fn replace_versions(&self, table: &SqlTable, as_of: Option<&str>) -> Vec<Statement> {
+        kept_rows::replace_versions(table, as_of)
     }
 }
 

@@ -6,6 +6,7 @@ mod dialect;
 mod encode;
 mod errors;
 mod grants;
+mod kept_rows;
 mod names;
 mod options;
 #[cfg(test)]

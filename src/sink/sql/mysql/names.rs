@@ -3,6 +3,8 @@
 use crate::model::TableRef;
 use crate::sink::sql::dialect::{SqlColumn, SqlTable, Statement};
 
+/// The staging table, without a prefix that the official client looks for.
+pub(super) const STAGE: &str = "`daplake_stage`";
 /// Characters of a name.
 pub(super) const NAME_CHARS: usize = 64;
 

@@ -1,16 +1,17 @@
 //! The change from the existing table to the wanted one. Columns are dropped only if the user asks for it, and never those that the
 //! user added. A type change that would alter a value is not made: the column becomes `text`, which holds all values.
 
+use super::kept_rows::{drop_soft_deletes, guard};
 use super::names::{
     EQUAL, add_foreign_key, add_primary_key, alter, comment_on, define, id_of_value, literal, quote, table_name,
 };
 use super::types::{MAX_LOOKUP, SqlType};
 use crate::error::Result;
-use crate::sink::LoadKind;
 use crate::sink::sql::dialect::{
-    Change, ChangeRules, Fit, LiveColumn, SqlColumn, SqlTable, Statement, foreign_required_column, has_other_key,
-    new_column_note, removed_column_note,
+    Change, ChangeRules, Fit, LiveColumn, NO_SOFT_DELETES, SqlColumn, SqlTable, Statement, foreign_required_column,
+    has_other_key, new_column_note, removed_column_note,
 };
+use crate::sink::{LoadKind, SystemColumn};
 
 /// See [`Ddl::change_table`](crate::sink::sql::dialect::Ddl::change_table).
 pub(super) fn change_table(table: &SqlTable, live: &[LiveColumn], rules: ChangeRules<'_>) -> Result<Change> {
@@ -95,6 +96,11 @@ fn remove_column(table: &SqlTable, removed: &LiveColumn, rules: ChangeRules<'_>,
         // A column that the user added stays as it is.
         return if removed.not_null && !removed.has_default { Err(foreign_required_column(&removed.name)) } else { Ok(()) };
     }
+    if rules.column_before(&removed.name).is_some_and(|before| before.system.is_some()) {
+        change.statements.extend(drop_soft_deletes(table));
+        change.notes.push(NO_SOFT_DELETES.to_owned());
+        return Ok(());
+    }
     let name = quote(&removed.name);
     if rules.drop_removed && rules.before.is_some() && !removed.key {
         change.statements.push(alter(table, &format!("DROP COLUMN {name}")));
@@ -128,6 +134,9 @@ fn add_column(table: &SqlTable, column: &SqlColumn, kind: LoadKind, change: &mut
     change.statements.push(alter(table, &format!("ADD COLUMN {}", define(column, required))));
     change.statements.extend(add_foreign_key(table, column));
     change.statements.extend(comment_on(table, column));
+    if column.system == Some(SystemColumn::Deleted) {
+        change.statements.extend(guard(table));
+    }
     change.notes.push(new_column_note(column, required));
 }
 

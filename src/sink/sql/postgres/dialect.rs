@@ -1,19 +1,19 @@
 //! PostgreSQL's SQL.
 
 use super::names::{
-    EQUAL, add_foreign_key, add_primary_key, alter, comment_on, cut_name, define, literal, quote, quoted, table_name,
+    EQUAL, STAGE, add_foreign_key, add_primary_key, alter, comment_on, cut_name, define, literal, quote, quoted, table_name,
 };
-use super::{change, dependents, errors, types};
+use super::{change, dependents, errors, kept_rows, types};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Namespace, TableRef};
 use crate::schema::TableSchema;
-use crate::sink::LoadKind;
 use crate::sink::sql::dialect::{
     Change, ChangeRules, ChangedColumn, Ddl, Dependent, DependentObjects, Enumeration, Enumerations, Introspection, LiveColumn,
-    MergeStatements, MetaTables, Names, Privileges, Row, SqlColumn, SqlTable, Statement, Transactions, ValueLimits,
+    MergeStatements, MetaTables, Names, OWN_NAMESPACE, Privileges, Row, SqlColumn, SqlTable, Statement, Transactions,
+    ValueLimits,
 };
+use crate::sink::{KeptRows, LoadKind};
 
-const STAGE: &str = "pg_temp.\"daplake_stage\"";
 /// Begins a transaction with the settings that the statements rely on. They end with it, because behind a pooler other clients use the
 /// session before and after. The search path stays that of the session, as functions of users' indexes, triggers and checks may need
 /// it; names in the statements are qualified. With `row_security` off, a policy that hides rows is an error instead of lost rows.
@@ -100,6 +100,10 @@ impl Names for PostgresDialect {
         format!("{placeholder}::timestamp")
     }
 
+    fn boolean(&self, value: bool) -> &'static str {
+        if value { "true" } else { "false" }
+    }
+
     fn micros_of(&self, name: &str) -> String {
         format!("(EXTRACT(EPOCH FROM {}) * 1000000)::bigint", quote(name))
     }
@@ -130,7 +134,7 @@ impl Ddl for PostgresDialect {
                 .hint("leave one of them out with --drop-column and its full name"));
             }
         }
-        Ok(SqlTable { table: schema.table.clone(), columns, comment: schema.description.clone() })
+        Ok(SqlTable { table: schema.table.clone(), columns, comment: schema.description.clone(), kept: KeptRows::default() })
     }
 
     fn create_namespace(&self, namespace: &Namespace) -> Vec<Statement> {
@@ -175,7 +179,7 @@ impl Ddl for PostgresDialect {
     fn add_key(&self, table: &SqlTable) -> Vec<Statement> {
         // Checking the foreign keys of all rows at once is faster than checking each row as it arrives.
         let foreign_keys = table.columns.iter().filter_map(|column| add_foreign_key(table, column));
-        std::iter::once(add_primary_key(table)).chain(foreign_keys).collect()
+        std::iter::once(add_primary_key(table)).chain(foreign_keys).chain(kept_rows::guard(table)).collect()
     }
 
     fn drop_table(&self, table: &TableRef) -> Statement {
@@ -528,11 +532,16 @@ impl MetaTables for PostgresDialect {
         )
     }
 
+    fn table_namespace(&self) -> String {
+        format!("pg_catalog.replace(\"source_namespace\"::text, '{OWN_NAMESPACE}', '')")
+    }
+
     fn entry_exists(&self) -> String {
-        "EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
-         WHERE n.nspname = \"source_namespace\"::pg_catalog.name AND c.relname = \"source_table\"::pg_catalog.name \
-         AND c.relkind IN ('r', 'p'))"
-            .to_owned()
+        format!(
+            "EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
+             WHERE n.nspname = {}::pg_catalog.name AND c.relname = \"source_table\"::pg_catalog.name AND c.relkind IN ('r', 'p'))",
+            self.table_namespace()
+        )
     }
 
     fn legacy_tables(&self) -> Statement {
@@ -564,7 +573,7 @@ impl MetaTables for PostgresDialect {
 
 impl MergeStatements for PostgresDialect {
     fn create_stage(&self, table: &SqlTable) -> Vec<Statement> {
-        let columns = table.columns.iter().map(|column| format!(",\n{} {}", quote(&column.name), column.stage_type));
+        let columns = table.staged_columns().map(|column| format!(",\n{} {}", quote(&column.name), column.stage_type));
         vec![Statement::new(format!(
             "CREATE TEMPORARY TABLE \"daplake_stage\" (\n\"_action\" text{}\n) ON COMMIT DROP",
             columns.collect::<String>()
@@ -609,12 +618,12 @@ impl MergeStatements for PostgresDialect {
         let updates: Vec<String> = table
             .columns
             .iter()
-            .filter(|column| !column.key)
+            .filter(|column| !column.is_in_primary_key())
             .map(|column| format!("{name} = EXCLUDED.{name}", name = quote(&column.name)))
             .collect();
         let update = if updates.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {}", updates.join(", ")) };
         let insert = self.insert(table);
-        vec![Statement::new(format!("{} ON CONFLICT ({}) DO {update}", insert.text, quoted(table.keys())))]
+        vec![Statement::new(format!("{} ON CONFLICT ({}) DO {update}", insert.text, quoted(table.primary_key())))]
     }
 
     fn insert(&self, table: &SqlTable) -> Statement {
@@ -623,19 +632,15 @@ impl MergeStatements for PostgresDialect {
     }
 
     fn delete(&self, table: &SqlTable) -> Statement {
-        let same: Vec<String> = table
-            .keys()
-            .map(|column| {
-                let staged = format!("s.{}", quote(&column.name));
-                let staged = column.convert.as_ref().map_or(staged.clone(), |convert| convert.replace("{}", &staged));
-                format!("t.{} {EQUAL} {staged}", quote(&column.name))
-            })
-            .collect();
-        let name = table_name(&table.table);
-        Statement::new(format!(
-            "DELETE FROM {name} AS t USING {STAGE} AS s WHERE s.\"_action\" {EQUAL} 'D' AND {}",
-            same.join(" AND ")
-        ))
+        kept_rows::delete(table)
+    }
+
+    fn delete_missing(&self, table: &SqlTable, as_of: &str) -> Statement {
+        kept_rows::delete_missing(table, as_of)
+    }
+
+    fn replace_versions(&self, table: &SqlTable, as_of: Option<&str>) -> Vec<Statement> {
+        kept_rows::replace_versions(table, as_of)
     }
 }
 

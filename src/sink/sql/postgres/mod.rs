@@ -6,6 +6,7 @@ mod dependents;
 mod dialect;
 mod encode;
 mod errors;
+mod kept_rows;
 mod names;
 mod options;
 mod passfile;

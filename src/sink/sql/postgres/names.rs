@@ -5,6 +5,8 @@ use crate::sink::sql::dialect::{SqlColumn, SqlTable, Statement};
 
 /// Bytes of a name; the server cuts longer ones.
 const NAME_BYTES: usize = 63;
+/// The staging table.
+pub(super) const STAGE: &str = "pg_temp.\"daplake_stage\"";
 /// The equality operator for rows of users, qualified so that no operator of the same name takes its place.
 pub(super) const EQUAL: &str = "OPERATOR(pg_catalog.=)";
 
@@ -65,7 +67,7 @@ pub(super) fn add_foreign_key(table: &SqlTable, column: &SqlColumn) -> Option<St
 /// The primary key.
 pub(super) fn add_primary_key(table: &SqlTable) -> Statement {
     let name = quote(&cut_name(&format!("pk_{}", table.table.table)));
-    alter(table, &format!("ADD CONSTRAINT {name} PRIMARY KEY ({})", quoted(table.keys())))
+    alter(table, &format!("ADD CONSTRAINT {name} PRIMARY KEY ({})", quoted(table.primary_key())))
 }
 
 /// The comment of a column.

@@ -10,9 +10,9 @@ use super::served;
 use crate::error::Kind;
 use crate::model::TableRef;
 use crate::schema::{Nested, arrow_type};
-use crate::sink::LoadKind;
 use crate::sink::conformance::{self, Change, Fixture, at, load};
 use crate::sink::sql::{SqlOptions, SqlSink};
+use crate::sink::{LoadKind, mode_parity};
 
 #[allow(clippy::print_stderr, unreachable_pub, missing_docs, reason = "the tests in `tests/it` include the same file")]
 mod server;
@@ -92,6 +92,7 @@ async fn fixture() -> Option<(Arc<Database>, Fixture)> {
 async fn the_contract_holds_on_sql_server() {
     let Some((_database, fixture)) = fixture().await else { return };
     conformance::all(&fixture).await;
+    mode_parity::all(&fixture).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

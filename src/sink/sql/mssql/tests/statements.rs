@@ -13,13 +13,13 @@ use super::{odd, served, table_of};
 use crate::demo::school::catalogue as school;
 use crate::model::{Bookmark, Namespace, TableRef, Timestamp};
 use crate::schema::{ColumnType, TableSchema};
-use crate::sink::LoadKind;
 use crate::sink::conformance::{TEXT, column, schema};
 use crate::sink::sql::dialect::{
     Change, ChangeRules, Ddl, Introspection, LiveColumn, MergeStatements, MetaTables, Privileges, SqlTable, Statement,
     Transactions,
 };
 use crate::sink::sql::sync_state;
+use crate::sink::{KeptRows, LoadKind};
 
 fn catalogue() -> Vec<TableSchema> {
     school::tables()
@@ -70,7 +70,13 @@ fn fixed() -> Kinds {
     let dialect = &MssqlDialect;
     let (table, schema) = (TableRef::new("canvas", "users"), odd());
     let reached = Bookmark { at: Timestamp::from_micros(1_706_745_600_000_001), schema_version: 7 };
-    let entry = sync_state::Entry { id: "5".into(), bookmark: reached, exists: true, description: String::new() };
+    let entry = sync_state::Entry {
+        id: "5".into(),
+        bookmark: reached,
+        exists: true,
+        description: String::new(),
+        kept: KeptRows::default(),
+    };
     vec![
         ("session", vec![Statement::new(SESSION), Statement::new(TRANSACTIONS_OPEN)]),
         ("transaction", vec![dialect.begin(), dialect.commit(), dialect.rollback()]),
@@ -84,8 +90,8 @@ fn fixed() -> Kinds {
         (
             "store_bookmark",
             vec![
-                sync_state::store_bookmark(dialect, &schema, None, reached),
-                sync_state::store_bookmark(dialect, &schema, Some(&entry), reached),
+                sync_state::store_bookmark(dialect, &schema, KeptRows::default(), None, reached),
+                sync_state::store_bookmark(dialect, &schema, KeptRows::default(), Some(&entry), reached),
             ],
         ),
         ("occupants", vec![dialect.occupants(std::slice::from_ref(&table))]),

@@ -18,7 +18,7 @@ use crate::sink::sql::connection::{CopyColumn, CopyTarget, Server};
 use crate::sink::sql::dialect::{Ddl, Introspection, MergeStatements, MetaTables, Statement, Transactions};
 use crate::sink::sql::load::unusual_values;
 use crate::sink::sql::{NonFinite, SqlOptions, SqlSink, sync_state};
-use crate::sink::{LoadKind, Sink};
+use crate::sink::{LoadKind, Sink, mode_parity};
 
 #[allow(
     clippy::print_stderr,
@@ -56,6 +56,7 @@ macro_rules! on_both {
 
 on_both!(
     the_contract_holds,
+    table_modes_keep_the_rows_of_a_lake,
     the_contract_holds_where_the_bulk_path_is_disabled,
     unusual_values_are_kept_or_refused,
     non_finite_numbers_fail_or_become_null,
@@ -133,6 +134,11 @@ fn fixture_on(database: Database) -> (Arc<Database>, Fixture) {
             as futures::future::BoxFuture<'static, Vec<RecordBatch>>
     };
     (database, Fixture { sink: Box::new(sink), read: Box::new(read) })
+}
+
+async fn table_modes_keep_the_rows_of_a_lake(brand: Brand) {
+    let Some((_database, fixture)) = fixture(brand) else { return };
+    mode_parity::all(&fixture).await;
 }
 
 fn fixture(brand: Brand) -> Option<(Arc<Database>, Fixture)> {

@@ -17,11 +17,11 @@ use super::PostgresServer;
 use crate::error::Kind;
 use crate::model::TableRef;
 use crate::schema::{Column, ColumnType, TableSchema, arrow_type};
-use crate::sink::LoadKind;
 use crate::sink::conformance::{self, Change, Fixture, at, column, load, plain, plan};
 use crate::sink::sql::connection::Server;
 use crate::sink::sql::load::unusual_values;
 use crate::sink::sql::{SqlOptions, SqlSink};
+use crate::sink::{LoadKind, mode_parity};
 
 #[allow(
     clippy::print_stderr,
@@ -106,6 +106,13 @@ async fn the_contract_and_unusual_values_hold_on_the_newest_postgresql() {
     let (_database, fixture) = fixture_on(database);
     conformance::all(&fixture).await;
     unusual_values::all(&fixture, &[i64::MIN]).await;
+    mode_parity::all(&fixture).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn table_modes_keep_the_rows_of_a_lake_on_postgresql() {
+    let Some((_database, fixture)) = fixture() else { return };
+    mode_parity::all(&fixture).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
