@@ -109,10 +109,15 @@ async fn open_with(options: &Options, encryption: EncryptionLevel) -> Result<Wir
 
 /// TLS with a server whose certificate is trusted.
 async fn verified(options: &Options, stream: TcpStream, host: &str) -> Result<Transport> {
-    // Newer versions have the handshake before the protocol's first message.
-    let config = tls_config(options.tls_settings(), SystemRoots::Added, &[&rustls::version::TLS12])?;
     let name = options.certificate_name.as_deref().unwrap_or(host);
-    tls::connect(stream, config, name).await.map_err(|failure| match failure {
+    let connected = if options.is_strict {
+        let versions = [&rustls::version::TLS12, &rustls::version::TLS13];
+        tls::connect_strictly(stream, tls_config(options.tls_settings(), SystemRoots::Added, &versions)?, name).await
+    } else {
+        // TLS 1.3 has no place inside the protocol's packets.
+        tls::connect(stream, tls_config(options.tls_settings(), SystemRoots::Added, &[&rustls::version::TLS12])?, name).await
+    };
+    connected.map_err(|failure| match failure {
         tls::Failure::Unsupported => Error::new(Kind::Target, "The database server does not offer TLS")
             .hint("set up TLS on the server, or connect without it with ssl=disable"),
         tls::Failure::Refused(error) => untrusted(error.to_string()),

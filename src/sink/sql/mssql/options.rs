@@ -24,6 +24,8 @@ pub(super) struct Options {
     pub(super) root_certificates: Option<PathBuf>,
     /// The name in the server's certificate, if it is not the host's.
     pub(super) certificate_name: Option<String>,
+    /// TLS before the first message of the protocol (TDS 8.0), as servers with strict encryption require.
+    pub(super) is_strict: bool,
 }
 
 impl Options {
@@ -32,7 +34,14 @@ impl Options {
         let mut given = ConnectionString::new(url, form_parameters(url), EXAMPLE)?;
         let user = given.take_user()?;
         // The official client uses TLS and accepts any certificate, whatever its `ssl` says.
-        let tls = given.take_tls_mode()?.unwrap_or(TlsMode::Require);
+        let tls = given.take_tls_mode()?;
+        let is_strict = match given.take(&["encrypt"]).map(|value| value.to_ascii_lowercase()).as_deref() {
+            None => false,
+            Some("strict") if tls.is_none_or(TlsMode::verifies) => true,
+            Some("strict") => return Err(given.error("`encrypt=strict` always verifies the certificate; leave `ssl` out")),
+            Some(_) => return Err(given.error("`encrypt` can only be `strict`; for other modes use `ssl`")),
+        };
+        let tls = tls.unwrap_or(if is_strict { TlsMode::VerifyFull } else { TlsMode::Require });
         let root_certificates = given.take(&["sslrootcert"]).map(PathBuf::from);
         let certificate_name = given.take(&["hostnameincertificate"]);
         given.warn_about_unknown();
@@ -45,6 +54,7 @@ impl Options {
             tls,
             root_certificates,
             certificate_name,
+            is_strict,
         })
     }
 
@@ -73,7 +83,16 @@ mod tests {
         let found = options("sqlserver://me@[::1]").unwrap();
         assert_eq!((found.host.as_str(), found.port, found.tls), ("::1", 1433, TlsMode::Require));
         assert!(found.password.is_none() && found.database.is_none());
-        for wrong in ["mssql://h/x", "mssql://me@h/x?ssl=yes", "mssql://me@h/x?ssl=require&ssl=require"] {
+        let found = options("mssql://me@h/x?encrypt=Strict").unwrap();
+        assert!(found.is_strict && found.tls == TlsMode::VerifyFull);
+        assert!(options("mssql://me@h/x?encrypt=strict&ssl=verify-ca").unwrap().is_strict);
+        for wrong in [
+            "mssql://me@h/x?encrypt=true",
+            "mssql://me@h/x?encrypt=strict&ssl=require",
+            "mssql://h/x",
+            "mssql://me@h/x?ssl=yes",
+            "mssql://me@h/x?ssl=require&ssl=require",
+        ] {
             let error = options(wrong).unwrap_err();
             assert!(error.kind() == Kind::Usage && error.hint_text().is_some(), "{wrong}");
         }

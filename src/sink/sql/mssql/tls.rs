@@ -27,6 +27,8 @@ const ENCRYPT_ON: u8 = 1;
 const ENCRYPT_NOT_SUPPORTED: u8 = 2;
 const ENCRYPT_REQUIRED: u8 = 3;
 const TERMINATOR: u8 = 0xff;
+/// The name of the protocol in TLS that comes first.
+const STRICT_PROTOCOL: &[u8] = b"tds/8.0";
 /// Bytes of a packet before the login.
 const PACKET_BYTES: usize = 4096;
 
@@ -36,6 +38,12 @@ pub(super) enum Transport {
     Plain(TcpStream),
     /// TLS is established.
     Verified(Box<Verified>),
+}
+
+impl Transport {
+    fn verified(stream: TlsStream<Wrapped>, answer: Vec<u8>) -> Self {
+        Self::Verified(Box::new(Verified { stream, header: Vec::new(), left: HEADER_BYTES, answer }))
+    }
 }
 
 /// Why there is no TLS.
@@ -58,18 +66,42 @@ pub(super) async fn connect(mut stream: TcpStream, config: ClientConfig, name: &
         return Err(Failure::Unsupported);
     }
     *encryption = ENCRYPT_NOT_SUPPORTED;
+    let mut stream = handshake(stream, config, name, true).await?;
+    stream.get_mut().0.is_handshake = false;
+    Ok(Transport::verified(stream, answer))
+}
+
+/// As [`connect`], for servers with strict encryption (TDS 8.0): TLS comes first, and all messages are inside.
+pub(super) async fn connect_strictly(stream: TcpStream, mut config: ClientConfig, name: &str) -> Result<Transport, Failure> {
+    config.alpn_protocols = vec![STRICT_PROTOCOL.to_vec()];
+    let mut stream = handshake(stream, config, name, false).await?;
+    stream.write_all(&packet(&prelogin())).await.map_err(Failure::Lost)?;
+    stream.flush().await.map_err(Failure::Lost)?;
+    let mut answer = receive(&mut stream).await.map_err(Failure::Lost)?;
+    if let Some(encryption) = encryption_option(&mut answer) {
+        *encryption = ENCRYPT_NOT_SUPPORTED;
+    }
+    Ok(Transport::verified(stream, answer))
+}
+
+/// Establishes TLS with a server that has a certificate for `name`. `is_wrapped`: the handshake travels in packets of the protocol.
+async fn handshake(
+    stream: TcpStream,
+    config: ClientConfig,
+    name: &str,
+    is_wrapped: bool,
+) -> Result<TlsStream<Wrapped>, Failure> {
     let name = ServerName::try_from(name.to_owned()).map_err(|error| Failure::Refused(io::Error::other(error)))?;
-    let wrapped = Wrapped { stream, header: Vec::new(), left: 0, unwrapped: Vec::new(), out: Vec::new(), is_handshake: true };
+    let (header, unwrapped, out) = (Vec::new(), Vec::new(), Vec::new());
+    let wrapped = Wrapped { stream, header, left: 0, unwrapped, out, is_handshake: is_wrapped };
     let connected = TlsConnector::from(Arc::new(config)).connect(name, wrapped).await;
-    let mut stream = connected.map_err(|error| {
+    connected.map_err(|error| {
         if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
             Failure::Refused(error)
         } else {
             Failure::Lost(error)
         }
-    })?;
-    stream.get_mut().0.is_handshake = false;
-    Ok(Transport::Verified(Box::new(Verified { stream, header: Vec::new(), left: HEADER_BYTES, answer })))
+    })
 }
 
 /// A PRELOGIN message that asks for TLS: version, encryption, instance, thread, no multiple result sets.
@@ -108,7 +140,7 @@ fn body_bytes(header: &[u8]) -> io::Result<usize> {
 }
 
 /// One packet with its header.
-async fn receive(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let mut packet = vec![0; HEADER_BYTES];
     stream.read_exact(&mut packet).await?;
     packet.resize(HEADER_BYTES + body_bytes(&packet)?, 0);

@@ -65,6 +65,19 @@ impl Peer {
     }
 
     pub(super) async fn with(script: impl Fn(&Seen) -> Answer + Send + Sync + 'static, secure: Option<Arc<Secure>>) -> Self {
+        Self::listening(script, secure, false).await
+    }
+
+    /// With strict encryption: TLS comes before the first message.
+    pub(super) async fn strict(script: impl Fn(&Seen) -> Answer + Send + Sync + 'static, secure: Arc<Secure>) -> Self {
+        Self::listening(script, Some(secure), true).await
+    }
+
+    async fn listening(
+        script: impl Fn(&Seen) -> Answer + Send + Sync + 'static,
+        secure: Option<Arc<Secure>>,
+        is_strict: bool,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (seen, changed) = (Arc::new(Mutex::new(Vec::new())), Arc::new(tokio::sync::Notify::new()));
@@ -72,10 +85,18 @@ impl Peer {
         let script: Arc<Script> = Arc::new(script);
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                let Some((0x12, _)) = receive(&mut stream).await else { continue };
-                send(&mut stream, &greeting(secure.is_some())).await;
+                if !is_strict {
+                    let Some((0x12, _)) = receive(&mut stream).await else { continue };
+                    send(&mut stream, &greeting(secure.is_some())).await;
+                }
                 let stream: Box<dyn Stream> = match &secure {
                     None => Box::new(stream),
+                    Some(secure) if is_strict => {
+                        let Some(mut stream) = secure(stream).await else { continue };
+                        let Some((0x12, _)) = receive(&mut stream).await else { continue };
+                        send(&mut stream, &greeting(true)).await;
+                        stream
+                    }
                     Some(secure) => match secure(stream).await {
                         Some(stream) => stream,
                         None => continue,

@@ -16,6 +16,7 @@ use super::super::connection::MssqlServer;
 use super::peer::{Answer, Peer, Secure, Seen, Stream};
 use crate::error::Kind;
 use crate::sink::sql::connection::Server;
+use crate::sink::sql::dialect::Statement;
 
 /// A stream whose bytes are wrapped in packets until the handshake is over.
 struct Wrapped {
@@ -169,6 +170,48 @@ async fn logins_are_sent_only_to_verified_servers() {
     let error = connect(format!("?ssl=verify-full&sslrootcert={}", file("nowhere.crt"))).await.err().unwrap();
     assert_eq!(error.kind(), Kind::Usage);
     assert_eq!(logins(&peer), 5, "no login reaches a server that is not trusted");
+}
+
+/// A server with strict encryption, which accepts only clients that name the protocol.
+fn strict(folder: &Path) -> Arc<Secure> {
+    let certificate = CertificateDer::from_pem_file(folder.join("server.crt")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(folder.join("server.key")).unwrap();
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"tds/8.0".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    Arc::new(move |stream| {
+        let acceptor = acceptor.clone();
+        Box::pin(async move {
+            let stream = acceptor.accept(stream).await.ok()?;
+            (stream.get_ref().1.alpn_protocol() == Some(&b"tds/8.0"[..])).then(|| Box::new(stream) as Box<dyn Stream>)
+        })
+    })
+}
+
+#[tokio::test]
+async fn strict_encryption_comes_before_the_first_message() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let peer = Peer::strict(|_| Answer::Done, strict(folder.path())).await;
+    let connect = async |query: String| MssqlServer::from_url(&peer.url(&query).parse().unwrap()).unwrap().connect().await;
+    let trusted = format!("?encrypt=strict&sslrootcert={}&hostNameInCertificate=db.example", file("ca.crt"));
+    let mut session = connect(trusted).await.unwrap();
+    session.execute(&Statement::new("SELECT 1")).await.unwrap();
+    for query in [
+        format!("?encrypt=strict&sslrootcert={}", file("ca.crt")),
+        format!("?encrypt=strict&sslrootcert={}&hostNameInCertificate=db.example", file("other.crt")),
+    ] {
+        let error = connect(query.clone()).await.err().expect(&query);
+        assert!(error.hint_text().is_some_and(|hint| hint.contains("sslrootcert")), "{error:?}");
+    }
+    let logins = peer.seen().iter().filter(|seen| matches!(seen, Seen::Login(..))).count();
+    assert_eq!(logins, 1, "no login reaches a server that is not trusted");
 }
 
 /// Made as `openssl req -x509` does it: signed by itself, and marked as the certificate of an authority.
