@@ -54,7 +54,12 @@ impl Delimited {
         let fields = self.dialect.fields(record, |cell| {
             name.clear();
             cell.map_or(Ok(()), |cell| cell.append_to(&mut name))?;
-            names.push(String::from_utf8(name.clone()).map_err(|_| Fault::new("a column name is not UTF-8"))?);
+            let name = String::from_utf8(name.clone()).map_err(|_| Fault::new("a column name is not UTF-8"))?;
+            // If lines ended with carriage returns alone, the header would take in all rows.
+            if name.contains(['\r', '\n']) {
+                return Err(Fault::new("a column name has a line break; lines must end with a line feed"));
+            }
+            names.push(name);
             Ok(())
         });
         fields.map_err(|fault| unreadable(rows.broken("The header cannot be read"), fault))?;

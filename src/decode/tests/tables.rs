@@ -96,6 +96,9 @@ fn unusable_headers_fail_the_table() {
         ("meta.ts,value.n", "A key column is missing", Some("key.id")),
         ("meta.ts,key.id,value.n,value.n", "The header has a column twice", Some("value.n")),
         ("meta.ts,key.id,\"x", "The header cannot be read", None),
+        // Lines that end with a carriage return alone.
+        ("meta.ts,key.id\r2026-01-01T00:00:00Z,1\r", "The header cannot be read", None),
+        ("meta.ts,key.id,\"value\nn\"", "The header cannot be read", None),
         ("", "The column of commit times is missing", Some("meta.ts")),
     ] {
         let decoded = decode_parts(&schema, Format::Csv, [format!("{header}\n").as_bytes()], |_| {});
