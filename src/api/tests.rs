@@ -733,6 +733,9 @@ async fn start_and_wait_do_the_same_as_run() {
 async fn an_object_without_url_has_expired() {
     let server = Server::dap(|request| match request.body.contains("bad") {
         true => Reply::json(200, r#"{"urls":{"bad":{"url":"file:///etc/passwd"}}}"#),
+        false if request.body.contains("same") => {
+            Reply::json(200, r#"{"urls":{"same":{"url":"https://s/a?sig=1"},"o":{"url":"https://s/a?sig=1"}}}"#)
+        }
         false => Reply::json(200, r#"{"urls":{}}"#),
     })
     .await;
@@ -740,6 +743,10 @@ async fn an_object_without_url_has_expired() {
     assert_eq!(client.object_urls(&[]).await.unwrap().len(), 0);
     assert_eq!(client.object_urls(&[ObjectId("o".into())]).await.unwrap_err().kind(), Kind::Expired);
     assert_eq!(client.object_urls(&[ObjectId("bad".into())]).await.unwrap_err().kind(), Kind::Data);
+    let ids = ["same", "o"].map(|id| ObjectId(id.into()));
+    assert_eq!(client.object_urls(&ids).await.unwrap_err().kind(), Kind::Data);
+    let ids = ["same", "same"].map(|id| ObjectId(id.into()));
+    assert_eq!(client.object_urls(&ids).await.unwrap().len(), 2);
 }
 
 #[test]

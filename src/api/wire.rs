@@ -132,6 +132,14 @@ pub(super) fn urls(headers: &HeaderMap, body: &[u8], ids: &[ObjectId]) -> Result
         url: String,
     }
     let Body { urls } = parse(headers, body, "object URLs")?;
+    // With one URL for two objects, the rows of one of them would be missing.
+    let mut owners: HashMap<&str, &str> = HashMap::new();
+    for id in ids {
+        let Some(signed) = urls.get(&id.0) else { continue };
+        if owners.insert(&signed.url, &id.0).is_some_and(|other| other != id.0) {
+            return Err(Error::new(Kind::Data, "The service returned one URL for two objects").with_field("object", &id.0));
+        }
+    }
     ids.iter()
         .map(|id| {
             let signed = urls.get(&id.0).ok_or_else(|| {
