@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::decode::{BadRows, RowError};
-use crate::error::{Kind, Result, ResultExt};
+use crate::error::{ErrorContext, Kind, Result, ResultExt};
 use crate::model::TableRef;
 
 /// Whether the row itself is written to the file.
@@ -53,7 +53,8 @@ impl BadRowFile {
             line.push('\n');
             // One write per line, so that lines of different tables do not interleave.
             let mut file = file.lock();
-            file.write_all(line.as_bytes()).context(Kind::Io, "Cannot write to the file for bad rows")
+            let written = file.write_all(line.as_bytes()).context(Kind::Io, "Cannot write to the file for bad rows");
+            written.hint("free some space, or give another file with --bad-rows")
         }))
     }
 }

@@ -156,11 +156,10 @@ impl Rows {
 /// Writes a result. Tables are collected first, as the widest cells decide the layout; the other forms stream.
 pub(in crate::cli) async fn write_answer(answer: Answer, writing: Writing, to: &mut (dyn Write + Send)) -> Result<()> {
     let Answer { schema, batches } = answer;
-    let failed = "The result cannot be written";
     let Writing { form, limit, shown } = writing;
     if form == Form::Table {
-        to.write_all(table(&schema, batches, limit.or(shown)).await?.as_bytes()).context(Kind::Io, failed)?;
-        return to.flush().context(Kind::Io, failed);
+        to.write_all(table(&schema, batches, limit.or(shown)).await?.as_bytes()).context(Kind::Io, FAILED)?;
+        return to.flush().context(Kind::Io, FAILED);
     }
     let mut rows = Rows { batches, left: limit };
     match form {
@@ -168,27 +167,27 @@ pub(in crate::cli) async fn write_answer(answer: Answer, writing: Writing, to: &
         Form::Csv => {
             let unfit = "The result cannot be written as CSV (nested columns: use --output json, or select their fields)";
             let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(&mut *to);
-            writer.write(&RecordBatch::new_empty(schema)).context(Kind::Unsupported, unfit)?;
+            writer.write(&RecordBatch::new_empty(schema)).map_err(|error| unwritten(error, Kind::Unsupported, unfit))?;
             while let Some(batch) = rows.next().await? {
-                writer.write(&batch).context(Kind::Unsupported, unfit)?;
+                writer.write(&batch).map_err(|error| unwritten(error, Kind::Unsupported, unfit))?;
             }
         }
         Form::JsonLines => {
             let unfit = "The result cannot be written as JSON";
             let mut writer = arrow::json::LineDelimitedWriter::new(&mut *to);
             while let Some(batch) = rows.next().await? {
-                writer.write(&batch).context(Kind::Data, unfit)?;
+                writer.write(&batch).map_err(|error| unwritten(error, Kind::Data, unfit))?;
             }
-            writer.finish().context(Kind::Data, unfit)?;
+            writer.finish().map_err(|error| unwritten(error, Kind::Data, unfit))?;
         }
         Form::JsonArray => {
             let unfit = "The result cannot be written as JSON";
             let builder = arrow::json::WriterBuilder::new().with_explicit_nulls(true);
             let mut writer = builder.build::<_, arrow::json::writer::JsonArray>(&mut *to);
             while let Some(batch) = rows.next().await? {
-                writer.write(&batch).context(Kind::Data, unfit)?;
+                writer.write(&batch).map_err(|error| unwritten(error, Kind::Data, unfit))?;
             }
-            writer.finish().context(Kind::Data, unfit)?;
+            writer.finish().map_err(|error| unwritten(error, Kind::Data, unfit))?;
         }
         Form::Parquet => {
             let compression = Compression::ZSTD(ZstdLevel::default());
@@ -210,7 +209,18 @@ pub(in crate::cli) async fn write_answer(answer: Answer, writing: Writing, to: &
             write_arrow(rows, &schema, StreamWriter::try_new(&mut *to, &schema)).await?;
         }
     }
-    to.flush().context(Kind::Io, failed)
+    to.flush().context(Kind::Io, FAILED)
+}
+
+const FAILED: &str = "The result cannot be written";
+
+/// The error of a writer: that of its file, or one about values that the form cannot hold.
+fn unwritten(error: ArrowError, kind: Kind, unfit: &'static str) -> Error {
+    match error {
+        ArrowError::IoError(..) => Error::new(Kind::Io, FAILED),
+        _ => Error::new(kind, unfit),
+    }
+    .caused_by(error)
 }
 
 /// Writes rows in one of the Arrow formats.
