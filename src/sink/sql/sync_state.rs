@@ -224,12 +224,18 @@ pub(super) fn entry_queries(dialect: &dyn Dialect, table: &TableRef) -> Vec<Stat
 /// The sync state of a table, from the answers to [`entry_queries`]. Kind `Target` for several rows.
 pub(super) fn read_entry(table: &TableRef, answers: impl IntoIterator<Item = Answer>) -> Result<Option<Entry>> {
     let mut answers = answers.into_iter();
-    let mut rows = answers.next().map(|answer| answer.rows).unwrap_or_default();
-    if rows.len() > 1 {
+    let mut found = Vec::new();
+    for row in answers.next().map(|answer| answer.rows).unwrap_or_default() {
+        let (name, entry) = read_row(row).ok_or_else(unreadable).with_field("table", table)?;
+        // For the collations of some servers, names are equal that differ in case, accents or trailing blanks.
+        if name == *table {
+            found.push(entry);
+        }
+    }
+    if found.len() > 1 {
         return Err(duplicate_entries(table));
     }
-    let Some(row) = rows.pop() else { return Ok(None) };
-    let (_, mut entry) = read_row(row).ok_or_else(unreadable).with_field("table", table)?;
+    let Some(mut entry) = found.pop() else { return Ok(None) };
     entry.refine(&exact_bookmarks(answers.next()));
     Ok(Some(entry))
 }
@@ -324,7 +330,7 @@ pub(super) async fn tables(
     namespace: Option<&Namespace>,
 ) -> Result<Vec<TableRef>> {
     let names = ["source_namespace", "source_table"].map(|name| dialect.text(name)).join(", ");
-    let list = format!("SELECT DISTINCT {names} FROM {}", dialect.meta_table("table_sync"));
+    let list = format!("SELECT {names} FROM {}", dialect.meta_table("table_sync"));
     let statement = match namespace {
         None => Statement::new(list),
         Some(namespace) => {
@@ -343,6 +349,7 @@ pub(super) async fn tables(
         .collect();
     // By bytes, whatever the database's collation.
     tables.sort();
+    tables.dedup();
     Ok(tables)
 }
 
