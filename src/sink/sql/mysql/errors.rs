@@ -85,6 +85,10 @@ pub(super) fn is_tls(error: &std::io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
 }
 
+/// The hint for a table that exceeds the server's limits for columns and rows.
+const WIDE: &str =
+    "the server's tables hold fewer columns: leave some out with --drop-column, or list those that you need with --column";
+
 /// The statement that grants what loads need, from the server's message about a user without privileges on a database.
 fn grant(message: &str) -> Option<String> {
     let (_, rest) = message.split_once("for user ")?;
@@ -153,6 +157,8 @@ pub(super) fn server(code: u16, state: &str, message: &str) -> Error {
                 1142 | 1143 | 1227 | 1370 => error.hint("grant the user the privilege"),
                 1153 | 1301 | 3672 => error.hint("raise max_allowed_packet on the server"),
                 1049 => error.hint("create the database with CREATE DATABASE"),
+                1117 | 1118 => error.hint(WIDE),
+                1005 if message.contains("errno: 185") => error.hint(WIDE),
                 1665 => error.hint("set binlog_format on the server to ROW or MIXED"),
                 _ => error,
             }

@@ -117,6 +117,10 @@ impl Ddl for PostgresDialect {
     fn table_of(&self, schema: &TableSchema) -> Result<SqlTable> {
         let columns = types::columns(schema);
         for (index, column) in columns.iter().enumerate() {
+            if column.name.is_empty() {
+                return Err(Error::new(Kind::Schema, "A column has an empty name, which PostgreSQL does not accept")
+                    .hint("list the columns that you need with --column"));
+            }
             if SYSTEM_COLUMNS.contains(&column.name.as_str()) {
                 let error = Error::new(Kind::Schema, "A column has the name of a system column of PostgreSQL");
                 return Err(error.with_field("column", &column.name).hint(if column.key {

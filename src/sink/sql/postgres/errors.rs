@@ -195,6 +195,9 @@ pub(super) fn refused(refusal: &DbError) -> Error {
              database and the server",
         ),
         "3D" => error.hint("create the database, or correct its name in the connection string"),
+        "54" if state == "54011" => {
+            error.hint("leave columns out with --drop-column, or list those that you need with --column")
+        }
         "57" | "08" => error.hint(AGAIN),
         _ => error,
     };

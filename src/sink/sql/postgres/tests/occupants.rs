@@ -95,6 +95,9 @@ fn names_of_system_columns_are_refused_with_a_hint() {
         assert_eq!((error.kind(), error.get("column")), (Kind::Schema, Some(name)));
         assert!(error.hint_text().unwrap().contains(&format!("--drop-column canvas.t.{name}")), "{error:?}");
     }
+    let unnamed = served(&TableRef::new("canvas", "t"), 1, json!({"": {"type": "string"}}), &[]);
+    let error = server.dialect().table_of(&unnamed).unwrap_err();
+    assert!(error.kind() == Kind::Schema && error.hint_text().unwrap().contains("--column"), "{error:?}");
     let fine = served(&TableRef::new("canvas", "t"), 1, json!({"XMIN": {"type": "string"}, "oid": {"type": "string"}}), &[]);
     server.dialect().table_of(&fine).unwrap();
 }
