@@ -43,7 +43,25 @@ fn foreign_rows(dialect: &dyn Dialect, table: &TableRef) -> Error {
 /// The error for a table that the sync state lists and that does not exist. Kind `Target`.
 pub(super) async fn missing_table(connection: &mut dyn Connection, dialect: &dyn Dialect, table: &TableRef) -> Error {
     let occupant = occupant(connection, dialect, table).await.ok().flatten();
+    if occupant.is_none() && is_hidden(connection, dialect, table).await {
+        return hidden_table(dialect, table);
+    }
     missing_table_beside(dialect, table, occupant.as_deref())
+}
+
+/// Whether the user may not read a table that the catalogue does not show. Such a table need not exist.
+pub(super) async fn is_hidden(connection: &mut dyn Connection, dialect: &dyn Dialect, table: &TableRef) -> bool {
+    let probe = format!("SELECT 1 FROM {} WHERE 1 = 0", dialect.table_name(table));
+    connection.rows(&Statement::new(probe)).await.is_err_and(|error| dialect.is_denied(&error))
+}
+
+fn hidden_table(dialect: &dyn Dialect, table: &TableRef) -> Error {
+    Error::new(Kind::Target, "The user may not read a table that table_sync lists")
+        .with_field("table", table)
+        .with_field("relation", dialect.table_name(table))
+        .hint(
+            "grant the user SELECT, INSERT, UPDATE and DELETE on it; if the table was dropped, run dropdb for it, then initdb",
+        )
 }
 
 fn missing_table_beside(dialect: &dyn Dialect, table: &TableRef, occupant: Option<&str>) -> Error {
@@ -78,6 +96,7 @@ pub(super) async fn check_tables(
             (Some("table"), false) if is_adopted(table) => usable.push(table.clone()),
             (Some("table"), false) => unlisted.push(table.clone()),
             (Some(other), false) => failures.push(occupied(other, &dialect.table_name(table)).with_field("table", table)),
+            (None, true) if is_hidden(connection, dialect, table).await => failures.push(hidden_table(dialect, table)),
             (occupant, true) => failures.push(missing_table_beside(dialect, table, occupant)),
         }
     }
@@ -99,6 +118,11 @@ pub(super) async fn check_tables(
     Ok(usable)
 }
 
+/// The lookup table of a column, as a table of the namespace.
+pub(super) fn lookup_table(table: &SqlTable, column: &SqlColumn) -> TableRef {
+    TableRef::new(table.table.namespace.as_str(), format!("{}__{}", table.table.table, column.source))
+}
+
 /// Refuses objects of others that have the names of the table's enumeration types and lookup tables. `live`: the columns of the table, if
 /// the sync state lists it; what they use is not refused. Kind `Target`.
 pub(super) async fn check_parts(
@@ -115,10 +139,7 @@ pub(super) async fn check_parts(
     };
     let open: Vec<&SqlColumn> = table.columns.iter().filter(|column| !is_in_use(column)).collect();
     check_types(connection, dialect, table, &open).await?;
-    let lookups = open.iter().filter_map(|column| {
-        let name = format!("{}__{}", table.table.table, column.source);
-        Some((column, &column.lookup.as_ref()?.0, TableRef::new(table.table.namespace.as_str(), name)))
-    });
+    let lookups = open.iter().filter_map(|column| Some((column, &column.lookup.as_ref()?.0, lookup_table(table, column))));
     let lookups: Vec<_> = lookups.collect();
     if lookups.is_empty() {
         return Ok(());

@@ -1,13 +1,13 @@
 //! Checks before any load. For new tables: creates what a first load creates, and undoes it. For tables that exist: asks the server what they
 //! are and which privileges the user has.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::json;
 
 use super::connection::Connection;
 use super::database::Database;
-use super::dialect::Dialect;
+use super::dialect::{Dialect, indexed};
 use super::occupants;
 use crate::error::{Error, ErrorContext, Kind, Result};
 use crate::model::{Namespace, TableRef};
@@ -74,10 +74,10 @@ pub(super) async fn check_tables(database: &Database, tables: &[TableRef]) -> Re
         return Ok(problems);
     }
     let mut tables = tables.to_vec();
-    let mut listed = HashSet::new();
+    let mut listed = HashMap::new();
     for (table, entry) in database.entries(connection).await? {
         match entry {
-            Ok(_) => drop(listed.insert(table)),
+            Ok(entry) => drop(listed.insert(table, entry)),
             Err(error) if tables.contains(&table) => {
                 tables.retain(|other| *other != table);
                 problems.failures.push(error);
@@ -85,32 +85,54 @@ pub(super) async fn check_tables(database: &Database, tables: &[TableRef]) -> Re
             Err(_) => {}
         }
     }
-    let is_listed = |table: &TableRef| listed.contains(table);
+    let is_listed = |table: &TableRef| listed.contains_key(table);
     let is_adopted = |table: &TableRef| database.is_adopted(table);
     let usable = occupants::check_tables(connection, dialect, &tables, is_listed, is_adopted, &mut problems.failures).await?;
-    check_privileges(connection, dialect, usable, &mut problems).await?;
+    let stored = usable.iter().filter_map(|table| dialect.table_of(&listed.get(table)?.schema(table)?).ok());
+    let lookups: Vec<TableRef> = stored
+        .flat_map(|table| {
+            let lookups = table.columns.iter().filter(|column| column.lookup.is_some());
+            lookups.map(|column| occupants::lookup_table(&table, column)).collect::<Vec<_>>()
+        })
+        .collect();
+    check_privileges(connection, dialect, usable, lookups, &mut problems).await?;
     database.give_back(session);
     Ok(problems)
 }
 
-/// Reports the privileges that loads of existing tables need and the user lacks.
+/// Reports the privileges that loads of existing tables need and the user lacks. `lookups`: their lookup tables, some of which may not exist.
 async fn check_privileges(
     connection: &mut dyn Connection,
     dialect: &dyn Dialect,
     mut tables: Vec<TableRef>,
+    lookups: Vec<TableRef>,
     problems: &mut TableProblems,
 ) -> Result<()> {
     let bookmarks = TableRef::new("instructure_dap", "table_sync");
     tables.push(bookmarks.clone());
+    let first_lookup = tables.len();
+    let shown = if lookups.is_empty() { Vec::new() } else { connection.rows(&dialect.occupants(&lookups)).await? };
+    let shown: HashSet<usize> = shown.iter().filter_map(indexed).map(|(number, _)| number).collect();
+    let (shown, hidden): (Vec<_>, Vec<_>) = lookups.into_iter().enumerate().partition(|(number, _)| shown.contains(number));
+    tables.extend(shown.into_iter().map(|(_, table)| table));
     let mut answers = Vec::new();
     for ask in dialect.table_privileges(&tables) {
         answers.push(connection.rows(&ask).await?);
     }
     let mut missing = dialect.missing_privileges(&tables, &answers);
-    // Loads change rows of the sync state, and nothing else of it.
-    let is_needed =
-        |table: &TableRef, privilege: &str| *table != bookmarks || ["SELECT", "INSERT", "UPDATE"].contains(&privilege);
-    missing.retain(|(number, privilege)| tables.get(*number).is_some_and(|table| is_needed(table, privilege)));
+    // Loads change rows of the sync state and add values to lookup tables, and nothing else of them.
+    let is_needed = |number: usize, privilege: &str| match tables.get(number) {
+        None => false,
+        Some(table) if *table == bookmarks => ["SELECT", "INSERT", "UPDATE"].contains(&privilege),
+        Some(_) => number < first_lookup || ["SELECT", "INSERT"].contains(&privilege),
+    };
+    missing.retain(|(number, privilege)| is_needed(*number, privilege));
+    for (_, lookup) in hidden {
+        if occupants::is_hidden(connection, dialect, &lookup).await {
+            missing.extend(["SELECT", "INSERT"].map(|privilege| (tables.len(), privilege.to_owned())));
+            tables.push(lookup);
+        }
+    }
     let mut probed: Vec<String> = Vec::new();
     for (number, privilege) in missing.clone() {
         if probed.contains(&privilege) {

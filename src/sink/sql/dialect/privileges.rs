@@ -2,6 +2,7 @@
 
 use super::names::Names;
 use super::statement::{Row, Statement};
+use crate::error::Error;
 use crate::model::TableRef;
 
 /// What a server can say about the privileges of the user.
@@ -14,6 +15,11 @@ pub(in crate::sink::sql) trait Privileges: Names {
     /// lacks. `ALTER` and `OWNER` are needed only to change the schema of a table.
     fn missing_privileges(&self, _tables: &[TableRef], answers: &[Vec<Row>]) -> Vec<(usize, String)> {
         answers.iter().flatten().filter_map(indexed).collect()
+    }
+
+    /// Whether the server refused a statement because the user lacks a privilege on a table.
+    fn is_denied(&self, _error: &Error) -> bool {
+        false
     }
 
     /// A statement that fails without the privilege and changes nothing, if the answers may be incomplete.

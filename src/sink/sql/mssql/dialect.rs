@@ -351,6 +351,10 @@ impl Privileges for MssqlDialect {
         ))]
     }
 
+    fn is_denied(&self, error: &Error) -> bool {
+        ["229", "230"].iter().any(|number| error.get("number") == Some(number))
+    }
+
     fn grantee(&self) -> Statement {
         Statement::new("SELECT QUOTENAME(USER_NAME())")
     }

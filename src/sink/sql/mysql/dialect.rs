@@ -48,7 +48,9 @@ pub(super) struct MysqlDialect;
 
 /// Why the server does not accept a name for a column.
 fn unusable(name: &str) -> Option<&'static str> {
-    if name.chars().count() > NAME_CHARS {
+    if name.is_empty() {
+        Some("it is empty")
+    } else if name.chars().count() > NAME_CHARS {
         Some("it has more than 64 characters")
     } else if name.ends_with(' ') {
         Some("it ends with a space")
@@ -129,7 +131,7 @@ impl Ddl for MysqlDialect {
                 return Err(Error::new(Kind::Schema, "MySQL does not accept the name of a column")
                     .with_field("column", &column.name)
                     .with_field("reason", reason)
-                    .hint("leave the column out with --drop-column"));
+                    .hint("leave the column out with --drop-column, or list those that you need with --column"));
             }
             let folded = column.name.to_lowercase();
             if columns[..index].iter().any(|other| other.name.to_lowercase() == folded) {
@@ -370,6 +372,10 @@ impl Privileges for MysqlDialect {
 
     fn privilege_probe(&self, table: &TableRef, privilege: &str) -> Option<Statement> {
         (privilege == "DELETE").then(|| Statement::new(format!("EXPLAIN DELETE FROM {} WHERE 1 = 0", table_name(table))))
+    }
+
+    fn is_denied(&self, error: &Error) -> bool {
+        ["1142", "1143"].iter().any(|code| error.get("code") == Some(code))
     }
 
     fn grantee(&self) -> Statement {

@@ -79,6 +79,8 @@ on_both!(
     a_row_larger_than_a_packet_is_reported_with_its_key,
     an_ordinary_user_can_load,
     privileges_that_a_user_lacks_are_named,
+    privileges_on_lookup_tables_are_checked,
+    the_entry_of_a_table_is_not_that_of_another_case,
     a_column_of_the_user_is_not_renamed,
     values_are_stored_as_they_were_sent,
     a_warning_about_rows_is_an_error,
@@ -668,6 +670,8 @@ fn names_that_differ_only_in_case_are_refused() {
     assert_eq!(MysqlDialect.table_of(&schema).unwrap_err().kind(), Kind::Schema);
     let schema = plain(&TableRef::new("canvas", "x".repeat(60)));
     assert_eq!(MysqlDialect.table_of(&schema).unwrap_err().kind(), Kind::Schema);
+    let unnamed = served(&TableRef::new("canvas", "t"), 1, json!({"": {"type": "string"}}), &[]);
+    assert_eq!(MysqlDialect.table_of(&unnamed).unwrap_err().get("reason"), Some("it is empty"));
 }
 
 #[test]
@@ -1000,6 +1004,56 @@ async fn privileges_that_a_user_lacks_are_named(brand: Brand) {
     database.sql(&format!("GRANT DELETE ON {name}.* TO {role}; GRANT ALTER ON *.* TO {user}"));
     assert_eq!(problems().await, (String::new(), String::new()));
     database.sql(&format!("DROP USER {user}; DROP ROLE {role}"));
+}
+
+/// A table without privileges is not in the catalogue that the user sees.
+async fn privileges_on_lookup_tables_are_checked(brand: Brand) {
+    let Some((database, fixture)) = fixture(brand) else { return };
+    let table = TableRef::new("canvas", "open");
+    let word = json!({"oneOf": [{"type": "string", "enum": ["a"]}, {"type": "string"}]});
+    let schema = served(&table, 1, json!({"word": word}), &[]);
+    let row = |id: i64, word: &str| [Change::Up(json!({"id": id, "word": word}))];
+    load(&fixture, &schema, LoadKind::Replace, &row(1, "a"), at(1)).await.unwrap();
+    let (name, user) = (&database.name, &database.name[..20]);
+    database.sql(&format!(
+        "CREATE USER {user} IDENTIFIED BY 'p'; GRANT CREATE TEMPORARY TABLES ON {name}.* TO {user}; \
+         GRANT SELECT, INSERT, UPDATE, DELETE ON {name}.instructure_dap__table_sync TO {user}; \
+         GRANT SELECT ON {name}.instructure_dap__database_version TO {user}; GRANT ALL ON {name}.daplake__bookmark TO {user}"
+    ));
+    let url = database.url.replace("root@", &format!("{user}:p@"));
+    let sink = || SqlSink::open(&url.parse().unwrap(), SqlOptions::default()).unwrap();
+    let tables = [table.clone()];
+    let failure = async || sink().check_tables(&tables).await.unwrap().failures.pop();
+    let words = "The user may not read a table that table_sync lists";
+    assert!(failure().await.unwrap().to_string().contains(words));
+    for error in [sink().committed(&table).await.unwrap_err(), sink().inspect(&table).await.unwrap_err()] {
+        assert!(error.to_string().contains(words) && error.hint_text().unwrap().contains("grant"), "{error:?}");
+    }
+    database.sql(&format!("GRANT SELECT, INSERT, UPDATE, DELETE, ALTER ON {name}.canvas__open TO {user}"));
+    for (granted, missing) in [("", "SELECT, INSERT"), ("SELECT", "INSERT"), ("SELECT, INSERT, CREATE", "")] {
+        if !granted.is_empty() {
+            database.sql(&format!("GRANT {granted} ON {name}.canvas__open__word TO {user}"));
+        }
+        let found = failure().await;
+        let listed = found.as_ref().and_then(|error| error.get("tables"));
+        let wanted = format!("canvas.open__word ({missing})");
+        assert_eq!(listed, Some(wanted.as_str()).filter(|_| !missing.is_empty()), "{found:?}");
+        let allowed = Fixture { sink: Box::new(sink()), read: Box::new(|_| Box::pin(async { Vec::new() })) };
+        let loaded = load(&allowed, &schema, LoadKind::Merge, &row(2, "b"), at(2)).await;
+        assert_eq!(loaded.is_ok(), missing.is_empty(), "{loaded:?}");
+    }
+    database.sql(&format!("DROP USER {user}"));
+}
+
+/// For the collation of the sync state, the names are equal.
+async fn the_entry_of_a_table_is_not_that_of_another_case(brand: Brand) {
+    let Some((_database, fixture)) = fixture(brand) else { return };
+    let [lower, upper] = ["users", "Users"].map(|name| TableRef::new("canvas", name));
+    load(&fixture, &plain(&upper), LoadKind::Replace, &[Change::Up(json!({"id": 1, "name": "x"}))], at(1)).await.unwrap();
+    assert!(fixture.sink.committed(&upper).await.unwrap().is_some());
+    // A server that ignores case in names of tables refuses the other one.
+    assert!(fixture.sink.committed(&lower).await.map_or(true, |state| state.is_none()));
+    assert_eq!(fixture.sink.list(None).await.unwrap(), [upper]);
 }
 
 async fn a_column_of_the_user_is_not_renamed(brand: Brand) {
