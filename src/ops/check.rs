@@ -14,7 +14,7 @@ use crate::api::Client;
 use crate::catalog::Catalog;
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::model::{Namespace, TableRef, Timestamp, counted};
-use crate::schema::{ColumnRecord, Nested, TableOptions, TableRules, TableSchema};
+use crate::schema::{ColumnRecord, Nested, TableRules, TableSchema};
 use crate::sink::{LoadKind, LoadPlan, OnSchemaChange, Sink, TableProblems};
 
 /// The result of one check.
@@ -208,8 +208,8 @@ pub struct OptionsCheck<'a> {
 /// Tables whose options are checked at the same time.
 const TABLES_AT_ONCE: usize = 8;
 
-/// Checks that tables and columns in options exist, that the key for hashed columns is set, that the target supports the options of each table,
-/// and that loads can write to the tables that it has. Starts no job.
+/// Checks that tables and columns in options exist, that the key for hashed columns is set, that the target supports the schema and the options
+/// of each table, and that loads can write to the tables that it has. Starts no job.
 pub async fn check_options(subject: &str, client: &Client, of: OptionsCheck<'_>) -> Vec<Finding> {
     match options_of_tables(client, &of).await {
         Ok((tables, TableProblems { failures, warnings })) => {
@@ -230,15 +230,11 @@ async fn options_of_tables(client: &Client, of: &OptionsCheck<'_>) -> Result<(us
     let listing = of.listing.of(of.selection);
     let tables = of.selection.resolve_among(&listing.tables)?;
     Names::new(client, of.sink, &listing, of.names).check(of.rules, &of.selection.exclude).await?;
-    let chosen = tables.iter().filter(|table| of.rules.of(table) != TableOptions::default());
-    let look = |table: &'_ TableRef| {
-        let table = table.clone();
-        async move { options_of_table(client, of, &table).await.with_field("table", &table) }
-    };
-    let looked: Vec<Result<()>> = futures::stream::iter(chosen).map(look).buffered(TABLES_AT_ONCE).collect().await;
+    let look = |table: TableRef| async move { plan_of_table(client, of, &table).await.with_field("table", &table) };
+    let looked: Vec<Result<()>> = futures::stream::iter(tables.clone()).map(look).buffered(TABLES_AT_ONCE).collect().await;
     let mut problems = of.sink.check_tables(&tables).await?;
     for error in looked.into_iter().filter_map(Result::err) {
-        // A table that cannot be used has the same error with and without options.
+        // Both checks may find the same problem.
         let is_known = |known: &Error| known.to_string() == error.to_string();
         if !problems.failures.iter().any(is_known) {
             problems.failures.push(error);
@@ -247,10 +243,11 @@ async fn options_of_tables(client: &Client, of: &OptionsCheck<'_>) -> Result<(us
     Ok((tables.len(), problems))
 }
 
-async fn options_of_table(client: &Client, of: &OptionsCheck<'_>, table: &TableRef) -> Result<()> {
+/// Checks the load that a run would begin with, as far as it is known without a job.
+async fn plan_of_table(client: &Client, of: &OptionsCheck<'_>, table: &TableRef) -> Result<()> {
     let wanted = layout(of.rules, table, ColumnRecord::default(), OnSchemaChange::Apply);
     of.sink.validate_layout(table, &wanted).await?;
-    let committed = of.sink.committed(table).await?;
+    let committed = of.sink.inspect(table).await?;
     let answer = client.table_schema(table).await?;
     let schema = Arc::new(TableSchema::read(table, answer.version, answer.schema)?);
     let choice = choose(of.rules, table, committed.as_ref(), &schema, OnSchemaChange::Apply)?;
@@ -273,11 +270,17 @@ async fn options_of_table(client: &Client, of: &OptionsCheck<'_>, table: &TableR
     of.sink.check_plan(plan).await
 }
 
-/// Tests a folder by creating and removing a file. The folder is created if absent, as a run would do.
+/// Tests a folder by creating and removing a file. A folder that does not exist is created for that, as a run would do, and removed again.
 pub fn check_folder(subject: &str, folder: &Path) -> Finding {
+    let missing: Vec<&Path> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
     let tried = std::fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder).map(drop));
+    let space = free(folder);
+    for folder in missing {
+        // Another run may use it by now.
+        let _ = std::fs::remove_dir(folder);
+    }
     match tried.context(Kind::Io, "Cannot write to the folder") {
-        Ok(()) => Finding::good(subject, format!("{} can be written{}", folder.display(), free(folder))),
+        Ok(()) => Finding::good(subject, format!("{} can be written{space}", folder.display())),
         Err(error) => Finding::bad(
             subject,
             error.with_field("folder", folder.display()).hint("use another folder, or change its permissions"),
@@ -295,4 +298,60 @@ fn gib(bytes: u64) -> f64 {
 /// The free space of a folder's disk, for people.
 fn free(folder: &Path) -> String {
     free_bytes(folder).map_or_else(String::new, |bytes| format!(", {:.1} GiB free", gib(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::testing::{Reply, Server};
+    use crate::engine::{Engine, EngineOptions};
+    use crate::sink::delta::{DeltaOptions, DeltaSink};
+
+    /// A service whose tables have one text column each, named after the table.
+    async fn service(tables: &'static [&'static str]) -> Server {
+        Server::dap(move |request| match request.path().split('/').nth(5) {
+            None => Reply::json(200, json!({"tables": tables}).to_string()),
+            Some(table) => {
+                let schema = json!({"properties": {
+                    "key": {"properties": {"id": {"type": "integer", "format": "int64"}}, "required": ["id"]},
+                    "value": {"properties": {table: {"type": "string"}}},
+                }});
+                Reply::json(200, json!({"schema": schema, "version": 1}).to_string())
+            }
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn tables_without_options_are_checked() {
+        let server = service(&["_action", "_TS", "name"]).await;
+        let client = server.client();
+        let (folder, temporary) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let options = EngineOptions { temp_dir: Some(temporary.path().to_owned()), ..EngineOptions::default() };
+        let sink = DeltaSink::at_path(folder.path(), DeltaOptions::new(Engine::new(options).unwrap())).unwrap();
+        let (_, listing) = check_service(&client, &["canvas".to_owned()]).await;
+        let (names, rules) = (NameOptions::new(Vec::new()), TableRules::default());
+        for (tables, bad) in [(&["*"][..], &["canvas._TS", "canvas._action"][..]), (&["name"], &[])] {
+            let tables = tables.iter().map(|name| (*name).to_owned()).collect();
+            let selection = Selection { namespaces: vec!["canvas".to_owned()], tables, exclude: Vec::new() };
+            let of = OptionsCheck { sink: &sink, listing: &listing, selection: &selection, rules: &rules, names: &names };
+            let findings = check_options("tables", &client, of).await;
+            let mut refused: Vec<&str> = findings.iter().filter_map(|finding| finding.error.as_ref()?.get("table")).collect();
+            refused.sort_unstable();
+            assert_eq!(refused, bad, "{findings:?}");
+            let has_hint = |finding: &Finding| finding.verdict == Verdict::Good || finding.hint.is_some();
+            assert!(findings.iter().all(has_hint), "{findings:?}");
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_missing_folder_is_not_left_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let finding = check_folder("state", &folder.path().join("a/b"));
+        assert_eq!(finding.verdict, Verdict::Good, "{}", finding.text);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 }

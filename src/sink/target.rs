@@ -80,6 +80,15 @@ pub trait Sink: Debug + Send + Sync {
     /// Kind `Target` if another program's data are in the place of the table.
     async fn committed(&self, table: &TableRef) -> Result<Option<CommittedState>>;
 
+    /// As [`Sink::committed`], but changes nothing: what an interrupted run or another client left in the place of the table stays as it is.
+    ///
+    /// # Errors
+    /// Those of [`Sink::committed`].
+    #[doc(hidden)]
+    async fn inspect(&self, table: &TableRef) -> Result<Option<CommittedState>> {
+        self.committed(table).await
+    }
+
     /// All tables of one namespace or of all, sorted.
     async fn list(&self, namespace: Option<&Namespace>) -> Result<Vec<TableRef>>;
 

@@ -63,7 +63,7 @@ fn parse_name(text: &str) -> Result<String, String> {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Requests a token and the lists of tables, but starts no job. Each target is tested with a minimal load that is rolled back: in a database, a schema and a table are created and dropped. Table options are compared with the schemas. Existing tables must have been created by daplake, and it must have the right to change them. No notification is sent.\n\nExamples:\n  daplake check\n  daplake check --target ./lake\n\nExit codes: 0 all checks passed; 5 at least one failed."
+    after_help = "Requests a token and the lists of tables, but starts no job. Each target is tested with a minimal load that is rolled back: in a database, a schema and a table are created and dropped. The schema and the options of each selected table are compared with what the target supports. Existing tables must have been created by daplake, and it must have the right to change them; they stay as they are. No notification is sent.\n\nExamples:\n  daplake check\n  daplake check --target ./lake\n\nExit codes: 0 all checks passed; 5 at least one failed."
 )]
 pub(in crate::cli) struct CheckArgs {
     #[command(flatten)]

@@ -179,7 +179,7 @@ impl<'a> Names<'a> {
         // A column that the service removed was hidden before.
         let kept: Vec<TableRef> = self.kept().await?.iter().filter(|table| table.matches(word)).cloned().collect();
         for table in kept {
-            let record = self.sink.committed(&table).await?.map(|state| state.columns).unwrap_or_default();
+            let record = self.sink.inspect(&table).await?.map(|state| state.columns).unwrap_or_default();
             if record.hashed.iter().chain(&record.dropped).any(|known| known == column) {
                 return Ok(());
             }

@@ -225,13 +225,18 @@ impl Sink for ParquetSink {
         self.place.check().await
     }
 
+    /// Shows the committed version to plain readers, if an interrupted run did not.
     async fn committed(&self, table: &TableRef) -> Result<Option<CommittedState>> {
-        self.check_format(table).await.map_err(explained)?;
-        let held = self.tables.committed(table).await?;
+        let held = self.inspect(table).await?;
         if held.is_some() && self.place.folder().is_some() {
             self.publish(table).await?;
         }
         Ok(held)
+    }
+
+    async fn inspect(&self, table: &TableRef) -> Result<Option<CommittedState>> {
+        self.check_format(table).await.map_err(explained)?;
+        self.tables.committed(table).await
     }
 
     async fn list(&self, namespace: Option<&Namespace>) -> Result<Vec<TableRef>> {

@@ -160,6 +160,28 @@ impl Database {
             Some(known) if has_sync_state => known,
             _ => sync_state::entry(session, dialect, table, has_sync_state).await?,
         };
+        self.existing(session, table, entry).await
+    }
+
+    /// As [`Self::entry`], but changes nothing. The sync state of an older client has no entries before a run converts it.
+    pub(super) async fn inspect(&self, session: &mut dyn Connection, table: &TableRef) -> Result<Option<sync_state::Entry>> {
+        let dialect = self.dialect();
+        let has_sync_state = self.has_sync_state(session).await?;
+        if !has_sync_state && !session.rows(&dialect.legacy_tables()).await?.is_empty() {
+            return Ok(None);
+        }
+        let entry = sync_state::entry(session, dialect, table, has_sync_state).await?;
+        self.existing(session, table, entry).await
+    }
+
+    /// The entry, if it agrees with what the database has at the table's name.
+    async fn existing(
+        &self,
+        session: &mut dyn Connection,
+        table: &TableRef,
+        entry: Option<sync_state::Entry>,
+    ) -> Result<Option<sync_state::Entry>> {
+        let dialect = self.dialect();
         match entry {
             Some(entry) if entry.exists => Ok(Some(entry)),
             Some(_) => Err(occupants::missing_table(session, dialect, table).await),

@@ -8,7 +8,7 @@ use url::Url;
 use super::connection::Server;
 use super::database::Database;
 use super::dialect::{SqlTable, Statement, system_column};
-use super::load::{SqlLoad, define, kept_rows, wanted_table};
+use super::load::{SqlLoad, define, kept_rows};
 #[cfg(feature = "mssql")]
 use super::mssql::MssqlServer;
 #[cfg(feature = "mysql")]
@@ -234,6 +234,16 @@ fn columns_of(schema: &TableSchema, entry: &sync_state::Entry) -> Vec<ColumnStat
     columns.filter(|column| !record.dropped.contains(&column.name)).map(|column| status(&column)).collect()
 }
 
+/// The state of a table from its entry in the sync state.
+fn state_of(table: &TableRef, entry: &sync_state::Entry) -> CommittedState {
+    let (mode, keeps_rows) = (entry.kept.mode, entry.kept.keeps_rows());
+    let state = CommittedState { mode, keeps_rows, ..CommittedState::new(entry.bookmark, entry.columns()) };
+    let Some(schema) = entry.schema(table) else { return state };
+    let own = schema.columns().filter(|column| !state.columns.dropped.contains(&column.name));
+    let known_columns = Some(own.map(|column| column.name.clone()).collect());
+    CommittedState { known_columns, ..state }
+}
+
 #[async_trait]
 impl Sink for SqlSink {
     fn location(&self) -> &SafeUrl {
@@ -272,14 +282,15 @@ impl Sink for SqlSink {
                 entry
             }
         };
-        Ok(entry.map(|entry| {
-            let (mode, keeps_rows) = (entry.kept.mode, entry.kept.keeps_rows());
-            let state = CommittedState { mode, keeps_rows, ..CommittedState::new(entry.bookmark, entry.columns()) };
-            let Some(schema) = entry.schema(table) else { return state };
-            let own = schema.columns().filter(|column| !state.columns.dropped.contains(&column.name));
-            let known_columns = Some(own.map(|column| column.name.clone()).collect());
-            CommittedState { known_columns, ..state }
-        }))
+        Ok(entry.map(|entry| state_of(table, &entry)))
+    }
+
+    async fn inspect(&self, table: &TableRef) -> Result<Option<CommittedState>> {
+        let _slot = self.database.query_slot().await?;
+        let mut session = self.database.session().await?;
+        let entry = self.database.inspect(session.as_mut(), table).await?;
+        self.database.give_back(session);
+        Ok(entry.map(|entry| state_of(table, &entry)))
     }
 
     async fn list(&self, namespace: Option<&Namespace>) -> Result<Vec<TableRef>> {
@@ -353,9 +364,11 @@ impl Sink for SqlSink {
         kept_rows(wanted, entry.map(|entry| entry.kept)).map(drop)
     }
 
-    /// Compares the schema with what the database can hold, and does not ask the server.
+    /// Compares the schema with what the database can hold, and the names of the table's parts with those of existing objects.
     async fn check_plan(&self, plan: LoadPlan) -> Result<()> {
-        wanted_table(&self.database, &plan, None).map(drop).with_field("table", &plan.table)
+        let _slot = self.database.query_slot().await?;
+        let table = plan.table.clone();
+        SqlLoad::check(Arc::clone(&self.database), plan).await.with_field("table", table)
     }
 
     async fn check_tables(&self, tables: &[TableRef]) -> Result<TableProblems> {

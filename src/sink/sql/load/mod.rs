@@ -126,6 +126,25 @@ impl SqlLoad {
         Ok(changes)
     }
 
+    /// Checks what can be checked before the rows are known. Changes nothing.
+    pub(super) async fn check(database: Arc<Database>, plan: LoadPlan) -> Result<()> {
+        let mut load = Self::open(database, plan).await?;
+        let dialect = load.database.dialect();
+        if !load.database.has_sync_state(load.session.as_mut()).await?
+            && !load.session.rows(&dialect.legacy_tables()).await?.is_empty()
+        {
+            // The first run converts the tables of an older client.
+            load.database.give_back(load.session);
+            return Ok(());
+        }
+        let live = load.live().await?;
+        let known = if load.plan.expected.is_some() { &live[..] } else { &[] };
+        let settled = load.settled(known);
+        occupants::check_parts(load.session.as_mut(), load.database.dialect(), &settled, known).await?;
+        load.database.give_back(load.session);
+        Ok(())
+    }
+
     /// Values and hashes, or hashes with two keys, must not be mixed in one column.
     fn check_column_choice(
         &mut self,
