@@ -12,6 +12,15 @@ lint:
     cargo fmt --all --check
     cargo clippy --locked --all-targets -- --deny warnings
 
+# Lint each set of features alone. This builds most dependencies again, so it has a folder of its own and is not part of CI
+lint-features:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    for features in "" demo lake postgres mysql mssql; do
+        echo "features: $features"
+        cargo clippy --locked --no-default-features --features "$features" --target-dir target/features -- --deny warnings
+    done
+
 # Benchmarks: just bench compare | increment | read-after | database | memory | download | cluster | guard
 bench NAME *ARGS:
     python3 benches/run.py {{ NAME }} {{ ARGS }}

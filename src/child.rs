@@ -79,6 +79,7 @@ const PASSED_ON_WINDOWS: &[&str] = &[
 
 /// The command that runs `command` in the system's shell with a clean environment. `more` lists further variables to pass, in the form of
 /// [`PASSED`].
+#[cfg(feature = "lake")]
 pub(crate) fn shell(command: &str, more: &[&str]) -> Command {
     clean(start(command), more)
 }
@@ -115,7 +116,7 @@ fn clean(mut child: Command, more: &[&str]) -> Command {
     child
 }
 
-#[cfg(not(windows))]
+#[cfg(all(feature = "lake", not(windows)))]
 fn start(command: &str) -> Command {
     let mut child = Command::new("sh");
     child.arg("-c").arg(command);
@@ -123,7 +124,7 @@ fn start(command: &str) -> Command {
 }
 
 /// `cmd` does not support escaped quotes in arguments. With `/S` it removes the outer pair of quotes and takes the rest literally.
-#[cfg(windows)]
+#[cfg(all(feature = "lake", windows))]
 fn start(command: &str) -> Command {
     use std::os::windows::process::CommandExt;
     let mut child = Command::new("cmd");

@@ -74,8 +74,8 @@
 
 #![deny(missing_docs)]
 
-mod channel;
 #[cfg(feature = "lake")]
+mod channel;
 mod child;
 mod error;
 mod model;

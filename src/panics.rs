@@ -5,9 +5,7 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
-use std::pin::pin;
 use std::sync::Once;
-use std::task::Poll;
 
 use crate::error::{Error, Kind};
 
@@ -49,8 +47,11 @@ pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
 }
 
 /// As [`caught`], for a future, which must not be polled again after a panic.
+#[cfg(feature = "lake")]
 pub(crate) async fn caught_async<F: Future>(work: F) -> Result<F::Output, Panicked> {
-    let mut work = pin!(work);
+    use std::task::Poll;
+
+    let mut work = std::pin::pin!(work);
     std::future::poll_fn(move |context| match caught(|| work.as_mut().poll(context)) {
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),

@@ -18,6 +18,7 @@ mod unpack;
 mod urls;
 
 pub use gunzip::{Gunzip, UnpackLimits};
+#[cfg(feature = "lake")]
 pub(crate) use spool::too_large;
 pub use spool::{SpoolOptions, Spooled, spool, spool_as, spool_within};
 pub use stream::{ObjectStream, open};

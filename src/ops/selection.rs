@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use super::table_lists::table_lists;
 use crate::api::Client;
-use crate::error::{Error, ErrorContext, Kind, Result};
-use crate::model::{KNOWN_NAMESPACES, Namespace, TableRef, is_pattern, nearest};
+#[cfg(feature = "lake")]
+use crate::error::ErrorContext;
+use crate::error::{Error, Kind, Result};
+#[cfg(feature = "lake")]
+use crate::model::Namespace;
+use crate::model::{KNOWN_NAMESPACES, TableRef, is_pattern, nearest};
 
 /// A selection of tables, as the user wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +118,7 @@ impl Selection {
     }
 
     /// Whether [`Selection::resolve`] needs the tables of the target.
+    #[cfg(feature = "lake")]
     pub(super) fn needs_kept_tables(&self) -> bool {
         self.names_all_namespaces() || self.tables.iter().any(|word| is_pattern(word.trim()))
     }
@@ -168,6 +173,7 @@ impl Selection {
 
     /// As [`Selection::resolve`], but in the order of the selection, and with names that the service does not list. Without patterns, no
     /// request is made.
+    #[cfg(feature = "lake")]
     pub(crate) async fn resolve_all(&self, client: &Client) -> Result<Resolved> {
         let words: Vec<&str> = self.tables.iter().map(|word| word.trim()).filter(|word| !word.is_empty()).collect();
         let mut listed = Vec::new();

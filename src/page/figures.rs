@@ -22,6 +22,7 @@ pub(crate) fn signed(change: i64, shown: impl Fn(u64) -> String) -> String {
 }
 
 /// The two largest units, the second omitted when zero: `3d 2h`, `5h 12m`, `3m`, `42s`.
+#[cfg(feature = "lake")]
 pub(crate) fn age(seconds: i64) -> String {
     let seconds = seconds.max(0);
     let parts = [(seconds / 86_400, "d"), (seconds / 3_600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];

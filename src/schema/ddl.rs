@@ -28,6 +28,7 @@ pub enum LakeFormat {
     Parquet,
 }
 
+#[cfg(feature = "lake")]
 impl LakeFormat {
     /// The file in the folder of a plain Parquet table that lists its files and holds its bookmark.
     pub(crate) const MANIFEST: &str = "_daplake.json";

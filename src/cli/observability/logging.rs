@@ -38,6 +38,7 @@ pub(in crate::cli) enum Audience {
     /// Users of all other commands: progress and warnings on standard error.
     Own,
     /// The same, without a line for each table.
+    #[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "used by the lake feature only"))]
     Brief,
 }
 

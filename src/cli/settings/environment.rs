@@ -1,7 +1,9 @@
 //! Settings that come from the environment alone: those of systemd and OpenTelemetry.
 
+#[cfg(feature = "lake")]
 use std::time::Duration;
 
+#[cfg(feature = "lake")]
 use crate::cli::settings::paths::variable;
 #[cfg(feature = "otel")]
 use crate::error::{Error, Kind, Result};

@@ -141,6 +141,7 @@ fn open_to_others(_: &Path, _: bool) -> Result<Option<String>> {
 }
 
 /// Like [`FileSettings::read`], from text, and without commands; `path` is for messages and relative paths.
+#[cfg(feature = "lake")]
 pub(in crate::cli) fn parse(text: &str, path: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Result<FileSettings> {
     parse_with(text, path, variable, &|_| false)
 }
@@ -638,6 +639,7 @@ fn is_variable(name: &str) -> bool {
 }
 
 /// Replaces each reference to a variable by a letter.
+#[cfg(feature = "lake")]
 pub(in crate::cli) fn without_references(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;

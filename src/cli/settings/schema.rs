@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use clap::CommandFactory;
 
 use crate::cli::args::Settings;
+#[cfg(feature = "lake")]
 use crate::cli::settings::credential_command::CREDENTIAL_COMMAND;
 pub(in crate::cli) use crate::model::nearest;
 
@@ -18,8 +19,10 @@ pub(in crate::cli) struct Key {
     pub(in crate::cli) option: &'static str,
     pub(in crate::cli) form: Form,
     /// A value in the syntax of TOML, for the template.
+    #[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "only `init` writes a template"))]
     pub(in crate::cli) sample: &'static str,
     /// Comment in the template.
+    #[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "only `init` writes a template"))]
     pub(in crate::cli) note: &'static str,
 }
 
@@ -99,6 +102,7 @@ pub(in crate::cli) const TARGET: &[Key] = &[
 ];
 
 /// `credential_command` in its sections. It is the default of no option.
+#[cfg(feature = "lake")]
 pub(in crate::cli) const CREDENTIALS: &[Key] = &[
     key("service", CREDENTIAL_COMMAND, "", Form::List, "[\"pass\", \"show\", \"daplake\"]", "prints the client secret"),
     key(

@@ -11,7 +11,9 @@ use parking_lot::Mutex;
 use unicode_width::UnicodeWidthStr;
 
 use crate::error::{Error, Kind, Result};
-pub(in crate::cli) use crate::page::figures::{age, counted, grouped, size};
+#[cfg(feature = "lake")]
+pub(in crate::cli) use crate::page::figures::age;
+pub(in crate::cli) use crate::page::figures::{counted, grouped, size};
 use crate::redact::visible_lines;
 
 /// The progress line at the bottom of a terminal, if there is one. Other text is written above it.

@@ -90,7 +90,6 @@ fn error_text_of(error: &Error, has_field: impl Fn(&str) -> bool, tables: Option
 }
 
 /// Prints all failures of a run to standard error, the same failure of several tables once. They were logged when they happened.
-#[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "only runs on lakes have such reports"))]
 fn failures(report: &Report) {
     let mut groups: Vec<(String, &Error, Vec<String>)> = Vec::new();
     for table in report.failed() {
@@ -228,7 +227,6 @@ pub(in crate::cli) fn summary(report: &Report) -> String {
 
 /// The result of a run in two lines: tables by outcome, and rows, bytes and seconds. More lines only if it ended early or set rows
 /// aside.
-#[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "only runs on lakes have such reports"))]
 pub(in crate::cli) fn totals(report: &Report) -> String {
     let count = |wanted: fn(&Outcome) -> bool| report.tables.iter().filter(|table| wanted(&table.outcome)).count();
     let loaded = count(|outcome| matches!(outcome, Outcome::Loaded { .. }));

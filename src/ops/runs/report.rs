@@ -35,6 +35,7 @@ pub struct Report {
 
 impl Report {
     /// The report of a run that could not start.
+    #[cfg(feature = "lake")]
     pub(crate) fn not_started(run_id: &str, started: Timestamp, target: &str, error: &Error) -> Self {
         Self {
             run_id: run_id.to_owned(),
@@ -183,6 +184,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// The outcome for an error.
+    #[cfg(feature = "lake")]
     pub(crate) fn failed(error: &Error) -> Self {
         Outcome::Failed {
             kind: error.kind().name(),
