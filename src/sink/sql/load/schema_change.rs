@@ -72,7 +72,7 @@ impl SqlLoad {
     }
 
     /// The columns of the existing table; none if there is no table.
-    async fn live(&mut self) -> Result<Vec<LiveColumn>> {
+    pub(super) async fn live(&mut self) -> Result<Vec<LiveColumn>> {
         let dialect = self.database.dialect();
         let rows = self.session.rows(&dialect.live_columns(&self.plan.table)).await?;
         let live: Option<Vec<LiveColumn>> = rows.iter().map(|row| dialect.read_live(row)).collect();
