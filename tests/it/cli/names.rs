@@ -288,6 +288,27 @@ async fn check_refuses_the_folders_that_sync_refuses() {
     assert_eq!(world.fingerprint(), before);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_does_not_complete_an_interrupted_swap() {
+    let world = World::new(school(&[canvas("accounts"), canvas("users")])).await;
+    let run = |command: &str, more: &[&str]| {
+        world.daplake(&[&[command, "--target", "lake", "--format", "parquet"][..], more].concat()).assert_code(0);
+    };
+    run("sync", &["--jobs-per-minute", "0"]);
+    // A crash between the two renames of a swap, and one before the first.
+    let hidden = world.lake().join(".daplake/canvas");
+    std::fs::rename(world.lake().join("canvas/users"), hidden.join("users.old")).unwrap();
+    std::fs::create_dir(hidden.join("accounts.next")).unwrap();
+    std::fs::write(hidden.join("accounts.next/mine.csv"), "a").unwrap();
+    let before = world.fingerprint();
+    run("check", &[]);
+    run("check", &["--drop-column", "users.name", "--exclude", "accounts"]);
+    assert_eq!(world.fingerprint(), before);
+    run("sync", &["--jobs-per-minute", "0"]);
+    assert!(world.lake().join("canvas/users").is_dir() && !hidden.join("users.old").exists());
+    assert!(world.lake().join("canvas/accounts/mine.csv").exists() && !hidden.join("accounts.next").exists());
+}
+
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn check_creates_what_a_load_creates_and_rolls_it_back() {

@@ -56,6 +56,7 @@ on!(postgresql = crate::support::postgres::Database:
     the_columns_are_frozen_on_request,
     columns_are_dropped_and_hashed,
     tables_that_the_sync_state_does_not_list_are_not_changed,
+    check_does_not_convert_an_old_sync_state,
     the_start_and_end_of_a_table_are_reported,
 );
 
@@ -67,6 +68,7 @@ on!(newest_postgresql = crate::support::database::Newest:
     a_server_that_ends_sessions_during_a_load_leaves_nothing,
     columns_are_dropped_and_hashed,
     tables_that_the_sync_state_does_not_list_are_not_changed,
+    check_does_not_convert_an_old_sync_state,
     the_start_and_end_of_a_table_are_reported,
 );
 
@@ -92,6 +94,7 @@ on!(mariadb = crate::support::database::Mariadb:
     the_columns_are_frozen_on_request,
     columns_are_dropped_and_hashed,
     tables_that_the_sync_state_does_not_list_are_not_changed,
+    check_does_not_convert_an_old_sync_state,
 );
 
 #[cfg(feature = "mysql")]
@@ -117,6 +120,7 @@ on!(mysql = crate::support::database::Mysql:
     the_columns_are_frozen_on_request,
     columns_are_dropped_and_hashed,
     tables_that_the_sync_state_does_not_list_are_not_changed,
+    check_does_not_convert_an_old_sync_state,
     the_start_and_end_of_a_table_are_reported,
 );
 
@@ -382,6 +386,41 @@ async fn tables_are_selected_by_pattern_and_missing_ones_are_created<D: TestData
     sql.assert_now(&tables[..2]);
     sql.command(&["syncdb", "--table", "all", "--init-missing", "--jobs-per-minute", "0"]).assert_code(0);
     sql.assert_now(&tables);
+}
+
+/// `check` changes nothing in a database that the first run will convert.
+async fn check_does_not_convert_an_old_sync_state<D: TestDatabase>() {
+    let tables = [canvas("users"), canvas("courses")];
+    let Some(sql) = Sql::<D>::new(school(&tables)).await else { return };
+    let is_postgres = sql.database.url().starts_with("postgresql");
+    let schema = if is_postgres { "canvas." } else { "" };
+    if is_postgres {
+        sql.database.run("CREATE SCHEMA canvas");
+    }
+    for statement in [
+        "CREATE TABLE @dap_meta (id bigint PRIMARY KEY, namespace varchar(64), source_table varchar(64), timestamp timestamp, \
+         schema_version bigint, target_schema varchar(64), target_table varchar(64), schema_description_format varchar(64), \
+         schema_description text)",
+        "CREATE TABLE @users (id bigint PRIMARY KEY, name text)",
+        "INSERT INTO @users VALUES (1, 'x')",
+        "INSERT INTO @dap_meta VALUES (1, 'canvas', 'users', '2023-05-06 07:08:09', 1, 'canvas', 'users', 'json', '{}')",
+    ] {
+        sql.database.run(&statement.replace('@', schema));
+    }
+    let state = || {
+        let listed = sql.database.run(
+            "SELECT table_schema, table_name FROM information_schema.tables WHERE table_schema NOT IN ('pg_catalog', \
+             'information_schema', 'mysql', 'sys', 'performance_schema') ORDER BY 1, 2",
+        );
+        let rows = sql.database.run(&format!("SELECT * FROM {schema}dap_meta"));
+        listed + &rows + &sql.database.run(&format!("SELECT * FROM {schema}users"))
+    };
+    let before = state();
+    for more in [&[][..], &["--drop-column", "users.name"]] {
+        let check = ["check", "--namespace", "canvas", "--target", sql.database.url()];
+        sql.world.daplake(&[&check[..], more].concat()).assert_code(0);
+        assert_eq!(state(), before);
+    }
 }
 
 async fn a_table_removed_by_hand_is_noticed<D: TestDatabase>() {

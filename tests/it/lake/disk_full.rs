@@ -122,3 +122,68 @@ async fn the_disk_of_the_journal_is_full() {
     assert!(run.stdout.contains("2 loaded"), "a journal that cannot be written fails no table: {run:?}");
     world.assert_tables("deltalake", &both(), world.school.now());
 }
+
+/// Files below a folder that are neither empty nor of the log.
+fn data_files(folder: &Path) -> usize {
+    crate::support::files_below(folder)
+        .iter()
+        .filter(|file| file.extension().is_some_and(|extension| extension == "parquet"))
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_disk_of_parquet_folders_is_full() {
+    let world = world().await;
+    let Some(small) = Small::mount(&world.lake(), "128k") else { return };
+    let parquet = ["--format", "parquet", "--table", "submissions"];
+    for _ in 0..2 {
+        world.daplake(&sync(&parquet)).assert_code(5).assert_says(&["canvas.submissions", "No space left", "hint: free space"]);
+        assert_eq!(data_files(&world.lake()), 0, "a failed load leaves no file");
+    }
+    small.grow("64m");
+    world.daplake(&sync(&parquet)).assert_code(0);
+    world.assert_tables("parquet", &[canvas("submissions")], world.school.now());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_disk_of_downloads_is_full() {
+    let world = world().await;
+    let Some(small) = Small::mount(&world.path("out"), "64k") else { return };
+    let snapshot = [
+        "--non-interactive",
+        "snapshot",
+        "--namespace",
+        "canvas",
+        "--table",
+        "submissions",
+        "--format",
+        "jsonl",
+        "--output-directory",
+        "out",
+        "--jobs-per-minute",
+        "0",
+    ];
+    world.daplake(&snapshot).assert_code(5).assert_says(&["The disk is full", "free some space"]);
+    let is_complete = |entry: &std::path::PathBuf| entry.file_name().unwrap().to_string_lossy().starts_with("job_");
+    let complete =
+        || std::fs::read_dir(world.path("out")).unwrap().map(|entry| entry.unwrap().path()).filter(is_complete).count();
+    assert_eq!(complete(), 0, "an incomplete download has no final name");
+    small.grow("64m");
+    world.daplake(&snapshot).assert_code(0);
+    assert_eq!(complete(), 1);
+    assert_eq!(world.server.counters().jobs_started(), 1, "the second run resumes the first");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_disk_of_results_is_full() {
+    let world = world().await;
+    world.daplake(&sync(&[])).assert_code(0);
+    let Some(_small) = Small::mount(&world.path("out"), "16k") else { return };
+    for name in ["rows.csv", "rows.jsonl", "rows.json", "rows.parquet", "rows.arrow"] {
+        let file = format!("out/{name}");
+        let query = ["query", "--target", "lake", "--output-file", &file, "SELECT * FROM canvas.submissions"];
+        let run = world.daplake(&query).assert_code(5).assert_says(&["No space left"]);
+        assert!(!run.stderr.contains("nested columns"), "{run:?}");
+        assert_eq!(std::fs::read_dir(world.path("out")).unwrap().count(), 0, "no part of the result is left");
+    }
+}
