@@ -223,7 +223,7 @@ async fn a_catalog_needs_delta_tables_in_its_store() {
         Run::of(command.envs(store.variables()).output().unwrap())
     };
     on_store(&["--format", "parquet"]).assert_code(38).assert_says(&["A catalog can list Delta tables only"]);
-    on_store(&["--catalog-option", "regoin=x"])
+    on_store(&["--catalog-option", "wrong=x"])
         .assert_code(5)
         .assert_says(&["no such option", "region, endpoint and catalog_id"]);
     on_store(&["--catalog-table", "{name}"]).assert_code(5).assert_says(&["{namespace}", "{table}"]);
