@@ -214,7 +214,7 @@ pub(in crate::cli) fn open_sink(
         #[cfg(feature = "sql")]
         Target::Database(_) => {
             let vacuum = lake.vacuum_after.map(|_| "--vacuum-after");
-            if let Some(option) = delta_feature(lake).or(vacuum) {
+            if let Some(option) = delta_features(lake).chain(vacuum).next() {
                 return Err(Error::new(
                     Kind::Unsupported,
                     format!("{option} is for Delta tables, and the target is a database"),
@@ -224,7 +224,7 @@ pub(in crate::cli) fn open_sink(
             ops::open_sink_with(target, engine, database_options(database))
         }
         Target::Parquet(_) => {
-            if let Some(option) = delta_feature(lake) {
+            for option in delta_features(lake) {
                 tracing::warn!("{option} is ignored: it is for Delta tables, and the target has plain Parquet folders");
             }
             Ok(ops::open_lake_with(target, delta_options(engine, lake))?.sink())
@@ -233,14 +233,12 @@ pub(in crate::cli) fn open_sink(
     }
 }
 
-/// The chosen feature of Delta tables that other targets do not have.
+/// The chosen features of Delta tables that other targets do not have.
 #[cfg(feature = "lake")]
-fn delta_feature(args: &LakeArgs) -> Option<&'static str> {
-    match args {
-        LakeArgs { change_data_feed: Some(ChangeDataFeed::On), .. } => Some("--change-data-feed on"),
-        LakeArgs { iceberg: Some(IcebergView::On), .. } => Some("--iceberg on"),
-        _ => None,
-    }
+fn delta_features(args: &LakeArgs) -> impl Iterator<Item = &'static str> {
+    let feed = matches!(args.change_data_feed, Some(ChangeDataFeed::On)).then_some("--change-data-feed on");
+    let view = matches!(args.iceberg, Some(IcebergView::On)).then_some("--iceberg on");
+    feed.into_iter().chain(view)
 }
 
 /// Splits `table=value`; a value alone applies to all tables.

@@ -179,7 +179,7 @@ async fn features_of_delta_tables_are_not_silently_ignored() {
 async fn a_failure_that_tables_share_is_printed_once() {
     let Some(database) = Database::new() else { return };
     let world = world().await;
-    let run = world.daplake(&["sync", "--target", &database.url, "--mode", "history", "--jobs-per-minute", "0"]);
+    let run = world.daplake(&["sync", "--target", &database.url, "--mode", "changes", "--jobs-per-minute", "0"]);
     let run = run.assert_code(38).assert_says(&["3 of 3 tables failed"]);
     assert!(run.stderr.contains("\n  tables: canvas.accounts, canvas.pseudonyms, canvas.users\n"), "{run:?}");
     assert_eq!(run.stderr.matches("error: This kind of target").count(), 1, "{run:?}");
