@@ -120,6 +120,21 @@ impl Lake {
         let session = SessionContext::new();
         rendered(&session.read_table(provider).unwrap().collect().await.unwrap())
     }
+
+    /// The rows without versions that came back with the time of their first one: a database reopens them, because its key contains the time,
+    /// and a lake keeps both.
+    async fn versions(&self, table: &TableRef) -> Vec<String> {
+        let rows = self.rows(table).await;
+        let field = |row: &str, name: &str| row.split("; ").find_map(|part| part.strip_prefix(name)).map(str::to_owned);
+        let version = |row: &str| (field(row, "id="), field(row, "_valid_from="));
+        // No end is the latest one.
+        let end = |row: &str| field(row, "_valid_to=").unwrap_or_else(|| "open".to_owned());
+        let is_reopened = |row: &String| {
+            field(row, "_valid_from=").is_some()
+                && rows.iter().any(|other| version(other) == version(row) && end(other) > end(row))
+        };
+        rows.iter().filter(|row| !is_reopened(row)).cloned().collect()
+    }
 }
 
 /// Whole numbers that follow from a seed.
@@ -199,14 +214,14 @@ async fn play(fixture: &Fixture, name: &str, first: &Layout, seed: u64) {
         let layout = if step == 1 { first.clone() } else { Layout::default() };
         let of_lake = load(&lake.fixture, &schema, kind, layout.clone(), &rows, step).await.unwrap();
         let of_database = load(fixture, &schema, kind, layout, &rows, step).await.unwrap();
-        assert_eq!(read(fixture, &table).await, lake.rows(&table).await, "{name}, step {step}: {rows:?}");
+        assert_eq!(read(fixture, &table).await, lake.versions(&table).await, "{name}, step {step}: {rows:?}");
         assert_eq!((of_database.upserted, of_database.deleted), (of_lake.upserted, of_lake.deleted), "{name}, step {step}");
     }
     // An empty snapshot lacks all rows.
     for fixture in [&lake.fixture, fixture] {
         load(fixture, &schema_of(name, true), LoadKind::Replace, Layout::default(), &[], 11).await.unwrap();
     }
-    assert_eq!(read(fixture, &table).await, lake.rows(&table).await, "{name}, an empty snapshot");
+    assert_eq!(read(fixture, &table).await, lake.versions(&table).await, "{name}, an empty snapshot");
     let [of_database, of_lake] =
         [fixture.sink.committed(&table).await.unwrap().unwrap(), lake.sink.committed(&table).await.unwrap().unwrap()];
     assert_eq!((of_database.mode, of_database.keeps_rows), (of_lake.mode, of_lake.keeps_rows));
