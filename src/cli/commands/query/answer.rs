@@ -153,8 +153,43 @@ impl Rows {
     }
 }
 
-/// Writes a result. Tables are collected first, as the widest cells decide the layout; the other forms stream.
+/// Writes a result. Kind `Io` if `to` fails, another one for values that the form cannot hold.
 pub(in crate::cli) async fn write_answer(answer: Answer, writing: Writing, to: &mut (dyn Write + Send)) -> Result<()> {
+    let mut to = Watched { to, failure: None };
+    let written = write_form(answer, writing, &mut to).await;
+    match to.failure {
+        // Some writers report a full disk like values that do not fit.
+        Some(failure) if written.is_err() => Err(Error::new(Kind::Io, FAILED).caused_by(failure)),
+        _ => written,
+    }
+}
+
+/// A writer that remembers its last error.
+struct Watched<'w> {
+    to: &'w mut (dyn Write + Send),
+    failure: Option<String>,
+}
+
+impl Watched<'_> {
+    fn noted<T>(&mut self, result: std::io::Result<T>) -> std::io::Result<T> {
+        result.inspect_err(|error| self.failure = Some(error.to_string()))
+    }
+}
+
+impl Write for Watched<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.to.write(bytes);
+        self.noted(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        let flushed = self.to.flush();
+        self.noted(flushed)
+    }
+}
+
+/// Tables are collected first, as the widest cells decide the layout; the other forms stream.
+async fn write_form(answer: Answer, writing: Writing, to: &mut (dyn Write + Send)) -> Result<()> {
     let Answer { schema, batches } = answer;
     let Writing { form, limit, shown } = writing;
     if form == Form::Table {
@@ -167,27 +202,27 @@ pub(in crate::cli) async fn write_answer(answer: Answer, writing: Writing, to: &
         Form::Csv => {
             let unfit = "The result cannot be written as CSV (nested columns: use --output json, or select their fields)";
             let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(&mut *to);
-            writer.write(&RecordBatch::new_empty(schema)).map_err(|error| unwritten(error, Kind::Unsupported, unfit))?;
+            writer.write(&RecordBatch::new_empty(schema)).context(Kind::Unsupported, unfit)?;
             while let Some(batch) = rows.next().await? {
-                writer.write(&batch).map_err(|error| unwritten(error, Kind::Unsupported, unfit))?;
+                writer.write(&batch).context(Kind::Unsupported, unfit)?;
             }
         }
         Form::JsonLines => {
             let unfit = "The result cannot be written as JSON";
             let mut writer = arrow::json::LineDelimitedWriter::new(&mut *to);
             while let Some(batch) = rows.next().await? {
-                writer.write(&batch).map_err(|error| unwritten(error, Kind::Data, unfit))?;
+                writer.write(&batch).context(Kind::Data, unfit)?;
             }
-            writer.finish().map_err(|error| unwritten(error, Kind::Data, unfit))?;
+            writer.finish().context(Kind::Data, unfit)?;
         }
         Form::JsonArray => {
             let unfit = "The result cannot be written as JSON";
             let builder = arrow::json::WriterBuilder::new().with_explicit_nulls(true);
             let mut writer = builder.build::<_, arrow::json::writer::JsonArray>(&mut *to);
             while let Some(batch) = rows.next().await? {
-                writer.write(&batch).map_err(|error| unwritten(error, Kind::Data, unfit))?;
+                writer.write(&batch).context(Kind::Data, unfit)?;
             }
-            writer.finish().map_err(|error| unwritten(error, Kind::Data, unfit))?;
+            writer.finish().context(Kind::Data, unfit)?;
         }
         Form::Parquet => {
             let compression = Compression::ZSTD(ZstdLevel::default());
@@ -213,15 +248,6 @@ pub(in crate::cli) async fn write_answer(answer: Answer, writing: Writing, to: &
 }
 
 const FAILED: &str = "The result cannot be written";
-
-/// The error of a writer: that of its file, or one about values that the form cannot hold.
-fn unwritten(error: ArrowError, kind: Kind, unfit: &'static str) -> Error {
-    match error {
-        ArrowError::IoError(..) => Error::new(Kind::Io, FAILED),
-        _ => Error::new(kind, unfit),
-    }
-    .caused_by(error)
-}
 
 /// Writes rows in one of the Arrow formats.
 async fn write_arrow<W: RecordBatchWriter>(mut rows: Rows, schema: &SchemaRef, writer: Result<W, ArrowError>) -> Result<()> {
