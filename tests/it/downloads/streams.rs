@@ -252,7 +252,10 @@ async fn failed_jobs_are_reported_with_type_and_uuid() {
 /// Starts a snapshot whose downloads stall, and signals it once they have started.
 #[cfg(unix)]
 async fn signalled(world: &World, arguments: &[&str], signal: &str) -> std::process::Output {
-    world.server.inject_for(&canvas("users"), Fault::parse("stall:30:50").unwrap(), Times::Always);
+    // Tables are prepared in advance, and none of them may be complete before the signal.
+    for table in ["users", "accounts", "courses"] {
+        world.server.inject_for(&canvas(table), Fault::parse("stall:30:50").unwrap(), Times::Always);
+    }
     let mut command = world.command(arguments);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     while !world.server.counters().job_starts.iter().any(|start| start.table == canvas("users"))

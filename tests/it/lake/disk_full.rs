@@ -142,7 +142,7 @@ async fn the_disk_of_parquet_folders_is_full() {
     }
     small.grow("64m");
     world.daplake(&sync(&parquet)).assert_code(0);
-    world.assert_tables("parquet", &[canvas("submissions")], world.school.now());
+    world.assert_tables("folder", &[canvas("submissions")], world.school.now());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

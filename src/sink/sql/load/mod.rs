@@ -25,7 +25,7 @@ pub(super) use self::definition::define;
 use self::findings::{Findings, inspect};
 use self::schema_change::Existing;
 pub(super) use self::state::SqlLoad;
-use self::state::State;
+use self::state::{KEPT_ROWS_HINT, State};
 use super::connection::{Answer, CopyColumn, CopyTarget};
 use super::database::Database;
 use super::dialect::{LiveColumn, SqlTable, Statement};
@@ -38,9 +38,6 @@ use crate::reduce::{ChangeSet, deletes};
 use crate::schema::{ACTION, TableSchema};
 use crate::sink::{KeptRows, Layout, Load, LoadKind, LoadPlan, LoadSummary, WriteError};
 
-/// The hint for changes that the rows of a table rule out, where a new snapshot keeps these rows.
-pub(super) const KEPT_ROWS_HINT: &str =
-    "load the table into another database, or remove this one with dropdb and load it again: --resnapshot keeps its old rows";
 /// How to keep a table in another mode.
 const TO_CHANGE_MODE: &str = "load the table in the other mode into another database, or remove this one with dropdb first";
 

@@ -4,8 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::KEPT_ROWS_HINT;
-use super::state::{SqlLoad, State};
+use super::state::{KEPT_ROWS_HINT, SqlLoad, State};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Bookmark, counted};
 use crate::sink::sql::connection::Answer;

@@ -11,6 +11,10 @@ use crate::sink::sql::database::Database;
 use crate::sink::sql::dialect::{Dependent, SqlTable, Statement};
 use crate::sink::{LoadKind, LoadPlan, LoadSummary, WriteError};
 
+/// The hint for changes that the rows of a table rule out, where a new snapshot keeps these rows.
+pub(super) const KEPT_ROWS_HINT: &str =
+    "load the table into another database, or remove this one with dropdb and load it again: --resnapshot keeps its old rows";
+
 /// Ids of the values of one lookup table.
 pub(super) type Ids = HashMap<String, i32>;
 

@@ -23,8 +23,8 @@ fn same_key(table: &SqlTable) -> String {
     same.collect::<Vec<_>>().join(" AND ")
 }
 
-/// Keeps other programs from dropping the system columns: a policy depends on them. It applies to nobody, unless the user enables row-level
-/// security, and hides no row.
+/// Keeps other programs from dropping the system columns: a policy depends on them. It has no effect unless the user
+/// enables row-level security, and hides no row then.
 pub(super) fn guard(table: &SqlTable) -> Option<Statement> {
     let conditions: Vec<String> = table
         .columns
