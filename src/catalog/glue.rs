@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::glue_table::{is_same_table, is_up_to_date, table_input};
-use super::names::CatalogName;
+use super::names::{CatalogName, LEAVE_OUT_HINT};
 use crate::error::{Error, ErrorContext, Kind, Result, ResultExt};
 use crate::redact::SafeUrl;
 use crate::sink::CatalogEntry;
@@ -63,8 +63,9 @@ impl CallError {
 impl Glue {
     pub(super) fn open(options: &[String], target: &Url, store: &StoreOptions) -> Result<Self> {
         if !matches!(target.scheme(), "s3" | "s3a") {
-            return Err(Error::new(Kind::Unsupported, "AWS Glue lists tables in S3, but the target is elsewhere")
-                .hint("leave --catalog out for this target, or set `catalog = \"none\"` in its section of the settings file"));
+            return Err(
+                Error::new(Kind::Unsupported, "AWS Glue lists tables in S3, but the target is elsewhere").hint(LEAVE_OUT_HINT)
+            );
         }
         let account = aws_account(target, store, "GLUE")?;
         let (mut region, mut at, mut catalog_id) = (account.region.clone(), account.endpoint.clone(), None);

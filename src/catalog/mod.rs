@@ -15,6 +15,7 @@ use url::Url;
 use self::glue::Glue;
 pub use self::glue::Registered;
 use self::names::CatalogName;
+pub(crate) use self::names::LEAVE_OUT_HINT;
 pub use self::names::NameTemplate;
 use crate::error::Result;
 use crate::model::TableRef;

@@ -17,6 +17,10 @@ pub(super) struct CatalogName {
     pub(super) table: String,
 }
 
+/// The hint for a target whose tables a catalog cannot list.
+pub(crate) const LEAVE_OUT_HINT: &str =
+    "leave --catalog out for this target, or set `catalog = \"none\"` in its section of the settings file";
+
 /// The longest name that Hive catalogs accept, in characters.
 const LONGEST: usize = 128;
 

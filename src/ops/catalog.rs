@@ -4,7 +4,6 @@
 //! file, the next run compares each table with its entry once. A registration that fails is repeated by the next run.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,11 +12,11 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
-use crate::catalog::{Catalog, Registered};
+use crate::catalog::{Catalog, LEAVE_OUT_HINT, Registered};
 use crate::error::{Error, Kind, Result};
 use crate::model::TableRef;
-use crate::ops::journal::{fnv, make_private};
 use crate::ops::runs::Outcome;
+use crate::ops::state_file;
 use crate::sink::{CommittedState, Sink};
 
 /// Tables that are registered at the same time: catalogs limit their calls per second.
@@ -48,26 +47,17 @@ struct TableRecord {
 impl CatalogRecord {
     /// The record of a target in the state folder; empty if there is none.
     pub(super) fn read(folder: &Path, location: &str) -> Self {
-        std::fs::read(path_of(folder, location)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+        state_file::read(&path_of(folder, location))
     }
 
     /// Why the last registration of a table failed; `None` if it succeeded, or there was none.
     pub(super) fn failure_of(&self, table: &TableRef) -> Option<&str> {
         self.tables.get(&table.to_string())?.failure.as_deref()
     }
-
-    fn write(&self, path: &Path) -> std::io::Result<()> {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        make_private(folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(&serde_json::to_vec(self)?)?;
-        file.persist(path)?;
-        Ok(())
-    }
 }
 
 fn path_of(folder: &Path, location: &str) -> PathBuf {
-    folder.join(format!("{:016x}.catalog", fnv(location.as_bytes())))
+    state_file::path_of(folder, location, "catalog")
 }
 
 /// Checks that catalogs can list the tables of a target.
@@ -80,7 +70,7 @@ pub(super) fn require_delta_tables(sink: &dyn Sink) -> Result<()> {
     }
     Err(Error::new(Kind::Unsupported, "A catalog can list Delta tables only")
         .with_field("target", sink.location())
-        .hint("leave --catalog out for this target, or set `catalog = \"none\"` in its section of the settings file"))
+        .hint(LEAVE_OUT_HINT))
 }
 
 /// The registrations of one run.
@@ -179,7 +169,7 @@ impl Registrar {
         }
         record.tables.insert(name, next);
         if let Some(path) = &self.path
-            && let Err(error) = record.write(path)
+            && let Err(error) = state_file::write(path, &*record)
         {
             tracing::warn!(file = %path.display(), %error, "Cannot record what the catalog has");
         }
@@ -256,7 +246,7 @@ mod tests {
         let table = TableRef::new("canvas", "users");
         let failed = TableRecord { failure: Some("Access denied".into()), ..TableRecord::default() };
         let record = CatalogRecord { catalog: "glue".into(), tables: BTreeMap::from([(table.to_string(), failed)]) };
-        record.write(&path_of(folder.path(), "s3://bucket/")).unwrap();
+        state_file::write(&path_of(folder.path(), "s3://bucket/"), &record).unwrap();
         let read = CatalogRecord::read(folder.path(), "s3://bucket/");
         assert_eq!(read, record);
         assert_eq!(read.failure_of(&table), Some("Access denied"));

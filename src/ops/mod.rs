@@ -31,6 +31,8 @@ mod query;
 mod runs;
 mod selection;
 #[cfg(feature = "lake")]
+mod state_file;
+#[cfg(feature = "lake")]
 mod status;
 #[cfg(feature = "lake")]
 mod sync;
@@ -64,6 +66,8 @@ pub(crate) use journal::make_private;
 
 /// For the command line, pages, the cluster and tests; not part of the public API.
 pub(crate) mod internal {
+    #[cfg(feature = "lake")]
+    pub(crate) use crate::catalog::LEAVE_OUT_HINT;
     #[cfg(feature = "lake")]
     pub use crate::catalog::{Catalog, CatalogKind, CatalogOptions, NameTemplate, Registered};
     #[cfg(feature = "lake")]

@@ -32,7 +32,7 @@ use crate::engine::{Engine, EngineOptions};
 use crate::error::ResultExt;
 use crate::error::{Error, Kind, Result};
 #[cfg(feature = "lake")]
-use crate::ops::{self, Catalog, CatalogOptions, Target};
+use crate::ops::{self, Catalog, CatalogOptions, LEAVE_OUT_HINT, Target};
 #[cfg(feature = "lake")]
 use crate::redact::Secret;
 #[cfg(feature = "lake")]
@@ -356,8 +356,7 @@ pub(in crate::cli) fn catalog(args: &CatalogArgs, target: &Target) -> Result<Opt
         other => other,
     };
     let Target::Store(url, store) = place else {
-        return Err(Error::new(Kind::Unsupported, "A catalog can list tables in an object store only")
-            .hint("leave --catalog out for this target, or set `catalog = \"none\"` in its section of the settings file"));
+        return Err(Error::new(Kind::Unsupported, "A catalog can list tables in an object store only").hint(LEAVE_OUT_HINT));
     };
     let options = CatalogOptions {
         kind,

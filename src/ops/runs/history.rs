@@ -237,7 +237,7 @@ pub struct RunLog {
 impl RunLog {
     /// The file in `folder`, which is created when needed, for the target at the location `target`.
     pub fn new(folder: &Path, target: &str) -> Self {
-        Self { path: folder.join(format!("{:016x}.runs", crate::ops::journal::fnv(target.as_bytes()))) }
+        Self { path: crate::ops::state_file::path_of(folder, target, "runs") }
     }
 
     /// Records the start of a run. A failure to write is only logged, as for all records.

@@ -1,12 +1,12 @@
 //! The failures last reported for each target, so that each failure is reported once, and its end as well.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
 use crate::ops::runs::history::RunRecord;
+use crate::ops::state_file;
 
 /// Failures by subject: `run` or a table. The value describes the failure.
 type Trouble = BTreeMap<String, String>;
@@ -34,8 +34,7 @@ pub(super) struct News {
 impl Memory {
     /// A file in `folder` for the notifications of `identity`.
     pub(super) fn in_folder(folder: &Path, identity: &str) -> Self {
-        let name = format!("{:016x}.notified", crate::ops::journal::fnv(identity.as_bytes()));
-        Self { path: Some(folder.join(name)), known: Mutex::default() }
+        Self { path: Some(state_file::path_of(folder, identity, "notified")), known: Mutex::default() }
     }
 
     /// Compares runs with what was reported. A table that a run did not try has neither recovered nor failed again.
@@ -61,7 +60,7 @@ impl Memory {
     /// Remembers what was reported. A failure to write is only logged: the report is repeated then.
     pub(super) fn remember(&self, news: News) {
         if let Some(path) = self.path.as_deref().filter(|_| news.is_new)
-            && let Err(error) = write(path, &news.after)
+            && let Err(error) = state_file::write(path, &news.after)
         {
             tracing::warn!(file = %path.display(), %error, "Cannot record which failures were reported");
         }
@@ -69,8 +68,7 @@ impl Memory {
     }
 
     fn read(&self) -> BTreeMap<String, Trouble> {
-        let Some(path) = &self.path else { return self.known.lock().clone() };
-        std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+        self.path.as_deref().map_or_else(|| self.known.lock().clone(), state_file::read)
     }
 }
 
@@ -89,15 +87,6 @@ fn trouble_after(known: &Trouble, run: &RunRecord) -> Trouble {
     trouble
         .extend(whole.chain(tables).map(|(name, failure)| (name.to_owned(), format!("{}: {}", failure.kind, failure.message))));
     trouble
-}
-
-fn write(path: &Path, known: &BTreeMap<String, Trouble>) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    crate::ops::journal::make_private(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(&serde_json::to_vec(known)?)?;
-    file.persist(path)?;
-    Ok(())
 }
 
 #[cfg(test)]
