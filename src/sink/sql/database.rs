@@ -149,7 +149,7 @@ impl Database {
     ) -> Result<Option<sync_state::Entry>> {
         let dialect = self.dialect();
         let mut has_sync_state = self.has_sync_state(session).await?;
-        if !has_sync_state && !session.rows(&dialect.legacy_tables()).await?.is_empty() {
+        if !has_sync_state && self.has_old_sync_state(session).await? {
             self.prepare(session).await?;
             has_sync_state = true;
         }
@@ -165,13 +165,17 @@ impl Database {
 
     /// As [`Self::entry`], but changes nothing. The sync state of an older client has no entries before a run converts it.
     pub(super) async fn inspect(&self, session: &mut dyn Connection, table: &TableRef) -> Result<Option<sync_state::Entry>> {
-        let dialect = self.dialect();
         let has_sync_state = self.has_sync_state(session).await?;
-        if !has_sync_state && !session.rows(&dialect.legacy_tables()).await?.is_empty() {
+        if !has_sync_state && self.has_old_sync_state(session).await? {
             return Ok(None);
         }
-        let entry = sync_state::entry(session, dialect, table, has_sync_state).await?;
+        let entry = sync_state::entry(session, self.dialect(), table, has_sync_state).await?;
         self.existing(session, table, entry).await
+    }
+
+    /// Whether there is the sync state of an older client, which the first run converts.
+    pub(super) async fn has_old_sync_state(&self, session: &mut dyn Connection) -> Result<bool> {
+        Ok(!session.rows(&self.dialect().legacy_tables()).await?.is_empty())
     }
 
     /// The entry, if it agrees with what the database has at the table's name.

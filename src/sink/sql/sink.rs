@@ -212,6 +212,16 @@ impl SqlSink {
         self.database.give_back(session);
         Ok(())
     }
+
+    /// The sync state of a table, as it is stored.
+    async fn stored_entry(&self, table: &TableRef) -> Result<Option<sync_state::Entry>> {
+        let _slot = self.database.query_slot().await?;
+        let mut session = self.database.session().await?;
+        let has_sync_state = self.database.has_sync_state(session.as_mut()).await?;
+        let entry = sync_state::entry(session.as_mut(), self.database.dialect(), table, has_sync_state).await?;
+        self.database.give_back(session);
+        Ok(entry)
+    }
 }
 
 /// The columns of a stored schema, without those that are left out, and the system columns of the table.
@@ -307,15 +317,7 @@ impl Sink for SqlSink {
 
     /// Counts the rows.
     async fn status(&self, table: &TableRef) -> Result<Option<TableStatus>> {
-        let entry = {
-            let _slot = self.database.query_slot().await?;
-            let mut session = self.database.session().await?;
-            let has_sync_state = self.database.has_sync_state(session.as_mut()).await?;
-            let entry = sync_state::entry(session.as_mut(), self.database.dialect(), table, has_sync_state).await?;
-            self.database.give_back(session);
-            entry
-        };
-        let Some(entry) = entry else { return Ok(None) };
+        let Some(entry) = self.stored_entry(table).await? else { return Ok(None) };
         let rows = if entry.exists { Some(self.count(table).await?) } else { None };
         let bytes = if entry.exists { self.bytes(table).await? } else { None };
         let schema = entry.schema(table);
@@ -356,11 +358,7 @@ impl Sink for SqlSink {
             return Ok(());
         }
         kept_rows(wanted, None)?;
-        let _slot = self.database.query_slot().await?;
-        let mut session = self.database.session().await?;
-        let has_sync_state = self.database.has_sync_state(session.as_mut()).await?;
-        let entry = sync_state::entry(session.as_mut(), self.database.dialect(), table, has_sync_state).await?;
-        self.database.give_back(session);
+        let entry = self.stored_entry(table).await?;
         kept_rows(wanted, entry.map(|entry| entry.kept)).map(drop)
     }
 

@@ -30,7 +30,7 @@ const HINT: &str = "correct after_sql of the table; until then the table gets no
 
 impl SqlLoad {
     pub(super) fn has_statements_of_user(&self) -> bool {
-        self.database.options.after_sql.iter().any(|(tables, _)| self.plan.table.matches(tables))
+        !self.statements_of_user().is_empty()
     }
 
     /// The statements of the user for this table.

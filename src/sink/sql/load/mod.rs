@@ -126,11 +126,9 @@ impl SqlLoad {
     /// Checks what can be checked before the rows are known. Changes nothing.
     pub(super) async fn check(database: Arc<Database>, plan: LoadPlan) -> Result<()> {
         let mut load = Self::open(database, plan).await?;
-        let dialect = load.database.dialect();
         if !load.database.has_sync_state(load.session.as_mut()).await?
-            && !load.session.rows(&dialect.legacy_tables()).await?.is_empty()
+            && load.database.has_old_sync_state(load.session.as_mut()).await?
         {
-            // The first run converts the tables of an older client.
             load.database.give_back(load.session);
             return Ok(());
         }

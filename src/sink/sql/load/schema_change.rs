@@ -8,7 +8,7 @@ use super::state::{KEPT_ROWS_HINT, SqlLoad, State};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Bookmark, counted};
 use crate::sink::sql::connection::Answer;
-use crate::sink::sql::dialect::{Change, ChangeRules, LiveColumn, Row, SqlTable, Statement};
+use crate::sink::sql::dialect::{Change, ChangeRules, Dialect, LiveColumn, Row, SqlTable, Statement};
 use crate::sink::sql::{occupants, sync_state};
 use crate::sink::{LoadKind, WriteError};
 
@@ -37,8 +37,9 @@ fn enumerations(rows: Vec<Row>) -> Vec<(String, String)> {
         .collect()
 }
 
-fn unreadable_catalogue() -> Error {
-    Error::new(Kind::Bug, "The database's catalogue cannot be read")
+fn live_columns(dialect: &dyn Dialect, rows: &[Row]) -> Result<Vec<LiveColumn>> {
+    let live: Option<Vec<LiveColumn>> = rows.iter().map(|row| dialect.read_live(row)).collect();
+    live.ok_or_else(|| Error::new(Kind::Bug, "The database's catalogue cannot be read"))
 }
 
 fn is_same_name(one: &str, other: &str) -> bool {
@@ -63,9 +64,7 @@ impl SqlLoad {
             return Err(occupants::missing_table(self.session.as_mut(), dialect, &self.plan.table).await);
         }
         let mut rest = rest.into_iter().map(|answer| answer.rows);
-        let live =
-            rest.next().unwrap_or_default().iter().map(|row| dialect.read_live(row)).collect::<Option<Vec<LiveColumn>>>();
-        let live = live.ok_or_else(unreadable_catalogue)?;
+        let live = live_columns(dialect, &rest.next().unwrap_or_default())?;
         let enumerations = enumerations(rest.next().unwrap_or_default());
         Ok((Existing { entry, live, enumerations }, answers))
     }
@@ -73,9 +72,7 @@ impl SqlLoad {
     /// The columns of the existing table; none if there is no table.
     pub(super) async fn live(&mut self) -> Result<Vec<LiveColumn>> {
         let dialect = self.database.dialect();
-        let rows = self.session.rows(&dialect.live_columns(&self.plan.table)).await?;
-        let live: Option<Vec<LiveColumn>> = rows.iter().map(|row| dialect.read_live(row)).collect();
-        live.ok_or_else(unreadable_catalogue)
+        live_columns(dialect, &self.session.rows(&dialect.live_columns(&self.plan.table)).await?)
     }
 
     /// The table of the stored schema.
