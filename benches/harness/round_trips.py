@@ -7,9 +7,9 @@ a round trip whenever the client sends something after the server has sent somet
 import asyncio
 import re
 import tempfile
-import threading
 
 from . import measure, programs, service
+from .proxy import Proxy
 from .results import Results
 from .servers import MariaDb, Postgres
 
@@ -57,19 +57,12 @@ def compare(results, server, options, program, folder):
         run("tables without changes", embedded, options.runs)
 
 
-class DelayProxy:
-    """A TCP proxy in a thread of its own. `round_trips` counts the round trips so far."""
+class DelayProxy(Proxy):
+    """Delays the bytes of both directions. `round_trips` counts the round trips so far."""
 
     def __init__(self, port, upstream, delay):
-        self.port, self.upstream, self.delay, self.round_trips = port, upstream, delay, 0
-        ready = threading.Event()
-        threading.Thread(target=lambda: asyncio.run(self.serve(ready)), daemon=True).start()
-        ready.wait()
-
-    async def serve(self, ready):
-        server = await asyncio.start_server(self.connection, "127.0.0.1", self.port)
-        ready.set()
-        await server.serve_forever()
+        self.upstream, self.delay, self.round_trips = upstream, delay, 0
+        super().__init__(port)
 
     async def connection(self, reader, writer):
         # One round trip to connect.

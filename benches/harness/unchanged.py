@@ -8,11 +8,11 @@ import asyncio
 import os
 import re
 import tempfile
-import threading
 import urllib.parse
 import uuid
 
 from . import measure, programs, service
+from .proxy import Proxy
 from .results import Results
 
 REQUEST = re.compile(rb"(?:GET|PUT|HEAD|POST|DELETE) \S+ HTTP/1")
@@ -49,20 +49,13 @@ def main(options):
     return int(results.failures > 0)
 
 
-class CountingProxy:
-    """A proxy for HTTP without TLS, in a thread of its own. `requests` counts the requests so far."""
+class CountingProxy(Proxy):
+    """A proxy for HTTP without TLS. `requests` counts the requests so far."""
 
     def __init__(self, endpoint, delay):
-        self.requests, self.delay, self.port = 0, delay, service.free_port()
+        self.requests, self.delay = 0, delay
         self.upstream = urllib.parse.urlsplit(endpoint)
-        ready = threading.Event()
-        threading.Thread(target=lambda: asyncio.run(self.serve(ready)), daemon=True).start()
-        ready.wait()
-
-    async def serve(self, ready):
-        server = await asyncio.start_server(self.connection, "127.0.0.1", self.port)
-        ready.set()
-        await server.serve_forever()
+        super().__init__(service.free_port())
 
     async def connection(self, reader, writer):
         back_reader, back_writer = await asyncio.open_connection(self.upstream.hostname, self.upstream.port or 80)
